@@ -1,0 +1,44 @@
+/**
+ * What planning needs to know of an adapter: its limits, what it can do and which kernel family suits it. A plain value, so a
+ * plan can be made (and its bytes printed) where there is no GPU at all.
+ *
+ * @module
+ */
+
+/** Which family of kernels suits an adapter best. */
+export type KernelFamily =
+  /** One 8-lane subgroup a workgroup, no shared memory: Mesa's software Vulkan driver on a CPU. */
+  | "subgroup8"
+  /** Tiles in workgroup memory: hardware GPUs. */
+  | "tiled";
+
+/** An adapter as the planner sees it. Byte counts are bytes. */
+export interface AdapterDescription {
+  /** The driver's own name for the adapter. */
+  readonly name: string;
+  readonly family: KernelFamily;
+  /** The device was granted `subgroups` and every subgroup has this many lanes; 0 when it was not or they vary. */
+  readonly subgroupSize: number;
+  readonly maxBufferSize: number;
+  readonly maxBindingSize: number;
+  readonly maxStorageBuffers: number;
+  readonly maxWorkgroupsPerDimension: number;
+  readonly maxWorkgroupMemory: number;
+  readonly maxInvocations: number;
+  /** Alignment of a storage or uniform binding's offset. */
+  readonly offsetAlignment: number;
+}
+
+/** The least that WebGPU guarantees, as a hardware GPU: what `estimate` plans for where no adapter is present. */
+export const DEFAULT_ADAPTER: AdapterDescription = {
+  name: "WebGPU default limits",
+  family: "tiled",
+  subgroupSize: 0,
+  maxBufferSize: 268_435_456,
+  maxBindingSize: 134_217_728,
+  maxStorageBuffers: 8,
+  maxWorkgroupsPerDimension: 65_535,
+  maxWorkgroupMemory: 16_384,
+  maxInvocations: 256,
+  offsetAlignment: 256,
+};

@@ -1,0 +1,336 @@
+/**
+ * Opening a GPU: the adapter with its own limits and every useful feature it grants, errors that do not stay silent, a count of
+ * every byte allocated, and a cache of compiled pipelines.
+ *
+ * WebGPU reports a failing kernel to nobody by default: the dispatch is dropped and yesterday's numbers stay in the buffer.
+ * {@linkcode Gpu} therefore collects every uncaptured error and the loss of the device, and {@linkcode Gpu.check} throws them.
+ *
+ * @module
+ */
+import { DeviceError } from "../errors.ts";
+import type { AdapterDescription } from "./description.ts";
+import { accessVariant, type Binding, parseBindings } from "./bindings.ts";
+
+/** Options of {@linkcode openGpu}. */
+export interface GpuOptions {
+  /** The WebGPU entry point: `navigator.gpu` by default, or another implementation such as Dawn's. */
+  readonly gpu?: GPU;
+  readonly powerPreference?: GPUPowerPreference;
+  /** Overrides what planning believes of the adapter: tests use it to run the kernels of another family. */
+  readonly describe?: Partial<AdapterDescription>;
+  /** WGSL written before every kernel: Tint wants `enable subgroups;`, naga refuses it. */
+  readonly preamble?: string;
+}
+
+const LIMITS = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxUniformBufferBindingSize",
+  "maxStorageBuffersPerShaderStage",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+  "maxComputeWorkgroupSizeY",
+  "maxComputeWorkgroupSizeZ",
+  "maxComputeWorkgroupsPerDimension",
+] as const;
+
+/** Features worth having. `subgroups` is granted by some implementations that do not list it, so each is tried, not looked up. */
+const FEATURES = ["subgroups", "timestamp-query", "shader-f16"] as const;
+
+/**
+ * Opens the adapter and a device with the adapter's own limits.
+ *
+ * @throws {DeviceError} if there is no WebGPU, no adapter, or the device cannot be made
+ * @example
+ * ```ts ignore
+ * const gpu = await openGpu();
+ * console.log(gpu.description.name);
+ * gpu.destroy();
+ * ```
+ */
+export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
+  const entry = options.gpu ?? globalThis.navigator?.gpu;
+  if (!entry) {
+    throw new DeviceError("this runtime offers no WebGPU", {
+      hint: "use Deno 2.9 or newer, or a browser with WebGPU",
+    });
+  }
+  const adapter = await entry.requestAdapter({
+    powerPreference: options.powerPreference ?? "high-performance",
+  });
+  if (!adapter) {
+    throw new DeviceError("no GPU adapter found", {
+      hint:
+        "install a Vulkan, Metal or Direct3D 12 driver; on a machine without a GPU Mesa's software driver will do (Debian: apt-get install mesa-vulkan-drivers). `limbeck doctor` tells more",
+    });
+  }
+  const requiredLimits: Record<string, number> = {};
+  for (const name of LIMITS) {
+    const value = adapter.limits[name];
+    if (typeof value === "number") requiredLimits[name] = value;
+  }
+  let features: string[] = [...FEATURES];
+  for (;;) {
+    try {
+      const device = await adapter.requestDevice({
+        requiredFeatures: features as GPUFeatureName[],
+        requiredLimits,
+      });
+      return new Gpu(adapter, device, features, options);
+    } catch (cause) {
+      if (features.length === 0) {
+        throw new DeviceError(`the adapter gives no device: ${(cause as Error).message}`, { cause });
+      }
+      // An adapter is used up by a failed request on some implementations only; drop the features one by one.
+      const listed = features.filter((f) => adapter.features.has(f as GPUFeatureName));
+      features = listed.length < features.length ? listed : features.slice(0, -1);
+    }
+  }
+}
+
+/** A buffer with an owner. Nothing frees it but {@linkcode destroy}: dropped WebGPU buffers live until a chance garbage collection. */
+export class GpuBuffer {
+  readonly raw: GPUBuffer;
+  readonly size: number;
+  readonly label: string;
+  #gpu: Gpu;
+  #alive = true;
+
+  constructor(gpu: Gpu, raw: GPUBuffer, label: string) {
+    this.#gpu = gpu;
+    this.raw = raw;
+    this.size = raw.size;
+    this.label = label;
+  }
+
+  /** Frees the memory now. Calling it twice is harmless. */
+  destroy(): void {
+    if (!this.#alive) return;
+    this.#alive = false;
+    this.raw.destroy();
+    this.#gpu.released(this.size);
+  }
+}
+
+/** A compiled kernel with the bindings its source declares. */
+export interface Pipeline {
+  readonly label: string;
+  readonly raw: GPUComputePipeline;
+  readonly bindings: readonly Binding[];
+  readonly layouts: readonly GPUBindGroupLayout[];
+}
+
+/** An open device. The only object through which the rest of the project touches WebGPU. */
+export class Gpu {
+  readonly adapter: GPUAdapter;
+  readonly device: GPUDevice;
+  readonly description: AdapterDescription;
+  readonly features: ReadonlySet<string>;
+  readonly preamble: string;
+  #allocated = 0;
+  #peak = 0;
+  #failure: DeviceError | undefined;
+  #pipelines = new Map<string, Pipeline>();
+  #destroyed = false;
+
+  constructor(adapter: GPUAdapter, device: GPUDevice, features: readonly string[], options: GpuOptions) {
+    this.adapter = adapter;
+    this.device = device;
+    this.features = new Set(features);
+    this.preamble = options.preamble ?? "";
+    this.description = { ...describe(adapter, device, this.features), ...options.describe };
+    device.addEventListener("uncapturederror", (event) => {
+      event.preventDefault();
+      const { error } = event as GPUUncapturedErrorEvent;
+      this.fail(new DeviceError(`the GPU refused an operation: ${error.message}`));
+    });
+    device.lost.then((info) => {
+      if (this.#destroyed) return;
+      this.fail(
+        new DeviceError(`the GPU device was lost (${info.reason}): ${info.message}`, {
+          hint:
+            "run `limbeck resume` to continue from the last checkpoint; if it happens again, lower tokensPerMicroBatch",
+        }),
+      );
+    });
+  }
+
+  /** Bytes of buffers alive now. */
+  get allocatedBytes(): number {
+    return this.#allocated;
+  }
+
+  /** The most bytes of buffers alive at once so far. */
+  get peakBytes(): number {
+    return this.#peak;
+  }
+
+  /** Records a failure; the first one is what {@linkcode check} throws. */
+  fail(error: DeviceError): void {
+    this.#failure ??= error;
+  }
+
+  /** @throws {DeviceError} if any GPU operation failed since the device was opened */
+  check(): void {
+    if (this.#failure) throw this.#failure;
+  }
+
+  /**
+   * Allocates a buffer, filled with zeros.
+   *
+   * @param size Bytes; rounded up to a multiple of 4
+   * @throws {DeviceError} if it is larger than the adapter allows
+   */
+  createBuffer(size: number, usage: number, label: string): GpuBuffer {
+    const bytes = Math.max(4, Math.ceil(size / 4) * 4);
+    if (bytes > this.description.maxBufferSize) {
+      throw new DeviceError(
+        `buffer "${label}" needs ${bytes} bytes, this adapter allows ${this.description.maxBufferSize} in one buffer`,
+      );
+    }
+    const raw = this.device.createBuffer({ size: bytes, usage, label });
+    this.#allocated += bytes;
+    this.#peak = Math.max(this.#peak, this.#allocated);
+    return new GpuBuffer(this, raw, label);
+  }
+
+  /** Called by {@linkcode GpuBuffer.destroy}. */
+  released(bytes: number): void {
+    this.#allocated -= bytes;
+  }
+
+  /**
+   * Runs `allocate` and waits until the device has confirmed every allocation in it.
+   *
+   * @throws {DeviceError} "out of memory" with the label of what was being allocated
+   */
+  async allocating<T>(what: string, allocate: () => T): Promise<T> {
+    this.device.pushErrorScope("out-of-memory");
+    this.device.pushErrorScope("validation");
+    const outcome = attempt(allocate);
+    const invalid = await this.device.popErrorScope();
+    const memory = await this.device.popErrorScope();
+    if (memory) {
+      throw new DeviceError(`out of GPU memory while allocating ${what}: ${memory.message}`, {
+        hint:
+          "lower tokensPerMicroBatch or headChunk, or turn activationCheckpointing on; `limbeck estimate` shows the bytes",
+      });
+    }
+    if (invalid) throw new DeviceError(`cannot allocate ${what}: ${invalid.message}`);
+    if ("error" in outcome) throw outcome.error;
+    return outcome.value;
+  }
+
+  /**
+   * The compiled pipeline of a kernel; compiled once per text.
+   *
+   * @param writable Bindings (by index in group 0) whose declared `read` access must become `read_write`, because another
+   *   binding of the same dispatch writes to the same buffer
+   * @throws {DeviceError} with the compiler's messages and the offending lines if the kernel does not compile
+   */
+  async pipeline(label: string, wgsl: string, writable: ReadonlySet<number> = new Set()): Promise<Pipeline> {
+    const source = this.preamble + accessVariant(wgsl, writable);
+    const key = source;
+    const cached = this.#pipelines.get(key);
+    if (cached) return cached;
+    this.device.pushErrorScope("validation");
+    const module = this.device.createShaderModule({ code: source, label });
+    const bindings = parseBindings(source);
+    const groupCount = 1 + Math.max(-1, ...bindings.map((b) => b.group));
+    const layouts = Array.from({ length: groupCount }, (_, group) =>
+      this.device.createBindGroupLayout({
+        entries: bindings.filter((b) => b.group === group).map((b) => ({
+          binding: b.binding,
+          visibility: GPUShaderStage.COMPUTE,
+          buffer: {
+            type: b.kind === "uniform" ? "uniform" : b.kind === "read" ? "read-only-storage" : "storage",
+          },
+        })),
+      }));
+    const raw = this.device.createComputePipeline({
+      label,
+      layout: this.device.createPipelineLayout({ bindGroupLayouts: layouts }),
+      compute: { module, entryPoint: "main" },
+    });
+    const error = await this.device.popErrorScope();
+    if (error) {
+      const info = await module.getCompilationInfo();
+      const lines = source.split("\n");
+      const details = info.messages.map((m) =>
+        `line ${m.lineNum}: ${m.message}\n    ${lines[m.lineNum - 1] ?? ""}`
+      );
+      throw new DeviceError(`kernel "${label}" does not compile: ${details.join("\n") || error.message}`);
+    }
+    const pipeline = { label, raw, bindings, layouts };
+    this.#pipelines.set(key, pipeline);
+    return pipeline;
+  }
+
+  /** How many distinct pipelines were compiled so far. */
+  get pipelineCount(): number {
+    return this.#pipelines.size;
+  }
+
+  /** Waits until all submitted work is done. Costs at least 10 ms and blocks the event loop: never inside a step. */
+  async idle(): Promise<void> {
+    await this.device.queue.onSubmittedWorkDone();
+    this.check();
+  }
+
+  /** Reads a range of a buffer back. Blocks like {@linkcode idle}; meant for tests, checkpoints and exports. */
+  async read(buffer: GpuBuffer, offset: number, size: number): Promise<ArrayBuffer> {
+    const bytes = Math.ceil(size / 4) * 4;
+    const staging = this.device.createBuffer({
+      size: bytes,
+      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    });
+    try {
+      const encoder = this.device.createCommandEncoder();
+      encoder.copyBufferToBuffer(buffer.raw, offset, staging, 0, bytes);
+      this.device.queue.submit([encoder.finish()]);
+      await staging.mapAsync(GPUMapMode.READ);
+      this.check();
+      return staging.getMappedRange().slice(0, size);
+    } finally {
+      staging.destroy();
+    }
+  }
+
+  /** Destroys the device. Buffers and pipelines are gone with it. */
+  destroy(): void {
+    this.#destroyed = true;
+    this.device.destroy();
+  }
+}
+
+function attempt<T>(run: () => T): { value: T } | { error: unknown } {
+  try {
+    return { value: run() };
+  } catch (error) {
+    return { error };
+  }
+}
+
+function describe(adapter: GPUAdapter, device: GPUDevice, features: ReadonlySet<string>): AdapterDescription {
+  const { limits } = device;
+  const info = adapter.info;
+  const fixed = features.has("subgroups") && info.subgroupMinSize === info.subgroupMaxSize;
+  const subgroupSize = fixed ? info.subgroupMinSize : 0;
+  const software = info.isFallbackAdapter || /llvmpipe|lavapipe|swiftshader/i.test(info.description);
+  return {
+    name: info.description || [info.vendor, info.architecture, info.device].filter(Boolean).join(" ") ||
+      "unnamed adapter",
+    family: software && subgroupSize === 8 ? "subgroup8" : "tiled",
+    subgroupSize,
+    // wgpu reports up to 4 GiB - 1 but refuses what does not fit a signed 32-bit number.
+    maxBufferSize: Math.min(limits.maxBufferSize, 2 ** 31 - 4),
+    maxBindingSize: Math.min(limits.maxStorageBufferBindingSize, 2 ** 31 - 4),
+    maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
+    maxWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
+    maxWorkgroupMemory: limits.maxComputeWorkgroupStorageSize,
+    maxInvocations: limits.maxComputeInvocationsPerWorkgroup,
+    // 256 suits every adapter and lets one plan serve all.
+    offsetAlignment: 256,
+  };
+}

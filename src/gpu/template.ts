@@ -1,0 +1,164 @@
+/**
+ * The small template language of the WGSL files under `kernels/`: constants, conditions and unrolled loops.
+ *
+ * WGSL has no way to repeat a statement at compile time, and a rolled inner loop costs two to three times an unrolled one
+ * (each loop carries a hidden counter). All directives sit in `//#` comments or behind a `$`:
+ *
+ * - `$NAME` or `$(EXPRESSION)` is replaced by the value of an integer expression over constants and loop variables
+ *   (`+ - * / % ( ) < <= > >= == != && ||`); a constant that is a string is replaced by its text.
+ * - `//#if EXPRESSION`, `//#else`, `//#end` keep or drop lines.
+ * - `//#for NAME in A..B`, `//#end` repeat lines for NAME = A, A+1, ... B-1.
+ *
+ * @module
+ */
+import { LimbeckError } from "../errors.ts";
+
+/** Values of a template's constants. Booleans count as 0 and 1. */
+export type TemplateConstants = Readonly<Record<string, number | string | boolean>>;
+
+/** A WGSL template that cannot be expanded: names the kernel, the line and the directive. */
+export class TemplateError extends LimbeckError {
+  override readonly code = "kernel_template";
+}
+
+type Line = { text: string; number: number };
+
+/**
+ * Expands a kernel template into WGSL.
+ *
+ * @param name The kernel's name, for error messages
+ * @throws {TemplateError} on an unknown constant, a malformed expression or an unclosed directive
+ */
+export function expandTemplate(name: string, source: string, constants: TemplateConstants): string {
+  const lines = source.split("\n").map((text, i) => ({ text, number: i + 1 }));
+  const out: string[] = [];
+  const end = expandBlock(name, lines, 0, new Map(Object.entries(constants)), out, true);
+  if (end !== lines.length) {
+    throw new TemplateError(`${name}.wgsl line ${end + 1}: //#end or //#else without a beginning`);
+  }
+  return out.join("\n");
+}
+
+type Scope = Map<string, number | string | boolean>;
+
+/** Expands lines from `start` to the `//#end` or `//#else` that closes this block, and returns that line's index. */
+function expandBlock(
+  name: string,
+  lines: Line[],
+  start: number,
+  scope: Scope,
+  out: string[],
+  keep: boolean,
+): number {
+  let i = start;
+  while (i < lines.length) {
+    const line = lines[i]!;
+    const directive = /^\s*\/\/#(\w+)\s*(.*)$/.exec(line.text);
+    if (!directive) {
+      if (keep) out.push(substitute(name, line, scope));
+      i++;
+      continue;
+    }
+    const [, verb, rest] = directive;
+    if (verb === "end" || verb === "else") return i;
+    const where = `${name}.wgsl line ${line.number}`;
+    if (verb === "if") {
+      const truth = keep && Number(evaluate(where, rest!, scope)) !== 0;
+      let close = expandBlock(name, lines, i + 1, scope, out, keep && truth);
+      if (/\/\/#else/.test(lines[close]?.text ?? "")) {
+        close = expandBlock(name, lines, close + 1, scope, out, keep && !truth);
+      }
+      if (close >= lines.length) throw new TemplateError(`${where}: //#if is never closed`);
+      i = close + 1;
+    } else if (verb === "for") {
+      const range = /^(\w+)\s+in\s+(.+)\.\.(.+)$/.exec(rest!);
+      if (!range) throw new TemplateError(`${where}: expected "//#for NAME in A..B"`);
+      const from = keep ? Number(evaluate(where, range[2]!, scope)) : 0;
+      const to = keep ? Number(evaluate(where, range[3]!, scope)) : 0;
+      let close = -1;
+      for (let k = from; k < to; k++) {
+        close = expandBlock(name, lines, i + 1, new Map(scope).set(range[1]!, k), out, keep);
+      }
+      if (close < 0) close = expandBlock(name, lines, i + 1, scope, out, false);
+      if (close >= lines.length) throw new TemplateError(`${where}: //#for is never closed`);
+      i = close + 1;
+    } else {
+      throw new TemplateError(`${where}: unknown directive //#${verb}`);
+    }
+  }
+  return i;
+}
+
+function substitute(name: string, line: Line, scope: Scope): string {
+  if (!line.text.includes("$")) return line.text;
+  const where = `${name}.wgsl line ${line.number}`;
+  return line.text.replace(
+    /\$(?:([A-Za-z]\w*)|\(([^()]*(?:\([^()]*\)[^()]*)*)\))/g,
+    (_, word, expression) => {
+      if (word === undefined) return String(Number(evaluate(where, expression, scope)));
+      const value = scope.get(word);
+      if (value === undefined) throw new TemplateError(`${where}: unknown constant $${word}`);
+      return typeof value === "boolean" ? String(Number(value)) : String(value);
+    },
+  );
+}
+
+/** Evaluates an integer expression; a recursive-descent parser over a handful of operators. */
+function evaluate(where: string, text: string, scope: Scope): number | string {
+  const tokens = text.match(/\d+|[A-Za-z_]\w*|<=|>=|==|!=|&&|\|\||[-+*/%()<>!]/g) ?? [];
+  let at = 0;
+  const levels = [["||"], ["&&"], ["==", "!="], ["<", "<=", ">", ">="], ["+", "-"], ["*", "/", "%"]];
+  const apply = (op: string, a: number | string, b: number | string): number => {
+    if (op === "==") return Number(a === b);
+    if (op === "!=") return Number(a !== b);
+    const [x, y] = [Number(a), Number(b)];
+    switch (op) {
+      case "||":
+        return Number(x !== 0 || y !== 0);
+      case "&&":
+        return Number(x !== 0 && y !== 0);
+      case "<":
+        return Number(x < y);
+      case "<=":
+        return Number(x <= y);
+      case ">":
+        return Number(x > y);
+      case ">=":
+        return Number(x >= y);
+      case "+":
+        return x + y;
+      case "-":
+        return x - y;
+      case "*":
+        return x * y;
+      case "/":
+        return Math.floor(x / y);
+      default:
+        return x % y;
+    }
+  };
+  const primary = (): number | string => {
+    const token = tokens[at++];
+    if (token === undefined) throw new TemplateError(`${where}: expression "${text}" ends too early`);
+    if (token === "(") {
+      const value = binary(0);
+      if (tokens[at++] !== ")") throw new TemplateError(`${where}: missing ) in "${text}"`);
+      return value;
+    }
+    if (token === "!") return Number(Number(primary()) === 0);
+    if (token === "-") return -Number(primary());
+    if (/^\d/.test(token)) return Number(token);
+    const value = scope.get(token);
+    // A bare word that is no constant stands for itself, so that `//#if WEIGHT == f16` reads naturally.
+    return value === undefined ? token : typeof value === "boolean" ? Number(value) : value;
+  };
+  const binary = (level: number): number | string => {
+    if (level === levels.length) return primary();
+    let left = binary(level + 1);
+    while (levels[level]!.includes(tokens[at] ?? "")) left = apply(tokens[at++]!, left, binary(level + 1));
+    return left;
+  };
+  const value = binary(0);
+  if (at !== tokens.length) throw new TemplateError(`${where}: cannot read "${text}" from "${tokens[at]}"`);
+  return value;
+}
