@@ -1,0 +1,230 @@
+/**
+ * Files on disk: byte sources over an open handle, and writing that leaves either the old content or the new, never a part.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { basename, dirname, join } from "@std/path";
+import { statfs } from "node:fs/promises";
+import { InputError, LimbeckError } from "../errors.ts";
+import { type ByteSource, checkRange } from "./source.ts";
+
+/** The disk cannot hold what was to be written. Nothing of it is left behind. */
+export class DiskFullError extends LimbeckError {
+  override readonly code = "disk_full";
+  /** Bytes that the whole file or folder needs, as far as known. */
+  readonly bytesNeeded: number;
+
+  constructor(path: string, bytesNeeded: number, bytesFree: number | undefined, cause?: unknown) {
+    const free = bytesFree === undefined ? "" : `, and ${bytesFree} are free in ${dirname(path)}`;
+    super(`${path}: disk full: at least ${bytesNeeded} bytes are needed${free}`, {
+      hint: "Free space there or choose another output folder. Nothing was left behind.",
+      cause,
+    });
+    this.bytesNeeded = bytesNeeded;
+  }
+}
+
+/** Where a writer puts its bytes, in order. */
+export interface ByteSink {
+  /** Bytes written so far. */
+  readonly position: number;
+  /** Appends all of `bytes`. */
+  write(bytes: Uint8Array): Promise<void>;
+}
+
+/**
+ * Opens a file as a byte source. Reads go through one handle, one after another, so they may be started at once.
+ *
+ * @throws {InputError} when there is no such file or it cannot be opened.
+ */
+export async function openFile(path: string): Promise<ByteSource> {
+  let file: Deno.FsFile;
+  try {
+    file = await Deno.open(path, { read: true });
+  } catch (error) {
+    throw unreadable(path, error);
+  }
+  const info = await file.stat();
+  if (!info.isFile) {
+    file.close();
+    throw new InputError("is not a regular file", { where: path });
+  }
+
+  let last: Promise<unknown> = Promise.resolve();
+  const source = {
+    name: path,
+    size: info.size,
+    read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+      const result = last.then(async () => {
+        checkRange(source, offset, length);
+        const bytes = new Uint8Array(length);
+        await file.seek(offset, Deno.SeekMode.Start);
+        for (let done = 0; done < length;) {
+          const count = await file.read(bytes.subarray(done));
+          if (count === null) {
+            throw new InputError("the file became shorter while it was read", { where: path });
+          }
+          done += count;
+        }
+        return bytes;
+      });
+      last = result.catch(() => {});
+      return result;
+    },
+    close: () => file.close(),
+  };
+  return source;
+}
+
+/** Turns a failure to open or read `path` into an error that says what to do. */
+export function unreadable(path: string, error: unknown): InputError {
+  if (error instanceof Deno.errors.NotFound) {
+    return new InputError("there is no such file or folder", {
+      where: path,
+      hint: "Check the path.",
+      cause: error,
+    });
+  }
+  if (error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable) {
+    return new InputError("may not be read", { where: path, hint: "Check its permissions.", cause: error });
+  }
+  return new InputError(`cannot be read: ${error instanceof Error ? error.message : error}`, {
+    where: path,
+    cause: error,
+  });
+}
+
+/**
+ * Writes a file whole or not at all: into a temporary file in the same folder, which is flushed to the disk and then takes
+ * the name. What was at `path` before stays until that moment.
+ *
+ * @param writer Called once with the sink; what it writes is streamed, not collected.
+ * @param options.size Bytes the file will have, when known: checked against the free space first and against what was written.
+ * @throws {DiskFullError} when the disk cannot hold it; the temporary file is gone then.
+ *
+ * @example
+ * ```ts
+ * await writeAtomically("out/adapter_config.json", (sink) => sink.write(new TextEncoder().encode("{}\n")));
+ * ```
+ */
+export async function writeAtomically(
+  path: string,
+  writer: (sink: ByteSink) => Promise<void>,
+  options: { size?: number } = {},
+): Promise<void> {
+  const folder = dirname(path);
+  if (options.size !== undefined) await requireSpace(path, options.size);
+  const temporary = join(folder, `.${basename(path)}.${crypto.randomUUID().slice(0, 8)}.tmp`);
+  let position = 0;
+  try {
+    const file = await Deno.open(temporary, { write: true, createNew: true });
+    try {
+      await writer({
+        get position() {
+          return position;
+        },
+        async write(bytes: Uint8Array) {
+          for (let done = 0; done < bytes.length;) {
+            const count = await file.write(bytes.subarray(done));
+            done += count;
+            position += count;
+          }
+        },
+      });
+      if (options.size !== undefined && position !== options.size) {
+        throw new LimbeckError(
+          `${path}: ${position} bytes were written where ${options.size} were announced`,
+        );
+      }
+      await file.sync();
+    } finally {
+      file.close();
+    }
+    await Deno.rename(temporary, path);
+    await syncFolder(folder);
+  } catch (error) {
+    await Deno.remove(temporary).catch(() => {});
+    throw isDiskFull(error)
+      ? new DiskFullError(path, options.size ?? position, await freeBytes(folder), error)
+      : error;
+  }
+}
+
+/** Writes a text file whole or not at all; see {@linkcode writeAtomically}. */
+export function writeTextAtomically(path: string, text: string): Promise<void> {
+  const bytes = new TextEncoder().encode(text);
+  return writeAtomically(path, (sink) => sink.write(bytes), { size: bytes.length });
+}
+
+/**
+ * Fills a folder whole or not at all: `fill` writes into a temporary folder beside it, which then takes the name.
+ *
+ * @param options.replace Allows a folder that is already there; it is moved away at the last moment and then removed.
+ * @throws {InputError} when `path` exists and `replace` is not set.
+ * @throws {DiskFullError} when the disk cannot hold it; the temporary folder is gone then.
+ */
+export async function writeFolderAtomically(
+  path: string,
+  fill: (temporary: string) => Promise<void>,
+  options: { replace?: boolean } = {},
+): Promise<void> {
+  const exists = await Deno.lstat(path).then(() => true, () => false);
+  if (exists && !options.replace) {
+    throw new InputError("is already there", {
+      where: path,
+      hint: "Choose another output folder, or remove this one.",
+    });
+  }
+  const parent = dirname(path);
+  await Deno.mkdir(parent, { recursive: true });
+  const stem = join(parent, `.${basename(path)}.${crypto.randomUUID().slice(0, 8)}`);
+  const temporary = `${stem}.tmp`;
+  const previous = `${stem}.old`;
+  await Deno.mkdir(temporary);
+  let moved = false;
+  try {
+    await fill(temporary);
+    await syncFolder(temporary);
+    if (exists) {
+      await Deno.rename(path, previous);
+      moved = true;
+    }
+    await Deno.rename(temporary, path);
+    await syncFolder(parent);
+  } catch (error) {
+    await Deno.remove(temporary, { recursive: true }).catch(() => {});
+    if (moved) await Deno.rename(previous, path).catch(() => {});
+    throw error;
+  }
+  if (moved) await Deno.remove(previous, { recursive: true });
+}
+
+/** Bytes free to us in a folder, or undefined where the system does not say. */
+export async function freeBytes(folder: string): Promise<number | undefined> {
+  try {
+    const info = await statfs(folder);
+    return info.bavail * info.bsize;
+  } catch {
+    return undefined;
+  }
+}
+
+async function requireSpace(path: string, size: number): Promise<void> {
+  const free = await freeBytes(dirname(path));
+  if (free !== undefined && size > free) throw new DiskFullError(path, size, free);
+}
+
+/** A rename survives a power cut only when its folder is flushed too; not every system lets a folder be opened. */
+async function syncFolder(folder: string): Promise<void> {
+  try {
+    using handle = await Deno.open(folder, { read: true });
+    await handle.sync();
+  } catch (error) {
+    if (isDiskFull(error)) throw error;
+  }
+}
+
+function isDiskFull(error: unknown): boolean {
+  return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
+}
