@@ -1,0 +1,201 @@
+// Sum of one or two matrix products, plus an addend or onto what is there already, for software adapters.
+//
+//   out[m, n] = factor * (ratio * sum_k x2(m, k) w2(k, n) + sum_k x(m, k) w(k, n)) [+ addend[m, n]] [+ keep * out[m, n]]
+//
+// ORIENTATION  x          w                 used for
+//   NT         x[M, K]    w[N, K]           forward: y = x W^T
+//   NN         x[M, K]    w[K, N]           back to the input: dx = dy W
+//   TN         x[K, M]    w[K, N]           weight gradients: dW = dy^T x
+//
+// One workgroup is one subgroup of 8 lanes and makes ROWS rows x 8 COLUMNS columns. Each lane loads different rows of x once and spreads
+// them with subgroupBroadcast; loads dominate on this kind of adapter, so the tile is as large as the registers allow.
+// Tiles are numbered rows first, so that neighbours share a panel of w.
+//
+// Constants: ORIENTATION, ROWS (8, 16, 32), COLUMNS (4 or 1), TERMS (1, 2), WEIGHT (f32, f16, bf16: storage of w; w2 is f32).
+// Limits: K and K2 multiples of 4; for COLUMNS = 4, N a multiple of 4; for ORIENTATION = TN, M a multiple of 4.
+// Rows and columns beyond the edge are computed from whatever is read there and never stored.
+
+struct Size {
+  m: u32, n: u32, k: u32, k2: u32,
+  x_stride: u32, x_column: u32, out_stride: u32, out_column: u32,
+  tiles_m: u32, tiles: u32, has_addend: u32, accumulate: u32,
+  keep: u32, factor: f32, ratio: f32, pad: u32,
+}
+
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+//#if WEIGHT == f32
+//#if COLUMNS == 1 && ORIENTATION != NT
+@group(0) @binding(1) var<storage, read> w: array<f32>;
+//#else
+@group(0) @binding(1) var<storage, read> w: array<vec4<f32>>;
+//#end
+//#else
+@group(0) @binding(1) var<storage, read> w: array<vec2<u32>>;
+//#end
+//#if COLUMNS == 4
+@group(0) @binding(2) var<storage, read> addend: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
+//#else
+@group(0) @binding(2) var<storage, read> addend: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+//#end
+//#if TERMS == 2
+@group(0) @binding(4) var<storage, read> x2: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> w2: array<vec4<f32>>;
+//#end
+@group(1) @binding(0) var<uniform> size: Size;
+@group(1) @binding(1) var<uniform> step: array<vec4<f32>, 64>;
+
+//#if WEIGHT == f16
+fn weight(i: u32) -> vec4<f32> {
+  let p = w[i];
+  return vec4<f32>(unpack2x16float(p.x), unpack2x16float(p.y));
+}
+//#end
+//#if WEIGHT == bf16
+fn weight(i: u32) -> vec4<f32> {
+  let p = w[i];
+  return bitcast<vec4<f32>>(vec4<u32>(p.x << 16u, p.x & 0xffff0000u, p.y << 16u, p.y & 0xffff0000u));
+}
+//#end
+
+@compute @workgroup_size(8)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(subgroup_invocation_id) lane: u32) {
+  let tile = group.x + group.y * groups.x;
+  if (tile >= size.tiles) { return; }
+  let row = (tile % size.tiles_m) * $(ROWS)u;
+  let column = (tile / size.tiles_m) * $(8 * COLUMNS)u + lane * $(COLUMNS)u;
+//#for r in 0..ROWS
+//#if COLUMNS == 4
+  var acc$r = vec4<f32>();
+//#else
+  var acc$r = 0.0;
+//#end
+//#end
+
+//#for term in 0..TERMS
+//#if TERMS == 2 && term == 0
+  {
+    let depth = size.k2;
+    let x_stride = size.k2;
+    let x_column = 0u;
+    let m = size.m;
+//#else
+  {
+    let depth = size.k;
+    let x_stride = size.x_stride;
+    let x_column = size.x_column;
+    let m = size.m;
+//#end
+//#if ORIENTATION == TN
+    var xi = row / 4u + min(lane, $(ROWS / 4 - 1)u);
+    let x_step = m / 4u;
+//#else
+//#for i in 0..ROWS / 8
+    var xi$i = ((row + $(i * 8)u + lane) * x_stride + x_column) / 4u;
+//#end
+//#end
+//#if ORIENTATION == NT
+//#for j in 0..COLUMNS
+    var wi$j = (column + $(j)u) * depth / 4u;
+//#end
+//#else
+//#if COLUMNS == 4
+    var wi = column / 4u;
+    let w_step = size.n / 4u;
+//#else
+    var wi = column;
+    let w_step = size.n;
+//#end
+//#end
+    for (var k = 0u; k < depth; k += 4u) {
+//#if ORIENTATION == TN
+//#for kk in 0..4
+//#if TERMS == 2 && term == 0
+      let a$kk = x2[xi];
+//#else
+      let a$kk = x[xi];
+//#end
+      xi += x_step;
+//#end
+//#else
+//#for i in 0..ROWS / 8
+//#if TERMS == 2 && term == 0
+      let a$i = x2[xi$i];
+//#else
+      let a$i = x[xi$i];
+//#end
+      xi$i += 1u;
+//#end
+//#end
+//#if ORIENTATION == NT
+//#for j in 0..COLUMNS
+//#if TERMS == 2 && term == 0
+      let c$j = w2[wi$j];
+//#else
+//#if WEIGHT == f32
+      let c$j = w[wi$j];
+//#else
+      let c$j = weight(wi$j);
+//#end
+//#end
+      wi$j += 1u;
+//#end
+//#for kk in 0..4
+//#if COLUMNS == 4
+      let b$kk = vec4<f32>(c0[$kk], c1[$kk], c2[$kk], c3[$kk]);
+//#else
+      let b$kk = c0[$kk];
+//#end
+//#end
+//#else
+//#for kk in 0..4
+//#if TERMS == 2 && term == 0
+      let b$kk = w2[wi];
+//#else
+//#if WEIGHT == f32
+      let b$kk = w[wi];
+//#else
+      let b$kk = weight(wi);
+//#end
+//#end
+      wi += w_step;
+//#end
+//#end
+//#for r in 0..ROWS
+//#for kk in 0..4
+//#if ORIENTATION == TN
+      acc$r += subgroupBroadcast(a$kk[$(r % 4)], $(r / 4)u) * b$kk;
+//#else
+      acc$r += subgroupBroadcast(a$(r / 8)[$kk], $(r % 8)u) * b$kk;
+//#end
+//#end
+//#end
+    }
+  }
+//#if TERMS == 2 && term == 0
+//#for r in 0..ROWS
+  acc$r *= size.ratio;
+//#end
+//#end
+//#end
+
+  if (column >= size.n) { return; }
+  let keep = step[size.keep / 4u][size.keep % 4u];
+  // One place that stores, with the accumulators moved up by one each turn: unrolled it would double the compile time.
+  var at = (row * size.out_stride + size.out_column + column) / $(COLUMNS)u;
+  let at_step = size.out_stride / $(COLUMNS)u;
+  let rows = min($(ROWS)u, size.m - row);
+  for (var r = 0u; r < rows; r++) {
+    var value = acc0 * size.factor;
+    if (size.has_addend != 0u) { value += addend[at]; }
+    if (size.accumulate == 1u && keep != 0.0) { value += keep * out[at]; }
+    if (size.accumulate == 2u) { value += out[at]; }
+    out[at] = value;
+    at += at_step;
+//#for r in 0..ROWS - 1
+    acc$r = acc$(r + 1);
+//#end
+  }
+}

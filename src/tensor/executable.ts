@@ -1,0 +1,292 @@
+/**
+ * A plan made real on a device: buffers, pipelines and bind groups, made once; a step then only writes the small inputs,
+ * encodes and submits.
+ *
+ * @module
+ */
+import { DeviceError } from "../errors.ts";
+import type { Gpu, GpuBuffer, Pipeline } from "../gpu/device.ts";
+import { Profiler } from "../gpu/profiler.ts";
+import type { DType } from "./graph.ts";
+import { StepScalars } from "./graph.ts";
+import type { Plan, PlannedBlock, PlannedDispatch, Range } from "./plan.ts";
+
+interface Launch {
+  readonly planned: PlannedDispatch;
+  readonly pipeline: Pipeline;
+  readonly groups: readonly GPUBindGroup[];
+}
+
+/** Options of {@linkcode compile}. */
+export interface CompileOptions {
+  /** Buffers already filled for some weights, by storage name: two programs, or two models, may share them. */
+  readonly weights?: ReadonlyMap<string, GpuBuffer>;
+  /** Called before each kernel is compiled. */
+  readonly onProgress?: (done: number, total: number) => void;
+  /** Measure each kernel. Needs `timestamp-query`; every kernel gets a pass of its own, which costs time. */
+  readonly profile?: boolean;
+}
+
+/**
+ * Allocates a plan's buffers and compiles its kernels.
+ *
+ * @throws {DeviceError} if memory does not suffice or a kernel does not compile
+ */
+export async function compile(gpu: Gpu, plan: Plan, options: CompileOptions = {}): Promise<Executable> {
+  const owned: GpuBuffer[] = [];
+  const before = gpu.allocatedBytes;
+  const buffers = await gpu.allocating(
+    "the program",
+    () =>
+      plan.buffers.map((b, i) => {
+        const given = b.storage && options.weights?.get(b.storage.name);
+        if (given) {
+          if (given.size !== b.bytes) {
+            throw new DeviceError(`weight "${b.label}" was given as ${given.size} bytes, the plan says ${b.bytes}`);
+          }
+          return given;
+        }
+        const uniform = i === plan.sizeBuffer || i === plan.stepBuffer;
+        const usage = GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST |
+          (uniform ? GPUBufferUsage.UNIFORM : GPUBufferUsage.STORAGE);
+        const buffer = gpu.createBuffer(b.bytes, usage, b.label);
+        owned.push(buffer);
+        return buffer;
+      }),
+  );
+  try {
+    const planned = owned.reduce((sum, b) => sum + b.size, 0);
+    if (gpu.allocatedBytes - before !== planned) {
+      throw new DeviceError(`allocated ${gpu.allocatedBytes - before} bytes where the plan says ${planned}; this is a bug`);
+    }
+    gpu.device.queue.writeBuffer(buffers[plan.sizeBuffer]!.raw, 0, plan.sizeWords as Uint32Array<ArrayBuffer>);
+    const all = [...plan.blocks.values()];
+    const total = all.reduce((sum, b) => sum + b.dispatches.length, 0);
+    const blocks = new Map<string, Launch[]>();
+    let done = 0;
+    for (const block of all) {
+      const launches: Launch[] = [];
+      for (const dispatch of block.dispatches) {
+        options.onProgress?.(done++, total);
+        launches.push(await prepare(gpu, plan, buffers, dispatch));
+      }
+      blocks.set(block.name, launches);
+    }
+    return new Executable(gpu, plan, buffers, owned, blocks, options.profile ?? false);
+  } catch (error) {
+    owned.forEach((b) => b.destroy());
+    throw error;
+  }
+}
+
+async function prepare(gpu: Gpu, plan: Plan, buffers: readonly GpuBuffer[], d: PlannedDispatch): Promise<Launch> {
+  const pipeline = await gpu.pipeline(d.kernel, d.wgsl, d.writable);
+  const groups = pipeline.layouts.map((layout, group) => {
+    const entries: GPUBindGroupEntry[] = [];
+    for (const binding of pipeline.bindings) {
+      if (binding.group !== group) continue;
+      const resource = group === 0
+        ? window(buffers, d.bindings[binding.binding]!)
+        : binding.binding === 0
+        ? { buffer: buffers[plan.sizeBuffer]!.raw, offset: d.sizeOffset, size: 256 }
+        : { buffer: buffers[plan.stepBuffer]!.raw };
+      entries.push({ binding: binding.binding, resource });
+    }
+    return gpu.device.createBindGroup({ layout, entries });
+  });
+  return { planned: d, pipeline, groups };
+}
+
+function window(buffers: readonly GpuBuffer[], range: Range): GPUBufferBinding {
+  return { buffer: buffers[range.buffer]!.raw, offset: range.offset, size: range.bytes };
+}
+
+/** The bytes of one named output, as they were when its block had run. */
+export interface Readback {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly data: Float32Array | Int32Array | Uint32Array;
+}
+
+/** A compiled program. */
+export class Executable {
+  readonly plan: Plan;
+  readonly gpu: Gpu;
+  /** Per-kernel times, when compiled with `profile`. */
+  readonly profiler: Profiler | undefined;
+  readonly #buffers: readonly GpuBuffer[];
+  readonly #owned: readonly GpuBuffer[];
+  readonly #blocks: ReadonlyMap<string, Launch[]>;
+  readonly #step = new ArrayBuffer(StepScalars.capacity * 4);
+  readonly #stepFloats = new Float32Array(this.#step);
+  readonly #stepWords = new Uint32Array(this.#step);
+  #stepChanged = true;
+
+  constructor(
+    gpu: Gpu,
+    plan: Plan,
+    buffers: readonly GpuBuffer[],
+    owned: readonly GpuBuffer[],
+    blocks: ReadonlyMap<string, Launch[]>,
+    profile: boolean,
+  ) {
+    this.gpu = gpu;
+    this.plan = plan;
+    this.#buffers = buffers;
+    this.#owned = owned;
+    this.#blocks = blocks;
+    this.profiler = profile ? new Profiler(gpu) : undefined;
+  }
+
+  /** Sets a float that kernels read as `step[...]`; takes effect at the next {@linkcode run}. Unknown names are ignored. */
+  setScalar(name: string, value: number): void {
+    const index = this.#scalarIndex(name);
+    if (index === undefined) return;
+    this.#stepFloats[index] = value;
+    this.#stepChanged = true;
+  }
+
+  /** Sets an integer (a seed, a step number) in the step buffer. */
+  setScalarWord(name: string, value: number): void {
+    const index = this.#scalarIndex(name);
+    if (index === undefined) return;
+    this.#stepWords[index] = value >>> 0;
+    this.#stepChanged = true;
+  }
+
+  #scalarIndex(name: string): number | undefined {
+    const index = this.plan.scalars.names().indexOf(name);
+    return index < 0 ? undefined : index;
+  }
+
+  /** Writes a storage from the host: an input, a weight or a state. `data` must have exactly its bytes unless `elementOffset` is given. */
+  write(name: string, data: Float32Array | Int32Array | Uint32Array | Uint16Array, byteOffset = 0): void {
+    const range = this.#range(name);
+    if (byteOffset + data.byteLength > range.bytes || (byteOffset === 0 && data.byteLength < range.bytes - 2)) {
+      throw new DeviceError(`"${name}" holds ${range.bytes} bytes; ${data.byteLength} were written at ${byteOffset}`);
+    }
+    let bytes: Uint8Array = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    if (bytes.byteLength % 4) {
+      const padded = new Uint8Array(Math.ceil(bytes.byteLength / 4) * 4);
+      padded.set(bytes);
+      bytes = padded;
+    }
+    this.gpu.device.queue.writeBuffer(
+      this.#buffers[range.buffer]!.raw,
+      range.offset + byteOffset,
+      bytes as Uint8Array<ArrayBuffer>,
+    );
+  }
+
+  /** The GPU buffer of a storage that has one to itself (weights and states), for sharing with another program. */
+  buffer(name: string): GpuBuffer {
+    return this.#buffers[this.#range(name).buffer]!;
+  }
+
+  /** Fills a storage with zeros. */
+  clear(name: string): void {
+    const range = this.#range(name);
+    const encoder = this.gpu.device.createCommandEncoder();
+    encoder.clearBuffer(this.#buffers[range.buffer]!.raw, range.offset, range.bytes);
+    this.gpu.device.queue.submit([encoder.finish()]);
+  }
+
+  /**
+   * Encodes and submits one block. Returns as soon as the work is queued.
+   *
+   * @throws {DeviceError} if an earlier operation failed
+   */
+  run(block: string): void {
+    this.gpu.check();
+    const launches = this.#launches(block);
+    this.#writeStep();
+    const encoder = this.gpu.device.createCommandEncoder();
+    if (this.profiler) this.profiler.encode(encoder, launches);
+    else encodePass(encoder, launches);
+    this.gpu.device.queue.submit([encoder.finish()]);
+    this.profiler?.submitted();
+  }
+
+  /** Runs a part of a block, `from <= i < to` in its list of dispatches: a slice of bounded time. */
+  runSlice(block: string, from: number, to: number): void {
+    this.gpu.check();
+    this.#writeStep();
+    const encoder = this.gpu.device.createCommandEncoder();
+    encodePass(encoder, this.#launches(block).slice(from, to));
+    this.gpu.device.queue.submit([encoder.finish()]);
+  }
+
+  /** Reads named outputs of a block, or storages, back. Waits for all queued work; several at once cost one wait. */
+  async read(names: readonly string[], block?: string): Promise<Map<string, Readback>> {
+    const results = names.map(async (name): Promise<[string, Readback]> => {
+      const output = block === undefined ? undefined : this.#planned(block).outputs.get(name);
+      const range = output ?? this.#range(name);
+      const bytes = await this.gpu.read(this.#buffers[range.buffer]!, range.offset, range.bytes);
+      const data = range.dtype === "f32"
+        ? new Float32Array(bytes)
+        : range.dtype === "i32"
+        ? new Int32Array(bytes)
+        : new Uint32Array(bytes);
+      return [name, { dtype: range.dtype, shape: range.shape, data }];
+    });
+    return new Map(await Promise.all(results));
+  }
+
+  /** Copies a block's output or a storage into another buffer, queued behind what was submitted: the way to a read-back ring. */
+  copy(name: string, block: string | undefined, target: GPUBuffer, targetOffset: number): void {
+    const range = (block === undefined ? undefined : this.#planned(block).outputs.get(name)) ?? this.#range(name);
+    const encoder = this.gpu.device.createCommandEncoder();
+    encoder.copyBufferToBuffer(this.#buffers[range.buffer]!.raw, range.offset, target, targetOffset, range.bytes);
+    this.gpu.device.queue.submit([encoder.finish()]);
+  }
+
+  /** Fills every buffer of intermediates with NaN: what no kernel writes stays visible. Used by tests. */
+  poison(): void {
+    this.plan.buffers.forEach((b, i) => {
+      if (b.category !== "activations") return;
+      const nan = new Uint32Array(b.bytes / 4).fill(0x7fc00000);
+      this.gpu.device.queue.writeBuffer(this.#buffers[i]!.raw, 0, nan);
+    });
+  }
+
+  /** Frees every buffer this program allocated; shared weights stay. */
+  destroy(): void {
+    this.#owned.forEach((b) => b.destroy());
+    this.profiler?.destroy();
+  }
+
+  #writeStep(): void {
+    if (!this.#stepChanged) return;
+    this.gpu.device.queue.writeBuffer(this.#buffers[this.plan.stepBuffer]!.raw, 0, this.#step);
+    this.#stepChanged = false;
+  }
+
+  #range(name: string) {
+    const range = this.plan.storages.get(name);
+    if (!range) throw new DeviceError(`the program has no storage "${name}"`);
+    return range;
+  }
+
+  #planned(block: string): PlannedBlock {
+    const planned = this.plan.blocks.get(block);
+    if (!planned) throw new DeviceError(`the program has no block "${block}"`);
+    return planned;
+  }
+
+  #launches(block: string): readonly Launch[] {
+    const launches = this.#blocks.get(block);
+    if (!launches) throw new DeviceError(`the program has no block "${block}"`);
+    return launches;
+  }
+}
+
+function encodePass(encoder: GPUCommandEncoder, launches: readonly Launch[]): void {
+  const pass = encoder.beginComputePass();
+  let pipeline: Pipeline | undefined;
+  for (const launch of launches) {
+    if (launch.pipeline !== pipeline) pass.setPipeline((pipeline = launch.pipeline).raw);
+    launch.groups.forEach((group, i) => pass.setBindGroup(i, group));
+    pass.dispatchWorkgroups(...launch.planned.groups);
+  }
+  pass.end();
+}

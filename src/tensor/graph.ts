@@ -1,0 +1,255 @@
+/**
+ * Symbolic tensors of static shape and the graph that tracing a model builds. Nothing is computed here: a node says which op
+ * makes which tensors from which, in program order.
+ *
+ * A graph is one named block of a program (`microBatch`, `update`, `evaluate` ...). Blocks share storage: weights, state and
+ * inputs are declared once in a {@linkcode StorageSet} and used in any block.
+ *
+ * @module
+ */
+import { ShapeError } from "../errors.ts";
+import type { Op } from "./op.ts";
+
+/** Element types. `f16` and `bf16` are storage only: kernels unpack them and accumulate in f32. */
+export type DType = "f32" | "f16" | "bf16" | "i32" | "u32";
+
+/** Bytes of one element. */
+export const DTYPE_BYTES: Readonly<Record<DType, number>> = { f32: 4, i32: 4, u32: 4, f16: 2, bf16: 2 };
+
+/** Shape, row-major, and element type. */
+export interface TensorSpec {
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+}
+
+/** Bytes a tensor occupies, padded to whole 32-bit words. */
+export function byteLength(spec: TensorSpec): number {
+  return Math.ceil((elementCount(spec.shape) * DTYPE_BYTES[spec.dtype]) / 4) * 4;
+}
+
+/** Number of elements of a shape; 1 for a scalar. */
+export function elementCount(shape: readonly number[]): number {
+  return shape.reduce((a, b) => a * b, 1);
+}
+
+/** What persists outside the steps: frozen weights, state that blocks assign in place, inputs the host writes each step. */
+export interface Storage extends TensorSpec {
+  readonly kind: "weight" | "state" | "input";
+  readonly name: string;
+  /** The line under which `estimate` counts its bytes. */
+  readonly category: string;
+}
+
+/** The storages of a program, by unique name. */
+export class StorageSet {
+  readonly #byName = new Map<string, Storage>();
+
+  /** Declares a storage, or returns the one of that name if it is identical. */
+  declare(storage: Storage): Storage {
+    const known = this.#byName.get(storage.name);
+    if (known) {
+      if (
+        known.kind !== storage.kind || known.dtype !== storage.dtype || String(known.shape) !== String(storage.shape)
+      ) {
+        throw new ShapeError(`two storages are named "${storage.name}": ${show(known)} and ${show(storage)}`);
+      }
+      return known;
+    }
+    this.#byName.set(storage.name, storage);
+    return storage;
+  }
+
+  values(): IterableIterator<Storage> {
+    return this.#byName.values();
+  }
+}
+
+/** A value in a graph. */
+export class Tensor implements TensorSpec {
+  readonly graph: Graph;
+  readonly id: number;
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+  /** The node that makes it; undefined for a storage. */
+  readonly producer: Node | undefined;
+  readonly storage: Storage | undefined;
+
+  constructor(graph: Graph, id: number, spec: TensorSpec, producer: Node | undefined, storage: Storage | undefined) {
+    this.graph = graph;
+    this.id = id;
+    this.shape = spec.shape;
+    this.dtype = spec.dtype;
+    this.producer = producer;
+    this.storage = storage;
+  }
+
+  /** The size of dimension `i`; negative counts from the end. */
+  dim(i: number): number {
+    const size = this.shape.at(i);
+    if (size === undefined) throw new ShapeError(`${show(this)} has no dimension ${i}`);
+    return size;
+  }
+}
+
+/** One application of an op. */
+export interface Node {
+  readonly op: Op<unknown>;
+  readonly inputs: readonly Tensor[];
+  readonly attributes: unknown;
+  readonly outputs: readonly Tensor[];
+  /** The layer it was traced in, if any: the unit of activation checkpointing. */
+  readonly layer: Layer | undefined;
+  /** Where in the model: `student/layers.3/self_attn.q_proj`. */
+  readonly path: string;
+}
+
+/** A repeated part of a model whose activations may be recomputed instead of kept. */
+export interface Layer {
+  readonly name: string;
+  readonly recompute: boolean;
+}
+
+/** A number that the host may change at every step without a new plan; see {@linkcode Graph.scalar}. */
+export interface StepScalar {
+  readonly name: string;
+  /** Position in the step buffer, in 32-bit words. */
+  readonly index: number;
+}
+
+/** The step scalars of a program: at most 256 words, one small uniform buffer written once a step. */
+export class StepScalars {
+  readonly #index = new Map<string, number>();
+  /** Words in the step buffer. */
+  static readonly capacity = 256;
+
+  /** The scalar of that name, declared on first use. */
+  get(name: string): StepScalar {
+    let index = this.#index.get(name);
+    if (index === undefined) {
+      index = this.#index.size;
+      if (index >= StepScalars.capacity) {
+        throw new ShapeError(`more than ${StepScalars.capacity} numbers change every step; "${name}" is one too many`);
+      }
+      this.#index.set(name, index);
+    }
+    return { name, index };
+  }
+
+  names(): string[] {
+    return [...this.#index.keys()];
+  }
+}
+
+/** One block of a program under construction. */
+export class Graph {
+  readonly name: string;
+  readonly storages: StorageSet;
+  readonly scalars: StepScalars;
+  readonly nodes: Node[] = [];
+  /** Tensors that the block's reader wants back, by name. */
+  readonly outputs = new Map<string, Tensor>();
+  readonly #tensorOf = new Map<Storage, Tensor>();
+  #nextId = 0;
+  #path: string[] = [];
+  #layer: Layer | undefined;
+
+  constructor(name: string, storages: StorageSet, scalars: StepScalars) {
+    this.name = name;
+    this.storages = storages;
+    this.scalars = scalars;
+  }
+
+  /** The tensor of a storage in this block. */
+  use(storage: Storage): Tensor {
+    const declared = this.storages.declare(storage);
+    let tensor = this.#tensorOf.get(declared);
+    if (!tensor) {
+      tensor = new Tensor(this, this.#nextId++, declared, undefined, declared);
+      this.#tensorOf.set(declared, tensor);
+    }
+    return tensor;
+  }
+
+  /** A frozen weight, bound late. */
+  weight(name: string, shape: readonly number[], dtype: DType, category = "weights"): Tensor {
+    return this.use({ kind: "weight", name, shape, dtype, category });
+  }
+
+  /** Memory that persists between steps and is assigned in place; zero at first. */
+  state(name: string, shape: readonly number[], dtype: DType, category = "state"): Tensor {
+    return this.use({ kind: "state", name, shape, dtype, category });
+  }
+
+  /** Memory that the host writes before a step. */
+  input(name: string, shape: readonly number[], dtype: DType): Tensor {
+    return this.use({ kind: "input", name, shape, dtype, category: "inputs" });
+  }
+
+  /** A number the host writes before each step: learning rate, 1/N, temperature, seed. */
+  scalar(name: string): StepScalar {
+    return this.scalars.get(name);
+  }
+
+  /** Names a tensor that can be read back after the block has run. */
+  output(name: string, tensor: Tensor): void {
+    this.outputs.set(name, tensor);
+  }
+
+  /**
+   * Appends a node.
+   *
+   * @throws {ShapeError} if the op does not accept these shapes
+   */
+  add<A>(op: Op<A>, inputs: readonly Tensor[], attributes: A): readonly Tensor[] {
+    for (const input of inputs) {
+      if (input.graph !== this) {
+        throw new ShapeError(`${op.name}: ${show(input)} belongs to block "${input.graph.name}", not "${this.name}"`);
+      }
+    }
+    const specs = op.infer(inputs, attributes);
+    const outputs: Tensor[] = [];
+    const node: Node = {
+      op: op as Op<unknown>,
+      inputs,
+      attributes,
+      outputs,
+      layer: this.#layer,
+      path: this.#path.join("/"),
+    };
+    for (const spec of specs) outputs.push(new Tensor(this, this.#nextId++, spec, node, undefined));
+    this.nodes.push(node);
+    return outputs;
+  }
+
+  /** Traces `body` under a name that error messages and profiles show. */
+  within<T>(name: string, body: () => T): T {
+    this.#path.push(name);
+    try {
+      return body();
+    } finally {
+      this.#path.pop();
+    }
+  }
+
+  /** Traces one layer of a model; with `recompute` its activations are recomputed in the backward pass. */
+  layer<T>(name: string, recompute: boolean, body: () => T): T {
+    const outer = this.#layer;
+    this.#layer = { name, recompute };
+    try {
+      return this.within(name, body);
+    } finally {
+      this.#layer = outer;
+    }
+  }
+}
+
+/** A few bytes to bind where a kernel declares an operand that this launch does not have. */
+export function nothing(graph: Graph): Tensor {
+  return graph.state("nothing", [64], "f32", "program");
+}
+
+/** A tensor or storage as error messages show it. */
+export function show(t: TensorSpec & { readonly name?: string; readonly storage?: Storage | undefined }): string {
+  const name = t.name ?? t.storage?.name;
+  return `${t.dtype}[${t.shape.join(", ")}]${name ? ` "${name}"` : ""}`;
+}

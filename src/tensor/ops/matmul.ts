@@ -1,0 +1,251 @@
+/**
+ * Matrix products: one op for every orientation, for one product or the sum of two, with an addend.
+ *
+ * A LoRA linear layer is `x W^T + s (x A^T) B^T`: two products into one output. Its backward is `dy W + s (dy B) A`, again two
+ * products into one. Computing the sum in one kernel saves a trip of the whole activation through memory; `optimise` finds
+ * these sums in the graph, so models and adapters write plain additions.
+ *
+ * @module
+ */
+import subgroup8 from "../../../kernels/matmul_subgroup8.wgsl" with { type: "text" };
+import tiled from "../../../kernels/matmul_tiled.wgsl" with { type: "text" };
+import { expandTemplate } from "../../gpu/template.ts";
+import { byteLength, DTYPE_BYTES, nothing, type StepScalar, type Tensor } from "../graph.ts";
+import { grid, type GradientContext, type LoweringContext, type Op, require, type Window } from "../op.ts";
+import { scaleFactor } from "./elementwise.ts";
+
+/**
+ * Which operand is read across its rows.
+ * NT: x[M, K] w[N, K]; NN: x[M, K] w[K, N]; TN: x[K, M] w[K, N]. The output is [M, N].
+ */
+export type Orientation = "NT" | "NN" | "TN";
+
+/** Attributes of {@linkcode matmulOp}. Inputs: x, w, then x2, w2 of a second product, then the addend. */
+export interface MatmulAttributes {
+  readonly orientation: Orientation;
+  /** One factor for each product. */
+  readonly factors: readonly number[];
+  readonly addend: boolean;
+  /** The last input is a state that the result is added to in place, after multiplying what it holds by this scalar. */
+  readonly accumulate?: StepScalar;
+}
+
+function sizes(orientation: Orientation, x: Tensor, w: Tensor): { m: number; n: number; k: number; depthOfW: number } {
+  const [x0, x1] = [x.dim(0), x.dim(1)];
+  const [w0, w1] = [w.dim(0), w.dim(1)];
+  switch (orientation) {
+    case "NT":
+      return { m: x0, n: w0, k: x1, depthOfW: w1 };
+    case "NN":
+      return { m: x0, n: w1, k: x1, depthOfW: w0 };
+    case "TN":
+      return { m: x1, n: w1, k: x0, depthOfW: w0 };
+  }
+}
+
+function infer(inputs: readonly Tensor[], attributes: MatmulAttributes) {
+  const { orientation, factors, addend, accumulate } = attributes;
+  const [x, w] = inputs as [Tensor, Tensor];
+  const { m, n, k, depthOfW } = sizes(orientation, x, w);
+  require(
+    inputs.every((t) => t.shape.length === 2),
+    "matmul",
+    inputs,
+    "every operand must have two dimensions",
+  );
+  require(k === depthOfW, "matmul", inputs, `${orientation}: inner sizes ${k} and ${depthOfW} differ`);
+  require(x.dtype === "f32", "matmul", inputs, "the first operand must be f32");
+  if (factors.length === 2) {
+    const second = sizes(orientation, inputs[2]!, inputs[3]!);
+    require(
+      second.m === m && second.n === n && second.k === second.depthOfW,
+      "matmul",
+      inputs,
+      `the second product does not give [${m}, ${n}]`,
+    );
+    require(inputs[2]!.dtype === "f32" && inputs[3]!.dtype === "f32", "matmul", inputs, "the second product must be f32");
+  }
+  if (addend || accumulate) {
+    const last = inputs.at(-1)!;
+    require(last.dim(0) === m && last.dim(1) === n, "matmul", inputs, `the addend must be [${m}, ${n}]`);
+  }
+  return [{ shape: [m, n], dtype: "f32" as const }];
+}
+
+/** The op behind {@linkcode matmul}. */
+export const matmulOp: Op<MatmulAttributes> = { name: "matmul", infer, gradient, lower };
+
+/** {@linkcode matmulOp} that adds into a state: gradients of parameters over an accumulation window. */
+export const matmulAccumulateOp: Op<MatmulAttributes> = {
+  name: "matmulAccumulate",
+  infer,
+  lower,
+  mutates: true,
+  alias: (_, { factors }) => ({ input: 2 * factors.length, byteOffset: 0 }),
+};
+
+/**
+ * A matrix product.
+ *
+ * @param orientation See {@linkcode Orientation}
+ * @returns f32 [M, N]
+ * @throws {ShapeError} if the inner sizes differ
+ */
+export function matmul(orientation: Orientation, x: Tensor, w: Tensor, factor = 1): Tensor {
+  const left = scaleFactor(x);
+  const right = scaleFactor(w);
+  return x.graph.add(matmulOp, [left.tensor, right.tensor], {
+    orientation,
+    factors: [factor * left.factor * right.factor],
+    addend: false,
+  })[0]!;
+}
+
+/** y = x W^T for a weight stored [out, in], the layout of `nn.Linear`. x: f32 [T, in]; the result: f32 [T, out]. */
+export function linear(x: Tensor, weight: Tensor): Tensor {
+  return matmul("NT", x, weight);
+}
+
+function gradient(context: GradientContext<MatmulAttributes>): (Tensor | undefined)[] {
+  const { inputs, attributes, outputGradients, needed } = context;
+  const dy = outputGradients[0]!;
+  const result: (Tensor | undefined)[] = inputs.map(() => undefined);
+  attributes.factors.forEach((factor, term) => {
+    const [x, w] = [inputs[2 * term]!, inputs[2 * term + 1]!];
+    const [needX, needW] = [needed[2 * term], needed[2 * term + 1]];
+    switch (attributes.orientation) {
+      case "NT":
+        if (needX) result[2 * term] = matmul("NN", dy, w, factor);
+        if (needW) result[2 * term + 1] = matmul("TN", dy, x, factor);
+        break;
+      case "NN":
+        if (needX) result[2 * term] = matmul("NT", dy, w, factor);
+        if (needW) result[2 * term + 1] = matmul("TN", x, dy, factor);
+        break;
+      case "TN":
+        if (needX) result[2 * term] = matmul("NT", w, dy, factor);
+        if (needW) result[2 * term + 1] = matmul("NN", x, dy, factor);
+        break;
+    }
+  });
+  if (attributes.addend) result[result.length - 1] = dy;
+  return result;
+}
+
+/** Along K, software adapters lose half their speed where the panel of w leaves the second-level cache. */
+const CACHED_DEPTH = 2048;
+
+function lower(context: LoweringContext<MatmulAttributes>): void {
+  const { inputs, attributes, adapter } = context;
+  const { orientation, factors } = attributes;
+  const [x, w] = inputs as [Tensor, Tensor];
+  const { m, n, k } = sizes(orientation, x, w);
+  const k2 = factors.length === 2 ? sizes(orientation, inputs[2]!, inputs[3]!).k : 0;
+  const aligned = k % 4 === 0 && k2 % 4 === 0 && (n % 4 === 0 || (orientation === "NT" && n < 32)) &&
+    (orientation !== "TN" || m % 4 === 0);
+  const fast = adapter.family === "subgroup8" && aligned;
+
+  // Rows of w that one binding holds: chunks along N for NT, along K otherwise.
+  const rowBytes = w.dim(1) * DTYPE_BYTES[w.dtype];
+  const rowsPerUnit = 256 / gcd(256, rowBytes);
+  let rows = w.dim(0);
+  if (byteLength(w) > adapter.maxBindingSize) {
+    rows = Math.floor(adapter.maxBindingSize / rowBytes / rowsPerUnit) * rowsPerUnit;
+  }
+  if (fast && orientation === "NN" && rows > CACHED_DEPTH * 2) {
+    rows = Math.max(rowsPerUnit, Math.floor(CACHED_DEPTH / rowsPerUnit) * rowsPerUnit);
+  }
+  for (let first = 0; first < w.dim(0); first += rows) {
+    const count = Math.min(rows, w.dim(0) - first);
+    const part: Window = { tensor: w, byteOffset: first * rowBytes, byteLength: Math.ceil(count * rowBytes / 4) * 4 };
+    const whole = count === w.dim(0);
+    launch(context, fast, whole ? w : part, {
+      m,
+      n: orientation === "NT" ? count : n,
+      k: orientation === "NT" ? k : count,
+      k2: orientation === "NT" || first === 0 ? k2 : 0,
+      xStride: k,
+      xColumn: orientation === "NT" ? 0 : first,
+      outStride: n,
+      outColumn: orientation === "NT" ? first : 0,
+      firstRow: first,
+      continued: orientation !== "NT" && first > 0,
+    });
+  }
+}
+
+interface Part {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly k2: number;
+  readonly xStride: number;
+  readonly xColumn: number;
+  readonly outStride: number;
+  readonly outColumn: number;
+  readonly firstRow: number;
+  /** Adds to what an earlier part has put into the output. */
+  readonly continued: boolean;
+}
+
+function launch(context: LoweringContext<MatmulAttributes>, fast: boolean, w: Tensor | Window, part: Part): void {
+  const { inputs, outputs, attributes, adapter } = context;
+  const { orientation, accumulate } = attributes;
+  const { m, n } = part;
+  const weight = inputs[1]!.dtype;
+  const terms = attributes.factors.length === 2 && part.k2 > 0 ? 2 : 1;
+  const [tileRows, columns] = !fast ? [32, 4] : [m > 16 ? 32 : m > 8 ? 16 : 8, n > 16 && n % 4 === 0 ? 4 : 1];
+  const tileColumns = fast ? 8 * columns : 32;
+  const constants = { ORIENTATION: orientation, TERMS: terms, WEIGHT: weight };
+  const wgsl = fast
+    ? expandTemplate("matmul_subgroup8", subgroup8, { ...constants, ROWS: tileRows, COLUMNS: columns })
+    : expandTemplate("matmul_tiled", tiled, constants);
+  const tilesM = Math.ceil(m / tileRows);
+  const tiles = tilesM * Math.ceil(n / tileColumns);
+  const addend = attributes.addend && !part.continued;
+  const [second, first] = attributes.factors.length === 2
+    ? [attributes.factors[1]!, attributes.factors[0]!]
+    : [1, attributes.factors[0]!];
+  const x = orientation === "TN" && part.firstRow > 0
+    ? {
+      tensor: inputs[0]!,
+      byteOffset: part.firstRow * part.m * 4,
+      byteLength: part.k * part.m * 4,
+    }
+    : inputs[0]!;
+  context.dispatch({
+    kernel: `matmul ${orientation}${terms === 2 ? " x2" : ""} ${weight}${fast ? ` ${tileRows}x${tileColumns}` : ""}`,
+    wgsl,
+    tensors: [
+      x,
+      w,
+      addend ? inputs.at(-1)! : nothing(inputs[0]!.graph),
+      outputs[0]!,
+      ...(terms === 2 ? [inputs[2]!, inputs[3]!] : []),
+    ],
+    size: [
+      m,
+      n,
+      part.k,
+      part.k2,
+      part.xStride,
+      orientation === "TN" ? 0 : part.xColumn,
+      part.outStride,
+      part.outColumn,
+      tilesM,
+      tiles,
+      addend ? 1 : 0,
+      part.continued ? 2 : accumulate ? 1 : 0,
+      accumulate ?? 0,
+      { f32: first },
+      { f32: second / first },
+      0,
+    ],
+    groups: grid(tiles, adapter),
+    flops: 2 * m * n * (part.k + (terms === 2 ? part.k2 : 0)),
+  });
+}
+
+function gcd(a: number, b: number): number {
+  return b === 0 ? a : gcd(b, a % b);
+}

@@ -1,0 +1,82 @@
+/**
+ * Views: other names for memory that is there already. They cost nothing.
+ *
+ * @module
+ */
+import { DTYPE_BYTES, elementCount, type Tensor } from "../graph.ts";
+import { type Op, require } from "../op.ts";
+import { ShapeError } from "../../errors.ts";
+
+interface RowsAttributes {
+  readonly first: number;
+  readonly count: number;
+  readonly byteOffset: number;
+}
+
+/** The op behind {@linkcode rows}. */
+export const rowsOp: Op<RowsAttributes> = {
+  name: "rows",
+  infer: ([x], { first, count }) => {
+    require(first >= 0 && count >= 1 && first + count <= x!.dim(0), "rows", [x!], `rows ${first}..${first + count} do not exist`);
+    return [{ shape: [count, ...x!.shape.slice(1)], dtype: x!.dtype }];
+  },
+  alias: (_, { byteOffset }) => ({ input: 0, byteOffset }),
+  lower: isNeverLowered,
+};
+
+/**
+ * Rows `first .. first + count` of a tensor. The first row must begin at a multiple of 256 bytes. It has no gradient of its own:
+ * code that differentiates by chunks of rows (the head) assembles the gradient itself.
+ */
+export function rows(x: Tensor, first: number, count: number): Tensor {
+  const byteOffset = first * elementCount(x.shape.slice(1)) * DTYPE_BYTES[x.dtype];
+  require(byteOffset % 256 === 0, "rows", [x], `row ${first} begins at byte ${byteOffset}, which is not a multiple of 256`);
+  return x.graph.add(rowsOp, [x], { first, count, byteOffset })[0]!;
+}
+
+interface ReshapeAttributes {
+  readonly shape: readonly number[];
+}
+
+/** The op behind {@linkcode reshape}. */
+export const reshapeOp: Op<ReshapeAttributes> = {
+  name: "reshape",
+  infer: ([x], { shape }) => {
+    require(elementCount(shape) === elementCount(x!.shape), "reshape", [x!], `cannot become [${shape.join(", ")}]`);
+    return [{ shape, dtype: x!.dtype }];
+  },
+  gradient: ({ inputs, outputGradients }) => [reshape(outputGradients[0]!, inputs[0]!.shape)],
+  alias: () => ({ input: 0, byteOffset: 0 }),
+  lower: isNeverLowered,
+};
+
+/** The same elements in row-major order under another shape. */
+export function reshape(x: Tensor, shape: readonly number[]): Tensor {
+  return x.graph.add(reshapeOp, [x], { shape })[0]!;
+}
+
+interface PartAttributes {
+  readonly shape: readonly number[];
+  readonly elementOffset: number;
+}
+
+/** The op behind {@linkcode part}. */
+export const partOp: Op<PartAttributes> = {
+  name: "part",
+  infer: ([x], { shape, elementOffset }) => {
+    require(elementOffset + elementCount(shape) <= elementCount(x!.shape), "part", [x!], "the part reaches beyond the end");
+    return [{ shape, dtype: x!.dtype }];
+  },
+  alias: (_, { elementOffset }) => ({ input: 0, byteOffset: elementOffset * 4 }),
+  lower: isNeverLowered,
+};
+
+/** A tensor inside a flat f32 state: a parameter in the buffer of all parameters. `elementOffset` is a multiple of 64. */
+export function part(flat: Tensor, elementOffset: number, shape: readonly number[]): Tensor {
+  require(elementOffset % 64 === 0, "part", [flat], `element ${elementOffset} is not a multiple of 64`);
+  return flat.graph.add(partOp, [flat], { shape, elementOffset })[0]!;
+}
+
+function isNeverLowered(): never {
+  throw new ShapeError("a view has no kernel; this is a bug");
+}

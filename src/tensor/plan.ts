@@ -1,0 +1,366 @@
+/**
+ * From traced blocks to a plan: kernels for every node, offsets for every intermediate, sizes of every buffer. Pure: it takes
+ * a description of an adapter, so `estimate` works where there is no GPU.
+ *
+ * @module
+ */
+import { parseBindings } from "../gpu/bindings.ts";
+import type { AdapterDescription } from "../gpu/description.ts";
+import { DeviceError, ShapeError } from "../errors.ts";
+import { byteLength, type DType, type Graph, type Node, show, StepScalars, type Storage, StorageSet, Tensor } from "./graph.ts";
+import { align, type Demand, pack } from "./memory.ts";
+import { type Dispatch, isView, type SizeWord, type Window } from "./op.ts";
+import { optimise } from "./optimise.ts";
+
+/** A range of one of the plan's buffers. */
+export interface Range {
+  readonly buffer: number;
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+/** A kernel launch with everything fixed but the GPU objects. */
+export interface PlannedDispatch {
+  readonly kernel: string;
+  readonly path: string;
+  readonly wgsl: string;
+  readonly bindings: readonly Range[];
+  /** Bindings declared `read` that must be `read_write`; see `accessVariant`. */
+  readonly writable: ReadonlySet<number>;
+  /** Byte offset of its size words in the uniform buffer. */
+  readonly sizeOffset: number;
+  readonly groups: readonly [number, number, number];
+  readonly flops: number;
+  /** Bytes of all bindings: an upper bound of what it moves from and to memory once. */
+  readonly bytes: number;
+}
+
+/** One block, planned. */
+export interface PlannedBlock {
+  readonly name: string;
+  readonly dispatches: readonly PlannedDispatch[];
+  readonly outputs: ReadonlyMap<string, Range & { readonly shape: readonly number[]; readonly dtype: DType }>;
+  /** The most bytes of intermediates alive at once. */
+  readonly liveBytes: number;
+}
+
+/** A buffer to be allocated. */
+export interface PlannedBuffer {
+  readonly label: string;
+  readonly category: string;
+  readonly bytes: number;
+  readonly storage: Storage | undefined;
+}
+
+/** A program ready to be compiled for a device. */
+export interface Plan {
+  readonly adapter: AdapterDescription;
+  readonly blocks: ReadonlyMap<string, PlannedBlock>;
+  readonly buffers: readonly PlannedBuffer[];
+  /** Where each storage lies. */
+  readonly storages: ReadonlyMap<string, Range & Storage>;
+  readonly scalars: StepScalars;
+  /** The words of all size structs. */
+  readonly sizeWords: Uint32Array;
+  readonly sizeBuffer: number;
+  readonly stepBuffer: number;
+  /** Exact bytes that compiling allocates, by category; the sum of `buffers`. */
+  readonly bytesByCategory: ReadonlyMap<string, number>;
+  readonly totalBytes: number;
+}
+
+/** A program under construction: blocks that share storages and step scalars. */
+export class Program {
+  readonly storages = new StorageSet();
+  readonly scalars = new StepScalars();
+  readonly blocks: Graph[] = [];
+
+  /** Adds a block; `trace` builds it. */
+  block(graph: Graph): Graph {
+    if (this.blocks.some((b) => b.name === graph.name)) throw new ShapeError(`two blocks are named "${graph.name}"`);
+    this.blocks.push(graph);
+    return graph;
+  }
+}
+
+type Lowered = { node: Node; dispatches: Dispatch[]; scratch: Tensor[] };
+
+/**
+ * Plans a program for an adapter.
+ *
+ * @throws {DeviceError} if a tensor does not fit a binding or a buffer of this adapter
+ */
+export function plan(program: Program, adapter: AdapterDescription): Plan {
+  const buffers: PlannedBuffer[] = [];
+  const storages = new Map<string, Range & Storage>();
+  const lowered = program.blocks.map((graph) => ({ graph, nodes: lower(graph, adapter) }));
+  placeStorages(program, buffers, storages, adapter);
+
+  const packed = lowered.map(({ graph, nodes }) => placeIntermediates(graph, nodes, adapter));
+  const arenaCount = Math.max(0, ...packed.map((p) => p.arenaBytes.length));
+  const firstArena = buffers.length;
+  for (let a = 0; a < arenaCount; a++) {
+    const bytes = Math.max(...packed.map((p) => p.arenaBytes[a] ?? 0));
+    buffers.push({ label: `intermediates ${a}`, category: "activations", bytes, storage: undefined });
+  }
+
+  const sizes = new SizeWords();
+  const blocks = new Map<string, PlannedBlock>();
+  lowered.forEach(({ graph, nodes }, b) => {
+    const { rangeOf, live } = packed[b]!;
+    const range = (t: Tensor | Window): Range => {
+      const [tensor, byteOffset, bytes] = "byteOffset" in t
+        ? [t.tensor, t.byteOffset, t.byteLength]
+        : [t, 0, byteLength(t)];
+      const root = rangeOf(tensor);
+      const base = root.storage
+        ? storages.get(root.storage.name)!
+        : { buffer: firstArena + root.arena, offset: root.offset };
+      return { buffer: base.buffer, offset: base.offset + root.byteOffset + byteOffset, bytes };
+    };
+    const dispatches = nodes.flatMap(({ node, dispatches }) =>
+      dispatches.map((d) => planDispatch(d, node, range, sizes, adapter))
+    );
+    const outputs = new Map(
+      [...graph.outputs].map(([name, t]) => [name, { ...range(t), shape: t.shape, dtype: t.dtype }]),
+    );
+    blocks.set(graph.name, { name: graph.name, dispatches, outputs, liveBytes: live });
+  });
+
+  const sizeWords = sizes.words();
+  const sizeBuffer = buffers.push({
+    label: "kernel sizes",
+    category: "program",
+    bytes: Math.max(256, sizeWords.byteLength),
+    storage: undefined,
+  }) - 1;
+  const stepBuffer = buffers.push({
+    label: "step scalars",
+    category: "program",
+    bytes: StepScalars.capacity * 4,
+    storage: undefined,
+  }) - 1;
+
+  const bytesByCategory = new Map<string, number>();
+  for (const { category, bytes } of buffers) {
+    bytesByCategory.set(category, (bytesByCategory.get(category) ?? 0) + bytes);
+  }
+  const totalBytes = buffers.reduce((sum, b) => sum + b.bytes, 0);
+  return {
+    adapter,
+    blocks,
+    buffers,
+    storages,
+    scalars: program.scalars,
+    sizeWords,
+    sizeBuffer,
+    stepBuffer,
+    bytesByCategory,
+    totalBytes,
+  };
+}
+
+/** Kernels of every node that somebody needs. */
+function lower(graph: Graph, adapter: AdapterDescription): Lowered[] {
+  return optimise(graph).map((node) => {
+    const dispatches: Dispatch[] = [];
+    const scratch: Tensor[] = [];
+    if (!isView(node)) {
+      node.op.lower({
+        inputs: node.inputs,
+        outputs: node.outputs,
+        attributes: node.attributes,
+        adapter,
+        scratch(shape, dtype) {
+          const tensor = new Tensor(graph, -1 - scratch.length, { shape, dtype }, node, undefined);
+          scratch.push(tensor);
+          return tensor;
+        },
+        dispatch: (d) => void dispatches.push(d),
+      });
+    }
+    return { node, dispatches, scratch };
+  });
+}
+
+/** Weights and states get a buffer each; the inputs share one, so that one write fills them all. */
+function placeStorages(
+  program: Program,
+  buffers: PlannedBuffer[],
+  storages: Map<string, Range & Storage>,
+  adapter: AdapterDescription,
+): void {
+  let inputBytes = 0;
+  const inputs: Storage[] = [];
+  for (const storage of program.storages.values()) {
+    const bytes = byteLength(storage);
+    if (storage.kind === "input") {
+      inputs.push(storage);
+      continue;
+    }
+    if (bytes > adapter.maxBufferSize) {
+      throw new DeviceError(
+        `${show(storage)} needs ${bytes} bytes; this adapter allows ${adapter.maxBufferSize} in one buffer`,
+        { hint: "use a smaller model or a weight type with fewer bits" },
+      );
+    }
+    const buffer = buffers.push({ label: storage.name, category: storage.category, bytes, storage }) - 1;
+    storages.set(storage.name, { ...storage, buffer, offset: 0, bytes });
+  }
+  if (inputs.length === 0) return;
+  const buffer = buffers.length;
+  for (const storage of inputs) {
+    storages.set(storage.name, { ...storage, buffer, offset: inputBytes, bytes: byteLength(storage) });
+    inputBytes += align(byteLength(storage));
+  }
+  buffers.push({ label: "inputs", category: "inputs", bytes: inputBytes, storage: undefined });
+}
+
+interface Root {
+  readonly storage?: Storage;
+  readonly arena: number;
+  readonly offset: number;
+  readonly byteOffset: number;
+}
+
+/** Follows views and updates in place to the tensor that owns the memory. */
+function rootOf(tensor: Tensor): { root: Tensor; byteOffset: number } {
+  let byteOffset = 0;
+  let t = tensor;
+  for (;;) {
+    const node = t.producer;
+    const alias = node?.op.alias?.(node.outputs.indexOf(t), node.attributes);
+    if (!node || !alias) return { root: t, byteOffset };
+    byteOffset += alias.byteOffset;
+    t = node.inputs[alias.input]!;
+  }
+}
+
+function placeIntermediates(graph: Graph, nodes: readonly Lowered[], adapter: AdapterDescription) {
+  const lives = new Map<Tensor, { first: number; last: number }>();
+  const touch = (tensor: Tensor, at: number) => {
+    const { root } = rootOf(tensor);
+    if (root.storage) return;
+    const life = lives.get(root);
+    if (life) life.last = at;
+    else lives.set(root, { first: at, last: at });
+  };
+  nodes.forEach(({ node, scratch }, at) => {
+    node.outputs.forEach((t) => touch(t, at));
+    node.inputs.forEach((t) => touch(t, at));
+    scratch.forEach((t) => touch(t, at));
+  });
+  for (const t of graph.outputs.values()) touch(t, nodes.length);
+
+  const tensors = [...lives.keys()];
+  const demands: Demand[] = tensors.map((t) => ({ bytes: byteLength(t), ...lives.get(t)! }));
+  for (const [i, t] of tensors.entries()) {
+    if (demands[i]!.bytes > adapter.maxBufferSize) {
+      throw new DeviceError(`${t.producer?.path ?? graph.name}: ${show(t)} is larger than a buffer of this adapter may be`, {
+        hint: "lower tokensPerMicroBatch or headChunk",
+      });
+    }
+  }
+  const { placements, arenaBytes, lowerBound } = pack(demands, adapter.maxBufferSize);
+  const placementOf = new Map(tensors.map((t, i) => [t, placements[i]!]));
+  const rangeOf = (tensor: Tensor): Root => {
+    const { root, byteOffset } = rootOf(tensor);
+    if (root.storage) return { storage: root.storage, arena: 0, offset: 0, byteOffset };
+    const placement = placementOf.get(root);
+    if (!placement) throw new ShapeError(`${show(root)} is used but was never made; this is a bug`);
+    return { ...placement, byteOffset };
+  };
+  return { arenaBytes, rangeOf, live: lowerBound };
+}
+
+/** Size structs of all dispatches, equal ones stored once. */
+class SizeWords {
+  readonly #chunks: Uint32Array[] = [];
+  readonly #offsetOf = new Map<string, number>();
+
+  add(words: readonly SizeWord[]): number {
+    const padded = new Uint32Array(Math.max(64, Math.ceil(words.length / 64) * 64));
+    const floats = new Float32Array(padded.buffer);
+    words.forEach((word, i) => {
+      if (typeof word === "number") padded[i] = word;
+      else if ("f32" in word) floats[i] = word.f32;
+      else padded[i] = word.index;
+    });
+    const key = padded.join();
+    let offset = this.#offsetOf.get(key);
+    if (offset === undefined) {
+      offset = this.#chunks.reduce((sum, c) => sum + c.byteLength, 0);
+      this.#chunks.push(padded);
+      this.#offsetOf.set(key, offset);
+    }
+    return offset;
+  }
+
+  words(): Uint32Array {
+    const all = new Uint32Array(this.#chunks.reduce((sum, c) => sum + c.length, 0));
+    let at = 0;
+    for (const chunk of this.#chunks) {
+      all.set(chunk, at);
+      at += chunk.length;
+    }
+    return all;
+  }
+}
+
+function planDispatch(
+  dispatch: Dispatch,
+  node: Node,
+  range: (t: Tensor | Window) => Range,
+  sizes: SizeWords,
+  adapter: AdapterDescription,
+): PlannedDispatch {
+  const declared = parseBindings(dispatch.wgsl).filter((b) => b.group === 0).sort((a, b) => a.binding - b.binding);
+  const where = `kernel ${dispatch.kernel} at ${node.path}`;
+  if (declared.length !== dispatch.tensors.length) {
+    throw new ShapeError(`${where} declares ${declared.length} storage bindings, ${dispatch.tensors.length} tensors are given`);
+  }
+  if (declared.length > adapter.maxStorageBuffers) {
+    throw new DeviceError(`${where} binds ${declared.length} buffers; this adapter allows ${adapter.maxStorageBuffers}`);
+  }
+  const bindings = dispatch.tensors.map(range);
+  bindings.forEach((b, i) => {
+    if (b.bytes > adapter.maxBindingSize) {
+      const t = dispatch.tensors[i]!;
+      throw new DeviceError(
+        `${where}: ${show("byteOffset" in t ? t.tensor : t)} needs a binding of ${b.bytes} bytes; this adapter allows ${adapter.maxBindingSize}`,
+        { hint: "lower tokensPerMicroBatch or headChunk" },
+      );
+    }
+    if (b.offset % adapter.offsetAlignment !== 0) {
+      throw new ShapeError(`${where}: binding ${i} begins at byte ${b.offset}, which is not a multiple of ${adapter.offsetAlignment}`);
+    }
+  });
+  const written = new Set<number>();
+  declared.forEach((d, i) => d.kind === "read_write" && written.add(bindings[i]!.buffer));
+  const writable = new Set<number>();
+  declared.forEach((d, i) => d.kind === "read" && written.has(bindings[i]!.buffer) && writable.add(d.binding));
+  declared.forEach((d, i) => {
+    if (d.kind !== "read_write") return;
+    bindings.forEach((other, j) => {
+      const mine = bindings[i]!;
+      if (j === i || other.buffer !== mine.buffer) return;
+      if (mine.offset < other.offset + other.bytes && other.offset < mine.offset + mine.bytes) {
+        throw new ShapeError(`${where}: bindings ${i} and ${j} overlap and one is written; this is a bug`);
+      }
+    });
+  });
+  if (dispatch.groups.some((n) => n < 1 || n > adapter.maxWorkgroupsPerDimension || !Number.isInteger(n))) {
+    throw new ShapeError(`${where}: a grid of ${dispatch.groups.join(" x ")} workgroups is not possible on this adapter`);
+  }
+  return {
+    kernel: dispatch.kernel,
+    path: node.path,
+    wgsl: dispatch.wgsl,
+    bindings,
+    writable,
+    sizeOffset: sizes.add(dispatch.size),
+    groups: dispatch.groups,
+    flops: dispatch.flops ?? 0,
+    bytes: bindings.reduce((sum, b) => sum + b.bytes, 0),
+  };
+}
