@@ -1,0 +1,86 @@
+/**
+ * A model on disk, whatever its format: its config in the shape of a Hugging Face config.json, its tensors under Hugging Face
+ * names, its tokenizer.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { extname } from "@std/path";
+import { InputError } from "../errors.ts";
+import type { FloatDtype } from "./dtype.ts";
+import { unreadable } from "./files.ts";
+import { openHuggingFaceFolder } from "./huggingface.ts";
+import type { TensorData } from "./safetensors.ts";
+
+export type { TensorData } from "./safetensors.ts";
+
+/** What is known of a tensor before it is read. */
+export interface TensorInfo {
+  /** As the file stores it: F32, F16, BF16, another safetensors dtype, or a GGUF type such as Q8_0. */
+  readonly dtype: string;
+  /** Rows first. */
+  readonly shape: number[];
+  /** The smallest storage that holds the stored values exactly; f32 for quantised types. */
+  readonly exactDtype: FloatDtype;
+}
+
+/** The files that make up a tokenizer, parsed. */
+export interface TokenizerFiles {
+  /** tokenizer.json. */
+  readonly tokenizerJson: unknown;
+  /** tokenizer_config.json; empty when there is none. */
+  readonly tokenizerConfig: Record<string, unknown>;
+  /** The Jinja template for conversations, if the model has one. */
+  readonly chatTemplate?: string;
+  /** generation_config.json, if there is one. */
+  readonly generationConfig?: Record<string, unknown>;
+}
+
+/** An open model. Nothing but headers is read until it is asked for. */
+export interface ModelSource {
+  readonly path: string;
+  readonly kind: "huggingface" | "gguf";
+  /** config.json, or the same made from GGUF metadata. */
+  readonly config: Record<string, unknown>;
+  /** Every tensor by its Hugging Face name. */
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** A whole tensor in its `exactDtype`. @throws {InputError} when there is none of that name, or its dtype is none of ours. */
+  read(name: string): Promise<TensorData>;
+  /** Rows `first` to `first + count` of a tensor, so that a large one can be uploaded in pieces. */
+  readRows(name: string, first: number, count: number): Promise<TensorData>;
+  tokenizer(): Promise<TokenizerFiles>;
+  /** sha256 over the weight files in lower-case hexadecimal; of a single file it is what `sha256sum` prints. */
+  fingerprint(): Promise<string>;
+  close(): void;
+}
+
+/**
+ * Opens a Hugging Face folder (one safetensors file or several with an index) or a .gguf file.
+ *
+ * @throws {InputError} when it is not there, is empty, has no config or weights, or a file in it is malformed.
+ *
+ * @example
+ * ```ts
+ * const model = await openModel("./teacher");
+ * const { shape } = await model.read("model.norm.weight");
+ * model.close();
+ * ```
+ */
+export async function openModel(path: string): Promise<ModelSource> {
+  let info: Deno.FileInfo;
+  try {
+    info = await Deno.stat(path);
+  } catch (error) {
+    throw unreadable(path, error);
+  }
+  if (info.isDirectory) return await openHuggingFaceFolder(path);
+  if (extname(path).toLowerCase() === ".gguf") {
+    throw new InputError("GGUF files cannot be read yet", { where: path });
+  }
+  throw new InputError("is neither a model folder nor a .gguf file", {
+    where: path,
+    hint: extname(path) === ".safetensors"
+      ? "Give the folder that holds it together with config.json and tokenizer.json."
+      : "Give a folder in Hugging Face layout, or a GGUF file.",
+  });
+}

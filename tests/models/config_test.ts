@@ -1,0 +1,255 @@
+// @ts-types="../../types/std_assert.d.ts"
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { InputError } from "../../src/errors.ts";
+import { openModel } from "../../src/formats/model_source.ts";
+import {
+  checkTensors,
+  expectedTensors,
+  parseDecoderConfig,
+  tensorProblems,
+} from "../../src/models/config.ts";
+import { sharedPath, sharedTest } from "../shared.ts";
+
+const llama: Record<string, unknown> = {
+  architectures: ["LlamaForCausalLM"],
+  model_type: "llama",
+  hidden_act: "silu",
+  hidden_size: 64,
+  intermediate_size: 96,
+  num_hidden_layers: 2,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  vocab_size: 320,
+  max_position_embeddings: 256,
+  rms_norm_eps: 1e-5,
+  rope_theta: 10000,
+};
+const mistral = {
+  ...llama,
+  architectures: ["MistralForCausalLM"],
+  model_type: "mistral",
+  sliding_window: null,
+};
+const { rope_theta: _, ...noRope } = llama;
+const llama3 = {
+  factor: 8,
+  low_freq_factor: 1,
+  high_freq_factor: 4,
+  original_max_position_embeddings: 32,
+  rope_type: "llama3",
+};
+
+const parse = (config: Record<string, unknown>) => parseDecoderConfig(config, "config.json");
+
+Deno.test("parseDecoderConfig() reads every field and fills what transformers fills", () => {
+  const { inverseFrequencies, ...rest } = parse({
+    ...llama,
+    num_key_value_heads: undefined,
+    eos_token_id: [2, 5],
+  });
+  assertEquals(rest, {
+    architecture: "LlamaForCausalLM",
+    hiddenSize: 64,
+    intermediateSize: 96,
+    layers: 2,
+    attentionHeads: 4,
+    keyValueHeads: 4,
+    headDim: 16,
+    vocabularySize: 320,
+    normEpsilon: 1e-5,
+    contextLength: 256,
+    tiedHead: false,
+    attentionBias: false,
+    mlpBias: false,
+    bosToken: undefined,
+    eosTokens: [2, 5],
+    attentionScaling: 1,
+    activation: "silu",
+  });
+  assertEquals(inverseFrequencies, Float64Array.from({ length: 8 }, (_, i) => 10000 ** (-i / 8)));
+  const single = parse({
+    ...llama,
+    bos_token_id: 0,
+    eos_token_id: 2,
+    head_dim: 24,
+    architectures: undefined,
+  });
+  assertEquals([single.bosToken, single.eosTokens, single.headDim], [0, [2], 24]);
+});
+
+Deno.test("parseDecoderConfig() reads both generations of the rotary fields alike", () => {
+  const theta = { rope_theta: 5000 };
+  const same: [Record<string, unknown>, Record<string, unknown>][] = [
+    [{ ...theta, rope_scaling: null }, { rope_parameters: { ...theta, rope_type: "default" } }],
+    [{ ...theta, rope_scaling: llama3 }, { rope_parameters: { ...theta, ...llama3 } }],
+    [{ ...theta, rope_scaling: { type: "linear", factor: 4 } }, {
+      rope_parameters: { ...theta, rope_type: "linear", factor: 4 },
+    }],
+  ];
+  for (const [older, newer] of same) {
+    const expected = parse({ ...noRope, ...older }).inverseFrequencies;
+    assertEquals(parse({ ...noRope, ...newer }).inverseFrequencies, expected);
+    assertEquals(parse({ ...noRope, ...older, ...newer }).inverseFrequencies, expected);
+    assert(expected[0] <= 1 && expected[7] < 5000 ** (-6 / 8));
+  }
+});
+
+Deno.test("parseDecoderConfig() divides by rope_frequency_factors", () => {
+  const factors = [1, 1, 2, 4, 8, 8, 8, 8];
+  const plain = parse(llama).inverseFrequencies;
+  const divided = parse({ ...llama, rope_frequency_factors: factors }).inverseFrequencies;
+  assertEquals(divided, plain.map((frequency, i) => frequency / factors[i]));
+  assertThrows(() => parse({ ...llama, rope_frequency_factors: [1] }), InputError, "list of 8");
+  assertThrows(
+    () => parse({ ...llama, rope_frequency_factors: factors.with(3, 0) }),
+    InputError,
+    "rope_frequency_factors[3]",
+  );
+});
+
+const refused: [string, Record<string, unknown>, string][] = [
+  ["a config without a rope base", noRope, "no rope base"],
+  [
+    "rope_parameters without a base",
+    { ...noRope, rope_parameters: { rope_type: "default" } },
+    "no rope base",
+  ],
+  [
+    "two rope bases that differ",
+    { ...llama, rope_parameters: { rope_theta: 500000 } },
+    "differs: 10000 and 500000",
+  ],
+  ["two scalings that differ", {
+    ...llama,
+    rope_scaling: { type: "linear", factor: 2 },
+    rope_parameters: { rope_theta: 10000, rope_type: "linear", factor: 4 },
+  }, "rope scaling is given twice"],
+  ["a scaling that is null in one place only", {
+    ...llama,
+    rope_scaling: null,
+    rope_parameters: { rope_theta: 10000, ...llama3 },
+  }, "rope scaling is given twice"],
+  ["type and rope_type that differ", { ...llama, rope_scaling: { ...llama3, type: "linear" } }, "differ"],
+  ["an unknown scaling", { ...llama, rope_scaling: { type: "yarn", factor: 4 } }, '"yarn"'],
+  [
+    "a scaling without its factor",
+    { ...llama, rope_scaling: { type: "linear" } },
+    "rope_scaling.factor is missing",
+  ],
+  ["llama3 without the original context", {
+    ...llama,
+    rope_scaling: { ...llama3, original_max_position_embeddings: undefined },
+  }, "original_max_position_embeddings"],
+  [
+    "llama3 with its bands crossed",
+    { ...llama, rope_scaling: { ...llama3, high_freq_factor: 1 } },
+    "not above",
+  ],
+  ["rope by layer type", { ...noRope, rope_parameters: { full_attention: { rope_theta: 1 } } }, "layer type"],
+  ["a base that is a string", { ...llama, rope_theta: "10000" }, "rope_theta"],
+  ["partial rotation", { ...llama, partial_rotary_factor: 0.5 }, "partial_rotary_factor"],
+  [
+    "another architecture",
+    { ...llama, architectures: ["GPT2LMHeadModel"], model_type: "gpt2" },
+    "GPT2LMHeadModel",
+  ],
+  ["no architecture", { ...llama, architectures: undefined, model_type: undefined }, "not supported"],
+  ["an architecture of another type", { ...llama, model_type: "qwen2" }, "does not belong"],
+  ["another activation", { ...llama, hidden_act: "gelu" }, "gelu"],
+  ["no activation", { ...llama, hidden_act: undefined }, "hidden_act"],
+  ["quantised weights", { ...llama, quantization_config: { bits: 4 } }, "quantization_config"],
+  ["a size that is missing", { ...llama, hidden_size: undefined }, "hidden_size is missing"],
+  ["a size of zero", { ...llama, num_hidden_layers: 0 }, "num_hidden_layers is 0"],
+  ["a size with a fraction", { ...llama, vocab_size: 1.5 }, "vocab_size is 1.5"],
+  ["no epsilon", { ...llama, rms_norm_eps: undefined }, "rms_norm_eps"],
+  ["heads that do not group", { ...llama, num_key_value_heads: 3 }, "not a multiple of num_key_value_heads"],
+  ["heads that do not divide the width", { ...llama, hidden_size: 66 }, "no head_dim"],
+  ["an odd head", { ...llama, head_dim: 15 }, "even"],
+  ["a token beyond the vocabulary", { ...llama, eos_token_id: [2, 320] }, "eos_token_id holds 320"],
+  ["a flag that is a string", { ...llama, tie_word_embeddings: "yes" }, "tie_word_embeddings"],
+  ["a window in force", { ...mistral, sliding_window: 16 }, "sliding_window is 16"],
+  ["a window by default", { ...mistral, sliding_window: undefined, max_position_embeddings: 8192 }, "4096"],
+];
+
+for (const [what, config, says] of refused) {
+  Deno.test(`parseDecoderConfig() refuses ${what}`, () => {
+    assertStringIncludes(assertThrows(() => parse(config), InputError).message, says);
+  });
+}
+
+Deno.test("parseDecoderConfig() accepts a Mistral whose window is not in force, and gives it no bias", () => {
+  const loose = [{}, { sliding_window: 256 }, { sliding_window: 16, use_sliding_window: false }, {
+    sliding_window: undefined,
+  }];
+  for (const fields of loose) {
+    assertEquals(parse({ ...mistral, ...fields, attention_bias: true }).attentionBias, false);
+  }
+});
+
+Deno.test("tensorProblems() reports everything at once", () => {
+  const config = parse({ ...llama, tie_word_embeddings: true });
+  const tensors = new Map(
+    [...expectedTensors(config)].map(([name, shape]) => [name, { dtype: "BF16", shape }]),
+  );
+  assertEquals(tensorProblems(config, tensors), []);
+  tensors.set("lm_head.weight", { dtype: "BF16", shape: [320, 64] });
+  tensors.set("model.layers.1.self_attn.rotary_emb.inv_freq", { dtype: "F32", shape: [8] });
+  assertEquals(tensorProblems(config, tensors), []);
+
+  tensors.delete("model.norm.weight");
+  tensors.set("model.layers.0.mlp.down_proj.weight", { dtype: "F32", shape: [96, 64] });
+  tensors.set("model.layers.1.mlp.up_proj.weight", { dtype: "I8", shape: [96, 64] });
+  tensors.set("model.layers.2.mlp.up_proj.weight", { dtype: "F32", shape: [96, 64] });
+  assertEquals(tensorProblems(config, tensors), [
+    "model.layers.0.mlp.down_proj.weight has shape [96, 64], expected [64, 96]",
+    "model.layers.1.mlp.up_proj.weight has dtype I8, expected one of F32, F16, BF16",
+    "model.norm.weight is missing, expected shape [64]",
+    "model.layers.2.mlp.up_proj.weight is not part of this model",
+  ]);
+  assertThrows(() => checkTensors(config, tensors, "folder"), InputError, "model.norm.weight is missing");
+});
+
+sharedTest(
+  "expectedTensors() are exactly those of real models, and both generations of config agree",
+  async () => {
+    const folders = ["goldens/families/llama3_rope", "goldens/families/llama_tied_bias", "models/stories15M"];
+    for (const folder of [...folders, "models/stories260K", "models/minimind2-small"]) {
+      const model = await openModel(sharedPath(folder));
+      const config = parseDecoderConfig(model.config, folder);
+      assertEquals(tensorProblems(config, model.tensors), []);
+      assertEquals([...expectedTensors(config).keys()].sort(), [...model.tensors.keys()].sort());
+      model.close();
+      if (!folder.startsWith("goldens")) continue;
+      const legacy = JSON.parse(await Deno.readTextFile(sharedPath(`${folder}/config.legacy.json`)));
+      assertEquals(parseDecoderConfig(legacy, folder), config);
+    }
+  },
+);
+
+sharedTest(
+  "parseDecoderConfig() refuses the Mistral with a window, and reads it once the window is gone",
+  async () => {
+    const model = await openModel(sharedPath("goldens/families/mistral"));
+    assertThrows(() => parse(model.config), InputError, "sliding_window is 16");
+    const config = parse({ ...model.config, sliding_window: null });
+    assertEquals([config.attentionHeads * config.headDim, config.hiddenSize], [96, 48]);
+    checkTensors(config, model.tensors, model.path);
+    model.close();
+  },
+);
+
+sharedTest(
+  "llama3 scaling keeps, blends and divides frequencies",
+  async () => {
+    const config = JSON.parse(
+      await Deno.readTextFile(sharedPath("goldens/families/llama3_rope/config.json")),
+    );
+    const scaled = parse(config).inverseFrequencies;
+    const plain =
+      parse({ ...config, rope_parameters: { rope_theta: 10000, rope_type: "default" } }).inverseFrequencies;
+    const ratios = plain.map((frequency, i) => frequency / scaled[i]);
+    // All three bands occur: kept, blended, divided by 8.
+    assertEquals([ratios[0], Math.round(ratios[7] * 1e9) / 1e9], [1, 8]);
+    assert(ratios.some((ratio) => ratio > 1.001 && ratio < 7.999));
+  },
+);
