@@ -1,0 +1,183 @@
+/**
+ * Conversations to token ids, with the assistant's turns marked.
+ *
+ * @module
+ */
+import { InputError } from "../errors.ts";
+import type { ChatTemplate, RenderOptions } from "./chat_template.ts";
+import type { ChatMessage } from "./dataset.ts";
+import type { TextTokenizer } from "./tokenizer.ts";
+import { isObject } from "./tokenizer_json.ts";
+
+/** How a conversation is encoded. */
+export interface ConversationOptions extends RenderOptions {
+  /** Row of the dataset, for errors. */
+  where?: string;
+  /** Mark the assistant's turns (default) or everything. */
+  mask?: "completion" | "all";
+}
+
+/** Length of the longest common start of two id sequences. */
+export function commonPrefix(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  const limit = Math.min(a.length, b.length);
+  let i = 0;
+  while (i < limit && a[i] === b[i]) i++;
+  return i;
+}
+
+/**
+ * Token ids of a conversation. Control tokens come from the template alone: one that is written out in a message stays text.
+ * No BOS is added beside the template's own.
+ *
+ * @throws {InputError} the template fails or refuses
+ */
+export function encodeChat(
+  template: ChatTemplate,
+  tokenizer: TextTokenizer,
+  messages: readonly ChatMessage[],
+  options: ConversationOptions = {},
+): Int32Array {
+  return new GuardedChat(template, tokenizer, messages, options).encode(messages.length, options).ids;
+}
+
+/**
+ * Token ids of a conversation and which of them are targets: the text of every assistant turn and the token that ends the turn, not
+ * the header before it and not the line end after it.
+ *
+ * The turns are found by rendering the conversation up to the turn's header and up to its end, and comparing text and ids with the whole.
+ *
+ * @returns `supervised[i]` is 1 where token i is a target; never for the first token
+ * @throws {InputError} a template that renders earlier turns differently once later ones follow
+ *
+ * @example
+ * ```ts ignore
+ * const { ids, supervised } = encodeConversation(template, tokenizer, [
+ *   { role: "user", content: "Name a colour." },
+ *   { role: "assistant", content: "Red." },
+ * ]);
+ * ```
+ */
+export function encodeConversation(
+  template: ChatTemplate,
+  tokenizer: TextTokenizer,
+  messages: readonly ChatMessage[],
+  options: ConversationOptions = {},
+): { ids: Int32Array; supervised: Uint8Array } {
+  const chat = new GuardedChat(template, tokenizer, messages, { ...options, addGenerationPrompt: false });
+  const whole = chat.encode(messages.length);
+  const supervised = new Uint8Array(whole.ids.length);
+  if (options.mask === "all") supervised.fill(1);
+  else {
+    messages.forEach((message, turn) => {
+      if (message.role !== "assistant") return;
+      const before = chat.encode(turn, { addGenerationPrompt: true });
+      const through = turn + 1 === messages.length ? whole : chat.encode(turn + 1);
+      if (!whole.text.startsWith(through.text)) {
+        throw unstable(turn, "later turns change it", template, options);
+      }
+      if (!through.text.startsWith(before.text)) {
+        throw unstable(turn, "it does not begin with the generation prompt", template, options);
+      }
+      const start = commonPrefix(before.ids, whole.ids);
+      const end = commonPrefix(through.ids, whole.ids);
+      supervised.fill(1, start, endOfTurn(whole.ids, start, end, tokenizer));
+    });
+  }
+  if (supervised.length > 0) supervised[0] = 0;
+  return { ids: whole.ids, supervised };
+}
+
+function unstable(
+  turn: number,
+  why: string,
+  template: ChatTemplate,
+  options: ConversationOptions,
+): InputError {
+  return new InputError(
+    `the assistant's turn in messages[${turn}] cannot be found in the rendered conversation: ${why} (template: ${template.where})`,
+    {
+      where: options.where,
+      hint:
+        "Write one row for each assistant turn, ending with that turn, or rows of prompt and completion, or set data.mask to all.",
+    },
+  );
+}
+
+/**
+ * End of the targets of a turn: after its last special token when only white space follows, since the model stops there and never
+ * writes the line end that the template puts after it.
+ */
+function endOfTurn(ids: Int32Array, start: number, end: number, tokenizer: TextTokenizer): number {
+  let last = end - 1;
+  while (last >= start && !tokenizer.isSpecial(ids[last])) last--;
+  const rest = last < start ? "no special token" : tokenizer.decode(ids.subarray(last + 1, end));
+  return rest.trim() === "" ? last + 1 : end;
+}
+
+/**
+ * Renders starts of one conversation and tells the template's control tokens from those written out in messages: the latter are broken by
+ * a character that occurs nowhere else, which is taken out again before the text is encoded.
+ */
+class GuardedChat {
+  readonly #template: ChatTemplate;
+  readonly #tokenizer: TextTokenizer;
+  readonly #messages: ChatMessage[];
+  readonly #options: RenderOptions;
+  readonly #guard: string;
+  readonly #special: RegExp | undefined;
+
+  constructor(
+    template: ChatTemplate,
+    tokenizer: TextTokenizer,
+    messages: readonly ChatMessage[],
+    options: RenderOptions,
+  ) {
+    this.#template = template;
+    this.#tokenizer = tokenizer;
+    const contents = [...tokenizer.specialTokens.values()].sort((a, b) => b.length - a.length);
+    this.#special = contents.length > 0
+      ? new RegExp(`(${contents.map(RegExp.escape).join("|")})`)
+      : undefined;
+    this.#guard = unusedCharacter(JSON.stringify([messages, options.tools ?? null]));
+    this.#messages = messages.map((message) => ({
+      ...this.#guarded(message) as ChatMessage,
+      role: message.role,
+    }));
+    this.#options = { ...options, tools: options.tools && this.#guarded(options.tools) as unknown[] };
+  }
+
+  /** The first `count` messages, rendered and encoded. */
+  encode(count: number, options: RenderOptions = {}): { text: string; ids: Int32Array } {
+    const text = this.#template.render(this.#messages.slice(0, count), {
+      ...this.#options,
+      ...options,
+      tools: this.#options.tools,
+    });
+    const pieces = this.#special ? text.split(this.#special) : [text];
+    // Splitting by a pattern with one group puts the matches at odd places.
+    const parts = pieces.map((piece, i) =>
+      i % 2 === 1 ? this.#tokenizer.tokenId(piece)! : piece.replaceAll(this.#guard, "")
+    );
+    return { text, ids: this.#tokenizer.encodeParts(parts) };
+  }
+
+  #guarded(value: unknown): unknown {
+    if (typeof value === "string") {
+      return this.#special
+        ? value.replace(new RegExp(this.#special, "g"), (token) => token[0] + this.#guard + token.slice(1))
+        : value;
+    }
+    if (Array.isArray(value)) return value.map((item) => this.#guarded(item));
+    if (!isObject(value)) return value;
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, this.#guarded(item)]));
+  }
+}
+
+/** A code point reserved by Unicode for internal use (U+FDD0 to U+FDEF) that the text does not contain. */
+function unusedCharacter(text: string): string {
+  for (let code = 0xfdd0; code <= 0xfdef; code++) {
+    const character = String.fromCharCode(code);
+    if (!text.includes(character)) return character;
+  }
+  throw new InputError("the conversation uses all of the code points U+FDD0 to U+FDEF, which are not text");
+}

@@ -1,0 +1,256 @@
+/**
+ * The one shape of a batch: a flat stream of tokens, samples back to back, with each token's key range and label.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { InputError } from "../errors.ts";
+import type { EncodedSample } from "./encode.ts";
+import { permutation } from "./random.ts";
+
+/** Label of a position whose next token is not a target. */
+export const IGNORED_LABEL = -100;
+
+/**
+ * A micro-batch of T tokens. The query at t attends the keys j with `kvStart[t] <= j < kvEnd[t]`.
+ * Filler at the end has token 0, position 0, segment -1, label -100 and attends itself alone.
+ */
+export interface PackedBatch {
+  /** Token ids, `[T]`. */
+  tokens: Int32Array;
+  /** Place of the token in its sample, from 0, `[T]`. */
+  position: Int32Array;
+  /** Number of the sample in this batch, from 0; -1 for filler, `[T]`. */
+  segment: Int32Array;
+  /** First key: the sample's first token, `[T]`. */
+  kvStart: Int32Array;
+  /** End of the keys, exclusive: t + 1, `[T]`. */
+  kvEnd: Int32Array;
+  /** The token at t + 1 of the same sample if it is a target, else -100, `[T]`. */
+  label: Int32Array;
+  /** Count of labels that are not -100. */
+  supervised: number;
+  /** Count of samples. */
+  samples: number;
+}
+
+/**
+ * Lays samples out in one batch, in the order given.
+ *
+ * @param tokensPerBatch T; the samples together must not be longer
+ *
+ * @example
+ * ```ts ignore
+ * const batch = packBatch([{ ids: Int32Array.of(7, 9), supervised: Uint8Array.of(0, 1), source }], 4);
+ * batch.label; // [9, -100, -100, -100]: position 0 predicts the token at 1
+ * ```
+ */
+export function packBatch(samples: readonly EncodedSample[], tokensPerBatch: number): PackedBatch {
+  const used = samples.reduce((sum, sample) => sum + sample.ids.length, 0);
+  if (used > tokensPerBatch) throw new RangeError(`${used} tokens do not fit a batch of ${tokensPerBatch}`);
+  const batch: PackedBatch = {
+    tokens: new Int32Array(tokensPerBatch),
+    position: new Int32Array(tokensPerBatch),
+    segment: new Int32Array(tokensPerBatch).fill(-1),
+    kvStart: Int32Array.from({ length: tokensPerBatch }, (_, t) => t),
+    kvEnd: Int32Array.from({ length: tokensPerBatch }, (_, t) => t + 1),
+    label: new Int32Array(tokensPerBatch).fill(IGNORED_LABEL),
+    supervised: 0,
+    samples: samples.length,
+  };
+  let start = 0;
+  samples.forEach(({ ids, supervised }, segment) => {
+    batch.tokens.set(ids, start);
+    batch.segment.fill(segment, start, start + ids.length);
+    batch.kvStart.fill(start, start, start + ids.length);
+    for (let i = 0; i < ids.length; i++) {
+      batch.position[start + i] = i;
+      if (i + 1 < ids.length && supervised[i + 1]) {
+        batch.label[start + i] = ids[i + 1];
+        batch.supervised++;
+      }
+    }
+    start += ids.length;
+  });
+  return batch;
+}
+
+/** How many waiting samples are looked at to fill a batch; more fills better, but planning costs more. */
+const LOOK_AHEAD = 64;
+
+/**
+ * Groups samples into batches: each batch takes the first waiting sample, then whichever of the next ones still fit, in order.
+ * No sample waits for ever, since the first in line always goes into the next batch.
+ *
+ * @param lengths tokens of each sample, all at most `tokensPerBatch`
+ * @param order sample numbers in the order they wait
+ * @param lookAhead waiting samples to consider; 1 packs strictly in order
+ */
+export function planBatches(
+  lengths: ArrayLike<number>,
+  order: ArrayLike<number>,
+  tokensPerBatch: number,
+  lookAhead: number = LOOK_AHEAD,
+): number[][] {
+  const batches: number[][] = [];
+  const window: number[] = [];
+  let next = 0;
+  const refill = () => {
+    while (window.length < lookAhead && next < order.length) window.push(order[next++]);
+  };
+  refill();
+  while (window.length > 0) {
+    const batch: number[] = [];
+    let room = tokensPerBatch;
+    for (let i = 0; i < window.length && room > 0;) {
+      if (lengths[window[i]] <= room) {
+        room -= lengths[window[i]];
+        batch.push(...window.splice(i, 1));
+        refill();
+      } else i++;
+    }
+    batches.push(batch);
+  }
+  return batches;
+}
+
+function checkFits(samples: readonly EncodedSample[], tokensPerBatch: number): void {
+  if (!Number.isInteger(tokensPerBatch) || tokensPerBatch < 1) {
+    throw new InputError(`tokens per batch must be a whole number from 1, not ${tokensPerBatch}`);
+  }
+  if (samples.length === 0) throw new InputError("there are no samples to make batches of");
+  for (const { ids, source } of samples) {
+    if (ids.length > tokensPerBatch) {
+      throw new InputError(`the sample has ${ids.length} tokens, but a micro-batch holds ${tokensPerBatch}`, {
+        where: `${source.file}:${source.line}`,
+        hint: "Raise train.tokensPerMicroBatch to at least data.contextLength.",
+      });
+    }
+  }
+}
+
+/**
+ * Batches in file order, for evaluation.
+ *
+ * @throws {InputError} no samples, or one that is longer than a batch
+ */
+export function packSequential(samples: readonly EncodedSample[], tokensPerBatch: number): PackedBatch[] {
+  checkFits(samples, tokensPerBatch);
+  const lengths = samples.map((sample) => sample.ids.length);
+  return planBatches(lengths, samples.map((_, i) => i), tokensPerBatch, 1)
+    .map((batch) => packBatch(batch.map((i) => samples[i]), tokensPerBatch));
+}
+
+/** Where a {@linkcode BatchStream} stands: the next batch it will give. Plain JSON. */
+export interface DataCursor {
+  epoch: number;
+  index: number;
+  /** Identity of samples, order and batch size; a cursor means nothing for another stream. */
+  key: string;
+}
+
+/** How a {@linkcode BatchStream} orders and packs. */
+export interface BatchStreamOptions {
+  /** T: length of every batch. */
+  tokensPerBatch: number;
+  /** Whole number from 0 to 2^53 - 1. */
+  seed: number;
+  /** A new order every epoch (default), or the file's order. */
+  shuffle?: boolean;
+}
+
+/**
+ * Endless training batches. The plan of an epoch is a pure function of the samples, the seed and the epoch, so any batch can be made
+ * without those before it.
+ *
+ * @example
+ * ```ts ignore
+ * const stream = new BatchStream(samples, { tokensPerBatch: 256, seed: 1 });
+ * const batch = stream.next();
+ * const saved = JSON.stringify(stream.state());
+ * new BatchStream(samples, { tokensPerBatch: 256, seed: 1 }).restore(JSON.parse(saved)); // continues with the second batch
+ * ```
+ */
+export class BatchStream {
+  readonly #samples: readonly EncodedSample[];
+  readonly #options: Required<BatchStreamOptions>;
+  readonly #lengths: Int32Array;
+  readonly #key: string;
+  #epoch = 0;
+  #index = 0;
+  #planned: { epoch: number; batches: number[][] } | undefined;
+
+  /** @throws {InputError} no samples, or one that is longer than a batch */
+  constructor(samples: readonly EncodedSample[], options: BatchStreamOptions) {
+    checkFits(samples, options.tokensPerBatch);
+    this.#samples = samples;
+    this.#options = { shuffle: true, ...options };
+    this.#lengths = Int32Array.from(samples, (sample) => sample.ids.length);
+    this.#key = identity(samples, this.#options);
+  }
+
+  /** The batches of an epoch as lists of sample numbers. */
+  plan(epoch: number): readonly (readonly number[])[] {
+    if (this.#planned?.epoch !== epoch) {
+      const count = this.#samples.length;
+      const order = this.#options.shuffle
+        ? permutation(count, this.#options.seed, epoch)
+        : Uint32Array.from({ length: count }, (_, i) => i);
+      this.#planned = { epoch, batches: planBatches(this.#lengths, order, this.#options.tokensPerBatch) };
+    }
+    return this.#planned.batches;
+  }
+
+  /** Batch number `index` of an epoch. */
+  batchAt(epoch: number, index: number): PackedBatch {
+    const batch = this.plan(epoch)[index];
+    if (batch === undefined) throw new RangeError(`epoch ${epoch} has no batch ${index}`);
+    return packBatch(batch.map((i) => this.#samples[i]), this.#options.tokensPerBatch);
+  }
+
+  /** The next batch; after the last of an epoch comes the first of the next. */
+  next(): PackedBatch {
+    const batch = this.batchAt(this.#epoch, this.#index);
+    this.#index++;
+    if (this.#index === this.plan(this.#epoch).length) {
+      this.#epoch++;
+      this.#index = 0;
+    }
+    return batch;
+  }
+
+  /** Where the stream stands; give it to {@linkcode restore} of a stream over the same samples. */
+  state(): DataCursor {
+    return { epoch: this.#epoch, index: this.#index, key: this.#key };
+  }
+
+  /**
+   * Continues where another stream stood.
+   *
+   * @throws {InputError} a cursor of other samples, another seed or another batch size, or one that is not a cursor
+   */
+  restore(state: DataCursor): void {
+    if (state.key !== this.#key) {
+      throw new InputError("the data, the seed or the batch size differ from those of the saved run", {
+        hint: "Resume with the same files and recipe, or start a new run.",
+      });
+    }
+    const whole = (n: unknown) => Number.isSafeInteger(n) && (n as number) >= 0;
+    if (!whole(state.epoch) || !whole(state.index) || state.index >= this.plan(state.epoch).length) {
+      throw new InputError(`the data cursor is not valid: epoch ${state.epoch}, index ${state.index}`);
+    }
+    this.#epoch = state.epoch;
+    this.#index = state.index;
+  }
+}
+
+function identity(samples: readonly EncodedSample[], options: Required<BatchStreamOptions>): string {
+  const hash = createHash("sha256");
+  hash.update(JSON.stringify([options.tokensPerBatch, options.seed, options.shuffle, samples.length]));
+  for (const { ids, supervised } of samples) {
+    hash.update(Int32Array.of(ids.length));
+    hash.update(ids);
+    hash.update(supervised);
+  }
+  return hash.digest("hex");
+}

@@ -1,0 +1,74 @@
+/**
+ * Counter-based random numbers: a number is a pure function of a key and a counter, so there is no state to save and any step can be
+ * computed without those before it.
+ *
+ * @module
+ */
+
+const MULTIPLIER_0 = 0xd2511f53;
+const MULTIPLIER_1 = 0xcd9e8d57;
+const WEYL_0 = 0x9e3779b9;
+const WEYL_1 = 0xbb67ae85;
+
+/** Upper 32 bits of the 64-bit product of two 32-bit integers. */
+function multiplyHigh(a: number, b: number): number {
+  const [aLow, aHigh] = [a & 0xffff, a >>> 16];
+  const [bLow, bHigh] = [b & 0xffff, b >>> 16];
+  const middle = aHigh * bLow + ((aLow * bLow) >>> 16);
+  const carry = (middle & 0xffff) + aLow * bHigh;
+  return (aHigh * bHigh + Math.floor(middle / 0x10000) + Math.floor(carry / 0x10000)) >>> 0;
+}
+
+/**
+ * Philox4x32 with 10 rounds: four random 32-bit integers for a counter of four and a key of two 32-bit integers.
+ *
+ * Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 3.3.
+ */
+export function philox4x32(
+  counter: readonly [number, number, number, number],
+  key: readonly [number, number],
+): [number, number, number, number] {
+  let [c0, c1, c2, c3] = counter;
+  let [k0, k1] = key;
+  for (let round = 0; round < 10; round++) {
+    const high0 = multiplyHigh(MULTIPLIER_0, c0 >>> 0);
+    const low0 = Math.imul(MULTIPLIER_0, c0);
+    const high1 = multiplyHigh(MULTIPLIER_1, c2 >>> 0);
+    const low1 = Math.imul(MULTIPLIER_1, c2);
+    [c0, c1, c2, c3] = [high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0];
+    k0 = (k0 + WEYL_0) | 0;
+    k1 = (k1 + WEYL_1) | 0;
+  }
+  return [c0 >>> 0, c1 >>> 0, c2 >>> 0, c3 >>> 0];
+}
+
+/** Splits a whole number from 0 to 2^53 - 1 into its low and high 32 bits, low first. */
+export function splitSeed(seed: number): [number, number] {
+  if (!Number.isSafeInteger(seed) || seed < 0) {
+    throw new RangeError(`a seed must be a whole number from 0 to ${Number.MAX_SAFE_INTEGER}, not ${seed}`);
+  }
+  return [seed >>> 0, Math.floor(seed / 2 ** 32)];
+}
+
+/** Last counter word of the numbers that order samples; other users of the same seed take another one. */
+const SITE_ORDER = 0x6f726472;
+
+/**
+ * The order of `count` samples in an epoch: a Fisher-Yates shuffle whose draws depend on (seed, epoch, position) alone.
+ *
+ * @param seed whole number from 0 to 2^53 - 1
+ * @param epoch whole number from 0
+ */
+export function permutation(count: number, seed: number, epoch: number): Uint32Array {
+  const order = Uint32Array.from({ length: count }, (_, i) => i);
+  const key = splitSeed(seed);
+  const [epochLow, epochHigh] = splitSeed(epoch);
+  for (let i = count - 1; i > 0; i--) {
+    const [a, b] = philox4x32([i, epochLow, epochHigh, SITE_ORDER], key);
+    // 53 random bits as a number in [0, 1); with at most 2^32 samples the bias of the product is below 2^-21.
+    const unit = (a * 2 ** 21 + (b >>> 11)) / 2 ** 53;
+    const j = Math.floor(unit * (i + 1));
+    [order[i], order[j]] = [order[j], order[i]];
+  }
+  return order;
+}

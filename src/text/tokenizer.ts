@@ -1,0 +1,338 @@
+/**
+ * Text to token ids and back, through `tokenizer.json`.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { Tokenizer } from "@huggingface/tokenizers";
+import { InputError } from "../errors.ts";
+import {
+  canonicalJson,
+  checkTokenizerJson,
+  isObject,
+  specialMarker,
+  type TokenizerJson,
+  withMarkedSpecialTokens,
+} from "./tokenizer_json.ts";
+
+/** Whether a sequence begins with a beginning-of-sequence token, and what decided it. */
+export interface BosPolicy {
+  /** Ids put before the text: one in practice, none when nothing is added. */
+  readonly prefix: readonly number[];
+  /** `add_bos_token` in tokenizer_config.json wins over the post-processor in tokenizer.json, which wins over the tokenizer class. */
+  readonly decidedBy: "add_bos_token" | "post_processor" | "tokenizer_class" | "nothing";
+}
+
+/** Special ids that the model's own files name (config.json, generation_config.json), beside those of tokenizer_config.json. */
+export interface ModelTokenIds {
+  bosTokenId?: number;
+  eosTokenIds?: readonly number[];
+}
+
+/** Classes of the transformers library that add BOS unless told otherwise and rebuild the post-processor themselves. */
+const CLASSES_WITH_BOS = ["LlamaTokenizer", "LlamaTokenizerFast", "GemmaTokenizer", "GemmaTokenizerFast"];
+
+/**
+ * A tokenizer read from a `tokenizer.json`. End-of-sequence tokens are never added by `encode`: that is the business of the sample
+ * encoder, because which token ends a text differs between models.
+ *
+ * @example
+ * ```ts ignore
+ * const tokenizer = TextTokenizer.fromJson(JSON.parse(tokenizerJson), JSON.parse(tokenizerConfig), "teacher/tokenizer.json");
+ * const ids = tokenizer.encode("Once upon a time");
+ * tokenizer.decode(ids, { skipSpecial: true }); // "Once upon a time"
+ * ```
+ */
+export class TextTokenizer {
+  /** Highest id + 1. The embedding of a model may have more rows than this (padding), never fewer. */
+  readonly vocabularySize: number;
+  /** Id of the beginning-of-sequence token, if there is one. */
+  readonly bosToken: number | undefined;
+  /** Ids that end a sequence, the tokenizer's own first. Empty if the files name none. */
+  readonly eosTokens: readonly number[];
+  /** What `encode` puts in front of a text by default. */
+  readonly bosPolicy: BosPolicy;
+  /** How the tokenizer is named in errors: its file. */
+  readonly where: string;
+
+  readonly #json: TokenizerJson;
+  readonly #full: Tokenizer;
+  readonly #plain: Tokenizer;
+  readonly #special: ReadonlyMap<number, string>;
+  readonly #cleansSpaces: boolean;
+  #fingerprint: string | undefined;
+
+  private constructor(
+    json: TokenizerJson,
+    config: Record<string, unknown>,
+    where: string,
+    model: ModelTokenIds,
+  ) {
+    this.where = where;
+    this.#json = json;
+    try {
+      this.#full = new Tokenizer(json, config);
+      this.#plain = new Tokenizer(withMarkedSpecialTokens(json), config);
+    } catch (cause) {
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new InputError(`the tokenizer cannot be built: ${reason}`, { where, cause });
+    }
+    this.#special = new Map(json.added_tokens.filter((t) => t.special).map((t) => [t.id, t.content]));
+    // Only an explicit true cleans spaces before punctuation: it alters the text, and the library's default is to do so.
+    this.#cleansSpaces = config.clean_up_tokenization_spaces === true;
+    let highest = -1;
+    for (const id of this.#full.get_vocab().values()) highest = Math.max(highest, id);
+    this.vocabularySize = highest + 1;
+
+    const named = (key: string) => this.#namedToken(config[key], key);
+    const declaredBos = named("bos_token") ?? this.#checked(model.bosTokenId, "bos_token_id");
+    this.bosPolicy = this.#decideBos(config, declaredBos);
+    this.bosToken = declaredBos ?? this.bosPolicy.prefix[0];
+    const eos = [
+      named("eos_token"),
+      ...(model.eosTokenIds ?? []).map((id) => this.#checked(id, "eos_token_id")),
+    ];
+    this.eosTokens = [...new Set(eos.filter((id) => id !== undefined))];
+  }
+
+  /**
+   * Builds a tokenizer from parsed files.
+   *
+   * @param tokenizerJson parsed `tokenizer.json`
+   * @param tokenizerConfig parsed `tokenizer_config.json`; `{}` if the model has none
+   * @param where how to name the tokenizer in errors
+   * @param model special ids from the model's own configuration, used beside the tokenizer's
+   * @throws {InputError} a component that is not implemented, ids out of range, special tokens that are not in the vocabulary
+   */
+  static fromJson(
+    tokenizerJson: unknown,
+    tokenizerConfig: Record<string, unknown>,
+    where: string,
+    model: ModelTokenIds = {},
+  ): TextTokenizer {
+    return new TextTokenizer(checkTokenizerJson(tokenizerJson, where), tokenizerConfig, where, model);
+  }
+
+  /**
+   * Token ids of a text.
+   *
+   * @param options.addBos put the BOS token in front; by default as {@linkcode bosPolicy} says. A text that already begins with it
+   * (possible only with `special: true`) does not get a second one.
+   * @param options.special whether `</s>` and the like in the text become control tokens. Off by default: text is text.
+   * @throws {InputError} a character that the vocabulary cannot express; `addBos: true` without a BOS token
+   */
+  encode(text: string, options: { addBos?: boolean; special?: boolean } = {}): Int32Array {
+    const ids = this.#ids(options.special ? this.#full : this.#plain, text.toWellFormed());
+    let prefix: readonly number[] = options.addBos === false ? [] : this.bosPolicy.prefix;
+    if (options.addBos && prefix.length === 0) {
+      if (this.bosToken === undefined) {
+        throw new InputError("a BOS token was asked for, but the tokenizer has none", { where: this.where });
+      }
+      prefix = [this.bosToken];
+    }
+    if (prefix.length > 0 && prefix.every((id, i) => ids[i] === id)) prefix = [];
+    return Int32Array.from([...prefix, ...ids]);
+  }
+
+  /**
+   * Token ids of text mixed with special tokens given by id: the text parts stay text, whatever they contain. No BOS is added.
+   *
+   * @throws {InputError} an id that is not a special token; a character that the vocabulary cannot express
+   */
+  encodeParts(parts: readonly (string | number)[]): Int32Array {
+    const marked = parts.map((part) => {
+      if (typeof part === "string") return part.toWellFormed();
+      if (!this.isSpecial(part)) {
+        throw new InputError(`token id ${part} is not a special token`, { where: this.where });
+      }
+      return specialMarker(part);
+    });
+    return Int32Array.from(this.#ids(this.#plain, marked.join("")));
+  }
+
+  #ids(library: Tokenizer, text: string): number[] {
+    const ids = library.encode(text, { add_special_tokens: false }).ids;
+    // The library puts undefined where it finds no token and the vocabulary has no unknown token.
+    if (ids.some((id) => id === undefined)) {
+      throw new InputError(
+        `the vocabulary cannot express all of ${JSON.stringify(text.slice(0, 40))} and has no unknown token`,
+        { where: this.where },
+      );
+    }
+    return ids;
+  }
+
+  /**
+   * Text of token ids.
+   *
+   * @param options.skipSpecial leave special tokens out (off by default)
+   * @param options.unknown ids without a token (a model's padded rows): refused by default, or replaced by U+FFFD
+   * @throws {InputError} an id outside the vocabulary, unless replaced
+   */
+  decode(
+    ids: ArrayLike<number>,
+    options: { skipSpecial?: boolean; unknown?: "refuse" | "replace" } = {},
+  ): string {
+    let text = "";
+    let run: number[] = [];
+    const flush = () => {
+      // The library refuses to decode an empty list.
+      if (run.length > 0) {
+        text += this.#full.decode(run, { clean_up_tokenization_spaces: this.#cleansSpaces });
+      }
+      run = [];
+    };
+    for (let i = 0; i < ids.length; i++) {
+      const id = ids[i];
+      if (this.tokenText(id) === undefined) {
+        if (options.unknown !== "replace") {
+          throw new InputError(
+            `token id ${id} is not in the vocabulary (ids go from 0 to ${this.vocabularySize - 1})`,
+            { where: this.where },
+          );
+        }
+        flush();
+        text += "\ufffd";
+      } else if (!(options.skipSpecial && this.#special.has(id))) {
+        run.push(id);
+      }
+    }
+    flush();
+    return text;
+  }
+
+  /** The token of an id as the vocabulary writes it (`▁the`, `Ġthe`), or undefined if the id has none. */
+  tokenText(id: number): string | undefined {
+    return Number.isInteger(id) && id >= 0 ? this.#full.id_to_token(id) : undefined;
+  }
+
+  /** The id of a token as the vocabulary writes it. */
+  tokenId(token: string): number | undefined {
+    return this.#full.token_to_id(token);
+  }
+
+  /** Whether the id is a special (control) token. */
+  isSpecial(id: number): boolean {
+    return this.#special.has(id);
+  }
+
+  /** Special tokens by id. */
+  get specialTokens(): ReadonlyMap<number, string> {
+    return this.#special;
+  }
+
+  /** The special tokens written out in a text, in order of appearance: a sign of pasted prompts or of markup in the data. */
+  findSpecial(text: string): string[] {
+    return [...new Set(this.#special.values())]
+      .map((token) => ({ token, at: text.indexOf(token) }))
+      .filter(({ at }) => at >= 0)
+      .sort((a, b) => a.at - b.at)
+      .map(({ token }) => token);
+  }
+
+  /**
+   * SHA-256 (hex) of everything that decides which ids a text gets: the canonical JSON of the components, the BOS policy and the special ids.
+   * Formatting, key order, truncation and padding settings and the two ways to write merges make no difference.
+   */
+  fingerprint(): string {
+    if (this.#fingerprint === undefined) {
+      const { model, added_tokens, ...components } = this.#json;
+      const merges = Array.isArray(model.merges)
+        ? model.merges.map((m: string | string[]) => typeof m === "string" ? m.split(" ", 2) : m)
+        : undefined;
+      const identity = {
+        ...components,
+        model: { ...model, merges },
+        added_tokens: added_tokens.toSorted((a, b) => a.id - b.id),
+        bos: this.bosPolicy.prefix,
+        bosToken: this.bosToken,
+        eosTokens: this.eosTokens,
+      };
+      this.#fingerprint = createHash("sha256").update(canonicalJson(identity)).digest("hex");
+    }
+    return this.#fingerprint;
+  }
+
+  #checked(id: number | undefined, key: string): number | undefined {
+    if (id !== undefined && this.tokenText(id) === undefined) {
+      throw new InputError(`${key} is ${id}, which is not in the vocabulary`, { where: this.where });
+    }
+    return id;
+  }
+
+  #namedToken(value: unknown, key: string): number | undefined {
+    if (value === undefined || value === null) return undefined;
+    const token = isObject(value) ? value.content : value;
+    const id = typeof token === "string" ? this.tokenId(token) : undefined;
+    if (id === undefined) {
+      throw new InputError(`${key} is ${JSON.stringify(value)}, which is not a token of the vocabulary`, {
+        where: this.where,
+        hint: `Correct ${key} in tokenizer_config.json.`,
+      });
+    }
+    return id;
+  }
+
+  #decideBos(config: Record<string, unknown>, bos: number | undefined): BosPolicy {
+    if (typeof config.add_bos_token === "boolean") {
+      if (!config.add_bos_token) return { prefix: [], decidedBy: "add_bos_token" };
+      if (bos === undefined) {
+        throw new InputError("add_bos_token is true, but there is no bos_token", {
+          where: this.where,
+          hint: "Name the bos_token in tokenizer_config.json, or set add_bos_token to false.",
+        });
+      }
+      return { prefix: [bos], decidedBy: "add_bos_token" };
+    }
+    const template = leadingSpecialTokens(this.#json.post_processor);
+    if (template !== undefined) {
+      return {
+        prefix: template.map((t) => this.#namedToken(t, "post_processor")!),
+        decidedBy: "post_processor",
+      };
+    }
+    if (bos !== undefined && CLASSES_WITH_BOS.includes(String(config.tokenizer_class))) {
+      return { prefix: [bos], decidedBy: "tokenizer_class" };
+    }
+    return { prefix: [], decidedBy: "nothing" };
+  }
+}
+
+/** Special tokens that a post-processor puts before the text; undefined if it says nothing about them. */
+function leadingSpecialTokens(processor: Record<string, unknown> | null): string[] | undefined {
+  switch (processor?.type) {
+    case "TemplateProcessing": {
+      const items = Array.isArray(processor.single) ? processor.single : [];
+      const text = items.findIndex((item) => isObject(item) && "Sequence" in item);
+      return items.slice(0, Math.max(0, text)).map((item) => String(item?.SpecialToken?.id));
+    }
+    case "BertProcessing":
+    case "RobertaProcessing":
+      return Array.isArray(processor.cls) ? [String(processor.cls[0])] : [];
+    case "Sequence":
+      for (const child of processor.processors as Record<string, unknown>[]) {
+        const found = leadingSpecialTokens(child);
+        if (found !== undefined) return found;
+      }
+  }
+  return undefined;
+}
+
+/**
+ * Says in words where two vocabularies first differ, or undefined if every id means the same token in both.
+ * Losses that compare rows of logits need the same vocabulary on both sides.
+ */
+export function vocabularyDifference(a: TextTokenizer, b: TextTokenizer): string | undefined {
+  const shared = Math.min(a.vocabularySize, b.vocabularySize);
+  for (let id = 0; id < shared; id++) {
+    const [left, right] = [a.tokenText(id), b.tokenText(id)];
+    if (left !== right) {
+      return `token ${id} is ${JSON.stringify(left)} in ${a.where} and ${
+        JSON.stringify(right)
+      } in ${b.where}`;
+    }
+  }
+  if (a.vocabularySize === b.vocabularySize) return undefined;
+  return `${a.where} has ${a.vocabularySize} tokens and ${b.where} has ${b.vocabularySize}; ` +
+    `the first ${shared} are the same`;
+}
