@@ -59,7 +59,6 @@ export class TextTokenizer {
   readonly #full: Tokenizer;
   readonly #plain: Tokenizer;
   readonly #special: ReadonlyMap<number, string>;
-  readonly #cleansSpaces: boolean;
   #fingerprint: string | undefined;
 
   private constructor(
@@ -78,8 +77,6 @@ export class TextTokenizer {
       throw new InputError(`the tokenizer cannot be built: ${reason}`, { where, cause });
     }
     this.#special = new Map(json.added_tokens.filter((t) => t.special).map((t) => [t.id, t.content]));
-    // Only an explicit true cleans spaces before punctuation: it alters the text, and the library's default is to do so.
-    this.#cleansSpaces = config.clean_up_tokenization_spaces === true;
     let highest = -1;
     for (const id of this.#full.get_vocab().values()) highest = Math.max(highest, id);
     this.vocabularySize = highest + 1;
@@ -163,7 +160,7 @@ export class TextTokenizer {
   }
 
   /**
-   * Text of token ids.
+   * Text of token ids, exactly: `clean_up_tokenization_spaces` of tokenizer_config.json, which removes spaces before punctuation, is not followed.
    *
    * @param options.skipSpecial leave special tokens out (off by default)
    * @param options.unknown ids without a token (a model's padded rows): refused by default, or replaced by U+FFFD
@@ -178,7 +175,7 @@ export class TextTokenizer {
     const flush = () => {
       // The library refuses to decode an empty list.
       if (run.length > 0) {
-        text += this.#full.decode(run, { clean_up_tokenization_spaces: this.#cleansSpaces });
+        text += this.#full.decode(run, { clean_up_tokenization_spaces: false });
       }
       run = [];
     };
