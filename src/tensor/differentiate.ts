@@ -9,7 +9,7 @@
 import { ShapeError } from "../errors.ts";
 import type { Graph, Layer, Node, Tensor } from "./graph.ts";
 import { show } from "./graph.ts";
-import { add } from "./ops/elementwise.ts";
+import { add } from "./ops/combine.ts";
 
 /**
  * Gradients of a scalar objective.
@@ -27,7 +27,9 @@ export function gradients(
   const forward = [...graph.nodes];
   const reaching = new Set<Tensor>(wanted);
   for (const node of forward) {
-    if (node.op.gradient && node.inputs.some((t) => reaching.has(t))) node.outputs.forEach((t) => reaching.add(t));
+    if (node.op.gradient && node.inputs.some((t) => reaching.has(t))) {
+      node.outputs.forEach((t) => reaching.add(t));
+    }
   }
 
   const gradientOf = new Map<Tensor, Tensor>();
@@ -48,7 +50,11 @@ export function gradients(
     const needed = node.inputs.map((t) => reaching.has(t));
     if (!needed.includes(true)) continue;
     if (!node.op.gradient) {
-      throw new ShapeError(`${node.op.name} at ${node.path || graph.name} has no gradient, but a trainable tensor lies behind it`);
+      throw new ShapeError(
+        `${node.op.name} at ${
+          node.path || graph.name
+        } has no gradient, but a trainable tensor lies behind it`,
+      );
     }
     const seen = recomputed.of(node);
     const inputGradients = graph.within(`${node.path} backward`, () =>
@@ -92,8 +98,10 @@ class Recomputation {
       for (const original of this.#byLayer.get(layer)!) {
         if (original.op.mutates) continue;
         const inputs = original.inputs.map((t) => this.#clones.get(t) ?? t);
-        const outputs = this.#graph.within(`${original.path} recomputed`, () =>
-          this.#graph.add(original.op, inputs, original.attributes));
+        const outputs = this.#graph.within(
+          `${original.path} recomputed`,
+          () => this.#graph.add(original.op, inputs, original.attributes),
+        );
         original.outputs.forEach((t, k) => this.#clones.set(t, outputs[k]!));
       }
     }

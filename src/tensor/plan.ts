@@ -7,7 +7,17 @@
 import { parseBindings } from "../gpu/bindings.ts";
 import type { AdapterDescription } from "../gpu/description.ts";
 import { DeviceError, ShapeError } from "../errors.ts";
-import { byteLength, type DType, type Graph, type Node, show, StepScalars, type Storage, StorageSet, Tensor } from "./graph.ts";
+import {
+  byteLength,
+  type DType,
+  type Graph,
+  type Node,
+  show,
+  StepScalars,
+  type Storage,
+  StorageSet,
+  Tensor,
+} from "./graph.ts";
 import { align, type Demand, pack } from "./memory.ts";
 import { type Dispatch, isView, type SizeWord, type Window } from "./op.ts";
 import { optimise } from "./optimise.ts";
@@ -77,7 +87,9 @@ export class Program {
 
   /** Adds a block; `trace` builds it. */
   block(graph: Graph): Graph {
-    if (this.blocks.some((b) => b.name === graph.name)) throw new ShapeError(`two blocks are named "${graph.name}"`);
+    if (this.blocks.some((b) => b.name === graph.name)) {
+      throw new ShapeError(`two blocks are named "${graph.name}"`);
+    }
     this.blocks.push(graph);
     return graph;
   }
@@ -256,9 +268,12 @@ function placeIntermediates(graph: Graph, nodes: readonly Lowered[], adapter: Ad
   const demands: Demand[] = tensors.map((t) => ({ bytes: byteLength(t), ...lives.get(t)! }));
   for (const [i, t] of tensors.entries()) {
     if (demands[i]!.bytes > adapter.maxBufferSize) {
-      throw new DeviceError(`${t.producer?.path ?? graph.name}: ${show(t)} is larger than a buffer of this adapter may be`, {
-        hint: "lower tokensPerMicroBatch or headChunk",
-      });
+      throw new DeviceError(
+        `${t.producer?.path ?? graph.name}: ${show(t)} is larger than a buffer of this adapter may be`,
+        {
+          hint: "lower tokensPerMicroBatch or headChunk",
+        },
+      );
     }
   }
   const { placements, arenaBytes, lowerBound } = pack(demands, adapter.maxBufferSize);
@@ -314,31 +329,43 @@ function planDispatch(
   sizes: SizeWords,
   adapter: AdapterDescription,
 ): PlannedDispatch {
-  const declared = parseBindings(dispatch.wgsl).filter((b) => b.group === 0).sort((a, b) => a.binding - b.binding);
+  const declared = parseBindings(dispatch.wgsl).filter((b) => b.group === 0).sort((a, b) =>
+    a.binding - b.binding
+  );
   const where = `kernel ${dispatch.kernel} at ${node.path}`;
   if (declared.length !== dispatch.tensors.length) {
-    throw new ShapeError(`${where} declares ${declared.length} storage bindings, ${dispatch.tensors.length} tensors are given`);
+    throw new ShapeError(
+      `${where} declares ${declared.length} storage bindings, ${dispatch.tensors.length} tensors are given`,
+    );
   }
   if (declared.length > adapter.maxStorageBuffers) {
-    throw new DeviceError(`${where} binds ${declared.length} buffers; this adapter allows ${adapter.maxStorageBuffers}`);
+    throw new DeviceError(
+      `${where} binds ${declared.length} buffers; this adapter allows ${adapter.maxStorageBuffers}`,
+    );
   }
   const bindings = dispatch.tensors.map(range);
   bindings.forEach((b, i) => {
     if (b.bytes > adapter.maxBindingSize) {
       const t = dispatch.tensors[i]!;
       throw new DeviceError(
-        `${where}: ${show("byteOffset" in t ? t.tensor : t)} needs a binding of ${b.bytes} bytes; this adapter allows ${adapter.maxBindingSize}`,
+        `${where}: ${
+          show("byteOffset" in t ? t.tensor : t)
+        } needs a binding of ${b.bytes} bytes; this adapter allows ${adapter.maxBindingSize}`,
         { hint: "lower tokensPerMicroBatch or headChunk" },
       );
     }
     if (b.offset % adapter.offsetAlignment !== 0) {
-      throw new ShapeError(`${where}: binding ${i} begins at byte ${b.offset}, which is not a multiple of ${adapter.offsetAlignment}`);
+      throw new ShapeError(
+        `${where}: binding ${i} begins at byte ${b.offset}, which is not a multiple of ${adapter.offsetAlignment}`,
+      );
     }
   });
   const written = new Set<number>();
   declared.forEach((d, i) => d.kind === "read_write" && written.add(bindings[i]!.buffer));
   const writable = new Set<number>();
-  declared.forEach((d, i) => d.kind === "read" && written.has(bindings[i]!.buffer) && writable.add(d.binding));
+  declared.forEach((d, i) =>
+    d.kind === "read" && written.has(bindings[i]!.buffer) && writable.add(d.binding)
+  );
   declared.forEach((d, i) => {
     if (d.kind !== "read_write") return;
     bindings.forEach((other, j) => {
@@ -350,7 +377,9 @@ function planDispatch(
     });
   });
   if (dispatch.groups.some((n) => n < 1 || n > adapter.maxWorkgroupsPerDimension || !Number.isInteger(n))) {
-    throw new ShapeError(`${where}: a grid of ${dispatch.groups.join(" x ")} workgroups is not possible on this adapter`);
+    throw new ShapeError(
+      `${where}: a grid of ${dispatch.groups.join(" x ")} workgroups is not possible on this adapter`,
+    );
   }
   return {
     kernel: dispatch.kernel,

@@ -11,8 +11,8 @@ import subgroup8 from "../../../kernels/matmul_subgroup8.wgsl" with { type: "tex
 import tiled from "../../../kernels/matmul_tiled.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { byteLength, DTYPE_BYTES, nothing, type StepScalar, type Tensor } from "../graph.ts";
-import { grid, type GradientContext, type LoweringContext, type Op, require, type Window } from "../op.ts";
-import { scaleFactor } from "./elementwise.ts";
+import { type GradientContext, grid, type LoweringContext, type Op, require, type Window } from "../op.ts";
+import { scaleFactor } from "./combine.ts";
 
 /**
  * Which operand is read across its rows.
@@ -30,7 +30,11 @@ export interface MatmulAttributes {
   readonly accumulate?: StepScalar;
 }
 
-function sizes(orientation: Orientation, x: Tensor, w: Tensor): { m: number; n: number; k: number; depthOfW: number } {
+function sizes(
+  orientation: Orientation,
+  x: Tensor,
+  w: Tensor,
+): { m: number; n: number; k: number; depthOfW: number } {
   const [x0, x1] = [x.dim(0), x.dim(1)];
   const [w0, w1] = [w.dim(0), w.dim(1)];
   switch (orientation) {
@@ -63,7 +67,12 @@ function infer(inputs: readonly Tensor[], attributes: MatmulAttributes) {
       inputs,
       `the second product does not give [${m}, ${n}]`,
     );
-    require(inputs[2]!.dtype === "f32" && inputs[3]!.dtype === "f32", "matmul", inputs, "the second product must be f32");
+    require(
+      inputs[2]!.dtype === "f32" && inputs[3]!.dtype === "f32",
+      "matmul",
+      inputs,
+      "the second product must be f32",
+    );
   }
   if (addend || accumulate) {
     const last = inputs.at(-1)!;
@@ -157,7 +166,11 @@ function lower(context: LoweringContext<MatmulAttributes>): void {
   }
   for (let first = 0; first < w.dim(0); first += rows) {
     const count = Math.min(rows, w.dim(0) - first);
-    const part: Window = { tensor: w, byteOffset: first * rowBytes, byteLength: Math.ceil(count * rowBytes / 4) * 4 };
+    const part: Window = {
+      tensor: w,
+      byteOffset: first * rowBytes,
+      byteLength: Math.ceil(count * rowBytes / 4) * 4,
+    };
     const whole = count === w.dim(0);
     launch(context, fast, whole ? w : part, {
       m,
@@ -188,7 +201,12 @@ interface Part {
   readonly continued: boolean;
 }
 
-function launch(context: LoweringContext<MatmulAttributes>, fast: boolean, w: Tensor | Window, part: Part): void {
+function launch(
+  context: LoweringContext<MatmulAttributes>,
+  fast: boolean,
+  w: Tensor | Window,
+  part: Part,
+): void {
   const { inputs, outputs, attributes, adapter } = context;
   const { orientation, accumulate } = attributes;
   const { m, n } = part;
@@ -214,7 +232,9 @@ function launch(context: LoweringContext<MatmulAttributes>, fast: boolean, w: Te
     }
     : inputs[0]!;
   context.dispatch({
-    kernel: `matmul ${orientation}${terms === 2 ? " x2" : ""} ${weight}${fast ? ` ${tileRows}x${tileColumns}` : ""}`,
+    kernel: `matmul ${orientation}${terms === 2 ? " x2" : ""} ${weight}${
+      fast ? ` ${tileRows}x${tileColumns}` : ""
+    }`,
     wgsl,
     tensors: [
       x,

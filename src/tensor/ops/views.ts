@@ -17,7 +17,12 @@ interface RowsAttributes {
 export const rowsOp: Op<RowsAttributes> = {
   name: "rows",
   infer: ([x], { first, count }) => {
-    require(first >= 0 && count >= 1 && first + count <= x!.dim(0), "rows", [x!], `rows ${first}..${first + count} do not exist`);
+    require(
+      first >= 0 && count >= 1 && first + count <= x!.dim(0),
+      "rows",
+      [x!],
+      `rows ${first}..${first + count} do not exist`,
+    );
     return [{ shape: [count, ...x!.shape.slice(1)], dtype: x!.dtype }];
   },
   alias: (_, { byteOffset }) => ({ input: 0, byteOffset }),
@@ -30,7 +35,12 @@ export const rowsOp: Op<RowsAttributes> = {
  */
 export function rows(x: Tensor, first: number, count: number): Tensor {
   const byteOffset = first * elementCount(x.shape.slice(1)) * DTYPE_BYTES[x.dtype];
-  require(byteOffset % 256 === 0, "rows", [x], `row ${first} begins at byte ${byteOffset}, which is not a multiple of 256`);
+  require(
+    byteOffset % 256 === 0,
+    "rows",
+    [x],
+    `row ${first} begins at byte ${byteOffset}, which is not a multiple of 256`,
+  );
   return x.graph.add(rowsOp, [x], { first, count, byteOffset })[0]!;
 }
 
@@ -42,7 +52,12 @@ interface ReshapeAttributes {
 export const reshapeOp: Op<ReshapeAttributes> = {
   name: "reshape",
   infer: ([x], { shape }) => {
-    require(elementCount(shape) === elementCount(x!.shape), "reshape", [x!], `cannot become [${shape.join(", ")}]`);
+    require(
+      elementCount(shape) === elementCount(x!.shape),
+      "reshape",
+      [x!],
+      `cannot become [${shape.join(", ")}]`,
+    );
     return [{ shape, dtype: x!.dtype }];
   },
   gradient: ({ inputs, outputGradients }) => [reshape(outputGradients[0]!, inputs[0]!.shape)],
@@ -64,7 +79,12 @@ interface PartAttributes {
 export const partOp: Op<PartAttributes> = {
   name: "part",
   infer: ([x], { shape, elementOffset }) => {
-    require(elementOffset + elementCount(shape) <= elementCount(x!.shape), "part", [x!], "the part reaches beyond the end");
+    require(
+      elementOffset + elementCount(shape) <= elementCount(x!.shape),
+      "part",
+      [x!],
+      "the part reaches beyond the end",
+    );
     return [{ shape, dtype: x!.dtype }];
   },
   alias: (_, { elementOffset }) => ({ input: 0, byteOffset: elementOffset * 4 }),

@@ -1,0 +1,44 @@
+/**
+ * Adding a tensor into a state, over the micro-batches of an accumulation window.
+ *
+ * @module
+ */
+import source from "../../../kernels/accumulate.wgsl" with { type: "text" };
+import { expandTemplate } from "../../gpu/template.ts";
+import { elementCount, type StepScalar, type Tensor } from "../graph.ts";
+import { grid, type Op, require } from "../op.ts";
+
+/** Attributes of {@linkcode accumulateOp}. */
+export interface AccumulateAttributes {
+  /** What the state's old content is multiplied by: 0 in the first micro-batch of a window, 1 in the others. */
+  readonly keep: StepScalar;
+}
+
+/** state = keep * state + value; where keep is 0 the old content is not even read, so it may be NaN. */
+export const accumulateOp: Op<AccumulateAttributes> = {
+  name: "accumulate",
+  mutates: true,
+  alias: () => ({ input: 0, byteOffset: 0 }),
+  infer(inputs) {
+    const [state, value] = inputs;
+    require(String(state!.shape) === String(value!.shape), "accumulate", inputs, "both shapes must be equal");
+    return [{ shape: state!.shape, dtype: "f32" }];
+  },
+  lower({ inputs, outputs, attributes, adapter, dispatch }) {
+    const elements = elementCount(outputs[0]!.shape);
+    const groups = Math.ceil(elements / 256);
+    dispatch({
+      kernel: "accumulate",
+      wgsl: expandTemplate("accumulate", source, {}),
+      tensors: [inputs[1]!, outputs[0]!],
+      size: [elements, groups, attributes.keep],
+      groups: grid(groups, adapter),
+      flops: 2 * elements,
+    });
+  },
+};
+
+/** Adds `value` into `state` (same shape, f32) in place; see {@linkcode accumulateOp}. */
+export function accumulate(state: Tensor, value: Tensor, keep: StepScalar): Tensor {
+  return state.graph.add(accumulateOp, [state, value], { keep })[0]!;
+}

@@ -1,0 +1,42 @@
+/**
+ * Memory without an operand: uninitialised, or filled with a number of this step.
+ *
+ * @module
+ */
+import fillSource from "../../../kernels/fill.wgsl" with { type: "text" };
+import { type DType, elementCount, type Graph, type StepScalar, type Tensor } from "../graph.ts";
+import { grid, type Op } from "../op.ts";
+
+/** The op behind {@linkcode empty}. */
+export const emptyOp: Op<{ readonly shape: readonly number[]; readonly dtype: DType }> = {
+  name: "empty",
+  infer: (_, spec) => [spec],
+  lower() {},
+};
+
+/** Memory that other ops write into, part by part; its content is undefined until they have. */
+export function empty(graph: Graph, shape: readonly number[], dtype: DType = "f32"): Tensor {
+  return graph.add(emptyOp, [], { shape, dtype })[0]!;
+}
+
+/** The op behind {@linkcode fill}. */
+export const fillOp: Op<{ readonly shape: readonly number[]; readonly value: StepScalar }> = {
+  name: "fill",
+  infer: (_, { shape }) => [{ shape, dtype: "f32" }],
+  lower({ outputs, attributes, adapter, dispatch }) {
+    const vectors = Math.ceil(elementCount(attributes.shape) / 4);
+    const groups = Math.ceil(vectors / 64);
+    dispatch({
+      kernel: "fill",
+      wgsl: fillSource,
+      tensors: [outputs[0]!],
+      size: [vectors, groups, attributes.value],
+      groups: grid(groups, adapter),
+    });
+  },
+};
+
+/** A tensor whose every element is a step scalar. */
+export function fill(graph: Graph, shape: readonly number[], value: StepScalar): Tensor {
+  return graph.add(fillOp, [], { shape, value })[0]!;
+}

@@ -1,0 +1,138 @@
+/**
+ * What happens to a block between tracing and planning: nodes that nobody needs are dropped, and sums of matrix products become
+ * one kernel. Values stay the same up to rounding; nothing here changes shapes or order of effects.
+ *
+ * @module
+ */
+import type { Graph, Node, Tensor } from "./graph.ts";
+import { accumulateOp } from "./ops/accumulate.ts";
+import { type CombineAttributes, combineOp } from "./ops/combine.ts";
+import { matmulAccumulateOp, type MatmulAttributes, matmulOp } from "./ops/matmul.ts";
+import type { Op } from "./op.ts";
+
+/** The nodes to lower, in program order. Their output tensors are those of the graph, so later nodes need no rewriting. */
+export function optimise(graph: Graph): Node[] {
+  return dropUnused(graph, mergeSums(graph, dropUnused(graph, graph.nodes)));
+}
+
+function dropUnused(graph: Graph, nodes: readonly Node[]): Node[] {
+  const needed = new Set<Tensor>(graph.outputs.values());
+  const kept: Node[] = [];
+  for (let i = nodes.length - 1; i >= 0; i--) {
+    const node = nodes[i]!;
+    if (!node.op.mutates && !node.outputs.some((t) => needed.has(t))) continue;
+    node.inputs.forEach((t) => needed.add(t));
+    kept.push(node);
+  }
+  return kept.reverse();
+}
+
+/** Folds `combine` and `accumulate` into the matrix products that feed them. */
+function mergeSums(graph: Graph, nodes: readonly Node[]): Node[] {
+  const uses = new Map<Tensor, number>();
+  for (const node of nodes) for (const t of node.inputs) uses.set(t, (uses.get(t) ?? 0) + 1);
+  for (const t of graph.outputs.values()) uses.set(t, (uses.get(t) ?? 0) + 1);
+
+  const makerOf = new Map<Tensor, Node>();
+  const result: (Node | undefined)[] = [];
+  const indexOf = new Map<Node, number>();
+  const product = (t: Tensor): Node | undefined => {
+    const node = makerOf.get(t);
+    return node?.op.name === matmulOp.name && uses.get(t) === 1 ? node : undefined;
+  };
+  const drop = (node: Node) => void (result[indexOf.get(node)!] = undefined);
+
+  for (const node of nodes) {
+    let merged = node;
+    if (node.op.name === combineOp.name && node.inputs.length === 2) {
+      merged = mergeCombine(node, product, drop) ?? node;
+    } else if (node.op.name === accumulateOp.name) merged = mergeAccumulate(node, product, drop) ?? node;
+    indexOf.set(merged, result.length);
+    result.push(merged);
+    merged.outputs.forEach((t) => makerOf.set(t, merged));
+  }
+  return result.filter((n) => n !== undefined);
+}
+
+type Finder = (t: Tensor) => Node | undefined;
+
+function mergeCombine(node: Node, product: Finder, drop: (n: Node) => void): Node | undefined {
+  const { factors } = node.attributes as CombineAttributes;
+  const [a, b] = node.inputs as [Tensor, Tensor];
+  if (a === b) return undefined;
+  const [pa, pb] = [product(a), product(b)];
+
+  if (pa && pb) {
+    const both = twoProducts(node, pa, factors[0]!, pb, factors[1]!) ??
+      twoProducts(node, pb, factors[1]!, pa, factors[0]!);
+    if (both) {
+      drop(pa);
+      drop(pb);
+      return both;
+    }
+  }
+  // One product and something to start from. Of two candidates the later one takes the other in.
+  for (
+    const [maker, other, own, its] of [[pb, a, factors[1], factors[0]], [
+      pa,
+      b,
+      factors[0],
+      factors[1],
+    ]] as const
+  ) {
+    if (!maker || its !== 1) continue;
+    const attributes = maker.attributes as MatmulAttributes;
+    if (attributes.addend) continue;
+    drop(maker);
+    return replace(node, matmulOp, [...maker.inputs, other], {
+      ...attributes,
+      factors: attributes.factors.map((f) => f * own!),
+      addend: true,
+    });
+  }
+  return undefined;
+}
+
+/** `first` and `second` as one kernel with two products, if their shapes and types allow; `second` must be all f32. */
+function twoProducts(node: Node, first: Node, f1: number, second: Node, f2: number): Node | undefined {
+  const [a1, a2] = [first.attributes as MatmulAttributes, second.attributes as MatmulAttributes];
+  if (a1.orientation !== a2.orientation || a1.factors.length !== 1 || a2.factors.length !== 1) {
+    return undefined;
+  }
+  if (a2.addend || second.inputs[1]!.dtype !== "f32") return undefined;
+  // The second product is the short one: it is not split and not chosen a tile for.
+  const depth = (n: Node, o: string) => (o === "TN" ? n.inputs[0]!.dim(0) : n.inputs[0]!.dim(1));
+  if (depth(second, a2.orientation) > depth(first, a1.orientation)) return undefined;
+  const factors = [a1.factors[0]! * f1, a2.factors[0]! * f2];
+  if (a1.addend) {
+    if (f1 !== 1) return undefined;
+    const [x, w, addend] = first.inputs as [Tensor, Tensor, Tensor];
+    return replace(node, matmulOp, [x, w, ...second.inputs, addend], {
+      orientation: a1.orientation,
+      factors,
+      addend: true,
+    });
+  }
+  return replace(node, matmulOp, [...first.inputs, ...second.inputs], {
+    orientation: a1.orientation,
+    factors,
+    addend: false,
+  });
+}
+
+function mergeAccumulate(node: Node, product: Finder, drop: (n: Node) => void): Node | undefined {
+  const [state, value] = node.inputs as [Tensor, Tensor];
+  const maker = product(value);
+  if (!maker) return undefined;
+  const attributes = maker.attributes as MatmulAttributes;
+  if (attributes.addend) return undefined;
+  drop(maker);
+  return replace(node, matmulAccumulateOp, [...maker.inputs, state], {
+    ...attributes,
+    accumulate: (node.attributes as { keep: MatmulAttributes["accumulate"] }).keep!,
+  });
+}
+
+function replace<A>(node: Node, op: Op<A>, inputs: readonly Tensor[], attributes: A): Node {
+  return { ...node, op: op as Op<unknown>, inputs, attributes };
+}

@@ -1,0 +1,143 @@
+/**
+ * Runs small traced programs on the adapter at hand, with outputs poisoned and errors made loud.
+ *
+ * @module
+ */
+import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import type { AdapterDescription, KernelFamily } from "../../src/gpu/description.ts";
+import { type DType, Graph, type Tensor } from "../../src/tensor/graph.ts";
+import { compile } from "../../src/tensor/executable.ts";
+import { plan, Program } from "../../src/tensor/plan.ts";
+
+/** The kernel families a test runs; both run on a software adapter. */
+export const FAMILIES: readonly KernelFamily[] = ["subgroup8", "tiled"];
+
+const opened = new Map<string, Promise<Gpu>>();
+
+/** One device for each description, shared by the tests of a file. Kernels of a family the adapter cannot run are skipped. */
+export function testGpu(family: KernelFamily, describe: Partial<AdapterDescription> = {}): Promise<Gpu> {
+  const key = family + JSON.stringify(describe);
+  let gpu = opened.get(key);
+  if (!gpu) opened.set(key, gpu = openGpu({ describe: { ...describe, family } }));
+  return gpu;
+}
+
+/** Registers one GPU test for each kernel family. Buffers must be back where they were when it ends. */
+export function gpuTest(name: string, fn: (gpu: Gpu, family: KernelFamily) => Promise<void>): void {
+  for (const family of FAMILIES) {
+    Deno.test({
+      name: `${name} [${family}]`,
+      sanitizeResources: false,
+      sanitizeOps: false,
+      async fn(t) {
+        const probe = await testGpu(family);
+        if (family === "subgroup8" && probe.description.subgroupSize !== 8) {
+          console.log(`skip: ${t.name}: this adapter's subgroups do not have 8 lanes`);
+          return;
+        }
+        const before = probe.allocatedBytes;
+        await fn(probe, family);
+        await probe.idle();
+        if (probe.allocatedBytes !== before) {
+          throw new Error(`${probe.allocatedBytes - before} bytes of GPU memory were not freed`);
+        }
+      },
+    });
+  }
+}
+
+/** A value for an input of {@linkcode run}. f16 and bf16 data are given as their 16-bit patterns. */
+export interface Value {
+  readonly shape: readonly number[];
+  readonly dtype?: DType;
+  /** How the program declares it; `input` by default. */
+  readonly kind?: "input" | "weight" | "state";
+  readonly data: Float32Array | Int32Array | Uint32Array | Uint16Array;
+}
+
+/** What {@linkcode run} gives back. */
+export interface RunResult {
+  /** Each traced output. */
+  readonly outputs: Float32Array[];
+  /** The content of each input afterwards: states may have changed. */
+  readonly inputs: Float32Array[];
+}
+
+/**
+ * Traces `build` over the given values, runs it once on poisoned memory and reads everything back.
+ *
+ * @param scalars Step scalars by name
+ */
+export async function run(
+  gpu: Gpu,
+  values: readonly Value[],
+  build: (graph: Graph, ...inputs: Tensor[]) => Tensor | readonly Tensor[],
+  scalars: Record<string, number> = {},
+): Promise<RunResult> {
+  const program = new Program();
+  const graph = new Graph("test", program.storages, program.scalars);
+  const inputs = values.map((v, i) =>
+    graph.use({
+      kind: v.kind ?? "input",
+      name: `x${i}`,
+      shape: v.shape,
+      dtype: v.dtype ?? "f32",
+      category: "test",
+    })
+  );
+  const made = build(graph, ...inputs);
+  const outputs = Array.isArray(made) ? made as Tensor[] : [made as Tensor];
+  outputs.forEach((t, i) => graph.output(`y${i}`, t));
+  program.block(graph);
+  const executable = await compile(gpu, plan(program, gpu.description));
+  try {
+    executable.poison();
+    values.forEach((v, i) => executable.write(`x${i}`, v.data));
+    for (const [name, value] of Object.entries(scalars)) executable.setScalar(name, value);
+    executable.run("test");
+    const back = await executable.read(outputs.map((_, i) => `y${i}`), "test");
+    const after = await executable.read(values.map((_, i) => `x${i}`));
+    gpu.check();
+    const trim = (data: ArrayLike<number> & { slice(a: number, b: number): unknown }, count: number) =>
+      data.slice(0, count) as Float32Array;
+    return {
+      outputs: outputs.map((t, i) => trim(back.get(`y${i}`)!.data, t.shape.reduce((a, b) => a * b, 1))),
+      inputs: values.map((v, i) => trim(after.get(`x${i}`)!.data, v.shape.reduce((a, b) => a * b, 1))),
+    };
+  } finally {
+    executable.destroy();
+  }
+}
+
+/** Deterministic pseudo-random numbers in [-scale, scale). */
+export function randomArray(count: number, seed: number, scale = 1): Float32Array {
+  let state = seed >>> 0 || 1;
+  return Float32Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return ((state / 2 ** 31) - 1) * scale;
+  });
+}
+
+/** The largest absolute difference; NaN anywhere counts as infinite. */
+export function maxDifference(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
+  if (actual.length !== expected.length) {
+    throw new Error(`${actual.length} values where ${expected.length} were expected`);
+  }
+  let worst = 0;
+  for (let i = 0; i < actual.length; i++) {
+    const d = Math.abs(actual[i]! - expected[i]!);
+    if (!(d <= worst)) worst = Number.isNaN(d) ? Infinity : d;
+  }
+  return worst;
+}
+
+/** Fails unless every value is within `tolerance`. */
+export function assertWithin(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  tolerance: number,
+  what = "values",
+): void {
+  const worst = maxDifference(actual, expected);
+  if (!(worst <= tolerance)) throw new Error(`${what} differ by ${worst}, more than ${tolerance}`);
+}

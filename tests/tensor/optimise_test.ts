@@ -1,0 +1,89 @@
+import { assertEquals } from "@std/assert";
+import { assertWithin, gpuTest, randomArray, run } from "./harness.ts";
+import { add, scale } from "../../src/tensor/ops/combine.ts";
+import { accumulate } from "../../src/tensor/ops/accumulate.ts";
+import { linear, matmul } from "../../src/tensor/ops/matmul.ts";
+import { Graph } from "../../src/tensor/graph.ts";
+import { Program } from "../../src/tensor/plan.ts";
+import { optimise } from "../../src/tensor/optimise.ts";
+
+const [T, H, N, R] = [33, 20, 24, 4];
+
+function reference(
+  x: Float32Array,
+  w: Float32Array,
+  a: Float32Array,
+  b: Float32Array,
+  r: Float32Array,
+): number[] {
+  return Array.from({ length: T * N }, (_, i) => {
+    const [t, n] = [Math.floor(i / N), i % N];
+    let sum = r[i]!;
+    for (let k = 0; k < H; k++) sum += x[t * H + k]! * w[n * H + k]!;
+    for (let j = 0; j < R; j++) {
+      let h = 0;
+      for (let k = 0; k < H; k++) h += x[t * H + k]! * a[j * H + k]!;
+      sum += 2 * h * b[n * R + j]!;
+    }
+    return sum;
+  });
+}
+
+gpuTest("optimise() keeps the value of a residual LoRA layer", async (gpu) => {
+  const [x, w, a, b, r] = [T * H, N * H, R * H, N * R, T * N].map((n, i) => randomArray(n, i + 1)) as [
+    Float32Array,
+    Float32Array,
+    Float32Array,
+    Float32Array,
+    Float32Array,
+  ];
+  const { outputs } = await run(
+    gpu,
+    [{ shape: [T, H], data: x }, { shape: [N, H], data: w }, { shape: [R, H], data: a }, {
+      shape: [N, R],
+      data: b,
+    }, {
+      shape: [T, N],
+      data: r,
+    }],
+    (_, x, w, a, b, r) => add(add(linear(x!, w!), linear(scale(linear(x!, a!), 2), b!)), r!),
+  );
+  assertWithin(outputs[0]!, reference(x, w, a, b, r), 2e-5);
+});
+
+Deno.test("optimise() makes one kernel of two products and an addend", () => {
+  const program = new Program();
+  const g = new Graph("test", program.storages, program.scalars);
+  const x = g.input("x", [T, H], "f32");
+  const [w, a, b] = [
+    g.weight("w", [N, H], "f32"),
+    g.weight("a", [R, H], "f32"),
+    g.weight("b", [N, R], "f32"),
+  ];
+  const h = scale(linear(x, a), 2);
+  g.output("y", add(add(linear(x, w), linear(h, b)), g.input("r", [T, N], "f32")));
+  linear(x, w); // nobody uses it
+  assertEquals(optimise(g).map((n) => `${n.op.name}/${n.inputs.length}`), ["matmul/2", "matmul/5"]);
+});
+
+gpuTest("accumulate() adds a product into a state, or overwrites NaN when nothing is kept", async (gpu) => {
+  const [x, y] = [randomArray(T * H, 5), randomArray(T * N, 6)];
+  const expected = Array.from({ length: N * H }, (_, i) => {
+    let sum = 0;
+    for (let t = 0; t < T; t++) sum += y[t * N + Math.floor(i / H)]! * x[t * H + i % H]!;
+    return sum;
+  });
+  for (const [keep, old] of [[0, NaN], [1, 3]] as const) {
+    const { inputs } = await run(
+      gpu,
+      [{ shape: [T, H], data: x }, { shape: [T, N], data: y }, {
+        shape: [N, H],
+        kind: "state",
+        data: new Float32Array(N * H).fill(old),
+      }],
+      (g, x, y, state) => accumulate(state!, matmul("TN", y!, x!), g.scalar("keep")),
+      { keep },
+    );
+    assertWithin(inputs[2]!, expected.map((v) => v + (keep ? old : 0)), 2e-5);
+  }
+});
