@@ -1,0 +1,214 @@
+/**
+ * What a run says while it works, and what the trainer needs of the process it runs in. The terminal, the report and the service
+ * all read this one stream.
+ *
+ * @module
+ */
+
+/** Where a run stands. */
+export type RunState =
+  | "queued"
+  | "running"
+  | "paused"
+  | "interrupted"
+  | "succeeded"
+  | "failed"
+  | "cancelled";
+
+/** The run's state changed. */
+export interface StateEvent {
+  type: "state";
+  state: RunState;
+  /** Why, where that is not plain. */
+  message?: string;
+}
+
+/** What the run is about to do; sent once before training. */
+export interface PlanEvent {
+  type: "plan";
+  adapterName: string;
+  /** Whether the adapter is a CPU in disguise. */
+  software: boolean;
+  /** Bytes on the GPU by category (weights, adapter and optimiser, activations, head chunk, inputs, ...). */
+  bytes: Record<string, number>;
+  totalBytes: number;
+  /** Forecast for the whole run, seconds; null where there is none. */
+  estimatedSeconds: number | null;
+  parameters: { teacher: number; student: number; trainable: number };
+  data: { trainSamples: number; heldOutSamples: number; trainTokens: number; supervisedTokens: number };
+  /** Optimiser steps of the run. */
+  steps: number;
+}
+
+/** A part of the work began, such as `load-teacher`; `message` is for people. */
+export interface StageEvent {
+  type: "stage";
+  stage: string;
+  message: string;
+}
+
+/** One optimiser step. Losses are means over supervised tokens, in nats; null where not finite. */
+export interface MetricsEvent {
+  type: "metrics";
+  /** Steps done, from 1. */
+  step: number;
+  /** The weighted objective. */
+  loss: number | null;
+  /** Each loss of the objective by its id, unweighted. */
+  losses: Record<string, number | null>;
+  learningRate: number;
+  /** Global gradient norm before clipping. */
+  gradientNorm: number | null;
+  supervisedTokens: number;
+  /** Tokens through the student a second, filler left out. */
+  tokensPerSecond: number;
+  secondsPerStep: number;
+}
+
+/** A measurement on the held-out samples. */
+export interface EvaluationEvent {
+  type: "evaluation";
+  /** Steps done; 0 is before training. */
+  step: number;
+  model: "teacher" | "student";
+  /** Cross-entropy in nats a token. */
+  loss: number | null;
+  /** Further losses by id, such as the KL to the teacher. */
+  losses: Record<string, number | null>;
+  /** Supervised tokens measured. */
+  tokens: number;
+}
+
+/** A text written by a model. */
+export interface SampleEvent {
+  type: "sample";
+  step: number;
+  model: "teacher" | "student";
+  prompt: string;
+  /** The continuation, without the prompt. */
+  text: string;
+}
+
+/** A checkpoint lies on the disk. */
+export interface CheckpointEvent {
+  type: "checkpoint";
+  step: number;
+  /** Relative to the run's folder. */
+  path: string;
+  /** Whether its held-out loss is the lowest so far. */
+  best: boolean;
+}
+
+/** A further attempt continues after `step`: metrics of later steps no longer hold. */
+export interface RewindEvent {
+  type: "rewind";
+  step: number;
+}
+
+/** Something the user should know that does not stop the run. */
+export interface WarningEvent {
+  type: "warning";
+  code: string;
+  message: string;
+}
+
+/** Why the attempt ends. */
+export interface ErrorEvent {
+  type: "error";
+  code: string;
+  message: string;
+  hint?: string;
+  exitCode: number;
+  /** Only when asked for with LIMBECK_DEBUG. */
+  stack?: string;
+}
+
+/** A sign of life. Never stored. */
+export interface HeartbeatEvent {
+  type: "heartbeat";
+}
+
+/** The run is done. */
+export interface ResultEvent {
+  type: "result";
+  result: RunResult;
+}
+
+/** An event as the trainer emits it. */
+export type RunEventBody =
+  | StateEvent
+  | PlanEvent
+  | StageEvent
+  | MetricsEvent
+  | EvaluationEvent
+  | SampleEvent
+  | CheckpointEvent
+  | RewindEvent
+  | WarningEvent
+  | ErrorEvent
+  | HeartbeatEvent
+  | ResultEvent;
+
+/** What the log adds to an event. */
+export interface EventStamp {
+  /** Place in the run's log: 1, 2, 3, ... without gaps, across attempts. */
+  seq: number;
+  /** ISO 8601, UTC. */
+  time: string;
+  /** Attempt of the run, from 1. */
+  attempt: number;
+}
+
+/** An event as it is stored and read. */
+export type RunEvent = RunEventBody & EventStamp;
+
+/** How a run ended. Losses are held-out cross-entropy in nats a token; null where it was not measured or is not finite. */
+export interface RunResult {
+  status: "succeeded" | "paused";
+  /** Steps done, in all attempts. */
+  steps: number;
+  heldOut: {
+    teacher: number | null;
+    before: number | null;
+    after: number | null;
+    /** (before - after) / (before - teacher): 1 is the teacher's own loss. Null where before is not above teacher. */
+    gapClosed: number | null;
+    /** Supervised tokens measured. */
+    tokens: number;
+  };
+  /** Relative to the run's folder; absent where nothing was written. */
+  paths: { adapter?: string; base?: string; merged?: string; report?: string };
+  /** Peak bytes on the GPU, planned and allocated. */
+  peakBytes: { planned: number; allocated: number };
+  seconds: number;
+}
+
+/** What a run wants of the trainer: go on, save and go on, or save and end. */
+export type RunControl = "run" | "checkpoint" | "stop";
+
+/** The surroundings of one attempt at a run, as the trainer sees them. */
+export interface RunHost {
+  /** Absolute path of the run's folder. */
+  readonly folder: string;
+  /** Whether to continue from the newest checkpoint in `folder`. */
+  readonly resume: boolean;
+  /** Losses and adapters by id. */
+  readonly registry: unknown;
+  /** Reports. Order is kept; nothing is lost before the process ends. */
+  emit(event: RunEventBody): void;
+  /**
+   * What is asked at this moment, read once a step. `checkpoint` is answered once: asking takes it back to `run`. `stop` stays; the
+   * trainer saves a checkpoint and returns a result of status `paused`.
+   */
+  control(): RunControl;
+}
+
+/** The share of the gap between student and teacher that training closed; null where there is none to close. */
+export function gapClosed(
+  teacher: number | null,
+  before: number | null,
+  after: number | null,
+): number | null {
+  if (teacher === null || before === null || after === null || !(before > teacher)) return null;
+  return (before - after) / (before - teacher);
+}

@@ -1,0 +1,231 @@
+/**
+ * The rules and defaults of a recipe. The descriptions here become `recipe.schema.json`, the comments of `limbeck init` and the
+ * "what would be right" of error messages, so each says what the field means and its unit.
+ *
+ * @module
+ */
+import { z } from "zod";
+import type { Recipe, RecipeInput } from "./recipe.ts";
+
+const path = z.string().min(1);
+const count = z.number().int().min(1);
+const countOrNone = z.number().int().min(0);
+const positive = z.number().gt(0);
+const share = z.number().min(0).lt(1);
+const seed = z.number().int().min(0).max(0xffff_ffff);
+const options = z.record(z.string(), z.unknown()).default({});
+
+const teacher = z.strictObject({
+  model: path.describe("Hugging Face folder or GGUF file of the teacher"),
+});
+
+const layers = z.array(z.number().int().min(0)).min(1).refine(
+  (kept) => kept.every((layer, i) => i === 0 || layer > kept[i - 1]),
+  "layers must rise, each named once, such as [0, 1, 3, 5]",
+);
+
+const student = z.strictObject({
+  model: path.describe(
+    "Hugging Face folder or GGUF file of the student, or `teacher` for the teacher's own weights",
+  ),
+  layers: layers.optional().describe("Layers kept, counted from 0 and rising; all when absent"),
+});
+
+const data = z.strictObject({
+  train: path.describe("JSON Lines file of training samples: text, prompt and completion, or messages"),
+  heldOut: path.optional().describe(
+    "JSON Lines file the loss is measured on; 5 % of the training rows, chosen by their hash, when absent",
+  ),
+  contextLength: z.number().int().min(2).default(512).describe("Longest sample, in tokens"),
+  mask: z.enum(["auto", "completion", "all"]).default("auto").describe(
+    "Which tokens are learnt: completions and assistant turns only, or all; auto: completions where rows have them, else all",
+  ),
+  tooLong: z.enum(["cut", "drop", "refuse", "split"]).default("cut").describe(
+    "What happens to a sample longer than contextLength: its beginning is kept, it is left out, it is an error, or it becomes several",
+  ),
+  endToken: z.union([z.enum(["auto", "eos", "bos", "none"]), z.number().int().min(0)]).default("auto")
+    .describe(
+      "Token put after a text or a completion: one of the tokenizer's, an id, or none; auto: eos",
+    ),
+  template: z.boolean().default(false).describe(
+    "Puts prompt/completion rows through the chat template as a user's and an assistant's turn; rows of messages always are",
+  ),
+  limit: count.optional().describe("Most training rows used; all when absent"),
+});
+
+const objectiveTerm = z.strictObject({
+  loss: z.string().min(1).describe("Id of a loss: cross-entropy, forward-kl, reverse-kl or a plugin's"),
+  weight: z.number().min(0).default(1).describe("Factor of this loss in the sum"),
+  temperature: positive.default(1).describe(
+    "Divides the logits of both models; no temperature^2 factor is applied",
+  ),
+  options: options.describe("Options of the loss, checked by its own schema"),
+});
+
+const objective = z.array(objectiveTerm).min(1)
+  .refine((terms) => terms.some((term) => term.weight !== 0), "at least one loss must have a weight above 0");
+
+/** The LLM-Neo objective (arXiv 2411.06839): half cross-entropy on the data, half forward KL to the teacher. */
+export const defaultObjective: readonly { loss: string; weight: number }[] = [
+  { loss: "cross-entropy", weight: 0.5 },
+  { loss: "forward-kl", weight: 0.5 },
+];
+
+const adapter = z.strictObject({
+  type: z.string().min(1).default("lora").describe("Id of an adapter: lora or a plugin's"),
+  rank: count.default(16).describe("Rank of the update of each linear layer"),
+  alpha: positive.default(32).describe("The update is scaled by alpha / rank; twice the rank when absent"),
+  dropout: share.default(0).describe("Share of an adapter's inputs set to zero while training"),
+  targets: z.union([z.literal("all-linear"), z.array(z.string().min(1)).min(1)]).default("all-linear")
+    .describe(
+      "Linear layers that get an adapter: all-linear (all but the head), or names such as [q_proj, v_proj]",
+    ),
+  rslora: z.boolean().default(false).describe("Scales by alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732)"),
+  loraPlusRatio: z.number().min(1).default(1).describe(
+    "Learning rate of B over that of A (LoRA+, arXiv 2402.12354)",
+  ),
+  rankPattern: z.record(z.string(), count).default({}).describe(
+    "Rank by pattern of the layer's name, as PEFT's rank_pattern",
+  ),
+  alphaPattern: z.record(z.string(), positive).default({}).describe(
+    "Alpha by pattern of the layer's name, as PEFT's alpha_pattern",
+  ),
+  options: options.describe("Further options of the adapter, checked by its own schema"),
+});
+
+const divergence = z.strictObject({
+  maxLossFactor: z.union([z.literal(0), z.number().gt(1)]).default(3).describe(
+    "Stops when the mean loss of a window is this many times the lowest so far; 0: never",
+  ),
+  window: count.default(20).describe("Steps in a window"),
+});
+
+const train = z.strictObject({
+  steps: count.default(200).describe("Optimiser steps"),
+  tokensPerMicroBatch: z.number().int().min(2).default(1024).describe(
+    "Tokens in one forward pass; samples are packed into it. When absent 1024, or contextLength where that is more",
+  ),
+  accumulation: count.default(1).describe("Micro-batches whose gradients make one step"),
+  learningRate: positive.default(2e-4).describe("Highest learning rate"),
+  schedule: z.enum(["constant", "linear", "cosine"]).default("cosine").describe(
+    "Course of the learning rate after the warm-up",
+  ),
+  warmup: countOrNone.default(10).describe(
+    "Steps in which the learning rate rises from 0; 5 % of the steps when absent",
+  ),
+  minimumLearningRate: z.number().min(0).default(0).describe("Where the learning rate ends"),
+  weightDecay: z.number().min(0).default(0.01).describe("Decoupled weight decay of AdamW"),
+  beta1: share.default(0.9).describe("AdamW's decay of the mean of gradients"),
+  beta2: share.default(0.999).describe("AdamW's decay of the mean of squared gradients"),
+  epsilon: positive.default(1e-8).describe("AdamW's epsilon"),
+  clip: z.number().min(0).default(1).describe("Largest global gradient norm; 0: no clipping"),
+  checkpointEvery: countOrNone.default(50).describe(
+    "Steps between checkpoints; 0: only where the run stops or ends",
+  ),
+  evaluateEvery: countOrNone.default(50).describe(
+    "Steps between measurements of the held-out loss; 0: only before and after",
+  ),
+  keepCheckpoints: count.default(2).describe("Latest checkpoints kept; the best is kept too"),
+  activationCheckpointing: z.enum(["auto", "on", "off"]).default("auto").describe(
+    "Computes activations twice to save memory; auto: only where they would not fit",
+  ),
+  headChunk: z.union([z.literal("auto"), count]).default("auto").describe(
+    "Positions whose logits are in memory at once",
+  ),
+  seed: seed.default(1).describe("Seed of initialisation, order of samples and dropout"),
+  divergence: divergence.prefault({}).describe("When a run that gets worse is stopped"),
+}).refine((t) => t.warmup < t.steps, {
+  path: ["warmup"],
+  error: "must be fewer than train.steps",
+  when: ({ value }) => haveNumbers(value, "warmup", "steps"),
+}).refine((t) => t.minimumLearningRate <= t.learningRate, {
+  path: ["minimumLearningRate"],
+  error: "must not be above train.learningRate",
+  when: ({ value }) => haveNumbers(value, "minimumLearningRate", "learningRate"),
+});
+
+const samples = z.strictObject({
+  prompts: z.array(z.string()).max(16).default([]).describe(
+    "Prompts continued by teacher and student before and after; empty: the start of a held-out sample",
+  ),
+  tokens: z.number().int().min(0).default(64).describe("Most tokens of a sample; 0: no samples"),
+  temperature: z.number().min(0).default(0).describe("Sampling temperature; 0: always the likeliest token"),
+  topK: countOrNone.default(0).describe("Choose among this many likeliest tokens; 0: all"),
+  topP: z.number().gt(0).max(1).default(1).describe(
+    "Choose among the likeliest tokens of this total probability",
+  ),
+  seed: seed.default(1).describe("Seed of sampling"),
+});
+
+const output = z.strictObject({
+  folder: path.optional().describe("Folder of this run; runs/<id> when absent"),
+  merged: z.boolean().default(true).describe("Whether the student with the adapter merged in is written too"),
+});
+
+const limits = z.strictObject({
+  gpuBytes: count.optional().describe("Most bytes on the GPU; what the adapter allows when absent"),
+  watchdogSeconds: positive.default(120).describe(
+    "Seconds without a sign of life after which the run is ended",
+  ),
+});
+
+/** Schema of a recipe. Use `parseRecipe`, which also derives defaults from other fields and explains problems. */
+export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
+  teacher: teacher.describe("The model that is imitated"),
+  student: student.describe("The model that learns"),
+  data: data.describe("Training and held-out samples"),
+  objective: objective.default(defaultObjective.map((term) => ({ ...term, temperature: 1, options: {} })))
+    .describe("Weighted sum of losses that is minimised; 0.5 cross-entropy + 0.5 forward-kl when absent"),
+  adapter: adapter.prefault({}).describe("What is trained"),
+  train: train.prefault({}).describe("How it is trained"),
+  samples: samples.prefault({}).describe("Sample texts for the before and after"),
+  output: output.prefault({}).describe("What the run leaves"),
+  limits: limits.prefault({}).describe("Bounds of the run"),
+}).refine((recipe) => recipe.data.contextLength <= recipe.train.tokensPerMicroBatch, {
+  path: ["train", "tokensPerMicroBatch"],
+  error: "must be at least data.contextLength, so that the longest sample fits",
+  when: ({ value }) =>
+    isObject(value) && haveNumbers(value.data, "contextLength") &&
+    haveNumbers(value.train, "tokensPerMicroBatch"),
+});
+
+const OPTIONAL_SECTIONS = ["objective", "adapter", "train", "samples", "output", "limits"];
+
+/** Fills in what depends on another field and was left out, before the rules are checked. */
+export function deriveDefaults(value: unknown): unknown {
+  if (!isObject(value)) return value;
+  const derived: Record<string, unknown> = { ...value };
+  // A section all of whose lines are commented out reads as null in YAML.
+  for (const name of OPTIONAL_SECTIONS) if (derived[name] === null) delete derived[name];
+  const adapter = section(value, "adapter");
+  if (adapter && typeof adapter.rank === "number" && adapter.rank > 0 && adapter.alpha === undefined) {
+    derived.adapter = { ...adapter, alpha: 2 * adapter.rank };
+  }
+  const train = section(value, "train");
+  if (train) {
+    const filled = { ...train };
+    const context = section(value, "data")?.contextLength;
+    if (train.tokensPerMicroBatch === undefined && typeof context === "number" && context > 1024) {
+      filled.tokensPerMicroBatch = context;
+    }
+    const { steps = 200 } = train;
+    if (train.warmup === undefined && typeof steps === "number") filled.warmup = Math.floor(0.05 * steps);
+    derived.train = filled;
+  }
+  return derived;
+}
+
+/** A section that may be left out; undefined where something else stands in its place. */
+function section(value: Record<string, unknown>, name: string): Record<string, unknown> | undefined {
+  const found = value[name] ?? {};
+  return isObject(found) ? found : undefined;
+}
+
+/** Rules between fields are checked where those fields are numbers, whatever else is wrong, so that one reading finds all. */
+function haveNumbers(value: unknown, ...names: string[]): boolean {
+  return isObject(value) && names.every((name) => typeof value[name] === "number");
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
