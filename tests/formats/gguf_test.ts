@@ -1,0 +1,133 @@
+// @ts-types="../../types/std_assert.d.ts"
+import { assertEquals, assertRejects } from "@std/assert";
+import { InputError } from "../../src/errors.ts";
+import { toFloat32 } from "../../src/formats/dtype.ts";
+import { openFile } from "../../src/formats/files.ts";
+import { GgufFile } from "../../src/formats/gguf.ts";
+import { ggufTypes, quantizeQ8, readableGgufTypes, unpackGguf } from "../../src/formats/gguf_types.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { memorySource } from "../../src/formats/source.ts";
+import { sharedPath, sharedTest } from "../shared.ts";
+
+async function sha256(data: ArrayBufferView<ArrayBuffer>): Promise<string> {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", data)).toHex();
+}
+
+async function readJson<T>(path: string): Promise<T> {
+  return JSON.parse(await Deno.readTextFile(sharedPath(path)));
+}
+
+sharedTest("GgufFile.open() accepts and refuses as the corpus of malformed files says", async () => {
+  type Case = { file: string; expect: "accept" | "refuse" | "either"; why: string };
+  const cases = await readJson<Case[]>("goldens/gguf/malformed/malformed.json");
+  const verdicts: string[] = [];
+  for (const { file, expect, why } of cases) {
+    const source = await openFile(sharedPath(`goldens/gguf/malformed/${file}`));
+    const error = await GgufFile.open(source).then(() => undefined, (error) => error);
+    if (error !== undefined && !(error instanceof InputError)) throw error;
+    const accepted = error === undefined;
+    if (expect !== "either" && accepted !== (expect === "accept")) {
+      verdicts.push(`${file} (${why}): ${error?.message ?? "accepted"}`);
+    }
+    source.close?.();
+  }
+  assertEquals([verdicts, cases.length], [[], 38]);
+});
+
+sharedTest(
+  "GgufFile.open() refuses a valid file cut anywhere, and never breaks on one flipped byte",
+  async () => {
+    const bytes = await Deno.readFile(sharedPath("goldens/gguf/malformed/valid.gguf"));
+    const whole = await GgufFile.open(memorySource("valid", bytes));
+    const last = Math.max(...[...whole.tensors.values()].map((tensor) => tensor.end));
+    for (let length = 0; length < last; length++) {
+      await assertRejects(() => GgufFile.open(memorySource("cut", bytes.subarray(0, length))), InputError);
+    }
+    let refused = 0;
+    for (let at = 0; at < whole.tensors.values().next().value!.begin; at++) {
+      for (const flip of [0x01, 0x80, 0xff]) {
+        const changed = bytes.slice();
+        changed[at] ^= flip;
+        await GgufFile.open(memorySource("changed", changed)).catch((error) => {
+          if (!(error instanceof InputError)) throw error;
+          refused++;
+        });
+      }
+    }
+    assertEquals(refused > 300, true);
+  },
+);
+
+sharedTest(
+  "unpackGguf() gives the reference values bit for bit; the type table has every type's size",
+  async () => {
+    type Block = { ggml_type: number; block_elements: number; block_bytes: number; values_sha256: string };
+    const file = await SafetensorsFile.open(await openFile(sharedPath("goldens/gguf/blocks.safetensors")));
+    for (
+      const [name, block] of Object.entries(await readJson<Record<string, Block>>("goldens/gguf/blocks.json"))
+    ) {
+      assertEquals(ggufTypes.get(block.ggml_type), {
+        name,
+        block: block.block_elements,
+        bytes: block.block_bytes,
+      });
+      const dtype = readableGgufTypes.get(name);
+      if (!dtype) continue;
+      const values = toFloat32(dtype, unpackGguf(name, await file.readBytes(`${name}.raw`)));
+      assertEquals(await sha256(values), block.values_sha256, name);
+    }
+    file.close();
+  },
+);
+
+sharedTest("quantizeQ8() makes the reference's blocks byte for byte", async () => {
+  const file = await SafetensorsFile.open(await openFile(sharedPath("goldens/gguf/blocks.safetensors")));
+  const { data } = await file.read("Q8_0.source");
+  assertEquals(quantizeQ8(data as Float32Array), await file.readBytes("Q8_0.raw"));
+  file.close();
+});
+
+Deno.test("quantizeQ8() rounds halves away from zero and survives the smallest scales", () => {
+  // The scale is 1, so that a value is its own quotient.
+  const values = new Float32Array(64);
+  values.set([127, 0.5, -0.5, 1.5, -1.5, 2.5, 126.5, -126.5, 0.49999997]);
+  values.set([1e-45, -1e-45], 32);
+  const signed = new Int8Array(quantizeQ8(values).buffer);
+  assertEquals([...signed.subarray(2, 11)], [127, 1, -1, 2, -2, 3, 127, -127, 0]);
+  assertEquals([...signed.subarray(36, 38)], [0, 0]);
+});
+
+for (const stem of ["tied_q8_0", "untied_mixed"]) {
+  sharedTest(`GgufFile reads the tensors and metadata of ${stem}.gguf`, async () => {
+    type Tensor = {
+      name: string;
+      type: string;
+      ne: number[];
+      offset: number;
+      bytes: number;
+      values_sha256: string;
+    };
+    type Golden = { tensors: Tensor[]; metadata: Record<string, unknown>; data_offset: number };
+    const golden = await readJson<Golden>(`goldens/gguf/${stem}.json`);
+    const file = await GgufFile.open(await openFile(sharedPath(`goldens/gguf/${stem}.gguf`)));
+    assertEquals([...file.tensors.keys()], golden.tensors.map((tensor) => tensor.name));
+    for (const { name, type, ne, offset, bytes, values_sha256 } of golden.tensors) {
+      const entry = file.entry(name);
+      assertEquals([entry.type.name, entry.shape, entry.begin, entry.end - entry.begin], [
+        type,
+        ne.toReversed(),
+        offset,
+        bytes,
+      ]);
+      const { dtype, data } = await file.read(name);
+      assertEquals(await sha256(toFloat32(dtype, data)), values_sha256, name);
+      const rows = await file.readRows(name, 3, 5);
+      const width = data.length / entry.shape[0];
+      assertEquals(rows.data, data.slice(3 * width, 8 * width));
+    }
+    for (const [key, value] of Object.entries(golden.metadata)) {
+      assertEquals(file.metadata.get(key), value as string);
+    }
+    file.close();
+  });
+}
