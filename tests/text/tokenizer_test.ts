@@ -1,3 +1,4 @@
+// @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
 import { InputError } from "../../src/errors.ts";
 import { TextStream } from "../../src/text/text_stream.ts";
