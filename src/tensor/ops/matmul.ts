@@ -26,7 +26,10 @@ export interface MatmulAttributes {
   /** One factor for each product. */
   readonly factors: readonly number[];
   readonly addend: boolean;
-  /** The last input is a state that the result is added to in place, after multiplying what it holds by this scalar. */
+  /**
+   * Of {@linkcode matmulAccumulateOp}, whose last input is the memory of the result: what that memory holds is multiplied by this
+   * scalar and added; without, it is overwritten.
+   */
   readonly accumulate?: StepScalar;
 }
 
@@ -48,7 +51,7 @@ function sizes(
 }
 
 function infer(inputs: readonly Tensor[], attributes: MatmulAttributes) {
-  const { orientation, factors, addend, accumulate } = attributes;
+  const { orientation, factors, addend } = attributes;
   const [x, w] = inputs as [Tensor, Tensor];
   const { m, n, k, depthOfW } = sizes(orientation, x, w);
   require(
@@ -74,7 +77,7 @@ function infer(inputs: readonly Tensor[], attributes: MatmulAttributes) {
       "the second product must be f32",
     );
   }
-  if (addend || accumulate) {
+  if (addend || inputs.length > 2 * factors.length) {
     const last = inputs.at(-1)!;
     require(last.dim(0) === m && last.dim(1) === n, "matmul", inputs, `the addend must be [${m}, ${n}]`);
   }
@@ -84,7 +87,7 @@ function infer(inputs: readonly Tensor[], attributes: MatmulAttributes) {
 /** The op behind {@linkcode matmul}. */
 export const matmulOp: Op<MatmulAttributes> = { name: "matmul", infer, gradient, lower };
 
-/** {@linkcode matmulOp} that adds into a state: gradients of parameters over an accumulation window. */
+/** {@linkcode matmulOp} into given memory: a gradient summed over an accumulation window, or a chunk of a larger tensor. */
 export const matmulAccumulateOp: Op<MatmulAttributes> = {
   name: "matmulAccumulate",
   infer,
@@ -108,6 +111,11 @@ export function matmul(orientation: Orientation, x: Tensor, w: Tensor, factor = 
     factors: [factor * left.factor * right.factor],
     addend: false,
   })[0]!;
+}
+
+/** A product written into memory that is there already: a part of a larger tensor, made of chunks. */
+export function matmulInto(target: Tensor, orientation: Orientation, x: Tensor, w: Tensor): Tensor {
+  return x.graph.add(matmulAccumulateOp, [x, w, target], { orientation, factors: [1], addend: false })[0]!;
 }
 
 /** y = x W^T for a weight stored [out, in], the layout of `nn.Linear`. x: f32 [T, in]; the result: f32 [T, out]. */

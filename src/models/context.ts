@@ -1,0 +1,98 @@
+/**
+ * What a model's forward pass is traced against. A model is a plain function; everything that differs between a teacher, a
+ * student with adapters and a decoder with a cache is behind this interface.
+ *
+ * @module
+ */
+import type { DType, Graph, Tensor } from "../tensor/graph.ts";
+import { linear } from "../tensor/ops/matmul.ts";
+
+/** The per-token arrays of a packed stream, as inputs of a block; each i32 [T]. */
+export interface StreamInputs {
+  readonly tokens: Tensor;
+  readonly positions: Tensor;
+  /** First and one-past-last key that a token attends. */
+  readonly start: Tensor;
+  readonly end: Tensor;
+  /** Where a token's key and value go in the cache; absent without a cache. */
+  readonly slots?: Tensor;
+}
+
+/** Called for every linear layer: base output in, output with whatever an adapter adds out. */
+export type LinearHook = (name: string, x: Tensor, weight: Tensor, base: () => Tensor) => Tensor;
+
+/** Called with named inner values of a model, for losses over hidden states. */
+export type TapHook = (name: string, x: Tensor) => void;
+
+/** How a model's weights are named and stored in the program. */
+export interface WeightSpecs {
+  /** Distinguishes models in one program; models that share weights share the prefix. */
+  readonly prefix: string;
+  /** Category of the bytes in `estimate`. */
+  readonly category: string;
+  /** Storage type of a tensor by its Hugging Face name, and the name it is stored under (layers cut away renumber). */
+  resolve(name: string): { readonly name: string; readonly dtype: DType };
+}
+
+/** The tracing context of one model in one block. */
+export class ModelContext {
+  readonly graph: Graph;
+  readonly inputs: StreamInputs;
+  readonly weights: WeightSpecs;
+  readonly #onLinear: LinearHook | undefined;
+  readonly #onTap: TapHook | undefined;
+  readonly #recompute: boolean;
+  readonly #name: string;
+
+  constructor(
+    graph: Graph,
+    name: string,
+    inputs: StreamInputs,
+    weights: WeightSpecs,
+    options: { onLinear?: LinearHook; onTap?: TapHook; recompute?: boolean } = {},
+  ) {
+    this.graph = graph;
+    this.inputs = inputs;
+    this.weights = weights;
+    this.#name = name;
+    this.#onLinear = options.onLinear;
+    this.#onTap = options.onTap;
+    this.#recompute = options.recompute ?? false;
+  }
+
+  /** A weight by its Hugging Face name. */
+  weight(name: string, shape: readonly number[]): Tensor {
+    const { name: stored, dtype } = this.weights.resolve(name);
+    return this.graph.weight(`${this.weights.prefix}${stored}`, shape, dtype, this.weights.category);
+  }
+
+  /** A table made on the host, such as the rotary angles. */
+  table(name: string, shape: readonly number[]): Tensor {
+    return this.graph.weight(`${this.weights.prefix}${name}`, shape, "f32", this.weights.category);
+  }
+
+  /**
+   * y = x W^T (+ b), and what an adapter attached to `name` adds.
+   *
+   * @param name Module path, such as `model.layers.0.self_attn.q_proj`
+   * @param x f32 [T, in]
+   */
+  linear(name: string, x: Tensor, outFeatures: number): Tensor {
+    return this.graph.within(name, () => {
+      const weight = this.weight(`${name}.weight`, [outFeatures, x.dim(1)]);
+      const base = () => linear(x, weight);
+      return this.#onLinear ? this.#onLinear(name, x, weight, base) : base();
+    });
+  }
+
+  /** One layer: the unit of activation checkpointing. */
+  layer(index: number, x: Tensor, body: (x: Tensor) => Tensor): Tensor {
+    return this.graph.layer(`${this.#name}/layers.${index}`, this.#recompute, () => body(x));
+  }
+
+  /** Shows a value to losses over hidden states. */
+  tap(name: string, x: Tensor): Tensor {
+    this.#onTap?.(name, x);
+    return x;
+  }
+}

@@ -1,0 +1,38 @@
+/**
+ * Adding a vector to every row: a linear layer's bias.
+ *
+ * @module
+ */
+import source from "../../../kernels/add_row.wgsl" with { type: "text" };
+import { expandTemplate } from "../../gpu/template.ts";
+import { elementCount, type Tensor } from "../graph.ts";
+import { grid, type Op, require } from "../op.ts";
+
+/** y[t, :] = x[t, :] + row, with row f32, f16 or bf16. The row gets no gradient: biases are frozen. */
+export const addRowOp: Op<null> = {
+  name: "addRow",
+  infer(inputs) {
+    const [x, row] = inputs;
+    require(x!.shape.length === 2 && row!.shape.length === 1, "addRow", inputs, "expected [T, N] and [N]");
+    require(x!.dim(1) === row!.dim(0), "addRow", inputs, "the row's length must be the width");
+    return [{ shape: x!.shape, dtype: "f32" }];
+  },
+  gradient: ({ outputGradients }) => [outputGradients[0], undefined],
+  lower({ inputs, outputs, adapter, dispatch }) {
+    const elements = elementCount(outputs[0]!.shape);
+    const groups = Math.ceil(elements / 256);
+    dispatch({
+      kernel: "addRow",
+      wgsl: expandTemplate("add_row", source, { ROW: inputs[1]!.dtype }),
+      tensors: [inputs[0]!, inputs[1]!, outputs[0]!],
+      size: [elements, groups, outputs[0]!.dim(1)],
+      groups: grid(groups, adapter),
+      flops: elements,
+    });
+  },
+};
+
+/** Adds `row` [N] to every row of `x` [T, N]. */
+export function addRow(x: Tensor, row: Tensor): Tensor {
+  return x.graph.add(addRowOp, [x, row], null)[0]!;
+}
