@@ -6,7 +6,7 @@
 import { InputError } from "../errors.ts";
 import type { ChatTemplate } from "./chat_template.ts";
 import { commonPrefix, encodeConversation } from "./conversation.ts";
-import type { DatasetRow, RowSource } from "./dataset.ts";
+import type { ChatMessage, DatasetRow, RowSource } from "./dataset.ts";
 import type { TextTokenizer } from "./tokenizer.ts";
 
 /** One sample: ids, and which of them are targets. */
@@ -25,18 +25,20 @@ export interface EncodeOptions {
   tokenizer: TextTokenizer;
   /** Needed for rows of messages. */
   template?: ChatTemplate;
+  /** Put prompt/completion rows through the template as a user's and an assistant's turn (off by default). */
+  promptsAsChat?: boolean;
   /** Longest sample in tokens. */
   contextLength: number;
   /**
-   * Which tokens are targets: only the completion or the assistant's turns, or all. By default `completion` for prompt/completion and
-   * messages, `all` for text (a text has no prompt, so both mean the same there).
+   * Which tokens are targets: only the completion or the assistant's turns, or all. `auto` (default) is `completion` for prompt/completion and
+   * messages and `all` for text; a text has no prompt, so it is learnt whole either way.
    */
-  mask?: "completion" | "all";
+  mask?: "auto" | "completion" | "all";
   /**
-   * Token put after a text or a completion (default `eos`). Models differ: some were trained to end with BOS. Rows of messages end as
-   * their template says.
+   * Token put after a text or a completion; `auto` (default) is `eos`. Models differ: some were trained to end with BOS. Rows that go through
+   * the chat template end as it says.
    */
-  endToken?: number | "eos" | "bos" | "none";
+  endToken?: number | "auto" | "eos" | "bos" | "none";
   /**
    * `cut` keeps the first `contextLength` tokens (default); `drop` leaves the sample out; `refuse` is an error; `split` makes several samples
    * that overlap by one token, so every target is predicted exactly once.
@@ -64,7 +66,8 @@ export interface EncodeReport {
 
 /** Resolves the token that ends a text. */
 function endTokenId(options: EncodeOptions): number | undefined {
-  const { tokenizer, endToken = "eos" } = options;
+  const { tokenizer } = options;
+  const endToken = options.endToken === undefined || options.endToken === "auto" ? "eos" : options.endToken;
   if (endToken === "none") return undefined;
   const id = endToken === "eos" ? tokenizer.eosTokens[0] : endToken === "bos" ? tokenizer.bosToken : endToken;
   if (id === undefined || tokenizer.tokenText(id) === undefined) {
@@ -90,23 +93,23 @@ function endTokenId(options: EncodeOptions): number | undefined {
 export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSample {
   const { tokenizer, specialInText: special = false } = options;
   const { source } = row;
-  const mask = options.mask ?? (row.shape === "text" ? "all" : "completion");
+  const wanted = options.mask ?? "auto";
+  const mask = wanted !== "auto" ? wanted : row.shape === "text" ? "all" : "completion";
+  const messages = conversation(row, options);
   let ids: Int32Array;
   let supervised: Uint8Array;
-  if (row.shape === "messages") {
+  if (messages) {
+    const where = `${source.file}:${source.line}`;
     if (!options.template) {
-      throw new InputError("the row has messages, but the model has no chat template", {
-        where: `${source.file}:${source.line}`,
-        hint: "Use a model with a chat_template, or rewrite the rows as prompt and completion.",
+      throw new InputError("the row is a conversation, but the model has no chat template", {
+        where,
+        hint: "Use a model with a chat_template, or rows of prompt and completion without data.template.",
       });
     }
-    ({ ids, supervised } = encodeConversation(options.template, tokenizer, row.messages, {
-      tools: row.tools,
-      where: `${source.file}:${source.line}`,
-      mask,
-    }));
+    const tools = row.shape === "messages" ? row.tools : undefined;
+    ({ ids, supervised } = encodeConversation(options.template, tokenizer, messages, { tools, where, mask }));
   } else {
-    const text = row.shape === "text" ? row.text : row.prompt + row.completion;
+    const text = row.shape === "text" ? row.text : row.shape === "prompt" ? row.prompt + row.completion : "";
     ids = withEnd(tokenizer.encode(text, { special }), endTokenId(options));
     supervised = new Uint8Array(ids.length).fill(1);
     if (row.shape === "prompt" && mask === "completion") {
@@ -115,6 +118,13 @@ export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSampl
   }
   if (supervised.length > 0) supervised[0] = 0;
   return { ids, supervised, source };
+}
+
+/** The turns of a row that goes through the chat template. */
+function conversation(row: DatasetRow, options: EncodeOptions): ChatMessage[] | undefined {
+  if (row.shape === "messages") return row.messages;
+  if (row.shape !== "prompt" || !options.promptsAsChat) return undefined;
+  return [{ role: "user", content: row.prompt }, { role: "assistant", content: row.completion }];
 }
 
 function withEnd(ids: Int32Array, end: number | undefined): Int32Array {

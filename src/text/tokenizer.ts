@@ -50,6 +50,8 @@ export class TextTokenizer {
   readonly bosToken: number | undefined;
   /** Ids that end a sequence, the tokenizer's own first. Empty if the files name none. */
   readonly eosTokens: readonly number[];
+  /** Id that stands for what the vocabulary cannot express, if there is one. */
+  readonly unknownToken: number | undefined;
   /** What `encode` puts in front of a text by default. */
   readonly bosPolicy: BosPolicy;
   /** How the tokenizer is named in errors: its file. */
@@ -81,6 +83,8 @@ export class TextTokenizer {
     for (const id of this.#full.get_vocab().values()) highest = Math.max(highest, id);
     this.vocabularySize = highest + 1;
 
+    const { unk_token, unk_id } = json.model;
+    this.unknownToken = typeof unk_id === "number" ? unk_id : this.tokenId(String(unk_token));
     const named = (key: string) => this.#namedToken(config[key], key);
     const declaredBos = named("bos_token") ?? this.#checked(model.bosTokenId, "bos_token_id");
     this.bosPolicy = this.#decideBos(config, declaredBos);

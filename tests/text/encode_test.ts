@@ -126,12 +126,13 @@ Deno.test("encodeRow() encodes messages by the template and needs one", () => {
     messages: [{ role: "user", content: "d" }, { role: "assistant", content: "e" }],
     source,
   };
-  assertThrows(() => encoded(row), InputError, "train.jsonl:3: the row has messages");
+  assertThrows(() => encoded(row), InputError, "train.jsonl:3: the row is a conversation");
   const template = ChatTemplate.fromConfig({
     bos_token: "<s>",
     chat_template:
       "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% else %} {{ m.content }}</s>{% endif %}{% endfor %}{% if add_generation_prompt %} {% endif %}",
   }, { where: "tiny" });
   assertEquals(encoded(row, { template }), [[1, 6, 8, 7, 2], [0, 0, 0, 1, 1]]);
+  assertEquals(encoded(prompt("d", "e"), { template, promptsAsChat: true }), encoded(row, { template }));
   assertEquals(encoded(row, { template, mask: "all" }), [[1, 6, 8, 7, 2], [0, 1, 1, 1, 1]]);
 });
