@@ -9,6 +9,7 @@ import { extname } from "@std/path";
 import { InputError } from "../errors.ts";
 import type { FloatDtype } from "./dtype.ts";
 import { unreadable } from "./files.ts";
+import { openGgufModel } from "./gguf_model.ts";
 import { openHuggingFaceFolder } from "./huggingface.ts";
 import type { TensorData } from "./safetensors.ts";
 
@@ -74,9 +75,7 @@ export async function openModel(path: string): Promise<ModelSource> {
     throw unreadable(path, error);
   }
   if (info.isDirectory) return await openHuggingFaceFolder(path);
-  if (extname(path).toLowerCase() === ".gguf") {
-    throw new InputError("GGUF files cannot be read yet", { where: path });
-  }
+  if (extname(path).toLowerCase() === ".gguf") return await openGgufModel(path);
   throw new InputError("is neither a model folder nor a .gguf file", {
     where: path,
     hint: extname(path) === ".safetensors"

@@ -48,7 +48,7 @@ export interface StoredTensor {
   readonly shape: readonly number[];
 }
 
-const readableDtypes = ["F32", "F16", "BF16"];
+const readableDtypes = ["F32", "F16", "BF16", "Q8_0", "Q4_0"];
 const mostReported = 12;
 
 /** Buffers that old checkpoints hold and that are computed from the config. */
