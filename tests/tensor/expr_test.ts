@@ -200,7 +200,7 @@ Deno.test("printWgsl() computes in f32 what compile() computes in f64, on scalar
         points.forEach(([a, b], i) =>
           list.forEach((e, k) => {
             const expected = evaluate(e, Math.fround(a!), Math.fround(b!));
-            if (Math.abs(expected) > 3e38) return;
+            if (!(Math.abs(expected) < 3e38)) return; // log1p below -1, expm1 of 100
             const error = Math.abs(at(i, k) - expected);
             assertLess(
               error,
