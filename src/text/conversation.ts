@@ -65,6 +65,7 @@ export function encodeConversation(
 ): { ids: Int32Array; supervised: Uint8Array } {
   const chat = new GuardedChat(template, tokenizer, messages, { ...options, addGenerationPrompt: false });
   const whole = chat.encode(messages.length);
+  checkEnd(chat, messages, whole.text, template, options);
   const supervised = new Uint8Array(whole.ids.length);
   if (options.mask === "all") supervised.fill(1);
   else {
@@ -85,6 +86,40 @@ export function encodeConversation(
   }
   if (supervised.length > 0) supervised[0] = 0;
   return { ids: whole.ids, supervised };
+}
+
+/**
+ * Refuses templates that write the assistant's header after every conversation, asked or not: it would be learnt as part of the last answer.
+ * Templates that need no header, because the user's turn ends with one, also ignore the request; what follows tells the two apart.
+ */
+function checkEnd(
+  chat: GuardedChat,
+  messages: readonly ChatMessage[],
+  whole: string,
+  template: ChatTemplate,
+  options: ConversationOptions,
+): void {
+  const count = messages.length - 1;
+  if (count < 1 || messages[count].role !== "assistant") return;
+  const before = chat.render(count);
+  if (chat.render(count, { addGenerationPrompt: true }) !== before) return;
+  if (commonEnd(before, whole).trim() === "") return;
+  if (chat.render(count + 1, {}, [{ role: "user", content: "x" }]).startsWith(whole)) return;
+  throw new InputError(
+    `the chat template writes the assistant's header even where no answer follows (template: ${template.where})`,
+    {
+      where: options.where,
+      hint:
+        "Put a chat_template.jinja into the model's folder that writes it only {% if add_generation_prompt %}.",
+    },
+  );
+}
+
+/** The longest common end of two texts. */
+function commonEnd(a: string, b: string): string {
+  let length = 0;
+  while (length < Math.min(a.length, b.length) && a.at(-1 - length) === b.at(-1 - length)) length++;
+  return a.slice(a.length - length);
 }
 
 function unstable(
@@ -146,13 +181,15 @@ class GuardedChat {
     this.#options = { ...options, tools: options.tools && this.#guarded(options.tools) as unknown[] };
   }
 
+  /** The first `count` messages and perhaps others as text; control tokens written out in messages are broken. */
+  render(count: number, options: RenderOptions = {}, more: ChatMessage[] = []): string {
+    const messages = [...this.#messages.slice(0, count), ...more];
+    return this.#template.render(messages, { ...this.#options, ...options, tools: this.#options.tools });
+  }
+
   /** The first `count` messages, rendered and encoded. */
   encode(count: number, options: RenderOptions = {}): { text: string; ids: Int32Array } {
-    const text = this.#template.render(this.#messages.slice(0, count), {
-      ...this.#options,
-      ...options,
-      tools: this.#options.tools,
-    });
+    const text = this.render(count, options);
     const pieces = this.#special ? text.split(this.#special) : [text];
     // Splitting by a pattern with one group puts the matches at odd places.
     const parts = pieces.map((piece, i) =>

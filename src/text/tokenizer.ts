@@ -13,6 +13,7 @@ import {
   specialMarker,
   type TokenizerJson,
   withMarkedSpecialTokens,
+  withVisibleGaps,
 } from "./tokenizer_json.ts";
 
 /** Whether a sequence begins with a beginning-of-sequence token, and what decided it. */
@@ -72,8 +73,9 @@ export class TextTokenizer {
     this.where = where;
     this.#json = json;
     try {
-      this.#full = new Tokenizer(json, config);
-      this.#plain = new Tokenizer(withMarkedSpecialTokens(json), config);
+      const strict = withVisibleGaps(json);
+      this.#full = new Tokenizer(strict, config);
+      this.#plain = new Tokenizer(withMarkedSpecialTokens(strict), config);
     } catch (cause) {
       const reason = cause instanceof Error ? cause.message : String(cause);
       throw new InputError(`the tokenizer cannot be built: ${reason}`, { where, cause });
@@ -84,7 +86,11 @@ export class TextTokenizer {
     this.vocabularySize = highest + 1;
 
     const { unk_token, unk_id } = json.model;
-    this.unknownToken = typeof unk_id === "number" ? unk_id : this.tokenId(String(unk_token));
+    this.unknownToken = typeof unk_id === "number"
+      ? unk_id
+      : typeof unk_token === "string"
+      ? this.tokenId(unk_token)
+      : undefined;
     const named = (key: string) => this.#namedToken(config[key], key);
     const declaredBos = named("bos_token") ?? this.#checked(model.bosTokenId, "bos_token_id");
     this.bosPolicy = this.#decideBos(config, declaredBos);
@@ -153,7 +159,7 @@ export class TextTokenizer {
 
   #ids(library: Tokenizer, text: string): number[] {
     const ids = library.encode(text, { add_special_tokens: false }).ids;
-    // The library puts undefined where it finds no token and the vocabulary has no unknown token.
+    // The library puts undefined where it finds no token.
     if (ids.some((id) => id === undefined)) {
       throw new InputError(
         `the vocabulary cannot express all of ${JSON.stringify(text.slice(0, 40))} and has no unknown token`,

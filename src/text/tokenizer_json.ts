@@ -241,6 +241,15 @@ export function withMarkedSpecialTokens(json: TokenizerJson): TokenizerJson {
   return { ...json, model, added_tokens };
 }
 
+/**
+ * The same tokenizer, but a byte-pair model without an unknown token gets one that has no id: the library leaves out what it cannot express,
+ * and a missing id can be noticed.
+ */
+export function withVisibleGaps(json: TokenizerJson): TokenizerJson {
+  if (json.model.type !== "BPE" || typeof json.model.unk_token === "string") return json;
+  return { ...json, model: { ...json.model, unk_token: "\ud800" } };
+}
+
 /** JSON with sorted keys, without null members: equal content gives equal text however a file was written. */
 export function canonicalJson(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;

@@ -113,6 +113,29 @@ Deno.test("encodeConversation() refuses templates that change earlier turns, and
   assertEquals([...all.supervised], [0, ...Array(all.ids.length - 1).fill(1)]);
 });
 
+Deno.test("encodeConversation() refuses a template that always writes the assistant's header", () => {
+  const turn = "{% for m in messages %}{{ m.role[0] }}{{ m.content }}</s>{% endfor %}";
+  const messages = [user("b"), assistant("c")];
+  assertThrows(
+    () => encodeConversation(make(turn + "a"), tinyTokenizer(), messages, { where: "train.jsonl:9" }),
+    InputError,
+    "train.jsonl:9: the chat template writes the assistant's header even where no answer follows",
+  );
+  const { ids, supervised } = encodeConversation(
+    make(turn + "{% if add_generation_prompt %}a{% endif %}"),
+    tinyTokenizer(),
+    messages,
+  );
+  assertEquals([[...ids].slice(-3), [...supervised].slice(-3)], [[3, 5, 2], [0, 1, 1]]);
+  // A user's turn that ends with the header needs none.
+  const instruct = make(
+    "{% for m in messages %}{% if m.role == 'user' %}d{{ m.content }}e{% else %}{{ m.content }}</s>{% endif %}{% endfor %}",
+  );
+  const multi = encodeConversation(instruct, tinyTokenizer(), [...messages, ...messages]);
+  assertEquals([...multi.ids], [6, 4, 7, 5, 2, 6, 4, 7, 5, 2]);
+  assertEquals([...multi.supervised], [0, 0, 0, 1, 1, 0, 0, 0, 1, 1]);
+});
+
 Deno.test("fromConfig() finds the template: file, string, named list, or none", () => {
   const render = (template?: ChatTemplate) => template?.render([user("x")]);
   const where = "model";

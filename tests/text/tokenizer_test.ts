@@ -185,6 +185,16 @@ for (
   });
 }
 
+Deno.test("unknownToken is the model's, and undefined without one even if the vocabulary has the word", () => {
+  assertEquals(tinyTokenizer().unknownToken, 0);
+  const json = tinyTokenizerJson();
+  json.model.unk_token = null;
+  json.model.vocab = { ...json.model.vocab as Record<string, unknown>, null: 11, undefined: 12 };
+  const tokenizer = TextTokenizer.fromJson(json, tinyConfig, "tiny");
+  assertEquals(tokenizer.unknownToken, undefined);
+  assertThrows(() => tokenizer.encode("abcé"), InputError, "cannot express");
+});
+
 Deno.test("fromJson() refuses special tokens that the vocabulary lacks", () => {
   const load = (config: Record<string, unknown>) =>
     TextTokenizer.fromJson(tinyTokenizerJson(), config, "tiny");
