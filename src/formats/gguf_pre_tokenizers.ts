@@ -9,6 +9,10 @@ interface Rule {
   /** Names of the rule in GGUF files, the one to write first. */
   readonly names: readonly string[];
   readonly expressions: readonly string[];
+  /** The same cuts as the models' own tokenizer.json spells them, where it does so differently. */
+  readonly huggingFace?: readonly string[];
+  /** Whether the models' own tokenizer.json composes characters first (NFC), which llama.cpp leaves out. */
+  readonly composes?: boolean;
   /** Whether a piece that is a token is taken whole, without looking at merges. */
   readonly ignoreMerges?: boolean;
   readonly addBos?: boolean;
@@ -16,11 +20,17 @@ interface Rule {
 
 const gpt2 = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)`;
 const contractions = "'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]";
+const anyCase = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+const digit = String.raw`\p{N}`;
+const threeDigits = String.raw`\p{N}{1,3}`;
+
+/** The expression inside byte-level pre-tokenizers; that its last branch takes what would be left over changes nothing. */
+const gpt2Inside = String.raw`${gpt2}|\s+`;
 
 /** Llama 3 and Qwen 2 differ in how many digits make a piece. */
-function wordsAndDigits(digits: string): string {
+function wordsAndDigits(digits: string, apostrophes = `(?:${contractions})`): string {
   return String
-    .raw`(?:${contractions})|[^\r\n\p{L}\p{N}]?\p{L}+|${digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+    .raw`${apostrophes}|[^\r\n\p{L}\p{N}]?\p{L}+|${digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
 }
 
 const rules: readonly Rule[] = [
@@ -28,15 +38,21 @@ const rules: readonly Rule[] = [
     names: ["default"],
     expressions: [String.raw`[\p{P}\$\+<=>\^~\|]+`, gpt2, String.raw`\p{N}+`, "[0-9][0-9][0-9]"],
   },
-  { names: ["gpt-2", "phi-2"], expressions: [gpt2] },
+  { names: ["gpt-2", "phi-2"], expressions: [gpt2], huggingFace: [gpt2Inside] },
   {
     names: ["llama-bpe", "llama3", "llama-v3"],
-    expressions: [wordsAndDigits(String.raw`\p{N}{1,3}`)],
+    expressions: [wordsAndDigits(threeDigits)],
+    huggingFace: [wordsAndDigits(threeDigits, anyCase)],
     ignoreMerges: true,
     addBos: true,
   },
-  { names: ["qwen2", "deepseek-r1-qwen"], expressions: [wordsAndDigits(String.raw`\p{N}`)] },
-  { names: ["smollm"], expressions: [String.raw`\p{N}`, gpt2] },
+  {
+    names: ["qwen2", "deepseek-r1-qwen"],
+    expressions: [wordsAndDigits(digit)],
+    huggingFace: [wordsAndDigits(digit, anyCase)],
+    composes: true,
+  },
+  { names: ["smollm"], expressions: [digit, gpt2], huggingFace: [digit, gpt2Inside] },
 ];
 
 /** The tokenizer.json component of a name, and what else the name decides; undefined for a name not known here. */
@@ -62,3 +78,38 @@ export function preTokenizerOf(name: string):
 /** The supported names, for an error's hint. */
 export const preTokenizerHint = `Supported: ${rules.flatMap((rule) => rule.names).join(", ")}. ` +
   "Or use the model's Hugging Face folder.";
+
+/** The name of a tokenizer.json's way to cut, or undefined where it is none of those known here. */
+export function preTokenizerName(normalizer: unknown, preTokenizer: unknown): string | undefined {
+  const expressions = expressionsOf(preTokenizer)?.join("\n");
+  const normalizes = (normalizer as { type?: unknown } | null)?.type;
+  if (expressions === undefined) return undefined;
+  return rules.find((rule) =>
+    (normalizes === undefined || (normalizes === "NFC" && rule.composes)) &&
+    [rule.expressions, rule.huggingFace].some((known) => known?.join("\n") === expressions)
+  )?.names[0];
+}
+
+/** The expressions of a pre_tokenizer, one applied after another, or undefined when it is not of this kind. */
+function expressionsOf(component: unknown): string[] | undefined {
+  const parts = component as Record<string, unknown> | null;
+  switch (parts?.type) {
+    case "Sequence": {
+      const children = parts.pretokenizers as unknown[];
+      const ends = (children.at(-1) as { type?: unknown } | undefined)?.type === "ByteLevel";
+      const lists = children.map(expressionsOf);
+      return ends && lists.every((list) => list !== undefined) ? lists.flat() : undefined;
+    }
+    case "ByteLevel":
+      if (parts.add_prefix_space) return undefined;
+      return parts.use_regex === false ? [] : [gpt2Inside];
+    case "Digits":
+      return parts.individual_digits ? [digit] : undefined;
+    case "Split": {
+      const expression = (parts.pattern as { Regex?: string } | undefined)?.Regex;
+      const isolates = parts.behavior === "Isolated" && !parts.invert;
+      return expression !== undefined && isolates ? [expression] : undefined;
+    }
+  }
+  return undefined;
+}

@@ -34,6 +34,8 @@ export interface DecoderConfig {
   readonly bosToken?: number;
   /** Tokens that end a sequence; may be empty. */
   readonly eosTokens: readonly number[];
+  /** Base of the rotary frequencies before any scaling; `inverseFrequencies` is what to compute with. */
+  readonly ropeTheta: number;
   /** Rotary angle per position of pair i (dimensions i and i + headDim / 2), [headDim / 2]. */
   readonly inverseFrequencies: Float64Array;
   /**

@@ -21,14 +21,14 @@ interface RopeSettings {
 /**
  * Reads the rotary settings of either generation and works out the frequencies.
  *
- * @returns `inverseFrequencies` [headDim / 2] in radians per position, and what cosines and sines are multiplied by.
+ * @returns The base, `inverseFrequencies` [headDim / 2] in radians per position, and what cosines and sines are multiplied by.
  * @throws {InputError} when there is no base frequency, when the two generations disagree, or for a scaling not known here.
  */
 export function parseRope(
   config: Record<string, unknown>,
   headDim: number,
   where: string,
-): { inverseFrequencies: Float64Array; attentionScaling: number } {
+): { ropeTheta: number; inverseFrequencies: Float64Array; attentionScaling: number } {
   for (const owner of [config, record(config.rope_parameters)]) {
     const partial = owner?.partial_rotary_factor ?? 1;
     if (partial !== 1) {
@@ -51,7 +51,7 @@ export function parseRope(
   const frequencies = new Float64Array(headDim / 2);
   for (let i = 0; i < frequencies.length; i++) frequencies[i] = scaled(theta ** (-2 * i / headDim), scaling);
   divideByFactors(frequencies, config.rope_frequency_factors, where);
-  return { inverseFrequencies: frequencies, attentionScaling: 1 };
+  return { ropeTheta: theta, inverseFrequencies: frequencies, attentionScaling: 1 };
 }
 
 function scaled(frequency: number, scaling: RopeScaling): number {

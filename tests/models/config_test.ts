@@ -63,6 +63,7 @@ Deno.test("parseDecoderConfig() reads every field and fills what transformers fi
     mlpBias: false,
     bosToken: undefined,
     eosTokens: [2, 5],
+    ropeTheta: 10000,
     attentionScaling: 1,
     activation: "silu",
   });
