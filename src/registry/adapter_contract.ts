@@ -1,0 +1,218 @@
+/**
+ * The contract of adapters: what is trained beside frozen linear layers, how it changes their output, how it is merged into the
+ * weight and how it is saved.
+ *
+ * @module
+ */
+import type { z } from "zod";
+import type { Tensor } from "../tensor/graph.ts";
+import type { OptionsSchema, PluginHeader } from "./plugin.ts";
+
+/** A linear layer that gets an adapter. Its weight is [outFeatures, inFeatures]. */
+export interface AdaptedLayer {
+  /** Module path without `.weight`: `model.layers.0.self_attn.q_proj`. */
+  readonly path: string;
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+  /** Rank and alpha of this layer, patterns of the recipe applied. */
+  readonly rank: number;
+  readonly alpha: number;
+}
+
+/** What the recipe says for any adapter, beside the plugin's own options. */
+export interface AdapterSettings {
+  readonly rank: number;
+  readonly alpha: number;
+  /** Share of the adapter's inputs set to zero while training. */
+  readonly dropout: number;
+  /** alpha / sqrt(rank) instead of alpha / rank (rsLoRA, arXiv 2312.03732). */
+  readonly rslora: boolean;
+  /** Learning rate of B over that of A (LoRA+, arXiv 2402.12354). */
+  readonly loraPlusRatio: number;
+}
+
+/** Small linear algebra on the host; row-major matrices. */
+export interface LinearAlgebra {
+  /** The `rank` largest singular values: matrix [rows, columns] ~ u [rows, rank] diag(s) vT [rank, columns]. */
+  svd(matrix: Float32Array, rows: number, columns: number, rank: number): {
+    u: Float32Array;
+    s: Float32Array;
+    vT: Float32Array;
+  };
+  /** matrix [rows, columns] = q [rows, k] r [k, columns] with k = min(rows, columns). */
+  qr(matrix: Float32Array, rows: number, columns: number): { q: Float32Array; r: Float32Array };
+}
+
+/** How a parameter begins. Random numbers are drawn from (seed of the run, name of the parameter). */
+export type Initialisation =
+  | { readonly kind: "constant"; readonly value: number }
+  /** Uniform in [-bound, bound). */
+  | { readonly kind: "uniform"; readonly bound: number }
+  | { readonly kind: "normal"; readonly deviation: number }
+  /** From the frozen weight of the layer, on the host. */
+  | {
+    readonly kind: "fromWeight";
+    compute(weight: Float32Array, layer: AdaptedLayer, linalg: LinearAlgebra): Float32Array;
+  };
+
+/** A tensor that a plugin brings along, f32. */
+export interface ParameterDefinition {
+  /** How the plugin's own functions call it. */
+  readonly name: string;
+  /** Follows the module path in files, unique to the adapter's kind: `lora_A.weight`. */
+  readonly suffix: string;
+  readonly shape: readonly number[];
+  readonly initialisation: Initialisation;
+  /** Optimiser group; see {@linkcode AdapterDefinition.groups}. `default` when absent. */
+  readonly group?: string;
+  /** false: fixed, drawn from the seed again instead of being saved. */
+  readonly trainable?: boolean;
+}
+
+/** What an adapter's forward pass is traced with. */
+export interface AdapterInputs<Options = Record<string, unknown>> {
+  /** Input of the layer, f32 [T, in]. */
+  readonly x: Tensor;
+  /** Output of the frozen layer, f32 [T, out]; traced on the first call, so an adapter that replaces it costs nothing more. */
+  base(): Tensor;
+  /** The frozen weight [out, in] in its storage type. */
+  readonly weight: Tensor;
+  /** A parameter of this layer. */
+  parameter(name: string): Tensor;
+  /** A parameter shared by all layers. */
+  shared(name: string): Tensor;
+  /** Applies the recipe's dropout while training, else returns its argument. */
+  dropout(x: Tensor): Tensor;
+  readonly layer: AdaptedLayer;
+  readonly settings: AdapterSettings;
+  readonly options: Options;
+}
+
+/** Host values for merging and exporting one layer. */
+export interface AdapterValues<Options = Record<string, unknown>> {
+  /** Values of a parameter of this layer, as trained. */
+  parameter(name: string): Float32Array;
+  shared(name: string): Float32Array;
+  readonly layer: AdaptedLayer;
+  readonly settings: AdapterSettings;
+  readonly options: Options;
+}
+
+/** How an adapter appears in PEFT's files. Keys are `base_model.model.` + module path + `.` + suffix. */
+export interface PeftLayout {
+  /** Such as `LORA`. */
+  readonly peftType: string;
+  /** Fields of adapter_config.json that depend on the adapter; rank, alpha, targets and patterns included. */
+  readonly config: Readonly<Record<string, unknown>>;
+  /** Suffix in the file of each parameter, where it is not `ParameterDefinition.suffix`. */
+  readonly suffixes?: Readonly<Record<string, string>>;
+}
+
+/** A low-rank update W + scale B A that means the same. */
+export interface PlainLora {
+  readonly rank: number;
+  readonly scale: number;
+  /** [rank, in] */
+  readonly a: Float32Array;
+  /** [out, rank] */
+  readonly b: Float32Array;
+}
+
+/** See {@linkcode defineAdapter}. */
+export interface AdapterDefinition<Schema extends OptionsSchema = OptionsSchema>
+  extends PluginHeader<Schema> {
+  /** Parameters of one layer. */
+  parameters(
+    layer: AdaptedLayer,
+    settings: AdapterSettings,
+    options: z.output<Schema>,
+  ): readonly ParameterDefinition[];
+  /** Parameters shared by all layers. */
+  shared?(
+    layers: readonly AdaptedLayer[],
+    settings: AdapterSettings,
+    options: z.output<Schema>,
+  ): readonly ParameterDefinition[];
+  /** Output of the adapted layer, f32 [T, out]. */
+  forward(inputs: AdapterInputs<z.output<Schema>>): Tensor;
+  /** Learning-rate ratio and weight decay (on or off) of the optimiser groups; 1 and on for groups not named. */
+  groups?(
+    settings: AdapterSettings,
+    options: z.output<Schema>,
+  ): Readonly<Record<string, { readonly learningRateRatio?: number; readonly weightDecay?: boolean }>>;
+  /** The merged weight [out, in] from the frozen one, on the host; must give what `forward` gives without dropout. */
+  merge(weight: Float32Array, values: AdapterValues<z.output<Schema>>): Float32Array;
+  /** PEFT's layout of it; absent where PEFT has no such method. */
+  peft?(settings: AdapterSettings, options: z.output<Schema>): PeftLayout;
+  /** The plain LoRA that means the same, where there is one: what other programs can load. */
+  plainLora?(values: AdapterValues<z.output<Schema>>): PlainLora;
+  /** Ids of adapters it may share a layer with. Any other combination is refused. */
+  readonly combinesWith?: readonly string[];
+  /** Suffixes its parameters may have, over all options: two adapters may not share one. */
+  readonly suffixes: readonly string[];
+}
+
+/** A registered adapter. */
+export interface Adapter extends AdapterDefinition {
+  readonly kind: "adapter";
+}
+
+/**
+ * An adapter of linear layers.
+ *
+ * @example Low-rank adaptation (arXiv 2106.09685): y = W x + (alpha / rank) B A x
+ * ```ts
+ * import { z } from "zod";
+ * import { CONTRACT_VERSION, defineAdapter, tensor } from "./contract.ts";
+ *
+ * export default defineAdapter({
+ *   id: "ada/low-rank",
+ *   version: "1.0.0",
+ *   contract: CONTRACT_VERSION,
+ *   options: z.strictObject({}),
+ *   suffixes: ["low_rank_A.weight", "low_rank_B.weight"],
+ *   parameters: ({ inFeatures, outFeatures, rank }) => [{
+ *     name: "A",
+ *     suffix: "low_rank_A.weight",
+ *     shape: [rank, inFeatures],
+ *     initialisation: { kind: "uniform", bound: 1 / Math.sqrt(inFeatures) },
+ *   }, {
+ *     name: "B",
+ *     suffix: "low_rank_B.weight",
+ *     shape: [outFeatures, rank],
+ *     initialisation: { kind: "constant", value: 0 },
+ *     group: "B",
+ *   }],
+ *   groups: ({ loraPlusRatio }) => ({ B: { learningRateRatio: loraPlusRatio } }),
+ *   forward({ x, base, parameter, dropout, layer }) {
+ *     const inner = tensor.linear(dropout(x), parameter("A"));
+ *     return tensor.add(base(), tensor.scale(tensor.linear(inner, parameter("B")), layer.alpha / layer.rank));
+ *   },
+ *   merge(weight, { parameter, layer: { inFeatures, outFeatures, rank, alpha } }) {
+ *     const [a, b, merged] = [parameter("A"), parameter("B"), Float32Array.from(weight)];
+ *     for (let o = 0; o < outFeatures; o++) {
+ *       for (let i = 0; i < inFeatures; i++) {
+ *         let sum = 0;
+ *         for (let k = 0; k < rank; k++) sum += b[o * rank + k]! * a[k * inFeatures + i]!;
+ *         merged[o * inFeatures + i]! += alpha / rank * sum;
+ *       }
+ *     }
+ *     return merged;
+ *   },
+ *   peft: ({ rank, alpha }) => ({
+ *     peftType: "LORA",
+ *     config: { r: rank, lora_alpha: alpha },
+ *     suffixes: { A: "lora_A.weight", B: "lora_B.weight" },
+ *   }),
+ *   plainLora: ({ parameter, layer: { rank, alpha } }) => ({
+ *     rank,
+ *     scale: alpha / rank,
+ *     a: parameter("A"),
+ *     b: parameter("B"),
+ *   }),
+ * });
+ * ```
+ */
+export function defineAdapter<Schema extends OptionsSchema>(definition: AdapterDefinition<Schema>): Adapter {
+  return { ...definition as unknown as AdapterDefinition, kind: "adapter" };
+}

@@ -1,0 +1,50 @@
+/**
+ * The plugin contract: everything a loss or an adapter may use, from one place.
+ *
+ * A plugin is a plain object made by a `define...` function. It imports this module and zod, nothing else of Limbeck.
+ *
+ * @module
+ */
+import type { Adapter } from "./adapter_contract.ts";
+import type { Loss } from "./loss_contract.ts";
+
+export {
+  CONTRACT_VERSION,
+  noOptions,
+  type OptionsSchema,
+  PluginError,
+  type PluginHeader,
+  type PluginKind,
+} from "./plugin.ts";
+export * from "./loss_contract.ts";
+export * from "./adapter_contract.ts";
+export {
+  abs,
+  add,
+  type Condition,
+  constant,
+  detach,
+  div,
+  exp,
+  expm1,
+  type Expression,
+  log,
+  log1p,
+  logAddExp,
+  max,
+  min,
+  mul,
+  neg,
+  type Operand,
+  select,
+  sigmoid,
+  sign,
+  sqrt,
+  sub,
+  tanh,
+} from "../tensor/expr/mod.ts";
+export * as tensor from "./tensor_ops.ts";
+export type { DType, Tensor, TensorSpec } from "../tensor/graph.ts";
+
+/** A plugin of any kind. */
+export type Plugin = Loss | Adapter;

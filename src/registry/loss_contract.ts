@@ -1,0 +1,302 @@
+/**
+ * The contract of losses, at three levels: a divergence (one expression), a row loss (WGSL for one row of logits), a feature
+ * loss (a tensor program over inner values of the models).
+ *
+ * All losses are per position; the trainer masks, weights and averages them. p is the target's distribution, q the learner's,
+ * both at the term's temperature.
+ *
+ * @module
+ */
+import type { z } from "zod";
+import type { Condition, Expression } from "../tensor/expr/mod.ts";
+import type { Tensor } from "../tensor/graph.ts";
+import type { ParameterDefinition } from "./adapter_contract.ts";
+import type { OptionsSchema, PluginHeader } from "./plugin.ts";
+
+/** Options as a plugin's expression sees them: plain values, but symbols for those that a schedule may change at every step. */
+export type SymbolicOptions<Schema extends OptionsSchema, Scheduled extends string> =
+  & Omit<z.output<Schema>, Scheduled>
+  & { readonly [name in Scheduled]: Expression };
+
+/** What a divergence's expressions are made of. */
+export interface DivergenceSymbols<Options = Record<string, unknown>> {
+  /** log p of this vocabulary entry; never below {@linkcode LOG_FLOOR}, so 0 log 0 is 0 * finite. */
+  readonly logP: Expression;
+  /** log q of this vocabulary entry; never below {@linkcode LOG_FLOOR}. */
+  readonly logQ: Expression;
+  /** The same as `exp(logP)`. */
+  readonly p: Expression;
+  /** The same as `exp(logQ)`. */
+  readonly q: Expression;
+  /** The learner's logit of this entry as it is, without temperature; -inf where the vocabulary is padded so. */
+  readonly studentLogit: Expression;
+  /** The target's logit of this entry as it is, without temperature. */
+  readonly teacherLogit: Expression;
+  /** Whether this entry is the label. */
+  readonly isLabel: Condition;
+  /** Number of entries of the vocabulary. */
+  readonly vocabulary: Expression;
+  readonly options: Options;
+  /** Sum of an expression over the row: one number for the whole row. Differentiated through unless detached. */
+  sum(entry: Expression): Expression;
+  /** Largest value over the row; its derivative goes to every entry that attains it. */
+  max(entry: Expression): Expression;
+  /** log sum exp of an expression over the row. */
+  logSumExp(entry: Expression): Expression;
+  /** The value of an expression at the label: costs one look-up, not a sweep. */
+  atLabel(entry: Expression): Expression;
+}
+
+/** Lowest log-probability. exp of it is 0 in f32 and f64, and its product with 0 is 0. */
+export const LOG_FLOOR = -10_000;
+
+/** Level 1: see {@linkcode defineDivergence}. */
+export interface DivergenceDefinition<
+  Schema extends OptionsSchema = OptionsSchema,
+  Scheduled extends string = string,
+> extends PluginHeader<Schema> {
+  /** Numeric options that a schedule may change at every step; they come as symbols, and changing them needs no new kernel. */
+  readonly scheduled?: readonly Scheduled[];
+  /** Uses no temperature: always computed at 1, whatever the recipe says. Cross-entropy does. */
+  readonly fixedTemperature?: boolean;
+  /** The summand of one vocabulary entry: D = sum over the vocabulary of it. */
+  term?(symbols: DivergenceSymbols<SymbolicOptions<Schema, Scheduled>>): Expression;
+  /** Instead of `term`: the value of the whole row, from `sum`, `max`, `logSumExp` and `atLabel` of entry expressions. */
+  value?(symbols: DivergenceSymbols<SymbolicOptions<Schema, Scheduled>>): Expression;
+}
+
+/** A registered level-1 loss. */
+export interface Divergence extends DivergenceDefinition {
+  readonly kind: "divergence";
+}
+
+/**
+ * A loss given by one expression. Gradient, fused kernel and f64 reference are made from it.
+ *
+ * @example
+ * ```ts
+ * import { z } from "zod";
+ * import { CONTRACT_VERSION, defineDivergence } from "./contract.ts";
+ *
+ * // KL(q || p)
+ * export default defineDivergence({
+ *   id: "ada/reverse-kl",
+ *   version: "1.0.0",
+ *   contract: CONTRACT_VERSION,
+ *   options: z.strictObject({}),
+ *   term: ({ q, logP, logQ }) => q.mul(logQ.sub(logP)),
+ * });
+ * ```
+ *
+ * @example With an option that may be scheduled, and row sums
+ * ```ts
+ * import { z } from "zod";
+ * import { CONTRACT_VERSION, defineDivergence } from "./contract.ts";
+ *
+ * // Forward KL with the target's entropy as a detached factor.
+ * export default defineDivergence({
+ *   id: "ada/sharpness-weighted",
+ *   version: "1.0.0",
+ *   contract: CONTRACT_VERSION,
+ *   options: z.strictObject({ strength: z.number().min(0).default(1) }),
+ *   scheduled: ["strength"],
+ *   value: ({ p, logP, logQ, sum, options }) => {
+ *     const entropy = sum(p.mul(logP)).neg();
+ *     return sum(p.mul(logP.sub(logQ))).mul(options.strength.mul(entropy).neg().exp().detach());
+ *   },
+ * });
+ * ```
+ */
+export function defineDivergence<Schema extends OptionsSchema, const Scheduled extends string = never>(
+  definition: DivergenceDefinition<Schema, Scheduled>,
+): Divergence {
+  return { ...definition as unknown as DivergenceDefinition, kind: "divergence" };
+}
+
+/** What a row loss's source is written for. */
+export interface RowLossSource<Options = Record<string, unknown>> {
+  /** Plain option values. */
+  readonly options: Options;
+  /** WGSL (f32) of each option that may be scheduled. */
+  readonly scalars: Readonly<Record<string, string>>;
+}
+
+/** One row for the f64 reference of a row loss. */
+export interface ReferenceRow<Options = Record<string, unknown>> {
+  /** Learner's and target's logits, without temperature. */
+  readonly student: Float64Array;
+  readonly teacher: Float64Array;
+  readonly label: number;
+  readonly temperature: number;
+  /** Values of all options, scheduled ones included. */
+  readonly options: Options;
+}
+
+/** Level 2: see {@linkcode defineLoss}. */
+export interface RowLossDefinition<
+  Schema extends OptionsSchema = OptionsSchema,
+  Scheduled extends string = string,
+> extends PluginHeader<Schema> {
+  readonly scheduled?: readonly Scheduled[];
+  readonly needsTeacher: boolean;
+  /**
+   * WGSL of two functions, with whatever private variables and functions they need. Write `$` before every name of your own:
+   * it becomes a prefix that keeps several losses in one kernel apart.
+   *
+   * - `fn $value() -> f32`: the loss of the row. Called once by all lanes together; every lane must return the same number.
+   * - `fn $gradient(v: u32, z: f32, target: f32) -> f32`: dD/dz of entry `v`, with the learner's and target's logits. Called
+   *   once for each entry, by any lane, after `$value`.
+   *
+   * In reach: `student(v)`, `teacher(v)` (logits, valid in `$value` only); `row_vocabulary`, `row_label` (u32);
+   * `lane` and `LANES` (entries `v = lane, lane + LANES, ...` are this lane's share);
+   * `row_sum(f32)`, `row_max(f32)`, `row_min_u32(u32)` over what each lane brings (call them in uniform control flow);
+   * `$temperature()`, `$logQ(z)` and `$logP(z)`: log-probability of a logit of this row at the term's temperature.
+   */
+  wgsl(source: RowLossSource<Omit<z.output<Schema>, Scheduled>>): string;
+  /** Value and gradient with respect to the learner's logits, in f64, written without looking at the WGSL. */
+  reference(row: ReferenceRow<z.output<Schema>>): { value: number; gradient: Float64Array };
+}
+
+/** A registered level-2 loss. */
+export interface RowLoss extends RowLossDefinition {
+  readonly kind: "row-loss";
+}
+
+/**
+ * A loss written in WGSL for one row of logits: for what needs sorting, top-k or search over the row.
+ *
+ * @example Hinge on the margin between the target's favourite and the learner's best other entry
+ * ```ts
+ * import { z } from "zod";
+ * import { CONTRACT_VERSION, defineLoss } from "./contract.ts";
+ *
+ * export default defineLoss({
+ *   id: "ada/margin",
+ *   version: "1.0.0",
+ *   contract: CONTRACT_VERSION,
+ *   options: z.strictObject({ margin: z.number().positive().default(1) }),
+ *   needsTeacher: true,
+ *   wgsl: ({ options }) => `
+ *     var<private> $wanted: u32;
+ *     var<private> $rival: u32;
+ *     var<private> $active: f32;
+ *     fn $best(skip: u32, ofTeacher: bool) -> u32 {
+ *       var top = -3.0e38;
+ *       var at = 0xffffffffu;
+ *       for (var v = lane; v < row_vocabulary; v += LANES) {
+ *         let z = select(student(v), teacher(v), ofTeacher);
+ *         if (v != skip && z > top) { top = z; at = v; }
+ *       }
+ *       let highest = row_max(top);
+ *       return row_min_u32(select(0xffffffffu, at, top == highest));
+ *     }
+ *     fn $value() -> f32 {
+ *       $wanted = $best(0xffffffffu, true);
+ *       $rival = $best($wanted, false);
+ *       let gap = ${options.margin} - student($wanted) + student($rival);
+ *       $active = select(0.0, 1.0, gap > 0.0);
+ *       return max(gap, 0.0);
+ *     }
+ *     fn $gradient(v: u32, z: f32, target: f32) -> f32 {
+ *       return $active * (select(0.0, 1.0, v == $rival) - select(0.0, 1.0, v == $wanted));
+ *     }`,
+ *   reference({ student, teacher, options }) {
+ *     const wanted = teacher.indexOf(Math.max(...teacher));
+ *     const others = student.map((z, v) => v === wanted ? -Infinity : z);
+ *     const rival = others.indexOf(Math.max(...others));
+ *     const gap = options.margin - student[wanted]! + student[rival]!;
+ *     const gradient = new Float64Array(student.length);
+ *     if (gap > 0) [gradient[wanted], gradient[rival]] = [-1, 1];
+ *     return { value: Math.max(gap, 0), gradient };
+ *   },
+ * });
+ * ```
+ */
+export function defineLoss<Schema extends OptionsSchema, const Scheduled extends string = never>(
+  definition: RowLossDefinition<Schema, Scheduled>,
+): RowLoss {
+  return { ...definition as unknown as RowLossDefinition, kind: "row-loss" };
+}
+
+/** Sizes of a model, for losses and adapters that depend on them. */
+export interface ModelShape {
+  readonly layers: number;
+  readonly hiddenSize: number;
+  readonly vocabularySize: number;
+}
+
+/** Names of the inner values a feature loss wants, such as `model.layers.3.output`. */
+export interface Taps {
+  readonly student: readonly string[];
+  readonly teacher: readonly string[];
+}
+
+/** What the program of a feature loss is traced with. */
+export interface FeatureInputs<Options = Record<string, unknown>> {
+  /** An inner value of the learner that `taps` asked for, f32 [T, H]. */
+  student(tap: string): Tensor;
+  /** An inner value of the target, f32 [T, H]; nothing flows back into it. */
+  teacher(tap: string): Tensor;
+  /** A parameter that `parameters` declared. */
+  parameter(name: string): Tensor;
+  /** Segment of each position in the packed stream, i32 [T]. */
+  readonly segments: Tensor;
+  readonly options: Options;
+}
+
+/** Level 3: see {@linkcode defineFeatureLoss}. */
+export interface FeatureLossDefinition<Schema extends OptionsSchema = OptionsSchema>
+  extends PluginHeader<Schema> {
+  taps(models: { student: ModelShape; teacher: ModelShape }, options: z.output<Schema>): Taps;
+  /** Parameters trained with the loss and thrown away after it, such as a projection between hidden sizes. */
+  parameters?(
+    models: { student: ModelShape; teacher: ModelShape },
+    options: z.output<Schema>,
+  ): readonly ParameterDefinition[];
+  /** The loss of each position, f32 [T]. Masking, weight and mean are the trainer's. */
+  program(inputs: FeatureInputs<z.output<Schema>>): Tensor;
+}
+
+/** A registered level-3 loss. */
+export interface FeatureLoss extends FeatureLossDefinition {
+  readonly kind: "feature-loss";
+}
+
+/**
+ * A loss over inner values of the models, written as a tensor program; gradients come from automatic differentiation.
+ *
+ * @example Last hidden states, the learner's through a trainable projection
+ * ```ts
+ * import { z } from "zod";
+ * import { CONTRACT_VERSION, defineFeatureLoss, tensor, type Tensor } from "./contract.ts";
+ *
+ * // Mean square over the width: f32 [T, H] -> f32 [T].
+ * declare function meanSquare(x: Tensor): Tensor;
+ *
+ * export default defineFeatureLoss({
+ *   id: "ada/hidden-states",
+ *   version: "1.0.0",
+ *   contract: CONTRACT_VERSION,
+ *   options: z.strictObject({ tap: z.string().default("hidden") }),
+ *   taps: (_, { tap }) => ({ student: [tap], teacher: [tap] }),
+ *   parameters: ({ student, teacher }) => [{
+ *     name: "projection",
+ *     suffix: "hidden_projection",
+ *     shape: [teacher.hiddenSize, student.hiddenSize],
+ *     initialisation: { kind: "normal", deviation: 1 / Math.sqrt(student.hiddenSize) },
+ *   }],
+ *   program({ student, teacher, parameter, options: { tap } }) {
+ *     const projected = tensor.linear(student(tap), parameter("projection"));
+ *     return meanSquare(tensor.subtract(projected, teacher(tap)));
+ *   },
+ * });
+ * ```
+ */
+export function defineFeatureLoss<Schema extends OptionsSchema>(
+  definition: FeatureLossDefinition<Schema>,
+): FeatureLoss {
+  return { ...definition as unknown as FeatureLossDefinition, kind: "feature-loss" };
+}
+
+/** A loss of any level. */
+export type Loss = Divergence | RowLoss | FeatureLoss;

@@ -1,0 +1,9 @@
+/**
+ * Tensor operations that adapters and feature losses are written with, under the name `tensor` in the contract.
+ *
+ * @module
+ */
+export { add, combine, scale, subtract } from "../tensor/ops/combine.ts";
+export { linear, matmul } from "../tensor/ops/matmul.ts";
+export { addRow } from "../tensor/ops/add_row.ts";
+export { rmsNorm } from "../tensor/ops/rms_norm.ts";
