@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { Tokenizer } from "@huggingface/tokenizers";
 import { InputError } from "../errors.ts";
+import { type BosPolicy, decideBos } from "./bos_policy.ts";
 import {
   canonicalJson,
   checkTokenizerJson,
@@ -16,22 +17,11 @@ import {
   withVisibleGaps,
 } from "./tokenizer_json.ts";
 
-/** Whether a sequence begins with a beginning-of-sequence token, and what decided it. */
-export interface BosPolicy {
-  /** Ids put before the text: one in practice, none when nothing is added. */
-  readonly prefix: readonly number[];
-  /** `add_bos_token` in tokenizer_config.json wins over the post-processor in tokenizer.json, which wins over the tokenizer class. */
-  readonly decidedBy: "add_bos_token" | "post_processor" | "tokenizer_class" | "nothing";
-}
-
 /** Special ids that the model's own files name (config.json, generation_config.json), beside those of tokenizer_config.json. */
 export interface ModelTokenIds {
   bosTokenId?: number;
   eosTokenIds?: readonly number[];
 }
-
-/** Classes of the transformers library that add BOS unless told otherwise and rebuild the post-processor themselves. */
-const CLASSES_WITH_BOS = ["LlamaTokenizer", "LlamaTokenizerFast", "GemmaTokenizer", "GemmaTokenizerFast"];
 
 /**
  * A tokenizer read from a `tokenizer.json`. End-of-sequence tokens are never added by `encode`: that is the business of the sample
@@ -93,7 +83,10 @@ export class TextTokenizer {
       : undefined;
     const named = (key: string) => this.#namedToken(config[key], key);
     const declaredBos = named("bos_token") ?? this.#checked(model.bosTokenId, "bos_token_id");
-    this.bosPolicy = this.#decideBos(config, declaredBos);
+    this.bosPolicy = decideBos(config, json.post_processor, declaredBos, {
+      where,
+      tokenId: (token) => this.#namedToken(token, "post_processor")!,
+    });
     this.bosToken = declaredBos ?? this.bosPolicy.prefix[0];
     const eos = [
       named("eos_token"),
@@ -274,55 +267,11 @@ export class TextTokenizer {
     if (id === undefined) {
       throw new InputError(`${key} is ${JSON.stringify(value)}, which is not a token of the vocabulary`, {
         where: this.where,
-        hint: `Correct ${key} in tokenizer_config.json.`,
+        hint: `Correct ${key} in the tokenizer's files.`,
       });
     }
     return id;
   }
-
-  #decideBos(config: Record<string, unknown>, bos: number | undefined): BosPolicy {
-    if (typeof config.add_bos_token === "boolean") {
-      if (!config.add_bos_token) return { prefix: [], decidedBy: "add_bos_token" };
-      if (bos === undefined) {
-        throw new InputError("add_bos_token is true, but there is no bos_token", {
-          where: this.where,
-          hint: "Name the bos_token in tokenizer_config.json, or set add_bos_token to false.",
-        });
-      }
-      return { prefix: [bos], decidedBy: "add_bos_token" };
-    }
-    const template = leadingSpecialTokens(this.#json.post_processor);
-    if (template !== undefined) {
-      return {
-        prefix: template.map((t) => this.#namedToken(t, "post_processor")!),
-        decidedBy: "post_processor",
-      };
-    }
-    if (bos !== undefined && CLASSES_WITH_BOS.includes(String(config.tokenizer_class))) {
-      return { prefix: [bos], decidedBy: "tokenizer_class" };
-    }
-    return { prefix: [], decidedBy: "nothing" };
-  }
-}
-
-/** Special tokens that a post-processor puts before the text; undefined if it says nothing about them. */
-function leadingSpecialTokens(processor: Record<string, unknown> | null): string[] | undefined {
-  switch (processor?.type) {
-    case "TemplateProcessing": {
-      const items = Array.isArray(processor.single) ? processor.single : [];
-      const text = items.findIndex((item) => isObject(item) && "Sequence" in item);
-      return items.slice(0, Math.max(0, text)).map((item) => String(item?.SpecialToken?.id));
-    }
-    case "BertProcessing":
-    case "RobertaProcessing":
-      return Array.isArray(processor.cls) ? [String(processor.cls[0])] : [];
-    case "Sequence":
-      for (const child of processor.processors as Record<string, unknown>[]) {
-        const found = leadingSpecialTokens(child);
-        if (found !== undefined) return found;
-      }
-  }
-  return undefined;
 }
 
 /**
