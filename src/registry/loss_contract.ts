@@ -270,8 +270,8 @@ export interface FeatureLoss extends FeatureLossDefinition {
  * import { z } from "zod";
  * import { CONTRACT_VERSION, defineFeatureLoss, tensor, type Tensor } from "./contract.ts";
  *
- * // Mean square over the width: f32 [T, H] -> f32 [T].
- * declare function meanSquare(x: Tensor): Tensor;
+ * // Any tensor program, here the mean square over the width: f32 [T, H] -> f32 [T].
+ * let meanSquare!: (x: Tensor) => Tensor;
  *
  * export default defineFeatureLoss({
  *   id: "ada/hidden-states",
