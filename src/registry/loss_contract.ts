@@ -270,10 +270,8 @@ export interface FeatureLoss extends FeatureLossDefinition {
  * import { z } from "zod";
  * import { CONTRACT_VERSION, defineFeatureLoss, tensor, type Tensor } from "./contract.ts";
  *
- * // Any tensor program, here the mean square over the width: f32 [T, H] -> f32 [T].
- * let meanSquare!: (x: Tensor) => Tensor;
- *
- * export default defineFeatureLoss({
+ * // `meanSquare` is any tensor program f32 [T, H] -> f32 [T].
+ * export const hiddenStates = (meanSquare: (x: Tensor) => Tensor) => defineFeatureLoss({
  *   id: "ada/hidden-states",
  *   version: "1.0.0",
  *   contract: CONTRACT_VERSION,
