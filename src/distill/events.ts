@@ -99,9 +99,10 @@ export interface CheckpointEvent {
   best: boolean;
 }
 
-/** A further attempt continues after `step`: metrics of later steps no longer hold. */
+/** A further attempt continues after `step`: what was said of later steps no longer holds. Its first event, before any metrics. */
 export interface RewindEvent {
   type: "rewind";
+  /** The step of the checkpoint; -1 where there is none, so that not even the evaluation before training holds. */
   step: number;
 }
 

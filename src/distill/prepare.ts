@@ -1,0 +1,165 @@
+/**
+ * From a recipe to what a run works on: open models, encoded samples. Everything that can be wrong with the inputs is found here,
+ * before anything is on the GPU.
+ *
+ * @module
+ */
+import { InputError } from "../errors.ts";
+import { ChatTemplate } from "../text/chat_template.ts";
+import { type DatasetRow, openDataset, splitHeldOut } from "../text/dataset.ts";
+import { encodeDataset, type EncodedSample, type EncodeReport } from "../text/encode.ts";
+import { TextTokenizer, vocabularyDifference } from "../text/tokenizer.ts";
+import { Model } from "./models.ts";
+import type { Recipe } from "./recipe.ts";
+
+/** A recipe's inputs, checked and loaded; weights are still on disk. */
+export interface PreparedRun {
+  readonly recipe: Recipe;
+  readonly teacher: Model;
+  readonly student: Model;
+  readonly tokenizer: TextTokenizer;
+  readonly template: ChatTemplate | undefined;
+  readonly train: EncodedSample[];
+  readonly heldOut: EncodedSample[];
+  readonly trainRows: DatasetRow[];
+  readonly heldOutRows: DatasetRow[];
+  readonly trainReport: EncodeReport;
+  readonly heldOutReport: EncodeReport;
+  /** Tokens at which generation stops. */
+  readonly stopTokens: readonly number[];
+  close(): void;
+}
+
+/** A tokenizer with its chat template, read from a model. */
+export async function openTokenizer(
+  model: Model,
+): Promise<{ tokenizer: TextTokenizer; template: ChatTemplate | undefined }> {
+  const files = await model.source.tokenizer();
+  const { bosToken, eosTokens, vocabularySize } = model.config;
+  const tokenizer = TextTokenizer.fromJson(files.tokenizerJson, files.tokenizerConfig, model.path, {
+    ...(bosToken === undefined ? {} : { bosTokenId: bosToken }),
+    eosTokenIds: eosTokens,
+  });
+  if (tokenizer.vocabularySize > vocabularySize) {
+    throw new InputError(
+      `the tokenizer has ids up to ${
+        tokenizer.vocabularySize - 1
+      }, but the embedding has only ${vocabularySize} rows`,
+      {
+        where: model.path,
+        hint: "the tokenizer belongs to another model: put the right tokenizer.json into the folder",
+      },
+    );
+  }
+  const template = ChatTemplate.fromConfig(files.tokenizerConfig, {
+    where: model.path,
+    ...(files.chatTemplate === undefined ? {} : { jinja: files.chatTemplate }),
+  });
+  return { tokenizer, template };
+}
+
+/**
+ * Opens and checks everything a recipe names.
+ *
+ * @throws {InputError} on a model, tokenizer or dataset that does not do, or two models whose vocabularies differ
+ */
+export async function prepareRun(recipe: Recipe): Promise<PreparedRun> {
+  const teacher = await Model.open(recipe.teacher.model, { category: "teacher weights" });
+  let student: Model | undefined;
+  try {
+    student = await openStudent(recipe);
+    checkVocabularies(teacher, student);
+    const { tokenizer, template } = await openTokenizer(teacher);
+    if (recipe.student.model !== "teacher") {
+      const difference = vocabularyDifference(tokenizer, (await openTokenizer(student)).tokenizer);
+      if (difference) throw vocabularyError(student.path, difference);
+    }
+    if (recipe.data.contextLength > Math.min(teacher.config.contextLength, student.config.contextLength)) {
+      throw new InputError(
+        `data.contextLength is ${recipe.data.contextLength}; the models were trained for ${teacher.config.contextLength} (teacher) and ${student.config.contextLength} (student) positions`,
+        { where: "recipe", hint: "lower data.contextLength" },
+      );
+    }
+    const { contextLength, mask, tooLong, endToken, template: promptsAsChat, limit } = recipe.data;
+    const encode = (rows: DatasetRow[]) =>
+      encodeDataset(rows, {
+        tokenizer,
+        contextLength,
+        mask,
+        tooLong,
+        endToken,
+        promptsAsChat,
+        ...(template ? { template } : {}),
+      });
+    const rows = (await openDataset(recipe.data.train)).slice(0, limit);
+    const split = recipe.data.heldOut === undefined
+      ? splitHeldOut(rows)
+      : { train: rows, heldOut: await openDataset(recipe.data.heldOut) };
+    const [trained, measured] = [encode(split.train), encode(split.heldOut)];
+    const opened = student;
+    return {
+      recipe,
+      teacher,
+      student: opened,
+      tokenizer,
+      template,
+      train: trained.samples,
+      heldOut: measured.samples,
+      trainRows: split.train,
+      heldOutRows: split.heldOut,
+      trainReport: trained.report,
+      heldOutReport: measured.report,
+      stopTokens: stopTokens(tokenizer, recipe.data.endToken),
+      close() {
+        teacher.close();
+        opened.close();
+      },
+    };
+  } catch (error) {
+    teacher.close();
+    student?.close();
+    throw error;
+  }
+}
+
+/** The student of a recipe. Where its base is not a folder as it stands, its weights are those that `base/` will hold. */
+export async function openStudent(recipe: Recipe): Promise<Model> {
+  const path = recipe.student.model === "teacher" ? recipe.teacher.model : recipe.student.model;
+  const whole = await Model.open(path, { category: "student weights" });
+  const cut = recipe.student.layers !== undefined && recipe.student.layers.length < whole.config.layers;
+  if (!cut && whole.source.kind === "huggingface") return whole;
+  whole.close();
+  return await Model.open(path, {
+    category: "student weights",
+    halfPrecision: true,
+    ...(recipe.student.layers ? { layers: recipe.student.layers } : {}),
+  });
+}
+
+/** Whether a student needs a `base/` folder of its own for PEFT to load its adapter on. */
+export function needsBase(student: Model): boolean {
+  return student.source.kind === "gguf" ||
+    student.keptLayers.length < Number(student.source.config.num_hidden_layers ?? student.keptLayers.length);
+}
+
+/** Where a text of this model ends: its end tokens, and what the recipe puts after a text. */
+export function stopTokens(tokenizer: TextTokenizer, endToken: Recipe["data"]["endToken"]): number[] {
+  const stop = new Set(tokenizer.eosTokens);
+  if (typeof endToken === "number") stop.add(endToken);
+  // A BOS in the middle begins another text, so this one is over.
+  if (tokenizer.bosToken !== undefined) stop.add(tokenizer.bosToken);
+  return [...stop];
+}
+
+function checkVocabularies(teacher: Model, student: Model): void {
+  const [t, s] = [teacher.config.vocabularySize, student.config.vocabularySize];
+  if (t !== s) throw vocabularyError(student.path, `the teacher's head has ${t} rows, the student's ${s}`);
+}
+
+function vocabularyError(where: string, difference: string): InputError {
+  return new InputError(`teacher and student have different vocabularies: ${difference}`, {
+    where,
+    hint:
+      "distillation over logits needs one vocabulary: choose models of one family, or cut a student from the teacher (student: {model: teacher, layers: [...]})",
+  });
+}
