@@ -1,0 +1,109 @@
+// Backward pass of the root mean square norm to its input. With r = 1 / sqrt(mean_h(x^2) + epsilon), g = w * dy:
+//
+//   dx[t, h] = r * (g[t, h] - x[t, h] * r^2 * mean_h(g[t, :] * x[t, :]))
+//
+// r is computed again: the sweep that sums g * x reads x anyway. It is also written out, for the gradient of the weight.
+//
+// Bindings: x [T, H], w [H] (WEIGHT: f32, f16 or bf16), dy [T, H], dx [T, H], scale [T] (= r). A workgroup of THREADS makes one row.
+//
+// Constants: WEIGHT, SUBGROUP (1: the workgroup is one subgroup of 8; 0: 64 threads and workgroup memory), THREADS,
+// VECTOR (4; or 1, where H is not a multiple of 4).
+
+struct Size { rows: u32, units: u32, width: f32, epsilon: f32 }
+
+//#if VECTOR == 4
+alias Unit = vec4<f32>;
+//#else
+alias Unit = f32;
+//#end
+
+@group(0) @binding(0) var<storage, read> x: array<Unit>;
+//#if WEIGHT == f32
+@group(0) @binding(1) var<storage, read> w: array<Unit>;
+//#else
+//#if VECTOR == 4
+@group(0) @binding(1) var<storage, read> w: array<vec2<u32>>;
+//#else
+@group(0) @binding(1) var<storage, read> w: array<u32>;
+//#end
+//#end
+@group(0) @binding(2) var<storage, read> dy: array<Unit>;
+@group(0) @binding(3) var<storage, read_write> dx: array<Unit>;
+@group(0) @binding(4) var<storage, read_write> scale: array<f32>;
+@group(1) @binding(0) var<uniform> size: Size;
+
+fn weight(i: u32) -> Unit {
+//#if WEIGHT == f32
+  return w[i];
+//#else
+//#if VECTOR == 4
+  let p = w[i];
+//#if WEIGHT == f16
+  return vec4<f32>(unpack2x16float(p.x), unpack2x16float(p.y));
+//#else
+  return bitcast<vec4<f32>>(vec4<u32>(p.x << 16u, p.x & 0xffff0000u, p.y << 16u, p.y & 0xffff0000u));
+//#end
+//#else
+  let p = w[i / 2u];
+//#if WEIGHT == f16
+  return unpack2x16float(p)[i % 2u];
+//#else
+  return bitcast<f32>(select(p << 16u, p & 0xffff0000u, i % 2u == 1u));
+//#end
+//#end
+//#end
+}
+
+//#if SUBGROUP
+fn sum_over_threads(value: vec2<f32>, thread: u32) -> vec2<f32> { return subgroupAdd(value); }
+//#else
+var<workgroup> partial: array<vec2<f32>, $THREADS>;
+
+fn sum_over_threads(value: vec2<f32>, thread: u32) -> vec2<f32> {
+  partial[thread] = value;
+  workgroupBarrier();
+//#for level in 0..6
+  if (thread < (32u >> $(level)u)) { partial[thread] += partial[thread + (32u >> $(level)u)]; }
+  workgroupBarrier();
+//#end
+  return partial[0];
+}
+//#end
+
+@compute @workgroup_size($THREADS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) thread: u32) {
+  let row = group.x + group.y * groups.x;
+  if (row >= size.rows) { return; }
+  let first = row * size.units;
+  var squares = Unit();
+  var products = Unit();
+  for (var u = thread; u < size.units; u += $(4 * THREADS)u) {
+//#for i in 0..4
+    if (u + $(i * THREADS)u < size.units) {
+      let at = u + $(i * THREADS)u;
+      let value = x[first + at];
+      squares += value * value;
+      products += value * (weight(at) * dy[first + at]);
+    }
+//#end
+  }
+//#if VECTOR == 4
+  let lane_sums = vec2<f32>((squares.x + squares.y) + (squares.z + squares.w),
+                            (products.x + products.y) + (products.z + products.w));
+//#else
+  let lane_sums = vec2<f32>(squares, products);
+//#end
+  let sums = sum_over_threads(lane_sums, thread);
+  let r = 1.0 / sqrt(sums.x / size.width + size.epsilon);
+  let along = r * r * sums.y / size.width;
+  for (var u = thread; u < size.units; u += $(4 * THREADS)u) {
+//#for i in 0..4
+    if (u + $(i * THREADS)u < size.units) {
+      let at = u + $(i * THREADS)u;
+      dx[first + at] = r * (weight(at) * dy[first + at] - x[first + at] * along);
+    }
+//#end
+  }
+  if (thread == 0u) { scale[row] = r; }
+}

@@ -1,0 +1,60 @@
+/**
+ * The global gradient norm, and whether the gradients can be used at all, in one sweep.
+ *
+ * @module
+ */
+import source from "../../../kernels/gradient_norm.wgsl" with { type: "text" };
+import { expandTemplate } from "../../gpu/template.ts";
+import { elementCount, type Tensor } from "../graph.ts";
+import { grid, type Op, require } from "../op.ts";
+import { windows } from "../windows.ts";
+
+/** Elements that one workgroup reduces to one; stands in the kernel too. */
+const CHUNK = 16384;
+
+/** (norm, flag), f32 [2], of a tensor of any shape; see {@linkcode gradientNorm}. */
+export const gradientNormOp: Op<null> = {
+  name: "gradientNorm",
+  infer(inputs) {
+    require(inputs[0]!.dtype === "f32", "gradientNorm", inputs, "the operand must be f32");
+    return [{ shape: [2], dtype: "f32" }];
+  },
+  lower({ inputs, outputs, adapter, scratch, dispatch }) {
+    let from = inputs[0]!;
+    let elements = elementCount(from.shape);
+    // Level by level, each 16384 times shorter, until one pair is left.
+    for (let first = true;; first = false) {
+      const chunks = Math.ceil(elements / CHUNK);
+      const last = chunks === 1;
+      const to = last ? outputs[0]! : scratch([chunks, 2], "f32");
+      const wgsl = expandTemplate("gradient_norm", source, { FIRST: first, LAST: last });
+      for (const part of windows(from, adapter, { unitElements: first ? 1 : 2, multiple: CHUNK })) {
+        const groups = Math.ceil(part.count / CHUNK);
+        dispatch({
+          kernel: `gradientNorm level ${first ? 1 : 2}`,
+          wgsl,
+          tensors: [part.binding, to],
+          size: [part.count, groups, part.first / CHUNK],
+          groups: grid(groups, adapter),
+          flops: 2 * part.count,
+        });
+      }
+      if (last) return;
+      from = to;
+      elements = chunks;
+    }
+  },
+};
+
+/**
+ * The Euclidean norm of all elements of a tensor, and a flag that tells whether any of them is NaN or infinite.
+ *
+ * Sums go pairwise: the relative error is a few units in the last place whatever the count. The order depends on the count
+ * alone, not on how the adapter makes us cut the tensor.
+ *
+ * @param x f32, any shape
+ * @returns f32 [2]: the norm (NaN or infinite if the flag is set; infinite too if the squares overflow), then 1 or 0
+ */
+export function gradientNorm(x: Tensor): Tensor {
+  return x.graph.add(gradientNormOp, [x], null)[0]!;
+}

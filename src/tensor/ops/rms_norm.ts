@@ -1,0 +1,118 @@
+/**
+ * Root mean square normalisation of rows (Zhang and Sennrich, arXiv 1910.07467).
+ *
+ * @module
+ */
+import forward from "../../../kernels/rms_norm.wgsl" with { type: "text" };
+import backward from "../../../kernels/rms_norm_backward.wgsl" with { type: "text" };
+import weightGradient from "../../../kernels/rms_norm_weight.wgsl" with { type: "text" };
+import { expandTemplate } from "../../gpu/template.ts";
+import type { Tensor } from "../graph.ts";
+import { grid, type LoweringContext, type Op, require } from "../op.ts";
+
+/** Attributes of the ops in this file. */
+export interface RmsNormAttributes {
+  /** Added to the mean square; the model's `rms_norm_eps`. */
+  readonly epsilon: number;
+}
+
+/** Rows that level 1 of the weight's gradient sums; stands in the kernel too. */
+const BLOCK = 32;
+
+/** y[t, h] = w[h] * x[t, h] / sqrt(mean_h(x[t, h]^2) + epsilon). */
+export const rmsNormOp: Op<RmsNormAttributes> = {
+  name: "rmsNorm",
+  infer(inputs) {
+    const [x, weight] = inputs as [Tensor, Tensor];
+    require(x.shape.length === 2 && x.dtype === "f32", "rmsNorm", inputs, "x must be f32 [T, H]");
+    require(
+      weight.shape.length === 1 && weight.dim(0) === x.dim(1) &&
+        ["f32", "f16", "bf16"].includes(weight.dtype),
+      "rmsNorm",
+      inputs,
+      `the weight must be f32, f16 or bf16 [${x.dim(1)}]`,
+    );
+    return [{ shape: x.shape, dtype: "f32" }];
+  },
+  gradient({ inputs, attributes, outputGradients, needed }) {
+    const [x, weight] = inputs as [Tensor, Tensor];
+    const dy = outputGradients[0]!;
+    const [dx, scale] = x.graph.add(rmsNormBackwardOp, [x, weight, dy], attributes);
+    const dw = needed[1] ? x.graph.add(rmsNormWeightOp, [x, dy, scale!], null)[0] : undefined;
+    return [dx, dw];
+  },
+  lower: (context) => lowerRows(context, "rms_norm", forward, 4),
+};
+
+/** dx and the scale of each row, 1 / sqrt(mean square + epsilon) [T], from x, weight and dy. */
+export const rmsNormBackwardOp: Op<RmsNormAttributes> = {
+  name: "rmsNormBackward",
+  infer: ([x]) => [{ shape: x!.shape, dtype: "f32" }, { shape: [x!.dim(0)], dtype: "f32" }],
+  lower: (context) => lowerRows(context, "rms_norm_backward", backward, 10),
+};
+
+/** The gradient of the weight [H] from x, dy and the scale of each row. */
+export const rmsNormWeightOp: Op<null> = {
+  name: "rmsNormWeight",
+  infer: ([x]) => [{ shape: [x!.dim(1)], dtype: "f32" }],
+  lower({ inputs, outputs, adapter, scratch, dispatch }) {
+    const [rows, width] = [inputs[0]!.dim(0), inputs[0]!.dim(1)];
+    const blocks = Math.ceil(rows / BLOCK);
+    const columns = Math.ceil(width / 64);
+    const partial = scratch([blocks, width], "f32");
+    dispatch({
+      kernel: "rmsNormWeight",
+      wgsl: expandTemplate("rms_norm_weight", weightGradient, { LEVEL: 1 }),
+      tensors: [...inputs, partial],
+      size: [rows, width, columns, columns * blocks],
+      groups: grid(columns * blocks, adapter),
+      flops: 3 * rows * width,
+    });
+    dispatch({
+      kernel: "rmsNormWeight sum",
+      wgsl: expandTemplate("rms_norm_weight", weightGradient, { LEVEL: 2 }),
+      tensors: [partial, outputs[0]!],
+      size: [blocks, width, columns, columns],
+      groups: grid(columns, adapter),
+      flops: blocks * width,
+    });
+  },
+};
+
+function lowerRows(
+  context: LoweringContext<RmsNormAttributes>,
+  name: string,
+  source: string,
+  flopsEach: number,
+): void {
+  const { inputs, outputs, attributes, adapter } = context;
+  const [rows, width] = [inputs[0]!.dim(0), inputs[0]!.dim(1)];
+  const weight = inputs[1]!.dtype;
+  const subgroup = adapter.family === "subgroup8";
+  const vector = width % 4 === 0 ? 4 : 1;
+  context.dispatch({
+    kernel: `${name === "rms_norm" ? "rmsNorm" : "rmsNormBackward"} ${weight}`,
+    wgsl: expandTemplate(name, source, {
+      WEIGHT: weight,
+      SUBGROUP: subgroup,
+      THREADS: subgroup ? 8 : 64,
+      VECTOR: vector,
+    }),
+    tensors: [...inputs, ...outputs],
+    size: [rows, width / vector, { f32: width }, { f32: attributes.epsilon }],
+    groups: grid(rows, adapter),
+    flops: flopsEach * rows * width,
+  });
+}
+
+/**
+ * Divides every row by its root mean square and multiplies by a weight. All arithmetic is in f32.
+ *
+ * @param x f32 [T, H]
+ * @param weight f32, f16 or bf16 [H]; only f32 can be trained
+ * @param epsilon Added to the mean square
+ * @throws {ShapeError} if shapes or types are others
+ */
+export function rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
+  return x.graph.add(rmsNormOp, [x, weight], { epsilon })[0]!;
+}

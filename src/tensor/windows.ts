@@ -1,0 +1,65 @@
+/**
+ * Cutting a tensor into parts that fit one binding of an adapter each.
+ *
+ * @module
+ */
+import type { AdapterDescription } from "../gpu/description.ts";
+import { DeviceError } from "../errors.ts";
+import { byteLength, DTYPE_BYTES, elementCount, show, type Tensor } from "./graph.ts";
+import type { Window } from "./op.ts";
+
+/** Consecutive units of a tensor, and what to bind to reach them: the first of them is the first in the binding. */
+export interface Part {
+  readonly first: number;
+  readonly count: number;
+  readonly binding: Tensor | Window;
+}
+
+/** What {@linkcode windows} cuts. A unit is never cut: a row of a matrix, or an element of a flat tensor. */
+export interface Cut {
+  /** Elements of a unit; a row by default. */
+  readonly unitElements?: number;
+  /** The first unit; 0 by default. It must begin at a multiple of 256 bytes. */
+  readonly first?: number;
+  /** How many units; all by default. */
+  readonly count?: number;
+  /** Every part but the last holds a multiple of this many units; 1 by default. */
+  readonly multiple?: number;
+}
+
+/**
+ * The parts of a tensor, in order. One part, the whole tensor, where that fits a binding.
+ *
+ * @throws {DeviceError} if not even the smallest part fits a binding
+ */
+export function windows(tensor: Tensor, adapter: AdapterDescription, cut: Cut = {}): Part[] {
+  const elements = elementCount(tensor.shape);
+  const unitElements = cut.unitElements ?? elements / tensor.dim(0);
+  const { first = 0, count = elements / unitElements - first, multiple = 1 } = cut;
+  const whole = byteLength(tensor);
+  if (whole <= adapter.maxBindingSize && first === 0) return [{ first, count, binding: tensor }];
+
+  const unitBytes = unitElements * DTYPE_BYTES[tensor.dtype];
+  // Both a multiple of `multiple` and a multiple of the alignment in bytes.
+  const step = multiple * adapter.offsetAlignment / gcd(multiple * unitBytes, adapter.offsetAlignment);
+  const most = Math.floor(adapter.maxBindingSize / unitBytes / step) * step;
+  if (most === 0) {
+    throw new DeviceError(
+      `${show(tensor)} must be bound in parts of at least ${step * unitBytes} bytes; ` +
+        `this adapter allows ${adapter.maxBindingSize}`,
+    );
+  }
+  const parts: Part[] = [];
+  for (let at = first; at < first + count; at += most) {
+    const units = Math.min(most, first + count - at);
+    const byteOffset = at * unitBytes;
+    // Whole vectors of four words: storage is padded to them, and kernels read them.
+    const bytes = Math.min(Math.ceil(units * unitBytes / 16) * 16, whole - byteOffset);
+    parts.push({ first: at, count: units, binding: { tensor, byteOffset, byteLength: bytes } });
+  }
+  return parts;
+}
+
+function gcd(a: number, b: number): number {
+  return b === 0 ? a : gcd(b, a % b);
+}
