@@ -15,6 +15,15 @@ import type { ByteSource } from "./source.ts";
 
 const singleFile = "model.safetensors";
 const indexFile = "model.safetensors.index.json";
+const tokenizerFiles = [
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "chat_template.jinja",
+  "vocab.json",
+  "merges.txt",
+];
 
 /** Opens a folder with config.json and safetensors weights. */
 export async function openHuggingFaceFolder(path: string): Promise<ModelSource> {
@@ -223,6 +232,11 @@ async function readTokenizer(folder: ModelFolder): Promise<TokenizerFiles> {
     });
   }
   const tokenizerConfig = await folder.readJsonObject("tokenizer_config.json") ?? {};
+  const originals = new Map<string, string>();
+  for (const name of tokenizerFiles) {
+    const text = await folder.readText(name);
+    if (text !== undefined) originals.set(name, text);
+  }
   return {
     tokenizerJson,
     tokenizerConfig,
@@ -230,6 +244,7 @@ async function readTokenizer(folder: ModelFolder): Promise<TokenizerFiles> {
     chatTemplate: await folder.readText("chat_template.jinja") ??
       defaultTemplate(tokenizerConfig.chat_template),
     generationConfig: await folder.readJsonObject("generation_config.json"),
+    originals,
   };
 }
 

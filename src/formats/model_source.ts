@@ -35,6 +35,8 @@ export interface TokenizerFiles {
   readonly chatTemplate?: string;
   /** generation_config.json, if there is one. */
   readonly generationConfig?: Record<string, unknown>;
+  /** The text of every tokenizer file the model came with, by name; absent for a tokenizer made from GGUF metadata. */
+  readonly originals?: ReadonlyMap<string, string>;
 }
 
 /** An open model. Nothing but headers is read until it is asked for. */
