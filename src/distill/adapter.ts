@@ -41,6 +41,8 @@ export class StudentAdapter {
   readonly options: Record<string, unknown>;
   readonly layout: ParameterLayout;
   readonly layers: readonly AdaptedLayer[];
+  /** Layers of the student, adapted or not. */
+  readonly studentLayers: number;
   readonly #attached: ReadonlyMap<string, Attached>;
 
   /**
@@ -53,6 +55,7 @@ export class StudentAdapter {
     const { rank, alpha, dropout, rslora, loraPlusRatio } = recipe;
     this.settings = { rank, alpha, dropout, rslora, loraPlusRatio };
     this.layers = targetLayers(recipe, student);
+    this.studentLayers = student.config.layers;
     const attached = new Map<string, Attached>();
     const specs: ParameterSpec[] = [];
     this.layers.forEach((layer, site) => {

@@ -16,6 +16,7 @@ import { SafetensorsFile } from "../formats/safetensors.ts";
 import { writeSafetensors } from "../formats/safetensors_write.ts";
 import type { DataCursor } from "../text/packing.ts";
 import type { ParameterLayout } from "./parameters.ts";
+import type { FrozenPlan } from "./training_program.ts";
 
 /** The three flat vectors of a checkpoint. */
 export interface FlatState {
@@ -30,8 +31,10 @@ export interface CheckpointState {
   /** Optimiser steps done. */
   readonly step: number;
   readonly cursor: DataCursor;
-  /** Identities that a resumed run must share: recipe, models, tokenizer, plugins, frozen plan. */
+  /** Identities that a resumed run must share: recipe, models, tokenizer, plugins. */
   readonly identity: Readonly<Record<string, string>>;
+  /** The choices of the plan, followed exactly on resume. */
+  readonly frozen: FrozenPlan;
   /** Held-out losses so far, and what early stopping remembers. */
   readonly progress: Progress;
 }

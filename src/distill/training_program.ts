@@ -3,18 +3,28 @@
  *
  * @module
  */
+import type { KernelFamily } from "../gpu/description.ts";
 import { type Graph, Graph as GraphClass, type Tensor } from "../tensor/graph.ts";
 import { gradients } from "../tensor/differentiate.ts";
 import { accumulate } from "../tensor/ops/accumulate.ts";
-import { adamw, type AdamwSettings } from "../tensor/ops/adamw.ts";
+import { adamw } from "../tensor/ops/adamw.ts";
 import { fill } from "../tensor/ops/fill.ts";
-import { gradientNorm } from "../tensor/ops/norms.ts";
+import { nonFinite, squaredNorm } from "../tensor/ops/norms.ts";
 import { Program } from "../tensor/plan.ts";
 import { type LinearHook, ModelContext, type StreamInputs } from "../models/context.ts";
 import { decoder } from "../models/llama.ts";
 import { chunkedLoss, type HeadInput, lossSums, type RowLosses } from "./head.ts";
 import type { Model } from "./models.ts";
 import { FLAT, type ParameterLayout } from "./parameters.ts";
+
+/** The choices of a plan that change the last digits of results: kept in the manifest, and used again on resume. */
+export interface FrozenPlan {
+  /** Tokens in a micro-batch, rounded up to whole head chunks. */
+  readonly tokens: number;
+  readonly chunkRows: number;
+  readonly recompute: boolean;
+  readonly family: KernelFamily;
+}
 
 /** What the program is made for. Everything here is part of the frozen plan of a run. */
 export interface TrainingProgramOptions {
@@ -28,16 +38,27 @@ export interface TrainingProgramOptions {
   readonly positions: number;
   /** Losses of the objective, given a graph for its step scalars. */
   readonly losses: (graph: Graph) => RowLosses;
+  /** Losses that are measured on held-out samples. */
+  readonly evaluation: (graph: Graph) => RowLosses;
   /** Cross-entropy alone, for the teacher's own held-out loss. */
   readonly crossEntropy: (graph: Graph) => RowLosses;
   readonly parameters: ParameterLayout;
   /** Adds the adapter to the student's linear layers. `training` is false in evaluation: no dropout. */
   readonly attach: (graph: Graph, parameter: (name: string) => Tensor, training: boolean) => LinearHook;
   readonly recompute: boolean;
-  readonly optimiser: AdamwSettings;
+  readonly optimiser: OptimiserSettings;
   /** Learning-rate ratio of each optimiser group. */
   readonly groupRatio: (group: string) => number;
   readonly weightDecay: (group: string) => number;
+}
+
+/** AdamW's numbers that do not change from step to step. */
+export interface OptimiserSettings {
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly epsilon: number;
+  /** Largest global gradient norm; 0 is no clipping. */
+  readonly clip: number;
 }
 
 /** Names of the states that hold sums of losses. */
@@ -58,7 +79,7 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
   block("microBatch", (graph) => traceMicroBatch(graph, options));
   block("update", (graph) => traceUpdate(graph, options));
   block("evaluate", (graph) => {
-    const { values, count } = traceLosses(graph, options, options.losses(graph), undefined, false);
+    const { values, count } = traceLosses(graph, options, options.evaluation(graph), undefined, false);
     lossSums(values, graph.state(LOSS_SUMS.evaluate, [count], "f32", "program"), graph.scalar("keep"));
   });
   block("evaluateTeacher", (graph) => {
@@ -167,15 +188,23 @@ function traceUpdate(graph: Graph, options: TrainingProgramOptions): void {
   const { parameters, optimiser, groupRatio, weightDecay } = options;
   const flat = (name: keyof typeof FLAT) =>
     graph.state(FLAT[name], [parameters.total], "f32", "adapter and optimiser");
-  const norm = gradientNorm(flat("gradients"));
-  for (const group of parameters.groups) {
-    adamw(flat("parameters"), flat("gradients"), flat("m"), flat("v"), norm, {
-      ...optimiser,
+  const gradients = flat("gradients");
+  const norm = squaredNorm(gradients);
+  const skip = nonFinite(gradients);
+  const { clip, ...rest } = optimiser;
+  adamw({ parameters: flat("parameters"), gradients, m: flat("m"), v: flat("v"), squaredNorm: norm, skip }, {
+    ...rest,
+    ...(clip > 0 ? { clip } : {}),
+    groups: parameters.groups.map((group) => ({
       first: group.offset,
       count: group.count,
       learningRateRatio: groupRatio(group.name),
       weightDecay: weightDecay(group.name),
-    });
-  }
-  graph.output("norm", norm);
+    })),
+    learningRate: graph.scalar("learningRate"),
+    bias1: graph.scalar("bias1"),
+    bias2: graph.scalar("bias2"),
+  });
+  graph.output("squaredNorm", norm);
+  graph.output("nonFinite", skip);
 }

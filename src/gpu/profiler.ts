@@ -39,7 +39,9 @@ export class Profiler {
 
   constructor(gpu: Gpu) {
     if (!gpu.features.has("timestamp-query")) {
-      throw new DeviceError("this adapter has no timestamps, so kernels cannot be timed", { hint: "run without --profile" });
+      throw new DeviceError("this adapter has no timestamps, so kernels cannot be timed", {
+        hint: "run without --profile",
+      });
     }
     this.#gpu = gpu;
   }
@@ -51,11 +53,21 @@ export class Profiler {
       const part = launches.slice(from, from + 1024);
       const set = device.createQuerySet({ type: "timestamp", count: part.length * 2 });
       const bytes = part.length * 16;
-      const resolve = device.createBuffer({ size: bytes, usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC });
-      const read = device.createBuffer({ size: bytes, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+      const resolve = device.createBuffer({
+        size: bytes,
+        usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
+      });
+      const read = device.createBuffer({
+        size: bytes,
+        usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+      });
       part.forEach((launch, i) => {
         const pass = encoder.beginComputePass({
-          timestampWrites: { querySet: set, beginningOfPassWriteIndex: 2 * i, endOfPassWriteIndex: 2 * i + 1 },
+          timestampWrites: {
+            querySet: set,
+            beginningOfPassWriteIndex: 2 * i,
+            endOfPassWriteIndex: 2 * i + 1,
+          },
         });
         pass.setPipeline(launch.pipeline.raw);
         launch.groups.forEach((group, g) => pass.setBindGroup(g, group));
@@ -67,9 +79,6 @@ export class Profiler {
       this.#pending.push({ set, resolve, read, launches: part });
     }
   }
-
-  /** Called after the encoder was submitted. */
-  submitted(): void {}
 
   /** Waits for everything encoded so far and returns the times by kernel, longest first. */
   async report(): Promise<KernelTime[]> {

@@ -214,22 +214,34 @@ export class Executable {
    * @throws {DeviceError} if an earlier operation failed
    */
   run(block: string): void {
-    this.gpu.check();
-    const launches = this.#launches(block);
-    this.#writeStep();
-    const encoder = this.gpu.device.createCommandEncoder();
-    if (this.profiler) this.profiler.encode(encoder, launches);
-    else encodePass(encoder, launches);
-    this.gpu.device.queue.submit([encoder.finish()]);
-    this.profiler?.submitted();
+    this.runSlice(block, 0, this.#planned(block).dispatches.length);
   }
 
-  /** Runs a part of a block, `from <= i < to` in its list of dispatches: a slice of bounded time. */
+  /** Cuts a block's dispatches into runs of about so many floating-point operations, for {@linkcode runSlice}. */
+  slices(block: string, flops: number): [number, number][] {
+    const slices: [number, number][] = [];
+    let from = 0;
+    let sum = 0;
+    const { dispatches } = this.#planned(block);
+    dispatches.forEach((d, i) => {
+      sum += d.flops;
+      if (sum >= flops || i === dispatches.length - 1) {
+        slices.push([from, i + 1]);
+        from = i + 1;
+        sum = 0;
+      }
+    });
+    return slices;
+  }
+
+  /** Encodes and submits dispatches `from <= i < to` of a block: a slice of bounded time. */
   runSlice(block: string, from: number, to: number): void {
     this.gpu.check();
     this.#writeStep();
     const encoder = this.gpu.device.createCommandEncoder();
-    encodePass(encoder, this.#launches(block).slice(from, to));
+    const launches = this.#launches(block).slice(from, to);
+    if (this.profiler) this.profiler.encode(encoder, launches);
+    else encodePass(encoder, launches);
     this.gpu.device.queue.submit([encoder.finish()]);
   }
 

@@ -1,0 +1,397 @@
+/**
+ * One attempt at a run: from a recipe to an adapter. Everything it has to say goes out as events; everything it leaves lies in the
+ * run's folder.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { join } from "@std/path";
+import { DivergedError, InputError } from "../errors.ts";
+import { type Gpu, openGpu } from "../gpu/device.ts";
+import type { Registry } from "../registry/registry.ts";
+import { BatchStream } from "../text/packing.ts";
+import { StudentAdapter } from "./adapter.ts";
+import {
+  type CheckpointState,
+  listCheckpoints,
+  type Progress,
+  pruneCheckpoints,
+  readCheckpoint,
+  verifyCheckpoint,
+  writeCheckpoint,
+} from "./checkpoint.ts";
+import { gapClosed, type RunHost, type RunResult } from "./events.ts";
+import { writeBase, writeResults } from "./exports.ts";
+import { Objective } from "./objective.ts";
+import { type PreparedRun, prepareRun } from "./prepare.ts";
+import { type Recipe, recipeHash } from "./recipe.ts";
+import { writeSamples } from "./samples.ts";
+import { type FrozenPlan, planTraining, type StepMetrics, Trainer, type TrainingSetup } from "./trainer.ts";
+
+/** Seconds that steps may wait before their numbers are fetched and shown. */
+const REPORT_SECONDS = 1;
+
+/**
+ * Runs a recipe to its end, or to where `host.control()` asks to stop.
+ *
+ * @throws {InputError} on inputs that do not do, and on a resume with another recipe, model or plugin
+ * @throws {DeviceError} without an adapter, or where memory does not suffice
+ * @throws {DivergedError} if the loss becomes NaN or runs away; the last checkpoint stays
+ */
+export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResult> {
+  const started = performance.now();
+  host.emit({ type: "state", state: "running" });
+  host.emit({ type: "stage", stage: "load", message: "reading models and data" });
+  const prepared = await prepareRun(recipe);
+  let gpu: Gpu | undefined;
+  try {
+    const setup = setUp(prepared, host.registry as Registry);
+    gpu = await openGpu();
+    return await new Run(prepared, setup, gpu, host, started).run();
+  } finally {
+    prepared.close();
+    gpu?.destroy();
+  }
+}
+
+/** Resolves a prepared recipe's losses and adapter. */
+export function setUp(prepared: PreparedRun, registry: Registry): TrainingSetup {
+  const { recipe, teacher, student } = prepared;
+  const objective = new Objective(registry, recipe.objective, student.config.vocabularySize);
+  const plugin = registry.get("adapter", recipe.adapter.type);
+  const options = registry.options(plugin, recipe.adapter.options, "adapter.options");
+  return {
+    recipe,
+    teacher,
+    student,
+    objective,
+    adapter: new StudentAdapter(plugin, recipe.adapter, options, student),
+  };
+}
+
+/** Identities that a resumed run must share with the run it continues. */
+export async function runIdentity(
+  prepared: PreparedRun,
+  setup: TrainingSetup,
+  registry: Registry,
+): Promise<Record<string, string>> {
+  const plugins = [setup.adapter.plugin, ...setup.objective.plugins];
+  return {
+    recipe: recipeHash(prepared.recipe),
+    teacher: await prepared.teacher.source.fingerprint(),
+    student: await prepared.student.source.fingerprint(),
+    tokenizer: prepared.tokenizer.fingerprint(),
+    ...Object.fromEntries(plugins.map((p) => [`plugin ${p.id}`, registry.identity(p)])),
+  };
+}
+
+class Run {
+  readonly #prepared: PreparedRun;
+  readonly #setup: TrainingSetup;
+  readonly #gpu: Gpu;
+  readonly #host: RunHost;
+  readonly #started: number;
+  readonly #checkpoints: string;
+  #identity: Record<string, string> = {};
+  #progress: Progress = {
+    teacherLoss: null,
+    beforeLoss: null,
+    best: null,
+    heldOutTokens: 0,
+    window: { sum: 0, count: 0, lowest: null },
+    samples: [],
+    seconds: 0,
+  };
+  /** Seconds of earlier attempts. */
+  #earlier = 0;
+  #lastReport = performance.now();
+  #stepsSinceReport = 0;
+
+  constructor(prepared: PreparedRun, setup: TrainingSetup, gpu: Gpu, host: RunHost, started: number) {
+    this.#prepared = prepared;
+    this.#setup = setup;
+    this.#gpu = gpu;
+    this.#host = host;
+    this.#started = started;
+    this.#checkpoints = join(host.folder, "checkpoints");
+  }
+
+  get #recipe(): Recipe {
+    return this.#prepared.recipe;
+  }
+
+  async run(): Promise<RunResult> {
+    const { train } = this.#recipe;
+    this.#identity = await runIdentity(this.#prepared, this.#setup, this.#host.registry as Registry);
+    const resumed = this.#host.resume ? await this.#latestCheckpoint() : undefined;
+    const planned = planTraining(this.#setup, this.#gpu.description, resumed?.frozen);
+    this.#announcePlan(planned.plan.bytesByCategory, planned.plan.totalBytes);
+
+    this.#stage("base", "writing the student's base");
+    await writeBase(this.#host.folder, this.#prepared);
+    this.#stage("compile", "uploading weights and compiling kernels");
+    const trainer = await Trainer.create(this.#gpu, this.#setup, planned, {
+      onSlice: () => this.#host.emit({ type: "heartbeat" }),
+      onProgress: () => this.#host.emit({ type: "heartbeat" }),
+    });
+    try {
+      const stream = new BatchStream(this.#prepared.train, {
+        tokensPerBatch: planned.frozen.tokens,
+        seed: train.seed,
+      });
+      const step = await this.#begin(trainer, stream, resumed);
+      const { done, stopped } = await this.#train(trainer, stream, step, planned.frozen);
+      if (stopped) return this.#result("paused", done, null, trainer, {});
+      return await this.#finish(trainer, done);
+    } finally {
+      trainer.destroy();
+    }
+  }
+
+  /** State and measurements before the first step of this attempt; returns the steps done so far. */
+  async #begin(trainer: Trainer, stream: BatchStream, resumed: CheckpointState | undefined): Promise<number> {
+    if (this.#host.resume) this.#host.emit({ type: "rewind", step: resumed?.step ?? 0 });
+    if (resumed) {
+      const { flat } = await readCheckpoint(
+        join(this.#checkpoints, `step-${String(resumed.step).padStart(6, "0")}`),
+        this.#setup.adapter.layout,
+      );
+      trainer.setState(flat.parameters, flat);
+      stream.restore(resumed.cursor);
+      this.#progress = structuredClone(resumed.progress);
+      this.#earlier = resumed.progress.seconds;
+      return resumed.step;
+    }
+    trainer.setState(await this.#setup.adapter.initialValues(this.#recipe.train.seed, this.#setup.student));
+    this.#stage("evaluate", "measuring teacher and student on the held-out samples");
+    const teacher = await trainer.evaluateTeacher(this.#prepared.heldOut);
+    const { "cross-entropy": loss, ...losses } = teacher.losses;
+    this.#progress.teacherLoss = finite(loss!);
+    this.#progress.heldOutTokens = teacher.tokens;
+    this.#host.emit({
+      type: "evaluation",
+      step: 0,
+      model: "teacher",
+      loss: finite(loss!),
+      losses: finiteAll(losses),
+      tokens: teacher.tokens,
+    });
+    this.#progress.beforeLoss = await this.#evaluate(trainer, 0);
+    await this.#writeSamples(trainer, "teacher", 0);
+    await this.#writeSamples(trainer, "student", 0);
+    return 0;
+  }
+
+  async #train(trainer: Trainer, stream: BatchStream, from: number, frozen: FrozenPlan) {
+    const { steps, accumulation, evaluateEvery, checkpointEvery } = this.#recipe.train;
+    this.#stage("train", `training ${steps} steps`);
+    this.#lastReport = performance.now();
+    for (let step = from; step < steps;) {
+      await trainer.step(step, Array.from({ length: accumulation }, () => stream.next()));
+      step++;
+      this.#stepsSinceReport++;
+      const control = this.#host.control();
+      const evaluates = evaluateEvery > 0 && step % evaluateEvery === 0 && step < steps;
+      const saves = control !== "run" || (checkpointEvery > 0 && step % checkpointEvery === 0) ||
+        step === steps;
+      const waited = (performance.now() - this.#lastReport) / 1000;
+      if (evaluates || saves || trainer.mustCollect || waited > REPORT_SECONDS) await this.#report(trainer);
+      if (evaluates || step === steps) await this.#evaluate(trainer, step);
+      if (saves) await this.#save(trainer, stream, step, frozen);
+      if (control === "stop") return { done: step, stopped: step < steps };
+    }
+    return { done: steps, stopped: false };
+  }
+
+  /** Fetches the numbers of queued steps and emits them. @throws {DivergedError} */
+  async #report(trainer: Trainer): Promise<void> {
+    const all = await trainer.collect();
+    const now = performance.now();
+    const seconds = (now - this.#lastReport) / 1000 / Math.max(1, this.#stepsSinceReport);
+    this.#lastReport = now;
+    this.#stepsSinceReport = 0;
+    for (const m of all) {
+      this.#host.emit({
+        type: "metrics",
+        step: m.step,
+        loss: finite(m.loss),
+        losses: finiteAll(m.losses),
+        learningRate: m.learningRate,
+        gradientNorm: finite(m.gradientNorm),
+        supervisedTokens: m.supervisedTokens,
+        tokensPerSecond: m.tokens / seconds,
+        secondsPerStep: seconds,
+      });
+      this.#guard(m);
+    }
+  }
+
+  /** Stops a run whose loss is no number, or has become much worse than it was. */
+  #guard(m: StepMetrics): void {
+    if (m.nonFinite || !Number.isFinite(m.loss)) {
+      throw new DivergedError(
+        `the ${m.nonFinite ? "gradient" : "loss"} of step ${m.step} is not a finite number`,
+        {
+          hint:
+            "lower train.learningRate or add warm-up; `limbeck resume` continues from the last checkpoint with the same recipe",
+        },
+      );
+    }
+    const { maxLossFactor, window: size } = this.#recipe.train.divergence;
+    const window = this.#progress.window;
+    window.sum += m.loss;
+    if (++window.count < size) return;
+    const mean = window.sum / window.count;
+    this.#progress.window = { sum: 0, count: 0, lowest: Math.min(mean, window.lowest ?? Infinity) };
+    if (maxLossFactor > 0 && window.lowest !== null && mean > maxLossFactor * window.lowest) {
+      throw new DivergedError(
+        `the mean loss of steps ${m.step - size + 1} to ${m.step} is ${mean.toFixed(4)}, ${
+          (mean / window.lowest).toFixed(1)
+        } times the lowest so far (train.divergence allows ${maxLossFactor})`,
+        { hint: "lower train.learningRate or add warm-up" },
+      );
+    }
+  }
+
+  /** Measures the student and keeps the best; returns its cross-entropy. */
+  async #evaluate(trainer: Trainer, step: number): Promise<number | null> {
+    const { losses: all, tokens } = await trainer.evaluate(this.#prepared.heldOut);
+    const { "cross-entropy": loss, ...losses } = all;
+    const value = finite(loss!);
+    this.#host.emit({
+      type: "evaluation",
+      step,
+      model: "student",
+      loss: value,
+      losses: finiteAll(losses),
+      tokens,
+    });
+    if (value !== null && step > 0 && value < (this.#progress.best?.loss ?? Infinity)) {
+      this.#progress.best = { loss: value, step };
+    }
+    this.#lastReport = performance.now();
+    return value;
+  }
+
+  async #save(trainer: Trainer, stream: BatchStream, step: number, frozen: FrozenPlan): Promise<void> {
+    const flat = await trainer.readState();
+    this.#progress.seconds = this.#seconds();
+    await Deno.mkdir(this.#checkpoints, { recursive: true });
+    const path = await writeCheckpoint(this.#checkpoints, this.#setup.adapter.layout, flat, {
+      step,
+      cursor: stream.state(),
+      identity: this.#identity,
+      frozen,
+      progress: this.#progress,
+    });
+    const best = this.#progress.best?.step;
+    await pruneCheckpoints(this.#checkpoints, this.#recipe.train.keepCheckpoints, best);
+    this.#host.emit({
+      type: "checkpoint",
+      step,
+      path: path.slice(this.#host.folder.length + 1),
+      best: best === step,
+    });
+    this.#lastReport = performance.now();
+  }
+
+  async #finish(trainer: Trainer, steps: number): Promise<RunResult> {
+    const after = (await trainer.evaluate(this.#prepared.heldOut)).losses["cross-entropy"]!;
+    await this.#writeSamples(trainer, "student", steps);
+    this.#stage("export", "writing the adapter");
+    const { parameters } = await trainer.readState();
+    const paths = await writeResults(this.#host.folder, this.#prepared, this.#setup, parameters);
+    return this.#result("succeeded", steps, finite(after), trainer, paths);
+  }
+
+  #result(
+    status: RunResult["status"],
+    steps: number,
+    after: number | null,
+    trainer: Trainer,
+    paths: RunResult["paths"],
+  ): RunResult {
+    const { teacherLoss: teacher, beforeLoss: before, heldOutTokens: tokens } = this.#progress;
+    return {
+      status,
+      steps,
+      heldOut: { teacher, before, after, gapClosed: gapClosed(teacher, before, after), tokens },
+      paths,
+      peakBytes: { planned: trainer.planned.plan.totalBytes, allocated: this.#gpu.peakBytes },
+      seconds: this.#seconds(),
+    };
+  }
+
+  async #writeSamples(trainer: Trainer, model: "teacher" | "student", step: number): Promise<void> {
+    if (this.#recipe.samples.tokens === 0) return;
+    this.#stage("sample", `writing samples of the ${model}`);
+    for (const sample of await writeSamples(trainer, this.#prepared, model)) {
+      this.#progress.samples.push({ model, step, ...sample });
+      this.#host.emit({ type: "sample", step, model, ...sample });
+    }
+  }
+
+  /** The newest checkpoint that is whole and belongs to this recipe. */
+  async #latestCheckpoint(): Promise<CheckpointState | undefined> {
+    for (const { path } of (await listCheckpoints(this.#checkpoints)).reverse()) {
+      try {
+        await verifyCheckpoint(path);
+      } catch (error) {
+        this.#host.emit({ type: "warning", code: "damaged_checkpoint", message: (error as Error).message });
+        continue;
+      }
+      const state = JSON.parse(await Deno.readTextFile(join(path, "state.json"))) as CheckpointState;
+      const changed = [...new Set([...Object.keys(this.#identity), ...Object.keys(state.identity)])]
+        .filter((key) => state.identity[key] !== this.#identity[key]);
+      if (changed.length) {
+        throw new InputError(`cannot be resumed: changed since the checkpoint: ${changed.join(", ")}`, {
+          where: this.#host.folder,
+          hint: "resume with the recipe, models and plugins the run began with, or start a new run",
+        });
+      }
+      return state;
+    }
+    return undefined;
+  }
+
+  #announcePlan(bytes: ReadonlyMap<string, number>, totalBytes: number): void {
+    const { teacher, student, adapter } = this.#setup;
+    const { trainReport: report, train, heldOut } = this.#prepared;
+    this.#host.emit({
+      type: "plan",
+      adapterName: this.#gpu.description.name,
+      software: this.#gpu.adapter.info.isFallbackAdapter,
+      bytes: Object.fromEntries(bytes),
+      totalBytes,
+      estimatedSeconds: null,
+      parameters: {
+        teacher: teacher.parameterCount(),
+        student: student.parameterCount(),
+        trainable: adapter.layout.trainable,
+      },
+      data: {
+        trainSamples: train.length,
+        heldOutSamples: heldOut.length,
+        trainTokens: report.tokens,
+        supervisedTokens: report.supervisedTokens,
+      },
+      steps: this.#recipe.train.steps,
+    });
+  }
+
+  #stage(stage: string, message: string): void {
+    this.#host.emit({ type: "stage", stage, message });
+  }
+
+  #seconds(): number {
+    return this.#earlier + (performance.now() - this.#started) / 1000;
+  }
+}
+
+function finite(value: number): number | null {
+  return Number.isFinite(value) ? value : null;
+}
+
+function finiteAll(values: Readonly<Record<string, number>>): Record<string, number | null> {
+  return Object.fromEntries(Object.entries(values).map(([k, v]) => [k, finite(v)]));
+}

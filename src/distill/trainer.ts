@@ -1,0 +1,366 @@
+/**
+ * Training on one device: a planned and compiled program, replayed. Knows nothing of files, runs or terminals.
+ *
+ * @module
+ */
+import { DeviceError } from "../errors.ts";
+import type { AdapterDescription } from "../gpu/description.ts";
+import type { Gpu, GpuBuffer } from "../gpu/device.ts";
+import { compile, type Executable } from "../tensor/executable.ts";
+import { type Plan, plan } from "../tensor/plan.ts";
+import { type EncodedSample } from "../text/encode.ts";
+import { type PackedBatch, packSequential } from "../text/packing.ts";
+import { philox4x32, splitSeed } from "../text/random.ts";
+import { DROPOUT_KEY, type StudentAdapter } from "./adapter.ts";
+import type { FlatState } from "./checkpoint.ts";
+import { MetricsRing } from "./metrics_ring.ts";
+import { type Model, uploadWeights } from "./models.ts";
+import type { Objective } from "./objective.ts";
+import { FLAT } from "./parameters.ts";
+import type { Recipe } from "./recipe.ts";
+import { learningRateAt } from "./schedule.ts";
+import { type FrozenPlan, LOSS_SUMS, trainingProgram } from "./training_program.ts";
+
+export type { FrozenPlan } from "./training_program.ts";
+
+/** What a trainer trains. */
+export interface TrainingSetup {
+  readonly recipe: Recipe;
+  readonly teacher: Model;
+  readonly student: Model;
+  readonly adapter: StudentAdapter;
+  readonly objective: Objective;
+}
+
+/** A training program planned for an adapter. */
+export interface PlannedTraining {
+  readonly frozen: FrozenPlan;
+  readonly plan: Plan;
+}
+
+/** Bytes of one chunk of logits that the head aims at: large enough for full speed, small beside the rest. */
+const HEAD_CHUNK_BYTES = 64 * 2 ** 20;
+
+/** Bytes within which activations are kept rather than recomputed, where the recipe names no limit. */
+const DEFAULT_BUDGET = 8 * 2 ** 30;
+
+/**
+ * Plans the training of a recipe. Pure: needs no GPU.
+ *
+ * @param frozen A plan to follow exactly, from the manifest of a run that is resumed
+ * @throws {DeviceError} with the numbers and the knobs if it does not fit
+ */
+export function planTraining(
+  setup: TrainingSetup,
+  adapter: AdapterDescription,
+  frozen?: FrozenPlan,
+): PlannedTraining {
+  const { recipe } = setup;
+  if (frozen && frozen.family !== adapter.family) {
+    throw new DeviceError(
+      `the run was planned for ${frozen.family} kernels, this adapter (${adapter.name}) wants ${adapter.family}`,
+      { hint: "resume on the adapter the run began on, or start a new run" },
+    );
+  }
+  const build = (choice: FrozenPlan): PlannedTraining => ({
+    frozen: choice,
+    plan: plan(programFor(setup, choice), adapter),
+  });
+  if (frozen) return build(frozen);
+  const { tokens, chunkRows } = headChunks(recipe, setup.student.config.vocabularySize, adapter);
+  const budget = recipe.limits.gpuBytes ?? DEFAULT_BUDGET;
+  const modes = { auto: [false, true], on: [true], off: [false] }[recipe.train.activationCheckpointing];
+  let last: PlannedTraining | undefined;
+  for (const recompute of modes) {
+    last = build({ tokens, chunkRows, recompute, family: adapter.family });
+    if (last.plan.totalBytes <= budget) return last;
+  }
+  if (recipe.limits.gpuBytes === undefined) return last!;
+  throw new DeviceError(
+    `the run needs ${last!.plan.totalBytes} bytes on the GPU (${
+      [...last!.plan.bytesByCategory].map(([k, v]) => `${k} ${v}`).join(", ")
+    }); limits.gpuBytes allows ${budget}`,
+    {
+      hint:
+        "lower train.tokensPerMicroBatch (and raise train.accumulation), lower train.headChunk, set train.activationCheckpointing: on, or raise limits.gpuBytes",
+    },
+  );
+}
+
+/** Rows of the head at a time, and T rounded up to whole chunks; both multiples of 64. */
+function headChunks(recipe: Recipe, vocabulary: number, adapter: AdapterDescription) {
+  const { tokensPerMicroBatch, headChunk } = recipe.train;
+  const most = Math.min(HEAD_CHUNK_BYTES, adapter.maxBindingSize) / (vocabulary * 4);
+  const wanted = headChunk === "auto" ? most : headChunk;
+  const rows = Math.max(64, Math.floor(Math.min(wanted, tokensPerMicroBatch + 63) / 64) * 64);
+  const chunks = Math.ceil(tokensPerMicroBatch / rows);
+  // Spread evenly, so that the last chunk is not mostly filler.
+  const chunkRows = Math.ceil(tokensPerMicroBatch / chunks / 64) * 64;
+  return { tokens: chunks * chunkRows, chunkRows };
+}
+
+function programFor({ recipe, teacher, student, adapter, objective }: TrainingSetup, choice: FrozenPlan) {
+  const { beta1, beta2, epsilon, clip, weightDecay } = recipe.train;
+  return trainingProgram({
+    teacher,
+    student,
+    tokens: choice.tokens,
+    chunkRows: choice.chunkRows,
+    positions: recipe.data.contextLength,
+    losses: (graph) => objective.training(graph),
+    evaluation: (graph) => objective.evaluation(graph),
+    crossEntropy: (graph) => objective.crossEntropy(graph),
+    parameters: adapter.layout,
+    attach: (graph, parameter, training) => adapter.attach(graph, parameter, training),
+    recompute: choice.recompute,
+    optimiser: { beta1, beta2, epsilon, clip },
+    groupRatio: (group) => adapter.groupRatio(group),
+    weightDecay: (group) => (adapter.groupDecays(group) ? weightDecay : 0),
+  });
+}
+
+/** Numbers of one optimiser step. */
+export interface StepMetrics {
+  /** Steps done, from 1. */
+  readonly step: number;
+  readonly loss: number;
+  readonly losses: Readonly<Record<string, number>>;
+  readonly learningRate: number;
+  readonly gradientNorm: number;
+  readonly supervisedTokens: number;
+  readonly tokens: number;
+  /** A gradient was NaN or infinite: the optimiser wrote nothing. */
+  readonly nonFinite: boolean;
+}
+
+/** Mean losses over some samples, nats a token. */
+export interface Evaluation {
+  readonly losses: Readonly<Record<string, number>>;
+  readonly tokens: number;
+}
+
+interface StepTag {
+  readonly step: number;
+  readonly learningRate: number;
+  readonly supervisedTokens: number;
+  readonly tokens: number;
+}
+
+/** Options of {@linkcode Trainer.create}. */
+export interface TrainerOptions {
+  readonly profile?: boolean;
+  readonly onProgress?: (message: string) => void;
+  /** Called between slices of work that take a fraction of a second each. */
+  readonly onSlice?: () => void;
+}
+
+/** Steps whose numbers may wait on the GPU. */
+const RING = 32;
+
+/** Floating-point operations between two signs of life: about a tenth of a second. */
+const SLICE_FLOPS = { subgroup8: 3e9, tiled: 5e10 } as const;
+
+/** A compiled training program with its weights on the device. */
+export class Trainer {
+  readonly gpu: Gpu;
+  readonly setup: TrainingSetup;
+  readonly planned: PlannedTraining;
+  readonly executable: Executable;
+  /** Weights of both models by storage name, shared with other programs such as a generator. */
+  readonly weights: ReadonlyMap<string, GpuBuffer>;
+  readonly #options: TrainerOptions;
+  readonly #ring: MetricsRing<StepTag>;
+
+  private constructor(
+    gpu: Gpu,
+    setup: TrainingSetup,
+    planned: PlannedTraining,
+    executable: Executable,
+    weights: ReadonlyMap<string, GpuBuffer>,
+    options: TrainerOptions,
+  ) {
+    this.gpu = gpu;
+    this.setup = setup;
+    this.planned = planned;
+    this.executable = executable;
+    this.weights = weights;
+    this.#options = options;
+    this.#ring = new MetricsRing(gpu, executable, [
+      { name: LOSS_SUMS.train, words: setup.objective.training.names.length },
+      { name: "squaredNorm", block: "update", words: 1 },
+      { name: "nonFinite", block: "update", words: 1 },
+    ], RING);
+    setup.objective.setScalars(executable);
+  }
+
+  /**
+   * Uploads the weights and compiles the program.
+   *
+   * @throws {DeviceError} if memory does not suffice
+   */
+  static async create(
+    gpu: Gpu,
+    setup: TrainingSetup,
+    planned: PlannedTraining,
+    options: TrainerOptions = {},
+  ): Promise<Trainer> {
+    const models = [setup.teacher, setup.student];
+    const weights = await uploadWeights(gpu, planned.plan, models, (done, total) => {
+      options.onProgress?.(`weights ${Math.round(100 * done / total)} %`);
+    });
+    try {
+      const executable = await compile(gpu, planned.plan, {
+        weights,
+        ...(options.profile ? { profile: true } : {}),
+      });
+      return new Trainer(gpu, setup, planned, executable, weights, options);
+    } catch (error) {
+      for (const buffer of weights.values()) buffer.destroy();
+      throw error;
+    }
+  }
+
+  /** Sets the trainable parameters and clears the optimiser, or sets it too. */
+  setState(parameters: Float32Array, moments?: { m: Float32Array; v: Float32Array }): void {
+    this.executable.write(FLAT.parameters, parameters);
+    for (const name of ["m", "v"] as const) {
+      if (moments) this.executable.write(FLAT[name], moments[name]);
+      else this.executable.clear(FLAT[name]);
+    }
+  }
+
+  /** Reads parameters and moments back. Waits for all queued work. */
+  async readState(): Promise<FlatState> {
+    const back = await this.executable.read([FLAT.parameters, FLAT.m, FLAT.v]);
+    const get = (name: string) =>
+      (back.get(name)!.data as Float32Array).subarray(0, this.setup.adapter.layout.total);
+    return { parameters: get(FLAT.parameters), m: get(FLAT.m), v: get(FLAT.v) };
+  }
+
+  /** Gradients of the last window, before clipping, by parameter name. */
+  async readGradients(): Promise<Map<string, Float32Array>> {
+    const back = await this.executable.read([FLAT.gradients]);
+    return this.setup.adapter.layout.gather(back.get(FLAT.gradients)!.data as Float32Array);
+  }
+
+  /**
+   * Queues one optimiser step over a window of micro-batches.
+   *
+   * @param step Steps done before it, from 0
+   */
+  async step(step: number, window: readonly PackedBatch[]): Promise<void> {
+    const { recipe } = this.setup;
+    const { beta1, beta2, seed } = recipe.train;
+    const supervisedTokens = window.reduce((sum, b) => sum + b.supervised, 0);
+    const learningRate = learningRateAt(step, recipe.train);
+    const { executable } = this;
+    executable.setScalar("oneOverTokens", 1 / Math.max(1, supervisedTokens));
+    executable.setScalar("learningRate", learningRate);
+    executable.setScalar("bias1", 1 - beta1 ** (step + 1));
+    executable.setScalar("bias2", 1 - beta2 ** (step + 1));
+    for (const [i, batch] of window.entries()) {
+      executable.setScalar("keep", i === 0 ? 0 : 1);
+      executable.setScalarWord(DROPOUT_KEY, philox4x32([step, i, 0, DROPOUT_SITE], splitSeed(seed))[0]);
+      this.#writeBatch(batch);
+      await this.#run("microBatch");
+    }
+    await this.#run("update");
+    const tokens = window.reduce((sum, b) => sum + b.segment.reduce((n, s) => n + Number(s >= 0), 0), 0);
+    this.#ring.push({ step: step + 1, learningRate, supervisedTokens, tokens });
+  }
+
+  /** Whether {@linkcode collect} must be called before the next step. */
+  get mustCollect(): boolean {
+    return this.#ring.full;
+  }
+
+  /** Waits for the queued steps and returns their numbers, in order. */
+  async collect(): Promise<StepMetrics[]> {
+    const { names, weights } = this.setup.objective.training;
+    return (await this.#ring.collect()).map(({ tag, values }) => {
+      const [sums, norm, flag] = values as [Float32Array, Float32Array, Float32Array];
+      const count = Math.max(1, tag.supervisedTokens);
+      const losses = Object.fromEntries(names.map((name, k) => [name, sums[k]! / count]));
+      const loss = names.reduce((sum, name, k) => sum + weights[k]! * losses[name]!, 0);
+      const nonFinite = new Uint32Array(flag.buffer, flag.byteOffset, 1)[0] !== 0;
+      return { ...tag, loss, losses, gradientNorm: Math.sqrt(norm[0]!), nonFinite };
+    });
+  }
+
+  /** Mean losses of the student with its adapter as it is, without dropout. */
+  async evaluate(samples: readonly EncodedSample[]): Promise<Evaluation> {
+    return await this.#measure(
+      "evaluate",
+      LOSS_SUMS.evaluate,
+      this.setup.objective.evaluation.names,
+      samples,
+    );
+  }
+
+  /** Cross-entropy of the teacher. */
+  async evaluateTeacher(samples: readonly EncodedSample[]): Promise<Evaluation> {
+    return await this.#measure("evaluateTeacher", LOSS_SUMS.teacher, ["cross-entropy"], samples);
+  }
+
+  async #measure(block: string, state: string, names: readonly string[], samples: readonly EncodedSample[]) {
+    const batches = packSequential(samples, this.planned.frozen.tokens);
+    const ring = new MetricsRing<number>(
+      this.gpu,
+      this.executable,
+      [{ name: state, words: names.length }],
+      RING,
+    );
+    const sums = new Float64Array(names.length);
+    let tokens = 0;
+    const add = async () => {
+      for (const { tag, values } of await ring.collect()) {
+        tokens += tag;
+        values[0]!.forEach((value, k) => sums[k]! += value);
+      }
+    };
+    try {
+      this.executable.setScalar("keep", 0);
+      for (const batch of batches) {
+        this.#writeBatch(batch);
+        await this.#run(block);
+        ring.push(batch.supervised);
+        if (ring.full) await add();
+      }
+      await add();
+    } finally {
+      ring.destroy();
+    }
+    return {
+      losses: Object.fromEntries(names.map((name, k) => [name, sums[k]! / Math.max(1, tokens)])),
+      tokens,
+    };
+  }
+
+  #writeBatch(batch: PackedBatch): void {
+    this.executable.write("tokens", batch.tokens);
+    this.executable.write("positions", batch.position);
+    this.executable.write("start", batch.kvStart);
+    this.executable.write("end", batch.kvEnd);
+    this.executable.write("labels", batch.label);
+  }
+
+  async #run(block: string): Promise<void> {
+    const slices = this.executable.slices(block, SLICE_FLOPS[this.planned.frozen.family]);
+    for (const [from, to] of slices) {
+      this.executable.runSlice(block, from, to);
+      this.#options.onSlice?.();
+      // Timers and pipes get their turn: control lines are read, heartbeats leave.
+      if (slices.length > 1) await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+  }
+
+  /** Frees everything on the device that belongs to this trainer. */
+  destroy(): void {
+    this.#ring.destroy();
+    this.executable.destroy();
+    for (const buffer of this.weights.values()) buffer.destroy();
+  }
+}
+
+/** Distinguishes dropout from other users of a seed. */
+const DROPOUT_SITE = 0x64726f70;
