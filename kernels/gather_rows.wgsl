@@ -59,9 +59,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let inside = index >= size.first && index - size.first < size.count;
   let nowhere = size.first == 0u && index >= size.all_rows;
   if (!inside && !nowhere) { return; }
-  let from = select(0u, (index - size.first) * size.units, inside);
-  let to = row * size.units;
+  let source = select(0u, (index - size.first) * size.units, inside);
+  let place = row * size.units;
   for (var u = thread; u < size.units; u += $(THREADS)u) {
-    out[to + u] = select(Unit(), entry(from + u), inside);
+    out[place + u] = select(Unit(), entry(source + u), inside);
   }
 }

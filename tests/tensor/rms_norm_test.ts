@@ -1,0 +1,89 @@
+// @ts-types="../../types/std_assert.d.ts"
+import { assert } from "@std/assert";
+import { assertWithin, gpuTest, maxDifference, run } from "./harness.ts";
+import { numericGradient, operand } from "./oracle.ts";
+import { plant } from "./planted.ts";
+import { gradients } from "../../src/tensor/differentiate.ts";
+import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
+
+const EPSILON = 1e-5;
+
+function reference(x: ArrayLike<number>, w: ArrayLike<number>, rows: number): Float64Array {
+  const width = w.length;
+  const y = new Float64Array(rows * width);
+  for (let t = 0; t < rows; t++) {
+    let squares = 0;
+    for (let h = 0; h < width; h++) squares += x[t * width + h]! ** 2;
+    const scale = 1 / Math.sqrt(squares / width + EPSILON);
+    for (let h = 0; h < width; h++) y[t * width + h] = x[t * width + h]! * scale * w[h]!;
+  }
+  return y;
+}
+
+gpuTest("rmsNorm() matches f64 for every weight type and odd widths", async (gpu) => {
+  for (const dtype of ["f32", "f16", "bf16"] as const) {
+    for (const [rows, width] of [[1, 1], [3, 7], [5, 32], [2, 36], [4, 255], [3, 288], [2, 1028]] as const) {
+      const [x, w] = [operand([rows, width], 1), operand([width], 2, dtype, "weight")];
+      const { outputs } = await run(gpu, [x, w], (_, x, w) => rmsNorm(x!, w!, EPSILON));
+      assertWithin(outputs[0]!, reference(x.values, w.values, rows), 1e-6, `${dtype} ${rows}x${width}`);
+    }
+  }
+});
+
+gpuTest("rmsNorm() is as exact for tiny and large rows", async (gpu) => {
+  const [x, w] = [operand([4, 288], 1), operand([288], 2)];
+  [1e-6, 1e-3, 1e4, 1e15].forEach((size, t) => {
+    for (let h = 0; h < 288; h++) x.values[t * 288 + h]! *= size;
+  });
+  const { outputs } = await run(gpu, [x, w], (_, x, w) => rmsNorm(x!, w!, EPSILON));
+  const expected = reference(x.values, w.values, 4);
+  for (let t = 0; t < 4; t++) {
+    const row = (y: Float32Array | Float64Array) => y.slice(t * 288, (t + 1) * 288);
+    const size = Math.max(...row(expected).map(Math.abs));
+    assertWithin(row(outputs[0]!), row(expected), 4e-7 * size, `row ${t}`);
+  }
+});
+
+gpuTest("gradients of rmsNorm() match central differences", async (gpu) => {
+  for (const [rows, width] of [[1, 1], [2, 7], [3, 36], [33, 8], [70, 5]] as const) {
+    const [x, w, dy] = [operand([rows, width], 1), operand([width], 2), operand([rows, width], 3)];
+    const { outputs } = await run(
+      gpu,
+      [x, w, dy],
+      (graph, x, w, dy) => gradients(graph, [[rmsNorm(x!, w!, EPSILON), dy!]], [x!, w!]).map((g) => g!),
+    );
+    const dx = numericGradient((v) => reference(v, w.values, rows), x.values, dy.values);
+    const dw = numericGradient((v) => reference(x.values, v, rows), w.values, dy.values);
+    // A row of one element is nearly constant under scaling, so its gradient is small against what cancels in it.
+    assertWithin(outputs[0]!, dx, 5e-6, `dx ${rows}x${width}`);
+    assertWithin(outputs[1]!, dw, 1e-5, `dw ${rows}x${width}`);
+  }
+});
+
+gpuTest("the gradient of x passes through half-precision weights", async (gpu) => {
+  for (const dtype of ["f16", "bf16"] as const) {
+    for (const width of [36, 9]) {
+      const [x, dy] = [operand([3, width], 1), operand([3, width], 3)];
+      const w = operand([width], 2, dtype, "weight");
+      const { outputs } = await run(
+        gpu,
+        [x, w, dy],
+        (graph, x, w, dy) => gradients(graph, [[rmsNorm(x!, w!, EPSILON), dy!]], [x!])[0]!,
+      );
+      const dx = numericGradient((v) => reference(v, w.values, 3), x.values, dy.values);
+      assertWithin(outputs[0]!, dx, 5e-6, `${dtype} ${width}`);
+    }
+  }
+});
+
+gpuTest("a missing epsilon, or a missing term of the gradient, does not pass", async (gpu) => {
+  const [x, w, dy] = [operand([3, 36], 1), operand([36], 2), operand([3, 36], 3)];
+  const { outputs } = await run(gpu, [x, w, dy], (graph, x, w, dy) => {
+    const y = plant(rmsNorm(x!, w!, 1e-4), "+ size.epsilon", "");
+    const dx = gradients(graph, [[rmsNorm(x!, w!, EPSILON), dy!]], [x!])[0]!;
+    return [y, plant(dx, " - x[first + at] * along", "")];
+  });
+  const dx = numericGradient((v) => reference(v, w.values, 3), x.values, dy.values);
+  assert(maxDifference(outputs[0]!, reference(x.values, w.values, 3)) > 1e-5);
+  assert(maxDifference(outputs[1]!, dx) > 0.01);
+});
