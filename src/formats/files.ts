@@ -117,6 +117,7 @@ export async function writeAtomically(
   if (options.size !== undefined) await requireSpace(path, options.size);
   const temporary = join(folder, `.${basename(path)}.${crypto.randomUUID().slice(0, 8)}.tmp`);
   let position = 0;
+  let wanted = 0;
   try {
     const file = await Deno.open(temporary, { write: true, createNew: true });
     try {
@@ -125,6 +126,7 @@ export async function writeAtomically(
           return position;
         },
         async write(bytes: Uint8Array) {
+          wanted = position + bytes.length;
           for (let done = 0; done < bytes.length;) {
             const count = await file.write(bytes.subarray(done));
             done += count;
@@ -146,7 +148,12 @@ export async function writeAtomically(
   } catch (error) {
     await Deno.remove(temporary).catch(() => {});
     throw isDiskFull(error)
-      ? new DiskFullError(path, options.size ?? position, await freeBytes(folder), error)
+      ? new DiskFullError(
+        path,
+        options.size ?? Math.max(wanted, position + 1),
+        await freeBytes(folder),
+        error,
+      )
       : error;
   }
 }
@@ -195,6 +202,9 @@ export async function writeFolderAtomically(
   } catch (error) {
     await Deno.remove(temporary, { recursive: true }).catch(() => {});
     if (moved) await Deno.rename(previous, path).catch(() => {});
+    if (error instanceof DiskFullError) {
+      throw new DiskFullError(path, error.bytesNeeded, await freeBytes(parent), error);
+    }
     throw error;
   }
   if (moved) await Deno.remove(previous, { recursive: true });

@@ -178,8 +178,14 @@ function addsSpacePrefix(json: TokenizerJson, where: string): boolean {
 /** tokenizer_config.json decides, then the template in tokenizer.json, then the class. */
 function addsBos(json: TokenizerJson, tokenizerConfig: Record<string, unknown>): boolean {
   if (typeof tokenizerConfig.add_bos_token === "boolean") return tokenizerConfig.add_bos_token;
-  const processor = json.post_processor;
-  if (processor) return Array.isArray(processor.single) && "SpecialToken" in (processor.single[0] ?? {});
+  const { post_processor: processor } = json;
+  const steps = processor?.type === "Sequence"
+    ? processor.processors as Component[]
+    : processor
+    ? [processor]
+    : [];
+  const template = steps.find((step) => step.type === "TemplateProcessing");
+  if (template) return "SpecialToken" in ((template.single as object[])[0] ?? {});
   return String(tokenizerConfig.tokenizer_class).startsWith("LlamaTokenizer");
 }
 

@@ -10,6 +10,7 @@ import { type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "./dtype.
 import { writeFolderAtomically, writeTextAtomically } from "./files.ts";
 import { exportedConfig } from "./hf_config.ts";
 import type { TokenizerFiles } from "./model_source.ts";
+import { pythonJson } from "./python_json.ts";
 import type { TensorData } from "./safetensors.ts";
 import { type SafetensorsSpec, tensorBytes, writeSafetensors } from "./safetensors_write.ts";
 
@@ -35,6 +36,8 @@ export interface HuggingFaceOptions {
   readonly replace?: boolean;
 }
 
+/** Fields of config.json that transformers 4 warns about when they are integers. */
+const floatFields = ["rope_theta", "factor", "low_freq_factor", "high_freq_factor"];
 const defaultShardBytes = 5e9;
 const dtypes = { f32: "F32", f16: "F16", bf16: "BF16" } as const;
 
@@ -145,7 +148,10 @@ async function writeTokenizer(folder: string, tokenizer: TokenizerFiles): Promis
     for (const [name, text] of tokenizer.originals) await writeTextAtomically(join(folder, name), text);
     return;
   }
-  await writeJson(folder, "tokenizer.json", tokenizer.tokenizerJson);
+  await writeTextAtomically(
+    join(folder, "tokenizer.json"),
+    JSON.stringify(tokenizer.tokenizerJson, null, 2) + "\n",
+  );
   const template = tokenizer.chatTemplate === undefined ? {} : { chat_template: tokenizer.chatTemplate };
   await writeJson(folder, "tokenizer_config.json", { ...tokenizer.tokenizerConfig, ...template });
 }
@@ -156,5 +162,5 @@ function generationConfig(config: Record<string, unknown>): Record<string, unkno
 }
 
 async function writeJson(folder: string, name: string, value: unknown): Promise<void> {
-  await writeTextAtomically(join(folder, name), JSON.stringify(value, null, 2) + "\n");
+  await writeTextAtomically(join(folder, name), pythonJson(value, floatFields));
 }

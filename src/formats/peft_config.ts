@@ -4,6 +4,7 @@
  * @module
  */
 import { InputError } from "../errors.ts";
+import { pythonJson } from "./python_json.ts";
 
 /** What decides how a LoRA adapter is applied: y = W x + scaling * B (A x). */
 export interface LoraSettings {
@@ -107,7 +108,7 @@ export function peftConfigJson(settings: LoraSettings): string {
     use_rslora: settings.rsLora ?? false,
   };
   const sorted = Object.fromEntries(Object.entries(config).sort(([a], [b]) => a < b ? -1 : 1));
-  return JSON.stringify(sorted, null, 2) + "\n";
+  return pythonJson(sorted, ["lora_dropout"]);
 }
 
 /** Reads adapter_config.json. @throws {InputError} naming the field that is wrong or not supported. */

@@ -1,11 +1,12 @@
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Tokenizer } from "@huggingface/tokenizers";
 import { InputError } from "../../src/errors.ts";
 import { type FloatData, toFloat32 } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { GgufFile } from "../../src/formats/gguf.ts";
 import { type GgufStorage, writeGgufModel } from "../../src/formats/gguf_export.ts";
+import { ggufTokenizerMetadata } from "../../src/formats/gguf_tokenizer_write.ts";
 import { quantizeQ8, unpackGguf } from "../../src/formats/gguf_types.ts";
 import { type ModelSource, openModel } from "../../src/formats/model_source.ts";
 import { expectedTensors, parseDecoderConfig, tensorProblems } from "../../src/models/config.ts";
@@ -209,3 +210,49 @@ sharedTest(
     tokenizer.close();
   },
 );
+
+Deno.test("ggufTokenizerMetadata() finds how a byte-level tokenizer cuts and whether it adds BOS", () => {
+  const split = (Regex: string) => ({
+    type: "Split",
+    pattern: { Regex },
+    behavior: "Isolated",
+    invert: false,
+  });
+  const bytes = (use_regex: boolean) => ({ type: "ByteLevel", add_prefix_space: false, use_regex });
+  const words = (digits: string) =>
+    String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|` + digits +
+    String.raw`| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+  const sequence = (...pretokenizers: unknown[]) => ({ type: "Sequence", pretokenizers });
+  const template = {
+    type: "TemplateProcessing",
+    single: [{ SpecialToken: { id: "a" } }, { Sequence: { id: "A" } }],
+  };
+  const read = (parts: Record<string, unknown>) => {
+    const model = { type: "BPE", vocab: { a: 0, b: 1, ab: 2 }, merges: ["a b"] };
+    const files = { tokenizerJson: { model, ...parts }, tokenizerConfig: {} };
+    const metadata = ggufTokenizerMetadata(files, { vocabularySize: 4, eosTokens: [] }, "tokenizer.json");
+    return ["tokens", "pre", "add_bos_token"].map((key) => metadata.get(`tokenizer.ggml.${key}`)?.value);
+  };
+  const tokens = ["a", "b", "ab", "[PAD3]"];
+  const digits = String.raw`\p{N}`;
+  assertEquals(read({ pre_tokenizer: bytes(true) }), [tokens, "gpt-2", false]);
+  assertEquals(
+    read({
+      pre_tokenizer: sequence(split(words(`${digits}{1,3}`)), bytes(false)),
+      post_processor: { type: "Sequence", processors: [{ type: "ByteLevel" }, template] },
+    }),
+    [tokens, "llama-bpe", true],
+  );
+  const qwen = sequence(split(words(digits)), bytes(false));
+  assertEquals(read({ pre_tokenizer: qwen, normalizer: { type: "NFC" } }), [tokens, "qwen2", false]);
+  const smollm = sequence({ type: "Digits", individual_digits: true }, bytes(true));
+  assertEquals(read({ pre_tokenizer: smollm, post_processor: template }), [tokens, "smollm", true]);
+  for (
+    const unknown of [
+      { pre_tokenizer: sequence(split(words("x")), bytes(false)) },
+      { pre_tokenizer: bytes(true), normalizer: { type: "NFKC" } },
+      { pre_tokenizer: sequence(split(digits)) },
+      { pre_tokenizer: null },
+    ]
+  ) assertThrows(() => read(unknown), InputError, "pre_tokenizer is not known");
+});

@@ -5,6 +5,7 @@ import { fromFloat32, toFloat32 } from "../../src/formats/dtype.ts";
 import { exportedConfig } from "../../src/formats/hf_config.ts";
 import { type HuggingFaceOptions, writeHuggingFaceFolder } from "../../src/formats/hf_write.ts";
 import { type ModelSource, openModel } from "../../src/formats/model_source.ts";
+import { pythonJson } from "../../src/formats/python_json.ts";
 import { ropeScalingOf } from "../../src/formats/rope_scaling.ts";
 import { expectedTensors, parseDecoderConfig, tensorProblems } from "../../src/models/config.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
@@ -178,3 +179,17 @@ const smallest = {
   max_position_embeddings: 8,
   rms_norm_eps: 1e-5,
 };
+
+Deno.test("pythonJson() gives the chosen numbers a decimal point, and nothing else", () => {
+  const value = {
+    factor: 8,
+    other: 8,
+    nested: { factor: -2 },
+    list: [{ factor: 1.5 }],
+    text: '"factor": 8,',
+    last: { factor: 1e30 },
+  };
+  const text = pythonJson(value, ["factor", "last"]);
+  assertEquals(JSON.parse(text), value);
+  assertEquals(text.match(/: -?\d.*/g), [": 8.0,", ": 8,", ": -2.0", ": 1.5", ': 8,",', ": 1e+30"]);
+});

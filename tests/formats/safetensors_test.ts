@@ -207,3 +207,23 @@ sharedTest("planSafetensors() makes the very bytes that safetensors' own writer 
     file.close();
   }
 });
+
+Deno.test("SafetensorsFile.open() refuses a valid file cut or grown anywhere, and never breaks on one flipped byte", async () => {
+  const bytes = fileOf(`{"a":${pair(0, 4)},"__metadata__":{"k":"v"},"b":${pair(4, 12, "[2,1]")}}`, 12);
+  for (let length = 0; length < bytes.length; length++) {
+    await assertRejects(() => open(bytes.subarray(0, length)), InputError);
+  }
+  await assertRejects(() => open(Uint8Array.of(...bytes, 0)), InputError);
+  let refused = 0;
+  for (let at = 0; at < bytes.length - 12; at++) {
+    for (let bit = 0; bit < 8; bit++) {
+      const changed = bytes.slice();
+      changed[at] ^= 1 << bit;
+      await open(changed).catch((error) => {
+        if (!(error instanceof InputError)) throw error;
+        refused++;
+      });
+    }
+  }
+  assertEquals(refused > 700, true);
+});
