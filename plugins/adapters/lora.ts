@@ -11,7 +11,7 @@ import {
   CONTRACT_VERSION,
   defineAdapter,
 } from "../../src/registry/contract.ts";
-import { add, linear, scale } from "../../src/registry/tensor_functions.ts";
+import { add, linear, scale } from "../../src/registry/tensor_ops.ts";
 
 /** s = alpha / r, or alpha / sqrt(r) with rsLoRA. */
 export function loraScale(

@@ -191,8 +191,13 @@ export type RunControl = "run" | "checkpoint" | "stop";
 export interface RunHost {
   /** Absolute path of the run's folder. */
   readonly folder: string;
-  /** Whether to continue from the newest checkpoint in `folder`. */
+  /** Whether to continue from a checkpoint in `folder`; then the first event is a rewind. */
   readonly resume: boolean;
+  /**
+   * The newest checkpoint that may be continued from, by its step; -1 for none. What was said before a later one was lost with the
+   * process that listened, and would be missing from the metrics.
+   */
+  readonly resumeLimit: number;
   /** Losses and adapters by id. */
   readonly registry: unknown;
   /** Reports. Order is kept; nothing is lost before the process ends. */

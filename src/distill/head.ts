@@ -24,8 +24,10 @@ import { rows } from "../tensor/ops/views.ts";
 export interface RowKernel {
   readonly name: string;
   readonly wgsl: string;
-  /** Words of its size struct for so many rows of so many entries. */
-  size(rows: number, vocabulary: number): SizeWord[];
+  /** Whether it binds the target's logits. */
+  readonly needsTarget: boolean;
+  /** Words of its size struct. */
+  size(rows: number): SizeWord[];
   readonly groups: (rows: number) => number;
 }
 
@@ -121,8 +123,8 @@ const rowLossOp: Op<{ losses: RowLosses; gradient: boolean }> = {
     dispatch({
       kernel: kernel.name,
       wgsl: kernel.wgsl,
-      tensors: losses.needsTarget ? [labels, target, logits, values] : [labels, logits, values],
-      size: kernel.size(count, vocabulary),
+      tensors: kernel.needsTarget ? [labels, target, logits, values] : [labels, logits, values],
+      size: kernel.size(count),
       groups: grid(kernel.groups(count), adapter),
       flops: 20 * count * vocabulary,
     });

@@ -7,6 +7,7 @@ import { DeviceError } from "../errors.ts";
 import type { AdapterDescription } from "../gpu/description.ts";
 import type { Gpu, GpuBuffer } from "../gpu/device.ts";
 import { compile, type Executable } from "../tensor/executable.ts";
+import { biasCorrections } from "../tensor/ops/adamw.ts";
 import { type Plan, plan } from "../tensor/plan.ts";
 import { type EncodedSample } from "../text/encode.ts";
 import { type PackedBatch, packSequential } from "../text/packing.ts";
@@ -107,9 +108,9 @@ function programFor({ recipe, teacher, student, adapter, objective }: TrainingSe
     tokens: choice.tokens,
     chunkRows: choice.chunkRows,
     positions: recipe.data.contextLength,
-    losses: (graph) => objective.training(graph),
-    evaluation: (graph) => objective.evaluation(graph),
-    crossEntropy: (graph) => objective.crossEntropy(graph),
+    losses: (graph) => objective.rowLosses(objective.training, graph),
+    evaluation: (graph) => objective.rowLosses(objective.evaluation, graph),
+    crossEntropy: (graph) => objective.rowLosses(objective.crossEntropy, graph),
     parameters: adapter.layout,
     attach: (graph, parameter, training) => adapter.attach(graph, parameter, training),
     recompute: choice.recompute,
@@ -187,8 +188,7 @@ export class Trainer {
     this.#options = options;
     this.#ring = new MetricsRing(gpu, executable, [
       { name: LOSS_SUMS.train, words: setup.objective.training.names.length },
-      { name: "squaredNorm", block: "update", words: 1 },
-      { name: "nonFinite", block: "update", words: 1 },
+      { name: "norm", block: "update", words: 2 },
     ], RING);
     setup.objective.setScalars(executable);
   }
@@ -250,14 +250,15 @@ export class Trainer {
    */
   async step(step: number, window: readonly PackedBatch[]): Promise<void> {
     const { recipe } = this.setup;
-    const { beta1, beta2, seed } = recipe.train;
+    const { seed } = recipe.train;
     const supervisedTokens = window.reduce((sum, b) => sum + b.supervised, 0);
     const learningRate = learningRateAt(step, recipe.train);
     const { executable } = this;
     executable.setScalar("oneOverTokens", 1 / Math.max(1, supervisedTokens));
     executable.setScalar("learningRate", learningRate);
-    executable.setScalar("bias1", 1 - beta1 ** (step + 1));
-    executable.setScalar("bias2", 1 - beta2 ** (step + 1));
+    for (const [name, value] of Object.entries(biasCorrections(recipe.train, step + 1))) {
+      executable.setScalar(name, value);
+    }
     for (const [i, batch] of window.entries()) {
       executable.setScalar("keep", i === 0 ? 0 : 1);
       executable.setScalarWord(DROPOUT_KEY, philox4x32([step, i, 0, DROPOUT_SITE], splitSeed(seed))[0]);
@@ -278,12 +279,11 @@ export class Trainer {
   async collect(): Promise<StepMetrics[]> {
     const { names, weights } = this.setup.objective.training;
     return (await this.#ring.collect()).map(({ tag, values }) => {
-      const [sums, norm, flag] = values as [Float32Array, Float32Array, Float32Array];
+      const [sums, norm] = values as [Float32Array, Float32Array];
       const count = Math.max(1, tag.supervisedTokens);
       const losses = Object.fromEntries(names.map((name, k) => [name, sums[k]! / count]));
       const loss = names.reduce((sum, name, k) => sum + weights[k]! * losses[name]!, 0);
-      const nonFinite = new Uint32Array(flag.buffer, flag.byteOffset, 1)[0] !== 0;
-      return { ...tag, loss, losses, gradientNorm: Math.sqrt(norm[0]!), nonFinite };
+      return { ...tag, loss, losses, gradientNorm: norm[0]!, nonFinite: norm[1] !== 0 };
     });
   }
 

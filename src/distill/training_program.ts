@@ -9,7 +9,7 @@ import { gradients } from "../tensor/differentiate.ts";
 import { accumulate } from "../tensor/ops/accumulate.ts";
 import { adamw } from "../tensor/ops/adamw.ts";
 import { fill } from "../tensor/ops/fill.ts";
-import { nonFinite, squaredNorm } from "../tensor/ops/norms.ts";
+import { gradientNorm } from "../tensor/ops/norms.ts";
 import { Program } from "../tensor/plan.ts";
 import { type LinearHook, ModelContext, type StreamInputs } from "../models/context.ts";
 import { decoder } from "../models/llama.ts";
@@ -188,23 +188,17 @@ function traceUpdate(graph: Graph, options: TrainingProgramOptions): void {
   const { parameters, optimiser, groupRatio, weightDecay } = options;
   const flat = (name: keyof typeof FLAT) =>
     graph.state(FLAT[name], [parameters.total], "f32", "adapter and optimiser");
-  const gradients = flat("gradients");
-  const norm = squaredNorm(gradients);
-  const skip = nonFinite(gradients);
+  const norm = gradientNorm(flat("gradients"));
   const { clip, ...rest } = optimiser;
-  adamw({ parameters: flat("parameters"), gradients, m: flat("m"), v: flat("v"), squaredNorm: norm, skip }, {
-    ...rest,
-    ...(clip > 0 ? { clip } : {}),
-    groups: parameters.groups.map((group) => ({
+  for (const group of parameters.groups) {
+    adamw(flat("parameters"), flat("gradients"), flat("m"), flat("v"), norm, {
+      ...rest,
+      ...(clip > 0 ? { clip } : {}),
       first: group.offset,
       count: group.count,
       learningRateRatio: groupRatio(group.name),
       weightDecay: weightDecay(group.name),
-    })),
-    learningRate: graph.scalar("learningRate"),
-    bias1: graph.scalar("bias1"),
-    bias2: graph.scalar("bias2"),
-  });
-  graph.output("squaredNorm", norm);
-  graph.output("nonFinite", skip);
+    });
+  }
+  graph.output("norm", norm);
 }
