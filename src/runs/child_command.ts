@@ -1,0 +1,152 @@
+/**
+ * How the training process is started: a generated entry, an import map, a copy of the lock file, and no more permissions than the run
+ * needs. It may read the models and the data and write its own folder; no network, no environment, no subprocess, no FFI.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { join, toFileUrl } from "@std/path";
+import project from "../../deno.json" with { type: "json" };
+import type { Recipe } from "../distill/recipe.ts";
+import { InputError, LimbeckError } from "../errors.ts";
+import { unreadable } from "../formats/files.ts";
+
+/** What decides how a child is started. */
+export interface ChildOptions {
+  /** The run's folder, absolute. */
+  folder: string;
+  recipe: Recipe;
+  /** Plugin modules, absolute paths. */
+  plugins: readonly string[];
+  /** Module that exports `runTrainer(plugins)`; the trainer's own by default. */
+  entry?: string;
+  /** Most memory of the JavaScript heap, MiB. Weights and buffers lie outside of it. */
+  heapMegabytes?: number;
+}
+
+/** Arguments of `deno` for a child. */
+export interface ChildCommand {
+  args: string[];
+  env: Record<string, string>;
+}
+
+const root = new URL("../../", import.meta.url);
+
+/**
+ * Writes `child/` in the run's folder, fetches what the modules need into Deno's cache, and returns how to start the child.
+ *
+ * @throws {InputError} a model or data path that does not exist, a path with a comma, or a plugin that cannot be loaded
+ */
+export async function prepareChild(options: ChildOptions): Promise<ChildCommand> {
+  const folder = join(options.folder, "child");
+  await Deno.mkdir(folder, { recursive: true });
+  const entry = join(folder, "entry.ts");
+  await Deno.writeTextFile(entry, entrySource(options));
+  const importMap = join(folder, "import_map.json");
+  await Deno.writeTextFile(importMap, JSON.stringify({ imports: project.imports }, null, 2) + "\n");
+  const lock = join(folder, "deno.lock");
+  await copyLockFile(lock);
+  const modules = ["--no-config", `--import-map=${importMap}`, `--lock=${lock}`];
+  const mayAddPackages = options.plugins.length > 0 || root.protocol !== "file:";
+  await fetchModules(mayAddPackages ? modules : [...modules, "--frozen"], entry);
+
+  const read = await readPaths(options);
+  const write = [await Deno.realPath(options.folder)];
+  for (const path of [...read, ...write]) {
+    if (!path.includes(",")) continue;
+    throw new InputError("has a comma in its path, which permissions of a process cannot express", {
+      where: path,
+      hint: "Rename it, or reach it through a folder without a comma in its name.",
+    });
+  }
+  return {
+    args: [
+      "run",
+      "--quiet",
+      "--no-prompt",
+      ...modules,
+      "--frozen",
+      "--cached-only",
+      `--v8-flags=--max-old-space-size=${options.heapMegabytes ?? 4096}`,
+      `--allow-read=${[...read, ...write].join(",")}`,
+      `--allow-write=${write.join(",")}`,
+      "--allow-sys=statfs",
+      entry,
+    ],
+    env: runtimeFolder(folder),
+  };
+}
+
+/** Plugins are static imports: a computed import would need permission to read, and could be chosen at run time. */
+function entrySource({ plugins, entry }: ChildOptions): string {
+  const url = (path: string) => JSON.stringify(toFileUrl(path).href);
+  const trainer = entry ?? new URL("./child.ts", import.meta.url).href;
+  return [
+    `import { runTrainer } from ${JSON.stringify(trainer)};`,
+    ...plugins.map((path, i) => `import * as plugin${i} from ${url(path)};`),
+    `await runTrainer([${plugins.map((_, i) => `plugin${i}`).join(", ")}]);`,
+    "",
+  ].join("\n");
+}
+
+/** The run gets a copy of the project's lock file, to which packages of plugins may be added. A project read over HTTPS has none. */
+async function copyLockFile(copy: string): Promise<void> {
+  if (root.protocol !== "file:") return;
+  try {
+    await Deno.writeTextFile(copy, await Deno.readTextFile(new URL("deno.lock", root)));
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** The child has no network, so everything it imports must lie in the cache before. Also finds plugins that do not parse. */
+async function fetchModules(modules: string[], entry: string): Promise<void> {
+  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["cache", "--quiet", ...modules, entry],
+    stdin: "null",
+    stdout: "null",
+    stderr: "piped",
+    env: { NO_COLOR: "1" },
+  }).output();
+  if (success) return;
+  throw new LimbeckError(
+    `the training process cannot be loaded: ${new TextDecoder().decode(stderr).trim()}`,
+    {
+      hint:
+        "Check the plugin named there; packages that are not in the cache need a network connection once.",
+    },
+  );
+}
+
+/**
+ * Files and folders the child may read, with links resolved, and as they were written where that differs. Permissions follow links
+ * inside a folder, so the folders of a Hugging Face cache work.
+ */
+async function readPaths({ recipe }: ChildOptions): Promise<string[]> {
+  const named = [
+    recipe.teacher.model,
+    recipe.student.model === "teacher" ? undefined : recipe.student.model,
+    recipe.data.train,
+    recipe.data.heldOut,
+  ];
+  const paths = new Set<string>();
+  for (const path of named) {
+    if (path === undefined) continue;
+    paths.add(path);
+    try {
+      paths.add(await Deno.realPath(path));
+    } catch (cause) {
+      throw unreadable(path, cause);
+    }
+  }
+  return [...paths];
+}
+
+/** Vulkan drivers complain where there is no runtime folder. */
+function runtimeFolder(fallback: string): Record<string, string> {
+  try {
+    return Deno.env.get("XDG_RUNTIME_DIR") ? {} : { XDG_RUNTIME_DIR: fallback };
+  } catch {
+    return {};
+  }
+}

@@ -1,0 +1,264 @@
+/**
+ * The folder of a run: made once, locked while someone works in it, found again by its id or path.
+ *
+ * ```
+ * runs/<id>/
+ *   recipe.json     the resolved recipe        manifest.json   what made the run
+ *   events.jsonl    everything it said         metrics.jsonl   the rows that hold
+ *   checkpoints/    adapter/  base/  merged/   report.html     console.log
+ *   child/          what the training process is started with
+ *   run.lock        locked by the process that works on the run
+ * ```
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { basename, join, resolve } from "@std/path";
+import project from "../../deno.json" with { type: "json" };
+import { parseRecipe, type Recipe, recipeHash } from "../distill/recipe.ts";
+import { InputError } from "../errors.ts";
+import { writeTextAtomically } from "../formats/files.ts";
+import { isRunId, newRunId } from "./run_id.ts";
+
+/** What made a run; written once. */
+export interface RunManifest {
+  id: string;
+  /** ISO 8601, UTC. */
+  createdAt: string;
+  /** Version of Limbeck. */
+  limbeck: string;
+  deno: string;
+  recipeHash: string;
+  /** Plugin modules in the order they were given, with the SHA-256 of their source. */
+  plugins: { path: string; sha256: string }[];
+}
+
+/** A run that this process alone may work on until it is released. */
+export interface LockedRun {
+  readonly folder: string;
+  readonly manifest: RunManifest;
+  readonly recipe: Recipe;
+  /** Lets others work on the run. Calling it twice is harmless. */
+  release(): void;
+}
+
+/** How to make a run. */
+export interface CreateRunOptions {
+  recipe: Recipe;
+  /** Folder of runs, used where the recipe names no folder. */
+  runsFolder?: string;
+  /** Plugin modules, absolute paths. */
+  plugins?: readonly string[];
+}
+
+/**
+ * Makes and locks the folder of a new run.
+ *
+ * @throws {InputError} the recipe's output folder holds something already, or cannot be made
+ */
+export async function createRun(options: CreateRunOptions): Promise<LockedRun> {
+  const id = newRunId();
+  const { recipe, plugins = [] } = options;
+  const folder = resolve(recipe.output.folder ?? join(options.runsFolder ?? "runs", id));
+  await makeEmptyFolder(folder);
+  const release = await lock(folder);
+  try {
+    const manifest: RunManifest = {
+      id,
+      createdAt: new Date().toISOString(),
+      limbeck: project.version,
+      deno: Deno.version.deno,
+      recipeHash: recipeHash(recipe),
+      plugins: await Promise.all(plugins.map(async (path) => ({ path, sha256: await sha256(path) }))),
+    };
+    await writeTextAtomically(join(folder, "recipe.json"), JSON.stringify(recipe, null, 2) + "\n");
+    await writeTextAtomically(join(folder, "manifest.json"), JSON.stringify(manifest, null, 2) + "\n");
+    return { folder, manifest, recipe, release };
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+/**
+ * Locks an existing run, to resume it.
+ *
+ * @throws {InputError} no run there, a file of it is damaged, a plugin changed, or another process works on it
+ */
+export async function openRun(folder: string): Promise<LockedRun> {
+  const { manifest, recipe } = await readRun(folder);
+  const release = await lock(folder);
+  try {
+    for (const plugin of manifest.plugins) {
+      if (await sha256(plugin.path) === plugin.sha256) continue;
+      throw new InputError("the plugin is not what it was when the run began", {
+        where: plugin.path,
+        hint: "Put the old version back to resume, or begin a new run.",
+      });
+    }
+    return { folder: resolve(folder), manifest, recipe, release };
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+/**
+ * What a run was made with, without locking it.
+ *
+ * @throws {InputError} no run there, or a file of it is damaged or was changed
+ */
+export async function readRun(folder: string): Promise<{ manifest: RunManifest; recipe: Recipe }> {
+  const manifest = await readJson(join(folder, "manifest.json")) as RunManifest;
+  const path = join(folder, "recipe.json");
+  const recipe = parseRecipe(await readJson(path), path);
+  if (recipeHash(recipe) !== manifest.recipeHash) {
+    throw new InputError("the recipe was changed after the run began", {
+      where: path,
+      hint: "Put the old recipe back to resume, or begin a new run with the changed one.",
+    });
+  }
+  return { manifest, recipe };
+}
+
+/**
+ * The folder of the run that `name` means: a run id, the beginning of one, `last`, or the path of a run's folder.
+ *
+ * @throws {InputError} no such run, or several
+ */
+export async function findRun(name: string, runsFolder = "runs"): Promise<string> {
+  const isFolder = await Deno.stat(join(name, "manifest.json")).then((info) => info.isFile, () => false);
+  if (isFolder) return resolve(name);
+  const ids = await runIds(runsFolder);
+  const matches = name === "last"
+    ? ids.slice(-1)
+    : name === ""
+    ? []
+    : ids.filter((id) => id.startsWith(name));
+  if (matches.length === 1) return resolve(runsFolder, matches[0]);
+  if (matches.length > 1) {
+    throw new InputError(
+      `"${name}" is the beginning of ${matches.length} runs: ${matches.slice(0, 8).join(", ")}`,
+    );
+  }
+  const near = ids.length === 0
+    ? "There are no runs yet."
+    : `Latest runs: ${ids.slice(-5).reverse().join(", ")}.`;
+  throw new InputError(`there is no run "${name}" in ${resolve(runsFolder)}`, { hint: near });
+}
+
+/** Ids of the runs in a folder, oldest first. */
+export async function runIds(runsFolder: string): Promise<string[]> {
+  const ids: string[] = [];
+  try {
+    for await (const entry of Deno.readDir(runsFolder)) {
+      if (entry.isDirectory && isRunId(entry.name)) ids.push(entry.name);
+    }
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+  return ids.sort();
+}
+
+/** Whether a process works on the run at this moment. */
+export async function isLocked(folder: string): Promise<boolean> {
+  let file: Deno.FsFile;
+  try {
+    file = await Deno.open(join(folder, "run.lock"), { read: true });
+  } catch {
+    return false;
+  }
+  try {
+    return !await file.tryLock(false);
+  } finally {
+    file.close();
+  }
+}
+
+/**
+ * Removes a run and all that it wrote.
+ *
+ * @throws {InputError} a process works on it
+ */
+export async function removeRun(folder: string): Promise<void> {
+  const release = await lock(folder);
+  try {
+    await Deno.remove(folder, { recursive: true });
+  } finally {
+    release();
+  }
+}
+
+async function makeEmptyFolder(folder: string): Promise<void> {
+  try {
+    await Deno.mkdir(folder, { recursive: true });
+    for await (const entry of Deno.readDir(folder)) {
+      const run = entry.name === "manifest.json" || entry.name === "run.lock";
+      throw new InputError(
+        run ? "a run already lives in this output folder" : "the output folder is not empty",
+        {
+          where: folder,
+          hint: run
+            ? `\`limbeck resume ${folder}\` continues it; else choose another output.folder, or leave it out.`
+            : "Choose another output.folder, or leave it out: each run then gets a folder of its own.",
+        },
+      );
+    }
+  } catch (cause) {
+    if (cause instanceof InputError) throw cause;
+    throw new InputError(`the output folder cannot be made: ${(cause as Error).message}`, {
+      where: folder,
+      cause,
+    });
+  }
+}
+
+/**
+ * Takes the system's advisory lock, which ends with the process however it ends: there are no stale locks.
+ * The file's text only tells people who holds it.
+ */
+async function lock(folder: string): Promise<() => void> {
+  const path = join(folder, "run.lock");
+  const file = await Deno.open(path, { read: true, write: true, create: true });
+  if (!await file.tryLock(true)) {
+    file.close();
+    const holder = await Deno.readTextFile(path).catch(() => "");
+    throw new InputError(`another process works on this run${holder ? `: ${holder.trim()}` : ""}`, {
+      where: folder,
+      hint: "Wait for it to end, or stop it first.",
+    });
+  }
+  await file.truncate(0);
+  await file.write(new TextEncoder().encode(`process ${Deno.pid}, since ${new Date().toISOString()}\n`));
+  let held = true;
+  return () => {
+    if (!held) return;
+    held = false;
+    file.close();
+  };
+}
+
+async function readJson(path: string): Promise<unknown> {
+  let text: string;
+  try {
+    text = await Deno.readTextFile(path);
+  } catch (cause) {
+    throw new InputError(`there is no run here: ${basename(path)} cannot be read`, { where: path, cause });
+  }
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new InputError(`is not valid JSON: ${(cause as Error).message}`, { where: path, cause });
+  }
+}
+
+async function sha256(path: string): Promise<string> {
+  let bytes: Uint8Array<ArrayBuffer>;
+  try {
+    bytes = await Deno.readFile(path);
+  } catch (cause) {
+    throw new InputError("the plugin cannot be read", { where: path, cause });
+  }
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

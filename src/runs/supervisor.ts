@@ -1,0 +1,345 @@
+/**
+ * Runs a training process and watches over it: stores what it says, passes on what is asked of it, ends it when it shows no sign of
+ * life, and starts it again from the last checkpoint when it died.
+ *
+ * The watchdog must live here: a kernel that never ends blocks the whole process that waits for it.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { join } from "@std/path";
+import type { ErrorEvent, RunEvent, RunEventBody, RunResult, RunState } from "../distill/events.ts";
+import { LimbeckError } from "../errors.ts";
+import { writeTextAtomically } from "../formats/files.ts";
+import { prepareChild } from "./child_command.ts";
+import { ALIVE_LOCK } from "./child_host.ts";
+import { storeUnsent } from "./unsent_events.ts";
+import { ConsoleFile } from "./console_file.ts";
+import { errorEvent } from "./error_event.ts";
+import { lastCheckpoint, readEvents, RunLog } from "./event_log.ts";
+import { type ControlWord, parseEvent, readLines, type StartMessage } from "./protocol.ts";
+import type { LockedRun } from "./run_folder.ts";
+
+/** How to supervise a run. */
+export interface SuperviseOptions {
+  run: LockedRun;
+  /** Continue from the newest checkpoint instead of beginning. */
+  resume?: boolean;
+  /** Sees each event once it is stored, and heartbeats never. */
+  onEvent?: (event: RunEvent) => void;
+  /** Module that exports `runTrainer(plugins)`; the trainer's own by default. */
+  entry?: string;
+  /** Overrides the recipe's `limits.watchdogSeconds`. */
+  watchdogSeconds?: number;
+  /** Seconds between SIGTERM and SIGKILL, and that a child may take to end after its last word (default 5). */
+  graceSeconds?: number;
+  /** How often a run whose process died is continued from a checkpoint (default 3). */
+  maxRestarts?: number;
+  /** Error events carry stacks. */
+  debug?: boolean;
+}
+
+/** How a supervised run ended. */
+export interface RunOutcome {
+  state: Extract<RunState, "succeeded" | "paused" | "failed" | "interrupted">;
+  /** Exit code for a command that did nothing else. */
+  exitCode: number;
+  result?: RunResult;
+  error?: ErrorEvent;
+}
+
+/** How one process ended. */
+interface AttemptEnd {
+  result?: RunResult;
+  error?: ErrorEvent;
+  status: Deno.CommandStatus;
+  /** Ended by the watchdog. */
+  hung: boolean;
+}
+
+/** Signals by which drivers, the system and the out-of-memory killer end a process. */
+const CRASH_SIGNALS: ReadonlySet<string> = new Set([
+  "SIGKILL",
+  "SIGSEGV",
+  "SIGBUS",
+  "SIGABRT",
+  "SIGILL",
+  "SIGFPE",
+]);
+
+/**
+ * Starts a run and returns at once.
+ *
+ * @example
+ * ```ts ignore
+ * const run = await createRun({ recipe });
+ * const supervised = superviseRun({ run, onEvent: console.log });
+ * const { state } = await supervised.outcome;
+ * ```
+ */
+export function superviseRun(options: SuperviseOptions): SupervisedRun {
+  return new SupervisedRun(options);
+}
+
+/** A run under supervision. */
+export class SupervisedRun {
+  /** Fulfilled when the run has ended, however it ended; rejected only when its log cannot be opened. */
+  readonly outcome: Promise<RunOutcome>;
+  readonly #options: SuperviseOptions;
+  readonly #grace: number;
+  #child?: Deno.ChildProcess;
+  #orders?: WritableStreamDefaultWriter<Uint8Array>;
+  #stopAsked = false;
+  #killed = false;
+
+  constructor(options: SuperviseOptions) {
+    this.#options = options;
+    this.#grace = (options.graceSeconds ?? 5) * 1000;
+    this.outcome = this.#supervise();
+  }
+
+  /** Asks the trainer to save a checkpoint, and to end after it when `word` is `stop`. */
+  request(word: ControlWord): void {
+    if (word === "stop") this.#stopAsked = true;
+    this.#send(word);
+  }
+
+  /** Ends the process at once. What it did after its last checkpoint is lost. */
+  kill(): void {
+    this.#killed = true;
+    this.#signal("SIGKILL");
+  }
+
+  async #supervise(): Promise<RunOutcome> {
+    const { run, maxRestarts = 3 } = this.#options;
+    const plugins = run.manifest.plugins.map((plugin) => plugin.path);
+    const log = await RunLog.open(run.folder);
+    try {
+      const command = await prepareChild({
+        folder: run.folder,
+        recipe: run.recipe,
+        plugins,
+        entry: this.#options.entry,
+      });
+      await waitForEarlierChild(run.folder);
+      await storeUnsent(log, run.folder);
+      let resume = this.#options.resume ?? false;
+      for (let restarts = 0;; restarts++) {
+        const attempt = log.attempt + 1;
+        const publish = (body: RunEventBody) => this.#publish(log, attempt, body);
+        publish({ type: "state", state: "running" });
+        const end = await this.#attempt(log, attempt, command, resume);
+        const outcome = this.#judge(end);
+        const canRestart = outcome.state === "interrupted" && !this.#killed && !this.#stopAsked;
+        if (canRestart && restarts < maxRestarts && lastCheckpoint(await readEvents(run.folder)) >= 0) {
+          publish({ type: "state", state: "interrupted", message: outcome.error?.message });
+          resume = true;
+          continue;
+        }
+        // Nobody will continue it by itself, so a run that died has failed; one that the user killed can be resumed.
+        const state = outcome.state === "interrupted" && !this.#killed ? "failed" : outcome.state;
+        if (outcome.error && outcome.error !== end.error) publish(outcome.error);
+        if (outcome.result) {
+          await writeTextAtomically(
+            join(run.folder, "result.json"),
+            JSON.stringify(outcome.result, null, 2) + "\n",
+          );
+        }
+        publish({ type: "state", state });
+        return { ...outcome, state };
+      }
+    } catch (error) {
+      return this.#startFailed(log, errorEvent(error, this.#options.debug ?? false));
+    } finally {
+      log.close();
+    }
+  }
+
+  /** One process, from its start to its end. */
+  async #attempt(
+    log: RunLog,
+    attempt: number,
+    command: { args: string[]; env: Record<string, string> },
+    resume: boolean,
+  ): Promise<AttemptEnd> {
+    const { run } = this.#options;
+    const output = await ConsoleFile.open(join(run.folder, "console.log"), attempt);
+    // In a session of its own, the terminal's Ctrl-C does not reach it: we decide what it means.
+    const child = new Deno.Command(Deno.execPath(), {
+      ...command,
+      cwd: run.folder,
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+      detached: Deno.build.os !== "windows",
+    }).spawn();
+    this.#child = child;
+    this.#orders = child.stdin.getWriter();
+    const start: StartMessage = {
+      recipe: run.recipe,
+      folder: run.folder,
+      resume,
+      resumeLimit: lastCheckpoint(await readEvents(run.folder)),
+      attempt,
+      debug: this.#options.debug ?? false,
+    };
+    this.#send(JSON.stringify(start));
+    if (this.#stopAsked) this.#send("stop");
+    if (this.#killed) this.#signal("SIGKILL");
+
+    const end: Omit<AttemptEnd, "status"> = { hung: false };
+    const watchdog = new Watchdog(() => {
+      end.hung = end.result === undefined && end.error === undefined;
+      this.#signal("SIGTERM");
+      return setTimeout(() => this.#signal("SIGKILL"), this.#grace);
+    });
+    const patience = (this.#options.watchdogSeconds ?? run.recipe.limits.watchdogSeconds) * 1000;
+    watchdog.expect(patience);
+    const console = output.drain(child.stderr);
+    try {
+      for await (const line of readLines(child.stdout)) {
+        const body = parseEvent(line);
+        watchdog.expect(end.result || end.error ? this.#grace : patience);
+        // Lines past the console, such as those of a library, are no events; states are ours to tell.
+        if (!body) output.write(line + "\n");
+        if (!body || body.type === "state" || body.type === "heartbeat") continue;
+        if (body.type === "result") end.result = body.result;
+        if (body.type === "error") end.error = body;
+        this.#publish(log, attempt, body);
+        if (body.type === "rewind") await log.applyRewind();
+        // After its last word it only has to end.
+        if (end.result || end.error) watchdog.expect(this.#grace);
+      }
+      const status = await child.status;
+      await console;
+      return { ...end, status };
+    } catch (error) {
+      // The log failed. What the trainer can still save, it may.
+      this.#send("stop");
+      const timer = setTimeout(() => this.#signal("SIGKILL"), this.#grace);
+      await child.stdout.cancel().catch(() => {});
+      await child.status;
+      clearTimeout(timer);
+      await console;
+      throw error;
+    } finally {
+      watchdog.end();
+      await this.#orders.close().catch(() => {});
+      this.#child = this.#orders = undefined;
+      output.close();
+    }
+  }
+
+  #judge(end: AttemptEnd): RunOutcome {
+    const { result, error, status, hung } = end;
+    if (result) {
+      return result.status === "paused"
+        ? { state: "paused", exitCode: 130, result }
+        : { state: "succeeded", exitCode: 0, result };
+    }
+    if (error) return { state: "failed", exitCode: error.exitCode, error };
+    if (this.#killed) return { state: "interrupted", exitCode: 130 };
+    const died = this.#explainDeath(status, hung);
+    return { state: "interrupted", exitCode: died.exitCode, error: died };
+  }
+
+  #explainDeath(status: Deno.CommandStatus, hung: boolean): ErrorEvent {
+    const consoleLog = join(this.#options.run.folder, "console.log");
+    if (hung) {
+      const seconds = this.#options.watchdogSeconds ?? this.#options.run.recipe.limits.watchdogSeconds;
+      return {
+        type: "error",
+        code: "hung",
+        message: `the training process gave no sign of life for ${seconds} s and was ended`,
+        hint:
+          "A GPU that hangs or very slow compilation can be the cause. `limbeck resume` continues from the last checkpoint; " +
+          "limits.watchdogSeconds allows more time.",
+        exitCode: 4,
+      };
+    }
+    const crashed = status.signal !== null && CRASH_SIGNALS.has(status.signal);
+    const how = status.signal ? `by ${status.signal}` : `with exit code ${status.code}`;
+    return {
+      type: "error",
+      code: "died",
+      message: `the training process ended ${how} without saying why`,
+      hint: status.signal === "SIGKILL"
+        ? "The system may have run out of memory: try fewer tokens in a micro-batch. `limbeck resume` continues from the last checkpoint."
+        : `${consoleLog} has its last words. \`limbeck resume\` continues from the last checkpoint.`,
+      exitCode: crashed ? 4 : 1,
+    };
+  }
+
+  /** Whoever watches should know, and the log too where it still takes an event. */
+  #startFailed(log: RunLog, error: ErrorEvent): RunOutcome {
+    try {
+      const attempt = Math.max(log.attempt, 1);
+      this.#publish(log, attempt, error);
+      this.#publish(log, attempt, { type: "state", state: "failed" });
+    } catch {
+      // The outcome says it.
+    }
+    return { state: "failed", exitCode: error.exitCode, error };
+  }
+
+  #publish(log: RunLog, attempt: number, body: RunEventBody): void {
+    const event = log.append(body, attempt);
+    try {
+      this.#options.onEvent?.(event);
+    } catch (error) {
+      // A reader's mistake is not the run's.
+      console.error(error);
+    }
+  }
+
+  #send(line: string): void {
+    // A child that has ended takes no orders; its end is noticed elsewhere.
+    this.#orders?.write(new TextEncoder().encode(line + "\n")).catch(() => {});
+  }
+
+  #signal(signal: Deno.Signal): void {
+    try {
+      this.#child?.kill(signal);
+    } catch {
+      // It has just ended by itself.
+    }
+  }
+}
+
+type Timer = ReturnType<typeof setTimeout>;
+
+/** Calls back when nothing was heard for the time that was expected last. */
+class Watchdog {
+  #timer: Timer | undefined;
+  #after: Timer | undefined;
+  readonly #bite: () => Timer;
+
+  constructor(bite: () => Timer) {
+    this.#bite = bite;
+  }
+
+  expect(milliseconds: number): void {
+    if (this.#after !== undefined) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#after = this.#bite(), milliseconds);
+  }
+
+  end(): void {
+    clearTimeout(this.#timer);
+    clearTimeout(this.#after);
+  }
+}
+
+/** A child whose parent was killed saves a checkpoint and ends; until then the run's folder is still its own. */
+async function waitForEarlierChild(folder: string): Promise<void> {
+  const deadline = performance.now() + 60_000;
+  using file = await Deno.open(join(folder, ALIVE_LOCK), { read: true, write: true, create: true });
+  while (!await file.tryLock(true)) {
+    if (performance.now() > deadline) {
+      throw new LimbeckError(`${folder}: an earlier training process of this run still works`, {
+        hint: "Wait for it to end, or end it.",
+      });
+    }
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+}

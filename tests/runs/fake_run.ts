@@ -1,0 +1,86 @@
+/** Runs of the fake trainer in temporary folders. */
+import { parseRecipe, type Recipe } from "../../src/distill/recipe.ts";
+import type { RunEvent } from "../../src/distill/events.ts";
+import { createRun, type LockedRun, openRun } from "../../src/runs/run_folder.ts";
+import { type SupervisedRun, type SuperviseOptions, superviseRun } from "../../src/runs/supervisor.ts";
+import type { Fault } from "./fake_trainer.ts";
+
+export const fakeEntry = import.meta.resolve("./fake_trainer.ts");
+
+/** Calls `fn` with a fresh folder holding `data/` and `runs/`, and removes it. */
+export async function withFolder(fn: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir({ prefix: "limbeck-" });
+  try {
+    await Deno.mkdir(`${folder}/data/model`, { recursive: true });
+    await Deno.mkdir(`${folder}/runs`);
+    await Deno.writeTextFile(`${folder}/data/train.jsonl`, '{"text":"once"}\n');
+    await fn(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** A recipe for the fake trainer. */
+export function fakeRecipe(folder: string, fault: Fault = {}, steps = 12): Recipe {
+  return parseRecipe({
+    teacher: { model: `${folder}/data/model` },
+    student: { model: "teacher" },
+    data: { train: `${folder}/data/train.jsonl` },
+    objective: [{ loss: "cross-entropy", options: fault }],
+    train: { steps, warmup: 0 },
+  });
+}
+
+/** A run under supervision and the events it has said so far. */
+export interface FakeRun {
+  run: LockedRun;
+  events: RunEvent[];
+  supervised: SupervisedRun;
+  /** Fulfilled with the first event that fits; also looks back. */
+  until(fits: (event: RunEvent) => boolean): Promise<RunEvent>;
+}
+
+/** Makes and starts a run. */
+export async function startFake(
+  folder: string,
+  fault: Fault = {},
+  options: Partial<SuperviseOptions> & { plugins?: string[]; steps?: number } = {},
+): Promise<FakeRun> {
+  const { plugins, steps, ...rest } = options;
+  const run = await createRun({
+    recipe: fakeRecipe(folder, fault, steps),
+    runsFolder: `${folder}/runs`,
+    plugins,
+  });
+  return watch(run, rest);
+}
+
+/** Resumes a run. */
+export async function resumeFake(folder: string, options: Partial<SuperviseOptions> = {}): Promise<FakeRun> {
+  return watch(await openRun(folder), { resume: true, ...options });
+}
+
+function watch(run: LockedRun, options: Partial<SuperviseOptions>): FakeRun {
+  const events: RunEvent[] = [];
+  const waiting: { fits: (event: RunEvent) => boolean; resolve: (event: RunEvent) => void }[] = [];
+  const supervised = superviseRun({
+    run,
+    entry: fakeEntry,
+    graceSeconds: 1,
+    ...options,
+    onEvent(event) {
+      events.push(event);
+      for (const { fits, resolve } of waiting) if (fits(event)) resolve(event);
+    },
+  });
+  supervised.outcome.then(run.release, run.release);
+  return {
+    run,
+    events,
+    supervised,
+    until: (fits) => {
+      const found = events.find(fits);
+      return found ? Promise.resolve(found) : new Promise((resolve) => waiting.push({ fits, resolve }));
+    },
+  };
+}

@@ -1,0 +1,126 @@
+/**
+ * A trainer without a model, for tests of what surrounds one: counts steps, keeps a checkpoint of its count, and fails in the way that
+ * the first loss's options ask for.
+ */
+import type { RunHost, RunResult } from "../../src/distill/events.ts";
+import type { Recipe } from "../../src/distill/recipe.ts";
+import { DeviceError } from "../../src/errors.ts";
+import { runChild } from "../../src/runs/child_host.ts";
+
+/** How the fake trainer behaves. Steps count from 1. */
+export interface Fault {
+  /** Milliseconds a step. */
+  pace?: number;
+  /** Ends the process after this step without a word, in the first attempt. */
+  exitAt?: number;
+  /** The same in every attempt. */
+  alwaysExitAt?: number;
+  /** Blocks the event loop for ever after this step, in the first attempt. */
+  hangAt?: number;
+  /** Fails with a device error after this step. */
+  throwAt?: number;
+  /** Fails with a programming mistake after this step. */
+  bugAt?: number;
+  /** Prints to the console and straight to stdout. */
+  noisy?: boolean;
+  /** Tries what a training process must not do, and reports what worked. */
+  intrude?: boolean;
+  /** Never looks at what is asked of it. */
+  deaf?: boolean;
+  /** Heartbeats instead of events for this many milliseconds before training. */
+  beat?: number;
+}
+
+const CHECKPOINT_EVERY = 5;
+
+async function train(recipe: Recipe, host: RunHost): Promise<RunResult> {
+  const fault = recipe.objective[0].options as Fault;
+  const folder = `${host.folder}/checkpoints`;
+  await Deno.mkdir(folder, { recursive: true });
+  host.emit({ type: "warning", code: "pid", message: String(Deno.pid) });
+  let step = 0;
+  if (host.resume) {
+    const steps = [...Deno.readDirSync(folder)].map((entry) => Number(entry.name.slice(5)));
+    step = Math.max(-1, ...steps.filter((step) => step <= host.resumeLimit));
+    host.emit({ type: "rewind", step });
+    step = Math.max(step, 0);
+  }
+  if (fault.noisy) {
+    console.log("a library says hello");
+    Deno.stdout.writeSync(new TextEncoder().encode('not an event\n{"type":"nonsense"}\n'));
+  }
+  if (fault.intrude) await intrude(host);
+  const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+  for (let spent = 0; spent < (fault.beat ?? 0); spent += 50) {
+    await sleep(50);
+    host.emit({ type: "heartbeat" });
+  }
+  if (step === 0) host.emit({ type: "evaluation", step, model: "student", loss: 3, losses: {}, tokens: 100 });
+  const first = !host.resume;
+  while (step < recipe.train.steps) {
+    step++;
+    host.emit({
+      type: "metrics",
+      step,
+      loss: 3 / step,
+      losses: { "cross-entropy": step === 2 ? NaN : 3 / step },
+      learningRate: recipe.train.learningRate,
+      gradientNorm: 1,
+      supervisedTokens: 100,
+      tokensPerSecond: 1000 * Math.random(),
+      secondsPerStep: Math.random(),
+    });
+    await sleep(fault.pace ?? 0);
+    const asked = fault.deaf ? "run" : host.control();
+    if (step % CHECKPOINT_EVERY === 0 || asked !== "run") {
+      const name = `step-${String(step).padStart(6, "0")}`;
+      await Deno.mkdir(`${folder}/${name}`, { recursive: true });
+      host.emit({ type: "checkpoint", step, path: `checkpoints/${name}`, best: false });
+    }
+    if (asked === "stop") return result("paused", step);
+    if (fault.alwaysExitAt === step || (first && fault.exitAt === step)) Deno.exit(7);
+    if (first && fault.hangAt === step) { for (;;); }
+    if (fault.throwAt === step) throw new DeviceError("the GPU was lost", { hint: "try again" });
+    if (fault.bugAt === step) (undefined as unknown as { mistake(): void }).mistake();
+  }
+  return result("succeeded", step);
+}
+
+function result(status: "succeeded" | "paused", steps: number): RunResult {
+  return {
+    status,
+    steps,
+    heldOut: { teacher: 1, before: 3, after: 3 / steps, gapClosed: null, tokens: 100 },
+    paths: {},
+    peakBytes: { planned: 0, allocated: 0 },
+    seconds: 0,
+  };
+}
+
+async function intrude(host: RunHost): Promise<void> {
+  const tries: Record<string, () => unknown> = {
+    "read outside": () => Deno.readTextFileSync("/etc/passwd"),
+    "write outside": () => Deno.writeTextFileSync(`${host.folder}/../outside`, ""),
+    "write the dataset's folder": () => Deno.writeTextFileSync(`${host.folder}/../../data/x`, ""),
+    network: () => Deno.connect({ port: 80 }),
+    subprocess: () => new Deno.Command("true").outputSync(),
+    environment: () => Deno.env.get("HOME"),
+    ffi: () => Deno.dlopen("/usr/lib/libc.so", {}),
+  };
+  for (const [name, attempt] of Object.entries(tries)) {
+    try {
+      await attempt();
+      host.emit({ type: "warning", code: "intruded", message: name });
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotCapable)) throw error;
+    }
+  }
+}
+
+/** Entry of the child. Plugins that export `name` are told. */
+export function runTrainer(plugins: readonly { name?: string }[]): Promise<never> {
+  return runChild((recipe, host) => {
+    for (const { name } of plugins) if (name) host.emit({ type: "warning", code: "plugin", message: name });
+    return train(recipe, host);
+  }, () => plugins);
+}
