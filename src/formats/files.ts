@@ -210,8 +210,10 @@ export async function writeFolderAtomically(
   if (moved) await Deno.remove(previous, { recursive: true });
 }
 
-/** Bytes free to us in a folder, or undefined where the system does not say. */
+/** Bytes free to us in a folder, or undefined where the system does not say or `--allow-sys=statfs` was not given. */
 export async function freeBytes(folder: string): Promise<number | undefined> {
+  // Asked first, because on a terminal the call itself would stop and ask the user.
+  if ((await Deno.permissions.query({ name: "sys", kind: "statfs" })).state !== "granted") return undefined;
   try {
     const info = await statfs(folder);
     return info.bavail * info.bsize;
