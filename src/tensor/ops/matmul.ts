@@ -10,8 +10,9 @@
 import subgroup8 from "../../../kernels/matmul_subgroup8.wgsl" with { type: "text" };
 import tiled from "../../../kernels/matmul_tiled.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
-import { byteLength, DTYPE_BYTES, nothing, type StepScalar, type Tensor } from "../graph.ts";
+import { byteLength, nothing, type StepScalar, type Tensor } from "../graph.ts";
 import { type GradientContext, grid, type LoweringContext, type Op, require, type Window } from "../op.ts";
+import { windows } from "../windows.ts";
 import { scaleFactor } from "./combine.ts";
 
 /**
@@ -149,8 +150,11 @@ function gradient(context: GradientContext<MatmulAttributes>): (Tensor | undefin
   return result;
 }
 
-/** Along K, software adapters lose half their speed where the panel of w leaves the second-level cache. */
-const CACHED_DEPTH = 2048;
+/**
+ * Along K, software adapters lose half their speed where the panels of x and w leave the second-level cache: for [256, 32000] x
+ * [32000, 288] one dispatch took 306 ms, 32 dispatches 123 ms (bench/matmul_bench.ts has this shape).
+ */
+const CACHED_DEPTH = 1024;
 
 function lower(context: LoweringContext<MatmulAttributes>): void {
   const { inputs, attributes, adapter } = context;
@@ -162,37 +166,37 @@ function lower(context: LoweringContext<MatmulAttributes>): void {
     (orientation !== "TN" || m % 4 === 0);
   const fast = adapter.family === "subgroup8" && aligned;
 
-  // Rows of w that one binding holds: chunks along N for NT, along K otherwise.
-  const rowBytes = w.dim(1) * DTYPE_BYTES[w.dtype];
-  const rowsPerUnit = 256 / gcd(256, rowBytes);
-  let rows = w.dim(0);
-  if (byteLength(w) > adapter.maxBindingSize) {
-    rows = Math.floor(adapter.maxBindingSize / rowBytes / rowsPerUnit) * rowsPerUnit;
-  }
-  if (fast && orientation === "NN" && rows > CACHED_DEPTH * 2) {
-    rows = Math.max(rowsPerUnit, Math.floor(CACHED_DEPTH / rowsPerUnit) * rowsPerUnit);
-  }
-  for (let first = 0; first < w.dim(0); first += rows) {
-    const count = Math.min(rows, w.dim(0) - first);
-    const part: Window = {
-      tensor: w,
-      byteOffset: first * rowBytes,
-      byteLength: Math.ceil(count * rowBytes / 4) * 4,
-    };
-    const whole = count === w.dim(0);
-    launch(context, fast, whole ? w : part, {
+  // Parts of w that one binding holds: along N for NT, along K otherwise. Whatever is cut with it must begin at an aligned byte
+  // too: the rows of w2 beside those of w, the rows of x where both are read across.
+  const alongN = orientation === "NT";
+  const beside = alongN ? k2 : orientation === "TN" ? m : 1;
+  const cut = { multiple: Math.max(4, 64 / gcd(64, beside)), most: largestPart(context, fast, w.dim(0)) };
+  for (const { first, count, binding } of windows(w, adapter, cut)) {
+    launch(context, fast, binding, {
       m,
-      n: orientation === "NT" ? count : n,
-      k: orientation === "NT" ? k : count,
-      k2: orientation === "NT" || first === 0 ? k2 : 0,
+      n: alongN ? count : n,
+      k: alongN ? k : count,
+      k2: alongN || first === 0 ? k2 : 0,
       xStride: k,
-      xColumn: orientation === "NT" ? 0 : first,
+      xColumn: alongN ? 0 : first,
       outStride: n,
-      outColumn: orientation === "NT" ? first : 0,
+      outColumn: alongN ? first : 0,
       firstRow: first,
-      continued: orientation !== "NT" && first > 0,
+      continued: !alongN && first > 0,
     });
   }
+}
+
+/** The most rows of w in one launch, for reasons other than w's own size. */
+function largestPart(
+  { inputs, attributes, adapter }: LoweringContext<MatmulAttributes>,
+  fast: boolean,
+  rows: number,
+) {
+  const { orientation } = attributes;
+  // x is cut along with w.
+  if (orientation === "TN") return Math.floor(adapter.maxBindingSize / (inputs[0]!.dim(1) * 4));
+  return fast && orientation === "NN" && rows > CACHED_DEPTH * 2 ? CACHED_DEPTH : rows;
 }
 
 interface Part {
@@ -232,13 +236,12 @@ function launch(
   const [second, first] = attributes.factors.length === 2
     ? [attributes.factors[1]!, attributes.factors[0]!]
     : [1, attributes.factors[0]!];
-  const x = orientation === "TN" && part.firstRow > 0
-    ? {
-      tensor: inputs[0]!,
-      byteOffset: part.firstRow * part.m * 4,
-      byteLength: part.k * part.m * 4,
-    }
+  const x = orientation === "TN" && part.k < inputs[0]!.dim(0)
+    ? rowsOf(inputs[0]!, part.firstRow, part.k)
     : inputs[0]!;
+  const secondWeight = orientation === "NT" && terms === 2 && part.n < inputs[3]!.dim(0)
+    ? rowsOf(inputs[3]!, part.firstRow, part.n)
+    : inputs[3]!;
   context.dispatch({
     kernel: `matmul ${orientation}${terms === 2 ? " x2" : ""} ${weight}${
       fast ? ` ${tileRows}x${tileColumns}` : ""
@@ -249,7 +252,7 @@ function launch(
       w,
       addend ? inputs.at(-1)! : nothing(inputs[0]!.graph),
       outputs[0]!,
-      ...(terms === 2 ? [inputs[2]!, inputs[3]!] : []),
+      ...(terms === 2 ? [inputs[2]!, secondWeight] : []),
     ],
     size: [
       m,
@@ -272,6 +275,17 @@ function launch(
     groups: grid(tiles, adapter),
     flops: 2 * m * n * (part.k + (terms === 2 ? part.k2 : 0)),
   });
+}
+
+/** `count` rows of an f32 matrix from `first` on. */
+function rowsOf(tensor: Tensor, first: number, count: number): Window {
+  const rowBytes = tensor.dim(1) * 4;
+  const byteOffset = first * rowBytes;
+  return {
+    tensor,
+    byteOffset,
+    byteLength: Math.min(Math.ceil(count * rowBytes / 16) * 16, byteLength(tensor) - byteOffset),
+  };
 }
 
 function gcd(a: number, b: number): number {
