@@ -23,14 +23,19 @@ struct Size {
 }
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
-//#if WEIGHT == f32
 //#if COLUMNS == 1 && ORIENTATION != NT
-@group(0) @binding(1) var<storage, read> w: array<f32>;
+alias Weights = f32; // what one load of w2, or of an f32 w, brings
 //#else
-@group(0) @binding(1) var<storage, read> w: array<vec4<f32>>;
+alias Weights = vec4<f32>;
 //#end
+//#if WEIGHT == f32
+@group(0) @binding(1) var<storage, read> w: array<Weights>;
+//#else
+//#if COLUMNS == 1 && ORIENTATION != NT
+@group(0) @binding(1) var<storage, read> w: array<u32>;
 //#else
 @group(0) @binding(1) var<storage, read> w: array<vec2<u32>>;
+//#end
 //#end
 //#if COLUMNS == 4
 @group(0) @binding(2) var<storage, read> addend: array<vec4<f32>>;
@@ -41,21 +46,28 @@ struct Size {
 //#end
 //#if TERMS == 2
 @group(0) @binding(4) var<storage, read> x2: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read> w2: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> w2: array<Weights>;
 //#end
 @group(1) @binding(0) var<uniform> size: Size;
 @group(1) @binding(1) var<uniform> step: array<vec4<f32>, 64>;
 
+//#if WEIGHT != f32
+fn weight(i: u32) -> Weights {
+//#if COLUMNS == 1 && ORIENTATION != NT
+  let p = w[i / 2u];
 //#if WEIGHT == f16
-fn weight(i: u32) -> vec4<f32> {
-  let p = w[i];
-  return vec4<f32>(unpack2x16float(p.x), unpack2x16float(p.y));
-}
+  return unpack2x16float(p)[i % 2u];
+//#else
+  return bitcast<f32>(select(p << 16u, p & 0xffff0000u, i % 2u == 1u));
 //#end
-//#if WEIGHT == bf16
-fn weight(i: u32) -> vec4<f32> {
+//#else
   let p = w[i];
+//#if WEIGHT == f16
+  return vec4<f32>(unpack2x16float(p.x), unpack2x16float(p.y));
+//#else
   return bitcast<vec4<f32>>(vec4<u32>(p.x << 16u, p.x & 0xffff0000u, p.y << 16u, p.y & 0xffff0000u));
+//#end
+//#end
 }
 //#end
 

@@ -25,6 +25,8 @@ export interface Cut {
   readonly count?: number;
   /** Every part but the last holds a multiple of this many units; 1 by default. */
   readonly multiple?: number;
+  /** No part holds more units, even where a binding could. */
+  readonly most?: number;
 }
 
 /**
@@ -37,16 +39,19 @@ export function windows(tensor: Tensor, adapter: AdapterDescription, cut: Cut = 
   const unitElements = cut.unitElements ?? elements / tensor.dim(0);
   const { first = 0, count = elements / unitElements - first, multiple = 1 } = cut;
   const whole = byteLength(tensor);
-  if (whole <= adapter.maxBindingSize && first === 0) return [{ first, count, binding: tensor }];
+  const limit = cut.most ?? Infinity;
+  if (whole <= adapter.maxBindingSize && first === 0 && count <= limit) {
+    return [{ first, count, binding: tensor }];
+  }
 
   const unitBytes = unitElements * DTYPE_BYTES[tensor.dtype];
   // Both a multiple of `multiple` and a multiple of the alignment in bytes.
   const step = multiple * adapter.offsetAlignment / gcd(multiple * unitBytes, adapter.offsetAlignment);
-  const most = Math.floor(adapter.maxBindingSize / unitBytes / step) * step;
+  const most = Math.floor(Math.min(limit, adapter.maxBindingSize / unitBytes) / step) * step;
   if (most === 0) {
     throw new DeviceError(
-      `${show(tensor)} must be bound in parts of at least ${step * unitBytes} bytes; ` +
-        `this adapter allows ${adapter.maxBindingSize}`,
+      `${show(tensor)} must be bound in parts of at least ${step * unitBytes} bytes, ` +
+        `which this adapter's limit of ${adapter.maxBindingSize} bytes a binding does not allow`,
     );
   }
   const parts: Part[] = [];
