@@ -57,8 +57,6 @@ export interface DivergenceDefinition<
 > extends PluginHeader<Schema> {
   /** Numeric options that a schedule may change at every step; they come as symbols, and changing them needs no new kernel. */
   readonly scheduled?: readonly Scheduled[];
-  /** Uses no temperature: always computed at 1, whatever the recipe says. Cross-entropy does. */
-  readonly fixedTemperature?: boolean;
   /** The summand of one vocabulary entry: D = sum over the vocabulary of it. */
   term?(symbols: DivergenceSymbols<SymbolicOptions<Schema, Scheduled>>): Expression;
   /** Instead of `term`: the value of the whole row, from `sum`, `max`, `logSumExp` and `atLabel` of entry expressions. */
@@ -66,8 +64,10 @@ export interface DivergenceDefinition<
 }
 
 /** A registered level-1 loss. */
-export interface Divergence extends DivergenceDefinition {
+export interface Divergence extends Omit<DivergenceDefinition, "term" | "value"> {
   readonly kind: "divergence";
+  term?(symbols: DivergenceSymbols): Expression;
+  value?(symbols: DivergenceSymbols): Expression;
 }
 
 /**
@@ -110,7 +110,7 @@ export interface Divergence extends DivergenceDefinition {
 export function defineDivergence<Schema extends OptionsSchema, const Scheduled extends string = never>(
   definition: DivergenceDefinition<Schema, Scheduled>,
 ): Divergence {
-  return { ...definition as unknown as DivergenceDefinition, kind: "divergence" };
+  return { ...definition, kind: "divergence" } as unknown as Divergence;
 }
 
 /** What a row loss's source is written for. */

@@ -14,3 +14,4 @@ export {
   type PrintOptions,
   printWgsl,
 } from "./wgsl.ts";
+export { type Addend, addends, sumOf } from "./collect.ts";

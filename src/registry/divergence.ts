@@ -1,0 +1,246 @@
+/**
+ * The losses of an objective that work on rows of logits, compiled into one kernel, and the same in f64.
+ *
+ * @module
+ */
+import type { AdapterDescription } from "../gpu/description.ts";
+import {
+  compile,
+  type CompiledExpressions,
+  constant,
+  type Expression,
+  mul,
+  stepScalar,
+} from "../tensor/expr/mod.ts";
+import type { StepScalar } from "../tensor/graph.ts";
+import type { SizeWord } from "../tensor/op.ts";
+import { type Divergence, LOG_FLOOR, type RowLoss } from "./loss_contract.ts";
+import { ENTRY, ROW, RowProgram, type Statistic, symbolicOptions } from "./row_program.ts";
+import { printRowKernel } from "./row_kernel.ts";
+
+/** A loss of an objective, its options checked. */
+export interface ResolvedLoss {
+  readonly loss: Divergence | RowLoss;
+  /** Options as its schema gives them, defaults included; of scheduled ones the value at the start. */
+  readonly options: Readonly<Record<string, unknown>>;
+  /** Unique in the objective; step scalars are called `NAME.weight`, `NAME.temperature`, `NAME.OPTION`. */
+  readonly name: string;
+  /** Factor of its gradient; a step scalar, so it may change at every step. */
+  readonly weight: number;
+  /** Divides the logits of both models. Exactly 1 shares one softmax with all others at 1. */
+  readonly temperature: number;
+  /** The temperature may change at every step. */
+  readonly temperatureVaries?: boolean;
+  /** Only its value is wanted: no gradient, no weight. */
+  readonly monitor?: boolean;
+}
+
+/** A kernel for the losses of an objective, one row of logits a workgroup. */
+export interface RowLossKernel {
+  /** For profiles: the losses and the variant. */
+  readonly label: string;
+  /**
+   * Bindings of group 0: labels i32 [R]; target logits f32 [R, stride], only if `needsTeacher`; learner logits f32 [R, V], read,
+   * and unless compiled for evaluation overwritten with the gradient of sum_k weight_k D_k; values f32 [K, R].
+   */
+  readonly wgsl: string;
+  /** K: one value per loss in the given order, unweighted. */
+  readonly valueCount: number;
+  /** Names of the step scalars whose indices `size` contains, in order. */
+  readonly scalars: readonly string[];
+  readonly needsTeacher: boolean;
+  /** Words of the size struct for R rows. */
+  size(rows: number, scalar: (name: string) => StepScalar): SizeWord[];
+  /** Workgroups for R rows, to be folded with `grid`. */
+  groups(rows: number): number;
+}
+
+/** What {@linkcode compileRowLoss} makes a kernel for. */
+export interface RowLossShape {
+  /** Entries of a learner's row, V. */
+  readonly vocabulary: number;
+  /** Entries from one row of the target to the next, where its vocabulary is padded further; entries from V on are ignored. */
+  readonly paddedTeacherVocabulary?: number;
+}
+
+/** Losses with one temperature, so one softmax. */
+export interface TemperatureGroup {
+  readonly temperature: number;
+  /** Step scalar that holds it; absent where it is 1 for good. */
+  readonly scalar: string | undefined;
+}
+
+/** All that a kernel or the reference computes. */
+export interface TracedObjective {
+  readonly groups: readonly TemperatureGroup[];
+  readonly statistics: readonly Statistic[];
+  /** One for each divergence, by its place in the objective. */
+  readonly values: ReadonlyMap<number, Expression>;
+  /** d/dz of the weighted sum of all divergences. */
+  readonly gradient: Expression;
+  /** Level-2 losses with their place in the objective and their temperature's number. */
+  readonly rowLosses: readonly {
+    readonly term: ResolvedLoss;
+    readonly index: number;
+    readonly group: number;
+  }[];
+}
+
+/** Name of a loss's step scalar. */
+export function scalarName(term: ResolvedLoss, what: string): string {
+  return `${term.name}.${what}`;
+}
+
+/** Traces all losses of an objective together, so that equal statistics are computed once. */
+export function traceObjective(terms: readonly ResolvedLoss[]): TracedObjective {
+  const groups: TemperatureGroup[] = [];
+  const varying = new Set<TemperatureGroup>();
+  const groupOf = (term: ResolvedLoss): number => {
+    const { temperature, temperatureVaries } = term;
+    const known = groups.findIndex((g) =>
+      !temperatureVaries && g.temperature === temperature && !varying.has(g)
+    );
+    if (known >= 0) return known;
+    const fixedAtOne = temperature === 1 && !temperatureVaries;
+    const group = { temperature, scalar: fixedAtOne ? undefined : scalarName(term, "temperature") };
+    if (temperatureVaries) varying.add(group);
+    return groups.push(group) - 1;
+  };
+  const program = new RowProgram();
+  const values = new Map<number, Expression>();
+  const rowLosses: { term: ResolvedLoss; index: number; group: number }[] = [];
+  let gradient: Expression = constant(0);
+  terms.forEach((term, index) => {
+    const group = groupOf(term);
+    if (term.loss.kind === "row-loss") {
+      rowLosses.push({ term, index, group });
+      return;
+    }
+    const options = symbolicOptions(term.loss.scheduled ?? [], term.options, (o) => scalarName(term, o));
+    const traced = program.trace(term.loss, options, group, groups[group]!.scalar !== undefined);
+    values.set(index, traced.value);
+    if (!term.monitor) gradient = gradient.add(mul(stepScalar(scalarName(term, "weight")), traced.gradient));
+  });
+  return { groups, statistics: program.statistics, values, gradient, rowLosses };
+}
+
+/** The step scalars of an objective with their values at the start. */
+export function initialScalars(terms: readonly ResolvedLoss[]): Map<string, number> {
+  const values = new Map<string, number>();
+  for (const term of terms) {
+    if (!term.monitor) values.set(scalarName(term, "weight"), term.weight);
+    values.set(scalarName(term, "temperature"), term.temperature);
+    for (const option of term.loss.scheduled ?? []) {
+      values.set(scalarName(term, option), Number(term.options[option]));
+    }
+  }
+  return values;
+}
+
+/**
+ * Compiles the losses of an objective into one kernel.
+ *
+ * @param options.gradient false: values only, the learner's logits stay as they are
+ */
+export function compileRowLoss(
+  terms: readonly ResolvedLoss[],
+  shape: RowLossShape,
+  adapter: AdapterDescription,
+  { gradient = true }: { gradient?: boolean } = {},
+): RowLossKernel {
+  const printed = printRowKernel(terms, traceObjective(terms), shape, adapter, gradient);
+  return {
+    ...printed,
+    label: `rowLoss ${terms.map((t) => t.loss.id).join("+")}${gradient ? "" : " values"}`,
+    valueCount: terms.length,
+    size: (rows, scalar) => [
+      rows,
+      shape.vocabulary,
+      shape.paddedTeacherVocabulary ?? shape.vocabulary,
+      rows,
+      ...printed.scalars.map(scalar),
+    ],
+    groups: (rows) => rows,
+  };
+}
+
+/** Values and gradient of one row. */
+export interface RowReference {
+  /** D_k, unweighted. */
+  readonly values: number[];
+  /** d (sum_k weight_k D_k) / dz, [V]. */
+  readonly gradient: Float64Array;
+}
+
+/**
+ * The same losses in f64 for one row, from the same expressions: what kernels are tested against.
+ *
+ * @param label Index of the label, or -100 for a masked row: zeros, whatever the logits
+ */
+export function referenceRow(
+  terms: readonly ResolvedLoss[],
+  student: Float64Array,
+  teacher: Float64Array,
+  label: number,
+): RowReference {
+  const size = student.length;
+  const gradient = new Float64Array(size);
+  const values = new Array<number>(terms.length).fill(0);
+  if (label === -100) return { values, gradient };
+  const traced = traceObjective(terms);
+  const scalars = initialScalars(terms);
+  const softmaxes = traced.groups.map(({ temperature }) => ({
+    logQ: logSoftmax(student, temperature),
+    logP: logSoftmax(teacher, temperature),
+  }));
+
+  const entryNames = traced.groups.flatMap((_, g) => [ENTRY.logQ(g), ENTRY.logP(g)]);
+  entryNames.push(ENTRY.student, ENTRY.teacher, ENTRY.isLabel);
+  const rowNames = [
+    ROW.vocabulary,
+    ...traced.groups.map((_, g) => ROW.inverseTemperature(g)),
+    ...scalars.keys(),
+  ];
+  const rowValues = [size, ...traced.groups.map((g) => 1 / g.temperature), ...scalars.values()];
+  const entry = (v: number) => [
+    ...softmaxes.flatMap(({ logQ, logP }) => [logQ[v]!, logP[v]!]),
+    student[v]!,
+    teacher[v]!,
+    Number(v === label),
+  ];
+  const prepare = (expressions: readonly Expression[]): (v: number) => Float64Array => {
+    const run: CompiledExpressions = compile(expressions, [...entryNames, ...rowNames]);
+    const known = [...rowValues];
+    return (v) => run([...entry(v), ...known]);
+  };
+  for (const { name, kind, body } of traced.statistics) {
+    const at = prepare([body]);
+    let result = kind === "max" ? -Infinity : 0;
+    if (kind === "label") result = at(label)[0]!;
+    else {for (let v = 0; v < size; v++) {
+        result = kind === "sum" ? result + at(v)[0]! : Math.max(result, at(v)[0]!);
+      }}
+    rowNames.push(name);
+    rowValues.push(result);
+  }
+  const found = prepare([...traced.values.values()])(label);
+  [...traced.values.keys()].forEach((index, i) => values[index] = found[i]!);
+  const slope = prepare([traced.gradient]);
+  for (let v = 0; v < size; v++) gradient[v] = slope(v)[0]!;
+  for (const { term, index } of traced.rowLosses) {
+    const { temperature, options } = term;
+    const own = (term.loss as RowLoss).reference({ student, teacher, label, temperature, options });
+    values[index] = own.value;
+    if (!term.monitor) own.gradient.forEach((g, v) => gradient[v]! += term.weight * g);
+  }
+  return { values, gradient };
+}
+
+/** log softmax(z / temperature), floored. */
+function logSoftmax(z: Float64Array, temperature: number): Float64Array {
+  let highest = -Infinity;
+  for (const x of z) highest = Math.max(highest, x);
+  let sum = 0;
+  for (const x of z) sum += Math.exp((x - highest) / temperature);
+  return z.map((x) => Math.max((x - highest) / temperature - Math.log(sum), LOG_FLOOR));
+}

@@ -1,0 +1,256 @@
+/**
+ * From the expressions of divergences to what has to be computed for a row: statistics (sums, maxima, look-ups at the label) in
+ * stages, values, and the gradient of each entry.
+ *
+ * With l_v = log q_v, u_v = dD/d l_v and temperature tau, dD/dz_v = (u_v - q_v sum_w u_w) / tau. Statistics are differentiated
+ * through in reverse order of their making.
+ *
+ * @module
+ */
+import {
+  addends,
+  compile,
+  Condition,
+  constant,
+  derivative,
+  type Expression,
+  flag,
+  leaves,
+  log,
+  mul,
+  select,
+  stepScalar,
+  substitute,
+  sumOf,
+  variable,
+} from "../tensor/expr/mod.ts";
+import type { Divergence, DivergenceSymbols } from "./loss_contract.ts";
+import { PluginError } from "./plugin.ts";
+
+/** A number computed once for a row. */
+export interface Statistic {
+  /** Name of the variable that stands for it. */
+  readonly name: string;
+  /** Over the vocabulary, or `body` at the label. */
+  readonly kind: "sum" | "max" | "label";
+  readonly body: Expression;
+  /** The sweep that computes it: 1 needs nothing but the softmax, n what stage n - 1 gave. Look-ups need no sweep of their own. */
+  readonly stage: number;
+}
+
+/** Leaves that differ from entry to entry; `g` numbers the temperature. */
+export const ENTRY = {
+  logQ: (g: number) => `logQ${g}`,
+  logP: (g: number) => `logP${g}`,
+  student: "studentLogit",
+  teacher: "teacherLogit",
+  isLabel: "isLabel",
+} as const;
+
+/** Leaves that are the same for a row. */
+export const ROW = {
+  vocabulary: "vocabulary",
+  inverseTemperature: (g: number) => `inverseTemperature${g}`,
+} as const;
+
+/** A traced divergence. */
+export interface TracedDivergence {
+  /** D, from statistics and step scalars. */
+  readonly value: Expression;
+  /** dD/dz of an entry, temperature included, weight not. */
+  readonly gradient: Expression;
+}
+
+const ENTRY_NAME = /^(logQ\d+|logP\d+|studentLogit|teacherLogit)$/;
+
+/** Whether an expression is the same for the whole row. */
+export function isRowLevel(expression: Expression): boolean {
+  return leaves([expression], "flag").length === 0 &&
+    !leaves([expression], "variable").some((name) => ENTRY_NAME.test(name));
+}
+
+/** Collects the statistics of several divergences, each once. */
+export class RowProgram {
+  readonly statistics: Statistic[] = [];
+
+  /** Traces a divergence at the temperature numbered `group`. */
+  trace(
+    plugin: Divergence,
+    symbolOptions: Record<string, unknown>,
+    group: number,
+    tempered: boolean,
+  ): TracedDivergence {
+    const [logQ, logP] = [variable(ENTRY.logQ(group)), variable(ENTRY.logP(group))];
+    const [q, p] = [logQ.exp(), logP.exp()];
+    const isLabel = flag(ENTRY.isLabel);
+    const sum = (body: Expression) => this.#sum(body, group, false);
+    const max = (body: Expression) => this.#statistic("max", body);
+    const symbols: DivergenceSymbols = {
+      logQ,
+      logP,
+      q,
+      p,
+      isLabel,
+      studentLogit: variable(ENTRY.student),
+      teacherLogit: variable(ENTRY.teacher),
+      vocabulary: variable(ROW.vocabulary),
+      options: symbolOptions,
+      sum,
+      max,
+      logSumExp: (body) => {
+        const highest = max(body).detach();
+        return highest.add(log(sum(body.sub(highest).exp())));
+      },
+      atLabel: (body) => this.#statistic("label", body),
+    };
+    let value: Expression;
+    let generator: Expression = constant(0);
+    if (plugin.term) {
+      const term = plugin.term(symbols);
+      generator = generatorOf(derivative(term, ENTRY.logQ(group)), group);
+      value = sum(collect(term.add(mul(generator, q.sub(p)))));
+    } else if (plugin.value) {
+      value = plugin.value(symbols);
+      if (!isRowLevel(value)) {
+        throw new PluginError(
+          plugin.id,
+          "value() must be made from sums over the row, not from single entries",
+          {
+            hint: "wrap the expression in sum(), max(), logSumExp() or atLabel()",
+          },
+        );
+      }
+    } else throw new PluginError(plugin.id, "a divergence needs term() or value()");
+    const adjoints = this.#adjoints(value);
+    const along = (name: string) => collect(this.#pull(adjoints, name, isLabel));
+    const u = along(ENTRY.logQ(group));
+    const direct = along(ENTRY.student);
+    let gradient = collect(u.sub(mul(q, this.#sum(u, group, true))));
+    if (tempered) gradient = gradient.mul(variable(ROW.inverseTemperature(group)));
+    return { value, gradient: gradient.add(direct) };
+  }
+
+  /** A statistic, or the same one made before. */
+  #statistic(kind: Statistic["kind"], body: Expression): Expression {
+    if (body.kind === "constant" && kind !== "sum") return body;
+    const known = this.statistics.find((s) => s.kind === kind && s.body.equals(body));
+    if (known) return variable(known.name);
+    const needed = leaves([body], "variable");
+    const before = Math.max(0, ...this.statistics.filter((s) => needed.includes(s.name)).map((s) => s.stage));
+    const name = `stat${this.statistics.length}`;
+    this.statistics.push({ name, kind, body, stage: kind === "label" ? before : before + 1 });
+    return variable(name);
+  }
+
+  /**
+   * Sum of an expression over the row. Parts that live at the label alone become look-ups.
+   *
+   * @param known Whether sum q = sum p = 1 may be used. Where the sum is a value it may not: the generator
+   *   c (q - p) is there to cancel rounding.
+   */
+  #sum(body: Expression, group: number, known: boolean): Expression {
+    const [logQ, logP] = [variable(ENTRY.logQ(group)), variable(ENTRY.logP(group))];
+    let total: Expression = constant(0);
+    const swept = [];
+    for (const addend of addends(body, isRowLevel)) {
+      const { coefficient, factor, term } = addend;
+      const times = (x: Expression) => total = total.add(mul(mul(coefficient, factor), x));
+      if (isRowLevel(term)) times(mul(term, variable(ROW.vocabulary)));
+      else if (known && (term.equals(logQ.exp()) || term.equals(logP.exp()))) times(constant(1));
+      else if (isAtLabel(term)) times(this.#statistic("label", term.operands[1] as Expression));
+      else swept.push(addend);
+    }
+    return collect(swept.length === 0 ? total : total.add(this.#statistic("sum", sumOf(swept))));
+  }
+
+  /** dD/d statistic for each statistic that D depends on, through later statistics too. */
+  #adjoints(value: Expression): Map<Statistic, Expression> {
+    const adjoints = new Map<Statistic, Expression>();
+    for (const target of [...this.statistics].reverse()) {
+      let adjoint = derivative(value, target.name);
+      for (const [later, outer] of adjoints) {
+        const inner = derivative(later.body, target.name);
+        if (isZero(inner)) continue;
+        adjoint = adjoint.add(mul(outer, this.#through(later, inner)));
+      }
+      if (!isZero(adjoint)) adjoints.set(target, adjoint);
+    }
+    return adjoints;
+  }
+
+  /** Change of a statistic when its body changes by `inner` in every entry. */
+  #through(statistic: Statistic, inner: Expression): Expression {
+    if (statistic.kind === "label") return this.#statistic("label", inner);
+    if (statistic.kind === "sum") return this.#sum(inner, 0, false);
+    const attained = statistic.body.equalTo(variable(statistic.name));
+    return this.#sum(select(attained, inner, 0), 0, false);
+  }
+
+  /** dD/d leaf of one entry. */
+  #pull(adjoints: ReadonlyMap<Statistic, Expression>, leaf: string, isLabel: Condition): Expression {
+    let total: Expression = constant(0);
+    for (const [statistic, adjoint] of adjoints) {
+      const inner = derivative(statistic.body, leaf);
+      if (isZero(inner)) continue;
+      const entry = statistic.kind === "sum" ? inner : select(
+        statistic.kind === "label" ? isLabel : statistic.body.equalTo(variable(statistic.name)),
+        inner,
+        0,
+      );
+      total = total.add(mul(adjoint, entry));
+    }
+    return total;
+  }
+}
+
+function isZero(e: Expression): boolean {
+  return e.kind === "constant" && e.value === 0;
+}
+
+/** Whether a term is `select(isLabel, x, 0)`. */
+function isAtLabel(term: Expression): boolean {
+  return term.kind === "select" && term.operands[0]!.kind === "flag" &&
+    isZero(term.operands[2] as Expression);
+}
+
+/** The expression with like terms merged. */
+export function collect(e: Expression): Expression {
+  return sumOf(addends(e, isRowLevel));
+}
+
+/**
+ * The factor c of the generator c (q - p), whose sum over the vocabulary is 0, that makes u vanish where p = q.
+ *
+ * It exists where u = kappa q at p = q, for one kappa; then c = -kappa. With it every addend of a divergence's sum is of
+ * second order in q - p, so rounding errors of p and q no longer show.
+ */
+function generatorOf(u: Expression, group: number): Expression {
+  const at = (logarithm: Expression, isLabel: boolean) =>
+    substitute(u, {
+      numbers: new Map([[ENTRY.logQ(group), logarithm], [ENTRY.logP(group), logarithm]]),
+      flags: new Map([[ENTRY.isLabel, isLabel]]),
+    });
+  const kappa = at(constant(0), false);
+  if (!isRowLevel(kappa)) return constant(0);
+  const l = variable("l");
+  const misfit = [at(l, false), at(l, true)].map((e) => e.sub(mul(kappa, l.exp())));
+  const names = [...new Set([...leaves(misfit, "variable"), ...leaves(misfit, "scalar"), "l"])];
+  const test = compile(misfit, names);
+  for (let trial = 1; trial <= 8; trial++) {
+    const inputs = names.map((name, i) => name === "l" ? -trial / 2 : 0.05 + (0.37 * trial + 0.61 * i) % 0.9);
+    // A NaN is a misfit too.
+    if (!test(inputs).every((x) => Math.abs(x) < 1e-9)) return constant(0);
+  }
+  return kappa.neg().detach();
+}
+
+/** Step scalars in the place of options that may change at every step. */
+export function symbolicOptions(
+  scheduled: readonly string[],
+  options: Readonly<Record<string, unknown>>,
+  scalarName: (option: string) => string,
+): Record<string, unknown> {
+  const symbols: Record<string, unknown> = { ...options };
+  for (const name of scheduled) symbols[name] = stepScalar(scalarName(name));
+  return symbols;
+}

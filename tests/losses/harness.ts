@@ -1,0 +1,197 @@
+/** Runs row kernels on the GPU for tests, with poisoned outputs, and compares them with the f64 reference. */
+// @ts-types="../../types/std_assert.d.ts"
+import { assertLess } from "@std/assert";
+import type { Gpu } from "../../src/gpu/device.ts";
+import type { AdapterDescription } from "../../src/gpu/description.ts";
+import {
+  compileRowLoss,
+  initialScalars,
+  referenceRow,
+  type ResolvedLoss,
+  type RowLossKernel,
+} from "../../src/registry/divergence.ts";
+import type { Divergence, RowLoss } from "../../src/registry/contract.ts";
+import { grid } from "../../src/tensor/op.ts";
+import { StepScalars } from "../../src/tensor/graph.ts";
+
+/** A row of logits with its label. */
+export interface Row {
+  readonly name: string;
+  readonly student: Float32Array;
+  readonly teacher: Float32Array;
+  readonly label: number;
+}
+
+/** What a kernel wrote. `gradient` is what is in the place of the learner's logits. */
+export interface Outcome {
+  readonly values: Float32Array[];
+  readonly gradient: Float32Array[];
+}
+
+/** A loss of an objective, with defaults. */
+export function term(
+  loss: Divergence | RowLoss,
+  options: Record<string, unknown> = {},
+  rest: Partial<ResolvedLoss> = {},
+): ResolvedLoss {
+  return {
+    loss,
+    options: loss.options.parse(options),
+    name: `objective.${loss.id}`,
+    weight: 1,
+    temperature: 1,
+    ...rest,
+  };
+}
+
+/** Dispatches a kernel over rows. `edit` may plant a mistake in the source. */
+export async function runKernel(
+  gpu: Gpu,
+  terms: readonly ResolvedLoss[],
+  rows: readonly Row[],
+  options: {
+    gradient?: boolean;
+    teacherStride?: number;
+    edit?: (wgsl: string) => string;
+    scalars?: Record<string, number>;
+  } = {},
+): Promise<Outcome & { kernel: RowLossKernel }> {
+  const vocabulary = rows[0]!.student.length;
+  const stride = options.teacherStride ?? vocabulary;
+  const shape = { vocabulary, paddedTeacherVocabulary: stride };
+  const kernel = compileRowLoss(terms, shape, gpu.description, { gradient: options.gradient });
+  const buffers = rowBuffers(gpu, rows, kernel, stride);
+  await dispatch(gpu, kernel, terms, rows.length, buffers, options);
+  const read = async (name: "student" | "values", count: number) => {
+    const flat = new Float32Array(await gpu.read(buffers[name]!, 0, 4 * rows.length * count));
+    return flat;
+  };
+  const gradient = await read("student", vocabulary);
+  const values = await read("values", kernel.valueCount);
+  gpu.check();
+  Object.values(buffers).forEach((b) => b?.destroy());
+  return {
+    kernel,
+    gradient: rows.map((_, r) => gradient.slice(r * vocabulary, (r + 1) * vocabulary)),
+    values: rows.map((_, r) =>
+      Float32Array.from({ length: kernel.valueCount }, (_, k) => values[k * rows.length + r]!)
+    ),
+  };
+}
+
+type Buffers = ReturnType<typeof rowBuffers>;
+
+/** Buffers with the rows in them; what the kernel must write holds NaN. */
+export function rowBuffers(gpu: Gpu, rows: readonly Row[], kernel: RowLossKernel, stride: number) {
+  const vocabulary = rows[0]!.student.length;
+  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
+  const upload = (label: string, data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>) => {
+    const buffer = gpu.createBuffer(data.byteLength, usage, label);
+    gpu.device.queue.writeBuffer(buffer.raw, 0, data);
+    return buffer;
+  };
+  const student = new Float32Array(rows.length * vocabulary);
+  const teacher = new Float32Array(rows.length * stride).fill(NaN);
+  rows.forEach((row, r) => {
+    student.set(row.student, r * vocabulary);
+    teacher.set(row.teacher, r * stride);
+  });
+  return {
+    labels: upload("labels", Int32Array.from(rows, (row) => row.label)),
+    teacher: kernel.needsTeacher ? upload("teacher", teacher) : undefined,
+    student: upload("student", student),
+    values: upload("values", new Float32Array(rows.length * kernel.valueCount).fill(NaN)),
+  };
+}
+
+/** Submits one dispatch. */
+export async function dispatch(
+  gpu: Gpu,
+  kernel: RowLossKernel,
+  terms: readonly ResolvedLoss[],
+  rows: number,
+  buffers: Buffers,
+  options: { edit?: (wgsl: string) => string; scalars?: Record<string, number> } = {},
+): Promise<void> {
+  const stepScalars = new StepScalars();
+  stepScalars.get("another");
+  const size = kernel.size(rows, (name) => stepScalars.get(name));
+  const words = new Uint32Array(size.map((w) => typeof w === "number" ? w : "index" in w ? w.index : 0));
+  const step = new Float32Array(256).fill(NaN);
+  const initial = initialScalars(terms);
+  for (const name of kernel.scalars) {
+    step[stepScalars.get(name).index] = options.scalars?.[name] ?? initial.get(name)!;
+  }
+  const edit = options.edit ?? ((wgsl: string) => wgsl);
+  const pipeline = await gpu.pipeline(kernel.label, edit(kernel.wgsl));
+  const uniform = (data: Uint32Array<ArrayBuffer> | Float32Array<ArrayBuffer>) => {
+    const buffer = gpu.createBuffer(
+      Math.ceil(data.byteLength / 16) * 16,
+      GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+      "uniform",
+    );
+    gpu.device.queue.writeBuffer(buffer.raw, 0, data);
+    return buffer;
+  };
+  const uniforms = [uniform(words), uniform(step)];
+  const bind = (group: number, list: readonly { raw: GPUBuffer }[]) =>
+    gpu.device.createBindGroup({
+      layout: pipeline.layouts[group]!,
+      entries: list.map((b, binding) => ({ binding, resource: { buffer: b.raw } })),
+    });
+  const encoder = gpu.device.createCommandEncoder();
+  const pass = encoder.beginComputePass();
+  pass.setPipeline(pipeline.raw);
+  pass.setBindGroup(
+    0,
+    bind(0, [
+      buffers.labels,
+      ...(buffers.teacher ? [buffers.teacher] : []),
+      buffers.student,
+      buffers.values,
+    ]),
+  );
+  pass.setBindGroup(1, bind(1, uniforms));
+  pass.dispatchWorkgroups(...grid(kernel.groups(rows), gpu.description));
+  pass.end();
+  gpu.device.queue.submit([encoder.finish()]);
+  await gpu.idle();
+  uniforms.forEach((b) => b.destroy());
+}
+
+/** The f64 reference of a row. */
+export function reference(terms: readonly ResolvedLoss[], row: Row) {
+  const { values, gradient } = referenceRow(
+    terms,
+    Float64Array.from(row.student),
+    Float64Array.from(row.teacher),
+    row.label,
+  );
+  return { values: [...values], gradient: [...gradient] };
+}
+
+/** Fails unless every number is within `tolerance` (absolute) of what is expected. */
+export function assertClose(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  tolerance: number,
+  what: string,
+): void {
+  let worst = 0;
+  let at = 0;
+  for (let i = 0; i < expected.length; i++) {
+    const error = Math.abs(actual[i]! - expected[i]!);
+    if (!(error <= worst)) [worst, at] = [error, i];
+    if (Number.isNaN(error)) break;
+  }
+  assertLess(
+    worst,
+    Math.max(tolerance, 1e-37),
+    `${what}: entry ${at} is ${actual[at]}, expected ${expected[at]} (off by ${worst}, allowed ${tolerance})`,
+  );
+}
+
+/** The description that selects a family of kernels. */
+export const FAMILIES: readonly Partial<AdapterDescription>[] = [{ family: "subgroup8" }, {
+  family: "tiled",
+}];
