@@ -7,7 +7,7 @@ import { InputError } from "../errors.ts";
 import { DEFAULT_ADAPTER } from "../gpu/description.ts";
 import type { Divergence, RowLoss } from "../registry/contract.ts";
 import type { Registry } from "../registry/registry.ts";
-import { compileRowLoss, initialScalars, type ResolvedLoss } from "../registry/row_loss.ts";
+import { compileRowLoss, initialScalars, type ResolvedLoss } from "../registry/divergence.ts";
 import type { Executable } from "../tensor/executable.ts";
 import type { Graph } from "../tensor/graph.ts";
 import type { RowLosses } from "./head.ts";

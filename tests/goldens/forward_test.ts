@@ -1,0 +1,135 @@
+import { assertEquals } from "@std/assert";
+import { openFile } from "../../src/formats/files.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { openGpu } from "../../src/gpu/device.ts";
+import { ModelContext } from "../../src/models/context.ts";
+import { decoder } from "../../src/models/llama.ts";
+import { Generator } from "../../src/distill/generator.ts";
+import { generationPlan } from "../../src/distill/generator.ts";
+import { Model, uploadWeights } from "../../src/distill/models.ts";
+import { streamInputs } from "../../src/distill/training_program.ts";
+import { compile } from "../../src/tensor/executable.ts";
+import { Graph } from "../../src/tensor/graph.ts";
+import { linear } from "../../src/tensor/ops/matmul.ts";
+import { plan, Program } from "../../src/tensor/plan.ts";
+import { FAMILIES } from "../tensor/harness.ts";
+import { sharedPath, sharedTest } from "../shared.ts";
+
+/** Logits [T, V] of token streams packed back to back, each a sequence of its own. */
+export async function packedLogits(
+  path: string,
+  sequences: readonly (readonly number[])[],
+  family: "subgroup8" | "tiled",
+): Promise<{ logits: Float32Array; vocabulary: number }> {
+  const gpu = await openGpu({ describe: { family } });
+  const model = await Model.open(path, { category: "weights" });
+  try {
+    const ids = sequences.flat();
+    const program = new Program();
+    const graph = new Graph("forward", program.storages, program.scalars);
+    const ctx = new ModelContext(graph, "model", streamInputs(graph, ids.length), model.specs);
+    const { vocabularySize, hiddenSize } = model.config;
+    const hidden = decoder(ctx, model.config, model.config.contextLength);
+    graph.output("logits", linear(hidden, ctx.weight(model.headWeight(), [vocabularySize, hiddenSize])));
+    program.block(graph);
+    const planned = plan(program, gpu.description);
+    const weights = await uploadWeights(gpu, planned, [model]);
+    const executable = await compile(gpu, planned, { weights });
+    executable.poison();
+    const starts = sequences.map((_, i) => sequences.slice(0, i).reduce((sum, s) => sum + s.length, 0));
+    const perToken = (value: (sequence: number, position: number) => number) =>
+      Int32Array.from(sequences.flatMap((s, i) => s.map((_, p) => value(i, p))));
+    executable.write("tokens", Int32Array.from(ids));
+    executable.write("positions", perToken((_, p) => p));
+    executable.write("start", perToken((i) => starts[i]!));
+    executable.write("end", perToken((i, p) => starts[i]! + p + 1));
+    executable.run("forward");
+    const logits = (await executable.read(["logits"], "forward")).get("logits")!.data as Float32Array;
+    gpu.check();
+    return { logits, vocabulary: vocabularySize };
+  } finally {
+    model.close();
+    gpu.destroy();
+  }
+}
+
+for (const family of FAMILIES) {
+  sharedTest(`decoder() gives stories260K's reference logits [${family}]`, async () => {
+    const file = await SafetensorsFile.open(
+      await openFile(sharedPath("goldens/forward/stories260K/forward.safetensors")),
+    );
+    const ids = Array.from((await file.readArray("ids")).data as Int32Array);
+    const expected = (await file.readArray("logits")).data as Float32Array;
+    file.close();
+    const { logits } = await packedLogits(sharedPath("models/stories260K"), [ids], family);
+    let worst = 0;
+    for (let i = 0; i < expected.length; i++) worst = Math.max(worst, Math.abs(logits[i]! - expected[i]!));
+    if (!(worst < 5e-4)) throw new Error(`logits differ by ${worst}`);
+  });
+
+  sharedTest(
+    `Generator.generate() gives stories260K's greedy tokens, also several prompts at once [${family}]`,
+    async () => {
+      const golden = JSON.parse(
+        await Deno.readTextFile(sharedPath("goldens/forward/stories260K/forward.json")),
+      );
+      const gpu = await openGpu({ describe: { family } });
+      const model = await Model.open(sharedPath("models/stories260K"), { category: "weights" });
+      const options = { sequences: 2, length: 256 };
+      const weights = await uploadWeights(gpu, generationPlan(gpu, model, options), [model]);
+      const generator = await Generator.create(gpu, model, weights, options);
+      const greedy = { temperature: 0, topK: 0, topP: 1, seed: 1, stopTokens: [] };
+      const { greedy: a, greedy_from_bos: b } = golden;
+      const texts = await generator.generate(
+        [Int32Array.from(b.prompt_ids), Int32Array.from(a.prompt_ids)],
+        { ...greedy, maxTokens: 200 },
+      );
+      assertEquals(Array.from(texts[0]!), b.new_ids);
+      assertEquals(Array.from(texts[1]!.subarray(0, a.new_ids.length)), a.new_ids);
+      generator.destroy();
+      for (const w of weights.values()) w.destroy();
+      assertEquals(gpu.allocatedBytes, 0);
+      model.close();
+      gpu.destroy();
+    },
+  );
+}
+
+for (
+  const name of [
+    "llama3_rope",
+    "llama_tied_bias",
+    "llama_tied_bias/bf16",
+    "llama_tied_bias/f16",
+    "llama3_rope/sharded",
+  ]
+) {
+  sharedTest(`decoder() gives the reference logits of ${name}, two sequences packed`, async () => {
+    const folder = sharedPath(`goldens/families/${name}`);
+    const parent = sharedPath(`goldens/families/${name.split("/")[0]}`);
+    const { ids } = JSON.parse(await Deno.readTextFile(`${parent}/ids.json`));
+    const own = await Deno.stat(`${folder}/expected.safetensors`).then(() => folder, () => parent);
+    const file = await SafetensorsFile.open(await openFile(`${own}/expected.safetensors`));
+    const expected = (await file.readArray("logits")).data as Float32Array;
+    file.close();
+    const { logits } = await packedLogits(folder, ids, "subgroup8");
+    let worst = 0;
+    for (let i = 0; i < expected.length; i++) worst = Math.max(worst, Math.abs(logits[i]! - expected[i]!));
+    if (!(worst < 2e-4)) throw new Error(`logits differ by ${worst}`);
+  });
+}
+
+for (const name of ["tied_q8_0", "untied_mixed"]) {
+  sharedTest(`decoder() gives the reference logits of ${name}.gguf`, async () => {
+    const { ids } = JSON.parse(await Deno.readTextFile(sharedPath(`goldens/gguf/${name}.json`)));
+    const file = await SafetensorsFile.open(
+      await openFile(sharedPath(`goldens/gguf/${name}.expected.safetensors`)),
+    );
+    const expected = (await file.readArray("logits")).data as Float32Array;
+    file.close();
+    const { logits } = await packedLogits(sharedPath(`goldens/gguf/${name}.gguf`), ids, "subgroup8");
+    let worst = 0;
+    for (let i = 0; i < expected.length; i++) worst = Math.max(worst, Math.abs(logits[i]! - expected[i]!));
+    if (!(worst < 2e-4)) throw new Error(`logits differ by ${worst}`);
+  });
+}

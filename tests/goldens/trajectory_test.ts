@@ -1,0 +1,185 @@
+import { assertEquals } from "@std/assert";
+import { openFile } from "../../src/formats/files.ts";
+import { readPeftAdapter } from "../../src/formats/peft.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { openGpu } from "../../src/gpu/device.ts";
+import { setUp } from "../../src/distill/distill.ts";
+import { Model } from "../../src/distill/models.ts";
+import { parseRecipe } from "../../src/distill/recipe.ts";
+import { planTraining, Trainer } from "../../src/distill/trainer.ts";
+import type { PreparedRun } from "../../src/distill/prepare.ts";
+import { builtins } from "../../plugins/mod.ts";
+import { Registry } from "../../src/registry/registry.ts";
+import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
+import { FAMILIES } from "../tensor/harness.ts";
+import { sharedPath, sharedTest } from "../shared.ts";
+
+const FOLDER = "goldens/lora_kd_trajectory/";
+
+interface GoldenStep {
+  lr: number;
+  loss: number;
+  ce: number;
+  kl: number;
+  grad_norm: number;
+  tokens: number;
+}
+
+/** A golden batch of B sequences as one packed stream; labels there are not shifted. */
+function goldenBatch(ids: Int32Array, labels: Int32Array, length: number): PackedBatch {
+  const source = { file: "golden", line: 1 };
+  const samples = Array.from({ length: ids.length / length }, (_, b) => ({
+    ids: ids.slice(b * length, (b + 1) * length),
+    supervised: Uint8Array.from(labels.subarray(b * length, (b + 1) * length), (l) => Number(l !== -100)),
+    source,
+  }));
+  return packBatch(samples, ids.length);
+}
+
+function relative(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+): { l2: number; norm: number; max: number } {
+  let [difference, norm, max] = [0, 0, 0];
+  for (let i = 0; i < expected.length; i++) {
+    const d = actual[i]! - expected[i]!;
+    difference += d * d;
+    norm += expected[i]! ** 2;
+    max = Math.max(max, Number.isNaN(d) ? Infinity : Math.abs(d));
+  }
+  return { l2: Math.sqrt(difference), norm: Math.sqrt(norm), max };
+}
+
+async function tensors(path: string): Promise<Map<string, Float32Array>> {
+  const file = await SafetensorsFile.open(await openFile(sharedPath(path)));
+  const all = new Map<string, Float32Array>();
+  for (const name of file.tensors.keys()) {
+    all.set(name.replace("base_model.model.", ""), (await file.readArray(name)).data as Float32Array);
+  }
+  file.close();
+  return all;
+}
+
+function near(actual: number, expected: number, tolerance: number, what: string): void {
+  if (!(Math.abs(actual - expected) <= tolerance)) {
+    throw new Error(`${what} is ${actual}, expected ${expected} +- ${tolerance}`);
+  }
+}
+
+async function followTrajectory(
+  name: string,
+  family: "subgroup8" | "tiled",
+  mistake: { weightDecay?: number } = {},
+) {
+  const golden = JSON.parse(await Deno.readTextFile(sharedPath(`${FOLDER}${name}/trajectory.json`)));
+  const h = golden.hyper_parameters;
+  const recipe = parseRecipe({
+    teacher: { model: sharedPath("models/stories260K") },
+    student: { model: "teacher", layers: golden.student_layers_kept },
+    data: { train: "golden", contextLength: 64 },
+    objective: [{ loss: "cross-entropy", weight: 0.5 }, { loss: "forward-kl", weight: 0.5 }],
+    adapter: { rank: h.r, alpha: h.lora_alpha, rslora: name.includes("rslora") },
+    train: {
+      steps: h.steps,
+      tokensPerMicroBatch: 128,
+      learningRate: h.lr,
+      schedule: "cosine",
+      warmup: h.warmup_steps,
+      weightDecay: h.weight_decay,
+      clip: h.max_grad_norm,
+      ...mistake,
+    },
+  });
+  const teacher = await Model.open(recipe.teacher.model, { category: "teacher weights" });
+  const student = await Model.open(recipe.teacher.model, {
+    category: "student weights",
+    layers: recipe.student.layers!,
+  });
+  const gpu = await openGpu({ describe: { family } });
+  try {
+    const setup = setUp(
+      { recipe, teacher, student } as unknown as PreparedRun,
+      new Registry().addAll(builtins),
+    );
+    const trainer = await Trainer.create(gpu, setup, planTraining(setup, gpu.description));
+    assertEquals(gpu.allocatedBytes, trainer.planned.plan.totalBytes, "allocated bytes are the planned ones");
+    const { layout } = setup.adapter;
+    const start = new Float32Array(layout.total);
+    const { tensors: initial } = await readPeftAdapter(sharedPath(`${FOLDER}${name}/adapter_init`));
+    layout.scatter(start, new Map([...initial].map(([n, t]) => [n, t.data as Float32Array])));
+    trainer.setState(start);
+    const batches = await tensors(`${FOLDER}${name}/batches.safetensors`) as unknown as Map<
+      string,
+      Int32Array
+    >;
+    const perStep = batches.get("ids")!.length / h.steps;
+    for (const [step, expected] of (golden.steps as GoldenStep[]).entries()) {
+      const part = (key: string) => batches.get(key)!.subarray(step * perStep, (step + 1) * perStep);
+      await trainer.step(step, [goldenBatch(part("ids"), part("labels"), h.seq_len)]);
+      const [m] = await trainer.collect();
+      const where = `step ${step}`;
+      near(m!.learningRate, expected.lr, 1e-9, `${where} learning rate`);
+      assertEquals(m!.supervisedTokens, expected.tokens, where);
+      near(m!.loss, expected.loss, 2e-5, `${where} loss`);
+      near(m!.losses["cross-entropy"]!, expected.ce, 2e-5, `${where} cross-entropy`);
+      near(m!.losses["forward-kl"]!, expected.kl, 2e-5, `${where} forward KL`);
+      near(m!.gradientNorm, expected.grad_norm, 1e-4 * expected.grad_norm, `${where} gradient norm`);
+      if (step === 0 || step === 5) {
+        const expectedGradients = await tensors(`${FOLDER}${name}/grads_step${step}.safetensors`);
+        const actual = await trainer.readGradients();
+        assertEquals([...actual.keys()].sort(), [...expectedGradients.keys()].sort());
+        for (const [key, g] of expectedGradients) {
+          const { l2, norm, max } = relative(actual.get(key)!, g);
+          if (norm === 0 ? max > 2e-6 : l2 > 1e-4 * norm) {
+            throw new Error(`${where} gradient of ${key} is off by ${l2 / norm}`);
+          }
+        }
+      }
+      if (step === 9) {
+        await compareParameters(trainer, `${FOLDER}${name}/params_after_10_steps.safetensors`);
+      }
+    }
+    await compareParameters(trainer, `${FOLDER}${name}/adapter_final/adapter_model.safetensors`);
+    trainer.destroy();
+    assertEquals(gpu.allocatedBytes, 0);
+  } finally {
+    teacher.close();
+    student.close();
+    gpu.destroy();
+  }
+}
+
+async function compareParameters(trainer: Trainer, path: string): Promise<void> {
+  const expected = await tensors(path);
+  const actual = trainer.setup.adapter.layout.gather((await trainer.readState()).parameters);
+  let [l2, max] = [0, 0];
+  for (const [key, p] of expected) {
+    const d = relative(actual.get(key)!, p);
+    l2 = Math.hypot(l2, d.l2);
+    max = Math.max(max, d.max);
+  }
+  if (!(l2 <= 3e-4 && max <= 2e-4)) {
+    throw new Error(`${path}: parameters differ by ${l2} (L2), ${max} (largest)`);
+  }
+}
+
+for (const name of ["stories260K_lora", "stories260K_rslora"]) {
+  for (const family of FAMILIES) {
+    sharedTest(
+      `Trainer follows PyTorch and PEFT for 30 steps: ${name} [${family}]`,
+      () => followTrajectory(name, family),
+    );
+  }
+}
+
+sharedTest("the trajectory comparison notices a missing weight decay, by the adapter", async () => {
+  let message = "";
+  try {
+    await followTrajectory("stories260K_lora", "subgroup8", { weightDecay: 0 });
+  } catch (error) {
+    message = (error as Error).message;
+  }
+  if (!/parameters differ/.test(message)) {
+    throw new Error(`expected the parameters to differ, got: ${message || "no error"}`);
+  }
+});
