@@ -18,7 +18,7 @@ struct Size { elements: u32, groups: u32, first: u32 }
 @group(0) @binding(1) var<storage, read_write> out: array<vec2<f32>>;
 @group(1) @binding(0) var<uniform> size: Size;
 
-var<workgroup> partial: array<vec2<f32>, 64>;
+var<workgroup> shared_sums: array<vec2<f32>, 64>;
 
 // (sum, flag) of two parts.
 fn joined(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
@@ -60,19 +60,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
     total = joined(total, joined(joined(joined(p0, p1), joined(p2, p3)), joined(joined(p4, p5), joined(p6, p7))));
   }
-  partial[thread] = total;
+  shared_sums[thread] = total;
   workgroupBarrier();
 //#for level in 0..6
   if (thread < (32u >> $(level)u)) {
-    partial[thread] = joined(partial[thread], partial[thread + (32u >> $(level)u)]);
+    shared_sums[thread] = joined(shared_sums[thread], shared_sums[thread + (32u >> $(level)u)]);
   }
   workgroupBarrier();
 //#end
   if (thread == 0u) {
 //#if LAST
-    out[0] = vec2<f32>(sqrt(partial[0].x), partial[0].y);
+    out[0] = vec2<f32>(sqrt(shared_sums[0].x), shared_sums[0].y);
 //#else
-    out[size.first + index] = partial[0];
+    out[size.first + index] = shared_sums[0];
 //#end
   }
 }

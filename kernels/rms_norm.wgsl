@@ -51,16 +51,16 @@ fn weight(i: u32) -> Unit {
 //#if SUBGROUP
 fn sum_over_threads(value: f32, thread: u32) -> f32 { return subgroupAdd(value); }
 //#else
-var<workgroup> partial: array<f32, $THREADS>;
+var<workgroup> shared_sums: array<f32, $THREADS>;
 
 fn sum_over_threads(value: f32, thread: u32) -> f32 {
-  partial[thread] = value;
+  shared_sums[thread] = value;
   workgroupBarrier();
 //#for level in 0..6
-  if (thread < (32u >> $(level)u)) { partial[thread] += partial[thread + (32u >> $(level)u)]; }
+  if (thread < (32u >> $(level)u)) { shared_sums[thread] += shared_sums[thread + (32u >> $(level)u)]; }
   workgroupBarrier();
 //#end
-  return partial[0];
+  return shared_sums[0];
 }
 //#end
 

@@ -1,7 +1,7 @@
 // Gradient of the root mean square norm's weight: dw[h] = sum_t dy[t, h] * x[t, h] * scale[t], in two levels.
 //
-// Level 1 sums blocks of 32 rows: partial[b, h], 32 b <= t < 32 (b + 1). Bindings: x [T, H], dy [T, H], scale [T],
-// partial [blocks, H]. Level 2 sums the blocks. Bindings: partial [blocks, H], dw [H].
+// Level 1 sums blocks of 32 rows: block_sums[b, h], 32 b <= t < 32 (b + 1). Bindings: x [T, H], dy [T, H], scale [T],
+// block_sums [blocks, H]. Level 2 sums the blocks. Bindings: block_sums [blocks, H], dw [H].
 // A workgroup of 64 handles 64 columns of one block. Constant: LEVEL.
 
 struct Size { rows: u32, width: u32, columns: u32, groups: u32 }
@@ -12,7 +12,7 @@ struct Size { rows: u32, width: u32, columns: u32, groups: u32 }
 @group(0) @binding(2) var<storage, read> scale: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 //#else
-@group(0) @binding(0) var<storage, read> partial: array<f32>;
+@group(0) @binding(0) var<storage, read> block_sums: array<f32>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 //#end
 @group(1) @binding(0) var<uniform> size: Size;
@@ -37,7 +37,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#if LEVEL == 1
     sum += x[t * size.width + h] * scale[t] * dy[t * size.width + h];
 //#else
-    sum += partial[t * size.width + h];
+    sum += block_sums[t * size.width + h];
 //#end
   }
   out[block * size.width + h] = sum;
