@@ -1,0 +1,165 @@
+// Attention of each query over its own range of keys, for software adapters: online softmax, never a [T, S] matrix.
+//
+//   out[i, h] = sum_j p[i, j] v[j, g],  p[i, j] = softmax over start[i] <= j < end[i] of scale * q[i, h] . k[j, g]
+//   logsumexp[h, i] = log sum_j exp(scale * q[i, h] . k[j, g])
+//
+// with g = h / group (grouped queries). An empty range gives zeros in both. Milakov and Gimelshein, arXiv 1805.02867; tiling as in
+// Dao et al., arXiv 2205.14135.
+//
+// Bindings: q [T, heads * D], k and v [S, heads / group * D], start and end i32 [T], out [T, heads * D], logsumexp [heads, T].
+//
+// One workgroup is one subgroup of 8 lanes and makes 8 * QUERIES queries of one head. A lane owns QUERIES neighbouring queries, so
+// the softmax needs no exchange between lanes. KEYS keys (or values) at a time are loaded once, a few rows by each lane, and
+// spread with subgroupBroadcast. The weighted sums stay in workgroup memory, transposed, each lane touching only its own part.
+//
+// Constants: QUERIES (4 or 1 a lane), KEYS (multiple of 8), COLUMNS (of the output made by one workgroup, multiple of 4).
+// Limits: D a multiple of 4. A head wider than COLUMNS is made by several workgroups, each of which computes the weights anew.
+
+struct Size {
+  queries: u32, keys: u32, heads: u32, group: u32,
+  vectors: u32, tiles: u32, total: u32, factor: f32, // D / 4; tiles of queries; workgroups; scale * log2(e)
+}
+
+@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> k: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> v: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> start: array<i32>;
+@group(0) @binding(4) var<storage, read> end: array<i32>;
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> logsumexp: array<f32>;
+@group(1) @binding(0) var<uniform> size: Size;
+
+//#if QUERIES == 4
+alias Lanes = vec4<f32>;
+alias Indices = vec4<i32>;
+//#else
+alias Lanes = f32;
+alias Indices = i32;
+//#end
+
+// [COLUMNS][8 lanes]; zero at first.
+var<workgroup> sums: array<Lanes, $(COLUMNS * 8)>;
+
+@compute @workgroup_size(8)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(subgroup_invocation_id) lane: u32) {
+  let tile = group.x + group.y * groups.x;
+  if (tile >= size.total) { return; }
+  // The z is always 0. A loop bound that is plainly a uniform makes Mesa compile the kernel anew for each value of it.
+  let vectors = size.vectors + group.z;
+  let head = tile / size.tiles % size.heads;
+  let part = tile / size.tiles / size.heads * $(COLUMNS / 4)u;
+  let row = tile % size.tiles * $(8 * QUERIES)u + lane * $(QUERIES)u;
+  let kv_heads = size.heads / size.group;
+  let kv_head = head / size.group;
+  var first = Indices(0x7fffffff);
+  var last = Indices(0);
+//#for c in 0..QUERIES
+  let qi$c = (min(row + $(c)u, size.queries - 1u) * size.heads + head) * size.vectors;
+  if (row + $(c)u < size.queries) {
+    let from_row = max(start[row + $(c)u], 0);
+    let to_row = min(end[row + $(c)u], i32(size.keys));
+    if (from_row < to_row) {
+//#if QUERIES == 4
+      first[$c] = from_row;
+      last[$c] = to_row;
+//#else
+      first = from_row;
+      last = to_row;
+//#end
+    }
+  }
+//#end
+//#if QUERIES == 4
+  let from_key = subgroupMin(min(min(first.x, first.y), min(first.z, first.w)));
+  let to_key = subgroupMax(max(max(last.x, last.y), max(last.z, last.w)));
+//#else
+  let from_key = subgroupMin(first);
+  let to_key = subgroupMax(last);
+//#end
+
+  var highest = Lanes(-1e30);
+  var total = Lanes();
+  for (var key = from_key; key < to_key; key += $KEYS) {
+//#for j in 0..KEYS
+    var s$j = Lanes();
+//#end
+//#for i in 0..KEYS / 8
+    let ki$i = (min(u32(key) + $(i * 8)u + lane, size.keys - 1u) * kv_heads + kv_head) * size.vectors;
+//#end
+    for (var t = 0u; t < vectors; t++) {
+//#for i in 0..KEYS / 8
+      let a$i = k[ki$i + t];
+//#end
+//#for c in 0..QUERIES
+      let c$c = q[qi$c + t];
+//#end
+//#for d in 0..4
+//#if QUERIES == 4
+      let b$d = vec4<f32>(c0[$d], c1[$d], c2[$d], c3[$d]);
+//#else
+      let b$d = c0[$d];
+//#end
+//#end
+//#for j in 0..KEYS
+//#for d in 0..4
+      s$j += subgroupBroadcast(a$(j / 8)[$d], $(j % 8)u) * b$d;
+//#end
+//#end
+    }
+    // Base 2 throughout: one multiplication less for each exponential.
+    var maximum = highest;
+//#for j in 0..KEYS
+    s$j = select(Lanes(-3e38), s$j * size.factor, (first <= Indices(key + $j)) & (last > Indices(key + $j)));
+    maximum = max(maximum, s$j);
+//#end
+    let correction = exp2(highest - maximum);
+    highest = maximum;
+    total *= correction;
+//#for j in 0..KEYS
+    s$j = exp2(s$j - maximum);
+    total += s$j;
+//#end
+    var at = lane;
+    for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {
+//#for i in 0..KEYS / 8
+      let a$i = v[ki$i + t];
+//#end
+//#for d in 0..4
+      var o$d = sums[at + $(d * 8)u] * correction;
+//#for j in 0..KEYS
+      o$d += subgroupBroadcast(a$(j / 8)[$d], $(j % 8)u) * s$j;
+//#end
+      sums[at + $(d * 8)u] = o$d;
+//#end
+      at += 32u;
+    }
+  }
+
+  let any_key = last > first;
+  let inverse = select(Lanes(), 1.0 / total, any_key);
+  let normaliser = select(Lanes(), (highest + log2(total)) * 0.6931471805599453, any_key);
+  var at = lane;
+  for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {
+//#for d in 0..4
+    let o$d = sums[at + $(d * 8)u] * inverse;
+//#end
+//#if QUERIES == 4
+//#for c in 0..4
+    if (row + $(c)u < size.queries) { out[qi$c + t] = vec4<f32>(o0[$c], o1[$c], o2[$c], o3[$c]); }
+//#end
+//#else
+    if (row < size.queries) { out[qi0 + t] = vec4<f32>(o0, o1, o2, o3); }
+//#end
+    at += 32u;
+  }
+  if (part == 0u) {
+//#for c in 0..QUERIES
+//#if QUERIES == 4
+    if (row + $(c)u < size.queries) { logsumexp[head * size.queries + row + $(c)u] = normaliser[$c]; }
+//#else
+    if (row < size.queries) { logsumexp[head * size.queries + row] = normaliser; }
+//#end
+//#end
+  }
+}

@@ -1,0 +1,183 @@
+// Attention of each query over its own range of keys, for hardware GPUs: online softmax, never a [T, S] matrix.
+//
+//   out[i, h] = sum_j p[i, j] v[j, g],  p[i, j] = softmax over start[i] <= j < end[i] of scale * q[i, h] . k[j, g]
+//   logsumexp[h, i] = log sum_j exp(scale * q[i, h] . k[j, g])
+//
+// with g = h / group (grouped queries). An empty range gives zeros in both. Milakov and Gimelshein, arXiv 1805.02867; tiling as in
+// Dao et al., arXiv 2205.14135.
+//
+// Bindings: q [T, heads * D], k and v [S, heads / group * D], start and end i32 [T], out [T, heads * D], logsumexp [heads, T].
+//
+// A workgroup of 64 threads makes 32 queries of one head, 32 keys at a time. Threads form an 8 x 8 square: of the 32 x 32 scores each
+// computes 4 x 4 from slices of q and k in workgroup memory, 16 dimensions at a time; of the output it owns 4 rows and every fourth
+// column of 32. Rows of workgroup memory are padded by one word against bank conflicts.
+//
+// Constants: COLUMNS (of the output made by one workgroup, multiple of 32). Limits: D a multiple of 4.
+// A head wider than COLUMNS is made by several workgroups, each of which computes the weights anew.
+
+struct Size {
+  queries: u32, keys: u32, heads: u32, group: u32,
+  vectors: u32, tiles: u32, total: u32, factor: f32, // D / 4; tiles of queries; workgroups; scale * log2(e)
+}
+
+@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> k: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> v: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> start: array<i32>;
+@group(0) @binding(4) var<storage, read> end: array<i32>;
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> logsumexp: array<f32>;
+@group(1) @binding(0) var<uniform> size: Size;
+
+var<workgroup> left: array<f32, 528>;     // [16][33]: a slice of q, dimension-major
+var<workgroup> right: array<f32, 528>;    // [16][33]: a slice of k, dimension-major
+var<workgroup> weights: array<f32, 1056>; // [32 queries][33]
+var<workgroup> values: array<vec4<f32>, 256>; // [32 keys][8]: 32 columns of v
+var<workgroup> partial: array<f32, 256>;  // [32 queries][8 threads]
+var<workgroup> bounds: array<vec2<i32>, 33>;  // the range of each query, and the hull of them all
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) thread: u32) {
+  let tile = group.x + group.y * groups.x;
+  if (tile >= size.total) { return; }
+  let head = tile / size.tiles % size.heads;
+  let part = tile / size.tiles / size.heads * $(COLUMNS / 4)u;
+  let row = tile % size.tiles * 32u;
+  let kv_heads = size.heads / size.group;
+  let kv_head = head / size.group;
+  let ty = thread / 8u;
+  let tx = thread % 8u;
+
+  if (thread < 32u) {
+    var range = vec2<i32>(0x7fffffff, 0);
+    if (row + thread < size.queries) {
+      let from_row = max(start[row + thread], 0);
+      let to_row = min(end[row + thread], i32(size.keys));
+      if (from_row < to_row) { range = vec2<i32>(from_row, to_row); }
+    }
+    bounds[thread] = range;
+  }
+  workgroupBarrier();
+  if (thread == 0u) {
+    var hull = bounds[0];
+    for (var i = 1u; i < 32u; i++) { hull = vec2<i32>(min(hull.x, bounds[i].x), max(hull.y, bounds[i].y)); }
+    bounds[32] = hull;
+  }
+  let hull = workgroupUniformLoad(&bounds[32]);
+//#for r in 0..4
+  let range$r = bounds[ty * 4u + $(r)u];
+  var highest$r = -1e30;
+  var total$r = 0.0;
+//#for c in 0..COLUMNS / 32
+  var o$(c)_$r = vec4<f32>();
+//#end
+//#end
+
+  for (var key = hull.x; key < hull.y; key += 32) {
+//#for r in 0..4
+    var s$r = vec4<f32>();
+//#end
+    for (var t = 0u; t < size.vectors; t += 4u) {
+      // Two vectors of each operand a thread; neighbours in memory go to neighbouring threads.
+//#for i in 0..2
+      {
+        let r = thread / 4u + $(i * 16)u;
+        let d = thread % 4u;
+        var a = vec4<f32>();
+        var b = vec4<f32>();
+        if (t + d < size.vectors) {
+          a = q[(min(row + r, size.queries - 1u) * size.heads + head) * size.vectors + t + d];
+          b = k[(min(u32(key) + r, size.keys - 1u) * kv_heads + kv_head) * size.vectors + t + d];
+        }
+//#for x in 0..4
+        left[(d * 4u + $(x)u) * 33u + r] = a[$x];
+        right[(d * 4u + $(x)u) * 33u + r] = b[$x];
+//#end
+      }
+//#end
+      workgroupBarrier();
+//#for d in 0..16
+      {
+        let at = $(d * 33)u;
+        let b = vec4<f32>(right[at + tx * 4u], right[at + tx * 4u + 1u], right[at + tx * 4u + 2u], right[at + tx * 4u + 3u]);
+//#for r in 0..4
+        s$r += left[at + ty * 4u + $(r)u] * b;
+//#end
+      }
+//#end
+      workgroupBarrier();
+    }
+
+    let index = vec4<i32>(key + i32(tx) * 4) + vec4<i32>(0, 1, 2, 3);
+//#for r in 0..4
+    s$r = select(vec4<f32>(-3e38), s$r * size.factor, (index >= vec4<i32>(range$r.x)) & (index < vec4<i32>(range$r.y)));
+    partial[(ty * 4u + $(r)u) * 8u + tx] = max(max(s$r.x, s$r.y), max(s$r.z, s$r.w));
+//#end
+    workgroupBarrier();
+//#for r in 0..4
+    {
+      var maximum = highest$r;
+      for (var x = 0u; x < 8u; x++) { maximum = max(maximum, partial[(ty * 4u + $(r)u) * 8u + x]); }
+      // Base 2 throughout: one multiplication less for each exponential.
+      let correction = exp2(highest$r - maximum);
+      highest$r = maximum;
+      let p = exp2(s$r - maximum);
+      total$r = total$r * correction + (p.x + p.y) + (p.z + p.w);
+      let at = (ty * 4u + $(r)u) * 33u + tx * 4u;
+//#for x in 0..4
+      weights[at + $(x)u] = p[$x];
+//#end
+//#for c in 0..COLUMNS / 32
+      o$(c)_$r *= correction;
+//#end
+    }
+//#end
+
+//#for c in 0..COLUMNS / 32
+    for (var i = 0u; i < 4u; i++) {
+      let r = ty + i * 8u;
+      let t = part + $(c * 8)u + tx;
+      var value = vec4<f32>();
+      if (t < size.vectors) { value = v[(min(u32(key) + r, size.keys - 1u) * kv_heads + kv_head) * size.vectors + t]; }
+      values[r * 8u + tx] = value;
+    }
+    workgroupBarrier();
+    for (var j = 0u; j < 32u; j += 4u) {
+//#for jj in 0..4
+      {
+        let b = values[(j + $(jj)u) * 8u + tx];
+//#for r in 0..4
+        o$(c)_$r += weights[(ty * 4u + $(r)u) * 33u + j + $(jj)u] * b;
+//#end
+      }
+//#end
+    }
+    workgroupBarrier();
+//#end
+  }
+
+//#for r in 0..4
+  partial[(ty * 4u + $(r)u) * 8u + tx] = total$r;
+//#end
+  workgroupBarrier();
+//#for r in 0..4
+  {
+    let i = row + ty * 4u + $(r)u;
+    var total = 0.0;
+    for (var x = 0u; x < 8u; x++) { total += partial[(ty * 4u + $(r)u) * 8u + x]; }
+    let any_key = range$r.x < range$r.y;
+    if (i < size.queries) {
+      let inverse = select(0.0, 1.0 / total, any_key);
+//#for c in 0..COLUMNS / 32
+      if (part + $(c * 8)u + tx < size.vectors) {
+        out[(i * size.heads + head) * size.vectors + part + $(c * 8)u + tx] = o$(c)_$r * inverse;
+      }
+//#end
+      if (tx == 0u && part == 0u) {
+        logsumexp[head * size.queries + i] = select(0.0, (highest$r + log2(total)) * 0.6931471805599453, any_key);
+      }
+    }
+  }
+//#end
+}

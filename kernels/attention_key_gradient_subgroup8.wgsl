@@ -1,0 +1,159 @@
+// Gradients of attention with respect to its keys and values, for software adapters. The weights p are recomputed, never stored.
+//
+//   dv[j, g] = sum_{h in g} sum_i p[i, j] dout[i, h],  dk[j, g] = scale * sum_{h in g} sum_i ds[i, j] q[i, h],
+//   ds[i, j] = p[i, j] (dout[i, h] . v[j, g] - delta[i, h]),
+//   p[i, j] = exp(scale * q[i, h] . k[j, g] - logsumexp[h, i]) for start[i] <= j < end[i], else 0  (arXiv 2205.14135, B.4)
+//
+// Bindings: q and dout [T, heads * D], k, v, dk, dv [S, heads / group * D], rows [heads, T] and blocks [ceil(T / 16)] (see
+// attention_rows.wgsl).
+//
+// One workgroup is one subgroup of 8 lanes and makes 32 keys of one group of heads, four neighbouring ones a lane, from QUERIES
+// queries at a time, head after head: the order of the sums is fixed. Laid out as attention_forward_subgroup8.wgsl with the parts
+// of queries and keys exchanged.
+//
+// Constants: QUERIES (multiple of 16), COLUMNS (of the gradients made by one workgroup, multiple of 4).
+// Limits: D a multiple of 4.
+
+struct Size {
+  queries: u32, keys: u32, heads: u32, group: u32,
+  vectors: u32, tiles: u32, total: u32, factor: f32, // D / 4; tiles of keys; workgroups; scale * log2(e)
+  scale: f32, blocks: u32, pad0: u32, pad1: u32,
+}
+
+@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> k: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> v: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> rows: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> dout: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> blocks: array<vec2<i32>>;
+@group(0) @binding(6) var<storage, read_write> dk: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> dv: array<vec4<f32>>;
+@group(1) @binding(0) var<uniform> size: Size;
+
+// [COLUMNS][8 lanes] each; zero at first.
+var<workgroup> key_sums: array<vec4<f32>, $(COLUMNS * 8)>;
+var<workgroup> value_sums: array<vec4<f32>, $(COLUMNS * 8)>;
+
+@compute @workgroup_size(8)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(subgroup_invocation_id) lane: u32) {
+  let tile = group.x + group.y * groups.x;
+  if (tile >= size.total) { return; }
+  // The z is always 0. A loop bound that is plainly a uniform makes Mesa compile the kernel anew for each value of it.
+  let vectors = size.vectors + group.z;
+  let kv_heads = size.heads / size.group;
+  let kv_head = tile / size.tiles % kv_heads;
+  let part = tile / size.tiles / kv_heads * $(COLUMNS / 4)u;
+  let row_base = tile % size.tiles * 32u;
+  let row = row_base + lane * 4u;
+  let key = vec4<i32>(i32(row)) + vec4<i32>(0, 1, 2, 3);
+//#for c in 0..4
+  let ki$c = (min(row + $(c)u, size.keys - 1u) * kv_heads + kv_head) * size.vectors;
+//#end
+
+  // The queries that see any of these keys lie in the blocks from_block ... to_block - 1.
+  var from_block = 0x7fffffffu;
+  var to_block = 0u;
+  for (var b = lane; b < size.blocks + group.z; b += 8u) {
+    let range = blocks[b];
+    if (range.x < i32(row_base) + 32 && range.y > i32(row_base)) {
+      from_block = min(from_block, b);
+      to_block = b + 1u;
+    }
+  }
+  from_block = subgroupMin(from_block);
+  to_block = subgroupMax(to_block);
+
+  for (var member = 0u; member < size.group + group.z; member++) {
+    let head = kv_head * size.group + member;
+    for (var query = from_block * 16u; query < to_block * 16u; query += $(QUERIES)u) {
+//#for j in 0..QUERIES
+      var s$j = vec4<f32>();
+      var p$j = vec4<f32>();
+//#end
+//#for i in 0..QUERIES / 8
+      let inside$i = query + $(i * 8)u + lane < size.queries;
+      let at_query$i = min(query + $(i * 8)u + lane, size.queries - 1u);
+      let known$i = rows[head * size.queries + at_query$i];
+      let normaliser$i = bitcast<f32>(known$i.x);
+      let delta$i = bitcast<f32>(known$i.y);
+      let first$i = bitcast<i32>(known$i.z);
+      let last$i = select(0, bitcast<i32>(known$i.w), inside$i);
+      let qi$i = (at_query$i * size.heads + head) * size.vectors;
+//#end
+      for (var t = 0u; t < vectors; t++) {
+//#for i in 0..QUERIES / 8
+        let a$i = q[qi$i + t];
+//#end
+//#for c in 0..4
+        let c$c = k[ki$c + t];
+//#end
+//#for d in 0..4
+        let b$d = vec4<f32>(c0[$d], c1[$d], c2[$d], c3[$d]);
+//#end
+//#for j in 0..QUERIES
+//#for d in 0..4
+        s$j += subgroupBroadcast(a$(j / 8)[$d], $(j % 8)u) * b$d;
+//#end
+//#end
+      }
+      for (var t = 0u; t < vectors; t++) {
+//#for i in 0..QUERIES / 8
+        let a$i = dout[qi$i + t];
+//#end
+//#for c in 0..4
+        let c$c = v[ki$c + t];
+//#end
+//#for d in 0..4
+        let b$d = vec4<f32>(c0[$d], c1[$d], c2[$d], c3[$d]);
+//#end
+//#for j in 0..QUERIES
+//#for d in 0..4
+        p$j += subgroupBroadcast(a$(j / 8)[$d], $(j % 8)u) * b$d;
+//#end
+//#end
+      }
+//#for j in 0..QUERIES
+      s$j = select(vec4<f32>(), exp2(s$j * size.factor - subgroupBroadcast(normaliser$(j / 8), $(j % 8)u)),
+        (vec4<i32>(subgroupBroadcast(first$(j / 8), $(j % 8)u)) <= key) &
+        (vec4<i32>(subgroupBroadcast(last$(j / 8), $(j % 8)u)) > key));
+      p$j = s$j * (p$j - subgroupBroadcast(delta$(j / 8), $(j % 8)u));
+//#end
+      var at = lane;
+      for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {
+//#for i in 0..QUERIES / 8
+        let a$i = q[qi$i + t];
+        let e$i = dout[qi$i + t];
+//#end
+//#for d in 0..4
+        var dk$d = key_sums[at + $(d * 8)u];
+//#for j in 0..QUERIES
+        dk$d += subgroupBroadcast(a$(j / 8)[$d], $(j % 8)u) * p$j;
+//#end
+        key_sums[at + $(d * 8)u] = dk$d;
+        var dv$d = value_sums[at + $(d * 8)u];
+//#for j in 0..QUERIES
+        dv$d += subgroupBroadcast(e$(j / 8)[$d], $(j % 8)u) * s$j;
+//#end
+        value_sums[at + $(d * 8)u] = dv$d;
+//#end
+        at += 32u;
+      }
+    }
+  }
+
+  var at = lane;
+  for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {
+//#for d in 0..4
+    let dk$d = key_sums[at + $(d * 8)u] * size.scale;
+    let dv$d = value_sums[at + $(d * 8)u];
+//#end
+//#for c in 0..4
+    if (row + $(c)u < size.keys) {
+      dk[ki$c + t] = vec4<f32>(dk0[$c], dk1[$c], dk2[$c], dk3[$c]);
+      dv[ki$c + t] = vec4<f32>(dv0[$c], dv1[$c], dv2[$c], dv3[$c]);
+    }
+//#end
+    at += 32u;
+  }
+}

@@ -1,0 +1,264 @@
+/**
+ * Grouped-query attention in which every query has its own range of keys: causal attention within packed samples, and decoding
+ * from a cache, are the same computation with other ranges. No [T, S] matrix ever lies in memory: the forward pass keeps only the
+ * logarithm of each softmax's denominator, and the backward pass computes the weights again from it (FlashAttention, Dao et al.,
+ * arXiv 2205.14135). Two backward kernels, one over queries and one over keys, need no atomics.
+ *
+ * @module
+ */
+import forwardSubgroup8 from "../../../kernels/attention_forward_subgroup8.wgsl" with { type: "text" };
+import forwardTiled from "../../../kernels/attention_forward_tiled.wgsl" with { type: "text" };
+import keySubgroup8 from "../../../kernels/attention_key_gradient_subgroup8.wgsl" with { type: "text" };
+import keyTiled from "../../../kernels/attention_key_gradient_tiled.wgsl" with { type: "text" };
+import querySubgroup8 from "../../../kernels/attention_query_gradient_subgroup8.wgsl" with { type: "text" };
+import queryTiled from "../../../kernels/attention_query_gradient_tiled.wgsl" with { type: "text" };
+import rowsSource from "../../../kernels/attention_rows.wgsl" with { type: "text" };
+import type { AdapterDescription } from "../../gpu/description.ts";
+import { expandTemplate } from "../../gpu/template.ts";
+import type { Tensor, TensorSpec } from "../graph.ts";
+import { type GradientContext, grid, type LoweringContext, type Op, refuse, require } from "../op.ts";
+
+/** Attributes of {@linkcode attentionOp}. */
+export interface AttentionAttributes {
+  /** Heads of queries. */
+  readonly heads: number;
+  /** Heads of keys and values; each serves `heads / keyValueHeads` heads of queries. */
+  readonly keyValueHeads: number;
+  /** Width of a head: a multiple of 4, at most 256. */
+  readonly headDim: number;
+  /** Factor of the scores, usually `headDim ** -0.5`. */
+  readonly scale: number;
+}
+
+/** Query i attends the keys `start[i] <= j < end[i]`. Both i32 [T]. */
+export interface AttentionRanges {
+  readonly start: Tensor;
+  readonly end: Tensor;
+}
+
+/**
+ * Attention of each query over its own range of keys.
+ *
+ * In training `end[i]` is i + 1 and `start[i]` the first token of i's sample; in decoding both are slots of the cache. Any ranges are
+ * computed right, forward and backward, and cut to 0 ... S; neighbouring queries with neighbouring ranges are computed fast. A query with
+ * an empty range gives zeros and no gradient.
+ *
+ * @param q f32 [T, heads * headDim]
+ * @param k f32 [S, keyValueHeads * headDim]
+ * @param v f32, the shape of k
+ * @returns f32 [T, heads * headDim]
+ * @throws {ShapeError} if the shapes do not fit, or headDim is not a multiple of 4 up to 256
+ * @example
+ * ```ts ignore
+ * const y = attention(q, k, v, { start, end }, { heads: 6, keyValueHeads: 6, headDim: 48, scale: 48 ** -0.5 });
+ * ```
+ */
+export function attention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  ranges: AttentionRanges,
+  attributes: AttentionAttributes,
+): Tensor {
+  return q.graph.add(attentionOp, [q, k, v, ranges.start, ranges.end], attributes)[0]!;
+}
+
+/**
+ * The op behind {@linkcode attention}. Inputs: q, k, v, start, end. Outputs: the attention, and the natural logarithm of each
+ * softmax's denominator, f32 [heads, T] (0 for an empty range), which the backward pass needs and nothing may differentiate through.
+ */
+export const attentionOp: Op<AttentionAttributes> = { name: "attention", infer, gradient, lower };
+
+/** Attributes of {@linkcode attentionGradientOp}. */
+export interface AttentionGradientAttributes extends AttentionAttributes {
+  /** Whether the gradient of q is wanted: the first output. */
+  readonly queries: boolean;
+  /** Whether the gradients of k and v are wanted: the next two outputs. */
+  readonly keys: boolean;
+}
+
+/** Gradients of {@linkcode attentionOp}. Inputs: q, k, v, start, end, its two outputs, and the gradient of the first. */
+export const attentionGradientOp: Op<AttentionGradientAttributes> = {
+  name: "attentionGradient",
+  infer: ([q, k, v], { queries, keys }) => [
+    ...(queries ? [{ shape: q!.shape, dtype: "f32" as const }] : []),
+    ...(keys ? [k!, v!].map(({ shape }) => ({ shape, dtype: "f32" as const })) : []),
+  ],
+  lower: lowerGradient,
+};
+
+function infer(inputs: readonly Tensor[], attributes: AttentionAttributes): TensorSpec[] {
+  const { heads, keyValueHeads, headDim } = attributes;
+  const [q, k, v, start, end] = inputs as [Tensor, Tensor, Tensor, Tensor, Tensor];
+  const check = (condition: boolean, why: string) => require(condition, "attention", inputs, why);
+  check(
+    Number.isInteger(headDim) && headDim % 4 === 0 && headDim > 0 && headDim <= 256,
+    `headDim must be a multiple of 4 up to 256, not ${headDim}`,
+  );
+  check(
+    keyValueHeads > 0 && heads > 0 && heads % keyValueHeads === 0,
+    `${heads} heads cannot share ${keyValueHeads} heads of keys and values evenly`,
+  );
+  check([q, k, v].every((t) => t.dtype === "f32"), "q, k and v must be f32");
+  check([q, k, v].every((t) => t.shape.length === 2), "q, k and v must have two dimensions");
+  check(q.dim(1) === heads * headDim, `q must be [T, ${heads} * ${headDim}]`);
+  check(k.dim(1) === keyValueHeads * headDim, `k must be [S, ${keyValueHeads} * ${headDim}]`);
+  check(String(k.shape) === String(v.shape), "k and v must have one shape");
+  check(q.dim(0) > 0 && k.dim(0) > 0, "there must be a query and a key");
+  check(
+    [start, end].every((t) => t.dtype === "i32" && t.shape.length === 1 && t.dim(0) === q.dim(0)),
+    "start and end must be i32 [T]",
+  );
+  return [{ shape: q.shape, dtype: "f32" }, { shape: [heads, q.dim(0)], dtype: "f32" }];
+}
+
+function gradient(context: GradientContext<AttentionAttributes>): (Tensor | undefined)[] {
+  const { inputs, outputs, attributes, outputGradients, needed } = context;
+  const [dout, dLogsumexp] = outputGradients;
+  if (dLogsumexp) {
+    refuse("attention", inputs, "nothing may be differentiated through the logarithm of the denominator");
+  }
+  if (!dout) return [];
+  const queries = needed[0]!;
+  const keys = needed[1]! || needed[2]!;
+  const made = dout.graph.add(attentionGradientOp, [...inputs, ...outputs, dout], {
+    ...attributes,
+    queries,
+    keys,
+  });
+  return [queries ? made[0] : undefined, ...(keys ? made.slice(-2) : [])];
+}
+
+/** Keys (forward, gradient of queries) or queries (gradient of keys) that a software adapter spreads over its lanes at a time. */
+const SPREAD = 16;
+/** The widest part of a head that one workgroup of the tiled kernels makes: the accumulators must fit its registers. */
+const TILED_COLUMNS = 128;
+
+/** Columns of a head that one workgroup makes, when each takes `bytesEach` of workgroup memory. */
+function columnsAtOnce(adapter: AdapterDescription, headDim: number, bytesEach: number): number {
+  if (adapter.family !== "subgroup8") return Math.min(Math.ceil(headDim / 32) * 32, TILED_COLUMNS);
+  return Math.min(headDim, Math.floor(adapter.maxWorkgroupMemory / bytesEach / 4) * 4);
+}
+
+/** What the sizes of all kernels have in common. */
+interface Launch {
+  readonly kernel: string;
+  readonly name: string;
+  readonly source: string;
+  readonly constants: Readonly<Record<string, number>>;
+  readonly tensors: readonly Tensor[];
+  /** Rows (queries or keys) in all and of one workgroup. */
+  readonly rows: number;
+  readonly tileRows: number;
+  readonly heads: number;
+  readonly columns: number;
+  readonly extra?: readonly (number | { readonly f32: number })[];
+  /** Matrix products over queries and keys. */
+  readonly products: number;
+}
+
+function launch(context: LoweringContext<AttentionAttributes>, l: Launch): void {
+  const { inputs, attributes, adapter, dispatch } = context;
+  const { heads, keyValueHeads, headDim, scale } = attributes;
+  const [queries, keys] = [inputs[0]!.dim(0), inputs[1]!.dim(0)];
+  const tiles = Math.ceil(l.rows / l.tileRows);
+  const total = tiles * l.heads * Math.ceil(headDim / l.columns);
+  dispatch({
+    kernel: l.kernel,
+    wgsl: expandTemplate(l.name, l.source, { ...l.constants, COLUMNS: l.columns }),
+    tensors: l.tensors,
+    size: [
+      queries,
+      keys,
+      heads,
+      heads / keyValueHeads,
+      headDim / 4,
+      tiles,
+      total,
+      { f32: scale * Math.LOG2E },
+      { f32: scale },
+      ...(l.extra ?? []),
+    ],
+    groups: grid(total, adapter),
+    // An estimate: the ranges are not known. Causal attention over one sample is meant.
+    flops: l.products * heads * headDim * queries * (queries === keys ? keys + 1 : 2 * keys),
+  });
+}
+
+function lower(context: LoweringContext<AttentionAttributes>): void {
+  const { inputs, outputs, attributes, adapter } = context;
+  const queries = inputs[0]!.dim(0);
+  const fast = adapter.family === "subgroup8";
+  const perLane = queries <= 8 ? 1 : 4;
+  launch(context, {
+    kernel: `attention${fast ? ` x${perLane}` : ""}`,
+    name: fast ? "attention_forward_subgroup8" : "attention_forward_tiled",
+    source: fast ? forwardSubgroup8 : forwardTiled,
+    constants: { QUERIES: perLane, KEYS: SPREAD },
+    tensors: [...inputs, ...outputs],
+    rows: queries,
+    tileRows: fast ? 8 * perLane : 32,
+    heads: attributes.heads,
+    columns: columnsAtOnce(adapter, attributes.headDim, 32 * perLane),
+    products: 2,
+  });
+}
+
+function lowerGradient(context: LoweringContext<AttentionGradientAttributes>): void {
+  const { inputs, outputs, attributes, adapter, scratch, dispatch } = context;
+  const [q, k, v, start, end, out, logsumexp, dout] = inputs as [
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+  ];
+  const { heads, keyValueHeads, headDim } = attributes;
+  const [queries, keys] = [q.dim(0), k.dim(0)];
+  const fast = adapter.family === "subgroup8";
+
+  const rows = scratch([heads, queries, 4], "u32");
+  const blockCount = Math.ceil(queries / 16);
+  const blocks = scratch([blockCount, 2], "i32");
+  const tiles = Math.ceil(queries / 64);
+  dispatch({
+    kernel: "attention rows",
+    wgsl: expandTemplate("attention_rows", rowsSource, {}),
+    tensors: [out, dout, logsumexp, start, end, rows, blocks],
+    size: [queries, keys, heads, headDim / 4, tiles, tiles * heads],
+    groups: grid(tiles * heads, adapter),
+    flops: 2 * queries * heads * headDim,
+  });
+  if (attributes.queries) {
+    launch(context, {
+      kernel: "attention dq",
+      name: fast ? "attention_query_gradient_subgroup8" : "attention_query_gradient_tiled",
+      source: fast ? querySubgroup8 : queryTiled,
+      constants: { KEYS: SPREAD },
+      tensors: [q, k, v, rows, dout, outputs[0]!],
+      rows: queries,
+      tileRows: 32,
+      heads,
+      columns: columnsAtOnce(adapter, headDim, 128),
+      products: 3,
+    });
+  }
+  if (attributes.keys) {
+    launch(context, {
+      kernel: "attention dk dv",
+      name: fast ? "attention_key_gradient_subgroup8" : "attention_key_gradient_tiled",
+      source: fast ? keySubgroup8 : keyTiled,
+      constants: { QUERIES: SPREAD },
+      tensors: [q, k, v, rows, dout, blocks, ...outputs.slice(-2)],
+      rows: keys,
+      tileRows: 32,
+      heads: keyValueHeads,
+      columns: columnsAtOnce(adapter, headDim, 256),
+      extra: [blockCount],
+      products: 4,
+    });
+  }
+}

@@ -1,0 +1,321 @@
+// @ts-types="../../types/std_assert.d.ts"
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assertWithin, gpuTest, maxDifference, randomArray, run, testGpu, type Value } from "./harness.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
+import { ShapeError } from "../../src/errors.ts";
+import { gradients } from "../../src/tensor/differentiate.ts";
+import { Graph, type Tensor } from "../../src/tensor/graph.ts";
+import type { Op } from "../../src/tensor/op.ts";
+import {
+  attention,
+  type AttentionAttributes,
+  attentionGradientOp,
+  attentionOp,
+} from "../../src/tensor/ops/attention.ts";
+import { Program } from "../../src/tensor/plan.ts";
+
+interface Case {
+  readonly queries: number;
+  readonly keys: number;
+  readonly shape: AttentionAttributes;
+  readonly start: Int32Array;
+  readonly end: Int32Array;
+  /** q, k, v and the gradient of the output. */
+  readonly data: readonly [Float32Array, Float32Array, Float32Array, Float32Array];
+}
+
+function shape(heads: number, keyValueHeads: number, headDim: number, scale = headDim ** -0.5) {
+  return { heads, keyValueHeads, headDim, scale };
+}
+
+function makeCase(
+  shape: AttentionAttributes,
+  keys: number,
+  ranges: readonly (readonly [number, number])[],
+  size = 1,
+): Case {
+  const { heads, keyValueHeads, headDim } = shape;
+  const queries = ranges.length;
+  const [wide, narrow] = [queries * heads * headDim, keys * keyValueHeads * headDim];
+  return {
+    queries,
+    keys,
+    shape,
+    start: Int32Array.from(ranges, (r) => r[0]),
+    end: Int32Array.from(ranges, (r) => r[1]),
+    data: [
+      randomArray(wide, 1, size),
+      randomArray(narrow, 2, size),
+      randomArray(narrow, 3),
+      randomArray(wide, 4),
+    ],
+  };
+}
+
+/** Causal ranges of samples packed back to back; `filler` rows attend only themselves. */
+function packed(lengths: readonly number[], filler = 0): [number, number][] {
+  const ranges: [number, number][] = [];
+  for (const length of lengths) {
+    const start = ranges.length;
+    for (let i = 0; i < length; i++) ranges.push([start, start + i + 1]);
+  }
+  for (let i = 0; i < filler; i++) ranges.push([ranges.length, ranges.length + 1]);
+  return ranges;
+}
+
+/** Ranges in no order, some empty, some reaching out of 0 ... keys. */
+function scattered(queries: number, keys: number): [number, number][] {
+  const random = randomArray(2 * queries, 7);
+  return Array.from({ length: queries }, (_, i) => {
+    const at = Math.floor((random[2 * i]! + 1) / 2 * keys);
+    return i % 5 === 3 ? [at, at] : [at - 3, at + Math.floor((random[2 * i + 1]! + 1) * 9) - 2];
+  });
+}
+
+/** Weights of one query of one head, over all keys, with the logarithm of their denominator; straight from the definition. */
+function weights(c: Case, q: ArrayLike<number>, k: ArrayLike<number>, i: number, h: number) {
+  const { heads, keyValueHeads, headDim, scale } = c.shape;
+  const g = Math.floor(h / (heads / keyValueHeads));
+  const scores = Array.from({ length: c.keys }, (_, j) => {
+    if (j < c.start[i]! || j >= c.end[i]!) return -Infinity;
+    let sum = 0;
+    for (let d = 0; d < headDim; d++) {
+      sum += q[(i * heads + h) * headDim + d]! * k[(j * keyValueHeads + g) * headDim + d]!;
+    }
+    return sum * scale;
+  });
+  const highest = Math.max(...scores);
+  if (highest === -Infinity) return { g, p: scores.map(() => 0), logsumexp: 0 };
+  const e = scores.map((s) => Math.exp(s - highest));
+  const total = e.reduce((a, b) => a + b, 0);
+  return { g, p: e.map((x) => x / total), logsumexp: highest + Math.log(total) };
+}
+
+/** The f64 oracle: output and log-denominators, and the gradients of sum(dout * out) by the chain rule. */
+function oracle(c: Case, [q, k, v, dout]: readonly ArrayLike<number>[] = c.data) {
+  const { heads, keyValueHeads, headDim: D, scale } = c.shape;
+  const out = new Float64Array(q!.length);
+  const logsumexp = new Float64Array(heads * c.queries);
+  const [dq, dk, dv] = [q!, k!, v!].map((t) => new Float64Array(t.length)) as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
+  for (let h = 0; h < heads; h++) {
+    for (let i = 0; i < c.queries; i++) {
+      const w = weights(c, q!, k!, i, h);
+      logsumexp[h * c.queries + i] = w.logsumexp;
+      const row = (i * heads + h) * D;
+      const keyRow = (j: number) => (j * keyValueHeads + w.g) * D;
+      const dp = w.p.map((p, j) => {
+        let sum = 0;
+        for (let d = 0; d < D; d++) {
+          out[row + d]! += p * v![keyRow(j) + d]!;
+          dv[keyRow(j) + d]! += p * dout![row + d]!;
+          sum += dout![row + d]! * v![keyRow(j) + d]!;
+        }
+        return sum;
+      });
+      const mean = w.p.reduce((sum, p, j) => sum + p * dp[j]!, 0);
+      w.p.forEach((p, j) => {
+        for (let d = 0; d < D; d++) {
+          dq[row + d]! += scale * p * (dp[j]! - mean) * k![keyRow(j) + d]!;
+          dk[keyRow(j) + d]! += scale * p * (dp[j]! - mean) * q![row + d]!;
+        }
+      });
+    }
+  }
+  return { out, logsumexp, dq, dk, dv };
+}
+
+/** Runs forward and backward with the given ops: the real ones, or some with a planted mistake. */
+async function onGpu(
+  gpu: Gpu,
+  c: Case,
+  build = (q: Tensor, k: Tensor, v: Tensor, start: Tensor, end: Tensor, dout: Tensor): Tensor[] => {
+    const y = attention(q, k, v, { start, end }, c.shape);
+    const made = gradients(q.graph, [[y, dout]], [q, k, v]) as Tensor[];
+    return [y, y.producer!.outputs[1]!, ...made];
+  },
+) {
+  const { heads, keyValueHeads, headDim } = c.shape;
+  const [q, k, v, dout] = c.data;
+  const [wide, narrow] = [[c.queries, heads * headDim], [c.keys, keyValueHeads * headDim]];
+  const values: Value[] = [
+    { shape: wide, data: q },
+    { shape: narrow, data: k },
+    { shape: narrow, data: v },
+    { shape: [c.queries], dtype: "i32", data: c.start },
+    { shape: [c.queries], dtype: "i32", data: c.end },
+    { shape: wide, data: dout },
+  ];
+  const { outputs } = await run(gpu, values, (_, ...t) => build(t[0]!, t[1]!, t[2]!, t[3]!, t[4]!, t[5]!));
+  const [out, logsumexp, dq, dk, dv] = outputs as [
+    Float32Array,
+    Float32Array,
+    Float32Array,
+    Float32Array,
+    Float32Array,
+  ];
+  return { out, logsumexp, dq, dk, dv };
+}
+
+type Results = Record<"out" | "logsumexp" | "dq" | "dk" | "dv", ArrayLike<number>>;
+
+function assertMatches(actual: Results, expected: Results, tolerance = 1) {
+  assertWithin(actual.out, expected.out, 2e-6 * tolerance, "outputs");
+  assertWithin(actual.logsumexp, expected.logsumexp, 4e-6 * tolerance, "logarithms of the denominators");
+  assertWithin(actual.dq, expected.dq, 8e-6 * tolerance, "gradients of q");
+  assertWithin(actual.dk, expected.dk, 8e-6 * tolerance, "gradients of k");
+  assertWithin(actual.dv, expected.dv, 8e-6 * tolerance, "gradients of v");
+}
+
+const CASES: readonly [string, Case][] = [
+  ["one query", makeCase(shape(1, 1, 4), 1, packed([1]))],
+  ["one sample of odd length", makeCase(shape(2, 2, 8), 33, packed([33]))],
+  [
+    "samples packed back to back, filler, grouped heads",
+    makeCase(shape(4, 2, 8), 70, packed([31, 1, 17, 15], 6)),
+  ],
+  ["heads of 20", makeCase(shape(3, 1, 20), 31, packed([15, 16]))],
+  ["heads of 48", makeCase(shape(2, 2, 48), 65, packed([64, 1]))],
+  ["heads of 80, seven to a group", makeCase(shape(7, 1, 80), 17, packed([17]))],
+  ["heads of 256", makeCase(shape(2, 1, 256), 35, packed([30], 5))],
+  ["scattered and empty ranges, more keys than queries", makeCase(shape(2, 1, 8), 101, scattered(50, 101))],
+  [
+    "a few queries over a long cache",
+    makeCase(shape(4, 2, 48), 90, [[0, 33], [40, 41], [50, 90], [3, 3], [80, 97]]),
+  ],
+];
+
+for (const [name, c] of CASES) {
+  gpuTest(`attention() and its gradients match f64 for ${name}`, async (gpu) => {
+    assertMatches(await onGpu(gpu, c), oracle(c));
+  });
+}
+
+gpuTest("attention() splits wide heads where workgroup memory is small", async (_, family) => {
+  const c = makeCase(shape(2, 1, 48), 40, packed([40]));
+  assertMatches(await onGpu(await testGpu(family, { maxWorkgroupMemory: 4096 }), c), oracle(c));
+});
+
+gpuTest("attention() stays exact when scores are in the thousands", async (gpu) => {
+  const c = makeCase(shape(2, 2, 8), 40, packed([40]), 40);
+  const expected = oracle(c);
+  assert(Math.max(...expected.logsumexp) > 1000);
+  assertMatches(await onGpu(gpu, c), expected, 400);
+});
+
+gpuTest("attention() gives the same bits twice", async (gpu) => {
+  const c = makeCase(shape(4, 2, 8), 70, packed([50, 20]));
+  assertEquals(await onGpu(gpu, c), await onGpu(gpu, c));
+});
+
+gpuTest("attention() has the gradients that central differences of the f64 oracle have", async (gpu) => {
+  const c = makeCase(shape(2, 1, 4), 18, packed([11, 6], 1));
+  const actual = await onGpu(gpu, c);
+  const analytic = oracle(c);
+  for (const [which, name] of (["dq", "dk", "dv"] as const).entries()) {
+    const inputs = c.data.map((t) => Float64Array.from(t));
+    const loss = () => oracle(c, inputs).out.reduce((sum, y, i) => sum + y * c.data[3][i]!, 0);
+    const differences = inputs[which]!.map((x, i) => {
+      inputs[which]![i] = x + 1e-5;
+      const above = loss();
+      inputs[which]![i] = x - 1e-5;
+      const below = loss();
+      inputs[which]![i] = x;
+      return (above - below) / 2e-5;
+    });
+    assertWithin(analytic[name], differences, 1e-8, `${name} of the oracle`);
+    assertWithin(actual[name], differences, 5e-6, name);
+  }
+});
+
+gpuTest("attention() makes only the gradients that are wanted", async (gpu) => {
+  const c = makeCase(shape(2, 1, 8), 20, packed([20]));
+  const expected = oracle(c);
+  for (const [wanted, name] of [[0, "dq"], [1, "dk"], [2, "dv"]] as const) {
+    const { out } = await onGpu(gpu, c, (q, k, v, start, end, dout) => {
+      const y = attention(q, k, v, { start, end }, c.shape);
+      const made = gradients(q.graph, [[y, dout]], [[q, k, v][wanted]!]) as Tensor[];
+      const backward = q.graph.nodes.filter((n) => n.op.name === attentionGradientOp.name);
+      assertEquals(backward.map((n) => n.outputs.length), [wanted === 0 ? 1 : 2]);
+      return made;
+    });
+    assertWithin(out, expected[name], 8e-6, name);
+  }
+});
+
+/** An op whose kernels have `from` replaced by `to`. */
+function mistaken<A>(op: Op<A>, from: string, to: string): Op<A> {
+  let planted = 0;
+  return {
+    ...op,
+    lower(context) {
+      op.lower({
+        ...context,
+        dispatch(d) {
+          const wgsl = d.wgsl.replaceAll(from, to);
+          if (wgsl !== d.wgsl) planted++;
+          context.dispatch({ ...d, wgsl });
+        },
+      });
+      assert(planted > 0, `no kernel contains "${from}"`);
+    },
+  };
+}
+
+const MISTAKES: Record<string, readonly (readonly ["forward" | "backward", string, string])[]> = {
+  subgroup8: [
+    ["forward", "(last > Indices", "(last >= Indices"],
+    ["forward", "total *= correction", "total *= 1.0"],
+    ["backward", "- delta)", ")"],
+    ["backward", "dk0 += subgroupBroadcast(a0", "dk0 += subgroupBroadcast(e0"],
+    ["backward", "(first <= vec4", "(first < vec4"],
+  ],
+  tiled: [
+    ["forward", "(index < vec4", "(index <= vec4"],
+    ["forward", "total0 = total0 * correction", "total0 = total0"],
+    ["backward", "- delta)", ")"],
+    ["backward", "- bitcast<f32>(known0.y))", ")"],
+    ["backward", "(first <= vec4", "(first < vec4"],
+  ],
+};
+
+gpuTest("the comparison fails for kernels with a planted mistake", async (gpu, family) => {
+  const c = makeCase(shape(2, 1, 8), 70, packed([60, 10]), 2);
+  const expected = oracle(c);
+  for (const [where, from, to] of MISTAKES[family]!) {
+    const forward = where === "forward" ? mistaken(attentionOp, from, to) : attentionOp;
+    const backward = where === "backward" ? mistaken(attentionGradientOp, from, to) : attentionGradientOp;
+    const actual = await onGpu(gpu, c, (q, k, v, start, end, dout) => {
+      const made = q.graph.add(forward, [q, k, v, start, end], c.shape);
+      const attributes = { ...c.shape, queries: true, keys: true };
+      return [...made, ...q.graph.add(backward, [q, k, v, start, end, ...made, dout], attributes)];
+    });
+    assertThrows(() => assertMatches(actual, expected, 2), Error, "differ by", `${from} -> ${to}`);
+  }
+});
+
+Deno.test("attention() refuses shapes that do not fit, naming them", () => {
+  const program = new Program();
+  const g = new Graph("test", program.storages, program.scalars);
+  const input = (name: string, shape: number[], dtype: "f32" | "i32" = "f32") => g.input(name, shape, dtype);
+  const [q, k, v] = [input("q", [5, 16]), input("k", [7, 8]), input("v", [7, 8])];
+  const ranges = { start: input("start", [5], "i32"), end: input("end", [5], "i32") };
+  const good = shape(4, 2, 4);
+  assertEquals(attention(q, k, v, ranges, good).shape, [5, 16]);
+  const refused: [() => unknown, string][] = [
+    [() => attention(q, k, v, ranges, shape(4, 3, 4)), "evenly"],
+    [() => attention(q, k, v, ranges, shape(4, 2, 6)), "multiple of 4"],
+    [() => attention(q, k, v, ranges, shape(2, 2, 4)), "q must be [T, 2 * 4]"],
+    [() => attention(q, k, v, ranges, shape(4, 1, 4)), "k must be [S, 1 * 4]"],
+    [() => attention(q, k, input("w", [6, 8]), ranges, good), "one shape"],
+    [() => attention(q, k, v, { ...ranges, end: input("e", [7], "i32") }, good), "start and end"],
+  ];
+  for (const [call, message] of refused) assertThrows(call, ShapeError, message);
+  const made = g.add(attentionOp, [q, k, v, ranges.start, ranges.end], good);
+  assertThrows(() => gradients(g, [[made[1]!, made[1]!]], [q]), ShapeError, "denominator");
+});
+
+Deno.test("maxDifference() counts NaN as infinite", () => assertEquals(maxDifference([NaN], [0]), Infinity));
