@@ -22,7 +22,11 @@ export interface GgufExportOptions {
  *
  * @throws {InputError} if the model does not do, or the file is there already
  */
-export async function exportGguf(modelPath: string, output: string, options: GgufExportOptions): Promise<void> {
+export async function exportGguf(
+  modelPath: string,
+  output: string,
+  options: GgufExportOptions,
+): Promise<void> {
   if (await Deno.lstat(output).then(() => true, () => false)) {
     throw new InputError("is already there", { where: output, hint: "choose another name, or remove it" });
   }

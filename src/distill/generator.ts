@@ -40,6 +40,14 @@ export interface GenerateOptions extends SamplingOptions {
   readonly firstSequence?: number;
 }
 
+/** A continuation. */
+export interface GeneratedText {
+  /** The new tokens, without the stop token. */
+  readonly tokens: Int32Array;
+  /** Whether it ended with a stop token, rather than for want of room. */
+  readonly finished: boolean;
+}
+
 /** The blocks `prefill` and `decode` of a model. */
 export function generationPlan(gpu: Gpu, model: Model, options: GeneratorOptions): Plan {
   const { sequences, length, attach } = options;
@@ -108,10 +116,9 @@ export class Generator {
    * Continues each prompt.
    *
    * @param prompts Token ids, each with at least one token
-   * @returns The new tokens of each, without the stop token
    * @throws {InputError} if a prompt is empty, or leaves no room for a token
    */
-  async generate(prompts: readonly Int32Array[], options: GenerateOptions): Promise<Int32Array[]> {
+  async generate(prompts: readonly Int32Array[], options: GenerateOptions): Promise<GeneratedText[]> {
     prompts.forEach((prompt, i) => {
       if (prompt.length === 0 || prompt.length >= this.#options.length) {
         throw new InputError(
@@ -121,7 +128,7 @@ export class Generator {
         );
       }
     });
-    const results: Int32Array[] = [];
+    const results: GeneratedText[] = [];
     for (let first = 0; first < prompts.length; first += this.#options.sequences) {
       const some = prompts.slice(first, first + this.#options.sequences);
       results.push(...await this.#generateTogether(some, first, options));
@@ -135,19 +142,21 @@ export class Generator {
     options: GenerateOptions,
   ): Promise<Int32Array[]> {
     const texts = prompts.map((): number[] => []);
+    const finished = prompts.map(() => false);
+    const results = () => texts.map((t, i) => ({ tokens: Int32Array.from(t), finished: finished[i]! }));
     const stop = new Set(options.stopTokens);
     const base = (options.firstSequence ?? 0) + first;
     /** Takes the logits of a sequence's last token; returns whether the sequence goes on. */
     const take = (sequence: number, logits: Float32Array): boolean => {
       const text = texts[sequence]!;
       const token = sampleToken(logits, options, base + sequence, text.length);
-      if (stop.has(token)) return false;
+      if (stop.has(token)) return !(finished[sequence] = true);
       text.push(token);
       options.onToken?.(first + sequence, token);
       return text.length < options.maxTokens &&
         prompts[sequence]!.length + text.length < this.#options.length;
     };
-    if (options.maxTokens < 1) return texts.map((t) => Int32Array.from(t));
+    if (options.maxTokens < 1) return results();
 
     let active = new Set<number>();
     const feeds = prompts.flatMap((prompt, sequence) =>
@@ -179,7 +188,7 @@ export class Generator {
       const logits = await this.#logits("decode");
       active = new Set(sequences.filter((sequence, row) => take(sequence, logits(row))));
     }
-    return texts.map((t) => Int32Array.from(t));
+    return results();
   }
 
   /** Writes a stream's inputs and runs its block. Rows beyond the feeds write no cache and attend to nothing. */

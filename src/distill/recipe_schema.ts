@@ -204,6 +204,7 @@ export function deriveDefaults(value: unknown): unknown {
   const train = section(value, "train");
   if (train) {
     const filled = { ...train };
+    if (filled.divergence === null) delete filled.divergence;
     const context = section(value, "data")?.contextLength;
     if (train.tokensPerMicroBatch === undefined && typeof context === "number" && context > 1024) {
       filled.tokensPerMicroBatch = context;

@@ -47,9 +47,9 @@ export async function writeSamples(
       seed: samples.seed,
       stopTokens: prepared.stopTokens,
     });
-    return texts.map((ids, i) => {
+    return texts.map(({ tokens }, i) => {
       const stream = new TextStream(tokenizer, { after: prompts[i]! });
-      const text = Array.from(ids, (id) => stream.push(id)).join("") + stream.end();
+      const text = Array.from(tokens, (id) => stream.push(id)).join("") + stream.end();
       return { prompt: tokenizer.decode(prompts[i]!, { skipSpecial: true }), text };
     });
   } finally {

@@ -43,32 +43,41 @@ export function sampleToken(
   position: number,
 ): number {
   const { temperature, topK, topP, seed } = options;
-  if (temperature === 0) return argmax(logits);
-  const cut = topK > 0 && topK < logits.length;
-  let ids: number[] | Uint32Array;
-  if (cut || topP < 1) {
-    ids = Uint32Array.from(logits.keys()).sort((a, b) => logits[b]! - logits[a]! || a - b);
-    if (cut) ids = ids.subarray(0, topK);
-  } else {
-    ids = Uint32Array.from(logits.keys());
+  const best = argmax(logits);
+  if (temperature === 0) return best;
+  const weights = new Float64Array(logits.length);
+  let total = 0;
+  for (let id = 0; id < logits.length; id++) {
+    total += weights[id] = Math.exp((logits[id]! - logits[best]!) / temperature);
   }
-  const highest = logits[argmax(logits)]!;
-  const weights = Float64Array.from(ids, (id) => Math.exp((logits[id]! - highest) / temperature));
-  let total = weights.reduce((a, b) => a + b, 0);
-  let count = weights.length;
+
+  let ids: number[] = [];
+  if (topK > 0 && topK < logits.length) {
+    const lowest = logits.slice().sort()[logits.length - topK]!;
+    for (let id = 0; id < logits.length; id++) if (logits[id]! >= lowest) ids.push(id);
+    ids = ids.sort((a, b) => logits[b]! - logits[a]! || a - b).slice(0, topK);
+    total = ids.reduce((sum, id) => sum + weights[id]!, 0);
+  } else if (topP < 1) {
+    // Entries below this share sum to less than 1 - topP together, so none of them is among the likeliest that make up topP.
+    const least = total * (1 - topP) / logits.length;
+    for (let id = 0; id < logits.length; id++) if (weights[id]! >= least) ids.push(id);
+    ids.sort((a, b) => logits[b]! - logits[a]! || a - b);
+  } else {
+    ids = Array.from(logits.keys());
+  }
   if (topP < 1) {
     let sum = 0;
-    const wanted = topP * total;
-    count = 0;
-    while (count < weights.length && sum < wanted) sum += weights[count++]!;
+    let count = 0;
+    while (count < ids.length && sum < topP * total) sum += weights[ids[count++]!]!;
+    ids.length = count;
     total = sum;
   }
   const [a, b] = philox4x32([position, sequence, 0, SITE], splitSeed(seed));
   // 53 random bits in [0, 1).
   let left = ((a >>> 5) * 2 ** 26 + (b >>> 6)) / 2 ** 53 * total;
-  for (let i = 0; i < count; i++) {
-    left -= weights[i]!;
-    if (left < 0) return ids[i]!;
+  for (const id of ids) {
+    left -= weights[id]!;
+    if (left < 0) return id;
   }
-  return ids[count - 1]!;
+  return ids.at(-1)!;
 }

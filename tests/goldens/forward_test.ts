@@ -84,8 +84,8 @@ for (const family of FAMILIES) {
         [Int32Array.from(b.prompt_ids), Int32Array.from(a.prompt_ids)],
         { ...greedy, maxTokens: 200 },
       );
-      assertEquals(Array.from(texts[0]!), b.new_ids);
-      assertEquals(Array.from(texts[1]!.subarray(0, a.new_ids.length)), a.new_ids);
+      assertEquals(Array.from(texts[0]!.tokens), b.new_ids);
+      assertEquals(Array.from(texts[1]!.tokens.subarray(0, a.new_ids.length)), a.new_ids);
       generator.destroy();
       for (const w of weights.values()) w.destroy();
       assertEquals(gpu.allocatedBytes, 0);
