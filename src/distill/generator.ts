@@ -140,7 +140,7 @@ export class Generator {
     prompts: readonly Int32Array[],
     first: number,
     options: GenerateOptions,
-  ): Promise<Int32Array[]> {
+  ): Promise<GeneratedText[]> {
     const texts = prompts.map((): number[] => []);
     const finished = prompts.map(() => false);
     const results = () => texts.map((t, i) => ({ tokens: Int32Array.from(t), finished: finished[i]! }));
