@@ -8,7 +8,9 @@ import { gradients } from "../../src/tensor/differentiate.ts";
 import { Graph, type Tensor } from "../../src/tensor/graph.ts";
 import { accumulate } from "../../src/tensor/ops/accumulate.ts";
 import { add, combine, scale } from "../../src/tensor/ops/combine.ts";
-import { linear, matmul, type Orientation } from "../../src/tensor/ops/matmul.ts";
+import { linear, matmul, matmulInto, type Orientation } from "../../src/tensor/ops/matmul.ts";
+import { rows } from "../../src/tensor/ops/views.ts";
+import { empty } from "../../src/tensor/ops/fill.ts";
 import { Program } from "../../src/tensor/plan.ts";
 import { ShapeError } from "../../src/errors.ts";
 
@@ -181,6 +183,17 @@ gpuTest("a product accumulates into a state, alone and in parts", async (_, fami
       assertWithin(inputs[2]!, expected, tolerance(sizes.k), `keep ${keep}`);
     }
   }
+});
+
+gpuTest("matmulInto() fills the chunks of a larger tensor, also where each is split", async (gpu) => {
+  const sizes = { m: 16, n: 32, k: 4100 };
+  const [x, w] = operands("NN", { ...sizes, m: 32 });
+  const { outputs } = await run(gpu, [x, w], (g, x, w) => {
+    const whole = empty(g, [32, 32]);
+    for (const first of [16, 0]) matmulInto(rows(whole, first, 16), "NN", rows(x!, first, 16), w!);
+    return whole;
+  });
+  assertWithin(outputs[0]!, product("NN", { ...sizes, m: 32 }, x.values, w.values), tolerance(sizes.k));
 });
 
 gpuTest("gradients of matmul() match central differences", async (gpu) => {
