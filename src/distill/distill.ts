@@ -4,10 +4,12 @@
  *
  * @module
  */
+import { createHash } from "node:crypto";
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
 import { DivergedError, InputError } from "../errors.ts";
 import { type Gpu, openGpu } from "../gpu/device.ts";
+import { pluginIdentity } from "../registry/identity.ts";
 import type { Registry } from "../registry/registry.ts";
 import { BatchStream } from "../text/packing.ts";
 import { StudentAdapter } from "./adapter.ts";
@@ -73,7 +75,6 @@ export function setUp(prepared: PreparedRun, registry: Registry): TrainingSetup 
 export async function runIdentity(
   prepared: PreparedRun,
   setup: TrainingSetup,
-  registry: Registry,
 ): Promise<Record<string, string>> {
   const plugins = [setup.adapter.plugin, ...setup.objective.plugins];
   return {
@@ -81,7 +82,7 @@ export async function runIdentity(
     teacher: await prepared.teacher.source.fingerprint(),
     student: await prepared.student.source.fingerprint(),
     tokenizer: prepared.tokenizer.fingerprint(),
-    ...Object.fromEntries(plugins.map((p) => [`plugin ${p.id}`, registry.identity(p)])),
+    ...Object.fromEntries(plugins.map((p) => [`plugin ${p.id}`, sha256(pluginIdentity(p))])),
   };
 }
 
@@ -122,7 +123,7 @@ class Run {
 
   async run(): Promise<RunResult> {
     const { train } = this.#recipe;
-    this.#identity = await runIdentity(this.#prepared, this.#setup, this.#host.registry as Registry);
+    this.#identity = await runIdentity(this.#prepared, this.#setup);
     const resumed = this.#host.resume ? await this.#latestCheckpoint() : undefined;
     const planned = planTraining(this.#setup, this.#gpu.description, resumed?.frozen);
     this.#announcePlan(planned.plan.bytesByCategory, planned.plan.totalBytes);
@@ -386,6 +387,10 @@ class Run {
   #seconds(): number {
     return this.#earlier + (performance.now() - this.#started) / 1000;
   }
+}
+
+function sha256(text: string): string {
+  return createHash("sha256").update(text).digest("hex");
 }
 
 function finite(value: number): number | null {
