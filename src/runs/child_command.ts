@@ -10,6 +10,7 @@ import project from "../../deno.json" with { type: "json" };
 import type { Recipe } from "../distill/recipe.ts";
 import { InputError, LimbeckError } from "../errors.ts";
 import { unreadable } from "../formats/files.ts";
+import { recipePaths } from "./recipe_paths.ts";
 
 /** What decides how a child is started. */
 export interface ChildOptions {
@@ -123,15 +124,8 @@ async function fetchModules(modules: string[], entry: string): Promise<void> {
  * inside a folder, so the folders of a Hugging Face cache work.
  */
 async function readPaths({ recipe }: ChildOptions): Promise<string[]> {
-  const named = [
-    recipe.teacher.model,
-    recipe.student.model === "teacher" ? undefined : recipe.student.model,
-    recipe.data.train,
-    recipe.data.heldOut,
-  ];
   const paths = new Set<string>();
-  for (const path of named) {
-    if (path === undefined) continue;
+  for (const { path } of recipePaths(recipe)) {
     paths.add(path);
     try {
       paths.add(await Deno.realPath(path));

@@ -18,6 +18,7 @@ import project from "../../deno.json" with { type: "json" };
 import { parseRecipe, type Recipe, recipeHash } from "../distill/recipe.ts";
 import { InputError } from "../errors.ts";
 import { writeTextAtomically } from "../formats/files.ts";
+import { checkRecipePaths } from "./recipe_paths.ts";
 import { isRunId, newRunId } from "./run_id.ts";
 
 /** What made a run; written once. */
@@ -54,9 +55,10 @@ export interface CreateRunOptions {
 /**
  * Makes and locks the folder of a new run.
  *
- * @throws {InputError} the recipe's output folder holds something already, or cannot be made
+ * @throws {InputError} a path that the recipe names is not there; the output folder holds something already, or cannot be made
  */
 export async function createRun(options: CreateRunOptions): Promise<LockedRun> {
+  await checkRecipePaths(options.recipe);
   const id = newRunId();
   const { recipe, plugins = [] } = options;
   const folder = resolve(recipe.output.folder ?? join(options.runsFolder ?? "runs", id));

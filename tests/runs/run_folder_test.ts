@@ -34,6 +34,15 @@ Deno.test("createRun() refuses an output folder that holds something", () =>
     assertEquals(await findRun(`${folder}/mine`, `${folder}/runs`), `${folder}/mine`);
   }));
 
+Deno.test("createRun() makes nothing when a path of the recipe is not there, and names them all", () =>
+  withFolder(async (folder) => {
+    await Deno.remove(`${folder}/data`, { recursive: true });
+    const make = () => createRun({ recipe: fakeRecipe(folder), runsFolder: `${folder}/runs` });
+    const { message } = await assertRejects(make, InputError, "teacher.model");
+    assertEquals(message.split("\n").map((line) => line.split(":")[0]), ["teacher.model", "data.train"]);
+    assertEquals(await runIds(`${folder}/runs`), []);
+  }));
+
 Deno.test("openRun() refuses a recipe that was changed and a folder without a run", () =>
   withFolder(async (folder) => {
     const run = await createRun({ recipe: fakeRecipe(folder), runsFolder: `${folder}/runs` });

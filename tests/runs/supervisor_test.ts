@@ -200,10 +200,13 @@ Deno.test("superviseRun() imports plugins into the training process and refuses 
     assertEquals(states(broken.events), ["failed"]);
   }));
 
-Deno.test("superviseRun() names a model or dataset that is not there", () =>
+Deno.test("superviseRun() names a model or dataset that is gone when the run is resumed", () =>
   withFolder(async (folder) => {
+    const fake = await startFake(folder, { throwAt: 6 });
+    await fake.supervised.outcome;
     await Deno.remove(`${folder}/data/train.jsonl`);
-    const outcome = await (await startFake(folder)).supervised.outcome;
+    const outcome = await (await resumeFake(fake.run.folder)).supervised.outcome;
     assertEquals([outcome.state, outcome.exitCode, outcome.error?.code], ["failed", 3, "bad_input"]);
     assertStringIncludes(outcome.error!.message, "train.jsonl");
+    await assertGapless(fake.run.folder);
   }));

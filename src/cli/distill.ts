@@ -1,0 +1,67 @@
+/**
+ * `limbeck distill`
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { fromFileUrl, resolve } from "@std/path";
+import { loadRecipe } from "../distill/recipe_file.ts";
+import type { Recipe } from "../distill/recipe.ts";
+import { InputError } from "../errors.ts";
+import { createRun } from "../runs/run_folder.ts";
+import type { Command, Flag, Invocation } from "./command.ts";
+import { prepareMachine, RUN_FLAGS, STOP_NOTE, watchRun } from "./watch_run.ts";
+
+/** Flags of every verb that reads a recipe. */
+export const RECIPE_FLAGS: Readonly<Record<string, Flag>> = {
+  set: { value: "PATH=VALUE", many: true, help: "Change a field of the recipe, such as train.steps=100" },
+};
+
+/** Distils. */
+export const distill: Command = {
+  name: "distill",
+  usage: "[RECIPE]",
+  positional: [0, 1],
+  details:
+    "Without a recipe, the example that comes with Limbeck is distilled: real stories by a small model whose layers were cut. " +
+    STOP_NOTE,
+  flags: {
+    ...RECIPE_FLAGS,
+    output: { value: "FOLDER", help: "Folder of this run (default runs/<id>)" },
+    runs: { value: "FOLDER", help: "Folder of runs (default runs)" },
+    plugin: { value: "FILE", many: true, help: "A module with losses or adapters" },
+    ...RUN_FLAGS,
+  },
+  examples: [
+    "limbeck distill",
+    "limbeck distill my.yaml",
+    "limbeck distill my.yaml --set train.steps=100 --set objective.0.weight=0.3",
+    "limbeck distill my.yaml --plugin ./my_loss.ts --output ./my-run",
+    "limbeck distill my.yaml --json > events.jsonl",
+  ],
+  async run(invocation: Invocation): Promise<number> {
+    const { args, flags } = invocation;
+    const recipe = await readRecipe(args[0], flags.list("set"));
+    const output = flags.text("output");
+    if (output) recipe.output.folder = resolve(output);
+    await prepareMachine(invocation);
+    const run = await createRun({
+      recipe,
+      runsFolder: flags.text("runs"),
+      plugins: flags.list("plugin").map((path) => resolve(path)),
+    });
+    return await watchRun(run, { resume: false }, invocation);
+  },
+};
+
+/** The recipe that was named, or the embedded example's. */
+export async function readRecipe(path: string | undefined, sets: readonly string[]): Promise<Recipe> {
+  if (path !== undefined) return await loadRecipe(path, { sets });
+  const example = new URL("../../examples/stories/recipe.yaml", import.meta.url);
+  if (example.protocol !== "file:") {
+    throw new InputError("name a recipe: the example is only in a clone of the project", {
+      hint: "`limbeck init my.yaml` writes a recipe to fill in.",
+    });
+  }
+  return await loadRecipe(fromFileUrl(example), { sets });
+}

@@ -1,0 +1,121 @@
+/**
+ * The command line.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_colors.d.ts"
+import { bold } from "@std/fmt/colors";
+import project from "../../deno.json" with { type: "json" };
+import { didYouMean } from "../distill/did_you_mean.ts";
+import { LimbeckError, UsageError } from "../errors.ts";
+import { columns, type Command, commandHelp, FlagReader, readArguments } from "./command.ts";
+import { isDebug, Output, processTerminal, type Terminal } from "./output.ts";
+
+/** Verbs in the order of help. Each is loaded only when it is used. */
+const VERBS: Readonly<Record<string, { summary: string; load: () => Promise<Command> }>> = {
+  distill: {
+    summary: "Distil a teacher into a student",
+    load: async () => (await import("./distill.ts")).distill,
+  },
+  resume: {
+    summary: "Continue a run from its last checkpoint",
+    load: async () => (await import("./resume.ts")).resume,
+  },
+  init: {
+    summary: "Write a recipe with every field explained",
+    load: async () => (await import("./init.ts")).init,
+  },
+  validate: {
+    summary: "Check a recipe and all that it names",
+    load: async () => (await import("./validate.ts")).validate,
+  },
+  preview: {
+    summary: "Show samples with what is learnt marked",
+    load: async () => (await import("./preview.ts")).preview,
+  },
+  estimate: {
+    summary: "Forecast memory and time of a recipe",
+    load: async () => (await import("./estimate.ts")).estimate,
+  },
+  eval: {
+    summary: "Measure a model on held-out text",
+    load: async () => (await import("./eval.ts")).evaluate,
+  },
+  generate: {
+    summary: "Write text with a model",
+    load: async () => (await import("./generate.ts")).generate,
+  },
+  export: {
+    summary: "Write a model or adapter in another format",
+    load: async () => (await import("./export.ts")).exportModel,
+  },
+  runs: { summary: "List, show and remove runs", load: async () => (await import("./runs.ts")).runs },
+  doctor: {
+    summary: "Check the GPU and this machine",
+    load: async () => (await import("./doctor.ts")).doctor,
+  },
+};
+
+/**
+ * Runs a command line.
+ *
+ * @returns the exit code: 0 done, 1 failed, 2 usage, 3 bad input, 4 device or memory, 5 diverged, 130 interrupted with a checkpoint
+ */
+export async function main(argv: readonly string[], terminal: Terminal = processTerminal()): Promise<number> {
+  const [verb, ...rest] = argv;
+  const beforeDashes = rest.slice(0, rest.includes("--") ? rest.indexOf("--") : undefined);
+  const out = new Output(terminal, beforeDashes.includes("--json"));
+  try {
+    if (verb === undefined || verb === "help" || verb === "--help" || verb === "-h") {
+      const asked = verb === "help" ? rest[0] : undefined;
+      out.line(asked === undefined ? overview() : await helpOf(asked));
+      return verb === undefined ? 2 : 0;
+    }
+    if (verb === "--version" || verb === "-V") {
+      out.line(`limbeck ${project.version} (deno ${Deno.version.deno})`);
+      return 0;
+    }
+    const command = await findCommand(verb);
+    const { args, flags } = readArguments(command, rest);
+    if (flags.help) {
+      new Output(terminal, false).line(await helpOf(verb));
+      return 0;
+    }
+    return await command.run({ args, flags: new FlagReader(flags), out });
+  } catch (error) {
+    out.error(error, isDebug());
+    return error instanceof LimbeckError ? error.exitCode : 1;
+  }
+}
+
+function findCommand(name: string): Promise<Command> {
+  if (Object.hasOwn(VERBS, name)) return VERBS[name].load();
+  throw new UsageError(`there is no command "${name}"${didYouMean(name, Object.keys(VERBS))}`, {
+    hint: "`limbeck --help` lists the commands.",
+  });
+}
+
+async function helpOf(name: string): Promise<string> {
+  return commandHelp(await findCommand(name), VERBS[name].summary);
+}
+
+function overview(): string {
+  return [
+    `Limbeck ${project.version} distils one language model into another.`,
+    "",
+    `${bold("Usage:")} limbeck COMMAND [ARGUMENTS]`,
+    "",
+    bold("Commands:"),
+    ...columns(Object.entries(VERBS).map(([name, { summary }]): [string, string] => [name, summary])),
+    "",
+    bold("Examples:"),
+    "  limbeck distill                    distil the example that comes with Limbeck",
+    "  limbeck init my.yaml               write a recipe to fill in",
+    "  limbeck distill my.yaml --set train.steps=100",
+    "  limbeck generate --run last --prompt 'Once upon a time'",
+    "",
+    "`limbeck COMMAND --help` shows a command's flags and examples.",
+  ].join("\n");
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args));

@@ -1,0 +1,39 @@
+/**
+ * Which model a command is to use: a folder, a GGUF file, or what a run made.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { join } from "@std/path";
+import { InputError, UsageError } from "../errors.ts";
+import { findRun } from "../runs/run_folder.ts";
+import type { Flag, Invocation } from "./command.ts";
+
+/** Flags that name a model. */
+export const MODEL_FLAGS: Readonly<Record<string, Flag>> = {
+  model: { value: "PATH", help: "Hugging Face folder or GGUF file" },
+  run: { value: "RUN", help: "The model that a run made: its id, the beginning of one, last, or its folder" },
+  runs: { value: "FOLDER", help: "Folder of runs (default runs)" },
+};
+
+/**
+ * Path of the model that the flags name; of a run, the student with the adapter merged in.
+ *
+ * @throws {UsageError} neither or both of `--model` and `--run`
+ * @throws {InputError} a run that has no merged model
+ */
+export async function modelPath({ flags }: Invocation): Promise<string> {
+  const [model, run] = [flags.text("model"), flags.text("run")];
+  if ((model === undefined) === (run === undefined)) {
+    throw new UsageError("name one model: --model PATH or --run RUN");
+  }
+  if (model !== undefined) return model;
+  const folder = await findRun(run!, flags.text("runs"));
+  const merged = join(folder, "merged");
+  if (await Deno.stat(join(merged, "config.json")).then(() => true, () => false)) return merged;
+  throw new InputError("the run has no merged model", {
+    where: folder,
+    hint:
+      "It is written when the run succeeds, unless the recipe says output.merged: false. `limbeck resume` continues a run that stopped.",
+  });
+}

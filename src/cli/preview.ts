@@ -1,0 +1,52 @@
+/**
+ * `limbeck preview`
+ *
+ * @module
+ */
+import { prepareRun } from "../distill/prepare.ts";
+import { previewDataset, renderPreview } from "../text/preview.ts";
+// @ts-types="../../types/std_colors.d.ts"
+import { getColorEnabled } from "@std/fmt/colors";
+import type { Command, Invocation } from "./command.ts";
+import { readRecipe, RECIPE_FLAGS } from "./distill.ts";
+
+/** Shows samples as training sees them. */
+export const preview: Command = {
+  name: "preview",
+  usage: "[RECIPE]",
+  positional: [0, 1],
+  details:
+    "What is learnt is green on a terminal and in [[double brackets]] elsewhere. With --json, tokens come with their ids.",
+  flags: {
+    ...RECIPE_FLAGS,
+    samples: { value: "COUNT", kind: "count", help: "Samples shown (default 3)" },
+    "held-out": { help: "Show held-out samples instead of training samples" },
+  },
+  examples: ["limbeck preview my.yaml", "limbeck preview my.yaml --samples 1 --json"],
+  async run({ args, flags, out }: Invocation): Promise<number> {
+    const recipe = await readRecipe(args[0], flags.list("set"));
+    const prepared = await prepareRun(recipe);
+    try {
+      const { contextLength, mask, tooLong, endToken, template: promptsAsChat } = recipe.data;
+      const rows = flags.on("held-out") ? prepared.heldOutRows : prepared.trainRows;
+      const options = {
+        tokenizer: prepared.tokenizer,
+        contextLength,
+        mask,
+        tooLong,
+        endToken,
+        promptsAsChat,
+      };
+      const shown = previewDataset(
+        rows,
+        { ...options, ...(prepared.template ? { template: prepared.template } : {}) },
+        flags.number("samples") ?? 3,
+      );
+      out.value(shown);
+      out.line(renderPreview(shown, { color: getColorEnabled() }));
+      return 0;
+    } finally {
+      prepared.close();
+    }
+  },
+};

@@ -1,0 +1,20 @@
+/**
+ * A run's failure, told like any other error.
+ *
+ * @module
+ */
+import type { ErrorEvent } from "../distill/events.ts";
+import { type ExitCode, LimbeckError } from "../errors.ts";
+
+/** A run that failed: the error that its training process reported, with its exit code. */
+export class RunError extends LimbeckError {
+  override readonly exitCode: ExitCode;
+  override readonly code: string;
+
+  constructor(error: ErrorEvent, folder: string) {
+    super(error.message, { hint: error.hint ?? `${folder}/console.log may tell more.` });
+    this.exitCode = error.exitCode as ExitCode;
+    this.code = error.code;
+    if (error.stack) this.stack = error.stack;
+  }
+}

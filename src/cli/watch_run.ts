@@ -1,0 +1,113 @@
+/**
+ * Runs a run to its end in front of the user: set-up, progress, Ctrl-C, report and summary. Shared by `distill` and `resume`.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { relative } from "@std/path";
+import type { RunEvent } from "../distill/events.ts";
+import { readEvents } from "../runs/event_log.ts";
+import type { LockedRun } from "../runs/run_folder.ts";
+import { type RunOutcome, type SupervisedRun, superviseRun } from "../runs/supervisor.ts";
+import type { Flag, Invocation } from "./command.ts";
+import { isDebug } from "./output.ts";
+import { Progress } from "./progress.ts";
+import { writeReport } from "./report.ts";
+import { ensureAdapter } from "./setup.ts";
+import { summaryLines } from "./summary.ts";
+import { RunError } from "./run_error.ts";
+
+/** Flags of the verbs that run a run. */
+export const RUN_FLAGS: Readonly<Record<string, Flag>> = {
+  watchdog: {
+    value: "SECONDS",
+    kind: "number",
+    help: "End a training process that is silent for so long (default 120)",
+  },
+  "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
+};
+
+/** What the user is told when a run begins. */
+export const STOP_NOTE = "Ctrl-C saves a checkpoint and stops; a second Ctrl-C stops at once.";
+
+/** Looks for an adapter before anything is made, unless told not to. */
+export async function prepareMachine({ flags, out }: Invocation): Promise<void> {
+  if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
+}
+
+/**
+ * Supervises a locked run and tells about it. Releases it at the end.
+ *
+ * @param entry module of the trainer; tests hand in their own
+ * @returns the exit code
+ * @throws {RunError} the run failed
+ */
+export async function watchRun(
+  run: LockedRun,
+  options: { resume: boolean; entry?: string },
+  { flags, out }: Invocation,
+): Promise<number> {
+  const shown = relative(Deno.cwd(), run.folder).startsWith("..")
+    ? run.folder
+    : relative(Deno.cwd(), run.folder) || ".";
+  const progress = new Progress(out);
+  out.line(`Run ${run.manifest.id} in ${shown}`);
+  let outcome: RunOutcome;
+  try {
+    const supervised = superviseRun({
+      run,
+      resume: options.resume,
+      entry: options.entry,
+      watchdogSeconds: flags.number("watchdog"),
+      debug: isDebug(),
+      onEvent: (event) => progress.show(event),
+    });
+    using _signals = handleSignals(supervised, progress);
+    outcome = await supervised.outcome;
+  } finally {
+    progress.end();
+    run.release();
+  }
+  const events = await readEvents(run.folder);
+  await writeReport(run.folder);
+  return conclude(shown, outcome, events, out);
+}
+
+function conclude(
+  shown: string,
+  outcome: RunOutcome,
+  events: readonly RunEvent[],
+  out: Invocation["out"],
+): number {
+  const { state, exitCode, result } = outcome;
+  out.value({ type: "outcome", state, exitCode, folder: shown, result: result ?? null });
+  if (outcome.error) throw new RunError(outcome.error, shown);
+  if (state === "succeeded" && result) {
+    out.line();
+    const withReport = { ...result, paths: { ...result.paths, report: "report.html" } };
+    for (const line of summaryLines(shown, withReport, events)) out.line(line);
+  } else if (state === "paused" && result) {
+    out.line(`Stopped after step ${result.steps}, with a checkpoint. \`limbeck resume ${shown}\` continues.`);
+  } else {
+    out.line(`Stopped. \`limbeck resume ${shown}\` continues from the last checkpoint, if there is one.`);
+  }
+  return exitCode;
+}
+
+/** First signal: save and stop. Second: end at once. */
+function handleSignals(supervised: SupervisedRun, progress: Progress): Disposable {
+  let asked = false;
+  const handle = () => {
+    if (asked) return supervised.kill();
+    asked = true;
+    progress.line("Saving a checkpoint and stopping; Ctrl-C again stops at once.");
+    supervised.request("stop");
+  };
+  const signals: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM", "SIGHUP"];
+  for (const signal of signals) Deno.addSignalListener(signal, handle);
+  return {
+    [Symbol.dispose]() {
+      for (const signal of signals) Deno.removeSignalListener(signal, handle);
+    },
+  };
+}
