@@ -10,7 +10,7 @@
 //
 // A workgroup of 64 threads makes 32 queries of one head, 32 keys at a time. Threads form an 8 x 8 square: of the 32 x 32 scores each
 // computes 4 x 4 from slices of q and k in workgroup memory, 16 dimensions at a time; of the output it owns 4 rows and every fourth
-// column of 32. Rows of workgroup memory are padded by one word against bank conflicts.
+// column of 32. Rows of workgroup memory are padded by one vector against bank conflicts.
 //
 // Constants: COLUMNS (of the output made by one workgroup, multiple of 32). Limits: D a multiple of 4.
 // A head wider than COLUMNS is made by several workgroups, each of which computes the weights anew.
@@ -29,11 +29,10 @@ struct Size {
 @group(0) @binding(6) var<storage, read_write> logsumexp: array<f32>;
 @group(1) @binding(0) var<uniform> size: Size;
 
-var<workgroup> left: array<f32, 528>;     // [16][33]: a slice of q, dimension-major
-var<workgroup> right: array<f32, 528>;    // [16][33]: a slice of k, dimension-major
-var<workgroup> weights: array<f32, 1056>; // [32 queries][33]
+var<workgroup> slices: array<vec4<f32>, 288>;  // [2][16][9]: 16 dimensions of q, then of k, four rows a vector
+var<workgroup> weights: array<vec4<f32>, 288>; // [32 keys][9], four queries a vector
 var<workgroup> values: array<vec4<f32>, 256>; // [32 keys][8]: 32 columns of v
-var<workgroup> partial: array<f32, 256>;  // [32 queries][8 threads]
+var<workgroup> partial: array<vec4<f32>, 64>; // [8][8 threads]: of four queries
 var<workgroup> bounds: array<vec2<i32>, 33>;  // the range of each query, and the hull of them all
 
 @compute @workgroup_size(64)
@@ -41,6 +40,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(local_invocation_index) thread: u32) {
   let tile = group.x + group.y * groups.x;
   if (tile >= size.total) { return; }
+  // The z is always 0. Mesa compiles a kernel anew for each value of a loop bound that is plainly a uniform, and unrolls loops of
+  // constant length: minutes of compilation on software adapters.
+  let vectors = size.vectors + group.z;
+  let depth = 32u + group.z;
   let head = tile / size.tiles % size.heads;
   let part = tile / size.tiles / size.heads * $(COLUMNS / 4)u;
   let row = tile % size.tiles * 32u;
@@ -67,42 +70,48 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let hull = workgroupUniformLoad(&bounds[32]);
 //#for r in 0..4
   let range$r = bounds[ty * 4u + $(r)u];
-  var highest$r = -1e30;
-  var total$r = 0.0;
 //#for c in 0..COLUMNS / 32
   var o$(c)_$r = vec4<f32>();
 //#end
 //#end
+  var highest = vec4<f32>(-1e30); // of this thread's four queries
+  var total = vec4<f32>();        // of this thread's keys only
 
   for (var key = hull.x; key < hull.y; key += 32) {
 //#for r in 0..4
     var s$r = vec4<f32>();
 //#end
-    for (var t = 0u; t < size.vectors; t += 4u) {
-      // Two vectors of each operand a thread; neighbours in memory go to neighbouring threads.
-//#for i in 0..2
+    for (var t = 0u; t < vectors; t += 4u) {
+      // A block of 4 rows x 4 dimensions a thread, turned: the first 32 threads the left operand, the others the right one.
       {
-        let r = thread / 4u + $(i * 16)u;
         let d = thread % 4u;
-        var a = vec4<f32>();
-        var b = vec4<f32>();
+        let r = thread / 4u % 8u * 4u;
+//#for i in 0..4
+        var a$i = vec4<f32>();
+//#end
         if (t + d < size.vectors) {
-          a = q[(min(row + r, size.queries - 1u) * size.heads + head) * size.vectors + t + d];
-          b = k[(min(u32(key) + r, size.keys - 1u) * kv_heads + kv_head) * size.vectors + t + d];
+          if (thread < 32u) {
+//#for i in 0..4
+            a$i = q[(min(row + r + $(i)u, size.queries - 1u) * size.heads + head) * size.vectors + t + d];
+//#end
+          } else {
+//#for i in 0..4
+            a$i = k[(min(u32(key) + r + $(i)u, size.keys - 1u) * kv_heads + kv_head) * size.vectors + t + d];
+//#end
+          }
         }
+        let at = thread / 32u * 144u + d * 36u + r / 4u;
 //#for x in 0..4
-        left[(d * 4u + $(x)u) * 33u + r] = a[$x];
-        right[(d * 4u + $(x)u) * 33u + r] = b[$x];
+        slices[at + $(x * 9)u] = vec4<f32>(a0[$x], a1[$x], a2[$x], a3[$x]);
 //#end
       }
-//#end
       workgroupBarrier();
 //#for d in 0..16
       {
-        let at = $(d * 33)u;
-        let b = vec4<f32>(right[at + tx * 4u], right[at + tx * 4u + 1u], right[at + tx * 4u + 2u], right[at + tx * 4u + 3u]);
+        let a = slices[$(d * 9)u + ty];
+        let b = slices[$(144 + d * 9)u + tx];
 //#for r in 0..4
-        s$r += left[at + ty * 4u + $(r)u] * b;
+        s$r += a[$r] * b;
 //#end
       }
 //#end
@@ -112,26 +121,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let index = vec4<i32>(key + i32(tx) * 4) + vec4<i32>(0, 1, 2, 3);
 //#for r in 0..4
     s$r = select(vec4<f32>(-3e38), s$r * size.factor, (index >= vec4<i32>(range$r.x)) & (index < vec4<i32>(range$r.y)));
-    partial[(ty * 4u + $(r)u) * 8u + tx] = max(max(s$r.x, s$r.y), max(s$r.z, s$r.w));
+    let highest$r = max(max(s$r.x, s$r.y), max(s$r.z, s$r.w));
 //#end
+    partial[thread] = vec4<f32>(highest0, highest1, highest2, highest3);
     workgroupBarrier();
+    // Base 2 throughout: one multiplication less for each exponential.
+    var maximum = highest;
+    for (var x = 0u; x < 8u; x++) { maximum = max(maximum, partial[ty * 8u + x]); }
+    let correction = exp2(highest - maximum);
+    highest = maximum;
+    total *= correction;
 //#for r in 0..4
-    {
-      var maximum = highest$r;
-      for (var x = 0u; x < 8u; x++) { maximum = max(maximum, partial[(ty * 4u + $(r)u) * 8u + x]); }
-      // Base 2 throughout: one multiplication less for each exponential.
-      let correction = exp2(highest$r - maximum);
-      highest$r = maximum;
-      let p = exp2(s$r - maximum);
-      total$r = total$r * correction + (p.x + p.y) + (p.z + p.w);
-      let at = (ty * 4u + $(r)u) * 33u + tx * 4u;
-//#for x in 0..4
-      weights[at + $(x)u] = p[$x];
-//#end
+    s$r = exp2(s$r - maximum[$r]);
+    total[$r] += (s$r.x + s$r.y) + (s$r.z + s$r.w);
 //#for c in 0..COLUMNS / 32
-      o$(c)_$r *= correction;
+    o$(c)_$r *= correction[$r];
 //#end
-    }
+//#end
+//#for x in 0..4
+    weights[(tx * 4u + $(x)u) * 9u + ty] = vec4<f32>(s0[$x], s1[$x], s2[$x], s3[$x]);
 //#end
 
 //#for c in 0..COLUMNS / 32
@@ -143,12 +151,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
       values[r * 8u + tx] = value;
     }
     workgroupBarrier();
-    for (var j = 0u; j < 32u; j += 4u) {
+    for (var j = 0u; j < depth; j += 4u) {
 //#for jj in 0..4
       {
+        let a = weights[(j + $(jj)u) * 9u + ty];
         let b = values[(j + $(jj)u) * 8u + tx];
 //#for r in 0..4
-        o$(c)_$r += weights[(ty * 4u + $(r)u) * 33u + j + $(jj)u] * b;
+        o$(c)_$r += a[$r] * b;
 //#end
       }
 //#end
@@ -157,25 +166,24 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
   }
 
-//#for r in 0..4
-  partial[(ty * 4u + $(r)u) * 8u + tx] = total$r;
-//#end
+  partial[thread] = total;
   workgroupBarrier();
+  total = vec4<f32>();
+  for (var x = 0u; x < 8u; x++) { total += partial[ty * 8u + x]; }
 //#for r in 0..4
   {
     let i = row + ty * 4u + $(r)u;
-    var total = 0.0;
-    for (var x = 0u; x < 8u; x++) { total += partial[(ty * 4u + $(r)u) * 8u + x]; }
     let any_key = range$r.x < range$r.y;
     if (i < size.queries) {
-      let inverse = select(0.0, 1.0 / total, any_key);
+      let inverse = select(0.0, 1.0 / total[$r], any_key);
 //#for c in 0..COLUMNS / 32
       if (part + $(c * 8)u + tx < size.vectors) {
         out[(i * size.heads + head) * size.vectors + part + $(c * 8)u + tx] = o$(c)_$r * inverse;
       }
 //#end
       if (tx == 0u && part == 0u) {
-        logsumexp[head * size.queries + i] = select(0.0, (highest$r + log2(total)) * 0.6931471805599453, any_key);
+        logsumexp[head * size.queries + i] =
+          select(0.0, (highest[$r] + log2(total[$r])) * 0.6931471805599453, any_key);
       }
     }
   }

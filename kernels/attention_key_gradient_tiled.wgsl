@@ -28,9 +28,8 @@ struct Size {
 @group(0) @binding(7) var<storage, read_write> dv: array<vec4<f32>>;
 @group(1) @binding(0) var<uniform> size: Size;
 
-var<workgroup> left: array<f32, 528>;     // [16][33]: a slice of k or v, dimension-major
-var<workgroup> right: array<f32, 528>;    // [16][33]: a slice of q or dout, dimension-major
-var<workgroup> weights: array<f32, 1056>; // [32 keys][33]: p or ds
+var<workgroup> slices: array<vec4<f32>, 288>;  // [2][16][9]: 16 dimensions of k or v, then of q or dout, four rows a vector
+var<workgroup> weights: array<vec4<f32>, 288>; // [32 queries][9]: p or ds, four keys a vector
 var<workgroup> values: array<vec4<f32>, 256>; // [32 queries][8]: 32 columns of dout or q
 var<workgroup> known: array<vec4<u32>, 32>;   // rows of these queries
 var<workgroup> from_blocks: array<u32, 64>;
@@ -42,6 +41,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(local_invocation_index) thread: u32) {
   let tile = group.x + group.y * groups.x;
   if (tile >= size.total) { return; }
+  // The z is always 0. Mesa compiles a kernel anew for each value of a loop bound that is plainly a uniform, and unrolls loops of
+  // constant length: minutes of compilation on software adapters.
+  let vectors = size.vectors + group.z;
+  let depth = 32u + group.z;
   let kv_heads = size.heads / size.group;
   let kv_head = tile / size.tiles % kv_heads;
   let part = tile / size.tiles / kv_heads * $(COLUMNS / 4)u;
@@ -52,7 +55,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   // The queries that see any of these keys lie in the blocks hull.x ... hull.y - 1.
   var from_block = 0x7fffffffu;
   var to_block = 0u;
-  for (var b = thread; b < size.blocks; b += 64u) {
+  for (var b = thread; b < size.blocks + group.z; b += 64u) {
     let range = blocks[b];
     if (range.x < i32(row) + 32 && range.y > i32(row)) {
       from_block = min(from_block, b);
@@ -78,7 +81,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
 //#end
 
-  for (var member = 0u; member < size.group; member++) {
+  for (var member = 0u; member < size.group + group.z; member++) {
     let head = kv_head * size.group + member;
     for (var query = hull.x * 16u; query < hull.y * 16u; query += 32u) {
       if (thread < 32u) {
@@ -90,37 +93,45 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#for r in 0..4
       var s$(product)_$r = vec4<f32>();
 //#end
-      for (var t = 0u; t < size.vectors; t += 4u) {
-//#for i in 0..2
+      for (var t = 0u; t < vectors; t += 4u) {
+        // A block of 4 rows x 4 dimensions a thread, turned: the first 32 threads the left operand, the others the right one.
         {
-          let r = thread / 4u + $(i * 16)u;
           let d = thread % 4u;
-          var a = vec4<f32>();
-          var b = vec4<f32>();
-          if (t + d < size.vectors) {
-            let key_at = (min(row + r, size.keys - 1u) * kv_heads + kv_head) * size.vectors + t + d;
-            let query_at = (min(query + r, size.queries - 1u) * size.heads + head) * size.vectors + t + d;
-//#if product == 0
-            a = k[key_at];
-            b = q[query_at];
-//#else
-            a = v[key_at];
-            b = dout[query_at];
+          let r = thread / 4u % 8u * 4u;
+//#for i in 0..4
+          var a$i = vec4<f32>();
 //#end
+          if (t + d < size.vectors) {
+            if (thread < 32u) {
+//#for i in 0..4
+//#if product == 0
+              a$i = k[(min(row + r + $(i)u, size.keys - 1u) * kv_heads + kv_head) * size.vectors + t + d];
+//#else
+              a$i = v[(min(row + r + $(i)u, size.keys - 1u) * kv_heads + kv_head) * size.vectors + t + d];
+//#end
+//#end
+            } else {
+//#for i in 0..4
+//#if product == 0
+              a$i = q[(min(query + r + $(i)u, size.queries - 1u) * size.heads + head) * size.vectors + t + d];
+//#else
+              a$i = dout[(min(query + r + $(i)u, size.queries - 1u) * size.heads + head) * size.vectors + t + d];
+//#end
+//#end
+            }
           }
+          let at = thread / 32u * 144u + d * 36u + r / 4u;
 //#for x in 0..4
-          left[(d * 4u + $(x)u) * 33u + r] = a[$x];
-          right[(d * 4u + $(x)u) * 33u + r] = b[$x];
+          slices[at + $(x * 9)u] = vec4<f32>(a0[$x], a1[$x], a2[$x], a3[$x]);
 //#end
         }
-//#end
         workgroupBarrier();
 //#for d in 0..16
         {
-          let at = $(d * 33)u;
-          let b = vec4<f32>(right[at + tx * 4u], right[at + tx * 4u + 1u], right[at + tx * 4u + 2u], right[at + tx * 4u + 3u]);
+          let a = slices[$(d * 9)u + ty];
+          let b = slices[$(144 + d * 9)u + tx];
 //#for r in 0..4
-          s$(product)_$r += left[at + ty * 4u + $(r)u] * b;
+          s$(product)_$r += a[$r] * b;
 //#end
         }
 //#end
@@ -142,10 +153,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
 
 //#for sum in 0..2
-//#for r in 0..4
 //#for x in 0..4
-      weights[(ty * 4u + $(r)u) * 33u + tx * 4u + $(x)u] = s$(sum)_$r[$x];
-//#end
+      weights[(tx * 4u + $(x)u) * 9u + ty] = vec4<f32>(s$(sum)_0[$x], s$(sum)_1[$x], s$(sum)_2[$x], s$(sum)_3[$x]);
 //#end
 //#for c in 0..COLUMNS / 32
       for (var i = 0u; i < 4u; i++) {
@@ -163,15 +172,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         values[r * 8u + tx] = value;
       }
       workgroupBarrier();
-      for (var j = 0u; j < 32u; j += 4u) {
+      for (var j = 0u; j < depth; j += 4u) {
 //#for jj in 0..4
         {
+          let a = weights[(j + $(jj)u) * 9u + ty];
           let b = values[(j + $(jj)u) * 8u + tx];
 //#for r in 0..4
 //#if sum == 0
-          dv$(c)_$r += weights[(ty * 4u + $(r)u) * 33u + j + $(jj)u] * b;
+          dv$(c)_$r += a[$r] * b;
 //#else
-          dk$(c)_$r += weights[(ty * 4u + $(r)u) * 33u + j + $(jj)u] * b;
+          dk$(c)_$r += a[$r] * b;
 //#end
 //#end
         }

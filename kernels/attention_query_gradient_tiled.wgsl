@@ -25,9 +25,8 @@ struct Size {
 @group(0) @binding(5) var<storage, read_write> dq: array<vec4<f32>>;
 @group(1) @binding(0) var<uniform> size: Size;
 
-var<workgroup> left: array<f32, 528>;     // [16][33]: a slice of q or dout, dimension-major
-var<workgroup> right: array<f32, 528>;    // [16][33]: a slice of k or v, dimension-major
-var<workgroup> weights: array<f32, 1056>; // [32 queries][33]: ds
+var<workgroup> slices: array<vec4<f32>, 288>;  // [2][16][9]: 16 dimensions of q or dout, then of k or v, four rows a vector
+var<workgroup> weights: array<vec4<f32>, 288>; // [32 keys][9]: ds, four queries a vector
 var<workgroup> values: array<vec4<f32>, 256>; // [32 keys][8]: 32 columns of k
 var<workgroup> known: array<vec4<u32>, 32>;   // rows of these queries
 var<workgroup> hull_of_all: vec2<i32>;
@@ -37,6 +36,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(local_invocation_index) thread: u32) {
   let tile = group.x + group.y * groups.x;
   if (tile >= size.total) { return; }
+  // The z is always 0. Mesa compiles a kernel anew for each value of a loop bound that is plainly a uniform, and unrolls loops of
+  // constant length: minutes of compilation on software adapters.
+  let vectors = size.vectors + group.z;
+  let depth = 32u + group.z;
   let head = tile / size.tiles % size.heads;
   let part = tile / size.tiles / size.heads * $(COLUMNS / 4)u;
   let row = tile % size.tiles * 32u;
@@ -69,37 +72,45 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#for r in 0..4
     var s$(product)_$r = vec4<f32>();
 //#end
-    for (var t = 0u; t < size.vectors; t += 4u) {
-//#for i in 0..2
+    for (var t = 0u; t < vectors; t += 4u) {
+      // A block of 4 rows x 4 dimensions a thread, turned: the first 32 threads the left operand, the others the right one.
       {
-        let r = thread / 4u + $(i * 16)u;
         let d = thread % 4u;
-        var a = vec4<f32>();
-        var b = vec4<f32>();
-        if (t + d < size.vectors) {
-          let query_at = (min(row + r, size.queries - 1u) * size.heads + head) * size.vectors + t + d;
-          let key_at = (min(u32(key) + r, size.keys - 1u) * kv_heads + kv_head) * size.vectors + t + d;
-//#if product == 0
-          a = q[query_at];
-          b = k[key_at];
-//#else
-          a = dout[query_at];
-          b = v[key_at];
+        let r = thread / 4u % 8u * 4u;
+//#for i in 0..4
+        var a$i = vec4<f32>();
 //#end
+        if (t + d < size.vectors) {
+          if (thread < 32u) {
+//#for i in 0..4
+//#if product == 0
+            a$i = q[(min(row + r + $(i)u, size.queries - 1u) * size.heads + head) * size.vectors + t + d];
+//#else
+            a$i = dout[(min(row + r + $(i)u, size.queries - 1u) * size.heads + head) * size.vectors + t + d];
+//#end
+//#end
+          } else {
+//#for i in 0..4
+//#if product == 0
+            a$i = k[(min(u32(key) + r + $(i)u, size.keys - 1u) * kv_heads + kv_head) * size.vectors + t + d];
+//#else
+            a$i = v[(min(u32(key) + r + $(i)u, size.keys - 1u) * kv_heads + kv_head) * size.vectors + t + d];
+//#end
+//#end
+          }
         }
+        let at = thread / 32u * 144u + d * 36u + r / 4u;
 //#for x in 0..4
-        left[(d * 4u + $(x)u) * 33u + r] = a[$x];
-        right[(d * 4u + $(x)u) * 33u + r] = b[$x];
+        slices[at + $(x * 9)u] = vec4<f32>(a0[$x], a1[$x], a2[$x], a3[$x]);
 //#end
       }
-//#end
       workgroupBarrier();
 //#for d in 0..16
       {
-        let at = $(d * 33)u;
-        let b = vec4<f32>(right[at + tx * 4u], right[at + tx * 4u + 1u], right[at + tx * 4u + 2u], right[at + tx * 4u + 3u]);
+        let a = slices[$(d * 9)u + ty];
+        let b = slices[$(144 + d * 9)u + tx];
 //#for r in 0..4
-        s$(product)_$r += left[at + ty * 4u + $(r)u] * b;
+        s$(product)_$r += a[$r] * b;
 //#end
       }
 //#end
@@ -109,15 +120,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 
     let index = vec4<i32>(key + i32(tx) * 4) + vec4<i32>(0, 1, 2, 3);
 //#for r in 0..4
-    {
-      let p = exp2(s0_$r * size.factor - bitcast<f32>(known$r.x));
-      let ds = select(vec4<f32>(), p * (s1_$r - bitcast<f32>(known$r.y)),
-        (index >= vec4<i32>(i32(known$r.z))) & (index < vec4<i32>(i32(known$r.w))));
-      let at = (ty * 4u + $(r)u) * 33u + tx * 4u;
-//#for x in 0..4
-      weights[at + $(x)u] = ds[$x];
+    let ds$r = select(vec4<f32>(), exp2(s0_$r * size.factor - bitcast<f32>(known$r.x)) * (s1_$r - bitcast<f32>(known$r.y)),
+      (index >= vec4<i32>(i32(known$r.z))) & (index < vec4<i32>(i32(known$r.w))));
 //#end
-    }
+//#for x in 0..4
+    weights[(tx * 4u + $(x)u) * 9u + ty] = vec4<f32>(ds0[$x], ds1[$x], ds2[$x], ds3[$x]);
 //#end
 
 //#for c in 0..COLUMNS / 32
@@ -129,12 +136,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
       values[r * 8u + tx] = value;
     }
     workgroupBarrier();
-    for (var j = 0u; j < 32u; j += 4u) {
+    for (var j = 0u; j < depth; j += 4u) {
 //#for jj in 0..4
       {
+        let a = weights[(j + $(jj)u) * 9u + ty];
         let b = values[(j + $(jj)u) * 8u + tx];
 //#for r in 0..4
-        o$(c)_$r += weights[(ty * 4u + $(r)u) * 33u + j + $(jj)u] * b;
+        o$(c)_$r += a[$r] * b;
 //#end
       }
 //#end
