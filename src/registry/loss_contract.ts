@@ -144,7 +144,7 @@ export interface RowLossDefinition<
    * it becomes a prefix that keeps several losses in one kernel apart.
    *
    * - `fn $value() -> f32`: the loss of the row. Called once by all lanes together; every lane must return the same number.
-   * - `fn $gradient(v: u32, z: f32, target: f32) -> f32`: dD/dz of entry `v`, with the learner's and target's logits. Called
+   * - `fn $gradient(v: u32, z: f32, t: f32) -> f32`: dD/dz of entry `v`, with the learner's and target's logit z and t. Called
    *   once for each entry, by any lane, after `$value`.
    *
    * In reach: `student(v)`, `teacher(v)` (logits, valid in `$value` only); `row_vocabulary`, `row_label` (u32);
@@ -197,7 +197,7 @@ export interface RowLoss extends RowLossDefinition {
  *       $active = select(0.0, 1.0, gap > 0.0);
  *       return max(gap, 0.0);
  *     }
- *     fn $gradient(v: u32, z: f32, target: f32) -> f32 {
+ *     fn $gradient(v: u32, z: f32, t: f32) -> f32 {
  *       return $active * (select(0.0, 1.0, v == $rival) - select(0.0, 1.0, v == $wanted));
  *     }`,
  *   reference({ student, teacher, options }) {

@@ -36,11 +36,19 @@ const BLOCK = 32;
 /** How a kernel goes over a row. */
 interface Layout {
   readonly lanes: number;
-  /** Vectors of four entries that a lane handles in one turn. */
+  /** Vectors of four entries that a lane handles in one turn of the main loop. */
   readonly unroll: number;
   /** Rows begin at multiples of four entries, so they are read as vec4. */
   readonly vector: boolean;
-  /** The last turn goes beyond the row. */
+  /** There is at least one turn of the main loop. */
+  readonly whole: boolean;
+  /** What the main loop leaves is done a vector at a time, and the last one may go beyond the row. */
+  readonly rest: boolean;
+}
+
+/** One pass through the code of a loop: the main loop's whole vectors, or one vector that may go beyond the row. */
+interface Turn {
+  readonly unroll: number;
   readonly masked: boolean;
 }
 
@@ -51,7 +59,8 @@ function layoutFor(shape: RowLossShape, adapter: AdapterDescription): Layout {
   while (lanes > adapter.maxInvocations) lanes /= 2;
   const unroll = subgroup ? 4 : 1;
   const vector = vocabulary % 4 === 0 && paddedTeacherVocabulary % 4 === 0;
-  return { lanes, unroll, vector, masked: vocabulary % (4 * lanes * unroll) !== 0 };
+  const span = 4 * lanes * unroll;
+  return { lanes, unroll, vector, whole: vocabulary >= span, rest: vocabulary % span !== 0 };
 }
 
 /** Prints the kernel. `gradient: false` leaves the learner's logits alone. */
@@ -185,7 +194,6 @@ class Printer {
 
   /** Sweep 0: maximum and, for each temperature, the logarithm of the sum of exponentials of each side. */
   #softmax(): void {
-    const { unroll } = this.#layout;
     const sides = (["q", "p"] as const).map((side) => ({ side, groups: this.#groupsOf(side) }))
       .filter(({ groups }) => groups.length > 0);
     this.#put(
@@ -197,33 +205,36 @@ class Printer {
     for (const { side, groups } of sides) {
       this.#put(`var max_${side} = -1.0e38;`, ...groups.map((g) => `var sum_${side}${g} = 0.0;`));
     }
-    const turn: string[] = [];
-    for (let u = 0; u < unroll; u++) {
-      turn.push(...this.#index(u, String(u)));
-      for (const { side } of sides) turn.push(this.#load(side, `${side}${u}`, String(u), true));
-    }
-    const over = (f: (u: number) => string, join: (a: string, b: string) => string) => {
-      let parts = Array.from({ length: unroll }, (_, u) => f(u));
-      while (parts.length > 1) {
-        parts = parts.flatMap((p, i) => i % 2 ? [] : [parts[i + 1] ? join(p, parts[i + 1]!) : p]);
+    const turn = (at: Turn): string[] => {
+      const lines: string[] = [];
+      for (let u = 0; u < at.unroll; u++) {
+        lines.push(...this.#index(at, u, String(u)));
+        for (const { side } of sides) lines.push(this.#load(at, side, `${side}${u}`, String(u), true));
       }
-      return parts[0]!;
-    };
-    for (const { side, groups } of sides) {
-      turn.push(
-        `let high_${side} = ${over((u) => `${side}${u}`, (a, b) => `max(${a}, ${b})`)};`,
-        `let top_${side} = max(max_${side}, max(max(high_${side}.x, high_${side}.y), max(high_${side}.z, high_${side}.w)));`,
-      );
-      for (const g of groups) {
-        const exps = over(
-          (u) => `exp(${this.#tempered(`${side}${u} - top_${side}`, g)})`,
-          (a, b) => `(${a} + ${b})`,
+      const over = (f: (u: number) => string, join: (a: string, b: string) => string) => {
+        let parts = Array.from({ length: at.unroll }, (_, u) => f(u));
+        while (parts.length > 1) {
+          parts = parts.flatMap((p, i) => i % 2 ? [] : [parts[i + 1] ? join(p, parts[i + 1]!) : p]);
+        }
+        return parts[0]!;
+      };
+      for (const { side, groups } of sides) {
+        lines.push(
+          `let high_${side} = ${over((u) => `${side}${u}`, (a, b) => `max(${a}, ${b})`)};`,
+          `let top_${side} = max(max_${side}, max(max(high_${side}.x, high_${side}.y), max(high_${side}.z, high_${side}.w)));`,
         );
-        const rescale = `exp(${this.#tempered(`max_${side} - top_${side}`, g)})`;
-        turn.push(`part_${side}${g} = part_${side}${g} * ${rescale} + dot(${exps}, vec4<f32>(1.0));`);
+        for (const g of groups) {
+          const exps = over(
+            (u) => `exp(${this.#tempered(`${side}${u} - top_${side}`, g)})`,
+            (a, b) => `(${a} + ${b})`,
+          );
+          const rescale = `exp(${this.#tempered(`max_${side} - top_${side}`, g)})`;
+          lines.push(`part_${side}${g} = part_${side}${g} * ${rescale} + dot(${exps}, vec4<f32>(1.0));`);
+        }
+        lines.push(`max_${side} = top_${side};`);
       }
-      turn.push(`max_${side} = top_${side};`);
-    }
+      return lines;
+    };
     this.#loop(
       sides.flatMap(({ side, groups }) => [
         `let before_${side} = max_${side};`,
@@ -305,7 +316,6 @@ class Printer {
 
   /** One sweep over the row. */
   #sweep(statistics: readonly Statistic[], writes: boolean): void {
-    const { unroll, masked } = this.#layout;
     const expressions = [...statistics.map((s) => s.body), ...(writes ? [this.#traced.gradient] : [])];
     const printed = this.#printed(expressions, (name) => ({ code: name, width: 4 }));
     const names = new Set(leaves(expressions, "variable"));
@@ -321,47 +331,50 @@ class Printer {
     statistics.forEach((s, i) => {
       this.#put(`var sum${i}_${s.name} = vec4<f32>(${s.kind === "max" ? "-3.0e38" : "0.0"});`);
     });
-    const turn: string[] = [];
-    for (let u = 0; u < unroll; u++) {
-      turn.push("{");
-      turn.push(...this.#index(u, ""));
-      if (labelled) turn.push(`let entry = ${this.#entries("")};`);
-      for (const side of ["q", "p"] as const) {
-        if (!needs(side)) continue;
-        const logit = side === "q" ? ENTRY.student : ENTRY.teacher;
-        turn.push(this.#load(side, logit, "", false));
-        this.#traced.groups.forEach((_, g) => {
-          const name = (side === "q" ? ENTRY.logQ : ENTRY.logP)(g);
-          if (names.has(name)) {
-            turn.push(`let ${name} = ${this.#logProbability(logit, side, g, "vec4<f32>")};`);
-          }
-        });
-      }
-      if (labelled) turn.push(`let ${ENTRY.isLabel} = entry == vec4<u32>(row_label);`);
-      turn.push(...printed.lines);
-      statistics.forEach((s, i) => {
-        const { code } = printed.results[i]!;
-        const neutral = s.kind === "max" ? "vec4<f32>(-3.0e38)" : "vec4<f32>()";
-        const value = masked ? `select(${neutral}, vec4<f32>(${code}), ${this.#inside("")})` : code;
-        turn.push(
-          s.kind === "max"
-            ? `part_${s.name} = max(part_${s.name}, vec4<f32>(${value}));`
-            : `part_${s.name} += ${value};`,
-        );
-      });
-      if (writes) {
-        let code = `${printed.results.at(-1)!.code} + poison`;
-        for (const { term, index } of rowLosses) {
-          const target = (term.loss as RowLoss).needsTeacher ? `${ENTRY.teacher}.$` : "0.0";
-          const parts = ["x", "y", "z", "w"].map((c) =>
-            `loss${index}_gradient(entry.${c}, ${ENTRY.student}.${c}, ${target.replace("$", c)})`
-          );
-          code += ` + ${this.#scalar(`${term.name}.weight`)} * vec4<f32>(${parts.join(", ")})`;
+    const turn = (at: Turn): string[] => {
+      const lines: string[] = [];
+      for (let u = 0; u < at.unroll; u++) {
+        lines.push("{");
+        lines.push(...this.#index(at, u, ""));
+        if (labelled) lines.push(`let entry = ${this.#entries("")};`);
+        for (const side of ["q", "p"] as const) {
+          if (!needs(side)) continue;
+          const logit = side === "q" ? ENTRY.student : ENTRY.teacher;
+          lines.push(this.#load(at, side, logit, "", false));
+          this.#traced.groups.forEach((_, g) => {
+            const name = (side === "q" ? ENTRY.logQ : ENTRY.logP)(g);
+            if (names.has(name)) {
+              lines.push(`let ${name} = ${this.#logProbability(logit, side, g, "vec4<f32>")};`);
+            }
+          });
         }
-        turn.push(...this.#store(`vec4<f32>(${code})`));
+        if (labelled) lines.push(`let ${ENTRY.isLabel} = entry == vec4<u32>(row_label);`);
+        lines.push(...printed.lines);
+        statistics.forEach((s, i) => {
+          const { code } = printed.results[i]!;
+          const neutral = s.kind === "max" ? "vec4<f32>(-3.0e38)" : "vec4<f32>()";
+          const value = at.masked ? `select(${neutral}, vec4<f32>(${code}), ${this.#inside("")})` : code;
+          lines.push(
+            s.kind === "max"
+              ? `part_${s.name} = max(part_${s.name}, vec4<f32>(${value}));`
+              : `part_${s.name} += ${value};`,
+          );
+        });
+        if (writes) {
+          let code = `${printed.results.at(-1)!.code} + poison`;
+          for (const { term, index } of rowLosses) {
+            const target = (term.loss as RowLoss).needsTeacher ? `${ENTRY.teacher}.$` : "0.0";
+            const parts = ["x", "y", "z", "w"].map((c) =>
+              `loss${index}_gradient(entry.${c}, ${ENTRY.student}.${c}, ${target.replace("$", c)})`
+            );
+            code += ` + ${this.#scalar(`${term.name}.weight`)} * vec4<f32>(${parts.join(", ")})`;
+          }
+          lines.push(...this.#store(at, `vec4<f32>(${code})`));
+        }
+        lines.push("}");
       }
-      turn.push("}");
-    }
+      return lines;
+    };
     this.#loop(
       statistics.map((s) => `var part_${s.name} = vec4<f32>(${s.kind === "max" ? "-3.0e38" : "0.0"});`),
       turn,
@@ -381,23 +394,36 @@ class Printer {
     });
   }
 
-  /** A loop over the row in blocks of turns. */
-  #loop(before: readonly string[], turn: readonly string[], after: readonly string[]): void {
+  /** A loop over the row in blocks of turns, then over what is left. */
+  #loop(before: readonly string[], turn: (at: Turn) => readonly string[], after: readonly string[]): void {
+    const { unroll, whole, rest } = this.#layout;
+    if (whole) {
+      this.#put(
+        `for (var block = 0u; block < turns; block += ${BLOCK}u) {`,
+        ...before.map((l) => `  ${l}`),
+        `  let stop = min(block + ${BLOCK}u, turns);`,
+        "  for (var turn = block; turn < stop; turn++) {",
+        ...turn({ unroll, masked: false }).map((l) => `    ${l}`),
+        "  }",
+        ...after.map((l) => `  ${l}`),
+        "}",
+      );
+    }
+    if (!rest) return;
     this.#put(
-      `for (var block = 0u; block < turns; block += ${BLOCK}u) {`,
+      "{",
       ...before.map((l) => `  ${l}`),
-      `  let stop = min(block + ${BLOCK}u, turns);`,
-      "  for (var turn = block; turn < stop; turn++) {",
-      ...turn.map((l) => `    ${l}`),
+      `  for (var turn = turns * ${unroll}u; turn < vectors; turn++) {`,
+      ...turn({ unroll: 1, masked: true }).map((l) => `    ${l}`),
       "  }",
       ...after.map((l) => `  ${l}`),
       "}",
     );
   }
 
-  /** Lines that find the entries of vector `u` of this turn: `at` is where it is read, `here` what is inside the row. */
-  #index(u: number, suffix: string): string[] {
-    const { lanes, unroll, vector, masked } = this.#layout;
+  /** Lines that find the entries `i` of vector `u` of this turn, and `at` where they are read without leaving the row. */
+  #index({ unroll, masked }: Turn, u: number, suffix: string): string[] {
+    const { lanes, vector } = this.#layout;
     const first = `(turn * ${unroll}u + ${u}u) * ${lanes}u`;
     if (vector) {
       const lines = [`let i${suffix} = ${first} + lane;`];
@@ -424,8 +450,8 @@ class Printer {
   }
 
   /** `let name = ` four logits; with `fill`, those beyond the row count as minus infinity. */
-  #load(side: "q" | "p", name: string, suffix: string, fill: boolean): string {
-    const { vector, masked } = this.#layout;
+  #load({ masked }: Turn, side: "q" | "p", name: string, suffix: string, fill: boolean): string {
+    const { vector } = this.#layout;
     const [buffer, base] = side === "q"
       ? ["student_logits", "student_row"]
       : ["teacher_logits", "teacher_row"];
@@ -438,8 +464,8 @@ class Printer {
   }
 
   /** Lines that write the gradient of four entries. */
-  #store(code: string): string[] {
-    const { vector, masked } = this.#layout;
+  #store({ masked }: Turn, code: string): string[] {
+    const { vector } = this.#layout;
     if (vector) {
       const store = `student_logits[student_row + i] = ${code};`;
       return [masked ? `if (${this.#inside("")}) { ${store} }` : store];
@@ -558,7 +584,8 @@ ${zero.join("\n")}
   }
   row_label = min(u32(max(label, 0)), size.vocabulary - 1u);
 ${this.#scalars.map((_, i) => `  let scalar${i} = step_scalar(size.scalar${i});`).join("\n")}
-  let turns = (size.vocabulary + ${4 * lanes * unroll - 1}u) / ${4 * lanes * unroll}u;
+  let turns = size.vocabulary / ${4 * lanes * unroll}u;
+  let vectors = (size.vocabulary + ${4 * lanes - 1}u) / ${4 * lanes}u;
 ${body}
 }
 `;

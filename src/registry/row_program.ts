@@ -83,7 +83,10 @@ export class RowProgram {
     const [logQ, logP] = [variable(ENTRY.logQ(group)), variable(ENTRY.logP(group))];
     const [q, p] = [logQ.exp(), logP.exp()];
     const isLabel = flag(ENTRY.isLabel);
-    const sum = (body: Expression) => this.#sum(body, group, false);
+    const sum = (body: Expression) => {
+      const generator = generatorOf(derivative(body, ENTRY.logQ(group)), group);
+      return this.#sum(collect(body.add(mul(generator, q.sub(p)))));
+    };
     const max = (body: Expression) => this.#statistic("max", body);
     const symbols: DivergenceSymbols = {
       logQ,
@@ -103,31 +106,46 @@ export class RowProgram {
       },
       atLabel: (body) => this.#statistic("label", body),
     };
-    let value: Expression;
-    let generator: Expression = constant(0);
-    if (plugin.term) {
-      const term = plugin.term(symbols);
-      generator = generatorOf(derivative(term, ENTRY.logQ(group)), group);
-      value = sum(collect(term.add(mul(generator, q.sub(p)))));
-    } else if (plugin.value) {
-      value = plugin.value(symbols);
-      if (!isRowLevel(value)) {
-        throw new PluginError(
-          plugin.id,
-          "value() must be made from sums over the row, not from single entries",
-          {
-            hint: "wrap the expression in sum(), max(), logSumExp() or atLabel()",
-          },
-        );
-      }
-    } else throw new PluginError(plugin.id, "a divergence needs term() or value()");
+    if (!plugin.term && !plugin.value) {
+      throw new PluginError(plugin.id, "a divergence needs term() or value()");
+    }
+    const value = plugin.term ? sum(plugin.term(symbols)) : plugin.value!(symbols);
+    if (!isRowLevel(value)) {
+      throw new PluginError(
+        plugin.id,
+        "value() must be made from sums over the row, not from single entries",
+        {
+          hint: "wrap the expression in sum(), max(), logSumExp() or atLabel()",
+        },
+      );
+    }
     const adjoints = this.#adjoints(value);
     const along = (name: string) => collect(this.#pull(adjoints, name, isLabel));
     const u = along(ENTRY.logQ(group));
     const direct = along(ENTRY.student);
-    let gradient = collect(u.sub(mul(q, this.#sum(u, group, true))));
+    let gradient = this.#centred(u, group);
     if (tempered) gradient = gradient.mul(variable(ROW.inverseTemperature(group)));
     return { value, gradient: gradient.add(direct) };
+  }
+
+  /**
+   * u - q sum u. A multiple of q in u changes nothing in exact arithmetic: with it u is small where p is near q, without it where
+   * p is far from q. The row's smaller sum decides.
+   */
+  #centred(u: Expression, group: number): Expression {
+    const q = variable(ENTRY.logQ(group)).exp();
+    const known = knownSum(u, group);
+    if (known) return collect(u.sub(mul(q, known)));
+    const parts = addends(u, isRowLevel);
+    const [multiple, rest] = [parts.filter((a) => a.term.equals(q)), parts.filter((a) => !a.term.equals(q))];
+    if (multiple.length === 0) return u.sub(mul(q, this.#sum(u)));
+    const [near, far] = [this.#sum(u), this.#sum(sumOf(rest))];
+    const isNear = near.abs().lessThan(far.abs());
+    const factor = multiple.reduce(
+      (sum: Expression, a) => sum.add(mul(a.coefficient, a.factor)),
+      constant(0),
+    );
+    return sumOf(rest).add(mul(select(isNear, factor, 0), q)).sub(mul(q, select(isNear, near, far)));
   }
 
   /** A statistic, or the same one made before. */
@@ -142,21 +160,14 @@ export class RowProgram {
     return variable(name);
   }
 
-  /**
-   * Sum of an expression over the row. Parts that live at the label alone become look-ups.
-   *
-   * @param known Whether sum q = sum p = 1 may be used. Where the sum is a value it may not: the generator
-   *   c (q - p) is there to cancel rounding.
-   */
-  #sum(body: Expression, group: number, known: boolean): Expression {
-    const [logQ, logP] = [variable(ENTRY.logQ(group)), variable(ENTRY.logP(group))];
+  /** Sum of an expression over the row. Parts that live at the label alone become look-ups, constant ones need no sum. */
+  #sum(body: Expression): Expression {
     let total: Expression = constant(0);
     const swept = [];
     for (const addend of addends(body, isRowLevel)) {
       const { coefficient, factor, term } = addend;
       const times = (x: Expression) => total = total.add(mul(mul(coefficient, factor), x));
       if (isRowLevel(term)) times(mul(term, variable(ROW.vocabulary)));
-      else if (known && (term.equals(logQ.exp()) || term.equals(logP.exp()))) times(constant(1));
       else if (isAtLabel(term)) times(this.#statistic("label", term.operands[1] as Expression));
       else swept.push(addend);
     }
@@ -181,9 +192,9 @@ export class RowProgram {
   /** Change of a statistic when its body changes by `inner` in every entry. */
   #through(statistic: Statistic, inner: Expression): Expression {
     if (statistic.kind === "label") return this.#statistic("label", inner);
-    if (statistic.kind === "sum") return this.#sum(inner, 0, false);
+    if (statistic.kind === "sum") return this.#sum(inner);
     const attained = statistic.body.equalTo(variable(statistic.name));
-    return this.#sum(select(attained, inner, 0), 0, false);
+    return this.#sum(select(attained, inner, 0));
   }
 
   /** dD/d leaf of one entry. */
@@ -201,6 +212,26 @@ export class RowProgram {
     }
     return total;
   }
+}
+
+/**
+ * The sum over the row where it is known beforehand, from sum q = sum p = 1 and one label a row; else undefined.
+ *
+ * All or nothing: with only a part replaced, the rest would no longer vanish where p = q.
+ */
+function knownSum(body: Expression, group: number): Expression | undefined {
+  const [q, p] = [variable(ENTRY.logQ(group)).exp(), variable(ENTRY.logP(group)).exp()];
+  let total: Expression = constant(0);
+  for (const { coefficient, factor, term } of addends(body, isRowLevel)) {
+    let sum: Expression;
+    if (term.equals(q) || term.equals(p)) sum = constant(1);
+    else if (isAtLabel(term) && isRowLevel(term.operands[1] as Expression)) {
+      sum = term.operands[1] as Expression;
+    } else if (isRowLevel(term)) sum = mul(term, variable(ROW.vocabulary));
+    else return undefined;
+    total = total.add(mul(mul(coefficient, factor), sum));
+  }
+  return collect(total);
 }
 
 function isZero(e: Expression): boolean {
@@ -222,7 +253,8 @@ export function collect(e: Expression): Expression {
  * The factor c of the generator c (q - p), whose sum over the vocabulary is 0, that makes u vanish where p = q.
  *
  * It exists where u = kappa q at p = q, for one kappa; then c = -kappa. With it every addend of a divergence's sum is of
- * second order in q - p, so rounding errors of p and q no longer show.
+ * second order in q - p, so rounding errors of p and q no longer show. A kappa that depends on the row is not used: it may be
+ * large, and then the generator would bring more rounding than it takes away.
  */
 function generatorOf(u: Expression, group: number): Expression {
   const at = (logarithm: Expression, isLabel: boolean) =>
@@ -231,7 +263,9 @@ function generatorOf(u: Expression, group: number): Expression {
       flags: new Map([[ENTRY.isLabel, isLabel]]),
     });
   const kappa = at(constant(0), false);
-  if (!isRowLevel(kappa)) return constant(0);
+  if (isZero(kappa) || leaves([kappa], "variable").length + leaves([kappa], "flag").length > 0) {
+    return constant(0);
+  }
   const l = variable("l");
   const misfit = [at(l, false), at(l, true)].map((e) => e.sub(mul(kappa, l.exp())));
   const names = [...new Set([...leaves(misfit, "variable"), ...leaves(misfit, "scalar"), "l"])];

@@ -1,0 +1,187 @@
+/** Values and gradients against an independent f64 implementation: the kernels of both families, and the f64 reference. */
+import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { openFile } from "../../src/formats/files.ts";
+import { openGpu } from "../../src/gpu/device.ts";
+import type { ResolvedLoss } from "../../src/registry/divergence.ts";
+import crossEntropy from "../../plugins/losses/cross_entropy.ts";
+import forwardKl from "../../plugins/losses/forward_kl.ts";
+import reverseKl from "../../plugins/losses/reverse_kl.ts";
+import { sharedPath, sharedTest } from "../shared.ts";
+import { assertGolden, type GoldenCase, type GoldenRow } from "./golden.ts";
+import * as example from "./examples.ts";
+import { FAMILIES, reference, runKernel, term } from "./harness.ts";
+import fixtures from "./fixtures/v5.json" with { type: "json" };
+
+const mix = (share: number) => (temperature: number): ResolvedLoss[] => [
+  term(forwardKl, {}, { weight: share, temperature }),
+  term(crossEntropy, {}, { weight: 1 - share }),
+];
+
+/** The terms of each golden, by its name, for a temperature. `labelled`: row 6 is masked. */
+const CASES: Record<string, { terms(temperature: number): ResolvedLoss[]; labelled?: "all" | "partly" }> = {
+  ce: { terms: () => [term(crossEntropy)], labelled: "all" },
+  fkl: { terms: (temperature) => [term(forwardKl, {}, { temperature })] },
+  rkl: { terms: (temperature) => [term(reverseKl, {}, { temperature })] },
+  "llm_neo_a0.5": { terms: mix(0.5), labelled: "partly" },
+  "llm_neo_a0.9": { terms: mix(0.9), labelled: "partly" },
+  soft_ce: { terms: (temperature) => [term(example.softCrossEntropy, {}, { temperature })] },
+  entropy: { terms: (temperature) => [term(example.entropy, {}, { temperature })] },
+  tvd: { terms: (temperature) => [term(example.totalVariation, {}, { temperature })] },
+  bdkd_delta2: {
+    terms: (temperature) => [term(crossEntropy), term(example.biDirectional, {}, { temperature })],
+    labelled: "partly",
+  },
+  dkd_aT1_bN2: { terms: (temperature) => [term(example.decoupled, {}, { temperature })], labelled: "all" },
+  centred_mse: { terms: () => [term(example.centredMse)] },
+  "skew_fkl_lam0.1": { terms: (temperature) => [term(example.skewForward, {}, { temperature })] },
+  "skew_rkl_lam0.1": { terms: (temperature) => [term(example.skewReverse, {}, { temperature })] },
+  "skew_rkl_sg_lam0.1": {
+    terms: (temperature) => [term(example.skewReverse, { stopGradient: true }, { temperature })],
+  },
+};
+for (const beta of [0, 0.1, 0.5, 0.9, 1]) {
+  CASES[`jsd_b${beta}`] = {
+    terms: (temperature) => [term(example.jensenShannon, { beta }, { temperature })],
+  };
+  if (beta > 0 && beta < 1) {
+    CASES[`jsd_norm_b${beta}`] = {
+      terms: (temperature) => [term(example.jensenShannon, { beta, normalize: true }, { temperature })],
+    };
+  }
+}
+for (const a of [0.3, 0.5, 0.7]) {
+  CASES[`alpha_a${a}`] = { terms: (temperature) => [term(example.alpha, { alpha: a }, { temperature })] };
+}
+for (const [a, b] of [[0.2, 0.7], [0.5, 0.5]]) {
+  CASES[`ab_a${a}_b${b}`] = {
+    terms: (temperature) => [term(example.alphaBeta, { alpha: a, beta: b }, { temperature })],
+  };
+}
+for (const t of [0.2, 0.6, 1]) {
+  CASES[`taid_t${t}`] = { terms: (temperature) => [term(example.taid, { t }, { temperature })] };
+}
+
+type Runner = (terms: readonly ResolvedLoss[], rows: readonly GoldenRow[]) => Promise<
+  { values: ArrayLike<number>[]; gradient: ArrayLike<number>[] }
+>;
+
+/** Runs the cases that `load` finds and compares. */
+async function compare(
+  run: Runner,
+  load: (name: string, set: string) => Promise<GoldenCase | undefined>,
+  sets: string[],
+) {
+  let compared = 0;
+  for (const [name, { terms, labelled }] of Object.entries(CASES)) {
+    for (const set of sets) {
+      const golden = await load(name, set);
+      if (!golden) continue;
+      const temperature = set.endsWith("tau2") ? 2 : 1;
+      // A loss without labels is golden in row 6 too; here every loss is masked there, so it gets a label.
+      const rows = golden.rows.map((row) => ({ ...row, label: labelled || row.label >= 0 ? row.label : 0 }));
+      const list = terms(temperature);
+      const { values, gradient } = await run(list, rows);
+      rows.forEach((row, r) => {
+        if (labelled === "partly" && row.label < 0) return;
+        const weights = list.length > 1 ? list.map((t) => t.weight) : [1];
+        const value = weights.reduce((sum, w, k) => sum + w * values[r]![k]!, 0);
+        assertGolden(`${name} ${set}`, row, value, gradient[r]!);
+        compared++;
+      });
+    }
+  }
+  return compared;
+}
+
+const inReference: Runner = (terms, rows) => {
+  const found = rows.map((row) => reference(terms, row));
+  return Promise.resolve({ values: found.map((f) => f.values), gradient: found.map((f) => f.gradient) });
+};
+
+const SETS = ["tau1", "tau2", "raw"];
+
+/** Cases from the fixture that every clone has: vocabulary 5, the built-in losses. */
+function fixture(name: string, set: string): Promise<GoldenCase | undefined> {
+  const cases = fixtures.cases as unknown as Record<string, GoldenCase>;
+  const found = cases[`${name} ${set}`];
+  return Promise.resolve(
+    found && {
+      rows: found.rows.map((row) => ({
+        ...row,
+        student: Float32Array.from(row.student),
+        teacher: Float32Array.from(row.teacher),
+      })),
+    },
+  );
+}
+
+/** Cases from the reference folder. */
+function shared(vocabulary: number) {
+  let loaded: Promise<(name: string, set: string) => Promise<GoldenCase | undefined>> | undefined;
+  const load = async () => {
+    const { readGoldens } = await import("./golden.ts");
+    const open = async (file: string) =>
+      await SafetensorsFile.open(await openFile(sharedPath(`goldens/losses/${file}`)));
+    return await readGoldens(vocabulary, open, sharedPath("goldens/losses/losses.json"));
+  };
+  return async (name: string, set: string) => await (await (loaded ??= load()))(name, set);
+}
+
+async function onGpu(load: (name: string, set: string) => Promise<GoldenCase | undefined>) {
+  let compared = 0;
+  for (const describe of FAMILIES) {
+    const gpu = await openGpu({ describe });
+    try {
+      compared += await compare((terms, rows) => runKernel(gpu, terms, rows), load, SETS);
+    } finally {
+      gpu.destroy();
+    }
+  }
+  return compared;
+}
+
+function some(compared: number): void {
+  if (compared === 0) throw new Error("no golden was compared");
+}
+
+Deno.test("referenceRow() agrees with the fixture", async () => {
+  some(await compare(inReference, fixture, SETS));
+});
+
+Deno.test("compileRowLoss() agrees with the fixture, both kernel families", async () => {
+  some(await onGpu(fixture));
+});
+
+for (const vocabulary of [5, 512]) {
+  const load = shared(vocabulary);
+  sharedTest(`referenceRow() agrees with the goldens at vocabulary ${vocabulary}`, async () => {
+    some(await compare(inReference, load, SETS));
+  });
+  sharedTest(
+    `compileRowLoss() agrees with the goldens at vocabulary ${vocabulary}, both families`,
+    async () => {
+      some(await onGpu(load));
+    },
+  );
+}
+
+sharedTest("a row loss agrees with the goldens, both kernel families", async () => {
+  for (const describe of FAMILIES) {
+    const gpu = await openGpu({ describe });
+    try {
+      for (const [vocabulary, k] of [[5, 3], [512, 8]] as const) {
+        const golden = await shared(vocabulary)("rank_pairwise", "raw");
+        const rows = golden!.rows.map((row) => ({ ...row, label: Math.max(0, row.label) }));
+        const terms = [term(example.pairwise, { k })];
+        for (
+          const run of [inReference, (t: typeof terms, r: GoldenRow[]) => runKernel(gpu, t, r)] as Runner[]
+        ) {
+          const { values, gradient } = await run(terms, rows);
+          rows.forEach((row, r) => assertGolden("rank_pairwise", row, values[r]![0]!, gradient[r]!));
+        }
+      }
+    } finally {
+      gpu.destroy();
+    }
+  }
+});
