@@ -9,6 +9,7 @@ import project from "../../deno.json" with { type: "json" };
 import { didYouMean } from "../distill/did_you_mean.ts";
 import { LimbeckError, UsageError } from "../errors.ts";
 import { columns, type Command, commandHelp, FlagReader, readArguments } from "./command.ts";
+import { setRuntimeFolder } from "./setup.ts";
 import { isDebug, Output, processTerminal, type Terminal } from "./output.ts";
 
 /** Verbs in the order of help. Each is loaded only when it is used. */
@@ -118,4 +119,7 @@ function overview(): string {
   ].join("\n");
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args));
+if (import.meta.main) {
+  setRuntimeFolder();
+  Deno.exit(await main(Deno.args));
+}

@@ -126,7 +126,6 @@ async function probeAdapter(): Promise<FoundAdapter | undefined> {
     ],
     stdin: "null",
     stderr: "null",
-    env: runtimeFolder(),
   }).output();
   try {
     return JSON.parse(new TextDecoder().decode(stdout)) ?? undefined;
@@ -136,11 +135,13 @@ async function probeAdapter(): Promise<FoundAdapter | undefined> {
   }
 }
 
-/** Vulkan drivers complain where there is no runtime folder. */
-export function runtimeFolder(): Record<string, string> {
+/** Vulkan drivers complain where there is no runtime folder. Must come before the first look for an adapter. */
+export function setRuntimeFolder(): void {
   try {
-    return Deno.env.get("XDG_RUNTIME_DIR") ? {} : { XDG_RUNTIME_DIR: "/tmp" };
+    if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) {
+      Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
+    }
   } catch {
-    return {};
+    // Without the permission there is a complaint, no more.
   }
 }

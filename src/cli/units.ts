@@ -8,7 +8,7 @@ import { format as formatBytes } from "@std/fmt/bytes";
 
 /** Bytes in binary units, such as `1.5 GiB`. */
 export function bytes(count: number): string {
-  return formatBytes(count, { binary: true, maximumFractionDigits: 1 });
+  return formatBytes(count, { binary: true, maximumFractionDigits: 1 }).replace("kiB", "KiB");
 }
 
 /** Seconds as `0:07`, `12:40` or `3:05:00`. */
