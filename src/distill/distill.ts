@@ -57,7 +57,10 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
 }
 
 /** Resolves a prepared recipe's losses and adapter. */
-export function setUp(prepared: PreparedRun, registry: Registry): TrainingSetup {
+export function setUp(
+  prepared: Pick<PreparedRun, "recipe" | "teacher" | "student">,
+  registry: Registry,
+): TrainingSetup {
   const { recipe, teacher, student } = prepared;
   const objective = new Objective(registry, recipe.objective, student.config.vocabularySize);
   const plugin = registry.get("adapter", recipe.adapter.type);

@@ -7,7 +7,6 @@ import { setUp } from "../../src/distill/distill.ts";
 import { Model } from "../../src/distill/models.ts";
 import { parseRecipe } from "../../src/distill/recipe.ts";
 import { planTraining, Trainer } from "../../src/distill/trainer.ts";
-import type { PreparedRun } from "../../src/distill/prepare.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
@@ -97,10 +96,7 @@ async function followTrajectory(
   });
   const gpu = await openGpu({ describe: { family } });
   try {
-    const setup = setUp(
-      { recipe, teacher, student } as unknown as PreparedRun,
-      new Registry().addAll(builtins),
-    );
+    const setup = setUp({ recipe, teacher, student }, new Registry().addAll(builtins));
     const trainer = await Trainer.create(gpu, setup, planTraining(setup, gpu.description));
     assertEquals(gpu.allocatedBytes, trainer.planned.plan.totalBytes, "allocated bytes are the planned ones");
     const { layout } = setup.adapter;
