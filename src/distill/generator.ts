@@ -14,7 +14,7 @@ import { linear } from "../tensor/ops/matmul.ts";
 import { type Plan, plan, Program } from "../tensor/plan.ts";
 import type { Model } from "./models.ts";
 import { sampleToken, type SamplingOptions } from "./sampling.ts";
-import { streamInputs } from "./training_program.ts";
+import { streamInputs } from "./stream.ts";
 
 /** What a generator is made for. */
 export interface GeneratorOptions {

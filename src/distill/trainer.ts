@@ -9,11 +9,12 @@ import type { Gpu, GpuBuffer } from "../gpu/device.ts";
 import { compile, type Executable } from "../tensor/executable.ts";
 import { biasCorrections } from "../tensor/ops/adamw.ts";
 import { type Plan, plan } from "../tensor/plan.ts";
-import { type EncodedSample } from "../text/encode.ts";
-import { type PackedBatch, packSequential } from "../text/packing.ts";
+import type { EncodedSample } from "../text/encode.ts";
+import type { PackedBatch } from "../text/packing.ts";
 import { philox4x32, splitSeed } from "../text/random.ts";
 import { DROPOUT_KEY, type StudentAdapter } from "./adapter.ts";
 import type { FlatState } from "./checkpoint.ts";
+import { type Evaluation, measureLosses, writeBatch } from "./measure.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import { type Model, uploadWeights } from "./models.ts";
 import type { Objective } from "./objective.ts";
@@ -68,7 +69,7 @@ export function planTraining(
     plan: plan(programFor(setup, choice), adapter),
   });
   if (frozen) return build(frozen);
-  const { tokens, chunkRows } = headChunks(recipe, setup.student.config.vocabularySize, adapter);
+  const { tokens, chunkRows } = headChunks(recipe.train, setup.student.config.vocabularySize, adapter);
   const budget = recipe.limits.gpuBytes ?? DEFAULT_BUDGET;
   const modes = { auto: [false, true], on: [true], off: [false] }[recipe.train.activationCheckpointing];
   let last: PlannedTraining | undefined;
@@ -89,8 +90,11 @@ export function planTraining(
 }
 
 /** Rows of the head at a time, and T rounded up to whole chunks; both multiples of 64. */
-function headChunks(recipe: Recipe, vocabulary: number, adapter: AdapterDescription) {
-  const { tokensPerMicroBatch, headChunk } = recipe.train;
+export function headChunks(
+  { tokensPerMicroBatch, headChunk }: Pick<Recipe["train"], "tokensPerMicroBatch" | "headChunk">,
+  vocabulary: number,
+  adapter: AdapterDescription,
+): { tokens: number; chunkRows: number } {
   const most = Math.min(HEAD_CHUNK_BYTES, adapter.maxBindingSize) / (vocabulary * 4);
   const wanted = headChunk === "auto" ? most : headChunk;
   const rows = Math.max(64, Math.floor(Math.min(wanted, tokensPerMicroBatch + 63) / 64) * 64);
@@ -132,12 +136,6 @@ export interface StepMetrics {
   readonly tokens: number;
   /** A gradient was NaN or infinite: the optimiser wrote nothing. */
   readonly nonFinite: boolean;
-}
-
-/** Mean losses over some samples, nats a token. */
-export interface Evaluation {
-  readonly losses: Readonly<Record<string, number>>;
-  readonly tokens: number;
 }
 
 interface StepTag {
@@ -262,7 +260,7 @@ export class Trainer {
     for (const [i, batch] of window.entries()) {
       executable.setScalar("keep", i === 0 ? 0 : 1);
       executable.setScalarWord(DROPOUT_KEY, philox4x32([step, i, 0, DROPOUT_SITE], splitSeed(seed))[0]);
-      this.#writeBatch(batch);
+      writeBatch(this.executable, batch);
       await this.#run("microBatch");
     }
     await this.#run("update");
@@ -303,45 +301,8 @@ export class Trainer {
   }
 
   async #measure(block: string, state: string, names: readonly string[], samples: readonly EncodedSample[]) {
-    const batches = packSequential(samples, this.planned.frozen.tokens);
-    const ring = new MetricsRing<number>(
-      this.gpu,
-      this.executable,
-      [{ name: state, words: names.length }],
-      RING,
-    );
-    const sums = new Float64Array(names.length);
-    let tokens = 0;
-    const add = async () => {
-      for (const { tag, values } of await ring.collect()) {
-        tokens += tag;
-        values[0]!.forEach((value, k) => sums[k]! += value);
-      }
-    };
-    try {
-      this.executable.setScalar("keep", 0);
-      for (const batch of batches) {
-        this.#writeBatch(batch);
-        await this.#run(block);
-        ring.push(batch.supervised);
-        if (ring.full) await add();
-      }
-      await add();
-    } finally {
-      ring.destroy();
-    }
-    return {
-      losses: Object.fromEntries(names.map((name, k) => [name, sums[k]! / Math.max(1, tokens)])),
-      tokens,
-    };
-  }
-
-  #writeBatch(batch: PackedBatch): void {
-    this.executable.write("tokens", batch.tokens);
-    this.executable.write("positions", batch.position);
-    this.executable.write("start", batch.kvStart);
-    this.executable.write("end", batch.kvEnd);
-    this.executable.write("labels", batch.label);
+    const { tokens } = this.planned.frozen;
+    return await measureLosses(this.executable, block, state, names, samples, tokens, () => this.#run(block));
   }
 
   async #run(block: string): Promise<void> {

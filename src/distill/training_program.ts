@@ -14,8 +14,10 @@ import { Program } from "../tensor/plan.ts";
 import { type LinearHook, ModelContext, type StreamInputs } from "../models/context.ts";
 import { decoder } from "../models/llama.ts";
 import { chunkedLoss, type HeadInput, lossSums, type RowLosses } from "./head.ts";
+import { labelInput, traceLearnerLosses } from "./measure.ts";
 import type { Model } from "./models.ts";
 import { FLAT, type ParameterLayout } from "./parameters.ts";
+import { streamInputs } from "./stream.ts";
 
 /** The choices of a plan that change the last digits of results: kept in the manifest, and used again on resume. */
 export interface FrozenPlan {
@@ -83,41 +85,16 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
     lossSums(values, graph.state(LOSS_SUMS.evaluate, [count], "f32", "program"), graph.scalar("keep"));
   });
   block("evaluateTeacher", (graph) => {
-    const { teacher, tokens, chunkRows, positions } = options;
-    const losses = options.crossEntropy(graph);
-    const learner = hidden(graph, "teacher", teacher, streamInputs(graph, tokens), positions);
-    const { values } = chunkedLoss(
+    traceLearnerLosses(
       graph,
-      learner,
-      undefined,
-      labelInput(graph, tokens),
-      losses,
-      chunkRows,
-      false,
-    );
-    lossSums(
-      values,
-      graph.state(LOSS_SUMS.teacher, [losses.valueCount], "f32", "program"),
-      graph.scalar("keep"),
+      "teacher",
+      options.teacher,
+      options.crossEntropy(graph),
+      options,
+      LOSS_SUMS.teacher,
     );
   });
   return program;
-}
-
-/** The per-token inputs of a packed stream. `prefix` tells streams of different lengths in one program apart. */
-export function streamInputs(graph: Graph, tokens: number, cached = false, prefix = ""): StreamInputs {
-  const input = (name: string) => graph.input(`${prefix}${name}`, [tokens], "i32");
-  return {
-    tokens: input("tokens"),
-    positions: input("positions"),
-    start: input("start"),
-    end: input("end"),
-    ...(cached ? { slots: input("slots") } : {}),
-  };
-}
-
-function labelInput(graph: Graph, tokens: number): Tensor {
-  return graph.input("labels", [tokens], "i32");
 }
 
 function hidden(

@@ -7,7 +7,7 @@ import { decoder } from "../../src/models/llama.ts";
 import { Generator } from "../../src/distill/generator.ts";
 import { generationPlan } from "../../src/distill/generator.ts";
 import { Model, uploadWeights } from "../../src/distill/models.ts";
-import { streamInputs } from "../../src/distill/training_program.ts";
+import { streamInputs } from "../../src/distill/stream.ts";
 import { compile } from "../../src/tensor/executable.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { linear } from "../../src/tensor/ops/matmul.ts";

@@ -1,0 +1,117 @@
+/**
+ * The cross-entropy of a model on a dataset.
+ *
+ * @module
+ */
+import { InputError } from "../errors.ts";
+import { openGpu } from "../gpu/device.ts";
+import type { Registry } from "../registry/registry.ts";
+import { compile } from "../tensor/executable.ts";
+import { Graph } from "../tensor/graph.ts";
+import { plan, Program } from "../tensor/plan.ts";
+import { openDataset } from "../text/dataset.ts";
+import { encodeDataset } from "../text/encode.ts";
+import { measureLosses, traceLearnerLosses } from "./measure.ts";
+import { Model, uploadWeights } from "./models.ts";
+import { Objective } from "./objective.ts";
+import { openTokenizer } from "./prepare.ts";
+import type { DataRecipe } from "./recipe.ts";
+import { headChunks } from "./trainer.ts";
+
+/** What {@linkcode evaluateModel} measures. */
+export interface EvaluateModelOptions {
+  /** Folder or GGUF file. */
+  readonly model: string;
+  /** JSON Lines file. */
+  readonly data: string;
+  /** Longest sample; what the model was trained for when absent. */
+  readonly contextLength?: number;
+  /** Most rows used. */
+  readonly limit?: number;
+  readonly mask?: DataRecipe["mask"];
+  readonly endToken?: DataRecipe["endToken"];
+  readonly registry: Registry;
+}
+
+/** What it finds. */
+export interface ModelEvaluation {
+  /** Cross-entropy in nats a token. */
+  readonly loss: number;
+  /** Supervised tokens. */
+  readonly tokens: number;
+  readonly samples: number;
+}
+
+/** Tokens in one pass, or the longest sample where that is more. */
+const TOKENS = 1024;
+
+/**
+ * Opens a model and measures it.
+ *
+ * @throws {InputError} if the model or the data do not do
+ */
+export async function evaluateModel(options: EvaluateModelOptions): Promise<ModelEvaluation> {
+  const model = await Model.open(options.model, { category: "weights" });
+  try {
+    const { tokenizer, template } = await openTokenizer(model);
+    const contextLength = options.contextLength ?? Math.min(TOKENS, model.config.contextLength);
+    if (contextLength > model.config.contextLength) {
+      throw new InputError(
+        `the model was trained for ${model.config.contextLength} positions, not ${contextLength}`,
+        {
+          where: options.model,
+        },
+      );
+    }
+    const rows = (await openDataset(options.data)).slice(0, options.limit);
+    const { samples } = encodeDataset(rows, {
+      tokenizer,
+      contextLength,
+      ...(template ? { template } : {}),
+      ...(options.mask ? { mask: options.mask } : {}),
+      ...(options.endToken === undefined ? {} : { endToken: options.endToken }),
+    });
+    const gpu = await openGpu();
+    try {
+      const { vocabularySize } = model.config;
+      const objective = new Objective(options.registry, [], vocabularySize);
+      const tokensPerMicroBatch = Math.max(TOKENS, contextLength);
+      const { tokens, chunkRows } = headChunks(
+        { tokensPerMicroBatch, headChunk: "auto" },
+        vocabularySize,
+        gpu.description,
+      );
+      const program = new Program();
+      const graph = new Graph("evaluate", program.storages, program.scalars);
+      const losses = objective.rowLosses(objective.crossEntropy, graph);
+      traceLearnerLosses(
+        graph,
+        "model",
+        model,
+        losses,
+        { tokens, chunkRows, positions: contextLength },
+        STATE,
+      );
+      program.block(graph);
+      const planned = plan(program, gpu.description);
+      const weights = await uploadWeights(gpu, planned, [model]);
+      const executable = await compile(gpu, planned, { weights });
+      objective.setScalars(executable);
+      const found = await measureLosses(
+        executable,
+        "evaluate",
+        STATE,
+        objective.crossEntropy.names,
+        samples,
+        tokens,
+      );
+      return { loss: found.losses["cross-entropy"]!, tokens: found.tokens, samples: samples.length };
+    } finally {
+      gpu.destroy();
+    }
+  } finally {
+    model.close();
+  }
+}
+
+const STATE = "losses";
