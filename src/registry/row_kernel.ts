@@ -151,7 +151,7 @@ class Printer {
   /** Code of a leaf that is the same for the row. */
   #rowLeaf(name: string): LeafCode | undefined {
     if (name === ROW.vocabulary) return { code: "f32(size.vocabulary)", width: 1 };
-    if (name.startsWith("stat") || name.startsWith("inverseTemperature")) return { code: name, width: 1 };
+    if (/^(stat|inverseTemperature)\d+$/.test(name)) return { code: name, width: 1 };
     if (this.#terms.some((t) => name.startsWith(`${t.name}.`))) return { code: this.#scalar(name), width: 1 };
     return undefined;
   }
