@@ -11,7 +11,6 @@ import { bytes, count, duration, number3, short } from "./units.ts";
 
 /** Where no line can be redrawn, milliseconds between lines of metrics. */
 const PLAIN_INTERVAL_MS = 5000;
-const BAR_CELLS = 24;
 
 /** Shows the events of a run. */
 export class Progress {
@@ -81,7 +80,7 @@ export class Progress {
     const { interactive } = this.#out.terminal;
     if (interactive) {
       this.#erase();
-      this.#bar = fit(barLine(event, this.#steps, left), this.#out.terminal.columns() - 1);
+      this.#bar = barLine(event, this.#steps, left, this.#out.terminal.columns() - 1);
       this.#out.terminal.stdout(this.#bar);
       return;
     }
@@ -135,11 +134,28 @@ function figures(event: MetricsEvent): string[] {
   ];
 }
 
-function barLine(event: MetricsEvent, steps: number, left: number): string {
+/** The bar with as many figures as fit: what is dropped first is said by others, or matters least from second to second. */
+function barLine(event: MetricsEvent, steps: number, left: number, width: number): string {
   const share = steps > 0 ? Math.min(1, event.step / steps) : 0;
-  const filled = Math.round(share * BAR_CELLS);
-  const bar = cyan("━".repeat(filled)) + dim("─".repeat(BAR_CELLS - filled));
-  return `${bar} ${event.step}/${steps}  ${figures(event).join("  ")}  ${duration(left)} left`;
+  const bar = (cells: number) => {
+    const filled = Math.round(share * cells);
+    return cyan("━".repeat(filled)) + dim("─".repeat(cells - filled));
+  };
+  const [loss, ...others] = figures(event);
+  const rate = others.pop()!;
+  const divergences = others.filter((figure) => !figure.startsWith("cross-entropy "));
+  const candidates: [cells: number, figures: string[]][] = [
+    [24, [loss, ...others, rate]],
+    [16, [loss, ...divergences, rate]],
+    [8, [loss, ...divergences.slice(0, 1), rate]],
+    [8, [loss]],
+  ];
+  for (const [cells, shown] of candidates) {
+    const line = [`${bar(cells)} ${event.step}/${steps}`, ...shown, `${duration(left)} left`].join("  ");
+    if (stripAnsiCode(line).length <= width) return line;
+  }
+  // A longer line would wrap and could not be redrawn.
+  return `${event.step}/${steps}`.slice(0, Math.max(0, width));
 }
 
 function evaluationLine(event: EvaluationEvent): string {
@@ -148,9 +164,4 @@ function evaluationLine(event: EvaluationEvent): string {
   const loss = event.loss === null ? red("not finite") : green(number3(event.loss));
   const who = event.model === "teacher" ? "teacher" : `student ${when}`;
   return `held-out loss ${loss}  ${who}${others}`;
-}
-
-/** Cuts a line to a width; a longer one would wrap and could not be redrawn. */
-function fit(line: string, width: number): string {
-  return stripAnsiCode(line).length <= width ? line : stripAnsiCode(line).slice(0, Math.max(0, width));
 }

@@ -200,15 +200,20 @@ function assign(root: unknown, keys: readonly string[], value: unknown, set: str
         throw new UsageError(`--set ${set}: ${here} is a list of ${node.length}; "${key}" is no place in it`);
       }
       if (last) node[index] = value;
-      else node = node[index] ??= {};
+      else node = node[index] ??= emptyFor(keys[depth + 1]);
     } else if (isObject(node)) {
       if (last) node[key] = value;
       else if (depth === 0 && key === "objective") node = node[key] ??= structuredClone(defaultObjective);
-      else node = node[key] ??= {};
+      else node = node[key] ??= emptyFor(keys[depth + 1]);
     } else {
       throw new UsageError(`--set ${set}: ${here} has no fields`);
     }
   });
+}
+
+/** What a missing parent must be so that `key` can be set in it. */
+function emptyFor(key: string): unknown {
+  return /^\d+$/.test(key) ? [] : {};
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -138,7 +138,7 @@ const train = z.strictObject({
   path: ["warmup"],
   error: "must be fewer than train.steps",
   when: ({ value }) => haveNumbers(value, "warmup", "steps"),
-}).refine((t) => t.minimumLearningRate <= t.learningRate, {
+}).refine((t) => t.learningRate <= 0 || t.minimumLearningRate <= t.learningRate, {
   path: ["minimumLearningRate"],
   error: "must not be above train.learningRate",
   when: ({ value }) => haveNumbers(value, "minimumLearningRate", "learningRate"),

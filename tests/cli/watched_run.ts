@@ -1,0 +1,16 @@
+/** Watches a run of the fake trainer as the command line does, in a process of its own, so that it can be sent signals. */
+import { FlagReader } from "../../src/cli/command.ts";
+import { Output, processTerminal } from "../../src/cli/output.ts";
+import { watchRun } from "../../src/cli/watch_run.ts";
+import { createRun } from "../../src/runs/run_folder.ts";
+import { fakeEntry, fakeRecipe } from "../runs/fake_run.ts";
+
+const [folder, fault] = Deno.args;
+const run = await createRun({
+  recipe: fakeRecipe(folder, JSON.parse(fault), 1000),
+  runsFolder: `${folder}/runs`,
+});
+const out = new Output(processTerminal(), false);
+Deno.exit(
+  await watchRun(run, { resume: false, entry: fakeEntry }, { args: [], flags: new FlagReader({}), out }),
+);
