@@ -224,7 +224,7 @@ function section(value: Record<string, unknown>, name: string): Record<string, u
 
 /** Rules between fields are checked where those fields are numbers, whatever else is wrong, so that one reading finds all. */
 function haveNumbers(value: unknown, ...names: string[]): boolean {
-  return isObject(value) && names.every((name) => typeof value[name] === "number");
+  return isObject(value) && names.every((name) => Number.isFinite(value[name]));
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
