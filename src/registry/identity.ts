@@ -5,9 +5,17 @@
  */
 import { z } from "zod";
 import type { Plugin } from "./contract.ts";
+import { RowProgram, symbolicOptions } from "./row_program.ts";
 
-/** Version, schema and the text of every function of a plugin. The caller hashes it if it must be short. */
-export function pluginIdentity(plugin: Plugin): string {
+/**
+ * Version, schema, the text of every function of a plugin, and the expressions or WGSL it makes. The caller hashes it if it must
+ * be short.
+ *
+ * The text of a function does not show what it calls; the expressions do.
+ *
+ * @param options What to make expressions or WGSL with; the plugin's defaults when absent
+ */
+export function pluginIdentity(plugin: Plugin, options?: Readonly<Record<string, unknown>>): string {
   const parts: [string, unknown][] = Object.entries(plugin).map(([key, value]) => [
     key,
     key === "options"
@@ -16,5 +24,23 @@ export function pluginIdentity(plugin: Plugin): string {
       ? String(value)
       : value,
   ]);
+  parts.push(["made", made(plugin, options)]);
   return JSON.stringify(parts.sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/** The expressions of a divergence or the WGSL of a row loss; nothing where its options have no defaults. */
+function made(plugin: Plugin, given?: Readonly<Record<string, unknown>>): string | undefined {
+  const options = given ?? plugin.options.safeParse({}).data;
+  if (!options) return undefined;
+  if (plugin.kind === "divergence") {
+    const program = new RowProgram();
+    const symbols = symbolicOptions(plugin.scheduled ?? [], options, (name) => name);
+    const { value, gradient } = program.trace(plugin, symbols, 0, true);
+    const statistics = program.statistics.map((s) => `${s.name} = ${s.kind} ${s.body}`);
+    return [...statistics, `value ${value}`, `gradient ${gradient}`].join("\n");
+  }
+  if (plugin.kind === "row-loss") {
+    return plugin.wgsl({ options, scalars: Object.fromEntries((plugin.scheduled ?? []).map((o) => [o, o])) });
+  }
+  return undefined;
 }

@@ -72,8 +72,11 @@ export class Registry {
     const found = this.#plugins.get(`${kind} ${id}`);
     if (found) return found as Kinds[K];
     const known = this.list().filter((p) => this.#key(p) === `${kind} ${p.id}`).map((p) => p.id);
-    throw new InputError(`there is no ${kind} "${id}"; there are ${known.join(", ")}`, {
-      hint: "check the spelling, or give the plugin's file with --plugin",
+    const near = nearest(id, known);
+    throw new InputError(`there is no ${kind} "${id}"; there are ${known.join(", ") || "none"}`, {
+      hint: near
+        ? `did you mean "${near}"? A plugin of your own is given with --plugin ./file.ts`
+        : "check the spelling, or give the plugin's file with --plugin ./file.ts",
     });
   }
 
@@ -95,4 +98,24 @@ export class Registry {
   #key(plugin: Plugin): string {
     return `${plugin.kind === "adapter" ? "adapter" : "loss"} ${plugin.id}`;
   }
+}
+
+/** The known name that differs from `name` by a slip: at most a third of its letters. */
+function nearest(name: string, known: readonly string[]): string | undefined {
+  const distances = known.map((other) => ({ other, distance: editDistance(name.slice(0, 80), other) }));
+  const best = distances.sort((a, b) => a.distance - b.distance)[0];
+  return best && best.distance <= Math.max(1, best.other.length / 3) ? best.other : undefined;
+}
+
+/** Levenshtein distance: insertions, deletions and replacements that make one text of the other. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + Number(a[i - 1] !== b[j - 1]));
+    }
+    row = next;
+  }
+  return row[b.length]!;
 }
