@@ -3,44 +3,71 @@
  *
  * @module
  */
-import { LimbeckError } from "../errors.ts";
+import { evaluateModel } from "../distill/evaluate_model.ts";
+import type { DataRecipe } from "../distill/recipe.ts";
+import { UsageError } from "../errors.ts";
+import { findRun, readRun } from "../runs/run_folder.ts";
 import type { Command, Invocation } from "./command.ts";
 import { MODEL_FLAGS, modelPath } from "./model_argument.ts";
-
-/** How a model is measured. */
-export interface EvaluationRequest {
-  model: string;
-  /** JSON Lines file. */
-  data: string;
-  contextLength: number;
-  limit?: number;
-}
-
-/** What a measurement gives. */
-export interface EvaluationResult {
-  /** Cross-entropy in nats a token. */
-  loss: number;
-  tokens: number;
-  samples: number;
-}
+import { builtinRegistry } from "./registry.ts";
+import { ensureAdapter } from "./setup.ts";
+import { count } from "./units.ts";
 
 /** Measures a model. */
 export const evaluate: Command = {
   name: "eval",
-  usage: "(--model PATH | --run RUN) --data FILE",
+  usage: "(--model PATH | --run RUN) [--data FILE]",
   positional: [0, 0],
+  details:
+    "Prints the cross-entropy in nats a token and the perplexity. A run is measured on its own held-out data, encoded as its " +
+    "recipe says, unless --data names other data.",
   flags: {
     ...MODEL_FLAGS,
     data: { value: "FILE", help: "JSON Lines file" },
-    "context-length": { value: "TOKENS", kind: "count", help: "Longest sample in tokens (default 512)" },
+    "context-length": {
+      value: "TOKENS",
+      kind: "count",
+      help: "Longest sample in tokens (default: the run's, or the model's up to 1024)",
+    },
     limit: { value: "COUNT", kind: "count", help: "Most samples used (default all)" },
+    "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
-  examples: [
-    "limbeck eval --run last --data heldout.jsonl",
-    "limbeck eval --model ./teacher --data heldout.jsonl --json",
-  ],
+  examples: ["limbeck eval --run last", "limbeck eval --model ./teacher --data heldout.jsonl --json"],
   async run(invocation: Invocation): Promise<number> {
-    const path = await modelPath(invocation);
-    throw new LimbeckError(`measuring ${path} is not linked into the command line yet`);
+    const { flags, out } = invocation;
+    const model = await modelPath(invocation);
+    const ofRun = await runData(invocation);
+    const data = flags.text("data") ?? ofRun?.heldOut;
+    if (data === undefined) {
+      throw new UsageError("name the data: --data FILE", {
+        hint: ofRun
+          ? "This run's held-out samples were split from its training data; they are in no file of their own."
+          : undefined,
+      });
+    }
+    if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
+    const { loss, tokens, samples } = await evaluateModel({
+      model,
+      data,
+      registry: builtinRegistry(),
+      ...(ofRun ? { mask: ofRun.mask, endToken: ofRun.endToken } : {}),
+      ...optional("contextLength", flags.number("context-length") ?? ofRun?.contextLength),
+      ...optional("limit", flags.number("limit")),
+    });
+    const perplexity = Math.exp(loss);
+    out.value({ model, data, loss, perplexity, tokens, samples });
+    out.line(`loss        ${loss.toFixed(4)} nats a token\nperplexity  ${perplexity.toFixed(3)}`);
+    out.line(`measured on ${samples} samples, ${count(tokens)} tokens of ${data}`);
+    return 0;
   },
 };
+
+/** How the named run's data are encoded. */
+async function runData({ flags }: Invocation): Promise<DataRecipe | undefined> {
+  const run = flags.text("run");
+  return run === undefined ? undefined : (await readRun(await findRun(run, flags.text("runs")))).recipe.data;
+}
+
+function optional<K extends string>(name: K, value: number | undefined): { [key in K]?: number } {
+  return value === undefined ? {} : { [name]: value } as { [key in K]?: number };
+}
