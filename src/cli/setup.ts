@@ -56,11 +56,11 @@ export async function ensureAdapter(
 
   say(`No GPU adapter was found. Installing Mesa's software Vulkan driver: apt-get install -y ${PACKAGE}`);
   const install = ["install", "-y", "--no-install-recommends", PACKAGE];
-  let result = await machine.run("apt-get", install);
+  let result = await machine.run("/usr/bin/apt-get", install);
   if (!result.success) {
     say("Fetching the list of packages first: apt-get update");
-    await machine.run("apt-get", ["update"]);
-    result = await machine.run("apt-get", install);
+    await machine.run("/usr/bin/apt-get", ["update"]);
+    result = await machine.run("/usr/bin/apt-get", install);
   }
   if (!result.success) {
     const last = result.output.trim().split("\n").slice(-3).join("\n");

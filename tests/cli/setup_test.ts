@@ -30,7 +30,7 @@ function machine(
   return { made, ran };
 }
 
-const INSTALL = "apt-get install -y --no-install-recommends mesa-vulkan-drivers";
+const INSTALL = "/usr/bin/apt-get install -y --no-install-recommends mesa-vulkan-drivers";
 
 async function attempt(options: Parameters<typeof machine>[0]) {
   const { made, ran } = machine(options);
@@ -48,7 +48,7 @@ Deno.test("ensureAdapter() installs the software driver as root on Debian, and s
   assertEquals(ran, [INSTALL]);
   assertStringIncludes(said.join("\n"), "apt-get install -y mesa-vulkan-drivers");
   const updated = await attempt({ installAfter: 2 });
-  assertEquals(updated.ran, [INSTALL, "apt-get update", INSTALL]);
+  assertEquals(updated.ran, [INSTALL, "/usr/bin/apt-get update", INSTALL]);
 });
 
 Deno.test("ensureAdapter() shows the command when it may not install", async () => {
