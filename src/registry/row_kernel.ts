@@ -11,7 +11,6 @@
 import type { AdapterDescription } from "../gpu/description.ts";
 import {
   type Expression,
-  helperFunctions,
   type LeafCode,
   leaves,
   literal,
@@ -20,7 +19,8 @@ import {
 } from "../tensor/expr/mod.ts";
 import type { ResolvedLoss, RowLossShape, TracedObjective } from "./divergence.ts";
 import { LOG_FLOOR, type RowLoss } from "./loss_contract.ts";
-import { reductions, rowLossSource } from "./row_kernel_library.ts";
+import { printFrame, rowLossSource } from "./row_kernel_frame.ts";
+import { RowLayout, type Turn } from "./row_layout.ts";
 import { ENTRY, ROW, type Statistic } from "./row_program.ts";
 
 /** What {@linkcode printRowKernel} returns. */
@@ -28,39 +28,6 @@ export interface PrintedRowKernel {
   readonly wgsl: string;
   readonly scalars: readonly string[];
   readonly needsTeacher: boolean;
-}
-
-/** Turns whose sums are added up before they go into the sum of the lane. */
-const BLOCK = 32;
-
-/** How a kernel goes over a row. */
-interface Layout {
-  readonly lanes: number;
-  /** Vectors of four entries that a lane handles in one turn of the main loop. */
-  readonly unroll: number;
-  /** Rows begin at multiples of four entries, so they are read as vec4. */
-  readonly vector: boolean;
-  /** There is at least one turn of the main loop. */
-  readonly whole: boolean;
-  /** What the main loop leaves is done a vector at a time, and the last one may go beyond the row. */
-  readonly rest: boolean;
-}
-
-/** One pass through the code of a loop: the main loop's whole vectors, or one vector that may go beyond the row. */
-interface Turn {
-  readonly unroll: number;
-  readonly masked: boolean;
-}
-
-function layoutFor(shape: RowLossShape, adapter: AdapterDescription): Layout {
-  const { vocabulary, paddedTeacherVocabulary = vocabulary } = shape;
-  const subgroup = adapter.family === "subgroup8";
-  let lanes = subgroup ? 8 : 256;
-  while (lanes > adapter.maxInvocations) lanes /= 2;
-  const unroll = subgroup ? 4 : 1;
-  const vector = vocabulary % 4 === 0 && paddedTeacherVocabulary % 4 === 0;
-  const span = 4 * lanes * unroll;
-  return { lanes, unroll, vector, whole: vocabulary >= span, rest: vocabulary % span !== 0 };
 }
 
 /** Prints the kernel. `gradient: false` leaves the learner's logits alone. */
@@ -71,13 +38,13 @@ export function printRowKernel(
   adapter: AdapterDescription,
   gradient: boolean,
 ): PrintedRowKernel {
-  return new Printer(terms, traced, layoutFor(shape, adapter), adapter, gradient).print();
+  return new Printer(terms, traced, new RowLayout(shape, adapter), adapter, gradient).print();
 }
 
 class Printer {
   readonly #terms: readonly ResolvedLoss[];
   readonly #traced: TracedObjective;
-  readonly #layout: Layout;
+  readonly #layout: RowLayout;
   readonly #adapter: AdapterDescription;
   readonly #gradient: boolean;
   readonly #scalars: string[] = [];
@@ -93,7 +60,7 @@ class Printer {
   constructor(
     terms: readonly ResolvedLoss[],
     traced: TracedObjective,
-    layout: Layout,
+    layout: RowLayout,
     adapter: AdapterDescription,
     gradient: boolean,
   ) {
@@ -122,10 +89,18 @@ class Printer {
       this.#labelStatistics(stage);
     }
     this.#values();
-    const body = this.#lines.map((line) => `  ${line}`).join("\n");
-    // The library may name further step scalars, which the head declares.
-    const library = this.#library();
-    const wgsl = `${this.#head()}\n${helperFunctions(this.#helpers)}\n${library}\n${this.#main(body)}`;
+    const wgsl = printFrame({
+      terms: this.#terms,
+      traced: this.#traced,
+      layout: this.#layout,
+      family: this.#adapter.family,
+      gradient: this.#gradient,
+      needsTeacher: this.#needsTeacher,
+      helpers: this.#helpers,
+      scalars: this.#scalars,
+      readScalar: (name) => this.#readScalar(name),
+      body: this.#lines,
+    });
     return { wgsl, scalars: this.#scalars, needsTeacher: this.#needsTeacher };
   }
 
@@ -208,8 +183,8 @@ class Printer {
     const turn = (at: Turn): string[] => {
       const lines: string[] = [];
       for (let u = 0; u < at.unroll; u++) {
-        lines.push(...this.#index(at, u, String(u)));
-        for (const { side } of sides) lines.push(this.#load(at, side, `${side}${u}`, String(u), true));
+        lines.push(...this.#layout.index(at, u, String(u)));
+        for (const { side } of sides) lines.push(this.#layout.load(at, side, `${side}${u}`, String(u), true));
       }
       const over = (f: (u: number) => string, join: (a: string, b: string) => string) => {
         let parts = Array.from({ length: at.unroll }, (_, u) => f(u));
@@ -235,7 +210,7 @@ class Printer {
       }
       return lines;
     };
-    this.#loop(
+    this.#put(...this.#layout.loop(
       sides.flatMap(({ side, groups }) => [
         `let before_${side} = max_${side};`,
         ...groups.map((g) => `var part_${side}${g} = 0.0;`),
@@ -248,7 +223,7 @@ class Printer {
           }) + part_${side}${g};`
         )
       ),
-    );
+    ));
     for (const { side, groups } of sides) {
       this.#put(`let m_${side} = row_max(max_${side});`);
       for (const g of groups) {
@@ -335,12 +310,12 @@ class Printer {
       const lines: string[] = [];
       for (let u = 0; u < at.unroll; u++) {
         lines.push("{");
-        lines.push(...this.#index(at, u, ""));
-        if (labelled) lines.push(`let entry = ${this.#entries("")};`);
+        lines.push(...this.#layout.index(at, u, ""));
+        if (labelled) lines.push(`let entry = ${this.#layout.entries("")};`);
         for (const side of ["q", "p"] as const) {
           if (!needs(side)) continue;
           const logit = side === "q" ? ENTRY.student : ENTRY.teacher;
-          lines.push(this.#load(at, side, logit, "", false));
+          lines.push(this.#layout.load(at, side, logit, "", false));
           this.#traced.groups.forEach((_, g) => {
             const name = (side === "q" ? ENTRY.logQ : ENTRY.logP)(g);
             if (names.has(name)) {
@@ -353,7 +328,9 @@ class Printer {
         statistics.forEach((s, i) => {
           const { code } = printed.results[i]!;
           const neutral = s.kind === "max" ? "vec4<f32>(-3.0e38)" : "vec4<f32>()";
-          const value = at.masked ? `select(${neutral}, vec4<f32>(${code}), ${this.#inside("")})` : code;
+          const value = at.masked
+            ? `select(${neutral}, vec4<f32>(${code}), ${this.#layout.inside("")})`
+            : code;
           lines.push(
             s.kind === "max"
               ? `part_${s.name} = max(part_${s.name}, vec4<f32>(${value}));`
@@ -369,13 +346,13 @@ class Printer {
             );
             code += ` + ${this.#scalar(`${term.name}.weight`)} * vec4<f32>(${parts.join(", ")})`;
           }
-          lines.push(...this.#store(at, `vec4<f32>(${code})`));
+          lines.push(...this.#layout.store(at, `vec4<f32>(${code})`));
         }
         lines.push("}");
       }
       return lines;
     };
-    this.#loop(
+    this.#put(...this.#layout.loop(
       statistics.map((s) => `var part_${s.name} = vec4<f32>(${s.kind === "max" ? "-3.0e38" : "0.0"});`),
       turn,
       statistics.map((s, i) =>
@@ -383,7 +360,7 @@ class Printer {
           ? `sum${i}_${s.name} = max(sum${i}_${s.name}, part_${s.name});`
           : `sum${i}_${s.name} += part_${s.name};`
       ),
-    );
+    ));
     statistics.forEach((s, i) => {
       const x = `sum${i}_${s.name}`;
       this.#put(
@@ -392,91 +369,6 @@ class Printer {
           : `let ${s.name} = row_sum((${x}.x + ${x}.y) + (${x}.z + ${x}.w));`,
       );
     });
-  }
-
-  /** A loop over the row in blocks of turns, then over what is left. */
-  #loop(before: readonly string[], turn: (at: Turn) => readonly string[], after: readonly string[]): void {
-    const { unroll, whole, rest } = this.#layout;
-    if (whole) {
-      this.#put(
-        `for (var block = 0u; block < turns; block += ${BLOCK}u) {`,
-        ...before.map((l) => `  ${l}`),
-        `  let stop = min(block + ${BLOCK}u, turns);`,
-        "  for (var turn = block; turn < stop; turn++) {",
-        ...turn({ unroll, masked: false }).map((l) => `    ${l}`),
-        "  }",
-        ...after.map((l) => `  ${l}`),
-        "}",
-      );
-    }
-    if (!rest) return;
-    this.#put(
-      "{",
-      ...before.map((l) => `  ${l}`),
-      `  for (var turn = turns * ${unroll}u; turn < vectors; turn++) {`,
-      ...turn({ unroll: 1, masked: true }).map((l) => `    ${l}`),
-      "  }",
-      ...after.map((l) => `  ${l}`),
-      "}",
-    );
-  }
-
-  /** Lines that find the entries `i` of vector `u` of this turn, and `at` where they are read without leaving the row. */
-  #index({ unroll, masked }: Turn, u: number, suffix: string): string[] {
-    const { lanes, vector } = this.#layout;
-    const first = `(turn * ${unroll}u + ${u}u) * ${lanes}u`;
-    if (vector) {
-      const lines = [`let i${suffix} = ${first} + lane;`];
-      if (masked) lines.push(`let at${suffix} = min(i${suffix}, size.vocabulary / 4u - 1u);`);
-      return lines;
-    }
-    const lines = [
-      `let i${suffix} = vec4<u32>(4u * ${first} + lane) + vec4<u32>(0u, ${lanes}u, ${2 * lanes}u, ${
-        3 * lanes
-      }u);`,
-    ];
-    if (masked) lines.push(`let at${suffix} = min(i${suffix}, vec4<u32>(size.vocabulary - 1u));`);
-    return lines;
-  }
-
-  #inside(suffix: string): string {
-    return this.#layout.vector
-      ? `i${suffix} < size.vocabulary / 4u`
-      : `i${suffix} < vec4<u32>(size.vocabulary)`;
-  }
-
-  #entries(suffix: string): string {
-    return this.#layout.vector ? `vec4<u32>(4u * i${suffix}) + vec4<u32>(0u, 1u, 2u, 3u)` : `i${suffix}`;
-  }
-
-  /** `let name = ` four logits; with `fill`, those beyond the row count as minus infinity. */
-  #load({ masked }: Turn, side: "q" | "p", name: string, suffix: string, fill: boolean): string {
-    const { vector } = this.#layout;
-    const [buffer, base] = side === "q"
-      ? ["student_logits", "student_row"]
-      : ["teacher_logits", "teacher_row"];
-    const at = masked ? `at${suffix}` : `i${suffix}`;
-    let code = vector
-      ? `${buffer}[${base} + ${at}]`
-      : `vec4<f32>(${["x", "y", "z", "w"].map((c) => `${buffer}[${base} + ${at}.${c}]`).join(", ")})`;
-    if (fill && masked) code = `select(vec4<f32>(-3.0e38), ${code}, ${this.#inside(suffix)})`;
-    return `let ${name} = ${code};`;
-  }
-
-  /** Lines that write the gradient of four entries. */
-  #store({ masked }: Turn, code: string): string[] {
-    const { vector } = this.#layout;
-    if (vector) {
-      const store = `student_logits[student_row + i] = ${code};`;
-      return [masked ? `if (${this.#inside("")}) { ${store} }` : store];
-    }
-    return [
-      `let slope = ${code};`,
-      ...["x", "y", "z", "w"].map((c) => {
-        const store = `student_logits[student_row + i.${c}] = slope.${c};`;
-        return masked ? `if (i.${c} < size.vocabulary) { ${store} }` : store;
-      }),
-    ];
   }
 
   #values(): void {
@@ -490,105 +382,6 @@ class Printer {
       this.#put(`  row_values[${index}u * size.value_stride + row] = rowLoss${index} + poison;`);
     }
     this.#put("}");
-  }
-
-  #head(): string {
-    const { vector } = this.#layout;
-    const row = vector ? "array<vec4<f32>>" : "array<f32>";
-    const access = this.#gradient ? "read_write" : "read";
-    const teacher = this.#needsTeacher ? 1 : 0;
-    const shapes = [
-      "labels        i32 [R], -100: masked",
-      ...(teacher ? ["teacher_logits f32 [R, teacher_stride]"] : []),
-      `student_logits f32 [R, V]${
-        this.#gradient ? ", overwritten with the gradient of the weighted sum of losses" : ""
-      }`,
-      "row_values     f32 [K, R], unweighted",
-    ];
-    return [
-      `// ${this.#terms.map((t) => t.loss.id).join(" + ")} of each row of logits, one workgroup a row.`,
-      "//",
-      ...shapes.map((s) => `// ${s}`),
-      "struct Size {",
-      "  rows: u32, vocabulary: u32, teacher_stride: u32, value_stride: u32,",
-      ...this.#scalars.map((name, i) => `  scalar${i}: u32, // ${name}`),
-      "}",
-      "@group(0) @binding(0) var<storage, read> labels: array<i32>;",
-      ...(teacher ? [`@group(0) @binding(1) var<storage, read> teacher_logits: ${row};`] : []),
-      `@group(0) @binding(${1 + teacher}) var<storage, ${access}> student_logits: ${row};`,
-      `@group(0) @binding(${2 + teacher}) var<storage, read_write> row_values: array<f32>;`,
-      "@group(1) @binding(0) var<uniform> size: Size;",
-      "@group(1) @binding(1) var<uniform> step: array<vec4<f32>, 64>;",
-    ].join("\n");
-  }
-
-  #library(): string {
-    const { vector, lanes } = this.#layout;
-    const at = (buffer: string, base: string) =>
-      vector ? `${buffer}[${base} + v / 4u][v % 4u]` : `${buffer}[${base} + v]`;
-    const parts = [
-      `const LANES = ${lanes}u;`,
-      "var<private> lane: u32;",
-      "var<private> row_label: u32;",
-      "var<private> row_vocabulary: u32;",
-      "var<private> student_row: u32;",
-      "fn step_scalar(i: u32) -> f32 { return step[i / 4u][i % 4u]; }",
-      "fn is_broken(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) == 0x7f800000u; }",
-      `fn student(v: u32) -> f32 { return ${at("student_logits", "student_row")}; }`,
-    ];
-    if (this.#needsTeacher) {
-      parts.push(
-        "var<private> teacher_row: u32;",
-        `fn teacher(v: u32) -> f32 { return ${at("teacher_logits", "teacher_row")}; }`,
-      );
-    }
-    parts.push(reductions(this.#adapter.family, lanes));
-    if (this.#traced.rowLosses.length > 0) {
-      parts.push("var<private> row_m_q: f32;", "var<private> row_m_p: f32;");
-      this.#traced.groups.forEach((_, g) =>
-        parts.push(`var<private> row_l_q${g}: f32;`, `var<private> row_l_p${g}: f32;`)
-      );
-      for (const { term } of this.#traced.rowLosses) {
-        parts.push(rowLossSource(term, this.#traced, (name) => this.#readScalar(name)));
-      }
-    }
-    return parts.join("\n");
-  }
-
-  #main(body: string): string {
-    const { lanes, unroll, vector } = this.#layout;
-    const width = vector ? " / 4u" : "";
-    const zero: string[] = [];
-    if (this.#gradient) {
-      zero.push(`    for (var v = lane; v < size.vocabulary${width}; v += ${lanes}u) {`);
-      zero.push(`      student_logits[student_row + v] = ${vector ? "vec4<f32>()" : "0.0"};`, "    }");
-    }
-    return `
-@compute @workgroup_size(${lanes})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) invocation: u32) {
-  let row = group.x + group.y * groups.x;
-  if (row >= size.rows) { return; }
-  lane = invocation;
-  row_vocabulary = size.vocabulary;
-  student_row = row * (size.vocabulary${width});${
-      this.#needsTeacher ? `\n  teacher_row = row * (size.teacher_stride${width});` : ""
-    }
-  let label = labels[row];
-  if (label == -100) {
-${zero.join("\n")}
-    if (lane == 0u) {
-      for (var k = 0u; k < ${this.#terms.length}u; k++) { row_values[k * size.value_stride + row] = 0.0; }
-    }
-    return;
-  }
-  row_label = min(u32(max(label, 0)), size.vocabulary - 1u);
-${this.#scalars.map((_, i) => `  let scalar${i} = step_scalar(size.scalar${i});`).join("\n")}
-  let turns = size.vocabulary / ${4 * lanes * unroll}u;
-  let vectors = (size.vocabulary + ${4 * lanes - 1}u) / ${4 * lanes}u;
-${body}
-}
-`;
   }
 }
 

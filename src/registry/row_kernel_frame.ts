@@ -1,0 +1,191 @@
+/**
+ * What stands around the body of a row kernel: bindings, reductions over the lanes of a row, the sources of row losses made to
+ * fit together, and the entry point that skips masked rows.
+ *
+ * @module
+ */
+import type { KernelFamily } from "../gpu/description.ts";
+import { helperFunctions, literal } from "../tensor/expr/mod.ts";
+import type { ResolvedLoss, TracedObjective } from "./divergence.ts";
+import { LOG_FLOOR, type RowLoss } from "./loss_contract.ts";
+import type { RowLayout } from "./row_layout.ts";
+
+/** What {@linkcode printFrame} puts together. */
+export interface KernelParts {
+  readonly terms: readonly ResolvedLoss[];
+  readonly traced: TracedObjective;
+  readonly layout: RowLayout;
+  readonly family: KernelFamily;
+  readonly gradient: boolean;
+  readonly needsTeacher: boolean;
+  /** Helper functions that printed expressions call. */
+  readonly helpers: ReadonlySet<string>;
+  /** Names of the step scalars; `readScalar` may add to them. */
+  readonly scalars: readonly string[];
+  /** WGSL that reads a step scalar outside the entry point. */
+  readScalar(name: string): string;
+  /** Statements of the entry point for a row that is not masked. */
+  readonly body: readonly string[];
+}
+
+/** The whole source of a row kernel. */
+export function printFrame(parts: KernelParts): string {
+  // The library may name further step scalars, which the head declares.
+  const library = printLibrary(parts);
+  return [printHead(parts), helperFunctions(parts.helpers), library, printMain(parts)].join("\n");
+}
+
+function printHead({ terms, layout, gradient, needsTeacher, scalars }: KernelParts): string {
+  const row = layout.vector ? "array<vec4<f32>>" : "array<f32>";
+  const shapes = [
+    "labels         i32 [R], -100: masked",
+    ...(needsTeacher ? ["teacher_logits f32 [R, teacher_stride]"] : []),
+    `student_logits f32 [R, V]${
+      gradient ? ", overwritten with the gradient of the weighted sum of losses" : ""
+    }`,
+    "row_values     f32 [K, R], unweighted",
+  ];
+  const storage = [
+    ["labels", "read", "array<i32>"],
+    ...(needsTeacher ? [["teacher_logits", "read", row]] : []),
+    ["student_logits", gradient ? "read_write" : "read", row],
+    ["row_values", "read_write", "array<f32>"],
+  ];
+  return [
+    `// ${terms.map((t) => t.loss.id).join(" + ")} of each row of logits, one workgroup a row.`,
+    "//",
+    ...shapes.map((s) => `// ${s}`),
+    "struct Size {",
+    "  rows: u32, vocabulary: u32, teacher_stride: u32, value_stride: u32,",
+    ...scalars.map((name, i) => `  scalar${i}: u32, // ${name}`),
+    "}",
+    ...storage.map(([name, access, type], i) =>
+      `@group(0) @binding(${i}) var<storage, ${access}> ${name}: ${type};`
+    ),
+    "@group(1) @binding(0) var<uniform> size: Size;",
+    "@group(1) @binding(1) var<uniform> step: array<vec4<f32>, 64>;",
+  ].join("\n");
+}
+
+function printLibrary({ traced, layout, family, needsTeacher, readScalar }: KernelParts): string {
+  const at = (buffer: string, base: string) =>
+    layout.vector ? `${buffer}[${base} + v / 4u][v % 4u]` : `${buffer}[${base} + v]`;
+  const lines = [
+    `const LANES = ${layout.lanes}u;`,
+    "var<private> lane: u32;",
+    "var<private> row_label: u32;",
+    "var<private> row_vocabulary: u32;",
+    "var<private> student_row: u32;",
+    "fn step_scalar(i: u32) -> f32 { return step[i / 4u][i % 4u]; }",
+    "fn is_broken(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) == 0x7f800000u; }",
+    `fn student(v: u32) -> f32 { return ${at("student_logits", "student_row")}; }`,
+  ];
+  if (needsTeacher) {
+    lines.push(
+      "var<private> teacher_row: u32;",
+      `fn teacher(v: u32) -> f32 { return ${at("teacher_logits", "teacher_row")}; }`,
+    );
+  }
+  lines.push(reductions(family, layout.lanes));
+  if (traced.rowLosses.length > 0) {
+    lines.push("var<private> row_m_q: f32;", "var<private> row_m_p: f32;");
+    traced.groups.forEach((_, g) =>
+      lines.push(`var<private> row_l_q${g}: f32;`, `var<private> row_l_p${g}: f32;`)
+    );
+    for (const { term } of traced.rowLosses) lines.push(rowLossSource(term, traced, readScalar));
+  }
+  return lines.join("\n");
+}
+
+function printMain({ terms, layout, gradient, needsTeacher, scalars, body }: KernelParts): string {
+  const { lanes, unroll, vector, span } = layout;
+  const width = vector ? " / 4u" : "";
+  const zeroGradient = `
+    for (var v = lane; v < size.vocabulary${width}; v += LANES) {
+      student_logits[student_row + v] = ${vector ? "vec4<f32>()" : "0.0"};
+    }`;
+  const lines = [
+    ...scalars.map((_, i) => `let scalar${i} = step_scalar(size.scalar${i});`),
+    `let turns = size.vocabulary / ${span}u;`,
+    `let vectors = (size.vocabulary + ${span / unroll - 1}u) / ${span / unroll}u;`,
+    ...body,
+  ];
+  return `
+@compute @workgroup_size(${lanes})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) invocation: u32) {
+  let row = group.x + group.y * groups.x;
+  if (row >= size.rows) { return; }
+  lane = invocation;
+  row_vocabulary = size.vocabulary;
+  student_row = row * (size.vocabulary${width});${
+    needsTeacher ? `\n  teacher_row = row * (size.teacher_stride${width});` : ""
+  }
+  let label = labels[row];
+  if (label == -100) {${gradient ? zeroGradient : ""}
+    if (lane == 0u) {
+      for (var k = 0u; k < ${terms.length}u; k++) { row_values[k * size.value_stride + row] = 0.0; }
+    }
+    return;
+  }
+  row_label = min(u32(max(label, 0)), size.vocabulary - 1u);
+${lines.map((line) => `  ${line}`).join("\n")}
+}
+`;
+}
+
+/** `row_sum`, `row_max` and `row_min_u32` over all lanes of a workgroup, in a fixed order. */
+function reductions(family: KernelFamily, lanes: number): string {
+  if (family === "subgroup8") {
+    return `fn row_sum(x: f32) -> f32 { return subgroupAdd(x); }
+fn row_max(x: f32) -> f32 { return subgroupMax(x); }
+fn row_min_u32(x: u32) -> u32 { return subgroupMin(x); }`;
+  }
+  const tree = (name: string, type: string, join: (a: string, b: string) => string) =>
+    `var<workgroup> ${name}_lanes: array<${type}, ${lanes}>;
+fn ${name}(x: ${type}) -> ${type} {
+  ${name}_lanes[lane] = x;
+  workgroupBarrier();
+  for (var half = ${lanes / 2}u; half > 0u; half /= 2u) {
+    if (lane < half) { ${name}_lanes[lane] = ${join(`${name}_lanes[lane]`, `${name}_lanes[lane + half]`)}; }
+    workgroupBarrier();
+  }
+  let result = ${name}_lanes[0];
+  workgroupBarrier();
+  return result;
+}`;
+  return [
+    tree("row_sum", "f32", (a, b) => `${a} + ${b}`),
+    tree("row_max", "f32", (a, b) => `max(${a}, ${b})`),
+    tree("row_min_u32", "u32", (a, b) => `min(${a}, ${b})`),
+  ].join("\n");
+}
+
+/** A row loss's source with its own prefix in the place of `$`, and the functions the contract promises it. */
+export function rowLossSource(
+  term: ResolvedLoss,
+  traced: TracedObjective,
+  scalar: (name: string) => string,
+): string {
+  const { index, group } = traced.rowLosses.find((r) => r.term === term)!;
+  const loss = term.loss as RowLoss;
+  const scalars = Object.fromEntries((loss.scheduled ?? []).map((o) => [o, scalar(`${term.name}.${o}`)]));
+  const options = Object.fromEntries(
+    Object.entries(term.options).filter(([name]) => !(loss.scheduled ?? []).includes(name)),
+  );
+  const own = loss.wgsl({ options, scalars });
+  const temperature = traced.groups[group]!.scalar;
+  const parts: string[] = [];
+  if (own.includes("$temperature(")) {
+    parts.push(`fn $temperature() -> f32 { return ${temperature ? scalar(temperature) : "1.0"}; }`);
+  }
+  for (const side of ["q", "p"] as const) {
+    const name = `$log${side.toUpperCase()}`;
+    if (!own.includes(`${name}(`)) continue;
+    const divided = `(z - row_m_${side})${temperature ? ` / ${scalar(temperature)}` : ""}`;
+    parts.push(
+      `fn ${name}(z: f32) -> f32 { return max(${divided} - row_l_${side}${group}, ${literal(LOG_FLOOR)}); }`,
+    );
+  }
+  return [...parts, own].join("\n").replaceAll("$", `loss${index}_`);
+}
