@@ -38,8 +38,11 @@ type Batch = {
   mask: np.Array;
 };
 
-/** Parameters, Adam moments and the number of the step that comes, from 1. */
-type TrainingState = { parameters: Arrays; m: Arrays; v: Arrays; step: np.Array };
+/**
+ * Parameters and Adam moments as one vector each, so that clipping and the optimiser are a handful of kernels rather than four for
+ * each of 56 tensors, and the number of the step that comes, from 1.
+ */
+type TrainingState = { parameters: np.Array; m: np.Array; v: np.Array; step: np.Array };
 
 /** The decoder's hidden states [B T, H] after the final norm. `layers[i]` is where layer i's weights are. */
 function decoder(
@@ -181,38 +184,42 @@ export async function createPeer(stepCase: StepCase): Promise<Peer> {
     return [loss, gradients];
   };
 
+  const layout = [...stepCase.adapter].map(([name, { shape }]) => ({ name, shape }));
+  const sizes = layout.map(({ shape: [rows, columns] }) => rows * columns);
+  // Slices of the vector are views: nothing is copied.
+  const unflatten = (vector: np.Array): Arrays => {
+    let end = 0;
+    const tensors: Arrays = {};
+    layout.forEach(({ name, shape }, i) => {
+      const start = end;
+      end += sizes[i];
+      tensors[name] = vector.ref.slice([start, end]).reshape(shape);
+    });
+    vector.dispose();
+    return tensors;
+  };
+  const flatten = (tensors: Arrays) => np.concatenate(layout.map(({ name }) => tensors[name].ravel()));
+
   const trainingStep = jit((state: TrainingState, weights: Arrays, batch: Batch) => {
     const { learningRate, beta1, beta2, epsilon, weightDecay, maxNorm } = SETTINGS;
-    const [loss, gradients] = lossAndGradients(tree.ref(state.parameters), weights, batch);
-    const squares = tree.leaves(tree.ref(gradients)).map((g) => np.square(g as np.Array).sum());
-    const norm = np.sqrt(squares.reduce((sum, square) => sum.add(square)));
-    const clip = np.minimum(np.reciprocal(norm.add(1e-6)).mul(maxNorm), 1);
+    const [loss, gradients] = lossAndGradients(unflatten(state.parameters.ref), weights, batch);
+    const all = flatten(gradients);
+    const norm = np.sqrt(np.square(all.ref).sum());
+    const g = all.mul(np.minimum(np.reciprocal(norm.add(1e-6)).mul(maxNorm), 1));
+    const m = state.m.mul(beta1).add(g.ref.mul(1 - beta1));
+    const v = state.v.mul(beta2).add(np.square(g).mul(1 - beta2));
     // beta ** step by the exponential, since the step is an array of the program.
-    const rate1 = np.reciprocal(np.exp(state.step.ref.mul(Math.log(beta1))).neg().add(1)).mul(learningRate);
-    const rate2 = np.reciprocal(np.exp(state.step.ref.mul(Math.log(beta2))).neg().add(1));
-
-    const next: TrainingState = { parameters: {}, m: {}, v: {}, step: state.step.add(1) };
-    for (const name of Object.keys(state.parameters)) {
-      const g = gradients[name].mul(clip.ref);
-      const m = state.m[name].mul(beta1).add(g.ref.mul(1 - beta1));
-      const v = state.v[name].mul(beta2).add(np.square(g).mul(1 - beta2));
-      const direction = m.ref.mul(rate1.ref).div(np.sqrt(v.ref.mul(rate2.ref)).add(epsilon));
-      next.parameters[name] = state.parameters[name].mul(1 - learningRate * weightDecay).sub(direction);
-      next.m[name] = m;
-      next.v[name] = v;
-    }
-    tree.dispose([clip, rate1, rate2]);
-    return { loss, next };
+    const correction = (beta: number) =>
+      np.reciprocal(np.exp(state.step.ref.mul(Math.log(beta))).neg().add(1));
+    const direction = m.ref.mul(correction(beta1)).div(np.sqrt(v.ref.mul(correction(beta2))).add(epsilon));
+    const parameters = state.parameters.mul(1 - learningRate * weightDecay).sub(direction.mul(learningRate));
+    return { loss, next: { parameters, m, v, step: state.step.add(1) } };
   });
 
-  const zeros = () =>
-    Object.fromEntries([...stepCase.adapter].map(([name, { shape }]) => [name, np.zeros(shape)]));
   let state: TrainingState = {
-    parameters: Object.fromEntries(
-      [...stepCase.adapter].map(([name, { shape, data }]) => [name, np.array(data, { shape })]),
-    ),
-    m: zeros(),
-    v: zeros(),
+    parameters: np.concatenate([...stepCase.adapter.values()].map(({ data }) => np.array(data))),
+    m: np.zeros([sizes.reduce((a, b) => a + b)]),
+    v: np.zeros([sizes.reduce((a, b) => a + b)]),
     step: np.array([1]).reshape([]),
   };
 
@@ -226,13 +233,13 @@ export async function createPeer(stepCase: StepCase): Promise<Peer> {
     },
     async gradients() {
       const [loss, gradients] = gradientsOnly(
-        tree.ref(state.parameters),
+        unflatten(state.parameters.ref),
         tree.ref(weights),
         tree.ref(batch),
       );
       return { loss: (await loss.data())[0], gradients: await read(gradients) };
     },
-    parameters: () => read(tree.ref(state.parameters)),
+    parameters: () => read(unflatten(state.parameters.ref)),
   };
 }
 
