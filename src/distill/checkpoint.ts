@@ -43,6 +43,8 @@ export interface CheckpointState {
 export interface Progress {
   teacherLoss: number | null;
   beforeLoss: number | null;
+  /** The newest held-out loss. */
+  lastLoss: number | null;
   /** Lowest held-out loss and its step. */
   best: { loss: number; step: number } | null;
   heldOutTokens: number;

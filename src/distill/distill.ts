@@ -100,6 +100,7 @@ class Run {
   #progress: Progress = {
     teacherLoss: null,
     beforeLoss: null,
+    lastLoss: null,
     best: null,
     heldOutTokens: 0,
     window: { sum: 0, count: 0, lowest: null },
@@ -273,6 +274,7 @@ class Run {
     if (value !== null && step > 0 && value < (this.#progress.best?.loss ?? Infinity)) {
       this.#progress.best = { loss: value, step };
     }
+    this.#progress.lastLoss = value;
     this.#lastReport = performance.now();
     return value;
   }
@@ -300,12 +302,11 @@ class Run {
   }
 
   async #finish(trainer: Trainer, steps: number): Promise<RunResult> {
-    const after = (await trainer.evaluate(this.#prepared.heldOut)).losses["cross-entropy"]!;
     await this.#writeSamples(trainer, "student", steps);
     this.#stage("export", "writing the adapter");
     const { parameters } = await trainer.readState();
     const paths = await writeResults(this.#host.folder, this.#prepared, this.#setup, parameters);
-    return this.#result("succeeded", steps, finite(after), trainer, paths);
+    return this.#result("succeeded", steps, this.#progress.lastLoss, trainer, paths);
   }
 
   #result(

@@ -15,7 +15,7 @@ import weightedRowsSource from "../../kernels/weighted_rows.wgsl" with { type: "
 import type { AdapterDescription } from "../gpu/description.ts";
 import { expandTemplate } from "../gpu/template.ts";
 import type { Graph, StepScalar, Tensor } from "../tensor/graph.ts";
-import { grid, type Op, require, type SizeWord } from "../tensor/op.ts";
+import { ensure, grid, type Op, type SizeWord } from "../tensor/op.ts";
 import { empty } from "../tensor/ops/fill.ts";
 import { matmul, matmulInto } from "../tensor/ops/matmul.ts";
 import { rows } from "../tensor/ops/views.ts";
@@ -71,7 +71,7 @@ export function chunkedLoss(
   gradient: boolean,
 ): ChunkedLoss {
   const total = learner.hidden.dim(0);
-  require(
+  ensure(
     total % chunkRows === 0 && chunkRows % 64 === 0,
     "chunkedLoss",
     [learner.hidden],
@@ -106,13 +106,13 @@ const rowLossOp: Op<{ losses: RowLosses; gradient: boolean }> = {
   alias: (output) => ({ input: output === 0 ? 3 : 2, byteOffset: 0 }),
   infer(inputs) {
     const [labels, target, logits, values] = inputs;
-    require(
+    ensure(
       String(target!.shape) === String(logits!.shape),
       "rowLoss",
       inputs,
       "both models need one vocabulary",
     );
-    require(labels!.dim(0) === logits!.dim(0), "rowLoss", inputs, "one label a row");
+    ensure(labels!.dim(0) === logits!.dim(0), "rowLoss", inputs, "one label a row");
     return [values!, logits!];
   },
   lower({ inputs, attributes, adapter, dispatch }) {
@@ -162,13 +162,13 @@ const rowScaleOp: Op<null> = {
   name: "rowScale",
   infer(inputs) {
     const [x, factors] = inputs;
-    require(
+    ensure(
       x!.dim(0) === factors!.dim(0) && factors!.shape.length === 1,
       "rowScale",
       inputs,
       "one factor a row",
     );
-    require(x!.dim(1) % 4 === 0, "rowScale", inputs, "the width must be a multiple of 4");
+    ensure(x!.dim(1) % 4 === 0, "rowScale", inputs, "the width must be a multiple of 4");
     return [{ shape: x!.shape, dtype: "f32" }];
   },
   lower({ inputs, outputs, adapter, dispatch }) {

@@ -44,4 +44,4 @@ export class PluginError extends LimbeckError {
 }
 
 /** Options of a plugin without any. */
-export const noOptions = z.strictObject({});
+export const noOptions: z.ZodObject<Record<never, never>, z.core.$strict> = z.strictObject({});

@@ -156,7 +156,7 @@ export class Graph {
   readonly scalars: StepScalars;
   readonly nodes: Node[] = [];
   /** Tensors that the block's reader wants back, by name. */
-  readonly outputs = new Map<string, Tensor>();
+  readonly outputs: Map<string, Tensor> = new Map();
   readonly #tensorOf = new Map<Storage, Tensor>();
   #nextId = 0;
   #path: string[] = [];

@@ -87,7 +87,7 @@ export function refuse(op: string, inputs: readonly Tensor[], why: string): neve
 }
 
 /** Requires that `condition` holds; see {@linkcode refuse}. */
-export function require(
+export function ensure(
   condition: boolean,
   op: string,
   inputs: readonly Tensor[],

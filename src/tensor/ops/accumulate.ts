@@ -6,7 +6,7 @@
 import source from "../../../kernels/accumulate.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type StepScalar, type Tensor } from "../graph.ts";
-import { grid, type Op, require } from "../op.ts";
+import { ensure, grid, type Op } from "../op.ts";
 
 /** Attributes of {@linkcode accumulateOp}. */
 export interface AccumulateAttributes {
@@ -21,7 +21,7 @@ export const accumulateOp: Op<AccumulateAttributes> = {
   alias: () => ({ input: 0, byteOffset: 0 }),
   infer(inputs) {
     const [state, value] = inputs;
-    require(String(state!.shape) === String(value!.shape), "accumulate", inputs, "both shapes must be equal");
+    ensure(String(state!.shape) === String(value!.shape), "accumulate", inputs, "both shapes must be equal");
     return [{ shape: state!.shape, dtype: "f32" }];
   },
   lower({ inputs, outputs, attributes, adapter, dispatch }) {

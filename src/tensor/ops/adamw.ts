@@ -6,7 +6,7 @@
 import source from "../../../kernels/adamw.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { StepScalar, Tensor } from "../graph.ts";
-import { grid, type Op, require } from "../op.ts";
+import { ensure, grid, type Op } from "../op.ts";
 import { windows } from "../windows.ts";
 
 /** The numbers of the optimiser that hold for all parameters. */
@@ -52,15 +52,15 @@ export const adamwOp: Op<AdamwAttributes> = {
     const [parameters, gradients, m, v, norm] = inputs as [Tensor, Tensor, Tensor, Tensor, Tensor];
     const size = parameters.dim(0);
     for (const t of [parameters, gradients, m, v]) {
-      require(
+      ensure(
         t.shape.length === 1 && t.dim(0) === size && t.dtype === "f32",
         "adamw",
         inputs,
         "parameters, gradients, m and v must be flat f32 tensors of one size",
       );
     }
-    require(norm.dtype === "f32" && norm.dim(0) === 2, "adamw", inputs, "the norm must be f32 [2]");
-    require(
+    ensure(norm.dtype === "f32" && norm.dim(0) === 2, "adamw", inputs, "the norm must be f32 [2]");
+    ensure(
       first % 64 === 0 && first >= 0 && count >= 1 && first + count <= size,
       "adamw",
       inputs,

@@ -6,15 +6,15 @@
 import source from "../../../kernels/add_row.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type Tensor } from "../graph.ts";
-import { grid, type Op, require } from "../op.ts";
+import { ensure, grid, type Op } from "../op.ts";
 
 /** y[t, :] = x[t, :] + row, with row f32, f16 or bf16. The row gets no gradient: biases are frozen. */
 export const addRowOp: Op<null> = {
   name: "addRow",
   infer(inputs) {
     const [x, row] = inputs;
-    require(x!.shape.length === 2 && row!.shape.length === 1, "addRow", inputs, "expected [T, N] and [N]");
-    require(x!.dim(1) === row!.dim(0), "addRow", inputs, "the row's length must be the width");
+    ensure(x!.shape.length === 2 && row!.shape.length === 1, "addRow", inputs, "expected [T, N] and [N]");
+    ensure(x!.dim(1) === row!.dim(0), "addRow", inputs, "the row's length must be the width");
     return [{ shape: x!.shape, dtype: "f32" }];
   },
   gradient: ({ outputGradients }) => [outputGradients[0], undefined],

@@ -16,7 +16,7 @@ import rowsSource from "../../../kernels/attention_rows.wgsl" with { type: "text
 import type { AdapterDescription } from "../../gpu/description.ts";
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor, TensorSpec } from "../graph.ts";
-import { type GradientContext, grid, type LoweringContext, type Op, refuse, require } from "../op.ts";
+import { ensure, type GradientContext, grid, type LoweringContext, type Op, refuse } from "../op.ts";
 
 /** Attributes of {@linkcode attentionOp}. */
 export interface AttentionAttributes {
@@ -90,7 +90,7 @@ export const attentionGradientOp: Op<AttentionGradientAttributes> = {
 function infer(inputs: readonly Tensor[], attributes: AttentionAttributes): TensorSpec[] {
   const { heads, keyValueHeads, headDim } = attributes;
   const [q, k, v, start, end] = inputs as [Tensor, Tensor, Tensor, Tensor, Tensor];
-  const check = (condition: boolean, why: string) => require(condition, "attention", inputs, why);
+  const check = (condition: boolean, why: string) => ensure(condition, "attention", inputs, why);
   check(
     Number.isInteger(headDim) && headDim % 4 === 0 && headDim > 0 && headDim <= 256,
     `headDim must be a multiple of 4 up to 256, not ${headDim}`,

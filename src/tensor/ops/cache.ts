@@ -6,7 +6,7 @@
 import source from "../../../kernels/scatter_rows.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
-import { grid, type Op, require } from "../op.ts";
+import { ensure, grid, type Op } from "../op.ts";
 import { gatherRowsOp } from "./embedding.ts";
 
 /** state[slots[b], :] = rows[b, :], in place. */
@@ -16,19 +16,19 @@ export const scatterRowsOp: Op<null> = {
   alias: () => ({ input: 0, byteOffset: 0 }),
   infer(inputs) {
     const [state, rows, slots] = inputs as [Tensor, Tensor, Tensor];
-    require(
+    ensure(
       state.shape.length === 2 && rows.shape.length === 2 && state.dim(1) === rows.dim(1),
       "scatterRows",
       inputs,
       "expected a state [S, W] and rows [B, W]",
     );
-    require(
+    ensure(
       state.dtype === "f32" && rows.dtype === "f32",
       "scatterRows",
       inputs,
       "state and rows must be f32",
     );
-    require(
+    ensure(
       slots.shape.length === 1 && slots.dim(0) === rows.dim(0) && slots.dtype === "i32",
       "scatterRows",
       inputs,

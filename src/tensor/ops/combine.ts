@@ -6,7 +6,7 @@
 import source from "../../../kernels/combine.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type Tensor } from "../graph.ts";
-import { grid, type Op, require } from "../op.ts";
+import { ensure, grid, type Op } from "../op.ts";
 
 /** Attributes of {@linkcode combineOp}: one factor for each input. */
 export interface CombineAttributes {
@@ -19,8 +19,8 @@ export const combineOp: Op<CombineAttributes> = {
   infer(inputs) {
     const [first] = inputs;
     for (const t of inputs) {
-      require(String(t.shape) === String(first!.shape), "combine", inputs, "all shapes must be equal");
-      require(t.dtype === "f32", "combine", inputs, "all operands must be f32");
+      ensure(String(t.shape) === String(first!.shape), "combine", inputs, "all shapes must be equal");
+      ensure(t.dtype === "f32", "combine", inputs, "all operands must be f32");
     }
     return [{ shape: first!.shape, dtype: "f32" }];
   },

@@ -7,7 +7,7 @@
 import source from "../../../kernels/dropout.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type StepScalar, type Tensor } from "../graph.ts";
-import { grid, type Op, require } from "../op.ts";
+import { ensure, grid, type Op } from "../op.ts";
 
 /** Attributes of {@linkcode dropoutOp}. */
 export interface DropoutAttributes {
@@ -23,7 +23,7 @@ export interface DropoutAttributes {
 export const dropoutOp: Op<DropoutAttributes> = {
   name: "dropout",
   infer(inputs, { rate }) {
-    require(rate >= 0 && rate < 1, "dropout", inputs, `rate ${rate} is not in [0, 1)`);
+    ensure(rate >= 0 && rate < 1, "dropout", inputs, `rate ${rate} is not in [0, 1)`);
     return [{ shape: inputs[0]!.shape, dtype: "f32" }];
   },
   gradient: ({ attributes, outputGradients }) => [dropout(outputGradients[0]!, attributes)],

@@ -6,7 +6,7 @@
 import source from "../../../kernels/gather_rows.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
-import { grid, type Op, require } from "../op.ts";
+import { ensure, grid, type Op } from "../op.ts";
 import { windows } from "../windows.ts";
 
 /** out[t, :] = table[indices[t], :]. It has no gradient: nothing that is looked up by index is trained. */
@@ -14,14 +14,14 @@ export const gatherRowsOp: Op<null> = {
   name: "gatherRows",
   infer(inputs) {
     const [table, indices] = inputs;
-    require(table!.shape.length === 2, "gatherRows", inputs, "the table must have two dimensions");
-    require(
+    ensure(table!.shape.length === 2, "gatherRows", inputs, "the table must have two dimensions");
+    ensure(
       ["f32", "f16", "bf16"].includes(table!.dtype),
       "gatherRows",
       inputs,
       "the table must be f32, f16 or bf16",
     );
-    require(
+    ensure(
       indices!.shape.length === 1 && indices!.dtype === "i32",
       "gatherRows",
       inputs,

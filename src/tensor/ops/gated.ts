@@ -7,7 +7,7 @@ import forward from "../../../kernels/gated_silu.wgsl" with { type: "text" };
 import backward from "../../../kernels/gated_silu_backward.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type Tensor } from "../graph.ts";
-import { grid, type LoweringContext, type Op, require } from "../op.ts";
+import { ensure, grid, type LoweringContext, type Op } from "../op.ts";
 
 /** silu(gate) * up, elementwise. */
 export const gatedSiluOp: Op<null> = {
@@ -15,8 +15,8 @@ export const gatedSiluOp: Op<null> = {
   infer(inputs) {
     const [gate] = inputs;
     for (const t of inputs) {
-      require(String(t.shape) === String(gate!.shape), "gatedSilu", inputs, "all shapes must be equal");
-      require(t.dtype === "f32", "gatedSilu", inputs, "all operands must be f32");
+      ensure(String(t.shape) === String(gate!.shape), "gatedSilu", inputs, "all shapes must be equal");
+      ensure(t.dtype === "f32", "gatedSilu", inputs, "all operands must be f32");
     }
     return [{ shape: gate!.shape, dtype: "f32" }];
   },

@@ -11,7 +11,7 @@ import subgroup8 from "../../../kernels/matmul_subgroup8.wgsl" with { type: "tex
 import tiled from "../../../kernels/matmul_tiled.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { byteLength, nothing, type StepScalar, type Tensor } from "../graph.ts";
-import { type GradientContext, grid, type LoweringContext, type Op, require, type Window } from "../op.ts";
+import { ensure, type GradientContext, grid, type LoweringContext, type Op, type Window } from "../op.ts";
 import { windows } from "../windows.ts";
 import { scaleFactor } from "./combine.ts";
 
@@ -55,23 +55,23 @@ function infer(inputs: readonly Tensor[], attributes: MatmulAttributes) {
   const { orientation, factors, addend } = attributes;
   const [x, w] = inputs as [Tensor, Tensor];
   const { m, n, k, depthOfW } = sizes(orientation, x, w);
-  require(
+  ensure(
     inputs.every((t) => t.shape.length === 2),
     "matmul",
     inputs,
     "every operand must have two dimensions",
   );
-  require(k === depthOfW, "matmul", inputs, `${orientation}: inner sizes ${k} and ${depthOfW} differ`);
-  require(x.dtype === "f32", "matmul", inputs, "the first operand must be f32");
+  ensure(k === depthOfW, "matmul", inputs, `${orientation}: inner sizes ${k} and ${depthOfW} differ`);
+  ensure(x.dtype === "f32", "matmul", inputs, "the first operand must be f32");
   if (factors.length === 2) {
     const second = sizes(orientation, inputs[2]!, inputs[3]!);
-    require(
+    ensure(
       second.m === m && second.n === n && second.k === second.depthOfW,
       "matmul",
       inputs,
       `the second product does not give [${m}, ${n}]`,
     );
-    require(
+    ensure(
       inputs[2]!.dtype === "f32" && inputs[3]!.dtype === "f32",
       "matmul",
       inputs,
@@ -80,7 +80,7 @@ function infer(inputs: readonly Tensor[], attributes: MatmulAttributes) {
   }
   if (addend || inputs.length > 2 * factors.length) {
     const last = inputs.at(-1)!;
-    require(last.dim(0) === m && last.dim(1) === n, "matmul", inputs, `the addend must be [${m}, ${n}]`);
+    ensure(last.dim(0) === m && last.dim(1) === n, "matmul", inputs, `the addend must be [${m}, ${n}]`);
   }
   return [{ shape: [m, n], dtype: "f32" as const }];
 }

@@ -6,7 +6,7 @@
 import source from "../../../kernels/gradient_norm.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type Tensor } from "../graph.ts";
-import { grid, type Op, require } from "../op.ts";
+import { ensure, grid, type Op } from "../op.ts";
 import { windows } from "../windows.ts";
 
 /** Elements that one workgroup reduces to one; stands in the kernel too. */
@@ -16,7 +16,7 @@ const CHUNK = 16384;
 export const gradientNormOp: Op<null> = {
   name: "gradientNorm",
   infer(inputs) {
-    require(inputs[0]!.dtype === "f32", "gradientNorm", inputs, "the operand must be f32");
+    ensure(inputs[0]!.dtype === "f32", "gradientNorm", inputs, "the operand must be f32");
     return [{ shape: [2], dtype: "f32" }];
   },
   lower({ inputs, outputs, adapter, scratch, dispatch }) {

@@ -8,7 +8,7 @@ import backward from "../../../kernels/rms_norm_backward.wgsl" with { type: "tex
 import weightGradient from "../../../kernels/rms_norm_weight.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
-import { grid, type LoweringContext, type Op, require } from "../op.ts";
+import { ensure, grid, type LoweringContext, type Op } from "../op.ts";
 
 /** Attributes of the ops in this file. */
 export interface RmsNormAttributes {
@@ -24,8 +24,8 @@ export const rmsNormOp: Op<RmsNormAttributes> = {
   name: "rmsNorm",
   infer(inputs) {
     const [x, weight] = inputs as [Tensor, Tensor];
-    require(x.shape.length === 2 && x.dtype === "f32", "rmsNorm", inputs, "x must be f32 [T, H]");
-    require(
+    ensure(x.shape.length === 2 && x.dtype === "f32", "rmsNorm", inputs, "x must be f32 [T, H]");
+    ensure(
       weight.shape.length === 1 && weight.dim(0) === x.dim(1) &&
         ["f32", "f16", "bf16"].includes(weight.dtype),
       "rmsNorm",

@@ -6,7 +6,7 @@
 import source from "../../../kernels/rope.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
-import { grid, type Op, require } from "../op.ts";
+import { ensure, grid, type Op } from "../op.ts";
 
 /** Attributes of {@linkcode ropeOp}. */
 export interface RopeAttributes {
@@ -22,20 +22,20 @@ export const ropeOp: Op<RopeAttributes> = {
   name: "rope",
   infer(inputs, { heads, headDim }) {
     const [x, positions, table] = inputs as [Tensor, Tensor, Tensor];
-    require(headDim % 2 === 0, "rope", inputs, `the head width ${headDim} is not even`);
-    require(
+    ensure(headDim % 2 === 0, "rope", inputs, `the head width ${headDim} is not even`);
+    ensure(
       x.shape.length === 2 && x.dim(1) === heads * headDim && x.dtype === "f32",
       "rope",
       inputs,
       `x must be f32 [T, ${heads} * ${headDim}]`,
     );
-    require(
+    ensure(
       positions.shape.length === 1 && positions.dim(0) === x.dim(0) && positions.dtype === "i32",
       "rope",
       inputs,
       "positions must be i32, one for each row",
     );
-    require(
+    ensure(
       table.shape.length === 2 && table.dim(1) === headDim && table.dtype === "f32",
       "rope",
       inputs,

@@ -4,7 +4,7 @@
  * @module
  */
 import { DTYPE_BYTES, elementCount, type Tensor } from "../graph.ts";
-import { type Op, require } from "../op.ts";
+import { ensure, type Op } from "../op.ts";
 import { ShapeError } from "../../errors.ts";
 
 interface RowsAttributes {
@@ -17,7 +17,7 @@ interface RowsAttributes {
 export const rowsOp: Op<RowsAttributes> = {
   name: "rows",
   infer: ([x], { first, count }) => {
-    require(
+    ensure(
       first >= 0 && count >= 1 && first + count <= x!.dim(0),
       "rows",
       [x!],
@@ -35,7 +35,7 @@ export const rowsOp: Op<RowsAttributes> = {
  */
 export function rows(x: Tensor, first: number, count: number): Tensor {
   const byteOffset = first * elementCount(x.shape.slice(1)) * DTYPE_BYTES[x.dtype];
-  require(
+  ensure(
     byteOffset % 256 === 0,
     "rows",
     [x],
@@ -52,7 +52,7 @@ interface ReshapeAttributes {
 export const reshapeOp: Op<ReshapeAttributes> = {
   name: "reshape",
   infer: ([x], { shape }) => {
-    require(
+    ensure(
       elementCount(shape) === elementCount(x!.shape),
       "reshape",
       [x!],
@@ -79,7 +79,7 @@ interface PartAttributes {
 export const partOp: Op<PartAttributes> = {
   name: "part",
   infer: ([x], { shape, elementOffset }) => {
-    require(
+    ensure(
       elementOffset + elementCount(shape) <= elementCount(x!.shape),
       "part",
       [x!],
@@ -93,7 +93,7 @@ export const partOp: Op<PartAttributes> = {
 
 /** A tensor inside a flat f32 state: a parameter in the buffer of all parameters. `elementOffset` is a multiple of 64. */
 export function part(flat: Tensor, elementOffset: number, shape: readonly number[]): Tensor {
-  require(elementOffset % 64 === 0, "part", [flat], `element ${elementOffset} is not a multiple of 64`);
+  ensure(elementOffset % 64 === 0, "part", [flat], `element ${elementOffset} is not a multiple of 64`);
   return flat.graph.add(partOp, [flat], { shape, elementOffset })[0]!;
 }
 

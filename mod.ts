@@ -1,0 +1,127 @@
+/**
+ * Limbeck distils a language model into a smaller one on whatever GPU is at hand.
+ *
+ * {@linkcode distill} runs a recipe; the `define...` functions make losses and adapters of your own.
+ *
+ * @example
+ * ```ts ignore
+ * import { distill } from "./mod.ts";
+ *
+ * const result = await distill({
+ *   teacher: { model: "./teacher" },
+ *   student: { model: "teacher", layers: [0, 1, 3, 5] },
+ *   data: { train: "train.jsonl", contextLength: 256 },
+ * }, { onEvent: (event) => event.type === "metrics" && console.log(event.step, event.loss) });
+ * console.log(result.heldOut.after, result.folder);
+ * ```
+ *
+ * @module
+ */
+// @ts-types="./types/std_path.d.ts"
+import { resolve } from "@std/path";
+import type { RunEvent, RunResult } from "./src/distill/events.ts";
+import { parseRecipe, type RecipeInput } from "./src/distill/recipe.ts";
+import { loadRecipe } from "./src/distill/recipe_file.ts";
+import { LimbeckError } from "./src/errors.ts";
+import { createRun, openRun } from "./src/runs/run_folder.ts";
+import { superviseRun } from "./src/runs/supervisor.ts";
+
+export { defineRecipe, type Recipe, type RecipeInput } from "./src/distill/recipe.ts";
+export type { RunEvent, RunResult } from "./src/distill/events.ts";
+export * from "./src/errors.ts";
+export * from "./src/registry/contract.ts";
+
+/** Options of {@linkcode distill} and {@linkcode resume}. */
+export interface DistillOptions {
+  /** Sees every event of the run once it is stored. */
+  readonly onEvent?: (event: RunEvent) => void;
+  /** Aborting it saves a checkpoint and ends the run with status `paused`. */
+  readonly signal?: AbortSignal;
+  /** Modules with losses or adapters that the recipe names. */
+  readonly plugins?: readonly string[];
+  /** Folder of runs, where the recipe names no output folder; `runs` by default. */
+  readonly runsFolder?: string;
+}
+
+/** What a run gives back: its numbers, and where its files lie. */
+export interface DistillResult extends RunResult {
+  /** Absolute path of the run's folder. */
+  readonly folder: string;
+}
+
+/**
+ * Distils: runs a recipe in a process of its own and waits for it.
+ *
+ * @param recipe A recipe, or the path of a recipe file (YAML, JSON or TypeScript)
+ * @throws {LimbeckError} the error that the run failed with; its subclasses tell bad input, device and divergence apart
+ */
+export async function distill(
+  recipe: RecipeInput | string,
+  options: DistillOptions = {},
+): Promise<DistillResult> {
+  const checked = typeof recipe === "string" ? await loadRecipe(recipe) : absolute(parseRecipe(recipe));
+  const plugins = (options.plugins ?? []).map((path) => resolve(path));
+  const { runsFolder } = options;
+  return await follow(
+    await createRun({ recipe: checked, plugins, ...(runsFolder ? { runsFolder } : {}) }),
+    false,
+    options,
+  );
+}
+
+/**
+ * Continues a run from its last checkpoint, bit for bit as if it had not stopped.
+ *
+ * @param folder The run's folder
+ * @throws {LimbeckError} as {@linkcode distill}, and if recipe, models or plugins have changed
+ */
+export async function resume(folder: string, options: DistillOptions = {}): Promise<DistillResult> {
+  return await follow(await openRun(folder), true, options);
+}
+
+async function follow(
+  run: Awaited<ReturnType<typeof openRun>>,
+  resumed: boolean,
+  { onEvent, signal }: DistillOptions,
+): Promise<DistillResult> {
+  try {
+    const supervised = superviseRun({ run, resume: resumed, ...(onEvent ? { onEvent } : {}) });
+    const stop = () => supervised.request("stop");
+    signal?.addEventListener("abort", stop);
+    if (signal?.aborted) stop();
+    const { result, error, state } = await supervised.outcome;
+    signal?.removeEventListener("abort", stop);
+    if (error) throw new RunFailedError(error);
+    if (!result) throw new LimbeckError(`the run ended as ${state}, without a result`);
+    return { ...result, folder: run.folder };
+  } finally {
+    run.release();
+  }
+}
+
+/** A run failed; `code` and `exitCode` are those of the error in its process. */
+export class RunFailedError extends LimbeckError {
+  override readonly exitCode: LimbeckError["exitCode"];
+  override readonly code: string;
+
+  constructor(error: { code: string; message: string; hint?: string; exitCode: number }) {
+    super(error.message, error.hint === undefined ? {} : { hint: error.hint });
+    this.code = error.code;
+    this.exitCode = error.exitCode as LimbeckError["exitCode"];
+  }
+}
+
+/** Paths of a recipe given as a value are relative to the working folder. */
+function absolute(recipe: ReturnType<typeof parseRecipe>): ReturnType<typeof parseRecipe> {
+  const { teacher, student, data } = recipe;
+  return {
+    ...recipe,
+    teacher: { ...teacher, model: resolve(teacher.model) },
+    student: student.model === "teacher" ? student : { ...student, model: resolve(student.model) },
+    data: {
+      ...data,
+      train: resolve(data.train),
+      ...(data.heldOut === undefined ? {} : { heldOut: resolve(data.heldOut) }),
+    },
+  };
+}
