@@ -3,14 +3,8 @@
  *
  * @module
  */
-import { generationPlan, Generator } from "../distill/generator.ts";
-import { Model, uploadWeights } from "../distill/models.ts";
-import { openTokenizer, stopTokens } from "../distill/prepare.ts";
-import { InputError } from "../errors.ts";
+import { generateTexts } from "../distill/generate_texts.ts";
 import { unreadable, writeTextAtomically } from "../formats/files.ts";
-import { openGpu } from "../gpu/device.ts";
-import { TextStream } from "../text/text_stream.ts";
-import type { TextTokenizer } from "../text/tokenizer.ts";
 import type { Command, Invocation } from "./command.ts";
 import { MODEL_FLAGS, modelPath } from "./model_argument.ts";
 import { ensureAdapter } from "./setup.ts";
@@ -19,6 +13,8 @@ import { ensureAdapter } from "./setup.ts";
 interface Written {
   prompt: string;
   text: string;
+  /** Whether the model ended it, rather than the limit. */
+  finished: boolean;
 }
 
 /** Writes text. */
@@ -48,6 +44,8 @@ export const generate: Command = {
     seed: { value: "COUNT", kind: "count", help: "Seed of sampling (default 1)" },
     count: { value: "COUNT", kind: "count", help: "Texts for each prompt (default 1)" },
     together: { value: "COUNT", kind: "count", help: "Texts written at once (default 8)" },
+    finished: { help: "Leave out texts that the limit cut off before the model ended them" },
+    chat: { help: "Put each prompt into the model's chat template as the user's turn" },
     output: { value: "FILE", help: "Write texts as JSON Lines, prompt included, instead of printing them" },
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
@@ -68,11 +66,26 @@ export const generate: Command = {
       seed: flags.number("seed") ?? 1,
     };
     if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
-    const written = await write(path, prompts, { ...sampling, together: flags.number("together") ?? 8 });
     const output = flags.text("output");
+    const shown = output === undefined && prompts.length === 1 && !out.json;
+    if (shown) out.write(prompts[0]!);
+    const texts = await generateTexts({
+      model: path,
+      prompts,
+      ...sampling,
+      batch: flags.number("together") ?? 8,
+      chat: flags.on("chat"),
+      ...(shown ? { onText: (_, piece) => out.write(piece) } : {}),
+      onDone: ({ index }) => output !== undefined && out.note(`${index + 1} of ${prompts.length} texts`),
+    });
+    const written = texts.filter(({ finished }) => finished || !flags.on("finished"))
+      .map(({ prompt, text, finished }): Written => ({ prompt, text, finished }));
+    if (shown) out.write("\n");
     if (output === undefined) {
       out.value(written);
-      for (const { prompt, text } of written) out.line(prompt + text + (written.length > 1 ? "\n" : ""));
+      if (!shown) {
+        for (const { prompt, text } of written) out.line(prompt + text + (written.length > 1 ? "\n" : ""));
+      }
     } else {
       const lines = written.map(({ prompt, text }) =>
         JSON.stringify({ text: (prompt + text).trim() }) + "\n"
@@ -96,52 +109,4 @@ async function readPrompts({ flags }: Invocation): Promise<string[]> {
   }
   const each = prompts.length > 0 ? prompts : [""];
   return each.flatMap((prompt) => Array<string>(flags.number("count") ?? 1).fill(prompt));
-}
-
-interface WriteOptions {
-  maxTokens: number;
-  temperature: number;
-  topK: number;
-  topP: number;
-  seed: number;
-  /** Sequences decoded at once. */
-  together: number;
-}
-
-async function write(path: string, prompts: readonly string[], options: WriteOptions): Promise<Written[]> {
-  const model = await Model.open(path, { category: "weights" });
-  const gpu = await openGpu();
-  try {
-    const { tokenizer } = await openTokenizer(model);
-    const ids = prompts.map((prompt) => tokenizer.encode(prompt));
-    const empty = ids.findIndex((prompt) => prompt.length === 0);
-    if (empty >= 0) {
-      throw new InputError("an empty prompt has no first token: this tokenizer puts none before a text", {
-        where: path,
-        hint: "Name a prompt with --prompt.",
-      });
-    }
-    const length = Math.min(
-      model.config.contextLength,
-      Math.max(...ids.map((prompt) => prompt.length)) + options.maxTokens,
-    );
-    const setting = { sequences: Math.max(1, Math.min(options.together, prompts.length)), length };
-    const weights = await uploadWeights(gpu, generationPlan(gpu, model, setting), [model]);
-    const generator = await Generator.create(gpu, model, weights, setting);
-    try {
-      const texts = await generator.generate(ids, { ...options, stopTokens: stopTokens(tokenizer, "auto") });
-      return texts.map((text, i) => ({ prompt: prompts[i], text: decode(tokenizer, ids[i], text.tokens) }));
-    } finally {
-      generator.destroy();
-      for (const buffer of weights.values()) buffer.destroy();
-    }
-  } finally {
-    model.close();
-    gpu.destroy();
-  }
-}
-
-function decode(tokenizer: TextTokenizer, prompt: Int32Array, ids: Int32Array): string {
-  const stream = new TextStream(tokenizer, { after: prompt });
-  return Array.from(ids, (id) => stream.push(id)).join("") + stream.end();
 }

@@ -50,6 +50,11 @@ export class Output {
     if (!this.json) this.terminal.stdout(`${text}\n`);
   }
 
+  /** A piece of the result, without a line's end; nothing with `--json`. */
+  write(text: string): void {
+    if (!this.json) this.terminal.stdout(text);
+  }
+
   /** A value of the result, one line; nothing without `--json`. */
   value(value: unknown): void {
     if (this.json) this.terminal.stdout(JSON.stringify(value) + "\n");

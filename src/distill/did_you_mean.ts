@@ -4,7 +4,7 @@
  * @module
  */
 // @ts-types="../../types/std_levenshtein_distance.d.ts"
-import { levenshteinDistance } from "npm:deno-std@1.4.0/text/levenshtein_distance.js";
+import { levenshteinDistance } from "@std/text/levenshtein-distance";
 
 /**
  * `; did you mean "x"?` for the nearest of `known`, or nothing where none is near.

@@ -27,7 +27,7 @@ import { writeBase, writeResults } from "./exports.ts";
 import { Objective } from "./objective.ts";
 import { type PreparedRun, prepareRun } from "./prepare.ts";
 import { type Recipe, recipeHash } from "./recipe.ts";
-import { writeSamples } from "./samples.ts";
+import { sampleBytes, writeSamples } from "./samples.ts";
 import { type FrozenPlan, planTraining, type StepMetrics, Trainer, type TrainingSetup } from "./trainer.ts";
 
 /** Seconds that steps may wait before their numbers are fetched and shown. */
@@ -42,7 +42,6 @@ const REPORT_SECONDS = 1;
  */
 export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResult> {
   const started = performance.now();
-  host.emit({ type: "state", state: "running" });
   host.emit({ type: "stage", stage: "load", message: "reading models and data" });
   const prepared = await prepareRun(recipe);
   let gpu: Gpu | undefined;
@@ -107,6 +106,7 @@ class Run {
     samples: [],
     seconds: 0,
   };
+  #plannedBytes = 0;
   /** Seconds of earlier attempts. */
   #earlier = 0;
   #lastReport = performance.now();
@@ -130,7 +130,11 @@ class Run {
     this.#identity = await runIdentity(this.#prepared, this.#setup);
     const resumed = this.#host.resume ? await this.#latestCheckpoint() : undefined;
     const planned = planTraining(this.#setup, this.#gpu.description, resumed?.frozen);
-    this.#announcePlan(planned.plan.bytesByCategory, planned.plan.totalBytes);
+    const bytes = new Map(planned.plan.bytesByCategory);
+    const samples = sampleBytes(this.#gpu.description, this.#prepared, this.#setup.adapter);
+    if (samples > 0) bytes.set("samples", samples);
+    this.#plannedBytes = planned.plan.totalBytes + samples;
+    this.#announcePlan(bytes, this.#plannedBytes);
 
     this.#stage("base", "writing the student's base");
     await writeBase(this.#host.folder, this.#prepared);
@@ -146,7 +150,7 @@ class Run {
       });
       const step = await this.#begin(trainer, stream, resumed);
       const { done, stopped } = await this.#train(trainer, stream, step, planned.frozen);
-      if (stopped) return this.#result("paused", done, null, trainer, {});
+      if (stopped) return this.#result("paused", done, null, {});
       return await this.#finish(trainer, done);
     } finally {
       trainer.destroy();
@@ -155,7 +159,7 @@ class Run {
 
   /** State and measurements before the first step of this attempt; returns the steps done so far. */
   async #begin(trainer: Trainer, stream: BatchStream, resumed: CheckpointState | undefined): Promise<number> {
-    if (this.#host.resume) this.#host.emit({ type: "rewind", step: resumed?.step ?? 0 });
+    if (this.#host.resume) this.#host.emit({ type: "rewind", step: resumed?.step ?? -1 });
     if (resumed) {
       const { flat } = await readCheckpoint(
         join(this.#checkpoints, `step-${String(resumed.step).padStart(6, "0")}`),
@@ -306,14 +310,13 @@ class Run {
     this.#stage("export", "writing the adapter");
     const { parameters } = await trainer.readState();
     const paths = await writeResults(this.#host.folder, this.#prepared, this.#setup, parameters);
-    return this.#result("succeeded", steps, this.#progress.lastLoss, trainer, paths);
+    return this.#result("succeeded", steps, this.#progress.lastLoss, paths);
   }
 
   #result(
     status: RunResult["status"],
     steps: number,
     after: number | null,
-    trainer: Trainer,
     paths: RunResult["paths"],
   ): RunResult {
     const { teacherLoss: teacher, beforeLoss: before, heldOutTokens: tokens } = this.#progress;
@@ -322,7 +325,7 @@ class Run {
       steps,
       heldOut: { teacher, before, after, gapClosed: gapClosed(teacher, before, after), tokens },
       paths,
-      peakBytes: { planned: trainer.planned.plan.totalBytes, allocated: this.#gpu.peakBytes },
+      peakBytes: { planned: this.#plannedBytes, allocated: this.#gpu.peakBytes },
       seconds: this.#seconds(),
     };
   }
@@ -338,7 +341,8 @@ class Run {
 
   /** The newest checkpoint that is whole and belongs to this recipe. */
   async #latestCheckpoint(): Promise<CheckpointState | undefined> {
-    for (const { path } of (await listCheckpoints(this.#checkpoints)).reverse()) {
+    for (const { path, step } of (await listCheckpoints(this.#checkpoints)).reverse()) {
+      if (step > this.#host.resumeLimit) continue;
       try {
         await verifyCheckpoint(path);
       } catch (error) {

@@ -63,7 +63,7 @@ export async function generateTexts(options: GenerateTextsOptions): Promise<Text
     const settings: GeneratorOptions = { sequences: Math.min(options.batch ?? 8, prompts.length), length };
     const gpu = await openGpu();
     try {
-      const weights = await uploadWeights(gpu, generationPlan(gpu, model, settings), [model]);
+      const weights = await uploadWeights(gpu, generationPlan(gpu.description, model, settings), [model]);
       const generator = await Generator.create(gpu, model, weights, settings);
       const streams = prompts.map((p) => new TextStream(tokenizer, { after: p }));
       const results: TextResult[] = [];

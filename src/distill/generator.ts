@@ -4,6 +4,7 @@
  * @module
  */
 import { InputError } from "../errors.ts";
+import type { AdapterDescription } from "../gpu/description.ts";
 import type { Gpu, GpuBuffer } from "../gpu/device.ts";
 import { type LinearHook, ModelContext } from "../models/context.ts";
 import { decoder } from "../models/llama.ts";
@@ -49,7 +50,7 @@ export interface GeneratedText {
 }
 
 /** The blocks `prefill` and `decode` of a model. */
-export function generationPlan(gpu: Gpu, model: Model, options: GeneratorOptions): Plan {
+export function generationPlan(adapter: AdapterDescription, model: Model, options: GeneratorOptions): Plan {
   const { sequences, length, attach } = options;
   const program = new Program();
   const block = (name: string, tokens: number, last: (graph: Graph, hidden: Tensor) => Tensor) => {
@@ -68,7 +69,7 @@ export function generationPlan(gpu: Gpu, model: Model, options: GeneratorOptions
     (graph, hidden) => gatherRows(hidden, graph.input("prefill.last", [sequences], "i32")),
   );
   block("decode", sequences, (_, hidden) => hidden);
-  return plan(program, gpu.description);
+  return plan(program, adapter);
 }
 
 function prefillTokens(options: GeneratorOptions): number {
@@ -106,7 +107,7 @@ export class Generator {
     options: GeneratorOptions,
   ): Promise<Generator> {
     return new Generator(
-      await compile(gpu, generationPlan(gpu, model, options), { weights }),
+      await compile(gpu, generationPlan(gpu.description, model, options), { weights }),
       model,
       options,
     );

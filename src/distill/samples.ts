@@ -3,7 +3,10 @@
  *
  * @module
  */
-import { Generator } from "./generator.ts";
+import type { AdapterDescription } from "../gpu/description.ts";
+import type { EncodedSample } from "../text/encode.ts";
+import type { StudentAdapter } from "./adapter.ts";
+import { generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
 import { FLAT } from "./parameters.ts";
 import type { PreparedRun } from "./prepare.ts";
 import type { Trainer } from "./trainer.ts";
@@ -12,34 +15,62 @@ import { TextStream } from "../text/text_stream.ts";
 /** Tokens of a held-out text that serve as a prompt where the recipe names none. */
 const PROMPT_TOKENS = 12;
 
-/** Continues the recipe's prompts, or the beginning of the first held-out sample. */
-export async function writeSamples(
-  trainer: Trainer,
-  prepared: PreparedRun,
+type SampleSetup = Pick<PreparedRun, "recipe" | "tokenizer" | "heldOut">;
+
+/** The prompts of a run's samples as token ids. */
+function samplePrompts({ recipe, tokenizer, heldOut }: SampleSetup): Int32Array[] {
+  const { prompts } = recipe.samples;
+  const ids = prompts.length > 0 ? prompts.map((text) => tokenizer.encode(text)) : [firstTokens(heldOut)];
+  return ids.map((p) => p.subarray(0, recipe.data.contextLength - 1));
+}
+
+function generatorOptions(
+  prepared: SampleSetup,
+  adapter: StudentAdapter,
   which: "teacher" | "student",
-): Promise<{ prompt: string; text: string }[]> {
-  const { samples, data } = prepared.recipe;
-  const { tokenizer } = prepared;
-  const prompts = samples.prompts.length > 0
-    ? samples.prompts.map((text) => tokenizer.encode(text))
-    : [firstTokens(prepared)];
-  const model = prepared[which];
-  const { adapter } = trainer.setup;
-  const weights = new Map(trainer.weights);
-  weights.set(FLAT.parameters, trainer.executable.buffer(FLAT.parameters));
-  const generator = await Generator.create(trainer.gpu, model, weights, {
-    sequences: Math.min(4, prompts.length),
+): GeneratorOptions {
+  return {
+    sequences: Math.min(4, samplePrompts(prepared).length),
     // The rotary table of the training program is shared, and it is this long.
-    length: data.contextLength,
+    length: prepared.recipe.data.contextLength,
     ...(which === "student"
       ? {
         attach: (graph) =>
           adapter.attach(graph, (name) => adapter.layout.view(graph, "parameters", name), false),
       }
       : {}),
-  });
+  };
+}
+
+/** Bytes that writing samples takes beside the training program, at the most. */
+export function sampleBytes(
+  description: AdapterDescription,
+  prepared: SampleSetup & Pick<PreparedRun, "teacher" | "student">,
+  adapter: StudentAdapter,
+): number {
+  if (prepared.recipe.samples.tokens === 0) return 0;
+  const own = (which: "teacher" | "student") =>
+    generationPlan(description, prepared[which], generatorOptions(prepared, adapter, which)).buffers
+      .filter(({ storage }) => storage?.kind !== "weight" && storage?.name !== FLAT.parameters)
+      .reduce((sum, b) => sum + b.bytes, 0);
+  return Math.max(own("teacher"), own("student"));
+}
+
+/** Continues the recipe's prompts, or the beginning of the first held-out sample. */
+export async function writeSamples(
+  trainer: Trainer,
+  prepared: PreparedRun,
+  which: "teacher" | "student",
+): Promise<{ prompt: string; text: string }[]> {
+  const { samples } = prepared.recipe;
+  const { tokenizer } = prepared;
+  const prompts = samplePrompts(prepared);
+  const weights = new Map(trainer.weights);
+  weights.set(FLAT.parameters, trainer.executable.buffer(FLAT.parameters));
+  const options = generatorOptions(prepared, trainer.setup.adapter, which);
+  const generator = await Generator.create(trainer.gpu, prepared[which], weights, options);
   try {
-    const texts = await generator.generate(prompts.map((p) => p.subarray(0, data.contextLength - 1)), {
+    const texts = await generator.generate(prompts, {
       maxTokens: samples.tokens,
       temperature: samples.temperature,
       topK: samples.topK,
@@ -58,7 +89,7 @@ export async function writeSamples(
 }
 
 /** What stands before the first target of a held-out sample, or its first tokens if all of it is learnt. */
-function firstTokens({ heldOut }: PreparedRun): Int32Array {
+function firstTokens(heldOut: readonly EncodedSample[]): Int32Array {
   const { ids, supervised } = heldOut[0]!;
   const first = supervised.indexOf(1);
   return ids.slice(0, first > 1 ? first : Math.min(PROMPT_TOKENS, ids.length - 1));

@@ -10,6 +10,7 @@
 import { DeviceError } from "../errors.ts";
 import type { AdapterDescription } from "./description.ts";
 import { accessVariant, type Binding, parseBindings } from "./bindings.ts";
+import { findPreamble } from "./preamble.ts";
 
 /** Options of {@linkcode openGpu}. */
 export interface GpuOptions {
@@ -18,7 +19,7 @@ export interface GpuOptions {
   readonly powerPreference?: GPUPowerPreference;
   /** Overrides what planning believes of the adapter: tests use it to run the kernels of another family. */
   readonly describe?: Partial<AdapterDescription>;
-  /** WGSL written before every kernel: Tint wants `enable subgroups;`, naga refuses it. */
+  /** WGSL written before every kernel; what the device's compiler wants when absent, see {@linkcode findPreamble}. */
   readonly preamble?: string;
 }
 
@@ -77,7 +78,8 @@ export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
         requiredFeatures: features as GPUFeatureName[],
         requiredLimits,
       });
-      return new Gpu(adapter, device, features, options);
+      const preamble = options.preamble ?? await findPreamble(device, new Set(features));
+      return new Gpu(adapter, device, features, { ...options, preamble });
     } catch (cause) {
       if (features.length === 0) {
         throw new DeviceError(`the adapter gives no device: ${(cause as Error).message}`, { cause });

@@ -76,7 +76,7 @@ for (const family of FAMILIES) {
       const gpu = await openGpu({ describe: { family } });
       const model = await Model.open(sharedPath("models/stories260K"), { category: "weights" });
       const options = { sequences: 2, length: 256 };
-      const weights = await uploadWeights(gpu, generationPlan(gpu, model, options), [model]);
+      const weights = await uploadWeights(gpu, generationPlan(gpu.description, model, options), [model]);
       const generator = await Generator.create(gpu, model, weights, options);
       const greedy = { temperature: 0, topK: 0, topP: 1, seed: 1, stopTokens: [] };
       const { greedy: a, greedy_from_bos: b } = golden;
