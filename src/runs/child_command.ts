@@ -44,7 +44,7 @@ export async function prepareChild(options: ChildOptions): Promise<ChildCommand>
   const entry = join(folder, "entry.ts");
   await Deno.writeTextFile(entry, entrySource(options));
   const importMap = join(folder, "import_map.json");
-  await Deno.writeTextFile(importMap, JSON.stringify({ imports: project.imports }, null, 2) + "\n");
+  await Deno.writeTextFile(importMap, JSON.stringify({ imports: { ...project.imports, ...ownModules() } }, null, 2) + "\n");
   const lock = join(folder, "deno.lock");
   await copyLockFile(lock);
   const modules = ["--no-config", `--import-map=${importMap}`, `--lock=${lock}`];
@@ -76,6 +76,16 @@ export async function prepareChild(options: ChildOptions): Promise<ChildCommand>
     ],
     env: runtimeFolder(folder),
   };
+}
+
+/** Limbeck's own modules under their published names, so that a plugin anywhere on the disk means this copy of the contract. */
+function ownModules(): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(project.exports).map(([name, file]) => [
+      `${project.name}${name.slice(1)}`,
+      new URL(file, root).href,
+    ]),
+  );
 }
 
 /** Plugins are static imports: a computed import would need permission to read, and could be chosen at run time. */
