@@ -40,9 +40,12 @@ type Batch = {
 
 /**
  * Parameters and Adam moments as one vector each, so that clipping and the optimiser are a handful of kernels rather than four for
- * each of 56 tensors, and the number of the step that comes, from 1.
+ * each of 56 tensors.
  */
-type TrainingState = { parameters: np.Array; m: np.Array; v: np.Array; step: np.Array };
+type TrainingState = { parameters: np.Array; m: np.Array; v: np.Array };
+
+/** Adam's corrections for its start, 1 / (1 - beta ** step). */
+type Corrections = { m: np.Array; v: np.Array };
 
 /** The decoder's hidden states [B T, H] after the final norm. `layers[i]` is where layer i's weights are. */
 function decoder(
@@ -200,33 +203,37 @@ export async function createPeer(stepCase: StepCase): Promise<Peer> {
   };
   const flatten = (tensors: Arrays) => np.concatenate(layout.map(({ name }) => tensors[name].ravel()));
 
-  const trainingStep = jit((state: TrainingState, weights: Arrays, batch: Batch) => {
-    const { learningRate, beta1, beta2, epsilon, weightDecay, maxNorm } = SETTINGS;
-    const [loss, gradients] = lossAndGradients(unflatten(state.parameters.ref), weights, batch);
-    const all = flatten(gradients);
-    const norm = np.sqrt(np.square(all.ref).sum());
-    const g = all.mul(np.minimum(np.reciprocal(norm.add(1e-6)).mul(maxNorm), 1));
-    const m = state.m.mul(beta1).add(g.ref.mul(1 - beta1));
-    const v = state.v.mul(beta2).add(np.square(g).mul(1 - beta2));
-    // beta ** step by the exponential, since the step is an array of the program.
-    const correction = (beta: number) =>
-      np.reciprocal(np.exp(state.step.ref.mul(Math.log(beta))).neg().add(1));
-    const direction = m.ref.mul(correction(beta1)).div(np.sqrt(v.ref.mul(correction(beta2))).add(epsilon));
-    const parameters = state.parameters.mul(1 - learningRate * weightDecay).sub(direction.mul(learningRate));
-    return { loss, next: { parameters, m, v, step: state.step.add(1) } };
-  });
+  const trainingStep = jit(
+    (state: TrainingState, corrections: Corrections, weights: Arrays, batch: Batch) => {
+      const { learningRate, beta1, beta2, epsilon, weightDecay, maxNorm } = SETTINGS;
+      const [loss, gradients] = lossAndGradients(unflatten(state.parameters.ref), weights, batch);
+      const all = flatten(gradients);
+      const norm = np.sqrt(np.square(all.ref).sum());
+      const g = all.mul(np.minimum(np.reciprocal(norm.add(1e-6)).mul(maxNorm), 1));
+      const m = state.m.mul(beta1).add(g.ref.mul(1 - beta1));
+      const v = state.v.mul(beta2).add(np.square(g).mul(1 - beta2));
+      const direction = m.ref.mul(corrections.m).div(np.sqrt(v.ref.mul(corrections.v)).add(epsilon));
+      const parameters = state.parameters.mul(1 - learningRate * weightDecay).sub(
+        direction.mul(learningRate),
+      );
+      return { loss, next: { parameters, m, v } };
+    },
+  );
 
   let state: TrainingState = {
     parameters: np.concatenate([...stepCase.adapter.values()].map(({ data }) => np.array(data))),
     m: np.zeros([sizes.reduce((a, b) => a + b)]),
     v: np.zeros([sizes.reduce((a, b) => a + b)]),
-    step: np.array([1]).reshape([]),
   };
+  let steps = 0;
 
   const gradientsOnly = jit(lossAndGradients);
   return {
     async step() {
-      const { loss, next } = trainingStep(state, tree.ref(weights), tree.ref(batch));
+      steps++;
+      const correction = (beta: number) => np.array([1 / (1 - beta ** steps)]);
+      const corrections = { m: correction(SETTINGS.beta1), v: correction(SETTINGS.beta2) };
+      const { loss, next } = trainingStep(state, corrections, tree.ref(weights), tree.ref(batch));
       state = next;
       await blockUntilReady(state);
       return (await loss.data())[0];
