@@ -7,3 +7,5 @@ export { add, combine, scale, subtract } from "../tensor/ops/combine.ts";
 export { linear, matmul } from "../tensor/ops/matmul.ts";
 export { addRow } from "../tensor/ops/add_row.ts";
 export { rmsNorm } from "../tensor/ops/rms_norm.ts";
+export { pointwise } from "../tensor/ops/pointwise.ts";
+export { sumColumns, sumRows } from "../tensor/ops/sum_axis.ts";

@@ -1,6 +1,6 @@
 /**
- * What happens to a block between tracing and planning: nodes that nobody needs are dropped, and sums of matrix products become
- * one kernel. Values stay the same up to rounding; nothing here changes shapes or order of effects.
+ * What happens to a block between tracing and planning: nodes that nobody needs are dropped, sums of matrix products become one
+ * kernel, and so do chains of elementwise operations. Values stay the same up to rounding; nothing here changes shapes or order of effects.
  *
  * @module
  */
@@ -9,10 +9,12 @@ import { accumulateOp } from "./ops/accumulate.ts";
 import { type CombineAttributes, combineOp } from "./ops/combine.ts";
 import { matmulAccumulateOp, type MatmulAttributes, matmulOp } from "./ops/matmul.ts";
 import type { Op } from "./op.ts";
+import { operandName, type PointwiseAttributes, pointwiseOp } from "./ops/pointwise.ts";
+import { substitute, variable } from "./expr/mod.ts";
 
 /** The nodes to lower, in program order. Their output tensors are those of the graph, so later nodes need no rewriting. */
 export function optimise(graph: Graph): Node[] {
-  return dropUnused(graph, mergeSums(graph, dropUnused(graph, graph.nodes)));
+  return dropUnused(graph, mergePointwise(graph, mergeSums(graph, dropUnused(graph, graph.nodes))));
 }
 
 function dropUnused(graph: Graph, nodes: readonly Node[]): Node[] {
@@ -27,12 +29,17 @@ function dropUnused(graph: Graph, nodes: readonly Node[]): Node[] {
   return kept.reverse();
 }
 
-/** Folds `combine` and `accumulate` into the matrix products that feed them. */
-function mergeSums(graph: Graph, nodes: readonly Node[]): Node[] {
+/** How often each tensor is read, by nodes and as an output of the block. */
+function countUses(graph: Graph, nodes: readonly Node[]): Map<Tensor, number> {
   const uses = new Map<Tensor, number>();
   for (const node of nodes) for (const t of node.inputs) uses.set(t, (uses.get(t) ?? 0) + 1);
   for (const t of graph.outputs.values()) uses.set(t, (uses.get(t) ?? 0) + 1);
+  return uses;
+}
 
+/** Folds `combine` and `accumulate` into the matrix products that feed them. */
+function mergeSums(graph: Graph, nodes: readonly Node[]): Node[] {
+  const uses = countUses(graph, nodes);
   const makerOf = new Map<Tensor, Node>();
   const result: (Node | undefined)[] = [];
   const indexOf = new Map<Node, number>();
@@ -135,4 +142,65 @@ function mergeAccumulate(node: Node, product: Finder, drop: (n: Node) => void): 
 
 function replace<A>(node: Node, op: Op<A>, inputs: readonly Tensor[], attributes: A): Node {
   return { ...node, op: op as Op<unknown>, inputs, attributes };
+}
+
+/** Operands that one elementwise kernel may bind beside its output. */
+const MOST_OPERANDS = 7;
+
+/** Folds elementwise nodes, and `combine`s, into the one elementwise node that uses them. */
+function mergePointwise(graph: Graph, nodes: readonly Node[]): Node[] {
+  const uses = countUses(graph, nodes);
+  const makerOf = new Map<Tensor, Node>();
+  const dropped = new Set<Node>();
+  const result = nodes.map((node) => {
+    let merged = node;
+    while (merged.op.name === pointwiseOp.name) {
+      const next = absorbOne(merged, makerOf, uses, dropped);
+      if (!next) break;
+      merged = next;
+    }
+    merged.outputs.forEach((t) => makerOf.set(t, merged));
+    return merged;
+  });
+  return result.filter((n) => !dropped.has(n));
+}
+
+/** `node` with one of its operands' makers folded in, or undefined where there is none that can be. */
+function absorbOne(
+  node: Node,
+  makerOf: ReadonlyMap<Tensor, Node>,
+  uses: ReadonlyMap<Tensor, number>,
+  dropped: Set<Node>,
+): Node | undefined {
+  const { expression, scalars } = node.attributes as PointwiseAttributes;
+  for (const operand of new Set(node.inputs)) {
+    const maker = makerOf.get(operand);
+    const inner = maker && elementwise(maker);
+    const times = node.inputs.filter((t) => t === operand).length;
+    if (!inner || uses.get(operand) !== times || String(operand.shape) !== String(node.outputs[0]!.shape)) {
+      continue;
+    }
+    const inputs = [...new Set([...node.inputs.filter((t) => t !== operand), ...maker.inputs])];
+    if (inputs.length > MOST_OPERANDS) continue;
+    const rename = (from: readonly Tensor[]) =>
+      new Map(from.map((t, i) => [operandName(i), variable(operandName(inputs.indexOf(t)))]));
+    const replaced = substitute(inner.expression, { numbers: rename(maker.inputs) });
+    const outer = rename(node.inputs);
+    node.inputs.forEach((t, i) => t === operand && outer.set(operandName(i), replaced));
+    dropped.add(maker);
+    return replace(node, pointwiseOp, inputs, {
+      expression: substitute(expression, { numbers: outer }),
+      scalars: [...new Map([...scalars, ...inner.scalars].map((s) => [s.name, s])).values()],
+    });
+  }
+  return undefined;
+}
+
+/** A node as an elementwise expression over its inputs. */
+function elementwise(node: Node): PointwiseAttributes | undefined {
+  if (node.op.name === pointwiseOp.name) return node.attributes as PointwiseAttributes;
+  if (node.op.name !== combineOp.name) return undefined;
+  const { factors } = node.attributes as CombineAttributes;
+  const terms = factors.map((f, i) => variable(operandName(i)).mul(f));
+  return { expression: terms.reduce((a, b) => a.add(b)), scalars: [] };
 }

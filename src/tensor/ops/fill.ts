@@ -4,6 +4,7 @@
  * @module
  */
 import fillSource from "../../../kernels/fill.wgsl" with { type: "text" };
+import { expandTemplate } from "../../gpu/template.ts";
 import { type DType, elementCount, type Graph, type StepScalar, type Tensor } from "../graph.ts";
 import { grid, type Op } from "../op.ts";
 
@@ -28,7 +29,7 @@ export const fillOp: Op<{ readonly shape: readonly number[]; readonly value: Ste
     const groups = Math.ceil(vectors / 64);
     dispatch({
       kernel: "fill",
-      wgsl: fillSource,
+      wgsl: expandTemplate("fill", fillSource, { CONSTANT: false }),
       tensors: [outputs[0]!],
       size: [vectors, groups, attributes.value],
       groups: grid(groups, adapter),
@@ -39,4 +40,26 @@ export const fillOp: Op<{ readonly shape: readonly number[]; readonly value: Ste
 /** A tensor whose every element is a step scalar. */
 export function fill(graph: Graph, shape: readonly number[], value: StepScalar): Tensor {
   return graph.add(fillOp, [], { shape, value })[0]!;
+}
+
+/** The op behind {@linkcode fillConstant}. */
+export const fillConstantOp: Op<{ readonly shape: readonly number[]; readonly value: number }> = {
+  name: "fillConstant",
+  infer: (_, { shape }) => [{ shape, dtype: "f32" }],
+  lower({ outputs, attributes, adapter, dispatch }) {
+    const vectors = Math.ceil(elementCount(attributes.shape) / 4);
+    const groups = Math.ceil(vectors / 64);
+    dispatch({
+      kernel: "fillConstant",
+      wgsl: expandTemplate("fill", fillSource, { CONSTANT: true }),
+      tensors: [outputs[0]!],
+      size: [vectors, groups, { f32: attributes.value }],
+      groups: grid(groups, adapter),
+    });
+  },
+};
+
+/** A tensor whose every element is a number fixed at plan time. */
+export function fillConstant(graph: Graph, shape: readonly number[], value: number): Tensor {
+  return graph.add(fillConstantOp, [], { shape, value })[0]!;
 }

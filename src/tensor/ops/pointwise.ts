@@ -1,0 +1,165 @@
+/**
+ * Elementwise computation by a scalar expression: kernel, gradient and fusion all come from it.
+ *
+ * @module
+ */
+import source from "../../../kernels/pointwise.wgsl" with { type: "text" };
+import { expandTemplate } from "../../gpu/template.ts";
+import { derivative, type Expression, helperFunctions, leaves, printWgsl, variable } from "../expr/mod.ts";
+import { elementCount, type StepScalar, type Tensor } from "../graph.ts";
+import { ensure, grid, type Op } from "../op.ts";
+import { reshape } from "./views.ts";
+import { sumColumns, sumRows } from "./sum_axis.ts";
+
+/** How an operand's elements are found: one each, one a column of the output, one a row, or one for all. */
+type Spread = "full" | "row" | "column" | "single";
+
+/** Attributes of {@linkcode pointwiseOp}. */
+export interface PointwiseAttributes {
+  /** Over the variables `x0`, `x1`, ... (the inputs in order) and step scalars by name. */
+  readonly expression: Expression;
+  /** The step scalars it names. */
+  readonly scalars: readonly StepScalar[];
+}
+
+/** Name of the variable that stands for input `i`. */
+export function operandName(i: number): string {
+  return `x${i}`;
+}
+
+function spreadOf(operand: Tensor, shape: readonly number[]): Spread | undefined {
+  if (String(operand.shape) === String(shape)) return "full";
+  if (elementCount(operand.shape) === 1) return "single";
+  if (shape.length !== 2) return undefined;
+  if (operand.shape.length === 1 && operand.dim(0) === shape[1]) return "row";
+  if (operand.shape.length === 2 && operand.dim(0) === shape[0] && operand.dim(1) === 1) return "column";
+  return undefined;
+}
+
+/** y[t, n] = expression of the inputs' elements at (t, n). */
+export const pointwiseOp: Op<PointwiseAttributes> = {
+  name: "pointwise",
+  infer(inputs) {
+    const widest = inputs.reduce((a, b) => (elementCount(b.shape) > elementCount(a.shape) ? b : a));
+    ensure(inputs.length <= 7, "pointwise", inputs, "at most 7 operands");
+    for (const t of inputs) {
+      ensure(t.dtype === "f32", "pointwise", inputs, "all operands must be f32");
+      ensure(
+        spreadOf(t, widest.shape) !== undefined,
+        "pointwise",
+        inputs,
+        `every operand must have the shape [${
+          widest.shape.join(", ")
+        }], or be a row of it, a column [T, 1] or one number`,
+      );
+    }
+    return [{ shape: widest.shape, dtype: "f32" }];
+  },
+  gradient({ inputs, outputs, attributes: { expression, scalars }, outputGradients, needed }) {
+    const { shape } = outputs[0]!;
+    const g = variable(operandName(inputs.length));
+    return inputs.map((input, i) => {
+      if (!needed[i]) return undefined;
+      const slope = derivative(expression, operandName(i)).mul(g);
+      const full = makePointwise([...inputs, outputGradients[0]!], slope, scalars);
+      switch (spreadOf(input, shape)) {
+        case "full":
+          return full;
+        case "row":
+          return sumRows(full);
+        case "column":
+          return sumColumns(full);
+        default:
+          return reshape(
+            sumRows(sumColumns(reshape(full, [full.dim(0), elementCount(shape) / full.dim(0)]))),
+            input.shape,
+          );
+      }
+    });
+  },
+  lower({ inputs, outputs, attributes: { expression, scalars }, adapter, dispatch }) {
+    const { shape } = outputs[0]!;
+    const width = shape.at(-1)!;
+    const lanes = width % 4 === 0 ? 4 : 1;
+    const element = lanes === 4 ? "vec4<f32>" : "f32";
+    // An operand given twice is bound once.
+    const distinct = [...new Set(inputs)];
+    const load = (t: Tensor): string => {
+      const name = `x${distinct.indexOf(t)}`;
+      switch (spreadOf(t, shape)) {
+        case "full":
+          return `${name}[i]`;
+        case "row":
+          return `${name}[column]`;
+        case "column":
+          return `${name}[row]`;
+        default:
+          return `${name}[0]`;
+      }
+    };
+    const isWide = (t: Tensor) => lanes === 4 && ["full", "row"].includes(spreadOf(t, shape)!);
+    const printed = printWgsl([expression], {
+      leaf: (name) => {
+        const scalar = scalars.findIndex((s) => s.name === name);
+        if (scalar >= 0) return { code: `scalar(${scalar}u)`, width: 1 };
+        const t = inputs[Number(name.slice(1))]!;
+        return { code: `v${distinct.indexOf(t)}`, width: isWide(t) ? 4 : 1 };
+      },
+    });
+    const used = new Set(leaves([expression], "variable").map((name) => inputs[Number(name.slice(1))]!));
+    const bound = distinct.filter((t) => used.has(t));
+    const binding = (i: number, access: string, name: string, type: string) =>
+      `@group(0) @binding(${i}) var<storage, ${access}> ${name}: array<${type}>;`;
+    const elements = elementCount(shape) / lanes;
+    const groups = Math.ceil(elements / 64);
+    dispatch({
+      kernel: `pointwise ${bound.length}`,
+      wgsl: expandTemplate("pointwise", source, {
+        BINDINGS: [
+          ...bound.map((t, i) => binding(i, "read", `x${distinct.indexOf(t)}`, isWide(t) ? element : "f32")),
+          binding(bound.length, "read_write", "out", element),
+        ].join("\n"),
+        ELEMENT: element,
+        HELPERS: helperFunctions(printed.helpers),
+        LOADS: bound.map((t) => `  let v${distinct.indexOf(t)} = ${load(t)};`).join("\n"),
+        UNIFORM: printed.uniform.map((line) => `  ${line}`).join("\n"),
+        LINES: printed.lines.map((line) => `  ${line}`).join("\n"),
+        RESULT: printed.results[0]!.code,
+      }),
+      tensors: [...bound, outputs[0]!],
+      size: [elements, groups, Math.max(1, width / lanes), 0, ...scalars],
+      groups: grid(groups, adapter),
+      flops: elementCount(shape),
+    });
+  },
+};
+
+/** The op from an expression over `x0`, `x1`, ...; {@linkcode pointwise} is the pleasant way. */
+export function makePointwise(
+  inputs: readonly Tensor[],
+  expression: Expression,
+  scalars: readonly StepScalar[],
+): Tensor {
+  return inputs[0]!.graph.add(pointwiseOp, inputs, { expression, scalars })[0]!;
+}
+
+/**
+ * Elementwise computation.
+ *
+ * @param inputs One to seven f32 tensors: of the output's shape, or a row [N], a column [T, 1] or a single number, which are
+ *   repeated
+ * @param body The expression of one element; step scalars may be named in it
+ * @throws {ShapeError} if an operand does not fit
+ * @example
+ * ```ts ignore
+ * const scaled = pointwise([x, magnitude], (x, m) => x.mul(m)); // x [T, N], magnitude [N]
+ * ```
+ */
+export function pointwise(
+  inputs: readonly Tensor[],
+  body: (...elements: Expression[]) => Expression,
+): Tensor {
+  const expression = body(...inputs.map((_, i) => variable(operandName(i))));
+  const { graph } = inputs[0]!;
+  return makePointwise(inputs, expression, leaves([expression], "scalar").map((name) => graph.scalar(name)));
+}
