@@ -79,7 +79,7 @@ export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
         requiredLimits,
       });
       const preamble = options.preamble ?? await findPreamble(device, new Set(features));
-      return new Gpu(adapter, device, features, { ...options, preamble });
+      return new Gpu(adapter, device, features, { ...options, gpu: entry, preamble });
     } catch (cause) {
       if (features.length === 0) {
         throw new DeviceError(`the adapter gives no device: ${(cause as Error).message}`, { cause });
@@ -125,6 +125,8 @@ export interface Pipeline {
 
 /** An open device. The only object through which the rest of the project touches WebGPU. */
 export class Gpu {
+  /** Held as long as the device: Dawn frees its instance with this object, under the device that still works on it. */
+  readonly entry: GPU | undefined;
   readonly adapter: GPUAdapter;
   readonly device: GPUDevice;
   readonly description: AdapterDescription;
@@ -137,6 +139,7 @@ export class Gpu {
   #destroyed = false;
 
   constructor(adapter: GPUAdapter, device: GPUDevice, features: readonly string[], options: GpuOptions) {
+    this.entry = options.gpu;
     this.adapter = adapter;
     this.device = device;
     this.features = new Set(features);

@@ -4,10 +4,17 @@
  * Kernels use subgroup operations without asking for them: Tint (Dawn, Chrome) requires `enable subgroups;`, naga (wgpu, Deno,
  * Firefox) has the operations but refuses the line. Which of them a device has is found out by trying.
  *
+ * Tint also wants proof that subgroup operations are reached by all lanes together. Where a loop's bounds come from `subgroupMin`
+ * and `subgroupMax`, as in attention on software adapters, they are equal in all lanes of a workgroup of one subgroup, but WGSL
+ * cannot say so. The rule is therefore switched off; the tests look at every kernel with the rule on too.
+ *
  * @module
  */
 
-const SUBGROUPS = "enable subgroups;\n";
+/** Asks for subgroup operations. */
+export const ENABLE_SUBGROUPS = "enable subgroups;\n";
+
+const UNPROVEN_UNIFORMITY = "diagnostic(off, subgroup_uniformity);\n";
 
 /**
  * The lines that this device's compiler wants before a kernel; empty where it wants none.
@@ -17,6 +24,6 @@ const SUBGROUPS = "enable subgroups;\n";
 export async function findPreamble(device: GPUDevice, features: ReadonlySet<string>): Promise<string> {
   if (!features.has("subgroups")) return "";
   device.pushErrorScope("validation");
-  device.createShaderModule({ code: `${SUBGROUPS}@compute @workgroup_size(1) fn main() {}` });
-  return await device.popErrorScope() ? "" : SUBGROUPS;
+  device.createShaderModule({ code: `${ENABLE_SUBGROUPS}@compute @workgroup_size(1) fn main() {}` });
+  return await device.popErrorScope() ? "" : ENABLE_SUBGROUPS + UNPROVEN_UNIFORMITY;
 }

@@ -1,0 +1,172 @@
+/**
+ * Graphs that use every op in every variant, also those that no program of today happens to need.
+ *
+ * @module
+ */
+import { builtins } from "../../plugins/mod.ts";
+import type { AdapterDescription } from "../../src/gpu/description.ts";
+import { compileRowLoss, type ResolvedLoss } from "../../src/registry/divergence.ts";
+import { gradients } from "../../src/tensor/differentiate.ts";
+import { type DType, Graph, type Tensor } from "../../src/tensor/graph.ts";
+import { accumulate } from "../../src/tensor/ops/accumulate.ts";
+import { addRow } from "../../src/tensor/ops/add_row.ts";
+import { adamw } from "../../src/tensor/ops/adamw.ts";
+import { attention } from "../../src/tensor/ops/attention.ts";
+import { gatherRows, scatterRows } from "../../src/tensor/ops/cache.ts";
+import { combine } from "../../src/tensor/ops/combine.ts";
+import { dropout } from "../../src/tensor/ops/dropout.ts";
+import { fill } from "../../src/tensor/ops/fill.ts";
+import { gatedSilu } from "../../src/tensor/ops/gated.ts";
+import { matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
+import { gradientNorm } from "../../src/tensor/ops/norms.ts";
+import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
+import { rope } from "../../src/tensor/ops/rope.ts";
+import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
+
+const STORAGE_TYPES: readonly DType[] = ["f32", "f16", "bf16"];
+
+/** A block whose operands are declared on the fly and whose results are all wanted. */
+class OpBlock {
+  readonly graph: Graph;
+  #count = 0;
+
+  constructor(program: Program) {
+    this.graph = program.block(new Graph("ops", program.storages, program.scalars));
+  }
+
+  tensor(shape: readonly number[], dtype: DType = "f32"): Tensor {
+    const kind = dtype === "i32" ? "input" : "state";
+    return this.graph.use({ kind, name: `x${this.#count++}`, shape, dtype, category: "ops" });
+  }
+
+  /** Keeps results from being dropped as unused. */
+  want(...results: readonly (Tensor | undefined)[]): void {
+    for (const t of results) if (t) this.graph.output(`y${this.#count++}`, t);
+  }
+
+  /** Wants a result and its gradients. */
+  wantGradients(y: Tensor, inputs: readonly Tensor[]): void {
+    this.want(y, ...gradients(this.graph, [[y, this.tensor(y.shape)]], inputs));
+  }
+}
+
+/** A plan with every op. */
+export function opPlan(adapter: AdapterDescription): Plan {
+  const program = new Program();
+  const block = new OpBlock(program);
+  for (const trace of [products, rowOps, attentions, elementwise, optimiser]) trace(block);
+  return plan(program, adapter);
+}
+
+function products(block: OpBlock): void {
+  const shapes: Record<Orientation, (m: number, n: number, k: number) => [number, number][]> = {
+    NT: (m, n, k) => [[m, k], [n, k]],
+    NN: (m, n, k) => [[m, k], [k, n]],
+    TN: (m, n, k) => [[k, m], [k, n]],
+  };
+  for (const orientation of ["NT", "NN", "TN"] as const) {
+    for (const dtype of STORAGE_TYPES) {
+      for (const terms of [1, 2]) {
+        for (const m of [4, 12, 20, 33]) {
+          for (const n of [7, 8, 24, 63]) {
+            for (const k of [17, 20]) {
+              const [x, w] = shapes[orientation](m, n, k) as [[number, number], [number, number]];
+              const pair = (type: DType) => [block.tensor(x), block.tensor(w, type)];
+              const inputs = [...pair(dtype), ...(terms === 2 ? pair("f32") : [])];
+              const factors = terms === 2 ? [1, 2] : [1];
+              block.want(block.graph.add(matmulOp, inputs, { orientation, factors, addend: false })[0]);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+function rowOps(block: OpBlock): void {
+  const positions = block.tensor([9], "i32");
+  for (const width of [36, 37]) {
+    for (const dtype of STORAGE_TYPES) {
+      const [x, weight] = [block.tensor([9, width]), block.tensor([width], dtype)];
+      block.wantGradients(rmsNorm(x, weight, 1e-5), dtype === "f32" ? [x, weight] : [x]);
+      block.want(gatherRows(block.tensor([5, width], dtype), positions));
+      block.want(addRow(x, weight));
+    }
+    block.want(scatterRows(block.tensor([5, width]), block.tensor([9, width]), positions));
+  }
+  for (const headDim of [6, 8, 64, 128]) {
+    const x = block.tensor([9, 3 * headDim]);
+    block.wantGradients(rope(x, positions, block.tensor([64, headDim]), 3, headDim), [x]);
+  }
+}
+
+function attentions(block: OpBlock): void {
+  const ranges = (rows: number) => ({
+    start: block.tensor([rows], "i32"),
+    end: block.tensor([rows], "i32"),
+  });
+  for (const headDim of [4, 8, 20, 48, 64, 80, 128, 132, 256]) {
+    for (const rows of [3, 65]) {
+      const qkv = [4, 2, 2].map((heads) => block.tensor([rows, heads * headDim]));
+      const [q, k, v] = qkv as [Tensor, Tensor, Tensor];
+      const heads = { heads: 4, keyValueHeads: 2, headDim, scale: 1 };
+      block.wantGradients(attention(q, k, v, ranges(rows), heads), qkv);
+      block.wantGradients(attention(q, k, v, ranges(rows), heads), [q]);
+    }
+  }
+}
+
+function elementwise(block: OpBlock): void {
+  const { graph } = block;
+  const x = block.tensor([9, 37]);
+  const others = [1, 2, 3].map(() => block.tensor([9, 37]));
+  for (let n = 1; n <= 4; n++) {
+    block.want(combine([x, ...others.slice(0, n - 1)], [2, 3, 4, 5].slice(0, n)));
+  }
+  block.wantGradients(gatedSilu(x, others[0]!), [x, others[0]!]);
+  block.want(dropout(x, { rate: 0.5, site: 1, key: graph.scalar("key") }));
+  block.want(fill(graph, [64], graph.scalar("value")));
+  accumulate(block.tensor([9, 37]), x, graph.scalar("keep"));
+}
+
+function optimiser(block: OpBlock): void {
+  // One level, two levels, and three: the middle one reads and writes pairs.
+  const [small] = [100, 40_000, 16384 ** 2 + 64].map((count) => {
+    const norm = gradientNorm(block.tensor([count]));
+    block.want(norm);
+    return norm;
+  });
+  const flat = [1, 2, 3, 4].map(() => block.tensor([256])) as [Tensor, Tensor, Tensor, Tensor];
+  const settings = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, first: 0, count: 256, weightDecay: 0 };
+  adamw(...flat, small!, settings);
+  adamw(...flat, small!, { ...settings, clip: 1 });
+}
+
+/** Kernels of losses over rows: every built-in loss alone and mixtures of all, for vocabularies that take each way over a row. */
+export function rowLossTexts(adapter: AdapterDescription): { label: string; wgsl: string }[] {
+  const losses = builtins.flatMap((p) => (p.kind === "divergence" || p.kind === "row-loss" ? [p] : []));
+  const term = (loss: (typeof losses)[number], rest: Partial<ResolvedLoss> = {}): ResolvedLoss => ({
+    loss,
+    options: loss.options.parse({}),
+    name: `${loss.id} ${rest.temperature ?? 1}`,
+    weight: 1,
+    temperature: 1,
+    ...rest,
+  });
+  const objectives = [
+    ...losses.map((l) => [term(l)]),
+    ...losses.map((l) => [term(l, { temperature: 2 })]),
+    losses.flatMap((l) => [term(l), term(l, { temperature: 2 })]),
+    losses.map((l) => term(l, { monitor: true })),
+  ];
+  const texts = [];
+  for (const terms of objectives) {
+    for (const vocabulary of [3, 16, 127, 128, 132, 1024, 1027, 32000]) {
+      for (const gradient of [true, false]) {
+        const { label, wgsl } = compileRowLoss(terms, { vocabulary }, adapter, { gradient });
+        texts.push({ label: `${label} of ${vocabulary}`, wgsl });
+      }
+    }
+  }
+  return texts;
+}

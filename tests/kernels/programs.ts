@@ -1,0 +1,83 @@
+/**
+ * Every program a run may compile, planned for both kernel families without a GPU.
+ *
+ * @module
+ */
+import { builtins } from "../../plugins/mod.ts";
+import { setUp } from "../../src/distill/distill.ts";
+import { generationPlan } from "../../src/distill/generator.ts";
+import { chunkedLoss } from "../../src/distill/head.ts";
+import type { Model } from "../../src/distill/models.ts";
+import { Objective } from "../../src/distill/objective.ts";
+import { parseRecipe, type RecipeInput } from "../../src/distill/recipe.ts";
+import { planTraining } from "../../src/distill/trainer.ts";
+import type { AdapterDescription } from "../../src/gpu/description.ts";
+import { Registry } from "../../src/registry/registry.ts";
+import { gradients } from "../../src/tensor/differentiate.ts";
+import { Graph } from "../../src/tensor/graph.ts";
+import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
+
+const registry = new Registry().addAll(builtins);
+const losses = builtins.flatMap((p) => (p.kind === "adapter" ? [] : [p.id]));
+const adapters = builtins.flatMap((p) => (p.kind === "adapter" ? [p.id] : []));
+
+/** One recipe for each built-in adapter, and objectives that differ in losses and temperatures. */
+const RECIPES: readonly Partial<RecipeInput>[] = [
+  ...adapters.map((type) => ({
+    objective: losses.map((loss) => ({ loss, weight: 0.5 })),
+    adapter: { type, rank: 8, dropout: 0.1 },
+    train: { activationCheckpointing: "on" as const },
+  })),
+  {
+    objective: [{ loss: "cross-entropy" }, { loss: "forward-kl", temperature: 2 }],
+    adapter: { rank: 5, loraPlusRatio: 4 },
+    train: { activationCheckpointing: "off" as const, clip: 0 },
+  },
+  {
+    objective: [{ loss: "reverse-kl", temperature: 2 }, { loss: "forward-kl" }],
+    adapter: { rank: 16 },
+    train: { tokensPerMicroBatch: 96, headChunk: 64 },
+  },
+  { objective: [{ loss: "cross-entropy" }], adapter: { targets: ["q_proj", "v_proj"] } },
+];
+
+/** The training programs of a model: as its own teacher, with every recipe. */
+export function trainingPlans(model: Model, adapter: AdapterDescription): Plan[] {
+  return RECIPES.map((overrides) => {
+    const recipe = parseRecipe({
+      teacher: { model: model.path },
+      student: { model: "teacher" },
+      ...overrides,
+      data: { train: "none.jsonl", contextLength: 64 },
+      train: { tokensPerMicroBatch: 64, steps: 40, ...overrides.train },
+    });
+    return planTraining(setUp({ recipe, teacher: model, student: model }, registry), adapter).plan;
+  });
+}
+
+/** The generation programs of a model: one sequence, and several. */
+export function generationPlans(model: Model, adapter: AdapterDescription): Plan[] {
+  return [1, 3, 12, 40].map((sequences) => generationPlan(adapter, model, { sequences, length: 64 }));
+}
+
+/** The head alone, with the weighted row losses as a result: training needs only their gradient. */
+export function headPlan(adapter: AdapterDescription): Plan {
+  const program = new Program();
+  for (const count of [1, 2, 3]) {
+    const terms = losses.slice(0, count).map((loss) => ({ loss, weight: 1, temperature: 1, options: {} }));
+    const objective = new Objective(registry, terms, 132);
+    const graph = program.block(new Graph(`${count} losses`, program.storages, program.scalars));
+    const side = (name: string) => ({
+      hidden: graph.state(`${name} hidden`, [128, 36], "f32"),
+      weight: graph.weight(`${name} head`, [132, 36], "f16"),
+    });
+    const learner = side("learner");
+    const labels = graph.input("labels", [128], "i32");
+    const rowLosses = objective.rowLosses(objective.training, graph);
+    const { weighted } = chunkedLoss(graph, learner, side("target"), labels, rowLosses, 64, true);
+    const [gradient] = gradients(graph, [[weighted!, graph.state("above", [128], "f32")]], [learner.hidden]);
+    graph.output("weighted", weighted!);
+    graph.output("gradient", gradient!);
+  }
+  return plan(program, adapter);
+}

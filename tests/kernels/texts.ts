@@ -1,0 +1,89 @@
+/**
+ * The WGSL of every kernel, each text once, and which lines of the templates under `kernels/` ended up in none of them.
+ *
+ * @module
+ */
+import { accessVariant } from "../../src/gpu/bindings.ts";
+import { type AdapterDescription, DEFAULT_ADAPTER, type KernelFamily } from "../../src/gpu/description.ts";
+import type { Plan } from "../../src/tensor/plan.ts";
+import { ODD_SIZES, SIZES, syntheticModel } from "./models.ts";
+import { opPlan, rowLossTexts } from "./ops.ts";
+import { generationPlans, headPlan, trainingPlans } from "./programs.ts";
+
+/** A kernel as a device gets it. */
+export interface KernelText {
+  /** What it is and where it was met first. */
+  readonly label: string;
+  readonly family: KernelFamily;
+  readonly wgsl: string;
+}
+
+const FAMILIES: Readonly<Record<KernelFamily, AdapterDescription>> = {
+  tiled: { ...DEFAULT_ADAPTER, maxBufferSize: 2 ** 31 - 4 },
+  subgroup8: { ...DEFAULT_ADAPTER, maxBufferSize: 2 ** 31 - 4, family: "subgroup8", subgroupSize: 8 },
+};
+
+/** Every kernel of both families. A text that both families share counts for the tiled one, which may assume less. */
+export async function kernelTexts(): Promise<KernelText[]> {
+  const texts = new Map<string, KernelText>();
+  const add = ({ label, family, wgsl }: KernelText) => {
+    if (!texts.has(wgsl)) texts.set(wgsl, { label: `${texts.size}: ${label}`, family, wgsl });
+  };
+  const addPlan = (plan: Plan, where: string) => {
+    for (const { dispatches } of plan.blocks.values()) {
+      for (const { kernel, wgsl, writable } of dispatches) {
+        const label = `${kernel} (${where}, ${plan.adapter.family})`;
+        add({ label, family: plan.adapter.family, wgsl: accessVariant(wgsl, writable) });
+      }
+    }
+  };
+  const folder = await Deno.makeTempDir();
+  try {
+    for (const family of ["tiled", "subgroup8"] as const) {
+      const adapter = FAMILIES[family];
+      for (const [name, sizes] of Object.entries({ ...SIZES, ...ODD_SIZES })) {
+        const model = await syntheticModel(`${folder}/${family} ${name}`, sizes);
+        if (name in SIZES) { for (const p of trainingPlans(model, adapter)) addPlan(p, `training, ${name}`); }
+        for (const p of generationPlans(model, adapter)) addPlan(p, `generation, ${name}`);
+        model.close();
+      }
+      addPlan(opPlan(adapter), "ops");
+      addPlan(headPlan(adapter), "head");
+      for (const { label, wgsl } of rowLossTexts(adapter)) {
+        add({ label: `${label} (${family})`, family, wgsl });
+      }
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+  return [...texts.values()];
+}
+
+/**
+ * Lines of code of a template that are in none of the texts made from it, as `line number: line`. A text is known by the
+ * template's first line, a comment that says what the kernel computes.
+ */
+export function unreachedLines(template: string, texts: readonly KernelText[]): string[] {
+  const lines = template.split("\n");
+  const made = new Set(
+    texts.filter(({ wgsl }) => wgsl.startsWith(lines[0]! + "\n")).flatMap(({ wgsl }) => wgsl.split("\n")),
+  );
+  return lines.flatMap((line, i) => {
+    if (/^\s*(\/\/|$)/.test(line) || made.has(line)) return [];
+    if (line.includes("$")) {
+      const pattern = line.split(/\$(?:[A-Za-z]\w*|\((?:[^()]|\([^()]*\))*\))/).map(escape).join("\\S+?");
+      const expanded = new RegExp(`^${pattern}$`);
+      for (const text of made) if (expanded.test(text)) return [];
+    } else if ([...made].some((text) => isAccessVariant(line, text))) return [];
+    return [`${i + 1}: ${line.trim()}`];
+  });
+}
+
+/** Whether a line is a template's declaration of a binding with the access the planner chose. */
+function isAccessVariant(line: string, text: string): boolean {
+  return text === line.replace(/(storage\s*,\s*)read(\s*>)/, "$1read_write$2");
+}
+
+function escape(text: string): string {
+  return text.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");
+}
