@@ -81,6 +81,19 @@ export function isView(node: Node): boolean {
   return !node.op.mutates && node.op.alias !== undefined && node.op.alias(0, node.attributes) !== undefined;
 }
 
+/** Follows views and updates in place to the tensor that owns the memory. */
+export function rootOf(tensor: Tensor): { root: Tensor; byteOffset: number } {
+  let byteOffset = 0;
+  let t = tensor;
+  for (;;) {
+    const node = t.producer;
+    const alias = node?.op.alias?.(node.outputs.indexOf(t), node.attributes);
+    if (!node || !alias) return { root: t, byteOffset };
+    byteOffset += alias.byteOffset;
+    t = node.inputs[alias.input]!;
+  }
+}
+
 /** Refuses a call with the op's name and every shape. */
 export function refuse(op: string, inputs: readonly Tensor[], why: string): never {
   throw new ShapeError(`${op}(${inputs.map(show).join(", ")}): ${why}`);

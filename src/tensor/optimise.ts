@@ -8,7 +8,7 @@ import type { Graph, Node, Tensor } from "./graph.ts";
 import { accumulateOp } from "./ops/accumulate.ts";
 import { type CombineAttributes, combineOp } from "./ops/combine.ts";
 import { matmulAccumulateOp, type MatmulAttributes, matmulOp } from "./ops/matmul.ts";
-import type { Op } from "./op.ts";
+import { type Op, rootOf } from "./op.ts";
 import { operandName, type PointwiseAttributes, pointwiseOp } from "./ops/pointwise.ts";
 import { substitute, variable } from "./expr/mod.ts";
 
@@ -29,6 +29,13 @@ function dropUnused(graph: Graph, nodes: readonly Node[]): Node[] {
   return kept.reverse();
 }
 
+/** The tensors whose memory some node of the block writes in place: what reads them must not move. */
+function mutatedRoots(nodes: readonly Node[]): Set<Tensor> {
+  const roots = new Set<Tensor>();
+  for (const node of nodes) if (node.op.mutates) node.outputs.forEach((t) => roots.add(rootOf(t).root));
+  return roots;
+}
+
 /** How often each tensor is read, by nodes and as an output of the block. */
 function countUses(graph: Graph, nodes: readonly Node[]): Map<Tensor, number> {
   const uses = new Map<Tensor, number>();
@@ -40,12 +47,14 @@ function countUses(graph: Graph, nodes: readonly Node[]): Map<Tensor, number> {
 /** Folds `combine` and `accumulate` into the matrix products that feed them. */
 function mergeSums(graph: Graph, nodes: readonly Node[]): Node[] {
   const uses = countUses(graph, nodes);
+  const mutated = mutatedRoots(nodes);
+  const isStill = (node: Node) => !node.inputs.some((t) => mutated.has(rootOf(t).root));
   const makerOf = new Map<Tensor, Node>();
   const result: (Node | undefined)[] = [];
   const indexOf = new Map<Node, number>();
   const product = (t: Tensor): Node | undefined => {
     const node = makerOf.get(t);
-    return node?.op.name === matmulOp.name && uses.get(t) === 1 ? node : undefined;
+    return node?.op.name === matmulOp.name && uses.get(t) === 1 && isStill(node) ? node : undefined;
   };
   const drop = (node: Node) => void (result[indexOf.get(node)!] = undefined);
 
@@ -150,12 +159,13 @@ const MOST_OPERANDS = 7;
 /** Folds elementwise nodes, and `combine`s, into the one elementwise node that uses them. */
 function mergePointwise(graph: Graph, nodes: readonly Node[]): Node[] {
   const uses = countUses(graph, nodes);
+  const mutated = mutatedRoots(nodes);
   const makerOf = new Map<Tensor, Node>();
   const dropped = new Set<Node>();
   const result = nodes.map((node) => {
     let merged = node;
     while (merged.op.name === pointwiseOp.name) {
-      const next = absorbOne(merged, makerOf, uses, dropped);
+      const next = absorbOne(merged, makerOf, uses, dropped, mutated);
       if (!next) break;
       merged = next;
     }
@@ -171,13 +181,15 @@ function absorbOne(
   makerOf: ReadonlyMap<Tensor, Node>,
   uses: ReadonlyMap<Tensor, number>,
   dropped: Set<Node>,
+  mutated: ReadonlySet<Tensor>,
 ): Node | undefined {
   const { expression, scalars } = node.attributes as PointwiseAttributes;
   for (const operand of new Set(node.inputs)) {
     const maker = makerOf.get(operand);
     const inner = maker && elementwise(maker);
     const times = node.inputs.filter((t) => t === operand).length;
-    if (!inner || uses.get(operand) !== times || String(operand.shape) !== String(node.outputs[0]!.shape)) {
+    if (!inner || maker.inputs.some((t) => mutated.has(rootOf(t).root))) continue;
+    if (uses.get(operand) !== times || String(operand.shape) !== String(node.outputs[0]!.shape)) {
       continue;
     }
     const inputs = [...new Set([...node.inputs.filter((t) => t !== operand), ...maker.inputs])];

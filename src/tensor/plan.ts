@@ -19,7 +19,7 @@ import {
   Tensor,
 } from "./graph.ts";
 import { align, type Demand, pack } from "./memory.ts";
-import { type Dispatch, isView, type SizeWord, type Window } from "./op.ts";
+import { type Dispatch, isView, rootOf, type SizeWord, type Window } from "./op.ts";
 import { optimise } from "./optimise.ts";
 
 /** A range of one of the plan's buffers. */
@@ -233,19 +233,6 @@ interface Root {
   readonly arena: number;
   readonly offset: number;
   readonly byteOffset: number;
-}
-
-/** Follows views and updates in place to the tensor that owns the memory. */
-function rootOf(tensor: Tensor): { root: Tensor; byteOffset: number } {
-  let byteOffset = 0;
-  let t = tensor;
-  for (;;) {
-    const node = t.producer;
-    const alias = node?.op.alias?.(node.outputs.indexOf(t), node.attributes);
-    if (!node || !alias) return { root: t, byteOffset };
-    byteOffset += alias.byteOffset;
-    t = node.inputs[alias.input]!;
-  }
 }
 
 function placeIntermediates(graph: Graph, nodes: readonly Lowered[], adapter: AdapterDescription) {

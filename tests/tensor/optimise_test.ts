@@ -87,3 +87,23 @@ gpuTest("accumulate() adds a product into a state, or overwrites NaN when nothin
     assertWithin(inputs[2]!, expected.map((v) => v + (keep ? old : 0)), 2e-5);
   }
 });
+
+gpuTest("optimise() moves no product past a write to what it reads", async (gpu) => {
+  const [x, w, r] = [randomArray(8 * 8, 1), randomArray(8 * 8, 2), randomArray(8 * 8, 3)];
+  const { outputs } = await run(
+    gpu,
+    [{ shape: [8, 8], data: x }, { shape: [8, 8], data: w, kind: "state" }, { shape: [8, 8], data: r }],
+    (g, x, w, r) => {
+      const y = linear(x!, w!);
+      accumulate(w!, r!, g.scalar("keep"));
+      return add(y, r!);
+    },
+    { keep: 0 },
+  );
+  const expected = Array.from({ length: 64 }, (_, i) => {
+    let sum = r[i]!;
+    for (let k = 0; k < 8; k++) sum += x[Math.floor(i / 8) * 8 + k]! * w[(i % 8) * 8 + k]!;
+    return sum;
+  });
+  assertWithin(outputs[0]!, expected, 1e-5);
+});
