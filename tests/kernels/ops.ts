@@ -7,6 +7,7 @@ import { builtins } from "../../plugins/mod.ts";
 import type { AdapterDescription } from "../../src/gpu/description.ts";
 import { compileRowLoss, type ResolvedLoss } from "../../src/registry/divergence.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
+import * as expr from "../../src/tensor/expr/mod.ts";
 import { type DType, Graph, type Tensor } from "../../src/tensor/graph.ts";
 import { accumulate } from "../../src/tensor/ops/accumulate.ts";
 import { addRow } from "../../src/tensor/ops/add_row.ts";
@@ -15,12 +16,14 @@ import { attention } from "../../src/tensor/ops/attention.ts";
 import { gatherRows, scatterRows } from "../../src/tensor/ops/cache.ts";
 import { combine } from "../../src/tensor/ops/combine.ts";
 import { dropout } from "../../src/tensor/ops/dropout.ts";
-import { fill } from "../../src/tensor/ops/fill.ts";
+import { fill, fillConstant } from "../../src/tensor/ops/fill.ts";
 import { gatedSilu } from "../../src/tensor/ops/gated.ts";
 import { matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
 import { gradientNorm } from "../../src/tensor/ops/norms.ts";
+import { pointwise } from "../../src/tensor/ops/pointwise.ts";
 import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
+import { sumColumns, sumRows } from "../../src/tensor/ops/sum_axis.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 
 const STORAGE_TYPES: readonly DType[] = ["f32", "f16", "bf16"];
@@ -54,7 +57,7 @@ class OpBlock {
 export function opPlan(adapter: AdapterDescription): Plan {
   const program = new Program();
   const block = new OpBlock(program);
-  for (const trace of [products, rowOps, attentions, elementwise, optimiser]) trace(block);
+  for (const trace of [products, rowOps, attentions, elementwise, expressions, optimiser]) trace(block);
   return plan(program, adapter);
 }
 
@@ -125,8 +128,44 @@ function elementwise(block: OpBlock): void {
   }
   block.wantGradients(gatedSilu(x, others[0]!), [x, others[0]!]);
   block.want(dropout(x, { rate: 0.5, site: 1, key: graph.scalar("key") }));
-  block.want(fill(graph, [64], graph.scalar("value")));
+  block.want(fill(graph, [64], graph.scalar("value")), fillConstant(graph, [64], 0.5));
   accumulate(block.tensor([9, 37]), x, graph.scalar("keep"));
+}
+
+/** Every function of scalar expressions, over operands repeated in every way, and their gradients. */
+function expressions(block: OpBlock): void {
+  const unary = [
+    expr.abs,
+    expr.detach,
+    expr.exp,
+    expr.expm1,
+    expr.log,
+    expr.log1p,
+    expr.neg,
+    expr.sigmoid,
+    expr.sign,
+    expr.sqrt,
+    expr.tanh,
+  ];
+  const binary = [expr.add, expr.sub, expr.mul, expr.div, expr.min, expr.max, expr.logAddExp];
+  const scalar = expr.stepScalar("strength");
+  for (const width of [36, 37]) {
+    const operands = [[9, width], [width], [9, 1], [1]].map((shape) => block.tensor(shape));
+    const [x, row, column, one] = operands as [Tensor, Tensor, Tensor, Tensor];
+    for (const f of unary) block.wantGradients(pointwise([x], (a) => f(a!.mul(scalar))), [x]);
+    for (const f of binary) {
+      for (const other of [row, column, one]) {
+        block.wantGradients(pointwise([x, other], (a, b) => f(a!, b!)), [x, other]);
+      }
+    }
+    const chosen = pointwise(operands, (a, b, c, d) => {
+      const condition = a!.lessThan(b!).and(c!.equalTo(d!).not()).or(a!.lessOrEqual(d!));
+      return expr.select(condition, a!.square(), condition.toNumber());
+    });
+    block.wantGradients(chosen, operands);
+    block.wantGradients(sumRows(x), [x]);
+    block.wantGradients(sumColumns(x), [x]);
+  }
 }
 
 function optimiser(block: OpBlock): void {

@@ -69,9 +69,10 @@ export function unreachedLines(template: string, texts: readonly KernelText[]): 
     texts.filter(({ wgsl }) => wgsl.startsWith(lines[0]! + "\n")).flatMap(({ wgsl }) => wgsl.split("\n")),
   );
   return lines.flatMap((line, i) => {
-    if (/^\s*(\/\/|$)/.test(line) || made.has(line)) return [];
+    // Comments and directives, and lines that stand for text from elsewhere.
+    if (/^\s*(\/\/|\$\w+$|$)/.test(line) || made.has(line)) return [];
     if (line.includes("$")) {
-      const pattern = line.split(/\$(?:[A-Za-z]\w*|\((?:[^()]|\([^()]*\))*\))/).map(escape).join("\\S+?");
+      const pattern = line.split(/\$(?:[A-Za-z]\w*|\((?:[^()]|\([^()]*\))*\))/).map(escape).join(".+?");
       const expanded = new RegExp(`^${pattern}$`);
       for (const text of made) if (expanded.test(text)) return [];
     } else if ([...made].some((text) => isAccessVariant(line, text))) return [];
