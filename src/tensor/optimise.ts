@@ -4,11 +4,11 @@
  *
  * @module
  */
-import type { Graph, Node, Tensor } from "./graph.ts";
+import { byteLength, type Graph, type Node, type Tensor } from "./graph.ts";
 import { accumulateOp } from "./ops/accumulate.ts";
 import { type CombineAttributes, combineOp } from "./ops/combine.ts";
 import { matmulAccumulateOp, type MatmulAttributes, matmulOp } from "./ops/matmul.ts";
-import { type Op, rootOf } from "./op.ts";
+import { isView, type Op, rootOf } from "./op.ts";
 import { operandName, type PointwiseAttributes, pointwiseOp } from "./ops/pointwise.ts";
 import { substitute, variable } from "./expr/mod.ts";
 
@@ -60,14 +60,36 @@ function mergeSums(graph: Graph, nodes: readonly Node[]): Node[] {
 
   for (const node of nodes) {
     let merged = node;
+    let at = result.length;
     if (node.op.name === combineOp.name && node.inputs.length === 2) {
       merged = mergeCombine(node, product, drop) ?? node;
-    } else if (node.op.name === accumulateOp.name) merged = mergeAccumulate(node, product, drop) ?? node;
-    indexOf.set(merged, result.length);
-    result.push(merged);
+    } else if (node.op.name === accumulateOp.name) {
+      const maker = product(node.inputs[1]!);
+      merged = mergeAccumulate(node, product, drop) ?? node;
+      // Gradients are added up at the end of a block. There, the product's operands, and so the activations of every layer, would
+      // have to live until then: it stays where it was.
+      if (merged !== node) {
+        const place = indexOf.get(maker!)!;
+        if (!usesMemory(result.slice(place), node.inputs[0]!)) at = place;
+      }
+    }
+    indexOf.set(merged, at);
+    result[at] = merged;
     merged.outputs.forEach((t) => makerOf.set(t, merged));
   }
   return result.filter((n) => n !== undefined);
+}
+
+/** Whether any of the nodes reads or writes the memory of `tensor`, or a part of it. */
+function usesMemory(nodes: readonly (Node | undefined)[], tensor: Tensor): boolean {
+  const { root, byteOffset } = rootOf(tensor);
+  const end = byteOffset + byteLength(tensor);
+  return nodes.some((node) =>
+    node && !isView(node) && [...node.inputs, ...node.outputs].some((t) => {
+      const other = rootOf(t);
+      return other.root === root && other.byteOffset < end && byteOffset < other.byteOffset + byteLength(t);
+    })
+  );
 }
 
 type Finder = (t: Tensor) => Node | undefined;

@@ -107,3 +107,18 @@ gpuTest("optimise() moves no product past a write to what it reads", async (gpu)
   });
   assertWithin(outputs[0]!, expected, 1e-5);
 });
+
+Deno.test("optimise() adds a product up where it was made, unless its state is used in between", () => {
+  const names = (useState: boolean) => {
+    const program = new Program();
+    const g = new Graph("test", program.storages, program.scalars);
+    const [x, y] = [g.input("x", [T, H], "f32"), g.input("y", [T, N], "f32")];
+    const state = g.state("sums", [N, H], "f32");
+    const product = matmul("TN", y, x);
+    g.output("z", scale(useState ? state : x, 2));
+    accumulate(state, product, g.scalar("keep"));
+    return optimise(g).map((n) => n.op.name);
+  };
+  assertEquals(names(false), ["matmulAccumulate", "combine"]);
+  assertEquals(names(true), ["combine", "matmulAccumulate"]);
+});
