@@ -1,0 +1,191 @@
+/**
+ * A Llama small enough to train in milliseconds, with a tokenizer and a dataset, made on the spot: random weights, always the same.
+ *
+ * @module
+ */
+import { setUp } from "../../src/distill/distill.ts";
+import { Model } from "../../src/distill/models.ts";
+import { openStudent } from "../../src/distill/prepare.ts";
+import { parseRecipe, type Recipe, type RecipeInput } from "../../src/distill/recipe.ts";
+import type { TrainingSetup } from "../../src/distill/trainer.ts";
+import { type FloatDtype, fromFloat32 } from "../../src/formats/dtype.ts";
+import { writeHuggingFaceFolder } from "../../src/formats/hf_write.ts";
+import { expectedTensors, parseDecoderConfig } from "../../src/models/config.ts";
+import { Registry } from "../../src/registry/registry.ts";
+import type { EncodedSample } from "../../src/text/encode.ts";
+import { builtins } from "../../plugins/mod.ts";
+import { randomArray } from "../tensor/harness.ts";
+
+const SPECIAL = ["<unk>", "<s>", "</s>"];
+const PRINTABLE = Array.from({ length: 95 }, (_, i) => String.fromCharCode(32 + i));
+const MERGES = [["t", "h"], ...[..."bcdfghjklmnpqrstvwxz"].flatMap((c) => [..."aeiou"].map((v) => [c, v]))];
+
+/** Size of the tiny vocabulary: an odd number, no multiple of any tile. */
+export const TINY_VOCABULARY: number = SPECIAL.length + PRINTABLE.length + MERGES.length;
+
+/** A byte-pair tokenizer over printable ASCII; `<unk>`, `<s>`, `</s>` are 0 to 2. */
+export function tinyTokenizerJson(): Record<string, unknown> {
+  const tokens = [...SPECIAL, ...PRINTABLE, ...MERGES.map((pair) => pair.join(""))];
+  return {
+    version: "1.0",
+    added_tokens: SPECIAL.map((content, id) => ({ id, content, special: true, normalized: false })),
+    normalizer: null,
+    pre_tokenizer: null,
+    post_processor: null,
+    decoder: { type: "Fuse" },
+    model: {
+      type: "BPE",
+      unk_token: "<unk>",
+      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+      merges: MERGES,
+    },
+  };
+}
+
+/** What {@linkcode writeTinyModel} writes. */
+export interface TinyModelOptions {
+  readonly layers?: number;
+  readonly hiddenSize?: number;
+  readonly vocabularySize?: number;
+  readonly contextLength?: number;
+  readonly tiedHead?: boolean;
+  readonly dtype?: FloatDtype;
+  readonly seed?: number;
+}
+
+/** Writes a model folder: grouped-query attention with two heads of queries to one of keys, an MLP of odd width. */
+export async function writeTinyModel(path: string, options: TinyModelOptions = {}): Promise<void> {
+  const { hiddenSize = 32, contextLength = 128, dtype = "f32", seed = 1 } = options;
+  const config = {
+    architectures: ["LlamaForCausalLM"],
+    model_type: "llama",
+    hidden_act: "silu",
+    hidden_size: hiddenSize,
+    intermediate_size: hiddenSize + 12,
+    num_hidden_layers: options.layers ?? 3,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    vocab_size: options.vocabularySize ?? TINY_VOCABULARY,
+    max_position_embeddings: contextLength,
+    rms_norm_eps: 1e-5,
+    rope_theta: 10000,
+    tie_word_embeddings: options.tiedHead ?? false,
+    bos_token_id: 1,
+    eos_token_id: 2,
+  };
+  const tensors = expectedTensors(parseDecoderConfig(config, path));
+  const names = [...tensors.keys()];
+  await writeHuggingFaceFolder(path, {
+    config,
+    tokenizer: {
+      tokenizerJson: tinyTokenizerJson(),
+      tokenizerConfig: { bos_token: "<s>", eos_token: "</s>", unk_token: "<unk>", add_bos_token: true },
+    },
+    tensors,
+    read: (name) => {
+      const shape = tensors.get(name)!;
+      const values = randomArray(
+        shape.reduce((a, b) => a * b, 1),
+        seed * 1000 + names.indexOf(name) + 1,
+        // Logits of a standard deviation near 2, so that the model has opinions; norms around 1.
+        shape.length === 1 ? 0.3 : Math.sqrt((/embed|lm_head/.test(name) ? 12 : 3) / hiddenSize),
+      ) as Float32Array<ArrayBuffer>;
+      if (shape.length === 1) values.forEach((v, i) => values[i] = 1 + v);
+      return Promise.resolve({ dtype, shape, data: fromFloat32(dtype, values) });
+    },
+  }, { dtype });
+}
+
+/** Rows of a dataset: short texts, and prompts with completions of a few tokens. */
+export function tinyRows(count: number, seed: number): string {
+  const words = ["the", "cat", "sat", "on", "a", "mat", "and", "ran", "home", "to", "see", "his", "sun"];
+  const random = randomArray(count * 16, seed);
+  const sentence = (row: number, from: number, length: number) =>
+    Array.from({ length }, (_, i) => words[Math.floor((random[row * 16 + from + i]! + 1) / 2 * words.length)])
+      .join(" ");
+  return Array.from({ length: count }, (_, i) => {
+    const row = i % 3 === 0
+      ? { prompt: sentence(i, 0, 3) + " ", completion: sentence(i, 3, 2 + i % 5) }
+      : { text: sentence(i, 0, 3 + i % 11) + "." };
+    return JSON.stringify(row) + "\n";
+  }).join("");
+}
+
+/** A folder with a teacher and datasets. */
+export interface TinyFiles {
+  readonly folder: string;
+  readonly teacher: string;
+  readonly train: string;
+  readonly heldOut: string;
+}
+
+/** Calls `fn` with a fresh folder holding a model and datasets, and removes it. */
+export async function withTiny(
+  fn: (files: TinyFiles) => Promise<void>,
+  options: TinyModelOptions = {},
+): Promise<void> {
+  const folder = await Deno.realPath(await Deno.makeTempDir({ prefix: "limbeck-" }));
+  try {
+    const files = {
+      folder,
+      teacher: `${folder}/teacher`,
+      train: `${folder}/train.jsonl`,
+      heldOut: `${folder}/heldout.jsonl`,
+    };
+    await writeTinyModel(files.teacher, options);
+    await Deno.writeTextFile(files.train, tinyRows(40, 1));
+    await Deno.writeTextFile(files.heldOut, tinyRows(6, 2));
+    await fn(files);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** What a test changes in the recipe: sections are merged field by field. */
+export type RecipeChanges = Partial<Omit<RecipeInput, "teacher">>;
+
+/** A recipe over the files, with a student cut from the teacher; the learning rate is constant unless `changes` say otherwise. */
+export function tinyRecipe(files: TinyFiles, changes: RecipeChanges = {}): Recipe {
+  return parseRecipe({
+    teacher: { model: files.teacher },
+    student: changes.student ?? { model: "teacher", layers: [0, 2] },
+    data: { train: files.train, heldOut: files.heldOut, contextLength: 64, ...changes.data },
+    ...(changes.objective ? { objective: changes.objective } : {}),
+    adapter: { rank: 4, ...changes.adapter },
+    train: {
+      steps: 20,
+      tokensPerMicroBatch: 64,
+      learningRate: 1e-2,
+      schedule: "constant",
+      warmup: 0,
+      ...changes.train,
+    },
+    samples: { tokens: 0, ...changes.samples },
+    output: { ...changes.output },
+    limits: { ...changes.limits },
+  });
+}
+
+/** Opens the models of a recipe and resolves its plugins. */
+export async function tinySetup(recipe: Recipe): Promise<TrainingSetup & Disposable> {
+  const teacher = await Model.open(recipe.teacher.model, { category: "teacher weights" });
+  const student = await openStudent(recipe);
+  const setup = setUp({ recipe, teacher, student }, new Registry().addAll(builtins));
+  return {
+    ...setup,
+    [Symbol.dispose]() {
+      teacher.close();
+      student.close();
+    },
+  };
+}
+
+/** A sample of random tokens of which the last `targets` are learnt. */
+export function tinySample(length: number, targets: number, seed: number): EncodedSample {
+  const random = randomArray(length, seed);
+  return {
+    ids: Int32Array.from(random, (r) => 3 + Math.floor((r + 1) / 2 * (TINY_VOCABULARY - 3))),
+    supervised: Uint8Array.from({ length }, (_, i) => Number(i >= length - targets)),
+    source: { file: "random", line: seed },
+  };
+}
