@@ -12,8 +12,11 @@ import { setUp } from "../src/distill/distill.ts";
 import { Model } from "../src/distill/models.ts";
 import { parseRecipe } from "../src/distill/recipe.ts";
 import { planTraining, Trainer } from "../src/distill/trainer.ts";
-import { openGpu } from "../src/gpu/device.ts";
+import { type Gpu, openGpu } from "../src/gpu/device.ts";
 import { Registry } from "../src/registry/registry.ts";
+import { add } from "../src/tensor/ops/combine.ts";
+import { linear } from "../src/tensor/ops/matmul.ts";
+import { measure } from "./measure.ts";
 import { isCaseName, loadCase, SETTINGS, type StepCase } from "./peers/case.ts";
 
 /** Steps that are timed after the first. */
@@ -63,6 +66,56 @@ function peakRssBytes(): number {
   return line ? Number(line[1]) * 1024 : NaN;
 }
 
+/** The best rates this adapter reaches here: a square product of our own, and a sum of two tensors too large for its caches. */
+async function measurePeak(gpu: Gpu): Promise<{ gflops: number; gigabytes: number }> {
+  const side = 512;
+  const product = await measure(
+    gpu,
+    (g) => linear(g.input("x", [side, side], "f32"), g.weight("w", [side, side], "f32")),
+  );
+  const rows = 1 << 14;
+  const sum = await measure(
+    gpu,
+    (g) => add(g.input("x", [rows, 1024], "f32"), g.input("y", [rows, 1024], "f32")),
+  );
+  return { gflops: product.flops / product.best / 1e6, gigabytes: sum.bytes / sum.best / 1e6 };
+}
+
+/** Prints a Markdown table of where a step's time goes: what docs/step-cost.md shows. */
+async function printProfile(name: string, gpu: Gpu, trainer: Trainer, plannedBytes: number): Promise<void> {
+  const kernels = await trainer.executable.profiler!.report();
+  const total = kernels.reduce((sum, k) => sum + k.milliseconds, 0);
+  const peak = await measurePeak(gpu);
+  const dispatches = kernels.reduce((sum, k) => sum + k.launches, 0) / STEPS;
+  const flops = kernels.reduce((sum, k) => sum + k.flops, 0) / STEPS;
+  const bytes = kernels.reduce((sum, k) => sum + k.bytes, 0) / STEPS;
+  console.log(
+    `${name} on ${gpu.description.name}: ${dispatches} dispatches, ${(flops / 1e9).toFixed(2)} GFLOP, ${
+      (bytes / 1e6).toFixed(0)
+    } MB bound, ${(total / STEPS).toFixed(1)} ms in kernels, ${plannedBytes} bytes on the GPU.`,
+  );
+  console.log(
+    `Best rates measured here: ${peak.gflops.toFixed(1)} GFLOP/s, ${peak.gigabytes.toFixed(1)} GB/s.\n`,
+  );
+  console.log("| kernel | launches | ms | share | GFLOP/s | of the best | GB/s | of the best |");
+  console.log("| --- | --- | --- | --- | --- | --- | --- | --- |");
+  for (const k of kernels) {
+    const [gflops, gigabytes] = [k.flops / k.milliseconds / 1e6, k.bytes / k.milliseconds / 1e6];
+    const percent = (part: number) => `${(100 * part).toFixed(0)} %`;
+    const cells = [
+      k.kernel,
+      (k.launches / STEPS).toFixed(0),
+      (k.milliseconds / STEPS).toFixed(2),
+      percent(k.milliseconds / total),
+      gflops.toFixed(1),
+      percent(gflops / peak.gflops),
+      gigabytes.toFixed(1),
+      percent(gigabytes / peak.gigabytes),
+    ];
+    console.log(`| ${cells.join(" | ")} |`);
+  }
+}
+
 if (import.meta.main) {
   const name = Deno.args.find((a) => !a.startsWith("--")) ?? "stories15M";
   if (!isCaseName(name)) throw new Error(`there is no case ${name}`);
@@ -87,21 +140,7 @@ if (import.meta.main) {
     }
   }
   if (profile) {
-    const kernels = await trainer.executable.profiler!.report();
-    const total = kernels.reduce((sum, k) => sum + k.milliseconds, 0);
-    console.log(`${gpu.description.name}: ${name}, ${planned.plan.totalBytes} bytes`);
-    console.log("launches      ms  share  GFLOP/s   GB/s  kernel");
-    for (const k of kernels) {
-      const cells = [
-        (k.launches / STEPS).toFixed(0).padStart(8),
-        (k.milliseconds / STEPS).toFixed(2).padStart(8),
-        (100 * k.milliseconds / total).toFixed(1).padStart(6),
-        (k.flops / k.milliseconds / 1e6).toFixed(1).padStart(8),
-        (k.bytes / k.milliseconds / 1e6).toFixed(1).padStart(6),
-      ];
-      console.log(cells.join(" "), "", k.kernel);
-    }
-    console.log(`${(total / STEPS).toFixed(1)} ms in kernels`);
+    await printProfile(name, gpu, trainer, planned.plan.totalBytes);
   } else {
     console.log(JSON.stringify({
       peer: "limbeck",
