@@ -34,8 +34,7 @@ export function parseBindings(wgsl: string): Binding[] {
 export function accessVariant(wgsl: string, writable: ReadonlySet<number>): string {
   if (writable.size === 0) return wgsl;
   return wgsl.replace(
-    /(@group\(0\)\s*@binding\((\d+)\)\s*var<\s*storage\s*,\s*)read(\s*>)/g,
-    (all, before: string, index: string, after: string) =>
-      writable.has(Number(index)) ? `${before}read_write${after}` : all,
+    /(@group\(0\)\s*@binding\((\d+)\)\s*var<\s*storage)\s*(?:,\s*read\s*)?>/g,
+    (all, before: string, index: string) => writable.has(Number(index)) ? `${before}, read_write>` : all,
   );
 }

@@ -6,7 +6,7 @@
  *
  * - `$NAME` or `$(EXPRESSION)` is replaced by the value of an integer expression over constants and loop variables
  *   (`+ - * / % ( ) < <= > >= == != && ||`); a constant that is a string is replaced by its text.
- * - `//#if EXPRESSION`, `//#else`, `//#end` keep or drop lines.
+ * - `//#if EXPRESSION`, `//#else`, `//#end` keep or drop lines. A word is compared with `==` and `!=`, as in `WEIGHT == f16`.
  * - `//#for NAME in A..B`, `//#end` repeat lines for NAME = A, A+1, ... B-1.
  *
  * @module
@@ -23,6 +23,9 @@ export class TemplateError extends LimbeckError {
 
 type Line = { text: string; number: number };
 
+/** What was expanded before, by template and constants: a program asks for the same few kernels in every layer. */
+const known = new Map<string, Map<string, string>>();
+
 /**
  * Expands a kernel template into WGSL.
  *
@@ -30,6 +33,17 @@ type Line = { text: string; number: number };
  * @throws {TemplateError} on an unknown constant, a malformed expression or an unclosed directive
  */
 export function expandTemplate(name: string, source: string, constants: TemplateConstants): string {
+  const key = JSON.stringify(constants);
+  const ofSource = known.get(source) ?? new Map<string, string>();
+  let text = ofSource.get(key);
+  if (text === undefined) {
+    text = expand(name, source, constants);
+    known.set(source, ofSource.set(key, text));
+  }
+  return text;
+}
+
+function expand(name: string, source: string, constants: TemplateConstants): string {
   const lines = source.split("\n").map((text, i) => ({ text, number: i + 1 }));
   const out: string[] = [];
   const end = expandBlock(name, lines, 0, new Map(Object.entries(constants)), out, true);
@@ -63,7 +77,7 @@ function expandBlock(
     if (verb === "end" || verb === "else") return i;
     const where = `${name}.wgsl line ${line.number}`;
     if (verb === "if") {
-      const truth = keep && Number(evaluate(where, rest!, scope)) !== 0;
+      const truth = keep && evaluateNumber(where, rest!, scope) !== 0;
       let close = expandBlock(name, lines, i + 1, scope, out, keep && truth);
       if (/\/\/#else/.test(lines[close]?.text ?? "")) {
         close = expandBlock(name, lines, close + 1, scope, out, keep && !truth);
@@ -73,8 +87,8 @@ function expandBlock(
     } else if (verb === "for") {
       const range = /^(\w+)\s+in\s+(.+)\.\.(.+)$/.exec(rest!);
       if (!range) throw new TemplateError(`${where}: expected "//#for NAME in A..B"`);
-      const from = keep ? Number(evaluate(where, range[2]!, scope)) : 0;
-      const to = keep ? Number(evaluate(where, range[3]!, scope)) : 0;
+      const from = keep ? evaluateNumber(where, range[2]!, scope) : 0;
+      const to = keep ? evaluateNumber(where, range[3]!, scope) : 0;
       let close = -1;
       for (let k = from; k < to; k++) {
         close = expandBlock(name, lines, i + 1, new Map(scope).set(range[1]!, k), out, keep);
@@ -95,7 +109,7 @@ function substitute(name: string, line: Line, scope: Scope): string {
   return line.text.replace(
     /\$(?:([A-Za-z]\w*)|\(([^()]*(?:\([^()]*\)[^()]*)*)\))/g,
     (_, word, expression) => {
-      if (word === undefined) return String(Number(evaluate(where, expression, scope)));
+      if (word === undefined) return String(evaluateNumber(where, expression, scope));
       const value = scope.get(word);
       if (value === undefined) throw new TemplateError(`${where}: unknown constant $${word}`);
       return typeof value === "boolean" ? String(Number(value)) : String(value);
@@ -103,15 +117,26 @@ function substitute(name: string, line: Line, scope: Scope): string {
   );
 }
 
+/** A word that is no constant is a mistake, not a truth. */
+function toNumber(where: string, value: number | string): number {
+  if (typeof value === "number") return value;
+  throw new TemplateError(`${where}: "${value}" is no constant, or one that is not a number`);
+}
+
+function evaluateNumber(where: string, text: string, scope: Scope): number {
+  return toNumber(where, evaluate(where, text, scope));
+}
+
 /** Evaluates an integer expression; a recursive-descent parser over a handful of operators. */
 function evaluate(where: string, text: string, scope: Scope): number | string {
   const tokens = text.match(/\d+|[A-Za-z_]\w*|<=|>=|==|!=|&&|\|\||[-+*/%()<>!]/g) ?? [];
+  if (tokens.join("") !== text.replace(/\s/g, "")) throw new TemplateError(`${where}: cannot read "${text}"`);
   let at = 0;
   const levels = [["||"], ["&&"], ["==", "!="], ["<", "<=", ">", ">="], ["+", "-"], ["*", "/", "%"]];
   const apply = (op: string, a: number | string, b: number | string): number => {
     if (op === "==") return Number(a === b);
     if (op === "!=") return Number(a !== b);
-    const [x, y] = [Number(a), Number(b)];
+    const [x, y] = [toNumber(where, a), toNumber(where, b)];
     switch (op) {
       case "||":
         return Number(x !== 0 || y !== 0);
@@ -145,8 +170,8 @@ function evaluate(where: string, text: string, scope: Scope): number | string {
       if (tokens[at++] !== ")") throw new TemplateError(`${where}: missing ) in "${text}"`);
       return value;
     }
-    if (token === "!") return Number(Number(primary()) === 0);
-    if (token === "-") return -Number(primary());
+    if (token === "!") return Number(toNumber(where, primary()) === 0);
+    if (token === "-") return -toNumber(where, primary());
     if (/^\d/.test(token)) return Number(token);
     const value = scope.get(token);
     // A bare word that is no constant stands for itself, so that `//#if WEIGHT == f16` reads naturally.

@@ -27,7 +27,7 @@ export function gradients(
   const forward = [...graph.nodes];
   const reaching = new Set<Tensor>(wanted);
   for (const node of forward) {
-    if (node.op.gradient && node.inputs.some((t) => reaching.has(t))) {
+    if (node.inputs.some((t) => reaching.has(t))) {
       node.outputs.forEach((t) => reaching.add(t));
     }
   }

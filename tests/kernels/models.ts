@@ -18,6 +18,8 @@ export interface ModelSizes {
   readonly hidden: number;
   readonly intermediate: number;
   readonly vocabulary: number;
+  /** 1 by default. */
+  readonly layers?: number;
   /** Biases of attention and MLP. */
   readonly bias?: boolean;
   readonly tied?: boolean;
@@ -139,7 +141,7 @@ export async function syntheticModel(folder: string, sizes: ModelSizes): Promise
     intermediate_size: sizes.intermediate,
     num_attention_heads: sizes.heads,
     num_key_value_heads: sizes.keyValueHeads,
-    num_hidden_layers: 1,
+    num_hidden_layers: sizes.layers ?? 1,
     head_dim: sizes.headDim,
     vocab_size: sizes.vocabulary,
     max_position_embeddings: 256,

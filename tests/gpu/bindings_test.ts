@@ -1,0 +1,40 @@
+// @ts-types="../../types/std_assert.d.ts"
+import { assertEquals } from "@std/assert";
+import { accessVariant, parseBindings } from "../../src/gpu/bindings.ts";
+
+const KERNEL = `// @group(0) @binding(9) var<storage, read> in_a_comment: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+@group(0)
+@binding(1)
+var< storage > implicit : array<u32>;
+@group(1) @binding(0) var<uniform> size: Size; // @group(1) @binding(7) var<uniform> nothing: Size;
+@group(1) @binding(1) var<storage,read> table: array<f32>;
+var<workgroup> tile: array<f32, 64>;
+var<private> lane: u32;
+`;
+
+Deno.test("parseBindings() finds every declared binding, in order, and no other variable", () => {
+  assertEquals(parseBindings(KERNEL), [
+    { group: 0, binding: 0, kind: "read", name: "x" },
+    { group: 0, binding: 2, kind: "read_write", name: "out" },
+    { group: 0, binding: 1, kind: "read", name: "implicit" },
+    { group: 1, binding: 0, kind: "uniform", name: "size" },
+    { group: 1, binding: 1, kind: "read", name: "table" },
+  ]);
+  assertEquals(parseBindings("fn f() {}"), []);
+});
+
+Deno.test("accessVariant() makes the named bindings of group 0 writable and changes nothing else", () => {
+  const kinds = (wgsl: string) => parseBindings(wgsl).map((b) => `${b.name} ${b.kind}`);
+  assertEquals(accessVariant(KERNEL, new Set()), KERNEL);
+  assertEquals(kinds(accessVariant(KERNEL, new Set([0, 1]))), [
+    "x read_write",
+    "out read_write",
+    "implicit read_write",
+    "size uniform",
+    "table read",
+  ]);
+  // What is writable already, absent, or in another group stays.
+  assertEquals(accessVariant(KERNEL, new Set([2, 5])), KERNEL);
+});
