@@ -190,6 +190,13 @@ export async function pruneCheckpoints(
   }
 }
 
+/** Removes the checkpoints of later steps than `step`. */
+export async function removeCheckpointsAfter(folder: string, step: number): Promise<void> {
+  for (const later of await listCheckpoints(folder)) {
+    if (later.step > step) await Deno.remove(later.path, { recursive: true });
+  }
+}
+
 const KINDS = ["parameters", "m", "v"] as const;
 const FILES = ["state.safetensors", "state.json"] as const;
 

@@ -4,21 +4,22 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
 import { DivergedError, InputError } from "../errors.ts";
+import { removeUnfinishedFolders } from "../formats/files.ts";
 import { type Gpu, openGpu } from "../gpu/device.ts";
-import { pluginIdentity } from "../registry/identity.ts";
 import type { Registry } from "../registry/registry.ts";
 import { BatchStream } from "../text/packing.ts";
 import { StudentAdapter } from "./adapter.ts";
 import {
+  checkpointName,
   type CheckpointState,
   listCheckpoints,
   type Progress,
   pruneCheckpoints,
   readCheckpoint,
+  removeCheckpointsAfter,
   verifyCheckpoint,
   writeCheckpoint,
 } from "./checkpoint.ts";
@@ -26,7 +27,8 @@ import { gapClosed, type RunHost, type RunResult } from "./events.ts";
 import { writeBase, writeResults } from "./exports.ts";
 import { Objective } from "./objective.ts";
 import { type PreparedRun, prepareRun } from "./prepare.ts";
-import { type Recipe, recipeHash } from "./recipe.ts";
+import type { Recipe } from "./recipe.ts";
+import { runIdentity } from "./run_identity.ts";
 import { sampleBytes, writeSamples } from "./samples.ts";
 import { type FrozenPlan, planTraining, type StepMetrics, Trainer, type TrainingSetup } from "./trainer.ts";
 
@@ -73,21 +75,6 @@ export function setUp(
   };
 }
 
-/** Identities that a resumed run must share with the run it continues. */
-export async function runIdentity(
-  prepared: PreparedRun,
-  setup: TrainingSetup,
-): Promise<Record<string, string>> {
-  const plugins = [setup.adapter.plugin, ...setup.objective.plugins];
-  return {
-    recipe: recipeHash(prepared.recipe),
-    teacher: await prepared.teacher.source.fingerprint(),
-    student: await prepared.student.source.fingerprint(),
-    tokenizer: prepared.tokenizer.fingerprint(),
-    ...Object.fromEntries(plugins.map((p) => [`plugin ${p.id}`, sha256(pluginIdentity(p))])),
-  };
-}
-
 class Run {
   readonly #prepared: PreparedRun;
   readonly #setup: TrainingSetup;
@@ -127,6 +114,7 @@ class Run {
 
   async run(): Promise<RunResult> {
     const { train } = this.#recipe;
+    for (const folder of [this.#host.folder, this.#checkpoints]) await removeUnfinishedFolders(folder);
     this.#identity = await runIdentity(this.#prepared, this.#setup);
     const resumed = this.#host.resume ? await this.#latestCheckpoint() : undefined;
     const planned = planTraining(this.#setup, this.#gpu.description, resumed?.frozen);
@@ -137,7 +125,7 @@ class Run {
     this.#announcePlan(bytes, this.#plannedBytes);
 
     this.#stage("base", "writing the student's base");
-    await writeBase(this.#host.folder, this.#prepared);
+    await writeBase(this.#host.folder, this.#prepared, { keep: resumed !== undefined });
     this.#stage("compile", "uploading weights and compiling kernels");
     const trainer = await Trainer.create(this.#gpu, this.#setup, planned, {
       onSlice: () => this.#host.emit({ type: "heartbeat" }),
@@ -159,10 +147,15 @@ class Run {
 
   /** State and measurements before the first step of this attempt; returns the steps done so far. */
   async #begin(trainer: Trainer, stream: BatchStream, resumed: CheckpointState | undefined): Promise<number> {
-    if (this.#host.resume) this.#host.emit({ type: "rewind", step: resumed?.step ?? -1 });
+    if (this.#host.resume) {
+      const from = resumed?.step ?? -1;
+      this.#host.emit({ type: "rewind", step: from });
+      // They are damaged, or what was said before them is lost: counted among the latest, they would push good ones out.
+      await removeCheckpointsAfter(this.#checkpoints, from);
+    }
     if (resumed) {
       const { flat } = await readCheckpoint(
-        join(this.#checkpoints, `step-${String(resumed.step).padStart(6, "0")}`),
+        join(this.#checkpoints, checkpointName(resumed.step)),
         this.#setup.adapter.layout,
       );
       trainer.setState(flat.parameters, flat);
@@ -395,10 +388,6 @@ class Run {
   #seconds(): number {
     return this.#earlier + (performance.now() - this.#started) / 1000;
   }
-}
-
-function sha256(text: string): string {
-  return createHash("sha256").update(text).digest("hex");
 }
 
 function finite(value: number): number | null {

@@ -33,13 +33,21 @@ function huggingFaceModel(model: Model, read: (name: string) => Promise<TensorDa
   });
 }
 
-/** Writes `base/` where the student's base is not a folder that someone has. Does nothing if it is there already. */
-export async function writeBase(folder: string, { student }: Pick<PreparedRun, "student">): Promise<void> {
+/**
+ * Writes `base/` where the student's base is not a folder that someone has.
+ *
+ * @param options.keep Leaves one that is there: a run that continues from a checkpoint has written it
+ */
+export async function writeBase(
+  folder: string,
+  { student }: Pick<PreparedRun, "student">,
+  options: { keep?: boolean } = {},
+): Promise<void> {
   if (!needsBase(student)) return;
   const path = join(folder, "base");
-  if (await Deno.stat(path).then(() => true, () => false)) return;
+  if (options.keep && await Deno.stat(path).then(() => true, () => false)) return;
   const model = await huggingFaceModel(student, (name) => student.read(name))();
-  await writeHuggingFaceFolder(path, model, { dtype: folderDtype(student) });
+  await writeHuggingFaceFolder(path, model, { dtype: folderDtype(student), replace: true });
 }
 
 /**

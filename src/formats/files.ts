@@ -210,6 +210,22 @@ export async function writeFolderAtomically(
   if (moved) await Deno.remove(previous, { recursive: true });
 }
 
+/**
+ * Removes what processes that were killed in the middle of {@linkcode writeFolderAtomically} left in `parent`. Nobody may be writing
+ * there.
+ */
+export async function removeUnfinishedFolders(parent: string): Promise<void> {
+  const unfinished: string[] = [];
+  try {
+    for await (const { name, isDirectory } of Deno.readDir(parent)) {
+      if (isDirectory && /^\..+\.[0-9a-f]{8}\.(tmp|old)$/.test(name)) unfinished.push(join(parent, name));
+    }
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+  for (const path of unfinished) await Deno.remove(path, { recursive: true });
+}
+
 /** Bytes free to us in a folder, or undefined where the system does not say or `--allow-sys=statfs` was not given. */
 export async function freeBytes(folder: string): Promise<number | undefined> {
   // Asked first, because on a terminal the call itself would stop and ask the user.

@@ -3,6 +3,7 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import {
   DiskFullError,
   openFile,
+  removeUnfinishedFolders,
   writeAtomically,
   writeFolderAtomically,
   writeTextAtomically,
@@ -131,4 +132,21 @@ Deno.test("writeFolderAtomically() refuses a folder in use, replaces one when to
     });
     assertEquals([namesIn(`${folder}/deep`), namesIn(out)], [["out"], ["b"]]);
     assert(Deno.statSync(out).isDirectory);
+  }));
+
+Deno.test("removeUnfinishedFolders() removes what a killed writer left, and nothing else", () =>
+  inFolder(async (folder) => {
+    // As a writer that never comes back leaves them.
+    const never = writeFolderAtomically(`${folder}/step-1`, async (temporary) => {
+      await Deno.writeTextFile(`${temporary}/half`, "x");
+      assertEquals(namesIn(folder), [temporary.slice(folder.length + 1)]);
+      for (const name of ["step-1", ".git", ".step-1.0123456.tmp"]) await Deno.mkdir(`${folder}/${name}`);
+      await Deno.mkdir(`${folder}/.step-1.01234567.old`);
+      await Deno.writeTextFile(`${folder}/.log.01234567.tmp`, "a file that somebody writes");
+      await removeUnfinishedFolders(folder);
+      throw new Error("killed");
+    });
+    await assertRejects(() => never, Error, "killed");
+    assertEquals(namesIn(folder), [".git", ".log.01234567.tmp", ".step-1.0123456.tmp", "step-1"]);
+    await removeUnfinishedFolders(`${folder}/absent`);
   }));
