@@ -30,6 +30,14 @@ export const evaluate: Command = {
       help: "Longest sample in tokens (default: the run's, or the model's up to 1024)",
     },
     limit: { value: "COUNT", kind: "count", help: "Most samples used (default all)" },
+    "end-token": {
+      value: "TOKEN",
+      help: "Token put after a text: eos, bos, none or an id (default: the run's, or eos)",
+    },
+    mask: {
+      value: "MASK",
+      help: "Which tokens are measured: auto, completion or all (default: the run's, or auto)",
+    },
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
   examples: ["limbeck eval --run last", "limbeck eval --model ./teacher --data heldout.jsonl --json"],
@@ -50,7 +58,8 @@ export const evaluate: Command = {
       model,
       data,
       registry: builtinRegistry(),
-      ...(ofRun ? { mask: ofRun.mask, endToken: ofRun.endToken } : {}),
+      mask: choice("mask", flags.text("mask"), MASKS) ?? ofRun?.mask ?? "auto",
+      endToken: endToken(flags.text("end-token")) ?? ofRun?.endToken ?? "auto",
       ...optional("contextLength", flags.number("context-length") ?? ofRun?.contextLength),
       ...optional("limit", flags.number("limit")),
     });
@@ -61,6 +70,25 @@ export const evaluate: Command = {
     return 0;
   },
 };
+
+const MASKS = ["auto", "completion", "all"] as const;
+const END_TOKENS = ["auto", "eos", "bos", "none"] as const;
+
+function endToken(given: string | undefined): DataRecipe["endToken"] | undefined {
+  return given !== undefined && /^\d+$/.test(given) ? Number(given) : choice("end-token", given, END_TOKENS);
+}
+
+/** A flag's value among those that are allowed. */
+function choice<T extends string>(
+  flag: string,
+  given: string | undefined,
+  allowed: readonly T[],
+): T | undefined {
+  if (given === undefined) return undefined;
+  const found = allowed.find((a) => a === given);
+  if (found === undefined) throw new UsageError(`--${flag} ${given}: expected one of ${allowed.join(", ")}`);
+  return found;
+}
 
 /** How the named run's data are encoded. */
 async function runData({ flags }: Invocation): Promise<DataRecipe | undefined> {
