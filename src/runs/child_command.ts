@@ -40,16 +40,8 @@ const root = new URL("../../", import.meta.url);
  */
 export async function prepareChild(options: ChildOptions): Promise<ChildCommand> {
   const folder = join(options.folder, "child");
-  await Deno.mkdir(folder, { recursive: true });
-  const entry = join(folder, "entry.ts");
-  await Deno.writeTextFile(entry, entrySource(options));
-  const importMap = join(folder, "import_map.json");
-  await Deno.writeTextFile(importMap, JSON.stringify({ imports: { ...project.imports, ...ownModules() } }, null, 2) + "\n");
-  const lock = join(folder, "deno.lock");
-  await copyLockFile(lock);
-  const modules = ["--no-config", `--import-map=${importMap}`, `--lock=${lock}`];
   const mayAddPackages = options.plugins.length > 0 || root.protocol !== "file:";
-  await fetchModules(mayAddPackages ? modules : [...modules, "--frozen"], entry);
+  const { modules, entry } = await prepareEntry(folder, entrySource(options), mayAddPackages);
 
   const read = await readPaths(options);
   const write = [await Deno.realPath(options.folder)];
@@ -76,6 +68,37 @@ export async function prepareChild(options: ChildOptions): Promise<ChildCommand>
     ],
     env: runtimeFolder(folder),
   };
+}
+
+/** A generated module, and the flags that make it and all it imports mean this copy of Limbeck. */
+export interface PreparedEntry {
+  modules: string[];
+  entry: string;
+}
+
+/**
+ * Writes a generated module with its import map and lock file, and fetches what it imports into Deno's cache.
+ *
+ * @throws {LimbeckError} a module that cannot be loaded
+ */
+export async function prepareEntry(
+  folder: string,
+  source: string,
+  mayAddPackages: boolean,
+): Promise<PreparedEntry> {
+  await Deno.mkdir(folder, { recursive: true });
+  const entry = join(folder, "entry.ts");
+  await Deno.writeTextFile(entry, source);
+  const importMap = join(folder, "import_map.json");
+  await Deno.writeTextFile(
+    importMap,
+    JSON.stringify({ imports: { ...project.imports, ...ownModules() } }, null, 2) + "\n",
+  );
+  const lock = join(folder, "deno.lock");
+  await copyLockFile(lock);
+  const modules = ["--no-config", `--import-map=${importMap}`, `--lock=${lock}`];
+  await fetchModules(mayAddPackages ? modules : [...modules, "--frozen"], entry);
+  return { modules, entry };
 }
 
 /** Limbeck's own modules under their published names, so that a plugin anywhere on the disk means this copy of the contract. */
@@ -121,7 +144,7 @@ async function fetchModules(modules: string[], entry: string): Promise<void> {
   }).output();
   if (success) return;
   throw new LimbeckError(
-    `the training process cannot be loaded: ${new TextDecoder().decode(stderr).trim()}`,
+    `the process cannot be loaded: ${new TextDecoder().decode(stderr).trim()}`,
     {
       hint:
         "Check the plugin named there; packages that are not in the cache need a network connection once.",
@@ -147,7 +170,7 @@ async function readPaths({ recipe }: ChildOptions): Promise<string[]> {
 }
 
 /** Vulkan drivers complain where there is no runtime folder. */
-function runtimeFolder(fallback: string): Record<string, string> {
+export function runtimeFolder(fallback: string): Record<string, string> {
   try {
     return Deno.env.get("XDG_RUNTIME_DIR") ? {} : { XDG_RUNTIME_DIR: fallback };
   } catch {
