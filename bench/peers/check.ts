@@ -3,7 +3,7 @@
  * gradients of its first step and of its sixth, reached here by an AdamW in f64 with the run's own learning rates; then the
  * program's own optimiser against that AdamW for three steps.
  *
- * Run with `deno run -A bench/peers/check.ts <peer>`.
+ * Run with `deno run --no-lock -A bench/peers/check.ts <peer>`.
  *
  * @module
  */
@@ -161,7 +161,7 @@ async function compareGradients(file: string, actual: AdapterValues): Promise<vo
 if (import.meta.main) {
   const load = PEERS[Deno.args[0]];
   if (!load) {
-    console.error(`usage: deno run -A bench/peers/check.ts <${Object.keys(PEERS).join(" | ")}>`);
+    console.error(`usage: deno run --no-lock -A bench/peers/check.ts <${Object.keys(PEERS).join(" | ")}>`);
     Deno.exit(2);
   }
   try {

@@ -1,72 +1,14 @@
 /**
  * Measures one library on one case in this process and prints one line of JSON.
  *
- * Run with `deno run -A bench/peers/run.ts <peer> <case> [timed steps]`.
+ * Run with `deno run --no-lock -A bench/peers/run.ts <peer> <case> [timed steps]`; `--no-lock`, since every run of the project would
+ * otherwise fetch the libraries that the lock names.
  *
  * @module
  */
 import { CASE_NAMES, isCaseName, loadCase } from "./case.ts";
+import { measure } from "./measure.ts";
 import { PEERS } from "./peer.ts";
-
-/** What a measured program prints. */
-export interface Measurement {
-  /** Program that was measured. */
-  peer: string;
-  case: string;
-  /** The first step with everything that it compiles, after loading and uploading the model. */
-  firstStepMs: number;
-  /** Each of the steps that follow, from the call to the loss on the host. */
-  stepMs: number[];
-  /** Loss before training and after one, two and three steps. */
-  losses: number[];
-  /** Most memory the process ever held, from loading its code to the last step. */
-  peakRssBytes: number;
-  adapterName: string;
-}
-
-/** The largest resident size of this process so far (Linux; 0 elsewhere). */
-export function peakRssBytes(): number {
-  if (Deno.build.os !== "linux") return 0;
-  const kilobytes = Deno.readTextFileSync("/proc/self/status").match(/^VmHWM:\s+(\d+) kB$/m)?.[1];
-  return Number(kilobytes ?? 0) * 1024;
-}
-
-/** What WebGPU calls the adapter that it gives by default. */
-export async function adapterName(): Promise<string> {
-  const info = (await navigator.gpu.requestAdapter())?.info;
-  return info ? info.description || info.device || info.vendor : "none";
-}
-
-/**
- * Runs a program's steps and times them.
- *
- * @param step One whole step, resolving to the loss before its update
- * @param timed Steps to time after the first; at least 3, so that there is a loss after three
- */
-export async function measure(
-  peer: string,
-  caseName: string,
-  step: () => Promise<number>,
-  timed: number,
-): Promise<Measurement> {
-  if (!(timed >= 3)) throw new RangeError(`at least 3 timed steps are needed, not ${timed}`);
-  const times: number[] = [];
-  const losses: number[] = [];
-  for (let i = 0; i <= timed; i++) {
-    const start = performance.now();
-    losses.push(await step());
-    times.push(performance.now() - start);
-  }
-  return {
-    peer,
-    case: caseName,
-    firstStepMs: times[0],
-    stepMs: times.slice(1),
-    losses: losses.slice(0, 4),
-    peakRssBytes: peakRssBytes(),
-    adapterName: await adapterName(),
-  };
-}
 
 if (import.meta.main) {
   const [peer, caseName, timed = "4"] = Deno.args;
@@ -74,15 +16,16 @@ if (import.meta.main) {
   if (!load || !isCaseName(caseName)) {
     const peers = Object.keys(PEERS).join(" | ");
     console.error(
-      `usage: deno run -A bench/peers/run.ts <${peers}> <${CASE_NAMES.join(" | ")}> [timed steps]`,
+      `usage: deno run --no-lock -A bench/peers/run.ts <${peers}> <${CASE_NAMES.join(" | ")}> [timed steps]`,
     );
     Deno.exit(2);
   }
   const stepCase = loadCase(caseName);
   if (stepCase) {
     const { createPeer } = await load();
+    const began = performance.now();
     const { step } = await createPeer(stepCase);
-    console.log(JSON.stringify(await measure(peer, caseName, step, Number(timed))));
+    console.log(JSON.stringify(await measure(peer, caseName, began, step, Number(timed))));
   }
   // The GPU library may hold timers or a device that would keep the process alive.
   Deno.exit(0);

@@ -25,6 +25,35 @@ type Inputs = {
   mask: tf.Tensor;
 };
 
+/** Name of a linear layer's second copy, [in, out]. */
+const transposed = (name: string) => `${name} transposed`;
+
+// The matrix product's kernel is several times slower when it transposes its second operand than on one laid out as it reads it:
+// frozen weights are therefore kept both ways, and small operands are transposed by a kernel of their own.
+
+/** x W^T for a weight W [out, in] that gets no gradient, with its transpose [in, out]. */
+function frozenProduct(x: tf.Tensor2D, weight: tf.Tensor, weightTransposed: tf.Tensor): tf.Tensor2D {
+  return tf.customGrad((x) => ({
+    value: tf.matMul(x as tf.Tensor2D, weightTransposed),
+    gradFunc: (dy: tf.Tensor) => tf.matMul(dy, weight),
+  }))(x) as tf.Tensor2D;
+}
+
+/** a b for batches of matrices [.., .., rows, columns]. */
+function product(a: tf.Tensor, b: tf.Tensor): tf.Tensor {
+  return tf.customGrad((...args) => {
+    const [a, b, save] = args as [tf.Tensor, tf.Tensor, tf.GradSaveFunc];
+    save([a, b]);
+    return {
+      value: tf.matMul(a, b),
+      gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
+        const [a, b] = saved;
+        return [tf.matMul(dy, b.transpose([0, 1, 3, 2])), tf.matMul(a, dy, true, false)];
+      },
+    };
+  })(a, b);
+}
+
 /** The decoder's hidden states [B T, H] after the final norm. `layers[i]` is where layer i's weights are. */
 function decoder(
   config: DecoderConfig,
@@ -36,14 +65,14 @@ function decoder(
 ): tf.Tensor2D {
   const { attentionHeads, keyValueHeads, headDim, normEpsilon } = config;
   const scale = SETTINGS.alpha / SETTINGS.rank;
-  const weight = (name: string) => weights.get(`${name}.weight`)!;
+  const weight = (name: string) => weights.get(name)!;
 
   const norm = (name: string, x: tf.Tensor2D): tf.Tensor2D => {
     const inverse = tf.rsqrt(tf.mean(tf.square(x), -1, true).add(normEpsilon));
-    return x.mul(inverse).mul(weight(name));
+    return x.mul(inverse).mul(weight(`${name}.weight`));
   };
   const linear = (name: string, stored: string, x: tf.Tensor2D): tf.Tensor2D => {
-    const base = tf.matMul<tf.Tensor2D>(x, weight(stored), false, true);
+    const base = frozenProduct(x, weight(`${stored}.weight`), weight(transposed(`${stored}.weight`)));
     if (!adapter) return base;
     const a = adapter.get(`${name}.lora_A.weight`)!;
     const b = adapter.get(`${name}.lora_B.weight`)!;
@@ -61,8 +90,8 @@ function decoder(
   const attend = (q: tf.Tensor, k: tf.Tensor, v: tf.Tensor): tf.Tensor2D => {
     const rows = attentionHeads / keyValueHeads * segmentLength;
     const grouped = q.mul(headDim ** -0.5).reshape([segments, keyValueHeads, rows, headDim]);
-    const p = tf.softmax(tf.matMul(grouped, k, false, true).add(inputs.mask));
-    return tf.matMul(p, v).reshape([segments, attentionHeads, segmentLength, headDim])
+    const p = tf.softmax(product(grouped, k.transpose([0, 1, 3, 2])).add(inputs.mask));
+    return product(p, v).reshape([segments, attentionHeads, segmentLength, headDim])
       .transpose([0, 2, 1, 3]).reshape([segments * segmentLength, attentionHeads * headDim]);
   };
 
@@ -91,7 +120,14 @@ export async function createPeer(stepCase: StepCase): Promise<Peer> {
   if (!await tf.setBackend("webgpu")) throw new Error("TensorFlow.js found no WebGPU adapter");
   await tf.ready();
 
-  const { config, weights } = await loadModel(stepCase.modelFolder, (data, shape) => tf.tensor(data, shape));
+  const { config, weights: loaded } = await loadModel(
+    stepCase.modelFolder,
+    (data, shape) => tf.tensor(data, shape),
+  );
+  const weights = new Map<string, tf.Tensor>(loaded);
+  for (const [name, tensor] of loaded) {
+    if (tensor.rank === 2) weights.set(transposed(name), tf.transpose(tensor));
+  }
   const { tokens, label, supervised } = stepCase.batch;
   const length = stepCase.segmentLength;
   const group = config.attentionHeads / config.keyValueHeads;
@@ -116,6 +152,7 @@ export async function createPeer(stepCase: StepCase): Promise<Peer> {
     };
   });
   const head = weights.get(HEAD) as tf.Tensor2D;
+  const headTransposed = weights.get(transposed(HEAD)) as tf.Tensor2D;
   const teacherLayers = Array.from({ length: config.layers }, (_, i) => i);
 
   /**
@@ -125,10 +162,10 @@ export async function createPeer(stepCase: StepCase): Promise<Peer> {
   const headLoss = (teacherHidden: tf.Tensor2D) =>
     tf.customGrad((x, save) => {
       const hidden = x as tf.Tensor2D;
-      const logP = tf.logSoftmax(tf.matMul(teacherHidden, head, false, true));
+      const logP = tf.logSoftmax(tf.matMul(teacherHidden, headTransposed));
       const halfP = tf.exp(logP).mul(SETTINGS.forwardKlWeight);
       const target = inputs.halfOneHot.add(halfP);
-      const logQ = tf.logSoftmax(tf.matMul(hidden, head, false, true));
+      const logQ = tf.logSoftmax(tf.matMul(hidden, headTransposed));
       const terms = halfP.mul(logP).sub(target.mul(logQ));
       const value = terms.sum(-1, true).mul(inputs.weight).sum() as tf.Scalar;
       const dz = tf.exp(logQ).sub(target).mul(inputs.weight) as tf.Tensor2D;
@@ -175,8 +212,7 @@ export async function createPeer(stepCase: StepCase): Promise<Peer> {
       });
       tf.dispose([parameters, m, v]);
       ({ parameters, m, v } = next);
-      // The queue runs in order, but the last dispatches are submitted only by a read of what they wrote.
-      await next.parameters.data();
+      // A read submits all that is waiting, and the queue runs in order: when the loss is here, the update is done.
       const loss = (await next.loss.data())[0];
       next.loss.dispose();
       return loss;
