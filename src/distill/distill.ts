@@ -230,9 +230,11 @@ class Run {
 
   /** Stops a run whose loss is no number, or has become much worse than it was. */
   #guard(m: StepMetrics): void {
-    if (m.nonFinite || !Number.isFinite(m.loss)) {
+    // A norm overflows before any gradient does; the optimiser's running squares then do too.
+    const gradient = m.nonFinite || !Number.isFinite(m.gradientNorm);
+    if (gradient || !Number.isFinite(m.loss)) {
       throw new DivergedError(
-        `the ${m.nonFinite ? "gradient" : "loss"} of step ${m.step} is not a finite number`,
+        `the ${gradient ? "gradient" : "loss"} of step ${m.step} is not a finite number`,
         {
           hint:
             "lower train.learningRate or add warm-up; `limbeck resume` continues from the last checkpoint with the same recipe",
