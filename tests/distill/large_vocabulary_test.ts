@@ -1,0 +1,73 @@
+/** A vocabulary of 151,936 tokens: what the head must never hold whole. */
+// @ts-types="../../types/std_assert.d.ts"
+import { assert, assertEquals, assertLess } from "@std/assert";
+import { planTraining, Trainer } from "../../src/distill/trainer.ts";
+import { openGpu } from "../../src/gpu/device.ts";
+import { packBatch } from "../../src/text/packing.ts";
+import { tinyRecipe, tinySample, tinySetup, withTiny } from "./tiny_model.ts";
+
+const VOCABULARY = 151_936;
+const TOKENS = 1024;
+
+Deno.test({
+  name: "a step over 151,936 tokens runs in the bytes that were planned, far under 1 GB",
+  sanitizeResources: false,
+  sanitizeOps: false,
+  fn: () =>
+    withTiny(async (files) => {
+      const recipe = tinyRecipe(files, {
+        student: { model: "teacher" },
+        data: { train: files.train, contextLength: TOKENS },
+        train: { tokensPerMicroBatch: TOKENS },
+      });
+      using setup = await tinySetup(recipe);
+      const gpu = await openGpu();
+      try {
+        const planned = planTraining(setup, gpu.description);
+        const { plan, frozen } = planned;
+        console.log(`planned: ${[...plan.bytesByCategory].map(([k, v]) => `${k} ${v}`).join(", ")}`);
+        assertEquals(frozen.tokens, TOKENS);
+        assertLess(plan.totalBytes, 1e9);
+        // Half of what [T, V] would take in f16, in any block: neither a tensor nor a window into one.
+        const limit = TOKENS * VOCABULARY;
+        for (const { dispatches } of plan.blocks.values()) {
+          for (const { kernel, bindings } of dispatches) {
+            for (const { bytes } of bindings) assertLess(bytes, limit, kernel);
+          }
+        }
+        for (const { label, bytes, storage } of plan.buffers) {
+          if (storage?.kind !== "weight") assertLess(bytes, limit, label);
+        }
+
+        const trainer = await Trainer.create(gpu, setup, planned);
+        trainer.setState(await setup.adapter.initialValues(1, setup.student));
+        const ids = tinySample(TOKENS, TOKENS - 1, 1);
+        // Over the whole vocabulary, both ends included.
+        ids.ids.forEach((id, i) => ids.ids[i] = i < 2 ? i * (VOCABULARY - 1) : id * 757 % VOCABULARY);
+        for (const step of [0, 1]) {
+          await trainer.step(step, [packBatch([ids], TOKENS)]);
+          const [metrics] = await trainer.collect();
+          const { "cross-entropy": ce, "forward-kl": kl } = metrics!.losses;
+          // Guessing costs log V = 11.9. Teacher and student are the same model until the first update.
+          assert(ce! > 11.9 && ce! < 20 && metrics!.gradientNorm > 0, `cross-entropy ${ce}`);
+          assert(
+            step === 0 ? Math.abs(kl!) < 1e-6 : kl! > 1e-3 && kl! < 1,
+            `forward KL ${kl} of step ${step}`,
+          );
+          assertEquals([metrics!.nonFinite, metrics!.supervisedTokens], [false, TOKENS - 1]);
+          assertEquals([gpu.allocatedBytes, gpu.peakBytes], [plan.totalBytes, plan.totalBytes]);
+        }
+        trainer.destroy();
+        assertEquals(gpu.allocatedBytes, 0);
+      } finally {
+        gpu.destroy();
+      }
+    }, {
+      layers: 1,
+      hiddenSize: 64,
+      vocabularySize: VOCABULARY,
+      contextLength: TOKENS,
+      tiedHead: true,
+      dtype: "f16",
+    }),
+});
