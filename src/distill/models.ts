@@ -3,6 +3,8 @@
  *
  * @module
  */
+// @ts-types="../../types/std_path.d.ts"
+import { join } from "@std/path";
 import { InputError } from "../errors.ts";
 import { type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "../formats/dtype.ts";
 import { type ModelSource, openModel, type TensorData } from "../formats/model_source.ts";
@@ -66,7 +68,10 @@ export class Model {
     const real = await Deno.realPath(path).catch(() => path);
     const source = await openModel(real);
     try {
-      const full = parseDecoderConfig(source.config, path);
+      const full = parseDecoderConfig(
+        source.config,
+        source.kind === "huggingface" ? join(path, "config.json") : path,
+      );
       checkTensors(full, source.tensors, path);
       const kept = options.layers ?? Array.from({ length: full.layers }, (_, i) => i);
       const missing = kept.filter((i) => i >= full.layers);
@@ -75,7 +80,7 @@ export class Model {
           `layers ${missing.join(", ")} do not exist; the model has layers 0 to ${full.layers - 1}`,
           {
             where: path,
-            hint: "correct student.layers in the recipe",
+            hint: "Correct student.layers in the recipe.",
           },
         );
       }
@@ -137,7 +142,7 @@ export class Model {
     if (!bad) return;
     throw new InputError(`${bad.count} values of tensor ${stored} (the first at ${bad.first}) ${why}`, {
       where: this.path,
-      hint: "the weights are damaged, or come from a training that diverged: get the model again",
+      hint: "The weights are damaged, or come from a training that diverged: get the model again.",
     });
   }
 

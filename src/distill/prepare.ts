@@ -4,6 +4,8 @@
  *
  * @module
  */
+// @ts-types="../../types/std_path.d.ts"
+import { join } from "@std/path";
 import { InputError } from "../errors.ts";
 import { ChatTemplate } from "../text/chat_template.ts";
 import { type DatasetRow, openDataset, splitHeldOut } from "../text/dataset.ts";
@@ -36,7 +38,8 @@ export async function openTokenizer(
 ): Promise<{ tokenizer: TextTokenizer; template: ChatTemplate | undefined }> {
   const files = await model.source.tokenizer();
   const { bosToken, eosTokens, vocabularySize } = model.config;
-  const tokenizer = TextTokenizer.fromJson(files.tokenizerJson, files.tokenizerConfig, model.path, {
+  const where = model.source.kind === "huggingface" ? join(model.path, "tokenizer.json") : model.path;
+  const tokenizer = TextTokenizer.fromJson(files.tokenizerJson, files.tokenizerConfig, where, {
     ...(bosToken === undefined ? {} : { bosTokenId: bosToken }),
     eosTokenIds: eosTokens,
   });
@@ -47,7 +50,7 @@ export async function openTokenizer(
       }, but the embedding has only ${vocabularySize} rows`,
       {
         where: model.path,
-        hint: "the tokenizer belongs to another model: put the right tokenizer.json into the folder",
+        hint: "The tokenizer belongs to another model: put the right tokenizer.json into the folder.",
       },
     );
   }
@@ -68,16 +71,14 @@ export async function prepareRun(recipe: Recipe): Promise<PreparedRun> {
   let student: Model | undefined;
   try {
     student = await openStudent(recipe);
-    checkVocabularies(teacher, student);
     const { tokenizer, template } = await openTokenizer(teacher);
     if (recipe.student.model !== "teacher") {
-      const difference = vocabularyDifference(tokenizer, (await openTokenizer(student)).tokenizer);
-      if (difference) throw vocabularyError(student.path, difference);
+      checkVocabularies(teacher, tokenizer, student, (await openTokenizer(student)).tokenizer);
     }
     if (recipe.data.contextLength > Math.min(teacher.config.contextLength, student.config.contextLength)) {
       throw new InputError(
         `data.contextLength is ${recipe.data.contextLength}; the models were trained for ${teacher.config.contextLength} (teacher) and ${student.config.contextLength} (student) positions`,
-        { where: "recipe", hint: "lower data.contextLength" },
+        { where: "recipe", hint: "Lower data.contextLength." },
       );
     }
     const { contextLength, mask, tooLong, endToken, template: promptsAsChat, limit } = recipe.data;
@@ -151,15 +152,30 @@ export function stopTokens(tokenizer: TextTokenizer, endToken: Recipe["data"]["e
   return [...stop];
 }
 
-function checkVocabularies(teacher: Model, student: Model): void {
+/** Losses compare rows of logits, so each id must mean the same token and both heads must have the same rows. */
+function checkVocabularies(
+  teacher: Model,
+  teacherTokenizer: TextTokenizer,
+  student: Model,
+  studentTokenizer: TextTokenizer,
+): void {
+  const difference = vocabularyDifference(teacherTokenizer, studentTokenizer);
+  if (difference) {
+    throw new InputError(`teacher and student have different vocabularies: ${difference}`, {
+      where: student.path,
+      hint:
+        "Distillation over logits needs one vocabulary: choose models of one family, or cut a student from " +
+        "the teacher (student: {model: teacher, layers: [...]}).",
+    });
+  }
   const [t, s] = [teacher.config.vocabularySize, student.config.vocabularySize];
-  if (t !== s) throw vocabularyError(student.path, `the teacher's head has ${t} rows, the student's ${s}`);
-}
-
-function vocabularyError(where: string, difference: string): InputError {
-  return new InputError(`teacher and student have different vocabularies: ${difference}`, {
-    where,
-    hint:
-      "distillation over logits needs one vocabulary: choose models of one family, or cut a student from the teacher (student: {model: teacher, layers: [...]})",
-  });
+  if (t === s) return;
+  throw new InputError(
+    `teacher and student have the same tokens, but heads of ${t} and ${s} rows: one has more unused rows at its end`,
+    {
+      where: student.path,
+      hint: "Give both the same number of rows, in Python: " +
+        `model.resize_token_embeddings(${Math.max(t, s)}), then save the model.`,
+    },
+  );
 }

@@ -95,6 +95,29 @@ export function unreadable(path: string, error: unknown): InputError {
   });
 }
 
+const UNWRITABLE: Readonly<Record<string, string>> = {
+  ENOENT: "there is no such folder",
+  ENOTDIR: "a part of its path is a file, not a folder",
+  EISDIR: "there is a folder of this name",
+  EACCES: "permission is denied",
+  EPERM: "permission is denied",
+  EROFS: "the file system is read-only",
+  ENAMETOOLONG: "the name is too long",
+};
+
+/** Turns a system's refusal to write `path` into an error that says what to do; other errors come back as they are. */
+export function unwritable(path: string, error: unknown): unknown {
+  if (error instanceof LimbeckError || !(error instanceof Error)) return error;
+  const reason = "code" in error ? UNWRITABLE[String(error.code)] : undefined;
+  const denied = error instanceof Deno.errors.NotCapable ? "this process has no permission to" : undefined;
+  if (!reason && !denied) return error;
+  return new InputError(`cannot be written: ${reason ?? denied}`, {
+    where: path,
+    hint: "Choose another place, or correct the permissions of this one.",
+    cause: error,
+  });
+}
+
 /**
  * Writes a file whole or not at all: into a temporary file in the same folder, which is flushed to the disk and then takes
  * the name. What was at `path` before stays until that moment.
@@ -102,6 +125,7 @@ export function unreadable(path: string, error: unknown): InputError {
  * @param writer Called once with the sink; what it writes is streamed, not collected.
  * @param options.size Bytes the file will have, when known: checked against the free space first and against what was written.
  * @throws {DiskFullError} when the disk cannot hold it; the temporary file is gone then.
+ * @throws {InputError} when the system does not let it be written there.
  *
  * @example
  * ```ts
@@ -154,7 +178,7 @@ export async function writeAtomically(
         await freeBytes(folder),
         error,
       )
-      : error;
+      : unwritable(path, error);
   }
 }
 
@@ -184,13 +208,13 @@ export async function writeFolderAtomically(
     });
   }
   const parent = dirname(path);
-  await Deno.mkdir(parent, { recursive: true });
   const stem = join(parent, `.${basename(path)}.${crypto.randomUUID().slice(0, 8)}`);
   const temporary = `${stem}.tmp`;
   const previous = `${stem}.old`;
-  await Deno.mkdir(temporary);
   let moved = false;
   try {
+    await Deno.mkdir(parent, { recursive: true });
+    await Deno.mkdir(temporary);
     await fill(temporary);
     await syncFolder(temporary);
     if (exists) {
@@ -205,7 +229,8 @@ export async function writeFolderAtomically(
     if (error instanceof DiskFullError) {
       throw new DiskFullError(path, error.bytesNeeded, await freeBytes(parent), error);
     }
-    throw error;
+    if (isDiskFull(error)) throw new DiskFullError(path, 1, await freeBytes(parent), error);
+    throw unwritable(path, error);
   }
   if (moved) await Deno.remove(previous, { recursive: true });
 }
@@ -253,6 +278,7 @@ async function syncFolder(folder: string): Promise<void> {
   }
 }
 
-function isDiskFull(error: unknown): boolean {
+/** Whether an error of the system says that a disk or a quota is full. */
+export function isDiskFull(error: unknown): boolean {
   return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
 }

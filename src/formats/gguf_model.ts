@@ -13,6 +13,7 @@ import { readableGgufTypes } from "./gguf_types.ts";
 import { fingerprint } from "./huggingface.ts";
 import type { ModelSource, TensorInfo } from "./model_source.ts";
 import type { TensorData } from "./safetensors.ts";
+import { refuseWrongDownload } from "./wrong_download.ts";
 
 const fixedNames: Readonly<Record<string, string>> = {
   "token_embd.weight": "model.embed_tokens.weight",
@@ -58,6 +59,7 @@ export function ggufName(name: string): string | undefined {
 export async function openGgufModel(path: string): Promise<ModelSource> {
   const source = await openFile(path);
   try {
+    await refuseWrongDownload(source);
     return await modelOf(path, await GgufFile.open(source));
   } catch (error) {
     source.close?.();

@@ -7,11 +7,12 @@
 import { basename, dirname, join } from "@std/path";
 import { createHash } from "node:crypto";
 import { InputError } from "../errors.ts";
-import { openFile } from "./files.ts";
+import { openFile, unreadable } from "./files.ts";
 import type { ModelSource, TensorInfo, TokenizerFiles } from "./model_source.ts";
 import { floatDtypeOf, SafetensorsFile } from "./safetensors.ts";
 import { parseShardIndex } from "./shard_index.ts";
 import type { ByteSource } from "./source.ts";
+import { checkDownload } from "./wrong_download.ts";
 
 const singleFile = "model.safetensors";
 const indexFile = "model.safetensors.index.json";
@@ -70,7 +71,11 @@ class ModelFolder {
 
   static async open(path: string): Promise<ModelFolder> {
     const names = new Set<string>();
-    for await (const entry of Deno.readDir(path)) names.add(entry.name);
+    try {
+      for await (const entry of Deno.readDir(path)) names.add(entry.name);
+    } catch (error) {
+      throw unreadable(path, error);
+    }
     if (names.size === 0) {
       throw new InputError("the folder is empty", {
         where: path,
@@ -122,6 +127,7 @@ class ModelFolder {
     try {
       return JSON.parse(text);
     } catch (cause) {
+      checkDownload(text, join(this.path, name));
       throw new InputError(`is not valid JSON: ${cause instanceof Error ? cause.message : cause}`, {
         where: join(this.path, name),
         cause,

@@ -9,6 +9,7 @@ import { InputError, LimbeckError } from "../errors.ts";
 import type { FloatData, FloatDtype } from "./dtype.ts";
 import type { ByteSource } from "./source.ts";
 import { parseStrictJson } from "./strict_json.ts";
+import { refuseWrongDownload } from "./wrong_download.ts";
 
 /** Bits of one value of every dtype that the format knows. */
 export const safetensorsBits = {
@@ -209,6 +210,7 @@ async function readHeader(source: ByteSource) {
   if (source.size < 8) {
     throw new InputError(`has ${source.size} bytes, too few for a header`, { where, hint: damaged });
   }
+  await refuseWrongDownload(source);
   const length = new DataView((await source.read(0, 8)).buffer).getBigUint64(0, true);
   if (length > BigInt(largestHeader)) {
     throw new InputError(`the header claims ${length} bytes; at most ${largestHeader} are allowed`, {

@@ -45,15 +45,17 @@ export class DatasetError extends InputError {
   /** One entry for each faulty line that was found. */
   readonly problems: readonly { source: RowSource; message: string }[];
 
-  constructor(file: string, problems: { source: RowSource; message: string }[], stoppedEarly: boolean) {
+  constructor(
+    file: string,
+    problems: { source: RowSource; message: string }[],
+    stoppedEarly: boolean,
+    hint = 'Each line must be a JSON object: {"text": "..."}, {"prompt": "...", "completion": "..."} or ' +
+      '{"messages": [{"role": "user", "content": "..."}, ...]}.',
+  ) {
     const lines = problems.map(({ source, message }) => `${source.file}:${source.line}: ${message}`);
     const count = problems.length === 1 ? "1 faulty line" : `${problems.length} faulty lines`;
     const more = stoppedEarly ? " (reading stopped there; there may be more)" : "";
-    super([`${count}${more}`, ...lines].join("\n  "), {
-      where: file,
-      hint: 'Each line must be a JSON object: {"text": "..."}, {"prompt": "...", "completion": "..."} or ' +
-        '{"messages": [{"role": "user", "content": "..."}, ...]}.',
-    });
+    super([`${count}${more}`, ...lines].join("\n  "), { where: file, hint });
     this.problems = problems;
   }
 }
@@ -117,6 +119,7 @@ export async function* readRows(
   const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   const problems: { source: RowSource; message: string }[] = [];
   let line = 0;
+  let begun = false;
   for await (const bytes of splitLines(source, maxLineBytes)) {
     line++;
     const where = { file, line };
@@ -126,6 +129,12 @@ export async function* readRows(
       let text = decodeLine(bytes, decoder, line);
       if (line === 1 && text.startsWith("\ufeff")) text = text.slice(1);
       if (text.trim() === "") continue;
+      if (!begun && text.trimStart().startsWith("[")) {
+        const message = "expected a JSON object, found a list";
+        const hint = `Write one object a line. If the file is one list: jq -c '.[]' ${file} > train.jsonl`;
+        throw new DatasetError(file, [{ source: where, message }], false, hint);
+      }
+      begun = true;
       row = parseRow(text, where);
     } catch (error) {
       if (!(error instanceof RowProblem)) throw error;
@@ -232,8 +241,12 @@ export async function openDataset(path: string, options: ReadOptions = {}): Prom
   try {
     file = await Deno.open(path, { read: true });
   } catch (cause) {
-    const reason = cause instanceof Deno.errors.NotFound ? "there is no such file" : String(cause);
-    throw new InputError(reason, { where: path, cause, hint: "The dataset must be a JSON Lines file." });
+    const reason = cause instanceof Deno.errors.NotFound
+      ? "there is no such file"
+      : cause instanceof Deno.errors.PermissionDenied
+      ? "may not be read: permission is denied"
+      : `cannot be read: ${(cause as Error).message}`;
+    throw new InputError(reason, { where: path, cause, hint: "Name a JSON Lines file." });
   }
   if ((await file.stat()).isDirectory) {
     file.close();
