@@ -4,10 +4,10 @@
  * @module
  */
 import type { Plugin } from "../src/registry/contract.ts";
-import lora from "./adapters/lora.ts";
+import { adapters } from "./adapters/mod.ts";
 import crossEntropy from "./losses/cross_entropy.ts";
 import forwardKl from "./losses/forward_kl.ts";
 import reverseKl from "./losses/reverse_kl.ts";
 
 /** Every built-in plugin. */
-export const builtins: readonly Plugin[] = [crossEntropy, forwardKl, reverseKl, lora];
+export const builtins: readonly Plugin[] = [crossEntropy, forwardKl, reverseKl, ...adapters];

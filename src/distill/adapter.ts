@@ -13,12 +13,15 @@ import type {
   AdapterInputs,
   AdapterSettings,
   AdapterValues,
+  Initialisation,
   ParameterDefinition,
 } from "../registry/contract.ts";
+import { PluginError } from "../registry/contract.ts";
 import type { Graph, Tensor } from "../tensor/graph.ts";
 import { dropout } from "../tensor/ops/dropout.ts";
 import { philox4x32, splitSeed } from "../text/random.ts";
 import { didYouMean } from "./did_you_mean.ts";
+import { hostLinearAlgebra, memoised } from "./linear_algebra.ts";
 import type { Model } from "./models.ts";
 import { ParameterLayout, type ParameterSpec } from "./parameters.ts";
 import type { AdapterRecipe } from "./recipe.ts";
@@ -39,61 +42,71 @@ export class StudentAdapter {
   readonly plugin: Adapter;
   readonly settings: AdapterSettings;
   readonly options: Record<string, unknown>;
+  /** The trainable parameters. */
   readonly layout: ParameterLayout;
+  /** The fixed ones: in no checkpoint, made again from the seed and the student's weights. */
+  readonly frozen: ParameterLayout;
   readonly layers: readonly AdaptedLayer[];
   /** Layers of the student, adapted or not. */
   readonly studentLayers: number;
   readonly #attached: ReadonlyMap<string, Attached>;
+  readonly #shared: readonly ParameterDefinition[];
+  #begun: { readonly seed: number; readonly values: Promise<InitialValues> } | undefined;
 
   /**
    * @param options The plugin's options, parsed by its schema
-   * @throws {InputError} if a target names no linear layer, or the plugin needs what is not supported yet
+   * @throws {InputError} if a target names no linear layer, or the recipe sets what the plugin has no meaning for
    */
   constructor(plugin: Adapter, recipe: AdapterRecipe, options: Record<string, unknown>, student: Model) {
     this.plugin = plugin;
     this.options = options;
     const { rank, alpha, dropout, rslora, loraPlusRatio } = recipe;
     this.settings = { rank, alpha, dropout, rslora, loraPlusRatio };
+    checkSettings(plugin, this.settings);
     this.layers = targetLayers(recipe, student);
     this.studentLayers = student.config.layers;
     const attached = new Map<string, Attached>();
-    const specs: ParameterSpec[] = [];
+    const [trainable, frozen]: ParameterSpec[][] = [[], []];
+    const place = (owner: string, p: ParameterDefinition) =>
+      (p.trainable === false ? frozen! : trainable!).push({
+        name: `${owner}.${p.suffix}`,
+        shape: p.shape,
+        group: p.group ?? "default",
+      });
+    this.#shared = plugin.shared?.(this.layers, this.settings, options) ?? [];
+    for (const p of this.#shared) place(SHARED, p);
     this.layers.forEach((layer, site) => {
       const parameters = plugin.parameters(layer, this.settings, options);
-      for (const p of parameters) {
-        if (p.trainable === false) {
-          throw new InputError(
-            `adapter "${plugin.id}" has the frozen parameter ${p.suffix}; these are not supported yet`,
-          );
-        }
-        specs.push({ name: `${layer.path}.${p.suffix}`, shape: p.shape, group: p.group ?? "default" });
-      }
+      for (const p of parameters) place(layer.path, p);
       attached.set(layer.path, { layer, parameters, site });
     });
-    if (plugin.shared && plugin.shared(this.layers, this.settings, options).length > 0) {
-      throw new InputError(
-        `adapter "${plugin.id}" has parameters shared by all layers; these are not supported yet`,
-      );
-    }
     this.#attached = attached;
-    this.layout = new ParameterLayout(specs);
+    this.layout = new ParameterLayout(trainable!);
+    this.frozen = new ParameterLayout(frozen!);
   }
 
-  /** The hook for the student's linear layers in one block. */
+  /**
+   * The hook for the student's linear layers in one block.
+   *
+   * @param parameter The tensor of a trainable parameter
+   */
   attach(graph: Graph, parameter: (name: string) => Tensor, training: boolean): LinearHook {
+    const find = (name: string) =>
+      this.frozen.has(name) ? this.frozen.view(graph, "frozen", name) : parameter(name);
     return (path, x, weight, base) => {
       const attached = this.#attached.get(path);
       if (!attached) return base();
-      const { layer, parameters, site } = attached;
+      const { layer, site } = attached;
+      let traced: Tensor | undefined;
       const inputs: AdapterInputs = {
         x,
-        base,
+        base: () => traced ??= base(),
         weight,
         layer,
         settings: this.settings,
         options: this.options,
-        parameter: (name) => parameter(`${path}.${this.#suffix(parameters, name)}`),
-        shared: (name) => this.#noShared(name),
+        parameter: (name) => find(this.#layerParameter(path, name)),
+        shared: (name) => find(this.#sharedParameter(name)),
         dropout: (t) =>
           training ? dropout(t, { rate: this.settings.dropout, site, key: graph.scalar(DROPOUT_KEY) }) : t,
       };
@@ -113,23 +126,64 @@ export class StudentAdapter {
 
   /** The values training begins with, drawn from (seed, parameter name), in the flat layout. */
   async initialValues(seed: number, student: Model): Promise<Float32Array> {
-    const flat = new Float32Array(this.layout.total);
-    for (const { layer, parameters } of this.#attached.values()) {
-      for (const definition of parameters) {
-        const { offset, count, name } = this.layout.get(`${layer.path}.${definition.suffix}`);
-        const target = flat.subarray(offset, offset + count);
-        const init = definition.initialisation;
-        if (init.kind === "constant") target.fill(init.value);
-        else if (init.kind === "uniform") fillUniform(target, seed, name, init.bound);
-        else if (init.kind === "normal") fillNormal(target, seed, name, init.deviation);
-        else {
-          throw new InputError(
-            `adapter "${this.plugin.id}" initialises ${definition.suffix} from the weights of ${student.path}; this is not supported yet`,
+    return (await this.#begin(seed, student)).trainable.slice();
+  }
+
+  /** The values of the frozen parameters, in their own flat layout. */
+  async frozenValues(seed: number, student: Model): Promise<Float32Array> {
+    return (await this.#begin(seed, student)).frozen.slice();
+  }
+
+  /** All values by name: the trainable ones from their flat buffer, the frozen ones made again. */
+  async namedValues(trained: Float32Array, seed: number, student: Model): Promise<Map<string, Float32Array>> {
+    const frozen = this.frozen.gather(await this.frozenValues(seed, student));
+    return new Map([...this.layout.gather(trained), ...frozen]);
+  }
+
+  /** Both at once: a decomposition of a weight serves all parameters that begin from it. */
+  #begin(seed: number, student: Model): Promise<InitialValues> {
+    if (this.#begun?.seed !== seed) this.#begun = { seed, values: this.#compute(seed, student) };
+    return this.#begun.values;
+  }
+
+  async #compute(seed: number, student: Model): Promise<InitialValues> {
+    const values = {
+      trainable: new Float32Array(this.layout.total),
+      frozen: new Float32Array(this.frozen.total),
+    };
+    const begin = (owner: string, p: ParameterDefinition, fromWeight: (p: FromWeight) => Float32Array) => {
+      const kind = p.trainable === false ? "frozen" : "trainable";
+      const { offset, count, name } = (kind === "frozen" ? this.frozen : this.layout).get(
+        `${owner}.${p.suffix}`,
+      );
+      const target = values[kind].subarray(offset, offset + count);
+      const init = p.initialisation;
+      if (init.kind === "constant") target.fill(init.value);
+      else if (init.kind === "uniform") fillUniform(target, seed, name, init.bound);
+      else if (init.kind === "normal") fillNormal(target, seed, name, init.deviation);
+      else {
+        const computed = init.kind === "given" ? init.values() : fromWeight(init);
+        if (computed.length !== count || !computed.every(Number.isFinite)) {
+          throw new PluginError(
+            this.plugin.id,
+            `the initial value of ${name} must be ${count} finite numbers`,
           );
         }
+        target.set(computed);
       }
+    };
+    for (const p of this.#shared) {
+      begin(SHARED, p, () => {
+        throw new PluginError(this.plugin.id, `the shared parameter ${p.name} cannot begin from a weight`);
+      });
     }
-    return await Promise.resolve(flat);
+    for (const { layer, parameters } of this.#attached.values()) {
+      const reads = parameters.some((p) => p.initialisation.kind === "fromWeight");
+      const weight = reads ? await readWeight(student, layer.path) : undefined;
+      const linalg = memoised(hostLinearAlgebra);
+      for (const p of parameters) begin(layer.path, p, (init) => init.compute(weight!, layer, linalg));
+    }
+    return values;
   }
 
   /** The merged weight [out, in] of an adapted layer, f32, or undefined for a layer without adapter. */
@@ -138,32 +192,70 @@ export class StudentAdapter {
     student: Model,
     values: ReadonlyMap<string, Float32Array>,
   ): Promise<Float32Array | undefined> {
-    const attached = this.#attached.get(path);
-    if (!attached) return undefined;
-    const weight = await student.read(`${path}.weight`);
-    return this.plugin.merge(toFloat32(weight.dtype, weight.data), this.values(path, values));
+    if (!this.#attached.has(path)) return undefined;
+    return this.plugin.merge(await readWeight(student, path), this.values(path, values));
   }
 
   /** Host values of a layer's parameters, as plugins read them. */
   values(path: string, values: ReadonlyMap<string, Float32Array>): AdapterValues {
-    const { layer, parameters } = this.#attached.get(path)!;
     return {
-      layer,
+      layer: this.#attached.get(path)!.layer,
       settings: this.settings,
       options: this.options,
-      parameter: (name) => values.get(`${path}.${this.#suffix(parameters, name)}`)!,
-      shared: (name) => this.#noShared(name),
+      parameter: (name) => values.get(this.#layerParameter(path, name))!,
+      shared: (name) => values.get(this.#sharedParameter(name))!,
     };
   }
 
-  #suffix(parameters: readonly ParameterDefinition[], name: string): string {
-    const found = parameters.find((p) => p.name === name);
-    if (!found) throw new InputError(`adapter "${this.plugin.id}" has no parameter "${name}"`);
-    return found.suffix;
+  /** The definitions of a layer's parameters. */
+  definitions(path: string): readonly ParameterDefinition[] {
+    return this.#attached.get(path)!.parameters;
   }
 
-  #noShared(name: string): never {
-    throw new InputError(`adapter "${this.plugin.id}" has no shared parameter "${name}"`);
+  /** Host values of the parameters shared by all layers. */
+  sharedValues(values: ReadonlyMap<string, Float32Array>): (name: string) => Float32Array {
+    return (name) => values.get(this.#sharedParameter(name))!;
+  }
+
+  #layerParameter(path: string, name: string): string {
+    const found = this.definitions(path).find((p) => p.name === name);
+    if (!found) throw new PluginError(this.plugin.id, `it has no parameter "${name}"`);
+    return `${path}.${found.suffix}`;
+  }
+
+  #sharedParameter(name: string): string {
+    const found = this.#shared.find((p) => p.name === name);
+    if (!found) throw new PluginError(this.plugin.id, `it has no shared parameter "${name}"`);
+    return `${SHARED}.${found.suffix}`;
+  }
+}
+
+interface InitialValues {
+  readonly trainable: Float32Array;
+  readonly frozen: Float32Array;
+}
+
+type FromWeight = Initialisation & { kind: "fromWeight" };
+
+/** Stands for the module's path in the names of parameters that all layers share. */
+const SHARED = "shared";
+
+async function readWeight(student: Model, path: string): Promise<Float32Array> {
+  const { dtype, data } = await student.read(`${path}.weight`);
+  return toFloat32(dtype, data);
+}
+
+/** No setting of a recipe is silently without effect. */
+function checkSettings(plugin: Adapter, settings: AdapterSettings): void {
+  const neutral = { dropout: 0, rslora: false, loraPlusRatio: 1 };
+  for (const name of ["dropout", "rslora", "loraPlusRatio"] as const) {
+    if (settings[name] === neutral[name] || plugin.settings?.includes(name)) continue;
+    throw new InputError(`the adapter "${plugin.id}" cannot be combined with ${name}`, {
+      where: `recipe adapter.${name}`,
+      hint: `leave ${name} out; "${plugin.id}" knows ${
+        plugin.settings?.join(", ") || "none of these settings"
+      }`,
+    });
   }
 }
 

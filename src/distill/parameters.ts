@@ -1,5 +1,6 @@
 /**
- * Where each trainable parameter lies in the flat buffers of parameters, gradients and optimiser moments.
+ * Where each trainable parameter lies in the flat buffers of parameters, gradients and optimiser moments, and each frozen one of an
+ * adapter in a buffer of its own.
  *
  * @module
  */
@@ -7,7 +8,7 @@ import { ShapeError } from "../errors.ts";
 import { elementCount, type Graph, type Tensor } from "../tensor/graph.ts";
 import { part } from "../tensor/ops/views.ts";
 
-/** A trainable tensor before it has a place. */
+/** A tensor of an adapter before it has a place. */
 export interface ParameterSpec {
   /** Unique: the module's path and the adapter's suffix, as PEFT names it without its prefix. */
   readonly name: string;
@@ -32,15 +33,16 @@ export interface ParameterGroup {
 /** Views begin at multiples of 256 bytes, so that each can be bound. */
 const ALIGN = 64;
 
-/** Names of the flat states, each f32 [total]. */
+/** Names of the flat states, each f32 [total]; `frozen` has a layout of its own. */
 export const FLAT = {
+  frozen: "adapter.frozen",
   parameters: "adapter.parameters",
   gradients: "adapter.gradients",
   m: "adapter.m",
   v: "adapter.v",
 } as const;
 
-/** The layout of all trainable parameters. Padding between them stays zero. */
+/** The layout of all trainable parameters, or of all frozen ones. Padding between them stays zero. */
 export class ParameterLayout {
   readonly parameters: readonly Parameter[];
   readonly groups: readonly ParameterGroup[];
@@ -70,17 +72,21 @@ export class ParameterLayout {
     this.#byName = new Map(parameters.map((p) => [p.name, p]));
     if (this.#byName.size !== parameters.length) {
       const twice = parameters.find((p, i) => parameters.findIndex((q) => q.name === p.name) !== i)!;
-      throw new ShapeError(`two trainable parameters are named "${twice.name}"`);
+      throw new ShapeError(`two parameters are named "${twice.name}"`);
     }
+  }
+
+  has(name: string): boolean {
+    return this.#byName.has(name);
   }
 
   get(name: string): Parameter {
     const parameter = this.#byName.get(name);
-    if (!parameter) throw new ShapeError(`there is no trainable parameter "${name}"`);
+    if (!parameter) throw new ShapeError(`there is no parameter "${name}"`);
     return parameter;
   }
 
-  /** Number of trainable values, padding not counted. */
+  /** Number of values, padding not counted. */
   get trainable(): number {
     return this.parameters.reduce((sum, p) => sum + p.count, 0);
   }

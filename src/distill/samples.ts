@@ -51,7 +51,7 @@ export function sampleBytes(
   if (prepared.recipe.samples.tokens === 0) return 0;
   const own = (which: "teacher" | "student") =>
     generationPlan(description, prepared[which], generatorOptions(prepared, adapter, which)).buffers
-      .filter(({ storage }) => storage?.kind !== "weight" && storage?.name !== FLAT.parameters)
+      .filter(({ storage }) => storage?.kind !== "weight" && !SHARED_STATES.includes(storage?.name ?? ""))
       .reduce((sum, b) => sum + b.bytes, 0);
   return Math.max(own("teacher"), own("student"));
 }
@@ -66,7 +66,9 @@ export async function writeSamples(
   const { tokenizer } = prepared;
   const prompts = samplePrompts(prepared);
   const weights = new Map(trainer.weights);
-  weights.set(FLAT.parameters, trainer.executable.buffer(FLAT.parameters));
+  for (const name of SHARED_STATES) {
+    if (trainer.planned.plan.storages.has(name)) weights.set(name, trainer.executable.buffer(name));
+  }
   const options = generatorOptions(prepared, trainer.setup.adapter, which);
   const generator = await Generator.create(trainer.gpu, prepared[which], weights, options);
   try {
@@ -94,3 +96,6 @@ function firstTokens(heldOut: readonly EncodedSample[]): Int32Array {
   const first = supervised.indexOf(1);
   return ids.slice(0, first > 1 ? first : Math.min(PROMPT_TOKENS, ids.length - 1));
 }
+
+/** What the generator reads of the training program's own states. */
+const SHARED_STATES: readonly string[] = [FLAT.parameters, FLAT.frozen];

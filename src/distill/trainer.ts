@@ -211,6 +211,10 @@ export class Trainer {
         weights,
         ...(options.profile ? { profile: true } : {}),
       });
+      const { adapter, recipe, student } = setup;
+      if (planned.plan.storages.has(FLAT.frozen)) {
+        executable.write(FLAT.frozen, await adapter.frozenValues(recipe.train.seed, student));
+      }
       return new Trainer(gpu, setup, planned, executable, weights, options);
     } catch (error) {
       for (const buffer of weights.values()) buffer.destroy();

@@ -43,13 +43,18 @@ export interface LinearAlgebra {
   qr(matrix: Float32Array, rows: number, columns: number): { q: Float32Array; r: Float32Array };
 }
 
+/** Settings of a recipe that not every adapter has a meaning for. */
+export type AdapterSetting = "dropout" | "rslora" | "loraPlusRatio";
+
 /** How a parameter begins. Random numbers are drawn from (seed of the run, name of the parameter). */
 export type Initialisation =
   | { readonly kind: "constant"; readonly value: number }
+  /** Values that are the same for every seed and weight. */
+  | { readonly kind: "given"; values(): Float32Array }
   /** Uniform in [-bound, bound). */
   | { readonly kind: "uniform"; readonly bound: number }
   | { readonly kind: "normal"; readonly deviation: number }
-  /** From the frozen weight of the layer, on the host. */
+  /** From the frozen weight [out, in] of the layer, on the host; not for parameters shared by all layers. */
   | {
     readonly kind: "fromWeight";
     compute(weight: Float32Array, layer: AdaptedLayer, linalg: LinearAlgebra): Float32Array;
@@ -104,8 +109,19 @@ export interface PeftLayout {
   readonly peftType: string;
   /** Fields of adapter_config.json that depend on the adapter; rank, alpha, targets and patterns included. */
   readonly config: Readonly<Record<string, unknown>>;
-  /** Suffix in the file of each parameter, where it is not `ParameterDefinition.suffix`. */
+  /**
+   * Suffix in the file of each parameter that is saved, by the parameter's name. When absent the trainable ones are saved, under
+   * their own suffix.
+   */
   readonly suffixes?: Readonly<Record<string, string>>;
+  /** Tensors that belong to no layer, by their whole key, made of the parameters shared by all layers. */
+  network?(shared: (name: string) => Float32Array): Readonly<Record<string, PeftTensor>>;
+}
+
+/** A tensor of a file, f32. */
+export interface PeftTensor {
+  readonly shape: readonly number[];
+  readonly data: Float32Array;
 }
 
 /** A low-rank update W + scale B A that means the same. */
@@ -146,6 +162,11 @@ export interface AdapterDefinition<Schema extends OptionsSchema = OptionsSchema>
   peft?(settings: AdapterSettings, options: z.output<Schema>): PeftLayout;
   /** The plain LoRA that means the same, where there is one: what other programs can load. */
   plainLora?(values: AdapterValues<z.output<Schema>>): PlainLora;
+  /**
+   * What it takes into account beside rank and alpha. A recipe that sets any of the others is refused, so that no setting is
+   * silently without effect.
+   */
+  readonly settings?: readonly AdapterSetting[];
   /** Ids of adapters it may share a layer with. Any other combination is refused. */
   readonly combinesWith?: readonly string[];
   /** Suffixes its parameters may have, over all options: two adapters may not share one. */
@@ -170,6 +191,7 @@ export interface Adapter extends AdapterDefinition {
  *   version: "1.0.0",
  *   contract: CONTRACT_VERSION,
  *   options: z.strictObject({}),
+ *   settings: ["dropout", "loraPlusRatio"],
  *   suffixes: ["low_rank_A.weight", "low_rank_B.weight"],
  *   parameters: ({ inFeatures, outFeatures, rank }) => [{
  *     name: "A",

@@ -49,11 +49,23 @@ function relative(
   return { l2: Math.sqrt(difference), norm: Math.sqrt(norm), max };
 }
 
-async function tensors(path: string): Promise<Map<string, Float32Array>> {
+/** The name of a parameter that PEFT calls `name`. */
+function ourName(name: string, kind: string): string {
+  if (!kind.includes("dora")) return name;
+  return name.replace(/lora_magnitude_vector(\.weight)?$/, "dora_magnitude").replace(
+    /lora_([AB])\./,
+    "dora_$1.",
+  );
+}
+
+async function tensors(path: string, kind = ""): Promise<Map<string, Float32Array>> {
   const file = await SafetensorsFile.open(await openFile(sharedPath(path)));
   const all = new Map<string, Float32Array>();
   for (const name of file.tensors.keys()) {
-    all.set(name.replace("base_model.model.", ""), (await file.readArray(name)).data as Float32Array);
+    all.set(
+      ourName(name.replace("base_model.model.", ""), kind),
+      (await file.readArray(name)).data as Float32Array,
+    );
   }
   file.close();
   return all;
@@ -77,7 +89,12 @@ async function followTrajectory(
     student: { model: "teacher", layers: golden.student_layers_kept },
     data: { train: "golden", contextLength: 64 },
     objective: [{ loss: "cross-entropy", weight: 0.5 }, { loss: "forward-kl", weight: 0.5 }],
-    adapter: { rank: h.r, alpha: h.lora_alpha, rslora: name.includes("rslora") },
+    adapter: {
+      type: name.includes("dora") ? "dora" : "lora",
+      rank: h.r,
+      alpha: h.lora_alpha,
+      rslora: name.includes("rslora"),
+    },
     train: {
       steps: h.steps,
       tokensPerMicroBatch: 128,
@@ -102,7 +119,7 @@ async function followTrajectory(
     const { layout } = setup.adapter;
     const start = new Float32Array(layout.total);
     const { tensors: initial } = await readPeftAdapter(sharedPath(`${FOLDER}${name}/adapter_init`));
-    layout.scatter(start, new Map([...initial].map(([n, t]) => [n, t.data as Float32Array])));
+    layout.scatter(start, new Map([...initial].map(([n, t]) => [ourName(n, name), t.data as Float32Array])));
     trainer.setState(start);
     const batches = await tensors(`${FOLDER}${name}/batches.safetensors`) as unknown as Map<
       string,
@@ -121,7 +138,7 @@ async function followTrajectory(
       near(m!.losses["forward-kl"]!, expected.kl, 2e-5, `${where} forward KL`);
       near(m!.gradientNorm, expected.grad_norm, 1e-4 * expected.grad_norm, `${where} gradient norm`);
       if (step === 0 || step === 5) {
-        const expectedGradients = await tensors(`${FOLDER}${name}/grads_step${step}.safetensors`);
+        const expectedGradients = await tensors(`${FOLDER}${name}/grads_step${step}.safetensors`, name);
         const actual = await trainer.readGradients();
         assertEquals([...actual.keys()].sort(), [...expectedGradients.keys()].sort());
         for (const [key, g] of expectedGradients) {
@@ -132,10 +149,10 @@ async function followTrajectory(
         }
       }
       if (step === 9) {
-        await compareParameters(trainer, `${FOLDER}${name}/params_after_10_steps.safetensors`);
+        await compareParameters(trainer, `${FOLDER}${name}/params_after_10_steps.safetensors`, name);
       }
     }
-    await compareParameters(trainer, `${FOLDER}${name}/adapter_final/adapter_model.safetensors`);
+    await compareParameters(trainer, `${FOLDER}${name}/adapter_final/adapter_model.safetensors`, name);
     trainer.destroy();
     assertEquals(gpu.allocatedBytes, 0);
   } finally {
@@ -145,8 +162,8 @@ async function followTrajectory(
   }
 }
 
-async function compareParameters(trainer: Trainer, path: string): Promise<void> {
-  const expected = await tensors(path);
+async function compareParameters(trainer: Trainer, path: string, kind: string): Promise<void> {
+  const expected = await tensors(path, kind);
   const actual = trainer.setup.adapter.layout.gather((await trainer.readState()).parameters);
   let [l2, max] = [0, 0];
   for (const [key, p] of expected) {
@@ -159,7 +176,7 @@ async function compareParameters(trainer: Trainer, path: string): Promise<void> 
   }
 }
 
-for (const name of ["stories260K_lora", "stories260K_rslora"]) {
+for (const name of ["stories260K_lora", "stories260K_rslora", "stories260K_dora"]) {
   for (const family of FAMILIES) {
     sharedTest(
       `Trainer follows PyTorch and PEFT for 30 steps: ${name} [${family}]`,

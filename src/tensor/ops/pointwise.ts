@@ -61,6 +61,8 @@ export const pointwiseOp: Op<PointwiseAttributes> = {
     return inputs.map((input, i) => {
       if (!needed[i]) return undefined;
       const slope = derivative(expression, operandName(i)).mul(g);
+      // Nothing flows through what is detached, so what lies behind it needs no backward pass.
+      if (slope.kind === "constant" && slope.value === 0) return undefined;
       const full = makePointwise([...inputs, outputGradients[0]!], slope, scalars);
       switch (spreadOf(input, shape)) {
         case "full":

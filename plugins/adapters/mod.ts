@@ -1,0 +1,17 @@
+/**
+ * The adapters that come with Limbeck.
+ *
+ * @module
+ */
+import type { Adapter } from "../../src/registry/contract.ts";
+import dora from "./dora.ts";
+import lora from "./lora.ts";
+import loraFa from "./lora_fa.ts";
+import miss from "./miss.ts";
+import moslora from "./moslora.ts";
+import olora from "./olora.ts";
+import pissa from "./pissa.ts";
+import vera from "./vera.ts";
+
+/** Every built-in adapter. */
+export const adapters: readonly Adapter[] = [lora, dora, moslora, loraFa, pissa, olora, vera, miss];
