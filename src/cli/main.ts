@@ -50,6 +50,10 @@ const VERBS: Readonly<Record<string, { summary: string; load: () => Promise<Comm
     summary: "Write a model or adapter in another format",
     load: async () => (await import("./export.ts")).exportModel,
   },
+  plugin: {
+    summary: "List, show, begin and check losses and adapters",
+    load: async () => (await import("./plugin.ts")).plugin,
+  },
   runs: { summary: "List, show and remove runs", load: async () => (await import("./runs.ts")).runs },
   doctor: {
     summary: "Check the GPU and this machine",

@@ -1,0 +1,354 @@
+/**
+ * What adapters must do: well-formed parameters, an output of the layer's shape, gradients, and a merged weight that means the same.
+ *
+ * @module
+ */
+import type { Gpu } from "../../gpu/device.ts";
+import { elementCount } from "../../tensor/graph.ts";
+import { linear } from "../../tensor/ops/matmul.ts";
+import type {
+  AdaptedLayer,
+  Adapter,
+  AdapterSettings,
+  AdapterValues,
+  LinearAlgebra,
+  ParameterDefinition,
+} from "../contract.ts";
+import { CheckFailure, type Checklist, CheckSkipped } from "./checklist.ts";
+import { compareGradients, openDevice, randomValues, TracedProgram, type Values } from "./traced.ts";
+
+const SETTINGS: AdapterSettings = { rank: 4, alpha: 8, dropout: 0, rslora: false, loraPlusRatio: 1 };
+/** Layers whose sizes differ, and one whose sizes do not. */
+const SIZES = [[24, 40], [40, 24], [24, 24]] as const;
+const TOKENS = 7;
+const SUFFIX_HINT = "List every suffix its parameters may have in `suffixes`, each unlike other adapters'.";
+
+/** An adapter on one layer. */
+interface Subject {
+  readonly adapter: Adapter;
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly layer: AdaptedLayer;
+  readonly own: readonly ParameterDefinition[];
+  readonly shared: readonly ParameterDefinition[];
+  readonly weight: Float32Array;
+}
+
+/** Checks an adapter on layers of several shapes. `linalg` is handed to parameters that begin from the weight. */
+export async function checkAdapter(
+  adapter: Adapter,
+  options: Readonly<Record<string, unknown>>,
+  list: Checklist,
+  linalg?: LinearAlgebra,
+): Promise<void> {
+  const subjects: Subject[] = [];
+  const formed = await list.step("parameters", () => {
+    for (const [i, [inFeatures, outFeatures]] of SIZES.entries()) {
+      const path = `model.layers.0.layer_${i}`;
+      const layer = { path, inFeatures, outFeatures, rank: SETTINGS.rank, alpha: SETTINGS.alpha };
+      const own = adapter.parameters(layer, SETTINGS, options);
+      const shared = adapter.shared?.([layer], SETTINGS, options) ?? [];
+      checkParameters(adapter, [...own, ...shared]);
+      const weight = randomValues([outFeatures, inFeatures], 3 + i, 0.3).data;
+      subjects.push({ adapter, options, layer, own, shared, weight });
+    }
+    const { own, shared } = subjects[0]!;
+    return [...own, ...shared].map((p) => `${p.suffix} [${p.shape.join(", ")}]`).join(", ");
+  }, SUFFIX_HINT);
+  if (!formed) return;
+  if (adapter.peft) {
+    await list.step("PEFT layout", () => {
+      const { peftType, config } = adapter.peft!(SETTINGS, options);
+      if (!/^[A-Z0-9_]+$/.test(peftType) || JSON.stringify(config) === undefined) {
+        throw new CheckFailure(`peftType is ${JSON.stringify(peftType)}`, {
+          hint: 'PEFT writes them as "LORA".',
+        });
+      }
+      return `${peftType}: ${JSON.stringify(config)}`;
+    });
+  }
+  let gpu: Gpu | undefined;
+  try {
+    for (const subject of subjects) {
+      const { inFeatures, outFeatures } = subject.layer;
+      const on = `[${outFeatures}, ${inFeatures}]`;
+      let program: TracedProgram | undefined;
+      try {
+        const traced = await list.step(`forward ${on}`, async () => {
+          gpu ??= await openDevice();
+          program = await trace(gpu, subject);
+          return `f32 [T, ${outFeatures}]`;
+        }, "forward() must return the output of the layer, f32 [T, out].");
+        if (!traced || !program) return;
+        if (!await checkLayer(subject, program, on, list, linalg)) return;
+      } finally {
+        program?.destroy();
+      }
+    }
+    if (gpu) await timing(gpu, subjects[0]!, list);
+  } finally {
+    gpu?.destroy();
+  }
+}
+
+function checkParameters(adapter: Adapter, parameters: readonly ParameterDefinition[]): void {
+  if (!parameters.some((p) => p.trainable !== false)) {
+    throw new CheckFailure("no parameter is trainable", { hint: "Return at least one from parameters()." });
+  }
+  const names = new Set<string>();
+  for (const { name, suffix, shape, initialisation } of parameters) {
+    if (names.has(name)) throw new CheckFailure(`two parameters are named "${name}"`);
+    names.add(name);
+    if (!adapter.suffixes.includes(suffix)) {
+      throw new CheckFailure(`"${suffix}" is not among its suffixes`, { hint: SUFFIX_HINT });
+    }
+    if (shape.length === 0 || shape.some((n) => !Number.isInteger(n) || n < 1)) {
+      throw new CheckFailure(`parameter "${name}" has the shape [${shape.join(", ")}]`, {
+        hint: "Shapes are lists of whole numbers above 0.",
+      });
+    }
+    if (!["constant", "given", "uniform", "normal", "fromWeight"].includes(initialisation?.kind)) {
+      throw new CheckFailure(`parameter "${name}" does not say how it begins`, {
+        hint: "Give it an initialisation.",
+      });
+    }
+  }
+}
+
+function trace(gpu: Gpu, subject: Subject, adapted = true): Promise<TracedProgram> {
+  const { adapter, options, layer, own, shared } = subject;
+  const values = valuesOf(subject, new Map());
+  const wanted = ["x", ...[...own, ...shared].filter((p) => p.trainable !== false).map((p) => p.name)];
+  return TracedProgram.make(
+    gpu,
+    values,
+    adapted ? wanted : ["x"],
+    [TOKENS, layer.outFeatures],
+    (_, input) => {
+      const of = (list: readonly ParameterDefinition[], what: string) => (name: string) => {
+        if (list.some((p) => p.name === name)) return input(name);
+        throw new CheckFailure(`forward() asks for the ${what} "${name}", which is not declared`);
+      };
+      const [x, weight] = [input("x"), input("weight")];
+      const base = linear(x, weight);
+      if (!adapted) return base;
+      return adapter.forward({
+        x,
+        weight,
+        base: () => base,
+        parameter: of(own, "parameter"),
+        shared: of(shared, "shared parameter"),
+        dropout: (t) => t,
+        layer,
+        settings: SETTINGS,
+        options,
+      });
+    },
+  );
+}
+
+/** Everything that goes into the program; parameters not in `parameters` are random. */
+function valuesOf(subject: Subject, parameters: ReadonlyMap<string, Float32Array>): Values {
+  const { layer: { inFeatures, outFeatures }, own, shared, weight } = subject;
+  const values: Record<string, Values[string]> = {
+    x: randomValues([TOKENS, inFeatures], 1),
+    weight: { shape: [outFeatures, inFeatures], data: weight },
+  };
+  [...own, ...shared].forEach((p, i) => {
+    const data = parameters.get(p.name);
+    values[p.name] = data ? { shape: p.shape, data } : randomValues(p.shape, 20 + i, 0.4);
+  });
+  return values;
+}
+
+async function checkLayer(
+  subject: Subject,
+  program: TracedProgram,
+  on: string,
+  list: Checklist,
+  linalg: LinearAlgebra | undefined,
+): Promise<boolean> {
+  const { adapter, layer, weight } = subject;
+  const random = valuesOf(subject, new Map());
+  const merged = (values: Values) => {
+    const result = adapter.merge(weight.slice(), hostValues(subject, values));
+    if (!(result instanceof Float32Array) || result.length !== weight.length) {
+      throw new CheckFailure(
+        `merge() returns ${result?.length} numbers where [out, in] has ${weight.length}`,
+        {
+          hint: "Return the merged weight, a Float32Array of [out, in], row by row.",
+        },
+      );
+    }
+    return result;
+  };
+  const passed = [
+    await list.step(`merge equals forward ${on}`, async () => {
+      const { y } = await program.run(random);
+      return closeTo(
+        y,
+        multiply(random.x!.data, merged(random), layer),
+        "merge() gives another output than forward()",
+        {
+          hint: "merge() must give the weight whose plain product is what forward() returns, scale and all.",
+        },
+      );
+    }),
+    await list.step(`output at the start ${on}`, async () => {
+      const values = valuesOf(subject, initialValues(subject, linalg));
+      const { y } = await program.run(values);
+      const base = multiply(values.x!.data, weight, layer);
+      closeTo(
+        y,
+        multiply(values.x!.data, merged(values), layer),
+        "at its initial values merge() differs from forward()",
+        {},
+      );
+      const distance = y.reduce((far, v, i) => Math.max(far, Math.abs(v - base[i]!)), 0);
+      if (distance < 1e-4) return "the base's";
+      throw new CheckFailure(`it differs from the base's by ${distance.toPrecision(3)}`, {
+        hint:
+          "An adapter must begin where the base is: let one factor of the update begin at 0, or take the initial update off.",
+      });
+    }),
+    await list.step(`gradients against finite differences ${on}`, () => {
+      const trainable = [...subject.own, ...subject.shared].filter((p) => p.trainable !== false).map((p) =>
+        p.name
+      );
+      const lost = trainable.filter((name) => !program.differentiable.includes(name));
+      if (lost.length > 0) {
+        throw new CheckFailure(
+          `the output does not depend on ${lost.join(", ")}, so it would never be trained`,
+          {
+            hint: "Use every trainable parameter in forward(), or declare it with trainable: false.",
+          },
+        );
+      }
+      return compareGradients(program, random);
+    }),
+    await list.step(`same bytes twice ${on}`, async () => {
+      const [a, b] = [await program.run(random), await program.run(random)];
+      const same = (x: Float32Array, y: Float32Array) => x.every((v, i) => Object.is(v, y[i]));
+      if (same(a.y, b.y) && [...a.gradients].every(([name, g]) => same(g, b.gradients.get(name)!))) {
+        return "yes";
+      }
+      throw new CheckFailure("two runs on the same values gave different bytes");
+    }),
+  ];
+  if (adapter.plainLora) {
+    passed.push(
+      await list.step(`plain LoRA means the same ${on}`, () => {
+        const { rank, scale, a, b } = adapter.plainLora!(hostValues(subject, random));
+        const { inFeatures, outFeatures } = layer;
+        if (a.length !== rank * inFeatures || b.length !== outFeatures * rank) {
+          throw new CheckFailure(`its factors have ${a.length} and ${b.length} numbers`, {
+            hint: "A is [rank, in], B [out, rank].",
+          });
+        }
+        const sum = Float64Array.from(weight, (w, i) => {
+          const [o, c] = [Math.floor(i / inFeatures), i % inFeatures];
+          let update = 0;
+          for (let k = 0; k < rank; k++) update += b[o * rank + k]! * a[k * inFeatures + c]!;
+          return w + scale * update;
+        });
+        return closeTo(merged(random), sum, "plainLora() means another weight than merge()", {
+          hint: "W + scale B A must be the merged weight.",
+        });
+      }),
+    );
+  }
+  return passed.every(Boolean);
+}
+
+/** Parameters as training would begin with them. */
+function initialValues(subject: Subject, linalg: LinearAlgebra | undefined): Map<string, Float32Array> {
+  const { own, shared, layer, weight } = subject;
+  return new Map([...own, ...shared].map((p, i): [string, Float32Array] => {
+    const init = p.initialisation;
+    const count = elementCount(p.shape);
+    if (init.kind === "constant") return [p.name, new Float32Array(count).fill(init.value)];
+    if (init.kind === "uniform") return [p.name, randomValues(p.shape, 60 + i, init.bound).data];
+    if (init.kind === "normal") {
+      // The sum of three uniform numbers is near enough to normal here.
+      const parts = [0, 1, 2].map((k) => randomValues(p.shape, 60 + 3 * i + k, init.deviation).data);
+      return [p.name, parts[0]!.map((x, j) => x + parts[1]![j]! + parts[2]![j]!)];
+    }
+    if (init.kind === "given") return [p.name, init.values()];
+    const needed = () => {
+      throw new CheckSkipped(
+        "it begins from the weight's decomposition, which this check has no linear algebra for",
+      );
+    };
+    const data = init.compute(weight.slice(), layer, linalg ?? { svd: needed, qr: needed });
+    if (data.length !== count) {
+      throw new CheckFailure(
+        `parameter "${p.name}" begins with ${data.length} numbers, its shape has ${count}`,
+      );
+    }
+    return [p.name, data];
+  }));
+}
+
+function hostValues({ own, shared, layer, options }: Subject, values: Values): AdapterValues {
+  const of = (list: readonly ParameterDefinition[]) => (name: string) => {
+    if (list.some((p) => p.name === name)) return values[name]!.data;
+    throw new CheckFailure(`it asks for the parameter "${name}", which is not declared`);
+  };
+  return { parameter: of(own), shared: of(shared), layer, settings: SETTINGS, options };
+}
+
+/** x [T, in] times the transpose of weight [out, in], in f64. */
+function multiply(
+  x: Float32Array,
+  weight: Float32Array,
+  { inFeatures, outFeatures }: AdaptedLayer,
+): Float64Array {
+  return Float64Array.from({ length: TOKENS * outFeatures }, (_, at) => {
+    const [t, o] = [Math.floor(at / outFeatures), at % outFeatures];
+    let sum = 0;
+    for (let i = 0; i < inFeatures; i++) sum += x[t * inFeatures + i]! * weight[o * inFeatures + i]!;
+    return sum;
+  });
+}
+
+function closeTo(
+  got: ArrayLike<number>,
+  want: ArrayLike<number>,
+  what: string,
+  advice: { hint?: string },
+): string {
+  let worst = 0;
+  for (let i = 0; i < want.length; i++) {
+    const error = Math.abs(got[i]! - want[i]!) / Math.max(1, Math.abs(want[i]!));
+    if (!(error <= 1e-4)) {
+      throw new CheckFailure(`${what}: ${got[i]} where ${want[i]!.toPrecision(7)} is expected`, advice);
+    }
+    worst = Math.max(worst, error);
+  }
+  return `largest difference ${worst.toExponential(1)}`;
+}
+
+async function timing(gpu: Gpu, subject: Subject, list: Checklist): Promise<void> {
+  await list.step("time and memory", async () => {
+    const values = valuesOf(subject, new Map());
+    const best = async (adapted: boolean) => {
+      const program = await trace(gpu, subject, adapted);
+      try {
+        await program.run(values);
+        let least = Infinity;
+        for (let i = 0; i < 3; i++) {
+          const begin = performance.now();
+          await program.run(values);
+          least = Math.min(least, performance.now() - begin);
+        }
+        return least;
+      } finally {
+        program.destroy();
+      }
+    };
+    const [mine, base] = [await best(true), await best(false)];
+    const trainable = [...subject.own, ...subject.shared].filter((p) => p.trainable !== false);
+    const count = trainable.reduce((sum, p) => sum + elementCount(p.shape), 0);
+    return `${count} trainable numbers (16 bytes each with gradient and moments) beside ${subject.weight.length}; ` +
+      `${mine.toFixed(1)} ms forward and back, the plain layer ${base.toFixed(1)} ms, read-back included`;
+  });
+}

@@ -1,0 +1,320 @@
+/**
+ * What divergences and row losses must do: values and gradients against f64, and against finite differences of them.
+ *
+ * @module
+ */
+import type { KernelFamily } from "../../gpu/description.ts";
+import { type Gpu, openGpu } from "../../gpu/device.ts";
+import { DeviceError } from "../../errors.ts";
+import type { ExpressionNode } from "../../tensor/expr/mod.ts";
+import type { Divergence, RowLoss } from "../contract.ts";
+import { defineDivergence } from "../contract.ts";
+import { referenceRow, type ResolvedLoss, traceObjective } from "../divergence.ts";
+import { CONTRACT_VERSION, noOptions } from "../plugin.ts";
+import { CheckFailure, type Checklist, CheckSkipped } from "./checklist.ts";
+import { compileKernels, runRows } from "./row_runner.ts";
+import { type TestRow, testRows } from "./rows.ts";
+
+/** Small rows for finite differences; those for kernels are odd, so that no vector fits, or a multiple of four. */
+const SMALL = 17;
+const SHAPES = [{ vocabulary: 513, temperature: 1 }, { vocabulary: 516, temperature: 2 }] as const;
+/** Rows and entries of the timing. */
+const TIMED = { rows: 32, vocabulary: 4096, dispatches: 3 } as const;
+
+/** What the others are timed beside. */
+const forwardKl = defineDivergence({
+  id: "yardstick",
+  version: "1.0.0",
+  contract: CONTRACT_VERSION,
+  options: noOptions,
+  term: ({ p, logP, logQ }) => p.mul(logP.sub(logQ)),
+});
+
+/** Checks a loss over rows of logits. */
+export async function checkRowLoss(
+  loss: Divergence | RowLoss,
+  options: Readonly<Record<string, unknown>>,
+  list: Checklist,
+): Promise<void> {
+  const term = (temperature: number): ResolvedLoss => ({
+    loss,
+    options,
+    name: "loss",
+    weight: 0.5,
+    temperature,
+  });
+  const own = loss.kind === "row-loss" ? "reference()" : loss.term ? "term()" : "value()";
+
+  const finite = await list.step(`${own} in f64`, () => {
+    for (const row of live(SMALL)) finiteReference(term(1), row, own);
+    return "value and gradient are finite on every kind of row";
+  }, `${own} must return one value for any row of logits.`);
+  if (!finite) return;
+  await list.step("gradient against finite differences, f64", () => differences(term(1), own));
+  const trait = traits(term(1));
+  await list.step("gradient sums to zero over the vocabulary, f64", () => {
+    if (trait.worstSum < 1e-7) return `at most ${trait.worstSum.toExponential(0)}`;
+    if (usesRawLogits(term(1))) throw new CheckSkipped("need not: the loss looks at raw logits");
+    throw new CheckFailure(`it sums to ${trait.worstSum.toPrecision(3)} on the row "${trait.worstRow}"`, {
+      hint:
+        "A loss of softmax(z) does not change when all logits rise alike: the gradient lacks - q * sum(u).",
+    });
+  });
+  await list.step("zero where p = q, f64", () => {
+    if (trait.zeroAtEqual) return "value and gradient vanish";
+    throw new CheckSkipped("not a divergence: value or gradient differ from 0 at p = q");
+  });
+
+  for (const family of ["tiled", "subgroup8"] as const) await checkFamily(family, term, own, trait, list);
+}
+
+async function checkFamily(
+  family: KernelFamily,
+  term: (temperature: number) => ResolvedLoss,
+  own: string,
+  trait: Traits,
+  list: Checklist,
+): Promise<void> {
+  let gpu: Gpu | undefined;
+  try {
+    const compiled = await list.step(`kernels compile (${family})`, async () => {
+      gpu = await openDevice(family);
+      for (const { vocabulary, temperature } of SHAPES) {
+        await compileKernels(gpu, term(temperature), vocabulary);
+      }
+      return `${2 * SHAPES.length} kernels on ${gpu.description.name}`;
+    }, "Read the compiler's message; in a row loss, `$` must stand before every name of your own.");
+    if (!compiled || !gpu) return;
+    const device = gpu;
+    const ran = await list.step(`kernel against ${own} (${family})`, async () => {
+      const errors = [];
+      for (const { vocabulary, temperature } of SHAPES) {
+        errors.push(await compareRows(device, term(temperature), vocabulary, own, trait));
+      }
+      return `largest difference ${(100 * Math.max(...errors)).toPrecision(2)} % of what f32 is allowed`;
+    });
+    if (!ran) return;
+    await list.step(`same bytes twice (${family})`, async () => {
+      const rows = testRows(513);
+      const [a, b] = [await runRows(device, term(1), rows), await runRows(device, term(1), rows)];
+      const bytes = (o: typeof a) => JSON.stringify([bits(o.values), ...o.gradients.map(bits)]);
+      if (bytes(a) === bytes(b)) return "yes";
+      throw new CheckFailure("two runs on the same rows gave different bytes", {
+        hint: "Reduce in a fixed order: use row_sum, row_max and row_min_u32, and no atomics.",
+      });
+    });
+    await list.step(`time and memory a row (${family})`, async () => {
+      const one = testRows(TIMED.vocabulary)[0]!;
+      const rows = Array.from({ length: TIMED.rows }, () => one);
+      const time = async (t: ResolvedLoss) =>
+        (await runRows(device, t, rows, TIMED.dispatches)).milliseconds * 1000 / TIMED.rows;
+      const base = await time({ loss: forwardKl, options: {}, name: "yardstick", weight: 1, temperature: 1 });
+      const mine = await time(term(1));
+      const needsTeacher = term(1).loss.kind === "row-loss"
+        ? (term(1).loss as RowLoss).needsTeacher
+        : traceUses(term(1), /^(logP|teacherLogit)/);
+      const bytes = (needsTeacher ? 2 : 1) * 4 * TIMED.vocabulary + 8;
+      return `${mine.toFixed(1)} us, ${(mine / base).toFixed(2)} times forward KL (${base.toFixed(1)} us); ` +
+        `${bytes} bytes, forward KL ${8 * TIMED.vocabulary + 8}, at ${TIMED.vocabulary} entries`;
+    });
+  } finally {
+    gpu?.destroy();
+  }
+}
+
+async function openDevice(family: KernelFamily): Promise<Gpu> {
+  let gpu: Gpu;
+  try {
+    gpu = await openGpu({ describe: { family } });
+  } catch (error) {
+    if (error instanceof DeviceError) throw new CheckSkipped(`there is no GPU here: ${error.message}`);
+    throw error;
+  }
+  if (family === "subgroup8" && gpu.description.subgroupSize !== 8) {
+    gpu.destroy();
+    throw new CheckSkipped("this adapter's subgroups do not have 8 lanes");
+  }
+  return gpu;
+}
+
+function bits(numbers: ArrayLike<number>): number[] {
+  return [...new Uint32Array(Float32Array.from(numbers).buffer)];
+}
+
+function live(vocabulary: number): TestRow[] {
+  return testRows(vocabulary).filter((row) => row.label >= 0);
+}
+
+function reference(term: ResolvedLoss, row: TestRow, student: Float64Array = Float64Array.from(row.student)) {
+  return referenceRow([term], student, Float64Array.from(row.teacher), row.label);
+}
+
+function finiteReference(term: ResolvedLoss, row: TestRow, own: string): void {
+  const { values: [value], gradient } = reference(term, row);
+  const hint = row.name === "-inf padded"
+    ? "Vocabularies may be padded with logits of -inf: work on logP and logQ, which have a floor, or leave such entries out with select()."
+    : "Mixtures go through logAddExp, sums of exponentials through logSumExp; p * log p must not meet 0 * inf.";
+  if (!Number.isFinite(value)) {
+    throw new CheckFailure(`${own} gives the value ${value} on the row "${row.name}"`, { hint });
+  }
+  if (gradient.length !== row.student.length) {
+    throw new CheckFailure(
+      `${own} returns a gradient of ${gradient.length} entries for a row of ${row.student.length}`,
+      {
+        hint: "Return one derivative for each logit of the student.",
+      },
+    );
+  }
+  const at = gradient.findIndex((g) => !Number.isFinite(g));
+  if (at >= 0) {
+    throw new CheckFailure(
+      `${own} gives the gradient ${gradient[at]} at entry ${at} of the row "${row.name}"`,
+      { hint },
+    );
+  }
+}
+
+/**
+ * Compares the gradient with one-sided differences of the value: it must lie between them, which at a smooth point means it is the
+ * derivative, and at a kink that it is a subgradient.
+ */
+function differences(term: ResolvedLoss, own: string): string {
+  const step = 1e-5;
+  let worst = 0;
+  for (const row of live(SMALL)) {
+    const { values: [value], gradient } = reference(term, row);
+    const student = Float64Array.from(row.student);
+    const scale = Math.max(1, ...gradient.map(Math.abs));
+    for (let v = 0; v < SMALL; v++) {
+      const at = (h: number) => reference(term, row, student.with(v, student[v]! + h)).values[0]!;
+      const sides = [(value! - at(-step)) / step, (at(step) - value!) / step];
+      // The gradient carries the term's weight.
+      const g = gradient[v]! / term.weight;
+      const error = Math.max(Math.min(...sides) - g, g - Math.max(...sides), 0) / scale;
+      if (!(error <= 2e-4)) {
+        if (detaches(term)) {
+          throw new CheckSkipped(
+            "the loss detaches a part, so its gradient is not the derivative of its value",
+          );
+        }
+        throw new CheckFailure(
+          `on the row "${row.name}", entry ${v}, the gradient is ${
+            g.toPrecision(6)
+          }, but the value changes by ` +
+            `${((sides[0]! + sides[1]!) / 2).toPrecision(6)} per unit of the logit`,
+          {
+            hint: own === "reference()"
+              ? "Correct the gradient that reference() returns, or its value; then make the WGSL agree."
+              : "The expression has a derivative that its own value does not show: look for select() at jumps.",
+          },
+        );
+      }
+      worst = Math.max(worst, error);
+    }
+  }
+  return `largest difference ${worst.toExponential(1)}`;
+}
+
+/** What a loss shows in f64, and its kernels must show too. */
+interface Traits {
+  readonly worstSum: number;
+  readonly worstRow: string;
+  readonly zeroAtEqual: boolean;
+}
+
+function traits(term: ResolvedLoss): Traits {
+  let [worstSum, worstRow, zeroAtEqual] = [0, "", false];
+  for (const row of live(SMALL)) {
+    const { values: [value], gradient } = reference(term, row);
+    const total = Math.abs(gradient.reduce((a, b) => a + b, 0)) / Math.max(1, ...gradient.map(Math.abs));
+    if (total > worstSum) [worstSum, worstRow] = [total, row.name];
+    if (row.name === "p = q") {
+      zeroAtEqual = Math.abs(value!) < 1e-12 && gradient.every((g) => Math.abs(g) < 1e-12);
+    }
+  }
+  return { worstSum, worstRow, zeroAtEqual };
+}
+
+/** Compares a kernel with the reference; returns the largest error as a share of the tolerance. */
+async function compareRows(
+  gpu: Gpu,
+  term: ResolvedLoss,
+  vocabulary: number,
+  own: string,
+  trait: Traits,
+): Promise<number> {
+  const rows = testRows(vocabulary);
+  const { values, gradients } = await runRows(gpu, term, rows);
+  const part = own === "reference()" ? "the WGSL" : "the kernel";
+  let worst = 0;
+  rows.forEach((row, r) => {
+    const where = `on the row "${row.name}" of ${vocabulary} entries at temperature ${term.temperature}`;
+    const expected = row.label < 0
+      ? { values: [0], gradient: new Float64Array(vocabulary) }
+      : reference(term, row);
+    const spread = Math.max(1, ...[...row.student, ...row.teacher].filter(Number.isFinite).map(Math.abs));
+    const compare = (got: number, want: number, tolerance: number, what: string) => {
+      const error = Math.abs(got - want) / tolerance;
+      if (!(error <= 1)) {
+        const hint = !Number.isFinite(got)
+          ? "A NaN or an infinity: keep exponents at or below 0 by taking the row's maximum off first."
+          : own === "reference()"
+          ? `The WGSL and reference() disagree: correct $${
+            what.startsWith("value") ? "value" : "gradient"
+          }().`
+          : "f32 loses too much here: rearrange the expression so that no large numbers cancel.";
+        throw new CheckFailure(
+          `${where}, ${part} gives the ${what} ${got}; ${own} gives ${want.toPrecision(7)}`,
+          { hint },
+        );
+      }
+      worst = Math.max(worst, error);
+    };
+    const value = expected.values[0]!;
+    compare(values[r]!, value, 1e-4 + 1e-5 * Math.abs(value) + 1e-5 * spread, "value");
+    const scale = Math.max(1, ...expected.gradient.map(Math.abs));
+    expected.gradient.forEach((want, v) =>
+      compare(gradients[r]![v]!, want, 1e-5 * spread * scale, `gradient at entry ${v}`)
+    );
+    if (row.label < 0) return;
+    if (trait.worstSum < 1e-7) {
+      const size = Math.max(1, gradients[r]!.reduce((a, g) => a + Math.abs(g), 0));
+      compare(
+        gradients[r]!.reduce((a, b) => a + b, 0),
+        0,
+        3e-5 * spread * size,
+        "gradient's sum over the vocabulary",
+      );
+    }
+    if (trait.zeroAtEqual && row.name === "p = q") {
+      compare(values[r]!, 0, 1e-6, "value at p = q");
+      gradients[r]!.forEach((g, v) => compare(g, 0, 1e-6, `gradient at p = q, entry ${v}`));
+    }
+  });
+  return worst;
+}
+
+function detaches(term: ResolvedLoss): boolean {
+  return traceSome(term, (e) => e.kind === "detach");
+}
+
+function usesRawLogits(term: ResolvedLoss): boolean {
+  return term.loss.kind === "row-loss" || traceUses(term, /^studentLogit$/);
+}
+
+function traceUses(term: ResolvedLoss, name: RegExp): boolean {
+  return traceSome(term, (e) => e.kind === "variable" && name.test(e.name));
+}
+
+/** Whether any part of a divergence's expressions fulfils `test`; false for row losses. */
+function traceSome(term: ResolvedLoss, test: (e: ExpressionNode) => boolean): boolean {
+  if (term.loss.kind === "row-loss") return false;
+  const { values, statistics } = traceObjective([term]);
+  const seen = new Set<ExpressionNode>();
+  const visit = (e: ExpressionNode): boolean => {
+    if (seen.has(e)) return false;
+    seen.add(e);
+    return test(e) || e.operands.some(visit);
+  };
+  return [...values.values(), ...statistics.map((s) => s.body)].some(visit);
+}

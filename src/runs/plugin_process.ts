@@ -1,0 +1,210 @@
+/**
+ * Looks at plugins in a process of its own, which may read and write nothing and is ended when it hangs.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { toFileUrl } from "@std/path";
+import { InputError, LimbeckError } from "../errors.ts";
+import { unreadable } from "../formats/files.ts";
+import type { CheckResult } from "../registry/check/check_plugin.ts";
+import type { PluginDescription } from "./plugin_description.ts";
+import { prepareEntry, runtimeFolder } from "./child_command.ts";
+import { readLines } from "./protocol.ts";
+
+/** What the process is to do. */
+export interface PluginOrder {
+  /** Ids of built-in plugins, instead of files. */
+  ids: readonly string[];
+  /** Whether to check them, beyond describing them. */
+  check: boolean;
+  /** Options to check with. */
+  options: Readonly<Record<string, unknown>>;
+}
+
+/** A line on the process's stdout. */
+export type PluginMessage =
+  | { type: "plugin"; plugin: PluginDescription }
+  | { type: "begin"; check: string }
+  | { type: "result"; result: CheckResult }
+  | { type: "error"; message: string; hint?: string | undefined }
+  | { type: "end" };
+
+/** A plugin with what came of its checks. */
+export interface InspectedPlugin {
+  plugin: PluginDescription;
+  results: CheckResult[];
+}
+
+/** Options of {@linkcode inspectPlugins}. */
+export interface InspectOptions extends PluginOrder {
+  /** Modules with plugins, absolute paths. */
+  files: readonly string[];
+  /** Longest time a single check may take. */
+  timeoutSeconds: number;
+  /** Told of each result as it comes. */
+  onResult?: (plugin: PluginDescription, result: CheckResult) => void;
+  /** Told of each plugin before its checks. */
+  onPlugin?: (plugin: PluginDescription) => void;
+}
+
+/** What was last seen of the process. */
+interface Progress {
+  readonly found: InspectedPlugin[];
+  /** The check that has begun and has no result yet. */
+  current: string | undefined;
+  /** Says that it is done, or why it cannot be. */
+  last: PluginMessage | undefined;
+  hung: boolean;
+}
+
+/**
+ * Describes plugins, and checks them if asked to. A plugin that hangs, exits or breaks the process gets a failed result that says so.
+ *
+ * @throws {InputError} a file that is not there
+ * @throws {LimbeckError} a module that does not parse, that hangs or throws while it is loaded, or that exports no plugin
+ */
+export async function inspectPlugins(options: InspectOptions): Promise<InspectedPlugin[]> {
+  for (const path of options.files) {
+    try {
+      await Deno.stat(path);
+    } catch (cause) {
+      throw unreadable(path, cause);
+    }
+  }
+  const folder = await Deno.makeTempDir({ prefix: "limbeck-plugin-" });
+  try {
+    const { modules, entry } = await prepareEntry(folder, entrySource(options), options.files.length > 0);
+    const process = new Deno.Command(Deno.execPath(), {
+      args: [
+        "run",
+        "--quiet",
+        "--no-prompt",
+        ...modules,
+        "--frozen",
+        "--cached-only",
+        "--v8-flags=--max-old-space-size=1024",
+        entry,
+      ],
+      env: { ...runtimeFolder(folder), NO_COLOR: "1" },
+      cwd: folder,
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    return await follow(process, options);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** Imports are static, and the module that looks at plugins comes first. */
+function entrySource({ files, ids, check, options }: InspectOptions): string {
+  const order: PluginOrder = { ids, check, options };
+  return [
+    `import { lookAtPlugins } from ${JSON.stringify(new URL("./child_check.ts", import.meta.url).href)};`,
+    ...files.map((path, i) => `import * as plugin${i} from ${JSON.stringify(toFileUrl(path).href)};`),
+    `await lookAtPlugins([${files.map((_, i) => `plugin${i}`).join(", ")}], ${JSON.stringify(order)});`,
+    "",
+  ].join("\n");
+}
+
+async function follow(process: Deno.ChildProcess, options: InspectOptions): Promise<InspectedPlugin[]> {
+  const progress: Progress = { found: [], current: undefined, last: undefined, hung: false };
+  const kill = () => {
+    progress.hung = true;
+    process.kill("SIGKILL");
+  };
+  let timer = setTimeout(kill, options.timeoutSeconds * 1000);
+  const stderr = lastWords(process.stderr);
+  try {
+    for await (const line of readLines(process.stdout)) {
+      clearTimeout(timer);
+      const message = parse(line);
+      if (message) take(message, progress, options);
+      timer = setTimeout(kill, options.timeoutSeconds * 1000);
+    }
+    const status = await process.status;
+    clearTimeout(timer);
+    explainEnd(progress, status, await stderr, options);
+  } finally {
+    clearTimeout(timer);
+    try {
+      process.kill("SIGKILL");
+    } catch {
+      // It has ended already.
+    }
+  }
+  return progress.found;
+}
+
+/** A message, or undefined for what a plugin wrote to stdout itself. */
+function parse(line: string): PluginMessage | undefined {
+  try {
+    const message = JSON.parse(line);
+    return typeof message?.type === "string" ? message : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function take(message: PluginMessage, progress: Progress, options: InspectOptions): void {
+  const { found } = progress;
+  if (message.type === "plugin") {
+    found.push({ plugin: message.plugin, results: [] });
+    options.onPlugin?.(message.plugin);
+  } else if (message.type === "begin") progress.current = message.check;
+  else if (message.type === "result") {
+    progress.current = undefined;
+    const inspected = found.at(-1)!;
+    inspected.results.push(message.result);
+    options.onResult?.(inspected.plugin, message.result);
+  } else progress.last = message;
+}
+
+/** Turns an end that should not have been into a failed check, or an error where no plugin was seen yet. */
+function explainEnd(
+  progress: Progress,
+  status: Deno.CommandStatus,
+  stderr: string,
+  { files, timeoutSeconds, onResult }: InspectOptions,
+): void {
+  const { found, current, last, hung } = progress;
+  if (last?.type === "end" && status.success) return;
+  const detail = last?.type === "error"
+    ? last.message
+    : hung
+    ? `it gave no sign of life for ${timeoutSeconds} s and was ended`
+    : `the process ended ${
+      status.signal ? `by ${status.signal}` : `with exit code ${status.code}`
+    } in the middle of it${stderr ? `:\n${stderr}` : ""}`;
+  const hint = last?.type === "error"
+    ? last.hint
+    : hung
+    ? "Look for an endless loop; `--timeout SECONDS` allows more time where the machine is slow."
+    : "A plugin must not end the process, read or write files, or use more memory than there is.";
+  const inspected = found.at(-1);
+  if (!inspected) {
+    const where = files.join(", ") || "built-in plugins";
+    if (last?.type === "error") throw new InputError(detail, { where, ...(hint ? { hint } : {}) });
+    throw new LimbeckError(`${where}: while the module was loaded, ${detail}`, hint ? { hint } : {});
+  }
+  const result: CheckResult = {
+    check: current ?? "after the checks",
+    outcome: "fail",
+    detail,
+    ...(hint === undefined ? {} : { hint }),
+  };
+  inspected.results.push(result);
+  onResult?.(inspected.plugin, result);
+}
+
+/** The end of what a process says on stderr. */
+async function lastWords(stream: ReadableStream<Uint8Array>): Promise<string> {
+  const lines: string[] = [];
+  for await (const line of readLines(stream)) {
+    lines.push(line);
+    if (lines.length > 12) lines.shift();
+  }
+  return lines.join("\n").trim();
+}
