@@ -5,9 +5,46 @@
  */
 import type { Plugin } from "../src/registry/contract.ts";
 import { adapters } from "./adapters/mod.ts";
+import adaptiveKl from "./losses/adaptive_kl.ts";
+import alphaBetaDivergence from "./losses/alpha_beta_divergence.ts";
+import alphaDivergence from "./losses/alpha_divergence.ts";
+import centredLogitMse from "./losses/centred_logit_mse.ts";
 import crossEntropy from "./losses/cross_entropy.ts";
+import decoupledKd from "./losses/decoupled_kd.ts";
+import entropy from "./losses/entropy.ts";
+import entropyGapKl from "./losses/entropy_gap_kl.ts";
 import forwardKl from "./losses/forward_kl.ts";
+import jensenShannon from "./losses/jensen_shannon.ts";
+import pairwiseRanking from "./losses/pairwise_ranking.ts";
+import rankCorrelation from "./losses/rank_correlation.ts";
 import reverseKl from "./losses/reverse_kl.ts";
+import skewKl from "./losses/skew_kl.ts";
+import skewReverseKl from "./losses/skew_reverse_kl.ts";
+import softCrossEntropy from "./losses/soft_cross_entropy.ts";
+import sortedTopK from "./losses/sorted_top_k.ts";
+import taid from "./losses/taid.ts";
+import totalVariation from "./losses/total_variation.ts";
 
 /** Every built-in plugin. */
-export const builtins: readonly Plugin[] = [crossEntropy, forwardKl, reverseKl, ...adapters];
+export const builtins: readonly Plugin[] = [
+  crossEntropy,
+  forwardKl,
+  reverseKl,
+  softCrossEntropy,
+  jensenShannon,
+  skewKl,
+  skewReverseKl,
+  totalVariation,
+  alphaDivergence,
+  alphaBetaDivergence,
+  decoupledKd,
+  centredLogitMse,
+  entropy,
+  adaptiveKl,
+  entropyGapKl,
+  taid,
+  rankCorrelation,
+  pairwiseRanking,
+  sortedTopK,
+  ...adapters,
+];

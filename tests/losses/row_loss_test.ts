@@ -1,64 +1,27 @@
 /** Row kernels against their f64 reference on rows that break naive ones; the reference against finite differences. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
 import { initialScalars, referenceRow, type ResolvedLoss } from "../../src/registry/divergence.ts";
 import { CONTRACT_VERSION, defineDivergence, noOptions, PluginError } from "../../src/registry/contract.ts";
 import crossEntropy from "../../plugins/losses/cross_entropy.ts";
 import forwardKl from "../../plugins/losses/forward_kl.ts";
 import reverseKl from "../../plugins/losses/reverse_kl.ts";
+import alphaBetaDivergence from "../../plugins/losses/alpha_beta_divergence.ts";
+import alphaDivergence from "../../plugins/losses/alpha_divergence.ts";
+import centredLogitMse from "../../plugins/losses/centred_logit_mse.ts";
+import decoupledKd from "../../plugins/losses/decoupled_kd.ts";
+import entropy from "../../plugins/losses/entropy.ts";
+import jensenShannon from "../../plugins/losses/jensen_shannon.ts";
+import pairwiseRanking from "../../plugins/losses/pairwise_ranking.ts";
+import rankCorrelation from "../../plugins/losses/rank_correlation.ts";
+import skewKl from "../../plugins/losses/skew_kl.ts";
+import skewReverseKl from "../../plugins/losses/skew_reverse_kl.ts";
+import softCrossEntropy from "../../plugins/losses/soft_cross_entropy.ts";
+import sortedTopK from "../../plugins/losses/sorted_top_k.ts";
+import totalVariation from "../../plugins/losses/total_variation.ts";
 import * as example from "./examples.ts";
-import { assertClose, FAMILIES, reference, type Row, runKernel, term } from "./harness.ts";
-
-/** Numbers in [0, 1) that are the same in every run. */
-function random(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let x = Math.imul(state ^ (state >>> 15), state | 1);
-    x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
-    return ((x ^ (x >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-/** Rows of every kind that a kernel must survive. */
-function hardRows(vocabulary: number): Row[] {
-  const next = random(vocabulary);
-  const logits = (f: (v: number) => number) => Float32Array.from({ length: vocabulary }, (_, v) => f(v));
-  const normal = () => logits(() => 3 * (next() + next() + next() - 1.5));
-  const label = () => Math.floor(next() * vocabulary);
-  const padded = (z: Float32Array) =>
-    z.map((x, v) => v > 0 && v >= vocabulary - vocabulary / 3 ? -Infinity : x);
-  const same = normal();
-  const hot = (at: number) => logits((v) => v === at % vocabulary ? 40 : next());
-  return [
-    { name: "random", student: normal(), teacher: normal(), label: label() },
-    { name: "label at the end", student: normal(), teacher: normal(), label: vocabulary - 1 },
-    {
-      name: "tied",
-      student: normal().map(Math.round),
-      teacher: normal().map(Math.round),
-      label: label(),
-    },
-    {
-      name: "extreme",
-      student: logits((v) => v % 3 ? 120 * next() - 60 : 60),
-      teacher: logits((v) => v % 2 ? 120 * next() - 60 : -60),
-      label: label(),
-    },
-    { name: "padded", student: padded(normal()), teacher: padded(normal()), label: 0 },
-    { name: "p = q", student: same, teacher: same.slice(), label: label() },
-    { name: "one-hot", student: hot(1), teacher: hot(vocabulary - 1), label: label() },
-    { name: "rising", student: logits((v) => v / 64), teacher: logits((v) => -v / 64), label: label() },
-    { name: "masked", student: normal(), teacher: normal(), label: -100 },
-    {
-      name: "masked, broken",
-      student: normal().fill(NaN, 0, 1),
-      teacher: normal().fill(Infinity),
-      label: -100,
-    },
-  ];
-}
+import { assertRow, hardRows, random, withGpu } from "./hard_rows.ts";
+import { assertClose, FAMILIES, type Row, runKernel, term } from "./harness.ts";
 
 /** An objective with every kind of term: one temperature at 1, one that is not, options that change, a row loss. */
 function everything(vocabulary: number): ResolvedLoss[] {
@@ -66,40 +29,12 @@ function everything(vocabulary: number): ResolvedLoss[] {
     term(crossEntropy, { labelSmoothing: 0.1 }, { weight: 0.5 }),
     term(forwardKl, {}, { weight: 0.25, temperature: 2 }),
     term(reverseKl, {}, { weight: 0.5 }),
-    term(example.jensenShannon, { beta: 0.3 }, { weight: 2 }),
-    term(example.skewForward, { lambda: 0.2 }, { temperature: 2 }),
+    term(jensenShannon, { beta: 0.3 }, { weight: 2 }),
+    term(skewKl, { lambda: 0.2 }, { temperature: 2 }),
     term(example.entangled, { strength: 0.01 }, { weight: 0.05 }),
-    term(example.pairwise, { k: Math.max(2, Math.min(4, vocabulary)) }, { weight: 0.7 }),
-    term(example.softCrossEntropy, {}, { monitor: true }),
+    term(pairwiseRanking, { k: Math.max(2, Math.min(4, vocabulary)) }, { weight: 0.7 }),
+    term(softCrossEntropy, {}, { monitor: true }),
   ];
-}
-
-/** What f32 can reach: rounding of the logits' differences, times what the loss makes of them. */
-function assertRow(
-  terms: readonly ResolvedLoss[],
-  row: Row,
-  got: { values: Float32Array; gradient: Float32Array },
-) {
-  const expected = reference(terms, row);
-  const spread = Math.max(
-    1,
-    ...[...row.student, ...row.teacher].filter(Number.isFinite).map(Math.abs),
-  );
-  terms.forEach((t, k) => {
-    const tolerance = 1e-5 + 2e-6 * Math.abs(expected.values[k]!) + 2e-6 * spread;
-    assertClose([got.values[k]!], [expected.values[k]!], tolerance, `${row.name}: value of ${t.loss.id}`);
-  });
-  const scale = Math.max(1, ...terms.map((t) => t.monitor ? 0 : t.weight));
-  assertClose(got.gradient, expected.gradient, scale * 1e-6 * spread, `${row.name}: gradient`);
-}
-
-async function withGpu(family: "subgroup8" | "tiled", run: (gpu: Gpu) => Promise<void>): Promise<void> {
-  const gpu = await openGpu({ describe: { family } });
-  try {
-    await run(gpu);
-  } finally {
-    gpu.destroy();
-  }
 }
 
 const BASIC = [term(crossEntropy, {}, { weight: 0.5 }), term(forwardKl, {}, { weight: 0.5 })];
@@ -110,7 +45,7 @@ for (const { family } of FAMILIES) {
     Deno.test(`${family} kernel agrees with referenceRow() at vocabulary ${vocabulary}`, async () => {
       const rows = hardRows(vocabulary);
       // The ranking loss needs two entries, and a maximum of logits that are all masked has no gradient.
-      const terms = everything(vocabulary).filter((t) => vocabulary > 1 || t.loss !== example.pairwise);
+      const terms = everything(vocabulary).filter((t) => vocabulary > 1 || t.loss !== pairwiseRanking);
       await withGpu(family!, async (gpu) => {
         const basic = await runKernel(gpu, KLS, rows);
         rows.forEach((row, r) =>
@@ -194,7 +129,7 @@ for (const { family } of FAMILIES) {
     const make = (weight: number, temperature: number, lambda: number) => [
       term(crossEntropy, {}, { weight: 1 - weight }),
       term(forwardKl, {}, { weight, temperature, temperatureVaries: true }),
-      term(example.skewReverse, { lambda }, { weight }),
+      term(skewReverseKl, { lambda }, { weight }),
     ];
     const [planned, later] = [make(0.5, 1, 0.1), make(0.8, 3, 0.4)];
     const rows = hardRows(96).slice(0, 3);
@@ -260,18 +195,21 @@ const DIFFERENTIABLE: ResolvedLoss[] = [
   term(crossEntropy, { labelSmoothing: 0.2 }),
   term(forwardKl, {}, { temperature: 2 }),
   term(reverseKl, {}, { temperature: 0.5 }),
-  term(example.jensenShannon, { beta: 0.2, normalize: true }),
-  term(example.skewForward, { lambda: 0.3 }, { temperature: 1.5 }),
-  term(example.skewReverse, { lambda: 0.3 }),
-  term(example.softCrossEntropy),
-  term(example.entropy, {}, { temperature: 2 }),
-  term(example.totalVariation),
-  term(example.alpha, { alpha: 0.3 }),
-  term(example.alphaBeta, { alpha: 0.2, beta: 0.7 }),
-  term(example.decoupled, {}, { temperature: 2 }),
-  term(example.centredMse),
+  term(jensenShannon, { beta: 0.2, normalize: true }),
+  term(skewKl, { lambda: 0.3 }, { temperature: 1.5 }),
+  term(skewReverseKl, { lambda: 0.3 }),
+  term(softCrossEntropy),
+  term(entropy, {}, { temperature: 2 }),
+  term(totalVariation),
+  term(alphaDivergence, { alpha: 0.3 }),
+  term(alphaBetaDivergence, { alpha: 0.2, beta: 0.7 }),
+  term(decoupledKd, {}, { temperature: 2 }),
+  term(centredLogitMse),
   term(example.entangled),
-  term(example.pairwise, { k: 3 }),
+  term(pairwiseRanking, { k: 3 }),
+  term(rankCorrelation, { k: 4, epsilon: 3 }),
+  term(rankCorrelation, { k: 3, epsilon: 2, union: "duplicated" }),
+  term(sortedTopK, { k: 3 }, { temperature: 2 }),
 ];
 
 for (const loss of DIFFERENTIABLE) {

@@ -16,7 +16,8 @@ import { pluginIdentity } from "../../src/registry/identity.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import forwardKl from "../../plugins/losses/forward_kl.ts";
 import reverseKl from "../../plugins/losses/reverse_kl.ts";
-import * as example from "../losses/examples.ts";
+import jensenShannon from "../../plugins/losses/jensen_shannon.ts";
+import pairwiseRanking from "../../plugins/losses/pairwise_ranking.ts";
 
 const hidden = defineFeatureLoss({
   id: "test/hidden",
@@ -44,9 +45,9 @@ function lowRank(id: string, suffix: string): Adapter {
 
 Deno.test("Registry.get() finds plugins of every kind by kind and id", () => {
   const adapter = lowRank("test/bias", "bias_delta");
-  const registry = new Registry().addAll([forwardKl, example.pairwise, hidden]).add(adapter);
+  const registry = new Registry().addAll([forwardKl, pairwiseRanking, hidden]).add(adapter);
   assertStrictEquals(registry.get("loss", "forward-kl"), forwardKl);
-  assertStrictEquals(registry.get("loss", "test/pairwise-ranking"), example.pairwise);
+  assertStrictEquals(registry.get("loss", "pairwise-ranking"), pairwiseRanking);
   assertStrictEquals(registry.get("loss", "test/hidden"), hidden);
   assertStrictEquals(registry.get("adapter", "test/bias"), adapter);
   assertEquals(registry.list().length, 4);
@@ -79,12 +80,12 @@ Deno.test("Registry.add() refuses malformed and taken ids, other contracts and s
 
 Deno.test("Registry.options() fills defaults in and names the path of every problem", () => {
   const registry = new Registry();
-  assertEquals(registry.options(example.jensenShannon, {}, "objective.1.options"), {
+  assertEquals(registry.options(jensenShannon, {}, "objective.1.options"), {
     beta: 0.5,
     normalize: false,
   });
   const error = assertThrows(
-    () => registry.options(example.jensenShannon, { beta: 2, betta: 1 }, "objective.1.options"),
+    () => registry.options(jensenShannon, { beta: 2, betta: 1 }, "objective.1.options"),
     InputError,
   ) as InputError;
   assert(error.message.includes("objective.1.options.beta"));
@@ -104,8 +105,8 @@ Deno.test("pluginIdentity() changes with the expression, even behind an unchange
   assertNotEquals(pluginIdentity(scaled(2)), pluginIdentity(scaled(3)));
   assertNotEquals(pluginIdentity(scaled(2)), pluginIdentity({ ...scaled(2), version: "1.0.1" }));
   assertNotEquals(
-    pluginIdentity(example.jensenShannon, { beta: 0.1, normalize: false }),
-    pluginIdentity(example.jensenShannon, { beta: 0.2, normalize: false }),
+    pluginIdentity(jensenShannon, { beta: 0.1, normalize: false }),
+    pluginIdentity(jensenShannon, { beta: 0.2, normalize: false }),
   );
-  assertNotEquals(pluginIdentity(example.pairwise, { k: 3 }), pluginIdentity(example.pairwise, { k: 4 }));
+  assertNotEquals(pluginIdentity(pairwiseRanking, { k: 3 }), pluginIdentity(pairwiseRanking, { k: 4 }));
 });

@@ -1,0 +1,161 @@
+/** Every built-in loss: its kernels of both families against its f64 reference, and what must hold for any divergence. */
+// @ts-types="../../types/std_assert.d.ts"
+import { assert, assertAlmostEquals, assertEquals, assertLess } from "@std/assert";
+import adaptiveKl from "../../plugins/losses/adaptive_kl.ts";
+import entropyGapKl from "../../plugins/losses/entropy_gap_kl.ts";
+import forwardKl from "../../plugins/losses/forward_kl.ts";
+import jensenShannon from "../../plugins/losses/jensen_shannon.ts";
+import rankCorrelation from "../../plugins/losses/rank_correlation.ts";
+import reverseKl from "../../plugins/losses/reverse_kl.ts";
+import skewKl from "../../plugins/losses/skew_kl.ts";
+import skewReverseKl from "../../plugins/losses/skew_reverse_kl.ts";
+import softCrossEntropy from "../../plugins/losses/soft_cross_entropy.ts";
+import { builtins } from "../../plugins/mod.ts";
+import taid from "../../plugins/losses/taid.ts";
+import type { Divergence, RowLoss } from "../../src/registry/contract.ts";
+import { referenceRow, type ResolvedLoss } from "../../src/registry/divergence.ts";
+import { assertRow, hardRows, random, withGpu } from "./hard_rows.ts";
+import { assertClose, FAMILIES, reference, type Row, runKernel, term } from "./harness.ts";
+
+const losses = builtins.filter((p): p is Divergence | RowLoss =>
+  p.kind === "divergence" || p.kind === "row-loss"
+);
+
+/** Options beside the defaults that make another kernel. */
+const FURTHER: ResolvedLoss[] = [
+  term(jensenShannon, { beta: 0 }),
+  term(jensenShannon, { beta: 1 }),
+  term(jensenShannon, { beta: 0.1, normalize: true }),
+  term(skewReverseKl, { stopGradient: true }),
+  term(entropyGapKl, { whenStudentIsFlatter: "forward", delta: 3 }),
+  term(rankCorrelation, { union: "duplicated", epsilon: 4 }),
+  term(adaptiveKl, { mu: 0.9 }),
+];
+
+/** Rows where rounding decides a sign or a branch: mirrored logits, whose probabilities are equal in pairs; sums of infinities. */
+const SKIPPED: Readonly<Record<string, readonly string[]>> = {
+  "centred-logit-mse": ["padded"],
+  "total-variation": ["rising"],
+  "sorted-top-k": ["rising"],
+};
+
+for (const { family } of FAMILIES) {
+  for (const vocabulary of [1, 37, 2052]) {
+    const what = vocabulary > 37 ? "row losses" : "losses";
+    Deno.test(`${family} kernels of built-in ${what} agree with referenceRow() at vocabulary ${vocabulary}`, async () => {
+      const rows = hardRows(vocabulary);
+      const terms = losses.filter((l) => vocabulary <= 37 || l.kind === "row-loss").map((l) => term(l));
+      if (vocabulary === 37) terms.push(...losses.map((l) => term(l, {}, { temperature: 1.7 })), ...FURTHER);
+      await withGpu(family!, async (gpu) => {
+        for (const one of terms) {
+          const some = rows.filter((row) => !SKIPPED[one.loss.id]?.includes(row.name));
+          const { values, gradient } = await runKernel(gpu, [one], some);
+          some.forEach((row, r) => {
+            const named = { ...row, name: `${one.loss.id} ${JSON.stringify(one.options)}, ${row.name}` };
+            assertRow([one], named, { values: values[r]!, gradient: gradient[r]! });
+          });
+        }
+      });
+    });
+  }
+}
+
+/** Two rows of logits, f64. */
+function twoRows(seed: number, size: number): [Float64Array, Float64Array] {
+  const next = random(seed);
+  const row = () => Float64Array.from({ length: size }, () => 6 * next() - 3);
+  return [row(), row()];
+}
+
+function gradientOf(loss: Divergence | RowLoss, options = {}, rows = twoRows(5, 9)): number[] {
+  return [...referenceRow([term(loss, options)], ...rows, 2).gradient];
+}
+
+Deno.test("the gradient of every built-in loss sums to zero over the vocabulary", () => {
+  for (const loss of losses) {
+    const sum = gradientOf(loss).reduce((a, b) => a + b, 0);
+    assertAlmostEquals(sum, 0, 1e-12, loss.id);
+  }
+});
+
+Deno.test("every loss towards the teacher has no gradient where both models agree", () => {
+  const [same] = twoRows(8, 9);
+  for (const loss of losses) {
+    if (["cross-entropy", "entropy", "pairwise-ranking"].includes(loss.id)) continue;
+    for (const g of gradientOf(loss, {}, [same, same])) assertLess(Math.abs(g), 1e-12, loss.id);
+  }
+});
+
+Deno.test("skew KLs with a small share, TAID at 1 and a symmetric Jensen-Shannon are what they should be", () => {
+  const close = (a: number[], b: number[], tolerance: number) => assertClose(a, b, tolerance, "gradient");
+  close(gradientOf(skewKl, { lambda: 1e-9 }), gradientOf(forwardKl), 1e-6);
+  close(gradientOf(skewReverseKl, { lambda: 1e-9 }), gradientOf(reverseKl), 1e-6);
+  close(gradientOf(taid, { t: 1 }), gradientOf(softCrossEntropy), 1e-12);
+  const [a, b] = twoRows(5, 9);
+  const value = (x: Float64Array, y: Float64Array) => referenceRow([term(jensenShannon)], x, y, 0).values[0]!;
+  assertAlmostEquals(value(a, b), value(b, a), 1e-12);
+});
+
+Deno.test("adaptiveKl weighs by the gaps of head and tail, constant in the gradient", () => {
+  const logits = (...p: number[]) => Float64Array.from(p, Math.log);
+  const [p, q] = [logits(0.4, 0.3, 0.2, 0.1), logits(0.25, 0.25, 0.25, 0.25)];
+  // Head: the first alone, for 0.4 + 0.3 is above 0.5. Gaps 0.15 against 0.05 + 0.05 + 0.15.
+  const [wf, wr] = [0.15 / 0.4, 0.25 / 0.4];
+  const [f, r] = [gradientOf(forwardKl, {}, [q, p]), gradientOf(reverseKl, {}, [q, p])];
+  assertClose(gradientOf(adaptiveKl, {}, [q, p]), f.map((x, v) => wf * x + wr * r[v]!), 1e-12, "gradient");
+});
+
+Deno.test("entropyGapKl gives the stronger weight to the KL that was asked for", () => {
+  const [flat, sharp] = [Float64Array.of(0, 0.1, 0.2), Float64Array.of(0, 3, 0)];
+  for (const [student, teacher, isFlatter] of [[flat, sharp, true], [sharp, flat, false]] as const) {
+    for (const whenStudentIsFlatter of ["reverse", "forward"]) {
+      const strongReverse = (whenStudentIsFlatter === "reverse") === isFlatter;
+      const f = gradientOf(forwardKl, {}, [student, teacher]);
+      const r = gradientOf(reverseKl, {}, [student, teacher]);
+      assertClose(
+        gradientOf(entropyGapKl, { delta: 3, whenStudentIsFlatter }, [student, teacher]),
+        f.map((x, v) => (strongReverse ? 1 : 3) * x + (strongReverse ? 3 : 1) * r[v]!),
+        1e-12,
+        "gradient",
+      );
+    }
+  }
+});
+
+Deno.test("rankCorrelation has no gradient where logits are far apart, and is Pearson's where all ranks pool", () => {
+  const rows: [Float64Array, Float64Array] = [
+    Float64Array.of(2, 9, 7, 5, 3.7),
+    Float64Array.of(9, 7, 5.5, 4, 2),
+  ];
+  const at = (epsilon: number) => referenceRow([term(rankCorrelation, { epsilon })], ...rows, 0);
+  assertAlmostEquals(at(1).values[0]!, 1, 1e-12);
+  assertEquals([...at(1).gradient], [0, 0, 0, 0, 0]);
+  const centre = (x: Float64Array) => x.map((y) => y - x.reduce((a, b) => a + b) / 5);
+  const [a, b] = rows.map(centre) as [Float64Array, Float64Array];
+  const dot = (x: Float64Array, y: Float64Array) => x.reduce((sum, v, i) => sum + v * y[i]!, 0);
+  const pearson = dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+  assertAlmostEquals(at(100).values[0]!, 1 - pearson, 1e-12);
+  assert(at(100).gradient.some((g) => Math.abs(g) > 1e-3));
+});
+
+Deno.test("a row loss with a planted mistake fails the comparison with referenceRow()", async () => {
+  const mistakes: [ResolvedLoss, RegExp, string][] = [
+    [term(adaptiveKl), /highest - t <= depth/, "highest - t < 0.0"],
+    [term(rankCorrelation, { epsilon: 8 }), /> loss0_total\[last\]/, "< loss0_total[last]"],
+    [term(rankCorrelation, { epsilon: 0.3 }), /mean - loss0_target/, "0.0 - loss0_target"],
+  ];
+  const rows: Row[] = hardRows(37).slice(0, 2);
+  await withGpu("subgroup8", async (gpu) => {
+    for (const [one, pattern, replacement] of mistakes) {
+      const edit = (wgsl: string) => {
+        assert(pattern.test(wgsl), `${pattern} has nothing to change`);
+        return wgsl.replace(pattern, replacement);
+      };
+      const { gradient } = await runKernel(gpu, [one], rows, { edit });
+      const off = rows.map((row, r) =>
+        Math.max(...reference([one], row).gradient.map((g, v) => Math.abs(g - gradient[r]![v]!)))
+      );
+      assert(Math.max(...off) > 1e-4, `${pattern}: ${off}`);
+    }
+  });
+});
