@@ -17,9 +17,13 @@ import { basename, join, resolve } from "@std/path";
 import project from "../../deno.json" with { type: "json" };
 import { parseRecipe, type Recipe, recipeHash } from "../distill/recipe.ts";
 import { InputError } from "../errors.ts";
-import { writeTextAtomically } from "../formats/files.ts";
+import { unreadable, writeTextAtomically } from "../formats/files.ts";
 import { checkRecipePaths } from "./recipe_paths.ts";
 import { isRunId, newRunId } from "./run_id.ts";
+import { lock } from "./run_lock.ts";
+import { shellQuoted } from "./shell_quoted.ts";
+
+export { isLocked } from "./run_lock.ts";
 
 /** What made a run; written once. */
 export interface RunManifest {
@@ -59,25 +63,28 @@ export interface CreateRunOptions {
  */
 export async function createRun(options: CreateRunOptions): Promise<LockedRun> {
   await checkRecipePaths(options.recipe);
-  const id = newRunId();
   const { recipe, plugins = [] } = options;
-  const folder = resolve(recipe.output.folder ?? join(options.runsFolder ?? "runs", id));
-  await makeEmptyFolder(folder);
-  const release = await lock(folder);
+  const manifest: RunManifest = {
+    id: newRunId(),
+    createdAt: new Date().toISOString(),
+    limbeck: project.version,
+    deno: Deno.version.deno,
+    recipeHash: recipeHash(recipe),
+    plugins: await Promise.all(plugins.map(async (path) => ({ path, sha256: await sha256(path) }))),
+  };
+  const folder = resolve(recipe.output.folder ?? join(options.runsFolder ?? "runs", manifest.id));
+  const made = await makeEmptyFolder(folder);
+  let release: (() => void) | undefined;
   try {
-    const manifest: RunManifest = {
-      id,
-      createdAt: new Date().toISOString(),
-      limbeck: project.version,
-      deno: Deno.version.deno,
-      recipeHash: recipeHash(recipe),
-      plugins: await Promise.all(plugins.map(async (path) => ({ path, sha256: await sha256(path) }))),
-    };
+    release = await lock(folder);
     await writeTextAtomically(join(folder, "recipe.json"), JSON.stringify(recipe, null, 2) + "\n");
     await writeTextAtomically(join(folder, "manifest.json"), JSON.stringify(manifest, null, 2) + "\n");
     return { folder, manifest, recipe, release };
   } catch (error) {
-    release();
+    // Without a manifest the folder is no run, and would only be in the way of the next try.
+    const own = release ? ["recipe.json", "run.lock"].map((name) => join(folder, name)) : [];
+    for (const path of made ? [...own, folder] : own) await Deno.remove(path).catch(() => {});
+    release?.();
     throw error;
   }
 }
@@ -85,10 +92,11 @@ export async function createRun(options: CreateRunOptions): Promise<LockedRun> {
 /**
  * Locks an existing run, to resume it.
  *
- * @throws {InputError} no run there, a file of it is damaged, a plugin changed, or another process works on it
+ * @throws {InputError} no run there, a file of it is damaged, a model, dataset or plugin is gone or changed, or another process works on it
  */
 export async function openRun(folder: string): Promise<LockedRun> {
   const { manifest, recipe } = await readRun(folder);
+  await checkRecipePaths(recipe);
   const release = await lock(folder);
   try {
     for (const plugin of manifest.plugins) {
@@ -111,7 +119,7 @@ export async function openRun(folder: string): Promise<LockedRun> {
  * @throws {InputError} no run there, or a file of it is damaged or was changed
  */
 export async function readRun(folder: string): Promise<{ manifest: RunManifest; recipe: Recipe }> {
-  const manifest = await readJson(join(folder, "manifest.json")) as RunManifest;
+  const manifest = checkManifest(await readJson(join(folder, "manifest.json")), folder);
   const path = join(folder, "recipe.json");
   const recipe = parseRecipe(await readJson(path), path);
   if (recipeHash(recipe) !== manifest.recipeHash) {
@@ -123,13 +131,25 @@ export async function readRun(folder: string): Promise<{ manifest: RunManifest; 
   return { manifest, recipe };
 }
 
+function checkManifest(value: unknown, folder: string): RunManifest {
+  const manifest = value as Partial<RunManifest> | null;
+  const whole = typeof manifest?.id === "string" && typeof manifest.recipeHash === "string" &&
+    Array.isArray(manifest.plugins);
+  if (whole) return manifest as RunManifest;
+  throw new InputError("is not the manifest of a run", {
+    where: join(folder, "manifest.json"),
+    hint: "It is written once, when a run begins. Put it back from a copy, or begin a new run.",
+  });
+}
+
 /**
  * The folder of the run that `name` means: a run id, the beginning of one, `last`, or the path of a run's folder.
  *
  * @throws {InputError} no such run, or several
  */
 export async function findRun(name: string, runsFolder = "runs"): Promise<string> {
-  const isFolder = await Deno.stat(join(name, "manifest.json")).then((info) => info.isFile, () => false);
+  const isFolder = name !== "" &&
+    await Deno.stat(join(name, "manifest.json")).then((info) => info.isFile, () => false);
   if (isFolder) return resolve(name);
   const ids = await runIds(runsFolder);
   const matches = name === "last"
@@ -146,6 +166,10 @@ export async function findRun(name: string, runsFolder = "runs"): Promise<string
   const near = ids.length === 0
     ? "There are no runs yet."
     : `Latest runs: ${ids.slice(-5).reverse().join(", ")}.`;
+  const exists = name !== "" && await Deno.stat(name).then(() => true, () => false);
+  if (exists) {
+    throw new InputError("is no run: there is no manifest.json in it", { where: resolve(name), hint: near });
+  }
   throw new InputError(`there is no run "${name}" in ${resolve(runsFolder)}`, { hint: near });
 }
 
@@ -157,24 +181,9 @@ export async function runIds(runsFolder: string): Promise<string[]> {
       if (entry.isDirectory && isRunId(entry.name)) ids.push(entry.name);
     }
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    if (!(error instanceof Deno.errors.NotFound)) throw unreadable(runsFolder, error);
   }
   return ids.sort();
-}
-
-/** Whether a process works on the run at this moment. */
-export async function isLocked(folder: string): Promise<boolean> {
-  let file: Deno.FsFile;
-  try {
-    file = await Deno.open(join(folder, "run.lock"), { read: true });
-  } catch {
-    return false;
-  }
-  try {
-    return !await file.tryLock(false);
-  } finally {
-    file.close();
-  }
 }
 
 /**
@@ -191,53 +200,47 @@ export async function removeRun(folder: string): Promise<void> {
   }
 }
 
-async function makeEmptyFolder(folder: string): Promise<void> {
+/** @returns whether the folder was not there before */
+async function makeEmptyFolder(folder: string): Promise<boolean> {
+  const names: string[] = [];
+  let exists = true;
+  try {
+    for await (const { name } of Deno.readDir(folder)) names.push(name);
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotFound) exists = false;
+    else throw unmakeable(folder, cause);
+  }
+  if (names.includes("manifest.json")) {
+    throw new InputError("a run already lives in this output folder", {
+      where: folder,
+      hint:
+        `\`limbeck resume ${shellQuoted(folder)}\` continues it, \`limbeck runs rm ${
+          shellQuoted(folder)
+        }\` ` +
+        "removes it; else choose another output.folder, or leave it out.",
+    });
+  }
+  // A lock alone was left by a process that was killed at its very beginning.
+  if (names.some((name) => name !== "run.lock")) {
+    throw new InputError("the output folder is not empty", {
+      where: folder,
+      hint: "Choose another output.folder, or leave it out: each run then gets a folder of its own.",
+    });
+  }
   try {
     await Deno.mkdir(folder, { recursive: true });
-    for await (const entry of Deno.readDir(folder)) {
-      const run = entry.name === "manifest.json" || entry.name === "run.lock";
-      throw new InputError(
-        run ? "a run already lives in this output folder" : "the output folder is not empty",
-        {
-          where: folder,
-          hint: run
-            ? `\`limbeck resume ${folder}\` continues it; else choose another output.folder, or leave it out.`
-            : "Choose another output.folder, or leave it out: each run then gets a folder of its own.",
-        },
-      );
-    }
   } catch (cause) {
-    if (cause instanceof InputError) throw cause;
-    throw new InputError(`the output folder cannot be made: ${(cause as Error).message}`, {
-      where: folder,
-      cause,
-    });
+    throw unmakeable(folder, cause);
   }
+  return !exists;
 }
 
-/**
- * Takes the system's advisory lock, which ends with the process however it ends: there are no stale locks.
- * The file's text only tells people who holds it.
- */
-async function lock(folder: string): Promise<() => void> {
-  const path = join(folder, "run.lock");
-  const file = await Deno.open(path, { read: true, write: true, create: true });
-  if (!await file.tryLock(true)) {
-    file.close();
-    const holder = await Deno.readTextFile(path).catch(() => "");
-    throw new InputError(`another process works on this run${holder ? `: ${holder.trim()}` : ""}`, {
-      where: folder,
-      hint: "Wait for it to end, or stop it first.",
-    });
-  }
-  await file.truncate(0);
-  await file.write(new TextEncoder().encode(`process ${Deno.pid}, since ${new Date().toISOString()}\n`));
-  let held = true;
-  return () => {
-    if (!held) return;
-    held = false;
-    file.close();
-  };
+function unmakeable(folder: string, cause: unknown): InputError {
+  return new InputError(`the output folder cannot be made: ${(cause as Error).message}`, {
+    where: folder,
+    hint: "Choose another output.folder (--output), or another folder of runs (--runs).",
+    cause,
+  });
 }
 
 async function readJson(path: string): Promise<unknown> {
@@ -259,7 +262,7 @@ async function sha256(path: string): Promise<string> {
   try {
     bytes = await Deno.readFile(path);
   } catch (cause) {
-    throw new InputError("the plugin cannot be read", { where: path, cause });
+    throw new InputError("the plugin cannot be read", { where: path, hint: "Check its path.", cause });
   }
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");

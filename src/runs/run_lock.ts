@@ -1,0 +1,63 @@
+/**
+ * The lock by which one process alone works on a run.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { dirname, join } from "@std/path";
+import { InputError } from "../errors.ts";
+import { DiskFullError, freeBytes, isDiskFull, unwritable } from "../formats/files.ts";
+
+/**
+ * Takes the system's advisory lock, which ends with the process however it ends: there are no stale locks.
+ * The file's text only tells people who holds it.
+ */
+export async function lock(folder: string): Promise<() => void> {
+  const path = join(folder, "run.lock");
+  const file = await openLock(path);
+  if (!await file.tryLock(true)) {
+    file.close();
+    const holder = await Deno.readTextFile(path).catch(() => "");
+    throw new InputError(`another process works on this run${holder ? `: ${holder.trim()}` : ""}`, {
+      where: folder,
+      hint: "Wait for it to end, or stop it first.",
+    });
+  }
+  try {
+    await file.truncate(0);
+    await file.write(new TextEncoder().encode(`process ${Deno.pid}, since ${new Date().toISOString()}\n`));
+  } catch {
+    // On a full disk the run is locked all the same.
+  }
+  let held = true;
+  return () => {
+    if (!held) return;
+    held = false;
+    file.close();
+  };
+}
+
+async function openLock(path: string): Promise<Deno.FsFile> {
+  try {
+    return await Deno.open(path, { read: true, write: true, create: true });
+  } catch (error) {
+    throw isDiskFull(error)
+      ? new DiskFullError(path, 1, await freeBytes(dirname(path)), error)
+      : unwritable(path, error);
+  }
+}
+
+/** Whether a process works on the run at this moment. */
+export async function isLocked(folder: string): Promise<boolean> {
+  let file: Deno.FsFile;
+  try {
+    file = await Deno.open(join(folder, "run.lock"), { read: true });
+  } catch {
+    return false;
+  }
+  try {
+    return !await file.tryLock(false);
+  } finally {
+    file.close();
+  }
+}
