@@ -1,0 +1,84 @@
+/** Logits of whole sequences, without a cache: what generation and exports are compared with. */
+import { ModelContext } from "../../src/models/context.ts";
+import { decoder } from "../../src/models/llama.ts";
+import { type Model, uploadWeights } from "../../src/distill/models.ts";
+import { FLAT } from "../../src/distill/parameters.ts";
+import { streamInputs } from "../../src/distill/stream.ts";
+import type { StudentAdapter } from "../../src/distill/adapter.ts";
+import type { Gpu, GpuBuffer } from "../../src/gpu/device.ts";
+import { compile, type Executable } from "../../src/tensor/executable.ts";
+import { Graph } from "../../src/tensor/graph.ts";
+import { linear } from "../../src/tensor/ops/matmul.ts";
+import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
+
+/** An adapter and its trained values. */
+export interface Adapted {
+  readonly adapter: StudentAdapter;
+  readonly parameters: Float32Array;
+}
+
+/** A model that computes the logits of one sequence of up to `length` tokens. */
+export class Reader implements Disposable {
+  readonly weights: ReadonlyMap<string, GpuBuffer>;
+  readonly #executable: Executable;
+  readonly #length: number;
+  readonly #vocabulary: number;
+
+  private constructor(
+    weights: ReadonlyMap<string, GpuBuffer>,
+    executable: Executable,
+    length: number,
+    model: Model,
+  ) {
+    this.weights = weights;
+    this.#executable = executable;
+    this.#length = length;
+    this.#vocabulary = model.config.vocabularySize;
+  }
+
+  static async open(gpu: Gpu, model: Model, length: number, adapted?: Adapted): Promise<Reader> {
+    const planned = wholeSequence(gpu, model, length, adapted?.adapter);
+    const weights = await uploadWeights(gpu, planned, [model]);
+    const executable = await compile(gpu, planned, { weights });
+    executable.poison();
+    if (adapted) executable.write(FLAT.parameters, adapted.parameters);
+    return new Reader(weights, executable, length, model);
+  }
+
+  /** Logits of every position, [tokens, vocabulary]. */
+  async logits(tokens: Int32Array): Promise<Float32Array> {
+    const column = (value: (t: number) => number) =>
+      Int32Array.from({ length: this.#length }, (_, t) => t < tokens.length ? value(t) : 0);
+    this.#executable.write("tokens", column((t) => tokens[t]!));
+    this.#executable.write("positions", column((t) => t));
+    this.#executable.write("start", column(() => 0));
+    this.#executable.write("end", column((t) => t + 1));
+    this.#executable.run("read");
+    const { data } = (await this.#executable.read(["logits"], "read")).get("logits")!;
+    return (data as Float32Array).subarray(0, tokens.length * this.#vocabulary);
+  }
+
+  /** Logits of what follows the last token, [vocabulary]. */
+  async next(tokens: Int32Array): Promise<Float32Array> {
+    return (await this.logits(tokens)).subarray((tokens.length - 1) * this.#vocabulary);
+  }
+
+  [Symbol.dispose](): void {
+    this.#executable.destroy();
+    for (const buffer of this.weights.values()) buffer.destroy();
+  }
+}
+
+function wholeSequence(gpu: Gpu, model: Model, length: number, adapter?: StudentAdapter): Plan {
+  const program = new Program();
+  const graph = new Graph("read", program.storages, program.scalars);
+  const view = (name: string) => adapter!.layout.view(graph, "parameters", name);
+  const ctx = new ModelContext(graph, "model", streamInputs(graph, length), model.specs, {
+    ...(adapter ? { onLinear: adapter.attach(graph, view, false) } : {}),
+  });
+  const { vocabularySize, hiddenSize } = model.config;
+  const head = ctx.weight(model.headWeight(), [vocabularySize, hiddenSize]);
+  graph.output("logits", linear(decoder(ctx, model.config, length), head));
+  program.block(graph);
+  return plan(program, gpu.description);
+}
