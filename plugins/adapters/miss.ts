@@ -58,7 +58,14 @@ export default defineAdapter({
   },
   peft: ({ rank, dropout }) => ({
     peftType: "MISS",
-    config: { r: rank, miss_dropout: dropout, mini_r: 1, init_weights: true },
+    config: {
+      r: rank,
+      bias: "none",
+      exclude_modules: null,
+      miss_dropout: dropout,
+      mini_r: 1,
+      init_weights: true,
+    },
   }),
   plainLora: ({ parameter, layer: { rank, inFeatures, outFeatures } }) => ({
     rank,

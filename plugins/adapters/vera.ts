@@ -77,6 +77,7 @@ export default defineAdapter({
     peftType: "VERA",
     config: {
       r: rank,
+      bias: "none",
       vera_dropout: dropout,
       d_initial: initial,
       fan_in_fan_out: false,

@@ -34,6 +34,6 @@ export async function modelPath({ flags }: Invocation): Promise<string> {
   throw new InputError("the run has no merged model", {
     where: folder,
     hint:
-      "It is written when the run succeeds, unless the recipe says output.merged: false. `limbeck resume` continues a run that stopped.",
+      "It is written when the run succeeds, unless the recipe says output.merged: false. `limbeck export --run RUN --target merged` writes it from the last checkpoint; `limbeck resume` continues a run that stopped.",
   });
 }

@@ -8,9 +8,8 @@ import { join, resolve } from "@std/path";
 import type { FloatDtype } from "../formats/dtype.ts";
 import { writeHuggingFaceFolder } from "../formats/hf_write.ts";
 import type { TensorData } from "../formats/model_source.ts";
-import { writePeftAdapter } from "../formats/peft.ts";
-import { InputError } from "../errors.ts";
 import type { StudentAdapter } from "./adapter.ts";
+import { hasForm, writeAdapter } from "./adapter_files.ts";
 import type { RunResult } from "./events.ts";
 import type { Model } from "./models.ts";
 import { needsBase, type PreparedRun } from "./prepare.ts";
@@ -50,8 +49,13 @@ export async function writeBase(
   await writeHuggingFaceFolder(path, model, { dtype: folderDtype(student), replace: true });
 }
 
+/** Where PEFT finds the base of a run's adapter. */
+export function baseFolder(folder: string, student: Model): string {
+  return needsBase(student) ? resolve(folder, "base") : student.path;
+}
+
 /**
- * Writes `adapter/` and, if the recipe wants it, `merged/`.
+ * Writes `adapter/` (where the adapter exists outside of this program) and, if the recipe wants it, `merged/`.
  *
  * @param parameters The flat buffer of trained parameters
  * @returns The paths, relative to the run's folder
@@ -63,78 +67,16 @@ export async function writeResults(
   parameters: Float32Array,
 ): Promise<RunResult["paths"]> {
   const { student, recipe } = prepared;
-  const values = adapter.layout.gather(parameters);
+  const values = await adapter.namedValues(parameters, recipe.train.seed, student);
   const hasBase = needsBase(student);
-  await writeAdapter(
-    join(folder, "adapter"),
-    adapter,
-    values,
-    hasBase ? resolve(folder, "base") : student.path,
-  );
+  const writes = hasForm(adapter, "peft");
+  if (writes) await writeAdapter(join(folder, "adapter"), adapter, values, baseFolder(folder, student));
   if (recipe.output.merged) await writeMerged(join(folder, "merged"), student, adapter, values);
   return {
-    adapter: "adapter",
+    ...(writes ? { adapter: "adapter" } : {}),
     ...(hasBase ? { base: "base" } : {}),
     ...(recipe.output.merged ? { merged: "merged" } : {}),
   };
-}
-
-/**
- * Writes an adapter folder for PEFT.
- *
- * @throws {InputError} for an adapter that PEFT has no layout for
- */
-export async function writeAdapter(
-  path: string,
-  adapter: StudentAdapter,
-  values: ReadonlyMap<string, Float32Array>,
-  baseModel: string,
-): Promise<void> {
-  const layout = adapter.plugin.peft?.(adapter.settings, adapter.options);
-  if (layout?.peftType !== "LORA") {
-    throw new InputError(`PEFT has no layout for the adapter "${adapter.plugin.id}"`, {
-      hint: "set output.merged and use the merged model",
-    });
-  }
-  const tensors = new Map(
-    adapter.layout.parameters.map((p): [string, TensorData] => [
-      p.name,
-      { dtype: "f32", shape: [...p.shape], data: new Float32Array(values.get(p.name)!) },
-    ]),
-  );
-  const { rank, alpha, dropout, rslora } = adapter.settings;
-  const rankPattern: Record<string, number> = {};
-  const alphaPattern: Record<string, number> = {};
-  for (const layer of adapter.layers) {
-    if (layer.rank !== rank) rankPattern[layer.path] = layer.rank;
-    if (layer.alpha !== alpha) alphaPattern[layer.path] = layer.alpha;
-  }
-  await writePeftAdapter(path, {
-    settings: {
-      rank,
-      alpha,
-      dropout,
-      rsLora: rslora,
-      targetModules: targetModules(adapter),
-      baseModel,
-      rankPattern,
-      alphaPattern,
-    },
-    tensors,
-  }, { replace: true });
-}
-
-/** Short names where they mean exactly the adapted layers, else full paths. */
-function targetModules(adapter: StudentAdapter): string[] {
-  const paths = adapter.layers.map((l) => l.path);
-  const names = new Map<string, number>();
-  for (const path of paths) {
-    const name = path.split(".").at(-1)!;
-    names.set(name, (names.get(name) ?? 0) + 1);
-  }
-  return [...names.values()].every((count) => count === adapter.studentLayers)
-    ? [...names.keys()].sort()
-    : paths;
 }
 
 /** Writes the student with the adapter merged in, in the storage type of its base. */

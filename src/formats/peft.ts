@@ -51,18 +51,26 @@ export async function writePeftAdapter(
   options: { readme?: string; replace?: boolean } = {},
 ): Promise<void> {
   checkAdapter(adapter, path);
-  const specs = [...adapter.tensors].map(([name, { dtype, shape }]) => ({
-    name: prefix + name,
-    dtype: dtypes[dtype],
-    shape,
-  }));
+  const tensors = new Map([...adapter.tensors].map(([name, tensor]) => [prefix + name, tensor]));
+  await writePeftFolder(path, peftConfigJson(adapter.settings), tensors, options);
+}
+
+/**
+ * Writes the files of an adapter of any method, whole or not at all, unchecked.
+ *
+ * @param config The text of adapter_config.json
+ * @param tensors By their whole keys
+ */
+export async function writePeftFolder(
+  path: string,
+  config: string,
+  tensors: ReadonlyMap<string, TensorData>,
+  options: { readme?: string; replace?: boolean } = {},
+): Promise<void> {
+  const specs = [...tensors].map(([name, { dtype, shape }]) => ({ name, dtype: dtypes[dtype], shape }));
   await writeFolderAtomically(path, async (folder) => {
-    await writeSafetensors(
-      join(folder, weightsFile),
-      specs,
-      ({ name }) => adapter.tensors.get(name.slice(prefix.length))!.data,
-    );
-    await writeTextAtomically(join(folder, configFile), peftConfigJson(adapter.settings));
+    await writeSafetensors(join(folder, weightsFile), specs, ({ name }) => tensors.get(name)!.data);
+    await writeTextAtomically(join(folder, configFile), config);
     if (options.readme !== undefined) await writeTextAtomically(join(folder, "README.md"), options.readme);
   }, { replace: options.replace });
 }

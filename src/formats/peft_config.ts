@@ -111,6 +111,30 @@ export function peftConfigJson(settings: LoraSettings): string {
   return pythonJson(sorted, ["lora_dropout"]);
 }
 
+/** adapter_config.json of another method of PEFT: the fields all methods have, and its own. */
+export function peftConfigOf(
+  peftType: string,
+  { baseModel, targetModules }: Pick<LoraSettings, "baseModel" | "targetModules">,
+  own: Readonly<Record<string, unknown>>,
+): string {
+  const config: Record<string, unknown> = {
+    auto_mapping: null,
+    base_model_name_or_path: baseModel,
+    inference_mode: true,
+    layers_pattern: null,
+    layers_to_transform: null,
+    modules_to_save: null,
+    peft_type: peftType,
+    peft_version: defaults.peft_version,
+    revision: null,
+    target_modules: [...targetModules].sort(),
+    task_type: "CAUSAL_LM",
+    ...own,
+  };
+  const sorted = Object.fromEntries(Object.entries(config).sort(([a], [b]) => a < b ? -1 : 1));
+  return pythonJson(sorted, Object.keys(own).filter((key) => key.endsWith("_dropout")));
+}
+
 /** Reads adapter_config.json. @throws {InputError} naming the field that is wrong or not supported. */
 export function parsePeftConfig(text: string, where: string): LoraSettings {
   let config: Record<string, unknown>;
