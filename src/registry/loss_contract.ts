@@ -153,6 +153,11 @@ export interface RowLossDefinition<
    * `$temperature()`, `$logQ(z)` and `$logP(z)`: log-probability of a logit of this row at the term's temperature.
    */
   wgsl(source: RowLossSource<Omit<z.output<Schema>, Scheduled>>): string;
+  /**
+   * Why `$gradient` is not the derivative of `$value`, where it is so by design, such as "the weights are constants in the
+   * gradient". `limbeck plugin check` then only compares WGSL and `reference`.
+   */
+  readonly surrogateGradient?: string;
   /** Value and gradient with respect to the learner's logits, in f64, written without looking at the WGSL. */
   reference(row: ReferenceRow<z.output<Schema>>): { value: number; gradient: Float64Array };
 }

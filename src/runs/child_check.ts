@@ -4,6 +4,7 @@
  * @module
  */
 import { builtins } from "../../plugins/mod.ts";
+import { hostLinearAlgebra } from "../distill/linear_algebra.ts";
 import { InputError } from "../errors.ts";
 import { checkPlugin } from "../registry/check/check_plugin.ts";
 import type { Plugin } from "../registry/contract.ts";
@@ -36,7 +37,7 @@ export async function lookAtPlugins(modules: readonly object[], order: PluginOrd
       send({ type: "plugin", plugin: describePlugin(plugin) });
       if (!order.check) continue;
       const others = [...builtins, ...given].filter((p) => p !== plugin);
-      await checkPlugin({ plugin, others, options: order.options }, {
+      await checkPlugin({ plugin, others, options: order.options, linalg: hostLinearAlgebra }, {
         begin: (check) => send({ type: "begin", check }),
         result: (result) => send({ type: "result", result }),
       });

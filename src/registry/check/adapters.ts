@@ -14,7 +14,7 @@ import type {
   LinearAlgebra,
   ParameterDefinition,
 } from "../contract.ts";
-import { CheckFailure, type Checklist, CheckSkipped } from "./checklist.ts";
+import { CheckFailure, type Checklist } from "./checklist.ts";
 import { compareGradients, openDevice, randomValues, TracedProgram, type Values } from "./traced.ts";
 
 const SETTINGS: AdapterSettings = { rank: 4, alpha: 8, dropout: 0, rslora: false, loraPlusRatio: 1 };
@@ -31,6 +31,8 @@ interface Subject {
   readonly own: readonly ParameterDefinition[];
   readonly shared: readonly ParameterDefinition[];
   readonly weight: Float32Array;
+  /** Parameters as training would begin with them. */
+  readonly initial: ReadonlyMap<string, Float32Array>;
 }
 
 /** Checks an adapter on layers of several shapes. `linalg` is handed to parameters that begin from the weight. */
@@ -38,7 +40,7 @@ export async function checkAdapter(
   adapter: Adapter,
   options: Readonly<Record<string, unknown>>,
   list: Checklist,
-  linalg?: LinearAlgebra,
+  linalg: LinearAlgebra,
 ): Promise<void> {
   const subjects: Subject[] = [];
   const formed = await list.step("parameters", () => {
@@ -49,7 +51,8 @@ export async function checkAdapter(
       const shared = adapter.shared?.([layer], SETTINGS, options) ?? [];
       checkParameters(adapter, [...own, ...shared]);
       const weight = randomValues([outFeatures, inFeatures], 3 + i, 0.3).data;
-      subjects.push({ adapter, options, layer, own, shared, weight });
+      const initial = initialValues([...own, ...shared], layer, weight, linalg);
+      subjects.push({ adapter, options, layer, own, shared, weight, initial });
     }
     const { own, shared } = subjects[0]!;
     return [...own, ...shared].map((p) => `${p.suffix} [${p.shape.join(", ")}]`).join(", ");
@@ -79,7 +82,7 @@ export async function checkAdapter(
           return `f32 [T, ${outFeatures}]`;
         }, "forward() must return the output of the layer, f32 [T, out].");
         if (!traced || !program) return;
-        if (!await checkLayer(subject, program, on, list, linalg)) return;
+        if (!await checkLayer(subject, program, on, list)) return;
       } finally {
         program?.destroy();
       }
@@ -98,7 +101,7 @@ function checkParameters(adapter: Adapter, parameters: readonly ParameterDefinit
   for (const { name, suffix, shape, initialisation } of parameters) {
     if (names.has(name)) throw new CheckFailure(`two parameters are named "${name}"`);
     names.add(name);
-    if (!adapter.suffixes.includes(suffix)) {
+    if (!adapter.suffixes.some((s) => suffix === s || suffix.startsWith(`${s}.`))) {
       throw new CheckFailure(`"${suffix}" is not among its suffixes`, { hint: SUFFIX_HINT });
     }
     if (shape.length === 0 || shape.some((n) => !Number.isInteger(n) || n < 1)) {
@@ -116,7 +119,7 @@ function checkParameters(adapter: Adapter, parameters: readonly ParameterDefinit
 
 function trace(gpu: Gpu, subject: Subject, adapted = true): Promise<TracedProgram> {
   const { adapter, options, layer, own, shared } = subject;
-  const values = valuesOf(subject, new Map());
+  const values = valuesOf(subject, "random");
   const wanted = ["x", ...[...own, ...shared].filter((p) => p.trainable !== false).map((p) => p.name)];
   return TracedProgram.make(
     gpu,
@@ -146,16 +149,19 @@ function trace(gpu: Gpu, subject: Subject, adapted = true): Promise<TracedProgra
   );
 }
 
-/** Everything that goes into the program; parameters not in `parameters` are random. */
-function valuesOf(subject: Subject, parameters: ReadonlyMap<string, Float32Array>): Values {
-  const { layer: { inFeatures, outFeatures }, own, shared, weight } = subject;
+/** Everything that goes into the program, at the start of training or with trainable parameters moved at random. */
+function valuesOf(subject: Subject, at: "start" | "random"): Values {
+  const { layer: { inFeatures, outFeatures }, own, shared, weight, initial } = subject;
   const values: Record<string, Values[string]> = {
     x: randomValues([TOKENS, inFeatures], 1),
     weight: { shape: [outFeatures, inFeatures], data: weight },
   };
   [...own, ...shared].forEach((p, i) => {
-    const data = parameters.get(p.name);
-    values[p.name] = data ? { shape: p.shape, data } : randomValues(p.shape, 20 + i, 0.4);
+    const start = initial.get(p.name)!;
+    const away = at === "random" && p.trainable !== false
+      ? randomValues(p.shape, 20 + i, 0.4).data
+      : undefined;
+    values[p.name] = { shape: p.shape, data: away ? start.map((x, j) => x + away[j]!) : start };
   });
   return values;
 }
@@ -165,10 +171,9 @@ async function checkLayer(
   program: TracedProgram,
   on: string,
   list: Checklist,
-  linalg: LinearAlgebra | undefined,
 ): Promise<boolean> {
   const { adapter, layer, weight } = subject;
-  const random = valuesOf(subject, new Map());
+  const random = valuesOf(subject, "random");
   const merged = (values: Values) => {
     const result = adapter.merge(weight.slice(), hostValues(subject, values));
     if (!(result instanceof Float32Array) || result.length !== weight.length) {
@@ -194,7 +199,7 @@ async function checkLayer(
       );
     }),
     await list.step(`output at the start ${on}`, async () => {
-      const values = valuesOf(subject, initialValues(subject, linalg));
+      const values = valuesOf(subject, "start");
       const { y } = await program.run(values);
       const base = multiply(values.x!.data, weight, layer);
       closeTo(
@@ -260,9 +265,13 @@ async function checkLayer(
 }
 
 /** Parameters as training would begin with them. */
-function initialValues(subject: Subject, linalg: LinearAlgebra | undefined): Map<string, Float32Array> {
-  const { own, shared, layer, weight } = subject;
-  return new Map([...own, ...shared].map((p, i): [string, Float32Array] => {
+function initialValues(
+  parameters: readonly ParameterDefinition[],
+  layer: AdaptedLayer,
+  weight: Float32Array,
+  linalg: LinearAlgebra,
+): Map<string, Float32Array> {
+  return new Map(parameters.map((p, i): [string, Float32Array] => {
     const init = p.initialisation;
     const count = elementCount(p.shape);
     if (init.kind === "constant") return [p.name, new Float32Array(count).fill(init.value)];
@@ -272,13 +281,7 @@ function initialValues(subject: Subject, linalg: LinearAlgebra | undefined): Map
       const parts = [0, 1, 2].map((k) => randomValues(p.shape, 60 + 3 * i + k, init.deviation).data);
       return [p.name, parts[0]!.map((x, j) => x + parts[1]![j]! + parts[2]![j]!)];
     }
-    if (init.kind === "given") return [p.name, init.values()];
-    const needed = () => {
-      throw new CheckSkipped(
-        "it begins from the weight's decomposition, which this check has no linear algebra for",
-      );
-    };
-    const data = init.compute(weight.slice(), layer, linalg ?? { svd: needed, qr: needed });
+    const data = init.kind === "given" ? init.values() : init.compute(weight.slice(), layer, linalg);
     if (data.length !== count) {
       throw new CheckFailure(
         `parameter "${p.name}" begins with ${data.length} numbers, its shape has ${count}`,
@@ -329,7 +332,7 @@ function closeTo(
 
 async function timing(gpu: Gpu, subject: Subject, list: Checklist): Promise<void> {
   await list.step("time and memory", async () => {
-    const values = valuesOf(subject, new Map());
+    const values = valuesOf(subject, "random");
     const best = async (adapted: boolean) => {
       const program = await trace(gpu, subject, adapted);
       try {

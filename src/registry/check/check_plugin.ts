@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Plugin } from "../contract.ts";
+import type { LinearAlgebra, Plugin } from "../contract.ts";
 import { checkAdapter } from "./adapters.ts";
 import { Checklist, type CheckListener } from "./checklist.ts";
 import { checkContract, checkOptions } from "./contract_checks.ts";
@@ -19,6 +19,8 @@ export interface PluginCheck {
   readonly others: readonly Plugin[];
   /** Options to check it with; those left out take their defaults. */
   readonly options: Readonly<Record<string, unknown>>;
+  /** Handed to adapters whose parameters begin from the weight. */
+  readonly linalg: LinearAlgebra;
 }
 
 /**
@@ -27,14 +29,14 @@ export interface PluginCheck {
  * It runs the plugin's own code, so it belongs in a process that may hang and may touch nothing.
  */
 export async function checkPlugin(
-  { plugin, others, options }: PluginCheck,
+  { plugin, others, options, linalg }: PluginCheck,
   listener: CheckListener,
 ): Promise<void> {
   const list = new Checklist(listener);
   if (!await checkContract(plugin, others, list)) return;
   const parsed = await checkOptions(plugin, options, list);
   if (!parsed) return;
-  if (plugin.kind === "adapter") await checkAdapter(plugin, parsed, list);
+  if (plugin.kind === "adapter") await checkAdapter(plugin, parsed, list, linalg);
   else if (plugin.kind === "feature-loss") await checkFeatureLoss(plugin, parsed, list);
   else await checkRowLoss(plugin, parsed, list);
 }
