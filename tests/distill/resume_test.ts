@@ -43,9 +43,22 @@ async function sha256(path: string): Promise<string> {
   return Array.from(digest, (b) => b.toString(16).padStart(2, "0")).join("");
 }
 
-/** Everything that has a state of its own: dropout, accumulation, epochs, moments, warm-up, the guard against divergence. */
+/**
+ * Everything that has a state of its own: dropout, accumulation, epochs, moments, warm-up, the guard against divergence; and courses of
+ * a temperature and of a loss's option, which have none.
+ */
 const fullRecipe = (files: TinyFiles): Recipe =>
   tinyRecipe(files, {
+    objective: [
+      { loss: "cross-entropy", weight: 0.5 },
+      {
+        loss: "forward-kl",
+        weight: 0.3,
+        squareTemperature: true,
+        schedule: { temperature: { from: 3, to: 1, steps: [2, 30], shape: "cosine" } },
+      },
+      { loss: "taid", weight: 0.2, schedule: { t: { from: 0.4, to: 1, steps: [0, 40] } } },
+    ],
     adapter: { dropout: 0.2, loraPlusRatio: 2 },
     train: {
       steps: 40,
