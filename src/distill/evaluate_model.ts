@@ -96,7 +96,7 @@ export async function evaluateModel(options: EvaluateModelOptions): Promise<Mode
       const planned = plan(program, gpu.description);
       const weights = await uploadWeights(gpu, planned, [model]);
       const executable = await compile(gpu, planned, { weights });
-      objective.setScalars(executable);
+      objective.setEvaluationScalars(executable);
       const found = await measureLosses(
         executable,
         "evaluate",

@@ -11,13 +11,15 @@ import { compileRowLoss, initialScalars, type ResolvedLoss } from "../registry/d
 import type { Executable } from "../tensor/executable.ts";
 import type { Graph } from "../tensor/graph.ts";
 import type { RowLosses } from "./head.ts";
+import { MONITORS } from "./monitors.ts";
 import type { ObjectiveTerm } from "./recipe.ts";
+import { courseAt } from "./schedule.ts";
 
 /** The losses of one block. */
 export interface LossSet {
   /** One for each value, in order: the key under which it is reported. */
   readonly names: readonly string[];
-  /** Factor of each in the objective, as the recipe gives it; 0 for what is only measured. */
+  /** Factor of each in the objective before the first step; 0 for what is only measured. */
   readonly weights: readonly number[];
   readonly terms: readonly ResolvedLoss[];
   /** Whether the target's logits are needed. */
@@ -26,48 +28,55 @@ export interface LossSet {
 
 /** The losses of a recipe. */
 export class Objective {
+  /** As they are before the first step. */
   readonly training: LossSet;
-  /** Cross-entropy and forward KL first, then whatever else the objective has. */
+  /**
+   * Cross-entropy and forward KL first, then whatever else the objective has, then the monitors. What a schedule changes is at the end
+   * of its course, so that measurements of different steps can be compared.
+   */
   readonly evaluation: LossSet;
   readonly crossEntropy: LossSet;
   /** Every loss plugin in use, each once. */
   readonly plugins: readonly (Divergence | RowLoss)[];
+  readonly #recipe: readonly ObjectiveTerm[];
   readonly #vocabulary: number;
 
-  /** @throws {InputError} on an unknown loss or an option its schema refuses */
+  /** @throws {InputError} on an unknown loss, or an option or a schedule that it refuses */
   constructor(registry: Registry, recipe: readonly ObjectiveTerm[], vocabulary: number) {
+    this.#recipe = recipe;
     this.#vocabulary = vocabulary;
-    const resolve = (term: ObjectiveTerm, name: string, where: string, monitor = false): ResolvedLoss => {
-      const loss = registry.get("loss", term.loss);
-      if (loss.kind === "feature-loss") {
-        throw new InputError(
-          `"${term.loss}" is a loss over hidden states; these cannot be trained with yet`,
-          {
-            where: `recipe ${where}`,
-          },
-        );
-      }
-      const options = registry.options(loss, term.options, `${where}.options`);
-      const { weight, temperature } = term;
-      return { loss, options, name, weight, temperature, ...(monitor ? { monitor: true } : {}) };
-    };
     const names = uniqueNames(recipe);
-    const terms = recipe.map((term, i) => resolve(term, names[i]!, `objective.${i}`));
-    const measured = (loss: string) =>
-      resolve({ loss, weight: 0, temperature: 1, options: {} }, loss, "objective", true);
+    const terms = recipe.map((term, i) => resolve(registry, term, names[i]!, `objective.${i}`));
+    const measured = (loss: string): ResolvedLoss => ({
+      ...resolve(registry, { loss, weight: 0, temperature: 1, options: {} }, loss, "objective"),
+      monitor: true,
+    });
     const basics = ["cross-entropy", "forward-kl"];
-    const others = terms.filter((t) => !(basics.includes(t.name) && t.temperature === 1));
-    this.training = lossSet(terms, vocabulary);
-    this.evaluation = lossSet([
-      ...basics.map(measured),
-      ...others.map((t) => ({
+    const others = terms.map((t, i) => termAt(t, recipe[i]!, Infinity))
+      .filter((t) => !(basics.includes(t.name) && t.temperature === 1))
+      .map((t) => ({
         ...t,
         name: basics.includes(t.name) ? `${t.name} at ${t.temperature}` : t.name,
+        temperatureVaries: false,
         monitor: true,
-      })),
-    ], vocabulary);
+      }));
+    const monitors = MONITORS.filter(({ id }) => !others.some((t) => t.name === id)).map((loss) => ({
+      ...{ loss, options: {}, name: loss.id },
+      ...{ weight: 0, temperature: 1, monitor: true },
+    }));
+    this.training = lossSet(terms, vocabulary);
+    this.evaluation = lossSet([...basics.map(measured), ...others, ...monitors], vocabulary);
     this.crossEntropy = lossSet([measured("cross-entropy")], vocabulary);
     this.plugins = [...new Set(terms.map((t) => t.loss))];
+  }
+
+  /**
+   * The objective's losses as they are in a step.
+   *
+   * @param step Steps done before it, from 0
+   */
+  at(step: number): ResolvedLoss[] {
+    return this.training.terms.map((term, i) => termAt(term, this.#recipe[i]!, step));
   }
 
   /** What the head needs to trace one of the sets in a block. */
@@ -91,12 +100,65 @@ export class Objective {
     };
   }
 
-  /** Writes weights, temperatures and options into the step buffer. */
-  setScalars(executable: Executable): void {
-    for (const set of [this.training, this.evaluation]) {
-      for (const [name, value] of initialScalars(set.terms)) executable.setScalar(name, value);
+  /** Writes weights, temperatures and options of a step into the step buffer; `step` counts from 0. */
+  setScalars(executable: Executable, step: number): void {
+    for (const [name, value] of initialScalars(this.at(step))) executable.setScalar(name, value);
+  }
+
+  /** Writes what measuring needs into the step buffer. */
+  setEvaluationScalars(executable: Executable): void {
+    for (const [name, value] of initialScalars(this.evaluation.terms)) executable.setScalar(name, value);
+  }
+}
+
+/** Looks a loss up; checks its options, at both ends of what is scheduled. */
+function resolve(registry: Registry, term: ObjectiveTerm, name: string, where: string): ResolvedLoss {
+  const loss = registry.get("loss", term.loss);
+  if (loss.kind === "feature-loss") {
+    throw new InputError(`"${term.loss}" is a loss over hidden states; these cannot be trained with yet`, {
+      where: `recipe ${where}`,
+    });
+  }
+  const schedule = Object.entries(term.schedule ?? {});
+  const known = ["weight", "temperature", ...(loss.scheduled ?? [])];
+  for (const [what, course] of schedule) {
+    const place = `recipe ${where}.schedule.${what}`;
+    if (!known.includes(what)) {
+      throw new InputError(`"${what}" of "${term.loss}" cannot change from step to step`, {
+        where: place,
+        hint: `these can: ${known.join(", ")}`,
+      });
+    }
+    for (const end of [course.from, course.to]) {
+      if (what === "weight" && end < 0) {
+        throw new InputError(`a weight must be at least 0, not ${end}`, { where: place });
+      } else if (what === "temperature" && end <= 0) {
+        throw new InputError(`a temperature must be above 0, not ${end}`, { where: place });
+      } else if (what !== "weight" && what !== "temperature") {
+        registry.options(loss, { ...term.options, [what]: end }, `${where}.options`);
+      }
     }
   }
+  const options = registry.options(loss, term.options, `${where}.options`);
+  const resolved: ResolvedLoss = {
+    ...{ loss, options, name, weight: term.weight, temperature: term.temperature },
+    ...(term.schedule?.temperature ? { temperatureVaries: true } : {}),
+  };
+  return termAt(resolved, term, 0);
+}
+
+/** A loss as it is at a step: from the recipe alone. */
+function termAt(resolved: ResolvedLoss, term: ObjectiveTerm, step: number): ResolvedLoss {
+  const { weight: weightCourse, temperature: temperatureCourse, ...courses } = term.schedule ?? {};
+  const temperature = temperatureCourse ? courseAt(step, temperatureCourse) : term.temperature;
+  const weight = weightCourse ? courseAt(step, weightCourse) : term.weight;
+  const options = { ...resolved.options };
+  for (const [name, course] of Object.entries(courses)) options[name] = courseAt(step, course);
+  return {
+    ...resolved,
+    ...{ temperature, options },
+    weight: term.squareTemperature ? weight * temperature ** 2 : weight,
+  };
 }
 
 function lossSet(terms: readonly ResolvedLoss[], vocabulary: number): LossSet {

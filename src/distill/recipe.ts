@@ -10,6 +10,7 @@ import { InputError } from "../errors.ts";
 import { canonicalJson } from "../text/tokenizer_json.ts";
 import { describeProblems, type RecipeProblem } from "./recipe_problems.ts";
 import { deriveDefaults, recipeSchema } from "./recipe_schema.ts";
+import type { Course } from "./schedule.ts";
 
 /** A resolved recipe: every default filled in. */
 export interface Recipe {
@@ -62,6 +63,10 @@ export interface ObjectiveTerm {
   loss: string;
   weight: number;
   temperature: number;
+  /** Multiplies the weight by temperature^2, so that gradients keep their size (arXiv 1503.02531); absent is no. */
+  squareTemperature?: boolean;
+  /** The course of `weight`, `temperature` or an option that the loss lets change, by its name. */
+  schedule?: Record<string, Course>;
   /** Checked by the loss's own schema. */
   options: Record<string, unknown>;
 }
@@ -148,12 +153,18 @@ export interface LimitsRecipe {
   watchdogSeconds: number;
 }
 
+/** One term of the objective as one may write it. */
+export interface ObjectiveTermInput extends Partial<Omit<ObjectiveTerm, "schedule">> {
+  loss: string;
+  schedule?: Record<string, Omit<Course, "shape"> & Partial<Pick<Course, "shape">>>;
+}
+
 /** What one may write: all but the models and the training data has a default. */
 export interface RecipeInput {
   teacher: TeacherRecipe;
   student: StudentRecipe;
   data: Partial<DataRecipe> & Pick<DataRecipe, "train">;
-  objective?: (Partial<ObjectiveTerm> & Pick<ObjectiveTerm, "loss">)[];
+  objective?: ObjectiveTermInput[];
   adapter?: Partial<AdapterRecipe>;
   train?: Partial<Omit<TrainRecipe, "divergence">> & { divergence?: Partial<DivergenceGuard> };
   samples?: Partial<SamplesRecipe>;

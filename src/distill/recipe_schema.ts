@@ -53,17 +53,46 @@ const data = z.strictObject({
   limit: count.optional().describe("Most training rows used; all when absent"),
 });
 
+const course = z.strictObject({
+  from: z.number().describe("Value up to the first of the steps"),
+  to: z.number().describe("Value from the second of the steps on"),
+  steps: z.tuple([countOrNone, countOrNone]).describe(
+    "Steps done when it begins to change and when it has changed",
+  ),
+  shape: z.enum(["constant", "linear", "cosine"]).default("linear").describe(
+    "How it goes from one to the other; constant: at once, at the second of the steps",
+  ),
+}).refine(({ steps: [first, last] }) => first <= last, {
+  path: ["steps"],
+  error: "must rise, such as [0, 100]",
+});
+
+function isEverPositive(weight: z.output<typeof course> | undefined): boolean {
+  return weight !== undefined && Math.max(weight.from, weight.to) > 0;
+}
+
 const objectiveTerm = z.strictObject({
-  loss: z.string().min(1).describe("Id of a loss: cross-entropy, forward-kl, reverse-kl or a plugin's"),
+  loss: z.string().min(1).describe(
+    "Id of a loss, such as cross-entropy, forward-kl or a plugin's; `limbeck plugin list` names them",
+  ),
   weight: z.number().min(0).default(1).describe("Factor of this loss in the sum"),
   temperature: positive.default(1).describe(
-    "Divides the logits of both models; no temperature^2 factor is applied",
+    "Divides the logits of both models; no temperature^2 factor is applied unless squareTemperature says so",
+  ),
+  squareTemperature: z.boolean().optional().describe(
+    "Multiplies the weight by temperature^2, so that gradients keep their size",
+  ),
+  schedule: z.record(z.string(), course).optional().describe(
+    "Course of weight, temperature or an option of the loss over the steps, by its name; held-out losses are measured at its end",
   ),
   options: options.describe("Options of the loss, checked by its own schema"),
 });
 
 const objective = z.array(objectiveTerm).min(1)
-  .refine((terms) => terms.some((term) => term.weight !== 0), "at least one loss must have a weight above 0");
+  .refine(
+    (terms) => terms.some(({ weight, schedule }) => weight !== 0 || isEverPositive(schedule?.weight)),
+    "at least one loss must have a weight above 0",
+  );
 
 /** The LLM-Neo objective (arXiv 2411.06839): half cross-entropy on the data, half forward KL to the teacher. */
 export const defaultObjective: readonly { loss: string; weight: number }[] = [

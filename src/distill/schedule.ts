@@ -1,5 +1,5 @@
 /**
- * The course of the learning rate.
+ * The course of the learning rate, and of numbers of the objective.
  *
  * @module
  */
@@ -29,4 +29,26 @@ export function learningRateAt(step: number, options: ScheduleOptions): number {
     ? 1 - progress
     : 0.5 * (1 + Math.cos(Math.PI * progress));
   return minimumLearningRate + (learningRate - minimumLearningRate) * share;
+}
+
+/** The course of a number of the objective from step to step. */
+export interface Course {
+  readonly from: number;
+  readonly to: number;
+  /** Steps done when it leaves `from`, and when it reaches `to`. */
+  readonly steps: readonly [number, number];
+  /** linear; cosine: slow at both ends; constant: stays at `from`, then is `to` at once. */
+  readonly shape: "constant" | "linear" | "cosine";
+}
+
+/**
+ * The number at a step, counted from 0: a function of the step alone, so a run that is resumed has the same.
+ *
+ * @param step Infinity for the end of the course
+ */
+export function courseAt(step: number, { from, to, steps: [first, last], shape }: Course): number {
+  if (step >= last) return to;
+  if (step <= first || shape === "constant") return from;
+  const progress = (step - first) / (last - first);
+  return from + (to - from) * (shape === "linear" ? progress : 0.5 * (1 - Math.cos(Math.PI * progress)));
 }

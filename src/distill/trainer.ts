@@ -16,6 +16,7 @@ import { DROPOUT_KEY, type StudentAdapter } from "./adapter.ts";
 import type { FlatState } from "./checkpoint.ts";
 import { type Evaluation, measureLosses, writeBatch } from "./measure.ts";
 import { MetricsRing } from "./metrics_ring.ts";
+import { withCalibrationError } from "./monitors.ts";
 import { type Model, uploadWeights } from "./models.ts";
 import type { Objective } from "./objective.ts";
 import { FLAT } from "./parameters.ts";
@@ -188,7 +189,6 @@ export class Trainer {
       { name: LOSS_SUMS.train, words: setup.objective.training.names.length },
       { name: "norm", block: "update", words: 2 },
     ], RING);
-    setup.objective.setScalars(executable);
   }
 
   /**
@@ -211,8 +211,8 @@ export class Trainer {
         weights,
         ...(options.profile ? { profile: true } : {}),
       });
-      const { adapter, recipe, student } = setup;
       if (planned.plan.storages.has(FLAT.frozen)) {
+        const { adapter, recipe, student } = setup;
         executable.write(FLAT.frozen, await adapter.frozenValues(recipe.train.seed, student));
       }
       return new Trainer(gpu, setup, planned, executable, weights, options);
@@ -256,6 +256,7 @@ export class Trainer {
     const supervisedTokens = window.reduce((sum, b) => sum + b.supervised, 0);
     const learningRate = learningRateAt(step, recipe.train);
     const { executable } = this;
+    this.setup.objective.setScalars(executable, step);
     executable.setScalar("oneOverTokens", 1 / Math.max(1, supervisedTokens));
     executable.setScalar("learningRate", learningRate);
     for (const [name, value] of Object.entries(biasCorrections(recipe.train, step + 1))) {
@@ -279,24 +280,22 @@ export class Trainer {
 
   /** Waits for the queued steps and returns their numbers, in order. */
   async collect(): Promise<StepMetrics[]> {
-    const { names, weights } = this.setup.objective.training;
+    const { objective } = this.setup;
+    const { names } = objective.training;
     return (await this.#ring.collect()).map(({ tag, values }) => {
       const [sums, norm] = values as [Float32Array, Float32Array];
       const count = Math.max(1, tag.supervisedTokens);
       const losses = Object.fromEntries(names.map((name, k) => [name, sums[k]! / count]));
-      const loss = names.reduce((sum, name, k) => sum + weights[k]! * losses[name]!, 0);
+      const terms = objective.at(tag.step - 1);
+      const loss = terms.reduce((sum, { name, weight }) => sum + weight * losses[name]!, 0);
       return { ...tag, loss, losses, gradientNorm: norm[0]!, nonFinite: norm[1] !== 0 };
     });
   }
 
-  /** Mean losses of the student with its adapter as it is, without dropout. */
+  /** Mean losses and monitors of the student with its adapter as it is, without dropout. */
   async evaluate(samples: readonly EncodedSample[]): Promise<Evaluation> {
-    return await this.#measure(
-      "evaluate",
-      LOSS_SUMS.evaluate,
-      this.setup.objective.evaluation.names,
-      samples,
-    );
+    const { names } = this.setup.objective.evaluation;
+    return withCalibrationError(await this.#measure("evaluate", LOSS_SUMS.evaluate, names, samples));
   }
 
   /** Cross-entropy of the teacher. */
@@ -306,6 +305,7 @@ export class Trainer {
 
   async #measure(block: string, state: string, names: readonly string[], samples: readonly EncodedSample[]) {
     const { tokens } = this.planned.frozen;
+    this.setup.objective.setEvaluationScalars(this.executable);
     return await measureLosses(this.executable, block, state, names, samples, tokens, () => this.#run(block));
   }
 

@@ -151,7 +151,7 @@ export function compileRowLoss(
   const printed = printRowKernel(terms, traceObjective(terms), shape, adapter, gradient);
   return {
     ...printed,
-    label: `rowLoss ${terms.map((t) => t.loss.id).join("+")}${gradient ? "" : " values"}`,
+    label: `rowLoss ${summary(terms)}${gradient ? "" : " values"}`,
     valueCount: terms.length,
     size: (rows, scalar) => [
       rows,
@@ -162,6 +162,12 @@ export function compileRowLoss(
     ],
     groups: (rows) => rows,
   };
+}
+
+/** The losses' ids; of many, the first few. */
+function summary(terms: readonly ResolvedLoss[]): string {
+  const ids = terms.map((t) => t.loss.id);
+  return ids.length <= 6 ? ids.join("+") : `${ids.slice(0, 4).join("+")} and ${ids.length - 4} more`;
 }
 
 /** Values and gradient of one row. */
