@@ -82,8 +82,9 @@ Deno.test("an interrupted run leaves what an uninterrupted one leaves, bit for b
     const expected = await remains(whole.folder);
     assertEquals(expected.metrics.filter((row) => row.type === "metrics").length, 40);
 
-    await t.step("killed with SIGKILL at random steps, four times in a row", async () => {
+    await t.step("killed with SIGKILL at random steps, three times in a row", async () => {
       const seed = Number(Deno.env.get("LIMBECK_TEST_SEED") ?? crypto.getRandomValues(new Uint32Array(1))[0]);
+      // It chooses steps and waits; where exactly a kill falls is up to the clock.
       console.log(`LIMBECK_TEST_SEED=${seed}`);
       let state = seed;
       const random = (below: number) => {
@@ -93,13 +94,13 @@ Deno.test("an interrupted run leaves what an uninterrupted one leaves, bit for b
       const { folder, ...first } = await start();
       let run = { folder, ...first };
       let kills = 0;
-      for (let attempt = 0; attempt < 5; attempt++) {
+      for (let attempt = 0; attempt < 4; attempt++) {
         // The first kill may come before there is a checkpoint.
-        const [from, wait] = [1 + random(8) + 8 * attempt, random(120)];
+        const [from, wait] = [1 + random(10) + 10 * attempt, random(120)];
         const watched = watchRun(run, {
           resume: attempt > 0,
           onEvent(event, supervised) {
-            if (attempt === 4 || event.type !== "metrics" || event.step < from) return;
+            if (attempt === 3 || event.type !== "metrics" || event.step < from) return;
             setTimeout(() => supervised.kill(), wait);
           },
         });
@@ -164,15 +165,15 @@ Deno.test("a damaged newest checkpoint is passed over with a warning, and counts
     await flipByte(`${checkpoints}/step-000005/state.safetensors`, -1);
 
     const first = events.length;
-    const paused = await runHere(recipe, folder, { resume: true, ...stopAt(3) }, events);
-    assertEquals(paused.steps, 7);
+    const paused = await runHere(recipe, folder, { resume: true, ...stopAt(2) }, events);
+    assertEquals(paused.steps, 6);
     const said = events.slice(first);
     const warning = said.find((event) => event.type === "warning");
     assert(warning?.type === "warning" && warning.code === "damaged_checkpoint");
     assert(/step-000005: state.safetensors is not the file/.test(warning.message), warning.message);
     assertEquals(said.find((event) => event.type === "rewind"), { type: "rewind", step: 4 });
-    // Were the damaged one still among the latest two, step 6 would be gone.
-    assertEquals(namesIn(checkpoints), ["step-000006", "step-000007"]);
+    // Were the damaged one still among the latest two, step 4 would be gone.
+    assertEquals(namesIn(checkpoints), ["step-000004", "step-000006"]);
 
     assertEquals((await runHere(recipe, folder, { resume: true }, events)).steps, 8);
     assertEquals(heldMetrics(events), heldMetrics(expected));
