@@ -5,7 +5,7 @@
  */
 import { InputError } from "../errors.ts";
 import type { Adapter, Loss, Plugin } from "./contract.ts";
-import { CONTRACT_VERSION, PluginError } from "./plugin.ts";
+import { CONTRACT_VERSION, PluginError, type PluginKind } from "./plugin.ts";
 
 /** What can be looked up. */
 export interface Kinds {
@@ -15,6 +15,8 @@ export interface Kinds {
 
 /** `author/name` or, for built-ins, `name`: lower-case words joined by hyphens. */
 const ID = /^(?:[a-z0-9]+(?:-[a-z0-9]+)*\/)?[a-z0-9]+(?:-[a-z0-9]+)*$/;
+
+const KINDS: readonly PluginKind[] = ["divergence", "row-loss", "feature-loss", "adapter"];
 
 /** Losses and adapters by id. */
 export class Registry {
@@ -27,7 +29,7 @@ export class Registry {
    */
   add(plugin: Plugin): this {
     const { id, contract } = plugin;
-    if (!ID.test(id)) {
+    if (typeof id !== "string" || !ID.test(id)) {
       throw new PluginError(String(id), "the id must be lower-case words joined by hyphens, as author/name");
     }
     if (contract !== CONTRACT_VERSION) {
@@ -38,6 +40,11 @@ export class Registry {
           hint: "get a version of the plugin, or of Limbeck, that fits",
         },
       );
+    }
+    if (!KINDS.includes(plugin.kind) || typeof plugin.options?.safeParse !== "function") {
+      throw new PluginError(id, "it is no loss or adapter: its kind or its schema of options is missing", {
+        hint: "make it with defineDivergence, defineLoss, defineFeatureLoss or defineAdapter",
+      });
     }
     const key = this.#key(plugin);
     if (this.#plugins.has(key)) throw new PluginError(id, "another plugin of this kind has the same id");

@@ -66,7 +66,8 @@ export async function prepareChild(options: ChildOptions): Promise<ChildCommand>
       "--allow-sys=statfs",
       entry,
     ],
-    env: runtimeFolder(folder),
+    // What it prints goes into a file.
+    env: { ...runtimeFolder(folder), NO_COLOR: "1" },
   };
 }
 
@@ -79,7 +80,7 @@ export interface PreparedEntry {
 /**
  * Writes a generated module with its import map and lock file, and fetches what it imports into Deno's cache.
  *
- * @throws {LimbeckError} a module that cannot be loaded
+ * @throws {LimbeckError} a module that cannot be loaded; an {@linkcode InputError} where it can be a plugin
  */
 export async function prepareEntry(
   folder: string,
@@ -97,7 +98,7 @@ export async function prepareEntry(
   const lock = join(folder, "deno.lock");
   await copyLockFile(lock);
   const modules = ["--no-config", `--import-map=${importMap}`, `--lock=${lock}`];
-  await fetchModules(mayAddPackages ? modules : [...modules, "--frozen"], entry);
+  await fetchModules(modules, entry, mayAddPackages);
   return { modules, entry };
 }
 
@@ -111,14 +112,15 @@ function ownModules(): Record<string, string> {
   );
 }
 
-/** Plugins are static imports: a computed import would need permission to read, and could be chosen at run time. */
+/** Plugins are imported by literal names: a computed one would need permission to read, and could be chosen at run time. */
 function entrySource({ plugins, entry }: ChildOptions): string {
   const url = (path: string) => JSON.stringify(toFileUrl(path).href);
   const trainer = entry ?? new URL("./child.ts", import.meta.url).href;
   return [
     `import { runTrainer } from ${JSON.stringify(trainer)};`,
-    ...plugins.map((path, i) => `import * as plugin${i} from ${url(path)};`),
-    `await runTrainer([${plugins.map((_, i) => `plugin${i}`).join(", ")}]);`,
+    "await runTrainer([",
+    ...plugins.map((path) => `  { path: ${JSON.stringify(path)}, load: () => import(${url(path)}) },`),
+    "]);",
     "",
   ].join("\n");
 }
@@ -134,22 +136,25 @@ async function copyLockFile(copy: string): Promise<void> {
 }
 
 /** The child has no network, so everything it imports must lie in the cache before. Also finds plugins that do not parse. */
-async function fetchModules(modules: string[], entry: string): Promise<void> {
+async function fetchModules(modules: string[], entry: string, mayAddPackages: boolean): Promise<void> {
   const { success, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["cache", "--quiet", ...modules, entry],
+    args: ["cache", "--quiet", ...modules, ...(mayAddPackages ? [] : ["--frozen"]), entry],
     stdin: "null",
     stdout: "null",
     stderr: "piped",
-    env: { NO_COLOR: "1" },
+    env: { NO_COLOR: "1", RUST_BACKTRACE: "0" },
   }).output();
   if (success) return;
-  throw new LimbeckError(
-    `the process cannot be loaded: ${new TextDecoder().decode(stderr).trim()}`,
-    {
-      hint:
-        "Check the plugin named there; packages that are not in the cache need a network connection once.",
-    },
-  );
+  const said = new TextDecoder().decode(stderr).trim().replace(/^error: /, "");
+  if (!mayAddPackages) {
+    throw new LimbeckError(`the process cannot be loaded: ${said}`, {
+      hint: "Packages that are not in Deno's cache need a network connection once.",
+    });
+  }
+  throw new InputError(`a plugin cannot be loaded: ${said}`, {
+    hint:
+      "Correct the module named there; packages that are not in Deno's cache need a network connection once.",
+  });
 }
 
 /**

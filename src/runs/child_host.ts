@@ -22,7 +22,7 @@ export const ALIVE_LOCK = "child/alive.lock";
  *
  * @param registry losses and adapters; a function, so that a plugin refused by the registry is reported like any other error
  */
-export async function runChild(trainer: Trainer, registry: () => unknown): Promise<never> {
+export async function runChild(trainer: Trainer, registry: () => unknown | Promise<unknown>): Promise<never> {
   // Stdout carries events only.
   console.log = console.info = console.debug = console.error;
   const orders = new Orders();
@@ -43,11 +43,12 @@ export async function runChild(trainer: Trainer, registry: () => unknown): Promi
     if (!await alive.tryLock(true)) {
       throw new LimbeckError(`${start.folder}: another training process works on this run`);
     }
+    tellHolder(alive);
     const result = await trainer(recipe, {
       folder: start.folder,
       resume: start.resume,
       resumeLimit: start.resumeLimit,
-      registry: registry(),
+      registry: await registry(),
       emit: (event) => orders.emit(event),
       control: () => orders.control(),
     });
@@ -57,6 +58,16 @@ export async function runChild(trainer: Trainer, registry: () => unknown): Promi
   }
   // GPU objects may keep the process alive.
   Deno.exit(0);
+}
+
+/** Writes into the lock who holds it, for people. */
+function tellHolder(file: Deno.FsFile): void {
+  try {
+    file.truncateSync(0);
+    file.writeSync(new TextEncoder().encode(`process ${Deno.pid}\n`));
+  } catch {
+    // On a full disk it is locked all the same.
+  }
 }
 
 /** Stdin and stdout of the process. */

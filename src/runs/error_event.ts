@@ -1,37 +1,56 @@
 /**
- * Errors as events.
+ * Errors as users are told of them.
  *
  * @module
  */
 import type { ErrorEvent } from "../distill/events.ts";
-import { LimbeckError } from "../errors.ts";
+import { type ExitCode, LimbeckError } from "../errors.ts";
+import { isDiskFull } from "../formats/files.ts";
 
-/** What an error tells the user. `debug` adds its stack. */
-export function errorEvent(error: unknown, debug: boolean): ErrorEvent {
-  const stack = debug && error instanceof Error ? { stack: error.stack } : {};
+/** What an error tells the user, and the exit code of a command that it ends. */
+export interface Explanation {
+  readonly code: string;
+  readonly message: string;
+  readonly hint?: string;
+  readonly exitCode: ExitCode;
+}
+
+/** What the system refuses because of a path that the user named, by the codes of its errors. */
+const REFUSALS = ["EACCES", "EPERM", "EROFS", "ENOENT", "ENOTDIR", "EISDIR", "ENAMETOOLONG", "ELOOP"];
+
+/**
+ * Explains an error of any kind.
+ *
+ * @param ofMistakes the hint for an error that nobody raised on purpose
+ */
+export function explainError(error: unknown, ofMistakes: string): Explanation {
   if (error instanceof LimbeckError) {
     const { code, message, hint, exitCode } = error;
-    return { type: "error", code, message, ...(hint === undefined ? {} : { hint }), exitCode, ...stack };
+    return { code, message, ...(hint === undefined ? {} : { hint }), exitCode };
   }
-  const full = error instanceof Error && "code" in error &&
-    (error.code === "ENOSPC" || error.code === "EDQUOT");
-  if (full) {
-    return {
-      type: "error",
-      code: "disk_full",
-      message: `the disk is full: ${error.message}`,
-      hint: "Free space there, then `limbeck resume` the run: its last checkpoint is whole.",
-      exitCode: 1,
-      ...stack,
-    };
+  if (!(error instanceof Error)) {
+    return { code: "internal", message: String(error), hint: ofMistakes, exitCode: 1 };
   }
-  return {
-    type: "error",
-    code: "internal",
-    message: error instanceof Error ? `${error.name}: ${error.message}` : String(error),
-    hint:
-      "This is a mistake in Limbeck or in a plugin. console.log in the run's folder has the details; please report it.",
-    exitCode: 1,
-    ...stack,
-  };
+  if (isDiskFull(error)) {
+    const message = `the disk is full: ${error.message}`;
+    return { code: "disk_full", message, hint: "Free space there, then try again.", exitCode: 1 };
+  }
+  if ("code" in error && REFUSALS.includes(String(error.code))) {
+    const hint = "Check the path and its permissions; LIMBECK_DEBUG=1 shows what it was wanted for.";
+    return { code: "refused", message: error.message, hint, exitCode: 3 };
+  }
+  return { code: "internal", message: `${error.name}: ${error.message}`, hint: ofMistakes, exitCode: 1 };
+}
+
+/** An error as the last event of a run. `debug` adds its stack. */
+export function errorEvent(error: unknown, debug: boolean): ErrorEvent {
+  const explained = explainError(
+    error,
+    "This is a mistake in Limbeck or in a plugin. console.log in the run's folder has the details; please report it.",
+  );
+  const stack = debug && error instanceof Error ? { stack: error.stack } : {};
+  const hint = explained.code === "disk_full"
+    ? { hint: "Free space there, then `limbeck resume` the run: what it has saved is whole." }
+    : {};
+  return { type: "error", ...explained, ...hint, ...stack };
 }

@@ -11,7 +11,7 @@
 import { join } from "@std/path";
 import type { RunEvent, RunEventBody } from "../distill/events.ts";
 import { InputError, LimbeckError } from "../errors.ts";
-import { writeTextAtomically } from "../formats/files.ts";
+import { isDiskFull, writeTextAtomically } from "../formats/files.ts";
 
 /** Longest time that metrics stay unflushed, milliseconds. */
 export const FLUSH_INTERVAL_MS = 1000;
@@ -23,8 +23,7 @@ export class EventLogError extends LimbeckError {
   override readonly code: string;
 
   constructor(path: string, cause: unknown) {
-    const full = cause instanceof Error && "code" in cause &&
-      (cause.code === "ENOSPC" || cause.code === "EDQUOT");
+    const full = isDiskFull(cause);
     super(
       `${path}: ${
         full ? "disk full" : `cannot be written: ${cause instanceof Error ? cause.message : cause}`
@@ -226,6 +225,9 @@ function metricsRow(event: Extract<RunEvent, { type: "metrics" | "evaluation" }>
   return { ...body, time };
 }
 
+const DAMAGED_HINT =
+  "Delete that line and all after it; `limbeck resume` then continues from the newest checkpoint that is told of before it.";
+
 function parseEvents(text: string, path: string): RunEvent[] {
   if (text === "") return [];
   return text.slice(0, -1).split("\n").map((line, i) => {
@@ -235,11 +237,15 @@ function parseEvents(text: string, path: string): RunEvent[] {
     } catch (cause) {
       throw new InputError(`line ${i + 1} is not JSON; the log was changed or the disk is damaged`, {
         where: path,
+        hint: DAMAGED_HINT,
         cause,
       });
     }
-    if (event.seq !== i + 1) {
-      throw new InputError(`line ${i + 1} has number ${event.seq}; the log was changed`, { where: path });
+    if (event?.seq !== i + 1) {
+      throw new InputError(`line ${i + 1} has number ${event?.seq}; the log was changed`, {
+        where: path,
+        hint: DAMAGED_HINT,
+      });
     }
     return event;
   });

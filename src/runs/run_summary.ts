@@ -3,6 +3,8 @@
  *
  * @module
  */
+// @ts-types="../../types/std_path.d.ts"
+import { join } from "@std/path";
 import type { ErrorEvent, RunEvent, RunResult, RunState } from "../distill/events.ts";
 import { readEvents } from "./event_log.ts";
 import { isLocked, readRun } from "./run_folder.ts";
@@ -29,7 +31,8 @@ export interface RunSummary {
  */
 export async function summarise(folder: string): Promise<RunSummary> {
   const { manifest, recipe } = await readRun(folder);
-  const events: RunEvent[] = await readEvents(folder).catch(() => []);
+  const begun = await Deno.stat(join(folder, "events.jsonl")).then(() => true, () => false);
+  const events: RunEvent[] = begun ? await readEvents(folder) : [];
   const told = events.findLast((event) => event.type === "state")?.state ?? "queued";
   // Whoever was to tell of the end may have been killed.
   const state = told === "running" && !await isLocked(folder) ? "interrupted" : told;

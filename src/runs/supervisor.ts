@@ -37,6 +37,10 @@ export interface SuperviseOptions {
   maxRestarts?: number;
   /** Error events carry stacks. */
   debug?: boolean;
+  /** Measures each kernel; the events then end with a profile. */
+  profile?: boolean;
+  /** Called when the process of an earlier attempt, whose parent was killed, has to end first. */
+  onWait?: () => void;
 }
 
 /** How a supervised run ended. */
@@ -121,7 +125,7 @@ export class SupervisedRun {
         plugins,
         entry: this.#options.entry,
       });
-      await waitForEarlierChild(run.folder);
+      await waitForEarlierChild(run.folder, this.#options.onWait);
       await storeUnsent(log, run.folder);
       let resume = this.#options.resume ?? false;
       for (let restarts = 0;; restarts++) {
@@ -331,14 +335,19 @@ class Watchdog {
 }
 
 /** A child whose parent was killed saves a checkpoint and ends; until then the run's folder is still its own. */
-async function waitForEarlierChild(folder: string): Promise<void> {
+async function waitForEarlierChild(folder: string, onWait?: () => void): Promise<void> {
+  const path = join(folder, ALIVE_LOCK);
   const deadline = performance.now() + 60_000;
-  using file = await Deno.open(join(folder, ALIVE_LOCK), { read: true, write: true, create: true });
+  using file = await Deno.open(path, { read: true, write: true, create: true });
+  if (await file.tryLock(true)) return;
+  onWait?.();
   while (!await file.tryLock(true)) {
     if (performance.now() > deadline) {
-      throw new LimbeckError(`${folder}: an earlier training process of this run still works`, {
-        hint: "Wait for it to end, or end it.",
-      });
+      const holder = (await Deno.readTextFile(path).catch(() => "")).trim();
+      throw new LimbeckError(
+        `${folder}: an earlier training process of this run still works${holder ? ` (${holder})` : ""}`,
+        { hint: "Wait for it to end, or end it." },
+      );
     }
     await new Promise((resolve) => setTimeout(resolve, 200));
   }

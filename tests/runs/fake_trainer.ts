@@ -5,6 +5,7 @@
 import type { RunHost, RunResult } from "../../src/distill/events.ts";
 import type { Recipe } from "../../src/distill/recipe.ts";
 import { DeviceError } from "../../src/errors.ts";
+import type { PluginModule } from "../../src/runs/child.ts";
 import { runChild } from "../../src/runs/child_host.ts";
 
 /** How the fake trainer behaves. Steps count from 1. */
@@ -118,9 +119,11 @@ async function intrude(host: RunHost): Promise<void> {
 }
 
 /** Entry of the child. Plugins that export `name` are told. */
-export function runTrainer(plugins: readonly { name?: string }[]): Promise<never> {
+export function runTrainer(modules: readonly PluginModule[]): Promise<never> {
   return runChild((recipe, host) => {
-    for (const { name } of plugins) if (name) host.emit({ type: "warning", code: "plugin", message: name });
+    for (const { name } of host.registry as { name?: string }[]) {
+      if (name) host.emit({ type: "warning", code: "plugin", message: name });
+    }
     return train(recipe, host);
-  }, () => plugins);
+  }, () => Promise.all(modules.map((module) => module.load())));
 }
