@@ -1,0 +1,131 @@
+/** Plugins that lie are caught and named, whatever they do; honest ones pass. Each is checked as users check theirs. */
+// @ts-types="../../types/std_assert.d.ts"
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { LimbeckError } from "../../src/errors.ts";
+import { inspectPlugins } from "../../src/runs/plugin_process.ts";
+
+/** Checks the lie of that name from a module outside of the project. */
+async function check(module: "losses" | "adapters", name: string, options = {}, timeoutSeconds = 60) {
+  return await inFolder(async (folder) => {
+    const file = `${folder}/${name}.ts`;
+    const source = new URL(`./lying_plugins/${module}.ts`, import.meta.url).href;
+    await Deno.writeTextFile(
+      file,
+      `import { lie } from ${JSON.stringify(source)};\nexport default lie("${name}");\n`,
+    );
+    const [found, ...more] = await inspectPlugins({
+      files: [file],
+      ids: [],
+      check: true,
+      options,
+      timeoutSeconds,
+    });
+    assertEquals(more, []);
+    return found!;
+  });
+}
+
+async function inFolder<T>(fn: (folder: string) => Promise<T>): Promise<T> {
+  const folder = await Deno.realPath(await Deno.makeTempDir({ prefix: "limbeck-" }));
+  try {
+    return await fn(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** What a lie's first failed check is called, and what is said of it. */
+const LOSSES: readonly [name: string, check: RegExp, detail: string, timeoutSeconds?: number][] = [
+  ["wrong-gradient", /^kernel against reference\(\)/, "the WGSL gives the gradient at entry"],
+  ["nan", /^kernel against reference\(\)/, "NaN"],
+  ["out-of-row", /^kernel against reference\(\)/, "it writes outside of its row"],
+  ["scribbles", /^kernels compile/, "writing to this location is not permitted"],
+  ["endless-loop", /^kernel against reference\(\)/, "", 8],
+  ["endless-kernel", /^kernel/, "gave no sign of life for 8 s", 8],
+  ["endless-script", /^reference\(\) in f64/, "gave no sign of life for 8 s", 8],
+  ["no-kernel", /^kernels compile/, "undeclared"],
+  ["wrong-reference", /^gradient against finite differences/, 'on the row "random", entry 0'],
+  ["same-id", /^contract/, "same id"],
+  ["other-contract", /^contract/, "contract 99"],
+  ["loose-options", /^options/, "takes options that it does not know"],
+  ["no-default", /^options/, "k: "],
+  ["no-schema", /^(contract|options)/, "schema"],
+  ["infinite", /^term\(\) in f64/, "Infinity"],
+  ["exits", /^reference\(\) in f64/, "ended with exit code 0 in the middle"],
+  ["reads-files", /^reference\(\) in f64/, "Requires read access"],
+];
+
+for (const [name, where, detail, timeoutSeconds] of LOSSES) {
+  Deno.test(`plugin check names the loss that lies: ${name}`, async () => {
+    const { plugin, results } = await check("losses", name, {}, timeoutSeconds);
+    assert(plugin.id === `liar/${name}` || name === "same-id");
+    const failed = results.find((r) => r.outcome === "fail");
+    assert(failed, `nothing failed: ${JSON.stringify(results)}`);
+    assert(where.test(failed.check), `${failed.check}: ${failed.detail}`);
+    assertStringIncludes(failed.detail, detail);
+    assert(failed.hint, "it does not say what to do");
+  });
+}
+
+Deno.test("plugin check passes an honest loss and does every check", async () => {
+  const { results } = await check("losses", "honest");
+  assertEquals(results.filter((r) => r.outcome === "fail"), []);
+  for (
+    const part of [
+      "contract",
+      "options",
+      "finite differences",
+      "kernels compile",
+      "same bytes",
+      "time and memory",
+    ]
+  ) {
+    assert(results.some((r) => r.check.includes(part)), part);
+  }
+});
+
+Deno.test("plugin check takes options that have no default", async () => {
+  const { results } = await check("losses", "no-default", { k: 3 });
+  assertEquals(results.find((r) => r.check === "options"), {
+    check: "options",
+    outcome: "pass",
+    detail: "k=3",
+  });
+});
+
+const ADAPTERS: readonly [name: string, check: RegExp, detail: string][] = [
+  ["wrong-merge", /^merge equals forward/, "merge() gives another output than forward()"],
+  ["wrong-shape", /^forward/, "it returns f32 [7, 24] where f32 [7, 40] is wanted"],
+  ["not-the-base", /^output at the start/, "differs from the base's"],
+  ["unused", /^gradients/, "does not depend on D"],
+  ["taken-suffix", /^contract/, '"lora"'],
+];
+
+for (const [name, where, detail] of ADAPTERS) {
+  Deno.test(`plugin check names the adapter that lies: ${name}`, async () => {
+    const failed = (await check("adapters", name)).results.find((r) => r.outcome === "fail");
+    assert(failed && where.test(failed.check), `${failed?.check}: ${failed?.detail}`);
+    assertStringIncludes(failed.detail, detail);
+    assert(failed.hint, "it does not say what to do");
+  });
+}
+
+Deno.test("plugin check passes an honest adapter", async () => {
+  const { results } = await check("adapters", "honest-adapter");
+  assertEquals(results.filter((r) => r.outcome !== "pass"), []);
+});
+
+Deno.test("inspectPlugins() refuses modules that hang, throw, or export no plugin", () =>
+  inFolder(async (folder) => {
+    const file = `${folder}/plugin.ts`;
+    const inspect = async (source: string, message: string) => {
+      await Deno.writeTextFile(file, source);
+      const options = { files: [file], ids: [], check: false, options: {}, timeoutSeconds: 5 };
+      const error = await assertRejects(() => inspectPlugins(options), LimbeckError, message);
+      assertStringIncludes(error.message, "plugin.ts");
+    };
+    await inspect("for (;;);", "gave no sign of life");
+    await inspect('throw new Error("not today");', "not today");
+    await inspect("export const nothing = 1;", "exports no plugin");
+    await inspect("export default {", "cannot be loaded");
+  }));
