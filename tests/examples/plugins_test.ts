@@ -1,0 +1,140 @@
+/** The commands of docs/plugins.md and the plugins of examples/, from a folder outside of the project, as users have them. */
+// @ts-types="../../types/std_assert.d.ts"
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+// @ts-types="../../types/std_path.d.ts"
+import { fromFileUrl } from "@std/path";
+import type { RecipeInput } from "../../src/distill/recipe.ts";
+import { type TinyFiles, withTiny } from "../distill/tiny_model.ts";
+
+const root = new URL("../../", import.meta.url);
+
+/** Runs the command line in `folder`. */
+async function limbeck(
+  folder: string,
+  ...args: string[]
+): Promise<{ code: number; out: string; err: string }> {
+  const main = fromFileUrl(new URL("src/cli/main.ts", root));
+  const config = fromFileUrl(new URL("deno.json", root));
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", "-A", `--config=${config}`, main, ...args],
+    cwd: folder,
+    stdin: "null",
+    env: { NO_COLOR: "1" },
+  }).output();
+  const decoder = new TextDecoder();
+  return { code, out: decoder.decode(stdout), err: decoder.decode(stderr) };
+}
+
+/** Writes a recipe of a few steps beside the tiny model. */
+async function writeRecipe(files: TinyFiles, changes: Partial<RecipeInput>): Promise<string> {
+  const recipe = {
+    teacher: { model: files.teacher },
+    student: { model: "teacher", layers: [0, 2] },
+    data: { train: files.train, heldOut: files.heldOut, contextLength: 64 },
+    train: { steps: 4, tokensPerMicroBatch: 64, warmup: 0 },
+    samples: { tokens: 0 },
+    ...changes,
+  };
+  await Deno.writeTextFile(`${files.folder}/recipe.json`, JSON.stringify(recipe));
+  return "recipe.json";
+}
+
+/** The files in the folder of a run, and its last training loss. */
+async function finished(folder: string): Promise<{ loss: number }> {
+  const lines = (await Deno.readTextFile(`${folder}/metrics.jsonl`)).trim().split("\n");
+  const losses = lines.map((line) => JSON.parse(line)).map((row) => row.loss).filter((l) =>
+    typeof l === "number"
+  );
+  assert(losses.length > 0, "no loss was logged");
+  return { loss: losses.at(-1)! };
+}
+
+Deno.test("the three plugins of examples/ train a tiny model from outside of the project", () =>
+  withTiny(async (files) => {
+    const { folder } = files;
+    const names = ["bounded-kl.ts", "favourite-margin.ts", "row-and-column.ts"];
+    for (const name of names) {
+      await Deno.copyFile(new URL(`examples/plugins/${name}`, root), `${folder}/${name}`);
+    }
+    const recipe = await writeRecipe(files, {
+      objective: [
+        { loss: "cross-entropy", weight: 0.5 },
+        { loss: "example/bounded-kl", weight: 0.5, options: { share: 0.2 } },
+        { loss: "example/favourite-margin", weight: 0.1 },
+      ],
+      adapter: { type: "example/row-and-column", rank: 4 },
+    });
+    const run = await limbeck(
+      folder,
+      "distill",
+      recipe,
+      "--output",
+      "run",
+      ...names.flatMap((name) => ["--plugin", `./${name}`]),
+    );
+    assertEquals(run.code, 0, run.err);
+    assert(Number.isFinite((await finished(`${folder}/run`)).loss));
+
+    const missing = await limbeck(folder, "distill", recipe, "--output", "other");
+    assertEquals(missing.code, 3, missing.err);
+    assertStringIncludes(missing.err, "--plugin ./file.ts");
+  }));
+
+Deno.test("the plugins of examples/ pass their checks", async () => {
+  const folder = fromFileUrl(new URL("examples/plugins/", root));
+  for await (const { name } of Deno.readDir(folder)) {
+    const { code, out, err } = await limbeck(folder, "plugin", "check", `./${name}`, "--json");
+    assertEquals(code, 0, `${name}: ${out}${err}`);
+    assertEquals(JSON.parse(out).passed, true);
+  }
+});
+
+/** The commands that docs/plugins.md shows, in its order. */
+async function documentedCommands(): Promise<string[][]> {
+  const text = await Deno.readTextFile(new URL("docs/plugins.md", root));
+  const blocks = [...text.matchAll(/```sh\n([^]*?)```/g)].map((m) => m[1]!);
+  return blocks.flatMap((block) => block.trim().split("\n"))
+    .filter((line) => line.startsWith("limbeck "))
+    .map((line) => line.replace(/\s+#.*$/, "").split(" ").slice(1));
+}
+
+Deno.test("the commands of docs/plugins.md work in their order", () =>
+  withTiny(async (files) => {
+    await writeRecipe(files, {});
+    await Deno.rename(`${files.folder}/recipe.json`, `${files.folder}/recipe.yaml`);
+    const commands = await documentedCommands();
+    assert(commands.length >= 6, `only ${commands.length} commands were found`);
+    for (const command of commands) {
+      const { code, out, err } = await limbeck(files.folder, ...command);
+      assertEquals(code, 0, `limbeck ${command.join(" ")}\n${out}${err}`);
+    }
+  }));
+
+Deno.test("limbeck plugin new overwrites nothing, and says what names it takes", () =>
+  withTiny(async ({ folder }) => {
+    for (const kind of ["loss", "row-loss", "adapter"]) {
+      assertEquals((await limbeck(folder, "plugin", "new", kind, `my-${kind}`)).code, 0);
+      await Deno.writeTextFile(`${folder}/my-${kind}.ts`, "mine");
+      const again = await limbeck(folder, "plugin", "new", kind, `my-${kind}`);
+      assertEquals(again.code, 3);
+      assertStringIncludes(again.err, "is already there");
+      assertEquals(await Deno.readTextFile(`${folder}/my-${kind}.ts`), "mine");
+    }
+    for (const wrong of [["lossy", "my-loss"], ["loss", "My Loss"]]) {
+      assertEquals((await limbeck(folder, "plugin", "new", ...wrong)).code, 2);
+    }
+  }));
+
+Deno.test("limbeck plugin list and show describe plugins, in words and as JSON", () =>
+  withTiny(async ({ folder }) => {
+    const list = await limbeck(folder, "plugin", "list", "--json");
+    const ids = (JSON.parse(list.out) as { id: string }[]).map((p) => p.id);
+    assert(ids.includes("forward-kl") && ids.includes("lora"));
+    const show = await limbeck(folder, "plugin", "show", "cross-entropy");
+    assertStringIncludes(show.out, "labelSmoothing");
+    const { options } = JSON.parse((await limbeck(folder, "plugin", "show", "cross-entropy", "--json")).out);
+    assertEquals(options.properties.labelSmoothing.default, 0);
+    const wrong = await limbeck(folder, "plugin", "show", "forward-lk");
+    assertEquals(wrong.code, 3);
+    assertStringIncludes(wrong.err, 'did you mean "forward-kl"?');
+  }));
