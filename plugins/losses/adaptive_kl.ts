@@ -26,6 +26,7 @@ const adaptiveKl: RowLoss = defineLoss({
     mu: z.number().gt(0).lt(1).default(0.5).describe("Most probability in the head"),
   }),
   needsTeacher: true,
+  surrogateGradient: "the weights of the two KLs are constants in it",
   wgsl: ({ options: { mu } }) => `
     var<private> $forward_weight: f32;
     var<private> $reverse: f32;

@@ -19,13 +19,13 @@ import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 
 const registry = new Registry().addAll(builtins);
 const losses = builtins.flatMap((p) => (p.kind === "adapter" ? [] : [p.id]));
-const adapters = builtins.flatMap((p) => (p.kind === "adapter" ? [p.id] : []));
+const adapters = builtins.flatMap((p) => (p.kind === "adapter" ? [p] : []));
 
 /** One recipe for each built-in adapter, and objectives that differ in losses and temperatures. */
 const RECIPES: readonly Partial<RecipeInput>[] = [
-  ...adapters.map((type) => ({
+  ...adapters.map(({ id, settings }) => ({
     objective: losses.map((loss) => ({ loss, weight: 0.5 })),
-    adapter: { type, rank: 8, dropout: 0.1 },
+    adapter: { type: id, rank: 8, dropout: settings?.includes("dropout") ? 0.1 : 0 },
     train: { activationCheckpointing: "on" as const },
   })),
   {
