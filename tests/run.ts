@@ -27,6 +27,10 @@ async function runTests(args: readonly string[]): Promise<number> {
   const paths = args.some((a) => !a.startsWith("-")) ? [] : ["tests/"];
   const child = new Deno.Command(Deno.execPath(), {
     args: ["test", "--allow-all", ...args, ...paths],
+    // Vulkan drivers complain, once for each device, where there is no runtime folder.
+    env: Deno.env.get("XDG_RUNTIME_DIR")
+      ? {}
+      : { XDG_RUNTIME_DIR: await Deno.makeTempDir({ prefix: "limbeck-" }) },
     stdout: "piped",
   }).spawn();
   let tail = "";
