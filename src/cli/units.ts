@@ -3,13 +3,7 @@
  *
  * @module
  */
-// @ts-types="../../types/std_bytes.d.ts"
-import { format as formatBytes } from "@std/fmt/bytes";
-
-/** Bytes in binary units, such as `1.5 GiB`. */
-export function bytes(count: number): string {
-  return formatBytes(count, { binary: true, maximumFractionDigits: 1 }).replace("kiB", "KiB");
-}
+export { bytes } from "../distill/memory.ts";
 
 /** Seconds as `0:07`, `12:40` or `3:05:00`. */
 export function duration(seconds: number): string {

@@ -6,9 +6,10 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
-import { DivergedError, InputError } from "../errors.ts";
+import { DivergedError, InputError, LimbeckError } from "../errors.ts";
 import { removeUnfinishedFolders } from "../formats/files.ts";
 import { type Gpu, openGpu } from "../gpu/device.ts";
+import { PluginError } from "../registry/contract.ts";
 import type { Registry } from "../registry/registry.ts";
 import { BatchStream } from "../text/packing.ts";
 import { StudentAdapter } from "./adapter.ts";
@@ -23,11 +24,14 @@ import {
   verifyCheckpoint,
   writeCheckpoint,
 } from "./checkpoint.ts";
+import { dataWarnings } from "./data_warnings.ts";
 import { gapClosed, type RunHost, type RunResult } from "./events.ts";
 import { writeBase, writeResults } from "./exports.ts";
+import { checkHostMemory, runMemory } from "./memory.ts";
 import { Objective } from "./objective.ts";
 import { type PreparedRun, prepareRun } from "./prepare.ts";
 import type { Recipe } from "./recipe.ts";
+import { checkRecipePlugins } from "./recipe_plugins.ts";
 import { runIdentity } from "./run_identity.ts";
 import { sampleBytes, writeSamples } from "./samples.ts";
 import { type FrozenPlan, planTraining, type StepMetrics, Trainer, type TrainingSetup } from "./trainer.ts";
@@ -44,11 +48,14 @@ const REPORT_SECONDS = 1;
  */
 export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResult> {
   const started = performance.now();
+  const registry = host.registry as Registry;
+  checkRecipePlugins(recipe, registry);
   host.emit({ type: "stage", stage: "load", message: "reading models and data" });
   const prepared = await prepareRun(recipe);
   let gpu: Gpu | undefined;
   try {
-    const setup = setUp(prepared, host.registry as Registry);
+    const setup = setUp(prepared, registry);
+    for (const warning of dataWarnings(prepared)) host.emit({ type: "warning", ...warning });
     gpu = await openGpu();
     return await new Run(prepared, setup, gpu, host, started).run();
   } finally {
@@ -63,7 +70,8 @@ export function setUp(
   registry: Registry,
 ): TrainingSetup {
   const { recipe, teacher, student } = prepared;
-  const objective = new Objective(registry, recipe.objective, student.config.vocabularySize);
+  checkRecipePlugins(recipe, registry);
+  const objective = resolveObjective(recipe, registry, student.config.vocabularySize);
   const plugin = registry.get("adapter", recipe.adapter.type);
   const options = registry.options(plugin, recipe.adapter.options, "adapter.options");
   return {
@@ -73,6 +81,22 @@ export function setUp(
     objective,
     adapter: new StudentAdapter(plugin, recipe.adapter, options, student),
   };
+}
+
+/** What a loss throws while its kernel is made is told as a plugin's. */
+function resolveObjective({ objective }: Recipe, registry: Registry, vocabulary: number): Objective {
+  try {
+    return new Objective(registry, objective, vocabulary);
+  } catch (error) {
+    if (error instanceof LimbeckError) throw error;
+    const ids = [...new Set(objective.map((term) => term.loss))];
+    const own = ids.filter((id) => id.includes("/"));
+    throw new PluginError(
+      (own.length > 0 ? own : ids).join(", "),
+      `throws while its kernel is made: ${(error as Error).message}`,
+      { hint: "`limbeck plugin check` looks at a plugin alone.", cause: error },
+    );
+  }
 }
 
 class Run {
@@ -117,15 +141,19 @@ class Run {
     for (const folder of [this.#host.folder, this.#checkpoints]) await removeUnfinishedFolders(folder);
     this.#identity = await runIdentity(this.#prepared, this.#setup);
     const resumed = this.#host.resume ? await this.#latestCheckpoint() : undefined;
-    const planned = planTraining(this.#setup, this.#gpu.description, resumed?.frozen);
-    const bytes = new Map(planned.plan.bytesByCategory);
     const samples = sampleBytes(this.#gpu.description, this.#prepared, this.#setup.adapter);
-    if (samples > 0) bytes.set("samples", samples);
-    this.#plannedBytes = planned.plan.totalBytes + samples;
-    this.#announcePlan(bytes, this.#plannedBytes);
+    const planned = planTraining(this.#setup, this.#gpu.description, resumed?.frozen, samples);
+    const memory = runMemory(planned.plan, samples);
+    this.#plannedBytes = memory.total;
+    this.#announcePlan(memory.byCategory, memory.total);
+    if (this.#gpu.adapter.info.isFallbackAdapter) {
+      checkHostMemory(memory, this.#recipe, planned.frozen.recompute);
+    }
 
     this.#stage("base", "writing the student's base");
     await writeBase(this.#host.folder, this.#prepared, { keep: resumed !== undefined });
+    const paused = () => this.#result("paused", resumed?.step ?? 0, null, {});
+    if (this.#stopAsked()) return paused();
     this.#stage("compile", "uploading weights and compiling kernels");
     const trainer = await Trainer.create(this.#gpu, this.#setup, planned, {
       onSlice: () => this.#host.emit({ type: "heartbeat" }),
@@ -136,7 +164,9 @@ class Run {
         tokensPerBatch: planned.frozen.tokens,
         seed: train.seed,
       });
+      if (this.#stopAsked()) return paused();
       const step = await this.#begin(trainer, stream, resumed);
+      if (step === undefined) return paused();
       const { done, stopped } = await this.#train(trainer, stream, step, planned.frozen);
       if (stopped) return this.#result("paused", done, null, {});
       return await this.#finish(trainer, done);
@@ -145,8 +175,21 @@ class Run {
     }
   }
 
-  /** State and measurements before the first step of this attempt; returns the steps done so far. */
-  async #begin(trainer: Trainer, stream: BatchStream, resumed: CheckpointState | undefined): Promise<number> {
+  /** Whether to stop before training has begun. Nothing needs to be saved then. */
+  #stopAsked(): boolean {
+    return this.#host.control() === "stop";
+  }
+
+  /**
+   * State and measurements before the first step of this attempt.
+   *
+   * @returns the steps done so far; undefined where it was asked to stop
+   */
+  async #begin(
+    trainer: Trainer,
+    stream: BatchStream,
+    resumed: CheckpointState | undefined,
+  ): Promise<number | undefined> {
     if (this.#host.resume) {
       const from = resumed?.step ?? -1;
       this.#host.emit({ type: "rewind", step: from });
@@ -178,9 +221,12 @@ class Run {
       losses: finiteAll(losses),
       tokens: teacher.tokens,
     });
+    if (this.#stopAsked()) return undefined;
     this.#progress.beforeLoss = await this.#evaluate(trainer, 0);
-    await this.#writeSamples(trainer, "teacher", 0);
-    await this.#writeSamples(trainer, "student", 0);
+    for (const model of ["teacher", "student"] as const) {
+      if (this.#stopAsked()) return undefined;
+      await this.#writeSamples(trainer, model, 0);
+    }
     return 0;
   }
 
@@ -237,7 +283,7 @@ class Run {
         `the ${gradient ? "gradient" : "loss"} of step ${m.step} is not a finite number`,
         {
           hint:
-            "lower train.learningRate or add warm-up; `limbeck resume` continues from the last checkpoint with the same recipe",
+            "Begin a new run with a lower train.learningRate or more train.warmup; resumed, this one would take the same steps.",
         },
       );
     }
@@ -252,7 +298,7 @@ class Run {
         `the mean loss of steps ${m.step - size + 1} to ${m.step} is ${mean.toFixed(4)}, ${
           (mean / window.lowest).toFixed(1)
         } times the lowest so far (train.divergence allows ${maxLossFactor})`,
-        { hint: "lower train.learningRate or add warm-up" },
+        { hint: "Begin a new run with a lower train.learningRate or more train.warmup." },
       );
     }
   }
@@ -350,7 +396,7 @@ class Run {
       if (changed.length) {
         throw new InputError(`cannot be resumed: changed since the checkpoint: ${changed.join(", ")}`, {
           where: this.#host.folder,
-          hint: "resume with the recipe, models and plugins the run began with, or start a new run",
+          hint: "Resume with the recipe, models and plugins the run began with, or start a new run.",
         });
       }
       return state;

@@ -15,6 +15,7 @@ import { philox4x32, splitSeed } from "../text/random.ts";
 import { DROPOUT_KEY, type StudentAdapter } from "./adapter.ts";
 import type { FlatState } from "./checkpoint.ts";
 import { type Evaluation, measureLosses, writeBatch } from "./measure.ts";
+import { memoryError, runMemory } from "./memory.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import { withCalibrationError } from "./monitors.ts";
 import { type Model, uploadWeights } from "./models.ts";
@@ -51,18 +52,20 @@ const DEFAULT_BUDGET = 8 * 2 ** 30;
  * Plans the training of a recipe. Pure: needs no GPU.
  *
  * @param frozen A plan to follow exactly, from the manifest of a run that is resumed
+ * @param sampleBytes Bytes that writing samples takes beside the program; they count towards the limit
  * @throws {DeviceError} with the numbers and the knobs if it does not fit
  */
 export function planTraining(
   setup: TrainingSetup,
   adapter: AdapterDescription,
   frozen?: FrozenPlan,
+  sampleBytes = 0,
 ): PlannedTraining {
   const { recipe } = setup;
   if (frozen && frozen.family !== adapter.family) {
     throw new DeviceError(
       `the run was planned for ${frozen.family} kernels, this adapter (${adapter.name}) wants ${adapter.family}`,
-      { hint: "resume on the adapter the run began on, or start a new run" },
+      { hint: "Resume on the adapter the run began on, or start a new run." },
     );
   }
   const build = (choice: FrozenPlan): PlannedTraining => ({
@@ -71,23 +74,17 @@ export function planTraining(
   });
   if (frozen) return build(frozen);
   const { tokens, chunkRows } = headChunks(recipe.train, setup.student.config.vocabularySize, adapter);
-  const budget = recipe.limits.gpuBytes ?? DEFAULT_BUDGET;
+  const allowed = recipe.limits.gpuBytes;
+  const budget = (allowed ?? DEFAULT_BUDGET) - sampleBytes;
   const modes = { auto: [false, true], on: [true], off: [false] }[recipe.train.activationCheckpointing];
   let last: PlannedTraining | undefined;
   for (const recompute of modes) {
     last = build({ tokens, chunkRows, recompute, family: adapter.family });
     if (last.plan.totalBytes <= budget) return last;
   }
-  if (recipe.limits.gpuBytes === undefined) return last!;
-  throw new DeviceError(
-    `the run needs ${last!.plan.totalBytes} bytes on the GPU (${
-      [...last!.plan.bytesByCategory].map(([k, v]) => `${k} ${v}`).join(", ")
-    }); limits.gpuBytes allows ${budget}`,
-    {
-      hint:
-        "lower train.tokensPerMicroBatch (and raise train.accumulation), lower train.headChunk, set train.activationCheckpointing: on, or raise limits.gpuBytes",
-    },
-  );
+  if (allowed === undefined) return last!;
+  const memory = runMemory(last!.plan, sampleBytes);
+  throw memoryError(memory, { bytes: allowed, name: "limits.gpuBytes" }, recipe, last!.frozen.recompute);
 }
 
 /** Rows of the head at a time, and T rounded up to whole chunks; both multiples of 64. */

@@ -63,7 +63,7 @@ export async function prepareChild(options: ChildOptions): Promise<ChildCommand>
       `--v8-flags=--max-old-space-size=${options.heapMegabytes ?? 4096}`,
       `--allow-read=${[...read, ...write].join(",")}`,
       `--allow-write=${write.join(",")}`,
-      "--allow-sys=statfs",
+      "--allow-sys=statfs,systemMemoryInfo",
       entry,
     ],
     // What it prints goes into a file.

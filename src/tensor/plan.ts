@@ -256,10 +256,10 @@ function placeIntermediates(graph: Graph, nodes: readonly Lowered[], adapter: Ad
   for (const [i, t] of tensors.entries()) {
     if (demands[i]!.bytes > adapter.maxBufferSize) {
       throw new DeviceError(
-        `${t.producer?.path ?? graph.name}: ${show(t)} is larger than a buffer of this adapter may be`,
-        {
-          hint: "lower tokensPerMicroBatch or headChunk",
-        },
+        `${t.producer?.path ?? graph.name}: ${show(t)} takes ${
+          demands[i]!.bytes
+        } bytes; a buffer of this adapter holds at most ${adapter.maxBufferSize}`,
+        { hint: "Lower train.tokensPerMicroBatch or train.headChunk." },
       );
     }
   }

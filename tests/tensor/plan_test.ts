@@ -204,7 +204,7 @@ Deno.test("plan() refuses what is larger than a buffer may be, or binds more buf
   assertThrows(
     () => planned((graph) => ({ y: scale(graph.input("x", [4096], "f32"), 2) }), { maxBufferSize: 16_383 }),
     DeviceError,
-    "f32[4096] is larger than a buffer of this adapter may be",
+    "f32[4096] takes 16384 bytes; a buffer of this adapter holds at most",
   );
 });
 

@@ -1,0 +1,90 @@
+/**
+ * What a run takes on the GPU, and what to say when that is too much.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_bytes.d.ts"
+import { format } from "@std/fmt/bytes";
+import { DeviceError } from "../errors.ts";
+import type { Plan } from "../tensor/plan.ts";
+import type { Recipe } from "./recipe.ts";
+
+/** Bytes in binary units, such as `1.5 GiB`. */
+export function bytes(count: number): string {
+  return format(count, { binary: true, maximumFractionDigits: 1 }).replace("kiB", "KiB");
+}
+
+/** Bytes on the GPU. */
+export interface RunMemory {
+  readonly byCategory: ReadonlyMap<string, number>;
+  readonly total: number;
+}
+
+/** What the training program takes, and the writing of samples beside it. */
+export function runMemory(plan: Plan, sampleBytes: number): RunMemory {
+  const byCategory = new Map(plan.bytesByCategory);
+  if (sampleBytes > 0) byCategory.set("samples", sampleBytes);
+  return { byCategory, total: plan.totalBytes + sampleBytes };
+}
+
+/** What there is to take from. */
+export interface Allowance {
+  readonly bytes: number;
+  /** Whose bound it is, such as `limits.gpuBytes`. */
+  readonly name: string;
+}
+
+/**
+ * The error of a run that does not fit: every number, and what in the recipe can be turned.
+ *
+ * @param recompute whether activations are already computed twice
+ */
+export function memoryError(
+  memory: RunMemory,
+  allowed: Allowance,
+  recipe: Recipe,
+  recompute: boolean,
+): DeviceError {
+  const parts = [...memory.byCategory].map(([name, size]) => `${name} ${bytes(size)}`).join(", ");
+  return new DeviceError(
+    `the run needs ${bytes(memory.total)} on the GPU (${memory.total} bytes: ${parts}), ` +
+      `but ${allowed.name} allows ${bytes(allowed.bytes)} (${allowed.bytes} bytes)`,
+    { hint: knobs(memory, allowed, recipe, recompute) },
+  );
+}
+
+function knobs(memory: RunMemory, allowed: Allowance, { train, data, samples }: Recipe, recompute: boolean) {
+  const weights = [...memory.byCategory].filter(([name]) => name.endsWith("weights"))
+    .reduce((sum, [, size]) => sum + size, 0);
+  const raise = allowed.name.startsWith("limits.") ? `, or raise ${allowed.name}` : "";
+  if (weights > allowed.bytes) {
+    return `The weights alone take ${bytes(weights)}: choose smaller models${raise}.`;
+  }
+  const shorter = train.tokensPerMicroBatch <= data.contextLength ? " and data.contextLength" : "";
+  const choices = [
+    `lower train.tokensPerMicroBatch${shorter} (and raise train.accumulation for it)`,
+    ...(recompute ? [] : ["set train.activationCheckpointing: on"]),
+    "lower train.headChunk",
+    "lower adapter.rank",
+    ...(samples.tokens > 0 ? ["set samples.tokens: 0"] : []),
+  ];
+  const [first, ...others] = choices;
+  return `${first![0]!.toUpperCase()}${first!.slice(1)}, ${others.join(", ")}${raise}.`;
+}
+
+/**
+ * Refuses a run whose buffers the machine cannot hold, where a CPU plays the GPU: its memory is the machine's own, and the system would
+ * end some process, not necessarily this one. Does nothing where the system does not tell what is free.
+ *
+ * @throws {DeviceError} with the numbers and what can be turned
+ */
+export function checkHostMemory(memory: RunMemory, recipe: Recipe, recompute: boolean): void {
+  let available: number;
+  try {
+    available = Deno.systemMemoryInfo().available;
+  } catch {
+    return;
+  }
+  if (available === 0 || memory.total <= available) return;
+  throw memoryError(memory, { bytes: available, name: "the machine's free memory" }, recipe, recompute);
+}
