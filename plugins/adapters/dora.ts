@@ -20,7 +20,7 @@ export default defineAdapter({
   description: "LoRA on the direction of each row of the weight, with a trainable length",
   source: "Liu et al., arXiv 2402.09353",
   options: z.strictObject({}),
-  settings: ["dropout", "rslora", "loraPlusRatio"],
+  settings: ["alpha", "dropout", "rslora", "loraPlusRatio"],
   suffixes: ["dora_A.weight", "dora_B.weight", "dora_magnitude", "dora_squared_norms", "dora_identity"],
   parameters: ({ rank, inFeatures, outFeatures }) => [
     {

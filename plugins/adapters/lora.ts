@@ -50,7 +50,7 @@ export default defineAdapter({
   description: "low-rank update of each linear layer",
   source: "Hu et al., arXiv 2106.09685",
   options: z.strictObject({}),
-  settings: ["dropout", "rslora", "loraPlusRatio"],
+  settings: ["alpha", "dropout", "rslora", "loraPlusRatio"],
   suffixes: ["lora_A.weight", "lora_B.weight"],
   parameters: ({ rank, inFeatures, outFeatures }) => [
     {

@@ -16,7 +16,7 @@ export default defineAdapter({
   description: "LoRA with a frozen random A; only B is trained",
   source: "Zhang et al., arXiv 2308.03303",
   options: z.strictObject({}),
-  settings: ["dropout", "rslora"],
+  settings: ["alpha", "dropout", "rslora"],
   suffixes: ["lora_fa_A.weight", "lora_fa_B.weight"],
   parameters: ({ rank, inFeatures, outFeatures }) => [
     {

@@ -5,6 +5,7 @@
  */
 import type { Adapter } from "../../src/registry/contract.ts";
 import dora from "./dora.ts";
+import hira from "./hira.ts";
 import lora from "./lora.ts";
 import loraFa from "./lora_fa.ts";
 import miss from "./miss.ts";
@@ -14,4 +15,4 @@ import pissa from "./pissa.ts";
 import vera from "./vera.ts";
 
 /** Every built-in adapter. */
-export const adapters: readonly Adapter[] = [lora, dora, moslora, loraFa, pissa, olora, vera, miss];
+export const adapters: readonly Adapter[] = [lora, dora, moslora, loraFa, pissa, olora, vera, miss, hira];

@@ -20,7 +20,7 @@ export default defineAdapter({
       "How the mixer begins: uniform in +-1/sqrt(rank), or as the identity, which is LoRA at the first step",
     ),
   }),
-  settings: ["dropout", "rslora", "loraPlusRatio"],
+  settings: ["alpha", "dropout", "rslora", "loraPlusRatio"],
   suffixes: ["moslora_A.weight", "moslora_B.weight", "moslora_mixer.weight"],
   parameters: ({ rank, inFeatures, outFeatures }, _, { mixer }) => [
     {

@@ -65,7 +65,7 @@ export function startedLora(
     contract: CONTRACT_VERSION,
     ...about,
     options: z.strictObject({}),
-    settings: ["rslora", "loraPlusRatio"],
+    settings: ["alpha", "rslora", "loraPlusRatio"],
     suffixes: [`${id}_A.weight`, `${id}_B.weight`, `${id}_A0`, `${id}_B0`],
     parameters,
     groups: ({ loraPlusRatio }) => ({ B: { learningRateRatio: loraPlusRatio } }),

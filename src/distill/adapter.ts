@@ -11,6 +11,7 @@ import type {
   AdaptedLayer,
   Adapter,
   AdapterInputs,
+  AdapterSetting,
   AdapterSettings,
   AdapterValues,
   Initialisation,
@@ -62,7 +63,7 @@ export class StudentAdapter {
     this.options = options;
     const { rank, alpha, dropout, rslora, loraPlusRatio } = recipe;
     this.settings = { rank, alpha, dropout, rslora, loraPlusRatio };
-    checkSettings(plugin, this.settings);
+    checkSettings(plugin, recipe);
     this.layers = targetLayers(recipe, student);
     this.studentLayers = student.config.layers;
     const attached = new Map<string, Attached>();
@@ -246,13 +247,18 @@ async function readWeight(student: Model, path: string): Promise<Float32Array> {
 }
 
 /** No setting of a recipe is silently without effect. */
-function checkSettings(plugin: Adapter, settings: AdapterSettings): void {
-  const neutral = { dropout: 0, rslora: false, loraPlusRatio: 1 };
-  for (const name of ["dropout", "rslora", "loraPlusRatio"] as const) {
-    if (settings[name] === neutral[name] || plugin.settings?.includes(name)) continue;
-    throw new InputError(`the adapter "${plugin.id}" cannot be combined with ${name}`, {
-      where: `recipe adapter.${name}`,
-      hint: `leave ${name} out; "${plugin.id}" knows ${
+function checkSettings(plugin: Adapter, recipe: AdapterRecipe): void {
+  const given: [string, AdapterSetting, boolean][] = [
+    ["alphaPattern", "alpha", Object.keys(recipe.alphaPattern).length > 0],
+    ["dropout", "dropout", recipe.dropout !== 0],
+    ["rslora", "rslora", recipe.rslora],
+    ["loraPlusRatio", "loraPlusRatio", recipe.loraPlusRatio !== 1],
+  ];
+  for (const [field, setting, set] of given) {
+    if (!set || plugin.settings?.includes(setting)) continue;
+    throw new InputError(`the adapter "${plugin.id}" cannot be combined with ${field}`, {
+      where: `recipe adapter.${field}`,
+      hint: `leave ${field} out; "${plugin.id}" knows ${
         plugin.settings?.join(", ") || "none of these settings"
       }`,
     });

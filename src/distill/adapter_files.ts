@@ -96,10 +96,17 @@ async function writeOther(
   for (const [key, t] of Object.entries(layout.network?.(adapter.sharedValues(values)) ?? {})) {
     tensors.set(key, f32(t.shape, t.data));
   }
+  const ranks = pattern(adapter.layers, adapter.settings.rank, (l) => l.rank);
+  if (Object.keys(ranks).length > 0 && !("rank_pattern" in layout.config)) {
+    throw new InputError(`PEFT knows no ranks by layer for ${layout.peftType}`, {
+      where: "recipe adapter.rankPattern",
+      hint: "export the merged model",
+    });
+  }
   const config = peftConfigOf(
     layout.peftType,
     { baseModel, targetModules: targetModules(adapter) },
-    layout.config,
+    { ...layout.config, ...("rank_pattern" in layout.config ? { rank_pattern: ranks } : {}) },
   );
   await writePeftFolder(path, config, tensors, { replace: true });
 }

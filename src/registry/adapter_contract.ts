@@ -43,8 +43,8 @@ export interface LinearAlgebra {
   qr(matrix: Float32Array, rows: number, columns: number): { q: Float32Array; r: Float32Array };
 }
 
-/** Settings of a recipe that not every adapter has a meaning for. */
-export type AdapterSetting = "dropout" | "rslora" | "loraPlusRatio";
+/** Settings of a recipe that not every adapter has a meaning for; `alpha` stands for alphas by layer. */
+export type AdapterSetting = "alpha" | "dropout" | "rslora" | "loraPlusRatio";
 
 /** How a parameter begins. Random numbers are drawn from (seed of the run, name of the parameter). */
 export type Initialisation =
@@ -163,7 +163,7 @@ export interface AdapterDefinition<Schema extends OptionsSchema = OptionsSchema>
   /** The plain LoRA that means the same, where there is one: what other programs can load. */
   plainLora?(values: AdapterValues<z.output<Schema>>): PlainLora;
   /**
-   * What it takes into account beside rank and alpha. A recipe that sets any of the others is refused, so that no setting is
+   * What it takes into account beside the rank. A recipe that sets any of the others is refused, so that no setting is
    * silently without effect.
    */
   readonly settings?: readonly AdapterSetting[];
@@ -191,7 +191,7 @@ export interface Adapter extends AdapterDefinition {
  *   version: "1.0.0",
  *   contract: CONTRACT_VERSION,
  *   options: z.strictObject({}),
- *   settings: ["dropout", "loraPlusRatio"],
+ *   settings: ["alpha", "dropout", "loraPlusRatio"],
  *   suffixes: ["low_rank_A.weight", "low_rank_B.weight"],
  *   parameters: ({ inFeatures, outFeatures, rank }) => [{
  *     name: "A",

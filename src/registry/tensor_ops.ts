@@ -9,4 +9,5 @@ export { addRow } from "../tensor/ops/add_row.ts";
 export { rmsNorm } from "../tensor/ops/rms_norm.ts";
 export { pointwise } from "../tensor/ops/pointwise.ts";
 export { sumColumns, sumRows } from "../tensor/ops/sum_axis.ts";
+export { timesWeight } from "../tensor/ops/times_weight.ts";
 export { reshape, rows } from "../tensor/ops/views.ts";

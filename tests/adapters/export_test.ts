@@ -202,6 +202,7 @@ Deno.test("settings that an adapter has no meaning for are refused by name, and 
       [{ type: "miss", loraPlusRatio: 2 }, /"miss" cannot be combined with loraPlusRatio/],
       [{ type: "lora-fa", loraPlusRatio: 2 }, /"lora-fa" cannot be combined with loraPlusRatio/],
       [{ type: "olora", dropout: 0.1 }, /"olora" cannot be combined with dropout/],
+      [{ type: "hira", alphaPattern: { v_proj: 2 } }, /"hira" cannot be combined with alphaPattern/],
       [{ type: "pissa", rank: 33 }, /rank 33 is more than/],
       [{ type: "vera", rankPattern: { v_proj: 2 } }, /all have one rank/],
       [{ type: "moslora", options: { mixer: "none" } }, /adapter.options.mixer/],

@@ -24,6 +24,7 @@ import { pointwise } from "../../src/tensor/ops/pointwise.ts";
 import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
 import { sumColumns, sumRows } from "../../src/tensor/ops/sum_axis.ts";
+import { timesWeight } from "../../src/tensor/ops/times_weight.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 
 const STORAGE_TYPES: readonly DType[] = ["f32", "f16", "bf16"];
@@ -129,6 +130,7 @@ function elementwise(block: OpBlock): void {
   block.wantGradients(gatedSilu(x, others[0]!), [x, others[0]!]);
   block.want(dropout(x, { rate: 0.5, site: 1, key: graph.scalar("key") }));
   block.want(fill(graph, [64], graph.scalar("value")), fillConstant(graph, [64], 0.5));
+  for (const dtype of STORAGE_TYPES) block.wantGradients(timesWeight(x, block.tensor([9, 37], dtype)), [x]);
   accumulate(block.tensor([9, 37]), x, graph.scalar("keep"));
 }
 

@@ -1,0 +1,56 @@
+/**
+ * The elementwise product with a frozen weight in its storage type.
+ *
+ * @module
+ */
+import source from "../../../kernels/times_weight.wgsl" with { type: "text" };
+import { expandTemplate } from "../../gpu/template.ts";
+import { DTYPE_BYTES, elementCount, type Tensor } from "../graph.ts";
+import { ensure, grid, type Op, type Window } from "../op.ts";
+import { windows } from "../windows.ts";
+
+/** x * w, with w f32, f16 or bf16. The weight gets no gradient. */
+export const timesWeightOp: Op<null> = {
+  name: "timesWeight",
+  infer(inputs) {
+    const [x, w] = inputs as [Tensor, Tensor];
+    ensure(x.dtype === "f32", "timesWeight", inputs, "the first operand must be f32");
+    ensure(w.dtype !== "i32" && w.dtype !== "u32", "timesWeight", inputs, "the weight must hold numbers");
+    ensure(String(x.shape) === String(w.shape), "timesWeight", inputs, "both shapes must be equal");
+    return [{ shape: x.shape, dtype: "f32" }];
+  },
+  gradient: ({ inputs, outputGradients }) => [timesWeight(outputGradients[0]!, inputs[1]!), undefined],
+  lower({ inputs, outputs, adapter, dispatch }) {
+    const [x, w] = inputs as [Tensor, Tensor];
+    const elements = elementCount(x.shape);
+    // 128 elements of 16 bits are 256 bytes, where a binding may begin.
+    for (const { first, count } of windows(x, adapter, { unitElements: 1, multiple: 128 })) {
+      const part = (t: Tensor): Tensor | Window => {
+        const bytes = DTYPE_BYTES[t.dtype];
+        return count === elements
+          ? t
+          : { tensor: t, byteOffset: first * bytes, byteLength: Math.ceil(count * bytes / 16) * 16 };
+      };
+      const groups = Math.ceil(count / 256);
+      dispatch({
+        kernel: `timesWeight ${w.dtype}`,
+        wgsl: expandTemplate("times_weight", source, { WEIGHT: w.dtype }),
+        tensors: [part(x), part(w), part(outputs[0]!)],
+        size: [count, groups],
+        groups: grid(groups, adapter),
+        flops: count,
+      });
+    }
+  },
+};
+
+/**
+ * x * w, elementwise.
+ *
+ * @param x f32, any shape
+ * @param w A frozen weight of the same shape; it gets no gradient
+ * @throws {ShapeError} if the shapes differ
+ */
+export function timesWeight(x: Tensor, w: Tensor): Tensor {
+  return x.graph.add(timesWeightOp, [x, w], null)[0]!;
+}
