@@ -1,7 +1,7 @@
 /**
  * Alpha-beta divergence: -1/(a b) sum [p^a q^b - a/(a+b) p^(a+b) - b/(a+b) q^(a+b)].
  *
- * Cichocki et al., "Generalized Alpha-Beta Divergences", Entropy 13 (2011), equation 10; for distillation Wang et al., "ABKD",
+ * Cichocki et al., "Generalized Alpha-Beta Divergences", Entropy 13 (2011); for distillation Wang et al., "ABKD",
  * arXiv 2505.04560. Forward KL is the limit (1, 0), reverse KL the limit (0, 1).
  *
  * @module

@@ -1,7 +1,7 @@
 /**
  * Alpha divergence (sum p^a q^(1-a) - 1) / (a (a - 1)): towards forward KL as a goes to 1, towards reverse KL as a goes to 0.
  *
- * Amari's family, as in Minka, "Divergence measures and message passing", MSR-TR-2005-173, equation 1.
+ * Amari's family, as in Minka, "Divergence measures and message passing", MSR-TR-2005-173.
  *
  * @module
  */
@@ -13,7 +13,7 @@ const alphaDivergence: Divergence = defineDivergence({
   version: "1.0.0",
   contract: CONTRACT_VERSION,
   description: "One parameter from reverse KL (alpha near 0) to forward KL (alpha near 1)",
-  source: "MSR-TR-2005-173, equation 1",
+  source: "MSR-TR-2005-173",
   options: z.strictObject({
     alpha: z.number().gt(0).lt(1).default(0.5).describe("Power of the teacher's probability"),
   }),

@@ -2,7 +2,7 @@
  * Decoupled knowledge distillation: forward KL split at the label into KL of (label, rest) and KL among the rest, with a weight
  * of their own.
  *
- * Zhao et al., "Decoupled Knowledge Distillation", arXiv 2203.08679, equation 7 (there with a factor temperature^2, here without).
+ * Zhao et al., "Decoupled Knowledge Distillation", arXiv 2203.08679 (there with a factor temperature^2, here without).
  *
  * @module
  */
@@ -24,7 +24,7 @@ const decoupledKd: Divergence = defineDivergence({
   version: "1.0.0",
   contract: CONTRACT_VERSION,
   description: "Forward KL on the label and among all other tokens, weighted separately",
-  source: "arXiv 2203.08679, equation 7",
+  source: "arXiv 2203.08679",
   options: z.strictObject({
     target: weight.default(1).describe("Weight of the part on the label (alpha)"),
     others: weight.default(8).describe("Weight of the part among the other tokens (beta)"),

@@ -1,7 +1,7 @@
 /**
  * Generalised Jensen-Shannon divergence: beta KL(p || m) + (1 - beta) KL(q || m) with m = beta p + (1 - beta) q.
  *
- * Agarwal et al., "On-Policy Distillation of Language Models" (GKD), arXiv 2306.13649, section 2. Both ends are KLs by definition,
+ * Agarwal et al., "On-Policy Distillation of Language Models" (GKD), arXiv 2306.13649 Both ends are KLs by definition,
  * as in TRL: beta = 0 is KL(p || q), beta = 1 is KL(q || p). Between them the divergence goes to 0 at either end, so it jumps
  * there; `normalize` divides by beta (1 - beta), which makes the ends its limits (our own addition).
  *
@@ -21,7 +21,7 @@ const jensenShannon: Divergence = defineDivergence({
   version: "1.0.0",
   contract: CONTRACT_VERSION,
   description: "Generalised Jensen-Shannon divergence: between forward and reverse KL, and bounded",
-  source: "arXiv 2306.13649, section 2; ends as in TRL",
+  source: "arXiv 2306.13649; ends as in TRL",
   options: z.strictObject({
     beta: z.number().min(0).max(1).default(0.5).describe(
       "Share of the teacher in the mixture; 0: forward KL, 1: reverse KL",

@@ -2,7 +2,7 @@
  * Pairwise logistic ranking: the student should order the teacher's k favourites as the teacher does; mean over the pairs of
  * log(1 + exp(-(z_i - z_j))), i before j.
  *
- * The pair loss of RankNet (Burges et al., ICML 2005, equation 3) with certain pairs. On logits as they are: temperature has no
+ * The pair loss of RankNet (Burges et al., ICML 2005) with certain pairs. On logits as they are: temperature has no
  * effect. At ties of the teacher the lower id counts as the better.
  *
  * @module
@@ -16,7 +16,7 @@ const pairwiseRanking: RowLoss = defineLoss({
   version: "1.0.0",
   contract: CONTRACT_VERSION,
   description: "Logistic loss on every pair of the teacher's k likeliest tokens",
-  source: "RankNet, ICML 2005, equation 3",
+  source: "RankNet, ICML 2005",
   options: z.strictObject({
     k: z.int().min(2).max(64).default(8).describe("Tokens that are ranked"),
   }),

@@ -2,7 +2,7 @@
  * Skew KL divergence KL(p || lambda p + (1 - lambda) q): forward KL whose gradient stays bounded where the student gives next
  * to nothing.
  *
- * Ko et al., "DistiLLM", arXiv 2402.03898, equation 3.
+ * Ko et al., "DistiLLM", arXiv 2402.03898.
  *
  * @module
  */
@@ -15,7 +15,7 @@ const skewKl: Divergence = defineDivergence({
   version: "1.0.0",
   contract: CONTRACT_VERSION,
   description: "Forward KL to a mixture of student and teacher: bounded gradients",
-  source: "arXiv 2402.03898, equation 3",
+  source: "arXiv 2402.03898",
   options: z.strictObject({
     lambda: z.number().gt(0).lt(1).default(0.1).describe(
       "Share of the teacher in the mixture; may be scheduled",

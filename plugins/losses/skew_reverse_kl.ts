@@ -1,7 +1,7 @@
 /**
  * Skew reverse KL divergence KL(q || (1 - lambda) p + lambda q).
  *
- * Ko et al., "DistiLLM", arXiv 2402.03898, section 3.1. With `stopGradient` the student inside the mixture is a constant, as in
+ * Ko et al., "DistiLLM", arXiv 2402.03898 With `stopGradient` the student inside the mixture is a constant, as in
  * the code of DistiLLM-2 (arXiv 2503.07067): the same value, another gradient.
  *
  * @module
@@ -16,7 +16,7 @@ const skewReverseKl: Divergence = defineDivergence({
   contract: CONTRACT_VERSION,
   description:
     "Reverse KL to a mixture of teacher and student: finite where the teacher gives next to nothing",
-  source: "arXiv 2402.03898, section 3.1; stopGradient: code of arXiv 2503.07067",
+  source: "arXiv 2402.03898; stopGradient: code of arXiv 2503.07067",
   options: z.strictObject({
     lambda: z.number().gt(0).lt(1).default(0.1).describe(
       "Share of the student in the mixture; may be scheduled",

@@ -2,7 +2,7 @@
  * Cross-entropy with the teacher's distribution: -sum p log q. The gradient is that of forward KL; the value is larger by the
  * teacher's entropy, so it does not end at 0.
  *
- * Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv 1503.02531, section 2.
+ * Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv 1503.02531
  *
  * @module
  */
@@ -18,7 +18,7 @@ const softCrossEntropy: Divergence = defineDivergence({
   version: "1.0.0",
   contract: CONTRACT_VERSION,
   description: "Cross-entropy with the teacher's distribution: forward KL plus the teacher's entropy",
-  source: "arXiv 1503.02531, section 2",
+  source: "arXiv 1503.02531",
   options: noOptions,
   term: ({ p, logQ }) => p.mul(logQ).neg(),
 });

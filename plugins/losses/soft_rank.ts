@@ -1,7 +1,7 @@
 /**
  * Soft ranks of a few logits: WGSL for row losses, and the same in f64.
  *
- * Blondel et al., "Fast Differentiable Sorting and Ranking", arXiv 2002.08871, section 4, with L2 regularisation: for s, the values
+ * Blondel et al., "Fast Differentiable Sorting and Ranking", arXiv 2002.08871, with L2 regularisation: for s, the values
  * over epsilon in falling order, and w = (n, ..., 1), ranks are s - v with v = argmin over v_1 >= ... >= v_n of |v - (s - w)|^2, found
  * by pooling adjacent violators. The largest value has the rank n. Where neighbours are epsilon or more apart, nothing is pooled:
  * ranks are those of a sort, and their gradient is 0.

@@ -2,7 +2,7 @@
  * Distance of the sorted probabilities: sum over i <= k of |q_(i) - p_(i)|, both in falling order, whichever tokens they belong to.
  *
  * After Boizard et al., "Towards Cross-Tokenizer Distillation: the Universal Logit Distillation Loss for LLMs", arXiv 2402.12030,
- * equation 4, cut to the k likeliest tokens of each model: the paper sorts the whole vocabulary, which is what this is where k is at least
+ * cut to the k likeliest tokens of each model: the paper sorts the whole vocabulary, which is what this is where k is at least
  * the vocabulary.
  *
  * @module
@@ -17,7 +17,7 @@ const sortedTopK: RowLoss = defineLoss({
   contract: CONTRACT_VERSION,
   description:
     "The k largest probabilities of both models compared in order, whichever tokens they belong to",
-  source: "after arXiv 2402.12030, equation 4, cut to k tokens",
+  source: "after arXiv 2402.12030, cut to k tokens",
   options: z.strictObject({
     k: z.int().min(1).max(64).default(32).describe("Tokens of each model"),
   }),

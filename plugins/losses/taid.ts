@@ -2,7 +2,7 @@
  * Temporally adaptive interpolated distillation: cross-entropy with a target that moves from the student to the teacher,
  * u = softmax((1 - t) sg(z) + t zT).
  *
- * Shing et al., "TAID", arXiv 2501.16937, equations 3 and 4, in the cross-entropy form of its code. The paper also moves t by the change of
+ * Shing et al., "TAID", arXiv 2501.16937, in the cross-entropy form of its code. The paper also moves t by the change of
  * the loss; here t follows the recipe's schedule alone, which is a function of the step.
  *
  * @module

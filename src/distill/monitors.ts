@@ -136,7 +136,7 @@ export const MONITORS: readonly (Divergence | RowLoss)[] = [
 
 /**
  * Puts `expected-calibration-error` in the place of the bins: sum over bins of |mean gap|, weighted by the bin's share (Guo et al.,
- * arXiv 1706.04599, equation 3; 15 bins of equal width).
+ * arXiv 1706.04599; 15 bins of equal width).
  */
 export function withCalibrationError(evaluation: Evaluation): Evaluation {
   const losses: Record<string, number> = {};

@@ -159,3 +159,11 @@ Deno.test("a row loss with a planted mistake fails the comparison with reference
     }
   });
 });
+
+Deno.test("every built-in loss is described in docs/methods.md, and has a description and a source", async () => {
+  const text = await Deno.readTextFile(new URL("../../docs/methods.md", import.meta.url));
+  for (const { id, description, source } of losses) {
+    assert(text.includes(`| \`${id}\``) && text.includes(`**\`${id}\`**`), id);
+    assert(description && source, id);
+  }
+});
