@@ -284,10 +284,10 @@ async function compareRows(
       worst = Math.max(worst, error);
     };
     const value = expected.values[0]!;
-    compare(values[r]!, value, 1e-4 + 1e-5 * Math.abs(value) + 1e-5 * spread, "value");
+    compare(values[r]!, value, 1e-5 + 1e-5 * Math.abs(value) + 2e-6 * spread, "value");
     const scale = Math.max(1, ...expected.gradient.map(Math.abs));
     expected.gradient.forEach((want, v) =>
-      compare(gradients[r]![v]!, want, 1e-5 * spread * scale, `gradient at entry ${v}`)
+      compare(gradients[r]![v]!, want, 2e-6 * spread * scale, `gradient at entry ${v}`)
     );
     if (row.label < 0) return;
     if (trait.worstSum < 1e-7) {
