@@ -125,7 +125,8 @@ export class Model {
     const data = first === 0 && (count === undefined || count === shape[0])
       ? await this.source.read(stored)
       : await this.source.readRows(stored, first, count ?? shape[0]! - first);
-    this.#checkFinite(stored, data);
+    const offset = first * shape.slice(1).reduce((a, b) => a * b, 1);
+    this.#checkFinite(stored, data, offset);
     const wanted = this.dtype(stored);
     if (wanted === data.dtype) return data;
     const rounded: TensorData = {
@@ -133,17 +134,21 @@ export class Model {
       dtype: wanted,
       data: fromFloat32(wanted, toFloat32(data.dtype, data.data)),
     };
-    this.#checkFinite(stored, rounded, "are too large for f16");
+    this.#checkFinite(stored, rounded, offset, "are too large for f16");
     return rounded;
   }
 
-  #checkFinite(stored: string, tensor: TensorData, why = "are not finite numbers"): void {
+  /** @param offset Place of the first value in the whole tensor */
+  #checkFinite(stored: string, tensor: TensorData, offset: number, why = "are not finite numbers"): void {
     const bad = scanNonFinite(tensor.dtype, tensor.data);
     if (!bad) return;
-    throw new InputError(`${bad.count} values of tensor ${stored} (the first at ${bad.first}) ${why}`, {
-      where: this.path,
-      hint: "The weights are damaged, or come from a training that diverged: get the model again.",
-    });
+    throw new InputError(
+      `${bad.count} values of tensor ${stored} (the first at ${offset + bad.first}) ${why}`,
+      {
+        where: this.path,
+        hint: "The weights are damaged, or come from a training that diverged: get the model again.",
+      },
+    );
   }
 
   /** Number of weights, the tied head once. */

@@ -12,7 +12,7 @@ import { builtins } from "../../plugins/mod.ts";
 /** Options of {@linkcode runHere}. */
 export interface RunHereOptions {
   readonly resume?: boolean;
-  /** What is asked of the trainer; asked once a step, which counts from 1. */
+  /** What is asked of the trainer after each step of this attempt, counted from 1. */
   readonly control?: (step: number) => RunControl;
   /** Losses beside the built-in ones. */
   readonly plugins?: readonly Plugin[];
@@ -26,14 +26,18 @@ export async function runHere(
   events: RunEventBody[] = [],
 ): Promise<RunResult> {
   await Deno.mkdir(folder, { recursive: true });
-  let asked = 0;
+  let asked: number | undefined;
   return await distillRun(recipe, {
     folder,
     resume: options.resume ?? false,
     resumeLimit: Infinity,
     registry: new Registry().addAll(builtins).addAll(options.plugins ?? []),
-    emit: (event) => void (event.type !== "heartbeat" && events.push(event)),
-    control: () => options.control?.(++asked) ?? "run",
+    emit(event) {
+      if (event.type !== "heartbeat") events.push(event);
+      // Before it, nobody asks for anything.
+      if (event.type === "stage" && event.stage === "train") asked = 0;
+    },
+    control: () => asked === undefined ? "run" : options.control?.(++asked) ?? "run",
   });
 }
 
