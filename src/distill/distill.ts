@@ -13,6 +13,7 @@ import { PluginError } from "../registry/contract.ts";
 import type { Registry } from "../registry/registry.ts";
 import { BatchStream } from "../text/packing.ts";
 import { StudentAdapter } from "./adapter.ts";
+import { hasForm } from "./adapter_files.ts";
 import {
   checkpointName,
   type CheckpointState,
@@ -74,13 +75,17 @@ export function setUp(
   const objective = resolveObjective(recipe, registry, student.config.vocabularySize);
   const plugin = registry.get("adapter", recipe.adapter.type);
   const options = registry.options(plugin, recipe.adapter.options, "adapter.options");
-  return {
-    recipe,
-    teacher,
-    student,
-    objective,
-    adapter: new StudentAdapter(plugin, recipe.adapter, options, student),
-  };
+  const adapter = new StudentAdapter(plugin, recipe.adapter, options, student);
+  if (!recipe.output.merged && !hasForm(adapter, "peft")) {
+    throw new InputError(
+      `the run would leave nothing: the adapter "${plugin.id}" has no form of its own in files`,
+      {
+        where: "recipe output.merged",
+        hint: "set output.merged: true",
+      },
+    );
+  }
+  return { recipe, teacher, student, objective, adapter };
 }
 
 /** What a loss throws while its kernel is made is told as a plugin's. */
@@ -156,6 +161,7 @@ class Run {
     if (this.#stopAsked()) return paused();
     this.#stage("compile", "uploading weights and compiling kernels");
     const trainer = await Trainer.create(this.#gpu, this.#setup, planned, {
+      profile: this.#host.profile ?? false,
       onSlice: () => this.#host.emit({ type: "heartbeat" }),
       onProgress: () => this.#host.emit({ type: "heartbeat" }),
     });
@@ -167,7 +173,10 @@ class Run {
       if (this.#stopAsked()) return paused();
       const step = await this.#begin(trainer, stream, resumed);
       if (step === undefined) return paused();
+      await trainer.profile({ reset: true });
       const { done, stopped } = await this.#train(trainer, stream, step, planned.frozen);
+      const kernels = await trainer.profile();
+      if (kernels) this.#host.emit({ type: "profile", kernels });
       if (stopped) return this.#result("paused", done, null, {});
       return await this.#finish(trainer, done);
     } finally {
@@ -254,6 +263,7 @@ class Run {
   /** Fetches the numbers of queued steps and emits them. @throws {DivergedError} */
   async #report(trainer: Trainer): Promise<void> {
     const all = await trainer.collect();
+    await trainer.profile();
     const now = performance.now();
     const seconds = (now - this.#lastReport) / 1000 / Math.max(1, this.#stepsSinceReport);
     this.#lastReport = now;

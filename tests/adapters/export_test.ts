@@ -3,6 +3,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { adapters } from "../../plugins/adapters/mod.ts";
 import { writeAdapter } from "../../src/distill/adapter_files.ts";
+import { setUp } from "../../src/distill/distill.ts";
 import { exportRun } from "../../src/distill/export_run.ts";
 import { writeMerged } from "../../src/distill/exports.ts";
 import type { Recipe } from "../../src/distill/recipe.ts";
@@ -12,6 +13,7 @@ import { openFile } from "../../src/formats/files.ts";
 import { loraScaling, readPeftAdapter } from "../../src/formats/peft.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors.ts";
 import { builtins } from "../../plugins/mod.ts";
+import { type AdapterDefinition, defineAdapter } from "../../src/registry/contract.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { packBatch } from "../../src/text/packing.ts";
 import { gpuTest, maxDifference, randomArray } from "../tensor/harness.ts";
@@ -214,4 +216,21 @@ Deno.test("settings that an adapter has no meaning for are refused by name, and 
       );
       assert(says.test(error.message), error.message);
     }
+  }));
+
+Deno.test("an adapter without a form in files is refused where the merged model is not wanted either", () =>
+  withTiny(async (files) => {
+    const formless = defineAdapter({
+      ...adapters.find((a) => a.id === "dora")!,
+      id: "test/formless",
+      suffixes: ["formless"],
+      peft: undefined,
+    } as unknown as AdapterDefinition);
+    const registry = new Registry().addAll(builtins).add(formless);
+    const adapter = { type: "test/formless" };
+    using setup = await tinySetup(tinyRecipe(files));
+    const resolve = (merged: boolean) =>
+      setUp({ ...setup, recipe: tinyRecipe(files, { adapter, output: { merged } }) }, registry);
+    assertEquals(resolve(true).adapter.plugin.id, "test/formless");
+    assertThrows(() => resolve(false), InputError, "would leave nothing");
   }));
