@@ -5,7 +5,12 @@ import { LimbeckError } from "../../src/errors.ts";
 import { inspectPlugins } from "../../src/runs/plugin_process.ts";
 
 /** Checks the lie of that name from a module outside of the project. */
-async function check(module: "losses" | "adapters", name: string, options = {}, timeoutSeconds = 60) {
+async function check(
+  module: "losses" | "adapters" | "features",
+  name: string,
+  options = {},
+  timeoutSeconds = 60,
+) {
   return await inFolder(async (folder) => {
     const file = `${folder}/${name}.ts`;
     const source = new URL(`./lying_plugins/${module}.ts`, import.meta.url).href;
@@ -113,6 +118,16 @@ for (const [name, where, detail] of ADAPTERS) {
 Deno.test("plugin check passes an honest adapter", async () => {
   const { results } = await check("adapters", "honest-adapter");
   assertEquals(results.filter((r) => r.outcome !== "pass"), []);
+});
+
+Deno.test("plugin check passes an honest feature loss and names what is wrong with others", async () => {
+  const { results } = await check("features", "honest-feature");
+  assertEquals(results.filter((r) => r.outcome !== "pass"), []);
+  assert(results.some((r) => r.check.includes("finite differences") && r.detail.includes("projection")));
+  const failure = async (name: string) =>
+    (await check("features", name)).results.find((r) => r.outcome === "fail")?.detail ?? "nothing failed";
+  assertStringIncludes(await failure("not-a-row"), "f32 [5, 12] where f32 [5] is wanted");
+  assertStringIncludes(await failure("unknown-tap"), '"student elsewhere"');
 });
 
 Deno.test("inspectPlugins() refuses modules that hang, throw, or export no plugin", () =>

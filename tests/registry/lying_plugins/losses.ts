@@ -51,7 +51,7 @@ const LIES: Readonly<Record<string, () => unknown>> = {
   "endless-loop": () => meanSquare("endless-loop", { value: "loop { if (row_sum(1.0) < 0.0) { break; } }" }),
   "endless-kernel": () => meanSquare("endless-kernel", { value: ENDLESS }),
   "endless-script": () => {
-    const loss = meanSquare("endless-script") as { reference: unknown };
+    const loss = meanSquare("endless-script") as unknown as { reference: unknown };
     loss.reference = () => {
       for (;;);
     };
@@ -59,7 +59,9 @@ const LIES: Readonly<Record<string, () => unknown>> = {
   },
   "no-kernel": () => meanSquare("no-kernel", { gradient: "return z * undeclared;" }),
   "wrong-reference": () => {
-    const loss = meanSquare("wrong-reference") as { reference: (row: { student: Float64Array }) => unknown };
+    const loss = meanSquare("wrong-reference") as unknown as {
+      reference: (row: { student: Float64Array }) => unknown;
+    };
     const honest = loss.reference;
     loss.reference = (row) => {
       const { value, gradient } = honest(row) as { value: number; gradient: Float64Array };
@@ -81,12 +83,12 @@ const LIES: Readonly<Record<string, () => unknown>> = {
       term: ({ p, q, logP }) => p.mul(logP.sub(p.add(q).sub(p).log())),
     }),
   "exits": () => {
-    const loss = meanSquare("exits") as { reference: unknown };
+    const loss = meanSquare("exits") as unknown as { reference: unknown };
     loss.reference = () => Deno.exit(0);
     return loss;
   },
   "reads-files": () => {
-    const loss = meanSquare("reads-files") as { reference: unknown };
+    const loss = meanSquare("reads-files") as unknown as { reference: unknown };
     loss.reference = () => Deno.readTextFileSync("/etc/passwd");
     return loss;
   },
