@@ -3,13 +3,15 @@
  *
  * @module
  */
+// @ts-types="../../types/std_path.d.ts"
+import { fromFileUrl, resolve } from "@std/path";
 // @ts-types="../../types/std_colors.d.ts"
 import { bold } from "@std/fmt/colors";
 import project from "../../deno.json" with { type: "json" };
 import { didYouMean } from "../distill/did_you_mean.ts";
-import { LimbeckError, UsageError } from "../errors.ts";
+import { UsageError } from "../errors.ts";
 import { columns, type Command, commandHelp, FlagReader, readArguments } from "./command.ts";
-import { setRuntimeFolder } from "./setup.ts";
+import { prepareEnvironment } from "./setup.ts";
 import { isDebug, Output, processTerminal, type Terminal } from "./output.ts";
 
 /** Verbs in the order of help. Each is loaded only when it is used. */
@@ -88,8 +90,7 @@ export async function main(argv: readonly string[], terminal: Terminal = process
     }
     return await command.run({ args, flags: new FlagReader(flags), out });
   } catch (error) {
-    out.error(error, isDebug());
-    return error instanceof LimbeckError ? error.exitCode : 1;
+    return out.error(error, isDebug());
   }
 }
 
@@ -123,7 +124,20 @@ function overview(): string {
   ].join("\n");
 }
 
+/** \`deno task\` runs in the project's folder, but the paths that users type are relative to where they are. */
+function enterCallersFolder(): void {
+  const root = new URL("../../", import.meta.url);
+  if (root.protocol !== "file:") return;
+  try {
+    const folder = Deno.env.get("INIT_CWD");
+    if (folder && resolve(Deno.cwd()) === resolve(fromFileUrl(root))) Deno.chdir(folder);
+  } catch {
+    // Without the permission, paths are relative to the project.
+  }
+}
+
 if (import.meta.main) {
-  setRuntimeFolder();
+  enterCallersFolder();
+  prepareEnvironment();
   Deno.exit(await main(Deno.args));
 }

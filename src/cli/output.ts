@@ -5,7 +5,8 @@
  */
 // @ts-types="../../types/std_colors.d.ts"
 import { bold, dim, red, setColorEnabled, yellow } from "@std/fmt/colors";
-import { LimbeckError } from "../errors.ts";
+import type { ExitCode } from "../errors.ts";
+import { explainError } from "../runs/error_event.ts";
 
 /** The terminal as a command sees it; tests hand in their own. */
 export interface Terminal {
@@ -70,22 +71,25 @@ export class Output {
     this.terminal.stderr(`${yellow("warning")}: ${text}\n`);
   }
 
-  /** An error with what to do about it; with `--json` also as `{"error": {...}}` on stdout. */
-  error(error: unknown, debug: boolean): void {
-    const known = error instanceof LimbeckError;
-    const message = known
-      ? error.message
-      : error instanceof Error
-      ? `${error.name}: ${error.message}`
-      : String(error);
-    const hint = known
-      ? error.hint
-      : "This is a mistake in Limbeck; LIMBECK_DEBUG=1 shows where. Please report it.";
-    const code = known ? error.code : "internal";
-    this.value({ error: { code, message, ...(hint === undefined ? {} : { hint }) } });
+  /**
+   * An error with what to do about it; with `--json` also as `{"error": {...}}` on stdout.
+   *
+   * @returns the exit code that it ends a command with
+   */
+  error(error: unknown, debug: boolean): ExitCode {
+    const { code, message, hint, exitCode } = explainError(
+      error,
+      "This is a mistake in Limbeck; LIMBECK_DEBUG=1 shows where. Please report it.",
+    );
+    try {
+      this.value({ error: { code, message, ...(hint === undefined ? {} : { hint }) } });
+    } catch {
+      // What cannot be written to stdout is the error itself.
+    }
     this.terminal.stderr(`${red(bold("error"))}: ${message}\n`);
     if (hint) this.terminal.stderr(`${dim("hint")}: ${hint}\n`);
     if (debug && error instanceof Error) this.terminal.stderr(`${error.stack}\n${causes(error)}`);
+    return exitCode;
   }
 }
 

@@ -5,7 +5,7 @@
  */
 // @ts-types="../../types/std_colors.d.ts"
 import { bold, cyan, dim, green, red, stripAnsiCode, yellow } from "@std/fmt/colors";
-import type { EvaluationEvent, MetricsEvent, PlanEvent, RunEvent } from "../distill/events.ts";
+import type { EvaluationEvent, MetricsEvent, PlanEvent, ProfileEvent, RunEvent } from "../distill/events.ts";
 import type { Output } from "./output.ts";
 import { bytes, count, duration, number3, short } from "./units.ts";
 
@@ -40,7 +40,7 @@ export class Progress {
       case "metrics":
         return this.#metrics(event);
       case "evaluation":
-        return this.#lines([evaluationLine(event)]);
+        return this.#lines([evaluationLine(event, this.#out.terminal.columns())]);
       case "checkpoint":
         return this.#lines([dim(`· checkpoint ${event.path}${event.best ? ", the best so far" : ""}`)]);
       case "rewind":
@@ -54,6 +54,8 @@ export class Progress {
           this.#lines([yellow(event.message ?? "the training process ended")]);
         }
         return;
+      case "profile":
+        return this.#lines(profileLines(event));
       case "sample":
       case "error":
       case "result":
@@ -126,6 +128,23 @@ function planLines(plan: PlanEvent): string[] {
   ];
 }
 
+function profileLines({ kernels }: ProfileEvent): string[] {
+  const total = kernels.reduce((sum, kernel) => sum + kernel.milliseconds, 0);
+  const rows = kernels.map((k) => [
+    k.kernel,
+    String(k.launches),
+    short(k.milliseconds),
+    `${(100 * k.milliseconds / (total || 1)).toFixed(1)} %`,
+    short(k.flops / k.milliseconds / 1e6),
+    short(k.bytes / k.milliseconds / 1e6),
+  ]);
+  const head = ["kernel", "launches", "ms", "share", "GFLOP/s", "GB/s"];
+  const widths = head.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]!.length)));
+  const line = (cells: readonly string[]) =>
+    cells.map((cell, i) => i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)).join("  ");
+  return [`${bold("Time by kernel")}, ${short(total)} ms in all`, dim(line(head)), ...rows.map(line)];
+}
+
 function figures(event: MetricsEvent): string[] {
   return [
     `loss ${number3(event.loss)}`,
@@ -158,10 +177,16 @@ function barLine(event: MetricsEvent, steps: number, left: number, width: number
   return `${event.step}/${steps}`.slice(0, Math.max(0, width));
 }
 
-function evaluationLine(event: EvaluationEvent): string {
-  const others = Object.entries(event.losses).map(([id, value]) => `  ${id} ${number3(value)}`).join("");
+/** As many of the other losses as fit into the line: all of them are in the report and in metrics.jsonl. */
+function evaluationLine(event: EvaluationEvent, columns: number): string {
   const when = event.step === 0 ? "before training" : `after step ${event.step}`;
   const loss = event.loss === null ? red("not finite") : green(number3(event.loss));
   const who = event.model === "teacher" ? "teacher" : `student ${when}`;
-  return `held-out loss ${loss}  ${who}${others}`;
+  let line = `held-out loss ${loss}  ${who}`;
+  for (const [id, value] of Object.entries(event.losses)) {
+    const longer = `${line}  ${id} ${number3(value)}`;
+    if (stripAnsiCode(longer).length > Math.max(columns, 80)) break;
+    line = longer;
+  }
+  return line;
 }

@@ -12,7 +12,10 @@ export class RunError extends LimbeckError {
   override readonly code: string;
 
   constructor(error: ErrorEvent, folder: string) {
-    super(error.message, { hint: error.hint ?? `${folder}/console.log may tell more.` });
+    // Bad input explains itself; only what nobody expected may have left more on the console.
+    super(error.message, {
+      hint: error.hint ?? (error.exitCode === 1 ? `${folder}/console.log may tell more.` : undefined),
+    });
     this.exitCode = error.exitCode as ExitCode;
     this.code = error.code;
     if (error.stack) this.stack = error.stack;

@@ -7,6 +7,7 @@
  * @module
  */
 import { DeviceError } from "../errors.ts";
+import { driverEnvironment } from "../runs/child_command.ts";
 
 /** A found adapter. */
 export interface FoundAdapter {
@@ -126,6 +127,7 @@ async function probeAdapter(): Promise<FoundAdapter | undefined> {
     ],
     stdin: "null",
     stderr: "null",
+    env: driverEnvironment("/tmp"),
   }).output();
   try {
     return JSON.parse(new TextDecoder().decode(stdout)) ?? undefined;
@@ -135,13 +137,14 @@ async function probeAdapter(): Promise<FoundAdapter | undefined> {
   }
 }
 
-/** Vulkan drivers complain where there is no runtime folder. Must come before the first look for an adapter. */
-export function setRuntimeFolder(): void {
-  try {
-    if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) {
-      Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
+/** Gives drivers the environment they want. Must come before the first look for an adapter. */
+export function prepareEnvironment(): void {
+  if (Deno.build.os !== "linux") return;
+  for (const [name, value] of Object.entries(driverEnvironment("/tmp"))) {
+    try {
+      Deno.env.set(name, value);
+    } catch {
+      // Without the permission there are complaints, or slower drivers, no more.
     }
-  } catch {
-    // Without the permission there is a complaint, no more.
   }
 }

@@ -5,9 +5,9 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { relative } from "@std/path";
-import type { RunEvent } from "../distill/events.ts";
 import { readEvents } from "../runs/event_log.ts";
 import type { LockedRun } from "../runs/run_folder.ts";
+import { shellQuoted } from "../runs/shell_quoted.ts";
 import { type RunOutcome, type SupervisedRun, superviseRun } from "../runs/supervisor.ts";
 import type { Flag, Invocation } from "./command.ts";
 import { isDebug } from "./output.ts";
@@ -24,6 +24,7 @@ export const RUN_FLAGS: Readonly<Record<string, Flag>> = {
     kind: "number",
     help: "End a training process that is silent for so long (default 120)",
   },
+  profile: { help: "Measure each kernel and print where the time went; slows the run down" },
   "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
 };
 
@@ -60,6 +61,8 @@ export async function watchRun(
       entry: options.entry,
       watchdogSeconds: flags.number("watchdog"),
       debug: isDebug(),
+      profile: flags.on("profile"),
+      onWait: () => out.note("Waiting for the process of an earlier attempt to save and end."),
       onEvent: (event) => progress.show(event),
     });
     using _signals = handleSignals(supervised, progress);
@@ -68,28 +71,35 @@ export async function watchRun(
     progress.end();
     run.release();
   }
-  const events = await readEvents(run.folder);
-  await writeReport(run.folder);
-  return conclude(shown, outcome, events, out);
+  const hasReport = await writeReport(run.folder).then(() => true, (error) => {
+    // The run's own end matters more.
+    out.warn(`the report could not be written: ${(error as Error).message}`);
+    return false;
+  });
+  const { result } = outcome;
+  if (result && hasReport) outcome.result = { ...result, paths: { ...result.paths, report: "report.html" } };
+  return await conclude(shown, run.folder, outcome, out);
 }
 
-function conclude(
+async function conclude(
   shown: string,
+  folder: string,
   outcome: RunOutcome,
-  events: readonly RunEvent[],
   out: Invocation["out"],
-): number {
+): Promise<number> {
   const { state, exitCode, result } = outcome;
   out.value({ type: "outcome", state, exitCode, folder: shown, result: result ?? null });
   if (outcome.error) throw new RunError(outcome.error, shown);
+  const command = `\`limbeck resume ${shellQuoted(shown)}\``;
   if (state === "succeeded" && result) {
     out.line();
-    const withReport = { ...result, paths: { ...result.paths, report: "report.html" } };
-    for (const line of summaryLines(shown, withReport, events)) out.line(line);
+    for (const line of summaryLines(shown, result, await readEvents(folder))) out.line(line);
+  } else if (state === "paused" && result?.steps === 0) {
+    out.line(`Stopped before the first step. ${command} begins again.`);
   } else if (state === "paused" && result) {
-    out.line(`Stopped after step ${result.steps}, with a checkpoint. \`limbeck resume ${shown}\` continues.`);
+    out.line(`Stopped after step ${result.steps}, with a checkpoint. ${command} continues.`);
   } else {
-    out.line(`Stopped. \`limbeck resume ${shown}\` continues from the last checkpoint, if there is one.`);
+    out.line(`Stopped. ${command} continues from the last checkpoint, if there is one.`);
   }
   return exitCode;
 }

@@ -124,6 +124,19 @@ export interface ErrorEvent {
   stack?: string;
 }
 
+/** Where the time of training went, by kernel, longest first; only of a run that was to be profiled. */
+export interface ProfileEvent {
+  type: "profile";
+  kernels: {
+    kernel: string;
+    launches: number;
+    milliseconds: number;
+    flops: number;
+    /** Bytes of all that is bound. */
+    bytes: number;
+  }[];
+}
+
 /** A sign of life. Never stored. */
 export interface HeartbeatEvent {
   type: "heartbeat";
@@ -147,6 +160,7 @@ export type RunEventBody =
   | RewindEvent
   | WarningEvent
   | ErrorEvent
+  | ProfileEvent
   | HeartbeatEvent
   | ResultEvent;
 
@@ -198,6 +212,8 @@ export interface RunHost {
    * process that listened, and would be missing from the metrics.
    */
   readonly resumeLimit: number;
+  /** Whether each kernel is measured. */
+  readonly profile?: boolean;
   /** Losses and adapters by id. */
   readonly registry: unknown;
   /** Reports. Order is kept; nothing is lost before the process ends. */

@@ -6,6 +6,7 @@
 import { DeviceError } from "../errors.ts";
 import type { AdapterDescription } from "../gpu/description.ts";
 import type { Gpu, GpuBuffer } from "../gpu/device.ts";
+import type { KernelTime } from "../gpu/profiler.ts";
 import { compile, type Executable } from "../tensor/executable.ts";
 import { biasCorrections } from "../tensor/ops/adamw.ts";
 import { type Plan, plan } from "../tensor/plan.ts";
@@ -234,6 +235,17 @@ export class Trainer {
     const get = (name: string) =>
       (back.get(name)!.data as Float32Array).subarray(0, this.setup.adapter.layout.total);
     return { parameters: get(FLAT.parameters), m: get(FLAT.m), v: get(FLAT.v) };
+  }
+
+  /**
+   * Time by kernel since the last reset, longest first; undefined without `profile`. What is measured waits on the GPU until it is asked
+   * for, so ask now and then.
+   */
+  async profile(options: { reset?: boolean } = {}): Promise<KernelTime[] | undefined> {
+    const { profiler } = this.executable;
+    const kernels = await profiler?.report();
+    if (options.reset) profiler?.reset();
+    return kernels;
   }
 
   /** Gradients of the last window, before clipping, by parameter name. */

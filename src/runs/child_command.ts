@@ -67,7 +67,7 @@ export async function prepareChild(options: ChildOptions): Promise<ChildCommand>
       entry,
     ],
     // What it prints goes into a file.
-    env: { ...runtimeFolder(folder), NO_COLOR: "1" },
+    env: { ...driverEnvironment(folder), NO_COLOR: "1" },
   };
 }
 
@@ -174,11 +174,20 @@ async function readPaths({ recipe }: ChildOptions): Promise<string[]> {
   return [...paths];
 }
 
-/** Vulkan drivers complain where there is no runtime folder. */
-export function runtimeFolder(fallback: string): Record<string, string> {
+/**
+ * What drivers want of the environment, as far as the user has not chosen it: a runtime folder, without which Vulkan drivers complain,
+ * and no OpenGL, on which a kernel can take minutes to compile.
+ */
+export function driverEnvironment(runtimeFolder: string): Record<string, string> {
+  const wanted = { XDG_RUNTIME_DIR: runtimeFolder, DENO_WEBGPU_BACKEND: "vulkan,metal,dx12" };
+  return Object.fromEntries(Object.entries(wanted).filter(([name]) => !isSet(name)));
+}
+
+function isSet(name: string): boolean {
   try {
-    return Deno.env.get("XDG_RUNTIME_DIR") ? {} : { XDG_RUNTIME_DIR: fallback };
+    return Boolean(Deno.env.get(name));
   } catch {
-    return {};
+    // Without the permission to look.
+    return name === "XDG_RUNTIME_DIR";
   }
 }

@@ -48,6 +48,7 @@ export async function runChild(trainer: Trainer, registry: () => unknown | Promi
       folder: start.folder,
       resume: start.resume,
       resumeLimit: start.resumeLimit,
+      profile: start.profile,
       registry: await registry(),
       emit: (event) => orders.emit(event),
       control: () => orders.control(),

@@ -22,3 +22,32 @@ export function exportedPlugins(module: object, index: number): Plugin[] {
       "Export what defineDivergence, defineLoss, defineFeatureLoss or defineAdapter returns, for instance as the default export.",
   });
 }
+
+/** A plugin module that is still to be loaded, so that what it throws can be told like any other error. */
+export interface PluginModule {
+  readonly path: string;
+  load(): Promise<object>;
+}
+
+/**
+ * Loads a module and finds its plugins.
+ *
+ * @throws {InputError} naming the module, if it throws while it is loaded or exports no plugin
+ */
+export async function loadPlugins({ path, load }: PluginModule): Promise<Plugin[]> {
+  let module: object;
+  try {
+    module = await load();
+  } catch (cause) {
+    throw new InputError(
+      `the plugin throws while it is loaded: ${cause instanceof Error ? cause.message : cause}`,
+      { where: path, hint: "`limbeck plugin check` looks at a plugin alone.", cause },
+    );
+  }
+  try {
+    return exportedPlugins(module, 0);
+  } catch (error) {
+    if (!(error instanceof InputError)) throw error;
+    throw new InputError("exports no plugin", { where: path, hint: error.hint, cause: error });
+  }
+}

@@ -9,7 +9,7 @@ import { InputError, LimbeckError } from "../errors.ts";
 import { unreadable } from "../formats/files.ts";
 import type { CheckResult } from "../registry/check/check_plugin.ts";
 import type { PluginDescription } from "./plugin_description.ts";
-import { prepareEntry, runtimeFolder } from "./child_command.ts";
+import { driverEnvironment, prepareEntry } from "./child_command.ts";
 import { readLines } from "./protocol.ts";
 
 /** What the process is to do. */
@@ -86,7 +86,7 @@ export async function inspectPlugins(options: InspectOptions): Promise<Inspected
         "--v8-flags=--max-old-space-size=1024",
         entry,
       ],
-      env: { ...runtimeFolder(folder), NO_COLOR: "1" },
+      env: { ...driverEnvironment(folder), NO_COLOR: "1" },
       cwd: folder,
       stdin: "null",
       stdout: "piped",

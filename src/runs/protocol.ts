@@ -18,6 +18,8 @@ export interface StartMessage {
   attempt: number;
   /** Whether error events carry stacks. */
   debug: boolean;
+  /** Whether each kernel is measured. */
+  profile: boolean;
 }
 
 /** A word on the child's stdin after the first line: save and go on, or save and end. */
@@ -61,6 +63,7 @@ const FIELDS: { readonly [type in RunEventBody["type"]]: Readonly<Record<string,
   rewind: { step: "number" },
   warning: { code: "string", message: "string" },
   error: { code: "string", message: "string", exitCode: "number" },
+  profile: { kernels: "object" },
   heartbeat: {},
   result: { result: "object" },
 };

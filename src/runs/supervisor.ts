@@ -186,6 +186,7 @@ export class SupervisedRun {
       resumeLimit: lastCheckpoint(await readEvents(run.folder)),
       attempt,
       debug: this.#options.debug ?? false,
+      profile: this.#options.profile ?? false,
     };
     this.#send(JSON.stringify(start));
     if (this.#stopAsked) this.#send("stop");
