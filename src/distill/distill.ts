@@ -254,7 +254,8 @@ class Run {
       const waited = (performance.now() - this.#lastReport) / 1000;
       if (evaluates || saves || trainer.mustCollect || waited > REPORT_SECONDS) await this.#report(trainer);
       if (evaluates || step === steps) await this.#evaluate(trainer, step);
-      if (saves) await this.#save(trainer, stream, step, frozen);
+      // A new best is kept even where no checkpoint was due.
+      if (saves || this.#progress.best?.step === step) await this.#save(trainer, stream, step, frozen);
       if (control === "stop") return { done: step, stopped: step < steps };
     }
     return { done: steps, stopped: false };
