@@ -16,10 +16,16 @@ import type { StudentAdapter } from "./adapter.ts";
  */
 export type AdapterForm = "peft" | "peft-plain";
 
-/** Whether an adapter can be written in a form. */
-export function hasForm({ plugin, settings, options }: StudentAdapter, form: AdapterForm): boolean {
-  return plugin.plainLora !== undefined ||
-    (form === "peft" && plugin.peft?.(settings, options) !== undefined);
+/** Whether an adapter can be written in a form. Of PEFT's methods only LoRA loads ranks that differ between layers. */
+export function hasForm(adapter: StudentAdapter, form: AdapterForm): boolean {
+  const { plugin, settings, options } = adapter;
+  if (plugin.plainLora) return true;
+  const layout = form === "peft" ? plugin.peft?.(settings, options) : undefined;
+  return layout !== undefined && (layout.peftType === "LORA" || hasOneRank(adapter));
+}
+
+function hasOneRank({ layers, settings }: StudentAdapter): boolean {
+  return layers.every((l) => l.rank === settings.rank);
 }
 
 /**
@@ -40,7 +46,7 @@ export async function writeAdapter(
     throw new InputError(
       form === "peft-plain"
         ? `the adapter "${id}" is no low-rank update of the weight, so there is no plain LoRA that means the same`
-        : `PEFT has no layout for the adapter "${id}"`,
+        : `PEFT has no layout for the adapter "${id}"${hasOneRank(adapter) ? "" : " with ranks by layer"}`,
       {
         where: "recipe adapter.type",
         hint: `${
@@ -50,9 +56,8 @@ export async function writeAdapter(
     );
   }
   const layout = form === "peft" ? adapter.plugin.peft?.(adapter.settings, adapter.options) : undefined;
-  const oneRank = adapter.layers.every((l) => l.rank === adapter.settings.rank);
   if (layout?.peftType === "LORA") await writeLora(path, adapter, values, baseModel, layout);
-  else if (layout && (oneRank || !adapter.plugin.plainLora)) {
+  else if (layout && hasOneRank(adapter)) {
     await writeOther(path, adapter, values, baseModel, layout);
   } else await writePlain(path, adapter, values, baseModel, form === "peft-plain");
 }
@@ -96,17 +101,10 @@ async function writeOther(
   for (const [key, t] of Object.entries(layout.network?.(adapter.sharedValues(values)) ?? {})) {
     tensors.set(key, f32(t.shape, t.data));
   }
-  const ranks = pattern(adapter.layers, adapter.settings.rank, (l) => l.rank);
-  if (Object.keys(ranks).length > 0 && !("rank_pattern" in layout.config)) {
-    throw new InputError(`PEFT knows no ranks by layer for ${layout.peftType}`, {
-      where: "recipe adapter.rankPattern",
-      hint: "export the merged model",
-    });
-  }
   const config = peftConfigOf(
     layout.peftType,
     { baseModel, targetModules: targetModules(adapter) },
-    { ...layout.config, ...("rank_pattern" in layout.config ? { rank_pattern: ranks } : {}) },
+    layout.config,
   );
   await writePeftFolder(path, config, tensors, { replace: true });
 }
