@@ -5,16 +5,24 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { fromFileUrl, resolve } from "@std/path";
+import { type DataWarning, dataWarnings } from "../distill/data_warnings.ts";
+import { setUp } from "../distill/distill.ts";
+import { type PreparedRun, prepareRun } from "../distill/prepare.ts";
 import { loadRecipe } from "../distill/recipe_file.ts";
+import { checkRecipePlugins } from "../distill/recipe_plugins.ts";
 import type { Recipe } from "../distill/recipe.ts";
+import type { TrainingSetup } from "../distill/trainer.ts";
 import { InputError } from "../errors.ts";
+import { checkRecipePaths } from "../runs/recipe_paths.ts";
 import { createRun } from "../runs/run_folder.ts";
 import type { Command, Flag, Invocation } from "./command.ts";
+import { registryWith } from "./registry.ts";
 import { prepareMachine, RUN_FLAGS, STOP_NOTE, watchRun } from "./watch_run.ts";
 
 /** Flags of every verb that reads a recipe. */
 export const RECIPE_FLAGS: Readonly<Record<string, Flag>> = {
   set: { value: "PATH=VALUE", many: true, help: "Change a field of the recipe, such as train.steps=100" },
+  plugin: { value: "FILE", many: true, help: "A module with losses or adapters" },
 };
 
 /** Distils. */
@@ -29,7 +37,6 @@ export const distill: Command = {
     ...RECIPE_FLAGS,
     output: { value: "FOLDER", help: "Folder of this run (default runs/<id>)" },
     runs: { value: "FOLDER", help: "Folder of runs (default runs)" },
-    plugin: { value: "FILE", many: true, help: "A module with losses or adapters" },
     ...RUN_FLAGS,
   },
   examples: [
@@ -54,14 +61,52 @@ export const distill: Command = {
   },
 };
 
-/** The recipe that was named, or the embedded example's. */
+/**
+ * The recipe that was named, or the embedded example's. All that it names is there.
+ *
+ * @throws {InputError} with every path that is not
+ */
 export async function readRecipe(path: string | undefined, sets: readonly string[]): Promise<Recipe> {
-  if (path !== undefined) return await loadRecipe(path, { sets });
+  const recipe = await loadRecipe(path ?? examplePath(), { sets });
+  await checkRecipePaths(recipe);
+  return recipe;
+}
+
+function examplePath(): string {
   const example = new URL("../../examples/stories/recipe.yaml", import.meta.url);
-  if (example.protocol !== "file:") {
-    throw new InputError("name a recipe: the example is only in a clone of the project", {
-      hint: "`limbeck init my.yaml` writes a recipe to fill in.",
-    });
+  if (example.protocol === "file:") return fromFileUrl(example);
+  throw new InputError("name a recipe: the example is only in a clone of the project", {
+    hint: "`limbeck init my.yaml` writes a recipe to fill in.",
+  });
+}
+
+/** A recipe with its models and data open, its losses and adapter resolved. */
+export interface OpenedRecipe {
+  readonly recipe: Recipe;
+  readonly prepared: PreparedRun;
+  readonly setup: TrainingSetup;
+  readonly warnings: readonly DataWarning[];
+}
+
+/**
+ * Opens all that a recipe names, hands it to `use` and closes it again. Warnings about the data are printed, and handed on.
+ *
+ * @throws {InputError} whatever is wrong with the recipe, its models, data or plugins
+ */
+export async function withRecipe<T>(
+  { args, flags, out }: Invocation,
+  use: (opened: OpenedRecipe) => Promise<T>,
+): Promise<T> {
+  const recipe = await readRecipe(args[0], flags.list("set"));
+  const registry = await registryWith(flags.list("plugin"));
+  checkRecipePlugins(recipe, registry);
+  const prepared = await prepareRun(recipe);
+  try {
+    const setup = setUp(prepared, registry);
+    const warnings = dataWarnings(prepared);
+    for (const { message } of warnings) out.warn(message);
+    return await use({ recipe, prepared, setup, warnings });
+  } finally {
+    prepared.close();
   }
-  return await loadRecipe(fromFileUrl(example), { sets });
 }

@@ -5,16 +5,17 @@
  */
 // @ts-types="../../types/std_colors.d.ts"
 import { bold, dim } from "@std/fmt/colors";
-import { setUp } from "../distill/distill.ts";
-import { prepareRun } from "../distill/prepare.ts";
+import { forecast } from "../distill/forecast.ts";
+import { checkHostMemory, type RunMemory, runMemory } from "../distill/memory.ts";
+import type { Recipe } from "../distill/recipe.ts";
+import { sampleBytes } from "../distill/samples.ts";
 import { planTraining } from "../distill/trainer.ts";
 import { DeviceError } from "../errors.ts";
-import { type AdapterDescription, DEFAULT_ADAPTER } from "../gpu/description.ts";
-import { openGpu } from "../gpu/device.ts";
+import { DEFAULT_ADAPTER } from "../gpu/description.ts";
+import { type Gpu, openGpu } from "../gpu/device.ts";
 import type { Command, Invocation } from "./command.ts";
-import { readRecipe, RECIPE_FLAGS } from "./distill.ts";
-import { builtinRegistry } from "./registry.ts";
-import { bytes, count } from "./units.ts";
+import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
+import { bytes, count, duration, short } from "./units.ts";
 
 /** Forecasts what a recipe needs. */
 export const estimate: Command = {
@@ -22,56 +23,80 @@ export const estimate: Command = {
   usage: "[RECIPE]",
   positional: [0, 1],
   details:
-    "Plans the whole run without a single buffer: the bytes are exact. Where there is no GPU, WebGPU's default limits are planned for.",
-  flags: RECIPE_FLAGS,
-  examples: ["limbeck estimate my.yaml", "limbeck estimate my.yaml --set train.tokensPerMicroBatch=4096"],
-  async run({ args, flags, out }: Invocation): Promise<number> {
-    const recipe = await readRecipe(args[0], flags.list("set"));
-    const prepared = await prepareRun(recipe);
-    try {
-      const adapter = await describeAdapter();
-      const { plan, frozen } = planTraining(setUp(prepared, builtinRegistry()), adapter);
-      out.value({
-        adapter: adapter.name,
-        totalBytes: plan.totalBytes,
-        bytes: Object.fromEntries(plan.bytesByCategory),
-        tokensPerMicroBatch: frozen.tokens,
-        headChunk: frozen.chunkRows,
-        activationCheckpointing: frozen.recompute,
-        trainTokens: prepared.trainReport.tokens,
-        steps: recipe.train.steps,
-      });
-      const widest = Math.max(...[...plan.bytesByCategory.keys()].map((name) => name.length));
-      out.line(bold("Memory on the GPU") + dim(` (${adapter.name})`));
-      for (const [name, size] of plan.bytesByCategory) {
-        out.line(`  ${name.padEnd(widest)}  ${bytes(size).padStart(10)}`);
+    "Plans the whole run without a single buffer: the bytes are exact. Where there is no GPU, WebGPU's default limits are planned for. " +
+    "With --measure the first two steps are run, which needs a GPU, for a forecast of the time.",
+  flags: { ...RECIPE_FLAGS, measure: { help: "Run two steps to forecast the time" } },
+  examples: [
+    "limbeck estimate my.yaml",
+    "limbeck estimate my.yaml --set train.tokensPerMicroBatch=4096",
+    "limbeck estimate my.yaml --measure",
+  ],
+  async run(invocation: Invocation): Promise<number> {
+    const { flags, out } = invocation;
+    return await withRecipe(invocation, async ({ recipe, prepared, setup, warnings }) => {
+      const gpu = await openHere(flags.on("measure"));
+      try {
+        const adapter = gpu?.description ?? DEFAULT_ADAPTER;
+        const samples = sampleBytes(adapter, prepared, setup.adapter);
+        const planned = planTraining(setup, adapter, undefined, samples);
+        const memory = runMemory(planned.plan, samples);
+        const { frozen } = planned;
+        if (gpu?.adapter.info.isFallbackAdapter) checkHostMemory(memory, recipe, frozen.recompute);
+        const time = flags.on("measure") ? await forecast(gpu!, prepared, setup, planned) : null;
+        out.value({
+          adapter: adapter.name,
+          totalBytes: memory.total,
+          bytes: Object.fromEntries(memory.byCategory),
+          tokensPerMicroBatch: frozen.tokens,
+          headChunk: frozen.chunkRows,
+          activationCheckpointing: frozen.recompute,
+          train: prepared.trainReport,
+          heldOut: prepared.heldOutReport,
+          steps: recipe.train.steps,
+          seconds: time,
+          warnings,
+        });
+        for (const line of memoryLines(memory, adapter.name)) out.line(line);
+        out.line();
+        out.line(readingText(recipe, frozen.tokens, prepared.trainReport.tokens));
+        if (frozen.recompute) out.line("Activations are computed twice to save memory.");
+        if (time) {
+          out.line(
+            `About ${duration(time.total)}: ${duration(time.setUp)} to begin, ${short(time.step)} s a step, ${
+              short(time.evaluation)
+            } s a measurement of the held-out loss.`,
+          );
+        }
+        return 0;
+      } finally {
+        gpu?.destroy();
       }
-      out.line(bold(`  ${"total".padEnd(widest)}  ${bytes(plan.totalBytes).padStart(10)}`));
-      const perStep = frozen.tokens * recipe.train.accumulation;
-      out.line();
-      out.line(
-        `${recipe.train.steps} steps of ${count(perStep)} tokens; the training data has ${
-          count(prepared.trainReport.tokens)
-        } tokens, so it is read ${
-          (recipe.train.steps * perStep / prepared.trainReport.tokens).toFixed(1)
-        } times.`,
-      );
-      if (frozen.recompute) out.line("Activations are computed twice to save memory.");
-      return 0;
-    } finally {
-      prepared.close();
-    }
+    });
   },
 };
 
-/** The adapter that is here, or what WebGPU promises where there is none. */
-async function describeAdapter(): Promise<AdapterDescription> {
+function memoryLines({ byCategory, total }: RunMemory, adapterName: string): string[] {
+  const widest = Math.max(...[...byCategory.keys()].map((name) => name.length));
+  const row = (name: string, size: number) => `  ${name.padEnd(widest)}  ${bytes(size).padStart(10)}`;
+  return [
+    bold("Memory on the GPU") + dim(` (${adapterName})`),
+    ...[...byCategory].map(([name, size]) => row(name, size)),
+    bold(row("total", total)),
+  ];
+}
+
+function readingText({ train }: Recipe, tokensPerMicroBatch: number, tokens: number): string {
+  const perStep = tokensPerMicroBatch * train.accumulation;
+  return `${train.steps} steps of ${count(perStep)} tokens; the training data has ${count(tokens)} tokens, ` +
+    `so it is read ${(train.steps * perStep / tokens).toFixed(1)} times.`;
+}
+
+/** The GPU that is here; undefined where there is none and none is needed. */
+async function openHere(needed: boolean): Promise<Gpu | undefined> {
   try {
-    const gpu = await openGpu();
-    gpu.destroy();
-    return gpu.description;
+    return await openGpu();
   } catch (error) {
-    if (error instanceof DeviceError) return DEFAULT_ADAPTER;
+    if (!needed && error instanceof DeviceError) return undefined;
     throw error;
   }
 }

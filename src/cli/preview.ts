@@ -3,12 +3,11 @@
  *
  * @module
  */
-import { prepareRun } from "../distill/prepare.ts";
 import { previewDataset, renderPreview } from "../text/preview.ts";
 // @ts-types="../../types/std_colors.d.ts"
 import { getColorEnabled } from "@std/fmt/colors";
 import type { Command, Invocation } from "./command.ts";
-import { readRecipe, RECIPE_FLAGS } from "./distill.ts";
+import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
 
 /** Shows samples as training sees them. */
 export const preview: Command = {
@@ -23,10 +22,9 @@ export const preview: Command = {
     "held-out": { help: "Show held-out samples instead of training samples" },
   },
   examples: ["limbeck preview my.yaml", "limbeck preview my.yaml --samples 1 --json"],
-  async run({ args, flags, out }: Invocation): Promise<number> {
-    const recipe = await readRecipe(args[0], flags.list("set"));
-    const prepared = await prepareRun(recipe);
-    try {
+  async run(invocation: Invocation): Promise<number> {
+    const { flags, out } = invocation;
+    return await withRecipe(invocation, ({ recipe, prepared }) => {
       const { contextLength, mask, tooLong, endToken, template: promptsAsChat } = recipe.data;
       const rows = flags.on("held-out") ? prepared.heldOutRows : prepared.trainRows;
       const options = {
@@ -44,9 +42,7 @@ export const preview: Command = {
       );
       out.value(shown);
       out.line(renderPreview(shown, { color: getColorEnabled() }));
-      return 0;
-    } finally {
-      prepared.close();
-    }
+      return Promise.resolve(0);
+    });
   },
 };
