@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Matrix, QrDecomposition, SingularValueDecomposition } from "npm:ml-matrix@6.15.1";
+import { Matrix, QrDecomposition, SingularValueDecomposition } from "ml-matrix";
 import type { LinearAlgebra } from "../registry/contract.ts";
 import { philox4x32, splitSeed } from "../text/random.ts";
 
