@@ -18,6 +18,10 @@ export interface Flag {
   value?: string;
   /** What kind of value; text by default. */
   kind?: "text" | "number" | "count";
+  /** Bounds of a number. */
+  least?: number;
+  most?: number;
+  above?: number;
   /** May be given several times. */
   many?: boolean;
   help: string;
@@ -113,7 +117,7 @@ export function readArguments(command: Command, argv: readonly string[]): { args
     if (value === "" || (Array.isArray(value) && value.includes(""))) {
       problems.push(`--${name} needs a value: ${flag.value}`);
     } else if (flag.kind && flag.kind !== "text") {
-      flags[name] = readNumber(name, flag.kind, String(value), problems);
+      flags[name] = readNumber(name, flag, String(value), problems);
     } else flags[name] = value as string | boolean | string[];
   }
   const [fewest, most] = command.positional;
@@ -129,12 +133,21 @@ export function readArguments(command: Command, argv: readonly string[]): { args
   return { args, flags };
 }
 
-function readNumber(name: string, kind: "number" | "count", text: string, problems: string[]): number {
+function readNumber(name: string, flag: Flag, text: string, problems: string[]): number {
   const number = Number(text);
-  const fits = text.trim() !== "" && Number.isFinite(number) &&
-    (kind === "number" || (Number.isInteger(number) && number >= 0));
+  const whole = flag.kind === "count";
+  const { least = whole ? 0 : undefined, most, above } = flag;
+  const fits = text.trim() !== "" && Number.isFinite(number) && (!whole || Number.isSafeInteger(number)) &&
+    !(number < (least ?? -Infinity)) && !(number > (most ?? Infinity)) &&
+    (above === undefined || number > above);
   if (!fits) {
-    problems.push(`--${name} must be ${kind === "count" ? "a whole number" : "a number"}, not "${text}"`);
+    const bounds = Number.isNaN(number) ? [] : [
+      ...(above === undefined ? [] : [`above ${above}`]),
+      ...(least === undefined ? [] : [`from ${least}`]),
+      ...(most === undefined ? [] : [`up to ${most}`]),
+    ];
+    const kind = [whole ? "a whole number" : "a number", ...bounds].join(" ");
+    problems.push(`--${name} must be ${kind}, not "${text}"`);
   }
   return number;
 }

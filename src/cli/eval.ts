@@ -27,9 +27,10 @@ export const evaluate: Command = {
     "context-length": {
       value: "TOKENS",
       kind: "count",
+      least: 2,
       help: "Longest sample in tokens (default: the run's, or the model's up to 1024)",
     },
-    limit: { value: "COUNT", kind: "count", help: "Most samples used (default all)" },
+    limit: { value: "COUNT", kind: "count", least: 1, help: "Most samples used (default all)" },
     "end-token": {
       value: "TOKEN",
       help: "Token put after a text: eos, bos, none or an id (default: the run's, or eos)",
@@ -54,17 +55,19 @@ export const evaluate: Command = {
       });
     }
     if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
-    const { loss, tokens, samples } = await evaluateModel({
+    const { loss, tokens, samples, report, warnings } = await evaluateModel({
       model,
       data,
       registry: builtinRegistry(),
       mask: choice("mask", flags.text("mask"), MASKS) ?? ofRun?.mask ?? "auto",
       endToken: endToken(flags.text("end-token")) ?? ofRun?.endToken ?? "auto",
+      ...(ofRun ? { tooLong: ofRun.tooLong, template: ofRun.template } : {}),
       ...optional("contextLength", flags.number("context-length") ?? ofRun?.contextLength),
       ...optional("limit", flags.number("limit")),
     });
     const perplexity = Math.exp(loss);
-    out.value({ model, data, loss, perplexity, tokens, samples });
+    for (const { message } of warnings) out.warn(message);
+    out.value({ model, data, loss, perplexity, tokens, samples, report, warnings });
     out.line(`loss        ${loss.toFixed(4)} nats a token\nperplexity  ${perplexity.toFixed(3)}`);
     out.line(`measured on ${samples} samples, ${count(tokens)} tokens of ${data}`);
     return 0;

@@ -4,7 +4,8 @@
  * @module
  */
 import { generateTexts } from "../distill/generate_texts.ts";
-import { unreadable, writeTextAtomically } from "../formats/files.ts";
+import { InputError } from "../errors.ts";
+import { unreadable, unwritable, writeTextAtomically } from "../formats/files.ts";
 import type { Command, Invocation } from "./command.ts";
 import { MODEL_FLAGS, modelPath } from "./model_argument.ts";
 import { ensureAdapter } from "./setup.ts";
@@ -29,24 +30,28 @@ export const generate: Command = {
     ...MODEL_FLAGS,
     prompt: { value: "TEXT", many: true, help: "Text to continue" },
     "prompts-file": { value: "FILE", help: "Prompts, one a line" },
-    tokens: { value: "COUNT", kind: "count", help: "Most new tokens of a text (default 128)" },
+    tokens: { value: "COUNT", kind: "count", least: 1, help: "Most new tokens of a text (default 128)" },
     temperature: {
       value: "NUMBER",
       kind: "number",
+      least: 0,
       help: "Sampling temperature; 0 takes the likeliest token (default 0)",
     },
     "top-k": { value: "COUNT", kind: "count", help: "Choose among so many likeliest tokens (default all)" },
     "top-p": {
       value: "NUMBER",
       kind: "number",
+      above: 0,
+      most: 1,
       help: "Choose among the likeliest tokens of this total probability (default 1)",
     },
-    seed: { value: "COUNT", kind: "count", help: "Seed of sampling (default 1)" },
-    count: { value: "COUNT", kind: "count", help: "Texts for each prompt (default 1)" },
-    together: { value: "COUNT", kind: "count", help: "Texts written at once (default 8)" },
+    seed: { value: "COUNT", kind: "count", most: 0xffff_ffff, help: "Seed of sampling (default 1)" },
+    count: { value: "COUNT", kind: "count", least: 1, help: "Texts for each prompt (default 1)" },
+    together: { value: "COUNT", kind: "count", least: 1, help: "Texts written at once (default 8)" },
     finished: { help: "Leave out texts that the limit cut off before the model ended them" },
     chat: { help: "Put each prompt into the model's chat template as the user's turn" },
     output: { value: "FILE", help: "Write texts as JSON Lines, prompt included, instead of printing them" },
+    force: { help: "Replace an output file that is there" },
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
   examples: [
@@ -65,21 +70,35 @@ export const generate: Command = {
       topP: flags.number("top-p") ?? 1,
       seed: flags.number("seed") ?? 1,
     };
-    if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
     const output = flags.text("output");
+    if (output !== undefined) await checkOutput(output, flags.on("force"));
+    if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
     const shown = output === undefined && prompts.length === 1 && !out.json;
-    if (shown) out.write(prompts[0]!);
+    // Only once the model writes: what goes wrong before is told alone.
+    let begun = false;
+    const begin = () => {
+      if (!begun && shown) out.write(prompts[0]!);
+      begun = true;
+    };
     const texts = await generateTexts({
       model: path,
       prompts,
       ...sampling,
       batch: flags.number("together") ?? 8,
       chat: flags.on("chat"),
-      ...(shown ? { onText: (_, piece) => out.write(piece) } : {}),
+      ...(shown
+        ? {
+          onText: (_, piece) => {
+            begin();
+            out.write(piece);
+          },
+        }
+        : {}),
       onDone: ({ index }) => output !== undefined && out.note(`${index + 1} of ${prompts.length} texts`),
     });
     const written = texts.filter(({ finished }) => finished || !flags.on("finished"))
       .map(({ prompt, text, finished }): Written => ({ prompt, text, finished }));
+    begin();
     if (shown) out.write("\n");
     if (output === undefined) {
       out.value(written);
@@ -97,6 +116,23 @@ export const generate: Command = {
     return 0;
   },
 };
+
+/** Refuses a file that could not be written at the end, before any work. */
+async function checkOutput(path: string, replace: boolean): Promise<void> {
+  if (!replace && await Deno.lstat(path).then(() => true, () => false)) {
+    throw new InputError("is already there", {
+      where: path,
+      hint: "Choose another name, or replace it with --force.",
+    });
+  }
+  const probe = `${path}.${crypto.randomUUID().slice(0, 8)}.tmp`;
+  try {
+    await Deno.writeTextFile(probe, "", { createNew: true });
+    await Deno.remove(probe);
+  } catch (error) {
+    throw unwritable(path, error);
+  }
+}
 
 async function readPrompts({ flags }: Invocation): Promise<string[]> {
   const prompts = [...flags.list("prompt")];

@@ -12,6 +12,7 @@ import { UsageError } from "../errors.ts";
 import { readEvents } from "../runs/event_log.ts";
 import { findRun, removeRun, runIds } from "../runs/run_folder.ts";
 import { type RunSummary, summarise } from "../runs/run_summary.ts";
+import { shellQuoted } from "../runs/shell_quoted.ts";
 import type { Command, Invocation } from "./command.ts";
 import { summaryLines } from "./summary.ts";
 import { number3 } from "./units.ts";
@@ -81,6 +82,9 @@ async function show(folder: string, { out }: Invocation): Promise<void> {
   out.value(summary);
   out.line(`${bold(`Run ${summary.id}`)}  ${summary.state}, step ${summary.step} of ${summary.steps}`);
   if (summary.error) out.line(`${summary.error.message}\n${summary.error.hint ?? ""}`.trimEnd());
+  if (["paused", "interrupted", "failed"].includes(summary.state)) {
+    out.line(`\`limbeck resume ${shellQuoted(folder)}\` continues it.`);
+  }
   if (summary.result) {
     for (const line of summaryLines(folder, summary.result, await readEvents(folder))) out.line(line);
   }

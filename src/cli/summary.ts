@@ -28,8 +28,6 @@ export function summaryLines(folder: string, result: RunResult, events: readonly
         bytes(peakBytes.allocated)
       }`,
     ),
-    "",
-    bold("What there is"),
   ];
   const named: [string, string | undefined][] = [
     ["adapter", paths.adapter],
@@ -37,6 +35,7 @@ export function summaryLines(folder: string, result: RunResult, events: readonly
     ["merged model", paths.merged],
     ["report", paths.report],
   ];
+  if (named.some(([, path]) => path)) lines.push("", bold("What there is"));
   for (const [name, path] of named) if (path) lines.push(`  ${name.padEnd(14)}${join(folder, path)}`);
   if (paths.adapter) lines.push("", ...peftLines(folder, paths));
   return lines;

@@ -22,6 +22,7 @@ export const RUN_FLAGS: Readonly<Record<string, Flag>> = {
   watchdog: {
     value: "SECONDS",
     kind: "number",
+    above: 0,
     help: "End a training process that is silent for so long (default 120)",
   },
   profile: { help: "Measure each kernel and print where the time went; slows the run down" },

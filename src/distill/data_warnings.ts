@@ -33,7 +33,7 @@ export function dataWarnings(
 /** The same for one dataset, named as `what`. */
 export function encodingWarnings(what: string, report: EncodeReport, contextLength: number): DataWarning[] {
   const { cut, dropped, split, withoutTarget, rows } = report;
-  const why = `longer than data.contextLength (${contextLength} tokens); the longest has ${report.longest}`;
+  const why = `longer than the context length of ${contextLength} tokens; the longest has ${report.longest}`;
   const changed: [count: number, code: string, message: string][] = [
     [cut, "samples_cut", `${cut} of ${rows} ${what} rows cut: ${why}`],
     [dropped, "samples_dropped", `${dropped} of ${rows} ${what} rows left out: ${why}`],

@@ -10,7 +10,8 @@ import { compile } from "../tensor/executable.ts";
 import { Graph } from "../tensor/graph.ts";
 import { plan, Program } from "../tensor/plan.ts";
 import { openDataset } from "../text/dataset.ts";
-import { encodeDataset } from "../text/encode.ts";
+import { encodeDataset, type EncodeReport } from "../text/encode.ts";
+import { type DataWarning, encodingWarnings } from "./data_warnings.ts";
 import { measureLosses, traceLearnerLosses } from "./measure.ts";
 import { Model, uploadWeights } from "./models.ts";
 import { Objective } from "./objective.ts";
@@ -30,6 +31,9 @@ export interface EvaluateModelOptions {
   readonly limit?: number;
   readonly mask?: DataRecipe["mask"];
   readonly endToken?: DataRecipe["endToken"];
+  readonly tooLong?: DataRecipe["tooLong"];
+  /** Puts prompt/completion rows through the chat template. */
+  readonly template?: boolean;
   readonly registry: Registry;
 }
 
@@ -40,6 +44,9 @@ export interface ModelEvaluation {
   /** Supervised tokens. */
   readonly tokens: number;
   readonly samples: number;
+  /** What became of the rows. */
+  readonly report: EncodeReport;
+  readonly warnings: readonly DataWarning[];
 }
 
 /** Tokens in one pass, or the longest sample where that is more. */
@@ -58,15 +65,15 @@ export async function evaluateModel(options: EvaluateModelOptions): Promise<Mode
     if (contextLength > model.config.contextLength) {
       throw new InputError(
         `the model was trained for ${model.config.contextLength} positions, not ${contextLength}`,
-        {
-          where: options.model,
-        },
+        { where: options.model, hint: "Give a smaller context length." },
       );
     }
     const rows = (await openDataset(options.data)).slice(0, options.limit);
-    const { samples } = encodeDataset(rows, {
+    const { samples, report } = encodeDataset(rows, {
       tokenizer,
       contextLength,
+      promptsAsChat: options.template ?? false,
+      ...(options.tooLong ? { tooLong: options.tooLong } : {}),
       ...(template ? { template } : {}),
       ...(options.mask ? { mask: options.mask } : {}),
       ...(options.endToken === undefined ? {} : { endToken: options.endToken }),
@@ -105,7 +112,13 @@ export async function evaluateModel(options: EvaluateModelOptions): Promise<Mode
         samples,
         tokens,
       );
-      return { loss: found.losses["cross-entropy"]!, tokens: found.tokens, samples: samples.length };
+      return {
+        loss: found.losses["cross-entropy"]!,
+        tokens: found.tokens,
+        samples: samples.length,
+        report,
+        warnings: encodingWarnings("measured", report, contextLength),
+      };
     } finally {
       gpu.destroy();
     }
