@@ -224,15 +224,26 @@ export async function writeFolderAtomically(
     await Deno.rename(temporary, path);
     await syncFolder(parent);
   } catch (error) {
+    const written = await folderBytes(temporary);
     await Deno.remove(temporary, { recursive: true }).catch(() => {});
     if (moved) await Deno.rename(previous, path).catch(() => {});
-    if (error instanceof DiskFullError) {
-      throw new DiskFullError(path, error.bytesNeeded, await freeBytes(parent), error);
+    if (error instanceof DiskFullError || isDiskFull(error)) {
+      const last = error instanceof DiskFullError ? error.bytesNeeded : 1;
+      throw new DiskFullError(path, written + last, await freeBytes(parent), error);
     }
-    if (isDiskFull(error)) throw new DiskFullError(path, 1, await freeBytes(parent), error);
     throw unwritable(path, error);
   }
   if (moved) await Deno.remove(previous, { recursive: true });
+}
+
+async function folderBytes(folder: string): Promise<number> {
+  let sum = 0;
+  try {
+    for await (const { name } of Deno.readDir(folder)) sum += (await Deno.stat(join(folder, name))).size;
+  } catch {
+    // It only makes a number in a message more exact.
+  }
+  return sum;
 }
 
 /**
