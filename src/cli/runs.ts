@@ -85,7 +85,7 @@ async function show(folder: string, { out }: Invocation): Promise<void> {
   if (["paused", "interrupted", "failed"].includes(summary.state)) {
     out.line(`\`limbeck resume ${shellQuoted(folder)}\` continues it.`);
   }
-  if (summary.result) {
+  if (summary.result && summary.result.heldOut.tokens > 0) {
     for (const line of summaryLines(folder, summary.result, await readEvents(folder))) out.line(line);
   }
 }
