@@ -338,7 +338,7 @@ function planDispatch(
         `${where}: ${
           show("byteOffset" in t ? t.tensor : t)
         } needs a binding of ${b.bytes} bytes; this adapter allows ${adapter.maxBindingSize}`,
-        { hint: "lower tokensPerMicroBatch or headChunk" },
+        { hint: "Lower train.tokensPerMicroBatch or train.headChunk." },
       );
     }
     if (b.offset % adapter.offsetAlignment !== 0) {
