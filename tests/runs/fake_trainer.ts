@@ -5,8 +5,8 @@
 import type { RunHost, RunResult } from "../../src/distill/events.ts";
 import type { Recipe } from "../../src/distill/recipe.ts";
 import { DeviceError } from "../../src/errors.ts";
-import type { PluginModule } from "../../src/runs/child.ts";
 import { runChild } from "../../src/runs/child_host.ts";
+import type { PluginModule } from "../../src/runs/exported_plugins.ts";
 
 /** How the fake trainer behaves. Steps count from 1. */
 export interface Fault {
