@@ -35,10 +35,10 @@ export function align(bytes: number): number {
 }
 
 /**
- * Places demands at offsets such that no two that are alive at once overlap: largest first, each at the lowest offset that is
- * free during its whole life (greedy by size, as in Pisarchyk and Lee, arXiv 2001.03288). A second packing, longest-lived first,
- * is tried too, and the smaller one kept: on training programs one of the two is within 0.1 % of the least possible, while each
- * alone is up to 3 and 10 % above it.
+ * Places demands at offsets such that no two that are alive at once overlap, one after another, each at the lowest offset that is
+ * free during its whole life: largest first (greedy by size, as in Pisarchyk and Lee, arXiv 2001.03288), then, until one comes
+ * within half a percent of the least possible, longest-lived first, what lives at the fullest moment first, and orders near these.
+ * The smallest packing is kept.
  *
  * @param arenaLimit The most bytes one arena may hold
  * @throws {DeviceError} if a single demand is larger than an arena may be
@@ -51,12 +51,35 @@ export function pack(demands: readonly Demand[], arenaLimit: number): Packing {
   const byLife = demands.map((_, i) => i).sort((a, b) =>
     life(b) - life(a) || demands[b]!.bytes - demands[a]!.bytes || a - b
   );
-  const candidates = [packInOrder(demands, bySize, arenaLimit), packInOrder(demands, byLife, arenaLimit)];
   const total = (p: Omit<Packing, "lowerBound">) => p.arenaBytes.reduce((a, b) => a + b, 0);
-  const best = candidates.reduce((a, b) => (total(b) < total(a) ? b : a));
-  const packing = { ...best, lowerBound: peak(demands) };
-  verifyPacking(demands, packing.placements);
-  return packing;
+  const lowerBound = peak(demands);
+  let best = packInOrder(demands, bySize, arenaLimit);
+  const alive = fullestStep(demands);
+  const isThere = (i: number) => Number(demands[i]!.first <= alive && alive <= demands[i]!.last);
+  // What lives at the fullest moment is placed first: together it fills exactly the least possible.
+  const byCrowd = [...byLife].sort((a, b) => isThere(b) - isThere(a));
+  for (const order of [byLife, byCrowd, ...disturbed([byLife, byCrowd, bySize])]) {
+    if (total(best) <= GOOD_ENOUGH * lowerBound) break;
+    const candidate = packInOrder(demands, order, arenaLimit);
+    if (total(candidate) < total(best)) best = candidate;
+  }
+  verifyPacking(demands, best.placements);
+  return { ...best, lowerBound };
+}
+
+/** A packing this close to the least possible is taken without a further look. */
+const GOOD_ENOUGH = 1.005;
+
+/** Orders near the given ones, for small programs where both leave a gap: each element moves by chance, the same chance every time. */
+function* disturbed(orders: readonly (readonly number[])[]): Generator<number[]> {
+  let state = 1;
+  const random = () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
+  for (let attempt = 0; attempt < 60; attempt++) {
+    const order = orders[attempt % orders.length]!;
+    const reach = order.length * [0.02, 0.05, 0.15, 0.4][Math.floor(attempt / orders.length) % 4]!;
+    const key = new Map(order.map((i, place) => [i, place + reach * random()]));
+    yield [...order].sort((a, b) => key.get(a)! - key.get(b)! || a - b);
+  }
 }
 
 function packInOrder(
@@ -108,6 +131,14 @@ function lowestGap(
     offset = Math.max(offset, start + align(other.bytes));
   }
   return offset;
+}
+
+/** The step at which the most bytes are alive. */
+function fullestStep(demands: readonly Demand[]): number {
+  const steps = [...new Set(demands.map((d) => d.first))];
+  const bytesAt = (step: number) =>
+    demands.reduce((sum, d) => (d.first <= step && step <= d.last ? sum + align(d.bytes) : sum), 0);
+  return steps.reduce((a, b) => (bytesAt(b) > bytesAt(a) ? b : a), 0);
 }
 
 function peak(demands: readonly Demand[]): number {
