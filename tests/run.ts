@@ -6,6 +6,8 @@
  *
  * @module
  */
+// @ts-types="../types/std_colors.d.ts"
+import { stripAnsiCode } from "@std/fmt/colors";
 import { ensureAdapter } from "../src/cli/setup.ts";
 
 /** What `deno test` says at its end. */
@@ -14,9 +16,9 @@ const SUMMARY =
 
 /** The counts in the output of `deno test`, colours and all; undefined if it broke off before its last line. */
 export function readSummary(output: string): { passed: number; failed: number; skipped: number } | undefined {
-  // deno-lint-ignore no-control-regex
-  const plain = output.replace(/\x1b\[[0-9;]*m/g, "");
-  const match = plain.split("\n").reverse().map((line) => SUMMARY.exec(line)).find((m) => m !== null);
+  const match = stripAnsiCode(output).split("\n").reverse().map((line) => SUMMARY.exec(line)).find((m) =>
+    m !== null
+  );
   if (!match) return undefined;
   return { passed: Number(match[1]), failed: Number(match[2]), skipped: Number(match[3] ?? 0) };
 }

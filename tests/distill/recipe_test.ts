@@ -156,10 +156,10 @@ Deno.test("loadRecipe() reads YAML, JSON and TypeScript alike, with paths relati
 Deno.test("loadRecipe() keeps `student.model: teacher` and takes paths of --set from the working folder", () =>
   inFolder({ "a.yaml": SHOWN }, async (folder) => {
     const sets = ["student.model=teacher", "data.heldOut=near.jsonl", "teacher.model=/far/t"];
-    const recipe = await loadRecipe(`${folder}/a.yaml`, { sets, cwd: "/work" });
+    const recipe = await loadRecipe(`${folder}/a.yaml`, { sets, cwd: "/here" });
     assertEquals(
       [recipe.student.model, recipe.data.heldOut, recipe.teacher.model, recipe.data.train],
-      ["teacher", "/work/near.jsonl", "/far/t", `${folder}/train.jsonl`],
+      ["teacher", "/here/near.jsonl", "/far/t", `${folder}/train.jsonl`],
     );
   }));
 
