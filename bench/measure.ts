@@ -5,7 +5,7 @@
  */
 import { type Gpu, openGpu } from "../src/gpu/device.ts";
 import type { KernelFamily } from "../src/gpu/description.ts";
-import { DTYPE_BYTES, elementCount, Graph, type Storage, type Tensor } from "../src/tensor/graph.ts";
+import { DTYPE_BYTES, elementCount, type Graph, type Storage, type Tensor } from "../src/tensor/graph.ts";
 import { compile, type Executable } from "../src/tensor/executable.ts";
 import { plan, Program } from "../src/tensor/plan.ts";
 
@@ -40,9 +40,8 @@ export async function measure(
   options: { repeats?: number; fill?: Record<string, Int32Array>; scalars?: Record<string, number> } = {},
 ): Promise<Measurement> {
   const program = new Program();
-  const graph = new Graph("bench", program.storages, program.scalars);
+  const graph = program.block("bench");
   [build(graph)].flat().forEach((t, i) => graph.output(`y${i}`, t as Tensor));
-  program.block(graph);
   const executable = await compile(gpu, plan(program, gpu.description), { profile: true });
   try {
     for (const storage of program.storages.values()) fillStorage(executable, storage, options.fill ?? {});

@@ -7,7 +7,6 @@ import { InputError } from "../errors.ts";
 import { openGpu } from "../gpu/device.ts";
 import type { Registry } from "../registry/registry.ts";
 import { compile } from "../tensor/executable.ts";
-import { Graph } from "../tensor/graph.ts";
 import { plan, Program } from "../tensor/plan.ts";
 import { openDataset } from "../text/dataset.ts";
 import { encodeDataset, type EncodeReport } from "../text/encode.ts";
@@ -89,7 +88,7 @@ export async function evaluateModel(options: EvaluateModelOptions): Promise<Mode
         gpu.description,
       );
       const program = new Program();
-      const graph = new Graph("evaluate", program.storages, program.scalars);
+      const graph = program.block("evaluate");
       const losses = objective.rowLosses(objective.crossEntropy, graph);
       traceLearnerLosses(
         graph,
@@ -99,7 +98,6 @@ export async function evaluateModel(options: EvaluateModelOptions): Promise<Mode
         { tokens, chunkRows, positions: contextLength },
         STATE,
       );
-      program.block(graph);
       const planned = plan(program, gpu.description);
       const weights = await uploadWeights(gpu, planned, [model]);
       const executable = await compile(gpu, planned, { weights });

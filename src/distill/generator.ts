@@ -9,7 +9,7 @@ import type { Gpu, GpuBuffer } from "../gpu/device.ts";
 import { type LinearHook, ModelContext } from "../models/context.ts";
 import { decoder } from "../models/llama.ts";
 import { compile, type Executable } from "../tensor/executable.ts";
-import { Graph, type Tensor } from "../tensor/graph.ts";
+import { type Graph, type Tensor } from "../tensor/graph.ts";
 import { gatherRows } from "../tensor/ops/cache.ts";
 import { linear } from "../tensor/ops/matmul.ts";
 import { type Plan, plan, Program } from "../tensor/plan.ts";
@@ -54,14 +54,13 @@ export function generationPlan(adapter: AdapterDescription, model: Model, option
   const { sequences, length, attach } = options;
   const program = new Program();
   const block = (name: string, tokens: number, last: (graph: Graph, hidden: Tensor) => Tensor) => {
-    const graph = new Graph(name, program.storages, program.scalars);
+    const graph = program.block(name);
     const ctx = new ModelContext(graph, "model", streamInputs(graph, tokens, true, `${name}.`), model.specs, {
       ...(attach ? { onLinear: attach(graph) } : {}),
     });
     const { vocabularySize, hiddenSize } = model.config;
     const hidden = last(graph, decoder(ctx, model.config, length, { slots: sequences * length }));
     graph.output("logits", linear(hidden, ctx.weight(model.headWeight(), [vocabularySize, hiddenSize])));
-    program.block(graph);
   };
   block(
     "prefill",

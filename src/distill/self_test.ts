@@ -6,7 +6,6 @@
 import type { Gpu } from "../gpu/device.ts";
 import { gradients } from "../tensor/differentiate.ts";
 import { compile } from "../tensor/executable.ts";
-import { Graph } from "../tensor/graph.ts";
 import { add } from "../tensor/ops/combine.ts";
 import { linear } from "../tensor/ops/matmul.ts";
 import { plan, Program } from "../tensor/plan.ts";
@@ -26,7 +25,7 @@ const TOLERANCE = 2e-5;
 /** y = x W^T + (x A^T) B^T, and dA, dB, dx for a given dy, on odd sizes. */
 export async function selfTest(gpu: Gpu): Promise<SelfTestResult[]> {
   const program = new Program();
-  const g = new Graph("test", program.storages, program.scalars);
+  const g = program.block("test");
   const x = g.input("x", [T, IN], "f32");
   const w = g.weight("w", [OUT, IN], "f32");
   const a = g.input("a", [R, IN], "f32");
@@ -35,7 +34,6 @@ export async function selfTest(gpu: Gpu): Promise<SelfTestResult[]> {
   const y = add(linear(x, w), linear(linear(x, a), b));
   const [dx, da, db] = gradients(g, [[y, dy]], [x, a, b]);
   for (const [name, t] of Object.entries({ y, dx: dx!, da: da!, db: db! })) g.output(name, t);
-  program.block(g);
 
   const sizes = { x: T * IN, w: OUT * IN, a: R * IN, b: OUT * R, dy: T * OUT };
   const values = Object.fromEntries(

@@ -4,7 +4,7 @@
  * @module
  */
 import type { KernelFamily } from "../gpu/description.ts";
-import { type Graph, Graph as GraphClass, type Tensor } from "../tensor/graph.ts";
+import { type Graph, type Tensor } from "../tensor/graph.ts";
 import { gradients } from "../tensor/differentiate.ts";
 import { accumulate } from "../tensor/ops/accumulate.ts";
 import { adamw } from "../tensor/ops/adamw.ts";
@@ -74,9 +74,8 @@ export const LOSS_SUMS = {
 export function trainingProgram(options: TrainingProgramOptions): Program {
   const program = new Program();
   const block = (name: string, trace: (graph: Graph) => void) => {
-    const graph = new GraphClass(name, program.storages, program.scalars);
+    const graph = program.block(name);
     trace(graph);
-    program.block(graph);
   };
   block("microBatch", (graph) => traceMicroBatch(graph, options));
   block("update", (graph) => traceUpdate(graph, options));

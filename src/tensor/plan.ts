@@ -10,7 +10,7 @@ import { DeviceError, ShapeError } from "../errors.ts";
 import {
   byteLength,
   type DType,
-  type Graph,
+  Graph,
   type Node,
   show,
   StepScalars,
@@ -85,11 +85,14 @@ export class Program {
   readonly scalars = new StepScalars();
   readonly blocks: Graph[] = [];
 
-  /** Adds a block; `trace` builds it. */
-  block(graph: Graph): Graph {
-    if (this.blocks.some((b) => b.name === graph.name)) {
-      throw new ShapeError(`two blocks are named "${graph.name}"`);
-    }
+  /**
+   * Begins a block; what is traced into the graph that comes back belongs to it.
+   *
+   * @throws {ShapeError} if there is a block of that name
+   */
+  block(name: string): Graph {
+    if (this.blocks.some((b) => b.name === name)) throw new ShapeError(`two blocks are named "${name}"`);
+    const graph = new Graph(name, this.storages, this.scalars);
     this.blocks.push(graph);
     return graph;
   }

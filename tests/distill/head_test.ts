@@ -6,7 +6,7 @@ import { Objective } from "../../src/distill/objective.ts";
 import { initialScalars, referenceRow } from "../../src/registry/divergence.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
-import { Graph, type Tensor } from "../../src/tensor/graph.ts";
+import { type Tensor } from "../../src/tensor/graph.ts";
 import { Program } from "../../src/tensor/plan.ts";
 import { assertWithin, gpuTest, randomArray, run } from "../tensor/harness.ts";
 
@@ -100,7 +100,7 @@ gpuTest(
 
 Deno.test("chunkedLoss() refuses chunks that do not divide the rows", () => {
   const program = new Program();
-  const graph = program.block(new Graph("head", program.storages, program.scalars));
+  const graph = program.block("head");
   const side = (name: string): { hidden: Tensor; weight: Tensor } => ({
     hidden: graph.input(`${name} hidden`, [T, H], "f32"),
     weight: graph.weight(`${name} head`, [V, H], "f32"),

@@ -7,7 +7,6 @@ import { streamInputs } from "../../src/distill/stream.ts";
 import type { StudentAdapter } from "../../src/distill/adapter.ts";
 import type { Gpu, GpuBuffer } from "../../src/gpu/device.ts";
 import { compile, type Executable } from "../../src/tensor/executable.ts";
-import { Graph } from "../../src/tensor/graph.ts";
 import { linear } from "../../src/tensor/ops/matmul.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 
@@ -71,7 +70,7 @@ export class Reader implements Disposable {
 
 function wholeSequence(gpu: Gpu, model: Model, length: number, adapter?: StudentAdapter): Plan {
   const program = new Program();
-  const graph = new Graph("read", program.storages, program.scalars);
+  const graph = program.block("read");
   const view = (name: string) => adapter!.layout.view(graph, "parameters", name);
   const ctx = new ModelContext(graph, "model", streamInputs(graph, length), model.specs, {
     ...(adapter ? { onLinear: adapter.attach(graph, view, false) } : {}),
@@ -79,6 +78,5 @@ function wholeSequence(gpu: Gpu, model: Model, length: number, adapter?: Student
   const { vocabularySize, hiddenSize } = model.config;
   const head = ctx.weight(model.headWeight(), [vocabularySize, hiddenSize]);
   graph.output("logits", linear(decoder(ctx, model.config, length), head));
-  program.block(graph);
   return plan(program, gpu.description);
 }

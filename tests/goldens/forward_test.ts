@@ -9,7 +9,6 @@ import { generationPlan } from "../../src/distill/generator.ts";
 import { Model, uploadWeights } from "../../src/distill/models.ts";
 import { streamInputs } from "../../src/distill/stream.ts";
 import { compile } from "../../src/tensor/executable.ts";
-import { Graph } from "../../src/tensor/graph.ts";
 import { linear } from "../../src/tensor/ops/matmul.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
 import { FAMILIES } from "../tensor/harness.ts";
@@ -26,12 +25,11 @@ export async function packedLogits(
   try {
     const ids = sequences.flat();
     const program = new Program();
-    const graph = new Graph("forward", program.storages, program.scalars);
+    const graph = program.block("forward");
     const ctx = new ModelContext(graph, "model", streamInputs(graph, ids.length), model.specs);
     const { vocabularySize, hiddenSize } = model.config;
     const hidden = decoder(ctx, model.config, model.config.contextLength);
     graph.output("logits", linear(hidden, ctx.weight(model.headWeight(), [vocabularySize, hiddenSize])));
-    program.block(graph);
     const planned = plan(program, gpu.description);
     const weights = await uploadWeights(gpu, planned, [model]);
     const executable = await compile(gpu, planned, { weights });

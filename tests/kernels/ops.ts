@@ -8,7 +8,7 @@ import type { AdapterDescription } from "../../src/gpu/description.ts";
 import { compileRowLoss, type ResolvedLoss } from "../../src/registry/divergence.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import * as expr from "../../src/tensor/expr/mod.ts";
-import { type DType, Graph, type Tensor } from "../../src/tensor/graph.ts";
+import { type DType, type Graph, type Tensor } from "../../src/tensor/graph.ts";
 import { accumulate } from "../../src/tensor/ops/accumulate.ts";
 import { addRow } from "../../src/tensor/ops/add_row.ts";
 import { adamw } from "../../src/tensor/ops/adamw.ts";
@@ -35,7 +35,7 @@ class OpBlock {
   #count = 0;
 
   constructor(program: Program) {
-    this.graph = program.block(new Graph("ops", program.storages, program.scalars));
+    this.graph = program.block("ops");
   }
 
   tensor(shape: readonly number[], dtype: DType = "f32"): Tensor {

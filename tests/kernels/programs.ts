@@ -14,7 +14,6 @@ import { planTraining } from "../../src/distill/trainer.ts";
 import type { AdapterDescription } from "../../src/gpu/description.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
-import { Graph } from "../../src/tensor/graph.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 
 const registry = new Registry().addAll(builtins);
@@ -66,7 +65,7 @@ export function headPlan(adapter: AdapterDescription): Plan {
   for (const count of [1, 2, 3]) {
     const terms = losses.slice(0, count).map((loss) => ({ loss, weight: 1, temperature: 1, options: {} }));
     const objective = new Objective(registry, terms, 132);
-    const graph = program.block(new Graph(`${count} losses`, program.storages, program.scalars));
+    const graph = program.block(`${count} losses`);
     const side = (name: string) => ({
       hidden: graph.state(`${name} hidden`, [128, 36], "f32"),
       weight: graph.weight(`${name} head`, [132, 36], "f16"),

@@ -4,7 +4,6 @@ import { assertWithin, gpuTest, maxDifference, randomArray, testGpu } from "./ha
 import { plant } from "./planted.ts";
 import { compile } from "../../src/tensor/executable.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
-import { Graph } from "../../src/tensor/graph.ts";
 import { adamw, ADAMW_SCALARS, type AdamwGroup, biasCorrections } from "../../src/tensor/ops/adamw.ts";
 import { gradientNorm } from "../../src/tensor/ops/norms.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
@@ -28,14 +27,13 @@ const gradient = (count: number, step: number) => randomArray(count, 100 + step,
 async function onGpu(gpu: Gpu, options: Run): Promise<Record<"p" | "m" | "v", Float32Array>> {
   const { count, groups, clip } = options;
   const program = new Program();
-  const g = new Graph("update", program.storages, program.scalars);
+  const g = program.block("update");
   const [p, gradients, m, v] = ["p", "g", "m", "v"].map((name) => g.state(name, [count], "f32"));
   const norm = gradientNorm(gradients!);
   for (const group of groups) {
     const [updated] = adamw(p!, gradients!, m!, v!, norm, { ...SETTINGS, clip, ...group });
     if (options.plant) plant(updated!, ...options.plant);
   }
-  program.block(g);
   const executable = await compile(gpu, plan(program, gpu.description));
   try {
     executable.poison();
@@ -145,7 +143,7 @@ gpuTest("missing weight decay, a missing bias correction or a wrong moment do no
 
 Deno.test("adamw() refuses a group that is not aligned", () => {
   const program = new Program();
-  const g = new Graph("update", program.storages, program.scalars);
+  const g = program.block("update");
   const [p, gradients, m, v] = ["p", "g", "m", "v"].map((name) => g.state(name, [100], "f32"));
   const norm = gradientNorm(gradients!);
   assertThrows(

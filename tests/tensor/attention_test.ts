@@ -4,7 +4,7 @@ import { assertWithin, gpuTest, maxDifference, randomArray, run, testGpu, type V
 import type { Gpu } from "../../src/gpu/device.ts";
 import { ShapeError } from "../../src/errors.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
-import { Graph, type Tensor } from "../../src/tensor/graph.ts";
+import { type Tensor } from "../../src/tensor/graph.ts";
 import type { Op } from "../../src/tensor/op.ts";
 import {
   attention,
@@ -300,7 +300,7 @@ gpuTest("the comparison fails for kernels with a planted mistake", async (gpu, f
 
 Deno.test("attention() refuses shapes that do not fit, naming them", () => {
   const program = new Program();
-  const g = new Graph("test", program.storages, program.scalars);
+  const g = program.block("test");
   const input = (name: string, shape: number[], dtype: "f32" | "i32" = "f32") => g.input(name, shape, dtype);
   const [q, k, v] = [input("q", [5, 16]), input("k", [7, 8]), input("v", [7, 8])];
   const ranges = { start: input("start", [5], "i32"), end: input("end", [5], "i32") };

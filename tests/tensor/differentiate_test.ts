@@ -4,7 +4,7 @@ import { ShapeError } from "../../src/errors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { compile } from "../../src/tensor/executable.ts";
-import { Graph, type Tensor } from "../../src/tensor/graph.ts";
+import { type Graph, type Tensor } from "../../src/tensor/graph.ts";
 import { attention } from "../../src/tensor/ops/attention.ts";
 import { gatherRows } from "../../src/tensor/ops/cache.ts";
 import { add } from "../../src/tensor/ops/combine.ts";
@@ -17,7 +17,7 @@ import { assertWithin, gpuTest, randomArray } from "./harness.ts";
 
 function block(): Graph {
   const program = new Program();
-  return program.block(new Graph("main", program.storages, program.scalars));
+  return program.block("main");
 }
 
 const opNames = (graph: Graph, from = 0) => graph.nodes.slice(from).map((node) => node.op.name);
@@ -89,7 +89,7 @@ const LAYERS = 3;
 /** A small residual network of attention and gated units with dropout, its parameters, and a gradient for its result. */
 function network(recompute: boolean): Program {
   const program = new Program();
-  const graph = program.block(new Graph("step", program.storages, program.scalars));
+  const graph = program.block("step");
   const ranges = { start: graph.input("start", [T], "i32"), end: graph.input("end", [T], "i32") };
   const heads = { heads: 2, keyValueHeads: 2, headDim: H / 2, scale: 0.25 };
   const parameters: Tensor[] = [];

@@ -1,7 +1,6 @@
 import { assertThrows } from "@std/assert";
 import { ShapeError } from "../../src/errors.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
-import { Graph } from "../../src/tensor/graph.ts";
 import { accumulate } from "../../src/tensor/ops/accumulate.ts";
 import { addRow } from "../../src/tensor/ops/add_row.ts";
 import { combine, scale } from "../../src/tensor/ops/combine.ts";
@@ -90,7 +89,7 @@ for (const [T, N] of [[1, 1], [3, 5], [17, 64], [33, 67]] as const) {
 
 Deno.test("combine() and addRow() name the shapes they refuse", () => {
   const program = new Program();
-  const g = new Graph("test", program.storages, program.scalars);
+  const g = program.block("test");
   const [x, row] = [g.input("x", [2, 3], "f32"), g.input("row", [4], "f32")];
   assertThrows(() => combine([x, row], [1, 1]), ShapeError, "combine(f32[2, 3]");
   assertThrows(() => addRow(x, row), ShapeError, "addRow(f32[2, 3]");

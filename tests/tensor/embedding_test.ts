@@ -3,7 +3,6 @@ import { assertEquals, assertNotEquals, assertThrows } from "@std/assert";
 import { gpuTest, run, testGpu } from "./harness.ts";
 import { indices, operand } from "./oracle.ts";
 import { plant } from "./planted.ts";
-import { Graph } from "../../src/tensor/graph.ts";
 import { embedding } from "../../src/tensor/ops/embedding.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
 import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
@@ -39,9 +38,8 @@ gpuTest("embedding() reads a table larger than a binding in parts, on a folded g
 
 Deno.test("embedding() launches one kernel for each part of the table", () => {
   const program = new Program();
-  const g = new Graph("test", program.storages, program.scalars);
+  const g = program.block("test");
   g.output("x", embedding(g.weight("table", [2000, 24], "bf16"), g.input("tokens", [9], "i32")));
-  program.block(g);
   // A row has 48 bytes, so parts of at most 16384 bytes that begin at multiples of 256 have 336 rows.
   const planned = plan(program, { ...DEFAULT_ADAPTER, maxBindingSize: 1 << 14 }).blocks.get("test")!;
   assertEquals(planned.dispatches.map((d) => d.bindings[0]!.bytes), [...Array(5).fill(336 * 48), 320 * 48]);
@@ -60,7 +58,7 @@ gpuTest("a wrong row in the kernel does not pass", async (gpu) => {
 
 Deno.test("embedding() refuses tokens that are not i32", () => {
   const program = new Program();
-  const g = new Graph("test", program.storages, program.scalars);
+  const g = program.block("test");
   assertThrows(
     () => embedding(g.weight("table", [4, 4], "f32"), g.input("tokens", [2], "f32")),
     ShapeError,

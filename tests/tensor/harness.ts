@@ -5,7 +5,7 @@
  */
 import { type Gpu, openGpu } from "../../src/gpu/device.ts";
 import type { AdapterDescription, KernelFamily } from "../../src/gpu/description.ts";
-import { type DType, Graph, type Tensor } from "../../src/tensor/graph.ts";
+import { type DType, type Graph, type Tensor } from "../../src/tensor/graph.ts";
 import { compile } from "../../src/tensor/executable.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
 
@@ -75,7 +75,7 @@ export async function run(
   scalars: Record<string, number> = {},
 ): Promise<RunResult> {
   const program = new Program();
-  const graph = new Graph("test", program.storages, program.scalars);
+  const graph = program.block("test");
   const inputs = values.map((v, i) =>
     graph.use({
       kind: v.kind ?? "input",
@@ -88,7 +88,6 @@ export async function run(
   const made = build(graph, ...inputs);
   const outputs = Array.isArray(made) ? made as Tensor[] : [made as Tensor];
   outputs.forEach((t, i) => graph.output(`y${i}`, t));
-  program.block(graph);
   const executable = await compile(gpu, plan(program, gpu.description));
   try {
     executable.poison();

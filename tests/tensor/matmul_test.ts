@@ -5,7 +5,7 @@ import { numericGradient, operand } from "./oracle.ts";
 import { plant } from "./planted.ts";
 import type { FloatDtype } from "../../src/formats/dtype.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
-import { Graph, type Tensor } from "../../src/tensor/graph.ts";
+import { type Tensor } from "../../src/tensor/graph.ts";
 import { accumulate } from "../../src/tensor/ops/accumulate.ts";
 import { add, combine, scale } from "../../src/tensor/ops/combine.ts";
 import { linear, matmul, matmulInto, type Orientation } from "../../src/tensor/ops/matmul.ts";
@@ -260,7 +260,7 @@ gpuTest("a product that forgets the last slice of its depth does not pass", asyn
 
 Deno.test("matmul() refuses operands whose inner sizes differ", () => {
   const program = new Program();
-  const g = new Graph("test", program.storages, program.scalars);
+  const g = program.block("test");
   assertThrows(
     () => linear(g.input("x", [4, 8], "f32"), g.weight("w", [3, 9], "f32")),
     ShapeError,

@@ -3,7 +3,6 @@ import { assertWithin, gpuTest, randomArray, run } from "./harness.ts";
 import { add, scale } from "../../src/tensor/ops/combine.ts";
 import { accumulate } from "../../src/tensor/ops/accumulate.ts";
 import { linear, matmul } from "../../src/tensor/ops/matmul.ts";
-import { Graph } from "../../src/tensor/graph.ts";
 import { Program } from "../../src/tensor/plan.ts";
 import { optimise } from "../../src/tensor/optimise.ts";
 
@@ -53,7 +52,7 @@ gpuTest("optimise() keeps the value of a residual LoRA layer", async (gpu) => {
 
 Deno.test("optimise() makes one kernel of two products and an addend", () => {
   const program = new Program();
-  const g = new Graph("test", program.storages, program.scalars);
+  const g = program.block("test");
   const x = g.input("x", [T, H], "f32");
   const [w, a, b] = [
     g.weight("w", [N, H], "f32"),
@@ -111,7 +110,7 @@ gpuTest("optimise() moves no product past a write to what it reads", async (gpu)
 Deno.test("optimise() adds a product up where it was made, unless its state is used in between", () => {
   const names = (useState: boolean) => {
     const program = new Program();
-    const g = new Graph("test", program.storages, program.scalars);
+    const g = program.block("test");
     const [x, y] = [g.input("x", [T, H], "f32"), g.input("y", [T, N], "f32")];
     const state = g.state("sums", [N, H], "f32");
     const product = matmul("TN", y, x);

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { DeviceError, ShapeError } from "../../src/errors.ts";
 import { type AdapterDescription, DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
-import { type DType, Graph, type Tensor } from "../../src/tensor/graph.ts";
+import { type DType, type Graph, type Tensor } from "../../src/tensor/graph.ts";
 import { type Dispatch, type Op, type Window } from "../../src/tensor/op.ts";
 import { accumulate } from "../../src/tensor/ops/accumulate.ts";
 import { scatterRows } from "../../src/tensor/ops/cache.ts";
@@ -18,7 +18,7 @@ function planned(
   adapter: Partial<AdapterDescription> = {},
 ): Plan {
   const program = new Program();
-  const graph = program.block(new Graph("main", program.storages, program.scalars));
+  const graph = program.block("main");
   for (const [name, tensor] of Object.entries(trace(graph) ?? {})) graph.output(name, tensor);
   return plan(program, { ...DEFAULT_ADAPTER, ...adapter });
 }
@@ -103,7 +103,7 @@ Deno.test("plan() puts all inputs into one buffer and gives each weight and stat
 Deno.test("plan() says what it allocates: totals and categories are sums of the buffers, arenas serve every block", () => {
   const program = new Program();
   const chain = (name: string, width: number) => {
-    const graph = program.block(new Graph(name, program.storages, program.scalars));
+    const graph = program.block(name);
     const x = graph.input(`${name}.x`, [64, width], "f32");
     graph.output("y", gatedSilu(gatedSilu(x, x), x));
   };

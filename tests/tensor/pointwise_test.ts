@@ -2,7 +2,6 @@ import { assertEquals } from "@std/assert";
 import { assertWithin, gpuTest, randomArray, run } from "./harness.ts";
 import { exp, sigmoid, stepScalar } from "../../src/tensor/expr/mod.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
-import { Graph } from "../../src/tensor/graph.ts";
 import { optimise } from "../../src/tensor/optimise.ts";
 import { add, scale } from "../../src/tensor/ops/combine.ts";
 import { pointwise } from "../../src/tensor/ops/pointwise.ts";
@@ -85,7 +84,7 @@ gpuTest("sumRows() and sumColumns() sum, and spread their gradients", async (gpu
 
 Deno.test("optimise() makes one kernel of a chain of elementwise operations", () => {
   const program = new Program();
-  const g = new Graph("test", program.storages, program.scalars);
+  const g = program.block("test");
   const [x, y] = [g.input("x", [4, 8], "f32"), g.input("y", [4, 8], "f32")];
   const chain = pointwise([add(scale(x, 2), y), x], (s, x) => sigmoid(s!).mul(x!));
   g.output("z", pointwise([chain, y], (c, y) => c!.add(y!)));

@@ -4,7 +4,6 @@ import { assertWithin, gpuTest, maxDifference, run, testGpu } from "./harness.ts
 import { indices, numericGradient, operand } from "./oracle.ts";
 import { plant } from "./planted.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
-import { Graph } from "../../src/tensor/graph.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
 import { Program } from "../../src/tensor/plan.ts";
 import { ShapeError } from "../../src/errors.ts";
@@ -87,7 +86,7 @@ gpuTest("neighbouring pairs (2i, 2i + 1), or a wrong sign, do not pass", async (
 
 Deno.test("rope() refuses a table of another head width", () => {
   const program = new Program();
-  const g = new Graph("test", program.storages, program.scalars);
+  const g = program.block("test");
   const [x, positions] = [g.input("x", [4, 32], "f32"), g.input("positions", [4], "i32")];
   assertThrows(
     () => rope(x, positions, g.weight("table", [17, 16], "f32"), 4, 8),

@@ -2,7 +2,6 @@
 import { assert, assertThrows } from "@std/assert";
 import { ShapeError } from "../../src/errors.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
-import { Graph } from "../../src/tensor/graph.ts";
 import { timesWeight } from "../../src/tensor/ops/times_weight.ts";
 import { Program } from "../../src/tensor/plan.ts";
 import { assertWithin, gpuTest, maxDifference, run, testGpu } from "./harness.ts";
@@ -52,7 +51,7 @@ gpuTest("the comparison notices a weight that is read one place off", async (gpu
 
 Deno.test("timesWeight() refuses other shapes", () => {
   const program = new Program();
-  const g = new Graph("test", program.storages, program.scalars);
+  const g = program.block("test");
   assertThrows(
     () => timesWeight(g.input("x", [2, 3], "f32"), g.weight("w", [3, 2], "f16")),
     ShapeError,

@@ -8,7 +8,7 @@ import { type Gpu, openGpu } from "../../gpu/device.ts";
 import { gradients } from "../../tensor/differentiate.ts";
 import { ExpressionNode } from "../../tensor/expr/mod.ts";
 import { compile, type Executable } from "../../tensor/executable.ts";
-import { elementCount, Graph, type Tensor } from "../../tensor/graph.ts";
+import { elementCount, type Graph, type Tensor } from "../../tensor/graph.ts";
 import { plan, Program } from "../../tensor/plan.ts";
 import { CheckFailure, CheckSkipped } from "./checklist.ts";
 import { randomNumbers } from "./rows.ts";
@@ -65,7 +65,7 @@ export class TracedProgram {
     trace: (graph: Graph, input: (name: string) => Tensor) => Tensor,
   ): Promise<TracedProgram> {
     const program = new Program();
-    const graph = new Graph("check", program.storages, program.scalars);
+    const graph = program.block("check");
     const input = (name: string) => graph.input(name, values[name]!.shape, "f32");
     const y = trace(graph, input);
     if (y?.dtype !== "f32" || String(y.shape) !== String(shape)) {
@@ -85,7 +85,6 @@ export class TracedProgram {
       const found = gradients(graph, [[y, graph.input("above", y.shape, "f32")]], wanted.map(input));
       found.forEach((gradient, i) => gradient && graph.output(`gradient of ${wanted[i]}`, gradient));
     }
-    program.block(graph);
     const executable = await compile(gpu, plan(program, gpu.description));
     return new TracedProgram(
       gpu,
