@@ -10,4 +10,5 @@ export { rmsNorm } from "../tensor/ops/rms_norm.ts";
 export { pointwise } from "../tensor/ops/pointwise.ts";
 export { sumColumns, sumRows } from "../tensor/ops/sum_axis.ts";
 export { timesWeight } from "../tensor/ops/times_weight.ts";
+export { topKSoftmax } from "../tensor/ops/top_k_softmax.ts";
 export { reshape, rows } from "../tensor/ops/views.ts";

@@ -19,12 +19,15 @@ import { dropout } from "../../src/tensor/ops/dropout.ts";
 import { fill, fillConstant } from "../../src/tensor/ops/fill.ts";
 import { gatedSilu } from "../../src/tensor/ops/gated.ts";
 import { matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
+import { normal } from "../../src/tensor/ops/normal.ts";
 import { gradientNorm } from "../../src/tensor/ops/norms.ts";
 import { pointwise } from "../../src/tensor/ops/pointwise.ts";
+import { rangeMean } from "../../src/tensor/ops/range_mean.ts";
 import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
 import { sumColumns, sumRows } from "../../src/tensor/ops/sum_axis.ts";
 import { timesWeight } from "../../src/tensor/ops/times_weight.ts";
+import { topKSoftmax } from "../../src/tensor/ops/top_k_softmax.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 
 const STORAGE_TYPES: readonly DType[] = ["f32", "f16", "bf16"];
@@ -97,6 +100,7 @@ function rowOps(block: OpBlock): void {
       block.want(addRow(x, weight));
     }
     block.want(scatterRows(block.tensor([5, width]), block.tensor([9, width]), positions));
+    block.want(rangeMean(block.tensor([9, width]), block.tensor([3], "i32"), block.tensor([3], "i32")));
   }
   for (const headDim of [6, 8, 64, 128]) {
     const x = block.tensor([9, 3 * headDim]);
@@ -128,7 +132,9 @@ function elementwise(block: OpBlock): void {
     block.want(combine([x, ...others.slice(0, n - 1)], [2, 3, 4, 5].slice(0, n)));
   }
   block.wantGradients(gatedSilu(x, others[0]!), [x, others[0]!]);
-  block.want(dropout(x, { rate: 0.5, site: 1, key: graph.scalar("key") }));
+  const draw = { site: 1, key: graph.scalar("key") };
+  block.want(dropout(x, { rate: 0.5, ...draw }), normal(graph, [9, 37], draw));
+  block.wantGradients(topKSoftmax(x, 2), [x]);
   block.want(fill(graph, [64], graph.scalar("value")), fillConstant(graph, [64], 0.5));
   for (const dtype of STORAGE_TYPES) block.wantGradients(timesWeight(x, block.tensor([9, 37], dtype)), [x]);
   accumulate(block.tensor([9, 37]), x, graph.scalar("keep"));
