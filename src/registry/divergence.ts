@@ -9,7 +9,9 @@ import {
   type CompiledExpressions,
   constant,
   type Expression,
+  flag,
   mul,
+  select,
   stepScalar,
 } from "../tensor/expr/mod.ts";
 import type { StepScalar } from "../tensor/graph.ts";
@@ -33,6 +35,8 @@ export interface ResolvedLoss {
   readonly temperatureVaries?: boolean;
   /** Only its value is wanted: no gradient, no weight. */
   readonly monitor?: boolean;
+  /** Which of the row's token masks says whether it counts here, from 0 (default) to 31; for kernels with token masks. */
+  readonly tokenMask?: number;
 }
 
 /** A kernel for the losses of an objective, one row of logits a workgroup. */
@@ -40,8 +44,8 @@ export interface RowLossKernel {
   /** For profiles: the losses and the variant. */
   readonly label: string;
   /**
-   * Bindings of group 0: labels i32 [R]; target logits f32 [R, stride], only if `needsTeacher`; learner logits f32 [R, V], read,
-   * and unless compiled for evaluation overwritten with the gradient of sum_k weight_k D_k; values f32 [K, R].
+   * Bindings of group 0: labels i32 [R]; token masks i32 [R], only if the shape has them; target logits f32 [R, stride], only if
+   * `needsTeacher`; learner logits f32 [R, V], read, and unless compiled for evaluation overwritten with the gradient of sum_k weight_k D_k; values f32 [K, R].
    */
   readonly wgsl: string;
   /** K: one value per loss in the given order, unweighted. */
@@ -61,6 +65,11 @@ export interface RowLossShape {
   readonly vocabulary: number;
   /** Entries from one row of the target to the next, where its vocabulary is padded further; entries from V on are ignored. */
   readonly paddedTeacherVocabulary?: number;
+  /**
+   * Whether each row comes with a word of token masks, bit m of it for mask m: a loss counts where the bit of its mask is set, and a row
+   * where none is set is skipped. A label of -100 then only says that there is no label. Without, a row counts where it has a label.
+   */
+  readonly tokenMasks?: boolean;
 }
 
 /** Losses with one temperature, so one softmax. */
@@ -84,6 +93,8 @@ export interface TracedObjective {
     readonly index: number;
     readonly group: number;
   }[];
+  /** Whether each loss counts by its token mask, a flag of the row. */
+  readonly tokenMasks: boolean;
 }
 
 /** Name of a loss's step scalar. */
@@ -92,7 +103,7 @@ export function scalarName(term: ResolvedLoss, what: string): string {
 }
 
 /** Traces all losses of an objective together, so that equal statistics are computed once. */
-export function traceObjective(terms: readonly ResolvedLoss[]): TracedObjective {
+export function traceObjective(terms: readonly ResolvedLoss[], tokenMasks = false): TracedObjective {
   const groups: TemperatureGroup[] = [];
   const varying = new Set<TemperatureGroup>();
   const groupOf = (term: ResolvedLoss): number => {
@@ -119,9 +130,14 @@ export function traceObjective(terms: readonly ResolvedLoss[]): TracedObjective 
     const options = symbolicOptions(term.loss.scheduled ?? [], term.options, (o) => scalarName(term, o));
     const traced = program.trace(term.loss, options, group, groups[group]!.scalar !== undefined);
     values.set(index, traced.value);
-    if (!term.monitor) gradient = gradient.add(mul(stepScalar(scalarName(term, "weight")), traced.gradient));
+    if (term.monitor) return;
+    const weighted = mul(stepScalar(scalarName(term, "weight")), traced.gradient);
+    // Chosen, not multiplied: what is masked may be infinite.
+    gradient = gradient.add(
+      tokenMasks ? select(flag(ROW.inMask(term.tokenMask ?? 0)), weighted, 0) : weighted,
+    );
   });
-  return { groups, statistics: program.statistics, values, gradient, rowLosses };
+  return { groups, statistics: program.statistics, values, gradient, rowLosses, tokenMasks };
 }
 
 /** The step scalars of an objective with their values at the start. */
@@ -148,10 +164,10 @@ export function compileRowLoss(
   adapter: AdapterDescription,
   { gradient = true }: { gradient?: boolean } = {},
 ): RowLossKernel {
-  const printed = printRowKernel(terms, traceObjective(terms), shape, adapter, gradient);
+  const printed = printRowKernel(terms, traceObjective(terms, shape.tokenMasks), shape, adapter, gradient);
   return {
     ...printed,
-    label: `rowLoss ${summary(terms)}${gradient ? "" : " values"}`,
+    label: `rowLoss ${summary(terms)}${gradient ? "" : " values"}${shape.tokenMasks ? " masked" : ""}`,
     valueCount: terms.length,
     size: (rows, scalar) => [
       rows,
@@ -182,19 +198,25 @@ export interface RowReference {
  * The same losses in f64 for one row, from the same expressions: what kernels are tested against.
  *
  * @param label Index of the label, or -100 for a masked row: zeros, whatever the logits
+ * @param masks Bits of the row's token masks, which then say alone where each loss counts
  */
 export function referenceRow(
   terms: readonly ResolvedLoss[],
   student: Float64Array,
   teacher: Float64Array,
   label: number,
+  masks?: number,
 ): RowReference {
   const size = student.length;
   const gradient = new Float64Array(size);
   const values = new Array<number>(terms.length).fill(0);
-  if (label === -100) return { values, gradient };
-  const traced = traceObjective(terms);
-  const scalars = initialScalars(terms);
+  const counted = masks === undefined
+    ? (label === -100 ? [] : terms)
+    : terms.filter((t) => (masks >>> (t.tokenMask ?? 0)) & 1);
+  if (counted.length === 0) return { values, gradient };
+  const place = (index: number) => terms.indexOf(counted[index]!);
+  const traced = traceObjective(counted);
+  const scalars = initialScalars(counted);
   const softmaxes = traced.groups.map(({ temperature }) => ({
     logQ: logSoftmax(student, temperature),
     logP: logSoftmax(teacher, temperature),
@@ -229,14 +251,14 @@ export function referenceRow(
     rowNames.push(name);
     rowValues.push(result);
   }
-  const found = prepare([...traced.values.values()])(label);
-  [...traced.values.keys()].forEach((index, i) => values[index] = found[i]!);
+  const found = prepare([...traced.values.values()])(Math.max(0, label));
+  [...traced.values.keys()].forEach((index, i) => values[place(index)] = found[i]!);
   const slope = prepare([traced.gradient]);
   for (let v = 0; v < size; v++) gradient[v] = slope(v)[0]!;
   for (const { term, index } of traced.rowLosses) {
     const { temperature, options } = term;
     const own = (term.loss as RowLoss).reference({ student, teacher, label, temperature, options });
-    values[index] = own.value;
+    values[place(index)] = own.value;
     if (!term.monitor) own.gradient.forEach((g, v) => gradient[v]! += term.weight * g);
   }
   return { values, gradient };

@@ -126,7 +126,7 @@ class Printer {
   /** Code of a leaf that is the same for the row. */
   #rowLeaf(name: string): LeafCode | undefined {
     if (name === ROW.vocabulary) return { code: "f32(size.vocabulary)", width: 1 };
-    if (/^(stat|inverseTemperature)\d+$/.test(name)) return { code: name, width: 1 };
+    if (/^(stat|inverseTemperature|inMask)\d+$/.test(name)) return { code: name, width: 1 };
     if (this.#terms.some((t) => name.startsWith(`${t.name}.`))) return { code: this.#scalar(name), width: 1 };
     return undefined;
   }
@@ -140,8 +140,13 @@ class Printer {
     return printed;
   }
 
-  /** Temperatures. */
+  /** Token masks and temperatures. */
   #rowLevel(): void {
+    if (this.#traced.tokenMasks) {
+      for (const mask of new Set(this.#terms.map((t) => t.tokenMask ?? 0))) {
+        this.#put(`let ${ROW.inMask(mask)} = ((token_mask >> ${mask}u) & 1u) != 0u;`);
+      }
+    }
     this.#traced.groups.forEach(({ scalar }, g) => {
       if (scalar) this.#put(`let ${ROW.inverseTemperature(g)} = 1.0 / ${this.#scalar(scalar)};`);
     });
@@ -174,7 +179,9 @@ class Printer {
     this.#put(
       "var poison = 0.0;",
       // A label outside the vocabulary makes the row NaN, where it is seen. The sum keeps compilers from folding it.
-      "if (label < 0 || label >= i32(size.vocabulary)) { poison = bitcast<f32>(0x7fc00000u + (size.rows & 0u)); }",
+      `if (${
+        this.#traced.tokenMasks ? "(label < 0 && label != -100)" : "label < 0"
+      } || label >= i32(size.vocabulary)) { poison = bitcast<f32>(0x7fc00000u + (size.rows & 0u)); }`,
     );
     if (sides.length === 0) return;
     for (const { side, groups } of sides) {
@@ -295,7 +302,7 @@ class Printer {
     const printed = this.#printed(expressions, (name) => ({ code: name, width: 4 }));
     const names = new Set(leaves(expressions, "variable"));
     const rowLosses = writes ? this.#traced.rowLosses.filter(({ term }) => !term.monitor) : [];
-    const labelled = leaves(expressions, "flag").length > 0 || rowLosses.length > 0;
+    const labelled = leaves(expressions, "flag").includes(ENTRY.isLabel) || rowLosses.length > 0;
     const needs = (side: "q" | "p") =>
       rowLosses.some(({ term }) => side === "q" || (term.loss as RowLoss).needsTeacher) ||
       names.has(side === "q" ? ENTRY.student : ENTRY.teacher) ||
@@ -344,7 +351,8 @@ class Printer {
             const parts = ["x", "y", "z", "w"].map((c) =>
               `loss${index}_gradient(entry.${c}, ${ENTRY.student}.${c}, ${target.replace("$", c)})`
             );
-            code += ` + ${this.#scalar(`${term.name}.weight`)} * vec4<f32>(${parts.join(", ")})`;
+            const weighted = `${this.#scalar(`${term.name}.weight`)} * vec4<f32>(${parts.join(", ")})`;
+            code += ` + ${this.#whereCounted(term, weighted, "vec4<f32>()")}`;
           }
           lines.push(...this.#layout.store(at, `vec4<f32>(${code})`));
         }
@@ -375,13 +383,18 @@ class Printer {
     const indices = [...this.#traced.values.keys()];
     const printed = this.#printed([...this.#traced.values.values()], (name) => ({ code: name, width: 1 }));
     this.#put(...printed.uniform, "if (lane == 0u) {");
-    indices.forEach((index, i) =>
-      this.#put(`  row_values[${index}u * size.value_stride + row] = ${printed.results[i]!.code} + poison;`)
-    );
-    for (const { index } of this.#traced.rowLosses) {
-      this.#put(`  row_values[${index}u * size.value_stride + row] = rowLoss${index} + poison;`);
-    }
+    const write = (index: number, value: string) => {
+      const counted = this.#whereCounted(this.#terms[index]!, `${value} + poison`, "0.0");
+      this.#put(`  row_values[${index}u * size.value_stride + row] = ${counted};`);
+    };
+    indices.forEach((index, i) => write(index, printed.results[i]!.code));
+    for (const { index } of this.#traced.rowLosses) write(index, `rowLoss${index}`);
     this.#put("}");
+  }
+
+  /** A value where the row is in the term's token mask, else zero. */
+  #whereCounted(term: ResolvedLoss, code: string, zero: string): string {
+    return this.#traced.tokenMasks ? `select(${zero}, ${code}, ${ROW.inMask(term.tokenMask ?? 0)})` : code;
   }
 }
 

@@ -35,10 +35,11 @@ export function printFrame(parts: KernelParts): string {
   return [printHead(parts), helperFunctions(parts.helpers), library, printMain(parts)].join("\n");
 }
 
-function printHead({ terms, layout, gradient, needsTeacher, scalars }: KernelParts): string {
+function printHead({ terms, traced, layout, gradient, needsTeacher, scalars }: KernelParts): string {
   const row = layout.vector ? "array<vec4<f32>>" : "array<f32>";
   const shapes = [
-    "labels         i32 [R], -100: masked",
+    traced.tokenMasks ? "labels         i32 [R], -100: none" : "labels         i32 [R], -100: masked",
+    ...(traced.tokenMasks ? ["token_masks    i32 [R], bit m: the row is in mask m"] : []),
     ...(needsTeacher ? ["teacher_logits f32 [R, teacher_stride]"] : []),
     `student_logits f32 [R, V]${
       gradient ? ", overwritten with the gradient of the weighted sum of losses" : ""
@@ -47,6 +48,7 @@ function printHead({ terms, layout, gradient, needsTeacher, scalars }: KernelPar
   ];
   const storage = [
     ["labels", "read", "array<i32>"],
+    ...(traced.tokenMasks ? [["token_masks", "read", "array<i32>"]] : []),
     ...(needsTeacher ? [["teacher_logits", "read", row]] : []),
     ["student_logits", gradient ? "read_write" : "read", row],
     ["row_values", "read_write", "array<f32>"],
@@ -97,7 +99,9 @@ function printLibrary({ traced, layout, family, needsTeacher, readScalar }: Kern
   return lines.join("\n");
 }
 
-function printMain({ terms, layout, gradient, needsTeacher, scalars, body }: KernelParts): string {
+function printMain(
+  { terms, traced, layout, gradient, needsTeacher, scalars, body }: KernelParts,
+): string {
   const { lanes, unroll, vector, span } = layout;
   const width = vector ? " / 4u" : "";
   const zeroGradient = `
@@ -110,6 +114,11 @@ function printMain({ terms, layout, gradient, needsTeacher, scalars, body }: Ker
     `let vectors = (size.vocabulary + ${span / unroll - 1}u) / ${span / unroll}u;`,
     ...body,
   ];
+  // Bits of the masks that some loss here counts by; a row in none of them is skipped.
+  const wanted = terms.reduce((bits, t) => (bits | (1 << (t.tokenMask ?? 0))) >>> 0, 0);
+  const skipped = traced.tokenMasks
+    ? `let token_mask = u32(token_masks[row]) & ${wanted}u;\n  if (token_mask == 0u) {`
+    : "if (label == -100) {";
   return `
 @compute @workgroup_size(${lanes})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -122,7 +131,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     needsTeacher ? `\n  teacher_row = row * (size.teacher_stride${width});` : ""
   }
   let label = labels[row];
-  if (label == -100) {${gradient ? zeroGradient : ""}
+  ${skipped}${gradient ? zeroGradient : ""}
     if (lane == 0u) {
       for (var k = 0u; k < ${terms.length}u; k++) { row_values[k * size.value_stride + row] = 0.0; }
     }

@@ -51,6 +51,8 @@ export const ENTRY = {
 export const ROW = {
   vocabulary: "vocabulary",
   inverseTemperature: (g: number) => `inverseTemperature${g}`,
+  /** A flag: whether the row is in the token mask of this number. */
+  inMask: (mask: number) => `inMask${mask}`,
 } as const;
 
 /** A traced divergence. */

@@ -207,6 +207,14 @@ export function rowLossTexts(adapter: AdapterDescription): { label: string; wgsl
     losses.map((l) => term(l, { monitor: true })),
   ];
   const texts = [];
+  const masked = losses.map((l, i) => term(l, { tokenMask: i % 2 }));
+  for (const vocabulary of [127, 128]) {
+    for (const gradient of [true, false]) {
+      const shape = { vocabulary, tokenMasks: true };
+      const { label, wgsl } = compileRowLoss(masked, shape, adapter, { gradient });
+      texts.push({ label: `${label} of ${vocabulary}`, wgsl });
+    }
+  }
   for (const terms of objectives) {
     for (const vocabulary of [3, 16, 127, 128, 132, 1024, 1027, 32000]) {
       for (const gradient of [true, false]) {

@@ -20,6 +20,8 @@ export interface Row {
   readonly student: Float32Array;
   readonly teacher: Float32Array;
   readonly label: number;
+  /** Bits of its token masks, where rows have them. */
+  readonly masks?: number;
 }
 
 /** What a kernel wrote. `gradient` is what is in the place of the learner's logits. */
@@ -58,7 +60,8 @@ export async function runKernel(
 ): Promise<Outcome & { kernel: RowLossKernel }> {
   const vocabulary = rows[0]!.student.length;
   const stride = options.teacherStride ?? vocabulary;
-  const shape = { vocabulary, paddedTeacherVocabulary: stride };
+  const tokenMasks = rows[0]!.masks !== undefined;
+  const shape = { vocabulary, paddedTeacherVocabulary: stride, tokenMasks };
   const kernel = compileRowLoss(terms, shape, gpu.description, { gradient: options.gradient });
   const buffers = rowBuffers(gpu, rows, kernel, stride);
   await dispatch(gpu, kernel, terms, rows.length, buffers, options);
@@ -98,6 +101,9 @@ export function rowBuffers(gpu: Gpu, rows: readonly Row[], kernel: RowLossKernel
   });
   return {
     labels: upload("labels", Int32Array.from(rows, (row) => row.label)),
+    masks: rows[0]!.masks === undefined
+      ? undefined
+      : upload("token masks", Int32Array.from(rows, (row) => row.masks!)),
     teacher: kernel.needsTeacher ? upload("teacher", teacher) : undefined,
     student: upload("student", student),
     values: upload("values", new Float32Array(rows.length * kernel.valueCount).fill(NaN)),
@@ -146,6 +152,7 @@ export async function dispatch(
     0,
     bind(0, [
       buffers.labels,
+      ...(buffers.masks ? [buffers.masks] : []),
       ...(buffers.teacher ? [buffers.teacher] : []),
       buffers.student,
       buffers.values,
@@ -166,6 +173,7 @@ export function reference(terms: readonly ResolvedLoss[], row: Row) {
     Float64Array.from(row.student),
     Float64Array.from(row.teacher),
     row.label,
+    row.masks,
   );
   return { values: [...values], gradient: [...gradient] };
 }
