@@ -55,8 +55,8 @@ export async function caseTrainer(stepCase: StepCase, options: { tiled?: boolean
   const setup = setUp({ recipe, teacher, student }, new Registry().addAll(builtins));
   const planned = planTraining(setup, gpu.description);
   const trainer = await Trainer.create(gpu, setup, planned, options.profile ? { profile: true } : {});
-  const start = new Float32Array(setup.adapter.layout.total);
-  setup.adapter.layout.scatter(start, new Map([...stepCase.adapter].map(([name, t]) => [name, t.data])));
+  const start = new Float32Array(setup.trainables.layout.total);
+  setup.trainables.layout.scatter(start, new Map([...stepCase.adapter].map(([name, t]) => [name, t.data])));
   trainer.setState(start);
   return { gpu, trainer, planned };
 }

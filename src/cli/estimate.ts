@@ -37,7 +37,7 @@ export const estimate: Command = {
       const gpu = await openHere(flags.on("measure"));
       try {
         const adapter = gpu?.description ?? DEFAULT_ADAPTER;
-        const samples = sampleBytes(adapter, prepared, setup.adapter);
+        const samples = sampleBytes(adapter, prepared, setup);
         const planned = planTraining(setup, adapter, undefined, samples);
         const memory = runMemory(planned.plan, samples);
         const { frozen } = planned;

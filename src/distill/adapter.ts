@@ -18,14 +18,15 @@ import type {
   ParameterDefinition,
 } from "../registry/contract.ts";
 import { PluginError } from "../registry/contract.ts";
-import type { Graph, Tensor } from "../tensor/graph.ts";
+import { elementCount, type Graph, type Tensor } from "../tensor/graph.ts";
 import { dropout } from "../tensor/ops/dropout.ts";
 import { philox4x32, splitSeed } from "../text/random.ts";
 import { didYouMean } from "./did_you_mean.ts";
 import { hostLinearAlgebra, memoised } from "./linear_algebra.ts";
 import type { Model } from "./models.ts";
-import { ParameterLayout, type ParameterSpec } from "./parameters.ts";
+import type { ParameterSpec } from "./parameters.ts";
 import type { AdapterRecipe } from "./recipe.ts";
+import type { GroupSettings, Trainable } from "./trainables.ts";
 
 /** A layer that is adapted, with its parameters. */
 interface Attached {
@@ -38,62 +39,81 @@ interface Attached {
 /** Name of the step scalar with the key of dropout's random numbers. */
 export const DROPOUT_KEY = "dropoutKey";
 
-/** An adapter on a student. */
-export class StudentAdapter {
+/** Which model an adapter sits on, where it is not the student. */
+export interface AdapterPlace {
+  /** Stands before the names of its parameters and groups, so that two adapters of a run do not meet. */
+  readonly prefix: string;
+  /** Path in the recipe, for errors. */
+  readonly where: string;
+}
+
+/** Where the student's adapter is. */
+const STUDENT: AdapterPlace = { prefix: "", where: "adapter" };
+
+/** Where the adapter of a teacher that trains along is. */
+export const TEACHER: AdapterPlace = { prefix: "teacher.", where: "teacher.adapter" };
+
+/** An adapter on a model. */
+export class ModelAdapter implements Trainable {
   readonly plugin: Adapter;
   readonly settings: AdapterSettings;
   readonly options: Record<string, unknown>;
-  /** The trainable parameters. */
-  readonly layout: ParameterLayout;
-  /** The fixed ones: in no checkpoint, made again from the seed and the student's weights. */
-  readonly frozen: ParameterLayout;
+  readonly trained: readonly ParameterSpec[];
+  readonly fixed: readonly ParameterSpec[];
   readonly layers: readonly AdaptedLayer[];
-  /** Layers of the student, adapted or not. */
-  readonly studentLayers: number;
+  /** Layers of the model, adapted or not. */
+  readonly modelLayers: number;
+  readonly #model: Model;
+  readonly #prefix: string;
   readonly #attached: ReadonlyMap<string, Attached>;
   readonly #shared: readonly ParameterDefinition[];
-  #begun: { readonly seed: number; readonly values: Promise<InitialValues> } | undefined;
+  #begun: { readonly seed: number; readonly values: Promise<ReadonlyMap<string, Float32Array>> } | undefined;
 
   /**
    * @param options The plugin's options, parsed by its schema
    * @throws {InputError} if a target names no linear layer, or the recipe sets what the plugin has no meaning for
    */
-  constructor(plugin: Adapter, recipe: AdapterRecipe, options: Record<string, unknown>, student: Model) {
+  constructor(
+    plugin: Adapter,
+    recipe: AdapterRecipe,
+    options: Record<string, unknown>,
+    model: Model,
+    { prefix, where }: AdapterPlace = STUDENT,
+  ) {
     this.plugin = plugin;
     this.options = options;
+    this.#model = model;
+    this.#prefix = prefix;
     const { rank, alpha, dropout, rslora, loraPlusRatio } = recipe;
     this.settings = { rank, alpha, dropout, rslora, loraPlusRatio };
-    checkSettings(plugin, recipe);
-    this.layers = targetLayers(recipe, student);
-    this.studentLayers = student.config.layers;
+    checkSettings(plugin, recipe, where);
+    this.layers = targetLayers(recipe, model, where);
+    this.modelLayers = model.config.layers;
     const attached = new Map<string, Attached>();
-    const [trainable, frozen]: ParameterSpec[][] = [[], []];
+    const [trained, fixed]: [ParameterSpec[], ParameterSpec[]] = [[], []];
     const place = (owner: string, p: ParameterDefinition) =>
-      (p.trainable === false ? frozen! : trainable!).push({
-        name: `${owner}.${p.suffix}`,
+      (p.trainable === false ? fixed : trained).push({
+        name: this.#name(owner, p),
         shape: p.shape,
-        group: p.group ?? "default",
+        group: `${prefix}${p.group ?? "default"}`,
       });
     this.#shared = plugin.shared?.(this.layers, this.settings, options) ?? [];
     for (const p of this.#shared) place(SHARED, p);
     this.layers.forEach((layer, site) => {
       const parameters = plugin.parameters(layer, this.settings, options);
       for (const p of parameters) place(layer.path, p);
-      attached.set(layer.path, { layer, parameters, site });
+      attached.set(layer.path, { layer, parameters, site: site + (prefix === "" ? 0 : SITES) });
     });
     this.#attached = attached;
-    this.layout = new ParameterLayout(trainable!);
-    this.frozen = new ParameterLayout(frozen!);
+    [this.trained, this.fixed] = [trained, fixed];
   }
 
   /**
-   * The hook for the student's linear layers in one block.
+   * The hook for the model's linear layers in one block.
    *
-   * @param parameter The tensor of a trainable parameter
+   * @param parameter The tensor of a parameter, trained or fixed
    */
   attach(graph: Graph, parameter: (name: string) => Tensor, training: boolean): LinearHook {
-    const find = (name: string) =>
-      this.frozen.has(name) ? this.frozen.view(graph, "frozen", name) : parameter(name);
     return (path, x, weight, base) => {
       const attached = this.#attached.get(path);
       if (!attached) return base();
@@ -106,8 +126,8 @@ export class StudentAdapter {
         layer,
         settings: this.settings,
         options: this.options,
-        parameter: (name) => find(this.#layerParameter(path, name)),
-        shared: (name) => find(this.#sharedParameter(name)),
+        parameter: (name) => parameter(this.#layerParameter(path, name)),
+        shared: (name) => parameter(this.#sharedParameter(name)),
         dropout: (t) =>
           training ? dropout(t, { rate: this.settings.dropout, site, key: graph.scalar(DROPOUT_KEY) }) : t,
       };
@@ -115,50 +135,36 @@ export class StudentAdapter {
     };
   }
 
-  /** Learning-rate ratio of an optimiser group. */
-  groupRatio(group: string): number {
-    return this.plugin.groups?.(this.settings, this.options)[group]?.learningRateRatio ?? 1;
+  group(name: string): GroupSettings {
+    return this.plugin.groups?.(this.settings, this.options)[name.slice(this.#prefix.length)] ?? {};
   }
 
-  /** Whether weight decay applies to an optimiser group. */
-  groupDecays(group: string): boolean {
-    return this.plugin.groups?.(this.settings, this.options)[group]?.weightDecay ?? true;
-  }
-
-  /** The values training begins with, drawn from (seed, parameter name), in the flat layout. */
-  async initialValues(seed: number, student: Model): Promise<Float32Array> {
-    return (await this.#begin(seed, student)).trainable.slice();
-  }
-
-  /** The values of the frozen parameters, in their own flat layout. */
-  async frozenValues(seed: number, student: Model): Promise<Float32Array> {
-    return (await this.#begin(seed, student)).frozen.slice();
-  }
-
-  /** All values by name: the trainable ones from their flat buffer, the frozen ones made again. */
-  async namedValues(trained: Float32Array, seed: number, student: Model): Promise<Map<string, Float32Array>> {
-    const frozen = this.frozen.gather(await this.frozenValues(seed, student));
-    return new Map([...this.layout.gather(trained), ...frozen]);
-  }
-
-  /** Both at once: a decomposition of a weight serves all parameters that begin from it. */
-  #begin(seed: number, student: Model): Promise<InitialValues> {
-    if (this.#begun?.seed !== seed) this.#begun = { seed, values: this.#compute(seed, student) };
+  /** Trained and fixed values, drawn from (seed, parameter name) or made from the model's weights. */
+  initialValues(seed: number): Promise<ReadonlyMap<string, Float32Array>> {
+    if (this.#begun?.seed !== seed) this.#begun = { seed, values: this.#compute(seed) };
     return this.#begun.values;
   }
 
-  async #compute(seed: number, student: Model): Promise<InitialValues> {
-    const values = {
-      trainable: new Float32Array(this.layout.total),
-      frozen: new Float32Array(this.frozen.total),
-    };
+  /** All values by name: the trained ones as given, the fixed ones made again. */
+  async namedValues(
+    trained: ReadonlyMap<string, Float32Array>,
+    seed: number,
+  ): Promise<Map<string, Float32Array>> {
+    const begun = this.fixed.length > 0 ? await this.initialValues(seed) : undefined;
+    return new Map([
+      ...this.trained.map(({ name }) => [name, trained.get(name)!] as const),
+      ...this.fixed.map(({ name }) => [name, begun!.get(name)!] as const),
+    ]);
+  }
+
+  async #compute(seed: number): Promise<ReadonlyMap<string, Float32Array>> {
+    const values = new Map<string, Float32Array>();
     const begin = (owner: string, p: ParameterDefinition, fromWeight: (p: FromWeight) => Float32Array) => {
-      const kind = p.trainable === false ? "frozen" : "trainable";
-      const { offset, count, name } = (kind === "frozen" ? this.frozen : this.layout).get(
-        `${owner}.${p.suffix}`,
-      );
-      const target = values[kind].subarray(offset, offset + count);
+      const name = this.#name(owner, p);
+      const count = elementCount(p.shape);
       const init = p.initialisation;
+      const target = new Float32Array(count);
+      values.set(name, target);
       if (init.kind === "constant") target.fill(init.value);
       else if (init.kind === "uniform") fillUniform(target, seed, name, init.bound);
       else if (init.kind === "normal") fillNormal(target, seed, name, init.deviation);
@@ -180,7 +186,7 @@ export class StudentAdapter {
     }
     for (const { layer, parameters } of this.#attached.values()) {
       const reads = parameters.some((p) => p.initialisation.kind === "fromWeight");
-      const weight = reads ? await readWeight(student, layer.path) : undefined;
+      const weight = reads ? await readWeight(this.#model, layer.path) : undefined;
       const linalg = memoised(hostLinearAlgebra);
       for (const p of parameters) begin(layer.path, p, (init) => init.compute(weight!, layer, linalg));
     }
@@ -190,11 +196,10 @@ export class StudentAdapter {
   /** The merged weight [out, in] of an adapted layer, f32, or undefined for a layer without adapter. */
   async merged(
     path: string,
-    student: Model,
     values: ReadonlyMap<string, Float32Array>,
   ): Promise<Float32Array | undefined> {
     if (!this.#attached.has(path)) return undefined;
-    return this.plugin.merge(await readWeight(student, path), this.values(path, values));
+    return this.plugin.merge(await readWeight(this.#model, path), this.values(path, values));
   }
 
   /** Host values of a layer's parameters, as plugins read them. */
@@ -221,19 +226,18 @@ export class StudentAdapter {
   #layerParameter(path: string, name: string): string {
     const found = this.definitions(path).find((p) => p.name === name);
     if (!found) throw new PluginError(this.plugin.id, `it has no parameter "${name}"`);
-    return `${path}.${found.suffix}`;
+    return this.#name(path, found);
   }
 
   #sharedParameter(name: string): string {
     const found = this.#shared.find((p) => p.name === name);
     if (!found) throw new PluginError(this.plugin.id, `it has no shared parameter "${name}"`);
-    return `${SHARED}.${found.suffix}`;
+    return this.#name(SHARED, found);
   }
-}
 
-interface InitialValues {
-  readonly trainable: Float32Array;
-  readonly frozen: Float32Array;
+  #name(owner: string, { suffix }: ParameterDefinition): string {
+    return `${this.#prefix}${owner}.${suffix}`;
+  }
 }
 
 type FromWeight = Initialisation & { kind: "fromWeight" };
@@ -241,13 +245,16 @@ type FromWeight = Initialisation & { kind: "fromWeight" };
 /** Stands for the module's path in the names of parameters that all layers share. */
 const SHARED = "shared";
 
-async function readWeight(student: Model, path: string): Promise<Float32Array> {
-  const { dtype, data } = await student.read(`${path}.weight`);
+/** Dropout sites of one adapter. */
+const SITES = 1 << 16;
+
+async function readWeight(model: Model, path: string): Promise<Float32Array> {
+  const { dtype, data } = await model.read(`${path}.weight`);
   return toFloat32(dtype, data);
 }
 
 /** No setting of a recipe is silently without effect. */
-function checkSettings(plugin: Adapter, recipe: AdapterRecipe): void {
+function checkSettings(plugin: Adapter, recipe: AdapterRecipe, where: string): void {
   const given: [string, AdapterSetting, boolean][] = [
     ["alphaPattern", "alpha", Object.keys(recipe.alphaPattern).length > 0],
     ["dropout", "dropout", recipe.dropout !== 0],
@@ -257,7 +264,7 @@ function checkSettings(plugin: Adapter, recipe: AdapterRecipe): void {
   for (const [field, setting, set] of given) {
     if (!set || plugin.settings?.includes(setting)) continue;
     throw new InputError(`the adapter "${plugin.id}" cannot be combined with ${field}`, {
-      where: `recipe adapter.${field}`,
+      where: `recipe ${where}.${field}`,
       hint: `leave ${field} out; "${plugin.id}" knows ${
         plugin.settings?.join(", ") || "none of these settings"
       }`,
@@ -266,8 +273,8 @@ function checkSettings(plugin: Adapter, recipe: AdapterRecipe): void {
 }
 
 /** The linear layers a recipe's targets mean, in the order of the forward pass. */
-function targetLayers(recipe: AdapterRecipe, student: Model): AdaptedLayer[] {
-  const all = linearLayers(student.config);
+function targetLayers(recipe: AdapterRecipe, model: Model, where: string): AdaptedLayer[] {
+  const all = linearLayers(model.config);
   const matches = (target: string, path: string) => path === target || path.endsWith(`.${target}`);
   if (recipe.targets !== "all-linear") {
     for (const target of recipe.targets) {
@@ -275,9 +282,9 @@ function targetLayers(recipe: AdapterRecipe, student: Model): AdaptedLayer[] {
       const known = [...new Set(all.map(({ name }) => name.split(".").at(-1)!))];
       const guess = didYouMean(target, known);
       throw new InputError(
-        `"${target}" names no linear layer of the student${guess ? `; did you mean "${guess}"?` : ""}`,
+        `"${target}" names no linear layer of the model${guess ? `; did you mean "${guess}"?` : ""}`,
         {
-          where: "recipe adapter.targets",
+          where: `recipe ${where}.targets`,
           hint: `targets are all-linear, or names among ${
             known.join(", ")
           }, or full module paths. The head cannot be adapted yet`,

@@ -8,7 +8,7 @@ import { writePeftAdapter, writePeftFolder } from "../formats/peft.ts";
 import { peftConfigOf } from "../formats/peft_config.ts";
 import type { TensorData } from "../formats/model_source.ts";
 import type { AdaptedLayer, PeftLayout, PlainLora } from "../registry/contract.ts";
-import type { StudentAdapter } from "./adapter.ts";
+import type { ModelAdapter } from "./adapter.ts";
 
 /**
  * `peft`: PEFT's layout where it has the method, else plain LoRA. `peft-plain`: plain LoRA of one rank and one scale for all layers,
@@ -17,26 +17,26 @@ import type { StudentAdapter } from "./adapter.ts";
 export type AdapterForm = "peft" | "peft-plain";
 
 /** Whether an adapter can be written in a form. Of PEFT's methods only LoRA loads ranks that differ between layers. */
-export function hasForm(adapter: StudentAdapter, form: AdapterForm): boolean {
+export function hasForm(adapter: ModelAdapter, form: AdapterForm): boolean {
   const { plugin, settings, options } = adapter;
   if (plugin.plainLora) return true;
   const layout = form === "peft" ? plugin.peft?.(settings, options) : undefined;
   return layout !== undefined && (layout.peftType === "LORA" || hasOneRank(adapter));
 }
 
-function hasOneRank({ layers, settings }: StudentAdapter): boolean {
+function hasOneRank({ layers, settings }: ModelAdapter): boolean {
   return layers.every((l) => l.rank === settings.rank);
 }
 
 /**
  * Writes an adapter folder.
  *
- * @param values All values by name, see `StudentAdapter.namedValues`
+ * @param values All values by name, see `ModelAdapter.namedValues`
  * @throws {InputError} for an adapter that does not exist in this form
  */
 export async function writeAdapter(
   path: string,
-  adapter: StudentAdapter,
+  adapter: ModelAdapter,
   values: ReadonlyMap<string, Float32Array>,
   baseModel: string,
   form: AdapterForm = "peft",
@@ -65,7 +65,7 @@ export async function writeAdapter(
 /** LoRA and its relatives that PEFT knows by a flag. */
 async function writeLora(
   path: string,
-  adapter: StudentAdapter,
+  adapter: ModelAdapter,
   values: ReadonlyMap<string, Float32Array>,
   baseModel: string,
   layout: PeftLayout,
@@ -90,7 +90,7 @@ async function writeLora(
 /** Methods with a type of their own. */
 async function writeOther(
   path: string,
-  adapter: StudentAdapter,
+  adapter: ModelAdapter,
   values: ReadonlyMap<string, Float32Array>,
   baseModel: string,
   layout: PeftLayout,
@@ -112,7 +112,7 @@ async function writeOther(
 /** W + scale B A of every layer. */
 async function writePlain(
   path: string,
-  adapter: StudentAdapter,
+  adapter: ModelAdapter,
   values: ReadonlyMap<string, Float32Array>,
   baseModel: string,
   uniform: boolean,
@@ -164,17 +164,18 @@ function padded(
 
 /** The saved parameters of every layer, under their names in PEFT without its prefix. */
 function layerTensors(
-  adapter: StudentAdapter,
+  adapter: ModelAdapter,
   values: ReadonlyMap<string, Float32Array>,
   layout: PeftLayout,
 ): [string, TensorData][] {
-  return adapter.layers.flatMap(({ path }) =>
-    adapter.definitions(path).flatMap((p): [string, TensorData][] => {
+  return adapter.layers.flatMap(({ path }) => {
+    const { parameter } = adapter.values(path, values);
+    return adapter.definitions(path).flatMap((p): [string, TensorData][] => {
       const suffix = layout.suffixes ? layout.suffixes[p.name] : p.trainable === false ? undefined : p.suffix;
       if (suffix === undefined) return [];
-      return [[`${path}.${suffix}`, f32(p.shape, values.get(`${path}.${p.suffix}`)!)]];
-    })
-  );
+      return [[`${path}.${suffix}`, f32(p.shape, parameter(p.name))]];
+    });
+  });
 }
 
 function f32(shape: readonly number[], data: Float32Array): TensorData {
@@ -190,14 +191,14 @@ function pattern(
 }
 
 /** Short names where they mean exactly the adapted layers, else full paths. */
-function targetModules(adapter: StudentAdapter): string[] {
+function targetModules(adapter: ModelAdapter): string[] {
   const paths = adapter.layers.map((l) => l.path);
   const names = new Map<string, number>();
   for (const path of paths) {
     const name = path.split(".").at(-1)!;
     names.set(name, (names.get(name) ?? 0) + 1);
   }
-  return [...names.values()].every((count) => count === adapter.studentLayers)
+  return [...names.values()].every((count) => count === adapter.modelLayers)
     ? [...names.keys()].sort()
     : paths;
 }

@@ -12,7 +12,7 @@ import { type Gpu, openGpu } from "../gpu/device.ts";
 import { PluginError } from "../registry/contract.ts";
 import type { Registry } from "../registry/registry.ts";
 import { BatchStream } from "../text/packing.ts";
-import { StudentAdapter } from "./adapter.ts";
+import { type AdapterPlace, ModelAdapter, TEACHER } from "./adapter.ts";
 import { hasForm } from "./adapter_files.ts";
 import {
   checkpointName,
@@ -28,13 +28,16 @@ import {
 import { dataWarnings } from "./data_warnings.ts";
 import { gapClosed, type RunHost, type RunResult } from "./events.ts";
 import { writeBase, writeResults } from "./exports.ts";
+import type { Evaluation } from "./measure.ts";
 import { checkHostMemory, runMemory } from "./memory.ts";
+import type { Model } from "./models.ts";
 import { Objective } from "./objective.ts";
 import { type PreparedRun, prepareRun } from "./prepare.ts";
-import type { Recipe } from "./recipe.ts";
+import type { AdapterRecipe, Learner, Recipe } from "./recipe.ts";
 import { checkRecipePlugins } from "./recipe_plugins.ts";
 import { runIdentity } from "./run_identity.ts";
 import { sampleBytes, writeSamples } from "./samples.ts";
+import { Trainables } from "./trainables.ts";
 import { type FrozenPlan, planTraining, type StepMetrics, Trainer, type TrainingSetup } from "./trainer.ts";
 
 /** Seconds that steps may wait before their numbers are fetched and shown. */
@@ -73,19 +76,29 @@ export function setUp(
   const { recipe, teacher, student } = prepared;
   checkRecipePlugins(recipe, registry);
   const objective = resolveObjective(recipe, registry, student.config.vocabularySize);
-  const plugin = registry.get("adapter", recipe.adapter.type);
-  const options = registry.options(plugin, recipe.adapter.options, "adapter.options");
-  const adapter = new StudentAdapter(plugin, recipe.adapter, options, student);
+  const attach = (own: AdapterRecipe, model: Model, place?: AdapterPlace) => {
+    const plugin = registry.get("adapter", own.type);
+    const options = registry.options(plugin, own.options, `${place?.where ?? "adapter"}.options`);
+    return new ModelAdapter(plugin, own, options, model, place);
+  };
+  const adapter = attach(recipe.adapter, student);
+  const teacherAdapter = recipe.teacher.train
+    ? attach(recipe.teacher.adapter ?? recipe.adapter, teacher, TEACHER)
+    : undefined;
   if (!recipe.output.merged && !hasForm(adapter, "peft")) {
     throw new InputError(
-      `the run would leave nothing: the adapter "${plugin.id}" has no form of its own in files`,
+      `the run would leave nothing: the adapter "${adapter.plugin.id}" has no form of its own in files`,
       {
         where: "recipe output.merged",
         hint: "set output.merged: true",
       },
     );
   }
-  return { recipe, teacher, student, objective, adapter };
+  return {
+    ...{ recipe, teacher, student, objective, adapter },
+    ...(teacherAdapter ? { teacherAdapter } : {}),
+    trainables: new Trainables(teacherAdapter ? [adapter, teacherAdapter] : [adapter]),
+  };
 }
 
 /** What a loss throws while its kernel is made is told as a plugin's. */
@@ -146,7 +159,7 @@ class Run {
     for (const folder of [this.#host.folder, this.#checkpoints]) await removeUnfinishedFolders(folder);
     this.#identity = await runIdentity(this.#prepared, this.#setup);
     const resumed = this.#host.resume ? await this.#latestCheckpoint() : undefined;
-    const samples = sampleBytes(this.#gpu.description, this.#prepared, this.#setup.adapter);
+    const samples = sampleBytes(this.#gpu.description, this.#prepared, this.#setup);
     const planned = planTraining(this.#setup, this.#gpu.description, resumed?.frozen, samples);
     const memory = runMemory(planned.plan, samples);
     this.#plannedBytes = memory.total;
@@ -208,7 +221,7 @@ class Run {
     if (resumed) {
       const { flat } = await readCheckpoint(
         join(this.#checkpoints, checkpointName(resumed.step)),
-        this.#setup.adapter.layout,
+        this.#setup.trainables.layout,
       );
       trainer.setState(flat.parameters, flat);
       stream.restore(resumed.cursor);
@@ -216,20 +229,11 @@ class Run {
       this.#earlier = resumed.progress.seconds;
       return resumed.step;
     }
-    trainer.setState(await this.#setup.adapter.initialValues(this.#recipe.train.seed, this.#setup.student));
+    trainer.setState((await this.#setup.trainables.initialValues(this.#recipe.train.seed)).trained);
     this.#stage("evaluate", "measuring teacher and student on the held-out samples");
     const teacher = await trainer.evaluateTeacher(this.#prepared.heldOut);
-    const { "cross-entropy": loss, ...losses } = teacher.losses;
-    this.#progress.teacherLoss = finite(loss!);
     this.#progress.heldOutTokens = teacher.tokens;
-    this.#host.emit({
-      type: "evaluation",
-      step: 0,
-      model: "teacher",
-      loss: finite(loss!),
-      losses: finiteAll(losses),
-      tokens: teacher.tokens,
-    });
+    this.#progress.teacherLoss = this.#tellEvaluation("teacher", 0, teacher);
     if (this.#stopAsked()) return undefined;
     this.#progress.beforeLoss = await this.#evaluate(trainer, 0);
     for (const model of ["teacher", "student"] as const) {
@@ -316,17 +320,10 @@ class Run {
 
   /** Measures the student and keeps the best; returns its cross-entropy. */
   async #evaluate(trainer: Trainer, step: number): Promise<number | null> {
-    const { losses: all, tokens } = await trainer.evaluate(this.#prepared.heldOut);
-    const { "cross-entropy": loss, ...losses } = all;
-    const value = finite(loss!);
-    this.#host.emit({
-      type: "evaluation",
-      step,
-      model: "student",
-      loss: value,
-      losses: finiteAll(losses),
-      tokens,
-    });
+    if (this.#setup.teacherAdapter && step > 0) {
+      this.#tellEvaluation("teacher", step, await trainer.evaluateTeacher(this.#prepared.heldOut));
+    }
+    const value = this.#tellEvaluation("student", step, await trainer.evaluate(this.#prepared.heldOut));
     if (value !== null && step > 0 && value < (this.#progress.best?.loss ?? Infinity)) {
       this.#progress.best = { loss: value, step };
     }
@@ -335,11 +332,19 @@ class Run {
     return value;
   }
 
+  /** Emits a measurement; returns its cross-entropy. */
+  #tellEvaluation(model: Learner, step: number, { losses: all, tokens }: Evaluation): number | null {
+    const { "cross-entropy": loss, ...losses } = all;
+    const value = finite(loss!);
+    this.#host.emit({ type: "evaluation", step, model, loss: value, losses: finiteAll(losses), tokens });
+    return value;
+  }
+
   async #save(trainer: Trainer, stream: BatchStream, step: number, frozen: FrozenPlan): Promise<void> {
     const flat = await trainer.readState();
     this.#progress.seconds = this.#seconds();
     await Deno.mkdir(this.#checkpoints, { recursive: true });
-    const path = await writeCheckpoint(this.#checkpoints, this.#setup.adapter.layout, flat, {
+    const path = await writeCheckpoint(this.#checkpoints, this.#setup.trainables.layout, flat, {
       step,
       cursor: stream.state(),
       identity: this.#identity,
@@ -416,7 +421,7 @@ class Run {
   }
 
   #announcePlan(bytes: ReadonlyMap<string, number>, totalBytes: number): void {
-    const { teacher, student, adapter } = this.#setup;
+    const { teacher, student, trainables } = this.#setup;
     const { trainReport: report, train, heldOut } = this.#prepared;
     this.#host.emit({
       type: "plan",
@@ -428,7 +433,7 @@ class Run {
       parameters: {
         teacher: teacher.parameterCount(),
         student: student.parameterCount(),
-        trainable: adapter.layout.trainable,
+        trainable: trainables.layout.trainable,
       },
       data: {
         trainSamples: train.length,

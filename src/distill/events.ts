@@ -192,7 +192,7 @@ export interface RunResult {
     tokens: number;
   };
   /** Relative to the run's folder; absent where nothing was written. */
-  paths: { adapter?: string; base?: string; merged?: string; report?: string };
+  paths: { adapter?: string; teacherAdapter?: string; base?: string; merged?: string; report?: string };
   /** Peak bytes on the GPU, planned and allocated. */
   peakBytes: { planned: number; allocated: number };
   seconds: number;

@@ -7,12 +7,13 @@
 import { join } from "@std/path";
 import { InputError } from "../errors.ts";
 import type { Registry } from "../registry/registry.ts";
-import { StudentAdapter } from "./adapter.ts";
+import { ModelAdapter } from "./adapter.ts";
 import { type AdapterForm, writeAdapter } from "./adapter_files.ts";
 import { listCheckpoints, readCheckpoint } from "./checkpoint.ts";
 import { baseFolder, writeMerged } from "./exports.ts";
 import { openStudent } from "./prepare.ts";
 import type { Recipe } from "./recipe.ts";
+import { Trainables } from "./trainables.ts";
 
 /** What {@linkcode exportRun} writes. */
 export type RunExport = AdapterForm | "merged";
@@ -45,9 +46,10 @@ export async function exportRun(
   try {
     const plugin = registry.get("adapter", recipe.adapter.type);
     const options = registry.options(plugin, recipe.adapter.options, "adapter.options");
-    const adapter = new StudentAdapter(plugin, recipe.adapter, options, student);
-    const { flat, state } = await readCheckpoint(last.path, adapter.layout);
-    const values = await adapter.namedValues(flat.parameters, recipe.train.seed, student);
+    const adapter = new ModelAdapter(plugin, recipe.adapter, options, student);
+    const { layout } = new Trainables([adapter]);
+    const { flat, state } = await readCheckpoint(last.path, layout);
+    const values = await adapter.namedValues(layout.gather(flat.parameters), recipe.train.seed);
     if (target === "merged") await writeMerged(output, student, adapter, values);
     else await writeAdapter(output, adapter, values, baseFolder(folder, student), target);
     return state.step;

@@ -8,7 +8,7 @@ import { join, resolve } from "@std/path";
 import type { FloatDtype } from "../formats/dtype.ts";
 import { writeHuggingFaceFolder } from "../formats/hf_write.ts";
 import type { TensorData } from "../formats/model_source.ts";
-import type { StudentAdapter } from "./adapter.ts";
+import type { ModelAdapter } from "./adapter.ts";
 import { hasForm, writeAdapter } from "./adapter_files.ts";
 import type { RunResult } from "./events.ts";
 import type { Model } from "./models.ts";
@@ -55,7 +55,8 @@ export function baseFolder(folder: string, student: Model): string {
 }
 
 /**
- * Writes `adapter/` (where the adapter exists outside of this program) and, if the recipe wants it, `merged/`.
+ * Writes `adapter/` (where the adapter exists outside of this program), `teacher-adapter/` where the teacher was trained along and, if
+ * the recipe wants it, `merged/`.
  *
  * @param parameters The flat buffer of trained parameters
  * @returns The paths, relative to the run's folder
@@ -63,17 +64,24 @@ export function baseFolder(folder: string, student: Model): string {
 export async function writeResults(
   folder: string,
   prepared: PreparedRun,
-  { adapter }: TrainingSetup,
+  { adapter, teacherAdapter, trainables }: TrainingSetup,
   parameters: Float32Array,
 ): Promise<RunResult["paths"]> {
-  const { student, recipe } = prepared;
-  const values = await adapter.namedValues(parameters, recipe.train.seed, student);
+  const { teacher, student, recipe } = prepared;
+  const trained = trainables.layout.gather(parameters);
+  const values = await adapter.namedValues(trained, recipe.train.seed);
   const hasBase = needsBase(student);
   const writes = hasForm(adapter, "peft");
   if (writes) await writeAdapter(join(folder, "adapter"), adapter, values, baseFolder(folder, student));
   if (recipe.output.merged) await writeMerged(join(folder, "merged"), student, adapter, values);
+  const writesTeacher = teacherAdapter !== undefined && hasForm(teacherAdapter, "peft");
+  if (writesTeacher) {
+    const own = await teacherAdapter.namedValues(trained, recipe.train.seed);
+    await writeAdapter(join(folder, "teacher-adapter"), teacherAdapter, own, teacher.path);
+  }
   return {
     ...(writes ? { adapter: "adapter" } : {}),
+    ...(writesTeacher ? { teacherAdapter: "teacher-adapter" } : {}),
     ...(hasBase ? { base: "base" } : {}),
     ...(recipe.output.merged ? { merged: "merged" } : {}),
   };
@@ -83,12 +91,12 @@ export async function writeResults(
 export async function writeMerged(
   path: string,
   student: Model,
-  adapter: StudentAdapter,
+  adapter: ModelAdapter,
   values: ReadonlyMap<string, Float32Array>,
 ): Promise<void> {
   const model = await huggingFaceModel(student, async (name) => {
     const merged = name.endsWith(".weight")
-      ? await adapter.merged(name.slice(0, -".weight".length), student, values)
+      ? await adapter.merged(name.slice(0, -".weight".length), values)
       : undefined;
     if (!merged) return await student.read(name);
     return {

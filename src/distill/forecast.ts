@@ -37,7 +37,7 @@ export async function forecast(
   const { tokens } = planned.frozen;
   const [trainer, created] = await timed(() => Trainer.create(gpu, setup, planned));
   try {
-    trainer.setState(await setup.adapter.initialValues(train.seed, setup.student));
+    trainer.setState((await setup.trainables.initialValues(train.seed)).trained);
     const stream = new BatchStream(prepared.train, { tokensPerBatch: tokens, seed: train.seed });
     const step = async (done: number) => {
       await trainer.step(done, Array.from({ length: train.accumulation }, () => stream.next()));

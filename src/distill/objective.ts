@@ -12,24 +12,41 @@ import type { Executable } from "../tensor/executable.ts";
 import type { Graph } from "../tensor/graph.ts";
 import type { RowLosses } from "./head.ts";
 import { MONITORS } from "./monitors.ts";
-import type { ObjectiveTerm } from "./recipe.ts";
+import type { Balance, Learner, ObjectiveTerm } from "./recipe.ts";
 import { courseAt } from "./schedule.ts";
 
-/** The losses of one block. */
+/** Names of the states that hold sums of losses. */
+export const LOSS_SUMS = {
+  train: "losses.train",
+  evaluate: "losses.evaluate",
+  teacher: "losses.teacher",
+} as const;
+
+/** Losses that one pass over the head computes. */
 export interface LossSet {
   /** One for each value, in order: the key under which it is reported. */
   readonly names: readonly string[];
-  /** Factor of each in the objective before the first step; 0 for what is only measured. */
-  readonly weights: readonly number[];
   readonly terms: readonly ResolvedLoss[];
   /** Whether the target's logits are needed. */
   readonly needsTarget: boolean;
 }
 
+/** Losses of the objective that one pass over the head computes, and what becomes of them. */
+export interface LossPass extends LossSet {
+  /** The model whose hidden states their gradient reaches; the other one is the target. */
+  readonly learner: Learner;
+  /** Gives them the size of the learner's pass without it. Such a pass has one loss. */
+  readonly balance?: Balance;
+  /** Name of the state with the sums of the values. */
+  readonly sums: string;
+}
+
 /** The losses of a recipe. */
 export class Objective {
-  /** As they are before the first step. */
-  readonly training: LossSet;
+  /** As they are before the first step, in the recipe's order. */
+  readonly terms: readonly ResolvedLoss[];
+  /** The passes of a training step: for each learner the one without balance first. */
+  readonly passes: readonly LossPass[];
   /**
    * Cross-entropy and forward KL first, then whatever else the objective has, then the monitors. What a schedule changes is at the end
    * of its course, so that measurements of different steps can be compared.
@@ -53,6 +70,7 @@ export class Objective {
     });
     const basics = ["cross-entropy", "forward-kl"];
     const others = terms.map((t, i) => termAt(t, recipe[i]!, Infinity))
+      .filter((_, i) => learnerOf(recipe[i]!) === "student")
       .filter((t) => !(basics.includes(t.name) && t.temperature === 1))
       .map((t) => ({
         ...t,
@@ -64,7 +82,8 @@ export class Objective {
       ...{ loss, options: {}, name: loss.id },
       ...{ weight: 0, temperature: 1, monitor: true },
     }));
-    this.training = lossSet(terms, vocabulary);
+    this.terms = terms;
+    this.passes = passes(terms, recipe, vocabulary);
     this.evaluation = lossSet([...basics.map(measured), ...others, ...monitors], vocabulary);
     this.crossEntropy = lossSet([measured("cross-entropy")], vocabulary);
     this.plugins = [...new Set(terms.map((t) => t.loss))];
@@ -76,7 +95,7 @@ export class Objective {
    * @param step Steps done before it, from 0
    */
   at(step: number): ResolvedLoss[] {
-    return this.training.terms.map((term, i) => termAt(term, this.#recipe[i]!, step));
+    return this.terms.map((term, i) => termAt(term, this.#recipe[i]!, step));
   }
 
   /** What the head needs to trace one of the sets in a block. */
@@ -165,16 +184,40 @@ function lossSet(terms: readonly ResolvedLoss[], vocabulary: number): LossSet {
   return {
     terms,
     names: terms.map((t) => t.name),
-    weights: terms.map((t) => (t.monitor ? 0 : t.weight)),
     needsTarget: compileRowLoss(terms, { vocabulary }, DEFAULT_ADAPTER).needsTeacher,
   };
 }
 
-/** Keys of the losses: their ids; a loss that is used twice has its place behind it. */
+/** Losses with one learner share a pass, and so the logits and sweeps; a balanced one needs a gradient of its own. */
+function passes(
+  terms: readonly ResolvedLoss[],
+  recipe: readonly ObjectiveTerm[],
+  vocabulary: number,
+): LossPass[] {
+  const found: LossPass[] = [];
+  const add = (own: readonly ResolvedLoss[], learner: Learner, balance?: Balance) => {
+    const sums = found.length === 0 ? LOSS_SUMS.train : `${LOSS_SUMS.train}.${found.length}`;
+    found.push({ ...lossSet(own, vocabulary), learner, sums, ...(balance ? { balance } : {}) });
+  };
+  for (const learner of ["student", "teacher"] as const) {
+    const own = terms.map((term, i) => ({ term, ...recipe[i]! })).filter((t) => learnerOf(t) === learner);
+    const plain = own.filter((t) => !t.balance);
+    if (plain.length > 0) add(plain.map((t) => t.term), learner);
+    for (const { term, balance } of own) if (balance) add([term], learner, balance);
+  }
+  return found;
+}
+
+function learnerOf({ learner = "student" }: Pick<ObjectiveTerm, "learner">): Learner {
+  return learner;
+}
+
+/** Keys of the losses: their ids, with the learner before them where it is the teacher; of a loss that is used twice with its place. */
 function uniqueNames(recipe: readonly ObjectiveTerm[]): string[] {
-  return recipe.map(({ loss }, i) =>
-    recipe.filter((t) => t.loss === loss).length > 1
-      ? `${loss} ${recipe.slice(0, i).filter((t) => t.loss === loss).length + 1}`
-      : loss
+  const names = recipe.map((t) => (learnerOf(t) === "teacher" ? `teacher ${t.loss}` : t.loss));
+  return names.map((name, i) =>
+    names.filter((other) => other === name).length > 1
+      ? `${name} ${names.slice(0, i).filter((other) => other === name).length + 1}`
+      : name
   );
 }

@@ -30,6 +30,10 @@ export interface Recipe {
 export interface TeacherRecipe {
   /** A Hugging Face folder or a GGUF file. */
   model: string;
+  /** An adapter on the teacher is trained along with the student (online distillation). */
+  train: boolean;
+  /** That adapter; like the student's when absent. */
+  adapter?: AdapterRecipe;
 }
 
 /** The model that learns. */
@@ -61,7 +65,11 @@ export interface DataRecipe {
 export interface ObjectiveTerm {
   /** Id of a loss plugin. */
   loss: string;
+  /** The model that this loss trains; the other one is its target. Absent is the student. */
+  learner?: Learner;
   weight: number;
+  /** Gives the loss the size of all those without it together; absent is no. */
+  balance?: Balance;
   temperature: number;
   /** Multiplies the weight by temperature^2, so that gradients keep their size (arXiv 1503.02531); absent is no. */
   squareTemperature?: boolean;
@@ -69,6 +77,15 @@ export interface ObjectiveTerm {
   schedule?: Record<string, Course>;
   /** Checked by the loss's own schema. */
   options: Record<string, unknown>;
+}
+
+/** A model of a run, as a loss sees it. */
+export type Learner = "student" | "teacher";
+
+/** Loss-magnitude balancing (AmoebaLLM, arXiv 2411.10606). */
+export interface Balance {
+  /** Largest factor. */
+  max: number;
 }
 
 /** What is trained. */
@@ -154,14 +171,15 @@ export interface LimitsRecipe {
 }
 
 /** One term of the objective as one may write it. */
-export interface ObjectiveTermInput extends Partial<Omit<ObjectiveTerm, "schedule">> {
+export interface ObjectiveTermInput extends Partial<Omit<ObjectiveTerm, "schedule" | "balance">> {
   loss: string;
+  balance?: Partial<Balance>;
   schedule?: Record<string, Omit<Course, "shape"> & Partial<Pick<Course, "shape">>>;
 }
 
 /** What one may write: all but the models and the training data has a default. */
 export interface RecipeInput {
-  teacher: TeacherRecipe;
+  teacher: Pick<TeacherRecipe, "model"> & { train?: boolean; adapter?: Partial<AdapterRecipe> };
   student: StudentRecipe;
   data: Partial<DataRecipe> & Pick<DataRecipe, "train">;
   objective?: ObjectiveTermInput[];

@@ -7,7 +7,7 @@ import { LimbeckError } from "../errors.ts";
 import type { Plugin } from "../registry/contract.ts";
 import type { Registry } from "../registry/registry.ts";
 import { didYouMean } from "./did_you_mean.ts";
-import { type Recipe, RecipeError } from "./recipe.ts";
+import { type AdapterRecipe, type Recipe, RecipeError } from "./recipe.ts";
 import type { RecipeProblem } from "./recipe_problems.ts";
 
 /**
@@ -20,16 +20,18 @@ export function checkRecipePlugins(recipe: Recipe, registry: Registry): void {
     ...recipe.objective.flatMap(({ loss, options }, i) =>
       problemsOf("loss", loss, options, `objective.${i}.loss`, `objective.${i}.options`, registry)
     ),
-    ...problemsOf(
-      "adapter",
-      recipe.adapter.type,
-      recipe.adapter.options,
-      "adapter.type",
-      "adapter.options",
-      registry,
-    ),
+    ...adapterProblems(recipe.adapter, "adapter", registry),
+    ...(recipe.teacher.adapter ? adapterProblems(recipe.teacher.adapter, "teacher.adapter", registry) : []),
   ];
   if (problems.length > 0) throw new RecipeError("recipe", problems);
+}
+
+function adapterProblems(
+  { type, options }: AdapterRecipe,
+  path: string,
+  registry: Registry,
+): RecipeProblem[] {
+  return problemsOf("adapter", type, options, `${path}.type`, `${path}.options`, registry);
 }
 
 function problemsOf(

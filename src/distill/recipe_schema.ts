@@ -15,10 +15,6 @@ const share = z.number().min(0).lt(1);
 const seed = z.number().int().min(0).max(0xffff_ffff);
 const options = z.record(z.string(), z.unknown()).default({});
 
-const teacher = z.strictObject({
-  model: path.describe("Hugging Face folder or GGUF file of the teacher"),
-});
-
 const layers = z.array(z.number().int().min(0)).min(1).refine(
   (kept) => kept.every((layer, i) => i === 0 || layer > kept[i - 1]),
   "layers must rise, each named once, such as [0, 1, 3, 5]",
@@ -71,11 +67,21 @@ function isEverPositive(weight: z.output<typeof course> | undefined): boolean {
   return weight !== undefined && Math.max(weight.from, weight.to) > 0;
 }
 
+const balance = z.strictObject({
+  max: positive.default(100).describe("Largest factor that balancing may give the loss"),
+});
+
 const objectiveTerm = z.strictObject({
   loss: z.string().min(1).describe(
     "Id of a loss, such as cross-entropy, forward-kl or a plugin's; `limbeck plugin list` names them",
   ),
+  learner: z.enum(["student", "teacher"]).optional().describe(
+    "The model that this loss trains, the other being its target; student when absent, teacher only with teacher.train",
+  ),
   weight: z.number().min(0).default(1).describe("Factor of this loss in the sum"),
+  balance: balance.optional().describe(
+    "Gives this loss, times its weight, the size of all losses without `balance` together, anew in each micro-batch",
+  ),
   temperature: positive.default(1).describe(
     "Divides the logits of both models; no temperature^2 factor is applied unless squareTemperature says so",
   ),
@@ -120,6 +126,14 @@ const adapter = z.strictObject({
     "Alpha by pattern of the layer's name, as PEFT's alpha_pattern",
   ),
   options: options.describe("Further options of the adapter, checked by its own schema"),
+});
+
+const teacher = z.strictObject({
+  model: path.describe("Hugging Face folder or GGUF file of the teacher"),
+  train: z.boolean().default(false).describe(
+    "Trains an adapter on the teacher along with the student, by the losses whose learner is the teacher",
+  ),
+  adapter: adapter.optional().describe("The teacher's adapter; like the student's when absent"),
 });
 
 const divergence = z.strictObject({
@@ -216,6 +230,39 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
   when: ({ value }) =>
     isObject(value) && haveNumbers(value.data, "contextLength") &&
     haveNumbers(value.train, "tokensPerMicroBatch"),
+}).superRefine(({ teacher, objective }, context) => {
+  const trains = objective.findIndex(({ learner }) => learner === "teacher");
+  if (trains >= 0 && !teacher.train) {
+    context.addIssue({
+      code: "custom",
+      path: ["objective", trains, "learner"],
+      message: "is the teacher, which only learns with teacher.train: true",
+    });
+  } else if (trains < 0 && teacher.train) {
+    context.addIssue({
+      code: "custom",
+      path: ["teacher", "train"],
+      message: "is true, but no loss has the teacher for its learner; add one, such as " +
+        "{loss: cross-entropy, learner: teacher}",
+    });
+  }
+  if (objective.every(({ learner }) => learner === "teacher")) {
+    context.addIssue({
+      code: "custom",
+      path: ["objective"],
+      message: "needs a loss whose learner is the student",
+    });
+  }
+  for (const learner of ["student", "teacher"]) {
+    const own = objective.filter((term) => (term.learner ?? "student") === learner);
+    if (own.length > 0 && own.every((term) => term.balance)) {
+      context.addIssue({
+        code: "custom",
+        path: ["objective", objective.indexOf(own[0]!), "balance"],
+        message: `has nothing to be balanced with: at least one loss of the ${learner} must be without it`,
+      });
+    }
+  }
 });
 
 const OPTIONAL_SECTIONS = ["objective", "adapter", "train", "samples", "output", "limits"];
@@ -227,8 +274,10 @@ export function deriveDefaults(value: unknown): unknown {
   // A section all of whose lines are commented out reads as null in YAML.
   for (const name of OPTIONAL_SECTIONS) if (derived[name] === null) delete derived[name];
   const adapter = section(value, "adapter");
-  if (adapter && typeof adapter.rank === "number" && adapter.rank > 0 && adapter.alpha === undefined) {
-    derived.adapter = { ...adapter, alpha: 2 * adapter.rank };
+  if (adapter) derived.adapter = twiceTheRank(adapter);
+  const teacher = section(value, "teacher");
+  if (teacher && isObject(teacher.adapter)) {
+    derived.teacher = { ...teacher, adapter: twiceTheRank(teacher.adapter) };
   }
   const train = section(value, "train");
   if (train) {
@@ -243,6 +292,14 @@ export function deriveDefaults(value: unknown): unknown {
     derived.train = filled;
   }
   return derived;
+}
+
+/** An adapter whose alpha, where it is absent, follows from its rank. */
+function twiceTheRank(adapter: Record<string, unknown>): Record<string, unknown> {
+  const { rank, alpha } = adapter;
+  return typeof rank === "number" && rank > 0 && alpha === undefined
+    ? { ...adapter, alpha: 2 * rank }
+    : adapter;
 }
 
 /** A section that may be left out; undefined where something else stands in its place. */

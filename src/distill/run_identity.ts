@@ -17,8 +17,8 @@ export async function runIdentity(
   prepared: PreparedRun,
   setup: TrainingSetup,
 ): Promise<Record<string, string>> {
-  const { adapter, objective } = setup;
-  const losses = objective.training.terms.map(({ name, loss, options }) =>
+  const { adapter, teacherAdapter, objective } = setup;
+  const losses = objective.terms.map(({ name, loss, options }) =>
     [`loss ${name}`, sha256(pluginIdentity(loss, options))] as const
   );
   return {
@@ -29,6 +29,13 @@ export async function runIdentity(
     "training data": samplesIdentity(prepared.train),
     "held-out data": samplesIdentity(prepared.heldOut),
     [`adapter ${adapter.plugin.id}`]: sha256(pluginIdentity(adapter.plugin, adapter.options)),
+    ...(teacherAdapter
+      ? {
+        [`teacher's adapter ${teacherAdapter.plugin.id}`]: sha256(
+          pluginIdentity(teacherAdapter.plugin, teacherAdapter.options),
+        ),
+      }
+      : {}),
     ...Object.fromEntries(losses),
   };
 }

@@ -5,11 +5,10 @@
  */
 import type { AdapterDescription } from "../gpu/description.ts";
 import type { EncodedSample } from "../text/encode.ts";
-import type { StudentAdapter } from "./adapter.ts";
 import { generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
 import { FLAT } from "./parameters.ts";
 import type { PreparedRun } from "./prepare.ts";
-import type { Trainer } from "./trainer.ts";
+import type { Trainer, TrainingSetup } from "./trainer.ts";
 import { TextStream } from "../text/text_stream.ts";
 
 /** Tokens of a held-out text that serve as a prompt where the recipe names none. */
@@ -26,7 +25,7 @@ function samplePrompts({ recipe, tokenizer, heldOut }: SampleSetup): Int32Array[
 
 function generatorOptions(
   prepared: SampleSetup,
-  adapter: StudentAdapter,
+  { adapter, trainables }: Pick<TrainingSetup, "adapter" | "trainables">,
   which: "teacher" | "student",
 ): GeneratorOptions {
   return {
@@ -35,8 +34,7 @@ function generatorOptions(
     length: prepared.recipe.data.contextLength,
     ...(which === "student"
       ? {
-        attach: (graph) =>
-          adapter.attach(graph, (name) => adapter.layout.view(graph, "parameters", name), false),
+        attach: (graph) => adapter.attach(graph, (name) => trainables.view(graph, name), false),
       }
       : {}),
   };
@@ -46,11 +44,11 @@ function generatorOptions(
 export function sampleBytes(
   description: AdapterDescription,
   prepared: SampleSetup & Pick<PreparedRun, "teacher" | "student">,
-  adapter: StudentAdapter,
+  setup: Pick<TrainingSetup, "adapter" | "trainables">,
 ): number {
   if (prepared.recipe.samples.tokens === 0) return 0;
   const own = (which: "teacher" | "student") =>
-    generationPlan(description, prepared[which], generatorOptions(prepared, adapter, which)).buffers
+    generationPlan(description, prepared[which], generatorOptions(prepared, setup, which)).buffers
       .filter(({ storage }) => storage?.kind !== "weight" && !SHARED_STATES.includes(storage?.name ?? ""))
       .reduce((sum, b) => sum + b.bytes, 0);
   return Math.max(own("teacher"), own("student"));
@@ -69,7 +67,7 @@ export async function writeSamples(
   for (const name of SHARED_STATES) {
     if (trainer.planned.plan.storages.has(name)) weights.set(name, trainer.executable.buffer(name));
   }
-  const options = generatorOptions(prepared, trainer.setup.adapter, which);
+  const options = generatorOptions(prepared, trainer.setup, which);
   const generator = await Generator.create(trainer.gpu, prepared[which], weights, options);
   try {
     const texts = await generator.generate(prompts, {

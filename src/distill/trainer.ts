@@ -13,18 +13,19 @@ import { type Plan, plan } from "../tensor/plan.ts";
 import type { EncodedSample } from "../text/encode.ts";
 import type { PackedBatch } from "../text/packing.ts";
 import { philox4x32, splitSeed } from "../text/random.ts";
-import { DROPOUT_KEY, type StudentAdapter } from "./adapter.ts";
+import { DROPOUT_KEY, type ModelAdapter } from "./adapter.ts";
 import type { FlatState } from "./checkpoint.ts";
 import { type Evaluation, measureLosses, writeBatch } from "./measure.ts";
 import { memoryError, runMemory } from "./memory.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import { withCalibrationError } from "./monitors.ts";
 import { type Model, uploadWeights } from "./models.ts";
-import type { Objective } from "./objective.ts";
+import { LOSS_SUMS, type Objective } from "./objective.ts";
 import { FLAT } from "./parameters.ts";
 import type { Recipe } from "./recipe.ts";
 import { learningRateAt } from "./schedule.ts";
-import { type FrozenPlan, LOSS_SUMS, trainingProgram } from "./training_program.ts";
+import type { Trainables } from "./trainables.ts";
+import { type FrozenPlan, type TracedModel, trainingProgram } from "./training_program.ts";
 
 export type { FrozenPlan } from "./training_program.ts";
 
@@ -33,8 +34,12 @@ export interface TrainingSetup {
   readonly recipe: Recipe;
   readonly teacher: Model;
   readonly student: Model;
-  readonly adapter: StudentAdapter;
+  /** The student's. */
+  readonly adapter: ModelAdapter;
+  /** The teacher's, where it trains along. */
+  readonly teacherAdapter?: ModelAdapter;
   readonly objective: Objective;
+  readonly trainables: Trainables;
 }
 
 /** A training program planned for an adapter. */
@@ -103,23 +108,27 @@ export function headChunks(
   return { tokens: chunks * chunkRows, chunkRows };
 }
 
-function programFor({ recipe, teacher, student, adapter, objective }: TrainingSetup, choice: FrozenPlan) {
+function programFor(setup: TrainingSetup, choice: FrozenPlan) {
+  const { recipe, objective, trainables } = setup;
   const { beta1, beta2, epsilon, clip, weightDecay } = recipe.train;
+  const traced = (model: Model, adapter: ModelAdapter | undefined): TracedModel => ({
+    model,
+    ...(adapter
+      ? { attach: (graph, parameter, training) => adapter.attach(graph, parameter, training) }
+      : {}),
+  });
   return trainingProgram({
-    teacher,
-    student,
+    models: {
+      teacher: traced(setup.teacher, setup.teacherAdapter),
+      student: traced(setup.student, setup.adapter),
+    },
     tokens: choice.tokens,
     chunkRows: choice.chunkRows,
     positions: recipe.data.contextLength,
-    losses: (graph) => objective.rowLosses(objective.training, graph),
-    evaluation: (graph) => objective.rowLosses(objective.evaluation, graph),
-    crossEntropy: (graph) => objective.rowLosses(objective.crossEntropy, graph),
-    parameters: adapter.layout,
-    attach: (graph, parameter, training) => adapter.attach(graph, parameter, training),
+    objective,
+    trainables,
     recompute: choice.recompute,
-    optimiser: { beta1, beta2, epsilon, clip },
-    groupRatio: (group) => adapter.groupRatio(group),
-    weightDecay: (group) => (adapter.groupDecays(group) ? weightDecay : 0),
+    optimiser: { beta1, beta2, epsilon, clip, weightDecay },
   });
 }
 
@@ -184,7 +193,7 @@ export class Trainer {
     this.weights = weights;
     this.#options = options;
     this.#ring = new MetricsRing(gpu, executable, [
-      { name: LOSS_SUMS.train, words: setup.objective.training.names.length },
+      ...setup.objective.passes.map(({ sums, names }) => ({ name: sums, words: names.length })),
       { name: "norm", block: "update", words: 2 },
     ], RING);
   }
@@ -210,8 +219,8 @@ export class Trainer {
         ...(options.profile ? { profile: true } : {}),
       });
       if (planned.plan.storages.has(FLAT.frozen)) {
-        const { adapter, recipe, student } = setup;
-        executable.write(FLAT.frozen, await adapter.frozenValues(recipe.train.seed, student));
+        const { trainables, recipe } = setup;
+        executable.write(FLAT.frozen, (await trainables.initialValues(recipe.train.seed)).fixed);
       }
       return new Trainer(gpu, setup, planned, executable, weights, options);
     } catch (error) {
@@ -233,7 +242,7 @@ export class Trainer {
   async readState(): Promise<FlatState> {
     const back = await this.executable.read([FLAT.parameters, FLAT.m, FLAT.v]);
     const get = (name: string) =>
-      (back.get(name)!.data as Float32Array).subarray(0, this.setup.adapter.layout.total);
+      (back.get(name)!.data as Float32Array).subarray(0, this.setup.trainables.layout.total);
     return { parameters: get(FLAT.parameters), m: get(FLAT.m), v: get(FLAT.v) };
   }
 
@@ -251,7 +260,7 @@ export class Trainer {
   /** Gradients of the last window, before clipping, by parameter name. */
   async readGradients(): Promise<Map<string, Float32Array>> {
     const back = await this.executable.read([FLAT.gradients]);
-    return this.setup.adapter.layout.gather(back.get(FLAT.gradients)!.data as Float32Array);
+    return this.setup.trainables.layout.gather(back.get(FLAT.gradients)!.data as Float32Array);
   }
 
   /**
@@ -290,12 +299,14 @@ export class Trainer {
   /** Waits for the queued steps and returns their numbers, in order. */
   async collect(): Promise<StepMetrics[]> {
     const { objective } = this.setup;
-    const { names } = objective.training;
     return (await this.#ring.collect()).map(({ tag, values }) => {
-      const [sums, norm] = values as [Float32Array, Float32Array];
+      const norm = values.at(-1)!;
       const count = Math.max(1, tag.supervisedTokens);
-      const losses = Object.fromEntries(names.map((name, k) => [name, sums[k]! / count]));
+      const means = new Map(
+        objective.passes.flatMap(({ names }, i) => names.map((name, k) => [name, values[i]![k]! / count])),
+      );
       const terms = objective.at(tag.step - 1);
+      const losses = Object.fromEntries(terms.map(({ name }) => [name, means.get(name)!]));
       const loss = terms.reduce((sum, { name, weight }) => sum + weight * losses[name]!, 0);
       return { ...tag, loss, losses, gradientNorm: norm[0]!, nonFinite: norm[1] !== 0 };
     });

@@ -4,20 +4,27 @@
  * @module
  */
 import type { KernelFamily } from "../gpu/description.ts";
-import { type Graph, type Tensor } from "../tensor/graph.ts";
+import { type LinearHook, ModelContext } from "../models/context.ts";
+import { decoder } from "../models/llama.ts";
 import { gradients } from "../tensor/differentiate.ts";
+import { max, min, stepScalar } from "../tensor/expr/mod.ts";
+import type { Graph, Tensor } from "../tensor/graph.ts";
 import { accumulate } from "../tensor/ops/accumulate.ts";
 import { adamw } from "../tensor/ops/adamw.ts";
 import { fill } from "../tensor/ops/fill.ts";
 import { gradientNorm } from "../tensor/ops/norms.ts";
+import { pointwise } from "../tensor/ops/pointwise.ts";
+import { sumRows } from "../tensor/ops/sum_axis.ts";
+import { reshape } from "../tensor/ops/views.ts";
 import { Program } from "../tensor/plan.ts";
-import { type LinearHook, ModelContext, type StreamInputs } from "../models/context.ts";
-import { decoder } from "../models/llama.ts";
-import { chunkedLoss, type HeadInput, lossSums, type RowLosses } from "./head.ts";
-import { labelInput, traceLearnerLosses } from "./measure.ts";
+import { chunkedLoss, type HeadInput, lossSums } from "./head.ts";
+import { labelInput } from "./measure.ts";
 import type { Model } from "./models.ts";
-import { FLAT, type ParameterLayout } from "./parameters.ts";
+import { LOSS_SUMS, type LossSet, type Objective } from "./objective.ts";
+import { FLAT } from "./parameters.ts";
+import type { Balance, Learner } from "./recipe.ts";
 import { streamInputs } from "./stream.ts";
+import type { Trainables } from "./trainables.ts";
 
 /** The choices of a plan that change the last digits of results: kept in the manifest, and used again on resume. */
 export interface FrozenPlan {
@@ -28,30 +35,30 @@ export interface FrozenPlan {
   readonly family: KernelFamily;
 }
 
+/** A model of the program, and how what is trained on it takes part. */
+export interface TracedModel {
+  readonly model: Model;
+  /**
+   * Adds the adapter to its linear layers; absent where the model stays as it is. `training` is false in evaluation: no dropout.
+   *
+   * @param parameter The tensor of a parameter, trained or fixed
+   */
+  readonly attach?: (graph: Graph, parameter: (name: string) => Tensor, training: boolean) => LinearHook;
+}
+
 /** What the program is made for. Everything here is part of the frozen plan of a run. */
 export interface TrainingProgramOptions {
-  readonly teacher: Model;
-  readonly student: Model;
+  readonly models: Readonly<Record<Learner, TracedModel>>;
   /** Tokens in a micro-batch, T; a multiple of `chunkRows`. */
   readonly tokens: number;
   /** Rows of the head at a time. */
   readonly chunkRows: number;
   /** Rows of the rotary table: one more than the largest position. */
   readonly positions: number;
-  /** Losses of the objective, given a graph for its step scalars. */
-  readonly losses: (graph: Graph) => RowLosses;
-  /** Losses that are measured on held-out samples. */
-  readonly evaluation: (graph: Graph) => RowLosses;
-  /** Cross-entropy alone, for the teacher's own held-out loss. */
-  readonly crossEntropy: (graph: Graph) => RowLosses;
-  readonly parameters: ParameterLayout;
-  /** Adds the adapter to the student's linear layers. `training` is false in evaluation: no dropout. */
-  readonly attach: (graph: Graph, parameter: (name: string) => Tensor, training: boolean) => LinearHook;
+  readonly objective: Objective;
+  readonly trainables: Trainables;
   readonly recompute: boolean;
   readonly optimiser: OptimiserSettings;
-  /** Learning-rate ratio of each optimiser group. */
-  readonly groupRatio: (group: string) => number;
-  readonly weightDecay: (group: string) => number;
 }
 
 /** AdamW's numbers that do not change from step to step. */
@@ -61,119 +68,173 @@ export interface OptimiserSettings {
   readonly epsilon: number;
   /** Largest global gradient norm; 0 is no clipping. */
   readonly clip: number;
+  readonly weightDecay: number;
 }
-
-/** Names of the states that hold sums of losses. */
-export const LOSS_SUMS = {
-  train: "losses.train",
-  evaluate: "losses.evaluate",
-  teacher: "losses.teacher",
-} as const;
 
 /** Traces all blocks. */
 export function trainingProgram(options: TrainingProgramOptions): Program {
   const program = new Program();
-  const block = (name: string, trace: (graph: Graph) => void) => {
-    const graph = program.block(name);
-    trace(graph);
-  };
-  block("microBatch", (graph) => traceMicroBatch(graph, options));
-  block("update", (graph) => traceUpdate(graph, options));
-  block("evaluate", (graph) => {
-    const { values, count } = traceLosses(graph, options, options.evaluation(graph), undefined, false);
-    lossSums(values, graph.state(LOSS_SUMS.evaluate, [count], "f32", "program"), graph.scalar("keep"));
-  });
-  block("evaluateTeacher", (graph) => {
-    traceLearnerLosses(
-      graph,
-      "teacher",
-      options.teacher,
-      options.crossEntropy(graph),
-      options,
-      LOSS_SUMS.teacher,
-    );
-  });
+  traceMicroBatch(program.block("microBatch"), options);
+  traceUpdate(program.block("update"), options);
+  traceEvaluation(
+    program.block("evaluate"),
+    "student",
+    options.objective.evaluation,
+    LOSS_SUMS.evaluate,
+    options,
+  );
+  traceEvaluation(
+    program.block("evaluateTeacher"),
+    "teacher",
+    options.objective.crossEntropy,
+    LOSS_SUMS.teacher,
+    options,
+  );
   return program;
 }
 
-function hidden(
-  graph: Graph,
-  name: string,
-  model: Model,
-  inputs: StreamInputs,
-  positions: number,
-  options: { onLinear?: LinearHook; recompute?: boolean } = {},
-): HeadInput {
-  return graph.within(name, () => {
-    const ctx = new ModelContext(graph, name, inputs, model.specs, options);
-    const { vocabularySize, hiddenSize } = model.config;
-    return {
-      hidden: decoder(ctx, model.config, positions),
-      weight: ctx.weight(model.headWeight(), [vocabularySize, hiddenSize]),
-    };
-  });
+/** The models of one block, each traced when it is first asked for. */
+class BlockModels {
+  /** The trained parameters that were used, by name. */
+  readonly parameters = new Map<string, Tensor>();
+  readonly #graph: Graph;
+  readonly #options: TrainingProgramOptions;
+  readonly #training: boolean;
+  readonly #sides = new Map<Learner, HeadInput>();
+
+  constructor(graph: Graph, options: TrainingProgramOptions, training: boolean) {
+    this.#graph = graph;
+    this.#options = options;
+    this.#training = training;
+  }
+
+  side(name: Learner): HeadInput {
+    let side = this.#sides.get(name);
+    if (!side) this.#sides.set(name, side = this.#trace(name));
+    return side;
+  }
+
+  #trace(name: Learner): HeadInput {
+    const graph = this.#graph;
+    const { models, tokens, positions, recompute } = this.#options;
+    const { model, attach } = models[name];
+    return graph.within(name, () => {
+      const ctx = new ModelContext(graph, name, streamInputs(graph, tokens), model.specs, {
+        ...(attach ? { onLinear: attach(graph, (p) => this.#parameter(p), this.#training) } : {}),
+        recompute: this.#training && recompute && attach !== undefined,
+      });
+      const { vocabularySize, hiddenSize } = model.config;
+      return {
+        hidden: decoder(ctx, model.config, positions),
+        weight: ctx.weight(model.headWeight(), [vocabularySize, hiddenSize]),
+      };
+    });
+  }
+
+  #parameter(name: string): Tensor {
+    const { trainables } = this.#options;
+    let view = this.parameters.get(name);
+    if (view) return view;
+    view = trainables.view(this.#graph, name);
+    if (trainables.layout.has(name)) this.parameters.set(name, view);
+    return view;
+  }
 }
 
-function traceLosses(
+/** Traces the losses of one pass and adds their sums up. */
+function tracePass(
   graph: Graph,
-  options: TrainingProgramOptions,
-  losses: RowLosses,
-  parameters: Map<string, Tensor> | undefined,
+  models: BlockModels,
+  learner: Learner,
+  set: LossSet,
+  sums: string,
+  { objective, tokens, chunkRows }: TrainingProgramOptions,
   training: boolean,
-) {
-  const { teacher, student, tokens, chunkRows, positions } = options;
-  const inputs = streamInputs(graph, tokens);
-  const target = losses.needsTarget ? hidden(graph, "teacher", teacher, inputs, positions) : undefined;
-  const views = parameters ?? new Map<string, Tensor>();
-  const parameter = (name: string) => {
-    let view = views.get(name);
-    if (!view) views.set(name, view = options.parameters.view(graph, "parameters", name));
-    return view;
-  };
-  const learner = hidden(graph, "student", student, inputs, positions, {
-    onLinear: options.attach(graph, parameter, training),
-    recompute: training && options.recompute,
-  });
+): Tensor | undefined {
+  const target = set.needsTarget ? models.side(learner === "student" ? "teacher" : "student") : undefined;
+  const losses = objective.rowLosses(set, graph);
   const { values, weighted } = chunkedLoss(
     graph,
-    learner,
+    models.side(learner),
     target,
     labelInput(graph, tokens),
     losses,
     chunkRows,
     training,
   );
-  return { values, weighted, count: losses.valueCount };
+  lossSums(values, graph.state(sums, [losses.valueCount], "f32", "program"), graph.scalar("keep"));
+  return weighted;
+}
+
+function traceEvaluation(
+  graph: Graph,
+  learner: Learner,
+  set: LossSet,
+  sums: string,
+  options: TrainingProgramOptions,
+): void {
+  tracePass(graph, new BlockModels(graph, options, false), learner, set, sums, options, false);
 }
 
 function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): void {
-  const parameters = new Map<string, Tensor>();
-  const { values, weighted, count } = traceLosses(graph, options, options.losses(graph), parameters, true);
-  const keep = graph.scalar("keep");
-  lossSums(values, graph.state(LOSS_SUMS.train, [count], "f32", "program"), keep);
+  const { tokens, objective, trainables } = options;
+  const models = new BlockModels(graph, options, true);
   // The token mean over the accumulation window: N counts the supervised positions of all its micro-batches.
-  const seed = fill(graph, [options.tokens], graph.scalar("oneOverTokens"));
-  const names = [...parameters.keys()];
-  const found = gradients(graph, [[weighted!, seed]], [...parameters.values()]);
+  const seed = fill(graph, [tokens], graph.scalar("oneOverTokens"));
+  const plain = new Map<Learner, Tensor>();
+  const seeds = objective.passes.map(({ learner, balance, sums, ...set }): [Tensor, Tensor] => {
+    const weighted = tracePass(graph, models, learner, set, sums, options, true)!;
+    if (!balance) {
+      plain.set(learner, weighted);
+      return [weighted, seed];
+    }
+    const weight = `${set.names[0]}.weight`;
+    return [weighted, balanced(weighted, plain.get(learner)!, seed, weight, balance)];
+  });
+  const keep = graph.scalar("keep");
+  const names = [...models.parameters.keys()];
+  const found = gradients(graph, seeds, [...models.parameters.values()]);
   found.forEach((gradient, i) => {
-    if (gradient) accumulate(options.parameters.view(graph, "gradients", names[i]!), gradient, keep);
+    if (gradient) accumulate(trainables.layout.view(graph, "gradients", names[i]!), gradient, keep);
   });
 }
 
-function traceUpdate(graph: Graph, options: TrainingProgramOptions): void {
-  const { parameters, optimiser, groupRatio, weightDecay } = options;
+/**
+ * The seed of a loss L that shall have the size of another, L_0, times its weight w: `seed` times w L_0 / L, a constant in the
+ * gradient (AmoebaLLM, arXiv 2411.10606, with L_0 / L in the place of a weight; the bound is ours). `own` is w L of each position.
+ */
+function balanced(
+  own: Tensor,
+  reference: Tensor,
+  seed: Tensor,
+  weight: string,
+  { max: bound }: Balance,
+): Tensor {
+  const sum = (rows: Tensor) => sumRows(reshape(rows, [rows.dim(0), 1]));
+  return pointwise([seed, sum(reference), sum(own)], (s, l0, l) => {
+    const factor = stepScalar(weight).mul(l0!.abs()).div(max(l!.abs(), SMALLEST));
+    return s!.mul(min(factor, bound));
+  });
+}
+
+/** Keeps a loss that has vanished from being divided by. */
+const SMALLEST = 1e-30;
+
+function traceUpdate(graph: Graph, { trainables, optimiser }: TrainingProgramOptions): void {
+  const { layout } = trainables;
   const flat = (name: keyof typeof FLAT) =>
-    graph.state(FLAT[name], [parameters.total], "f32", "adapter and optimiser");
+    graph.state(FLAT[name], [layout.total], "f32", "adapter and optimiser");
   const norm = gradientNorm(flat("gradients"));
-  const { clip, ...rest } = optimiser;
-  for (const group of parameters.groups) {
+  const { clip, weightDecay, ...rest } = optimiser;
+  for (const group of layout.groups) {
+    const settings = trainables.group(group.name);
     adamw(flat("parameters"), flat("gradients"), flat("m"), flat("v"), norm, {
       ...rest,
       ...(clip > 0 ? { clip } : {}),
       first: group.offset,
       count: group.count,
-      learningRateRatio: groupRatio(group.name),
-      weightDecay: weightDecay(group.name),
+      learningRateRatio: settings.learningRateRatio ?? 1,
+      weightDecay: settings.weightDecay === false ? 0 : weightDecay,
     });
   }
   graph.output("norm", norm);

@@ -38,18 +38,16 @@ async function tensorsOf(folder: string): Promise<Map<string, { shape: number[];
 /** An adapter with random values for everything that is trained. */
 async function trained(recipe: Recipe) {
   const setup = await tinySetup(recipe);
-  const { adapter, student } = setup;
-  const flat = new Float32Array(adapter.layout.total);
-  adapter.layout.scatter(
-    flat,
-    new Map(adapter.layout.parameters.map((p, i) => [p.name, randomArray(p.count, i + 1, 0.2)])),
-  );
+  const { adapter, student, trainables: { layout } } = setup;
+  const flat = new Float32Array(layout.total);
+  const random = new Map(layout.parameters.map((p, i) => [p.name, randomArray(p.count, i + 1, 0.2)]));
+  layout.scatter(flat, random);
   return {
     setup,
     adapter,
     student,
     flat,
-    values: await adapter.namedValues(flat, recipe.train.seed, student),
+    values: await adapter.namedValues(random, recipe.train.seed),
   };
 }
 
@@ -126,7 +124,7 @@ for (const adapter of adapters) {
         await writeMerged(path, student, setup.adapter, values);
         using plain = await tinySetup(tinyRecipe(files, { student: { model: path } }));
         const other = await Trainer.create(gpu, plain, planTraining(plain, gpu.description));
-        other.setState(await plain.adapter.initialValues(1, plain.student));
+        other.setState((await plain.trainables.initialValues(1)).trained);
         const after = await other.evaluate(samples);
         other.destroy();
         for (const loss of ["cross-entropy", "forward-kl"]) {

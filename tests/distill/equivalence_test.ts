@@ -31,7 +31,7 @@ async function withTrainer<T>(gpu: Gpu, recipe: Recipe, fn: (trainer: Trainer) =
 }
 
 function reset(trainer: Trainer): void {
-  const { layout } = trainer.setup.adapter;
+  const { layout } = trainer.setup.trainables;
   const values = layout.parameters.map(({ name, count }, i) =>
     [name, randomArray(count, i + 1, 0.3)] as const
   );
@@ -243,7 +243,7 @@ gpuTest(
 /** Parameters before and after the first update, and the gradients. */
 async function firstUpdate(gpu: Gpu, recipe: Recipe) {
   return await withTrainer(gpu, recipe, async (trainer) => {
-    const { layout } = trainer.setup.adapter;
+    const { layout } = trainer.setup.trainables;
     const before = layout.gather((await trainer.readState()).parameters);
     const { gradients, metrics } = await stepOn(trainer, [packBatch(GROUPS[1]!, 64)]);
     const state = await trainer.readState();

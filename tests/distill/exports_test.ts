@@ -34,7 +34,7 @@ async function withRun(
   const result = await runHere(recipe, folder);
   using setup = await tinySetup(recipe);
   const last = `${folder}/checkpoints/step-${String(recipe.train.steps).padStart(6, "0")}`;
-  const { flat } = await readCheckpoint(last, setup.adapter.layout);
+  const { flat } = await readCheckpoint(last, setup.trainables.layout);
   await fn({ folder, result, setup, parameters: flat.parameters });
 }
 
@@ -46,10 +46,10 @@ const recipeOf = (files: TinyFiles, changes: Parameters<typeof tinyRecipe>[1] = 
 
 async function assertAdapter({ folder, setup, parameters }: Finished): Promise<void> {
   const { tensors } = await readPeftAdapter(`${folder}/adapter`);
-  const values = setup.adapter.layout.gather(parameters);
+  const values = setup.trainables.layout.gather(parameters);
   assertEquals([...tensors.keys()].sort(), [...values.keys()].sort());
   for (const [name, { dtype, shape, data }] of tensors) {
-    assertEquals([dtype, shape], ["f32", setup.adapter.layout.get(name).shape], name);
+    assertEquals([dtype, shape], ["f32", setup.trainables.layout.get(name).shape], name);
     assertEquals(data, new Float32Array(values.get(name)!), name);
     assertGreater(Math.hypot(...data), 0, `${name} was trained`);
   }

@@ -36,7 +36,7 @@ function logits(x: Float32Array, w: Float32Array, t: number): Float64Array {
 
 /** Row losses, their weighted sum, and the gradient of sum_t above[t] * weighted[t] with respect to the hidden states, in f64. */
 function reference() {
-  const { terms, weights } = OBJECTIVE.training;
+  const { terms } = OBJECTIVE;
   const values: number[][] = terms.map(() => []);
   const weighted: number[] = [];
   const gradient = new Float64Array(T * H);
@@ -48,7 +48,7 @@ function reference() {
       labels[t]!,
     );
     row.values.forEach((value, k) => values[k]!.push(value));
-    weighted.push(row.values.reduce((sum, value, k) => sum + weights[k]! * value, 0));
+    weighted.push(row.values.reduce((sum, value, k) => sum + terms[k]!.weight * value, 0));
     row.gradient.forEach((g, v) => {
       for (let h = 0; h < H; h++) gradient[t * H + h]! += above[t]! * g * weight[v * H + h]!;
     });
@@ -70,7 +70,7 @@ gpuTest(
       { shape: [3], kind: "state" as const, data: Float32Array.of(NaN, NaN, NaN) },
     ];
     const { outputs } = await run(gpu, inputs, (graph, x, w, tx, tw, dy, label, sums) => {
-      const losses = OBJECTIVE.rowLosses(OBJECTIVE.training, graph);
+      const losses = OBJECTIVE.rowLosses(OBJECTIVE.passes[0]!, graph);
       const target = { hidden: tx!, weight: tw! };
       const { values, weighted } = chunkedLoss(
         graph,
@@ -84,7 +84,7 @@ gpuTest(
       lossSums(values, sums!, graph.scalar("keep"));
       const [gradient] = gradients(graph, [[weighted!, dy!]], [x!]);
       return [values, weighted!, gradient!, sums!];
-    }, { keep: 0, ...Object.fromEntries(initialScalars(OBJECTIVE.training.terms)) });
+    }, { keep: 0, ...Object.fromEntries(initialScalars(OBJECTIVE.terms)) });
     const [values, weighted, gradient, sums] = outputs;
     const expected = reference();
     // Each chunk holds its rows loss by loss.
@@ -105,7 +105,7 @@ Deno.test("chunkedLoss() refuses chunks that do not divide the rows", () => {
     hidden: graph.input(`${name} hidden`, [T, H], "f32"),
     weight: graph.weight(`${name} head`, [V, H], "f32"),
   });
-  const losses = OBJECTIVE.rowLosses(OBJECTIVE.training, graph);
+  const losses = OBJECTIVE.rowLosses(OBJECTIVE.passes[0]!, graph);
   const label = graph.input("labels", [T], "i32");
   for (const rows of [48, 96]) {
     const error = assertThrows(() => chunkedLoss(graph, side("a"), side("b"), label, losses, rows, true));

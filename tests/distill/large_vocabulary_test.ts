@@ -47,7 +47,7 @@ Deno.test({
         assertGreaterOrEqual(largest(planTraining(uncut, roomy).plan), 4 * limit);
 
         const trainer = await Trainer.create(gpu, setup, planned);
-        trainer.setState(await setup.adapter.initialValues(1, setup.student));
+        trainer.setState((await setup.trainables.initialValues(1)).trained);
         const ids = tinySample(TOKENS, TOKENS - 1, 1);
         // Over the whole vocabulary, both ends included.
         ids.ids.forEach((id, i) => ids.ids[i] = i < 2 ? i * (VOCABULARY - 1) : id * 757 % VOCABULARY);

@@ -4,7 +4,8 @@ import { decoder } from "../../src/models/llama.ts";
 import { type Model, uploadWeights } from "../../src/distill/models.ts";
 import { FLAT } from "../../src/distill/parameters.ts";
 import { streamInputs } from "../../src/distill/stream.ts";
-import type { StudentAdapter } from "../../src/distill/adapter.ts";
+import type { ModelAdapter } from "../../src/distill/adapter.ts";
+import { Trainables } from "../../src/distill/trainables.ts";
 import type { Gpu, GpuBuffer } from "../../src/gpu/device.ts";
 import { compile, type Executable } from "../../src/tensor/executable.ts";
 import { linear } from "../../src/tensor/ops/matmul.ts";
@@ -12,7 +13,7 @@ import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 
 /** An adapter and its trained values. */
 export interface Adapted {
-  readonly adapter: StudentAdapter;
+  readonly adapter: ModelAdapter;
   readonly parameters: Float32Array;
 }
 
@@ -68,12 +69,12 @@ export class Reader implements Disposable {
   }
 }
 
-function wholeSequence(gpu: Gpu, model: Model, length: number, adapter?: StudentAdapter): Plan {
+function wholeSequence(gpu: Gpu, model: Model, length: number, adapter?: ModelAdapter): Plan {
   const program = new Program();
   const graph = program.block("read");
-  const view = (name: string) => adapter!.layout.view(graph, "parameters", name);
+  const trainables = new Trainables(adapter ? [adapter] : []);
   const ctx = new ModelContext(graph, "model", streamInputs(graph, length), model.specs, {
-    ...(adapter ? { onLinear: adapter.attach(graph, view, false) } : {}),
+    ...(adapter ? { onLinear: adapter.attach(graph, (name) => trainables.view(graph, name), false) } : {}),
   });
   const { vocabularySize, hiddenSize } = model.config;
   const head = ctx.weight(model.headWeight(), [vocabularySize, hiddenSize]);

@@ -33,7 +33,7 @@ Deno.test("courseAt() holds both ends and is straight, or slow at both ends, or 
 });
 
 Deno.test("Objective.at() is a function of the step, temperature^2 included", () => {
-  const { training, evaluation, at } = (() => {
+  const { terms, evaluation, at } = (() => {
     const made = objective(
       { loss: "forward-kl", weight: 0.5, temperature: 3, squareTemperature: true },
       {
@@ -46,10 +46,10 @@ Deno.test("Objective.at() is a function of the step, temperature^2 included", ()
         squareTemperature: true,
       },
     );
-    return { training: made.training, evaluation: made.evaluation, at: made.at.bind(made) };
+    return { terms: made.terms, evaluation: made.evaluation, at: made.at.bind(made) };
   })();
-  assertEquals(training.weights, [4.5, 0]);
-  assertEquals(training.terms[1]!.temperatureVaries, true);
+  assertEquals(terms.map((t) => t.weight), [4.5, 0]);
+  assertEquals(terms[1]!.temperatureVaries, true);
   const numbers = [0, 3, 9].map((step) => {
     const { weight, temperature, options } = at(step)[1]!;
     return [weight, temperature, Math.round(1e9 * Number(options.t)) / 1e9];

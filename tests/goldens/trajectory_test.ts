@@ -116,7 +116,7 @@ async function followTrajectory(
     const setup = setUp({ recipe, teacher, student }, new Registry().addAll(builtins));
     const trainer = await Trainer.create(gpu, setup, planTraining(setup, gpu.description));
     assertEquals(gpu.allocatedBytes, trainer.planned.plan.totalBytes, "allocated bytes are the planned ones");
-    const { layout } = setup.adapter;
+    const { layout } = setup.trainables;
     const start = new Float32Array(layout.total);
     const { tensors: initial } = await readPeftAdapter(sharedPath(`${FOLDER}${name}/adapter_init`));
     layout.scatter(start, new Map([...initial].map(([n, t]) => [ourName(n, name), t.data as Float32Array])));
@@ -164,7 +164,7 @@ async function followTrajectory(
 
 async function compareParameters(trainer: Trainer, path: string, kind: string): Promise<void> {
   const expected = await tensors(path, kind);
-  const actual = trainer.setup.adapter.layout.gather((await trainer.readState()).parameters);
+  const actual = trainer.setup.trainables.layout.gather((await trainer.readState()).parameters);
   let [l2, max] = [0, 0];
   for (const [key, p] of expected) {
     const d = relative(actual.get(key)!, p);
