@@ -13,6 +13,7 @@ import { checkRecipePlugins } from "../distill/recipe_plugins.ts";
 import type { Recipe } from "../distill/recipe.ts";
 import type { TrainingSetup } from "../distill/trainer.ts";
 import { InputError } from "../errors.ts";
+import type { Registry } from "../registry/registry.ts";
 import { checkRecipePaths } from "../runs/recipe_paths.ts";
 import { createRun } from "../runs/run_folder.ts";
 import type { Command, Flag, Invocation } from "./command.ts";
@@ -98,14 +99,27 @@ export async function withRecipe<T>(
   use: (opened: OpenedRecipe) => Promise<T>,
 ): Promise<T> {
   const recipe = await readRecipe(args[0], flags.list("set"));
-  const registry = await registryWith(flags.list("plugin"));
+  return await openRecipe(recipe, await registryWith(flags.list("plugin")), (opened) => {
+    for (const { message } of opened.warnings) out.warn(message);
+    return use(opened);
+  });
+}
+
+/**
+ * Opens all that a recipe names, hands it to `use` and closes it again.
+ *
+ * @throws {InputError} whatever is wrong with the recipe, its models, data or plugins
+ */
+export async function openRecipe<T>(
+  recipe: Recipe,
+  registry: Registry,
+  use: (opened: OpenedRecipe) => T | Promise<T>,
+): Promise<T> {
   checkRecipePlugins(recipe, registry);
   const prepared = await prepareRun(recipe);
   try {
     const setup = setUp(prepared, registry);
-    const warnings = dataWarnings(prepared);
-    for (const { message } of warnings) out.warn(message);
-    return await use({ recipe, prepared, setup, warnings });
+    return await use({ recipe, prepared, setup, warnings: dataWarnings(prepared) });
   } finally {
     prepared.close();
   }

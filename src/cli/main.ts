@@ -24,6 +24,10 @@ const VERBS: Readonly<Record<string, { summary: string; load: () => Promise<Comm
     summary: "Continue a run from its last checkpoint",
     load: async () => (await import("./resume.ts")).resume,
   },
+  compare: {
+    summary: "Compare recipes on paired seeds",
+    load: async () => (await import("./compare.ts")).compare,
+  },
   init: {
     summary: "Write a recipe with every field explained",
     load: async () => (await import("./init.ts")).init,

@@ -8,7 +8,7 @@ import { relative } from "@std/path";
 import { readEvents } from "../runs/event_log.ts";
 import type { LockedRun } from "../runs/run_folder.ts";
 import { shellQuoted } from "../runs/shell_quoted.ts";
-import { type RunOutcome, type SupervisedRun, superviseRun } from "../runs/supervisor.ts";
+import { type RunOutcome, superviseRun } from "../runs/supervisor.ts";
 import type { Flag, Invocation } from "./command.ts";
 import { isDebug } from "./output.ts";
 import { Progress } from "./progress.ts";
@@ -66,7 +66,13 @@ export async function watchRun(
       onWait: () => out.note("Waiting for the process of an earlier attempt to save and end."),
       onEvent: (event) => progress.show(event),
     });
-    using _signals = handleSignals(supervised, progress);
+    using _signals = handleSignals({
+      first() {
+        progress.line("Saving a checkpoint and stopping; Ctrl-C again stops at once.");
+        supervised.request("stop");
+      },
+      second: () => supervised.kill(),
+    });
     outcome = await supervised.outcome;
   } finally {
     progress.end();
@@ -105,14 +111,13 @@ async function conclude(
   return exitCode;
 }
 
-/** First signal: save and stop. Second: end at once. */
-function handleSignals(supervised: SupervisedRun, progress: Progress): Disposable {
+/** Calls back at the first signal to end, and at each further one, until it is disposed of. */
+export function handleSignals({ first, second }: { first(): void; second(): void }): Disposable {
   let asked = false;
   const handle = () => {
-    if (asked) return supervised.kill();
+    if (asked) return second();
     asked = true;
-    progress.line("Saving a checkpoint and stopping; Ctrl-C again stops at once.");
-    supervised.request("stop");
+    first();
   };
   const signals: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM", "SIGHUP"];
   for (const signal of signals) Deno.addSignalListener(signal, handle);

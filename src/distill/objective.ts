@@ -69,16 +69,18 @@ export class Objective {
       monitor: true,
     });
     const basics = ["cross-entropy", "forward-kl"];
+    // These keys mean the same in every run, whatever its objective: the loss at temperature 1.
+    const always = [...basics, ...MONITORS.map(({ id }) => id)];
     const others = terms.map((t, i) => termAt(t, recipe[i]!, Infinity))
       .filter((_, i) => learnerOf(recipe[i]!) === "student")
-      .filter((t) => !(basics.includes(t.name) && t.temperature === 1))
+      .filter((t) => !(always.includes(t.name) && t.temperature === 1))
       .map((t) => ({
         ...t,
-        name: basics.includes(t.name) ? `${t.name} at ${t.temperature}` : t.name,
+        name: always.includes(t.name) ? `${t.name} at ${t.temperature}` : t.name,
         temperatureVaries: false,
         monitor: true,
       }));
-    const monitors = MONITORS.filter(({ id }) => !others.some((t) => t.name === id)).map((loss) => ({
+    const monitors = MONITORS.map((loss) => ({
       ...{ loss, options: {}, name: loss.id },
       ...{ weight: 0, temperature: 1, monitor: true },
     }));

@@ -40,12 +40,13 @@ export async function runIdentity(
   };
 }
 
-/** Weights and config: a rope base or an epsilon changes the model as much as a weight. */
-async function modelIdentity({ source }: Model): Promise<string> {
+/** Hash of weights and config: a rope base or an epsilon changes the model as much as a weight. */
+export async function modelIdentity({ source }: Model): Promise<string> {
   return sha256(`${await source.fingerprint()} ${canonicalJson(source.config)}`);
 }
 
-function samplesIdentity(samples: readonly EncodedSample[]): string {
+/** Hash of the tokens of samples, and of which of them are learnt. */
+export function samplesIdentity(samples: readonly EncodedSample[]): string {
   const hash = createHash("sha256");
   for (const { ids, supervised } of samples) {
     hash.update(Int32Array.of(ids.length));

@@ -70,7 +70,7 @@ export async function createRun(options: CreateRunOptions): Promise<LockedRun> {
     limbeck: project.version,
     deno: Deno.version.deno,
     recipeHash: recipeHash(recipe),
-    plugins: await Promise.all(plugins.map(async (path) => ({ path, sha256: await sha256(path) }))),
+    plugins: await identifyPlugins(plugins),
   };
   const folder = resolve(recipe.output.folder ?? join(options.runsFolder ?? "runs", manifest.id));
   const made = await makeEmptyFolder(folder);
@@ -99,17 +99,35 @@ export async function openRun(folder: string): Promise<LockedRun> {
   await checkRecipePaths(recipe);
   const release = await lock(folder);
   try {
-    for (const plugin of manifest.plugins) {
-      if (await sha256(plugin.path) === plugin.sha256) continue;
-      throw new InputError("the plugin is not what it was when the run began", {
-        where: plugin.path,
-        hint: "Put the old version back to resume, or begin a new run.",
-      });
-    }
+    await checkPlugins(manifest.plugins);
     return { folder: resolve(folder), manifest, recipe, release };
   } catch (error) {
     release();
     throw error;
+  }
+}
+
+/**
+ * Plugin modules with the SHA-256 of their source.
+ *
+ * @throws {InputError} a file that cannot be read
+ */
+export async function identifyPlugins(paths: readonly string[]): Promise<RunManifest["plugins"]> {
+  return await Promise.all(paths.map(async (path) => ({ path, sha256: await sha256(path) })));
+}
+
+/**
+ * Checks that plugin modules are what they were.
+ *
+ * @throws {InputError} one that is gone or changed
+ */
+export async function checkPlugins(plugins: RunManifest["plugins"]): Promise<void> {
+  for (const plugin of plugins) {
+    if (await sha256(plugin.path) === plugin.sha256) continue;
+    throw new InputError("the plugin is not what it was when the run began", {
+      where: plugin.path,
+      hint: "Put the old version back to resume, or begin a new run.",
+    });
   }
 }
 

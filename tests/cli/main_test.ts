@@ -9,6 +9,7 @@ import { fakeTerminal } from "./fake_terminal.ts";
 const VERBS = [
   "distill",
   "resume",
+  "compare",
   "init",
   "validate",
   "preview",

@@ -64,6 +64,9 @@ Deno.test("Objective measures each monitor once, also where the objective has it
   const { names } = objective({ loss: "reverse-kl" }, { loss: "cross-entropy" }).evaluation;
   assertEquals(names.filter((n) => n === "reverse-kl").length, 1);
   assertEquals(new Set(names).size, names.length);
+  const { terms } = objective({ loss: "reverse-kl", temperature: 2 }).evaluation;
+  const found = terms.filter((t) => t.name.startsWith("reverse-kl")).map((t) => [t.name, t.temperature]);
+  assertEquals(found, [["reverse-kl at 2", 2], ["reverse-kl", 1]]);
 });
 
 Deno.test("a schedule of something that cannot change, or leaves what is allowed, is refused by its path", () => {

@@ -28,6 +28,8 @@ export interface Fault {
   intrude?: boolean;
   /** Never looks at what is asked of it. */
   deaf?: boolean;
+  /** Measures teacher and student at the end; the student's loss is this and a hundredth of the seed. */
+  measures?: number;
   /** Heartbeats instead of events for this many milliseconds before training. */
   beat?: number;
 }
@@ -83,6 +85,15 @@ async function train(recipe: Recipe, host: RunHost): Promise<RunResult> {
     if (first && fault.hangAt === step) { for (;;); }
     if (fault.throwAt === step) throw new DeviceError("the GPU was lost", { hint: "try again" });
     if (fault.bugAt === step) (undefined as unknown as { mistake(): void }).mistake();
+  }
+  if (fault.measures !== undefined) {
+    const tokens = 100;
+    host.emit({ type: "evaluation", step: 0, model: "teacher", loss: 1, losses: {}, tokens });
+    const loss = fault.measures + recipe.train.seed / 100;
+    host.emit({
+      ...{ type: "evaluation", step, model: "student", loss, tokens },
+      losses: { "forward-kl": loss / 2, "top-1-agreement": 1 - loss / 10 },
+    });
   }
   return result("succeeded", step);
 }

@@ -1,0 +1,141 @@
+/**
+ * A comparison as tables: for the terminal and as Markdown.
+ *
+ * @module
+ */
+import type { ComparisonPlan } from "../runs/comparison.ts";
+import type { ComparisonSummary } from "../runs/comparison_summary.ts";
+import type { PairedSummary, SampleSummary } from "../runs/paired_statistics.ts";
+import { count } from "./units.ts";
+
+/** A table whose first row is its head. */
+export type Table = readonly (readonly string[])[];
+
+/** The measurements that are shown; compare.json has all of them. */
+const COLUMNS: readonly [key: string, title: string][] = [
+  ["cross-entropy", "held-out loss"],
+  ["forward-kl", "forward KL"],
+  ["reverse-kl", "reverse KL"],
+  ["top-1-agreement", "top-1 agreement"],
+  ["expected-calibration-error", "calibration error"],
+];
+
+/** Two tables, and what must be known to read them. */
+export interface ComparisonTables {
+  /** Teacher, students before training, and each recipe. */
+  figures: Table;
+  /** Each further recipe against the first; undefined where there is none to compare. */
+  differences: Table | undefined;
+  notes: string[];
+}
+
+/** Arranges what a comparison says. */
+export function comparisonTables(plan: ComparisonPlan, summary: ComparisonSummary): ComparisonTables {
+  const { teacher, before, recipes, differences } = summary;
+  const columns = COLUMNS.filter(([key]) => recipes.some(({ metrics }) => metrics[key]));
+  const titles = columns.map(([, title]) => title);
+  const keys = columns.map(([key]) => key);
+  const single = (name: string, values: Readonly<Record<string, number | null>>) => [
+    name,
+    "",
+    ...keys.map((key) => number4(values[key])),
+  ];
+  const figures = [
+    ["", "n", ...titles],
+    ...(teacher ? [single("teacher", teacher)] : []),
+    ...before.map(({ recipes, metrics }) =>
+      single(before.length > 1 ? `student before (${recipes.join(", ")})` : "student before", metrics)
+    ),
+    ...recipes.map(({ recipe, n, metrics }) => [
+      recipe,
+      String(n),
+      ...keys.map((key) => sampleText(metrics[key], n)),
+    ]),
+  ];
+  const paired = differences.filter(({ n }) => n > 0);
+  return {
+    figures,
+    differences: paired.length === 0 ? undefined : [
+      [`less ${paired[0]!.to}`, "n", ...titles],
+      ...paired.map(({ recipe, n, metrics }) => [
+        recipe,
+        String(n),
+        ...keys.map((key) => pairedText(metrics[key], n)),
+      ]),
+    ],
+    notes: notes(plan, summary, paired.length > 0),
+  };
+}
+
+function notes(
+  plan: ComparisonPlan,
+  { tokens, recipes, differences }: ComparisonSummary,
+  hasPairs: boolean,
+): string[] {
+  const spread = recipes.some(({ n }) => n > 1);
+  const errors = differences.some(({ n }) => n > 1);
+  const seeds = plan.seeds.length === 1 ? `seed ${plan.seeds[0]}` : `seeds ${plan.seeds.join(", ")}`;
+  return [
+    `n: runs that are done, of ${seeds}. ` +
+    (spread ? "± is the standard deviation over them." : "One run shows no spread."),
+    ...(hasPairs
+      ? [
+        `Differences are paired by seed${
+          errors ? "; ± is the standard error of their mean" : ""
+        }; 1/2: better in one of two pairs. Lower is better, but not for agreement. No significance was computed.`,
+      ]
+      : []),
+    ...(tokens === null ? [] : [
+      `In nats a token over ${
+        count(tokens)
+      } held-out tokens, the same for every run: the spread is that of seeds, not of texts.`,
+    ]),
+    ...plan.warnings.map((warning) => `Beware: ${warning}.`),
+  ];
+}
+
+function sampleText(sample: SampleSummary | undefined, runs: number): string {
+  if (!sample || sample.mean === null) return "-";
+  const spread = sample.standardDeviation === null ? "" : ` ± ${number4(sample.standardDeviation)}`;
+  return `${number4(sample.mean)}${spread}${sample.n === runs ? "" : ` (n = ${sample.n})`}`;
+}
+
+function pairedText(pair: PairedSummary | undefined, runs: number): string {
+  if (!pair || pair.mean === null) return "-";
+  const { n, mean, standardError, better } = pair;
+  const sign = mean > 0 ? "+" : "";
+  const spread = standardError === null ? "" : ` ± ${number4(standardError)}`;
+  return `${sign}${number4(mean)}${spread}, ${better}/${n}${n === runs ? "" : ` (n = ${n})`}`;
+}
+
+/** Four decimals: claims are about the third. */
+function number4(value: number | null | undefined): string {
+  return value === null || value === undefined ? "-" : value.toFixed(4);
+}
+
+/** Lines with aligned columns. */
+export function tableLines(table: Table): string[] {
+  const widths = table[0]!.map((_, i) => Math.max(...table.map((row) => row[i]!.length)));
+  return table.map((row) => row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd());
+}
+
+/** The same in Markdown. */
+export function tableMarkdown(table: Table): string {
+  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
+  const [head, ...rows] = table.map((row) => row.map((cell) => cell.replaceAll("|", "\\|")));
+  return [line(head!), line(head!.map(() => "---")), ...rows.map(line)].join("\n") + "\n";
+}
+
+/** `compare.md`: tables, how to read them, and what was compared. */
+export function comparisonMarkdown(plan: ComparisonPlan, tables: ComparisonTables): string {
+  const { figures, differences, notes } = tables;
+  return [
+    `# Comparison ${plan.id}\n`,
+    tableMarkdown(figures),
+    ...(differences ? [tableMarkdown(differences)] : []),
+    notes.map((note) => `- ${note}\n`).join(""),
+    `Limbeck ${plan.limbeck}, begun ${plan.createdAt.slice(0, 16).replace("T", " ")} UTC. ` +
+    `Recipes: ${plan.recipes.map(({ name, file }) => `${name} (${file})`).join(", ")}. ` +
+    "Every number of every run is in compare.json.\n",
+  ].join("\n");
+}

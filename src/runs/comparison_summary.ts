@@ -1,0 +1,111 @@
+/**
+ * What a comparison comes to: each recipe's figures over its seeds, and its paired differences to the first recipe.
+ *
+ * @module
+ */
+import type { ComparedRun, ComparisonPlan, Measurement } from "./comparison.ts";
+import {
+  type Direction,
+  type PairedSummary,
+  type SampleSummary,
+  summarisePairs,
+  summariseSample,
+} from "./paired_statistics.ts";
+
+/**
+ * Measurements that mean the same whatever the objective, with which values are the better ones. A loss of the objective may have
+ * another temperature or other options in another recipe.
+ */
+const DIRECTIONS: Readonly<Record<string, Direction>> = {
+  "cross-entropy": "lower",
+  "forward-kl": "lower",
+  "reverse-kl": "lower",
+  "top-1-agreement": "higher",
+  "top-1-accuracy": "higher",
+  "top-5-overlap": "higher",
+  "expected-calibration-error": "lower",
+};
+
+/** One recipe of a comparison. */
+export interface RecipeSummary {
+  recipe: string;
+  /** Runs that are done. */
+  n: number;
+  metrics: Record<string, SampleSummary>;
+}
+
+/** One recipe against the first. */
+export interface DifferenceSummary {
+  recipe: string;
+  /** The first recipe's name. */
+  to: string;
+  /** Seeds with which both are done. */
+  n: number;
+  metrics: Record<string, PairedSummary>;
+}
+
+/** All that a comparison says. */
+export interface ComparisonSummary {
+  /** Supervised held-out tokens that every figure is a mean over; null where nothing was measured. */
+  tokens: number | null;
+  teacher: Measurement | null;
+  /** Recipes with one and the same start, and its measurements: means over their runs. */
+  before: { recipes: string[]; metrics: Measurement }[];
+  recipes: RecipeSummary[];
+  differences: DifferenceSummary[];
+}
+
+/** Sums up what the runs measured. Runs that are not done take no part. */
+export function summariseComparison(plan: ComparisonPlan, runs: readonly ComparedRun[]): ComparisonSummary {
+  const done = runs.filter((run) => run.after !== null);
+  const keys = [...new Set(done.flatMap((run) => Object.keys(run.after!)))];
+  const [first, ...others] = plan.recipes.map(({ name }) => name) as [string, ...string[]];
+  /** A recipe's values in the order of the seeds; null where a run is not done or the value not finite. */
+  const values = (name: string, key: string) =>
+    plan.seeds.map((seed) =>
+      runs.find((run) => run.recipe === name && run.seed === seed)?.after?.[key] ?? null
+    );
+  const seedsOf = (name: string) => done.filter((run) => run.recipe === name).map((run) => run.seed);
+  return {
+    tokens: done[0]?.tokens ?? null,
+    teacher: done[0]?.teacher ?? null,
+    before: starts(plan, done),
+    recipes: [first, ...others].map((recipe) => ({
+      recipe,
+      n: seedsOf(recipe).length,
+      metrics: Object.fromEntries(keys.map((key) => [key, summariseSample(values(recipe, key))])),
+    })),
+    differences: others.map((recipe) => ({
+      recipe,
+      to: first,
+      n: seedsOf(recipe).filter((seed) => seedsOf(first).includes(seed)).length,
+      metrics: Object.fromEntries(
+        Object.entries(DIRECTIONS).filter(([key]) => keys.includes(key)).map(([key, direction]) => [
+          key,
+          summarisePairs(values(recipe, key), values(first, key), direction),
+        ]),
+      ),
+    })),
+  };
+}
+
+/** Students before training, those of one base together. */
+function starts(plan: ComparisonPlan, done: readonly ComparedRun[]): ComparisonSummary["before"] {
+  const groups = new Map<string, string[]>();
+  for (const { name, recipe: { teacher, student } } of plan.recipes) {
+    const path = student.model === "teacher" ? teacher.model : student.model;
+    const base = `${path} ${student.layers?.join() ?? "all"}`;
+    groups.set(base, [...groups.get(base) ?? [], name]);
+  }
+  return [...groups.values()].flatMap((recipes) => {
+    const measured = done.filter((run) => recipes.includes(run.recipe)).flatMap((run) =>
+      run.before ? [run.before] : []
+    );
+    if (measured.length === 0) return [];
+    const keys = [...new Set(measured.flatMap((before) => Object.keys(before)))];
+    const metrics = keys.map((key) =>
+      [key, summariseSample(measured.map((before) => before[key] ?? null)).mean] as const
+    );
+    return [{ recipes, metrics: Object.fromEntries(metrics) }];
+  });
+}

@@ -1,0 +1,94 @@
+// @ts-types="../../types/std_assert.d.ts"
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { checkComparable, comparedRecipe } from "../../src/distill/comparability.ts";
+import { prepareRun } from "../../src/distill/prepare.ts";
+import { InputError } from "../../src/errors.ts";
+import type { RecipeInput } from "../../src/distill/recipe.ts";
+import { parseRecipe } from "../../src/distill/recipe.ts";
+import { type TinyFiles, tinyRows, withTiny, writeTinyModel } from "./tiny_model.ts";
+
+/** Opens recipes that differ from the first, which is called `first`, in these sections. */
+async function opened(files: TinyFiles, ...changes: Partial<RecipeInput>[]) {
+  const base = {
+    teacher: { model: files.teacher },
+    student: { model: "teacher", layers: [0, 2] },
+    data: { train: files.train, heldOut: files.heldOut, contextLength: 64 },
+    train: { steps: 4, warmup: 0, tokensPerMicroBatch: 64 },
+  };
+  const all = [];
+  for (const [i, change] of [{}, ...changes].entries()) {
+    const prepared = await prepareRun(parseRecipe({
+      teacher: base.teacher,
+      student: change.student ?? base.student,
+      data: { ...base.data, ...change.data },
+      train: { ...base.train, ...change.train },
+      ...(change.teacher ? { teacher: change.teacher } : {}),
+      ...(change.objective ? { objective: change.objective } : {}),
+    }));
+    all.push(comparedRecipe(i === 0 ? "first" : `other-${i}`, prepared));
+    prepared.close();
+  }
+  return all;
+}
+
+Deno.test("checkComparable() refuses another teacher, held-out data or context length by name", () =>
+  withTiny(async (files) => {
+    const [teacher, heldOut] = [`${files.folder}/teacher-2`, `${files.folder}/heldout-2.jsonl`];
+    await writeTinyModel(teacher, { seed: 2 });
+    await Deno.writeTextFile(heldOut, tinyRows(6, 3));
+    const { train } = files;
+    const recipes = await opened(
+      files,
+      { teacher: { model: teacher } },
+      { data: { train, heldOut } },
+      { data: { train, contextLength: 32 } },
+      { data: { train, mask: "all" } },
+      { objective: [{ loss: "reverse-kl" }] },
+    );
+    const { message } = await assertRejects(() => checkComparable(recipes), InputError);
+    assertMatch(message, /other-1: another teacher than first: \S+teacher-2, not \S+teacher\n/);
+    assertMatch(
+      message,
+      /other-2: another held-out data than first: \S+heldout-2.jsonl, not \S+heldout.jsonl\n/,
+    );
+    assertMatch(message, /other-3: another context length than first: 32, not 64\n/);
+    assertMatch(
+      message,
+      /other-4: another held-out data than first: \S+, data.mask all, not \S+, data.mask auto/,
+    );
+    assertEquals(message.includes("other-5"), false);
+  }));
+
+Deno.test("checkComparable() warns where students, steps, tokens per step or training data differ, or a teacher learns", () =>
+  withTiny(async (files) => {
+    const train = `${files.folder}/train-2.jsonl`;
+    await Deno.writeTextFile(train, tinyRows(30, 7));
+    const recipes = await opened(
+      files,
+      { student: { model: "teacher", layers: [0, 1] } },
+      { train: { steps: 8 } },
+      { train: { accumulation: 2 } },
+      { data: { train } },
+    );
+    const warnings = await checkComparable(recipes);
+    assertEquals(warnings.length, 4);
+    assertMatch(
+      warnings[0]!,
+      /^other-1 has another student than first: .*layers \[0, 1\], not .*layers \[0, 2\]$/,
+    );
+    assertEquals(warnings[1], "other-2 has another number of steps than first: 8, not 4");
+    assertEquals(warnings[2], "other-3 has another number of tokens per step than first: 128, not 64");
+    assertMatch(warnings[3]!, /^other-4 trains on other data/);
+  }));
+
+Deno.test("checkComparable() takes a copy of a model or of data for what it is", () =>
+  withTiny(async (files) => {
+    const [teacher, heldOut] = [`${files.folder}/copy`, `${files.folder}/copy.jsonl`];
+    await writeTinyModel(teacher);
+    await Deno.copyFile(files.heldOut, heldOut);
+    const recipes = await opened(files, {
+      teacher: { model: teacher },
+      data: { train: files.train, heldOut },
+    });
+    assertEquals(await checkComparable(recipes), []);
+  }));
