@@ -181,7 +181,8 @@ function barLine(event: MetricsEvent, steps: number, left: number, width: number
 function evaluationLine(event: EvaluationEvent, columns: number): string {
   const when = event.step === 0 ? "before training" : `after step ${event.step}`;
   const loss = event.loss === null ? red("not finite") : green(number3(event.loss));
-  const who = event.model === "teacher" ? "teacher" : `student ${when}`;
+  // A teacher that stands still is measured once.
+  const who = event.model === "teacher" && event.step === 0 ? "teacher" : `${event.model} ${when}`;
   let line = `held-out loss ${loss}  ${who}`;
   for (const [id, value] of Object.entries(event.losses)) {
     const longer = `${line}  ${id} ${number3(value)}`;

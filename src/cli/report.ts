@@ -117,13 +117,16 @@ function curves(rows: readonly MetricsRow[], events: readonly RunEvent[]): strin
   if (result && result.status === "succeeded" && student.at(-1)?.[0] !== result.steps) {
     student.push([result.steps, result.heldOut.after]);
   }
-  const teacher = measured("teacher").at(-1)?.[1] ?? null;
+  const teacher = measured("teacher");
+  const stands = teacher.length === 1 ? teacher[0]![1] : null;
   const last = steps.at(-1)!;
   const heldOut: Series[] = [
     { name: "student", points: student, marks: true },
-    ...(teacher === null
-      ? []
-      : [{ name: "teacher", points: [[0, teacher], [last, teacher]] as Series["points"], dashed: true }]),
+    ...(stands !== null
+      ? [{ name: "teacher", points: [[0, stands], [last, stands]] as Series["points"], dashed: true }]
+      : teacher.length > 1
+      ? [{ name: "teacher", points: teacher, dashed: true }]
+      : []),
   ];
   return [
     student.length > 0 ? chart("Held-out loss", heldOut) : "",

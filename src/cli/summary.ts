@@ -31,6 +31,7 @@ export function summaryLines(folder: string, result: RunResult, events: readonly
   ];
   const named: [string, string | undefined][] = [
     ["adapter", paths.adapter],
+    ["teacher's", paths.teacherAdapter],
     ["base", paths.base],
     ["merged model", paths.merged],
     ["report", paths.report],

@@ -142,12 +142,14 @@ export async function withTiny(
 }
 
 /** What a test changes in the recipe: sections are merged field by field. */
-export type RecipeChanges = Partial<Omit<RecipeInput, "teacher">>;
+export type RecipeChanges = Partial<Omit<RecipeInput, "teacher">> & {
+  readonly teacher?: Partial<RecipeInput["teacher"]>;
+};
 
 /** A recipe over the files, with a student cut from the teacher; the learning rate is constant unless `changes` say otherwise. */
 export function tinyRecipe(files: TinyFiles, changes: RecipeChanges = {}): Recipe {
   return parseRecipe({
-    teacher: { model: files.teacher },
+    teacher: { model: files.teacher, ...changes.teacher },
     student: changes.student ?? { model: "teacher", layers: [0, 2] },
     data: { train: files.train, heldOut: files.heldOut, contextLength: 64, ...changes.data },
     ...(changes.objective ? { objective: changes.objective } : {}),
