@@ -1,8 +1,8 @@
 /**
  * Forward and reverse KL together, weighted at each token by which model is surer.
  *
- * After Amara et al., "BD-KD: Balancing the Divergences for Online Knowledge Distillation", arXiv 2212.12965, for a frozen
- * teacher. The form is our own: the paper weighs samples by the gap of entropies, but its exact weights could not be verified,
+ * After Amara et al., "BD-KD: Balancing the Divergences for Online Knowledge Distillation", arXiv 2212.12965; its
+ * teacher learns too, which is a matter of the objective. The form is our own: the paper weighs samples by the gap of entropies, but its exact weights could not be verified,
  * nor in which direction they switch; hence the option. The paper's cross-entropy is a term of its own in the objective.
  *
  * @module

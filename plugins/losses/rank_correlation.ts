@@ -4,13 +4,18 @@
  *
  * Peng et al., "RLKD" (ranking loss for knowledge distillation), arXiv 2409.12545: on logits as they are (temperature has no effect), soft ranks
  * with L2 regularisation `epsilon`. The paper's code instead divides the divergence by 2, and takes the union of the two sets with
- * repeats; the latter is `union: duplicated`. Where logits of the union are epsilon or more apart the gradient is 0: see the
- * measured share of tokens with a gradient in evaluations.
+ * repeats; the latter is `union: duplicated`. Where logits of the union are epsilon or more apart the gradient is 0: evaluations
+ * report the share of tokens with a gradient.
  *
  * @module
  */
 import { z } from "zod";
-import { CONTRACT_VERSION, defineLoss, type RowLoss } from "../../src/registry/contract.ts";
+import {
+  CONTRACT_VERSION,
+  defineLoss,
+  type ReferenceRow,
+  type RowLoss,
+} from "../../src/registry/contract.ts";
 import { softRank, softRanks } from "./soft_rank.ts";
 import { NO_ENTRY, topEntries, topIds } from "./top_entries.ts";
 
@@ -70,7 +75,8 @@ function source({ k, epsilon, union }: z.output<typeof options>): string {
       for (var i = 0u; i < $count; i++) { $rank[i] /= max(length, ${SHORTEST}); }
       return length;
     }
-    fn $value() -> f32 {
+    // 1 - rho; leaves its gradient in \`$slopes\`.
+    fn $distance() -> f32 {
       $collect();
       if ($count < 2u) { return 0.0; }
       for (var i = 0u; i < $count; i++) { $x[i] = teacher($ids[i]); }
@@ -108,6 +114,55 @@ function source({ k, epsilon, union }: z.output<typeof options>): string {
     }`;
 }
 
+/** Distance and gradient over the ids of the union, in f64; undefined for rows without an order. */
+function inF64(
+  { student, teacher, options: { k, epsilon, union } }: ReferenceRow<z.output<typeof options>>,
+): { value: number; ids: number[]; slopes: number[] } | undefined {
+  const both = [...topIds(student, k), ...topIds(teacher, k)].filter((v) =>
+    student[v]! > -3e38 && teacher[v]! > -3e38
+  );
+  const ids = union === "duplicated" ? both : [...new Set(both)];
+  const normalised = (ranks: number[]) => {
+    const mean = ranks.reduce((sum, r) => sum + r, 0) / ranks.length;
+    const length = Math.hypot(...ranks.map((r) => r - mean));
+    return { unit: ranks.map((r) => (r - mean) / length), length };
+  };
+  const soft = softRanks(ids.map((v) => student[v]!), epsilon);
+  const own = normalised(soft.ranks);
+  const target = normalised(softRanks(ids.map((v) => teacher[v]!), epsilon).ranks);
+  if (ids.length < 2 || Math.min(own.length, target.length) < SHORTEST) return undefined;
+  const rho = own.unit.reduce((sum, u, i) => sum + u * target.unit[i]!, 0);
+  const slopes = soft.pullBack(own.unit.map((u, i) => (rho * u - target.unit[i]!) / own.length));
+  return { value: 1 - rho, ids, slopes };
+}
+
+/** Below this a gradient is rounding: orders that agree in exact arithmetic leave about as much. */
+const ROUNDING = 1e-5;
+
+/** 1 where the ranks have a gradient, 0 in the dead zone or where the order is right: its mean is the share of such tokens. */
+const gradientShare: RowLoss = defineLoss({
+  id: "rank-gradient-share",
+  version: "1.0.0",
+  contract: CONTRACT_VERSION,
+  description: "Share of tokens whose order has a gradient",
+  options,
+  needsTeacher: true,
+  surrogateGradient: "it is measured only",
+  wgsl: ({ options }) => `
+    ${source(options)}
+    fn $value() -> f32 {
+      _ = $distance();
+      var steepest = 0.0;
+      for (var i = 0u; i < $count; i++) { steepest = max(steepest, abs($slopes[i])); }
+      return select(0.0, 1.0, steepest > ${ROUNDING});
+    }
+    fn $gradient(v: u32, z: f32, t: f32) -> f32 { return 0.0; }`,
+  reference: (row) => ({
+    value: Number(inF64(row)?.slopes.some((slope) => Math.abs(slope) > ROUNDING) ?? false),
+    gradient: new Float64Array(row.student.length),
+  }),
+});
+
 const rankCorrelation: RowLoss = defineLoss({
   id: "rank-correlation",
   version: "1.0.0",
@@ -116,34 +171,21 @@ const rankCorrelation: RowLoss = defineLoss({
   source: "arXiv 2409.12545; soft ranks arXiv 2002.08871",
   options,
   needsTeacher: true,
+  monitors: [gradientShare],
   wgsl: ({ options }) => `
     ${source(options)}
+    fn $value() -> f32 { return $distance(); }
     fn $gradient(v: u32, z: f32, t: f32) -> f32 {
       if (z < $lowest.x && t < $lowest.y) { return 0.0; }
       var slope = 0.0;
       for (var i = 0u; i < $count; i++) { if ($ids[i] == v) { slope += $slopes[i]; } }
       return slope;
     }`,
-  reference({ student, teacher, options }) {
-    const { k, epsilon, union } = options;
-    const both = [...topIds(student, k), ...topIds(teacher, k)].filter((v) =>
-      student[v]! > -3e38 && teacher[v]! > -3e38
-    );
-    const ids = union === "duplicated" ? both : [...new Set(both)];
-    const gradient = new Float64Array(student.length);
-    const normalised = (ranks: number[]) => {
-      const mean = ranks.reduce((sum, r) => sum + r, 0) / ranks.length;
-      const length = Math.hypot(...ranks.map((r) => r - mean));
-      return { unit: ranks.map((r) => (r - mean) / length), length };
-    };
-    const soft = softRanks(ids.map((v) => student[v]!), epsilon);
-    const own = normalised(soft.ranks);
-    const target = normalised(softRanks(ids.map((v) => teacher[v]!), epsilon).ranks);
-    if (ids.length < 2 || Math.min(own.length, target.length) < SHORTEST) return { value: 0, gradient };
-    const rho = own.unit.reduce((sum, u, i) => sum + u * target.unit[i]!, 0);
-    soft.pullBack(own.unit.map((u, i) => (rho * u - target.unit[i]!) / own.length))
-      .forEach((g, i) => gradient[ids[i]!]! += g);
-    return { value: 1 - rho, gradient };
+  reference(row) {
+    const gradient = new Float64Array(row.student.length);
+    const found = inF64(row);
+    found?.slopes.forEach((slope, i) => gradient[found.ids[i]!]! += slope);
+    return { value: found?.value ?? 0, gradient };
   },
 });
 

@@ -101,6 +101,57 @@ const overlap: RowLoss = defineLoss({
   },
 });
 
+/**
+ * Consistency rate: share of the first k places, by falling logit, at which both models have the same token. The paper
+ * (arXiv 2409.12545) names such a rate; that it compares places is our reading. At equal logits the lower id comes first.
+ */
+const consistency: RowLoss = defineLoss({
+  ...common,
+  id: `top-${OVERLAP}-consistency`,
+  needsTeacher: true,
+  wgsl: () => `
+    // The entry after \`last\` by falling logit, at equal ones by rising id.
+    fn $next(last: vec2<f32>, lastId: vec2<u32>, isFirst: bool) -> array<u32, 2> {
+      var top = vec2<f32>(-3.0e38);
+      var at = vec2<u32>(0xffffffffu);
+      for (var v = lane; v < row_vocabulary; v += LANES) {
+        let z = vec2<f32>(student(v), teacher(v));
+        let follows = isFirst || z.x < last.x || (z.x == last.x && v > lastId.x);
+        if (follows && z.x > top.x) { top.x = z.x; at.x = v; }
+        let teacherFollows = isFirst || z.y < last.y || (z.y == last.y && v > lastId.y);
+        if (teacherFollows && z.y > top.y) { top.y = z.y; at.y = v; }
+      }
+      let highest = vec2<f32>(row_max(top.x), row_max(top.y));
+      let own = select(vec2<u32>(0xffffffffu), at, top == highest);
+      return array<u32, 2>(row_min_u32(own.x), row_min_u32(own.y));
+    }
+    fn $value() -> f32 {
+      let places = min(${OVERLAP}u, row_vocabulary);
+      var same = 0.0;
+      var last = vec2<f32>(0.0);
+      var lastId = vec2<u32>(0u);
+      for (var place = 0u; place < places; place++) {
+        let next = $next(last, lastId, place == 0u);
+        if (next[0] == next[1] && next[0] != 0xffffffffu) { same += 1.0; }
+        lastId = vec2<u32>(next[0], next[1]);
+        let found = min(lastId, vec2<u32>(row_vocabulary - 1u));
+        // After the last finite logit nothing follows.
+        let ended = lastId == vec2<u32>(0xffffffffu);
+        last = select(vec2<f32>(student(found.x), teacher(found.y)), vec2<f32>(-3.0e38), ended);
+      }
+      return same / f32(places);
+    }
+    fn $gradient(v: u32, z: f32, t: f32) -> f32 { return 0.0; }`,
+  reference({ student, teacher }) {
+    const places = Math.min(OVERLAP, student.length);
+    const order = (logits: Float64Array) =>
+      [...logits.keys()].filter((v) => logits[v]! > -3e38).sort((a, b) => logits[b]! - logits[a]! || a - b);
+    const [own, target] = [order(student), order(teacher)];
+    const same = own.slice(0, places).filter((v, place) => v === target[place]).length;
+    return { value: same / places, gradient: new Float64Array(student.length) };
+  },
+});
+
 /** Bins of equal width that confidences are sorted into. */
 const BINS = 15;
 
@@ -131,6 +182,7 @@ export const MONITORS: readonly (Divergence | RowLoss)[] = [
   agreement,
   accuracy,
   overlap,
+  consistency,
   ...calibrationGaps,
 ];
 

@@ -79,7 +79,8 @@ export class Objective {
         name: always.includes(t.name) ? `${t.name} at ${t.temperature}` : t.name,
         temperatureVaries: false,
         monitor: true,
-      }));
+      }))
+      .flatMap((t) => [t, ...companions(t)]);
     const monitors = MONITORS.map((loss) => ({
       ...{ loss, options: {}, name: loss.id },
       ...{ weight: 0, temperature: 1, monitor: true },
@@ -130,6 +131,11 @@ export class Objective {
   setEvaluationScalars(executable: Executable): void {
     for (const [name, value] of initialScalars(this.evaluation.terms)) executable.setScalar(name, value);
   }
+}
+
+/** What a loss wants measured beside it. */
+function companions(term: ResolvedLoss): ResolvedLoss[] {
+  return (term.loss.monitors ?? []).map((loss) => ({ ...term, loss, name: `${term.name} ${loss.id}` }));
 }
 
 /** Looks a loss up; checks its options, at both ends of what is scheduled. */

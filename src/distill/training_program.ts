@@ -201,7 +201,8 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): void {
 
 /**
  * The seed of a loss L that shall have the size of another, L_0, times its weight w: `seed` times w L_0 / L, a constant in the
- * gradient (AmoebaLLM, arXiv 2411.10606, with L_0 / L in the place of a weight; the bound is ours). `own` is w L of each position.
+ * gradient (L_0 / L as AmoebaLLM, arXiv 2411.10606, scales the losses of sub-networks; weight and bound are ours). `own` is w L of each
+ * position.
  */
 function balanced(
   own: Tensor,

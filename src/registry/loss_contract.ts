@@ -55,6 +55,8 @@ export interface DivergenceDefinition<
   Schema extends OptionsSchema = OptionsSchema,
   Scheduled extends string = string,
 > extends PluginHeader<Schema> {
+  /** Measured on held-out samples beside it, with its options, under its name and theirs: what shows how it is getting on. */
+  readonly monitors?: readonly (Divergence | RowLoss)[];
   /** Numeric options that a schedule may change at every step; they come as symbols, and changing them needs no new kernel. */
   readonly scheduled?: readonly Scheduled[];
   /** The summand of one vocabulary entry: D = sum over the vocabulary of it. */
@@ -137,6 +139,8 @@ export interface RowLossDefinition<
   Schema extends OptionsSchema = OptionsSchema,
   Scheduled extends string = string,
 > extends PluginHeader<Schema> {
+  /** Measured on held-out samples beside it, with its options, under its name and theirs: what shows how it is getting on. */
+  readonly monitors?: readonly (Divergence | RowLoss)[];
   readonly scheduled?: readonly Scheduled[];
   readonly needsTeacher: boolean;
   /**

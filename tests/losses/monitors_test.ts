@@ -1,7 +1,11 @@
 /** Monitors against counting by hand, on both kernel families. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { MONITORS, withCalibrationError } from "../../src/distill/monitors.ts";
+import { Objective } from "../../src/distill/objective.ts";
+import { parseRecipe } from "../../src/distill/recipe.ts";
+import { Registry } from "../../src/registry/registry.ts";
+import { builtins } from "../../plugins/mod.ts";
 import { hardRows, random, withGpu } from "./hard_rows.ts";
 import { assertClose, FAMILIES, reference, type Row, runKernel, term } from "./harness.ts";
 
@@ -47,6 +51,9 @@ function expected(list: readonly Row[]): Record<string, number> {
     "top-5-overlap": mean((row) =>
       top(row.student, 5).filter((v) => top(row.teacher, 5).includes(v)).length / 5
     ),
+    "top-5-consistency": mean((row) =>
+      top(row.student, 5).filter((v, place) => v === top(row.teacher, 5)[place]).length / 5
+    ),
     "expected-calibration-error": error,
   };
 }
@@ -83,3 +90,36 @@ for (const { family } of FAMILIES) {
     }
   });
 }
+
+Deno.test("a loss's own monitors are measured beside it on held-out samples: RLKD's share of tokens with a gradient", async () => {
+  const objective = new Objective(
+    new Registry().addAll(builtins),
+    parseRecipe({
+      ...{ teacher: { model: "t" }, student: { model: "s" }, data: { train: "d" } },
+      objective: [{ loss: "forward-kl" }, { loss: "rank-correlation", options: { k: 3, epsilon: 1 } }],
+    }).objective,
+    37,
+  );
+  const name = "rank-correlation rank-gradient-share";
+  assert(!objective.terms.some((t) => t.name === name), "it is no part of a training step");
+  const share = objective.evaluation.terms.find((t) => t.name === name)!;
+  assertEquals([share.options.k, share.monitor], [3, true]);
+  // Favourites of both models are the tokens 0, 1 and 2. Apart by more than epsilon their ranks are hard, whatever the order.
+  const row = (name: string, ...first: number[]): Row => {
+    const logits = (some: number[]) => Float32Array.from({ length: 37 }, (_, v) => some[v] ?? -3);
+    return { name, student: logits(first), teacher: logits([9, 7, 5]), label: 0 };
+  };
+  const list = [
+    row("hard and wrong", 2, 9, 5),
+    row("soft and wrong", 8, 8.5, 6),
+    row("soft and right", 8.5, 8, 6),
+    row("hard and right", 9, 7, 2),
+  ];
+  for (const { family } of FAMILIES) {
+    await withGpu(family!, async (gpu) => {
+      const { values } = await runKernel(gpu, [share], list, { gradient: false });
+      assertEquals(values.map(([value]) => value), [0, 1, 1, 0]);
+    });
+  }
+  assertEquals(list.map((row) => reference([share], row).values[0]), [0, 1, 1, 0]);
+});
