@@ -6,17 +6,21 @@
 // @ts-types="../../types/std_path.d.ts"
 import { basename } from "@std/path";
 import { exportGguf } from "../distill/export_model.ts";
-import { exportRun } from "../distill/export_run.ts";
-import { UsageError } from "../errors.ts";
+import { exportRun, type RunExport } from "../distill/export_run.ts";
+import { InputError, UsageError } from "../errors.ts";
 import type { GgufStorage } from "../formats/gguf_export.ts";
 import type { Command, Invocation } from "./command.ts";
-import { findRun, readRun } from "../runs/run_folder.ts";
+import { findRun, identifyPlugins, readRun, type RunManifest } from "../runs/run_folder.ts";
+import { RECIPE_FLAGS } from "./distill.ts";
 import { MODEL_FLAGS, modelPath } from "./model_argument.ts";
-import { builtinRegistry } from "./registry.ts";
+import { registryWith } from "./registry.ts";
 
 const STORAGES: Readonly<Record<string, GgufStorage>> = { q8_0: "Q8_0", f16: "F16", f32: "F32" };
 
-const TARGETS = ["gguf", "merged", "peft", "peft-plain"] as const;
+const TARGETS = ["gguf", "merged", "peft", "peft-plain", "gguf-adapter", "mlx", "limbeck"] as const;
+
+/** Targets that are one GGUF file. */
+const GGUF_TARGETS: readonly string[] = ["gguf", "gguf-adapter"];
 
 /** Writes a model, or what a run has trained, in another format. */
 export const exportModel: Command = {
@@ -26,21 +30,25 @@ export const exportModel: Command = {
   details:
     "Targets: gguf, a model for llama.cpp and what builds on it; merged, a run's student with the adapter merged in, as a " +
     "Hugging Face folder; peft, a run's adapter in PEFT's layout; peft-plain, the adapter as plain LoRA of one rank and scale, " +
-    "for programs that know neither rsLoRA nor ranks by layer, such as vLLM. A run already leaves its adapter and the merged model.",
+    "for programs that know neither rsLoRA nor ranks by layer, such as vLLM; gguf-adapter, the same as a file that llama.cpp puts on " +
+    "its base; mlx, the adapter for mlx-lm; limbeck, the trained values of any adapter under their own names. A run already leaves " +
+    "its adapter and the merged model.",
   flags: {
     ...MODEL_FLAGS,
     target: { value: "TARGET", help: `${TARGETS.join(", ")} (default gguf)` },
-    output: { value: "PATH", help: "The file to write; a folder for targets other than gguf" },
+    output: { value: "PATH", help: "The file to write; a folder for targets that are no GGUF" },
+    plugin: RECIPE_FLAGS.plugin!,
     storage: {
       value: "TYPE",
       help: `How weights are stored in GGUF: ${Object.keys(STORAGES).join(", ")} (default q8_0)`,
     },
-    name: { value: "NAME", help: "The model's name in a GGUF file (default: the file's)" },
+    name: { value: "NAME", help: "The name in a GGUF file (default: the file's)" },
     about: { value: "KEY=VALUE", many: true, help: "More of general.* in a GGUF file, such as license=MIT" },
   },
   examples: [
     "limbeck export --run last --output student.gguf",
     "limbeck export --run last --target peft-plain --output adapter-for-vllm",
+    "limbeck export --run last --target gguf-adapter --output adapter.gguf",
     "limbeck export --model ./teacher --output teacher.gguf --storage f16 --about license=MIT",
   ],
   async run(invocation: Invocation): Promise<number> {
@@ -48,11 +56,13 @@ export const exportModel: Command = {
     const target = TARGETS.find((t) => t === (flags.text("target") ?? "gguf"));
     if (!target) throw new UsageError(`--target must be one of ${TARGETS.join(", ")}`);
     const output = flags.text("output");
+    const isGguf = GGUF_TARGETS.includes(target);
     if (output === undefined) {
-      throw new UsageError(`name what to write: --output ${target === "gguf" ? "FILE.gguf" : "FOLDER"}`);
+      throw new UsageError(`name what to write: --output ${isGguf ? "FILE.gguf" : "FOLDER"}`);
     }
+    if (isGguf && !output.endsWith(".gguf")) throw new UsageError(`${output}: the file must end in .gguf`);
     if (target === "gguf") await writeGguf(invocation, output);
-    else await writeFolder(invocation, output, target);
+    else await writeTrained(invocation, output, target);
     const { size, isFile } = await Deno.stat(output);
     out.value({ output, target, ...(isFile ? { bytes: size } : {}) });
     out.line(`Wrote ${output}`);
@@ -60,27 +70,44 @@ export const exportModel: Command = {
   },
 };
 
-async function writeFolder(
-  { flags }: Invocation,
-  output: string,
-  target: "merged" | "peft" | "peft-plain",
-): Promise<void> {
+async function writeTrained({ flags }: Invocation, output: string, target: RunExport): Promise<void> {
   const run = flags.text("run");
   if (run === undefined || flags.text("model") !== undefined) {
     throw new UsageError(`--target ${target} exports what a run has trained: name it with --run`);
   }
-  for (const flag of ["storage", "name"]) {
-    if (flags.text(flag) !== undefined) throw new UsageError(`--${flag} is for --target gguf`);
+  if (flags.text("storage") !== undefined) throw new UsageError("--storage is for --target gguf");
+  const [name, about] = [flags.text("name"), flags.list("about")];
+  for (const [flag, given] of [["name", name !== undefined], ["about", about.length > 0]] as const) {
+    if (given && target !== "gguf-adapter") {
+      throw new UsageError(`--${flag} is for --target ${GGUF_TARGETS.join(" and ")}`);
+    }
   }
-  if (flags.list("about").length > 0) throw new UsageError("--about is for --target gguf");
   const folder = await findRun(run, flags.text("runs"));
-  const { recipe } = await readRun(folder);
-  await exportRun(folder, recipe, builtinRegistry(), output, target);
+  const { recipe, manifest } = await readRun(folder);
+  const plugins = flags.list("plugin");
+  await checkPlugins(plugins, manifest);
+  await exportRun(folder, recipe, await registryWith(plugins), output, target, {
+    ...(name === undefined ? {} : { name }),
+    about: readAbout(about),
+  });
+}
+
+/** A run's values mean something to the plugins that it was made with alone, wherever they lie now. */
+async function checkPlugins(paths: readonly string[], { plugins }: RunManifest): Promise<void> {
+  for (const { path, sha256 } of await identifyPlugins(paths)) {
+    if (plugins.some((plugin) => plugin.sha256 === sha256)) continue;
+    throw new InputError("is no plugin that the run was made with", {
+      where: path,
+      hint: plugins.length > 0
+        ? `It was made with ${plugins.map((plugin) => plugin.path).join(", ")}, as they were then.`
+        : "It was made without plugins: leave --plugin out.",
+    });
+  }
 }
 
 async function writeGguf(invocation: Invocation, output: string): Promise<void> {
   const { flags } = invocation;
-  if (!output.endsWith(".gguf")) throw new UsageError(`${output}: the file must end in .gguf`);
+  if (flags.list("plugin").length > 0) throw new UsageError("--target gguf needs no --plugin");
   const storage = STORAGES[(flags.text("storage") ?? "q8_0").toLowerCase()];
   if (!storage) throw new UsageError(`--storage must be one of ${Object.keys(STORAGES).join(", ")}`);
   await exportGguf(await modelPath(invocation), output, {

@@ -38,7 +38,12 @@ export function summaryLines(folder: string, result: RunResult, events: readonly
   ];
   if (named.some(([, path]) => path)) lines.push("", bold("What there is"));
   for (const [name, path] of named) if (path) lines.push(`  ${name.padEnd(14)}${join(folder, path)}`);
-  if (paths.adapter) lines.push("", ...peftLines(folder, paths));
+  if (paths.adapter) {
+    lines.push(
+      "",
+      ...(result.adapterForm === "limbeck" ? ownLines(folder, paths) : peftLines(folder, paths)),
+    );
+  }
   return lines;
 }
 
@@ -79,6 +84,14 @@ function shorten(text: string): string {
 /** A model may write anything, also what a terminal would obey. */
 export function visible(text: string): string {
   return text.replace(/(?![\n\t])\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
+}
+
+/** PEFT does not know the adapter. */
+function ownLines(folder: string, paths: RunResult["paths"]): string[] {
+  const note = "The adapter is written as its own values: PEFT has no layout for it.";
+  if (!paths.merged) return [note];
+  const merged = JSON.stringify(join(folder, paths.merged));
+  return [note, "", bold("Load the merged model"), `  AutoModelForCausalLM.from_pretrained(${merged})`];
 }
 
 function peftLines(folder: string, paths: RunResult["paths"]): string[] {

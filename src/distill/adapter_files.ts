@@ -1,27 +1,65 @@
 /**
- * An adapter as files that PEFT and others load: in PEFT's own layout of the method, or as the plain LoRA that means the same.
+ * An adapter as files: in PEFT's own layout of the method, as the plain LoRA that means the same in the formats of several programs, or
+ * as its own values.
  *
  * @module
  */
+// @ts-types="../../types/std_path.d.ts"
+import { basename } from "@std/path";
 import { InputError } from "../errors.ts";
+import { writeGgufAdapter } from "../formats/gguf_adapter.ts";
+import { writeMlxAdapter } from "../formats/mlx_adapter.ts";
 import { writePeftAdapter, writePeftFolder } from "../formats/peft.ts";
 import { peftConfigOf } from "../formats/peft_config.ts";
 import type { TensorData } from "../formats/model_source.ts";
-import type { AdaptedLayer, PeftLayout, PlainLora } from "../registry/contract.ts";
+import type { UniformLora } from "../formats/uniform_lora.ts";
+import type { AdaptedLayer, PeftLayout } from "../registry/contract.ts";
 import type { ModelAdapter } from "./adapter.ts";
+import { writeOwnAdapter } from "./own_adapter.ts";
+import { type PlainLayer, plainLayers, uniform } from "./plain_lora.ts";
+import type { AdapterRecipe } from "./recipe.ts";
 
 /**
  * `peft`: PEFT's layout where it has the method, else plain LoRA. `peft-plain`: plain LoRA of one rank and one scale for all layers,
- * for programs that know neither rsLoRA nor patterns.
+ * for programs that know neither rsLoRA nor patterns. `gguf-adapter`: the same as a GGUF file. `mlx`: the same, or DoRA, for mlx-lm.
+ * `limbeck`: the trained values under their own names, which any adapter has.
  */
-export type AdapterForm = "peft" | "peft-plain";
+export type AdapterForm = "peft" | "peft-plain" | "gguf-adapter" | "mlx" | "limbeck";
+
+/** What files say of an adapter beside its values. */
+export interface AdapterOrigin {
+  /** Folder of the model it belongs on. */
+  readonly baseModel: string;
+  /** Width of a head of that model. */
+  readonly headDim: number;
+  readonly recipe: AdapterRecipe;
+  /** Seed of the run. */
+  readonly seed: number;
+  /** `general.name` in a GGUF file; the file's name when absent. */
+  readonly name?: string;
+  /** More of `general.*` in a GGUF file. */
+  readonly about?: Readonly<Record<string, string>>;
+}
 
 /** Whether an adapter can be written in a form. Of PEFT's methods only LoRA loads ranks that differ between layers. */
 export function hasForm(adapter: ModelAdapter, form: AdapterForm): boolean {
-  const { plugin, settings, options } = adapter;
-  if (plugin.plainLora) return true;
-  const layout = form === "peft" ? plugin.peft?.(settings, options) : undefined;
-  return layout !== undefined && (layout.peftType === "LORA" || hasOneRank(adapter));
+  if (form === "limbeck" || adapter.plugin.plainLora) return true;
+  const layout = peftLayout(adapter);
+  if (form === "mlx") return isDora(layout);
+  return form === "peft" && layout !== undefined && (layout.peftType === "LORA" || hasOneRank(adapter));
+}
+
+/** What a run leaves of an adapter. */
+export function runForm(adapter: ModelAdapter): "peft" | "limbeck" {
+  return hasForm(adapter, "peft") ? "peft" : "limbeck";
+}
+
+function peftLayout({ plugin, settings, options }: ModelAdapter): PeftLayout | undefined {
+  return plugin.peft?.(settings, options);
+}
+
+function isDora(layout: PeftLayout | undefined): layout is PeftLayout {
+  return layout?.peftType === "LORA" && layout.config.use_dora === true;
 }
 
 function hasOneRank({ layers, settings }: ModelAdapter): boolean {
@@ -29,7 +67,7 @@ function hasOneRank({ layers, settings }: ModelAdapter): boolean {
 }
 
 /**
- * Writes an adapter folder.
+ * Writes an adapter: a folder, or a file with `gguf-adapter`.
  *
  * @param values All values by name, see `ModelAdapter.namedValues`
  * @throws {InputError} for an adapter that does not exist in this form
@@ -38,28 +76,50 @@ export async function writeAdapter(
   path: string,
   adapter: ModelAdapter,
   values: ReadonlyMap<string, Float32Array>,
-  baseModel: string,
+  origin: AdapterOrigin,
   form: AdapterForm = "peft",
 ): Promise<void> {
-  if (!hasForm(adapter, form)) {
-    const { id } = adapter.plugin;
-    throw new InputError(
-      form === "peft-plain"
-        ? `the adapter "${id}" is no low-rank update of the weight, so there is no plain LoRA that means the same`
-        : `PEFT has no layout for the adapter "${id}"${hasOneRank(adapter) ? "" : " with ranks by layer"}`,
-      {
-        where: "recipe adapter.type",
-        hint: `${
-          id === "dora" ? "vLLM and llama.cpp do not load DoRA; " : ""
-        }merge it into the weights: \`limbeck export --target merged\`, or \`--target gguf\``,
-      },
-    );
+  if (!hasForm(adapter, form)) throw formless(adapter, form);
+  const { baseModel } = origin;
+  const layout = peftLayout(adapter);
+  switch (form) {
+    case "peft":
+      if (layout?.peftType === "LORA") return await writeLora(path, adapter, values, baseModel, layout);
+      if (layout && hasOneRank(adapter)) return await writeOther(path, adapter, values, baseModel, layout);
+      return await writePlain(path, adapter, baseModel, plainLayers(adapter, values));
+    case "peft-plain":
+      return await writePlain(path, adapter, baseModel, spread(uniform(plainLayers(adapter, values))));
+    case "gguf-adapter":
+      return await writeGgufAdapter(path, {
+        name: origin.name ?? basename(path, ".gguf"),
+        ...(origin.about ? { about: origin.about } : {}),
+        lora: uniform(plainLayers(adapter, values)),
+        headDim: origin.headDim,
+      });
+    case "mlx": {
+      const layers = isDora(layout) ? doraLayers(adapter, values, layout) : plainLayers(adapter, values);
+      const { modelLayers, settings: { dropout } } = adapter;
+      const mlx = { model: baseModel, lora: uniform(layers), dropout, modelLayers };
+      return await writeMlxAdapter(path, mlx, { replace: true });
+    }
+    case "limbeck":
+      return await writeOwnAdapter(path, adapter, values, origin);
   }
-  const layout = form === "peft" ? adapter.plugin.peft?.(adapter.settings, adapter.options) : undefined;
-  if (layout?.peftType === "LORA") await writeLora(path, adapter, values, baseModel, layout);
-  else if (layout && hasOneRank(adapter)) {
-    await writeOther(path, adapter, values, baseModel, layout);
-  } else await writePlain(path, adapter, values, baseModel, form === "peft-plain");
+}
+
+function formless(adapter: ModelAdapter, form: AdapterForm): InputError {
+  const { id } = adapter.plugin;
+  const reason = form === "peft"
+    ? `PEFT has no layout for the adapter "${id}"${hasOneRank(adapter) ? "" : " with ranks by layer"}`
+    : form === "mlx"
+    ? `the adapter "${id}" is neither a low-rank update of the weight nor DoRA, and mlx-lm knows nothing else`
+    : `the adapter "${id}" is no low-rank update of the weight, so there is no plain LoRA that means the same`;
+  return new InputError(reason, {
+    where: "recipe adapter.type",
+    hint: `${
+      id === "dora" ? "vLLM and llama.cpp do not load DoRA; " : ""
+    }merge it into the weights: \`limbeck export --target merged\`, or \`--target gguf\``,
+  });
 }
 
 /** LoRA and its relatives that PEFT knows by a flag. */
@@ -113,53 +173,51 @@ async function writeOther(
 async function writePlain(
   path: string,
   adapter: ModelAdapter,
-  values: ReadonlyMap<string, Float32Array>,
   baseModel: string,
-  uniform: boolean,
+  layers: readonly PlainLayer[],
 ): Promise<void> {
-  const found = adapter.layers.map((layer) => ({
-    layer,
-    lora: adapter.plugin.plainLora!(adapter.values(layer.path, values)),
-  }));
-  const rank = Math.max(...found.map(({ lora }) => lora.rank));
-  const { scale } = found[0]!.lora;
-  const all = found.map(({ layer, lora }) => ({
-    layer,
-    lora: uniform ? padded(lora, layer, rank, scale) : lora,
-  }));
-  const of = (path: string) => all.find(({ layer }) => layer.path === path)!.lora;
-  const alpha = (l: PlainLora) => l.scale * l.rank;
+  const rank = Math.max(...layers.map((l) => l.rank));
+  const alpha = layers[0]!.scale * rank;
+  const of = new Map(layers.map((l) => [l.path, l]));
   await writePeftAdapter(path, {
     settings: {
       rank,
-      alpha: scale * rank,
+      alpha,
       targetModules: targetModules(adapter),
       baseModel,
-      rankPattern: pattern(adapter.layers, rank, (l) => of(l.path).rank),
-      alphaPattern: pattern(adapter.layers, scale * rank, (l) => alpha(of(l.path))),
+      rankPattern: pattern(adapter.layers, rank, (l) => of.get(l.path)!.rank),
+      alphaPattern: pattern(adapter.layers, alpha, (l) => of.get(l.path)!.scale * of.get(l.path)!.rank),
     },
-    tensors: new Map(all.flatMap(({ layer: { path, inFeatures, outFeatures }, lora }) => [
-      [`${path}.lora_A.weight`, f32([lora.rank, inFeatures], lora.a)],
-      [`${path}.lora_B.weight`, f32([outFeatures, lora.rank], lora.b)],
+    tensors: new Map(layers.flatMap(({ path, inFeatures, outFeatures, rank, a, b }) => [
+      [`${path}.lora_A.weight`, f32([rank, inFeatures], a)],
+      [`${path}.lora_B.weight`, f32([outFeatures, rank], b)],
     ])),
   }, { replace: true });
 }
 
-/** The same update with a given rank and scale: rows and columns of zeros are added, B takes up the rest of the scale. */
-function padded(
-  lora: PlainLora,
-  { outFeatures, inFeatures }: AdaptedLayer,
-  rank: number,
-  scale: number,
-): PlainLora {
-  const [a, b] = [new Float32Array(rank * inFeatures), new Float32Array(outFeatures * rank)];
-  a.set(lora.a);
-  for (let o = 0; o < outFeatures; o++) {
-    for (let r = 0; r < lora.rank; r++) {
-      b[o * rank + r] = lora.b[o * lora.rank + r]! * (lora.scale === scale ? 1 : lora.scale / scale);
-    }
-  }
-  return { rank, scale, a, b };
+/** Every layer with the rank and the scale that they share. */
+function spread({ rank, scale, layers }: UniformLora): PlainLayer[] {
+  return layers.map((layer) => ({ ...layer, rank, scale }));
+}
+
+/** DoRA's factors and magnitudes, from the tensors that PEFT would get. */
+function doraLayers(
+  adapter: ModelAdapter,
+  values: ReadonlyMap<string, Float32Array>,
+  layout: PeftLayout,
+): PlainLayer[] {
+  const tensors = new Map(layerTensors(adapter, values, layout));
+  return adapter.layers.map((layer) => {
+    const { path, rank, alpha } = layer;
+    const data = (suffix: string) => tensors.get(`${path}.${suffix}`)!.data as Float32Array;
+    return {
+      ...layer,
+      scale: alpha / (adapter.settings.rslora ? Math.sqrt(rank) : rank),
+      a: data("lora_A.weight"),
+      b: data("lora_B.weight"),
+      magnitude: data("lora_magnitude_vector"),
+    };
+  });
 }
 
 /** The saved parameters of every layer, under their names in PEFT without its prefix. */

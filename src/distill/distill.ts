@@ -13,7 +13,7 @@ import { PluginError } from "../registry/contract.ts";
 import type { Registry } from "../registry/registry.ts";
 import { BatchStream } from "../text/packing.ts";
 import { type AdapterPlace, ModelAdapter, TEACHER } from "./adapter.ts";
-import { hasForm } from "./adapter_files.ts";
+import { runForm } from "./adapter_files.ts";
 import {
   checkpointName,
   type CheckpointState,
@@ -85,15 +85,6 @@ export function setUp(
   const teacherAdapter = recipe.teacher.train
     ? attach(recipe.teacher.adapter ?? recipe.adapter, teacher, TEACHER)
     : undefined;
-  if (!recipe.output.merged && !hasForm(adapter, "peft")) {
-    throw new InputError(
-      `the run would leave nothing: the adapter "${adapter.plugin.id}" has no form of its own in files`,
-      {
-        where: "recipe output.merged",
-        hint: "set output.merged: true",
-      },
-    );
-  }
   return {
     ...{ recipe, teacher, student, objective, adapter },
     ...(teacherAdapter ? { teacherAdapter } : {}),
@@ -367,7 +358,8 @@ class Run {
     this.#stage("export", "writing the adapter");
     const { parameters } = await trainer.readState();
     const paths = await writeResults(this.#host.folder, this.#prepared, this.#setup, parameters);
-    return this.#result("succeeded", steps, this.#progress.lastLoss, paths);
+    const result = this.#result("succeeded", steps, this.#progress.lastLoss, paths);
+    return { ...result, adapterForm: runForm(this.#setup.adapter) };
   }
 
   #result(

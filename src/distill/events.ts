@@ -193,6 +193,8 @@ export interface RunResult {
   };
   /** Relative to the run's folder; absent where nothing was written. */
   paths: { adapter?: string; teacherAdapter?: string; base?: string; merged?: string; report?: string };
+  /** How `paths.adapter` is laid out: as PEFT loads it, or, where PEFT has no layout for the adapter, as its own values. */
+  adapterForm?: "peft" | "limbeck";
   /** Peak bytes on the GPU, planned and allocated. */
   peakBytes: { planned: number; allocated: number };
   seconds: number;

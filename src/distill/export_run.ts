@@ -8,9 +8,9 @@ import { join } from "@std/path";
 import { InputError } from "../errors.ts";
 import type { Registry } from "../registry/registry.ts";
 import { ModelAdapter } from "./adapter.ts";
-import { type AdapterForm, writeAdapter } from "./adapter_files.ts";
+import { type AdapterForm, type AdapterOrigin, writeAdapter } from "./adapter_files.ts";
 import { listCheckpoints, readCheckpoint } from "./checkpoint.ts";
-import { baseFolder, writeMerged } from "./exports.ts";
+import { adapterOrigin, writeMerged } from "./exports.ts";
 import { openStudent } from "./prepare.ts";
 import type { Recipe } from "./recipe.ts";
 import { Trainables } from "./trainables.ts";
@@ -22,6 +22,7 @@ export type RunExport = AdapterForm | "merged";
  * Writes the adapter of a run, or its student with the adapter merged in, as of the last checkpoint.
  *
  * @param folder The run's folder
+ * @param about What a GGUF file says of itself
  * @returns Steps the run had done
  * @throws {InputError} without a checkpoint, for an adapter that does not exist in that form, or where `output` is there already
  */
@@ -31,6 +32,7 @@ export async function exportRun(
   registry: Registry,
   output: string,
   target: RunExport,
+  about: Pick<AdapterOrigin, "name" | "about"> = {},
 ): Promise<number> {
   if (await Deno.lstat(output).then(() => true, () => false)) {
     throw new InputError("is already there", { where: output, hint: "choose another name, or remove it" });
@@ -51,7 +53,10 @@ export async function exportRun(
     const { flat, state } = await readCheckpoint(last.path, layout);
     const values = await adapter.namedValues(layout.gather(flat.parameters), recipe.train.seed);
     if (target === "merged") await writeMerged(output, student, adapter, values);
-    else await writeAdapter(output, adapter, values, baseFolder(folder, student), target);
+    else {
+      const origin = { ...adapterOrigin(folder, student, recipe), ...about };
+      await writeAdapter(output, adapter, values, origin, target);
+    }
     return state.step;
   } finally {
     student.close();

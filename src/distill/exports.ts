@@ -1,5 +1,5 @@
 /**
- * What a run leaves for others: the adapter in PEFT's layout, the base it belongs on, the merged model.
+ * What a run leaves for others: the adapter, the base it belongs on, the merged model.
  *
  * @module
  */
@@ -9,10 +9,11 @@ import type { FloatDtype } from "../formats/dtype.ts";
 import { writeHuggingFaceFolder } from "../formats/hf_write.ts";
 import type { TensorData } from "../formats/model_source.ts";
 import type { ModelAdapter } from "./adapter.ts";
-import { hasForm, writeAdapter } from "./adapter_files.ts";
+import { type AdapterOrigin, runForm, writeAdapter } from "./adapter_files.ts";
 import type { RunResult } from "./events.ts";
 import type { Model } from "./models.ts";
 import { needsBase, type PreparedRun } from "./prepare.ts";
+import type { Recipe } from "./recipe.ts";
 import type { TrainingSetup } from "./trainer.ts";
 
 /** The storage type of a folder that holds this model exactly. */
@@ -50,13 +51,22 @@ export async function writeBase(
 }
 
 /** Where PEFT finds the base of a run's adapter. */
-export function baseFolder(folder: string, student: Model): string {
+function baseFolder(folder: string, student: Model): string {
   return needsBase(student) ? resolve(folder, "base") : student.path;
 }
 
+/** What files say of a run's adapter. */
+export function adapterOrigin(folder: string, student: Model, recipe: Recipe): AdapterOrigin {
+  return {
+    baseModel: baseFolder(folder, student),
+    headDim: student.config.headDim,
+    recipe: recipe.adapter,
+    seed: recipe.train.seed,
+  };
+}
+
 /**
- * Writes `adapter/` (where the adapter exists outside of this program), `teacher-adapter/` where the teacher was trained along and, if
- * the recipe wants it, `merged/`.
+ * Writes `adapter/`, `teacher-adapter/` where the teacher was trained along and, if the recipe wants it, `merged/`.
  *
  * @param parameters The flat buffer of trained parameters
  * @returns The paths, relative to the run's folder
@@ -71,17 +81,21 @@ export async function writeResults(
   const trained = trainables.layout.gather(parameters);
   const values = await adapter.namedValues(trained, recipe.train.seed);
   const hasBase = needsBase(student);
-  const writes = hasForm(adapter, "peft");
-  if (writes) await writeAdapter(join(folder, "adapter"), adapter, values, baseFolder(folder, student));
+  const origin = adapterOrigin(folder, student, recipe);
+  await writeAdapter(join(folder, "adapter"), adapter, values, origin, runForm(adapter));
   if (recipe.output.merged) await writeMerged(join(folder, "merged"), student, adapter, values);
-  const writesTeacher = teacherAdapter !== undefined && hasForm(teacherAdapter, "peft");
-  if (writesTeacher) {
+  if (teacherAdapter) {
     const own = await teacherAdapter.namedValues(trained, recipe.train.seed);
-    await writeAdapter(join(folder, "teacher-adapter"), teacherAdapter, own, teacher.path);
+    await writeAdapter(join(folder, "teacher-adapter"), teacherAdapter, own, {
+      ...origin,
+      baseModel: teacher.path,
+      headDim: teacher.config.headDim,
+      recipe: recipe.teacher.adapter ?? recipe.adapter,
+    }, runForm(teacherAdapter));
   }
   return {
-    ...(writes ? { adapter: "adapter" } : {}),
-    ...(writesTeacher ? { teacherAdapter: "teacher-adapter" } : {}),
+    adapter: "adapter",
+    ...(teacherAdapter ? { teacherAdapter: "teacher-adapter" } : {}),
     ...(hasBase ? { base: "base" } : {}),
     ...(recipe.output.merged ? { merged: "merged" } : {}),
   };

@@ -3,22 +3,20 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { adapters } from "../../plugins/adapters/mod.ts";
 import { writeAdapter } from "../../src/distill/adapter_files.ts";
-import { setUp } from "../../src/distill/distill.ts";
 import { exportRun } from "../../src/distill/export_run.ts";
 import { writeMerged } from "../../src/distill/exports.ts";
-import type { Recipe } from "../../src/distill/recipe.ts";
 import { planTraining, Trainer } from "../../src/distill/trainer.ts";
 import { InputError, LimbeckError } from "../../src/errors.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { loraScaling, readPeftAdapter } from "../../src/formats/peft.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors.ts";
 import { builtins } from "../../plugins/mod.ts";
-import { type AdapterDefinition, defineAdapter } from "../../src/registry/contract.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { packBatch } from "../../src/text/packing.ts";
-import { gpuTest, maxDifference, randomArray } from "../tensor/harness.ts";
+import { gpuTest, maxDifference } from "../tensor/harness.ts";
 import { runHere } from "../distill/tiny_run.ts";
 import { tinyRecipe, tinySample, tinySetup, withTiny } from "../distill/tiny_model.ts";
+import { trained } from "./trained_adapter.ts";
 
 const layouts = JSON.parse(
   await Deno.readTextFile(new URL("fixtures/peft_layouts.json", import.meta.url)),
@@ -33,22 +31,6 @@ async function tensorsOf(folder: string): Promise<Map<string, { shape: number[];
   }
   file.close();
   return all;
-}
-
-/** An adapter with random values for everything that is trained. */
-async function trained(recipe: Recipe) {
-  const setup = await tinySetup(recipe);
-  const { adapter, student, trainables: { layout } } = setup;
-  const flat = new Float32Array(layout.total);
-  const random = new Map(layout.parameters.map((p, i) => [p.name, randomArray(p.count, i + 1, 0.2)]));
-  layout.scatter(flat, random);
-  return {
-    setup,
-    adapter,
-    student,
-    flat,
-    values: await adapter.namedValues(random, recipe.train.seed),
-  };
 }
 
 /** What an adapter folder of plain LoRA adds to each weight. */
@@ -83,9 +65,9 @@ for (const name of Object.keys(layouts)) {
         student: { model: "teacher" },
         adapter: { type: name, rank: 4, alpha: 8, targets: ["q_proj", "down_proj"] },
       });
-      const { setup, adapter, values } = await trained(recipe);
+      const { setup, adapter, values, origin } = await trained(recipe);
       using _ = setup;
-      await writeAdapter(`${folder}/adapter`, adapter, values, "base");
+      await writeAdapter(`${folder}/adapter`, adapter, values, origin);
       const config = JSON.parse(await Deno.readTextFile(`${folder}/adapter/adapter_config.json`));
       assertEquals(config, { ...layouts[name]!.config, base_model_name_or_path: "base" });
       const tensors = await tensorsOf(`${folder}/adapter`);
@@ -163,6 +145,10 @@ Deno.test("exportRun() writes every form from the last checkpoint; what is froze
         "already there",
       );
     }
+    for (const target of ["gguf-adapter", "mlx", "limbeck"] as const) {
+      const path = out(target === "gguf-adapter" ? "adapter.gguf" : target);
+      assertEquals(await exportRun(parts, recipe, registry, path, target), 4);
+    }
     const same = async (a: string, b: string) => assertEquals(await Deno.readFile(a), await Deno.readFile(b));
     await same(out("merged/model.safetensors"), `${whole}/merged/model.safetensors`);
     await same(out("peft/adapter_model.safetensors"), `${whole}/adapter/adapter_model.safetensors`);
@@ -184,10 +170,12 @@ Deno.test("exportRun() writes every form from the last checkpoint; what is froze
 
 Deno.test("an adapter is refused by name where it has no such form", () =>
   withTiny(async (files) => {
-    const { setup, adapter, values } = await trained(tinyRecipe(files, { adapter: { type: "dora" } }));
+    const { setup, adapter, values, origin } = await trained(
+      tinyRecipe(files, { adapter: { type: "dora" } }),
+    );
     using _ = setup;
     const error = await assertRejects(
-      () => writeAdapter(`${files.folder}/a`, adapter, values, "base", "peft-plain"),
+      () => writeAdapter(`${files.folder}/a`, adapter, values, origin, "peft-plain"),
       InputError,
       '"dora" is no low-rank update',
     ) as InputError;
@@ -214,21 +202,4 @@ Deno.test("settings that an adapter has no meaning for are refused by name, and 
       );
       assert(says.test(error.message), error.message);
     }
-  }));
-
-Deno.test("an adapter without a form in files is refused where the merged model is not wanted either", () =>
-  withTiny(async (files) => {
-    const formless = defineAdapter({
-      ...adapters.find((a) => a.id === "dora")!,
-      id: "test/formless",
-      suffixes: ["formless"],
-      peft: undefined,
-    } as unknown as AdapterDefinition);
-    const registry = new Registry().addAll(builtins).add(formless);
-    const adapter = { type: "test/formless" };
-    using setup = await tinySetup(tinyRecipe(files));
-    const resolve = (merged: boolean) =>
-      setUp({ ...setup, recipe: tinyRecipe(files, { adapter, output: { merged } }) }, registry);
-    assertEquals(resolve(true).adapter.plugin.id, "test/formless");
-    assertThrows(() => resolve(false), InputError, "would leave nothing");
   }));

@@ -66,6 +66,13 @@ Deno.test("main() ends with 2 and a suggestion when the command line is wrong", 
     [["generate"], "name one model"],
     [["generate", "--model", "a", "--tokens", "1.5"], "--tokens must be a whole number"],
     [["export", "--model", "a"], "--output"],
+    [["export", "--run", "a", "--output", "b", "--target", "gguf-adaptor"], "--target must be one of gguf,"],
+    [["export", "--run", "a", "--output", "b", "--target", "gguf-adapter"], "must end in .gguf"],
+    [
+      ["export", "--run", "a", "--output", "b", "--target", "mlx", "--name", "c"],
+      "--name is for --target gguf",
+    ],
+    [["export", "--model", "a", "--output", "b", "--target", "mlx"], "name it with --run"],
   ];
   for (const [argv, message] of cases) {
     const { code, err } = await limbeck(...argv);

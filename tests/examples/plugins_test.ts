@@ -75,6 +75,21 @@ Deno.test("the three plugins of examples/ train a tiny model from outside of the
     assertEquals(run.code, 0, run.err);
     assert(Number.isFinite((await finished(`${folder}/run`)).loss));
 
+    const exported = (...more: string[]) =>
+      limbeck(folder, "export", "--run", "run", "--target", "gguf-adapter", "--output", "a.gguf", ...more);
+    const unknown = await exported();
+    assertEquals(unknown.code, 3, unknown.err);
+    assertStringIncludes(unknown.err, "--plugin ./file.ts");
+    const adapter = "./row-and-column.ts";
+    const changed = await Deno.readTextFile(`${folder}/${adapter}`) + "// changed\n";
+    await Deno.writeTextFile(`${folder}/changed.ts`, changed);
+    const refused = await exported("--plugin", "./changed.ts");
+    assertEquals(refused.code, 3, refused.err);
+    assertStringIncludes(refused.err, "is no plugin that the run was made with");
+    const written = await exported("--plugin", adapter, "--name", "Rows");
+    assertEquals(written.code, 0, written.err);
+    assert((await Deno.stat(`${folder}/a.gguf`)).size > 1000);
+
     const missing = await limbeck(folder, "distill", recipe, "--output", "other");
     assertEquals(missing.code, 3, missing.err);
     assertStringIncludes(missing.err, "--plugin ./file.ts");
