@@ -1,0 +1,87 @@
+/** The recipes of examples/recipes: each is planned, one is run. */
+// @ts-types="../../types/std_assert.d.ts"
+import { assert, assertEquals, assertMatch } from "@std/assert";
+// @ts-types="../../types/std_path.d.ts"
+import { fromFileUrl, join } from "@std/path";
+import { checkComparable, comparedRecipe } from "../../src/distill/comparability.ts";
+import { setUp } from "../../src/distill/distill.ts";
+import type { RunEventBody } from "../../src/distill/events.ts";
+import { runMemory } from "../../src/distill/memory.ts";
+import { prepareRun } from "../../src/distill/prepare.ts";
+import { loadRecipe } from "../../src/distill/recipe_file.ts";
+import { checkRecipePlugins } from "../../src/distill/recipe_plugins.ts";
+import { sampleBytes } from "../../src/distill/samples.ts";
+import { planTraining } from "../../src/distill/trainer.ts";
+import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
+import { Registry } from "../../src/registry/registry.ts";
+import { builtins } from "../../plugins/mod.ts";
+import { runHere } from "../distill/tiny_run.ts";
+
+const folder = fromFileUrl(new URL("../../examples/recipes/", import.meta.url));
+const registry = new Registry().addAll(builtins);
+
+function recipeFiles(): string[] {
+  return [...Deno.readDirSync(folder)].map(({ name }) => name).filter((name) => name.endsWith(".yaml"))
+    .sort();
+}
+
+Deno.test("every recipe of examples/recipes says what it is, where it comes from and how it is run", async () => {
+  const list = await Deno.readTextFile(join(folder, "README.md"));
+  const files = recipeFiles();
+  assert(files.length >= 7, `only ${files.length} recipes were found`);
+  for (const file of files) {
+    const text = await Deno.readTextFile(join(folder, file));
+    const header = text.slice(0, text.search(/^[^#\n]/m));
+    assertMatch(header, /^# \S/, file);
+    assertMatch(header, /\narXiv|# Source: [^]*\barXiv \d{4}\.\d{5}/, file);
+    assert(header.includes(`#   deno task distill examples/recipes/${file}\n`), file);
+    assert(list.includes(`[${file}](${file})`), `${file} is not in README.md`);
+  }
+});
+
+Deno.test("every recipe of examples/recipes is valid and can be planned, and they can be compared", async () => {
+  const compared = [];
+  for (const file of recipeFiles()) {
+    const recipe = await loadRecipe(join(folder, file));
+    checkRecipePlugins(recipe, registry);
+    const prepared = await prepareRun(recipe);
+    try {
+      const setup = setUp(prepared, registry);
+      const samples = sampleBytes(DEFAULT_ADAPTER, prepared, setup);
+      const { plan } = planTraining(setup, DEFAULT_ADAPTER, undefined, samples);
+      assert(runMemory(plan, samples).total > 50e6, file);
+      compared.push(comparedRecipe(file, prepared));
+    } finally {
+      prepared.close();
+    }
+  }
+  await checkComparable(compared);
+});
+
+Deno.test("rlkd.yaml runs", async () => {
+  const temporary = await Deno.makeTempDir({ prefix: "limbeck-" });
+  try {
+    const heldOut = join(temporary, "heldout.jsonl");
+    const stories = await Deno.readTextFile(join(folder, "../stories/heldout.jsonl"));
+    await Deno.writeTextFile(heldOut, stories.split("\n")[0]! + "\n");
+    const recipe = await loadRecipe(join(folder, "rlkd.yaml"), {
+      sets: [
+        "train.steps=2",
+        "train.warmup=0",
+        `data.heldOut=${heldOut}`,
+        "samples.tokens=0",
+        "output.merged=false",
+      ],
+    });
+    const events: RunEventBody[] = [];
+    const result = await runHere(recipe, join(temporary, "run"), {}, events);
+    assertEquals([result.status, result.steps], ["succeeded", 2]);
+    const metrics = events.filter((event) => event.type === "metrics");
+    assertEquals(metrics.map((event) => event.step), [1, 2]);
+    for (const { losses, loss } of metrics) {
+      assert(Number.isFinite(loss) && Number.isFinite(losses["rank-correlation"]));
+    }
+  } finally {
+    await Deno.remove(temporary, { recursive: true });
+  }
+});
