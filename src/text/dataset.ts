@@ -1,7 +1,7 @@
 /**
  * Datasets: JSON Lines with one sample a line, in one of three shapes that the field's tools share:
  * `{"text"}`, `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, ...]}`. A file may mix them, since each line says which it is;
- * a line that fits two is refused.
+ * a line that fits two is refused. A line may say who wrote it: `"source": "student"`.
  *
  * @module
  */
@@ -24,7 +24,12 @@ export interface ChatMessage {
 
 /** A row of a dataset. */
 export type DatasetRow =
-  & { source: RowSource; id?: string }
+  & {
+    source: RowSource;
+    id?: string;
+    /** Who wrote it, such as `teacher` or `student`: the member `source` of the line. Losses may count rows of one origin alone. */
+    origin?: string;
+  }
   & (
     | { shape: "text"; text: string }
     | { shape: "prompt"; prompt: string; completion: string }
@@ -179,7 +184,7 @@ function parseRow(text: string, source: RowSource): DatasetRow {
     );
   }
   if (shapes.length > 1) throw new RowProblem(`has ${shapes.join(" as well as ")}; keep one of them`);
-  const row = { source, ...rowId(value.id) };
+  const row = { source, ...rowId(value.id), ...origin(value.source) };
   if (shapes[0] === "text") return { ...row, shape: "text", text: string(value.text, "text", "filled") };
   if (shapes[0] === "messages") {
     return { ...row, shape: "messages", messages: chat(value.messages), ...tools(value.tools) };
@@ -208,6 +213,11 @@ function rowId(id: unknown): { id?: string } {
     throw new RowProblem(`id must be a string or a number, found ${describe(id)}`);
   }
   return { id: String(id) };
+}
+
+/** Datasets of others have a `source` of any kind; only a name means something here. */
+function origin(value: unknown): { origin?: string } {
+  return typeof value === "string" && value !== "" ? { origin: value } : {};
 }
 
 function tools(value: unknown): { tools?: unknown[] } {
@@ -263,9 +273,9 @@ export async function openDataset(path: string, options: ReadOptions = {}): Prom
   return rows;
 }
 
-/** SHA-256 (hex) of what a row says, without its id and place: equal content, equal hash. */
+/** SHA-256 (hex) of what a row says, without its id, place and origin: equal content, equal hash. */
 export function contentHash(row: DatasetRow): string {
-  const { source: _source, id: _id, ...content } = row;
+  const { source: _source, id: _id, origin: _origin, ...content } = row;
   return createHash("sha256").update(canonicalJson(content)).digest("hex");
 }
 

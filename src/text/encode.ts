@@ -15,6 +15,8 @@ export interface EncodedSample {
   /** 1 where the token is a target. The first token never is: nothing predicts it. */
   supervised: Uint8Array;
   source: RowSource;
+  /** Who wrote its row, where the row says so. */
+  origin?: string;
 }
 
 /** What to do with a sample that is longer than the context. */
@@ -92,7 +94,7 @@ function endTokenId(options: EncodeOptions): number | undefined {
  */
 export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSample {
   const { tokenizer, specialInText: special = false } = options;
-  const { source } = row;
+  const { source, origin } = row;
   const wanted = options.mask ?? "auto";
   const mask = wanted !== "auto" ? wanted : row.shape === "text" ? "all" : "completion";
   const messages = conversation(row, options);
@@ -117,7 +119,7 @@ export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSampl
     }
   }
   if (supervised.length > 0) supervised[0] = 0;
-  return { ids, supervised, source };
+  return { ids, supervised, source, ...(origin === undefined ? {} : { origin }) };
 }
 
 /** The turns of a row that goes through the chat template. */
@@ -219,7 +221,7 @@ function tooLongError(refused: string[], contextLength: number): InputError {
 function slice(sample: EncodedSample, start: number, end: number): EncodedSample {
   const supervised = sample.supervised.slice(start, end);
   supervised[0] = 0;
-  return { ids: sample.ids.slice(start, end), supervised, source: sample.source };
+  return { ...sample, ids: sample.ids.slice(start, end), supervised };
 }
 
 /** Pieces of at most `length` tokens; each begins with the last token of the one before, which gives its first target a context. */

@@ -32,6 +32,8 @@ export interface PackedBatch {
   supervised: number;
   /** Count of samples. */
   samples: number;
+  /** Who wrote each sample, where its row says so, in the order of `segment`. */
+  origins: (string | undefined)[];
 }
 
 /**
@@ -57,6 +59,7 @@ export function packBatch(samples: readonly EncodedSample[], tokensPerBatch: num
     label: new Int32Array(tokensPerBatch).fill(IGNORED_LABEL),
     supervised: 0,
     samples: samples.length,
+    origins: samples.map((sample) => sample.origin),
   };
   let start = 0;
   samples.forEach(({ ids, supervised }, segment) => {
@@ -247,10 +250,11 @@ export class BatchStream {
 function identity(samples: readonly EncodedSample[], options: Required<BatchStreamOptions>): string {
   const hash = createHash("sha256");
   hash.update(JSON.stringify([options.tokensPerBatch, options.seed, options.shuffle, samples.length]));
-  for (const { ids, supervised } of samples) {
+  for (const { ids, supervised, origin } of samples) {
     hash.update(Int32Array.of(ids.length));
     hash.update(ids);
     hash.update(supervised);
+    if (origin !== undefined) hash.update(origin);
   }
   return hash.digest("hex");
 }

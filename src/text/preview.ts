@@ -19,6 +19,8 @@ export interface PreviewPiece {
 /** One sample, token by token. */
 export interface PreviewSample {
   source: RowSource;
+  /** Who wrote it, where its row says so. */
+  origin?: string;
   pieces: PreviewPiece[];
   /** Count of targets. */
   supervised: number;
@@ -29,6 +31,8 @@ export interface Preview {
   samples: PreviewSample[];
   /** Counts over the whole dataset, not only the samples shown. */
   report: EncodeReport;
+  /** Samples by who wrote them, most first; of those whose rows say so. */
+  origins: { origin: string; samples: number }[];
   warnings: string[];
 }
 
@@ -43,12 +47,21 @@ export function previewDataset(rows: readonly DatasetRow[], options: EncodeOptio
   return {
     samples: samples.slice(0, count).map((sample) => previewSample(sample, options.tokenizer)),
     report,
+    origins: countOrigins(samples),
     warnings: [
       ...writtenOutSpecials(rows, options),
       ...missingBos(rows, samples, options),
       ...unknownTokens(samples, options.tokenizer),
     ],
   };
+}
+
+function countOrigins(samples: readonly EncodedSample[]): Preview["origins"] {
+  const counts = new Map<string, number>();
+  for (const { origin } of samples) {
+    if (origin !== undefined) counts.set(origin, (counts.get(origin) ?? 0) + 1);
+  }
+  return [...counts].sort((a, b) => b[1] - a[1]).map(([origin, count]) => ({ origin, samples: count }));
 }
 
 /** A sample as pieces of text, one for each token. */
@@ -59,7 +72,12 @@ export function previewSample(sample: EncodedSample, tokenizer: TextTokenizer): 
     const text = stream.push(id) + (last ? stream.end() : "");
     return { id, text, supervised: sample.supervised[i] === 1 };
   });
-  return { source: sample.source, pieces, supervised: pieces.filter((piece) => piece.supervised).length };
+  return {
+    source: sample.source,
+    ...(sample.origin === undefined ? {} : { origin: sample.origin }),
+    pieces,
+    supervised: pieces.filter((piece) => piece.supervised).length,
+  };
 }
 
 const place = ({ file, line }: RowSource) => `${file}:${line}`;
@@ -137,18 +155,34 @@ function printable(text: string): string {
  */
 export function renderPreview(preview: Preview, options: { color?: boolean } = {}): string {
   const [open, close] = options.color ? ["\x1b[32m", "\x1b[39m"] : ["[[", "]]"];
-  const samples = preview.samples.map(({ source, pieces, supervised }) => {
+  const samples = preview.samples.map(({ source, origin, pieces, supervised }) => {
     let text = "";
     pieces.forEach((piece, i) => {
       if (piece.supervised && !pieces[i - 1]?.supervised) text += open;
       text += printable(piece.text);
       if (piece.supervised && !pieces[i + 1]?.supervised) text += close;
     });
-    return `${place(source)}: ${pieces.length} tokens, ${supervised} supervised\n${text}\n`;
+    const by = origin === undefined ? "" : `, source ${printable(origin)}`;
+    return `${place(source)}: ${pieces.length} tokens, ${supervised} supervised${by}\n${text}\n`;
   });
-  return [...samples, renderReport(preview.report), ...preview.warnings.map((w) => `warning: ${w}`)].join(
+  return [
+    ...samples,
+    renderReport(preview.report),
+    ...renderOrigins(preview),
+    ...preview.warnings.map((w) => `warning: ${w}`),
+  ].join(
     "\n",
   ) + "\n";
+}
+
+/** Sources that are named; there may be as many as rows. */
+const SHOWN_ORIGINS = 8;
+
+function renderOrigins({ origins }: Preview): string[] {
+  if (origins.length === 0) return [];
+  const shown = origins.slice(0, SHOWN_ORIGINS).map((o) => `${o.samples} ${printable(o.origin)}`);
+  const more = origins.length > shown.length ? `, and ${origins.length - shown.length} more` : "";
+  return [`samples by source: ${shown.join(", ")}${more}`];
 }
 
 function renderReport(report: EncodeReport): string {

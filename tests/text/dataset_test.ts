@@ -44,6 +44,13 @@ Deno.test("readRows() reads the three shapes, mixed, with a byte order mark, bla
   }
 });
 
+Deno.test("readRows() takes who wrote a row from its source, where that is a name", async () => {
+  const lines = ['"student"', '""', "7", '["a"]', "null"].map((s) => `{"text": "a", "source": ${s}}\n`);
+  const rows = await read(lines.join(""));
+  assertEquals(rows.map((row) => row.origin), ["student", undefined, undefined, undefined, undefined]);
+  assertEquals(new Set(rows.map(contentHash)).size, 1);
+});
+
 for (
   const [line, message] of [
     ["{", "not valid JSON"],

@@ -101,6 +101,12 @@ Deno.test("encodeDataset() cuts, drops, refuses or splits what is too long, and 
   const split = encode("split");
   assertEquals(ids(split), [[1, 6, 7, 6], [6, 7, 6, 7], [7, 6, 7, 2], [1, 6, 7, 2]]);
   assert(split.samples.every((s) => s.supervised[0] === 0));
+  const written = encodeDataset([{ ...rows[0]!, origin: "student" }, rows[1]!], {
+    tokenizer: tinyTokenizer(),
+    contextLength: 4,
+    tooLong: "split",
+  });
+  assertEquals(written.samples.map((s) => s.origin), ["student", "student", "student", undefined]);
   // Nine targets of the long text and three of the short one, each predicted once.
   assertEquals([split.report.supervisedTokens, split.report.split], [12, 1]);
   assertThrows(() => encode("cut", 1), InputError, "context length");

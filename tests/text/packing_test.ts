@@ -160,6 +160,8 @@ Deno.test("BatchStream.restore() refuses cursors of other data, seeds or sizes, 
   }
   const masked = all.map((s) => ({ ...s, supervised: s.supervised.map(() => 1) }));
   assertThrows(() => make(masked).restore(state), InputError, "differ");
+  const written = all.map((s, i) => (i === 3 ? { ...s, origin: "student" } : s));
+  assertThrows(() => make(written).restore(state), InputError, "differ");
   for (const change of [{ index: 1e6 }, { index: -1 }, { epoch: 0.5 }]) {
     assertThrows(() => make().restore({ ...state, ...change }), InputError, "cursor is not valid");
   }

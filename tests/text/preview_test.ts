@@ -38,6 +38,18 @@ Deno.test("previewDataset() takes samples apart token by token and counts the wh
   assertStringIncludes(renderPreview(preview, { color: true }), "<s>de\x1b[32mabc</s>\x1b[39m\n");
 });
 
+Deno.test("previewDataset() says who wrote the rows", () => {
+  const rows = ["student", "teacher", "student", undefined].map((origin) => ({
+    ...prompt,
+    ...(origin ? { origin } : {}),
+  }));
+  const preview = previewDataset(rows, { tokenizer: tinyTokenizer(), contextLength: 5 }, 1);
+  assertEquals(preview.origins, [{ origin: "student", samples: 2 }, { origin: "teacher", samples: 1 }]);
+  const text = renderPreview(preview);
+  assertStringIncludes(text, "train.jsonl:1: 5 tokens, 2 supervised, source student\n");
+  assertStringIncludes(text, "\nsamples by source: 2 student, 1 teacher\n");
+});
+
 Deno.test("previewDataset() warns of special tokens written out and of unknown tokens", () => {
   const row: DatasetRow = { shape: "prompt", prompt: "d</s>", completion: "e", source };
   const options = { tokenizer: tinyTokenizer(), contextLength: 20 };

@@ -1,0 +1,90 @@
+/**
+ * Which positions each loss of an objective counts, as bits of a word for each position.
+ *
+ * @module
+ */
+import { IGNORED_LABEL, type PackedBatch } from "../text/packing.ts";
+
+/** The positions that a loss counts. */
+export interface TokenChoice {
+  /**
+   * `supervised` (default): those that predict a target. `all`: those with a next token in their sample, prompts included.
+   * `unshifted`: those that hold a target, one later than those that predict it. Some papers' codes do so by mistake.
+   */
+  readonly tokens?: "supervised" | "all" | "unshifted";
+  /** Samples of this origin alone. */
+  readonly source?: string;
+}
+
+/** What the head needs of a batch. */
+export interface MarkedBatch {
+  /** Of each position, i32 [T]: the next token where some mask counts it, else -100. */
+  readonly labels: Int32Array;
+  /** Bits of each position, i32 [T]; absent where all losses count the same positions, those with a label. */
+  readonly masks?: Int32Array;
+  /** Positions in each mask, by bit. */
+  readonly counts: readonly number[];
+}
+
+/** Bits of a word. */
+const MOST = 32;
+
+/** The different choices of an objective's losses. Mask 0 is the default. */
+export class TokenMasks {
+  readonly #choices: readonly Required<TokenChoice>[];
+
+  /** @throws {RangeError} more than 31 choices beside the default */
+  constructor(choices: readonly TokenChoice[]) {
+    const found = new Map([{}, ...choices].map((choice) => [keyOf(choice), complete(choice)]));
+    if (found.size > MOST) throw new RangeError(`losses count ${found.size} sets of tokens; ${MOST} fit`);
+    this.#choices = [...found.values()];
+  }
+
+  /** Whether some loss counts other positions than the supervised ones, so that kernels must be told which. */
+  get needed(): boolean {
+    return this.#choices.length > 1;
+  }
+
+  /** The bit of a choice that the constructor was given. */
+  bit(choice: TokenChoice): number {
+    return this.#choices.findIndex((c) => keyOf(c) === keyOf(choice));
+  }
+
+  /** Marks the positions of a batch. */
+  mark(batch: PackedBatch): MarkedBatch {
+    if (!this.needed) return { labels: batch.label, counts: [batch.supervised] };
+    const { tokens, segment, label, origins } = batch;
+    const length = tokens.length;
+    const labels = new Int32Array(length).fill(IGNORED_LABEL);
+    const masks = new Int32Array(length);
+    const counts = this.#choices.map(() => 0);
+    for (let t = 0; t < length && segment[t]! >= 0; t++) {
+      const sample = segment[t]!;
+      const hasNext = t + 1 < length && segment[t + 1] === sample;
+      const isIn = {
+        supervised: label[t] !== IGNORED_LABEL,
+        all: hasNext,
+        unshifted: t > 0 && segment[t - 1] === sample && label[t - 1] !== IGNORED_LABEL,
+      };
+      this.#choices.forEach(({ tokens, source }, bit) => {
+        if (!isIn[tokens] || (source !== ANY && source !== origins[sample])) return;
+        masks[t]! |= 1 << bit;
+        counts[bit]!++;
+      });
+      if (masks[t] !== 0 && hasNext) labels[t] = tokens[t + 1]!;
+    }
+    return { labels, masks, counts };
+  }
+}
+
+/** Samples of every origin. No row has it: an empty source counts as none. */
+const ANY = "";
+
+function complete({ tokens = "supervised", source = ANY }: TokenChoice): Required<TokenChoice> {
+  return { tokens, source };
+}
+
+function keyOf(choice: TokenChoice): string {
+  const { tokens, source } = complete(choice);
+  return `${tokens} ${source}`;
+}
