@@ -15,7 +15,10 @@ export interface DataWarning {
 
 /** Rows that were changed or left out, and held-out rows that training sees too. */
 export function dataWarnings(
-  prepared: Pick<PreparedRun, "recipe" | "trainReport" | "heldOutReport" | "trainRows" | "heldOutRows">,
+  prepared: Pick<
+    PreparedRun,
+    "recipe" | "trainReport" | "heldOutReport" | "trainRows" | "heldOutRows" | "train" | "heldOut"
+  >,
 ): DataWarning[] {
   const { contextLength } = prepared.recipe.data;
   const shared = countShared(prepared.trainRows, prepared.heldOutRows);
@@ -27,6 +30,29 @@ export function dataWarnings(
       message: `${shared} of ${prepared.heldOutRows.length} held-out rows are also in the training data, ` +
         "so the held-out loss measures memory too",
     }]),
+    ...sourceWarnings(prepared),
+  ];
+}
+
+/** Samples that train nothing, and losses that cannot be measured, because of who wrote the samples. */
+function sourceWarnings(
+  { recipe, train, heldOut }: Pick<PreparedRun, "recipe" | "train" | "heldOut">,
+): DataWarning[] {
+  const wanted = new Set(recipe.objective.map(({ source }) => source));
+  const unused = wanted.has(undefined) ? 0 : train.filter(({ origin }) => !wanted.has(origin)).length;
+  const there = new Set(heldOut.map(({ origin }) => origin));
+  const missing = [...wanted].filter((source) => source !== undefined && !there.has(source));
+  return [
+    ...(unused === 0 ? [] : [{
+      code: "samples_not_counted",
+      message:
+        `${unused} of ${train.length} training samples train nothing: no loss counts samples of their source`,
+    }]),
+    ...missing.map((source) => ({
+      code: "source_not_held_out",
+      message:
+        `no held-out sample has the source "${source}", so the losses that count only such samples are not measured`,
+    })),
   ];
 }
 

@@ -106,7 +106,7 @@ export async function evaluateModel(options: EvaluateModelOptions): Promise<Mode
         executable,
         "evaluate",
         STATE,
-        objective.crossEntropy.names,
+        { terms: objective.crossEntropy.terms, masks: objective.masks },
         samples,
         tokens,
       );

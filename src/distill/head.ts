@@ -38,6 +38,8 @@ export interface RowLosses {
   /** Weight of each value in the objective, by name of its step scalar; monitored values have none. */
   readonly weights: readonly (StepScalar | undefined)[];
   readonly needsTarget: boolean;
+  /** Whether rows come with the bits of token masks, rather than counting where they have a label. */
+  readonly tokenMasks: boolean;
   compile(adapter: AdapterDescription, gradient: boolean): RowKernel;
 }
 
@@ -45,6 +47,14 @@ export interface RowLosses {
 export interface HeadInput {
   readonly hidden: Tensor;
   readonly weight: Tensor;
+}
+
+/** What a loss is told of each position. */
+export interface Labels {
+  /** The next token, i32 [T]; -100 where there is none. */
+  readonly labels: Tensor;
+  /** Bits of token masks, i32 [T]; wanted where losses have them. */
+  readonly masks?: Tensor;
 }
 
 /** What {@linkcode chunkedLoss} traces. */
@@ -65,7 +75,7 @@ export function chunkedLoss(
   graph: Graph,
   learner: HeadInput,
   target: HeadInput | undefined,
-  labels: Tensor,
+  { labels, masks }: Labels,
   losses: RowLosses,
   chunkRows: number,
   gradient: boolean,
@@ -77,6 +87,12 @@ export function chunkedLoss(
     [learner.hidden],
     `chunks of ${chunkRows} rows must divide T and be a multiple of 64`,
   );
+  ensure(
+    (masks !== undefined) === losses.tokenMasks,
+    "chunkedLoss",
+    [labels],
+    "token masks are given where losses have them",
+  );
   const chunks = total / chunkRows;
   return graph.within("head", () => {
     const values = empty(graph, [chunks, losses.valueCount * chunkRows]);
@@ -87,10 +103,9 @@ export function chunkedLoss(
       const wanted = target && losses.needsTarget
         ? matmul("NT", part(target.hidden), target.weight)
         : undefined;
-      const [, dLogits] = graph.add(rowLossOp, [part(labels), wanted ?? logits, logits, rows(values, c, 1)], {
-        losses,
-        gradient,
-      });
+      const inputs = [part(labels), wanted ?? logits, logits, rows(values, c, 1)];
+      if (masks) inputs.push(part(masks));
+      const [, dLogits] = graph.add(rowLossOp, inputs, { losses, gradient });
       if (unit) matmulInto(part(unit), "NN", dLogits!, learner.weight);
     }
     const weighted = unit &&
@@ -99,7 +114,7 @@ export function chunkedLoss(
   });
 }
 
-/** Labels, target logits, learner logits, values: writes the values, and the gradient over the learner's logits. */
+/** Labels, target logits, learner logits, values, perhaps token masks: writes the values, and the gradient over the learner's logits. */
 const rowLossOp: Op<{ losses: RowLosses; gradient: boolean }> = {
   name: "rowLoss",
   mutates: true,
@@ -116,14 +131,20 @@ const rowLossOp: Op<{ losses: RowLosses; gradient: boolean }> = {
     return [values!, logits!];
   },
   lower({ inputs, attributes, adapter, dispatch }) {
-    const [labels, target, logits, values] = inputs as [Tensor, Tensor, Tensor, Tensor];
+    const [labels, target, logits, values, masks] = inputs as [Tensor, Tensor, Tensor, Tensor, Tensor?];
     const { losses, gradient } = attributes;
     const kernel = losses.compile(adapter, gradient);
     const [count, vocabulary] = [logits.dim(0), logits.dim(1)];
     dispatch({
       kernel: kernel.name,
       wgsl: kernel.wgsl,
-      tensors: kernel.needsTarget ? [labels, target, logits, values] : [labels, logits, values],
+      tensors: [
+        labels,
+        ...(masks ? [masks] : []),
+        ...(kernel.needsTarget ? [target] : []),
+        logits,
+        values,
+      ],
       size: kernel.size(count),
       groups: grid(kernel.groups(count), adapter),
       flops: 20 * count * vocabulary,

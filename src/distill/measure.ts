@@ -6,19 +6,27 @@
 import { ModelContext } from "../models/context.ts";
 import { decoder } from "../models/llama.ts";
 import type { Executable } from "../tensor/executable.ts";
-import type { Graph, Tensor } from "../tensor/graph.ts";
+import type { Graph } from "../tensor/graph.ts";
 import type { EncodedSample } from "../text/encode.ts";
 import { type PackedBatch, packSequential } from "../text/packing.ts";
-import { chunkedLoss, lossSums, type RowLosses } from "./head.ts";
+import { chunkedLoss, type Labels, lossSums, type RowLosses } from "./head.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import type { Model } from "./models.ts";
 import { streamInputs } from "./stream.ts";
+import type { MarkedBatch, TokenMasks } from "./token_masks.ts";
 
 /** Mean losses over some samples, nats a token. */
 export interface Evaluation {
+  /** Each over the tokens that it counts; a loss that counts none of them is not there. */
   readonly losses: Readonly<Record<string, number>>;
   /** Supervised tokens. */
   readonly tokens: number;
+}
+
+/** Losses in the order of their values, and the tokens that they count. */
+export interface CountedLosses {
+  readonly terms: readonly { readonly name: string; readonly tokenMask?: number }[];
+  readonly masks: TokenMasks;
 }
 
 /** Batches whose sums may wait on the GPU. */
@@ -52,7 +60,7 @@ export function traceLearnerLosses(
     graph,
     learner,
     undefined,
-    labelInput(graph, tokens),
+    labelInput(graph, tokens, losses),
     losses,
     chunkRows,
     false,
@@ -60,63 +68,75 @@ export function traceLearnerLosses(
   lossSums(values, graph.state(state, [losses.valueCount], "f32", "program"), graph.scalar("keep"));
 }
 
-/** The label of each position, i32 [T]. */
-export function labelInput(graph: Graph, tokens: number): Tensor {
-  return graph.input("labels", [tokens], "i32");
+/** The label of each position, and its token masks where losses have them. */
+export function labelInput(graph: Graph, tokens: number, { tokenMasks }: RowLosses): Labels {
+  const labels = graph.input("labels", [tokens], "i32");
+  return tokenMasks ? { labels, masks: graph.input("tokenMasks", [tokens], "i32") } : { labels };
 }
 
 /** Writes a batch into a program's inputs. */
-export function writeBatch(executable: Executable, batch: PackedBatch): void {
+export function writeBatch(executable: Executable, batch: PackedBatch, { labels, masks }: MarkedBatch): void {
   executable.write("tokens", batch.tokens);
   executable.write("positions", batch.position);
   executable.write("start", batch.kvStart);
   executable.write("end", batch.kvEnd);
-  executable.write("labels", batch.label);
+  executable.write("labels", labels);
+  if (masks) executable.write("tokenMasks", masks);
 }
 
 /**
  * Runs a measuring block over samples in file order. Sums of a batch are f32 on the GPU, sums of batches f64 on the host.
  *
- * @param state Where the block puts its sums, in the order of `names`
+ * @param state Where the block puts its sums, in the order of the terms
  * @param run How a block is run, when not in one go
  */
 export async function measureLosses(
   executable: Executable,
   block: string,
   state: string,
-  names: readonly string[],
+  { terms, masks }: CountedLosses,
   samples: readonly EncodedSample[],
   tokensPerBatch: number,
   run: () => Promise<void> = () => Promise.resolve(executable.run(block)),
 ): Promise<Evaluation> {
-  const ring = new MetricsRing<number>(
+  const ring = new MetricsRing<readonly number[]>(
     executable.gpu,
     executable,
-    [{ name: state, words: names.length }],
+    [{ name: state, words: terms.length }],
     RING,
   );
-  const sums = new Float64Array(names.length);
-  let tokens = 0;
+  const sums = new Float64Array(terms.length);
+  let counts = masks.none;
   const add = async () => {
     for (const { tag, values } of await ring.collect()) {
-      tokens += tag;
+      counts = counts.map((count, bit) => count + tag[bit]!);
       values[0]!.forEach((value, k) => sums[k]! += value);
     }
   };
   try {
     executable.setScalar("keep", 0);
     for (const batch of packSequential(samples, tokensPerBatch)) {
-      writeBatch(executable, batch);
+      const marked = masks.mark(batch);
+      writeBatch(executable, batch, marked);
       await run();
-      ring.push(batch.supervised);
+      ring.push(marked.counts);
       if (ring.full) await add();
     }
     await add();
   } finally {
     ring.destroy();
   }
-  return {
-    losses: Object.fromEntries(names.map((name, k) => [name, sums[k]! / Math.max(1, tokens)])),
-    tokens,
-  };
+  return { losses: tokenMeans(terms, sums, counts), tokens: counts[0]! };
+}
+
+/** The mean of each loss over the tokens that it counts; one that counts none is left out. */
+export function tokenMeans(
+  terms: CountedLosses["terms"],
+  sums: ArrayLike<number>,
+  counts: readonly number[],
+): Record<string, number> {
+  return Object.fromEntries(terms.flatMap(({ name, tokenMask = 0 }, k) => {
+    const count = counts[tokenMask]!;
+    return count > 0 ? [[name, sums[k]! / count]] : [];
+  }));
 }

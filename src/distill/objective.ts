@@ -7,13 +7,14 @@ import { InputError } from "../errors.ts";
 import { DEFAULT_ADAPTER } from "../gpu/description.ts";
 import type { Divergence, RowLoss } from "../registry/contract.ts";
 import type { Registry } from "../registry/registry.ts";
-import { compileRowLoss, initialScalars, type ResolvedLoss } from "../registry/divergence.ts";
+import { compileRowLoss, initialScalars, looksAtLabel, type ResolvedLoss } from "../registry/divergence.ts";
 import type { Executable } from "../tensor/executable.ts";
 import type { Graph } from "../tensor/graph.ts";
 import type { RowLosses } from "./head.ts";
 import { MONITORS } from "./monitors.ts";
 import type { Balance, Learner, ObjectiveTerm } from "./recipe.ts";
 import { courseAt } from "./schedule.ts";
+import { TokenMasks } from "./token_masks.ts";
 
 /** Names of the states that hold sums of losses. */
 export const LOSS_SUMS = {
@@ -53,6 +54,8 @@ export class Objective {
    */
   readonly evaluation: LossSet;
   readonly crossEntropy: LossSet;
+  /** The tokens that its losses count. */
+  readonly masks: TokenMasks;
   /** Every loss plugin in use, each once. */
   readonly plugins: readonly (Divergence | RowLoss)[];
   readonly #recipe: readonly ObjectiveTerm[];
@@ -63,7 +66,11 @@ export class Objective {
     this.#recipe = recipe;
     this.#vocabulary = vocabulary;
     const names = uniqueNames(recipe);
-    const terms = recipe.map((term, i) => resolve(registry, term, names[i]!, `objective.${i}`));
+    const masks = new TokenMasks(recipe);
+    const terms = recipe.map((term, i) => ({
+      ...resolve(registry, term, names[i]!, `objective.${i}`),
+      tokenMask: masks.bit(term),
+    }));
     const measured = (loss: string): ResolvedLoss => ({
       ...resolve(registry, { loss, weight: 0, temperature: 1, options: {} }, loss, "objective"),
       monitor: true,
@@ -73,10 +80,10 @@ export class Objective {
     const always = [...basics, ...MONITORS.map(({ id }) => id)];
     const others = terms.map((t, i) => termAt(t, recipe[i]!, Infinity))
       .filter((_, i) => learnerOf(recipe[i]!) === "student")
-      .filter((t) => !(always.includes(t.name) && t.temperature === 1))
+      .map((t) => (always.includes(t.name) ? { ...t, name: t.name + measuredHow(t, masks) } : t))
+      .filter((t) => !always.includes(t.name))
       .map((t) => ({
         ...t,
-        name: always.includes(t.name) ? `${t.name} at ${t.temperature}` : t.name,
         temperatureVaries: false,
         monitor: true,
       }))
@@ -85,6 +92,7 @@ export class Objective {
       ...{ loss, options: {}, name: loss.id },
       ...{ weight: 0, temperature: 1, monitor: true },
     }));
+    this.masks = masks;
     this.terms = terms;
     this.passes = passes(terms, recipe, vocabulary);
     this.evaluation = lossSet([...basics.map(measured), ...others, ...monitors], vocabulary);
@@ -104,11 +112,13 @@ export class Objective {
   /** What the head needs to trace one of the sets in a block. */
   rowLosses(set: LossSet, graph: Graph): RowLosses {
     const { terms } = set;
-    const shape = { vocabulary: this.#vocabulary };
+    const tokenMasks = this.masks.needed;
+    const shape = { vocabulary: this.#vocabulary, tokenMasks };
     return {
       valueCount: terms.length,
       weights: terms.map((t) => (t.monitor ? undefined : graph.scalar(`${t.name}.weight`))),
       needsTarget: set.needsTarget,
+      tokenMasks,
       compile: (adapter, gradient) => {
         const kernel = compileRowLoss(terms, shape, adapter, { gradient });
         return {
@@ -122,9 +132,18 @@ export class Objective {
     };
   }
 
-  /** Writes weights, temperatures and options of a step into the step buffer; `step` counts from 0. */
-  setScalars(executable: Executable, step: number): void {
-    for (const [name, value] of initialScalars(this.at(step))) executable.setScalar(name, value);
+  /**
+   * Writes weights, temperatures and options of a step into the step buffer; `step` counts from 0.
+   *
+   * @param counts Tokens of the window in each mask. The gradient is divided by those of mask 0; what counts others makes up for it
+   *   in its weight, so each loss is the mean over its own tokens
+   */
+  setScalars(executable: Executable, step: number, counts: readonly number[]): void {
+    const terms = this.at(step).map((term) => {
+      const count = counts[term.tokenMask ?? 0]!;
+      return { ...term, weight: count > 0 ? term.weight * (Math.max(1, counts[0]!) / count) : 0 };
+    });
+    for (const [name, value] of initialScalars(terms)) executable.setScalar(name, value);
   }
 
   /** Writes what measuring needs into the step buffer. */
@@ -171,6 +190,15 @@ function resolve(registry: Registry, term: ObjectiveTerm, name: string, where: s
     ...{ loss, options, name, weight: term.weight, temperature: term.temperature },
     ...(term.schedule?.temperature ? { temperatureVaries: true } : {}),
   };
+  if (term.tokens === "unshifted" && looksAtLabel(resolved)) {
+    throw new InputError(
+      `"${term.loss}" looks at the next token, which the last of the unshifted tokens lacks`,
+      {
+        where: `recipe ${where}.tokens`,
+        hint: "Take supervised or all, or a loss that compares the two models alone, such as forward-kl.",
+      },
+    );
+  }
   return termAt(resolved, term, 0);
 }
 
@@ -186,6 +214,11 @@ function termAt(resolved: ResolvedLoss, term: ObjectiveTerm, step: number): Reso
     ...{ temperature, options },
     weight: term.squareTemperature ? weight * temperature ** 2 : weight,
   };
+}
+
+/** What tells a loss from the one of the same name at temperature 1 over the supervised tokens; empty where nothing does. */
+function measuredHow({ temperature, tokenMask = 0 }: ResolvedLoss, masks: TokenMasks): string {
+  return (temperature === 1 ? "" : ` at ${temperature}`) + masks.description(tokenMask);
 }
 
 function lossSet(terms: readonly ResolvedLoss[], vocabulary: number): LossSet {

@@ -97,6 +97,7 @@ export async function prepareRun(recipe: Recipe): Promise<PreparedRun> {
       ? splitHeldOut(rows)
       : { train: rows, heldOut: await openDataset(recipe.data.heldOut) };
     const [trained, measured] = [encode(split.train), encode(split.heldOut)];
+    checkSources(recipe, trained.samples);
     const opened = student;
     return {
       recipe,
@@ -120,6 +121,24 @@ export async function prepareRun(recipe: Recipe): Promise<PreparedRun> {
     teacher.close();
     student?.close();
     throw error;
+  }
+}
+
+/** A loss that counts samples of one source has to find some. */
+function checkSources({ objective, data }: Recipe, samples: readonly EncodedSample[]): void {
+  const there = new Set(samples.flatMap(({ origin }) => origin ?? []));
+  for (const [i, { loss, source }] of objective.entries()) {
+    if (source === undefined || there.has(source)) continue;
+    const names = [...there].slice(0, 8).map((name) => JSON.stringify(name)).join(", ");
+    throw new InputError(
+      `"${loss}" counts samples of the source ${JSON.stringify(source)}, but ${data.train} has none`,
+      {
+        where: `recipe objective.${i}.source`,
+        hint: names === ""
+          ? `No row says who wrote it: add "source": ${JSON.stringify(source)} to those it is true of.`
+          : `Its rows name these sources: ${names}.`,
+      },
+    );
   }
 }
 

@@ -67,6 +67,13 @@ export interface ObjectiveTerm {
   loss: string;
   /** The model that this loss trains; the other one is its target. Absent is the student. */
   learner?: Learner;
+  /**
+   * Tokens that it counts: the `supervised` ones (absent), `all` that have a next one in their sample, or `unshifted`: those that are
+   * targets, one later than those that predict them.
+   */
+  tokens?: "supervised" | "all" | "unshifted";
+  /** Counts samples alone whose row says that this wrote it; absent is all. */
+  source?: string;
   weight: number;
   /** Gives the loss the size of all those without it together; absent is no. */
   balance?: Balance;

@@ -78,6 +78,12 @@ const objectiveTerm = z.strictObject({
   learner: z.enum(["student", "teacher"]).optional().describe(
     "The model that this loss trains, the other being its target; student when absent, teacher only with teacher.train",
   ),
+  tokens: z.enum(["supervised", "all", "unshifted"]).optional().describe(
+    "Tokens whose mean this loss is: supervised, as data.mask says, when absent; all: prompts too; unshifted: one later than supervised, a mistake of some papers' codes",
+  ),
+  source: z.string().min(1).optional().describe(
+    "Counts only samples whose row has this `source`, such as teacher or student; all when absent",
+  ),
   weight: z.number().min(0).default(1).describe("Factor of this loss in the sum"),
   balance: balance.optional().describe(
     "Gives this loss, times its weight, the size of all losses without `balance` together, anew in each micro-batch",
@@ -251,6 +257,16 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
       code: "custom",
       path: ["objective"],
       message: "needs a loss whose learner is the student",
+    });
+  }
+  const unequal = objective.findIndex((t) =>
+    t.balance && (t.source || (t.tokens ?? "supervised") !== "supervised")
+  );
+  if (unequal >= 0) {
+    context.addIssue({
+      code: "custom",
+      path: ["objective", unequal, "balance"],
+      message: "only works over the supervised tokens of all samples: leave out tokens and source",
     });
   }
   for (const learner of ["student", "teacher"]) {

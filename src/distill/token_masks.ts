@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { InputError } from "../errors.ts";
 import { IGNORED_LABEL, type PackedBatch } from "../text/packing.ts";
 
 /** The positions that a loss counts. */
@@ -33,10 +34,18 @@ const MOST = 32;
 export class TokenMasks {
   readonly #choices: readonly Required<TokenChoice>[];
 
-  /** @throws {RangeError} more than 31 choices beside the default */
+  /** @throws {InputError} more than 31 choices beside the default */
   constructor(choices: readonly TokenChoice[]) {
     const found = new Map([{}, ...choices].map((choice) => [keyOf(choice), complete(choice)]));
-    if (found.size > MOST) throw new RangeError(`losses count ${found.size} sets of tokens; ${MOST} fit`);
+    if (found.size > MOST) {
+      throw new InputError(
+        `the losses count ${found.size} different sets of tokens; at most ${MOST} can be told apart`,
+        {
+          where: "recipe objective",
+          hint: "Give fewer losses a source of their own.",
+        },
+      );
+    }
     this.#choices = [...found.values()];
   }
 
@@ -45,9 +54,21 @@ export class TokenMasks {
     return this.#choices.length > 1;
   }
 
+  /** Counts of no batch: a zero for each mask. */
+  get none(): readonly number[] {
+    return this.#choices.map(() => 0);
+  }
+
   /** The bit of a choice that the constructor was given. */
   bit(choice: TokenChoice): number {
     return this.#choices.findIndex((c) => keyOf(c) === keyOf(choice));
+  }
+
+  /** What is said of a mask after the name of a loss; nothing of the default. */
+  description(bit: number): string {
+    const { tokens, source } = this.#choices[bit]!;
+    return (tokens === "supervised" ? "" : ` of ${tokens} tokens`) +
+      (source === ANY ? "" : ` of source ${source}`);
   }
 
   /** Marks the positions of a batch. */
@@ -57,7 +78,7 @@ export class TokenMasks {
     const length = tokens.length;
     const labels = new Int32Array(length).fill(IGNORED_LABEL);
     const masks = new Int32Array(length);
-    const counts = this.#choices.map(() => 0);
+    const counts = [...this.none];
     for (let t = 0; t < length && segment[t]! >= 0; t++) {
       const sample = segment[t]!;
       const hasNext = t + 1 < length && segment[t + 1] === sample;

@@ -15,12 +15,12 @@ import type { PackedBatch } from "../text/packing.ts";
 import { philox4x32, splitSeed } from "../text/random.ts";
 import { DROPOUT_KEY, type ModelAdapter } from "./adapter.ts";
 import type { FlatState } from "./checkpoint.ts";
-import { type Evaluation, measureLosses, writeBatch } from "./measure.ts";
+import { type Evaluation, measureLosses, tokenMeans, writeBatch } from "./measure.ts";
 import { memoryError, runMemory } from "./memory.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import { withCalibrationError } from "./monitors.ts";
 import { type Model, uploadWeights } from "./models.ts";
-import { LOSS_SUMS, type Objective } from "./objective.ts";
+import { LOSS_SUMS, type LossSet, type Objective } from "./objective.ts";
 import { FLAT } from "./parameters.ts";
 import type { Recipe } from "./recipe.ts";
 import { learningRateAt } from "./schedule.ts";
@@ -137,6 +137,7 @@ export interface StepMetrics {
   /** Steps done, from 1. */
   readonly step: number;
   readonly loss: number;
+  /** Each over the tokens that it counts; a loss that counts none of them is not there. */
   readonly losses: Readonly<Record<string, number>>;
   readonly learningRate: number;
   readonly gradientNorm: number;
@@ -151,6 +152,8 @@ interface StepTag {
   readonly learningRate: number;
   readonly supervisedTokens: number;
   readonly tokens: number;
+  /** Tokens in each mask. */
+  readonly counts: readonly number[];
 }
 
 /** Options of {@linkcode Trainer.create}. */
@@ -269,12 +272,14 @@ export class Trainer {
    * @param step Steps done before it, from 0
    */
   async step(step: number, window: readonly PackedBatch[]): Promise<void> {
-    const { recipe } = this.setup;
+    const { recipe, objective } = this.setup;
     const { seed } = recipe.train;
-    const supervisedTokens = window.reduce((sum, b) => sum + b.supervised, 0);
+    const marked = window.map((batch) => objective.masks.mark(batch));
+    const counts = objective.masks.none.map((_, bit) => marked.reduce((sum, m) => sum + m.counts[bit]!, 0));
+    const supervisedTokens = counts[0]!;
     const learningRate = learningRateAt(step, recipe.train);
     const { executable } = this;
-    this.setup.objective.setScalars(executable, step);
+    objective.setScalars(executable, step, counts);
     executable.setScalar("oneOverTokens", 1 / Math.max(1, supervisedTokens));
     executable.setScalar("learningRate", learningRate);
     for (const [name, value] of Object.entries(biasCorrections(recipe.train, step + 1))) {
@@ -283,12 +288,12 @@ export class Trainer {
     for (const [i, batch] of window.entries()) {
       executable.setScalar("keep", i === 0 ? 0 : 1);
       executable.setScalarWord(DROPOUT_KEY, philox4x32([step, i, 0, DROPOUT_SITE], splitSeed(seed))[0]);
-      writeBatch(this.executable, batch);
+      writeBatch(this.executable, batch, marked[i]!);
       await this.#run("microBatch");
     }
     await this.#run("update");
     const tokens = window.reduce((sum, b) => sum + b.segment.reduce((n, s) => n + Number(s >= 0), 0), 0);
-    this.#ring.push({ step: step + 1, learningRate, supervisedTokens, tokens });
+    this.#ring.push({ step: step + 1, learningRate, supervisedTokens, tokens, counts });
   }
 
   /** Whether {@linkcode collect} must be called before the next step. */
@@ -299,14 +304,14 @@ export class Trainer {
   /** Waits for the queued steps and returns their numbers, in order. */
   async collect(): Promise<StepMetrics[]> {
     const { objective } = this.setup;
-    return (await this.#ring.collect()).map(({ tag, values }) => {
+    return (await this.#ring.collect()).map(({ tag: { counts, ...tag }, values }) => {
       const norm = values.at(-1)!;
-      const count = Math.max(1, tag.supervisedTokens);
-      const means = new Map(
-        objective.passes.flatMap(({ names }, i) => names.map((name, k) => [name, values[i]![k]! / count])),
-      );
-      const terms = objective.at(tag.step - 1);
-      const losses = Object.fromEntries(terms.map(({ name }) => [name, means.get(name)!]));
+      const means = Object.assign(
+        {},
+        ...objective.passes.map(({ terms }, i) => tokenMeans(terms, values[i]!, counts)),
+      ) as Record<string, number>;
+      const terms = objective.at(tag.step - 1).filter(({ name }) => name in means);
+      const losses = Object.fromEntries(terms.map(({ name }) => [name, means[name]!]));
       const loss = terms.reduce((sum, { name, weight }) => sum + weight * losses[name]!, 0);
       return { ...tag, loss, losses, gradientNorm: norm[0]!, nonFinite: norm[1] !== 0 };
     });
@@ -314,19 +319,30 @@ export class Trainer {
 
   /** Mean losses and monitors of the student with its adapter as it is, without dropout. */
   async evaluate(samples: readonly EncodedSample[]): Promise<Evaluation> {
-    const { names } = this.setup.objective.evaluation;
-    return withCalibrationError(await this.#measure("evaluate", LOSS_SUMS.evaluate, names, samples));
+    const { evaluation } = this.setup.objective;
+    return withCalibrationError(await this.#measure("evaluate", LOSS_SUMS.evaluate, evaluation, samples));
   }
 
   /** Cross-entropy of the teacher. */
   async evaluateTeacher(samples: readonly EncodedSample[]): Promise<Evaluation> {
-    return await this.#measure("evaluateTeacher", LOSS_SUMS.teacher, ["cross-entropy"], samples);
+    const { crossEntropy } = this.setup.objective;
+    return await this.#measure("evaluateTeacher", LOSS_SUMS.teacher, crossEntropy, samples);
   }
 
-  async #measure(block: string, state: string, names: readonly string[], samples: readonly EncodedSample[]) {
+  async #measure(block: string, state: string, { terms }: LossSet, samples: readonly EncodedSample[]) {
     const { tokens } = this.planned.frozen;
-    this.setup.objective.setEvaluationScalars(this.executable);
-    return await measureLosses(this.executable, block, state, names, samples, tokens, () => this.#run(block));
+    const { objective } = this.setup;
+    objective.setEvaluationScalars(this.executable);
+    const counted = { terms, masks: objective.masks };
+    return await measureLosses(
+      this.executable,
+      block,
+      state,
+      counted,
+      samples,
+      tokens,
+      () => this.#run(block),
+    );
   }
 
   async #run(block: string): Promise<void> {

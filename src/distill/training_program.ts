@@ -157,7 +157,7 @@ function tracePass(
     graph,
     models.side(learner),
     target,
-    labelInput(graph, tokens),
+    labelInput(graph, tokens, losses),
     losses,
     chunkRows,
     training,

@@ -10,6 +10,7 @@ import {
   constant,
   type Expression,
   flag,
+  leaves,
   mul,
   select,
   stepScalar,
@@ -19,6 +20,7 @@ import type { SizeWord } from "../tensor/op.ts";
 import { type Divergence, LOG_FLOOR, type RowLoss } from "./loss_contract.ts";
 import { ENTRY, ROW, RowProgram, type Statistic, symbolicOptions } from "./row_program.ts";
 import { printRowKernel } from "./row_kernel.ts";
+import { rowLossSource } from "./row_kernel_frame.ts";
 
 /** A loss of an objective, its options checked. */
 export interface ResolvedLoss {
@@ -138,6 +140,16 @@ export function traceObjective(terms: readonly ResolvedLoss[], tokenMasks = fals
     );
   });
   return { groups, statistics: program.statistics, values, gradient, rowLosses, tokenMasks };
+}
+
+/** Whether a loss needs the label of a row. */
+export function looksAtLabel(term: ResolvedLoss): boolean {
+  const traced = traceObjective([term]);
+  const { statistics, values, gradient } = traced;
+  const expressions = [...values.values(), gradient, ...statistics.map((s) => s.body)];
+  return term.loss.kind === "row-loss"
+    ? rowLossSource(term, traced, (name) => name).includes("row_label")
+    : leaves(expressions, "flag").length > 0 || statistics.some((s) => s.kind === "label");
 }
 
 /** The step scalars of an objective with their values at the start. */

@@ -12,11 +12,19 @@ import { assertWithin, gpuTest, randomArray, run } from "../tensor/harness.ts";
 
 const [T, H, V, ROWS] = [128, 20, 37, 64];
 
-const OBJECTIVE = new Objective(new Registry().addAll(builtins), [
+const TERMS = [
   { loss: "cross-entropy", weight: 0.7, temperature: 1, options: {} },
   { loss: "forward-kl", weight: 0.5, temperature: 2, options: {} },
   { loss: "reverse-kl", weight: 0.2, temperature: 1, options: {} },
-], V);
+];
+const registry = new Registry().addAll(builtins);
+const OBJECTIVE = new Objective(registry, TERMS, V);
+/** The same, each over tokens of its own. */
+const MASKED = new Objective(
+  registry,
+  TERMS.map((t, i) => (i === 0 ? t : { ...t, source: ["teacher", "student"][i - 1]! })),
+  V,
+);
 
 const hidden = randomArray(T * H, 1);
 const weight = randomArray(V * H, 2);
@@ -24,6 +32,8 @@ const targetHidden = randomArray(T * H, 3);
 const targetWeight = randomArray(V * H, 4);
 const above = randomArray(T, 5);
 const labels = Int32Array.from({ length: T }, (_, t) => (t % 5 === 3 ? -100 : (t * 7) % V));
+/** Every combination of the three masks, where there is a label. */
+const masks = Int32Array.from({ length: T }, (_, t) => (labels[t] === -100 ? 0 : Math.floor(t / 5) % 8));
 
 /** x W^T of row t in f64. */
 function logits(x: Float32Array, w: Float32Array, t: number): Float64Array {
@@ -35,8 +45,8 @@ function logits(x: Float32Array, w: Float32Array, t: number): Float64Array {
 }
 
 /** Row losses, their weighted sum, and the gradient of sum_t above[t] * weighted[t] with respect to the hidden states, in f64. */
-function reference() {
-  const { terms } = OBJECTIVE;
+function reference(objective: Objective) {
+  const { terms } = objective;
   const values: number[][] = terms.map(() => []);
   const weighted: number[] = [];
   const gradient = new Float64Array(T * H);
@@ -46,6 +56,7 @@ function reference() {
       logits(hidden, weight, t),
       logits(targetHidden, targetWeight, t),
       labels[t]!,
+      objective === MASKED ? masks[t]! : undefined,
     );
     row.values.forEach((value, k) => values[k]!.push(value));
     weighted.push(row.values.reduce((sum, value, k) => sum + terms[k]!.weight * value, 0));
@@ -56,47 +67,50 @@ function reference() {
   return { values, weighted, gradient };
 }
 
-gpuTest(
-  "chunkedLoss() gives row losses, their weighted sum and its gradient for any gradient from above",
-  async (gpu) => {
-    const f32 = (shape: number[], data: Float32Array) => ({ shape, data });
-    const inputs = [
-      f32([T, H], hidden),
-      f32([V, H], weight),
-      f32([T, H], targetHidden),
-      f32([V, H], targetWeight),
-      f32([T], above),
-      { shape: [T], dtype: "i32" as const, data: labels },
-      { shape: [3], kind: "state" as const, data: Float32Array.of(NaN, NaN, NaN) },
-    ];
-    const { outputs } = await run(gpu, inputs, (graph, x, w, tx, tw, dy, label, sums) => {
-      const losses = OBJECTIVE.rowLosses(OBJECTIVE.passes[0]!, graph);
-      const target = { hidden: tx!, weight: tw! };
-      const { values, weighted } = chunkedLoss(
-        graph,
-        { hidden: x!, weight: w! },
-        target,
-        label!,
-        losses,
-        ROWS,
-        true,
+for (const [what, objective] of [["", OBJECTIVE], [", each loss over its own tokens", MASKED]] as const) {
+  gpuTest(
+    `chunkedLoss() gives row losses, their weighted sum and its gradient for any gradient from above${what}`,
+    async (gpu) => {
+      const f32 = (shape: number[], data: Float32Array) => ({ shape, data });
+      const inputs = [
+        f32([T, H], hidden),
+        f32([V, H], weight),
+        f32([T, H], targetHidden),
+        f32([V, H], targetWeight),
+        f32([T], above),
+        { shape: [T], dtype: "i32" as const, data: labels },
+        { shape: [T], dtype: "i32" as const, data: masks },
+        { shape: [3], kind: "state" as const, data: Float32Array.of(NaN, NaN, NaN) },
+      ];
+      const { outputs } = await run(gpu, inputs, (graph, x, w, tx, tw, dy, label, mask, sums) => {
+        const losses = objective.rowLosses(objective.passes[0]!, graph);
+        const target = { hidden: tx!, weight: tw! };
+        const { values, weighted } = chunkedLoss(
+          graph,
+          { hidden: x!, weight: w! },
+          target,
+          losses.tokenMasks ? { labels: label!, masks: mask! } : { labels: label! },
+          losses,
+          ROWS,
+          true,
+        );
+        lossSums(values, sums!, graph.scalar("keep"));
+        const [gradient] = gradients(graph, [[weighted!, dy!]], [x!]);
+        return [values, weighted!, gradient!, sums!];
+      }, { keep: 0, ...Object.fromEntries(initialScalars(objective.terms)) });
+      const [values, weighted, gradient, sums] = outputs;
+      const expected = reference(objective);
+      // Each chunk holds its rows loss by loss.
+      const byChunk = [0, ROWS].flatMap((first) =>
+        expected.values.flatMap((v) => v.slice(first, first + ROWS))
       );
-      lossSums(values, sums!, graph.scalar("keep"));
-      const [gradient] = gradients(graph, [[weighted!, dy!]], [x!]);
-      return [values, weighted!, gradient!, sums!];
-    }, { keep: 0, ...Object.fromEntries(initialScalars(OBJECTIVE.terms)) });
-    const [values, weighted, gradient, sums] = outputs;
-    const expected = reference();
-    // Each chunk holds its rows loss by loss.
-    const byChunk = [0, ROWS].flatMap((first) =>
-      expected.values.flatMap((v) => v.slice(first, first + ROWS))
-    );
-    assertWithin(values!, byChunk, 2e-5, "row losses");
-    assertWithin(weighted!, expected.weighted, 2e-5, "weighted row losses");
-    assertWithin(gradient!, expected.gradient, 2e-5, "gradient");
-    assertWithin(sums!, expected.values.map((v) => v.reduce((a, b) => a + b, 0)), 1e-3, "sums");
-  },
-);
+      assertWithin(values!, byChunk, 2e-5, "row losses");
+      assertWithin(weighted!, expected.weighted, 2e-5, "weighted row losses");
+      assertWithin(gradient!, expected.gradient, 2e-5, "gradient");
+      assertWithin(sums!, expected.values.map((v) => v.reduce((a, b) => a + b, 0)), 1e-3, "sums");
+    },
+  );
+}
 
 Deno.test("chunkedLoss() refuses chunks that do not divide the rows", () => {
   const program = new Program();
@@ -106,9 +120,11 @@ Deno.test("chunkedLoss() refuses chunks that do not divide the rows", () => {
     weight: graph.weight(`${name} head`, [V, H], "f32"),
   });
   const losses = OBJECTIVE.rowLosses(OBJECTIVE.passes[0]!, graph);
-  const label = graph.input("labels", [T], "i32");
+  const labels = graph.input("labels", [T], "i32");
   for (const rows of [48, 96]) {
-    const error = assertThrows(() => chunkedLoss(graph, side("a"), side("b"), label, losses, rows, true));
+    const error = assertThrows(() =>
+      chunkedLoss(graph, side("a"), side("b"), { labels }, losses, rows, true)
+    );
     assertMatch((error as Error).message, /chunks of \d+ rows must divide T and be a multiple of 64/);
   }
 });

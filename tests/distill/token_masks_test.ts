@@ -1,6 +1,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { type TokenChoice, TokenMasks } from "../../src/distill/token_masks.ts";
+import { InputError } from "../../src/errors.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
 import { packBatch } from "../../src/text/packing.ts";
 import { philox4x32 } from "../../src/text/random.ts";
@@ -89,5 +90,5 @@ Deno.test("TokenMasks are not needed where all losses count the supervised token
 Deno.test("TokenMasks refuse more choices than a word has bits", () => {
   const sources = Array.from({ length: 32 }, (_, i) => ({ source: `${i}` }));
   assertEquals(new TokenMasks(sources.slice(1)).bit({ source: "31" }), 31);
-  assertThrows(() => new TokenMasks(sources), RangeError, "33 sets of tokens; 32 fit");
+  assertThrows(() => new TokenMasks(sources), InputError, "33 different sets of tokens");
 });
