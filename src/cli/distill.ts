@@ -7,6 +7,7 @@
 import { fromFileUrl, resolve } from "@std/path";
 import { type DataWarning, dataWarnings } from "../distill/data_warnings.ts";
 import { setUp } from "../distill/distill.ts";
+import { checkPrompts } from "../distill/prompt_features.ts";
 import { type PreparedRun, prepareRun } from "../distill/prepare.ts";
 import { loadRecipe } from "../distill/recipe_file.ts";
 import { checkRecipePlugins } from "../distill/recipe_plugins.ts";
@@ -119,6 +120,7 @@ export async function openRecipe<T>(
   const prepared = await prepareRun(recipe);
   try {
     const setup = setUp(prepared, registry);
+    checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
     return await use({ recipe, prepared, setup, warnings: dataWarnings(prepared) });
   } finally {
     prepared.close();

@@ -8,7 +8,7 @@ import type { DataRecipe } from "../distill/recipe.ts";
 import { UsageError } from "../errors.ts";
 import { findRun, readRun } from "../runs/run_folder.ts";
 import type { Command, Invocation } from "./command.ts";
-import { MODEL_FLAGS, modelPath } from "./model_argument.ts";
+import { MODEL_FLAGS, namedModel } from "./model_argument.ts";
 import { builtinRegistry } from "./registry.ts";
 import { ensureAdapter } from "./setup.ts";
 import { count } from "./units.ts";
@@ -44,7 +44,7 @@ export const evaluate: Command = {
   examples: ["limbeck eval --run last", "limbeck eval --model ./teacher --data heldout.jsonl --json"],
   async run(invocation: Invocation): Promise<number> {
     const { flags, out } = invocation;
-    const model = await modelPath(invocation);
+    const model = await namedModel(invocation);
     const ofRun = await runData(invocation);
     const data = flags.text("data") ?? ofRun?.heldOut;
     if (data === undefined) {
@@ -67,7 +67,16 @@ export const evaluate: Command = {
     });
     const perplexity = Math.exp(loss);
     for (const { message } of warnings) out.warn(message);
-    out.value({ model, data, loss, perplexity, tokens, samples, report, warnings });
+    out.value({
+      model: typeof model === "string" ? model : model.folder,
+      data,
+      loss,
+      perplexity,
+      tokens,
+      samples,
+      report,
+      warnings,
+    });
     out.line(`loss        ${loss.toFixed(4)} nats a token\nperplexity  ${perplexity.toFixed(3)}`);
     out.line(`measured on ${samples} samples, ${count(tokens)} tokens of ${data}`);
     return 0;

@@ -7,7 +7,7 @@ import { generateTexts } from "../distill/generate_texts.ts";
 import { InputError } from "../errors.ts";
 import { unreadable, unwritable, writeTextAtomically } from "../formats/files.ts";
 import type { Command, Invocation } from "./command.ts";
-import { MODEL_FLAGS, modelPath } from "./model_argument.ts";
+import { MODEL_FLAGS, namedModel } from "./model_argument.ts";
 import { ensureAdapter } from "./setup.ts";
 
 /** A prompt and what the model wrote after it. */
@@ -61,7 +61,7 @@ export const generate: Command = {
   ],
   async run(invocation: Invocation): Promise<number> {
     const { flags, out } = invocation;
-    const path = await modelPath(invocation);
+    const model = await namedModel(invocation);
     const prompts = await readPrompts(invocation);
     const sampling = {
       maxTokens: flags.number("tokens") ?? 128,
@@ -81,7 +81,7 @@ export const generate: Command = {
       begun = true;
     };
     const texts = await generateTexts({
-      model: path,
+      model,
       prompts,
       ...sampling,
       batch: flags.number("together") ?? 8,

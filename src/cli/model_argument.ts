@@ -6,8 +6,12 @@
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
 import { InputError, UsageError } from "../errors.ts";
-import { findRun } from "../runs/run_folder.ts";
+import { findRun, readRun } from "../runs/run_folder.ts";
+import { unmergeable } from "../distill/adapter.ts";
+import type { RunSource } from "../distill/run_student.ts";
+import type { Plugin } from "../registry/contract.ts";
 import type { Flag, Invocation } from "./command.ts";
+import { builtinRegistry } from "./registry.ts";
 
 /** Flags that name a model. */
 export const MODEL_FLAGS: Readonly<Record<string, Flag>> = {
@@ -17,12 +21,12 @@ export const MODEL_FLAGS: Readonly<Record<string, Flag>> = {
 };
 
 /**
- * Path of the model that the flags name; of a run, the student with the adapter merged in.
+ * The model that the flags name: a path, for a run that of its merged model; or a run whose adapter no merged model can hold.
  *
  * @throws {UsageError} neither or both of `--model` and `--run`
- * @throws {InputError} a run that has no merged model
+ * @throws {InputError} a run that has no merged model, though its adapter can be merged
  */
-export async function modelPath({ flags }: Invocation): Promise<string> {
+export async function namedModel({ flags }: Invocation): Promise<string | RunSource> {
   const [model, run] = [flags.text("model"), flags.text("run")];
   if ((model === undefined) === (run === undefined)) {
     throw new UsageError("name one model: --model PATH or --run RUN");
@@ -31,9 +35,25 @@ export async function modelPath({ flags }: Invocation): Promise<string> {
   const folder = await findRun(run!, flags.text("runs"));
   const merged = join(folder, "merged");
   if (await Deno.stat(join(merged, "config.json")).then(() => true, () => false)) return merged;
+  const { recipe } = await readRun(folder);
+  const registry = builtinRegistry();
+  const cannotMerge = (p: Plugin) => p.kind === "adapter" && p.id === recipe.adapter.type && !p.merge;
+  if (registry.list().some(cannotMerge)) return { folder, recipe, registry };
   throw new InputError("the run has no merged model", {
     where: folder,
     hint:
       "It is written when the run succeeds, unless the recipe says output.merged: false. `limbeck export --run RUN --target merged` writes it from the last checkpoint; `limbeck resume` continues a run that stopped.",
   });
+}
+
+/**
+ * Path of the model that the flags name; of a run, the student with the adapter merged in.
+ *
+ * @throws {UsageError} neither or both of `--model` and `--run`
+ * @throws {InputError} a run that has no merged model
+ */
+export async function modelPath(invocation: Invocation): Promise<string> {
+  const model = await namedModel(invocation);
+  if (typeof model === "string") return model;
+  throw unmergeable(model.registry.get("adapter", model.recipe.adapter.type));
 }

@@ -20,6 +20,8 @@ import type {
 import { PluginError } from "../registry/contract.ts";
 import { elementCount, type Graph, type Tensor } from "../tensor/graph.ts";
 import { dropout } from "../tensor/ops/dropout.ts";
+import { normal } from "../tensor/ops/normal.ts";
+import { pointwise } from "../tensor/ops/pointwise.ts";
 import { philox4x32, splitSeed } from "../text/random.ts";
 import { didYouMean } from "./did_you_mean.ts";
 import { hostLinearAlgebra, memoised } from "./linear_algebra.ts";
@@ -36,8 +38,8 @@ interface Attached {
   readonly site: number;
 }
 
-/** Name of the step scalar with the key of dropout's random numbers. */
-export const DROPOUT_KEY = "dropoutKey";
+/** Name of the step scalar with the key of the random numbers of dropout and noise. */
+export const RANDOM_KEY = "randomKey";
 
 /** Which model an adapter sits on, where it is not the student. */
 export interface AdapterPlace {
@@ -97,7 +99,11 @@ export class ModelAdapter implements Trainable {
         shape: p.shape,
         group: `${prefix}${p.group ?? "default"}`,
       });
-    this.#shared = plugin.shared?.(this.layers, this.settings, options) ?? [];
+    this.#shared = plugin.shared?.(this.layers, this.settings, options, {
+      hiddenSize: model.config.hiddenSize,
+      sourceLayers: model.sourceLayers,
+      keptLayers: model.keptLayers,
+    }) ?? [];
     for (const p of this.#shared) place(SHARED, p);
     this.layers.forEach((layer, site) => {
       const parameters = plugin.parameters(layer, this.settings, options);
@@ -112,8 +118,22 @@ export class ModelAdapter implements Trainable {
    * The hook for the model's linear layers in one block.
    *
    * @param parameter The tensor of a parameter, trained or fixed
+   * @param prompt The prompt of each position, f32 [T, H]
    */
-  attach(graph: Graph, parameter: (name: string) => Tensor, training: boolean): LinearHook {
+  attach(
+    graph: Graph,
+    parameter: (name: string) => Tensor,
+    training: boolean,
+    prompt: () => Tensor,
+  ): LinearHook {
+    const key = () => graph.scalar(RANDOM_KEY);
+    let asked: Tensor | undefined;
+    const made = new Map<string, Tensor>();
+    const once = (name: string, trace: () => Tensor) => {
+      if (!made.has(name)) made.set(name, trace());
+      return made.get(name)!;
+    };
+    let noises = this.#prefix === "" ? 0 : SITES;
     return (path, x, weight, base) => {
       const attached = this.#attached.get(path);
       if (!attached) return base();
@@ -128,8 +148,17 @@ export class ModelAdapter implements Trainable {
         options: this.options,
         parameter: (name) => parameter(this.#layerParameter(path, name)),
         shared: (name) => parameter(this.#sharedParameter(name)),
-        dropout: (t) =>
-          training ? dropout(t, { rate: this.settings.dropout, site, key: graph.scalar(DROPOUT_KEY) }) : t,
+        dropout: (t) => training ? dropout(t, { rate: this.settings.dropout, site, key: key() }) : t,
+        noise: (t, deviation) => {
+          if (!training) return t;
+          const e = normal(graph, t.shape, { site: noises++, key: key() });
+          return pointwise([t, deviation, e], (t, d, e) => t!.add(d!.mul(e!)));
+        },
+        prompt: () => {
+          if (this.plugin.readsPrompt) return asked ??= prompt();
+          throw new PluginError(this.plugin.id, "it calls prompt() without readsPrompt: true");
+        },
+        once,
       };
       return this.plugin.forward(inputs);
     };
@@ -193,12 +222,17 @@ export class ModelAdapter implements Trainable {
     return values;
   }
 
-  /** The merged weight [out, in] of an adapted layer, f32, or undefined for a layer without adapter. */
+  /**
+   * The merged weight [out, in] of an adapted layer, f32, or undefined for a layer without adapter.
+   *
+   * @throws {InputError} if the adapter cannot be merged
+   */
   async merged(
     path: string,
     values: ReadonlyMap<string, Float32Array>,
   ): Promise<Float32Array | undefined> {
     if (!this.#attached.has(path)) return undefined;
+    if (!this.plugin.merge) throw unmergeable(this.plugin);
     return this.plugin.merge(await readWeight(this.#model, path), this.values(path, values));
   }
 
@@ -240,12 +274,25 @@ export class ModelAdapter implements Trainable {
   }
 }
 
+/** The refusal of an adapter without `merge`. */
+export function unmergeable(
+  { id }: Adapter,
+  where = "recipe adapter.type",
+  hint =
+    "`limbeck generate --run` and `limbeck eval --run` use it as it is; `limbeck export --target limbeck` writes its values",
+): InputError {
+  return new InputError(
+    `the adapter "${id}" cannot be merged into the weights: what it adds depends on the input`,
+    { where, hint },
+  );
+}
+
 type FromWeight = Initialisation & { kind: "fromWeight" };
 
 /** Stands for the module's path in the names of parameters that all layers share. */
 const SHARED = "shared";
 
-/** Dropout sites of one adapter. */
+/** Sites of dropout, and of noise, of one adapter. */
 const SITES = 1 << 16;
 
 async function readWeight(model: Model, path: string): Promise<Float32Array> {

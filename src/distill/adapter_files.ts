@@ -114,11 +114,12 @@ function formless(adapter: ModelAdapter, form: AdapterForm): InputError {
     : form === "mlx"
     ? `the adapter "${id}" is neither a low-rank update of the weight nor DoRA, and mlx-lm knows nothing else`
     : `the adapter "${id}" is no low-rank update of the weight, so there is no plain LoRA that means the same`;
+  const merge = "merge it into the weights: `limbeck export --target merged`, or `--target gguf`";
   return new InputError(reason, {
     where: "recipe adapter.type",
-    hint: `${
-      id === "dora" ? "vLLM and llama.cpp do not load DoRA; " : ""
-    }merge it into the weights: \`limbeck export --target merged\`, or \`--target gguf\``,
+    hint: `${id === "dora" ? "vLLM and llama.cpp do not load DoRA; " : ""}${
+      adapter.plugin.merge ? merge : "export its own values: `limbeck export --target limbeck`"
+    }`,
   });
 }
 

@@ -12,7 +12,7 @@ import { type Gpu, openGpu } from "../gpu/device.ts";
 import { PluginError } from "../registry/contract.ts";
 import type { Registry } from "../registry/registry.ts";
 import { BatchStream } from "../text/packing.ts";
-import { type AdapterPlace, ModelAdapter, TEACHER } from "./adapter.ts";
+import { type AdapterPlace, ModelAdapter, TEACHER, unmergeable } from "./adapter.ts";
 import { runForm } from "./adapter_files.ts";
 import {
   checkpointName,
@@ -32,6 +32,7 @@ import type { Evaluation } from "./measure.ts";
 import { checkHostMemory, runMemory } from "./memory.ts";
 import type { Model } from "./models.ts";
 import { Objective } from "./objective.ts";
+import { checkPromptLosses, checkPrompts } from "./prompt_features.ts";
 import { type PreparedRun, prepareRun } from "./prepare.ts";
 import type { AdapterRecipe, Learner, Recipe } from "./recipe.ts";
 import { checkRecipePlugins } from "./recipe_plugins.ts";
@@ -59,6 +60,7 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
   let gpu: Gpu | undefined;
   try {
     const setup = setUp(prepared, registry);
+    checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
     for (const warning of dataWarnings(prepared)) host.emit({ type: "warning", ...warning });
     gpu = await openGpu();
     return await new Run(prepared, setup, gpu, host, started).run();
@@ -85,6 +87,10 @@ export function setUp(
   const teacherAdapter = recipe.teacher.train
     ? attach(recipe.teacher.adapter ?? recipe.adapter, teacher, TEACHER)
     : undefined;
+  if (recipe.output.merged && !adapter.plugin.merge) {
+    throw unmergeable(adapter.plugin, "recipe output.merged", "set output.merged: false");
+  }
+  checkPromptLosses(recipe, adapter, teacherAdapter);
   return {
     ...{ recipe, teacher, student, objective, adapter },
     ...(teacherAdapter ? { teacherAdapter } : {}),

@@ -15,13 +15,15 @@ import { measureLosses, traceLearnerLosses } from "./measure.ts";
 import { Model, uploadWeights } from "./models.ts";
 import { Objective } from "./objective.ts";
 import { openTokenizer } from "./prepare.ts";
+import { checkPrompts } from "./prompt_features.ts";
 import type { DataRecipe } from "./recipe.ts";
+import { type RunSource, RunStudent } from "./run_student.ts";
 import { headChunks } from "./trainer.ts";
 
 /** What {@linkcode evaluateModel} measures. */
 export interface EvaluateModelOptions {
-  /** Folder or GGUF file. */
-  readonly model: string;
+  /** Folder or GGUF file; or a run, for its student with its adapter. */
+  readonly model: string | RunSource;
   /** JSON Lines file. */
   readonly data: string;
   /** Longest sample; what the model was trained for when absent. */
@@ -57,14 +59,15 @@ const TOKENS = 1024;
  * @throws {InputError} if the model or the data do not do
  */
 export async function evaluateModel(options: EvaluateModelOptions): Promise<ModelEvaluation> {
-  const model = await Model.open(options.model, { category: "weights" });
+  const run = typeof options.model === "string" ? undefined : await RunStudent.open(options.model);
+  const model = run?.model ?? await Model.open(options.model as string, { category: "weights" });
   try {
     const { tokenizer, template } = await openTokenizer(model);
     const contextLength = options.contextLength ?? Math.min(TOKENS, model.config.contextLength);
     if (contextLength > model.config.contextLength) {
       throw new InputError(
         `the model was trained for ${model.config.contextLength} positions, not ${contextLength}`,
-        { where: options.model, hint: "Give a smaller context length." },
+        { where: model.path, hint: "Give a smaller context length." },
       );
     }
     const rows = (await openDataset(options.data)).slice(0, options.limit);
@@ -77,6 +80,7 @@ export async function evaluateModel(options: EvaluateModelOptions): Promise<Mode
       ...(options.mask ? { mask: options.mask } : {}),
       ...(options.endToken === undefined ? {} : { endToken: options.endToken }),
     });
+    checkPrompts(samples, run?.adapter);
     const gpu = await openGpu();
     try {
       const { vocabularySize } = model.config;
@@ -97,9 +101,11 @@ export async function evaluateModel(options: EvaluateModelOptions): Promise<Mode
         losses,
         { tokens, chunkRows, positions: contextLength },
         STATE,
+        run && ((graph, prompt) => run.attach(graph, prompt)),
       );
       const planned = plan(program, gpu.description);
       const weights = await uploadWeights(gpu, planned, [model]);
+      await run?.upload(gpu, weights);
       const executable = await compile(gpu, planned, { weights });
       objective.setEvaluationScalars(executable);
       const found = await measureLosses(

@@ -3,17 +3,12 @@
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
-import { join } from "@std/path";
 import { InputError } from "../errors.ts";
 import type { Registry } from "../registry/registry.ts";
-import { ModelAdapter } from "./adapter.ts";
 import { type AdapterForm, type AdapterOrigin, writeAdapter } from "./adapter_files.ts";
-import { listCheckpoints, readCheckpoint } from "./checkpoint.ts";
 import { adapterOrigin, writeMerged } from "./exports.ts";
-import { openStudent } from "./prepare.ts";
 import type { Recipe } from "./recipe.ts";
-import { Trainables } from "./trainables.ts";
+import { RunStudent } from "./run_student.ts";
 
 /** What {@linkcode exportRun} writes. */
 export type RunExport = AdapterForm | "merged";
@@ -37,27 +32,16 @@ export async function exportRun(
   if (await Deno.lstat(output).then(() => true, () => false)) {
     throw new InputError("is already there", { where: output, hint: "choose another name, or remove it" });
   }
-  const last = (await listCheckpoints(join(folder, "checkpoints"))).at(-1);
-  if (!last) {
-    throw new InputError("the run has no checkpoint to export from", {
-      where: folder,
-      hint: "let it run on: `limbeck resume`",
-    });
-  }
-  const student = await openStudent(recipe);
+  const student = await RunStudent.open({ folder, recipe, registry });
   try {
-    const plugin = registry.get("adapter", recipe.adapter.type);
-    const options = registry.options(plugin, recipe.adapter.options, "adapter.options");
-    const adapter = new ModelAdapter(plugin, recipe.adapter, options, student);
-    const { layout } = new Trainables([adapter]);
-    const { flat, state } = await readCheckpoint(last.path, layout);
-    const values = await adapter.namedValues(layout.gather(flat.parameters), recipe.train.seed);
-    if (target === "merged") await writeMerged(output, student, adapter, values);
+    const { model, adapter } = student;
+    const values = await student.values();
+    if (target === "merged") await writeMerged(output, model, adapter, values);
     else {
-      const origin = { ...adapterOrigin(folder, student, recipe), ...about };
+      const origin = { ...adapterOrigin(folder, model, recipe), ...about };
       await writeAdapter(output, adapter, values, origin, target);
     }
-    return state.step;
+    return student.step;
   } finally {
     student.close();
   }

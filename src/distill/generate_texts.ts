@@ -10,12 +10,13 @@ import { TextStream } from "../text/text_stream.ts";
 import { generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
 import { Model, uploadWeights } from "./models.ts";
 import { openTokenizer, stopTokens } from "./prepare.ts";
+import { type RunSource, RunStudent } from "./run_student.ts";
 import type { SamplingOptions } from "./sampling.ts";
 
 /** What {@linkcode generateTexts} does. */
 export interface GenerateTextsOptions extends SamplingOptions {
-  /** Folder or GGUF file. */
-  readonly model: string;
+  /** Folder or GGUF file; or a run, for its student with its adapter. */
+  readonly model: string | RunSource;
   /** Texts to continue; an empty one starts at the beginning-of-text token. */
   readonly prompts: readonly string[];
   /** Puts each prompt into the model's chat template as the user's turn. */
@@ -45,11 +46,12 @@ export interface TextResult {
  * @throws {InputError} if the model does not do or a prompt is too long
  */
 export async function generateTexts(options: GenerateTextsOptions): Promise<TextResult[]> {
-  const model = await Model.open(options.model, { category: "weights" });
+  const run = typeof options.model === "string" ? undefined : await RunStudent.open(options.model);
+  const model = run?.model ?? await Model.open(options.model as string, { category: "weights" });
   try {
     const { tokenizer, template } = await openTokenizer(model);
     if (options.chat && !template) {
-      throw new InputError("the model has no chat template", { where: options.model });
+      throw new InputError("the model has no chat template", { where: model.path });
     }
     const prompts = options.prompts.map((prompt) =>
       options.chat
@@ -60,10 +62,15 @@ export async function generateTexts(options: GenerateTextsOptions): Promise<Text
     );
     const longest = Math.max(...prompts.map((p) => p.length));
     const length = Math.min(model.config.contextLength, longest + options.maxTokens);
-    const settings: GeneratorOptions = { sequences: Math.min(options.batch ?? 8, prompts.length), length };
+    const settings: GeneratorOptions = {
+      sequences: Math.min(options.batch ?? 8, prompts.length),
+      length,
+      ...(run ? { attach: (graph, prompt) => run.attach(graph, prompt) } : {}),
+    };
     const gpu = await openGpu();
     try {
       const weights = await uploadWeights(gpu, generationPlan(gpu.description, model, settings), [model]);
+      await run?.upload(gpu, weights);
       const generator = await Generator.create(gpu, model, weights, settings);
       const streams = prompts.map((p) => new TextStream(tokenizer, { after: p }));
       const results: TextResult[] = [];

@@ -14,6 +14,7 @@ import { gatherRows } from "../tensor/ops/cache.ts";
 import { linear } from "../tensor/ops/matmul.ts";
 import { type Plan, plan, Program } from "../tensor/plan.ts";
 import type { Model } from "./models.ts";
+import { keepPrompts, writtenPrompts } from "./prompt_features.ts";
 import { sampleToken, type SamplingOptions } from "./sampling.ts";
 import { streamInputs } from "./stream.ts";
 
@@ -25,8 +26,11 @@ export interface GeneratorOptions {
   readonly length: number;
   /** Tokens of prompts that one pass takes in. */
   readonly prefillTokens?: number;
-  /** The student's adapter: its hook for linear layers; its parameters are found among `weights` by the name of their state. */
-  readonly attach?: (graph: Graph) => LinearHook;
+  /**
+   * The student's adapter: its hook for linear layers, given the prompt of each token, f32 [T, H]; its parameters are found among
+   * `weights` by the name of their state.
+   */
+  readonly attach?: (graph: Graph, prompt: () => Tensor) => LinearHook;
 }
 
 /** Options of one call of {@linkcode Generator.generate}. */
@@ -49,14 +53,19 @@ export interface GeneratedText {
   readonly finished: boolean;
 }
 
-/** The blocks `prefill` and `decode` of a model. */
+/** The blocks `prefill` and `decode` of a model, and `prompts` where its adapter looks at them. */
 export function generationPlan(adapter: AdapterDescription, model: Model, options: GeneratorOptions): Plan {
   const { sequences, length, attach } = options;
   const program = new Program();
+  let looksAtPrompts = false;
   const block = (name: string, tokens: number, last: (graph: Graph, hidden: Tensor) => Tensor) => {
     const graph = program.block(name);
+    const prompt = () => {
+      looksAtPrompts = true;
+      return writtenPrompts(graph, name, tokens, { sequences, model });
+    };
     const ctx = new ModelContext(graph, "model", streamInputs(graph, tokens, true, `${name}.`), model.specs, {
-      ...(attach ? { onLinear: attach(graph) } : {}),
+      ...(attach ? { onLinear: attach(graph, prompt) } : {}),
     });
     const { vocabularySize, hiddenSize } = model.config;
     const hidden = last(graph, decoder(ctx, model.config, length, { slots: sequences * length }));
@@ -68,8 +77,12 @@ export function generationPlan(adapter: AdapterDescription, model: Model, option
     (graph, hidden) => gatherRows(hidden, graph.input("prefill.last", [sequences], "i32")),
   );
   block("decode", sequences, (_, hidden) => hidden);
+  if (looksAtPrompts) keepPrompts(program.block(PROMPTS), model, options);
   return plan(program, adapter);
 }
+
+/** Name of the block that looks at prompts before any of their tokens is taken in. */
+const PROMPTS = "prompts";
 
 function prefillTokens(options: GeneratorOptions): number {
   return options.prefillTokens ?? 128;
@@ -158,6 +171,7 @@ export class Generator {
     };
     if (options.maxTokens < 1) return results();
 
+    this.#keepPrompts(prompts);
     let active = new Set<number>();
     const feeds = prompts.flatMap((prompt, sequence) =>
       Array.from(prompt, (token, position): Feed => ({ sequence, token, position }))
@@ -201,7 +215,27 @@ export class Generator {
     this.#executable.write(`${block}.start`, column((f) => f.sequence * length, 0));
     this.#executable.write(`${block}.end`, column((f) => f.sequence * length + f.position + 1, 0));
     this.#executable.write(`${block}.slots`, column((f) => f.sequence * length + f.position, -1));
+    if (this.#looksAtPrompts) this.#executable.write(`${block}.sequences`, column((f) => f.sequence, -1));
     this.#executable.run(block);
+  }
+
+  get #looksAtPrompts(): boolean {
+    return this.#executable.plan.blocks.has(PROMPTS);
+  }
+
+  /** Lets the adapter see whole prompts, which may be taken in piece by piece. */
+  #keepPrompts(prompts: readonly Int32Array[]): void {
+    if (!this.#looksAtPrompts) return;
+    const { sequences, length } = this.#options;
+    const tokens = new Int32Array(sequences * length);
+    prompts.forEach((prompt, i) => tokens.set(prompt, i * length));
+    const column = (value: (i: number) => number) =>
+      Int32Array.from({ length: sequences }, (_, i) => value(i));
+    this.#executable.write(`${PROMPTS}.tokens`, tokens);
+    this.#executable.write(`${PROMPTS}.start`, column((i) => i * length));
+    this.#executable.write(`${PROMPTS}.end`, column((i) => i * length + (prompts[i]?.length ?? 0)));
+    this.#executable.write(`${PROMPTS}.slots`, column((i) => i));
+    this.#executable.run(PROMPTS);
   }
 
   async #logits(block: string): Promise<(row: number) => Float32Array> {

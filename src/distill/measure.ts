@@ -3,15 +3,16 @@
  *
  * @module
  */
-import { ModelContext } from "../models/context.ts";
+import { type LinearHook, ModelContext } from "../models/context.ts";
 import { decoder } from "../models/llama.ts";
 import type { Executable } from "../tensor/executable.ts";
-import type { Graph } from "../tensor/graph.ts";
+import type { Graph, Tensor } from "../tensor/graph.ts";
 import type { EncodedSample } from "../text/encode.ts";
 import { type PackedBatch, packSequential } from "../text/packing.ts";
 import { chunkedLoss, type Labels, lossSums, type RowLosses } from "./head.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import type { Model } from "./models.ts";
+import { streamPrompts, writePrompts } from "./prompt_features.ts";
 import { streamInputs } from "./stream.ts";
 import type { MarkedBatch, TokenMasks } from "./token_masks.ts";
 
@@ -39,7 +40,11 @@ export interface StreamSizes {
   readonly positions: number;
 }
 
-/** Traces a model alone with losses that need no target; their sums go into `state`. */
+/**
+ * Traces a model alone with losses that need no target; their sums go into `state`.
+ *
+ * @param attach Its adapter: the hook for linear layers, given the prompt of each position, f32 [T, H]
+ */
 export function traceLearnerLosses(
   graph: Graph,
   name: string,
@@ -47,9 +52,14 @@ export function traceLearnerLosses(
   losses: RowLosses,
   { tokens, chunkRows, positions }: StreamSizes,
   state: string,
+  attach?: (graph: Graph, prompt: () => Tensor) => LinearHook,
 ): void {
   const learner = graph.within(name, () => {
-    const ctx = new ModelContext(graph, name, streamInputs(graph, tokens), model.specs);
+    const inputs = streamInputs(graph, tokens);
+    const prompt = () => streamPrompts(graph, model, inputs.tokens);
+    const ctx = new ModelContext(graph, name, inputs, model.specs, {
+      ...(attach ? { onLinear: attach(graph, prompt) } : {}),
+    });
     const { vocabularySize, hiddenSize } = model.config;
     return {
       hidden: decoder(ctx, model.config, positions),
@@ -82,6 +92,7 @@ export function writeBatch(executable: Executable, batch: PackedBatch, { labels,
   executable.write("end", batch.kvEnd);
   executable.write("labels", labels);
   if (masks) executable.write("tokenMasks", masks);
+  writePrompts(executable, batch);
 }
 
 /**

@@ -32,6 +32,8 @@ export class Model {
   /** With `layers` applied. */
   readonly config: DecoderConfig;
   readonly keptLayers: readonly number[];
+  /** Layers of the source, before any are cut away. */
+  readonly sourceLayers: number;
   readonly specs: WeightSpecs;
   readonly #options: ModelOptions;
 
@@ -40,12 +42,14 @@ export class Model {
     source: ModelSource,
     config: DecoderConfig,
     kept: readonly number[],
+    sourceLayers: number,
     options: ModelOptions,
   ) {
     this.path = path;
     this.source = source;
     this.config = config;
     this.keptLayers = kept;
+    this.sourceLayers = sourceLayers;
     this.#options = options;
     // Two models with the same files and the same rounding have the same prefix, and so share their weights.
     const prefix = `${path}${this.#rounds() ? " as f16" : ""}: `;
@@ -84,7 +88,7 @@ export class Model {
           },
         );
       }
-      return new Model(real, source, { ...full, layers: kept.length }, kept, options);
+      return new Model(real, source, { ...full, layers: kept.length }, kept, full.layers, options);
     } catch (error) {
       source.close();
       throw error;

@@ -159,7 +159,7 @@ export async function openStudent(recipe: Recipe): Promise<Model> {
 /** Whether a student needs a `base/` folder of its own for PEFT to load its adapter on. */
 export function needsBase(student: Model): boolean {
   return student.source.kind === "gguf" ||
-    student.keptLayers.length < Number(student.source.config.num_hidden_layers ?? student.keptLayers.length);
+    student.keptLayers.length < student.sourceLayers;
 }
 
 /** Where a text of this model ends: its end tokens, and what the recipe puts after a text. */

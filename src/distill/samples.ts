@@ -34,7 +34,8 @@ function generatorOptions(
     length: prepared.recipe.data.contextLength,
     ...(which === "student"
       ? {
-        attach: (graph) => adapter.attach(graph, (name) => trainables.view(graph, name), false),
+        attach: (graph, prompt) =>
+          adapter.attach(graph, (name) => trainables.view(graph, name), false, prompt),
       }
       : {}),
   };

@@ -13,7 +13,7 @@ import { type Plan, plan } from "../tensor/plan.ts";
 import type { EncodedSample } from "../text/encode.ts";
 import type { PackedBatch } from "../text/packing.ts";
 import { philox4x32, splitSeed } from "../text/random.ts";
-import { DROPOUT_KEY, type ModelAdapter } from "./adapter.ts";
+import { type ModelAdapter, RANDOM_KEY } from "./adapter.ts";
 import type { FlatState } from "./checkpoint.ts";
 import { type Evaluation, measureLosses, tokenMeans, writeBatch } from "./measure.ts";
 import { memoryError, runMemory } from "./memory.ts";
@@ -113,9 +113,7 @@ function programFor(setup: TrainingSetup, choice: FrozenPlan) {
   const { beta1, beta2, epsilon, clip, weightDecay } = recipe.train;
   const traced = (model: Model, adapter: ModelAdapter | undefined): TracedModel => ({
     model,
-    ...(adapter
-      ? { attach: (graph, parameter, training) => adapter.attach(graph, parameter, training) }
-      : {}),
+    ...(adapter ? { attach: (graph, ...given) => adapter.attach(graph, ...given) } : {}),
   });
   return trainingProgram({
     models: {
@@ -287,7 +285,7 @@ export class Trainer {
     }
     for (const [i, batch] of window.entries()) {
       executable.setScalar("keep", i === 0 ? 0 : 1);
-      executable.setScalarWord(DROPOUT_KEY, philox4x32([step, i, 0, DROPOUT_SITE], splitSeed(seed))[0]);
+      executable.setScalarWord(RANDOM_KEY, philox4x32([step, i, 0, RANDOM_SITE], splitSeed(seed))[0]);
       writeBatch(this.executable, batch, marked[i]!);
       await this.#run("microBatch");
     }
@@ -363,5 +361,5 @@ export class Trainer {
   }
 }
 
-/** Distinguishes dropout from other users of a seed. */
-const DROPOUT_SITE = 0x64726f70;
+/** Distinguishes dropout and noise from other users of a seed. */
+const RANDOM_SITE = 0x64726f70;

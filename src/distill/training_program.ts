@@ -22,6 +22,7 @@ import { labelInput } from "./measure.ts";
 import type { Model } from "./models.ts";
 import { LOSS_SUMS, type LossSet, type Objective } from "./objective.ts";
 import { FLAT } from "./parameters.ts";
+import { streamPrompts } from "./prompt_features.ts";
 import type { Balance, Learner } from "./recipe.ts";
 import { streamInputs } from "./stream.ts";
 import type { Trainables } from "./trainables.ts";
@@ -42,8 +43,14 @@ export interface TracedModel {
    * Adds the adapter to its linear layers; absent where the model stays as it is. `training` is false in evaluation: no dropout.
    *
    * @param parameter The tensor of a parameter, trained or fixed
+   * @param prompt The prompt of each position, f32 [T, H]
    */
-  readonly attach?: (graph: Graph, parameter: (name: string) => Tensor, training: boolean) => LinearHook;
+  readonly attach?: (
+    graph: Graph,
+    parameter: (name: string) => Tensor,
+    training: boolean,
+    prompt: () => Tensor,
+  ) => LinearHook;
 }
 
 /** What the program is made for. Everything here is part of the frozen plan of a run. */
@@ -119,8 +126,10 @@ class BlockModels {
     const { models, tokens, positions, recompute } = this.#options;
     const { model, attach } = models[name];
     return graph.within(name, () => {
-      const ctx = new ModelContext(graph, name, streamInputs(graph, tokens), model.specs, {
-        ...(attach ? { onLinear: attach(graph, (p) => this.#parameter(p), this.#training) } : {}),
+      const inputs = streamInputs(graph, tokens);
+      const prompt = () => streamPrompts(graph, model, inputs.tokens);
+      const ctx = new ModelContext(graph, name, inputs, model.specs, {
+        ...(attach ? { onLinear: attach(graph, (p) => this.#parameter(p), this.#training, prompt) } : {}),
         recompute: this.#training && recompute && attach !== undefined,
       });
       const { vocabularySize, hiddenSize } = model.config;

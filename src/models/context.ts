@@ -34,6 +34,17 @@ export interface WeightSpecs {
   resolve(name: string): { readonly name: string; readonly dtype: DType };
 }
 
+/** A weight of a model by its Hugging Face name. */
+export function modelWeight(
+  graph: Graph,
+  weights: WeightSpecs,
+  name: string,
+  shape: readonly number[],
+): Tensor {
+  const { name: stored, dtype } = weights.resolve(name);
+  return graph.weight(`${weights.prefix}${stored}`, shape, dtype, weights.category);
+}
+
 /** The tracing context of one model in one block. */
 export class ModelContext {
   readonly graph: Graph;
@@ -62,8 +73,7 @@ export class ModelContext {
 
   /** A weight by its Hugging Face name. */
   weight(name: string, shape: readonly number[]): Tensor {
-    const { name: stored, dtype } = this.weights.resolve(name);
-    return this.graph.weight(`${this.weights.prefix}${stored}`, shape, dtype, this.weights.category);
+    return modelWeight(this.graph, this.weights, name, shape);
   }
 
   /** A table made on the host, such as the rotary angles. */

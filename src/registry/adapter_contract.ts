@@ -19,6 +19,16 @@ export interface AdaptedLayer {
   readonly alpha: number;
 }
 
+/** The model whose layers are adapted. */
+export interface AdaptedModel {
+  /** Width of the token embeddings, H. */
+  readonly hiddenSize: number;
+  /** Layers of the model on disk. */
+  readonly sourceLayers: number;
+  /** Those of them that are kept, rising; the adapted model has these, renumbered from 0. */
+  readonly keptLayers: readonly number[];
+}
+
 /** What the recipe says for any adapter, beside the plugin's own options. */
 export interface AdapterSettings {
   readonly rank: number;
@@ -88,6 +98,15 @@ export interface AdapterInputs<Options = Record<string, unknown>> {
   shared(name: string): Tensor;
   /** Applies the recipe's dropout while training, else returns its argument. */
   dropout(x: Tensor): Tensor;
+  /** x + deviation * e while training, where the elements of e are drawn from N(0, 1) for each micro-batch; else x. One shape. */
+  noise(x: Tensor, deviation: Tensor): Tensor;
+  /**
+   * What the sample was asked, f32 [T, H]: each position has the mean of the token embeddings of its sample's prompt, which is what
+   * stands before the first supervised token. Frozen, like the embeddings. For adapters with `readsPrompt`.
+   */
+  prompt(): Tensor;
+  /** A tensor that is the same for all layers: traced for the first that asks for `name`, handed to the others. */
+  once(name: string, trace: () => Tensor): Tensor;
   readonly layer: AdaptedLayer;
   readonly settings: AdapterSettings;
   readonly options: Options;
@@ -148,6 +167,7 @@ export interface AdapterDefinition<Schema extends OptionsSchema = OptionsSchema>
     layers: readonly AdaptedLayer[],
     settings: AdapterSettings,
     options: z.output<Schema>,
+    model: AdaptedModel,
   ): readonly ParameterDefinition[];
   /** Output of the adapted layer, f32 [T, out]. */
   forward(inputs: AdapterInputs<z.output<Schema>>): Tensor;
@@ -156,8 +176,11 @@ export interface AdapterDefinition<Schema extends OptionsSchema = OptionsSchema>
     settings: AdapterSettings,
     options: z.output<Schema>,
   ): Readonly<Record<string, { readonly learningRateRatio?: number; readonly weightDecay?: boolean }>>;
-  /** The merged weight [out, in] from the frozen one, on the host; must give what `forward` gives without dropout. */
-  merge(weight: Float32Array, values: AdapterValues<z.output<Schema>>): Float32Array;
+  /**
+   * The merged weight [out, in] from the frozen one, on the host; must give what `forward` gives without dropout and noise. Absent
+   * where no weight does, as the update depends on the input.
+   */
+  merge?(weight: Float32Array, values: AdapterValues<z.output<Schema>>): Float32Array;
   /** PEFT's layout of it; absent where PEFT has no such method. */
   peft?(settings: AdapterSettings, options: z.output<Schema>): PeftLayout;
   /** The plain LoRA that means the same, where there is one: what other programs can load. */
@@ -167,6 +190,8 @@ export interface AdapterDefinition<Schema extends OptionsSchema = OptionsSchema>
    * silently without effect.
    */
   readonly settings?: readonly AdapterSetting[];
+  /** Whether `forward` calls `prompt()`: then all data must have prompts. */
+  readonly readsPrompt?: boolean;
   /** Ids of adapters it may share a layer with. Any other combination is refused. */
   readonly combinesWith?: readonly string[];
   /** Suffixes its parameters may have, over all options: two adapters may not share one. */

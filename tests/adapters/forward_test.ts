@@ -1,7 +1,7 @@
 /** Each built-in adapter on one layer: its forward pass and gradients against the weight it merges to. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert } from "@std/assert";
-import { adapters } from "../../plugins/adapters/mod.ts";
+import { adapters as all } from "../../plugins/adapters/mod.ts";
 import { hostLinearAlgebra } from "../../src/distill/linear_algebra.ts";
 import type {
   AdaptedLayer,
@@ -13,7 +13,11 @@ import { gradients } from "../../src/tensor/differentiate.ts";
 import { linear } from "../../src/tensor/ops/matmul.ts";
 import { assertWithin, gpuTest, maxDifference, randomArray, run } from "../tensor/harness.ts";
 
+const adapters = all.filter((a): a is Adapter & Required<Pick<Adapter, "merge">> => a.merge !== undefined);
+type Mergeable = (typeof adapters)[number];
+
 const T = 5;
+const MODEL = { hiddenSize: 12, sourceLayers: 4, keptLayers: [0, 2] };
 const settings = { rank: 3, alpha: 5, dropout: 0, rslora: false, loraPlusRatio: 1 };
 
 interface Case {
@@ -35,7 +39,7 @@ function prepare(adapter: Adapter, layer: AdaptedLayer, begun = false): Case {
     outFeatures: layer.outFeatures + 2,
   };
   const own = adapter.parameters(layer, settings, options);
-  const shared = adapter.shared?.([layer, wider], settings, options) ?? [];
+  const shared = adapter.shared?.([layer, wider], settings, options, MODEL) ?? [];
   const weight = randomArray(layer.outFeatures * layer.inFeatures, 3, 0.5);
   const data = new Map<string, Float32Array>();
   [...own, ...shared].forEach((p, i) => {
@@ -76,7 +80,7 @@ function product(x: Float32Array, weight: ArrayLike<number>, inFeatures: number)
 /**
  * The weight that the gradient believes in: DoRA's norms are constants to it, so they stay those of `at`.
  */
-function believed(adapter: Adapter, moved: Case, at: Case): ArrayLike<number> {
+function believed(adapter: Mergeable, moved: Case, at: Case): ArrayLike<number> {
   const merged = adapter.merge(moved.weight, moved.values);
   if (adapter.id !== "dora") return merged;
   const norms = (c: Case) => {
@@ -122,6 +126,9 @@ for (const adapter of adapters) {
             parameter: find,
             shared: find,
             dropout: (t) => t,
+            noise: (t) => t,
+            prompt: () => graph.input("prompt", [T, MODEL.hiddenSize], "f32"),
+            once: (_, trace) => trace(),
           });
           return [
             y,

@@ -3,6 +3,7 @@ import { ModelContext } from "../../src/models/context.ts";
 import { decoder } from "../../src/models/llama.ts";
 import { type Model, uploadWeights } from "../../src/distill/models.ts";
 import { FLAT } from "../../src/distill/parameters.ts";
+import { streamPrompts, writePrompts } from "../../src/distill/prompt_features.ts";
 import { streamInputs } from "../../src/distill/stream.ts";
 import type { ModelAdapter } from "../../src/distill/adapter.ts";
 import { Trainables } from "../../src/distill/trainables.ts";
@@ -10,6 +11,7 @@ import type { Gpu, GpuBuffer } from "../../src/gpu/device.ts";
 import { compile, type Executable } from "../../src/tensor/executable.ts";
 import { linear } from "../../src/tensor/ops/matmul.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
+import { IGNORED_LABEL } from "../../src/text/packing.ts";
 
 /** An adapter and its trained values. */
 export interface Adapted {
@@ -45,22 +47,30 @@ export class Reader implements Disposable {
     return new Reader(weights, executable, length, model);
   }
 
-  /** Logits of every position, [tokens, vocabulary]. */
-  async logits(tokens: Int32Array): Promise<Float32Array> {
+  /**
+   * Logits of every position, [tokens, vocabulary].
+   *
+   * @param prompt How many of the tokens an adapter may look at as the prompt
+   */
+  async logits(tokens: Int32Array, prompt: number = tokens.length): Promise<Float32Array> {
     const column = (value: (t: number) => number) =>
       Int32Array.from({ length: this.#length }, (_, t) => t < tokens.length ? value(t) : 0);
     this.#executable.write("tokens", column((t) => tokens[t]!));
     this.#executable.write("positions", column((t) => t));
     this.#executable.write("start", column(() => 0));
     this.#executable.write("end", column((t) => t + 1));
+    writePrompts(this.#executable, {
+      segment: Int32Array.from({ length: this.#length }, (_, t) => t < tokens.length ? 0 : -1),
+      label: column((t) => t < prompt - 1 ? IGNORED_LABEL : 0),
+    });
     this.#executable.run("read");
     const { data } = (await this.#executable.read(["logits"], "read")).get("logits")!;
     return (data as Float32Array).subarray(0, tokens.length * this.#vocabulary);
   }
 
   /** Logits of what follows the last token, [vocabulary]. */
-  async next(tokens: Int32Array): Promise<Float32Array> {
-    return (await this.logits(tokens)).subarray((tokens.length - 1) * this.#vocabulary);
+  async next(tokens: Int32Array, prompt?: number): Promise<Float32Array> {
+    return (await this.logits(tokens, prompt)).subarray((tokens.length - 1) * this.#vocabulary);
   }
 
   [Symbol.dispose](): void {
@@ -73,8 +83,12 @@ function wholeSequence(gpu: Gpu, model: Model, length: number, adapter?: ModelAd
   const program = new Program();
   const graph = program.block("read");
   const trainables = new Trainables(adapter ? [adapter] : []);
-  const ctx = new ModelContext(graph, "model", streamInputs(graph, length), model.specs, {
-    ...(adapter ? { onLinear: adapter.attach(graph, (name) => trainables.view(graph, name), false) } : {}),
+  const inputs = streamInputs(graph, length);
+  const prompt = () => streamPrompts(graph, model, inputs.tokens);
+  const ctx = new ModelContext(graph, "model", inputs, model.specs, {
+    ...(adapter
+      ? { onLinear: adapter.attach(graph, (name) => trainables.view(graph, name), false, prompt) }
+      : {}),
   });
   const { vocabularySize, hiddenSize } = model.config;
   const head = ctx.weight(model.headWeight(), [vocabularySize, hiddenSize]);

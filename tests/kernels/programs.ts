@@ -22,7 +22,8 @@ const adapters = builtins.flatMap((p) => (p.kind === "adapter" ? [p] : []));
 
 /** One recipe for each built-in adapter, and objectives that differ in losses and temperatures. */
 const RECIPES: readonly Partial<RecipeInput>[] = [
-  ...adapters.map(({ id, settings }) => ({
+  ...adapters.map(({ id, settings, merge }) => ({
+    output: { merged: merge !== undefined },
     objective: losses.map((loss) => ({ loss, weight: 0.5 })),
     adapter: { type: id, rank: 8, dropout: settings?.includes("dropout") ? 0.1 : 0 },
     train: { activationCheckpointing: "on" as const },

@@ -102,6 +102,7 @@ const ADAPTERS: readonly [name: string, check: RegExp, detail: string][] = [
   ["wrong-merge", /^merge equals forward/, "merge() gives another output than forward()"],
   ["wrong-shape", /^forward/, "it returns f32 [7, 24] where f32 [7, 40] is wanted"],
   ["not-the-base", /^output at the start/, "differs from the base's"],
+  ["unsaid-prompt", /^forward/, "calls prompt(), which is not declared"],
   ["unused", /^gradients/, "does not depend on D"],
   ["taken-suffix", /^contract/, '"lora"'],
 ];
@@ -118,6 +119,14 @@ for (const [name, where, detail] of ADAPTERS) {
 Deno.test("plugin check passes an honest adapter", async () => {
   const { results } = await check("adapters", "honest-adapter");
   assertEquals(results.filter((r) => r.outcome !== "pass"), []);
+});
+
+Deno.test("plugin check says that an adapter without merge() is compared with no weight", async () => {
+  const { results } = await check("adapters", "unmergeable");
+  assertEquals(results.filter((r) => r.outcome === "fail"), []);
+  const skipped = results.filter((r) => r.outcome === "skip");
+  assertEquals(skipped.map((r) => r.check.replace(/ \[.*/, "")), Array(3).fill("merge equals forward"));
+  assertStringIncludes(skipped[0]!.detail, "it has no merge()");
 });
 
 Deno.test("plugin check passes an honest feature loss and names what is wrong with others", async () => {

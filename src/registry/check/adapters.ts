@@ -5,35 +5,26 @@
  */
 import type { Gpu } from "../../gpu/device.ts";
 import { elementCount } from "../../tensor/graph.ts";
-import { linear } from "../../tensor/ops/matmul.ts";
-import type {
-  AdaptedLayer,
-  Adapter,
-  AdapterSettings,
-  AdapterValues,
-  LinearAlgebra,
-  ParameterDefinition,
-} from "../contract.ts";
-import { CheckFailure, type Checklist } from "./checklist.ts";
-import { compareGradients, openDevice, randomValues, TracedProgram, type Values } from "./traced.ts";
+import type { AdaptedLayer, Adapter, LinearAlgebra, ParameterDefinition } from "../contract.ts";
+import {
+  draw,
+  hostValues,
+  initialValues,
+  MODEL,
+  type Programs,
+  SETTINGS,
+  type Subject,
+  TOKENS,
+  traceLayer,
+  tracePrograms,
+  valuesOf,
+} from "./adapter_subject.ts";
+import { CheckFailure, type Checklist, CheckSkipped } from "./checklist.ts";
+import { compareGradients, openDevice, randomValues, type Values } from "./traced.ts";
 
-const SETTINGS: AdapterSettings = { rank: 4, alpha: 8, dropout: 0, rslora: false, loraPlusRatio: 1 };
 /** Layers whose sizes differ, and one whose sizes do not. */
 const SIZES = [[24, 40], [40, 24], [24, 24]] as const;
-const TOKENS = 7;
 const SUFFIX_HINT = "List every suffix its parameters may have in `suffixes`, each unlike other adapters'.";
-
-/** An adapter on one layer. */
-interface Subject {
-  readonly adapter: Adapter;
-  readonly options: Readonly<Record<string, unknown>>;
-  readonly layer: AdaptedLayer;
-  readonly own: readonly ParameterDefinition[];
-  readonly shared: readonly ParameterDefinition[];
-  readonly weight: Float32Array;
-  /** Parameters as training would begin with them. */
-  readonly initial: ReadonlyMap<string, Float32Array>;
-}
 
 /** Checks an adapter on layers of several shapes. `linalg` is handed to parameters that begin from the weight. */
 export async function checkAdapter(
@@ -48,7 +39,7 @@ export async function checkAdapter(
       const path = `model.layers.0.layer_${i}`;
       const layer = { path, inFeatures, outFeatures, rank: SETTINGS.rank, alpha: SETTINGS.alpha };
       const own = adapter.parameters(layer, SETTINGS, options);
-      const shared = adapter.shared?.([layer], SETTINGS, options) ?? [];
+      const shared = adapter.shared?.([layer], SETTINGS, options, MODEL) ?? [];
       checkParameters(adapter, [...own, ...shared]);
       const weight = randomValues([outFeatures, inFeatures], 3 + i, 0.3).data;
       const initial = initialValues([...own, ...shared], layer, weight, linalg);
@@ -74,17 +65,17 @@ export async function checkAdapter(
     for (const subject of subjects) {
       const { inFeatures, outFeatures } = subject.layer;
       const on = `[${outFeatures}, ${inFeatures}]`;
-      let program: TracedProgram | undefined;
+      let programs: Programs | undefined;
       try {
         const traced = await list.step(`forward ${on}`, async () => {
           gpu ??= await openDevice();
-          program = await trace(gpu, subject);
+          programs = await tracePrograms(gpu, subject);
           return `f32 [T, ${outFeatures}]`;
         }, "forward() must return the output of the layer, f32 [T, out].");
-        if (!traced || !program) return;
-        if (!await checkLayer(subject, program, on, list)) return;
+        if (!traced || !programs) return;
+        if (!await checkLayer(subject, programs, on, list)) return;
       } finally {
-        program?.destroy();
+        for (const program of new Set(Object.values(programs ?? {}))) program.destroy();
       }
     }
     if (gpu) await timing(gpu, subjects[0]!, list);
@@ -117,64 +108,16 @@ function checkParameters(adapter: Adapter, parameters: readonly ParameterDefinit
   }
 }
 
-function trace(gpu: Gpu, subject: Subject, adapted = true): Promise<TracedProgram> {
-  const { adapter, options, layer, own, shared } = subject;
-  const values = valuesOf(subject, "random");
-  const wanted = ["x", ...[...own, ...shared].filter((p) => p.trainable !== false).map((p) => p.name)];
-  return TracedProgram.make(
-    gpu,
-    values,
-    adapted ? wanted : ["x"],
-    [TOKENS, layer.outFeatures],
-    (_, input) => {
-      const of = (list: readonly ParameterDefinition[], what: string) => (name: string) => {
-        if (list.some((p) => p.name === name)) return input(name);
-        throw new CheckFailure(`forward() asks for the ${what} "${name}", which is not declared`);
-      };
-      const [x, weight] = [input("x"), input("weight")];
-      const base = linear(x, weight);
-      if (!adapted) return base;
-      return adapter.forward({
-        x,
-        weight,
-        base: () => base,
-        parameter: of(own, "parameter"),
-        shared: of(shared, "shared parameter"),
-        dropout: (t) => t,
-        layer,
-        settings: SETTINGS,
-        options,
-      });
-    },
-  );
-}
-
-/** Everything that goes into the program, at the start of training or with trainable parameters moved at random. */
-function valuesOf(subject: Subject, at: "start" | "random"): Values {
-  const { layer: { inFeatures, outFeatures }, own, shared, weight, initial } = subject;
-  const values: Record<string, Values[string]> = {
-    x: randomValues([TOKENS, inFeatures], 1),
-    weight: { shape: [outFeatures, inFeatures], data: weight },
-  };
-  [...own, ...shared].forEach((p, i) => {
-    const start = initial.get(p.name)!;
-    const away = at === "random" && p.trainable !== false
-      ? randomValues(p.shape, 20 + i, 0.4).data
-      : undefined;
-    values[p.name] = { shape: p.shape, data: away ? start.map((x, j) => x + away[j]!) : start };
-  });
-  return values;
-}
-
 async function checkLayer(
   subject: Subject,
-  program: TracedProgram,
+  { use, train }: Programs,
   on: string,
   list: Checklist,
 ): Promise<boolean> {
   const { adapter, layer, weight } = subject;
   const random = valuesOf(subject, "random");
   const merged = (values: Values) => {
+    if (!adapter.merge) throw new CheckSkipped("it has no merge(): no weight means the same for every input");
     const result = adapter.merge(weight.slice(), hostValues(subject, values));
     if (!(result instanceof Float32Array) || result.length !== weight.length) {
       throw new CheckFailure(
@@ -188,7 +131,7 @@ async function checkLayer(
   };
   const passed = [
     await list.step(`merge equals forward ${on}`, async () => {
-      const { y } = await program.run(random);
+      const { y } = await use.run(random);
       return closeTo(
         y,
         multiply(random.x!.data, merged(random), layer),
@@ -200,14 +143,16 @@ async function checkLayer(
     }),
     await list.step(`output at the start ${on}`, async () => {
       const values = valuesOf(subject, "start");
-      const { y } = await program.run(values);
+      const { y } = await use.run(values);
       const base = multiply(values.x!.data, weight, layer);
-      closeTo(
-        y,
-        multiply(values.x!.data, merged(values), layer),
-        "at its initial values merge() differs from forward()",
-        {},
-      );
+      if (adapter.merge) {
+        closeTo(
+          y,
+          multiply(values.x!.data, merged(values), layer),
+          "at its initial values merge() differs from forward()",
+          {},
+        );
+      }
       const distance = y.reduce((far, v, i) => Math.max(far, Math.abs(v - base[i]!)), 0);
       if (distance < 1e-4) return "the base's";
       throw new CheckFailure(`it differs from the base's by ${distance.toPrecision(3)}`, {
@@ -219,7 +164,7 @@ async function checkLayer(
       const trainable = [...subject.own, ...subject.shared].filter((p) => p.trainable !== false).map((p) =>
         p.name
       );
-      const lost = trainable.filter((name) => !program.differentiable.includes(name));
+      const lost = trainable.filter((name) => !train.differentiable.includes(name));
       if (lost.length > 0) {
         throw new CheckFailure(
           `the output does not depend on ${lost.join(", ")}, so it would never be trained`,
@@ -228,10 +173,10 @@ async function checkLayer(
           },
         );
       }
-      return compareGradients(program, random);
+      return compareGradients(train, random);
     }),
     await list.step(`same bytes twice ${on}`, async () => {
-      const [a, b] = [await program.run(random), await program.run(random)];
+      const [a, b] = [await train.run(random), await train.run(random)];
       const same = (x: Float32Array, y: Float32Array) => x.every((v, i) => Object.is(v, y[i]));
       if (same(a.y, b.y) && [...a.gradients].every(([name, g]) => same(g, b.gradients.get(name)!))) {
         return "yes";
@@ -262,41 +207,6 @@ async function checkLayer(
     );
   }
   return passed.every(Boolean);
-}
-
-/** Parameters as training would begin with them. */
-function initialValues(
-  parameters: readonly ParameterDefinition[],
-  layer: AdaptedLayer,
-  weight: Float32Array,
-  linalg: LinearAlgebra,
-): Map<string, Float32Array> {
-  return new Map(parameters.map((p, i): [string, Float32Array] => {
-    const init = p.initialisation;
-    const count = elementCount(p.shape);
-    if (init.kind === "constant") return [p.name, new Float32Array(count).fill(init.value)];
-    if (init.kind === "uniform") return [p.name, randomValues(p.shape, 60 + i, init.bound).data];
-    if (init.kind === "normal") {
-      // The sum of three uniform numbers is near enough to normal here.
-      const parts = [0, 1, 2].map((k) => randomValues(p.shape, 60 + 3 * i + k, init.deviation).data);
-      return [p.name, parts[0]!.map((x, j) => x + parts[1]![j]! + parts[2]![j]!)];
-    }
-    const data = init.kind === "given" ? init.values() : init.compute(weight.slice(), layer, linalg);
-    if (data.length !== count) {
-      throw new CheckFailure(
-        `parameter "${p.name}" begins with ${data.length} numbers, its shape has ${count}`,
-      );
-    }
-    return [p.name, data];
-  }));
-}
-
-function hostValues({ own, shared, layer, options }: Subject, values: Values): AdapterValues {
-  const of = (list: readonly ParameterDefinition[]) => (name: string) => {
-    if (list.some((p) => p.name === name)) return values[name]!.data;
-    throw new CheckFailure(`it asks for the parameter "${name}", which is not declared`);
-  };
-  return { parameter: of(own), shared: of(shared), layer, settings: SETTINGS, options };
 }
 
 /** x [T, in] times the transpose of weight [out, in], in f64. */
@@ -334,7 +244,7 @@ async function timing(gpu: Gpu, subject: Subject, list: Checklist): Promise<void
   await list.step("time and memory", async () => {
     const values = valuesOf(subject, "random");
     const best = async (adapted: boolean) => {
-      const program = await trace(gpu, subject, adapted);
+      const program = await traceLayer(gpu, subject, adapted ? draw : undefined);
       try {
         await program.run(values);
         let least = Infinity;

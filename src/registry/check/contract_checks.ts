@@ -18,7 +18,7 @@ const FUNCTIONS: Readonly<Record<string, readonly string[]>> = {
   "divergence": [],
   "row-loss": ["wgsl", "reference"],
   "feature-loss": ["taps", "program"],
-  "adapter": ["parameters", "forward", "merge"],
+  "adapter": ["parameters", "forward"],
 };
 
 /** Checks id, version, contract, kind and functions against the plugins that are there already. */

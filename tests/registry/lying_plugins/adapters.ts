@@ -41,6 +41,14 @@ const LIES: Readonly<Record<string, () => unknown>> = {
     forward: ({ base }) => base(),
     merge: (weight) => weight,
   }),
+  "unsaid-prompt": (): Adapter => ({
+    ...honest("unsaid-prompt"),
+    forward: ({ base, prompt }) => tensor.linear(prompt(), base()),
+  }),
+  "unmergeable": () => {
+    const { merge: _, ...rest } = honest("unmergeable");
+    return rest;
+  },
   "taken-suffix": (): Adapter => ({ ...honest("taken-suffix"), suffixes: ["lora_A.weight"] }),
 };
 

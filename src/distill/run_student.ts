@@ -1,0 +1,100 @@
+/**
+ * The student of a run with what was trained on it, as of the last checkpoint.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { join } from "@std/path";
+import { InputError } from "../errors.ts";
+import type { Gpu, GpuBuffer } from "../gpu/device.ts";
+import type { LinearHook } from "../models/context.ts";
+import type { Registry } from "../registry/registry.ts";
+import type { Graph, Tensor } from "../tensor/graph.ts";
+import { ModelAdapter } from "./adapter.ts";
+import { listCheckpoints, readCheckpoint } from "./checkpoint.ts";
+import type { Model } from "./models.ts";
+import { FLAT } from "./parameters.ts";
+import { openStudent } from "./prepare.ts";
+import type { Recipe } from "./recipe.ts";
+import { Trainables } from "./trainables.ts";
+
+/** A run by its folder. */
+export interface RunSource {
+  readonly folder: string;
+  readonly recipe: Recipe;
+  readonly registry: Registry;
+}
+
+/** A run's student, its files open, with its adapter. */
+export class RunStudent {
+  readonly model: Model;
+  readonly adapter: ModelAdapter;
+  /** Steps the run had done. */
+  readonly step: number;
+  readonly #trainables: Trainables;
+  readonly #trained: Float32Array;
+  readonly #seed: number;
+
+  private constructor(
+    { model, adapter, trainables }: { model: Model; adapter: ModelAdapter; trainables: Trainables },
+    step: number,
+    trained: Float32Array,
+    seed: number,
+  ) {
+    this.model = model;
+    this.adapter = adapter;
+    this.step = step;
+    this.#trainables = trainables;
+    this.#trained = trained;
+    this.#seed = seed;
+  }
+
+  /** @throws {InputError} without a checkpoint, or where the student's model is not there any more */
+  static async open({ folder, recipe, registry }: RunSource): Promise<RunStudent> {
+    const last = (await listCheckpoints(join(folder, "checkpoints"))).at(-1);
+    if (!last) {
+      throw new InputError("the run has no checkpoint", {
+        where: folder,
+        hint: "let it run on: `limbeck resume`",
+      });
+    }
+    const model = await openStudent(recipe);
+    try {
+      const plugin = registry.get("adapter", recipe.adapter.type);
+      const options = registry.options(plugin, recipe.adapter.options, "adapter.options");
+      const adapter = new ModelAdapter(plugin, recipe.adapter, options, model);
+      const trainables = new Trainables([adapter]);
+      const { flat, state } = await readCheckpoint(last.path, trainables.layout);
+      return new RunStudent({ model, adapter, trainables }, state.step, flat.parameters, recipe.train.seed);
+    } catch (error) {
+      model.close();
+      throw error;
+    }
+  }
+
+  /** All values by name, the fixed ones made again. */
+  async values(): Promise<Map<string, Float32Array>> {
+    return await this.adapter.namedValues(this.#trainables.layout.gather(this.#trained), this.#seed);
+  }
+
+  /** The hook for the student's linear layers, without dropout. */
+  attach(graph: Graph, prompt: () => Tensor): LinearHook {
+    return this.adapter.attach(graph, (name) => this.#trainables.view(graph, name), false, prompt);
+  }
+
+  /** Adds the values that `attach` reads to a model's weights, by the name of their state. The caller destroys the buffers. */
+  async upload(gpu: Gpu, weights: Map<string, GpuBuffer>): Promise<void> {
+    const { fixed } = await this.#trainables.initialValues(this.#seed);
+    for (const [name, data] of [[FLAT.parameters, this.#trained], [FLAT.frozen, fixed]] as const) {
+      if (data.length === 0) continue;
+      const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
+      const buffer = gpu.createBuffer(data.byteLength, usage, name);
+      gpu.device.queue.writeBuffer(buffer.raw, 0, data as Float32Array<ArrayBuffer>);
+      weights.set(name, buffer);
+    }
+  }
+
+  close(): void {
+    this.model.close();
+  }
+}
