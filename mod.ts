@@ -23,6 +23,7 @@ import type { RunEvent, RunResult } from "./src/distill/events.ts";
 import { parseRecipe, type RecipeInput } from "./src/distill/recipe.ts";
 import { loadRecipe } from "./src/distill/recipe_file.ts";
 import { LimbeckError } from "./src/errors.ts";
+import { pluginSource } from "./src/runs/plugin_source.ts";
 import { createRun, openRun } from "./src/runs/run_folder.ts";
 import { superviseRun } from "./src/runs/supervisor.ts";
 
@@ -37,7 +38,7 @@ export interface DistillOptions {
   readonly onEvent?: (event: RunEvent) => void;
   /** Aborting it saves a checkpoint and ends the run with status `paused`. */
   readonly signal?: AbortSignal;
-  /** Modules with losses or adapters that the recipe names. */
+  /** Modules with losses or adapters that the recipe names: files, and packages such as `npm:@ada/losses@1.2.3`. */
   readonly plugins?: readonly string[];
   /** Folder of runs, where the recipe names no output folder; `runs` by default. */
   readonly runsFolder?: string;
@@ -60,7 +61,7 @@ export async function distill(
   options: DistillOptions = {},
 ): Promise<DistillResult> {
   const checked = typeof recipe === "string" ? await loadRecipe(recipe) : absolute(parseRecipe(recipe));
-  const plugins = (options.plugins ?? []).map((path) => resolve(path));
+  const plugins = (options.plugins ?? []).map((name) => pluginSource(name, Deno.cwd()));
   const { runsFolder } = options;
   return await follow(
     await createRun({ recipe: checked, plugins, ...(runsFolder ? { runsFolder } : {}) }),

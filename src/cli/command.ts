@@ -10,6 +10,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { bold } from "@std/fmt/colors";
 import { didYouMean } from "../distill/did_you_mean.ts";
 import { UsageError } from "../errors.ts";
+import type { PluginModule } from "../runs/exported_plugins.ts";
 import type { Output } from "./output.ts";
 
 /** A flag of a verb. */
@@ -41,6 +42,8 @@ export interface Command {
   examples: readonly string[];
   /** Further help, if any. */
   details?: string;
+  /** Whether it loads plugins itself, instead of handing them to a run's process. */
+  loadsPlugins?: boolean;
   /** Does the work; returns the exit code. */
   run(invocation: Invocation): Promise<number>;
 }
@@ -50,6 +53,8 @@ export interface Invocation {
   args: readonly string[];
   flags: FlagReader;
   out: Output;
+  /** Plugin modules of the configuration and the flags, of a verb that takes some. */
+  plugins?: readonly PluginModule[];
 }
 
 /** Flags that every verb has. */

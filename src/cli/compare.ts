@@ -4,10 +4,9 @@
  * @module
  */
 // @ts-types="../../types/std_path.d.ts"
-import { join, relative, resolve } from "@std/path";
+import { join, relative } from "@std/path";
 // @ts-types="../../types/std_colors.d.ts"
 import { bold } from "@std/fmt/colors";
-import { hasForm } from "../distill/adapter_files.ts";
 import { checkComparable, type ComparedRecipe, comparedRecipe } from "../distill/comparability.ts";
 import type { RunEvent } from "../distill/events.ts";
 import type { Recipe } from "../distill/recipe.ts";
@@ -48,11 +47,12 @@ export const compare: Command = {
   name: "compare",
   usage: "RECIPE RECIPE [...] | --resume FOLDER",
   positional: [0, 100],
+  loadsPlugins: true,
   details:
-    "Runs each recipe with each seed, one run after another, and prints held-out figures with their spread over the seeds and\n" +
-    "the differences to the first recipe, seed by seed. A seed decides initialisation, order of the data and dropout. Recipes\n" +
-    "must share teacher, held-out data and context length. Samples and, where the adapter can be saved alone, merged models\n" +
-    "are left out. Ctrl-C saves and stops; --resume continues and repeats nothing that is done.",
+    "Runs each recipe with each seed, one run after another, and prints held-out figures with their spread over the seeds and " +
+    "the differences to the first recipe, seed by seed. A seed decides initialisation, order of the data and dropout. Recipes " +
+    "must share teacher, held-out data and context length. Samples and merged models are left out. Ctrl-C saves and stops; " +
+    "--resume continues and repeats nothing that is done.",
   flags: {
     ...RECIPE_FLAGS,
     seeds: { value: "COUNT|LIST", help: "3 means 1,2,3; a list such as 11,12 means these (default 3)" },
@@ -92,7 +92,7 @@ async function openOrCreate(invocation: Invocation): Promise<Comparison> {
   const folder = flags.text("resume");
   if (folder !== undefined) {
     const given = ["set", "plugin"].filter((name) => flags.list(name).length > 0);
-    for (const name of ["seeds", "runs"]) if (flags.text(name) !== undefined) given.push(name);
+    for (const name of ["config", "seeds", "runs"]) if (flags.text(name) !== undefined) given.push(name);
     if (flags.on("merged")) given.push("merged");
     if (args.length > 0 || given.length > 0) {
       throw new UsageError(
@@ -116,7 +116,7 @@ async function openOrCreate(invocation: Invocation): Promise<Comparison> {
     recipes,
     seeds,
     warnings,
-    plugins: flags.list("plugin").map((path) => resolve(path)),
+    plugins: invocation.plugins?.map(({ path }) => path) ?? [],
     runsFolder: flags.text("runs"),
   });
 }
@@ -142,8 +142,8 @@ export function readSeeds(flags: FlagReader): number[] {
 }
 
 /** Opens every recipe once, so that all that is wrong with one is said before the first run. */
-async function checkRecipes({ args, flags, out }: Invocation) {
-  const registry = await registryWith(flags.list("plugin"));
+async function checkRecipes({ args, flags, out, plugins }: Invocation) {
+  const registry = await registryWith(plugins);
   const names = recipeNames(args);
   const recipes: { name: string; file: string; recipe: Recipe }[] = [];
   const compared: ComparedRecipe[] = [];
@@ -151,10 +151,12 @@ async function checkRecipes({ args, flags, out }: Invocation) {
   for (const [i, file] of args.entries()) {
     const read = await readRecipe(file, flags.list("set"));
     const name = names[i]!;
-    const recipe = { ...read, samples: { ...read.samples, tokens: 0 }, output: { merged: true } };
-    await openRecipe(recipe, registry, ({ prepared, setup, warnings }) => {
-      // Where the adapter cannot be saved alone, the merged model is all that a run leaves.
-      recipe.output.merged = flags.on("merged") || !hasForm(setup.adapter, "peft");
+    const recipe = {
+      ...read,
+      samples: { ...read.samples, tokens: 0 },
+      output: { merged: flags.on("merged") },
+    };
+    await openRecipe(recipe, registry, ({ prepared, warnings }) => {
       compared.push(comparedRecipe(name, prepared));
       for (const { message } of warnings) {
         if (!said.has(message)) out.warn(message);

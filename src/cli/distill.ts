@@ -18,13 +18,14 @@ import type { Registry } from "../registry/registry.ts";
 import { checkRecipePaths } from "../runs/recipe_paths.ts";
 import { createRun } from "../runs/run_folder.ts";
 import type { Command, Flag, Invocation } from "./command.ts";
+import { PLUGIN_FLAGS } from "./plugin_sources.ts";
 import { registryWith } from "./registry.ts";
 import { prepareMachine, RUN_FLAGS, STOP_NOTE, watchRun } from "./watch_run.ts";
 
 /** Flags of every verb that reads a recipe. */
 export const RECIPE_FLAGS: Readonly<Record<string, Flag>> = {
   set: { value: "PATH=VALUE", many: true, help: "Change a field of the recipe, such as train.steps=100" },
-  plugin: { value: "FILE", many: true, help: "A module with losses or adapters" },
+  ...PLUGIN_FLAGS,
 };
 
 /** Distils. */
@@ -57,7 +58,7 @@ export const distill: Command = {
     const run = await createRun({
       recipe,
       runsFolder: flags.text("runs"),
-      plugins: flags.list("plugin").map((path) => resolve(path)),
+      plugins: invocation.plugins?.map(({ path }) => path),
     });
     return await watchRun(run, { resume: false }, invocation);
   },
@@ -96,11 +97,11 @@ export interface OpenedRecipe {
  * @throws {InputError} whatever is wrong with the recipe, its models, data or plugins
  */
 export async function withRecipe<T>(
-  { args, flags, out }: Invocation,
+  { args, flags, out, plugins }: Invocation,
   use: (opened: OpenedRecipe) => Promise<T>,
 ): Promise<T> {
   const recipe = await readRecipe(args[0], flags.list("set"));
-  return await openRecipe(recipe, await registryWith(flags.list("plugin")), (opened) => {
+  return await openRecipe(recipe, await registryWith(plugins), (opened) => {
     for (const { message } of opened.warnings) out.warn(message);
     return use(opened);
   });

@@ -22,6 +22,7 @@ export const estimate: Command = {
   name: "estimate",
   usage: "[RECIPE]",
   positional: [0, 1],
+  loadsPlugins: true,
   details:
     "Plans the whole run without a single buffer: the bytes are exact. Where there is no GPU, WebGPU's default limits are planned for. " +
     "With --measure the first two steps are run, which needs a GPU, for a forecast of the time.",

@@ -10,9 +10,12 @@ import { exportRun, type RunExport } from "../distill/export_run.ts";
 import { InputError, UsageError } from "../errors.ts";
 import type { GgufStorage } from "../formats/gguf_export.ts";
 import type { Command, Invocation } from "./command.ts";
-import { findRun, identifyPlugins, readRun, type RunManifest } from "../runs/run_folder.ts";
-import { RECIPE_FLAGS } from "./distill.ts";
+import type { PluginModule } from "../runs/exported_plugins.ts";
+import { identifyPlugins } from "../runs/plugin_identity.ts";
+import { pluginSource } from "../runs/plugin_source.ts";
+import { findRun, readRun, type RunManifest } from "../runs/run_folder.ts";
 import { MODEL_FLAGS, modelPath } from "./model_argument.ts";
+import { PLUGIN_FLAGS } from "./plugin_sources.ts";
 import { registryWith } from "./registry.ts";
 
 const STORAGES: Readonly<Record<string, GgufStorage>> = { q8_0: "Q8_0", f16: "F16", f32: "F32" };
@@ -27,6 +30,7 @@ export const exportModel: Command = {
   name: "export",
   usage: "(--model PATH | --run RUN) --output PATH [--target TARGET]",
   positional: [0, 0],
+  loadsPlugins: true,
   details:
     "Targets: gguf, a model for llama.cpp and what builds on it; merged, a run's student with the adapter merged in, as a " +
     "Hugging Face folder; peft, a run's adapter in PEFT's layout; peft-plain, the adapter as plain LoRA of one rank and scale, " +
@@ -37,7 +41,7 @@ export const exportModel: Command = {
     ...MODEL_FLAGS,
     target: { value: "TARGET", help: `${TARGETS.join(", ")} (default gguf)` },
     output: { value: "PATH", help: "The file to write; a folder for targets that are no GGUF" },
-    plugin: RECIPE_FLAGS.plugin!,
+    ...PLUGIN_FLAGS,
     storage: {
       value: "TYPE",
       help: `How weights are stored in GGUF: ${Object.keys(STORAGES).join(", ")} (default q8_0)`,
@@ -70,7 +74,8 @@ export const exportModel: Command = {
   },
 };
 
-async function writeTrained({ flags }: Invocation, output: string, target: RunExport): Promise<void> {
+async function writeTrained(invocation: Invocation, output: string, target: RunExport): Promise<void> {
+  const { flags } = invocation;
   const run = flags.text("run");
   if (run === undefined || flags.text("model") !== undefined) {
     throw new UsageError(`--target ${target} exports what a run has trained: name it with --run`);
@@ -84,25 +89,33 @@ async function writeTrained({ flags }: Invocation, output: string, target: RunEx
   }
   const folder = await findRun(run, flags.text("runs"));
   const { recipe, manifest } = await readRun(folder);
-  const plugins = flags.list("plugin");
-  await checkPlugins(plugins, manifest);
+  const plugins = await pluginsOf(manifest, invocation);
   await exportRun(folder, recipe, await registryWith(plugins), output, target, {
     ...(name === undefined ? {} : { name }),
     about: readAbout(about),
   });
 }
 
-/** A run's values mean something to the plugins that it was made with alone, wherever they lie now. */
-async function checkPlugins(paths: readonly string[], { plugins }: RunManifest): Promise<void> {
-  for (const { path, sha256 } of await identifyPlugins(paths)) {
-    if (plugins.some((plugin) => plugin.sha256 === sha256)) continue;
+/**
+ * The plugins that the run was made with, wherever they lie now: its values mean something to them alone. A configuration may have
+ * others, flags may not.
+ */
+async function pluginsOf(
+  { plugins: known }: RunManifest,
+  { flags, plugins: given = [] }: Invocation,
+): Promise<PluginModule[]> {
+  const flagged = flags.list("plugin").map((name) => pluginSource(name, Deno.cwd()));
+  const identified = await identifyPlugins(given.map(({ path }) => path));
+  return given.filter(({ path }, i) => {
+    if (known.some((plugin) => plugin.sha256 === identified[i]!.sha256)) return true;
+    if (!flagged.includes(path)) return false;
     throw new InputError("is no plugin that the run was made with", {
       where: path,
-      hint: plugins.length > 0
-        ? `It was made with ${plugins.map((plugin) => plugin.path).join(", ")}, as they were then.`
+      hint: known.length > 0
+        ? `It was made with ${known.map((plugin) => plugin.path).join(", ")}, as they were then.`
         : "It was made without plugins: leave --plugin out.",
     });
-  }
+  });
 }
 
 async function writeGguf(invocation: Invocation, output: string): Promise<void> {

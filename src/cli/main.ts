@@ -10,7 +10,10 @@ import { bold } from "@std/fmt/colors";
 import project from "../../deno.json" with { type: "json" };
 import { didYouMean } from "../distill/did_you_mean.ts";
 import { UsageError } from "../errors.ts";
+import type { PluginModule } from "../runs/exported_plugins.ts";
+import { isPackage } from "../runs/plugin_source.ts";
 import { columns, type Command, commandHelp, FlagReader, readArguments } from "./command.ts";
+import { pluginModules, runWithPackages } from "./plugin_sources.ts";
 import { prepareEnvironment } from "./setup.ts";
 import { isDebug, Output, processTerminal, type Terminal } from "./output.ts";
 
@@ -70,9 +73,14 @@ const VERBS: Readonly<Record<string, { summary: string; load: () => Promise<Comm
 /**
  * Runs a command line.
  *
+ * @param loaded plugin modules that were imported for this command; found by its flags when absent
  * @returns the exit code: 0 done, 1 failed, 2 usage, 3 bad input, 4 device or memory, 5 diverged, 130 interrupted with a checkpoint
  */
-export async function main(argv: readonly string[], terminal: Terminal = processTerminal()): Promise<number> {
+export async function main(
+  argv: readonly string[],
+  terminal: Terminal = processTerminal(),
+  loaded?: readonly PluginModule[],
+): Promise<number> {
   const [verb, ...rest] = argv;
   const beforeDashes = rest.slice(0, rest.includes("--") ? rest.indexOf("--") : undefined);
   const out = new Output(terminal, beforeDashes.includes("--json"));
@@ -92,7 +100,11 @@ export async function main(argv: readonly string[], terminal: Terminal = process
       new Output(terminal, false).line(await helpOf(verb));
       return 0;
     }
-    return await command.run({ args, flags: new FlagReader(flags), out });
+    const invocation = { args, flags: new FlagReader(flags), out };
+    if (!command.flags.plugin) return await command.run(invocation);
+    const plugins = loaded ?? await pluginModules(invocation.flags);
+    const fetches = !loaded && command.loadsPlugins && plugins.some(({ path }) => isPackage(path));
+    return await (fetches ? runWithPackages(argv, plugins) : command.run({ ...invocation, plugins }));
   } catch (error) {
     return out.error(error, isDebug());
   }

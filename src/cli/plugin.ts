@@ -3,8 +3,6 @@
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
-import { resolve } from "@std/path";
 // @ts-types="../../types/std_colors.d.ts"
 import { bold, dim, green, red, yellow } from "@std/fmt/colors";
 import { didYouMean } from "../distill/did_you_mean.ts";
@@ -13,8 +11,10 @@ import { writeTextAtomically } from "../formats/files.ts";
 import type { CheckResult } from "../registry/check/check_plugin.ts";
 import { describePlugin, type PluginDescription } from "../runs/plugin_description.ts";
 import { inspectPlugins } from "../runs/plugin_process.ts";
+import { isPackage, pluginSource } from "../runs/plugin_source.ts";
 import type { Command, Invocation } from "./command.ts";
 import { pluginTemplate, TEMPLATE_KINDS, type TemplateKind } from "./plugin_templates.ts";
+import { PLUGIN_FLAGS, pluginModules } from "./plugin_sources.ts";
 import { builtinRegistry } from "./registry.ts";
 
 const ACTIONS = ["list", "show", "new", "check"];
@@ -27,11 +27,12 @@ export const plugin: Command = {
   usage: "[list [FILE ...] | show PLUGIN | new KIND NAME | check PLUGIN]",
   positional: [0, 100],
   details:
-    "PLUGIN is the id of a built-in plugin or a file. KIND is loss (one expression), row-loss (WGSL) or adapter.\n" +
+    "PLUGIN is the id of a built-in plugin, a file, or a package as npm:NAME@1.2.3. KIND is loss (one expression), row-loss (WGSL) or adapter.\n" +
     "`check` runs the plugin in a process that may touch nothing, and exits with 1 if any check fails.",
   flags: {
     set: { value: "OPTION=VALUE", many: true, help: "An option to check the plugin with" },
     timeout: { value: "SECONDS", kind: "number", help: "Longest time of a single check (default 60)" },
+    config: PLUGIN_FLAGS.config!,
     output: { value: "FILE", help: "File that `new` writes (default ./NAME.ts)" },
   },
   examples: [
@@ -52,7 +53,7 @@ export const plugin: Command = {
     };
     switch (action) {
       case "list":
-        return await list(rest, invocation);
+        return await list(rest.map((name) => pluginSource(name, Deno.cwd())), invocation);
       case "show":
         wants(1, "an id or a file");
         return await show(rest[0]!, invocation);
@@ -70,11 +71,14 @@ export const plugin: Command = {
   },
 };
 
-async function list(files: readonly string[], { out }: Invocation): Promise<number> {
-  const own = files.length === 0
-    ? []
-    : (await inspectPlugins({ ...NOTHING, files: files.map((f) => resolve(f)) })).map((p) => p.plugin);
-  const all = [...builtinRegistry().list().map(describePlugin), ...own];
+/** Built-in plugins, and those of some modules; of the configuration's where none are given. */
+async function list(given: readonly string[], { flags, out }: Invocation): Promise<number> {
+  const files = given.length > 0 ? given : (await pluginModules(flags)).map(({ path }) => path);
+  const own = files.length === 0 ? [] : await inspectPlugins({ ...NOTHING, files });
+  const all = [
+    ...builtinRegistry().list().map((p) => ({ ...describePlugin(p), module: null })),
+    ...own.map(({ plugin, module }) => ({ ...plugin, module })),
+  ];
   out.value(all.map(({ options: _options, ...rest }) => rest));
   const rows = all.map((p) => [p.id, p.kind, p.version, p.description ?? ""]);
   for (const line of table(["plugin", "kind", "version", "what it does"], rows)) out.line(line);
@@ -185,11 +189,12 @@ function resultLines({ check, outcome, detail, hint }: CheckResult): string[] {
   ];
 }
 
-/** A built-in plugin's id, or a file. */
+/** A built-in plugin's id, a file, or a package. */
 async function named(name: string): Promise<{ ids: string[]; files: string[] }> {
   const known = builtinRegistry().list().map((p) => p.id);
   if (known.includes(name)) return { ids: [name], files: [] };
-  const path = resolve(name);
+  const path = pluginSource(name, Deno.cwd());
+  if (isPackage(path)) return { ids: [], files: [path] };
   if (await Deno.stat(path).then((s) => s.isFile, () => false)) return { ids: [], files: [path] };
   throw new InputError(`there is no plugin and no file "${name}"${didYouMean(name, known)}`, {
     hint: "`limbeck plugin list` names the built-in ones; a file is given by its path, such as ./my-loss.ts.",

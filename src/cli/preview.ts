@@ -14,6 +14,7 @@ export const preview: Command = {
   name: "preview",
   usage: "[RECIPE]",
   positional: [0, 1],
+  loadsPlugins: true,
   details:
     "What is learnt is green on a terminal and in [[double brackets]] elsewhere. With --json, tokens come with their ids.",
   flags: {

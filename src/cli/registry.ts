@@ -3,11 +3,9 @@
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
-import { resolve, toFileUrl } from "@std/path";
 import { builtins } from "../../plugins/mod.ts";
 import { Registry } from "../registry/registry.ts";
-import { loadPlugins } from "../runs/exported_plugins.ts";
+import { loadPlugins, type PluginModule } from "../runs/exported_plugins.ts";
 
 /** A registry with the built-in plugins. */
 export function builtinRegistry(): Registry {
@@ -20,11 +18,8 @@ export function builtinRegistry(): Registry {
  *
  * @throws {InputError} a module that throws, or exports no plugin
  */
-export async function registryWith(files: readonly string[]): Promise<Registry> {
+export async function registryWith(modules: readonly PluginModule[] = []): Promise<Registry> {
   const registry = builtinRegistry();
-  for (const file of files) {
-    const path = resolve(file);
-    registry.addAll(await loadPlugins({ path, load: () => import(toFileUrl(path).href) }));
-  }
+  for (const module of modules) registry.addAll(await loadPlugins(module), module.path);
   return registry;
 }

@@ -15,6 +15,7 @@ export const validate: Command = {
   name: "validate",
   usage: "[RECIPE]",
   positional: [0, 1],
+  loadsPlugins: true,
   details:
     "Opens the models and encodes the data, but needs no GPU. Without a recipe, the example is checked.",
   flags: RECIPE_FLAGS,

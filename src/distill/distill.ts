@@ -61,6 +61,7 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
   try {
     const setup = setUp(prepared, registry);
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
+    for (const message of origins(setup, registry)) host.emit({ type: "stage", stage: "plugins", message });
     for (const warning of dataWarnings(prepared)) host.emit({ type: "warning", ...warning });
     gpu = await openGpu();
     return await new Run(prepared, setup, gpu, host, started).run();
@@ -68,6 +69,19 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
     prepared.close();
     gpu?.destroy();
   }
+}
+
+/** Which file or package each plugin of the run comes from; nothing of built-ins. */
+function origins({ objective, adapter, teacherAdapter }: TrainingSetup, registry: Registry): string[] {
+  const used = new Set([
+    ...objective.plugins,
+    adapter.plugin,
+    ...(teacherAdapter ? [teacherAdapter.plugin] : []),
+  ]);
+  return [...used].flatMap((plugin) => {
+    const module = registry.moduleOf(plugin);
+    return module === undefined ? [] : [`${plugin.id} comes from ${module}`];
+  });
 }
 
 /** Resolves a prepared recipe's losses and adapter. */

@@ -18,6 +18,7 @@ export {
 } from "./plugin.ts";
 export * from "./loss_contract.ts";
 export * from "./adapter_contract.ts";
+export { type Config, defineConfig } from "./config.ts";
 export {
   abs,
   add,

@@ -21,13 +21,15 @@ const KINDS: readonly PluginKind[] = ["divergence", "row-loss", "feature-loss", 
 /** Losses and adapters by id. */
 export class Registry {
   readonly #plugins = new Map<string, Plugin>();
+  readonly #modules = new Map<Plugin, string>();
 
   /**
    * Registers a plugin.
    *
+   * @param module The file or package it comes from; absent for built-ins
    * @throws {PluginError} on a malformed or taken id, another contract version, or a tensor suffix that another adapter has
    */
-  add(plugin: Plugin): this {
+  add(plugin: Plugin, module?: string): this {
     const { id, contract } = plugin;
     if (typeof id !== "string" || !ID.test(id)) {
       throw new PluginError(String(id), "the id must be lower-case words joined by hyphens, as author/name");
@@ -47,7 +49,13 @@ export class Registry {
       });
     }
     const key = this.#key(plugin);
-    if (this.#plugins.has(key)) throw new PluginError(id, "another plugin of this kind has the same id");
+    const taken = this.#plugins.get(key);
+    if (taken) {
+      const [first, second] = [this.moduleOf(taken), module].map((m) => m ?? "Limbeck itself");
+      throw new PluginError(id, "another plugin of this kind has the same id", {
+        hint: `one is in ${first}, the other in ${second}; take one of them away`,
+      });
+    }
     if (plugin.kind === "adapter") {
       for (const other of this.#plugins.values()) {
         if (other.kind !== "adapter") continue;
@@ -56,13 +64,19 @@ export class Registry {
       }
     }
     this.#plugins.set(key, plugin);
+    if (module !== undefined) this.#modules.set(plugin, module);
     return this;
   }
 
-  /** Registers several plugins. */
-  addAll(plugins: Iterable<Plugin>): this {
-    for (const plugin of plugins) this.add(plugin);
+  /** Registers several plugins of one module. */
+  addAll(plugins: Iterable<Plugin>, module?: string): this {
+    for (const plugin of plugins) this.add(plugin, module);
     return this;
+  }
+
+  /** The file or package that a plugin comes from; undefined for built-ins. */
+  moduleOf(plugin: Plugin): string | undefined {
+    return this.#modules.get(plugin);
   }
 
   /** All plugins, in the order they were added. */

@@ -13,7 +13,7 @@ import { loadPlugins, type PluginModule } from "./exported_plugins.ts";
 export function runTrainer(modules: readonly PluginModule[]): Promise<never> {
   return runChild(distillRun, async () => {
     const registry = new Registry().addAll(builtins);
-    for (const module of modules) registry.addAll(await loadPlugins(module));
+    for (const module of modules) registry.addAll(await loadPlugins(module), module.path);
     return registry;
   });
 }

@@ -31,10 +31,12 @@ export async function lookAtPlugins(modules: readonly object[], order: PluginOrd
     exit(1);
   });
   try {
-    const given = modules.flatMap((module, i) => exportedPlugins(module, i));
+    const exported = modules.map((module, i) => exportedPlugins(module, i));
+    const given = exported.flat();
     const plugins = order.ids.length > 0 ? order.ids.map(builtin) : given;
     for (const plugin of plugins) {
-      send({ type: "plugin", plugin: describePlugin(plugin) });
+      const module = exported.findIndex((own) => own.includes(plugin));
+      send({ type: "plugin", plugin: describePlugin(plugin), module: module < 0 ? null : module });
       if (!order.check) continue;
       const others = [...builtins, ...given].filter((p) => p !== plugin);
       await checkPlugin({ plugin, others, options: order.options, linalg: hostLinearAlgebra }, {

@@ -5,11 +5,12 @@
  * @module
  */
 // @ts-types="../../types/std_path.d.ts"
-import { join, toFileUrl } from "@std/path";
+import { join } from "@std/path";
 import project from "../../deno.json" with { type: "json" };
 import type { Recipe } from "../distill/recipe.ts";
 import { InputError, LimbeckError } from "../errors.ts";
 import { unreadable } from "../formats/files.ts";
+import { importName } from "./plugin_source.ts";
 import { recipePaths } from "./recipe_paths.ts";
 
 /** What decides how a child is started. */
@@ -17,7 +18,7 @@ export interface ChildOptions {
   /** The run's folder, absolute. */
   folder: string;
   recipe: Recipe;
-  /** Plugin modules, absolute paths. */
+  /** Plugin modules: absolute paths, and packages with their version. */
   plugins: readonly string[];
   /** Module that exports `runTrainer(plugins)`; the trainer's own by default. */
   entry?: string;
@@ -102,25 +103,36 @@ export async function prepareEntry(
   return { modules, entry };
 }
 
-/** Limbeck's own modules under their published names, so that a plugin anywhere on the disk means this copy of the contract. */
+/**
+ * Limbeck's own modules under their published names, so that a plugin anywhere on the disk, or a package that depends on this version,
+ * means this copy of the contract.
+ */
 function ownModules(): Record<string, string> {
+  const { name: own, version } = project;
+  const packages = [own, ...["", `@${version}`, `@^${version}`].map((range) => `jsr:${own}${range}`)];
   return Object.fromEntries(
-    Object.entries(project.exports).map(([name, file]) => [
-      `${project.name}${name.slice(1)}`,
-      new URL(file, root).href,
-    ]),
+    Object.entries(project.exports).flatMap(([name, file]) =>
+      packages.map((published) => [`${published}${name.slice(1)}`, new URL(file, root).href])
+    ),
   );
 }
 
-/** Plugins are imported by literal names: a computed one would need permission to read, and could be chosen at run time. */
+/**
+ * Source of a list of plugin modules that are still to be loaded. They are imported by literal names: a computed one would need
+ * permission to read, and could be chosen at run time.
+ */
+export function pluginList(plugins: readonly string[]): string {
+  const items = plugins.map((path) =>
+    `  { path: ${JSON.stringify(path)}, load: () => import(${JSON.stringify(importName(path))}) },\n`
+  );
+  return `[\n${items.join("")}]`;
+}
+
 function entrySource({ plugins, entry }: ChildOptions): string {
-  const url = (path: string) => JSON.stringify(toFileUrl(path).href);
   const trainer = entry ?? new URL("./child.ts", import.meta.url).href;
   return [
     `import { runTrainer } from ${JSON.stringify(trainer)};`,
-    "await runTrainer([",
-    ...plugins.map((path) => `  { path: ${JSON.stringify(path)}, load: () => import(${url(path)}) },`),
-    "]);",
+    `await runTrainer(${pluginList(plugins)});`,
     "",
   ].join("\n");
 }

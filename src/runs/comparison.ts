@@ -19,7 +19,8 @@ import { parseRecipe, type Recipe, recipeHash } from "../distill/recipe.ts";
 import { InputError } from "../errors.ts";
 import { unwritable, writeTextAtomically } from "../formats/files.ts";
 import { metricsRows, readEvents } from "./event_log.ts";
-import { checkPlugins, createRun, identifyPlugins, type LockedRun, openRun, readRun } from "./run_folder.ts";
+import { checkPlugins, type IdentifiedPlugin, identifyPlugins } from "./plugin_identity.ts";
+import { createRun, type LockedRun, openRun, readRun } from "./run_folder.ts";
 import { newRunId } from "./run_id.ts";
 import { lock } from "./run_lock.ts";
 import { summarise } from "./run_summary.ts";
@@ -33,8 +34,8 @@ export interface ComparisonPlan {
   limbeck: string;
   deno: string;
   seeds: number[];
-  /** Plugin modules with the SHA-256 of their source, as in a run's manifest. */
-  plugins: { path: string; sha256: string }[];
+  /** Plugin modules, as in a run's manifest. */
+  plugins: IdentifiedPlugin[];
   /** Resolved recipes, the one first that others are compared with. Their seed is each run's own. */
   recipes: { name: string; file: string; recipe: Recipe }[];
   /** What makes the comparison less fair than it might be. */
@@ -54,7 +55,7 @@ export interface CreateComparisonOptions {
   /** Recipes with their names and the files they came from. */
   recipes: readonly { name: string; file: string; recipe: Recipe }[];
   seeds: readonly number[];
-  /** Plugin modules, absolute paths. */
+  /** Plugin modules: absolute paths, and packages with their version. */
   plugins: readonly string[];
   /** What to remember beside the numbers. */
   warnings: readonly string[];

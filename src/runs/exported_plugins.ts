@@ -6,6 +6,18 @@
 import { InputError } from "../errors.ts";
 import type { Plugin } from "../registry/contract.ts";
 
+/** Whether a value looks like a plugin; the registry says what is wrong with it. */
+export function isPlugin(value: unknown): value is Plugin {
+  return typeof value === "object" && value !== null && "id" in value && "kind" in value &&
+    "contract" in value;
+}
+
+/** What an export holds: itself, a list, or the plugins of a configuration. */
+function listed(value: unknown): unknown {
+  const isConfig = typeof value === "object" && value !== null && !isPlugin(value) && "plugins" in value;
+  return isConfig ? value.plugins : value;
+}
+
 /**
  * Plugins among a module's exports, alone or in lists. The registry checks each.
  *
@@ -13,9 +25,7 @@ import type { Plugin } from "../registry/contract.ts";
  * @throws {InputError} if there is none
  */
 export function exportedPlugins(module: object, index: number): Plugin[] {
-  const found = Object.values(module).flat().filter((value): value is Plugin =>
-    typeof value === "object" && value !== null && "id" in value && "kind" in value && "contract" in value
-  );
+  const found = Object.values(module).flatMap(listed).filter(isPlugin);
   if (found.length > 0) return [...new Set(found)];
   throw new InputError(`plugin module ${index + 1} exports no plugin`, {
     hint:

@@ -3,13 +3,12 @@
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
-import { toFileUrl } from "@std/path";
 import { InputError, LimbeckError } from "../errors.ts";
 import { unreadable } from "../formats/files.ts";
 import type { CheckResult } from "../registry/check/check_plugin.ts";
 import type { PluginDescription } from "./plugin_description.ts";
 import { driverEnvironment, prepareEntry } from "./child_command.ts";
+import { importName, isPackage } from "./plugin_source.ts";
 import { readLines } from "./protocol.ts";
 
 /** What the process is to do. */
@@ -24,7 +23,7 @@ export interface PluginOrder {
 
 /** A line on the process's stdout. */
 export type PluginMessage =
-  | { type: "plugin"; plugin: PluginDescription }
+  | { type: "plugin"; plugin: PluginDescription; module: number | null }
   | { type: "begin"; check: string }
   | { type: "result"; result: CheckResult }
   | { type: "error"; message: string; hint?: string | undefined }
@@ -33,12 +32,14 @@ export type PluginMessage =
 /** A plugin with what came of its checks. */
 export interface InspectedPlugin {
   plugin: PluginDescription;
+  /** The file or package it comes from; null for built-ins. */
+  module: string | null;
   results: CheckResult[];
 }
 
 /** Options of {@linkcode inspectPlugins}. */
 export interface InspectOptions extends PluginOrder {
-  /** Modules with plugins, absolute paths. */
+  /** Modules with plugins: absolute paths, and packages with their version. */
   files: readonly string[];
   /** Longest time a single check may take. */
   timeoutSeconds: number;
@@ -65,16 +66,33 @@ interface Progress {
  * @throws {LimbeckError} a module that does not parse, that hangs or throws while it is loaded, or that exports no plugin
  */
 export async function inspectPlugins(options: InspectOptions): Promise<InspectedPlugin[]> {
-  for (const path of options.files) {
+  for (const path of options.files.filter((file) => !isPackage(file))) {
     try {
       await Deno.stat(path);
     } catch (cause) {
       throw unreadable(path, cause);
     }
   }
+  return await withoutPermissions(
+    entrySource(options),
+    options.files.length > 0,
+    (process) => follow(process, options),
+  );
+}
+
+/**
+ * Runs a generated module in a process that may read and write nothing; `use` ends it or waits for its end.
+ *
+ * @param mayAddPackages whether the module imports what others wrote
+ */
+export async function withoutPermissions<T>(
+  source: string,
+  mayAddPackages: boolean,
+  use: (process: Deno.ChildProcess) => Promise<T>,
+): Promise<T> {
   const folder = await Deno.makeTempDir({ prefix: "limbeck-plugin-" });
   try {
-    const { modules, entry } = await prepareEntry(folder, entrySource(options), options.files.length > 0);
+    const { modules, entry } = await prepareEntry(folder, source, mayAddPackages);
     const process = new Deno.Command(Deno.execPath(), {
       args: [
         "run",
@@ -92,7 +110,7 @@ export async function inspectPlugins(options: InspectOptions): Promise<Inspected
       stdout: "piped",
       stderr: "piped",
     }).spawn();
-    return await follow(process, options);
+    return await use(process);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
@@ -103,7 +121,7 @@ function entrySource({ files, ids, check, options }: InspectOptions): string {
   const order: PluginOrder = { ids, check, options };
   return [
     `import { lookAtPlugins } from ${JSON.stringify(new URL("./child_check.ts", import.meta.url).href)};`,
-    ...files.map((path, i) => `import * as plugin${i} from ${JSON.stringify(toFileUrl(path).href)};`),
+    ...files.map((path, i) => `import * as plugin${i} from ${JSON.stringify(importName(path))};`),
     `await lookAtPlugins([${files.map((_, i) => `plugin${i}`).join(", ")}], ${JSON.stringify(order)});`,
     "",
   ].join("\n");
@@ -151,7 +169,8 @@ function parse(line: string): PluginMessage | undefined {
 function take(message: PluginMessage, progress: Progress, options: InspectOptions): void {
   const { found } = progress;
   if (message.type === "plugin") {
-    found.push({ plugin: message.plugin, results: [] });
+    const module = message.module === null ? null : options.files[message.module]!;
+    found.push({ plugin: message.plugin, module, results: [] });
     options.onPlugin?.(message.plugin);
   } else if (message.type === "begin") progress.current = message.check;
   else if (message.type === "result") {
@@ -200,7 +219,7 @@ function explainEnd(
 }
 
 /** The end of what a process says on stderr. */
-async function lastWords(stream: ReadableStream<Uint8Array>): Promise<string> {
+export async function lastWords(stream: ReadableStream<Uint8Array>): Promise<string> {
   const lines: string[] = [];
   for await (const line of readLines(stream)) {
     lines.push(line);

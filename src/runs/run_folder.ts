@@ -18,6 +18,7 @@ import project from "../../deno.json" with { type: "json" };
 import { parseRecipe, type Recipe, recipeHash } from "../distill/recipe.ts";
 import { InputError } from "../errors.ts";
 import { unreadable, writeTextAtomically } from "../formats/files.ts";
+import { checkPlugins, type IdentifiedPlugin, identifyPlugins } from "./plugin_identity.ts";
 import { checkRecipePaths } from "./recipe_paths.ts";
 import { isRunId, newRunId } from "./run_id.ts";
 import { lock } from "./run_lock.ts";
@@ -34,8 +35,8 @@ export interface RunManifest {
   limbeck: string;
   deno: string;
   recipeHash: string;
-  /** Plugin modules in the order they were given, with the SHA-256 of their source. */
-  plugins: { path: string; sha256: string }[];
+  /** Plugin modules in the order they were given. */
+  plugins: IdentifiedPlugin[];
 }
 
 /** A run that this process alone may work on until it is released. */
@@ -52,7 +53,7 @@ export interface CreateRunOptions {
   recipe: Recipe;
   /** Folder of runs, used where the recipe names no folder. */
   runsFolder?: string;
-  /** Plugin modules, absolute paths. */
+  /** Plugin modules: absolute paths, and packages with their version. */
   plugins?: readonly string[];
 }
 
@@ -104,30 +105,6 @@ export async function openRun(folder: string): Promise<LockedRun> {
   } catch (error) {
     release();
     throw error;
-  }
-}
-
-/**
- * Plugin modules with the SHA-256 of their source.
- *
- * @throws {InputError} a file that cannot be read
- */
-export async function identifyPlugins(paths: readonly string[]): Promise<RunManifest["plugins"]> {
-  return await Promise.all(paths.map(async (path) => ({ path, sha256: await sha256(path) })));
-}
-
-/**
- * Checks that plugin modules are what they were.
- *
- * @throws {InputError} one that is gone or changed
- */
-export async function checkPlugins(plugins: RunManifest["plugins"]): Promise<void> {
-  for (const plugin of plugins) {
-    if (await sha256(plugin.path) === plugin.sha256) continue;
-    throw new InputError("the plugin is not what it was when the run began", {
-      where: plugin.path,
-      hint: "Put the old version back to resume, or begin a new run.",
-    });
   }
 }
 
@@ -273,15 +250,4 @@ async function readJson(path: string): Promise<unknown> {
   } catch (cause) {
     throw new InputError(`is not valid JSON: ${(cause as Error).message}`, { where: path, cause });
   }
-}
-
-async function sha256(path: string): Promise<string> {
-  let bytes: Uint8Array<ArrayBuffer>;
-  try {
-    bytes = await Deno.readFile(path);
-  } catch (cause) {
-    throw new InputError("the plugin cannot be read", { where: path, hint: "Check its path.", cause });
-  }
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,0 +1,75 @@
+/**
+ * Which plugins a command is to know: those of the configuration, and those of `--plugin`.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { resolve } from "@std/path";
+import project from "../../deno.json" with { type: "json" };
+import { pluginList, prepareEntry } from "../runs/child_command.ts";
+import { CONFIG_FILE, readConfig } from "../runs/config_file.ts";
+import type { PluginModule } from "../runs/exported_plugins.ts";
+import { importName, pluginSource } from "../runs/plugin_source.ts";
+import type { Flag, FlagReader } from "./command.ts";
+
+/** Flags of every verb that takes plugins. */
+export const PLUGIN_FLAGS: Readonly<Record<string, Flag>> = {
+  plugin: {
+    value: "FILE|PACKAGE",
+    many: true,
+    help: "A module with losses or adapters: a file, or a package as npm:NAME@1.2.3",
+  },
+  config: { value: "FILE", help: `Configuration with plugins (default ${CONFIG_FILE}, where there is one)` },
+};
+
+/**
+ * Modules of the configuration, then those of the flags, each once.
+ *
+ * @throws {InputError} a configuration that cannot be read, or a package without its exact version
+ */
+export async function pluginModules(flags: FlagReader): Promise<PluginModule[]> {
+  const named = flags.text("config");
+  const config = named ?? await Deno.stat(CONFIG_FILE).then(() => CONFIG_FILE, () => undefined);
+  const sources = new Set([
+    ...(config === undefined ? [] : await readConfig(resolve(config))),
+    ...flags.list("plugin").map((name) => pluginSource(name, Deno.cwd())),
+  ]);
+  return [...sources].map((path) => ({ path, load: () => import(importName(path)) }));
+}
+
+/**
+ * Runs a command once more, in a process into which the plugin modules are imported by name: a package that this process imported
+ * itself would go into the lock file of the project.
+ *
+ * @returns its exit code
+ */
+export async function runWithPackages(
+  argv: readonly string[],
+  plugins: readonly PluginModule[],
+): Promise<number> {
+  const folder = await Deno.makeTempDir({ prefix: "limbeck-command-" });
+  // Ctrl-C reaches both processes; what it means is decided in the other.
+  const ignore = () => {};
+  try {
+    const source = [
+      `import { main } from ${JSON.stringify(new URL("./main.ts", import.meta.url).href)};`,
+      `const plugins = ${pluginList(plugins.map(({ path }) => path))};`,
+      `Deno.exit(await main(${JSON.stringify(argv)}, undefined, plugins));`,
+      "",
+    ];
+    const { modules, entry } = await prepareEntry(folder, source.join("\n"), true);
+    const args = ["run", "--quiet", "--no-prompt", ...modules, ...permissions(), entry];
+    Deno.addSignalListener("SIGINT", ignore);
+    const { code } = await new Deno.Command(Deno.execPath(), { args }).spawn().status;
+    return code;
+  } finally {
+    Deno.removeSignalListener("SIGINT", ignore);
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** Those of the task `limbeck`. */
+function permissions(): string[] {
+  const all = project.tasks.limbeck.command.match(/--allow-(?:read|write|env|sys)(?:=\S+)?/g) ?? [];
+  return [...all, `--allow-run=${Deno.execPath()},/usr/bin/apt-get`];
+}
