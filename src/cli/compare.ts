@@ -286,9 +286,10 @@ async function conclude(comparison: Comparison, stopped: boolean, { out }: Invoc
   if (open.length < runs.length) {
     for (const table of [tables.figures, tables.differences]) {
       if (!table) continue;
-      out.line();
-      const [head, ...lines] = tableLines(table);
-      for (const line of [bold(head!), ...lines]) out.line(line);
+      const width = out.terminal.interactive ? out.terminal.columns() : undefined;
+      for (const [head, ...lines] of tableLines(table, width)) {
+        for (const line of ["", bold(head!), ...lines]) out.line(line);
+      }
     }
     out.line();
     for (const note of tables.notes) out.line(note);

@@ -113,10 +113,34 @@ function number4(value: number | null | undefined): string {
   return value === null || value === undefined ? "-" : value.toFixed(4);
 }
 
-/** Lines with aligned columns. */
-export function tableLines(table: Table): string[] {
+/** Columns that say what a row is: its name and n. */
+const LABELS = 2;
+
+/**
+ * Lines with aligned columns. A table that is too wide comes in several, each with the rows' names and as many columns as fit.
+ *
+ * @param width most characters in a line; without bound when absent
+ */
+export function tableLines(table: Table, width = Infinity): string[][] {
   const widths = table[0]!.map((_, i) => Math.max(...table.map((row) => row[i]!.length)));
-  return table.map((row) => row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd());
+  const labels = widths.slice(0, LABELS).reduce((sum, w) => sum + w + 2, 0);
+  const parts: number[][] = [];
+  let room = 0;
+  for (const [i, w] of widths.entries()) {
+    if (i < LABELS) continue;
+    room -= w + 2;
+    if (room < 0 || parts.length === 0) {
+      parts.push([]);
+      // The last column of a line has no gap behind it.
+      room = width - labels - w;
+    }
+    parts.at(-1)!.push(i);
+  }
+  return parts.map((columns) =>
+    table.map((row) =>
+      [0, 1, ...columns].map((column) => row[column]!.padEnd(widths[column]!)).join("  ").trimEnd()
+    )
+  );
 }
 
 /** The same in Markdown. */

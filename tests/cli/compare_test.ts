@@ -2,6 +2,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { readSeeds, runComparison } from "../../src/cli/compare.ts";
 import { FlagReader, type Flags } from "../../src/cli/command.ts";
+import { tableLines } from "../../src/cli/comparison_table.ts";
 import { main } from "../../src/cli/main.ts";
 import { Output } from "../../src/cli/output.ts";
 import { LimbeckError, UsageError } from "../../src/errors.ts";
@@ -35,6 +36,19 @@ Deno.test("recipeNames() are the files' own, safe for a folder, and different", 
     "x-y",
     "früh",
   ]);
+});
+
+Deno.test("tableLines() comes in several parts where it is too wide, each with the names of its rows", () => {
+  const table = [["", "n", "loss", "forward KL", "top"], ["lora", "3", "2.5", "1.25", "0.5"]];
+  assertEquals(tableLines(table), [["      n  loss  forward KL  top", "lora  3  2.5   1.25        0.5"]]);
+  assertEquals(tableLines(table, 31).length, 1);
+  const parts = tableLines(table, 25);
+  assertEquals(parts, [
+    ["      n  loss  forward KL", "lora  3  2.5   1.25"],
+    ["      n  top", "lora  3  0.5"],
+  ]);
+  assertEquals(tableLines(table, 24).map(([head]) => head), ["      n  loss", "      n  forward KL  top"]);
+  assertEquals(tableLines(table, 1).length, 3);
 });
 
 /** Makes a comparison of recipes for the fake trainer, with these faults by name. */
