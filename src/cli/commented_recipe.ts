@@ -23,6 +23,7 @@ const EXAMPLE = {
 
 /** Values shown, commented out, for fields that have no default. */
 const SHOWN: Readonly<Record<string, string>> = {
+  "teacher.adapter": "{type: lora, rank: 16}",
   "student.layers": "[0, 1, 3, 5]",
   "data.heldOut": "./heldout.jsonl",
   "data.limit": "1000",
@@ -58,7 +59,7 @@ function fields(section: Schema, path: readonly string[], values: Record<string,
   return Object.entries(section.properties ?? {}).flatMap(([name, field]) => {
     const here = [...path, name];
     const about = comment(field.description, indent);
-    if (field.properties) {
+    if (field.properties && values[name] !== undefined) {
       return [...about, `${indent}${name}:`, ...fields(field, here, values[name] as Record<string, unknown>)];
     }
     const value = values[name] === undefined ? SHOWN[here.join(".")] : yaml(values[name]);
