@@ -13,11 +13,13 @@ import { z } from "zod";
 import {
   CONTRACT_VERSION,
   defineLoss,
+  NO_ENTRY,
   type ReferenceRow,
   type RowLoss,
+  topEntries,
+  topIds,
 } from "../../src/registry/contract.ts";
 import { softRank, softRanks } from "./soft_rank.ts";
-import { NO_ENTRY, topEntries, topIds } from "./top_entries.ts";
 
 const options = z.strictObject({
   k: z.int().min(1).max(32).default(5).describe("Tokens taken from each model"),

@@ -8,8 +8,14 @@
  * @module
  */
 import { z } from "zod";
-import { CONTRACT_VERSION, defineLoss, type RowLoss } from "../../src/registry/contract.ts";
-import { NO_ENTRY, topEntries, topIds } from "./top_entries.ts";
+import {
+  CONTRACT_VERSION,
+  defineLoss,
+  NO_ENTRY,
+  type RowLoss,
+  topEntries,
+  topIds,
+} from "../../src/registry/contract.ts";
 
 const sortedTopK: RowLoss = defineLoss({
   id: "sorted-top-k",

@@ -12,9 +12,12 @@ import {
   defineDivergence,
   defineLoss,
   type Divergence,
+  NO_ENTRY,
   noOptions,
   type RowLoss,
   select,
+  topEntries,
+  topIds,
 } from "../registry/contract.ts";
 import type { Evaluation } from "./measure.ts";
 
@@ -56,101 +59,56 @@ const accuracy = defineDivergence({
   value: ({ studentLogit, max, atLabel }) => select(atLabel(studentLogit).equalTo(max(studentLogit)), 1, 0),
 });
 
-/** Tokens of each model that are compared. */
-const OVERLAP = 5;
+/** Tokens of each model that are compared; at equal logits the lower id is the likelier. */
+const FAVOURITES = 5;
 
-/**
- * Overlap rate of both models' k likeliest tokens (arXiv 2409.12545). Equal logits share a place.
- */
-const overlap: RowLoss = defineLoss({
-  ...common,
-  id: `top-${OVERLAP}-overlap`,
-  needsTeacher: true,
-  wgsl: () => `
-    fn $lowest(ofTeacher: bool) -> f32 {
-      var before = 3.0e38;
-      for (var place = 0u; place < ${OVERLAP}u; place++) {
-        var next = -3.0e38;
-        for (var v = lane; v < row_vocabulary; v += LANES) {
-          var z = student(v);
-          if (ofTeacher) { z = teacher(v); }
-          if (z < before) { next = max(next, z); }
-        }
-        before = row_max(next);
+/** A monitor over the ids of both models' likeliest tokens, `$ids_student` and `$ids_teacher`. */
+function ofFavourites(id: string, rate: string, inF64: (own: number[], target: number[]) => number): RowLoss {
+  return defineLoss({
+    ...common,
+    id,
+    needsTeacher: true,
+    wgsl: () => `
+      ${topEntries("student", FAVOURITES)}
+      ${topEntries("teacher", FAVOURITES)}
+      fn $value() -> f32 {
+        $find_student();
+        $find_teacher();
+        var count = 0.0;
+        ${rate}
+        return count / f32(min(${FAVOURITES}u, row_vocabulary));
       }
-      return before;
+      fn $gradient(v: u32, z: f32, t: f32) -> f32 { return 0.0; }`,
+    reference: ({ student, teacher }) => ({
+      value: inF64(topIds(student, FAVOURITES), topIds(teacher, FAVOURITES)) /
+        Math.min(FAVOURITES, student.length),
+      gradient: new Float64Array(student.length),
+    }),
+  });
+}
+
+/** Overlap rate: share of one model's k likeliest tokens that are among the other's (arXiv 2409.12545). */
+const overlap = ofFavourites(
+  `top-${FAVOURITES}-overlap`,
+  `for (var i = 0u; i < ${FAVOURITES}u; i++) {
+    for (var j = 0u; j < ${FAVOURITES}u; j++) {
+      if ($ids_student[i] == $ids_teacher[j] && $ids_student[i] != ${NO_ENTRY}) { count += 1.0; }
     }
-    fn $value() -> f32 {
-      let lowest = vec2<f32>($lowest(false), $lowest(true));
-      var both = 0.0;
-      for (var v = lane; v < row_vocabulary; v += LANES) {
-        if (student(v) >= lowest.x && teacher(v) >= lowest.y) { both += 1.0; }
-      }
-      return min(1.0, row_sum(both) / f32(min(${OVERLAP}u, row_vocabulary)));
-    }
-    fn $gradient(v: u32, z: f32, t: f32) -> f32 { return 0.0; }`,
-  reference({ student, teacher }) {
-    const count = Math.min(OVERLAP, student.length);
-    const favourites = (logits: Float64Array) => {
-      const places = [...new Set(logits)].filter((z) => z > -3e38).sort((a, b) => b - a).slice(0, count);
-      return [...logits.keys()].filter((v) => places.includes(logits[v]!));
-    };
-    const wanted = new Set(favourites(teacher));
-    const shared = favourites(student).filter((v) => wanted.has(v)).length;
-    return { value: Math.min(1, shared / count), gradient: new Float64Array(student.length) };
-  },
-});
+  }`,
+  (own, target) => own.filter((v) => target.includes(v)).length,
+);
 
 /**
  * Consistency rate: share of the first k places, by falling logit, at which both models have the same token. The paper
- * (arXiv 2409.12545) names such a rate; that it compares places is our reading. At equal logits the lower id comes first.
+ * (arXiv 2409.12545) names such a rate; that it compares places is our reading.
  */
-const consistency: RowLoss = defineLoss({
-  ...common,
-  id: `top-${OVERLAP}-consistency`,
-  needsTeacher: true,
-  wgsl: () => `
-    // The entry after \`last\` by falling logit, at equal ones by rising id.
-    fn $next(last: vec2<f32>, lastId: vec2<u32>, isFirst: bool) -> array<u32, 2> {
-      var top = vec2<f32>(-3.0e38);
-      var at = vec2<u32>(0xffffffffu);
-      for (var v = lane; v < row_vocabulary; v += LANES) {
-        let z = vec2<f32>(student(v), teacher(v));
-        let follows = isFirst || z.x < last.x || (z.x == last.x && v > lastId.x);
-        if (follows && z.x > top.x) { top.x = z.x; at.x = v; }
-        let teacherFollows = isFirst || z.y < last.y || (z.y == last.y && v > lastId.y);
-        if (teacherFollows && z.y > top.y) { top.y = z.y; at.y = v; }
-      }
-      let highest = vec2<f32>(row_max(top.x), row_max(top.y));
-      let own = select(vec2<u32>(0xffffffffu), at, top == highest);
-      return array<u32, 2>(row_min_u32(own.x), row_min_u32(own.y));
-    }
-    fn $value() -> f32 {
-      let places = min(${OVERLAP}u, row_vocabulary);
-      var same = 0.0;
-      var last = vec2<f32>(0.0);
-      var lastId = vec2<u32>(0u);
-      for (var place = 0u; place < places; place++) {
-        let next = $next(last, lastId, place == 0u);
-        if (next[0] == next[1] && next[0] != 0xffffffffu) { same += 1.0; }
-        lastId = vec2<u32>(next[0], next[1]);
-        let found = min(lastId, vec2<u32>(row_vocabulary - 1u));
-        // After the last finite logit nothing follows.
-        let ended = lastId == vec2<u32>(0xffffffffu);
-        last = select(vec2<f32>(student(found.x), teacher(found.y)), vec2<f32>(-3.0e38), ended);
-      }
-      return same / f32(places);
-    }
-    fn $gradient(v: u32, z: f32, t: f32) -> f32 { return 0.0; }`,
-  reference({ student, teacher }) {
-    const places = Math.min(OVERLAP, student.length);
-    const order = (logits: Float64Array) =>
-      [...logits.keys()].filter((v) => logits[v]! > -3e38).sort((a, b) => logits[b]! - logits[a]! || a - b);
-    const [own, target] = [order(student), order(teacher)];
-    const same = own.slice(0, places).filter((v, place) => v === target[place]).length;
-    return { value: same / places, gradient: new Float64Array(student.length) };
-  },
-});
+const consistency = ofFavourites(
+  `top-${FAVOURITES}-consistency`,
+  `for (var i = 0u; i < ${FAVOURITES}u; i++) {
+    if ($ids_student[i] == $ids_teacher[i] && $ids_student[i] != ${NO_ENTRY}) { count += 1.0; }
+  }`,
+  (own, target) => own.filter((v, place) => v === target[place]).length,
+);
 
 /** Bins of equal width that confidences are sorted into. */
 const BINS = 15;

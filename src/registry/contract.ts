@@ -45,6 +45,7 @@ export {
   tanh,
 } from "../tensor/expr/mod.ts";
 export * as tensor from "./tensor_ops.ts";
+export { NO_ENTRY, topEntries, topIds } from "./top_entries.ts";
 export type { DType, Tensor, TensorSpec } from "../tensor/graph.ts";
 
 /** A plugin of any kind. */

@@ -151,7 +151,8 @@ export interface RowLossDefinition<
    * - `fn $gradient(v: u32, z: f32, t: f32) -> f32`: dD/dz of entry `v`, with the learner's and target's logit z and t. Called
    *   once for each entry, by any lane, after `$value`.
    *
-   * In reach: `student(v)`, `teacher(v)` (logits, valid in `$value` only); `row_vocabulary`, `row_label` (u32);
+   * In reach: `student(v)`, `teacher(v)` (logits, valid in `$value` only), `student4(i)`, `teacher4(i)` (the four from 4 i on, those beyond
+   * the row -3.0e38: reading them at once is faster); `row_vocabulary`, `row_label` (u32);
    * `lane` and `LANES` (entries `v = lane, lane + LANES, ...` are this lane's share);
    * `row_sum(f32)`, `row_max(f32)`, `row_min_u32(u32)` over what each lane brings (call them in uniform control flow);
    * `$temperature()`, `$logQ(z)` and `$logP(z)`: log-probability of a logit of this row at the term's temperature.

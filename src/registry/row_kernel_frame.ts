@@ -82,7 +82,10 @@ function printLibrary({ traced, layout, family, needsTeacher, readScalar }: Kern
     "fn is_broken(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) == 0x7f800000u; }",
     `fn student(v: u32) -> f32 { return ${at("student_logits", "student_row")}; }`,
   ];
+  const wide = traced.rowLosses.length > 0;
+  if (wide) lines.push(fourEntries("student", layout.vector));
   if (needsTeacher) {
+    if (wide) lines.push(fourEntries("teacher", layout.vector));
     lines.push(
       "var<private> teacher_row: u32;",
       `fn teacher(v: u32) -> f32 { return ${at("teacher_logits", "teacher_row")}; }`,
@@ -97,6 +100,14 @@ function printLibrary({ traced, layout, family, needsTeacher, readScalar }: Kern
     for (const { term } of traced.rowLosses) lines.push(rowLossSource(term, traced, readScalar));
   }
   return lines.join("\n");
+}
+
+/** `student4` or `teacher4`: four entries of a row; those beyond it are as low as a logit can be. */
+function fourEntries(side: "student" | "teacher", vector: boolean): string {
+  const entry = (c: number) => `select(-3.0e38, ${side}(min(4u * i + ${c}u, last)), 4u * i + ${c}u <= last)`;
+  const code = vector ? `return ${side}_logits[${side}_row + i];` : `let last = row_vocabulary - 1u;
+  return vec4<f32>(${[0, 1, 2, 3].map(entry).join(", ")});`;
+  return `fn ${side}4(i: u32) -> vec4<f32> {\n  ${code}\n}`;
 }
 
 function printMain(
