@@ -79,8 +79,7 @@ export const compare: Command = {
 export async function runComparison(invocation: Invocation, entry?: string): Promise<number> {
   const comparison = await openOrCreate(invocation);
   try {
-    const outcomes = new Runner(comparison, invocation, entry);
-    const stopped = await outcomes.run();
+    const stopped = await new Runner(comparison, invocation, entry).run();
     return await conclude(comparison, stopped, invocation);
   } finally {
     comparison.release();

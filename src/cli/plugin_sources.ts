@@ -48,8 +48,6 @@ export async function runWithPackages(
   plugins: readonly PluginModule[],
 ): Promise<number> {
   const folder = await Deno.makeTempDir({ prefix: "limbeck-command-" });
-  // Ctrl-C reaches both processes; what it means is decided in the other.
-  const ignore = () => {};
   try {
     const source = [
       `import { main } from ${JSON.stringify(new URL("./main.ts", import.meta.url).href)};`,
@@ -59,13 +57,27 @@ export async function runWithPackages(
     ];
     const { modules, entry } = await prepareEntry(folder, source.join("\n"), true);
     const args = ["run", "--quiet", "--no-prompt", ...modules, ...permissions(), entry];
-    Deno.addSignalListener("SIGINT", ignore);
-    const { code } = await new Deno.Command(Deno.execPath(), { args }).spawn().status;
-    return code;
+    const process = new Deno.Command(Deno.execPath(), { args }).spawn();
+    using _signals = passSignals(process);
+    return (await process.status).code;
   } finally {
-    Deno.removeSignalListener("SIGINT", ignore);
     await Deno.remove(folder, { recursive: true });
   }
+}
+
+/** What signals mean is decided in the other process. Ctrl-C reaches both by itself. */
+function passSignals(process: Deno.ChildProcess): Disposable {
+  const passed: Deno.Signal[] = Deno.build.os === "windows" ? [] : ["SIGTERM", "SIGHUP"];
+  const listeners: [Deno.Signal, () => void][] = [
+    ["SIGINT", () => {}],
+    ...passed.map((signal): [Deno.Signal, () => void] => [signal, () => process.kill(signal)]),
+  ];
+  for (const [signal, listener] of listeners) Deno.addSignalListener(signal, listener);
+  return {
+    [Symbol.dispose]() {
+      for (const [signal, listener] of listeners) Deno.removeSignalListener(signal, listener);
+    },
+  };
 }
 
 /** Those of the task `limbeck`. */
