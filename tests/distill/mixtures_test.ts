@@ -30,6 +30,7 @@ import { InputError } from "../../src/errors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { toFloat32 } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";
+import { readPeftAdapter } from "../../src/formats/peft.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { compile } from "../../src/tensor/executable.ts";
@@ -214,6 +215,33 @@ gpuTest(
       })
     ),
 );
+
+Deno.test("shape-gated-lora: a run with noise continues bit for bit, and leaves the one LoRA that its experts are", () =>
+  withTiny(async (files) => {
+    const recipe = tinyRecipe(files, { ...SHAPE, train: { steps: 4, checkpointEvery: 2, evaluateEvery: 0 } });
+    const [whole, parts] = [`${files.folder}/whole`, `${files.folder}/parts`];
+    await runHere(recipe, whole);
+    await runHere(recipe, parts, { control: (step) => (step === 2 ? "stop" : "run") });
+    await runHere(recipe, parts, { resume: true });
+    const results = ["adapter/adapter_model.safetensors", "merged/model.safetensors"];
+    for (const file of ["checkpoints/step-000004/state.safetensors", ...results]) {
+      assertEquals(await Deno.readFile(`${parts}/${file}`), await Deno.readFile(`${whole}/${file}`));
+    }
+    using setup = await tinySetup(recipe);
+    const { adapter, trainables } = setup;
+    const { flat } = await readCheckpoint(`${whole}/checkpoints/step-000004`, trainables.layout);
+    const values = await adapter.namedValues(trainables.layout.gather(flat.parameters), recipe.train.seed);
+    // Layers 0 and 2 of three, and the constant.
+    assertEquals([...values.get("shared.shape_router_shape")!], [1, 0, 1, 1]);
+    const { tensors, settings } = await readPeftAdapter(`${whole}/adapter`);
+    assertEquals([settings.rank, tensors.size], [3, 2 * adapter.layers.length]);
+    for (const { path } of adapter.layers) {
+      const { a, b } = adapter.plugin.plainLora!(adapter.values(path, values));
+      assertEquals(tensors.get(`${path}.lora_A.weight`)!.data, a as Float32Array<ArrayBuffer>);
+      assertEquals(tensors.get(`${path}.lora_B.weight`)!.data, b as Float32Array<ArrayBuffer>);
+      assertGreater(Math.hypot(...b), 0, `${path} was trained`);
+    }
+  }));
 
 const LENGTH = 40;
 
