@@ -1,7 +1,7 @@
 // state = keep * state + value, where keep is a step scalar; with keep = 0 the state is not read, so it may hold NaN.
 //
 // Bindings: value, state. A workgroup of 64 handles 256 elements; single elements, because what follows in the state's buffer
-// belongs to another parameter.
+// belongs to another parameter. Constant: KEEPS (1: keep is 1, whatever the scalars).
 
 struct Size { elements: u32, groups: u32, keep: u32 }
 
@@ -15,7 +15,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(local_invocation_index) thread: u32) {
   let index = group.x + group.y * groups.x;
   if (index >= size.groups) { return; }
+//#if KEEPS
+  let keep = 1.0;
+//#else
   let keep = step[size.keep / 4u][size.keep % 4u];
+//#end
 //#for part in 0..4
   {
     let i = index * 256u + $(part * 64)u + thread;

@@ -10,6 +10,7 @@ interface Schema {
   description?: string;
   type?: string;
   properties?: Record<string, Schema>;
+  anyOf?: Schema[];
 }
 
 const WIDTH = 100;
@@ -25,6 +26,7 @@ const EXAMPLE = {
 const SHOWN: Readonly<Record<string, string>> = {
   "teacher.adapter": "{type: lora, rank: 16}",
   "student.layers": "[0, 1, 3, 5]",
+  "student.train": "[norms, head]",
   "data.heldOut": "./heldout.jsonl",
   "data.limit": "1000",
   "output.folder": "./my-run",
@@ -48,7 +50,8 @@ export function commentedRecipe(): string {
       }
       continue;
     }
-    lines.push(`${name}:`, ...fields(section, [name], defaults[name] as Record<string, unknown>));
+    const group = section.anyOf?.find((branch) => branch.properties) ?? section;
+    lines.push(`${name}:`, ...fields(group, [name], defaults[name] as Record<string, unknown>));
   }
   return lines.join("\n") + "\n";
 }

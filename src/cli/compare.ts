@@ -153,7 +153,8 @@ async function checkRecipes({ args, flags, out, plugins }: Invocation) {
     const recipe = {
       ...read,
       samples: { ...read.samples, tokens: 0 },
-      output: { merged: flags.on("merged") },
+      // Without an adapter, the merged model is all that a run leaves.
+      output: { merged: flags.on("merged") || read.adapter === "none" },
     };
     await openRecipe(recipe, registry, ({ prepared, warnings }) => {
       compared.push(comparedRecipe(name, prepared));

@@ -9,7 +9,7 @@ import { InputError, UsageError } from "../errors.ts";
 import { findRun, readRun } from "../runs/run_folder.ts";
 import { unmergeable } from "../distill/adapter.ts";
 import type { RunSource } from "../distill/run_student.ts";
-import type { Plugin } from "../registry/contract.ts";
+import type { Adapter, Plugin } from "../registry/contract.ts";
 import type { Flag, Invocation } from "./command.ts";
 import { builtinRegistry } from "./registry.ts";
 
@@ -37,8 +37,7 @@ export async function namedModel({ flags }: Invocation): Promise<string | RunSou
   if (await Deno.stat(join(merged, "config.json")).then(() => true, () => false)) return merged;
   const { recipe } = await readRun(folder);
   const registry = builtinRegistry();
-  const cannotMerge = (p: Plugin) => p.kind === "adapter" && p.id === recipe.adapter.type && !p.merge;
-  if (registry.list().some(cannotMerge)) return { folder, recipe, registry };
+  if (unmergeableOf({ recipe, registry })) return { folder, recipe, registry };
   throw new InputError("the run has no merged model", {
     where: folder,
     hint:
@@ -55,5 +54,12 @@ export async function namedModel({ flags }: Invocation): Promise<string | RunSou
 export async function modelPath(invocation: Invocation): Promise<string> {
   const model = await namedModel(invocation);
   if (typeof model === "string") return model;
-  throw unmergeable(model.registry.get("adapter", model.recipe.adapter.type));
+  throw unmergeable(unmergeableOf(model)!);
+}
+
+/** The adapter of a run, where it cannot be merged. */
+function unmergeableOf({ recipe: { adapter }, registry }: Omit<RunSource, "folder">): Adapter | undefined {
+  const isIt = (p: Plugin): p is Adapter =>
+    p.kind === "adapter" && adapter !== "none" && p.id === adapter.type && !p.merge;
+  return registry.list().find(isIt);
 }

@@ -6,7 +6,7 @@
 import { InputError } from "../errors.ts";
 import { toFloat32 } from "../formats/dtype.ts";
 import type { LinearHook } from "../models/context.ts";
-import { linearLayers } from "../models/llama.ts";
+import { HEAD, linearLayers } from "../models/llama.ts";
 import type {
   AdaptedLayer,
   Adapter,
@@ -58,6 +58,7 @@ export const TEACHER: AdapterPlace = { prefix: "teacher.", where: "teacher.adapt
 /** An adapter on a model. */
 export class ModelAdapter implements Trainable {
   readonly plugin: Adapter;
+  readonly recipe: AdapterRecipe;
   readonly settings: AdapterSettings;
   readonly options: Record<string, unknown>;
   readonly trained: readonly ParameterSpec[];
@@ -83,6 +84,7 @@ export class ModelAdapter implements Trainable {
     { prefix, where }: AdapterPlace = STUDENT,
   ) {
     this.plugin = plugin;
+    this.recipe = recipe;
     this.options = options;
     this.#model = model;
     this.#prefix = prefix;
@@ -112,6 +114,20 @@ export class ModelAdapter implements Trainable {
     });
     this.#attached = attached;
     [this.trained, this.fixed] = [trained, fixed];
+  }
+
+  /** Whether the head has an adapter. */
+  get adaptsHead(): boolean {
+    return this.#attached.has(HEAD);
+  }
+
+  /** The trained parameters that the head's adapter reads. */
+  get headParameters(): string[] {
+    const head = this.#attached.get(HEAD);
+    if (!head) return [];
+    const named = (owner: string, all: readonly ParameterDefinition[]) =>
+      all.filter((p) => p.trainable !== false).map((p) => this.#name(owner, p));
+    return [...named(HEAD, head.parameters), ...named(SHARED, this.#shared)];
   }
 
   /**
@@ -151,10 +167,12 @@ export class ModelAdapter implements Trainable {
         dropout: (t) => training ? dropout(t, { rate: this.settings.dropout, site, key: key() }) : t,
         noise: (t, deviation) => {
           if (!training) return t;
+          if (path === HEAD) throw this.#notOnHead("draws noise");
           const e = normal(graph, t.shape, { site: noises++, key: key() });
           return pointwise([t, deviation, e], (t, d, e) => t!.add(d!.mul(e!)));
         },
         prompt: () => {
+          if (path === HEAD) throw this.#notOnHead("looks at prompts");
           if (this.plugin.readsPrompt) return asked ??= prompt();
           throw new PluginError(this.plugin.id, "it calls prompt() without readsPrompt: true");
         },
@@ -162,6 +180,14 @@ export class ModelAdapter implements Trainable {
       };
       return this.plugin.forward(inputs);
     };
+  }
+
+  /** The head is traced by chunks of rows, some of them twice: each must give the same again. */
+  #notOnHead(what: string): InputError {
+    return new InputError(`the adapter "${this.plugin.id}" ${what}, so the head cannot have it`, {
+      where: "recipe adapter.targets",
+      hint: `leave ${HEAD} out of the targets`,
+    });
   }
 
   group(name: string): GroupSettings {
@@ -320,34 +346,57 @@ function checkSettings(plugin: Adapter, recipe: AdapterRecipe, where: string): v
 }
 
 /** The linear layers a recipe's targets mean, in the order of the forward pass. */
-function targetLayers(recipe: AdapterRecipe, model: Model, where: string): AdaptedLayer[] {
-  const all = linearLayers(model.config);
+function targetLayers(recipe: AdapterRecipe, { config }: Model, where: string): AdaptedLayer[] {
+  const linear = linearLayers(config);
+  const all = [...linear, { name: HEAD, out: config.vocabularySize, in: config.hiddenSize }];
   const matches = (target: string, path: string) => path === target || path.endsWith(`.${target}`);
   if (recipe.targets !== "all-linear") {
     for (const target of recipe.targets) {
+      if (target === HEAD) checkHead(recipe, config.tiedHead, where);
       if (all.some(({ name }) => matches(target, name))) continue;
       const known = [...new Set(all.map(({ name }) => name.split(".").at(-1)!))];
-      const guess = didYouMean(target, known);
       throw new InputError(
-        `"${target}" names no linear layer of the model${guess ? `; did you mean "${guess}"?` : ""}`,
+        `"${target}" names no linear layer of the model${didYouMean(target, known)}`,
         {
           where: `recipe ${where}.targets`,
-          hint: `targets are all-linear, or names among ${
+          hint: `targets are all-linear (which leaves the head out), or names among ${
             known.join(", ")
-          }, or full module paths. The head cannot be adapted yet`,
+          }, or full module paths`,
         },
       );
     }
   }
-  return all
-    .filter(({ name }) => recipe.targets === "all-linear" || recipe.targets.some((t) => matches(t, name)))
-    .map(({ name, out, in: inFeatures }) => ({
-      path: name,
-      inFeatures,
-      outFeatures: out,
-      rank: patternValue(recipe.rankPattern, name) ?? recipe.rank,
-      alpha: patternValue(recipe.alphaPattern, name) ?? recipe.alpha,
-    }));
+  const chosen = recipe.targets === "all-linear"
+    ? linear
+    : all.filter(({ name }) =>
+      recipe.targets !== "all-linear" && recipe.targets.some((t) => matches(t, name))
+    );
+  return chosen.map(({ name, out, in: inFeatures }) => ({
+    path: name,
+    inFeatures,
+    outFeatures: out,
+    rank: patternValue(recipe.rankPattern, name) ?? recipe.rank,
+    alpha: patternValue(recipe.alphaPattern, name) ?? recipe.alpha,
+  }));
+}
+
+/** @throws {InputError} where the head cannot have this adapter */
+function checkHead({ dropout }: AdapterRecipe, tied: boolean, where: string): void {
+  if (tied) {
+    throw new InputError("the head is the embedding (tie_word_embeddings), so it can have no adapter", {
+      where: `recipe ${where}.targets`,
+      hint: "leave lm_head out, or train a head of its own with student.train: [head]",
+    });
+  }
+  if (dropout > 0) {
+    throw new InputError(
+      "an adapter on the head cannot have dropout: the head is computed by chunks of rows",
+      {
+        where: `recipe ${where}.dropout`,
+        hint: "set dropout: 0, or leave lm_head out of the targets",
+      },
+    );
+  }
 }
 
 /** The value of the first pattern that is the end of a module path, dots included, as PEFT matches its patterns. */

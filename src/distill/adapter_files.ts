@@ -9,15 +9,18 @@ import { basename } from "@std/path";
 import { InputError } from "../errors.ts";
 import { writeGgufAdapter } from "../formats/gguf_adapter.ts";
 import { writeMlxAdapter } from "../formats/mlx_adapter.ts";
-import { writePeftAdapter, writePeftFolder } from "../formats/peft.ts";
+import { type SavedModules, writePeftAdapter, writePeftFolder } from "../formats/peft.ts";
 import { peftConfigOf } from "../formats/peft_config.ts";
 import type { TensorData } from "../formats/model_source.ts";
 import type { UniformLora } from "../formats/uniform_lora.ts";
 import type { AdaptedLayer, PeftLayout } from "../registry/contract.ts";
 import type { ModelAdapter } from "./adapter.ts";
+import type { Model } from "./models.ts";
+import { MERGE, savedModules, unsavable } from "./modules_to_save.ts";
 import { writeOwnAdapter } from "./own_adapter.ts";
 import { type PlainLayer, plainLayers, uniform } from "./plain_lora.ts";
 import type { AdapterRecipe } from "./recipe.ts";
+import type { TrainedTensors } from "./trained_tensors.ts";
 
 /**
  * `peft`: PEFT's layout where it has the method, else plain LoRA. `peft-plain`: plain LoRA of one rank and one scale for all layers,
@@ -35,6 +38,8 @@ export interface AdapterOrigin {
   readonly recipe: AdapterRecipe;
   /** Seed of the run. */
   readonly seed: number;
+  /** What else of that model was trained; its values are among the adapter's. */
+  readonly beside?: { readonly student: Model; readonly tensors: TrainedTensors };
   /** `general.name` in a GGUF file; the file's name when absent. */
   readonly name?: string;
   /** More of `general.*` in a GGUF file. */
@@ -49,9 +54,9 @@ export function hasForm(adapter: ModelAdapter, form: AdapterForm): boolean {
   return form === "peft" && layout !== undefined && (layout.peftType === "LORA" || hasOneRank(adapter));
 }
 
-/** What a run leaves of an adapter. */
-export function runForm(adapter: ModelAdapter): "peft" | "limbeck" {
-  return hasForm(adapter, "peft") ? "peft" : "limbeck";
+/** What a run leaves of an adapter, and of tensors that are trained beside it. */
+export function runForm(adapter: ModelAdapter, tensors?: TrainedTensors): "peft" | "limbeck" {
+  return hasForm(adapter, "peft") && !(tensors && unsavable(adapter, tensors)) ? "peft" : "limbeck";
 }
 
 function peftLayout({ plugin, settings, options }: ModelAdapter): PeftLayout | undefined {
@@ -80,15 +85,18 @@ export async function writeAdapter(
   form: AdapterForm = "peft",
 ): Promise<void> {
   if (!hasForm(adapter, form)) throw formless(adapter, form);
-  const { baseModel } = origin;
+  const { baseModel, beside } = origin;
+  if (beside && form !== "limbeck") checkBeside(adapter, beside.tensors, form);
   const layout = peftLayout(adapter);
   switch (form) {
-    case "peft":
-      if (layout?.peftType === "LORA") return await writeLora(path, adapter, values, baseModel, layout);
-      if (layout && hasOneRank(adapter)) return await writeOther(path, adapter, values, baseModel, layout);
-      return await writePlain(path, adapter, baseModel, plainLayers(adapter, values));
+    case "peft": {
+      const base = { baseModel, saved: beside && await savedModules(beside.student, beside.tensors, values) };
+      if (layout?.peftType === "LORA") return await writeLora(path, adapter, values, base, layout);
+      if (layout && hasOneRank(adapter)) return await writeOther(path, adapter, values, base, layout);
+      return await writePlain(path, adapter, base, plainLayers(adapter, values));
+    }
     case "peft-plain":
-      return await writePlain(path, adapter, baseModel, spread(uniform(plainLayers(adapter, values))));
+      return await writePlain(path, adapter, { baseModel }, spread(uniform(plainLayers(adapter, values))));
     case "gguf-adapter":
       return await writeGgufAdapter(path, {
         name: origin.name ?? basename(path, ".gguf"),
@@ -105,6 +113,27 @@ export async function writeAdapter(
     case "limbeck":
       return await writeOwnAdapter(path, adapter, values, origin);
   }
+}
+
+/** @throws {InputError} where a form has no place for tensors that were trained beside an adapter */
+function checkBeside(adapter: ModelAdapter, tensors: TrainedTensors, form: AdapterForm): void {
+  if (form !== "peft") {
+    const some = tensors.trained.slice(0, 3).map(({ name }) => name).join(", ");
+    throw new InputError(
+      `no ${form} file has a place for tensors that were trained themselves (${some}${
+        tensors.trained.length > 3 ? ", ..." : ""
+      })`,
+      { where: "recipe student.train", hint: `${MERGE}; PEFT loads them with \`--target peft\`` },
+    );
+  }
+  const wrong = unsavable(adapter, tensors);
+  if (wrong) throw wrong;
+}
+
+/** What an adapter folder of PEFT says beside the adapter. */
+interface PeftBase {
+  readonly baseModel: string;
+  readonly saved?: SavedModules | undefined;
 }
 
 function formless(adapter: ModelAdapter, form: AdapterForm): InputError {
@@ -128,7 +157,7 @@ async function writeLora(
   path: string,
   adapter: ModelAdapter,
   values: ReadonlyMap<string, Float32Array>,
-  baseModel: string,
+  { baseModel, saved }: PeftBase,
   layout: PeftLayout,
 ): Promise<void> {
   const { rank, alpha, dropout, rslora } = adapter.settings;
@@ -145,6 +174,7 @@ async function writeLora(
       alphaPattern: pattern(adapter.layers, alpha, (l) => l.alpha),
     },
     tensors: new Map(layerTensors(adapter, values, layout)),
+    ...(saved ? { saved } : {}),
   }, { replace: true });
 }
 
@@ -153,7 +183,7 @@ async function writeOther(
   path: string,
   adapter: ModelAdapter,
   values: ReadonlyMap<string, Float32Array>,
-  baseModel: string,
+  { baseModel, saved }: PeftBase,
   layout: PeftLayout,
 ): Promise<void> {
   const tensors = new Map<string, TensorData>(
@@ -162,10 +192,11 @@ async function writeOther(
   for (const [key, t] of Object.entries(layout.network?.(adapter.sharedValues(values)) ?? {})) {
     tensors.set(key, f32(t.shape, t.data));
   }
+  for (const [name, t] of saved?.tensors ?? []) tensors.set(`base_model.model.${name}`, t);
   const config = peftConfigOf(
     layout.peftType,
     { baseModel, targetModules: targetModules(adapter) },
-    layout.config,
+    { ...layout.config, ...(saved ? { modules_to_save: saved.modules } : {}) },
   );
   await writePeftFolder(path, config, tensors, { replace: true });
 }
@@ -174,7 +205,7 @@ async function writeOther(
 async function writePlain(
   path: string,
   adapter: ModelAdapter,
-  baseModel: string,
+  { baseModel, saved }: PeftBase,
   layers: readonly PlainLayer[],
 ): Promise<void> {
   const rank = Math.max(...layers.map((l) => l.rank));
@@ -193,6 +224,7 @@ async function writePlain(
       [`${path}.lora_A.weight`, f32([rank, inFeatures], a)],
       [`${path}.lora_B.weight`, f32([outFeatures, rank], b)],
     ])),
+    ...(saved ? { saved } : {}),
   }, { replace: true });
 }
 

@@ -12,7 +12,8 @@ import { type Gpu, openGpu } from "../gpu/device.ts";
 import { PluginError } from "../registry/contract.ts";
 import type { Registry } from "../registry/registry.ts";
 import { BatchStream } from "../text/packing.ts";
-import { type AdapterPlace, ModelAdapter, TEACHER, unmergeable } from "./adapter.ts";
+import { TEACHER, unmergeable } from "./adapter.ts";
+import { partsOf } from "./attach.ts";
 import { runForm } from "./adapter_files.ts";
 import {
   checkpointName,
@@ -30,15 +31,15 @@ import { gapClosed, type RunHost, type RunResult } from "./events.ts";
 import { writeBase, writeResults } from "./exports.ts";
 import type { Evaluation } from "./measure.ts";
 import { checkHostMemory, runMemory } from "./memory.ts";
-import type { Model } from "./models.ts";
 import { Objective } from "./objective.ts";
 import { checkPromptLosses, checkPrompts } from "./prompt_features.ts";
 import { type PreparedRun, prepareRun } from "./prepare.ts";
-import type { AdapterRecipe, Learner, Recipe } from "./recipe.ts";
+import type { Learner, Recipe } from "./recipe.ts";
 import { checkRecipePlugins } from "./recipe_plugins.ts";
 import { runIdentity } from "./run_identity.ts";
 import { sampleBytes, writeSamples } from "./samples.ts";
 import { Trainables } from "./trainables.ts";
+import { openAdapter, trainedStudent } from "./trained_student.ts";
 import { type FrozenPlan, planTraining, type StepMetrics, Trainer, type TrainingSetup } from "./trainer.ts";
 
 /** Seconds that steps may wait before their numbers are fetched and shown. */
@@ -73,18 +74,14 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
 
 /** Which file or package each plugin of the run comes from; nothing of built-ins. */
 function origins({ objective, adapter, teacherAdapter }: TrainingSetup, registry: Registry): string[] {
-  const used = new Set([
-    ...objective.plugins,
-    adapter.plugin,
-    ...(teacherAdapter ? [teacherAdapter.plugin] : []),
-  ]);
+  const used = new Set([...objective.plugins, ...[adapter, teacherAdapter].flatMap((a) => a?.plugin ?? [])]);
   return [...used].flatMap((plugin) => {
     const module = registry.moduleOf(plugin);
     return module === undefined ? [] : [`${plugin.id} comes from ${module}`];
   });
 }
 
-/** Resolves a prepared recipe's losses and adapter. */
+/** Resolves a prepared recipe's losses and what it trains. */
 export function setUp(
   prepared: Pick<PreparedRun, "recipe" | "teacher" | "student">,
   registry: Registry,
@@ -92,23 +89,30 @@ export function setUp(
   const { recipe, teacher, student } = prepared;
   checkRecipePlugins(recipe, registry);
   const objective = resolveObjective(recipe, registry, student.config.vocabularySize);
-  const attach = (own: AdapterRecipe, model: Model, place?: AdapterPlace) => {
-    const plugin = registry.get("adapter", own.type);
-    const options = registry.options(plugin, own.options, `${place?.where ?? "adapter"}.options`);
-    return new ModelAdapter(plugin, own, options, model, place);
-  };
-  const adapter = attach(recipe.adapter, student);
-  const teacherAdapter = recipe.teacher.train
-    ? attach(recipe.teacher.adapter ?? recipe.adapter, teacher, TEACHER)
+  const trained = trainedStudent(recipe, student, registry);
+  if (!trained.adapter && !recipe.output.merged) {
+    throw new InputError(
+      "the run would leave nothing: without an adapter, only the merged model holds what was trained",
+      {
+        where: "recipe output.merged",
+        hint: "set output.merged: true",
+      },
+    );
+  }
+  const teacherRecipe = recipe.teacher.adapter ?? recipe.adapter;
+  const teacherAdapter = recipe.teacher.train && teacherRecipe !== "none"
+    ? openAdapter(teacherRecipe, teacher, registry, TEACHER)
     : undefined;
-  if (recipe.output.merged && !adapter.plugin.merge) {
+  const { adapter } = trained;
+  if (recipe.output.merged && adapter && !adapter.plugin.merge) {
     throw unmergeable(adapter.plugin, "recipe output.merged", "set output.merged: false");
   }
   checkPromptLosses(recipe, adapter, teacherAdapter);
   return {
-    ...{ recipe, teacher, student, objective, adapter },
+    ...{ recipe, teacher, student, objective },
+    ...trained,
     ...(teacherAdapter ? { teacherAdapter } : {}),
-    trainables: new Trainables(teacherAdapter ? [adapter, teacherAdapter] : [adapter]),
+    trainables: new Trainables([...partsOf(trained), ...(teacherAdapter ? [teacherAdapter] : [])]),
   };
 }
 
@@ -375,11 +379,12 @@ class Run {
 
   async #finish(trainer: Trainer, steps: number): Promise<RunResult> {
     await this.#writeSamples(trainer, "student", steps);
-    this.#stage("export", "writing the adapter");
+    const { adapter, tensors } = this.#setup;
+    this.#stage("export", adapter ? "writing the adapter" : "writing the merged model; there is no adapter");
     const { parameters } = await trainer.readState();
     const paths = await writeResults(this.#host.folder, this.#prepared, this.#setup, parameters);
     const result = this.#result("succeeded", steps, this.#progress.lastLoss, paths);
-    return { ...result, adapterForm: runForm(this.#setup.adapter) };
+    return adapter ? { ...result, adapterForm: runForm(adapter, tensors) } : result;
   }
 
   #result(

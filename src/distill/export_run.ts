@@ -7,6 +7,7 @@ import { InputError } from "../errors.ts";
 import type { Registry } from "../registry/registry.ts";
 import { type AdapterForm, type AdapterOrigin, writeAdapter } from "./adapter_files.ts";
 import { adapterOrigin, writeMerged } from "./exports.ts";
+import { MERGE } from "./modules_to_save.ts";
 import type { Recipe } from "./recipe.ts";
 import { RunStudent } from "./run_student.ts";
 
@@ -34,12 +35,14 @@ export async function exportRun(
   }
   const student = await RunStudent.open({ folder, recipe, registry });
   try {
-    const { model, adapter } = student;
+    const { model, adapter, tensors } = student;
     const values = await student.values();
-    if (target === "merged") await writeMerged(output, model, adapter, values);
-    else {
-      const origin = { ...adapterOrigin(folder, model, recipe), ...about };
+    if (target === "merged") await writeMerged(output, model, student, values);
+    else if (adapter) {
+      const origin = { ...adapterOrigin(folder, model, { recipe, adapter, tensors }), ...about };
       await writeAdapter(output, adapter, values, origin, target);
+    } else {
+      throw new InputError("the run trained no adapter", { where: "recipe adapter", hint: MERGE });
     }
     return student.step;
   } finally {

@@ -10,10 +10,13 @@ import { writeHuggingFaceFolder } from "../formats/hf_write.ts";
 import type { TensorData } from "../formats/model_source.ts";
 import type { ModelAdapter } from "./adapter.ts";
 import { type AdapterOrigin, runForm, writeAdapter } from "./adapter_files.ts";
+import type { Trained } from "./attach.ts";
 import type { RunResult } from "./events.ts";
 import type { Model } from "./models.ts";
 import { needsBase, type PreparedRun } from "./prepare.ts";
 import type { Recipe } from "./recipe.ts";
+import { valuesOf } from "./trained_student.ts";
+import type { TrainedTensors } from "./trained_tensors.ts";
 import type { TrainingSetup } from "./trainer.ts";
 
 /** The storage type of a folder that holds this model exactly. */
@@ -25,8 +28,9 @@ export function folderDtype(model: Model): FloatDtype {
 }
 
 function huggingFaceModel(model: Model, read: (name: string) => Promise<TensorData>) {
+  const config = { ...model.source.config, num_hidden_layers: model.config.layers };
   return async () => ({
-    config: { ...model.source.config, num_hidden_layers: model.config.layers },
+    config: model.untied ? { ...config, tie_word_embeddings: false } : config,
     tokenizer: await model.source.tokenizer(),
     tensors: new Map([...model.tensors()].map(([name, { shape }]) => [name, shape])),
     read,
@@ -40,14 +44,19 @@ function huggingFaceModel(model: Model, read: (name: string) => Promise<TensorDa
  */
 export async function writeBase(
   folder: string,
-  { student }: Pick<PreparedRun, "student">,
+  { student, recipe }: Pick<PreparedRun, "student" | "recipe">,
   options: { keep?: boolean } = {},
 ): Promise<void> {
-  if (!needsBase(student)) return;
+  if (!leavesBase(recipe, student)) return;
   const path = join(folder, "base");
   if (options.keep && await Deno.stat(path).then(() => true, () => false)) return;
   const model = await huggingFaceModel(student, (name) => student.read(name))();
   await writeHuggingFaceFolder(path, model, { dtype: folderDtype(student), replace: true });
+}
+
+/** Only an adapter needs a base. */
+function leavesBase({ adapter }: Recipe, student: Model): boolean {
+  return adapter !== "none" && needsBase(student);
 }
 
 /** Where PEFT finds the base of a run's adapter. */
@@ -55,18 +64,30 @@ function baseFolder(folder: string, student: Model): string {
   return needsBase(student) ? resolve(folder, "base") : student.path;
 }
 
+/** A run with an adapter. */
+interface TrainedRun {
+  readonly recipe: Recipe;
+  readonly adapter: ModelAdapter;
+  readonly tensors: TrainedTensors | undefined;
+}
+
 /** What files say of a run's adapter. */
-export function adapterOrigin(folder: string, student: Model, recipe: Recipe): AdapterOrigin {
+export function adapterOrigin(
+  folder: string,
+  student: Model,
+  { recipe, adapter, tensors }: TrainedRun,
+): AdapterOrigin {
   return {
     baseModel: baseFolder(folder, student),
     headDim: student.config.headDim,
-    recipe: recipe.adapter,
+    recipe: adapter.recipe,
     seed: recipe.train.seed,
+    ...(tensors ? { beside: { student, tensors } } : {}),
   };
 }
 
 /**
- * Writes `adapter/`, `teacher-adapter/` where the teacher was trained along and, if the recipe wants it, `merged/`.
+ * Writes `adapter/` where there is one, `teacher-adapter/` where the teacher was trained along and, if the recipe wants it, `merged/`.
  *
  * @param parameters The flat buffer of trained parameters
  * @returns The paths, relative to the run's folder
@@ -74,44 +95,50 @@ export function adapterOrigin(folder: string, student: Model, recipe: Recipe): A
 export async function writeResults(
   folder: string,
   prepared: PreparedRun,
-  { adapter, teacherAdapter, trainables }: TrainingSetup,
+  setup: TrainingSetup,
   parameters: Float32Array,
 ): Promise<RunResult["paths"]> {
   const { teacher, student, recipe } = prepared;
-  const trained = trainables.layout.gather(parameters);
-  const values = await adapter.namedValues(trained, recipe.train.seed);
-  const hasBase = needsBase(student);
-  const origin = adapterOrigin(folder, student, recipe);
-  await writeAdapter(join(folder, "adapter"), adapter, values, origin, runForm(adapter));
-  if (recipe.output.merged) await writeMerged(join(folder, "merged"), student, adapter, values);
+  const { adapter, tensors, teacherAdapter } = setup;
+  const trained = setup.trainables.layout.gather(parameters);
+  const values = await valuesOf(setup, trained, recipe.train.seed);
+  if (adapter) {
+    const origin = adapterOrigin(folder, student, { recipe, adapter, tensors });
+    await writeAdapter(join(folder, "adapter"), adapter, values, origin, runForm(adapter, tensors));
+  }
+  if (recipe.output.merged) await writeMerged(join(folder, "merged"), student, setup, values);
   if (teacherAdapter) {
     const own = await teacherAdapter.namedValues(trained, recipe.train.seed);
     await writeAdapter(join(folder, "teacher-adapter"), teacherAdapter, own, {
-      ...origin,
       baseModel: teacher.path,
       headDim: teacher.config.headDim,
-      recipe: recipe.teacher.adapter ?? recipe.adapter,
+      recipe: teacherAdapter.recipe,
+      seed: recipe.train.seed,
     }, runForm(teacherAdapter));
   }
   return {
-    adapter: "adapter",
+    ...(adapter ? { adapter: "adapter" } : {}),
     ...(teacherAdapter ? { teacherAdapter: "teacher-adapter" } : {}),
-    ...(hasBase ? { base: "base" } : {}),
+    ...(leavesBase(recipe, student) ? { base: "base" } : {}),
     ...(recipe.output.merged ? { merged: "merged" } : {}),
   };
 }
 
-/** Writes the student with the adapter merged in, in the storage type of its base. */
+/** Writes the student with all that was trained in it, in the storage type of its base. */
 export async function writeMerged(
   path: string,
   student: Model,
-  adapter: ModelAdapter,
+  { adapter, tensors }: Trained,
   values: ReadonlyMap<string, Float32Array>,
 ): Promise<void> {
-  const model = await huggingFaceModel(student, async (name) => {
-    const merged = name.endsWith(".weight")
-      ? await adapter.merged(name.slice(0, -".weight".length), values)
+  const valueOf = async (name: string) => {
+    if (tensors?.has(name)) return values.get(name)!;
+    return name.endsWith(".weight")
+      ? await adapter?.merged(name.slice(0, -".weight".length), values)
       : undefined;
+  };
+  const model = await huggingFaceModel(student, async (name) => {
+    const merged = await valueOf(name);
     if (!merged) return await student.read(name);
     return {
       dtype: "f32",

@@ -6,12 +6,11 @@
 import { InputError } from "../errors.ts";
 import type { AdapterDescription } from "../gpu/description.ts";
 import type { Gpu, GpuBuffer } from "../gpu/device.ts";
-import { type LinearHook, ModelContext } from "../models/context.ts";
-import { decoder } from "../models/llama.ts";
+import { ModelContext, type ModelHooks } from "../models/context.ts";
+import { decoder, head } from "../models/llama.ts";
 import { compile, type Executable } from "../tensor/executable.ts";
 import { type Graph, type Tensor } from "../tensor/graph.ts";
 import { gatherRows } from "../tensor/ops/cache.ts";
-import { linear } from "../tensor/ops/matmul.ts";
 import { type Plan, plan, Program } from "../tensor/plan.ts";
 import type { Model } from "./models.ts";
 import { keepPrompts, writtenPrompts } from "./prompt_features.ts";
@@ -27,10 +26,10 @@ export interface GeneratorOptions {
   /** Tokens of prompts that one pass takes in. */
   readonly prefillTokens?: number;
   /**
-   * The student's adapter: its hook for linear layers, given the prompt of each token, f32 [T, H]; its parameters are found among
-   * `weights` by the name of their state.
+   * Hooks of what is trained on the student, given the prompt of each token, f32 [T, H]; its parameters are found among `weights` by the
+   * name of their state.
    */
-  readonly attach?: (graph: Graph, prompt: () => Tensor) => LinearHook;
+  readonly attach?: (graph: Graph, prompt: () => Tensor) => ModelHooks;
 }
 
 /** Options of one call of {@linkcode Generator.generate}. */
@@ -60,16 +59,14 @@ export function generationPlan(adapter: AdapterDescription, model: Model, option
   let looksAtPrompts = false;
   const block = (name: string, tokens: number, last: (graph: Graph, hidden: Tensor) => Tensor) => {
     const graph = program.block(name);
+    const inputs = streamInputs(graph, tokens, true, `${name}.`);
     const prompt = () => {
       looksAtPrompts = true;
       return writtenPrompts(graph, name, tokens, { sequences, model });
     };
-    const ctx = new ModelContext(graph, "model", streamInputs(graph, tokens, true, `${name}.`), model.specs, {
-      ...(attach ? { onLinear: attach(graph, prompt) } : {}),
-    });
-    const { vocabularySize, hiddenSize } = model.config;
+    const ctx = new ModelContext(graph, "model", inputs, model.specs, attach?.(graph, prompt));
     const hidden = last(graph, decoder(ctx, model.config, length, { slots: sequences * length }));
-    graph.output("logits", linear(hidden, ctx.weight(model.headWeight(), [vocabularySize, hiddenSize])));
+    graph.output("logits", head(ctx, model.config, hidden));
   };
   block(
     "prefill",

@@ -7,6 +7,10 @@
  * gradient per row with unit weight; the backward pass multiplies row t by whatever arrives from above, so any function of row
  * losses is ordinary graph.
  *
+ * Where something of the learner's head is trained, the backward pass makes logits and row gradients of each chunk once more, multiplies
+ * row t by what arrives from above, and goes back through the head to what is trained. That costs the head's forward pass twice, and no
+ * more memory than a chunk.
+ *
  * @module
  */
 import rowScaleSource from "../../kernels/row_scale.wgsl" with { type: "text" };
@@ -14,11 +18,14 @@ import lossSumsSource from "../../kernels/loss_sums.wgsl" with { type: "text" };
 import weightedRowsSource from "../../kernels/weighted_rows.wgsl" with { type: "text" };
 import type { AdapterDescription } from "../gpu/description.ts";
 import { expandTemplate } from "../gpu/template.ts";
+import { gradients } from "../tensor/differentiate.ts";
 import type { Graph, StepScalar, Tensor } from "../tensor/graph.ts";
 import { ensure, grid, type Op, type SizeWord } from "../tensor/op.ts";
-import { empty } from "../tensor/ops/fill.ts";
+import { accumulate } from "../tensor/ops/accumulate.ts";
+import { empty, fillConstant } from "../tensor/ops/fill.ts";
 import { matmul, matmulInto } from "../tensor/ops/matmul.ts";
-import { rows } from "../tensor/ops/views.ts";
+import { pointwise } from "../tensor/ops/pointwise.ts";
+import { reshape, rows } from "../tensor/ops/views.ts";
 
 /** A kernel over one row of logits at a time, as the registry compiles it from an objective. */
 export interface RowKernel {
@@ -43,10 +50,23 @@ export interface RowLosses {
   compile(adapter: AdapterDescription, gradient: boolean): RowKernel;
 }
 
-/** A model's side of the head: its final hidden states f32 [T, H] and its head weight [V, H]. */
+/** A model's side of the head. */
 export interface HeadInput {
+  /** Final hidden states, f32 [T, H]. */
   readonly hidden: Tensor;
+  /** [V, H] */
   readonly weight: Tensor;
+  /** Logits f32 [n, V] of hidden states x [n, H], where they are more than x W^T: with an adapter on the head. */
+  readonly adapted?: (x: Tensor) => Tensor;
+  /** What is trained of the head: its weight, or the parameters of its adapter. */
+  readonly trained?: readonly HeadParameter[];
+}
+
+/** A trained parameter of the head. */
+export interface HeadParameter {
+  readonly tensor: Tensor;
+  /** Adds the gradient of a chunk of rows to that of the parameter. */
+  addGradient(gradient: Tensor): void;
 }
 
 /** What a loss is told of each position. */
@@ -61,7 +81,7 @@ export interface Labels {
 export interface ChunkedLoss {
   /** Values of every loss, unweighted: f32 [chunks, K * chunkRows], each chunk K rows of chunkRows. */
   readonly values: Tensor;
-  /** sum_k weight_k value_k of each position, f32 [T]; differentiable with respect to the learner's hidden states. */
+  /** sum_k weight_k value_k of each position, f32 [T]; differentiable with respect to the learner's hidden states and trained head. */
   readonly weighted: Tensor | undefined;
 }
 
@@ -94,24 +114,52 @@ export function chunkedLoss(
     "token masks are given where losses have them",
   );
   const chunks = total / chunkRows;
+  const part = (t: Tensor, c: number) => rows(t, c * chunkRows, chunkRows);
+  /** Traces a chunk up to the gradient of its logits, which takes their place; the rows' losses go into `values`. */
+  const traceChunk = (c: number, values: Tensor) => {
+    const x = part(learner.hidden, c);
+    const logits = logitsOf(learner, x);
+    const wanted = target && losses.needsTarget ? logitsOf(target, part(target.hidden, c)) : undefined;
+    const inputs = [part(labels, c), wanted ?? logits, logits, values];
+    if (masks) inputs.push(part(masks, c));
+    const [, dLogits] = graph.add(rowLossOp, inputs, { losses, gradient });
+    return { x, logits, dLogits: dLogits! };
+  };
   return graph.within("head", () => {
     const values = empty(graph, [chunks, losses.valueCount * chunkRows]);
-    const unit = gradient ? empty(graph, learner.hidden.shape) : undefined;
+    const unit = gradient ? unitGradients(graph, learner) : undefined;
     for (let c = 0; c < chunks; c++) {
-      const part = (t: Tensor) => rows(t, c * chunkRows, chunkRows);
-      const logits = matmul("NT", part(learner.hidden), learner.weight);
-      const wanted = target && losses.needsTarget
-        ? matmul("NT", part(target.hidden), target.weight)
-        : undefined;
-      const inputs = [part(labels), wanted ?? logits, logits, rows(values, c, 1)];
-      if (masks) inputs.push(part(masks));
-      const [, dLogits] = graph.add(rowLossOp, inputs, { losses, gradient });
-      if (unit) matmulInto(part(unit), "NN", dLogits!, learner.weight);
+      const { x, logits, dLogits } = traceChunk(c, rows(values, c, 1));
+      if (unit && learner.adapted) {
+        accumulate(part(unit, c), gradients(graph, [[logits, dLogits]], [x])[0]!, 1);
+      } else if (unit) matmulInto(part(unit, c), "NN", dLogits, learner.weight);
     }
+    const { trained = [] } = learner;
+    const trainHead = (above: Tensor) => {
+      for (let c = 0; c < chunks; c++) {
+        const { logits, dLogits } = traceChunk(c, empty(graph, [1, losses.valueCount * chunkRows]));
+        const seed = pointwise([dLogits, reshape(part(above, c), [chunkRows, 1])], (d, a) => d!.mul(a!));
+        gradients(graph, [[logits, seed]], trained.map((p) => p.tensor))
+          .forEach((found, i) => found && trained[i]!.addGradient(found));
+      }
+    };
     const weighted = unit &&
-      graph.add(weightedRowsOp, [values, unit, learner.hidden], { losses, chunkRows })[0]!;
+      graph.add(weightedRowsOp, [values, unit, learner.hidden, ...trained.map((p) => p.tensor)], {
+        losses,
+        chunkRows,
+        trainHead,
+      })[0]!;
     return { values, weighted };
   });
+}
+
+function logitsOf({ weight, adapted }: HeadInput, x: Tensor): Tensor {
+  return adapted ? adapted(x) : matmul("NT", x, weight);
+}
+
+/** The memory of the unit gradients. */
+function unitGradients(graph: Graph, { hidden, adapted }: HeadInput): Tensor {
+  return adapted ? fillConstant(graph, hidden.shape, 0) : empty(graph, hidden.shape);
 }
 
 /** Labels, target logits, learner logits, values, perhaps token masks: writes the values, and the gradient over the learner's logits. */
@@ -152,13 +200,24 @@ const rowLossOp: Op<{ losses: RowLosses; gradient: boolean }> = {
   },
 };
 
-/** values, unit gradients, hidden states: sum_k w_k value_k per position; its gradient is the unit gradients, scaled by row. */
-const weightedRowsOp: Op<{ losses: RowLosses; chunkRows: number }> = {
+interface WeightedRowsAttributes {
+  readonly losses: RowLosses;
+  readonly chunkRows: number;
+  /** Traces the backward pass to what is trained of the head, and adds its gradients where they belong. */
+  trainHead(above: Tensor): void;
+}
+
+/**
+ * values, unit gradients, hidden states, what is trained of the head: sum_k w_k value_k per position. The gradient of the hidden states
+ * is the unit gradients, scaled by row.
+ */
+const weightedRowsOp: Op<WeightedRowsAttributes> = {
   name: "weightedRows",
   infer: ([, unit]) => [{ shape: [unit!.dim(0)], dtype: "f32" }],
-  gradient: (
-    { inputs, outputGradients },
-  ) => [undefined, undefined, rowScale(inputs[1]!, outputGradients[0]!)],
+  gradient({ inputs, attributes, outputGradients: [above], needed }) {
+    if (needed.includes(true, 3)) attributes.trainHead(above!);
+    return [undefined, undefined, needed[2] ? rowScale(inputs[1]!, above!) : undefined];
+  },
   lower({ inputs, outputs, attributes: { losses, chunkRows }, adapter, dispatch }) {
     const total = outputs[0]!.dim(0);
     const groups = Math.ceil(total / 64);

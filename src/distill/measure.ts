@@ -3,13 +3,13 @@
  *
  * @module
  */
-import { type LinearHook, ModelContext } from "../models/context.ts";
-import { decoder } from "../models/llama.ts";
+import { ModelContext, type ModelHooks } from "../models/context.ts";
+import { decoder, head } from "../models/llama.ts";
 import type { Executable } from "../tensor/executable.ts";
 import type { Graph, Tensor } from "../tensor/graph.ts";
 import type { EncodedSample } from "../text/encode.ts";
 import { type PackedBatch, packSequential } from "../text/packing.ts";
-import { chunkedLoss, type Labels, lossSums, type RowLosses } from "./head.ts";
+import { chunkedLoss, type HeadInput, type Labels, lossSums, type RowLosses } from "./head.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import type { Model } from "./models.ts";
 import { streamPrompts, writePrompts } from "./prompt_features.ts";
@@ -43,7 +43,7 @@ export interface StreamSizes {
 /**
  * Traces a model alone with losses that need no target; their sums go into `state`.
  *
- * @param attach Its adapter: the hook for linear layers, given the prompt of each position, f32 [T, H]
+ * @param attach Hooks of what was trained of it, given the prompt of each position, f32 [T, H]
  */
 export function traceLearnerLosses(
   graph: Graph,
@@ -52,18 +52,17 @@ export function traceLearnerLosses(
   losses: RowLosses,
   { tokens, chunkRows, positions }: StreamSizes,
   state: string,
-  attach?: (graph: Graph, prompt: () => Tensor) => LinearHook,
+  attach?: (graph: Graph, prompt: () => Tensor) => ModelHooks,
 ): void {
-  const learner = graph.within(name, () => {
+  const learner = graph.within(name, (): HeadInput => {
     const inputs = streamInputs(graph, tokens);
     const prompt = () => streamPrompts(graph, model, inputs.tokens);
-    const ctx = new ModelContext(graph, name, inputs, model.specs, {
-      ...(attach ? { onLinear: attach(graph, prompt) } : {}),
-    });
+    const ctx = new ModelContext(graph, name, inputs, model.specs, attach?.(graph, prompt));
     const { vocabularySize, hiddenSize } = model.config;
     return {
       hidden: decoder(ctx, model.config, positions),
       weight: ctx.weight(model.headWeight(), [vocabularySize, hiddenSize]),
+      ...(attach ? { adapted: (x) => head(ctx, model.config, x) } : {}),
     };
   });
   const { values } = chunkedLoss(

@@ -10,7 +10,7 @@ import { type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "../forma
 import { type ModelSource, openModel, type TensorData } from "../formats/model_source.ts";
 import type { Gpu, GpuBuffer } from "../gpu/device.ts";
 import { checkTensors, type DecoderConfig, expectedTensors, parseDecoderConfig } from "../models/config.ts";
-import { headWeightName, ROTARY_TABLE, rotaryTable } from "../models/llama.ts";
+import { EMBEDDING, HEAD, headWeightName, ROTARY_TABLE, rotaryTable } from "../models/llama.ts";
 import type { WeightSpecs } from "../models/context.ts";
 import { byteLength } from "../tensor/graph.ts";
 import type { Plan } from "../tensor/plan.ts";
@@ -21,6 +21,8 @@ export interface ModelOptions {
   readonly layers?: readonly number[];
   /** Rounds what f16 cannot hold (f32 and quantised values) to f16, so that the weights are those of a 16-bit folder on disk. */
   readonly halfPrecision?: boolean;
+  /** Gives a model whose head is its embedding a head of its own, which begins as the embedding. */
+  readonly ownHead?: boolean;
   /** Line of `estimate` under which the weights count. */
   readonly category: string;
 }
@@ -34,6 +36,8 @@ export class Model {
   readonly keptLayers: readonly number[];
   /** Layers of the source, before any are cut away. */
   readonly sourceLayers: number;
+  /** Whether the head is the source's embedding, copied: see {@linkcode ModelOptions.ownHead}. */
+  readonly untied: boolean;
   readonly specs: WeightSpecs;
   readonly #options: ModelOptions;
 
@@ -42,14 +46,14 @@ export class Model {
     source: ModelSource,
     config: DecoderConfig,
     kept: readonly number[],
-    sourceLayers: number,
     options: ModelOptions,
   ) {
     this.path = path;
     this.source = source;
-    this.config = config;
+    this.untied = config.tiedHead && options.ownHead === true;
+    this.config = { ...config, layers: kept.length, tiedHead: config.tiedHead && !this.untied };
     this.keptLayers = kept;
-    this.sourceLayers = sourceLayers;
+    this.sourceLayers = config.layers;
     this.#options = options;
     // Two models with the same files and the same rounding have the same prefix, and so share their weights.
     const prefix = `${path}${this.#rounds() ? " as f16" : ""}: `;
@@ -88,7 +92,7 @@ export class Model {
           },
         );
       }
-      return new Model(real, source, { ...full, layers: kept.length }, kept, full.layers, options);
+      return new Model(real, source, full, kept, options);
     } catch (error) {
       source.close();
       throw error;
@@ -97,6 +101,7 @@ export class Model {
 
   /** The name a tensor has in the source: layers are renumbered where some are cut away. */
   storedName(name: string): string {
+    if (name === `${HEAD}.weight` && this.untied) return EMBEDDING;
     return name.replace(/^model\.layers\.(\d+)\./, (_, i) => `model.layers.${this.keptLayers[Number(i)]}.`);
   }
 

@@ -6,6 +6,7 @@
 import { writePeftFolder } from "../formats/peft.ts";
 import type { ModelAdapter } from "./adapter.ts";
 import type { AdapterRecipe } from "./recipe.ts";
+import type { TrainedTensors } from "./trained_tensors.ts";
 
 /** What the folder says of an adapter beside its values. */
 export interface OwnAdapterOrigin {
@@ -14,17 +15,19 @@ export interface OwnAdapterOrigin {
   readonly recipe: AdapterRecipe;
   /** Parameters that are not trained are drawn from it, or made from the base's weights. */
   readonly seed: number;
+  /** Tensors of that model that were trained beside the adapter. */
+  readonly beside?: { readonly tensors: TrainedTensors };
 }
 
 /**
- * Writes adapter_model.safetensors with every trained parameter under its own name, f32, and adapter_config.json with what it takes to
+ * Writes adapter_model.safetensors with every trained parameter and tensor under its own name, f32, and adapter_config.json with what it takes to
  * use them. The latter has no `peft_type`, so PEFT refuses the folder rather than load something else.
  */
 export async function writeOwnAdapter(
   path: string,
   adapter: ModelAdapter,
   values: ReadonlyMap<string, Float32Array>,
-  { baseModel, recipe, seed }: OwnAdapterOrigin,
+  { baseModel, recipe, seed, beside }: OwnAdapterOrigin,
 ): Promise<void> {
   const { id, version, contract } = adapter.plugin;
   const { type: _, ...settings } = recipe;
@@ -34,8 +37,10 @@ export async function writeOwnAdapter(
     adapter: { id, version, contract, ...settings, options: adapter.options },
     base_model_name_or_path: baseModel,
     seed,
+    ...(beside ? { trained_tensors: beside.tensors.trained.map(({ name }) => name) } : {}),
   };
-  const tensors = new Map(adapter.trained.map(({ name, shape }) => [
+  const trained = [...adapter.trained, ...beside?.tensors.trained ?? []];
+  const tensors = new Map(trained.map(({ name, shape }) => [
     name,
     { dtype: "f32" as const, shape: [...shape], data: new Float32Array(values.get(name)!) },
   ]));

@@ -13,6 +13,7 @@ import { encodeDataset, type EncodedSample, type EncodeReport } from "../text/en
 import { TextTokenizer, vocabularyDifference } from "../text/tokenizer.ts";
 import { Model } from "./models.ts";
 import type { Recipe } from "./recipe.ts";
+import { selectsHead } from "./trained_tensors.ts";
 
 /** A recipe's inputs, checked and loaded; weights are still on disk. */
 export interface PreparedRun {
@@ -142,23 +143,30 @@ function checkSources({ objective, data }: Recipe, samples: readonly EncodedSamp
   }
 }
 
-/** The student of a recipe. Where its base is not a folder as it stands, its weights are those that `base/` will hold. */
+/**
+ * The student of a recipe. Where its base is not a folder as it stands, its weights are those that `base/` will hold. Where its head is
+ * trained and was the embedding, it has one of its own.
+ */
 export async function openStudent(recipe: Recipe): Promise<Model> {
   const path = recipe.student.model === "teacher" ? recipe.teacher.model : recipe.student.model;
   const whole = await Model.open(path, { category: "student weights" });
-  const cut = recipe.student.layers !== undefined && recipe.student.layers.length < whole.config.layers;
-  if (!cut && whole.source.kind === "huggingface") return whole;
+  const { layers, train = [] } = recipe.student;
+  const cut = layers !== undefined && layers.length < whole.config.layers;
+  const halfPrecision = cut || whole.source.kind !== "huggingface";
+  const ownHead = whole.config.tiedHead && selectsHead(train);
+  if (!halfPrecision && !ownHead) return whole;
   whole.close();
   return await Model.open(path, {
     category: "student weights",
-    halfPrecision: true,
-    ...(recipe.student.layers ? { layers: recipe.student.layers } : {}),
+    halfPrecision,
+    ownHead,
+    ...(layers ? { layers } : {}),
   });
 }
 
 /** Whether a student needs a `base/` folder of its own for PEFT to load its adapter on. */
 export function needsBase(student: Model): boolean {
-  return student.source.kind === "gguf" ||
+  return student.source.kind === "gguf" || student.untied ||
     student.keptLayers.length < student.sourceLayers;
 }
 

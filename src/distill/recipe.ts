@@ -19,7 +19,7 @@ export interface Recipe {
   data: DataRecipe;
   /** The weighted sum of losses that is minimised. */
   objective: ObjectiveTerm[];
-  adapter: AdapterRecipe;
+  adapter: AdapterRecipe | "none";
   train: TrainRecipe;
   samples: SamplesRecipe;
   output: OutputRecipe;
@@ -42,6 +42,8 @@ export interface StudentRecipe {
   model: string;
   /** The layers that are kept, counted from 0, rising; all when absent. */
   layers?: number[];
+  /** Tensors whose own values are trained: norms, biases, head, linear, names of tensors or modules, or ends of such names. */
+  train?: string[];
 }
 
 /** Training and held-out text. */
@@ -95,7 +97,7 @@ export interface Balance {
   max: number;
 }
 
-/** What is trained. */
+/** What is trained beside frozen weights. */
 export interface AdapterRecipe {
   /** Id of an adapter plugin. */
   type: string;
@@ -190,7 +192,7 @@ export interface RecipeInput {
   student: StudentRecipe;
   data: Partial<DataRecipe> & Pick<DataRecipe, "train">;
   objective?: ObjectiveTermInput[];
-  adapter?: Partial<AdapterRecipe>;
+  adapter?: Partial<AdapterRecipe> | "none";
   train?: Partial<Omit<TrainRecipe, "divergence">> & { divergence?: Partial<DivergenceGuard> };
   samples?: Partial<SamplesRecipe>;
   output?: Partial<OutputRecipe>;

@@ -20,7 +20,7 @@ export function checkRecipePlugins(recipe: Recipe, registry: Registry): void {
     ...recipe.objective.flatMap(({ loss, options }, i) =>
       problemsOf("loss", loss, options, `objective.${i}.loss`, `objective.${i}.options`, registry)
     ),
-    ...adapterProblems(recipe.adapter, "adapter", registry),
+    ...(recipe.adapter === "none" ? [] : adapterProblems(recipe.adapter, "adapter", registry)),
     ...(recipe.teacher.adapter ? adapterProblems(recipe.teacher.adapter, "teacher.adapter", registry) : []),
   ];
   if (problems.length > 0) throw new RecipeError("recipe", problems);

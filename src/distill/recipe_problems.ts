@@ -54,7 +54,7 @@ function describe(issue: Issue, prefix: readonly PropertyKey[], value: unknown):
   switch (issue.code) {
     case "unrecognized_keys":
       return issue.keys.flatMap((key) => {
-        const known = Object.keys(schemaAt(path)?.properties ?? {}).filter((name) => name !== "$schema");
+        const known = Object.keys(groupAt(path)?.properties ?? {}).filter((name) => name !== "$schema");
         return problem(
           sentences(`there is no such field${didYouMean(key, known)}`, `Fields here: ${known.join(", ")}`),
           [
@@ -90,10 +90,9 @@ function describe(issue: Issue, prefix: readonly PropertyKey[], value: unknown):
       );
     }
     case "invalid_union": {
-      // A branch that fails inside the value fits its kind, so its own words are better than a list of kinds.
-      const inner = issue.errors.find((branch) =>
-        branch.length > 0 && branch.every((i) => i.path.length > 0)
-      );
+      // A branch whose kind the value has says better than a list of kinds what is wrong with it.
+      const isOfKind = (i: Issue) => i.path.length > 0 || !["invalid_type", "invalid_value"].includes(i.code);
+      const inner = issue.errors.find((branch) => branch.length > 0 && branch.every(isOfKind));
       if (inner) return inner.flatMap((i) => describe(i, path, value));
       const close = issue.errors.flat().find((i) => i.code === "too_small" || i.code === "too_big");
       if (close) return describe(close, path, value);
@@ -117,6 +116,12 @@ function describe(issue: Issue, prefix: readonly PropertyKey[], value: unknown):
     default:
       return explained(issue.message);
   }
+}
+
+/** The schema at a path, or the part of it that has fields where something else may stand there too. */
+function groupAt(path: readonly PropertyKey[]): Schema | undefined {
+  const schema = schemaAt(path);
+  return schema?.anyOf?.find((branch) => branch.properties) ?? schema;
 }
 
 function schemaAt(path: readonly PropertyKey[]): Schema | undefined {

@@ -25,6 +25,10 @@ const student = z.strictObject({
     "Hugging Face folder or GGUF file of the student, or `teacher` for the teacher's own weights",
   ),
   layers: layers.optional().describe("Layers kept, counted from 0 and rising; all when absent"),
+  train: z.array(z.string().min(1)).optional().describe(
+    "Tensors whose own values are trained, beside the adapter or, with adapter: none, instead of it: norms, biases, head, linear, " +
+      "names of tensors or modules, or ends of such names; none when absent",
+  ),
 });
 
 const data = z.strictObject({
@@ -225,7 +229,9 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
   data: data.describe("Training and held-out samples"),
   objective: objective.default(defaultObjective.map((term) => ({ ...term, temperature: 1, options: {} })))
     .describe("Weighted sum of losses that is minimised; 0.5 cross-entropy + 0.5 forward-kl when absent"),
-  adapter: adapter.prefault({}).describe("What is trained"),
+  adapter: z.union([adapter, z.literal("none")]).prefault({}).describe(
+    "What is trained beside the student's weights; none: only what student.train names",
+  ),
   train: train.prefault({}).describe("How it is trained"),
   samples: samples.prefault({}).describe("Sample texts for the before and after"),
   output: output.prefault({}).describe("What the run leaves"),
@@ -236,7 +242,7 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
   when: ({ value }) =>
     isObject(value) && haveNumbers(value.data, "contextLength") &&
     haveNumbers(value.train, "tokensPerMicroBatch"),
-}).superRefine(({ teacher, objective }, context) => {
+}).superRefine(({ teacher, student, objective, adapter }, context) => {
   const trains = objective.findIndex(({ learner }) => learner === "teacher");
   if (trains >= 0 && !teacher.train) {
     context.addIssue({
@@ -267,6 +273,22 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
       code: "custom",
       path: ["objective", unequal, "balance"],
       message: "only works over the supervised tokens of all samples: leave out tokens and source",
+    });
+  }
+  if (adapter === "none" && !student.train?.length) {
+    context.addIssue({
+      code: "custom",
+      path: ["adapter"],
+      message: "is none, and student.train names nothing, so nothing would be trained; " +
+        "name tensors, such as student.train: [linear, norms]",
+    });
+  }
+  if (adapter === "none" && teacher.train && !teacher.adapter) {
+    context.addIssue({
+      code: "custom",
+      path: ["teacher", "adapter"],
+      message:
+        "is absent, and there is no adapter of the student that it could be like; give the teacher its own",
     });
   }
   for (const learner of ["student", "teacher"]) {

@@ -28,7 +28,9 @@ export async function runIdentity(
     tokenizer: prepared.tokenizer.fingerprint(),
     "training data": samplesIdentity(prepared.train),
     "held-out data": samplesIdentity(prepared.heldOut),
-    [`adapter ${adapter.plugin.id}`]: sha256(pluginIdentity(adapter.plugin, adapter.options)),
+    ...(adapter
+      ? { [`adapter ${adapter.plugin.id}`]: sha256(pluginIdentity(adapter.plugin, adapter.options)) }
+      : {}),
     ...(teacherAdapter
       ? {
         [`teacher's adapter ${teacherAdapter.plugin.id}`]: sha256(

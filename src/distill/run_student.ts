@@ -7,16 +7,19 @@
 import { join } from "@std/path";
 import { InputError } from "../errors.ts";
 import type { Gpu, GpuBuffer } from "../gpu/device.ts";
-import type { LinearHook } from "../models/context.ts";
+import type { ModelHooks } from "../models/context.ts";
 import type { Registry } from "../registry/registry.ts";
 import type { Graph, Tensor } from "../tensor/graph.ts";
-import { ModelAdapter } from "./adapter.ts";
+import type { ModelAdapter } from "./adapter.ts";
+import { attachOf, partsOf, type Trained } from "./attach.ts";
 import { listCheckpoints, readCheckpoint } from "./checkpoint.ts";
 import type { Model } from "./models.ts";
 import { FLAT } from "./parameters.ts";
 import { openStudent } from "./prepare.ts";
 import type { Recipe } from "./recipe.ts";
 import { Trainables } from "./trainables.ts";
+import { trainedStudent, valuesOf } from "./trained_student.ts";
+import type { TrainedTensors } from "./trained_tensors.ts";
 
 /** A run by its folder. */
 export interface RunSource {
@@ -25,10 +28,11 @@ export interface RunSource {
   readonly registry: Registry;
 }
 
-/** A run's student, its files open, with its adapter. */
-export class RunStudent {
+/** A run's student, its files open, with all that was trained of it. */
+export class RunStudent implements Trained {
   readonly model: Model;
-  readonly adapter: ModelAdapter;
+  readonly adapter?: ModelAdapter;
+  readonly tensors?: TrainedTensors;
   /** Steps the run had done. */
   readonly step: number;
   readonly #trainables: Trainables;
@@ -36,13 +40,16 @@ export class RunStudent {
   readonly #seed: number;
 
   private constructor(
-    { model, adapter, trainables }: { model: Model; adapter: ModelAdapter; trainables: Trainables },
+    model: Model,
+    { adapter, tensors }: Trained,
+    trainables: Trainables,
     step: number,
     trained: Float32Array,
     seed: number,
   ) {
     this.model = model;
-    this.adapter = adapter;
+    if (adapter) this.adapter = adapter;
+    if (tensors) this.tensors = tensors;
     this.step = step;
     this.#trainables = trainables;
     this.#trained = trained;
@@ -60,12 +67,11 @@ export class RunStudent {
     }
     const model = await openStudent(recipe);
     try {
-      const plugin = registry.get("adapter", recipe.adapter.type);
-      const options = registry.options(plugin, recipe.adapter.options, "adapter.options");
-      const adapter = new ModelAdapter(plugin, recipe.adapter, options, model);
-      const trainables = new Trainables([adapter]);
+      const trained = trainedStudent(recipe, model, registry);
+      const trainables = new Trainables(partsOf(trained));
       const { flat, state } = await readCheckpoint(last.path, trainables.layout);
-      return new RunStudent({ model, adapter, trainables }, state.step, flat.parameters, recipe.train.seed);
+      const { seed } = recipe.train;
+      return new RunStudent(model, trained, trainables, state.step, flat.parameters, seed);
     } catch (error) {
       model.close();
       throw error;
@@ -74,12 +80,12 @@ export class RunStudent {
 
   /** All values by name, the fixed ones made again. */
   async values(): Promise<Map<string, Float32Array>> {
-    return await this.adapter.namedValues(this.#trainables.layout.gather(this.#trained), this.#seed);
+    return await valuesOf(this, this.#trainables.layout.gather(this.#trained), this.#seed);
   }
 
-  /** The hook for the student's linear layers, without dropout. */
-  attach(graph: Graph, prompt: () => Tensor): LinearHook {
-    return this.adapter.attach(graph, (name) => this.#trainables.view(graph, name), false, prompt);
+  /** The hooks of what was trained, without dropout. */
+  attach(graph: Graph, prompt: () => Tensor): ModelHooks {
+    return attachOf(this)!(graph, (name) => this.#trainables.view(graph, name), false, prompt);
   }
 
   /** Adds the values that `attach` reads to a model's weights, by the name of their state. The caller destroys the buffers. */

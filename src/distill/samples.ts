@@ -5,6 +5,7 @@
  */
 import type { AdapterDescription } from "../gpu/description.ts";
 import type { EncodedSample } from "../text/encode.ts";
+import { attachOf } from "./attach.ts";
 import { generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
 import { FLAT } from "./parameters.ts";
 import type { PreparedRun } from "./prepare.ts";
@@ -13,6 +14,9 @@ import { TextStream } from "../text/text_stream.ts";
 
 /** Tokens of a held-out text that serve as a prompt where the recipe names none. */
 const PROMPT_TOKENS = 12;
+
+/** What of a setup the student is made with. */
+type LearnedStudent = Pick<TrainingSetup, "adapter" | "tensors" | "trainables">;
 
 type SampleSetup = Pick<PreparedRun, "recipe" | "tokenizer" | "heldOut">;
 
@@ -25,18 +29,17 @@ function samplePrompts({ recipe, tokenizer, heldOut }: SampleSetup): Int32Array[
 
 function generatorOptions(
   prepared: SampleSetup,
-  { adapter, trainables }: Pick<TrainingSetup, "adapter" | "trainables">,
+  setup: LearnedStudent,
   which: "teacher" | "student",
 ): GeneratorOptions {
+  const { trainables } = setup;
+  const attach = which === "student" ? attachOf(setup) : undefined;
   return {
     sequences: Math.min(4, samplePrompts(prepared).length),
     // The rotary table of the training program is shared, and it is this long.
     length: prepared.recipe.data.contextLength,
-    ...(which === "student"
-      ? {
-        attach: (graph, prompt) =>
-          adapter.attach(graph, (name) => trainables.view(graph, name), false, prompt),
-      }
+    ...(attach
+      ? { attach: (graph, prompt) => attach(graph, (name) => trainables.view(graph, name), false, prompt) }
       : {}),
   };
 }
@@ -45,7 +48,7 @@ function generatorOptions(
 export function sampleBytes(
   description: AdapterDescription,
   prepared: SampleSetup & Pick<PreparedRun, "teacher" | "student">,
-  setup: Pick<TrainingSetup, "adapter" | "trainables">,
+  setup: LearnedStudent,
 ): number {
   if (prepared.recipe.samples.tokens === 0) return 0;
   const own = (which: "teacher" | "student") =>

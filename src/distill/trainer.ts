@@ -14,6 +14,7 @@ import type { EncodedSample } from "../text/encode.ts";
 import type { PackedBatch } from "../text/packing.ts";
 import { philox4x32, splitSeed } from "../text/random.ts";
 import { type ModelAdapter, RANDOM_KEY } from "./adapter.ts";
+import { attachOf, headParameters, type Trained } from "./attach.ts";
 import type { FlatState } from "./checkpoint.ts";
 import { type Evaluation, measureLosses, tokenMeans, writeBatch } from "./measure.ts";
 import { memoryError, runMemory } from "./memory.ts";
@@ -25,6 +26,7 @@ import { FLAT } from "./parameters.ts";
 import type { Recipe } from "./recipe.ts";
 import { learningRateAt } from "./schedule.ts";
 import type { Trainables } from "./trainables.ts";
+import type { TrainedTensors } from "./trained_tensors.ts";
 import { type FrozenPlan, type TracedModel, trainingProgram } from "./training_program.ts";
 
 export type { FrozenPlan } from "./training_program.ts";
@@ -34,8 +36,10 @@ export interface TrainingSetup {
   readonly recipe: Recipe;
   readonly teacher: Model;
   readonly student: Model;
-  /** The student's. */
-  readonly adapter: ModelAdapter;
+  /** The student's, if it has one. */
+  readonly adapter?: ModelAdapter;
+  /** Tensors of the student that are trained themselves. */
+  readonly tensors?: TrainedTensors;
   /** The teacher's, where it trains along. */
   readonly teacherAdapter?: ModelAdapter;
   readonly objective: Objective;
@@ -111,14 +115,19 @@ export function headChunks(
 function programFor(setup: TrainingSetup, choice: FrozenPlan) {
   const { recipe, objective, trainables } = setup;
   const { beta1, beta2, epsilon, clip, weightDecay } = recipe.train;
-  const traced = (model: Model, adapter: ModelAdapter | undefined): TracedModel => ({
-    model,
-    ...(adapter ? { attach: (graph, ...given) => adapter.attach(graph, ...given) } : {}),
-  });
+  const traced = (model: Model, trained: Trained): TracedModel => {
+    const attach = attachOf(trained);
+    return {
+      model,
+      ...(attach ? { attach } : {}),
+      adaptsHead: trained.adapter?.adaptsHead ?? false,
+      headParameters: headParameters(trained),
+    };
+  };
   return trainingProgram({
     models: {
-      teacher: traced(setup.teacher, setup.teacherAdapter),
-      student: traced(setup.student, setup.adapter),
+      teacher: traced(setup.teacher, setup.teacherAdapter ? { adapter: setup.teacherAdapter } : {}),
+      student: traced(setup.student, setup),
     },
     tokens: choice.tokens,
     chunkRows: choice.chunkRows,

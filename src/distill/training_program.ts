@@ -4,8 +4,8 @@
  * @module
  */
 import type { KernelFamily } from "../gpu/description.ts";
-import { type LinearHook, ModelContext } from "../models/context.ts";
-import { decoder } from "../models/llama.ts";
+import { ModelContext } from "../models/context.ts";
+import { decoder, head } from "../models/llama.ts";
 import { gradients } from "../tensor/differentiate.ts";
 import { max, min, stepScalar } from "../tensor/expr/mod.ts";
 import type { Graph, Tensor } from "../tensor/graph.ts";
@@ -17,11 +17,12 @@ import { pointwise } from "../tensor/ops/pointwise.ts";
 import { sumRows } from "../tensor/ops/sum_axis.ts";
 import { reshape } from "../tensor/ops/views.ts";
 import { Program } from "../tensor/plan.ts";
+import type { Attach } from "./attach.ts";
 import { chunkedLoss, type HeadInput, lossSums } from "./head.ts";
 import { labelInput } from "./measure.ts";
 import type { Model } from "./models.ts";
 import { LOSS_SUMS, type LossSet, type Objective } from "./objective.ts";
-import { FLAT } from "./parameters.ts";
+import { FLAT, type ParameterLayout } from "./parameters.ts";
 import { streamPrompts } from "./prompt_features.ts";
 import type { Balance, Learner } from "./recipe.ts";
 import { streamInputs } from "./stream.ts";
@@ -39,18 +40,12 @@ export interface FrozenPlan {
 /** A model of the program, and how what is trained on it takes part. */
 export interface TracedModel {
   readonly model: Model;
-  /**
-   * Adds the adapter to its linear layers; absent where the model stays as it is. `training` is false in evaluation: no dropout.
-   *
-   * @param parameter The tensor of a parameter, trained or fixed
-   * @param prompt The prompt of each position, f32 [T, H]
-   */
-  readonly attach?: (
-    graph: Graph,
-    parameter: (name: string) => Tensor,
-    training: boolean,
-    prompt: () => Tensor,
-  ) => LinearHook;
+  /** Absent where the model stays as it is. */
+  readonly attach?: Attach;
+  /** Whether an adapter changes what the head computes. */
+  readonly adaptsHead: boolean;
+  /** The trained parameters of the head: its weight, or those of its adapter. */
+  readonly headParameters: readonly string[];
 }
 
 /** What the program is made for. Everything here is part of the frozen plan of a run. */
@@ -100,19 +95,38 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
   return program;
 }
 
+/** Adds gradients up in the flat buffer: the first of a micro-batch onto what `keep` leaves of the one before. */
+class GradientSums {
+  readonly #graph: Graph;
+  readonly #layout: ParameterLayout;
+  readonly #begun = new Set<string>();
+
+  constructor(graph: Graph, layout: ParameterLayout) {
+    this.#graph = graph;
+    this.#layout = layout;
+  }
+
+  add(name: string, gradient: Tensor): void {
+    const keep = this.#begun.has(name) ? 1 : this.#graph.scalar("keep");
+    accumulate(this.#layout.view(this.#graph, "gradients", name), gradient, keep);
+    this.#begun.add(name);
+  }
+}
+
 /** The models of one block, each traced when it is first asked for. */
 class BlockModels {
   /** The trained parameters that were used, by name. */
   readonly parameters = new Map<string, Tensor>();
   readonly #graph: Graph;
   readonly #options: TrainingProgramOptions;
-  readonly #training: boolean;
+  /** Where gradients go; undefined in evaluation. */
+  readonly #sums: GradientSums | undefined;
   readonly #sides = new Map<Learner, HeadInput>();
 
-  constructor(graph: Graph, options: TrainingProgramOptions, training: boolean) {
+  constructor(graph: Graph, options: TrainingProgramOptions, sums?: GradientSums) {
     this.#graph = graph;
     this.#options = options;
-    this.#training = training;
+    this.#sums = sums;
   }
 
   side(name: Learner): HeadInput {
@@ -124,18 +138,29 @@ class BlockModels {
   #trace(name: Learner): HeadInput {
     const graph = this.#graph;
     const { models, tokens, positions, recompute } = this.#options;
-    const { model, attach } = models[name];
+    const { model, attach, adaptsHead, headParameters } = models[name];
+    const { config } = model;
+    const sums = this.#sums;
+    const training = sums !== undefined;
     return graph.within(name, () => {
       const inputs = streamInputs(graph, tokens);
       const prompt = () => streamPrompts(graph, model, inputs.tokens);
       const ctx = new ModelContext(graph, name, inputs, model.specs, {
-        ...(attach ? { onLinear: attach(graph, (p) => this.#parameter(p), this.#training, prompt) } : {}),
-        recompute: this.#training && recompute && attach !== undefined,
+        ...attach?.(graph, (p) => this.#parameter(p), training, prompt),
+        recompute: training && recompute && attach !== undefined,
       });
-      const { vocabularySize, hiddenSize } = model.config;
       return {
-        hidden: decoder(ctx, model.config, positions),
-        weight: ctx.weight(model.headWeight(), [vocabularySize, hiddenSize]),
+        hidden: decoder(ctx, config, positions),
+        weight: ctx.weight(model.headWeight(), [config.vocabularySize, config.hiddenSize]),
+        ...(adaptsHead ? { adapted: (x) => head(ctx, config, x) } : {}),
+        ...(training
+          ? {
+            trained: headParameters.map((p) => ({
+              tensor: this.#parameter(p),
+              addGradient: (gradient) => sums.add(p, gradient),
+            })),
+          }
+          : {}),
       };
     });
   }
@@ -182,12 +207,13 @@ function traceEvaluation(
   sums: string,
   options: TrainingProgramOptions,
 ): void {
-  tracePass(graph, new BlockModels(graph, options, false), learner, set, sums, options, false);
+  tracePass(graph, new BlockModels(graph, options), learner, set, sums, options, false);
 }
 
 function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): void {
   const { tokens, objective, trainables } = options;
-  const models = new BlockModels(graph, options, true);
+  const gradientSums = new GradientSums(graph, trainables.layout);
+  const models = new BlockModels(graph, options, gradientSums);
   // The token mean over the accumulation window: N counts the supervised positions of all its micro-batches.
   const seed = fill(graph, [tokens], graph.scalar("oneOverTokens"));
   const plain = new Map<Learner, Tensor>();
@@ -200,12 +226,9 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): void {
     const weight = `${set.names[0]}.weight`;
     return [weighted, balanced(weighted, plain.get(learner)!, seed, weight, balance)];
   });
-  const keep = graph.scalar("keep");
   const names = [...models.parameters.keys()];
   const found = gradients(graph, seeds, [...models.parameters.values()]);
-  found.forEach((gradient, i) => {
-    if (gradient) accumulate(trainables.layout.view(graph, "gradients", names[i]!), gradient, keep);
-  });
+  found.forEach((gradient, i) => gradient && gradientSums.add(names[i]!, gradient));
 }
 
 /**

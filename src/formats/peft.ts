@@ -23,6 +23,16 @@ export interface LoraAdapter {
    * `.lora_B.weight` [out, rank]; with DoRA also `.lora_magnitude_vector` [out].
    */
   readonly tensors: ReadonlyMap<string, TensorData>;
+  /** Modules that were trained whole beside the adapter; only for writing. */
+  readonly saved?: SavedModules;
+}
+
+/** Modules that an adapter folder holds whole. */
+export interface SavedModules {
+  /** For the config's `modules_to_save`: ends of module names, as PEFT compares them. */
+  readonly modules: readonly string[];
+  /** Every tensor of these modules by its Hugging Face name, f32. */
+  readonly tensors: ReadonlyMap<string, TensorData>;
 }
 
 const configFile = "adapter_config.json";
@@ -51,8 +61,10 @@ export async function writePeftAdapter(
   options: { readme?: string; replace?: boolean } = {},
 ): Promise<void> {
   checkAdapter(adapter, path);
-  const tensors = new Map([...adapter.tensors].map(([name, tensor]) => [prefix + name, tensor]));
-  await writePeftFolder(path, peftConfigJson(adapter.settings), tensors, options);
+  const { settings, saved } = adapter;
+  const all = [...adapter.tensors, ...saved?.tensors ?? []];
+  const tensors = new Map(all.map(([name, tensor]) => [prefix + name, tensor]));
+  await writePeftFolder(path, peftConfigJson(settings, saved?.modules), tensors, options);
 }
 
 /**

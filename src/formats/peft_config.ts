@@ -93,14 +93,19 @@ const required: Readonly<Record<string, readonly unknown[]>> = {
 /** Initialisations that leave the base weights as they are; the others (PiSSA, OLoRA, ...) subtract something from them. */
 const harmlessInitialisations: readonly unknown[] = [true, false, "gaussian", "eva", "orthogonal", "mica"];
 
-/** The text of adapter_config.json, as PEFT writes it: sorted keys, two spaces. */
-export function peftConfigJson(settings: LoraSettings): string {
+/**
+ * The text of adapter_config.json, as PEFT writes it: sorted keys, two spaces.
+ *
+ * @param modulesToSave Modules that were trained whole
+ */
+export function peftConfigJson(settings: LoraSettings, modulesToSave?: readonly string[]): string {
   const config: Record<string, unknown> = {
     ...defaults,
     alpha_pattern: settings.alphaPattern ?? {},
     base_model_name_or_path: settings.baseModel,
     lora_alpha: settings.alpha,
     lora_dropout: settings.dropout ?? 0,
+    modules_to_save: modulesToSave ?? null,
     r: settings.rank,
     rank_pattern: settings.rankPattern ?? {},
     target_modules: [...settings.targetModules].sort(),

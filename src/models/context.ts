@@ -21,6 +21,15 @@ export interface StreamInputs {
 /** Called for every linear layer: base output in, output with whatever an adapter adds out. */
 export type LinearHook = (name: string, x: Tensor, weight: Tensor, base: () => Tensor) => Tensor;
 
+/** Called for every weight by its Hugging Face name: the tensor that stands in its place, where one does. */
+export type WeightHook = (name: string) => Tensor | undefined;
+
+/** How what is trained on a model takes part in its forward pass. */
+export interface ModelHooks {
+  readonly onLinear?: LinearHook;
+  readonly onWeight?: WeightHook;
+}
+
 /** Called with named inner values of a model, for losses over hidden states. */
 export type TapHook = (name: string, x: Tensor) => void;
 
@@ -51,6 +60,7 @@ export class ModelContext {
   readonly inputs: StreamInputs;
   readonly weights: WeightSpecs;
   readonly #onLinear: LinearHook | undefined;
+  readonly #onWeight: WeightHook | undefined;
   readonly #onTap: TapHook | undefined;
   readonly #recompute: boolean;
   readonly #name: string;
@@ -60,20 +70,21 @@ export class ModelContext {
     name: string,
     inputs: StreamInputs,
     weights: WeightSpecs,
-    options: { onLinear?: LinearHook; onTap?: TapHook; recompute?: boolean } = {},
+    options: ModelHooks & { onTap?: TapHook; recompute?: boolean } = {},
   ) {
     this.graph = graph;
     this.inputs = inputs;
     this.weights = weights;
     this.#name = name;
     this.#onLinear = options.onLinear;
+    this.#onWeight = options.onWeight;
     this.#onTap = options.onTap;
     this.#recompute = options.recompute ?? false;
   }
 
-  /** A weight by its Hugging Face name. */
+  /** A weight by its Hugging Face name, or the trained tensor in its place. */
   weight(name: string, shape: readonly number[]): Tensor {
-    return modelWeight(this.graph, this.weights, name, shape);
+    return this.#onWeight?.(name) ?? modelWeight(this.graph, this.weights, name, shape);
   }
 
   /** A table made on the host, such as the rotary angles. */

@@ -10,6 +10,7 @@ import { embedding } from "../tensor/ops/embedding.ts";
 import { addRow } from "../tensor/ops/add_row.ts";
 import { gatedSilu } from "../tensor/ops/gated.ts";
 import { add } from "../tensor/ops/combine.ts";
+import { linear } from "../tensor/ops/matmul.ts";
 import { rmsNorm } from "../tensor/ops/rms_norm.ts";
 import { rope } from "../tensor/ops/rope.ts";
 import { scatterRows } from "../tensor/ops/cache.ts";
@@ -50,7 +51,7 @@ export function decoder(
     return bias ? addRow(y, ctx.weight(`${name}.bias`, [width])) : y;
   };
 
-  const embeddings = ctx.weight("model.embed_tokens.weight", [config.vocabularySize, hiddenSize]);
+  const embeddings = ctx.weight(EMBEDDING, [config.vocabularySize, hiddenSize]);
   let x = embedding(embeddings, tokens);
   for (let i = 0; i < config.layers; i++) {
     x = ctx.layer(i, x, (x) => {
@@ -99,9 +100,23 @@ export function decoder(
   return ctx.tap("final_norm", norm("model.norm", x));
 }
 
+/** Module path of the head. */
+export const HEAD = "lm_head";
+
+/** Name of the token embeddings. */
+export const EMBEDDING = "model.embed_tokens.weight";
+
 /** Name of the head's weight: the embedding where it is tied. */
 export function headWeightName(config: DecoderConfig): string {
-  return config.tiedHead ? "model.embed_tokens.weight" : "lm_head.weight";
+  return config.tiedHead ? EMBEDDING : `${HEAD}.weight`;
+}
+
+/** Logits f32 [n, vocabularySize] of hidden states x [n, hiddenSize], with what an adapter on the head adds. */
+export function head(ctx: ModelContext, config: DecoderConfig, x: Tensor): Tensor {
+  const { vocabularySize, hiddenSize } = config;
+  return config.tiedHead
+    ? linear(x, ctx.weight(EMBEDDING, [vocabularySize, hiddenSize]))
+    : ctx.linear(HEAD, x, vocabularySize);
 }
 
 /**

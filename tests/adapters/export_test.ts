@@ -103,7 +103,7 @@ for (const adapter of adapters.filter((a) => a.merge)) {
         assertEquals((await trainer.collect())[0]!.nonFinite, false);
         trainer.destroy();
         const path = `${files.folder}/merged`;
-        await writeMerged(path, student, setup.adapter, values);
+        await writeMerged(path, student, setup, values);
         using plain = await tinySetup(tinyRecipe(files, { student: { model: path } }));
         const other = await Trainer.create(gpu, plain, planTraining(plain, gpu.description));
         other.setState((await plain.trainables.initialValues(1)).trained);

@@ -138,7 +138,7 @@ for (const plugin of adapters.filter((a) => a.plainLora)) {
         using _ = setup;
         const [path, folder] = [`${files.folder}/adapter${i}.gguf`, `${files.folder}/merged${i}`];
         await writeAdapter(path, adapter, values, origin, "gguf-adapter");
-        await writeMerged(folder, student, adapter, values);
+        await writeMerged(folder, student, { adapter }, values);
         await toGguf(folder, `${folder}.gguf`);
         const { metadata, tensors } = await readGguf(path);
         const [weights, merged] = [

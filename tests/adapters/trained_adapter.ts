@@ -15,7 +15,7 @@ export async function trained(recipe: Recipe) {
   const origin: AdapterOrigin = {
     baseModel: "base",
     headDim: student.config.headDim,
-    recipe: recipe.adapter,
+    recipe: adapter.recipe,
     seed,
   };
   return { setup, adapter, student, flat, values: await adapter.namedValues(random, seed), origin };

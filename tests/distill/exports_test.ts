@@ -6,7 +6,6 @@ import type { RunResult } from "../../src/distill/events.ts";
 import { readCheckpoint } from "../../src/distill/checkpoint.ts";
 import { Model } from "../../src/distill/models.ts";
 import type { Recipe } from "../../src/distill/recipe.ts";
-import type { TrainingSetup } from "../../src/distill/trainer.ts";
 import { fromFloat32, toFloat32 } from "../../src/formats/dtype.ts";
 import { openModel } from "../../src/formats/model_source.ts";
 import { loraRank, loraScaling, readPeftAdapter } from "../../src/formats/peft.ts";
@@ -15,13 +14,20 @@ import { Registry } from "../../src/registry/registry.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { type Adapted, Reader } from "./logits.ts";
 import { runHere } from "./tiny_run.ts";
-import { type TinyFiles, tinyRecipe, tinySample, tinySetup, withTiny } from "./tiny_model.ts";
+import {
+  type AdaptedSetup,
+  type TinyFiles,
+  tinyRecipe,
+  tinySample,
+  tinySetup,
+  withTiny,
+} from "./tiny_model.ts";
 
 /** A finished run, and its parameters as the last checkpoint has them. */
 interface Finished {
   readonly folder: string;
   readonly result: RunResult;
-  readonly setup: TrainingSetup;
+  readonly setup: AdaptedSetup;
   readonly parameters: Float32Array;
 }
 

@@ -1,21 +1,19 @@
 /** Logits of whole sequences, without a cache: what generation and exports are compared with. */
 import { ModelContext } from "../../src/models/context.ts";
-import { decoder } from "../../src/models/llama.ts";
+import { decoder, head } from "../../src/models/llama.ts";
 import { type Model, uploadWeights } from "../../src/distill/models.ts";
 import { FLAT } from "../../src/distill/parameters.ts";
 import { streamPrompts, writePrompts } from "../../src/distill/prompt_features.ts";
 import { streamInputs } from "../../src/distill/stream.ts";
-import type { ModelAdapter } from "../../src/distill/adapter.ts";
+import { attachOf, partsOf, type Trained } from "../../src/distill/attach.ts";
 import { Trainables } from "../../src/distill/trainables.ts";
 import type { Gpu, GpuBuffer } from "../../src/gpu/device.ts";
 import { compile, type Executable } from "../../src/tensor/executable.ts";
-import { linear } from "../../src/tensor/ops/matmul.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 import { IGNORED_LABEL } from "../../src/text/packing.ts";
 
-/** An adapter and its trained values. */
-export interface Adapted {
-  readonly adapter: ModelAdapter;
+/** What is trained of a model, and its values. */
+export interface Adapted extends Trained {
   readonly parameters: Float32Array;
 }
 
@@ -39,7 +37,7 @@ export class Reader implements Disposable {
   }
 
   static async open(gpu: Gpu, model: Model, length: number, adapted?: Adapted): Promise<Reader> {
-    const planned = wholeSequence(gpu, model, length, adapted?.adapter);
+    const planned = wholeSequence(gpu, model, length, adapted);
     const weights = await uploadWeights(gpu, planned, [model]);
     const executable = await compile(gpu, planned, { weights });
     executable.poison();
@@ -79,19 +77,15 @@ export class Reader implements Disposable {
   }
 }
 
-function wholeSequence(gpu: Gpu, model: Model, length: number, adapter?: ModelAdapter): Plan {
+function wholeSequence(gpu: Gpu, model: Model, length: number, trained: Trained = {}): Plan {
   const program = new Program();
   const graph = program.block("read");
-  const trainables = new Trainables(adapter ? [adapter] : []);
+  const trainables = new Trainables(partsOf(trained));
   const inputs = streamInputs(graph, length);
   const prompt = () => streamPrompts(graph, model, inputs.tokens);
-  const ctx = new ModelContext(graph, "model", inputs, model.specs, {
-    ...(adapter
-      ? { onLinear: adapter.attach(graph, (name) => trainables.view(graph, name), false, prompt) }
-      : {}),
-  });
-  const { vocabularySize, hiddenSize } = model.config;
-  const head = ctx.weight(model.headWeight(), [vocabularySize, hiddenSize]);
-  graph.output("logits", linear(decoder(ctx, model.config, length), head));
+  const view = (name: string) => trainables.view(graph, name);
+  const hooks = attachOf(trained)?.(graph, view, false, prompt);
+  const ctx = new ModelContext(graph, "model", inputs, model.specs, hooks);
+  graph.output("logits", head(ctx, model.config, decoder(ctx, model.config, length)));
   return plan(program, gpu.description);
 }

@@ -88,8 +88,13 @@ gpuTest(
       );
       const { teacherAdapter, adapter, teacher, student } = setup;
       const [fixedTeacher, fixedStudent] = [`${files.folder}/fixed-teacher`, `${files.folder}/fixed-student`];
-      await writeMerged(fixedTeacher, teacher, teacherAdapter!, await teacherAdapter!.namedValues(values, 1));
-      await writeMerged(fixedStudent, student, adapter, await adapter.namedValues(values, 1));
+      await writeMerged(
+        fixedTeacher,
+        teacher,
+        { adapter: teacherAdapter! },
+        await teacherAdapter!.namedValues(values, 1),
+      );
+      await writeMerged(fixedStudent, student, { adapter }, await adapter.namedValues(values, 1));
 
       const [ce, gap, teacherCe, teacherKl] = ONLINE.objective!;
       const plainStudent = await stepOf(

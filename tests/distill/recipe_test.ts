@@ -8,6 +8,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import {
+  type AdapterRecipe,
   defineRecipe,
   parseRecipe,
   RecipeError,
@@ -40,6 +41,12 @@ function problems(value: unknown): Record<string, string> {
   return Object.fromEntries(error.problems.map(({ path, message }) => [path, message]));
 }
 
+function adapterOf(value: unknown): AdapterRecipe {
+  const { adapter } = parseRecipe(value);
+  assert(adapter !== "none");
+  return adapter;
+}
+
 const withTrain = (train: Record<string, unknown>) => ({ ...LEAST, train });
 
 async function inFolder(files: Record<string, string>, fn: (folder: string) => Promise<void>): Promise<void> {
@@ -58,13 +65,14 @@ Deno.test("parseRecipe() fills in the defaults", () => {
     { loss: "cross-entropy", weight: 0.5, temperature: 1, options: {} },
     { loss: "forward-kl", weight: 0.5, temperature: 1, options: {} },
   ]);
-  assertEquals([recipe.adapter.type, recipe.adapter.rank, recipe.adapter.alpha], ["lora", 16, 32]);
+  const { type, rank, alpha } = adapterOf(LEAST);
+  assertEquals([type, rank, alpha], ["lora", 16, 32]);
   assertEquals(parseRecipe(recipe), recipe);
 });
 
 Deno.test("parseRecipe() derives what depends on other fields, and only when it was left out", () => {
-  assertEquals(parseRecipe({ ...LEAST, adapter: { rank: 4 } }).adapter.alpha, 8);
-  assertEquals(parseRecipe({ ...LEAST, adapter: { rank: 4, alpha: 3 } }).adapter.alpha, 3);
+  assertEquals(adapterOf({ ...LEAST, adapter: { rank: 4 } }).alpha, 8);
+  assertEquals(adapterOf({ ...LEAST, adapter: { rank: 4, alpha: 3 } }).alpha, 3);
   assertEquals(parseRecipe(withTrain({ steps: 1000 })).train.warmup, 50);
   assertEquals(parseRecipe(withTrain({ steps: 3 })).train.warmup, 0);
   assertEquals(parseRecipe(withTrain({ steps: 1000, warmup: 7 })).train.warmup, 7);
@@ -211,7 +219,7 @@ Deno.test("applySets() changes a copy, reads values as YAML and knows the defaul
   assertEquals(original, LEAST);
   const recipe = parseRecipe(changed);
   assertEquals([recipe.train.steps, recipe.objective.map((term) => term.weight)], [100, [0.3, 0.5]]);
-  assertEquals([recipe.adapter.targets, recipe.output.merged], [["q_proj", "v_proj"], false]);
+  assertEquals([adapterOf(changed).targets, recipe.output.merged], [["q_proj", "v_proj"], false]);
   assertEquals([recipe.data.endToken, recipe.samples.prompts], ["none", ["a=b"]]);
   assertEquals(parseRecipe(applySets(LEAST, ["objective.2.loss=reverse-kl"])).objective.length, 3);
 });

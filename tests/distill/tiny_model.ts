@@ -3,10 +3,11 @@
  *
  * @module
  */
+import type { ModelAdapter } from "../../src/distill/adapter.ts";
 import { setUp } from "../../src/distill/distill.ts";
 import { Model } from "../../src/distill/models.ts";
 import { openStudent } from "../../src/distill/prepare.ts";
-import { parseRecipe, type Recipe, type RecipeInput } from "../../src/distill/recipe.ts";
+import { type AdapterRecipe, parseRecipe, type Recipe, type RecipeInput } from "../../src/distill/recipe.ts";
 import type { TrainingSetup } from "../../src/distill/trainer.ts";
 import { type FloatDtype, fromFloat32 } from "../../src/formats/dtype.ts";
 import { writeHuggingFaceFolder } from "../../src/formats/hf_write.ts";
@@ -49,6 +50,8 @@ export interface TinyModelOptions {
   readonly vocabularySize?: number;
   readonly contextLength?: number;
   readonly tiedHead?: boolean;
+  /** Whether linear layers have biases; as a rule none does. */
+  readonly biases?: boolean;
   readonly dtype?: FloatDtype;
   readonly seed?: number;
 }
@@ -70,6 +73,7 @@ export async function writeTinyModel(path: string, options: TinyModelOptions = {
     rms_norm_eps: 1e-5,
     rope_theta: 10000,
     tie_word_embeddings: options.tiedHead ?? false,
+    ...(options.biases ? { attention_bias: true, mlp_bias: true } : {}),
     bos_token_id: 1,
     eos_token_id: 2,
   };
@@ -90,7 +94,7 @@ export async function writeTinyModel(path: string, options: TinyModelOptions = {
         // Logits of a standard deviation near 2, so that the model has opinions; norms around 1.
         shape.length === 1 ? 0.3 : Math.sqrt((/embed|lm_head/.test(name) ? 12 : 3) / hiddenSize),
       ) as Float32Array<ArrayBuffer>;
-      if (shape.length === 1) values.forEach((v, i) => values[i] = 1 + v);
+      if (name.endsWith("norm.weight")) values.forEach((v, i) => values[i] = 1 + v);
       return Promise.resolve({ dtype, shape, data: fromFloat32(dtype, values) });
     },
   }, { dtype });
@@ -142,12 +146,16 @@ export async function withTiny(
 }
 
 /** What a test changes in the recipe: sections are merged field by field. */
-export type RecipeChanges = Partial<Omit<RecipeInput, "teacher">> & {
+export type RecipeChanges = Partial<Omit<RecipeInput, "teacher" | "adapter">> & {
   readonly teacher?: Partial<RecipeInput["teacher"]>;
+  readonly adapter?: Partial<AdapterRecipe>;
 };
 
+/** A recipe with an adapter. */
+export type AdaptedRecipe = Recipe & { adapter: AdapterRecipe };
+
 /** A recipe over the files, with a student cut from the teacher; the learning rate is constant unless `changes` say otherwise. */
-export function tinyRecipe(files: TinyFiles, changes: RecipeChanges = {}): Recipe {
+export function tinyRecipe(files: TinyFiles, changes: RecipeChanges = {}): AdaptedRecipe {
   return parseRecipe({
     teacher: { model: files.teacher, ...changes.teacher },
     student: changes.student ?? { model: "teacher", layers: [0, 2] },
@@ -165,11 +173,22 @@ export function tinyRecipe(files: TinyFiles, changes: RecipeChanges = {}): Recip
     samples: { tokens: 0, ...changes.samples },
     output: { ...changes.output },
     limits: { ...changes.limits },
-  });
+  }) as AdaptedRecipe;
+}
+
+/** A setup with an adapter. */
+export type AdaptedSetup = TrainingSetup & { readonly adapter: ModelAdapter };
+
+/** {@linkcode openTiny} of a recipe with an adapter. */
+export async function tinySetup(recipe: Recipe): Promise<AdaptedSetup & Disposable> {
+  const setup = await openTiny(recipe);
+  const { adapter } = setup;
+  if (!adapter) throw new Error("the recipe has no adapter");
+  return { ...setup, adapter };
 }
 
 /** Opens the models of a recipe and resolves its plugins. */
-export async function tinySetup(recipe: Recipe): Promise<TrainingSetup & Disposable> {
+export async function openTiny(recipe: Recipe): Promise<TrainingSetup & Disposable> {
   const teacher = await Model.open(recipe.teacher.model, { category: "teacher weights" });
   const student = await openStudent(recipe);
   const setup = setUp({ recipe, teacher, student }, new Registry().addAll(builtins));

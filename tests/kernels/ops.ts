@@ -138,6 +138,7 @@ function elementwise(block: OpBlock): void {
   block.want(fill(graph, [64], graph.scalar("value")), fillConstant(graph, [64], 0.5));
   for (const dtype of STORAGE_TYPES) block.wantGradients(timesWeight(x, block.tensor([9, 37], dtype)), [x]);
   accumulate(block.tensor([9, 37]), x, graph.scalar("keep"));
+  accumulate(block.tensor([9, 37]), x, 1);
 }
 
 /** Every function of scalar expressions, over operands repeated in every way, and their gradients. */

@@ -5,9 +5,12 @@ import { accumulate } from "../../src/tensor/ops/accumulate.ts";
 import { addRow } from "../../src/tensor/ops/add_row.ts";
 import { combine, scale } from "../../src/tensor/ops/combine.ts";
 import { fill, fillConstant } from "../../src/tensor/ops/fill.ts";
+import { matmul } from "../../src/tensor/ops/matmul.ts";
 import { Program } from "../../src/tensor/plan.ts";
 import { float32ToBfloat, float32ToHalf, toFloat32 } from "../../src/formats/dtype.ts";
 import { assertWithin, gpuTest, maxDifference, randomArray, run } from "./harness.ts";
+import { numericGradient } from "./oracle.ts";
+import { plant } from "./planted.ts";
 
 for (const [T, N] of [[1, 1], [3, 5], [17, 64], [33, 67]] as const) {
   gpuTest(`combine(), with an operand twice, and its gradients equal f64 [${T}, ${N}]`, async (gpu) => {
@@ -86,6 +89,70 @@ for (const [T, N] of [[1, 1], [3, 5], [17, 64], [33, 67]] as const) {
     assertWithin(inputs[0]!, Array.from(state, (v, i) => 0.5 * v + value[i]!), 1e-6);
   });
 }
+
+for (const [T, N] of [[1, 1], [2, 63], [65, 4], [33, 130]] as const) {
+  gpuTest(
+    `the gradient of the row of addRow() equals f64 and central differences [${T}, ${N}]`,
+    async (gpu) => {
+      const [x, row, dy] = [randomArray(T * N, 9), randomArray(N, 10), randomArray(T * N, 11)];
+      const { outputs } = await run(
+        gpu,
+        [{ shape: [T, N], data: x }, { shape: [N], data: row }, { shape: [T, N], data: dy }],
+        (g, x, row, dy) => gradients(g, [[addRow(x!, row!), dy!]], [x!, row!]).map((t) => t!),
+      );
+      assertWithin(outputs[0]!, dy, 0);
+      const sums = new Float64Array(N);
+      dy.forEach((v, i) => sums[i % N]! += v);
+      assertWithin(outputs[1]!, sums, 1e-5);
+      const add = (values: ArrayLike<number>) => Float64Array.from(x, (v, i) => v + values[i % N]!);
+      assertWithin(outputs[1]!, numericGradient(add, row, dy), 1e-5);
+    },
+  );
+}
+
+gpuTest("a gradient of a row that leaves the first row of dy out does not pass", async (gpu) => {
+  const [T, N] = [9, 5];
+  const [x, row, dy] = [randomArray(T * N, 9), randomArray(N, 10), randomArray(T * N, 11)];
+  const { outputs } = await run(
+    gpu,
+    [{ shape: [T, N], data: x }, { shape: [N], data: row }, { shape: [T, N], data: dy }],
+    (g, x, row, dy) => {
+      const [gradient] = gradients(g, [[addRow(x!, row!), dy!]], [row!]);
+      return plant(gradient!, "var t = 0u;", "var t = 1u;");
+    },
+  );
+  const add = (values: ArrayLike<number>) => Float64Array.from(x, (v, i) => v + values[i % N]!);
+  if (maxDifference(outputs[0]!, numericGradient(add, row, dy)) < 0.01) throw new Error("blind");
+});
+
+gpuTest("accumulate() with a factor of 1 adds, also into the product before it", async (gpu) => {
+  const [state, value, x] = [randomArray(35, 12), randomArray(35, 13), randomArray(15, 14)];
+  for (const planted of [false, true]) {
+    const { inputs } = await run(
+      gpu,
+      [
+        { shape: [5, 7], kind: "state", data: state },
+        { shape: [5, 7], data: value },
+        { shape: [3, 5], data: x },
+        { shape: [3, 7], data: value.slice(0, 21) },
+        { shape: [5, 7], kind: "state", data: state },
+      ],
+      (_, state, value, x, y, other) => {
+        accumulate(other!, matmul("TN", x!, y!), 1);
+        const sum = accumulate(state!, value!, 1);
+        return planted ? plant(sum, "let keep = 1.0;", "let keep = 0.0;") : sum;
+      },
+    );
+    const expected = Array.from(state, (v, i) => v + value[i]!);
+    const close = maxDifference(inputs[0]!, expected) < 1e-6;
+    if (close === planted) throw new Error(planted ? "blind" : "the sum is wrong");
+    const product = Array.from({ length: 35 }, (_, i) => {
+      const [m, n] = [Math.floor(i / 7), i % 7];
+      return state[i]! + [0, 1, 2].reduce((sum, k) => sum + x[k * 5 + m]! * value[k * 7 + n]!, 0);
+    });
+    assertWithin(inputs[4]!, product, 2e-6);
+  }
+});
 
 Deno.test("combine() and addRow() name the shapes they refuse", () => {
   const program = new Program();

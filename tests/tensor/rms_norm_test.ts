@@ -82,9 +82,11 @@ gpuTest("a missing epsilon, or a missing term of the gradient, does not pass", a
   const [x, w, dy] = [operand([3, 36], 1), operand([36], 2), operand([3, 36], 3)];
   const { outputs } = await run(gpu, [x, w, dy], (graph, x, w, dy) => {
     const y = plant(rmsNorm(x!, w!, 1e-4), "+ size.epsilon", "");
-    const dx = gradients(graph, [[rmsNorm(x!, w!, EPSILON), dy!]], [x!])[0]!;
-    return [y, plant(dx, " - x[first + at] * along", "")];
+    const [dx, dw] = gradients(graph, [[rmsNorm(x!, w!, EPSILON), dy!]], [x!, w!]);
+    return [y, plant(dx!, " - x[first + at] * along", ""), plant(dw!, " * scale[t]", "")];
   });
+  const dw = numericGradient((v) => reference(x.values, v, 3), w.values, dy.values);
+  assert(maxDifference(outputs[2]!, dw) > 0.01);
   const dx = numericGradient((v) => reference(v, w.values, 3), x.values, dy.values);
   assert(maxDifference(outputs[0]!, reference(x.values, w.values, 3)) > 1e-5);
   assert(maxDifference(outputs[1]!, dx) > 0.01);

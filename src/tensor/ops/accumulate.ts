@@ -10,8 +10,8 @@ import { ensure, grid, type Op } from "../op.ts";
 
 /** Attributes of {@linkcode accumulateOp}. */
 export interface AccumulateAttributes {
-  /** What the state's old content is multiplied by: 0 in the first micro-batch of a window, 1 in the others. */
-  readonly keep: StepScalar;
+  /** What the state's old content is multiplied by: 0 in the first micro-batch of a window, 1 in the others; or 1 always. */
+  readonly keep: StepScalar | 1;
 }
 
 /** state = keep * state + value; where keep is 0 the old content is not even read, so it may be NaN. */
@@ -29,9 +29,9 @@ export const accumulateOp: Op<AccumulateAttributes> = {
     const groups = Math.ceil(elements / 256);
     dispatch({
       kernel: "accumulate",
-      wgsl: expandTemplate("accumulate", source, {}),
+      wgsl: expandTemplate("accumulate", source, { KEEPS: attributes.keep === 1 }),
       tensors: [inputs[1]!, outputs[0]!],
-      size: [elements, groups, attributes.keep],
+      size: [elements, groups, attributes.keep === 1 ? 0 : attributes.keep],
       groups: grid(groups, adapter),
       flops: 2 * elements,
     });
@@ -39,6 +39,6 @@ export const accumulateOp: Op<AccumulateAttributes> = {
 };
 
 /** Adds `value` into `state` (same shape, f32) in place; see {@linkcode accumulateOp}. */
-export function accumulate(state: Tensor, value: Tensor, keep: StepScalar): Tensor {
+export function accumulate(state: Tensor, value: Tensor, keep: StepScalar | 1): Tensor {
   return state.graph.add(accumulateOp, [state, value], { keep })[0]!;
 }

@@ -7,8 +7,9 @@ import source from "../../../kernels/add_row.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";
+import { sumRows } from "./sum_axis.ts";
 
-/** y[t, :] = x[t, :] + row, with row f32, f16 or bf16. The row gets no gradient: biases are frozen. */
+/** y[t, :] = x[t, :] + row, with row f32, f16 or bf16; the gradient of the row is the sum of dy over the rows. */
 export const addRowOp: Op<null> = {
   name: "addRow",
   infer(inputs) {
@@ -17,7 +18,7 @@ export const addRowOp: Op<null> = {
     ensure(x!.dim(1) === row!.dim(0), "addRow", inputs, "the row's length must be the width");
     return [{ shape: x!.shape, dtype: "f32" }];
   },
-  gradient: ({ outputGradients }) => [outputGradients[0], undefined],
+  gradient: ({ outputGradients: [dy], needed }) => [dy, needed[1] ? sumRows(dy!) : undefined],
   lower({ inputs, outputs, adapter, dispatch }) {
     const elements = elementCount(outputs[0]!.shape);
     const groups = Math.ceil(elements / 256);

@@ -29,9 +29,9 @@ export interface MatmulAttributes {
   readonly addend: boolean;
   /**
    * Of {@linkcode matmulAccumulateOp}, whose last input is the memory of the result: what that memory holds is multiplied by this
-   * scalar and added; without, it is overwritten.
+   * scalar, or 1, and added; without, it is overwritten.
    */
-  readonly accumulate?: StepScalar;
+  readonly accumulate?: StepScalar | 1;
 }
 
 function sizes(
@@ -266,8 +266,8 @@ function launch(
       tilesM,
       tiles,
       addend ? 1 : 0,
-      part.continued ? 2 : accumulate ? 1 : 0,
-      accumulate ?? 0,
+      part.continued || accumulate === 1 ? 2 : accumulate ? 1 : 0,
+      accumulate === undefined || accumulate === 1 ? 0 : accumulate,
       { f32: first },
       { f32: second / first },
       0,
