@@ -103,6 +103,7 @@ function curves(rows: readonly MetricsRow[], events: readonly RunEvent[]): strin
     points: metrics.map((row, i) => [steps[i], value(row)]),
   });
   const ids = [...new Set(metrics.flatMap((row) => Object.keys(row.losses)))];
+  const settings = [...new Set(metrics.flatMap((row) => Object.keys(row.controlled ?? {})))];
   const training = [
     series("objective", (row) => row.loss),
     ...ids.map((id) => series(id, (row) => row.losses[id] ?? null)),
@@ -132,6 +133,9 @@ function curves(rows: readonly MetricsRow[], events: readonly RunEvent[]): strin
     student.length > 0 ? chart("Held-out loss", heldOut) : "",
     chart("Training loss", training),
     chart("Gradient norm", [series("gradient norm", (row) => row.gradientNorm)]),
+    settings.length > 0
+      ? chart("Set by controllers", settings.map((id) => series(id, (row) => row.controlled?.[id] ?? null)))
+      : "",
     chart("Learning rate", [series("learning rate", (row) => row.learningRate)]),
   ];
 }

@@ -15,6 +15,7 @@ import { openFile, writeFolderAtomically, writeTextAtomically } from "../formats
 import { SafetensorsFile } from "../formats/safetensors.ts";
 import { writeSafetensors } from "../formats/safetensors_write.ts";
 import type { DataCursor } from "../text/packing.ts";
+import type { ControllerStates } from "./controllers.ts";
 import type { ParameterLayout } from "./parameters.ts";
 import type { FrozenPlan } from "./training_program.ts";
 
@@ -31,6 +32,8 @@ export interface CheckpointState {
   /** Optimiser steps done. */
   readonly step: number;
   readonly cursor: DataCursor;
+  /** What the controllers of losses remember; absent without controllers. */
+  readonly controllers?: ControllerStates;
   /** Identities that a resumed run must share: recipe, models, tokenizer, plugins. */
   readonly identity: Readonly<Record<string, string>>;
   /** The choices of the plan, followed exactly on resume. */

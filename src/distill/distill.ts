@@ -240,6 +240,7 @@ class Run {
       );
       trainer.setState(flat.parameters, flat);
       stream.restore(resumed.cursor);
+      trainer.controllers.restore(resumed.controllers ?? {});
       this.#progress = structuredClone(resumed.progress);
       this.#earlier = resumed.progress.seconds;
       return resumed.step;
@@ -294,6 +295,7 @@ class Run {
         step: m.step,
         loss: finite(m.loss),
         losses: finiteAll(m.losses),
+        ...(trainer.controllers.active ? { controlled: { ...m.controlled } } : {}),
         learningRate: m.learningRate,
         gradientNorm: finite(m.gradientNorm),
         supervisedTokens: m.supervisedTokens,
@@ -362,6 +364,7 @@ class Run {
     const path = await writeCheckpoint(this.#checkpoints, this.#setup.trainables.layout, flat, {
       step,
       cursor: stream.state(),
+      ...(trainer.controllers.active ? { controllers: trainer.controllers.state() } : {}),
       identity: this.#identity,
       frozen,
       progress: this.#progress,

@@ -47,7 +47,10 @@ export interface StageEvent {
   message: string;
 }
 
-/** One optimiser step. Losses are means over supervised tokens, in nats; null where not finite. */
+/**
+ * One optimiser step. Losses are means over the tokens that they count, in nats; null where not finite, absent where a step had none
+ * of their tokens.
+ */
 export interface MetricsEvent {
   type: "metrics";
   /** Steps done, from 1. */
@@ -56,6 +59,8 @@ export interface MetricsEvent {
   loss: number | null;
   /** Each loss of the objective by its id, unweighted. */
   losses: Record<string, number | null>;
+  /** What controllers had set for the step, such as `taid.t`; absent without controllers. */
+  controlled?: Record<string, number>;
   learningRate: number;
   /** Global gradient norm before clipping. */
   gradientNorm: number | null;

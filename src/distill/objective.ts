@@ -10,6 +10,7 @@ import type { Registry } from "../registry/registry.ts";
 import { compileRowLoss, initialScalars, looksAtLabel, type ResolvedLoss } from "../registry/divergence.ts";
 import type { Executable } from "../tensor/executable.ts";
 import type { Graph } from "../tensor/graph.ts";
+import { type ControlledOptions, controllerOf, measureName } from "./controllers.ts";
 import type { RowLosses } from "./head.ts";
 import { MONITORS } from "./monitors.ts";
 import type { Balance, Learner, ObjectiveTerm } from "./recipe.ts";
@@ -78,7 +79,7 @@ export class Objective {
     const basics = ["cross-entropy", "forward-kl"];
     // These keys mean the same in every run, whatever its objective: the loss at temperature 1.
     const always = [...basics, ...MONITORS.map(({ id }) => id)];
-    const others = terms.map((t, i) => termAt(t, recipe[i]!, Infinity))
+    const others = terms.map((t, i) => heldOutTerm(termAt(t, recipe[i]!, Infinity)))
       .filter((_, i) => learnerOf(recipe[i]!) === "student")
       .map((t) => (always.includes(t.name) ? { ...t, name: t.name + measuredHow(t, masks) } : t))
       .filter((t) => !always.includes(t.name))
@@ -104,9 +105,13 @@ export class Objective {
    * The objective's losses as they are in a step.
    *
    * @param step Steps done before it, from 0
+   * @param controlled What controllers have set for it
    */
-  at(step: number): ResolvedLoss[] {
-    return this.terms.map((term, i) => termAt(term, this.#recipe[i]!, step));
+  at(step: number, controlled: ControlledOptions = {}): ResolvedLoss[] {
+    return this.terms.map((term, i) => {
+      const now = termAt(term, this.#recipe[i]!, step);
+      return { ...now, options: { ...now.options, ...controlled[term.name] } };
+    });
   }
 
   /** What the head needs to trace one of the sets in a block. */
@@ -137,9 +142,15 @@ export class Objective {
    *
    * @param counts Tokens of the window in each mask. The gradient is divided by those of mask 0; what counts others makes up for it
    *   in its weight, so each loss is the mean over its own tokens
+   * @param controlled What controllers have set for the step
    */
-  setScalars(executable: Executable, step: number, counts: readonly number[]): void {
-    const terms = this.at(step).map((term) => {
+  setScalars(
+    executable: Executable,
+    step: number,
+    counts: readonly number[],
+    controlled: ControlledOptions = {},
+  ): void {
+    const terms = this.at(step, controlled).map((term) => {
       const count = counts[term.tokenMask ?? 0]!;
       return { ...term, weight: count > 0 ? term.weight * (Math.max(1, counts[0]!) / count) : 0 };
     });
@@ -150,6 +161,20 @@ export class Objective {
   setEvaluationScalars(executable: Executable): void {
     for (const [name, value] of initialScalars(this.evaluation.terms)) executable.setScalar(name, value);
   }
+}
+
+/** A loss as it is measured on held-out samples. */
+function heldOutTerm(term: ResolvedLoss): ResolvedLoss {
+  const controller = controllerOf(term);
+  return controller ? { ...term, options: { ...term.options, ...controller.heldOut(term.options) } } : term;
+}
+
+/** What the controller of a loss measures in training steps. */
+function measures({ name, tokenMask, ...term }: ResolvedLoss): ResolvedLoss[] {
+  return (controllerOf({ name, ...term })?.measures ?? []).map((loss) => ({
+    ...{ loss, options: {}, name: measureName(name, loss.id), tokenMask: tokenMask ?? 0 },
+    ...{ weight: 0, temperature: 1, monitor: true },
+  }));
 }
 
 /** What a loss wants measured beside it. */
@@ -190,6 +215,16 @@ function resolve(registry: Registry, term: ObjectiveTerm, name: string, where: s
     ...{ loss, options, name, weight: term.weight, temperature: term.temperature },
     ...(term.schedule?.temperature ? { temperatureVaries: true } : {}),
   };
+  for (const name of controllerOf(resolved)?.sets ?? []) {
+    if (term.schedule?.[name] === undefined) continue;
+    throw new InputError(
+      `"${name}" of "${term.loss}" has a schedule, and options that set it by what the loss does`,
+      {
+        where: `recipe ${where}.schedule.${name}`,
+        hint: "Leave out one of the two.",
+      },
+    );
+  }
   if (term.tokens === "unshifted" && looksAtLabel(resolved)) {
     throw new InputError(
       `"${term.loss}" looks at the next token, which the last of the unshifted tokens lacks`,
@@ -238,7 +273,8 @@ function passes(
   const found: LossPass[] = [];
   const add = (own: readonly ResolvedLoss[], learner: Learner, balance?: Balance) => {
     const sums = found.length === 0 ? LOSS_SUMS.train : `${LOSS_SUMS.train}.${found.length}`;
-    found.push({ ...lossSet(own, vocabulary), learner, sums, ...(balance ? { balance } : {}) });
+    const all = [...own, ...own.flatMap(measures)];
+    found.push({ ...lossSet(all, vocabulary), learner, sums, ...(balance ? { balance } : {}) });
   };
   for (const learner of ["student", "teacher"] as const) {
     const own = terms.map((term, i) => ({ term, ...recipe[i]! })).filter((t) => learnerOf(t) === learner);

@@ -47,13 +47,14 @@ export async function modelIdentity({ source }: Model): Promise<string> {
   return sha256(`${await source.fingerprint()} ${canonicalJson(source.config)}`);
 }
 
-/** Hash of the tokens of samples, and of which of them are learnt. */
+/** Hash of the tokens of samples, of which of them are learnt, and of who wrote them. */
 export function samplesIdentity(samples: readonly EncodedSample[]): string {
   const hash = createHash("sha256");
-  for (const { ids, supervised } of samples) {
+  for (const { ids, supervised, origin } of samples) {
     hash.update(Int32Array.of(ids.length));
     hash.update(ids);
     hash.update(supervised);
+    if (origin !== undefined) hash.update(origin);
   }
   return hash.digest("hex");
 }

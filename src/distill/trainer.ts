@@ -16,6 +16,7 @@ import { philox4x32, splitSeed } from "../text/random.ts";
 import { type ModelAdapter, RANDOM_KEY } from "./adapter.ts";
 import { attachOf, headParameters, type Trained } from "./attach.ts";
 import type { FlatState } from "./checkpoint.ts";
+import { type ControlledOptions, Controllers } from "./controllers.ts";
 import { type Evaluation, measureLosses, tokenMeans, writeBatch } from "./measure.ts";
 import { memoryError, runMemory } from "./memory.ts";
 import { MetricsRing } from "./metrics_ring.ts";
@@ -152,6 +153,8 @@ export interface StepMetrics {
   readonly tokens: number;
   /** A gradient was NaN or infinite: the optimiser wrote nothing. */
   readonly nonFinite: boolean;
+  /** What controllers had set for it, such as `taid.t`. */
+  readonly controlled: Readonly<Record<string, number>>;
 }
 
 interface StepTag {
@@ -161,6 +164,7 @@ interface StepTag {
   readonly tokens: number;
   /** Tokens in each mask. */
   readonly counts: readonly number[];
+  readonly controlled: ControlledOptions;
 }
 
 /** Options of {@linkcode Trainer.create}. */
@@ -185,6 +189,8 @@ export class Trainer {
   readonly executable: Executable;
   /** Weights of both models by storage name, shared with other programs such as a generator. */
   readonly weights: ReadonlyMap<string, GpuBuffer>;
+  /** What sets options of the losses from step to step. */
+  readonly controllers: Controllers;
   readonly #options: TrainerOptions;
   readonly #ring: MetricsRing<StepTag>;
 
@@ -201,6 +207,7 @@ export class Trainer {
     this.planned = planned;
     this.executable = executable;
     this.weights = weights;
+    this.controllers = new Controllers(setup.objective.terms, setup.recipe.train.steps);
     this.#options = options;
     this.#ring = new MetricsRing(gpu, executable, [
       ...setup.objective.passes.map(({ sums, names }) => ({ name: sums, words: names.length })),
@@ -274,7 +281,8 @@ export class Trainer {
   }
 
   /**
-   * Queues one optimiser step over a window of micro-batches.
+   * Queues one optimiser step over a window of micro-batches. Collect first where {@linkcode mustCollect} says so: controllers set its
+   * options by the numbers of the steps collected so far.
    *
    * @param step Steps done before it, from 0
    */
@@ -286,7 +294,8 @@ export class Trainer {
     const supervisedTokens = counts[0]!;
     const learningRate = learningRateAt(step, recipe.train);
     const { executable } = this;
-    objective.setScalars(executable, step, counts);
+    const controlled = this.controllers.values();
+    objective.setScalars(executable, step, counts, controlled);
     executable.setScalar("oneOverTokens", 1 / Math.max(1, supervisedTokens));
     executable.setScalar("learningRate", learningRate);
     for (const [name, value] of Object.entries(biasCorrections(recipe.train, step + 1))) {
@@ -300,27 +309,35 @@ export class Trainer {
     }
     await this.#run("update");
     const tokens = window.reduce((sum, b) => sum + b.segment.reduce((n, s) => n + Number(s >= 0), 0), 0);
-    this.#ring.push({ step: step + 1, learningRate, supervisedTokens, tokens, counts });
+    this.#ring.push({ step: step + 1, learningRate, supervisedTokens, tokens, counts, controlled });
   }
 
   /** Whether {@linkcode collect} must be called before the next step. */
   get mustCollect(): boolean {
-    return this.#ring.full;
+    return this.#ring.full || (this.controllers.active && !this.#ring.empty);
   }
 
   /** Waits for the queued steps and returns their numbers, in order. */
   async collect(): Promise<StepMetrics[]> {
     const { objective } = this.setup;
-    return (await this.#ring.collect()).map(({ tag: { counts, ...tag }, values }) => {
+    return (await this.#ring.collect()).map(({ tag: { counts, controlled, ...tag }, values }) => {
       const norm = values.at(-1)!;
       const means = Object.assign(
         {},
         ...objective.passes.map(({ terms }, i) => tokenMeans(terms, values[i]!, counts)),
       ) as Record<string, number>;
-      const terms = objective.at(tag.step - 1).filter(({ name }) => name in means);
+      this.controllers.advance(tag.step - 1, means);
+      const terms = objective.at(tag.step - 1, controlled).filter(({ name }) => name in means);
       const losses = Object.fromEntries(terms.map(({ name }) => [name, means[name]!]));
       const loss = terms.reduce((sum, { name, weight }) => sum + weight * losses[name]!, 0);
-      return { ...tag, loss, losses, gradientNorm: norm[0]!, nonFinite: norm[1] !== 0 };
+      return {
+        ...tag,
+        loss,
+        losses,
+        gradientNorm: norm[0]!,
+        nonFinite: norm[1] !== 0,
+        controlled: flat(controlled),
+      };
     });
   }
 
@@ -368,6 +385,15 @@ export class Trainer {
     this.executable.destroy();
     for (const buffer of this.weights.values()) buffer.destroy();
   }
+}
+
+/** Options under one name each: `LOSS.OPTION`. */
+function flat(controlled: ControlledOptions): Record<string, number> {
+  return Object.fromEntries(
+    Object.entries(controlled).flatMap(([loss, options]) =>
+      Object.entries(options).map(([option, value]) => [`${loss}.${option}`, value])
+    ),
+  );
 }
 
 /** Distinguishes dropout and noise from other users of a seed. */

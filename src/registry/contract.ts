@@ -17,6 +17,7 @@ export {
   type PluginKind,
 } from "./plugin.ts";
 export * from "./loss_contract.ts";
+export type { ControlledStep, Controller, ControllerState } from "./controller.ts";
 export * from "./adapter_contract.ts";
 export { type Config, defineConfig } from "./config.ts";
 export {

@@ -20,12 +20,16 @@ export function pluginIdentity(plugin: Plugin, options?: Readonly<Record<string,
     key,
     key === "options"
       ? z.toJSONSchema(plugin.options, { unrepresentable: "any", io: "input" })
-      : typeof value === "function"
-      ? String(value)
-      : value,
+      : key === "controller"
+      ? Object.entries(value).map(([name, part]) => [name, textOf(part)])
+      : textOf(value),
   ]);
   parts.push(["made", made(plugin, options)]);
   return JSON.stringify(parts.sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+function textOf(value: unknown): unknown {
+  return typeof value === "function" ? String(value) : value;
 }
 
 /** The expressions of a divergence or the WGSL of a row loss; nothing where its options have no defaults. */

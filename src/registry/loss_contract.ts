@@ -10,6 +10,7 @@
 import type { z } from "zod";
 import type { Condition, Expression } from "../tensor/expr/mod.ts";
 import type { Tensor } from "../tensor/graph.ts";
+import type { Controller } from "./controller.ts";
 import type { ParameterDefinition } from "./adapter_contract.ts";
 import type { OptionsSchema, PluginHeader } from "./plugin.ts";
 
@@ -57,6 +58,8 @@ export interface DivergenceDefinition<
 > extends PluginHeader<Schema> {
   /** Measured on held-out samples beside it, with its options, under its name and theirs: what shows how it is getting on. */
   readonly monitors?: readonly (Divergence | RowLoss)[];
+  /** Sets scheduled options from step to step by what the loss did, where its options ask for that. */
+  readonly controller?: Controller<z.output<Schema>>;
   /** Numeric options that a schedule may change at every step; they come as symbols, and changing them needs no new kernel. */
   readonly scheduled?: readonly Scheduled[];
   /** The summand of one vocabulary entry: D = sum over the vocabulary of it. */
@@ -66,8 +69,9 @@ export interface DivergenceDefinition<
 }
 
 /** A registered level-1 loss. */
-export interface Divergence extends Omit<DivergenceDefinition, "term" | "value"> {
+export interface Divergence extends Omit<DivergenceDefinition, "term" | "value" | "controller"> {
   readonly kind: "divergence";
+  readonly controller?: Controller;
   term?(symbols: DivergenceSymbols): Expression;
   value?(symbols: DivergenceSymbols): Expression;
 }
@@ -141,6 +145,8 @@ export interface RowLossDefinition<
 > extends PluginHeader<Schema> {
   /** Measured on held-out samples beside it, with its options, under its name and theirs: what shows how it is getting on. */
   readonly monitors?: readonly (Divergence | RowLoss)[];
+  /** Sets scheduled options from step to step by what the loss did, where its options ask for that. */
+  readonly controller?: Controller<z.output<Schema>>;
   readonly scheduled?: readonly Scheduled[];
   readonly needsTeacher: boolean;
   /**

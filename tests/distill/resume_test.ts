@@ -45,8 +45,8 @@ async function sha256(path: string): Promise<string> {
 }
 
 /**
- * Everything that has a state of its own: dropout, accumulation, epochs, moments, warm-up, the guard against divergence; and courses of
- * a temperature and of a loss's option, which have none.
+ * Everything that has a state of its own: dropout, accumulation, epochs, moments, warm-up, the guard against divergence, a loss's
+ * controller; and courses of a temperature and of a loss's option, which have none.
  */
 const fullRecipe = (files: TinyFiles): Recipe =>
   tinyRecipe(files, {
@@ -58,7 +58,8 @@ const fullRecipe = (files: TinyFiles): Recipe =>
         squareTemperature: true,
         schedule: { temperature: { from: 3, to: 1, steps: [2, 30], shape: "cosine" } },
       },
-      { loss: "taid", weight: 0.2, schedule: { t: { from: 0.4, to: 1, steps: [0, 40] } } },
+      { loss: "skew-kl", weight: 0.1, schedule: { lambda: { from: 0.1, to: 0.5, steps: [0, 40] } } },
+      { loss: "taid", weight: 0.2, options: { adaptive: true, alpha: 0.1, beta: 0.8 } },
     ],
     adapter: { dropout: 0.2, loraPlusRatio: 2 },
     train: {

@@ -7,6 +7,7 @@ import type { LinearAlgebra, Plugin } from "../contract.ts";
 import { checkAdapter } from "./adapters.ts";
 import { Checklist, type CheckListener } from "./checklist.ts";
 import { checkContract, checkOptions } from "./contract_checks.ts";
+import { checkController } from "./controllers.ts";
 import { checkFeatureLoss } from "./feature_losses.ts";
 import { checkRowLoss } from "./row_losses.ts";
 
@@ -38,5 +39,8 @@ export async function checkPlugin(
   if (!parsed) return;
   if (plugin.kind === "adapter") await checkAdapter(plugin, parsed, list, linalg);
   else if (plugin.kind === "feature-loss") await checkFeatureLoss(plugin, parsed, list);
-  else await checkRowLoss(plugin, parsed, list);
+  else {
+    await checkController(plugin, parsed, list);
+    await checkRowLoss(plugin, parsed, list);
+  }
 }
