@@ -42,3 +42,11 @@ export const DEFAULT_ADAPTER: AdapterDescription = {
   maxInvocations: 256,
   offsetAlignment: 256,
 };
+
+/** A kernel as a device gets it. */
+export interface KernelText {
+  /** What it is and where it was met first. */
+  readonly label: string;
+  readonly family: KernelFamily;
+  readonly wgsl: string;
+}

@@ -42,6 +42,7 @@ export async function lookAtPlugins(modules: readonly object[], order: PluginOrd
       await checkPlugin({ plugin, others, options: order.options, linalg: hostLinearAlgebra }, {
         begin: (check) => send({ type: "begin", check }),
         result: (result) => send({ type: "result", result }),
+        kernels: (kernels) => send({ type: "kernels", kernels }),
       });
     }
     send({ type: "end" });

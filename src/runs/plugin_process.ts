@@ -10,6 +10,9 @@ import type { PluginDescription } from "./plugin_description.ts";
 import { driverEnvironment, prepareEntry } from "./child_command.ts";
 import { importName, isPackage } from "./plugin_source.ts";
 import { readLines } from "./protocol.ts";
+import type { KernelText } from "../gpu/description.ts";
+import { DAWN } from "./dawn.ts";
+import { compileWithTint } from "./tint_process.ts";
 
 /** What the process is to do. */
 export interface PluginOrder {
@@ -26,6 +29,7 @@ export type PluginMessage =
   | { type: "plugin"; plugin: PluginDescription; module: number | null }
   | { type: "begin"; check: string }
   | { type: "result"; result: CheckResult }
+  | { type: "kernels"; kernels: readonly KernelText[] }
   | { type: "error"; message: string; hint?: string | undefined }
   | { type: "end" };
 
@@ -52,6 +56,8 @@ export interface InspectOptions extends PluginOrder {
 /** What was last seen of the process. */
 interface Progress {
   readonly found: InspectedPlugin[];
+  /** Kernels of the plugin that is looked at. */
+  kernels: KernelText[];
   /** The check that has begun and has no result yet. */
   current: string | undefined;
   /** Says that it is done, or why it cannot be. */
@@ -128,7 +134,7 @@ function entrySource({ files, ids, check, options }: InspectOptions): string {
 }
 
 async function follow(process: Deno.ChildProcess, options: InspectOptions): Promise<InspectedPlugin[]> {
-  const progress: Progress = { found: [], current: undefined, last: undefined, hung: false };
+  const progress: Progress = { found: [], kernels: [], current: undefined, last: undefined, hung: false };
   const kill = () => {
     progress.hung = true;
     process.kill("SIGKILL");
@@ -139,6 +145,7 @@ async function follow(process: Deno.ChildProcess, options: InspectOptions): Prom
     for await (const line of readLines(process.stdout)) {
       clearTimeout(timer);
       const message = parse(line);
+      if (message?.type === "plugin" || message?.type === "end") await compileElsewhere(progress, options);
       if (message) take(message, progress, options);
       timer = setTimeout(kill, options.timeoutSeconds * 1000);
     }
@@ -178,7 +185,38 @@ function take(message: PluginMessage, progress: Progress, options: InspectOption
     const inspected = found.at(-1)!;
     inspected.results.push(message.result);
     options.onResult?.(inspected.plugin, message.result);
-  } else progress.last = message;
+  } else if (message.type === "kernels") progress.kernels.push(...message.kernels);
+  else progress.last = message;
+}
+
+/** The last check of a plugin, which needs more than it may have: what Tint, the compiler of Chrome and Dawn, says of its kernels. */
+async function compileElsewhere(progress: Progress, { onResult }: InspectOptions): Promise<void> {
+  const kernels = progress.kernels.splice(0);
+  const inspected = progress.found.at(-1);
+  if (!inspected || kernels.length === 0) return;
+  const check = "kernels compile under Tint";
+  const result = await compileWithTint(kernels, { fetch: false }).then(
+    (report): CheckResult => {
+      if ("unavailable" in report) {
+        return {
+          check,
+          outcome: "skip",
+          detail: `Dawn is not installed; \`deno cache ${DAWN}\` installs it`,
+        };
+      }
+      const refused = Object.entries({ ...report.refused, ...report.unproven });
+      if (refused.length === 0) return { check, outcome: "pass", detail: `${kernels.length} kernels` };
+      return {
+        check,
+        outcome: "fail",
+        detail: refused.map(([label, message]) => `${label}: ${message}`).join("\n"),
+        hint: "Chrome and Dawn would refuse the loss: reductions must be called by all lanes together.",
+      };
+    },
+    (error: Error): CheckResult => ({ check, outcome: "skip", detail: error.message.split("\n")[0]! }),
+  );
+  inspected.results.push(result);
+  onResult?.(inspected.plugin, result);
 }
 
 /** Turns an end that should not have been into a failed check, or an error where no plugin was seen yet. */

@@ -4,19 +4,16 @@
  * @module
  */
 import { accessVariant } from "../../src/gpu/bindings.ts";
-import { type AdapterDescription, DEFAULT_ADAPTER, type KernelFamily } from "../../src/gpu/description.ts";
+import {
+  type AdapterDescription,
+  DEFAULT_ADAPTER,
+  type KernelFamily,
+  type KernelText,
+} from "../../src/gpu/description.ts";
 import type { Plan } from "../../src/tensor/plan.ts";
 import { ODD_SIZES, SIZES, syntheticModel } from "./models.ts";
 import { opPlan, rowLossTexts } from "./ops.ts";
 import { generationPlans, headPlan, trainingPlans } from "./programs.ts";
-
-/** A kernel as a device gets it. */
-export interface KernelText {
-  /** What it is and where it was met first. */
-  readonly label: string;
-  readonly family: KernelFamily;
-  readonly wgsl: string;
-}
 
 const FAMILIES: Readonly<Record<KernelFamily, AdapterDescription>> = {
   tiled: { ...DEFAULT_ADAPTER, maxBufferSize: 2 ** 31 - 4 },

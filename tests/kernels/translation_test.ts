@@ -1,8 +1,9 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { NagaError, parseWgsl, validate, writeMsl, writeSpirv } from "npm:naga-wasm@30.1.0";
-import { type KernelText, kernelTexts, unreachedLines } from "./texts.ts";
-import type { TintReport } from "./tint.ts";
+import type { KernelText } from "../../src/gpu/description.ts";
+import { compileWithTint } from "../../src/runs/tint_process.ts";
+import { kernelTexts, unreachedLines } from "./texts.ts";
 
 const texts = await kernelTexts();
 
@@ -49,22 +50,6 @@ function nagaRefusal(wgsl: string): string | undefined {
   }
 }
 
-async function tintReport(kernels: readonly KernelText[]): Promise<TintReport> {
-  const here = (name: string) => decodeURIComponent(new URL(name, import.meta.url).pathname);
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--no-config", `--lock=${here("tint.lock")}`, "--frozen", "-A", here("tint.ts")],
-    stdin: "piped",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-  const writer = child.stdin.getWriter();
-  await writer.write(new TextEncoder().encode(JSON.stringify(kernels)));
-  await writer.close();
-  const { success, stdout, stderr } = await child.output();
-  if (!success) throw new Error(`the process with Tint failed:\n${new TextDecoder().decode(stderr)}`);
-  return JSON.parse(new TextDecoder().decode(stdout));
-}
-
 Deno.test("every line of every file in kernels/ is in a kernel that some program uses", async () => {
   const folder = new URL("../../kernels/", import.meta.url);
   const unreached: string[] = [];
@@ -100,7 +85,7 @@ Deno.test("every kernel translates to SPIR-V and MSL under naga", () => {
 });
 
 Deno.test("every kernel compiles under Tint", async (t) => {
-  const report = await tintReport([...texts, barrier, wrongType, hiddenSubgroups]);
+  const report = await compileWithTint([...texts, barrier, wrongType, hiddenSubgroups], { fetch: true });
   if ("unavailable" in report) {
     if (/checksum|integrity/i.test(report.unavailable)) throw new Error(report.unavailable);
     console.log(`skip: ${t.name}: ${report.unavailable}`);

@@ -1,8 +1,8 @@
 /** Plugins that lie are caught and named, whatever they do; honest ones pass. Each is checked as users check theirs. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { LimbeckError } from "../../src/errors.ts";
-import { inspectPlugins } from "../../src/runs/plugin_process.ts";
+import { type InspectedPlugin, inspectPlugins } from "../../src/runs/plugin_process.ts";
 
 /** Checks the lie of that name from a module outside of the project. */
 async function check(
@@ -137,6 +137,15 @@ Deno.test("plugin check passes an honest feature loss and names what is wrong wi
     (await check("features", name)).results.find((r) => r.outcome === "fail")?.detail ?? "nothing failed";
   assertStringIncludes(await failure("not-a-row"), "f32 [5, 12] where f32 [5] is wanted");
   assertStringIncludes(await failure("unknown-tap"), '"student elsewhere"');
+});
+
+Deno.test("a loss's kernels go to Tint as well, in a process that never sees the plugin", async () => {
+  const order = { files: [], ids: ["total-variation"], check: true, options: {}, timeoutSeconds: 60 };
+  const [{ results }] = await inspectPlugins(order) as [InspectedPlugin];
+  const tint = results.at(-1)!;
+  assertEquals(tint.check, "kernels compile under Tint");
+  if (tint.outcome === "skip") assertMatch(tint.detail, /not installed|without a GPU/);
+  else assertEquals([tint.outcome, tint.detail], ["pass", "8 kernels"]);
 });
 
 Deno.test("inspectPlugins() refuses modules that hang, throw, or export no plugin", () =>

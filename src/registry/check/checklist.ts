@@ -4,6 +4,7 @@
  * @module
  */
 import { LimbeckError } from "../../errors.ts";
+import type { KernelText } from "../../gpu/description.ts";
 
 /** What came of a check. `skip` says why it was not done. */
 export type Outcome = "pass" | "fail" | "skip";
@@ -30,6 +31,8 @@ export class CheckSkipped extends Error {}
 export interface CheckListener {
   begin(check: string): void;
   result(result: CheckResult): void;
+  /** Told of kernels that compile here, to be compiled elsewhere as well. */
+  kernels?(kernels: readonly KernelText[]): void;
 }
 
 /** Runs checks one after another. */
@@ -38,6 +41,11 @@ export class Checklist {
 
   constructor(listener: CheckListener) {
     this.#listener = listener;
+  }
+
+  /** Offers kernels that compile here to other compilers. */
+  offer(kernels: readonly KernelText[]): void {
+    this.#listener.kernels?.(kernels);
   }
 
   /**

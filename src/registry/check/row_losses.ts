@@ -82,7 +82,7 @@ async function checkFamily(
     const compiled = await list.step(`kernels compile (${family})`, async () => {
       gpu = await openDevice(family);
       for (const { vocabulary, temperature } of SHAPES) {
-        await compileKernels(gpu, term(temperature), vocabulary);
+        list.offer(await compileKernels(gpu, term(temperature), vocabulary));
       }
       return `${2 * SHAPES.length} kernels on ${gpu.description.name}`;
     }, "Read the compiler's message; in a row loss, `$` must stand before every name of your own.");

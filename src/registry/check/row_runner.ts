@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { KernelText } from "../../gpu/description.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { StepScalars } from "../../tensor/graph.ts";
 import { grid } from "../../tensor/op.ts";
@@ -25,11 +26,19 @@ export interface RowOutcome {
 }
 
 /** Compiles a loss's kernel with and without gradient. @throws {DeviceError} with the compiler's message and line */
-export async function compileKernels(gpu: Gpu, term: ResolvedLoss, vocabulary: number): Promise<void> {
+export async function compileKernels(
+  gpu: Gpu,
+  term: ResolvedLoss,
+  vocabulary: number,
+): Promise<KernelText[]> {
+  const { family } = gpu.description;
+  const texts: KernelText[] = [];
   for (const gradient of [true, false]) {
-    const kernel = compileRowLoss([term], { vocabulary }, gpu.description, { gradient });
-    await gpu.pipeline(kernel.label, kernel.wgsl);
+    const { label, wgsl } = compileRowLoss([term], { vocabulary }, gpu.description, { gradient });
+    await gpu.pipeline(label, wgsl);
+    texts.push({ label: `${label} (${family}, V = ${vocabulary})`, family, wgsl });
   }
+  return texts;
 }
 
 /**

@@ -7,10 +7,10 @@
  *
  * @module
  */
-import type { KernelFamily } from "../../src/gpu/description.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
-import { ENABLE_SUBGROUPS } from "../../src/gpu/preamble.ts";
-import type { KernelText } from "./texts.ts";
+import type { KernelFamily, KernelText } from "../gpu/description.ts";
+import { DAWN } from "./dawn.ts";
+import { type Gpu, openGpu } from "../gpu/device.ts";
+import { ENABLE_SUBGROUPS } from "../gpu/preamble.ts";
 
 /** What is printed, as JSON. */
 export type TintReport =
@@ -23,11 +23,9 @@ export type TintReport =
     readonly unproven: Readonly<Record<string, string>>;
   };
 
-// Not a literal in the import: type checking this file would fetch the library.
-const DAWN = "npm:webgpu@0.6.2";
-
 async function loadDawn(): Promise<{ create(options: string[]): GPU } | { unavailable: string }> {
   try {
+    // Not a literal: type checking this file would fetch the library.
     return await import(DAWN);
   } catch (error) {
     return { unavailable: `${DAWN} cannot be loaded: ${(error as Error).message}` };
