@@ -4,23 +4,16 @@
  * @module
  */
 import type { AdapterDescription } from "../gpu/description.ts";
-import {
-  compile,
-  type CompiledExpressions,
-  constant,
-  type Expression,
-  flag,
-  leaves,
-  mul,
-  select,
-  stepScalar,
-} from "../tensor/expr/mod.ts";
+import { constant, type Expression, flag, leaves, mul, select, stepScalar } from "../tensor/expr/mod.ts";
 import type { StepScalar } from "../tensor/graph.ts";
 import type { SizeWord } from "../tensor/op.ts";
 import { type Divergence, LOG_FLOOR, type RowLoss } from "./loss_contract.ts";
+import { PluginError } from "./plugin.ts";
 import { ENTRY, ROW, RowProgram, type Statistic, symbolicOptions } from "./row_program.ts";
 import { printRowKernel } from "./row_kernel.ts";
 import { rowLossSource } from "./row_kernel_frame.ts";
+import { RowValues } from "./row_values.ts";
+import { ensureCacheable, looksAtTarget, type SparseTarget } from "./sparse_target.ts";
 
 /** A loss of an objective, its options checked. */
 export interface ResolvedLoss {
@@ -48,6 +41,11 @@ export interface RowLossKernel {
   /**
    * Bindings of group 0: labels i32 [R]; token masks i32 [R], only if the shape has them; target logits f32 [R, stride], only if
    * `needsTeacher`; learner logits f32 [R, V], read, and unless compiled for evaluation overwritten with the gradient of sum_k weight_k D_k; values f32 [K, R].
+   *
+   * If `needsCache`, in the place of target logits: ids u32 [R, K], {@linkcode NO_TOKEN} where there are fewer; their logits, or of
+   * samples the logarithms of their weights, f32 [R, K]; and, but for samples, f32 [R, C]: log sum exp((z - m) / temperature) over all
+   * other entries, m the largest of the K logits, a column for each of the target's temperatures. The learner's logits are then
+   * written meanwhile in evaluation too.
    */
   readonly wgsl: string;
   /** K: one value per loss in the given order, unweighted. */
@@ -55,6 +53,7 @@ export interface RowLossKernel {
   /** Names of the step scalars whose indices `size` contains, in order. */
   readonly scalars: readonly string[];
   readonly needsTeacher: boolean;
+  readonly needsCache: boolean;
   /** Words of the size struct for R rows. */
   size(rows: number, scalar: (name: string) => StepScalar): SizeWord[];
   /** Workgroups for R rows, to be folded with `grid`. */
@@ -72,6 +71,16 @@ export interface RowLossShape {
    * where none is set is skipped. A label of -100 then only says that there is no label. Without, a row counts where it has a label.
    */
   readonly tokenMasks?: boolean;
+  /** Makes a kernel for a cached target instead of the target's logits. */
+  readonly sparseTarget?: SparseTarget;
+}
+
+/** What looks at a cached target: statistics and gradient over K + 1 entries. */
+export interface SupportProgram {
+  readonly target: SparseTarget;
+  readonly statistics: readonly Statistic[];
+  /** d/dz of the weighted sum of its divergences at a temperature, by the temperature's number. */
+  readonly gradients: ReadonlyMap<number, Expression>;
 }
 
 /** Losses with one temperature, so one softmax. */
@@ -87,8 +96,10 @@ export interface TracedObjective {
   readonly statistics: readonly Statistic[];
   /** One for each divergence, by its place in the objective. */
   readonly values: ReadonlyMap<number, Expression>;
-  /** d/dz of the weighted sum of all divergences. */
+  /** d/dz of the weighted sum of all divergences over the vocabulary. */
   readonly gradient: Expression;
+  /** Those over a cached target; absent where the target has all logits or nothing looks at it. */
+  readonly support?: SupportProgram;
   /** Level-2 losses with their place in the objective and their temperature's number. */
   readonly rowLosses: readonly {
     readonly term: ResolvedLoss;
@@ -104,8 +115,17 @@ export function scalarName(term: ResolvedLoss, what: string): string {
   return `${term.name}.${what}`;
 }
 
-/** Traces all losses of an objective together, so that equal statistics are computed once. */
-export function traceObjective(terms: readonly ResolvedLoss[], tokenMasks = false): TracedObjective {
+/**
+ * Traces all losses of an objective together, so that equal statistics are computed once.
+ *
+ * @param rows Whether rows have token masks, and what their target is where it comes from a cache
+ * @throws {PluginError} naming a loss that the cache cannot serve
+ */
+export function traceObjective(
+  terms: readonly ResolvedLoss[],
+  rows: Pick<RowLossShape, "tokenMasks" | "sparseTarget"> = {},
+): TracedObjective {
+  const { tokenMasks = false, sparseTarget: target } = rows;
   const groups: TemperatureGroup[] = [];
   const varying = new Set<TemperatureGroup>();
   const groupOf = (term: ResolvedLoss): number => {
@@ -120,26 +140,49 @@ export function traceObjective(terms: readonly ResolvedLoss[], tokenMasks = fals
     return groups.push(group) - 1;
   };
   const program = new RowProgram();
+  const support = new RowProgram("support", constant((target?.entries ?? 0) + 1));
+  const gradients = new Map<number, Expression>();
   const values = new Map<number, Expression>();
   const rowLosses: { term: ResolvedLoss; index: number; group: number }[] = [];
   let gradient: Expression = constant(0);
   terms.forEach((term, index) => {
+    if (target) ensureCacheable(term.loss, term.options, target);
     const group = groupOf(term);
     if (term.loss.kind === "row-loss") {
       rowLosses.push({ term, index, group });
       return;
     }
     const options = symbolicOptions(term.loss.scheduled ?? [], term.options, (o) => scalarName(term, o));
-    const traced = program.trace(term.loss, options, group, groups[group]!.scalar !== undefined);
+    const cached = target !== undefined && looksAtTarget(term.loss, term.options);
+    if (cached) ensureKnownTemperature(term, target);
+    const traced = (cached ? support : program)
+      .trace(term.loss, options, group, groups[group]!.scalar !== undefined);
     values.set(index, traced.value);
-    if (term.monitor) return;
-    const weighted = mul(stepScalar(scalarName(term, "weight")), traced.gradient);
+    const weighted = term.monitor
+      ? constant(0)
+      : mul(stepScalar(scalarName(term, "weight")), traced.gradient);
     // Chosen, not multiplied: what is masked may be infinite.
-    gradient = gradient.add(
-      tokenMasks ? select(flag(ROW.inMask(term.tokenMask ?? 0)), weighted, 0) : weighted,
-    );
+    const own = tokenMasks ? select(flag(ROW.inMask(term.tokenMask ?? 0)), weighted, 0) : weighted;
+    if (cached) gradients.set(group, own.add(gradients.get(group) ?? 0));
+    else gradient = gradient.add(own);
   });
-  return { groups, statistics: program.statistics, values, gradient, rowLosses, tokenMasks };
+  return {
+    ...{ groups, statistics: program.statistics, values, gradient, rowLosses, tokenMasks },
+    ...(target && gradients.size > 0
+      ? { support: { target, statistics: support.statistics, gradients } }
+      : {}),
+  };
+}
+
+function ensureKnownTemperature(term: ResolvedLoss, { kind, temperatures }: SparseTarget): void {
+  if (kind === "samples" || (!term.temperatureVaries && temperatures.includes(term.temperature))) return;
+  throw new PluginError(
+    term.loss.id,
+    term.temperatureVaries
+      ? "its temperature changes from step to step; a cache is made for given temperatures"
+      : `its temperature is ${term.temperature}; the cache was made for ${temperatures.join(", ")}`,
+    { hint: "Give the loss a temperature that does not change, or do without a cache." },
+  );
 }
 
 /** Whether a loss needs the label of a row. */
@@ -176,7 +219,8 @@ export function compileRowLoss(
   adapter: AdapterDescription,
   { gradient = true }: { gradient?: boolean } = {},
 ): RowLossKernel {
-  const printed = printRowKernel(terms, traceObjective(terms, shape.tokenMasks), shape, adapter, gradient);
+  const traced = traceObjective(terms, shape);
+  const printed = printRowKernel(terms, traced, shape, adapter, gradient);
   return {
     ...printed,
     label: `rowLoss ${summary(terms)}${gradient ? "" : " values"}${shape.tokenMasks ? " masked" : ""}`,
@@ -228,44 +272,26 @@ export function referenceRow(
   if (counted.length === 0) return { values, gradient };
   const place = (index: number) => terms.indexOf(counted[index]!);
   const traced = traceObjective(counted);
-  const scalars = initialScalars(counted);
   const softmaxes = traced.groups.map(({ temperature }) => ({
     logQ: logSoftmax(student, temperature),
     logP: logSoftmax(teacher, temperature),
   }));
 
   const entryNames = traced.groups.flatMap((_, g) => [ENTRY.logQ(g), ENTRY.logP(g)]);
-  entryNames.push(ENTRY.student, ENTRY.teacher, ENTRY.isLabel);
-  const rowNames = [
-    ROW.vocabulary,
-    ...traced.groups.map((_, g) => ROW.inverseTemperature(g)),
-    ...scalars.keys(),
-  ];
-  const rowValues = [size, ...traced.groups.map((g) => 1 / g.temperature), ...scalars.values()];
-  const entry = (v: number) => [
-    ...softmaxes.flatMap(({ logQ, logP }) => [logQ[v]!, logP[v]!]),
-    student[v]!,
-    teacher[v]!,
-    Number(v === label),
-  ];
-  const prepare = (expressions: readonly Expression[]): (v: number) => Float64Array => {
-    const run: CompiledExpressions = compile(expressions, [...entryNames, ...rowNames]);
-    const known = [...rowValues];
-    return (v) => run([...entry(v), ...known]);
-  };
-  for (const { name, kind, body } of traced.statistics) {
-    const at = prepare([body]);
-    let result = kind === "max" ? -Infinity : 0;
-    if (kind === "label") result = at(label)[0]!;
-    else {for (let v = 0; v < size; v++) {
-        result = kind === "sum" ? result + at(v)[0]! : Math.max(result, at(v)[0]!);
-      }}
-    rowNames.push(name);
-    rowValues.push(result);
-  }
-  const found = prepare([...traced.values.values()])(Math.max(0, label));
+  const row = new RowValues({
+    names: [...entryNames, ENTRY.student, ENTRY.teacher, ENTRY.isLabel],
+    count: size,
+    label,
+    entry: (v) => [
+      ...softmaxes.flatMap(({ logQ, logP }) => [logQ[v]!, logP[v]!]),
+      ...[student[v]!, teacher[v]!, Number(v === label)],
+    ],
+    row: rowLeaves(counted, traced, size),
+  });
+  row.compute(traced.statistics);
+  const found = row.at([...traced.values.values()])(Math.max(0, label));
   [...traced.values.keys()].forEach((index, i) => values[place(index)] = found[i]!);
-  const slope = prepare([traced.gradient]);
+  const slope = row.at([traced.gradient]);
   for (let v = 0; v < size; v++) gradient[v] = slope(v)[0]!;
   for (const { term, index } of traced.rowLosses) {
     const { temperature, options } = term;
@@ -276,8 +302,21 @@ export function referenceRow(
   return { values, gradient };
 }
 
+/** What is the same for a row of V entries, statistics aside. */
+export function rowLeaves(
+  terms: readonly ResolvedLoss[],
+  { groups }: TracedObjective,
+  vocabulary: number,
+): Map<string, number> {
+  return new Map([
+    [ROW.vocabulary, vocabulary],
+    ...groups.map(({ temperature }, g): [string, number] => [ROW.inverseTemperature(g), 1 / temperature]),
+    ...initialScalars(terms),
+  ]);
+}
+
 /** log softmax(z / temperature), floored. */
-function logSoftmax(z: Float64Array, temperature: number): Float64Array {
+export function logSoftmax(z: Float64Array, temperature: number): Float64Array {
   let highest = -Infinity;
   for (const x of z) highest = Math.max(highest, x);
   let sum = 0;

@@ -22,12 +22,14 @@ import { LOG_FLOOR, type RowLoss } from "./loss_contract.ts";
 import { printFrame, rowLossSource } from "./row_kernel_frame.ts";
 import { RowLayout, type Turn } from "./row_layout.ts";
 import { ENTRY, ROW, type Statistic } from "./row_program.ts";
+import { SupportPrinter } from "./row_support.ts";
 
 /** What {@linkcode printRowKernel} returns. */
 export interface PrintedRowKernel {
   readonly wgsl: string;
   readonly scalars: readonly string[];
   readonly needsTeacher: boolean;
+  readonly needsCache: boolean;
 }
 
 /** Prints the kernel. `gradient: false` leaves the learner's logits alone. */
@@ -56,6 +58,9 @@ class Printer {
   /** Leaves that occur anywhere. */
   readonly #used: ReadonlySet<string>;
   readonly #needsTeacher: boolean;
+  /** What is compared with a cached target. */
+  readonly #support: SupportPrinter | undefined;
+  readonly #looksAtCache: boolean;
 
   constructor(
     terms: readonly ResolvedLoss[],
@@ -72,12 +77,26 @@ class Printer {
     this.#needsTeacher = this.#used.has(ENTRY.teacher) ||
       traced.groups.some((_, g) => this.#used.has(ENTRY.logP(g))) ||
       traced.rowLosses.some(({ term }) => (term.loss as RowLoss).needsTeacher);
+    const { support } = traced;
+    const compared = support
+      ? [...traced.values.values(), ...(gradient ? support.gradients.values() : [])]
+      : [];
+    const statistics = reachable(compared, support?.statistics ?? []);
+    const looksAtTarget = leaves([...compared, ...statistics.map((s) => s.body)], "variable")
+      .some((name) => name.startsWith("logP"));
+    this.#looksAtCache = looksAtTarget;
+    this.#support = support && new SupportPrinter({
+      ...{ support, statistics, looksAtTarget, gradient },
+      tempered: (difference, g) => this.#tempered(difference, g),
+      printed: (expressions, entry) => this.#printed(expressions, entry),
+    });
   }
 
   print(): PrintedRowKernel {
     this.#rowLevel();
     this.#softmax();
     this.#lookUp();
+    if (this.#support) this.#put(...this.#support.compare());
     const rowLosses = this.#traced.rowLosses;
     for (const { index } of rowLosses) this.#put(`let rowLoss${index} = loss${index}_value();`);
     this.#labelStatistics(0);
@@ -88,6 +107,7 @@ class Printer {
       if (own.length > 0 || writes) this.#sweep(own, writes);
       this.#labelStatistics(stage);
     }
+    if (this.#support && this.#gradient) this.#finishSupport();
     this.#values();
     const wgsl = printFrame({
       terms: this.#terms,
@@ -96,12 +116,16 @@ class Printer {
       family: this.#adapter.family,
       gradient: this.#gradient,
       needsTeacher: this.#needsTeacher,
+      cache: this.#traced.support && { ...this.#traced.support, looksAtTarget: this.#looksAtCache },
       helpers: this.#helpers,
       scalars: this.#scalars,
       readScalar: (name) => this.#readScalar(name),
       body: this.#lines,
     });
-    return { wgsl, scalars: this.#scalars, needsTeacher: this.#needsTeacher };
+    return {
+      ...{ wgsl, scalars: this.#scalars, needsTeacher: this.#needsTeacher },
+      needsCache: this.#traced.support !== undefined,
+    };
   }
 
   #put(...lines: string[]): void {
@@ -126,7 +150,7 @@ class Printer {
   /** Code of a leaf that is the same for the row. */
   #rowLeaf(name: string): LeafCode | undefined {
     if (name === ROW.vocabulary) return { code: "f32(size.vocabulary)", width: 1 };
-    if (/^(stat|inverseTemperature|inMask)\d+$/.test(name)) return { code: name, width: 1 };
+    if (/^(stat|support|inverseTemperature|inMask|tail_q)\d+$/.test(name)) return { code: name, width: 1 };
     if (this.#terms.some((t) => name.startsWith(`${t.name}.`))) return { code: this.#scalar(name), width: 1 };
     return undefined;
   }
@@ -165,7 +189,7 @@ class Printer {
       wgsl: rowLossSource(term, this.#traced, (o) => o),
     }));
     return this.#traced.groups.flatMap((_, g) =>
-      this.#used.has(name(g)) ||
+      this.#used.has(name(g)) || (side === "q" && this.#support?.groups.includes(g)) ||
         source.some((s) => s.group === g && s.wgsl.includes(side === "q" ? "_logQ(" : "_logP("))
         ? [g]
         : []
@@ -184,6 +208,10 @@ class Printer {
       } || label >= i32(size.vocabulary)) { poison = bitcast<f32>(0x7fc00000u + (size.rows & 0u)); }`,
     );
     if (sides.length === 0) return;
+    if (this.#support) {
+      if (this.#labelSide("q")) this.#put("let label_q = student(row_label);");
+      this.#put(...this.#support.take());
+    }
     for (const { side, groups } of sides) {
       this.#put(`var max_${side} = -1.0e38;`, ...groups.map((g) => `var sum_${side}${g} = 0.0;`));
     }
@@ -232,8 +260,9 @@ class Printer {
       ),
     ));
     for (const { side, groups } of sides) {
-      this.#put(`let m_${side} = row_max(max_${side});`);
-      for (const g of groups) {
+      if (this.#support) this.#put(...this.#support.join(groups));
+      else this.#put(`let m_${side} = row_max(max_${side});`);
+      for (const g of this.#support ? [] : groups) {
         const share = `sum_${side}${g} * exp(${this.#tempered(`max_${side} - m_${side}`, g)})`;
         this.#put(
           `let l_${side}${g} = log(row_sum(${share}));`,
@@ -246,17 +275,27 @@ class Printer {
     }
   }
 
+  /** Leaves that are looked up at the label. */
+  #labelLeaves(): Set<string> {
+    return new Set(leaves(this.#needed.filter((s) => s.kind === "label").map((s) => s.body), "variable"));
+  }
+
+  /** Whether a logit of this side is looked up at the label. */
+  #labelSide(side: "q" | "p"): boolean {
+    const names = this.#labelLeaves();
+    return names.has(side === "q" ? ENTRY.student : ENTRY.teacher) ||
+      this.#traced.groups.some((_, g) => names.has((side === "q" ? ENTRY.logQ : ENTRY.logP)(g)));
+  }
+
   /** Logits and log-probabilities at the label, before anything is overwritten. */
   #lookUp(): void {
-    const names = new Set(
-      leaves(this.#needed.filter((s) => s.kind === "label").map((s) => s.body), "variable"),
-    );
-    const wanted = (side: "q" | "p") =>
-      names.has(side === "q" ? ENTRY.student : ENTRY.teacher) ||
-      this.#traced.groups.some((_, g) => names.has((side === "q" ? ENTRY.logQ : ENTRY.logP)(g)));
+    const names = this.#labelLeaves();
     for (const side of ["q", "p"] as const) {
-      if (!wanted(side)) continue;
-      this.#put(`let label_${side} = ${side === "q" ? "student" : "teacher"}(row_label);`);
+      if (!this.#labelSide(side)) continue;
+      // With a cached target it has been looked up before the row was changed.
+      if (!this.#support) {
+        this.#put(`let label_${side} = ${side === "q" ? "student" : "teacher"}(row_label);`);
+      }
       this.#traced.groups.forEach((_, g) => {
         const name = (side === "q" ? ENTRY.logQ : ENTRY.logP)(g);
         if (names.has(name)) {
@@ -304,6 +343,7 @@ class Printer {
     const rowLosses = writes ? this.#traced.rowLosses.filter(({ term }) => !term.monitor) : [];
     const labelled = leaves(expressions, "flag").includes(ENTRY.isLabel) || rowLosses.length > 0;
     const needs = (side: "q" | "p") =>
+      (side === "q" && writes && this.#support !== undefined) ||
       rowLosses.some(({ term }) => side === "q" || (term.loss as RowLoss).needsTeacher) ||
       names.has(side === "q" ? ENTRY.student : ENTRY.teacher) ||
       this.#traced.groups.some((_, g) => names.has((side === "q" ? ENTRY.logQ : ENTRY.logP)(g)));
@@ -354,6 +394,7 @@ class Printer {
             const weighted = `${this.#scalar(`${term.name}.weight`)} * vec4<f32>(${parts.join(", ")})`;
             code += ` + ${this.#whereCounted(term, weighted, "vec4<f32>()")}`;
           }
+          if (this.#support) code += this.#support.outside();
           lines.push(...this.#layout.store(at, `vec4<f32>(${code})`));
         }
         lines.push("}");
@@ -377,6 +418,20 @@ class Printer {
           : `let ${s.name} = row_sum((${x}.x + ${x}.y) + (${x}.z + ${x}.w));`,
       );
     });
+  }
+
+  /** The gradient of the entries that a cached target has, which the last sweep could not know. */
+  #finishSupport(): void {
+    const further = this.#traced.rowLosses.filter(({ term }) => !term.monitor).map(({ term, index }) =>
+      ` + ${
+        this.#whereCounted(
+          term,
+          `${this.#scalar(`${term.name}.weight`)} * loss${index}_gradient(id, z, 0.0)`,
+          "0.0",
+        )
+      }`
+    );
+    this.#put(...this.#support!.finish(this.#traced.gradient, further.join("")));
   }
 
   #values(): void {

@@ -6,9 +6,10 @@
  */
 import type { KernelFamily } from "../gpu/description.ts";
 import { helperFunctions, literal } from "../tensor/expr/mod.ts";
-import type { ResolvedLoss, TracedObjective } from "./divergence.ts";
+import type { ResolvedLoss, SupportProgram, TracedObjective } from "./divergence.ts";
 import { LOG_FLOOR, type RowLoss } from "./loss_contract.ts";
 import type { RowLayout } from "./row_layout.ts";
+import { EMPTY_TAIL } from "./sparse_target.ts";
 
 /** What {@linkcode printFrame} puts together. */
 export interface KernelParts {
@@ -18,6 +19,8 @@ export interface KernelParts {
   readonly family: KernelFamily;
   readonly gradient: boolean;
   readonly needsTeacher: boolean;
+  /** What is compared with a cached target. */
+  readonly cache: SupportProgram & { readonly looksAtTarget: boolean } | undefined;
   /** Helper functions that printed expressions call. */
   readonly helpers: ReadonlySet<string>;
   /** Names of the step scalars; `readScalar` may add to them. */
@@ -35,12 +38,26 @@ export function printFrame(parts: KernelParts): string {
   return [printHead(parts), helperFunctions(parts.helpers), library, printMain(parts)].join("\n");
 }
 
-function printHead({ terms, traced, layout, gradient, needsTeacher, scalars }: KernelParts): string {
+/** What a kernel binds of a cached target: name, shape, element type. */
+function cacheBindings({ cache }: KernelParts): [string, string, string][] {
+  if (!cache) return [];
+  const { kind, entries, temperatures } = cache.target;
+  const bindings: [string, string, string][] = [["target_ids", `u32 [R, ${entries}]`, "u32"]];
+  if (!cache.looksAtTarget) return bindings;
+  bindings.push(["target_logits", `f32 [R, ${entries}]`, "f32"]);
+  if (kind === "top-k") bindings.push(["target_tails", `f32 [R, ${temperatures.length}]`, "f32"]);
+  return bindings;
+}
+
+function printHead(parts: KernelParts): string {
+  const { terms, traced, layout, gradient, needsTeacher, scalars } = parts;
+  const cached = cacheBindings(parts);
   const row = layout.vector ? "array<vec4<f32>>" : "array<f32>";
   const shapes = [
     traced.tokenMasks ? "labels         i32 [R], -100: none" : "labels         i32 [R], -100: masked",
     ...(traced.tokenMasks ? ["token_masks    i32 [R], bit m: the row is in mask m"] : []),
     ...(needsTeacher ? ["teacher_logits f32 [R, teacher_stride]"] : []),
+    ...cached.map(([name, shape]) => `${name.padEnd(14)} ${shape}`),
     `student_logits f32 [R, V]${
       gradient ? ", overwritten with the gradient of the weighted sum of losses" : ""
     }`,
@@ -50,11 +67,14 @@ function printHead({ terms, traced, layout, gradient, needsTeacher, scalars }: K
     ["labels", "read", "array<i32>"],
     ...(traced.tokenMasks ? [["token_masks", "read", "array<i32>"]] : []),
     ...(needsTeacher ? [["teacher_logits", "read", row]] : []),
-    ["student_logits", gradient ? "read_write" : "read", row],
+    ...cached.map(([name, , type]) => [name, "read", `array<${type}>`]),
+    ["student_logits", gradient || cached.length > 0 ? "read_write" : "read", row],
     ["row_values", "read_write", "array<f32>"],
   ];
   return [
-    `// ${terms.map((t) => t.loss.id).join(" + ")} of each row of logits, one workgroup a row.`,
+    `// ${
+      terms.map((t) => t.loss.id).join(" + ") || "What others than the K weigh"
+    } of each row of logits, one workgroup a row.`,
     "//",
     ...shapes.map((s) => `// ${s}`),
     "struct Size {",
@@ -69,7 +89,8 @@ function printHead({ terms, traced, layout, gradient, needsTeacher, scalars }: K
   ].join("\n");
 }
 
-function printLibrary({ traced, layout, family, needsTeacher, readScalar }: KernelParts): string {
+function printLibrary(parts: KernelParts): string {
+  const { traced, layout, family, needsTeacher, readScalar, cache } = parts;
   const at = (buffer: string, base: string) =>
     layout.vector ? `${buffer}[${base} + v / 4u][v % 4u]` : `${buffer}[${base} + v]`;
   const lines = [
@@ -91,6 +112,34 @@ function printLibrary({ traced, layout, family, needsTeacher, readScalar }: Kern
       `fn teacher(v: u32) -> f32 { return ${at("teacher_logits", "teacher_row")}; }`,
     );
   }
+  if (cache) {
+    const { target: { kind, entries, temperatures }, looksAtTarget } = cache;
+    const [owner, place] = layout.vector
+      ? ["v / 4u", "student_row + v / 4u][v % 4u"]
+      : ["v", "student_row + v"];
+    lines.push(
+      `const SUPPORT = ${entries}u;`,
+      "var<private> support_row: u32;",
+      `var<workgroup> support_logits: array<f32, ${entries}>;`,
+      "fn support_id(k: u32) -> u32 { return target_ids[support_row * SUPPORT + k]; }",
+      // Whether it is this lane that reads and writes the entry in every sweep.
+      `fn owns(v: u32) -> bool { return (${owner}) % LANES == lane; }`,
+      `fn put_student(v: u32, x: f32) { student_logits[${place}] = x; }`,
+      "fn tail_of(shift: f32, sum: f32) -> f32 {",
+      `  if (sum == 0.0) { return ${literal(EMPTY_TAIL)}; }`,
+      "  return shift + log(sum);",
+      "}",
+    );
+    if (looksAtTarget) {
+      lines.push("fn support_target(k: u32) -> f32 { return target_logits[support_row * SUPPORT + k]; }");
+      traced.groups.forEach(({ temperature }, g) => {
+        const column = temperatures.indexOf(temperature);
+        if (kind === "samples" || column < 0) return;
+        const at = `support_row * ${temperatures.length}u + ${column}u`;
+        lines.push(`fn support_tail${g}() -> f32 { return target_tails[${at}]; }`);
+      });
+    }
+  }
   lines.push(reductions(family, layout.lanes));
   if (traced.rowLosses.length > 0) {
     lines.push("var<private> row_m_q: f32;", "var<private> row_m_p: f32;");
@@ -110,9 +159,9 @@ function fourEntries(side: "student" | "teacher", vector: boolean): string {
   return `fn ${side}4(i: u32) -> vec4<f32> {\n  ${code}\n}`;
 }
 
-function printMain(
-  { terms, traced, layout, gradient, needsTeacher, scalars, body }: KernelParts,
-): string {
+function printMain(parts: KernelParts): string {
+  const { terms, traced, layout, gradient, needsTeacher, cache, scalars, body } = parts;
+  const values = traced.values.size + traced.rowLosses.length;
   const { lanes, unroll, vector, span } = layout;
   const width = vector ? " / 4u" : "";
   const zeroGradient = `
@@ -140,11 +189,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   row_vocabulary = size.vocabulary;
   student_row = row * (size.vocabulary${width});${
     needsTeacher ? `\n  teacher_row = row * (size.teacher_stride${width});` : ""
-  }
+  }${cache ? "\n  support_row = row;" : ""}
   let label = labels[row];
   ${skipped}${gradient ? zeroGradient : ""}
     if (lane == 0u) {
-      for (var k = 0u; k < ${terms.length}u; k++) { row_values[k * size.value_stride + row] = 0.0; }
+      for (var k = 0u; k < ${values}u; k++) { row_values[k * size.value_stride + row] = 0.0; }
     }
     return;
   }

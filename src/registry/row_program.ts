@@ -74,6 +74,17 @@ export function isRowLevel(expression: Expression): boolean {
 /** Collects the statistics of several divergences, each once. */
 export class RowProgram {
   readonly statistics: Statistic[] = [];
+  readonly #prefix: string;
+  readonly #entryCount: Expression;
+
+  /**
+   * @param prefix Begins the statistics' names
+   * @param entryCount Entries that statistics range over
+   */
+  constructor(prefix = "stat", entryCount: Expression = variable(ROW.vocabulary)) {
+    this.#prefix = prefix;
+    this.#entryCount = entryCount;
+  }
 
   /** Traces a divergence at the temperature numbered `group`. */
   trace(
@@ -82,24 +93,16 @@ export class RowProgram {
     group: number,
     tempered: boolean,
   ): TracedDivergence {
-    const [logQ, logP] = [variable(ENTRY.logQ(group)), variable(ENTRY.logP(group))];
-    const [q, p] = [logQ.exp(), logP.exp()];
-    const isLabel = flag(ENTRY.isLabel);
+    const { q, p, isLabel } = entrySymbols(group, symbolOptions);
+    const looksAtTarget = leavesOf(plugin, symbolOptions).has(ENTRY.logP(0));
     const sum = (body: Expression) => {
+      if (!looksAtTarget) return this.#sum(collect(body));
       const generator = generatorOf(derivative(body, ENTRY.logQ(group)), group);
       return this.#sum(collect(body.add(mul(generator, q.sub(p)))));
     };
     const max = (body: Expression) => this.#statistic("max", body);
     const symbols: DivergenceSymbols = {
-      logQ,
-      logP,
-      q,
-      p,
-      isLabel,
-      studentLogit: variable(ENTRY.student),
-      teacherLogit: variable(ENTRY.teacher),
-      vocabulary: variable(ROW.vocabulary),
-      options: symbolOptions,
+      ...entrySymbols(group, symbolOptions),
       sum,
       max,
       logSumExp: (body) => {
@@ -136,7 +139,7 @@ export class RowProgram {
    */
   #centred(u: Expression, group: number): Expression {
     const q = variable(ENTRY.logQ(group)).exp();
-    const known = knownSum(u, group);
+    const known = knownSum(u, group, this.#entryCount);
     if (known) return collect(u.sub(mul(q, known)));
     const parts = addends(u, isRowLevel);
     const [multiple, rest] = [parts.filter((a) => a.term.equals(q)), parts.filter((a) => !a.term.equals(q))];
@@ -157,7 +160,7 @@ export class RowProgram {
     if (known) return variable(known.name);
     const needed = leaves([body], "variable");
     const before = Math.max(0, ...this.statistics.filter((s) => needed.includes(s.name)).map((s) => s.stage));
-    const name = `stat${this.statistics.length}`;
+    const name = `${this.#prefix}${this.statistics.length}`;
     this.statistics.push({ name, kind, body, stage: kind === "label" ? before : before + 1 });
     return variable(name);
   }
@@ -169,7 +172,7 @@ export class RowProgram {
     for (const addend of addends(body, isRowLevel)) {
       const { coefficient, factor, term } = addend;
       const times = (x: Expression) => total = total.add(mul(mul(coefficient, factor), x));
-      if (isRowLevel(term)) times(mul(term, variable(ROW.vocabulary)));
+      if (isRowLevel(term)) times(mul(term, this.#entryCount));
       else if (isAtLabel(term)) times(this.#statistic("label", term.operands[1] as Expression));
       else swept.push(addend);
     }
@@ -216,12 +219,39 @@ export class RowProgram {
   }
 }
 
+/** What a divergence's expressions are made of, but for the statistics, at the temperature numbered `group`. */
+function entrySymbols(
+  group: number,
+  options: Record<string, unknown>,
+): Omit<DivergenceSymbols, "sum" | "max" | "logSumExp" | "atLabel"> {
+  const [logQ, logP] = [variable(ENTRY.logQ(group)), variable(ENTRY.logP(group))];
+  return {
+    ...{ logQ, logP, q: logQ.exp(), p: logP.exp(), isLabel: flag(ENTRY.isLabel), options },
+    studentLogit: variable(ENTRY.student),
+    teacherLogit: variable(ENTRY.teacher),
+    vocabulary: variable(ROW.vocabulary),
+  };
+}
+
+/** Names of all leaves in what a divergence says, at temperature number 0, before anything is derived from it. */
+export function leavesOf(plugin: Divergence, symbolOptions: Record<string, unknown>): Set<string> {
+  const bodies: Expression[] = [];
+  const note = (body: Expression) => variable(`noted${bodies.push(body)}`);
+  const symbols = {
+    ...entrySymbols(0, symbolOptions),
+    ...{ sum: note, max: note, logSumExp: note, atLabel: note },
+  };
+  const made = plugin.term ? plugin.term(symbols) : plugin.value?.(symbols);
+  if (made) bodies.push(made);
+  return new Set([...leaves(bodies, "variable"), ...leaves(bodies, "flag")]);
+}
+
 /**
  * The sum over the row where it is known beforehand, from sum q = sum p = 1 and one label a row; else undefined.
  *
  * All or nothing: with only a part replaced, the rest would no longer vanish where p = q.
  */
-function knownSum(body: Expression, group: number): Expression | undefined {
+function knownSum(body: Expression, group: number, entryCount: Expression): Expression | undefined {
   const [q, p] = [variable(ENTRY.logQ(group)).exp(), variable(ENTRY.logP(group)).exp()];
   let total: Expression = constant(0);
   for (const { coefficient, factor, term } of addends(body, isRowLevel)) {
@@ -229,7 +259,7 @@ function knownSum(body: Expression, group: number): Expression | undefined {
     if (term.equals(q) || term.equals(p)) sum = constant(1);
     else if (isAtLabel(term) && isRowLevel(term.operands[1] as Expression)) {
       sum = term.operands[1] as Expression;
-    } else if (isRowLevel(term)) sum = mul(term, variable(ROW.vocabulary));
+    } else if (isRowLevel(term)) sum = mul(term, entryCount);
     else return undefined;
     total = total.add(mul(mul(coefficient, factor), sum));
   }

@@ -13,6 +13,8 @@ import {
 import type { Divergence, RowLoss } from "../../src/registry/contract.ts";
 import { grid } from "../../src/tensor/op.ts";
 import { StepScalars } from "../../src/tensor/graph.ts";
+import { NO_TOKEN, type SparseTarget } from "../../src/registry/sparse_target.ts";
+import type { SparseRow } from "../../src/registry/sparse_reference.ts";
 
 /** A row of logits with its label. */
 export interface Row {
@@ -22,6 +24,8 @@ export interface Row {
   readonly label: number;
   /** Bits of its token masks, where rows have them. */
   readonly masks?: number;
+  /** In the place of the teacher's logits. */
+  readonly cached?: SparseRow;
 }
 
 /** What a kernel wrote. `gradient` is what is in the place of the learner's logits. */
@@ -54,16 +58,18 @@ export async function runKernel(
   options: {
     gradient?: boolean;
     teacherStride?: number;
+    sparseTarget?: SparseTarget;
     edit?: (wgsl: string) => string;
     scalars?: Record<string, number>;
   } = {},
 ): Promise<Outcome & { kernel: RowLossKernel }> {
   const vocabulary = rows[0]!.student.length;
   const stride = options.teacherStride ?? vocabulary;
+  const { sparseTarget } = options;
   const tokenMasks = rows[0]!.masks !== undefined;
-  const shape = { vocabulary, paddedTeacherVocabulary: stride, tokenMasks };
+  const shape = { vocabulary, paddedTeacherVocabulary: stride, tokenMasks, sparseTarget };
   const kernel = compileRowLoss(terms, shape, gpu.description, { gradient: options.gradient });
-  const buffers = rowBuffers(gpu, rows, kernel, stride);
+  const buffers = rowBuffers(gpu, rows, kernel, stride, sparseTarget);
   await dispatch(gpu, kernel, terms, rows.length, buffers, options);
   const read = async (name: "student" | "values", count: number) => {
     const flat = new Float32Array(await gpu.read(buffers[name]!, 0, 4 * rows.length * count));
@@ -85,10 +91,19 @@ export async function runKernel(
 type Buffers = ReturnType<typeof rowBuffers>;
 
 /** Buffers with the rows in them; what the kernel must write holds NaN. */
-export function rowBuffers(gpu: Gpu, rows: readonly Row[], kernel: RowLossKernel, stride: number) {
+export function rowBuffers(
+  gpu: Gpu,
+  rows: readonly Row[],
+  kernel: RowLossKernel,
+  stride: number,
+  sparseTarget?: SparseTarget,
+) {
   const vocabulary = rows[0]!.student.length;
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
-  const upload = (label: string, data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>) => {
+  const upload = (
+    label: string,
+    data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>,
+  ) => {
     const buffer = gpu.createBuffer(data.byteLength, usage, label);
     gpu.device.queue.writeBuffer(buffer.raw, 0, data);
     return buffer;
@@ -99,7 +114,11 @@ export function rowBuffers(gpu: Gpu, rows: readonly Row[], kernel: RowLossKernel
     student.set(row.student, r * vocabulary);
     teacher.set(row.teacher, r * stride);
   });
+  const cached = sparseTarget && kernel.needsCache ? cachedRows(rows, sparseTarget) : undefined;
   return {
+    ids: cached && upload("ids", cached.ids),
+    logits: cached && upload("logits", cached.logits),
+    tails: cached && sparseTarget!.kind === "top-k" ? upload("tails", cached.tails) : undefined,
     labels: upload("labels", Int32Array.from(rows, (row) => row.label)),
     masks: rows[0]!.masks === undefined
       ? undefined
@@ -108,6 +127,20 @@ export function rowBuffers(gpu: Gpu, rows: readonly Row[], kernel: RowLossKernel
     student: upload("student", student),
     values: upload("values", new Float32Array(rows.length * kernel.valueCount).fill(NaN)),
   };
+}
+
+/** Ids [R, K], logits [R, K] and tails [R, C] of rows. */
+function cachedRows(rows: readonly Row[], { entries, temperatures }: SparseTarget) {
+  const columns = temperatures.length;
+  const ids = new Uint32Array(rows.length * entries).fill(NO_TOKEN);
+  const logits = new Float32Array(rows.length * entries).fill(NaN);
+  const tails = new Float32Array(rows.length * columns).fill(NaN);
+  rows.forEach(({ cached }, r) => {
+    ids.set(cached!.ids, r * entries);
+    logits.set(cached!.logits, r * entries);
+    tails.set(Array.from(cached!.tails, (x) => Math.max(x, -1e30)), r * columns);
+  });
+  return { ids, logits, tails };
 }
 
 /** Submits one dispatch. */
@@ -152,8 +185,9 @@ export async function dispatch(
     0,
     bind(0, [
       buffers.labels,
-      ...(buffers.masks ? [buffers.masks] : []),
-      ...(buffers.teacher ? [buffers.teacher] : []),
+      ...[buffers.masks, buffers.teacher, buffers.ids, buffers.logits, buffers.tails].filter((b) =>
+        b !== undefined
+      ),
       buffers.student,
       buffers.values,
     ]),
