@@ -9,6 +9,7 @@ import { forecast } from "../distill/forecast.ts";
 import { checkHostMemory, type RunMemory, runMemory } from "../distill/memory.ts";
 import type { Recipe } from "../distill/recipe.ts";
 import { sampleBytes } from "../distill/samples.ts";
+import { cacheBytes, teacherPassMemory } from "../distill/teacher_pass.ts";
 import { planTraining } from "../distill/trainer.ts";
 import { DeviceError } from "../errors.ts";
 import { DEFAULT_ADAPTER } from "../gpu/description.ts";
@@ -43,6 +44,9 @@ export const estimate: Command = {
         const memory = runMemory(planned.plan, samples);
         const { frozen } = planned;
         if (gpu?.adapter.info.isFallbackAdapter) checkHostMemory(memory, recipe, frozen.recompute);
+        const pass = recipe.teacher.cache ? teacherPassMemory(prepared, setup, adapter, frozen) : undefined;
+        if (pass && gpu?.adapter.info.isFallbackAdapter) checkHostMemory(pass, recipe, frozen.recompute);
+        const kept = cacheBytes(setup, prepared);
         const time = flags.on("measure") ? await forecast(gpu!, prepared, setup, planned) : null;
         out.value({
           adapter: adapter.name,
@@ -55,9 +59,26 @@ export const estimate: Command = {
           heldOut: prepared.heldOutReport,
           steps: recipe.train.steps,
           seconds: time,
+          teacherPass: pass && kept
+            ? {
+              totalBytes: pass.total,
+              bytes: Object.fromEntries(pass.byCategory),
+              cacheBytes: kept.total,
+              bytesPerToken: kept.row,
+            }
+            : null,
           warnings,
         });
         for (const line of memoryLines(memory, adapter.name)) out.line(line);
+        if (pass && kept) {
+          out.line();
+          for (
+            const line of memoryLines(pass, "before training, where the teacher's cache is not there yet")
+          ) {
+            out.line(line);
+          }
+          out.line(`The cache takes ${bytes(kept.total)} on disk, ${kept.row} bytes a token that counts.`);
+        }
         out.line();
         out.line(readingText(recipe, frozen.tokens, prepared.trainReport.tokens));
         if (frozen.recompute) out.line("Activations are computed twice to save memory.");
@@ -67,6 +88,7 @@ export const estimate: Command = {
               short(time.evaluation)
             } s a measurement of the held-out loss.`,
           );
+          if (pass) out.line("The pass of the teacher over the data before that was not measured.");
         }
         return 0;
       } finally {

@@ -37,10 +37,19 @@ import { type PreparedRun, prepareRun } from "./prepare.ts";
 import type { Learner, Recipe } from "./recipe.ts";
 import { checkRecipePlugins } from "./recipe_plugins.ts";
 import { runIdentity } from "./run_identity.ts";
-import { sampleBytes, writeSamples } from "./samples.ts";
+import { generationBuffers, sampleBytes, writeSamples } from "./samples.ts";
+import type { TeacherCache } from "./teacher_cache.ts";
+import { openTeacherCache, textSettings } from "./teacher_pass.ts";
 import { Trainables } from "./trainables.ts";
 import { openAdapter, trainedStudent } from "./trained_student.ts";
-import { type FrozenPlan, planTraining, type StepMetrics, Trainer, type TrainingSetup } from "./trainer.ts";
+import {
+  type FrozenPlan,
+  type PlannedTraining,
+  planTraining,
+  type StepMetrics,
+  Trainer,
+  type TrainingSetup,
+} from "./trainer.ts";
 
 /** Seconds that steps may wait before their numbers are fetched and shown. */
 const REPORT_SECONDS = 1;
@@ -117,9 +126,9 @@ export function setUp(
 }
 
 /** What a loss throws while its kernel is made is told as a plugin's. */
-function resolveObjective({ objective }: Recipe, registry: Registry, vocabulary: number): Objective {
+function resolveObjective({ objective, teacher }: Recipe, registry: Registry, vocabulary: number): Objective {
   try {
-    return new Objective(registry, objective, vocabulary);
+    return new Objective(registry, objective, vocabulary, teacher.cache);
   } catch (error) {
     if (error instanceof LimbeckError) throw error;
     const ids = [...new Set(objective.map((term) => term.loss))];
@@ -131,6 +140,12 @@ function resolveObjective({ objective }: Recipe, registry: Registry, vocabulary:
     );
   }
 }
+
+/** Someone asked to stop while the teacher's cache was being made. */
+class StopAsked extends Error {}
+
+/** Under which a checkpoint keeps the hash of the cache that the run trains on. */
+const CACHE_IDENTITY = "teacher's cache";
 
 class Run {
   readonly #prepared: PreparedRun;
@@ -151,6 +166,7 @@ class Run {
     seconds: 0,
   };
   #plannedBytes = 0;
+  #cache: TeacherCache | undefined;
   /** Seconds of earlier attempts. */
   #earlier = 0;
   #lastReport = performance.now();
@@ -170,7 +186,6 @@ class Run {
   }
 
   async run(): Promise<RunResult> {
-    const { train } = this.#recipe;
     for (const folder of [this.#host.folder, this.#checkpoints]) await removeUnfinishedFolders(folder);
     this.#identity = await runIdentity(this.#prepared, this.#setup);
     const resumed = this.#host.resume ? await this.#latestCheckpoint() : undefined;
@@ -185,10 +200,48 @@ class Run {
 
     this.#stage("base", "writing the student's base");
     await writeBase(this.#host.folder, this.#prepared, { keep: resumed !== undefined });
+    if (this.#stopAsked()) return this.#result("paused", resumed?.step ?? 0, null, {});
+    try {
+      await this.#openCache(planned.frozen, resumed);
+      return await this.#runTrainer(planned, resumed);
+    } catch (error) {
+      if (error instanceof StopAsked) return this.#result("paused", resumed?.step ?? 0, null, {});
+      throw error;
+    } finally {
+      this.#cache?.close();
+    }
+  }
+
+  /** Opens the teacher's cache, or runs the teacher to make it. @throws {StopAsked} in the middle of that */
+  async #openCache(frozen: FrozenPlan, resumed: CheckpointState | undefined): Promise<void> {
+    const folder = join(this.#host.folder, "teacher-cache");
+    const opened = await openTeacherCache(this.#gpu, this.#prepared, this.#setup, frozen, folder, {
+      onSlice: () => {
+        this.#host.emit({ type: "heartbeat" });
+        if (this.#stopAsked()) throw new StopAsked();
+      },
+      onFound: (path, exists) => {
+        const { train, heldOut } = this.#prepared;
+        const message = exists
+          ? `using the teacher's cache ${path}`
+          : `running the teacher over ${train.length + heldOut.length} samples`;
+        this.#stage("cache", message);
+      },
+    });
+    if (!opened) return;
+    const { cache, plannedBytes } = opened;
+    this.#cache = cache;
+    this.#plannedBytes = Math.max(this.#plannedBytes, plannedBytes);
+    this.#identity[CACHE_IDENTITY] = cache.identity;
+    if (resumed) this.#checkIdentity(resumed, [CACHE_IDENTITY]);
+  }
+
+  async #runTrainer(planned: PlannedTraining, resumed: CheckpointState | undefined): Promise<RunResult> {
+    const { train } = this.#recipe;
     const paused = () => this.#result("paused", resumed?.step ?? 0, null, {});
-    if (this.#stopAsked()) return paused();
     this.#stage("compile", "uploading weights and compiling kernels");
     const trainer = await Trainer.create(this.#gpu, this.#setup, planned, {
+      ...(this.#cache ? { cache: this.#cache } : {}),
       profile: this.#host.profile ?? false,
       onSlice: () => this.#host.emit({ type: "heartbeat" }),
       onProgress: () => this.#host.emit({ type: "heartbeat" }),
@@ -247,7 +300,7 @@ class Run {
     }
     trainer.setState((await this.#setup.trainables.initialValues(this.#recipe.train.seed)).trained);
     this.#stage("evaluate", "measuring teacher and student on the held-out samples");
-    const teacher = await trainer.evaluateTeacher(this.#prepared.heldOut);
+    const teacher = await this.#measureTeacher(trainer);
     this.#progress.heldOutTokens = teacher.tokens;
     this.#progress.teacherLoss = this.#tellEvaluation("teacher", 0, teacher);
     if (this.#stopAsked()) return undefined;
@@ -335,6 +388,13 @@ class Run {
     }
   }
 
+  /** The teacher before the first step; what a cache says of it, where there is one. */
+  async #measureTeacher(trainer: Trainer): Promise<Evaluation> {
+    const known = this.#cache?.findings.heldOut;
+    if (!known) return await trainer.evaluateTeacher(this.#prepared.heldOut);
+    return { losses: { "cross-entropy": known.loss }, tokens: known.tokens };
+  }
+
   /** Measures the student and keeps the best; returns its cross-entropy. */
   async #evaluate(trainer: Trainer, step: number): Promise<number | null> {
     if (this.#setup.teacherAdapter && step > 0) {
@@ -410,10 +470,37 @@ class Run {
   async #writeSamples(trainer: Trainer, model: "teacher" | "student", step: number): Promise<void> {
     if (this.#recipe.samples.tokens === 0) return;
     this.#stage("sample", `writing samples of the ${model}`);
-    for (const sample of await writeSamples(trainer, this.#prepared, model)) {
+    for (const sample of await this.#samplesOf(trainer, model)) {
       this.#progress.samples.push({ model, step, ...sample });
       this.#host.emit({ type: "sample", step, model, ...sample });
     }
+  }
+
+  /** Sample texts of a model; of a cached teacher those that the cache has, if they were written with the same settings. */
+  async #samplesOf(trainer: Trainer, model: Learner): Promise<readonly { prompt: string; text: string }[]> {
+    if (model === "student" || !this.#cache) {
+      const buffers = generationBuffers(trainer);
+      return await writeSamples(this.#gpu, buffers, this.#prepared, this.#setup, model);
+    }
+    const { texts } = this.#cache.findings;
+    if (texts?.settings === textSettings(this.#prepared)) return texts.samples;
+    this.#host.emit({
+      type: "warning",
+      code: "no_teacher_samples",
+      message:
+        "the teacher's cache was made with other samples.* settings, so there are no texts of the teacher",
+    });
+    return [];
+  }
+
+  /** @throws {InputError} if something of this name differs from what it was when the checkpoint was written */
+  #checkIdentity(state: CheckpointState, names: readonly string[]): void {
+    const changed = names.filter((key) => state.identity[key] !== this.#identity[key]);
+    if (changed.length === 0) return;
+    throw new InputError(`cannot be resumed: changed since the checkpoint: ${changed.join(", ")}`, {
+      where: this.#host.folder,
+      hint: "Resume with the recipe, models and plugins the run began with, or start a new run.",
+    });
   }
 
   /** The newest checkpoint that is whole and belongs to this recipe. */
@@ -427,14 +514,10 @@ class Run {
         continue;
       }
       const state = JSON.parse(await Deno.readTextFile(join(path, "state.json"))) as CheckpointState;
-      const changed = [...new Set([...Object.keys(this.#identity), ...Object.keys(state.identity)])]
-        .filter((key) => state.identity[key] !== this.#identity[key]);
-      if (changed.length) {
-        throw new InputError(`cannot be resumed: changed since the checkpoint: ${changed.join(", ")}`, {
-          where: this.#host.folder,
-          hint: "Resume with the recipe, models and plugins the run began with, or start a new run.",
-        });
-      }
+      const names = new Set([...Object.keys(this.#identity), ...Object.keys(state.identity)]);
+      // The teacher's cache is compared when it is open.
+      names.delete(CACHE_IDENTITY);
+      this.#checkIdentity(state, [...names]);
       return state;
     }
     return undefined;

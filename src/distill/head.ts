@@ -31,8 +31,6 @@ import { reshape, rows } from "../tensor/ops/views.ts";
 export interface RowKernel {
   readonly name: string;
   readonly wgsl: string;
-  /** Whether it binds the target's logits. */
-  readonly needsTarget: boolean;
   /** Words of its size struct. */
   size(rows: number): SizeWord[];
   readonly groups: (rows: number) => number;
@@ -44,9 +42,12 @@ export interface RowLosses {
   readonly valueCount: number;
   /** Weight of each value in the objective, by name of its step scalar; monitored values have none. */
   readonly weights: readonly (StepScalar | undefined)[];
+  /** Whether the target's logits are compared. */
   readonly needsTarget: boolean;
   /** Whether rows come with the bits of token masks, rather than counting where they have a label. */
   readonly tokenMasks: boolean;
+  /** Whether a cached target is compared. */
+  readonly needsCache: boolean;
   compile(adapter: AdapterDescription, gradient: boolean): RowKernel;
 }
 
@@ -77,6 +78,9 @@ export interface Labels {
   readonly masks?: Tensor;
 }
 
+/** A target from a cache, as row kernels bind it: ids [T, K], logits [T, K] and, but for samples, tails [T, C]. */
+export type CachedRows = readonly Tensor[];
+
 /** What {@linkcode chunkedLoss} traces. */
 export interface ChunkedLoss {
   /** Values of every loss, unweighted: f32 [chunks, K * chunkRows], each chunk K rows of chunkRows. */
@@ -89,16 +93,19 @@ export interface ChunkedLoss {
  * Traces head and losses over all T positions.
  *
  * @param chunkRows Positions at a time; a multiple of 64 that divides T
+ * @param target The other model, or what a cache has of it; absent where nothing compares
  * @param gradient Whether gradients are wanted; without, logits are only read
+ * @param onLogits Sees the learner's logits f32 [chunkRows, V] of each chunk, before any loss does, and the chunk's first row
  */
 export function chunkedLoss(
   graph: Graph,
   learner: HeadInput,
-  target: HeadInput | undefined,
+  target: HeadInput | CachedRows | undefined,
   { labels, masks }: Labels,
   losses: RowLosses,
   chunkRows: number,
   gradient: boolean,
+  onLogits: (logits: Tensor, first: number) => void = () => {},
 ): ChunkedLoss {
   const total = learner.hidden.dim(0);
   ensure(
@@ -119,9 +126,12 @@ export function chunkedLoss(
   const traceChunk = (c: number, values: Tensor) => {
     const x = part(learner.hidden, c);
     const logits = logitsOf(learner, x);
-    const wanted = target && losses.needsTarget ? logitsOf(target, part(target.hidden, c)) : undefined;
-    const inputs = [part(labels, c), wanted ?? logits, logits, values];
-    if (masks) inputs.push(part(masks, c));
+    onLogits(logits, c * chunkRows);
+    const bound = masks ? [part(masks, c)] : [];
+    if (target && "hidden" in target) {
+      if (losses.needsTarget) bound.push(logitsOf(target, part(target.hidden, c)));
+    } else if (target && losses.needsCache) bound.push(...target.map((t) => part(t, c)));
+    const inputs = [part(labels, c), logits, values, ...bound];
     const [, dLogits] = graph.add(rowLossOp, inputs, { losses, gradient });
     return { x, logits, dLogits: dLogits! };
   };
@@ -162,15 +172,15 @@ function unitGradients(graph: Graph, { hidden, adapted }: HeadInput): Tensor {
   return adapted ? fillConstant(graph, hidden.shape, 0) : empty(graph, hidden.shape);
 }
 
-/** Labels, target logits, learner logits, values, perhaps token masks: writes the values, and the gradient over the learner's logits. */
+/** Labels, learner logits, values, perhaps token masks, target: writes the values, and the gradient over the learner's logits. */
 const rowLossOp: Op<{ losses: RowLosses; gradient: boolean }> = {
   name: "rowLoss",
   mutates: true,
-  alias: (output) => ({ input: output === 0 ? 3 : 2, byteOffset: 0 }),
-  infer(inputs) {
-    const [labels, target, logits, values] = inputs;
+  alias: (output) => ({ input: output === 0 ? 2 : 1, byteOffset: 0 }),
+  infer(inputs, { losses }) {
+    const [labels, logits, values] = inputs;
     ensure(
-      String(target!.shape) === String(logits!.shape),
+      !losses.needsTarget || String(inputs.at(-1)!.shape) === String(logits!.shape),
       "rowLoss",
       inputs,
       "both models need one vocabulary",
@@ -179,20 +189,14 @@ const rowLossOp: Op<{ losses: RowLosses; gradient: boolean }> = {
     return [values!, logits!];
   },
   lower({ inputs, attributes, adapter, dispatch }) {
-    const [labels, target, logits, values, masks] = inputs as [Tensor, Tensor, Tensor, Tensor, Tensor?];
+    const [labels, logits, values, ...bound] = inputs as [Tensor, Tensor, Tensor, ...Tensor[]];
     const { losses, gradient } = attributes;
     const kernel = losses.compile(adapter, gradient);
     const [count, vocabulary] = [logits.dim(0), logits.dim(1)];
     dispatch({
       kernel: kernel.name,
       wgsl: kernel.wgsl,
-      tensors: [
-        labels,
-        ...(masks ? [masks] : []),
-        ...(kernel.needsTarget ? [target] : []),
-        logits,
-        values,
-      ],
+      tensors: [labels, ...bound, logits, values],
       size: kernel.size(count),
       groups: grid(kernel.groups(count), adapter),
       flops: 20 * count * vocabulary,

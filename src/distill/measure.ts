@@ -99,6 +99,7 @@ export function writeBatch(executable: Executable, batch: PackedBatch, { labels,
  *
  * @param state Where the block puts its sums, in the order of the terms
  * @param run How a block is run, when not in one go
+ * @param write How a batch gets into the program's inputs
  */
 export async function measureLosses(
   executable: Executable,
@@ -108,6 +109,8 @@ export async function measureLosses(
   samples: readonly EncodedSample[],
   tokensPerBatch: number,
   run: () => Promise<void> = () => Promise.resolve(executable.run(block)),
+  write: (batch: PackedBatch, marked: MarkedBatch) => Promise<void> = (batch, marked) =>
+    Promise.resolve(writeBatch(executable, batch, marked)),
 ): Promise<Evaluation> {
   const ring = new MetricsRing<readonly number[]>(
     executable.gpu,
@@ -127,7 +130,7 @@ export async function measureLosses(
     executable.setScalar("keep", 0);
     for (const batch of packSequential(samples, tokensPerBatch)) {
       const marked = masks.mark(batch);
-      writeBatch(executable, batch, marked);
+      await write(batch, marked);
       await run();
       ring.push(marked.counts);
       if (ring.full) await add();

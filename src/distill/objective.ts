@@ -7,13 +7,20 @@ import { InputError } from "../errors.ts";
 import { DEFAULT_ADAPTER } from "../gpu/description.ts";
 import type { Divergence, RowLoss } from "../registry/contract.ts";
 import type { Registry } from "../registry/registry.ts";
-import { compileRowLoss, initialScalars, looksAtLabel, type ResolvedLoss } from "../registry/divergence.ts";
+import {
+  compileRowLoss,
+  initialScalars,
+  looksAtLabel,
+  type ResolvedLoss,
+  type RowLossShape,
+} from "../registry/divergence.ts";
+import { cacheRefusal, looksAtTarget, type SparseTarget } from "../registry/sparse_target.ts";
 import type { Executable } from "../tensor/executable.ts";
 import type { Graph } from "../tensor/graph.ts";
 import { type ControlledOptions, controllerOf, measureName } from "./controllers.ts";
 import type { RowLosses } from "./head.ts";
 import { MONITORS } from "./monitors.ts";
-import type { Balance, Learner, ObjectiveTerm } from "./recipe.ts";
+import type { Balance, Learner, ObjectiveTerm, TeacherCacheRecipe } from "./recipe.ts";
 import { courseAt } from "./schedule.ts";
 import { TokenMasks } from "./token_masks.ts";
 
@@ -31,6 +38,8 @@ export interface LossSet {
   readonly terms: readonly ResolvedLoss[];
   /** Whether the target's logits are needed. */
   readonly needsTarget: boolean;
+  /** Whether what a cache has of the target is needed. */
+  readonly needsCache: boolean;
 }
 
 /** Losses of the objective that one pass over the head computes, and what becomes of them. */
@@ -59,11 +68,21 @@ export class Objective {
   readonly masks: TokenMasks;
   /** Every loss plugin in use, each once. */
   readonly plugins: readonly (Divergence | RowLoss)[];
+  /** What a cache keeps of the teacher; absent where the teacher itself is there. */
+  readonly target: SparseTarget | undefined;
   readonly #recipe: readonly ObjectiveTerm[];
   readonly #vocabulary: number;
 
-  /** @throws {InputError} on an unknown loss, or an option or a schedule that it refuses */
-  constructor(registry: Registry, recipe: readonly ObjectiveTerm[], vocabulary: number) {
+  /**
+   * @param cache Where the target of the student's losses comes from a cache
+   * @throws {InputError} on an unknown loss, an option or a schedule that it refuses, or one that the cache cannot serve
+   */
+  constructor(
+    registry: Registry,
+    recipe: readonly ObjectiveTerm[],
+    vocabulary: number,
+    cache?: TeacherCacheRecipe,
+  ) {
     this.#recipe = recipe;
     this.#vocabulary = vocabulary;
     const names = uniqueNames(recipe);
@@ -72,6 +91,11 @@ export class Objective {
       ...resolve(registry, term, names[i]!, `objective.${i}`),
       tokenMask: masks.bit(term),
     }));
+    const target = cache && sparseTarget(cache, terms, vocabulary);
+    if (target) terms.forEach((term, i) => ensureCached(term, target, `recipe objective.${i}`));
+    // Of a cache, what is measured of the teacher would be something else under the same name.
+    const isSeen = ({ loss, options }: Pick<ResolvedLoss, "loss" | "options">) =>
+      !target || !looksAtTarget(loss, options);
     const measured = (loss: string): ResolvedLoss => ({
       ...resolve(registry, { loss, weight: 0, temperature: 1, options: {} }, loss, "objective"),
       monitor: true,
@@ -88,16 +112,18 @@ export class Objective {
         temperatureVaries: false,
         monitor: true,
       }))
-      .flatMap((t) => [t, ...companions(t)]);
-    const monitors = MONITORS.map((loss) => ({
+      .flatMap((t) => [t, ...companions(t).filter(isSeen)]);
+    const monitors = MONITORS.filter((loss) => isSeen({ loss, options: {} })).map((loss) => ({
       ...{ loss, options: {}, name: loss.id },
       ...{ weight: 0, temperature: 1, monitor: true },
     }));
+    const shape = { vocabulary, ...(target ? { sparseTarget: target } : {}) };
+    this.target = target;
     this.masks = masks;
     this.terms = terms;
-    this.passes = passes(terms, recipe, vocabulary);
-    this.evaluation = lossSet([...basics.map(measured), ...others, ...monitors], vocabulary);
-    this.crossEntropy = lossSet([measured("cross-entropy")], vocabulary);
+    this.passes = passes(terms, recipe, shape);
+    this.evaluation = lossSet([...basics.map(measured), ...others, ...monitors], shape);
+    this.crossEntropy = lossSet([measured("cross-entropy")], shape);
     this.plugins = [...new Set(terms.map((t) => t.loss))];
   }
 
@@ -118,18 +144,19 @@ export class Objective {
   rowLosses(set: LossSet, graph: Graph): RowLosses {
     const { terms } = set;
     const tokenMasks = this.masks.needed;
-    const shape = { vocabulary: this.#vocabulary, tokenMasks };
+    const sparseTarget = this.target;
+    const shape = { vocabulary: this.#vocabulary, tokenMasks, ...(sparseTarget ? { sparseTarget } : {}) };
     return {
       valueCount: terms.length,
       weights: terms.map((t) => (t.monitor ? undefined : graph.scalar(`${t.name}.weight`))),
       needsTarget: set.needsTarget,
       tokenMasks,
+      needsCache: set.needsCache,
       compile: (adapter, gradient) => {
         const kernel = compileRowLoss(terms, shape, adapter, { gradient });
         return {
           name: kernel.label,
           wgsl: kernel.wgsl,
-          needsTarget: kernel.needsTeacher,
           size: (rows) => kernel.size(rows, (name) => graph.scalar(name)),
           groups: (rows) => kernel.groups(rows),
         };
@@ -256,25 +283,66 @@ function measuredHow({ temperature, tokenMask = 0 }: ResolvedLoss, masks: TokenM
   return (temperature === 1 ? "" : ` at ${temperature}`) + masks.description(tokenMask);
 }
 
-function lossSet(terms: readonly ResolvedLoss[], vocabulary: number): LossSet {
-  return {
-    terms,
-    names: terms.map((t) => t.name),
-    needsTarget: compileRowLoss(terms, { vocabulary }, DEFAULT_ADAPTER).needsTeacher,
+function lossSet(terms: readonly ResolvedLoss[], shape: RowLossShape): LossSet {
+  const { needsTeacher, needsCache } = compileRowLoss(terms, shape, DEFAULT_ADAPTER);
+  return { terms, names: terms.map((t) => t.name), needsTarget: needsTeacher, needsCache };
+}
+
+/** What a cache keeps for these losses. Held-out losses are measured at temperature 1 too. */
+function sparseTarget(
+  cache: TeacherCacheRecipe,
+  terms: readonly ResolvedLoss[],
+  vocabulary: number,
+): SparseTarget {
+  const { topK, samples } = cache;
+  if (topK === undefined) return { kind: "samples", entries: samples!, temperatures: [] };
+  if (topK > vocabulary) {
+    throw new InputError(`is ${topK}, but the vocabulary has ${vocabulary} tokens`, {
+      where: "recipe teacher.cache.topK",
+      hint: `set it to at most ${vocabulary}`,
+    });
+  }
+  const own = terms.filter(({ loss, options }) => looksAtTarget(loss, options)).map((t) => t.temperature);
+  const temperatures = [...new Set([1, ...own])].sort((a, b) => a - b);
+  return { kind: "top-k", entries: topK, temperatures };
+}
+
+/** @throws {InputError} if a loss cannot be had with a cached teacher */
+function ensureCached(term: ResolvedLoss, target: SparseTarget, where: string): void {
+  const { loss, options, temperature, temperatureVaries } = term;
+  if (!looksAtTarget(loss, options)) return;
+  const refuse = (path: string, message: string, hint: string) => {
+    throw new InputError(`with teacher.cache, "${loss.id}" ${message}`, { where: path, hint });
   };
+  const reason = cacheRefusal(loss, options, target);
+  if (reason) {
+    refuse(where, `cannot be had: ${reason}`, "choose another loss, or leave teacher.cache out");
+  } else if (temperatureVaries) {
+    refuse(
+      `${where}.schedule.temperature`,
+      "cannot change its temperature: a cache is made for given temperatures",
+      "give it one temperature, or leave teacher.cache out",
+    );
+  } else if (target.kind === "samples" && temperature !== 1) {
+    refuse(
+      `${where}.temperature`,
+      `must have temperature 1, not ${temperature}: samples are drawn from the teacher as it is`,
+      "set it to 1, or cache the largest logits with teacher.cache.topK",
+    );
+  }
 }
 
 /** Losses with one learner share a pass, and so the logits and sweeps; a balanced one needs a gradient of its own. */
 function passes(
   terms: readonly ResolvedLoss[],
   recipe: readonly ObjectiveTerm[],
-  vocabulary: number,
+  shape: RowLossShape,
 ): LossPass[] {
   const found: LossPass[] = [];
   const add = (own: readonly ResolvedLoss[], learner: Learner, balance?: Balance) => {
     const sums = found.length === 0 ? LOSS_SUMS.train : `${LOSS_SUMS.train}.${found.length}`;
     const all = [...own, ...own.flatMap(measures)];
-    found.push({ ...lossSet(all, vocabulary), learner, sums, ...(balance ? { balance } : {}) });
+    found.push({ ...lossSet(all, shape), learner, sums, ...(balance ? { balance } : {}) });
   };
   for (const learner of ["student", "teacher"] as const) {
     const own = terms.map((term, i) => ({ term, ...recipe[i]! })).filter((t) => learnerOf(t) === learner);

@@ -34,6 +34,22 @@ export interface TeacherRecipe {
   train: boolean;
   /** That adapter; like the student's when absent. */
   adapter?: AdapterRecipe;
+  /** Runs the teacher once, before training, and trains on what is kept of it. */
+  cache?: TeacherCacheRecipe;
+}
+
+/** What is kept of the teacher at each position: one of `topK` and `samples`. */
+export interface TeacherCacheRecipe {
+  /** Its largest logits, this many. */
+  topK?: number;
+  /** Tokens drawn from its distribution, this often (RS-KD, arXiv 2503.16870). */
+  samples?: number;
+  /** Seed of the draws. */
+  seed: number;
+  /** Of the logits kept, which are stored as distances from the largest. */
+  precision: "f16" | "f32";
+  /** Folder that runs share; the run's own when absent. */
+  folder?: string;
 }
 
 /** The model that learns. */
@@ -188,7 +204,11 @@ export interface ObjectiveTermInput extends Partial<Omit<ObjectiveTerm, "schedul
 
 /** What one may write: all but the models and the training data has a default. */
 export interface RecipeInput {
-  teacher: Pick<TeacherRecipe, "model"> & { train?: boolean; adapter?: Partial<AdapterRecipe> };
+  teacher: Pick<TeacherRecipe, "model"> & {
+    train?: boolean;
+    adapter?: Partial<AdapterRecipe>;
+    cache?: Partial<TeacherCacheRecipe>;
+  };
   student: StudentRecipe;
   data: Partial<DataRecipe> & Pick<DataRecipe, "train">;
   objective?: ObjectiveTermInput[];
@@ -243,8 +263,13 @@ export function parseRecipe(value: unknown, where = "recipe"): Recipe {
   throw new RecipeError(where, describeProblems(result.error.issues, value));
 }
 
-/** SHA-256 (hex) of what decides a run's numbers: all of the recipe but `output` and `limits`. */
+/** SHA-256 (hex) of what decides a run's numbers: all of the recipe but `output`, `limits` and where a cache lies. */
 export function recipeHash(recipe: Recipe): string {
   const { output: _output, limits: _limits, ...decisive } = recipe;
+  const { cache, ...teacher } = decisive.teacher;
+  if (cache) {
+    const { folder: _folder, ...kept } = cache;
+    decisive.teacher = { ...teacher, cache: kept };
+  }
   return createHash("sha256").update(canonicalJson(decisive)).digest("hex");
 }

@@ -156,6 +156,13 @@ function resolvePaths(value: unknown, folder: string): unknown {
     if (section === "student" && path === "teacher") continue;
     copy[section] = { ...group, [field]: resolve(folder, path) };
   }
+  const { teacher } = copy;
+  if (isObject(teacher) && isObject(teacher.cache)) {
+    const { folder: path } = teacher.cache;
+    if (typeof path === "string" && path !== "") {
+      copy.teacher = { ...teacher, cache: { ...teacher.cache, folder: resolve(folder, path) } };
+    }
+  }
   return copy;
 }
 

@@ -138,12 +138,34 @@ const adapter = z.strictObject({
   options: options.describe("Further options of the adapter, checked by its own schema"),
 });
 
+const cacheEntries = z.number().int().min(1).max(256);
+
+const cache = z.strictObject({
+  topK: cacheEntries.optional().describe("Largest logits kept of the teacher at each position"),
+  samples: cacheEntries.optional().describe(
+    "Instead of topK: tokens drawn from the teacher's distribution at each position (RS-KD, arXiv 2503.16870)",
+  ),
+  seed: seed.default(1).describe("Seed of the draws"),
+  precision: z.enum(["f16", "f32"]).default("f16").describe(
+    "Of the logits kept, as distances from the largest",
+  ),
+  folder: path.optional().describe("Folder of caches that runs share; one in the run's folder when absent"),
+}).refine((c) => (c.topK === undefined) !== (c.samples === undefined), {
+  error: "needs one of topK and samples, such as {topK: 64}",
+});
+
 const teacher = z.strictObject({
   model: path.describe("Hugging Face folder or GGUF file of the teacher"),
   train: z.boolean().default(false).describe(
     "Trains an adapter on the teacher along with the student, by the losses whose learner is the teacher",
   ),
   adapter: adapter.optional().describe("The teacher's adapter; like the student's when absent"),
+  cache: cache.optional().describe(
+    "Runs the teacher once before training and keeps the top of its distribution; training then needs no teacher on the GPU",
+  ),
+}).refine((t) => !(t.train && t.cache), {
+  path: ["cache"],
+  error: "cannot keep a teacher that is trained along; leave it out, or teacher.train",
 });
 
 const divergence = z.strictObject({

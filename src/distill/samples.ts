@@ -10,6 +10,7 @@ import { generationPlan, Generator, type GeneratorOptions } from "./generator.ts
 import { FLAT } from "./parameters.ts";
 import type { PreparedRun } from "./prepare.ts";
 import type { Trainer, TrainingSetup } from "./trainer.ts";
+import type { Gpu, GpuBuffer } from "../gpu/device.ts";
 import { TextStream } from "../text/text_stream.ts";
 
 /** Tokens of a held-out text that serve as a prompt where the recipe names none. */
@@ -44,35 +45,55 @@ function generatorOptions(
   };
 }
 
-/** Bytes that writing samples takes beside the training program, at the most. */
+/** Bytes that writing samples takes beside the training program, at the most. With a cache the teacher's are written before. */
 export function sampleBytes(
   description: AdapterDescription,
   prepared: SampleSetup & Pick<PreparedRun, "teacher" | "student">,
   setup: LearnedStudent,
 ): number {
-  if (prepared.recipe.samples.tokens === 0) return 0;
-  const own = (which: "teacher" | "student") =>
-    generationPlan(description, prepared[which], generatorOptions(prepared, setup, which)).buffers
-      .filter(({ storage }) => storage?.kind !== "weight" && !SHARED_STATES.includes(storage?.name ?? ""))
-      .reduce((sum, b) => sum + b.bytes, 0);
-  return Math.max(own("teacher"), own("student"));
+  const own = (which: "teacher" | "student") => sampleBytesOf(description, prepared, setup, which);
+  return prepared.recipe.teacher.cache ? own("student") : Math.max(own("teacher"), own("student"));
 }
 
-/** Continues the recipe's prompts, or the beginning of the first held-out sample. */
+/** Bytes that writing samples of one model takes beside its weights. */
+export function sampleBytesOf(
+  description: AdapterDescription,
+  prepared: SampleSetup & Pick<PreparedRun, "teacher" | "student">,
+  setup: Pick<TrainingSetup, "adapter" | "trainables">,
+  which: "teacher" | "student",
+): number {
+  if (prepared.recipe.samples.tokens === 0) return 0;
+  return generationPlan(description, prepared[which], generatorOptions(prepared, setup, which)).buffers
+    .filter(({ storage }) => storage?.kind !== "weight" && !SHARED_STATES.includes(storage?.name ?? ""))
+    .reduce((sum, b) => sum + b.bytes, 0);
+}
+
+/** What a generator needs of a trainer: weights, and the adapter's parameters, by the name of their storage. */
+export function generationBuffers(trainer: Trainer): Map<string, GpuBuffer> {
+  const buffers = new Map(trainer.weights);
+  for (const name of SHARED_STATES) {
+    if (trainer.planned.plan.storages.has(name)) buffers.set(name, trainer.executable.buffer(name));
+  }
+  return buffers;
+}
+
+/**
+ * Continues the recipe's prompts, or the beginning of the first held-out sample.
+ *
+ * @param buffers by the name of their storage
+ */
 export async function writeSamples(
-  trainer: Trainer,
+  gpu: Gpu,
+  buffers: ReadonlyMap<string, GpuBuffer>,
   prepared: PreparedRun,
+  setup: Pick<TrainingSetup, "adapter" | "trainables">,
   which: "teacher" | "student",
 ): Promise<{ prompt: string; text: string }[]> {
   const { samples } = prepared.recipe;
   const { tokenizer } = prepared;
   const prompts = samplePrompts(prepared);
-  const weights = new Map(trainer.weights);
-  for (const name of SHARED_STATES) {
-    if (trainer.planned.plan.storages.has(name)) weights.set(name, trainer.executable.buffer(name));
-  }
-  const options = generatorOptions(prepared, trainer.setup, which);
-  const generator = await Generator.create(trainer.gpu, prepared[which], weights, options);
+  const options = generatorOptions(prepared, setup, which);
+  const generator = await Generator.create(gpu, prepared[which], buffers, options);
   try {
     const texts = await generator.generate(prompts, {
       maxTokens: samples.tokens,

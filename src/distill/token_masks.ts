@@ -4,7 +4,8 @@
  * @module
  */
 import { InputError } from "../errors.ts";
-import { IGNORED_LABEL, type PackedBatch } from "../text/packing.ts";
+import type { EncodedSample } from "../text/encode.ts";
+import { IGNORED_LABEL, packBatch, type PackedBatch } from "../text/packing.ts";
 
 /** The positions that a loss counts. */
 export interface TokenChoice {
@@ -71,6 +72,11 @@ export class TokenMasks {
       (source === ANY ? "" : ` of source ${source}`);
   }
 
+  /** Positions of a sample that some loss counts, from 0, rising: the same wherever it lies in a batch. */
+  positions(sample: EncodedSample): number[] {
+    return countedPositions(this.mark(packBatch([sample], sample.ids.length)), 0, sample.ids.length);
+  }
+
   /** Marks the positions of a batch. */
   mark(batch: PackedBatch): MarkedBatch {
     if (!this.needed) return { labels: batch.label, counts: [batch.supervised] };
@@ -96,6 +102,13 @@ export class TokenMasks {
     }
     return { labels, masks, counts };
   }
+}
+
+/** Positions of a batch, from `start` up to `end`, that some loss counts. */
+export function countedPositions({ labels, masks }: MarkedBatch, start: number, end: number): number[] {
+  const found: number[] = [];
+  for (let t = start; t < end; t++) if (masks ? masks[t] !== 0 : labels[t] !== IGNORED_LABEL) found.push(t);
+  return found;
 }
 
 /** Samples of every origin. No row has it: an empty source counts as none. */

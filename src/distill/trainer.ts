@@ -26,6 +26,11 @@ import { LOSS_SUMS, type LossSet, type Objective } from "./objective.ts";
 import { FLAT } from "./parameters.ts";
 import type { Recipe } from "./recipe.ts";
 import { learningRateAt } from "./schedule.ts";
+import { runInSlices } from "./slices.ts";
+import type { RowArrays } from "./cached_rows.ts";
+import type { TeacherCache } from "./teacher_cache.ts";
+import { CACHED_INPUTS } from "./teacher_rows.ts";
+import type { MarkedBatch } from "./token_masks.ts";
 import type { Trainables } from "./trainables.ts";
 import type { TrainedTensors } from "./trained_tensors.ts";
 import { type FrozenPlan, type TracedModel, trainingProgram } from "./training_program.ts";
@@ -169,6 +174,8 @@ interface StepTag {
 
 /** Options of {@linkcode Trainer.create}. */
 export interface TrainerOptions {
+  /** Where the objective's target comes from, if not from the teacher itself. Stays the caller's to close. */
+  readonly cache?: Pick<TeacherCache, "codec" | "fill">;
   readonly profile?: boolean;
   readonly onProgress?: (message: string) => void;
   /** Called between slices of work that take a fraction of a second each. */
@@ -177,9 +184,6 @@ export interface TrainerOptions {
 
 /** Steps whose numbers may wait on the GPU. */
 const RING = 32;
-
-/** Floating-point operations between two signs of life: about a tenth of a second. */
-const SLICE_FLOPS = { subgroup8: 3e9, tiled: 5e10 } as const;
 
 /** A compiled training program with its weights on the device. */
 export class Trainer {
@@ -193,6 +197,7 @@ export class Trainer {
   readonly controllers: Controllers;
   readonly #options: TrainerOptions;
   readonly #ring: MetricsRing<StepTag>;
+  readonly #cached: RowArrays | undefined;
 
   private constructor(
     gpu: Gpu,
@@ -209,6 +214,7 @@ export class Trainer {
     this.weights = weights;
     this.controllers = new Controllers(setup.objective.terms, setup.recipe.train.steps);
     this.#options = options;
+    this.#cached = options.cache?.codec.arrays(planned.frozen.tokens);
     this.#ring = new MetricsRing(gpu, executable, [
       ...setup.objective.passes.map(({ sums, names }) => ({ name: sums, words: names.length })),
       { name: "norm", block: "update", words: 2 },
@@ -304,7 +310,7 @@ export class Trainer {
     for (const [i, batch] of window.entries()) {
       executable.setScalar("keep", i === 0 ? 0 : 1);
       executable.setScalarWord(RANDOM_KEY, philox4x32([step, i, 0, RANDOM_SITE], splitSeed(seed))[0]);
-      writeBatch(this.executable, batch, marked[i]!);
+      await this.#write(batch, marked[i]!);
       await this.#run("microBatch");
     }
     await this.#run("update");
@@ -359,24 +365,27 @@ export class Trainer {
     objective.setEvaluationScalars(this.executable);
     const counted = { terms, masks: objective.masks };
     return await measureLosses(
-      this.executable,
-      block,
-      state,
-      counted,
-      samples,
-      tokens,
+      ...[this.executable, block, state, counted, samples, tokens] as const,
       () => this.#run(block),
+      (batch, marked) => this.#write(batch, marked),
     );
   }
 
-  async #run(block: string): Promise<void> {
-    const slices = this.executable.slices(block, SLICE_FLOPS[this.planned.frozen.family]);
-    for (const [from, to] of slices) {
-      this.executable.runSlice(block, from, to);
-      this.#options.onSlice?.();
-      // Timers and pipes get their turn: control lines are read, heartbeats leave.
-      if (slices.length > 1) await new Promise((resolve) => setTimeout(resolve, 0));
+  /** Puts a batch, and what a cache has of its positions, into the program's inputs. */
+  async #write(batch: PackedBatch, marked: MarkedBatch): Promise<void> {
+    writeBatch(this.executable, batch, marked);
+    const rows = this.#cached;
+    if (!rows) return;
+    await this.#options.cache!.fill(batch, marked, rows);
+    for (const part of ["ids", "logits", "tails"] as const) {
+      if (this.planned.plan.storages.has(CACHED_INPUTS[part])) {
+        this.executable.write(CACHED_INPUTS[part], rows[part]);
+      }
     }
+  }
+
+  async #run(block: string): Promise<void> {
+    await runInSlices(this.executable, block, this.#options.onSlice);
   }
 
   /** Frees everything on the device that belongs to this trainer. */

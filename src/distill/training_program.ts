@@ -1,5 +1,6 @@
 /**
- * The program of a run: blocks `microBatch`, `update`, `evaluate` and `evaluateTeacher` over one set of weights and states.
+ * The program of a run: blocks `microBatch`, `update`, `evaluate` and, but for a cached teacher, `evaluateTeacher` over one set of
+ * weights and states.
  *
  * @module
  */
@@ -26,6 +27,7 @@ import { FLAT, type ParameterLayout } from "./parameters.ts";
 import { streamPrompts } from "./prompt_features.ts";
 import type { Balance, Learner } from "./recipe.ts";
 import { streamInputs } from "./stream.ts";
+import { cachedInputs } from "./teacher_rows.ts";
 import type { Trainables } from "./trainables.ts";
 
 /** The choices of a plan that change the last digits of results: kept in the manifest, and used again on resume. */
@@ -85,6 +87,8 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
     LOSS_SUMS.evaluate,
     options,
   );
+  // A cached teacher has been measured when the cache was made, and is no part of the program.
+  if (options.objective.target) return program;
   traceEvaluation(
     program.block("evaluateTeacher"),
     "teacher",
@@ -185,7 +189,11 @@ function tracePass(
   { objective, tokens, chunkRows }: TrainingProgramOptions,
   training: boolean,
 ): Tensor | undefined {
-  const target = set.needsTarget ? models.side(learner === "student" ? "teacher" : "student") : undefined;
+  const target = set.needsCache
+    ? cachedInputs(graph, tokens, objective.target!)
+    : set.needsTarget
+    ? models.side(learner === "student" ? "teacher" : "student")
+    : undefined;
   const losses = objective.rowLosses(set, graph);
   const { values, weighted } = chunkedLoss(
     graph,

@@ -9,7 +9,7 @@ import { join } from "@std/path";
 import project from "../../deno.json" with { type: "json" };
 import type { Recipe } from "../distill/recipe.ts";
 import { InputError, LimbeckError } from "../errors.ts";
-import { unreadable } from "../formats/files.ts";
+import { unreadable, unwritable } from "../formats/files.ts";
 import { importName } from "./plugin_source.ts";
 import { recipePaths } from "./recipe_paths.ts";
 
@@ -45,7 +45,7 @@ export async function prepareChild(options: ChildOptions): Promise<ChildCommand>
   const { modules, entry } = await prepareEntry(folder, entrySource(options), mayAddPackages);
 
   const read = await readPaths(options);
-  const write = [await Deno.realPath(options.folder)];
+  const write = [await Deno.realPath(options.folder), ...await cacheFolder(options)];
   for (const path of [...read, ...write]) {
     if (!path.includes(",")) continue;
     throw new InputError("has a comma in its path, which permissions of a process cannot express", {
@@ -184,6 +184,18 @@ async function readPaths({ recipe }: ChildOptions): Promise<string[]> {
     }
   }
   return [...paths];
+}
+
+/** The folder of caches that runs share, if the recipe names one; made here, because the child may only write inside of it. */
+async function cacheFolder({ recipe }: ChildOptions): Promise<string[]> {
+  const folder = recipe.teacher.cache?.folder;
+  if (folder === undefined) return [];
+  try {
+    await Deno.mkdir(folder, { recursive: true });
+  } catch (error) {
+    throw unwritable(folder, error);
+  }
+  return [...new Set([folder, await Deno.realPath(folder)])];
 }
 
 /**

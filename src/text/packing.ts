@@ -34,6 +34,8 @@ export interface PackedBatch {
   samples: number;
   /** Who wrote each sample, where its row says so, in the order of `segment`. */
   origins: (string | undefined)[];
+  /** The samples themselves, in the order of their segments. */
+  members: readonly EncodedSample[];
 }
 
 /**
@@ -60,6 +62,7 @@ export function packBatch(samples: readonly EncodedSample[], tokensPerBatch: num
     supervised: 0,
     samples: samples.length,
     origins: samples.map((sample) => sample.origin),
+    members: samples,
   };
   let start = 0;
   samples.forEach(({ ids, supervised }, segment) => {

@@ -6,6 +6,8 @@
 import { builtins } from "../../plugins/mod.ts";
 import type { AdapterDescription } from "../../src/gpu/description.ts";
 import { compileRowLoss, type ResolvedLoss } from "../../src/registry/divergence.ts";
+import { compileTails } from "../../src/registry/row_tails.ts";
+import { cacheRefusal, type SparseTarget } from "../../src/registry/sparse_target.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import * as expr from "../../src/tensor/expr/mod.ts";
 import { type DType, type Graph, type Tensor } from "../../src/tensor/graph.ts";
@@ -16,6 +18,7 @@ import { attention } from "../../src/tensor/ops/attention.ts";
 import { gatherRows, scatterRows } from "../../src/tensor/ops/cache.ts";
 import { combine } from "../../src/tensor/ops/combine.ts";
 import { dropout } from "../../src/tensor/ops/dropout.ts";
+import { drawTokens } from "../../src/tensor/ops/draw_tokens.ts";
 import { fill, fillConstant } from "../../src/tensor/ops/fill.ts";
 import { gatedSilu } from "../../src/tensor/ops/gated.ts";
 import { matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
@@ -26,6 +29,7 @@ import { rangeMean } from "../../src/tensor/ops/range_mean.ts";
 import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
 import { sumColumns, sumRows } from "../../src/tensor/ops/sum_axis.ts";
+import { topK } from "../../src/tensor/ops/top_k.ts";
 import { timesWeight } from "../../src/tensor/ops/times_weight.ts";
 import { topKSoftmax } from "../../src/tensor/ops/top_k_softmax.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
@@ -135,6 +139,9 @@ function elementwise(block: OpBlock): void {
   const draw = { site: 1, key: graph.scalar("key") };
   block.want(dropout(x, { rate: 0.5, ...draw }), normal(graph, [9, 37], draw));
   block.wantGradients(topKSoftmax(x, 2), [x]);
+  for (const k of [1, 3]) block.want(...Object.values(topK(x, k)));
+  const counters = block.graph.input("counters", [x.dim(0)], "u32");
+  block.want(...Object.values(drawTokens(x, counters, { draws: 5, seed: [1, 2] })));
   block.want(fill(graph, [64], graph.scalar("value")), fillConstant(graph, [64], 0.5));
   for (const dtype of STORAGE_TYPES) block.wantGradients(timesWeight(x, block.tensor([9, 37], dtype)), [x]);
   accumulate(block.tensor([9, 37]), x, graph.scalar("keep"));
@@ -208,11 +215,29 @@ export function rowLossTexts(adapter: AdapterDescription): { label: string; wgsl
     losses.map((l) => term(l, { monitor: true })),
   ];
   const texts = [];
+  const top64: SparseTarget = { kind: "top-k", entries: 64, temperatures: [1, 2] };
+  const sampled: SparseTarget = { kind: "samples", entries: 50, temperatures: [] };
   const masked = losses.map((l, i) => term(l, { tokenMask: i % 2 }));
   for (const vocabulary of [127, 128]) {
     for (const gradient of [true, false]) {
       const shape = { vocabulary, tokenMasks: true };
       const { label, wgsl } = compileRowLoss(masked, shape, adapter, { gradient });
+      texts.push({ label: `${label} of ${vocabulary}`, wgsl });
+    }
+  }
+  for (const target of [top64, { ...top64, entries: 3 }, sampled]) {
+    const served = losses.filter((l) => !cacheRefusal(l, l.options.parse({}), target));
+    const terms = served.flatMap((l) => [term(l), term(l, { temperature: 2 })]);
+    for (const vocabulary of [127, 128, 32000]) {
+      for (const tokenMasks of [true, false]) {
+        for (const gradient of [true, false]) {
+          const shape = { vocabulary, tokenMasks, sparseTarget: target };
+          const { label, wgsl } = compileRowLoss(terms, shape, adapter, { gradient });
+          texts.push({ label: `${label} of ${vocabulary} from a cache`, wgsl });
+        }
+      }
+      if (target.kind === "samples") continue;
+      const { label, wgsl } = compileTails(target, vocabulary, adapter);
       texts.push({ label: `${label} of ${vocabulary}`, wgsl });
     }
   }

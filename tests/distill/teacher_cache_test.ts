@@ -1,0 +1,273 @@
+/** Runs whose teacher is cached: against runs whose teacher is there, resumed, shared, damaged and refused. */
+// @ts-types="../../types/std_assert.d.ts"
+import {
+  assert,
+  assertAlmostEquals,
+  assertEquals,
+  assertLess,
+  assertMatch,
+  assertRejects,
+} from "@std/assert";
+import type { RunEventBody } from "../../src/distill/events.ts";
+import { parseRecipe, type Recipe, recipeHash, type TeacherCacheRecipe } from "../../src/distill/recipe.ts";
+import { planTraining } from "../../src/distill/trainer.ts";
+import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
+import { InputError } from "../../src/errors.ts";
+import { heldMetrics, runHere } from "./tiny_run.ts";
+import { TINY_VOCABULARY, type TinyFiles, tinyRecipe, tinySetup, withTiny } from "./tiny_model.ts";
+
+const OBJECTIVE = [
+  { loss: "cross-entropy", weight: 0.4 },
+  { loss: "forward-kl", weight: 0.4, temperature: 2, squareTemperature: true },
+  { loss: "reverse-kl", weight: 0.2 },
+];
+
+/** A short run with everything that draws random numbers. */
+function recipeFor(
+  files: TinyFiles,
+  cache?: Partial<TeacherCacheRecipe>,
+  objective: unknown[] = OBJECTIVE,
+): Recipe {
+  const recipe = tinyRecipe(files, {
+    objective: objective as typeof OBJECTIVE,
+    adapter: { dropout: 0.1 },
+    train: { steps: 8, accumulation: 2, checkpointEvery: 3, evaluateEvery: 4 },
+    samples: { tokens: 3 },
+  });
+  return parseRecipe({ ...recipe, teacher: { ...recipe.teacher, ...(cache ? { cache } : {}) } });
+}
+
+function lossesOf(events: readonly RunEventBody[]): number[][] {
+  return events.flatMap((e) =>
+    e.type === "metrics" ? [[e.loss!, ...Object.values(e.losses).map((x) => x!)]] : []
+  );
+}
+
+function sha(path: string): Promise<string> {
+  return Deno.readFile(path).then(async (bytes) => {
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+    return Array.from(digest, (b) => b.toString(16).padStart(2, "0")).join("");
+  });
+}
+
+async function cachesIn(folder: string): Promise<string[]> {
+  const names = [];
+  for await (const { name } of Deno.readDir(folder)) names.push(name);
+  return names.sort();
+}
+
+Deno.test("a run on a cache of all logits follows the run with the teacher, to rounding", async () => {
+  await withTiny(async (files) => {
+    const [live, cached, halves]: [RunEventBody[], RunEventBody[], RunEventBody[]] = [[], [], []];
+    const whole = { topK: TINY_VOCABULARY, precision: "f32" } as const;
+    const a = await runHere(recipeFor(files), `${files.folder}/live`, {}, live);
+    const b = await runHere(recipeFor(files, whole), `${files.folder}/cached`, {}, cached);
+    await runHere(recipeFor(files, { topK: TINY_VOCABULARY }), `${files.folder}/halves`, {}, halves);
+    assertAlmostEquals(a.heldOut.teacher!, b.heldOut.teacher!, 1e-6);
+    assertAlmostEquals(a.heldOut.before!, b.heldOut.before!, 1e-6);
+    assertAlmostEquals(a.heldOut.after!, b.heldOut.after!, 1e-4);
+    const [expected, exact, rounded] = [lossesOf(live), lossesOf(cached), lossesOf(halves)];
+    assertEquals([exact.length, rounded.length], [8, 8]);
+    expected.forEach((row, step) =>
+      row.forEach((x, k) => {
+        assertAlmostEquals(exact[step]![k]!, x, 1e-4, `step ${step}`);
+        assertAlmostEquals(rounded[step]![k]!, x, 2e-3, `step ${step}, f16`);
+      })
+    );
+    // It is the teacher that they follow: the losses are not those of another target.
+    assert(expected.every((row) => row[2]! > 0.01));
+    const of = (events: RunEventBody[], type: string) => events.filter((e) => e.type === type);
+    const texts = (events: RunEventBody[]) =>
+      of(events, "sample").map((e) => e.type === "sample" ? [e.model, e.step, e.prompt] : []);
+    assertEquals(texts(cached), texts(live));
+    const kept = (events: RunEventBody[]) =>
+      events.flatMap((e) =>
+        e.type === "evaluation" && e.model === "student" ? [Object.keys(e.losses)] : []
+      )[0]!;
+    assert(kept(live).includes("top-1-agreement") && !kept(cached).includes("top-1-agreement"));
+    assert(kept(cached).includes("forward-kl") && kept(cached).includes("top-1-accuracy"));
+  });
+});
+
+Deno.test("a run on a cache that is stopped and resumed leaves what an uninterrupted one leaves, bit for bit", async () => {
+  await withTiny(async (files) => {
+    for (const cache of [{ topK: 16 }, { samples: 12, seed: 3 }]) {
+      const objective = "samples" in cache
+        ? [{ loss: "cross-entropy", weight: 0.5 }, { loss: "forward-kl", weight: 0.5 }]
+        : OBJECTIVE;
+      const recipe = recipeFor(files, cache, objective);
+      const name = Object.keys(cache)[0]!;
+      const [whole, parts]: [RunEventBody[], RunEventBody[]] = [[], []];
+      await runHere(recipe, `${files.folder}/${name}-whole`, {}, whole);
+      const folder = `${files.folder}/${name}-parts`;
+      await runHere(recipe, folder, { control: (step) => step === 3 ? "stop" : "run" }, parts);
+      const [only] = await cachesIn(`${folder}/teacher-cache`);
+      const made = await Deno.stat(`${folder}/teacher-cache/${only}`);
+      await runHere(recipe, folder, { resume: true }, parts);
+      assertEquals(
+        await sha(`${folder}/adapter/adapter_model.safetensors`),
+        await sha(`${files.folder}/${name}-whole/adapter/adapter_model.safetensors`),
+      );
+      assertEquals(
+        (await Deno.stat(`${folder}/teacher-cache/${only}`)).mtime,
+        made.mtime,
+        "it was used again",
+      );
+      const steps = (events: RunEventBody[]) => heldMetrics(events).filter((row) => row.type === "metrics");
+      assertEquals(steps(parts), steps(whole));
+
+      // Made anew it has the same bytes; another one in its place is refused.
+      await Deno.remove(`${folder}/teacher-cache`, { recursive: true });
+      await runHere(recipe, folder, { resume: true });
+      const about = `${folder}/teacher-cache/${only}/teacher.json`;
+      const rows = `${folder}/teacher-cache/${only}/rows.safetensors`;
+      const bytes = await Deno.readFile(rows);
+      bytes[bytes.length - 9]! ^= 1;
+      await Deno.writeFile(rows, bytes);
+      await assertRejects(
+        () => runHere(recipe, folder, { resume: true }),
+        InputError,
+        "is not the teacher's cache it should be: the rows are not those that teacher.json describes",
+      );
+      const text = await Deno.readTextFile(about);
+      const hash = Array.from(
+        new Uint8Array(await crypto.subtle.digest("SHA-256", bytes.slice(rowsBegin(bytes)))),
+        (b) => b.toString(16).padStart(2, "0"),
+      ).join("");
+      await Deno.writeTextFile(about, text.replace(/"sha256": "[0-9a-f]+"/, `"sha256": "${hash}"`));
+      await assertRejects(
+        () => runHere(recipe, folder, { resume: true }),
+        InputError,
+        "cannot be resumed: changed since the checkpoint: teacher's cache",
+      );
+    }
+  });
+});
+
+/** Where the tensor `rows` begins in a file. */
+function rowsBegin(bytes: Uint8Array): number {
+  const length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
+  return 8 + length + header.rows.data_offsets[0];
+}
+
+Deno.test("a shared folder serves runs of one teacher and data, and keeps those of others apart", async () => {
+  await withTiny(async (files) => {
+    const folder = `${files.folder}/shared`;
+    const stages = async (recipe: Recipe, name: string) => {
+      const events: RunEventBody[] = [];
+      await runHere(recipe, `${files.folder}/${name}`, { control: () => "stop" }, events);
+      return events.flatMap((e) => (e.type === "stage" && e.stage === "cache" ? [e.message] : []));
+    };
+    const recipe = recipeFor(files, { topK: 8, folder });
+    assertMatch((await stages(recipe, "a"))[0]!, /^running the teacher over 46 samples$/);
+    const first = await cachesIn(folder);
+    const other = parseRecipe({ ...recipe, train: { ...recipe.train, seed: 9, steps: 5 } });
+    assertMatch((await stages(other, "b"))[0]!, /^using the teacher's cache /);
+    assertEquals(await cachesIn(folder), first);
+    await stages(recipeFor(files, { topK: 9, folder }), "c");
+    await stages(recipeFor(files, { topK: 8, folder }, [{ loss: "forward-kl", temperature: 3 }]), "d");
+    assertEquals((await cachesIn(folder)).length, 3);
+    await Deno.writeTextFile(
+      files.train,
+      (await Deno.readTextFile(files.train)).split("\n").slice(1).join("\n"),
+    );
+    assertMatch((await stages(recipe, "e"))[0]!, /^running the teacher over 45 samples$/);
+    assertEquals((await cachesIn(folder)).length, 4);
+
+    const path = `${folder}/${first[0]}`;
+    await Deno.writeTextFile(`${path}/teacher.json`, "{");
+    await Deno.writeTextFile(files.train, `${await Deno.readTextFile(files.train)}`);
+    const moved = (await cachesIn(folder)).find((name) => name !== first[0])!;
+    await Deno.remove(`${folder}/${moved}`, { recursive: true });
+    await Deno.rename(path, `${folder}/${moved}`);
+    assertEquals(
+      recipeHash(recipe),
+      recipeHash(recipeFor(files, { topK: 8 })),
+      "the folder decides no number",
+    );
+  });
+});
+
+Deno.test("stopping while the teacher is run leaves no cache behind", async () => {
+  await withTiny(async (files) => {
+    const events: RunEventBody[] = [];
+    const { distillRun } = await import("../../src/distill/distill.ts");
+    const { Registry } = await import("../../src/registry/registry.ts");
+    const { builtins } = await import("../../plugins/mod.ts");
+    const folder = `${files.folder}/run`;
+    await Deno.mkdir(folder);
+    const asked = () => events.some((e) => e.type === "stage" && e.stage === "cache");
+    const result = await distillRun(recipeFor(files, { topK: 8 }), {
+      ...{ folder, resume: false, resumeLimit: Infinity, registry: new Registry().addAll(builtins) },
+      emit: (event) => void events.push(event),
+      control: () => asked() ? "stop" : "run",
+    });
+    assertEquals(result.status, "paused");
+    assertEquals(await cachesIn(`${folder}/teacher-cache`), []);
+  });
+});
+
+Deno.test("the training program of a cached teacher has nothing of the teacher in it", async () => {
+  await withTiny(async (files) => {
+    using live = await tinySetup(recipeFor(files));
+    using cached = await tinySetup(recipeFor(files, { topK: 8 }));
+    const [a, b] = [live, cached].map((setup) => planTraining(setup, DEFAULT_ADAPTER).plan);
+    assert(a!.bytesByCategory.has("teacher weights") && !b!.bytesByCategory.has("teacher weights"));
+    assertLess(b!.totalBytes, a!.totalBytes);
+    assertEquals([...b!.blocks.keys()], ["microBatch", "update", "evaluate"]);
+  });
+});
+
+Deno.test("what a cache cannot serve is refused, with the place in the recipe", async () => {
+  await withTiny(async (files) => {
+    const refused: [Partial<TeacherCacheRecipe>, unknown[], RegExp][] = [
+      [
+        { topK: 8 },
+        [{ loss: "rank-correlation" }],
+        /objective\.0: with teacher\.cache, "rank-correlation" cannot be had: it needs every logit of the teacher; a cache holds 8/,
+      ],
+      [
+        { topK: 8 },
+        [{ loss: "forward-kl", schedule: { temperature: { from: 2, to: 1, steps: [0, 4] } } }],
+        /objective\.0\.schedule\.temperature: .* cannot change its temperature/,
+      ],
+      [
+        { samples: 8 },
+        [{ loss: "forward-kl", temperature: 2 }],
+        /objective\.0\.temperature: .* must have temperature 1, not 2/,
+      ],
+      [{ samples: 8 }, [{ loss: "reverse-kl" }], /"reverse-kl" cannot be had: its gradient is not linear/],
+      [
+        { topK: 256 },
+        [{ loss: "forward-kl" }],
+        /teacher\.cache\.topK: is 256, but the vocabulary has 199 tokens/,
+      ],
+    ];
+    for (const [cache, objective, message] of refused) {
+      const recipe = recipeFor(files, cache, objective);
+      await assertRejects(() => tinySetup(recipe), InputError);
+      const error = await tinySetup(recipe).then(() => undefined, (e: Error) => e);
+      assertMatch(error!.message, message);
+    }
+    for (
+      const [cache, message] of [
+        [{}, /needs one of topK and samples/],
+        [{ topK: 4, samples: 4 }, /needs one of topK and samples/],
+        [{ topK: 257 }, /must be at most 256, not 257/],
+      ] as const
+    ) {
+      const error = await Promise.resolve().then(() => recipeFor(files, cache)).then(
+        () => undefined,
+        (e: Error) => e,
+      );
+      assertMatch(error!.message, message);
+    }
+    const both = { ...recipeFor(files), teacher: { model: files.teacher, train: true, cache: { topK: 4 } } };
+    const error = await Promise.resolve().then(() => parseRecipe(both)).then(
+      () => undefined,
+      (e: Error) => e,
+    );
+    assertMatch(error!.message, /teacher\.cache: cannot keep a teacher that is trained along/);
+  });
+});
