@@ -23,7 +23,7 @@ import { fill, fillConstant } from "../../src/tensor/ops/fill.ts";
 import { gatedSilu } from "../../src/tensor/ops/gated.ts";
 import { matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
 import { normal } from "../../src/tensor/ops/normal.ts";
-import { gradientNorm } from "../../src/tensor/ops/norms.ts";
+import { clippingFactor, gradientNorm } from "../../src/tensor/ops/norms.ts";
 import { pointwise } from "../../src/tensor/ops/pointwise.ts";
 import { rangeMean } from "../../src/tensor/ops/range_mean.ts";
 import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
@@ -195,6 +195,7 @@ function optimiser(block: OpBlock): void {
   const settings = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, first: 0, count: 256, weightDecay: 0 };
   adamw(...flat, small!, settings);
   adamw(...flat, small!, { ...settings, clip: 1 });
+  for (const clip of [undefined, 1]) block.want(clippingFactor(small!, clip));
 }
 
 /** Kernels of losses over rows: every built-in loss alone and mixtures of all, for vocabularies that take each way over a row. */

@@ -26,7 +26,7 @@ const barrier = planted(
 );
 const wrongType = planted(
   "planted: a float for an integer",
-  kernelWith("fn main("),
+  kernelWith("@builtin(local_invocation_index) thread: u32"),
   "@builtin(local_invocation_index) thread: u32",
   "@builtin(local_invocation_index) thread: f32",
 );

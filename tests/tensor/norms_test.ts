@@ -3,7 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { gpuTest, run, testGpu } from "./harness.ts";
 import { operand } from "./oracle.ts";
 import { plant } from "./planted.ts";
-import { gradientNorm } from "../../src/tensor/ops/norms.ts";
+import { clippingFactor, gradientNorm } from "../../src/tensor/ops/norms.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 
 function norm(x: Float32Array): number {
@@ -66,4 +66,22 @@ gpuTest("a norm that forgets an element, or NaN, does not pass", async (gpu) => 
   const short = (await broken("< vec4<u32>(size.elements)", "< vec4<u32>(size.elements - 1u)"))
     .outputs[0]![0]!;
   assert(Math.abs(short / norm(x) - 1) > 1e-5);
+});
+
+gpuTest("clippingFactor() is what AdamW multiplies by, and 0 where it writes nothing", async (gpu) => {
+  const factor = async (norm: [number, number], clip?: number, mistake = false) => {
+    const value = { shape: [2], kind: "state" as const, data: Float32Array.of(...norm) };
+    const { outputs } = await run(gpu, [value], (_, norm) => {
+      const made = clippingFactor(norm!, clip);
+      return mistake ? plant(made, "norm[1] != 0.0", "norm[1] > 1.0") : made;
+    });
+    return outputs[0]![0];
+  };
+  assertEquals(await factor([4, 0], 1), Math.fround(1 / (4 + 1e-6)));
+  assertEquals(await factor([0.5, 0], 1), 1);
+  assertEquals(await factor([4, 0]), 1);
+  for (const bad of [NaN, Infinity]) {
+    assertEquals([await factor([bad, 1], 1), await factor([bad, 1])], [0, 0]);
+    assert(await factor([bad, 1], undefined, true) !== 0);
+  }
 });

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import clippingSource from "../../../kernels/clipping_factor.wgsl" with { type: "text" };
 import source from "../../../kernels/gradient_norm.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type Tensor } from "../graph.ts";
@@ -57,4 +58,37 @@ export const gradientNormOp: Op<null> = {
  */
 export function gradientNorm(x: Tensor): Tensor {
   return x.graph.add(gradientNormOp, [x], null)[0]!;
+}
+
+/** The op behind {@linkcode clippingFactor}. */
+export const clippingFactorOp: Op<{ readonly clip: number | undefined }> = {
+  name: "clippingFactor",
+  infer([norm]) {
+    ensure(
+      norm!.dtype === "f32" && norm!.dim(0) === 2,
+      "clippingFactor",
+      [norm!],
+      "the norm must be f32 [2]",
+    );
+    return [{ shape: [1], dtype: "f32" }];
+  },
+  lower({ inputs, outputs, attributes: { clip }, dispatch }) {
+    dispatch({
+      kernel: "clippingFactor",
+      wgsl: expandTemplate("clipping_factor", clippingSource, { CLIP: clip !== undefined }),
+      tensors: [inputs[0]!, outputs[0]!],
+      size: [{ f32: clip ?? 0 }],
+      groups: [1, 1, 1],
+    });
+  },
+};
+
+/**
+ * What AdamW multiplies the gradients by when it clips them, f32 [1]: min(1, clip / (norm + 1e-6)), or 1 without `clip`; 0 where the
+ * norm's flag is set and the optimiser writes nothing.
+ *
+ * @param norm From {@linkcode gradientNorm}
+ */
+export function clippingFactor(norm: Tensor, clip: number | undefined): Tensor {
+  return norm.graph.add(clippingFactorOp, [norm], { clip })[0]!;
 }

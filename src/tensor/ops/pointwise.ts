@@ -7,7 +7,7 @@ import source from "../../../kernels/pointwise.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { derivative, type Expression, helperFunctions, leaves, printWgsl, variable } from "../expr/mod.ts";
 import { elementCount, type StepScalar, type Tensor } from "../graph.ts";
-import { ensure, grid, type Op } from "../op.ts";
+import { ensure, grid, type LoweringContext, type Op } from "../op.ts";
 import { reshape } from "./views.ts";
 import { sumColumns, sumRows } from "./sum_axis.ts";
 
@@ -36,23 +36,28 @@ function spreadOf(operand: Tensor, shape: readonly number[]): Spread | undefined
   return undefined;
 }
 
+/** Requires that every operand can be spread over a shape. */
+export function ensureSpread(op: string, inputs: readonly Tensor[], shape: readonly number[]): void {
+  ensure(inputs.length <= 7, op, inputs, "at most 7 operands");
+  for (const t of inputs) {
+    ensure(t.dtype === "f32", op, inputs, "all operands must be f32");
+    ensure(
+      spreadOf(t, shape) !== undefined,
+      op,
+      inputs,
+      `every operand must have the shape [${
+        shape.join(", ")
+      }], or be a row of it, a column [T, 1] or one number`,
+    );
+  }
+}
+
 /** y[t, n] = expression of the inputs' elements at (t, n). */
 export const pointwiseOp: Op<PointwiseAttributes> = {
   name: "pointwise",
   infer(inputs) {
     const widest = inputs.reduce((a, b) => (elementCount(b.shape) > elementCount(a.shape) ? b : a));
-    ensure(inputs.length <= 7, "pointwise", inputs, "at most 7 operands");
-    for (const t of inputs) {
-      ensure(t.dtype === "f32", "pointwise", inputs, "all operands must be f32");
-      ensure(
-        spreadOf(t, widest.shape) !== undefined,
-        "pointwise",
-        inputs,
-        `every operand must have the shape [${
-          widest.shape.join(", ")
-        }], or be a row of it, a column [T, 1] or one number`,
-      );
-    }
+    ensureSpread("pointwise", inputs, widest.shape);
     return [{ shape: widest.shape, dtype: "f32" }];
   },
   gradient({ inputs, outputs, attributes: { expression, scalars }, outputGradients, needed }) {
@@ -79,62 +84,76 @@ export const pointwiseOp: Op<PointwiseAttributes> = {
       }
     });
   },
-  lower({ inputs, outputs, attributes: { expression, scalars }, adapter, dispatch }) {
-    const { shape } = outputs[0]!;
-    const width = shape.at(-1)!;
-    const lanes = width % 4 === 0 ? 4 : 1;
-    const element = lanes === 4 ? "vec4<f32>" : "f32";
-    // An operand given twice is bound once.
-    const distinct = [...new Set(inputs)];
-    const load = (t: Tensor): string => {
-      const name = `x${distinct.indexOf(t)}`;
-      switch (spreadOf(t, shape)) {
-        case "full":
-          return `${name}[i]`;
-        case "row":
-          return `${name}[column]`;
-        case "column":
-          return `${name}[row]`;
-        default:
-          return `${name}[0]`;
-      }
-    };
-    const isWide = (t: Tensor) => lanes === 4 && ["full", "row"].includes(spreadOf(t, shape)!);
-    const printed = printWgsl([expression], {
-      leaf: (name) => {
-        const scalar = scalars.findIndex((s) => s.name === name);
-        if (scalar >= 0) return { code: `scalar(${scalar}u)`, width: 1 };
-        const t = inputs[Number(name.slice(1))]!;
-        return { code: `v${distinct.indexOf(t)}`, width: isWide(t) ? 4 : 1 };
-      },
-    });
-    const used = new Set(leaves([expression], "variable").map((name) => inputs[Number(name.slice(1))]!));
-    const bound = distinct.filter((t) => used.has(t));
-    const binding = (i: number, access: string, name: string, type: string) =>
-      `@group(0) @binding(${i}) var<storage, ${access}> ${name}: array<${type}>;`;
-    const elements = elementCount(shape) / lanes;
-    const groups = Math.ceil(elements / 64);
-    dispatch({
-      kernel: `pointwise ${bound.length}`,
-      wgsl: expandTemplate("pointwise", source, {
-        BINDINGS: [
-          ...bound.map((t, i) => binding(i, "read", `x${distinct.indexOf(t)}`, isWide(t) ? element : "f32")),
-          binding(bound.length, "read_write", "out", element),
-        ].join("\n"),
-        ELEMENT: element,
-        HELPERS: helperFunctions(printed.helpers),
-        LOADS: bound.map((t) => `  let v${distinct.indexOf(t)} = ${load(t)};`).join("\n"),
-        UNIFORM: printed.uniform.map((line) => `  ${line}`).join("\n"),
-        LINES: printed.lines.map((line) => `  ${line}`).join("\n"),
-        RESULT: printed.results[0]!.code,
-      }),
-      tensors: [...bound, outputs[0]!],
-      size: [elements, groups, Math.max(1, width / lanes), 0, ...scalars],
-      groups: grid(groups, adapter),
-      flops: elementCount(shape),
-    });
-  },
+  lower: (context) => lowerPointwise(context, false),
 };
+
+/**
+ * The kernel of an elementwise expression.
+ *
+ * @param inPlace The first operand is the memory that the output is written to
+ */
+export function lowerPointwise(
+  { inputs, outputs, attributes: { expression, scalars }, adapter, dispatch }: LoweringContext<
+    PointwiseAttributes
+  >,
+  inPlace: boolean,
+): void {
+  const { shape } = outputs[0]!;
+  const width = shape.at(-1)!;
+  const lanes = width % 4 === 0 ? 4 : 1;
+  const element = lanes === 4 ? "vec4<f32>" : "f32";
+  // An operand given twice is bound once.
+  const distinct = [...new Set(inputs)];
+  const isTarget = (t: Tensor) => inPlace && t === inputs[0];
+  const load = (t: Tensor): string => {
+    const name = isTarget(t) ? "out" : `x${distinct.indexOf(t)}`;
+    switch (spreadOf(t, shape)) {
+      case "full":
+        return `${name}[i]`;
+      case "row":
+        return `${name}[column]`;
+      case "column":
+        return `${name}[row]`;
+      default:
+        return `${name}[0]`;
+    }
+  };
+  const isWide = (t: Tensor) => lanes === 4 && ["full", "row"].includes(spreadOf(t, shape)!);
+  const printed = printWgsl([expression], {
+    leaf: (name) => {
+      const scalar = scalars.findIndex((s) => s.name === name);
+      if (scalar >= 0) return { code: `scalar(${scalar}u)`, width: 1 };
+      const t = inputs[Number(name.slice(1))]!;
+      return { code: `v${distinct.indexOf(t)}`, width: isWide(t) ? 4 : 1 };
+    },
+  });
+  const used = new Set(leaves([expression], "variable").map((name) => inputs[Number(name.slice(1))]!));
+  const loaded = distinct.filter((t) => used.has(t));
+  const bound = loaded.filter((t) => !isTarget(t));
+  const binding = (i: number, access: string, name: string, type: string) =>
+    `@group(0) @binding(${i}) var<storage, ${access}> ${name}: array<${type}>;`;
+  const elements = elementCount(shape) / lanes;
+  const groups = Math.ceil(elements / 64);
+  dispatch({
+    kernel: `pointwise ${bound.length}`,
+    wgsl: expandTemplate("pointwise", source, {
+      BINDINGS: [
+        ...bound.map((t, i) => binding(i, "read", `x${distinct.indexOf(t)}`, isWide(t) ? element : "f32")),
+        binding(bound.length, "read_write", "out", element),
+      ].join("\n"),
+      ELEMENT: element,
+      HELPERS: helperFunctions(printed.helpers),
+      LOADS: loaded.map((t) => `  let v${distinct.indexOf(t)} = ${load(t)};`).join("\n"),
+      UNIFORM: printed.uniform.map((line) => `  ${line}`).join("\n"),
+      LINES: printed.lines.map((line) => `  ${line}`).join("\n"),
+      RESULT: printed.results[0]!.code,
+    }),
+    tensors: [...bound, outputs[0]!],
+    size: [elements, groups, Math.max(1, width / lanes), 0, ...scalars],
+    groups: grid(groups, adapter),
+    flops: elementCount(shape),
+  });
+}
 
 /** The op from an expression over `x0`, `x1`, ...; {@linkcode pointwise} is the pleasant way. */
 export function makePointwise(
@@ -161,7 +180,16 @@ export function pointwise(
   inputs: readonly Tensor[],
   body: (...elements: Expression[]) => Expression,
 ): Tensor {
+  const { expression, scalars } = elementwiseExpression(inputs, body);
+  return makePointwise(inputs, expression, scalars);
+}
+
+/** The expression of one element over the operands, with the step scalars it names. */
+export function elementwiseExpression(
+  inputs: readonly Tensor[],
+  body: (...elements: Expression[]) => Expression,
+): PointwiseAttributes {
   const expression = body(...inputs.map((_, i) => variable(operandName(i))));
   const { graph } = inputs[0]!;
-  return makePointwise(inputs, expression, leaves([expression], "scalar").map((name) => graph.scalar(name)));
+  return { expression, scalars: leaves([expression], "scalar").map((name) => graph.scalar(name)) };
 }
