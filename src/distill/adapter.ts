@@ -28,7 +28,8 @@ import { hostLinearAlgebra, memoised } from "./linear_algebra.ts";
 import type { Model } from "./models.ts";
 import type { ParameterSpec } from "./parameters.ts";
 import type { AdapterRecipe } from "./recipe.ts";
-import type { GroupSettings, Trainable } from "./trainables.ts";
+import { AdapterWork, SHARED } from "./adapter_work.ts";
+import type { GroupSettings, StepWork, Trainable } from "./trainables.ts";
 
 /** A layer that is adapted, with its parameters. */
 interface Attached {
@@ -63,6 +64,7 @@ export class ModelAdapter implements Trainable {
   readonly options: Record<string, unknown>;
   readonly trained: readonly ParameterSpec[];
   readonly fixed: readonly ParameterSpec[];
+  readonly work: StepWork;
   readonly layers: readonly AdaptedLayer[];
   /** Layers of the model, adapted or not. */
   readonly modelLayers: number;
@@ -74,6 +76,7 @@ export class ModelAdapter implements Trainable {
 
   /**
    * @param options The plugin's options, parsed by its schema
+   * @param steps Optimiser steps of the run
    * @throws {InputError} if a target names no linear layer, or the recipe sets what the plugin has no meaning for
    */
   constructor(
@@ -81,6 +84,7 @@ export class ModelAdapter implements Trainable {
     recipe: AdapterRecipe,
     options: Record<string, unknown>,
     model: Model,
+    steps: number,
     { prefix, where }: AdapterPlace = STUDENT,
   ) {
     this.plugin = plugin;
@@ -89,7 +93,7 @@ export class ModelAdapter implements Trainable {
     this.#model = model;
     this.#prefix = prefix;
     const { rank, alpha, dropout, rslora, loraPlusRatio } = recipe;
-    this.settings = { rank, alpha, dropout, rslora, loraPlusRatio };
+    this.settings = { rank, alpha, dropout, rslora, loraPlusRatio, steps };
     checkSettings(plugin, recipe, where);
     this.layers = targetLayers(recipe, model, where);
     this.modelLayers = model.config.layers;
@@ -114,6 +118,15 @@ export class ModelAdapter implements Trainable {
     });
     this.#attached = attached;
     [this.trained, this.fixed] = [trained, fixed];
+    this.work = new AdapterWork({
+      plugin,
+      settings: this.settings,
+      options,
+      layers: this.layers,
+      prefix,
+      layerParameter: (path, name) => this.#layerParameter(path, name),
+      sharedParameter: (name) => this.#sharedParameter(name),
+    });
   }
 
   /** Whether the head has an adapter. */
@@ -314,9 +327,6 @@ export function unmergeable(
 }
 
 type FromWeight = Initialisation & { kind: "fromWeight" };
-
-/** Stands for the module's path in the names of parameters that all layers share. */
-const SHARED = "shared";
 
 /** Sites of dropout, and of noise, of one adapter. */
 const SITES = 1 << 16;

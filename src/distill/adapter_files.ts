@@ -196,7 +196,11 @@ async function writeOther(
   const config = peftConfigOf(
     layout.peftType,
     { baseModel, targetModules: targetModules(adapter) },
-    { ...layout.config, ...(saved ? { modules_to_save: saved.modules } : {}) },
+    {
+      ...layout.config,
+      ...layout.trainedConfig?.(adapter.layers.map(({ path }) => adapter.values(path, values))),
+      ...(saved ? { modules_to_save: saved.modules } : {}),
+    },
   );
   await writePeftFolder(path, config, tensors, { replace: true });
 }
@@ -260,11 +264,17 @@ function layerTensors(
   layout: PeftLayout,
 ): [string, TensorData][] {
   return adapter.layers.flatMap(({ path }) => {
-    const { parameter } = adapter.values(path, values);
+    const own = adapter.values(path, values);
+    if (layout.layer) {
+      return Object.entries(layout.layer(own)).map(([suffix, t]): [string, TensorData] => [
+        `${path}.${suffix}`,
+        f32(t.shape, t.data),
+      ]);
+    }
     return adapter.definitions(path).flatMap((p): [string, TensorData][] => {
       const suffix = layout.suffixes ? layout.suffixes[p.name] : p.trainable === false ? undefined : p.suffix;
       if (suffix === undefined) return [];
-      return [[`${path}.${suffix}`, f32(p.shape, parameter(p.name))]];
+      return [[`${path}.${suffix}`, f32(p.shape, own.parameter(p.name))]];
     });
   });
 }

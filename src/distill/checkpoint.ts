@@ -1,8 +1,8 @@
 /**
  * Checkpoints: everything a run needs to continue bit for bit, written so that a kill at any moment leaves the old or the new one.
  *
- * A checkpoint is a folder `step-000100/` with `state.safetensors` (parameters and both Adam moments by tensor name),
- * `state.json` and, written last, `manifest.json` with the size and sha256 of both. It is filled under another name, flushed, and
+ * A checkpoint is a folder `step-000100/` with `state.safetensors` (parameters, both Adam moments and what else
+ * trainables keep from step to step, by tensor name), `state.json` and, written last, `manifest.json` with the size and sha256 of both. It is filled under another name, flushed, and
  * renamed.
  *
  * @module
@@ -19,11 +19,18 @@ import type { ControllerStates } from "./controllers.ts";
 import type { ParameterLayout } from "./parameters.ts";
 import type { FrozenPlan } from "./training_program.ts";
 
-/** The three flat vectors of a checkpoint. */
+/** The flat vectors of a checkpoint. */
 export interface FlatState {
   readonly parameters: Float32Array;
   readonly m: Float32Array;
   readonly v: Float32Array;
+  readonly kept: Float32Array;
+}
+
+/** Where the tensors of a checkpoint lie: those of parameters and moments, and those of what is kept beside them. */
+export interface CheckpointLayouts {
+  readonly layout: ParameterLayout;
+  readonly kept: ParameterLayout;
 }
 
 /** What a checkpoint holds beside tensors. Plain JSON. */
@@ -73,13 +80,13 @@ export function checkpointName(step: number): string {
  */
 export async function writeCheckpoint(
   folder: string,
-  layout: ParameterLayout,
+  layouts: CheckpointLayouts,
   flat: FlatState,
   state: Omit<CheckpointState, "format">,
 ): Promise<string> {
   const path = join(folder, checkpointName(state.step));
   const tensors = KINDS.flatMap((kind) =>
-    layout.parameters.map((p) => ({
+    layoutOf(kind, layouts).parameters.map((p) => ({
       name: `${kind}.${p.name}`,
       dtype: "F32" as const,
       shape: p.shape,
@@ -110,23 +117,20 @@ export async function writeCheckpoint(
 /**
  * Reads and verifies a checkpoint.
  *
- * @throws {InputError} if a file is missing or differs from the manifest, or the tensors are not those of `layout`
+ * @throws {InputError} if a file is missing or differs from the manifest, or the tensors are not those of `layouts`
  */
 export async function readCheckpoint(
   path: string,
-  layout: ParameterLayout,
+  layouts: CheckpointLayouts,
 ): Promise<{ flat: FlatState; state: CheckpointState }> {
   await verifyCheckpoint(path);
   const state = JSON.parse(await Deno.readTextFile(join(path, "state.json"))) as CheckpointState;
   const file = await SafetensorsFile.open(await openFile(join(path, "state.safetensors")));
   try {
-    const flat = {
-      parameters: new Float32Array(layout.total),
-      m: new Float32Array(layout.total),
-      v: new Float32Array(layout.total),
-    };
+    const empty = (kind: Kind) => new Float32Array(layoutOf(kind, layouts).total);
+    const flat = { parameters: empty("parameters"), m: empty("m"), v: empty("v"), kept: empty("kept") };
     for (const kind of KINDS) {
-      for (const p of layout.parameters) {
+      for (const p of layoutOf(kind, layouts).parameters) {
         const tensor = await file.read(`${kind}.${p.name}`);
         if (String(tensor.shape) !== String(p.shape) || !(tensor.data instanceof Float32Array)) {
           throw new InputError(`tensor ${kind}.${p.name} is [${tensor.shape}], expected f32 [${p.shape}]`, {
@@ -200,7 +204,13 @@ export async function removeCheckpointsAfter(folder: string, step: number): Prom
   }
 }
 
-const KINDS = ["parameters", "m", "v"] as const;
+const KINDS = ["parameters", "m", "v", "kept"] as const;
+type Kind = typeof KINDS[number];
+
+function layoutOf(kind: Kind, { layout, kept }: CheckpointLayouts): ParameterLayout {
+  return kind === "kept" ? kept : layout;
+}
+
 const FILES = ["state.safetensors", "state.json"] as const;
 
 async function describeFile(path: string): Promise<{ bytes: number; sha256: string }> {

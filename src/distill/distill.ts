@@ -110,7 +110,7 @@ export function setUp(
   }
   const teacherRecipe = recipe.teacher.adapter ?? recipe.adapter;
   const teacherAdapter = recipe.teacher.train && teacherRecipe !== "none"
-    ? openAdapter(teacherRecipe, teacher, registry, TEACHER)
+    ? openAdapter(teacherRecipe, teacher, registry, recipe.train.steps, TEACHER)
     : undefined;
   const { adapter } = trained;
   if (recipe.output.merged && adapter && !adapter.plugin.merge) {
@@ -289,7 +289,7 @@ class Run {
     if (resumed) {
       const { flat } = await readCheckpoint(
         join(this.#checkpoints, checkpointName(resumed.step)),
-        this.#setup.trainables.layout,
+        this.#setup.trainables,
       );
       trainer.setState(flat.parameters, flat);
       stream.restore(resumed.cursor);
@@ -421,7 +421,7 @@ class Run {
     const flat = await trainer.readState();
     this.#progress.seconds = this.#seconds();
     await Deno.mkdir(this.#checkpoints, { recursive: true });
-    const path = await writeCheckpoint(this.#checkpoints, this.#setup.trainables.layout, flat, {
+    const path = await writeCheckpoint(this.#checkpoints, this.#setup.trainables, flat, {
       step,
       cursor: stream.state(),
       ...(trainer.controllers.active ? { controllers: trainer.controllers.state() } : {}),

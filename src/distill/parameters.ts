@@ -33,13 +33,14 @@ export interface ParameterGroup {
 /** Views begin at multiples of 256 bytes, so that each can be bound. */
 const ALIGN = 64;
 
-/** Names of the flat states, each f32 [total]; `frozen` has a layout of its own. */
+/** Names of the flat states, each f32 [total]; `frozen` and `kept` have layouts of their own. */
 export const FLAT = {
   frozen: "adapter.frozen",
   parameters: "adapter.parameters",
   gradients: "adapter.gradients",
   m: "adapter.m",
   v: "adapter.v",
+  kept: "adapter.kept",
 } as const;
 
 /** The layout of all trainable parameters, or of all frozen ones. Padding between them stays zero. */

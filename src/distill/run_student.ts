@@ -69,7 +69,7 @@ export class RunStudent implements Trained {
     try {
       const trained = trainedStudent(recipe, model, registry);
       const trainables = new Trainables(partsOf(trained));
-      const { flat, state } = await readCheckpoint(last.path, trainables.layout);
+      const { flat, state } = await readCheckpoint(last.path, trainables);
       const { seed } = recipe.train;
       return new RunStudent(model, trained, trainables, state.step, flat.parameters, seed);
     } catch (error) {

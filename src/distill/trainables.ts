@@ -14,6 +14,35 @@ export interface GroupSettings {
   readonly weightDecay?: boolean;
 }
 
+/** A tensor that is kept from step to step beside the parameters: a running mean, a mask. */
+export interface StateSpec extends ParameterSpec {
+  /** What its elements begin with. */
+  readonly initial: number;
+}
+
+/** Tensors of the update block, by the run's names. */
+export interface UpdateTensors {
+  /** A parameter, trained or fixed. */
+  parameter(name: string): Tensor;
+  /** The step's gradient of a trained parameter, before clipping. */
+  gradient(name: string): Tensor;
+  state(name: string): Tensor;
+  /** f32 [1], see `clippingFactor`. */
+  readonly clipping: Tensor;
+}
+
+/** What happens once an optimiser step beside the optimiser. */
+export interface StepWork {
+  /** Names are unique in the run. */
+  readonly states: readonly StateSpec[];
+  /** A penalty on the parameters, f32 [1], part of the objective; undefined where there is none. */
+  penalty(parameter: (name: string) => Tensor): Tensor | undefined;
+  /** Assigns states and parameters after the optimiser. */
+  afterUpdate(tensors: UpdateTensors): void;
+  /** Step scalars of a step, counted from 1, by the run's names. */
+  scalars(step: number): Readonly<Record<string, number>>;
+}
+
 /** Something with parameters that are trained. */
 export interface Trainable {
   /** Trained parameters. Their names and groups are unique in the run. */
@@ -24,6 +53,8 @@ export interface Trainable {
   initialValues(seed: number): Promise<ReadonlyMap<string, Float32Array>>;
   /** The settings of one of its groups. */
   group(name: string): GroupSettings;
+  /** What it does once a step beside being trained. */
+  readonly work?: StepWork;
 }
 
 /** All of a run's trainables together. */
@@ -33,12 +64,29 @@ export class Trainables {
   readonly layout: ParameterLayout;
   /** The fixed ones, in a buffer of their own. */
   readonly frozen: ParameterLayout;
+  /** What is kept from step to step beside the parameters, in a buffer of its own and in checkpoints. */
+  readonly kept: ParameterLayout;
 
   /** @throws {ShapeError} if two parameters have one name */
   constructor(parts: readonly Trainable[]) {
     this.parts = parts;
     this.layout = new ParameterLayout(parts.flatMap((p) => p.trained));
     this.frozen = new ParameterLayout(parts.flatMap((p) => p.fixed));
+    this.kept = new ParameterLayout(this.#states());
+  }
+
+  #states(): StateSpec[] {
+    return this.parts.flatMap((p) => p.work?.states ?? []);
+  }
+
+  /** What is kept, before the first step. */
+  initialStates(): Float32Array {
+    const values = new Float32Array(this.kept.total);
+    for (const { name, initial } of this.#states()) {
+      const { offset, count } = this.kept.get(name);
+      values.fill(initial, offset, offset + count);
+    }
+    return values;
   }
 
   /** What training begins with, in the flat layouts. */

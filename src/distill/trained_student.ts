@@ -17,7 +17,9 @@ import { TrainedTensors } from "./trained_tensors.ts";
  * @throws {InputError} if either means nothing in this model, or a layer would be trained in both ways
  */
 export function trainedStudent(recipe: Recipe, student: Model, registry: Registry): Trained {
-  const adapter = recipe.adapter === "none" ? undefined : openAdapter(recipe.adapter, student, registry);
+  const adapter = recipe.adapter === "none"
+    ? undefined
+    : openAdapter(recipe.adapter, student, registry, recipe.train.steps);
   const names = recipe.student.train ?? [];
   const tensors = names.length > 0 ? new TrainedTensors(student, names) : undefined;
   const both = tensors && adapter?.layers.find(({ path }) => tensors.has(`${path}.weight`));
@@ -30,16 +32,21 @@ export function trainedStudent(recipe: Recipe, student: Model, registry: Registr
   return { ...(adapter ? { adapter } : {}), ...(tensors ? { tensors } : {}) };
 }
 
-/** An adapter as a recipe describes it. */
+/**
+ * An adapter as a recipe describes it.
+ *
+ * @param steps Optimiser steps of the run
+ */
 export function openAdapter(
   recipe: AdapterRecipe,
   model: Model,
   registry: Registry,
+  steps: number,
   place?: AdapterPlace,
 ): ModelAdapter {
   const plugin = registry.get("adapter", recipe.type);
   const options = registry.options(plugin, recipe.options, `${place?.where ?? "adapter"}.options`);
-  return new ModelAdapter(plugin, recipe, options, model, place);
+  return new ModelAdapter(plugin, recipe, options, model, steps, place);
 }
 
 /** All values of what is trained by name: the trained ones as given, the fixed ones made again. */

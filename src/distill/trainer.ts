@@ -23,7 +23,7 @@ import { MetricsRing } from "./metrics_ring.ts";
 import { withCalibrationError } from "./monitors.ts";
 import { type Model, uploadWeights } from "./models.ts";
 import { LOSS_SUMS, type LossSet, type Objective } from "./objective.ts";
-import { FLAT } from "./parameters.ts";
+import { FLAT, type ParameterLayout } from "./parameters.ts";
 import type { Recipe } from "./recipe.ts";
 import { learningRateAt } from "./schedule.ts";
 import { runInSlices } from "./slices.ts";
@@ -150,7 +150,10 @@ export interface StepMetrics {
   /** Steps done, from 1. */
   readonly step: number;
   readonly loss: number;
-  /** Each over the tokens that it counts; a loss that counts none of them is not there. */
+  /**
+   * Each over the tokens that it counts; a loss that counts none of them is not there. `penalty` is that of adapters which have one, and no
+   * part of `loss`.
+   */
   readonly losses: Readonly<Record<string, number>>;
   readonly learningRate: number;
   readonly gradientNorm: number;
@@ -218,6 +221,7 @@ export class Trainer {
     this.#ring = new MetricsRing(gpu, executable, [
       ...setup.objective.passes.map(({ sums, names }) => ({ name: sums, words: names.length })),
       { name: "norm", block: "update", words: 2 },
+      ...(hasPenalty(planned) ? [{ name: "penalty", block: "update", words: 1 }] : []),
     ], RING);
   }
 
@@ -252,21 +256,36 @@ export class Trainer {
     }
   }
 
-  /** Sets the trainable parameters and clears the optimiser, or sets it too. */
-  setState(parameters: Float32Array, moments?: { m: Float32Array; v: Float32Array }): void {
+  /** Sets the trainable parameters; the optimiser and what else is kept from step to step begin anew, or are set too. */
+  setState(parameters: Float32Array, rest?: Omit<FlatState, "parameters">): void {
     this.executable.write(FLAT.parameters, parameters);
     for (const name of ["m", "v"] as const) {
-      if (moments) this.executable.write(FLAT[name], moments[name]);
+      if (rest) this.executable.write(FLAT[name], rest[name]);
       else this.executable.clear(FLAT[name]);
+    }
+    if (this.#keeps) {
+      this.executable.write(FLAT.kept, rest?.kept ?? this.setup.trainables.initialStates());
     }
   }
 
-  /** Reads parameters and moments back. Waits for all queued work. */
+  /** Reads back all that training changes. Waits for all queued work. */
   async readState(): Promise<FlatState> {
-    const back = await this.executable.read([FLAT.parameters, FLAT.m, FLAT.v]);
-    const get = (name: string) =>
-      (back.get(name)!.data as Float32Array).subarray(0, this.setup.trainables.layout.total);
-    return { parameters: get(FLAT.parameters), m: get(FLAT.m), v: get(FLAT.v) };
+    const { layout, kept } = this.setup.trainables;
+    const names = [FLAT.parameters, FLAT.m, FLAT.v, ...(this.#keeps ? [FLAT.kept] : [])];
+    const back = await this.executable.read(names);
+    const get = (name: string, { total }: ParameterLayout) =>
+      (back.get(name)?.data as Float32Array | undefined)?.subarray(0, total) ?? new Float32Array(total);
+    return {
+      parameters: get(FLAT.parameters, layout),
+      m: get(FLAT.m, layout),
+      v: get(FLAT.v, layout),
+      kept: get(FLAT.kept, kept),
+    };
+  }
+
+  /** Whether anything is kept from step to step beside parameters and moments. */
+  get #keeps(): boolean {
+    return this.planned.plan.storages.has(FLAT.kept);
   }
 
   /**
@@ -307,6 +326,11 @@ export class Trainer {
     for (const [name, value] of Object.entries(biasCorrections(recipe.train, step + 1))) {
       executable.setScalar(name, value);
     }
+    for (const { work } of this.setup.trainables.parts) {
+      for (const [name, value] of Object.entries(work?.scalars(step + 1) ?? {})) {
+        executable.setScalar(name, value);
+      }
+    }
     for (const [i, batch] of window.entries()) {
       executable.setScalar("keep", i === 0 ? 0 : 1);
       executable.setScalarWord(RANDOM_KEY, philox4x32([step, i, 0, RANDOM_SITE], splitSeed(seed))[0]);
@@ -327,7 +351,7 @@ export class Trainer {
   async collect(): Promise<StepMetrics[]> {
     const { objective } = this.setup;
     return (await this.#ring.collect()).map(({ tag: { counts, controlled, ...tag }, values }) => {
-      const norm = values.at(-1)!;
+      const [norm, penalty] = values.slice(objective.passes.length) as [Float32Array, Float32Array?];
       const means = Object.assign(
         {},
         ...objective.passes.map(({ terms }, i) => tokenMeans(terms, values[i]!, counts)),
@@ -336,6 +360,7 @@ export class Trainer {
       const terms = objective.at(tag.step - 1, controlled).filter(({ name }) => name in means);
       const losses = Object.fromEntries(terms.map(({ name }) => [name, means[name]!]));
       const loss = terms.reduce((sum, { name, weight }) => sum + weight * losses[name]!, 0);
+      if (penalty) losses.penalty = penalty[0]!;
       return {
         ...tag,
         loss,
@@ -403,6 +428,10 @@ function flat(controlled: ControlledOptions): Record<string, number> {
       Object.entries(options).map(([option, value]) => [`${loss}.${option}`, value])
     ),
   );
+}
+
+function hasPenalty({ plan }: PlannedTraining): boolean {
+  return plan.blocks.get("update")!.outputs.has("penalty");
 }
 
 /** Distinguishes dropout and noise from other users of a seed. */

@@ -11,9 +11,7 @@ import { gradients } from "../tensor/differentiate.ts";
 import { max, min, stepScalar } from "../tensor/expr/mod.ts";
 import type { Graph, Tensor } from "../tensor/graph.ts";
 import { accumulate } from "../tensor/ops/accumulate.ts";
-import { adamw } from "../tensor/ops/adamw.ts";
 import { fill } from "../tensor/ops/fill.ts";
-import { gradientNorm } from "../tensor/ops/norms.ts";
 import { pointwise } from "../tensor/ops/pointwise.ts";
 import { sumRows } from "../tensor/ops/sum_axis.ts";
 import { reshape } from "../tensor/ops/views.ts";
@@ -23,12 +21,13 @@ import { chunkedLoss, type HeadInput, lossSums } from "./head.ts";
 import { labelInput } from "./measure.ts";
 import type { Model } from "./models.ts";
 import { LOSS_SUMS, type LossSet, type Objective } from "./objective.ts";
-import { FLAT, type ParameterLayout } from "./parameters.ts";
+import type { ParameterLayout } from "./parameters.ts";
 import { streamPrompts } from "./prompt_features.ts";
 import type { Balance, Learner } from "./recipe.ts";
 import { streamInputs } from "./stream.ts";
 import { cachedInputs } from "./teacher_rows.ts";
 import type { Trainables } from "./trainables.ts";
+import { type OptimiserSettings, traceUpdate } from "./update_block.ts";
 
 /** The choices of a plan that change the last digits of results: kept in the manifest, and used again on resume. */
 export interface FrozenPlan {
@@ -65,21 +64,11 @@ export interface TrainingProgramOptions {
   readonly optimiser: OptimiserSettings;
 }
 
-/** AdamW's numbers that do not change from step to step. */
-export interface OptimiserSettings {
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly epsilon: number;
-  /** Largest global gradient norm; 0 is no clipping. */
-  readonly clip: number;
-  readonly weightDecay: number;
-}
-
 /** Traces all blocks. */
 export function trainingProgram(options: TrainingProgramOptions): Program {
   const program = new Program();
-  traceMicroBatch(program.block("microBatch"), options);
-  traceUpdate(program.block("update"), options);
+  const reached = traceMicroBatch(program.block("microBatch"), options);
+  traceUpdate(program.block("update"), options.trainables, options.optimiser, reached);
   traceEvaluation(
     program.block("evaluate"),
     "student",
@@ -103,7 +92,8 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
 class GradientSums {
   readonly #graph: Graph;
   readonly #layout: ParameterLayout;
-  readonly #begun = new Set<string>();
+  /** The parameters that got one. */
+  readonly written = new Set<string>();
 
   constructor(graph: Graph, layout: ParameterLayout) {
     this.#graph = graph;
@@ -111,9 +101,9 @@ class GradientSums {
   }
 
   add(name: string, gradient: Tensor): void {
-    const keep = this.#begun.has(name) ? 1 : this.#graph.scalar("keep");
+    const keep = this.written.has(name) ? 1 : this.#graph.scalar("keep");
     accumulate(this.#layout.view(this.#graph, "gradients", name), gradient, keep);
-    this.#begun.add(name);
+    this.written.add(name);
   }
 }
 
@@ -218,7 +208,8 @@ function traceEvaluation(
   tracePass(graph, new BlockModels(graph, options), learner, set, sums, options, false);
 }
 
-function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): void {
+/** Gives the names of the parameters whose gradients it writes. */
+function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<string> {
   const { tokens, objective, trainables } = options;
   const gradientSums = new GradientSums(graph, trainables.layout);
   const models = new BlockModels(graph, options, gradientSums);
@@ -237,6 +228,7 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): void {
   const names = [...models.parameters.keys()];
   const found = gradients(graph, seeds, [...models.parameters.values()]);
   found.forEach((gradient, i) => gradient && gradientSums.add(names[i]!, gradient));
+  return gradientSums.written;
 }
 
 /**
@@ -260,23 +252,3 @@ function balanced(
 
 /** Keeps a loss that has vanished from being divided by. */
 const SMALLEST = 1e-30;
-
-function traceUpdate(graph: Graph, { trainables, optimiser }: TrainingProgramOptions): void {
-  const { layout } = trainables;
-  const flat = (name: keyof typeof FLAT) =>
-    graph.state(FLAT[name], [layout.total], "f32", "adapter and optimiser");
-  const norm = gradientNorm(flat("gradients"));
-  const { clip, weightDecay, ...rest } = optimiser;
-  for (const group of layout.groups) {
-    const settings = trainables.group(group.name);
-    adamw(flat("parameters"), flat("gradients"), flat("m"), flat("v"), norm, {
-      ...rest,
-      ...(clip > 0 ? { clip } : {}),
-      first: group.offset,
-      count: group.count,
-      learningRateRatio: settings.learningRateRatio ?? 1,
-      weightDecay: settings.weightDecay === false ? 0 : weightDecay,
-    });
-  }
-  graph.output("norm", norm);
-}

@@ -5,6 +5,7 @@
  * @module
  */
 import type { z } from "zod";
+import type { Expression } from "../tensor/expr/mod.ts";
 import type { Tensor } from "../tensor/graph.ts";
 import type { OptionsSchema, PluginHeader } from "./plugin.ts";
 
@@ -39,6 +40,8 @@ export interface AdapterSettings {
   readonly rslora: boolean;
   /** Learning rate of B over that of A (LoRA+, arXiv 2402.12354). */
   readonly loraPlusRatio: number;
+  /** Optimiser steps of the run. */
+  readonly steps: number;
 }
 
 /** Small linear algebra on the host; row-major matrices. */
@@ -82,6 +85,46 @@ export interface ParameterDefinition {
   readonly group?: string;
   /** false: fixed, drawn from the seed again instead of being saved. */
   readonly trainable?: boolean;
+}
+
+/** A tensor that an adapter keeps from step to step beside its parameters, f32: a running mean, a mask. Checkpoints hold it. */
+export interface StateDefinition {
+  /** How the plugin's own functions call it, unlike any parameter's name. */
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** What its elements begin with; 0 when absent. */
+  readonly initial?: number;
+}
+
+/** An adapter on the whole network, as what happens once an optimiser step is traced with it. */
+export interface NetworkInputs<Options = Record<string, unknown>> {
+  readonly layers: readonly {
+    readonly layer: AdaptedLayer;
+    /** A parameter of the layer. */
+    parameter(name: string): Tensor;
+  }[];
+  /** A parameter shared by all layers. */
+  shared(name: string): Tensor;
+  readonly settings: AdapterSettings;
+  readonly options: Options;
+}
+
+/** What an adapter's work after the optimiser is traced with. Parameters and states may be assigned; parameters are new already. */
+export interface UpdateInputs<Options = Record<string, unknown>> extends NetworkInputs<Options> {
+  readonly layers: readonly (NetworkInputs["layers"][number] & {
+    /** The step's gradient of a trainable parameter, before clipping; not finite where the optimiser left the step out. */
+    gradient(name: string): Tensor;
+    /** A state of the layer. */
+    state(name: string): Tensor;
+  })[];
+  /** The step's gradient of a shared trainable parameter, before clipping. */
+  sharedGradient(name: string): Tensor;
+  /** A state shared by all layers. */
+  sharedState(name: string): Tensor;
+  /** f32 [1]: what clipping multiplied the gradients by, at most 1; 0 where a gradient was not finite and the step was left out. */
+  readonly clipping: Tensor;
+  /** A number of this step by its name, see {@linkcode AdapterDefinition.scalars}; for use in `pointwise` and `assign`. */
+  scalar(name: string): Expression;
 }
 
 /** What an adapter's forward pass is traced with. */
@@ -133,6 +176,10 @@ export interface PeftLayout {
    * their own suffix.
    */
   readonly suffixes?: Readonly<Record<string, string>>;
+  /** A layer's tensors by suffix, where they are not its parameters as they are; `suffixes` does not count then. */
+  layer?(values: AdapterValues): Readonly<Record<string, PeftTensor>>;
+  /** Further fields of adapter_config.json, which depend on what was trained. */
+  trainedConfig?(layers: readonly AdapterValues[]): Readonly<Record<string, unknown>>;
   /** Tensors that belong to no layer, by their whole key, made of the parameters shared by all layers. */
   network?(shared: (name: string) => Float32Array): Readonly<Record<string, PeftTensor>>;
 }
@@ -176,6 +223,32 @@ export interface AdapterDefinition<Schema extends OptionsSchema = OptionsSchema>
     settings: AdapterSettings,
     options: z.output<Schema>,
   ): Readonly<Record<string, { readonly learningRateRatio?: number; readonly weightDecay?: boolean }>>;
+  /**
+   * A penalty on the parameters, f32 [1], added to the objective once an optimiser step, however many micro-batches it has. Its
+   * gradient comes from autograd, before clipping; its value is reported with the losses.
+   */
+  penalty?(inputs: NetworkInputs<z.output<Schema>>): Tensor;
+  /** States of one layer. */
+  states?(
+    layer: AdaptedLayer,
+    settings: AdapterSettings,
+    options: z.output<Schema>,
+  ): readonly StateDefinition[];
+  /** States shared by all layers. */
+  sharedStates?(
+    layers: readonly AdaptedLayer[],
+    settings: AdapterSettings,
+    options: z.output<Schema>,
+  ): readonly StateDefinition[];
+  /** Assigns states and parameters after the optimiser, once a step; see `tensor.assign`. */
+  afterUpdate?(inputs: UpdateInputs<z.output<Schema>>): void;
+  /** Numbers of a step that `afterUpdate` reads. A pure function of the step, which counts from 1. */
+  scalars?(
+    step: number,
+    layers: readonly AdaptedLayer[],
+    settings: AdapterSettings,
+    options: z.output<Schema>,
+  ): Readonly<Record<string, number>>;
   /**
    * The merged weight [out, in] from the frozen one, on the host; must give what `forward` gives without dropout and noise. Absent
    * where no weight does, as the update depends on the input.

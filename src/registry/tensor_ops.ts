@@ -3,7 +3,9 @@
  *
  * @module
  */
+export { assign } from "../tensor/ops/assign.ts";
 export { add, combine, scale, subtract } from "../tensor/ops/combine.ts";
+export { fillConstant } from "../tensor/ops/fill.ts";
 export { linear, matmul } from "../tensor/ops/matmul.ts";
 export { addRow } from "../tensor/ops/add_row.ts";
 export { rmsNorm } from "../tensor/ops/rms_norm.ts";

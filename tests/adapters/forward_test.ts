@@ -18,7 +18,7 @@ type Mergeable = (typeof adapters)[number];
 
 const T = 5;
 const MODEL = { hiddenSize: 12, sourceLayers: 4, keptLayers: [0, 2] };
-const settings = { rank: 3, alpha: 5, dropout: 0, rslora: false, loraPlusRatio: 1 };
+const settings = { rank: 3, alpha: 5, dropout: 0, rslora: false, loraPlusRatio: 1, steps: 10 };
 
 interface Case {
   readonly values: AdapterValues;
@@ -178,7 +178,7 @@ for (const adapter of adapters) {
     assertWithin(adapter.merge(start.weight, start.values), start.weight, 2e-7, "weight at the start");
     const c = prepare(adapter, layer);
     const merged = adapter.merge(c.weight, c.values);
-    assert(maxDifference(merged, c.weight) > 0.05);
+    assert(maxDifference(merged, c.weight) > 0.02);
     if (!adapter.plainLora) return assert(["dora", "hira"].includes(adapter.id));
     const { rank, scale, a, b } = adapter.plainLora(c.values);
     assertWithin(

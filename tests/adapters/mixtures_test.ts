@@ -13,7 +13,7 @@ import { numericGradient } from "../tensor/oracle.ts";
 
 const [T, IN, OUT, RANK, E] = [5, 7, 6, 3, 4];
 const SCALE = 5 / RANK;
-const settings = { rank: RANK, alpha: 5, dropout: 0, rslora: false, loraPlusRatio: 1 };
+const settings = { rank: RANK, alpha: 5, dropout: 0, rslora: false, loraPlusRatio: 1, steps: 10 };
 const layer = { path: "layer", inFeatures: IN, outFeatures: OUT, rank: RANK, alpha: 5 };
 const MODEL = { hiddenSize: 9, sourceLayers: 4, keptLayers: [0, 2] };
 

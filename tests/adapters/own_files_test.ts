@@ -75,9 +75,9 @@ Deno.test("a run leaves the trained values, to the bit, of an adapter that nothi
     const { tensors, config } = await ownFiles(`${folder}/adapter`);
     const registry = new Registry().addAll(builtins).add(rowScale);
     using plain = await tinySetup(tinyRecipe(files));
-    const { layout } = setUp({ ...plain, recipe }, registry).trainables;
-    const { flat } = await readCheckpoint(`${folder}/checkpoints/step-000003`, layout);
-    const trained = layout.gather(flat.parameters);
+    const { trainables } = setUp({ ...plain, recipe }, registry);
+    const { flat } = await readCheckpoint(`${folder}/checkpoints/step-000003`, trainables);
+    const trained = trainables.layout.gather(flat.parameters);
     assertEquals([...tensors.keys()].sort(), [...trained.keys()].sort());
     assertEquals(tensors.size, 5);
     for (const [name, values] of tensors) assertEquals(values, new Float32Array(trained.get(name)!), name);

@@ -40,7 +40,7 @@ async function withRun(
   const result = await runHere(recipe, folder);
   using setup = await tinySetup(recipe);
   const last = `${folder}/checkpoints/step-${String(recipe.train.steps).padStart(6, "0")}`;
-  const { flat } = await readCheckpoint(last, setup.trainables.layout);
+  const { flat } = await readCheckpoint(last, setup.trainables);
   await fn({ folder, result, setup, parameters: flat.parameters });
 }
 

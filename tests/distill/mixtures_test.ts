@@ -229,7 +229,7 @@ Deno.test("shape-gated-lora: a run with noise continues bit for bit, and leaves 
     }
     using setup = await tinySetup(recipe);
     const { adapter, trainables } = setup;
-    const { flat } = await readCheckpoint(`${whole}/checkpoints/step-000004`, trainables.layout);
+    const { flat } = await readCheckpoint(`${whole}/checkpoints/step-000004`, trainables);
     const values = await adapter.namedValues(trainables.layout.gather(flat.parameters), recipe.train.seed);
     // Layers 0 and 2 of three, and the constant.
     assertEquals([...values.get("shared.shape_router_shape")!], [1, 0, 1, 1]);
@@ -351,7 +351,7 @@ Deno.test("instance-gated-lora: a run trains, samples, continues bit for bit, an
       assertEquals(await Deno.readFile(`${parts}/${file}`), await Deno.readFile(`${whole}/${file}`));
     }
     using setup = await tinySetup(recipe);
-    const { flat } = await readCheckpoint(`${whole}/${last}`, setup.trainables.layout);
+    const { flat } = await readCheckpoint(`${whole}/${last}`, setup.trainables);
     const begun = (await setup.trainables.initialValues(recipe.train.seed)).trained;
     const { offset, count } = setup.trainables.layout.get("shared.instance_router.weight");
     assert(flat.parameters.subarray(offset, offset + count).some((v, i) => v !== begun[offset + i]));

@@ -104,6 +104,11 @@ const ADAPTERS: readonly [name: string, check: RegExp, detail: string][] = [
   ["not-the-base", /^output at the start/, "differs from the base's"],
   ["unsaid-prompt", /^forward/, "calls prompt(), which is not declared"],
   ["unused", /^gradients/, "does not depend on D"],
+  ["steep-penalty", /^penalty/, "where training begins the penalty's gradient"],
+  ["wide-penalty", /^penalty/, "it returns f32 [40, 24] where f32 [1] is wanted"],
+  ["poisoned-state", /^work after/, "without a finite gradient model.layers.0.layer_0.mean holds NaN"],
+  ["unknown-state", /^work after/, 'asks for "model.layers.0.layer_0.mean", which is not declared'],
+  ["moody-scalars", /^work after/, "the number chance of step 1 is"],
   ["taken-suffix", /^contract/, '"lora"'],
 ];
 

@@ -22,7 +22,14 @@ import { CheckFailure } from "./checklist.ts";
 import { randomValues, TracedProgram, type Values } from "./traced.ts";
 
 /** Settings of a recipe that checks are done with. */
-export const SETTINGS: AdapterSettings = { rank: 4, alpha: 8, dropout: 0, rslora: false, loraPlusRatio: 1 };
+export const SETTINGS: AdapterSettings = {
+  rank: 4,
+  alpha: 8,
+  dropout: 0,
+  rslora: false,
+  loraPlusRatio: 1,
+  steps: 10,
+};
 /** Positions in a forward pass. */
 export const TOKENS = 7;
 /** The model whose layer it is said to be. */

@@ -1,5 +1,6 @@
 /**
- * What adapters must do: well-formed parameters, an output of the layer's shape, gradients, and a merged weight that means the same.
+ * What adapters must do: well-formed parameters, an output of the layer's shape, gradients, a merged weight that means the same, and
+ * whatever they do once an optimiser step.
  *
  * @module
  */
@@ -20,6 +21,7 @@ import {
   valuesOf,
 } from "./adapter_subject.ts";
 import { CheckFailure, type Checklist, CheckSkipped } from "./checklist.ts";
+import { checkStepWork, type NetworkSubject } from "./step_work.ts";
 import { compareGradients, openDevice, randomValues, type Values } from "./traced.ts";
 
 /** Layers whose sizes differ, and one whose sizes do not. */
@@ -78,7 +80,10 @@ export async function checkAdapter(
         for (const program of new Set(Object.values(programs ?? {}))) program.destroy();
       }
     }
-    if (gpu) await timing(gpu, subjects[0]!, list);
+    if (gpu) {
+      if (!await checkStepWork(network(subjects, linalg), gpu, list)) return;
+      await timing(gpu, subjects[0]!, list);
+    }
   } finally {
     gpu?.destroy();
   }
@@ -207,6 +212,23 @@ async function checkLayer(
     );
   }
   return passed.every(Boolean);
+}
+
+/** All layers as one network. */
+function network(subjects: readonly Subject[], linalg: LinearAlgebra): NetworkSubject {
+  const { adapter, options } = subjects[0]!;
+  const layers = subjects.map((s) => s.layer);
+  const shared = adapter.shared?.(layers, SETTINGS, options, MODEL) ?? [];
+  const initial = initialValues(shared, layers[0]!, subjects[0]!.weight, linalg);
+  return {
+    adapter,
+    options,
+    settings: SETTINGS,
+    layers,
+    own: subjects.map((s) => s.own),
+    shared,
+    initial: (layer, name) => (layer === undefined ? initial : subjects[layer]!.initial).get(name)!,
+  };
 }
 
 /** x [T, in] times the transpose of weight [out, in], in f64. */

@@ -1,5 +1,5 @@
 /** Adapters that do what they must not. */
-import { type Adapter, CONTRACT_VERSION, defineAdapter, tensor } from "@limbeck/limbeck/plugin";
+import { type Adapter, CONTRACT_VERSION, defineAdapter, sqrt, tensor } from "@limbeck/limbeck/plugin";
 import { z } from "zod";
 
 const honest = (id: string): Adapter =>
@@ -49,6 +49,36 @@ const LIES: Readonly<Record<string, () => unknown>> = {
     const { merge: _, ...rest } = honest("unmergeable");
     return rest;
   },
+  "steep-penalty": (): Adapter => ({
+    ...honest("steep-penalty"),
+    // The root of D^2 summed up has no slope where D is 0.
+    penalty: ({ layers }) =>
+      layers.map(({ parameter }) => tensor.pointwise([parameter("D")], (d) => d!.mul(d!)))
+        .map((squares) => tensor.sumRows(tensor.sumColumns(squares)))
+        .map((sum) => tensor.pointwise([sum], (s) => sqrt(s!)))
+        .reduce((a, b) => tensor.add(a, b)),
+  }),
+  "wide-penalty": (): Adapter => ({
+    ...honest("wide-penalty"),
+    penalty: ({ layers }) => layers[0]!.parameter("D"),
+  }),
+  "poisoned-state": (): Adapter => ({
+    ...honest("poisoned-state"),
+    states: ({ outFeatures, inFeatures }) => [{ name: "mean", shape: [outFeatures, inFeatures] }],
+    afterUpdate: ({ layers }) => {
+      for (const { gradient, state } of layers) {
+        tensor.assign(state("mean"), [gradient("D")], (mean, g) => mean!.add(g!).mul(0.5));
+      }
+    },
+  }),
+  "unknown-state": (): Adapter => ({
+    ...honest("unknown-state"),
+    afterUpdate: ({ layers }) => void layers[0]!.state("mean"),
+  }),
+  "moody-scalars": (): Adapter => ({
+    ...honest("moody-scalars"),
+    scalars: () => ({ chance: Math.random() }),
+  }),
   "taken-suffix": (): Adapter => ({ ...honest("taken-suffix"), suffixes: ["lora_A.weight"] }),
 };
 
