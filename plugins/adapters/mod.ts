@@ -4,6 +4,7 @@
  * @module
  */
 import type { Adapter } from "../../src/registry/contract.ts";
+import adalora from "./adalora.ts";
 import dora from "./dora.ts";
 import hira from "./hira.ts";
 import instanceGatedLora from "./instance_gated_lora.ts";
@@ -29,4 +30,5 @@ export const adapters: readonly Adapter[] = [
   hira,
   shapeGatedLora,
   instanceGatedLora,
+  adalora,
 ];

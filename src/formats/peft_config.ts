@@ -123,6 +123,8 @@ export function peftConfigOf(
   own: Readonly<Record<string, unknown>>,
 ): string {
   const config: Record<string, unknown> = {
+    // PEFT's configuration of AdaLoRA has all the fields of LoRA's.
+    ...(peftType === "ADALORA" ? defaults : {}),
     auto_mapping: null,
     base_model_name_or_path: baseModel,
     inference_mode: true,
