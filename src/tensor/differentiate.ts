@@ -27,7 +27,7 @@ export function gradients(
   const forward = [...graph.nodes];
   const reaching = new Set<Tensor>(wanted);
   for (const node of forward) {
-    if (node.inputs.some((t) => reaching.has(t))) {
+    if (!node.op.stopsGradients && node.inputs.some((t) => reaching.has(t))) {
       node.outputs.forEach((t) => reaching.add(t));
     }
   }
@@ -46,7 +46,7 @@ export function gradients(
   for (let i = forward.length - 1; i >= 0; i--) {
     const node = forward[i]!;
     const outputGradients = node.outputs.map((t) => gradientOf.get(t));
-    if (outputGradients.every((g) => g === undefined)) continue;
+    if (outputGradients.every((g) => g === undefined) || node.op.stopsGradients) continue;
     const needed = node.inputs.map((t) => reaching.has(t));
     if (!needed.includes(true)) continue;
     if (!node.op.gradient) {

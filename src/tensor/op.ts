@@ -74,6 +74,8 @@ export interface Op<A> {
   alias?(output: number, attributes: A): { readonly input: number; readonly byteOffset: number } | undefined;
   /** The op writes into the memory of an aliased input. It is kept even if nobody uses its output. */
   readonly mutates?: boolean;
+  /** Its output is constant in every gradient, whatever lies behind it. */
+  readonly stopsGradients?: boolean;
 }
 
 /** Whether a node only renames memory: it has no kernel. */

@@ -24,8 +24,10 @@ import { gatedSilu } from "../../src/tensor/ops/gated.ts";
 import { matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
 import { normal } from "../../src/tensor/ops/normal.ts";
 import { clippingFactor, gradientNorm } from "../../src/tensor/ops/norms.ts";
+import { maskRows } from "../../src/tensor/ops/mask_rows.ts";
 import { pointwise } from "../../src/tensor/ops/pointwise.ts";
 import { rangeMean } from "../../src/tensor/ops/range_mean.ts";
+import { relationsOp } from "../../src/tensor/ops/relations.ts";
 import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
 import { sumColumns, sumRows } from "../../src/tensor/ops/sum_axis.ts";
@@ -65,7 +67,9 @@ class OpBlock {
 export function opPlan(adapter: AdapterDescription): Plan {
   const program = new Program();
   const block = new OpBlock(program);
-  for (const trace of [products, rowOps, attentions, elementwise, expressions, optimiser]) trace(block);
+  for (const trace of [products, rowOps, attentions, relations, elementwise, expressions, optimiser]) {
+    trace(block);
+  }
   return plan(program, adapter);
 }
 
@@ -126,6 +130,21 @@ function attentions(block: OpBlock): void {
       block.wantGradients(attention(q, k, v, ranges(rows), heads), [q]);
     }
   }
+}
+
+function relations(block: OpBlock): void {
+  const flags = () => block.tensor([9], "i32");
+  for (const kind of ["softmax", "cosine"] as const) {
+    for (const causal of [true, false]) {
+      for (const [width, masked] of [[8, false], [6, true]] as const) {
+        const [x, y] = [block.tensor([9, 2 * width]), block.tensor([9, 16])];
+        const inputs = [x, y, flags(), flags(), ...(masked ? [flags()] : [])];
+        const attributes = { kind, causal, heads: 2, scales: [1, 1] } as const;
+        block.wantGradients(block.graph.add(relationsOp, inputs, attributes)[0]!, [x]);
+      }
+    }
+  }
+  block.want(maskRows(block.tensor([9]), flags()));
 }
 
 function elementwise(block: OpBlock): void {
