@@ -1,9 +1,9 @@
-// state[k] = keep * state[k] + sum over all positions of loss k; with keep = 0 the state is not read.
+// state[first + k] = keep * state[first + k] + sum over all positions of loss k; with keep = 0 the state is not read.
 //
-// Bindings: values [chunks, K * chunk_rows] (each chunk K rows of chunk_rows), state [K].
+// Bindings: values [chunks, K * chunk_rows] (each chunk K rows of chunk_rows), state [first + K or more].
 // One workgroup of 64 a loss: each thread sums its positions, then a tree of fixed order.
 
-struct Size { chunks: u32, value_count: u32, chunk_rows: u32, keep: u32 }
+struct Size { chunks: u32, value_count: u32, chunk_rows: u32, keep: u32, first: u32 }
 
 @group(0) @binding(0) var<storage, read> values: array<f32>;
 @group(0) @binding(1) var<storage, read_write> state: array<f32>;
@@ -27,6 +27,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //#end
   if (thread == 0u) {
     let keep = step[size.keep / 4u][size.keep % 4u];
-    if (keep == 0.0) { state[k] = partial[0]; } else { state[k] = keep * state[k] + partial[0]; }
+    let at = size.first + k;
+    if (keep == 0.0) { state[at] = partial[0]; } else { state[at] = keep * state[at] + partial[0]; }
   }
 }

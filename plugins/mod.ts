@@ -8,15 +8,19 @@ import { adapters } from "./adapters/mod.ts";
 import adaptiveKl from "./losses/adaptive_kl.ts";
 import alphaBetaDivergence from "./losses/alpha_beta_divergence.ts";
 import alphaDivergence from "./losses/alpha_divergence.ts";
+import attentionRelation from "./losses/attention_relation.ts";
 import centredLogitMse from "./losses/centred_logit_mse.ts";
 import crossEntropy from "./losses/cross_entropy.ts";
 import decoupledKd from "./losses/decoupled_kd.ts";
 import entropy from "./losses/entropy.ts";
 import entropyGapKl from "./losses/entropy_gap_kl.ts";
 import forwardKl from "./losses/forward_kl.ts";
+import hiddenStateCosine from "./losses/hidden_state_cosine.ts";
+import hiddenStateMse from "./losses/hidden_state_mse.ts";
 import jensenShannon from "./losses/jensen_shannon.ts";
 import pairwiseRanking from "./losses/pairwise_ranking.ts";
 import rankCorrelation from "./losses/rank_correlation.ts";
+import relationDistillation from "./losses/relation_distillation.ts";
 import reverseKl from "./losses/reverse_kl.ts";
 import skewKl from "./losses/skew_kl.ts";
 import skewReverseKl from "./losses/skew_reverse_kl.ts";
@@ -46,5 +50,9 @@ export const builtins: readonly Plugin[] = [
   rankCorrelation,
   pairwiseRanking,
   sortedTopK,
+  hiddenStateMse,
+  hiddenStateCosine,
+  attentionRelation,
+  relationDistillation,
   ...adapters,
 ];

@@ -27,6 +27,7 @@ import {
   writeCheckpoint,
 } from "./checkpoint.ts";
 import { dataWarnings } from "./data_warnings.ts";
+import { ModelFeatureLoss } from "./feature_losses.ts";
 import { gapClosed, type RunHost, type RunResult } from "./events.ts";
 import { writeBase, writeResults } from "./exports.ts";
 import type { Evaluation } from "./measure.ts";
@@ -117,11 +118,16 @@ export function setUp(
     throw unmergeable(adapter.plugin, "recipe output.merged", "set output.merged: false");
   }
   checkPromptLosses(recipe, adapter, teacherAdapter);
+  const features = objective.features.map((term) => new ModelFeatureLoss(term, { student, teacher }));
   return {
-    ...{ recipe, teacher, student, objective },
+    ...{ recipe, teacher, student, objective, features },
     ...trained,
     ...(teacherAdapter ? { teacherAdapter } : {}),
-    trainables: new Trainables([...partsOf(trained), ...(teacherAdapter ? [teacherAdapter] : [])]),
+    trainables: new Trainables([
+      ...partsOf(trained),
+      ...(teacherAdapter ? [teacherAdapter] : []),
+      ...features,
+    ]),
   };
 }
 

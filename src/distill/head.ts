@@ -274,24 +274,33 @@ export function rowScale(x: Tensor, factors: Tensor): Tensor {
   return x.graph.add(rowScaleOp, [x, factors], null)[0]!;
 }
 
-const lossSumsOp: Op<{ keep: StepScalar; valueCount: number; chunkRows: number }> = {
+const lossSumsOp: Op<{ keep: StepScalar; first: number; count: number }> = {
   name: "lossSums",
   mutates: true,
   alias: () => ({ input: 1, byteOffset: 0 }),
   infer: ([, state]) => [state!],
-  lower({ inputs, outputs, attributes: { keep, valueCount, chunkRows }, dispatch }) {
+  lower({ inputs, outputs, attributes: { keep, first, count }, dispatch }) {
+    const [values] = inputs as [Tensor];
     dispatch({
       kernel: "lossSums",
       wgsl: expandTemplate("loss_sums", lossSumsSource, {}),
-      tensors: [inputs[0]!, outputs[0]!],
-      size: [inputs[0]!.dim(0), valueCount, chunkRows, keep],
-      groups: [valueCount, 1, 1],
+      tensors: [values, outputs[0]!],
+      size: [values.dim(0), count, values.dim(1) / count, keep, first],
+      groups: [count, 1, 1],
     });
   },
 };
 
-/** Adds the sum over all positions of each loss into a state f32 [K]; see `accumulate` for `keep`. */
-export function lossSums(values: Tensor, state: Tensor, keep: StepScalar): void {
-  const valueCount = state.dim(0);
-  state.graph.add(lossSumsOp, [values, state], { keep, valueCount, chunkRows: values.dim(1) / valueCount });
+/**
+ * Adds the sum over all positions of each of `count` losses into a state, from element `first` on; see `accumulate` for `keep`.
+ *
+ * @param values f32 [chunks, count * chunkRows], each chunk `count` rows of chunkRows
+ */
+export function lossSums(
+  values: Tensor,
+  state: Tensor,
+  keep: StepScalar,
+  { first, count }: { first: number; count: number } = { first: 0, count: state.dim(0) },
+): void {
+  state.graph.add(lossSumsOp, [values, state], { keep, first, count });
 }

@@ -13,6 +13,7 @@ import { chunkedLoss, type HeadInput, type Labels, lossSums, type RowLosses } fr
 import { MetricsRing } from "./metrics_ring.ts";
 import type { Model } from "./models.ts";
 import { streamPrompts, writePrompts } from "./prompt_features.ts";
+import { writeSampleInputs } from "./sample_inputs.ts";
 import { streamInputs } from "./stream.ts";
 import type { MarkedBatch, TokenMasks } from "./token_masks.ts";
 
@@ -92,6 +93,7 @@ export function writeBatch(executable: Executable, batch: PackedBatch, { labels,
   executable.write("labels", labels);
   if (masks) executable.write("tokenMasks", masks);
   writePrompts(executable, batch);
+  writeSampleInputs(executable, batch);
 }
 
 /**

@@ -5,7 +5,7 @@
  */
 import { InputError } from "../errors.ts";
 import { DEFAULT_ADAPTER } from "../gpu/description.ts";
-import type { Divergence, RowLoss } from "../registry/contract.ts";
+import type { Loss } from "../registry/contract.ts";
 import type { Registry } from "../registry/registry.ts";
 import {
   compileRowLoss,
@@ -18,6 +18,7 @@ import { cacheRefusal, looksAtTarget, type SparseTarget } from "../registry/spar
 import type { Executable } from "../tensor/executable.ts";
 import type { Graph } from "../tensor/graph.ts";
 import { type ControlledOptions, controllerOf, measureName } from "./controllers.ts";
+import { checkFeatureTerm, type ResolvedFeature } from "./feature_losses.ts";
 import type { RowLosses } from "./head.ts";
 import { MONITORS } from "./monitors.ts";
 import type { Balance, Learner, ObjectiveTerm, TeacherCacheRecipe } from "./recipe.ts";
@@ -52,11 +53,18 @@ export interface LossPass extends LossSet {
   readonly sums: string;
 }
 
+/** A loss of the objective, of any level. */
+export type ResolvedTerm = ResolvedLoss | ResolvedFeature;
+
 /** The losses of a recipe. */
 export class Objective {
   /** As they are before the first step, in the recipe's order. */
-  readonly terms: readonly ResolvedLoss[];
-  /** The passes of a training step: for each learner the one without balance first. */
+  readonly terms: readonly ResolvedTerm[];
+  /** Those over rows of logits. */
+  readonly rows: readonly ResolvedLoss[];
+  /** Those over inner values of the models. */
+  readonly features: readonly ResolvedFeature[];
+  /** The passes over the head of a training step: for each learner the one without balance first. */
   readonly passes: readonly LossPass[];
   /**
    * Cross-entropy and forward KL first, then whatever else the objective has, then the monitors. What a schedule changes is at the end
@@ -67,7 +75,7 @@ export class Objective {
   /** The tokens that its losses count. */
   readonly masks: TokenMasks;
   /** Every loss plugin in use, each once. */
-  readonly plugins: readonly (Divergence | RowLoss)[];
+  readonly plugins: readonly Loss[];
   /** What a cache keeps of the teacher; absent where the teacher itself is there. */
   readonly target: SparseTarget | undefined;
   readonly #recipe: readonly ObjectiveTerm[];
@@ -87,24 +95,32 @@ export class Objective {
     this.#vocabulary = vocabulary;
     const names = uniqueNames(recipe);
     const masks = new TokenMasks(recipe);
-    const terms = recipe.map((term, i) => ({
+    const terms = recipe.map((term, i): ResolvedTerm => ({
       ...resolve(registry, term, names[i]!, `objective.${i}`),
       tokenMask: masks.bit(term),
     }));
-    const target = cache && sparseTarget(cache, terms, vocabulary);
+    const rows = terms.filter(isRowTerm);
+    const target = cache && sparseTarget(cache, rows, vocabulary);
     if (target) terms.forEach((term, i) => ensureCached(term, target, `recipe objective.${i}`));
     // Of a cache, what is measured of the teacher would be something else under the same name.
     const isSeen = ({ loss, options }: Pick<ResolvedLoss, "loss" | "options">) =>
       !target || !looksAtTarget(loss, options);
     const measured = (loss: string): ResolvedLoss => ({
-      ...resolve(registry, { loss, weight: 0, temperature: 1, options: {} }, loss, "objective"),
+      ...resolve(
+        registry,
+        { loss, weight: 0, temperature: 1, options: {} },
+        loss,
+        "objective",
+      ) as ResolvedLoss,
       monitor: true,
     });
     const basics = ["cross-entropy", "forward-kl"];
     // These keys mean the same in every run, whatever its objective: the loss at temperature 1.
     const always = [...basics, ...MONITORS.map(({ id }) => id)];
-    const others = terms.map((t, i) => heldOutTerm(termAt(t, recipe[i]!, Infinity)))
+    const others = terms.map((t, i) => termAt(t, recipe[i]!, Infinity))
       .filter((_, i) => learnerOf(recipe[i]!) === "student")
+      .filter(isRowTerm)
+      .map(heldOutTerm)
       .map((t) => (always.includes(t.name) ? { ...t, name: t.name + measuredHow(t, masks) } : t))
       .filter((t) => !always.includes(t.name))
       .map((t) => ({
@@ -121,6 +137,8 @@ export class Objective {
     this.target = target;
     this.masks = masks;
     this.terms = terms;
+    this.rows = rows;
+    this.features = terms.filter((t) => !isRowTerm(t)) as ResolvedFeature[];
     this.passes = passes(terms, recipe, shape);
     this.evaluation = lossSet([...basics.map(measured), ...others, ...monitors], shape);
     this.crossEntropy = lossSet([measured("cross-entropy")], shape);
@@ -133,7 +151,7 @@ export class Objective {
    * @param step Steps done before it, from 0
    * @param controlled What controllers have set for it
    */
-  at(step: number, controlled: ControlledOptions = {}): ResolvedLoss[] {
+  at(step: number, controlled: ControlledOptions = {}): ResolvedTerm[] {
     return this.terms.map((term, i) => {
       const now = termAt(term, this.#recipe[i]!, step);
       return { ...now, options: { ...now.options, ...controlled[term.name] } };
@@ -181,7 +199,10 @@ export class Objective {
       const count = counts[term.tokenMask ?? 0]!;
       return { ...term, weight: count > 0 ? term.weight * (Math.max(1, counts[0]!) / count) : 0 };
     });
-    for (const [name, value] of initialScalars(terms)) executable.setScalar(name, value);
+    for (const [name, value] of initialScalars(terms.filter(isRowTerm))) executable.setScalar(name, value);
+    for (const term of terms) {
+      if (!isRowTerm(term)) executable.setScalar(`${term.name}.weight`, term.weight);
+    }
   }
 
   /** Writes what measuring needs into the step buffer. */
@@ -210,15 +231,12 @@ function companions(term: ResolvedLoss): ResolvedLoss[] {
 }
 
 /** Looks a loss up; checks its options, at both ends of what is scheduled. */
-function resolve(registry: Registry, term: ObjectiveTerm, name: string, where: string): ResolvedLoss {
+function resolve(registry: Registry, term: ObjectiveTerm, name: string, where: string): ResolvedTerm {
   const loss = registry.get("loss", term.loss);
-  if (loss.kind === "feature-loss") {
-    throw new InputError(`"${term.loss}" is a loss over hidden states; these cannot be trained with yet`, {
-      where: `recipe ${where}`,
-    });
-  }
+  const isFeature = loss.kind === "feature-loss";
+  if (isFeature) checkFeatureTerm(term, where);
   const schedule = Object.entries(term.schedule ?? {});
-  const known = ["weight", "temperature", ...(loss.scheduled ?? [])];
+  const known = isFeature ? ["weight"] : ["weight", "temperature", ...(loss.scheduled ?? [])];
   for (const [what, course] of schedule) {
     const place = `recipe ${where}.schedule.${what}`;
     if (!known.includes(what)) {
@@ -238,11 +256,13 @@ function resolve(registry: Registry, term: ObjectiveTerm, name: string, where: s
     }
   }
   const options = registry.options(loss, term.options, `${where}.options`);
-  const resolved: ResolvedLoss = {
-    ...{ loss, options, name, weight: term.weight, temperature: term.temperature },
-    ...(term.schedule?.temperature ? { temperatureVaries: true } : {}),
-  };
-  for (const name of controllerOf(resolved)?.sets ?? []) {
+  const resolved = { options, name, weight: term.weight, temperature: term.temperature };
+  if (isFeature) {
+    const { balance } = term;
+    return termAt({ ...resolved, loss, where: `recipe ${where}`, ...(balance ? { balance } : {}) }, term, 0);
+  }
+  const overRows = { ...resolved, loss, ...(term.schedule?.temperature ? { temperatureVaries: true } : {}) };
+  for (const name of controllerOf(overRows)?.sets ?? []) {
     if (term.schedule?.[name] === undefined) continue;
     throw new InputError(
       `"${name}" of "${term.loss}" has a schedule, and options that set it by what the loss does`,
@@ -252,7 +272,7 @@ function resolve(registry: Registry, term: ObjectiveTerm, name: string, where: s
       },
     );
   }
-  if (term.tokens === "unshifted" && looksAtLabel(resolved)) {
+  if (term.tokens === "unshifted" && looksAtLabel(overRows)) {
     throw new InputError(
       `"${term.loss}" looks at the next token, which the last of the unshifted tokens lacks`,
       {
@@ -261,11 +281,11 @@ function resolve(registry: Registry, term: ObjectiveTerm, name: string, where: s
       },
     );
   }
-  return termAt(resolved, term, 0);
+  return termAt(overRows, term, 0);
 }
 
 /** A loss as it is at a step: from the recipe alone. */
-function termAt(resolved: ResolvedLoss, term: ObjectiveTerm, step: number): ResolvedLoss {
+function termAt<T extends ResolvedTerm>(resolved: T, term: ObjectiveTerm, step: number): T {
   const { weight: weightCourse, temperature: temperatureCourse, ...courses } = term.schedule ?? {};
   const temperature = temperatureCourse ? courseAt(step, temperatureCourse) : term.temperature;
   const weight = weightCourse ? courseAt(step, weightCourse) : term.weight;
@@ -308,15 +328,19 @@ function sparseTarget(
 }
 
 /** @throws {InputError} if a loss cannot be had with a cached teacher */
-function ensureCached(term: ResolvedLoss, target: SparseTarget, where: string): void {
+function ensureCached(term: ResolvedTerm, target: SparseTarget, where: string): void {
+  const refuse = (path: string, message: string, hint: string): never => {
+    throw new InputError(`with teacher.cache, "${term.loss.id}" ${message}`, { where: path, hint });
+  };
+  const instead = "choose another loss, or leave teacher.cache out";
+  if (!isRowTerm(term)) {
+    return refuse(where, "cannot be had: a cache holds logits, no inner values of the teacher", instead);
+  }
   const { loss, options, temperature, temperatureVaries } = term;
   if (!looksAtTarget(loss, options)) return;
-  const refuse = (path: string, message: string, hint: string) => {
-    throw new InputError(`with teacher.cache, "${loss.id}" ${message}`, { where: path, hint });
-  };
   const reason = cacheRefusal(loss, options, target);
   if (reason) {
-    refuse(where, `cannot be had: ${reason}`, "choose another loss, or leave teacher.cache out");
+    refuse(where, `cannot be had: ${reason}`, instead);
   } else if (temperatureVaries) {
     refuse(
       `${where}.schedule.temperature`,
@@ -334,7 +358,7 @@ function ensureCached(term: ResolvedLoss, target: SparseTarget, where: string): 
 
 /** Losses with one learner share a pass, and so the logits and sweeps; a balanced one needs a gradient of its own. */
 function passes(
-  terms: readonly ResolvedLoss[],
+  terms: readonly ResolvedTerm[],
   recipe: readonly ObjectiveTerm[],
   shape: RowLossShape,
 ): LossPass[] {
@@ -345,12 +369,18 @@ function passes(
     found.push({ ...lossSet(all, shape), learner, sums, ...(balance ? { balance } : {}) });
   };
   for (const learner of ["student", "teacher"] as const) {
-    const own = terms.map((term, i) => ({ term, ...recipe[i]! })).filter((t) => learnerOf(t) === learner);
+    const own = terms.flatMap((term, i) => (isRowTerm(term) ? [{ term, ...recipe[i]! }] : []))
+      .filter((t) => learnerOf(t) === learner);
     const plain = own.filter((t) => !t.balance);
     if (plain.length > 0) add(plain.map((t) => t.term), learner);
     for (const { term, balance } of own) if (balance) add([term], learner, balance);
   }
   return found;
+}
+
+/** Whether a loss is one over rows of logits. */
+function isRowTerm(term: ResolvedTerm): term is ResolvedLoss {
+  return term.loss.kind !== "feature-loss";
 }
 
 function learnerOf({ learner = "student" }: Pick<ObjectiveTerm, "learner">): Learner {

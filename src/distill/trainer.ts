@@ -17,12 +17,13 @@ import { type ModelAdapter, RANDOM_KEY } from "./adapter.ts";
 import { attachOf, headParameters, type Trained } from "./attach.ts";
 import type { FlatState } from "./checkpoint.ts";
 import { type ControlledOptions, Controllers } from "./controllers.ts";
-import { type Evaluation, measureLosses, tokenMeans, writeBatch } from "./measure.ts";
+import { type CountedLosses, type Evaluation, measureLosses, tokenMeans, writeBatch } from "./measure.ts";
 import { memoryError, runMemory } from "./memory.ts";
+import type { ModelFeatureLoss } from "./feature_losses.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import { withCalibrationError } from "./monitors.ts";
 import { type Model, uploadWeights } from "./models.ts";
-import { LOSS_SUMS, type LossSet, type Objective } from "./objective.ts";
+import { LOSS_SUMS, type Objective } from "./objective.ts";
 import { FLAT, type ParameterLayout } from "./parameters.ts";
 import type { Recipe } from "./recipe.ts";
 import { learningRateAt } from "./schedule.ts";
@@ -49,6 +50,8 @@ export interface TrainingSetup {
   /** The teacher's, where it trains along. */
   readonly teacherAdapter?: ModelAdapter;
   readonly objective: Objective;
+  /** The objective's losses over inner values, on these models. */
+  readonly features: readonly ModelFeatureLoss[];
   readonly trainables: Trainables;
 }
 
@@ -119,7 +122,7 @@ export function headChunks(
 }
 
 function programFor(setup: TrainingSetup, choice: FrozenPlan) {
-  const { recipe, objective, trainables } = setup;
+  const { recipe, objective, features, trainables } = setup;
   const { beta1, beta2, epsilon, clip, weightDecay } = recipe.train;
   const traced = (model: Model, trained: Trained): TracedModel => {
     const attach = attachOf(trained);
@@ -139,10 +142,18 @@ function programFor(setup: TrainingSetup, choice: FrozenPlan) {
     chunkRows: choice.chunkRows,
     positions: recipe.data.contextLength,
     objective,
+    features,
     trainables,
     recompute: choice.recompute,
     optimiser: { beta1, beta2, epsilon, clip, weightDecay },
   });
+}
+
+/** Whatever sums losses up in a training step. */
+function summed(
+  { objective, features }: TrainingSetup,
+): readonly { readonly sums: string; readonly terms: CountedLosses["terms"] }[] {
+  return [...objective.passes, ...features];
 }
 
 /** Numbers of one optimiser step. */
@@ -215,11 +226,11 @@ export class Trainer {
     this.planned = planned;
     this.executable = executable;
     this.weights = weights;
-    this.controllers = new Controllers(setup.objective.terms, setup.recipe.train.steps);
+    this.controllers = new Controllers(setup.objective.rows, setup.recipe.train.steps);
     this.#options = options;
     this.#cached = options.cache?.codec.arrays(planned.frozen.tokens);
     this.#ring = new MetricsRing(gpu, executable, [
-      ...setup.objective.passes.map(({ sums, names }) => ({ name: sums, words: names.length })),
+      ...summed(setup).map(({ sums, terms }) => ({ name: sums, words: terms.length })),
       { name: "norm", block: "update", words: 2 },
       ...(hasPenalty(planned) ? [{ name: "penalty", block: "update", words: 1 }] : []),
     ], RING);
@@ -351,10 +362,10 @@ export class Trainer {
   async collect(): Promise<StepMetrics[]> {
     const { objective } = this.setup;
     return (await this.#ring.collect()).map(({ tag: { counts, controlled, ...tag }, values }) => {
-      const [norm, penalty] = values.slice(objective.passes.length) as [Float32Array, Float32Array?];
+      const [norm, penalty] = values.slice(summed(this.setup).length) as [Float32Array, Float32Array?];
       const means = Object.assign(
         {},
-        ...objective.passes.map(({ terms }, i) => tokenMeans(terms, values[i]!, counts)),
+        ...summed(this.setup).map(({ terms }, i) => tokenMeans(terms, values[i]!, counts)),
       ) as Record<string, number>;
       this.controllers.advance(tag.step - 1, means);
       const terms = objective.at(tag.step - 1, controlled).filter(({ name }) => name in means);
@@ -374,8 +385,9 @@ export class Trainer {
 
   /** Mean losses and monitors of the student with its adapter as it is, without dropout. */
   async evaluate(samples: readonly EncodedSample[]): Promise<Evaluation> {
-    const { evaluation } = this.setup.objective;
-    return withCalibrationError(await this.#measure("evaluate", LOSS_SUMS.evaluate, evaluation, samples));
+    const { objective: { evaluation }, features } = this.setup;
+    const terms = [...evaluation.terms, ...features.flatMap((f) => f.terms)];
+    return withCalibrationError(await this.#measure("evaluate", LOSS_SUMS.evaluate, { terms }, samples));
   }
 
   /** Cross-entropy of the teacher. */
@@ -384,7 +396,12 @@ export class Trainer {
     return await this.#measure("evaluateTeacher", LOSS_SUMS.teacher, crossEntropy, samples);
   }
 
-  async #measure(block: string, state: string, { terms }: LossSet, samples: readonly EncodedSample[]) {
+  async #measure(
+    block: string,
+    state: string,
+    { terms }: Pick<CountedLosses, "terms">,
+    samples: readonly EncodedSample[],
+  ) {
     const { tokens } = this.planned.frozen;
     const { objective } = this.setup;
     objective.setEvaluationScalars(this.executable);

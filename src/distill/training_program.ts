@@ -11,12 +11,15 @@ import { gradients } from "../tensor/differentiate.ts";
 import { max, min, stepScalar } from "../tensor/expr/mod.ts";
 import type { Graph, Tensor } from "../tensor/graph.ts";
 import { accumulate } from "../tensor/ops/accumulate.ts";
+import { add } from "../tensor/ops/combine.ts";
 import { fill } from "../tensor/ops/fill.ts";
+import { maskRows } from "../tensor/ops/mask_rows.ts";
 import { pointwise } from "../tensor/ops/pointwise.ts";
 import { sumRows } from "../tensor/ops/sum_axis.ts";
 import { reshape } from "../tensor/ops/views.ts";
 import { Program } from "../tensor/plan.ts";
 import type { Attach } from "./attach.ts";
+import type { ModelFeatureLoss } from "./feature_losses.ts";
 import { chunkedLoss, type HeadInput, lossSums } from "./head.ts";
 import { labelInput } from "./measure.ts";
 import type { Model } from "./models.ts";
@@ -24,6 +27,7 @@ import { LOSS_SUMS, type LossSet, type Objective } from "./objective.ts";
 import type { ParameterLayout } from "./parameters.ts";
 import { streamPrompts } from "./prompt_features.ts";
 import type { Balance, Learner } from "./recipe.ts";
+import { sampleInputs } from "./sample_inputs.ts";
 import { streamInputs } from "./stream.ts";
 import { cachedInputs } from "./teacher_rows.ts";
 import type { Trainables } from "./trainables.ts";
@@ -59,6 +63,8 @@ export interface TrainingProgramOptions {
   /** Rows of the rotary table: one more than the largest position. */
   readonly positions: number;
   readonly objective: Objective;
+  /** The objective's losses over inner values, on the models. */
+  readonly features: readonly ModelFeatureLoss[];
   readonly trainables: Trainables;
   readonly recompute: boolean;
   readonly optimiser: OptimiserSettings;
@@ -75,6 +81,7 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
     options.objective.evaluation,
     LOSS_SUMS.evaluate,
     options,
+    options.features,
   );
   // A cached teacher has been measured when the cache was made, and is no part of the program.
   if (options.objective.target) return program;
@@ -107,6 +114,12 @@ class GradientSums {
   }
 }
 
+/** A model in a block. */
+interface Side extends HeadInput {
+  /** Its inner values by name. */
+  readonly taps: ReadonlyMap<string, Tensor>;
+}
+
 /** The models of one block, each traced when it is first asked for. */
 class BlockModels {
   /** The trained parameters that were used, by name. */
@@ -115,7 +128,7 @@ class BlockModels {
   readonly #options: TrainingProgramOptions;
   /** Where gradients go; undefined in evaluation. */
   readonly #sums: GradientSums | undefined;
-  readonly #sides = new Map<Learner, HeadInput>();
+  readonly #sides = new Map<Learner, Side>();
 
   constructor(graph: Graph, options: TrainingProgramOptions, sums?: GradientSums) {
     this.#graph = graph;
@@ -123,24 +136,26 @@ class BlockModels {
     this.#sums = sums;
   }
 
-  side(name: Learner): HeadInput {
+  side(name: Learner): Side {
     let side = this.#sides.get(name);
     if (!side) this.#sides.set(name, side = this.#trace(name));
     return side;
   }
 
-  #trace(name: Learner): HeadInput {
+  #trace(name: Learner): Side {
     const graph = this.#graph;
     const { models, tokens, positions, recompute } = this.#options;
     const { model, attach, adaptsHead, headParameters } = models[name];
     const { config } = model;
     const sums = this.#sums;
     const training = sums !== undefined;
+    const taps = new Map<string, Tensor>();
     return graph.within(name, () => {
       const inputs = streamInputs(graph, tokens);
       const prompt = () => streamPrompts(graph, model, inputs.tokens);
       const ctx = new ModelContext(graph, name, inputs, model.specs, {
-        ...attach?.(graph, (p) => this.#parameter(p), training, prompt),
+        ...attach?.(graph, (p) => this.parameter(p), training, prompt),
+        onTap: (tap, x) => taps.set(tap, x),
         recompute: training && recompute && attach !== undefined,
       });
       return {
@@ -150,16 +165,18 @@ class BlockModels {
         ...(training
           ? {
             trained: headParameters.map((p) => ({
-              tensor: this.#parameter(p),
+              tensor: this.parameter(p),
               addGradient: (gradient) => sums.add(p, gradient),
             })),
           }
           : {}),
+        taps,
       };
     });
   }
 
-  #parameter(name: string): Tensor {
+  /** The tensor of a parameter, trained or fixed. */
+  parameter(name: string): Tensor {
     const { trainables } = this.#options;
     let view = this.parameters.get(name);
     if (view) return view;
@@ -169,13 +186,13 @@ class BlockModels {
   }
 }
 
-/** Traces the losses of one pass and adds their sums up. */
+/** Traces the losses of one pass and adds their sums up, at the beginning of the state `sums`. */
 function tracePass(
   graph: Graph,
   models: BlockModels,
   learner: Learner,
   set: LossSet,
-  sums: string,
+  sums: Tensor,
   { objective, tokens, chunkRows }: TrainingProgramOptions,
   training: boolean,
 ): Tensor | undefined {
@@ -194,8 +211,36 @@ function tracePass(
     chunkRows,
     training,
   );
-  lossSums(values, graph.state(sums, [losses.valueCount], "f32", "program"), graph.scalar("keep"));
+  lossSums(values, sums, graph.scalar("keep"), { first: 0, count: losses.valueCount });
   return weighted;
+}
+
+/** Traces a loss over inner values and adds its sum into element `first` of a state; returns the loss of each position that counts. */
+function traceFeature(
+  graph: Graph,
+  models: BlockModels,
+  feature: ModelFeatureLoss,
+  { state, first }: { state: Tensor; first: number },
+  { tokens, objective }: TrainingProgramOptions,
+): Tensor {
+  const stream = sampleInputs(graph, tokens);
+  const rows = feature.trace(
+    graph,
+    (model) => models.side(model).taps,
+    (name) => models.parameter(name),
+    stream,
+    tokens,
+  );
+  const { masks } = objective;
+  const counted = masks.needed
+    ? maskRows(rows, graph.input("tokenMasks", [tokens], "i32"), feature.term.tokenMask)
+    : maskRows(rows, stream.supervised);
+  lossSums(reshape(counted, [1, tokens]), state, graph.scalar("keep"), { first, count: 1 });
+  return counted;
+}
+
+function sumsState(graph: Graph, name: string, count: number): Tensor {
+  return graph.state(name, [count], "f32", "program");
 }
 
 function traceEvaluation(
@@ -204,31 +249,63 @@ function traceEvaluation(
   set: LossSet,
   sums: string,
   options: TrainingProgramOptions,
+  features: readonly ModelFeatureLoss[] = [],
 ): void {
-  tracePass(graph, new BlockModels(graph, options), learner, set, sums, options, false);
+  const models = new BlockModels(graph, options);
+  const count = set.names.length;
+  const state = sumsState(graph, sums, count + features.length);
+  tracePass(graph, models, learner, set, state, options, false);
+  features.forEach((f, i) => traceFeature(graph, models, f, { state, first: count + i }, options));
+}
+
+/** A part of the objective: its weighted value at each position, and whose gradient it makes. */
+interface ObjectivePart {
+  readonly learner: Learner;
+  readonly weighted: Tensor;
+  /** With the name of its weight. */
+  readonly balance?: Balance & { readonly weight: string };
 }
 
 /** Gives the names of the parameters whose gradients it writes. */
 function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<string> {
-  const { tokens, objective, trainables } = options;
+  const { tokens, trainables } = options;
   const gradientSums = new GradientSums(graph, trainables.layout);
   const models = new BlockModels(graph, options, gradientSums);
   // The token mean over the accumulation window: N counts the supervised positions of all its micro-batches.
   const seed = fill(graph, [tokens], graph.scalar("oneOverTokens"));
-  const plain = new Map<Learner, Tensor>();
-  const seeds = objective.passes.map(({ learner, balance, sums, ...set }): [Tensor, Tensor] => {
-    const weighted = tracePass(graph, models, learner, set, sums, options, true)!;
-    if (!balance) {
-      plain.set(learner, weighted);
-      return [weighted, seed];
-    }
-    const weight = `${set.names[0]}.weight`;
-    return [weighted, balanced(weighted, plain.get(learner)!, seed, weight, balance)];
+  const parts = traceParts(graph, models, options);
+  const plain = (learner: Learner) =>
+    parts.filter((p) => p.learner === learner && !p.balance).map((p) => p.weighted).reduce(add);
+  const references = new Map<Learner, Tensor>();
+  const seeds = parts.map(({ learner, weighted, balance }): [Tensor, Tensor] => {
+    if (!balance) return [weighted, seed];
+    const reference = references.get(learner) ?? plain(learner);
+    references.set(learner, reference);
+    return [weighted, balanced(weighted, reference, seed, balance.weight, balance)];
   });
   const names = [...models.parameters.keys()];
   const found = gradients(graph, seeds, [...models.parameters.values()]);
   found.forEach((gradient, i) => gradient && gradientSums.add(names[i]!, gradient));
   return gradientSums.written;
+}
+
+/** The losses of the objective, pass by pass. */
+function traceParts(graph: Graph, models: BlockModels, options: TrainingProgramOptions): ObjectivePart[] {
+  const balancing = (balance: Balance | undefined, name: string) =>
+    balance ? { balance: { ...balance, weight: `${name}.weight` } } : {};
+  const overLogits = options.objective.passes.map(({ learner, balance, sums, ...set }): ObjectivePart => {
+    const state = sumsState(graph, sums, set.names.length);
+    const weighted = tracePass(graph, models, learner, set, state, options, true)!;
+    return { learner, weighted, ...balancing(balance, set.names[0]!) };
+  });
+  const overInnerValues = options.features.map((feature): ObjectivePart => {
+    const { name, balance } = feature.term;
+    const state = sumsState(graph, feature.sums, 1);
+    const rows = traceFeature(graph, models, feature, { state, first: 0 }, options);
+    const weighted = pointwise([rows], (l) => l!.mul(stepScalar(`${name}.weight`)));
+    return { learner: "student", weighted, ...balancing(balance, name) };
+  });
+  return [...overLogits, ...overInnerValues];
 }
 
 /**

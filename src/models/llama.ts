@@ -52,26 +52,22 @@ export function decoder(
   };
 
   const embeddings = ctx.weight(EMBEDDING, [config.vocabularySize, hiddenSize]);
-  let x = embedding(embeddings, tokens);
+  let x = ctx.tap("embeddings", embedding(embeddings, tokens));
   for (let i = 0; i < config.layers; i++) {
     x = ctx.layer(i, x, (x) => {
       const at = `model.layers.${i}`;
       const h = norm(`${at}.input_layernorm`, x);
-      const q = rope(
-        biased(`${at}.self_attn.q_proj`, h, queryWidth, config.attentionBias),
-        position,
-        table,
-        attentionHeads,
-        headDim,
-      );
-      let k = rope(
-        biased(`${at}.self_attn.k_proj`, h, keyWidth, config.attentionBias),
-        position,
-        table,
-        keyValueHeads,
-        headDim,
-      );
-      let v = biased(`${at}.self_attn.v_proj`, h, keyWidth, config.attentionBias);
+      const rotated = (name: string, width: number, heads: number) =>
+        rope(
+          biased(`${at}.self_attn.${name}`, h, width, config.attentionBias),
+          position,
+          table,
+          heads,
+          headDim,
+        );
+      const q = ctx.tap(`${at}.queries`, rotated("q_proj", queryWidth, attentionHeads));
+      let k = ctx.tap(`${at}.keys`, rotated("k_proj", keyWidth, keyValueHeads));
+      let v = ctx.tap(`${at}.values`, biased(`${at}.self_attn.v_proj`, h, keyWidth, config.attentionBias));
       if (cache) {
         k = scatterRows(
           ctx.graph.state(`${ctx.weights.prefix}cache.${i}.k`, [cache.slots, keyWidth], "f32", "cache"),
@@ -98,6 +94,13 @@ export function decoder(
     });
   }
   return ctx.tap("final_norm", norm("model.norm", x));
+}
+
+/** Names of the inner values that {@linkcode decoder} shows to losses. */
+export function tapNames({ layers }: Pick<DecoderConfig, "layers">): string[] {
+  const parts = ["queries", "keys", "values", "attention", "output"];
+  const ofLayers = Array.from({ length: layers }, (_, i) => parts.map((part) => `model.layers.${i}.${part}`));
+  return ["embeddings", ...ofLayers.flat(), "final_norm"];
 }
 
 /** Module path of the head. */

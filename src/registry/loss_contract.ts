@@ -239,9 +239,20 @@ export interface ModelShape {
   readonly layers: number;
   readonly hiddenSize: number;
   readonly vocabularySize: number;
+  /** Width of a layer's queries, all heads together. */
+  readonly queryWidth: number;
+  /** Width of a layer's keys, and of its values; with grouped queries less than that of the queries. */
+  readonly keyValueWidth: number;
+  /** The teacher's layer that each layer of the student was, where the student is made of the teacher's. */
+  readonly originals?: readonly number[];
 }
 
-/** Names of the inner values a feature loss wants, such as `model.layers.3.output`. */
+/**
+ * Names of the inner values a feature loss wants. There are, each f32 [T, width]: `embeddings`, and `final_norm` behind the last layer,
+ * as wide as the hidden size; of each layer I, from 0, `model.layers.I.output`, as wide; `model.layers.I.queries` and
+ * `model.layers.I.keys` (both after rotation), `model.layers.I.values`, and `model.layers.I.attention`, what the values become by
+ * attention, as wide as the queries.
+ */
 export interface Taps {
   readonly student: readonly string[];
   readonly teacher: readonly string[];
@@ -249,14 +260,21 @@ export interface Taps {
 
 /** What the program of a feature loss is traced with. */
 export interface FeatureInputs<Options = Record<string, unknown>> {
-  /** An inner value of the learner that `taps` asked for, f32 [T, H]. */
+  /** An inner value of the learner that `taps` asked for, f32 [T, width]. */
   student(tap: string): Tensor;
-  /** An inner value of the target, f32 [T, H]; nothing flows back into it. */
+  /** An inner value of the target, f32 [T, width]; nothing flows back into it. */
   teacher(tap: string): Tensor;
   /** A parameter that `parameters` declared. */
   parameter(name: string): Tensor;
-  /** Segment of each position in the packed stream, i32 [T]. */
+  /** Number of the sample of each position in the packed stream, -1 for filler, i32 [T]. */
   readonly segments: Tensor;
+  /** The positions of each position's sample, `start ... end`; both i32 [T]. Filler is a sample of one. */
+  readonly sample: { readonly start: Tensor; readonly end: Tensor };
+  /** 1 where the next token is learnt, else 0, i32 [T]. */
+  readonly supervised: Tensor;
+  /** 1 at the other positions of samples, else 0, i32 [T]. */
+  readonly prompt: Tensor;
+  readonly models: { readonly student: ModelShape; readonly teacher: ModelShape };
   readonly options: Options;
 }
 
@@ -269,7 +287,7 @@ export interface FeatureLossDefinition<Schema extends OptionsSchema = OptionsSch
     models: { student: ModelShape; teacher: ModelShape },
     options: z.output<Schema>,
   ): readonly ParameterDefinition[];
-  /** The loss of each position, f32 [T]. Masking, weight and mean are the trainer's. */
+  /** The loss of each position, f32 [T], from its own sample alone. Masking, weight and mean are the trainer's. */
   program(inputs: FeatureInputs<z.output<Schema>>): Tensor;
 }
 
@@ -291,7 +309,7 @@ export interface FeatureLoss extends FeatureLossDefinition {
  *   id: "ada/hidden-states",
  *   version: "1.0.0",
  *   contract: CONTRACT_VERSION,
- *   options: z.strictObject({ tap: z.string().default("hidden") }),
+ *   options: z.strictObject({ tap: z.string().default("final_norm") }),
  *   taps: (_, { tap }) => ({ student: [tap], teacher: [tap] }),
  *   parameters: ({ student, teacher }) => [{
  *     name: "projection",

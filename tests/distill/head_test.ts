@@ -46,7 +46,7 @@ function logits(x: Float32Array, w: Float32Array, t: number): Float64Array {
 
 /** Row losses, their weighted sum, and the gradient of sum_t above[t] * weighted[t] with respect to the hidden states, in f64. */
 function reference(objective: Objective) {
-  const { terms } = objective;
+  const { terms } = objective.passes[0]!;
   const values: number[][] = terms.map(() => []);
   const weighted: number[] = [];
   const gradient = new Float64Array(T * H);
@@ -97,7 +97,7 @@ for (const [what, objective] of [["", OBJECTIVE], [", each loss over its own tok
         lossSums(values, sums!, graph.scalar("keep"));
         const [gradient] = gradients(graph, [[weighted!, dy!]], [x!]);
         return [values, weighted!, gradient!, sums!];
-      }, { keep: 0, ...Object.fromEntries(initialScalars(objective.terms)) });
+      }, { keep: 0, ...Object.fromEntries(initialScalars(objective.passes[0]!.terms)) });
       const [values, weighted, gradient, sums] = outputs;
       const expected = reference(objective);
       // Each chunk holds its rows loss by loss.

@@ -46,7 +46,7 @@ Deno.test("Objective.at() is a function of the step, temperature^2 included", ()
         squareTemperature: true,
       },
     );
-    return { terms: made.terms, evaluation: made.evaluation, at: made.at.bind(made) };
+    return { terms: made.passes[0]!.terms, evaluation: made.evaluation, at: made.at.bind(made) };
   })();
   assertEquals(terms.map((t) => t.weight), [4.5, 0]);
   assertEquals(terms[1]!.temperatureVaries, true);

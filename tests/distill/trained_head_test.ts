@@ -71,7 +71,7 @@ function logitGradients(n: ReturnType<typeof numbers>, logits: Matrix, scaled: b
   const data = new Float64Array(logits.rows * V);
   for (let t = 0; t < logits.rows; t++) {
     const { gradient } = referenceRow(
-      OBJECTIVE.terms,
+      OBJECTIVE.passes[0]!.terms,
       row(logits as Matrix & { data: Float64Array }, t),
       row(targets, t),
       n.labels[t]!,
@@ -132,7 +132,7 @@ async function trace(
       const [hidden] = gradients(graph, [[weighted!, above!]], [x!, ...tensors]);
       return [hidden!, ...states];
     },
-    { keep: 0, ...Object.fromEntries(initialScalars(OBJECTIVE.terms)) },
+    { keep: 0, ...Object.fromEntries(initialScalars(OBJECTIVE.passes[0]!.terms)) },
   );
   return { hidden: outputs[0]!, trained: outputs.slice(1) };
 }

@@ -140,8 +140,11 @@ Deno.test("plugin check passes an honest feature loss and names what is wrong wi
   assert(results.some((r) => r.check.includes("finite differences") && r.detail.includes("projection")));
   const failure = async (name: string) =>
     (await check("features", name)).results.find((r) => r.outcome === "fail")?.detail ?? "nothing failed";
-  assertStringIncludes(await failure("not-a-row"), "f32 [5, 12] where f32 [5] is wanted");
+  assertStringIncludes(await failure("not-a-row"), "f32 [11, 12] where f32 [11] is wanted");
   assertStringIncludes(await failure("unknown-tap"), '"student elsewhere"');
+  assertStringIncludes(await failure("jumps"), "the output changes by");
+  assertStringIncludes(await failure("neighbours"), "depends on positions of another sample");
+  assertStringIncludes(await failure("unused"), "does not depend on projection");
 });
 
 Deno.test("a loss's kernels go to Tint as well, in a process that never sees the plugin", async () => {

@@ -1,6 +1,18 @@
-/** Feature losses: an honest one, and two that do what they must not. */
-import { CONTRACT_VERSION, defineFeatureLoss, type FeatureLoss, tensor } from "@limbeck/limbeck/plugin";
+/** Feature losses: an honest one, and some that do what they must not. */
+import {
+  CONTRACT_VERSION,
+  defineFeatureLoss,
+  type FeatureLoss,
+  sign,
+  type Tensor,
+  tensor,
+} from "@limbeck/limbeck/plugin";
 import { z } from "zod";
+
+function rowSums(x: Tensor): Tensor {
+  const sums = tensor.sumColumns(x);
+  return tensor.reshape(sums, [sums.dim(0)]);
+}
 
 /** Squared distance of projected hidden states, summed over the hidden size. */
 const honest = (id: string): FeatureLoss =>
@@ -18,8 +30,7 @@ const honest = (id: string): FeatureLoss =>
     }],
     program({ student, teacher, parameter, options: { tap } }) {
       const difference = tensor.subtract(tensor.linear(student(tap), parameter("projection")), teacher(tap));
-      const sums = tensor.sumColumns(tensor.pointwise([difference], (x) => x.square()));
-      return tensor.reshape(sums, [sums.dim(0)]);
+      return rowSums(tensor.pointwise([difference], (x) => x.square()));
     },
   });
 
@@ -29,6 +40,31 @@ const LIES: Readonly<Record<string, () => unknown>> = {
   "unknown-tap": (): FeatureLoss => ({
     ...honest("unknown-tap"),
     program: ({ student }) => student("elsewhere"),
+  }),
+  // A staircase: flat where it is differentiated, and yet it rises.
+  "jumps": (): FeatureLoss => ({
+    ...honest("jumps"),
+    program: (inputs) => {
+      const steps = Array.from({ length: 40 }, (_, i) => i / 20 - 1);
+      const stairs = tensor.pointwise(
+        [inputs.student("hidden")],
+        (x) => steps.map((s) => sign(x!.sub(s))).reduce((a, b) => a.add(b)),
+      );
+      return tensor.add(honest("jumps").program(inputs), rowSums(stairs));
+    },
+  }),
+  // The mean over the whole stream, whatever sample a position is of.
+  "neighbours": (): FeatureLoss => ({
+    ...honest("neighbours"),
+    program: (inputs) => {
+      const rows = honest("neighbours").program(inputs);
+      const mean = tensor.sumRows(tensor.reshape(rows, [rows.dim(0), 1]));
+      return tensor.pointwise([rows, mean], (row, all) => row!.add(all!));
+    },
+  }),
+  "unused": (): FeatureLoss => ({
+    ...honest("unused"),
+    program: ({ student }) => rowSums(tensor.pointwise([student("hidden")], (x) => x!.square())),
   }),
 };
 
