@@ -50,6 +50,15 @@ export async function checkComparable(
   const warnings = recipes.filter(({ recipe }) => recipe.teacher.train).map(({ name }) =>
     `${name} trains its teacher along, so its divergences and its agreement are to what the teacher has become`
   );
+  const kept = recipes.map(({ recipe }) => keptOfTeacher(recipe));
+  if (new Set(kept).size > 1) {
+    recipes.forEach(({ name }, i) =>
+      kept[i] &&
+      warnings.push(
+        `${name} measures its divergences to ${kept[i]} of its teacher, others to other parts or all of it`,
+      )
+    );
+  }
   for (const other of others) {
     const refuse = (what: string, mine: unknown, its: unknown) =>
       problems.push(`${other.name}: another ${what} than ${first.name}: ${its}, not ${mine}`);
@@ -83,6 +92,12 @@ export async function checkComparable(
     hint: "Losses of different teachers, texts or context lengths mean different things. " +
       "`--set` gives all recipes the same, such as --set data.contextLength=256.",
   });
+}
+
+/** What a cache has of the teacher; empty where the teacher is there itself. */
+function keptOfTeacher({ teacher: { cache } }: Recipe): string {
+  if (!cache) return "";
+  return cache.topK === undefined ? `${cache.samples} samples a token` : `the ${cache.topK} largest logits`;
 }
 
 /** Where the student's weights come from. */

@@ -168,19 +168,20 @@ Deno.test("a shared folder serves runs of one teacher and data, and keeps those 
     await stages(recipeFor(files, { topK: 9, folder }), "c");
     await stages(recipeFor(files, { topK: 8, folder }, [{ loss: "forward-kl", temperature: 3 }]), "d");
     assertEquals((await cachesIn(folder)).length, 3);
-    await Deno.writeTextFile(
-      files.train,
-      (await Deno.readTextFile(files.train)).split("\n").slice(1).join("\n"),
-    );
-    assertMatch((await stages(recipe, "e"))[0]!, /^running the teacher over 45 samples$/);
-    assertEquals((await cachesIn(folder)).length, 4);
 
-    const path = `${folder}/${first[0]}`;
-    await Deno.writeTextFile(`${path}/teacher.json`, "{");
-    await Deno.writeTextFile(files.train, `${await Deno.readTextFile(files.train)}`);
-    const moved = (await cachesIn(folder)).find((name) => name !== first[0])!;
-    await Deno.remove(`${folder}/${moved}`, { recursive: true });
-    await Deno.rename(path, `${folder}/${moved}`);
+    // Another cache under the name of this one.
+    const another = (await cachesIn(folder)).find((name) => name !== first[0])!;
+    await Deno.rename(`${folder}/${first[0]}`, `${files.folder}/aside`);
+    await Deno.rename(`${folder}/${another}`, `${folder}/${first[0]}`);
+    await assertRejects(
+      () => stages(recipe, "e"),
+      InputError,
+      "made for another teacher, other samples or other settings",
+    );
+
+    const rows = await Deno.readTextFile(files.train);
+    await Deno.writeTextFile(files.train, rows.split("\n").slice(1).join("\n"));
+    assertMatch((await stages(recipe, "f"))[0]!, /^running the teacher over 45 samples$/);
     assertEquals(
       recipeHash(recipe),
       recipeHash(recipeFor(files, { topK: 8 })),
@@ -269,5 +270,26 @@ Deno.test("what a cache cannot serve is refused, with the place in the recipe", 
       (e: Error) => e,
     );
     assertMatch(error!.message, /teacher\.cache: cannot keep a teacher that is trained along/);
+  });
+});
+
+Deno.test("losses that count tokens of their own find them in the cache", async () => {
+  await withTiny(async (files) => {
+    const objective = [
+      { loss: "cross-entropy", weight: 0.5 },
+      { loss: "forward-kl", weight: 0.5, tokens: "all" },
+      { loss: "reverse-kl", weight: 0.2, tokens: "unshifted" },
+    ];
+    const row = (i: number) => JSON.stringify({ prompt: `the ${i} `, completion: `bamo ${i * 7} decu` });
+    await Deno.writeTextFile(files.train, Array.from({ length: 12 }, (_, i) => row(i)).join("\n"));
+    const [live, cached]: [RunEventBody[], RunEventBody[]] = [[], []];
+    await runHere(recipeFor(files, undefined, objective), `${files.folder}/live`, {}, live);
+    const whole = { topK: TINY_VOCABULARY, precision: "f32" } as const;
+    await runHere(recipeFor(files, whole, objective), `${files.folder}/cached`, {}, cached);
+    const [expected, found] = [lossesOf(live), lossesOf(cached)];
+    assertEquals(expected.length, 8);
+    expected.forEach((row, step) =>
+      row.forEach((x, k) => assertAlmostEquals(found[step]![k]!, x, 1e-4, `step ${step}`))
+    );
   });
 });

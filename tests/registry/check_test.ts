@@ -170,3 +170,21 @@ Deno.test("inspectPlugins() refuses modules that hang, throw, or export no plugi
     await inspect("export const nothing = 1;", "exports no plugin");
     await inspect("export default {", "cannot be loaded");
   }));
+
+Deno.test("plugin check says which losses a cached teacher can serve, and why not others", async () => {
+  const found = async (id: string, options = {}) => {
+    const [one] = await inspectPlugins({ files: [], ids: [id], check: true, options, timeoutSeconds: 60 });
+    return one!.results.find((r) => r.check === "cached teacher, f64")!;
+  };
+  const forward = await found("forward-kl");
+  assertEquals(forward.outcome, "pass");
+  assertMatch(forward.detail, /^with all tokens but one the same .*; of samples too$/);
+  const reverse = await found("reverse-kl");
+  assertEquals(reverse.outcome, "pass");
+  assertStringIncludes(reverse.detail, "of samples it cannot be had: its gradient is not linear");
+  const ranks = await found("rank-correlation");
+  assertEquals(ranks.outcome, "skip");
+  assertStringIncludes(ranks.detail, "it needs every logit of the teacher; a cache holds 6");
+  const entropy = await found("entropy");
+  assertEquals([entropy.outcome, entropy.detail], ["skip", "the loss does not look at the teacher"]);
+});

@@ -9,14 +9,18 @@ import { DeviceError } from "../../errors.ts";
 import type { ExpressionNode } from "../../tensor/expr/mod.ts";
 import type { Divergence, RowLoss } from "../contract.ts";
 import { defineDivergence } from "../contract.ts";
-import { referenceRow, type ResolvedLoss, traceObjective } from "../divergence.ts";
+import { referenceRow, type ResolvedLoss, type RowReference, traceObjective } from "../divergence.ts";
+import { cacheRefusal, looksAtTarget, type SparseTarget } from "../sparse_target.ts";
 import { CONTRACT_VERSION, noOptions } from "../plugin.ts";
+import { cachedForm } from "./cached_teacher.ts";
 import { CheckFailure, type Checklist, CheckSkipped } from "./checklist.ts";
 import { compileKernels, runRows } from "./row_runner.ts";
 import { type TestRow, testRows } from "./rows.ts";
 
 /** Small rows for finite differences; those for kernels are odd, so that no vector fits, or a multiple of four. */
 const SMALL = 17;
+/** Of them a cache keeps. */
+const KEPT = 6;
 const SHAPES = [{ vocabulary: 513, temperature: 1 }, { vocabulary: 516, temperature: 2 }] as const;
 /** Rows and entries of the timing. */
 const TIMED = { rows: 32, vocabulary: 4096, dispatches: 3 } as const;
@@ -67,7 +71,30 @@ export async function checkRowLoss(
     throw new CheckSkipped("not a divergence: value or gradient differ from 0 at p = q");
   });
 
+  await checkCached(term(1), own, list);
+
   for (const family of ["tiled", "subgroup8"] as const) await checkFamily(family, term, own, trait, list);
+}
+
+/** The form of a loss for cached teachers: K tokens, and one bucket for all others. */
+async function checkCached(term: ResolvedLoss, own: string, list: Checklist): Promise<void> {
+  const { loss, options } = term;
+  const target: SparseTarget = { kind: "top-k", entries: KEPT, temperatures: [1] };
+  let evaluate: ((row: TestRow, student: Float64Array) => RowReference) | undefined;
+  await list.step("cached teacher, f64", () => {
+    if (!looksAtTarget(loss, options)) throw new CheckSkipped("the loss does not look at the teacher");
+    const reason = cacheRefusal(loss, options, target);
+    if (reason) throw new CheckSkipped(`not to be had with teacher.cache: ${reason}`);
+    const found = cachedForm(term, target, live(SMALL, term));
+    evaluate = found.evaluate;
+    const sampled = cacheRefusal(loss, options, { ...target, kind: "samples" });
+    return `${found.summary}; ${sampled ? `of samples it cannot be had: ${sampled}` : "of samples too"}`;
+  });
+  if (!evaluate) return;
+  await list.step(
+    "gradient with a cached teacher against finite differences, f64",
+    () => differences(term, own, evaluate),
+  );
 }
 
 async function checkFamily(
@@ -187,15 +214,20 @@ function finiteReference(term: ResolvedLoss, row: TestRow, own: string): void {
  * Compares the gradient with one-sided differences of the value: it must lie between them, which at a smooth point means it is the
  * derivative, and at a kink that it is a subgradient.
  */
-function differences(term: ResolvedLoss, own: string): string {
+function differences(
+  term: ResolvedLoss,
+  own: string,
+  evaluate: (row: TestRow, student: Float64Array) => RowReference = (row, student) =>
+    reference(term, row, student),
+): string {
   const step = 1e-5;
   let worst = 0;
   for (const row of live(SMALL, term)) {
-    const { values: [value], gradient } = reference(term, row);
     const student = Float64Array.from(row.student);
+    const { values: [value], gradient } = evaluate(row, student);
     const scale = Math.max(1, ...gradient.map(Math.abs));
     for (let v = 0; v < SMALL; v++) {
-      const at = (h: number) => reference(term, row, student.with(v, student[v]! + h)).values[0]!;
+      const at = (h: number) => evaluate(row, student.with(v, student[v]! + h)).values[0]!;
       const sides = [(value! - at(-step)) / step, (at(step) - value!) / step];
       // The gradient carries the term's weight.
       const g = gradient[v]! / term.weight;
