@@ -10,6 +10,7 @@ import { InputError } from "../errors.ts";
 import { writeGgufAdapter } from "../formats/gguf_adapter.ts";
 import { writeMlxAdapter } from "../formats/mlx_adapter.ts";
 import { type SavedModules, writePeftAdapter, writePeftFolder } from "../formats/peft.ts";
+import { HEAD } from "../models/llama.ts";
 import { peftConfigOf } from "../formats/peft_config.ts";
 import type { TensorData } from "../formats/model_source.ts";
 import type { UniformLora } from "../formats/uniform_lora.ts";
@@ -105,6 +106,12 @@ export async function writeAdapter(
         headDim: origin.headDim,
       });
     case "mlx": {
+      if (adapter.adaptsHead) {
+        throw new InputError(`mlx-lm loads adapters inside layers only, and ${HEAD} has one`, {
+          where: "recipe adapter.targets",
+          hint: MERGE,
+        });
+      }
       const layers = isDora(layout) ? doraLayers(adapter, values, layout) : plainLayers(adapter, values);
       const { modelLayers, settings: { dropout } } = adapter;
       const mlx = { model: baseModel, lora: uniform(layers), dropout, modelLayers };
@@ -299,7 +306,7 @@ function targetModules(adapter: ModelAdapter): string[] {
     const name = path.split(".").at(-1)!;
     names.set(name, (names.get(name) ?? 0) + 1);
   }
-  return [...names.values()].every((count) => count === adapter.modelLayers)
+  return [...names].every(([name, count]) => count === (name === HEAD ? 1 : adapter.modelLayers))
     ? [...names.keys()].sort()
     : paths;
 }

@@ -68,7 +68,7 @@ function baseFolder(folder: string, student: Model): string {
 interface TrainedRun {
   readonly recipe: Recipe;
   readonly adapter: ModelAdapter;
-  readonly tensors: TrainedTensors | undefined;
+  readonly tensors?: TrainedTensors | undefined;
 }
 
 /** What files say of a run's adapter. */
