@@ -16,6 +16,7 @@ import { DEFAULT_ADAPTER } from "../gpu/description.ts";
 import { type Gpu, openGpu } from "../gpu/device.ts";
 import type { Command, Invocation } from "./command.ts";
 import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
+import { trainedLines, trainedValue } from "./trained_text.ts";
 import { bytes, count, duration, short } from "./units.ts";
 
 /** Forecasts what a recipe needs. */
@@ -57,6 +58,7 @@ export const estimate: Command = {
           activationCheckpointing: frozen.recompute,
           train: prepared.trainReport,
           heldOut: prepared.heldOutReport,
+          trained: trainedValue(setup),
           steps: recipe.train.steps,
           seconds: time,
           teacherPass: pass && kept
@@ -80,6 +82,7 @@ export const estimate: Command = {
           out.line(`The cache takes ${bytes(kept.total)} on disk, ${kept.row} bytes a token that counts.`);
         }
         out.line();
+        for (const line of trainedLines(setup)) out.line(line);
         out.line(readingText(recipe, frozen.tokens, prepared.trainReport.tokens));
         if (frozen.recompute) out.line("Activations are computed twice to save memory.");
         if (time) {

@@ -53,7 +53,8 @@ export function memoryError(
   );
 }
 
-function knobs(memory: RunMemory, allowed: Allowance, { train, data, samples }: Recipe, recompute: boolean) {
+function knobs(memory: RunMemory, allowed: Allowance, recipe: Recipe, recompute: boolean) {
+  const { train, data, samples, student, adapter } = recipe;
   const weights = [...memory.byCategory].filter(([name]) => name.endsWith("weights"))
     .reduce((sum, [, size]) => sum + size, 0);
   const raise = allowed.name.startsWith("limits.") ? `, or raise ${allowed.name}` : "";
@@ -65,7 +66,8 @@ function knobs(memory: RunMemory, allowed: Allowance, { train, data, samples }: 
     `lower train.tokensPerMicroBatch${shorter} (and raise train.accumulation for it)`,
     ...(recompute ? [] : ["set train.activationCheckpointing: on"]),
     "lower train.headChunk",
-    "lower adapter.rank",
+    ...(adapter === "none" ? [] : ["lower adapter.rank"]),
+    ...(student.train?.length ? ["train fewer tensors in student.train (16 bytes a value)"] : []),
     ...(samples.tokens > 0 ? ["set samples.tokens: 0"] : []),
   ];
   const [first, ...others] = choices;

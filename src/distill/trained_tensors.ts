@@ -7,7 +7,7 @@ import { InputError } from "../errors.ts";
 import { toFloat32 } from "../formats/dtype.ts";
 import type { WeightHook } from "../models/context.ts";
 import { EMBEDDING, HEAD, linearLayers } from "../models/llama.ts";
-import { elementCount, type Tensor } from "../tensor/graph.ts";
+import type { Tensor } from "../tensor/graph.ts";
 import { didYouMean } from "./did_you_mean.ts";
 import type { Model } from "./models.ts";
 import type { ParameterSpec } from "./parameters.ts";
@@ -32,6 +32,8 @@ export class TrainedTensors implements Trainable {
   /** By their Hugging Face names, in the order of the forward pass. */
   readonly trained: readonly ParameterSpec[];
   readonly fixed: readonly ParameterSpec[] = [];
+  /** The tensors that each of the recipe's names means. */
+  readonly selection: ReadonlyMap<string, readonly string[]>;
   readonly #model: Model;
   readonly #names: ReadonlySet<string>;
 
@@ -41,7 +43,8 @@ export class TrainedTensors implements Trainable {
    */
   constructor(model: Model, names: readonly string[]) {
     this.#model = model;
-    this.#names = selectTensors(model, names);
+    this.selection = selectTensors(model, names);
+    this.#names = new Set([...this.selection.values()].flat());
     this.trained = [...model.tensors()].filter(([name]) => this.#names.has(name)).map((
       [name, { shape }],
     ) => ({
@@ -73,25 +76,10 @@ export class TrainedTensors implements Trainable {
     }
     return values;
   }
-
-  /** How many tensors of each kind, and of how many values, are trained. */
-  summary(): { kind: string; tensors: number; values: number }[] {
-    const linear = new Set(linearLayers(this.#model.config).map(({ name }) => `${name}.weight`));
-    const kindOf = (name: string) => {
-      if (name === `${HEAD}.weight`) return "head";
-      if (linear.has(name)) return "linear";
-      return name.endsWith(".bias") ? "biases" : "norms";
-    };
-    return TENSOR_KINDS.flatMap((kind) => {
-      const own = this.trained.filter(({ name }) => kindOf(name) === kind);
-      const values = own.reduce((sum, { shape }) => sum + elementCount(shape), 0);
-      return own.length > 0 ? [{ kind, tensors: own.length, values }] : [];
-    });
-  }
 }
 
-/** The tensors that `student.train` means. */
-function selectTensors(model: Model, names: readonly string[]): Set<string> {
+/** The tensors that each name of `student.train` means. */
+function selectTensors(model: Model, names: readonly string[]): Map<string, string[]> {
   const all = [...model.tensors().keys()];
   const linear = new Set(linearLayers(model.config).map(({ name }) => `${name}.weight`));
   const kinds: Record<(typeof TENSOR_KINDS)[number], (name: string) => boolean> = {
@@ -100,7 +88,7 @@ function selectTensors(model: Model, names: readonly string[]): Set<string> {
     head: (name) => name === `${HEAD}.weight`,
     linear: (name) => linear.has(name),
   };
-  const selected = new Set<string>();
+  const selected = new Map<string, string[]>();
   for (const name of names) {
     const kind = TENSOR_KINDS.find((k) => k === name);
     const found = all.filter(kind ? kinds[kind] : (tensor) => matches(name, tensor));
@@ -125,7 +113,7 @@ function selectTensors(model: Model, names: readonly string[]): Set<string> {
         },
       );
     }
-    for (const tensor of found) selected.add(tensor);
+    selected.set(name, found);
   }
   return selected;
 }

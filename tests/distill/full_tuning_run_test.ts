@@ -125,9 +125,13 @@ Deno.test("an adapter on a tied head, or with dropout on any, is refused", () =>
     );
   }, { tiedHead: true }));
 
-Deno.test("an adapter on the head has no dropout, and none that looks at prompts", () =>
+Deno.test("an adapter on the head has no dropout and draws no noise", () =>
   withTiny(async (files) => {
     const refused = (adapter: RecipeChanges["adapter"], says: string) =>
       assertRejects(() => runHere(tinyRecipe(files, { adapter }), `${files.folder}/run`), InputError, says);
     await refused({ targets: ["lm_head"], dropout: 0.1 }, "an adapter on the head cannot have dropout");
+    await refused(
+      { type: "shape-gated-lora", targets: ["lm_head"] },
+      '"shape-gated-lora" draws noise, so the head',
+    );
   }));

@@ -3,12 +3,16 @@
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertThrows } from "@std/assert";
 import { parseRecipe, type Recipe, RecipeError } from "../../src/distill/recipe.ts";
 import { planTraining, Trainer } from "../../src/distill/trainer.ts";
+import { trainedLines, trainedValue } from "../../src/cli/trained_text.ts";
+import { count } from "../../src/cli/units.ts";
+import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { packBatch } from "../../src/text/packing.ts";
 import { gpuTest } from "../tensor/harness.ts";
 import {
   openTiny,
   type RecipeChanges,
+  TINY_VOCABULARY,
   type TinyFiles,
   type TinyModelOptions,
   tinyRecipe,
@@ -65,6 +69,28 @@ Deno.test("student.train takes kinds, names and ends of names", () =>
     const all = await names(["linear", "norms", "biases", "head", "model.norm.weight"]);
     assertEquals([all.length, new Set(all).size], [14 + 14 + 5 + 1, 14 + 14 + 5 + 1]);
   }, { layers: 2, biases: true }));
+
+Deno.test("what each name means is shown", () =>
+  withTiny(async (files) => {
+    using setup = await openTiny(fullRecipe(files, ["norms", "head"]));
+    const values = 5 * 32 + TINY_VOCABULARY * 32;
+    assertEquals(trainedLines(setup), [
+      `Trained        ${count(values)} values; no adapter`,
+      "  norms: 5 tensors, 160 values, model.layers.0.input_layernorm.weight to model.norm.weight",
+      `  head: 1 tensor, ${count(TINY_VOCABULARY * 32)} values, lm_head.weight`,
+    ]);
+    const shown = trainedValue(setup);
+    assertEquals([shown.parameters, shown.adaptedLayers, shown.tensors[1]], [values, [], {
+      name: "head",
+      tensors: ["lm_head.weight"],
+    }]);
+    // Values, gradients and two moments, each parameter padded to 64 values.
+    const { plan } = planTraining(setup, DEFAULT_ADAPTER);
+    assertEquals(
+      plan.bytesByCategory.get("adapter and optimiser"),
+      16 * (5 * 64 + TINY_VOCABULARY * 32 + 32),
+    );
+  }, { layers: 2 }));
 
 Deno.test("what cannot be trained is refused by name", () =>
   withTiny(async (files) => {

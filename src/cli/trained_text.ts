@@ -1,0 +1,45 @@
+/**
+ * What a recipe trains, as `limbeck validate` and `limbeck estimate` show it.
+ *
+ * @module
+ */
+import type { TrainingSetup } from "../distill/trainer.ts";
+import { count } from "./units.ts";
+
+/** What is trained, for `--json`. */
+export interface TrainedValue {
+  /** Trained values, of all models. */
+  readonly parameters: number;
+  /** Module paths of the student's layers that have an adapter. */
+  readonly adaptedLayers: readonly string[];
+  /** What each entry of `student.train` means. */
+  readonly tensors: readonly { readonly name: string; readonly tensors: readonly string[] }[];
+}
+
+/** What a setup trains. */
+export function trainedValue({ adapter, tensors, trainables }: TrainingSetup): TrainedValue {
+  return {
+    parameters: trainables.layout.trainable,
+    adaptedLayers: adapter?.layers.map(({ path }) => path) ?? [],
+    tensors: [...tensors?.selection ?? []].map(([name, found]) => ({ name, tensors: found })),
+  };
+}
+
+/** Lines that say what is trained, in the style of the lines beside them. */
+export function trainedLines({ adapter, tensors, trainables }: TrainingSetup): string[] {
+  const layers = adapter?.layers.length ?? 0;
+  const lines = [
+    `Trained        ${count(trainables.layout.trainable)} values; ` +
+    (adapter ? `${adapter.plugin.id} on ${layers} ${layers === 1 ? "layer" : "layers"}` : "no adapter"),
+  ];
+  for (const [name, found] of tensors?.selection ?? []) {
+    const values = found.reduce((sum, tensor) => sum + trainables.layout.get(tensor).count, 0);
+    const ends = found.length > 1 ? `${found[0]} to ${found.at(-1)}` : found[0];
+    lines.push(
+      `  ${name}: ${found.length} ${found.length === 1 ? "tensor" : "tensors"}, ${
+        count(values)
+      } values, ${ends}`,
+    );
+  }
+  return lines;
+}
