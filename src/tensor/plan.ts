@@ -216,7 +216,11 @@ function placeStorages(
     if (bytes > adapter.maxBufferSize) {
       throw new DeviceError(
         `${show(storage)} needs ${bytes} bytes; this adapter allows ${adapter.maxBufferSize} in one buffer`,
-        { hint: "use a smaller model or a weight type with fewer bits" },
+        {
+          hint: storage.kind === "state"
+            ? "train fewer values: lower adapter.rank, or name fewer tensors in student.train"
+            : "use a smaller model or a weight type with fewer bits",
+        },
       );
     }
     const buffer = buffers.push({ label: storage.name, category: storage.category, bytes, storage }) - 1;
@@ -341,7 +345,11 @@ function planDispatch(
         `${where}: ${
           show("byteOffset" in t ? t.tensor : t)
         } needs a binding of ${b.bytes} bytes; this adapter allows ${adapter.maxBindingSize}`,
-        { hint: "Lower train.tokensPerMicroBatch or train.headChunk." },
+        {
+          hint:
+            "Lower train.tokensPerMicroBatch or train.headChunk; a tensor of student.train that is so large " +
+            "cannot be trained on this adapter.",
+        },
       );
     }
     if (b.offset % adapter.offsetAlignment !== 0) {

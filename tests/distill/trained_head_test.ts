@@ -90,11 +90,13 @@ interface Found {
  * Traces the head as training does, with the gradients of what is trained added up in states that hold NaN before.
  *
  * @param side What is trained of tensors that stand for weight, A and B
+ * @param shares What each of several passes gets of the gradients from above
  */
 async function trace(
   gpu: Parameters<Parameters<typeof gpuTest>[1]>[0],
   n: ReturnType<typeof numbers>,
   side: (w: Tensor, a: Tensor, b: Tensor) => { adapted?: HeadInput["adapted"]; tensors: readonly Tensor[] },
+  shares: readonly number[] = [1],
 ): Promise<Found> {
   const T = n.hidden.rows;
   const value = ({ rows, columns, data }: Matrix) => ({
@@ -120,16 +122,14 @@ async function trace(
           begun.add(i);
         },
       }));
-      const { weighted } = chunkedLoss(
-        graph,
-        { hidden: x!, weight: w!, ...(adapted ? { adapted } : {}), trained },
-        { hidden: tx!, weight: tw! },
-        { labels: labels! },
-        OBJECTIVE.rowLosses(OBJECTIVE.passes[0]!, graph),
-        ROWS,
-        true,
-      );
-      const [hidden] = gradients(graph, [[weighted!, above!]], [x!, ...tensors]);
+      const losses = OBJECTIVE.rowLosses(OBJECTIVE.passes[0]!, graph);
+      const learner = { hidden: x!, weight: w!, ...(adapted ? { adapted } : {}), trained };
+      const target = { hidden: tx!, weight: tw! };
+      const seeds = shares.map((share): [Tensor, Tensor] => [
+        chunkedLoss(graph, learner, target, { labels: labels! }, losses, ROWS, true).weighted!,
+        scale(above!, share),
+      ]);
+      const [hidden] = gradients(graph, seeds, [x!, ...tensors]);
       return [hidden!, ...states];
     },
     { keep: 0, ...Object.fromEntries(initialScalars(OBJECTIVE.passes[0]!.terms)) },
