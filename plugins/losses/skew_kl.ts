@@ -9,6 +9,7 @@
 import { z } from "zod";
 import { CONTRACT_VERSION, defineDivergence, type Divergence } from "../../src/registry/contract.ts";
 import { logMixture } from "./log_mixture.ts";
+import { skewCurriculum } from "./skew_curriculum.ts";
 
 const skewKl: Divergence = defineDivergence({
   id: "skew-kl",
@@ -20,8 +21,12 @@ const skewKl: Divergence = defineDivergence({
     lambda: z.number().gt(0).lt(1).default(0.1).describe(
       "Share of the teacher in the mixture; may be scheduled",
     ),
+    curriculum: z.boolean().default(false).describe(
+      "Lowers lambda as the student nears the teacher, after DistiLLM-2; for samples that the teacher wrote",
+    ),
   }),
   scheduled: ["lambda"],
+  controller: skewCurriculum("teacher"),
   term: ({ p, logP, logQ, options: { lambda } }) => p.mul(logP.sub(logMixture(lambda, logP, logQ))),
 });
 

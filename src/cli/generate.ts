@@ -4,7 +4,7 @@
  * @module
  */
 import { generateTexts } from "../distill/generate_texts.ts";
-import { InputError } from "../errors.ts";
+import { InputError, UsageError } from "../errors.ts";
 import { unreadable, unwritable, writeTextAtomically } from "../formats/files.ts";
 import type { Command, Invocation } from "./command.ts";
 import { MODEL_FLAGS, namedModel } from "./model_argument.ts";
@@ -25,7 +25,8 @@ export const generate: Command = {
   positional: [0, 0],
   details:
     "Several prompts are continued at once. Without a prompt, texts begin as the tokenizer begins them. " +
-    "--count writes so many texts for each prompt; with --output they become a dataset that `data.train` can name.",
+    "--count writes so many texts for each prompt; with --output they become a dataset that `data.train` can name. " +
+    "With --pairs only what the model wrote is learnt of it, with --source a loss can count these rows alone.",
   flags: {
     ...MODEL_FLAGS,
     prompt: { value: "TEXT", many: true, help: "Text to continue" },
@@ -51,6 +52,8 @@ export const generate: Command = {
     finished: { help: "Leave out texts that the limit cut off before the model ended them" },
     chat: { help: "Put each prompt into the model's chat template as the user's turn" },
     output: { value: "FILE", help: "Write texts as JSON Lines, prompt included, instead of printing them" },
+    pairs: { help: "Write rows of prompt and completion, rather than of the whole text" },
+    source: { value: "NAME", help: "Say in each row who wrote it, such as teacher or student" },
     force: { help: "Replace an output file that is there" },
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
@@ -58,6 +61,7 @@ export const generate: Command = {
     "limbeck generate --run last --prompt 'Once upon a time'",
     "limbeck generate --model ./student --prompt Hello --temperature 0.8 --top-p 0.95 --seed 7",
     "limbeck generate --model teacher.gguf --count 400 --temperature 1 --output train.jsonl",
+    "limbeck generate --model ./student --prompts-file prompts.txt --pairs --source student --output student.jsonl",
   ],
   async run(invocation: Invocation): Promise<number> {
     const { flags, out } = invocation;
@@ -71,7 +75,11 @@ export const generate: Command = {
       seed: flags.number("seed") ?? 1,
     };
     const output = flags.text("output");
+    const [pairs, source] = [flags.on("pairs"), flags.text("source")];
     if (output !== undefined) await checkOutput(output, flags.on("force"));
+    else if (pairs || source !== undefined) {
+      throw new UsageError("--pairs and --source are of the rows that --output writes");
+    }
     if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
     const shown = output === undefined && prompts.length === 1 && !out.json;
     // Only once the model writes: what goes wrong before is told alone.
@@ -106,12 +114,15 @@ export const generate: Command = {
         for (const { prompt, text } of written) out.line(prompt + text + (written.length > 1 ? "\n" : ""));
       }
     } else {
-      const lines = written.map(({ prompt, text }) =>
-        JSON.stringify({ text: (prompt + text).trim() }) + "\n"
-      );
-      await writeTextAtomically(output, lines.join(""));
-      out.value({ output, texts: written.length });
-      out.line(`Wrote ${written.length} texts to ${output}`);
+      // A model may end a text before it begins; no dataset can hold that.
+      const rows = written.filter(({ prompt, text }) => (pairs ? text : (prompt + text).trim()) !== "")
+        .map(({ prompt, text }) => ({
+          ...(pairs ? { prompt, completion: text } : { text: (prompt + text).trim() }),
+          ...(source === undefined ? {} : { source }),
+        }));
+      await writeTextAtomically(output, rows.map((row) => JSON.stringify(row) + "\n").join(""));
+      out.value({ output, texts: rows.length });
+      out.line(`Wrote ${rows.length} texts to ${output}`);
     }
     return 0;
   },

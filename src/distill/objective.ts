@@ -272,7 +272,7 @@ function resolve(registry: Registry, term: ObjectiveTerm, name: string, where: s
       },
     );
   }
-  if (term.tokens === "unshifted" && looksAtLabel(overRows)) {
+  if (term.tokens === "unshifted" && [overRows, ...measures(overRows)].some(looksAtLabel)) {
     throw new InputError(
       `"${term.loss}" looks at the next token, which the last of the unshifted tokens lacks`,
       {
@@ -341,6 +341,12 @@ function ensureCached(term: ResolvedTerm, target: SparseTarget, where: string): 
   const reason = cacheRefusal(loss, options, target);
   if (reason) {
     refuse(where, `cannot be had: ${reason}`, instead);
+  } else if (measures(term).some((m) => looksAtTarget(m.loss, m.options))) {
+    refuse(
+      `${where}.options`,
+      "cannot measure in training what the teacher gives the label: a cache may lack it",
+      "leave out the option that asks for a controller, such as curriculum, or leave teacher.cache out",
+    );
   } else if (temperatureVaries) {
     refuse(
       `${where}.schedule.temperature`,

@@ -4,7 +4,7 @@
  * @module
  */
 import { z } from "zod";
-import type { Plugin } from "./contract.ts";
+import type { Controller, Plugin } from "./contract.ts";
 import { RowProgram, symbolicOptions } from "./row_program.ts";
 
 /**
@@ -21,7 +21,7 @@ export function pluginIdentity(plugin: Plugin, options?: Readonly<Record<string,
     key === "options"
       ? z.toJSONSchema(plugin.options, { unrepresentable: "any", io: "input" })
       : key === "controller"
-      ? Object.entries(value).map(([name, part]) => [name, textOf(part)])
+      ? controllerText(value as Controller)
       : textOf(value),
   ]);
   parts.push(["made", made(plugin, options)]);
@@ -30,6 +30,13 @@ export function pluginIdentity(plugin: Plugin, options?: Readonly<Record<string,
 
 function textOf(value: unknown): unknown {
   return typeof value === "function" ? String(value) : value;
+}
+
+function controllerText({ measures = [], ...parts }: Controller): unknown {
+  return [
+    ...Object.entries(parts).map(([name, part]) => [name, textOf(part)]),
+    ...measures.map((loss) => pluginIdentity(loss)),
+  ];
 }
 
 /** The expressions of a divergence or the WGSL of a row loss; nothing where its options have no defaults. */

@@ -1,11 +1,15 @@
 /** A controller in training: what it sets reaches the kernels of the next step, and is reported with it. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { builtins } from "../../plugins/mod.ts";
 import type { RunEventBody } from "../../src/distill/events.ts";
+import { Objective } from "../../src/distill/objective.ts";
 import type { ObjectiveTermInput } from "../../src/distill/recipe.ts";
 import { planTraining, type StepMetrics, Trainer } from "../../src/distill/trainer.ts";
 import { InputError } from "../../src/errors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
+import { Registry } from "../../src/registry/registry.ts";
+import type { EncodedSample } from "../../src/text/encode.ts";
 import { packBatch } from "../../src/text/packing.ts";
 import { gpuTest } from "../tensor/harness.ts";
 import { type TinyFiles, tinyRecipe, tinySample, tinySetup, withTiny } from "./tiny_model.ts";
@@ -68,6 +72,52 @@ gpuTest(
     }),
 );
 
+gpuTest(
+  "a controller measures beside the loss, over its tokens and at temperature 1",
+  (gpu) =>
+    withTiny(async (files) => {
+      const by = (origin: string, sample: EncodedSample) => ({ ...sample, origin });
+      const own = [by("teacher", tinySample(30, 25, 1)), by("teacher", tinySample(9, 3, 2))];
+      const samples = [own[0]!, by("student", tinySample(20, 12, 3)), own[1]!];
+      const lambda = 0.9;
+      const recipe = tinyRecipe(files, {
+        objective: [
+          { loss: "skew-kl", source: "teacher", temperature: 3, options: { lambda, curriculum: true } },
+          { loss: "cross-entropy", source: "teacher", weight: 0.1 },
+          { loss: "forward-kl", weight: 0.1 },
+        ],
+        train: { steps: 6, learningRate: 0.05 },
+      });
+      using setup = await tinySetup(recipe);
+      const trainer = await Trainer.create(gpu, setup, planTraining(setup, gpu.description));
+      try {
+        trainer.setState((await setup.trainables.initialValues(1)).trained);
+        const likelihood = (loss: number | undefined) => Math.exp(-loss!);
+        const teacher = likelihood((await trainer.evaluateTeacher(own)).losses["cross-entropy"]);
+        const batch = packBatch(samples, trainer.planned.frozen.tokens);
+        let [expected, first] = [lambda, undefined as number | undefined];
+        for (let step = 0; step < 6; step++) {
+          await trainer.step(step, [batch]);
+          const [{ controlled, losses }] = await trainer.collect() as [StepMetrics];
+          assertEquals(Object.keys(losses), ["skew-kl", "cross-entropy", "forward-kl"]);
+          assertAlmostEquals(controlled["skew-kl.lambda"]!, expected, 1e-3, `step ${step}`);
+          const gap = teacher - likelihood(losses["cross-entropy"]);
+          if (first === undefined) {
+            // What it remembers of the first step is the difference of the two measured probabilities.
+            const { first: found } = trainer.controllers.state()["skew-kl"]!;
+            assertAlmostEquals(found!, gap, 1e-4 * Math.abs(gap));
+            const elsewhere = likelihood((await trainer.evaluateTeacher(samples)).losses["cross-entropy"]);
+            assert(Math.abs(elsewhere - teacher) > 1e-2 * Math.abs(gap), "other tokens would do as well");
+            first = gap;
+          }
+          expected = Math.min(lambda, Math.max(0.01, 1 - (1 - lambda) * first / (gap + 1e-5)));
+        }
+      } finally {
+        trainer.destroy();
+      }
+    }),
+);
+
 Deno.test("a run reports what its controllers set, and measures held-out samples at the end of the course", () =>
   withTiny(async (files) => {
     const run = async (objective: ObjectiveTermInput[]) => {
@@ -93,6 +143,18 @@ Deno.test("a run reports what its controllers set, and measures held-out samples
     };
     assertAlmostEquals(before(adaptive, "taid"), before(plain, "soft-cross-entropy"), 1e-5);
   }));
+
+Deno.test("a controller that measures the teacher at the label is refused with a cache of the teacher", () => {
+  const registry = new Registry().addAll(builtins);
+  const cache = { topK: 4, seed: 1, precision: "f16" as const };
+  const make = (options: Record<string, unknown>) =>
+    new Objective(registry, [{ loss: "skew-kl", weight: 1, temperature: 1, options }], 64, cache);
+  make({});
+  const error = assertThrows(() => make({ curriculum: true }), InputError, "cannot measure in training");
+  assertEquals(error.where, "recipe objective.0.options");
+  const taid = [{ loss: "taid", weight: 1, temperature: 1, options: { adaptive: true } }];
+  new Objective(registry, taid, 64, cache);
+});
 
 Deno.test("a schedule of what a controller sets is refused by its path", () =>
   withTiny(async (files) => {

@@ -1,6 +1,8 @@
 /** Controllers alone: the rule of TAID against numbers of its published code, and what `plugin check` finds in ones that lie. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
+import skewKl from "../../plugins/losses/skew_kl.ts";
+import skewReverseKl from "../../plugins/losses/skew_reverse_kl.ts";
 import taid from "../../plugins/losses/taid.ts";
 import { Controllers } from "../../src/distill/controllers.ts";
 import { Checklist, type CheckResult } from "../../src/registry/check/checklist.ts";
@@ -52,6 +54,36 @@ Deno.test("TAID's t rises faster where the loss falls, begins at t and never pas
   assertEquals(falling.at(-1), 0.8);
 });
 
+Deno.test("DistiLLM-2's curriculum lowers lambda as the two models' probabilities of the response come near", () => {
+  // Means of log-probabilities of p and q; the last two are below the bounds and beyond them.
+  const steps = [[0.5, 0.2], [0.7, 0.3], [0.7, 0.42], [0.6, 0.4], [0.4, 0.5]];
+  // The fourth is 1 - 0.9 * 0.3 / (0.28 + 1e-5), worked out by itself.
+  const expected = [0.1, 0.1, 0.1, 0.03574872325988343, 0.01, 0.1];
+  for (
+    const [loss, own, other] of [[skewKl, "teacher", "student"], [
+      skewReverseKl,
+      "student",
+      "teacher",
+    ]] as const
+  ) {
+    const make = (options: Record<string, unknown>) =>
+      new Controllers([{ ...term(options, loss), name: "skew" }], steps.length);
+    const controllers = make({ curriculum: true });
+    const lambda = () => controllers.values().skew!.lambda!;
+    const found = [lambda()];
+    steps.forEach(([high, low], step) => {
+      controllers.advance(step, {
+        skew: 1,
+        [`skew ${own}-log-likelihood`]: Math.log(high!),
+        [`skew ${other}-log-likelihood`]: Math.log(low!),
+      });
+      found.push(lambda());
+    });
+    found.forEach((value, i) => assertAlmostEquals(value, expected[i]!, 1e-12, `${loss.id}, step ${i}`));
+    assertEquals(make({}).active, false);
+  }
+});
+
 Deno.test("Controllers continue from a state that went through JSON, and pass over steps without the loss", () => {
   const make = () => new Controllers([term({ adaptive: true, alpha: 0.3 })], 50);
   const [whole, first] = [make(), make()];
@@ -73,6 +105,10 @@ Deno.test("a plugin's identity changes with its controller", () => {
   const { controller } = taid;
   const other = { ...taid, controller: { ...controller!, next: (state: unknown) => state } } as Divergence;
   assert(pluginIdentity(taid) !== pluginIdentity(other));
+  const measures = [...skewKl.controller!.measures!].reverse();
+  assert(
+    pluginIdentity(skewKl) !== pluginIdentity({ ...skewKl, controller: { ...skewKl.controller!, measures } }),
+  );
   assertEquals(pluginIdentity(taid), pluginIdentity({ ...taid, controller: { ...controller! } }));
 });
 
@@ -87,6 +123,12 @@ async function check(changes: Partial<Controller>, options = { adaptive: true })
 
 Deno.test("plugin check passes an honest controller, and skips one that the options do not ask for", async () => {
   assertEquals((await check({})).outcome, "pass");
+  for (const loss of [skewKl, skewReverseKl]) {
+    const results: CheckResult[] = [];
+    const list = new Checklist({ begin: () => {}, result: (r) => results.push(r) });
+    await checkController(loss, loss.options.parse({ curriculum: true }), list);
+    assertEquals(results.map(({ outcome }) => outcome), ["pass"], results[0]?.detail);
+  }
   assertEquals((await check({}, { adaptive: false })).outcome, "skip");
 });
 
