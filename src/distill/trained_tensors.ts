@@ -16,7 +16,7 @@ import type { GroupSettings, Trainable } from "./trainables.ts";
 /** Where a recipe names them. */
 const WHERE = "recipe student.train";
 
-/** Optimiser groups. Norms and biases are not decayed, as is the custom since Loshchilov and Hutter's AdamW came into use. */
+/** Optimiser groups. Norms and biases are not decayed, as is standard practice. */
 const GROUPS = { matrices: "tensors", vectors: "norms and biases" } as const;
 
 /** The kinds of tensors that a word of a recipe means. */
