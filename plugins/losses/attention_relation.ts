@@ -2,8 +2,8 @@
  * Attention relations: among the queries of a layer, among its keys and among its values, the KL divergence from the teacher's softmax of
  * scaled dot products to the student's.
  *
- * Wang et al., "MiniLMv2: Multi-Head Self-Attention Relation Distillation", arXiv 2012.15828, equations 5 to 8; there over all
- * positions of an encoder, here causal within the sample.
+ * Wang et al., "MiniLMv2: Multi-Head Self-Attention Relation Distillation", arXiv 2012.15828; there over all positions of an
+ * encoder, here causal within the sample.
  *
  * @module
  */

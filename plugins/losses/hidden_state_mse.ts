@@ -1,7 +1,7 @@
 /**
  * Squared distance of hidden states: mean over the teacher's width of (W h - hᵀ)², mean over pairs of layers.
  *
- * FitNets (Romero et al., arXiv 1412.6550) with a linear regressor; for transformers TinyBERT (Jiao et al., arXiv 1909.10351, equation 9).
+ * FitNets (Romero et al., arXiv 1412.6550) with a linear regressor; for transformers TinyBERT (Jiao et al., arXiv 1909.10351).
  *
  * @module
  */

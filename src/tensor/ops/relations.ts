@@ -137,7 +137,7 @@ function meanOverHeads(
 
 /**
  * KL divergence between softmaxes of scaled products of each position's vector with those of the positions up to it in its sample, the
- * mean over heads. For queries, keys or values it is the attention relation of MiniLMv2 (arXiv 2012.15828, equations 6 to 8), causal
+ * mean over heads. For queries, keys or values it is the attention relation of MiniLMv2 (arXiv 2012.15828), causal
  * here. Products are divided by the square root of a head's width.
  *
  * @param learner f32 [T, width], differentiable
