@@ -8,7 +8,7 @@
  * @module
  */
 import { builtins } from "../plugins/mod.ts";
-import { setUp } from "../src/distill/distill.ts";
+import { setUp } from "../src/distill/set_up.ts";
 import { Model } from "../src/distill/models.ts";
 import { parseRecipe } from "../src/distill/recipe.ts";
 import { planTraining, Trainer } from "../src/distill/trainer.ts";

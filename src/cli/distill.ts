@@ -6,7 +6,7 @@
 // @ts-types="../../types/std_path.d.ts"
 import { fromFileUrl, resolve } from "@std/path";
 import { type DataWarning, dataWarnings } from "../distill/data_warnings.ts";
-import { setUp } from "../distill/distill.ts";
+import { setUp } from "../distill/set_up.ts";
 import { checkPrompts } from "../distill/prompt_features.ts";
 import { type PreparedRun, prepareRun } from "../distill/prepare.ts";
 import { loadRecipe } from "../distill/recipe_file.ts";

@@ -6,48 +6,32 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
-import { DivergedError, InputError, LimbeckError } from "../errors.ts";
 import { removeUnfinishedFolders } from "../formats/files.ts";
 import { type Gpu, openGpu } from "../gpu/device.ts";
-import { PluginError } from "../registry/contract.ts";
 import type { Registry } from "../registry/registry.ts";
 import { BatchStream } from "../text/packing.ts";
-import { TEACHER, unmergeable } from "./adapter.ts";
-import { partsOf } from "./attach.ts";
 import { runForm } from "./adapter_files.ts";
-import {
-  checkpointName,
-  type CheckpointState,
-  listCheckpoints,
-  type Progress,
-  pruneCheckpoints,
-  readCheckpoint,
-  removeCheckpointsAfter,
-  verifyCheckpoint,
-  writeCheckpoint,
-} from "./checkpoint.ts";
+import type { CheckpointState, Progress } from "./checkpoint.ts";
 import { dataWarnings } from "./data_warnings.ts";
-import { ModelFeatureLoss } from "./feature_losses.ts";
+import { checkDivergence } from "./divergence_guard.ts";
 import { gapClosed, type RunHost, type RunResult } from "./events.ts";
 import { writeBase, writeResults } from "./exports.ts";
 import type { Evaluation } from "./measure.ts";
 import { checkHostMemory, runMemory } from "./memory.ts";
-import { Objective } from "./objective.ts";
-import { checkPromptLosses, checkPrompts } from "./prompt_features.ts";
 import { type PreparedRun, prepareRun } from "./prepare.ts";
+import { checkPrompts } from "./prompt_features.ts";
 import type { Learner, Recipe } from "./recipe.ts";
 import { checkRecipePlugins } from "./recipe_plugins.ts";
+import { RunCheckpoints } from "./run_checkpoints.ts";
 import { runIdentity } from "./run_identity.ts";
 import { generationBuffers, sampleBytes, writeSamples } from "./samples.ts";
+import { setUp } from "./set_up.ts";
 import type { TeacherCache } from "./teacher_cache.ts";
 import { openTeacherCache, textSettings } from "./teacher_pass.ts";
-import { Trainables } from "./trainables.ts";
-import { openAdapter, trainedStudent } from "./trained_student.ts";
 import {
   type FrozenPlan,
   type PlannedTraining,
   planTraining,
-  type StepMetrics,
   Trainer,
   type TrainingSetup,
 } from "./trainer.ts";
@@ -91,62 +75,6 @@ function origins({ objective, adapter, teacherAdapter }: TrainingSetup, registry
   });
 }
 
-/** Resolves a prepared recipe's losses and what it trains. */
-export function setUp(
-  prepared: Pick<PreparedRun, "recipe" | "teacher" | "student">,
-  registry: Registry,
-): TrainingSetup {
-  const { recipe, teacher, student } = prepared;
-  checkRecipePlugins(recipe, registry);
-  const objective = resolveObjective(recipe, registry, student.config.vocabularySize);
-  const trained = trainedStudent(recipe, student, registry);
-  if (!trained.adapter && !recipe.output.merged) {
-    throw new InputError(
-      "the run would leave nothing: without an adapter, only the merged model holds what was trained",
-      {
-        where: "recipe output.merged",
-        hint: "set output.merged: true",
-      },
-    );
-  }
-  const teacherRecipe = recipe.teacher.adapter ?? recipe.adapter;
-  const teacherAdapter = recipe.teacher.train && teacherRecipe !== "none"
-    ? openAdapter(teacherRecipe, teacher, registry, recipe.train.steps, TEACHER)
-    : undefined;
-  const { adapter } = trained;
-  if (recipe.output.merged && adapter && !adapter.plugin.merge) {
-    throw unmergeable(adapter.plugin, "recipe output.merged", "set output.merged: false");
-  }
-  checkPromptLosses(recipe, adapter, teacherAdapter);
-  const features = objective.features.map((term) => new ModelFeatureLoss(term, { student, teacher }));
-  return {
-    ...{ recipe, teacher, student, objective, features },
-    ...trained,
-    ...(teacherAdapter ? { teacherAdapter } : {}),
-    trainables: new Trainables([
-      ...partsOf(trained),
-      ...(teacherAdapter ? [teacherAdapter] : []),
-      ...features,
-    ]),
-  };
-}
-
-/** What a loss throws while its kernel is made is told as a plugin's. */
-function resolveObjective({ objective, teacher }: Recipe, registry: Registry, vocabulary: number): Objective {
-  try {
-    return new Objective(registry, objective, vocabulary, teacher.cache);
-  } catch (error) {
-    if (error instanceof LimbeckError) throw error;
-    const ids = [...new Set(objective.map((term) => term.loss))];
-    const own = ids.filter((id) => id.includes("/"));
-    throw new PluginError(
-      (own.length > 0 ? own : ids).join(", "),
-      `throws while its kernel is made: ${(error as Error).message}`,
-      { hint: "`limbeck plugin check` looks at a plugin alone.", cause: error },
-    );
-  }
-}
-
 /** Someone asked to stop while the teacher's cache was being made. */
 class StopAsked extends Error {}
 
@@ -159,7 +87,7 @@ class Run {
   readonly #gpu: Gpu;
   readonly #host: RunHost;
   readonly #started: number;
-  readonly #checkpoints: string;
+  readonly #checkpoints: RunCheckpoints;
   #identity: Record<string, string> = {};
   #progress: Progress = {
     teacherLoss: null,
@@ -184,7 +112,12 @@ class Run {
     this.#gpu = gpu;
     this.#host = host;
     this.#started = started;
-    this.#checkpoints = join(host.folder, "checkpoints");
+    this.#checkpoints = new RunCheckpoints(
+      join(host.folder, "checkpoints"),
+      setup.trainables,
+      prepared.recipe.train.keepCheckpoints,
+      (message) => host.emit({ type: "warning", code: "damaged_checkpoint", message }),
+    );
   }
 
   get #recipe(): Recipe {
@@ -192,9 +125,11 @@ class Run {
   }
 
   async run(): Promise<RunResult> {
-    for (const folder of [this.#host.folder, this.#checkpoints]) await removeUnfinishedFolders(folder);
+    for (const folder of [this.#host.folder, this.#checkpoints.folder]) await removeUnfinishedFolders(folder);
     this.#identity = await runIdentity(this.#prepared, this.#setup);
-    const resumed = this.#host.resume ? await this.#latestCheckpoint() : undefined;
+    const resumed = this.#host.resume
+      ? await this.#checkpoints.latest(this.#host.resumeLimit, this.#identity, [CACHE_IDENTITY])
+      : undefined;
     const samples = sampleBytes(this.#gpu.description, this.#prepared, this.#setup);
     const planned = planTraining(this.#setup, this.#gpu.description, resumed?.frozen, samples);
     const memory = runMemory(planned.plan, samples);
@@ -239,7 +174,7 @@ class Run {
     this.#cache = cache;
     this.#plannedBytes = Math.max(this.#plannedBytes, plannedBytes);
     this.#identity[CACHE_IDENTITY] = cache.identity;
-    if (resumed) this.#checkIdentity(resumed, [CACHE_IDENTITY]);
+    if (resumed) this.#checkpoints.checkIdentity(resumed, this.#identity, [CACHE_IDENTITY]);
   }
 
   async #runTrainer(planned: PlannedTraining, resumed: CheckpointState | undefined): Promise<RunResult> {
@@ -290,13 +225,10 @@ class Run {
       const from = resumed?.step ?? -1;
       this.#host.emit({ type: "rewind", step: from });
       // They are damaged, or what was said before them is lost: counted among the latest, they would push good ones out.
-      await removeCheckpointsAfter(this.#checkpoints, from);
+      await this.#checkpoints.removeAfter(from);
     }
     if (resumed) {
-      const { flat } = await readCheckpoint(
-        join(this.#checkpoints, checkpointName(resumed.step)),
-        this.#setup.trainables,
-      );
+      const flat = await this.#checkpoints.read(resumed.step);
       trainer.setState(flat.parameters, flat);
       stream.restore(resumed.cursor);
       trainer.controllers.restore(resumed.controllers ?? {});
@@ -361,36 +293,7 @@ class Run {
         tokensPerSecond: m.tokens / seconds,
         secondsPerStep: seconds,
       });
-      this.#guard(m);
-    }
-  }
-
-  /** Stops a run whose loss is no number, or has become much worse than it was. */
-  #guard(m: StepMetrics): void {
-    // A norm overflows before any gradient does; the optimiser's running squares then do too.
-    const gradient = m.nonFinite || !Number.isFinite(m.gradientNorm);
-    if (gradient || !Number.isFinite(m.loss)) {
-      throw new DivergedError(
-        `the ${gradient ? "gradient" : "loss"} of step ${m.step} is not a finite number`,
-        {
-          hint:
-            "Begin a new run with a lower train.learningRate or more train.warmup; resumed, this one would take the same steps.",
-        },
-      );
-    }
-    const { maxLossFactor, window: size } = this.#recipe.train.divergence;
-    const window = this.#progress.window;
-    window.sum += m.loss;
-    if (++window.count < size) return;
-    const mean = window.sum / window.count;
-    this.#progress.window = { sum: 0, count: 0, lowest: Math.min(mean, window.lowest ?? Infinity) };
-    if (maxLossFactor > 0 && window.lowest !== null && mean > maxLossFactor * window.lowest) {
-      throw new DivergedError(
-        `the mean loss of steps ${m.step - size + 1} to ${m.step} is ${mean.toFixed(4)}, ${
-          (mean / window.lowest).toFixed(1)
-        } times the lowest so far (train.divergence allows ${maxLossFactor})`,
-        { hint: "Begin a new run with a lower train.learningRate or more train.warmup." },
-      );
+      this.#progress.window = checkDivergence(m, this.#progress.window, this.#recipe.train.divergence);
     }
   }
 
@@ -426,8 +329,7 @@ class Run {
   async #save(trainer: Trainer, stream: BatchStream, step: number, frozen: FrozenPlan): Promise<void> {
     const flat = await trainer.readState();
     this.#progress.seconds = this.#seconds();
-    await Deno.mkdir(this.#checkpoints, { recursive: true });
-    const path = await writeCheckpoint(this.#checkpoints, this.#setup.trainables, flat, {
+    const path = await this.#checkpoints.write(flat, {
       step,
       cursor: stream.state(),
       ...(trainer.controllers.active ? { controllers: trainer.controllers.state() } : {}),
@@ -435,13 +337,11 @@ class Run {
       frozen,
       progress: this.#progress,
     });
-    const best = this.#progress.best?.step;
-    await pruneCheckpoints(this.#checkpoints, this.#recipe.train.keepCheckpoints, best);
     this.#host.emit({
       type: "checkpoint",
       step,
       path: path.slice(this.#host.folder.length + 1),
-      best: best === step,
+      best: this.#progress.best?.step === step,
     });
     this.#lastReport = performance.now();
   }
@@ -497,36 +397,6 @@ class Run {
         "the teacher's cache was made with other samples.* settings, so there are no texts of the teacher",
     });
     return [];
-  }
-
-  /** @throws {InputError} if something of this name differs from what it was when the checkpoint was written */
-  #checkIdentity(state: CheckpointState, names: readonly string[]): void {
-    const changed = names.filter((key) => state.identity[key] !== this.#identity[key]);
-    if (changed.length === 0) return;
-    throw new InputError(`cannot be resumed: changed since the checkpoint: ${changed.join(", ")}`, {
-      where: this.#host.folder,
-      hint: "Resume with the recipe, models and plugins the run began with, or start a new run.",
-    });
-  }
-
-  /** The newest checkpoint that is whole and belongs to this recipe. */
-  async #latestCheckpoint(): Promise<CheckpointState | undefined> {
-    for (const { path, step } of (await listCheckpoints(this.#checkpoints)).reverse()) {
-      if (step > this.#host.resumeLimit) continue;
-      try {
-        await verifyCheckpoint(path);
-      } catch (error) {
-        this.#host.emit({ type: "warning", code: "damaged_checkpoint", message: (error as Error).message });
-        continue;
-      }
-      const state = JSON.parse(await Deno.readTextFile(join(path, "state.json"))) as CheckpointState;
-      const names = new Set([...Object.keys(this.#identity), ...Object.keys(state.identity)]);
-      // The teacher's cache is compared when it is open.
-      names.delete(CACHE_IDENTITY);
-      this.#checkIdentity(state, [...names]);
-      return state;
-    }
-    return undefined;
   }
 
   #announcePlan(bytes: ReadonlyMap<string, number>, totalBytes: number): void {

@@ -4,7 +4,7 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import { z } from "zod";
 import { summaryLines } from "../../src/cli/summary.ts";
 import { readCheckpoint } from "../../src/distill/checkpoint.ts";
-import { setUp } from "../../src/distill/distill.ts";
+import { setUp } from "../../src/distill/set_up.ts";
 import { exportRun } from "../../src/distill/export_run.ts";
 import { InputError } from "../../src/errors.ts";
 import { openFile } from "../../src/formats/files.ts";

@@ -10,7 +10,7 @@ import {
 } from "@std/assert";
 import { builtins } from "../../plugins/mod.ts";
 import { listCheckpoints } from "../../src/distill/checkpoint.ts";
-import { setUp } from "../../src/distill/distill.ts";
+import { setUp } from "../../src/distill/set_up.ts";
 import type { RunEventBody } from "../../src/distill/events.ts";
 import type { ObjectiveTermInput, Recipe } from "../../src/distill/recipe.ts";
 import { sampleEnds } from "../../src/distill/sample_inputs.ts";

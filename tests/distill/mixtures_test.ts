@@ -11,7 +11,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import { readCheckpoint } from "../../src/distill/checkpoint.ts";
-import { setUp } from "../../src/distill/distill.ts";
+import { setUp } from "../../src/distill/set_up.ts";
 import { evaluateModel } from "../../src/distill/evaluate_model.ts";
 import { exportRun } from "../../src/distill/export_run.ts";
 import { generateTexts } from "../../src/distill/generate_texts.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import type { ModelAdapter } from "../../src/distill/adapter.ts";
-import { setUp } from "../../src/distill/distill.ts";
+import { setUp } from "../../src/distill/set_up.ts";
 import { Model } from "../../src/distill/models.ts";
 import { openStudent } from "../../src/distill/prepare.ts";
 import { type AdapterRecipe, parseRecipe, type Recipe, type RecipeInput } from "../../src/distill/recipe.ts";

@@ -4,7 +4,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 // @ts-types="../../types/std_path.d.ts"
 import { fromFileUrl, join } from "@std/path";
 import { checkComparable, comparedRecipe } from "../../src/distill/comparability.ts";
-import { setUp } from "../../src/distill/distill.ts";
+import { setUp } from "../../src/distill/set_up.ts";
 import type { RunEventBody } from "../../src/distill/events.ts";
 import { runMemory } from "../../src/distill/memory.ts";
 import { prepareRun } from "../../src/distill/prepare.ts";

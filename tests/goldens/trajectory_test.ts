@@ -3,7 +3,7 @@ import { openFile } from "../../src/formats/files.ts";
 import { readPeftAdapter } from "../../src/formats/peft.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors.ts";
 import { openGpu } from "../../src/gpu/device.ts";
-import { setUp } from "../../src/distill/distill.ts";
+import { setUp } from "../../src/distill/set_up.ts";
 import { Model } from "../../src/distill/models.ts";
 import { parseRecipe } from "../../src/distill/recipe.ts";
 import { planTraining, Trainer } from "../../src/distill/trainer.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { builtins } from "../../plugins/mod.ts";
-import { setUp } from "../../src/distill/distill.ts";
+import { setUp } from "../../src/distill/set_up.ts";
 import { generationPlan } from "../../src/distill/generator.ts";
 import { chunkedLoss } from "../../src/distill/head.ts";
 import type { Model } from "../../src/distill/models.ts";
