@@ -5,10 +5,11 @@
  */
 import { z } from "zod";
 import type { Controller, Plugin } from "./contract.ts";
+import { featureProgramText } from "./feature_program.ts";
 import { RowProgram, symbolicOptions } from "./row_program.ts";
 
 /**
- * Version, schema, the text of every function of a plugin, and the expressions or WGSL it makes. The caller hashes it if it must
+ * Version, schema, the text of every function of a plugin, and the expressions, WGSL or operations it makes. The caller hashes it if it must
  * be short.
  *
  * The text of a function does not show what it calls; the expressions do.
@@ -39,7 +40,7 @@ function controllerText({ measures = [], ...parts }: Controller): unknown {
   ];
 }
 
-/** The expressions of a divergence or the WGSL of a row loss; nothing where its options have no defaults. */
+/** The expressions of a divergence, the WGSL of a row loss or the operations of a feature loss; nothing where its options have no defaults. */
 function made(plugin: Plugin, given?: Readonly<Record<string, unknown>>): string | undefined {
   const options = given ?? plugin.options.safeParse({}).data;
   if (!options) return undefined;
@@ -53,5 +54,6 @@ function made(plugin: Plugin, given?: Readonly<Record<string, unknown>>): string
   if (plugin.kind === "row-loss") {
     return plugin.wgsl({ options, scalars: Object.fromEntries((plugin.scheduled ?? []).map((o) => [o, o])) });
   }
+  if (plugin.kind === "feature-loss") return featureProgramText(plugin, options);
   return undefined;
 }

@@ -1,6 +1,6 @@
 /** The values of the built-in losses over inner values, against their definitions in f64; and what `plugin check` says of them. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals, assertGreater } from "@std/assert";
+import { assert, assertEquals, assertGreater, assertMatch } from "@std/assert";
 import attentionRelation from "../../plugins/losses/attention_relation.ts";
 import hiddenStateCosine from "../../plugins/losses/hidden_state_cosine.ts";
 import hiddenStateMse from "../../plugins/losses/hidden_state_mse.ts";
@@ -10,7 +10,9 @@ import { builtins } from "../../plugins/mod.ts";
 import { hostLinearAlgebra } from "../../src/distill/linear_algebra.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { checkPlugin, type CheckResult } from "../../src/registry/check/check_plugin.ts";
-import type { FeatureLoss, ModelShape } from "../../src/registry/contract.ts";
+import { type FeatureLoss, type ModelShape, tensor } from "../../src/registry/contract.ts";
+import { featureProgramText } from "../../src/registry/feature_program.ts";
+import { pluginIdentity } from "../../src/registry/identity.ts";
 import type { Tensor } from "../../src/tensor/graph.ts";
 import { assertWithin, gpuTest, randomArray, run, type Value } from "../tensor/harness.ts";
 import { indices } from "../tensor/oracle.ts";
@@ -188,6 +190,28 @@ Deno.test("layer maps pair layers as they say", () => {
   assertEquals(of("even", 4, 2), [[0, 0], [1, 0], [2, 1], [3, 1]]);
   assertEquals(of("last", 4, 2), [[3, 1]]);
   assertEquals(of([[1, 0]], 4, 2), [[1, 0]]);
+});
+
+Deno.test("the identity of a feature loss changes with what its functions call", () => {
+  const scaled = (factor: number): FeatureLoss => ({
+    ...hiddenStateMse,
+    program: (inputs) => tensor.scale(hiddenStateMse.program(inputs), factor),
+  });
+  assertEquals(pluginIdentity(scaled(2)), pluginIdentity(scaled(2)));
+  assert(pluginIdentity(scaled(2)) !== pluginIdentity(scaled(3)));
+  for (const [loss, options] of VARIANTS) {
+    assertMatch(featureProgramText(loss, loss.options.parse(options)) ?? "", /pointwise|relations/, loss.id);
+  }
+  // An expression is part of it.
+  const powers = (power: number): FeatureLoss => ({
+    ...hiddenStateMse,
+    program: ({ student, models }) => {
+      const x = student(output(models.student.layers - 1));
+      const sums = tensor.sumColumns(tensor.pointwise([x], (v) => v!.mul(power)));
+      return tensor.reshape(sums, [sums.dim(0)]);
+    },
+  });
+  assert(pluginIdentity(powers(2)) !== pluginIdentity(powers(3)));
 });
 
 /** Options with which a built-in is another program. */

@@ -3,13 +3,20 @@
  *
  * @module
  */
-import type { FeatureLoss, ModelShape } from "../contract.ts";
+import type { FeatureLoss } from "../contract.ts";
 import type { Gpu } from "../../gpu/device.ts";
+import {
+  EXAMPLE_MODELS,
+  type FeatureModels,
+  type StreamInput,
+  tapWidth,
+  traceFeatureLoss,
+} from "../feature_program.ts";
 import { CheckFailure, type Checklist } from "./checklist.ts";
 import { compareGradients, openDevice, randomValues, TracedProgram, type Values } from "./traced.ts";
 
 /** A stream of two samples and filler, as the trainer packs it. */
-const STREAM = {
+const STREAM: Readonly<Record<StreamInput, readonly number[]>> = {
   segments: [0, 0, 0, 0, 0, 1, 1, 1, 1, -1, -1],
   start: [0, 0, 0, 0, 0, 5, 5, 5, 5, 9, 10],
   end: [5, 5, 5, 5, 5, 9, 9, 9, 9, 10, 11],
@@ -18,24 +25,16 @@ const STREAM = {
 };
 const TOKENS = STREAM.segments.length;
 
-const STUDENT: ModelShape = {
-  ...{ layers: 3, hiddenSize: 12, vocabularySize: 40 },
-  ...{ queryWidth: 16, keyValueWidth: 8 },
-};
-const TEACHER: ModelShape = {
-  ...{ layers: 5, hiddenSize: 20, vocabularySize: 40 },
-  ...{ queryWidth: 24, keyValueWidth: 12 },
-};
-
 /** Checks a feature loss on two models of other widths, and on two of which one is made of the other's layers. */
 export async function checkFeatureLoss(
   loss: FeatureLoss,
   options: Readonly<Record<string, unknown>>,
   list: Checklist,
 ): Promise<void> {
-  const cut = { ...TEACHER, layers: 2, originals: [1, 4] };
+  const { teacher } = EXAMPLE_MODELS;
+  const cut = { ...teacher, layers: 2, originals: [1, 4] };
   for (
-    const [what, student] of [["models of other widths", STUDENT], [
+    const [what, student] of [["models of other widths", EXAMPLE_MODELS.student], [
       "a student cut from its teacher",
       cut,
     ]] as const
@@ -45,7 +44,7 @@ export async function checkFeatureLoss(
     try {
       const ok = await list.step(`taps, parameters and shapes, ${what}`, async () => {
         gpu = await openDevice();
-        traced = await trace(gpu, loss, options, { student, teacher: TEACHER });
+        traced = await trace(gpu, loss, options, { student, teacher });
         return `f32 [T] from ${Object.keys(traced.values).join(", ")}`;
       }, "program() must return the loss of each position, f32 [T].");
       if (!ok || !traced) return;
@@ -72,7 +71,7 @@ async function trace(
   gpu: Gpu,
   loss: FeatureLoss,
   options: Readonly<Record<string, unknown>>,
-  models: { student: ModelShape; teacher: ModelShape },
+  models: FeatureModels,
 ): Promise<Traced> {
   const values: Record<string, Values[string]> = {};
   const taps = loss.taps(models, options);
@@ -97,33 +96,20 @@ async function trace(
   const constants = Object.fromEntries(
     Object.entries(STREAM).map(([name, data]) => [name, Int32Array.from(data)]),
   );
-  const program = await TracedProgram.make(gpu, values, learnt, [TOKENS], (graph, input) => {
-    const stream = (name: keyof typeof STREAM) => graph.input(name, [TOKENS], "i32");
-    return loss.program({
-      student: (tap) => input(known(`student ${tap}`)),
-      teacher: (tap) => input(known(`teacher ${tap}`)),
-      parameter: (name) => input(known(name)),
-      segments: stream("segments"),
-      sample: { start: stream("start"), end: stream("end") },
-      supervised: stream("supervised"),
-      prompt: stream("prompt"),
-      models,
-      options,
-    });
-  }, constants);
+  const program = await TracedProgram.make(
+    gpu,
+    values,
+    learnt,
+    [TOKENS],
+    (graph, input) => traceFeatureLoss(graph, loss, options, models, TOKENS, (name) => input(known(name))),
+    constants,
+  );
   const unused = learnt.find((name) => !program.differentiable.includes(name));
   if (unused === undefined) return { program, values };
   program.destroy();
   throw new CheckFailure(`the loss does not depend on ${unused}`, {
     hint: "Leave out what is not used, or do not detach it.",
   });
-}
-
-/** The width of an inner value; see {@linkcode Taps}. */
-function tapWidth(tap: string, shape: ModelShape): number {
-  const part = tap.split(".").at(-1)!;
-  if (part === "queries" || part === "attention") return shape.queryWidth;
-  return part === "keys" || part === "values" ? shape.keyValueWidth : shape.hiddenSize;
 }
 
 /** What stands in one sample must not change the loss of another. */
