@@ -88,6 +88,7 @@ class Run {
   readonly #host: RunHost;
   readonly #started: number;
   readonly #checkpoints: RunCheckpoints;
+  readonly #caches: string;
   #identity: Record<string, string> = {};
   #progress: Progress = {
     teacherLoss: null,
@@ -118,6 +119,7 @@ class Run {
       prepared.recipe.train.keepCheckpoints,
       (message) => host.emit({ type: "warning", code: "damaged_checkpoint", message }),
     );
+    this.#caches = join(host.folder, "teacher-cache");
   }
 
   get #recipe(): Recipe {
@@ -125,7 +127,9 @@ class Run {
   }
 
   async run(): Promise<RunResult> {
-    for (const folder of [this.#host.folder, this.#checkpoints.folder]) await removeUnfinishedFolders(folder);
+    for (const folder of [this.#host.folder, this.#checkpoints.folder, this.#caches]) {
+      await removeUnfinishedFolders(folder);
+    }
     this.#identity = await runIdentity(this.#prepared, this.#setup);
     const resumed = this.#host.resume
       ? await this.#checkpoints.latest(this.#host.resumeLimit, this.#identity, [CACHE_IDENTITY])
@@ -155,8 +159,7 @@ class Run {
 
   /** Opens the teacher's cache, or runs the teacher to make it. @throws {StopAsked} in the middle of that */
   async #openCache(frozen: FrozenPlan, resumed: CheckpointState | undefined): Promise<void> {
-    const folder = join(this.#host.folder, "teacher-cache");
-    const opened = await openTeacherCache(this.#gpu, this.#prepared, this.#setup, frozen, folder, {
+    const opened = await openTeacherCache(this.#gpu, this.#prepared, this.#setup, frozen, this.#caches, {
       onSlice: () => {
         this.#host.emit({ type: "heartbeat" });
         if (this.#stopAsked()) throw new StopAsked();

@@ -172,12 +172,18 @@ export async function openTeacherCache(
   if (gpu.adapter.info.isFallbackAdapter) checkHostMemory(memory, prepared.recipe, true);
   const planned = planTeacherPass(setup, gpu.description, frozen);
   const pass = await TeacherPass.create(gpu, prepared, setup, planned, frozen);
+  let failure: unknown;
   try {
     await writeTeacherCache(path, origin, samples, () => pass.rows(host), () => pass.findings());
+  } catch (error) {
+    failure = error;
   } finally {
     pass.destroy();
   }
-  return { cache: (await TeacherCache.open(place, origin, samples))!, plannedBytes: memory.total };
+  const cache = await TeacherCache.open(place, origin, samples);
+  // Another run may have made the same cache in a shared folder meanwhile: it has the name, and serves as well.
+  if (!cache) throw failure;
+  return { cache, plannedBytes: memory.total };
 }
 
 /** Hash of what decides the teacher's sample texts. */

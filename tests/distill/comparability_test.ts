@@ -81,6 +81,16 @@ Deno.test("checkComparable() warns where students, steps, tokens per step or tra
     assertMatch(warnings[3]!, /^other-4 trains on other data/);
   }));
 
+Deno.test("checkComparable() warns where some recipes measure against a part of the teacher", () =>
+  withTiny(async (files) => {
+    const cached = { teacher: { model: files.teacher, cache: { topK: 8 } } };
+    const [whole, one, another] = await opened(files, cached, cached);
+    assertEquals(await checkComparable([one!, another!]), []);
+    assertEquals(await checkComparable([whole!, one!]), [
+      "other-1 measures its divergences to the 8 largest logits of its teacher, others to other parts or all of it",
+    ]);
+  }));
+
 Deno.test("checkComparable() takes a copy of a model or of data for what it is", () =>
   withTiny(async (files) => {
     const [teacher, heldOut] = [`${files.folder}/copy`, `${files.folder}/copy.jsonl`];

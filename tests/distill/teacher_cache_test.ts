@@ -190,6 +190,27 @@ Deno.test("a shared folder serves runs of one teacher and data, and keeps those 
   });
 });
 
+Deno.test("two runs that make one cache at once both end with it", async () => {
+  await withTiny(async (files) => {
+    const folder = `${files.folder}/shared`;
+    const both = ["a", "b"].map(async (name) => {
+      const events: RunEventBody[] = [];
+      const recipe = recipeFor(files, { topK: 8, folder });
+      await runHere(
+        recipe,
+        `${files.folder}/${name}`,
+        { control: (step) => step === 2 ? "stop" : "run" },
+        events,
+      );
+      return lossesOf(events);
+    });
+    const [a, b] = await Promise.all(both);
+    assertEquals(a!.length, 2);
+    assertEquals(a, b);
+    assertEquals((await cachesIn(folder)).length, 1);
+  });
+});
+
 Deno.test("stopping while the teacher is run leaves no cache behind", async () => {
   await withTiny(async (files) => {
     const events: RunEventBody[] = [];
@@ -206,6 +227,12 @@ Deno.test("stopping while the teacher is run leaves no cache behind", async () =
     });
     assertEquals(result.status, "paused");
     assertEquals(await cachesIn(`${folder}/teacher-cache`), []);
+
+    // What a process that was killed left behind is cleared away.
+    await Deno.mkdir(`${folder}/teacher-cache/.0123456789abcdef.01234567.tmp`);
+    await runHere(recipeFor(files, { topK: 8 }), folder, { control: () => "stop" });
+    assertEquals((await cachesIn(`${folder}/teacher-cache`)).length, 1);
+    assertMatch((await cachesIn(`${folder}/teacher-cache`))[0]!, /^[0-9a-f]{16}$/);
   });
 });
 
