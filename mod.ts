@@ -115,9 +115,14 @@ export class RunFailedError extends LimbeckError {
 /** Paths of a recipe given as a value are relative to the working folder. */
 function absolute(recipe: ReturnType<typeof parseRecipe>): ReturnType<typeof parseRecipe> {
   const { teacher, student, data } = recipe;
+  const { cache } = teacher;
   return {
     ...recipe,
-    teacher: { ...teacher, model: resolve(teacher.model) },
+    teacher: {
+      ...teacher,
+      model: resolve(teacher.model),
+      ...(cache?.folder === undefined ? {} : { cache: { ...cache, folder: resolve(cache.folder) } }),
+    },
     student: student.model === "teacher" ? student : { ...student, model: resolve(student.model) },
     data: {
       ...data,

@@ -10,6 +10,7 @@ import {
 } from "@std/assert";
 import type { RunEventBody } from "../../src/distill/events.ts";
 import { parseRecipe, type Recipe, recipeHash, type TeacherCacheRecipe } from "../../src/distill/recipe.ts";
+import { loadRecipe } from "../../src/distill/recipe_file.ts";
 import { planTraining } from "../../src/distill/trainer.ts";
 import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
 import { InputError } from "../../src/errors.ts";
@@ -247,7 +248,7 @@ Deno.test("the training program of a cached teacher has nothing of the teacher i
   });
 });
 
-Deno.test("what a cache cannot serve is refused, with the place in the recipe", async () => {
+Deno.test("a cache in a recipe is checked: what it cannot serve is refused, with its place", async () => {
   await withTiny(async (files) => {
     const refused: [Partial<TeacherCacheRecipe>, unknown[], RegExp][] = [
       [
@@ -272,6 +273,14 @@ Deno.test("what a cache cannot serve is refused, with the place in the recipe", 
         /teacher\.cache\.topK: is 256, but the vocabulary has 199 tokens/,
       ],
     ];
+    const file = `${files.folder}/recipe.json`;
+    const written = {
+      teacher: { model: "teacher", cache: { topK: 4, folder: "caches" } },
+      student: { model: "teacher" },
+      data: { train: "a" },
+    };
+    await Deno.writeTextFile(file, JSON.stringify(written));
+    assertEquals((await loadRecipe(file)).teacher.cache?.folder, `${files.folder}/caches`);
     for (const [cache, objective, message] of refused) {
       const recipe = recipeFor(files, cache, objective);
       await assertRejects(() => tinySetup(recipe), InputError);
