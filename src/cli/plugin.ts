@@ -27,7 +27,8 @@ export const plugin: Command = {
   usage: "[list [FILE ...] | show PLUGIN | new KIND NAME | check PLUGIN]",
   positional: [0, 100],
   details:
-    "PLUGIN is the id of a built-in plugin, a file, or a package as npm:NAME@1.2.3. KIND is loss (one expression), row-loss (WGSL) or adapter.\n" +
+    "PLUGIN is the id of a built-in plugin, a file, or a package as npm:NAME@1.2.3. KIND is loss (one expression),\n" +
+    "row-loss (WGSL), feature-loss (inner values) or adapter.\n" +
     "`check` runs the plugin in a process that may touch nothing, and exits with 1 if any check fails.",
   flags: {
     set: { value: "OPTION=VALUE", many: true, help: "An option to check the plugin with" },

@@ -5,7 +5,7 @@
  */
 
 /** Kinds of plugins that can be begun. */
-export const TEMPLATE_KINDS = ["loss", "row-loss", "adapter"] as const;
+export const TEMPLATE_KINDS = ["loss", "row-loss", "feature-loss", "adapter"] as const;
 
 /** One of {@linkcode TEMPLATE_KINDS}. */
 export type TemplateKind = typeof TEMPLATE_KINDS[number];
@@ -121,6 +121,51 @@ export default defineLoss({
 });
 `;
 
+const FEATURE_LOSS =
+  `// A loss over inner values of the models, written as a tensor program; its gradient comes from automatic differentiation.
+// Where the logits will do, \`limbeck plugin new loss\` is less work, and cheaper to train with.
+//
+//   limbeck plugin check FILE
+//   limbeck distill recipe.yaml --plugin FILE      with  objective: [{loss: me/NAME, weight: 0.1}, ...]  in the recipe
+
+import { CONTRACT_VERSION, defineFeatureLoss, noOptions, tensor } from "@limbeck/limbeck/plugin";
+
+export default defineFeatureLoss({
+  // Put a name of your own before the slash.
+  id: "me/NAME",
+  version: "1.0.0",
+  contract: CONTRACT_VERSION,
+  description: "squared difference of the states behind the last layers, the student's through a matrix",
+  source: "the paper and equation it comes from",
+  options: noOptions,
+
+  // The inner values it looks at, f32 [T, width]: embeddings, final_norm, and of each layer I model.layers.I.output, .queries, .keys,
+  // .values and .attention. Nothing flows back into the teacher.
+  taps: ({ student, teacher }) => ({
+    student: [\`model.layers.\${student.layers - 1}.output\`],
+    teacher: [\`model.layers.\${teacher.layers - 1}.output\`],
+  }),
+
+  // Trained with the adapter and thrown away at the end. Leave it out where both models have one width.
+  parameters: ({ student, teacher }) => [{
+    name: "projection",
+    suffix: "SUFFIX.weight",
+    shape: [teacher.hiddenSize, student.hiddenSize],
+    initialisation: { kind: "normal", deviation: student.hiddenSize ** -0.5 },
+  }],
+
+  // The loss of each position, f32 [T]. Samples lie side by side; masking, weight and mean are the trainer's.
+  program({ models, student, teacher, parameter }) {
+    const own = student(\`model.layers.\${models.student.layers - 1}.output\`); // [T, H]
+    const wanted = teacher(\`model.layers.\${models.teacher.layers - 1}.output\`);
+    const projected = tensor.linear(own, parameter("projection"));
+    const squares = tensor.pointwise([projected, wanted], (s, t) => s!.sub(t!).square());
+    const sums = tensor.sumColumns(squares); // [T, 1]
+    return tensor.scale(tensor.reshape(sums, [sums.dim(0)]), 1 / models.teacher.hiddenSize);
+  },
+});
+`;
+
 const ADAPTER = `// An adapter: what is trained beside each frozen linear layer.
 //
 //   limbeck plugin check FILE
@@ -179,5 +224,6 @@ export default defineAdapter({
 const TEMPLATES: Readonly<Record<TemplateKind, string>> = {
   "loss": LOSS,
   "row-loss": ROW_LOSS,
+  "feature-loss": FEATURE_LOSS,
   "adapter": ADAPTER,
 };

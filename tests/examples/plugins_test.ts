@@ -49,10 +49,10 @@ async function finished(folder: string): Promise<{ loss: number }> {
   return { loss: losses.at(-1)! };
 }
 
-Deno.test("the three plugins of examples/ train a tiny model from outside of the project", () =>
+Deno.test("the plugins of examples/ train a tiny model from outside of the project", () =>
   withTiny(async (files) => {
     const { folder } = files;
-    const names = ["bounded-kl.ts", "favourite-margin.ts", "row-and-column.ts"];
+    const names = ["bounded-kl.ts", "favourite-margin.ts", "smooth-states.ts", "row-and-column.ts"];
     for (const name of names) {
       await Deno.copyFile(new URL(`examples/plugins/${name}`, root), `${folder}/${name}`);
     }
@@ -61,6 +61,7 @@ Deno.test("the three plugins of examples/ train a tiny model from outside of the
         { loss: "cross-entropy", weight: 0.5 },
         { loss: "example/bounded-kl", weight: 0.5, options: { share: 0.2 } },
         { loss: "example/favourite-margin", weight: 0.1 },
+        { loss: "example/smooth-states", weight: 0.1 },
       ],
       adapter: { type: "example/row-and-column", rank: 4 },
     });
@@ -127,7 +128,7 @@ Deno.test("the commands of docs/plugins.md work in their order", () =>
 
 Deno.test("limbeck plugin new overwrites nothing, and says what names it takes", () =>
   withTiny(async ({ folder }) => {
-    for (const kind of ["loss", "row-loss", "adapter"]) {
+    for (const kind of ["loss", "row-loss", "feature-loss", "adapter"]) {
       assertEquals((await limbeck(folder, "plugin", "new", kind, `my-${kind}`)).code, 0);
       await Deno.writeTextFile(`${folder}/my-${kind}.ts`, "mine");
       const again = await limbeck(folder, "plugin", "new", kind, `my-${kind}`);
