@@ -20,9 +20,20 @@ export interface RunMemory {
   readonly total: number;
 }
 
+/** Lines of a memory table in the order in which they are shown; others follow. */
+const CATEGORIES = [
+  "teacher weights",
+  "student weights",
+  "adapter and optimiser",
+  "program",
+  "inputs",
+  "activations",
+];
+
 /** What the training program takes, and the writing of samples beside it. */
 export function runMemory(plan: Plan, sampleBytes: number): RunMemory {
-  const byCategory = new Map(plan.bytesByCategory);
+  const place = (name: string) => (CATEGORIES.indexOf(name) + 1) || CATEGORIES.length + 1;
+  const byCategory = new Map([...plan.bytesByCategory].sort(([a], [b]) => place(a) - place(b)));
   if (sampleBytes > 0) byCategory.set("samples", sampleBytes);
   return { byCategory, total: plan.totalBytes + sampleBytes };
 }
