@@ -177,7 +177,7 @@ Deno.test("a training process saves and ends when the process that started it is
     const rewind = stored.find((event) => event.type === "rewind");
     // Not step 5: it saved when it was abandoned, and its last events were not lost.
     assertGreater(rewind?.type === "rewind" ? rewind.step : 0, 6);
-    assertEquals((await metrics(run)).length, 101);
+    assertEquals((await metrics(run)).length, 31);
   }));
 
 Deno.test("superviseRun() imports plugins into the training process and refuses a changed one", () =>
