@@ -3,26 +3,35 @@
  *
  * @module
  */
-import { InputError } from "../errors.ts";
 import { DEFAULT_ADAPTER } from "../gpu/description.ts";
 import type { Loss } from "../registry/contract.ts";
 import type { Registry } from "../registry/registry.ts";
 import {
   compileRowLoss,
   initialScalars,
-  looksAtLabel,
   type ResolvedLoss,
   type RowLossShape,
 } from "../registry/divergence.ts";
-import { cacheRefusal, looksAtTarget, type SparseTarget } from "../registry/sparse_target.ts";
+import { looksAtTarget, type SparseTarget } from "../registry/sparse_target.ts";
 import type { Executable } from "../tensor/executable.ts";
 import type { Graph } from "../tensor/graph.ts";
-import { type ControlledOptions, controllerOf, measureName } from "./controllers.ts";
-import { checkFeatureTerm, type ResolvedFeature } from "./feature_losses.ts";
+import type { ControlledOptions } from "./controllers.ts";
+import type { ResolvedFeature } from "./feature_losses.ts";
 import type { RowLosses } from "./head.ts";
 import { MONITORS } from "./monitors.ts";
+import { ensureCached, sparseTarget } from "./objective_cache.ts";
+import {
+  companions,
+  heldOutTerm,
+  isRowTerm,
+  learnerOf,
+  measures,
+  resolve,
+  type ResolvedTerm,
+  termAt,
+  uniqueNames,
+} from "./objective_terms.ts";
 import type { Balance, Learner, ObjectiveTerm, TeacherCacheRecipe } from "./recipe.ts";
-import { courseAt } from "./schedule.ts";
 import { TokenMasks } from "./token_masks.ts";
 
 /** Names of the states that hold sums of losses. */
@@ -52,9 +61,6 @@ export interface LossPass extends LossSet {
   /** Name of the state with the sums of the values. */
   readonly sums: string;
 }
-
-/** A loss of the objective, of any level. */
-export type ResolvedTerm = ResolvedLoss | ResolvedFeature;
 
 /** The losses of a recipe. */
 export class Objective {
@@ -211,93 +217,6 @@ export class Objective {
   }
 }
 
-/** A loss as it is measured on held-out samples. */
-function heldOutTerm(term: ResolvedLoss): ResolvedLoss {
-  const controller = controllerOf(term);
-  return controller ? { ...term, options: { ...term.options, ...controller.heldOut(term.options) } } : term;
-}
-
-/** What the controller of a loss measures in training steps. */
-function measures({ name, tokenMask, ...term }: ResolvedLoss): ResolvedLoss[] {
-  return (controllerOf({ name, ...term })?.measures ?? []).map((loss) => ({
-    ...{ loss, options: {}, name: measureName(name, loss.id), tokenMask: tokenMask ?? 0 },
-    ...{ weight: 0, temperature: 1, monitor: true },
-  }));
-}
-
-/** What a loss wants measured beside it. */
-function companions(term: ResolvedLoss): ResolvedLoss[] {
-  return (term.loss.monitors ?? []).map((loss) => ({ ...term, loss, name: `${term.name} ${loss.id}` }));
-}
-
-/** Looks a loss up; checks its options, at both ends of what is scheduled. */
-function resolve(registry: Registry, term: ObjectiveTerm, name: string, where: string): ResolvedTerm {
-  const loss = registry.get("loss", term.loss);
-  const isFeature = loss.kind === "feature-loss";
-  if (isFeature) checkFeatureTerm(term, where);
-  const schedule = Object.entries(term.schedule ?? {});
-  const known = isFeature ? ["weight"] : ["weight", "temperature", ...(loss.scheduled ?? [])];
-  for (const [what, course] of schedule) {
-    const place = `recipe ${where}.schedule.${what}`;
-    if (!known.includes(what)) {
-      throw new InputError(`"${what}" of "${term.loss}" cannot change from step to step`, {
-        where: place,
-        hint: `these can: ${known.join(", ")}`,
-      });
-    }
-    for (const end of [course.from, course.to]) {
-      if (what === "weight" && end < 0) {
-        throw new InputError(`a weight must be at least 0, not ${end}`, { where: place });
-      } else if (what === "temperature" && end <= 0) {
-        throw new InputError(`a temperature must be above 0, not ${end}`, { where: place });
-      } else if (what !== "weight" && what !== "temperature") {
-        registry.options(loss, { ...term.options, [what]: end }, `${where}.options`);
-      }
-    }
-  }
-  const options = registry.options(loss, term.options, `${where}.options`);
-  const resolved = { options, name, weight: term.weight, temperature: term.temperature };
-  if (isFeature) {
-    const { balance } = term;
-    return termAt({ ...resolved, loss, where: `recipe ${where}`, ...(balance ? { balance } : {}) }, term, 0);
-  }
-  const overRows = { ...resolved, loss, ...(term.schedule?.temperature ? { temperatureVaries: true } : {}) };
-  for (const name of controllerOf(overRows)?.sets ?? []) {
-    if (term.schedule?.[name] === undefined) continue;
-    throw new InputError(
-      `"${name}" of "${term.loss}" has a schedule, and options that set it by what the loss does`,
-      {
-        where: `recipe ${where}.schedule.${name}`,
-        hint: "Leave out one of the two.",
-      },
-    );
-  }
-  if (term.tokens === "unshifted" && [overRows, ...measures(overRows)].some(looksAtLabel)) {
-    throw new InputError(
-      `"${term.loss}" looks at the next token, which the last of the unshifted tokens lacks`,
-      {
-        where: `recipe ${where}.tokens`,
-        hint: "Take supervised or all, or a loss that compares the two models alone, such as forward-kl.",
-      },
-    );
-  }
-  return termAt(overRows, term, 0);
-}
-
-/** A loss as it is at a step: from the recipe alone. */
-function termAt<T extends ResolvedTerm>(resolved: T, term: ObjectiveTerm, step: number): T {
-  const { weight: weightCourse, temperature: temperatureCourse, ...courses } = term.schedule ?? {};
-  const temperature = temperatureCourse ? courseAt(step, temperatureCourse) : term.temperature;
-  const weight = weightCourse ? courseAt(step, weightCourse) : term.weight;
-  const options = { ...resolved.options };
-  for (const [name, course] of Object.entries(courses)) options[name] = courseAt(step, course);
-  return {
-    ...resolved,
-    ...{ temperature, options },
-    weight: term.squareTemperature ? weight * temperature ** 2 : weight,
-  };
-}
-
 /** What tells a loss from the one of the same name at temperature 1 over the supervised tokens; empty where nothing does. */
 function measuredHow({ temperature, tokenMask = 0 }: ResolvedLoss, masks: TokenMasks): string {
   return (temperature === 1 ? "" : ` at ${temperature}`) + masks.description(tokenMask);
@@ -306,60 +225,6 @@ function measuredHow({ temperature, tokenMask = 0 }: ResolvedLoss, masks: TokenM
 function lossSet(terms: readonly ResolvedLoss[], shape: RowLossShape): LossSet {
   const { needsTeacher, needsCache } = compileRowLoss(terms, shape, DEFAULT_ADAPTER);
   return { terms, names: terms.map((t) => t.name), needsTarget: needsTeacher, needsCache };
-}
-
-/** What a cache keeps for these losses. Held-out losses are measured at temperature 1 too. */
-function sparseTarget(
-  cache: TeacherCacheRecipe,
-  terms: readonly ResolvedLoss[],
-  vocabulary: number,
-): SparseTarget {
-  const { topK, samples } = cache;
-  if (topK === undefined) return { kind: "samples", entries: samples!, temperatures: [] };
-  if (topK > vocabulary) {
-    throw new InputError(`is ${topK}, but the vocabulary has ${vocabulary} tokens`, {
-      where: "recipe teacher.cache.topK",
-      hint: `set it to at most ${vocabulary}`,
-    });
-  }
-  const own = terms.filter(({ loss, options }) => looksAtTarget(loss, options)).map((t) => t.temperature);
-  const temperatures = [...new Set([1, ...own])].sort((a, b) => a - b);
-  return { kind: "top-k", entries: topK, temperatures };
-}
-
-/** @throws {InputError} if a loss cannot be had with a cached teacher */
-function ensureCached(term: ResolvedTerm, target: SparseTarget, where: string): void {
-  const refuse = (path: string, message: string, hint: string): never => {
-    throw new InputError(`with teacher.cache, "${term.loss.id}" ${message}`, { where: path, hint });
-  };
-  const instead = "choose another loss, or leave teacher.cache out";
-  if (!isRowTerm(term)) {
-    return refuse(where, "cannot be had: a cache holds logits, no inner values of the teacher", instead);
-  }
-  const { loss, options, temperature, temperatureVaries } = term;
-  if (!looksAtTarget(loss, options)) return;
-  const reason = cacheRefusal(loss, options, target);
-  if (reason) {
-    refuse(where, `cannot be had: ${reason}`, instead);
-  } else if (measures(term).some((m) => looksAtTarget(m.loss, m.options))) {
-    refuse(
-      `${where}.options`,
-      "cannot measure in training what the teacher gives the label: a cache may lack it",
-      "leave out the option that asks for a controller, such as curriculum, or leave teacher.cache out",
-    );
-  } else if (temperatureVaries) {
-    refuse(
-      `${where}.schedule.temperature`,
-      "cannot change its temperature: a cache is made for given temperatures",
-      "give it one temperature, or leave teacher.cache out",
-    );
-  } else if (target.kind === "samples" && temperature !== 1) {
-    refuse(
-      `${where}.temperature`,
-      `must have temperature 1, not ${temperature}: samples are drawn from the teacher as it is`,
-      "set it to 1, or cache the largest logits with teacher.cache.topK",
-    );
-  }
 }
 
 /** Losses with one learner share a pass, and so the logits and sweeps; a balanced one needs a gradient of its own. */
@@ -382,23 +247,4 @@ function passes(
     for (const { term, balance } of own) if (balance) add([term], learner, balance);
   }
   return found;
-}
-
-/** Whether a loss is one over rows of logits. */
-function isRowTerm(term: ResolvedTerm): term is ResolvedLoss {
-  return term.loss.kind !== "feature-loss";
-}
-
-function learnerOf({ learner = "student" }: Pick<ObjectiveTerm, "learner">): Learner {
-  return learner;
-}
-
-/** Keys of the losses: their ids, with the learner before them where it is the teacher; of a loss that is used twice with its place. */
-function uniqueNames(recipe: readonly ObjectiveTerm[]): string[] {
-  const names = recipe.map((t) => (learnerOf(t) === "teacher" ? `teacher ${t.loss}` : t.loss));
-  return names.map((name, i) =>
-    names.filter((other) => other === name).length > 1
-      ? `${name} ${names.slice(0, i).filter((other) => other === name).length + 1}`
-      : name
-  );
 }
