@@ -131,8 +131,8 @@ Deno.test("--config names a configuration that lies elsewhere, for verbs that lo
   }));
 
 Deno.test("pluginSource() takes files and packages of one exact version, and says why it takes no others", () => {
-  const take = (text: string) => pluginSource(text, "/work");
-  assertEquals(take("./a/loss.ts"), "/work/a/loss.ts");
+  const take = (text: string) => pluginSource(text, "/home/ada");
+  assertEquals(take("./a/loss.ts"), "/home/ada/a/loss.ts");
   assertEquals(take("/b/loss.ts"), "/b/loss.ts");
   assertEquals(take("file:///b/loss.ts"), "/b/loss.ts");
   for (
