@@ -24,7 +24,8 @@ import { parseRecipe, type RecipeInput } from "./src/distill/recipe.ts";
 import { loadRecipe } from "./src/distill/recipe_file.ts";
 import { LimbeckError } from "./src/errors.ts";
 import { pluginSource } from "./src/runs/plugin_source.ts";
-import { createRun, openRun } from "./src/runs/run_folder.ts";
+import { openStore } from "./src/runs/data_folder.ts";
+import { createRun, type LockedRun, openRun } from "./src/runs/run_folder.ts";
 import { superviseRun } from "./src/runs/supervisor.ts";
 
 export { defineRecipe, type Recipe, type RecipeInput } from "./src/distill/recipe.ts";
@@ -40,8 +41,8 @@ export interface DistillOptions {
   readonly signal?: AbortSignal;
   /** Modules with losses or adapters that the recipe names: files, and packages such as `npm:@ada/losses@1.2.3`. */
   readonly plugins?: readonly string[];
-  /** Folder of runs, where the recipe names no output folder; `runs` by default. */
-  readonly runsFolder?: string;
+  /** Folder of runs and their store; `limbeck-data` by default. The run lies in it unless the recipe names an output folder. */
+  readonly dataFolder?: string;
 }
 
 /** What a run gives back: its numbers, and where its files lie. */
@@ -62,12 +63,8 @@ export async function distill(
 ): Promise<DistillResult> {
   const checked = typeof recipe === "string" ? await loadRecipe(recipe) : absolute(parseRecipe(recipe));
   const plugins = (options.plugins ?? []).map((name) => pluginSource(name, Deno.cwd()));
-  const { runsFolder } = options;
-  return await follow(
-    await createRun({ recipe: checked, plugins, ...(runsFolder ? { runsFolder } : {}) }),
-    false,
-    options,
-  );
+  using store = openStore(options.dataFolder);
+  return await follow(await createRun({ store, recipe: checked, plugins }), false, options);
 }
 
 /**
@@ -77,11 +74,12 @@ export async function distill(
  * @throws {LimbeckError} as {@linkcode distill}, and if recipe, models or plugins have changed
  */
 export async function resume(folder: string, options: DistillOptions = {}): Promise<DistillResult> {
-  return await follow(await openRun(folder), true, options);
+  using store = openStore(options.dataFolder);
+  return await follow(await openRun(folder, store), true, options);
 }
 
 async function follow(
-  run: Awaited<ReturnType<typeof openRun>>,
+  run: LockedRun,
   resumed: boolean,
   { onEvent, signal }: DistillOptions,
 ): Promise<DistillResult> {

@@ -26,6 +26,9 @@ import {
 } from "../runs/comparison.ts";
 import { summariseComparison } from "../runs/comparison_summary.ts";
 import { shellQuoted } from "../runs/shell_quoted.ts";
+import { openStore } from "../runs/data_folder.ts";
+import type { Store } from "../runs/store.ts";
+import { DATA_FLAG } from "./data_flag.ts";
 import { type RunOutcome, type SupervisedRun, superviseRun } from "../runs/supervisor.ts";
 import type { Command, FlagReader, Invocation } from "./command.ts";
 import { comparisonMarkdown, comparisonTables, tableLines } from "./comparison_table.ts";
@@ -57,14 +60,14 @@ export const compare: Command = {
     ...RECIPE_FLAGS,
     seeds: { value: "COUNT|LIST", help: "3 means 1,2,3; a list such as 11,12 means these (default 3)" },
     resume: { value: "FOLDER", help: "Continue a comparison" },
-    runs: { value: "FOLDER", help: "Folder in which the comparison's own is made (default runs)" },
+    ...DATA_FLAG,
     merged: { help: "Write merged models too" },
     ...{ watchdog: watchdog!, "no-setup": noSetup! },
   },
   examples: [
     "limbeck compare lora.yaml llm-neo.yaml --seeds 3",
     "limbeck compare lora.yaml llm-neo.yaml --seeds 11,12,13 --set train.steps=100 --json",
-    "limbeck compare --resume runs/compare-20260724-153012-k7wq",
+    "limbeck compare --resume limbeck-data/runs/compare-20260724-153012-k7wq",
   ],
   run: (invocation) => runComparison(invocation),
 };
@@ -77,21 +80,22 @@ export const compare: Command = {
  * @throws {LimbeckError} runs failed, with the exit code of the first of them
  */
 export async function runComparison(invocation: Invocation, entry?: string): Promise<number> {
-  const comparison = await openOrCreate(invocation);
+  using store = openStore(invocation.flags.text("data"));
+  const comparison = await openOrCreate(invocation, store);
   try {
-    const stopped = await new Runner(comparison, invocation, entry).run();
-    return await conclude(comparison, stopped, invocation);
+    const stopped = await new Runner(comparison, store, invocation, entry).run();
+    return await conclude(comparison, store, stopped, invocation);
   } finally {
     comparison.release();
   }
 }
 
-async function openOrCreate(invocation: Invocation): Promise<Comparison> {
+async function openOrCreate(invocation: Invocation, store: Store): Promise<Comparison> {
   const { args, flags } = invocation;
   const folder = flags.text("resume");
   if (folder !== undefined) {
     const given = ["set", "plugin"].filter((name) => flags.list(name).length > 0);
-    for (const name of ["config", "seeds", "runs"]) if (flags.text(name) !== undefined) given.push(name);
+    for (const name of ["config", "seeds"]) if (flags.text(name) !== undefined) given.push(name);
     if (flags.on("merged")) given.push("merged");
     if (args.length > 0 || given.length > 0) {
       throw new UsageError(
@@ -116,7 +120,7 @@ async function openOrCreate(invocation: Invocation): Promise<Comparison> {
     seeds,
     warnings,
     plugins: invocation.plugins?.map(({ path }) => path) ?? [],
-    runsFolder: flags.text("runs"),
+    store,
   });
 }
 
@@ -171,13 +175,15 @@ async function checkRecipes({ args, flags, out, plugins }: Invocation) {
 /** Runs what is not done, one run after another. */
 class Runner {
   readonly #comparison: Comparison;
+  readonly #store: Store;
   readonly #invocation: Invocation;
   readonly #entry: string | undefined;
   #current: SupervisedRun | undefined;
   #stopped = false;
 
-  constructor(comparison: Comparison, invocation: Invocation, entry: string | undefined) {
+  constructor(comparison: Comparison, store: Store, invocation: Invocation, entry: string | undefined) {
     this.#comparison = comparison;
+    this.#store = store;
     this.#invocation = invocation;
     this.#entry = entry;
   }
@@ -207,7 +213,7 @@ class Runner {
       if (this.#stopped && outcome.state !== "succeeded") return true;
       const left = (performance.now() - begun) / 1000 / done * (runs.length - i - 1);
       out.line(`${title}: ${outcomeText(outcome)}${left > 0 ? `; about ${duration(left)} left` : ""}`);
-      await write(this.#comparison);
+      await write(this.#comparison, this.#store);
     }
     return false;
   }
@@ -215,7 +221,7 @@ class Runner {
   /** @returns undefined where the run was done before */
   async #one(planned: PlannedRun, title: string): Promise<RunOutcome | undefined> {
     const { out, flags } = this.#invocation;
-    const begun = await beginRun(this.#comparison, planned);
+    const begun = await beginRun(this.#comparison, planned, this.#store);
     if (!begun) {
       out.line(`${title}: done before`);
       return undefined;
@@ -229,7 +235,7 @@ class Runner {
         entry: this.#entry,
         watchdogSeconds: flags.number("watchdog"),
         debug: isDebug(),
-        onWait: () => out.note("Waiting for the process of an earlier attempt to save and end."),
+        onWait: (what) => out.note(`Waiting for ${what}.`),
         onEvent: this.#follow(run.recipe.train.steps),
       });
       // It may have been asked while the run's folder was made.
@@ -267,9 +273,9 @@ function outcomeText({ state, result, error }: RunOutcome): string {
 }
 
 /** Writes `compare.json` and `compare.md` from what the runs' folders hold. */
-async function write(comparison: Comparison) {
+async function write(comparison: Comparison, store: Store) {
   const { folder, plan } = comparison;
-  const runs = await readRuns(comparison);
+  const runs = await readRuns(comparison, store);
   const summary = summariseComparison(plan, runs);
   const tables = comparisonTables(plan, summary);
   const all = { ...plan, runs, summary };
@@ -278,8 +284,13 @@ async function write(comparison: Comparison) {
   return { runs, tables, all };
 }
 
-async function conclude(comparison: Comparison, stopped: boolean, { out }: Invocation): Promise<number> {
-  const { runs, tables, all } = await write(comparison);
+async function conclude(
+  comparison: Comparison,
+  store: Store,
+  stopped: boolean,
+  { out }: Invocation,
+): Promise<number> {
+  const { runs, tables, all } = await write(comparison, store);
   const folder = shown(comparison.folder);
   const open = runs.filter((run) => run.after === null);
   out.value({ ...all, folder });

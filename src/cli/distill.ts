@@ -16,8 +16,10 @@ import type { TrainingSetup } from "../distill/trainer.ts";
 import { InputError } from "../errors.ts";
 import type { Registry } from "../registry/registry.ts";
 import { checkRecipePaths } from "../runs/recipe_paths.ts";
+import { openStore } from "../runs/data_folder.ts";
 import { createRun } from "../runs/run_folder.ts";
 import type { Command, Flag, Invocation } from "./command.ts";
+import { DATA_FLAG } from "./data_flag.ts";
 import { PLUGIN_FLAGS } from "./plugin_sources.ts";
 import { registryWith } from "./registry.ts";
 import { prepareMachine, RUN_FLAGS, STOP_NOTE, watchRun } from "./watch_run.ts";
@@ -38,8 +40,8 @@ export const distill: Command = {
     STOP_NOTE,
   flags: {
     ...RECIPE_FLAGS,
-    output: { value: "FOLDER", help: "Folder of this run (default runs/<id>)" },
-    runs: { value: "FOLDER", help: "Folder of runs (default runs)" },
+    output: { value: "FOLDER", help: "Folder of this run (default limbeck-data/runs/<id>)" },
+    ...DATA_FLAG,
     ...RUN_FLAGS,
   },
   examples: [
@@ -55,9 +57,10 @@ export const distill: Command = {
     const output = flags.text("output");
     if (output) recipe.output.folder = resolve(output);
     await prepareMachine(invocation);
+    using store = openStore(flags.text("data"));
     const run = await createRun({
+      store,
       recipe,
-      runsFolder: flags.text("runs"),
       plugins: invocation.plugins?.map(({ path }) => path),
     });
     return await watchRun(run, { resume: false }, invocation);

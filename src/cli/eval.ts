@@ -6,7 +6,8 @@
 import { evaluateModel } from "../distill/evaluate_model.ts";
 import type { DataRecipe } from "../distill/recipe.ts";
 import { UsageError } from "../errors.ts";
-import { findRun, readRun } from "../runs/run_folder.ts";
+import { findRunFolder } from "../runs/data_folder.ts";
+import { readRun } from "../runs/run_folder.ts";
 import type { Command, Invocation } from "./command.ts";
 import { MODEL_FLAGS, namedModel } from "./model_argument.ts";
 import { builtinRegistry } from "./registry.ts";
@@ -16,14 +17,14 @@ import { count } from "./units.ts";
 /** Measures a model. */
 export const evaluate: Command = {
   name: "eval",
-  usage: "(--model PATH | --run RUN) [--data FILE]",
+  usage: "(--model PATH | --run RUN) [--dataset FILE]",
   positional: [0, 0],
   details:
     "Prints the cross-entropy in nats a token and the perplexity. A run is measured on its own held-out data, encoded as its " +
-    "recipe says, unless --data names other data.",
+    "recipe says, unless --dataset names other data.",
   flags: {
     ...MODEL_FLAGS,
-    data: { value: "FILE", help: "JSON Lines file" },
+    dataset: { value: "FILE", help: "JSON Lines file" },
     "context-length": {
       value: "TOKENS",
       kind: "count",
@@ -41,14 +42,14 @@ export const evaluate: Command = {
     },
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
-  examples: ["limbeck eval --run last", "limbeck eval --model ./teacher --data heldout.jsonl --json"],
+  examples: ["limbeck eval --run last", "limbeck eval --model ./teacher --dataset heldout.jsonl --json"],
   async run(invocation: Invocation): Promise<number> {
     const { flags, out } = invocation;
     const model = await namedModel(invocation);
     const ofRun = await runData(invocation);
-    const data = flags.text("data") ?? ofRun?.heldOut;
+    const data = flags.text("dataset") ?? ofRun?.heldOut;
     if (data === undefined) {
-      throw new UsageError("name the data: --data FILE", {
+      throw new UsageError("name the data: --dataset FILE", {
         hint: ofRun
           ? "This run's held-out samples were split from its training data; they are in no file of their own."
           : undefined,
@@ -105,7 +106,9 @@ function choice<T extends string>(
 /** How the named run's data are encoded. */
 async function runData({ flags }: Invocation): Promise<DataRecipe | undefined> {
   const run = flags.text("run");
-  return run === undefined ? undefined : (await readRun(await findRun(run, flags.text("runs")))).recipe.data;
+  return run === undefined
+    ? undefined
+    : (await readRun(await findRunFolder(run, flags.text("data")))).recipe.data;
 }
 
 function optional<K extends string>(name: K, value: number | undefined): { [key in K]?: number } {

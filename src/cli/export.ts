@@ -13,7 +13,8 @@ import type { Command, Invocation } from "./command.ts";
 import type { PluginModule } from "../runs/exported_plugins.ts";
 import { identifyPlugins } from "../runs/plugin_identity.ts";
 import { pluginSource } from "../runs/plugin_source.ts";
-import { findRun, readRun, type RunManifest } from "../runs/run_folder.ts";
+import { findRunFolder } from "../runs/data_folder.ts";
+import { readRun, type RunManifest } from "../runs/run_folder.ts";
 import { MODEL_FLAGS, modelPath } from "./model_argument.ts";
 import { PLUGIN_FLAGS } from "./plugin_sources.ts";
 import { registryWith } from "./registry.ts";
@@ -87,7 +88,7 @@ async function writeTrained(invocation: Invocation, output: string, target: RunE
       throw new UsageError(`--${flag} is for --target ${GGUF_TARGETS.join(" and ")}`);
     }
   }
-  const folder = await findRun(run, flags.text("runs"));
+  const folder = await findRunFolder(run, flags.text("data"));
   const { recipe, manifest } = await readRun(folder);
   const plugins = await pluginsOf(manifest, invocation);
   await exportRun(folder, recipe, await registryWith(plugins), output, target, {

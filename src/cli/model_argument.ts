@@ -6,18 +6,20 @@
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
 import { InputError, UsageError } from "../errors.ts";
-import { findRun, readRun } from "../runs/run_folder.ts";
+import { findRunFolder } from "../runs/data_folder.ts";
+import { readRun } from "../runs/run_folder.ts";
 import { unmergeable } from "../distill/adapter.ts";
 import type { RunSource } from "../distill/run_student.ts";
 import type { Adapter, Plugin } from "../registry/contract.ts";
 import type { Flag, Invocation } from "./command.ts";
+import { DATA_FLAG } from "./data_flag.ts";
 import { builtinRegistry } from "./registry.ts";
 
 /** Flags that name a model. */
 export const MODEL_FLAGS: Readonly<Record<string, Flag>> = {
   model: { value: "PATH", help: "Hugging Face folder or GGUF file" },
   run: { value: "RUN", help: "The model that a run made: its id, the beginning of one, last, or its folder" },
-  runs: { value: "FOLDER", help: "Folder of runs (default runs)" },
+  ...DATA_FLAG,
 };
 
 /**
@@ -32,7 +34,7 @@ export async function namedModel({ flags }: Invocation): Promise<string | RunSou
     throw new UsageError("name one model: --model PATH or --run RUN");
   }
   if (model !== undefined) return model;
-  const folder = await findRun(run!, flags.text("runs"));
+  const folder = await findRunFolder(run!, flags.text("data"));
   const merged = join(folder, "merged");
   if (await Deno.stat(join(merged, "config.json")).then(() => true, () => false)) return merged;
   const { recipe } = await readRun(folder);

@@ -3,17 +3,18 @@
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
-import { join } from "@std/path";
 // @ts-types="../../types/std_colors.d.ts"
 import { bold } from "@std/fmt/colors";
 import { didYouMean } from "../distill/did_you_mean.ts";
 import { UsageError } from "../errors.ts";
-import { readEvents } from "../runs/event_log.ts";
-import { findRun, removeRun, runIds } from "../runs/run_folder.ts";
+import { DATA_FOLDER, openStore, openStoreIfThere } from "../runs/data_folder.ts";
+import { findRun, removeRun } from "../runs/run_folder.ts";
 import { type RunSummary, summarise } from "../runs/run_summary.ts";
 import { shellQuoted } from "../runs/shell_quoted.ts";
+import type { Store, StoredRun } from "../runs/store.ts";
 import type { Command, Invocation } from "./command.ts";
+import { DATA_FLAG } from "./data_flag.ts";
+import type { Output } from "./output.ts";
 import { summaryLines } from "./summary.ts";
 import { number3 } from "./units.ts";
 
@@ -25,36 +26,39 @@ export const runs: Command = {
   usage: "[list | show RUN | rm RUN ...]",
   positional: [0, 100],
   details: "RUN is a run's id, the beginning of one, `last`, or its folder.",
-  flags: { runs: { value: "FOLDER", help: "Folder of runs (default runs)" } },
+  flags: DATA_FLAG,
   examples: ["limbeck runs", "limbeck runs show last", "limbeck runs rm 20260724-153012"],
   async run(invocation: Invocation): Promise<number> {
-    const [action = "list", ...names] = invocation.args;
-    const folder = invocation.flags.text("runs") ?? "runs";
+    const { args: [action = "list", ...names], flags, out } = invocation;
     if (!ACTIONS.includes(action)) {
       throw new UsageError(`there is no "runs ${action}"${didYouMean(action, ACTIONS)}`, {
         hint: "`limbeck runs --help` lists what there is.",
       });
     }
-    if (action === "list") return await list(folder, invocation);
-    if (names.length === 0) throw new UsageError(`name a run: limbeck runs ${action} RUN`);
+    if (action !== "list" && names.length === 0) {
+      throw new UsageError(`name a run: limbeck runs ${action} RUN`);
+    }
+    const folder = flags.text("data") ?? DATA_FOLDER;
+    if (action === "list") {
+      using store = await openStoreIfThere(folder);
+      return await list(store, folder, out);
+    }
+    using store = openStore(folder);
     // All names are looked up before anything is removed.
-    const folders = await Promise.all(names.map((name) => findRun(name, folder)));
-    for (const found of new Set(folders)) {
-      await (action === "show" ? show(found, invocation) : remove(found, invocation));
+    const runs = await Promise.all(names.map((name) => findRun(name, store)));
+    for (const run of new Map(runs.map((run) => [run.id, run])).values()) {
+      await (action === "show" ? show(store, run, out) : remove(store, run, out));
     }
     return 0;
   },
 };
 
-async function list(folder: string, { out }: Invocation): Promise<number> {
-  const summaries: RunSummary[] = [];
-  for (const id of await runIds(folder)) {
-    try {
-      summaries.push(await summarise(join(folder, id)));
-    } catch (error) {
-      out.warn((error as Error).message);
-    }
-  }
+/** Runs in the list: the newest, in the order in which they were begun. */
+const MOST_LISTED = 1000;
+
+async function list(store: Store | undefined, folder: string, out: Output): Promise<number> {
+  const runs = store ? [...(await store.list({ limit: MOST_LISTED })).data].reverse() : [];
+  const summaries = runs.map(summarise);
   if (out.json) out.value(summaries);
   else if (summaries.length === 0) out.line(`There are no runs in ${folder}.`);
   else for (const line of table(summaries)) out.line(line);
@@ -77,8 +81,9 @@ function table(summaries: readonly RunSummary[]): string[] {
   return [bold(line(head)), ...rows.map(line)];
 }
 
-async function show(folder: string, { out }: Invocation): Promise<void> {
-  const summary = await summarise(folder);
+async function show(store: Store, run: StoredRun, out: Output): Promise<void> {
+  const summary = summarise(run);
+  const { folder } = run;
   out.value(summary);
   out.line(`${bold(`Run ${summary.id}`)}  ${summary.state}, step ${summary.step} of ${summary.steps}`);
   if (summary.error) out.line(`${summary.error.message}\n${summary.error.hint ?? ""}`.trimEnd());
@@ -86,12 +91,12 @@ async function show(folder: string, { out }: Invocation): Promise<void> {
     out.line(`\`limbeck resume ${shellQuoted(folder)}\` continues it.`);
   }
   if (summary.result && summary.result.heldOut.tokens > 0) {
-    for (const line of summaryLines(folder, summary.result, await readEvents(folder))) out.line(line);
+    for (const line of summaryLines(folder, summary.result, await store.events(run.id))) out.line(line);
   }
 }
 
-async function remove(folder: string, { out }: Invocation): Promise<void> {
-  await removeRun(folder);
-  out.value({ removed: folder });
-  out.line(`Removed ${folder}`);
+async function remove(store: Store, run: StoredRun, out: Output): Promise<void> {
+  await removeRun(store, run);
+  out.value({ removed: run.folder });
+  out.line(`Removed ${run.folder}`);
 }

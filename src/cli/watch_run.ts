@@ -63,7 +63,7 @@ export async function watchRun(
       watchdogSeconds: flags.number("watchdog"),
       debug: isDebug(),
       profile: flags.on("profile"),
-      onWait: () => out.note("Waiting for the process of an earlier attempt to save and end."),
+      onWait: (what) => out.note(`Waiting for ${what}.`),
       onEvent: (event) => progress.show(event),
     });
     using _signals = handleSignals({
@@ -101,6 +101,8 @@ async function conclude(
   if (state === "succeeded" && result) {
     out.line();
     for (const line of summaryLines(shown, result, await readEvents(folder))) out.line(line);
+  } else if (state === "cancelled") {
+    out.line("The run was cancelled.");
   } else if (state === "paused" && result?.steps === 0) {
     out.line(`Stopped before the first step. ${command} begins again.`);
   } else if (state === "paused" && result) {

@@ -18,12 +18,12 @@ import type { ErrorEvent, RunState } from "../distill/events.ts";
 import { parseRecipe, type Recipe, recipeHash } from "../distill/recipe.ts";
 import { InputError } from "../errors.ts";
 import { unwritable, writeTextAtomically } from "../formats/files.ts";
-import { metricsRows, readEvents } from "./event_log.ts";
 import { checkPlugins, type IdentifiedPlugin, identifyPlugins } from "./plugin_identity.ts";
-import { createRun, type LockedRun, openRun, readRun } from "./run_folder.ts";
+import { adoptRun, createRun, type LockedRun, openRun, readRun, runFolder } from "./run_folder.ts";
 import { newRunId } from "./run_id.ts";
 import { lock } from "./run_lock.ts";
 import { summarise } from "./run_summary.ts";
+import type { Store } from "./store.ts";
 
 /** What is compared; the beginning of `compare.json`, written once. */
 export interface ComparisonPlan {
@@ -59,7 +59,7 @@ export interface CreateComparisonOptions {
   plugins: readonly string[];
   /** What to remember beside the numbers. */
   warnings: readonly string[];
-  runsFolder?: string;
+  store: Store;
 }
 
 /** One run of a comparison. */
@@ -113,7 +113,7 @@ export async function createComparison(options: CreateComparisonOptions): Promis
     recipes: [...options.recipes],
     warnings: [...options.warnings],
   };
-  const folder = resolve(options.runsFolder ?? "runs", `compare-${id}`);
+  const folder = runFolder(options.store, `compare-${id}`);
   try {
     await Deno.mkdir(folder, { recursive: true });
   } catch (cause) {
@@ -189,27 +189,33 @@ export function plannedRuns({ seeds, recipes }: ComparisonPlan): PlannedRun[] {
 export async function beginRun(
   { folder, plan }: Comparison,
   planned: PlannedRun,
+  store: Store,
 ): Promise<{ run: LockedRun; resume: boolean } | undefined> {
   const path = join(folder, planned.folder);
   const recipe = recipeOf(plan, planned);
   if (!await isRun(path)) {
     const plugins = plan.plugins.map((plugin) => plugin.path);
     return {
-      run: await createRun({ recipe: { ...recipe, output: { ...recipe.output, folder: path } }, plugins }),
+      run: await createRun({
+        store,
+        recipe: { ...recipe, output: { ...recipe.output, folder: path } },
+        plugins,
+        metadata: { comparison: plan.id, recipe: planned.recipe },
+      }),
       resume: false,
     };
   }
   await checkIsPlanned(path, recipe);
-  if ((await summarise(path)).state === "succeeded") return undefined;
-  return { run: await openRun(path), resume: true };
+  if ((await adoptRun(path, store)).state === "succeeded") return undefined;
+  return { run: await openRun(path, store), resume: true };
 }
 
 /** What the folders of the runs say at this moment. */
-export async function readRuns({ folder, plan }: Comparison): Promise<ComparedRun[]> {
+export async function readRuns({ folder, plan }: Comparison, store: Store): Promise<ComparedRun[]> {
   const runs: ComparedRun[] = [];
   for (const planned of plannedRuns(plan)) {
     const path = join(folder, planned.folder);
-    runs.push({ ...planned, ...(await isRun(path) ? await readRunOf(path) : NOT_BEGUN) });
+    runs.push({ ...planned, ...(await isRun(path) ? await readRunOf(path, store) : NOT_BEGUN) });
   }
   return runs;
 }
@@ -219,10 +225,11 @@ const NOT_BEGUN = {
   ...{ teacher: null, before: null, after: null },
 };
 
-async function readRunOf(path: string): Promise<Omit<ComparedRun, keyof PlannedRun>> {
-  const { state, step, error, result } = await summarise(path);
-  const begun = await Deno.stat(join(path, "events.jsonl")).then(() => true, () => false);
-  const rows = metricsRows(begun ? await readEvents(path) : []).filter((row) => row.type === "evaluation");
+async function readRunOf(path: string, store: Store): Promise<Omit<ComparedRun, keyof PlannedRun>> {
+  const run = await adoptRun(path, store);
+  const { state, step, error, result } = summarise(run);
+  const rows = (await store.events(run.id, { types: ["evaluation"], holding: true }))
+    .filter((event) => event.type === "evaluation");
   const measured = (model: string, fits: (step: number) => boolean): Measurement | null => {
     const row = rows.findLast((row) => row.model === model && fits(row.step));
     return row ? { "cross-entropy": row.loss, ...row.losses } : null;

@@ -1,49 +1,32 @@
 /**
- * The events of a run on the disk: an append-only log with a gapless number for each, and `metrics.jsonl` derived from it.
+ * The log of one run: every event is stored before anyone sees it, and copied into the run's folder, where people and other programs
+ * read it: `events.jsonl` has all of them, `metrics.jsonl` the rows that hold after all rewinds.
  *
- * What is durable when: an event is handed to the system before anyone sees it, so a killed process loses none. It is flushed to the
- * disk at once, except metrics, samples and evaluations, which are flushed at most {@linkcode FLUSH_INTERVAL_MS} later; a power cut can
- * lose those. A line torn by a power cut or a full disk is cut off when the log is next opened.
+ * The store decides. The copies are written anew from it when the log is opened; a folder whose run the store does not know brings its
+ * events along.
  *
  * @module
  */
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
 import type { RunEvent, RunEventBody } from "../distill/events.ts";
-import { InputError, LimbeckError } from "../errors.ts";
-import { isDiskFull, writeTextAtomically } from "../formats/files.ts";
+import { InputError } from "../errors.ts";
+import { writeTextAtomically } from "../formats/files.ts";
+import type { RunStore } from "./store.ts";
+import { StoreError } from "./store_errors.ts";
 
-/** Longest time that metrics stay unflushed, milliseconds. */
-export const FLUSH_INTERVAL_MS = 1000;
+/** All events of a run, one as JSON a line. */
+export const EVENTS_FILE = "events.jsonl";
+/** The metrics and evaluations of a run that hold. */
+export const METRICS_FILE = "metrics.jsonl";
 
 const encoder = new TextEncoder();
-
-/** The log cannot take another event; what it holds stays whole. */
-export class EventLogError extends LimbeckError {
-  override readonly code: string;
-
-  constructor(path: string, cause: unknown) {
-    const full = isDiskFull(cause);
-    super(
-      `${path}: ${
-        full ? "disk full" : `cannot be written: ${cause instanceof Error ? cause.message : cause}`
-      }`,
-      {
-        hint: "Free space there, then `limbeck resume` the run: its last checkpoint is whole.",
-        cause,
-      },
-    );
-    this.code = full ? "disk_full" : "event_log";
-  }
-}
 
 /** A file to which whole lines are appended or nothing. */
 class LineFile {
   readonly #path: string;
   readonly #file: Deno.FsFile;
   #size: number;
-  #flushed = performance.now();
-  #dirty = false;
 
   constructor(path: string, size: number) {
     this.#path = path;
@@ -53,24 +36,22 @@ class LineFile {
     this.#file.seekSync(size, Deno.SeekMode.Start);
   }
 
-  append(line: string, flushNow: boolean): void {
-    const bytes = encoder.encode(line + "\n");
+  /** Begins a file with some lines. */
+  static async write(path: string, values: readonly unknown[]): Promise<LineFile> {
+    const text = values.map((value) => JSON.stringify(value) + "\n").join("");
+    await writeTextAtomically(path, text);
+    return new LineFile(path, encoder.encode(text).length);
+  }
+
+  append(value: unknown): void {
+    const bytes = encoder.encode(JSON.stringify(value) + "\n");
     try {
       for (let done = 0; done < bytes.length;) done += this.#file.writeSync(bytes.subarray(done));
       this.#size += bytes.length;
-      this.#dirty = true;
-      if (flushNow || performance.now() - this.#flushed > FLUSH_INTERVAL_MS) this.flush();
     } catch (cause) {
       this.#cutBack();
-      throw new EventLogError(this.#path, cause);
+      throw new StoreError(this.#path, cause);
     }
-  }
-
-  flush(): void {
-    if (!this.#dirty) return;
-    this.#file.syncDataSync();
-    this.#dirty = false;
-    this.#flushed = performance.now();
   }
 
   close(): void {
@@ -83,59 +64,63 @@ class LineFile {
       this.#file.truncateSync(this.#size);
       this.#file.seekSync(this.#size, Deno.SeekMode.Start);
     } catch {
-      // The next opening cuts it off.
+      // The next opening writes it anew.
     }
   }
 }
-
-/** Events that may be lost to a power cut without harm: the next attempt says them again. */
-const FLUSHED_LATER: ReadonlySet<string> = new Set(["metrics", "sample", "evaluation", "stage"]);
 
 /** A row of `metrics.jsonl`. Rows of an interrupted and resumed run equal an uninterrupted run's but for times and rates. */
 export type MetricsRow = Extract<RunEventBody, { type: "metrics" | "evaluation" }> & { time: string };
 
 /**
- * The log of one run, opened for writing by its only writer.
+ * The log of one run, opened by the only process that works on it.
  *
  * @example
  * ```ts ignore
- * const log = await RunLog.open("runs/20260724-153012-k7wq");
- * const event = log.append({ type: "state", state: "running" }, log.attempt + 1);
+ * const log = await RunLog.open(store, run);
+ * const [event] = await log.append([{ type: "state", state: "running" }], log.attempt + 1);
  * ```
  */
 export class RunLog {
+  readonly store: RunStore;
+  readonly id: string;
   readonly #folder: string;
   readonly #events: LineFile;
   #metrics: LineFile;
   #seq: number;
   #attempt: number;
 
-  private constructor(folder: string, events: LineFile, metrics: LineFile, last: RunEvent | undefined) {
-    this.#folder = folder;
+  private constructor(
+    store: RunStore,
+    run: { id: string; folder: string },
+    [events, metrics]: [LineFile, LineFile],
+    { seq, attempt }: { seq: number; attempt: number },
+  ) {
+    this.store = store;
+    this.id = run.id;
+    this.#folder = run.folder;
     this.#events = events;
     this.#metrics = metrics;
-    this.#seq = last?.seq ?? 0;
-    this.#attempt = last?.attempt ?? 0;
+    this.#seq = seq;
+    this.#attempt = attempt;
   }
 
   /**
-   * Opens or begins a log, cuts off a torn line and writes `metrics.jsonl` anew from the events.
+   * Opens the log of a run that the store knows, and writes the copies in its folder anew.
    *
-   * @throws {InputError} a log that is damaged before its end
+   * @throws {StoreError} the disk is full
    */
-  static async open(folder: string): Promise<RunLog> {
-    const path = join(folder, "events.jsonl");
-    const bytes = await Deno.readFile(path).catch((error) => {
-      if (error instanceof Deno.errors.NotFound) return new Uint8Array();
-      throw error;
-    });
-    const size = bytes.lastIndexOf(0x0a) + 1;
-    const events = parseEvents(new TextDecoder().decode(bytes.subarray(0, size)), path);
-    const metrics = await writeMetrics(folder, events);
-    return new RunLog(folder, new LineFile(path, size), metrics, events.at(-1));
+  static async open(store: RunStore, run: { id: string; folder: string }): Promise<RunLog> {
+    const events = await store.events(run.id);
+    const copies: [LineFile, LineFile] = [
+      await LineFile.write(join(run.folder, EVENTS_FILE), events),
+      await LineFile.write(join(run.folder, METRICS_FILE), metricsRows(events)),
+    ];
+    const attempt = Math.max(0, ...events.slice(-1).map((event) => event.attempt));
+    return new RunLog(store, run, copies, { seq: events.length, attempt });
   }
 
-  /** Number of the last event; 0 in an empty log. */
+  /** Number of the last event that this log saw; 0 in an empty log. */
   get seq(): number {
     return this.#seq;
   }
@@ -146,58 +131,51 @@ export class RunLog {
   }
 
   /**
-   * Stores an event and returns it with its number.
+   * Stores events, and returns them with their numbers.
    *
-   * @throws {EventLogError} it could not be stored; the log is as before
+   * @throws {StoreError} they could not be stored; the log is as before
    */
-  append(body: RunEventBody, attempt: number): RunEvent {
-    const event: RunEvent = { seq: this.#seq + 1, time: new Date().toISOString(), attempt, ...body };
-    this.#events.append(JSON.stringify(event), !FLUSHED_LATER.has(body.type));
-    this.#seq = event.seq;
-    this.#attempt = attempt;
-    if (event.type === "metrics" || event.type === "evaluation") {
-      this.#metrics.append(JSON.stringify(metricsRow(event)), false);
+  async append(bodies: readonly RunEventBody[], attempt: number): Promise<RunEvent[]> {
+    const stored = await this.store.append(this.id, attempt, bodies);
+    this.#attempt = Math.max(this.#attempt, attempt);
+    // What others said of the run meanwhile, such as that it is queued again.
+    const missed = this.#seq + 1 < stored[0]!.seq
+      ? (await this.store.events(this.id, { after: this.#seq })).filter(({ seq }) => seq < stored[0]!.seq)
+      : [];
+    for (const event of [...missed, ...stored]) {
+      this.#events.append(event);
+      this.#seq = event.seq;
+      if (event.type === "metrics" || event.type === "evaluation") this.#metrics.append(metricsRow(event));
+      if (event.type === "rewind") await this.#rewind();
     }
-    return event;
+    return stored;
   }
 
-  /** Takes rows that no longer hold out of `metrics.jsonl`, once a rewind event is stored. Nothing may be appended meanwhile. */
-  async applyRewind(): Promise<void> {
+  /** Takes rows that no longer hold out of `metrics.jsonl`. */
+  async #rewind(): Promise<void> {
     this.#metrics.close();
-    this.#metrics = await writeMetrics(this.#folder, await readEvents(this.#folder));
+    const rows = metricsRows(await this.store.events(this.id));
+    this.#metrics = await LineFile.write(join(this.#folder, METRICS_FILE), rows);
   }
 
-  /** Flushes and closes the files. */
+  /** Closes the copies. */
   close(): void {
-    try {
-      this.#events.flush();
-      this.#metrics.flush();
-    } finally {
-      this.#events.close();
-      this.#metrics.close();
-    }
+    this.#events.close();
+    this.#metrics.close();
   }
-}
-
-async function writeMetrics(folder: string, events: readonly RunEvent[]): Promise<LineFile> {
-  const path = join(folder, "metrics.jsonl");
-  const text = metricsRows(events).map((row) => JSON.stringify(row) + "\n").join("");
-  await writeTextAtomically(path, text);
-  return new LineFile(path, encoder.encode(text).length);
 }
 
 /**
- * Reads a run's events.
+ * Reads the events in a run's folder. They may lag behind the store's where a process was killed.
  *
- * @param after only events with a greater number
  * @throws {InputError} no such log, or it is damaged before its end
  */
-export async function readEvents(folder: string, after = 0): Promise<RunEvent[]> {
-  const path = join(folder, "events.jsonl");
+export async function readEvents(folder: string): Promise<RunEvent[]> {
+  const path = join(folder, EVENTS_FILE);
   const text = await Deno.readTextFile(path).catch((cause) => {
     throw new InputError("the run has no readable event log", { where: path, cause });
   });
-  return parseEvents(text.slice(0, text.lastIndexOf("\n") + 1), path).filter((event) => event.seq > after);
+  return parseEvents(text.slice(0, text.lastIndexOf("\n") + 1), path);
 }
 
 /** The metrics and evaluations that hold after all rewinds, in order. */
@@ -208,16 +186,6 @@ export function metricsRows(events: readonly RunEvent[]): MetricsRow[] {
     if (event.type === "metrics" || event.type === "evaluation") rows.push(metricsRow(event));
   }
   return rows;
-}
-
-/** Step of the newest checkpoint before which nothing is missing in the log; -1 for none. */
-export function lastCheckpoint(events: readonly RunEvent[]): number {
-  let steps: number[] = [];
-  for (const event of events) {
-    if (event.type === "rewind") steps = steps.filter((step) => step <= event.step);
-    if (event.type === "checkpoint") steps.push(event.step);
-  }
-  return Math.max(-1, ...steps.slice(-1));
 }
 
 function metricsRow(event: Extract<RunEvent, { type: "metrics" | "evaluation" }>): MetricsRow {

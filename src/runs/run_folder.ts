@@ -2,7 +2,7 @@
  * The folder of a run: made once, locked while someone works in it, found again by its id or path.
  *
  * ```
- * runs/<id>/
+ * <data>/runs/<id>/
  *   recipe.json     the resolved recipe        manifest.json   what made the run
  *   events.jsonl    everything it said         metrics.jsonl   the rows that hold
  *   checkpoints/    adapter/  base/  merged/   report.html     console.log
@@ -18,29 +18,20 @@ import project from "../../deno.json" with { type: "json" };
 import { parseRecipe, type Recipe, recipeHash } from "../distill/recipe.ts";
 import { InputError } from "../errors.ts";
 import { unreadable, writeTextAtomically } from "../formats/files.ts";
-import { checkPlugins, type IdentifiedPlugin, identifyPlugins } from "./plugin_identity.ts";
+import { checkPlugins, identifyPlugins } from "./plugin_identity.ts";
+import { EVENTS_FILE, readEvents } from "./event_log.ts";
 import { checkRecipePaths } from "./recipe_paths.ts";
-import { isRunId, newRunId } from "./run_id.ts";
-import { lock } from "./run_lock.ts";
+import { newRunId } from "./run_id.ts";
+import { isLocked, lock } from "./run_lock.ts";
+import type { NewRun, RunManifest, Store, StoredRun } from "./store.ts";
 import { shellQuoted } from "./shell_quoted.ts";
 
-export { isLocked } from "./run_lock.ts";
-
-/** What made a run; written once. */
-export interface RunManifest {
-  id: string;
-  /** ISO 8601, UTC. */
-  createdAt: string;
-  /** Version of Limbeck. */
-  limbeck: string;
-  deno: string;
-  recipeHash: string;
-  /** Plugin modules in the order they were given. */
-  plugins: IdentifiedPlugin[];
-}
+export type { RunManifest } from "./store.ts";
 
 /** A run that this process alone may work on until it is released. */
 export interface LockedRun {
+  readonly store: Store;
+  readonly id: string;
   readonly folder: string;
   readonly manifest: RunManifest;
   readonly recipe: Recipe;
@@ -50,37 +41,68 @@ export interface LockedRun {
 
 /** How to make a run. */
 export interface CreateRunOptions {
+  store: Store;
   recipe: Recipe;
-  /** Folder of runs, used where the recipe names no folder. */
-  runsFolder?: string;
   /** Plugin modules: absolute paths, and packages with their version. */
   plugins?: readonly string[];
+  /** What to find it by. */
+  metadata?: Readonly<Record<string, string>>;
+}
+
+/** Folder of a run whose recipe names none. */
+export function runFolder(store: Store, id: string): string {
+  return join(store.folder, "runs", id);
 }
 
 /**
- * Makes and locks the folder of a new run.
+ * Makes the folder of a new run, locks it, and keeps the run in the store, queued for this process.
  *
  * @throws {InputError} a path that the recipe names is not there; the output folder holds something already, or cannot be made
  */
 export async function createRun(options: CreateRunOptions): Promise<LockedRun> {
-  await checkRecipePaths(options.recipe);
-  const { recipe, plugins = [] } = options;
-  const manifest: RunManifest = {
+  const { store, recipe, plugins = [], metadata = {} } = options;
+  await checkRecipePaths(recipe);
+  const manifest = newManifest(recipe, await identifyPlugins(plugins));
+  const folder = resolve(recipe.output.folder ?? runFolder(store, manifest.id));
+  const release = await makeRunFolder({ manifest, recipe, folder });
+  try {
+    await store.create({ manifest, recipe, folder, worker: "command", metadata });
+  } catch (error) {
+    await Deno.remove(folder, { recursive: true }).catch(() => {});
+    release();
+    throw error;
+  }
+  return { store, id: manifest.id, folder, manifest, recipe, release };
+}
+
+/** What makes a run that begins now. */
+export function newManifest(recipe: Recipe, plugins: RunManifest["plugins"]): RunManifest {
+  return {
     id: newRunId(),
     createdAt: new Date().toISOString(),
     limbeck: project.version,
     deno: Deno.version.deno,
     recipeHash: recipeHash(recipe),
-    plugins: await identifyPlugins(plugins),
+    plugins,
   };
-  const folder = resolve(recipe.output.folder ?? join(options.runsFolder ?? "runs", manifest.id));
+}
+
+/**
+ * Makes and locks a run's folder.
+ *
+ * @returns lets go of the lock
+ * @throws {InputError} the folder holds something already, or cannot be made
+ */
+async function makeRunFolder(
+  { manifest, recipe, folder }: Pick<NewRun, "manifest" | "recipe" | "folder">,
+): Promise<() => void> {
   const made = await makeEmptyFolder(folder);
   let release: (() => void) | undefined;
   try {
     release = await lock(folder);
     await writeTextAtomically(join(folder, "recipe.json"), JSON.stringify(recipe, null, 2) + "\n");
     await writeTextAtomically(join(folder, "manifest.json"), JSON.stringify(manifest, null, 2) + "\n");
-    return { folder, manifest, recipe, release };
+    return release;
   } catch (error) {
     // Without a manifest the folder is no run, and would only be in the way of the next try.
     const own = release ? ["recipe.json", "run.lock"].map((name) => join(folder, name)) : [];
@@ -91,21 +113,89 @@ export async function createRun(options: CreateRunOptions): Promise<LockedRun> {
 }
 
 /**
- * Locks an existing run, to resume it.
+ * Locks a run whose turn has come, and makes its folder where it has none yet.
  *
- * @throws {InputError} no run there, a file of it is damaged, a model, dataset or plugin is gone or changed, or another process works on it
+ * @throws {InputError} a file of it is damaged, a model, dataset or plugin is gone or changed, or another process works on it
  */
-export async function openRun(folder: string): Promise<LockedRun> {
-  const { manifest, recipe } = await readRun(folder);
+export async function takeRun(store: Store, run: StoredRun): Promise<LockedRun> {
+  const { id, folder, manifest, recipe } = run;
   await checkRecipePaths(recipe);
-  const release = await lock(folder);
+  const begun = await Deno.stat(join(folder, "manifest.json")).then(() => true, () => false);
+  const release = begun ? await lock(folder) : await makeRunFolder(run);
   try {
     await checkPlugins(manifest.plugins);
-    return { folder: resolve(folder), manifest, recipe, release };
+    return { store, id, folder, manifest, recipe, release };
   } catch (error) {
     release();
     throw error;
   }
+}
+
+/**
+ * Locks the run in a folder to resume it, and queues it for this process.
+ *
+ * @throws {InputError} no run there, a file of it is damaged, a model, dataset or plugin is gone or changed, another process works on
+ * it, or it is done
+ */
+export async function openRun(folder: string, store: Store): Promise<LockedRun> {
+  const known = await adoptRun(folder, store);
+  const run = await takeRun(store, known);
+  try {
+    await settle(store, known);
+    const { state } = (await store.get(run.id))!;
+    // One that is queued already was not begun before its process ended.
+    if (state !== "queued") await store.requeue(run.id, "command");
+    return run;
+  } catch (error) {
+    run.release();
+    throw error;
+  }
+}
+
+/**
+ * The run in a folder as the store knows it. A run that it does not know, such as one that was moved here from another machine, is
+ * taken into it with all that its folder says.
+ *
+ * @throws {InputError} no run there, a file of it is damaged, or it is the copy of a run that is elsewhere
+ */
+export async function adoptRun(folder: string, store: Store): Promise<StoredRun> {
+  const { manifest, recipe } = await readRun(folder);
+  const path = resolve(folder);
+  const known = await store.get(manifest.id);
+  if (!known) {
+    const begun = await Deno.stat(join(path, EVENTS_FILE)).then(() => true, () => false);
+    return await store.adopt(
+      { manifest, recipe, folder: path, worker: "command" },
+      begun ? await readEvents(path) : [],
+    );
+  }
+  if (known.folder === path || await sameFolder(known.folder, path)) return known;
+  if (await Deno.stat(join(known.folder, "manifest.json")).then(() => true, () => false)) {
+    throw new InputError(`this is a copy of run ${manifest.id}, which is in ${known.folder}`, {
+      where: path,
+      hint: "Work on that one, or remove it first with `limbeck runs rm`.",
+    });
+  }
+  return await store.move(manifest.id, path);
+}
+
+async function sameFolder(a: string, b: string): Promise<boolean> {
+  try {
+    return await Deno.realPath(a) === await Deno.realPath(b);
+  } catch {
+    return false;
+  }
+}
+
+/** Says of a run that it was interrupted, when it is said to run but nobody works on it. */
+export async function settle(store: Store, run: StoredRun, own = true): Promise<StoredRun> {
+  if (run.state !== "running" || (!own && isLocked(run.folder))) return run;
+  await store.append(run.id, run.attempt, [{
+    type: "state",
+    state: "interrupted",
+    message: "the process that watched over the run ended",
+  }]);
+  return (await store.get(run.id))!;
 }
 
 /**
@@ -138,21 +228,21 @@ function checkManifest(value: unknown, folder: string): RunManifest {
 }
 
 /**
- * The folder of the run that `name` means: a run id, the beginning of one, `last`, or the path of a run's folder.
+ * The run that `name` means: a run id, the beginning of one, `last`, or the path of a run's folder.
  *
  * @throws {InputError} no such run, or several
  */
-export async function findRun(name: string, runsFolder = "runs"): Promise<string> {
+export async function findRun(name: string, store: Store): Promise<StoredRun> {
   const isFolder = name !== "" &&
     await Deno.stat(join(name, "manifest.json")).then((info) => info.isFile, () => false);
-  if (isFolder) return resolve(name);
-  const ids = await runIds(runsFolder);
+  if (isFolder) return await adoptRun(name, store);
+  const ids = await store.ids();
   const matches = name === "last"
     ? ids.slice(-1)
     : name === ""
     ? []
     : ids.filter((id) => id.startsWith(name));
-  if (matches.length === 1) return resolve(runsFolder, matches[0]);
+  if (matches.length === 1) return (await store.get(matches[0]!))!;
   if (matches.length > 1) {
     throw new InputError(
       `"${name}" is the beginning of ${matches.length} runs: ${matches.slice(0, 8).join(", ")}`,
@@ -165,20 +255,7 @@ export async function findRun(name: string, runsFolder = "runs"): Promise<string
   if (exists) {
     throw new InputError("is no run: there is no manifest.json in it", { where: resolve(name), hint: near });
   }
-  throw new InputError(`there is no run "${name}" in ${resolve(runsFolder)}`, { hint: near });
-}
-
-/** Ids of the runs in a folder, oldest first. */
-export async function runIds(runsFolder: string): Promise<string[]> {
-  const ids: string[] = [];
-  try {
-    for await (const entry of Deno.readDir(runsFolder)) {
-      if (entry.isDirectory && isRunId(entry.name)) ids.push(entry.name);
-    }
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw unreadable(runsFolder, error);
-  }
-  return ids.sort();
+  throw new InputError(`there is no run "${name}" in ${store.folder}`, { hint: near });
 }
 
 /**
@@ -186,9 +263,11 @@ export async function runIds(runsFolder: string): Promise<string[]> {
  *
  * @throws {InputError} a process works on it
  */
-export async function removeRun(folder: string): Promise<void> {
+export async function removeRun(store: Store, { id, folder }: StoredRun): Promise<void> {
+  if (!await Deno.stat(folder).then(() => true, () => false)) return await store.remove(id);
   const release = await lock(folder);
   try {
+    await store.remove(id);
     await Deno.remove(folder, { recursive: true });
   } finally {
     release();
@@ -233,7 +312,7 @@ async function makeEmptyFolder(folder: string): Promise<boolean> {
 function unmakeable(folder: string, cause: unknown): InputError {
   return new InputError(`the output folder cannot be made: ${(cause as Error).message}`, {
     where: folder,
-    hint: "Choose another output.folder (--output), or another folder of runs (--runs).",
+    hint: "Choose another output.folder (--output), or another data folder (--data).",
     cause,
   });
 }

@@ -8,12 +8,20 @@ import { dirname, join } from "@std/path";
 import { InputError } from "../errors.ts";
 import { DiskFullError, freeBytes, isDiskFull, unwritable } from "../formats/files.ts";
 
+/** Name of the file in a run's folder. */
+const LOCK_FILE = "run.lock";
+
+/** The file whose lock tells that someone works on the run of a folder. */
+export function lockFile(folder: string): string {
+  return join(folder, LOCK_FILE);
+}
+
 /**
  * Takes the system's advisory lock, which ends with the process however it ends: there are no stale locks.
  * The file's text only tells people who holds it.
  */
 export async function lock(folder: string): Promise<() => void> {
-  const path = join(folder, "run.lock");
+  const path = lockFile(folder);
   const file = await openLock(path);
   if (!await file.tryLock(true)) {
     file.close();
@@ -47,16 +55,21 @@ async function openLock(path: string): Promise<Deno.FsFile> {
   }
 }
 
-/** Whether a process works on the run at this moment. */
-export async function isLocked(folder: string): Promise<boolean> {
+/** Whether a process works on the run of a folder at this moment. */
+export function isLocked(folder: string): boolean {
+  return isFileLocked(lockFile(folder));
+}
+
+/** Whether a process, this one included, holds the lock of a file. */
+export function isFileLocked(path: string): boolean {
   let file: Deno.FsFile;
   try {
-    file = await Deno.open(join(folder, "run.lock"), { read: true });
+    file = Deno.openSync(path, { read: true });
   } catch {
     return false;
   }
   try {
-    return !await file.tryLock(false);
+    return !file.tryLockSync(false);
   } finally {
     file.close();
   }

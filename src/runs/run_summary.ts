@@ -1,13 +1,11 @@
 /**
- * Where a run stands, from its files.
+ * Where a run stands, for people.
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
-import { join } from "@std/path";
-import type { ErrorEvent, RunEvent, RunResult, RunState } from "../distill/events.ts";
-import { readEvents } from "./event_log.ts";
-import { isLocked, readRun } from "./run_folder.ts";
+import type { ErrorEvent, RunResult, RunState } from "../distill/events.ts";
+import { isLocked } from "./run_lock.ts";
+import type { StoredRun } from "./store.ts";
 
 /** A run in a list. */
 export interface RunSummary {
@@ -24,30 +22,24 @@ export interface RunSummary {
   error?: ErrorEvent;
 }
 
-/**
- * Sums a run up.
- *
- * @throws {InputError} no run there, or a file of it is damaged
- */
-export async function summarise(folder: string): Promise<RunSummary> {
-  const { manifest, recipe } = await readRun(folder);
-  const begun = await Deno.stat(join(folder, "events.jsonl")).then(() => true, () => false);
-  const events: RunEvent[] = begun ? await readEvents(folder) : [];
-  const told = events.findLast((event) => event.type === "state")?.state ?? "queued";
-  // Whoever was to tell of the end may have been killed.
-  const state = told === "running" && !await isLocked(folder) ? "interrupted" : told;
-  const last = events.findLast((event) => event.type === "metrics" || event.type === "rewind");
-  const result = events.findLast((event) => event.type === "result")?.result;
-  const error = events.findLast((event) => event.type === "error");
+/** Sums a run up. */
+export function summarise(run: StoredRun): RunSummary {
+  const { id, folder, manifest, recipe, step, loss, result, error } = run;
+  const state = stateNow(run);
   return {
-    id: manifest.id,
+    id,
     folder,
     createdAt: manifest.createdAt,
     state,
-    step: Math.max(0, last?.step ?? 0),
+    step,
     steps: recipe.train.steps,
-    loss: last?.type === "metrics" ? last.loss : null,
+    loss,
     ...(result ? { result } : {}),
     ...(error && state === "failed" ? { error } : {}),
   };
+}
+
+/** The state of a run. Whoever was to tell of its end may have been killed: then it is interrupted. */
+export function stateNow({ state, folder }: StoredRun): RunState {
+  return state === "running" && !isLocked(folder) ? "interrupted" : state;
 }

@@ -11,14 +11,16 @@ import { join } from "@std/path";
 import type { ErrorEvent, RunEvent, RunEventBody, RunResult, RunState } from "../distill/events.ts";
 import { LimbeckError } from "../errors.ts";
 import { writeTextAtomically } from "../formats/files.ts";
-import { prepareChild } from "./child_command.ts";
+import { type ChildCommand, prepareChild } from "./child_command.ts";
 import { ALIVE_LOCK } from "./child_host.ts";
 import { storeUnsent } from "./unsent_events.ts";
 import { ConsoleFile } from "./console_file.ts";
 import { errorEvent } from "./error_event.ts";
-import { lastCheckpoint, readEvents, RunLog } from "./event_log.ts";
+import { RunLog } from "./event_log.ts";
 import { type ControlWord, parseEvent, readLines, type StartMessage } from "./protocol.ts";
 import type { LockedRun } from "./run_folder.ts";
+import { DEFAULT_GPU, type RunStore } from "./store.ts";
+import { waitForTurn } from "./turn.ts";
 
 /** How to supervise a run. */
 export interface SuperviseOptions {
@@ -39,13 +41,13 @@ export interface SuperviseOptions {
   debug?: boolean;
   /** Measures each kernel; the events then end with a profile. */
   profile?: boolean;
-  /** Called when the process of an earlier attempt, whose parent was killed, has to end first. */
-  onWait?: () => void;
+  /** Called when something has to end first: another use of the GPU, or the process of an earlier attempt. Says what, for people. */
+  onWait?: (what: string) => void;
 }
 
 /** How a supervised run ended. */
 export interface RunOutcome {
-  state: Extract<RunState, "succeeded" | "paused" | "failed" | "interrupted">;
+  state: Extract<RunState, "succeeded" | "paused" | "failed" | "interrupted" | "cancelled">;
   /** Exit code for a command that did nothing else. */
   exitCode: number;
   result?: RunResult;
@@ -87,7 +89,7 @@ export function superviseRun(options: SuperviseOptions): SupervisedRun {
 
 /** A run under supervision. */
 export class SupervisedRun {
-  /** Fulfilled when the run has ended, however it ended; rejected only when its log cannot be opened. */
+  /** Fulfilled when the run has ended, however it ended; rejected only when its log cannot be opened. The GPU is free by then. */
   readonly outcome: Promise<RunOutcome>;
   readonly #options: SuperviseOptions;
   readonly #grace: number;
@@ -115,55 +117,96 @@ export class SupervisedRun {
   }
 
   async #supervise(): Promise<RunOutcome> {
-    const { run, maxRestarts = 3 } = this.#options;
-    const plugins = run.manifest.plugins.map((plugin) => plugin.path);
-    const log = await RunLog.open(run.folder);
+    const { run } = this.#options;
+    const log = await RunLog.open(run.store, run);
+    using _asked = run.store.onChange(() => this.#hear());
     try {
       const command = await prepareChild({
         folder: run.folder,
         recipe: run.recipe,
-        plugins,
+        plugins: run.manifest.plugins.map((plugin) => plugin.path),
         entry: this.#options.entry,
       });
-      await waitForEarlierChild(run.folder, this.#options.onWait);
+      await waitForEarlierChild(
+        run.folder,
+        () => this.#options.onWait?.("the process of an earlier attempt to save and end"),
+      );
       await storeUnsent(log, run.folder);
-      let resume = this.#options.resume ?? false;
-      for (let restarts = 0;; restarts++) {
-        const attempt = log.attempt + 1;
-        const publish = (body: RunEventBody) => this.#publish(log, attempt, body);
-        publish({ type: "state", state: "running" });
-        const end = await this.#attempt(log, attempt, command, resume);
-        const outcome = this.#judge(end);
-        const canRestart = outcome.state === "interrupted" && !this.#killed && !this.#stopAsked;
-        if (canRestart && restarts < maxRestarts && lastCheckpoint(await readEvents(run.folder)) >= 0) {
-          publish({ type: "state", state: "interrupted", message: outcome.error?.message });
-          resume = true;
-          continue;
-        }
-        // Nobody will continue it by itself, so a run that died has failed; one that the user killed can be resumed.
-        const state = outcome.state === "interrupted" && !this.#killed ? "failed" : outcome.state;
-        if (outcome.error && outcome.error !== end.error) publish(outcome.error);
-        if (outcome.result) {
-          await writeTextAtomically(
-            join(run.folder, "result.json"),
-            JSON.stringify(outcome.result, null, 2) + "\n",
-          );
-        }
-        publish({ type: "state", state });
-        return { ...outcome, state };
-      }
+      const ours = await waitForTurn(run.store, run, {
+        onWait: (holder) => this.#options.onWait?.(`${holder}, which has the GPU or is to have it first`),
+        gaveUp: () => this.#killed || this.#stopAsked,
+      });
+      if (!ours) return await this.#neverBegan();
+      return await this.#attempts(log, command);
     } catch (error) {
-      return this.#startFailed(log, errorEvent(error, this.#options.debug ?? false));
+      return await this.#startFailed(log, errorEvent(error, this.#options.debug ?? false));
     } finally {
       log.close();
+      await run.store.release(DEFAULT_GPU, run.id).catch(() => {});
     }
+  }
+
+  /** One process after another, as long as they die and there is a checkpoint to continue from. */
+  async #attempts(log: RunLog, command: ChildCommand): Promise<RunOutcome> {
+    const { run, maxRestarts = 3 } = this.#options;
+    for (let resume = this.#options.resume ?? false;; resume = true) {
+      const attempt = log.attempt + 1;
+      const publish = (...bodies: RunEventBody[]) => this.#publish(log, attempt, ...bodies);
+      await publish({ type: "state", state: "running" });
+      const end = await this.#attempt(log, attempt, command, resume);
+      const outcome = this.#judge(end);
+      const { restarts, asked } = (await run.store.get(run.id))!;
+      const canRestart = outcome.state === "interrupted" && !this.#killed && !this.#stopAsked;
+      if (canRestart && restarts < maxRestarts && await lastCheckpoint(run.store, run.id) >= 0) {
+        const message = outcome.error?.message;
+        await publish(
+          { type: "state", state: "interrupted", ...(message ? { message } : {}) },
+          { type: "state", state: "queued", message: "it continues from its last checkpoint" },
+        );
+        continue;
+      }
+      if (outcome.error && outcome.error !== end.error) await publish(outcome.error);
+      if (outcome.result) {
+        await writeTextAtomically(
+          join(run.folder, "result.json"),
+          JSON.stringify(outcome.result, null, 2) + "\n",
+        );
+      }
+      const state = this.#endState(outcome.state, asked === "cancel");
+      await publish({ type: "state", state });
+      return { ...outcome, state };
+    }
+  }
+
+  #endState(state: RunOutcome["state"], cancelled: boolean): RunOutcome["state"] {
+    if (cancelled && (state === "paused" || state === "interrupted")) return "cancelled";
+    // Nobody will continue it by itself, so a run that died has failed; one that the user killed can be resumed.
+    return state === "interrupted" && !this.#killed ? "failed" : state;
+  }
+
+  /** It was cancelled while it waited, or whoever watches had no more patience. */
+  async #neverBegan(): Promise<RunOutcome> {
+    const { store, id } = this.#options.run;
+    const state = (await store.get(id))?.state;
+    return { state: state === "queued" ? "interrupted" : "cancelled", exitCode: 130 };
+  }
+
+  /** Does what was asked of the run through the store. */
+  async #hear(): Promise<void> {
+    const { store, id } = this.#options.run;
+    const run = await store.get(id).catch(() => undefined);
+    if (!run?.asked || run.state !== "running") return;
+    if (run.asked === "checkpoint") {
+      this.#send("checkpoint");
+      await store.ask(id, null).catch(() => {});
+    } else if (!this.#stopAsked) this.request("stop");
   }
 
   /** One process, from its start to its end. */
   async #attempt(
     log: RunLog,
     attempt: number,
-    command: { args: string[]; env: Record<string, string> },
+    command: ChildCommand,
     resume: boolean,
   ): Promise<AttemptEnd> {
     const { run } = this.#options;
@@ -183,7 +226,7 @@ export class SupervisedRun {
       recipe: run.recipe,
       folder: run.folder,
       resume,
-      resumeLimit: lastCheckpoint(await readEvents(run.folder)),
+      resumeLimit: await lastCheckpoint(run.store, run.id),
       attempt,
       debug: this.#options.debug ?? false,
       profile: this.#options.profile ?? false,
@@ -210,8 +253,7 @@ export class SupervisedRun {
         if (!body || body.type === "state" || body.type === "heartbeat") continue;
         if (body.type === "result") end.result = body.result;
         if (body.type === "error") end.error = body;
-        this.#publish(log, attempt, body);
-        if (body.type === "rewind") await log.applyRewind();
+        await this.#publish(log, attempt, body);
         // After its last word it only has to end.
         if (end.result || end.error) watchdog.expect(this.#grace);
       }
@@ -276,24 +318,23 @@ export class SupervisedRun {
   }
 
   /** Whoever watches should know, and the log too where it still takes an event. */
-  #startFailed(log: RunLog, error: ErrorEvent): RunOutcome {
+  async #startFailed(log: RunLog, error: ErrorEvent): Promise<RunOutcome> {
     try {
-      const attempt = Math.max(log.attempt, 1);
-      this.#publish(log, attempt, error);
-      this.#publish(log, attempt, { type: "state", state: "failed" });
+      await this.#publish(log, Math.max(log.attempt, 1), error, { type: "state", state: "failed" });
     } catch {
       // The outcome says it.
     }
     return { state: "failed", exitCode: error.exitCode, error };
   }
 
-  #publish(log: RunLog, attempt: number, body: RunEventBody): void {
-    const event = log.append(body, attempt);
-    try {
-      this.#options.onEvent?.(event);
-    } catch (error) {
-      // A reader's mistake is not the run's.
-      console.error(error);
+  async #publish(log: RunLog, attempt: number, ...bodies: RunEventBody[]): Promise<void> {
+    for (const event of await log.append(bodies, attempt)) {
+      try {
+        this.#options.onEvent?.(event);
+      } catch (error) {
+        // A reader's mistake is not the run's.
+        console.error(error);
+      }
     }
   }
 
@@ -333,6 +374,11 @@ class Watchdog {
     clearTimeout(this.#timer);
     clearTimeout(this.#after);
   }
+}
+
+/** Step of the newest checkpoint before which nothing is missing in the log; -1 for none. */
+async function lastCheckpoint(store: RunStore, id: string): Promise<number> {
+  return (await store.checkpoints(id)).at(-1)?.step ?? -1;
 }
 
 /** A child whose parent was killed saves a checkpoint and ends; until then the run's folder is still its own. */

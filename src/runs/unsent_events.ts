@@ -5,7 +5,7 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
-import { readEvents, type RunLog } from "./event_log.ts";
+import type { RunLog } from "./event_log.ts";
 import { isCounted, parseEvent, UNSENT_FILE } from "./protocol.ts";
 
 /**
@@ -23,12 +23,11 @@ export async function storeUnsent(log: RunLog, folder: string): Promise<void> {
   }
   const { attempt } = log;
   // States are the supervisor's; it adds an error only where no process is left that could keep events.
-  let stored =
-    (await readEvents(folder)).filter((event) => event.attempt === attempt && isCounted(event)).length;
+  let stored = (await log.store.events(log.id, { attempt })).filter(isCounted).length;
   for (const line of text.split("\n")) {
     const kept = readKept(line);
     if (!kept || kept.n !== stored + 1) break;
-    log.append(kept.event, attempt);
+    await log.append([kept.event], attempt);
     stored++;
   }
   await Deno.remove(path);

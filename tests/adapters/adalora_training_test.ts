@@ -18,6 +18,7 @@ import {
   tinySetup,
   withTiny,
 } from "../distill/tiny_model.ts";
+import { testStore } from "../runs/test_store.ts";
 
 const BATCHES = [packBatch([tinySample(30, 20, 1)], 64), packBatch([tinySample(50, 31, 2)], 64)];
 
@@ -188,12 +189,12 @@ Deno.test("an interrupted run prunes as an uninterrupted one does, bit for bit",
     }
     await runHere(recipe, stopped, { resume: true });
     await same(stopped, "stopped");
-    const run = await createRun({ recipe, runsFolder: `${files.folder}/runs` });
+    const run = await createRun({ recipe, store: testStore(files.folder) });
     const killed = await watchRun(run, {
       onEvent: (event, supervised) => event.type === "metrics" && event.step === 8 && supervised.kill(),
     }).outcome;
     assertEquals(killed.state, "interrupted");
-    const resumed = await watchRun(await openRun(run.folder), { resume: true }).outcome;
+    const resumed = await watchRun(await openRun(run.folder, run.store), { resume: true }).outcome;
     assertEquals([resumed.state, resumed.error?.message], ["succeeded", undefined]);
     await same(run.folder, "killed");
     const rows = (await storedMetrics(run.folder)).filter((row) => row.type === "metrics");

@@ -14,6 +14,7 @@ import { TINY_VOCABULARY, type TinyFiles, withTiny, writeTinyModel } from "../di
 import { fakeEntry, fakeRecipe, withFolder } from "../runs/fake_run.ts";
 import { type Breakage, json, replaced, sharded, weights, writeBrokenModel } from "./broken_models.ts";
 import { fakeTerminal } from "./fake_terminal.ts";
+import { testStore } from "../runs/test_store.ts";
 
 interface Said {
   code: number;
@@ -382,19 +383,27 @@ Deno.test("an output folder that is taken, a file or not to be made is refused, 
     await Deno.mkdir(recipe.output.folder);
     // Whoever was killed at the very beginning leaves no more than a lock.
     await Deno.writeTextFile(`${recipe.output.folder}/run.lock`, "");
-    const run = await createRun({ recipe });
+    const run = await createRun({ store: testStore(folder), recipe });
     run.release();
     for (const name of ["events.jsonl", "a", "z"]) await Deno.writeTextFile(`${run.folder}/${name}`, "");
     const taken = await assertRejects(
-      () => createRun({ recipe }),
+      () => createRun({ store: testStore(folder), recipe }),
       "a run already lives in this output folder",
     );
     assertStringIncludes((taken as { hint?: string }).hint!, `limbeck runs rm '${folder}/out dir'`);
     await Deno.remove(`${run.folder}/manifest.json`);
-    await assertRejects(() => createRun({ recipe }), Error, "the output folder is not empty");
+    await assertRejects(
+      () => createRun({ store: testStore(folder), recipe }),
+      Error,
+      "the output folder is not empty",
+    );
     assert(await exists(`${run.folder}/recipe.json`));
     recipe.output.folder = `${folder}/data/train.jsonl/run`;
-    await assertRejects(() => createRun({ recipe }), Error, "the output folder cannot be made");
+    await assertRejects(
+      () => createRun({ store: testStore(folder), recipe }),
+      Error,
+      "the output folder cannot be made",
+    );
   }));
 
 Deno.test("what cannot be written is refused by name, and a file that is there is kept", () =>
@@ -427,11 +436,11 @@ Deno.test("numbers out of bounds are wrong usage, all told at once", async () =>
 
 Deno.test("a damaged run is told apart from none, and says how to mend it", () =>
   withFolder(async (folder) => {
-    const run = await createRun({ recipe: fakeRecipe(folder), runsFolder: `${folder}/runs` });
+    const run = await createRun({ recipe: fakeRecipe(folder), store: testStore(folder) });
     run.release();
     await Deno.writeTextFile(`${run.folder}/events.jsonl`, '{"seq":1}\ngarbage\n{"seq":3}\n');
     assertTold(await limbeck("runs", "show", run.folder), 3, "line 2 is not JSON", "Delete that line");
-    const listed = await limbeck("runs", "--runs", `${folder}/runs`, "--json");
+    const listed = await limbeck("runs", "--data", folder, "--json");
     assertTold(listed, 0, "line 2 is not JSON");
     assertEquals(JSON.parse(listed.out), []);
     await Deno.writeTextFile(`${run.folder}/manifest.json`, "{}");
@@ -443,7 +452,7 @@ Deno.test("a damaged run is told apart from none, and says how to mend it", () =
 
 Deno.test("a run whose model or data are gone is not resumed", () =>
   withFolder(async (folder) => {
-    const run = await createRun({ recipe: fakeRecipe(folder), runsFolder: `${folder}/runs` });
+    const run = await createRun({ recipe: fakeRecipe(folder), store: testStore(folder) });
     run.release();
     await Deno.remove(`${folder}/data/train.jsonl`);
     assertTold(await limbeck("resume", run.folder, "--no-setup"), 3, "data.train: ");
@@ -452,7 +461,7 @@ Deno.test("a run whose model or data are gone is not resumed", () =>
 
 Deno.test("a report that cannot be written hides neither the result nor the error of a run", () =>
   withFolder(async (folder) => {
-    const run = await createRun({ recipe: fakeRecipe(folder), runsFolder: `${folder}/runs` });
+    const run = await createRun({ recipe: fakeRecipe(folder), store: testStore(folder) });
     await Deno.mkdir(`${run.folder}/report.html`);
     const terminal = fakeTerminal();
     const out = new Output(terminal, false);

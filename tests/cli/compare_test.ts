@@ -12,6 +12,7 @@ import { type TinyFiles, withTiny } from "../distill/tiny_model.ts";
 import { fakeEntry, fakeRecipe, withFolder } from "../runs/fake_run.ts";
 import type { Fault } from "../runs/fake_trainer.ts";
 import { fakeTerminal } from "./fake_terminal.ts";
+import { testStore } from "../runs/test_store.ts";
 
 Deno.test("--seeds is a count from 1 or a list of different seeds", () => {
   const read = (seeds?: string) => readSeeds(new FlagReader(seeds === undefined ? {} : { seeds }));
@@ -63,7 +64,7 @@ async function fakeComparison(
       file: `${name}.yaml`,
       recipe: fakeRecipe(folder, fault, 6),
     })),
-    ...{ seeds, plugins: [], warnings: [], runsFolder: `${folder}/runs` },
+    ...{ seeds, plugins: [], warnings: [], store: testStore(folder) },
   });
   comparison.release();
   return comparison.folder;
@@ -267,7 +268,7 @@ Deno.test("compare runs two recipes with two seeds on a tiny model", () =>
   withTiny(async (files) => {
     const [ce, kd] = await writeRecipes(files);
     const { code, out, err } = await limbeck(
-      ...["compare", ce, kd, "--seeds", "2", "--runs", `${files.folder}/runs`, "--no-setup", "--json"],
+      ...["compare", ce, kd, "--seeds", "2", "--data", files.folder, "--no-setup", "--json"],
     );
     assertEquals(code, 0, err);
     const all = JSON.parse(out);

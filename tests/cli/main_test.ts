@@ -137,9 +137,9 @@ Deno.test("every commented field of init's recipe is right when its # is taken a
 
 Deno.test("runs lists nothing where there are no runs", () =>
   inFolder(async (folder) => {
-    assertStringIncludes((await limbeck("runs", "--runs", folder)).out, "There are no runs");
-    assertEquals(JSON.parse((await limbeck("runs", "--runs", folder, "--json")).out), []);
-    assertEquals((await limbeck("runs", "show", "last", "--runs", folder)).code, 3);
+    assertStringIncludes((await limbeck("runs", "--data", folder)).out, "There are no runs");
+    assertEquals(JSON.parse((await limbeck("runs", "--data", folder, "--json")).out), []);
+    assertEquals((await limbeck("runs", "show", "last", "--data", folder)).code, 3);
   }));
 
 Deno.test("the command line works as a process with the permissions of its task", async () => {

@@ -5,14 +5,16 @@ import { main } from "../../src/cli/main.ts";
 import { Output } from "../../src/cli/output.ts";
 import { RunError } from "../../src/cli/run_error.ts";
 import { watchRun } from "../../src/cli/watch_run.ts";
-import { createRun, findRun, isLocked } from "../../src/runs/run_folder.ts";
+import { createRun, findRun } from "../../src/runs/run_folder.ts";
+import { isLocked } from "../../src/runs/run_lock.ts";
 import { summarise } from "../../src/runs/run_summary.ts";
 import { fakeEntry, fakeRecipe, resumeFake, withFolder } from "../runs/fake_run.ts";
 import type { Fault } from "../runs/fake_trainer.ts";
 import { fakeTerminal } from "./fake_terminal.ts";
+import { testStore } from "../runs/test_store.ts";
 
 function start(folder: string, fault: Fault = {}) {
-  return createRun({ recipe: fakeRecipe(folder, fault), runsFolder: `${folder}/runs` });
+  return createRun({ recipe: fakeRecipe(folder, fault), store: testStore(folder) });
 }
 
 function invocation(json = false) {
@@ -31,16 +33,16 @@ Deno.test("watchRun() shows progress and a summary, writes a report and lets go 
       assertStringIncludes(use.terminal.out, text);
     }
     assertStringIncludes(await Deno.readTextFile(`${run.folder}/report.html`), "Held-out loss");
-    assertEquals(await isLocked(run.folder), false);
+    assertEquals(isLocked(run.folder), false);
 
     const terminal = fakeTerminal();
-    assertEquals(await main(["runs", "--runs", `${folder}/runs`, "--json"], terminal), 0);
+    assertEquals(await main(["runs", "--data", folder, "--json"], terminal), 0);
     const [summary] = JSON.parse(terminal.out);
     assertEquals([summary.state, summary.step, summary.steps], ["succeeded", 12, 12]);
     const again = fakeTerminal();
     assertEquals(await main(["resume", run.folder, "--no-setup"], again), 3);
     assertStringIncludes(again.err, "this run is done");
-    assertEquals(await main(["runs", "rm", "last", "--runs", `${folder}/runs`], fakeTerminal()), 0);
+    assertEquals(await main(["runs", "rm", "last", "--data", folder], fakeTerminal()), 0);
     await assertRejects(() => Deno.stat(run.folder), Deno.errors.NotFound);
   }));
 
@@ -92,9 +94,9 @@ Deno.test("Ctrl-C saves and stops with 130, and the run can be resumed", () =>
     assertEquals(code, 130);
     assertStringIncludes(printed, "Saving a checkpoint and stopping");
     assertStringIncludes(printed, "`limbeck resume");
-    const found = await findRun("last", `${folder}/runs`);
-    assertEquals((await summarise(found)).state, "paused");
-    const resumed = await resumeFake(found);
+    const found = await findRun("last", testStore(folder));
+    assertEquals(summarise(found).state, "paused");
+    const resumed = await resumeFake({ folder: found.folder, store: testStore(folder) });
     await resumed.until((event) => event.type === "metrics");
     resumed.supervised.request("stop");
     assertEquals((await resumed.supervised.outcome).state, "paused");
@@ -110,5 +112,5 @@ Deno.test("a second Ctrl-C ends a run that does not listen", () =>
     );
     assertEquals(code, 130);
     assertStringIncludes(printed, "continues from the last checkpoint, if there is one");
-    assertEquals((await summarise(await findRun("last", `${folder}/runs`))).state, "interrupted");
+    assertEquals(summarise(await findRun("last", testStore(folder))).state, "interrupted");
   }));

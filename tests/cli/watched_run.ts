@@ -4,11 +4,12 @@ import { Output, processTerminal } from "../../src/cli/output.ts";
 import { watchRun } from "../../src/cli/watch_run.ts";
 import { createRun } from "../../src/runs/run_folder.ts";
 import { fakeEntry, fakeRecipe } from "../runs/fake_run.ts";
+import { testStore } from "../runs/test_store.ts";
 
 const [folder, fault] = Deno.args;
 const run = await createRun({
   recipe: fakeRecipe(folder, JSON.parse(fault), 1000),
-  runsFolder: `${folder}/runs`,
+  store: testStore(folder),
 });
 const out = new Output(processTerminal(), false);
 Deno.exit(

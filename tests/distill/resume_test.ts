@@ -21,6 +21,7 @@ import { createRun, openRun } from "../../src/runs/run_folder.ts";
 import { CONTRACT_VERSION, defineDivergence, noOptions } from "../../src/registry/contract.ts";
 import { heldMetrics, runHere, storedMetrics, watchRun } from "./tiny_run.ts";
 import { type TinyFiles, tinyRecipe, tinyRows, withTiny, writeTinyModel } from "./tiny_model.ts";
+import { testStore } from "../runs/test_store.ts";
 
 /** Everything that must be the same, byte for byte, however often a run was interrupted. */
 async function remains(folder: string) {
@@ -77,7 +78,7 @@ const fullRecipe = (files: TinyFiles): Recipe =>
 Deno.test("an interrupted run leaves what an uninterrupted one leaves, bit for bit", async (t) => {
   await withTiny(async (files) => {
     const recipe = fullRecipe(files);
-    const start = () => createRun({ recipe, runsFolder: `${files.folder}/runs` });
+    const start = () => createRun({ recipe, store: testStore(files.folder) });
     const whole = await start();
     const reference = watchRun(whole);
     assertEquals((await reference.outcome).error?.message, undefined);
@@ -110,7 +111,7 @@ Deno.test("an interrupted run leaves what an uninterrupted one leaves, bit for b
         if (outcome.state === "succeeded") break;
         assertEquals([outcome.state, outcome.error?.message], ["interrupted", undefined]);
         kills++;
-        run = await openRun(folder);
+        run = await openRun(folder, testStore(files.folder));
       }
       run.release();
       assertGreater(kills, 0);
@@ -127,7 +128,7 @@ Deno.test("an interrupted run leaves what an uninterrupted one leaves, bit for b
       }).outcome;
       assertEquals([stopped.state, stopped.exitCode], ["paused", 130]);
       assert(stopped.result!.steps < 40);
-      const resumed = await watchRun(await openRun(run.folder), { resume: true }).outcome;
+      const resumed = await watchRun(await openRun(run.folder, run.store), { resume: true }).outcome;
       assertEquals([resumed.state, resumed.result?.steps], ["succeeded", 40]);
       const { checkpoints: _, ...rest } = await remains(run.folder);
       const { checkpoints: __, ...wanted } = expected;
@@ -308,14 +309,18 @@ Deno.test("a run is not resumed on another recipe, model, dataset or plugin", ()
 
 Deno.test("openRun() refuses a recipe that was edited in the run's folder", () =>
   withTiny(async (files) => {
-    const run = await createRun({ recipe: shortRecipe(files), runsFolder: `${files.folder}/runs` });
+    const run = await createRun({ recipe: shortRecipe(files), store: testStore(files.folder) });
     run.release();
     const path = `${run.folder}/recipe.json`;
     const text = await Deno.readTextFile(path);
     await Deno.writeTextFile(path, text.replace('"steps": 8', '"steps": 9'));
-    await assertRejects(() => openRun(run.folder), InputError, "the recipe was changed after the run began");
+    await assertRejects(
+      () => openRun(run.folder, run.store),
+      InputError,
+      "the recipe was changed after the run began",
+    );
     await Deno.writeTextFile(path, text);
-    const again = await openRun(run.folder);
+    const again = await openRun(run.folder, run.store);
     again.release();
     assertEquals(recipeHash(again.recipe), recipeHash(parseRecipe(JSON.parse(text))));
   }));
@@ -345,7 +350,7 @@ const divergingRecipe = (files: TinyFiles, train = {}): Recipe =>
 
 Deno.test("a run that diverges ends with exit code 5 and a checkpoint that can be used", () =>
   withTiny(async (files) => {
-    const run = await createRun({ recipe: divergingRecipe(files), runsFolder: `${files.folder}/runs` });
+    const run = await createRun({ recipe: divergingRecipe(files), store: testStore(files.folder) });
     const outcome = await watchRun(run).outcome;
     assertEquals([outcome.state, outcome.exitCode, outcome.error?.code], ["failed", 5, "diverged"]);
     assertMatch(outcome.error!.message, /of step \d+ is not a finite number/);

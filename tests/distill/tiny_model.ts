@@ -16,6 +16,7 @@ import { Registry } from "../../src/registry/registry.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { randomArray } from "../tensor/harness.ts";
+import { closeTestStore } from "../runs/test_store.ts";
 
 const SPECIAL = ["<unk>", "<s>", "</s>"];
 const PRINTABLE = Array.from({ length: 95 }, (_, i) => String.fromCharCode(32 + i));
@@ -141,6 +142,7 @@ export async function withTiny(
     await Deno.writeTextFile(files.heldOut, tinyRows(6, 2));
     await fn(files);
   } finally {
+    closeTestStore(folder);
     await Deno.remove(folder, { recursive: true });
   }
 }

@@ -11,6 +11,7 @@ import { openRun, readRun } from "../../src/runs/run_folder.ts";
 import { InputError } from "../../src/errors.ts";
 import { type TinyFiles, withTiny } from "../distill/tiny_model.ts";
 import { serveNpm } from "./npm_registry.ts";
+import { testStore } from "../runs/test_store.ts";
 
 const root = new URL("../../", import.meta.url);
 
@@ -97,9 +98,13 @@ Deno.test("limbeck.config.ts gives plugins of its own and of files to every verb
     // What a run was made with must be there to resume it, in the configuration too.
     const text = await Deno.readTextFile(config);
     await Deno.writeTextFile(config, text + "\n// changed");
-    await assertRejects(() => openRun(`${folder}/run`), InputError, "not what it was when the run began");
+    await assertRejects(
+      () => openRun(`${folder}/run`, testStore(folder)),
+      InputError,
+      "not what it was when the run began",
+    );
     await Deno.writeTextFile(config, text);
-    (await openRun(`${folder}/run`)).release();
+    (await openRun(`${folder}/run`, testStore(folder))).release();
 
     await Deno.mkdir(`${folder}/elsewhere`);
     const none = await limbeck(`${folder}/elsewhere`, ["validate", "../recipe.json"]);

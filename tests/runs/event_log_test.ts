@@ -1,11 +1,14 @@
 // @ts-types="../../types/std_assert.d.ts"
-import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { assertEquals, assertGreater, assertRejects, assertStringIncludes } from "@std/assert";
 import type { RunEventBody } from "../../src/distill/events.ts";
 import { InputError } from "../../src/errors.ts";
-import { EventLogError, readEvents, RunLog } from "../../src/runs/event_log.ts";
+import { readEvents, RunLog } from "../../src/runs/event_log.ts";
 import { newRunId } from "../../src/runs/run_id.ts";
 import { parseEvent, readLines } from "../../src/runs/protocol.ts";
-import { resumeFake, startFake, withFolder } from "./fake_run.ts";
+import { adoptRun, createRun, type LockedRun } from "../../src/runs/run_folder.ts";
+import { StoreError } from "../../src/runs/store_errors.ts";
+import { fakeRecipe, resumeFake, startFake, withFolder } from "./fake_run.ts";
+import { closeTestStore, testStore } from "./test_store.ts";
 
 const row = (step: number): RunEventBody => ({
   type: "metrics",
@@ -24,66 +27,82 @@ const steps = async (folder: string) =>
     JSON.parse(line).step
   );
 
-Deno.test("RunLog continues the numbers and cuts off a torn line when it is opened again", () =>
+/** A run that nobody works on. */
+async function queuedRun(folder: string): Promise<LockedRun> {
+  const run = await createRun({ store: testStore(folder), recipe: fakeRecipe(folder) });
+  run.release();
+  return run;
+}
+
+Deno.test("RunLog continues the numbers, and mends the copies when it is opened again", () =>
   withFolder(async (folder) => {
-    const log = await RunLog.open(folder);
-    log.append({ type: "state", state: "running" }, 1);
-    log.append(row(1), 1);
+    const run = await queuedRun(folder);
+    const log = await RunLog.open(run.store, run);
+    await log.append([{ type: "state", state: "running" }], 1);
+    await log.append([row(1)], 1);
     log.close();
-    await Deno.writeTextFile(`${folder}/events.jsonl`, '{"seq":3,"type":"met', { append: true });
-    await Deno.writeTextFile(`${folder}/metrics.jsonl`, "torn", { append: true });
-    const again = await RunLog.open(folder);
-    assertEquals([again.seq, again.attempt], [2, 1]);
-    assertEquals(again.append(row(2), 2).seq, 3);
+    await Deno.writeTextFile(`${run.folder}/events.jsonl`, '{"seq":4,"type":"met', { append: true });
+    await Deno.writeTextFile(`${run.folder}/metrics.jsonl`, "torn", { append: true });
+    const again = await RunLog.open(run.store, run);
+    assertEquals([again.seq, again.attempt], [3, 1]);
+    // Somebody else says something of it meanwhile.
+    await run.store.append(run.id, 1, [{ type: "warning", code: "other", message: "" }]);
+    assertEquals((await again.append([row(2), row(3)], 2)).map(({ seq }) => seq), [5, 6]);
     again.close();
-    assertEquals((await readEvents(folder)).map((event) => event.seq), [1, 2, 3]);
-    assertEquals((await readEvents(folder, 2)).length, 1);
-    assertEquals(await steps(folder), [1, 2]);
+    assertEquals(await readEvents(run.folder), await run.store.events(run.id));
+    assertEquals((await readEvents(run.folder)).map((event) => event.seq), [1, 2, 3, 4, 5, 6]);
+    assertEquals(await steps(run.folder), [1, 2, 3]);
   }));
 
-Deno.test("RunLog takes rows after a rewind out of metrics.jsonl, at once and when it is opened again", () =>
+Deno.test("RunLog takes rows after a rewind out of metrics.jsonl and the store, at once and when it is opened again", () =>
   withFolder(async (folder) => {
-    const log = await RunLog.open(folder);
+    const run = await queuedRun(folder);
+    const log = await RunLog.open(run.store, run);
+    const holding = async () =>
+      (await run.store.events(run.id, { types: ["metrics", "evaluation"], holding: true })).map((event) =>
+        "step" in event && event.step
+      );
     const evaluation = { type: "evaluation", model: "student", loss: 1, losses: {}, tokens: 1 } as const;
-    log.append({ ...evaluation, step: 0 }, 1);
-    for (const step of [1, 2, 3]) log.append(row(step), 1);
-    log.append({ ...evaluation, step: 3 }, 1);
-    log.append({ type: "rewind", step: 1 }, 2);
-    await log.applyRewind();
-    assertEquals(await steps(folder), [0, 1]);
-    log.append(row(2), 2);
+    await log.append([{ ...evaluation, step: 0 }, row(1), row(2), row(3), { ...evaluation, step: 3 }], 1);
+    await log.append([{ type: "rewind", step: 1 }], 2);
+    assertEquals(await steps(run.folder), [0, 1]);
+    await log.append([row(2)], 2);
     log.close();
-    assertEquals(await steps(folder), [0, 1, 2]);
-    (await RunLog.open(folder)).close();
-    assertEquals(await steps(folder), [0, 1, 2]);
-    const restarted = await RunLog.open(folder);
-    restarted.append({ type: "rewind", step: -1 }, 3);
-    await restarted.applyRewind();
+    assertEquals(await steps(run.folder), [0, 1, 2]);
+    const restarted = await RunLog.open(run.store, run);
+    assertEquals([await steps(run.folder), await holding()], [[0, 1, 2], [0, 1, 2]]);
+    await restarted.append([{ type: "rewind", step: -1 }], 3);
     restarted.close();
-    assertEquals(await steps(folder), []);
+    assertEquals([await steps(run.folder), await holding()], [[], []]);
   }));
 
-Deno.test("RunLog.open() refuses a log that was changed before its end", () =>
+Deno.test("adoptRun() refuses a log that was changed before its end, and takes in one that is whole", () =>
   withFolder(async (folder) => {
-    const line = (seq: number) => JSON.stringify({ seq, time: "", attempt: 1, type: "heartbeat" }) + "\n";
+    const run = await queuedRun(folder);
+    const events = await run.store.events(run.id);
+    await run.store.remove(run.id);
+    const line = (seq: number) => JSON.stringify({ ...events[0], seq }) + "\n";
     for (
       const [text, message] of [[line(1) + line(3), "has number 3"], [
         "{}}\n" + line(2),
         "line 1 is not JSON",
       ]]
     ) {
-      await Deno.writeTextFile(`${folder}/events.jsonl`, text);
-      await assertRejects(() => RunLog.open(folder), InputError, message);
+      await Deno.writeTextFile(`${run.folder}/events.jsonl`, text!);
+      await assertRejects(() => adoptRun(run.folder, run.store), InputError, message);
     }
+    await Deno.writeTextFile(`${run.folder}/events.jsonl`, line(1) + '{"seq":2,"torn');
+    assertEquals((await adoptRun(run.folder, run.store)).state, "queued");
+    assertEquals(await run.store.events(run.id), events);
   }));
 
-/** Mounts a file system of 256 KiB and calls `fn` with its path; only root may. */
+/** Mounts a file system of 1 MiB and calls `fn` with its path; only root may. */
 async function withSmallDisk(fn: (disk: string) => Promise<void>): Promise<void> {
   await withFolder(async (folder) => {
     const disk = `${folder}/runs`;
     const run = (command: string, ...args: string[]) =>
       new Deno.Command(command, { args, stderr: "null" }).output();
-    const mounted = await run("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk).catch(() => ({
+    const mounted = await run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk).catch(() => ({
       success: false,
     }));
     if (!mounted.success) return console.log("skip: a small disk cannot be mounted here");
@@ -95,20 +114,24 @@ async function withSmallDisk(fn: (disk: string) => Promise<void>): Promise<void>
   });
 }
 
-Deno.test("RunLog.append() refuses an event and stays whole when the disk is full", () =>
+Deno.test("append() refuses an event and the store stays whole when its disk is full", () =>
   withSmallDisk(async (folder) => {
-    const log = await RunLog.open(`${folder}/runs`);
-    const text = "x".repeat(10_000);
-    const fill = () => {
-      for (;;) log.append({ type: "warning", code: "fill", message: text }, 1);
+    const run = await queuedRun(folder);
+    const store = testStore(`${folder}/runs`);
+    await store.create({ ...run, worker: "command" });
+    const warning = (text: string): RunEventBody => ({ type: "warning", code: "fill", message: text });
+    const fill = async () => {
+      for (;;) await store.append(run.id, 1, [warning("x".repeat(10_000))]);
     };
-    const error = assertThrows(fill, EventLogError, "disk full");
+    const error = await assertRejects(fill, StoreError, "disk full");
     assertEquals(error.code, "disk_full");
-    const stored = log.seq;
-    assertEquals((await readEvents(`${folder}/runs`)).length, stored);
-    await Deno.remove(`${folder}/runs/metrics.jsonl`);
-    log.close();
-    assertEquals((await readEvents(`${folder}/runs`)).at(-1)?.seq, stored);
+    const stored = await store.events(run.id);
+    assertEquals(stored.map(({ seq }) => seq), stored.map((_, i) => i + 1));
+    assertEquals((await store.get(run.id))?.seq, stored.length);
+    assertGreater(stored.length, 10);
+    closeTestStore(`${folder}/runs`);
+    assertEquals(await testStore(`${folder}/runs`).events(run.id), stored);
+    closeTestStore(`${folder}/runs`);
   }));
 
 Deno.test("superviseRun() fails with a clear error when the disk is full, and the run can be resumed", () =>
@@ -122,7 +145,7 @@ Deno.test("superviseRun() fails with a clear error when the disk is full, and th
     assertEquals([state, error?.code], ["failed", "disk_full"]);
     assertStringIncludes(error!.hint!, "resume");
     await Deno.remove(`${fake.run.folder}/ballast`);
-    const resumed = await resumeFake(fake.run.folder);
+    const resumed = await resumeFake(fake.run);
     assertEquals((await resumed.supervised.outcome).state, "succeeded");
     const stored = await readEvents(fake.run.folder);
     assertEquals(stored.map((event) => event.seq), stored.map((_, i) => i + 1));

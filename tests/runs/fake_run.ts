@@ -1,9 +1,10 @@
 /** Runs of the fake trainer in temporary folders. */
 import { parseRecipe, type Recipe } from "../../src/distill/recipe.ts";
 import type { RunEvent } from "../../src/distill/events.ts";
-import { createRun, type LockedRun, openRun } from "../../src/runs/run_folder.ts";
+import { adoptRun, createRun, type LockedRun, openRun } from "../../src/runs/run_folder.ts";
 import { type SupervisedRun, type SuperviseOptions, superviseRun } from "../../src/runs/supervisor.ts";
 import type { Fault } from "./fake_trainer.ts";
+import { closeTestStore, testStore } from "./test_store.ts";
 
 export const fakeEntry = import.meta.resolve("./fake_trainer.ts");
 
@@ -16,6 +17,7 @@ export async function withFolder(fn: (folder: string) => Promise<void>): Promise
     await Deno.writeTextFile(`${folder}/data/train.jsonl`, '{"text":"once"}\n');
     await fn(folder);
   } finally {
+    closeTestStore(folder);
     await Deno.remove(folder, { recursive: true });
   }
 }
@@ -49,19 +51,24 @@ export async function startFake(
   const { plugins, steps, ...rest } = options;
   const run = await createRun({
     recipe: fakeRecipe(folder, fault, steps),
-    runsFolder: `${folder}/runs`,
+    store: testStore(folder),
     plugins,
   });
-  return watch(run, rest);
+  return await watch(run, rest, 0);
 }
 
 /** Resumes a run. */
-export async function resumeFake(folder: string, options: Partial<SuperviseOptions> = {}): Promise<FakeRun> {
-  return watch(await openRun(folder), { resume: true, ...options });
+export async function resumeFake(
+  run: Pick<LockedRun, "folder" | "store">,
+  options: Partial<SuperviseOptions> = {},
+): Promise<FakeRun> {
+  const before = (await adoptRun(run.folder, run.store)).seq;
+  return await watch(await openRun(run.folder, run.store), { resume: true, ...options }, before);
 }
 
-function watch(run: LockedRun, options: Partial<SuperviseOptions>): FakeRun {
-  const events: RunEvent[] = [];
+async function watch(run: LockedRun, options: Partial<SuperviseOptions>, seen: number): Promise<FakeRun> {
+  // What was said of it before it was watched.
+  const events: RunEvent[] = await run.store.events(run.id, { after: seen });
   const waiting: { fits: (event: RunEvent) => boolean; resolve: (event: RunEvent) => void }[] = [];
   const supervised = superviseRun({
     run,

@@ -12,6 +12,7 @@ import type { RunEvent } from "../../src/distill/events.ts";
 import { readEvents } from "../../src/runs/event_log.ts";
 import { openRun } from "../../src/runs/run_folder.ts";
 import { resumeFake, startFake, withFolder } from "./fake_run.ts";
+import { testStore } from "./test_store.ts";
 
 async function metrics(folder: string): Promise<Record<string, unknown>[]> {
   const lines = (await Deno.readTextFile(`${folder}/metrics.jsonl`)).trim().split("\n");
@@ -38,7 +39,7 @@ Deno.test("superviseRun() stores every event and the result when the trainer suc
     const outcome = await supervised.outcome;
     assertEquals([outcome.state, outcome.exitCode, outcome.result?.steps], ["succeeded", 0, 12]);
     await assertGapless(run.folder, events);
-    assertEquals(states(events), ["running", "succeeded"]);
+    assertEquals(states(events), ["queued", "running", "succeeded"]);
     assertEquals((await metrics(run.folder)).length, 13);
     assertEquals(JSON.parse(await Deno.readTextFile(`${run.folder}/result.json`)).status, "succeeded");
     const console = await Deno.readTextFile(`${run.folder}/console.log`);
@@ -68,7 +69,7 @@ Deno.test("request() saves at a control line, and ends the run at stop so that i
     const outcome = await paused.supervised.outcome;
     assertEquals([outcome.state, outcome.exitCode], ["paused", 130]);
 
-    const resumed = await resumeFake(paused.run.folder);
+    const resumed = await resumeFake(paused.run);
     assertEquals((await resumed.supervised.outcome).state, "succeeded");
     const stored = await assertGapless(paused.run.folder, [...paused.events, ...resumed.events]);
     assertEquals(stored.at(-1)?.attempt, 2);
@@ -85,7 +86,7 @@ Deno.test("superviseRun() continues from the last checkpoint when the process is
     Deno.kill(Number(pid.type === "warning" && pid.message), "SIGKILL");
     const outcome = await fake.supervised.outcome;
     assertEquals([outcome.state, outcome.exitCode], ["succeeded", 0]);
-    assertEquals(states(fake.events), ["running", "interrupted", "running", "succeeded"]);
+    assertEquals(states(fake.events), ["queued", "running", "interrupted", "queued", "running", "succeeded"]);
     const stored = await assertGapless(fake.run.folder, fake.events);
     const rewind = stored.find((event) => event.type === "rewind");
     assertEquals([rewind?.attempt, rewind?.type === "rewind" && rewind.step], [2, 5]);
@@ -100,7 +101,7 @@ Deno.test("superviseRun() fails at once when the process dies before its first c
     const outcome = await supervised.outcome;
     assertEquals([outcome.state, outcome.exitCode, outcome.error?.code], ["failed", 1, "died"]);
     assertMatch(outcome.error!.message, /exit code 7/);
-    assertEquals(states(events), ["running", "failed"]);
+    assertEquals(states(events), ["queued", "running", "failed"]);
   }));
 
 Deno.test("superviseRun() gives up after three restarts", () =>
@@ -122,7 +123,7 @@ Deno.test("superviseRun() lets a process live that only sends heartbeats", () =>
   withFolder(async (folder) => {
     const { events, supervised } = await startFake(folder, { beat: 1800 }, { watchdogSeconds: 1, steps: 1 });
     assertEquals((await supervised.outcome).state, "succeeded");
-    assertEquals(states(events), ["running", "succeeded"]);
+    assertEquals(states(events), ["queued", "running", "succeeded"]);
     assertEquals(events.some((event) => event.type === "heartbeat"), false);
   }));
 
@@ -137,7 +138,7 @@ Deno.test("superviseRun() reports an error with its code, hint and exit code and
       "the GPU was lost",
       "try again",
     ]);
-    assertEquals(states(known.events), ["running", "failed"]);
+    assertEquals(states(known.events), ["queued", "running", "failed"]);
     const bug = await startFake(folder, { bugAt: 1 });
     assertEquals((await bug.supervised.outcome).error?.code, "internal");
     assertMatch(await Deno.readTextFile(`${bug.run.folder}/console.log`), /fake_trainer\.ts/);
@@ -152,7 +153,7 @@ Deno.test("kill() ends a process that does not listen, and the run can be resume
     fake.supervised.kill();
     const outcome = await fake.supervised.outcome;
     assertEquals([outcome.state, outcome.exitCode], ["interrupted", 130]);
-    const resumed = await resumeFake(fake.run.folder);
+    const resumed = await resumeFake(fake.run);
     assertEquals((await resumed.supervised.outcome).state, "succeeded");
     assertEquals((await metrics(fake.run.folder)).length, 31);
   }));
@@ -170,8 +171,9 @@ Deno.test("a training process saves and ends when the process that started it is
     await parent.status;
     await reader.cancel();
     const run = value!.trim();
+    const store = testStore(folder);
     // Waits for the orphan, then continues where it saved.
-    const resumed = await resumeFake(run);
+    const resumed = await resumeFake({ folder: run, store });
     assertEquals((await resumed.supervised.outcome).state, "succeeded");
     const stored = await assertGapless(run);
     const rewind = stored.find((event) => event.type === "rewind");
@@ -192,12 +194,12 @@ Deno.test("superviseRun() imports plugins into the training process and refuses 
     const told = events.find((event) => event.type === "warning" && event.code === "plugin");
     assertEquals(told?.type === "warning" && told.message, "mine function");
     await Deno.writeTextFile(plugin, "export const name = 2;\n");
-    await assertRejects(() => openRun(run.folder), InputError, "not what it was");
+    await assertRejects(() => openRun(run.folder, run.store), InputError, "not what it was");
 
     await Deno.writeTextFile(plugin, "export const = ;\n");
     const broken = await startFake(folder, {}, { plugins: [plugin] });
     assertStringIncludes((await broken.supervised.outcome).error!.message, "my_loss.ts");
-    assertEquals(states(broken.events), ["running", "failed"]);
+    assertEquals(states(broken.events), ["queued", "running", "failed"]);
   }));
 
 Deno.test("superviseRun() names a model or dataset that is gone when the run is resumed", () =>
@@ -205,7 +207,7 @@ Deno.test("superviseRun() names a model or dataset that is gone when the run is 
     const fake = await startFake(folder, { throwAt: 6 });
     await fake.supervised.outcome;
     await Deno.remove(`${folder}/data/train.jsonl`);
-    const error = await assertRejects(() => resumeFake(fake.run.folder), InputError, "data.train");
+    const error = await assertRejects(() => resumeFake(fake.run), InputError, "data.train");
     assertStringIncludes(error.message, "train.jsonl");
     await assertGapless(fake.run.folder);
   }));

@@ -1,0 +1,49 @@
+/**
+ * The folder in which runs and their store lie.
+ *
+ * ```
+ * limbeck-data/
+ *   limbeck.sqlite   the store of runs     runs/<id>/   what each run made
+ * ```
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { join, resolve } from "@std/path";
+import { InputError } from "../errors.ts";
+import { findRun } from "./run_folder.ts";
+import { SqliteStore, STORE_FILE } from "./sqlite_store.ts";
+
+/** The data folder where none is named, in the working folder. */
+export const DATA_FOLDER = "limbeck-data";
+
+/**
+ * Opens the store of a data folder; both are made where they are not there.
+ *
+ * @throws {InputError} the folder cannot be made, or its store cannot be opened
+ */
+export function openStore(dataFolder: string = DATA_FOLDER): SqliteStore {
+  return SqliteStore.open(dataFolder);
+}
+
+/** Opens the store of a data folder that may not be there; undefined then, and nothing is made. */
+export async function openStoreIfThere(dataFolder: string = DATA_FOLDER): Promise<SqliteStore | undefined> {
+  const there = await Deno.stat(join(dataFolder, STORE_FILE)).then(() => true, () => false);
+  return there ? openStore(dataFolder) : undefined;
+}
+
+/**
+ * The folder of the run that `name` means: a run id, the beginning of one, `last`, or its path, which needs no store.
+ *
+ * @throws {InputError} no such run, or several
+ */
+export async function findRunFolder(name: string, dataFolder: string = DATA_FOLDER): Promise<string> {
+  const isRun = name !== "" &&
+    await Deno.stat(join(name, "manifest.json")).then((i) => i.isFile, () => false);
+  if (isRun) return resolve(name);
+  using store = await openStoreIfThere(dataFolder);
+  if (store) return (await findRun(name, store)).folder;
+  throw new InputError(`there is no run "${name}": ${resolve(dataFolder)} has no runs`, {
+    hint: "Name the run's folder, or its data folder with --data.",
+  });
+}

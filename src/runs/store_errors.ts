@@ -1,0 +1,54 @@
+/**
+ * What can go wrong between a run and the store that keeps it.
+ *
+ * @module
+ */
+import type { RunState } from "../distill/events.ts";
+import { InputError, LimbeckError } from "../errors.ts";
+import { isDiskFull } from "../formats/files.ts";
+
+/** The store cannot take a change; what it holds stays whole. */
+export class StoreError extends LimbeckError {
+  override readonly code: string;
+
+  constructor(path: string, cause: unknown) {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    const full = isDiskFull(cause) || /disk is full|disk I\/O error/.test(message);
+    super(`${path}: ${full ? "disk full" : `cannot be written: ${message}`}`, {
+      hint: "Free space there, then `limbeck resume` the run: its last checkpoint is whole.",
+      cause,
+    });
+    this.code = full ? "disk_full" : "store";
+  }
+}
+
+/** A run is not in a state in which what was asked for can be done. */
+export class RunStateError extends InputError {
+  override readonly code = "run_state";
+  readonly state: RunState;
+
+  constructor(id: string, state: RunState, wanted: string, hint?: string) {
+    super(`run ${id} is ${state} and cannot ${wanted}`, hint === undefined ? {} : { hint });
+    this.state = state;
+  }
+}
+
+/** No run has this id. */
+export class UnknownRunError extends InputError {
+  override readonly code = "unknown_run";
+
+  constructor(id: string) {
+    super(`there is no run "${id}"`, { hint: "`limbeck runs` lists the runs there are." });
+  }
+}
+
+/** An idempotency key was used for another request before. */
+export class IdempotencyError extends InputError {
+  override readonly code = "idempotency_key_reused";
+
+  constructor(key: string) {
+    super(`the idempotency key "${key}" was used for another request`, {
+      hint: "Use a new key for a new request, and the same key only to send the same request again.",
+    });
+  }
+}

@@ -1,0 +1,18 @@
+/** Stores of temporary folders: one for each folder, closed by whoever removes it. */
+import { openStore } from "../../src/runs/data_folder.ts";
+import type { SqliteStore } from "../../src/runs/sqlite_store.ts";
+
+const stores = new Map<string, SqliteStore>();
+
+/** The store of a folder, opened once. */
+export function testStore(folder: string): SqliteStore {
+  let store = stores.get(folder);
+  if (!store) stores.set(folder, store = openStore(folder));
+  return store;
+}
+
+/** Closes the store of a folder, if one was opened. */
+export function closeTestStore(folder: string): void {
+  stores.get(folder)?.close();
+  stores.delete(folder);
+}
