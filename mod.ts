@@ -24,7 +24,7 @@ import { parseRecipe, type RecipeInput } from "./src/distill/recipe.ts";
 import { loadRecipe } from "./src/distill/recipe_file.ts";
 import { LimbeckError } from "./src/errors.ts";
 import { pluginSource } from "./src/runs/plugin_source.ts";
-import { openStore } from "./src/runs/data_folder.ts";
+import { openStore, openStoreOf } from "./src/runs/data_folder.ts";
 import { createRun, type LockedRun, openRun } from "./src/runs/run_folder.ts";
 import { superviseRun } from "./src/runs/supervisor.ts";
 
@@ -74,7 +74,7 @@ export async function distill(
  * @throws {LimbeckError} as {@linkcode distill}, and if recipe, models or plugins have changed
  */
 export async function resume(folder: string, options: DistillOptions = {}): Promise<DistillResult> {
-  using store = openStore(options.dataFolder);
+  using store = await openStoreOf(folder, options.dataFolder);
   return await follow(await openRun(folder, store), true, options);
 }
 

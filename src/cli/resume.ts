@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { openStore } from "../runs/data_folder.ts";
+import { openStoreOf } from "../runs/data_folder.ts";
 import { findRun, openRun } from "../runs/run_folder.ts";
 import { InputError } from "../errors.ts";
 import type { Command, Invocation } from "./command.ts";
@@ -20,7 +20,7 @@ export const resume: Command = {
   examples: ["limbeck resume last", "limbeck resume 20260724-153012", "limbeck resume ./my-run"],
   async run(invocation: Invocation): Promise<number> {
     const { args, flags } = invocation;
-    using store = openStore(flags.text("data"));
+    using store = await openStoreOf(args[0]!, flags.text("data"));
     const { folder, state } = await findRun(args[0]!, store);
     if (state === "succeeded" || state === "cancelled") {
       const how = state === "succeeded"

@@ -7,7 +7,7 @@
 import { bold } from "@std/fmt/colors";
 import { didYouMean } from "../distill/did_you_mean.ts";
 import { UsageError } from "../errors.ts";
-import { DATA_FOLDER, openStore, openStoreIfThere } from "../runs/data_folder.ts";
+import { DATA_FOLDER, openStoreIfThere, openStoreOf } from "../runs/data_folder.ts";
 import { findRun, removeRun } from "../runs/run_folder.ts";
 import { type RunSummary, summarise } from "../runs/run_summary.ts";
 import { shellQuoted } from "../runs/shell_quoted.ts";
@@ -43,7 +43,7 @@ export const runs: Command = {
       using store = await openStoreIfThere(folder);
       return await list(store, folder, out);
     }
-    using store = openStore(folder);
+    using store = await openStoreOf(names[0]!, flags.text("data"));
     // All names are looked up before anything is removed.
     const runs = await Promise.all(names.map((name) => findRun(name, store)));
     for (const run of new Map(runs.map((run) => [run.id, run])).values()) {

@@ -11,6 +11,7 @@
 // @ts-types="../../types/std_path.d.ts"
 import { join, resolve } from "@std/path";
 import { InputError } from "../errors.ts";
+import { unreadable } from "../formats/files.ts";
 import { findRun } from "./run_folder.ts";
 import { SqliteStore, STORE_FILE } from "./sqlite_store.ts";
 
@@ -26,10 +27,34 @@ export function openStore(dataFolder: string = DATA_FOLDER): SqliteStore {
   return SqliteStore.open(dataFolder);
 }
 
-/** Opens the store of a data folder that may not be there; undefined then, and nothing is made. */
+/**
+ * Opens the store of a data folder that may not be there; undefined then, and nothing is made.
+ *
+ * @throws {InputError} it is there and cannot be opened
+ */
 export async function openStoreIfThere(dataFolder: string = DATA_FOLDER): Promise<SqliteStore | undefined> {
-  const there = await Deno.stat(join(dataFolder, STORE_FILE)).then(() => true, () => false);
-  return there ? openStore(dataFolder) : undefined;
+  const path = join(dataFolder, STORE_FILE);
+  try {
+    await Deno.stat(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw unreadable(dataFolder, error);
+  }
+  return openStore(dataFolder);
+}
+
+/**
+ * Opens the store that knows the run which `name` means: for the path of a run in a data folder, that folder's; else the named one's or
+ * the default.
+ *
+ * @throws {InputError} as {@linkcode openStore}
+ */
+export async function openStoreOf(name: string, dataFolder?: string): Promise<SqliteStore> {
+  if (dataFolder !== undefined) return openStore(dataFolder);
+  const around = resolve(name, "../..");
+  const isRun = name !== "" &&
+    await Deno.stat(join(name, "manifest.json")).then((i) => i.isFile, () => false);
+  return isRun ? await openStoreIfThere(around) ?? openStore() : openStore();
 }
 
 /**

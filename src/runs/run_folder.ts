@@ -17,7 +17,7 @@ import { basename, join, resolve } from "@std/path";
 import project from "../../deno.json" with { type: "json" };
 import { parseRecipe, type Recipe, recipeHash } from "../distill/recipe.ts";
 import { InputError } from "../errors.ts";
-import { unreadable, writeTextAtomically } from "../formats/files.ts";
+import { writeTextAtomically } from "../formats/files.ts";
 import { checkPlugins, identifyPlugins } from "./plugin_identity.ts";
 import { EVENTS_FILE, readEvents } from "./event_log.ts";
 import { checkRecipePaths } from "./recipe_paths.ts";

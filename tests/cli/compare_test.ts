@@ -256,7 +256,7 @@ Deno.test("compare takes two recipes or a folder, and says what is wrong before 
       [3, "there is no such file", [ce, `${files.folder}/none.json`]],
     ];
     for (const [code, message, argv] of cases) {
-      const where = argv.includes("--resume") ? [] : ["--runs", runs];
+      const where = argv.includes("--resume") ? [] : ["--data", files.folder];
       const said = await limbeck("compare", ...argv, ...where);
       assertEquals(said.code, code, said.err);
       assertStringIncludes(said.err, message);
