@@ -35,7 +35,7 @@ import { comparisonMarkdown, comparisonTables, tableLines } from "./comparison_t
 import { openRecipe, readRecipe, RECIPE_FLAGS } from "./distill.ts";
 import { isDebug } from "./output.ts";
 import { registryWith } from "./registry.ts";
-import { duration, number3 } from "./units.ts";
+import { duration, number3 } from "../runs/units.ts";
 import { handleSignals, prepareMachine, RUN_FLAGS } from "./watch_run.ts";
 
 /** Seconds between two lines about the steps of a run. */

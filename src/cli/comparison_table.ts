@@ -6,7 +6,7 @@
 import type { ComparisonPlan } from "../runs/comparison.ts";
 import type { ComparisonSummary } from "../runs/comparison_summary.ts";
 import type { PairedSummary, SampleSummary } from "../runs/paired_statistics.ts";
-import { count } from "./units.ts";
+import { count } from "../runs/units.ts";
 
 /** A table whose first row is its head. */
 export type Table = readonly (readonly string[])[];

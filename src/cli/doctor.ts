@@ -11,7 +11,7 @@ import { freeBytes } from "../formats/files.ts";
 import { type Gpu, openGpu } from "../gpu/device.ts";
 import type { Command, Invocation } from "./command.ts";
 import { ensureAdapter } from "./setup.ts";
-import { bytes } from "./units.ts";
+import { bytes } from "../runs/units.ts";
 
 /** One finding. */
 interface Check {

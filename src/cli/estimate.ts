@@ -17,7 +17,7 @@ import { type Gpu, openGpu } from "../gpu/device.ts";
 import type { Command, Invocation } from "./command.ts";
 import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
 import { trainedLines, trainedValue } from "./trained_text.ts";
-import { bytes, count, duration, short } from "./units.ts";
+import { bytes, count, duration, short } from "../runs/units.ts";
 
 /** Forecasts what a recipe needs. */
 export const estimate: Command = {

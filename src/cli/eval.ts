@@ -12,7 +12,7 @@ import type { Command, Invocation } from "./command.ts";
 import { MODEL_FLAGS, namedModel } from "./model_argument.ts";
 import { builtinRegistry } from "./registry.ts";
 import { ensureAdapter } from "./setup.ts";
-import { count } from "./units.ts";
+import { count } from "../runs/units.ts";
 
 /** Measures a model. */
 export const evaluate: Command = {

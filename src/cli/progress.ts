@@ -7,7 +7,7 @@
 import { bold, cyan, dim, green, red, stripAnsiCode, yellow } from "@std/fmt/colors";
 import type { EvaluationEvent, MetricsEvent, PlanEvent, ProfileEvent, RunEvent } from "../distill/events.ts";
 import type { Output } from "./output.ts";
-import { bytes, count, duration, number3, short } from "./units.ts";
+import { bytes, count, duration, number3, short } from "../runs/units.ts";
 
 /** Where no line can be redrawn, milliseconds between lines of metrics. */
 const PLAIN_INTERVAL_MS = 5000;

@@ -16,7 +16,7 @@ import type { Command, Invocation } from "./command.ts";
 import { DATA_FLAG } from "./data_flag.ts";
 import type { Output } from "./output.ts";
 import { summaryLines } from "./summary.ts";
-import { number3 } from "./units.ts";
+import { number3 } from "../runs/units.ts";
 
 const ACTIONS = ["list", "show", "rm"];
 

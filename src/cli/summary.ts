@@ -7,8 +7,9 @@
 import { join } from "@std/path";
 // @ts-types="../../types/std_colors.d.ts"
 import { bold, cyan, dim } from "@std/fmt/colors";
-import type { RunEvent, RunResult, SampleEvent } from "../distill/events.ts";
-import { bytes, duration, number3 } from "./units.ts";
+import type { RunEvent, RunResult } from "../distill/events.ts";
+import { chosenSamples } from "../runs/chosen_samples.ts";
+import { bytes, duration, number3 } from "../runs/units.ts";
 
 /** Longest sample text shown, in characters. */
 const LONGEST_SAMPLE = 300;
@@ -50,20 +51,6 @@ export function summaryLines(folder: string, result: RunResult, events: readonly
 /** Share of the gap that training closed, in words; empty where there is none. */
 export function gapText(gap: number | null): string {
   return gap === null ? "" : `  ${number3(gap)} of the gap to the teacher closed`;
-}
-
-/** The last sample of the first prompt from each model, before and after. */
-export function chosenSamples(events: readonly RunEvent[]): { name: string; sample: SampleEvent }[] {
-  const samples = events.filter((event) => event.type === "sample");
-  const prompt = samples[0]?.prompt;
-  const of = (model: string, fits: (step: number) => boolean) =>
-    samples.findLast((sample) => sample.model === model && sample.prompt === prompt && fits(sample.step));
-  const chosen: [string, SampleEvent | undefined][] = [
-    ["teacher", of("teacher", () => true)],
-    ["student before", of("student", (step) => step === 0)],
-    ["student after", of("student", (step) => step > 0)],
-  ];
-  return chosen.flatMap(([name, sample]) => sample ? [{ name, sample }] : []);
 }
 
 function sampleLines(events: readonly RunEvent[]): string[] {

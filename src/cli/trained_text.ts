@@ -4,7 +4,7 @@
  * @module
  */
 import type { TrainingSetup } from "../distill/trainer.ts";
-import { count } from "./units.ts";
+import { count } from "../runs/units.ts";
 
 /** What is trained, for `--json`. */
 export interface TrainedValue {

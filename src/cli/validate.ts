@@ -9,7 +9,7 @@ import type { EncodeReport } from "../text/encode.ts";
 import type { Command, Invocation } from "./command.ts";
 import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
 import { trainedLines, trainedValue } from "./trained_text.ts";
-import { count } from "./units.ts";
+import { count } from "../runs/units.ts";
 
 /** Checks a recipe without running anything. */
 export const validate: Command = {

@@ -12,7 +12,7 @@ import { type RunOutcome, superviseRun } from "../runs/supervisor.ts";
 import type { Flag, Invocation } from "./command.ts";
 import { isDebug } from "./output.ts";
 import { Progress } from "./progress.ts";
-import { writeReport } from "./report.ts";
+import { writeReport } from "../runs/report.ts";
 import { ensureAdapter } from "./setup.ts";
 import { summaryLines } from "./summary.ts";
 import { RunError } from "./run_error.ts";

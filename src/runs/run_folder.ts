@@ -141,7 +141,7 @@ export async function openRun(folder: string, store: Store): Promise<LockedRun> 
   const known = await adoptRun(folder, store);
   const run = await takeRun(store, known);
   try {
-    await settle(store, known);
+    await settle(store, known, true);
     const { state } = (await store.get(run.id))!;
     // One that is queued already was not begun before its process ended.
     if (state !== "queued") await store.requeue(run.id, "command");
@@ -187,8 +187,12 @@ async function sameFolder(a: string, b: string): Promise<boolean> {
   }
 }
 
-/** Says of a run that it was interrupted, when it is said to run but nobody works on it. */
-export async function settle(store: Store, run: StoredRun, own = true): Promise<StoredRun> {
+/**
+ * Says of a run that it was interrupted, when it is said to run but nobody works on it.
+ *
+ * @param own whether this process holds its lock
+ */
+export async function settle(store: Store, run: StoredRun, own = false): Promise<StoredRun> {
   if (run.state !== "running" || (!own && isLocked(run.folder))) return run;
   await store.append(run.id, run.attempt, [{
     type: "state",

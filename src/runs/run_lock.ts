@@ -20,14 +20,28 @@ export function lockFile(folder: string): string {
  * Takes the system's advisory lock, which ends with the process however it ends: there are no stale locks.
  * The file's text only tells people who holds it.
  */
-export async function lock(folder: string): Promise<() => void> {
-  const path = lockFile(folder);
+export function lock(folder: string): Promise<() => void> {
+  return acquireLock(lockFile(folder), folder, "another process works on this run");
+}
+
+/**
+ * Locks any file, which is made where it is not there.
+ *
+ * @param message of the error when another process has it
+ * @returns lets go of it
+ * @throws {InputError} another process has it
+ */
+export async function acquireLock(
+  path: string,
+  where: string = path,
+  message = "another process has locked this file",
+): Promise<() => void> {
   const file = await openLock(path);
   if (!await file.tryLock(true)) {
     file.close();
     const holder = await Deno.readTextFile(path).catch(() => "");
-    throw new InputError(`another process works on this run${holder ? `: ${holder.trim()}` : ""}`, {
-      where: folder,
+    throw new InputError(`${message}${holder ? `: ${holder.trim()}` : ""}`, {
+      where,
       hint: "Wait for it to end, or stop it first.",
     });
   }

@@ -37,6 +37,8 @@ export interface SuperviseOptions {
   graceSeconds?: number;
   /** How often a run whose process died is continued from a checkpoint (default 3). */
   maxRestarts?: number;
+  /** Seconds after which a run is ended and has failed, waiting aside; no bound by default. */
+  wallSeconds?: number;
   /** Error events carry stacks. */
   debug?: boolean;
   /** Measures each kernel; the events then end with a profile. */
@@ -96,6 +98,9 @@ export class SupervisedRun {
   #child?: Deno.ChildProcess;
   #orders?: WritableStreamDefaultWriter<Uint8Array>;
   #stopAsked = false;
+  /** To be continued by itself later: whoever watches has to end. */
+  #leaving = false;
+  #outOfTime = false;
   #killed = false;
 
   constructor(options: SuperviseOptions) {
@@ -108,6 +113,12 @@ export class SupervisedRun {
   request(word: ControlWord): void {
     if (word === "stop") this.#stopAsked = true;
     this.#send(word);
+  }
+
+  /** Asks the trainer to save a checkpoint and to end, as a run that was interrupted and goes on by itself. */
+  leave(): void {
+    this.#leaving = true;
+    this.request("stop");
   }
 
   /** Ends the process at once. What it did after its last checkpoint is lost. */
@@ -149,6 +160,7 @@ export class SupervisedRun {
   /** One process after another, as long as they die and there is a checkpoint to continue from. */
   async #attempts(log: RunLog, command: ChildCommand): Promise<RunOutcome> {
     const { run, maxRestarts = 3 } = this.#options;
+    using _time = this.#endInTime();
     for (let resume = this.#options.resume ?? false;; resume = true) {
       const attempt = log.attempt + 1;
       const publish = (...bodies: RunEventBody[]) => this.#publish(log, attempt, ...bodies);
@@ -173,15 +185,45 @@ export class SupervisedRun {
         );
       }
       const state = this.#endState(outcome.state, asked === "cancel");
-      await publish({ type: "state", state });
+      if (state === "failed" && this.#outOfTime) {
+        outcome.error = this.#explainTime();
+        await publish(outcome.error);
+      }
+      const message = state === "interrupted" && this.#leaving ? { message: "the service ended" } : {};
+      await publish({ type: "state", state, ...message });
       return { ...outcome, state };
     }
   }
 
   #endState(state: RunOutcome["state"], cancelled: boolean): RunOutcome["state"] {
-    if (cancelled && (state === "paused" || state === "interrupted")) return "cancelled";
+    const stopped = state === "paused" || state === "interrupted";
+    if (stopped && cancelled) return "cancelled";
+    if (stopped && this.#outOfTime) return "failed";
+    if (stopped && this.#leaving) return "interrupted";
     // Nobody will continue it by itself, so a run that died has failed; one that the user killed can be resumed.
     return state === "interrupted" && !this.#killed ? "failed" : state;
+  }
+
+  /** Ends the run when it has taken all its time, and its process when that does not listen. */
+  #endInTime(): Disposable {
+    const { wallSeconds } = this.#options;
+    if (wallSeconds === undefined) return { [Symbol.dispose]() {} };
+    let timer = setTimeout(() => {
+      this.#outOfTime = true;
+      this.request("stop");
+      timer = setTimeout(() => this.kill(), this.#options.run.recipe.limits.watchdogSeconds * 1000);
+    }, wallSeconds * 1000);
+    return { [Symbol.dispose]: () => clearTimeout(timer) };
+  }
+
+  #explainTime(): ErrorEvent {
+    return {
+      type: "error",
+      code: "wall_time",
+      message: `the run took longer than the ${this.#options.wallSeconds} s that it may`,
+      hint: "Its last checkpoint is kept: resume it for as long again, or begin one with fewer steps.",
+      exitCode: 1,
+    };
   }
 
   /** It was cancelled while it waited, or whoever watches had no more patience. */

@@ -5,7 +5,7 @@ import { stripAnsiCode } from "@std/fmt/colors";
 import type { MetricsEvent, RunEvent, RunEventBody } from "../../src/distill/events.ts";
 import { Output } from "../../src/cli/output.ts";
 import { Progress } from "../../src/cli/progress.ts";
-import { bytes, count, duration, number3, short } from "../../src/cli/units.ts";
+import { bytes, count, duration, number3, short } from "../../src/runs/units.ts";
 import { fakeOutput, fakeTerminal } from "./fake_terminal.ts";
 
 let seq = 0;

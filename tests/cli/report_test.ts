@@ -2,8 +2,8 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type { RunEvent, RunEventBody } from "../../src/distill/events.ts";
 import { parseRecipe } from "../../src/distill/recipe.ts";
-import { chart } from "../../src/cli/chart.ts";
-import { reportHtml } from "../../src/cli/report.ts";
+import { chart } from "../../src/runs/chart.ts";
+import { reportHtml } from "../../src/runs/report.ts";
 import { summaryLines, visible } from "../../src/cli/summary.ts";
 
 const EVIL = `<script>alert("1")</script>&'`;

@@ -4,7 +4,7 @@ import { assert, assertAlmostEquals, assertEquals, assertGreater, assertThrows }
 import { parseRecipe, type Recipe, RecipeError } from "../../src/distill/recipe.ts";
 import { planTraining, Trainer } from "../../src/distill/trainer.ts";
 import { trainedLines, trainedValue } from "../../src/cli/trained_text.ts";
-import { count } from "../../src/cli/units.ts";
+import { count } from "../../src/runs/units.ts";
 import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { packBatch } from "../../src/text/packing.ts";

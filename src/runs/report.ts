@@ -8,10 +8,10 @@ import { join } from "@std/path";
 import type { PlanEvent, RunEvent, RunState } from "../distill/events.ts";
 import type { Recipe } from "../distill/recipe.ts";
 import { writeTextAtomically } from "../formats/files.ts";
-import { type MetricsRow, metricsRows, readEvents } from "../runs/event_log.ts";
-import { readRun, type RunManifest } from "../runs/run_folder.ts";
+import { type MetricsRow, metricsRows, readEvents } from "./event_log.ts";
+import { readRun, type RunManifest } from "./run_folder.ts";
 import { chart, escape, type Series } from "./chart.ts";
-import { chosenSamples } from "./summary.ts";
+import { chosenSamples } from "./chosen_samples.ts";
 import { bytes, count, duration, number3, short } from "./units.ts";
 
 /** What a report shows. */

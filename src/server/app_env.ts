@@ -1,0 +1,15 @@
+/**
+ * What every handler knows of its request.
+ *
+ * @module
+ */
+import type { Identity } from "./tokens.ts";
+
+/** Variables of a request. */
+export interface AppEnv {
+  Variables: {
+    /** Who sends it; absent where that is not known. */
+    identity?: Identity;
+    requestId: string;
+  };
+}

@@ -1,0 +1,76 @@
+/**
+ * Bounds of what one request may ask for.
+ *
+ * @module
+ */
+import type { RecipeProblem } from "../distill/recipe_problems.ts";
+import type { AdapterRecipe, Recipe } from "../distill/recipe.ts";
+
+/** Bounds of a run. */
+export interface Caps {
+  /** Optimiser steps. */
+  readonly steps: number;
+  /** Tokens of one optimiser step: those of a micro-batch times the micro-batches. */
+  readonly tokensPerStep: number;
+  readonly contextLength: number;
+  readonly rank: number;
+  /** Losses in an objective. */
+  readonly losses: number;
+  /** Seconds that a run may take, waiting aside. */
+  readonly wallSeconds: number;
+  /** Checkpoints kept beside the best. */
+  readonly checkpoints: number;
+  /** Tokens of a sample text, or of a completion. */
+  readonly generatedTokens: number;
+}
+
+/** Bounds where the operator sets none. */
+export const DEFAULT_CAPS: Caps = {
+  steps: 20_000,
+  tokensPerStep: 262_144,
+  contextLength: 32_768,
+  rank: 256,
+  losses: 16,
+  wallSeconds: 24 * 3600,
+  checkpoints: 10,
+  generatedTokens: 1024,
+};
+
+/** What of a recipe is out of bounds. */
+export function beyondCaps(recipe: Recipe, caps: Caps): RecipeProblem[] {
+  const problems: RecipeProblem[] = [];
+  const check = (path: string, value: number, most: number, of = "") => {
+    if (value > most) {
+      problems.push({ path, message: `${value}${of} is more than this service allows, ${most}` });
+    }
+  };
+  const { train, data, samples, objective, limits } = recipe;
+  check("train.steps", train.steps, caps.steps);
+  check(
+    "train.tokensPerMicroBatch",
+    train.tokensPerMicroBatch * train.accumulation,
+    caps.tokensPerStep,
+    " tokens a step, with train.accumulation,",
+  );
+  check("train.keepCheckpoints", train.keepCheckpoints, caps.checkpoints);
+  check("data.contextLength", data.contextLength, caps.contextLength);
+  check("samples.tokens", samples.tokens, caps.generatedTokens);
+  check("objective", objective.length, caps.losses, " losses");
+  check("limits.watchdogSeconds", limits.watchdogSeconds, 600);
+  const adapters: [string, AdapterRecipe | "none" | undefined][] = [
+    ["adapter", recipe.adapter],
+    ["teacher.adapter", recipe.teacher.adapter],
+  ];
+  for (const [path, adapter] of adapters) {
+    if (adapter === undefined || adapter === "none") continue;
+    check(`${path}.rank`, adapter.rank, caps.rank);
+    for (const [pattern, rank] of Object.entries(adapter.rankPattern)) {
+      check(`${path}.rankPattern.${pattern}`, rank, caps.rank);
+      // Patterns are regular expressions, run here against the names of layers.
+      if (pattern.length > 200) {
+        problems.push({ path: `${path}.rankPattern`, message: "a pattern is too long" });
+      }
+    }
+  }
+  return problems;
+}

@@ -1,0 +1,199 @@
+/**
+ * What a request may name: models and datasets that the operator allows, what was uploaded, and what finished runs made. A request
+ * never names a path; each name here stands for one.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { basename, fromFileUrl, join, SEPARATOR } from "@std/path";
+import { InputError } from "../errors.ts";
+import { unreadable } from "../formats/files.ts";
+import type { RunStore } from "../runs/store.ts";
+import type { Uploads } from "./uploads.ts";
+
+/** Something a request may name. */
+export interface NamedFile {
+  readonly name: string;
+  /** Absolute, without links. */
+  readonly path: string;
+  /** ISO 8601, UTC. */
+  readonly createdAt: string;
+  /** Who answers for it: the operator, the project, or whoever uploaded or made it. */
+  readonly source: "operator" | "example" | "upload" | "run";
+}
+
+/** Where to look. */
+export interface CatalogueOptions {
+  /** Folders whose model folders and GGUF files may be named. */
+  readonly models?: readonly string[];
+  /** Folders whose JSON Lines files may be named. */
+  readonly datasets?: readonly string[];
+  /** Whether the example that comes with Limbeck may be named (default true). */
+  readonly example?: boolean;
+}
+
+const EXAMPLE = new URL("../../examples/stories/", import.meta.url);
+const EXAMPLE_MODEL = "stories15M-q8_0.gguf";
+const EXAMPLE_DATA: Readonly<Record<string, string>> = {
+  "stories-train": "train.jsonl",
+  "stories-heldout": "heldout.jsonl",
+};
+
+/** Names a run's merged model. */
+const RUN_PREFIX = "run:";
+
+/** Resolves names. Folders are read anew each time, so what is put into them can be named at once. */
+export class Catalogue {
+  readonly #models: readonly string[];
+  readonly #datasets: readonly string[];
+  readonly #example: string | undefined;
+  readonly #store: RunStore;
+  readonly #uploads: Uploads;
+
+  private constructor(
+    folders: { models: string[]; datasets: string[]; example?: string },
+    store: RunStore,
+    uploads: Uploads,
+  ) {
+    this.#models = folders.models;
+    this.#datasets = folders.datasets;
+    this.#example = folders.example;
+    this.#store = store;
+    this.#uploads = uploads;
+  }
+
+  /** @throws {InputError} a folder that cannot be read */
+  static async open(options: CatalogueOptions, store: RunStore, uploads: Uploads): Promise<Catalogue> {
+    const example = options.example ?? true ? EXAMPLE : undefined;
+    return new Catalogue(
+      {
+        models: await realFolders(options.models ?? []),
+        datasets: await realFolders(options.datasets ?? []),
+        // Read over HTTPS, the project has no files beside it.
+        ...(example?.protocol === "file:" ? { example: fromFileUrl(example) } : {}),
+      },
+      store,
+      uploads,
+    );
+  }
+
+  /** Models that may be named, those of runs aside. */
+  async models(): Promise<NamedFile[]> {
+    const found: NamedFile[] = [];
+    if (this.#example) {
+      const path = join(this.#example, EXAMPLE_MODEL);
+      found.push({ ...await fileInfo(path), name: EXAMPLE_MODEL, path, source: "example" });
+    }
+    for (const folder of this.#models) {
+      for await (const { name } of Deno.readDir(folder)) {
+        const path = await pathWithin(folder, name);
+        const isModel = path !== undefined &&
+          (name.endsWith(".gguf") || await exists(join(path, "config.json")));
+        if (isModel && await staysWithin(folder, path)) {
+          found.push({ ...await fileInfo(path), name, path, source: "operator" });
+        }
+      }
+    }
+    return firstOfEachName(found);
+  }
+
+  /** Datasets that may be named. */
+  async datasets(): Promise<NamedFile[]> {
+    const found: NamedFile[] = [];
+    if (this.#example) {
+      for (const [name, file] of Object.entries(EXAMPLE_DATA)) {
+        const path = join(this.#example, file);
+        found.push({ ...await fileInfo(path), name, path, source: "example" });
+      }
+    }
+    for (const folder of this.#datasets) {
+      for await (const { name, isFile } of Deno.readDir(folder)) {
+        // A link could lead anywhere, also one that is put there later.
+        const path = isFile && name.endsWith(".jsonl") ? await pathWithin(folder, name) : undefined;
+        if (path) found.push({ ...await fileInfo(path), name, path, source: "operator" });
+      }
+    }
+    for (const { id, path, createdAt } of await this.#uploads.list()) {
+      found.push({ name: id, path, createdAt, source: "upload" });
+    }
+    return firstOfEachName(found);
+  }
+
+  /** Path of a model by its name. */
+  async model(name: string): Promise<string | undefined> {
+    if (name.startsWith(RUN_PREFIX)) return await this.#modelOfRun(name.slice(RUN_PREFIX.length));
+    return (await this.models()).find((model) => model.name === name)?.path;
+  }
+
+  /** Path of a dataset by its name. */
+  async dataset(name: string): Promise<string | undefined> {
+    return (await this.datasets()).find((data) => data.name === name)?.path;
+  }
+
+  async #modelOfRun(id: string): Promise<string | undefined> {
+    const run = await this.#store.get(id);
+    const merged = run?.result?.paths.merged;
+    return run && merged ? join(run.folder, merged) : undefined;
+  }
+
+  /** A text without paths of this machine: names stand for what has one, and the rest is shortened to the last part. */
+  async hide(): Promise<(text: string) => string> {
+    const named = [...await this.models(), ...await this.datasets()];
+    return (text) => {
+      for (const { name, path } of named) text = text.replaceAll(path, name);
+      text = text.replaceAll(this.#store.folder, "");
+      return text.replace(/(?<![\w.:/])(?:\/[^\s:,;'"`()]+){2,}/g, (path) => basename(path));
+    };
+  }
+}
+
+async function realFolders(folders: readonly string[]): Promise<string[]> {
+  const real: string[] = [];
+  for (const folder of folders) {
+    try {
+      const path = await Deno.realPath(folder);
+      if (!(await Deno.stat(path)).isDirectory) {
+        throw new InputError("is no folder", {
+          where: folder,
+          hint: "Name the folder that models or datasets lie in.",
+        });
+      }
+      real.push(path);
+    } catch (error) {
+      throw error instanceof InputError ? error : unreadable(folder, error);
+    }
+  }
+  return real;
+}
+
+/** The path of an entry once links are followed; undefined where that leads out of the folder or nowhere. */
+async function pathWithin(folder: string, name: string): Promise<string | undefined> {
+  const path = await Deno.realPath(join(folder, name)).catch(() => undefined);
+  return path?.startsWith(folder + SEPARATOR) ? path : undefined;
+}
+
+/** Whether nothing in a model leads out of the folder of models: permissions of a process follow links. */
+async function staysWithin(folder: string, model: string): Promise<boolean> {
+  if (!(await Deno.stat(model)).isDirectory) return true;
+  for await (const { name, isSymlink } of Deno.readDir(model)) {
+    if (!isSymlink) continue;
+    const path = await Deno.realPath(join(model, name)).catch(() => undefined);
+    if (!path?.startsWith(folder + SEPARATOR)) return false;
+  }
+  return true;
+}
+
+async function fileInfo(path: string): Promise<{ createdAt: string }> {
+  const { mtime } = await Deno.stat(path);
+  return { createdAt: (mtime ?? new Date(0)).toISOString() };
+}
+
+function firstOfEachName(files: readonly NamedFile[]): NamedFile[] {
+  const byName = new Map<string, NamedFile>();
+  for (const file of files) if (!byName.has(file.name)) byName.set(file.name, file);
+  return [...byName.values()].sort((a, b) => a.name < b.name ? -1 : 1);
+}
+
+function exists(path: string): Promise<boolean> {
+  return Deno.stat(path).then(() => true, () => false);
+}

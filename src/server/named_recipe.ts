@@ -1,0 +1,106 @@
+/**
+ * Recipes as a request sends them: names stand where the command line has paths. What is no name is refused.
+ *
+ * @module
+ */
+import { parseRecipe, type Recipe, RecipeError } from "../distill/recipe.ts";
+import type { RecipeProblem } from "../distill/recipe_problems.ts";
+import { checkRecipePlugins } from "../distill/recipe_plugins.ts";
+import { didYouMean } from "../distill/did_you_mean.ts";
+import type { Registry } from "../registry/registry.ts";
+import { beyondCaps, type Caps } from "./caps.ts";
+import type { Catalogue } from "./catalogue.ts";
+
+/** Values that a recipe may have at most, counted as often as they are reached. */
+const MOST_VALUES = 10_000;
+const DEEPEST = 32;
+
+/**
+ * Reads a recipe with names and resolves them.
+ *
+ * @throws {RecipeError} with every problem that can be seen without opening a model
+ */
+export async function resolveNamed(
+  value: unknown,
+  { catalogue, registry, caps }: { catalogue: Catalogue; registry: Registry; caps: Caps },
+): Promise<Recipe> {
+  checkSize(value);
+  const recipe = parseRecipe(value);
+  const problems: RecipeProblem[] = [...beyondCaps(recipe, caps), ...forbidden(recipe)];
+  const model = async (path: string, name: string): Promise<string> => {
+    const found = await catalogue.model(name);
+    if (found !== undefined) return found;
+    const names = (await catalogue.models()).map((model) => model.name);
+    problems.push({
+      path,
+      message: `this service has no model "${name}"${didYouMean(name, names)}; ${has(names)}`,
+    });
+    return "";
+  };
+  const dataset = async (path: string, name: string): Promise<string> => {
+    const found = await catalogue.dataset(name);
+    if (found !== undefined) return found;
+    const names = (await catalogue.datasets()).map((data) => data.name);
+    problems.push({
+      path,
+      message: `this service has no dataset "${name}"${didYouMean(name, names)}; ${
+        has(names)
+      }. POST /v1/files uploads one`,
+    });
+    return "";
+  };
+  const { teacher, student, data } = recipe;
+  const resolved: Recipe = {
+    ...recipe,
+    teacher: { ...teacher, model: await model("teacher.model", teacher.model) },
+    student: student.model === "teacher"
+      ? student
+      : { ...student, model: await model("student.model", student.model) },
+    data: {
+      ...data,
+      train: await dataset("data.train", data.train),
+      ...(data.heldOut === undefined ? {} : { heldOut: await dataset("data.heldOut", data.heldOut) }),
+    },
+  };
+  try {
+    checkRecipePlugins(resolved, registry);
+  } catch (error) {
+    if (!(error instanceof RecipeError)) throw error;
+    problems.push(...error.problems);
+  }
+  if (problems.length > 0) throw new RecipeError("recipe", problems);
+  return resolved;
+}
+
+function forbidden({ output, teacher }: Recipe): RecipeProblem[] {
+  const problem = (path: string, message: string): RecipeProblem => ({ path, message });
+  return [
+    ...(output.folder === undefined
+      ? []
+      : [problem("output.folder", "is chosen by the service; leave it out")]),
+    ...(teacher.cache?.folder === undefined
+      ? []
+      : [problem("teacher.cache.folder", "is chosen by the service; leave it out")]),
+  ];
+}
+
+function has(names: readonly string[]): string {
+  if (names.length === 0) return "it has none";
+  return `it has ${names.slice(0, 20).join(", ")}${names.length > 20 ? " and more" : ""}`;
+}
+
+function checkSize(value: unknown): void {
+  let count = 0;
+  const visit = (node: unknown, depth: number): void => {
+    if (++count > MOST_VALUES || depth > DEEPEST) {
+      throw new RecipeError("recipe", [{
+        path: "",
+        message: `holds more than ${MOST_VALUES} values or nests deeper than ${DEEPEST}`,
+      }]);
+    }
+    if (typeof node === "object" && node !== null) {
+      for (const child of Object.values(node)) visit(child, depth + 1);
+    }
+  };
+  visit(value, 0);
+}
