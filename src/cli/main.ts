@@ -64,6 +64,11 @@ const VERBS: Readonly<Record<string, { summary: string; load: () => Promise<Comm
     load: async () => (await import("./plugin.ts")).plugin,
   },
   runs: { summary: "List, show and remove runs", load: async () => (await import("./runs.ts")).runs },
+  serve: { summary: "Take runs over HTTP", load: async () => (await import("./serve.ts")).serve },
+  token: {
+    summary: "Make a token for a service",
+    load: async () => (await import("./token.ts")).token,
+  },
   doctor: {
     summary: "Check the GPU and this machine",
     load: async () => (await import("./doctor.ts")).doctor,

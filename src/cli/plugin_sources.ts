@@ -82,6 +82,6 @@ function passSignals(process: Deno.ChildProcess): Disposable {
 
 /** Those of the task `limbeck`. */
 function permissions(): string[] {
-  const all = project.tasks.limbeck.command.match(/--allow-(?:read|write|env|sys)(?:=\S+)?/g) ?? [];
+  const all = project.tasks.limbeck.command.match(/--allow-(?:read|write|env|sys|net)(?:=\S+)?/g) ?? [];
   return [...all, `--allow-run=${Deno.execPath()},/usr/bin/apt-get`];
 }

@@ -13,6 +13,7 @@ const MIGRATIONS: readonly string[] = [`
     created TEXT NOT NULL,
     folder TEXT NOT NULL UNIQUE,
     worker TEXT NOT NULL,
+    owner TEXT NOT NULL,
     state TEXT NOT NULL,
     manifest TEXT NOT NULL,
     recipe TEXT NOT NULL,
@@ -44,6 +45,7 @@ const MIGRATIONS: readonly string[] = [`
     PRIMARY KEY (run, seq)
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX events_by_type ON events (run, type, seq);
+  CREATE INDEX metrics_by_step ON events (run, step) WHERE type = 'metrics' AND superseded = 0;
 
   CREATE TABLE checkpoints (
     run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,

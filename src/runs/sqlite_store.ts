@@ -16,6 +16,8 @@ import type {
   EventQuery,
   GpuLease,
   IdempotencyKey,
+  MetricsPoint,
+  MetricsQuery,
   NewRun,
   Page,
   RunQuery,
@@ -120,6 +122,10 @@ export class SqliteStore implements RunStore, RunQueue {
     return this.#read(() => this.#find("id = ?", id));
   }
 
+  findByKey(key: IdempotencyKey): Promise<StoredRun | undefined> {
+    return this.#write(() => this.#runOfKey(key));
+  }
+
   findByFolder(folder: string): Promise<StoredRun | undefined> {
     return this.#read(() => this.#find("folder = ?", folder));
   }
@@ -214,6 +220,35 @@ export class SqliteStore implements RunStore, RunQueue {
     });
   }
 
+  metrics(id: string, { from, to, points }: MetricsQuery): Promise<MetricsPoint[]> {
+    return this.#read(() => {
+      const holds =
+        "FROM events WHERE run = ? AND type = 'metrics' AND superseded = 0 AND step BETWEEN ? AND ?";
+      const [range] = this.#all(`SELECT min(step) AS first, max(step) AS last ${holds}`, id, from, to);
+      if (range?.first === null) return [];
+      const [first, last] = [Number(range!.first), Number(range!.last)];
+      const width = Math.max(1, Math.ceil((last - first + 1) / points));
+      return this.#all(
+        `WITH parts AS (
+           SELECT max(step) AS last, count(*) AS steps, avg(body ->> '$.loss') AS mean,
+             min(body ->> '$.loss') AS least, max(body ->> '$.loss') AS most
+           ${holds} GROUP BY (step - ?) / ?)
+         SELECT parts.*, events.body FROM parts JOIN events
+         ON run = ? AND type = 'metrics' AND superseded = 0 AND step = last ORDER BY last`,
+        id,
+        from,
+        to,
+        first,
+        width,
+        id,
+      ).map((row) => ({
+        metrics: JSON.parse(String(row.body)),
+        steps: Number(row.steps),
+        loss: { mean: finite(row.mean), least: finite(row.least), most: finite(row.most) },
+      }));
+    });
+  }
+
   checkpoints(id: string): Promise<StoredCheckpoint[]> {
     return this.#read(() =>
       this.#all("SELECT * FROM checkpoints WHERE run = ? ORDER BY step", id).map((row) => ({
@@ -264,6 +299,16 @@ export class SqliteStore implements RunStore, RunQueue {
     return this.#read(() =>
       this.#all("SELECT * FROM runs WHERE state = 'queued' ORDER BY created, id LIMIT ?", limit).map(
         storedRun,
+      )
+    );
+  }
+
+  countByState(): Promise<Partial<Record<RunState, number>>> {
+    return this.#read(() =>
+      Object.fromEntries(
+        this.#all("SELECT state, count(*) AS n FROM runs GROUP BY state").map((
+          { state, n },
+        ) => [state, Number(n)]),
       )
     );
   }
@@ -351,14 +396,15 @@ export class SqliteStore implements RunStore, RunQueue {
     return this.#must(String(row.run));
   }
 
-  #insertRun({ manifest, recipe, folder, worker, named, metadata = {} }: NewRun): void {
+  #insertRun({ manifest, recipe, folder, worker, owner = "", named, metadata = {} }: NewRun): void {
     this.#run(
-      `INSERT INTO runs (id, created, folder, worker, state, manifest, recipe, named, metadata)
-       VALUES (?, ?, ?, ?, 'queued', ?, ?, ?, ?)`,
+      `INSERT INTO runs (id, created, folder, worker, owner, state, manifest, recipe, named, metadata)
+       VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)`,
       manifest.id,
       manifest.createdAt,
       folder,
       worker,
+      owner,
       JSON.stringify(manifest),
       JSON.stringify(recipe),
       named === undefined ? null : JSON.stringify(named),
@@ -492,6 +538,7 @@ function storedRun(row: Row): StoredRun {
     named: json("named"),
     folder: String(row.folder),
     worker: row.worker as RunWorker,
+    owner: String(row.owner),
     metadata: json("metadata"),
     state: row.state as RunState,
     asked: row.asked as RunRequest | null,
@@ -505,6 +552,10 @@ function storedRun(row: Row): StoredRun {
     result: json("result"),
     error: json("error"),
   };
+}
+
+function finite(value: unknown): number | null {
+  return typeof value === "number" ? value : null;
 }
 
 function storedEvent(row: Row): RunEvent {

@@ -40,6 +40,8 @@ export interface NewRun {
   /** Absolute path of its folder. */
   readonly folder: string;
   readonly worker: RunWorker;
+  /** Name of whoever asked a service for it; empty for a command's. */
+  readonly owner?: string;
   /** What whoever made it wants to find it by. */
   readonly metadata?: Readonly<Record<string, string>>;
   /** The recipe as it was sent, with names where the resolved one has paths. */
@@ -104,6 +106,26 @@ export interface EventQuery {
   readonly newestFirst?: boolean;
 }
 
+/** Which metrics of a run to read. */
+export interface MetricsQuery {
+  /** First and last step. */
+  readonly from: number;
+  readonly to: number;
+  /** Most points. */
+  readonly points: number;
+}
+
+/** Some steps of training: the metrics of the last one, and the spread of the loss over all. */
+export interface MetricsPoint {
+  readonly metrics: Extract<RunEventBody, { type: "metrics" }>;
+  readonly steps: number;
+  readonly loss: {
+    readonly mean: number | null;
+    readonly least: number | null;
+    readonly most: number | null;
+  };
+}
+
 /** A checkpoint that may be continued from. */
 export interface StoredCheckpoint {
   readonly step: number;
@@ -136,6 +158,12 @@ export interface RunStore {
   list(query?: RunQuery): Promise<Page<StoredRun>>;
   /** The oldest first, and only their ids: those that begin with a text. */
   ids(beginning?: string): Promise<string[]>;
+  /**
+   * The run that was made with a key.
+   *
+   * @throws {IdempotencyError} the key was used for something else
+   */
+  findByKey(key: IdempotencyKey): Promise<StoredRun | undefined>;
   /** The run whose folder this is. */
   findByFolder(folder: string): Promise<StoredRun | undefined>;
   /** Forgets a run. Its folder stays. */
@@ -150,6 +178,8 @@ export interface RunStore {
   append(id: string, attempt: number, bodies: readonly RunEventBody[]): Promise<RunEvent[]>;
   /** Events in the order of their numbers. */
   events(id: string, query?: EventQuery): Promise<RunEvent[]>;
+  /** Training metrics that hold, steps `from` to `to`, several steps in one point where there are more steps than points. */
+  metrics(id: string, query: MetricsQuery): Promise<MetricsPoint[]>;
   /** Checkpoints that hold, in the order they were saved. */
   checkpoints(id: string): Promise<StoredCheckpoint[]>;
 
@@ -177,6 +207,7 @@ export interface RunStore {
 export interface RunQueue {
   /** The queued runs, the oldest first. */
   queued(limit?: number): Promise<StoredRun[]>;
+  countByState(): Promise<Partial<Record<RunState, number>>>;
   countQueued(): Promise<number>;
   /**
    * Takes the lease of a GPU, which counts as long as a process holds `lock`.

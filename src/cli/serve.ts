@@ -1,0 +1,134 @@
+/**
+ * `limbeck serve`
+ *
+ * @module
+ */
+import { DEFAULT_CAPS } from "../server/caps.ts";
+import { listen } from "../server/listen.ts";
+import { Service } from "../server/service.ts";
+import { TokenList } from "../server/tokens.ts";
+import type { Command, Invocation } from "./command.ts";
+import { DATA_FLAG } from "./data_flag.ts";
+import { PLUGIN_FLAGS } from "./plugin_sources.ts";
+import { ensureAdapter, thisMachine } from "./setup.ts";
+import { handleSignals } from "./watch_run.ts";
+
+/** Serves runs over HTTP. */
+export const serve: Command = {
+  name: "serve",
+  usage: "",
+  positional: [0, 0],
+  loadsPlugins: true,
+  details:
+    "Takes runs over HTTP and shows them on a page. Requests name models and data by the names they have in the folders given here; " +
+    "the example that comes with Limbeck can always be named unless --no-example says otherwise. Without a token file it listens on this " +
+    "machine only. Ctrl-C lets the current run save a checkpoint, from which the next service continues it.",
+  flags: {
+    host: { value: "ADDRESS", help: "Address to listen on (default 127.0.0.1)" },
+    port: { value: "PORT", kind: "count", most: 65535, help: "Port to listen on (default 8787)" },
+    ...DATA_FLAG,
+    tokens: { value: "FILE", help: "File of tokens; `limbeck token NAME` makes a line of it" },
+    models: { value: "FOLDER", many: true, help: "Folder whose models requests may name" },
+    datasets: { value: "FOLDER", many: true, help: "Folder whose .jsonl files requests may name" },
+    "no-example": { help: "Do not let requests name the example" },
+    "public-host": { value: "NAME", many: true, help: "Name under which others reach the service" },
+    origin: { value: "ORIGIN", many: true, help: "Other site whose pages may use the service (CORS)" },
+    queue: { value: "RUNS", kind: "count", least: 1, help: "Most runs that wait (default 1000)" },
+    "max-steps": {
+      value: "STEPS",
+      kind: "count",
+      least: 1,
+      help: `Most steps of a run (default ${DEFAULT_CAPS.steps})`,
+    },
+    "max-tokens": {
+      value: "TOKENS",
+      kind: "count",
+      least: 2,
+      help: `Most tokens of a step (default ${DEFAULT_CAPS.tokensPerStep})`,
+    },
+    "max-rank": {
+      value: "RANK",
+      kind: "count",
+      least: 1,
+      help: `Largest rank (default ${DEFAULT_CAPS.rank})`,
+    },
+    "max-seconds": {
+      value: "SECONDS",
+      kind: "count",
+      least: 1,
+      help: `Most seconds of a run (default ${DEFAULT_CAPS.wallSeconds})`,
+    },
+    watchdog: {
+      value: "SECONDS",
+      kind: "number",
+      above: 0,
+      help: "End a training process that is silent for so long (default: its recipe's, 120)",
+    },
+    ...PLUGIN_FLAGS,
+    "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
+  },
+  examples: [
+    "limbeck serve",
+    "limbeck serve --models ./models --datasets ./datasets",
+    "limbeck serve --host 0.0.0.0 --tokens tokens --public-host distill.example.org",
+  ],
+  run: (invocation) => runService(invocation),
+};
+
+/**
+ * Serves until a signal comes.
+ *
+ * @param entry module of the trainer; tests hand in their own
+ */
+export async function runService(invocation: Invocation, entry?: string): Promise<number> {
+  const { flags, out, plugins = [] } = invocation;
+  const file = flags.text("tokens");
+  const tokens = file === undefined ? new TokenList([]) : await TokenList.read(file);
+  const adapter = flags.on("no-setup") ? undefined : await ensureAdapter((message) => out.note(message));
+  const watchdog = flags.number("watchdog");
+  const service = await Service.start({
+    ...(flags.text("data") === undefined ? {} : { dataFolder: flags.text("data")! }),
+    tokens,
+    models: flags.list("models"),
+    datasets: flags.list("datasets"),
+    example: !flags.on("no-example"),
+    hosts: flags.list("public-host"),
+    origins: flags.list("origin"),
+    queueLimit: flags.number("queue") ?? 1000,
+    caps: {
+      steps: flags.number("max-steps") ?? DEFAULT_CAPS.steps,
+      tokensPerStep: flags.number("max-tokens") ?? DEFAULT_CAPS.tokensPerStep,
+      rank: flags.number("max-rank") ?? DEFAULT_CAPS.rank,
+      wallSeconds: flags.number("max-seconds") ?? DEFAULT_CAPS.wallSeconds,
+    },
+    plugins,
+    findGpu: async () => (adapter ?? await thisMachine().probe())?.name,
+    ...(entry === undefined ? {} : { entry }),
+    ...(watchdog === undefined ? {} : { watchdogSeconds: watchdog }),
+  });
+  let listening;
+  try {
+    listening = listen(service, {
+      host: flags.text("host") ?? "127.0.0.1",
+      port: flags.number("port") ?? 8787,
+    });
+  } catch (error) {
+    await service.close();
+    throw error;
+  }
+  const { host, port } = listening;
+  const shown = host.includes(":") ? `[${host}]` : host;
+  out.value({ type: "listening", host, port, url: `http://${shown}:${port}/`, data: service.store.folder });
+  out.line(`Limbeck listens on http://${shown}:${port}/ and keeps runs in ${service.store.folder}`);
+  if (tokens.isEmpty) out.line("There is no token file: everyone on this machine may use it.");
+  const asked = Promise.withResolvers<number>();
+  using _signals = handleSignals({
+    first() {
+      out.line("Ending: the current run saves a checkpoint. Ctrl-C again ends at once.");
+      asked.resolve(30);
+    },
+    second: () => Deno.exit(130),
+  });
+  await listening.close(await asked.promise);
+  return 0;
+}

@@ -1,0 +1,177 @@
+/**
+ * The HTTP service as a plain fetch handler.
+ *
+ * @module
+ */
+import { OpenAPIHono } from "@hono/zod-openapi";
+import { bodyLimit } from "hono/body-limit";
+import { routePath } from "hono/route";
+import project from "../../deno.json" with { type: "json" };
+import { recipeJsonSchema } from "../distill/recipe_problems.ts";
+import { identify, needs } from "./access.ts";
+import type { AppEnv } from "./app_env.ts";
+import { secureHeaders } from "./headers.ts";
+import { errorResponse, HttpError, toHttpError } from "./http_error.ts";
+import { checkHost, checkOrigin } from "./origin.ts";
+import { rateLimit } from "./rate_limit.ts";
+import { logRequests, requestId } from "./request_log.ts";
+import { addArtifactRoutes } from "./routes/artifacts.ts";
+import { addCatalogueRoutes } from "./routes/catalogue.ts";
+import { addEventRoutes } from "./routes/events.ts";
+import { addRunRoutes } from "./routes/runs.ts";
+import { addSystemRoutes } from "./routes/system.ts";
+import type { Service } from "./service.ts";
+
+/** A Hono app with an OpenAPI document. */
+export type App = OpenAPIHono<AppEnv>;
+
+/**
+ * Makes the app of a service. Its `fetch` is all that a host needs.
+ *
+ * @example
+ * ```ts ignore
+ * const service = await Service.start({ dataFolder: "limbeck-data" });
+ * export default createApp(service);
+ * ```
+ */
+export function createApp(service: Service): App {
+  const app: App = new OpenAPIHono<AppEnv>({
+    defaultHook(result) {
+      if (!result.success) throw invalid(result.error.issues, result.target);
+    },
+  });
+
+  app.use(requestId(), secureHeaders(service.origins), logRequests(service.log), countRequests(service));
+  app.use(checkHost(service.hosts), checkOrigin(service.origins), identify(service.tokens, service.sessions));
+  app.use(rateLimit(service.rate));
+  app.use("/v1/*", async (c, next) => {
+    await (c.req.method === "GET" || c.req.method === "HEAD" ? needs("read") : needs("submit"))(c, next);
+  });
+  app.use("/metrics", needs("read"));
+  const small = bodyLimit({
+    maxSize: service.bodyBytes,
+    onError: () => {
+      throw new HttpError(413, `a body may have at most ${service.bodyBytes} bytes`, { code: "too_large" });
+    },
+  });
+  // Files have a bound of their own.
+  app.use(async (c, next) => c.req.path === "/v1/files" ? await next() : await small(c, next));
+  app.use(requireJson);
+
+  addRunRoutes(app, service);
+  addEventRoutes(app, service);
+  addArtifactRoutes(app, service);
+  addCatalogueRoutes(app, service);
+  addSystemRoutes(app, service);
+  addDocument(app);
+
+  app.notFound((c) => {
+    const allowed = methodsOf(app, c.req.path);
+    const error = allowed.length > 0
+      ? new HttpError(405, `${c.req.method} is not possible here; ${allowed.join(", ")} is`, {
+        code: "method",
+        headers: { Allow: allowed.join(", ") },
+      })
+      : new HttpError(404, "there is nothing here; GET /openapi.json describes what there is", {
+        code: "unknown_route",
+      });
+    return errorResponse(error);
+  });
+  app.onError(async (error, c) => {
+    const hide = await service.catalogue.hide().catch(() => (text: string) => text.replace(/\/\S+/g, "…"));
+    const told = toHttpError(error, hide);
+    if (told.status === 500) {
+      service.log({
+        level: "error",
+        message: String(error),
+        stack: error.stack,
+        request: c.get("requestId"),
+      });
+    }
+    return errorResponse(told);
+  });
+  return app;
+}
+
+/** Bodies that are sent must be JSON, unless a route takes something else: a form of another site could be sent without asking. */
+const requireJson: import("hono").MiddlewareHandler<AppEnv> = async function requireJson(c, next) {
+  const type = c.req.header("Content-Type");
+  const hasBody = type !== undefined || Number(c.req.header("Content-Length") ?? 0) > 0;
+  const takesForms = c.req.path === "/v1/files";
+  if (hasBody && !takesForms && !/^application\/json\s*(;|$)/i.test(type ?? "") && c.req.method !== "GET") {
+    throw new HttpError(415, "send JSON, with Content-Type: application/json", { code: "content_type" });
+  }
+  await next();
+};
+
+function countRequests({ counters }: Service): import("hono").MiddlewareHandler<AppEnv> {
+  return async function countRequests(c, next) {
+    const begun = performance.now();
+    await next();
+    const route = routePath(c, -1);
+    counters.count("limbeck_requests_total", { method: c.req.method, route, status: String(c.res.status) });
+    counters.count("limbeck_request_seconds_sum", { route }, (performance.now() - begun) / 1000);
+  };
+}
+
+/** What is wrong with a request, by the first problem that its schema finds. */
+function invalid(issues: readonly { path: PropertyKey[]; message: string }[], target: string): HttpError {
+  const problems = issues.map(({ path, message }) => ({ path: path.map(String).join("."), message }));
+  const where = target === "json" ? "" : `${target === "param" ? "path" : target} `;
+  const text = problems.map(({ path, message }) => path ? `${where}${path}: ${message}` : message).join("\n");
+  const [first] = problems;
+  return new HttpError(400, text, {
+    code: "bad_request",
+    problems,
+    ...(first?.path ? { param: first.path } : {}),
+  });
+}
+
+/** Methods that there are for a path. */
+function methodsOf(app: App, path: string): string[] {
+  const methods = ["GET", "POST", "DELETE"].filter((method) =>
+    app.router.match(method, path)[0].some(([[, route]]) => route.method === method && route.path !== "/*")
+  );
+  return methods.includes("GET") ? ["HEAD", ...methods] : methods;
+}
+
+function addDocument(app: App): void {
+  app.openAPIRegistry.registerComponent("securitySchemes", "token", {
+    type: "http",
+    scheme: "bearer",
+    description: "A token of the service; none is needed where it has no token file",
+  });
+  let text: string | undefined;
+  app.get("/openapi.json", (c) => {
+    text ??= JSON.stringify(withRecipe(app.getOpenAPI31Document({
+      openapi: "3.1.0",
+      info: {
+        title: "Limbeck",
+        version: project.version,
+        description: "Distils language models: takes runs, streams what they say, hands out what they made.",
+        license: { name: "MIT", url: "https://opensource.org/license/mit" },
+      },
+      servers: [{ url: "/" }],
+      security: [{ token: [] }, {}],
+      tags: [
+        { name: "runs", description: "Submitting runs and asking things of them" },
+        { name: "events", description: "What runs say" },
+        { name: "artifacts", description: "What runs made" },
+        { name: "catalogue", description: "What a recipe may name" },
+        { name: "system", description: "The service itself" },
+      ],
+    })));
+    return c.body(text, 200, { "Content-Type": "application/json" });
+  });
+}
+
+/** Puts the schema of a recipe, which is written by the recipe's own rules, where the document speaks of recipes. */
+function withRecipe(document: object): unknown {
+  const { $schema: _, ...recipe } = recipeJsonSchema();
+  const replaced = JSON.parse(JSON.stringify(document), (_, value) => {
+    if (value?.["x-schema"] !== "Recipe") return value;
+    return { allOf: [{ $ref: "#/components/schemas/Recipe" }], description: value.description };
+  });
+  replaced.components.schemas.Recipe = recipe;
+  return replaced;
+}

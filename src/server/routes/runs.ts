@@ -1,0 +1,255 @@
+/**
+ * Runs: submitting, listing, and asking things of them.
+ *
+ * @module
+ */
+import { createRoute, z } from "@hono/zod-openapi";
+import { createHash } from "node:crypto";
+import { RUN_STATES } from "../../runs/run_states.ts";
+import type { RunState } from "../../distill/events.ts";
+import type { StoredRun } from "../../runs/store.ts";
+import { RunStateError, UnknownRunError } from "../../runs/store_errors.ts";
+import type { App } from "../app.ts";
+import { HttpError } from "../http_error.ts";
+import { runView } from "../run_view.ts";
+import {
+  json,
+  metadata,
+  namedRecipe,
+  otherwise,
+  pageOf,
+  runId,
+  runSchema,
+  wholeNumber,
+  wholeNumberOr,
+} from "../schemas.ts";
+import type { Service } from "../service.ts";
+import { submitRun } from "../submit.ts";
+import { type Identity, isAllowed } from "../tokens.ts";
+
+/** What is submitted. */
+export const submission = z.strictObject({ recipe: namedRecipe, metadata: metadata.optional() }).openapi(
+  "Submission",
+);
+
+const idempotencyKey = z.object({
+  "idempotency-key": z.string().regex(/^[\x21-\x7e]{1,255}$/, "must be 1 to 255 visible ASCII characters")
+    .optional()
+    .openapi({
+      description: "Sending the same request with the same key again within 24 h makes no second run",
+    }),
+});
+
+const submit = createRoute({
+  method: "post",
+  path: "/v1/runs",
+  operationId: "submitRun",
+  summary: "Submit a recipe",
+  description:
+    "The run is queued. What its memory needs is checked when its turn comes; POST /v1/runs/estimate forecasts it.",
+  tags: ["runs"],
+  request: {
+    headers: idempotencyKey,
+    body: { required: true, content: { "application/json": { schema: submission } } },
+  },
+  responses: {
+    202: {
+      ...json(runSchema, "The run"),
+      headers: z.object({ Location: z.string().openapi({ description: "Where the run is" }) }),
+    },
+    ...otherwise,
+  },
+});
+
+const list = createRoute({
+  method: "get",
+  path: "/v1/runs",
+  operationId: "listRuns",
+  summary: "List runs, the newest first",
+  tags: ["runs"],
+  request: {
+    query: z.object({
+      after: z.string().min(1).max(64).optional().openapi({
+        description: "Only runs after this one in the list",
+      }),
+      limit: wholeNumberOr(20, 1, 100),
+      status: z.string().regex(/^[a-z]+(,[a-z]+)*$/, "must be states separated by commas").optional().openapi(
+        {
+          description: `States separated by commas: ${RUN_STATES.join(", ")}`,
+          example: "queued,running",
+        },
+      ),
+      metadata: z.string().optional().openapi({
+        description: "As metadata[name]=value: only runs with that entry; may be given several times",
+      }),
+    }),
+  },
+  responses: { 200: json(pageOf(runSchema).openapi("RunPage"), "Runs"), ...otherwise },
+});
+
+const get = createRoute({
+  method: "get",
+  path: "/v1/runs/{id}",
+  operationId: "getRun",
+  summary: "Show a run",
+  tags: ["runs"],
+  request: { params: runId },
+  responses: { 200: json(runSchema, "The run"), ...otherwise },
+});
+
+const remove = createRoute({
+  method: "delete",
+  path: "/v1/runs/{id}",
+  operationId: "removeRun",
+  summary: "Remove a run at rest and all that it made",
+  tags: ["runs"],
+  request: { params: runId },
+  responses: { 204: { description: "It is gone" }, ...otherwise },
+});
+
+/** What can be asked of a run. */
+const ACTIONS = {
+  cancel: "End a run for good",
+  pause: "Save a checkpoint and end the run's process; it waits until it is resumed",
+  resume: "Queue a run that is paused, interrupted or failed; it continues from its last checkpoint",
+  checkpoint: "Save a checkpoint and go on",
+} as const;
+
+type Action = keyof typeof ACTIONS;
+
+/** What a run cannot do, in an error. */
+const REFUSED: Readonly<Record<Action, string>> = {
+  cancel: "be cancelled",
+  pause: "be paused",
+  resume: "be resumed",
+  checkpoint: "save a checkpoint",
+};
+
+const actionRoute = <A extends Action>(action: A) =>
+  createRoute({
+    method: "post",
+    path: `/v1/runs/{id}/${action}` as const,
+    operationId: `${action}Run`,
+    summary: ACTIONS[action],
+    tags: ["runs"],
+    request: { params: runId },
+    responses: {
+      202: json(runSchema, "The run as it is now; what was asked may take a while"),
+      ...otherwise,
+    },
+  });
+
+/** Adds the routes. */
+export function addRunRoutes(app: App, service: Service): void {
+  const { store, catalogue } = service;
+  const inFlight = new Set<string>();
+
+  app.openapi(submit, async (c) => {
+    const identity = c.get("identity")!;
+    const { recipe, metadata } = c.req.valid("json");
+    const given = c.req.valid("header")["idempotency-key"];
+    const key = given === undefined ? undefined : {
+      owner: identity.name,
+      key: given,
+      fingerprint: createHash("sha256").update(await c.req.text()).digest("hex"),
+    };
+    const inUse = key && JSON.stringify([key.owner, key.key]);
+    if (inUse !== undefined && inFlight.has(inUse)) {
+      throw new HttpError(409, "a request with this idempotency key is being worked on", {
+        code: "idempotency_key_in_use",
+        headers: { "Retry-After": "1" },
+      });
+    }
+    if (inUse !== undefined) inFlight.add(inUse);
+    try {
+      const run = (key && await store.findByKey(key)) ??
+        await submitRun(service, identity, { recipe, ...(metadata ? { metadata } : {}) }, key);
+      return c.json(runView(run, await catalogue.hide()), 202, { Location: `/v1/runs/${run.id}` });
+    } finally {
+      if (inUse !== undefined) inFlight.delete(inUse);
+    }
+  });
+
+  app.openapi(list, async (c) => {
+    const { after, limit, status } = c.req.valid("query");
+    const states = status?.split(",") ?? [];
+    const unknown = states.find((state) => !RUN_STATES.includes(state as RunState));
+    if (unknown !== undefined) {
+      throw new HttpError(400, `there is no state "${unknown}"; states are ${RUN_STATES.join(", ")}`, {
+        code: "bad_request",
+        param: "status",
+      });
+    }
+    const wanted = metadataOf(c.req.queries());
+    const page = await store.list({
+      limit,
+      ...(after === undefined ? {} : { after }),
+      ...(states.length > 0 ? { states: states as RunState[] } : {}),
+      ...(wanted ? { metadata: wanted } : {}),
+    });
+    const hide = await catalogue.hide();
+    return c.json({
+      object: "list" as const,
+      data: page.data.map((run) => runView(run, hide)),
+      hasMore: page.hasMore,
+    }, 200);
+  });
+
+  app.openapi(get, async (c) => {
+    return c.json(runView(await find(service, c.req.valid("param").id), await catalogue.hide()), 200);
+  });
+
+  app.openapi(remove, async (c) => {
+    const run = await find(service, c.req.valid("param").id);
+    mustControl(c.get("identity")!, run);
+    await service.removeRun(run);
+    return c.body(null, 204);
+  });
+
+  for (const action of Object.keys(ACTIONS) as Action[]) {
+    app.openapi(actionRoute(action), async (c) => {
+      const run = await find(service, c.req.valid("param").id);
+      mustControl(c.get("identity")!, run);
+      await act(service, run, action);
+      return c.json(runView(await find(service, run.id), await catalogue.hide()), 202);
+    });
+  }
+}
+
+/** The run with an id. */
+export async function find({ store }: Service, id: string): Promise<StoredRun> {
+  const run = await store.get(id);
+  if (!run) throw new UnknownRunError(id);
+  return run;
+}
+
+/** Refuses who neither owns a run nor is an administrator. */
+export function mustControl(identity: Identity, run: StoredRun): void {
+  if (isAllowed(identity, "admin") || (run.owner === identity.name && run.worker === "service")) return;
+  throw new HttpError(403, "this run belongs to someone else; only an administrator may do that", {
+    code: "owner",
+  });
+}
+
+/** Does what is asked of a run, in whatever state it is. */
+export async function act({ store }: Service, run: StoredRun, action: Action): Promise<void> {
+  const { id, state, attempt } = run;
+  if (action === "resume") {
+    await store.requeue(id, "service");
+  } else if (action === "cancel" && (state === "queued" || state === "paused" || state === "interrupted")) {
+    await store.append(id, attempt, [{ type: "state", state: "cancelled" }]);
+  } else if (action === "cancel" && state === "cancelled") {
+    // It is what was asked for.
+  } else if (state !== "running") {
+    throw new RunStateError(id, state, REFUSED[action]);
+  } else await store.ask(id, action);
+}
+
+function metadataOf(queries: Readonly<Record<string, string[]>>): Record<string, string> | undefined {
+  const found: Record<string, string> = {};
+  for (const [name, [value]] of Object.entries(queries)) {
+    const key = /^metadata\[(.{1,64})\]$/.exec(name)?.[1];
+    if (key !== undefined && value !== undefined) found[key] = value;
+  }
+  return Object.keys(found).length > 0 ? found : undefined;
+}

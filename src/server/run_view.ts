@@ -1,0 +1,80 @@
+/**
+ * Runs and events as clients see them: without paths of this machine.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { basename } from "@std/path";
+import type { RunEvent } from "../distill/events.ts";
+import type { Recipe } from "../distill/recipe.ts";
+import { stateNow } from "../runs/run_summary.ts";
+import type { StoredRun } from "../runs/store.ts";
+import type { z } from "@hono/zod-openapi";
+import type { runSchema } from "./schemas.ts";
+
+/** Takes paths of this machine out of a text. */
+export type Hide = (text: string) => string;
+
+/** A run for a client. */
+export function runView(run: StoredRun, hide: Hide): z.output<typeof runSchema> {
+  const { error, result, recipe } = run;
+  return {
+    id: run.id,
+    object: "run",
+    state: stateNow(run),
+    asked: run.asked,
+    createdAt: run.manifest.createdAt,
+    startedAt: run.startedAt,
+    finishedAt: run.finishedAt,
+    step: run.step,
+    steps: recipe.train.steps,
+    loss: run.loss,
+    attempt: run.attempt,
+    restarts: run.restarts,
+    lastEvent: run.seq,
+    worker: run.worker,
+    owner: run.owner,
+    metadata: { ...run.metadata },
+    recipe: (run.named ?? withoutPaths(recipe, hide)) as Record<string, unknown>,
+    result: result && { ...result },
+    error: error && run.state === "failed"
+      ? {
+        code: error.code,
+        message: hide(error.message),
+        exitCode: error.exitCode,
+        ...(error.hint ? { hint: hide(error.hint) } : {}),
+      }
+      : null,
+  };
+}
+
+/** An event for a client. */
+export function eventView(event: RunEvent, hide: Hide): RunEvent {
+  if (!("message" in event) || event.message === undefined) return event;
+  const shown = { ...event, message: hide(event.message) };
+  if ("hint" in shown && shown.hint) shown.hint = hide(shown.hint);
+  if ("stack" in shown) delete shown.stack;
+  return shown as RunEvent;
+}
+
+/** A recipe of the command line, with the last parts of its paths. */
+function withoutPaths(recipe: Recipe, hide: Hide): unknown {
+  const name = (path: string) => basename(hide(path));
+  const { teacher, student, data, output } = recipe;
+  const { cache, ...rest } = teacher;
+  return {
+    ...recipe,
+    teacher: {
+      ...rest,
+      model: name(teacher.model),
+      ...(cache ? { cache: { ...cache, folder: undefined } } : {}),
+    },
+    student: { ...student, model: name(student.model) },
+    data: {
+      ...data,
+      train: name(data.train),
+      ...(data.heldOut === undefined ? {} : { heldOut: name(data.heldOut) }),
+    },
+    output: { merged: output.merged },
+  };
+}

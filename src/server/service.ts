@@ -1,0 +1,196 @@
+/**
+ * All that the routes of a service share, from its start to its end.
+ *
+ * @module
+ */
+import { builtins } from "../../plugins/mod.ts";
+import type { RunEvent } from "../distill/events.ts";
+import { Registry } from "../registry/registry.ts";
+import { openStore } from "../runs/data_folder.ts";
+import { loadPlugins, type PluginModule } from "../runs/exported_plugins.ts";
+import { identifyPlugins } from "../runs/plugin_identity.ts";
+import { writeReport } from "../runs/report.ts";
+import { Scheduler } from "../runs/scheduler.ts";
+import { removeRun } from "../runs/run_folder.ts";
+import type { RunManifest, Store, StoredRun } from "../runs/store.ts";
+import { RunStateError } from "../runs/store_errors.ts";
+import { type Caps, DEFAULT_CAPS } from "./caps.ts";
+import { Catalogue, type CatalogueOptions } from "./catalogue.ts";
+import { Counters } from "./counters.ts";
+import type { RateLimit } from "./rate_limit.ts";
+import { type LogLine, logToStderr } from "./request_log.ts";
+import { Sessions } from "./sessions.ts";
+import { Streams } from "./streams.ts";
+import { TokenList } from "./tokens.ts";
+import { Uploads } from "./uploads.ts";
+
+/** How a service is set up. */
+export interface ServiceOptions extends CatalogueOptions {
+  readonly dataFolder?: string;
+  /** Who may use it; without tokens everyone may do everything. */
+  readonly tokens?: TokenList;
+  /** Names in the Host header that it answers to, beside those of this machine. */
+  readonly hosts?: readonly string[];
+  /** Other origins whose pages may use it (CORS). */
+  readonly origins?: readonly string[];
+  readonly caps?: Partial<Caps>;
+  /** Runs that may wait (default 1000). */
+  readonly queueLimit?: number;
+  readonly rate?: RateLimit;
+  /** Most bytes of a body of JSON, and of an uploaded file. */
+  readonly bodyBytes?: number;
+  readonly uploadBytes?: number;
+  /** Modules with losses and adapters that requests may name. */
+  readonly plugins?: readonly PluginModule[];
+  readonly log?: LogLine;
+  /** Finds the name of the GPU adapter in another process; this one stays free of drivers. */
+  readonly findGpu?: () => Promise<string | undefined>;
+  /** Module that exports `runTrainer(plugins)`; tests hand in their own. */
+  readonly entry?: string;
+  readonly watchdogSeconds?: number;
+}
+
+/** Requests a second, and at once, of one identity. */
+const DEFAULT_RATE: RateLimit = { perSecond: 100, burst: 400 };
+
+/** A service. */
+export class Service {
+  readonly store: Store;
+  readonly uploads: Uploads;
+  readonly catalogue: Catalogue;
+  readonly registry: Registry;
+  /** Modules of the registry that are not built in. */
+  readonly plugins: RunManifest["plugins"];
+  readonly scheduler: Scheduler;
+  readonly tokens: TokenList;
+  readonly sessions = new Sessions();
+  readonly streams = new Streams();
+  readonly counters: Counters;
+  readonly caps: Caps;
+  readonly queueLimit: number;
+  readonly rate: RateLimit;
+  readonly bodyBytes: number;
+  readonly uploadBytes: number;
+  readonly hosts: ReadonlySet<string>;
+  readonly origins: ReadonlySet<string>;
+  readonly log: LogLine;
+  readonly #findGpu: () => Promise<string | undefined>;
+  #gpu: string | undefined;
+  #closing: Promise<void> | undefined;
+
+  private constructor(
+    options: ServiceOptions,
+    parts: Pick<
+      Service,
+      "store" | "uploads" | "catalogue" | "registry" | "plugins" | "scheduler" | "counters"
+    >,
+  ) {
+    this.store = parts.store;
+    this.uploads = parts.uploads;
+    this.catalogue = parts.catalogue;
+    this.registry = parts.registry;
+    this.plugins = parts.plugins;
+    this.scheduler = parts.scheduler;
+    this.counters = parts.counters;
+    this.tokens = options.tokens ?? new TokenList([]);
+    this.caps = { ...DEFAULT_CAPS, ...options.caps };
+    this.queueLimit = options.queueLimit ?? 1000;
+    this.rate = options.rate ?? DEFAULT_RATE;
+    this.bodyBytes = options.bodyBytes ?? 1 << 20;
+    this.uploadBytes = options.uploadBytes ?? 512 << 20;
+    this.hosts = new Set([
+      "localhost",
+      "127.0.0.1",
+      "::1",
+      ...(options.hosts ?? []).map((h) => h.toLowerCase()),
+    ]);
+    this.origins = new Set(options.origins);
+    this.log = options.log ?? logToStderr;
+    this.#findGpu = options.findGpu ?? (() => Promise.resolve(undefined));
+  }
+
+  /**
+   * Opens the store, takes up what an earlier service left, and begins to work on what is queued.
+   *
+   * @throws {InputError} a folder, a plugin or the store cannot be used, or another service works on the data folder
+   */
+  static async start(options: ServiceOptions = {}): Promise<Service> {
+    const { plugins = [], log = logToStderr } = options;
+    const registry = new Registry().addAll(builtins);
+    for (const module of plugins) registry.addAll(await loadPlugins(module), module.path);
+    const identified = await identifyPlugins(plugins.map(({ path }) => path));
+    const store = openStore(options.dataFolder);
+    try {
+      const uploads = new Uploads(store.folder);
+      const catalogue = await Catalogue.open(options, store, uploads);
+      const counters = new Counters();
+      const scheduler = await Scheduler.start({
+        store,
+        wallSeconds: options.caps?.wallSeconds ?? DEFAULT_CAPS.wallSeconds,
+        ...(options.entry === undefined ? {} : { entry: options.entry }),
+        ...(options.watchdogSeconds === undefined ? {} : { watchdogSeconds: options.watchdogSeconds }),
+        onEvent: (id, event) => tell(log, counters, id, event),
+        onRest: async ({ id, folder }) => {
+          await writeReport(folder).catch((error) => log({ level: "warn", message: String(error), run: id }));
+        },
+        onError: (error) => log({ level: "error", message: String(error) }),
+      });
+      return new Service(options, {
+        store,
+        uploads,
+        catalogue,
+        registry,
+        plugins: identified,
+        scheduler,
+        counters,
+      });
+    } catch (error) {
+      store.close();
+      throw error;
+    }
+  }
+
+  /** Name of the GPU adapter that runs will use; undefined where there is none. Looked for until it was found once. */
+  async gpu(): Promise<string | undefined> {
+    return this.#gpu ??= await this.#findGpu();
+  }
+
+  /**
+   * Removes a run at rest and its folder.
+   *
+   * @throws {RunStateError} someone works on it or is to
+   */
+  async removeRun(run: StoredRun): Promise<void> {
+    if (run.state === "running" || run.state === "queued") {
+      throw new RunStateError(run.id, run.state, "be removed");
+    }
+    await removeRun(this.store, run);
+  }
+
+  /** Whether it has begun to end. */
+  get isClosing(): boolean {
+    return this.#closing !== undefined;
+  }
+
+  /**
+   * Ends the streams of readers first, lets the current run save a checkpoint, and closes the store.
+   *
+   * @param seconds after which the run's process is killed
+   */
+  close(seconds = 30): Promise<void> {
+    return this.#closing ??= (async () => {
+      this.streams.close();
+      await this.scheduler.close(seconds);
+      this.store.close();
+    })();
+  }
+}
+
+function tell(log: LogLine, counters: Counters, id: string, event: RunEvent): void {
+  counters.count("limbeck_events_total", { type: event.type });
+  if (event.type === "state") {
+    counters.count("limbeck_run_states_total", { state: event.state });
+    log({ level: "info", message: `run is ${event.state}`, run: id, attempt: event.attempt });
+  }
+  if (event.type === "error") log({ level: "error", message: event.message, code: event.code, run: id });
+}

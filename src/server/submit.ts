@@ -1,0 +1,68 @@
+/**
+ * Taking a run in.
+ *
+ * @module
+ */
+import { RecipeError } from "../distill/recipe.ts";
+import { newManifest, runFolder } from "../runs/run_folder.ts";
+import type { IdempotencyKey, StoredRun } from "../runs/store.ts";
+import { HttpError } from "./http_error.ts";
+import { resolveNamed } from "./named_recipe.ts";
+import type { Service } from "./service.ts";
+import type { Identity } from "./tokens.ts";
+
+/**
+ * Checks a recipe with names and queues it. Once the promise is fulfilled, the run lies on the disk.
+ *
+ * @param prefix where the recipe stands in the request, for errors
+ * @throws {HttpError} 400 what is wrong with it; 429 the queue is full
+ */
+export async function submitRun(
+  service: Service,
+  identity: Identity,
+  { recipe: named, metadata }: { recipe: unknown; metadata?: Readonly<Record<string, string>> },
+  key?: IdempotencyKey,
+  prefix = "recipe",
+): Promise<StoredRun> {
+  const recipe = await checkNamed(service, named, prefix);
+  if (await service.store.countQueued() >= service.queueLimit) {
+    throw new HttpError(
+      429,
+      `${service.queueLimit} runs are waiting already, as many as this service allows`,
+      {
+        code: "queue_full",
+        headers: { "Retry-After": "30" },
+      },
+    );
+  }
+  const manifest = newManifest(recipe, service.plugins);
+  return await service.store.create({
+    manifest,
+    recipe,
+    folder: runFolder(service.store, manifest.id),
+    worker: "service",
+    owner: identity.name,
+    named,
+    ...(metadata ? { metadata } : {}),
+  }, key);
+}
+
+/**
+ * Resolves a recipe with names; its problems get their path in the request.
+ *
+ * @throws {HttpError} 400 what is wrong with it
+ */
+export async function checkNamed(service: Service, named: unknown, prefix = "recipe") {
+  try {
+    return await resolveNamed(named, service);
+  } catch (error) {
+    if (!(error instanceof RecipeError)) throw error;
+    throw new RecipeError(
+      "recipe",
+      error.problems.map(({ path, message }) => ({
+        path: [prefix, path].filter(Boolean).join("."),
+        message,
+      })),
+    );
+  }
+}
