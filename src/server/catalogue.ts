@@ -142,7 +142,7 @@ export class Catalogue {
     return (text) => {
       for (const { name, path } of named) text = text.replaceAll(path, name);
       text = text.replaceAll(this.#store.folder, "");
-      return text.replace(/(?<![\w.:/])(?:\/[^\s:,;'"`()]+){2,}/g, (path) => basename(path));
+      return text.replace(/(?<![\w.:/])(?!\/v1\/)(?:\/[^\s:,;'"`()]+){2,}/g, (path) => basename(path));
     };
   }
 }

@@ -33,7 +33,7 @@ export async function resolveNamed(
     const names = (await catalogue.models()).map((model) => model.name);
     problems.push({
       path,
-      message: `this service has no model "${name}"${didYouMean(name, names)}; ${has(names)}`,
+      message: `this service has no model "${name}"; ${has(names)}${didYouMean(name, names)}`,
     });
     return "";
   };
@@ -43,9 +43,9 @@ export async function resolveNamed(
     const names = (await catalogue.datasets()).map((data) => data.name);
     problems.push({
       path,
-      message: `this service has no dataset "${name}"${didYouMean(name, names)}; ${
-        has(names)
-      }. POST /v1/files uploads one`,
+      message: `this service has no dataset "${name}"; ${has(names)}; POST /v1/files uploads one${
+        didYouMean(name, names)
+      }`,
     });
     return "";
   };

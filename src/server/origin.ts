@@ -27,7 +27,7 @@ export function checkHost(hosts: ReadonlySet<string>): MiddlewareHandler<AppEnv>
 /** The name in a Host header: without port and dot at the end, in small letters; undefined where it is none. */
 export function hostName(header: string): string | undefined {
   const match = /^(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?$/i.exec(header);
-  return match?.[1]!.toLowerCase().replace(/\.$/, "").replace(/^\[|\]$/g, "");
+  return match?.[1]?.toLowerCase().replace(/\.$/, "").replace(/^\[|\]$/g, "");
 }
 
 /**

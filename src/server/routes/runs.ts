@@ -20,7 +20,6 @@ import {
   pageOf,
   runId,
   runSchema,
-  wholeNumber,
   wholeNumberOr,
 } from "../schemas.ts";
 import type { Service } from "../service.ts";
