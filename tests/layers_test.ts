@@ -1,5 +1,5 @@
 /**
- * The direction of imports: command line and server -> runs -> distill -> models, text, formats, registry -> tensor -> gpu ->
+ * The direction of imports: command line -> server -> runs -> distill -> models, text, formats, registry -> tensor -> gpu ->
  * errors. The core runs in a browser page too, so it knows neither Deno nor packages; plugins are known to the outermost files only.
  */
 // @ts-types="../types/std_assert.d.ts"
@@ -17,7 +17,9 @@ const FLOORS: readonly (readonly string[])[] = [
   ["models", "text", "formats", "registry"],
   ["distill"],
   ["runs"],
-  ["cli", "server"],
+  ["server"],
+  // Above the service, because one of its verbs starts it.
+  ["cli"],
 ];
 
 /** Where Deno and packages other than zod have no place. */
