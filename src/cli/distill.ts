@@ -5,16 +5,10 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { fromFileUrl, resolve } from "@std/path";
-import { type DataWarning, dataWarnings } from "../distill/data_warnings.ts";
-import { setUp } from "../distill/set_up.ts";
-import { checkPrompts } from "../distill/prompt_features.ts";
-import { type PreparedRun, prepareRun } from "../distill/prepare.ts";
+import { type OpenedRecipe, openRecipe } from "../distill/open_recipe.ts";
 import { loadRecipe } from "../distill/recipe_file.ts";
-import { checkRecipePlugins } from "../distill/recipe_plugins.ts";
 import type { Recipe } from "../distill/recipe.ts";
-import type { TrainingSetup } from "../distill/trainer.ts";
 import { InputError } from "../errors.ts";
-import type { Registry } from "../registry/registry.ts";
 import { checkRecipePaths } from "../runs/recipe_paths.ts";
 import { openStore } from "../runs/data_folder.ts";
 import { createRun } from "../runs/run_folder.ts";
@@ -86,14 +80,6 @@ function examplePath(): string {
   });
 }
 
-/** A recipe with its models and data open, its losses and adapter resolved. */
-export interface OpenedRecipe {
-  readonly recipe: Recipe;
-  readonly prepared: PreparedRun;
-  readonly setup: TrainingSetup;
-  readonly warnings: readonly DataWarning[];
-}
-
 /**
  * Opens all that a recipe names, hands it to `use` and closes it again. Warnings about the data are printed, and handed on.
  *
@@ -108,25 +94,4 @@ export async function withRecipe<T>(
     for (const { message } of opened.warnings) out.warn(message);
     return use(opened);
   });
-}
-
-/**
- * Opens all that a recipe names, hands it to `use` and closes it again.
- *
- * @throws {InputError} whatever is wrong with the recipe, its models, data or plugins
- */
-export async function openRecipe<T>(
-  recipe: Recipe,
-  registry: Registry,
-  use: (opened: OpenedRecipe) => T | Promise<T>,
-): Promise<T> {
-  checkRecipePlugins(recipe, registry);
-  const prepared = await prepareRun(recipe);
-  try {
-    const setup = setUp(prepared, registry);
-    checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
-    return await use({ recipe, prepared, setup, warnings: dataWarnings(prepared) });
-  } finally {
-    prepared.close();
-  }
 }

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { previewDataset, renderPreview } from "../text/preview.ts";
+import { preview as samplesOf } from "../distill/inspect_recipe.ts";
+import { renderPreview } from "../text/preview.ts";
 // @ts-types="../../types/std_colors.d.ts"
 import { getColorEnabled } from "@std/fmt/colors";
 import type { Command, Invocation } from "./command.ts";
@@ -25,22 +26,8 @@ export const preview: Command = {
   examples: ["limbeck preview my.yaml", "limbeck preview my.yaml --samples 1 --json"],
   async run(invocation: Invocation): Promise<number> {
     const { flags, out } = invocation;
-    return await withRecipe(invocation, ({ recipe, prepared }) => {
-      const { contextLength, mask, tooLong, endToken, template: promptsAsChat } = recipe.data;
-      const rows = flags.on("held-out") ? prepared.heldOutRows : prepared.trainRows;
-      const options = {
-        tokenizer: prepared.tokenizer,
-        contextLength,
-        mask,
-        tooLong,
-        endToken,
-        promptsAsChat,
-      };
-      const shown = previewDataset(
-        rows,
-        { ...options, ...(prepared.template ? { template: prepared.template } : {}) },
-        flags.number("samples") ?? 3,
-      );
+    return await withRecipe(invocation, (opened) => {
+      const shown = samplesOf(opened, flags.on("held-out"), flags.number("samples") ?? 3);
       out.value(shown);
       out.line(renderPreview(shown, { color: getColorEnabled() }));
       return Promise.resolve(0);

@@ -6,25 +6,6 @@
 import type { TrainingSetup } from "../distill/trainer.ts";
 import { count } from "../runs/units.ts";
 
-/** What is trained, for `--json`. */
-export interface TrainedValue {
-  /** Trained values, of all models. */
-  readonly parameters: number;
-  /** Module paths of the student's layers that have an adapter. */
-  readonly adaptedLayers: readonly string[];
-  /** What each entry of `student.train` means. */
-  readonly tensors: readonly { readonly name: string; readonly tensors: readonly string[] }[];
-}
-
-/** What a setup trains. */
-export function trainedValue({ adapter, tensors, trainables }: TrainingSetup): TrainedValue {
-  return {
-    parameters: trainables.layout.trainable,
-    adaptedLayers: adapter?.layers.map(({ path }) => path) ?? [],
-    tensors: [...tensors?.selection ?? []].map(([name, found]) => ({ name, tensors: found })),
-  };
-}
-
 /** Lines that say what is trained, in the style of the lines beside them. */
 export function trainedLines({ adapter, tensors, trainables }: TrainingSetup): string[] {
   const layers = adapter?.layers.length ?? 0;

@@ -5,10 +5,11 @@
  */
 // @ts-types="../../types/std_colors.d.ts"
 import { green } from "@std/fmt/colors";
+import { validation } from "../distill/inspect_recipe.ts";
 import type { EncodeReport } from "../text/encode.ts";
 import type { Command, Invocation } from "./command.ts";
 import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
-import { trainedLines, trainedValue } from "./trained_text.ts";
+import { trainedLines } from "./trained_text.ts";
 import { count } from "../runs/units.ts";
 
 /** Checks a recipe without running anything. */
@@ -22,13 +23,13 @@ export const validate: Command = {
   flags: RECIPE_FLAGS,
   examples: ["limbeck validate my.yaml", "limbeck validate my.yaml --set train.steps=100 --json"],
   async run(invocation: Invocation): Promise<number> {
-    return await withRecipe(invocation, ({ recipe, prepared, setup, warnings }) => {
+    return await withRecipe(invocation, (opened) => {
       const { out } = invocation;
-      const { trainReport: train, heldOutReport: heldOut } = prepared;
-      out.value({ valid: true, recipe, train, heldOut, trained: trainedValue(setup), warnings });
-      out.line(`Training data  ${reportText(train)}`);
-      out.line(`Held-out data  ${reportText(heldOut)}`);
-      for (const line of trainedLines(setup)) out.line(line);
+      const found = validation(opened);
+      out.value(found);
+      out.line(`Training data  ${reportText(found.train)}`);
+      out.line(`Held-out data  ${reportText(found.heldOut)}`);
+      for (const line of trainedLines(opened.setup)) out.line(line);
       out.line(green("The recipe is valid."));
       return Promise.resolve(0);
     });

@@ -148,7 +148,7 @@ class Run {
     if (this.#stopAsked()) return this.#result("paused", resumed?.step ?? 0, null, {});
     try {
       await this.#openCache(planned.frozen, resumed);
-      return await this.#runTrainer(planned, resumed);
+      return await this.#main(planned, resumed);
     } catch (error) {
       if (error instanceof StopAsked) return this.#result("paused", resumed?.step ?? 0, null, {});
       throw error;
@@ -180,7 +180,7 @@ class Run {
     if (resumed) this.#checkpoints.checkIdentity(resumed, this.#identity, [CACHE_IDENTITY]);
   }
 
-  async #runTrainer(planned: PlannedTraining, resumed: CheckpointState | undefined): Promise<RunResult> {
+  async #main(planned: PlannedTraining, resumed: CheckpointState | undefined): Promise<RunResult> {
     const { train } = this.#recipe;
     const paused = () => this.#result("paused", resumed?.step ?? 0, null, {});
     this.#stage("compile", "uploading weights and compiling kernels");

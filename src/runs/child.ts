@@ -10,7 +10,7 @@ import { runChild } from "./child_host.ts";
 import { loadPlugins, type PluginModule } from "./exported_plugins.ts";
 
 /** Trains with every plugin that the modules export, and ends the process. */
-export function runTrainer(modules: readonly PluginModule[]): Promise<never> {
+export function main(modules: readonly PluginModule[]): Promise<never> {
   return runChild(distillRun, async () => {
     const registry = new Registry().addAll(builtins);
     for (const module of modules) registry.addAll(await loadPlugins(module), module.path);

@@ -20,7 +20,7 @@ export interface ChildOptions {
   recipe: Recipe;
   /** Plugin modules: absolute paths, and packages with their version. */
   plugins: readonly string[];
-  /** Module that exports `runTrainer(plugins)`; the trainer's own by default. */
+  /** Module that exports `main(plugins)`; the trainer's own by default. */
   entry?: string;
   /** Most memory of the JavaScript heap, MiB. Weights and buffers lie outside of it. */
   heapMegabytes?: number;
@@ -131,8 +131,8 @@ export function pluginList(plugins: readonly string[]): string {
 function entrySource({ plugins, entry }: ChildOptions): string {
   const trainer = entry ?? new URL("./child.ts", import.meta.url).href;
   return [
-    `import { runTrainer } from ${JSON.stringify(trainer)};`,
-    `await runTrainer(${pluginList(plugins)});`,
+    `import { main } from ${JSON.stringify(trainer)};`,
+    `await main(${pluginList(plugins)});`,
     "",
   ].join("\n");
 }

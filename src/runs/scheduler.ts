@@ -24,7 +24,7 @@ export interface SchedulerOptions {
   readonly onRest?: (run: StoredRun) => Promise<void>;
   /** Called with what is wrong beside any run. */
   readonly onError?: (error: unknown) => void;
-  /** Module that exports `runTrainer(plugins)`; tests hand in their own. */
+  /** Module that exports `main(plugins)`; tests hand in their own. */
   readonly entry?: string;
   /** Overrides the recipes' `limits.watchdogSeconds`. */
   readonly watchdogSeconds?: number;

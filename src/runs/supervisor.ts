@@ -29,7 +29,7 @@ export interface SuperviseOptions {
   resume?: boolean;
   /** Sees each event once it is stored, and heartbeats never. */
   onEvent?: (event: RunEvent) => void;
-  /** Module that exports `runTrainer(plugins)`; the trainer's own by default. */
+  /** Module that exports `main(plugins)`; the trainer's own by default. */
   entry?: string;
   /** Overrides the recipe's `limits.watchdogSeconds`. */
   watchdogSeconds?: number;

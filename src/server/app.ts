@@ -18,6 +18,7 @@ import { logRequests, requestId } from "./request_log.ts";
 import { addArtifactRoutes } from "./routes/artifacts.ts";
 import { addCatalogueRoutes } from "./routes/catalogue.ts";
 import { addEventRoutes } from "./routes/events.ts";
+import { addInspectionRoutes } from "./routes/inspect.ts";
 import { addRunRoutes } from "./routes/runs.ts";
 import { addSystemRoutes } from "./routes/system.ts";
 import type { Service } from "./service.ts";
@@ -58,6 +59,7 @@ export function createApp(service: Service): App {
   app.use(async (c, next) => c.req.path === "/v1/files" ? await next() : await small(c, next));
   app.use(requireJson);
 
+  addInspectionRoutes(app, service);
   addRunRoutes(app, service);
   addEventRoutes(app, service);
   addArtifactRoutes(app, service);

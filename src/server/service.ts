@@ -8,6 +8,7 @@ import type { RunEvent } from "../distill/events.ts";
 import { Registry } from "../registry/registry.ts";
 import { openStore } from "../runs/data_folder.ts";
 import { loadPlugins, type PluginModule } from "../runs/exported_plugins.ts";
+import { Inspector } from "../runs/inspection.ts";
 import { identifyPlugins } from "../runs/plugin_identity.ts";
 import { writeReport } from "../runs/report.ts";
 import { Scheduler } from "../runs/scheduler.ts";
@@ -45,7 +46,7 @@ export interface ServiceOptions extends CatalogueOptions {
   readonly log?: LogLine;
   /** Finds the name of the GPU adapter in another process; this one stays free of drivers. */
   readonly findGpu?: () => Promise<string | undefined>;
-  /** Module that exports `runTrainer(plugins)`; tests hand in their own. */
+  /** Module that exports `main(plugins)`; tests hand in their own. */
   readonly entry?: string;
   readonly watchdogSeconds?: number;
 }
@@ -64,6 +65,7 @@ export class Service {
   readonly scheduler: Scheduler;
   readonly tokens: TokenList;
   readonly sessions = new Sessions();
+  readonly inspector = new Inspector();
   readonly streams = new Streams();
   readonly counters: Counters;
   readonly caps: Caps;

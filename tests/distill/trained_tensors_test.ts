@@ -3,7 +3,8 @@
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertThrows } from "@std/assert";
 import { parseRecipe, type Recipe, RecipeError } from "../../src/distill/recipe.ts";
 import { planTraining, Trainer } from "../../src/distill/trainer.ts";
-import { trainedLines, trainedValue } from "../../src/cli/trained_text.ts";
+import { trainedLines } from "../../src/cli/trained_text.ts";
+import { trainedValue } from "../../src/distill/inspect_recipe.ts";
 import { count } from "../../src/runs/units.ts";
 import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
 import type { Gpu } from "../../src/gpu/device.ts";

@@ -130,7 +130,7 @@ async function intrude(host: RunHost): Promise<void> {
 }
 
 /** Entry of the child. Plugins that export `name` are told. */
-export function runTrainer(modules: readonly PluginModule[]): Promise<never> {
+export function main(modules: readonly PluginModule[]): Promise<never> {
   return runChild((recipe, host) => {
     for (const { name } of host.registry as { name?: string }[]) {
       if (name) host.emit({ type: "warning", code: "plugin", message: name });

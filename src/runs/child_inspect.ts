@@ -1,0 +1,56 @@
+/**
+ * The entry of a process that looks at a recipe: opens all that it names, answers one order, and ends.
+ *
+ * @module
+ */
+import { builtins } from "../../plugins/mod.ts";
+import { estimate, preview, validation } from "../distill/inspect_recipe.ts";
+import { openRecipe } from "../distill/open_recipe.ts";
+import { parseRecipe, RecipeError } from "../distill/recipe.ts";
+import { InputError } from "../errors.ts";
+import { Registry } from "../registry/registry.ts";
+import { explainError } from "./error_event.ts";
+import { loadPlugins, type PluginModule } from "./exported_plugins.ts";
+import type { InspectionAnswer, InspectionOrder } from "./inspection.ts";
+import { readLines } from "./protocol.ts";
+
+/** Answers the order on stdin with one line on stdout, and ends the process. */
+export async function main(modules: readonly PluginModule[]): Promise<never> {
+  // Stdout carries the answer only.
+  console.log = console.info = console.debug = console.error;
+  let answer: InspectionAnswer;
+  try {
+    const { value: line } = await readLines(Deno.stdin.readable).next();
+    answer = { value: await inspect(JSON.parse(line ?? "null"), modules) };
+  } catch (error) {
+    answer = { error: toldError(error) };
+  }
+  const bytes = new TextEncoder().encode(JSON.stringify(answer) + "\n");
+  for (let done = 0; done < bytes.length;) done += Deno.stdout.writeSync(bytes.subarray(done));
+  // GPU objects may keep the process alive.
+  Deno.exit(0);
+}
+
+async function inspect(order: InspectionOrder, modules: readonly PluginModule[]): Promise<unknown> {
+  const registry = new Registry().addAll(builtins);
+  for (const module of modules) registry.addAll(await loadPlugins(module), module.path);
+  return await openRecipe(parseRecipe(order.recipe), registry, async (opened) => {
+    switch (order.kind) {
+      case "validate":
+        return validation(opened);
+      case "estimate":
+        return await estimate(opened, false);
+      case "preview":
+        return preview(opened, order.heldOut, order.samples);
+    }
+  });
+}
+
+function toldError(error: unknown): InspectionAnswer["error"] {
+  const explained = explainError(error, "This is a mistake in Limbeck or in a plugin; please report it.");
+  return {
+    ...explained,
+    ...(error instanceof InputError && error.where ? { where: error.where } : {}),
+    ...(error instanceof RecipeError ? { problems: [...error.problems] } : {}),
+  };
+}

@@ -1,0 +1,199 @@
+/**
+ * Looks at a recipe in a process of its own: opening models, running their tokenizers and chat templates and planning a run is slow, and
+ * what others wrote into a model folder may never end. The process may read what the recipe names, and nothing else.
+ *
+ * @module
+ */
+import type { Estimate, Validation } from "../distill/inspect_recipe.ts";
+import { type Recipe, RecipeError } from "../distill/recipe.ts";
+import type { RecipeProblem } from "../distill/recipe_problems.ts";
+import { DeviceError, type ExitCode, InputError, LimbeckError } from "../errors.ts";
+import type { Preview } from "../text/preview.ts";
+import { prepareChild } from "./child_command.ts";
+import { readLines } from "./protocol.ts";
+
+/** What is to be told of a recipe. */
+export type InspectionOrder =
+  | { kind: "validate" | "estimate"; recipe: Recipe }
+  | { kind: "preview"; recipe: Recipe; heldOut: boolean; samples: number };
+
+/** What each kind of order is answered with. */
+export interface InspectionValues {
+  validate: Validation;
+  estimate: Estimate;
+  preview: Preview;
+}
+
+/** A line on the process's stdout. */
+export interface InspectionAnswer {
+  value?: unknown;
+  error?: {
+    code: string;
+    message: string;
+    hint?: string;
+    where?: string;
+    exitCode: ExitCode;
+    problems?: RecipeProblem[];
+  };
+}
+
+/** How to look. */
+export interface InspectionOptions {
+  /** Plugin modules: absolute paths, and packages with their version. */
+  readonly plugins?: readonly string[];
+  /** Longest time (default 60). */
+  readonly timeoutSeconds?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** It took too long: a hostile tokenizer or template, or a machine that is too slow. */
+export class InspectionTimeoutError extends LimbeckError {
+  override readonly code = "inspection_timeout";
+}
+
+/** As many processes look at recipes as may, and as many wait as may. */
+export class BusyError extends LimbeckError {
+  override readonly code = "busy";
+}
+
+const MOST_AT_ONCE = 2;
+const MOST_WAITING = 16;
+const HEAP_MEGABYTES = 2048;
+
+/** Looks at recipes, a few at a time. */
+export class Inspector {
+  readonly #atOnce: number;
+  readonly #waiting: (() => void)[] = [];
+  #working = 0;
+
+  /** @param atOnce processes at once */
+  constructor(atOnce: number = MOST_AT_ONCE) {
+    this.#atOnce = atOnce;
+  }
+
+  /**
+   * Looks at a recipe.
+   *
+   * @throws {RecipeError} the recipe breaks rules
+   * @throws {InputError} something that it names cannot be used
+   * @throws {DeviceError} it does not fit on the GPU
+   * @throws {InspectionTimeoutError} it took too long
+   * @throws {BusyError} too many wait already
+   */
+  async inspect<K extends InspectionOrder["kind"]>(
+    order: Extract<InspectionOrder, { kind: K }> | (InspectionOrder & { kind: K }),
+    options: InspectionOptions = {},
+  ): Promise<InspectionValues[K]> {
+    await this.#begin();
+    try {
+      return await inspectNow(order, options) as InspectionValues[K];
+    } finally {
+      this.#working--;
+      this.#waiting.shift()?.();
+    }
+  }
+
+  async #begin(): Promise<void> {
+    if (this.#working >= this.#atOnce) {
+      if (this.#waiting.length >= MOST_WAITING) {
+        throw new BusyError("too many recipes are being looked at", { hint: "Try again in a few seconds." });
+      }
+      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    }
+    this.#working++;
+  }
+}
+
+async function inspectNow(order: InspectionOrder, options: InspectionOptions): Promise<unknown> {
+  const { plugins = [], timeoutSeconds = 60, signal } = options;
+  const folder = await Deno.makeTempDir({ prefix: "limbeck-inspection-" });
+  try {
+    const entry = new URL("./child_inspect.ts", import.meta.url).href;
+    const { recipe } = order;
+    const command = await prepareChild({ folder, recipe, plugins, entry, heapMegabytes: HEAP_MEGABYTES });
+    const child = new Deno.Command(Deno.execPath(), {
+      ...command,
+      cwd: folder,
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    let late = false;
+    const kill = () => {
+      try {
+        child.kill("SIGKILL");
+      } catch {
+        // It has just ended by itself.
+      }
+    };
+    const timer = setTimeout(() => {
+      late = true;
+      kill();
+    }, timeoutSeconds * 1000);
+    signal?.addEventListener("abort", kill);
+    try {
+      const writer = child.stdin.getWriter();
+      await writer.write(new TextEncoder().encode(JSON.stringify(order) + "\n")).catch(() => {});
+      await writer.close().catch(() => {});
+      const said = lastLine(child.stderr);
+      const answer = await readAnswer(child.stdout);
+      const status = await child.status;
+      if (answer) return valueOf(answer);
+      signal?.throwIfAborted();
+      if (late) {
+        throw new InspectionTimeoutError(
+          `looking at the recipe took longer than ${timeoutSeconds} s and was ended`,
+          {
+            hint:
+              "The model's tokenizer or chat template may never end, or the data are very large: limit them with data.limit.",
+          },
+        );
+      }
+      const how = status.signal ?? `exit code ${status.code}`;
+      throw new LimbeckError(`the process that looked at the recipe ended with ${how}: ${await said}`);
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", kill);
+      kill();
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+async function readAnswer(stdout: ReadableStream<Uint8Array>): Promise<InspectionAnswer | undefined> {
+  let answer: InspectionAnswer | undefined;
+  for await (const line of readLines(stdout)) {
+    try {
+      const value = JSON.parse(line);
+      if (typeof value === "object" && value !== null && ("value" in value || "error" in value)) {
+        answer = value;
+      }
+    } catch {
+      // Written past the console.
+    }
+  }
+  return answer;
+}
+
+async function lastLine(stderr: ReadableStream<Uint8Array>): Promise<string> {
+  let last = "";
+  for await (const line of readLines(stderr)) if (line.trim() !== "") last = line.trim();
+  return last;
+}
+
+function valueOf({ value, error }: InspectionAnswer): unknown {
+  if (!error) return value;
+  const { code, message, hint, where, exitCode, problems } = error;
+  if (problems) throw new RecipeError("recipe", problems);
+  const options = { ...(hint === undefined ? {} : { hint }) };
+  if (exitCode === 3) {
+    const own = where && message.startsWith(`${where}: `) ? message.slice(where.length + 2) : message;
+    throw new InputError(own, { ...options, ...(where === undefined ? {} : { where }) });
+  }
+  if (exitCode === 4) throw new DeviceError(message, options);
+  throw new LimbeckError(
+    code === "internal" ? `the recipe cannot be looked at: ${message}` : message,
+    options,
+  );
+}
