@@ -3,15 +3,9 @@
  *
  * @module
  */
-import { InputError } from "../errors.ts";
-import { openGpu } from "../gpu/device.ts";
-import { encodeChat } from "../text/conversation.ts";
-import { TextStream } from "../text/text_stream.ts";
-import { generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
-import { Model, uploadWeights } from "./models.ts";
-import { openTokenizer, stopTokens } from "./prepare.ts";
-import { type RunSource, RunStudent } from "./run_student.ts";
+import type { RunSource } from "./run_student.ts";
 import type { SamplingOptions } from "./sampling.ts";
+import { TextWriter } from "./text_writer.ts";
 
 /** What {@linkcode generateTexts} does. */
 export interface GenerateTextsOptions extends SamplingOptions {
@@ -46,57 +40,31 @@ export interface TextResult {
  * @throws {InputError} if the model does not do or a prompt is too long
  */
 export async function generateTexts(options: GenerateTextsOptions): Promise<TextResult[]> {
-  const run = typeof options.model === "string" ? undefined : await RunStudent.open(options.model);
-  const model = run?.model ?? await Model.open(options.model as string, { category: "weights" });
+  const writer = await TextWriter.open(options.model);
   try {
-    const { tokenizer, template } = await openTokenizer(model);
-    if (options.chat && !template) {
-      throw new InputError("the model has no chat template", { where: model.path });
-    }
     const prompts = options.prompts.map((prompt) =>
-      options.chat
-        ? encodeChat(template!, tokenizer, [{ role: "user", content: prompt }], { addGenerationPrompt: true })
-        : prompt === ""
-        ? Int32Array.from(tokenizer.bosToken === undefined ? tokenizer.encode("\n") : [tokenizer.bosToken])
-        : tokenizer.encode(prompt)
+      options.chat ? writer.encodeChat([{ role: "user", content: prompt }]) : writer.encode(prompt)
     );
     const longest = Math.max(...prompts.map((p) => p.length));
-    const length = Math.min(model.config.contextLength, longest + options.maxTokens);
-    const settings: GeneratorOptions = {
-      sequences: Math.min(options.batch ?? 8, prompts.length),
-      length,
-      ...(run ? { attach: (graph, prompt) => run.attach(graph, prompt) } : {}),
-    };
-    const gpu = await openGpu();
-    try {
-      const weights = await uploadWeights(gpu, generationPlan(gpu.description, model, settings), [model]);
-      await run?.upload(gpu, weights);
-      const generator = await Generator.create(gpu, model, weights, settings);
-      const streams = prompts.map((p) => new TextStream(tokenizer, { after: p }));
-      const results: TextResult[] = [];
-      for (let first = 0; first < prompts.length; first += settings.sequences) {
-        const some = prompts.slice(first, first + settings.sequences);
-        const texts = await generator.generate(some, {
-          ...options,
-          stopTokens: stopTokens(tokenizer, "auto"),
-          firstSequence: first,
-          onToken: (i, token) => options.onText?.(first + i, streams[first + i]!.push(token)),
-        });
-        texts.forEach(({ tokens, finished }, i) => {
-          const index = first + i;
-          const stream = new TextStream(tokenizer, { after: prompts[index]! });
-          const text = Array.from(tokens, (t) => stream.push(t)).join("") + stream.end();
-          const result = { index, prompt: options.prompts[index]!, text, tokens: tokens.length, finished };
-          results.push(result);
-          options.onDone?.(result);
-        });
-      }
-      generator.destroy();
-      return results;
-    } finally {
-      gpu.destroy();
+    const sequences = Math.min(options.batch ?? 8, prompts.length);
+    const length = Math.min(writer.model.config.contextLength, longest + options.maxTokens);
+    await writer.prepare({ sequences, length });
+    const results: TextResult[] = [];
+    for (let first = 0; first < prompts.length; first += sequences) {
+      const texts = await writer.write(prompts.slice(first, first + sequences), {
+        ...options,
+        firstSequence: first,
+        onText: (i, piece) => options.onText?.(first + i, piece),
+      });
+      texts.forEach((text, i) => {
+        const index = first + i;
+        const result = { index, prompt: options.prompts[index]!, ...text };
+        results.push(result);
+        options.onDone?.(result);
+      });
     }
+    return results;
   } finally {
-    model.close();
+    writer.close();
   }
 }

@@ -40,6 +40,8 @@ export interface GenerateOptions extends SamplingOptions {
   readonly stopTokens: readonly number[];
   /** Called for every new token, in order within a sequence. */
   readonly onToken?: (sequence: number, token: number) => void;
+  /** Asked after each new token whether a sequence goes on; it always does when absent. */
+  readonly goesOn?: (sequence: number) => boolean;
   /** Number of the first prompt in the numbering that random numbers depend on. */
   readonly firstSequence?: number;
 }
@@ -163,7 +165,7 @@ export class Generator {
       if (stop.has(token)) return !(finished[sequence] = true);
       text.push(token);
       options.onToken?.(first + sequence, token);
-      return text.length < options.maxTokens &&
+      return (options.goesOn?.(first + sequence) ?? true) && text.length < options.maxTokens &&
         prompts[sequence]!.length + text.length < this.#options.length;
     };
     if (options.maxTokens < 1) return results();

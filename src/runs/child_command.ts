@@ -17,7 +17,10 @@ import { recipePaths } from "./recipe_paths.ts";
 export interface ChildOptions {
   /** The run's folder, absolute. */
   folder: string;
-  recipe: Recipe;
+  /** What it names may be read. */
+  recipe?: Recipe;
+  /** Further files and folders that may be read. */
+  read?: readonly string[];
   /** Plugin modules: absolute paths, and packages with their version. */
   plugins: readonly string[];
   /** Module that exports `main(plugins)`; the trainer's own by default. */
@@ -173,9 +176,9 @@ async function fetchModules(modules: string[], entry: string, mayAddPackages: bo
  * Files and folders the child may read, with links resolved, and as they were written where that differs. Permissions follow links
  * inside a folder, so the folders of a Hugging Face cache work.
  */
-async function readPaths({ recipe }: ChildOptions): Promise<string[]> {
+async function readPaths({ recipe, read = [] }: ChildOptions): Promise<string[]> {
   const paths = new Set<string>();
-  for (const { path } of recipePaths(recipe)) {
+  for (const path of [...read, ...(recipe ? recipePaths(recipe).map(({ path }) => path) : [])]) {
     paths.add(path);
     try {
       paths.add(await Deno.realPath(path));
@@ -188,7 +191,7 @@ async function readPaths({ recipe }: ChildOptions): Promise<string[]> {
 
 /** The folder of caches that runs share, if the recipe names one; made here, because the child may only write inside of it. */
 async function cacheFolder({ recipe }: ChildOptions): Promise<string[]> {
-  const folder = recipe.teacher.cache?.folder;
+  const folder = recipe?.teacher.cache?.folder;
   if (folder === undefined) return [];
   try {
     await Deno.mkdir(folder, { recursive: true });
