@@ -58,6 +58,11 @@ export const serve: Command = {
       least: 1,
       help: `Most seconds of a run (default ${DEFAULT_CAPS.wallSeconds})`,
     },
+    "max-gpu-bytes": { value: "BYTES", kind: "count", least: 1, help: "Most bytes of a run on the GPU" },
+    "beside-runs": {
+      help:
+        "Try models while a run has the GPU too, instead of between runs; --max-gpu-bytes leaves them room",
+    },
     watchdog: {
       value: "SECONDS",
       kind: "number",
@@ -100,8 +105,10 @@ export async function runService(invocation: Invocation, entry?: string): Promis
       tokensPerStep: flags.number("max-tokens") ?? DEFAULT_CAPS.tokensPerStep,
       rank: flags.number("max-rank") ?? DEFAULT_CAPS.rank,
       wallSeconds: flags.number("max-seconds") ?? DEFAULT_CAPS.wallSeconds,
+      ...(flags.number("max-gpu-bytes") === undefined ? {} : { gpuBytes: flags.number("max-gpu-bytes")! }),
     },
     plugins,
+    besideRuns: flags.on("beside-runs"),
     findGpu: async () => (adapter ?? await thisMachine().probe())?.name,
     ...(entry === undefined ? {} : { entry }),
     ...(watchdog === undefined ? {} : { watchdogSeconds: watchdog }),

@@ -8,6 +8,11 @@ import { dirname, join } from "@std/path";
 import { InputError } from "../errors.ts";
 import { DiskFullError, freeBytes, isDiskFull, unwritable } from "../formats/files.ts";
 
+/** Another process, or another part of this one, has the lock. */
+export class LockedError extends InputError {
+  override readonly code = "locked";
+}
+
 /** Name of the file in a run's folder. */
 const LOCK_FILE = "run.lock";
 
@@ -40,7 +45,7 @@ export async function acquireLock(
   if (!await file.tryLock(true)) {
     file.close();
     const holder = await Deno.readTextFile(path).catch(() => "");
-    throw new InputError(`${message}${holder ? `: ${holder.trim()}` : ""}`, {
+    throw new LockedError(`${message}${holder ? `: ${holder.trim()}` : ""}`, {
       where,
       hint: "Wait for it to end, or stop it first.",
     });

@@ -228,11 +228,12 @@ export class SqliteStore implements RunStore, RunQueue {
       if (range?.first === null) return [];
       const [first, last] = [Number(range!.first), Number(range!.last)];
       const width = Math.max(1, Math.ceil((last - first + 1) / points));
+      // Numbers are bound as floating point, so the part of a step must be cut to a whole one.
       return this.#all(
         `WITH parts AS (
            SELECT max(step) AS last, count(*) AS steps, avg(body ->> '$.loss') AS mean,
              min(body ->> '$.loss') AS least, max(body ->> '$.loss') AS most
-           ${holds} GROUP BY (step - ?) / ?)
+           ${holds} GROUP BY CAST((step - ?) / ? AS INTEGER))
          SELECT parts.*, events.body FROM parts JOIN events
          ON run = ? AND type = 'metrics' AND superseded = 0 AND step = last ORDER BY last`,
         id,

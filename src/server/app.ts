@@ -4,6 +4,7 @@
  * @module
  */
 import { OpenAPIHono } from "@hono/zod-openapi";
+import type { MiddlewareHandler } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { routePath } from "hono/route";
 import project from "../../deno.json" with { type: "json" };
@@ -17,7 +18,10 @@ import { rateLimit } from "./rate_limit.ts";
 import { logRequests, requestId } from "./request_log.ts";
 import { addArtifactRoutes } from "./routes/artifacts.ts";
 import { addCatalogueRoutes } from "./routes/catalogue.ts";
+import { addCompletionRoutes } from "./routes/completions.ts";
 import { addEventRoutes } from "./routes/events.ts";
+import { addFileRoutes } from "./routes/files.ts";
+import { addFineTuningRoutes } from "./routes/fine_tuning.ts";
 import { addInspectionRoutes } from "./routes/inspect.ts";
 import { addRunRoutes } from "./routes/runs.ts";
 import { addSystemRoutes } from "./routes/system.ts";
@@ -49,14 +53,10 @@ export function createApp(service: Service): App {
     await (c.req.method === "GET" || c.req.method === "HEAD" ? needs("read") : needs("submit"))(c, next);
   });
   app.use("/metrics", needs("read"));
-  const small = bodyLimit({
-    maxSize: service.bodyBytes,
-    onError: () => {
-      throw new HttpError(413, `a body may have at most ${service.bodyBytes} bytes`, { code: "too_large" });
-    },
-  });
-  // Files have a bound of their own.
-  app.use(async (c, next) => c.req.path === "/v1/files" ? await next() : await small(c, next));
+  const small = sizeLimit(service.bodyBytes);
+  // The form around a file takes some bytes too.
+  const large = sizeLimit(service.uploadBytes + (1 << 16));
+  app.use((c, next) => c.req.path === "/v1/files" ? large(c, next) : small(c, next));
   app.use(requireJson);
 
   addInspectionRoutes(app, service);
@@ -64,6 +64,9 @@ export function createApp(service: Service): App {
   addEventRoutes(app, service);
   addArtifactRoutes(app, service);
   addCatalogueRoutes(app, service);
+  addFileRoutes(app, service);
+  addFineTuningRoutes(app, service);
+  addCompletionRoutes(app, service);
   addSystemRoutes(app, service);
   addDocument(app);
 
@@ -95,8 +98,17 @@ export function createApp(service: Service): App {
   return app;
 }
 
+function sizeLimit(maxSize: number): MiddlewareHandler<AppEnv> {
+  return bodyLimit({
+    maxSize,
+    onError: () => {
+      throw new HttpError(413, `a body may have at most ${maxSize} bytes`, { code: "too_large" });
+    },
+  });
+}
+
 /** Bodies that are sent must be JSON, unless a route takes something else: a form of another site could be sent without asking. */
-const requireJson: import("hono").MiddlewareHandler<AppEnv> = async function requireJson(c, next) {
+const requireJson: MiddlewareHandler<AppEnv> = async function requireJson(c, next) {
   const type = c.req.header("Content-Type");
   const hasBody = type !== undefined || Number(c.req.header("Content-Length") ?? 0) > 0;
   const takesForms = c.req.path === "/v1/files";
@@ -106,7 +118,7 @@ const requireJson: import("hono").MiddlewareHandler<AppEnv> = async function req
   await next();
 };
 
-function countRequests({ counters }: Service): import("hono").MiddlewareHandler<AppEnv> {
+function countRequests({ counters }: Service): MiddlewareHandler<AppEnv> {
   return async function countRequests(c, next) {
     const begun = performance.now();
     await next();
@@ -160,6 +172,9 @@ function addDocument(app: App): void {
         { name: "events", description: "What runs say" },
         { name: "artifacts", description: "What runs made" },
         { name: "catalogue", description: "What a recipe may name" },
+        { name: "try", description: "Writing text with a model" },
+        { name: "files", description: "Uploaded datasets" },
+        { name: "fine-tuning", description: "Runs under the names of the OpenAI API" },
         { name: "system", description: "The service itself" },
       ],
     })));

@@ -18,6 +18,8 @@ export interface Caps {
   readonly losses: number;
   /** Seconds that a run may take, waiting aside. */
   readonly wallSeconds: number;
+  /** Bytes on the GPU; what the adapter allows when absent. */
+  readonly gpuBytes?: number;
   /** Checkpoints kept beside the best. */
   readonly checkpoints: number;
   /** Tokens of a sample text, or of a completion. */

@@ -8,6 +8,7 @@ import { HTTPException } from "hono/http-exception";
 import { RecipeError } from "../distill/recipe.ts";
 import type { RecipeProblem } from "../distill/recipe_problems.ts";
 import { InputError, LimbeckError } from "../errors.ts";
+import { LockedError } from "../runs/run_lock.ts";
 import { IdempotencyError, RunStateError, UnknownRunError } from "../runs/store_errors.ts";
 
 /** Statuses that an error can have. */
@@ -85,7 +86,12 @@ export function toHttpError(error: unknown, hide: (text: string) => string = (te
   if (error instanceof LimbeckError) {
     const status = statusOf(error);
     const text = hide(ownWords(error));
-    return new HttpError(status, text, { code: error.code, cause: error });
+    const later = LATER[error.code];
+    return new HttpError(status, text, {
+      code: error.code,
+      cause: error,
+      ...(later === undefined ? {} : { headers: { "Retry-After": String(later) } }),
+    });
   }
   // Hono's own, such as of a body that is no JSON.
   if (error instanceof HTTPException) {
@@ -101,13 +107,16 @@ export function toHttpError(error: unknown, hide: (text: string) => string = (te
   });
 }
 
+/** What passes by itself, and seconds after which to try again. */
+const LATER: Readonly<Record<string, number>> = { busy: 5, gpu_busy: 30, inference_ended: 1 };
+
 function statusOf(error: LimbeckError): ErrorStatus {
   if (error instanceof UnknownRunError) return 404;
   if (error instanceof IdempotencyError) return 422;
-  if (error instanceof RunStateError) return 409;
+  if (error instanceof RunStateError || error instanceof LockedError) return 409;
   if (error instanceof InputError) return 400;
   if (error.code === "disk_full") return 507;
-  if (error.code === "busy" || error.code === "gpu_busy") return 503;
+  if (LATER[error.code] !== undefined) return 503;
   if (error.code === "inspection_timeout" || error.exitCode === 4) return 422;
   return 500;
 }

@@ -62,6 +62,12 @@ export async function resolveNamed(
       ...(data.heldOut === undefined ? {} : { heldOut: await dataset("data.heldOut", data.heldOut) }),
     },
   };
+  if (caps.gpuBytes !== undefined) {
+    resolved.limits = {
+      ...recipe.limits,
+      gpuBytes: Math.min(recipe.limits.gpuBytes ?? Infinity, caps.gpuBytes),
+    };
+  }
   try {
     checkRecipePlugins(resolved, registry);
   } catch (error) {

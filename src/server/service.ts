@@ -17,6 +17,7 @@ import type { RunManifest, Store, StoredRun } from "../runs/store.ts";
 import { RunStateError } from "../runs/store_errors.ts";
 import { type Caps, DEFAULT_CAPS } from "./caps.ts";
 import { Catalogue, type CatalogueOptions } from "./catalogue.ts";
+import { SharedInference } from "./gpu_share.ts";
 import { Counters } from "./counters.ts";
 import type { RateLimit } from "./rate_limit.ts";
 import { type LogLine, logToStderr } from "./request_log.ts";
@@ -35,6 +36,8 @@ export interface ServiceOptions extends CatalogueOptions {
   /** Other origins whose pages may use it (CORS). */
   readonly origins?: readonly string[];
   readonly caps?: Partial<Caps>;
+  /** Whether models are tried while a run has the GPU too; runs should then be bounded by `caps.gpuBytes`. */
+  readonly besideRuns?: boolean;
   /** Runs that may wait (default 1000). */
   readonly queueLimit?: number;
   readonly rate?: RateLimit;
@@ -66,6 +69,7 @@ export class Service {
   readonly tokens: TokenList;
   readonly sessions = new Sessions();
   readonly inspector = new Inspector();
+  readonly inference: SharedInference;
   readonly streams = new Streams();
   readonly counters: Counters;
   readonly caps: Caps;
@@ -95,11 +99,12 @@ export class Service {
     this.scheduler = parts.scheduler;
     this.counters = parts.counters;
     this.tokens = options.tokens ?? new TokenList([]);
+    this.inference = new SharedInference({ store: parts.store, besideRuns: options.besideRuns ?? false });
     this.caps = { ...DEFAULT_CAPS, ...options.caps };
     this.queueLimit = options.queueLimit ?? 1000;
     this.rate = options.rate ?? DEFAULT_RATE;
     this.bodyBytes = options.bodyBytes ?? 1 << 20;
-    this.uploadBytes = options.uploadBytes ?? 512 << 20;
+    this.uploadBytes = options.uploadBytes ?? 100 << 20;
     this.hosts = new Set([
       "localhost",
       "127.0.0.1",
@@ -182,7 +187,7 @@ export class Service {
   close(seconds = 30): Promise<void> {
     return this.#closing ??= (async () => {
       this.streams.close();
-      await this.scheduler.close(seconds);
+      await Promise.all([this.inference.close(), this.scheduler.close(seconds)]);
       this.store.close();
     })();
   }

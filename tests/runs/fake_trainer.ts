@@ -37,7 +37,9 @@ export interface Fault {
 const CHECKPOINT_EVERY = 5;
 
 async function train(recipe: Recipe, host: RunHost): Promise<RunResult> {
-  const fault = recipe.objective[0].options as Fault;
+  // A service checks options, so a fault can also be told as the source that a loss counts.
+  const { options, source } = recipe.objective[0]!;
+  const fault: Fault = source === undefined ? options as Fault : JSON.parse(source);
   const folder = `${host.folder}/checkpoints`;
   await Deno.mkdir(folder, { recursive: true });
   host.emit({ type: "warning", code: "pid", message: String(Deno.pid) });

@@ -1,0 +1,73 @@
+/**
+ * Who has the GPU when a model is tried: between runs the process that writes takes the same lease as a run; where the operator says so,
+ * it shares the GPU with a run, whose memory is bounded then.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { join } from "@std/path";
+import { GpuBusyError, InferencePool } from "../runs/inference_pool.ts";
+import { acquireLock } from "../runs/run_lock.ts";
+import { DEFAULT_GPU, type Store } from "../runs/store.ts";
+import { firstInLine } from "../runs/turn.ts";
+
+/** Holder of the lease while a model is tried. */
+const HOLDER = "trying a model";
+
+/** How models are tried. */
+export interface GpuShareOptions {
+  readonly store: Store;
+  /** Whether they are tried while a run has the GPU too. */
+  readonly besideRuns: boolean;
+  readonly idleSeconds?: number;
+}
+
+/** A pool that takes the GPU's lease for its process, and gives it up to a run that waits. */
+export class SharedInference extends InferencePool {
+  readonly #store: Store;
+  readonly #listening: Disposable | undefined;
+
+  constructor({ store, besideRuns, idleSeconds }: GpuShareOptions) {
+    super({
+      ...(besideRuns ? {} : { acquire: () => acquire(store) }),
+      ...(idleSeconds === undefined ? {} : { idleSeconds }),
+    });
+    this.#store = store;
+    this.#listening = besideRuns ? undefined : store.onChange(() => void this.#makeWay());
+  }
+
+  /** A process that nobody uses does not keep a run waiting. */
+  async #makeWay(): Promise<void> {
+    if (!this.isAlive || this.load > 0) return;
+    if (await this.#store.countQueued() > 0) await this.yieldGpu();
+  }
+
+  override async close(): Promise<void> {
+    this.#listening?.[Symbol.dispose]();
+    await super.close();
+  }
+}
+
+async function acquire(store: Store): Promise<() => Promise<void>> {
+  const path = join(store.folder, "inference.lock");
+  const unlock = await acquireLock(path, path, "another process tries a model").catch((cause) => {
+    throw busy("another service of this data folder tries a model", cause);
+  });
+  try {
+    const waiting = await firstInLine(store);
+    if (waiting !== undefined) throw busy(`run ${waiting} is to have the GPU first`);
+    const held = await store.lease(DEFAULT_GPU, { holder: HOLDER, lock: path });
+    if (held) throw busy(`run ${held.holder} has the GPU`);
+  } catch (error) {
+    unlock();
+    throw error;
+  }
+  return async () => {
+    await store.release(DEFAULT_GPU, HOLDER).catch(() => {});
+    unlock();
+  };
+}
+
+function busy(message: string, cause?: unknown): GpuBusyError {
+  return new GpuBusyError(message, { hint: "Try again when it has ended.", ...(cause ? { cause } : {}) });
+}
