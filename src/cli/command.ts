@@ -17,6 +17,8 @@ import type { Output } from "./output.ts";
 export interface Flag {
   /** Placeholder of its value in help, such as `FILE`; a switch when absent. */
   value?: string;
+  /** One letter that means the same, such as `f`. */
+  short?: string;
   /** What kind of value; text by default. */
   kind?: "text" | "number" | "count";
   /** Bounds of a number. */
@@ -105,7 +107,10 @@ export function readArguments(command: Command, argv: readonly string[]): { args
     // Everything else stays text, so that a run id such as 20260724 does not become a number.
     string: [...names.filter((name) => known[name].value !== undefined), "_"],
     collect: names.filter((name) => known[name].many),
-    alias: { h: "help" },
+    alias: {
+      h: "help",
+      ...Object.fromEntries(names.flatMap((name) => known[name]!.short ? [[known[name]!.short!, name]] : [])),
+    },
     unknown: (argument, key) => {
       if (key === undefined) return true;
       problems.push(
@@ -162,7 +167,9 @@ export function commandHelp(command: Command, summary: string): string {
   const flags = Object.entries({ ...command.flags, ...COMMON_FLAGS }).map((
     [name, flag],
   ): [string, string] => [
-    `--${name}${flag.value ? ` ${flag.value}` : ""}${flag.many ? " ..." : ""}`,
+    `${flag.short ? `-${flag.short}, ` : ""}--${name}${flag.value ? ` ${flag.value}` : ""}${
+      flag.many ? " ..." : ""
+    }`,
     flag.help,
   ]);
   return [

@@ -14,6 +14,8 @@ import { openStore } from "../runs/data_folder.ts";
 import { createRun } from "../runs/run_folder.ts";
 import type { Command, Flag, Invocation } from "./command.ts";
 import { DATA_FLAG } from "./data_flag.ts";
+import { distillRemote } from "./distill_remote.ts";
+import { REMOTE_FLAG, remoteRuns } from "./remote_flag.ts";
 import { PLUGIN_FLAGS } from "./plugin_sources.ts";
 import { registryWith } from "./registry.ts";
 import { prepareMachine, RUN_FLAGS, STOP_NOTE, watchRun } from "./watch_run.ts";
@@ -36,6 +38,7 @@ export const distill: Command = {
     ...RECIPE_FLAGS,
     output: { value: "FOLDER", help: "Folder of this run (default limbeck-data/runs/<id>)" },
     ...DATA_FLAG,
+    ...REMOTE_FLAG,
     ...RUN_FLAGS,
   },
   examples: [
@@ -44,9 +47,12 @@ export const distill: Command = {
     "limbeck distill my.yaml --set train.steps=100 --set objective.0.weight=0.3",
     "limbeck distill my.yaml --plugin ./my_loss.ts --output ./my-run",
     "limbeck distill my.yaml --json > events.jsonl",
+    "limbeck distill my.yaml --remote http://gpu:8787",
   ],
   async run(invocation: Invocation): Promise<number> {
     const { args, flags } = invocation;
+    const remote = remoteRuns(invocation);
+    if (remote) return await distillRemote(invocation, remote, examplePath);
     const recipe = await readRecipe(args[0], flags.list("set"));
     const output = flags.text("output");
     if (output) recipe.output.folder = resolve(output);

@@ -63,6 +63,12 @@ const VERBS: Readonly<Record<string, { summary: string; load: () => Promise<Comm
     summary: "List, show, begin and check losses and adapters",
     load: async () => (await import("./plugin.ts")).plugin,
   },
+  logs: { summary: "Print what a run says", load: async () => (await import("./logs.ts")).logs },
+  pause: {
+    summary: "Save a run's checkpoint and end its process",
+    load: async () => (await import("./cancel.ts")).pause,
+  },
+  cancel: { summary: "End a run for good", load: async () => (await import("./cancel.ts")).cancel },
   runs: { summary: "List, show and remove runs", load: async () => (await import("./runs.ts")).runs },
   serve: { summary: "Take runs over HTTP", load: async () => (await import("./serve.ts")).serve },
   token: {

@@ -8,6 +8,7 @@ import { findRun, openRun } from "../runs/run_folder.ts";
 import { InputError } from "../errors.ts";
 import type { Command, Invocation } from "./command.ts";
 import { DATA_FLAG } from "./data_flag.ts";
+import { REMOTE_FLAG, remoteRuns } from "./remote_flag.ts";
 import { prepareMachine, RUN_FLAGS, STOP_NOTE, watchRun } from "./watch_run.ts";
 
 /** Continues a run. */
@@ -16,10 +17,18 @@ export const resume: Command = {
   usage: "RUN",
   positional: [1, 1],
   details: `RUN is a run's id, the beginning of one, \`last\`, or its folder. ${STOP_NOTE}`,
-  flags: { ...DATA_FLAG, ...RUN_FLAGS },
+  flags: { ...DATA_FLAG, ...REMOTE_FLAG, ...RUN_FLAGS },
   examples: ["limbeck resume last", "limbeck resume 20260724-153012", "limbeck resume ./my-run"],
   async run(invocation: Invocation): Promise<number> {
-    const { args, flags } = invocation;
+    const { args, flags, out } = invocation;
+    const remote = remoteRuns(invocation);
+    if (remote) {
+      const { id } = await remote.find(args[0]!);
+      await remote.resume(id);
+      out.value({ id, asked: "resume" });
+      out.line(`Run ${id} is queued. \`limbeck logs ${id} -f --remote URL\` shows it.`);
+      return 0;
+    }
     using store = await openStoreOf(args[0]!, flags.text("data"));
     const { folder, state } = await findRun(args[0]!, store);
     if (state === "succeeded" || state === "cancelled") {

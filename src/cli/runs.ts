@@ -8,6 +8,7 @@ import { bold } from "@std/fmt/colors";
 import { didYouMean } from "../distill/did_you_mean.ts";
 import { UsageError } from "../errors.ts";
 import { DATA_FOLDER, openStoreIfThere, openStoreOf } from "../runs/data_folder.ts";
+import { LocalRuns } from "../runs/run_access.ts";
 import { findRun, removeRun } from "../runs/run_folder.ts";
 import { type RunSummary, summarise } from "../runs/run_summary.ts";
 import { shellQuoted } from "../runs/shell_quoted.ts";
@@ -15,6 +16,7 @@ import type { Store, StoredRun } from "../runs/store.ts";
 import type { Command, Invocation } from "./command.ts";
 import { DATA_FLAG } from "./data_flag.ts";
 import type { Output } from "./output.ts";
+import { REMOTE_FLAG, remoteRuns } from "./remote_flag.ts";
 import { summaryLines } from "./summary.ts";
 import { number3 } from "../runs/units.ts";
 
@@ -26,7 +28,7 @@ export const runs: Command = {
   usage: "[list | show RUN | rm RUN ...]",
   positional: [0, 100],
   details: "RUN is a run's id, the beginning of one, `last`, or its folder.",
-  flags: DATA_FLAG,
+  flags: { ...DATA_FLAG, ...REMOTE_FLAG },
   examples: ["limbeck runs", "limbeck runs show last", "limbeck runs rm 20260724-153012"],
   async run(invocation: Invocation): Promise<number> {
     const { args: [action = "list", ...names], flags, out } = invocation;
@@ -38,10 +40,19 @@ export const runs: Command = {
     if (action !== "list" && names.length === 0) {
       throw new UsageError(`name a run: limbeck runs ${action} RUN`);
     }
+    const remote = remoteRuns(invocation);
+    if (remote) {
+      if (action === "list") return listed(await remote.list(MOST_LISTED), flags.text("remote")!, out);
+      if (action === "rm") {
+        throw new UsageError("runs of a service are removed on its page, or with DELETE /v1/runs/RUN");
+      }
+      for (const name of names) shown(await remote.find(name), out);
+      return 0;
+    }
     const folder = flags.text("data") ?? DATA_FOLDER;
     if (action === "list") {
       using store = await openStoreIfThere(folder);
-      return await list(store, folder, out);
+      return listed(store ? await new LocalRuns(store).list(MOST_LISTED) : [], folder, out);
     }
     using store = await openStoreOf(names[0]!, flags.text("data"));
     // All names are looked up before anything is removed.
@@ -56,11 +67,9 @@ export const runs: Command = {
 /** Runs in the list: the newest, in the order in which they were begun. */
 const MOST_LISTED = 1000;
 
-async function list(store: Store | undefined, folder: string, out: Output): Promise<number> {
-  const runs = store ? [...(await store.list({ limit: MOST_LISTED })).data].reverse() : [];
-  const summaries = runs.map(summarise);
+function listed(summaries: readonly RunSummary[], where: string, out: Output): number {
   if (out.json) out.value(summaries);
-  else if (summaries.length === 0) out.line(`There are no runs in ${folder}.`);
+  else if (summaries.length === 0) out.line(`There are no runs in ${where}.`);
   else for (const line of table(summaries)) out.line(line);
   return 0;
 }
@@ -84,15 +93,19 @@ function table(summaries: readonly RunSummary[]): string[] {
 async function show(store: Store, run: StoredRun, out: Output): Promise<void> {
   const summary = summarise(run);
   const { folder } = run;
-  out.value(summary);
-  out.line(`${bold(`Run ${summary.id}`)}  ${summary.state}, step ${summary.step} of ${summary.steps}`);
-  if (summary.error) out.line(`${summary.error.message}\n${summary.error.hint ?? ""}`.trimEnd());
+  shown(summary, out);
   if (["paused", "interrupted", "failed"].includes(summary.state)) {
     out.line(`\`limbeck resume ${shellQuoted(folder)}\` continues it.`);
   }
   if (summary.result && summary.result.heldOut.tokens > 0) {
     for (const line of summaryLines(folder, summary.result, await store.events(run.id))) out.line(line);
   }
+}
+
+function shown(summary: RunSummary, out: Output): void {
+  out.value(summary);
+  out.line(`${bold(`Run ${summary.id}`)}  ${summary.state}, step ${summary.step} of ${summary.steps}`);
+  if (summary.error) out.line(`${summary.error.message}\n${summary.error.hint ?? ""}`.trimEnd());
 }
 
 async function remove(store: Store, run: StoredRun, out: Output): Promise<void> {

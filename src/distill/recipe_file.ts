@@ -46,6 +46,16 @@ export async function loadRecipe(path: string, options: LoadRecipeOptions = {}):
   return parseRecipe(resolvePaths(changed, options.cwd ?? Deno.cwd()), path);
 }
 
+/**
+ * Reads a recipe as it is written, with changes, without checking it or making its paths absolute: for a service that knows models and
+ * data by names.
+ *
+ * @throws {InputError} as {@linkcode loadRecipe}
+ */
+export async function readWrittenRecipe(path: string, sets: readonly string[] = []): Promise<unknown> {
+  return applySets(await readRecipe(resolve(path)), sets);
+}
+
 async function readRecipe(path: string): Promise<unknown> {
   const extension = extname(path).toLowerCase();
   if ([".ts", ".js", ".mts", ".mjs"].includes(extension)) return await importRecipe(path);

@@ -9,7 +9,7 @@ import { join } from "@std/path";
 import type { InferenceEvent, InferenceModel, InferenceRequest } from "../../runs/inference.ts";
 import type { App } from "../app.ts";
 import { errorBody, HttpError, toHttpError } from "../http_error.ts";
-import { json, otherwise } from "../schemas.ts";
+import { otherwise } from "../schemas.ts";
 import type { Service } from "../service.ts";
 
 /** Fields that are taken only where they change nothing: what they would ask for is not possible here. */

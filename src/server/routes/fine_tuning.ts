@@ -8,6 +8,7 @@
  */
 import { createRoute, z } from "@hono/zod-openapi";
 import type { RunEvent } from "../../distill/events.ts";
+import { eventText } from "../../runs/event_text.ts";
 import type { StoredRun } from "../../runs/store.ts";
 import { stateNow } from "../../runs/run_summary.ts";
 import type { App } from "../app.ts";
@@ -322,7 +323,7 @@ function jobEvent(id: string, event: RunEvent) {
     object: "fine_tuning.job.event" as const,
     created_at: seconds(event.time)!,
     level,
-    message: messageOf(event),
+    message: eventText(event),
     type: event.type === "metrics" || event.type === "evaluation" ? "metrics" : "message",
     data: event.type === "metrics"
       ? { step: event.step, train_loss: event.loss, ...event.losses }
@@ -330,35 +331,6 @@ function jobEvent(id: string, event: RunEvent) {
       ? { step: event.step, model: event.model, full_valid_loss: event.loss, ...event.losses }
       : event,
   };
-}
-
-function messageOf(event: RunEvent): string {
-  switch (event.type) {
-    case "state":
-      return event.message ? `The job is ${event.state}: ${event.message}` : `The job is ${event.state}`;
-    case "metrics":
-      return `Step ${event.step}: training loss ${event.loss?.toFixed(4) ?? "not finite"}`;
-    case "evaluation":
-      return `Step ${event.step}: held-out loss of the ${event.model} ${
-        event.loss?.toFixed(4) ?? "not finite"
-      }`;
-    case "checkpoint":
-      return `Checkpoint saved after step ${event.step}`;
-    case "sample":
-      return `The ${event.model} wrote: ${event.prompt}${event.text}`;
-    case "rewind":
-      return `Continuing after step ${Math.max(0, event.step)}`;
-    case "plan":
-      return `Planned: ${event.steps} steps, ${event.totalBytes} bytes on ${event.adapterName}`;
-    case "result":
-      return `Done after ${event.result.steps} steps`;
-    case "stage":
-    case "warning":
-    case "error":
-      return event.message;
-    default:
-      return event.type;
-  }
 }
 
 function lossAt(

@@ -1,0 +1,106 @@
+/** The same verbs on this machine and through a service. */
+// @ts-types="../../types/std_assert.d.ts"
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { main } from "../../src/cli/main.ts";
+import { createRun } from "../../src/runs/run_folder.ts";
+import { superviseRun } from "../../src/runs/supervisor.ts";
+import { fakeEntry, fakeRecipe } from "../runs/fake_run.ts";
+import { fakeNamed, until, withListening } from "../server/harness.ts";
+import { fakeTerminal } from "./fake_terminal.ts";
+
+async function limbeck(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
+  const terminal = fakeTerminal();
+  const code = await main(argv, terminal);
+  return { code, out: terminal.out, err: terminal.err };
+}
+
+const lines = (text: string) => text.trim().split("\n").map((line) => JSON.parse(line));
+
+Deno.test("distill, runs, logs, pause, resume and cancel work through a service", () =>
+  withListening(async ({ url, service, folder }) => {
+    const recipe = { ...fakeNamed(), data: { train: "./mine.jsonl" } };
+    await Deno.writeTextFile(`${folder}/mine.jsonl`, '{"text":"once upon"}\n');
+    await Deno.writeTextFile(`${folder}/mine.json`, JSON.stringify(recipe));
+    const done = await limbeck("distill", `${folder}/mine.json`, "--remote", url, "--json");
+    assertEquals([done.code, lines(done.out).at(-1).state], [0, "succeeded"]);
+    const files = await service.uploads.list();
+    assertEquals([files.length, files[0]!.filename], [1, "mine.jsonl"], "the dataset was uploaded");
+    const [run] = JSON.parse((await limbeck("runs", "--remote", url, "--json")).out);
+    assertEquals([run.state, run.step], ["succeeded", 12]);
+    assertStringIncludes(
+      (await limbeck("runs", "show", "last", "--remote", url)).out,
+      "succeeded, step 12 of 12",
+    );
+    const logged = lines((await limbeck("logs", "last", "--remote", url, "--json")).out);
+    assertEquals(logged.map(({ seq }) => seq), (await service.store.events(run.id)).map(({ seq }) => seq));
+
+    await Deno.writeTextFile(`${folder}/slow.json`, JSON.stringify(fakeNamed({ pace: 20 }, 300)));
+    const watched = limbeck("distill", `${folder}/slow.json`, "--remote", url);
+    const id = await newRun(service, run.id);
+    await until(service, id, "running");
+    assertEquals((await limbeck("pause", "last", "--remote", url)).code, 0);
+    assertEquals((await watched).code, 130);
+    assertEquals((await limbeck("resume", id, "--remote", url)).code, 0);
+    const followed = limbeck("logs", "last", "-f", "--remote", url);
+    await until(service, id, "running");
+    assertEquals((await limbeck("cancel", id, "--remote", url)).code, 0);
+    assertStringIncludes((await followed).out, "The run is cancelled");
+    const again = await limbeck("cancel", id, "--remote", url, "--json");
+    assertEquals(again.code, 0, "it is what was asked for");
+
+    const bad = await limbeck("distill", `${folder}/mine.json`, "--remote", url, "--set", "train.steps=x");
+    assertEquals(bad.code, 3);
+    assertStringIncludes(bad.err, "recipe.train.steps");
+    const wrong = await limbeck("runs", "--remote", "http://127.0.0.1:9");
+    assertEquals(wrong.code, 1);
+    assertStringIncludes(wrong.err, "cannot be reached");
+    assertEquals((await limbeck("runs", "--remote", "nowhere")).code, 3);
+  }));
+
+Deno.test("a run of a terminal shows in the service and can be cancelled there, and the other way round", () =>
+  withListening(async ({ url, service, folder }) => {
+    const { store } = service;
+    const run = await createRun({ store, recipe: fakeRecipe(folder, { pace: 20 }, 400) });
+    const supervised = superviseRun({ run, entry: fakeEntry });
+    supervised.outcome.finally(run.release);
+    await until(service, run.id, "running");
+    const [shown] = (await (await fetch(`${url}/v1/runs`)).json()).data;
+    assertEquals([shown.id, shown.state, shown.worker, shown.recipe.teacher.model], [
+      run.id,
+      "running",
+      "command",
+      "model",
+    ]);
+    assert(!JSON.stringify(shown).includes(folder));
+    await (await fetch(`${url}/v1/runs/${run.id}/cancel`, { method: "POST" })).body?.cancel();
+    assertEquals((await supervised.outcome).state, "cancelled");
+
+    const response = await fetch(`${url}/v1/runs`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ recipe: fakeNamed({ pace: 20 }, 400) }),
+    });
+    const { id } = await response.json();
+    await until(service, id, "running");
+    const data = ["--data", `${folder}/service`];
+    const followed = limbeck("logs", id, "-f", ...data);
+    assertStringIncludes((await limbeck("runs", ...data)).out, "running");
+    assertEquals((await limbeck("cancel", id, ...data)).code, 0);
+    await until(service, id, "cancelled");
+    assertStringIncludes((await followed).out, "The run is cancelled");
+    const queuedAgain = await limbeck("cancel", id, ...data);
+    assertEquals(queuedAgain.code, 3);
+    assertStringIncludes(queuedAgain.err, "is cancelled and cannot be cancelled");
+  }));
+
+/** The newest run, once it is another than `known`. */
+async function newRun(
+  { store }: { store: import("../../src/runs/store.ts").Store },
+  known: string,
+): Promise<string> {
+  for (;;) {
+    const id = (await store.list({ limit: 1 })).data[0]?.id;
+    if (id !== undefined && id !== known) return id;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
