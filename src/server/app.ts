@@ -23,6 +23,7 @@ import { addEventRoutes } from "./routes/events.ts";
 import { addFileRoutes } from "./routes/files.ts";
 import { addFineTuningRoutes } from "./routes/fine_tuning.ts";
 import { addInspectionRoutes } from "./routes/inspect.ts";
+import { addPageRoutes } from "./routes/page.ts";
 import { addRunRoutes } from "./routes/runs.ts";
 import { addSystemRoutes } from "./routes/system.ts";
 import type { Service } from "./service.ts";
@@ -68,6 +69,7 @@ export function createApp(service: Service): App {
   addFineTuningRoutes(app, service);
   addCompletionRoutes(app, service);
   addSystemRoutes(app, service);
+  addPageRoutes(app);
   addDocument(app);
 
   app.notFound((c) => {

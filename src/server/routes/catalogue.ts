@@ -13,7 +13,7 @@ import type { Service } from "../service.ts";
 const pluginSchema = z.object({
   id: z.string(),
   object: z.literal("plugin"),
-  kind: z.string().openapi({ description: "divergence, loss, feature-loss or adapter" }),
+  kind: z.string().openapi({ description: "divergence, row-loss, feature-loss or adapter" }),
   version: z.string(),
   contract: z.number().int(),
   description: z.string().nullable(),
