@@ -30,7 +30,7 @@ export interface ErrorBody {
     /** Path in the request, or null. */
     param: string | null;
     code: string | null;
-    /** All that is wrong, where it is more than one thing. */
+    /** All that is wrong, each with its path; absent where no field is to blame. */
     problems?: { param: string; message: string }[];
   };
 }
@@ -137,7 +137,7 @@ export function errorBody({ status, message, code, param, problems }: HttpError)
       type: typeOf(status),
       param: param ?? null,
       code: code ?? null,
-      ...(problems.length > 1
+      ...(problems.length > 0
         ? { problems: problems.map((p) => ({ param: p.path, message: p.message })) }
         : {}),
     },

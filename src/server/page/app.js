@@ -1,5 +1,5 @@
 /** The page: who one is, which run is shown, and the list of runs. */
-import { api, ApiError, h, toast } from "./dom.js";
+import { api, ApiError, fill, h, toast } from "./dom.js";
 import { showForm } from "./form.js";
 import { showRun } from "./run.js";
 
@@ -80,18 +80,21 @@ function route() {
 }
 
 function showWelcome() {
-  main.replaceChildren(h(
-    "section",
-    { class: "empty" },
-    h("img", { src: "/page/icon.svg", width: 84, height: 84, alt: "" }),
-    h("h1", {}, "Distil a model"),
+  fill(
+    main,
     h(
-      "p",
-      {},
-      "A smaller model learns what a larger one knows. Choose a run to watch it, or begin one: the example that comes with Limbeck takes a few minutes.",
+      "section",
+      { class: "empty" },
+      h("img", { src: "/page/icon.svg", width: 84, height: 84, alt: "" }),
+      h("h1", {}, "Distil a model"),
+      h(
+        "p",
+        {},
+        "A smaller model learns what a larger one knows. Choose a run to watch it, or begin one: the example that comes with Limbeck takes a few minutes.",
+      ),
+      session.scope !== "read" && h("a", { class: "button primary", href: "#/new" }, "New run"),
     ),
-    session.scope !== "read" && h("a", { class: "button primary", href: "#/new" }, "New run"),
-  ));
+  );
 }
 
 function mark(link) {

@@ -4,6 +4,8 @@ import { h } from "./dom.js";
 /** Points kept of a live curve: beyond, every other one is dropped. */
 const MOST_POINTS = 4000;
 
+const WHOLE = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power));
+
 /** A chart of values over steps, which grows while it is shown. */
 export class Chart {
   #element = h("div", { class: "chart" });
@@ -100,7 +102,8 @@ export class Chart {
       width: this.#element.clientWidth,
       height: 260,
       scales: { x: { time: false } },
-      axes: [axis, { ...axis, size: 56 }],
+      // Steps are whole.
+      axes: [{ ...axis, incrs: WHOLE }, { ...axis, size: 56 }],
       series: [
         { label: "Step" },
         ...this.#series.map(({ name, color: variable, points, dash }) => ({

@@ -20,6 +20,13 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Puts children in the place of those that an element has; null, undefined and false are left out. */
+export function fill(element, ...children) {
+  element.replaceChildren(
+    ...children.filter((child) => child !== null && child !== undefined && child !== false),
+  );
+}
+
 /** What the service refuses. `param` is the path of the field that is wrong. */
 export class ApiError extends Error {
   constructor(status, { message, param, code, problems }) {

@@ -92,7 +92,7 @@ class Form {
     if (has(models, EXAMPLE.teacher.model) && has(datasets, EXAMPLE.data.train)) return recipe;
     recipe.teacher.model = models[0]?.id ?? "";
     recipe.student = { model: "teacher" };
-    recipe.data = { train: datasets[0]?.id ?? "" };
+    recipe.data = { train: datasets[0]?.id ?? "", contextLength: EXAMPLE.data.contextLength };
     recipe.samples = {};
     return recipe;
   }

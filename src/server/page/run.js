@@ -1,5 +1,5 @@
 /** One run: its state, curves, samples, files, and a box to try what it made. */
-import { api, ApiError, bytes, duration, failure, h, number3, toast } from "./dom.js";
+import { api, ApiError, bytes, duration, failure, fill, h, number3, toast } from "./dom.js";
 import { titleOf } from "./app.js";
 import { Chart } from "./charts.js";
 
@@ -223,7 +223,7 @@ class RunView {
     const time = new Date(event.time).toLocaleTimeString([], { hour12: false });
     const atEnd = this.#log.scrollHeight - this.#log.scrollTop - this.#log.clientHeight < 40;
     this.#log.append(
-      h("li", {}, h("time", { datetime: event.time }, time), h("span", { class: event.type }, text)),
+      h("li", {}, h("time", { datetime: event.time }, time), h("span", { class: `is-${event.type}` }, text)),
     );
     if (this.#log.children.length > MOST_LINES) this.#log.firstChild.remove();
     if (atEnd) this.#log.scrollTop = this.#log.scrollHeight;
@@ -248,7 +248,8 @@ class RunView {
     const focused = this.#head.contains(document.activeElement)
       ? document.activeElement.textContent
       : undefined;
-    this.#head.replaceChildren(
+    fill(
+      this.#head,
       h(
         "div",
         { class: "head" },
@@ -265,7 +266,12 @@ class RunView {
         { class: "state-line" },
         h("span", { class: "state", "data-state": run.state, role: "status" }, run.state),
       ),
-      h("progress", { max: run.steps, value: run.step, "aria-label": "Steps done" }),
+      h("progress", {
+        max: run.steps,
+        value: run.step,
+        "aria-label": "Steps done",
+        hidden: ENDED.has(run.state),
+      }),
       h("dl", { class: "numbers" }),
       run.error && run.state === "failed" &&
         h(
@@ -348,7 +354,8 @@ class RunView {
         h("a", { href: url, download: name.endsWith(".html") ? undefined : name.split("/").pop() }, name),
         h("span", {}, bytes(size)),
       );
-    this.#filesPanel.replaceChildren(
+    fill(
+      this.#filesPanel,
       h("h2", {}, "Files"),
       h("ul", { class: "files" }, ...important.map(item)),
       others.length > 0 &&
