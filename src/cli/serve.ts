@@ -6,7 +6,9 @@
 import { DEFAULT_CAPS } from "../server/caps.ts";
 import { listen } from "../server/listen.ts";
 import { Service } from "../server/service.ts";
-import { TokenList } from "../server/tokens.ts";
+import { UsageError } from "../errors.ts";
+import { hostName } from "../server/origin.ts";
+import { isOpenToOthers, TokenList } from "../server/tokens.ts";
 import type { Command, Invocation } from "./command.ts";
 import { DATA_FLAG } from "./data_flag.ts";
 import { PLUGIN_FLAGS } from "./plugin_sources.ts";
@@ -89,6 +91,13 @@ export async function runService(invocation: Invocation, entry?: string): Promis
   const { flags, out, plugins = [] } = invocation;
   const file = flags.text("tokens");
   const tokens = file === undefined ? new TokenList([]) : await TokenList.read(file);
+  if (file !== undefined && await isOpenToOthers(file)) {
+    out.note(`Others on this machine may read or change ${file}: \`chmod 600 ${file}\` ends that.`);
+  }
+  const host = flags.text("host") ?? "127.0.0.1";
+  // Whoever reaches it by its address asks for that; an address that stands for all of them is nobody's name.
+  const hosts = [...(isEveryAddress(host) ? [] : [host]), ...publicHosts(flags.list("public-host"))];
+  const origins = checkedOrigins(flags.list("origin"));
   const adapter = flags.on("no-setup") ? undefined : await ensureAdapter((message) => out.note(message));
   const watchdog = flags.number("watchdog");
   const service = await Service.start({
@@ -97,8 +106,8 @@ export async function runService(invocation: Invocation, entry?: string): Promis
     models: flags.list("models"),
     datasets: flags.list("datasets"),
     example: !flags.on("no-example"),
-    hosts: flags.list("public-host"),
-    origins: flags.list("origin"),
+    hosts,
+    origins,
     queueLimit: flags.number("queue") ?? 1000,
     caps: {
       steps: flags.number("max-steps") ?? DEFAULT_CAPS.steps,
@@ -115,19 +124,25 @@ export async function runService(invocation: Invocation, entry?: string): Promis
   });
   let listening;
   try {
-    listening = listen(service, {
-      host: flags.text("host") ?? "127.0.0.1",
-      port: flags.number("port") ?? 8787,
-    });
+    listening = listen(service, { host, port: flags.number("port") ?? 8787 });
   } catch (error) {
     await service.close();
     throw error;
   }
-  const { host, port } = listening;
-  const shown = host.includes(":") ? `[${host}]` : host;
-  out.value({ type: "listening", host, port, url: `http://${shown}:${port}/`, data: service.store.folder });
+  const { port } = listening;
+  const shown = listening.host.includes(":") ? `[${listening.host}]` : listening.host;
+  out.value({
+    type: "listening",
+    host: listening.host,
+    port,
+    url: `http://${shown}:${port}/`,
+    data: service.store.folder,
+  });
   out.line(`Limbeck listens on http://${shown}:${port}/ and keeps runs in ${service.store.folder}`);
   if (tokens.isEmpty) out.line("There is no token file: everyone on this machine may use it.");
+  if (isEveryAddress(host) && flags.list("public-host").length === 0) {
+    out.line("It answers to names of this machine only; --public-host NAME adds the one that others use.");
+  }
   const asked = Promise.withResolvers<number>();
   using _signals = handleSignals({
     first() {
@@ -138,4 +153,31 @@ export async function runService(invocation: Invocation, entry?: string): Promis
   });
   await listening.close(await asked.promise);
   return 0;
+}
+
+function isEveryAddress(host: string): boolean {
+  return /^[0.]+$/.test(host) || /^[0:]+$/.test(host);
+}
+
+/** Names without a port, which the check of the Host header leaves aside. */
+function publicHosts(names: readonly string[]): string[] {
+  return names.map((name) => {
+    const host = hostName(name);
+    if (host === undefined) {
+      throw new UsageError(`--public-host must be a name such as distill.example.org, not "${name}"`);
+    }
+    return host;
+  });
+}
+
+/** Origins as browsers write them; any other would never match. */
+function checkedOrigins(origins: readonly string[]): string[] {
+  for (const origin of origins) {
+    const url = URL.parse(origin);
+    if (url === null || url.origin !== origin) {
+      const meant = url === null || url.origin === "null" ? "https://lab.example" : url.origin;
+      throw new UsageError(`--origin must be an origin such as ${meant}, not "${origin}"`);
+    }
+  }
+  return [...origins];
 }

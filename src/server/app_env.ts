@@ -10,6 +10,8 @@ export interface AppEnv {
   Variables: {
     /** Who sends it; absent where that is not known. */
     identity?: Identity;
+    /** It came with a token that is none of the service's. */
+    hasWrongToken?: boolean;
     requestId: string;
   };
 }

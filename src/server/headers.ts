@@ -21,6 +21,11 @@ const POLICY = [
  * Strict headers; and CORS for the origins that the operator allows, none by default.
  *
  * @param origins such as `https://lab.example`
+ *
+ * @example
+ * ```ts ignore
+ * app.use(requestId(), secureHeaders(new Set(["https://lab.example"])));
+ * ```
  */
 export function secureHeaders(origins: ReadonlySet<string> = new Set()): MiddlewareHandler<AppEnv> {
   return async function secureHeaders(c, next) {
@@ -48,10 +53,11 @@ export function secureHeaders(origins: ReadonlySet<string> = new Set()): Middlew
     headers.set("Cross-Origin-Resource-Policy", "same-origin");
     headers.set("X-Request-Id", c.get("requestId"));
     if (!headers.has("Cache-Control")) headers.set("Cache-Control", "no-store");
+    // Also for an origin that is not trusted: a cache must not hand its answer to one that is.
+    if (origins.size > 0) headers.append("Vary", "Origin");
     if (trusted) {
       headers.set("Access-Control-Allow-Origin", origin);
-      headers.set("Access-Control-Expose-Headers", "Location, Retry-After, X-Request-Id, ETag");
-      headers.append("Vary", "Origin");
+      headers.set("Access-Control-Expose-Headers", "Location, Retry-After, RateLimit, X-Request-Id, ETag");
       headers.set("Cross-Origin-Resource-Policy", "cross-origin");
     }
   };

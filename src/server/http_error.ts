@@ -63,10 +63,18 @@ export class HttpError extends Error {
   }
 }
 
+/** All that a client is told of a failure of the service: messages of those name files, processes and what they said. */
+const INTERNAL = "something is wrong in the service; its log says what";
+
 /**
- * The same error with a status.
+ * The same error with a status. What the client did wrong keeps its message; what went wrong in the service has none.
  *
  * @param hide takes what a client must not see, such as paths of this machine, out of a message
+ *
+ * @example
+ * ```ts ignore
+ * app.onError((error) => errorResponse(toHttpError(error, hidePaths)));
+ * ```
  */
 export function toHttpError(error: unknown, hide: (text: string) => string = (text) => text): HttpError {
   if (error instanceof HttpError) return error;
@@ -85,7 +93,7 @@ export function toHttpError(error: unknown, hide: (text: string) => string = (te
   }
   if (error instanceof LimbeckError) {
     const status = statusOf(error);
-    const text = hide(ownWords(error));
+    const text = status === 500 ? INTERNAL : hide(ownWords(error));
     const later = LATER[error.code];
     return new HttpError(status, text, {
       code: error.code,
@@ -94,17 +102,26 @@ export function toHttpError(error: unknown, hide: (text: string) => string = (te
     });
   }
   // Hono's own, such as of a body that is no JSON.
-  if (error instanceof HTTPException) {
-    const status = error.status < 500 ? error.status as ErrorStatus : 500;
-    return new HttpError(status, error.message || "the request cannot be read", {
+  if (error instanceof HTTPException && error.status < 500) {
+    if (error.status === 415) return wrongContentType(error);
+    if (error.status === 413) return tooLarge(error);
+    return new HttpError(error.status as ErrorStatus, error.message || "the request cannot be read", {
       code: "bad_request",
       cause: error,
     });
   }
-  return new HttpError(500, "something is wrong in the service; its log says what", {
-    code: "internal",
-    cause: error,
+  return new HttpError(500, INTERNAL, { code: "internal", cause: error });
+}
+
+function wrongContentType(cause: unknown): HttpError {
+  return new HttpError(415, "the body's Content-Type is missing or is not one that is taken here", {
+    code: "content_type",
+    cause,
   });
+}
+
+function tooLarge(cause: unknown): HttpError {
+  return new HttpError(413, "the body is too large", { code: "too_large", cause });
 }
 
 /** What passes by itself, and seconds after which to try again. */
@@ -114,7 +131,7 @@ function statusOf(error: LimbeckError): ErrorStatus {
   if (error instanceof UnknownRunError) return 404;
   if (error instanceof IdempotencyError) return 422;
   if (error instanceof RunStateError || error instanceof LockedError) return 409;
-  if (error instanceof InputError) return 400;
+  if (error instanceof InputError || error.exitCode === 3) return 400;
   if (error.code === "disk_full") return 507;
   if (LATER[error.code] !== undefined) return 503;
   if (error.code === "inspection_timeout" || error.exitCode === 4) return 422;

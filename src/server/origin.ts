@@ -3,22 +3,33 @@
  *
  * @module
  */
-import type { MiddlewareHandler } from "hono";
+import type { Context, MiddlewareHandler } from "hono";
+import { getCookie } from "hono/cookie";
 import type { AppEnv } from "./app_env.ts";
 import { HttpError } from "./http_error.ts";
+import { SESSION_COOKIE } from "./sessions.ts";
 
 const SAFE_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS"]);
 
 /**
- * Refuses requests whose Host header names another host (DNS rebinding).
+ * Refuses requests whose Host header names another host (DNS rebinding). Ports do not matter: a name that points elsewhere is what such an
+ * attack needs, and a proxy may have a port of its own.
  *
- * @param hosts names without a port, small letters; what is not in them is refused
+ * @param hosts names or addresses; what is not in them is refused
+ *
+ * @example
+ * ```ts ignore
+ * app.use(checkHost(new Set(["localhost", "127.0.0.1", "::1", "distill.example.org"])));
+ * ```
  */
 export function checkHost(hosts: ReadonlySet<string>): MiddlewareHandler<AppEnv> {
+  const names = new Set([...hosts].map((host) => hostName(host) ?? host.toLowerCase()));
   return async function checkHost(c, next) {
-    const host = hostName(c.req.header("Host") ?? new URL(c.req.url).host);
-    if (host === undefined || !hosts.has(host)) {
-      throw new HttpError(421, "this service is not known by that name", { code: "unknown_host" });
+    const host = hostName(ownHost(c));
+    if (host === undefined || !names.has(host)) {
+      throw new HttpError(421, "this service is not known by that name; --public-host NAME makes it so", {
+        code: "unknown_host",
+      });
     }
     await next();
   };
@@ -31,34 +42,41 @@ export function hostName(header: string): string | undefined {
 }
 
 /**
- * Refuses requests that change something and come from a page elsewhere. Programs send no `Origin` and no `Sec-Fetch-Site`; browsers
- * always send one of them.
+ * Refuses requests that change something and come from a page elsewhere, which is one on another port too. Programs send no `Origin` and no
+ * `Sec-Fetch-Site`; browsers always send one of them, so a session's cookie without either is refused as well.
  *
  * @param origins further origins that may, such as `https://lab.example`
+ *
+ * @example
+ * ```ts ignore
+ * app.use(checkOrigin(new Set(["https://lab.example"])));
+ * ```
  */
 export function checkOrigin(origins: ReadonlySet<string>): MiddlewareHandler<AppEnv> {
   return async function checkOrigin(c, next) {
-    if (!SAFE_METHODS.has(c.req.method)) {
-      const [origin, site] = [c.req.header("Origin"), c.req.header("Sec-Fetch-Site")];
-      const own = origin !== undefined && sameHost(origin, c.req.header("Host") ?? new URL(c.req.url).host);
-      const trusted = origin !== undefined && origins.has(origin);
-      const elsewhere = origin !== undefined
-        ? !own && !trusted
-        : site !== undefined && site !== "same-origin" && site !== "none";
-      if (elsewhere) {
-        throw new HttpError(403, "a page of another site may not change anything here", {
-          code: "cross_site",
-        });
-      }
+    if (!SAFE_METHODS.has(c.req.method) && !isFromHere(c, origins)) {
+      throw new HttpError(403, "a page of another site may not change anything here", { code: "cross_site" });
     }
     await next();
   };
 }
 
-function sameHost(origin: string, host: string): boolean {
-  try {
-    return new URL(origin).host === host.toLowerCase();
-  } catch {
-    return false;
-  }
+function isFromHere(c: Context<AppEnv>, origins: ReadonlySet<string>): boolean {
+  const [origin, site] = [c.req.header("Origin"), c.req.header("Sec-Fetch-Site")];
+  if (origin !== undefined && origins.has(origin)) return true;
+  if (origin !== undefined && !isOriginOf(origin, ownHost(c))) return false;
+  // An own origin with `cross-site` is the same host by another protocol.
+  if (site !== undefined) return site === "same-origin" || site === "none";
+  return origin !== undefined || c.req.header("Authorization") !== undefined ||
+    getCookie(c, SESSION_COOKIE) === undefined;
+}
+
+function ownHost(c: Context<AppEnv>): string {
+  return c.req.header("Host") ?? new URL(c.req.url).host;
+}
+
+/** Whether an Origin header, which is a protocol and a host and nothing else, is that of a host with its port. */
+function isOriginOf(origin: string, host: string): boolean {
+  const url = URL.parse(origin);
+  return url !== null && url.origin === origin.toLowerCase() && url.host === host.toLowerCase();
 }

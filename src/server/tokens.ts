@@ -48,7 +48,7 @@ export class TokenList {
   /**
    * Reads the text of a token file.
    *
-   * @throws {InputError} a line that is no token, or a name that is there twice
+   * @throws {InputError} no token at all, a line that is none, or a name or token that is there twice
    */
   static parse(text: string, where: string): TokenList {
     const tokens: KnownToken[] = [];
@@ -70,7 +70,23 @@ export class TokenList {
           hint: "Give one another name.",
         });
       }
-      tokens.push({ name, scope, hash: Uint8Array.from(hex.match(/../g)!, (byte) => parseInt(byte, 16)) });
+      const hash = Uint8Array.from(hex.match(/../g)!, (byte) => parseInt(byte, 16));
+      const same = tokens.find((token) => timingSafeEqual(token.hash, hash));
+      if (same) {
+        throw new InputError(`${name} has the same token as ${same.name}`, {
+          where: at,
+          hint: "Which of the two sends a request could not be told. `limbeck token NAME` makes another one.",
+        });
+      }
+      tokens.push({ name, scope, hash });
+    }
+    // Without any token everyone may do everything: no file that was emptied may bring that about.
+    if (tokens.length === 0) {
+      throw new InputError("has no tokens", {
+        where,
+        hint:
+          "`limbeck token NAME` makes one. Without a token file, everyone on this machine may use the service.",
+      });
     }
     return new TokenList(tokens);
   }
@@ -78,7 +94,7 @@ export class TokenList {
   /**
    * Reads a token file.
    *
-   * @throws {InputError} it cannot be read, or a line of it is no token
+   * @throws {InputError} it cannot be read, has no tokens, or a line of it is none
    */
   static async read(path: string): Promise<TokenList> {
     let text: string;
@@ -98,6 +114,15 @@ export class TokenList {
     for (const token of this.#tokens) if (timingSafeEqual(hash, token.hash)) found = token;
     return found && { name: found.name, scope: found.scope };
   }
+}
+
+/**
+ * Whether others on this machine may read a token file, or write to it, which makes them its administrators. False where the system does
+ * not say.
+ */
+export async function isOpenToOthers(path: string): Promise<boolean> {
+  const { mode } = await Deno.stat(path);
+  return mode !== null && (mode & 0o066) !== 0;
 }
 
 /** A new token: the secret, which is told once, and the line of a token file. */

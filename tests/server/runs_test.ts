@@ -276,7 +276,8 @@ Deno.test("scopes: read looks, submit controls its own, admin controls all", () 
     assertEquals((await test.call("POST", "/v1/runs", { recipe }, evil)).body.error.code, "cross_site");
     const own = { Cookie, Origin: "http://localhost" };
     assertEquals((await test.call("POST", "/v1/runs", { recipe: fakeNamed() }, own)).status, 202);
-    await test.call("DELETE", "/session", undefined, { Cookie });
+    assertEquals((await test.call("DELETE", "/session", undefined, { Cookie })).status, 403, "no browser's");
+    assertEquals((await test.call("DELETE", "/session", undefined, own)).status, 204);
     assertEquals((await test.call("GET", "/v1/runs", undefined, { Cookie })).status, 401);
   }, { tokens: list });
 });
