@@ -15,7 +15,8 @@ export class StoreError extends LimbeckError {
     const message = cause instanceof Error ? cause.message : String(cause);
     const full = isDiskFull(cause) || /disk is full|disk I\/O error/.test(message);
     super(`${path}: ${full ? "disk full" : `cannot be written: ${message}`}`, {
-      hint: "Free space there, then `limbeck resume` the run: its last checkpoint is whole.",
+      hint:
+        "Free space there. What it holds stays whole: `limbeck resume` continues a run from its last checkpoint.",
       cause,
     });
     this.code = full ? "disk_full" : "store";

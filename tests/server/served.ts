@@ -1,0 +1,16 @@
+/** A service in a process of its own, with the fake trainer: `served.ts FOLDER PORT`. Prints its port; ends at SIGTERM as the command does. */
+import { FlagReader } from "../../src/cli/command.ts";
+import { Output, processTerminal } from "../../src/cli/output.ts";
+import { runService } from "../../src/cli/serve.ts";
+import { fakeEntry } from "../runs/fake_run.ts";
+
+const [folder, port] = Deno.args as [string, string];
+const flags = new FlagReader({
+  data: `${folder}/service`,
+  models: [`${folder}/models`],
+  datasets: [`${folder}/datasets`],
+  port: Number(port),
+  "no-setup": true,
+  "no-example": true,
+});
+Deno.exit(await runService({ args: [], flags, out: new Output(processTerminal(), true) }, fakeEntry));
