@@ -131,6 +131,7 @@ export class Scheduler {
         run,
         resume: stored.attempt > 0,
         maxRestarts: MOST_RESTARTS,
+        restartsAtBeginning: true,
         ...(wallSeconds === undefined ? {} : { wallSeconds }),
         ...(entry === undefined ? {} : { entry }),
         ...(watchdogSeconds === undefined ? {} : { watchdogSeconds }),

@@ -37,6 +37,11 @@ export interface SuperviseOptions {
   graceSeconds?: number;
   /** How often a run whose process died is continued from a checkpoint (default 3). */
   maxRestarts?: number;
+  /**
+   * Begins again when a process died before its first checkpoint, too. Someone who waits at a terminal is better told at once; nobody
+   * waits at a service.
+   */
+  restartsAtBeginning?: boolean;
   /** Seconds after which a run is ended and has failed, waiting aside; no bound by default. */
   wallSeconds?: number;
   /** Error events carry stacks. */
@@ -168,12 +173,18 @@ export class SupervisedRun {
       const end = await this.#attempt(log, attempt, command, resume);
       const outcome = this.#judge(end);
       const { restarts, asked } = (await run.store.get(run.id))!;
-      const canRestart = outcome.state === "interrupted" && !this.#killed && !this.#stopAsked;
-      if (canRestart && restarts < maxRestarts && await lastCheckpoint(run.store, run.id) >= 0) {
+      const checkpoint = await lastCheckpoint(run.store, run.id);
+      const canRestart = outcome.state === "interrupted" && !this.#killed && !this.#stopAsked &&
+        (checkpoint >= 0 || this.#options.restartsAtBeginning === true);
+      if (canRestart && restarts < maxRestarts) {
         const message = outcome.error?.message;
         await publish(
           { type: "state", state: "interrupted", ...(message ? { message } : {}) },
-          { type: "state", state: "queued", message: "it continues from its last checkpoint" },
+          {
+            type: "state",
+            state: "queued",
+            message: checkpoint >= 0 ? "it continues from its last checkpoint" : "it begins again",
+          },
         );
         continue;
       }
