@@ -5,7 +5,7 @@
  */
 import { DEFAULT_CAPS } from "../server/caps.ts";
 import { listen } from "../server/listen.ts";
-import { Service } from "../server/service.ts";
+import { DEFAULT_RATE, Service } from "../server/service.ts";
 import { UsageError } from "../errors.ts";
 import { hostName } from "../server/origin.ts";
 import { isOpenToOthers, TokenList } from "../server/tokens.ts";
@@ -35,6 +35,13 @@ export const serve: Command = {
     "no-example": { help: "Do not let requests name the example" },
     "public-host": { value: "NAME", many: true, help: "Name under which others reach the service" },
     origin: { value: "ORIGIN", many: true, help: "Other site whose pages may use the service (CORS)" },
+    rate: {
+      value: "REQUESTS",
+      kind: "number",
+      above: 0,
+      help:
+        `Most requests a second of one token (default ${DEFAULT_RATE.perSecond}; four times as many at once)`,
+    },
     queue: { value: "RUNS", kind: "count", least: 1, help: "Most runs that wait (default 1000)" },
     "max-steps": {
       value: "STEPS",
@@ -99,7 +106,7 @@ export async function runService(invocation: Invocation, entry?: string): Promis
   const hosts = [...(isEveryAddress(host) ? [] : [host]), ...publicHosts(flags.list("public-host"))];
   const origins = checkedOrigins(flags.list("origin"));
   const adapter = flags.on("no-setup") ? undefined : await ensureAdapter((message) => out.note(message));
-  const watchdog = flags.number("watchdog");
+  const [watchdog, rate] = [flags.number("watchdog"), flags.number("rate")];
   const service = await Service.start({
     ...(flags.text("data") === undefined ? {} : { dataFolder: flags.text("data")! }),
     tokens,
@@ -108,6 +115,7 @@ export async function runService(invocation: Invocation, entry?: string): Promis
     example: !flags.on("no-example"),
     hosts,
     origins,
+    ...(rate === undefined ? {} : { rate: { perSecond: rate, burst: Math.ceil(4 * rate) } }),
     queueLimit: flags.number("queue") ?? 1000,
     caps: {
       steps: flags.number("max-steps") ?? DEFAULT_CAPS.steps,

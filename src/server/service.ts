@@ -54,8 +54,8 @@ export interface ServiceOptions extends CatalogueOptions {
   readonly watchdogSeconds?: number;
 }
 
-/** Requests a second, and at once, of one identity. */
-const DEFAULT_RATE: RateLimit = { perSecond: 100, burst: 400 };
+/** Requests a second, and at once, of one identity, where the operator says nothing. */
+export const DEFAULT_RATE: RateLimit = { perSecond: 100, burst: 400 };
 
 /** A service. */
 export class Service {

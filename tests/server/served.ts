@@ -10,6 +10,7 @@ const flags = new FlagReader({
   models: [`${folder}/models`],
   datasets: [`${folder}/datasets`],
   port: Number(port),
+  rate: 1e6,
   "no-setup": true,
   "no-example": true,
 });
