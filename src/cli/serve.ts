@@ -4,7 +4,7 @@
  * @module
  */
 import { DEFAULT_CAPS } from "../server/caps.ts";
-import { listen } from "../server/listen.ts";
+import { checkBinding, listen } from "../server/listen.ts";
 import { DEFAULT_RATE, Service } from "../server/service.ts";
 import { UsageError } from "../errors.ts";
 import { hostName } from "../server/origin.ts";
@@ -99,9 +99,11 @@ export async function runService(invocation: Invocation, entry?: string): Promis
   const file = flags.text("tokens");
   const tokens = file === undefined ? new TokenList([]) : await TokenList.read(file);
   if (file !== undefined && await isOpenToOthers(file)) {
-    out.note(`Others on this machine may read or change ${file}: \`chmod 600 ${file}\` ends that.`);
+    out.warn(`others on this machine may read or change ${file}: \`chmod 600 ${file}\` ends that`);
   }
   const host = flags.text("host") ?? "127.0.0.1";
+  // Before anything is begun: a service that starts works on what is queued.
+  checkBinding(host, tokens);
   // Whoever reaches it by its address asks for that; an address that stands for all of them is nobody's name.
   const hosts = [...(isEveryAddress(host) ? [] : [host]), ...publicHosts(flags.list("public-host"))];
   const origins = checkedOrigins(flags.list("origin"));
