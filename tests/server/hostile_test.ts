@@ -79,6 +79,9 @@ Deno.test("a body that is no JSON, or not said to be, is refused", () =>
     const untyped = new TextEncoder().encode('{"recipe":{}}');
     assertEquals(await refusal(post(test, "/v1/runs", untyped, { Authorization })), [415, "content_type"]);
     assertEquals(await refusal(post(test, "/v1/files", "{}")), [415, "content_type"]);
+    const plain = { Authorization, "Content-Type": "text/plain" };
+    const bodiless = post(test, "/v1/runs/x/cancel", "x", plain);
+    assertEquals(await refusal(bodiless), [415, "content_type"], "also where no body is wanted");
   }, { tokens }));
 
 Deno.test("a route that is not there is 404, a method that is not is 405 with those that are", () =>
