@@ -145,9 +145,14 @@ function invalid(issues: readonly { path: PropertyKey[]; message: string }[], ta
 
 /** Methods that there are for a path. */
 function methodsOf(app: App, path: string): string[] {
-  const methods = ["GET", "POST", "DELETE"].filter((method) =>
-    app.router.match(method, path)[0].some(([[, route]]) => route.method === method && route.path !== "/*")
+  const found = ["GET", "POST", "DELETE"].flatMap((method) =>
+    app.router.match(method, path)[0].flatMap(([[, route]]) =>
+      route.method === method && route.path !== "/*" ? [{ method, path: route.path }] : []
+    )
   );
+  // /v1/runs/validate is no run, though the path of runs fits it.
+  const exact = found.filter((route) => route.path === path);
+  const methods = [...new Set((exact.length > 0 ? exact : found).map(({ method }) => method))];
   return methods.includes("GET") ? ["HEAD", ...methods] : methods;
 }
 
@@ -165,6 +170,7 @@ function addDocument(app: App): void {
         title: "Limbeck",
         version: project.version,
         description: "Distils language models: takes runs, streams what they say, hands out what they made.",
+        contact: { name: "Limbeck" },
         license: { name: "MIT", url: "https://opensource.org/license/mit" },
       },
       servers: [{ url: "/" }],
@@ -188,9 +194,16 @@ function addDocument(app: App): void {
 function withRecipe(document: object): unknown {
   const { $schema: _, ...recipe } = recipeJsonSchema();
   const replaced = JSON.parse(JSON.stringify(document), (_, value) => {
+    // Every operation is described, if only by its summary.
+    if (value?.operationId) return { ...value, description: value.description ?? `${value.summary}.` };
     if (value?.["x-schema"] !== "Recipe") return value;
     return { allOf: [{ $ref: "#/components/schemas/Recipe" }], description: value.description };
   });
-  replaced.components.schemas.Recipe = recipe;
+  replaced.components.schemas.Recipe = JSON.parse(JSON.stringify(recipe), (_, value) => {
+    if (!value?.prefixItems) return value;
+    // Tools want `items` beside them.
+    const { length } = value.prefixItems;
+    return { ...value, items: value.prefixItems[0], minItems: length, maxItems: length };
+  });
   return replaced;
 }

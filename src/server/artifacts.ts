@@ -27,6 +27,9 @@ const TYPES: Readonly<Record<string, string>> = {
   ".md": "text/markdown; charset=utf-8",
 };
 
+/** Media types that files of runs have. */
+export const MEDIA_TYPES: readonly string[] = [...Object.values(TYPES), "application/octet-stream"];
+
 /** Files of a run, by name. */
 export async function listArtifacts(folder: string): Promise<Artifact[]> {
   const found: Artifact[] = [];

@@ -143,7 +143,8 @@ function ownWords(error: LimbeckError): string {
   const { message, hint } = error;
   const where = error instanceof InputError && error.where ? `${error.where}: ` : "";
   const own = where && message.startsWith(where) ? message.slice(where.length) : message;
-  return hint ? `${own}. ${hint}` : own;
+  // What to do at a terminal helps nobody here.
+  return hint && !hint.includes("`limbeck ") ? `${own}. ${hint}` : own;
 }
 
 /** The body that tells of an error. */

@@ -9,7 +9,7 @@ import type { Context } from "hono";
 import { basename, join } from "@std/path";
 import type { App } from "../app.ts";
 import type { AppEnv } from "../app_env.ts";
-import { FileHashes, listArtifacts, mediaType, parseRange, readRange } from "../artifacts.ts";
+import { FileHashes, listArtifacts, MEDIA_TYPES, mediaType, parseRange, readRange } from "../artifacts.ts";
 import { HttpError } from "../http_error.ts";
 import { json, otherwise, runId } from "../schemas.ts";
 import type { Service } from "../service.ts";
@@ -35,7 +35,8 @@ const list = createRoute({
   },
 });
 
-const binary = z.string().openapi({ format: "binary" });
+const binary = { schema: z.string().openapi({ format: "binary" }) };
+const content = Object.fromEntries(MEDIA_TYPES.map((type) => [type.split(";")[0]!, binary]));
 
 const download = createRoute({
   method: "get",
@@ -55,8 +56,8 @@ const download = createRoute({
     }),
   },
   responses: {
-    200: { description: "The file", content: { "application/octet-stream": { schema: binary } } },
-    206: { description: "A range of it", content: { "application/octet-stream": { schema: binary } } },
+    200: { description: "The file", content },
+    206: { description: "A range of it", content },
     304: { description: "It has not changed" },
     ...otherwise,
   },
