@@ -103,7 +103,7 @@ export async function runService(invocation: Invocation, entry?: string): Promis
   }
   const host = flags.text("host") ?? "127.0.0.1";
   // Before anything is begun: a service that starts works on what is queued.
-  checkBinding(host, tokens);
+  checkBinding(host, tokens, flags.list("public-host"));
   // Whoever reaches it by its address asks for that; an address that stands for all of them is nobody's name.
   const hosts = [...(isEveryAddress(host) ? [] : [host]), ...publicHosts(flags.list("public-host"))];
   const origins = checkedOrigins(flags.list("origin"));

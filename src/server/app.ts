@@ -49,7 +49,9 @@ export function createApp(service: Service): App {
 
   app.use(requestId(), secureHeaders(service.origins), logRequests(service.log), countRequests(service));
   app.use(checkHost(service.hosts), checkOrigin(service.origins), identify(service.tokens, service.sessions));
-  app.use(rateLimit(service.rate));
+  const limited = rateLimit(service.rate);
+  // Whoever looks after the service must not be kept out by a flood of others.
+  app.use((c, next) => /^\/(healthz|readyz)$/.test(c.req.path) ? next() : limited(c, next));
   app.use("/v1/*", async (c, next) => {
     await (c.req.method === "GET" || c.req.method === "HEAD" ? needs("read") : needs("submit"))(c, next);
   });

@@ -30,10 +30,18 @@ export interface Listening {
 /**
  * Refuses an address that others can reach, where no token keeps them out.
  *
- * @throws {InputError} such an address
+ * @param publicHosts names under which a proxy hands requests on
+ * @throws {InputError} such an address or name
  */
-export function checkBinding(host: string, tokens: TokenList): void {
-  if (!tokens.isEmpty || isLoopback(host)) return;
+export function checkBinding(host: string, tokens: TokenList, publicHosts: readonly string[] = []): void {
+  if (!tokens.isEmpty) return;
+  if (publicHosts.length > 0) {
+    throw new InputError(
+      `others reach the service as ${publicHosts[0]}, and there is no token to keep anyone out`,
+      { hint: "`limbeck token NAME >> tokens` makes one; then start with --tokens tokens." },
+    );
+  }
+  if (isLoopback(host)) return;
   throw new InputError(
     `${host} can be reached from other machines, and there is no token to keep anyone out`,
     {

@@ -271,5 +271,5 @@ Deno.test("bodies that are no JSON, too deep, too long or of another type are re
     });
     assertEquals(await send(stream), 413, "a body without a length");
     assertEquals(await send("x", "multipart/form-data; boundary=y", "/v1/files"), 400);
-    assertEquals(await send("{}", "application/json", "/v1/files"), 400);
+    assertEquals(await send("{}", "application/json", "/v1/files"), 415);
   }));

@@ -23,7 +23,12 @@ Deno.test("an address that others can reach needs a token", () => {
     "distill.example.org",
     "127.0.0.1\n0.0.0.0",
   ];
-  for (const host of own) checkBinding(host, none);
+  for (const host of own) {
+    checkBinding(host, none);
+    // A proxy on this machine hands on what comes from elsewhere.
+    assertThrows(() => checkBinding(host, none, ["lab.example"]), InputError, "lab.example");
+    checkBinding(host, some, ["lab.example"]);
+  }
   for (const host of open) {
     const error = assertThrows(() => checkBinding(host, none), InputError) as InputError;
     assertStringIncludes(error.message, "no token");

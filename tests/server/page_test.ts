@@ -97,7 +97,7 @@ pageTest(
   async ({ page, url, service }) => {
     await page.goto(url);
     await page.getByRole("heading", { name: "Distil a model" }).waitFor();
-    assertStringIncludes(await page.locator("#service").innerText(), "a fake GPU");
+    await page.locator("#service", { hasText: "a fake GPU" }).waitFor();
     await page.locator("#new-link").click();
     await page.getByLabel("Teacher").selectOption("tiny");
     await page.getByLabel("Context length").fill("32");
