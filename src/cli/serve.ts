@@ -102,10 +102,11 @@ export async function runService(invocation: Invocation, entry?: string): Promis
     out.warn(`others on this machine may read or change ${file}: \`chmod 600 ${file}\` ends that`);
   }
   const host = flags.text("host") ?? "127.0.0.1";
+  const publicNames = publicHosts(flags.list("public-host"));
   // Before anything is begun: a service that starts works on what is queued.
-  checkBinding(host, tokens, flags.list("public-host"));
+  checkBinding(host, tokens, publicNames);
   // Whoever reaches it by its address asks for that; an address that stands for all of them is nobody's name.
-  const hosts = [...(isEveryAddress(host) ? [] : [host]), ...publicHosts(flags.list("public-host"))];
+  const hosts = [...(isEveryAddress(host) ? [] : [host]), ...publicNames];
   const origins = checkedOrigins(flags.list("origin"));
   const adapter = flags.on("no-setup") ? undefined : await ensureAdapter((message) => out.note(message));
   const [watchdog, rate] = [flags.number("watchdog"), flags.number("rate")];

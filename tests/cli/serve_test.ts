@@ -24,6 +24,7 @@ Deno.test("serve refuses what would leave the door open, before it begins anythi
         [["--tokens", `${folder}/empty`], 3, "has no tokens"],
         [["--tokens", `${folder}/none`], 3, "there is no such file"],
         [["--public-host", "https://lab.example"], 2, "--public-host"],
+        [["--public-host", "lab.example"], 3, "there is no token"],
         [["--origin", "lab.example"], 2, "--origin"],
         [["--origin", "https://lab.example/"], 2, "such as https://lab.example,"],
         [["--origin", "*"], 2, "--origin"],
@@ -72,8 +73,9 @@ Deno.test({
           const { url } = JSON.parse(line);
           const response = await fetch(`${url}healthz`);
           assertEquals([response.status, await response.json()], [200, { status: "ok" }]);
-          const policy = response.headers.get("RateLimit-Policy");
-          assert(policy !== null);
+          const session = await fetch(`${url}session`);
+          await session.body!.cancel();
+          assert(session.headers.has("RateLimit-Policy"));
           break;
         }
       } finally {
