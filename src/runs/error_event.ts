@@ -24,6 +24,18 @@ const REFUSALS = ["EACCES", "EPERM", "EROFS", "ENOENT", "ENOTDIR", "EISDIR", "EN
  * @param ofMistakes the hint for an error that nobody raised on purpose
  */
 export function explainError(error: unknown, ofMistakes: string): Explanation {
+  const denied = deniedBy(error);
+  if (denied) {
+    const message = (error as Error).message.replace(/, run again with the --allow-\w+ flag/, "");
+    return {
+      code: "not_permitted",
+      message: error === denied ? `something in the run tried what it may not: ${message}` : message,
+      hint:
+        "A run reads the models and data of its recipe and writes its own folder; it has no network, no environment and no other " +
+        "processes. If it is a plugin of yours, give it what it needs as an option.",
+      exitCode: 1,
+    };
+  }
   if (error instanceof LimbeckError) {
     const { code, message, hint, exitCode } = error;
     return { code, message, ...(hint === undefined ? {} : { hint }), exitCode };
@@ -40,6 +52,14 @@ export function explainError(error: unknown, ofMistakes: string): Explanation {
     return { code: "refused", message: error.message, hint, exitCode: 3 };
   }
   return { code: "internal", message: `${error.name}: ${error.message}`, hint: ofMistakes, exitCode: 1 };
+}
+
+/** The refusal of a permission behind an error, if that is what it comes from. */
+function deniedBy(error: unknown): Error | undefined {
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    if (cause instanceof Deno.errors.NotCapable) return cause;
+  }
+  return undefined;
 }
 
 /** An error as the last event of a run. `debug` adds its stack. */
