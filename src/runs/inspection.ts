@@ -86,6 +86,8 @@ export class Inspector {
   ): Promise<InspectionValues[K]> {
     await this.#begin();
     try {
+      // Whoever asked may have left while it waited.
+      options.signal?.throwIfAborted();
       return await inspectNow(order, options) as InspectionValues[K];
     } finally {
       this.#working--;
