@@ -55,15 +55,13 @@ async function startUp(): Promise<void> {
       seconds.push((performance.now() - begun) / 1000);
     }
     await wait(2000);
-    const cpu = async () => {
-      const stat = (await Deno.readTextFile(`/proc/${service!.pid}/stat`)).split(" ");
-      return (Number(stat[13]) + Number(stat[14])) / 100;
-    };
-    const before = await cpu();
+    const before = await cpuSeconds(service!.pid);
     await wait(5000);
     console.log(`start-up              ${median(seconds).toFixed(2)} s until it answers (median of 5)`);
     console.log(`idle memory           ${megabytes(await resident(service!.pid))}`);
-    console.log(`idle CPU              ${(((await cpu()) - before) / 5 * 100).toFixed(2)} % of a core`);
+    console.log(
+      `idle CPU              ${((await cpuSeconds(service!.pid) - before) / 5 * 100).toFixed(2)} % of a core`,
+    );
     await service!.kill("SIGTERM");
   });
 }
@@ -144,63 +142,67 @@ async function slope(runs: number): Promise<void> {
   });
 }
 
-/** Step time of the example's real run, in turn alone and with readers. */
-async function watched(readerCount: number, pairs: number): Promise<void> {
+/**
+ * What readers cost a run: the CPU time of the service while the example's real run trains, alone and read by some. The run is another
+ * process, so this is all that it can lose to them; its step time on a software GPU varies by more.
+ */
+async function watched(readerCounts: readonly number[]): Promise<void> {
   const root = new URL("..", import.meta.url).pathname;
   const folder = await Deno.makeTempDir({ prefix: "limbeck-bench-" });
   const port = freePort();
   const child = new Deno.Command(Deno.execPath(), {
     args: [
-      "run",
-      "-A",
-      `${root}/src/cli/main.ts`,
-      "serve",
-      "--data",
-      folder,
-      "--port",
-      String(port),
-      "--no-setup",
-      "--json",
+      ...["run", "-A", `${root}/src/cli/main.ts`, "serve", "--data", folder],
+      ...["--port", String(port), "--no-setup", "--json"],
     ],
     stdout: "piped",
     stderr: "null",
   }).spawn();
   await child.stdout.getReader().read();
   const url = `http://127.0.0.1:${port}`;
+  // One row is enough to measure on: the steps are what counts here.
+  const form = new FormData();
+  form.set("purpose", "fine-tune");
+  form.set("file", new File(['{"text":"Once upon a time, there was a little dog."}\n'], "row.jsonl"));
+  const heldOut = (await (await fetch(`${url}/v1/files`, { method: "POST", body: form })).json()).id;
   const recipe = {
     teacher: { model: "stories15M-q8_0.gguf" },
     student: { model: "teacher", layers: [0, 1, 3, 5] },
-    data: { train: "stories-train", heldOut: "stories-heldout", contextLength: 256, endToken: "bos" },
-    train: { steps: 24, tokensPerMicroBatch: 256, evaluateEvery: 0, checkpointEvery: 0, warmup: 0 },
+    data: { train: "stories-train", heldOut, contextLength: 256, endToken: "bos" },
+    train: { steps: 40, tokensPerMicroBatch: 256, evaluateEvery: 0, checkpointEvery: 0, warmup: 0 },
     samples: { tokens: 0 },
     output: { merged: false },
   };
-  const times: { alone: number[]; watched: number[] } = { alone: [], watched: [] };
-  for (let i = 0; i < 2 * pairs; i++) {
+  for (const [i, count] of readerCounts.entries()) {
     const { id } = await post(url, "/v1/runs", { recipe }, `k${i}`);
-    const kind = i % 2 === 0 ? "alone" : "watched";
-    const reading = kind === "watched"
-      ? Array.from({ length: readerCount }, () => readAll(url, String(id)))
-      : [];
+    const before = await cpuSeconds(child.pid);
+    const reading = Array.from({ length: count }, () => readAll(url, String(id)));
     let state = "";
     while (!isEnd(state as "failed")) {
-      await wait(kind === "watched" ? 2500 : 1000);
+      await wait(2500);
       state = (await (await fetch(`${url}/v1/runs/${id}`)).json()).state;
     }
+    const used = await cpuSeconds(child.pid) - before;
     await Promise.all(reading);
     const { training } = await (await fetch(`${url}/v1/runs/${id}/metrics`)).json();
-    // The first steps compile.
-    times[kind].push(median(training.slice(4).map((row: { secondsPerStep: number }) => row.secondsPerStep)));
+    const step = median(training.slice(4).map((row: { secondsPerStep: number }) => row.secondsPerStep));
+    console.log(
+      `a run with ${String(count).padStart(2)} readers ${
+        (used / training.length * 1000).toFixed(1)
+      } ms of the service's CPU a step of ${step.toFixed(2)} s: ${
+        (used / training.length / step * 100).toFixed(2)
+      } %`,
+    );
   }
   child.kill("SIGTERM");
   await child.status;
   await Deno.remove(folder, { recursive: true });
-  const [alone, seen] = [median(times.alone), median(times.watched)];
-  console.log(
-    `step of a run         ${alone.toFixed(3)} s alone, ${seen.toFixed(3)} s with ${readerCount} readers: ${
-      ((seen / alone - 1) * 100).toFixed(1)
-    } % (medians of ${pairs} runs each, in turn)`,
-  );
+}
+
+/** CPU time of a process so far. */
+async function cpuSeconds(pid: number): Promise<number> {
+  const stat = (await Deno.readTextFile(`/proc/${pid}/stat`)).split(" ");
+  return (Number(stat[13]) + Number(stat[14])) / 100;
 }
 
 /** Kills at random moments; afterwards every acknowledged run must be whole and every reader must have seen its log. */
@@ -287,7 +289,7 @@ if (import.meta.main) {
     await submits(1000, 16);
     await readers(1, 2000);
     await readers(50, 2000);
-    await slope(40);
-    await watched(50, 3);
+    await slope(200);
+    await watched([0, 1, 50]);
   }
 }

@@ -1,9 +1,10 @@
 /**
- * Distance of the sorted probabilities: sum over i <= k of |q_(i) - p_(i)|, both in falling order, whichever tokens they belong to.
+ * Distance of the sorted probabilities: sum over i <= k of |q_(i) - p_(i)|, both in falling order, whichever tokens they belong to, and
+ * |Q - P| of what is left to the other tokens.
  *
- * After Boizard et al., "Towards Cross-Tokenizer Distillation: the Universal Logit Distillation Loss for LLMs", arXiv 2402.12030,
- * cut to the k likeliest tokens of each model: the paper sorts the whole vocabulary, which is what this is where k is at least
- * the vocabulary.
+ * After Boizard et al., "Towards Cross-Tokenizer Distillation: the Universal Logit Distillation Loss for LLMs", arXiv 2402.12030, which
+ * sorts the whole vocabulary. The rest as one more entry never overstates the paper's sum, by the triangle inequality, and is equal to it
+ * where one model's sorted tail lies above the other's throughout, as that of a flatter model does; and where k is at least the vocabulary.
  *
  * @module
  */
@@ -19,11 +20,11 @@ import {
 
 const sortedTopK: RowLoss = defineLoss({
   id: "sorted-top-k",
-  version: "1.0.0",
+  version: "2.0.0",
   contract: CONTRACT_VERSION,
   description:
-    "The k largest probabilities of both models compared in order, whichever tokens they belong to",
-  source: "after arXiv 2402.12030, cut to k tokens",
+    "The k largest probabilities of both models, and the rest, compared in order, whichever tokens they belong to",
+  source: "after arXiv 2402.12030, all but k tokens taken together",
   options: z.strictObject({
     k: z.int().min(1).max(64).default(32).describe("Tokens of each model"),
   }),
@@ -34,10 +35,13 @@ const sortedTopK: RowLoss = defineLoss({
     var<private> $signs: array<f32, ${k}>;
     var<private> $lowest: f32;
     var<private> $mean: f32;
+    var<private> $tail: f32;
     fn $value() -> f32 {
       $find_student();
       $find_teacher();
       var total = 0.0;
+      var rest_q = 1.0;
+      var rest_p = 1.0;
       $mean = 0.0;
       $lowest = 3.0e38;
       for (var i = 0u; i < ${k}u; i++) {
@@ -48,14 +52,21 @@ const sortedTopK: RowLoss = defineLoss({
           q = exp($logQ($lowest));
         }
         if ($ids_teacher[i] != ${NO_ENTRY}) { p = exp($logP(teacher($ids_teacher[i]))); }
+        rest_q -= q;
+        rest_p -= p;
         total += abs(q - p);
         $signs[i] = sign(q - p);
         $mean += q * $signs[i];
       }
-      return total;
+      // Rounding must not leave something where there is nothing.
+      rest_q = select(max(rest_q, 0.0), 0.0, $ids_student[${k - 1}] == ${NO_ENTRY});
+      rest_p = select(max(rest_p, 0.0), 0.0, $ids_teacher[${k - 1}] == ${NO_ENTRY});
+      $tail = sign(rest_q - rest_p);
+      $mean += rest_q * $tail;
+      return total + abs(rest_q - rest_p);
     }
     fn $gradient(v: u32, z: f32, t: f32) -> f32 {
-      var slope = 0.0;
+      var slope = $tail;
       if (z >= $lowest) {
         for (var i = 0u; i < ${k}u; i++) { if ($ids_student[i] == v) { slope = $signs[i]; } }
       }
@@ -70,16 +81,25 @@ const sortedTopK: RowLoss = defineLoss({
     };
     const [q, p] = [softmax(student), softmax(teacher)];
     const wanted = topIds(teacher, k).map((v) => p[v]!);
-    const slopes = new Float64Array(student.length);
-    let [value, mean] = [0, 0];
-    topIds(student, k).forEach((v, i) => {
+    const own = topIds(student, k);
+    const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
+    // What is left is summed, not subtracted: a difference of 1e-16 has a sign too.
+    const left = (probabilities: Float64Array, top: readonly number[]) => {
+      const taken = new Set(top);
+      return top.length < k ? 0 : sum([...probabilities].filter((_, v) => !taken.has(v)));
+    };
+    const [restQ, restP] = [left(q, own), left(p, topIds(teacher, k))];
+    const slopes = new Float64Array(student.length).fill(Math.sign(restQ - restP));
+    let value = Math.abs(restQ - restP);
+    let mean = restQ * Math.sign(restQ - restP);
+    own.forEach((v, i) => {
       const difference = q[v]! - (wanted[i] ?? 0);
       value += Math.abs(difference);
       slopes[v] = Math.sign(difference);
       mean += q[v]! * slopes[v]!;
     });
     // Where the student has fewer finite logits than the target.
-    for (const missing of wanted.slice(topIds(student, k).length)) value += missing;
+    for (const missing of wanted.slice(own.length)) value += missing;
     return { value, gradient: slopes.map((s, v) => q[v]! * (s - mean) / temperature) };
   },
 });

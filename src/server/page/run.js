@@ -6,6 +6,7 @@ import { Chart } from "./charts.js";
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 const COLORS = ["--teacher", "--good", "--wait", "--bad", "--muted"];
 const MOST_LINES = 400;
+const HELD_OUT_KL = "KL to the teacher, held out";
 
 /** Shows a run and follows it; returns how to stop. */
 export function showRun(main, id, { session, refresh }) {
@@ -35,7 +36,7 @@ class RunView {
   #partsPanel = h(
     "section",
     { class: "panel", hidden: true },
-    h("h2", {}, "Parts of the objective, nats a token"),
+    h("h2", {}, "Parts of the objective, and KL to the teacher, nats a token"),
   );
   #samplesList = h("div", { class: "samples" });
   #samplesPanel = h("section", { class: "panel", hidden: true }, h("h2", {}, "Samples"), this.#samplesList);
@@ -193,8 +194,14 @@ class RunView {
     this.#partsPanel.hidden = false;
   }
 
-  #evaluation({ step, model, loss }) {
-    if (model === "student") this.#losses.set(step, "held out", loss);
+  #evaluation({ step, model, loss, losses }) {
+    if (model !== "student") return;
+    this.#losses.set(step, "held out", loss);
+    const divergence = losses["forward-kl"];
+    if (divergence === undefined) return;
+    this.#parts.add({ name: HELD_OUT_KL, color: "--accent", points: true });
+    this.#parts.set(step, HELD_OUT_KL, divergence);
+    this.#partsPanel.hidden = false;
   }
 
   #sample(event) {
