@@ -5,13 +5,13 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { join, resolve } from "@std/path";
-import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite";
+import type { SQLInputValue } from "node:sqlite";
 import type { RunEvent, RunEventBody, RunState } from "../distill/events.ts";
-import { LimbeckError } from "../errors.ts";
 import { unwritable } from "../formats/files.ts";
 import { isFileLocked } from "./run_lock.ts";
 import { isAtRest, isEnd, mayBecome } from "./run_states.ts";
-import { openDatabase } from "./sqlite_schema.ts";
+import { SqliteConnection } from "./sqlite_connection.ts";
+import { finite, storedEvent, storedRun } from "./sqlite_rows.ts";
 import type {
   EventQuery,
   GpuLease,
@@ -28,33 +28,22 @@ import type {
   StoredCheckpoint,
   StoredRun,
 } from "./store.ts";
-import { IdempotencyError, RunStateError, StoreError, UnknownRunError } from "./store_errors.ts";
+import { IdempotencyError, RunStateError, UnknownRunError } from "./store_errors.ts";
 
 /** Name of the file in the data folder. */
 export const STORE_FILE = "limbeck.sqlite";
 
-/** How often changes of other processes are looked for, milliseconds. */
-const POLL_MS = 250;
 /** How long idempotency keys are kept, milliseconds. */
 const KEY_AGE_MS = 24 * 3600 * 1000;
-
-type Row = Record<string, unknown>;
 
 /** Keeps runs in SQLite. */
 export class SqliteStore implements RunStore, RunQueue {
   readonly folder: string;
-  readonly #path: string;
-  readonly #database: DatabaseSync;
-  readonly #statements = new Map<string, StatementSync>();
-  readonly #listeners = new Set<() => void>();
-  #poll: ReturnType<typeof setInterval> | undefined;
-  #seen = 0;
-  #closed = false;
+  readonly #connection: SqliteConnection;
 
-  private constructor(folder: string, path: string, database: DatabaseSync) {
+  private constructor(folder: string, connection: SqliteConnection) {
     this.folder = folder;
-    this.#path = path;
-    this.#database = database;
+    this.#connection = connection;
   }
 
   /**
@@ -70,21 +59,21 @@ export class SqliteStore implements RunStore, RunQueue {
       throw unwritable(folder, error);
     }
     const path = join(Deno.realPathSync(folder), STORE_FILE);
-    return new SqliteStore(folder, path, openDatabase(path));
+    return new SqliteStore(folder, new SqliteConnection(path));
   }
 
   // Runs
 
   create(run: NewRun, key?: IdempotencyKey): Promise<StoredRun> {
-    return this.#write(() => {
+    return this.#connection.write(() => {
       const earlier = key && this.#runOfKey(key);
       if (earlier) return earlier;
       const { id, createdAt } = run.manifest;
       this.#insertRun(run);
       this.#insertEvent(id, 1, createdAt, 0, { type: "state", state: "queued" });
-      this.#run("UPDATE runs SET seq = 1 WHERE id = ?", id);
+      this.#connection.run("UPDATE runs SET seq = 1 WHERE id = ?", id);
       if (key) {
-        this.#run(
+        this.#connection.run(
           "INSERT INTO idempotency_keys VALUES (?, ?, ?, ?, ?)",
           key.owner,
           key.key,
@@ -98,40 +87,40 @@ export class SqliteStore implements RunStore, RunQueue {
   }
 
   adopt(run: NewRun, events: readonly RunEvent[]): Promise<StoredRun> {
-    return this.#write(() => {
+    return this.#connection.write(() => {
       const { id, createdAt } = run.manifest;
       this.#insertRun(run);
       const first: RunEvent = { seq: 1, time: createdAt, attempt: 0, type: "state", state: "queued" };
       for (const { seq, time, attempt, ...body } of events.length > 0 ? events : [first]) {
         this.#insertEvent(id, seq, time, attempt, body);
         this.#apply(id, time, body, true);
-        this.#run("UPDATE runs SET seq = ?, attempt = ? WHERE id = ?", seq, attempt, id);
+        this.#connection.run("UPDATE runs SET seq = ?, attempt = ? WHERE id = ?", seq, attempt, id);
       }
       return this.#must(id);
     });
   }
 
   move(id: string, folder: string): Promise<StoredRun> {
-    return this.#write(() => {
-      this.#run("UPDATE runs SET folder = ? WHERE id = ?", folder, id);
+    return this.#connection.write(() => {
+      this.#connection.run("UPDATE runs SET folder = ? WHERE id = ?", folder, id);
       return this.#must(id);
     });
   }
 
   get(id: string): Promise<StoredRun | undefined> {
-    return this.#read(() => this.#find("id = ?", id));
+    return this.#connection.read(() => this.#find("id = ?", id));
   }
 
   findByKey(key: IdempotencyKey): Promise<StoredRun | undefined> {
-    return this.#write(() => this.#runOfKey(key));
+    return this.#connection.write(() => this.#runOfKey(key));
   }
 
   findByFolder(folder: string): Promise<StoredRun | undefined> {
-    return this.#read(() => this.#find("folder = ?", folder));
+    return this.#connection.read(() => this.#find("folder = ?", folder));
   }
 
   list({ after, limit = 20, states, metadata = {}, worker }: RunQuery = {}): Promise<Page<StoredRun>> {
-    return this.#read(() => {
+    return this.#connection.read(() => {
       const [where, values]: [string[], SQLInputValue[]] = [[], []];
       if (after !== undefined) {
         where.push("(created, id) < (SELECT created, id FROM runs WHERE id = ?)");
@@ -150,7 +139,7 @@ export class SqliteStore implements RunStore, RunQueue {
         where.push("EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ? AND value = ?)");
         values.push(name, value);
       }
-      const rows = this.#all(
+      const rows = this.#connection.all(
         `SELECT * FROM runs ${where.length > 0 ? `WHERE ${where.join(" AND ")}` : ""}
          ORDER BY created DESC, id DESC LIMIT ?`,
         ...values,
@@ -161,8 +150,8 @@ export class SqliteStore implements RunStore, RunQueue {
   }
 
   ids(beginning = ""): Promise<string[]> {
-    return this.#read(() =>
-      this.#all(
+    return this.#connection.read(() =>
+      this.#connection.all(
         "SELECT id FROM runs WHERE substr(id, 1, ?) = ? ORDER BY created, id",
         beginning.length,
         beginning,
@@ -171,15 +160,15 @@ export class SqliteStore implements RunStore, RunQueue {
   }
 
   remove(id: string): Promise<void> {
-    return this.#write(() => {
-      this.#run("DELETE FROM runs WHERE id = ?", this.#must(id).id);
+    return this.#connection.write(() => {
+      this.#connection.run("DELETE FROM runs WHERE id = ?", this.#must(id).id);
     });
   }
 
   // Events
 
   append(id: string, attempt: number, bodies: readonly RunEventBody[]): Promise<RunEvent[]> {
-    return this.#write(() => {
+    return this.#connection.write(() => {
       const { seq } = this.#must(id);
       const time = new Date().toISOString();
       const events = bodies.map((body, i): RunEvent => ({ seq: seq + i + 1, time, attempt, ...body }));
@@ -187,7 +176,7 @@ export class SqliteStore implements RunStore, RunQueue {
         this.#insertEvent(id, seq + i + 1, time, attempt, body);
         this.#apply(id, time, body);
       }
-      this.#run(
+      this.#connection.run(
         "UPDATE runs SET seq = ?, attempt = max(attempt, ?) WHERE id = ?",
         seq + bodies.length,
         attempt,
@@ -198,7 +187,7 @@ export class SqliteStore implements RunStore, RunQueue {
   }
 
   events(id: string, query: EventQuery = {}): Promise<RunEvent[]> {
-    return this.#read(() => {
+    return this.#connection.read(() => {
       const { after = 0, limit, types, attempt, holding, newestFirst } = query;
       const where = ["run = ?", newestFirst && after > 0 ? "seq < ?" : "seq > ?"];
       const values: SQLInputValue[] = [id, after];
@@ -211,7 +200,7 @@ export class SqliteStore implements RunStore, RunQueue {
         values.push(attempt);
       }
       if (holding) where.push("superseded = 0");
-      return this.#all(
+      return this.#connection.all(
         `SELECT seq, time, attempt, body FROM events WHERE ${where.join(" AND ")}
          ORDER BY seq ${newestFirst ? "DESC" : "ASC"} LIMIT ?`,
         ...values,
@@ -221,15 +210,20 @@ export class SqliteStore implements RunStore, RunQueue {
   }
 
   metrics(id: string, { from, to, points }: MetricsQuery): Promise<MetricsPoint[]> {
-    return this.#read(() => {
+    return this.#connection.read(() => {
       const holds =
         "FROM events WHERE run = ? AND type = 'metrics' AND superseded = 0 AND step BETWEEN ? AND ?";
-      const [range] = this.#all(`SELECT min(step) AS first, max(step) AS last ${holds}`, id, from, to);
+      const [range] = this.#connection.all(
+        `SELECT min(step) AS first, max(step) AS last ${holds}`,
+        id,
+        from,
+        to,
+      );
       if (range?.first === null) return [];
       const [first, last] = [Number(range!.first), Number(range!.last)];
       const width = Math.max(1, Math.ceil((last - first + 1) / points));
       // Numbers are bound as floating point, so the part of a step must be cut to a whole one.
-      return this.#all(
+      return this.#connection.all(
         `WITH parts AS (
            SELECT max(step) AS last, count(*) AS steps, avg(body ->> '$.loss') AS mean,
              min(body ->> '$.loss') AS least, max(body ->> '$.loss') AS most
@@ -251,8 +245,8 @@ export class SqliteStore implements RunStore, RunQueue {
   }
 
   checkpoints(id: string): Promise<StoredCheckpoint[]> {
-    return this.#read(() =>
-      this.#all("SELECT * FROM checkpoints WHERE run = ? ORDER BY step", id).map((row) => ({
+    return this.#connection.read(() =>
+      this.#connection.all("SELECT * FROM checkpoints WHERE run = ? ORDER BY step", id).map((row) => ({
         step: Number(row.step),
         path: String(row.path),
         best: row.best === 1,
@@ -264,7 +258,7 @@ export class SqliteStore implements RunStore, RunQueue {
   // What is asked of runs
 
   ask(id: string, request: RunRequest | null): Promise<void> {
-    return this.#write(() => {
+    return this.#connection.write(() => {
       const { state } = this.#must(id);
       if (state !== "running" && request !== null) {
         throw new RunStateError(
@@ -274,17 +268,17 @@ export class SqliteStore implements RunStore, RunQueue {
         );
       }
       // Cancelling is for good.
-      this.#run("UPDATE runs SET asked = ? WHERE id = ? AND asked IS NOT 'cancel'", request, id);
+      this.#connection.run("UPDATE runs SET asked = ? WHERE id = ? AND asked IS NOT 'cancel'", request, id);
     });
   }
 
   requeue(id: string, worker: RunWorker): Promise<StoredRun> {
-    return this.#write(() => {
+    return this.#connection.write(() => {
       const run = this.#must(id);
       if (!mayBecome(run.state, "queued")) throw new RunStateError(id, run.state, "be resumed");
       const time = new Date().toISOString();
       this.#insertEvent(id, run.seq + 1, time, run.attempt, { type: "state", state: "queued" });
-      this.#run(
+      this.#connection.run(
         `UPDATE runs SET state = 'queued', seq = seq + 1, worker = ?, asked = NULL, finished = NULL,
            restarts = 0 WHERE id = ?`,
         worker,
@@ -297,17 +291,18 @@ export class SqliteStore implements RunStore, RunQueue {
   // The queue
 
   queued(limit = 100): Promise<StoredRun[]> {
-    return this.#read(() =>
-      this.#all("SELECT * FROM runs WHERE state = 'queued' ORDER BY created, id LIMIT ?", limit).map(
-        storedRun,
-      )
+    return this.#connection.read(() =>
+      this.#connection.all("SELECT * FROM runs WHERE state = 'queued' ORDER BY created, id LIMIT ?", limit)
+        .map(
+          storedRun,
+        )
     );
   }
 
   countByState(): Promise<Partial<Record<RunState, number>>> {
-    return this.#read(() =>
+    return this.#connection.read(() =>
       Object.fromEntries(
-        this.#all("SELECT state, count(*) AS n FROM runs GROUP BY state").map((
+        this.#connection.all("SELECT state, count(*) AS n FROM runs GROUP BY state").map((
           { state, n },
         ) => [state, Number(n)]),
       )
@@ -315,61 +310,49 @@ export class SqliteStore implements RunStore, RunQueue {
   }
 
   countQueued(): Promise<number> {
-    return this.#read(() => Number(this.#all("SELECT count(*) AS n FROM runs WHERE state = 'queued'")[0]!.n));
+    return this.#connection.read(() =>
+      Number(this.#connection.all("SELECT count(*) AS n FROM runs WHERE state = 'queued'")[0]!.n)
+    );
   }
 
   lease(gpu: string, wanted: GpuLease): Promise<GpuLease | undefined> {
-    return this.#write(() => {
-      const [row] = this.#all("SELECT holder, lock FROM leases WHERE gpu = ?", gpu);
+    return this.#connection.write(() => {
+      const [row] = this.#connection.all("SELECT holder, lock FROM leases WHERE gpu = ?", gpu);
       if (row && row.holder !== wanted.holder && isFileLocked(String(row.lock))) {
         return { holder: String(row.holder), lock: String(row.lock) };
       }
-      this.#run("INSERT OR REPLACE INTO leases VALUES (?, ?, ?)", gpu, wanted.holder, wanted.lock);
+      this.#connection.run("INSERT OR REPLACE INTO leases VALUES (?, ?, ?)", gpu, wanted.holder, wanted.lock);
       return undefined;
     });
   }
 
   release(gpu: string, holder: string): Promise<void> {
-    return this.#write(() => {
-      this.#run("DELETE FROM leases WHERE gpu = ? AND holder = ?", gpu, holder);
+    return this.#connection.write(() => {
+      this.#connection.run("DELETE FROM leases WHERE gpu = ? AND holder = ?", gpu, holder);
     });
   }
 
   // Changes
 
   onChange(listener: () => void): Disposable {
-    this.#listeners.add(listener);
-    if (this.#poll === undefined) {
-      this.#seen = this.#version();
-      this.#poll = setInterval(() => {
-        const version = this.#version();
-        if (version !== this.#seen) this.#tell();
-        this.#seen = version;
-      }, POLL_MS);
-    }
-    return {
-      [Symbol.dispose]: () => {
-        this.#listeners.delete(listener);
-        if (this.#listeners.size === 0) this.#stopPolling();
-      },
-    };
+    return this.#connection.onChange(listener);
   }
 
   isWritable(): Promise<boolean> {
     // A change that no reader looks at.
     const write = () =>
-      this.#run("INSERT OR REPLACE INTO leases VALUES ('', 'nobody', ?)", new Date().toISOString());
-    return this.#write(write).then(
+      this.#connection.run(
+        "INSERT OR REPLACE INTO leases VALUES ('', 'nobody', ?)",
+        new Date().toISOString(),
+      );
+    return this.#connection.write(write).then(
       () => true,
       () => false,
     );
   }
 
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#stopPolling();
-    this.#database.close();
+    this.#connection.close();
   }
 
   [Symbol.dispose](): void {
@@ -379,7 +362,7 @@ export class SqliteStore implements RunStore, RunQueue {
   // Within
 
   #find(where: string, value: string): StoredRun | undefined {
-    const [row] = this.#all(`SELECT * FROM runs WHERE ${where}`, value);
+    const [row] = this.#connection.all(`SELECT * FROM runs WHERE ${where}`, value);
     return row && storedRun(row);
   }
 
@@ -390,18 +373,22 @@ export class SqliteStore implements RunStore, RunQueue {
   }
 
   #runOfKey({ owner, key, fingerprint }: IdempotencyKey): StoredRun | undefined {
-    this.#run(
+    this.#connection.run(
       "DELETE FROM idempotency_keys WHERE created < ?",
       new Date(Date.now() - KEY_AGE_MS).toISOString(),
     );
-    const [row] = this.#all("SELECT * FROM idempotency_keys WHERE owner = ? AND key = ?", owner, key);
+    const [row] = this.#connection.all(
+      "SELECT * FROM idempotency_keys WHERE owner = ? AND key = ?",
+      owner,
+      key,
+    );
     if (!row) return undefined;
     if (row.fingerprint !== fingerprint) throw new IdempotencyError(key);
     return this.#must(String(row.run));
   }
 
   #insertRun({ manifest, recipe, folder, worker, owner = "", named, metadata = {} }: NewRun): void {
-    this.#run(
+    this.#connection.run(
       `INSERT INTO runs (id, created, folder, worker, owner, state, manifest, recipe, named, metadata)
        VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)`,
       manifest.id,
@@ -417,7 +404,7 @@ export class SqliteStore implements RunStore, RunQueue {
   }
 
   #insertEvent(id: string, seq: number, time: string, attempt: number, body: RunEventBody): void {
-    this.#run(
+    this.#connection.run(
       "INSERT INTO events (run, seq, time, attempt, type, step, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
       id,
       seq,
@@ -435,19 +422,28 @@ export class SqliteStore implements RunStore, RunQueue {
       case "state":
         return this.#changeState(id, time, body.state, believed);
       case "metrics":
-        return this.#run("UPDATE runs SET step = ?, loss = ? WHERE id = ?", body.step, body.loss, id);
+        return this.#connection.run(
+          "UPDATE runs SET step = ?, loss = ? WHERE id = ?",
+          body.step,
+          body.loss,
+          id,
+        );
       case "rewind":
-        this.#run("UPDATE runs SET step = ?, loss = NULL WHERE id = ?", Math.max(0, body.step), id);
-        this.#run("DELETE FROM checkpoints WHERE run = ? AND step > ?", id, body.step);
-        return this.#run(
+        this.#connection.run(
+          "UPDATE runs SET step = ?, loss = NULL WHERE id = ?",
+          Math.max(0, body.step),
+          id,
+        );
+        this.#connection.run("DELETE FROM checkpoints WHERE run = ? AND step > ?", id, body.step);
+        return this.#connection.run(
           `UPDATE events SET superseded = 1
            WHERE run = ? AND type IN ('metrics', 'evaluation') AND step > ? AND superseded = 0`,
           id,
           body.step,
         );
       case "checkpoint":
-        if (body.best) this.#run("UPDATE checkpoints SET best = 0 WHERE run = ?", id);
-        return this.#run(
+        if (body.best) this.#connection.run("UPDATE checkpoints SET best = 0 WHERE run = ?", id);
+        return this.#connection.run(
           "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?)",
           id,
           body.step,
@@ -456,117 +452,33 @@ export class SqliteStore implements RunStore, RunQueue {
           time,
         );
       case "result":
-        return this.#run("UPDATE runs SET result = ? WHERE id = ?", JSON.stringify(body.result), id);
+        return this.#connection.run(
+          "UPDATE runs SET result = ? WHERE id = ?",
+          JSON.stringify(body.result),
+          id,
+        );
       case "error":
-        return this.#run("UPDATE runs SET error = ? WHERE id = ?", JSON.stringify(body), id);
+        return this.#connection.run("UPDATE runs SET error = ? WHERE id = ?", JSON.stringify(body), id);
     }
   }
 
   #changeState(id: string, time: string, state: RunState, believed: boolean): void {
     const run = this.#must(id);
     if (!believed && !mayBecome(run.state, state)) throw new RunStateError(id, run.state, `become ${state}`);
-    this.#run("UPDATE runs SET state = ? WHERE id = ?", state, id);
+    this.#connection.run("UPDATE runs SET state = ? WHERE id = ?", state, id);
     if (state === "running") {
-      this.#run(
+      this.#connection.run(
         "UPDATE runs SET started = coalesce(started, ?), finished = NULL, error = NULL WHERE id = ?",
         time,
         id,
       );
     } else if (state === "queued") {
-      this.#run("UPDATE runs SET restarts = restarts + 1, finished = NULL WHERE id = ?", id);
+      this.#connection.run("UPDATE runs SET restarts = restarts + 1, finished = NULL WHERE id = ?", id);
     } else if (isAtRest(state)) {
-      this.#run("UPDATE runs SET finished = ?, asked = NULL WHERE id = ?", time, id);
-      if (isEnd(state) && state !== "failed") this.#run("UPDATE runs SET error = NULL WHERE id = ?", id);
-    }
-  }
-
-  #all(sql: string, ...values: SQLInputValue[]): Row[] {
-    return this.#statement(sql).all(...values) as Row[];
-  }
-
-  #run(sql: string, ...values: SQLInputValue[]): void {
-    this.#statement(sql).run(...values);
-  }
-
-  #statement(sql: string): StatementSync {
-    let statement = this.#statements.get(sql);
-    if (!statement) this.#statements.set(sql, statement = this.#database.prepare(sql));
-    return statement;
-  }
-
-  // Work that is synchronous stands behind promises, so that a database elsewhere can do it too.
-  async #read<T>(work: () => T): Promise<T> {
-    return await Promise.resolve(work());
-  }
-
-  /** All of it or nothing. */
-  async #write<T>(work: () => T): Promise<T> {
-    let value: T;
-    try {
-      this.#database.exec("BEGIN IMMEDIATE");
-      try {
-        value = work();
-        this.#database.exec("COMMIT");
-      } catch (error) {
-        if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
-        throw error;
+      this.#connection.run("UPDATE runs SET finished = ?, asked = NULL WHERE id = ?", time, id);
+      if (isEnd(state) && state !== "failed") {
+        this.#connection.run("UPDATE runs SET error = NULL WHERE id = ?", id);
       }
-    } catch (error) {
-      throw error instanceof LimbeckError ? error : new StoreError(this.#path, error);
     }
-    this.#tell();
-    return await Promise.resolve(value);
   }
-
-  #version(): number {
-    return Number((this.#database.prepare("PRAGMA data_version").get() as Row).data_version);
-  }
-
-  #tell(): void {
-    for (const listener of this.#listeners) queueMicrotask(listener);
-  }
-
-  #stopPolling(): void {
-    clearInterval(this.#poll);
-    this.#poll = undefined;
-  }
-}
-
-function storedRun(row: Row): StoredRun {
-  const json = (name: string) => row[name] === null ? null : JSON.parse(String(row[name]));
-  const text = (name: string) => row[name] === null ? null : String(row[name]);
-  return {
-    id: String(row.id),
-    manifest: json("manifest"),
-    recipe: json("recipe"),
-    named: json("named"),
-    folder: String(row.folder),
-    worker: row.worker as RunWorker,
-    owner: String(row.owner),
-    metadata: json("metadata"),
-    state: row.state as RunState,
-    asked: row.asked as RunRequest | null,
-    restarts: Number(row.restarts),
-    seq: Number(row.seq),
-    attempt: Number(row.attempt),
-    step: Number(row.step),
-    loss: row.loss === null ? null : Number(row.loss),
-    startedAt: text("started"),
-    finishedAt: text("finished"),
-    result: json("result"),
-    error: json("error"),
-  };
-}
-
-function finite(value: unknown): number | null {
-  return typeof value === "number" ? value : null;
-}
-
-function storedEvent(row: Row): RunEvent {
-  return {
-    seq: Number(row.seq),
-    time: String(row.time),
-    attempt: Number(row.attempt),
-    ...JSON.parse(String(row.body)),
-  };
 }

@@ -9,10 +9,10 @@
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
 import type { ErrorEvent, RunEvent, RunEventBody, RunResult, RunState } from "../distill/events.ts";
-import { LimbeckError } from "../errors.ts";
 import { writeTextAtomically } from "../formats/files.ts";
+import { explainDeath } from "./run_death.ts";
 import { type ChildCommand, prepareChild } from "./child_command.ts";
-import { ALIVE_LOCK } from "./child_host.ts";
+import { waitForEarlierChild } from "./earlier_child.ts";
 import { storeUnsent } from "./unsent_events.ts";
 import { ConsoleFile } from "./console_file.ts";
 import { errorEvent } from "./error_event.ts";
@@ -21,6 +21,7 @@ import { type ControlWord, parseEvent, readLines, type StartMessage } from "./pr
 import type { LockedRun } from "./run_folder.ts";
 import { DEFAULT_GPU, type RunStore } from "./store.ts";
 import { waitForTurn } from "./turn.ts";
+import { Watchdog } from "./watchdog.ts";
 
 /** How to supervise a run. */
 export interface SuperviseOptions {
@@ -70,16 +71,6 @@ interface AttemptEnd {
   hung: boolean;
 }
 
-/** Signals by which drivers, the system and the out-of-memory killer end a process. */
-const CRASH_SIGNALS: ReadonlySet<string> = new Set([
-  "SIGKILL",
-  "SIGSEGV",
-  "SIGBUS",
-  "SIGABRT",
-  "SIGILL",
-  "SIGFPE",
-]);
-
 /**
  * Starts a run and returns at once.
  *
@@ -112,6 +103,11 @@ export class SupervisedRun {
     this.#options = options;
     this.#grace = (options.graceSeconds ?? 5) * 1000;
     this.outcome = this.#supervise();
+  }
+
+  /** Seconds of silence after which a process is ended. */
+  get #patience(): number {
+    return this.#options.watchdogSeconds ?? this.#options.run.recipe.limits.watchdogSeconds;
   }
 
   /** Asks the trainer to save a checkpoint, and to end after it when `word` is `stop`. */
@@ -294,7 +290,7 @@ export class SupervisedRun {
       this.#signal("SIGTERM");
       return setTimeout(() => this.#signal("SIGKILL"), this.#grace);
     });
-    const patience = (this.#options.watchdogSeconds ?? run.recipe.limits.watchdogSeconds) * 1000;
+    const patience = this.#patience * 1000;
     watchdog.expect(patience);
     const console = output.drain(child.stderr);
     try {
@@ -339,35 +335,8 @@ export class SupervisedRun {
     }
     if (error) return { state: "failed", exitCode: error.exitCode, error };
     if (this.#killed) return { state: "interrupted", exitCode: 130 };
-    const died = this.#explainDeath(status, hung);
+    const died = explainDeath(status, hung ? this.#patience : undefined, this.#options.run.folder);
     return { state: "interrupted", exitCode: died.exitCode, error: died };
-  }
-
-  #explainDeath(status: Deno.CommandStatus, hung: boolean): ErrorEvent {
-    const consoleLog = join(this.#options.run.folder, "console.log");
-    if (hung) {
-      const seconds = this.#options.watchdogSeconds ?? this.#options.run.recipe.limits.watchdogSeconds;
-      return {
-        type: "error",
-        code: "hung",
-        message: `the training process gave no sign of life for ${seconds} s and was ended`,
-        hint:
-          "A GPU that hangs or very slow compilation can be the cause. `limbeck resume` continues from the last checkpoint; " +
-          "limits.watchdogSeconds allows more time.",
-        exitCode: 4,
-      };
-    }
-    const crashed = status.signal !== null && CRASH_SIGNALS.has(status.signal);
-    const how = status.signal ? `by ${status.signal}` : `with exit code ${status.code}`;
-    return {
-      type: "error",
-      code: "died",
-      message: `the training process ended ${how} without saying why`,
-      hint: status.signal === "SIGKILL"
-        ? "The system may have run out of memory: try fewer tokens in a micro-batch. `limbeck resume` continues from the last checkpoint."
-        : `${consoleLog} has its last words. \`limbeck resume\` continues from the last checkpoint.`,
-      exitCode: crashed ? 4 : 1,
-    };
   }
 
   /** Whoever watches should know, and the log too where it still takes an event. */
@@ -405,50 +374,7 @@ export class SupervisedRun {
   }
 }
 
-type Timer = ReturnType<typeof setTimeout>;
-
-/** Calls back when nothing was heard for the time that was expected last. */
-class Watchdog {
-  #timer: Timer | undefined;
-  #after: Timer | undefined;
-  readonly #bite: () => Timer;
-
-  constructor(bite: () => Timer) {
-    this.#bite = bite;
-  }
-
-  expect(milliseconds: number): void {
-    if (this.#after !== undefined) return;
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#after = this.#bite(), milliseconds);
-  }
-
-  end(): void {
-    clearTimeout(this.#timer);
-    clearTimeout(this.#after);
-  }
-}
-
 /** Step of the newest checkpoint before which nothing is missing in the log; -1 for none. */
 async function lastCheckpoint(store: RunStore, id: string): Promise<number> {
   return (await store.checkpoints(id)).at(-1)?.step ?? -1;
-}
-
-/** A child whose parent was killed saves a checkpoint and ends; until then the run's folder is still its own. */
-async function waitForEarlierChild(folder: string, onWait?: () => void): Promise<void> {
-  const path = join(folder, ALIVE_LOCK);
-  const deadline = performance.now() + 60_000;
-  using file = await Deno.open(path, { read: true, write: true, create: true });
-  if (await file.tryLock(true)) return;
-  onWait?.();
-  while (!await file.tryLock(true)) {
-    if (performance.now() > deadline) {
-      const holder = (await Deno.readTextFile(path).catch(() => "")).trim();
-      throw new LimbeckError(
-        `${folder}: an earlier training process of this run still works${holder ? ` (${holder})` : ""}`,
-        { hint: "Wait for it to end, or end it." },
-      );
-    }
-    await new Promise((resolve) => setTimeout(resolve, 200));
-  }
 }

@@ -1,5 +1,6 @@
 /** The form of a new run. Its fields are made from the schemas of the recipe and of the plugins. */
 import { api, ApiError, bytes, h, toast } from "./dom.js";
+import { firstSentence, inputOf, isSimple, numberOf, objectSchema, put, valueAt, wordsOf } from "./fields.js";
 
 /** What the form begins with: the example that comes with Limbeck, as far as the service has it. */
 const EXAMPLE = {
@@ -514,83 +515,5 @@ class Form {
       ),
       ...estimate.warnings.map(({ message }) => h("p", { class: "notice" }, message)),
     );
-  }
-}
-
-/** The alternative of a schema that has fields. */
-function objectSchema(schema) {
-  return schema?.properties
-    ? schema
-    : schema?.anyOf?.find(({ properties }) => properties) ?? { properties: {} };
-}
-
-/** Whether one input can show it. */
-function isSimple(schema) {
-  return Boolean(schema.enum) || ["number", "integer", "boolean", "string"].includes(schema.type) ||
-    Boolean(schema.anyOf?.some((s) => s.enum || s.type === "number" || s.type === "integer"));
-}
-
-/** An input for a value of a schema, and how it is read: undefined where nothing is entered. */
-function inputOf(schema, value) {
-  const choices = schema.enum ??
-    schema.anyOf?.flatMap((s) => s.enum ?? (s.const === undefined ? [] : [s.const]));
-  const shown = value ?? undefined;
-  if (schema.type === "boolean") {
-    const input = h("input", { type: "checkbox", checked: shown ?? schema.default ?? false });
-    return { input, read: () => input.checked === (schema.default ?? false) ? undefined : input.checked };
-  }
-  if (schema.type === "number" || schema.type === "integer") {
-    const input = h("input", {
-      type: "number",
-      step: schema.type === "integer" ? 1 : "any",
-      value: shown,
-      placeholder: schema.default,
-    });
-    return { input, read: () => numberOf(input) };
-  }
-  if (choices?.length > 0 && schema.enum) {
-    const input = h(
-      "select",
-      {},
-      ...choices.map((choice) =>
-        h("option", { value: choice, selected: choice === (shown ?? schema.default) }, choice)
-      ),
-    );
-    return { input, read: () => input.value === schema.default ? undefined : input.value };
-  }
-  const input = h("input", { type: "text", value: shown, placeholder: schema.default });
-  const isNumber = (text) => text !== "" && Number.isFinite(Number(text)) && schema.type !== "string";
-  return {
-    input,
-    read: () => input.value === "" ? undefined : isNumber(input.value) ? Number(input.value) : input.value,
-  };
-}
-
-/** What is no number is sent as it is, so that the service says what is wrong with it. */
-function numberOf(input) {
-  if (input.validity.badInput) return "not a number";
-  return input.value === "" ? undefined : Number(input.value);
-}
-
-/** `learningRate` as `Learning rate`. */
-function wordsOf(name) {
-  const words = name.replace(/([A-Z])/g, " $1").toLowerCase();
-  return words[0].toUpperCase() + words.slice(1);
-}
-
-function firstSentence(text) {
-  return (text ?? "").split(/(?<=\.) |; /)[0];
-}
-
-function valueAt(recipe, path) {
-  return path.split(".").reduce((node, key) => node?.[key], recipe);
-}
-
-function put(recipe, path, value) {
-  const keys = path.split(".");
-  let node = recipe;
-  for (const [i, key] of keys.entries()) {
-    if (i === keys.length - 1) node[key] = value;
-    else node = node[key] ??= /^\d+$/.test(keys[i + 1]) ? [] : {};
   }
 }

@@ -1,7 +1,8 @@
 /** One run: its state, curves, samples, files, and a box to try what it made. */
-import { api, ApiError, bytes, duration, failure, fill, h, number3, toast } from "./dom.js";
+import { api, ApiError, bytes, duration, fill, h, number3, toast } from "./dom.js";
 import { titleOf } from "./app.js";
 import { Chart } from "./charts.js";
+import { tryBox } from "./try.js";
 
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 const COLORS = ["--teacher", "--good", "--wait", "--bad", "--muted"];
@@ -378,91 +379,8 @@ class RunView {
 
   #showTry() {
     if (!this.#tryPanel.hidden || this.#session.scope === "read") return;
-    const prompt = h("textarea", { id: "prompt", rows: 3 });
-    const first = [...this.#samples.values()][0]?.prompt;
-    prompt.value = first ?? "Once upon a time";
-    const answer = h("div", { class: "answer", "aria-live": "polite", hidden: true });
-    const tokens = h("input", { id: "tokens", type: "number", min: 1, max: 1024, value: 80 });
-    const temperature = h("input", {
-      id: "temperature",
-      type: "number",
-      min: 0,
-      max: 2,
-      step: 0.1,
-      value: 0.7,
-    });
-    const write = h("button", { class: "primary" }, "Write");
-    const stop = h("button", { type: "button", hidden: true }, "Stop");
-    this.#tryPanel.replaceChildren(
-      h("h2", {}, "Try it"),
-      h(
-        "form",
-        {
-          onsubmit: (event) => {
-            event.preventDefault();
-            this.#write({ prompt, tokens, temperature, answer, write, stop });
-          },
-        },
-        h(
-          "div",
-          { class: "fields" },
-          h("div", { class: "field wide" }, h("label", { for: "prompt" }, "Text to continue"), prompt),
-          h("div", { class: "field" }, h("label", { for: "tokens" }, "Most tokens"), tokens),
-          h("div", { class: "field" }, h("label", { for: "temperature" }, "Temperature"), temperature),
-          h("div", { class: "field" }, h("label", {}, "\u00a0"), h("div", { class: "actions" }, write, stop)),
-        ),
-      ),
-      answer,
-    );
+    const [first] = this.#samples.values();
+    fill(this.#tryPanel, ...tryBox(`run:${this.#id}`, first?.prompt));
     this.#tryPanel.hidden = false;
-  }
-
-  async #write({ prompt, tokens, temperature, answer, write, stop }) {
-    const abort = new AbortController();
-    stop.onclick = () => abort.abort();
-    write.disabled = true;
-    stop.hidden = false;
-    answer.hidden = false;
-    answer.replaceChildren(h("span", { class: "prompt" }, prompt.value));
-    try {
-      const response = await fetch("/v1/completions", {
-        method: "POST",
-        signal: abort.signal,
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({
-          model: `run:${this.#id}`,
-          prompt: prompt.value,
-          max_tokens: Number(tokens.value),
-          temperature: Number(temperature.value),
-          stream: true,
-        }),
-      });
-      if (!response.ok) throw await failure(response);
-      for await (const data of serverSent(response.body)) {
-        if (data === "[DONE]") break;
-        const chunk = JSON.parse(data);
-        if (chunk.error) throw new ApiError(500, chunk.error);
-        answer.append(chunk.choices[0]?.text ?? "");
-      }
-    } catch (error) {
-      if (!abort.signal.aborted) answer.append(h("p", { class: "notice bad" }, error.message));
-    } finally {
-      write.disabled = false;
-      stop.hidden = true;
-    }
-  }
-}
-
-/** The data of server-sent events. */
-async function* serverSent(body) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    text += value;
-    const events = text.split("\n\n");
-    text = events.pop();
-    for (const event of events) if (event.startsWith("data: ")) yield event.slice(6);
   }
 }

@@ -8,10 +8,12 @@ import uplotScript from "uplot/dist/uPlot.iife.min.js" with { type: "text" };
 import app from "../page/app.js" with { type: "text" };
 import charts from "../page/charts.js" with { type: "text" };
 import dom from "../page/dom.js" with { type: "text" };
+import fields from "../page/fields.js" with { type: "text" };
 import form from "../page/form.js" with { type: "text" };
 import icon from "../page/icon.svg" with { type: "text" };
 import page from "../page/index.html" with { type: "text" };
 import run from "../page/run.js" with { type: "text" };
+import tryBox from "../page/try.js" with { type: "text" };
 import style from "../page/style.css" with { type: "text" };
 import type { App } from "../app.ts";
 
@@ -22,8 +24,10 @@ const FILES: Readonly<Record<string, readonly [type: string, text: string]>> = {
   "app.js": [SCRIPT, app],
   "charts.js": [SCRIPT, charts],
   "dom.js": [SCRIPT, dom],
+  "fields.js": [SCRIPT, fields],
   "form.js": [SCRIPT, form],
   "run.js": [SCRIPT, run],
+  "try.js": [SCRIPT, tryBox],
   "uplot.js": [SCRIPT, uplotScript],
   "uplot.css": [STYLE, uplotStyle],
   "style.css": [STYLE, style],
