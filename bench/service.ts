@@ -1,7 +1,7 @@
 /**
  * What the service costs, and a soak that kills it.
  *
- *   deno run -A bench/service.ts              figures
+ *   deno run -A bench/service.ts              figures; or only some: start-up, submits, readers, memory, watched
  *   deno run -A bench/service.ts --soak 600   kills of the service and its children at random moments, for so many seconds
  *
  * The load is made with a trainer without a model (tests/runs/fake_trainer.ts), so that the service is what is measured; the step time
@@ -120,23 +120,26 @@ async function readers(count: number, steps: number): Promise<void> {
   });
 }
 
-/** Runs of the fake trainer one after another, and what the service keeps of them in memory. */
+/** Runs of the fake trainer one after another, and what the service holds in memory: garbage is collected every second. */
 async function slope(runs: number): Promise<void> {
   await withFolder(async (folder) => {
-    const service = await startService(folder, freePort());
+    const service = await startService(folder, freePort(), ["--v8-flags=--expose-gc"]);
     const sizes: number[] = [];
     for (let i = 0; i < runs; i++) {
       const { id } = await post(service.url, "/v1/runs", { recipe: fakeNamed({}, 50) }, `k${i}`);
       await readAll(service.url, String(id));
       sizes.push(await resident(service.pid));
     }
-    const half = Math.floor(runs / 2);
+    // The heap grows to its working size first; what goes on growing after that is a leak.
+    const quarter = Math.floor(runs / 4);
     const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
-    const perRun = (mean(sizes.slice(-half)) - mean(sizes.slice(0, half))) / half;
+    const perRun = (mean(sizes.slice(-quarter)) - mean(sizes.slice(-2 * quarter, -quarter))) / quarter;
     console.log(
-      `memory over ${runs} runs   ${megabytes(sizes[0]!)} after the first, ${
-        megabytes(sizes.at(-1)!)
-      } after the last, ${(perRun / 1024).toFixed(1)} KiB a run`,
+      `memory over ${runs} runs  ${megabytes(sizes[0]!)} after the first, ${
+        megabytes(sizes.at(-2 * quarter)!)
+      } in the middle, ${megabytes(sizes.at(-1)!)} after the last: ${
+        (perRun / 1024).toFixed(1)
+      } KiB a run in the last half`,
     );
     await service.kill("SIGTERM");
   });
@@ -285,11 +288,18 @@ if (import.meta.main) {
         new Date().toISOString().slice(0, 10)
       }, Deno ${Deno.version.deno}, ${navigator.hardwareConcurrency} cores`,
     );
-    await startUp();
-    await submits(1000, 16);
-    await readers(1, 2000);
-    await readers(50, 2000);
-    await slope(200);
-    await watched([0, 1, 50]);
+    const parts: Record<string, () => Promise<void>> = {
+      "start-up": startUp,
+      submits: () => submits(1000, 16),
+      readers: async () => {
+        await readers(1, 2000);
+        await readers(50, 2000);
+      },
+      memory: () => slope(400),
+      watched: () => watched([0, 1, 50]),
+    };
+    for (const [name, part] of Object.entries(parts)) {
+      if (Deno.args.length === 0 || Deno.args.includes(name)) await part();
+    }
   }
 }

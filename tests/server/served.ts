@@ -4,6 +4,10 @@ import { Output, processTerminal } from "../../src/cli/output.ts";
 import { runService } from "../../src/cli/serve.ts";
 import { fakeEntry } from "../runs/fake_run.ts";
 
+// Where it is exposed, garbage is collected every second, so that what is left is what is held.
+const { gc } = globalThis as { gc?: () => void };
+if (gc) Deno.unrefTimer(setInterval(gc, 1000));
+
 const [folder, port] = Deno.args as [string, string];
 const flags = new FlagReader({
   data: `${folder}/service`,

@@ -8,10 +8,18 @@ export interface ServiceProcess {
   kill(signal: Deno.Signal): Promise<void>;
 }
 
-/** Starts a service for a folder and waits until it listens. */
-export async function startService(folder: string, port: number): Promise<ServiceProcess> {
+/**
+ * Starts a service for a folder and waits until it listens.
+ *
+ * @param flags of Deno
+ */
+export async function startService(
+  folder: string,
+  port: number,
+  flags: readonly string[] = [],
+): Promise<ServiceProcess> {
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", new URL("./served.ts", import.meta.url).pathname, folder, String(port)],
+    args: ["run", "-A", ...flags, new URL("./served.ts", import.meta.url).pathname, folder, String(port)],
     stdout: "piped",
     stderr: "null",
   }).spawn();
