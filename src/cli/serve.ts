@@ -9,7 +9,9 @@ import { DEFAULT_RATE, Service } from "../server/service.ts";
 import { UsageError } from "../errors.ts";
 import { hostName } from "../server/origin.ts";
 import { isOpenToOthers, TokenList } from "../server/tokens.ts";
+import type { LogLine } from "../server/request_log.ts";
 import type { Command, Invocation } from "./command.ts";
+import type { Output } from "./output.ts";
 import { DATA_FLAG } from "./data_flag.ts";
 import { PLUGIN_FLAGS } from "./plugin_sources.ts";
 import { ensureAdapter, thisMachine } from "./setup.ts";
@@ -129,6 +131,7 @@ export async function runService(invocation: Invocation, entry?: string): Promis
     },
     plugins,
     besideRuns: flags.on("beside-runs"),
+    ...(Deno.stderr.isTerminal() && !out.json ? { log: inWords(out) } : {}),
     findGpu: async () => (adapter ?? await thisMachine().probe())?.name,
     ...(entry === undefined ? {} : { entry }),
     ...(watchdog === undefined ? {} : { watchdogSeconds: watchdog }),
@@ -191,4 +194,17 @@ function checkedOrigins(origins: readonly string[]): string[] {
     }
   }
   return [...origins];
+}
+
+/** On a terminal, what happens to runs and what goes wrong; requests are for machines that read the log. */
+function inWords(out: Output): LogLine {
+  return ({ level, message, run, status, route }) => {
+    if (message === "request") {
+      if (level === "error") out.warn(`${route} was answered ${status}`);
+      return;
+    }
+    const text = run === undefined ? String(message) : `${run}: ${message}`;
+    if (level === "info") out.note(text);
+    else out.warn(text);
+  };
 }

@@ -12,7 +12,7 @@ import { Inspector } from "../runs/inspection.ts";
 import { identifyPlugins } from "../runs/plugin_identity.ts";
 import { writeReport } from "../runs/report.ts";
 import { Scheduler } from "../runs/scheduler.ts";
-import { removeRun } from "../runs/run_folder.ts";
+import { removeRun, settle } from "../runs/run_folder.ts";
 import type { RunManifest, Store, StoredRun } from "../runs/store.ts";
 import { RunStateError } from "../runs/store_errors.ts";
 import { type Caps, DEFAULT_CAPS } from "./caps.ts";
@@ -167,7 +167,8 @@ export class Service {
    *
    * @throws {RunStateError} someone works on it or is to
    */
-  async removeRun(run: StoredRun): Promise<void> {
+  async removeRun(found: StoredRun): Promise<void> {
+    const run = await settle(this.store, found);
     if (run.state === "running" || run.state === "queued") {
       throw new RunStateError(run.id, run.state, "be removed");
     }

@@ -93,6 +93,24 @@ Deno.test("a run of a terminal shows in the service and can be cancelled there, 
     assertStringIncludes(queuedAgain.err, "is cancelled and cannot be cancelled");
   }));
 
+Deno.test("a run whose terminal was killed can be resumed by the service", () =>
+  withListening(async ({ url, service, folder }) => {
+    const { store } = service;
+    const run = await createRun({ store, recipe: fakeRecipe(folder) });
+    await store.append(run.id, 1, [{ type: "state", state: "running" }]);
+    // Its process is gone, without a word.
+    run.release();
+    const call = async (method: string, path: string) => {
+      const response = await fetch(`${url}/v1/runs/${run.id}${path}`, { method });
+      return { status: response.status, body: await response.json() };
+    };
+    assertEquals((await call("GET", "")).body.state, "interrupted");
+    assertEquals((await call("POST", "/pause")).status, 409);
+    assertEquals((await call("POST", "/resume")).status, 202);
+    await until(service, run.id, "succeeded");
+    assertEquals((await call("GET", "")).body.worker, "service");
+  }));
+
 /** The newest run, once it is another than `known`. */
 async function newRun(
   { store }: { store: import("../../src/runs/store.ts").Store },

@@ -7,6 +7,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { createHash } from "node:crypto";
 import { RUN_STATES } from "../../runs/run_states.ts";
 import type { RunState } from "../../distill/events.ts";
+import { settle } from "../../runs/run_folder.ts";
 import type { StoredRun } from "../../runs/store.ts";
 import { RunStateError, UnknownRunError } from "../../runs/store_errors.ts";
 import type { App } from "../app.ts";
@@ -231,8 +232,9 @@ export function mustControl(identity: Identity, run: StoredRun): void {
 }
 
 /** Does what is asked of a run, in whatever state it is. */
-export async function act({ store }: Service, run: StoredRun, action: Action): Promise<void> {
-  const { id, state, attempt } = run;
+export async function act({ store }: Service, found: StoredRun, action: Action): Promise<void> {
+  // A run of a terminal that was killed is still said to run.
+  const { id, state, attempt } = await settle(store, found);
   if (action === "resume") {
     await store.requeue(id, "service");
   } else if (action === "cancel" && (state === "queued" || state === "paused" || state === "interrupted")) {
