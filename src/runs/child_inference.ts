@@ -7,11 +7,11 @@ import { builtins } from "../../plugins/mod.ts";
 import { TextWriter } from "../distill/text_writer.ts";
 import { InputError } from "../errors.ts";
 import { Registry } from "../registry/registry.ts";
-import { explainError } from "./error_event.ts";
 import { loadPlugins, type PluginModule } from "./exported_plugins.ts";
 import type { InferenceMessage, InferenceOrder, InferenceRequest } from "./inference_protocol.ts";
 import { readLines } from "./protocol.ts";
 import { StopText } from "./stop_text.ts";
+import { tellError } from "./told_error.ts";
 
 /** Longest sequence, prompt included, where the model allows more: its cache takes memory. */
 const LONGEST = 2048;
@@ -30,7 +30,7 @@ export async function main(modules: readonly PluginModule[]): Promise<never> {
     send({ ready: { contextLength } });
     await new Desk(writer).work(lines);
   } catch (error) {
-    send({ id: null, error: told(error) });
+    send({ id: null, error: tellError(error) });
   }
   // GPU objects may keep the process alive.
   Deno.exit(0);
@@ -95,16 +95,11 @@ class Desk {
         event: { type: "end", finishReason, promptTokens: ids.length, completionTokens: written!.tokens },
       });
     } catch (error) {
-      send({ id, error: told(error) });
+      send({ id, error: tellError(error) });
     } finally {
       this.#cancelled.delete(id);
     }
   }
-}
-
-function told(error: unknown) {
-  const explained = explainError(error, "This is a mistake in Limbeck or in a plugin; please report it.");
-  return { ...explained, ...(error instanceof InputError && error.where ? { where: error.where } : {}) };
 }
 
 function send(message: InferenceMessage): void {

@@ -6,13 +6,12 @@
 import { builtins } from "../../plugins/mod.ts";
 import { estimate, preview, validation } from "../distill/inspect_recipe.ts";
 import { openRecipe } from "../distill/open_recipe.ts";
-import { parseRecipe, RecipeError } from "../distill/recipe.ts";
-import { InputError } from "../errors.ts";
+import { parseRecipe } from "../distill/recipe.ts";
 import { Registry } from "../registry/registry.ts";
-import { explainError } from "./error_event.ts";
 import { loadPlugins, type PluginModule } from "./exported_plugins.ts";
 import type { InspectionAnswer, InspectionOrder } from "./inspection.ts";
 import { readLines } from "./protocol.ts";
+import { tellError } from "./told_error.ts";
 
 /** Answers the order on stdin with one line on stdout, and ends the process. */
 export async function main(modules: readonly PluginModule[]): Promise<never> {
@@ -23,7 +22,7 @@ export async function main(modules: readonly PluginModule[]): Promise<never> {
     const { value: line } = await readLines(Deno.stdin.readable).next();
     answer = { value: await inspect(JSON.parse(line ?? "null"), modules) };
   } catch (error) {
-    answer = { error: toldError(error) };
+    answer = { error: tellError(error) };
   }
   const bytes = new TextEncoder().encode(JSON.stringify(answer) + "\n");
   for (let done = 0; done < bytes.length;) done += Deno.stdout.writeSync(bytes.subarray(done));
@@ -44,13 +43,4 @@ async function inspect(order: InspectionOrder, modules: readonly PluginModule[])
         return preview(opened, order.heldOut, order.samples);
     }
   });
-}
-
-function toldError(error: unknown): InspectionAnswer["error"] {
-  const explained = explainError(error, "This is a mistake in Limbeck or in a plugin; please report it.");
-  return {
-    ...explained,
-    ...(error instanceof InputError && error.where ? { where: error.where } : {}),
-    ...(error instanceof RecipeError ? { problems: [...error.problems] } : {}),
-  };
 }

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { DeviceError, type ExitCode, InputError, LimbeckError } from "../errors.ts";
+import { LimbeckError } from "../errors.ts";
 import { prepareChild } from "./child_command.ts";
 import type {
   InferenceEvent,
@@ -14,6 +14,7 @@ import type {
   InferenceRequest,
 } from "./inference_protocol.ts";
 import { readLines } from "./protocol.ts";
+import { errorOf } from "./told_error.ts";
 
 export type { InferenceEvent, InferenceModel, InferenceRequest } from "./inference_protocol.ts";
 
@@ -236,15 +237,4 @@ export class InferenceProcess {
       { hint: "Ask again: another one is started." },
     );
   }
-}
-
-function errorOf(
-  { message, hint, where, exitCode }: { message: string; hint?: string; where?: string; exitCode: ExitCode },
-): Error {
-  const options = hint === undefined ? {} : { hint };
-  if (exitCode === 3) {
-    const own = where && message.startsWith(`${where}: `) ? message.slice(where.length + 2) : message;
-    return new InputError(own, { ...options, ...(where === undefined ? {} : { where }) });
-  }
-  return exitCode === 4 ? new DeviceError(message, options) : new LimbeckError(message, options);
 }

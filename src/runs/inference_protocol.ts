@@ -5,7 +5,7 @@
  */
 import type { Recipe } from "../distill/recipe.ts";
 import type { ChatMessage } from "../text/dataset.ts";
-import type { Explanation } from "./error_event.ts";
+import type { ToldError } from "./told_error.ts";
 
 /** Whose text it is: a model's by its path, or that of a run's student with its adapter. */
 export type InferenceModel = { readonly path: string } | { readonly folder: string; readonly recipe: Recipe };
@@ -44,4 +44,4 @@ export type InferenceMessage =
   | { readonly ready: { readonly contextLength: number } }
   | { readonly alive: true }
   | { readonly id: number; readonly event: InferenceEvent }
-  | { readonly id: number | null; readonly error: Explanation & { readonly where?: string } };
+  | { readonly id: number | null; readonly error: ToldError };

@@ -5,12 +5,12 @@
  * @module
  */
 import type { Estimate, Validation } from "../distill/inspect_recipe.ts";
-import { type Recipe, RecipeError } from "../distill/recipe.ts";
-import type { RecipeProblem } from "../distill/recipe_problems.ts";
-import { DeviceError, type ExitCode, InputError, LimbeckError } from "../errors.ts";
+import type { Recipe } from "../distill/recipe.ts";
+import { LimbeckError } from "../errors.ts";
 import type { Preview } from "../text/preview.ts";
 import { prepareChild } from "./child_command.ts";
 import { readLines } from "./protocol.ts";
+import { errorOf, type ToldError } from "./told_error.ts";
 
 /** What is to be told of a recipe. */
 export type InspectionOrder =
@@ -27,14 +27,7 @@ export interface InspectionValues {
 /** A line on the process's stdout. */
 export interface InspectionAnswer {
   value?: unknown;
-  error?: {
-    code: string;
-    message: string;
-    hint?: string;
-    where?: string;
-    exitCode: ExitCode;
-    problems?: RecipeProblem[];
-  };
+  error?: ToldError;
 }
 
 /** How to look. */
@@ -140,7 +133,8 @@ async function inspectNow(order: InspectionOrder, options: InspectionOptions): P
       const said = lastLine(child.stderr);
       const answer = await readAnswer(child.stdout);
       const status = await child.status;
-      if (answer) return valueOf(answer);
+      if (answer?.error) throw errorOf(answer.error);
+      if (answer) return answer.value;
       signal?.throwIfAborted();
       if (late) {
         throw new InspectionTimeoutError(
@@ -182,20 +176,4 @@ async function lastLine(stderr: ReadableStream<Uint8Array>): Promise<string> {
   let last = "";
   for await (const line of readLines(stderr)) if (line.trim() !== "") last = line.trim();
   return last;
-}
-
-function valueOf({ value, error }: InspectionAnswer): unknown {
-  if (!error) return value;
-  const { code, message, hint, where, exitCode, problems } = error;
-  if (problems) throw new RecipeError("recipe", problems);
-  const options = { ...(hint === undefined ? {} : { hint }) };
-  if (exitCode === 3) {
-    const own = where && message.startsWith(`${where}: `) ? message.slice(where.length + 2) : message;
-    throw new InputError(own, { ...options, ...(where === undefined ? {} : { where }) });
-  }
-  if (exitCode === 4) throw new DeviceError(message, options);
-  throw new LimbeckError(
-    code === "internal" ? `the recipe cannot be looked at: ${message}` : message,
-    options,
-  );
 }
