@@ -7,7 +7,7 @@ import type { RunEvent } from "../../src/distill/events.ts";
 import { describeConfig } from "../../src/runs/child_config.ts";
 import { readEvents } from "../../src/runs/event_log.ts";
 import { pluginSource } from "../../src/runs/plugin_source.ts";
-import { openRun, readRun } from "../../src/runs/run_folder.ts";
+import { adoptRun, openRun, readRun, takeRun } from "../../src/runs/run_folder.ts";
 import { InputError } from "../../src/errors.ts";
 import { type TinyFiles, withTiny } from "../distill/tiny_model.ts";
 import { serveNpm } from "./npm_registry.ts";
@@ -104,7 +104,8 @@ Deno.test("limbeck.config.ts gives plugins of its own and of files to every verb
       "not what it was when the run began",
     );
     await Deno.writeTextFile(config, text);
-    (await openRun(`${folder}/run`, testStore(folder))).release();
+    const store = testStore(folder);
+    (await takeRun(store, await adoptRun(`${folder}/run`, store))).release();
 
     await Deno.mkdir(`${folder}/elsewhere`);
     const none = await limbeck(`${folder}/elsewhere`, ["validate", "../recipe.json"]);
