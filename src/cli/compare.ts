@@ -26,7 +26,7 @@ import {
 } from "../runs/comparison.ts";
 import { summariseComparison } from "../runs/comparison_summary.ts";
 import { shellQuoted } from "../runs/shell_quoted.ts";
-import { openStore } from "../runs/data_folder.ts";
+import { openStore, openStoreOf } from "../runs/data_folder.ts";
 import type { Store } from "../runs/store.ts";
 import { DATA_FLAG } from "./data_flag.ts";
 import { type RunOutcome, type SupervisedRun, superviseRun } from "../runs/supervisor.ts";
@@ -81,17 +81,18 @@ export const compare: Command = {
  * @throws {LimbeckError} runs failed, with the exit code of the first of them
  */
 export async function runComparison(invocation: Invocation, entry?: string): Promise<number> {
-  using store = openStore(invocation.flags.text("data"));
-  const comparison = await openOrCreate(invocation, store);
+  const { comparison, store } = await openOrCreate(invocation);
   try {
     const stopped = await new Runner(comparison, store, invocation, entry).run();
     return await conclude(comparison, store, stopped, invocation);
   } finally {
     comparison.release();
+    store.close();
   }
 }
 
-async function openOrCreate(invocation: Invocation, store: Store): Promise<Comparison> {
+/** A store is only opened, and perhaps made, once all that was given is right. */
+async function openOrCreate(invocation: Invocation): Promise<{ comparison: Comparison; store: Store }> {
   const { args, flags } = invocation;
   const folder = flags.text("resume");
   if (folder !== undefined) {
@@ -105,7 +106,8 @@ async function openOrCreate(invocation: Invocation, store: Store): Promise<Compa
       );
     }
     await prepareMachine(invocation);
-    return await openComparison(folder);
+    const comparison = await openComparison(folder);
+    return { comparison, store: await openStoreOf(folder, flags.text("data")) };
   }
   if (args.length < 2) {
     throw new UsageError("name at least two recipes, the one first that others are compared with", {
@@ -116,13 +118,9 @@ async function openOrCreate(invocation: Invocation, store: Store): Promise<Compa
   const { recipes, warnings } = await checkRecipes(invocation);
   for (const warning of warnings) invocation.out.warn(warning);
   await prepareMachine(invocation);
-  return await createComparison({
-    recipes,
-    seeds,
-    warnings,
-    plugins: invocation.plugins?.map(({ path }) => path) ?? [],
-    store,
-  });
+  const store = openStore(flags.text("data"));
+  const plugins = invocation.plugins?.map(({ path }) => path) ?? [];
+  return { comparison: await createComparison({ recipes, seeds, warnings, plugins, store }), store };
 }
 
 /**

@@ -44,17 +44,36 @@ export async function openStoreIfThere(dataFolder: string = DATA_FOLDER): Promis
 }
 
 /**
- * Opens the store that knows the run which `name` means: for the path of a run in a data folder, that folder's; else the named one's or
- * the default.
+ * Opens the store that knows the run which `name` means: for the path of a run, or of a comparison, in a data folder, that folder's; else
+ * the named one's or the default. A store is only made for a run that comes from elsewhere.
  *
- * @throws {InputError} as {@linkcode openStore}
+ * @throws {InputError} as {@linkcode openStore}, or there is no store and no such run
  */
 export async function openStoreOf(name: string, dataFolder?: string): Promise<SqliteStore> {
-  if (dataFolder !== undefined) return openStore(dataFolder);
-  const around = resolve(name, "../..");
-  const isRun = name !== "" &&
-    await Deno.stat(join(name, "manifest.json")).then((i) => i.isFile, () => false);
-  return isRun ? await openStoreIfThere(around) ?? openStore() : openStore();
+  const has = (file: string) => Deno.stat(join(name, file)).then((info) => info.isFile, () => false);
+  const isRun = name !== "" && (await has("manifest.json") || await has("compare.json"));
+  const around = isRun && dataFolder === undefined
+    ? await openStoreIfThere(resolve(name, "../.."))
+    : undefined;
+  const store = around ?? await openStoreIfThere(dataFolder);
+  if (store) return store;
+  if (isRun) return openStore(dataFolder);
+  const exists = name !== "" && await Deno.stat(name).then(() => true, () => false);
+  if (exists) {
+    throw new InputError("is no run: there is no manifest.json in it", {
+      where: resolve(name),
+      hint: NO_RUNS_HINT,
+    });
+  }
+  throw noRuns(name, dataFolder);
+}
+
+const NO_RUNS_HINT = "Name the run's folder, or its data folder with --data.";
+
+function noRuns(name: string, dataFolder: string = DATA_FOLDER): InputError {
+  return new InputError(`there is no run "${name}": ${resolve(dataFolder)} has no runs`, {
+    hint: NO_RUNS_HINT,
+  });
 }
 
 /**
@@ -68,7 +87,5 @@ export async function findRunFolder(name: string, dataFolder: string = DATA_FOLD
   if (isRun) return resolve(name);
   using store = await openStoreIfThere(dataFolder);
   if (store) return (await findRun(name, store)).folder;
-  throw new InputError(`there is no run "${name}": ${resolve(dataFolder)} has no runs`, {
-    hint: "Name the run's folder, or its data folder with --data.",
-  });
+  throw noRuns(name, dataFolder);
 }

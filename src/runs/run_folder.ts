@@ -66,6 +66,9 @@ export async function createRun(options: CreateRunOptions): Promise<LockedRun> {
   const folder = resolve(recipe.output.folder ?? runFolder(store, manifest.id));
   const release = await makeRunFolder({ manifest, recipe, folder });
   try {
+    // A run that had this folder and lost it to whoever deleted it.
+    const lost = await store.findByFolder(folder);
+    if (lost) await store.remove(lost.id);
     await store.create({ manifest, recipe, folder, worker: "command", metadata });
   } catch (error) {
     await Deno.remove(folder, { recursive: true }).catch(() => {});

@@ -301,7 +301,17 @@ Deno.test("plugins that throw, export nothing or break the contract are named", 
     // In a run's own process too, whose permissions are other ones.
     const path = `${files.folder}/throws.ts`;
     const output = `${files.folder}/run`;
-    const told = await limbeck("distill", recipe, "--plugin", path, "--output", output, "--no-setup");
+    const told = await limbeck(
+      "distill",
+      recipe,
+      "--plugin",
+      path,
+      "--output",
+      output,
+      "--data",
+      files.folder,
+      "--no-setup",
+    );
     assertTold(told, 3, `${path}: the plugin throws while it is loaded: boom`);
     const missing = await limbeck(
       "distill",
@@ -310,6 +320,8 @@ Deno.test("plugins that throw, export nothing or break the contract are named", 
       `${path}x`,
       "--output",
       `${output}2`,
+      "--data",
+      files.folder,
       "--no-setup",
     );
     assertTold(missing, 3, "throws.tsx: the plugin cannot be read");
@@ -327,7 +339,16 @@ Deno.test("weights that are no numbers end a run that then leaves no model, and 
     );
     const output = `${files.folder}/run`;
     const recipe = await recipeFile(files, { teacher: { model } });
-    const { code, out } = await limbeck("distill", recipe, "--output", output, "--no-setup", "--json");
+    const { code, out } = await limbeck(
+      "distill",
+      recipe,
+      "--output",
+      output,
+      "--data",
+      files.folder,
+      "--no-setup",
+      "--json",
+    );
     assertEquals(code, 3);
     const lines = out.trim().split("\n").map((line) => JSON.parse(line));
     assertStringIncludes(
