@@ -101,12 +101,13 @@ export function openDatabase(path: string): DatabaseSync {
   }
 }
 
+/** Writes only where there is something to change: a store must open on a full disk too. */
 function migrate(database: DatabaseSync, path: string): void {
+  if (versionOf(database) === MIGRATIONS.length) return;
   database.exec("BEGIN IMMEDIATE");
   try {
-    const { user_version: version } = database.prepare("PRAGMA user_version").get() as {
-      user_version: number;
-    };
+    // Another process may have been faster.
+    const version = versionOf(database);
     if (version > MIGRATIONS.length) {
       throw new InputError(`the store was made by a newer version of Limbeck`, {
         where: path,
@@ -117,7 +118,12 @@ function migrate(database: DatabaseSync, path: string): void {
     database.exec(`PRAGMA user_version = ${MIGRATIONS.length}`);
     database.exec("COMMIT");
   } catch (error) {
-    database.exec("ROLLBACK");
+    // A full disk has rolled it back already.
+    if (database.isTransaction) database.exec("ROLLBACK");
     throw error;
   }
+}
+
+function versionOf(database: DatabaseSync): number {
+  return (database.prepare("PRAGMA user_version").get() as { user_version: number }).user_version;
 }
