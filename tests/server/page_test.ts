@@ -126,6 +126,18 @@ pageTest(
     assertEquals(rows.filter((row) => JSON.parse(row).type === "metrics").length, 12);
     const [run] = (await service.store.list()).data;
     assertEquals([run!.state, run!.recipe.train.steps], ["succeeded", 12]);
+
+    await page.getByRole("link", { name: "New like this" }).click();
+    await page.getByRole("heading", { name: "New run" }).waitFor();
+    assertEquals(await page.getByLabel("Steps", { exact: true }).inputValue(), "12");
+    assertEquals(await page.getByLabel("Context length").inputValue(), "32");
+    await page.getByLabel("Steps", { exact: true }).fill("14");
+    await page.getByRole("button", { name: "Start run" }).click();
+    await page.locator(".numbers", { hasText: "14 of 14" }).waitFor();
+    const [second] = (await service.store.list()).data;
+    const { steps: _, ...rest } = run!.recipe.train;
+    const { steps, ...same } = second!.recipe.train;
+    assertEquals([steps, same, second!.recipe.objective], [14, rest, run!.recipe.objective]);
   },
 );
 

@@ -81,3 +81,11 @@ export function put(recipe, path, value) {
     else node = node[key] ??= /^\d+$/.test(keys[i + 1]) ? [] : {};
   }
 }
+
+/** Takes the value at a path away, if there is one. */
+export function take(recipe, path) {
+  const keys = path.split(".");
+  const last = keys.pop();
+  const parent = keys.reduce((node, key) => node?.[key], recipe);
+  if (parent && typeof parent === "object") delete parent[last];
+}

@@ -1,6 +1,16 @@
 /** The form of a new run. Its fields are made from the schemas of the recipe and of the plugins. */
 import { api, ApiError, bytes, h, toast } from "./dom.js";
-import { firstSentence, inputOf, isSimple, numberOf, objectSchema, put, valueAt, wordsOf } from "./fields.js";
+import {
+  firstSentence,
+  inputOf,
+  isSimple,
+  numberOf,
+  objectSchema,
+  put,
+  take,
+  valueAt,
+  wordsOf,
+} from "./fields.js";
 
 /** What the form begins with: the example that comes with Limbeck, as far as the service has it. */
 const EXAMPLE = {
@@ -39,11 +49,11 @@ const FIRST = {
   samples: ["tokens", "temperature"],
 };
 
-/** Shows the form; returns how to stop. */
-export function showForm(main) {
+/** Shows the form, filled in like a run's recipe where one is named; returns how to stop. */
+export function showForm(main, like) {
   const abort = new AbortController();
   main.replaceChildren(h("p", { class: "empty" }, "Reading what the service has …"));
-  load(abort.signal).then(
+  load(like, abort.signal).then(
     (known) => !abort.signal.aborted && new Form(main, known, abort.signal).show(),
     (error) => {
       if (!abort.signal.aborted) main.replaceChildren(h("p", { class: "notice bad" }, error.message));
@@ -52,16 +62,18 @@ export function showForm(main) {
   return () => abort.abort();
 }
 
-async function load(signal) {
+async function load(like, signal) {
   const get = (path) => api(path, { signal });
-  const [document, plugins, models, datasets] = await Promise.all(
-    ["/openapi.json", "/v1/plugins", "/v1/models", "/v1/datasets"].map(get),
-  );
+  const [document, plugins, models, datasets, run] = await Promise.all([
+    ...["/openapi.json", "/v1/plugins", "/v1/models", "/v1/datasets"].map(get),
+    like === undefined ? undefined : get(`/v1/runs/${encodeURIComponent(like)}`),
+  ]);
   return {
     schema: document.components.schemas.Recipe,
     plugins: plugins.data,
     models: models.data,
     datasets: datasets.data,
+    like: run?.recipe,
   };
 }
 
@@ -87,8 +99,11 @@ class Form {
 
   /** The example where the service has it, else whatever it has. */
   #beginning() {
+    const { models, datasets, like } = this.#known;
+    if (like) {
+      return { adapter: {}, train: {}, samples: {}, objective: EXAMPLE.objective, ...structuredClone(like) };
+    }
     const recipe = structuredClone(EXAMPLE);
-    const { models, datasets } = this.#known;
     const has = (list, name) => list.some(({ id }) => id === name);
     if (has(models, EXAMPLE.teacher.model) && has(datasets, EXAMPLE.data.train)) return recipe;
     recipe.teacher.model = models[0]?.id ?? "";
@@ -332,7 +347,7 @@ class Form {
     const about = h("p", { class: "help" });
     const options = h("div", { class: "fields" });
     const showOptions = (values) => {
-      const plugin = losses.find(({ id }) => id === select.value);
+      const plugin = losses.find(({ id }) => id === select.value) ?? losses[0];
       about.textContent = plugin.description ?? "";
       this.#forget(`${path}.options.`);
       options.replaceChildren(...this.#optionFields(`${path}.options`, plugin, values));
@@ -403,11 +418,26 @@ class Form {
 
   #read() {
     if (this.#useJson) return JSON.parse(this.#json.value);
-    const recipe = {};
+    const recipe = this.#withoutFields();
     for (const [path, { read }] of this.#fields) {
       const value = read();
       if (value !== undefined) put(recipe, path, value);
     }
+    return recipe;
+  }
+
+  /** What the run that this one is to be like has beside the fields of the form. */
+  #withoutFields() {
+    const { like } = this.#known;
+    if (!like) return {};
+    const recipe = structuredClone(like);
+    const terms = recipe.objective ?? [];
+    recipe.objective = [...this.#terms.children].map((_, i) => {
+      const same = terms[i]?.loss === this.#fields.get(`objective.${i}.loss`).read();
+      return same ? terms[i] : {};
+    });
+    if (recipe.adapter?.type !== this.#fields.get("adapter.type").read()) recipe.adapter = {};
+    for (const path of this.#fields.keys()) if (path !== "upload") take(recipe, path);
     return recipe;
   }
 

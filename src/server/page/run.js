@@ -267,7 +267,13 @@ class RunView {
           h("h1", {}, run.metadata.suffix ?? run.metadata.name ?? titleOf(run)),
           h("p", { class: "mono" }, run.id),
         ),
-        h("div", { class: "actions" }, ...actions),
+        h(
+          "div",
+          { class: "actions" },
+          ...actions,
+          this.#session.scope !== "read" &&
+            h("a", { class: "button", href: `#/new/${run.id}` }, "New like this"),
+        ),
       ),
       h(
         "p",
