@@ -69,8 +69,10 @@ export class Catalogue {
       {
         models: await realFolders(options.models ?? []),
         datasets: await realFolders(options.datasets ?? []),
-        // Read over HTTPS, the project has no files beside it.
-        ...(example?.protocol === "file:" ? { example: fromFileUrl(example) } : {}),
+        // Read over HTTPS, or installed without its examples, the project has no such files.
+        ...(example?.protocol === "file:" && await exists(fromFileUrl(new URL(EXAMPLE_MODEL, example)))
+          ? { example: fromFileUrl(example) }
+          : {}),
       },
       store,
       uploads,

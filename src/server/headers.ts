@@ -45,7 +45,8 @@ export function secureHeaders(origins: ReadonlySet<string> = new Set()): Middlew
     }
     await next();
     const { headers } = c.res;
-    headers.set("Content-Security-Policy", POLICY);
+    // A route may have a policy of its own, such as for a report.
+    if (!headers.has("Content-Security-Policy")) headers.set("Content-Security-Policy", POLICY);
     headers.set("X-Content-Type-Options", "nosniff");
     headers.set("X-Frame-Options", "DENY");
     headers.set("Referrer-Policy", "no-referrer");

@@ -197,6 +197,11 @@ Deno.test("artifacts have ranges and an ETag; no name leads elsewhere", () =>
         name.includes("link") || name.includes("recipe") || name.includes("console")
       ),
     );
+    const report = await test.request(`/v1/runs/${id}/artifacts/report.html`);
+    assertStringIncludes(await report.text(), "<style");
+    const policy = report.headers.get("Content-Security-Policy")!;
+    assertStringIncludes(policy, "style-src 'unsafe-inline'");
+    assert(policy.includes("sandbox") && !policy.includes("script-src"), "styled, and no more");
     const url = `/v1/runs/${id}/artifacts/adapter/adapter_config.json`;
     const whole = await test.request(url);
     const etag = whole.headers.get("ETag")!;

@@ -63,6 +63,9 @@ const download = createRoute({
   },
 });
 
+const REPORT_POLICY =
+  "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox";
+
 /** Adds the routes. */
 export function addArtifactRoutes(app: App, service: Service): void {
   const hashes = new FileHashes();
@@ -100,6 +103,8 @@ export function addArtifactRoutes(app: App, service: Service): void {
         safe(basename(name))
       }"`,
     });
+    // A report brings its own styles, and is kept from everything else.
+    if (name.endsWith(".html")) headers.set("Content-Security-Policy", REPORT_POLICY);
     const known = c.req.header("If-None-Match")?.split(",").map((tag) => tag.trim().replace(/^W\//, ""));
     if (known?.some((tag) => tag === etag || tag === "*")) {
       return new Response(null, { status: 304, headers });
