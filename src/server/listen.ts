@@ -74,10 +74,12 @@ export function listen(service: Service, { host, port }: Address): Listening {
     host: hostname,
     port: got,
     async close(seconds) {
-      // Streams never end by themselves, and a server waits for them; so they go first.
+      // No more connections first: a reader that comes back while the run still saves must find nobody and try again, because an
+      // EventSource that is answered with an error gives up. Then the streams, which never end by themselves.
+      const stopped = server.shutdown();
       service.streams.close();
       const closed = service.close(seconds);
-      await Promise.race([server.shutdown(), closed.then(() => wait(2000))]);
+      await Promise.race([stopped, closed.then(() => wait(2000))]);
       await closed;
     },
   };

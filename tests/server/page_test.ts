@@ -198,6 +198,21 @@ pageTest(
   },
 );
 
+pageTest(
+  "the page: it asks for the stream again when a proxy answers for a service that is away",
+  async ({ page, url }) => {
+    let away = 2;
+    // The first answers are those of a proxy; an EventSource gives up at the first of them.
+    await page.route(
+      /\/events/,
+      (route) => away-- > 0 ? route.fulfill({ status: 502, body: "" }) : route.continue(),
+    );
+    await begin(page, url, { steps: 20, pace: 5 });
+    await page.locator("main .state", { hasText: "succeeded" }).waitFor();
+    await page.locator(".log", { hasText: "checkpoint after step 20" }).waitFor();
+  },
+);
+
 const admin = newToken("ada", "admin");
 
 pageTest("the page: with tokens it asks for one, and a wrong one is told", async ({ page, url }) => {

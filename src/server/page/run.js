@@ -7,6 +7,8 @@ import { tryBox } from "./try.js";
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 const COLORS = ["--teacher", "--good", "--wait", "--bad", "--muted"];
 const MOST_LINES = 400;
+/** How long to wait before a stream is asked for again, milliseconds. */
+const AGAIN_MS = 2000;
 const HELD_OUT_KL = "KL to the teacher, held out";
 
 /** Shows a run and follows it; returns how to stop. */
@@ -104,7 +106,7 @@ class RunView {
   }
 
   #follow() {
-    const source = this.#source = new EventSource(`/v1/runs/${this.#id}/events`);
+    const source = this.#source = new EventSource(`/v1/runs/${this.#id}/events?after=${this.#last}`);
     source.onmessage = ({ data }) => {
       const event = JSON.parse(data);
       // After the connection was lost, the service goes on after the last one.
@@ -114,7 +116,12 @@ class RunView {
     };
     source.onopen = () => this.#connected(true);
     source.onerror = () => {
-      if (!ENDED.has(this.#run.state)) this.#connected(false);
+      if (ENDED.has(this.#run.state)) return;
+      this.#connected(false);
+      // It gives up for good when it is answered with an error, such as by a proxy whose service is being started.
+      if (source.readyState === EventSource.CLOSED) {
+        setTimeout(() => !this.#ended && source === this.#source && this.#follow(), AGAIN_MS);
+      }
     };
   }
 
