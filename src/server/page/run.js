@@ -27,6 +27,8 @@ class RunView {
   #source;
   #ended = false;
   #last = 0;
+  /** Whether the event of the run's end was read. */
+  #readAll = false;
   #plan;
   #pace;
   #samples = new Map();
@@ -116,7 +118,8 @@ class RunView {
     };
     source.onopen = () => this.#connected(true);
     source.onerror = () => {
-      if (ENDED.has(this.#run.state)) return;
+      // After the last event the service has no more to say.
+      if (this.#readAll) return;
       this.#connected(false);
       // It gives up for good when it is answered with an error, such as by a proxy whose service is being started.
       if (source.readyState === EventSource.CLOSED) {
@@ -134,6 +137,7 @@ class RunView {
     switch (event.type) {
       case "state":
         this.#run.state = event.state;
+        this.#readAll = ENDED.has(event.state);
         if (event.message) this.#line(event, `${event.state}: ${event.message}`);
         else this.#line(event, event.state);
         this.#stateChanged();
