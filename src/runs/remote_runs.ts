@@ -34,6 +34,8 @@ interface RemoteRun {
   error: ErrorEvent | null;
 }
 
+/** What passes by itself: the service or a proxy before it is being started again, or has no room. */
+const PASSES: ReadonlySet<string> = new Set(["unreachable", "unavailable", "not_ready", "too_many_streams"]);
 /** How long to wait before reading on after the connection broke, milliseconds. */
 const AGAIN_MS = 1000;
 
@@ -131,8 +133,7 @@ export class RemoteRuns implements RunAccess {
       } catch (error) {
         if (signal?.aborted) return;
         // The service is being started again, or the line is bad: what was missed is read then.
-        const passes = error instanceof RemoteError &&
-          (error.code === "unreachable" || error.code === "not_ready");
+        const passes = error instanceof RemoteError && PASSES.has(error.code);
         if (!passes && !(error instanceof TypeError)) throw error;
       }
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
@@ -189,8 +190,10 @@ export class RemoteRuns implements RunAccess {
     }
     if (response.ok) return response;
     const body = await response.json().catch(() => undefined);
-    const { message, code } = body?.error ??
-      { message: `${this.#base} answers ${response.status}`, code: "refused" };
+    const { message, code } = body?.error ?? {
+      message: `${this.#base} answers ${response.status}`,
+      code: "unavailable",
+    };
     if (response.status === 401) {
       throw new RemoteError(message, "unauthorized", { hint: "Put the service's token into LIMBECK_TOKEN." });
     }
