@@ -4,7 +4,7 @@
  * @module
  */
 // @ts-types="../../types/std_path.d.ts"
-import { join } from "@std/path";
+import { basename, join } from "@std/path";
 import type { PlanEvent, RunEvent, RunState } from "../distill/events.ts";
 import type { Recipe } from "../distill/recipe.ts";
 import { writeTextAtomically } from "../formats/files.ts";
@@ -12,6 +12,7 @@ import { type MetricsRow, metricsRows, readEvents } from "./event_log.ts";
 import { readRun, type RunManifest } from "./run_folder.ts";
 import { chart, escape, type Series } from "./chart.ts";
 import { chosenSamples } from "./chosen_samples.ts";
+import { withoutFolders } from "./path_names.ts";
 import { bytes, count, duration, number3, short } from "./units.ts";
 
 /** What a report shows. */
@@ -45,7 +46,7 @@ export function reportHtml({ manifest, recipe, events }: ReportInput): string {
     samples(events),
     plan ? memory(plan) : "",
     problems(events),
-    `<h2>Recipe</h2><pre>${escape(JSON.stringify(recipe, null, 2))}</pre>`,
+    `<h2>Recipe</h2><pre>${escape(JSON.stringify(recipe, nameOfPath, 2))}</pre>`,
   ];
   return `<!doctype html>
 <html lang="en">
@@ -61,6 +62,14 @@ ${body.filter(Boolean).join("\n")}
 </body>
 </html>
 `;
+}
+
+/** Fields of a recipe that hold paths. */
+const PATHS: ReadonlySet<string> = new Set(["model", "train", "heldOut", "folder"]);
+
+/** A report is passed on, so it has names alone; the paths are in recipe.json. */
+function nameOfPath(field: string, value: unknown): unknown {
+  return typeof value === "string" && PATHS.has(field) ? basename(value) : value;
 }
 
 function overview(manifest: RunManifest, events: readonly RunEvent[], plan: PlanEvent | undefined): string {
@@ -171,7 +180,7 @@ function problems(events: readonly RunEvent[]): string {
   );
   if (found.length === 0) return "";
   return `<h2>Warnings and errors</h2><ul>${
-    [...new Set(found)].map((text) => `<li>${escape(text)}</li>`).join("")
+    [...new Set(found)].map((text) => `<li>${escape(withoutFolders(text))}</li>`).join("")
   }</ul>`;
 }
 

@@ -5,9 +5,10 @@
  * @module
  */
 // @ts-types="../../types/std_path.d.ts"
-import { basename, fromFileUrl, join, SEPARATOR } from "@std/path";
+import { fromFileUrl, join, SEPARATOR } from "@std/path";
 import { InputError } from "../errors.ts";
 import { unreadable } from "../formats/files.ts";
+import { withoutFolders } from "../runs/path_names.ts";
 import type { RunStore } from "../runs/store.ts";
 import type { Uploads } from "./uploads.ts";
 
@@ -144,7 +145,7 @@ export class Catalogue {
     return (text) => {
       for (const { name, path } of named) text = text.replaceAll(path, name);
       text = text.replaceAll(this.#store.folder, "");
-      return text.replace(/(?<![\w.:/])(?!\/v1\/)(?:\/[^\s:,;'"`()]+){2,}/g, (path) => basename(path));
+      return withoutFolders(text);
     };
   }
 }

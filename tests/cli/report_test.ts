@@ -42,11 +42,11 @@ const bodies: RunEventBody[] = [
 ];
 const events: RunEvent[] = bodies.map((body, i) => ({ seq: i + 1, time: "", attempt: 1, ...body }));
 
-function report(shown: RunEvent[]): string {
+function report(shown: RunEvent[], model = EVIL, train = "t"): string {
   const recipe = parseRecipe({
-    teacher: { model: EVIL },
+    teacher: { model },
     student: { model: "teacher" },
-    data: { train: "t" },
+    data: { train },
   });
   const manifest = {
     id: "20260724-153012-k7wq",
@@ -80,6 +80,20 @@ Deno.test("reportHtml() shows results, curves and samples, escaped and without a
   assert(!/\b(src|href)=|https?:|url\(|@import/i.test(html.replace(/arxiv/gi, "")), "self-contained");
   assertStringIncludes(html, "prefers-color-scheme: dark");
   assert(!/NaN|Infinity|undefined/.test(html));
+});
+
+Deno.test("reportHtml() tells names and no folders", () => {
+  const message = "cannot read '/srv/models/teacher/config.json': it is gone";
+  const told: RunEventBody = { type: "warning", code: "w", message };
+  const html = report(
+    [{ seq: 1, time: "", attempt: 1, ...told }],
+    "/srv/models/teacher",
+    "/data/sets/train.jsonl",
+  );
+  assert(!/srv|sets/.test(html));
+  assertStringIncludes(html, "&quot;model&quot;: &quot;teacher&quot;");
+  assertStringIncludes(html, "&quot;train&quot;: &quot;train.jsonl&quot;");
+  assertStringIncludes(html, "cannot read &#39;config.json&#39;: it is gone");
 });
 
 Deno.test("reportHtml() does with a run that has hardly begun", () => {

@@ -198,7 +198,10 @@ Deno.test("artifacts have ranges and an ETag; no name leads elsewhere", () =>
       ),
     );
     const report = await test.request(`/v1/runs/${id}/artifacts/report.html`);
-    assertStringIncludes(await report.text(), "<style");
+    const html = await report.text();
+    assertStringIncludes(html, "<style");
+    assertStringIncludes(html, "&quot;train.jsonl&quot;");
+    assert(!html.includes(test.folder), "no path of this machine");
     const policy = report.headers.get("Content-Security-Policy")!;
     assertStringIncludes(policy, "style-src 'unsafe-inline'");
     assert(policy.includes("sandbox") && !policy.includes("script-src"), "styled, and no more");
