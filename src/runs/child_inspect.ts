@@ -7,10 +7,11 @@ import { builtins } from "../../plugins/mod.ts";
 import { estimate, preview, validation } from "../distill/inspect_recipe.ts";
 import { openRecipe } from "../distill/open_recipe.ts";
 import { parseRecipe } from "../distill/recipe.ts";
+import { InputError } from "../errors.ts";
 import { Registry } from "../registry/registry.ts";
 import { loadPlugins, type PluginModule } from "./exported_plugins.ts";
 import type { InspectionAnswer, InspectionOrder } from "./inspection.ts";
-import { readLines } from "./protocol.ts";
+import { LONGEST_LINE, readLines } from "./protocol.ts";
 import { tellError } from "./told_error.ts";
 
 /** Answers the order on stdin with one line on stdout, and ends the process. */
@@ -24,10 +25,22 @@ export async function main(modules: readonly PluginModule[]): Promise<never> {
   } catch (error) {
     answer = { error: tellError(error) };
   }
-  const bytes = new TextEncoder().encode(JSON.stringify(answer) + "\n");
+  let bytes = encoded(answer);
+  if (bytes.length > LONGEST_LINE) bytes = encoded({ error: tellError(tooLong(bytes.length)) });
   for (let done = 0; done < bytes.length;) done += Deno.stdout.writeSync(bytes.subarray(done));
   // GPU objects may keep the process alive.
   Deno.exit(0);
+}
+
+const encoded = (answer: InspectionAnswer) => new TextEncoder().encode(JSON.stringify(answer) + "\n");
+
+/** The parent would not read it: its thread serves others too. */
+function tooLong(bytes: number): InputError {
+  const mebibytes = (n: number) => `${Math.ceil(n / (1 << 20))} MiB`;
+  return new InputError(
+    `what there is to say of the recipe takes ${mebibytes(bytes)}, more than ${mebibytes(LONGEST_LINE)}`,
+    { hint: "Ask for fewer samples, or choose a shorter data.contextLength." },
+  );
 }
 
 async function inspect(order: InspectionOrder, modules: readonly PluginModule[]): Promise<unknown> {

@@ -36,6 +36,8 @@ export interface InspectionOptions {
   readonly plugins?: readonly string[];
   /** Longest time (default 60). */
   readonly timeoutSeconds?: number;
+  /** Most memory of the process's JavaScript heap, MiB (default 2048). */
+  readonly heapMegabytes?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -44,7 +46,12 @@ export class InspectionTimeoutError extends LimbeckError {
   override readonly code = "inspection_timeout";
 }
 
-/** As many processes look at recipes as may, and as many wait as may. */
+/** It needs more memory than the process may have: data or a vocabulary that are too large, or a hostile tokenizer. */
+export class InspectionMemoryError extends LimbeckError {
+  override readonly code = "inspection_memory";
+}
+
+/** As many processes look at recipes as may, and as many wait as may; or the inspector is closed. */
 export class BusyError extends LimbeckError {
   override readonly code = "busy";
 }
@@ -56,7 +63,8 @@ const HEAP_MEGABYTES = 2048;
 /** Looks at recipes, a few at a time. */
 export class Inspector {
   readonly #atOnce: number;
-  readonly #waiting: (() => void)[] = [];
+  readonly #waiting = new Set<() => void>();
+  readonly #closing = new AbortController();
   #working = 0;
 
   /** @param atOnce processes at once */
@@ -68,44 +76,68 @@ export class Inspector {
    * Looks at a recipe.
    *
    * @throws {RecipeError} the recipe breaks rules
-   * @throws {InputError} something that it names cannot be used
+   * @throws {InputError} something that it names cannot be used, or there is too much to say of it
    * @throws {DeviceError} it does not fit on the GPU
    * @throws {InspectionTimeoutError} it took too long
-   * @throws {BusyError} too many wait already
+   * @throws {InspectionMemoryError} it needs too much memory
+   * @throws {BusyError} too many wait already, or the inspector is closed
    */
   async inspect<K extends InspectionOrder["kind"]>(
     order: Extract<InspectionOrder, { kind: K }> | (InspectionOrder & { kind: K }),
     options: InspectionOptions = {},
   ): Promise<InspectionValues[K]> {
-    await this.#begin();
+    const closing = this.#closing.signal;
+    const signal = options.signal ? AbortSignal.any([options.signal, closing]) : closing;
+    signal.throwIfAborted();
+    await this.#begin(signal);
     try {
-      // Whoever asked may have left while it waited.
-      options.signal?.throwIfAborted();
-      return await inspectNow(order, options) as InspectionValues[K];
+      return await inspectNow(order, { ...options, signal }) as InspectionValues[K];
     } finally {
       this.#working--;
-      this.#waiting.shift()?.();
+      const [next] = this.#waiting;
+      next?.();
     }
   }
 
-  async #begin(): Promise<void> {
+  /** Ends all processes: one whose parent is gone might never end by itself. */
+  close(): void {
+    this.#closing.abort(
+      new BusyError("no more recipes are looked at", { hint: "Try again in a few seconds." }),
+    );
+  }
+
+  async #begin(signal: AbortSignal): Promise<void> {
     if (this.#working >= this.#atOnce) {
-      if (this.#waiting.length >= MOST_WAITING) {
+      if (this.#waiting.size >= MOST_WAITING) {
         throw new BusyError("too many recipes are being looked at", { hint: "Try again in a few seconds." });
       }
-      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+      const turn = Promise.withResolvers<void>();
+      // Whoever leaves while it waits makes room for others.
+      const leave = () => turn.reject(signal.reason);
+      signal.addEventListener("abort", leave);
+      this.#waiting.add(turn.resolve);
+      try {
+        await turn.promise;
+      } finally {
+        this.#waiting.delete(turn.resolve);
+        signal.removeEventListener("abort", leave);
+      }
     }
     this.#working++;
   }
 }
 
-async function inspectNow(order: InspectionOrder, options: InspectionOptions): Promise<unknown> {
-  const { plugins = [], timeoutSeconds = 60, signal } = options;
+async function inspectNow(
+  order: InspectionOrder,
+  options: InspectionOptions & { signal: AbortSignal },
+): Promise<unknown> {
+  const { plugins = [], timeoutSeconds = 60, heapMegabytes = HEAP_MEGABYTES, signal } = options;
   const folder = await Deno.makeTempDir({ prefix: "limbeck-inspection-" });
   try {
     const entry = new URL("./child_inspect.ts", import.meta.url).href;
     const { recipe } = order;
-    const command = await prepareChild({ folder, recipe, plugins, entry, heapMegabytes: HEAP_MEGABYTES });
+    const command = await prepareChild({ folder, recipe, plugins, entry, heapMegabytes });
+    signal.throwIfAborted();
     const child = new Deno.Command(Deno.execPath(), {
       ...command,
       cwd: folder,
@@ -125,36 +157,52 @@ async function inspectNow(order: InspectionOrder, options: InspectionOptions): P
       late = true;
       kill();
     }, timeoutSeconds * 1000);
-    signal?.addEventListener("abort", kill);
+    signal.addEventListener("abort", kill);
     try {
+      const said = lastWords(child.stderr);
       const writer = child.stdin.getWriter();
       await writer.write(new TextEncoder().encode(JSON.stringify(order) + "\n")).catch(() => {});
       await writer.close().catch(() => {});
-      const said = lastLine(child.stderr);
       const answer = await readAnswer(child.stdout);
       const status = await child.status;
       if (answer?.error) throw errorOf(answer.error);
       if (answer) return answer.value;
-      signal?.throwIfAborted();
-      if (late) {
-        throw new InspectionTimeoutError(
-          `looking at the recipe took longer than ${timeoutSeconds} s and was ended`,
-          {
-            hint:
-              "The model's tokenizer or chat template may never end, or the data are very large: limit them with data.limit.",
-          },
-        );
-      }
-      const how = status.signal ?? `exit code ${status.code}`;
-      throw new LimbeckError(`the process that looked at the recipe ended with ${how}: ${await said}`);
+      signal.throwIfAborted();
+      throw whyEnded(status, await said, { late, timeoutSeconds, heapMegabytes });
     } finally {
       clearTimeout(timer);
-      signal?.removeEventListener("abort", kill);
+      signal.removeEventListener("abort", kill);
       kill();
     }
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+}
+
+/** Why a process ended without an answer; `late` where it was killed for it. */
+function whyEnded(
+  status: Deno.CommandStatus,
+  { last, outOfMemory }: LastWords,
+  limits: { late: boolean; timeoutSeconds: number; heapMegabytes: number },
+): LimbeckError {
+  const { late, timeoutSeconds, heapMegabytes } = limits;
+  if (late) {
+    return new InspectionTimeoutError(
+      `looking at the recipe took longer than ${timeoutSeconds} s and was ended`,
+      {
+        hint:
+          "The model's tokenizer or chat template may never end, or the data are very large: limit them with data.limit.",
+      },
+    );
+  }
+  if (outOfMemory) {
+    return new InspectionMemoryError(
+      `looking at the recipe needs more memory than the ${heapMegabytes} MiB that it may have`,
+      { hint: "The data or the model's tokenizer may be too large: limit the data with data.limit." },
+    );
+  }
+  const how = status.signal ?? `exit code ${status.code}`;
+  return new LimbeckError(`the process that looked at the recipe ended with ${how}: ${last}`);
 }
 
 async function readAnswer(stdout: ReadableStream<Uint8Array>): Promise<InspectionAnswer | undefined> {
@@ -172,8 +220,19 @@ async function readAnswer(stdout: ReadableStream<Uint8Array>): Promise<Inspectio
   return answer;
 }
 
-async function lastLine(stderr: ReadableStream<Uint8Array>): Promise<string> {
+/** What a process said on stderr that tells why it ended. */
+interface LastWords {
+  readonly last: string;
+  /** Whether the JavaScript engine gave up for want of memory; a trace of its own code comes after it. */
+  readonly outOfMemory: boolean;
+}
+
+async function lastWords(stderr: ReadableStream<Uint8Array>): Promise<LastWords> {
   let last = "";
-  for await (const line of readLines(stderr)) if (line.trim() !== "") last = line.trim();
-  return last;
+  let outOfMemory = false;
+  for await (const line of readLines(stderr)) {
+    if (line.trim() !== "") last = line.trim();
+    if (/^# Fatal (JavaScript|process) out of memory/.test(line)) outOfMemory = true;
+  }
+  return { last, outOfMemory };
 }

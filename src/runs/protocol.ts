@@ -36,8 +36,8 @@ export function isCounted(event: RunEventBody): boolean {
   return event.type !== "heartbeat" && event.type !== "state";
 }
 
-/** A line longer than this is not read. */
-const LONGEST_LINE = 8 << 20;
+/** A line longer than this, in UTF-16 code units, is not read. */
+export const LONGEST_LINE: number = 8 << 20;
 
 /** What each type of event must have, by name of the field and `typeof`; `number?` may also be null, for values that are not finite. */
 const FIELDS: { readonly [type in RunEventBody["type"]]: Readonly<Record<string, string>> } = {

@@ -8,6 +8,7 @@ import { HTTPException } from "hono/http-exception";
 import { RecipeError } from "../distill/recipe.ts";
 import type { RecipeProblem } from "../distill/recipe_problems.ts";
 import { InputError, LimbeckError } from "../errors.ts";
+import { InspectionMemoryError, InspectionTimeoutError } from "../runs/inspection.ts";
 import { LockedError } from "../runs/run_lock.ts";
 import { IdempotencyError, RunStateError, UnknownRunError } from "../runs/store_errors.ts";
 
@@ -134,7 +135,8 @@ function statusOf(error: LimbeckError): ErrorStatus {
   if (error instanceof InputError || error.exitCode === 3) return 400;
   if (error.code === "disk_full") return 507;
   if (LATER[error.code] !== undefined) return 503;
-  if (error.code === "inspection_timeout" || error.exitCode === 4) return 422;
+  if (error instanceof InspectionTimeoutError || error instanceof InspectionMemoryError) return 422;
+  if (error.exitCode === 4) return 422;
   return 500;
 }
 

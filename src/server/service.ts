@@ -188,6 +188,7 @@ export class Service {
   close(seconds = 30): Promise<void> {
     return this.#closing ??= (async () => {
       this.streams.close();
+      this.inspector.close();
       await Promise.all([this.inference.close(), this.scheduler.close(seconds)]);
       this.store.close();
     })();

@@ -119,7 +119,7 @@ export class TextTokenizer {
    * @param options.addBos put the BOS token in front; by default as {@linkcode bosPolicy} says. A text that already begins with it
    * (possible only with `special: true`) does not get a second one.
    * @param options.special whether `</s>` and the like in the text become control tokens. Off by default: text is text.
-   * @throws {InputError} a character that the vocabulary cannot express; `addBos: true` without a BOS token
+   * @throws {InputError} a character that the vocabulary cannot express; a component that fails; `addBos: true` without a BOS token
    */
   encode(text: string, options: { addBos?: boolean; special?: boolean } = {}): Int32Array {
     const ids = this.#ids(options.special ? this.#full : this.#plain, text.toWellFormed());
@@ -137,7 +137,7 @@ export class TextTokenizer {
   /**
    * Token ids of text mixed with special tokens given by id: the text parts stay text, whatever they contain. No BOS is added.
    *
-   * @throws {InputError} an id that is not a special token; a character that the vocabulary cannot express
+   * @throws {InputError} an id that is not a special token; a character that the vocabulary cannot express; a component that fails
    */
   encodeParts(parts: readonly (string | number)[]): Int32Array {
     const marked = parts.map((part) => {
@@ -151,7 +151,17 @@ export class TextTokenizer {
   }
 
   #ids(library: Tokenizer, text: string): number[] {
-    const ids = library.encode(text, { add_special_tokens: false }).ids;
+    let ids: number[];
+    try {
+      ids = library.encode(text, { add_special_tokens: false }).ids;
+    } catch (cause) {
+      // Such as a normalizer that makes a text longer than a string may be.
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new InputError(`the tokenizer failed on ${JSON.stringify(text.slice(0, 40))}: ${reason}`, {
+        where: this.where,
+        cause,
+      });
+    }
     // The library puts undefined where it finds no token.
     if (ids.some((id) => id === undefined)) {
       throw new InputError(

@@ -1,16 +1,17 @@
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { main } from "../../src/cli/main.ts";
 import { DeviceError, InputError } from "../../src/errors.ts";
 import { RecipeError } from "../../src/distill/recipe.ts";
 import {
   BusyError,
+  InspectionMemoryError,
   type InspectionOrder,
   InspectionTimeoutError,
   Inspector,
 } from "../../src/runs/inspection.ts";
 import { fakeTerminal } from "../cli/fake_terminal.ts";
-import { tinyRecipe, withTiny } from "../distill/tiny_model.ts";
+import { type TinyFiles, tinyRecipe, tinyTokenizerJson, withTiny } from "../distill/tiny_model.ts";
 
 async function json(...argv: string[]) {
   const terminal = fakeTerminal();
@@ -68,41 +69,102 @@ Deno.test("what is wrong comes back as the error that it is", () =>
     await assertRejects(() => inspector.inspect({ kind: "estimate", recipe: huge }), DeviceError);
   }));
 
-Deno.test("a tokenizer or a template that never ends is ended, and named", () =>
-  withTiny(async (files) => {
-    const inspector = new Inspector();
-    const recipe = tinyRecipe(files);
-    const late = (order: InspectionOrder) => inspector.inspect(order, { timeoutSeconds: 3 });
-    const tokenizer = `${files.teacher}/tokenizer.json`;
-    const good = await Deno.readTextFile(tokenizer);
-    const hostile = JSON.parse(good);
-    // Backtracks without end on a text that does not fit.
-    hostile.pre_tokenizer = {
-      type: "Split",
-      pattern: { Regex: "(a+)+$" },
-      behavior: "Isolated",
-      invert: false,
-    };
-    await Deno.writeTextFile(tokenizer, JSON.stringify(hostile));
-    await Deno.writeTextFile(files.train, JSON.stringify({ text: "a".repeat(60) + "!" }) + "\n");
-    const error = await assertRejects(() => late({ kind: "validate", recipe }), InspectionTimeoutError);
-    assertStringIncludes(error.message, "longer than 3 s");
-    assertStringIncludes(error.hint!, "tokenizer or chat template");
+/** Gives the model a pre-tokenizer that backtracks without end on the only text of the data. */
+async function neverEnds({ teacher, train }: TinyFiles): Promise<void> {
+  await withTokenizer(teacher, {
+    pre_tokenizer: { type: "Split", pattern: { Regex: "(a+)+$" }, behavior: "Isolated", invert: false },
+  });
+  await Deno.writeTextFile(train, JSON.stringify({ text: "a".repeat(60) + "!" }) + "\n");
+}
 
-    await Deno.writeTextFile(tokenizer, good);
+async function withTokenizer(model: string, change: object): Promise<void> {
+  await Deno.writeTextFile(`${model}/tokenizer.json`, JSON.stringify({ ...tinyTokenizerJson(), ...change }));
+}
+
+Deno.test("a tokenizer that never ends is ended", () =>
+  withTiny(async (files) => {
+    await neverEnds(files);
+    const recipe = tinyRecipe(files);
+    const orders: InspectionOrder[] = [
+      { kind: "validate", recipe },
+      { kind: "preview", recipe, heldOut: false, samples: 1 },
+    ];
+    for (const order of orders) {
+      const error = await assertRejects(
+        () => new Inspector().inspect(order, { timeoutSeconds: 2 }),
+        InspectionTimeoutError,
+      );
+      assertEquals(error.code, "inspection_timeout");
+      assertStringIncludes(error.message, "longer than 2 s");
+      assertStringIncludes(error.hint!, "tokenizer or chat template");
+    }
+  }));
+
+Deno.test("a chat template that never ends is ended by its own limits, or by the clock where they do not see it", () =>
+  withTiny(async (files) => {
     const config = `${files.teacher}/tokenizer_config.json`;
     const settings = JSON.parse(await Deno.readTextFile(config));
-    settings.chat_template =
-      "{% for i in range(100000000) %}{% for j in range(100000000) %}{{ i }}{% endfor %}{% endfor %}";
-    await Deno.writeTextFile(config, JSON.stringify(settings));
-    await Deno.writeTextFile(
-      files.train,
-      JSON.stringify({ messages: [{ role: "user", content: "a" }, { role: "assistant", content: "b" }] }) +
-        "\n",
+    await Deno.remove(`${files.teacher}/chat_template.jinja`).catch(() => {});
+    const conversation = [{ role: "user", content: "a" }, { role: "assistant", content: "b" }];
+    await Deno.writeTextFile(files.train, JSON.stringify({ messages: conversation }) + "\n");
+    const rendered = async (chat_template: string) => {
+      await Deno.writeTextFile(config, JSON.stringify({ ...settings, chat_template }));
+      const order = { kind: "validate", recipe: tinyRecipe(files) } as const;
+      return await new Inspector().inspect(order, { timeoutSeconds: 8 });
+    };
+    const loops = "{% for i in range(90000) %}{% for j in range(90000) %}{{ i }}{% endfor %}{% endfor %}";
+    const error = await assertRejects(
+      () => rendered(loops),
+      InputError,
+      "the chat template failed: more than",
     );
-    // Ended by the process's own limits of a template, or by the clock.
-    await assertRejects(() => late({ kind: "validate", recipe }), Error);
+    assertEquals(error.where, `${config} (chat_template)`);
+    // A list of two references to itself, 60 times over: one built-in filter writes 2^60 elements.
+    const nested =
+      "{% set n = namespace(a=[1]) %}{% for i in range(60) %}{% set n.a = [n.a, n.a] %}{% endfor %}" +
+      "{{ n.a | tojson }}";
+    await assertRejects(() => rendered(nested), InspectionTimeoutError);
   }));
+
+Deno.test("a tokenizer that fails is bad input, and data that are too large are told as that", () =>
+  withTiny(async (files) => {
+    const order = { kind: "validate", recipe: tinyRecipe(files) } as const;
+    const growing = { type: "Replace", pattern: { String: "a" }, content: "a".repeat(1000) };
+    await Deno.writeTextFile(files.train, '{"text":"a cat"}\n');
+    await withTokenizer(files.teacher, {
+      normalizer: { type: "Sequence", normalizers: [growing, growing, growing] },
+    });
+    const failed = await assertRejects(
+      () => new Inspector().inspect(order),
+      InputError,
+      "the tokenizer failed on",
+    );
+    assertEquals(failed.exitCode, 3);
+
+    await withTokenizer(files.teacher, {});
+    await Deno.writeTextFile(files.train, '{"text":"the cat"}\n'.repeat(300_000));
+    const error = await assertRejects(
+      () => new Inspector().inspect(order, { heapMegabytes: 100 }),
+      InspectionMemoryError,
+    );
+    assertStringIncludes(error.message, "the 100 MiB that it may have");
+    assertStringIncludes(error.hint!, "data.limit");
+  }));
+
+Deno.test("an answer that is too long to be read by a thread that serves others is refused, with what to do", () =>
+  withTiny(async (files) => {
+    const row = JSON.stringify({ text: "the cat sat on a mat ".repeat(6000) }) + "\n";
+    await Deno.writeTextFile(files.train, row.repeat(4));
+    const recipe = tinyRecipe(files, {
+      data: { contextLength: 65_536 },
+      train: { tokensPerMicroBatch: 65_536 },
+    });
+    const shown = (samples: number) =>
+      new Inspector().inspect({ kind: "preview", recipe, heldOut: false, samples });
+    assertEquals((await shown(1)).samples.map(({ pieces }) => pieces.length), [65_536]);
+    const error = await assertRejects(() => shown(4), InputError, "more than 8 MiB");
+    assertStringIncludes(error.hint!, "fewer samples");
+  }, { contextLength: 65_536 }));
 
 Deno.test("the process reads what the recipe names, and may do nothing else", () =>
   withTiny(async (files) => {
@@ -126,19 +188,42 @@ Deno.test("few processes look at once, the others wait, and too many are told to
   withTiny(async (files) => {
     const inspector = new Inspector(1);
     const recipe = tinyRecipe(files);
-    const abort = new AbortController();
     const all = Array.from(
       { length: 18 },
-      () =>
-        inspector.inspect({ kind: "validate", recipe }, { signal: abort.signal }).then(
-          () => "done",
-          (error) => error,
-        ),
+      () => inspector.inspect({ kind: "validate", recipe }).then(({ valid }) => valid, (error) => error),
     );
-    assert(await all[17]! instanceof BusyError);
-    assertEquals(await all[0], "done");
-    abort.abort();
-    const rest = await Promise.all(all.slice(1, 17));
-    assert(rest.every((outcome) => outcome === "done" || outcome instanceof Error));
-    assertEquals(await inspector.inspect({ kind: "validate", recipe }).then(({ valid }) => valid), true);
+    const outcomes = await Promise.all(all);
+    assertEquals(outcomes.slice(0, 17), Array(17).fill(true));
+    assertInstanceOf(outcomes[17], BusyError);
+  }));
+
+Deno.test("whoever leaves ends its process or makes room, and nothing goes on when the inspector is closed", () =>
+  withTiny(async (files) => {
+    await neverEnds(files);
+    const inspector = new Inspector(1);
+    const order = { kind: "validate", recipe: tinyRecipe(files) } as const;
+    const looked = (signal?: AbortSignal) =>
+      inspector.inspect(order, { timeoutSeconds: 300, ...(signal ? { signal } : {}) }).then(
+        () => undefined,
+        (error) => error,
+      );
+    // Before it has begun, while it is prepared, and while it works.
+    assertEquals((await looked(AbortSignal.abort())).name, "AbortError");
+    const early = new AbortController();
+    const prepared = looked(early.signal);
+    early.abort();
+    assertEquals((await prepared).name, "AbortError");
+    assertEquals((await looked(AbortSignal.timeout(1500))).name, "TimeoutError");
+
+    const first = looked();
+    const leaving = new AbortController();
+    const waiting = Array.from({ length: 16 }, () => looked(leaving.signal));
+    assertInstanceOf(await looked(), BusyError);
+    leaving.abort();
+    for (const outcome of waiting) assertEquals((await outcome).name, "AbortError");
+    const last = looked();
+    inspector.close();
+    for (const outcome of [first, last, looked()]) {
+      assertStringIncludes((await outcome).message, "no more recipes are looked at");
+    }
   }));
