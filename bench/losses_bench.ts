@@ -23,6 +23,7 @@ const VOCABULARY = 32_000;
 interface RowKernelText {
   readonly wgsl: string;
   readonly needsTeacher: boolean;
+  readonly memoryWords: number;
   size(graph: Graph): SizeWord[];
 }
 
@@ -32,12 +33,13 @@ const rowKernelOp: Op<RowKernelText & { readonly words: readonly SizeWord[] }> =
   mutates: true,
   alias: (output) => ({ input: 2 + output, byteOffset: 0 }),
   infer: ([, , logits, values]) => [logits!, values!],
-  lower({ inputs, attributes: { wgsl, needsTeacher, words }, adapter, dispatch }) {
+  lower({ inputs, attributes: { wgsl, needsTeacher, memoryWords, words }, adapter, scratch, dispatch }) {
     const [labels, target, logits, values] = inputs as [Tensor, Tensor, Tensor, Tensor];
+    const memory = memoryWords > 0 ? [scratch([ROWS, memoryWords], "u32")] : [];
     dispatch({
       kernel: "rowKernel",
       wgsl,
-      tensors: needsTeacher ? [labels, target, logits, values] : [labels, logits, values],
+      tensors: [labels, ...(needsTeacher ? [target] : []), logits, values, ...memory],
       size: words,
       groups: grid(ROWS, adapter),
     });
@@ -51,13 +53,19 @@ function compiled(gpu: Gpu, loss: Divergence | RowLoss): RowKernelText {
   return {
     wgsl: kernel.wgsl,
     needsTeacher: kernel.needsTeacher,
+    memoryWords: kernel.memoryWords,
     size: (graph) => kernel.size(ROWS, (name) => graph.scalar(name)),
   };
 }
 
 async function written(gpu: Gpu): Promise<RowKernelText> {
   const path = new URL(`./hand_written/forward_kl_${gpu.description.family}.wgsl`, import.meta.url);
-  return { wgsl: await Deno.readTextFile(path), needsTeacher: true, size: () => [ROWS, VOCABULARY] };
+  return {
+    wgsl: await Deno.readTextFile(path),
+    needsTeacher: true,
+    memoryWords: 0,
+    size: () => [ROWS, VOCABULARY],
+  };
 }
 
 function trace(graph: Graph, kernel: RowKernelText): readonly Tensor[] {

@@ -28,6 +28,7 @@ import softCrossEntropy from "./losses/soft_cross_entropy.ts";
 import sortedTopK from "./losses/sorted_top_k.ts";
 import taid from "./losses/taid.ts";
 import totalVariation from "./losses/total_variation.ts";
+import universalLogit from "./losses/universal_logit.ts";
 
 /** Every built-in plugin. */
 export const builtins: readonly Plugin[] = [
@@ -49,6 +50,7 @@ export const builtins: readonly Plugin[] = [
   taid,
   rankCorrelation,
   pairwiseRanking,
+  universalLogit,
   sortedTopK,
   hiddenStateMse,
   hiddenStateCosine,

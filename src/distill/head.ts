@@ -31,8 +31,10 @@ import { reshape, rows } from "../tensor/ops/views.ts";
 export interface RowKernel {
   readonly name: string;
   readonly wgsl: string;
-  /** Words of its size struct. */
-  size(rows: number): SizeWord[];
+  /** Words of memory that it needs for each row while it does it. */
+  readonly memoryWords: number;
+  /** Words of its size struct, for a dispatch over rows from `first` to before `end`. */
+  size(rows: number, part: { readonly first: number; readonly end: number }): SizeWord[];
   readonly groups: (rows: number) => number;
 }
 
@@ -188,21 +190,36 @@ const rowLossOp: Op<{ losses: RowLosses; gradient: boolean }> = {
     ensure(labels!.dim(0) === logits!.dim(0), "rowLoss", inputs, "one label a row");
     return [values!, logits!];
   },
-  lower({ inputs, attributes, adapter, dispatch }) {
+  lower({ inputs, attributes, adapter, scratch, dispatch }) {
     const [labels, logits, values, ...bound] = inputs as [Tensor, Tensor, Tensor, ...Tensor[]];
     const { losses, gradient } = attributes;
     const kernel = losses.compile(adapter, gradient);
     const [count, vocabulary] = [logits.dim(0), logits.dim(1)];
-    dispatch({
-      kernel: kernel.name,
-      wgsl: kernel.wgsl,
-      tensors: [labels, ...bound, logits, values],
-      size: kernel.size(count),
-      groups: grid(kernel.groups(count), adapter),
-      flops: 20 * count * vocabulary,
-    });
+    const { memoryWords } = kernel;
+    const most = Math.min(ROW_MEMORY, adapter.maxBindingSize);
+    const together = memoryWords === 0 ? count : rowsTogether(count, Math.floor(most / (4 * memoryWords)));
+    const memory = memoryWords === 0 ? [] : [scratch([together, memoryWords], "u32")];
+    for (let first = 0; first < count; first += together) {
+      const end = Math.min(count, first + together);
+      dispatch({
+        kernel: kernel.name,
+        wgsl: kernel.wgsl,
+        tensors: [labels, ...bound, logits, values, ...memory],
+        size: kernel.size(count, { first, end }),
+        groups: grid(kernel.groups(end - first), adapter),
+        flops: 20 * (end - first) * vocabulary,
+      });
+    }
   },
 };
+
+/** Bytes that losses with memory of their own may have for all rows of a dispatch: enough rows to keep a GPU busy. */
+const ROW_MEMORY = 64 * 2 ** 20;
+
+/** Rows of a dispatch, at most so many, so that all dispatches have about the same number. */
+function rowsTogether(count: number, most: number): number {
+  return Math.ceil(count / Math.ceil(count / Math.max(1, most)));
+}
 
 interface WeightedRowsAttributes {
   readonly losses: RowLosses;

@@ -181,7 +181,8 @@ export class Objective {
         return {
           name: kernel.label,
           wgsl: kernel.wgsl,
-          size: (rows) => kernel.size(rows, (name) => graph.scalar(name)),
+          memoryWords: kernel.memoryWords,
+          size: (rows, part) => kernel.size(rows, (name) => graph.scalar(name), part),
           groups: (rows) => kernel.groups(rows),
         };
       },

@@ -191,8 +191,9 @@ function checkVocabularies(
     throw new InputError(`teacher and student have different vocabularies: ${difference}`, {
       where: student.path,
       hint:
-        "Distillation over logits needs one vocabulary: choose models of one family, or cut a student from " +
-        "the teacher (student: {model: teacher, layers: [...]}).",
+        "Distillation over logits needs one vocabulary, with universal-logit too: positions of different " +
+        "tokenisations are not paired. So choose models of one family, or cut a student from the teacher " +
+        "(student: {model: teacher, layers: [...]}).",
     });
   }
   const [t, s] = [teacher.config.vocabularySize, student.config.vocabularySize];

@@ -11,7 +11,7 @@ import { type Divergence, LOG_FLOOR, type RowLoss } from "./loss_contract.ts";
 import { PluginError } from "./plugin.ts";
 import { ENTRY, ROW, RowProgram, type Statistic, symbolicOptions } from "./row_program.ts";
 import { printRowKernel } from "./row_kernel.ts";
-import { rowLossSource } from "./row_kernel_frame.ts";
+import { rowLossSource, rowMemory } from "./row_kernel_frame.ts";
 import { RowValues } from "./row_values.ts";
 import { ensureCacheable, looksAtTarget, type SparseTarget } from "./sparse_target.ts";
 
@@ -46,6 +46,8 @@ export interface RowLossKernel {
    * samples the logarithms of their weights, f32 [R, K]; and, but for samples, f32 [R, C]: log sum exp((z - m) / temperature) over all
    * other entries, m the largest of the K logits, a column for each of the target's temperatures. The learner's logits are then
    * written meanwhile in evaluation too.
+   *
+   * If `memoryWords` is not 0, last: u32 [groups, memoryWords], for as many rows as one dispatch does.
    */
   readonly wgsl: string;
   /** K: one value per loss in the given order, unweighted. */
@@ -54,10 +56,18 @@ export interface RowLossKernel {
   readonly scalars: readonly string[];
   readonly needsTeacher: boolean;
   readonly needsCache: boolean;
-  /** Words of the size struct for R rows. */
-  size(rows: number, scalar: (name: string) => StepScalar): SizeWord[];
-  /** Workgroups for R rows, to be folded with `grid`. */
+  /** Words of memory that a row's losses need while it is done; 0 for most losses. */
+  readonly memoryWords: number;
+  /** Words of the size struct for R rows, of which a dispatch does those from `first` to before `end`: all, unless it is told. */
+  size(rows: number, scalar: (name: string) => StepScalar, part?: RowRange): SizeWord[];
+  /** Workgroups for as many rows as a dispatch does, to be folded with `grid`. */
   groups(rows: number): number;
+}
+
+/** Rows from `first` to before `end`. */
+export interface RowRange {
+  readonly first: number;
+  readonly end: number;
 }
 
 /** What {@linkcode compileRowLoss} makes a kernel for. */
@@ -225,11 +235,13 @@ export function compileRowLoss(
     ...printed,
     label: `rowLoss ${summary(terms)}${gradient ? "" : " values"}${shape.tokenMasks ? " masked" : ""}`,
     valueCount: terms.length,
-    size: (rows, scalar) => [
-      rows,
+    memoryWords: rowMemory(traced).perEntry * shape.vocabulary,
+    size: (rows, scalar, { first, end } = { first: 0, end: rows }) => [
+      end,
       shape.vocabulary,
       shape.paddedTeacherVocabulary ?? shape.vocabulary,
       rows,
+      first,
       ...printed.scalars.map(scalar),
     ],
     groups: (rows) => rows,

@@ -119,6 +119,14 @@ export function defineDivergence<Schema extends OptionsSchema, const Scheduled e
   return { ...definition, kind: "divergence" } as unknown as Divergence;
 }
 
+/** Memory that a row loss is lent while it works on a row, beside what its lanes have; see {@linkcode RowLossDefinition.memory}. */
+export interface RowMemory {
+  /** Words of the row's own storage, for each entry of the vocabulary. */
+  readonly perEntry: number;
+  /** Words of the workgroup's memory: at most 3000, which leaves the least that WebGPU guarantees enough for sums over lanes. */
+  readonly workgroup: number;
+}
+
 /** What a row loss's source is written for. */
 export interface RowLossSource<Options = Record<string, unknown>> {
   /** Plain option values. */
@@ -149,6 +157,8 @@ export interface RowLossDefinition<
   readonly controller?: Controller<z.output<Schema>>;
   readonly scheduled?: readonly Scheduled[];
   readonly needsTeacher: boolean;
+  /** Where the loss needs memory that is as long as the row, such as for a sort; the source then has the functions below for it. */
+  readonly memory?: RowMemory;
   /**
    * WGSL of two functions, with whatever private variables and functions they need. Write `$` before every name of your own:
    * it becomes a prefix that keeps several losses in one kernel apart.
@@ -162,6 +172,10 @@ export interface RowLossDefinition<
    * `lane` and `LANES` (entries `v = lane, lane + LANES, ...` are this lane's share);
    * `row_sum(f32)`, `row_max(f32)`, `row_min_u32(u32)` over what each lane brings (call them in uniform control flow);
    * `$temperature()`, `$logQ(z)` and `$logP(z)`: log-probability of a logit of this row at the term's temperature.
+   *
+   * With `memory` also `$load(i) -> u32` and `$store(i, x)`, i < perEntry * row_vocabulary: words of the loss's own, whatever was there before
+   * at first, which stay until the row is done; `row_shared`, an `array<u32>` that all losses of the kernel share, so nothing stays in it when
+   * `$value` returns; and `row_barrier()`, after which every lane sees what the others have written to either (uniform control flow).
    */
   wgsl(source: RowLossSource<Omit<z.output<Schema>, Scheduled>>): string;
   /**

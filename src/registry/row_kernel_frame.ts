@@ -7,7 +7,7 @@
 import type { KernelFamily } from "../gpu/description.ts";
 import { helperFunctions, literal } from "../tensor/expr/mod.ts";
 import type { ResolvedLoss, SupportProgram, TracedObjective } from "./divergence.ts";
-import { LOG_FLOOR, type RowLoss } from "./loss_contract.ts";
+import { LOG_FLOOR, type RowLoss, type RowMemory } from "./loss_contract.ts";
 import type { RowLayout } from "./row_layout.ts";
 import { EMPTY_TAIL } from "./sparse_target.ts";
 
@@ -52,6 +52,7 @@ function cacheBindings({ cache }: KernelParts): [string, string, string][] {
 function printHead(parts: KernelParts): string {
   const { terms, traced, layout, gradient, needsTeacher, scalars } = parts;
   const cached = cacheBindings(parts);
+  const memory = rowMemory(traced).perEntry;
   const row = layout.vector ? "array<vec4<f32>>" : "array<f32>";
   const shapes = [
     traced.tokenMasks ? "labels         i32 [R], -100: none" : "labels         i32 [R], -100: masked",
@@ -62,6 +63,7 @@ function printHead(parts: KernelParts): string {
       gradient ? ", overwritten with the gradient of the weighted sum of losses" : ""
     }`,
     "row_values     f32 [K, R], unweighted",
+    ...(memory > 0 ? [`row_memory     u32 [groups, ${memory} V], of no meaning before and after`] : []),
   ];
   const storage = [
     ["labels", "read", "array<i32>"],
@@ -70,6 +72,7 @@ function printHead(parts: KernelParts): string {
     ...cached.map(([name, , type]) => [name, "read", `array<${type}>`]),
     ["student_logits", gradient || cached.length > 0 ? "read_write" : "read", row],
     ["row_values", "read_write", "array<f32>"],
+    ...(memory > 0 ? [["row_memory", "read_write", "array<u32>"]] : []),
   ];
   return [
     `// ${
@@ -78,7 +81,8 @@ function printHead(parts: KernelParts): string {
     "//",
     ...shapes.map((s) => `// ${s}`),
     "struct Size {",
-    "  rows: u32, vocabulary: u32, teacher_stride: u32, value_stride: u32,",
+    "  rows: u32, vocabulary: u32, teacher_stride: u32, value_stride: u32, // rows: the end of those done",
+    "  first_row: u32,",
     ...scalars.map((name, i) => `  scalar${i}: u32, // ${name}`),
     "}",
     ...storage.map(([name, access, type], i) =>
@@ -91,6 +95,7 @@ function printHead(parts: KernelParts): string {
 
 function printLibrary(parts: KernelParts): string {
   const { traced, layout, family, needsTeacher, readScalar, cache } = parts;
+  const memory = rowMemory(traced);
   const at = (buffer: string, base: string) =>
     layout.vector ? `${buffer}[${base} + v / 4u][v % 4u]` : `${buffer}[${base} + v]`;
   const lines = [
@@ -141,6 +146,16 @@ function printLibrary(parts: KernelParts): string {
     }
   }
   lines.push(reductions(family, layout.lanes));
+  if (memory.perEntry > 0) {
+    lines.push(
+      "var<private> memory_row: u32;",
+      `var<workgroup> row_shared: array<u32, ${memory.workgroup}>;`,
+      "fn row_barrier() {",
+      "  storageBarrier();",
+      "  workgroupBarrier();",
+      "}",
+    );
+  }
   if (traced.rowLosses.length > 0) {
     lines.push("var<private> row_m_q: f32;", "var<private> row_m_p: f32;");
     traced.groups.forEach((_, g) =>
@@ -161,6 +176,7 @@ function fourEntries(side: "student" | "teacher", vector: boolean): string {
 
 function printMain(parts: KernelParts): string {
   const { terms, traced, layout, gradient, needsTeacher, cache, scalars, body } = parts;
+  const memory = rowMemory(traced).perEntry;
   const values = traced.values.size + traced.rowLosses.length;
   const { lanes, unroll, vector, span } = layout;
   const width = vector ? " / 4u" : "";
@@ -183,13 +199,16 @@ function printMain(parts: KernelParts): string {
 @compute @workgroup_size(${lanes})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) invocation: u32) {
-  let row = group.x + group.y * groups.x;
+  let place = group.x + group.y * groups.x;
+  let row = size.first_row + place;
   if (row >= size.rows) { return; }
   lane = invocation;
   row_vocabulary = size.vocabulary;
   student_row = row * (size.vocabulary${width});${
     needsTeacher ? `\n  teacher_row = row * (size.teacher_stride${width});` : ""
-  }${cache ? "\n  support_row = row;" : ""}
+  }${cache ? "\n  support_row = row;" : ""}${
+    memory > 0 ? `\n  memory_row = place * (${memory}u * size.vocabulary);` : ""
+  }
   let label = labels[row];
   ${skipped}${gradient ? zeroGradient : ""}
     if (lane == 0u) {
@@ -256,5 +275,25 @@ export function rowLossSource(
       `fn ${name}(z: f32) -> f32 { return max(${divided} - row_l_${side}${group}, ${literal(LOG_FLOOR)}); }`,
     );
   }
+  if (loss.memory) {
+    const before = rowMemory(traced, index).perEntry;
+    const at = before === 0 ? "memory_row + i" : `memory_row + ${before}u * row_vocabulary + i`;
+    parts.push(
+      `fn $load(i: u32) -> u32 { return row_memory[${at}]; }`,
+      `fn $store(i: u32, x: u32) { row_memory[${at}] = x; }`,
+    );
+  }
   return [...parts, own].join("\n").replaceAll("$", `loss${index}_`);
+}
+
+/** What all row losses need together, or those before one of them: storage each its own, the workgroup's memory in turns. */
+export function rowMemory(traced: TracedObjective, before = Infinity): RowMemory {
+  let [perEntry, workgroup] = [0, 0];
+  for (const { term, index } of traced.rowLosses) {
+    const { memory } = term.loss as RowLoss;
+    if (!memory || index >= before) continue;
+    perEntry += memory.perEntry;
+    workgroup = Math.max(workgroup, memory.workgroup);
+  }
+  return { perEntry, workgroup };
 }

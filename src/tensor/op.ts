@@ -89,7 +89,9 @@ export function rootOf(tensor: Tensor): { root: Tensor; byteOffset: number } {
   let t = tensor;
   for (;;) {
     const node = t.producer;
-    const alias = node?.op.alias?.(node.outputs.indexOf(t), node.attributes);
+    const output = node?.outputs.indexOf(t) ?? -1;
+    // A node's scratch is none of its outputs, and nobody's memory but its own.
+    const alias = output < 0 ? undefined : node?.op.alias?.(output, node.attributes);
     if (!node || !alias) return { root: t, byteOffset };
     byteOffset += alias.byteOffset;
     t = node.inputs[alias.input]!;

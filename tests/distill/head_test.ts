@@ -5,10 +5,11 @@ import { chunkedLoss, lossSums } from "../../src/distill/head.ts";
 import { Objective } from "../../src/distill/objective.ts";
 import { initialScalars, referenceRow } from "../../src/registry/divergence.ts";
 import { Registry } from "../../src/registry/registry.ts";
+import type { AdapterDescription } from "../../src/gpu/description.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { type Tensor } from "../../src/tensor/graph.ts";
 import { Program } from "../../src/tensor/plan.ts";
-import { assertWithin, gpuTest, randomArray, run } from "../tensor/harness.ts";
+import { assertWithin, gpuTest, randomArray, run, testGpu } from "../tensor/harness.ts";
 
 const [T, H, V, ROWS] = [128, 20, 37, 64];
 
@@ -23,6 +24,18 @@ const OBJECTIVE = new Objective(registry, TERMS, V);
 const MASKED = new Objective(
   registry,
   TERMS.map((t, i) => (i === 0 ? t : { ...t, source: ["teacher", "student"][i - 1]! })),
+  V,
+);
+
+/** Losses that need memory of their own, which the bindings of a small adapter hold for a few rows only. */
+const SORTED = new Objective(
+  registry,
+  [1, 2].map((temperature) => ({
+    loss: "universal-logit",
+    weight: 1 / temperature,
+    temperature,
+    options: {},
+  })),
   V,
 );
 
@@ -67,10 +80,17 @@ function reference(objective: Objective) {
   return { values, weighted, gradient };
 }
 
-for (const [what, objective] of [["", OBJECTIVE], [", each loss over its own tokens", MASKED]] as const) {
+const CASES: readonly [string, Objective, Partial<AdapterDescription>?][] = [
+  ["", OBJECTIVE],
+  [", each loss over its own tokens", MASKED],
+  [", a few rows at a time where losses need memory", SORTED, { maxBindingSize: 4 * T * H }],
+];
+for (const [what, objective, describe] of CASES) {
   gpuTest(
     `chunkedLoss() gives row losses, their weighted sum and its gradient for any gradient from above${what}`,
-    async (gpu) => {
+    async (shared, family) => {
+      const gpu = describe ? await testGpu(family, describe) : shared;
+      const count = objective.passes[0]!.terms.length;
       const f32 = (shape: number[], data: Float32Array) => ({ shape, data });
       const inputs = [
         f32([T, H], hidden),
@@ -80,7 +100,7 @@ for (const [what, objective] of [["", OBJECTIVE], [", each loss over its own tok
         f32([T], above),
         { shape: [T], dtype: "i32" as const, data: labels },
         { shape: [T], dtype: "i32" as const, data: masks },
-        { shape: [3], kind: "state" as const, data: Float32Array.of(NaN, NaN, NaN) },
+        { shape: [count], kind: "state" as const, data: new Float32Array(count).fill(NaN) },
       ];
       const { outputs } = await run(gpu, inputs, (graph, x, w, tx, tw, dy, label, mask, sums) => {
         const losses = objective.rowLosses(objective.passes[0]!, graph);

@@ -24,6 +24,7 @@ import softCrossEntropy from "../../plugins/losses/soft_cross_entropy.ts";
 import sortedTopK from "../../plugins/losses/sorted_top_k.ts";
 import taid from "../../plugins/losses/taid.ts";
 import totalVariation from "../../plugins/losses/total_variation.ts";
+import universalLogit from "../../plugins/losses/universal_logit.ts";
 import { FAMILIES, reference, runKernel, term } from "./harness.ts";
 import fixtures from "./fixtures/v5.json" with { type: "json" };
 
@@ -39,13 +40,22 @@ interface Case {
   readonly labelled?: "all" | "partly";
   /** Largest vocabulary at which the loss is the golden's. */
   readonly most?: number;
+  /** The golden's name where it has several cases. */
+  readonly golden?: string;
+  /** The teacher's vocabulary is shorter by so many entries, which have probability 0. */
+  readonly padded?: number;
 }
 
 /** The terms of each golden, by its name, for a temperature. */
 const CASES: Record<string, Case> = {
   akl: { terms: (temperature) => [term(adaptiveKl, {}, { temperature })] },
   rank_pairwise: { terms: (_, vocabulary) => [term(pairwiseRanking, { k: vocabulary === 5 ? 3 : 8 })] },
-  uld: { terms: (temperature) => [term(sortedTopK, { k: 5 }, { temperature })], most: 5 },
+  uld: { terms: (temperature) => [term(universalLogit, {}, { temperature })] },
+  uld_short_teacher: { terms: (temperature) => [term(universalLogit, {}, { temperature })], padded: 2 },
+  "uld by sorted-top-k": {
+    terms: (temperature) => [term(sortedTopK, { k: 5 }, { temperature })],
+    ...{ golden: "uld", most: 5 },
+  },
   ce: { terms: () => [term(crossEntropy)], labelled: "all" },
   fkl: { terms: (temperature) => [term(forwardKl, {}, { temperature })] },
   rkl: { terms: (temperature) => [term(reverseKl, {}, { temperature })] },
@@ -105,14 +115,22 @@ async function compare(
   sets: string[],
 ) {
   let compared = 0;
-  for (const [name, { terms, labelled, most = Infinity }] of Object.entries(CASES)) {
+  for (
+    const [name, { terms, labelled, most = Infinity, golden: from = name, padded = 0 }] of Object.entries(
+      CASES,
+    )
+  ) {
     for (const set of sets) {
-      const golden = await load(name, set);
+      const golden = await load(from, set);
       const vocabulary = golden ? golden.rows[0]!.student.length : 0;
       if (!golden || vocabulary > most) continue;
       const temperature = set.endsWith("tau2") ? 2 : 1;
       // A loss without labels is golden in row 6 too; here every loss is masked there, so it gets a label.
-      const rows = golden.rows.map((row) => ({ ...row, label: labelled || row.label >= 0 ? row.label : 0 }));
+      const rows = golden.rows.map((row) => ({
+        ...row,
+        label: labelled || row.label >= 0 ? row.label : 0,
+        teacher: row.teacher.map((z, v) => (v < vocabulary - padded ? z : -Infinity)),
+      }));
       const list = terms(temperature, vocabulary);
       const { values, gradient } = await run(list, rows);
       rows.forEach((row, r) => {
@@ -163,7 +181,7 @@ function shared(vocabulary: number) {
 /** Losses that the second family of kernels is tested with: the expressions are the same, the loops are not. */
 const TILED = [
   ...["ce", "fkl", "rkl", "llm_neo_a0.5", "jsd_b0.5", "bdkd_delta2", "dkd_aT1_bN2"],
-  ...["akl", "rlkd_k5_eps0.1", "rlkd_k5_eps1", "rlkd_k5_eps10", "rank_pairwise", "uld"],
+  ...["akl", "rlkd_k5_eps0.1", "rlkd_k5_eps1", "rlkd_k5_eps10", "rank_pairwise", "uld", "uld_short_teacher"],
 ];
 
 async function onGpu(find: (name: string, set: string) => Promise<GoldenCase | undefined>) {

@@ -126,6 +126,9 @@ export function rowBuffers(
     teacher: kernel.needsTeacher ? upload("teacher", teacher) : undefined,
     student: upload("student", student),
     values: upload("values", new Float32Array(rows.length * kernel.valueCount).fill(NaN)),
+    memory: kernel.memoryWords === 0
+      ? undefined
+      : upload("memory", new Float32Array(rows.length * kernel.memoryWords).fill(NaN)),
   };
 }
 
@@ -190,6 +193,7 @@ export async function dispatch(
       ),
       buffers.student,
       buffers.values,
+      ...(buffers.memory ? [buffers.memory] : []),
     ]),
   );
   pass.setBindGroup(1, bind(1, uniforms));

@@ -19,6 +19,7 @@ import skewReverseKl from "../../plugins/losses/skew_reverse_kl.ts";
 import softCrossEntropy from "../../plugins/losses/soft_cross_entropy.ts";
 import sortedTopK from "../../plugins/losses/sorted_top_k.ts";
 import totalVariation from "../../plugins/losses/total_variation.ts";
+import universalLogit from "../../plugins/losses/universal_logit.ts";
 import * as example from "./examples.ts";
 import { assertRow, hardRows, random, withGpu } from "./hard_rows.ts";
 import { assertClose, FAMILIES, type Row, runKernel, term } from "./harness.ts";
@@ -210,6 +211,7 @@ const DIFFERENTIABLE: ResolvedLoss[] = [
   term(rankCorrelation, { k: 4, epsilon: 3 }),
   term(rankCorrelation, { k: 3, epsilon: 2, union: "duplicated" }),
   term(sortedTopK, { k: 3 }, { temperature: 2 }),
+  term(universalLogit, {}, { temperature: 2 }),
 ];
 
 for (const loss of DIFFERENTIABLE) {

@@ -245,7 +245,14 @@ Deno.test("cacheRefusal() names what needs every logit, and takes the rest", () 
       if (p.kind !== "divergence" && p.kind !== "row-loss") return [];
       return cacheRefusal(p, p.options.parse({}), { kind, entries: 64 }) ? [p.id] : [];
     }).sort();
-  const always = ["adaptive-kl", "centred-logit-mse", "pairwise-ranking", "rank-correlation", "sorted-top-k"];
+  const always = [
+    "adaptive-kl",
+    "centred-logit-mse",
+    "pairwise-ranking",
+    "rank-correlation",
+    "sorted-top-k",
+    "universal-logit",
+  ];
   assertEquals(refused("top-k"), always);
   const served = ["cross-entropy", "entropy", "forward-kl", "soft-cross-entropy"];
   const all = builtins.filter((p) => p.kind === "divergence" || p.kind === "row-loss").map((p) => p.id);

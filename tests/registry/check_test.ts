@@ -44,6 +44,7 @@ const LOSSES: readonly [name: string, check: RegExp, detail: string, timeoutSeco
   ["wrong-gradient", /^kernel against reference\(\)/, "the WGSL gives the gradient at entry"],
   ["nan", /^kernel against reference\(\)/, "NaN"],
   ["out-of-row", /^kernel against reference\(\)/, "it writes outside of its row"],
+  ["beyond-memory", /^time and memory/, "it stores beyond the memory of its row"],
   ["scribbles", /^kernels compile/, "writing to this location is not permitted"],
   ["endless-loop", /^kernel against reference\(\)/, "", 8],
   ["endless-kernel", /^kernel/, "gave no sign of life for 8 s", 8],

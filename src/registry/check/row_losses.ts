@@ -142,7 +142,9 @@ async function checkFamily(
       const needsTeacher = term(1).loss.kind === "row-loss"
         ? (term(1).loss as RowLoss).needsTeacher
         : traceUses(term(1), /^(logP|teacherLogit)/);
-      const bytes = (needsTeacher ? 2 : 1) * 4 * TIMED.vocabulary + 8;
+      const { loss } = term(1);
+      const memory = loss.kind === "row-loss" ? loss.memory?.perEntry ?? 0 : 0;
+      const bytes = ((needsTeacher ? 2 : 1) + memory) * 4 * TIMED.vocabulary + 8;
       return `${mine.toFixed(1)} us, ${(mine / base).toFixed(2)} times forward KL (${base.toFixed(1)} us); ` +
         `${bytes} bytes, forward KL ${8 * TIMED.vocabulary + 8}, at ${TIMED.vocabulary} entries`;
     });

@@ -80,24 +80,27 @@ export async function runRows(
   };
   try {
     const scalars = new StepScalars();
-    const size = kernel.size(rows.length, (name) => scalars.get(name));
+    const part = { first: GUARDS, end: GUARDS + rows.length };
+    const size = kernel.size(all, (name) => scalars.get(name), part);
     const words = Uint32Array.from(size, (w) => typeof w === "number" ? w : "index" in w ? w.index : 0);
-    // The values' stride: one value, so it is only there to be right.
-    words[3] = all;
     const step = new Float32Array(StepScalars.capacity);
     const initial = initialScalars([term]);
     for (const name of kernel.scalars) step[scalars.get(name).index] = initial.get(name)!;
 
     const studentBuffer = make("student", student);
     const valuesBuffer = make("values", values);
+    const memory = new Float32Array((rows.length + GUARDS) * kernel.memoryWords);
+    poison(memory);
+    const memoryBuffer = kernel.memoryWords > 0 ? make("memory", memory) : undefined;
     const storage = [
       make("labels", labels),
       ...(kernel.needsTeacher ? [make("teacher", teacher)] : []),
       studentBuffer,
       valuesBuffer,
+      ...(memoryBuffer ? [memoryBuffer] : []),
     ];
     const uniforms = [make("size", words, true), make("step", step, true)];
-    const pipeline = await gpu.pipeline(kernel.label, shifted(kernel.wgsl));
+    const pipeline = await gpu.pipeline(kernel.label, kernel.wgsl);
     const bind = (group: number, list: readonly GpuBuffer[]) =>
       gpu.device.createBindGroup({
         layout: pipeline.layouts[group]!,
@@ -128,6 +131,15 @@ export async function runRows(
     }
     guard(gradient, vocabulary, rows.length, "gradient");
     guard(found, 1, rows.length, "value");
+    if (memoryBuffer) {
+      const written = await gpu.read(memoryBuffer, 0, memory.byteLength);
+      const beyond = new Uint32Array(written).subarray(rows.length * kernel.memoryWords);
+      if (beyond.some((word) => word !== POISON)) {
+        throw new CheckFailure("it stores beyond the memory of its row", {
+          hint: "$store(i, x) wants i below perEntry * row_vocabulary.",
+        });
+      }
+    }
     return {
       values: [...found.slice(GUARDS, GUARDS + rows.length)],
       gradients: rows.map((_, r) => gradient.slice((r + GUARDS) * vocabulary, (r + GUARDS + 1) * vocabulary)),
@@ -136,16 +148,6 @@ export async function runRows(
   } finally {
     buffers.forEach((b) => b.destroy());
   }
-}
-
-/** The kernel, with its first row where the guard rows end. */
-function shifted(wgsl: string): string {
-  const head = "let row = group.x + group.y * groups.x;\n  if (row >= size.rows) { return; }";
-  if (!wgsl.includes(head)) throw new Error("the row kernel begins in another way than this check knows");
-  return wgsl.replace(
-    head,
-    `let row = group.x + group.y * groups.x + ${GUARDS}u;\n  if (row >= size.rows + ${GUARDS}u) { return; }`,
-  );
 }
 
 /** @throws {CheckFailure} if a guard row is not as it was */

@@ -1,13 +1,20 @@
 /** Losses that do what they must not. Each is one module's default export, chosen by {@linkcode lie}. */
-import { CONTRACT_VERSION, defineDivergence, defineLoss, type Loss } from "@limbeck/limbeck/plugin";
+import {
+  CONTRACT_VERSION,
+  defineDivergence,
+  defineLoss,
+  type Loss,
+  type RowMemory,
+} from "@limbeck/limbeck/plugin";
 import { z } from "zod";
 
 const header = { version: "1.0.0", contract: CONTRACT_VERSION, options: z.strictObject({}) };
 
 /** A row loss, mean of z^2 / 2, whose value and gradient can be replaced. */
-function meanSquare(id: string, parts: { value?: string; gradient?: string } = {}): Loss {
+function meanSquare(id: string, parts: { value?: string; gradient?: string; memory?: RowMemory } = {}): Loss {
   return defineLoss({
     ...header,
+    ...(parts.memory ? { memory: parts.memory } : {}),
     id: `liar/${id}`,
     needsTeacher: false,
     wgsl: () => `
@@ -44,6 +51,11 @@ const LIES: Readonly<Record<string, () => unknown>> = {
   "out-of-row": () =>
     meanSquare("out-of-row", {
       value: "let words = arrayLength(&row_values); if (lane == 0u) { row_values[words - 1u] = 7.0; }",
+    }),
+  "beyond-memory": () =>
+    meanSquare("beyond-memory", {
+      memory: { perEntry: 2, workgroup: 8 },
+      value: "if (lane == 0u) { $store(2u * row_vocabulary, 7u); }",
     }),
   "scribbles": () =>
     meanSquare("scribbles", { value: "student_logits[student_row + row_vocabulary] = student_logits[0];" }),
