@@ -1,5 +1,5 @@
 /**
- * Kernels of losses over rows of logits: `deno run -A bench/losses_bench.ts [--tiled]`.
+ * Kernels of losses over rows of logits: `deno run -A bench/losses_bench.ts [--tiled] [--vocabulary 32000]`.
  *
  * Forward KL as it is compiled from its expression beside one written by hand, and every built-in loss beside cross-entropy on the
  * same rows. Kernels take turns, so that a disturbance meets all of them; ratios are of the fastest runs.
@@ -14,10 +14,11 @@ import type { Graph, Tensor } from "../src/tensor/graph.ts";
 import { grid, type Op, type SizeWord } from "../src/tensor/op.ts";
 import { plan, Program } from "../src/tensor/plan.ts";
 import type { Gpu } from "../src/gpu/device.ts";
+import { parseArgs } from "@std/cli/parse-args";
 import { line, measure, type Measurement, openForBench } from "./measure.ts";
 
 const ROWS = 64;
-const VOCABULARY = 32_000;
+const VOCABULARY = Number(parseArgs(Deno.args, { string: ["vocabulary"] }).vocabulary ?? 32_000);
 
 /** A kernel over rows that is told its text. */
 interface RowKernelText {

@@ -16,9 +16,23 @@ import { CONTRACT_VERSION, defineLoss, type RowLoss } from "../../src/registry/c
 /** Each sweep tries three thresholds, so it is worth two bits. */
 const SWEEPS = 12;
 
+/** A sweep over the row, sixteen entries a turn: the loops of a thread have few turns in all on a software GPU. */
+function sweep(body: (i: string) => string): string {
+  const turns = ["i", "i + LANES", "i + 2u * LANES", "i + 3u * LANES"];
+  return `{
+        var i = lane;
+        for (; i + 3u * LANES < $quads(); i += 4u * LANES) {
+          ${turns.map(body).join("\n          ")}
+        }
+        for (; i < $quads(); i += LANES) { ${body("i")} }
+      }`;
+}
+
+const COMPONENTS = ["x", "y", "z", "w"];
+
 const adaptiveKl: RowLoss = defineLoss({
   id: "adaptive-kl",
-  version: "1.0.0",
+  version: "1.0.1",
   contract: CONTRACT_VERSION,
   description: "AKL: forward KL where the likely tokens are off, reverse KL where the unlikely ones are",
   source: "arXiv 2404.02657; head by bisection",
@@ -30,6 +44,32 @@ const adaptiveKl: RowLoss = defineLoss({
   wgsl: ({ options: { mu } }) => `
     var<private> $forward_weight: f32;
     var<private> $reverse: f32;
+    fn $quads() -> u32 { return (row_vocabulary + 3u) / 4u; }
+    // Probability of four entries above each of three thresholds.
+    fn $mass_above(t: vec4<f32>, highest: f32, depths: vec3<f32>) -> vec3<f32> {
+      var mass = vec3<f32>();
+      ${
+    COMPONENTS.map((c) =>
+      `mass += select(vec3<f32>(), vec3<f32>(exp($logP(t.${c}))), vec3<f32>(highest - t.${c}) <= depths);`
+    ).join("\n      ")
+  }
+      return mass;
+    }
+    // |p - q| where it is in the head and where not, and the terms of both divergences.
+    fn $compare(t: f32, z: f32, inHead: bool) -> vec4<f32> {
+      let lp = $logP(t);
+      let lq = $logQ(z);
+      let p = exp(lp);
+      let q = exp(lq);
+      let gap = abs(p - q);
+      // q - p and p - q have the sum 0, and take most rounding with them.
+      return vec4<f32>(select(vec2<f32>(0.0, gap), vec2<f32>(gap, 0.0), inHead),
+        p * (lp - lq) + (q - p), q * (lq - lp) + (p - q));
+    }
+    fn $compare4(t: vec4<f32>, z: vec4<f32>, highest: f32, depth: f32) -> vec4<f32> {
+      let inHead = vec4<f32>(highest) - t <= vec4<f32>(depth);
+      return ${COMPONENTS.map((c) => `$compare(t.${c}, z.${c}, inHead.${c})`).join(" +\n        ")};
+    }
     // How far below the largest logit the head goes. Tokens beyond the first limit have less than 1 - mu together.
     fn $head_depth(highest: f32) -> f32 {
       var inside = 0.0;
@@ -37,11 +77,8 @@ const adaptiveKl: RowLoss = defineLoss({
       for (var sweep = 0u; sweep < ${SWEEPS}u; sweep++) {
         let width = (outside - inside) / 4.0;
         var mass = vec3<f32>();
-        for (var v = lane; v < row_vocabulary; v += LANES) {
-          let t = teacher(v);
-          let depths = inside + width * vec3<f32>(1.0, 2.0, 3.0);
-          mass += select(vec3<f32>(), vec3<f32>(exp($logP(t))), vec3<f32>(highest - t) <= depths);
-        }
+        let depths = inside + width * vec3<f32>(1.0, 2.0, 3.0);
+        ${sweep((i) => `mass += $mass_above(teacher4(${i}), highest, depths);`)}
         let total = vec3<f32>(row_sum(mass.x), row_sum(mass.y), row_sum(mass.z));
         let steps = select(vec3<f32>(), vec3<f32>(1.0), total <= vec3<f32>(${mu}));
         let good = steps.x + steps.y + steps.z;
@@ -51,26 +88,16 @@ const adaptiveKl: RowLoss = defineLoss({
       return inside;
     }
     fn $value() -> f32 {
-      var top = -3.0e38;
-      for (var v = lane; v < row_vocabulary; v += LANES) { top = max(top, teacher(v)); }
-      let highest = row_max(top);
+      var top = vec4<f32>(-3.0e38);
+      ${sweep((i) => `top = max(top, teacher4(${i}));`)}
+      let highest = row_max(max(max(top.x, top.y), max(top.z, top.w)));
       let depth = $head_depth(highest);
-      var gaps = vec2<f32>();
-      var values = vec2<f32>();
-      for (var v = lane; v < row_vocabulary; v += LANES) {
-        let t = teacher(v);
-        let lp = $logP(t);
-        let lq = $logQ(student(v));
-        let p = exp(lp);
-        let q = exp(lq);
-        gaps += select(vec2<f32>(0.0, abs(p - q)), vec2<f32>(abs(p - q), 0.0), highest - t <= depth);
-        // q - p and p - q have the sum 0, and take most rounding with them.
-        values += vec2<f32>(p * (lp - lq) + (q - p), q * (lq - lp) + (p - q));
-      }
-      let head = row_sum(gaps.x);
-      let tail = row_sum(gaps.y);
-      let forward = row_sum(values.x);
-      $reverse = row_sum(values.y);
+      var sums = vec4<f32>();
+      ${sweep((i) => `sums += $compare4(teacher4(${i}), student4(${i}), highest, depth);`)}
+      let head = row_sum(sums.x);
+      let tail = row_sum(sums.y);
+      let forward = row_sum(sums.z);
+      $reverse = row_sum(sums.w);
       $forward_weight = select(0.5, head / max(head + tail, 1.0e-37), head + tail > 0.0);
       return $forward_weight * forward + (1.0 - $forward_weight) * $reverse;
     }
@@ -84,7 +111,7 @@ const adaptiveKl: RowLoss = defineLoss({
     }`,
   reference({ student, teacher, temperature, options: { mu } }) {
     const logSoftmax = (logits: Float64Array) => {
-      const highest = Math.max(...logits);
+      const highest = logits.reduce((a, b) => Math.max(a, b));
       const sum = logits.reduce((total, x) => total + Math.exp((x - highest) / temperature), 0);
       return logits.map((x) => Math.max((x - highest) / temperature - Math.log(sum), -10_000));
     };
@@ -97,11 +124,13 @@ const adaptiveKl: RowLoss = defineLoss({
     let mass = 0;
     for (let i = 0; i < order.length;) {
       const first = teacher[order[i]!]!;
-      const group = order.slice(i).filter((v) => first - teacher[v]! <= resolution);
+      let end = i;
+      while (end < order.length && first - teacher[order[end]!]! <= resolution) end++;
+      const group = order.slice(i, end);
       mass += group.reduce((sum, v) => sum + p[v]!, 0);
       if (i > 0 && mass > mu) break;
       for (const v of group) head.add(v);
-      i += group.length;
+      i = end;
     }
     let [headGap, tailGap, forward, reverse] = [0, 0, 0, 0];
     p.forEach((_, v) => {

@@ -31,18 +31,19 @@ const pairwiseRanking: RowLoss = defineLoss({
     ${topEntries("teacher", k)}
     var<private> $slopes: array<f32, ${k}>;
     var<private> $lowest: f32;
+    var<private> $count: u32;
     fn $value() -> f32 {
       $find_teacher();
-      var count = 0u;
+      $count = 0u;
       $lowest = 3.0e38;
       for (var i = 0u; i < ${k}u; i++) {
         $slopes[i] = 0.0;
-        if ($ids_teacher[i] != ${NO_ENTRY}) { count++; $lowest = teacher($ids_teacher[i]); }
+        if ($ids_teacher[i] != ${NO_ENTRY}) { $count++; $lowest = teacher($ids_teacher[i]); }
       }
-      let share = 1.0 / max(1.0, f32(count * (max(count, 1u) - 1u)) / 2.0);
+      let share = 1.0 / max(1.0, f32($count * (max($count, 1u) - 1u)) / 2.0);
       var total = 0.0;
-      for (var i = 0u; i < count; i++) {
-        for (var j = i + 1u; j < count; j++) {
+      for (var i = 0u; i < $count; i++) {
+        for (var j = i + 1u; j < $count; j++) {
           let gap = student($ids_teacher[i]) - student($ids_teacher[j]);
           total += max(-gap, 0.0) + log(1.0 + exp(-abs(gap)));
           let slope = share / (1.0 + exp(min(gap, 80.0)));
@@ -54,7 +55,7 @@ const pairwiseRanking: RowLoss = defineLoss({
     }
     fn $gradient(v: u32, z: f32, t: f32) -> f32 {
       if (t < $lowest) { return 0.0; }
-      for (var i = 0u; i < ${k}u; i++) { if ($ids_teacher[i] == v) { return $slopes[i]; } }
+      for (var i = 0u; i < $count; i++) { if ($ids_teacher[i] == v) { return $slopes[i]; } }
       return 0.0;
     }`,
   reference({ student, teacher, options: { k } }) {

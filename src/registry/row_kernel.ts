@@ -94,6 +94,9 @@ class Printer {
 
   print(): PrintedRowKernel {
     this.#rowLevel();
+    if (this.#mayRunOut) {
+      this.#put(...this.#writeValues(() => "bitcast<f32>(0x7fc00000u + (size.rows & 0u))"));
+    }
     this.#softmax();
     this.#lookUp();
     if (this.#support) this.#put(...this.#support.compare());
@@ -434,17 +437,41 @@ class Printer {
     this.#put(...this.#support!.finish(this.#traced.gradient, further.join("")));
   }
 
+  /**
+   * Mesa's software driver ends all loops of a thread after 65,535 turns together, without a word, and what a row loss of many turns leaves
+   * then would pass for a result.
+   */
+  get #mayRunOut(): boolean {
+    return this.#adapter.family === "subgroup8" && this.#traced.rowLosses.length > 0;
+  }
+
   #values(): void {
     const indices = [...this.#traced.values.keys()];
     const printed = this.#printed([...this.#traced.values.values()], (name) => ({ code: name, width: 1 }));
-    this.#put(...printed.uniform, "if (lane == 0u) {");
-    const write = (index: number, value: string) => {
-      const counted = this.#whereCounted(this.#terms[index]!, `${value} + poison`, "0.0");
-      this.#put(`  row_values[${index}u * size.value_stride + row] = ${counted};`);
-    };
-    indices.forEach((index, i) => write(index, printed.results[i]!.code));
-    for (const { index } of this.#traced.rowLosses) write(index, `rowLoss${index}`);
-    this.#put("}");
+    const results = new Map(indices.map((index, i) => [index, printed.results[i]!.code]));
+    for (const { index } of this.#traced.rowLosses) results.set(index, `rowLoss${index}`);
+    const write = this.#writeValues((index) =>
+      this.#whereCounted(this.#terms[index]!, `${results.get(index)} + poison`, "0.0")
+    );
+    this.#put(...printed.uniform);
+    if (!this.#mayRunOut) return this.#put(...write);
+    this.#put(
+      "// A loop that has its second turn tells that no loop before it was ended: else the values stay NaN.",
+      "for (var turn = 0u; turn < 1u + min(size.rows, 1u); turn++) {",
+      "  if (turn == 1u) {",
+      ...write.map((line) => `    ${line}`),
+      "  }",
+      "}",
+    );
+  }
+
+  #writeValues(value: (index: number) => string): string[] {
+    const indices = [...this.#traced.values.keys(), ...this.#traced.rowLosses.map(({ index }) => index)];
+    return [
+      "if (lane == 0u) {",
+      ...indices.map((index) => `  row_values[${index}u * size.value_stride + row] = ${value(index)};`),
+      "}",
+    ];
   }
 
   /** A value where the row is in the term's token mask, else zero. */

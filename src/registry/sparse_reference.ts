@@ -108,7 +108,7 @@ function isCached(term: ResolvedLoss, target: SparseTarget): boolean {
 /** log p of the K entries and of the bucket, floored. */
 function targetOf(row: SparseRow, target: SparseTarget, temperature: number, count: number): number[] {
   const logits = Array.from(row.logits).slice(0, count);
-  const highest = Math.max(...logits);
+  const highest = logits.reduce((a, b) => Math.max(a, b));
   const column = target.temperatures.indexOf(temperature);
   const scaled = target.kind === "samples"
     ? [...logits.map((z) => z - highest), -Infinity]

@@ -1,5 +1,5 @@
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { main } from "../../src/cli/main.ts";
 import { DeviceError, InputError } from "../../src/errors.ts";
 import { RecipeError } from "../../src/distill/recipe.ts";
@@ -156,7 +156,7 @@ Deno.test("an answer that is too long to be read by a thread that serves others 
     const row = JSON.stringify({ text: "the cat sat on a mat ".repeat(6000) }) + "\n";
     await Deno.writeTextFile(files.train, row.repeat(4));
     const recipe = tinyRecipe(files, {
-      data: { contextLength: 65_536 },
+      data: { train: files.train, contextLength: 65_536 },
       train: { tokensPerMicroBatch: 65_536 },
     });
     const shown = (samples: number) =>
