@@ -19,7 +19,7 @@ import {
 
 const pairwiseRanking: RowLoss = defineLoss({
   id: "pairwise-ranking",
-  version: "1.0.0",
+  version: "1.0.1",
   contract: CONTRACT_VERSION,
   description: "Logistic loss on every pair of the teacher's k likeliest tokens",
   source: "RankNet, ICML 2005",

@@ -144,7 +144,7 @@ const ROUNDING = 1e-5;
 /** 1 where the ranks have a gradient, 0 in the dead zone or where the order is right: its mean is the share of such tokens. */
 const gradientShare: RowLoss = defineLoss({
   id: "rank-gradient-share",
-  version: "1.0.0",
+  version: "1.0.1",
   contract: CONTRACT_VERSION,
   description: "Share of tokens whose order has a gradient",
   options,
@@ -167,7 +167,7 @@ const gradientShare: RowLoss = defineLoss({
 
 const rankCorrelation: RowLoss = defineLoss({
   id: "rank-correlation",
-  version: "1.0.0",
+  version: "1.0.1",
   contract: CONTRACT_VERSION,
   description: "RLKD's add-on: the order of the likely tokens, as a soft Spearman correlation",
   source: "arXiv 2409.12545; soft ranks arXiv 2002.08871",

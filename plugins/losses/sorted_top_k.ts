@@ -32,7 +32,7 @@ function halving(k: number): string[] {
 
 const sortedTopK: RowLoss = defineLoss({
   id: "sorted-top-k",
-  version: "2.0.0",
+  version: "2.0.1",
   contract: CONTRACT_VERSION,
   description:
     "The k largest probabilities of both models, and the rest, compared in order, whichever tokens they belong to",
