@@ -196,7 +196,7 @@ class Runner {
       first: () => {
         out.line("Saving a checkpoint and stopping; Ctrl-C again stops at once.");
         this.#stopped = true;
-        this.#current?.request("stop");
+        this.#current?.request("pause");
       },
       second: () => this.#current?.kill(),
     });
@@ -238,7 +238,7 @@ class Runner {
         onEvent: this.#follow(run.recipe.train.steps),
       });
       // It may have been asked while the run's folder was made.
-      if (this.#stopped) this.#current.request("stop");
+      if (this.#stopped) this.#current.request("pause");
       return await this.#current.outcome;
     } finally {
       this.#current = undefined;

@@ -69,7 +69,7 @@ export async function watchRun(
     using _signals = handleSignals({
       first() {
         progress.line("Saving a checkpoint and stopping; Ctrl-C again stops at once.");
-        supervised.request("stop");
+        supervised.request("pause");
       },
       second: () => supervised.kill(),
     });

@@ -119,7 +119,7 @@ class Orders {
 
   async #listen(): Promise<void> {
     for await (const line of this.#lines) {
-      if (line === "stop") this.#control = "stop";
+      if (line === "pause" || line === "stop") this.#control = "stop";
       else if (line === "checkpoint" && this.#control === "run") this.#control = "checkpoint";
     }
     // The parent is gone.

@@ -22,8 +22,11 @@ export interface StartMessage {
   profile: boolean;
 }
 
-/** A word on the child's stdin after the first line: save and go on, or save and end. */
-export type ControlWord = "checkpoint" | "stop";
+/**
+ * A word on the child's stdin after the first line: save and go on; save and end, to be continued when someone asks; save and end, whatever
+ * comes of it. To the child the last two are one: what becomes of the run is its supervisor's to decide.
+ */
+export type ControlWord = "checkpoint" | "pause" | "stop";
 
 /**
  * Where a child keeps the events that nobody took: `{"n", "event"}` a line, `n` counting the attempt's {@linkcode isCounted} events from 1.

@@ -85,13 +85,13 @@ export class Scheduler {
   /**
    * Lets the current run save a checkpoint, so that it goes on when the next service starts, and ends.
    *
-   * @param seconds after which its process is killed
+   * @param seconds after which its process is told to end, and killed where it does not
    */
   async close(seconds = 30): Promise<void> {
     this.#closed = true;
     this.#wake.resolve();
     this.#current?.supervised.leave();
-    const timer = setTimeout(() => this.#current?.supervised.kill(), seconds * 1000);
+    const timer = setTimeout(() => this.#current?.supervised.terminate(), seconds * 1000);
     await this.#work;
     clearTimeout(timer);
     this.#listening[Symbol.dispose]();

@@ -93,7 +93,8 @@ export class SupervisedRun {
   readonly #grace: number;
   #child?: Deno.ChildProcess;
   #orders?: WritableStreamDefaultWriter<Uint8Array>;
-  #stopAsked = false;
+  /** The word that asked the trainer to end. */
+  #ending: "pause" | "stop" | undefined;
   /** To be continued by itself later: whoever watches has to end. */
   #leaving = false;
   #outOfTime = false;
@@ -110,9 +111,9 @@ export class SupervisedRun {
     return this.#options.watchdogSeconds ?? this.#options.run.recipe.limits.watchdogSeconds;
   }
 
-  /** Asks the trainer to save a checkpoint, and to end after it when `word` is `stop`. */
+  /** Asks the trainer to save a checkpoint, and to end after it unless `word` is `checkpoint`. */
   request(word: ControlWord): void {
-    if (word === "stop") this.#stopAsked = true;
+    if (word !== "checkpoint") this.#ending = word;
     this.#send(word);
   }
 
@@ -126,6 +127,15 @@ export class SupervisedRun {
   kill(): void {
     this.#killed = true;
     this.#signal("SIGKILL");
+  }
+
+  /** Ends the process with SIGTERM, and with SIGKILL where it does not listen. */
+  terminate(): void {
+    this.#killed = true;
+    const child = this.#child;
+    this.#signal("SIGTERM");
+    const timer = setTimeout(() => this.#signal("SIGKILL"), this.#grace);
+    void (child?.status ?? this.outcome).finally(() => clearTimeout(timer)).catch(() => {});
   }
 
   async #supervise(): Promise<RunOutcome> {
@@ -146,7 +156,7 @@ export class SupervisedRun {
       await storeUnsent(log, run.folder);
       const ours = await waitForTurn(run.store, run, {
         onWait: (holder) => this.#options.onWait?.(`${holder}, which has the GPU or is to have it first`),
-        gaveUp: () => this.#killed || this.#stopAsked,
+        gaveUp: () => this.#killed || this.#ending !== undefined,
       });
       if (!ours) return await this.#neverBegan();
       return await this.#attempts(log, command);
@@ -170,7 +180,7 @@ export class SupervisedRun {
       const outcome = this.#judge(end);
       const { restarts, asked } = (await run.store.get(run.id))!;
       const checkpoint = await lastCheckpoint(run.store, run.id);
-      const canRestart = outcome.state === "interrupted" && !this.#killed && !this.#stopAsked &&
+      const canRestart = outcome.state === "interrupted" && !this.#killed && this.#ending === undefined &&
         (checkpoint >= 0 || this.#options.restartsAtBeginning === true);
       if (canRestart && restarts < maxRestarts) {
         const message = outcome.error?.message;
@@ -218,7 +228,7 @@ export class SupervisedRun {
     let timer = setTimeout(() => {
       this.#outOfTime = true;
       this.request("stop");
-      timer = setTimeout(() => this.kill(), this.#options.run.recipe.limits.watchdogSeconds * 1000);
+      timer = setTimeout(() => this.terminate(), this.#options.run.recipe.limits.watchdogSeconds * 1000);
     }, wallSeconds * 1000);
     return { [Symbol.dispose]: () => clearTimeout(timer) };
   }
@@ -248,7 +258,7 @@ export class SupervisedRun {
     if (run.asked === "checkpoint") {
       this.#send("checkpoint");
       await store.ask(id, null).catch(() => {});
-    } else if (!this.#stopAsked) this.request("stop");
+    } else if (this.#ending === undefined) this.request(run.asked === "pause" ? "pause" : "stop");
   }
 
   /** One process, from its start to its end. */
@@ -281,7 +291,7 @@ export class SupervisedRun {
       profile: this.#options.profile ?? false,
     };
     this.#send(JSON.stringify(start));
-    if (this.#stopAsked) this.#send("stop");
+    if (this.#ending) this.#send(this.#ending);
     if (this.#killed) this.#signal("SIGKILL");
 
     const end: Omit<AttemptEnd, "status"> = { hung: false };

@@ -4,8 +4,9 @@
  * @module
  */
 // @ts-types="../../types/std_path.d.ts"
-import { extname, join } from "@std/path";
+import { extname, isAbsolute, join } from "@std/path";
 import { createHash } from "node:crypto";
+import type { Hide } from "./run_view.ts";
 
 /** A file of a run. */
 export interface Artifact {
@@ -13,6 +14,8 @@ export interface Artifact {
   readonly name: string;
   readonly bytes: number;
   readonly modifiedAt: string;
+  /** What clients get instead of the file, where the file has paths of the machine in it. */
+  readonly shown?: Uint8Array<ArrayBuffer>;
 }
 
 /** Folders and files of a run that clients may have. What else is there has paths of the machine in it. */
@@ -30,12 +33,37 @@ const TYPES: Readonly<Record<string, string>> = {
 /** Media types that files of runs have. */
 export const MEDIA_TYPES: readonly string[] = [...Object.values(TYPES), "application/octet-stream"];
 
-/** Files of a run, by name. */
-export async function listArtifacts(folder: string): Promise<Artifact[]> {
+/** Files of a run, by name. What says where an adapter's base lies says it with a name. */
+export async function listArtifacts(folder: string, hide: Hide): Promise<Artifact[]> {
   const found: Artifact[] = [];
   for (const name of FILES) await add(found, folder, name);
   for (const name of FOLDERS) await walk(found, folder, name);
-  return found.sort((a, b) => a.name < b.name ? -1 : 1);
+  const shown = await Promise.all(found.map((artifact) => withoutPath(artifact, folder, hide)));
+  return shown.sort((a, b) => a.name < b.name ? -1 : 1);
+}
+
+/** PEFT's key for the folder of the model that an adapter belongs to. */
+const BASE = "base_model_name_or_path";
+
+async function withoutPath(artifact: Artifact, folder: string, hide: Hide): Promise<Artifact> {
+  if (!artifact.name.endsWith("adapter_config.json")) return artifact;
+  const text = await Deno.readTextFile(join(folder, artifact.name));
+  const base = baseOf(text);
+  if (base === undefined || !isAbsolute(base)) return artifact;
+  // The base that the run wrote lies among its files.
+  const name = base === join(folder, "base") ? "base" : hide(base);
+  // Only the value is replaced: PEFT's own way to write numbers stays.
+  const shown = new TextEncoder().encode(text.replace(JSON.stringify(base), () => JSON.stringify(name)));
+  return { ...artifact, bytes: shown.length, shown };
+}
+
+function baseOf(text: string): string | undefined {
+  try {
+    const base = JSON.parse(text)[BASE];
+    return typeof base === "string" ? base : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 async function walk(found: Artifact[], folder: string, name: string): Promise<void> {
@@ -62,6 +90,11 @@ async function add(found: Artifact[], folder: string, name: string): Promise<voi
 /** Media type of a file. */
 export function mediaType(name: string): string {
   return TYPES[extname(name)] ?? "application/octet-stream";
+}
+
+/** SHA-256 of what is in memory, hex. */
+export function hashBytes(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
 }
 
 /** SHA-256 of files, each computed once as long as it does not change. */

@@ -36,7 +36,13 @@ export const metadata = z.record(z.string().min(1).max(64), z.string().max(512))
 /**
  * A recipe with names in place of paths. Its rules are checked by the recipe's own schema, which the document shows.
  */
-export const namedRecipe = z.record(z.string(), z.unknown()).openapi({
+export const namedRecipe = z.custom<Record<string, unknown>>(
+  // As it is: a record would leave a field named __proto__ out, which then nobody would refuse.
+  (value) => typeof value === "object" && value !== null && !Array.isArray(value),
+  "must be an object",
+).openapi({
+  type: "object",
+  additionalProperties: {},
   "x-schema": "Recipe",
   description: "A recipe whose models and data are names that GET /v1/models and /v1/files list",
 });

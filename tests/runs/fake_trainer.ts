@@ -28,6 +28,8 @@ export interface Fault {
   intrude?: boolean;
   /** Never looks at what is asked of it. */
   deaf?: boolean;
+  /** Notes a SIGTERM on the console, and does not end at it. */
+  shrugs?: boolean;
   /** Measures teacher and student at the end; the student's loss is this and a hundredth of the seed. */
   measures?: number;
   /** Heartbeats instead of events for this many milliseconds before training. */
@@ -54,6 +56,7 @@ async function train(recipe: Recipe, host: RunHost): Promise<RunResult> {
     console.log("a library says hello");
     Deno.stdout.writeSync(new TextEncoder().encode('not an event\n{"type":"nonsense"}\n'));
   }
+  if (fault.shrugs) Deno.addSignalListener("SIGTERM", () => console.error("a SIGTERM came"));
   if (fault.intrude) await intrude(host);
   const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
   for (let spent = 0; spent < (fault.beat ?? 0); spent += 50) {

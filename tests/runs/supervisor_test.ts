@@ -58,25 +58,27 @@ Deno.test("superviseRun() gives the training process no way out of its folder", 
     assertEquals(events.filter((event) => event.type === "warning" && event.code === "intruded"), []);
   }));
 
-Deno.test("request() saves at a control line, and ends the run at stop so that it can be resumed", () =>
-  withFolder(async (folder) => {
-    const paused = await startFake(folder, { pace: 20 });
-    await paused.until(isStep(2));
-    paused.supervised.request("checkpoint");
-    const saved = await paused.until((event) => event.type === "checkpoint");
-    assert(saved.type === "checkpoint" && saved.step < 5);
-    paused.supervised.request("stop");
-    const outcome = await paused.supervised.outcome;
-    assertEquals([outcome.state, outcome.exitCode], ["paused", 130]);
+for (const word of ["pause", "stop"] as const) {
+  Deno.test(`request() saves at a control line, and ends the run at ${word} so that it can be resumed`, () =>
+    withFolder(async (folder) => {
+      const paused = await startFake(folder, { pace: 20 });
+      await paused.until(isStep(2));
+      paused.supervised.request("checkpoint");
+      const saved = await paused.until((event) => event.type === "checkpoint");
+      assert(saved.type === "checkpoint" && saved.step < 5);
+      paused.supervised.request(word);
+      const outcome = await paused.supervised.outcome;
+      assertEquals([outcome.state, outcome.exitCode], ["paused", 130]);
 
-    const resumed = await resumeFake(paused.run);
-    assertEquals((await resumed.supervised.outcome).state, "succeeded");
-    const stored = await assertGapless(paused.run.folder, [...paused.events, ...resumed.events]);
-    assertEquals(stored.at(-1)?.attempt, 2);
-    const plain = await startFake(folder);
-    await plain.supervised.outcome;
-    assertEquals(await metrics(paused.run.folder), await metrics(plain.run.folder));
-  }));
+      const resumed = await resumeFake(paused.run);
+      assertEquals((await resumed.supervised.outcome).state, "succeeded");
+      const stored = await assertGapless(paused.run.folder, [...paused.events, ...resumed.events]);
+      assertEquals(stored.at(-1)?.attempt, 2);
+      const plain = await startFake(folder);
+      await plain.supervised.outcome;
+      assertEquals(await metrics(paused.run.folder), await metrics(plain.run.folder));
+    }));
+}
 
 Deno.test("superviseRun() continues from the last checkpoint when the process is killed with SIGKILL", () =>
   withFolder(async (folder) => {
@@ -156,6 +158,24 @@ Deno.test("kill() ends a process that does not listen, and the run can be resume
     const resumed = await resumeFake(fake.run);
     assertEquals((await resumed.supervised.outcome).state, "succeeded");
     assertEquals((await metrics(fake.run.folder)).length, 31);
+  }));
+
+Deno.test("terminate() ends a process that does not listen with SIGTERM, and with SIGKILL where that does not", () =>
+  withFolder(async (folder) => {
+    for (const shrugs of [false, true]) {
+      const fault = { deaf: true, pace: 20, shrugs };
+      const fake = await startFake(folder, fault, { steps: 1000, graceSeconds: 0.5 });
+      await fake.until(isStep(6));
+      fake.supervised.terminate();
+      const outcome = await fake.supervised.outcome;
+      assertEquals([outcome.state, outcome.exitCode], ["interrupted", 130]);
+      const console = await Deno.readTextFile(`${fake.run.folder}/console.log`);
+      assertEquals(console.includes("a SIGTERM came"), shrugs, "SIGKILL comes later");
+      const last = fake.events.findLast((event) => event.type === "metrics");
+      assert(last?.type === "metrics");
+      // It went on for the half second that it was given.
+      assertEquals(last.step > 15, shrugs, String(last.step));
+    }
   }));
 
 Deno.test("a training process saves and ends when the process that started it is gone", () =>

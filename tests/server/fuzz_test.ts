@@ -1,6 +1,7 @@
 /** Requests that the document allows, and such that are a mutation away from it, at every route: never a failure of the service. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertGreater } from "@std/assert";
+import Ajv from "npm:ajv@8.20.0/dist/2020.js";
 import fc from "npm:fast-check@4.10.2";
 import { fakeNamed, submit, untilIdle, withService } from "./harness.ts";
 
@@ -31,6 +32,12 @@ interface Operation {
   parameters?: { name: string; in: "path" | "query" | "header"; required?: boolean; schema: Schema }[];
   requestBody?: { content: Record<string, { schema: Schema }> };
   responses: Record<string, { content?: Record<string, unknown> }>;
+}
+
+interface Route {
+  path: string;
+  method: string;
+  operation: Operation;
 }
 
 interface Document {
@@ -152,6 +159,30 @@ function mutated(value: unknown, where: number, junk: unknown): unknown {
   return copy;
 }
 
+/** What is wrong with a JSON answer, by the document; undefined for nothing. */
+function answersOf(document: Document) {
+  const ajv = new Ajv.default({ strict: false, validateFormats: false });
+  ajv.addSchema({ ...document, $id: "document" });
+  const pointer = (part: string) => part.replaceAll("~", "~0").replaceAll("/", "~1");
+  return (path: string, method: string, status: number, body: unknown): string | undefined => {
+    const { responses } = document.paths[path]![method.toLowerCase()]!;
+    const given = responses[status] ? status : "default";
+    const parts = [
+      "paths",
+      path,
+      method.toLowerCase(),
+      "responses",
+      String(given),
+      "content",
+      "application/json",
+    ];
+    const at = `document#/${[...parts, "schema"].map(pointer).map(encodeURIComponent).join("/")}`;
+    const validate = ajv.getSchema(at);
+    if (!validate) return `no schema at ${at}`;
+    return validate(body) ? undefined : ajv.errorsText(validate.errors);
+  };
+}
+
 const HEADER = /^[\t\x20-\x7e\x80-\xff]*$/;
 
 /** Statuses of the service's own that say that something passes by itself. */
@@ -162,6 +193,10 @@ Deno.test("no request makes the service fail, and every refusal is told in the s
     const id = await submit(test);
     await untilIdle(test.service);
     const { folder } = test;
+    const { folder: runFolder } = (await test.service.store.get(id))!;
+    await Deno.mkdir(`${runFolder}/adapter`);
+    const config = { base_model_name_or_path: `${runFolder}/base` };
+    await Deno.writeTextFile(`${runFolder}/adapter/adapter_config.json`, JSON.stringify(config));
     const document: Document = (await test.call("GET", "/openapi.json")).body;
     const operations = Object.entries(document.paths).flatMap(([path, methods]) =>
       Object.entries(methods).map(([method, operation]) => ({
@@ -171,8 +206,12 @@ Deno.test("no request makes the service fail, and every refusal is told in the s
       }))
     );
     assertGreater(operations.length, 35);
+    const artifacts: string[] = (await test.call("GET", `/v1/runs/${id}/artifacts`)).body.data
+      .map(({ name }: { name: string }) => name);
+    assert(artifacts.includes("report.html") && artifacts.includes("adapter/adapter_config.json"));
     const seen = new Map<number, number>();
-    const check = async (operation: Operation, response: Response, sent: string) => {
+    const promises = answersOf(document);
+    const check = async ({ path, method, operation }: Route, response: Response, sent: string) => {
       seen.set(response.status, (seen.get(response.status) ?? 0) + 1);
       const type = response.headers.get("Content-Type") ?? "";
       const isStream = type.startsWith("text/event-stream");
@@ -181,6 +220,10 @@ Deno.test("no request makes the service fail, and every refusal is told in the s
       const about = `${operation.operationId}: ${sent} -> ${response.status} ${text.slice(0, 300)}`;
       assert(!text.includes(folder), `a path of the machine: ${about}`);
       assert(operation.responses[response.status] || operation.responses.default, `undocumented: ${about}`);
+      if (type.startsWith("application/json") && !path.includes("/artifacts/{")) {
+        const broken = promises(path, method, response.status, JSON.parse(text));
+        assert(broken === undefined, `not what the document promises: ${about} ${broken}`);
+      }
       if (response.status < 400) return;
       const { error } = JSON.parse(text);
       assertEquals([typeof error.message, typeof error.type], ["string", "string"], about);
@@ -192,7 +235,8 @@ Deno.test("no request makes the service fail, and every refusal is told in the s
         );
       }
     };
-    for (const { path, method, operation } of operations) {
+    for (const route of operations) {
+      const { path, method, operation } = route;
       const parameters = operation.parameters ?? [];
       const content = operation.requestBody?.content ?? {};
       const schema = content["application/json"]?.schema;
@@ -210,6 +254,7 @@ Deno.test("no request makes the service fail, and every refusal is told in the s
             const query = new URLSearchParams();
             const headers = new Headers();
             for (const parameter of parameters) {
+              if (parameter.name === "name" && goodId) given.name = artifacts[where % artifacts.length]!;
               const value = typeof given[parameter.name] === "string"
                 ? given[parameter.name] as string
                 : JSON.stringify(given[parameter.name]);
@@ -233,7 +278,7 @@ Deno.test("no request makes the service fail, and every refusal is told in the s
               headers,
               ...(sent === undefined ? {} : { body: sent }),
             });
-            await check(operation, response, `${asked} ${sent?.slice(0, 500)}`);
+            await check(route, response, `${asked} ${sent?.slice(0, 500)}`);
           },
         ),
         { numRuns: slow ? 15 : 60, seed: 7, endOnFailure: true },
@@ -251,7 +296,7 @@ Deno.test("bodies that are no JSON, too deep, too long or of another type are re
         ...(type === null ? {} : { headers: { "Content-Type": type } }),
       });
       const told = await response.json();
-      assertEquals(typeof told.error.message, "string");
+      if (response.status >= 400) assertEquals(typeof told.error.message, "string");
       return response.status;
     };
     const recipe = JSON.stringify(fakeNamed());
@@ -262,6 +307,15 @@ Deno.test("bodies that are no JSON, too deep, too long or of another type are re
     assertEquals(await send(`{"recipe":${'{"a":'.repeat(20_000)}1${"}".repeat(20_000)}}`), 400);
     assertEquals(await send(`{"recipe":{"__proto__":{"polluted":true},"constructor":{}}}`), 400);
     assertEquals(({} as Record<string, unknown>).polluted, undefined);
+    assertEquals(await send(`{"recipe":${recipe}}`), 202);
+    assertEquals(await send(`{"recipe":${recipe.replace("{", '{"__proto__":{"a":1},')}}`), 400);
+    // One mutation away from JSON that is right: a part of the text cut out.
+    const text = `{"recipe":${recipe}}`;
+    for (let i = 0; i + 3 < text.length; i += 7) {
+      const cut = text.slice(0, i) + text.slice(i + 3);
+      const status = await send(cut);
+      assert(status === 400 || status === 202, `${status} for ${cut}`);
+    }
     assertEquals(await send(`{"recipe":${recipe},"extra":1}`), 400);
     assertEquals(await send(`{"recipe":${recipe}}`, "text/plain"), 415);
     assertEquals(await send(`{"recipe":${recipe}}`, "application/x-www-form-urlencoded"), 415);

@@ -155,6 +155,20 @@ Deno.test("openai: a real run is distilled from an upload, and its model writes 
       const done = await client.fineTuning.jobs.retrieve(job.id);
       assertEquals([done.status, done.error], ["succeeded", null]);
       const model = done.fine_tuned_model!;
+      const { data } = await (await fetch(`${url}/v1/runs/${job.id}/artifacts`, {
+        headers: { Authorization: `Bearer ${secret}` },
+      })).json();
+      const names: string[] = data.map(({ name }: { name: string }) => name);
+      for (const name of ["adapter/adapter_config.json", "report.html", "merged/config.json"]) {
+        assert(names.includes(name), `${name} of ${names}`);
+      }
+      for (const artifact of data) {
+        const headers = { Authorization: `Bearer ${secret}` };
+        const bytes = await (await fetch(url + artifact.url, { headers })).bytes();
+        assertEquals(bytes.length, artifact.bytes, artifact.name);
+        const text = new TextDecoder("latin1").decode(bytes);
+        assert(!text.includes(folder), `${artifact.name} has a path of the machine in it`);
+      }
       const models = [];
       for await (const each of client.models.list()) models.push(each.id);
       assertEquals(models, ["tiny", model]);

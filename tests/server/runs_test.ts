@@ -1,5 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { createHash } from "node:crypto";
 import { Service } from "../../src/server/service.ts";
 import { createApp } from "../../src/server/app.ts";
 import { TokenList } from "../../src/server/tokens.ts";
@@ -188,6 +189,11 @@ Deno.test("artifacts have ranges and an ETag; no name leads elsewhere", () =>
     const { folder } = (await test.service.store.get(id))!;
     await Deno.mkdir(`${folder}/adapter`, { recursive: true });
     await Deno.writeTextFile(`${folder}/adapter/adapter_config.json`, '{"r":16}');
+    const base = JSON.stringify(`${folder}/base`);
+    await Deno.mkdir(`${folder}/teacher-adapter`);
+    // As PEFT writes it, with numbers that JavaScript would write in another way.
+    const config = `{"base_model_name_or_path": ${base}, "lora_dropout": 0.0}`;
+    await Deno.writeTextFile(`${folder}/teacher-adapter/adapter_config.json`, config);
     await Deno.symlink("/etc/hostname", `${folder}/adapter/link`);
     const list = (await test.call("GET", `/v1/runs/${id}/artifacts`)).body.data;
     const names = list.map((a: { name: string }) => a.name);
@@ -222,6 +228,16 @@ Deno.test("artifacts have ranges and an ETag; no name leads elsewhere", () =>
     assertEquals((await send({ Range: "bytes=0-1,3-4" }))[0], 200);
     assertEquals((await send({ Range: "bytes=0-1", "If-Range": '"other"' }))[0], 200);
     assertEquals((await send({ "If-None-Match": etag }))[0], 304);
+    const shown = '{"base_model_name_or_path": "base", "lora_dropout": 0.0}';
+    const other = `/v1/runs/${id}/artifacts/teacher-adapter/adapter_config.json`;
+    const told = await test.request(other);
+    assertEquals([await told.text(), told.headers.get("Content-Length")], [shown, String(shown.length)]);
+    assertEquals(list.find((a: { url: string }) => a.url === other).bytes, shown.length);
+    assertEquals(told.headers.get("ETag"), `"${createHash("sha256").update(shown).digest("hex")}"`);
+    assertEquals(await send({ Range: "bytes=2-5" }, other), [206, "base", `bytes 2-5/${shown.length}`]);
+    const model = JSON.stringify(`${test.folder}/models/model`);
+    await Deno.writeTextFile(`${folder}/teacher-adapter/adapter_config.json`, config.replace(base, model));
+    assertEquals((await send({}, other))[1], shown.replace('base",', 'model",'));
     assertEquals((await send({}, `/v1/runs/${id}/artifacts/adapter%2Fadapter_config.json`))[1], '{"r":16}');
     for (
       const name of [

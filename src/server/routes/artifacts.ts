@@ -9,7 +9,15 @@ import type { Context } from "hono";
 import { basename, join } from "@std/path";
 import type { App } from "../app.ts";
 import type { AppEnv } from "../app_env.ts";
-import { FileHashes, listArtifacts, MEDIA_TYPES, mediaType, parseRange, readRange } from "../artifacts.ts";
+import {
+  FileHashes,
+  hashBytes,
+  listArtifacts,
+  MEDIA_TYPES,
+  mediaType,
+  parseRange,
+  readRange,
+} from "../artifacts.ts";
 import { HttpError } from "../http_error.ts";
 import { json, otherwise, runId } from "../schemas.ts";
 import type { Service } from "../service.ts";
@@ -43,7 +51,9 @@ const download = createRoute({
   path: "/v1/runs/{id}/artifacts/{name}",
   operationId: "downloadArtifact",
   summary: "Download a file, or a range of it",
-  description: "The name's slashes may be written as they are or as %2F. The ETag is the file's SHA-256.",
+  description:
+    "The name's slashes may be written as they are or as %2F. The ETag is the SHA-256 of what is sent. " +
+    "An adapter's configuration names its base model as the service does, without its folder.",
   tags: ["artifacts"],
   request: {
     params: runId.extend({
@@ -72,7 +82,8 @@ export function addArtifactRoutes(app: App, service: Service): void {
 
   app.openapi(list, async (c) => {
     const { id, folder } = await find(service, c.req.valid("param").id);
-    const data = (await listArtifacts(folder)).map((artifact) => ({
+    const artifacts = await listArtifacts(folder, await service.catalogue.hide());
+    const data = artifacts.map(({ shown: _, ...artifact }) => ({
       ...artifact,
       url: `/v1/runs/${id}/artifacts/${artifact.name.split("/").map(encodeURIComponent).join("/")}`,
     }));
@@ -82,7 +93,8 @@ export function addArtifactRoutes(app: App, service: Service): void {
   const send = async (c: Context<AppEnv>, id: string, name: string): Promise<Response> => {
     const { folder } = await find(service, id);
     // Only what is listed can be had, so no name leads anywhere else.
-    const artifact = (await listArtifacts(folder)).find((artifact) => artifact.name === name);
+    const artifacts = await listArtifacts(folder, await service.catalogue.hide());
+    const artifact = artifacts.find((artifact) => artifact.name === name);
     if (!artifact) {
       throw new HttpError(
         404,
@@ -93,7 +105,8 @@ export function addArtifactRoutes(app: App, service: Service): void {
       );
     }
     const path = join(folder, name);
-    const etag = `"${await hashes.of(path)}"`;
+    const { shown } = artifact;
+    const etag = `"${shown ? hashBytes(shown) : await hashes.of(path)}"`;
     const headers = new Headers({
       "ETag": etag,
       "Accept-Ranges": "bytes",
@@ -122,7 +135,11 @@ export function addArtifactRoutes(app: App, service: Service): void {
     const { first, last } = range ?? { first: 0, last: artifact.bytes - 1 };
     headers.set("Content-Length", String(last - first + 1));
     if (range) headers.set("Content-Range", `bytes ${first}-${last}/${artifact.bytes}`);
-    const body = c.req.method === "HEAD" ? null : await readRange(path, first, last);
+    const body = c.req.method === "HEAD"
+      ? null
+      : shown
+      ? shown.subarray(first, last + 1)
+      : await readRange(path, first, last);
     return new Response(body, { status: range ? 206 : 200, headers });
   };
 
