@@ -29,7 +29,8 @@ export function checkDivergence(
       `the ${gradient ? "gradient" : "loss"} of step ${m.step} is not a finite number`,
       {
         hint:
-          "Begin a new run with a lower train.learningRate or more train.warmup; resumed, this one would take the same steps.",
+          "Begin a new run with a lower train.learningRate or more train.warmup; resumed, this one would take the same steps. " +
+          "On a software GPU samples of many thousand tokens end like this too: there, a shorter data.contextLength helps.",
       },
     );
   }

@@ -189,6 +189,35 @@ gpuTest("the comparison fails for kernels with a planted mistake", async (gpu) =
   }
 });
 
+gpuTest("relations of long samples and wide vectors match f64", async (gpu) => {
+  const c = makeCase({ kind: "cosine" }, [651, 651], [520], { size: 0.2 });
+  const { values: got, dx } = await onGpu(gpu, c);
+  assertWithin(got, values(c, c.data[0], c.data[1]), 3e-6, "values");
+  // One direction: a difference for each number would take hours.
+  const direction = randomArray(dx.length, 9);
+  const along = (step: number) => {
+    const x = Float64Array.from(c.data[0], (v, i) => v + step * direction[i]!);
+    return values(c, x, c.data[1]).reduce((sum, v, i) => sum + v * c.data[2][i]!, 0);
+  };
+  const slope = (along(1e-5) - along(-1e-5)) / 2e-5;
+  assertWithin(
+    [dx.reduce((sum, v, i) => sum + v * direction[i]!, 0)],
+    [slope],
+    1e-4 * Math.abs(slope),
+    "slope",
+  );
+});
+
+Deno.test("relations with more turns than the software driver lets them have are NaN, not wrong", async () => {
+  for (const kind of ["softmax", "cosine"] as const) {
+    const { values, dx } = await onGpu(
+      await testGpu("subgroup8"),
+      makeCase({ kind }, [16_401, 16_403], [130]),
+    );
+    assertEquals([values[129], dx[129 * 16_401]], [NaN, NaN], kind);
+  }
+});
+
 Deno.test("relations refuse heads that do not divide a width, other shapes, and a target that learns", () => {
   const g = new Program().block("test");
   const [x, y] = [g.input("x", [5, 12], "f32"), g.input("y", [5, 8], "f32")];

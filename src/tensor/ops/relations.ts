@@ -85,6 +85,12 @@ export const relationsGradientOp: Op<RelationAttributes> = {
   },
 };
 
+/**
+ * Turns of loops that a thread may have on Mesa's software driver, which ends all of them after 65,535: where eight threads would have more, more
+ * share the keys.
+ */
+const FEW_TURNS = 60_000;
+
 function launch(
   { inputs, outputs, attributes, adapter, dispatch }: LoweringContext<RelationAttributes>,
   name: string,
@@ -96,11 +102,12 @@ function launch(
   const rows = x.dim(0);
   const [dx, dy] = [x.dim(1) / heads, y.dim(1) / heads];
   const vector = dx % 4 === 0 && dy % 4 === 0 ? 4 : 1;
+  const units = (2 * dx + dy) / vector;
   const tiles = Math.ceil(rows / 4);
   dispatch({
     kernel: `${name} ${kind}`,
     wgsl: expandTemplate(name, source, {
-      THREADS: adapter.family === "subgroup8" ? 8 : 64,
+      THREADS: adapter.family === "subgroup8" && rows / 8 * units < FEW_TURNS ? 8 : 64,
       RELATION: kind,
       CAUSAL: causal,
       MASKED: inputs.length % 2 === 1,
