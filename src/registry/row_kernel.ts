@@ -100,6 +100,7 @@ class Printer {
     this.#softmax();
     this.#lookUp();
     if (this.#support) this.#put(...this.#support.compare());
+    this.#breakWeights();
     const rowLosses = this.#traced.rowLosses;
     for (const { index } of rowLosses) this.#put(`let rowLoss${index} = loss${index}_value();`);
     this.#labelStatistics(0);
@@ -278,6 +279,14 @@ class Printer {
     }
   }
 
+  /** In a broken row every weight is NaN, and with it every gradient: one addition a row instead of one for each entry. */
+  #breakWeights(): void {
+    if (!this.#gradient) return;
+    for (const { name, monitor } of this.#terms) {
+      if (!monitor) this.#put(`${this.#scalar(`${name}.weight`)} += poison;`);
+    }
+  }
+
   /** Leaves that are looked up at the label. */
   #labelLeaves(): Set<string> {
     return new Set(leaves(this.#needed.filter((s) => s.kind === "label").map((s) => s.body), "variable"));
@@ -388,7 +397,7 @@ class Printer {
           );
         });
         if (writes) {
-          let code = `${printed.results.at(-1)!.code} + poison`;
+          let code = printed.results.at(-1)!.code;
           for (const { term, index } of rowLosses) {
             const target = (term.loss as RowLoss).needsTeacher ? `${ENTRY.teacher}.$` : "0.0";
             const parts = ["x", "y", "z", "w"].map((c) =>

@@ -185,7 +185,7 @@ function printMain(parts: KernelParts): string {
       student_logits[student_row + v] = ${vector ? "vec4<f32>()" : "0.0"};
     }`;
   const lines = [
-    ...scalars.map((_, i) => `let scalar${i} = step_scalar(size.scalar${i});`),
+    ...scalars.map((_, i) => `var scalar${i} = step_scalar(size.scalar${i});`),
     `let turns = size.vocabulary / ${span}u;`,
     `let vectors = (size.vocabulary + ${span / unroll - 1}u) / ${span / unroll}u;`,
     ...body,

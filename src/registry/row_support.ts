@@ -129,7 +129,7 @@ export class SupportPrinter {
       ...this.#entries(
         ...this.#leaves([sum]),
         ...uniform,
-        `support_logits[k] = ${results[0]!.code}${further} + poison;`,
+        `support_logits[k] = ${results[0]!.code}${further};`,
       ),
       "workgroupBarrier();",
       ...this.#owned("put_student(id, support_logits[k]);"),

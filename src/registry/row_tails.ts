@@ -50,6 +50,6 @@ export function compileTails(
   return {
     label: `rowTails ${target.entries}`,
     wgsl: printed.wgsl,
-    size: (rows, scalar) => [rows, vocabulary, vocabulary, rows, ...printed.scalars.map(scalar)],
+    size: (rows, scalar) => [rows, vocabulary, vocabulary, rows, 0, ...printed.scalars.map(scalar)],
   };
 }
