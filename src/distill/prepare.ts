@@ -39,7 +39,8 @@ export async function openTokenizer(
 ): Promise<{ tokenizer: TextTokenizer; template: ChatTemplate | undefined }> {
   const files = await model.source.tokenizer();
   const { bosToken, eosTokens, vocabularySize } = model.config;
-  const where = model.source.kind === "huggingface" ? join(model.path, "tokenizer.json") : model.path;
+  const isFolder = model.source.kind === "huggingface";
+  const where = isFolder ? join(model.path, "tokenizer.json") : model.path;
   const tokenizer = TextTokenizer.fromJson(files.tokenizerJson, files.tokenizerConfig, where, {
     ...(bosToken === undefined ? {} : { bosTokenId: bosToken }),
     eosTokenIds: eosTokens,
@@ -55,9 +56,12 @@ export async function openTokenizer(
       },
     );
   }
+  // A folder's template may stand in tokenizer_config.json, where it is found and named as standing there.
+  const jinja = isFolder ? files.originals?.get("chat_template.jinja") : files.chatTemplate;
   const template = ChatTemplate.fromConfig(files.tokenizerConfig, {
     where: model.path,
-    ...(files.chatTemplate === undefined ? {} : { jinja: files.chatTemplate }),
+    ...(jinja === undefined ? {} : { jinja }),
+    ...(isFolder ? {} : { jinjaWhere: `${model.path} (tokenizer.chat_template)` }),
   });
   return { tokenizer, template };
 }

@@ -26,6 +26,8 @@ export interface RenderOptions {
 
 /** Where a template may come from. */
 export interface TemplateSources {
+  /** Where `jinja` comes from, for errors, if not from `chat_template.jinja`. */
+  jinjaWhere?: string;
   /** Content of `chat_template.jinja`; it wins over the one in tokenizer_config.json. */
   jinja?: string;
   /** Which of several named templates to take (default `default`). */
@@ -92,7 +94,9 @@ export class ChatTemplate {
     const make = (source: string, where: string) =>
       new ChatTemplate(source, constants, where, sources.limits);
 
-    if (sources.jinja !== undefined) return make(sources.jinja, `${sources.where}/chat_template.jinja`);
+    if (sources.jinja !== undefined) {
+      return make(sources.jinja, sources.jinjaWhere ?? `${sources.where}/chat_template.jinja`);
+    }
     const entry = config.chat_template;
     const where = `${sources.where}/tokenizer_config.json`;
     if (entry === undefined || entry === null) return undefined;
