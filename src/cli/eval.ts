@@ -19,6 +19,7 @@ export const evaluate: Command = {
   name: "eval",
   usage: "(--model PATH | --run RUN) [--dataset FILE]",
   positional: [0, 0],
+  loadsPlugins: true,
   details:
     "Prints the cross-entropy in nats a token and the perplexity. A run is measured on its own held-out data, encoded as its " +
     "recipe says, unless --dataset names other data.",
@@ -59,7 +60,7 @@ export const evaluate: Command = {
     const { loss, tokens, samples, report, warnings } = await evaluateModel({
       model,
       data,
-      registry: builtinRegistry(),
+      registry: typeof model === "string" ? builtinRegistry() : model.registry,
       mask: choice("mask", flags.text("mask"), MASKS) ?? ofRun?.mask ?? "auto",
       endToken: endToken(flags.text("end-token")) ?? ofRun?.endToken ?? "auto",
       ...(ofRun ? { tooLong: ofRun.tooLong, template: ofRun.template } : {}),

@@ -7,17 +7,14 @@
 import { basename } from "@std/path";
 import { exportGguf } from "../distill/export_model.ts";
 import { exportRun, type RunExport } from "../distill/export_run.ts";
-import { InputError, UsageError } from "../errors.ts";
+import { UsageError } from "../errors.ts";
 import type { GgufStorage } from "../formats/gguf_export.ts";
 import type { Command, Invocation } from "./command.ts";
-import type { PluginModule } from "../runs/exported_plugins.ts";
-import { identifyPlugins } from "../runs/plugin_identity.ts";
-import { pluginSource } from "../runs/plugin_source.ts";
 import { findRunFolder } from "../runs/data_folder.ts";
-import { readRun, type RunManifest } from "../runs/run_folder.ts";
+import { readRun } from "../runs/run_folder.ts";
 import { MODEL_FLAGS, modelPath } from "./model_argument.ts";
-import { PLUGIN_FLAGS } from "./plugin_sources.ts";
 import { registryWith } from "./registry.ts";
+import { runPlugins } from "./run_plugins.ts";
 
 const STORAGES: Readonly<Record<string, GgufStorage>> = { q8_0: "Q8_0", f16: "F16", f32: "F32" };
 
@@ -42,7 +39,6 @@ export const exportModel: Command = {
     ...MODEL_FLAGS,
     target: { value: "TARGET", help: `${TARGETS.join(", ")} (default gguf)` },
     output: { value: "PATH", help: "The file to write; a folder for targets that are no GGUF" },
-    ...PLUGIN_FLAGS,
     storage: {
       value: "TYPE",
       help: `How weights are stored in GGUF: ${Object.keys(STORAGES).join(", ")} (default q8_0)`,
@@ -90,32 +86,10 @@ async function writeTrained(invocation: Invocation, output: string, target: RunE
   }
   const folder = await findRunFolder(run, flags.text("data"));
   const { recipe, manifest } = await readRun(folder);
-  const plugins = await pluginsOf(manifest, invocation);
+  const plugins = await runPlugins(manifest, invocation);
   await exportRun(folder, recipe, await registryWith(plugins), output, target, {
     ...(name === undefined ? {} : { name }),
     about: readAbout(about),
-  });
-}
-
-/**
- * The plugins that the run was made with, wherever they lie now: its values mean something to them alone. A configuration may have
- * others, flags may not.
- */
-async function pluginsOf(
-  { plugins: known }: RunManifest,
-  { flags, plugins: given = [] }: Invocation,
-): Promise<PluginModule[]> {
-  const flagged = flags.list("plugin").map((name) => pluginSource(name, Deno.cwd()));
-  const identified = await identifyPlugins(given.map(({ path }) => path));
-  return given.filter(({ path }, i) => {
-    if (known.some((plugin) => plugin.sha256 === identified[i]!.sha256)) return true;
-    if (!flagged.includes(path)) return false;
-    throw new InputError("is no plugin that the run was made with", {
-      where: path,
-      hint: known.length > 0
-        ? `It was made with ${known.map((plugin) => plugin.path).join(", ")}, as they were then.`
-        : "It was made without plugins: leave --plugin out.",
-    });
   });
 }
 

@@ -23,6 +23,7 @@ export const generate: Command = {
   name: "generate",
   usage: "(--model PATH | --run RUN) [--prompt TEXT ...]",
   positional: [0, 0],
+  loadsPlugins: true,
   details:
     "Several prompts are continued at once. Without a prompt, texts begin as the tokenizer begins them. " +
     "--count writes so many texts for each prompt; with --output they become a dataset that `data.train` can name. " +

@@ -13,33 +13,49 @@ import type { RunSource } from "../distill/run_student.ts";
 import type { Adapter, Plugin } from "../registry/contract.ts";
 import type { Flag, Invocation } from "./command.ts";
 import { DATA_FLAG } from "./data_flag.ts";
-import { builtinRegistry } from "./registry.ts";
+import { PLUGIN_FLAGS } from "./plugin_sources.ts";
+import { registryWith } from "./registry.ts";
+import { runPlugins } from "./run_plugins.ts";
 
 /** Flags that name a model. */
 export const MODEL_FLAGS: Readonly<Record<string, Flag>> = {
   model: { value: "PATH", help: "Hugging Face folder or GGUF file" },
   run: { value: "RUN", help: "The model that a run made: its id, the beginning of one, last, or its folder" },
   ...DATA_FLAG,
+  ...PLUGIN_FLAGS,
 };
 
 /**
  * The model that the flags name: a path, for a run that of its merged model; or a run whose adapter no merged model can hold.
  *
  * @throws {UsageError} neither or both of `--model` and `--run`
- * @throws {InputError} a run that has no merged model, though its adapter can be merged
+ * @throws {InputError} a run that has no merged model, though its adapter can be merged, or one whose plugin is not named
  */
-export async function namedModel({ flags }: Invocation): Promise<string | RunSource> {
+export async function namedModel(invocation: Invocation): Promise<string | RunSource> {
+  const { flags } = invocation;
   const [model, run] = [flags.text("model"), flags.text("run")];
   if ((model === undefined) === (run === undefined)) {
     throw new UsageError("name one model: --model PATH or --run RUN");
   }
-  if (model !== undefined) return model;
+  if (model !== undefined) {
+    if (flags.list("plugin").length > 0) {
+      throw new UsageError("--plugin is for --run: a model needs no plugin");
+    }
+    return model;
+  }
   const folder = await findRunFolder(run!, flags.text("data"));
   const merged = join(folder, "merged");
   if (await Deno.stat(join(merged, "config.json")).then(() => true, () => false)) return merged;
-  const { recipe } = await readRun(folder);
-  const registry = builtinRegistry();
+  const { recipe, manifest } = await readRun(folder);
+  const registry = await registryWith(await runPlugins(manifest, invocation));
   if (unmergeableOf({ recipe, registry })) return { folder, recipe, registry };
+  const { adapter } = recipe;
+  if (adapter !== "none" && !registry.list().some((p) => p.kind === "adapter" && p.id === adapter.type)) {
+    throw new InputError(`the run's adapter "${adapter.type}" is of a plugin`, {
+      where: folder,
+      hint: `Name it: ${manifest.plugins.map(({ path }) => `--plugin ${path}`).join(" ")}`,
+    });
+  }
   throw new InputError("the run has no merged model", {
     where: folder,
     hint:

@@ -96,6 +96,44 @@ Deno.test("the plugins of examples/ train a tiny model from outside of the proje
     assertStringIncludes(missing.err, "--plugin ./file.ts");
   }));
 
+Deno.test("a run with an adapter of a plugin that cannot be merged writes and is measured, given the plugin", () =>
+  withTiny(async (files) => {
+    const { folder } = files;
+    const source = await Deno.readTextFile(new URL("examples/plugins/row-and-column.ts", root));
+    const cut = source.slice(0, source.indexOf("  merge(weight")) + "});\n";
+    await Deno.writeTextFile(`${folder}/stays-apart.ts`, cut);
+    const recipe = await writeRecipe(files, {
+      adapter: { type: "example/row-and-column" },
+      output: { merged: false },
+    });
+    const plugin = ["--plugin", "./stays-apart.ts"];
+    const run = await limbeck(folder, "distill", recipe, "--output", "run", ...plugin);
+    assertEquals(run.code, 0, run.err);
+    const told = await limbeck(folder, "generate", "--run", "./run", "--prompt", "the cat");
+    assertEquals(told.code, 3);
+    assertStringIncludes(told.err, 'the run\'s adapter "example/row-and-column" is of a plugin');
+    assertStringIncludes(told.err, `--plugin ${folder}/stays-apart.ts`);
+    const prompt = ["--prompt", "the cat", "--tokens", "4"];
+    const written = await limbeck(folder, "generate", "--run", "./run", ...plugin, ...prompt);
+    assertEquals(written.code, 0, written.err);
+    assertStringIncludes(written.out, "the cat");
+    const measured = await limbeck(folder, "eval", "--run", "./run", ...plugin, "--json");
+    assertEquals(measured.code, 0, measured.err);
+    const { loss } = JSON.parse(measured.out);
+    const { heldOut } = JSON.parse(await Deno.readTextFile(`${folder}/run/result.json`));
+    assert(Math.abs(loss - heldOut.after) < 1e-4, `${loss} for ${heldOut.after}`);
+    const other = await limbeck(
+      folder,
+      "eval",
+      "--model",
+      files.teacher,
+      ...plugin,
+      "--dataset",
+      files.train,
+    );
+    assertStringIncludes(other.err, "--plugin is for --run");
+  }));
+
 Deno.test("the plugins of examples/ pass their checks", async () => {
   const folder = fromFileUrl(new URL("examples/plugins/", root));
   for await (const { name } of Deno.readDir(folder)) {
