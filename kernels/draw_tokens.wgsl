@@ -22,30 +22,9 @@ var<workgroup> draws: array<f32, $N>;
 var<workgroup> sorted: array<f32, $N>;
 var<workgroup> drawn: array<u32, $N>;
 
-// Both halves of a 32 x 32 bit product: (high, low).
-fn multiply(a: u32, b: u32) -> vec2<u32> {
-  let a0 = a & 0xffffu;
-  let a1 = a >> 16u;
-  let b0 = b & 0xffffu;
-  let b1 = b >> 16u;
-  let low = a0 * b0;
-  let middle1 = a1 * b0 + (low >> 16u);
-  let middle2 = a0 * b1 + (middle1 & 0xffffu);
-  return vec2<u32>(a1 * b1 + (middle1 >> 16u) + (middle2 >> 16u), a * b);
-}
-
 // The middle of one of 2^24 steps of (0, 1).
 fn uniform_number(draw: u32, row: u32) -> f32 {
-  var c = vec4<u32>(draw / 4u, counters[row], 0x72736b64u, 0u);
-  var k = vec2<u32>(size.seed_low, size.seed_high);
-//#for round in 0..10
-  {
-    let p = multiply(0xd2511f53u, c.x);
-    let q = multiply(0xcd9e8d57u, c.z);
-    c = vec4<u32>(q.x ^ c.y ^ k.x, q.y, p.x ^ c.w ^ k.y, p.y);
-    k += vec2<u32>(0x9e3779b9u, 0xbb67ae85u);
-  }
-//#end
+  let c = philox(vec4<u32>(draw / 4u, counters[row], 0x72736b64u, 0u), vec2<u32>(size.seed_low, size.seed_high));
   return (f32(c[draw % 4u] >> 8u) + 0.5) * 5.9604644775390625e-8;
 }
 

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import source from "../../../kernels/random.wgsl" with { type: "text" };
+import philox from "../../../kernels/philox.wgsl" with { type: "text" };
+import kernel from "../../../kernels/random.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type Graph, type StepScalar, type Tensor } from "../graph.ts";
 import { grid, type Op } from "../op.ts";
@@ -25,7 +26,7 @@ export const normalOp: Op<NormalAttributes & { readonly shape: readonly number[]
     const groups = Math.ceil(vectors / 64);
     dispatch({
       kernel: "normal",
-      wgsl: expandTemplate("random", source, { DRAW: "normal" }),
+      wgsl: expandTemplate("random", philox + kernel, { DRAW: "normal" }),
       tensors: [outputs[0]!],
       size: [vectors, groups, site, key],
       groups: grid(groups, adapter),
