@@ -42,7 +42,8 @@ Deno.test("kill -9 of the service and of its children: no acknowledged run is lo
       ids.push(String(told.id));
     }
     const readers = ids.map((id) => readAll(url, id));
-    for (let kill = 0; kill < 4; kill++) {
+    // On a slow machine all of them meet one run, which may be restarted three times.
+    for (let kill = 0; kill < 3; kill++) {
       await new Promise((resolve) => setTimeout(resolve, 150 + Math.random() * 500));
       if (kill % 2 === 0) {
         await service.kill("SIGKILL");
