@@ -263,20 +263,45 @@ class Printer {
         )
       ),
     ));
+    if (this.#support) this.#put(...this.#support.join(sides[0]!.groups));
+    else this.#joinLanes(sides);
     for (const { side, groups } of sides) {
-      if (this.#support) this.#put(...this.#support.join(groups));
-      else this.#put(`let m_${side} = row_max(max_${side});`);
-      for (const g of this.#support ? [] : groups) {
-        const share = `sum_${side}${g} * exp(${this.#tempered(`max_${side} - m_${side}`, g)})`;
-        this.#put(
-          `let l_${side}${g} = log(row_sum(${share}));`,
-          `if (is_broken(l_${side}${g})) { poison = l_${side}${g}; }`,
-        );
-      }
       if (this.#traced.rowLosses.length > 0) {
         this.#put(`row_m_${side} = m_${side};`, ...groups.map((g) => `row_l_${side}${g} = l_${side}${g};`));
       }
     }
+  }
+
+  /** Both sides take their way over the lanes together, where both have one. */
+  #joinLanes(sides: readonly { side: "q" | "p"; groups: readonly number[] }[]): void {
+    const together = (reduce: string, terms: readonly { name: string; share: string }[]) => {
+      const [one, other] = terms;
+      if (other) {
+        const [a, b] = [one!.name, other.name];
+        this.#put(
+          `let ${a}_${b} = ${reduce}2(vec2<f32>(${one!.share}, ${other.share}));`,
+          `let ${a} = ${a}_${b}.x;`,
+          `let ${b} = ${a}_${b}.y;`,
+        );
+      } else if (one) this.#put(`let ${one.name} = ${reduce}(${one.share});`);
+    };
+    together("row_max", sides.map(({ side }) => ({ name: `m_${side}`, share: `max_${side}` })));
+    this.#traced.groups.forEach((_, g) => {
+      const own = sides.filter(({ groups }) => groups.includes(g)).map(({ side }) => side);
+      together(
+        "row_sum",
+        own.map((side) => ({
+          name: `total_${side}${g}`,
+          share: `sum_${side}${g} * exp(${this.#tempered(`max_${side} - m_${side}`, g)})`,
+        })),
+      );
+      for (const side of own) {
+        this.#put(
+          `let l_${side}${g} = log(total_${side}${g});`,
+          `if (is_broken(l_${side}${g})) { poison = l_${side}${g}; }`,
+        );
+      }
+    });
   }
 
   /** In a broken row every weight is NaN, and with it every gradient: one addition a row instead of one for each entry. */
