@@ -58,12 +58,14 @@ export async function kernelTexts(): Promise<KernelText[]> {
 
 /**
  * Lines of code of a template that are in none of the texts made from it, as `line number: line`. A text is known by the
- * template's first line, a comment that says what the kernel computes.
+ * template's first line, a comment that says what it computes; it may stand behind another template.
  */
 export function unreachedLines(template: string, texts: readonly KernelText[]): string[] {
   const lines = template.split("\n");
   const made = new Set(
-    texts.filter(({ wgsl }) => wgsl.startsWith(lines[0]! + "\n")).flatMap(({ wgsl }) => wgsl.split("\n")),
+    texts.filter(({ wgsl }) => `\n${wgsl}`.includes(`\n${lines[0]}\n`)).flatMap(({ wgsl }) =>
+      wgsl.split("\n")
+    ),
   );
   return lines.flatMap((line, i) => {
     // Comments and directives, and lines that stand for text from elsewhere.
