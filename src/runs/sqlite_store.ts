@@ -28,7 +28,7 @@ import type {
   StoredCheckpoint,
   StoredRun,
 } from "./store.ts";
-import { IdempotencyError, RunStateError, UnknownRunError } from "./store_errors.ts";
+import { IdempotencyError, RunStateError, TakenIdError, UnknownRunError } from "./store_errors.ts";
 
 /** Name of the file in the data folder. */
 export const STORE_FILE = "limbeck.sqlite";
@@ -69,6 +69,7 @@ export class SqliteStore implements RunStore, RunQueue {
       const earlier = key && this.#runOfKey(key);
       if (earlier) return earlier;
       const { id, createdAt } = run.manifest;
+      if (this.#find("id = ?", id)) throw new TakenIdError(id);
       this.#insertRun(run);
       this.#insertEvent(id, 1, createdAt, 0, { type: "state", state: "queued" });
       this.#connection.run("UPDATE runs SET seq = 1 WHERE id = ?", id);

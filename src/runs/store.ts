@@ -145,6 +145,7 @@ export interface RunStore {
    *
    * @param key makes sure that a request that is sent again makes no second run
    * @throws {IdempotencyError} the key was used for something else
+   * @throws {TakenIdError} another run has its id
    * @returns the run, or the one that was made with the same key before
    */
   create(run: NewRun, key?: IdempotencyKey): Promise<StoredRun>;

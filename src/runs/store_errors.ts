@@ -34,6 +34,15 @@ export class RunStateError extends InputError {
   }
 }
 
+/** Another run has this id: of a thousand runs in one second two are likely to draw the same four characters. */
+export class TakenIdError extends LimbeckError {
+  override readonly code = "id_taken";
+
+  constructor(id: string) {
+    super(`there is a run "${id}" already`, { hint: "Try again: the next run gets another id." });
+  }
+}
+
 /** No run has this id. */
 export class UnknownRunError extends InputError {
   override readonly code = "unknown_run";

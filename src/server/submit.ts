@@ -6,6 +6,7 @@
 import { RecipeError } from "../distill/recipe.ts";
 import { newManifest, runFolder } from "../runs/run_folder.ts";
 import type { IdempotencyKey, StoredRun } from "../runs/store.ts";
+import { TakenIdError } from "../runs/store_errors.ts";
 import { HttpError } from "./http_error.ts";
 import { resolveNamed } from "./named_recipe.ts";
 import type { Service } from "./service.ts";
@@ -35,16 +36,22 @@ export async function submitRun(
       },
     );
   }
-  const manifest = newManifest(recipe, service.plugins);
-  return await service.store.create({
-    manifest,
-    recipe,
-    folder: runFolder(service.store, manifest.id),
-    worker: "service",
-    owner: identity.name,
-    named,
-    ...(metadata ? { metadata } : {}),
-  }, key);
+  for (;;) {
+    const manifest = newManifest(recipe, service.plugins);
+    try {
+      return await service.store.create({
+        manifest,
+        recipe,
+        folder: runFolder(service.store, manifest.id),
+        worker: "service",
+        owner: identity.name,
+        named,
+        ...(metadata ? { metadata } : {}),
+      }, key);
+    } catch (error) {
+      if (!(error instanceof TakenIdError)) throw error;
+    }
+  }
 }
 
 /**

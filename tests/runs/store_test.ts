@@ -7,7 +7,12 @@ import { createRun, newManifest } from "../../src/runs/run_folder.ts";
 import { lockFile } from "../../src/runs/run_lock.ts";
 import { mayBecome, RUN_STATES } from "../../src/runs/run_states.ts";
 import type { NewRun } from "../../src/runs/store.ts";
-import { IdempotencyError, RunStateError, UnknownRunError } from "../../src/runs/store_errors.ts";
+import {
+  IdempotencyError,
+  RunStateError,
+  TakenIdError,
+  UnknownRunError,
+} from "../../src/runs/store_errors.ts";
 import { firstInLine, waitForTurn } from "../../src/runs/turn.ts";
 import { fakeRecipe, startFake, withFolder } from "./fake_run.ts";
 import { testStore } from "./test_store.ts";
@@ -71,6 +76,15 @@ Deno.test("create() makes one run of a request that is sent again, and refuses i
     await assertRejects(() => store.create(newRun(folder), { ...key, fingerprint: "b" }), IdempotencyError);
     const other = await store.create(newRun(folder), { ...key, owner: "bob", fingerprint: "b" });
     assert(other.id !== first.id);
+  }));
+
+Deno.test("create() refuses an id that a run has, and leaves that run as it is", () =>
+  withFolder(async (folder) => {
+    const store = testStore(folder);
+    const run = newRun(folder);
+    await store.create(run);
+    await assertRejects(() => store.create({ ...run, owner: "bob" }), TakenIdError, run.manifest.id);
+    assertEquals((await store.list()).data.map(({ owner }) => owner), [""]);
   }));
 
 Deno.test("list() pages from the newest to the oldest, and filters", () =>

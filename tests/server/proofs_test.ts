@@ -152,6 +152,26 @@ Deno.test("hundreds of runs are taken in at once, each acknowledged one is kept,
     assertEquals(began, began.toSorted());
   }));
 
+Deno.test("runs that draw one id are taken in all the same, each with its own", () =>
+  withService(async (test) => {
+    const { getRandomValues } = crypto;
+    // The second draw is the first one's; ids are alike within a second.
+    let draws = 0;
+    Object.defineProperty(crypto, "getRandomValues", {
+      configurable: true,
+      value: (bytes: Uint8Array) =>
+        bytes.length === 4 && ++draws <= 2 ? bytes.fill(7) : getRandomValues.call(crypto, bytes),
+    });
+    try {
+      await new Promise((resolve) => setTimeout(resolve, 1000 - Date.now() % 1000));
+      const ids = [await submit(test, fakeNamed({}, 1)), await submit(test, fakeNamed({}, 1))];
+      assertEquals([new Set(ids).size, draws], [2, 3]);
+    } finally {
+      delete (crypto as { getRandomValues?: unknown }).getRandomValues;
+    }
+    await untilIdle(test.service);
+  }));
+
 Deno.test("a full disk refuses runs and uploads clearly, and the service goes on once there is room", () =>
   withFolder(async (folder) => {
     const disk = `${folder}/service`;
