@@ -17,6 +17,7 @@ import {
   topEntries,
   topIds,
 } from "../../src/registry/contract.ts";
+import { softmax } from "./softmax.ts";
 
 /** Statements that make `place` the number of the student's k entries that stand before entry v with the logit z. */
 function halving(k: number): string[] {
@@ -85,13 +86,7 @@ const sortedTopK: RowLoss = defineLoss({
       return exp($logQ(z)) * (slope - $mean) / $temperature();
     }`,
   reference({ student, teacher, temperature, options: { k } }) {
-    const softmax = (logits: Float64Array) => {
-      const highest = logits.reduce((a, b) => Math.max(a, b));
-      const e = logits.map((x) => Math.exp((x - highest) / temperature));
-      const sum = e.reduce((a, b) => a + b, 0);
-      return e.map((x) => x / sum);
-    };
-    const [q, p] = [softmax(student), softmax(teacher)];
+    const [q, p] = [softmax(student, temperature), softmax(teacher, temperature)];
     const wanted = topIds(teacher, k).map((v) => p[v]!);
     const own = topIds(student, k);
     const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);

@@ -11,6 +11,7 @@
 import { z } from "zod";
 import { CONTRACT_VERSION, defineLoss, type RowLoss } from "../../src/registry/contract.ts";
 import { PER_ENTRY, ROW_SORTS, WORKGROUP } from "./row_sort.ts";
+import { softmax } from "./softmax.ts";
 
 const universalLogit: RowLoss = defineLoss({
   id: "universal-logit",
@@ -67,13 +68,7 @@ const universalLogit: RowLoss = defineLoss({
       return exp($logQ(z)) * (bitcast<f32>($load($slopes + v)) - $mean) / $temperature();
     }`,
   reference({ student, teacher, temperature }) {
-    const softmax = (logits: Float64Array) => {
-      const highest = logits.reduce((a, b) => Math.max(a, b));
-      const e = logits.map((x) => Math.exp((x - highest) / temperature));
-      const sum = e.reduce((a, b) => a + b, 0);
-      return e.map((x) => x / sum);
-    };
-    const [q, p] = [softmax(student), softmax(teacher)];
+    const [q, p] = [softmax(student, temperature), softmax(teacher, temperature)];
     const wanted = p.toSorted().reverse();
     const slopes = new Float64Array(q.length);
     let [value, mean] = [0, 0];
