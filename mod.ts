@@ -19,18 +19,18 @@
  */
 // @ts-types="./types/std_path.d.ts"
 import { resolve } from "@std/path";
-import type { RunEvent, RunResult } from "./src/distill/events.ts";
-import { parseRecipe, type RecipeInput } from "./src/distill/recipe.ts";
-import { loadRecipe } from "./src/distill/recipe_file.ts";
-import { LimbeckError } from "./src/errors.ts";
-import { pluginSource } from "./src/runs/plugin_source.ts";
-import { openStore, openStoreOf } from "./src/runs/data_folder.ts";
-import { createRun, type LockedRun, openRun } from "./src/runs/run_folder.ts";
-import { superviseRun } from "./src/runs/supervisor.ts";
+import type { RunEvent, RunResult } from "./src/distill/run/events.ts";
+import { parseRecipe, type RecipeInput } from "./src/distill/recipe/recipe.ts";
+import { loadRecipe } from "./src/distill/recipe/file.ts";
+import { LimbeckError } from "./src/base/errors.ts";
+import { pluginSource } from "./src/runs/child/plugin_source.ts";
+import { openStore, openStoreOf } from "./src/runs/store/data_folder.ts";
+import { createRun, type LockedRun, openRun } from "./src/runs/store/run_folder.ts";
+import { superviseRun } from "./src/runs/supervise/supervisor.ts";
 
-export { defineRecipe, type Recipe, type RecipeInput } from "./src/distill/recipe.ts";
-export type { RunEvent, RunResult } from "./src/distill/events.ts";
-export * from "./src/errors.ts";
+export { defineRecipe, type Recipe, type RecipeInput } from "./src/distill/recipe/recipe.ts";
+export type { RunEvent, RunResult } from "./src/distill/run/events.ts";
+export * from "./src/base/errors.ts";
 export * from "./src/registry/contract.ts";
 
 /** Options of {@linkcode distill} and {@linkcode resume}. */

@@ -9,9 +9,9 @@
  *
  * @module
  */
-import type { RunEvent } from "../src/distill/events.ts";
-import { openStore } from "../src/runs/data_folder.ts";
-import { isEnd } from "../src/runs/run_states.ts";
+import type { RunEvent } from "../src/distill/run/events.ts";
+import { openStore } from "../src/runs/store/data_folder.ts";
+import { isEnd } from "../src/runs/store/run_states.ts";
 import { fakeNamed, prepare } from "../tests/server/harness.ts";
 import {
   freePort,

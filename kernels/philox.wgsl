@@ -1,4 +1,4 @@
-// Philox 4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011); the same as in src/text/random.ts. It stands in
+// Philox 4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011); the same as in src/base/random.ts. It stands in
 // front of the kernels that draw.
 
 // Both halves of a 32 x 32 bit product: (high, low).

@@ -8,7 +8,7 @@
  */
 // @ts-types="../types/std_colors.d.ts"
 import { stripAnsiCode } from "@std/fmt/colors";
-import { ensureAdapter } from "../src/cli/setup.ts";
+import { ensureAdapter } from "../src/cli/setup/setup.ts";
 
 /** What `deno test` says at its end. */
 const SUMMARY =

@@ -11,7 +11,7 @@
 import { parseDecoderConfig } from "../../src/models/config.ts";
 import { expectedTensors } from "../../src/models/weights.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
-import { philox4x32, splitSeed } from "../../src/text/random.ts";
+import { philox4x32, splitSeed } from "../../src/base/random.ts";
 
 /** The cases by name. */
 export const CASE_NAMES = ["stories260K", "stories15M"] as const;

@@ -8,7 +8,7 @@
  * @module
  */
 import { openFile } from "../../src/formats/files.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { packBatch } from "../../src/text/packing.ts";
 import { SETTINGS, type StepCase } from "./case.ts";
 import { type AdapterValues, PEERS } from "./peer.ts";

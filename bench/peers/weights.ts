@@ -4,7 +4,7 @@
  * @module
  */
 import { toFloat32 } from "../../src/formats/dtype.ts";
-import { openHuggingFaceFolder } from "../../src/formats/huggingface.ts";
+import { openHuggingFaceFolder } from "../../src/formats/huggingface/huggingface.ts";
 import { type DecoderConfig, parseDecoderConfig } from "../../src/models/config.ts";
 import { expectedTensors } from "../../src/models/weights.ts";
 

@@ -8,10 +8,10 @@
 import { parseArgs } from "@std/cli/parse-args";
 // @ts-types="../../types/std_colors.d.ts"
 import { bold } from "@std/fmt/colors";
-import { didYouMean } from "../distill/did_you_mean.ts";
-import { UsageError } from "../errors.ts";
-import type { PluginModule } from "../runs/exported_plugins.ts";
-import type { Output } from "./output.ts";
+import { didYouMean } from "../base/did_you_mean.ts";
+import { UsageError } from "../base/errors.ts";
+import type { PluginModule } from "../runs/child/exported_plugins.ts";
+import type { Output } from "./terminal/output.ts";
 
 /** A flag of a verb. */
 export interface Flag {

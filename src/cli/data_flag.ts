@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { DATA_FOLDER } from "../runs/data_folder.ts";
+import { DATA_FOLDER } from "../runs/store/data_folder.ts";
 import type { Flag } from "./command.ts";
 
 /** The flag of every verb that works with runs. */

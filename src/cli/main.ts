@@ -8,76 +8,76 @@ import { fromFileUrl, resolve } from "@std/path";
 // @ts-types="../../types/std_colors.d.ts"
 import { bold } from "@std/fmt/colors";
 import project from "../../deno.json" with { type: "json" };
-import { didYouMean } from "../distill/did_you_mean.ts";
-import { UsageError } from "../errors.ts";
-import type { PluginModule } from "../runs/exported_plugins.ts";
-import { isPackage } from "../runs/plugin_source.ts";
+import { didYouMean } from "../base/did_you_mean.ts";
+import { UsageError } from "../base/errors.ts";
+import type { PluginModule } from "../runs/child/exported_plugins.ts";
+import { isPackage } from "../runs/child/plugin_source.ts";
 import { columns, type Command, commandHelp, FlagReader, readArguments } from "./command.ts";
-import { pluginModules, runWithPackages } from "./plugin_sources.ts";
-import { prepareEnvironment } from "./setup.ts";
-import { isDebug, Output, processTerminal, type Terminal } from "./output.ts";
+import { pluginModules, runWithPackages } from "./setup/plugin_sources.ts";
+import { prepareEnvironment } from "./setup/setup.ts";
+import { isDebug, Output, processTerminal, type Terminal } from "./terminal/output.ts";
 
 /** Verbs in the order of help. Each is loaded only when it is used. */
 const VERBS: Readonly<Record<string, { summary: string; load: () => Promise<Command> }>> = {
   distill: {
     summary: "Distil a teacher into a student",
-    load: async () => (await import("./distill.ts")).distill,
+    load: async () => (await import("./verbs/distill.ts")).distill,
   },
   resume: {
     summary: "Continue a run from its last checkpoint",
-    load: async () => (await import("./resume.ts")).resume,
+    load: async () => (await import("./verbs/resume.ts")).resume,
   },
   compare: {
     summary: "Compare recipes on paired seeds",
-    load: async () => (await import("./compare.ts")).compare,
+    load: async () => (await import("./verbs/compare.ts")).compare,
   },
   init: {
     summary: "Write a recipe with every field explained",
-    load: async () => (await import("./init.ts")).init,
+    load: async () => (await import("./verbs/init.ts")).init,
   },
   validate: {
     summary: "Check a recipe and all that it names",
-    load: async () => (await import("./validate.ts")).validate,
+    load: async () => (await import("./verbs/validate.ts")).validate,
   },
   preview: {
     summary: "Show samples with what is learnt marked",
-    load: async () => (await import("./preview.ts")).preview,
+    load: async () => (await import("./verbs/preview.ts")).preview,
   },
   estimate: {
     summary: "Forecast memory and time of a recipe",
-    load: async () => (await import("./estimate.ts")).estimate,
+    load: async () => (await import("./verbs/estimate.ts")).estimate,
   },
   eval: {
     summary: "Measure a model on held-out text",
-    load: async () => (await import("./eval.ts")).evaluate,
+    load: async () => (await import("./verbs/eval.ts")).evaluate,
   },
   generate: {
     summary: "Write text with a model",
-    load: async () => (await import("./generate.ts")).generate,
+    load: async () => (await import("./verbs/generate.ts")).generate,
   },
   export: {
     summary: "Write a model or adapter in another format",
-    load: async () => (await import("./export.ts")).exportModel,
+    load: async () => (await import("./verbs/export.ts")).exportModel,
   },
   plugin: {
     summary: "List, show, begin and check losses and adapters",
-    load: async () => (await import("./plugin.ts")).plugin,
+    load: async () => (await import("./verbs/plugin.ts")).plugin,
   },
-  logs: { summary: "Print what a run says", load: async () => (await import("./logs.ts")).logs },
+  logs: { summary: "Print what a run says", load: async () => (await import("./verbs/logs.ts")).logs },
   pause: {
     summary: "Save a run's checkpoint and end its process",
-    load: async () => (await import("./cancel.ts")).pause,
+    load: async () => (await import("./verbs/cancel.ts")).pause,
   },
-  cancel: { summary: "End a run for good", load: async () => (await import("./cancel.ts")).cancel },
-  runs: { summary: "List, show and remove runs", load: async () => (await import("./runs.ts")).runs },
-  serve: { summary: "Take runs over HTTP", load: async () => (await import("./serve.ts")).serve },
+  cancel: { summary: "End a run for good", load: async () => (await import("./verbs/cancel.ts")).cancel },
+  runs: { summary: "List, show and remove runs", load: async () => (await import("./verbs/runs.ts")).runs },
+  serve: { summary: "Take runs over HTTP", load: async () => (await import("./verbs/serve.ts")).serve },
   token: {
     summary: "Make a token for a service",
-    load: async () => (await import("./token.ts")).token,
+    load: async () => (await import("./verbs/token.ts")).token,
   },
   doctor: {
     summary: "Check the GPU and this machine",
-    load: async () => (await import("./doctor.ts")).doctor,
+    load: async () => (await import("./verbs/doctor.ts")).doctor,
   },
 };
 

@@ -5,17 +5,17 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
-import { InputError, UsageError } from "../errors.ts";
-import { findRunFolder } from "../runs/data_folder.ts";
-import { readRun } from "../runs/run_folder.ts";
-import { unmergeable } from "../distill/adapter.ts";
-import type { RunSource } from "../distill/run_student.ts";
+import { InputError, UsageError } from "../base/errors.ts";
+import { findRunFolder } from "../runs/store/data_folder.ts";
+import { readRun } from "../runs/store/run_folder.ts";
+import { unmergeable } from "../distill/trained/model_adapter.ts";
+import type { RunSource } from "../distill/checkpoint/run_student.ts";
 import type { Adapter, Plugin } from "../registry/contract.ts";
 import type { Flag, Invocation } from "./command.ts";
 import { DATA_FLAG } from "./data_flag.ts";
-import { PLUGIN_FLAGS } from "./plugin_sources.ts";
-import { registryWith } from "./registry.ts";
-import { runPlugins } from "./run_plugins.ts";
+import { PLUGIN_FLAGS } from "./setup/plugin_sources.ts";
+import { registryWith } from "./setup/registry.ts";
+import { runPlugins } from "./setup/run_plugins.ts";
 
 /** Flags that name a model. */
 export const MODEL_FLAGS: Readonly<Record<string, Flag>> = {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { RemoteRuns } from "../runs/remote_runs.ts";
+import { RemoteRuns } from "../runs/store/remote_runs.ts";
 import type { Flag, Invocation } from "./command.ts";
 
 /** The flag of every verb that a service can be asked for. */

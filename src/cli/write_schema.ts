@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { recipeJsonSchema } from "../distill/recipe_problems.ts";
+import { recipeJsonSchema } from "../distill/recipe/problems.ts";
 
 const target = new URL("../../recipe.schema.json", import.meta.url);
 await Deno.writeTextFile(target, JSON.stringify(recipeJsonSchema(), null, 2) + "\n");

@@ -6,7 +6,7 @@
 // @ts-types="../../types/std_path.d.ts"
 import { basename, dirname, join } from "@std/path";
 import { statfs } from "node:fs/promises";
-import { InputError, LimbeckError } from "../errors.ts";
+import { InputError, LimbeckError } from "../base/errors.ts";
 import { type ByteSource, checkRange } from "./source.ts";
 
 /** The disk cannot hold what was to be written. Nothing of it is left behind. */

@@ -6,14 +6,14 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { extname } from "@std/path";
-import { InputError } from "../errors.ts";
+import { InputError } from "../base/errors.ts";
 import type { FloatDtype } from "./dtype.ts";
 import { unreadable } from "./files.ts";
-import { openGgufModel } from "./gguf_model.ts";
-import { openHuggingFaceFolder } from "./huggingface.ts";
-import type { TensorData } from "./safetensors.ts";
+import { openGgufModel } from "./gguf/model.ts";
+import { openHuggingFaceFolder } from "./huggingface/huggingface.ts";
+import type { TensorData } from "./safetensors/safetensors.ts";
 
-export type { TensorData } from "./safetensors.ts";
+export type { TensorData } from "./safetensors/safetensors.ts";
 
 /** What is known of a tensor before it is read. */
 export interface TensorInfo {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { InputError } from "../errors.ts";
+import { InputError } from "../base/errors.ts";
 
 /** A file of known size that is read by ranges. */
 export interface ByteSource {

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { InputError } from "../errors.ts";
+import { InputError } from "../base/errors.ts";
 
 /** What {@linkcode parseStrictJson} returns. */
 export type StrictJson = null | boolean | number | string | StrictJson[] | Map<string, StrictJson>;

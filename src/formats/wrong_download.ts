@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { InputError } from "../errors.ts";
+import { InputError } from "../base/errors.ts";
 import type { ByteSource } from "./source.ts";
 
 /** Bytes at the beginning of a file that tell. */

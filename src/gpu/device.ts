@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { DeviceError } from "../errors.ts";
+import { DeviceError } from "../base/errors.ts";
 import type { AdapterDescription } from "./description.ts";
 import { accessVariant, type Binding, parseBindings } from "./bindings.ts";
 import { findPreamble } from "./preamble.ts";

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { DeviceError } from "../errors.ts";
+import { DeviceError } from "../base/errors.ts";
 import type { Gpu } from "./device.ts";
 
 /** What the profiler needs to know of a launch. */

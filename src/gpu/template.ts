@@ -11,7 +11,7 @@
  *
  * @module
  */
-import { LimbeckError } from "../errors.ts";
+import { LimbeckError } from "../base/errors.ts";
 
 /** Values of a template's constants. Booleans count as 0 and 1. */
 export type TemplateConstants = Readonly<Record<string, number | string | boolean>>;

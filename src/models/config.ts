@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { InputError } from "../errors.ts";
+import { InputError } from "../base/errors.ts";
 import { parseRope } from "./rope.ts";
 
 export { checkTensors, expectedTensors, type StoredTensor, tensorProblems } from "./weights.ts";

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { InputError } from "../errors.ts";
+import { InputError } from "../base/errors.ts";
 
 /** How a model's frequencies were stretched after pre-training. */
 type RopeScaling =

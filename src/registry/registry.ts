@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { InputError } from "../errors.ts";
+import { InputError } from "../base/errors.ts";
 import type { Adapter, Loss, Plugin } from "./contract.ts";
 import { CONTRACT_VERSION, PluginError, type PluginKind } from "./plugin.ts";
 

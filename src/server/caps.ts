@@ -3,8 +3,8 @@
  *
  * @module
  */
-import type { RecipeProblem } from "../distill/recipe_problems.ts";
-import type { AdapterRecipe, Recipe } from "../distill/recipe.ts";
+import type { RecipeProblem } from "../distill/recipe/problems.ts";
+import type { AdapterRecipe, Recipe } from "../distill/recipe/recipe.ts";
 
 /** Bounds of a run. */
 export interface Caps {

@@ -6,10 +6,10 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { fromFileUrl, join, SEPARATOR } from "@std/path";
-import { InputError } from "../errors.ts";
+import { InputError } from "../base/errors.ts";
 import { unreadable } from "../formats/files.ts";
-import { withoutFolders } from "../runs/path_names.ts";
-import type { RunStore } from "../runs/store.ts";
+import { withoutFolders } from "../runs/report/path_names.ts";
+import type { RunStore } from "../runs/store/store.ts";
 import type { Uploads } from "./uploads.ts";
 
 /** Something a request may name. */

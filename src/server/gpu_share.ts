@@ -6,10 +6,10 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
-import { GpuBusyError, InferencePool } from "../runs/inference_pool.ts";
-import { acquireLock } from "../runs/run_lock.ts";
-import { DEFAULT_GPU, type Store } from "../runs/store.ts";
-import { firstInLine } from "../runs/turn.ts";
+import { GpuBusyError, InferencePool } from "../runs/child/inference_pool.ts";
+import { acquireLock } from "../runs/store/run_lock.ts";
+import { DEFAULT_GPU, type Store } from "../runs/store/store.ts";
+import { firstInLine } from "../runs/supervise/turn.ts";
 
 /** Holder of the lease while a model is tried. */
 const HOLDER = "trying a model";

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { InputError, LimbeckError } from "../errors.ts";
+import { InputError, LimbeckError } from "../base/errors.ts";
 import { createApp } from "./app.ts";
 import type { Service } from "./service.ts";
-import type { TokenList } from "./tokens.ts";
+import type { TokenList } from "./auth/tokens.ts";
 
 /** Where to listen. */
 export interface Address {

@@ -15,4 +15,4 @@ export { createApp } from "./app.ts";
 export { type Caps, DEFAULT_CAPS } from "./caps.ts";
 export { type Address, listen, type Listening } from "./listen.ts";
 export { Service, type ServiceOptions } from "./service.ts";
-export { type Identity, newToken, type Scope, TokenList } from "./tokens.ts";
+export { type Identity, newToken, type Scope, TokenList } from "./auth/tokens.ts";

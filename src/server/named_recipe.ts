@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { parseRecipe, type Recipe, RecipeError } from "../distill/recipe.ts";
-import type { RecipeProblem } from "../distill/recipe_problems.ts";
-import { checkRecipePlugins } from "../distill/recipe_plugins.ts";
-import { didYouMean } from "../distill/did_you_mean.ts";
+import { parseRecipe, type Recipe, RecipeError } from "../distill/recipe/recipe.ts";
+import type { RecipeProblem } from "../distill/recipe/problems.ts";
+import { checkRecipePlugins } from "../distill/recipe/plugins.ts";
+import { didYouMean } from "../base/did_you_mean.ts";
 import type { Registry } from "../registry/registry.ts";
 import { beyondCaps, type Caps } from "./caps.ts";
 import type { Catalogue } from "./catalogue.ts";

@@ -5,10 +5,10 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { basename } from "@std/path";
-import type { RunEvent } from "../distill/events.ts";
-import type { Recipe } from "../distill/recipe.ts";
-import { stateNow } from "../runs/run_summary.ts";
-import type { StoredRun } from "../runs/store.ts";
+import type { RunEvent } from "../distill/run/events.ts";
+import type { Recipe } from "../distill/recipe/recipe.ts";
+import { stateNow } from "../runs/store/run_summary.ts";
+import type { StoredRun } from "../runs/store/store.ts";
 import type { z } from "@hono/zod-openapi";
 import type { runSchema } from "./schemas.ts";
 

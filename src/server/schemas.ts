@@ -4,8 +4,8 @@
  * @module
  */
 import { z } from "@hono/zod-openapi";
-import { RUN_STATES } from "../runs/run_states.ts";
-import type { RunState } from "../distill/events.ts";
+import { RUN_STATES } from "../runs/store/run_states.ts";
+import type { RunState } from "../distill/run/events.ts";
 
 function wholeText(least: number, most: number) {
   return z.string().regex(/^\d{1,15}$/, "must be a whole number").transform(Number)

@@ -4,26 +4,26 @@
  * @module
  */
 import { builtins } from "../../plugins/mod.ts";
-import type { RunEvent } from "../distill/events.ts";
+import type { RunEvent } from "../distill/run/events.ts";
 import { Registry } from "../registry/registry.ts";
-import { openStore } from "../runs/data_folder.ts";
-import { loadPlugins, type PluginModule } from "../runs/exported_plugins.ts";
-import { Inspector } from "../runs/inspection.ts";
-import { identifyPlugins } from "../runs/plugin_identity.ts";
-import { writeReport } from "../runs/report.ts";
-import { Scheduler } from "../runs/scheduler.ts";
-import { removeRun, settle } from "../runs/run_folder.ts";
-import type { RunManifest, Store, StoredRun } from "../runs/store.ts";
-import { RunStateError } from "../runs/store_errors.ts";
+import { openStore } from "../runs/store/data_folder.ts";
+import { loadPlugins, type PluginModule } from "../runs/child/exported_plugins.ts";
+import { Inspector } from "../runs/child/inspection.ts";
+import { identifyPlugins } from "../runs/child/plugin_identity.ts";
+import { writeReport } from "../runs/report/report.ts";
+import { Scheduler } from "../runs/supervise/scheduler.ts";
+import { removeRun, settle } from "../runs/store/run_folder.ts";
+import type { RunManifest, Store, StoredRun } from "../runs/store/store.ts";
+import { RunStateError } from "../runs/store/store_errors.ts";
 import { type Caps, DEFAULT_CAPS } from "./caps.ts";
 import { Catalogue, type CatalogueOptions } from "./catalogue.ts";
 import { SharedInference } from "./gpu_share.ts";
-import { Counters } from "./counters.ts";
-import type { RateLimit } from "./rate_limit.ts";
-import { type LogLine, logToStderr } from "./request_log.ts";
-import { Sessions } from "./sessions.ts";
-import { Streams } from "./streams.ts";
-import { TokenList } from "./tokens.ts";
+import { Counters } from "./http/counters.ts";
+import type { RateLimit } from "./http/rate_limit.ts";
+import { type LogLine, logToStderr } from "./http/request_log.ts";
+import { Sessions } from "./auth/sessions.ts";
+import { Streams } from "./http/streams.ts";
+import { TokenList } from "./auth/tokens.ts";
 import { Uploads } from "./uploads.ts";
 
 /** How a service is set up. */

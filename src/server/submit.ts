@@ -3,14 +3,14 @@
  *
  * @module
  */
-import { RecipeError } from "../distill/recipe.ts";
-import { newManifest, runFolder } from "../runs/run_folder.ts";
-import type { IdempotencyKey, StoredRun } from "../runs/store.ts";
-import { TakenIdError } from "../runs/store_errors.ts";
-import { HttpError } from "./http_error.ts";
+import { RecipeError } from "../distill/recipe/recipe.ts";
+import { newManifest, runFolder } from "../runs/store/run_folder.ts";
+import type { IdempotencyKey, StoredRun } from "../runs/store/store.ts";
+import { TakenIdError } from "../runs/store/store_errors.ts";
+import { HttpError } from "./http/http_error.ts";
 import { resolveNamed } from "./named_recipe.ts";
 import type { Service } from "./service.ts";
-import type { Identity } from "./tokens.ts";
+import type { Identity } from "./auth/tokens.ts";
 
 /**
  * Checks a recipe with names and queues it. Once the promise is fulfilled, the run lies on the disk.

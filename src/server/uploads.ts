@@ -7,7 +7,7 @@
 import { join } from "@std/path";
 import { createHash, randomBytes } from "node:crypto";
 import { DiskFullError, freeBytes, isDiskFull, writeTextAtomically } from "../formats/files.ts";
-import { HttpError } from "./http_error.ts";
+import { HttpError } from "./http/http_error.ts";
 
 /** An uploaded file. */
 export interface Upload {

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { ShapeError } from "../errors.ts";
+import { ShapeError } from "../base/errors.ts";
 import type { Graph, Layer, Node, Tensor } from "./graph.ts";
 import { show } from "./graph.ts";
 import { add } from "./ops/combine.ts";

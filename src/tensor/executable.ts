@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { DeviceError } from "../errors.ts";
+import { DeviceError } from "../base/errors.ts";
 import type { Gpu, GpuBuffer, Pipeline } from "../gpu/device.ts";
 import { Profiler } from "../gpu/profiler.ts";
 import type { DType } from "./graph.ts";

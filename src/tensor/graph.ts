@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { ShapeError } from "../errors.ts";
+import { ShapeError } from "../base/errors.ts";
 import type { Op } from "./op.ts";
 
 /** Element types. `f16` and `bf16` are storage only: kernels unpack them and accumulate in f32. */

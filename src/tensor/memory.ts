@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { DeviceError } from "../errors.ts";
+import { DeviceError } from "../base/errors.ts";
 
 /** A piece of memory needed from step `first` to step `last` of the schedule, both included. */
 export interface Demand {

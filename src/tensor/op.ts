@@ -5,7 +5,7 @@
  * @module
  */
 import type { AdapterDescription } from "../gpu/description.ts";
-import { ShapeError } from "../errors.ts";
+import { ShapeError } from "../base/errors.ts";
 import { type DType, type Node, show, type StepScalar, type Tensor, type TensorSpec } from "./graph.ts";
 
 /** A part of a tensor, in bytes; both aligned to 256. */

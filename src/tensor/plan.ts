@@ -6,7 +6,7 @@
  */
 import { parseBindings } from "../gpu/bindings.ts";
 import type { AdapterDescription } from "../gpu/description.ts";
-import { DeviceError, ShapeError } from "../errors.ts";
+import { DeviceError, ShapeError } from "../base/errors.ts";
 import {
   byteLength,
   type DType,

@@ -4,7 +4,7 @@
  * @module
  */
 import type { AdapterDescription } from "../gpu/description.ts";
-import { DeviceError } from "../errors.ts";
+import { DeviceError } from "../base/errors.ts";
 import { byteLength, DTYPE_BYTES, elementCount, show, type Tensor } from "./graph.ts";
 import type { Window } from "./op.ts";
 

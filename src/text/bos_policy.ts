@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { InputError } from "../errors.ts";
+import { InputError } from "../base/errors.ts";
 import { isObject } from "./tokenizer_json.ts";
 
 /** Whether a sequence begins with a beginning-of-sequence token, and what decided it. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { InputError } from "../errors.ts";
+import { InputError } from "../base/errors.ts";
 import type { ChatTemplate, RenderOptions } from "./chat_template.ts";
 import type { ChatMessage } from "./dataset.ts";
 import type { TextTokenizer } from "./tokenizer.ts";

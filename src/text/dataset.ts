@@ -6,7 +6,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { InputError } from "../errors.ts";
+import { InputError } from "../base/errors.ts";
 import { canonicalJson, isObject } from "./tokenizer_json.ts";
 
 /** Where a row came from. Lines count from 1. */

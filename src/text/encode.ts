@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { InputError } from "../errors.ts";
+import { InputError } from "../base/errors.ts";
 import type { ChatTemplate } from "./chat_template.ts";
 import { commonPrefix, encodeConversation } from "./conversation.ts";
 import type { ChatMessage, DatasetRow, RowSource } from "./dataset.ts";

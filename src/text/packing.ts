@@ -4,9 +4,9 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { InputError } from "../errors.ts";
+import { InputError } from "../base/errors.ts";
 import type { EncodedSample } from "./encode.ts";
-import { permutation } from "./random.ts";
+import { permutation } from "../base/random.ts";
 
 /** Label of a position whose next token is not a target. */
 export const IGNORED_LABEL = -100;

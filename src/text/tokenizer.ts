@@ -5,7 +5,7 @@
  */
 import { createHash } from "node:crypto";
 import { Tokenizer } from "@huggingface/tokenizers";
-import { InputError } from "../errors.ts";
+import { InputError } from "../base/errors.ts";
 import { type BosPolicy, decideBos } from "./bos_policy.ts";
 import {
   canonicalJson,

@@ -1,12 +1,12 @@
 /** AdaLoRA in whole runs: its penalty beside the losses, its pruning, and runs that are interrupted. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertGreater } from "@std/assert";
-import type { Recipe } from "../../src/distill/recipe.ts";
-import { planTraining, type StepMetrics, Trainer } from "../../src/distill/trainer.ts";
+import type { Recipe } from "../../src/distill/recipe/recipe.ts";
+import { planTraining, type StepMetrics, Trainer } from "../../src/distill/program/trainer.ts";
 import { openFile } from "../../src/formats/files.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
-import { createRun, openRun } from "../../src/runs/run_folder.ts";
+import { createRun, openRun } from "../../src/runs/store/run_folder.ts";
 import { packBatch } from "../../src/text/packing.ts";
 import { assertWithin, gpuTest, maxDifference, randomArray } from "../tensor/harness.ts";
 import { runHere, storedMetrics, watchRun } from "../distill/tiny_run.ts";

@@ -2,14 +2,14 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { adapters } from "../../plugins/adapters/mod.ts";
-import { writeAdapter } from "../../src/distill/adapter_files.ts";
-import { exportRun } from "../../src/distill/export_run.ts";
-import { writeMerged } from "../../src/distill/exports.ts";
-import { planTraining, Trainer } from "../../src/distill/trainer.ts";
-import { InputError, LimbeckError } from "../../src/errors.ts";
+import { writeAdapter } from "../../src/distill/export/adapter_files.ts";
+import { exportRun } from "../../src/distill/export/export_run.ts";
+import { writeMerged } from "../../src/distill/export/exports.ts";
+import { planTraining, Trainer } from "../../src/distill/program/trainer.ts";
+import { InputError, LimbeckError } from "../../src/base/errors.ts";
 import { openFile } from "../../src/formats/files.ts";
-import { loraScaling, readPeftAdapter } from "../../src/formats/peft.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { loraScaling, readPeftAdapter } from "../../src/formats/peft/peft.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { packBatch } from "../../src/text/packing.ts";

@@ -4,14 +4,14 @@
  */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertGreater, assertRejects } from "@std/assert";
-import { type AdapterForm, runForm, writeAdapter } from "../../src/distill/adapter_files.ts";
-import { adapterOrigin, writeMerged } from "../../src/distill/exports.ts";
-import { Model } from "../../src/distill/models.ts";
-import { unsavable } from "../../src/distill/modules_to_save.ts";
-import { valuesOf } from "../../src/distill/trained_student.ts";
-import { InputError } from "../../src/errors.ts";
+import { type AdapterForm, runForm, writeAdapter } from "../../src/distill/export/adapter_files.ts";
+import { adapterOrigin, writeMerged } from "../../src/distill/export/exports.ts";
+import { Model } from "../../src/distill/inputs/models.ts";
+import { unsavable } from "../../src/distill/export/modules_to_save.ts";
+import { valuesOf } from "../../src/distill/trained/trained_student.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { openFile } from "../../src/formats/files.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { Reader } from "../distill/logits.ts";
 import {
   type RecipeChanges,

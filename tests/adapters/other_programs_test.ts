@@ -5,14 +5,14 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertRejects } from "@std/assert";
 import { adapters } from "../../plugins/adapters/mod.ts";
-import { type AdapterForm, hasForm, writeAdapter } from "../../src/distill/adapter_files.ts";
-import { writeMerged } from "../../src/distill/exports.ts";
-import { Model } from "../../src/distill/models.ts";
-import { InputError } from "../../src/errors.ts";
+import { type AdapterForm, hasForm, writeAdapter } from "../../src/distill/export/adapter_files.ts";
+import { writeMerged } from "../../src/distill/export/exports.ts";
+import { Model } from "../../src/distill/inputs/models.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { openFile } from "../../src/formats/files.ts";
-import { GgufFile } from "../../src/formats/gguf.ts";
-import { writeGgufModel } from "../../src/formats/gguf_export.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { GgufFile } from "../../src/formats/gguf/gguf.ts";
+import { writeGgufModel } from "../../src/formats/gguf/export.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { expectedTensors } from "../../src/models/config.ts";
 import { tinyRecipe, withTiny } from "../distill/tiny_model.ts";
 import { trained } from "./trained_adapter.ts";

@@ -2,14 +2,14 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { z } from "zod";
-import { summaryLines } from "../../src/cli/summary.ts";
-import { readCheckpoint } from "../../src/distill/checkpoint.ts";
-import { setUp } from "../../src/distill/set_up.ts";
-import { exportRun } from "../../src/distill/export_run.ts";
-import { InputError } from "../../src/errors.ts";
+import { summaryLines } from "../../src/cli/terminal/summary.ts";
+import { readCheckpoint } from "../../src/distill/checkpoint/checkpoint.ts";
+import { setUp } from "../../src/distill/run/set_up.ts";
+import { exportRun } from "../../src/distill/export/export_run.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { openFile } from "../../src/formats/files.ts";
-import { readPeftAdapter } from "../../src/formats/peft.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { readPeftAdapter } from "../../src/formats/peft/peft.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { CONTRACT_VERSION, defineAdapter, tensor } from "../../src/registry/contract.ts";
 import { Registry } from "../../src/registry/registry.ts";

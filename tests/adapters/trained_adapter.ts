@@ -1,6 +1,6 @@
 /** An adapter with random values for everything that is trained, as exports get it. */
-import type { AdapterOrigin } from "../../src/distill/adapter_files.ts";
-import type { Recipe } from "../../src/distill/recipe.ts";
+import type { AdapterOrigin } from "../../src/distill/export/adapter_files.ts";
+import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import { tinySetup } from "../distill/tiny_model.ts";
 import { randomArray } from "../tensor/harness.ts";
 

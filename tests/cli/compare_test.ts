@@ -1,13 +1,13 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { readSeeds, runComparison } from "../../src/cli/compare.ts";
+import { readSeeds, runComparison } from "../../src/cli/verbs/compare.ts";
 import { FlagReader, type Flags } from "../../src/cli/command.ts";
-import { tableLines } from "../../src/cli/comparison_table.ts";
+import { tableLines } from "../../src/cli/verbs/comparison_table.ts";
 import { main } from "../../src/cli/main.ts";
-import { Output } from "../../src/cli/output.ts";
-import { LimbeckError, UsageError } from "../../src/errors.ts";
-import { createComparison, plannedRuns, recipeNames } from "../../src/runs/comparison.ts";
-import { readEvents } from "../../src/runs/event_log.ts";
+import { Output } from "../../src/cli/terminal/output.ts";
+import { LimbeckError, UsageError } from "../../src/base/errors.ts";
+import { createComparison, plannedRuns, recipeNames } from "../../src/runs/compare/comparison.ts";
+import { readEvents } from "../../src/runs/store/event_log.ts";
 import { type TinyFiles, withTiny } from "../distill/tiny_model.ts";
 import { fakeEntry, fakeRecipe, withFolder } from "../runs/fake_run.ts";
 import type { Fault } from "../runs/fake_trainer.ts";

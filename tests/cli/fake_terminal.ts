@@ -1,5 +1,5 @@
 /** A terminal that remembers. */
-import { Output, type Terminal } from "../../src/cli/output.ts";
+import { Output, type Terminal } from "../../src/cli/terminal/output.ts";
 
 /** What was printed so far, and a terminal that takes more. */
 export interface FakeTerminal extends Terminal {

@@ -1,9 +1,9 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { main } from "../../src/cli/main.ts";
-import { commentedRecipe } from "../../src/cli/commented_recipe.ts";
-import { loadRecipe } from "../../src/distill/recipe_file.ts";
-import { parseRecipe } from "../../src/distill/recipe.ts";
+import { commentedRecipe } from "../../src/cli/verbs/commented_recipe.ts";
+import { loadRecipe } from "../../src/distill/recipe/file.ts";
+import { parseRecipe } from "../../src/distill/recipe/recipe.ts";
 import { fakeTerminal } from "./fake_terminal.ts";
 
 const VERBS = [

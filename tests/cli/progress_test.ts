@@ -2,10 +2,10 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 // @ts-types="../../types/std_colors.d.ts"
 import { stripAnsiCode } from "@std/fmt/colors";
-import type { MetricsEvent, RunEvent, RunEventBody } from "../../src/distill/events.ts";
-import { Output } from "../../src/cli/output.ts";
-import { Progress } from "../../src/cli/progress.ts";
-import { bytes, count, duration, number3, short } from "../../src/runs/units.ts";
+import type { MetricsEvent, RunEvent, RunEventBody } from "../../src/distill/run/events.ts";
+import { Output } from "../../src/cli/terminal/output.ts";
+import { Progress } from "../../src/cli/terminal/progress.ts";
+import { bytes, count, duration, number3, short } from "../../src/base/units.ts";
 import { fakeOutput, fakeTerminal } from "./fake_terminal.ts";
 
 let seq = 0;

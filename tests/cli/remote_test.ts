@@ -2,8 +2,8 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { main } from "../../src/cli/main.ts";
-import { createRun } from "../../src/runs/run_folder.ts";
-import { superviseRun } from "../../src/runs/supervisor.ts";
+import { createRun } from "../../src/runs/store/run_folder.ts";
+import { superviseRun } from "../../src/runs/supervise/supervisor.ts";
 import { fakeEntry, fakeRecipe } from "../runs/fake_run.ts";
 import { fakeNamed, until, withListening } from "../server/harness.ts";
 import { fakeTerminal } from "./fake_terminal.ts";
@@ -113,7 +113,7 @@ Deno.test("a run whose terminal was killed can be resumed by the service", () =>
 
 /** The newest run, once it is another than `known`. */
 async function newRun(
-  { store }: { store: import("../../src/runs/store.ts").Store },
+  { store }: { store: import("../../src/runs/store/store.ts").Store },
   known: string,
 ): Promise<string> {
   for (;;) {

@@ -2,8 +2,8 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { main } from "../../src/cli/main.ts";
-import { TokenList } from "../../src/server/tokens.ts";
-import { readLines } from "../../src/runs/protocol.ts";
+import { TokenList } from "../../src/server/auth/tokens.ts";
+import { readLines } from "../../src/runs/child/protocol.ts";
 import { withFolder } from "../runs/fake_run.ts";
 import { fakeTerminal } from "./fake_terminal.ts";
 

@@ -1,7 +1,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { DeviceError } from "../../src/errors.ts";
-import { ensureAdapter, type FoundAdapter, type Machine } from "../../src/cli/setup.ts";
+import { DeviceError } from "../../src/base/errors.ts";
+import { ensureAdapter, type FoundAdapter, type Machine } from "../../src/cli/setup/setup.ts";
 
 const LLVMPIPE: FoundAdapter = { name: "llvmpipe", software: true };
 

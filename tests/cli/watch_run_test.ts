@@ -2,12 +2,12 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { FlagReader } from "../../src/cli/command.ts";
 import { main } from "../../src/cli/main.ts";
-import { Output } from "../../src/cli/output.ts";
-import { RunError } from "../../src/cli/run_error.ts";
-import { watchRun } from "../../src/cli/watch_run.ts";
-import { createRun, findRun } from "../../src/runs/run_folder.ts";
-import { isLocked } from "../../src/runs/run_lock.ts";
-import { summarise } from "../../src/runs/run_summary.ts";
+import { Output } from "../../src/cli/terminal/output.ts";
+import { RunError } from "../../src/cli/terminal/run_error.ts";
+import { watchRun } from "../../src/cli/terminal/watch_run.ts";
+import { createRun, findRun } from "../../src/runs/store/run_folder.ts";
+import { isLocked } from "../../src/runs/store/run_lock.ts";
+import { summarise } from "../../src/runs/store/run_summary.ts";
 import { fakeEntry, fakeRecipe, resumeFake, withFolder } from "../runs/fake_run.ts";
 import type { Fault } from "../runs/fake_trainer.ts";
 import { fakeTerminal } from "./fake_terminal.ts";

@@ -1,8 +1,8 @@
 /** Watches a run of the fake trainer as the command line does, in a process of its own, so that it can be sent signals. */
 import { FlagReader } from "../../src/cli/command.ts";
-import { Output, processTerminal } from "../../src/cli/output.ts";
-import { watchRun } from "../../src/cli/watch_run.ts";
-import { createRun } from "../../src/runs/run_folder.ts";
+import { Output, processTerminal } from "../../src/cli/terminal/output.ts";
+import { watchRun } from "../../src/cli/terminal/watch_run.ts";
+import { createRun } from "../../src/runs/store/run_folder.ts";
 import { fakeEntry, fakeRecipe } from "../runs/fake_run.ts";
 import { testStore } from "../runs/test_store.ts";
 

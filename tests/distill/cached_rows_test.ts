@@ -1,10 +1,10 @@
 /** The bytes of cached rows, and what rounding logits for them costs. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertLess } from "@std/assert";
-import { RowCodec, type RowFormat, type TeacherRow } from "../../src/distill/cached_rows.ts";
+import { RowCodec, type RowFormat, type TeacherRow } from "../../src/distill/teacher/cached_rows.ts";
 import { bfloatToFloat32, float32ToBfloat, float32ToHalf, halfToFloat32 } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { EMPTY_TAIL, NO_TOKEN } from "../../src/registry/sparse_target.ts";
 import { topOf } from "../losses/sparse_rows.ts";
 import { sharedPath, sharedTest } from "../shared.ts";

@@ -1,10 +1,10 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { checkComparable, comparedRecipe } from "../../src/distill/comparability.ts";
-import { prepareRun } from "../../src/distill/prepare.ts";
-import { InputError } from "../../src/errors.ts";
-import type { RecipeInput } from "../../src/distill/recipe.ts";
-import { parseRecipe } from "../../src/distill/recipe.ts";
+import { checkComparable, comparedRecipe } from "../../src/distill/run/comparability.ts";
+import { prepareRun } from "../../src/distill/inputs/prepare.ts";
+import { InputError } from "../../src/base/errors.ts";
+import type { RecipeInput } from "../../src/distill/recipe/recipe.ts";
+import { parseRecipe } from "../../src/distill/recipe/recipe.ts";
 import { type TinyFiles, tinyRows, withTiny, writeTinyModel } from "./tiny_model.ts";
 
 /** Opens recipes that differ from the first, which is called `first`, in these sections. */

@@ -2,11 +2,11 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { builtins } from "../../plugins/mod.ts";
-import type { RunEventBody } from "../../src/distill/events.ts";
-import { Objective } from "../../src/distill/objective.ts";
-import type { ObjectiveTermInput } from "../../src/distill/recipe.ts";
-import { planTraining, type StepMetrics, Trainer } from "../../src/distill/trainer.ts";
-import { InputError } from "../../src/errors.ts";
+import type { RunEventBody } from "../../src/distill/run/events.ts";
+import { Objective } from "../../src/distill/objective/objective.ts";
+import type { ObjectiveTermInput } from "../../src/distill/recipe/recipe.ts";
+import { planTraining, type StepMetrics, Trainer } from "../../src/distill/program/trainer.ts";
+import { InputError } from "../../src/base/errors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";

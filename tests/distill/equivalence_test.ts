@@ -1,8 +1,8 @@
 /** Ways to compute one step that must not change its result. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
-import type { Recipe } from "../../src/distill/recipe.ts";
-import { planTraining, type StepMetrics, Trainer } from "../../src/distill/trainer.ts";
+import type { Recipe } from "../../src/distill/recipe/recipe.ts";
+import { planTraining, type StepMetrics, Trainer } from "../../src/distill/program/trainer.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
 import { gpuTest, randomArray, testGpu } from "../tensor/harness.ts";

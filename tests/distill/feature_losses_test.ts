@@ -9,20 +9,25 @@ import {
   assertThrows,
 } from "@std/assert";
 import { builtins } from "../../plugins/mod.ts";
-import { listCheckpoints } from "../../src/distill/checkpoint.ts";
-import { setUp } from "../../src/distill/set_up.ts";
-import type { RunEventBody } from "../../src/distill/events.ts";
-import type { ObjectiveTermInput, Recipe } from "../../src/distill/recipe.ts";
-import { sampleEnds } from "../../src/distill/sample_inputs.ts";
-import { planTraining, type StepMetrics, Trainer, type TrainingSetup } from "../../src/distill/trainer.ts";
-import { InputError, LimbeckError } from "../../src/errors.ts";
+import { listCheckpoints } from "../../src/distill/checkpoint/checkpoint.ts";
+import { setUp } from "../../src/distill/run/set_up.ts";
+import type { RunEventBody } from "../../src/distill/run/events.ts";
+import type { ObjectiveTermInput, Recipe } from "../../src/distill/recipe/recipe.ts";
+import { sampleEnds } from "../../src/distill/program/sample_inputs.ts";
+import {
+  planTraining,
+  type StepMetrics,
+  Trainer,
+  type TrainingSetup,
+} from "../../src/distill/program/trainer.ts";
+import { InputError, LimbeckError } from "../../src/base/errors.ts";
 import { openFile } from "../../src/formats/files.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { ModelContext } from "../../src/models/context.ts";
 import { decoder, tapNames } from "../../src/models/llama.ts";
-import { streamInputs } from "../../src/distill/stream.ts";
+import { streamInputs } from "../../src/distill/program/stream.ts";
 import {
   CONTRACT_VERSION,
   defineFeatureLoss,

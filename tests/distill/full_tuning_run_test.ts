@@ -2,12 +2,12 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertRejects } from "@std/assert";
 import { builtins } from "../../plugins/mod.ts";
-import { evaluateModel } from "../../src/distill/evaluate_model.ts";
-import type { RunEventBody } from "../../src/distill/events.ts";
-import { exportRun } from "../../src/distill/export_run.ts";
-import { generateTexts } from "../../src/distill/generate_texts.ts";
-import type { Recipe } from "../../src/distill/recipe.ts";
-import { InputError } from "../../src/errors.ts";
+import { evaluateModel } from "../../src/distill/evaluate/evaluate_model.ts";
+import type { RunEventBody } from "../../src/distill/run/events.ts";
+import { exportRun } from "../../src/distill/export/export_run.ts";
+import { generateTexts } from "../../src/distill/generate/generate_texts.ts";
+import type { Recipe } from "../../src/distill/recipe/recipe.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { heldMetrics, runHere } from "./tiny_run.ts";
 import { type RecipeChanges, type TinyFiles, tinyRecipe, withTiny } from "./tiny_model.ts";

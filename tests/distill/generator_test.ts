@@ -1,10 +1,10 @@
 /** Generation with a cache, against whole sequences without one. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
-import { type GenerateOptions, Generator } from "../../src/distill/generator.ts";
-import { Model } from "../../src/distill/models.ts";
-import { argmax } from "../../src/distill/sampling.ts";
-import { InputError } from "../../src/errors.ts";
+import { type GenerateOptions, Generator } from "../../src/distill/generate/generator.ts";
+import { Model } from "../../src/distill/inputs/models.ts";
+import { argmax } from "../../src/distill/generate/sampling.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { type Gpu, openGpu } from "../../src/gpu/device.ts";
 import { gpuTest } from "../tensor/harness.ts";
 import { Reader } from "./logits.ts";

@@ -1,7 +1,7 @@
 /** A vocabulary of 151,936 tokens: what the head must never hold whole. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertGreaterOrEqual, assertLess } from "@std/assert";
-import { planTraining, Trainer } from "../../src/distill/trainer.ts";
+import { planTraining, Trainer } from "../../src/distill/program/trainer.ts";
 import { openGpu } from "../../src/gpu/device.ts";
 import type { Plan } from "../../src/tensor/plan.ts";
 import { packBatch } from "../../src/text/packing.ts";

@@ -1,12 +1,12 @@
 /** Logits of whole sequences, without a cache: what generation and exports are compared with. */
 import { ModelContext } from "../../src/models/context.ts";
 import { decoder, head } from "../../src/models/llama.ts";
-import { type Model, uploadWeights } from "../../src/distill/models.ts";
-import { FLAT } from "../../src/distill/parameters.ts";
-import { streamPrompts, writePrompts } from "../../src/distill/prompt_features.ts";
-import { streamInputs } from "../../src/distill/stream.ts";
-import { attachOf, partsOf, type Trained } from "../../src/distill/attach.ts";
-import { Trainables } from "../../src/distill/trainables.ts";
+import { type Model, uploadWeights } from "../../src/distill/inputs/models.ts";
+import { FLAT } from "../../src/distill/trained/parameters.ts";
+import { streamPrompts, writePrompts } from "../../src/distill/program/prompt_features.ts";
+import { streamInputs } from "../../src/distill/program/stream.ts";
+import { attachOf, partsOf, type Trained } from "../../src/distill/trained/attach.ts";
+import { Trainables } from "../../src/distill/trained/trainables.ts";
 import type { Gpu, GpuBuffer } from "../../src/gpu/device.ts";
 import { compile, type Executable } from "../../src/tensor/executable.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";

@@ -8,11 +8,11 @@ import {
   assertRejects,
   assertThrows,
 } from "@std/assert";
-import { dataWarnings } from "../../src/distill/data_warnings.ts";
-import { prepareRun } from "../../src/distill/prepare.ts";
-import type { ObjectiveTermInput, Recipe } from "../../src/distill/recipe.ts";
-import { planTraining, type StepMetrics, Trainer } from "../../src/distill/trainer.ts";
-import { InputError } from "../../src/errors.ts";
+import { dataWarnings } from "../../src/distill/inputs/data_warnings.ts";
+import { prepareRun } from "../../src/distill/inputs/prepare.ts";
+import type { ObjectiveTermInput, Recipe } from "../../src/distill/recipe/recipe.ts";
+import { planTraining, type StepMetrics, Trainer } from "../../src/distill/program/trainer.ts";
+import { InputError } from "../../src/base/errors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";

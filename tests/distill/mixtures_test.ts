@@ -10,33 +10,33 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { readCheckpoint } from "../../src/distill/checkpoint.ts";
-import { setUp } from "../../src/distill/set_up.ts";
-import { evaluateModel } from "../../src/distill/evaluate_model.ts";
-import { exportRun } from "../../src/distill/export_run.ts";
-import { generateTexts } from "../../src/distill/generate_texts.ts";
-import { Generator } from "../../src/distill/generator.ts";
-import { FLAT } from "../../src/distill/parameters.ts";
+import { readCheckpoint } from "../../src/distill/checkpoint/checkpoint.ts";
+import { setUp } from "../../src/distill/run/set_up.ts";
+import { evaluateModel } from "../../src/distill/evaluate/evaluate_model.ts";
+import { exportRun } from "../../src/distill/export/export_run.ts";
+import { generateTexts } from "../../src/distill/generate/generate_texts.ts";
+import { Generator } from "../../src/distill/generate/generator.ts";
+import { FLAT } from "../../src/distill/trained/parameters.ts";
 import {
   checkPrompts,
   promptRanges,
   streamPrompts,
   writePrompts,
-} from "../../src/distill/prompt_features.ts";
-import type { Recipe } from "../../src/distill/recipe.ts";
-import { argmax } from "../../src/distill/sampling.ts";
-import { planTraining, Trainer } from "../../src/distill/trainer.ts";
-import { InputError } from "../../src/errors.ts";
+} from "../../src/distill/program/prompt_features.ts";
+import type { Recipe } from "../../src/distill/recipe/recipe.ts";
+import { argmax } from "../../src/distill/generate/sampling.ts";
+import { planTraining, Trainer } from "../../src/distill/program/trainer.ts";
+import { InputError } from "../../src/base/errors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { toFloat32 } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";
-import { readPeftAdapter } from "../../src/formats/peft.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { readPeftAdapter } from "../../src/formats/peft/peft.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { compile } from "../../src/tensor/executable.ts";
 import { byteLength } from "../../src/tensor/graph.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
-import { uploadWeights } from "../../src/distill/models.ts";
+import { uploadWeights } from "../../src/distill/inputs/models.ts";
 import { packBatch } from "../../src/text/packing.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { assertWithin, gpuTest, randomArray } from "../tensor/harness.ts";

@@ -2,12 +2,12 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { builtins } from "../../plugins/mod.ts";
-import { Objective } from "../../src/distill/objective.ts";
-import type { ObjectiveTermInput } from "../../src/distill/recipe.ts";
-import { parseRecipe, RecipeError } from "../../src/distill/recipe.ts";
-import { type Course, courseAt } from "../../src/distill/schedule.ts";
-import type { RunEventBody } from "../../src/distill/events.ts";
-import { InputError } from "../../src/errors.ts";
+import { Objective } from "../../src/distill/objective/objective.ts";
+import type { ObjectiveTermInput } from "../../src/distill/recipe/recipe.ts";
+import { parseRecipe, RecipeError } from "../../src/distill/recipe/recipe.ts";
+import { type Course, courseAt } from "../../src/distill/recipe/schedule.ts";
+import type { RunEventBody } from "../../src/distill/run/events.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { tinyRecipe, withTiny } from "./tiny_model.ts";
 import { heldMetrics, runHere } from "./tiny_run.ts";

@@ -1,12 +1,17 @@
 /** A teacher that trains along, and losses that are balanced: gradients against runs in which the other part stands still. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertThrows } from "@std/assert";
-import type { RunEventBody } from "../../src/distill/events.ts";
-import { writeMerged } from "../../src/distill/exports.ts";
-import type { Recipe } from "../../src/distill/recipe.ts";
-import { RecipeError } from "../../src/distill/recipe.ts";
-import { planTraining, type StepMetrics, Trainer, type TrainingSetup } from "../../src/distill/trainer.ts";
-import { readPeftAdapter } from "../../src/formats/peft.ts";
+import type { RunEventBody } from "../../src/distill/run/events.ts";
+import { writeMerged } from "../../src/distill/export/exports.ts";
+import type { Recipe } from "../../src/distill/recipe/recipe.ts";
+import { RecipeError } from "../../src/distill/recipe/recipe.ts";
+import {
+  planTraining,
+  type StepMetrics,
+  Trainer,
+  type TrainingSetup,
+} from "../../src/distill/program/trainer.ts";
+import { readPeftAdapter } from "../../src/formats/peft/peft.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { packBatch } from "../../src/text/packing.ts";
 import { gpuTest, randomArray } from "../tensor/harness.ts";

@@ -14,11 +14,11 @@ import {
   RecipeError,
   recipeHash,
   type RecipeInput,
-} from "../../src/distill/recipe.ts";
-import { applySets, loadRecipe } from "../../src/distill/recipe_file.ts";
-import { recipeJsonSchema } from "../../src/distill/recipe_problems.ts";
-import { didYouMean } from "../../src/distill/did_you_mean.ts";
-import { InputError, UsageError } from "../../src/errors.ts";
+} from "../../src/distill/recipe/recipe.ts";
+import { applySets, loadRecipe } from "../../src/distill/recipe/file.ts";
+import { recipeJsonSchema } from "../../src/distill/recipe/problems.ts";
+import { didYouMean } from "../../src/base/did_you_mean.ts";
+import { InputError, UsageError } from "../../src/base/errors.ts";
 
 const LEAST: RecipeInput = { teacher: { model: "t" }, student: { model: "s" }, data: { train: "d" } };
 
@@ -153,7 +153,7 @@ Deno.test("loadRecipe() reads YAML, JSON and TypeScript alike, with paths relati
       JSON.stringify({ $schema: "./recipe.schema.json", ...written }),
     );
     assertEquals(await loadRecipe(`${folder}/b.json`), yaml);
-    const module = JSON.stringify(import.meta.resolve("../../src/distill/recipe.ts"));
+    const module = JSON.stringify(import.meta.resolve("../../src/distill/recipe/recipe.ts"));
     const source = `import { defineRecipe } from ${module};\nexport default defineRecipe(${
       JSON.stringify(written)
     });\n`;

@@ -9,15 +9,19 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "@std/assert";
-import { listCheckpoints, pruneCheckpoints, verifyCheckpoint } from "../../src/distill/checkpoint.ts";
-import type { RunEventBody } from "../../src/distill/events.ts";
-import { Model } from "../../src/distill/models.ts";
-import { parseRecipe, type Recipe, recipeHash } from "../../src/distill/recipe.ts";
-import { DivergedError, InputError } from "../../src/errors.ts";
+import {
+  listCheckpoints,
+  pruneCheckpoints,
+  verifyCheckpoint,
+} from "../../src/distill/checkpoint/checkpoint.ts";
+import type { RunEventBody } from "../../src/distill/run/events.ts";
+import { Model } from "../../src/distill/inputs/models.ts";
+import { parseRecipe, type Recipe, recipeHash } from "../../src/distill/recipe/recipe.ts";
+import { DivergedError, InputError } from "../../src/base/errors.ts";
 import { scanNonFinite } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
-import { createRun, openRun } from "../../src/runs/run_folder.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
+import { createRun, openRun } from "../../src/runs/store/run_folder.ts";
 import { CONTRACT_VERSION, defineDivergence, noOptions } from "../../src/registry/contract.ts";
 import { heldMetrics, runHere, storedMetrics, watchRun } from "./tiny_run.ts";
 import { type TinyFiles, tinyRecipe, tinyRows, withTiny, writeTinyModel } from "./tiny_model.ts";

@@ -1,7 +1,7 @@
 /** Frequencies of sampled tokens against exact probabilities. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import { argmax, sampleToken, type SamplingOptions } from "../../src/distill/sampling.ts";
+import { argmax, sampleToken, type SamplingOptions } from "../../src/distill/generate/sampling.ts";
 import { randomArray } from "../tensor/harness.ts";
 
 const DRAWS = 20_000;

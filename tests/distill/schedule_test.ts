@@ -1,7 +1,7 @@
 /** The learning rate of every step of a short run, worked out by hand. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assertAlmostEquals, assertEquals } from "@std/assert";
-import { learningRateAt, type ScheduleOptions } from "../../src/distill/schedule.ts";
+import { learningRateAt, type ScheduleOptions } from "../../src/distill/recipe/schedule.ts";
 
 const options = (changes: Partial<ScheduleOptions>): ScheduleOptions => ({
   learningRate: 8,

@@ -1,7 +1,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals } from "@std/assert";
-import { distillRun } from "../../src/distill/distill.ts";
-import type { RunEventBody, RunHost } from "../../src/distill/events.ts";
+import { distillRun } from "../../src/distill/run/distill.ts";
+import type { RunEventBody, RunHost } from "../../src/distill/run/events.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { type TinyFiles, tinyRecipe, withTiny } from "./tiny_model.ts";

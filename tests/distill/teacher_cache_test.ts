@@ -8,12 +8,17 @@ import {
   assertMatch,
   assertRejects,
 } from "@std/assert";
-import type { RunEventBody } from "../../src/distill/events.ts";
-import { parseRecipe, type Recipe, recipeHash, type TeacherCacheRecipe } from "../../src/distill/recipe.ts";
-import { loadRecipe } from "../../src/distill/recipe_file.ts";
-import { planTraining } from "../../src/distill/trainer.ts";
+import type { RunEventBody } from "../../src/distill/run/events.ts";
+import {
+  parseRecipe,
+  type Recipe,
+  recipeHash,
+  type TeacherCacheRecipe,
+} from "../../src/distill/recipe/recipe.ts";
+import { loadRecipe } from "../../src/distill/recipe/file.ts";
+import { planTraining } from "../../src/distill/program/trainer.ts";
 import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
-import { InputError } from "../../src/errors.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { heldMetrics, runHere } from "./tiny_run.ts";
 import { TINY_VOCABULARY, type TinyFiles, tinyRecipe, tinySetup, withTiny } from "./tiny_model.ts";
 
@@ -215,7 +220,7 @@ Deno.test("two runs that make one cache at once both end with it", async () => {
 Deno.test("stopping while the teacher is run leaves no cache behind", async () => {
   await withTiny(async (files) => {
     const events: RunEventBody[] = [];
-    const { distillRun } = await import("../../src/distill/distill.ts");
+    const { distillRun } = await import("../../src/distill/run/distill.ts");
     const { Registry } = await import("../../src/registry/registry.ts");
     const { builtins } = await import("../../plugins/mod.ts");
     const folder = `${files.folder}/run`;

@@ -1,12 +1,12 @@
 /** Whole runs of a tiny model: in this process, or under supervision as users have them. */
-import { distillRun } from "../../src/distill/distill.ts";
-import type { RunControl, RunEvent, RunEventBody, RunResult } from "../../src/distill/events.ts";
-import type { Recipe } from "../../src/distill/recipe.ts";
+import { distillRun } from "../../src/distill/run/distill.ts";
+import type { RunControl, RunEvent, RunEventBody, RunResult } from "../../src/distill/run/events.ts";
+import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import type { Plugin } from "../../src/registry/contract.ts";
 import { Registry } from "../../src/registry/registry.ts";
-import { metricsRows } from "../../src/runs/event_log.ts";
-import type { LockedRun } from "../../src/runs/run_folder.ts";
-import { type RunOutcome, type SupervisedRun, superviseRun } from "../../src/runs/supervisor.ts";
+import { metricsRows } from "../../src/runs/store/event_log.ts";
+import type { LockedRun } from "../../src/runs/store/run_folder.ts";
+import { type RunOutcome, type SupervisedRun, superviseRun } from "../../src/runs/supervise/supervisor.ts";
 import { builtins } from "../../plugins/mod.ts";
 
 /** Options of {@linkcode runHere}. */

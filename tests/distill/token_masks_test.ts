@@ -1,10 +1,10 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { type TokenChoice, TokenMasks } from "../../src/distill/token_masks.ts";
-import { InputError } from "../../src/errors.ts";
+import { type TokenChoice, TokenMasks } from "../../src/distill/objective/token_masks.ts";
+import { InputError } from "../../src/base/errors.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
 import { packBatch } from "../../src/text/packing.ts";
-import { philox4x32 } from "../../src/text/random.ts";
+import { philox4x32 } from "../../src/base/random.ts";
 
 /** A sample of which `targets` (places in it) are to be predicted. */
 function sample(ids: number[], targets: number[], origin?: string): EncodedSample {

@@ -2,8 +2,8 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertGreater } from "@std/assert";
 import { builtins } from "../../plugins/mod.ts";
-import { chunkedLoss, type HeadInput } from "../../src/distill/head.ts";
-import { Objective } from "../../src/distill/objective.ts";
+import { chunkedLoss, type HeadInput } from "../../src/distill/objective/chunked_loss.ts";
+import { Objective } from "../../src/distill/objective/objective.ts";
 import { initialScalars, referenceRow } from "../../src/registry/divergence.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";

@@ -1,11 +1,11 @@
 /** Tensors of the student that are trained themselves, in place of an adapter or beside one. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertThrows } from "@std/assert";
-import { parseRecipe, type Recipe, RecipeError } from "../../src/distill/recipe.ts";
-import { planTraining, Trainer } from "../../src/distill/trainer.ts";
-import { trainedLines } from "../../src/cli/trained_text.ts";
-import { trainedValue } from "../../src/distill/inspect_recipe.ts";
-import { count } from "../../src/runs/units.ts";
+import { parseRecipe, type Recipe, RecipeError } from "../../src/distill/recipe/recipe.ts";
+import { planTraining, Trainer } from "../../src/distill/program/trainer.ts";
+import { trainedLines } from "../../src/cli/terminal/trained_text.ts";
+import { trainedValue } from "../../src/distill/run/inspect_recipe.ts";
+import { count } from "../../src/base/units.ts";
 import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { packBatch } from "../../src/text/packing.ts";

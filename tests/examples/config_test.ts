@@ -3,12 +3,12 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 // @ts-types="../../types/std_path.d.ts"
 import { fromFileUrl } from "@std/path";
-import type { RunEvent } from "../../src/distill/events.ts";
-import { describeConfig } from "../../src/runs/child_config.ts";
-import { readEvents } from "../../src/runs/event_log.ts";
-import { pluginSource } from "../../src/runs/plugin_source.ts";
-import { adoptRun, openRun, readRun, takeRun } from "../../src/runs/run_folder.ts";
-import { InputError } from "../../src/errors.ts";
+import type { RunEvent } from "../../src/distill/run/events.ts";
+import { describeConfig } from "../../src/runs/child/config_entry.ts";
+import { readEvents } from "../../src/runs/store/event_log.ts";
+import { pluginSource } from "../../src/runs/child/plugin_source.ts";
+import { adoptRun, openRun, readRun, takeRun } from "../../src/runs/store/run_folder.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { type TinyFiles, withTiny } from "../distill/tiny_model.ts";
 import { serveNpm } from "./npm_registry.ts";
 import { testStore } from "../runs/test_store.ts";

@@ -3,7 +3,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 // @ts-types="../../types/std_path.d.ts"
 import { fromFileUrl } from "@std/path";
-import type { RecipeInput } from "../../src/distill/recipe.ts";
+import type { RecipeInput } from "../../src/distill/recipe/recipe.ts";
 import { type TinyFiles, withTiny } from "../distill/tiny_model.ts";
 
 const root = new URL("../../", import.meta.url);

@@ -3,15 +3,15 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 // @ts-types="../../types/std_path.d.ts"
 import { fromFileUrl, join } from "@std/path";
-import { checkComparable, comparedRecipe } from "../../src/distill/comparability.ts";
-import { setUp } from "../../src/distill/set_up.ts";
-import type { RunEventBody } from "../../src/distill/events.ts";
-import { runMemory } from "../../src/distill/memory.ts";
-import { prepareRun } from "../../src/distill/prepare.ts";
-import { loadRecipe } from "../../src/distill/recipe_file.ts";
-import { checkRecipePlugins } from "../../src/distill/recipe_plugins.ts";
-import { sampleBytes } from "../../src/distill/samples.ts";
-import { planTraining } from "../../src/distill/trainer.ts";
+import { checkComparable, comparedRecipe } from "../../src/distill/run/comparability.ts";
+import { setUp } from "../../src/distill/run/set_up.ts";
+import type { RunEventBody } from "../../src/distill/run/events.ts";
+import { runMemory } from "../../src/distill/program/memory.ts";
+import { prepareRun } from "../../src/distill/inputs/prepare.ts";
+import { loadRecipe } from "../../src/distill/recipe/file.ts";
+import { checkRecipePlugins } from "../../src/distill/recipe/plugins.ts";
+import { sampleBytes } from "../../src/distill/generate/samples.ts";
+import { planTraining } from "../../src/distill/program/trainer.ts";
 import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { builtins } from "../../plugins/mod.ts";

@@ -9,7 +9,7 @@ import {
   writeTextAtomically,
 } from "../../src/formats/files.ts";
 import { memorySource } from "../../src/formats/source.ts";
-import { InputError } from "../../src/errors.ts";
+import { InputError } from "../../src/base/errors.ts";
 
 async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
   const folder = await Deno.makeTempDir();

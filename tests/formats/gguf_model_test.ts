@@ -1,9 +1,9 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { Tokenizer } from "@huggingface/tokenizers";
-import { InputError } from "../../src/errors.ts";
-import { ggufName, huggingFaceName, permuteHeads } from "../../src/formats/gguf_model.ts";
-import { mergesFromScores } from "../../src/formats/gguf_tokenizer.ts";
+import { InputError } from "../../src/base/errors.ts";
+import { ggufName, huggingFaceName, permuteHeads } from "../../src/formats/gguf/model.ts";
+import { mergesFromScores } from "../../src/formats/gguf/tokenizer.ts";
 import { openModel } from "../../src/formats/model_source.ts";
 import { expectedTensors, parseDecoderConfig, tensorProblems } from "../../src/models/config.ts";
 import { sharedPath, sharedTest } from "../shared.ts";

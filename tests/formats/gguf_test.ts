@@ -1,11 +1,11 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertRejects } from "@std/assert";
-import { InputError } from "../../src/errors.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { toFloat32 } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";
-import { GgufFile } from "../../src/formats/gguf.ts";
-import { ggufTypes, quantizeQ8, readableGgufTypes, unpackGguf } from "../../src/formats/gguf_types.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { GgufFile } from "../../src/formats/gguf/gguf.ts";
+import { ggufTypes, quantizeQ8, readableGgufTypes, unpackGguf } from "../../src/formats/gguf/types.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { memorySource } from "../../src/formats/source.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 

@@ -1,13 +1,13 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Tokenizer } from "@huggingface/tokenizers";
-import { InputError } from "../../src/errors.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { type FloatData, toFloat32 } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";
-import { GgufFile } from "../../src/formats/gguf.ts";
-import { type GgufStorage, writeGgufModel } from "../../src/formats/gguf_export.ts";
-import { ggufTokenizerMetadata } from "../../src/formats/gguf_tokenizer_write.ts";
-import { quantizeQ8, unpackGguf } from "../../src/formats/gguf_types.ts";
+import { GgufFile } from "../../src/formats/gguf/gguf.ts";
+import { type GgufStorage, writeGgufModel } from "../../src/formats/gguf/export.ts";
+import { ggufTokenizerMetadata } from "../../src/formats/gguf/tokenizer_write.ts";
+import { quantizeQ8, unpackGguf } from "../../src/formats/gguf/types.ts";
 import { type ModelSource, openModel } from "../../src/formats/model_source.ts";
 import { expectedTensors, parseDecoderConfig, tensorProblems } from "../../src/models/config.ts";
 import { sharedPath, sharedTest } from "../shared.ts";

@@ -1,12 +1,12 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { InputError } from "../../src/errors.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { fromFloat32, toFloat32 } from "../../src/formats/dtype.ts";
-import { exportedConfig } from "../../src/formats/hf_config.ts";
-import { type HuggingFaceOptions, writeHuggingFaceFolder } from "../../src/formats/hf_write.ts";
+import { exportedConfig } from "../../src/formats/huggingface/config.ts";
+import { type HuggingFaceOptions, writeHuggingFaceFolder } from "../../src/formats/huggingface/write.ts";
 import { type ModelSource, openModel } from "../../src/formats/model_source.ts";
 import { pythonJson } from "../../src/formats/python_json.ts";
-import { ropeScalingOf } from "../../src/formats/rope_scaling.ts";
+import { ropeScalingOf } from "../../src/formats/gguf/rope_scaling.ts";
 import { expectedTensors, parseDecoderConfig, tensorProblems } from "../../src/models/config.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 

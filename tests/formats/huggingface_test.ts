@@ -1,9 +1,9 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertRejects } from "@std/assert";
-import { InputError } from "../../src/errors.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { toFloat32 } from "../../src/formats/dtype.ts";
 import { openModel } from "../../src/formats/model_source.ts";
-import { writeSafetensors } from "../../src/formats/safetensors_write.ts";
+import { writeSafetensors } from "../../src/formats/safetensors/write.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 
 /** A folder made of the given files: text, or tensors by name with one value each; removed afterwards. */

@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { InputError } from "../../src/errors.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { openModel } from "../../src/formats/model_source.ts";
 import {
   type LoraAdapter,
@@ -8,9 +8,9 @@ import {
   loraScaling,
   readPeftAdapter,
   writePeftAdapter,
-} from "../../src/formats/peft.ts";
-import { parsePeftConfig, peftConfigJson } from "../../src/formats/peft_config.ts";
-import type { TensorData } from "../../src/formats/safetensors.ts";
+} from "../../src/formats/peft/peft.ts";
+import { parsePeftConfig, peftConfigJson } from "../../src/formats/peft/config.ts";
+import type { TensorData } from "../../src/formats/safetensors/safetensors.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 
 const module = "model.layers.0.self_attn.q_proj";

@@ -1,14 +1,14 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { InputError, LimbeckError } from "../../src/errors.ts";
+import { InputError, LimbeckError } from "../../src/base/errors.ts";
 import { openFile } from "../../src/formats/files.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import {
   planSafetensors,
   type SafetensorsSpec,
   writeSafetensors,
   writeSafetensorsTo,
-} from "../../src/formats/safetensors_write.ts";
+} from "../../src/formats/safetensors/write.ts";
 import { memorySource } from "../../src/formats/source.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 

@@ -1,13 +1,13 @@
 import { assertEquals } from "@std/assert";
 import { openFile } from "../../src/formats/files.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { openGpu } from "../../src/gpu/device.ts";
 import { ModelContext } from "../../src/models/context.ts";
 import { decoder } from "../../src/models/llama.ts";
-import { Generator } from "../../src/distill/generator.ts";
-import { generationPlan } from "../../src/distill/generator.ts";
-import { Model, uploadWeights } from "../../src/distill/models.ts";
-import { streamInputs } from "../../src/distill/stream.ts";
+import { Generator } from "../../src/distill/generate/generator.ts";
+import { generationPlan } from "../../src/distill/generate/generator.ts";
+import { Model, uploadWeights } from "../../src/distill/inputs/models.ts";
+import { streamInputs } from "../../src/distill/program/stream.ts";
 import { compile } from "../../src/tensor/executable.ts";
 import { linear } from "../../src/tensor/ops/matmul.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";

@@ -1,12 +1,12 @@
 import { assertEquals } from "@std/assert";
 import { openFile } from "../../src/formats/files.ts";
-import { readPeftAdapter } from "../../src/formats/peft.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { readPeftAdapter } from "../../src/formats/peft/peft.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { openGpu } from "../../src/gpu/device.ts";
-import { setUp } from "../../src/distill/set_up.ts";
-import { Model } from "../../src/distill/models.ts";
-import { parseRecipe } from "../../src/distill/recipe.ts";
-import { planTraining, Trainer } from "../../src/distill/trainer.ts";
+import { setUp } from "../../src/distill/run/set_up.ts";
+import { Model } from "../../src/distill/inputs/models.ts";
+import { parseRecipe } from "../../src/distill/recipe/recipe.ts";
+import { planTraining, Trainer } from "../../src/distill/program/trainer.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";

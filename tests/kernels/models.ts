@@ -4,9 +4,9 @@
  *
  * @module
  */
-import { writeHuggingFaceFolder } from "../../src/formats/hf_write.ts";
+import { writeHuggingFaceFolder } from "../../src/formats/huggingface/write.ts";
 import type { FloatDtype } from "../../src/formats/dtype.ts";
-import { Model } from "../../src/distill/models.ts";
+import { Model } from "../../src/distill/inputs/models.ts";
 import { expectedTensors, parseDecoderConfig } from "../../src/models/config.ts";
 
 /** Sizes of a synthetic decoder. */

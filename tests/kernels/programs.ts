@@ -4,13 +4,13 @@
  * @module
  */
 import { builtins } from "../../plugins/mod.ts";
-import { setUp } from "../../src/distill/set_up.ts";
-import { generationPlan } from "../../src/distill/generator.ts";
-import { chunkedLoss } from "../../src/distill/head.ts";
-import type { Model } from "../../src/distill/models.ts";
-import { Objective } from "../../src/distill/objective.ts";
-import { parseRecipe, type RecipeInput } from "../../src/distill/recipe.ts";
-import { planTraining } from "../../src/distill/trainer.ts";
+import { setUp } from "../../src/distill/run/set_up.ts";
+import { generationPlan } from "../../src/distill/generate/generator.ts";
+import { chunkedLoss } from "../../src/distill/objective/chunked_loss.ts";
+import type { Model } from "../../src/distill/inputs/models.ts";
+import { Objective } from "../../src/distill/objective/objective.ts";
+import { parseRecipe, type RecipeInput } from "../../src/distill/recipe/recipe.ts";
+import { planTraining } from "../../src/distill/program/trainer.ts";
 import type { AdapterDescription } from "../../src/gpu/description.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";

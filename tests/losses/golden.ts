@@ -1,7 +1,7 @@
 /** Golden rows: inputs, expected value and gradient, tolerances for f32. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assertLess } from "@std/assert";
-import type { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import type { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { assertClose, type Row } from "./harness.ts";
 
 /** One row with what an independent implementation found. */

@@ -1,5 +1,5 @@
 /** Values and gradients against an independent f64 implementation: the kernels of both families, and the f64 reference. */
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { openGpu } from "../../src/gpu/device.ts";
 import type { ResolvedLoss } from "../../src/registry/divergence.ts";

@@ -1,9 +1,9 @@
 /** Monitors against counting by hand, on both kernel families. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
-import { MONITORS, withCalibrationError } from "../../src/distill/monitors.ts";
-import { Objective } from "../../src/distill/objective.ts";
-import { parseRecipe } from "../../src/distill/recipe.ts";
+import { MONITORS, withCalibrationError } from "../../src/distill/objective/monitors.ts";
+import { Objective } from "../../src/distill/objective/objective.ts";
+import { parseRecipe } from "../../src/distill/recipe/recipe.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { hardRows, random, withGpu } from "./hard_rows.ts";

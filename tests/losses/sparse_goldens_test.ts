@@ -1,6 +1,6 @@
 /** Losses with a cached target against an independent f64 implementation: the kernels of both families, and the f64 reference. */
 import { openFile } from "../../src/formats/files.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { openGpu } from "../../src/gpu/device.ts";
 import type { ResolvedLoss } from "../../src/registry/divergence.ts";
 import { referenceSparseRow } from "../../src/registry/sparse_reference.ts";

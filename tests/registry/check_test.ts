@@ -1,8 +1,8 @@
 /** Plugins that lie are caught and named, whatever they do; honest ones pass. Each is checked as users check theirs. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
-import { LimbeckError } from "../../src/errors.ts";
-import { type InspectedPlugin, inspectPlugins } from "../../src/runs/plugin_process.ts";
+import { LimbeckError } from "../../src/base/errors.ts";
+import { type InspectedPlugin, inspectPlugins } from "../../src/runs/child/plugin_process.ts";
 
 /** Checks the lie of that name from a module outside of the project. */
 async function check(

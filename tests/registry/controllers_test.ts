@@ -4,7 +4,7 @@ import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "
 import skewKl from "../../plugins/losses/skew_kl.ts";
 import skewReverseKl from "../../plugins/losses/skew_reverse_kl.ts";
 import taid from "../../plugins/losses/taid.ts";
-import { Controllers } from "../../src/distill/controllers.ts";
+import { Controllers } from "../../src/distill/objective/controllers.ts";
 import { Checklist, type CheckResult } from "../../src/registry/check/checklist.ts";
 import { checkController } from "../../src/registry/check/controllers.ts";
 import type { Controller, Divergence } from "../../src/registry/contract.ts";

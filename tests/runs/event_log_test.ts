@@ -1,12 +1,12 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertGreater, assertRejects, assertStringIncludes } from "@std/assert";
-import type { RunEventBody } from "../../src/distill/events.ts";
-import { InputError } from "../../src/errors.ts";
-import { readEvents, RunLog } from "../../src/runs/event_log.ts";
-import { newRunId } from "../../src/runs/run_id.ts";
-import { parseEvent, readLines } from "../../src/runs/protocol.ts";
-import { adoptRun, createRun, type LockedRun } from "../../src/runs/run_folder.ts";
-import { StoreError } from "../../src/runs/store_errors.ts";
+import type { RunEventBody } from "../../src/distill/run/events.ts";
+import { InputError } from "../../src/base/errors.ts";
+import { readEvents, RunLog } from "../../src/runs/store/event_log.ts";
+import { newRunId } from "../../src/runs/store/run_id.ts";
+import { parseEvent, readLines } from "../../src/runs/child/protocol.ts";
+import { adoptRun, createRun, type LockedRun } from "../../src/runs/store/run_folder.ts";
+import { StoreError } from "../../src/runs/store/store_errors.ts";
 import { fakeRecipe, resumeFake, startFake, withFolder } from "./fake_run.ts";
 import { closeTestStore, testStore } from "./test_store.ts";
 

@@ -1,8 +1,12 @@
 /** Runs of the fake trainer in temporary folders. */
-import { parseRecipe, type Recipe } from "../../src/distill/recipe.ts";
-import type { RunEvent } from "../../src/distill/events.ts";
-import { adoptRun, createRun, type LockedRun, openRun } from "../../src/runs/run_folder.ts";
-import { type SupervisedRun, type SuperviseOptions, superviseRun } from "../../src/runs/supervisor.ts";
+import { parseRecipe, type Recipe } from "../../src/distill/recipe/recipe.ts";
+import type { RunEvent } from "../../src/distill/run/events.ts";
+import { adoptRun, createRun, type LockedRun, openRun } from "../../src/runs/store/run_folder.ts";
+import {
+  type SupervisedRun,
+  type SuperviseOptions,
+  superviseRun,
+} from "../../src/runs/supervise/supervisor.ts";
 import type { Fault } from "./fake_trainer.ts";
 import { closeTestStore, testStore } from "./test_store.ts";
 

@@ -2,11 +2,11 @@
  * A trainer without a model, for tests of what surrounds one: counts steps, keeps a checkpoint of its count, and fails in the way that
  * the first loss's options ask for.
  */
-import type { RunHost, RunResult } from "../../src/distill/events.ts";
-import type { Recipe } from "../../src/distill/recipe.ts";
-import { DeviceError } from "../../src/errors.ts";
-import { runChild } from "../../src/runs/child_host.ts";
-import type { PluginModule } from "../../src/runs/exported_plugins.ts";
+import type { RunHost, RunResult } from "../../src/distill/run/events.ts";
+import type { Recipe } from "../../src/distill/recipe/recipe.ts";
+import { DeviceError } from "../../src/base/errors.ts";
+import { runChild } from "../../src/runs/child/training_process.ts";
+import type { PluginModule } from "../../src/runs/child/exported_plugins.ts";
 
 /** How the fake trainer behaves. Steps count from 1. */
 export interface Fault {

@@ -1,11 +1,15 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertGreater, assertRejects } from "@std/assert";
-import { generateTexts } from "../../src/distill/generate_texts.ts";
-import { InputError } from "../../src/errors.ts";
-import { InferenceEndedError, type InferenceEvent, InferenceProcess } from "../../src/runs/inference.ts";
-import type { InferenceRequest } from "../../src/runs/inference_protocol.ts";
-import { GpuBusyError, InferencePool } from "../../src/runs/inference_pool.ts";
-import { StopText } from "../../src/runs/stop_text.ts";
+import { generateTexts } from "../../src/distill/generate/generate_texts.ts";
+import { InputError } from "../../src/base/errors.ts";
+import {
+  InferenceEndedError,
+  type InferenceEvent,
+  InferenceProcess,
+} from "../../src/runs/child/inference.ts";
+import type { InferenceRequest } from "../../src/runs/child/inference_protocol.ts";
+import { GpuBusyError, InferencePool } from "../../src/runs/child/inference_pool.ts";
+import { StopText } from "../../src/runs/child/stop_text.ts";
 import { withTiny } from "../distill/tiny_model.ts";
 
 const request = (change: Partial<InferenceRequest> = {}): InferenceRequest => ({

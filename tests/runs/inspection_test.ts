@@ -1,15 +1,15 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { main } from "../../src/cli/main.ts";
-import { DeviceError, InputError } from "../../src/errors.ts";
-import { RecipeError } from "../../src/distill/recipe.ts";
+import { DeviceError, InputError } from "../../src/base/errors.ts";
+import { RecipeError } from "../../src/distill/recipe/recipe.ts";
 import {
   BusyError,
   InspectionMemoryError,
   type InspectionOrder,
   InspectionTimeoutError,
   Inspector,
-} from "../../src/runs/inspection.ts";
+} from "../../src/runs/child/inspection.ts";
 import { fakeTerminal } from "../cli/fake_terminal.ts";
 import { type TinyFiles, tinyRecipe, tinyTokenizerJson, withTiny } from "../distill/tiny_model.ts";
 

@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertAlmostEquals, assertEquals } from "@std/assert";
-import { summarisePairs, summariseSample } from "../../src/runs/paired_statistics.ts";
+import { summarisePairs, summariseSample } from "../../src/runs/compare/paired_statistics.ts";
 
 Deno.test("summariseSample() divides by n - 1, leaves out what is missing, and gives one value no spread", () => {
   // Deviations -1, 0, 1, 4, -4 of 8: squares 1 + 0 + 1 + 16 + 16 = 34, / 4 = 8.5.

@@ -1,8 +1,8 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertRejects } from "@std/assert";
-import { InputError } from "../../src/errors.ts";
-import { createRun, findRun, newManifest, openRun, removeRun } from "../../src/runs/run_folder.ts";
-import { isLocked } from "../../src/runs/run_lock.ts";
+import { InputError } from "../../src/base/errors.ts";
+import { createRun, findRun, newManifest, openRun, removeRun } from "../../src/runs/store/run_folder.ts";
+import { isLocked } from "../../src/runs/store/run_lock.ts";
 import { fakeRecipe, withFolder } from "./fake_run.ts";
 import { testStore } from "./test_store.ts";
 
@@ -98,9 +98,9 @@ Deno.test("a run's lock ends with its process, however that ends", () =>
     const run = await createRun({ recipe: fakeRecipe(folder), store: testStore(folder) });
     run.release();
     const holder = `import { openRun } from ${
-      JSON.stringify(import.meta.resolve("../../src/runs/run_folder.ts"))
+      JSON.stringify(import.meta.resolve("../../src/runs/store/run_folder.ts"))
     };
-      import { openStore } from ${JSON.stringify(import.meta.resolve("../../src/runs/data_folder.ts"))};
+      import { openStore } from ${JSON.stringify(import.meta.resolve("../../src/runs/store/data_folder.ts"))};
       await openRun(${JSON.stringify(run.folder)}, openStore(${
       JSON.stringify(folder)
     })); console.log("held"); setTimeout(() => {}, 60_000);`;

@@ -1,19 +1,19 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import type { RunEventBody, RunState } from "../../src/distill/events.ts";
-import { openStore } from "../../src/runs/data_folder.ts";
-import { followRun } from "../../src/runs/follow.ts";
-import { createRun, newManifest } from "../../src/runs/run_folder.ts";
-import { lockFile } from "../../src/runs/run_lock.ts";
-import { mayBecome, RUN_STATES } from "../../src/runs/run_states.ts";
-import type { NewRun } from "../../src/runs/store.ts";
+import type { RunEventBody, RunState } from "../../src/distill/run/events.ts";
+import { openStore } from "../../src/runs/store/data_folder.ts";
+import { followRun } from "../../src/runs/store/follow.ts";
+import { createRun, newManifest } from "../../src/runs/store/run_folder.ts";
+import { lockFile } from "../../src/runs/store/run_lock.ts";
+import { mayBecome, RUN_STATES } from "../../src/runs/store/run_states.ts";
+import type { NewRun } from "../../src/runs/store/store.ts";
 import {
   IdempotencyError,
   RunStateError,
   TakenIdError,
   UnknownRunError,
-} from "../../src/runs/store_errors.ts";
-import { firstInLine, waitForTurn } from "../../src/runs/turn.ts";
+} from "../../src/runs/store/store_errors.ts";
+import { firstInLine, waitForTurn } from "../../src/runs/supervise/turn.ts";
 import { fakeRecipe, startFake, withFolder } from "./fake_run.ts";
 import { testStore } from "./test_store.ts";
 
@@ -31,7 +31,7 @@ Deno.test("append() numbers events of several processes without gaps", () =>
     const store = testStore(folder);
     const { id } = await store.create(newRun(folder));
     const code = `import { openStore } from ${
-      JSON.stringify(import.meta.resolve("../../src/runs/data_folder.ts"))
+      JSON.stringify(import.meta.resolve("../../src/runs/store/data_folder.ts"))
     };
       const store = openStore(${JSON.stringify(folder)});
       for (let i = 0; i < 100; i++) {

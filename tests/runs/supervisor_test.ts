@@ -7,10 +7,10 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "@std/assert";
-import { InputError } from "../../src/errors.ts";
-import type { RunEvent } from "../../src/distill/events.ts";
-import { readEvents } from "../../src/runs/event_log.ts";
-import { openRun } from "../../src/runs/run_folder.ts";
+import { InputError } from "../../src/base/errors.ts";
+import type { RunEvent } from "../../src/distill/run/events.ts";
+import { readEvents } from "../../src/runs/store/event_log.ts";
+import { openRun } from "../../src/runs/store/run_folder.ts";
 import { resumeFake, startFake, withFolder } from "./fake_run.ts";
 import { testStore } from "./test_store.ts";
 

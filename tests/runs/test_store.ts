@@ -1,6 +1,6 @@
 /** Stores of temporary folders: one for each folder, closed by whoever removes it. */
-import { openStore } from "../../src/runs/data_folder.ts";
-import type { SqliteStore } from "../../src/runs/sqlite_store.ts";
+import { openStore } from "../../src/runs/store/data_folder.ts";
+import type { SqliteStore } from "../../src/runs/store/sqlite/store.ts";
 
 const stores = new Map<string, SqliteStore>();
 

@@ -1,8 +1,8 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { identify, needs } from "../../src/server/access.ts";
-import { Sessions } from "../../src/server/sessions.ts";
-import { newToken, type Scope, TokenList } from "../../src/server/tokens.ts";
+import { identify, needs } from "../../src/server/http/access.ts";
+import { Sessions } from "../../src/server/auth/sessions.ts";
+import { newToken, type Scope, TokenList } from "../../src/server/auth/tokens.ts";
 import { refusal, smallApp } from "./small_app.ts";
 
 const ada = newToken("ada", "submit");

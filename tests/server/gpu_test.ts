@@ -99,4 +99,7 @@ Deno.test("a run that does not fit fails at its turn, with the numbers, before i
     assertMatch(run.error!.message, /needs .* on the GPU \(\d+ bytes: .*allows 97\.7 KiB/);
     const types = new Set((await service.store.events(id)).map(({ type }) => type));
     assert(!types.has("metrics") && !types.has("evaluation"));
-  }, { caps: { gpuBytes: 100_000 }, entry: new URL("../../src/runs/child.ts", import.meta.url).href }));
+  }, {
+    caps: { gpuBytes: 100_000 },
+    entry: new URL("../../src/runs/child/train_entry.ts", import.meta.url).href,
+  }));

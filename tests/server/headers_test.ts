@@ -1,8 +1,8 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { secureHeaders } from "../../src/server/headers.ts";
-import { HttpError } from "../../src/server/http_error.ts";
-import { requestId } from "../../src/server/request_log.ts";
+import { secureHeaders } from "../../src/server/http/headers.ts";
+import { HttpError } from "../../src/server/http/http_error.ts";
+import { requestId } from "../../src/server/http/request_log.ts";
 import { smallApp } from "./small_app.ts";
 
 const origins = new Set(["https://lab.example"]);

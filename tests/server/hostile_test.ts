@@ -1,7 +1,7 @@
 /** Requests that nobody means well with, against the whole service: always a 4xx, always in the one shape of errors. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { newToken, TokenList } from "../../src/server/tokens.ts";
+import { newToken, TokenList } from "../../src/server/auth/tokens.ts";
 import { type TestService, withService } from "./harness.ts";
 import { refusal } from "./small_app.ts";
 

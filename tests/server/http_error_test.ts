@@ -1,11 +1,11 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals } from "@std/assert";
 import { HTTPException } from "hono/http-exception";
-import { RecipeError } from "../../src/distill/recipe.ts";
-import { DeviceError, InputError, LimbeckError, ShapeError, UsageError } from "../../src/errors.ts";
+import { RecipeError } from "../../src/distill/recipe/recipe.ts";
+import { DeviceError, InputError, LimbeckError, ShapeError, UsageError } from "../../src/base/errors.ts";
 import { DiskFullError } from "../../src/formats/files.ts";
-import { errorResponse, HttpError, toHttpError } from "../../src/server/http_error.ts";
-import { RunStateError, StoreError, UnknownRunError } from "../../src/runs/store_errors.ts";
+import { errorResponse, HttpError, toHttpError } from "../../src/server/http/http_error.ts";
+import { RunStateError, StoreError, UnknownRunError } from "../../src/runs/store/store_errors.ts";
 
 const hide = (text: string) => text.replaceAll("/srv/models/tiny", "tiny").replace(/\/srv\/[\w/]+/g, "…");
 

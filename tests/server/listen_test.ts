@@ -1,8 +1,8 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { InputError } from "../../src/errors.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { checkBinding } from "../../src/server/listen.ts";
-import { newToken, TokenList } from "../../src/server/tokens.ts";
+import { newToken, TokenList } from "../../src/server/auth/tokens.ts";
 
 Deno.test("an address that others can reach needs a token", () => {
   const none = new TokenList([]);

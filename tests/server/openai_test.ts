@@ -5,7 +5,7 @@ import OpenAI, { toFile } from "npm:openai@7.57.0";
 import { withTiny, writeTinyModel } from "../distill/tiny_model.ts";
 import { Service } from "../../src/server/service.ts";
 import { listen } from "../../src/server/listen.ts";
-import { newToken, TokenList } from "../../src/server/tokens.ts";
+import { newToken, TokenList } from "../../src/server/auth/tokens.ts";
 import { defaults, fakeNamed, until, withListening } from "./harness.ts";
 
 const JOB = {
@@ -131,7 +131,7 @@ Deno.test("openai: a real run is distilled from an upload, and its model writes 
       ...defaults(folder),
       tokens: TokenList.parse(line, "tokens"),
       datasets: [],
-      entry: new URL("../../src/runs/child.ts", import.meta.url).href,
+      entry: new URL("../../src/runs/child/train_entry.ts", import.meta.url).href,
     });
     const listening = listen(service, { host: "127.0.0.1", port: 0 });
     try {

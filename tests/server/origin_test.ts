@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals } from "@std/assert";
-import { checkHost, checkOrigin } from "../../src/server/origin.ts";
+import { checkHost, checkOrigin } from "../../src/server/http/origin.ts";
 import { refusal, smallApp } from "./small_app.ts";
 
 Deno.test("Host: names of the service in any spelling pass, all others are misdirected", async () => {

@@ -4,7 +4,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { type Browser, chromium, type Page } from "npm:playwright-core@1.60.0";
 import { listen } from "../../src/server/listen.ts";
 import { Service, type ServiceOptions } from "../../src/server/service.ts";
-import { newToken, TokenList } from "../../src/server/tokens.ts";
+import { newToken, TokenList } from "../../src/server/auth/tokens.ts";
 import { withTiny } from "../distill/tiny_model.ts";
 import { defaults, until } from "./harness.ts";
 

@@ -1,9 +1,9 @@
 /** What the service promises when things go wrong. Longer versions of these are in `bench/service.ts`. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
-import type { RunEvent } from "../../src/distill/events.ts";
-import { openStore } from "../../src/runs/data_folder.ts";
-import { isEnd } from "../../src/runs/run_states.ts";
+import type { RunEvent } from "../../src/distill/run/events.ts";
+import { openStore } from "../../src/runs/store/data_folder.ts";
+import { isEnd } from "../../src/runs/store/run_states.ts";
 import { withFolder } from "../runs/fake_run.ts";
 import { fakeNamed, prepare, submit, until, untilIdle, withListening, withService } from "./harness.ts";
 import { freePort, post, readAll, startService } from "./service_process.ts";

@@ -1,11 +1,11 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals } from "@std/assert";
 import type { MiddlewareHandler } from "hono";
-import { identify, needs } from "../../src/server/access.ts";
-import type { AppEnv } from "../../src/server/app_env.ts";
-import { rateLimit } from "../../src/server/rate_limit.ts";
-import { Sessions } from "../../src/server/sessions.ts";
-import { newToken, TokenList } from "../../src/server/tokens.ts";
+import { identify, needs } from "../../src/server/http/access.ts";
+import type { AppEnv } from "../../src/server/http/app_env.ts";
+import { rateLimit } from "../../src/server/http/rate_limit.ts";
+import { Sessions } from "../../src/server/auth/sessions.ts";
+import { newToken, TokenList } from "../../src/server/auth/tokens.ts";
 import { smallApp } from "./small_app.ts";
 
 const byName: MiddlewareHandler<AppEnv> = async (c, next) => {

@@ -1,9 +1,9 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { identify } from "../../src/server/access.ts";
-import { logRequests, logToStderr, requestId } from "../../src/server/request_log.ts";
-import { Sessions } from "../../src/server/sessions.ts";
-import { newToken, TokenList } from "../../src/server/tokens.ts";
+import { identify } from "../../src/server/http/access.ts";
+import { logRequests, logToStderr, requestId } from "../../src/server/http/request_log.ts";
+import { Sessions } from "../../src/server/auth/sessions.ts";
+import { newToken, TokenList } from "../../src/server/auth/tokens.ts";
 import { smallApp } from "./small_app.ts";
 
 const token = newToken("ada", "submit");

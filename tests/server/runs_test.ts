@@ -3,8 +3,8 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { createHash } from "node:crypto";
 import { Service } from "../../src/server/service.ts";
 import { createApp } from "../../src/server/app.ts";
-import { TokenList } from "../../src/server/tokens.ts";
-import { newToken } from "../../src/server/tokens.ts";
+import { TokenList } from "../../src/server/auth/tokens.ts";
+import { newToken } from "../../src/server/auth/tokens.ts";
 import { withFolder } from "../runs/fake_run.ts";
 import { defaults, fakeNamed, prepare, submit, until, untilIdle, withService } from "./harness.ts";
 

@@ -1,7 +1,7 @@
 /** A service in a process of its own, with the fake trainer: `served.ts FOLDER PORT`. Prints its port; ends at SIGTERM as the command does. */
 import { FlagReader } from "../../src/cli/command.ts";
-import { Output, processTerminal } from "../../src/cli/output.ts";
-import { runService } from "../../src/cli/serve.ts";
+import { Output, processTerminal } from "../../src/cli/terminal/output.ts";
+import { runService } from "../../src/cli/verbs/serve.ts";
 import { fakeEntry } from "../runs/fake_run.ts";
 
 // Where it is exposed, garbage is collected every second, so that what is left is what is held.

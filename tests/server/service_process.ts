@@ -1,5 +1,5 @@
 /** Services in processes of their own, which can be killed, and readers that survive that. */
-import type { RunEvent } from "../../src/distill/events.ts";
+import type { RunEvent } from "../../src/distill/run/events.ts";
 
 /** A service that runs. */
 export interface ServiceProcess {

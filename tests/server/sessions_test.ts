@@ -1,7 +1,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals } from "@std/assert";
-import { SESSION_SECONDS, Sessions } from "../../src/server/sessions.ts";
-import { newToken, TokenList } from "../../src/server/tokens.ts";
+import { SESSION_SECONDS, Sessions } from "../../src/server/auth/sessions.ts";
+import { newToken, TokenList } from "../../src/server/auth/tokens.ts";
 import { withService } from "./harness.ts";
 
 const ada = { name: "ada", scope: "submit" } as const;

@@ -1,7 +1,7 @@
 /** A small app around the middleware that a test is about. */
 import { Hono, type MiddlewareHandler } from "hono";
-import type { AppEnv } from "../../src/server/app_env.ts";
-import { errorResponse, toHttpError } from "../../src/server/http_error.ts";
+import type { AppEnv } from "../../src/server/http/app_env.ts";
+import { errorResponse, toHttpError } from "../../src/server/http/http_error.ts";
 
 /** An app whose paths answer who asks, behind some middleware. */
 export function smallApp(...middleware: MiddlewareHandler<AppEnv>[]): Hono<AppEnv> {

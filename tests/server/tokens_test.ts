@@ -1,7 +1,14 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
-import { InputError } from "../../src/errors.ts";
-import { hashOf, isAllowed, isOpenToOthers, newToken, SCOPES, TokenList } from "../../src/server/tokens.ts";
+import { InputError } from "../../src/base/errors.ts";
+import {
+  hashOf,
+  isAllowed,
+  isOpenToOthers,
+  newToken,
+  SCOPES,
+  TokenList,
+} from "../../src/server/auth/tokens.ts";
 
 Deno.test("a token is known by its secret and by nothing that resembles it", () => {
   const [ada, root] = [newToken("ada", "submit"), newToken("root", "admin")];

@@ -7,7 +7,7 @@ import type { Gpu } from "../../src/gpu/device.ts";
 import { adamw, ADAMW_SCALARS, type AdamwGroup, biasCorrections } from "../../src/tensor/ops/adamw.ts";
 import { gradientNorm } from "../../src/tensor/ops/norms.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
-import { ShapeError } from "../../src/errors.ts";
+import { ShapeError } from "../../src/base/errors.ts";
 
 const SETTINGS = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
 

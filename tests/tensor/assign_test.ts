@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertThrows } from "@std/assert";
-import { ShapeError } from "../../src/errors.ts";
+import { ShapeError } from "../../src/base/errors.ts";
 import { select, stepScalar } from "../../src/tensor/expr/mod.ts";
 import { assign } from "../../src/tensor/ops/assign.ts";
 import { add } from "../../src/tensor/ops/combine.ts";

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { assertWithin, gpuTest, maxDifference, randomArray, run, testGpu, type Value } from "./harness.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
-import { ShapeError } from "../../src/errors.ts";
+import { ShapeError } from "../../src/base/errors.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { type Tensor } from "../../src/tensor/graph.ts";
 import type { Op } from "../../src/tensor/op.ts";

@@ -1,11 +1,11 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { ShapeError } from "../../src/errors.ts";
+import { ShapeError } from "../../src/base/errors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { Tensor } from "../../src/tensor/graph.ts";
 import { drawTokens } from "../../src/tensor/ops/draw_tokens.ts";
 import { Program } from "../../src/tensor/plan.ts";
-import { philox4x32 } from "../../src/text/random.ts";
+import { philox4x32 } from "../../src/base/random.ts";
 import { gpuTest, randomArray, run } from "./harness.ts";
 import { plant } from "./planted.ts";
 

@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { philox4x32 } from "../../src/text/random.ts";
+import { philox4x32 } from "../../src/base/random.ts";
 import { dropout } from "../../src/tensor/ops/dropout.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { gpuTest, randomArray, run } from "./harness.ts";

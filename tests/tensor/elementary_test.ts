@@ -1,5 +1,5 @@
 import { assertThrows } from "@std/assert";
-import { ShapeError } from "../../src/errors.ts";
+import { ShapeError } from "../../src/base/errors.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { accumulate } from "../../src/tensor/ops/accumulate.ts";
 import { addRow } from "../../src/tensor/ops/add_row.ts";

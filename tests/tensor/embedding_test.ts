@@ -6,7 +6,7 @@ import { plant } from "./planted.ts";
 import { embedding } from "../../src/tensor/ops/embedding.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
 import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
-import { ShapeError } from "../../src/errors.ts";
+import { ShapeError } from "../../src/base/errors.ts";
 
 const TOKENS = [3, 0, 10, -1, 3, 11, 7, 2 ** 31 - 1, 9, -(2 ** 31)];
 

@@ -12,7 +12,7 @@ import { linear, matmul, matmulInto, type Orientation } from "../../src/tensor/o
 import { rows } from "../../src/tensor/ops/views.ts";
 import { empty } from "../../src/tensor/ops/fill.ts";
 import { Program } from "../../src/tensor/plan.ts";
-import { ShapeError } from "../../src/errors.ts";
+import { ShapeError } from "../../src/base/errors.ts";
 
 const ORIENTATIONS = ["NT", "NN", "TN"] as const;
 

@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { DeviceError } from "../../src/errors.ts";
+import { DeviceError } from "../../src/base/errors.ts";
 import { align, ALIGNMENT, type Demand, pack, type Packing, verifyPacking } from "../../src/tensor/memory.ts";
 
 /** Deterministic integers in [0, below). */

@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert } from "@std/assert";
-import { philox4x32 } from "../../src/text/random.ts";
+import { philox4x32 } from "../../src/base/random.ts";
 import { normal } from "../../src/tensor/ops/normal.ts";
 import { assertWithin, gpuTest, maxDifference, run } from "./harness.ts";
 import { plant } from "./planted.ts";

@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
-import { DeviceError, ShapeError } from "../../src/errors.ts";
+import { DeviceError, ShapeError } from "../../src/base/errors.ts";
 import { type AdapterDescription, DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
 import { type DType, type Graph, type Tensor } from "../../src/tensor/graph.ts";
 import { type Dispatch, type Op, type Window } from "../../src/tensor/op.ts";

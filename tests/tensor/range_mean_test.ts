@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertThrows } from "@std/assert";
-import { ShapeError } from "../../src/errors.ts";
+import { ShapeError } from "../../src/base/errors.ts";
 import { rangeMean } from "../../src/tensor/ops/range_mean.ts";
 import { Program } from "../../src/tensor/plan.ts";
 import { assertWithin, gpuTest, maxDifference, run, testGpu } from "./harness.ts";

@@ -6,7 +6,7 @@ import { plant } from "./planted.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
 import { Program } from "../../src/tensor/plan.ts";
-import { ShapeError } from "../../src/errors.ts";
+import { ShapeError } from "../../src/base/errors.ts";
 
 const POSITIONS = [0, 1, 5, 5, 16, 2, 0];
 

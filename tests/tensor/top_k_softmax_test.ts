@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { ShapeError } from "../../src/errors.ts";
+import { ShapeError } from "../../src/base/errors.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { topKSoftmax } from "../../src/tensor/ops/top_k_softmax.ts";
 import { Program } from "../../src/tensor/plan.ts";

@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { InputError } from "../../src/errors.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { ChatTemplate } from "../../src/text/chat_template.ts";
 import { encodeChat, encodeConversation } from "../../src/text/conversation.ts";
 import type { ChatMessage } from "../../src/text/dataset.ts";

@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { InputError } from "../../src/errors.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { ChatTemplate } from "../../src/text/chat_template.ts";
 import type { DatasetRow } from "../../src/text/dataset.ts";
 import { encodeDataset, type EncodeOptions, encodeRow } from "../../src/text/encode.ts";

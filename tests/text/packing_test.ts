@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
-import { InputError } from "../../src/errors.ts";
+import { InputError } from "../../src/base/errors.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
 import {
   BatchStream,
@@ -9,7 +9,7 @@ import {
   packSequential,
   planBatches,
 } from "../../src/text/packing.ts";
-import { philox4x32 } from "../../src/text/random.ts";
+import { philox4x32 } from "../../src/base/random.ts";
 
 /** A sample whose first `prompt` tokens are not targets. */
 function sample(ids: number[], prompt = 1, line = 1): EncodedSample {

@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
-import { permutation, philox4x32, splitSeed } from "../../src/text/random.ts";
+import { permutation, philox4x32, splitSeed } from "../../src/base/random.ts";
 
 Deno.test("philox4x32() gives the known answers published with Random123", () => {
   const ones = 0xffffffff;

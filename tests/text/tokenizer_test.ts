@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
-import { InputError } from "../../src/errors.ts";
+import { InputError } from "../../src/base/errors.ts";
 import { TextStream } from "../../src/text/text_stream.ts";
 import { TextTokenizer, vocabularyDifference } from "../../src/text/tokenizer.ts";
 import { sharedPath, sharedTest } from "../shared.ts";

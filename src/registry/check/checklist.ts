@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { LimbeckError } from "../../errors.ts";
+import { LimbeckError } from "../../base/errors.ts";
 import type { KernelText } from "../../gpu/description.ts";
 
 /** What came of a check. `skip` says why it was not done. */

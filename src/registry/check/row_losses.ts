@@ -5,7 +5,7 @@
  */
 import type { KernelFamily } from "../../gpu/description.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
-import { DeviceError } from "../../errors.ts";
+import { DeviceError } from "../../base/errors.ts";
 import type { ExpressionNode } from "../../tensor/expr/mod.ts";
 import type { Divergence, RowLoss } from "../contract.ts";
 import { defineDivergence } from "../contract.ts";

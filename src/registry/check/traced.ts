@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { DeviceError } from "../../errors.ts";
+import { DeviceError } from "../../base/errors.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import { gradients } from "../../tensor/differentiate.ts";
 import { ExpressionNode } from "../../tensor/expr/mod.ts";

@@ -8,7 +8,7 @@ import type { Context } from "hono";
 // @ts-types="../../../types/std_path.d.ts"
 import { basename, join } from "@std/path";
 import type { App } from "../app.ts";
-import type { AppEnv } from "../app_env.ts";
+import type { AppEnv } from "../http/app_env.ts";
 import {
   FileHashes,
   hashBytes,
@@ -18,7 +18,7 @@ import {
   parseRange,
   readRange,
 } from "../artifacts.ts";
-import { HttpError } from "../http_error.ts";
+import { HttpError } from "../http/http_error.ts";
 import { json, otherwise, runId } from "../schemas.ts";
 import type { Service } from "../service.ts";
 import { find } from "./runs.ts";

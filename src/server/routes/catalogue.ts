@@ -4,9 +4,9 @@
  * @module
  */
 import { createRoute, z } from "@hono/zod-openapi";
-import { describePlugin } from "../../runs/plugin_description.ts";
+import { describePlugin } from "../../runs/child/plugin_description.ts";
 import type { App } from "../app.ts";
-import { HttpError } from "../http_error.ts";
+import { HttpError } from "../http/http_error.ts";
 import { json, otherwise } from "../schemas.ts";
 import type { Service } from "../service.ts";
 

@@ -6,9 +6,9 @@
 import { createRoute, z } from "@hono/zod-openapi";
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
-import { isEnd } from "../../runs/run_states.ts";
+import { isEnd } from "../../runs/store/run_states.ts";
 import type { App } from "../app.ts";
-import { HttpError } from "../http_error.ts";
+import { HttpError } from "../http/http_error.ts";
 import { eventView } from "../run_view.ts";
 import { eventSchema, json, otherwise, pageOf, runId, wholeNumber, wholeNumberOr } from "../schemas.ts";
 import type { Service } from "../service.ts";

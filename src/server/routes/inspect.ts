@@ -4,7 +4,7 @@
  * @module
  */
 import { createRoute, z } from "@hono/zod-openapi";
-import { parseRecipe, type Recipe, RecipeError } from "../../distill/recipe.ts";
+import { parseRecipe, type Recipe, RecipeError } from "../../distill/recipe/recipe.ts";
 import type { App } from "../app.ts";
 import { json, namedRecipe, otherwise } from "../schemas.ts";
 import type { Hide } from "../run_view.ts";

@@ -5,13 +5,13 @@
  */
 import { createRoute, z } from "@hono/zod-openapi";
 import { createHash } from "node:crypto";
-import { RUN_STATES } from "../../runs/run_states.ts";
-import type { RunState } from "../../distill/events.ts";
-import { settle } from "../../runs/run_folder.ts";
-import type { StoredRun } from "../../runs/store.ts";
-import { RunStateError, UnknownRunError } from "../../runs/store_errors.ts";
+import { RUN_STATES } from "../../runs/store/run_states.ts";
+import type { RunState } from "../../distill/run/events.ts";
+import { settle } from "../../runs/store/run_folder.ts";
+import type { StoredRun } from "../../runs/store/store.ts";
+import { RunStateError, UnknownRunError } from "../../runs/store/store_errors.ts";
 import type { App } from "../app.ts";
-import { HttpError } from "../http_error.ts";
+import { HttpError } from "../http/http_error.ts";
 import { runView } from "../run_view.ts";
 import {
   json,
@@ -25,7 +25,7 @@ import {
 } from "../schemas.ts";
 import type { Service } from "../service.ts";
 import { submitRun } from "../submit.ts";
-import { type Identity, isAllowed } from "../tokens.ts";
+import { type Identity, isAllowed } from "../auth/tokens.ts";
 
 /** What is submitted. */
 export const submission = z.strictObject({ recipe: namedRecipe, metadata: metadata.optional() }).openapi(

@@ -5,12 +5,12 @@
  */
 import { createRoute, z } from "@hono/zod-openapi";
 import { deleteCookie, getCookie, setCookie } from "hono/cookie";
-import { RUN_STATES } from "../../runs/run_states.ts";
+import { RUN_STATES } from "../../runs/store/run_states.ts";
 import type { App } from "../app.ts";
-import { HttpError } from "../http_error.ts";
+import { HttpError } from "../http/http_error.ts";
 import { json, otherwise } from "../schemas.ts";
 import type { Service } from "../service.ts";
-import { SESSION_COOKIE, SESSION_SECONDS } from "../sessions.ts";
+import { SESSION_COOKIE, SESSION_SECONDS } from "../auth/sessions.ts";
 
 const status = z.object({ status: z.literal("ok") });
 

@@ -14,7 +14,7 @@
  *
  * @module
  */
-import { LimbeckError } from "../../errors.ts";
+import { LimbeckError } from "../../base/errors.ts";
 import { type Operation, OPERATIONS } from "./operations.ts";
 
 /** An expression that cannot be built, printed or evaluated. */

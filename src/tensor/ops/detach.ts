@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { ShapeError } from "../../errors.ts";
+import { ShapeError } from "../../base/errors.ts";
 import type { Tensor } from "../graph.ts";
 import type { Op } from "../op.ts";
 

@@ -5,7 +5,7 @@
  */
 import { DTYPE_BYTES, elementCount, type Tensor } from "../graph.ts";
 import { ensure, type Op } from "../op.ts";
-import { ShapeError } from "../../errors.ts";
+import { ShapeError } from "../../base/errors.ts";
 
 interface RowsAttributes {
   readonly first: number;

@@ -1,0 +1,25 @@
+/**
+ * The losses and adapters that the command line knows.
+ *
+ * @module
+ */
+import { builtins } from "../../../plugins/mod.ts";
+import { Registry } from "../../registry/registry.ts";
+import { loadPlugins, type PluginModule } from "../../runs/child/exported_plugins.ts";
+
+/** A registry with the built-in plugins. */
+export function builtinRegistry(): Registry {
+  return new Registry().addAll(builtins);
+}
+
+/**
+ * A registry with the built-in plugins and those of some modules, which run with this process's permissions, as a recipe written in
+ * TypeScript does. A run loads them in its own process instead.
+ *
+ * @throws {InputError} a module that throws, or exports no plugin
+ */
+export async function registryWith(modules: readonly PluginModule[] = []): Promise<Registry> {
+  const registry = builtinRegistry();
+  for (const module of modules) registry.addAll(await loadPlugins(module), module.path);
+  return registry;
+}

@@ -1,0 +1,101 @@
+/**
+ * What a run came to, as it is printed at its end and by `limbeck runs show`.
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { join } from "@std/path";
+// @ts-types="../../../types/std_colors.d.ts"
+import { bold, cyan, dim } from "@std/fmt/colors";
+import type { RunEvent, RunResult } from "../../distill/run/events.ts";
+import { chosenSamples } from "../../runs/report/chosen_samples.ts";
+import { bytes, duration, number3 } from "../../base/units.ts";
+
+/** Longest sample text shown, in characters. */
+const LONGEST_SAMPLE = 300;
+
+/** Lines that sum a finished run up. */
+export function summaryLines(folder: string, result: RunResult, events: readonly RunEvent[]): string[] {
+  const { heldOut, paths, peakBytes } = result;
+  const lines = [
+    bold("Held-out loss") + dim(` (nats a token, ${heldOut.tokens} tokens)`),
+    `  teacher         ${number3(heldOut.teacher)}`,
+    `  student before  ${number3(heldOut.before)}`,
+    `  student after   ${bold(number3(heldOut.after))}${gapText(heldOut.gapClosed)}`,
+    ...sampleLines(events),
+    "",
+    dim(
+      `${result.steps} steps in ${duration(result.seconds)}; peak memory on the GPU ${
+        bytes(peakBytes.allocated)
+      }`,
+    ),
+  ];
+  const named: [string, string | undefined][] = [
+    ["adapter", paths.adapter],
+    ["teacher's", paths.teacherAdapter],
+    ["base", paths.base],
+    ["merged model", paths.merged],
+    ["report", paths.report],
+  ];
+  if (named.some(([, path]) => path)) lines.push("", bold("What there is"));
+  for (const [name, path] of named) if (path) lines.push(`  ${name.padEnd(14)}${join(folder, path)}`);
+  if (paths.adapter) {
+    lines.push(
+      "",
+      ...(result.adapterForm === "limbeck" ? ownLines(folder, paths) : peftLines(folder, paths)),
+    );
+  }
+  return lines;
+}
+
+/** Share of the gap that training closed, in words; empty where there is none. */
+export function gapText(gap: number | null): string {
+  return gap === null ? "" : `  ${number3(gap)} of the gap to the teacher closed`;
+}
+
+function sampleLines(events: readonly RunEvent[]): string[] {
+  const chosen = chosenSamples(events);
+  if (chosen.length === 0) return [];
+  return [
+    "",
+    bold("A sample from each") + dim(`, continuing ${JSON.stringify(shorten(chosen[0].sample.prompt))}`),
+    ...chosen.flatMap(({ name, sample }) => [`  ${cyan(name)}`, `    ${shorten(sample.text)}`]),
+  ];
+}
+
+function shorten(text: string): string {
+  const line = visible(text.replace(/\s+/g, " ").trim());
+  return line.length > LONGEST_SAMPLE ? `${line.slice(0, LONGEST_SAMPLE)} ...` : line;
+}
+
+/** A model may write anything, also what a terminal would obey. */
+export function visible(text: string): string {
+  return text.replace(/(?![\n\t])\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
+}
+
+/** PEFT does not know the adapter. */
+function ownLines(folder: string, paths: RunResult["paths"]): string[] {
+  const note = "The adapter is written as its own values: PEFT has no layout for it.";
+  if (!paths.merged) return [note];
+  const merged = JSON.stringify(join(folder, paths.merged));
+  return [note, "", bold("Load the merged model"), `  AutoModelForCausalLM.from_pretrained(${merged})`];
+}
+
+function peftLines(folder: string, paths: RunResult["paths"]): string[] {
+  const adapter = JSON.stringify(join(folder, paths.adapter!));
+  return [
+    bold("Load the adapter with PEFT"),
+    "  from peft import AutoPeftModelForCausalLM",
+    `  model = AutoPeftModelForCausalLM.from_pretrained(${adapter})`,
+    ...(paths.merged
+      ? [
+        "",
+        dim(
+          `or the merged model: AutoModelForCausalLM.from_pretrained(${
+            JSON.stringify(join(folder, paths.merged))
+          })`,
+        ),
+      ]
+      : []),
+  ];
+}

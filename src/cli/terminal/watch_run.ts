@@ -1,0 +1,131 @@
+/**
+ * Runs a run to its end in front of the user: set-up, progress, Ctrl-C, report and summary. Shared by `distill` and `resume`.
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { relative } from "@std/path";
+import { readEvents } from "../../runs/store/event_log.ts";
+import type { LockedRun } from "../../runs/store/run_folder.ts";
+import { shellQuoted } from "../../base/quoting.ts";
+import { type RunOutcome, superviseRun } from "../../runs/supervise/supervisor.ts";
+import type { Flag, Invocation } from "../command.ts";
+import { isDebug } from "./output.ts";
+import { Progress } from "./progress.ts";
+import { writeReport } from "../../runs/report/report.ts";
+import { ensureAdapter } from "../setup/setup.ts";
+import { summaryLines } from "./summary.ts";
+import { RunError } from "./run_error.ts";
+
+/** Flags of the verbs that run a run. */
+export const RUN_FLAGS: Readonly<Record<string, Flag>> = {
+  watchdog: {
+    value: "SECONDS",
+    kind: "number",
+    above: 0,
+    help: "End a training process that is silent for so long (default 120)",
+  },
+  profile: { help: "Measure each kernel and print where the time went; slows the run down" },
+  "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
+};
+
+/** What the user is told when a run begins. */
+export const STOP_NOTE = "Ctrl-C saves a checkpoint and stops; a second Ctrl-C stops at once.";
+
+/** Looks for an adapter before anything is made, unless told not to. */
+export async function prepareMachine({ flags, out }: Invocation): Promise<void> {
+  if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
+}
+
+/**
+ * Supervises a locked run and tells about it. Releases it at the end.
+ *
+ * @param entry module of the trainer; tests hand in their own
+ * @returns the exit code
+ * @throws {RunError} the run failed
+ */
+export async function watchRun(
+  run: LockedRun,
+  options: { resume: boolean; entry?: string },
+  { flags, out }: Invocation,
+): Promise<number> {
+  const shown = relative(Deno.cwd(), run.folder).startsWith("../..")
+    ? run.folder
+    : relative(Deno.cwd(), run.folder) || ".";
+  const progress = new Progress(out);
+  out.line(`Run ${run.manifest.id} in ${shown}`);
+  let outcome: RunOutcome;
+  try {
+    const supervised = superviseRun({
+      run,
+      resume: options.resume,
+      entry: options.entry,
+      watchdogSeconds: flags.number("watchdog"),
+      debug: isDebug(),
+      profile: flags.on("profile"),
+      onWait: (what) => out.note(`Waiting for ${what}.`),
+      onEvent: (event) => progress.show(event),
+    });
+    using _signals = handleSignals({
+      first() {
+        progress.line("Saving a checkpoint and stopping; Ctrl-C again stops at once.");
+        supervised.request("pause");
+      },
+      second: () => supervised.kill(),
+    });
+    outcome = await supervised.outcome;
+  } finally {
+    progress.end();
+    run.release();
+  }
+  const hasReport = await writeReport(run.folder).then(() => true, (error) => {
+    // The run's own end matters more.
+    out.warn(`the report could not be written: ${(error as Error).message}`);
+    return false;
+  });
+  const { result } = outcome;
+  if (result && hasReport) outcome.result = { ...result, paths: { ...result.paths, report: "report.html" } };
+  return await conclude(shown, run.folder, outcome, out);
+}
+
+async function conclude(
+  shown: string,
+  folder: string,
+  outcome: RunOutcome,
+  out: Invocation["out"],
+): Promise<number> {
+  const { state, exitCode, result } = outcome;
+  out.value({ type: "outcome", state, exitCode, folder: shown, result: result ?? null });
+  if (outcome.error) throw new RunError(outcome.error, shown);
+  const command = `\`limbeck resume ${shellQuoted(shown)}\``;
+  if (state === "succeeded" && result) {
+    out.line();
+    for (const line of summaryLines(shown, result, await readEvents(folder))) out.line(line);
+  } else if (state === "cancelled") {
+    out.line("The run was cancelled.");
+  } else if (state === "paused" && result?.steps === 0) {
+    out.line(`Stopped before the first step. ${command} begins again.`);
+  } else if (state === "paused" && result) {
+    out.line(`Stopped after step ${result.steps}, with a checkpoint. ${command} continues.`);
+  } else {
+    out.line(`Stopped. ${command} continues from the last checkpoint, if there is one.`);
+  }
+  return exitCode;
+}
+
+/** Calls back at the first signal to end, and at each further one, until it is disposed of. */
+export function handleSignals({ first, second }: { first(): void; second(): void }): Disposable {
+  let asked = false;
+  const handle = () => {
+    if (asked) return second();
+    asked = true;
+    first();
+  };
+  const signals: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM", "SIGHUP"];
+  for (const signal of signals) Deno.addSignalListener(signal, handle);
+  return {
+    [Symbol.dispose]() {
+      for (const signal of signals) Deno.removeSignalListener(signal, handle);
+    },
+  };
+}

@@ -1,0 +1,103 @@
+/**
+ * `limbeck distill`
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { fromFileUrl, resolve } from "@std/path";
+import { type OpenedRecipe, openRecipe } from "../../distill/run/open_recipe.ts";
+import { loadRecipe } from "../../distill/recipe/file.ts";
+import type { Recipe } from "../../distill/recipe/recipe.ts";
+import { InputError } from "../../base/errors.ts";
+import { checkRecipePaths } from "../../runs/child/recipe_paths.ts";
+import { openStore } from "../../runs/store/data_folder.ts";
+import { createRun } from "../../runs/store/run_folder.ts";
+import type { Command, Flag, Invocation } from "../command.ts";
+import { DATA_FLAG } from "../data_flag.ts";
+import { distillRemote } from "./distill_remote.ts";
+import { REMOTE_FLAG, remoteRuns } from "../remote_flag.ts";
+import { PLUGIN_FLAGS } from "../setup/plugin_sources.ts";
+import { registryWith } from "../setup/registry.ts";
+import { prepareMachine, RUN_FLAGS, STOP_NOTE, watchRun } from "../terminal/watch_run.ts";
+
+/** Flags of every verb that reads a recipe. */
+export const RECIPE_FLAGS: Readonly<Record<string, Flag>> = {
+  set: { value: "PATH=VALUE", many: true, help: "Change a field of the recipe, such as train.steps=100" },
+  ...PLUGIN_FLAGS,
+};
+
+/** Distils. */
+export const distill: Command = {
+  name: "distill",
+  usage: "[RECIPE]",
+  positional: [0, 1],
+  details:
+    "Without a recipe, the example that comes with Limbeck is distilled: real stories by a small model whose layers were cut. " +
+    STOP_NOTE,
+  flags: {
+    ...RECIPE_FLAGS,
+    output: { value: "FOLDER", help: "Folder of this run (default limbeck-data/runs/<id>)" },
+    ...DATA_FLAG,
+    ...REMOTE_FLAG,
+    ...RUN_FLAGS,
+  },
+  examples: [
+    "limbeck distill",
+    "limbeck distill my.yaml",
+    "limbeck distill my.yaml --set train.steps=100 --set objective.0.weight=0.3",
+    "limbeck distill my.yaml --plugin ./my_loss.ts --output ./my-run",
+    "limbeck distill my.yaml --json > events.jsonl",
+    "limbeck distill my.yaml --remote http://gpu:8787",
+  ],
+  async run(invocation: Invocation): Promise<number> {
+    const { args, flags } = invocation;
+    const remote = remoteRuns(invocation);
+    if (remote) return await distillRemote(invocation, remote, examplePath);
+    const recipe = await readRecipe(args[0], flags.list("set"));
+    const output = flags.text("output");
+    if (output) recipe.output.folder = resolve(output);
+    await prepareMachine(invocation);
+    using store = openStore(flags.text("data"));
+    const run = await createRun({
+      store,
+      recipe,
+      plugins: invocation.plugins?.map(({ path }) => path),
+    });
+    return await watchRun(run, { resume: false }, invocation);
+  },
+};
+
+/**
+ * The recipe that was named, or the embedded example's. All that it names is there.
+ *
+ * @throws {InputError} with every path that is not
+ */
+export async function readRecipe(path: string | undefined, sets: readonly string[]): Promise<Recipe> {
+  const recipe = await loadRecipe(path ?? examplePath(), { sets });
+  await checkRecipePaths(recipe);
+  return recipe;
+}
+
+function examplePath(): string {
+  const example = new URL("../../../examples/stories/recipe.yaml", import.meta.url);
+  if (example.protocol === "file:") return fromFileUrl(example);
+  throw new InputError("name a recipe: the example is only in a clone of the project", {
+    hint: "`limbeck init my.yaml` writes a recipe to fill in.",
+  });
+}
+
+/**
+ * Opens all that a recipe names, hands it to `use` and closes it again. Warnings about the data are printed, and handed on.
+ *
+ * @throws {InputError} whatever is wrong with the recipe, its models, data or plugins
+ */
+export async function withRecipe<T>(
+  { args, flags, out, plugins }: Invocation,
+  use: (opened: OpenedRecipe) => Promise<T>,
+): Promise<T> {
+  const recipe = await readRecipe(args[0], flags.list("set"));
+  return await openRecipe(recipe, await registryWith(plugins), (opened) => {
+    for (const { message } of opened.warnings) out.warn(message);
+    return use(opened);
+  });
+}

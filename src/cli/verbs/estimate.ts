@@ -1,0 +1,78 @@
+/**
+ * `limbeck estimate`
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_colors.d.ts"
+import { bold, dim } from "@std/fmt/colors";
+import { type Estimate, estimate as planned } from "../../distill/run/inspect_recipe.ts";
+import type { Recipe } from "../../distill/recipe/recipe.ts";
+import type { Command, Invocation } from "../command.ts";
+import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
+import { trainedLines } from "../terminal/trained_text.ts";
+import { bytes, count, duration, short } from "../../base/units.ts";
+
+/** Forecasts what a recipe needs. */
+export const estimate: Command = {
+  name: "estimate",
+  usage: "[RECIPE]",
+  positional: [0, 1],
+  loadsPlugins: true,
+  details:
+    "Plans the whole run without a single buffer: the bytes are exact. Where there is no GPU, WebGPU's default limits are planned for. " +
+    "With --measure the first two steps are run, which needs a GPU, for a forecast of the time.",
+  flags: { ...RECIPE_FLAGS, measure: { help: "Run two steps to forecast the time" } },
+  examples: [
+    "limbeck estimate my.yaml",
+    "limbeck estimate my.yaml --set train.tokensPerMicroBatch=4096",
+    "limbeck estimate my.yaml --measure",
+  ],
+  async run(invocation: Invocation): Promise<number> {
+    const { flags, out } = invocation;
+    return await withRecipe(invocation, async (opened) => {
+      const found = await planned(opened, flags.on("measure"));
+      const { adapter, teacherPass, seconds } = found;
+      out.value(found);
+      for (const line of memoryLines(found, adapter)) out.line(line);
+      if (teacherPass) {
+        out.line();
+        const when = "before training, where the teacher's cache is not there yet";
+        for (const line of memoryLines(teacherPass, when)) out.line(line);
+        const { cacheBytes, bytesPerToken } = teacherPass;
+        out.line(`The cache takes ${bytes(cacheBytes)} on disk, ${bytesPerToken} bytes a token that counts.`);
+      }
+      out.line();
+      for (const line of trainedLines(opened.setup)) out.line(line);
+      out.line(readingText(opened.recipe, found.tokensPerMicroBatch, found.train.tokens));
+      if (found.activationCheckpointing) out.line("Activations are computed twice to save memory.");
+      if (seconds) {
+        out.line(
+          `About ${duration(seconds.total)}: ${duration(seconds.setUp)} to begin, ${
+            short(seconds.step)
+          } s a step, ${short(seconds.evaluation)} s a measurement of the held-out loss.`,
+        );
+        if (teacherPass) out.line("The pass of the teacher over the data before that was not measured.");
+      }
+      return 0;
+    });
+  },
+};
+
+function memoryLines(
+  { bytes: byCategory, totalBytes }: Pick<Estimate, "bytes" | "totalBytes">,
+  where: string,
+): string[] {
+  const widest = Math.max(...Object.keys(byCategory).map((name) => name.length));
+  const row = (name: string, size: number) => `  ${name.padEnd(widest)}  ${bytes(size).padStart(10)}`;
+  return [
+    bold("Memory on the GPU") + dim(` (${where})`),
+    ...Object.entries(byCategory).map(([name, size]) => row(name, size)),
+    bold(row("total", totalBytes)),
+  ];
+}
+
+function readingText({ train }: Recipe, tokensPerMicroBatch: number, tokens: number): string {
+  const perStep = tokensPerMicroBatch * train.accumulation;
+  return `${train.steps} steps of ${count(perStep)} tokens; the training data has ${count(tokens)} tokens, ` +
+    `so it is read ${(train.steps * perStep / tokens).toFixed(1)} times.`;
+}

@@ -1,0 +1,117 @@
+/**
+ * `limbeck eval`
+ *
+ * @module
+ */
+import { evaluateModel } from "../../distill/evaluate/evaluate_model.ts";
+import type { DataRecipe } from "../../distill/recipe/recipe.ts";
+import { UsageError } from "../../base/errors.ts";
+import { findRunFolder } from "../../runs/store/data_folder.ts";
+import { readRun } from "../../runs/store/run_folder.ts";
+import type { Command, Invocation } from "../command.ts";
+import { MODEL_FLAGS, namedModel } from "../model_argument.ts";
+import { builtinRegistry } from "../setup/registry.ts";
+import { ensureAdapter } from "../setup/setup.ts";
+import { count } from "../../base/units.ts";
+
+/** Measures a model. */
+export const evaluate: Command = {
+  name: "eval",
+  usage: "(--model PATH | --run RUN) [--dataset FILE]",
+  positional: [0, 0],
+  loadsPlugins: true,
+  details:
+    "Prints the cross-entropy in nats a token and the perplexity. A run is measured on its own held-out data, encoded as its " +
+    "recipe says, unless --dataset names other data.",
+  flags: {
+    ...MODEL_FLAGS,
+    dataset: { value: "FILE", help: "JSON Lines file" },
+    "context-length": {
+      value: "TOKENS",
+      kind: "count",
+      least: 2,
+      help: "Longest sample in tokens (default: the run's, or the model's up to 1024)",
+    },
+    limit: { value: "COUNT", kind: "count", least: 1, help: "Most samples used (default all)" },
+    "end-token": {
+      value: "TOKEN",
+      help: "Token put after a text: eos, bos, none or an id (default: the run's, or eos)",
+    },
+    mask: {
+      value: "MASK",
+      help: "Which tokens are measured: auto, completion or all (default: the run's, or auto)",
+    },
+    "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
+  },
+  examples: ["limbeck eval --run last", "limbeck eval --model ./teacher --dataset heldout.jsonl --json"],
+  async run(invocation: Invocation): Promise<number> {
+    const { flags, out } = invocation;
+    const model = await namedModel(invocation);
+    const ofRun = await runData(invocation);
+    const data = flags.text("dataset") ?? ofRun?.heldOut;
+    if (data === undefined) {
+      throw new UsageError("name the data: --dataset FILE", {
+        hint: ofRun
+          ? "This run's held-out samples were split from its training data; they are in no file of their own."
+          : undefined,
+      });
+    }
+    if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
+    const { loss, tokens, samples, report, warnings } = await evaluateModel({
+      model,
+      data,
+      registry: typeof model === "string" ? builtinRegistry() : model.registry,
+      mask: choice("mask", flags.text("mask"), MASKS) ?? ofRun?.mask ?? "auto",
+      endToken: endToken(flags.text("end-token")) ?? ofRun?.endToken ?? "auto",
+      ...(ofRun ? { tooLong: ofRun.tooLong, template: ofRun.template } : {}),
+      ...optional("contextLength", flags.number("context-length") ?? ofRun?.contextLength),
+      ...optional("limit", flags.number("limit")),
+    });
+    const perplexity = Math.exp(loss);
+    for (const { message } of warnings) out.warn(message);
+    out.value({
+      model: typeof model === "string" ? model : model.folder,
+      data,
+      loss,
+      perplexity,
+      tokens,
+      samples,
+      report,
+      warnings,
+    });
+    out.line(`loss        ${loss.toFixed(4)} nats a token\nperplexity  ${perplexity.toFixed(3)}`);
+    out.line(`measured on ${samples} samples, ${count(tokens)} tokens of ${data}`);
+    return 0;
+  },
+};
+
+const MASKS = ["auto", "completion", "all"] as const;
+const END_TOKENS = ["auto", "eos", "bos", "none"] as const;
+
+function endToken(given: string | undefined): DataRecipe["endToken"] | undefined {
+  return given !== undefined && /^\d+$/.test(given) ? Number(given) : choice("end-token", given, END_TOKENS);
+}
+
+/** A flag's value among those that are allowed. */
+function choice<T extends string>(
+  flag: string,
+  given: string | undefined,
+  allowed: readonly T[],
+): T | undefined {
+  if (given === undefined) return undefined;
+  const found = allowed.find((a) => a === given);
+  if (found === undefined) throw new UsageError(`--${flag} ${given}: expected one of ${allowed.join(", ")}`);
+  return found;
+}
+
+/** How the named run's data are encoded. */
+async function runData({ flags }: Invocation): Promise<DataRecipe | undefined> {
+  const run = flags.text("run");
+  return run === undefined
+    ? undefined
+    : (await readRun(await findRunFolder(run, flags.text("data")))).recipe.data;
+}
+
+function optional<K extends string>(name: K, value: number | undefined): { [key in K]?: number } {
+  return value === undefined ? {} : { [name]: value } as { [key in K]?: number };
+}

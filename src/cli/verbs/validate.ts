@@ -1,0 +1,47 @@
+/**
+ * `limbeck validate`
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_colors.d.ts"
+import { green } from "@std/fmt/colors";
+import { validation } from "../../distill/run/inspect_recipe.ts";
+import type { EncodeReport } from "../../text/encode.ts";
+import type { Command, Invocation } from "../command.ts";
+import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
+import { trainedLines } from "../terminal/trained_text.ts";
+import { count } from "../../base/units.ts";
+
+/** Checks a recipe without running anything. */
+export const validate: Command = {
+  name: "validate",
+  usage: "[RECIPE]",
+  positional: [0, 1],
+  loadsPlugins: true,
+  details:
+    "Opens the models and encodes the data, but needs no GPU. Without a recipe, the example is checked.",
+  flags: RECIPE_FLAGS,
+  examples: ["limbeck validate my.yaml", "limbeck validate my.yaml --set train.steps=100 --json"],
+  async run(invocation: Invocation): Promise<number> {
+    return await withRecipe(invocation, (opened) => {
+      const { out } = invocation;
+      const found = validation(opened);
+      out.value(found);
+      out.line(`Training data  ${reportText(found.train)}`);
+      out.line(`Held-out data  ${reportText(found.heldOut)}`);
+      for (const line of trainedLines(opened.setup)) out.line(line);
+      out.line(green("The recipe is valid."));
+      return Promise.resolve(0);
+    });
+  },
+};
+
+/** Counts of an encoded dataset in words. */
+export function reportText(report: EncodeReport): string {
+  const parts = [
+    `${report.samples} ${report.samples === 1 ? "sample" : "samples"}`,
+    `${count(report.tokens)} tokens, ${count(report.supervisedTokens)} of them learnt`,
+    `longest ${report.longest}`,
+  ];
+  return parts.join(", ");
+}

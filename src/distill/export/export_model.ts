@@ -1,0 +1,46 @@
+/**
+ * Converting a model between formats.
+ *
+ * @module
+ */
+import { InputError } from "../../base/errors.ts";
+import { type GgufStorage, writeGgufModel } from "../../formats/gguf/export.ts";
+import { expectedTensors } from "../../models/config.ts";
+import { Model } from "../inputs/models.ts";
+
+/** How {@linkcode exportGguf} writes. */
+export interface GgufExportOptions {
+  readonly storage: GgufStorage;
+  /** `general.name`. */
+  readonly name: string;
+  /** More of `general.*`, such as license and author. */
+  readonly about?: Readonly<Record<string, string>>;
+}
+
+/**
+ * Writes a model (a folder or another GGUF file) as a GGUF file that llama.cpp runs.
+ *
+ * @throws {InputError} if the model does not do, or the file is there already
+ */
+export async function exportGguf(
+  modelPath: string,
+  output: string,
+  options: GgufExportOptions,
+): Promise<void> {
+  if (await Deno.lstat(output).then(() => true, () => false)) {
+    throw new InputError("is already there", { where: output, hint: "choose another name, or remove it" });
+  }
+  const model = await Model.open(modelPath, { category: "weights" });
+  try {
+    await writeGgufModel(output, {
+      name: options.name,
+      ...(options.about ? { about: options.about } : {}),
+      config: model.config,
+      tokenizer: await model.source.tokenizer(),
+      tensors: expectedTensors(model.config),
+      read: (name) => model.read(name),
+    }, options.storage);
+  } finally {
+    model.close();
+  }
+}

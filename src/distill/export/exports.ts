@@ -1,0 +1,150 @@
+/**
+ * What a run leaves for others: the adapter, the base it belongs on, the merged model.
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { join, resolve } from "@std/path";
+import type { FloatDtype } from "../../formats/dtype.ts";
+import { writeHuggingFaceFolder } from "../../formats/huggingface/write.ts";
+import type { TensorData } from "../../formats/model_source.ts";
+import type { ModelAdapter } from "../trained/model_adapter.ts";
+import { type AdapterOrigin, runForm, writeAdapter } from "./adapter_files.ts";
+import type { Trained } from "../trained/attach.ts";
+import type { RunResult } from "../run/events.ts";
+import type { Model } from "../inputs/models.ts";
+import { needsBase, type PreparedRun } from "../inputs/prepare.ts";
+import type { Recipe } from "../recipe/recipe.ts";
+import { valuesOf } from "../trained/trained_student.ts";
+import type { TrainedTensors } from "../trained/trained_tensors.ts";
+import type { TrainingSetup } from "../program/trainer.ts";
+
+/** The storage type of a folder that holds this model exactly. */
+export function folderDtype(model: Model): FloatDtype {
+  const dtypes = new Set([...model.tensors().values()].map((t) => t.dtype));
+  // f16 and bf16 side by side only fit f32.
+  if (dtypes.has("f32") || dtypes.size > 1) return "f32";
+  return dtypes.has("bf16") ? "bf16" : "f16";
+}
+
+function huggingFaceModel(model: Model, read: (name: string) => Promise<TensorData>) {
+  const config = { ...model.source.config, num_hidden_layers: model.config.layers };
+  return async () => ({
+    config: model.untied ? { ...config, tie_word_embeddings: false } : config,
+    tokenizer: await model.source.tokenizer(),
+    tensors: new Map([...model.tensors()].map(([name, { shape }]) => [name, shape])),
+    read,
+  });
+}
+
+/**
+ * Writes `base/` where the student's base is not a folder that someone has.
+ *
+ * @param options.keep Leaves one that is there: a run that continues from a checkpoint has written it
+ */
+export async function writeBase(
+  folder: string,
+  { student, recipe }: Pick<PreparedRun, "student" | "recipe">,
+  options: { keep?: boolean } = {},
+): Promise<void> {
+  if (!leavesBase(recipe, student)) return;
+  const path = join(folder, "base");
+  if (options.keep && await Deno.stat(path).then(() => true, () => false)) return;
+  const model = await huggingFaceModel(student, (name) => student.read(name))();
+  await writeHuggingFaceFolder(path, model, { dtype: folderDtype(student), replace: true });
+}
+
+/** Only an adapter needs a base. */
+function leavesBase({ adapter }: Recipe, student: Model): boolean {
+  return adapter !== "none" && needsBase(student);
+}
+
+/** Where PEFT finds the base of a run's adapter. */
+function baseFolder(folder: string, student: Model): string {
+  return needsBase(student) ? resolve(folder, "base") : student.path;
+}
+
+/** A run with an adapter. */
+interface TrainedRun {
+  readonly recipe: Recipe;
+  readonly adapter: ModelAdapter;
+  readonly tensors?: TrainedTensors | undefined;
+}
+
+/** What files say of a run's adapter. */
+export function adapterOrigin(
+  folder: string,
+  student: Model,
+  { recipe, adapter, tensors }: TrainedRun,
+): AdapterOrigin {
+  return {
+    baseModel: baseFolder(folder, student),
+    headDim: student.config.headDim,
+    recipe: adapter.recipe,
+    seed: recipe.train.seed,
+    ...(tensors ? { beside: { student, tensors } } : {}),
+  };
+}
+
+/**
+ * Writes `adapter/` where there is one, `teacher-adapter/` where the teacher was trained along and, if the recipe wants it, `merged/`.
+ *
+ * @param parameters The flat buffer of trained parameters
+ * @returns The paths, relative to the run's folder
+ */
+export async function writeResults(
+  folder: string,
+  prepared: PreparedRun,
+  setup: TrainingSetup,
+  parameters: Float32Array,
+): Promise<RunResult["paths"]> {
+  const { teacher, student, recipe } = prepared;
+  const { adapter, tensors, teacherAdapter } = setup;
+  const trained = setup.trainables.layout.gather(parameters);
+  const values = await valuesOf(setup, trained, recipe.train.seed);
+  if (adapter) {
+    const origin = adapterOrigin(folder, student, { recipe, adapter, tensors });
+    await writeAdapter(join(folder, "adapter"), adapter, values, origin, runForm(adapter, tensors));
+  }
+  if (recipe.output.merged) await writeMerged(join(folder, "merged"), student, setup, values);
+  if (teacherAdapter) {
+    const own = await teacherAdapter.namedValues(trained, recipe.train.seed);
+    await writeAdapter(join(folder, "teacher-adapter"), teacherAdapter, own, {
+      baseModel: teacher.path,
+      headDim: teacher.config.headDim,
+      recipe: teacherAdapter.recipe,
+      seed: recipe.train.seed,
+    }, runForm(teacherAdapter));
+  }
+  return {
+    ...(adapter ? { adapter: "adapter" } : {}),
+    ...(teacherAdapter ? { teacherAdapter: "teacher-adapter" } : {}),
+    ...(leavesBase(recipe, student) ? { base: "base" } : {}),
+    ...(recipe.output.merged ? { merged: "merged" } : {}),
+  };
+}
+
+/** Writes the student with all that was trained in it, in the storage type of its base. */
+export async function writeMerged(
+  path: string,
+  student: Model,
+  { adapter, tensors }: Trained,
+  values: ReadonlyMap<string, Float32Array>,
+): Promise<void> {
+  const valueOf = async (name: string) => {
+    if (tensors?.has(name)) return values.get(name)!;
+    return name.endsWith(".weight")
+      ? await adapter?.merged(name.slice(0, -".weight".length), values)
+      : undefined;
+  };
+  const model = await huggingFaceModel(student, async (name) => {
+    const merged = await valueOf(name);
+    if (!merged) return await student.read(name);
+    return {
+      dtype: "f32",
+      shape: student.tensors().get(name)!.shape,
+      data: merged as Float32Array<ArrayBuffer>,
+    };
+  })();
+  await writeHuggingFaceFolder(path, model, { dtype: folderDtype(student), replace: true });
+}

@@ -1,0 +1,70 @@
+/**
+ * Texts written by a model on disk: from prompts, or from nothing.
+ *
+ * @module
+ */
+import type { RunSource } from "../checkpoint/run_student.ts";
+import type { SamplingOptions } from "./sampling.ts";
+import { TextWriter } from "./text_writer.ts";
+
+/** What {@linkcode generateTexts} does. */
+export interface GenerateTextsOptions extends SamplingOptions {
+  /** Folder or GGUF file; or a run, for its student with its adapter. */
+  readonly model: string | RunSource;
+  /** Texts to continue; an empty one starts at the beginning-of-text token. */
+  readonly prompts: readonly string[];
+  /** Puts each prompt into the model's chat template as the user's turn. */
+  readonly chat?: boolean;
+  readonly maxTokens: number;
+  /** Sequences decoded at once. */
+  readonly batch?: number;
+  /** Piece by piece, as texts grow. */
+  readonly onText?: (index: number, piece: string) => void;
+  /** When a text is complete. */
+  readonly onDone?: (result: TextResult) => void;
+}
+
+/** One text. */
+export interface TextResult {
+  readonly index: number;
+  readonly prompt: string;
+  readonly text: string;
+  readonly tokens: number;
+  /** Whether the model ended it, rather than the limit. */
+  readonly finished: boolean;
+}
+
+/**
+ * Opens a model, writes and closes it again.
+ *
+ * @throws {InputError} if the model does not do or a prompt is too long
+ */
+export async function generateTexts(options: GenerateTextsOptions): Promise<TextResult[]> {
+  const writer = await TextWriter.open(options.model);
+  try {
+    const prompts = options.prompts.map((prompt) =>
+      options.chat ? writer.encodeChat([{ role: "user", content: prompt }]) : writer.encode(prompt)
+    );
+    const longest = Math.max(...prompts.map((p) => p.length));
+    const sequences = Math.min(options.batch ?? 8, prompts.length);
+    const length = Math.min(writer.model.config.contextLength, longest + options.maxTokens);
+    await writer.prepare({ sequences, length });
+    const results: TextResult[] = [];
+    for (let first = 0; first < prompts.length; first += sequences) {
+      const texts = await writer.write(prompts.slice(first, first + sequences), {
+        ...options,
+        firstSequence: first,
+        onText: (i, piece) => options.onText?.(first + i, piece),
+      });
+      texts.forEach((text, i) => {
+        const index = first + i;
+        const result = { index, prompt: options.prompts[index]!, ...text };
+        results.push(result);
+        options.onDone?.(result);
+      });
+    }
+    return results;
+  } finally {
+    writer.close();
+  }
+}

@@ -1,0 +1,250 @@
+/**
+ * Text generation with a key-value cache, several sequences at once.
+ *
+ * @module
+ */
+import { InputError } from "../../base/errors.ts";
+import type { AdapterDescription } from "../../gpu/description.ts";
+import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
+import { ModelContext, type ModelHooks } from "../../models/context.ts";
+import { decoder, head } from "../../models/llama.ts";
+import { compile, type Executable } from "../../tensor/executable.ts";
+import { type Graph, type Tensor } from "../../tensor/graph.ts";
+import { gatherRows } from "../../tensor/ops/cache.ts";
+import { type Plan, plan, Program } from "../../tensor/plan.ts";
+import type { Model } from "../inputs/models.ts";
+import { keepPrompts, writtenPrompts } from "../program/prompt_features.ts";
+import { sampleToken, type SamplingOptions } from "./sampling.ts";
+import { streamInputs } from "../program/stream.ts";
+
+/** What a generator is made for. */
+export interface GeneratorOptions {
+  /** Sequences decoded at once, B. */
+  readonly sequences: number;
+  /** Longest sequence, prompt included. */
+  readonly length: number;
+  /** Tokens of prompts that one pass takes in. */
+  readonly prefillTokens?: number;
+  /**
+   * Hooks of what is trained on the student, given the prompt of each token, f32 [T, H]; its parameters are found among `weights` by the
+   * name of their state.
+   */
+  readonly attach?: (graph: Graph, prompt: () => Tensor) => ModelHooks;
+}
+
+/** Options of one call of {@linkcode Generator.generate}. */
+export interface GenerateOptions extends SamplingOptions {
+  /** Most new tokens. */
+  readonly maxTokens: number;
+  /** Generation of a sequence ends after one of these; the token itself is not part of the result. */
+  readonly stopTokens: readonly number[];
+  /** Called for every new token, in order within a sequence. */
+  readonly onToken?: (sequence: number, token: number) => void;
+  /** Asked after each new token whether a sequence goes on; it always does when absent. */
+  readonly goesOn?: (sequence: number) => boolean;
+  /** Number of the first prompt in the numbering that random numbers depend on. */
+  readonly firstSequence?: number;
+}
+
+/** A continuation. */
+export interface GeneratedText {
+  /** The new tokens, without the stop token. */
+  readonly tokens: Int32Array;
+  /** Whether it ended with a stop token, rather than for want of room. */
+  readonly finished: boolean;
+}
+
+/** The blocks `prefill` and `decode` of a model, and `prompts` where its adapter looks at them. */
+export function generationPlan(adapter: AdapterDescription, model: Model, options: GeneratorOptions): Plan {
+  const { sequences, length, attach } = options;
+  const program = new Program();
+  let looksAtPrompts = false;
+  const block = (name: string, tokens: number, last: (graph: Graph, hidden: Tensor) => Tensor) => {
+    const graph = program.block(name);
+    const inputs = streamInputs(graph, tokens, true, `${name}.`);
+    const prompt = () => {
+      looksAtPrompts = true;
+      return writtenPrompts(graph, name, tokens, { sequences, model });
+    };
+    const ctx = new ModelContext(graph, "model", inputs, model.specs, attach?.(graph, prompt));
+    const hidden = last(graph, decoder(ctx, model.config, length, { slots: sequences * length }));
+    graph.output("logits", head(ctx, model.config, hidden));
+  };
+  block(
+    "prefill",
+    prefillTokens(options),
+    (graph, hidden) => gatherRows(hidden, graph.input("prefill.last", [sequences], "i32")),
+  );
+  block("decode", sequences, (_, hidden) => hidden);
+  if (looksAtPrompts) keepPrompts(program.block(PROMPTS), model, options);
+  return plan(program, adapter);
+}
+
+/** Name of the block that looks at prompts before any of their tokens is taken in. */
+const PROMPTS = "prompts";
+
+function prefillTokens(options: GeneratorOptions): number {
+  return options.prefillTokens ?? 128;
+}
+
+/** One token of a stream: which sequence it belongs to, its id and its place. */
+interface Feed {
+  readonly sequence: number;
+  readonly token: number;
+  readonly position: number;
+}
+
+/** A model ready to write. */
+export class Generator {
+  readonly #executable: Executable;
+  readonly #model: Model;
+  readonly #options: GeneratorOptions;
+
+  private constructor(executable: Executable, model: Model, options: GeneratorOptions) {
+    this.#executable = executable;
+    this.#model = model;
+    this.#options = options;
+  }
+
+  /**
+   * Compiles the generator.
+   *
+   * @param weights Buffers of the model's weights, and of the adapter's parameters, by storage name
+   */
+  static async create(
+    gpu: Gpu,
+    model: Model,
+    weights: ReadonlyMap<string, GpuBuffer>,
+    options: GeneratorOptions,
+  ): Promise<Generator> {
+    return new Generator(
+      await compile(gpu, generationPlan(gpu.description, model, options), { weights }),
+      model,
+      options,
+    );
+  }
+
+  /**
+   * Continues each prompt.
+   *
+   * @param prompts Token ids, each with at least one token
+   * @throws {InputError} if a prompt is empty, or leaves no room for a token
+   */
+  async generate(prompts: readonly Int32Array[], options: GenerateOptions): Promise<GeneratedText[]> {
+    prompts.forEach((prompt, i) => {
+      if (prompt.length === 0 || prompt.length >= this.#options.length) {
+        throw new InputError(
+          `prompt ${i + 1} has ${prompt.length} tokens; it must have at least 1 and at most ${
+            this.#options.length - 1
+          }`,
+        );
+      }
+    });
+    const results: GeneratedText[] = [];
+    for (let first = 0; first < prompts.length; first += this.#options.sequences) {
+      const some = prompts.slice(first, first + this.#options.sequences);
+      results.push(...await this.#generateTogether(some, first, options));
+    }
+    return results;
+  }
+
+  async #generateTogether(
+    prompts: readonly Int32Array[],
+    first: number,
+    options: GenerateOptions,
+  ): Promise<GeneratedText[]> {
+    const texts = prompts.map((): number[] => []);
+    const finished = prompts.map(() => false);
+    const results = () => texts.map((t, i) => ({ tokens: Int32Array.from(t), finished: finished[i]! }));
+    const stop = new Set(options.stopTokens);
+    const base = (options.firstSequence ?? 0) + first;
+    /** Takes the logits of a sequence's last token; returns whether the sequence goes on. */
+    const take = (sequence: number, logits: Float32Array): boolean => {
+      const text = texts[sequence]!;
+      const token = sampleToken(logits, options, base + sequence, text.length);
+      if (stop.has(token)) return !(finished[sequence] = true);
+      text.push(token);
+      options.onToken?.(first + sequence, token);
+      return (options.goesOn?.(first + sequence) ?? true) && text.length < options.maxTokens &&
+        prompts[sequence]!.length + text.length < this.#options.length;
+    };
+    if (options.maxTokens < 1) return results();
+
+    this.#keepPrompts(prompts);
+    let active = new Set<number>();
+    const feeds = prompts.flatMap((prompt, sequence) =>
+      Array.from(prompt, (token, position): Feed => ({ sequence, token, position }))
+    );
+    const size = prefillTokens(this.#options);
+    for (let at = 0; at < feeds.length; at += size) {
+      const chunk = feeds.slice(at, at + size);
+      const lastOf = new Map<number, number>();
+      chunk.forEach((f, row) =>
+        f.position === prompts[f.sequence]!.length - 1 && lastOf.set(f.sequence, row)
+      );
+      const last = new Int32Array(this.#options.sequences);
+      for (const [sequence, row] of lastOf) last[sequence] = row;
+      this.#executable.write("prefill.last", last);
+      this.#feed("prefill", chunk, size);
+      if (lastOf.size === 0) continue;
+      const logits = await this.#logits("prefill");
+      for (const sequence of lastOf.keys()) if (take(sequence, logits(sequence))) active.add(sequence);
+    }
+    while (active.size > 0) {
+      const sequences = [...active];
+      const chunk = sequences.map((sequence): Feed => ({
+        sequence,
+        token: texts[sequence]!.at(-1)!,
+        position: prompts[sequence]!.length + texts[sequence]!.length - 1,
+      }));
+      this.#feed("decode", chunk, this.#options.sequences);
+      const logits = await this.#logits("decode");
+      active = new Set(sequences.filter((sequence, row) => take(sequence, logits(row))));
+    }
+    return results();
+  }
+
+  /** Writes a stream's inputs and runs its block. Rows beyond the feeds write no cache and attend to nothing. */
+  #feed(block: string, feeds: readonly Feed[], rows: number): void {
+    const { length } = this.#options;
+    const column = (value: (f: Feed) => number, filler: number) =>
+      Int32Array.from({ length: rows }, (_, i) => (feeds[i] ? value(feeds[i]!) : filler));
+    this.#executable.write(`${block}.tokens`, column((f) => f.token, 0));
+    this.#executable.write(`${block}.positions`, column((f) => f.position, 0));
+    this.#executable.write(`${block}.start`, column((f) => f.sequence * length, 0));
+    this.#executable.write(`${block}.end`, column((f) => f.sequence * length + f.position + 1, 0));
+    this.#executable.write(`${block}.slots`, column((f) => f.sequence * length + f.position, -1));
+    if (this.#looksAtPrompts) this.#executable.write(`${block}.sequences`, column((f) => f.sequence, -1));
+    this.#executable.run(block);
+  }
+
+  get #looksAtPrompts(): boolean {
+    return this.#executable.plan.blocks.has(PROMPTS);
+  }
+
+  /** Lets the adapter see whole prompts, which may be taken in piece by piece. */
+  #keepPrompts(prompts: readonly Int32Array[]): void {
+    if (!this.#looksAtPrompts) return;
+    const { sequences, length } = this.#options;
+    const tokens = new Int32Array(sequences * length);
+    prompts.forEach((prompt, i) => tokens.set(prompt, i * length));
+    const column = (value: (i: number) => number) =>
+      Int32Array.from({ length: sequences }, (_, i) => value(i));
+    this.#executable.write(`${PROMPTS}.tokens`, tokens);
+    this.#executable.write(`${PROMPTS}.start`, column((i) => i * length));
+    this.#executable.write(`${PROMPTS}.end`, column((i) => i * length + (prompts[i]?.length ?? 0)));
+    this.#executable.write(`${PROMPTS}.slots`, column((i) => i));
+    this.#executable.run(PROMPTS);
+  }
+
+  async #logits(block: string): Promise<(row: number) => Float32Array> {
+    const { data } = (await this.#executable.read(["logits"], block)).get("logits")!;
+    const width = this.#model.config.vocabularySize;
+    return (row) => (data as Float32Array).subarray(row * width, (row + 1) * width);
+  }
+
+  /** Frees caches and buffers; shared weights stay. */
+  destroy(): void {
+    this.#executable.destroy();
+  }
+}

@@ -1,0 +1,124 @@
+/**
+ * Sample texts of teacher and student, for the before and after.
+ *
+ * @module
+ */
+import type { AdapterDescription } from "../../gpu/description.ts";
+import type { EncodedSample } from "../../text/encode.ts";
+import { attachOf } from "../trained/attach.ts";
+import { generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
+import { FLAT } from "../trained/parameters.ts";
+import type { PreparedRun } from "../inputs/prepare.ts";
+import type { Trainer, TrainingSetup } from "../program/trainer.ts";
+import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
+import { TextStream } from "../../text/text_stream.ts";
+
+/** Tokens of a held-out text that serve as a prompt where the recipe names none. */
+const PROMPT_TOKENS = 12;
+
+/** What of a setup the student is made with. */
+type LearnedStudent = Pick<TrainingSetup, "adapter" | "tensors" | "trainables">;
+
+type SampleSetup = Pick<PreparedRun, "recipe" | "tokenizer" | "heldOut">;
+
+/** The prompts of a run's samples as token ids. */
+function samplePrompts({ recipe, tokenizer, heldOut }: SampleSetup): Int32Array[] {
+  const { prompts } = recipe.samples;
+  const ids = prompts.length > 0 ? prompts.map((text) => tokenizer.encode(text)) : [firstTokens(heldOut)];
+  return ids.map((p) => p.subarray(0, recipe.data.contextLength - 1));
+}
+
+function generatorOptions(
+  prepared: SampleSetup,
+  setup: LearnedStudent,
+  which: "teacher" | "student",
+): GeneratorOptions {
+  const { trainables } = setup;
+  const attach = which === "student" ? attachOf(setup) : undefined;
+  return {
+    sequences: Math.min(4, samplePrompts(prepared).length),
+    // The rotary table of the training program is shared, and it is this long.
+    length: prepared.recipe.data.contextLength,
+    ...(attach
+      ? { attach: (graph, prompt) => attach(graph, (name) => trainables.view(graph, name), false, prompt) }
+      : {}),
+  };
+}
+
+/** Bytes that writing samples takes beside the training program, at the most. With a cache the teacher's are written before. */
+export function sampleBytes(
+  description: AdapterDescription,
+  prepared: SampleSetup & Pick<PreparedRun, "teacher" | "student">,
+  setup: LearnedStudent,
+): number {
+  const own = (which: "teacher" | "student") => sampleBytesOf(description, prepared, setup, which);
+  return prepared.recipe.teacher.cache ? own("student") : Math.max(own("teacher"), own("student"));
+}
+
+/** Bytes that writing samples of one model takes beside its weights. */
+export function sampleBytesOf(
+  description: AdapterDescription,
+  prepared: SampleSetup & Pick<PreparedRun, "teacher" | "student">,
+  setup: Pick<TrainingSetup, "adapter" | "trainables">,
+  which: "teacher" | "student",
+): number {
+  if (prepared.recipe.samples.tokens === 0) return 0;
+  return generationPlan(description, prepared[which], generatorOptions(prepared, setup, which)).buffers
+    .filter(({ storage }) => storage?.kind !== "weight" && !SHARED_STATES.includes(storage?.name ?? ""))
+    .reduce((sum, b) => sum + b.bytes, 0);
+}
+
+/** What a generator needs of a trainer: weights, and the adapter's parameters, by the name of their storage. */
+export function generationBuffers(trainer: Trainer): Map<string, GpuBuffer> {
+  const buffers = new Map(trainer.weights);
+  for (const name of SHARED_STATES) {
+    if (trainer.planned.plan.storages.has(name)) buffers.set(name, trainer.executable.buffer(name));
+  }
+  return buffers;
+}
+
+/**
+ * Continues the recipe's prompts, or the beginning of the first held-out sample.
+ *
+ * @param buffers by the name of their storage
+ */
+export async function writeSamples(
+  gpu: Gpu,
+  buffers: ReadonlyMap<string, GpuBuffer>,
+  prepared: PreparedRun,
+  setup: Pick<TrainingSetup, "adapter" | "trainables">,
+  which: "teacher" | "student",
+): Promise<{ prompt: string; text: string }[]> {
+  const { samples } = prepared.recipe;
+  const { tokenizer } = prepared;
+  const prompts = samplePrompts(prepared);
+  const options = generatorOptions(prepared, setup, which);
+  const generator = await Generator.create(gpu, prepared[which], buffers, options);
+  try {
+    const texts = await generator.generate(prompts, {
+      maxTokens: samples.tokens,
+      temperature: samples.temperature,
+      topK: samples.topK,
+      topP: samples.topP,
+      seed: samples.seed,
+      stopTokens: prepared.stopTokens,
+    });
+    return texts.map(({ tokens }, i) => {
+      const stream = new TextStream(tokenizer, { after: prompts[i]! });
+      const text = Array.from(tokens, (id) => stream.push(id)).join("") + stream.end();
+      return { prompt: tokenizer.decode(prompts[i]!, { skipSpecial: true }), text };
+    });
+  } finally {
+    generator.destroy();
+  }
+}
+
+/** What stands before the first target of a held-out sample, or its first tokens if all of it is learnt. */
+function firstTokens(heldOut: readonly EncodedSample[]): Int32Array {
+  const { ids, supervised } = heldOut[0]!;
+  const first = supervised.indexOf(1);
+  return ids.slice(0, first > 1 ? first : Math.min(PROMPT_TOKENS, ids.length - 1));
+}
+
+/** What the generator reads of the training program's own states. */
+const SHARED_STATES: readonly string[] = [FLAT.parameters, FLAT.frozen];

@@ -1,0 +1,139 @@
+/**
+ * A model that writes text: opened and compiled once, asked many times.
+ *
+ * @module
+ */
+import { InputError } from "../../base/errors.ts";
+import { type Gpu, openGpu } from "../../gpu/device.ts";
+import type { ChatTemplate } from "../../text/chat_template.ts";
+import { encodeChat } from "../../text/conversation.ts";
+import type { ChatMessage } from "../../text/dataset.ts";
+import { TextStream } from "../../text/text_stream.ts";
+import type { TextTokenizer } from "../../text/tokenizer.ts";
+import { type GeneratedText, generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
+import { Model, uploadWeights } from "../inputs/models.ts";
+import { openTokenizer, stopTokens } from "../inputs/prepare.ts";
+import { type RunSource, RunStudent } from "../checkpoint/run_student.ts";
+import type { SamplingOptions } from "./sampling.ts";
+
+/** How some texts are written. */
+export interface WriteOptions extends SamplingOptions {
+  readonly maxTokens: number;
+  /** Number of the first text in the numbering that random numbers depend on. */
+  readonly firstSequence?: number;
+  /** Piece by piece, as texts grow; false ends that text. */
+  readonly onText?: (index: number, piece: string) => boolean | void;
+}
+
+/** A text. */
+export interface WrittenText {
+  readonly text: string;
+  readonly tokens: number;
+  /** Whether the model ended it, rather than the limit. */
+  readonly finished: boolean;
+}
+
+/** A model with its tokenizer, and once it is compiled, on the GPU. */
+export class TextWriter {
+  readonly model: Model;
+  readonly tokenizer: TextTokenizer;
+  readonly template: ChatTemplate | undefined;
+  readonly #run: RunStudent | undefined;
+  #gpu: Gpu | undefined;
+  #generator: Generator | undefined;
+
+  private constructor(
+    model: Model,
+    run: RunStudent | undefined,
+    text: { tokenizer: TextTokenizer; template: ChatTemplate | undefined },
+  ) {
+    this.model = model;
+    this.#run = run;
+    this.tokenizer = text.tokenizer;
+    this.template = text.template;
+  }
+
+  /**
+   * Opens a model: a folder or GGUF file; or a run, for its student with its adapter.
+   *
+   * @throws {InputError} the model does not do
+   */
+  static async open(source: string | RunSource): Promise<TextWriter> {
+    const run = typeof source === "string" ? undefined : await RunStudent.open(source);
+    const model = run?.model ?? await Model.open(source as string, { category: "weights" });
+    try {
+      return new TextWriter(model, run, await openTokenizer(model));
+    } catch (error) {
+      model.close();
+      throw error;
+    }
+  }
+
+  /** Tokens of a text that is to be continued; an empty one begins as the tokenizer begins texts. */
+  encode(prompt: string): Int32Array {
+    if (prompt !== "") return Int32Array.from(this.tokenizer.encode(prompt));
+    const { bosToken } = this.tokenizer;
+    return Int32Array.from(bosToken === undefined ? this.tokenizer.encode("\n") : [bosToken]);
+  }
+
+  /**
+   * Tokens of a conversation that the assistant is to continue.
+   *
+   * @throws {InputError} the model has no chat template, or it refuses the conversation
+   */
+  encodeChat(messages: readonly ChatMessage[]): Int32Array {
+    if (!this.template) {
+      throw new InputError("the model has no chat template", {
+        where: this.model.path,
+        hint: "It was not made for conversations: let it continue a text instead.",
+      });
+    }
+    return encodeChat(this.template, this.tokenizer, messages, { addGenerationPrompt: true });
+  }
+
+  /** Puts the model on the GPU, for so many texts at once of at most so many tokens, prompts included. */
+  async prepare(settings: Pick<GeneratorOptions, "sequences" | "length">): Promise<void> {
+    const run = this.#run;
+    const options: GeneratorOptions = {
+      ...settings,
+      ...(run ? { attach: (graph, prompt) => run.attach(graph, prompt) } : {}),
+    };
+    const gpu = this.#gpu = await openGpu();
+    const weights = await uploadWeights(gpu, generationPlan(gpu.description, this.model, options), [
+      this.model,
+    ]);
+    await run?.upload(gpu, weights);
+    this.#generator = await Generator.create(gpu, this.model, weights, options);
+  }
+
+  /**
+   * Continues prompts, as many as it was prepared for.
+   *
+   * @throws {InputError} a prompt is empty, or leaves no room for a token
+   */
+  async write(prompts: readonly Int32Array[], options: WriteOptions): Promise<WrittenText[]> {
+    const streams = prompts.map((after) => new TextStream(this.tokenizer, { after }));
+    const stopped = new Set<number>();
+    const written = await this.#generator!.generate(prompts, {
+      ...options,
+      stopTokens: stopTokens(this.tokenizer, "auto"),
+      onToken: (i, token) => {
+        if (options.onText?.(i, streams[i]!.push(token)) === false) stopped.add(i);
+      },
+      goesOn: (i) => !stopped.has(i),
+    });
+    return written.map((text, i) => this.#decode(text, prompts[i]!));
+  }
+
+  #decode({ tokens, finished }: GeneratedText, after: Int32Array): WrittenText {
+    const stream = new TextStream(this.tokenizer, { after });
+    const text = Array.from(tokens, (token) => stream.push(token)).join("") + stream.end();
+    return { text, tokens: tokens.length, finished };
+  }
+
+  close(): void {
+    this.#generator?.destroy();
+    this.#gpu?.destroy();
+    this.model.close();
+  }
+}

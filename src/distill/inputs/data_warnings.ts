@@ -1,0 +1,76 @@
+/**
+ * What a user should know of the data before training on them.
+ *
+ * @module
+ */
+import { countShared } from "../../text/dataset.ts";
+import type { EncodeReport } from "../../text/encode.ts";
+import type { PreparedRun } from "./prepare.ts";
+
+/** Something to beware of; `code` is stable. */
+export interface DataWarning {
+  readonly code: string;
+  readonly message: string;
+}
+
+/** Rows that were changed or left out, and held-out rows that training sees too. */
+export function dataWarnings(
+  prepared: Pick<
+    PreparedRun,
+    "recipe" | "trainReport" | "heldOutReport" | "trainRows" | "heldOutRows" | "train" | "heldOut"
+  >,
+): DataWarning[] {
+  const { contextLength } = prepared.recipe.data;
+  const shared = countShared(prepared.trainRows, prepared.heldOutRows);
+  return [
+    ...encodingWarnings("training", prepared.trainReport, contextLength),
+    ...encodingWarnings("held-out", prepared.heldOutReport, contextLength),
+    ...(shared === 0 ? [] : [{
+      code: "held_out_seen",
+      message: `${shared} of ${prepared.heldOutRows.length} held-out rows are also in the training data, ` +
+        "so the held-out loss measures memory too",
+    }]),
+    ...sourceWarnings(prepared),
+  ];
+}
+
+/** Samples that train nothing, and losses that cannot be measured, because of who wrote the samples. */
+function sourceWarnings(
+  { recipe, train, heldOut }: Pick<PreparedRun, "recipe" | "train" | "heldOut">,
+): DataWarning[] {
+  const wanted = new Set(recipe.objective.map(({ source }) => source));
+  const unused = wanted.has(undefined) ? 0 : train.filter(({ origin }) => !wanted.has(origin)).length;
+  const there = new Set(heldOut.map(({ origin }) => origin));
+  const missing = [...wanted].filter((source) => source !== undefined && !there.has(source));
+  return [
+    ...(unused === 0 ? [] : [{
+      code: "samples_not_counted",
+      message:
+        `${unused} of ${train.length} training samples train nothing: no loss counts samples of their source`,
+    }]),
+    ...missing.map((source) => ({
+      code: "source_not_held_out",
+      message:
+        `no held-out sample has the source "${source}", so the losses that count only such samples are not measured`,
+    })),
+  ];
+}
+
+/** The same for one dataset, named as `what`. */
+export function encodingWarnings(what: string, report: EncodeReport, contextLength: number): DataWarning[] {
+  const { cut, dropped, split, withoutTarget, rows } = report;
+  const why = `longer than the context length of ${contextLength} tokens; the longest has ${report.longest}`;
+  const changed: [count: number, code: string, message: string][] = [
+    [cut, "samples_cut", `${cut} of ${rows} ${what} rows cut: ${why}`],
+    [dropped, "samples_dropped", `${dropped} of ${rows} ${what} rows left out: ${why}`],
+    [split, "samples_split", `${split} of ${rows} ${what} rows split into several: ${why}`],
+    [
+      withoutTarget,
+      "samples_without_target",
+      `${withoutTarget} ${what} ${
+        withoutTarget === 1 ? "sample" : "samples"
+      } left out: no token is learnt in it`,
+    ],
+  ];
+  return changed.filter(([count]) => count > 0).map(([, code, message]) => ({ code, message }));
+}

@@ -1,0 +1,254 @@
+/**
+ * A model as a run uses it: its config (with layers cut away), the storage of each weight on the GPU, and the upload.
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { join } from "@std/path";
+import { InputError } from "../../base/errors.ts";
+import { type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "../../formats/dtype.ts";
+import { type ModelSource, openModel, type TensorData } from "../../formats/model_source.ts";
+import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
+import {
+  checkTensors,
+  type DecoderConfig,
+  expectedTensors,
+  parseDecoderConfig,
+} from "../../models/config.ts";
+import { EMBEDDING, HEAD, headWeightName, ROTARY_TABLE, rotaryTable } from "../../models/llama.ts";
+import type { WeightSpecs } from "../../models/context.ts";
+import { byteLength } from "../../tensor/graph.ts";
+import type { Plan } from "../../tensor/plan.ts";
+
+/** How a model is opened. */
+export interface ModelOptions {
+  /** Layers that are kept, rising; all when absent. They are renumbered from 0. */
+  readonly layers?: readonly number[];
+  /** Rounds what f16 cannot hold (f32 and quantised values) to f16, so that the weights are those of a 16-bit folder on disk. */
+  readonly halfPrecision?: boolean;
+  /** Gives a model whose head is its embedding a head of its own, which begins as the embedding. */
+  readonly ownHead?: boolean;
+  /** Line of `estimate` under which the weights count. */
+  readonly category: string;
+}
+
+/** A model, its files open and its tensors checked; nothing is on the GPU yet. */
+export class Model {
+  readonly path: string;
+  readonly source: ModelSource;
+  /** With `layers` applied. */
+  readonly config: DecoderConfig;
+  readonly keptLayers: readonly number[];
+  /** Layers of the source, before any are cut away. */
+  readonly sourceLayers: number;
+  /** Whether the head is the source's embedding, copied: see {@linkcode ModelOptions.ownHead}. */
+  readonly untied: boolean;
+  readonly specs: WeightSpecs;
+  readonly #options: ModelOptions;
+
+  private constructor(
+    path: string,
+    source: ModelSource,
+    config: DecoderConfig,
+    kept: readonly number[],
+    options: ModelOptions,
+  ) {
+    this.path = path;
+    this.source = source;
+    this.untied = config.tiedHead && options.ownHead === true;
+    this.config = { ...config, layers: kept.length, tiedHead: config.tiedHead && !this.untied };
+    this.keptLayers = kept;
+    this.sourceLayers = config.layers;
+    this.#options = options;
+    // Two models with the same files and the same rounding have the same prefix, and so share their weights.
+    const prefix = `${path}${this.#rounds() ? " as f16" : ""}: `;
+    this.specs = {
+      prefix,
+      category: options.category,
+      resolve: (name) => {
+        const stored = this.storedName(name);
+        return { name: stored, dtype: this.dtype(stored) };
+      },
+    };
+  }
+
+  /**
+   * Opens a folder or GGUF file and checks that it holds every tensor its config promises.
+   *
+   * @throws {InputError} naming every missing or wrongly shaped tensor, or a layer that does not exist
+   */
+  static async open(path: string, options: ModelOptions): Promise<Model> {
+    const real = await Deno.realPath(path).catch(() => path);
+    const source = await openModel(real);
+    try {
+      const full = parseDecoderConfig(
+        source.config,
+        source.kind === "huggingface" ? join(path, "config.json") : path,
+      );
+      checkTensors(full, source.tensors, path);
+      const kept = options.layers ?? Array.from({ length: full.layers }, (_, i) => i);
+      const missing = kept.filter((i) => i >= full.layers);
+      if (missing.length) {
+        throw new InputError(
+          `layers ${missing.join(", ")} do not exist; the model has layers 0 to ${full.layers - 1}`,
+          {
+            where: path,
+            hint: "Correct student.layers in the recipe.",
+          },
+        );
+      }
+      return new Model(real, source, full, kept, options);
+    } catch (error) {
+      source.close();
+      throw error;
+    }
+  }
+
+  /** The name a tensor has in the source: layers are renumbered where some are cut away. */
+  storedName(name: string): string {
+    if (name === `${HEAD}.weight` && this.untied) return EMBEDDING;
+    return name.replace(/^model\.layers\.(\d+)\./, (_, i) => `model.layers.${this.keptLayers[Number(i)]}.`);
+  }
+
+  /** Storage type of a tensor of the source on the GPU and in `base/`. */
+  dtype(stored: string): FloatDtype {
+    const exact = this.source.tensors.get(stored)!.exactDtype;
+    return exact === "f32" && this.#options.halfPrecision ? "f16" : exact;
+  }
+
+  /** Every tensor of this model (renumbered names) with shape and storage type. */
+  tensors(): Map<string, { shape: number[]; dtype: FloatDtype }> {
+    return new Map(
+      [...expectedTensors(this.config)].map((
+        [name, shape],
+      ) => [name, { shape, dtype: this.dtype(this.storedName(name)) }]),
+    );
+  }
+
+  /**
+   * Rows of a tensor by its renumbered name, in its storage type.
+   *
+   * @throws {InputError} if a value is NaN or infinite, or does not fit f16
+   */
+  async read(name: string, first = 0, count?: number): Promise<TensorData> {
+    return await this.#readStored(this.storedName(name), first, count);
+  }
+
+  async #readStored(stored: string, first: number, count: number | undefined): Promise<TensorData> {
+    const shape = this.source.tensors.get(stored)!.shape;
+    const data = first === 0 && (count === undefined || count === shape[0])
+      ? await this.source.read(stored)
+      : await this.source.readRows(stored, first, count ?? shape[0]! - first);
+    const offset = first * shape.slice(1).reduce((a, b) => a * b, 1);
+    this.#checkFinite(stored, data, offset);
+    const wanted = this.dtype(stored);
+    if (wanted === data.dtype) return data;
+    const rounded: TensorData = {
+      ...data,
+      dtype: wanted,
+      data: fromFloat32(wanted, toFloat32(data.dtype, data.data)),
+    };
+    this.#checkFinite(stored, rounded, offset, "are too large for f16");
+    return rounded;
+  }
+
+  /** @param offset Place of the first value in the whole tensor */
+  #checkFinite(stored: string, tensor: TensorData, offset: number, why = "are not finite numbers"): void {
+    const bad = scanNonFinite(tensor.dtype, tensor.data);
+    if (!bad) return;
+    throw new InputError(
+      `${bad.count} values of tensor ${stored} (the first at ${offset + bad.first}) ${why}`,
+      {
+        where: this.path,
+        hint: "The weights are damaged, or come from a training that diverged: get the model again.",
+      },
+    );
+  }
+
+  /** Number of weights, the tied head once. */
+  parameterCount(): number {
+    let sum = 0;
+    for (const shape of expectedTensors(this.config).values()) sum += shape.reduce((a, b) => a * b, 1);
+    return sum;
+  }
+
+  headWeight(): string {
+    return headWeightName(this.config);
+  }
+
+  /** Fills one weight of a plan whose name has this model's prefix. */
+  async upload(gpu: Gpu, buffer: GpuBuffer, storedName: string, shape: readonly number[]): Promise<void> {
+    if (storedName === ROTARY_TABLE) {
+      gpu.device.queue.writeBuffer(
+        buffer.raw,
+        0,
+        rotaryTable(this.config, shape[0]!) as Float32Array<ArrayBuffer>,
+      );
+      return;
+    }
+    const rowBytes = shape.slice(1).reduce((a, b) => a * b, 1) * (this.dtype(storedName) === "f32" ? 4 : 2);
+    // Pieces of a few MB whose bytes are a multiple of 4.
+    const rows = Math.max(4, Math.floor(PIECE_BYTES / rowBytes / 4) * 4);
+    for (let first = 0; first < shape[0]!; first += rows) {
+      const { data } = await this.#readStored(storedName, first, Math.min(rows, shape[0]! - first));
+      gpu.device.queue.writeBuffer(buffer.raw, first * rowBytes, wholeWords(data));
+      // What is written stays staged in host memory until something is submitted.
+      gpu.device.queue.submit([]);
+    }
+  }
+
+  #rounds(): boolean {
+    return this.#options.halfPrecision === true &&
+      [...this.source.tensors.values()].some((t) => t.exactDtype === "f32");
+  }
+
+  close(): void {
+    this.source.close();
+  }
+}
+
+const PIECE_BYTES = 32 * 2 ** 20;
+
+function wholeWords(data: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  if (bytes.byteLength % 4 === 0) return bytes;
+  const padded = new Uint8Array(Math.ceil(bytes.byteLength / 4) * 4);
+  padded.set(bytes);
+  return padded;
+}
+
+/**
+ * Allocates and fills every weight of a plan.
+ *
+ * @returns Buffers by storage name, for `compile`; the caller destroys them
+ * @throws {DeviceError} if memory does not suffice
+ */
+export async function uploadWeights(
+  gpu: Gpu,
+  plan: Plan,
+  models: readonly Model[],
+  onProgress?: (bytes: number, total: number) => void,
+): Promise<Map<string, GpuBuffer>> {
+  const buffers = new Map<string, GpuBuffer>();
+  const weights = [...plan.storages.values()].filter((s) => s.kind === "weight");
+  const total = weights.reduce((sum, w) => sum + w.bytes, 0);
+  let done = 0;
+  try {
+    for (const weight of weights) {
+      const model = models.find((m) => weight.name.startsWith(m.specs.prefix));
+      if (!model) throw new InputError(`no model provides the weight "${weight.name}"; this is a bug`);
+      const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
+      const buffer = await gpu.allocating(
+        `weight ${weight.name}`,
+        () => gpu.createBuffer(byteLength(weight), usage, weight.name),
+      );
+      buffers.set(weight.name, buffer);
+      await model.upload(gpu, buffer, weight.name.slice(model.specs.prefix.length), weight.shape);
+      onProgress?.(done += weight.bytes, total);
+    }
+    return buffers;
+  } catch (error) {
+    for (const buffer of buffers.values()) buffer.destroy();
+    throw error;
+  }
+}

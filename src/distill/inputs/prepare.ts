@@ -1,0 +1,213 @@
+/**
+ * From a recipe to what a run works on: open models, encoded samples. Everything that can be wrong with the inputs is found here,
+ * before anything is on the GPU.
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { join } from "@std/path";
+import { InputError } from "../../base/errors.ts";
+import { ChatTemplate } from "../../text/chat_template.ts";
+import { type DatasetRow, openDataset, splitHeldOut } from "../../text/dataset.ts";
+import { encodeDataset, type EncodedSample, type EncodeReport } from "../../text/encode.ts";
+import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
+import { Model } from "./models.ts";
+import type { Recipe } from "../recipe/recipe.ts";
+import { selectsHead } from "../trained/trained_tensors.ts";
+
+/** A recipe's inputs, checked and loaded; weights are still on disk. */
+export interface PreparedRun {
+  readonly recipe: Recipe;
+  readonly teacher: Model;
+  readonly student: Model;
+  readonly tokenizer: TextTokenizer;
+  readonly template: ChatTemplate | undefined;
+  readonly train: EncodedSample[];
+  readonly heldOut: EncodedSample[];
+  readonly trainRows: DatasetRow[];
+  readonly heldOutRows: DatasetRow[];
+  readonly trainReport: EncodeReport;
+  readonly heldOutReport: EncodeReport;
+  /** Tokens at which generation stops. */
+  readonly stopTokens: readonly number[];
+  close(): void;
+}
+
+/** A tokenizer with its chat template, read from a model. */
+export async function openTokenizer(
+  model: Model,
+): Promise<{ tokenizer: TextTokenizer; template: ChatTemplate | undefined }> {
+  const files = await model.source.tokenizer();
+  const { bosToken, eosTokens, vocabularySize } = model.config;
+  const isFolder = model.source.kind === "huggingface";
+  const where = isFolder ? join(model.path, "tokenizer.json") : model.path;
+  const tokenizer = TextTokenizer.fromJson(files.tokenizerJson, files.tokenizerConfig, where, {
+    ...(bosToken === undefined ? {} : { bosTokenId: bosToken }),
+    eosTokenIds: eosTokens,
+  });
+  if (tokenizer.vocabularySize > vocabularySize) {
+    throw new InputError(
+      `the tokenizer has ids up to ${
+        tokenizer.vocabularySize - 1
+      }, but the embedding has only ${vocabularySize} rows`,
+      {
+        where: model.path,
+        hint: "The tokenizer belongs to another model: put the right tokenizer.json into the folder.",
+      },
+    );
+  }
+  // A folder's template may stand in tokenizer_config.json, where it is found and named as standing there.
+  const jinja = isFolder ? files.originals?.get("chat_template.jinja") : files.chatTemplate;
+  const template = ChatTemplate.fromConfig(files.tokenizerConfig, {
+    where: model.path,
+    ...(jinja === undefined ? {} : { jinja }),
+    ...(isFolder ? {} : { jinjaWhere: `${model.path} (tokenizer.chat_template)` }),
+  });
+  return { tokenizer, template };
+}
+
+/**
+ * Opens and checks everything a recipe names.
+ *
+ * @throws {InputError} on a model, tokenizer or dataset that does not do, or two models whose vocabularies differ
+ */
+export async function prepareRun(recipe: Recipe): Promise<PreparedRun> {
+  const teacher = await Model.open(recipe.teacher.model, { category: "teacher weights" });
+  let student: Model | undefined;
+  try {
+    student = await openStudent(recipe);
+    const { tokenizer, template } = await openTokenizer(teacher);
+    if (recipe.student.model !== "teacher") {
+      checkVocabularies(teacher, tokenizer, student, (await openTokenizer(student)).tokenizer);
+    }
+    if (recipe.data.contextLength > Math.min(teacher.config.contextLength, student.config.contextLength)) {
+      throw new InputError(
+        `data.contextLength is ${recipe.data.contextLength}; the models were trained for ${teacher.config.contextLength} (teacher) and ${student.config.contextLength} (student) positions`,
+        { where: "recipe", hint: "Lower data.contextLength." },
+      );
+    }
+    const { contextLength, mask, tooLong, endToken, template: promptsAsChat, limit } = recipe.data;
+    const encode = (rows: DatasetRow[]) =>
+      encodeDataset(rows, {
+        tokenizer,
+        contextLength,
+        mask,
+        tooLong,
+        endToken,
+        promptsAsChat,
+        ...(template ? { template } : {}),
+      });
+    const rows = (await openDataset(recipe.data.train)).slice(0, limit);
+    const split = recipe.data.heldOut === undefined
+      ? splitHeldOut(rows)
+      : { train: rows, heldOut: await openDataset(recipe.data.heldOut) };
+    const [trained, measured] = [encode(split.train), encode(split.heldOut)];
+    checkSources(recipe, trained.samples);
+    const opened = student;
+    return {
+      recipe,
+      teacher,
+      student: opened,
+      tokenizer,
+      template,
+      train: trained.samples,
+      heldOut: measured.samples,
+      trainRows: split.train,
+      heldOutRows: split.heldOut,
+      trainReport: trained.report,
+      heldOutReport: measured.report,
+      stopTokens: stopTokens(tokenizer, recipe.data.endToken),
+      close() {
+        teacher.close();
+        opened.close();
+      },
+    };
+  } catch (error) {
+    teacher.close();
+    student?.close();
+    throw error;
+  }
+}
+
+/** A loss that counts samples of one source has to find some. */
+function checkSources({ objective, data }: Recipe, samples: readonly EncodedSample[]): void {
+  const there = new Set(samples.flatMap(({ origin }) => origin ?? []));
+  for (const [i, { loss, source }] of objective.entries()) {
+    if (source === undefined || there.has(source)) continue;
+    const names = [...there].slice(0, 8).map((name) => JSON.stringify(name)).join(", ");
+    throw new InputError(
+      `"${loss}" counts samples of the source ${JSON.stringify(source)}, but ${data.train} has none`,
+      {
+        where: `recipe objective.${i}.source`,
+        hint: names === ""
+          ? `No row says who wrote it: add "source": ${JSON.stringify(source)} to those it is true of.`
+          : `Its rows name these sources: ${names}.`,
+      },
+    );
+  }
+}
+
+/**
+ * The student of a recipe. Where its base is not a folder as it stands, its weights are those that `base/` will hold. Where its head is
+ * trained and was the embedding, it has one of its own.
+ */
+export async function openStudent(recipe: Recipe): Promise<Model> {
+  const path = recipe.student.model === "teacher" ? recipe.teacher.model : recipe.student.model;
+  const whole = await Model.open(path, { category: "student weights" });
+  const { layers, train = [] } = recipe.student;
+  const cut = layers !== undefined && layers.length < whole.config.layers;
+  const halfPrecision = cut || whole.source.kind !== "huggingface";
+  const ownHead = whole.config.tiedHead && selectsHead(train);
+  if (!halfPrecision && !ownHead) return whole;
+  whole.close();
+  return await Model.open(path, {
+    category: "student weights",
+    halfPrecision,
+    ownHead,
+    ...(layers ? { layers } : {}),
+  });
+}
+
+/** Whether a student needs a `base/` folder of its own for PEFT to load its adapter on. */
+export function needsBase(student: Model): boolean {
+  return student.source.kind === "gguf" || student.untied ||
+    student.keptLayers.length < student.sourceLayers;
+}
+
+/** Where a text of this model ends: its end tokens, and what the recipe puts after a text. */
+export function stopTokens(tokenizer: TextTokenizer, endToken: Recipe["data"]["endToken"]): number[] {
+  const stop = new Set(tokenizer.eosTokens);
+  if (typeof endToken === "number") stop.add(endToken);
+  // A BOS in the middle begins another text, so this one is over.
+  if (tokenizer.bosToken !== undefined) stop.add(tokenizer.bosToken);
+  return [...stop];
+}
+
+/** Losses compare rows of logits, so each id must mean the same token and both heads must have the same rows. */
+function checkVocabularies(
+  teacher: Model,
+  teacherTokenizer: TextTokenizer,
+  student: Model,
+  studentTokenizer: TextTokenizer,
+): void {
+  const difference = vocabularyDifference(teacherTokenizer, studentTokenizer);
+  if (difference) {
+    throw new InputError(`teacher and student have different vocabularies: ${difference}`, {
+      where: student.path,
+      hint:
+        "Distillation over logits needs one vocabulary, with universal-logit too: positions of different " +
+        "tokenisations are not paired. So choose models of one family, or cut a student from the teacher " +
+        "(student: {model: teacher, layers: [...]}).",
+    });
+  }
+  const [t, s] = [teacher.config.vocabularySize, student.config.vocabularySize];
+  if (t === s) return;
+  throw new InputError(
+    `teacher and student have the same tokens, but heads of ${t} and ${s} rows: one has more unused rows at its end`,
+    {
+      where: student.path,
+      hint: "Give both the same number of rows, in Python: " +
+        `model.resize_token_embeddings(${Math.max(t, s)}), then save the model.`,
+    },
+  );
+}

@@ -1,0 +1,163 @@
+/**
+ * Measuring losses over samples: the block that does it, and its replay over batches.
+ *
+ * @module
+ */
+import { ModelContext, type ModelHooks } from "../../models/context.ts";
+import { decoder, head } from "../../models/llama.ts";
+import type { Executable } from "../../tensor/executable.ts";
+import type { Graph, Tensor } from "../../tensor/graph.ts";
+import type { EncodedSample } from "../../text/encode.ts";
+import { type PackedBatch, packSequential } from "../../text/packing.ts";
+import {
+  chunkedLoss,
+  type HeadInput,
+  type Labels,
+  lossSums,
+  type RowLosses,
+} from "../objective/chunked_loss.ts";
+import { MetricsRing } from "./metrics_ring.ts";
+import type { Model } from "../inputs/models.ts";
+import { streamPrompts, writePrompts } from "./prompt_features.ts";
+import { writeSampleInputs } from "./sample_inputs.ts";
+import { streamInputs } from "./stream.ts";
+import type { MarkedBatch, TokenMasks } from "../objective/token_masks.ts";
+
+/** Mean losses over some samples, nats a token. */
+export interface Evaluation {
+  /** Each over the tokens that it counts; a loss that counts none of them is not there. */
+  readonly losses: Readonly<Record<string, number>>;
+  /** Supervised tokens. */
+  readonly tokens: number;
+}
+
+/** Losses in the order of their values, and the tokens that they count. */
+export interface CountedLosses {
+  readonly terms: readonly { readonly name: string; readonly tokenMask?: number }[];
+  readonly masks: TokenMasks;
+}
+
+/** Batches whose sums may wait on the GPU. */
+const RING = 32;
+
+/** Sizes of a stream and its head. */
+export interface StreamSizes {
+  readonly tokens: number;
+  readonly chunkRows: number;
+  readonly positions: number;
+}
+
+/**
+ * Traces a model alone with losses that need no target; their sums go into `state`.
+ *
+ * @param attach Hooks of what was trained of it, given the prompt of each position, f32 [T, H]
+ */
+export function traceLearnerLosses(
+  graph: Graph,
+  name: string,
+  model: Model,
+  losses: RowLosses,
+  { tokens, chunkRows, positions }: StreamSizes,
+  state: string,
+  attach?: (graph: Graph, prompt: () => Tensor) => ModelHooks,
+): void {
+  const learner = graph.within(name, (): HeadInput => {
+    const inputs = streamInputs(graph, tokens);
+    const prompt = () => streamPrompts(graph, model, inputs.tokens);
+    const ctx = new ModelContext(graph, name, inputs, model.specs, attach?.(graph, prompt));
+    const { vocabularySize, hiddenSize } = model.config;
+    return {
+      hidden: decoder(ctx, model.config, positions),
+      weight: ctx.weight(model.headWeight(), [vocabularySize, hiddenSize]),
+      ...(attach ? { adapted: (x) => head(ctx, model.config, x) } : {}),
+    };
+  });
+  const { values } = chunkedLoss(
+    graph,
+    learner,
+    undefined,
+    labelInput(graph, tokens, losses),
+    losses,
+    chunkRows,
+    false,
+  );
+  lossSums(values, graph.state(state, [losses.valueCount], "f32", "program"), graph.scalar("keep"));
+}
+
+/** The label of each position, and its token masks where losses have them. */
+export function labelInput(graph: Graph, tokens: number, { tokenMasks }: RowLosses): Labels {
+  const labels = graph.input("labels", [tokens], "i32");
+  return tokenMasks ? { labels, masks: graph.input("tokenMasks", [tokens], "i32") } : { labels };
+}
+
+/** Writes a batch into a program's inputs. */
+export function writeBatch(executable: Executable, batch: PackedBatch, { labels, masks }: MarkedBatch): void {
+  executable.write("tokens", batch.tokens);
+  executable.write("positions", batch.position);
+  executable.write("start", batch.kvStart);
+  executable.write("end", batch.kvEnd);
+  executable.write("labels", labels);
+  if (masks) executable.write("tokenMasks", masks);
+  writePrompts(executable, batch);
+  writeSampleInputs(executable, batch);
+}
+
+/**
+ * Runs a measuring block over samples in file order. Sums of a batch are f32 on the GPU, sums of batches f64 on the host.
+ *
+ * @param state Where the block puts its sums, in the order of the terms
+ * @param run How a block is run, when not in one go
+ * @param write How a batch gets into the program's inputs
+ */
+export async function measureLosses(
+  executable: Executable,
+  block: string,
+  state: string,
+  { terms, masks }: CountedLosses,
+  samples: readonly EncodedSample[],
+  tokensPerBatch: number,
+  run: () => Promise<void> = () => Promise.resolve(executable.run(block)),
+  write: (batch: PackedBatch, marked: MarkedBatch) => Promise<void> = (batch, marked) =>
+    Promise.resolve(writeBatch(executable, batch, marked)),
+): Promise<Evaluation> {
+  const ring = new MetricsRing<readonly number[]>(
+    executable.gpu,
+    executable,
+    [{ name: state, words: terms.length }],
+    RING,
+  );
+  const sums = new Float64Array(terms.length);
+  let counts = masks.none;
+  const add = async () => {
+    for (const { tag, values } of await ring.collect()) {
+      counts = counts.map((count, bit) => count + tag[bit]!);
+      values[0]!.forEach((value, k) => sums[k]! += value);
+    }
+  };
+  try {
+    executable.setScalar("keep", 0);
+    for (const batch of packSequential(samples, tokensPerBatch)) {
+      const marked = masks.mark(batch);
+      await write(batch, marked);
+      await run();
+      ring.push(marked.counts);
+      if (ring.full) await add();
+    }
+    await add();
+  } finally {
+    ring.destroy();
+  }
+  return { losses: tokenMeans(terms, sums, counts), tokens: counts[0]! };
+}
+
+/** The mean of each loss over the tokens that it counts; one that counts none is left out. */
+export function tokenMeans(
+  terms: CountedLosses["terms"],
+  sums: ArrayLike<number>,
+  counts: readonly number[],
+): Record<string, number> {
+  return Object.fromEntries(terms.flatMap(({ name, tokenMask = 0 }, k) => {
+    const count = counts[tokenMask]!;
+    return count > 0 ? [[name, sums[k]! / count]] : [];
+  }));
+}

@@ -1,0 +1,331 @@
+/**
+ * The program of a run: blocks `microBatch`, `update`, `evaluate` and, but for a cached teacher, `evaluateTeacher` over one set of
+ * weights and states.
+ *
+ * @module
+ */
+import type { KernelFamily } from "../../gpu/description.ts";
+import { ModelContext } from "../../models/context.ts";
+import { decoder, head } from "../../models/llama.ts";
+import { gradients } from "../../tensor/differentiate.ts";
+import { max, min, stepScalar } from "../../tensor/expr/mod.ts";
+import type { Graph, Tensor } from "../../tensor/graph.ts";
+import { accumulate } from "../../tensor/ops/accumulate.ts";
+import { add } from "../../tensor/ops/combine.ts";
+import { fill } from "../../tensor/ops/fill.ts";
+import { maskRows } from "../../tensor/ops/mask_rows.ts";
+import { pointwise } from "../../tensor/ops/pointwise.ts";
+import { sumRows } from "../../tensor/ops/sum_axis.ts";
+import { reshape } from "../../tensor/ops/views.ts";
+import { Program } from "../../tensor/plan.ts";
+import type { Attach } from "../trained/attach.ts";
+import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
+import { chunkedLoss, type HeadInput, lossSums } from "../objective/chunked_loss.ts";
+import { labelInput } from "./measure.ts";
+import type { Model } from "../inputs/models.ts";
+import { LOSS_SUMS, type LossSet, type Objective } from "../objective/objective.ts";
+import type { ParameterLayout } from "../trained/parameters.ts";
+import { streamPrompts } from "./prompt_features.ts";
+import type { Balance, Learner } from "../recipe/recipe.ts";
+import { sampleInputs } from "./sample_inputs.ts";
+import { streamInputs } from "./stream.ts";
+import { cachedInputs } from "./teacher_rows.ts";
+import type { Trainables } from "../trained/trainables.ts";
+import { type OptimiserSettings, traceUpdate } from "./update_block.ts";
+
+/** The choices of a plan that change the last digits of results: kept in the manifest, and used again on resume. */
+export interface FrozenPlan {
+  /** Tokens in a micro-batch, rounded up to whole head chunks. */
+  readonly tokens: number;
+  readonly chunkRows: number;
+  readonly recompute: boolean;
+  readonly family: KernelFamily;
+}
+
+/** A model of the program, and how what is trained on it takes part. */
+export interface TracedModel {
+  readonly model: Model;
+  /** Absent where the model stays as it is. */
+  readonly attach?: Attach;
+  /** Whether an adapter changes what the head computes. */
+  readonly adaptsHead: boolean;
+  /** The trained parameters of the head: its weight, or those of its adapter. */
+  readonly headParameters: readonly string[];
+}
+
+/** What the program is made for. Everything here is part of the frozen plan of a run. */
+export interface TrainingProgramOptions {
+  readonly models: Readonly<Record<Learner, TracedModel>>;
+  /** Tokens in a micro-batch, T; a multiple of `chunkRows`. */
+  readonly tokens: number;
+  /** Rows of the head at a time. */
+  readonly chunkRows: number;
+  /** Rows of the rotary table: one more than the largest position. */
+  readonly positions: number;
+  readonly objective: Objective;
+  /** The objective's losses over inner values, on the models. */
+  readonly features: readonly ModelFeatureLoss[];
+  readonly trainables: Trainables;
+  readonly recompute: boolean;
+  readonly optimiser: OptimiserSettings;
+}
+
+/** Traces all blocks. */
+export function trainingProgram(options: TrainingProgramOptions): Program {
+  const program = new Program();
+  const reached = traceMicroBatch(program.block("microBatch"), options);
+  traceUpdate(program.block("update"), options.trainables, options.optimiser, reached);
+  traceEvaluation(
+    program.block("evaluate"),
+    "student",
+    options.objective.evaluation,
+    LOSS_SUMS.evaluate,
+    options,
+    options.features,
+  );
+  // A cached teacher has been measured when the cache was made, and is no part of the program.
+  if (options.objective.target) return program;
+  traceEvaluation(
+    program.block("evaluateTeacher"),
+    "teacher",
+    options.objective.crossEntropy,
+    LOSS_SUMS.teacher,
+    options,
+  );
+  return program;
+}
+
+/** Adds gradients up in the flat buffer: the first of a micro-batch onto what `keep` leaves of the one before. */
+class GradientSums {
+  readonly #graph: Graph;
+  readonly #layout: ParameterLayout;
+  /** The parameters that got one. */
+  readonly written = new Set<string>();
+
+  constructor(graph: Graph, layout: ParameterLayout) {
+    this.#graph = graph;
+    this.#layout = layout;
+  }
+
+  add(name: string, gradient: Tensor): void {
+    const keep = this.written.has(name) ? 1 : this.#graph.scalar("keep");
+    accumulate(this.#layout.view(this.#graph, "gradients", name), gradient, keep);
+    this.written.add(name);
+  }
+}
+
+/** A model in a block. */
+interface Side extends HeadInput {
+  /** Its inner values by name. */
+  readonly taps: ReadonlyMap<string, Tensor>;
+}
+
+/** The models of one block, each traced when it is first asked for. */
+class BlockModels {
+  /** The trained parameters that were used, by name. */
+  readonly parameters = new Map<string, Tensor>();
+  readonly #graph: Graph;
+  readonly #options: TrainingProgramOptions;
+  /** Where gradients go; undefined in evaluation. */
+  readonly #sums: GradientSums | undefined;
+  readonly #sides = new Map<Learner, Side>();
+
+  constructor(graph: Graph, options: TrainingProgramOptions, sums?: GradientSums) {
+    this.#graph = graph;
+    this.#options = options;
+    this.#sums = sums;
+  }
+
+  side(name: Learner): Side {
+    let side = this.#sides.get(name);
+    if (!side) this.#sides.set(name, side = this.#trace(name));
+    return side;
+  }
+
+  #trace(name: Learner): Side {
+    const graph = this.#graph;
+    const { models, tokens, positions, recompute } = this.#options;
+    const { model, attach, adaptsHead, headParameters } = models[name];
+    const { config } = model;
+    const sums = this.#sums;
+    const training = sums !== undefined;
+    const taps = new Map<string, Tensor>();
+    return graph.within(name, () => {
+      const inputs = streamInputs(graph, tokens);
+      const prompt = () => streamPrompts(graph, model, inputs.tokens);
+      const ctx = new ModelContext(graph, name, inputs, model.specs, {
+        ...attach?.(graph, (p) => this.parameter(p), training, prompt),
+        onTap: (tap, x) => taps.set(tap, x),
+        recompute: training && recompute && attach !== undefined,
+      });
+      return {
+        hidden: decoder(ctx, config, positions),
+        weight: ctx.weight(model.headWeight(), [config.vocabularySize, config.hiddenSize]),
+        ...(adaptsHead ? { adapted: (x) => head(ctx, config, x) } : {}),
+        ...(training
+          ? {
+            trained: headParameters.map((p) => ({
+              tensor: this.parameter(p),
+              addGradient: (gradient) => sums.add(p, gradient),
+            })),
+          }
+          : {}),
+        taps,
+      };
+    });
+  }
+
+  /** The tensor of a parameter, trained or fixed. */
+  parameter(name: string): Tensor {
+    const { trainables } = this.#options;
+    let view = this.parameters.get(name);
+    if (view) return view;
+    view = trainables.view(this.#graph, name);
+    if (trainables.layout.has(name)) this.parameters.set(name, view);
+    return view;
+  }
+}
+
+/** Traces the losses of one pass and adds their sums up, at the beginning of the state `sums`. */
+function tracePass(
+  graph: Graph,
+  models: BlockModels,
+  learner: Learner,
+  set: LossSet,
+  sums: Tensor,
+  { objective, tokens, chunkRows }: TrainingProgramOptions,
+  training: boolean,
+): Tensor | undefined {
+  const target = set.needsCache
+    ? cachedInputs(graph, tokens, objective.target!)
+    : set.needsTarget
+    ? models.side(learner === "student" ? "teacher" : "student")
+    : undefined;
+  const losses = objective.rowLosses(set, graph);
+  const { values, weighted } = chunkedLoss(
+    graph,
+    models.side(learner),
+    target,
+    labelInput(graph, tokens, losses),
+    losses,
+    chunkRows,
+    training,
+  );
+  lossSums(values, sums, graph.scalar("keep"), { first: 0, count: losses.valueCount });
+  return weighted;
+}
+
+/** Traces a loss over inner values and adds its sum into element `first` of a state; returns the loss of each position that counts. */
+function traceFeature(
+  graph: Graph,
+  models: BlockModels,
+  feature: ModelFeatureLoss,
+  { state, first }: { state: Tensor; first: number },
+  { tokens, objective }: TrainingProgramOptions,
+): Tensor {
+  const stream = sampleInputs(graph, tokens);
+  const rows = feature.trace(
+    graph,
+    (model) => models.side(model).taps,
+    (name) => models.parameter(name),
+    stream,
+    tokens,
+  );
+  const { masks } = objective;
+  const counted = masks.needed
+    ? maskRows(rows, graph.input("tokenMasks", [tokens], "i32"), feature.term.tokenMask)
+    : maskRows(rows, stream.supervised);
+  lossSums(reshape(counted, [1, tokens]), state, graph.scalar("keep"), { first, count: 1 });
+  return counted;
+}
+
+function sumsState(graph: Graph, name: string, count: number): Tensor {
+  return graph.state(name, [count], "f32", "program");
+}
+
+function traceEvaluation(
+  graph: Graph,
+  learner: Learner,
+  set: LossSet,
+  sums: string,
+  options: TrainingProgramOptions,
+  features: readonly ModelFeatureLoss[] = [],
+): void {
+  const models = new BlockModels(graph, options);
+  const count = set.names.length;
+  const state = sumsState(graph, sums, count + features.length);
+  tracePass(graph, models, learner, set, state, options, false);
+  features.forEach((f, i) => traceFeature(graph, models, f, { state, first: count + i }, options));
+}
+
+/** A part of the objective: its weighted value at each position, and whose gradient it makes. */
+interface ObjectivePart {
+  readonly learner: Learner;
+  readonly weighted: Tensor;
+  /** With the name of its weight. */
+  readonly balance?: Balance & { readonly weight: string };
+}
+
+/** Gives the names of the parameters whose gradients it writes. */
+function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<string> {
+  const { tokens, trainables } = options;
+  const gradientSums = new GradientSums(graph, trainables.layout);
+  const models = new BlockModels(graph, options, gradientSums);
+  // The token mean over the accumulation window: N counts the supervised positions of all its micro-batches.
+  const seed = fill(graph, [tokens], graph.scalar("oneOverTokens"));
+  const parts = traceParts(graph, models, options);
+  const plain = (learner: Learner) =>
+    parts.filter((p) => p.learner === learner && !p.balance).map((p) => p.weighted).reduce(add);
+  const references = new Map<Learner, Tensor>();
+  const seeds = parts.map(({ learner, weighted, balance }): [Tensor, Tensor] => {
+    if (!balance) return [weighted, seed];
+    const reference = references.get(learner) ?? plain(learner);
+    references.set(learner, reference);
+    return [weighted, balanced(weighted, reference, seed, balance.weight, balance)];
+  });
+  const names = [...models.parameters.keys()];
+  const found = gradients(graph, seeds, [...models.parameters.values()]);
+  found.forEach((gradient, i) => gradient && gradientSums.add(names[i]!, gradient));
+  return gradientSums.written;
+}
+
+/** The losses of the objective, pass by pass. */
+function traceParts(graph: Graph, models: BlockModels, options: TrainingProgramOptions): ObjectivePart[] {
+  const balancing = (balance: Balance | undefined, name: string) =>
+    balance ? { balance: { ...balance, weight: `${name}.weight` } } : {};
+  const overLogits = options.objective.passes.map(({ learner, balance, sums, ...set }): ObjectivePart => {
+    const state = sumsState(graph, sums, set.names.length);
+    const weighted = tracePass(graph, models, learner, set, state, options, true)!;
+    return { learner, weighted, ...balancing(balance, set.names[0]!) };
+  });
+  const overInnerValues = options.features.map((feature): ObjectivePart => {
+    const { name, balance } = feature.term;
+    const state = sumsState(graph, feature.sums, 1);
+    const rows = traceFeature(graph, models, feature, { state, first: 0 }, options);
+    const weighted = pointwise([rows], (l) => l!.mul(stepScalar(`${name}.weight`)));
+    return { learner: "student", weighted, ...balancing(balance, name) };
+  });
+  return [...overLogits, ...overInnerValues];
+}
+
+/**
+ * The seed of a loss L that shall have the size of another, L_0, times its weight w: `seed` times w L_0 / L, a constant in the
+ * gradient (L_0 / L as AmoebaLLM, arXiv 2411.10606, scales the losses of sub-networks; weight and bound are ours). `own` is w L of each
+ * position.
+ */
+function balanced(
+  own: Tensor,
+  reference: Tensor,
+  seed: Tensor,
+  weight: string,
+  { max: bound }: Balance,
+): Tensor {
+  const sum = (rows: Tensor) => sumRows(reshape(rows, [rows.dim(0), 1]));
+  return pointwise([seed, sum(reference), sum(own)], (s, l0, l) => {
+    const factor = stepScalar(weight).mul(l0!.abs()).div(max(l!.abs(), SMALLEST));
+    return s!.mul(min(factor, bound));
+  });
+}
+
+/** Keeps a loss that has vanished from being divided by. */
+const SMALLEST = 1e-30;

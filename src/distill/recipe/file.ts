@@ -1,0 +1,238 @@
+/**
+ * Recipes on disk: YAML, JSON or TypeScript, with changes from the command line.
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { dirname, extname, isAbsolute, resolve, toFileUrl } from "@std/path";
+// @ts-types="../../../types/std_yaml.d.ts"
+import { parse as parseYaml } from "@std/yaml";
+import { InputError, UsageError } from "../../base/errors.ts";
+import { unreadable } from "../../formats/files.ts";
+import { parseRecipe, type Recipe } from "./recipe.ts";
+import { defaultObjective } from "./schema.ts";
+
+/** Options of {@linkcode loadRecipe}. */
+export interface LoadRecipeOptions {
+  /** Changes such as `train.steps=100`, applied before the recipe is checked. Paths in them are relative to `cwd`. */
+  sets?: readonly string[];
+  /** Working folder for paths in `sets`; the process's own by default. */
+  cwd?: string;
+}
+
+const LARGEST_FILE = 1 << 20;
+/** A recipe has tens of values. Aliases that multiply each other reach this at once. */
+const MOST_NODES = 10_000;
+const DEEPEST = 32;
+
+/**
+ * Reads, checks and completes a recipe. Its paths come out absolute: they are relative to the recipe's own folder.
+ *
+ * A `.ts` or `.js` recipe is a program and runs with this process's permissions; its default export is the recipe.
+ *
+ * @throws {InputError} no such file, or it cannot be read as what its name says
+ * @throws {RecipeError} rules that are broken, all at once
+ * @throws {UsageError} a change that cannot be applied
+ *
+ * @example
+ * ```ts ignore
+ * const recipe = await loadRecipe("examples/stories/recipe.yaml", { sets: ["train.steps=10"] });
+ * ```
+ */
+export async function loadRecipe(path: string, options: LoadRecipeOptions = {}): Promise<Recipe> {
+  const absolute = resolve(path);
+  const written = resolvePaths(await readRecipe(absolute), dirname(absolute));
+  const changed = applySets(written, options.sets ?? []);
+  return parseRecipe(resolvePaths(changed, options.cwd ?? Deno.cwd()), path);
+}
+
+/**
+ * Reads a recipe as it is written, with changes, without checking it or making its paths absolute: for a service that knows models and
+ * data by names.
+ *
+ * @throws {InputError} as {@linkcode loadRecipe}
+ */
+export async function readWrittenRecipe(path: string, sets: readonly string[] = []): Promise<unknown> {
+  return applySets(await readRecipe(resolve(path)), sets);
+}
+
+async function readRecipe(path: string): Promise<unknown> {
+  const extension = extname(path).toLowerCase();
+  if ([".ts", ".js", ".mts", ".mjs"].includes(extension)) return await importRecipe(path);
+  if (![".yaml", ".yml", ".json"].includes(extension)) {
+    throw new InputError(`a recipe is a .yaml, .json or .ts file, not "${extension || "no extension"}"`, {
+      where: path,
+    });
+  }
+  const text = await readText(path);
+  const kind = extension === ".json" ? "JSON" : "YAML";
+  let value: unknown;
+  try {
+    if (kind === "JSON") JSON.parse(text);
+    // YAML contains JSON, and this parser refuses keys that occur twice. The core schema knows no dates and no binary.
+    value = withoutSchema(parseYaml(text, { schema: "core" }));
+  } catch (cause) {
+    throw new InputError(`is not valid ${kind}: ${(cause as Error).message}`, { where: path, cause });
+  }
+  if (value === null || value === undefined) throw new InputError("the recipe is empty", { where: path });
+  checkSize(value, path);
+  return value;
+}
+
+async function readText(path: string): Promise<string> {
+  let bytes: Uint8Array;
+  try {
+    const { size, isDirectory } = await Deno.stat(path);
+    if (isDirectory) throw new InputError("this is a folder; name a recipe file", { where: path });
+    if (size > LARGEST_FILE) {
+      throw new InputError(`a recipe has at most ${LARGEST_FILE} bytes; this file has ${size}`, {
+        where: path,
+      });
+    }
+    bytes = await Deno.readFile(path);
+  } catch (cause) {
+    throw cause instanceof InputError ? cause : unreadable(path, cause);
+  }
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (cause) {
+    throw new InputError("is not UTF-8 text", { where: path, cause });
+  }
+}
+
+async function importRecipe(path: string): Promise<unknown> {
+  try {
+    await Deno.stat(path);
+  } catch (cause) {
+    throw unreadable(path, cause);
+  }
+  let module: { default?: unknown };
+  try {
+    module = await import(toFileUrl(path).href);
+  } catch (cause) {
+    throw new InputError(`cannot be run: ${(cause as Error).message}`, { where: path, cause });
+  }
+  if (module.default === undefined) {
+    throw new InputError("exports no recipe", {
+      where: path,
+      hint: "Write `export default defineRecipe({ ... })`.",
+    });
+  }
+  checkSize(module.default, path);
+  return module.default;
+}
+
+/** Counts values as often as they are reached, as a printer would; so it also ends on a value that holds itself. */
+function checkSize(value: unknown, path: string): void {
+  let nodes = 0;
+  const visit = (node: unknown, depth: number): void => {
+    if (++nodes > MOST_NODES || depth > DEEPEST) {
+      throw new InputError(`holds more than ${MOST_NODES} values or nests deeper than ${DEEPEST}`, {
+        where: path,
+        hint: "Aliases (&name, *name) count as often as they are used.",
+      });
+    }
+    if (typeof node !== "object" || node === null) return;
+    for (const child of Object.values(node)) visit(child, depth + 1);
+  };
+  visit(value, 0);
+}
+
+/** Editors find a JSON file's schema by this field. */
+function withoutSchema(value: unknown): unknown {
+  if (!isObject(value)) return value;
+  const { $schema: _schema, ...rest } = value;
+  return rest;
+}
+
+/** Fields that hold paths, as far as they are texts; `student.model: teacher` is none. */
+const PATHS: readonly [section: string, field: string][] = [
+  ["teacher", "model"],
+  ["student", "model"],
+  ["data", "train"],
+  ["data", "heldOut"],
+  ["output", "folder"],
+];
+
+/** A copy of a recipe, checked or not, whose relative paths are taken from `folder`. */
+function resolvePaths(value: unknown, folder: string): unknown {
+  if (!isObject(value)) return value;
+  const copy = { ...value };
+  for (const [section, field] of PATHS) {
+    const group = copy[section];
+    if (!isObject(group)) continue;
+    const path = group[field];
+    if (typeof path !== "string" || path === "" || isAbsolute(path)) continue;
+    if (section === "student" && path === "teacher") continue;
+    copy[section] = { ...group, [field]: resolve(folder, path) };
+  }
+  const { teacher } = copy;
+  if (isObject(teacher) && isObject(teacher.cache)) {
+    const { folder: path } = teacher.cache;
+    if (typeof path === "string" && path !== "") {
+      copy.teacher = { ...teacher, cache: { ...teacher.cache, folder: resolve(folder, path) } };
+    }
+  }
+  return copy;
+}
+
+/**
+ * A copy of a recipe as written, with changes such as `train.steps=100`, `objective.0.weight=0.3` or `student.layers=[0,1]`.
+ * Values are read as YAML, so texts need no quotes.
+ *
+ * @throws {UsageError} a change that is no `path=value` or whose path leads through something that has no fields
+ */
+export function applySets(recipe: unknown, sets: readonly string[]): unknown {
+  const copy = structuredClone(recipe);
+  for (const set of sets) {
+    const equals = set.indexOf("=");
+    const keys = set.slice(0, Math.max(equals, 0)).trim().split(".");
+    if (equals < 1 || keys.some((key) => key === "")) {
+      throw new UsageError(`--set ${set}: expected path=value`, {
+        hint: "For example --set train.steps=100",
+      });
+    }
+    if (keys.includes("__proto__")) throw new UsageError(`--set ${set}: there is no such field`);
+    assign(copy, keys, parseSetValue(set, set.slice(equals + 1)), set);
+  }
+  return copy;
+}
+
+function parseSetValue(set: string, text: string): unknown {
+  try {
+    return parseYaml(text, { schema: "core" });
+  } catch (cause) {
+    throw new UsageError(`--set ${set}: the value cannot be read: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function assign(root: unknown, keys: readonly string[], value: unknown, set: string): void {
+  let node = root;
+  keys.forEach((key, depth) => {
+    const here = keys.slice(0, depth).join(".") || "the recipe";
+    const last = depth === keys.length - 1;
+    if (Array.isArray(node)) {
+      const index = Number(key);
+      if (!/^\d+$/.test(key) || index > node.length) {
+        throw new UsageError(`--set ${set}: ${here} is a list of ${node.length}; "${key}" is no place in it`);
+      }
+      if (last) node[index] = value;
+      else node = node[index] ??= emptyFor(keys[depth + 1]);
+    } else if (isObject(node)) {
+      if (last) node[key] = value;
+      else if (depth === 0 && key === "objective") node = node[key] ??= structuredClone(defaultObjective);
+      else node = node[key] ??= emptyFor(keys[depth + 1]);
+    } else {
+      throw new UsageError(`--set ${set}: ${here} has no fields`);
+    }
+  });
+}
+
+/** What a missing parent must be so that `key` can be set in it. */
+function emptyFor(key: string): unknown {
+  return /^\d+$/.test(key) ? [] : {};
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,275 @@
+/**
+ * The recipe: everything a run is told. Written as YAML, JSON or TypeScript, checked whole before anything is loaded, and saved with the run.
+ *
+ * The interfaces here are what the rest of the program reads; `recipe_schema.ts` has the rules and defaults, `recipe_file.ts` reads files.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { InputError } from "../../base/errors.ts";
+import { canonicalJson } from "../../text/tokenizer_json.ts";
+import { describeProblems, type RecipeProblem } from "./problems.ts";
+import { deriveDefaults, recipeSchema } from "./schema.ts";
+import type { Course } from "./schedule.ts";
+
+/** A resolved recipe: every default filled in. */
+export interface Recipe {
+  teacher: TeacherRecipe;
+  student: StudentRecipe;
+  data: DataRecipe;
+  /** The weighted sum of losses that is minimised. */
+  objective: ObjectiveTerm[];
+  adapter: AdapterRecipe | "none";
+  train: TrainRecipe;
+  samples: SamplesRecipe;
+  output: OutputRecipe;
+  limits: LimitsRecipe;
+}
+
+/** The model that is imitated. */
+export interface TeacherRecipe {
+  /** A Hugging Face folder or a GGUF file. */
+  model: string;
+  /** An adapter on the teacher is trained along with the student (online distillation). */
+  train: boolean;
+  /** That adapter; like the student's when absent. */
+  adapter?: AdapterRecipe;
+  /** Runs the teacher once, before training, and trains on what is kept of it. */
+  cache?: TeacherCacheRecipe;
+}
+
+/** What is kept of the teacher at each position: one of `topK` and `samples`. */
+export interface TeacherCacheRecipe {
+  /** Its largest logits, this many. */
+  topK?: number;
+  /** Tokens drawn from its distribution, this often (RS-KD, arXiv 2503.16870). */
+  samples?: number;
+  /** Seed of the draws. */
+  seed: number;
+  /** Of the logits kept, which are stored as distances from the largest. */
+  precision: "f16" | "f32";
+  /** Folder that runs share; the run's own when absent. */
+  folder?: string;
+}
+
+/** The model that learns. */
+export interface StudentRecipe {
+  /** A Hugging Face folder, a GGUF file, or `teacher` for the teacher's own weights. */
+  model: string;
+  /** The layers that are kept, counted from 0, rising; all when absent. */
+  layers?: number[];
+  /** Tensors whose own values are trained: norms, biases, head, linear, names of tensors or modules, or ends of such names. */
+  train?: string[];
+}
+
+/** Training and held-out text. */
+export interface DataRecipe {
+  /** JSON Lines file. */
+  train: string;
+  /** JSON Lines file; 5 % of the training rows, chosen by hash, when absent. */
+  heldOut?: string;
+  /** Longest sample in tokens. */
+  contextLength: number;
+  mask: "auto" | "completion" | "all";
+  tooLong: "cut" | "drop" | "refuse" | "split";
+  endToken: "auto" | "eos" | "bos" | "none" | number;
+  /** Puts prompt/completion rows through the chat template, as a user's and an assistant's turn. */
+  template: boolean;
+  /** Most training rows used. */
+  limit?: number;
+}
+
+/** One term of the objective. */
+export interface ObjectiveTerm {
+  /** Id of a loss plugin. */
+  loss: string;
+  /** The model that this loss trains; the other one is its target. Absent is the student. */
+  learner?: Learner;
+  /**
+   * Tokens that it counts: the `supervised` ones (absent), `all` that have a next one in their sample, or `unshifted`: those that are
+   * targets, one later than those that predict them.
+   */
+  tokens?: "supervised" | "all" | "unshifted";
+  /** Counts samples alone whose row says that this wrote it; absent is all. */
+  source?: string;
+  weight: number;
+  /** Gives the loss the size of all those without it together; absent is no. */
+  balance?: Balance;
+  temperature: number;
+  /** Multiplies the weight by temperature^2, so that gradients keep their size (arXiv 1503.02531); absent is no. */
+  squareTemperature?: boolean;
+  /** The course of `weight`, `temperature` or an option that the loss lets change, by its name. */
+  schedule?: Record<string, Course>;
+  /** Checked by the loss's own schema. */
+  options: Record<string, unknown>;
+}
+
+/** A model of a run, as a loss sees it. */
+export type Learner = "student" | "teacher";
+
+/** Loss-magnitude balancing (AmoebaLLM, arXiv 2411.10606). */
+export interface Balance {
+  /** Largest factor. */
+  max: number;
+}
+
+/** What is trained beside frozen weights. */
+export interface AdapterRecipe {
+  /** Id of an adapter plugin. */
+  type: string;
+  rank: number;
+  alpha: number;
+  dropout: number;
+  targets: "all-linear" | string[];
+  rslora: boolean;
+  loraPlusRatio: number;
+  /** Rank by pattern of a layer's name, as in PEFT. */
+  rankPattern: Record<string, number>;
+  /** Alpha by pattern of a layer's name, as in PEFT. */
+  alphaPattern: Record<string, number>;
+  /** Checked by the adapter's own schema. */
+  options: Record<string, unknown>;
+}
+
+/** How it is trained. */
+export interface TrainRecipe {
+  steps: number;
+  tokensPerMicroBatch: number;
+  /** Micro-batches a step. */
+  accumulation: number;
+  learningRate: number;
+  schedule: "constant" | "linear" | "cosine";
+  /** Steps over which the learning rate rises from 0. */
+  warmup: number;
+  minimumLearningRate: number;
+  weightDecay: number;
+  beta1: number;
+  beta2: number;
+  epsilon: number;
+  /** Largest global gradient norm; 0 is no clipping. */
+  clip: number;
+  /** Steps between checkpoints; 0 is only when the run stops or ends. */
+  checkpointEvery: number;
+  /** Steps between evaluations; 0 is only before and after. */
+  evaluateEvery: number;
+  /** Checkpoints kept beside the best. */
+  keepCheckpoints: number;
+  activationCheckpointing: "auto" | "on" | "off";
+  /** Rows of the language-model head at a time. */
+  headChunk: "auto" | number;
+  seed: number;
+  divergence: DivergenceGuard;
+}
+
+/** When a run that gets worse is stopped. A loss or gradient that is not a finite number always stops it. */
+export interface DivergenceGuard {
+  /** Stops when the mean loss of a window is this many times the lowest one so far; 0 switches it off. */
+  maxLossFactor: number;
+  /** Steps in a window. */
+  window: number;
+}
+
+/** Texts written by the models before and after. */
+export interface SamplesRecipe {
+  prompts: string[];
+  tokens: number;
+  temperature: number;
+  topK: number;
+  topP: number;
+  seed: number;
+}
+
+/** What the run leaves. */
+export interface OutputRecipe {
+  /** The run's folder; `runs/<id>` when absent. */
+  folder?: string;
+  /** Whether the merged model is written too. */
+  merged: boolean;
+}
+
+/** Bounds of a run. They do not change its numbers. */
+export interface LimitsRecipe {
+  /** Most bytes on the GPU; the adapter's own limits when absent. */
+  gpuBytes?: number;
+  /** Seconds without a sign of life after which the run is ended. */
+  watchdogSeconds: number;
+}
+
+/** One term of the objective as one may write it. */
+export interface ObjectiveTermInput extends Partial<Omit<ObjectiveTerm, "schedule" | "balance">> {
+  loss: string;
+  balance?: Partial<Balance>;
+  schedule?: Record<string, Omit<Course, "shape"> & Partial<Pick<Course, "shape">>>;
+}
+
+/** What one may write: all but the models and the training data has a default. */
+export interface RecipeInput {
+  teacher: Pick<TeacherRecipe, "model"> & {
+    train?: boolean;
+    adapter?: Partial<AdapterRecipe>;
+    cache?: Partial<TeacherCacheRecipe>;
+  };
+  student: StudentRecipe;
+  data: Partial<DataRecipe> & Pick<DataRecipe, "train">;
+  objective?: ObjectiveTermInput[];
+  adapter?: Partial<AdapterRecipe> | "none";
+  train?: Partial<Omit<TrainRecipe, "divergence">> & { divergence?: Partial<DivergenceGuard> };
+  samples?: Partial<SamplesRecipe>;
+  output?: Partial<OutputRecipe>;
+  limits?: Partial<LimitsRecipe>;
+}
+
+/** A recipe that breaks rules: `problems` has one entry for each, with its path. */
+export class RecipeError extends InputError {
+  override readonly code = "bad_recipe";
+  readonly problems: readonly RecipeProblem[];
+
+  constructor(where: string, problems: readonly RecipeProblem[]) {
+    const count = problems.length === 1 ? "1 problem" : `${problems.length} problems`;
+    const lines = problems.map(({ path, message }) => `\n  ${path || "(whole recipe)"}: ${message}`);
+    super(`${count} in the recipe${lines.join("")}`, {
+      where,
+      hint: "`limbeck init` writes a recipe with every field explained; `limbeck validate FILE` checks one.",
+    });
+    this.problems = problems;
+  }
+}
+
+/**
+ * Types a recipe written in TypeScript; returns it unchanged.
+ *
+ * @example
+ * ```ts
+ * export default defineRecipe({
+ *   teacher: { model: "./teacher" },
+ *   student: { model: "./student" },
+ *   data: { train: "./train.jsonl" },
+ * });
+ * ```
+ */
+export function defineRecipe(recipe: RecipeInput): RecipeInput {
+  return recipe;
+}
+
+/**
+ * Checks a recipe and fills in its defaults. Paths are left as they are.
+ *
+ * @param where how errors name the recipe, such as its file
+ * @throws {RecipeError} with every problem at once
+ */
+export function parseRecipe(value: unknown, where = "recipe"): Recipe {
+  const result = recipeSchema.safeParse(deriveDefaults(value));
+  if (result.success) return result.data;
+  throw new RecipeError(where, describeProblems(result.error.issues, value));
+}
+
+/** SHA-256 (hex) of what decides a run's numbers: all of the recipe but `output`, `limits` and where a cache lies. */
+export function recipeHash(recipe: Recipe): string {
+  const { output: _output, limits: _limits, ...decisive } = recipe;
+  const { cache, ...teacher } = decisive.teacher;
+  if (cache) {
+    const { folder: _folder, ...kept } = cache;
+    decisive.teacher = { ...teacher, cache: kept };
+  }
+  return createHash("sha256").update(canonicalJson(decisive)).digest("hex");
+}

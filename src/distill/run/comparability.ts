@@ -1,0 +1,134 @@
+/**
+ * Whether the figures of several recipes may stand side by side.
+ *
+ * @module
+ */
+import { InputError } from "../../base/errors.ts";
+import { Model } from "../inputs/models.ts";
+import type { PreparedRun } from "../inputs/prepare.ts";
+import type { Recipe } from "../recipe/recipe.ts";
+import { modelIdentity, samplesIdentity } from "./run_identity.ts";
+
+/** A recipe with what decides whether it can be compared. */
+export interface ComparedRecipe {
+  /** How errors and tables call it. */
+  readonly name: string;
+  readonly recipe: Recipe;
+  /** Hash of the held-out tokens and of which of them count. */
+  readonly heldOut: string;
+  /** Hash of the training tokens and of which of them count. */
+  readonly train: string;
+}
+
+/** Hashes what an opened recipe measures and learns. */
+export function comparedRecipe(
+  name: string,
+  { recipe, heldOut, train }: Pick<PreparedRun, "recipe" | "heldOut" | "train">,
+): ComparedRecipe {
+  return { name, recipe, heldOut: samplesIdentity(heldOut), train: samplesIdentity(train) };
+}
+
+/**
+ * Checks that all recipes are measured with one yardstick: teacher, held-out tokens and context length of the first one.
+ *
+ * @param identify identity of the model at a path, by its bytes; asked only where paths differ
+ * @returns what else differs that makes a comparison unfair, as warnings
+ * @throws {InputError} naming each recipe that is measured otherwise, and why
+ */
+export async function checkComparable(
+  recipes: readonly ComparedRecipe[],
+  identify: (path: string) => Promise<string> = modelIdentityAt,
+): Promise<string[]> {
+  const [first, ...others] = recipes as readonly [ComparedRecipe, ...ComparedRecipe[]];
+  const known = new Map<string, string>();
+  const isSame = async (a: string, b: string) => {
+    if (a === b) return true;
+    for (const path of [a, b]) if (!known.has(path)) known.set(path, await identify(path));
+    return known.get(a) === known.get(b);
+  };
+  const problems: string[] = [];
+  const warnings = recipes.filter(({ recipe }) => recipe.teacher.train).map(({ name }) =>
+    `${name} trains its teacher along, so its divergences and its agreement are to what the teacher has become`
+  );
+  const kept = recipes.map(({ recipe }) => keptOfTeacher(recipe));
+  if (new Set(kept).size > 1) {
+    recipes.forEach(({ name }, i) =>
+      kept[i] &&
+      warnings.push(
+        `${name} measures its divergences to ${kept[i]} of its teacher, others to other parts or all of it`,
+      )
+    );
+  }
+  for (const other of others) {
+    const refuse = (what: string, mine: unknown, its: unknown) =>
+      problems.push(`${other.name}: another ${what} than ${first.name}: ${its}, not ${mine}`);
+    const [a, b] = [first.recipe, other.recipe];
+    if (!await isSame(a.teacher.model, b.teacher.model)) {
+      refuse("teacher", a.teacher.model, b.teacher.model);
+    }
+    if (a.data.contextLength !== b.data.contextLength) {
+      refuse("context length", a.data.contextLength, b.data.contextLength);
+    } else if (first.heldOut !== other.heldOut) {
+      refuse("held-out data", heldOutText(a, b), heldOutText(b, a));
+    }
+    const warn = (what: string, mine: unknown, its: unknown) =>
+      warnings.push(`${other.name} has another ${what} than ${first.name}: ${its}, not ${mine}`);
+    const [mine, its] = [a, b].map(studentPath) as [string, string];
+    if (keptLayers(a) !== keptLayers(b) || !await isSame(mine, its)) {
+      warn("student", `${mine} ${keptLayers(a)}`, `${its} ${keptLayers(b)}`);
+    }
+    if (a.train.steps !== b.train.steps) warn("number of steps", a.train.steps, b.train.steps);
+    if (tokensPerStep(a) !== tokensPerStep(b)) {
+      warn("number of tokens per step", tokensPerStep(a), tokensPerStep(b));
+    }
+    if (first.train !== other.train) {
+      warnings.push(
+        `${other.name} trains on other data than ${first.name}, so the order of the data is not paired`,
+      );
+    }
+  }
+  if (problems.length === 0) return warnings;
+  throw new InputError(`these recipes cannot be compared\n  ${problems.join("\n  ")}`, {
+    hint: "Losses of different teachers, texts or context lengths mean different things. " +
+      "`--set` gives all recipes the same, such as --set data.contextLength=256.",
+  });
+}
+
+/** What a cache has of the teacher; empty where the teacher is there itself. */
+function keptOfTeacher({ teacher: { cache } }: Recipe): string {
+  if (!cache) return "";
+  return cache.topK === undefined ? `${cache.samples} samples a token` : `the ${cache.topK} largest logits`;
+}
+
+/** Where the student's weights come from. */
+function studentPath({ teacher, student }: Recipe): string {
+  return student.model === "teacher" ? teacher.model : student.model;
+}
+
+function keptLayers({ student }: Recipe): string {
+  return student.layers ? `layers [${student.layers.join(", ")}]` : "all layers";
+}
+
+function tokensPerStep({ train }: Recipe): number {
+  return train.tokensPerMicroBatch * train.accumulation;
+}
+
+/** Fields that decide which held-out tokens count. */
+const HELD_OUT_FIELDS = ["mask", "tooLong", "endToken", "template", "limit"] as const;
+
+/** What a recipe measures on, with the settings in which another differs. */
+function heldOutText({ data }: Recipe, { data: other }: Recipe): string {
+  const settings = HELD_OUT_FIELDS.filter((field) => data[field] !== other[field]).map((field) =>
+    `data.${field} ${data[field]}`
+  );
+  return [data.heldOut ?? `5 % of ${data.train}`, ...settings].join(", ");
+}
+
+async function modelIdentityAt(path: string): Promise<string> {
+  const model = await Model.open(path, { category: "weights" });
+  try {
+    return await modelIdentity(model);
+  } finally {
+    model.close();
+  }
+}

@@ -1,0 +1,71 @@
+/**
+ * How long a run will take, measured: two steps and a little evaluation on the device itself.
+ *
+ * @module
+ */
+import type { Gpu } from "../../gpu/device.ts";
+import { BatchStream, packSequential } from "../../text/packing.ts";
+import type { PreparedRun } from "../inputs/prepare.ts";
+import { type PlannedTraining, Trainer, type TrainingSetup } from "../program/trainer.ts";
+
+/** Seconds of a run. */
+export interface Forecast {
+  /** Until the first step can begin: uploading, compiling. */
+  readonly setUp: number;
+  readonly step: number;
+  /** One measurement on all held-out samples. */
+  readonly evaluation: number;
+  /** The whole run without samples and exports. */
+  readonly total: number;
+}
+
+/** Held-out samples that are measured for the forecast. */
+const SAMPLES = 8;
+
+/**
+ * Runs the beginning of a run and throws it away. Needs as much memory as the run.
+ *
+ * @throws {DeviceError} if memory does not suffice
+ */
+export async function forecast(
+  gpu: Gpu,
+  prepared: PreparedRun,
+  setup: TrainingSetup,
+  planned: PlannedTraining,
+): Promise<Forecast> {
+  const { train } = prepared.recipe;
+  const { tokens } = planned.frozen;
+  const [trainer, created] = await timed(() => Trainer.create(gpu, setup, planned));
+  try {
+    trainer.setState((await setup.trainables.initialValues(train.seed)).trained);
+    const stream = new BatchStream(prepared.train, { tokensPerBatch: tokens, seed: train.seed });
+    const step = async (done: number) => {
+      await trainer.step(done, Array.from({ length: train.accumulation }, () => stream.next()));
+      await trainer.collect();
+    };
+    // Drivers put off work until a kernel is first used.
+    const [, first] = await timed(() => step(0));
+    const [, second] = await timed(() => step(1));
+    const some = prepared.heldOut.slice(0, SAMPLES);
+    const [, measured] = await timed(() => trainer.evaluate(some));
+    const batches = (samples: PreparedRun["heldOut"]) => packSequential(samples, tokens).length;
+    const evaluation = measured / batches(some) * batches(prepared.heldOut);
+    // The teacher alone takes less, and is counted as one more measurement of the student.
+    const between = train.evaluateEvery > 0 ? Math.ceil(train.steps / train.evaluateEvery) - 1 : 0;
+    const setUp = created + Math.max(0, first - second);
+    return {
+      setUp,
+      step: second,
+      evaluation,
+      total: setUp + train.steps * second + (3 + between) * evaluation,
+    };
+  } finally {
+    trainer.destroy();
+  }
+}
+
+async function timed<T>(work: () => Promise<T>): Promise<[T, number]> {
+  const begin = performance.now();
+  const result = await work();
+  return [result, (performance.now() - begin) / 1000];
+}

@@ -1,0 +1,147 @@
+/**
+ * What can be told of a recipe without running it: whether it is valid, what it needs, and how its data are read. The values are those of
+ * `--json` and of HTTP.
+ *
+ * @module
+ */
+import { DeviceError } from "../../base/errors.ts";
+import { DEFAULT_ADAPTER } from "../../gpu/description.ts";
+import { type Gpu, openGpu } from "../../gpu/device.ts";
+import type { EncodeReport } from "../../text/encode.ts";
+import { type Preview, previewDataset } from "../../text/preview.ts";
+import type { DataWarning } from "../inputs/data_warnings.ts";
+import { type Forecast, forecast } from "./forecast.ts";
+import { checkHostMemory, runMemory } from "../program/memory.ts";
+import type { OpenedRecipe } from "./open_recipe.ts";
+import type { Recipe } from "../recipe/recipe.ts";
+import { sampleBytes } from "../generate/samples.ts";
+import { cacheBytes, teacherPassMemory } from "../teacher/pass.ts";
+import { planTraining, type TrainingSetup } from "../program/trainer.ts";
+
+/** What is trained, for `--json`. */
+export interface TrainedValue {
+  /** Trained values, of all models. */
+  readonly parameters: number;
+  /** Module paths of the student's layers that have an adapter. */
+  readonly adaptedLayers: readonly string[];
+  /** What each entry of `student.train` means. */
+  readonly tensors: readonly { readonly name: string; readonly tensors: readonly string[] }[];
+}
+
+/** What a setup trains. */
+export function trainedValue({ adapter, tensors, trainables }: TrainingSetup): TrainedValue {
+  return {
+    parameters: trainables.layout.trainable,
+    adaptedLayers: adapter?.layers.map(({ path }) => path) ?? [],
+    tensors: [...tensors?.selection ?? []].map(([name, found]) => ({ name, tensors: found })),
+  };
+}
+
+/** A valid recipe. */
+export interface Validation {
+  readonly valid: true;
+  readonly recipe: Recipe;
+  readonly train: EncodeReport;
+  readonly heldOut: EncodeReport;
+  readonly trained: TrainedValue;
+  readonly warnings: readonly DataWarning[];
+}
+
+/** What is known of a recipe once all that it names is open. */
+export function validation({ recipe, prepared, setup, warnings }: OpenedRecipe): Validation {
+  const { trainReport: train, heldOutReport: heldOut } = prepared;
+  return { valid: true, recipe, train, heldOut, trained: trainedValue(setup), warnings };
+}
+
+/** Samples as training sees them. */
+export function preview({ recipe, prepared }: OpenedRecipe, heldOut: boolean, samples: number): Preview {
+  const { contextLength, mask, tooLong, endToken, template: promptsAsChat } = recipe.data;
+  const rows = heldOut ? prepared.heldOutRows : prepared.trainRows;
+  const options = { tokenizer: prepared.tokenizer, contextLength, mask, tooLong, endToken, promptsAsChat };
+  return previewDataset(
+    rows,
+    { ...options, ...(prepared.template ? { template: prepared.template } : {}) },
+    samples,
+  );
+}
+
+/** What a run needs. Bytes are exact. */
+export interface Estimate {
+  /** Name of the GPU adapter that was planned for. */
+  readonly adapter: string;
+  readonly totalBytes: number;
+  /** Bytes on the GPU by category. */
+  readonly bytes: Readonly<Record<string, number>>;
+  readonly tokensPerMicroBatch: number;
+  readonly headChunk: number;
+  /** Whether activations are computed twice to save memory. */
+  readonly activationCheckpointing: boolean;
+  readonly train: EncodeReport;
+  readonly heldOut: EncodeReport;
+  readonly trained: TrainedValue;
+  readonly steps: number;
+  /** Forecast of the time; null where nothing was measured. */
+  readonly seconds: Forecast | null;
+  /** What the teacher's pass over the data needs before training, where its distribution is kept. */
+  readonly teacherPass:
+    | { totalBytes: number; bytes: Record<string, number>; cacheBytes: number; bytesPerToken: number }
+    | null;
+  readonly warnings: readonly DataWarning[];
+}
+
+/**
+ * Plans a whole run without a single buffer. Where there is no GPU, WebGPU's default limits are planned for.
+ *
+ * @param measure whether to run two steps, for a forecast of the time
+ * @throws {DeviceError} it does not fit, with the numbers; or there is no GPU to measure on
+ */
+export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<Estimate> {
+  const { recipe, prepared, setup, warnings } = opened;
+  const gpu = await openHere(measure);
+  try {
+    const adapter = gpu?.description ?? DEFAULT_ADAPTER;
+    const samples = sampleBytes(adapter, prepared, setup);
+    const planned = planTraining(setup, adapter, undefined, samples);
+    const memory = runMemory(planned.plan, samples);
+    const { frozen } = planned;
+    const software = gpu?.adapter.info.isFallbackAdapter ?? false;
+    if (software) checkHostMemory(memory, recipe, frozen.recompute);
+    const pass = recipe.teacher.cache ? teacherPassMemory(prepared, setup, adapter, frozen) : undefined;
+    if (pass && software) checkHostMemory(pass, recipe, frozen.recompute);
+    const kept = cacheBytes(setup, prepared);
+    return {
+      adapter: adapter.name,
+      totalBytes: memory.total,
+      bytes: Object.fromEntries(memory.byCategory),
+      tokensPerMicroBatch: frozen.tokens,
+      headChunk: frozen.chunkRows,
+      activationCheckpointing: frozen.recompute,
+      train: prepared.trainReport,
+      heldOut: prepared.heldOutReport,
+      trained: trainedValue(setup),
+      steps: recipe.train.steps,
+      seconds: measure ? await forecast(gpu!, prepared, setup, planned) : null,
+      teacherPass: pass && kept
+        ? {
+          totalBytes: pass.total,
+          bytes: Object.fromEntries(pass.byCategory),
+          cacheBytes: kept.total,
+          bytesPerToken: kept.row,
+        }
+        : null,
+      warnings,
+    };
+  } finally {
+    gpu?.destroy();
+  }
+}
+
+/** The GPU that is here; undefined where there is none and none is needed. */
+async function openHere(needed: boolean): Promise<Gpu | undefined> {
+  try {
+    return await openGpu();
+  } catch (error) {
+    if (!needed && error instanceof DeviceError) return undefined;
+    throw error;
+  }
+}

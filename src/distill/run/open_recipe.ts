@@ -1,0 +1,42 @@
+/**
+ * A recipe with all that it names, for looking at it without running it.
+ *
+ * @module
+ */
+import type { Registry } from "../../registry/registry.ts";
+import { type DataWarning, dataWarnings } from "../inputs/data_warnings.ts";
+import { type PreparedRun, prepareRun } from "../inputs/prepare.ts";
+import { checkPrompts } from "../program/prompt_features.ts";
+import type { Recipe } from "../recipe/recipe.ts";
+import { checkRecipePlugins } from "../recipe/plugins.ts";
+import { setUp } from "./set_up.ts";
+import type { TrainingSetup } from "../program/trainer.ts";
+
+/** A recipe with its models and data open, its losses and adapter resolved. */
+export interface OpenedRecipe {
+  readonly recipe: Recipe;
+  readonly prepared: PreparedRun;
+  readonly setup: TrainingSetup;
+  readonly warnings: readonly DataWarning[];
+}
+
+/**
+ * Opens all that a recipe names, hands it to `use` and closes it again.
+ *
+ * @throws {InputError} whatever is wrong with the recipe, its models, data or plugins
+ */
+export async function openRecipe<T>(
+  recipe: Recipe,
+  registry: Registry,
+  use: (opened: OpenedRecipe) => T | Promise<T>,
+): Promise<T> {
+  checkRecipePlugins(recipe, registry);
+  const prepared = await prepareRun(recipe);
+  try {
+    const setup = setUp(prepared, registry);
+    checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
+    return await use({ recipe, prepared, setup, warnings: dataWarnings(prepared) });
+  } finally {
+    prepared.close();
+  }
+}

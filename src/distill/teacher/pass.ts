@@ -1,0 +1,330 @@
+/**
+ * The one pass of the teacher over all samples that makes a cache: its rows, its own held-out loss and its sample texts. When it is
+ * over, nothing of the teacher is left on the GPU.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { InputError } from "../../base/errors.ts";
+import type { AdapterDescription } from "../../gpu/description.ts";
+import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
+import { ModelContext } from "../../models/context.ts";
+import { decoder } from "../../models/llama.ts";
+import { compile, type Executable } from "../../tensor/executable.ts";
+import type { Tensor } from "../../tensor/graph.ts";
+import { rows } from "../../tensor/ops/views.ts";
+import { type Plan, plan, Program } from "../../tensor/plan.ts";
+import type { EncodedSample } from "../../text/encode.ts";
+import { IGNORED_LABEL, packBatch, type PackedBatch, planBatches } from "../../text/packing.ts";
+import { splitSeed } from "../../base/random.ts";
+import { canonicalJson } from "../../text/tokenizer_json.ts";
+import { RowCodec, type RowFormat, type TeacherRow } from "./cached_rows.ts";
+import { chunkedLoss, lossSums } from "../objective/chunked_loss.ts";
+import { labelInput, writeBatch } from "../program/measure.ts";
+import { checkHostMemory, memoryError, type RunMemory, runMemory } from "../program/memory.ts";
+import { uploadWeights } from "../inputs/models.ts";
+import { LOSS_SUMS } from "../objective/objective.ts";
+import type { PreparedRun } from "../inputs/prepare.ts";
+import type { TeacherCacheRecipe } from "../recipe/recipe.ts";
+import { modelIdentity, samplesIdentity } from "../run/run_identity.ts";
+import { sampleBytesOf, writeSamples } from "../generate/samples.ts";
+import { runInSlices } from "../program/slices.ts";
+import { streamInputs } from "../program/stream.ts";
+import {
+  cachedSamples,
+  cacheKey,
+  type CacheOrigin,
+  cachePath,
+  TeacherCache,
+  type TeacherFindings,
+  writeTeacherCache,
+} from "./cache.ts";
+import { cacheScalars, teacherRows } from "../program/teacher_rows.ts";
+import { countedPositions } from "../objective/token_masks.ts";
+import type { FrozenPlan, TrainingSetup } from "../program/trainer.ts";
+
+const BLOCK = "teacher";
+const KEPT = "kept";
+const COUNTERS = "counters";
+
+/** What a run keeps of its teacher, and how; undefined where it has no cache. */
+function keptOf(
+  { recipe, objective, teacher }: TrainingSetup,
+): { cache: TeacherCacheRecipe; format: RowFormat } | undefined {
+  const { cache } = recipe.teacher;
+  if (!cache || !objective.target) return undefined;
+  const vocabulary = teacher.config.vocabularySize;
+  return { cache, format: { target: objective.target, precision: cache.precision, vocabulary } };
+}
+
+/** Bytes that the run's cache takes on disk, headers left out; undefined where it has none. */
+export function cacheBytes(
+  setup: TrainingSetup,
+  { train, heldOut }: Pick<PreparedRun, "train" | "heldOut">,
+): { row: number; total: number } | undefined {
+  const kept = keptOf(setup);
+  if (!kept) return undefined;
+  const row = new RowCodec(kept.format).bytes;
+  const rows = cachedSamples([...train, ...heldOut], setup.objective.masks).offsets.at(-1)!;
+  return { row, total: row * rows };
+}
+
+/** Plans the pass for streams like the training's. Pure: needs no GPU. */
+export function planTeacherPass(
+  setup: TrainingSetup,
+  adapter: AdapterDescription,
+  { tokens, chunkRows }: Pick<FrozenPlan, "tokens" | "chunkRows">,
+): Plan {
+  const { recipe, teacher: model, objective } = setup;
+  const { cache, format: { target } } = keptOf(setup)!;
+  const program = new Program();
+  const graph = program.block(BLOCK);
+  const { vocabularySize, hiddenSize } = model.config;
+  const learner = graph.within("teacher", () => {
+    const ctx = new ModelContext(graph, "teacher", streamInputs(graph, tokens), model.specs);
+    return {
+      hidden: decoder(ctx, model.config, recipe.data.contextLength),
+      weight: ctx.weight(model.headWeight(), [vocabularySize, hiddenSize]),
+    };
+  });
+  const losses = objective.rowLosses(objective.crossEntropy, graph);
+  const labels = labelInput(graph, tokens, losses);
+  const kept = graph.input(KEPT, [tokens], "i32");
+  const part = (t: Tensor, first: number) => rows(t, first, chunkRows);
+  const keep = (logits: Tensor, first: number) => {
+    const draws = target.kind === "samples"
+      ? { counters: part(graph.input(COUNTERS, [tokens], "u32"), first), seed: splitSeed(cache.seed) }
+      : undefined;
+    const made = teacherRows(part(kept, first), logits, target, draws);
+    made.forEach((t, i) => graph.output(`${PARTS[i]} ${first}`, t));
+  };
+  const { values } = chunkedLoss(graph, learner, undefined, labels, losses, chunkRows, false, keep);
+  lossSums(
+    values,
+    graph.state(LOSS_SUMS.teacher, [losses.valueCount], "f32", "program"),
+    graph.scalar("keep"),
+  );
+  return plan(program, adapter);
+}
+
+/** Outputs of a chunk: ids, values, tails. */
+const PARTS = ["ids", "values", "tails"] as const;
+
+/** What the pass tells while it runs. */
+export interface TeacherPassHost {
+  /** Called several times a batch. What it throws ends the pass, and nothing is left behind. */
+  onSlice(): void;
+  /** Called once: where the cache lies, and whether it was there already. */
+  onFound(path: string, exists: boolean): void;
+}
+
+/**
+ * What the pass takes on the GPU.
+ *
+ * @throws {DeviceError} with the numbers and what can be turned, where the recipe allows less
+ */
+export function teacherPassMemory(
+  prepared: Pick<PreparedRun, "recipe" | "tokenizer" | "heldOut" | "teacher" | "student">,
+  setup: TrainingSetup,
+  adapter: AdapterDescription,
+  frozen: Pick<FrozenPlan, "tokens" | "chunkRows">,
+): RunMemory {
+  const { recipe } = prepared;
+  const planned = planTeacherPass(setup, adapter, frozen);
+  const memory = runMemory(planned, sampleBytesOf(adapter, prepared, setup, "teacher"));
+  const allowed = recipe.limits.gpuBytes;
+  if (allowed !== undefined && memory.total > allowed) {
+    throw memoryError(memory, { bytes: allowed, name: "limits.gpuBytes" }, recipe, true);
+  }
+  return memory;
+}
+
+/**
+ * Opens the run's cache, or makes it.
+ *
+ * @param folder the run's own folder of caches, where the recipe names none
+ * @returns the cache, and the bytes on the GPU that the pass was planned with; 0 where there was none
+ * @throws {InputError} if a cache of this key is damaged, or the teacher's logits are not finite
+ */
+export async function openTeacherCache(
+  gpu: Gpu,
+  prepared: PreparedRun,
+  setup: TrainingSetup,
+  frozen: Pick<FrozenPlan, "tokens" | "chunkRows">,
+  folder: string,
+  host: TeacherPassHost,
+): Promise<{ cache: TeacherCache; plannedBytes: number } | undefined> {
+  const kept = keptOf(setup);
+  if (!kept) return undefined;
+  const samples = cachedSamples([...prepared.train, ...prepared.heldOut], setup.objective.masks);
+  const origin: CacheOrigin = {
+    teacher: await modelIdentity(prepared.teacher),
+    samples: samples.identity,
+    format: kept.format,
+    seed: kept.format.target.kind === "samples" ? kept.cache.seed : null,
+  };
+  const place = kept.cache.folder ?? folder;
+  const path = cachePath(place, cacheKey(origin));
+  const found = await TeacherCache.open(place, origin, samples);
+  host.onFound(path, found !== undefined);
+  if (found) return { cache: found, plannedBytes: 0 };
+  const memory = teacherPassMemory(prepared, setup, gpu.description, frozen);
+  if (gpu.adapter.info.isFallbackAdapter) checkHostMemory(memory, prepared.recipe, true);
+  const planned = planTeacherPass(setup, gpu.description, frozen);
+  const pass = await TeacherPass.create(gpu, prepared, setup, planned, frozen);
+  let failure: unknown;
+  try {
+    await writeTeacherCache(path, origin, samples, () => pass.rows(host), () => pass.findings());
+  } catch (error) {
+    failure = error;
+  } finally {
+    pass.destroy();
+  }
+  const cache = await TeacherCache.open(place, origin, samples);
+  // Another run may have made the same cache in a shared folder meanwhile: it has the name, and serves as well.
+  if (!cache) throw failure;
+  return { cache, plannedBytes: memory.total };
+}
+
+/** Hash of what decides the teacher's sample texts. */
+export function textSettings({ recipe, heldOut }: Pick<PreparedRun, "recipe" | "heldOut">): string {
+  const { samples, data: { contextLength } } = recipe;
+  const text = canonicalJson({ samples, contextLength, heldOut: samplesIdentity(heldOut.slice(0, 1)) });
+  return createHash("sha256").update(text).digest("hex");
+}
+
+class TeacherPass {
+  readonly #gpu: Gpu;
+  readonly #prepared: PreparedRun;
+  readonly #setup: TrainingSetup;
+  readonly #frozen: Pick<FrozenPlan, "tokens" | "chunkRows">;
+  readonly #executable: Executable;
+  readonly #weights: ReadonlyMap<string, GpuBuffer>;
+  readonly #heldOut = { loss: 0, tokens: 0 };
+
+  private constructor(
+    gpu: Gpu,
+    prepared: PreparedRun,
+    setup: TrainingSetup,
+    frozen: Pick<FrozenPlan, "tokens" | "chunkRows">,
+    executable: Executable,
+    weights: ReadonlyMap<string, GpuBuffer>,
+  ) {
+    [this.#gpu, this.#prepared, this.#setup] = [gpu, prepared, setup];
+    [this.#frozen, this.#executable, this.#weights] = [frozen, executable, weights];
+  }
+
+  static async create(
+    gpu: Gpu,
+    prepared: PreparedRun,
+    setup: TrainingSetup,
+    planned: Plan,
+    frozen: Pick<FrozenPlan, "tokens" | "chunkRows">,
+  ): Promise<TeacherPass> {
+    const weights = await uploadWeights(gpu, planned, [setup.teacher]);
+    try {
+      const executable = await compile(gpu, planned, { weights });
+      return new TeacherPass(gpu, prepared, setup, frozen, executable, weights);
+    } catch (error) {
+      for (const buffer of weights.values()) buffer.destroy();
+      throw error;
+    }
+  }
+
+  /** The bytes of all rows, batch by batch. */
+  async *rows(host: TeacherPassHost): AsyncIterable<Uint8Array> {
+    const { target } = keptOf(this.#setup)!.format;
+    const executable = this.#executable;
+    executable.setScalar("keep", 0);
+    for (const [name, value] of cacheScalars(target)) executable.setScalar(name, value);
+    const { train, heldOut } = this.#prepared;
+    let row = 0;
+    for (const [samples, measured] of [[train, false], [heldOut, true]] as const) {
+      for (const batch of sequentialBatches(samples, this.#frozen.tokens)) {
+        const marked = this.#setup.objective.masks.mark(batch);
+        const positions = countedPositions(marked, 0, batch.tokens.length);
+        writeBatch(executable, batch, marked);
+        if (target.kind === "samples") executable.write(COUNTERS, countersOf(batch, positions, row));
+        else executable.write(KEPT, keptFlags(batch, positions));
+        await runInSlices(executable, BLOCK, host.onSlice);
+        const bytes = await this.#read(batch, positions);
+        row += positions.length;
+        if (measured) await this.#measure(marked.counts[0]!);
+        yield bytes;
+      }
+    }
+  }
+
+  /** What the teacher is found to be, once all rows have been read. */
+  async findings(): Promise<TeacherFindings> {
+    const { recipe } = this.#prepared;
+    const { loss, tokens } = this.#heldOut;
+    const texts = recipe.samples.tokens === 0 ? null : {
+      settings: textSettings(this.#prepared),
+      samples: await writeSamples(this.#gpu, this.#weights, this.#prepared, this.#setup, "teacher"),
+    };
+    return { heldOut: { loss: loss / Math.max(1, tokens), tokens }, texts };
+  }
+
+  /** The rows of some positions of a batch, encoded. */
+  async #read(batch: PackedBatch, positions: readonly number[]): Promise<Uint8Array> {
+    const { format } = keptOf(this.#setup)!;
+    const codec = new RowCodec(format);
+    const { entries, temperatures } = format.target;
+    const { tokens, chunkRows } = this.#frozen;
+    const parts = format.target.kind === "samples" ? PARTS.slice(0, 2) : PARTS;
+    const chunks = Array.from({ length: tokens / chunkRows }, (_, c) => c * chunkRows);
+    const back = await this.#executable.read(chunks.flatMap((c) => parts.map((p) => `${p} ${c}`)), BLOCK);
+    const bytes = new Uint8Array(positions.length * codec.bytes);
+    positions.forEach((t, i) => {
+      const r = t % chunkRows;
+      const data = (part: string) => back.get(`${part} ${t - r}`)!.data;
+      const own = (part: string) => data(part).subarray(r * entries, (r + 1) * entries);
+      const row: TeacherRow = {
+        ids: own("ids") as Uint32Array,
+        values: own("values") as Float32Array | Uint32Array,
+        tails: temperatures.map((_, c) => data("tails")[c * chunkRows + r]!),
+      };
+      if (codec.write(row, bytes.buffer, i * codec.bytes)) return;
+      const { source } = batch.members[batch.segment[t]!]!;
+      throw new InputError("the teacher's logits are not finite numbers here", {
+        where: `${source.file}:${source.line}`,
+        hint: "The teacher's weights are damaged, or too large for f32: check the model.",
+      });
+    });
+    return bytes;
+  }
+
+  async #measure(tokens: number): Promise<void> {
+    const back = await this.#executable.read([LOSS_SUMS.teacher]);
+    this.#heldOut.loss += (back.get(LOSS_SUMS.teacher)!.data as Float32Array)[0]!;
+    this.#heldOut.tokens += tokens;
+  }
+
+  destroy(): void {
+    this.#executable.destroy();
+    for (const buffer of this.#weights.values()) buffer.destroy();
+  }
+}
+
+/** Batches in the order of the samples, made one at a time. */
+function* sequentialBatches(samples: readonly EncodedSample[], tokens: number): Iterable<PackedBatch> {
+  const lengths = samples.map((sample) => sample.ids.length);
+  for (const batch of planBatches(lengths, samples.map((_, i) => i), tokens, 1)) {
+    yield packBatch(batch.map((i) => samples[i]!), tokens);
+  }
+}
+
+/** 0 for some positions of a batch, -100 for the others. */
+function keptFlags(batch: PackedBatch, positions: readonly number[]): Int32Array {
+  const flags = new Int32Array(batch.tokens.length).fill(IGNORED_LABEL);
+  for (const t of positions) flags[t] = 0;
+  return flags;
+}
+
+/** The number among all rows of some positions of a batch: what their draws depend on, wherever they lie. */
+function countersOf(batch: PackedBatch, positions: readonly number[], first: number): Uint32Array {
+  const numbers = new Uint32Array(batch.tokens.length);
+  positions.forEach((t, i) => numbers[t] = first + i);
+  return numbers;
+}

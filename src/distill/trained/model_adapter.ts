@@ -1,0 +1,418 @@
+/**
+ * An adapter plugin applied to a student: which layers, which parameters, how they begin, how the forward pass uses them.
+ *
+ * @module
+ */
+import { InputError } from "../../base/errors.ts";
+import { toFloat32 } from "../../formats/dtype.ts";
+import type { LinearHook } from "../../models/context.ts";
+import { HEAD, linearLayers } from "../../models/llama.ts";
+import type {
+  AdaptedLayer,
+  Adapter,
+  AdapterInputs,
+  AdapterSetting,
+  AdapterSettings,
+  AdapterValues,
+  Initialisation,
+  ParameterDefinition,
+} from "../../registry/contract.ts";
+import { PluginError } from "../../registry/contract.ts";
+import { elementCount, type Graph, type Tensor } from "../../tensor/graph.ts";
+import { dropout } from "../../tensor/ops/dropout.ts";
+import { normal } from "../../tensor/ops/normal.ts";
+import { pointwise } from "../../tensor/ops/pointwise.ts";
+import { didYouMean } from "../../base/did_you_mean.ts";
+import { fillNormal, fillUniform } from "./initialisation.ts";
+import { hostLinearAlgebra, memoised } from "./linear_algebra.ts";
+import type { Model } from "../inputs/models.ts";
+import type { ParameterSpec } from "./parameters.ts";
+import type { AdapterRecipe } from "../recipe/recipe.ts";
+import { AdapterWork, SHARED } from "./adapter_work.ts";
+import type { GroupSettings, StepWork, Trainable } from "./trainables.ts";
+
+/** A layer that is adapted, with its parameters. */
+interface Attached {
+  readonly layer: AdaptedLayer;
+  readonly parameters: readonly ParameterDefinition[];
+  /** Tells dropout sites apart. */
+  readonly site: number;
+}
+
+/** Name of the step scalar with the key of the random numbers of dropout and noise. */
+export const RANDOM_KEY = "randomKey";
+
+/** Which model an adapter sits on, where it is not the student. */
+export interface AdapterPlace {
+  /** Stands before the names of its parameters and groups, so that two adapters of a run do not meet. */
+  readonly prefix: string;
+  /** Path in the recipe, for errors. */
+  readonly where: string;
+}
+
+/** Where the student's adapter is. */
+const STUDENT: AdapterPlace = { prefix: "", where: "adapter" };
+
+/** Where the adapter of a teacher that trains along is. */
+export const TEACHER: AdapterPlace = { prefix: "teacher.", where: "teacher.adapter" };
+
+/** An adapter on a model. */
+export class ModelAdapter implements Trainable {
+  readonly plugin: Adapter;
+  readonly recipe: AdapterRecipe;
+  readonly settings: AdapterSettings;
+  readonly options: Record<string, unknown>;
+  readonly trained: readonly ParameterSpec[];
+  readonly fixed: readonly ParameterSpec[];
+  readonly work: StepWork;
+  readonly layers: readonly AdaptedLayer[];
+  /** Layers of the model, adapted or not. */
+  readonly modelLayers: number;
+  readonly #model: Model;
+  readonly #prefix: string;
+  readonly #attached: ReadonlyMap<string, Attached>;
+  readonly #shared: readonly ParameterDefinition[];
+  #begun: { readonly seed: number; readonly values: Promise<ReadonlyMap<string, Float32Array>> } | undefined;
+
+  /**
+   * @param options The plugin's options, parsed by its schema
+   * @param steps Optimiser steps of the run
+   * @throws {InputError} if a target names no linear layer, or the recipe sets what the plugin has no meaning for
+   */
+  constructor(
+    plugin: Adapter,
+    recipe: AdapterRecipe,
+    options: Record<string, unknown>,
+    model: Model,
+    steps: number,
+    { prefix, where }: AdapterPlace = STUDENT,
+  ) {
+    this.plugin = plugin;
+    this.recipe = recipe;
+    this.options = options;
+    this.#model = model;
+    this.#prefix = prefix;
+    const { rank, alpha, dropout, rslora, loraPlusRatio } = recipe;
+    this.settings = { rank, alpha, dropout, rslora, loraPlusRatio, steps };
+    checkSettings(plugin, recipe, where);
+    this.layers = targetLayers(recipe, model, where);
+    this.modelLayers = model.config.layers;
+    const attached = new Map<string, Attached>();
+    const [trained, fixed]: [ParameterSpec[], ParameterSpec[]] = [[], []];
+    const place = (owner: string, p: ParameterDefinition) =>
+      (p.trainable === false ? fixed : trained).push({
+        name: this.#name(owner, p),
+        shape: p.shape,
+        group: `${prefix}${p.group ?? "default"}`,
+      });
+    this.#shared = plugin.shared?.(this.layers, this.settings, options, {
+      hiddenSize: model.config.hiddenSize,
+      sourceLayers: model.sourceLayers,
+      keptLayers: model.keptLayers,
+    }) ?? [];
+    for (const p of this.#shared) place(SHARED, p);
+    this.layers.forEach((layer, site) => {
+      const parameters = plugin.parameters(layer, this.settings, options);
+      for (const p of parameters) place(layer.path, p);
+      attached.set(layer.path, { layer, parameters, site: site + (prefix === "" ? 0 : SITES) });
+    });
+    this.#attached = attached;
+    [this.trained, this.fixed] = [trained, fixed];
+    this.work = new AdapterWork({
+      plugin,
+      settings: this.settings,
+      options,
+      layers: this.layers,
+      prefix,
+      layerParameter: (path, name) => this.#layerParameter(path, name),
+      sharedParameter: (name) => this.#sharedParameter(name),
+    });
+  }
+
+  /** Whether the head has an adapter. */
+  get adaptsHead(): boolean {
+    return this.#attached.has(HEAD);
+  }
+
+  /** The trained parameters that the head's adapter reads. */
+  get headParameters(): string[] {
+    const head = this.#attached.get(HEAD);
+    if (!head) return [];
+    const named = (owner: string, all: readonly ParameterDefinition[]) =>
+      all.filter((p) => p.trainable !== false).map((p) => this.#name(owner, p));
+    return [...named(HEAD, head.parameters), ...named(SHARED, this.#shared)];
+  }
+
+  /**
+   * The hook for the model's linear layers in one block.
+   *
+   * @param parameter The tensor of a parameter, trained or fixed
+   * @param prompt The prompt of each position, f32 [T, H]
+   */
+  attach(
+    graph: Graph,
+    parameter: (name: string) => Tensor,
+    training: boolean,
+    prompt: () => Tensor,
+  ): LinearHook {
+    const key = () => graph.scalar(RANDOM_KEY);
+    let asked: Tensor | undefined;
+    const made = new Map<string, Tensor>();
+    const once = (name: string, trace: () => Tensor) => {
+      if (!made.has(name)) made.set(name, trace());
+      return made.get(name)!;
+    };
+    let noises = this.#prefix === "" ? 0 : SITES;
+    return (path, x, weight, base) => {
+      const attached = this.#attached.get(path);
+      if (!attached) return base();
+      const { layer, site } = attached;
+      let traced: Tensor | undefined;
+      const inputs: AdapterInputs = {
+        x,
+        base: () => traced ??= base(),
+        weight,
+        layer,
+        settings: this.settings,
+        options: this.options,
+        parameter: (name) => parameter(this.#layerParameter(path, name)),
+        shared: (name) => parameter(this.#sharedParameter(name)),
+        dropout: (t) => training ? dropout(t, { rate: this.settings.dropout, site, key: key() }) : t,
+        noise: (t, deviation) => {
+          if (!training) return t;
+          if (path === HEAD) throw this.#notOnHead("draws noise");
+          const e = normal(graph, t.shape, { site: noises++, key: key() });
+          return pointwise([t, deviation, e], (t, d, e) => t!.add(d!.mul(e!)));
+        },
+        prompt: () => {
+          if (path === HEAD) throw this.#notOnHead("looks at prompts");
+          if (this.plugin.readsPrompt) return asked ??= prompt();
+          throw new PluginError(this.plugin.id, "it calls prompt() without readsPrompt: true");
+        },
+        once,
+      };
+      return this.plugin.forward(inputs);
+    };
+  }
+
+  /** The head is traced by chunks of rows, some of them twice: each must give the same again. */
+  #notOnHead(what: string): InputError {
+    return new InputError(`the adapter "${this.plugin.id}" ${what}, so the head cannot have it`, {
+      where: "recipe adapter.targets",
+      hint: `leave ${HEAD} out of the targets`,
+    });
+  }
+
+  group(name: string): GroupSettings {
+    return this.plugin.groups?.(this.settings, this.options)[name.slice(this.#prefix.length)] ?? {};
+  }
+
+  /** Trained and fixed values, drawn from (seed, parameter name) or made from the model's weights. */
+  initialValues(seed: number): Promise<ReadonlyMap<string, Float32Array>> {
+    if (this.#begun?.seed !== seed) this.#begun = { seed, values: this.#compute(seed) };
+    return this.#begun.values;
+  }
+
+  /** All values by name: the trained ones as given, the fixed ones made again. */
+  async namedValues(
+    trained: ReadonlyMap<string, Float32Array>,
+    seed: number,
+  ): Promise<Map<string, Float32Array>> {
+    const begun = this.fixed.length > 0 ? await this.initialValues(seed) : undefined;
+    return new Map([
+      ...this.trained.map(({ name }) => [name, trained.get(name)!] as const),
+      ...this.fixed.map(({ name }) => [name, begun!.get(name)!] as const),
+    ]);
+  }
+
+  async #compute(seed: number): Promise<ReadonlyMap<string, Float32Array>> {
+    const values = new Map<string, Float32Array>();
+    const begin = (owner: string, p: ParameterDefinition, fromWeight: (p: FromWeight) => Float32Array) => {
+      const name = this.#name(owner, p);
+      const count = elementCount(p.shape);
+      const init = p.initialisation;
+      const target = new Float32Array(count);
+      values.set(name, target);
+      if (init.kind === "constant") target.fill(init.value);
+      else if (init.kind === "uniform") fillUniform(target, seed, name, init.bound);
+      else if (init.kind === "normal") fillNormal(target, seed, name, init.deviation);
+      else {
+        const computed = init.kind === "given" ? init.values() : fromWeight(init);
+        if (computed.length !== count || !computed.every(Number.isFinite)) {
+          throw new PluginError(
+            this.plugin.id,
+            `the initial value of ${name} must be ${count} finite numbers`,
+          );
+        }
+        target.set(computed);
+      }
+    };
+    for (const p of this.#shared) {
+      begin(SHARED, p, () => {
+        throw new PluginError(this.plugin.id, `the shared parameter ${p.name} cannot begin from a weight`);
+      });
+    }
+    for (const { layer, parameters } of this.#attached.values()) {
+      const reads = parameters.some((p) => p.initialisation.kind === "fromWeight");
+      const weight = reads ? await readWeight(this.#model, layer.path) : undefined;
+      const linalg = memoised(hostLinearAlgebra);
+      for (const p of parameters) begin(layer.path, p, (init) => init.compute(weight!, layer, linalg));
+    }
+    return values;
+  }
+
+  /**
+   * The merged weight [out, in] of an adapted layer, f32, or undefined for a layer without adapter.
+   *
+   * @throws {InputError} if the adapter cannot be merged
+   */
+  async merged(
+    path: string,
+    values: ReadonlyMap<string, Float32Array>,
+  ): Promise<Float32Array | undefined> {
+    if (!this.#attached.has(path)) return undefined;
+    if (!this.plugin.merge) throw unmergeable(this.plugin);
+    return this.plugin.merge(await readWeight(this.#model, path), this.values(path, values));
+  }
+
+  /** Host values of a layer's parameters, as plugins read them. */
+  values(path: string, values: ReadonlyMap<string, Float32Array>): AdapterValues {
+    return {
+      layer: this.#attached.get(path)!.layer,
+      settings: this.settings,
+      options: this.options,
+      parameter: (name) => values.get(this.#layerParameter(path, name))!,
+      shared: (name) => values.get(this.#sharedParameter(name))!,
+    };
+  }
+
+  /** The definitions of a layer's parameters. */
+  definitions(path: string): readonly ParameterDefinition[] {
+    return this.#attached.get(path)!.parameters;
+  }
+
+  /** Host values of the parameters shared by all layers. */
+  sharedValues(values: ReadonlyMap<string, Float32Array>): (name: string) => Float32Array {
+    return (name) => values.get(this.#sharedParameter(name))!;
+  }
+
+  #layerParameter(path: string, name: string): string {
+    const found = this.definitions(path).find((p) => p.name === name);
+    if (!found) throw new PluginError(this.plugin.id, `it has no parameter "${name}"`);
+    return this.#name(path, found);
+  }
+
+  #sharedParameter(name: string): string {
+    const found = this.#shared.find((p) => p.name === name);
+    if (!found) throw new PluginError(this.plugin.id, `it has no shared parameter "${name}"`);
+    return this.#name(SHARED, found);
+  }
+
+  #name(owner: string, { suffix }: ParameterDefinition): string {
+    return `${this.#prefix}${owner}.${suffix}`;
+  }
+}
+
+/** The refusal of an adapter without `merge`. */
+export function unmergeable(
+  { id }: Adapter,
+  where = "recipe adapter.type",
+  hint =
+    "`limbeck generate --run` and `limbeck eval --run` use it as it is; `limbeck export --target limbeck` writes its values",
+): InputError {
+  return new InputError(
+    `the adapter "${id}" cannot be merged into the weights: what it adds depends on the input`,
+    { where, hint },
+  );
+}
+
+type FromWeight = Initialisation & { kind: "fromWeight" };
+
+/** Sites of dropout, and of noise, of one adapter. */
+const SITES = 1 << 16;
+
+async function readWeight(model: Model, path: string): Promise<Float32Array> {
+  const { dtype, data } = await model.read(`${path}.weight`);
+  return toFloat32(dtype, data);
+}
+
+/** No setting of a recipe is silently without effect. */
+function checkSettings(plugin: Adapter, recipe: AdapterRecipe, where: string): void {
+  const given: [string, AdapterSetting, boolean][] = [
+    ["alphaPattern", "alpha", Object.keys(recipe.alphaPattern).length > 0],
+    ["dropout", "dropout", recipe.dropout !== 0],
+    ["rslora", "rslora", recipe.rslora],
+    ["loraPlusRatio", "loraPlusRatio", recipe.loraPlusRatio !== 1],
+  ];
+  for (const [field, setting, set] of given) {
+    if (!set || plugin.settings?.includes(setting)) continue;
+    throw new InputError(`the adapter "${plugin.id}" cannot be combined with ${field}`, {
+      where: `recipe ${where}.${field}`,
+      hint: `leave ${field} out; "${plugin.id}" knows ${
+        plugin.settings?.join(", ") || "none of these settings"
+      }`,
+    });
+  }
+}
+
+/** The linear layers a recipe's targets mean, in the order of the forward pass. */
+function targetLayers(recipe: AdapterRecipe, { config }: Model, where: string): AdaptedLayer[] {
+  const linear = linearLayers(config);
+  const all = [...linear, { name: HEAD, out: config.vocabularySize, in: config.hiddenSize }];
+  const matches = (target: string, path: string) => path === target || path.endsWith(`.${target}`);
+  if (recipe.targets !== "all-linear") {
+    for (const target of recipe.targets) {
+      if (target === HEAD) checkHead(recipe, config.tiedHead, where);
+      if (all.some(({ name }) => matches(target, name))) continue;
+      const known = [...new Set(all.map(({ name }) => name.split(".").at(-1)!))];
+      throw new InputError(
+        `"${target}" names no linear layer of the model${didYouMean(target, known)}`,
+        {
+          where: `recipe ${where}.targets`,
+          hint: `targets are all-linear (which leaves the head out), or names among ${
+            known.join(", ")
+          }, or full module paths`,
+        },
+      );
+    }
+  }
+  const chosen = recipe.targets === "all-linear"
+    ? linear
+    : all.filter(({ name }) =>
+      recipe.targets !== "all-linear" && recipe.targets.some((t) => matches(t, name))
+    );
+  return chosen.map(({ name, out, in: inFeatures }) => ({
+    path: name,
+    inFeatures,
+    outFeatures: out,
+    rank: patternValue(recipe.rankPattern, name) ?? recipe.rank,
+    alpha: patternValue(recipe.alphaPattern, name) ?? recipe.alpha,
+  }));
+}
+
+/** @throws {InputError} where the head cannot have this adapter */
+function checkHead({ dropout }: AdapterRecipe, tied: boolean, where: string): void {
+  if (tied) {
+    throw new InputError("the head is the embedding (tie_word_embeddings), so it can have no adapter", {
+      where: `recipe ${where}.targets`,
+      hint: "leave lm_head out, or train a head of its own with student.train: [head]",
+    });
+  }
+  if (dropout > 0) {
+    throw new InputError(
+      "an adapter on the head cannot have dropout: the head is computed by chunks of rows",
+      {
+        where: `recipe ${where}.dropout`,
+        hint: "set dropout: 0, or leave lm_head out of the targets",
+      },
+    );
+  }
+}
+
+/** The value of the first pattern that is the end of a module path, dots included, as PEFT matches its patterns. */
+function patternValue(patterns: Readonly<Record<string, number>>, path: string): number | undefined {
+  for (const [pattern, value] of Object.entries(patterns)) {
+    if (new RegExp(`(^|.*\\.)(${pattern})$`).test(path)) return value;
+  }
+  return undefined;
+}

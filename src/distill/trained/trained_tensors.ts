@@ -1,0 +1,131 @@
+/**
+ * Tensors of a model that are trained themselves, all of their values, rather than through an adapter: full fine-tuning, or a part of it.
+ *
+ * @module
+ */
+import { InputError } from "../../base/errors.ts";
+import { toFloat32 } from "../../formats/dtype.ts";
+import type { WeightHook } from "../../models/context.ts";
+import { EMBEDDING, HEAD, linearLayers } from "../../models/llama.ts";
+import type { Tensor } from "../../tensor/graph.ts";
+import { didYouMean } from "../../base/did_you_mean.ts";
+import type { Model } from "../inputs/models.ts";
+import type { ParameterSpec } from "./parameters.ts";
+import type { GroupSettings, Trainable } from "./trainables.ts";
+
+/** Where a recipe names them. */
+const WHERE = "recipe student.train";
+
+/** Optimiser groups. Norms and biases are not decayed, as is standard practice. */
+const GROUPS = { matrices: "tensors", vectors: "norms and biases" } as const;
+
+/** The kinds of tensors that a word of a recipe means. */
+export const TENSOR_KINDS = ["norms", "biases", "head", "linear"] as const;
+
+/** Whether a recipe's `student.train` names the head. */
+export function selectsHead(names: readonly string[]): boolean {
+  return names.some((name) => name === "head" || matches(name, `${HEAD}.weight`));
+}
+
+/** Tensors of a model whose trained values stand in the place of the frozen ones. */
+export class TrainedTensors implements Trainable {
+  /** By their Hugging Face names, in the order of the forward pass. */
+  readonly trained: readonly ParameterSpec[];
+  readonly fixed: readonly ParameterSpec[] = [];
+  /** The tensors that each of the recipe's names means. */
+  readonly selection: ReadonlyMap<string, readonly string[]>;
+  readonly #model: Model;
+  readonly #names: ReadonlySet<string>;
+
+  /**
+   * @param names What `student.train` says
+   * @throws {InputError} if a name means no tensor, or the embedding
+   */
+  constructor(model: Model, names: readonly string[]) {
+    this.#model = model;
+    this.selection = selectTensors(model, names);
+    this.#names = new Set([...this.selection.values()].flat());
+    this.trained = [...model.tensors()].filter(([name]) => this.#names.has(name)).map((
+      [name, { shape }],
+    ) => ({
+      name,
+      shape,
+      group: shape.length > 1 ? GROUPS.matrices : GROUPS.vectors,
+    }));
+  }
+
+  has(name: string): boolean {
+    return this.#names.has(name);
+  }
+
+  /** @param parameter The tensor of a parameter */
+  attach(parameter: (name: string) => Tensor): WeightHook {
+    return (name) => (this.#names.has(name) ? parameter(name) : undefined);
+  }
+
+  group(name: string): GroupSettings {
+    return { weightDecay: name === GROUPS.matrices };
+  }
+
+  /** The model's own values, in f32. */
+  async initialValues(): Promise<ReadonlyMap<string, Float32Array>> {
+    const values = new Map<string, Float32Array>();
+    for (const { name } of this.trained) {
+      const { dtype, data } = await this.#model.read(name);
+      values.set(name, toFloat32(dtype, data));
+    }
+    return values;
+  }
+}
+
+/** The tensors that each name of `student.train` means. */
+function selectTensors(model: Model, names: readonly string[]): Map<string, string[]> {
+  const all = [...model.tensors().keys()];
+  const linear = new Set(linearLayers(model.config).map(({ name }) => `${name}.weight`));
+  const kinds: Record<(typeof TENSOR_KINDS)[number], (name: string) => boolean> = {
+    norms: (name) => /norm\.weight$/.test(name),
+    biases: (name) => name.endsWith(".bias"),
+    head: (name) => name === `${HEAD}.weight`,
+    linear: (name) => linear.has(name),
+  };
+  const selected = new Map<string, string[]>();
+  for (const name of names) {
+    const kind = TENSOR_KINDS.find((k) => k === name);
+    const found = all.filter(kind ? kinds[kind] : (tensor) => matches(name, tensor));
+    if (found.includes(EMBEDDING)) {
+      throw new InputError(`"${name}" means the embedding, which cannot be trained`, {
+        where: WHERE,
+        hint:
+          "its gradient would be a sum over the rows of each token, which is not there; name other tensors, " +
+          `such as ${TENSOR_KINDS.join(", ")}`,
+      });
+    }
+    if (found.length === 0) {
+      const known = [...TENSOR_KINDS, ...new Set(all.flatMap(endings))];
+      throw new InputError(
+        `"${name}" ${
+          kind ? "are not in this model" : `names no tensor of the model${didYouMean(name, known)}`
+        }`,
+        {
+          where: WHERE,
+          hint: `it takes ${TENSOR_KINDS.join(", ")}, or names of tensors or their endings, such as ` +
+            "model.norm.weight, layers.0.mlp.down_proj or q_proj",
+        },
+      );
+    }
+    selected.set(name, found);
+  }
+  return selected;
+}
+
+/** Whether a name is a tensor's, or its module's, or the end of one from a dot on. */
+function matches(name: string, tensor: string): boolean {
+  const module = tensor.slice(0, tensor.lastIndexOf("."));
+  return [tensor, module].some((full) => full === name || full.endsWith(`.${name}`));
+}
+
+/** The names that a misspelt one may have meant. */
+function endings(tensor: string): string[] {
+  const parts = tensor.split(".");
+  return [tensor, parts.at(-2)!, parts.slice(-2).join(".")];
+}

@@ -1,0 +1,70 @@
+/**
+ * A LoRA adapter as a GGUF file that llama.cpp puts on a model of the llama architecture at load time (`llama-cli --lora`).
+ *
+ * @module
+ */
+import { InputError } from "../../base/errors.ts";
+import { ggufName, isPermuted, permuteHeads } from "./model.ts";
+import { type GgufSpec, type GgufWriteValue, writeGguf } from "./write.ts";
+import type { UniformLora, UniformLoraLayer } from "../peft/uniform_lora.ts";
+
+/** An adapter to be written. */
+export interface GgufAdapter {
+  /** `general.name`. */
+  readonly name: string;
+  /** More of `general.*`, such as license, author, url, description. */
+  readonly about?: Readonly<Record<string, string>>;
+  readonly lora: UniformLora;
+  /** Width of a head of the model that it is for. */
+  readonly headDim: number;
+}
+
+/**
+ * Writes an adapter in f32, as llama.cpp's convert_lora_to_gguf.py does: `lora_a` [rank, in] and `lora_b` [out, rank] after the name
+ * of the weight. llama.cpp multiplies their product by `adapter.lora.alpha` / rank.
+ *
+ * @throws {InputError} for DoRA, or a layer that GGUF has no name for
+ */
+export async function writeGgufAdapter(path: string, adapter: GgufAdapter): Promise<void> {
+  const { lora, headDim } = adapter;
+  const sources = new Map<string, () => Float32Array>();
+  const specs = lora.layers.flatMap((layer): GgufSpec[] => {
+    const weight = ggufName(`${layer.path}.weight`);
+    if (weight === undefined || layer.magnitude) {
+      throw new InputError(
+        weight === undefined
+          ? `the layer ${layer.path} has no name in a GGUF file`
+          : "llama.cpp knows no DoRA: the magnitudes have no place in a GGUF file",
+        { where: path },
+      );
+    }
+    sources.set(`${weight}.lora_a`, () => layer.a);
+    sources.set(`${weight}.lora_b`, () => orderedRows(layer, lora.rank, headDim));
+    return [
+      { name: `${weight}.lora_a`, type: "F32", shape: [lora.rank, layer.inFeatures] },
+      { name: `${weight}.lora_b`, type: "F32", shape: [layer.outFeatures, lora.rank] },
+    ];
+  });
+  await writeGguf(path, metadataOf(adapter), specs, ({ name }) => Promise.resolve(sources.get(name)!()));
+}
+
+/** Rows of B are rows of the weight, so they move with them. */
+function orderedRows(layer: UniformLoraLayer, rank: number, headDim: number): Float32Array {
+  const { path, outFeatures, b } = layer;
+  if (!isPermuted(`${path}.weight`)) return b;
+  const tensor = { dtype: "f32" as const, shape: [outFeatures, rank], data: b };
+  return permuteHeads(tensor, headDim, "toNeighbours").data as Float32Array;
+}
+
+function metadataOf({ name, about = {}, lora }: GgufAdapter): Map<string, GgufWriteValue> {
+  const text = (key: string, value: string) => [key, { type: "string", value }] as const;
+  return new Map<string, GgufWriteValue>([
+    text("general.architecture", "llama"),
+    text("general.type", "adapter"),
+    text("adapter.type", "lora"),
+    text("general.name", name),
+    ...Object.entries(about).map(([key, value]) => text(`general.${key}`, value)),
+    ["adapter.lora.alpha", { type: "f32", value: lora.scale * lora.rank }],
+    ["general.quantization_version", { type: "u32", value: 2 }],
+  ]);
+}

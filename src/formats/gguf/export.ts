@@ -1,0 +1,149 @@
+/**
+ * A model as a GGUF file that llama.cpp runs.
+ *
+ * @module
+ */
+import { InputError } from "../../base/errors.ts";
+import { fromFloat32, scanNonFinite, toFloat32 } from "../dtype.ts";
+import { ggufName, isPermuted, permuteHeads } from "./model.ts";
+import { ggufTokenizerMetadata } from "./tokenizer_write.ts";
+import { quantizeQ8 } from "./types.ts";
+import { type GgufSpec, type GgufWriteValue, writeGguf } from "./write.ts";
+import type { TokenizerFiles } from "../model_source.ts";
+import type { TensorData } from "../safetensors/safetensors.ts";
+
+/** The hyperparameters of a Llama-like model; a `DecoderConfig` has them. */
+export interface GgufHyperparameters {
+  readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly layers: number;
+  readonly attentionHeads: number;
+  readonly keyValueHeads: number;
+  readonly headDim: number;
+  readonly vocabularySize: number;
+  readonly normEpsilon: number;
+  readonly contextLength: number;
+  readonly bosToken?: number;
+  readonly eosTokens: readonly number[];
+  readonly ropeTheta: number;
+  readonly inverseFrequencies: Float64Array;
+}
+
+/** A model to be written. */
+export interface GgufModel {
+  /** `general.name`. */
+  readonly name: string;
+  /** More of `general.*`, such as license, author, url, description. */
+  readonly about?: Readonly<Record<string, string>>;
+  readonly config: GgufHyperparameters;
+  readonly tokenizer: TokenizerFiles;
+  /** Every tensor by its Hugging Face name with its shape, in the order they will be asked for. */
+  readonly tensors: ReadonlyMap<string, readonly number[]>;
+  /** Reads a tensor, rows of q and k in Hugging Face order. */
+  read(name: string): Promise<TensorData>;
+}
+
+/** How matrices are stored; vectors are always f32. */
+export type GgufStorage = "Q8_0" | "F16" | "F32";
+
+const fileTypes: Readonly<Record<GgufStorage, number>> = { F32: 0, F16: 1, Q8_0: 7 };
+
+/**
+ * Writes a model of the llama architecture. With Q8_0, a matrix whose rows are not a multiple of 32 is stored as F16.
+ *
+ * @throws {InputError} for a tensor or a tokenizer that GGUF has no place for, or values that are not finite.
+ *
+ * @example
+ * ```ts
+ * const config = parseDecoderConfig(model.config, model.path);
+ * await writeGgufModel("stories.gguf", {
+ *   name: "stories",
+ *   config,
+ *   tokenizer: await model.tokenizer(),
+ *   tensors: expectedTensors(config),
+ *   read: (name) => model.read(name),
+ * });
+ * ```
+ */
+export async function writeGgufModel(
+  path: string,
+  model: GgufModel,
+  storage: GgufStorage = "Q8_0",
+): Promise<void> {
+  const { config } = model;
+  const sources = new Map<string, string>();
+  const specs: GgufSpec[] = [];
+  for (const [source, shape] of model.tensors) {
+    const name = ggufName(source);
+    if (name === undefined) {
+      throw new InputError(`tensor ${source} has no place in a GGUF file`, { where: path });
+    }
+    sources.set(name, source);
+    specs.push({ name, type: storageOf(shape, storage), shape });
+  }
+  const factors = ropeFactors(config);
+  if (factors) specs.push({ name: "rope_freqs.weight", type: "F32", shape: [factors.length] });
+
+  await writeGguf(path, metadataOf(model, storage, path), specs, async ({ name, type, shape }) => {
+    if (factors && name === "rope_freqs.weight") return factors;
+    const source = sources.get(name)!;
+    const tensor = await model.read(source);
+    if (tensor.shape.join() !== shape.join()) {
+      throw new InputError(`tensor ${source} has shape [${tensor.shape}], expected [${shape}]`, {
+        where: path,
+      });
+    }
+    const ordered = isPermuted(source) ? permuteHeads(tensor, config.headDim, "toNeighbours") : tensor;
+    const values = toFloat32(ordered.dtype, ordered.data);
+    const wrong = scanNonFinite("f32", values);
+    if (wrong) {
+      throw new InputError(`tensor ${source} holds ${wrong.count} values that are NaN or infinite`, {
+        where: path,
+      });
+    }
+    return type === "Q8_0" ? quantizeQ8(values) : fromFloat32(type === "F16" ? "f16" : "f32", values);
+  });
+}
+
+function storageOf(shape: readonly number[], storage: GgufStorage): GgufStorage {
+  if (shape.length < 2) return "F32";
+  return storage === "Q8_0" && shape[shape.length - 1] % 32 !== 0 ? "F16" : storage;
+}
+
+/** What the plain frequencies must be divided by, or undefined where they are not scaled. */
+function ropeFactors(config: GgufHyperparameters): Float32Array | undefined {
+  const factors = Float32Array.from(
+    config.inverseFrequencies,
+    (frequency, i) => config.ropeTheta ** (-2 * i / config.headDim) / frequency,
+  );
+  return factors.some((factor) => factor !== 1) ? factors : undefined;
+}
+
+function metadataOf(model: GgufModel, storage: GgufStorage, where: string): Map<string, GgufWriteValue> {
+  const { config } = model;
+  const metadata = new Map<string, GgufWriteValue>();
+  const text = (key: string, value: string) => metadata.set(key, { type: "string", value });
+  const count = (key: string, value: number) => metadata.set(key, { type: "u32", value });
+  const real = (key: string, value: number) => metadata.set(key, { type: "f32", value });
+
+  text("general.architecture", "llama");
+  text("general.type", "model");
+  text("general.name", model.name);
+  for (const [key, value] of Object.entries(model.about ?? {})) text(`general.${key}`, value);
+  count("general.file_type", fileTypes[storage]);
+  count("general.quantization_version", 2);
+  count("llama.vocab_size", config.vocabularySize);
+  count("llama.context_length", config.contextLength);
+  count("llama.embedding_length", config.hiddenSize);
+  count("llama.block_count", config.layers);
+  count("llama.feed_forward_length", config.intermediateSize);
+  count("llama.attention.head_count", config.attentionHeads);
+  count("llama.attention.head_count_kv", config.keyValueHeads);
+  count("llama.attention.key_length", config.headDim);
+  count("llama.attention.value_length", config.headDim);
+  count("llama.rope.dimension_count", config.headDim);
+  real("llama.attention.layer_norm_rms_epsilon", config.normEpsilon);
+  real("llama.rope.freq_base", config.ropeTheta);
+  for (const [key, value] of ggufTokenizerMetadata(model.tokenizer, config, where)) metadata.set(key, value);
+  return metadata;
+}

@@ -1,0 +1,278 @@
+/**
+ * A comparison: every recipe once with every seed, each an ordinary run in a folder of its own below the comparison's.
+ *
+ * ```
+ * runs/compare-<id>/
+ *   compare.json           what is compared, and every number of it
+ *   compare.md             the table
+ *   <recipe>-seed<seed>/   a run
+ * ```
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { basename, extname, join, resolve } from "@std/path";
+import { z } from "zod";
+import project from "../../../deno.json" with { type: "json" };
+import type { ErrorEvent, RunState } from "../../distill/run/events.ts";
+import { parseRecipe, type Recipe, recipeHash } from "../../distill/recipe/recipe.ts";
+import { InputError } from "../../base/errors.ts";
+import { unwritable, writeTextAtomically } from "../../formats/files.ts";
+import { checkPlugins, type IdentifiedPlugin, identifyPlugins } from "../child/plugin_identity.ts";
+import { adoptRun, createRun, type LockedRun, openRun, readRun, runFolder } from "../store/run_folder.ts";
+import { newRunId } from "../store/run_id.ts";
+import { lock } from "../store/run_lock.ts";
+import { summarise } from "../store/run_summary.ts";
+import type { Store } from "../store/store.ts";
+
+/** What is compared; the beginning of `compare.json`, written once. */
+export interface ComparisonPlan {
+  id: string;
+  /** ISO 8601, UTC. */
+  createdAt: string;
+  /** Version of Limbeck. */
+  limbeck: string;
+  deno: string;
+  seeds: number[];
+  /** Plugin modules, as in a run's manifest. */
+  plugins: IdentifiedPlugin[];
+  /** Resolved recipes, the one first that others are compared with. Their seed is each run's own. */
+  recipes: { name: string; file: string; recipe: Recipe }[];
+  /** What makes the comparison less fair than it might be. */
+  warnings: string[];
+}
+
+/** A comparison that this process alone may work on until it is released. */
+export interface Comparison {
+  readonly folder: string;
+  readonly plan: ComparisonPlan;
+  /** Lets others work on it. */
+  release(): void;
+}
+
+/** How to make a comparison. */
+export interface CreateComparisonOptions {
+  /** Recipes with their names and the files they came from. */
+  recipes: readonly { name: string; file: string; recipe: Recipe }[];
+  seeds: readonly number[];
+  /** Plugin modules: absolute paths, and packages with their version. */
+  plugins: readonly string[];
+  /** What to remember beside the numbers. */
+  warnings: readonly string[];
+  store: Store;
+}
+
+/** One run of a comparison. */
+export interface PlannedRun {
+  /** The recipe's name. */
+  readonly recipe: string;
+  readonly seed: number;
+  /** Below the comparison's folder. */
+  readonly folder: string;
+}
+
+/** Held-out measurements by key, `cross-entropy` among them; null where a value is not finite. */
+export type Measurement = Readonly<Record<string, number | null>>;
+
+/** What became of one run. */
+export interface ComparedRun extends PlannedRun {
+  /** `queued` where it has not begun. */
+  readonly state: RunState;
+  /** Steps done. */
+  readonly step: number;
+  /** Of all attempts; null where it is not done. */
+  readonly seconds: number | null;
+  /** Supervised held-out tokens; null where nothing was measured. */
+  readonly tokens: number | null;
+  /** Of the teacher before training; it may be trained along. */
+  readonly teacher: Measurement | null;
+  /** Of the student before training. */
+  readonly before: Measurement | null;
+  /** Of the student after the last step; null where the run is not done. */
+  readonly after: Measurement | null;
+  readonly error?: ErrorEvent;
+}
+
+/** The file that holds all of a comparison. */
+export const COMPARISON_FILE = "compare.json";
+
+/**
+ * Makes and locks the folder of a new comparison.
+ *
+ * @throws {InputError} the folder or a plugin cannot be used
+ */
+export async function createComparison(options: CreateComparisonOptions): Promise<Comparison> {
+  const id = newRunId();
+  const plan: ComparisonPlan = {
+    id,
+    createdAt: new Date().toISOString(),
+    limbeck: project.version,
+    deno: Deno.version.deno,
+    seeds: [...options.seeds],
+    plugins: await identifyPlugins(options.plugins),
+    recipes: [...options.recipes],
+    warnings: [...options.warnings],
+  };
+  const folder = runFolder(options.store, `compare-${id}`);
+  try {
+    await Deno.mkdir(folder, { recursive: true });
+  } catch (cause) {
+    throw unwritable(folder, cause);
+  }
+  const release = await lock(folder);
+  await writeTextAtomically(join(folder, COMPARISON_FILE), JSON.stringify(plan, null, 2) + "\n");
+  return { folder, plan, release };
+}
+
+/**
+ * Locks an existing comparison, to resume it.
+ *
+ * @throws {InputError} no comparison there, its file is damaged, a plugin has changed, or another process works on it
+ */
+export async function openComparison(folder: string): Promise<Comparison> {
+  const path = join(folder, COMPARISON_FILE);
+  let value: unknown;
+  try {
+    value = JSON.parse(await Deno.readTextFile(path));
+  } catch (cause) {
+    throw new InputError(`there is no comparison here: ${COMPARISON_FILE} cannot be read`, {
+      where: path,
+      cause,
+    });
+  }
+  const read = planSchema.safeParse(value);
+  if (!read.success) {
+    throw new InputError("is not the file of a comparison", {
+      where: path,
+      hint: "Put it back from a copy, or begin a new comparison.",
+    });
+  }
+  const recipes = read.data.recipes.map(({ name, file, recipe }) => ({
+    name,
+    file,
+    recipe: parseRecipe(recipe, `${path}: ${name}`),
+  }));
+  const release = await lock(folder);
+  try {
+    await checkPlugins(read.data.plugins);
+    return { folder: resolve(folder), plan: { ...read.data, recipes }, release };
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+const planSchema = z.object({
+  id: z.string(),
+  createdAt: z.string(),
+  limbeck: z.string(),
+  deno: z.string(),
+  seeds: z.array(z.number().int()).min(1),
+  plugins: z.array(z.object({ path: z.string(), sha256: z.string() })),
+  recipes: z.array(z.object({ name: z.string(), file: z.string(), recipe: z.unknown() })).min(1),
+  warnings: z.array(z.string()),
+});
+
+/** The runs of a comparison in their order: all recipes with one seed before the next, so that what is done forms pairs. */
+export function plannedRuns({ seeds, recipes }: ComparisonPlan): PlannedRun[] {
+  return seeds.flatMap((seed) =>
+    recipes.map(({ name }) => ({ recipe: name, seed, folder: `${name}-seed${seed}` }))
+  );
+}
+
+/**
+ * Makes and locks a run of a comparison, or locks it again where it has begun.
+ *
+ * @returns undefined where the run is done
+ * @throws {InputError} a run in its folder that is not the comparison's
+ */
+export async function beginRun(
+  { folder, plan }: Comparison,
+  planned: PlannedRun,
+  store: Store,
+): Promise<{ run: LockedRun; resume: boolean } | undefined> {
+  const path = join(folder, planned.folder);
+  const recipe = recipeOf(plan, planned);
+  if (!await isRun(path)) {
+    const plugins = plan.plugins.map((plugin) => plugin.path);
+    return {
+      run: await createRun({
+        store,
+        recipe: { ...recipe, output: { ...recipe.output, folder: path } },
+        plugins,
+        metadata: { comparison: plan.id, recipe: planned.recipe },
+      }),
+      resume: false,
+    };
+  }
+  await checkIsPlanned(path, recipe);
+  if ((await adoptRun(path, store)).state === "succeeded") return undefined;
+  return { run: await openRun(path, store), resume: true };
+}
+
+/** What the folders of the runs say at this moment. */
+export async function readRuns({ folder, plan }: Comparison, store: Store): Promise<ComparedRun[]> {
+  const runs: ComparedRun[] = [];
+  for (const planned of plannedRuns(plan)) {
+    const path = join(folder, planned.folder);
+    runs.push({ ...planned, ...(await isRun(path) ? await readRunOf(path, store) : NOT_BEGUN) });
+  }
+  return runs;
+}
+
+const NOT_BEGUN = {
+  ...{ state: "queued" as const, step: 0, seconds: null, tokens: null },
+  ...{ teacher: null, before: null, after: null },
+};
+
+async function readRunOf(path: string, store: Store): Promise<Omit<ComparedRun, keyof PlannedRun>> {
+  const run = await adoptRun(path, store);
+  const { state, step, error, result } = summarise(run);
+  const rows = (await store.events(run.id, { types: ["evaluation"], holding: true }))
+    .filter((event) => event.type === "evaluation");
+  const measured = (model: string, fits: (step: number) => boolean): Measurement | null => {
+    const row = rows.findLast((row) => row.model === model && fits(row.step));
+    return row ? { "cross-entropy": row.loss, ...row.losses } : null;
+  };
+  const done = state === "succeeded" ? result : undefined;
+  return {
+    state,
+    step,
+    seconds: done?.seconds ?? null,
+    tokens: rows.at(-1)?.tokens ?? null,
+    teacher: measured("teacher", (step) => step === 0),
+    before: measured("student", (step) => step === 0),
+    after: done ? measured("student", (step) => step === done.steps) : null,
+    ...(error ? { error } : {}),
+  };
+}
+
+function recipeOf(plan: ComparisonPlan, { recipe: name, seed }: PlannedRun): Recipe {
+  const { recipe } = plan.recipes.find((recipe) => recipe.name === name)!;
+  return { ...recipe, train: { ...recipe.train, seed } };
+}
+
+async function checkIsPlanned(path: string, recipe: Recipe): Promise<void> {
+  if ((await readRun(path)).manifest.recipeHash === recipeHash(recipe)) return;
+  throw new InputError("this run was made with another recipe than the comparison says", {
+    where: path,
+    hint: `Move the folder away, or put ${COMPARISON_FILE} back as it was.`,
+  });
+}
+
+function isRun(path: string): Promise<boolean> {
+  return Deno.stat(join(path, "manifest.json")).then(() => true, () => false);
+}
+
+/** Short names of recipes: their files' without folder and ending, a number behind those that are taken. */
+export function recipeNames(files: readonly string[]): string[] {
+  const names: string[] = [];
+  for (const file of files) {
+    // The name becomes a folder's, and a comma could not be expressed in a process's permissions.
+    const plain = basename(file, extname(file)).replace(/[^\p{L}\p{N}._-]+/gu, "-") || "recipe";
+    let name = plain;
+    for (let i = 2; names.includes(name); i++) name = `${plain}-${i}`;
+    names.push(name);
+  }
+  return names;
+}

@@ -1,0 +1,36 @@
+/**
+ * Events in words, for logs.
+ *
+ * @module
+ */
+import type { RunEvent } from "../../distill/run/events.ts";
+
+/** An event as a sentence or two. */
+export function eventText(event: RunEvent): string {
+  switch (event.type) {
+    case "state":
+      return event.message ? `The run is ${event.state}: ${event.message}` : `The run is ${event.state}`;
+    case "metrics":
+      return `Step ${event.step}: training loss ${event.loss?.toFixed(4) ?? "not finite"}`;
+    case "evaluation":
+      return `Step ${event.step}: held-out loss of the ${event.model} ${
+        event.loss?.toFixed(4) ?? "not finite"
+      }`;
+    case "checkpoint":
+      return `Checkpoint saved after step ${event.step}`;
+    case "sample":
+      return `The ${event.model} wrote: ${event.prompt}${event.text}`;
+    case "rewind":
+      return `Continuing after step ${Math.max(0, event.step)}`;
+    case "plan":
+      return `Planned: ${event.steps} steps, ${event.totalBytes} bytes on ${event.adapterName}`;
+    case "result":
+      return `Done after ${event.result.steps} steps`;
+    case "stage":
+    case "warning":
+    case "error":
+      return event.message;
+    default:
+      return event.type;
+  }
+}

@@ -1,0 +1,202 @@
+/**
+ * `report.html`: one file without scripts or links to elsewhere, light or dark as the reader's system is.
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { basename, join } from "@std/path";
+import type { PlanEvent, RunEvent, RunState } from "../../distill/run/events.ts";
+import type { Recipe } from "../../distill/recipe/recipe.ts";
+import { writeTextAtomically } from "../../formats/files.ts";
+import { type MetricsRow, metricsRows, readEvents } from "../store/event_log.ts";
+import { readRun, type RunManifest } from "../store/run_folder.ts";
+import { chart, escape, type Series } from "./chart.ts";
+import { chosenSamples } from "./chosen_samples.ts";
+import { withoutFolders } from "./path_names.ts";
+import { bytes, count, duration, number3, short } from "../../base/units.ts";
+
+/** What a report shows. */
+export interface ReportInput {
+  manifest: RunManifest;
+  recipe: Recipe;
+  events: readonly RunEvent[];
+}
+
+/**
+ * Writes the report of a run into its folder and returns its path.
+ *
+ * @throws {InputError} no run there, or a file of it is damaged
+ */
+export async function writeReport(folder: string): Promise<string> {
+  const { manifest, recipe } = await readRun(folder);
+  const path = join(folder, "report.html");
+  await writeTextAtomically(path, reportHtml({ manifest, recipe, events: await readEvents(folder) }));
+  return path;
+}
+
+/** A report as HTML. Everything that a recipe, a model or a plugin wrote is escaped. */
+export function reportHtml({ manifest, recipe, events }: ReportInput): string {
+  const rows = metricsRows(events);
+  const plan = events.findLast((event) => event.type === "plan");
+  const body = [
+    `<h1>Limbeck run ${escape(manifest.id)}</h1>`,
+    `<p class="note">${escape(overview(manifest, events, plan))}</p>`,
+    results(events),
+    ...curves(rows, events),
+    samples(events),
+    plan ? memory(plan) : "",
+    problems(events),
+    `<h2>Recipe</h2><pre>${escape(JSON.stringify(recipe, nameOfPath, 2))}</pre>`,
+  ];
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>Limbeck run ${escape(manifest.id)}</title>
+<style>${STYLE}</style>
+</head>
+<body>
+${body.filter(Boolean).join("\n")}
+</body>
+</html>
+`;
+}
+
+/** Fields of a recipe that hold paths. */
+const PATHS: ReadonlySet<string> = new Set(["model", "train", "heldOut", "folder"]);
+
+/** A report is passed on, so it has names alone; the paths are in recipe.json. */
+function nameOfPath(field: string, value: unknown): unknown {
+  return typeof value === "string" && PATHS.has(field) ? basename(value) : value;
+}
+
+function overview(manifest: RunManifest, events: readonly RunEvent[], plan: PlanEvent | undefined): string {
+  const state = events.findLast((event) => event.type === "state")?.state ?? ("queued" satisfies RunState);
+  const begun = manifest.createdAt.replace("T", " ").slice(0, 16);
+  const attempts = events.at(-1)?.attempt ?? 0;
+  return [
+    state,
+    `begun ${begun} UTC`,
+    ...(attempts > 1 ? [`${attempts} attempts`] : []),
+    ...(plan ? [`on ${plan.adapterName}`] : []),
+    `Limbeck ${manifest.limbeck}`,
+  ].join(", ");
+}
+
+function results(events: readonly RunEvent[]): string {
+  const result = events.findLast((event) => event.type === "result")?.result;
+  if (!result) return "";
+  const { heldOut } = result;
+  const gap = heldOut.gapClosed === null
+    ? ""
+    : `<p>${number3(heldOut.gapClosed)} of the gap to the teacher was closed, in ${result.steps} steps and ${
+      duration(result.seconds)
+    }.</p>`;
+  return `<h2>Held-out loss</h2>
+<table><thead><tr><th>teacher</th><th>student before</th><th>student after</th></tr></thead>
+<tbody><tr><td>${number3(heldOut.teacher)}</td><td>${number3(heldOut.before)}</td><td><strong>${
+    number3(heldOut.after)
+  }</strong></td></tr></tbody></table>
+<p class="note">Cross-entropy in nats a token over ${heldOut.tokens} tokens.</p>
+${gap}`;
+}
+
+function curves(rows: readonly MetricsRow[], events: readonly RunEvent[]): string[] {
+  const metrics = rows.filter((row) => row.type === "metrics");
+  if (metrics.length === 0) return [];
+  const steps = metrics.map((row) => row.step);
+  const series = (name: string, value: (row: (typeof metrics)[number]) => number | null): Series => ({
+    name,
+    points: metrics.map((row, i) => [steps[i], value(row)]),
+  });
+  const ids = [...new Set(metrics.flatMap((row) => Object.keys(row.losses)))];
+  const settings = [...new Set(metrics.flatMap((row) => Object.keys(row.controlled ?? {})))];
+  const training = [
+    series("objective", (row) => row.loss),
+    ...ids.map((id) => series(id, (row) => row.losses[id] ?? null)),
+  ];
+  const measured = (model: string): Series["points"] =>
+    rows.flatMap((row) =>
+      row.type === "evaluation" && row.model === model ? [[row.step, row.loss] as const] : []
+    );
+  const result = events.findLast((event) => event.type === "result")?.result;
+  const student = measured("student");
+  // The last measurement may be in the result only.
+  if (result && result.status === "succeeded" && student.at(-1)?.[0] !== result.steps) {
+    student.push([result.steps, result.heldOut.after]);
+  }
+  const teacher = measured("teacher");
+  const stands = teacher.length === 1 ? teacher[0]![1] : null;
+  const last = steps.at(-1)!;
+  const heldOut: Series[] = [
+    { name: "student", points: student, marks: true },
+    ...(stands !== null
+      ? [{ name: "teacher", points: [[0, stands], [last, stands]] as Series["points"], dashed: true }]
+      : teacher.length > 1
+      ? [{ name: "teacher", points: teacher, dashed: true }]
+      : []),
+  ];
+  return [
+    student.length > 0 ? chart("Held-out loss", heldOut) : "",
+    chart("Training loss", training),
+    chart("Gradient norm", [series("gradient norm", (row) => row.gradientNorm)]),
+    settings.length > 0
+      ? chart("Set by controllers", settings.map((id) => series(id, (row) => row.controlled?.[id] ?? null)))
+      : "",
+    chart("Learning rate", [series("learning rate", (row) => row.learningRate)]),
+  ];
+}
+
+function samples(events: readonly RunEvent[]): string {
+  const chosen = chosenSamples(events);
+  if (chosen.length === 0) return "";
+  const rows = chosen.map(({ name, sample }) =>
+    `<tr><th>${name}</th><td class="text"><span class="prompt">${escape(sample.prompt)}</span>${
+      escape(sample.text)
+    }</td></tr>`
+  );
+  return `<h2>Samples</h2><table><tbody>${rows.join("")}</tbody></table>`;
+}
+
+function memory(plan: PlanEvent): string {
+  const rows = Object.entries(plan.bytes).map(([name, size]) =>
+    `<tr><th>${escape(name)}</th><td>${bytes(size)}</td></tr>`
+  );
+  const { teacher, student, trainable } = plan.parameters;
+  return `<h2>Memory on the GPU</h2>
+<table><tbody>${rows.join("")}<tr><th>total</th><td><strong>${
+    bytes(plan.totalBytes)
+  }</strong></td></tr></tbody></table>
+<p class="note">Parameters: teacher ${count(teacher)}, student ${count(student)}, trained ${
+    count(trainable)
+  }. Data: ${short(plan.data.trainSamples)} samples, ${count(plan.data.trainTokens)} tokens.</p>`;
+}
+
+function problems(events: readonly RunEvent[]): string {
+  const found = events.flatMap((event) =>
+    event.type === "warning" || event.type === "error" ? [event.message] : []
+  );
+  if (found.length === 0) return "";
+  return `<h2>Warnings and errors</h2><ul>${
+    [...new Set(found)].map((text) => `<li>${escape(withoutFolders(text))}</li>`).join("")
+  }</ul>`;
+}
+
+const STYLE = `
+:root { color-scheme: light dark; --ink: #1b1b1f; --paper: #ffffff; --faint: #6b6b76; --rule: #dcdce2;
+  --s0: #2563c9; --s1: #c2410c; --s2: #15803d; --s3: #7e22ce; --s4: #a16207; --s5: #be185d; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8e8ec; --paper: #17171b; --faint: #9a9aa6; --rule: #34343c;
+  --s0: #7aa7f0; --s1: #f0925e; --s2: #6cc98a; --s3: #c79af2; --s4: #d8b45a; --s5: #f08bb8; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+table { border-collapse: collapse; } th, td { text-align: left; vertical-align: top; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--rule); }
+th { font-weight: 600; white-space: nowrap; } td { font-variant-numeric: tabular-nums; }
+.note, .prompt { color: var(--faint); } .text { white-space: pre-wrap; overflow-wrap: anywhere; }
+pre { overflow: auto; font-size: .85rem; border: 1px solid var(--rule); padding: .8rem; border-radius: .3rem; }
+figure { margin: 1rem 0; } svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: var(--faint); }
+.grid { stroke: var(--rule); } .line { fill: none; stroke-width: 2; stroke-linejoin: round; } .dashed { stroke-dasharray: 6 5; }
+.c0 { stroke: var(--s0); } .c1 { stroke: var(--s1); } .c2 { stroke: var(--s2); } .c3 { stroke: var(--s3); } .c4 { stroke: var(--s4); } .c5 { stroke: var(--s5); }
+circle { fill: var(--paper); stroke-width: 2; }
+`;

@@ -1,0 +1,91 @@
+/**
+ * The folder in which runs and their store lie.
+ *
+ * ```
+ * limbeck-data/
+ *   limbeck.sqlite   the store of runs     runs/<id>/   what each run made
+ * ```
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { join, resolve } from "@std/path";
+import { InputError } from "../../base/errors.ts";
+import { unreadable } from "../../formats/files.ts";
+import { findRun } from "./run_folder.ts";
+import { SqliteStore, STORE_FILE } from "./sqlite/store.ts";
+
+/** The data folder where none is named, in the working folder. */
+export const DATA_FOLDER = "limbeck-data";
+
+/**
+ * Opens the store of a data folder; both are made where they are not there.
+ *
+ * @throws {InputError} the folder cannot be made, or its store cannot be opened
+ */
+export function openStore(dataFolder: string = DATA_FOLDER): SqliteStore {
+  return SqliteStore.open(dataFolder);
+}
+
+/**
+ * Opens the store of a data folder that may not be there; undefined then, and nothing is made.
+ *
+ * @throws {InputError} it is there and cannot be opened
+ */
+export async function openStoreIfThere(dataFolder: string = DATA_FOLDER): Promise<SqliteStore | undefined> {
+  const path = join(dataFolder, STORE_FILE);
+  try {
+    await Deno.stat(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw unreadable(dataFolder, error);
+  }
+  return openStore(dataFolder);
+}
+
+/**
+ * Opens the store that knows the run which `name` means: for the path of a run, or of a comparison, in a data folder, that folder's; else
+ * the named one's or the default. A store is only made for a run that comes from elsewhere.
+ *
+ * @throws {InputError} as {@linkcode openStore}, or there is no store and no such run
+ */
+export async function openStoreOf(name: string, dataFolder?: string): Promise<SqliteStore> {
+  const has = (file: string) => Deno.stat(join(name, file)).then((info) => info.isFile, () => false);
+  const isRun = name !== "" && (await has("manifest.json") || await has("compare.json"));
+  const around = isRun && dataFolder === undefined
+    ? await openStoreIfThere(resolve(name, "../../.."))
+    : undefined;
+  const store = around ?? await openStoreIfThere(dataFolder);
+  if (store) return store;
+  if (isRun) return openStore(dataFolder);
+  const exists = name !== "" && await Deno.stat(name).then(() => true, () => false);
+  if (exists) {
+    throw new InputError("is no run: there is no manifest.json in it", {
+      where: resolve(name),
+      hint: NO_RUNS_HINT,
+    });
+  }
+  throw noRuns(name, dataFolder);
+}
+
+const NO_RUNS_HINT = "Name the run's folder, or its data folder with --data.";
+
+function noRuns(name: string, dataFolder: string = DATA_FOLDER): InputError {
+  return new InputError(`there is no run "${name}": ${resolve(dataFolder)} has no runs`, {
+    hint: NO_RUNS_HINT,
+  });
+}
+
+/**
+ * The folder of the run that `name` means: a run id, the beginning of one, `last`, or its path, which needs no store.
+ *
+ * @throws {InputError} no such run, or several
+ */
+export async function findRunFolder(name: string, dataFolder: string = DATA_FOLDER): Promise<string> {
+  const isRun = name !== "" &&
+    await Deno.stat(join(name, "manifest.json")).then((i) => i.isFile, () => false);
+  if (isRun) return resolve(name);
+  using store = await openStoreIfThere(dataFolder);
+  if (store) return (await findRun(name, store)).folder;
+  throw noRuns(name, dataFolder);
+}

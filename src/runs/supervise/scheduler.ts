@@ -1,0 +1,196 @@
+/**
+ * Works on the runs that a service was asked for, the oldest first, one at a time: nothing runs while none is queued, and each run is a
+ * process that leaves nothing behind.
+ *
+ * @module
+ */
+import type { RunEvent } from "../../distill/run/events.ts";
+import { InputError } from "../../base/errors.ts";
+import { errorEvent } from "../child/error_event.ts";
+import { settle, takeRun } from "../store/run_folder.ts";
+import { acquireLock } from "../store/run_lock.ts";
+import type { Store, StoredRun } from "../store/store.ts";
+import { type SupervisedRun, superviseRun } from "./supervisor.ts";
+import { serviceLock } from "./turn.ts";
+
+/** How a scheduler works. */
+export interface SchedulerOptions {
+  readonly store: Store;
+  /** Seconds that a run may take. */
+  readonly wallSeconds?: number;
+  /** Sees what the runs say, once it is stored. */
+  readonly onEvent?: (id: string, event: RunEvent) => void;
+  /** Called when a run has come to rest, however it did; awaited before the next one begins. */
+  readonly onRest?: (run: StoredRun) => Promise<void>;
+  /** Called with what is wrong beside any run. */
+  readonly onError?: (error: unknown) => void;
+  /** Module that exports `main(plugins)`; tests hand in their own. */
+  readonly entry?: string;
+  /** Overrides the recipes' `limits.watchdogSeconds`. */
+  readonly watchdogSeconds?: number;
+}
+
+/** How often a run continues by itself. */
+const MOST_RESTARTS = 3;
+
+/** Works on queued runs until it is closed. */
+export class Scheduler {
+  readonly #options: SchedulerOptions;
+  readonly #unlock: () => void;
+  readonly #work: Promise<void>;
+  readonly #listening: Disposable;
+  #wake = Promise.withResolvers<void>();
+  #current: { id: string; supervised: SupervisedRun } | undefined;
+  #closed = false;
+
+  private constructor(options: SchedulerOptions, unlock: () => void) {
+    this.#options = options;
+    this.#unlock = unlock;
+    this.#listening = options.store.onChange(() => this.#wake.resolve());
+    this.#work = this.#loop();
+  }
+
+  /**
+   * Queues what a service that ended left behind, and begins to work.
+   *
+   * @throws {InputError} another service works on the data folder
+   */
+  static async start(options: SchedulerOptions): Promise<Scheduler> {
+    const { store } = options;
+    let unlock: () => void;
+    try {
+      unlock = await acquireLock(serviceLock(store.folder));
+    } catch (cause) {
+      if (!(cause instanceof InputError)) throw cause;
+      throw new InputError("another service works on this data folder", {
+        where: store.folder,
+        hint: "End that one first, or choose another folder with --data.",
+        cause,
+      });
+    }
+    try {
+      await recover(store);
+      return new Scheduler(options, unlock);
+    } catch (error) {
+      unlock();
+      throw error;
+    }
+  }
+
+  /** Id of the run that is worked on, if there is one. */
+  get current(): string | undefined {
+    return this.#current?.id;
+  }
+
+  /**
+   * Lets the current run save a checkpoint, so that it goes on when the next service starts, and ends.
+   *
+   * @param seconds after which its process is told to end, and killed where it does not
+   */
+  async close(seconds = 30): Promise<void> {
+    this.#closed = true;
+    this.#wake.resolve();
+    this.#current?.supervised.leave();
+    const timer = setTimeout(() => this.#current?.supervised.terminate(), seconds * 1000);
+    await this.#work;
+    clearTimeout(timer);
+    this.#listening[Symbol.dispose]();
+    this.#unlock();
+  }
+
+  async #loop(): Promise<void> {
+    while (!this.#closed) {
+      this.#wake = Promise.withResolvers();
+      try {
+        const run = (await this.#options.store.queued()).find(({ worker }) => worker === "service");
+        if (run) await this.#one(run);
+        else await this.#wake.promise;
+      } catch (error) {
+        this.#options.onError?.(error);
+        // Such as a full disk: it may have room later.
+        await Promise.race([this.#wake.promise, new Promise((resolve) => setTimeout(resolve, 1000))]);
+      }
+    }
+  }
+
+  async #one(stored: StoredRun): Promise<void> {
+    const { store, wallSeconds, entry, watchdogSeconds, onEvent, onRest } = this.#options;
+    let run;
+    try {
+      run = await takeRun(store, stored);
+    } catch (error) {
+      // What it needs is gone: it will not come back by waiting.
+      await store.append(stored.id, stored.attempt, [errorEvent(error, false), {
+        type: "state",
+        state: "failed",
+      }]);
+      return;
+    }
+    try {
+      const supervised = superviseRun({
+        run,
+        resume: stored.attempt > 0,
+        maxRestarts: MOST_RESTARTS,
+        restartsAtBeginning: true,
+        ...(wallSeconds === undefined ? {} : { wallSeconds }),
+        ...(entry === undefined ? {} : { entry }),
+        ...(watchdogSeconds === undefined ? {} : { watchdogSeconds }),
+        onEvent: (event) => onEvent?.(stored.id, event),
+      });
+      this.#current = { id: stored.id, supervised };
+      if (this.#closed) supervised.leave();
+      const { state } = await supervised.outcome;
+      // It was left in the middle; the next service takes it up.
+      if (state === "interrupted" && this.#closed) await queueAgain(store, stored.id);
+      const rested = await store.get(stored.id);
+      if (rested && rested.state !== "queued") await onRest?.(rested);
+    } finally {
+      this.#current = undefined;
+      run.release();
+    }
+  }
+}
+
+async function queueAgain(store: Store, id: string): Promise<void> {
+  if ((await store.get(id))?.state === "interrupted") await store.requeue(id, "service");
+}
+
+/** Queues runs whose service was killed; those that died too often have failed. */
+async function recover(store: Store): Promise<void> {
+  for (const state of ["running", "interrupted"] as const) {
+    for (const run of await all(store, state)) {
+      const { id, attempt, restarts, state } = await settle(store, run);
+      if (state !== "interrupted") continue;
+      if (restarts < MOST_RESTARTS) {
+        await store.append(id, attempt, [{
+          type: "state",
+          state: "queued",
+          message: "it continues from its last checkpoint, if there is one",
+        }]);
+      } else {
+        await store.append(id, attempt, [{
+          type: "error",
+          code: "died",
+          message: `the run was interrupted ${restarts + 1} times`,
+          hint: "Resume it to try again from its last checkpoint.",
+          exitCode: 1,
+        }, { type: "state", state: "failed" }]);
+      }
+    }
+  }
+}
+
+async function all(store: Store, state: "running" | "interrupted"): Promise<StoredRun[]> {
+  const found: StoredRun[] = [];
+  for (;;) {
+    const after = found.at(-1)?.id;
+    const page = await store.list({
+      states: [state],
+      worker: "service",
+      limit: 100,
+      ...(after ? { after } : {}),
+    });
+    found.push(...page.data);
+    if (!page.hasMore) return found;
+  }
+}

@@ -1,0 +1,390 @@
+/**
+ * Runs a training process and watches over it: stores what it says, passes on what is asked of it, ends it when it shows no sign of
+ * life, and starts it again from the last checkpoint when it died.
+ *
+ * The watchdog must live here: a kernel that never ends blocks the whole process that waits for it.
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { join } from "@std/path";
+import type { ErrorEvent, RunEvent, RunEventBody, RunResult, RunState } from "../../distill/run/events.ts";
+import { writeTextAtomically } from "../../formats/files.ts";
+import { explainDeath } from "./run_death.ts";
+import { type ChildCommand, prepareChild } from "../child/command.ts";
+import { waitForEarlierChild } from "./earlier_child.ts";
+import { storeUnsent } from "./unsent_events.ts";
+import { ConsoleFile } from "./console_file.ts";
+import { errorEvent } from "../child/error_event.ts";
+import { RunLog } from "../store/event_log.ts";
+import { type ControlWord, parseEvent, readLines, type StartMessage } from "../child/protocol.ts";
+import type { LockedRun } from "../store/run_folder.ts";
+import { DEFAULT_GPU, type RunStore } from "../store/store.ts";
+import { waitForTurn } from "./turn.ts";
+import { Watchdog } from "./watchdog.ts";
+
+/** How to supervise a run. */
+export interface SuperviseOptions {
+  run: LockedRun;
+  /** Continue from the newest checkpoint instead of beginning. */
+  resume?: boolean;
+  /** Sees each event once it is stored, and heartbeats never. */
+  onEvent?: (event: RunEvent) => void;
+  /** Module that exports `main(plugins)`; the trainer's own by default. */
+  entry?: string;
+  /** Overrides the recipe's `limits.watchdogSeconds`. */
+  watchdogSeconds?: number;
+  /** Seconds between SIGTERM and SIGKILL, and that a child may take to end after its last word (default 5). */
+  graceSeconds?: number;
+  /** How often a run whose process died is continued from a checkpoint (default 3). */
+  maxRestarts?: number;
+  /**
+   * Begins again when a process died before its first checkpoint, too. Someone who waits at a terminal is better told at once; nobody
+   * waits at a service.
+   */
+  restartsAtBeginning?: boolean;
+  /** Seconds after which a run is ended and has failed, waiting aside; no bound by default. */
+  wallSeconds?: number;
+  /** Error events carry stacks. */
+  debug?: boolean;
+  /** Measures each kernel; the events then end with a profile. */
+  profile?: boolean;
+  /** Called when something has to end first: another use of the GPU, or the process of an earlier attempt. Says what, for people. */
+  onWait?: (what: string) => void;
+}
+
+/** How a supervised run ended. */
+export interface RunOutcome {
+  state: Extract<RunState, "succeeded" | "paused" | "failed" | "interrupted" | "cancelled">;
+  /** Exit code for a command that did nothing else. */
+  exitCode: number;
+  result?: RunResult;
+  error?: ErrorEvent;
+}
+
+/** How one process ended. */
+interface AttemptEnd {
+  result?: RunResult;
+  error?: ErrorEvent;
+  status: Deno.CommandStatus;
+  /** Ended by the watchdog. */
+  hung: boolean;
+}
+
+/**
+ * Starts a run and returns at once.
+ *
+ * @example
+ * ```ts ignore
+ * const run = await createRun({ recipe });
+ * const supervised = superviseRun({ run, onEvent: console.log });
+ * const { state } = await supervised.outcome;
+ * ```
+ */
+export function superviseRun(options: SuperviseOptions): SupervisedRun {
+  return new SupervisedRun(options);
+}
+
+/** A run under supervision. */
+export class SupervisedRun {
+  /** Fulfilled when the run has ended, however it ended; rejected only when its log cannot be opened. The GPU is free by then. */
+  readonly outcome: Promise<RunOutcome>;
+  readonly #options: SuperviseOptions;
+  readonly #grace: number;
+  #child?: Deno.ChildProcess;
+  #orders?: WritableStreamDefaultWriter<Uint8Array>;
+  /** The word that asked the trainer to end. */
+  #ending: "pause" | "stop" | undefined;
+  /** To be continued by itself later: whoever watches has to end. */
+  #leaving = false;
+  #outOfTime = false;
+  #killed = false;
+
+  constructor(options: SuperviseOptions) {
+    this.#options = options;
+    this.#grace = (options.graceSeconds ?? 5) * 1000;
+    this.outcome = this.#supervise();
+  }
+
+  /** Seconds of silence after which a process is ended. */
+  get #patience(): number {
+    return this.#options.watchdogSeconds ?? this.#options.run.recipe.limits.watchdogSeconds;
+  }
+
+  /** Asks the trainer to save a checkpoint, and to end after it unless `word` is `checkpoint`. */
+  request(word: ControlWord): void {
+    if (word !== "checkpoint") this.#ending = word;
+    this.#send(word);
+  }
+
+  /** Asks the trainer to save a checkpoint and to end, as a run that was interrupted and goes on by itself. */
+  leave(): void {
+    this.#leaving = true;
+    this.request("stop");
+  }
+
+  /** Ends the process at once. What it did after its last checkpoint is lost. */
+  kill(): void {
+    this.#killed = true;
+    this.#signal("SIGKILL");
+  }
+
+  /** Ends the process with SIGTERM, and with SIGKILL where it does not listen. */
+  terminate(): void {
+    this.#killed = true;
+    const child = this.#child;
+    this.#signal("SIGTERM");
+    const timer = setTimeout(() => this.#signal("SIGKILL"), this.#grace);
+    void (child?.status ?? this.outcome).finally(() => clearTimeout(timer)).catch(() => {});
+  }
+
+  async #supervise(): Promise<RunOutcome> {
+    const { run } = this.#options;
+    const log = await RunLog.open(run.store, run);
+    using _asked = run.store.onChange(() => this.#hear());
+    try {
+      const command = await prepareChild({
+        folder: run.folder,
+        recipe: run.recipe,
+        plugins: run.manifest.plugins.map((plugin) => plugin.path),
+        entry: this.#options.entry,
+      });
+      await waitForEarlierChild(
+        run.folder,
+        () => this.#options.onWait?.("the process of an earlier attempt to save and end"),
+      );
+      await storeUnsent(log, run.folder);
+      const ours = await waitForTurn(run.store, run, {
+        onWait: (holder) => this.#options.onWait?.(`${holder}, which has the GPU or is to have it first`),
+        gaveUp: () => this.#killed || this.#ending !== undefined,
+      });
+      if (!ours) return await this.#neverBegan();
+      return await this.#attempts(log, command);
+    } catch (error) {
+      return await this.#startFailed(log, errorEvent(error, this.#options.debug ?? false));
+    } finally {
+      log.close();
+      await run.store.release(DEFAULT_GPU, run.id).catch(() => {});
+    }
+  }
+
+  /** One process after another, as long as they die and there is a checkpoint to continue from. */
+  async #attempts(log: RunLog, command: ChildCommand): Promise<RunOutcome> {
+    const { run, maxRestarts = 3 } = this.#options;
+    using _time = this.#endInTime();
+    for (let resume = this.#options.resume ?? false;; resume = true) {
+      const attempt = log.attempt + 1;
+      const publish = (...bodies: RunEventBody[]) => this.#publish(log, attempt, ...bodies);
+      await publish({ type: "state", state: "running" });
+      const end = await this.#attempt(log, attempt, command, resume);
+      const outcome = this.#judge(end);
+      const { restarts, asked } = (await run.store.get(run.id))!;
+      const checkpoint = await lastCheckpoint(run.store, run.id);
+      const canRestart = outcome.state === "interrupted" && !this.#killed && this.#ending === undefined &&
+        (checkpoint >= 0 || this.#options.restartsAtBeginning === true);
+      if (canRestart && restarts < maxRestarts) {
+        const message = outcome.error?.message;
+        await publish(
+          { type: "state", state: "interrupted", ...(message ? { message } : {}) },
+          {
+            type: "state",
+            state: "queued",
+            message: checkpoint >= 0 ? "it continues from its last checkpoint" : "it begins again",
+          },
+        );
+        continue;
+      }
+      if (outcome.error && outcome.error !== end.error) await publish(outcome.error);
+      if (outcome.result) {
+        await writeTextAtomically(
+          join(run.folder, "result.json"),
+          JSON.stringify(outcome.result, null, 2) + "\n",
+        );
+      }
+      const state = this.#endState(outcome.state, asked === "cancel");
+      if (state === "failed" && this.#outOfTime) {
+        outcome.error = this.#explainTime();
+        await publish(outcome.error);
+      }
+      const message = state === "interrupted" && this.#leaving ? { message: "the service ended" } : {};
+      await publish({ type: "state", state, ...message });
+      return { ...outcome, state };
+    }
+  }
+
+  #endState(state: RunOutcome["state"], cancelled: boolean): RunOutcome["state"] {
+    const stopped = state === "paused" || state === "interrupted";
+    if (stopped && cancelled) return "cancelled";
+    if (stopped && this.#outOfTime) return "failed";
+    if (stopped && this.#leaving) return "interrupted";
+    // Nobody will continue it by itself, so a run that died has failed; one that the user killed can be resumed.
+    return state === "interrupted" && !this.#killed ? "failed" : state;
+  }
+
+  /** Ends the run when it has taken all its time, and its process when that does not listen. */
+  #endInTime(): Disposable {
+    const { wallSeconds } = this.#options;
+    if (wallSeconds === undefined) return { [Symbol.dispose]() {} };
+    let timer = setTimeout(() => {
+      this.#outOfTime = true;
+      this.request("stop");
+      timer = setTimeout(() => this.terminate(), this.#options.run.recipe.limits.watchdogSeconds * 1000);
+    }, wallSeconds * 1000);
+    return { [Symbol.dispose]: () => clearTimeout(timer) };
+  }
+
+  #explainTime(): ErrorEvent {
+    return {
+      type: "error",
+      code: "wall_time",
+      message: `the run took longer than the ${this.#options.wallSeconds} s that it may`,
+      hint: "Its last checkpoint is kept: resume it for as long again, or begin one with fewer steps.",
+      exitCode: 1,
+    };
+  }
+
+  /** It was cancelled while it waited, or whoever watches had no more patience. */
+  async #neverBegan(): Promise<RunOutcome> {
+    const { store, id } = this.#options.run;
+    const state = (await store.get(id))?.state;
+    return { state: state === "queued" ? "interrupted" : "cancelled", exitCode: 130 };
+  }
+
+  /** Does what was asked of the run through the store. */
+  async #hear(): Promise<void> {
+    const { store, id } = this.#options.run;
+    const run = await store.get(id).catch(() => undefined);
+    if (!run?.asked || run.state !== "running") return;
+    if (run.asked === "checkpoint") {
+      this.#send("checkpoint");
+      await store.ask(id, null).catch(() => {});
+    } else if (this.#ending === undefined) this.request(run.asked === "pause" ? "pause" : "stop");
+  }
+
+  /** One process, from its start to its end. */
+  async #attempt(
+    log: RunLog,
+    attempt: number,
+    command: ChildCommand,
+    resume: boolean,
+  ): Promise<AttemptEnd> {
+    const { run } = this.#options;
+    const output = await ConsoleFile.open(join(run.folder, "console.log"), attempt);
+    // In a session of its own, the terminal's Ctrl-C does not reach it: we decide what it means.
+    const child = new Deno.Command(Deno.execPath(), {
+      ...command,
+      cwd: run.folder,
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+      detached: Deno.build.os !== "windows",
+    }).spawn();
+    this.#child = child;
+    this.#orders = child.stdin.getWriter();
+    const start: StartMessage = {
+      recipe: run.recipe,
+      folder: run.folder,
+      resume,
+      resumeLimit: await lastCheckpoint(run.store, run.id),
+      attempt,
+      debug: this.#options.debug ?? false,
+      profile: this.#options.profile ?? false,
+    };
+    this.#send(JSON.stringify(start));
+    if (this.#ending) this.#send(this.#ending);
+    if (this.#killed) this.#signal("SIGKILL");
+
+    const end: Omit<AttemptEnd, "status"> = { hung: false };
+    const watchdog = new Watchdog(() => {
+      end.hung = end.result === undefined && end.error === undefined;
+      this.#signal("SIGTERM");
+      return setTimeout(() => this.#signal("SIGKILL"), this.#grace);
+    });
+    const patience = this.#patience * 1000;
+    watchdog.expect(patience);
+    const console = output.drain(child.stderr);
+    try {
+      for await (const line of readLines(child.stdout)) {
+        const body = parseEvent(line);
+        watchdog.expect(end.result || end.error ? this.#grace : patience);
+        // Lines past the console, such as those of a library, are no events; states are ours to tell.
+        if (!body) output.write(line + "\n");
+        if (!body || body.type === "state" || body.type === "heartbeat") continue;
+        if (body.type === "result") end.result = body.result;
+        if (body.type === "error") end.error = body;
+        await this.#publish(log, attempt, body);
+        // After its last word it only has to end.
+        if (end.result || end.error) watchdog.expect(this.#grace);
+      }
+      const status = await child.status;
+      await console;
+      return { ...end, status };
+    } catch (error) {
+      // The log failed. What the trainer can still save, it may.
+      this.#send("stop");
+      const timer = setTimeout(() => this.#signal("SIGKILL"), this.#grace);
+      await child.stdout.cancel().catch(() => {});
+      await child.status;
+      clearTimeout(timer);
+      await console;
+      throw error;
+    } finally {
+      watchdog.end();
+      await this.#orders.close().catch(() => {});
+      this.#child = this.#orders = undefined;
+      output.close();
+    }
+  }
+
+  #judge(end: AttemptEnd): RunOutcome {
+    const { result, error, status, hung } = end;
+    if (result) {
+      return result.status === "paused"
+        ? { state: "paused", exitCode: 130, result }
+        : { state: "succeeded", exitCode: 0, result };
+    }
+    if (error) return { state: "failed", exitCode: error.exitCode, error };
+    if (this.#killed) return { state: "interrupted", exitCode: 130 };
+    const died = explainDeath(status, hung ? this.#patience : undefined, this.#options.run.folder);
+    return { state: "interrupted", exitCode: died.exitCode, error: died };
+  }
+
+  /** Whoever watches should know, and the log too where it still takes an event. */
+  async #startFailed(log: RunLog, error: ErrorEvent): Promise<RunOutcome> {
+    try {
+      await this.#publish(log, Math.max(log.attempt, 1), error, { type: "state", state: "failed" });
+    } catch {
+      // The outcome says it.
+    }
+    return { state: "failed", exitCode: error.exitCode, error };
+  }
+
+  async #publish(log: RunLog, attempt: number, ...bodies: RunEventBody[]): Promise<void> {
+    for (const event of await log.append(bodies, attempt)) {
+      try {
+        this.#options.onEvent?.(event);
+      } catch (error) {
+        // A reader's mistake is not the run's.
+        console.error(error);
+      }
+    }
+  }
+
+  #send(line: string): void {
+    // A child that has ended takes no orders; its end is noticed elsewhere.
+    this.#orders?.write(new TextEncoder().encode(line + "\n")).catch(() => {});
+  }
+
+  #signal(signal: Deno.Signal): void {
+    try {
+      this.#child?.kill(signal);
+    } catch {
+      // It has just ended by itself.
+    }
+  }
+}
+
+/** Step of the newest checkpoint before which nothing is missing in the log; -1 for none. */
+async function lastCheckpoint(store: RunStore, id: string): Promise<number> {
+  return (await store.checkpoints(id)).at(-1)?.step ?? -1;
+}

@@ -1,0 +1,58 @@
+/**
+ * One run at a time on a GPU: whoever wants it stands in line by age, in a terminal or with a service, and waits for the lease.
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { join } from "@std/path";
+import { isFileLocked, isLocked, lockFile } from "../store/run_lock.ts";
+import { DEFAULT_GPU, type Store, type StoredRun } from "../store/store.ts";
+
+/** Locked by the service that works on the runs of a data folder. */
+export function serviceLock(dataFolder: string): string {
+  return join(dataFolder, "service.lock");
+}
+
+/** Looked at so often for locks that were let go, which no store tells of; milliseconds. */
+const LOOK_MS = 500;
+
+/** How to wait. */
+export interface WaitOptions {
+  /** Called with the run, or other user, that has the GPU or is to have it first; once for each. */
+  onWait?: (holder: string) => void;
+  /** Whether there is no more reason to wait. */
+  gaveUp?: () => boolean;
+}
+
+/**
+ * Waits until a queued run may use the GPU.
+ *
+ * @param run a run whose lock this process holds
+ * @returns false when it is no longer queued, or the wait was given up
+ */
+export async function waitForTurn(
+  store: Store,
+  run: Pick<StoredRun, "id" | "folder">,
+  { onWait, gaveUp }: WaitOptions = {},
+): Promise<boolean> {
+  let told: string | undefined;
+  for (;;) {
+    if (gaveUp?.() || (await store.get(run.id))?.state !== "queued") return false;
+    const holder = await firstInLine(store, run.id) ??
+      (await store.lease(DEFAULT_GPU, { holder: run.id, lock: lockFile(run.folder) }))?.holder;
+    if (holder === undefined) return true;
+    if (holder !== told) onWait?.(holder);
+    told = holder;
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  }
+}
+
+/** The oldest queued run for which someone waits, unless it is `id`. */
+export async function firstInLine(store: Store, id?: string): Promise<string | undefined> {
+  for (const run of await store.queued()) {
+    if (run.id === id) return undefined;
+    if (isLocked(run.folder)) return run.id;
+    if (run.worker === "service" && isFileLocked(serviceLock(store.folder))) return run.id;
+  }
+  return undefined;
+}
