@@ -19,8 +19,10 @@
  */
 // @ts-types="./types/std_path.d.ts"
 import { resolve } from "@std/path";
-import type { RunEvent, RunResult } from "./src/distill/run/events.ts";
-import { parseRecipe, type RecipeInput } from "./src/distill/recipe/recipe.ts";
+import type { RunEvent } from "./src/distill/run/events.ts";
+import type { RunResult } from "./src/distill/export/exports.ts";
+import { type RecipeInput } from "./src/distill/recipe/recipe.ts";
+import { parseRecipe } from "./src/distill/recipe/parse.ts";
 import { loadRecipe } from "./src/distill/recipe/file.ts";
 import { LimbeckError } from "./src/base/errors.ts";
 import { pluginSource } from "./src/runs/child/plugin_source.ts";
@@ -29,7 +31,8 @@ import { createRun, type LockedRun, openRun } from "./src/runs/store/run_folder.
 import { superviseRun } from "./src/runs/supervise/supervisor.ts";
 
 export { defineRecipe, type Recipe, type RecipeInput } from "./src/distill/recipe/recipe.ts";
-export type { RunEvent, RunResult } from "./src/distill/run/events.ts";
+export type { RunEvent } from "./src/distill/run/events.ts";
+export type { RunResult } from "./src/distill/export/exports.ts";
 export * from "./src/base/errors.ts";
 export * from "./src/registry/contract.ts";
 

@@ -11,7 +11,8 @@ import { openFile } from "../../src/formats/files.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { packBatch } from "../../src/text/packing.ts";
 import { SETTINGS, type StepCase } from "./case.ts";
-import { type AdapterValues, PEERS } from "./peer.ts";
+import { type AdapterValues } from "./peer.ts";
+import { PEERS } from "./peers.ts";
 
 const SHARED = decodeURIComponent(new URL("../../../shared/", import.meta.url).pathname);
 const RUN = `${SHARED}goldens/lora_kd_trajectory/stories260K_lora`;

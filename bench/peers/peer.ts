@@ -20,9 +20,3 @@ export interface Peer {
 
 /** Loads a case's model and makes its program. */
 export type CreatePeer = (stepCase: StepCase) => Promise<Peer>;
-
-/** The libraries by name; a module is loaded only when its library is asked for. */
-export const PEERS: Readonly<Record<string, () => Promise<{ createPeer: CreatePeer }>>> = {
-  "jax-js": () => import("./jax_js.ts"),
-  "tensorflow-js": () => import("./tensorflow_js.ts"),
-};

@@ -8,7 +8,7 @@
  */
 import { CASE_NAMES, isCaseName, loadCase } from "./case.ts";
 import { measure } from "./measure.ts";
-import { PEERS } from "./peer.ts";
+import { PEERS } from "./peers.ts";
 
 if (import.meta.main) {
   const [peer, caseName, timed = "4"] = Deno.args;

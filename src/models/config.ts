@@ -8,8 +8,6 @@
 import { InputError } from "../base/errors.ts";
 import { parseRope } from "./rope.ts";
 
-export { checkTensors, expectedTensors, type StoredTensor, tensorProblems } from "./weights.ts";
-
 /** A Llama-like decoder: RMS norm before attention and MLP, rotary positions, grouped-query attention, gated SiLU. */
 export interface DecoderConfig {
   readonly architecture: "LlamaForCausalLM" | "MistralForCausalLM";

@@ -10,7 +10,7 @@ import { routePath } from "hono/route";
 import project from "../../deno.json" with { type: "json" };
 import { recipeJsonSchema } from "../distill/recipe/problems.ts";
 import { identify, needs } from "./http/access.ts";
-import type { AppEnv } from "./http/app_env.ts";
+import type { App, AppEnv } from "./http/app_env.ts";
 import { secureHeaders } from "./http/headers.ts";
 import { errorResponse, HttpError, toHttpError } from "./http/http_error.ts";
 import { checkHost, checkOrigin } from "./http/origin.ts";
@@ -27,9 +27,6 @@ import { addPageRoutes } from "./routes/page.ts";
 import { addRunRoutes } from "./routes/runs.ts";
 import { addSystemRoutes } from "./routes/system.ts";
 import type { Service } from "./service.ts";
-
-/** A Hono app with an OpenAPI document. */
-export type App = OpenAPIHono<AppEnv>;
 
 /**
  * Makes the app of a service. Its `fetch` is all that a host needs.

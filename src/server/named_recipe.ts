@@ -3,7 +3,9 @@
  *
  * @module
  */
-import { parseRecipe, type Recipe, RecipeError } from "../distill/recipe/recipe.ts";
+import { type Recipe } from "../distill/recipe/recipe.ts";
+import { parseRecipe } from "../distill/recipe/parse.ts";
+import { RecipeError } from "../distill/recipe/parse.ts";
 import type { RecipeProblem } from "../distill/recipe/problems.ts";
 import { checkRecipePlugins } from "../distill/recipe/plugins.ts";
 import { didYouMean } from "../base/did_you_mean.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { RecipeError } from "../distill/recipe/recipe.ts";
+import { RecipeError } from "../distill/recipe/parse.ts";
 import { newManifest, runFolder } from "../runs/store/run_folder.ts";
 import type { IdempotencyKey, StoredRun } from "../runs/store/store.ts";
 import { TakenIdError } from "../runs/store/store_errors.ts";

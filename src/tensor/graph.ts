@@ -8,7 +8,7 @@
  * @module
  */
 import { ShapeError } from "../base/errors.ts";
-import type { Op } from "./op.ts";
+import type { AdapterDescription } from "../gpu/description.ts";
 
 /** Element types. `f16` and `bf16` are storage only: kernels unpack them and accumulate in f32. */
 export type DType = "f32" | "f16" | "bf16" | "i32" | "u32";
@@ -265,4 +265,74 @@ export function show(
 ): string {
   const name = t.name ?? t.storage?.name;
   return `${t.dtype}[${t.shape.join(", ")}]${name ? ` "${name}"` : ""}`;
+}
+
+/** A part of a tensor, in bytes; both aligned to 256. */
+export interface Window {
+  readonly tensor: Tensor;
+  readonly byteOffset: number;
+  readonly byteLength: number;
+}
+
+/** A word of a kernel's size struct: an integer as u32, or a float. */
+export type SizeWord = number | { readonly f32: number } | StepScalar;
+
+/** One kernel launch. */
+export interface Dispatch {
+  /** What `--profile` sums times by: the kernel and what sets its variant apart. */
+  readonly kernel: string;
+  /** WGSL with entry point `main`, template already expanded. */
+  readonly wgsl: string;
+  /** Group 0, in binding order. */
+  readonly tensors: readonly (Tensor | Window)[];
+  /** The words of `@group(1) @binding(0) var<uniform> size`, in order; a step scalar becomes its index. */
+  readonly size: readonly SizeWord[];
+  readonly groups: readonly [number, number, number];
+  /** Floating-point operations, for the profile. */
+  readonly flops?: number;
+}
+
+/** What a gradient rule sees. */
+export interface GradientContext<A> {
+  readonly inputs: readonly Tensor[];
+  readonly outputs: readonly Tensor[];
+  readonly attributes: A;
+  /** dLoss/d output, undefined where the loss does not depend on it. */
+  readonly outputGradients: readonly (Tensor | undefined)[];
+  /** Which inputs lead to something trainable. */
+  readonly needed: readonly boolean[];
+}
+
+/** What a lowering rule sees and fills. */
+export interface LoweringContext<A> {
+  readonly inputs: readonly Tensor[];
+  readonly outputs: readonly Tensor[];
+  readonly attributes: A;
+  readonly adapter: AdapterDescription;
+  /** Memory that lives only during this node. */
+  scratch(shape: readonly number[], dtype: DType): Tensor;
+  dispatch(dispatch: Dispatch): void;
+}
+
+/** A tensor operation. `A` is the type of its attributes: plain, immutable values. */
+export interface Op<A> {
+  readonly name: string;
+  /**
+   * Shapes and dtypes of the outputs.
+   *
+   * @throws {ShapeError} with the op and every shape
+   */
+  infer(inputs: readonly Tensor[], attributes: A): readonly TensorSpec[];
+  /** Gradients of the inputs; absent for ops that nothing differentiates through. */
+  gradient?(context: GradientContext<A>): readonly (Tensor | undefined)[];
+  lower(context: LoweringContext<A>): void;
+  /**
+   * For output `o`, the input whose memory it is, starting at `byteOffset`: a view, or (with `mutates`) an update in place.
+   * Views are never lowered.
+   */
+  alias?(output: number, attributes: A): { readonly input: number; readonly byteOffset: number } | undefined;
+  /** The op writes into the memory of an aliased input. It is kept even if nobody uses its output. */
+  readonly mutates?: boolean;
+  /** Its output is constant in every gradient, whatever lies behind it. */
+  readonly stopsGradients?: boolean;
 }

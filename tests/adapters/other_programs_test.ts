@@ -13,7 +13,7 @@ import { openFile } from "../../src/formats/files.ts";
 import { GgufFile } from "../../src/formats/gguf/gguf.ts";
 import { writeGgufModel } from "../../src/formats/gguf/export.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
-import { expectedTensors } from "../../src/models/config.ts";
+import { expectedTensors } from "../../src/models/weights.ts";
 import { tinyRecipe, withTiny } from "../distill/tiny_model.ts";
 import { trained } from "./trained_adapter.ts";
 

@@ -6,7 +6,7 @@ import { FlagReader } from "../../src/cli/command.ts";
 import { Output } from "../../src/cli/terminal/output.ts";
 import { watchRun } from "../../src/cli/terminal/watch_run.ts";
 import { checkHostMemory } from "../../src/distill/program/memory.ts";
-import { parseRecipe } from "../../src/distill/recipe/recipe.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { DeviceError } from "../../src/base/errors.ts";
 import { driverEnvironment } from "../../src/runs/child/command.ts";
 import { createRun } from "../../src/runs/store/run_folder.ts";

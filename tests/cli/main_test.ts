@@ -3,7 +3,7 @@ import { assertEquals, assertStringIncludes } from "@std/assert";
 import { main } from "../../src/cli/main.ts";
 import { commentedRecipe } from "../../src/cli/verbs/commented_recipe.ts";
 import { loadRecipe } from "../../src/distill/recipe/file.ts";
-import { parseRecipe } from "../../src/distill/recipe/recipe.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { fakeTerminal } from "./fake_terminal.ts";
 
 const VERBS = [

@@ -1,7 +1,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type { RunEvent, RunEventBody } from "../../src/distill/run/events.ts";
-import { parseRecipe } from "../../src/distill/recipe/recipe.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { chart } from "../../src/runs/report/chart.ts";
 import { reportHtml } from "../../src/runs/report/report.ts";
 import { summaryLines, visible } from "../../src/cli/terminal/summary.ts";

@@ -4,7 +4,7 @@ import { checkComparable, comparedRecipe } from "../../src/distill/run/comparabi
 import { prepareRun } from "../../src/distill/inputs/prepare.ts";
 import { InputError } from "../../src/base/errors.ts";
 import type { RecipeInput } from "../../src/distill/recipe/recipe.ts";
-import { parseRecipe } from "../../src/distill/recipe/recipe.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { type TinyFiles, tinyRows, withTiny, writeTinyModel } from "./tiny_model.ts";
 
 /** Opens recipes that differ from the first, which is called `first`, in these sections. */

@@ -4,7 +4,8 @@ import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/ass
 import { builtins } from "../../plugins/mod.ts";
 import { Objective } from "../../src/distill/objective/objective.ts";
 import type { ObjectiveTermInput } from "../../src/distill/recipe/recipe.ts";
-import { parseRecipe, RecipeError } from "../../src/distill/recipe/recipe.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
+import { RecipeError } from "../../src/distill/recipe/parse.ts";
 import { type Course, courseAt } from "../../src/distill/recipe/schedule.ts";
 import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { InputError } from "../../src/base/errors.ts";

@@ -4,7 +4,7 @@ import { assert, assertAlmostEquals, assertEquals, assertGreater, assertThrows }
 import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { writeMerged } from "../../src/distill/export/exports.ts";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
-import { RecipeError } from "../../src/distill/recipe/recipe.ts";
+import { RecipeError } from "../../src/distill/recipe/parse.ts";
 import {
   planTraining,
   type StepMetrics,

@@ -7,14 +7,10 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import {
-  type AdapterRecipe,
-  defineRecipe,
-  parseRecipe,
-  RecipeError,
-  recipeHash,
-  type RecipeInput,
-} from "../../src/distill/recipe/recipe.ts";
+import { type AdapterRecipe, defineRecipe, type RecipeInput } from "../../src/distill/recipe/recipe.ts";
+import { recipeHash } from "../../src/distill/recipe/parse.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
+import { RecipeError } from "../../src/distill/recipe/parse.ts";
 import { applySets, loadRecipe } from "../../src/distill/recipe/file.ts";
 import { recipeJsonSchema } from "../../src/distill/recipe/problems.ts";
 import { didYouMean } from "../../src/base/did_you_mean.ts";

@@ -16,7 +16,9 @@ import {
 } from "../../src/distill/checkpoint/checkpoint.ts";
 import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
-import { parseRecipe, type Recipe, recipeHash } from "../../src/distill/recipe/recipe.ts";
+import { type Recipe } from "../../src/distill/recipe/recipe.ts";
+import { recipeHash } from "../../src/distill/recipe/parse.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { DivergedError, InputError } from "../../src/base/errors.ts";
 import { scanNonFinite } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";

@@ -9,12 +9,9 @@ import {
   assertRejects,
 } from "@std/assert";
 import type { RunEventBody } from "../../src/distill/run/events.ts";
-import {
-  parseRecipe,
-  type Recipe,
-  recipeHash,
-  type TeacherCacheRecipe,
-} from "../../src/distill/recipe/recipe.ts";
+import { type Recipe, type TeacherCacheRecipe } from "../../src/distill/recipe/recipe.ts";
+import { recipeHash } from "../../src/distill/recipe/parse.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { loadRecipe } from "../../src/distill/recipe/file.ts";
 import { planTraining } from "../../src/distill/program/trainer.ts";
 import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";

@@ -7,16 +7,13 @@ import type { ModelAdapter } from "../../src/distill/trained/model_adapter.ts";
 import { setUp } from "../../src/distill/run/set_up.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
 import { openStudent } from "../../src/distill/inputs/prepare.ts";
-import {
-  type AdapterRecipe,
-  parseRecipe,
-  type Recipe,
-  type RecipeInput,
-} from "../../src/distill/recipe/recipe.ts";
+import { type AdapterRecipe, type Recipe, type RecipeInput } from "../../src/distill/recipe/recipe.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import type { TrainingSetup } from "../../src/distill/program/trainer.ts";
 import { type FloatDtype, fromFloat32 } from "../../src/formats/dtype.ts";
 import { writeHuggingFaceFolder } from "../../src/formats/huggingface/write.ts";
-import { expectedTensors, parseDecoderConfig } from "../../src/models/config.ts";
+import { parseDecoderConfig } from "../../src/models/config.ts";
+import { expectedTensors } from "../../src/models/weights.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
 import { builtins } from "../../plugins/mod.ts";

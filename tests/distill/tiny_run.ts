@@ -1,6 +1,7 @@
 /** Whole runs of a tiny model: in this process, or under supervision as users have them. */
 import { distillRun } from "../../src/distill/run/distill.ts";
-import type { RunControl, RunEvent, RunEventBody, RunResult } from "../../src/distill/run/events.ts";
+import type { RunControl, RunEvent, RunEventBody } from "../../src/distill/run/events.ts";
+import type { RunResult } from "../../src/distill/export/exports.ts";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import type { Plugin } from "../../src/registry/contract.ts";
 import { Registry } from "../../src/registry/registry.ts";

@@ -1,7 +1,9 @@
 /** Tensors of the student that are trained themselves, in place of an adapter or beside one. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertThrows } from "@std/assert";
-import { parseRecipe, type Recipe, RecipeError } from "../../src/distill/recipe/recipe.ts";
+import { type Recipe } from "../../src/distill/recipe/recipe.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
+import { RecipeError } from "../../src/distill/recipe/parse.ts";
 import { planTraining, Trainer } from "../../src/distill/program/trainer.ts";
 import { trainedLines } from "../../src/cli/terminal/trained_text.ts";
 import { trainedValue } from "../../src/distill/run/inspect_recipe.ts";

@@ -4,8 +4,10 @@ import { Tokenizer } from "@huggingface/tokenizers";
 import { InputError } from "../../src/base/errors.ts";
 import { ggufName, huggingFaceName, permuteHeads } from "../../src/formats/gguf/model.ts";
 import { mergesFromScores } from "../../src/formats/gguf/tokenizer.ts";
-import { openModel } from "../../src/formats/model_source.ts";
-import { expectedTensors, parseDecoderConfig, tensorProblems } from "../../src/models/config.ts";
+import { openModel } from "../../src/formats/open_model.ts";
+import { parseDecoderConfig } from "../../src/models/config.ts";
+import { tensorProblems } from "../../src/models/weights.ts";
+import { expectedTensors } from "../../src/models/weights.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 
 const families: Record<string, string> = { tied_q8_0: "llama_tied_bias", untied_mixed: "llama3_rope" };

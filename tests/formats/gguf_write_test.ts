@@ -8,8 +8,11 @@ import { GgufFile } from "../../src/formats/gguf/gguf.ts";
 import { type GgufStorage, writeGgufModel } from "../../src/formats/gguf/export.ts";
 import { ggufTokenizerMetadata } from "../../src/formats/gguf/tokenizer_write.ts";
 import { quantizeQ8, unpackGguf } from "../../src/formats/gguf/types.ts";
-import { type ModelSource, openModel } from "../../src/formats/model_source.ts";
-import { expectedTensors, parseDecoderConfig, tensorProblems } from "../../src/models/config.ts";
+import type { ModelSource } from "../../src/formats/model_source.ts";
+import { openModel } from "../../src/formats/open_model.ts";
+import { parseDecoderConfig } from "../../src/models/config.ts";
+import { tensorProblems } from "../../src/models/weights.ts";
+import { expectedTensors } from "../../src/models/weights.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 
 async function exported(

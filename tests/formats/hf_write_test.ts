@@ -4,10 +4,13 @@ import { InputError } from "../../src/base/errors.ts";
 import { fromFloat32, toFloat32 } from "../../src/formats/dtype.ts";
 import { exportedConfig } from "../../src/formats/huggingface/config.ts";
 import { type HuggingFaceOptions, writeHuggingFaceFolder } from "../../src/formats/huggingface/write.ts";
-import { type ModelSource, openModel } from "../../src/formats/model_source.ts";
+import type { ModelSource } from "../../src/formats/model_source.ts";
+import { openModel } from "../../src/formats/open_model.ts";
 import { pythonJson } from "../../src/formats/python_json.ts";
-import { ropeScalingOf } from "../../src/formats/gguf/rope_scaling.ts";
-import { expectedTensors, parseDecoderConfig, tensorProblems } from "../../src/models/config.ts";
+import { ropeScalingOf } from "../../src/formats/huggingface/rope_scaling.ts";
+import { parseDecoderConfig } from "../../src/models/config.ts";
+import { tensorProblems } from "../../src/models/weights.ts";
+import { expectedTensors } from "../../src/models/weights.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 
 async function rewritten(

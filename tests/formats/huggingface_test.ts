@@ -2,7 +2,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { InputError } from "../../src/base/errors.ts";
 import { toFloat32 } from "../../src/formats/dtype.ts";
-import { openModel } from "../../src/formats/model_source.ts";
+import { openModel } from "../../src/formats/open_model.ts";
 import { writeSafetensors } from "../../src/formats/safetensors/write.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 

@@ -1,7 +1,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { InputError } from "../../src/base/errors.ts";
-import { openModel } from "../../src/formats/model_source.ts";
+import { openModel } from "../../src/formats/open_model.ts";
 import {
   type LoraAdapter,
   loraRank,

@@ -5,7 +5,7 @@ import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { openGpu } from "../../src/gpu/device.ts";
 import { setUp } from "../../src/distill/run/set_up.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
-import { parseRecipe } from "../../src/distill/recipe/recipe.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { planTraining, Trainer } from "../../src/distill/program/trainer.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { Registry } from "../../src/registry/registry.ts";

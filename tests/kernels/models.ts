@@ -7,7 +7,8 @@
 import { writeHuggingFaceFolder } from "../../src/formats/huggingface/write.ts";
 import type { FloatDtype } from "../../src/formats/dtype.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
-import { expectedTensors, parseDecoderConfig } from "../../src/models/config.ts";
+import { parseDecoderConfig } from "../../src/models/config.ts";
+import { expectedTensors } from "../../src/models/weights.ts";
 
 /** Sizes of a synthetic decoder. */
 export interface ModelSizes {

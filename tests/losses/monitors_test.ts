@@ -3,7 +3,7 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { MONITORS, withCalibrationError } from "../../src/distill/objective/monitors.ts";
 import { Objective } from "../../src/distill/objective/objective.ts";
-import { parseRecipe } from "../../src/distill/recipe/recipe.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { hardRows, random, withGpu } from "./hard_rows.ts";

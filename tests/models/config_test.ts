@@ -1,13 +1,11 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { InputError } from "../../src/base/errors.ts";
-import { openModel } from "../../src/formats/model_source.ts";
-import {
-  checkTensors,
-  expectedTensors,
-  parseDecoderConfig,
-  tensorProblems,
-} from "../../src/models/config.ts";
+import { openModel } from "../../src/formats/open_model.ts";
+import { parseDecoderConfig } from "../../src/models/config.ts";
+import { tensorProblems } from "../../src/models/weights.ts";
+import { expectedTensors } from "../../src/models/weights.ts";
+import { checkTensors } from "../../src/models/weights.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 
 const llama: Record<string, unknown> = {

@@ -1,5 +1,6 @@
 /** Runs of the fake trainer in temporary folders. */
-import { parseRecipe, type Recipe } from "../../src/distill/recipe/recipe.ts";
+import { type Recipe } from "../../src/distill/recipe/recipe.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import type { RunEvent } from "../../src/distill/run/events.ts";
 import { adoptRun, createRun, type LockedRun, openRun } from "../../src/runs/store/run_folder.ts";
 import {

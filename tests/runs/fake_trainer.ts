@@ -2,7 +2,8 @@
  * A trainer without a model, for tests of what surrounds one: counts steps, keeps a checkpoint of its count, and fails in the way that
  * the first loss's options ask for.
  */
-import type { RunHost, RunResult } from "../../src/distill/run/events.ts";
+import type { RunHost } from "../../src/distill/run/events.ts";
+import type { RunResult } from "../../src/distill/export/exports.ts";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import { DeviceError } from "../../src/base/errors.ts";
 import { runChild } from "../../src/runs/child/training_process.ts";

@@ -2,7 +2,7 @@
 import { assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { main } from "../../src/cli/main.ts";
 import { DeviceError, InputError } from "../../src/base/errors.ts";
-import { RecipeError } from "../../src/distill/recipe/recipe.ts";
+import { RecipeError } from "../../src/distill/recipe/parse.ts";
 import {
   BusyError,
   InspectionMemoryError,

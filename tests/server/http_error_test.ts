@@ -1,7 +1,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals } from "@std/assert";
 import { HTTPException } from "hono/http-exception";
-import { RecipeError } from "../../src/distill/recipe/recipe.ts";
+import { RecipeError } from "../../src/distill/recipe/parse.ts";
 import { DeviceError, InputError, LimbeckError, ShapeError, UsageError } from "../../src/base/errors.ts";
 import { DiskFullError } from "../../src/formats/files.ts";
 import { errorResponse, HttpError, toHttpError } from "../../src/server/http/http_error.ts";

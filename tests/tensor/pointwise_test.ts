@@ -5,7 +5,8 @@ import { gradients } from "../../src/tensor/differentiate.ts";
 import { optimise } from "../../src/tensor/optimise.ts";
 import { add, scale } from "../../src/tensor/ops/combine.ts";
 import { pointwise } from "../../src/tensor/ops/pointwise.ts";
-import { sumColumns, sumRows } from "../../src/tensor/ops/sum_axis.ts";
+import { sumColumns } from "../../src/tensor/ops/pointwise.ts";
+import { sumRows } from "../../src/tensor/ops/pointwise.ts";
 import { Program } from "../../src/tensor/plan.ts";
 
 for (const [T, N] of [[1, 1], [5, 7], [3, 8], [65, 12]] as const) {

@@ -7,7 +7,8 @@
 import { join } from "@std/path";
 // @ts-types="../../../types/std_colors.d.ts"
 import { bold, cyan, dim } from "@std/fmt/colors";
-import type { RunEvent, RunResult } from "../../distill/run/events.ts";
+import type { RunEvent } from "../../distill/run/events.ts";
+import type { RunResult } from "../../distill/export/exports.ts";
 import { chosenSamples } from "../../runs/report/chosen_samples.ts";
 import { bytes, duration, number3 } from "../../base/units.ts";
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { parseRecipe } from "../../distill/recipe/recipe.ts";
+import { parseRecipe } from "../../distill/recipe/parse.ts";
 import { recipeJsonSchema } from "../../distill/recipe/problems.ts";
 
 interface Schema {

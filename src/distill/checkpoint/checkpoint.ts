@@ -16,16 +16,8 @@ import { SafetensorsFile } from "../../formats/safetensors/safetensors.ts";
 import { writeSafetensors } from "../../formats/safetensors/write.ts";
 import type { DataCursor } from "../../text/packing.ts";
 import type { ControllerStates } from "../objective/controllers.ts";
-import type { ParameterLayout } from "../trained/parameters.ts";
+import type { FlatState, ParameterLayout } from "../trained/parameters.ts";
 import type { FrozenPlan } from "../program/training_program.ts";
-
-/** The flat vectors of a checkpoint. */
-export interface FlatState {
-  readonly parameters: Float32Array;
-  readonly m: Float32Array;
-  readonly v: Float32Array;
-  readonly kept: Float32Array;
-}
 
 /** Where the tensors of a checkpoint lie: those of parameters and moments, and those of what is kept beside them. */
 export interface CheckpointLayouts {

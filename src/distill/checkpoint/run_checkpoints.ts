@@ -9,7 +9,6 @@ import { InputError } from "../../base/errors.ts";
 import {
   checkpointName,
   type CheckpointState,
-  type FlatState,
   listCheckpoints,
   pruneCheckpoints,
   readCheckpoint,
@@ -17,6 +16,7 @@ import {
   verifyCheckpoint,
   writeCheckpoint,
 } from "./checkpoint.ts";
+import { type FlatState } from "../trained/parameters.ts";
 import type { Trainables } from "../trained/trainables.ts";
 
 /** A run's folder of checkpoints. */

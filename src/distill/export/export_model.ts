@@ -5,7 +5,7 @@
  */
 import { InputError } from "../../base/errors.ts";
 import { type GgufStorage, writeGgufModel } from "../../formats/gguf/export.ts";
-import { expectedTensors } from "../../models/config.ts";
+import { expectedTensors } from "../../models/weights.ts";
 import { Model } from "../inputs/models.ts";
 
 /** How {@linkcode exportGguf} writes. */

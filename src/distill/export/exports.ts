@@ -11,13 +11,35 @@ import type { TensorData } from "../../formats/model_source.ts";
 import type { ModelAdapter } from "../trained/model_adapter.ts";
 import { type AdapterOrigin, runForm, writeAdapter } from "./adapter_files.ts";
 import type { Trained } from "../trained/attach.ts";
-import type { RunResult } from "../run/events.ts";
 import type { Model } from "../inputs/models.ts";
 import { needsBase, type PreparedRun } from "../inputs/prepare.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { valuesOf } from "../trained/trained_student.ts";
 import type { TrainedTensors } from "../trained/trained_tensors.ts";
 import type { TrainingSetup } from "../program/trainer.ts";
+
+/** How a run ended. Losses are held-out cross-entropy in nats a token; null where it was not measured or is not finite. */
+export interface RunResult {
+  status: "succeeded" | "paused";
+  /** Steps done, in all attempts. */
+  steps: number;
+  heldOut: {
+    teacher: number | null;
+    before: number | null;
+    after: number | null;
+    /** (before - after) / (before - teacher): 1 is the teacher's own loss. Null where before is not above teacher. */
+    gapClosed: number | null;
+    /** Supervised tokens measured. */
+    tokens: number;
+  };
+  /** Relative to the run's folder; absent where nothing was written. */
+  paths: { adapter?: string; teacherAdapter?: string; base?: string; merged?: string; report?: string };
+  /** How `paths.adapter` is laid out: as PEFT loads it, or, where PEFT has no layout for the adapter, as its own values. */
+  adapterForm?: "peft" | "limbeck";
+  /** Peak bytes on the GPU, planned and allocated. */
+  peakBytes: { planned: number; allocated: number };
+  seconds: number;
+}
 
 /** The storage type of a folder that holds this model exactly. */
 export function folderDtype(model: Model): FloatDtype {

@@ -8,7 +8,10 @@ import type { EncodedSample } from "../../text/encode.ts";
 import { attachOf } from "../trained/attach.ts";
 import { generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
 import { FLAT } from "../trained/parameters.ts";
+import { samplesIdentity, sha256 } from "../inputs/identity.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
+import type { TeacherTexts } from "../teacher/pass.ts";
+import { canonicalJson } from "../../text/tokenizer_json.ts";
 import type { Trainer, TrainingSetup } from "../program/trainer.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { TextStream } from "../../text/text_stream.ts";
@@ -111,6 +114,26 @@ export async function writeSamples(
   } finally {
     generator.destroy();
   }
+}
+
+/** Hash of what decides the texts of one model. */
+export function textSettings({ recipe, heldOut }: Pick<PreparedRun, "recipe" | "heldOut">): string {
+  const { samples, data: { contextLength } } = recipe;
+  return sha256(canonicalJson({ samples, contextLength, heldOut: samplesIdentity(heldOut.slice(0, 1)) }));
+}
+
+/** What the teacher writes in the pass that makes its cache; undefined where no texts are wanted. */
+export function teacherTexts(
+  description: AdapterDescription,
+  prepared: PreparedRun,
+  setup: Pick<TrainingSetup, "adapter" | "trainables">,
+): TeacherTexts | undefined {
+  if (prepared.recipe.samples.tokens === 0) return undefined;
+  return {
+    settings: textSettings(prepared),
+    bytes: sampleBytesOf(description, prepared, setup, "teacher"),
+    write: (gpu, weights) => writeSamples(gpu, weights, prepared, setup, "teacher"),
+  };
 }
 
 /** What stands before the first target of a held-out sample, or its first tokens if all of it is learnt. */

@@ -7,14 +7,12 @@
 import { join } from "@std/path";
 import { InputError } from "../../base/errors.ts";
 import { type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "../../formats/dtype.ts";
-import { type ModelSource, openModel, type TensorData } from "../../formats/model_source.ts";
+import type { ModelSource, TensorData } from "../../formats/model_source.ts";
+import { openModel } from "../../formats/open_model.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
-import {
-  checkTensors,
-  type DecoderConfig,
-  expectedTensors,
-  parseDecoderConfig,
-} from "../../models/config.ts";
+import { type DecoderConfig, parseDecoderConfig } from "../../models/config.ts";
+import { expectedTensors } from "../../models/weights.ts";
+import { checkTensors } from "../../models/weights.ts";
 import { EMBEDDING, HEAD, headWeightName, ROTARY_TABLE, rotaryTable } from "../../models/llama.ts";
 import type { WeightSpecs } from "../../models/context.ts";
 import { byteLength } from "../../tensor/graph.ts";

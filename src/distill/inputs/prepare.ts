@@ -13,7 +13,7 @@ import { encodeDataset, type EncodedSample, type EncodeReport } from "../../text
 import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
 import { Model } from "./models.ts";
 import type { Recipe } from "../recipe/recipe.ts";
-import { selectsHead } from "../trained/trained_tensors.ts";
+import { selectsHead } from "./tensor_names.ts";
 
 /** A recipe's inputs, checked and loaded; weights are still on disk. */
 export interface PreparedRun {

@@ -6,6 +6,7 @@
 import { InputError, LimbeckError } from "../../base/errors.ts";
 import { tapNames } from "../../models/llama.ts";
 import {
+  type FeatureInputs,
   type FeatureLoss,
   type ModelShape,
   type ParameterDefinition,
@@ -20,8 +21,10 @@ import { fillNormal, fillUniform } from "../trained/initialisation.ts";
 import type { Model } from "../inputs/models.ts";
 import type { ParameterSpec } from "../trained/parameters.ts";
 import type { Balance, Learner, ObjectiveTerm } from "../recipe/recipe.ts";
-import type { SampleInputs } from "../program/sample_inputs.ts";
 import type { GroupSettings, Trainable } from "../trained/trainables.ts";
+
+/** The part of {@linkcode FeatureInputs} that is not of the models. */
+export type SampleInputs = Pick<FeatureInputs, "segments" | "sample" | "supervised" | "prompt">;
 
 /** A feature loss of an objective, its options checked. */
 export interface ResolvedFeature

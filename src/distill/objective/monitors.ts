@@ -19,7 +19,6 @@ import {
   topEntries,
   topIds,
 } from "../../registry/contract.ts";
-import type { Evaluation } from "../program/measure.ts";
 
 const common = { version: "1.0.0", contract: CONTRACT_VERSION, options: noOptions };
 
@@ -131,6 +130,14 @@ const calibrationGaps: Divergence[] = Array.from({ length: BINS }, (_, bin) =>
       return confidence.sub(correct).mul(above).mul(below);
     },
   }));
+
+/** Mean losses over some samples, nats a token. */
+export interface Evaluation {
+  /** Each over the tokens that it counts; a loss that counts none of them is not there. */
+  readonly losses: Readonly<Record<string, number>>;
+  /** Supervised tokens. */
+  readonly tokens: number;
+}
 
 /** Every monitor, by the key under which it is reported; the calibration's bins still apart. */
 export const MONITORS: readonly (Divergence | RowLoss)[] = [

@@ -16,20 +16,13 @@ import {
   lossSums,
   type RowLosses,
 } from "../objective/chunked_loss.ts";
+import type { Evaluation } from "../objective/monitors.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import type { Model } from "../inputs/models.ts";
 import { streamPrompts, writePrompts } from "./prompt_features.ts";
 import { writeSampleInputs } from "./sample_inputs.ts";
 import { streamInputs } from "./stream.ts";
 import type { MarkedBatch, TokenMasks } from "../objective/token_masks.ts";
-
-/** Mean losses over some samples, nats a token. */
-export interface Evaluation {
-  /** Each over the tokens that it counts; a loss that counts none of them is not there. */
-  readonly losses: Readonly<Record<string, number>>;
-  /** Supervised tokens. */
-  readonly tokens: number;
-}
 
 /** Losses in the order of their values, and the tokens that they count. */
 export interface CountedLosses {

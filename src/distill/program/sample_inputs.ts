@@ -4,13 +4,10 @@
  *
  * @module
  */
-import type { FeatureInputs } from "../../registry/contract.ts";
 import type { Executable } from "../../tensor/executable.ts";
 import type { Graph } from "../../tensor/graph.ts";
+import type { SampleInputs } from "../objective/feature_losses.ts";
 import { IGNORED_LABEL, type PackedBatch } from "../../text/packing.ts";
-
-/** The part of {@linkcode FeatureInputs} that is not of the models. */
-export type SampleInputs = Pick<FeatureInputs, "segments" | "sample" | "supervised" | "prompt">;
 
 /** The inputs of a block. */
 export function sampleInputs(graph: Graph, tokens: number): SampleInputs {

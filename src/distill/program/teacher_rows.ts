@@ -9,10 +9,27 @@ import type { Graph, Tensor } from "../../tensor/graph.ts";
 import { ensure, grid, type Op } from "../../tensor/op.ts";
 import { drawTokens } from "../../tensor/ops/draw_tokens.ts";
 import { topK } from "../../tensor/ops/top_k.ts";
+import type { PackedBatch } from "../../text/packing.ts";
 import type { CachedRows } from "../objective/chunked_loss.ts";
+import type { MarkedBatch } from "../objective/token_masks.ts";
 
 /** Names of the inputs of a training program, in the order in which row kernels bind them. */
 export const CACHED_INPUTS = { ids: "cached.ids", logits: "cached.logits", tails: "cached.tails" } as const;
+
+/** Where a batch's rows go: inputs of the training program, each position's row by row. */
+export interface RowArrays {
+  readonly ids: Uint32Array<ArrayBuffer>;
+  readonly logits: Float32Array<ArrayBuffer>;
+  readonly tails: Float32Array<ArrayBuffer>;
+}
+
+/** Fills the target of a batch where no teacher runs beside the student. */
+export interface TargetSource {
+  /** Arrays for a batch of some positions; no position has a row yet. */
+  arrays(positions: number): RowArrays;
+  /** The rows of a batch's positions that some loss counts; others keep what they have. */
+  fill(batch: PackedBatch, marked: MarkedBatch, to: RowArrays): Promise<void>;
+}
 
 /** The cached target of each position of a stream. */
 export function cachedInputs(graph: Graph, tokens: number, target: SparseTarget): CachedRows {

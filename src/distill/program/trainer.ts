@@ -15,22 +15,20 @@ import type { PackedBatch } from "../../text/packing.ts";
 import { philox4x32, splitSeed } from "../../base/random.ts";
 import { type ModelAdapter, RANDOM_KEY } from "../trained/model_adapter.ts";
 import { attachOf, headParameters, type Trained } from "../trained/attach.ts";
-import type { FlatState } from "../checkpoint/checkpoint.ts";
 import { type ControlledOptions, Controllers } from "../objective/controllers.ts";
-import { type CountedLosses, type Evaluation, measureLosses, tokenMeans, writeBatch } from "./measure.ts";
+import { type CountedLosses, measureLosses, tokenMeans, writeBatch } from "./measure.ts";
+import type { Evaluation } from "../objective/monitors.ts";
 import { memoryError, runMemory } from "./memory.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import { withCalibrationError } from "../objective/monitors.ts";
 import { type Model, uploadWeights } from "../inputs/models.ts";
 import { LOSS_SUMS, type Objective } from "../objective/objective.ts";
-import { FLAT, type ParameterLayout } from "../trained/parameters.ts";
+import { FLAT, type FlatState, type ParameterLayout } from "../trained/parameters.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { learningRateAt } from "../recipe/schedule.ts";
 import { runInSlices } from "./slices.ts";
-import type { RowArrays } from "../teacher/cached_rows.ts";
-import type { TeacherCache } from "../teacher/cache.ts";
-import { CACHED_INPUTS } from "./teacher_rows.ts";
+import { CACHED_INPUTS, type RowArrays, type TargetSource } from "./teacher_rows.ts";
 import type { MarkedBatch } from "../objective/token_masks.ts";
 import type { Trainables } from "../trained/trainables.ts";
 import type { TrainedTensors } from "../trained/trained_tensors.ts";
@@ -189,7 +187,7 @@ interface StepTag {
 /** Options of {@linkcode Trainer.create}. */
 export interface TrainerOptions {
   /** Where the objective's target comes from, if not from the teacher itself. Stays the caller's to close. */
-  readonly cache?: Pick<TeacherCache, "codec" | "fill">;
+  readonly cache?: TargetSource;
   readonly profile?: boolean;
   readonly onProgress?: (message: string) => void;
   /** Called between slices of work that take a fraction of a second each. */
@@ -228,7 +226,7 @@ export class Trainer {
     this.weights = weights;
     this.controllers = new Controllers(setup.objective.rows, setup.recipe.train.steps);
     this.#options = options;
-    this.#cached = options.cache?.codec.arrays(planned.frozen.tokens);
+    this.#cached = options.cache?.arrays(planned.frozen.tokens);
     this.#ring = new MetricsRing(gpu, executable, [
       ...summed(setup).map(({ sums, terms }) => ({ name: sums, words: terms.length })),
       { name: "norm", block: "update", words: 2 },

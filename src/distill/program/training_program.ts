@@ -15,7 +15,7 @@ import { add } from "../../tensor/ops/combine.ts";
 import { fill } from "../../tensor/ops/fill.ts";
 import { maskRows } from "../../tensor/ops/mask_rows.ts";
 import { pointwise } from "../../tensor/ops/pointwise.ts";
-import { sumRows } from "../../tensor/ops/sum_axis.ts";
+import { sumRows } from "../../tensor/ops/pointwise.ts";
 import { reshape } from "../../tensor/ops/views.ts";
 import { Program } from "../../tensor/plan.ts";
 import type { Attach } from "../trained/attach.ts";

@@ -9,7 +9,8 @@ import { dirname, extname, isAbsolute, resolve, toFileUrl } from "@std/path";
 import { parse as parseYaml } from "@std/yaml";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { unreadable } from "../../formats/files.ts";
-import { parseRecipe, type Recipe } from "./recipe.ts";
+import { type Recipe } from "./recipe.ts";
+import { parseRecipe } from "./parse.ts";
 import { defaultObjective } from "./schema.ts";
 
 /** Options of {@linkcode loadRecipe}. */

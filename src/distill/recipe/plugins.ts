@@ -7,7 +7,8 @@ import { LimbeckError } from "../../base/errors.ts";
 import type { Plugin } from "../../registry/contract.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { didYouMean } from "../../base/did_you_mean.ts";
-import { type AdapterRecipe, type Recipe, RecipeError } from "./recipe.ts";
+import { type AdapterRecipe, type Recipe } from "./recipe.ts";
+import { RecipeError } from "./parse.ts";
 import type { RecipeProblem } from "./problems.ts";
 
 /**

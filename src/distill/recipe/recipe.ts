@@ -1,15 +1,10 @@
 /**
  * The recipe: everything a run is told. Written as YAML, JSON or TypeScript, checked whole before anything is loaded, and saved with the run.
  *
- * The interfaces here are what the rest of the program reads; `recipe_schema.ts` has the rules and defaults, `recipe_file.ts` reads files.
+ * The interfaces here are what the rest of the program reads; `schema.ts` has the rules and defaults, `parse.ts` checks, `file.ts` reads files.
  *
  * @module
  */
-import { createHash } from "node:crypto";
-import { InputError } from "../../base/errors.ts";
-import { canonicalJson } from "../../text/tokenizer_json.ts";
-import { describeProblems, type RecipeProblem } from "./problems.ts";
-import { deriveDefaults, recipeSchema } from "./schema.ts";
 import type { Course } from "./schedule.ts";
 
 /** A resolved recipe: every default filled in. */
@@ -219,22 +214,6 @@ export interface RecipeInput {
   limits?: Partial<LimitsRecipe>;
 }
 
-/** A recipe that breaks rules: `problems` has one entry for each, with its path. */
-export class RecipeError extends InputError {
-  override readonly code = "bad_recipe";
-  readonly problems: readonly RecipeProblem[];
-
-  constructor(where: string, problems: readonly RecipeProblem[]) {
-    const count = problems.length === 1 ? "1 problem" : `${problems.length} problems`;
-    const lines = problems.map(({ path, message }) => `\n  ${path || "(whole recipe)"}: ${message}`);
-    super(`${count} in the recipe${lines.join("")}`, {
-      where,
-      hint: "`limbeck init` writes a recipe with every field explained; `limbeck validate FILE` checks one.",
-    });
-    this.problems = problems;
-  }
-}
-
 /**
  * Types a recipe written in TypeScript; returns it unchanged.
  *
@@ -249,27 +228,4 @@ export class RecipeError extends InputError {
  */
 export function defineRecipe(recipe: RecipeInput): RecipeInput {
   return recipe;
-}
-
-/**
- * Checks a recipe and fills in its defaults. Paths are left as they are.
- *
- * @param where how errors name the recipe, such as its file
- * @throws {RecipeError} with every problem at once
- */
-export function parseRecipe(value: unknown, where = "recipe"): Recipe {
-  const result = recipeSchema.safeParse(deriveDefaults(value));
-  if (result.success) return result.data;
-  throw new RecipeError(where, describeProblems(result.error.issues, value));
-}
-
-/** SHA-256 (hex) of what decides a run's numbers: all of the recipe but `output`, `limits` and where a cache lies. */
-export function recipeHash(recipe: Recipe): string {
-  const { output: _output, limits: _limits, ...decisive } = recipe;
-  const { cache, ...teacher } = decisive.teacher;
-  if (cache) {
-    const { folder: _folder, ...kept } = cache;
-    decisive.teacher = { ...teacher, cache: kept };
-  }
-  return createHash("sha256").update(canonicalJson(decisive)).digest("hex");
 }

@@ -7,7 +7,8 @@ import { InputError } from "../../base/errors.ts";
 import { Model } from "../inputs/models.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import type { Recipe } from "../recipe/recipe.ts";
-import { modelIdentity, samplesIdentity } from "./run_identity.ts";
+import { samplesIdentity } from "../inputs/identity.ts";
+import { modelIdentity } from "../inputs/identity.ts";
 
 /** A recipe with what decides whether it can be compared. */
 export interface ComparedRecipe {

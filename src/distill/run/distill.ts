@@ -14,9 +14,10 @@ import { runForm } from "../export/adapter_files.ts";
 import type { CheckpointState, Progress } from "../checkpoint/checkpoint.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { checkDivergence } from "./divergence_guard.ts";
-import { gapClosed, type RunHost, type RunResult } from "./events.ts";
+import { gapClosed, type RunHost } from "./events.ts";
+import { type RunResult } from "../export/exports.ts";
 import { writeBase, writeResults } from "../export/exports.ts";
-import type { Evaluation } from "../program/measure.ts";
+import type { Evaluation } from "../objective/monitors.ts";
 import { checkHostMemory, runMemory } from "../program/memory.ts";
 import { type PreparedRun, prepareRun } from "../inputs/prepare.ts";
 import { checkPrompts } from "../program/prompt_features.ts";
@@ -24,10 +25,16 @@ import type { Learner, Recipe } from "../recipe/recipe.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
 import { RunCheckpoints } from "../checkpoint/run_checkpoints.ts";
 import { runIdentity } from "./run_identity.ts";
-import { generationBuffers, sampleBytes, writeSamples } from "../generate/samples.ts";
+import {
+  generationBuffers,
+  sampleBytes,
+  teacherTexts,
+  textSettings,
+  writeSamples,
+} from "../generate/samples.ts";
 import { setUp } from "./set_up.ts";
 import type { TeacherCache } from "../teacher/cache.ts";
-import { openTeacherCache, textSettings } from "../teacher/pass.ts";
+import { openTeacherCache } from "../teacher/pass.ts";
 import {
   type FrozenPlan,
   type PlannedTraining,
@@ -159,13 +166,15 @@ class Run {
 
   /** Opens the teacher's cache, or runs the teacher to make it. @throws {StopAsked} in the middle of that */
   async #openCache(frozen: FrozenPlan, resumed: CheckpointState | undefined): Promise<void> {
-    const opened = await openTeacherCache(this.#gpu, this.#prepared, this.#setup, frozen, this.#caches, {
+    const [gpu, prepared, setup] = [this.#gpu, this.#prepared, this.#setup];
+    const texts = teacherTexts(gpu.description, prepared, setup);
+    const opened = await openTeacherCache(gpu, prepared, setup, frozen, this.#caches, texts, {
       onSlice: () => {
         this.#host.emit({ type: "heartbeat" });
         if (this.#stopAsked()) throw new StopAsked();
       },
       onFound: (path, exists) => {
-        const { train, heldOut } = this.#prepared;
+        const { train, heldOut } = prepared;
         const message = exists
           ? `using the teacher's cache ${path}`
           : `running the teacher over ${train.length + heldOut.length} samples`;

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { RunResult } from "../export/exports.ts";
 
 /** Where a run stands. */
 export type RunState =
@@ -181,29 +182,6 @@ export interface EventStamp {
 
 /** An event as it is stored and read. */
 export type RunEvent = RunEventBody & EventStamp;
-
-/** How a run ended. Losses are held-out cross-entropy in nats a token; null where it was not measured or is not finite. */
-export interface RunResult {
-  status: "succeeded" | "paused";
-  /** Steps done, in all attempts. */
-  steps: number;
-  heldOut: {
-    teacher: number | null;
-    before: number | null;
-    after: number | null;
-    /** (before - after) / (before - teacher): 1 is the teacher's own loss. Null where before is not above teacher. */
-    gapClosed: number | null;
-    /** Supervised tokens measured. */
-    tokens: number;
-  };
-  /** Relative to the run's folder; absent where nothing was written. */
-  paths: { adapter?: string; teacherAdapter?: string; base?: string; merged?: string; report?: string };
-  /** How `paths.adapter` is laid out: as PEFT loads it, or, where PEFT has no layout for the adapter, as its own values. */
-  adapterForm?: "peft" | "limbeck";
-  /** Peak bytes on the GPU, planned and allocated. */
-  peakBytes: { planned: number; allocated: number };
-  seconds: number;
-}
 
 /** What a run wants of the trainer: go on, save and go on, or save and end. */
 export type RunControl = "run" | "checkpoint" | "stop";

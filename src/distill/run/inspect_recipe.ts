@@ -14,7 +14,7 @@ import { type Forecast, forecast } from "./forecast.ts";
 import { checkHostMemory, runMemory } from "../program/memory.ts";
 import type { OpenedRecipe } from "./open_recipe.ts";
 import type { Recipe } from "../recipe/recipe.ts";
-import { sampleBytes } from "../generate/samples.ts";
+import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { cacheBytes, teacherPassMemory } from "../teacher/pass.ts";
 import { planTraining, type TrainingSetup } from "../program/trainer.ts";
 
@@ -106,7 +106,8 @@ export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<
     const { frozen } = planned;
     const software = gpu?.adapter.info.isFallbackAdapter ?? false;
     if (software) checkHostMemory(memory, recipe, frozen.recompute);
-    const pass = recipe.teacher.cache ? teacherPassMemory(prepared, setup, adapter, frozen) : undefined;
+    const texts = teacherTexts(adapter, prepared, setup);
+    const pass = recipe.teacher.cache ? teacherPassMemory(setup, adapter, frozen, texts) : undefined;
     if (pass && software) checkHostMemory(pass, recipe, frozen.recompute);
     const kept = cacheBytes(setup, prepared);
     return {

@@ -16,7 +16,8 @@ import { writeSafetensors } from "../../formats/safetensors/write.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import type { PackedBatch } from "../../text/packing.ts";
 import { canonicalJson } from "../../text/tokenizer_json.ts";
-import { type RowArrays, RowCodec, type RowFormat } from "./cached_rows.ts";
+import type { RowArrays, TargetSource } from "../program/teacher_rows.ts";
+import { RowCodec, type RowFormat } from "./cached_rows.ts";
 import { countedPositions, type MarkedBatch, type TokenMasks } from "../objective/token_masks.ts";
 
 const FORMAT = 1;
@@ -127,7 +128,7 @@ export async function writeTeacherCache(
 }
 
 /** An open cache. */
-export class TeacherCache {
+export class TeacherCache implements TargetSource {
   readonly path: string;
   readonly codec: RowCodec;
   readonly findings: TeacherFindings;
@@ -207,6 +208,10 @@ export class TeacherCache {
       file.close();
       throw error;
     }
+  }
+
+  arrays(positions: number): RowArrays {
+    return this.codec.arrays(positions);
   }
 
   /**

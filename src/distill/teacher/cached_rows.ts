@@ -8,6 +8,7 @@
  * @module
  */
 import { float32ToHalf, halfToNumber } from "../../formats/dtype.ts";
+import type { RowArrays } from "../program/teacher_rows.ts";
 import { EMPTY_TAIL, NO_TOKEN, type SparseTarget } from "../../registry/sparse_target.ts";
 
 /** How rows are stored. */
@@ -16,13 +17,6 @@ export interface RowFormat {
   /** Of the K logits. */
   readonly precision: "f16" | "f32";
   readonly vocabulary: number;
-}
-
-/** Where a batch's rows go: inputs of the training program, each position's row by row. */
-export interface RowArrays {
-  readonly ids: Uint32Array<ArrayBuffer>;
-  readonly logits: Float32Array<ArrayBuffer>;
-  readonly tails: Float32Array<ArrayBuffer>;
 }
 
 /** A row as the GPU gives it. */

@@ -4,7 +4,6 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
 import { InputError } from "../../base/errors.ts";
 import type { AdapterDescription } from "../../gpu/description.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
@@ -17,7 +16,6 @@ import { type Plan, plan, Program } from "../../tensor/plan.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import { IGNORED_LABEL, packBatch, type PackedBatch, planBatches } from "../../text/packing.ts";
 import { splitSeed } from "../../base/random.ts";
-import { canonicalJson } from "../../text/tokenizer_json.ts";
 import { RowCodec, type RowFormat, type TeacherRow } from "./cached_rows.ts";
 import { chunkedLoss, lossSums } from "../objective/chunked_loss.ts";
 import { labelInput, writeBatch } from "../program/measure.ts";
@@ -26,8 +24,7 @@ import { uploadWeights } from "../inputs/models.ts";
 import { LOSS_SUMS } from "../objective/objective.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import type { TeacherCacheRecipe } from "../recipe/recipe.ts";
-import { modelIdentity, samplesIdentity } from "../run/run_identity.ts";
-import { sampleBytesOf, writeSamples } from "../generate/samples.ts";
+import { modelIdentity } from "../inputs/identity.ts";
 import { runInSlices } from "../program/slices.ts";
 import { streamInputs } from "../program/stream.ts";
 import {
@@ -110,6 +107,16 @@ export function planTeacherPass(
 /** Outputs of a chunk: ids, values, tails. */
 const PARTS = ["ids", "values", "tails"] as const;
 
+/** The sample texts that the teacher writes in its pass, since nothing of it is left afterwards. */
+export interface TeacherTexts {
+  /** Hash of what decides them. */
+  readonly settings: string;
+  /** Bytes on the GPU that writing them takes beside the weights. */
+  readonly bytes: number;
+  /** Writes them with the teacher's weights, by the name of their storage. */
+  write(gpu: Gpu, weights: ReadonlyMap<string, GpuBuffer>): Promise<{ prompt: string; text: string }[]>;
+}
+
 /** What the pass tells while it runs. */
 export interface TeacherPassHost {
   /** Called several times a batch. What it throws ends the pass, and nothing is left behind. */
@@ -124,14 +131,14 @@ export interface TeacherPassHost {
  * @throws {DeviceError} with the numbers and what can be turned, where the recipe allows less
  */
 export function teacherPassMemory(
-  prepared: Pick<PreparedRun, "recipe" | "tokenizer" | "heldOut" | "teacher" | "student">,
   setup: TrainingSetup,
   adapter: AdapterDescription,
   frozen: Pick<FrozenPlan, "tokens" | "chunkRows">,
+  texts: Pick<TeacherTexts, "bytes"> | undefined,
 ): RunMemory {
-  const { recipe } = prepared;
+  const { recipe } = setup;
   const planned = planTeacherPass(setup, adapter, frozen);
-  const memory = runMemory(planned, sampleBytesOf(adapter, prepared, setup, "teacher"));
+  const memory = runMemory(planned, texts?.bytes ?? 0);
   const allowed = recipe.limits.gpuBytes;
   if (allowed !== undefined && memory.total > allowed) {
     throw memoryError(memory, { bytes: allowed, name: "limits.gpuBytes" }, recipe, true);
@@ -143,6 +150,7 @@ export function teacherPassMemory(
  * Opens the run's cache, or makes it.
  *
  * @param folder the run's own folder of caches, where the recipe names none
+ * @param texts what the teacher is to write, if anything
  * @returns the cache, and the bytes on the GPU that the pass was planned with; 0 where there was none
  * @throws {InputError} if a cache of this key is damaged, or the teacher's logits are not finite
  */
@@ -152,6 +160,7 @@ export async function openTeacherCache(
   setup: TrainingSetup,
   frozen: Pick<FrozenPlan, "tokens" | "chunkRows">,
   folder: string,
+  texts: TeacherTexts | undefined,
   host: TeacherPassHost,
 ): Promise<{ cache: TeacherCache; plannedBytes: number } | undefined> {
   const kept = keptOf(setup);
@@ -168,10 +177,10 @@ export async function openTeacherCache(
   const found = await TeacherCache.open(place, origin, samples);
   host.onFound(path, found !== undefined);
   if (found) return { cache: found, plannedBytes: 0 };
-  const memory = teacherPassMemory(prepared, setup, gpu.description, frozen);
+  const memory = teacherPassMemory(setup, gpu.description, frozen, texts);
   if (gpu.adapter.info.isFallbackAdapter) checkHostMemory(memory, prepared.recipe, true);
   const planned = planTeacherPass(setup, gpu.description, frozen);
-  const pass = await TeacherPass.create(gpu, prepared, setup, planned, frozen);
+  const pass = await TeacherPass.create(gpu, prepared, setup, planned, frozen, texts);
   let failure: unknown;
   try {
     await writeTeacherCache(path, origin, samples, () => pass.rows(host), () => pass.findings());
@@ -186,18 +195,12 @@ export async function openTeacherCache(
   return { cache, plannedBytes: memory.total };
 }
 
-/** Hash of what decides the teacher's sample texts. */
-export function textSettings({ recipe, heldOut }: Pick<PreparedRun, "recipe" | "heldOut">): string {
-  const { samples, data: { contextLength } } = recipe;
-  const text = canonicalJson({ samples, contextLength, heldOut: samplesIdentity(heldOut.slice(0, 1)) });
-  return createHash("sha256").update(text).digest("hex");
-}
-
 class TeacherPass {
   readonly #gpu: Gpu;
   readonly #prepared: PreparedRun;
   readonly #setup: TrainingSetup;
   readonly #frozen: Pick<FrozenPlan, "tokens" | "chunkRows">;
+  readonly #texts: TeacherTexts | undefined;
   readonly #executable: Executable;
   readonly #weights: ReadonlyMap<string, GpuBuffer>;
   readonly #heldOut = { loss: 0, tokens: 0 };
@@ -207,10 +210,11 @@ class TeacherPass {
     prepared: PreparedRun,
     setup: TrainingSetup,
     frozen: Pick<FrozenPlan, "tokens" | "chunkRows">,
+    texts: TeacherTexts | undefined,
     executable: Executable,
     weights: ReadonlyMap<string, GpuBuffer>,
   ) {
-    [this.#gpu, this.#prepared, this.#setup] = [gpu, prepared, setup];
+    [this.#gpu, this.#prepared, this.#setup, this.#texts] = [gpu, prepared, setup, texts];
     [this.#frozen, this.#executable, this.#weights] = [frozen, executable, weights];
   }
 
@@ -220,11 +224,12 @@ class TeacherPass {
     setup: TrainingSetup,
     planned: Plan,
     frozen: Pick<FrozenPlan, "tokens" | "chunkRows">,
+    texts: TeacherTexts | undefined,
   ): Promise<TeacherPass> {
     const weights = await uploadWeights(gpu, planned, [setup.teacher]);
     try {
       const executable = await compile(gpu, planned, { weights });
-      return new TeacherPass(gpu, prepared, setup, frozen, executable, weights);
+      return new TeacherPass(gpu, prepared, setup, frozen, texts, executable, weights);
     } catch (error) {
       for (const buffer of weights.values()) buffer.destroy();
       throw error;
@@ -257,12 +262,10 @@ class TeacherPass {
 
   /** What the teacher is found to be, once all rows have been read. */
   async findings(): Promise<TeacherFindings> {
-    const { recipe } = this.#prepared;
     const { loss, tokens } = this.#heldOut;
-    const texts = recipe.samples.tokens === 0 ? null : {
-      settings: textSettings(this.#prepared),
-      samples: await writeSamples(this.#gpu, this.#weights, this.#prepared, this.#setup, "teacher"),
-    };
+    const texts = this.#texts
+      ? { settings: this.#texts.settings, samples: await this.#texts.write(this.#gpu, this.#weights) }
+      : null;
     return { heldOut: { loss: loss / Math.max(1, tokens), tokens }, texts };
   }
 

@@ -114,3 +114,11 @@ export class ParameterLayout {
     return new Map(this.parameters.map((p) => [p.name, flat.slice(p.offset, p.offset + p.count)]));
   }
 }
+
+/** All that training changes of what a run trains: the flat vectors of a checkpoint. */
+export interface FlatState {
+  readonly parameters: Float32Array;
+  readonly m: Float32Array;
+  readonly v: Float32Array;
+  readonly kept: Float32Array;
+}

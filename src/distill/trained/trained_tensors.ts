@@ -10,6 +10,7 @@ import { EMBEDDING, HEAD, linearLayers } from "../../models/llama.ts";
 import type { Tensor } from "../../tensor/graph.ts";
 import { didYouMean } from "../../base/did_you_mean.ts";
 import type { Model } from "../inputs/models.ts";
+import { namesTensor } from "../inputs/tensor_names.ts";
 import type { ParameterSpec } from "./parameters.ts";
 import type { GroupSettings, Trainable } from "./trainables.ts";
 
@@ -21,11 +22,6 @@ const GROUPS = { matrices: "tensors", vectors: "norms and biases" } as const;
 
 /** The kinds of tensors that a word of a recipe means. */
 export const TENSOR_KINDS = ["norms", "biases", "head", "linear"] as const;
-
-/** Whether a recipe's `student.train` names the head. */
-export function selectsHead(names: readonly string[]): boolean {
-  return names.some((name) => name === "head" || matches(name, `${HEAD}.weight`));
-}
 
 /** Tensors of a model whose trained values stand in the place of the frozen ones. */
 export class TrainedTensors implements Trainable {
@@ -91,7 +87,7 @@ function selectTensors(model: Model, names: readonly string[]): Map<string, stri
   const selected = new Map<string, string[]>();
   for (const name of names) {
     const kind = TENSOR_KINDS.find((k) => k === name);
-    const found = all.filter(kind ? kinds[kind] : (tensor) => matches(name, tensor));
+    const found = all.filter(kind ? kinds[kind] : (tensor) => namesTensor(name, tensor));
     if (found.includes(EMBEDDING)) {
       throw new InputError(`"${name}" means the embedding, which cannot be trained`, {
         where: WHERE,
@@ -116,12 +112,6 @@ function selectTensors(model: Model, names: readonly string[]): Map<string, stri
     selected.set(name, found);
   }
   return selected;
-}
-
-/** Whether a name is a tensor's, or its module's, or the end of one from a dot on. */
-function matches(name: string, tensor: string): boolean {
-  const module = tensor.slice(0, tensor.lastIndexOf("."));
-  return [tensor, module].some((full) => full === name || full.endsWith(`.${name}`));
 }
 
 /** The names that a misspelt one may have meant. */

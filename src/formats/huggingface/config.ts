@@ -5,7 +5,7 @@
  */
 import { InputError } from "../../base/errors.ts";
 import type { FloatDtype } from "../dtype.ts";
-import { ropeScalingOf } from "../gguf/rope_scaling.ts";
+import { ropeScalingOf } from "./rope_scaling.ts";
 
 const torchDtypes: Readonly<Record<FloatDtype, string>> = {
   f32: "float32",

@@ -6,7 +6,7 @@
 import { builtins } from "../../../plugins/mod.ts";
 import { estimate, preview, validation } from "../../distill/run/inspect_recipe.ts";
 import { openRecipe } from "../../distill/run/open_recipe.ts";
-import { parseRecipe } from "../../distill/recipe/recipe.ts";
+import { parseRecipe } from "../../distill/recipe/parse.ts";
 import { InputError } from "../../base/errors.ts";
 import { Registry } from "../../registry/registry.ts";
 import { loadPlugins, type PluginModule } from "./exported_plugins.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { RecipeError } from "../../distill/recipe/recipe.ts";
+import { RecipeError } from "../../distill/recipe/parse.ts";
 import type { RecipeProblem } from "../../distill/recipe/problems.ts";
 import { DeviceError, InputError, LimbeckError } from "../../base/errors.ts";
 import { explainError, type Explanation } from "./error_event.ts";

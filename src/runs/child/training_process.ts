@@ -5,8 +5,10 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
-import type { RunControl, RunEventBody, RunHost, RunResult } from "../../distill/run/events.ts";
-import { parseRecipe, type Recipe } from "../../distill/recipe/recipe.ts";
+import type { RunControl, RunEventBody, RunHost } from "../../distill/run/events.ts";
+import type { RunResult } from "../../distill/export/exports.ts";
+import { type Recipe } from "../../distill/recipe/recipe.ts";
+import { parseRecipe } from "../../distill/recipe/parse.ts";
 import { LimbeckError } from "../../base/errors.ts";
 import { errorEvent } from "./error_event.ts";
 import { isCounted, readLines, type StartMessage, UNSENT_FILE } from "./protocol.ts";

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import type { ErrorEvent, RunEvent, RunResult, RunState } from "../../distill/run/events.ts";
+import type { ErrorEvent, RunEvent, RunState } from "../../distill/run/events.ts";
+import type { RunResult } from "../../distill/export/exports.ts";
 import { InputError, LimbeckError } from "../../base/errors.ts";
 import { readLines } from "../child/protocol.ts";
 import type { ReadEventsOptions, RunAccess } from "./run_access.ts";

@@ -15,7 +15,9 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { basename, join, resolve } from "@std/path";
 import project from "../../../deno.json" with { type: "json" };
-import { parseRecipe, type Recipe, recipeHash } from "../../distill/recipe/recipe.ts";
+import { type Recipe } from "../../distill/recipe/recipe.ts";
+import { recipeHash } from "../../distill/recipe/parse.ts";
+import { parseRecipe } from "../../distill/recipe/parse.ts";
 import { InputError } from "../../base/errors.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import { checkPlugins, identifyPlugins } from "../child/plugin_identity.ts";

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import type { ErrorEvent, RunResult, RunState } from "../../distill/run/events.ts";
+import type { ErrorEvent, RunState } from "../../distill/run/events.ts";
+import type { RunResult } from "../../distill/export/exports.ts";
 import { isLocked } from "./run_lock.ts";
 import type { StoredRun } from "./store.ts";
 

@@ -7,7 +7,8 @@
  *
  * @module
  */
-import type { ErrorEvent, RunEvent, RunEventBody, RunResult, RunState } from "../../distill/run/events.ts";
+import type { ErrorEvent, RunEvent, RunEventBody, RunState } from "../../distill/run/events.ts";
+import type { RunResult } from "../../distill/export/exports.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { IdentifiedPlugin } from "../child/plugin_identity.ts";
 

@@ -8,7 +8,8 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
-import type { ErrorEvent, RunEvent, RunEventBody, RunResult, RunState } from "../../distill/run/events.ts";
+import type { ErrorEvent, RunEvent, RunEventBody, RunState } from "../../distill/run/events.ts";
+import type { RunResult } from "../../distill/export/exports.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import { explainDeath } from "./run_death.ts";
 import { type ChildCommand, prepareChild } from "../child/command.ts";

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { OpenAPIHono } from "@hono/zod-openapi";
 import type { Identity } from "../auth/tokens.ts";
 
 /** Variables of a request. */
@@ -15,3 +16,6 @@ export interface AppEnv {
     requestId: string;
   };
 }
+
+/** A Hono app with an OpenAPI document. */
+export type App = OpenAPIHono<AppEnv>;

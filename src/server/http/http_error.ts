@@ -5,7 +5,7 @@
  * @module
  */
 import { HTTPException } from "hono/http-exception";
-import { RecipeError } from "../../distill/recipe/recipe.ts";
+import { RecipeError } from "../../distill/recipe/parse.ts";
 import type { RecipeProblem } from "../../distill/recipe/problems.ts";
 import { InputError, LimbeckError } from "../../base/errors.ts";
 import { InspectionMemoryError, InspectionTimeoutError } from "../../runs/child/inspection.ts";

@@ -7,7 +7,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
 import type { InferenceEvent, InferenceModel, InferenceRequest } from "../../runs/child/inference.ts";
-import type { App } from "../app.ts";
+import type { App } from "../http/app_env.ts";
 import { errorBody, HttpError, toHttpError } from "../http/http_error.ts";
 import { otherwise } from "../schemas.ts";
 import type { Service } from "../service.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { createRoute, z } from "@hono/zod-openapi";
-import type { App } from "../app.ts";
+import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
 import { json, otherwise, wholeNumberOr } from "../schemas.ts";
 import type { Service } from "../service.ts";

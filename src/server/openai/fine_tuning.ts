@@ -11,7 +11,7 @@ import type { RunEvent } from "../../distill/run/events.ts";
 import { eventText } from "../../runs/report/event_text.ts";
 import type { StoredRun } from "../../runs/store/store.ts";
 import { stateNow } from "../../runs/store/run_summary.ts";
-import type { App } from "../app.ts";
+import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
 import { eventView, type Hide } from "../run_view.ts";
 import { json, metadata, otherwise, wholeNumberOr } from "../schemas.ts";

@@ -1,5 +1,5 @@
 /** The page: who one is, which run is shown, and the list of runs. */
-import { api, ApiError, fill, h, toast } from "./dom.js";
+import { api, ApiError, fill, h, titleOf, toast } from "./dom.js";
 import { showForm } from "./form.js";
 import { showRun } from "./run.js";
 
@@ -175,16 +175,6 @@ function fillCard(item, run) {
   progress.max = run.steps;
   progress.value = run.step;
   progress.hidden = run.state === "succeeded" || run.state === "cancelled";
-}
-
-/** What a run distils, in a few words. */
-export function titleOf(run) {
-  const { teacher, student } = run.recipe;
-  const short = (name) => String(name).replace(/\.gguf$/, "");
-  if (student?.model === "teacher") {
-    return student.layers ? `${short(teacher.model)}, ${student.layers.length} layers` : short(teacher.model);
-  }
-  return `${short(teacher?.model)} → ${short(student?.model)}`;
 }
 
 addEventListener("hashchange", route);

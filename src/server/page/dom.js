@@ -86,3 +86,13 @@ export function duration(seconds) {
 export function number3(value) {
   return value === null || value === undefined ? "–" : value.toFixed(3);
 }
+
+/** What a run distils, in a few words. */
+export function titleOf(run) {
+  const { teacher, student } = run.recipe;
+  const short = (name) => String(name).replace(/\.gguf$/, "");
+  if (student?.model === "teacher") {
+    return student.layers ? `${short(teacher.model)}, ${student.layers.length} layers` : short(teacher.model);
+  }
+  return `${short(teacher?.model)} → ${short(student?.model)}`;
+}

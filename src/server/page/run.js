@@ -1,6 +1,5 @@
 /** One run: its state, curves, samples, files, and a box to try what it made. */
-import { api, ApiError, bytes, duration, fill, h, number3, toast } from "./dom.js";
-import { titleOf } from "./app.js";
+import { api, ApiError, bytes, duration, fill, h, number3, titleOf, toast } from "./dom.js";
 import { Chart } from "./charts.js";
 import { tryBox } from "./try.js";
 

@@ -7,7 +7,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 // @ts-types="../../../types/std_path.d.ts"
 import { basename, join } from "@std/path";
-import type { App } from "../app.ts";
+import type { App } from "../http/app_env.ts";
 import type { AppEnv } from "../http/app_env.ts";
 import {
   FileHashes,

@@ -5,7 +5,7 @@
  */
 import { createRoute, z } from "@hono/zod-openapi";
 import { describePlugin } from "../../runs/child/plugin_description.ts";
-import type { App } from "../app.ts";
+import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
 import { json, otherwise } from "../schemas.ts";
 import type { Service } from "../service.ts";

@@ -7,7 +7,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
 import { isEnd } from "../../runs/store/run_states.ts";
-import type { App } from "../app.ts";
+import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
 import { eventView } from "../run_view.ts";
 import { eventSchema, json, otherwise, pageOf, runId, wholeNumber, wholeNumberOr } from "../schemas.ts";

@@ -4,8 +4,10 @@
  * @module
  */
 import { createRoute, z } from "@hono/zod-openapi";
-import { parseRecipe, type Recipe, RecipeError } from "../../distill/recipe/recipe.ts";
-import type { App } from "../app.ts";
+import { type Recipe } from "../../distill/recipe/recipe.ts";
+import { parseRecipe } from "../../distill/recipe/parse.ts";
+import { RecipeError } from "../../distill/recipe/parse.ts";
+import type { App } from "../http/app_env.ts";
 import { json, namedRecipe, otherwise } from "../schemas.ts";
 import type { Hide } from "../run_view.ts";
 import type { Service } from "../service.ts";

@@ -15,7 +15,7 @@ import page from "../page/index.html" with { type: "text" };
 import run from "../page/run.js" with { type: "text" };
 import tryBox from "../page/try.js" with { type: "text" };
 import style from "../page/style.css" with { type: "text" };
-import type { App } from "../app.ts";
+import type { App } from "../http/app_env.ts";
 
 const SCRIPT = "text/javascript; charset=utf-8";
 const STYLE = "text/css; charset=utf-8";

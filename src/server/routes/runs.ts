@@ -10,7 +10,7 @@ import type { RunState } from "../../distill/run/events.ts";
 import { settle } from "../../runs/store/run_folder.ts";
 import type { StoredRun } from "../../runs/store/store.ts";
 import { RunStateError, UnknownRunError } from "../../runs/store/store_errors.ts";
-import type { App } from "../app.ts";
+import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
 import { runView } from "../run_view.ts";
 import {

@@ -6,7 +6,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { deleteCookie, getCookie, setCookie } from "hono/cookie";
 import { RUN_STATES } from "../../runs/store/run_states.ts";
-import type { App } from "../app.ts";
+import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
 import { json, otherwise } from "../schemas.ts";
 import type { Service } from "../service.ts";

@@ -7,7 +7,7 @@ import source from "../../../kernels/add_row.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";
-import { sumRows } from "./sum_axis.ts";
+import { sumRows } from "./pointwise.ts";
 
 /** y[t, :] = x[t, :] + row, with row f32, f16 or bf16; the gradient of the row is the sum of dy over the rows. */
 export const addRowOp: Op<null> = {

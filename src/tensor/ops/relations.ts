@@ -11,7 +11,7 @@ import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
 import { ensure, grid, type LoweringContext, type Op, refuse } from "../op.ts";
 import { scale } from "./combine.ts";
-import { sumRows } from "./sum_axis.ts";
+import { sumRows } from "./pointwise.ts";
 
 /** How two rows of relations are compared. */
 export type RelationKind =

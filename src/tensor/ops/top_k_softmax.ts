@@ -8,7 +8,7 @@ import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";
 import { pointwise } from "./pointwise.ts";
-import { sumColumns } from "./sum_axis.ts";
+import { sumColumns } from "./pointwise.ts";
 
 /** y[n, :] = softmax over the k largest of x[n, :], 0 elsewhere; dx = y (dy - sum(y dy)), so what is not chosen learns nothing. */
 export const topKSoftmaxOp: Op<{ readonly k: number }> = {

@@ -1,0 +1,31 @@
+/**
+ * Hashes that tell whether models and samples are still those that something was made of.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import type { EncodedSample } from "../../text/encode.ts";
+import { canonicalJson } from "../../text/tokenizer_json.ts";
+import type { Model } from "./models.ts";
+
+/** Hash of weights and config: a rope base or an epsilon changes the model as much as a weight. */
+export async function modelIdentity({ source }: Model): Promise<string> {
+  return sha256(`${await source.fingerprint()} ${canonicalJson(source.config)}`);
+}
+
+/** Hash of the tokens of samples, of which of them are learnt, and of who wrote them. */
+export function samplesIdentity(samples: readonly EncodedSample[]): string {
+  const hash = createHash("sha256");
+  for (const { ids, supervised, origin } of samples) {
+    hash.update(Int32Array.of(ids.length));
+    hash.update(ids);
+    hash.update(supervised);
+    if (origin !== undefined) hash.update(origin);
+  }
+  return hash.digest("hex");
+}
+
+/** Hash (SHA-256, hex) of a text. */
+export function sha256(text: string): string {
+  return createHash("sha256").update(text).digest("hex");
+}

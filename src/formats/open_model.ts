@@ -1,0 +1,41 @@
+/**
+ * Opens a model on disk, whatever its format.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { extname } from "@std/path";
+import { InputError } from "../base/errors.ts";
+import { unreadable } from "./files.ts";
+import { openGgufModel } from "./gguf/model.ts";
+import { openHuggingFaceFolder } from "./huggingface/huggingface.ts";
+import type { ModelSource } from "./model_source.ts";
+
+/**
+ * Opens a Hugging Face folder (one safetensors file or several with an index) or a .gguf file.
+ *
+ * @throws {InputError} when it is not there, is empty, has no config or weights, or a file in it is malformed.
+ *
+ * @example
+ * ```ts
+ * const model = await openModel("./teacher");
+ * const { shape } = await model.read("model.norm.weight");
+ * model.close();
+ * ```
+ */
+export async function openModel(path: string): Promise<ModelSource> {
+  let info: Deno.FileInfo;
+  try {
+    info = await Deno.stat(path);
+  } catch (error) {
+    throw unreadable(path, error);
+  }
+  if (info.isDirectory) return await openHuggingFaceFolder(path);
+  if (extname(path).toLowerCase() === ".gguf") return await openGgufModel(path);
+  throw new InputError("is neither a model folder nor a .gguf file", {
+    where: path,
+    hint: extname(path) === ".safetensors"
+      ? "Give the folder that holds it together with config.json and tokenizer.json."
+      : "Give a folder in Hugging Face layout, or a GGUF file.",
+  });
+}
