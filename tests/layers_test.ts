@@ -1,6 +1,7 @@
 /**
  * The direction of imports: command line -> server -> runs -> distill -> models, text, formats, registry -> tensor -> gpu ->
- * base. The core runs in a browser page too, so it knows neither Deno nor packages; plugins are known to the outermost files only.
+ * base; inside a room, from each of its rooms to those before it; and nowhere in a circle. The core runs in a browser page too, so it
+ * knows neither Deno nor packages, and a bundle for one is made of it; plugins are known to the outermost files only.
  */
 // @ts-types="../types/std_assert.d.ts"
 import { assert, assertEquals } from "@std/assert";
@@ -22,8 +23,38 @@ const FLOORS: readonly (readonly string[])[] = [
   ["cli"],
 ];
 
+/**
+ * Rooms within rooms, each of which may import those before it. Files that lie in the outer room itself are its ground or its roof: of
+ * them only circles are refused.
+ */
+const ROOMS: Readonly<Record<string, readonly string[]>> = {
+  formats: ["safetensors", "huggingface", "peft", "gguf"],
+  registry: ["check"],
+  tensor: ["expr", "ops"],
+  distill: [
+    "recipe",
+    "inputs",
+    "trained",
+    "objective",
+    "program",
+    "teacher",
+    "checkpoint",
+    "generate",
+    "evaluate",
+    "export",
+    "run",
+  ],
+  runs: ["child", "store", "supervise", "report", "compare"],
+  server: ["auth", "http", "page", "routes", "openai"],
+  cli: ["setup", "terminal", "verbs"],
+};
+
 /** Where Deno and packages other than zod have no place. */
 const CORE = /^(src\/(gpu|tensor|models|registry)|plugins)\b/;
+/** What a page needs to train: from these all of the core is reached. */
+const CORE_ENTRIES = ["src/distill/program/training_program.ts", "src/gpu/device.ts", "plugins/mod.ts"];
+/** WebGPU is spoken to in one room. */
+const WEBGPU = /\bGPU[A-Z]\w*\s*\.|\bnavigator\s*\.\s*gpu\b/;
 /** The outermost files, which put the pieces together: only they know the built-in plugins. */
 const COMPOSITION_ROOTS = /^(mod\.ts|src\/cli\/|src\/server\/|src\/runs\/child\/\w+_entry\.ts)/;
 /** All that plugins see of Limbeck. */
@@ -66,7 +97,21 @@ function complaints(path: string, source: string): string[] {
     } else if (path.startsWith("src/") && target.startsWith("src/") && roomOf(path) !== roomOf(target)) {
       if (place(path) < 0 || place(target) < 0) say("one of the two is in no known room");
       else if (place(target) >= place(path)) say("imports point down only");
+    } else if (path.startsWith("src/") && roomOf(path) === roomOf(target)) {
+      const rooms = ROOMS[roomOf(path)] ?? [];
+      const [own, other] = [innerRoomOf(path), innerRoomOf(target)];
+      for (const inner of [own, other]) {
+        if (inner !== undefined && !rooms.includes(inner)) {
+          say(`${inner} is no known room of ${roomOf(path)}`);
+        }
+      }
+      if (own !== undefined && other !== undefined && rooms.indexOf(other) > rooms.indexOf(own)) {
+        say(`in ${roomOf(path)}, ${other} comes after ${own}`);
+      }
     } else if (path.startsWith("src/") && target === "mod.ts") say("imports point down only");
+  }
+  if (/^(src|plugins)\//.test(path) && !path.startsWith("src/gpu/") && WEBGPU.test(withoutComments(source))) {
+    found.push(`${path} uses WebGPU's globals, which only src/gpu may`);
   }
   if (CORE.test(path) && /\bDeno\s*[.?[]/.test(withoutComments(source))) found.push(`${path} uses Deno`);
   return found;
@@ -76,11 +121,39 @@ function roomOf(path: string): string {
   return path.split("/")[1] ?? path;
 }
 
+/** The room within its room that a file lies in; undefined where it lies in the outer one. */
+function innerRoomOf(path: string): string | undefined {
+  const parts = path.split("/");
+  return parts.length > 3 ? parts[2] : undefined;
+}
+
+/** Circles among files: each group of files from all of which all the others are reached. */
+function circles(imports: ReadonlyMap<string, readonly string[]>): string[][] {
+  // Tarjan, "Depth-first search and linear graph algorithms", SIAM Journal on Computing 1(2), 1972.
+  const [index, low] = [new Map<string, number>(), new Map<string, number>()];
+  const stack: string[] = [];
+  const found: string[][] = [];
+  const visit = (file: string) => {
+    index.set(file, index.size);
+    low.set(file, index.get(file)!);
+    stack.push(file);
+    for (const target of imports.get(file) ?? []) {
+      if (!index.has(target)) visit(target);
+      if (stack.includes(target)) low.set(file, Math.min(low.get(file)!, low.get(target)!));
+    }
+    if (low.get(file) !== index.get(file)) return;
+    const group = stack.splice(stack.indexOf(file));
+    if (group.length > 1 || imports.get(file)?.includes(file)) found.push(group.sort());
+  };
+  for (const file of imports.keys()) if (!index.has(file)) visit(file);
+  return found;
+}
+
 function* typescriptFiles(folder: string): Generator<string> {
   for (const entry of Deno.readDirSync(folder)) {
     const path = join(folder, entry.name);
     if (entry.isDirectory) yield* typescriptFiles(path);
-    else if (entry.name.endsWith(".ts")) yield path;
+    else if (/\.[tj]s$/.test(entry.name)) yield path;
   }
 }
 
@@ -98,6 +171,57 @@ Deno.test("imports point one way", () => {
   });
   assert(count > 500, `only ${count} imports were found`);
   assertEquals(found, []);
+});
+
+Deno.test("no file imports itself by way of others", () => {
+  const files = ["src", "plugins", "tests", "bench"].flatMap((f) => [...typescriptFiles(join(root, f))]);
+  const imports = new Map(files.map((file) => {
+    const targets = importsOf(Deno.readTextFileSync(file)).filter((specifier) => specifier.startsWith("."));
+    return [relative(root, file), targets.map((specifier) => relative(root, join(file, "..", specifier)))];
+  }));
+  assertEquals(circles(imports), []);
+});
+
+Deno.test("the check of circles notices planted ones", () => {
+  const graph = (edges: Record<string, string[]>) => circles(new Map(Object.entries(edges)));
+  assertEquals(graph({ a: ["b", "c"], b: ["c"], c: [] }), []);
+  assertEquals(graph({ a: ["b"], b: ["c"], c: ["b", "d"], d: [] }), [["b", "c"]]);
+  assertEquals(graph({ a: ["b"], b: ["c"], c: ["a"], d: ["e"], e: ["d"] }), [["a", "b", "c"], ["d", "e"]]);
+  assertEquals(graph({ a: ["a"] }), [["a"]]);
+});
+
+Deno.test("the core makes a bundle for a browser, which names nothing of Deno or Node", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const entry = join(folder, "core.ts");
+    const imports = CORE_ENTRIES.map((path) =>
+      `export * from ${JSON.stringify(new URL(path, `file://${root}`).href)};`
+    );
+    await Deno.writeTextFile(entry, imports.join("\n"));
+    const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: [
+        "bundle",
+        "--quiet",
+        "--platform",
+        "browser",
+        "--config",
+        join(root, "deno.json"),
+        "-o",
+        `${folder}/core.js`,
+        entry,
+      ],
+      cwd: root,
+    }).output();
+    assertEquals(code, 0, new TextDecoder().decode(stderr));
+    const bundle = await Deno.readTextFile(join(folder, "core.js"));
+    assert(
+      bundle.includes("createShaderModule") && bundle.includes("forward-kl"),
+      "it does not hold the core",
+    );
+    assertEquals(bundle.match(/\bDeno\s*[.?[].*|["']node:.*/g) ?? [], []);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });
 
 Deno.test("the check of imports notices planted mistakes", () => {
@@ -128,5 +252,17 @@ Deno.test("the check of imports notices planted mistakes", () => {
   assertEquals(plant("src/models/a.ts", "const text = await Deno.readTextFile(path);"), [
     "src/models/a.ts uses Deno",
   ]);
+  assertEquals(plant("src/distill/program/a.ts", 'import type { A } from "../run/b.ts";'), [
+    "in distill, run comes after program",
+  ]);
+  assertEquals(plant("src/distill/program/a.ts", 'import type { A } from "../trained/b.ts";'), []);
+  assertEquals(plant("src/distill/odd/a.ts", 'import type { A } from "./b.ts";'), [
+    "odd is no known room of distill",
+    "odd is no known room of distill",
+  ]);
+  assertEquals(plant("src/tensor/a.ts", "const usage = GPUBufferUsage.STORAGE;"), [
+    "src/tensor/a.ts uses WebGPU's globals, which only src/gpu may",
+  ]);
+  assertEquals(plant("src/gpu/a.ts", "const usage = GPUBufferUsage.STORAGE;"), []);
   assertEquals(plant("src/models/a.ts", '// import { A } from "../runs/a.ts";\n/* Deno.exit() */'), []);
 });

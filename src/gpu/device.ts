@@ -11,6 +11,7 @@ import { DeviceError } from "../base/errors.ts";
 import type { AdapterDescription } from "./description.ts";
 import { accessVariant, type Binding, parseBindings } from "./bindings.ts";
 import { findPreamble } from "./preamble.ts";
+import { ReadBack } from "./read_back.ts";
 
 /** Options of {@linkcode openGpu}. */
 export interface GpuOptions {
@@ -185,6 +186,7 @@ export class Gpu {
    * Allocates a buffer, filled with zeros.
    *
    * @param size Bytes; rounded up to a multiple of 4
+   * @param usage Of {@linkcode BUFFER_USAGE}
    * @throws {DeviceError} if it is larger than the adapter allows
    */
   createBuffer(size: number, usage: number, label: string): GpuBuffer {
@@ -286,17 +288,14 @@ export class Gpu {
   /** Reads a range of a buffer back. Blocks like {@linkcode idle}; meant for tests, checkpoints and exports. */
   async read(buffer: GpuBuffer, offset: number, size: number): Promise<ArrayBuffer> {
     const bytes = Math.ceil(size / 4) * 4;
-    const staging = this.device.createBuffer({
-      size: bytes,
-      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-    });
+    const staging = new ReadBack(this.device, bytes, "read back");
     try {
       const encoder = this.device.createCommandEncoder();
-      encoder.copyBufferToBuffer(buffer.raw, offset, staging, 0, bytes);
+      encoder.copyBufferToBuffer(buffer.raw, offset, staging.raw, 0, bytes);
       this.device.queue.submit([encoder.finish()]);
-      await staging.mapAsync(GPUMapMode.READ);
+      const data = await staging.take(bytes);
       this.check();
-      return staging.getMappedRange().slice(0, size);
+      return data.slice(0, size);
     } finally {
       staging.destroy();
     }

@@ -5,6 +5,7 @@
  * @module
  */
 import { DeviceError } from "../base/errors.ts";
+import { BUFFER_USAGE } from "../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer, Pipeline } from "../gpu/device.ts";
 import { Profiler } from "../gpu/profiler.ts";
 import type { DType } from "./graph.ts";
@@ -49,8 +50,7 @@ export async function compile(gpu: Gpu, plan: Plan, options: CompileOptions = {}
           return given;
         }
         const uniform = i === plan.sizeBuffer || i === plan.stepBuffer;
-        const usage = GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST |
-          (uniform ? GPUBufferUsage.UNIFORM : GPUBufferUsage.STORAGE);
+        const usage = uniform ? BUFFER_USAGE.uniform : BUFFER_USAGE.storage;
         const buffer = gpu.createBuffer(b.bytes, usage, b.label);
         owned.push(buffer);
         return buffer;

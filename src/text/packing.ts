@@ -3,10 +3,8 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
 import { InputError } from "../base/errors.ts";
 import type { EncodedSample } from "./encode.ts";
-import { permutation } from "../base/random.ts";
 
 /** Label of a position whose next token is not a target. */
 export const IGNORED_LABEL = -100;
@@ -120,7 +118,8 @@ export function planBatches(
   return batches;
 }
 
-function checkFits(samples: readonly EncodedSample[], tokensPerBatch: number): void {
+/** @throws {InputError} no samples, or one that is longer than a batch */
+export function checkFits(samples: readonly EncodedSample[], tokensPerBatch: number): void {
   if (!Number.isInteger(tokensPerBatch) || tokensPerBatch < 1) {
     throw new InputError(`tokens per batch must be a whole number from 1, not ${tokensPerBatch}`);
   }
@@ -145,119 +144,4 @@ export function packSequential(samples: readonly EncodedSample[], tokensPerBatch
   const lengths = samples.map((sample) => sample.ids.length);
   return planBatches(lengths, samples.map((_, i) => i), tokensPerBatch, 1)
     .map((batch) => packBatch(batch.map((i) => samples[i]), tokensPerBatch));
-}
-
-/** Where a {@linkcode BatchStream} stands: the next batch it will give. Plain JSON. */
-export interface DataCursor {
-  epoch: number;
-  index: number;
-  /** Identity of samples, order and batch size; a cursor means nothing for another stream. */
-  key: string;
-}
-
-/** How a {@linkcode BatchStream} orders and packs. */
-export interface BatchStreamOptions {
-  /** T: length of every batch. */
-  tokensPerBatch: number;
-  /** Whole number from 0 to 2^53 - 1. */
-  seed: number;
-  /** A new order every epoch (default), or the file's order. */
-  shuffle?: boolean;
-}
-
-/**
- * Endless training batches. The plan of an epoch is a pure function of the samples, the seed and the epoch, so any batch can be made
- * without those before it.
- *
- * @example
- * ```ts ignore
- * const stream = new BatchStream(samples, { tokensPerBatch: 256, seed: 1 });
- * const batch = stream.next();
- * const saved = JSON.stringify(stream.state());
- * new BatchStream(samples, { tokensPerBatch: 256, seed: 1 }).restore(JSON.parse(saved)); // continues with the second batch
- * ```
- */
-export class BatchStream {
-  readonly #samples: readonly EncodedSample[];
-  readonly #options: Required<BatchStreamOptions>;
-  readonly #lengths: Int32Array;
-  readonly #key: string;
-  #epoch = 0;
-  #index = 0;
-  #planned: { epoch: number; batches: number[][] } | undefined;
-
-  /** @throws {InputError} no samples, or one that is longer than a batch */
-  constructor(samples: readonly EncodedSample[], options: BatchStreamOptions) {
-    checkFits(samples, options.tokensPerBatch);
-    this.#samples = samples;
-    this.#options = { shuffle: true, ...options };
-    this.#lengths = Int32Array.from(samples, (sample) => sample.ids.length);
-    this.#key = identity(samples, this.#options);
-  }
-
-  /** The batches of an epoch as lists of sample numbers. */
-  plan(epoch: number): readonly (readonly number[])[] {
-    if (this.#planned?.epoch !== epoch) {
-      const count = this.#samples.length;
-      const order = this.#options.shuffle
-        ? permutation(count, this.#options.seed, epoch)
-        : Uint32Array.from({ length: count }, (_, i) => i);
-      this.#planned = { epoch, batches: planBatches(this.#lengths, order, this.#options.tokensPerBatch) };
-    }
-    return this.#planned.batches;
-  }
-
-  /** Batch number `index` of an epoch. */
-  batchAt(epoch: number, index: number): PackedBatch {
-    const batch = this.plan(epoch)[index];
-    if (batch === undefined) throw new RangeError(`epoch ${epoch} has no batch ${index}`);
-    return packBatch(batch.map((i) => this.#samples[i]), this.#options.tokensPerBatch);
-  }
-
-  /** The next batch; after the last of an epoch comes the first of the next. */
-  next(): PackedBatch {
-    const batch = this.batchAt(this.#epoch, this.#index);
-    this.#index++;
-    if (this.#index === this.plan(this.#epoch).length) {
-      this.#epoch++;
-      this.#index = 0;
-    }
-    return batch;
-  }
-
-  /** Where the stream stands; give it to {@linkcode restore} of a stream over the same samples. */
-  state(): DataCursor {
-    return { epoch: this.#epoch, index: this.#index, key: this.#key };
-  }
-
-  /**
-   * Continues where another stream stood.
-   *
-   * @throws {InputError} a cursor of other samples, another seed or another batch size, or one that is not a cursor
-   */
-  restore(state: DataCursor): void {
-    if (state.key !== this.#key) {
-      throw new InputError("the data, the seed or the batch size differ from those of the saved run", {
-        hint: "Resume with the same files and recipe, or start a new run.",
-      });
-    }
-    const whole = (n: unknown) => Number.isSafeInteger(n) && (n as number) >= 0;
-    if (!whole(state.epoch) || !whole(state.index) || state.index >= this.plan(state.epoch).length) {
-      throw new InputError(`the data cursor is not valid: epoch ${state.epoch}, index ${state.index}`);
-    }
-    this.#epoch = state.epoch;
-    this.#index = state.index;
-  }
-}
-
-function identity(samples: readonly EncodedSample[], options: Required<BatchStreamOptions>): string {
-  const hash = createHash("sha256");
-  hash.update(JSON.stringify([options.tokensPerBatch, options.seed, options.shuffle, samples.length]));
-  for (const { ids, supervised, origin } of samples) {
-    hash.update(Int32Array.of(ids.length));
-    hash.update(ids);
-    hash.update(supervised);
-    if (origin !== undefined) hash.update(origin);
-  }
-  return hash.digest("hex");
 }

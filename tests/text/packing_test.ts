@@ -2,13 +2,8 @@
 import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
 import { InputError } from "../../src/base/errors.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
-import {
-  BatchStream,
-  packBatch,
-  type PackedBatch,
-  packSequential,
-  planBatches,
-} from "../../src/text/packing.ts";
+import { packBatch, type PackedBatch, packSequential, planBatches } from "../../src/text/packing.ts";
+import { BatchStream } from "../../src/text/batch_stream.ts";
 import { philox4x32 } from "../../src/base/random.ts";
 
 /** A sample whose first `prompt` tokens are not targets. */

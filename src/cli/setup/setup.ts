@@ -123,7 +123,7 @@ async function probeAdapter(): Promise<FoundAdapter | undefined> {
       "--no-prompt",
       "--no-config",
       "--no-lock",
-      import.meta.resolve("./probe_adapter.ts"),
+      import.meta.resolve("../../gpu/probe_adapter.ts"),
     ],
     stdin: "null",
     stderr: "null",

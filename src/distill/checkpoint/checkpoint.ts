@@ -14,7 +14,7 @@ import { InputError } from "../../base/errors.ts";
 import { openFile, writeFolderAtomically, writeTextAtomically } from "../../formats/files.ts";
 import { SafetensorsFile } from "../../formats/safetensors/safetensors.ts";
 import { writeSafetensors } from "../../formats/safetensors/write.ts";
-import type { DataCursor } from "../../text/packing.ts";
+import type { DataCursor } from "../../text/batch_stream.ts";
 import type { ControllerStates } from "../objective/controllers.ts";
 import type { FlatState, ParameterLayout } from "../trained/parameters.ts";
 import type { FrozenPlan } from "../program/training_program.ts";

@@ -6,6 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
 import { InputError } from "../../base/errors.ts";
+import { BUFFER_USAGE } from "../../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import type { ModelHooks } from "../../models/context.ts";
 import type { Registry } from "../../registry/registry.ts";
@@ -93,8 +94,7 @@ export class RunStudent implements Trained {
     const { fixed } = await this.#trainables.initialValues(this.#seed);
     for (const [name, data] of [[FLAT.parameters, this.#trained], [FLAT.frozen, fixed]] as const) {
       if (data.length === 0) continue;
-      const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
-      const buffer = gpu.createBuffer(data.byteLength, usage, name);
+      const buffer = gpu.createBuffer(data.byteLength, BUFFER_USAGE.storage, name);
       gpu.device.queue.writeBuffer(buffer.raw, 0, data as Float32Array<ArrayBuffer>);
       weights.set(name, buffer);
     }

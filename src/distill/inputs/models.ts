@@ -9,6 +9,7 @@ import { InputError } from "../../base/errors.ts";
 import { type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "../../formats/dtype.ts";
 import type { ModelSource, TensorData } from "../../formats/model_source.ts";
 import { openModel } from "../../formats/open_model.ts";
+import { BUFFER_USAGE } from "../../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { type DecoderConfig, parseDecoderConfig } from "../../models/config.ts";
 import { expectedTensors } from "../../models/weights.ts";
@@ -235,10 +236,9 @@ export async function uploadWeights(
     for (const weight of weights) {
       const model = models.find((m) => weight.name.startsWith(m.specs.prefix));
       if (!model) throw new InputError(`no model provides the weight "${weight.name}"; this is a bug`);
-      const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
       const buffer = await gpu.allocating(
         `weight ${weight.name}`,
-        () => gpu.createBuffer(byteLength(weight), usage, weight.name),
+        () => gpu.createBuffer(byteLength(weight), BUFFER_USAGE.storage, weight.name),
       );
       buffers.set(weight.name, buffer);
       await model.upload(gpu, buffer, weight.name.slice(model.specs.prefix.length), weight.shape);

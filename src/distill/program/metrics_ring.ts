@@ -5,6 +5,7 @@
  * @module
  */
 import type { Gpu } from "../../gpu/device.ts";
+import { ReadBack } from "../../gpu/read_back.ts";
 import type { Executable } from "../../tensor/executable.ts";
 
 /** Which of a program's values are copied, in this order. */
@@ -23,7 +24,7 @@ export class MetricsRing<T> {
   readonly #sources: readonly MetricSource[];
   readonly #slotBytes: number;
   readonly #capacity: number;
-  readonly #staging: GPUBuffer;
+  readonly #staging: ReadBack;
   readonly #waiting: T[] = [];
 
   /** @param capacity Steps that fit before {@linkcode collect} must be called */
@@ -33,11 +34,7 @@ export class MetricsRing<T> {
     this.#sources = sources;
     this.#capacity = capacity;
     this.#slotBytes = sources.reduce((sum, s) => sum + Math.ceil(s.words * 4 / 16) * 16, 0);
-    this.#staging = gpu.device.createBuffer({
-      size: this.#slotBytes * capacity,
-      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-      label: "metrics",
-    });
+    this.#staging = new ReadBack(gpu.device, this.#slotBytes * capacity, "metrics");
   }
 
   get full(): boolean {
@@ -52,7 +49,7 @@ export class MetricsRing<T> {
   push(tag: T): void {
     let offset = this.#waiting.length * this.#slotBytes;
     for (const { name, block, words } of this.#sources) {
-      this.#executable.copy(name, block, this.#staging, offset);
+      this.#executable.copy(name, block, this.#staging.raw, offset);
       offset += Math.ceil(words * 4 / 16) * 16;
     }
     this.#waiting.push(tag);
@@ -62,9 +59,7 @@ export class MetricsRing<T> {
   async collect(): Promise<{ tag: T; values: Float32Array[] }[]> {
     if (this.empty) return [];
     const tags = this.#waiting.splice(0);
-    await this.#staging.mapAsync(GPUMapMode.READ, 0, tags.length * this.#slotBytes);
-    const bytes = this.#staging.getMappedRange(0, tags.length * this.#slotBytes).slice(0);
-    this.#staging.unmap();
+    const bytes = await this.#staging.take(tags.length * this.#slotBytes);
     this.#gpu.check();
     return tags.map((tag, i) => {
       let offset = i * this.#slotBytes;

@@ -9,7 +9,7 @@ import { join } from "@std/path";
 import { removeUnfinishedFolders } from "../../formats/files.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { Registry } from "../../registry/registry.ts";
-import { BatchStream } from "../../text/packing.ts";
+import { BatchStream } from "../../text/batch_stream.ts";
 import { runForm } from "../export/adapter_files.ts";
 import type { CheckpointState, Progress } from "../checkpoint/checkpoint.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";

@@ -4,7 +4,8 @@
  * @module
  */
 import type { Gpu } from "../../gpu/device.ts";
-import { BatchStream, packSequential } from "../../text/packing.ts";
+import { packSequential } from "../../text/packing.ts";
+import { BatchStream } from "../../text/batch_stream.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { type PlannedTraining, Trainer, type TrainingSetup } from "../program/trainer.ts";
 

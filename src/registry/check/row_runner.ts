@@ -4,6 +4,7 @@
  * @module
  */
 import type { KernelText } from "../../gpu/description.ts";
+import { BUFFER_USAGE } from "../../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { StepScalars } from "../../tensor/graph.ts";
 import { grid } from "../../tensor/op.ts";
@@ -71,8 +72,7 @@ export async function runRows(
 
   const buffers: GpuBuffer[] = [];
   const make = (label: string, data: Float32Array | Int32Array | Uint32Array, uniform = false) => {
-    const usage = GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC |
-      (uniform ? GPUBufferUsage.UNIFORM : GPUBufferUsage.STORAGE);
+    const usage = uniform ? BUFFER_USAGE.uniform : BUFFER_USAGE.storage;
     const buffer = gpu.createBuffer(Math.ceil(data.byteLength / 16) * 16, usage, label);
     gpu.device.queue.writeBuffer(buffer.raw, 0, data as Float32Array<ArrayBuffer>);
     buffers.push(buffer);
