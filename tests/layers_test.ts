@@ -15,6 +15,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ["base"],
   ["gpu"],
   ["tensor"],
+  ["losses"],
   ["models", "text", "formats", "registry"],
   ["distill"],
   ["runs"],
@@ -50,7 +51,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Where Deno and packages other than zod have no place. */
-const CORE = /^(src\/(gpu|tensor|models|registry)|plugins)\b/;
+const CORE = /^(src\/(gpu|tensor|losses|models|registry)|plugins)\b/;
 /** What a page needs to train: from these all of the core is reached. */
 const CORE_ENTRIES = ["src/distill/program/training_program.ts", "src/gpu/device.ts", "plugins/mod.ts"];
 /** WebGPU is spoken to in one room. */

@@ -7,7 +7,7 @@
 import type { z } from "zod";
 import type { Expression } from "../tensor/expr/mod.ts";
 import type { Tensor } from "../tensor/graph.ts";
-import type { OptionsSchema, PluginHeader } from "./plugin.ts";
+import type { OptionsSchema, PluginHeader } from "../base/plugin.ts";
 
 /** A linear layer that gets an adapter. Its weight is [outFeatures, inFeatures]. */
 export interface AdaptedLayer {

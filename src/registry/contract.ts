@@ -6,7 +6,7 @@
  * @module
  */
 import type { Adapter } from "./adapter_contract.ts";
-import type { Loss } from "./loss_contract.ts";
+import type { Loss } from "../losses/contract.ts";
 
 export {
   CONTRACT_VERSION,
@@ -15,8 +15,8 @@ export {
   PluginError,
   type PluginHeader,
   type PluginKind,
-} from "./plugin.ts";
-export * from "./loss_contract.ts";
+} from "../base/plugin.ts";
+export * from "../losses/contract.ts";
 export type { ControlledStep, Controller, ControllerState } from "./controller.ts";
 export * from "./adapter_contract.ts";
 export { type Config, defineConfig } from "./config.ts";
@@ -46,7 +46,7 @@ export {
   tanh,
 } from "../tensor/expr/mod.ts";
 export * as tensor from "./tensor_ops.ts";
-export { NO_ENTRY, topEntries, topIds } from "./top_entries.ts";
+export { NO_ENTRY, topEntries, topIds } from "../losses/top_entries.ts";
 export type { DType, Tensor, TensorSpec } from "../tensor/graph.ts";
 
 /** A plugin of any kind. */

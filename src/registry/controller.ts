@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Divergence } from "./loss_contract.ts";
+import type { Divergence } from "../losses/contract.ts";
 
 /** What a controller remembers. Plain JSON, so that a checkpoint holds it and a resumed run goes on bit for bit. */
 export type ControllerState = Readonly<Record<string, number | null>>;

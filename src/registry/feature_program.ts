@@ -6,7 +6,7 @@
 import { ExpressionNode } from "../tensor/expr/mod.ts";
 import type { Graph, Tensor } from "../tensor/graph.ts";
 import { Program } from "../tensor/plan.ts";
-import type { FeatureLoss, ModelShape } from "./loss_contract.ts";
+import type { FeatureLoss, ModelShape } from "../losses/contract.ts";
 
 /** The models that a feature loss works on. */
 export type FeatureModels = Readonly<Record<"student" | "teacher", ModelShape>>;

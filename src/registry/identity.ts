@@ -6,7 +6,7 @@
 import { z } from "zod";
 import type { Controller, Plugin } from "./contract.ts";
 import { featureProgramText } from "./feature_program.ts";
-import { RowProgram, symbolicOptions } from "./row_program.ts";
+import { RowProgram, symbolicOptions } from "../losses/row_program.ts";
 
 /**
  * Version, schema, the text of every function of a plugin, and the expressions, WGSL or operations it makes. The caller hashes it if it must

@@ -5,7 +5,7 @@
  */
 import { InputError } from "../base/errors.ts";
 import type { Adapter, Loss, Plugin } from "./contract.ts";
-import { CONTRACT_VERSION, PluginError, type PluginKind } from "./plugin.ts";
+import { CONTRACT_VERSION, PluginError, type PluginKind } from "../base/plugin.ts";
 
 /** What can be looked up. */
 export interface Kinds {

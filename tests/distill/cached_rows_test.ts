@@ -5,7 +5,7 @@ import { RowCodec, type RowFormat, type TeacherRow } from "../../src/distill/tea
 import { bfloatToFloat32, float32ToBfloat, float32ToHalf, halfToFloat32 } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
-import { EMPTY_TAIL, NO_TOKEN } from "../../src/registry/sparse_target.ts";
+import { EMPTY_TAIL, NO_TOKEN } from "../../src/losses/sparse_target.ts";
 import { topOf } from "../losses/sparse_rows.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 

@@ -3,7 +3,7 @@ import { assertMatch, assertThrows } from "@std/assert";
 import { builtins } from "../../plugins/mod.ts";
 import { chunkedLoss, lossSums } from "../../src/distill/objective/chunked_loss.ts";
 import { Objective } from "../../src/distill/objective/objective.ts";
-import { initialScalars, referenceRow } from "../../src/registry/divergence.ts";
+import { initialScalars, referenceRow } from "../../src/losses/traced.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import type { AdapterDescription } from "../../src/gpu/description.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";

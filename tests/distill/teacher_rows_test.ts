@@ -5,7 +5,7 @@ import forwardKl from "../../plugins/losses/forward_kl.ts";
 import reverseKl from "../../plugins/losses/reverse_kl.ts";
 import { cacheScalars, teacherRows } from "../../src/distill/program/teacher_rows.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
-import type { SparseTarget } from "../../src/registry/sparse_target.ts";
+import type { SparseTarget } from "../../src/losses/sparse_target.ts";
 import { hardRows } from "../losses/hard_rows.ts";
 import { type Row, runKernel, term } from "../losses/harness.ts";
 import { topOf } from "../losses/sparse_rows.ts";

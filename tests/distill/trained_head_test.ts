@@ -4,7 +4,7 @@ import { assertGreater } from "@std/assert";
 import { builtins } from "../../plugins/mod.ts";
 import { chunkedLoss, type HeadInput } from "../../src/distill/objective/chunked_loss.ts";
 import { Objective } from "../../src/distill/objective/objective.ts";
-import { initialScalars, referenceRow } from "../../src/registry/divergence.ts";
+import { initialScalars, referenceRow } from "../../src/losses/traced.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import type { Graph, Tensor } from "../../src/tensor/graph.ts";

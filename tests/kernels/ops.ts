@@ -5,9 +5,9 @@
  */
 import { builtins } from "../../plugins/mod.ts";
 import type { AdapterDescription } from "../../src/gpu/description.ts";
-import { compileRowLoss, type ResolvedLoss } from "../../src/registry/divergence.ts";
-import { compileTails } from "../../src/registry/row_tails.ts";
-import { cacheRefusal, type SparseTarget } from "../../src/registry/sparse_target.ts";
+import { compileRowLoss, type ResolvedLoss } from "../../src/losses/traced.ts";
+import { compileTails } from "../../src/losses/row_tails.ts";
+import { cacheRefusal, type SparseTarget } from "../../src/losses/sparse_target.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import * as expr from "../../src/tensor/expr/mod.ts";
 import { type DType, type Graph, type Tensor } from "../../src/tensor/graph.ts";

@@ -13,7 +13,7 @@ import softCrossEntropy from "../../plugins/losses/soft_cross_entropy.ts";
 import { builtins } from "../../plugins/mod.ts";
 import taid from "../../plugins/losses/taid.ts";
 import type { Divergence, RowLoss } from "../../src/registry/contract.ts";
-import { referenceRow, type ResolvedLoss } from "../../src/registry/divergence.ts";
+import { referenceRow, type ResolvedLoss } from "../../src/losses/traced.ts";
 import { assertRow, hardRows, random, withGpu } from "./hard_rows.ts";
 import { assertClose, FAMILIES, reference, type Row, runKernel, term } from "./harness.ts";
 

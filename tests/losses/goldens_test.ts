@@ -2,7 +2,7 @@
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { openGpu } from "../../src/gpu/device.ts";
-import type { ResolvedLoss } from "../../src/registry/divergence.ts";
+import type { ResolvedLoss } from "../../src/losses/traced.ts";
 import crossEntropy from "../../plugins/losses/cross_entropy.ts";
 import forwardKl from "../../plugins/losses/forward_kl.ts";
 import reverseKl from "../../plugins/losses/reverse_kl.ts";

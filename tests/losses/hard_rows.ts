@@ -1,6 +1,6 @@
 /** Rows of logits that break naive kernels, and the comparison of a kernel with the f64 reference on them. */
 import { type Gpu, openGpu } from "../../src/gpu/device.ts";
-import type { ResolvedLoss } from "../../src/registry/divergence.ts";
+import type { ResolvedLoss } from "../../src/losses/traced.ts";
 import { assertClose, reference, type Row } from "./harness.ts";
 
 /** Numbers in [0, 1) that are the same in every run. */

@@ -9,12 +9,12 @@ import {
   referenceRow,
   type ResolvedLoss,
   type RowLossKernel,
-} from "../../src/registry/divergence.ts";
+} from "../../src/losses/traced.ts";
 import type { Divergence, RowLoss } from "../../src/registry/contract.ts";
 import { grid } from "../../src/tensor/op.ts";
 import { StepScalars } from "../../src/tensor/graph.ts";
-import { NO_TOKEN, type SparseTarget } from "../../src/registry/sparse_target.ts";
-import type { SparseRow } from "../../src/registry/sparse_reference.ts";
+import { NO_TOKEN, type SparseTarget } from "../../src/losses/sparse_target.ts";
+import type { SparseRow } from "../../src/losses/sparse_reference.ts";
 
 /** A row of logits with its label. */
 export interface Row {

@@ -2,9 +2,9 @@
 import { openFile } from "../../src/formats/files.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { openGpu } from "../../src/gpu/device.ts";
-import type { ResolvedLoss } from "../../src/registry/divergence.ts";
-import { referenceSparseRow } from "../../src/registry/sparse_reference.ts";
-import type { SparseTarget } from "../../src/registry/sparse_target.ts";
+import type { ResolvedLoss } from "../../src/losses/traced.ts";
+import { referenceSparseRow } from "../../src/losses/sparse_reference.ts";
+import type { SparseTarget } from "../../src/losses/sparse_target.ts";
 import forwardKl from "../../plugins/losses/forward_kl.ts";
 import reverseKl from "../../plugins/losses/reverse_kl.ts";
 import softCrossEntropy from "../../plugins/losses/soft_cross_entropy.ts";

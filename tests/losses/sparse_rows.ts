@@ -1,7 +1,7 @@
 /** Rows whose target is cached, made from rows with all logits. */
-import type { ResolvedLoss } from "../../src/registry/divergence.ts";
-import { referenceSparseRow, type SparseRow } from "../../src/registry/sparse_reference.ts";
-import type { SparseTarget } from "../../src/registry/sparse_target.ts";
+import type { ResolvedLoss } from "../../src/losses/traced.ts";
+import { referenceSparseRow, type SparseRow } from "../../src/losses/sparse_reference.ts";
+import type { SparseTarget } from "../../src/losses/sparse_target.ts";
 import { assertClose, type Row } from "./harness.ts";
 
 /** The `count` largest logits, at ties the lower id first, and what the others weigh at each temperature. */

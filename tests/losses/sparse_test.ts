@@ -1,7 +1,7 @@
 /** Losses with a cached target: kernels of both families against the f64 reference, and that against what it must be. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { referenceRow, type ResolvedLoss } from "../../src/registry/divergence.ts";
+import { referenceRow, type ResolvedLoss } from "../../src/losses/traced.ts";
 import {
   CONTRACT_VERSION,
   defineDivergence,
@@ -9,8 +9,8 @@ import {
   noOptions,
   PluginError,
 } from "../../src/registry/contract.ts";
-import { referenceSparseRow } from "../../src/registry/sparse_reference.ts";
-import { cacheRefusal, type SparseTarget } from "../../src/registry/sparse_target.ts";
+import { referenceSparseRow } from "../../src/losses/sparse_reference.ts";
+import { cacheRefusal, type SparseTarget } from "../../src/losses/sparse_target.ts";
 import { builtins } from "../../plugins/mod.ts";
 import alphaBetaDivergence from "../../plugins/losses/alpha_beta_divergence.ts";
 import alphaDivergence from "../../plugins/losses/alpha_divergence.ts";

@@ -9,7 +9,7 @@ import { Checklist, type CheckResult } from "../../src/registry/check/checklist.
 import { checkController } from "../../src/registry/check/controllers.ts";
 import type { Controller, Divergence } from "../../src/registry/contract.ts";
 import { pluginIdentity } from "../../src/registry/identity.ts";
-import type { ResolvedLoss } from "../../src/registry/divergence.ts";
+import type { ResolvedLoss } from "../../src/losses/traced.ts";
 
 const term = (options: Record<string, unknown>, loss: Divergence = taid): ResolvedLoss => ({
   ...{ loss, options: loss.options.parse(options), name: "taid" },

@@ -4,8 +4,8 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import type { ResolvedLoss } from "../../registry/divergence.ts";
-import { cacheRefusal, looksAtTarget, type SparseTarget } from "../../registry/sparse_target.ts";
+import type { ResolvedLoss } from "../../losses/traced.ts";
+import { cacheRefusal, looksAtTarget, type SparseTarget } from "../../losses/sparse_target.ts";
 import { isRowTerm, measures, type ResolvedTerm } from "./terms.ts";
 import type { TeacherCacheRecipe } from "../recipe/recipe.ts";
 

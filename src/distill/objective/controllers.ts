@@ -4,7 +4,7 @@
  * @module
  */
 import type { Controller, ControllerState } from "../../registry/contract.ts";
-import type { ResolvedLoss } from "../../registry/divergence.ts";
+import type { ResolvedLoss } from "../../losses/traced.ts";
 
 /** Options that controllers have set, by name of the loss. */
 export type ControlledOptions = Readonly<Record<string, Readonly<Record<string, number>>>>;

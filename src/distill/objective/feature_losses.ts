@@ -13,7 +13,7 @@ import {
   PluginError,
   type Taps,
 } from "../../registry/contract.ts";
-import type { ResolvedLoss } from "../../registry/divergence.ts";
+import type { ResolvedLoss } from "../../losses/traced.ts";
 import { elementCount, type Graph, show, type Tensor } from "../../tensor/graph.ts";
 import { detach } from "../../tensor/ops/detach.ts";
 import { didYouMean } from "../../base/did_you_mean.ts";

@@ -6,13 +6,8 @@
 import { DEFAULT_ADAPTER } from "../../gpu/description.ts";
 import type { Loss } from "../../registry/contract.ts";
 import type { Registry } from "../../registry/registry.ts";
-import {
-  compileRowLoss,
-  initialScalars,
-  type ResolvedLoss,
-  type RowLossShape,
-} from "../../registry/divergence.ts";
-import { looksAtTarget, type SparseTarget } from "../../registry/sparse_target.ts";
+import { compileRowLoss, initialScalars, type ResolvedLoss, type RowLossShape } from "../../losses/traced.ts";
+import { looksAtTarget, type SparseTarget } from "../../losses/sparse_target.ts";
 import type { Executable } from "../../tensor/executable.ts";
 import type { Graph } from "../../tensor/graph.ts";
 import type { ControlledOptions } from "./controllers.ts";

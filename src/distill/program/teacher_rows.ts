@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { cacheTemperature, compileTails } from "../../registry/row_tails.ts";
-import type { SparseTarget } from "../../registry/sparse_target.ts";
+import { cacheTemperature, compileTails } from "../../losses/row_tails.ts";
+import type { SparseTarget } from "../../losses/sparse_target.ts";
 import type { Graph, Tensor } from "../../tensor/graph.ts";
 import { ensure, grid, type Op } from "../../tensor/op.ts";
 import { drawTokens } from "../../tensor/ops/draw_tokens.ts";

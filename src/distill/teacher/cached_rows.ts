@@ -9,7 +9,7 @@
  */
 import { float32ToHalf, halfToNumber } from "../../formats/dtype.ts";
 import type { RowArrays } from "../program/teacher_rows.ts";
-import { EMPTY_TAIL, NO_TOKEN, type SparseTarget } from "../../registry/sparse_target.ts";
+import { EMPTY_TAIL, NO_TOKEN, type SparseTarget } from "../../losses/sparse_target.ts";
 
 /** How rows are stored. */
 export interface RowFormat {

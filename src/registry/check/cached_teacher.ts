@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { referenceRow, type ResolvedLoss, type RowReference } from "../divergence.ts";
-import { referenceSparseRow, type SparseRow } from "../sparse_reference.ts";
-import type { SparseTarget } from "../sparse_target.ts";
+import { referenceRow, type ResolvedLoss, type RowReference } from "../../losses/traced.ts";
+import { referenceSparseRow, type SparseRow } from "../../losses/sparse_reference.ts";
+import type { SparseTarget } from "../../losses/sparse_target.ts";
 import { CheckFailure } from "./checklist.ts";
 import type { TestRow } from "./rows.ts";
 

@@ -5,7 +5,7 @@
  */
 import { z } from "zod";
 import type { Plugin } from "../contract.ts";
-import { CONTRACT_VERSION } from "../plugin.ts";
+import { CONTRACT_VERSION } from "../../base/plugin.ts";
 import { Registry } from "../registry.ts";
 import { CheckFailure, type Checklist } from "./checklist.ts";
 

@@ -8,7 +8,7 @@ import { BUFFER_USAGE } from "../../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { StepScalars } from "../../tensor/graph.ts";
 import { grid } from "../../tensor/op.ts";
-import { compileRowLoss, initialScalars, type ResolvedLoss } from "../divergence.ts";
+import { compileRowLoss, initialScalars, type ResolvedLoss } from "../../losses/traced.ts";
 import { CheckFailure } from "./checklist.ts";
 import type { TestRow } from "./rows.ts";
 

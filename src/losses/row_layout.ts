@@ -4,7 +4,7 @@
  * @module
  */
 import type { AdapterDescription } from "../gpu/description.ts";
-import type { RowLossShape } from "./divergence.ts";
+import type { RowLossShape } from "./traced.ts";
 
 /** Turns whose sums are added up before they go into the sum of the lane. */
 const BLOCK = 32;

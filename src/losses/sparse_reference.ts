@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { logSoftmax, type ResolvedLoss, rowLeaves, type RowReference, traceObjective } from "./divergence.ts";
-import { LOG_FLOOR, type RowLoss } from "./loss_contract.ts";
+import { logSoftmax, type ResolvedLoss, rowLeaves, type RowReference, traceObjective } from "./traced.ts";
+import { LOG_FLOOR, type RowLoss } from "./contract.ts";
 import { ENTRY } from "./row_program.ts";
 import { RowValues } from "./row_values.ts";
 import type { SparseTarget } from "./sparse_target.ts";

@@ -10,9 +10,9 @@
 import type { z } from "zod";
 import type { Condition, Expression } from "../tensor/expr/mod.ts";
 import type { Tensor } from "../tensor/graph.ts";
-import type { Controller } from "./controller.ts";
-import type { ParameterDefinition } from "./adapter_contract.ts";
-import type { OptionsSchema, PluginHeader } from "./plugin.ts";
+import type { Controller } from "../registry/controller.ts";
+import type { ParameterDefinition } from "../registry/adapter_contract.ts";
+import type { OptionsSchema, PluginHeader } from "../base/plugin.ts";
 
 /** Options as a plugin's expression sees them: plain values, but symbols for those that a schedule may change at every step. */
 export type SymbolicOptions<Schema extends OptionsSchema, Scheduled extends string> =
@@ -82,7 +82,7 @@ export interface Divergence extends Omit<DivergenceDefinition, "term" | "value" 
  * @example
  * ```ts
  * import { z } from "zod";
- * import { CONTRACT_VERSION, defineDivergence } from "./contract.ts";
+ * import { CONTRACT_VERSION, defineDivergence } from "../registry/contract.ts";
  *
  * // KL(q || p)
  * export default defineDivergence({
@@ -97,7 +97,7 @@ export interface Divergence extends Omit<DivergenceDefinition, "term" | "value" 
  * @example With an option that may be scheduled, and row sums
  * ```ts
  * import { z } from "zod";
- * import { CONTRACT_VERSION, defineDivergence } from "./contract.ts";
+ * import { CONTRACT_VERSION, defineDivergence } from "../registry/contract.ts";
  *
  * // Forward KL with the target's entropy as a detached factor.
  * export default defineDivergence({
@@ -198,7 +198,7 @@ export interface RowLoss extends RowLossDefinition {
  * @example Hinge on the margin between the target's favourite and the learner's best other entry
  * ```ts
  * import { z } from "zod";
- * import { CONTRACT_VERSION, defineLoss } from "./contract.ts";
+ * import { CONTRACT_VERSION, defineLoss } from "../registry/contract.ts";
  *
  * export default defineLoss({
  *   id: "ada/margin",
@@ -316,7 +316,7 @@ export interface FeatureLoss extends FeatureLossDefinition {
  * @example Last hidden states, the learner's through a trainable projection
  * ```ts
  * import { z } from "zod";
- * import { CONTRACT_VERSION, defineFeatureLoss, tensor, type Tensor } from "./contract.ts";
+ * import { CONTRACT_VERSION, defineFeatureLoss, tensor, type Tensor } from "../registry/contract.ts";
  *
  * // `meanSquare` is any tensor program f32 [T, H] -> f32 [T].
  * export const hiddenStates = (meanSquare: (x: Tensor) => Tensor) => defineFeatureLoss({

@@ -10,8 +10,8 @@
  */
 import { type Expression, leaves, literal, type PrintedExpressions } from "../tensor/expr/mod.ts";
 import type { LeafCode } from "../tensor/expr/mod.ts";
-import type { SupportProgram } from "./divergence.ts";
-import { LOG_FLOOR } from "./loss_contract.ts";
+import type { SupportProgram } from "./traced.ts";
+import { LOG_FLOOR } from "./contract.ts";
 import { ENTRY, type Statistic } from "./row_program.ts";
 import { EMPTY_TAIL } from "./sparse_target.ts";
 

@@ -24,8 +24,8 @@ import {
   sumOf,
   variable,
 } from "../tensor/expr/mod.ts";
-import type { Divergence, DivergenceSymbols } from "./loss_contract.ts";
-import { PluginError } from "./plugin.ts";
+import type { Divergence, DivergenceSymbols } from "./contract.ts";
+import { PluginError } from "../base/plugin.ts";
 
 /** A number computed once for a row. */
 export interface Statistic {

@@ -9,8 +9,8 @@
  * @module
  */
 import { derivative, type Expression, leaves, log, substitute, variable } from "../tensor/expr/mod.ts";
-import type { Divergence, RowLoss } from "./loss_contract.ts";
-import { PluginError } from "./plugin.ts";
+import type { Divergence, RowLoss } from "./contract.ts";
+import { PluginError } from "../base/plugin.ts";
 import { ENTRY, leavesOf, ROW, RowProgram, type Statistic, symbolicOptions } from "./row_program.ts";
 
 /** What a cache holds of a row. */

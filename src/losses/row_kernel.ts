@@ -17,8 +17,8 @@ import {
   type PrintedExpressions,
   printWgsl,
 } from "../tensor/expr/mod.ts";
-import type { ResolvedLoss, RowLossShape, TracedObjective } from "./divergence.ts";
-import { LOG_FLOOR, type RowLoss } from "./loss_contract.ts";
+import type { ResolvedLoss, RowLossShape, TracedObjective } from "./traced.ts";
+import { LOG_FLOOR, type RowLoss } from "./contract.ts";
 import { printFrame, rowLossSource } from "./row_kernel_frame.ts";
 import { RowLayout, type Turn } from "./row_layout.ts";
 import { ENTRY, ROW, type Statistic } from "./row_program.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { z } from "zod";
-import { LimbeckError } from "../base/errors.ts";
+import { LimbeckError } from "./errors.ts";
 
 /** Version of the contract that this Limbeck speaks. It rises when a plugin written for the one before could break. */
 export const CONTRACT_VERSION = 1;

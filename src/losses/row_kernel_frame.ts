@@ -6,8 +6,8 @@
  */
 import type { KernelFamily } from "../gpu/description.ts";
 import { helperFunctions, literal } from "../tensor/expr/mod.ts";
-import type { ResolvedLoss, SupportProgram, TracedObjective } from "./divergence.ts";
-import { LOG_FLOOR, type RowLoss, type RowMemory } from "./loss_contract.ts";
+import type { ResolvedLoss, SupportProgram, TracedObjective } from "./traced.ts";
+import { LOG_FLOOR, type RowLoss, type RowMemory } from "./contract.ts";
 import type { RowLayout } from "./row_layout.ts";
 import { EMPTY_TAIL } from "./sparse_target.ts";
 

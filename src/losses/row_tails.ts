@@ -8,7 +8,7 @@ import type { AdapterDescription } from "../gpu/description.ts";
 import { constant, type Expression, variable } from "../tensor/expr/mod.ts";
 import type { StepScalar } from "../tensor/graph.ts";
 import type { SizeWord } from "../tensor/op.ts";
-import type { TracedObjective } from "./divergence.ts";
+import type { TracedObjective } from "./traced.ts";
 import { printRowKernel } from "./row_kernel.ts";
 import { tailOfLearner } from "./row_support.ts";
 import type { SparseTarget } from "./sparse_target.ts";
