@@ -8,7 +8,8 @@
  */
 import { builtins } from "../plugins/mod.ts";
 import type { Divergence, RowLoss } from "../src/registry/contract.ts";
-import { compileRowLoss, type ResolvedLoss } from "../src/losses/traced.ts";
+import { type ResolvedLoss } from "../src/losses/traced.ts";
+import { compileRowLoss } from "../src/losses/compile.ts";
 import { compile } from "../src/tensor/executable.ts";
 import type { Graph, Tensor } from "../src/tensor/graph.ts";
 import { grid, type Op, type SizeWord } from "../src/tensor/op.ts";

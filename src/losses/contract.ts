@@ -1,6 +1,6 @@
 /**
- * The contract of losses, at three levels: a divergence (one expression), a row loss (WGSL for one row of logits), a feature
- * loss (a tensor program over inner values of the models).
+ * The contract of losses that work on rows of logits, at two levels: a divergence (one expression), a row loss (WGSL for one row); and of
+ * the controllers that set their options.
  *
  * All losses are per position; the trainer masks, weights and averages them. p is the target's distribution, q the learner's,
  * both at the term's temperature.
@@ -9,9 +9,6 @@
  */
 import type { z } from "zod";
 import type { Condition, Expression } from "../tensor/expr/mod.ts";
-import type { Tensor } from "../tensor/graph.ts";
-import type { Controller } from "../registry/controller.ts";
-import type { ParameterDefinition } from "../registry/adapter_contract.ts";
 import type { OptionsSchema, PluginHeader } from "../base/plugin.ts";
 
 /** Options as a plugin's expression sees them: plain values, but symbols for those that a schedule may change at every step. */
@@ -248,101 +245,37 @@ export function defineLoss<Schema extends OptionsSchema, const Scheduled extends
   return { ...definition as unknown as RowLossDefinition, kind: "row-loss" };
 }
 
-/** Sizes of a model, for losses and adapters that depend on them. */
-export interface ModelShape {
-  readonly layers: number;
-  readonly hiddenSize: number;
-  readonly vocabularySize: number;
-  /** Width of a layer's queries, all heads together. */
-  readonly queryWidth: number;
-  /** Width of a layer's keys, and of its values; with grouped queries less than that of the queries. */
-  readonly keyValueWidth: number;
-  /** The teacher's layer that each layer of the student was, where the student is made of the teacher's. */
-  readonly originals?: readonly number[];
+/** What a controller remembers. Plain JSON, so that a checkpoint holds it and a resumed run goes on bit for bit. */
+export type ControllerState = Readonly<Record<string, number | null>>;
+
+/** A step that has been done, as a controller sees it. */
+export interface ControlledStep {
+  /** The loss, unweighted: the mean over its tokens in that step, in nats. Always finite. */
+  readonly value: number;
+  /** Means of what the controller measures over the same tokens, by id. Always finite. */
+  readonly measured: Readonly<Record<string, number>>;
+  /** Number of that step, from 0. */
+  readonly step: number;
+  /** Steps of the whole run. */
+  readonly steps: number;
 }
 
 /**
- * Names of the inner values a feature loss wants. There are, each f32 [T, width]: `embeddings`, and `final_norm` behind the last layer,
- * as wide as the hidden size; of each layer I, from 0, `model.layers.I.output`, as wide; `model.layers.I.queries` and
- * `model.layers.I.keys` (both after rotation), `model.layers.I.values`, and `model.layers.I.attention`, what the values become by
- * attention, as wide as the queries.
- */
-export interface Taps {
-  readonly student: readonly string[];
-  readonly teacher: readonly string[];
-}
-
-/** What the program of a feature loss is traced with. */
-export interface FeatureInputs<Options = Record<string, unknown>> {
-  /** An inner value of the learner that `taps` asked for, f32 [T, width]. */
-  student(tap: string): Tensor;
-  /** An inner value of the target, f32 [T, width]; nothing flows back into it. */
-  teacher(tap: string): Tensor;
-  /** A parameter that `parameters` declared. */
-  parameter(name: string): Tensor;
-  /** Number of the sample of each position in the packed stream, -1 for filler, i32 [T]. */
-  readonly segments: Tensor;
-  /** The positions of each position's sample, `start ... end`; both i32 [T]. Filler is a sample of one. */
-  readonly sample: { readonly start: Tensor; readonly end: Tensor };
-  /** 1 where the next token is learnt, else 0, i32 [T]. */
-  readonly supervised: Tensor;
-  /** 1 at the other positions of samples, else 0, i32 [T]. */
-  readonly prompt: Tensor;
-  readonly models: { readonly student: ModelShape; readonly teacher: ModelShape };
-  readonly options: Options;
-}
-
-/** Level 3: see {@linkcode defineFeatureLoss}. */
-export interface FeatureLossDefinition<Schema extends OptionsSchema = OptionsSchema>
-  extends PluginHeader<Schema> {
-  taps(models: { student: ModelShape; teacher: ModelShape }, options: z.output<Schema>): Taps;
-  /** Parameters trained with the loss and thrown away after it, such as a projection between hidden sizes. */
-  parameters?(
-    models: { student: ModelShape; teacher: ModelShape },
-    options: z.output<Schema>,
-  ): readonly ParameterDefinition[];
-  /** The loss of each position, f32 [T], from its own sample alone. Masking, weight and mean are the trainer's. */
-  program(inputs: FeatureInputs<z.output<Schema>>): Tensor;
-}
-
-/** A registered level-3 loss. */
-export interface FeatureLoss extends FeatureLossDefinition {
-  readonly kind: "feature-loss";
-}
-
-/**
- * A loss over inner values of the models, written as a tensor program; gradients come from automatic differentiation.
+ * Sets scheduled options of a loss. Every function is pure.
  *
- * @example Last hidden states, the learner's through a trainable projection
- * ```ts
- * import { z } from "zod";
- * import { CONTRACT_VERSION, defineFeatureLoss, tensor, type Tensor } from "../registry/contract.ts";
- *
- * // `meanSquare` is any tensor program f32 [T, H] -> f32 [T].
- * export const hiddenStates = (meanSquare: (x: Tensor) => Tensor) => defineFeatureLoss({
- *   id: "ada/hidden-states",
- *   version: "1.0.0",
- *   contract: CONTRACT_VERSION,
- *   options: z.strictObject({ tap: z.string().default("final_norm") }),
- *   taps: (_, { tap }) => ({ student: [tap], teacher: [tap] }),
- *   parameters: ({ student, teacher }) => [{
- *     name: "projection",
- *     suffix: "hidden_projection",
- *     shape: [teacher.hiddenSize, student.hiddenSize],
- *     initialisation: { kind: "normal", deviation: 1 / Math.sqrt(student.hiddenSize) },
- *   }],
- *   program({ student, teacher, parameter, options: { tap } }) {
- *     const projected = tensor.linear(student(tap), parameter("projection"));
- *     return meanSquare(tensor.subtract(projected, teacher(tap)));
- *   },
- * });
- * ```
+ * With a controller the numbers of each step are read back before the next begins, which costs at least 10 ms a step.
  */
-export function defineFeatureLoss<Schema extends OptionsSchema>(
-  definition: FeatureLossDefinition<Schema>,
-): FeatureLoss {
-  return { ...definition as unknown as FeatureLossDefinition, kind: "feature-loss" };
+export interface Controller<Options = Record<string, unknown>> {
+  /** The scheduled options that it sets. */
+  readonly sets: readonly string[];
+  /** Measured in training steps beside the loss, over its tokens, at temperature 1 and without options. */
+  readonly measures?: readonly Divergence[];
+  /** Its state before the first step; undefined where the options do not ask for a controller. */
+  start(options: Options): ControllerState | undefined;
+  /** Its state after a step. Left out after steps in which the loss had no tokens, or no finite value. */
+  next(state: ControllerState, done: ControlledStep, options: Options): ControllerState;
+  /** The options that it sets, for the step that follows. */
+  values(state: ControllerState, options: Options): Readonly<Record<string, number>>;
+  /** The options that it sets where held-out samples are measured: always the same, so that measurements can be compared. */
+  heldOut(options: Options): Readonly<Record<string, number>>;
 }
-
-/** A loss of any level. */
-export type Loss = Divergence | RowLoss | FeatureLoss;

@@ -3,7 +3,10 @@
  *
  * @module
  */
-import { logSoftmax, type ResolvedLoss, rowLeaves, type RowReference, traceObjective } from "./traced.ts";
+import { type ResolvedLoss, traceObjective } from "./traced.ts";
+import { logSoftmax } from "./reference.ts";
+import { rowLeaves } from "./reference.ts";
+import { type RowReference } from "./reference.ts";
 import { LOG_FLOOR, type RowLoss } from "./contract.ts";
 import { ENTRY } from "./row_program.ts";
 import { RowValues } from "./row_values.ts";

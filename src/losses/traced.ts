@@ -1,18 +1,14 @@
 /**
- * The losses of an objective that work on rows of logits, compiled into one kernel, and the same in f64.
+ * The losses of an objective that work on rows of logits, traced together: what the kernel and its f64 reference are both made of.
  *
  * @module
  */
-import type { AdapterDescription } from "../gpu/description.ts";
-import { constant, type Expression, flag, leaves, mul, select, stepScalar } from "../tensor/expr/mod.ts";
+import { constant, type Expression, flag, mul, select, stepScalar } from "../tensor/expr/mod.ts";
 import type { StepScalar } from "../tensor/graph.ts";
 import type { SizeWord } from "../tensor/op.ts";
-import { type Divergence, LOG_FLOOR, type RowLoss } from "./contract.ts";
+import type { Divergence, RowLoss } from "./contract.ts";
 import { PluginError } from "../base/plugin.ts";
-import { ENTRY, ROW, RowProgram, type Statistic, symbolicOptions } from "./row_program.ts";
-import { printRowKernel } from "./row_kernel.ts";
-import { rowLossSource, rowMemory } from "./row_kernel_frame.ts";
-import { RowValues } from "./row_values.ts";
+import { ROW, RowProgram, type Statistic, symbolicOptions } from "./row_program.ts";
 import { ensureCacheable, looksAtTarget, type SparseTarget } from "./sparse_target.ts";
 
 /** A loss of an objective, its options checked. */
@@ -195,16 +191,6 @@ function ensureKnownTemperature(term: ResolvedLoss, { kind, temperatures }: Spar
   );
 }
 
-/** Whether a loss needs the label of a row. */
-export function looksAtLabel(term: ResolvedLoss): boolean {
-  const traced = traceObjective([term]);
-  const { statistics, values, gradient } = traced;
-  const expressions = [...values.values(), gradient, ...statistics.map((s) => s.body)];
-  return term.loss.kind === "row-loss"
-    ? rowLossSource(term, traced, (name) => name).includes("row_label")
-    : leaves(expressions, "flag").length > 0 || statistics.some((s) => s.kind === "label");
-}
-
 /** The step scalars of an objective with their values at the start. */
 export function initialScalars(terms: readonly ResolvedLoss[]): Map<string, number> {
   const values = new Map<string, number>();
@@ -216,122 +202,4 @@ export function initialScalars(terms: readonly ResolvedLoss[]): Map<string, numb
     }
   }
   return values;
-}
-
-/**
- * Compiles the losses of an objective into one kernel.
- *
- * @param options.gradient false: values only, the learner's logits stay as they are
- */
-export function compileRowLoss(
-  terms: readonly ResolvedLoss[],
-  shape: RowLossShape,
-  adapter: AdapterDescription,
-  { gradient = true }: { gradient?: boolean } = {},
-): RowLossKernel {
-  const traced = traceObjective(terms, shape);
-  const printed = printRowKernel(terms, traced, shape, adapter, gradient);
-  return {
-    ...printed,
-    label: `rowLoss ${summary(terms)}${gradient ? "" : " values"}${shape.tokenMasks ? " masked" : ""}`,
-    valueCount: terms.length,
-    memoryWords: rowMemory(traced).perEntry * shape.vocabulary,
-    size: (rows, scalar, { first, end } = { first: 0, end: rows }) => [
-      end,
-      shape.vocabulary,
-      shape.paddedTeacherVocabulary ?? shape.vocabulary,
-      rows,
-      first,
-      ...printed.scalars.map(scalar),
-    ],
-    groups: (rows) => rows,
-  };
-}
-
-/** The losses' ids; of many, the first few. */
-function summary(terms: readonly ResolvedLoss[]): string {
-  const ids = terms.map((t) => t.loss.id);
-  return ids.length <= 6 ? ids.join("+") : `${ids.slice(0, 4).join("+")} and ${ids.length - 4} more`;
-}
-
-/** Values and gradient of one row. */
-export interface RowReference {
-  /** D_k, unweighted. */
-  readonly values: number[];
-  /** d (sum_k weight_k D_k) / dz, [V]. */
-  readonly gradient: Float64Array;
-}
-
-/**
- * The same losses in f64 for one row, from the same expressions: what kernels are tested against.
- *
- * @param label Index of the label, or -100 for a masked row: zeros, whatever the logits
- * @param masks Bits of the row's token masks, which then say alone where each loss counts
- */
-export function referenceRow(
-  terms: readonly ResolvedLoss[],
-  student: Float64Array,
-  teacher: Float64Array,
-  label: number,
-  masks?: number,
-): RowReference {
-  const size = student.length;
-  const gradient = new Float64Array(size);
-  const values = new Array<number>(terms.length).fill(0);
-  const counted = masks === undefined
-    ? (label === -100 ? [] : terms)
-    : terms.filter((t) => (masks >>> (t.tokenMask ?? 0)) & 1);
-  if (counted.length === 0) return { values, gradient };
-  const place = (index: number) => terms.indexOf(counted[index]!);
-  const traced = traceObjective(counted);
-  const softmaxes = traced.groups.map(({ temperature }) => ({
-    logQ: logSoftmax(student, temperature),
-    logP: logSoftmax(teacher, temperature),
-  }));
-
-  const entryNames = traced.groups.flatMap((_, g) => [ENTRY.logQ(g), ENTRY.logP(g)]);
-  const row = new RowValues({
-    names: [...entryNames, ENTRY.student, ENTRY.teacher, ENTRY.isLabel],
-    count: size,
-    label,
-    entry: (v) => [
-      ...softmaxes.flatMap(({ logQ, logP }) => [logQ[v]!, logP[v]!]),
-      ...[student[v]!, teacher[v]!, Number(v === label)],
-    ],
-    row: rowLeaves(counted, traced, size),
-  });
-  row.compute(traced.statistics);
-  const found = row.at([...traced.values.values()])(Math.max(0, label));
-  [...traced.values.keys()].forEach((index, i) => values[place(index)] = found[i]!);
-  const slope = row.at([traced.gradient]);
-  for (let v = 0; v < size; v++) gradient[v] = slope(v)[0]!;
-  for (const { term, index } of traced.rowLosses) {
-    const { temperature, options } = term;
-    const own = (term.loss as RowLoss).reference({ student, teacher, label, temperature, options });
-    values[place(index)] = own.value;
-    if (!term.monitor) own.gradient.forEach((g, v) => gradient[v]! += term.weight * g);
-  }
-  return { values, gradient };
-}
-
-/** What is the same for a row of V entries, statistics aside. */
-export function rowLeaves(
-  terms: readonly ResolvedLoss[],
-  { groups }: TracedObjective,
-  vocabulary: number,
-): Map<string, number> {
-  return new Map([
-    [ROW.vocabulary, vocabulary],
-    ...groups.map(({ temperature }, g): [string, number] => [ROW.inverseTemperature(g), 1 / temperature]),
-    ...initialScalars(terms),
-  ]);
-}
-
-/** log softmax(z / temperature), floored. */
-export function logSoftmax(z: Float64Array, temperature: number): Float64Array {
-  let highest = -Infinity;
-  for (const x of z) highest = Math.max(highest, x);
-  let sum = 0;
-  for (const x of z) sum += Math.exp((x - highest) / temperature);
-  return z.map((x) => Math.max((x - highest) / temperature - Math.log(sum), LOG_FLOOR));
 }

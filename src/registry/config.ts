@@ -4,7 +4,7 @@
  * @module
  */
 import type { Adapter } from "./adapter_contract.ts";
-import type { Loss } from "../losses/contract.ts";
+import type { Loss } from "./feature_contract.ts";
 
 /** What a configuration may say. */
 export interface Config {

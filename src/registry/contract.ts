@@ -6,7 +6,7 @@
  * @module
  */
 import type { Adapter } from "./adapter_contract.ts";
-import type { Loss } from "../losses/contract.ts";
+import type { Loss } from "./feature_contract.ts";
 
 export {
   CONTRACT_VERSION,
@@ -17,7 +17,7 @@ export {
   type PluginKind,
 } from "../base/plugin.ts";
 export * from "../losses/contract.ts";
-export type { ControlledStep, Controller, ControllerState } from "./controller.ts";
+export * from "./feature_contract.ts";
 export * from "./adapter_contract.ts";
 export { type Config, defineConfig } from "./config.ts";
 export {

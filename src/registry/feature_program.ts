@@ -6,7 +6,8 @@
 import { ExpressionNode } from "../tensor/expr/mod.ts";
 import type { Graph, Tensor } from "../tensor/graph.ts";
 import { Program } from "../tensor/plan.ts";
-import type { FeatureLoss, ModelShape } from "../losses/contract.ts";
+import type { FeatureLoss } from "./feature_contract.ts";
+import type { ModelShape } from "./feature_contract.ts";
 
 /** The models that a feature loss works on. */
 export type FeatureModels = Readonly<Record<"student" | "teacher", ModelShape>>;

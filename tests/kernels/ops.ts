@@ -5,7 +5,8 @@
  */
 import { builtins } from "../../plugins/mod.ts";
 import type { AdapterDescription } from "../../src/gpu/description.ts";
-import { compileRowLoss, type ResolvedLoss } from "../../src/losses/traced.ts";
+import { type ResolvedLoss } from "../../src/losses/traced.ts";
+import { compileRowLoss } from "../../src/losses/compile.ts";
 import { compileTails } from "../../src/losses/row_tails.ts";
 import { cacheRefusal, type SparseTarget } from "../../src/losses/sparse_target.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";

@@ -3,13 +3,9 @@
 import { assertLess } from "@std/assert";
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { AdapterDescription } from "../../src/gpu/description.ts";
-import {
-  compileRowLoss,
-  initialScalars,
-  referenceRow,
-  type ResolvedLoss,
-  type RowLossKernel,
-} from "../../src/losses/traced.ts";
+import { initialScalars, type ResolvedLoss, type RowLossKernel } from "../../src/losses/traced.ts";
+import { referenceRow } from "../../src/losses/reference.ts";
+import { compileRowLoss } from "../../src/losses/compile.ts";
 import type { Divergence, RowLoss } from "../../src/registry/contract.ts";
 import { grid } from "../../src/tensor/op.ts";
 import { StepScalars } from "../../src/tensor/graph.ts";

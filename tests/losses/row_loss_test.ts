@@ -1,7 +1,8 @@
 /** Row kernels against their f64 reference on rows that break naive ones; the reference against finite differences. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { initialScalars, referenceRow, type ResolvedLoss } from "../../src/losses/traced.ts";
+import { initialScalars, type ResolvedLoss } from "../../src/losses/traced.ts";
+import { referenceRow } from "../../src/losses/reference.ts";
 import { CONTRACT_VERSION, defineDivergence, noOptions, PluginError } from "../../src/registry/contract.ts";
 import crossEntropy from "../../plugins/losses/cross_entropy.ts";
 import forwardKl from "../../plugins/losses/forward_kl.ts";

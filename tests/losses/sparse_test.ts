@@ -1,7 +1,8 @@
 /** Losses with a cached target: kernels of both families against the f64 reference, and that against what it must be. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { referenceRow, type ResolvedLoss } from "../../src/losses/traced.ts";
+import { type ResolvedLoss } from "../../src/losses/traced.ts";
+import { referenceRow } from "../../src/losses/reference.ts";
 import {
   CONTRACT_VERSION,
   defineDivergence,

@@ -1,7 +1,8 @@
 /** Row kernels with token masks: each loss counts only in the rows of its own mask. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { referenceRow, type ResolvedLoss } from "../../src/losses/traced.ts";
+import { type ResolvedLoss } from "../../src/losses/traced.ts";
+import { referenceRow } from "../../src/losses/reference.ts";
 import centredLogitMse from "../../plugins/losses/centred_logit_mse.ts";
 import crossEntropy from "../../plugins/losses/cross_entropy.ts";
 import forwardKl from "../../plugins/losses/forward_kl.ts";

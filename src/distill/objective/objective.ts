@@ -6,7 +6,8 @@
 import { DEFAULT_ADAPTER } from "../../gpu/description.ts";
 import type { Loss } from "../../registry/contract.ts";
 import type { Registry } from "../../registry/registry.ts";
-import { compileRowLoss, initialScalars, type ResolvedLoss, type RowLossShape } from "../../losses/traced.ts";
+import { initialScalars, type ResolvedLoss, type RowLossShape } from "../../losses/traced.ts";
+import { compileRowLoss } from "../../losses/compile.ts";
 import { looksAtTarget, type SparseTarget } from "../../losses/sparse_target.ts";
 import type { Executable } from "../../tensor/executable.ts";
 import type { Graph } from "../../tensor/graph.ts";

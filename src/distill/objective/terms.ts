@@ -5,7 +5,8 @@
  */
 import { InputError } from "../../base/errors.ts";
 import type { Registry } from "../../registry/registry.ts";
-import { looksAtLabel, type ResolvedLoss } from "../../losses/traced.ts";
+import { type ResolvedLoss } from "../../losses/traced.ts";
+import { looksAtLabel } from "../../losses/compile.ts";
 import { controllerOf, measureName } from "./controllers.ts";
 import { checkFeatureTerm, type ResolvedFeature } from "./feature_losses.ts";
 import type { Learner, ObjectiveTerm } from "../recipe/recipe.ts";

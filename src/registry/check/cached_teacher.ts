@@ -3,7 +3,9 @@
  *
  * @module
  */
-import { referenceRow, type ResolvedLoss, type RowReference } from "../../losses/traced.ts";
+import { type ResolvedLoss } from "../../losses/traced.ts";
+import { referenceRow } from "../../losses/reference.ts";
+import { type RowReference } from "../../losses/reference.ts";
 import { referenceSparseRow, type SparseRow } from "../../losses/sparse_reference.ts";
 import type { SparseTarget } from "../../losses/sparse_target.ts";
 import { CheckFailure } from "./checklist.ts";

@@ -8,7 +8,8 @@ import { BUFFER_USAGE } from "../../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { StepScalars } from "../../tensor/graph.ts";
 import { grid } from "../../tensor/op.ts";
-import { compileRowLoss, initialScalars, type ResolvedLoss } from "../../losses/traced.ts";
+import { initialScalars, type ResolvedLoss } from "../../losses/traced.ts";
+import { compileRowLoss } from "../../losses/compile.ts";
 import { CheckFailure } from "./checklist.ts";
 import type { TestRow } from "./rows.ts";
 
