@@ -23,16 +23,34 @@ export function readSummary(output: string): { passed: number; failed: number; s
   return { passed: Number(match[1]), failed: Number(match[2]), skipped: Number(match[3] ?? 0) };
 }
 
-async function runTests(args: readonly string[]): Promise<number> {
-  const adapter = await ensureAdapter((message) => console.log(message));
-  console.log(`Testing on ${adapter.name}`);
-  const paths = args.some((a) => !a.startsWith("-")) ? [] : ["tests/"];
+/**
+ * Files that are run one after another, when all others are done: they watch the clock, or kill processes at moments that matter, so
+ * what runs beside them would decide what they see.
+ */
+const SERIAL = [
+  "tests/runs/supervisor_test.ts",
+  "tests/server/page_test.ts",
+  "tests/server/proofs_test.ts",
+];
+
+/** The most files at once: each has devices of its own, and the memory that goes with them. */
+const MOST_AT_ONCE = 8;
+
+/** The environment of tests. */
+async function environment(): Promise<Record<string, string>> {
+  // Vulkan drivers complain, once for each device, where there is no runtime folder.
+  const runtime = Deno.env.get("XDG_RUNTIME_DIR") ?? await Deno.makeTempDir({ prefix: "limbeck-" });
+  return { XDG_RUNTIME_DIR: runtime };
+}
+
+/** Runs `deno test` and passes on what it prints. */
+async function denoTest(
+  args: readonly string[],
+  env: Record<string, string>,
+): Promise<{ code: number; passed: number; failed: number; skipped: number }> {
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["test", "--allow-all", ...args, ...paths],
-    // Vulkan drivers complain, once for each device, where there is no runtime folder.
-    env: Deno.env.get("XDG_RUNTIME_DIR")
-      ? {}
-      : { XDG_RUNTIME_DIR: await Deno.makeTempDir({ prefix: "limbeck-" }) },
+    args: ["test", "--allow-all", ...args],
+    env,
     stdout: "piped",
   }).spawn();
   let tail = "";
@@ -41,9 +59,31 @@ async function runTests(args: readonly string[]): Promise<number> {
     tail = (tail + chunk).slice(-20_000);
   }
   const { code } = await child.status;
-  const summary = readSummary(tail) ?? { passed: 0, failed: 1, skipped: 0 };
-  console.log(`${summary.passed} passed, ${summary.failed} failed, ${summary.skipped} skipped`);
-  return code;
+  return { code, ...readSummary(tail) ?? { passed: 0, failed: 1, skipped: 0 } };
+}
+
+/** All tests: as many files at once as there are cores, then those that want the machine for themselves. */
+async function runAll(args: readonly string[]) {
+  const env = await environment();
+  const cores = Math.min(navigator.hardwareConcurrency, MOST_AT_ONCE);
+  const parallel = await denoTest(["--parallel", `--ignore=${SERIAL.join()}`, ...args, "tests/"], {
+    ...env,
+    DENO_JOBS: String(cores),
+    // Mesa's software driver takes all cores for each device otherwise.
+    LP_NUM_THREADS: "1",
+  });
+  const serial = await denoTest([...args, ...SERIAL], env);
+  return [parallel, serial];
+}
+
+async function runTests(args: readonly string[]): Promise<number> {
+  const adapter = await ensureAdapter((message) => console.log(message));
+  console.log(`Testing on ${adapter.name}`);
+  const chosen = args.some((a) => !a.startsWith("-"));
+  const tiers = chosen ? [await denoTest(args, await environment())] : await runAll(args);
+  const sum = (part: "passed" | "failed" | "skipped") => tiers.reduce((total, tier) => total + tier[part], 0);
+  console.log(`${sum("passed")} passed, ${sum("failed")} failed, ${sum("skipped")} skipped`);
+  return tiers.find(({ code }) => code !== 0)?.code ?? 0;
 }
 
 if (import.meta.main) Deno.exit(await runTests(Deno.args));

@@ -8,7 +8,7 @@ import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { createRun, openRun } from "../../src/runs/store/run_folder.ts";
 import { packBatch } from "../../src/text/packing.ts";
-import { assertWithin, gpuTest, maxDifference, randomArray } from "../tensor/harness.ts";
+import { assertWithin, maxDifference, modelTest, randomArray } from "../tensor/harness.ts";
 import { runHere, storedMetrics, watchRun } from "../distill/tiny_run.ts";
 import {
   type RecipeChanges,
@@ -65,7 +65,7 @@ function transposed(p: Float32Array, rows: number, columns: number): Float32Arra
 
 const adalora = (options: Record<string, unknown> = {}) => ({ type: "adalora", rank: 4, options });
 
-gpuTest(
+modelTest(
   "the penalty joins the gradient once a step, however many micro-batches there are, and is reported",
   (gpu) =>
     withTiny(async (files) => {
@@ -95,7 +95,7 @@ gpuTest(
     }, { layers: 1 }),
 );
 
-gpuTest(
+modelTest(
   "what AdaLoRA counts is the clipped gradient, and a step that is left out does not count",
   (gpu) =>
     withTiny(async (files) => {

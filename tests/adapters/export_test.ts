@@ -13,7 +13,7 @@ import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { packBatch } from "../../src/text/packing.ts";
-import { gpuTest, maxDifference } from "../tensor/harness.ts";
+import { maxDifference, modelTest } from "../tensor/harness.ts";
 import { runHere } from "../distill/tiny_run.ts";
 import { tinyRecipe, tinySample, tinySetup, withTiny } from "../distill/tiny_model.ts";
 import { trained } from "./trained_adapter.ts";
@@ -84,7 +84,7 @@ for (const name of Object.keys(layouts)) {
 }
 
 for (const adapter of adapters.filter((a) => a.merge)) {
-  gpuTest(
+  modelTest(
     `${adapter.id}: the merged student is the student with its adapter`,
     (gpu) =>
       withTiny(async (files) => {

@@ -21,7 +21,7 @@ import {
   tinySetup,
   withTiny,
 } from "../distill/tiny_model.ts";
-import { gpuTest, randomArray } from "../tensor/harness.ts";
+import { modelTest, randomArray } from "../tensor/harness.ts";
 
 const layouts = JSON.parse(
   await Deno.readTextFile(new URL("fixtures/modules_to_save.json", import.meta.url)),
@@ -143,7 +143,7 @@ Deno.test("forms without a place for trained tensors, or for the head, are refus
   }, { layers: 1 }));
 
 for (const tiedHead of [false, true]) {
-  gpuTest(
+  modelTest(
     `the merged student is the student as trained, its head ${tiedHead ? "once tied" : "its own"}`,
     (gpu) =>
       withTiny(async (files) => {

@@ -11,7 +11,7 @@ import type { Gpu } from "../../src/gpu/device.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
 import { packBatch } from "../../src/text/packing.ts";
-import { gpuTest } from "../tensor/harness.ts";
+import { modelTest } from "../tensor/harness.ts";
 import { type TinyFiles, tinyRecipe, tinySample, tinySetup, withTiny } from "./tiny_model.ts";
 import { runHere } from "./tiny_run.ts";
 
@@ -40,7 +40,7 @@ async function train(gpu: Gpu, files: TinyFiles, objective: ObjectiveTermInput[]
   }
 }
 
-gpuTest(
+modelTest(
   "what a controller sets is what a schedule of the same values sets, from its start on",
   (gpu) =>
     withTiny(async (files) => {
@@ -72,7 +72,7 @@ gpuTest(
     }),
 );
 
-gpuTest(
+modelTest(
   "a controller measures beside the loss, over its tokens and at temperature 1",
   (gpu) =>
     withTiny(async (files) => {

@@ -38,7 +38,7 @@ import {
 import { Registry } from "../../src/registry/registry.ts";
 import { Program } from "../../src/tensor/plan.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
-import { gpuTest, randomArray, testGpu } from "../tensor/harness.ts";
+import { modelTest, randomArray, testGpu } from "../tensor/harness.ts";
 import {
   type RecipeChanges,
   type TinyFiles,
@@ -128,7 +128,7 @@ const train = (settings: RecipeChanges["train"] = {}): RecipeChanges => ({
   train: { tokensPerMicroBatch: 64, ...settings },
 });
 
-gpuTest(
+modelTest(
   "a whole step with losses over inner values has the gradient that finite differences have",
   (gpu) =>
     withStudent(async (files, student) => {
@@ -162,7 +162,7 @@ gpuTest(
     }),
 );
 
-gpuTest(
+modelTest(
   "activation checkpointing gives the same bits with losses over inner values",
   (gpu) =>
     withTiny(async (files) => {
@@ -179,7 +179,7 @@ gpuTest(
     }),
 );
 
-gpuTest(
+modelTest(
   "samples packed in a stream equal one sample at a time, and filler counts nothing",
   (gpu) =>
     withTiny(async (files) => {
@@ -204,26 +204,29 @@ gpuTest(
     }),
 );
 
-gpuTest("a loss over inner values counts the tokens that its term names", (gpu) =>
-  withTiny(async (files) => {
-    const step = (...terms: ObjectiveTermInput[]) =>
-      oneStep(gpu, tinyRecipe(files, { objective: [{ loss: "cross-entropy" }, ...terms], ...train() }));
-    const loss = "hidden-state-mse";
-    const { metrics } = await step({ loss }, { loss, tokens: "all" }, {
-      loss,
-      tokens: "all",
-      source: "nobody",
-    });
-    assertEquals(Object.keys(metrics.losses), ["cross-entropy", `${loss} 1`, `${loss} 2`]);
-    const [supervised, all] = [1, 2].map((n) => metrics.losses[`${loss} ${n}`]!);
-    assertGreater(Math.abs(supervised! - all!), 1e-3);
-    // The mean over all positions but the last of each sample, as if all were learnt.
-    const learnt = SAMPLES.map((s) => ({ ...s, supervised: s.supervised.map(() => 1) }));
-    await withTrainer(gpu, tinyRecipe(files, { objective: [{ loss }], ...train() }), async (trainer) => {
-      const { metrics: { losses } } = await stepOn(trainer, [packBatch(learnt, 64)]);
-      assertAlmostEquals(all!, losses[loss]!, ROUNDING);
-    });
-  }));
+modelTest(
+  "a loss over inner values counts the tokens that its term names",
+  (gpu) =>
+    withTiny(async (files) => {
+      const step = (...terms: ObjectiveTermInput[]) =>
+        oneStep(gpu, tinyRecipe(files, { objective: [{ loss: "cross-entropy" }, ...terms], ...train() }));
+      const loss = "hidden-state-mse";
+      const { metrics } = await step({ loss }, { loss, tokens: "all" }, {
+        loss,
+        tokens: "all",
+        source: "nobody",
+      });
+      assertEquals(Object.keys(metrics.losses), ["cross-entropy", `${loss} 1`, `${loss} 2`]);
+      const [supervised, all] = [1, 2].map((n) => metrics.losses[`${loss} ${n}`]!);
+      assertGreater(Math.abs(supervised! - all!), 1e-3);
+      // The mean over all positions but the last of each sample, as if all were learnt.
+      const learnt = SAMPLES.map((s) => ({ ...s, supervised: s.supervised.map(() => 1) }));
+      await withTrainer(gpu, tinyRecipe(files, { objective: [{ loss }], ...train() }), async (trainer) => {
+        const { metrics: { losses } } = await stepOn(trainer, [packBatch(learnt, 64)]);
+        assertAlmostEquals(all!, losses[loss]!, ROUNDING);
+      });
+    }),
+);
 
 Deno.test({
   name: "both kernel families give the same step with losses over inner values",
@@ -239,7 +242,7 @@ Deno.test({
     }),
 });
 
-gpuTest("nothing flows into a teacher that trains along", (gpu) =>
+modelTest("nothing flows into a teacher that trains along", (gpu) =>
   withTiny(async (files) => {
     const step = async (...terms: ObjectiveTermInput[]) => {
       const objective = [
@@ -262,7 +265,7 @@ gpuTest("nothing flows into a teacher that trains along", (gpu) =>
     assertGreater(moved, 0);
   }));
 
-gpuTest(
+modelTest(
   "a balanced loss over inner values gets the size of the others, which count those without balance",
   (gpu) =>
     withTiny(async (files) => {
@@ -293,7 +296,7 @@ gpuTest(
     }),
 );
 
-gpuTest(
+modelTest(
   "equal models differ in nothing, and an objective may be of inner values alone",
   (gpu) =>
     withTiny(async (files) => {

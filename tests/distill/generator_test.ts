@@ -6,7 +6,7 @@ import { Model } from "../../src/distill/inputs/models.ts";
 import { argmax } from "../../src/distill/generate/sampling.ts";
 import { InputError } from "../../src/base/errors.ts";
 import { type Gpu, openGpu } from "../../src/gpu/device.ts";
-import { gpuTest } from "../tensor/harness.ts";
+import { modelTest } from "../tensor/harness.ts";
 import { Reader } from "./logits.ts";
 import { tinySample, withTiny } from "./tiny_model.ts";
 
@@ -54,7 +54,7 @@ function deviceTest(name: string, fn: (gpu: Gpu) => Promise<void>): void {
 
 const plain = (texts: Awaited<ReturnType<Generator["generate"]>>) => texts.map(({ tokens }) => [...tokens]);
 
-gpuTest(
+modelTest(
   "generate() with a cache takes the tokens that whole sequences give",
   (gpu) =>
     withModel(gpu, async (generator, reader) => {

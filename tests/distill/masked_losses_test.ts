@@ -16,7 +16,7 @@ import { InputError } from "../../src/base/errors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
-import { gpuTest, randomArray } from "../tensor/harness.ts";
+import { modelTest, randomArray } from "../tensor/harness.ts";
 import { type TinyFiles, tinyRecipe, tinyRows, tinySample, tinySetup, withTiny } from "./tiny_model.ts";
 
 /** Numbers of one step from fixed parameters. */
@@ -110,7 +110,7 @@ const whole = (s: EncodedSample): EncodedSample => ({
   supervised: s.supervised.map((_, i) => +(i > 0)),
 });
 
-gpuTest(
+modelTest(
   "losses over tokens of their own equal runs of each alone on those tokens",
   (gpu) =>
     withTiny(async (files) => {
@@ -140,7 +140,7 @@ gpuTest(
     }),
 );
 
-gpuTest(
+modelTest(
   "each mean is over the window, not over means of micro-batches of unequal counts",
   (gpu) =>
     withTiny(async (files) => {
@@ -156,7 +156,7 @@ gpuTest(
     }),
 );
 
-gpuTest("a loss without tokens in a window is 0 and not reported", (gpu) =>
+modelTest("a loss without tokens in a window is 0 and not reported", (gpu) =>
   withTiny(async (files) => {
     const some = [...TEACHER, ...NOBODY];
     const { metrics, ...step } = await oneStep(gpu, files, PAIR, some);
@@ -165,7 +165,7 @@ gpuTest("a loss without tokens in a window is 0 and not reported", (gpu) =>
     assertSum({ metrics, ...step }, await oneStep(gpu, files, PAIR.filter((_, i) => i !== 1), some));
   }));
 
-gpuTest(
+modelTest(
   "unshifted tokens are those one later than the supervised ones, up to the last",
   (gpu) =>
     withTiny(async (files) => {
@@ -184,7 +184,7 @@ gpuTest(
     }),
 );
 
-gpuTest("held-out losses are means over their own tokens too", (gpu) =>
+modelTest("held-out losses are means over their own tokens too", (gpu) =>
   withTiny(async (files) => {
     const losses = await withTrainer(gpu, recipeOf(files, PAIR), async (trainer) => {
       const all = await trainer.evaluate(ALL);

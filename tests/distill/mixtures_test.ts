@@ -39,7 +39,7 @@ import { plan, Program } from "../../src/tensor/plan.ts";
 import { uploadWeights } from "../../src/distill/inputs/models.ts";
 import { packBatch } from "../../src/text/packing.ts";
 import { builtins } from "../../plugins/mod.ts";
-import { assertWithin, gpuTest, randomArray } from "../tensor/harness.ts";
+import { assertWithin, modelTest, randomArray } from "../tensor/harness.ts";
 import { Reader } from "./logits.ts";
 import {
   type RecipeChanges,
@@ -85,7 +85,7 @@ Deno.test("promptRanges() ends each prompt at the position that predicts the fir
   assert(end.subarray(3).every((t) => t === 0));
 });
 
-gpuTest(
+modelTest(
   "streamPrompts() gives each position the mean embedding of its sample's prompt",
   (gpu) =>
     withTiny(async (files) => {
@@ -121,7 +121,7 @@ gpuTest(
     }),
 );
 
-gpuTest(
+modelTest(
   "the gates of samples packed in a stream are those of each alone",
   (gpu) =>
     withTiny((files) =>
@@ -146,7 +146,7 @@ gpuTest(
 );
 
 for (const [name, changes] of [["instance-gated-lora", INSTANCE], ["shape-gated-lora", SHAPE]] as const) {
-  gpuTest(`${name}: the first step's gradients are the slopes of the loss`, (gpu) =>
+  modelTest(`${name}: the first step's gradients are the slopes of the loss`, (gpu) =>
     withTiny((files) => {
       // Noise is drawn while training alone; what is measured has none.
       const options = {
@@ -193,7 +193,7 @@ for (const [name, changes] of [["instance-gated-lora", INSTANCE], ["shape-gated-
     }));
 }
 
-gpuTest(
+modelTest(
   "shape-gated-lora: noise is drawn anew for every micro-batch and step, from the seed, and not in evaluation",
   (gpu) =>
     withTiny((files) =>
@@ -245,7 +245,7 @@ Deno.test("shape-gated-lora: a run with noise continues bit for bit, and leaves 
 
 const LENGTH = 40;
 
-gpuTest(
+modelTest(
   "instance-gated-lora: generation keeps the prompt's gates, and takes the tokens that whole sequences give",
   (gpu) =>
     withTiny(async (files) => {
@@ -302,22 +302,25 @@ gpuTest(
     }),
 );
 
-gpuTest("instance-gated-lora: no target is seen before it is predicted", (gpu) =>
-  withTiny(async (files) => {
-    using setup = await tinySetup(tinyRecipe(files, INSTANCE));
-    const { student: model, adapter, trainables } = setup;
-    using reader = await Reader.open(gpu, model, LENGTH, {
-      adapter,
-      parameters: randomParameters(trainables),
-    });
-    const ids = tinySample(30, 0, 1).ids;
-    const changed = ids.with(29, 5).with(20, 7);
-    const seen = async (tokens: Int32Array, prompt: number) =>
-      (await reader.logits(tokens, prompt)).slice(0, 20 * model.config.vocabularySize);
-    assertEquals(await seen(changed, 20), await seen(ids, 20));
-    // Looking one token further would be noticed.
-    assert(String(await seen(changed, 21)) !== String(await seen(ids, 21)));
-  }));
+modelTest(
+  "instance-gated-lora: no target is seen before it is predicted",
+  (gpu) =>
+    withTiny(async (files) => {
+      using setup = await tinySetup(tinyRecipe(files, INSTANCE));
+      const { student: model, adapter, trainables } = setup;
+      using reader = await Reader.open(gpu, model, LENGTH, {
+        adapter,
+        parameters: randomParameters(trainables),
+      });
+      const ids = tinySample(30, 0, 1).ids;
+      const changed = ids.with(29, 5).with(20, 7);
+      const seen = async (tokens: Int32Array, prompt: number) =>
+        (await reader.logits(tokens, prompt)).slice(0, 20 * model.config.vocabularySize);
+      assertEquals(await seen(changed, 20), await seen(ids, 20));
+      // Looking one token further would be noticed.
+      assert(String(await seen(changed, 21)) !== String(await seen(ids, 21)));
+    }),
+);
 
 /** Data whose every row has a prompt. */
 async function writePrompted(files: TinyFiles): Promise<void> {

@@ -14,7 +14,7 @@ import {
 import { readPeftAdapter } from "../../src/formats/peft/peft.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { packBatch } from "../../src/text/packing.ts";
-import { gpuTest, randomArray } from "../tensor/harness.ts";
+import { modelTest, randomArray } from "../tensor/harness.ts";
 import { type RecipeChanges, tinyRecipe, tinySample, tinySetup, withTiny } from "./tiny_model.ts";
 import { heldMetrics, runHere } from "./tiny_run.ts";
 
@@ -72,7 +72,7 @@ const ONLINE: RecipeChanges = {
   ],
 };
 
-gpuTest(
+modelTest(
   "each model of an online run gets the gradient it has where the other stands still",
   (gpu) =>
     withTiny(async (files) => {
@@ -139,7 +139,7 @@ gpuTest(
     }),
 );
 
-gpuTest(
+modelTest(
   "a balanced loss has the size of the others together, up to its bound",
   (gpu) =>
     withTiny(async (files) => {

@@ -12,7 +12,7 @@ import type { Graph, Tensor } from "../../src/tensor/graph.ts";
 import { accumulate } from "../../src/tensor/ops/accumulate.ts";
 import { add, scale } from "../../src/tensor/ops/combine.ts";
 import { linear } from "../../src/tensor/ops/matmul.ts";
-import { assertWithin, gpuTest, maxDifference, randomArray, run } from "../tensor/harness.ts";
+import { assertWithin, maxDifference, modelTest, randomArray, run } from "../tensor/harness.ts";
 
 const [H, V, R, ROWS] = [20, 37, 3, 64];
 const FACTOR = 0.5;
@@ -94,7 +94,7 @@ interface Found {
  * @param shares What each of several passes gets of the gradients from above
  */
 async function trace(
-  gpu: Parameters<Parameters<typeof gpuTest>[1]>[0],
+  gpu: Parameters<Parameters<typeof modelTest>[1]>[0],
   n: ReturnType<typeof numbers>,
   side: (w: Tensor, a: Tensor, b: Tensor) => { adapted?: HeadInput["adapted"]; tensors: readonly Tensor[] },
   shares: readonly number[] = [1],
@@ -139,7 +139,7 @@ async function trace(
 }
 
 for (const chunks of [1, 3]) {
-  gpuTest(
+  modelTest(
     `a trained head gets its gradient, for any gradient from above, in ${chunks} chunks`,
     async (gpu) => {
       const n = numbers(chunks * ROWS);
@@ -154,7 +154,7 @@ for (const chunks of [1, 3]) {
     },
   );
 
-  gpuTest(`an adapter on the head gets its gradients in ${chunks} chunks`, async (gpu) => {
+  modelTest(`an adapter on the head gets its gradients in ${chunks} chunks`, async (gpu) => {
     const n = numbers(chunks * ROWS);
     const found = await trace(gpu, n, (w, a, b) => ({
       adapted: (x) => add(linear(x, w), scale(linear(linear(x, a), b), FACTOR)),

@@ -11,7 +11,7 @@ import { count } from "../../src/base/units.ts";
 import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { packBatch } from "../../src/text/packing.ts";
-import { gpuTest } from "../tensor/harness.ts";
+import { modelTest } from "../tensor/harness.ts";
 import {
   openTiny,
   type RecipeChanges,
@@ -149,7 +149,7 @@ for (
     }],
   ] as const
 ) {
-  gpuTest(
+  modelTest(
     `gradients of trained tensors match central differences ${how}`,
     (gpu) =>
       withTiny(async (files) => {

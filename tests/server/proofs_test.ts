@@ -6,6 +6,8 @@ import { openStore } from "../../src/runs/store/data_folder.ts";
 import { isEnd } from "../../src/runs/store/run_states.ts";
 import { withFolder } from "../runs/fake_run.ts";
 import { fakeNamed, prepare, submit, until, untilIdle, withListening, withService } from "./harness.ts";
+import { processesWith } from "../processes.ts";
+import { seededRandom } from "../random.ts";
 import { freePort, post, readAll, startService } from "./service_process.ts";
 
 /** Each run has come to one end, its numbers have no gap, and its metrics are those of an uninterrupted run. */
@@ -42,16 +44,16 @@ Deno.test("kill -9 of the service and of its children: no acknowledged run is lo
       ids.push(String(told.id));
     }
     const readers = ids.map((id) => readAll(url, id));
+    const random = seededRandom("kills");
     // On a slow machine all of them meet one run, which may be restarted three times.
     for (let kill = 0; kill < 3; kill++) {
-      await new Promise((resolve) => setTimeout(resolve, 150 + Math.random() * 500));
+      await new Promise((resolve) => setTimeout(resolve, 150 + random() * 500));
       if (kill % 2 === 0) {
         await service.kill("SIGKILL");
         service = await startService(folder, port);
       } else {
         // Whichever run is worked on.
-        await new Deno.Command("pkill", { args: ["-KILL", "-f", `${folder}/service/runs/.*/child/entry.ts`] })
-          .output();
+        for (const id of await processesWith(`${folder}/service/runs/`)) Deno.kill(id, "SIGKILL");
       }
     }
     const again = await post(url, "/v1/runs", { recipe: fakeNamed({ pace: 10 }, 60) }, "key-0");
@@ -90,9 +92,10 @@ Deno.test("readers that drop the line, are slow, vanish or come late all see the
     };
     const id = await call(fakeNamed({ pace: 4 }, 150));
     const good = Array.from({ length: 40 }, () => readAll(url, id));
+    const random = seededRandom("dropped lines");
     const dropping = Array.from(
       { length: 8 },
-      () => readAll(url, id, { dropAfter: () => 1 + Math.random() * 20 }),
+      () => readAll(url, id, { dropAfter: () => 1 + random() * 20 }),
     );
     const slow = Array.from({ length: 4 }, () => readAll(url, id, { delay: 25 }));
     const stalled = await Promise.all(

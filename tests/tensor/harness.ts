@@ -14,11 +14,11 @@ export const FAMILIES: readonly KernelFamily[] = ["subgroup8", "tiled"];
 
 const opened = new Map<string, Promise<Gpu>>();
 
-/** One device for each description, shared by the tests of a file. Kernels of a family the adapter cannot run are skipped. */
-export function testGpu(family: KernelFamily, describe: Partial<AdapterDescription> = {}): Promise<Gpu> {
+/** One device for each description, shared by the tests of a file; with the adapter's own kernels where no family is named. */
+export function testGpu(family?: KernelFamily, describe: Partial<AdapterDescription> = {}): Promise<Gpu> {
   const key = family + JSON.stringify(describe);
   let gpu = opened.get(key);
-  if (!gpu) opened.set(key, gpu = openGpu({ describe: { ...describe, family } }));
+  if (!gpu) opened.set(key, gpu = openGpu({ describe: { ...describe, ...(family ? { family } : {}) } }));
   return gpu;
 }
 
@@ -30,19 +30,40 @@ export function gpuTest(name: string, fn: (gpu: Gpu, family: KernelFamily) => Pr
       sanitizeResources: false,
       sanitizeOps: false,
       async fn(t) {
-        const probe = await testGpu(family);
-        if (family === "subgroup8" && probe.description.subgroupSize !== 8) {
+        const gpu = await testGpu(family);
+        if (family === "subgroup8" && gpu.description.subgroupSize !== 8) {
           console.log(`skip: ${t.name}: this adapter's subgroups do not have 8 lanes`);
           return;
         }
-        const before = probe.allocatedBytes;
-        await fn(probe, family);
-        await probe.idle();
-        if (probe.allocatedBytes !== before) {
-          throw new Error(`${probe.allocatedBytes - before} bytes of GPU memory were not freed`);
-        }
+        await freeing(gpu, () => fn(gpu, family));
       },
     });
+  }
+}
+
+/**
+ * Registers one GPU test of a whole model, with the kernels that the adapter at hand wants. Tests of single ops run every kernel of both
+ * families, and `equivalence_test.ts` and the goldens whole models on both, so here a second family would compile much to learn little.
+ */
+export function modelTest(name: string, fn: (gpu: Gpu) => Promise<void>): void {
+  Deno.test({
+    name,
+    sanitizeResources: false,
+    sanitizeOps: false,
+    async fn() {
+      const gpu = await testGpu();
+      await freeing(gpu, () => fn(gpu));
+    },
+  });
+}
+
+/** Buffers must be back where they were. */
+async function freeing(gpu: Gpu, fn: () => Promise<void>): Promise<void> {
+  const before = gpu.allocatedBytes;
+  await fn();
+  await gpu.idle();
+  if (gpu.allocatedBytes !== before) {
+    throw new Error(`${gpu.allocatedBytes - before} bytes of GPU memory were not freed`);
   }
 }
 
