@@ -10,7 +10,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { bold } from "@std/fmt/colors";
 import { didYouMean } from "../base/did_you_mean.ts";
 import { UsageError } from "../base/errors.ts";
-import type { PluginModule } from "../runs/child/exported_plugins.ts";
+import type { PluginModule } from "../registry/exported_plugins.ts";
 import type { Output } from "./terminal/output.ts";
 
 /** A flag of a verb. */

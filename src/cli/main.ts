@@ -10,7 +10,7 @@ import { bold } from "@std/fmt/colors";
 import project from "../../deno.json" with { type: "json" };
 import { didYouMean } from "../base/did_you_mean.ts";
 import { UsageError } from "../base/errors.ts";
-import type { PluginModule } from "../runs/child/exported_plugins.ts";
+import type { PluginModule } from "../registry/exported_plugins.ts";
 import { isPackage } from "../runs/child/plugin_source.ts";
 import { columns, type Command, commandHelp, FlagReader, readArguments } from "./command.ts";
 import { pluginModules, runWithPackages } from "./setup/plugin_sources.ts";

@@ -6,7 +6,7 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
-import { GpuBusyError, InferencePool } from "../runs/child/inference_pool.ts";
+import { GpuBusyError, InferencePool } from "../runs/supervise/inference_pool.ts";
 import { acquireLock } from "../runs/store/run_lock.ts";
 import { DEFAULT_GPU, type Store } from "../runs/store/store.ts";
 import { firstInLine } from "../runs/supervise/turn.ts";

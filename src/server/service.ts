@@ -7,7 +7,7 @@ import { builtins } from "../../plugins/mod.ts";
 import type { RunEvent } from "../distill/run/events.ts";
 import { Registry } from "../registry/registry.ts";
 import { openStore } from "../runs/store/data_folder.ts";
-import { loadPlugins, type PluginModule } from "../runs/child/exported_plugins.ts";
+import { loadPlugins, type PluginModule } from "../registry/exported_plugins.ts";
 import { Inspector } from "../runs/child/inspection.ts";
 import { identifyPlugins } from "../runs/child/plugin_identity.ts";
 import { writeReport } from "../runs/report/report.ts";

@@ -2,7 +2,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { LimbeckError } from "../../src/base/errors.ts";
-import { type InspectedPlugin, inspectPlugins } from "../../src/runs/child/plugin_process.ts";
+import { type InspectedPlugin, inspectPlugins } from "../../src/runs/child/plugin_check.ts";
 
 /** Checks the lie of that name from a module outside of the project. */
 async function check(

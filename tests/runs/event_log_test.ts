@@ -4,7 +4,7 @@ import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { InputError } from "../../src/base/errors.ts";
 import { readEvents, RunLog } from "../../src/runs/store/event_log.ts";
 import { newRunId } from "../../src/runs/store/run_id.ts";
-import { parseEvent, readLines } from "../../src/runs/child/protocol.ts";
+import { parseEvent, readLines } from "../../src/runs/child/training.ts";
 import { adoptRun, createRun, type LockedRun } from "../../src/runs/store/run_folder.ts";
 import { StoreError } from "../../src/runs/store/store_errors.ts";
 import { fakeRecipe, resumeFake, startFake, withFolder } from "./fake_run.ts";

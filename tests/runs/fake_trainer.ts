@@ -7,7 +7,7 @@ import type { RunResult } from "../../src/distill/export/exports.ts";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import { DeviceError } from "../../src/base/errors.ts";
 import { runChild } from "../../src/runs/child/training_process.ts";
-import type { PluginModule } from "../../src/runs/child/exported_plugins.ts";
+import type { PluginModule } from "../../src/registry/exported_plugins.ts";
 
 /** How the fake trainer behaves. Steps count from 1. */
 export interface Fault {

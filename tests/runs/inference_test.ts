@@ -8,8 +8,8 @@ import {
   InferenceProcess,
 } from "../../src/runs/child/inference.ts";
 import type { InferenceRequest } from "../../src/runs/child/inference_protocol.ts";
-import { GpuBusyError, InferencePool } from "../../src/runs/child/inference_pool.ts";
-import { StopText } from "../../src/runs/child/stop_text.ts";
+import { GpuBusyError, InferencePool } from "../../src/runs/supervise/inference_pool.ts";
+import { StopText } from "../../src/distill/generate/stop_text.ts";
 import { withTiny } from "../distill/tiny_model.ts";
 
 const request = (change: Partial<InferenceRequest> = {}): InferenceRequest => ({

@@ -8,7 +8,7 @@ import { resolve } from "@std/path";
 import project from "../../../deno.json" with { type: "json" };
 import { pluginList, prepareEntry } from "../../runs/child/command.ts";
 import { CONFIG_FILE, readConfig } from "../../runs/child/config_file.ts";
-import type { PluginModule } from "../../runs/child/exported_plugins.ts";
+import type { PluginModule } from "../../registry/exported_plugins.ts";
 import { importName, pluginSource } from "../../runs/child/plugin_source.ts";
 import type { Flag, FlagReader } from "../command.ts";
 

@@ -5,7 +5,7 @@
  */
 import { builtins } from "../../../plugins/mod.ts";
 import { Registry } from "../../registry/registry.ts";
-import { loadPlugins, type PluginModule } from "../../runs/child/exported_plugins.ts";
+import { loadPlugins, type PluginModule } from "../../registry/exported_plugins.ts";
 
 /** A registry with the built-in plugins. */
 export function builtinRegistry(): Registry {

@@ -4,7 +4,7 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import type { PluginModule } from "../../runs/child/exported_plugins.ts";
+import type { PluginModule } from "../../registry/exported_plugins.ts";
 import { identifyPlugins } from "../../runs/child/plugin_identity.ts";
 import { pluginSource } from "../../runs/child/plugin_source.ts";
 import type { RunManifest } from "../../runs/store/run_folder.ts";

@@ -9,7 +9,7 @@ import { type OpenedRecipe, openRecipe } from "../../distill/run/open_recipe.ts"
 import { loadRecipe } from "../../distill/recipe/file.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { InputError } from "../../base/errors.ts";
-import { checkRecipePaths } from "../../runs/child/recipe_paths.ts";
+import { checkRecipePaths } from "../../distill/recipe/recipe_paths.ts";
 import { openStore } from "../../runs/store/data_folder.ts";
 import { createRun } from "../../runs/store/run_folder.ts";
 import type { Command, Flag, Invocation } from "../command.ts";

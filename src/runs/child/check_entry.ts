@@ -8,9 +8,9 @@ import { hostLinearAlgebra } from "../../distill/trained/linear_algebra.ts";
 import { InputError } from "../../base/errors.ts";
 import { checkPlugin } from "../../registry/check/check_plugin.ts";
 import type { Plugin } from "../../registry/contract.ts";
-import { exportedPlugins } from "./exported_plugins.ts";
-import { describePlugin } from "./plugin_description.ts";
-import type { PluginMessage, PluginOrder } from "./plugin_process.ts";
+import { exportedPlugins } from "../../registry/exported_plugins.ts";
+import { describePlugin } from "../../registry/plugin_description.ts";
+import type { PluginMessage, PluginOrder } from "./plugin_check.ts";
 
 // Stdout carries messages only. This module is evaluated before any plugin.
 console.log = console.info = console.debug = console.error;

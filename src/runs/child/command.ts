@@ -11,7 +11,7 @@ import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { InputError, LimbeckError } from "../../base/errors.ts";
 import { unreadable, unwritable } from "../../formats/files.ts";
 import { importName } from "./plugin_source.ts";
-import { recipePaths } from "./recipe_paths.ts";
+import { recipePaths } from "../../distill/recipe/recipe_paths.ts";
 
 /** What decides how a child is started. */
 export interface ChildOptions {

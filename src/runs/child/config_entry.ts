@@ -5,7 +5,7 @@
  */
 import { didYouMean } from "../../base/did_you_mean.ts";
 import type { ConfigMessage } from "./config_file.ts";
-import { isPlugin } from "./exported_plugins.ts";
+import { isPlugin } from "../../registry/exported_plugins.ts";
 
 // Stdout carries the message only. This module is evaluated before the configuration.
 console.log = console.info = console.debug = console.error;

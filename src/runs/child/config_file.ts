@@ -7,9 +7,9 @@
 import { dirname } from "@std/path";
 import { InputError } from "../../base/errors.ts";
 import { unreadable } from "../../formats/files.ts";
-import { lastWords, withoutPermissions } from "./plugin_process.ts";
+import { lastWords, withoutPermissions } from "./plugin_check.ts";
 import { importName, pluginSource } from "./plugin_source.ts";
-import { readLines } from "./protocol.ts";
+import { readLines } from "./training.ts";
 
 /** The configuration that is read without being named, in the folder one calls from. */
 export const CONFIG_FILE = "limbeck.config.ts";

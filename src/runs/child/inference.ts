@@ -13,7 +13,7 @@ import type {
   InferenceOrder,
   InferenceRequest,
 } from "./inference_protocol.ts";
-import { readLines } from "./protocol.ts";
+import { readLines } from "./training.ts";
 import { errorOf } from "./told_error.ts";
 
 export type { InferenceEvent, InferenceModel, InferenceRequest } from "./inference_protocol.ts";

@@ -7,10 +7,10 @@ import { builtins } from "../../../plugins/mod.ts";
 import { TextWriter } from "../../distill/generate/text_writer.ts";
 import { InputError } from "../../base/errors.ts";
 import { Registry } from "../../registry/registry.ts";
-import { loadPlugins, type PluginModule } from "./exported_plugins.ts";
+import { loadPlugins, type PluginModule } from "../../registry/exported_plugins.ts";
 import type { InferenceMessage, InferenceOrder, InferenceRequest } from "./inference_protocol.ts";
-import { readLines } from "./protocol.ts";
-import { StopText } from "./stop_text.ts";
+import { readLines } from "./training.ts";
+import { StopText } from "../../distill/generate/stop_text.ts";
 import { tellError } from "./told_error.ts";
 
 /** Longest sequence, prompt included, where the model allows more: its cache takes memory. */

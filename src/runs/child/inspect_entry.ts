@@ -9,9 +9,9 @@ import { openRecipe } from "../../distill/run/open_recipe.ts";
 import { parseRecipe } from "../../distill/recipe/parse.ts";
 import { InputError } from "../../base/errors.ts";
 import { Registry } from "../../registry/registry.ts";
-import { loadPlugins, type PluginModule } from "./exported_plugins.ts";
+import { loadPlugins, type PluginModule } from "../../registry/exported_plugins.ts";
 import type { InspectionAnswer, InspectionOrder } from "./inspection.ts";
-import { LONGEST_LINE, readLines } from "./protocol.ts";
+import { LONGEST_LINE, readLines } from "./training.ts";
 import { tellError } from "./told_error.ts";
 
 /** Answers the order on stdin with one line on stdout, and ends the process. */

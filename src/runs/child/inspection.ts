@@ -9,7 +9,7 @@ import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { LimbeckError } from "../../base/errors.ts";
 import type { Preview } from "../../text/preview.ts";
 import { prepareChild } from "./command.ts";
-import { readLines } from "./protocol.ts";
+import { readLines } from "./training.ts";
 import { errorOf, type ToldError } from "./told_error.ts";
 
 /** What is to be told of a recipe. */

@@ -7,7 +7,7 @@ import { builtins } from "../../../plugins/mod.ts";
 import { distillRun } from "../../distill/run/distill.ts";
 import { Registry } from "../../registry/registry.ts";
 import { runChild } from "./training_process.ts";
-import { loadPlugins, type PluginModule } from "./exported_plugins.ts";
+import { loadPlugins, type PluginModule } from "../../registry/exported_plugins.ts";
 
 /** Trains with every plugin that the modules export, and ends the process. */
 export function main(modules: readonly PluginModule[]): Promise<never> {

@@ -11,7 +11,7 @@ import { type Recipe } from "../../distill/recipe/recipe.ts";
 import { parseRecipe } from "../../distill/recipe/parse.ts";
 import { LimbeckError } from "../../base/errors.ts";
 import { errorEvent } from "./error_event.ts";
-import { isCounted, readLines, type StartMessage, UNSENT_FILE } from "./protocol.ts";
+import { isCounted, readLines, type StartMessage, UNSENT_FILE } from "./training.ts";
 
 /** The trainer: does one attempt at a run. */
 export type Trainer = (recipe: Recipe, host: RunHost) => Promise<RunResult>;

@@ -22,7 +22,7 @@ import { InputError } from "../../base/errors.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import { checkPlugins, identifyPlugins } from "../child/plugin_identity.ts";
 import { EVENTS_FILE, readEvents } from "./event_log.ts";
-import { checkRecipePaths } from "../child/recipe_paths.ts";
+import { checkRecipePaths } from "../../distill/recipe/recipe_paths.ts";
 import { newRunId } from "./run_id.ts";
 import { isLocked, lock } from "./run_lock.ts";
 import type { NewRun, RunManifest, Store, StoredRun } from "./store.ts";

@@ -18,7 +18,7 @@ import { storeUnsent } from "./unsent_events.ts";
 import { ConsoleFile } from "./console_file.ts";
 import { errorEvent } from "../child/error_event.ts";
 import { RunLog } from "../store/event_log.ts";
-import { type ControlWord, parseEvent, readLines, type StartMessage } from "../child/protocol.ts";
+import { type ControlWord, parseEvent, readLines, type StartMessage } from "../child/training.ts";
 import type { LockedRun } from "../store/run_folder.ts";
 import { DEFAULT_GPU, type RunStore } from "../store/store.ts";
 import { waitForTurn } from "./turn.ts";

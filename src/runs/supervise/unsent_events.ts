@@ -6,7 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
 import type { RunLog } from "../store/event_log.ts";
-import { isCounted, parseEvent, UNSENT_FILE } from "../child/protocol.ts";
+import { isCounted, parseEvent, UNSENT_FILE } from "../child/training.ts";
 
 /**
  * Stores what the last attempt kept, as far as nothing is missing before it: what was on its way in the pipe is lost. The file is gone

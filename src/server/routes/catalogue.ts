@@ -4,7 +4,7 @@
  * @module
  */
 import { createRoute, z } from "@hono/zod-openapi";
-import { describePlugin } from "../../runs/child/plugin_description.ts";
+import { describePlugin } from "../../registry/plugin_description.ts";
 import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
 import { json, otherwise } from "../schemas.ts";

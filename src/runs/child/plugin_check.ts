@@ -6,10 +6,10 @@
 import { InputError, LimbeckError } from "../../base/errors.ts";
 import { unreadable } from "../../formats/files.ts";
 import type { CheckResult } from "../../registry/check/check_plugin.ts";
-import type { PluginDescription } from "./plugin_description.ts";
+import type { PluginDescription } from "../../registry/plugin_description.ts";
 import { driverEnvironment, prepareEntry } from "./command.ts";
 import { importName, isPackage } from "./plugin_source.ts";
-import { readLines } from "./protocol.ts";
+import { readLines } from "./training.ts";
 import type { KernelText } from "../../gpu/description.ts";
 import { DAWN } from "./dawn.ts";
 import { compileWithTint } from "./tint_process.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { z } from "zod";
-import type { Plugin } from "../../registry/contract.ts";
+import type { Plugin } from "./contract.ts";
 
 /** What can be told of a plugin. */
 export interface PluginDescription {

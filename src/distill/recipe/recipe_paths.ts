@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Recipe } from "../../distill/recipe/recipe.ts";
+import type { Recipe } from "./recipe.ts";
 import { InputError } from "../../base/errors.ts";
 
 /** What a run reads, with the field of the recipe that names it. */

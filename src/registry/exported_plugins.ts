@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { InputError } from "../../base/errors.ts";
-import type { Plugin } from "../../registry/contract.ts";
+import { InputError } from "../base/errors.ts";
+import type { Plugin } from "./contract.ts";
 
 /** Whether a value looks like a plugin; the registry says what is wrong with it. */
 export function isPlugin(value: unknown): value is Plugin {

@@ -10,7 +10,7 @@ import {
   type InferenceOptions,
   InferenceProcess,
   type InferenceRequest,
-} from "./inference.ts";
+} from "../child/inference.ts";
 
 /** A run has the GPU. */
 export class GpuBusyError extends LimbeckError {
