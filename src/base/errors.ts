@@ -58,3 +58,8 @@ export class DivergedError extends LimbeckError {
 export class ShapeError extends LimbeckError {
   override readonly code = "shape";
 }
+
+/** Whether an error of the system says that a disk or a quota is full. */
+export function isDiskFull(error: unknown): boolean {
+  return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
+}

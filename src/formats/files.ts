@@ -6,7 +6,7 @@
 // @ts-types="../../types/std_path.d.ts"
 import { basename, dirname, join } from "@std/path";
 import { statfs } from "node:fs/promises";
-import { InputError, LimbeckError } from "../base/errors.ts";
+import { InputError, isDiskFull, LimbeckError } from "../base/errors.ts";
 import { type ByteSource, checkRange } from "./source.ts";
 
 /** The disk cannot hold what was to be written. Nothing of it is left behind. */
@@ -287,9 +287,4 @@ async function syncFolder(folder: string): Promise<void> {
   } catch (error) {
     if (isDiskFull(error)) throw error;
   }
-}
-
-/** Whether an error of the system says that a disk or a quota is full. */
-export function isDiskFull(error: unknown): boolean {
-  return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
 }

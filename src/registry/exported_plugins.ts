@@ -5,6 +5,7 @@
  */
 import { InputError } from "../base/errors.ts";
 import type { Plugin } from "./contract.ts";
+import { Registry } from "./registry.ts";
 
 /** Whether a value looks like a plugin; the registry says what is wrong with it. */
 export function isPlugin(value: unknown): value is Plugin {
@@ -60,4 +61,19 @@ export async function loadPlugins({ path, load }: PluginModule): Promise<Plugin[
     if (!(error instanceof InputError)) throw error;
     throw new InputError("exports no plugin", { where: path, hint: error.hint, cause: error });
   }
+}
+
+/**
+ * A registry with built-in plugins and those of some modules.
+ *
+ * @throws {InputError} a module that throws, or exports no plugin
+ * @throws {PluginError} a plugin that the registry refuses
+ */
+export async function registryOf(
+  builtins: readonly Plugin[],
+  modules: readonly PluginModule[],
+): Promise<Registry> {
+  const registry = new Registry().addAll(builtins);
+  for (const module of modules) registry.addAll(await loadPlugins(module), module.path);
+  return registry;
 }

@@ -5,9 +5,9 @@
  */
 import { builtins } from "../../plugins/mod.ts";
 import type { RunEvent } from "../distill/run/events.ts";
-import { Registry } from "../registry/registry.ts";
+import type { Registry } from "../registry/registry.ts";
 import { openStore } from "../runs/store/data_folder.ts";
-import { loadPlugins, type PluginModule } from "../registry/exported_plugins.ts";
+import { type PluginModule, registryOf } from "../registry/exported_plugins.ts";
 import { Inspector } from "../runs/child/inspection.ts";
 import { identifyPlugins } from "../runs/child/plugin_identity.ts";
 import { writeReport } from "../runs/report/report.ts";
@@ -123,8 +123,7 @@ export class Service {
    */
   static async start(options: ServiceOptions = {}): Promise<Service> {
     const { plugins = [], log = logToStderr } = options;
-    const registry = new Registry().addAll(builtins);
-    for (const module of plugins) registry.addAll(await loadPlugins(module), module.path);
+    const registry = await registryOf(builtins, plugins);
     const identified = await identifyPlugins(plugins.map(({ path }) => path));
     const store = openStore(options.dataFolder);
     try {

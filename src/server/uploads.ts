@@ -6,7 +6,8 @@
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
 import { createHash, randomBytes } from "node:crypto";
-import { DiskFullError, freeBytes, isDiskFull, writeTextAtomically } from "../formats/files.ts";
+import { DiskFullError, freeBytes, writeTextAtomically } from "../formats/files.ts";
+import { isDiskFull } from "../base/errors.ts";
 import { HttpError } from "./http/http_error.ts";
 
 /** An uploaded file. */

@@ -3,7 +3,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { main } from "../../src/cli/main.ts";
 import { TokenList } from "../../src/server/auth/tokens.ts";
-import { readLines } from "../../src/runs/child/training.ts";
+import { readLines } from "../../src/runs/child/lines.ts";
 import { withFolder } from "../runs/fake_run.ts";
 import { fakeTerminal } from "./fake_terminal.ts";
 

@@ -1,6 +1,6 @@
 /** Plugins by configuration, from a folder outside of the project, as users have them. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 // @ts-types="../../types/std_path.d.ts"
 import { fromFileUrl } from "@std/path";
 import type { RunEvent } from "../../src/distill/run/events.ts";
@@ -173,11 +173,11 @@ Deno.test("pluginSource() takes files and packages of one exact version, and say
 
 Deno.test("describeConfig() says what is no configuration", () => {
   const own = { id: "a/b", kind: "divergence", contract: 1 };
-  assertEquals(describeConfig({ default: { plugins: [own, "./a.ts"] } }), {
+  assertEquals(describeConfig({ default: { plugins: [own, "./a.ts"] } }, "c.ts"), {
     names: ["./a.ts"],
     hasOwn: true,
   });
-  assertEquals(describeConfig({ default: {} }), { names: [], hasOwn: false });
+  assertEquals(describeConfig({ default: {} }, "c.ts"), { names: [], hasOwn: false });
   const wrong: [object, string][] = [
     [{ plugins: [] }, "exports no configuration"],
     [{ default: own }, "exports no configuration"],
@@ -186,8 +186,7 @@ Deno.test("describeConfig() says what is no configuration", () => {
     [{ default: { plugins: ["./a.ts", { id: "a/b" }] } }, "plugins.1 is neither"],
   ];
   for (const [module, message] of wrong) {
-    const said = describeConfig(module);
-    assert("error" in said && said.error.includes(message), JSON.stringify(said));
+    assertThrows(() => describeConfig(module, "c.ts"), InputError, message);
   }
 });
 
@@ -201,7 +200,7 @@ Deno.test("a configuration runs without permissions, and its mistakes are told w
         "cannot be run: Requires read access",
       ],
       [`throw new Error("no luck today");`, "cannot be run: no luck today"],
-      [`Deno.exit(0);`, "ended the process before it was read"],
+      [`Deno.exit(0);`, "the process that reads it ended with exit code 0"],
       [
         `export default { plugins: ["npm:@ada/losses@^1.0.0"] };`,
         "plugins: npm:@ada/losses@^1.0.0: has no exact version",

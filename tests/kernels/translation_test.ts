@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { NagaError, parseWgsl, validate, writeMsl, writeSpirv } from "npm:naga-wasm@30.1.0";
 import type { KernelText } from "../../src/gpu/description.ts";
-import { compileWithTint } from "../../src/runs/child/tint_process.ts";
+import { compileWithTint } from "../../src/runs/child/tint.ts";
 import { kernelTexts, unreachedLines } from "./texts.ts";
 
 const texts = await kernelTexts();

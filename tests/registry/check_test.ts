@@ -57,7 +57,7 @@ const LOSSES: readonly [name: string, check: RegExp, detail: string, timeoutSeco
   ["no-default", /^options/, "k: "],
   ["no-schema", /^(contract|options)/, "schema"],
   ["infinite", /^term\(\) in f64/, "Infinity"],
-  ["exits", /^reference\(\) in f64/, "ended with exit code 0 in the middle"],
+  ["exits", /^reference\(\) in f64/, "ended with exit code 0"],
   ["reads-files", /^reference\(\) in f64/, "Requires read access"],
 ];
 

@@ -6,8 +6,8 @@ import {
   InferenceEndedError,
   type InferenceEvent,
   InferenceProcess,
+  type InferenceRequest,
 } from "../../src/runs/child/inference.ts";
-import type { InferenceRequest } from "../../src/runs/child/inference_protocol.ts";
 import { GpuBusyError, InferencePool } from "../../src/runs/supervise/inference_pool.ts";
 import { StopText } from "../../src/distill/generate/stop_text.ts";
 import { withTiny } from "../distill/tiny_model.ts";

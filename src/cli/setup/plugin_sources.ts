@@ -6,7 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { resolve } from "@std/path";
 import project from "../../../deno.json" with { type: "json" };
-import { pluginList, prepareEntry } from "../../runs/child/command.ts";
+import { prepareEntry } from "../../runs/child/entry.ts";
 import { CONFIG_FILE, readConfig } from "../../runs/child/config_file.ts";
 import type { PluginModule } from "../../registry/exported_plugins.ts";
 import { importName, pluginSource } from "../../runs/child/plugin_source.ts";
@@ -51,12 +51,12 @@ export async function runWithPackages(
   try {
     const source = [
       `import { main } from ${JSON.stringify(new URL("../main.ts", import.meta.url).href)};`,
-      `const plugins = ${pluginList(plugins.map(({ path }) => path))};`,
+      'import { plugins } from "./plugins.ts";',
       `Deno.exit(await main(${JSON.stringify(argv)}, undefined, plugins));`,
       "",
     ];
-    const { modules, entry } = await prepareEntry(folder, source.join("\n"), true);
-    const args = ["run", "--quiet", "--no-prompt", ...modules, ...permissions(), entry];
+    const { flags, entry } = await prepareEntry(folder, source.join("\n"), plugins.map(({ path }) => path));
+    const args = ["run", "--quiet", "--no-prompt", ...flags, ...permissions(), entry];
     const process = new Deno.Command(Deno.execPath(), { args }).spawn();
     using _signals = passSignals(process);
     return (await process.status).code;

@@ -5,7 +5,7 @@
  */
 import { builtins } from "../../../plugins/mod.ts";
 import { Registry } from "../../registry/registry.ts";
-import { loadPlugins, type PluginModule } from "../../registry/exported_plugins.ts";
+import { type PluginModule, registryOf } from "../../registry/exported_plugins.ts";
 
 /** A registry with the built-in plugins. */
 export function builtinRegistry(): Registry {
@@ -18,8 +18,6 @@ export function builtinRegistry(): Registry {
  *
  * @throws {InputError} a module that throws, or exports no plugin
  */
-export async function registryWith(modules: readonly PluginModule[] = []): Promise<Registry> {
-  const registry = builtinRegistry();
-  for (const module of modules) registry.addAll(await loadPlugins(module), module.path);
-  return registry;
+export function registryWith(modules: readonly PluginModule[] = []): Promise<Registry> {
+  return registryOf(builtins, modules);
 }

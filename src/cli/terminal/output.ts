@@ -6,7 +6,7 @@
 // @ts-types="../../../types/std_colors.d.ts"
 import { bold, dim, red, setColorEnabled, yellow } from "@std/fmt/colors";
 import type { ExitCode } from "../../base/errors.ts";
-import { explainError } from "../../runs/child/error_event.ts";
+import { explainError } from "../../runs/child/told_error.ts";
 
 /** The terminal as a command sees it; tests hand in their own. */
 export interface Terminal {

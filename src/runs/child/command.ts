@@ -1,31 +1,33 @@
 /**
- * How the training process is started: a generated entry, an import map, a copy of the lock file, and no more permissions than the run
- * needs. It may read the models and the data and write its own folder; no network, no environment, no subprocess, no FFI.
+ * How a child process is started: a generated entry with its modules, and no more permissions than its work needs. It may read the
+ * models and the data and write its own folder; no network, no environment, no subprocess, no FFI.
  *
  * @module
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
-import project from "../../../deno.json" with { type: "json" };
 import type { Recipe } from "../../distill/recipe/recipe.ts";
-import { InputError, LimbeckError } from "../../base/errors.ts";
-import { unreadable, unwritable } from "../../formats/files.ts";
-import { importName } from "./plugin_source.ts";
 import { recipePaths } from "../../distill/recipe/recipe_paths.ts";
+import { InputError } from "../../base/errors.ts";
+import { unreadable, unwritable } from "../../formats/files.ts";
+import { prepareEntry } from "./entry.ts";
+import { refuseForeignFiles } from "./foreign_files.ts";
 
 /** What decides how a child is started. */
-export interface ChildOptions {
-  /** The run's folder, absolute. */
+export interface ChildNeeds {
+  /** A folder of its own, absolute. */
   folder: string;
+  /** Module that exports `main(plugins)`. */
+  entry: string;
+  /** Plugin modules: absolute paths, and packages with their version. */
+  plugins?: readonly string[];
   /** What it names may be read. */
   recipe?: Recipe;
   /** Further files and folders that may be read. */
   read?: readonly string[];
-  /** Plugin modules: absolute paths, and packages with their version. */
-  plugins: readonly string[];
-  /** Module that exports `main(plugins)`; the trainer's own by default. */
-  entry?: string;
-  /** Most memory of the JavaScript heap, MiB. Weights and buffers lie outside of it. */
+  /** It may read and write nothing, not even in its folder. */
+  touchesNothing?: boolean;
+  /** Most memory of the JavaScript heap, MiB (default 4096). Weights and buffers lie outside of it. */
   heapMegabytes?: number;
 }
 
@@ -35,20 +37,39 @@ export interface ChildCommand {
   env: Record<string, string>;
 }
 
-const root = new URL("../../../", import.meta.url);
-
 /**
- * Writes `child/` in the run's folder, fetches what the modules need into Deno's cache, and returns how to start the child.
+ * Writes `child/` in the child's folder, fetches what its modules need into Deno's cache, and returns how to start it.
  *
- * @throws {InputError} a model or data path that does not exist, a path with a comma, or a plugin that cannot be loaded
+ * @throws {InputError} a model or data path that does not exist, a path with a comma, or a plugin that cannot be loaded or imports files
+ * that it may not read
  */
-export async function prepareChild(options: ChildOptions): Promise<ChildCommand> {
-  const folder = join(options.folder, "child");
-  const mayAddPackages = options.plugins.length > 0 || root.protocol !== "file:";
-  const { modules, entry } = await prepareEntry(folder, entrySource(options), mayAddPackages);
+export async function prepareChild(needs: ChildNeeds): Promise<ChildCommand> {
+  const folder = join(needs.folder, "child");
+  const { plugins = [], entry: main, heapMegabytes = 4096, touchesNothing } = needs;
+  const source = `import { main } from ${JSON.stringify(main)};\nimport { plugins } from "./plugins.ts";\n` +
+    "await main(plugins);\n";
+  const prepared = await prepareEntry(folder, source, plugins);
+  await refuseForeignFiles(prepared, plugins);
+  return {
+    args: [
+      "run",
+      "--quiet",
+      "--no-prompt",
+      ...prepared.flags,
+      "--frozen",
+      "--cached-only",
+      `--v8-flags=--max-old-space-size=${heapMegabytes}`,
+      ...(touchesNothing ? [] : await permissions(needs)),
+      prepared.entry,
+    ],
+    // What it prints goes into a file.
+    env: { ...driverEnvironment(folder), NO_COLOR: "1" },
+  };
+}
 
-  const read = await readPaths(options);
-  const write = [await Deno.realPath(options.folder), ...await cacheFolder(options)];
+async function permissions(needs: ChildNeeds): Promise<string[]> {
+  const read = await readPaths(needs);
+  const write = [await Deno.realPath(needs.folder), ...await cacheFolder(needs)];
   for (const path of [...read, ...write]) {
     if (!path.includes(",")) continue;
     throw new InputError("has a comma in its path, which permissions of a process cannot express", {
@@ -56,127 +77,18 @@ export async function prepareChild(options: ChildOptions): Promise<ChildCommand>
       hint: "Rename it, or reach it through a folder without a comma in its name.",
     });
   }
-  return {
-    args: [
-      "run",
-      "--quiet",
-      "--no-prompt",
-      ...modules,
-      "--frozen",
-      "--cached-only",
-      `--v8-flags=--max-old-space-size=${options.heapMegabytes ?? 4096}`,
-      `--allow-read=${[...read, ...write].join(",")}`,
-      `--allow-write=${write.join(",")}`,
-      "--allow-sys=statfs,systemMemoryInfo",
-      entry,
-    ],
-    // What it prints goes into a file.
-    env: { ...driverEnvironment(folder), NO_COLOR: "1" },
-  };
-}
-
-/** A generated module, and the flags that make it and all it imports mean this copy of Limbeck. */
-export interface PreparedEntry {
-  modules: string[];
-  entry: string;
-}
-
-/**
- * Writes a generated module with its import map and lock file, and fetches what it imports into Deno's cache.
- *
- * @throws {LimbeckError} a module that cannot be loaded; an {@linkcode InputError} where it can be a plugin
- */
-export async function prepareEntry(
-  folder: string,
-  source: string,
-  mayAddPackages: boolean,
-): Promise<PreparedEntry> {
-  await Deno.mkdir(folder, { recursive: true });
-  const entry = join(folder, "entry.ts");
-  await Deno.writeTextFile(entry, source);
-  const importMap = join(folder, "import_map.json");
-  await Deno.writeTextFile(
-    importMap,
-    JSON.stringify({ imports: { ...project.imports, ...ownModules() } }, null, 2) + "\n",
-  );
-  const lock = join(folder, "deno.lock");
-  await copyLockFile(lock);
-  const modules = ["--no-config", `--import-map=${importMap}`, `--lock=${lock}`];
-  await fetchModules(modules, entry, mayAddPackages);
-  return { modules, entry };
-}
-
-/**
- * Limbeck's own modules under their published names, so that a plugin anywhere on the disk, or a package that depends on this version,
- * means this copy of the contract.
- */
-function ownModules(): Record<string, string> {
-  const { name: own, version } = project;
-  const packages = [own, ...["", `@${version}`, `@^${version}`].map((range) => `jsr:${own}${range}`)];
-  return Object.fromEntries(
-    Object.entries(project.exports).flatMap(([name, file]) =>
-      packages.map((published) => [`${published}${name.slice(1)}`, new URL(file, root).href])
-    ),
-  );
-}
-
-/**
- * Source of a list of plugin modules that are still to be loaded. They are imported by literal names: a computed one would need
- * permission to read, and could be chosen at run time.
- */
-export function pluginList(plugins: readonly string[]): string {
-  const items = plugins.map((path) =>
-    `  { path: ${JSON.stringify(path)}, load: () => import(${JSON.stringify(importName(path))}) },\n`
-  );
-  return `[\n${items.join("")}]`;
-}
-
-function entrySource({ plugins, entry }: ChildOptions): string {
-  const trainer = entry ?? new URL("./train_entry.ts", import.meta.url).href;
   return [
-    `import { main } from ${JSON.stringify(trainer)};`,
-    `await main(${pluginList(plugins)});`,
-    "",
-  ].join("\n");
-}
-
-/** The run gets a copy of the project's lock file, to which packages of plugins may be added. A project read over HTTPS has none. */
-async function copyLockFile(copy: string): Promise<void> {
-  if (root.protocol !== "file:") return;
-  try {
-    await Deno.writeTextFile(copy, await Deno.readTextFile(new URL("deno.lock", root)));
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
-}
-
-/** The child has no network, so everything it imports must lie in the cache before. Also finds plugins that do not parse. */
-async function fetchModules(modules: string[], entry: string, mayAddPackages: boolean): Promise<void> {
-  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["cache", "--quiet", ...modules, ...(mayAddPackages ? [] : ["--frozen"]), entry],
-    stdin: "null",
-    stdout: "null",
-    stderr: "piped",
-    env: { NO_COLOR: "1", RUST_BACKTRACE: "0" },
-  }).output();
-  if (success) return;
-  const said = new TextDecoder().decode(stderr).trim().replace(/^error: /, "");
-  if (!mayAddPackages) {
-    throw new LimbeckError(`the process cannot be loaded: ${said}`, {
-      hint: "Packages that are not in Deno's cache need a network connection once.",
-    });
-  }
-  throw new InputError(`a plugin cannot be loaded: ${said}`, {
-    hint:
-      "Correct the module named there; packages that are not in Deno's cache need a network connection once.",
-  });
+    `--allow-read=${[...read, ...write].join(",")}`,
+    `--allow-write=${write.join(",")}`,
+    "--allow-sys=statfs,systemMemoryInfo",
+  ];
 }
 
 /**
  * Files and folders the child may read, with links resolved, and as they were written where that differs. Permissions follow links
  * inside a folder, so the folders of a Hugging Face cache work.
  */
-async function readPaths({ recipe, read = [] }: ChildOptions): Promise<string[]> {
+async function readPaths({ recipe, read = [] }: ChildNeeds): Promise<string[]> {
   const paths = new Set<string>();
   for (const path of [...read, ...(recipe ? recipePaths(recipe).map(({ path }) => path) : [])]) {
     paths.add(path);
@@ -190,7 +102,7 @@ async function readPaths({ recipe, read = [] }: ChildOptions): Promise<string[]>
 }
 
 /** The folder of caches that runs share, if the recipe names one; made here, because the child may only write inside of it. */
-async function cacheFolder({ recipe }: ChildOptions): Promise<string[]> {
+async function cacheFolder({ recipe }: ChildNeeds): Promise<string[]> {
   const folder = recipe?.teacher.cache?.folder;
   if (folder === undefined) return [];
   try {

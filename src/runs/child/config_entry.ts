@@ -4,44 +4,51 @@
  * @module
  */
 import { didYouMean } from "../../base/did_you_mean.ts";
-import type { ConfigMessage } from "./config_file.ts";
-import { isPlugin } from "../../registry/exported_plugins.ts";
+import { InputError } from "../../base/errors.ts";
+import { isPlugin, type PluginModule } from "../../registry/exported_plugins.ts";
+import type { Configuration } from "./config_file.ts";
+import { serve } from "./port.ts";
 
-// Stdout carries the message only. This module is evaluated before the configuration.
-console.log = console.info = console.debug = console.error;
-
-/** Loads a configuration, tells its plugins and ends the process. */
-export async function tellConfig(load: () => Promise<object>): Promise<never> {
-  let message: ConfigMessage;
-  try {
-    message = describeConfig(await load());
-  } catch (error) {
-    message = { error: `cannot be run: ${error instanceof Error ? error.message : error}` };
-  }
-  await new Blob([JSON.stringify(message) + "\n"]).stream().pipeTo(Deno.stdout.writable);
-  return Deno.exit(0);
+/** Tells what the module of a configuration says, and ends the process. */
+export function main([config]: readonly [PluginModule]): Promise<never> {
+  return serve(async (_order, port) => {
+    const { path, load } = config;
+    let module: object;
+    try {
+      module = await load();
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : cause;
+      throw new InputError(`cannot be run: ${why}`, { where: path, cause });
+    }
+    port.say({ type: "answer", value: describeConfig(module, path) });
+  });
 }
 
 const HINT = 'Write `export default defineConfig({ plugins: ["./my_loss.ts"] });`.';
 
-/** What a configuration's module says. */
-export function describeConfig(module: object): ConfigMessage {
+/**
+ * What a configuration's module says.
+ *
+ * @throws {InputError} it is no configuration
+ */
+export function describeConfig(module: object, path: string): Configuration {
+  const wrong = (message: string, hint = HINT) => new InputError(message, { where: path, hint });
   const config: unknown = "default" in module ? module.default : undefined;
   if (typeof config !== "object" || config === null || Array.isArray(config) || isPlugin(config)) {
-    return { error: "exports no configuration as its default", hint: HINT };
+    throw wrong("exports no configuration as its default");
   }
   const unknown = Object.keys(config).find((key) => key !== "plugins");
   if (unknown !== undefined) {
-    return { error: `there is no setting "${unknown}"${didYouMean(unknown, ["plugins"])}`, hint: HINT };
+    throw wrong(`there is no setting "${unknown}"${didYouMean(unknown, ["plugins"])}`);
   }
   const plugins: unknown = "plugins" in config ? config.plugins : [];
-  if (!Array.isArray(plugins)) return { error: "plugins must be a list", hint: HINT };
-  const wrong = plugins.findIndex((entry) => typeof entry !== "string" && !isPlugin(entry));
-  if (wrong >= 0) {
-    return {
-      error: `plugins.${wrong} is neither a plugin nor the name of a file or package`,
-      hint: "A plugin is what defineDivergence, defineLoss, defineFeatureLoss or defineAdapter returns.",
-    };
+  if (!Array.isArray(plugins)) throw wrong("plugins must be a list");
+  const odd = plugins.findIndex((entry) => typeof entry !== "string" && !isPlugin(entry));
+  if (odd >= 0) {
+    throw wrong(
+      `plugins.${odd} is neither a plugin nor the name of a file or package`,
+      "A plugin is what defineDivergence, defineLoss, defineFeatureLoss or defineAdapter returns.",
+    );
   }
   return {
     names: plugins.filter((entry) => typeof entry === "string"),

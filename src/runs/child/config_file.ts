@@ -7,21 +7,20 @@
 import { dirname } from "@std/path";
 import { InputError } from "../../base/errors.ts";
 import { unreadable } from "../../formats/files.ts";
-import { lastWords, withoutPermissions } from "./plugin_check.ts";
-import { importName, pluginSource } from "./plugin_source.ts";
-import { readLines } from "./training.ts";
+import { type ChildEnd, howItEnded, withChild } from "./host.ts";
+import { pluginSource } from "./plugin_source.ts";
 
 /** The configuration that is read without being named, in the folder one calls from. */
 export const CONFIG_FILE = "limbeck.config.ts";
 
 /** Longest time a configuration may take. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_SECONDS = 60;
 
-/** What the process tells: plugins that are named, and whether there are some in the configuration itself. */
-export type ConfigMessage = { names: string[]; hasOwn: boolean } | {
-  error: string;
-  hint?: string | undefined;
-};
+/** What is in a configuration: plugins that are named, and whether there are some in the configuration itself. */
+export interface Configuration {
+  names: string[];
+  hasOwn: boolean;
+}
 
 /**
  * The plugin modules of a configuration: itself, where plugins are written into it, then files and packages that it names.
@@ -35,44 +34,25 @@ export async function readConfig(path: string): Promise<string[]> {
   } catch (cause) {
     throw unreadable(path, cause);
   }
-  const message = await withoutPermissions(entrySource(path), true, (process) => listen(process, path));
-  if ("error" in message) throw new InputError(message.error, { where: path, hint: message.hint });
+  const entry = new URL("./config_entry.ts", import.meta.url).href;
+  const limits = { touchesNothing: true, heapMegabytes: 1024 };
+  const told = await withChild({ entry, plugins: [path], order: null, ...limits }, (child) => {
+    child.expect(PATIENCE_SECONDS);
+    return child.answer((end) => explainEnd(end, path));
+  });
+  const { names, hasOwn } = told as Configuration;
   try {
-    const named = message.names.map((name) => pluginSource(name, dirname(path)));
-    return [...new Set([...(message.hasOwn ? [path] : []), ...named])];
+    const named = names.map((name) => pluginSource(name, dirname(path)));
+    return [...new Set([...(hasOwn ? [path] : []), ...named])];
   } catch (error) {
     if (!(error instanceof InputError)) throw error;
     throw new InputError(`plugins: ${error.message}`, { where: path, hint: error.hint, cause: error });
   }
 }
 
-function entrySource(path: string): string {
-  return [
-    `import { tellConfig } from ${JSON.stringify(new URL("./config_entry.ts", import.meta.url).href)};`,
-    `await tellConfig(() => import(${JSON.stringify(importName(path))}));`,
-    "",
-  ].join("\n");
-}
-
-async function listen(process: Deno.ChildProcess, path: string): Promise<ConfigMessage> {
-  const timer = setTimeout(() => process.kill("SIGKILL"), PATIENCE_MS);
-  const stderr = lastWords(process.stderr);
-  let message: ConfigMessage | undefined;
-  for await (const line of readLines(process.stdout)) {
-    try {
-      message = JSON.parse(line);
-    } catch {
-      // Something printed past the console.
-    }
-  }
-  const { signal } = await process.status;
-  clearTimeout(timer);
-  if (message) return message;
-  const words = await stderr;
-  throw new InputError(
-    signal === "SIGKILL"
-      ? `gave no sign of life for ${PATIENCE_MS / 1000} s and was ended`
-      : `ended the process before it was read${words ? `:\n${words}` : ""}`,
-    { where: path, hint: "A configuration only exports what defineConfig({ plugins: [...] }) returns." },
-  );
+function explainEnd(end: ChildEnd, path: string): InputError {
+  return new InputError(`the process that reads it ${howItEnded(end)}`, {
+    where: path,
+    hint: "A configuration only exports what defineConfig({ plugins: [...] }) returns.",
+  });
 }

@@ -4,19 +4,50 @@
  *
  * @module
  */
+import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { LimbeckError } from "../../base/errors.ts";
+import type { ChatMessage } from "../../text/dataset.ts";
 import { prepareChild } from "./command.ts";
-import type {
-  InferenceEvent,
-  InferenceMessage,
-  InferenceModel,
-  InferenceOrder,
-  InferenceRequest,
-} from "./inference_protocol.ts";
-import { readLines } from "./training.ts";
-import { errorOf } from "./told_error.ts";
+import { Child, type ChildEnd, errorOf, howItEnded, isTold } from "./host.ts";
+import type { ToldError } from "./told_error.ts";
 
-export type { InferenceEvent, InferenceModel, InferenceRequest } from "./inference_protocol.ts";
+/** Whose text it is: a model's by its path, or that of a run's student with its adapter. */
+export type InferenceModel = { readonly path: string } | { readonly folder: string; readonly recipe: Recipe };
+
+/** What is to be written. */
+export interface InferenceRequest {
+  /** A text to continue, or a conversation. */
+  readonly prompt: string | readonly ChatMessage[];
+  readonly maxTokens: number;
+  readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly seed: number;
+  /** Texts before which it ends. */
+  readonly stop: readonly string[];
+}
+
+/** What comes of a request. */
+export type InferenceEvent =
+  | { readonly type: "text"; readonly text: string }
+  | {
+    readonly type: "end";
+    readonly finishReason: "stop" | "length" | "cancelled";
+    readonly promptTokens: number;
+    readonly completionTokens: number;
+  };
+
+/** What the process is told once its model is ready. */
+export type InferenceOrder =
+  | { readonly id: number; readonly request: InferenceRequest }
+  | { readonly cancel: number };
+
+/** What the process says. */
+export type InferenceMessage =
+  | { readonly type: "ready" | "alive" }
+  | { readonly type: "event"; readonly id: number; readonly event: InferenceEvent }
+  | { readonly type: "failed"; readonly id: number; readonly error: ToldError }
+  | ({ readonly type: "error" } & ToldError);
 
 /** How the process is run. */
 export interface InferenceOptions {
@@ -45,24 +76,19 @@ interface Waiting {
 export class InferenceProcess {
   /** Fulfilled when it has ended. */
   readonly ended: Promise<void>;
-  readonly #child: Deno.ChildProcess;
-  readonly #orders: WritableStreamDefaultWriter<Uint8Array>;
+  readonly #child: Child<InferenceMessage>;
   readonly #waiting = new Map<number, Waiting>();
   readonly #options: InferenceOptions;
-  readonly #folder: string;
   readonly #ready = Promise.withResolvers<void>();
   #next = 1;
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  #over = false;
-  #hung = false;
+  #idle: ReturnType<typeof setTimeout> | undefined;
+  #end: ChildEnd | undefined;
 
-  private constructor(child: Deno.ChildProcess, folder: string, options: InferenceOptions) {
+  private constructor(child: Child<InferenceMessage>, folder: string, options: InferenceOptions) {
     this.#child = child;
-    this.#folder = folder;
     this.#options = options;
-    this.#orders = child.stdin.getWriter();
     this.#ready.promise.catch(() => {});
-    this.ended = this.#listen();
+    this.ended = this.#listen().finally(() => Deno.remove(folder, { recursive: true }).catch(() => {}));
   }
 
   /**
@@ -76,28 +102,19 @@ export class InferenceProcess {
     const folder = await Deno.makeTempDir({ prefix: "limbeck-inference-" });
     let process: InferenceProcess;
     try {
-      const entry = new URL("./inference_entry.ts", import.meta.url).href;
       const command = await prepareChild({
         folder,
         plugins,
-        entry,
+        entry: new URL("./inference_entry.ts", import.meta.url).href,
         heapMegabytes: 2048,
         ...("path" in model ? { read: [model.path] } : { read: [model.folder], recipe: model.recipe }),
       });
-      const child = new Deno.Command(Deno.execPath(), {
-        ...command,
-        cwd: folder,
-        stdin: "piped",
-        stdout: "piped",
-        stderr: "null",
-      }).spawn();
-      process = new InferenceProcess(child, folder, options);
+      process = new InferenceProcess(new Child({ command, folder, order: model }), folder, options);
     } catch (error) {
       await Deno.remove(folder, { recursive: true }).catch(() => {});
       throw error;
     }
-    process.#expectLife();
-    process.#send({ start: model });
+    process.#work();
     await process.#ready.promise;
     process.#rest();
     return process;
@@ -105,7 +122,7 @@ export class InferenceProcess {
 
   /** Whether it takes requests. */
   get isAlive(): boolean {
-    return !this.#over;
+    return this.#end === undefined;
   }
 
   /** Requests that are being worked on or wait. */
@@ -120,13 +137,12 @@ export class InferenceProcess {
    * @throws {InferenceEndedError} the process ended before it was done
    */
   async *generate(request: InferenceRequest, signal?: AbortSignal): AsyncGenerator<InferenceEvent> {
-    if (this.#over) throw this.#whyEnded();
+    if (this.#end) throw whyEnded(this.#end);
     const id = this.#next++;
     let news = Promise.withResolvers<void>();
     const waiting: Waiting = { events: [], wake: () => news.resolve() };
     this.#waiting.set(id, waiting);
-    clearTimeout(this.#timer);
-    this.#expectLife();
+    this.#work();
     this.#send({ id, request });
     const cancel = () => this.#send({ cancel: id });
     if (signal?.aborted) cancel();
@@ -155,86 +171,57 @@ export class InferenceProcess {
 
   /** Ends it: at once when nothing is being written, else after `seconds`. */
   async close(seconds = 5): Promise<void> {
-    await this.#orders.close().catch(() => {});
-    const timer = setTimeout(() => this.#kill(), seconds * 1000);
+    this.#child.sendNoMore();
+    const timer = setTimeout(this.#child.kill, seconds * 1000);
     await this.ended;
     clearTimeout(timer);
   }
 
   async #listen(): Promise<void> {
-    try {
-      for await (const line of readLines(this.#child.stdout)) {
-        let message: InferenceMessage;
-        try {
-          message = JSON.parse(line);
-        } catch {
-          continue;
-        }
-        if (this.#waiting.size > 0) this.#expectLife();
-        this.#take(message);
-      }
-    } finally {
-      await this.#child.status;
-      this.#over = true;
-      clearTimeout(this.#timer);
-      this.#ready.reject(this.#whyEnded());
-      for (const waiting of this.#waiting.values()) {
-        waiting.error ??= this.#whyEnded();
-        waiting.wake();
-      }
-      await this.#orders.close().catch(() => {});
-      await Deno.remove(this.#folder, { recursive: true }).catch(() => {});
+    for await (const message of this.#child.messages()) this.#take(message);
+    this.#end = await this.#child.ended;
+    clearTimeout(this.#idle);
+    const error = whyEnded(this.#end);
+    this.#ready.reject(error);
+    for (const waiting of this.#waiting.values()) {
+      waiting.error ??= error;
+      waiting.wake();
     }
   }
 
   #take(message: InferenceMessage): void {
-    if ("ready" in message) return this.#ready.resolve();
-    if ("alive" in message) return;
-    if ("error" in message && message.id === null) return this.#ready.reject(errorOf(message.error));
-    const waiting = this.#waiting.get(message.id!);
+    if (message.type === "ready") this.#ready.resolve();
+    if (isTold(message)) this.#ready.reject(errorOf(message));
+    if (message.type !== "event" && message.type !== "failed") return;
+    const waiting = this.#waiting.get(message.id);
     if (!waiting) return;
-    if ("error" in message) waiting.error = errorOf(message.error);
+    if (message.type === "failed") waiting.error = errorOf(message.error);
     else waiting.events.push(message.event);
     waiting.wake();
   }
 
   #send(order: InferenceOrder): void {
-    // A process that has ended takes no orders; its end is noticed elsewhere.
-    this.#orders.write(new TextEncoder().encode(JSON.stringify(order) + "\n")).catch(() => {});
+    this.#child.send(order);
   }
 
-  /** Ends the process unless it says something in time. */
-  #expectLife(): void {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      this.#hung = true;
-      this.#kill();
-    }, (this.#options.watchdogSeconds ?? 120) * 1000);
+  /** It has something to do, and should be heard of. */
+  #work(): void {
+    clearTimeout(this.#idle);
+    this.#child.expect(this.#options.watchdogSeconds ?? 120);
   }
 
   /** Ends the process unless it is asked for something in time. */
   #rest(): void {
-    clearTimeout(this.#timer);
-    if (this.#over) return;
-    this.#timer = setTimeout(() => void this.close(), (this.#options.idleSeconds ?? 60) * 1000);
+    clearTimeout(this.#idle);
+    this.#child.expect(undefined);
+    if (this.#end) return;
+    this.#idle = setTimeout(() => void this.close(), (this.#options.idleSeconds ?? 60) * 1000);
   }
+}
 
-  #kill(): void {
-    try {
-      this.#child.kill("SIGKILL");
-    } catch {
-      // It has just ended by itself.
-    }
-  }
-
-  #whyEnded(): InferenceEndedError {
-    return new InferenceEndedError(
-      this.#hung
-        ? `the process that writes gave no sign of life for ${
-          this.#options.watchdogSeconds ?? 120
-        } s and was ended`
-        : "the process that writes has ended",
-      { hint: "Ask again: another one is started." },
-    );
-  }
+function whyEnded(end: ChildEnd): InferenceEndedError {
+  return new InferenceEndedError(
+    end.success ? "the process that writes has ended" : `the process that writes ${howItEnded(end)}`,
+    { hint: "Ask again: another one is started." },
+  );
 }

@@ -5,11 +5,9 @@
  */
 import { builtins } from "../../../plugins/mod.ts";
 import { TextWriter } from "../../distill/generate/text_writer.ts";
-import { InputError } from "../../base/errors.ts";
-import { Registry } from "../../registry/registry.ts";
-import { loadPlugins, type PluginModule } from "../../registry/exported_plugins.ts";
-import type { InferenceMessage, InferenceOrder, InferenceRequest } from "./inference_protocol.ts";
-import { readLines } from "./training.ts";
+import { type PluginModule, registryOf } from "../../registry/exported_plugins.ts";
+import type { InferenceMessage, InferenceModel, InferenceOrder, InferenceRequest } from "./inference.ts";
+import { type Port, serve } from "./port.ts";
 import { StopText } from "../../distill/generate/stop_text.ts";
 import { tellError } from "./told_error.ts";
 
@@ -17,50 +15,45 @@ import { tellError } from "./told_error.ts";
 const LONGEST = 2048;
 const HEARTBEAT_MS = 2000;
 
-/** Writes what the lines on stdin ask for, and ends the process when they end. */
-export async function main(modules: readonly PluginModule[]): Promise<never> {
-  // Stdout carries messages only.
-  console.log = console.info = console.debug = console.error;
-  try {
-    const lines = readLines(Deno.stdin.readable);
-    const { value } = await lines.next();
-    const writer = await open(JSON.parse(value ?? "null"), modules);
-    const contextLength = Math.min(writer.model.config.contextLength, LONGEST);
-    await writer.prepare({ sequences: 1, length: contextLength });
-    send({ ready: { contextLength } });
-    await new Desk(writer).work(lines);
-  } catch (error) {
-    send({ id: null, error: tellError(error) });
-  }
-  // GPU objects may keep the process alive.
-  Deno.exit(0);
+/** Writes what the orders after the first ask for, and ends the process when they end. */
+export function main(modules: readonly PluginModule[]): Promise<never> {
+  return serve<InferenceModel>(async (model, port) => {
+    const writer = await open(model, modules);
+    const length = Math.min(writer.model.config.contextLength, LONGEST);
+    await writer.prepare({ sequences: 1, length });
+    const desk = new Desk(writer, port);
+    desk.say({ type: "ready" });
+    await desk.work();
+  });
 }
 
-async function open(order: InferenceOrder | null, modules: readonly PluginModule[]): Promise<TextWriter> {
-  if (!order || !("start" in order)) throw new InputError("the process got no model on stdin");
-  const { start } = order;
-  if ("path" in start) return await TextWriter.open(start.path);
-  const registry = new Registry().addAll(builtins);
-  for (const module of modules) registry.addAll(await loadPlugins(module), module.path);
-  return await TextWriter.open({ folder: start.folder, recipe: start.recipe, registry });
+async function open(model: InferenceModel, modules: readonly PluginModule[]): Promise<TextWriter> {
+  if ("path" in model) return await TextWriter.open(model.path);
+  return await TextWriter.open({ ...model, registry: await registryOf(builtins, modules) });
 }
 
 /** Requests, one after another. */
 class Desk {
   readonly #writer: TextWriter;
+  readonly #port: Port;
   readonly #cancelled = new Set<number>();
   #last: Promise<void> = Promise.resolve();
 
-  constructor(writer: TextWriter) {
+  constructor(writer: TextWriter, port: Port) {
     this.#writer = writer;
+    this.#port = port;
+  }
+
+  /** Says something. Where nobody listens any more, there is nothing left to do. */
+  say(message: InferenceMessage): void {
+    if (!this.#port.say(message)) Deno.exit(0);
   }
 
   /** Fulfilled when there are no more orders. What is not written by then will not be. */
-  async work(lines: AsyncIterable<string>): Promise<void> {
-    for await (const line of lines) {
-      const order: InferenceOrder = JSON.parse(line);
+  async work(): Promise<void> {
+    for await (const order of this.#port.orders as AsyncIterable<InferenceOrder>) {
       if ("cancel" in order) this.#cancelled.add(order.cancel);
-      else if ("id" in order) this.#last = this.#last.then(() => this.#one(order.id, order.request));
+      else this.#last = this.#last.then(() => this.#one(order.id, order.request));
     }
   }
 
@@ -71,7 +64,7 @@ class Desk {
       const ids = typeof prompt === "string" ? this.#writer.encode(prompt) : this.#writer.encodeChat(prompt);
       const stop = new StopText(request.stop);
       const say = (text: string) => {
-        if (text !== "") send({ id, event: { type: "text", text } });
+        if (text !== "") this.say({ type: "event", id, event: { type: "text", text } });
       };
       const [written] = await this.#writer.write([ids], {
         ...request,
@@ -79,7 +72,7 @@ class Desk {
           say(stop.push(piece));
           if (performance.now() - beat > HEARTBEAT_MS) {
             beat = performance.now();
-            send({ alive: true });
+            this.say({ type: "alive" });
           }
           return !stop.stopped && !this.#cancelled.has(id);
         },
@@ -90,24 +83,12 @@ class Desk {
         : written!.finished || stop.stopped
         ? "stop"
         : "length";
-      send({
-        id,
-        event: { type: "end", finishReason, promptTokens: ids.length, completionTokens: written!.tokens },
-      });
+      const [promptTokens, completionTokens] = [ids.length, written!.tokens];
+      this.say({ type: "event", id, event: { type: "end", finishReason, promptTokens, completionTokens } });
     } catch (error) {
-      send({ id, error: tellError(error) });
+      this.say({ type: "failed", id, error: tellError(error) });
     } finally {
       this.#cancelled.delete(id);
     }
-  }
-}
-
-function send(message: InferenceMessage): void {
-  const bytes = new TextEncoder().encode(JSON.stringify(message) + "\n");
-  try {
-    for (let done = 0; done < bytes.length;) done += Deno.stdout.writeSync(bytes.subarray(done));
-  } catch {
-    // Nobody listens any more.
-    Deno.exit(0);
   }
 }

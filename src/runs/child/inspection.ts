@@ -8,9 +8,7 @@ import type { Estimate, Validation } from "../../distill/run/inspect_recipe.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { LimbeckError } from "../../base/errors.ts";
 import type { Preview } from "../../text/preview.ts";
-import { prepareChild } from "./command.ts";
-import { readLines } from "./training.ts";
-import { errorOf, type ToldError } from "./told_error.ts";
+import { type ChildEnd, howItEnded, withChild } from "./host.ts";
 
 /** What is to be told of a recipe. */
 export type InspectionOrder =
@@ -22,12 +20,6 @@ export interface InspectionValues {
   validate: Validation;
   estimate: Estimate;
   preview: Preview;
-}
-
-/** A line on the process's stdout. */
-export interface InspectionAnswer {
-  value?: unknown;
-  error?: ToldError;
 }
 
 /** How to look. */
@@ -132,61 +124,17 @@ async function inspectNow(
   options: InspectionOptions & { signal: AbortSignal },
 ): Promise<unknown> {
   const { plugins = [], timeoutSeconds = 60, heapMegabytes = HEAP_MEGABYTES, signal } = options;
-  const folder = await Deno.makeTempDir({ prefix: "limbeck-inspection-" });
-  try {
-    const entry = new URL("./inspect_entry.ts", import.meta.url).href;
-    const { recipe } = order;
-    const command = await prepareChild({ folder, recipe, plugins, entry, heapMegabytes });
-    signal.throwIfAborted();
-    const child = new Deno.Command(Deno.execPath(), {
-      ...command,
-      cwd: folder,
-      stdin: "piped",
-      stdout: "piped",
-      stderr: "piped",
-    }).spawn();
-    let late = false;
-    const kill = () => {
-      try {
-        child.kill("SIGKILL");
-      } catch {
-        // It has just ended by itself.
-      }
-    };
-    const timer = setTimeout(() => {
-      late = true;
-      kill();
-    }, timeoutSeconds * 1000);
-    signal.addEventListener("abort", kill);
-    try {
-      const said = lastWords(child.stderr);
-      const writer = child.stdin.getWriter();
-      await writer.write(new TextEncoder().encode(JSON.stringify(order) + "\n")).catch(() => {});
-      await writer.close().catch(() => {});
-      const answer = await readAnswer(child.stdout);
-      const status = await child.status;
-      if (answer?.error) throw errorOf(answer.error);
-      if (answer) return answer.value;
-      signal.throwIfAborted();
-      throw whyEnded(status, await said, { late, timeoutSeconds, heapMegabytes });
-    } finally {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", kill);
-      kill();
-    }
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  const entry = new URL("./inspect_entry.ts", import.meta.url).href;
+  return await withChild({ entry, plugins, order, recipe: order.recipe, heapMegabytes, signal }, (child) => {
+    // It says nothing before its answer.
+    child.expect(timeoutSeconds);
+    return child.answer((end) => whyEnded(end, timeoutSeconds, heapMegabytes));
+  });
 }
 
-/** Why a process ended without an answer; `late` where it was killed for it. */
-function whyEnded(
-  status: Deno.CommandStatus,
-  { last, outOfMemory }: LastWords,
-  limits: { late: boolean; timeoutSeconds: number; heapMegabytes: number },
-): LimbeckError {
-  const { late, timeoutSeconds, heapMegabytes } = limits;
-  if (late) {
+/** Why a process ended without an answer. */
+function whyEnded(end: ChildEnd, timeoutSeconds: number, heapMegabytes: number): LimbeckError {
+  if (end.silentSeconds !== undefined) {
     return new InspectionTimeoutError(
       `looking at the recipe took longer than ${timeoutSeconds} s and was ended`,
       {
@@ -195,44 +143,11 @@ function whyEnded(
       },
     );
   }
-  if (outOfMemory) {
+  if (end.outOfMemory) {
     return new InspectionMemoryError(
       `looking at the recipe needs more memory than the ${heapMegabytes} MiB that it may have`,
       { hint: "The data or the model's tokenizer may be too large: limit the data with data.limit." },
     );
   }
-  const how = status.signal ?? `exit code ${status.code}`;
-  return new LimbeckError(`the process that looked at the recipe ended with ${how}: ${last}`);
-}
-
-async function readAnswer(stdout: ReadableStream<Uint8Array>): Promise<InspectionAnswer | undefined> {
-  let answer: InspectionAnswer | undefined;
-  for await (const line of readLines(stdout)) {
-    try {
-      const value = JSON.parse(line);
-      if (typeof value === "object" && value !== null && ("value" in value || "error" in value)) {
-        answer = value;
-      }
-    } catch {
-      // Written past the console.
-    }
-  }
-  return answer;
-}
-
-/** What a process said on stderr that tells why it ended. */
-interface LastWords {
-  readonly last: string;
-  /** Whether the JavaScript engine gave up for want of memory; a trace of its own code comes after it. */
-  readonly outOfMemory: boolean;
-}
-
-async function lastWords(stderr: ReadableStream<Uint8Array>): Promise<LastWords> {
-  let last = "";
-  let outOfMemory = false;
-  for await (const line of readLines(stderr)) {
-    if (line.trim() !== "") last = line.trim();
-    if (/^# Fatal (JavaScript|process) out of memory/.test(line)) outOfMemory = true;
-  }
-  return { last, outOfMemory };
+  return new LimbeckError(`the process that looked at the recipe ${howItEnded(end)}`);
 }

@@ -7,7 +7,7 @@
 import { join } from "@std/path";
 import { createHash } from "node:crypto";
 import { InputError, LimbeckError } from "../../base/errors.ts";
-import { prepareEntry } from "./command.ts";
+import { prepareEntry } from "./entry.ts";
 import { isPackage } from "./plugin_source.ts";
 
 /** A plugin module: the absolute path of a file, or a package with its version; and the hash of what it holds. */
@@ -66,7 +66,7 @@ async function packageHashes(packages: readonly string[]): Promise<Map<string, s
   if (packages.length === 0) return new Map();
   const folder = await Deno.makeTempDir({ prefix: "limbeck-packages-" });
   try {
-    await prepareEntry(folder, packages.map((name) => `import ${JSON.stringify(name)};\n`).join(""), true);
+    await prepareEntry(folder, 'import "./plugins.ts";\n', packages);
     const lock: LockFile = JSON.parse(await Deno.readTextFile(join(folder, "deno.lock")));
     return new Map(packages.map((name) => [name, hashInLock(name, lock)]));
   } finally {

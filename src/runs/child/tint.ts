@@ -1,18 +1,24 @@
 /**
- * Compiles kernels with Tint, the WGSL compiler of Dawn and Chrome, on Dawn's backend that runs nothing and so needs no driver.
- *
- * A program of its own: Dawn is a native library of 130 MB with a copy for every platform, fetched when this is first run, and a
- * crash in it ends this process alone. Reads `{label, family, wgsl}[]` as JSON from standard input; prints the reason where Dawn
- * cannot be loaded, else the message of each kernel that is refused.
+ * Compiles kernels with Tint in a process of its own, which runs none of the code that made them.
  *
  * @module
  */
-import type { KernelFamily, KernelText } from "../../gpu/description.ts";
-import { DAWN } from "./dawn.ts";
-import { type Gpu, openGpu } from "../../gpu/device.ts";
-import { ENABLE_SUBGROUPS } from "../../gpu/preamble.ts";
+// @ts-types="../../../types/std_path.d.ts"
+import { fromFileUrl } from "@std/path";
+import { LimbeckError } from "../../base/errors.ts";
+import type { KernelText } from "../../gpu/description.ts";
+import { Child, howItEnded } from "./host.ts";
 
-/** What is printed, as JSON. */
+/** Dawn, the WebGPU of Chrome, as a package for programs outside of a browser; `tint.lock` holds its integrity. */
+export const DAWN = "npm:webgpu@0.6.2";
+
+/** What is to be compiled, and with what. */
+export interface TintOrder {
+  readonly dawn: string;
+  readonly kernels: readonly KernelText[];
+}
+
+/** What Tint says. */
 export type TintReport =
   | { readonly unavailable: string }
   | {
@@ -23,45 +29,33 @@ export type TintReport =
     readonly unproven: Readonly<Record<string, string>>;
   };
 
-async function loadDawn(): Promise<{ create(options: string[]): GPU } | { unavailable: string }> {
-  try {
-    // Not a literal: type checking this file would fetch the library.
-    return await import(DAWN);
-  } catch (error) {
-    return { unavailable: `${DAWN} cannot be loaded: ${(error as Error).message}` };
-  }
-}
-
-async function refusal(gpu: Gpu, { label, wgsl }: KernelText): Promise<string | undefined> {
-  try {
-    await gpu.pipeline(label, wgsl);
-    gpu.check();
-  } catch (error) {
-    return (error as Error).message;
-  }
-}
-
-async function compileAll(dawn: { create(options: string[]): GPU }): Promise<TintReport> {
-  const kernels: KernelText[] = JSON.parse(await new Response(Deno.stdin.readable).text());
-  const open = (preamble?: string) => openGpu({ gpu: dawn.create(["backend=null"]), preamble });
-  // Without the line that enables subgroups, Tint refuses their use: the tiled kernels must do without.
-  const gpus: Record<KernelFamily, Gpu> = { tiled: await open(""), subgroup8: await open() };
-  const strict = await open(ENABLE_SUBGROUPS);
-  const refused: Record<string, string> = {};
-  const unproven: Record<string, string> = {};
-  for (const kernel of kernels) {
-    const message = await refusal(gpus[kernel.family], kernel);
-    const doubt = kernel.family === "subgroup8" ? await refusal(strict, kernel) : undefined;
-    if (message) refused[kernel.label] = message;
-    else if (doubt) unproven[kernel.label] = doubt;
-  }
-  return { adapter: strict.description.name, refused, unproven };
-}
-
-if (import.meta.main) {
-  const dawn = await loadDawn();
-  const report = "unavailable" in dawn ? dawn : await compileAll(dawn);
-  await new Response(JSON.stringify(report)).body!.pipeTo(Deno.stdout.writable);
-  // Dawn keeps the process alive otherwise.
-  Deno.exit(0);
+/**
+ * What Tint says of kernels.
+ *
+ * @param options.fetch Whether Dawn may be fetched where it is not installed
+ * @throws {LimbeckError} if the process fails
+ */
+export async function compileWithTint(
+  kernels: readonly KernelText[],
+  options: { readonly fetch: boolean },
+): Promise<TintReport> {
+  const here = (name: string) => fromFileUrl(new URL(name, import.meta.url));
+  const args = [
+    "run",
+    "--quiet",
+    "--no-prompt",
+    "--no-config",
+    `--lock=${here("tint.lock")}`,
+    "--frozen",
+    ...(options.fetch ? [] : ["--cached-only"]),
+    "--allow-ffi",
+    "--allow-read",
+    "--allow-env",
+    "--allow-sys",
+    here("tint_entry.ts"),
+  ];
+  const order: TintOrder = { dawn: DAWN, kernels };
+  const child = new Child({ command: { args, env: { NO_COLOR: "1" } }, order });
+  const report = await child.answer((end) => new LimbeckError(`the process with Tint ${howItEnded(end)}`));
+  return report as TintReport;
 }

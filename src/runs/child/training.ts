@@ -1,21 +1,21 @@
 /**
- * What parent and training process say to each other. Parent to child on stdin: one JSON line that starts the run, then control words, a
- * line each; its end means stop. Child to parent on stdout: one event as JSON a line. The child's console goes to stderr.
+ * What parent and training process say to each other: one order, then control words, whose end means stop; events come back. The child's
+ * console goes to stderr.
  *
  * @module
  */
 import type { RunEventBody } from "../../distill/run/events.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
+import { readMessage } from "./lines.ts";
 
-/** The first line of the child's stdin. */
-export interface StartMessage {
+/** What a training process is to do. */
+export interface TrainingOrder {
   recipe: Recipe;
   folder: string;
   /** Whether to continue from a checkpoint. */
   resume: boolean;
   /** Step of the newest checkpoint that may be continued from; -1 for none. */
   resumeLimit: number;
-  attempt: number;
   /** Whether error events carry stacks. */
   debug: boolean;
   /** Whether each kernel is measured. */
@@ -23,10 +23,16 @@ export interface StartMessage {
 }
 
 /**
- * A word on the child's stdin after the first line: save and go on; save and end, to be continued when someone asks; save and end, whatever
+ * A further order: save and go on; save and end, to be continued when someone asks; save and end, whatever
  * comes of it. To the child the last two are one: what becomes of the run is its supervisor's to decide.
  */
 export type ControlWord = "checkpoint" | "pause" | "stop";
+
+/** The module that trains. */
+export const TRAIN_ENTRY: string = new URL("./train_entry.ts", import.meta.url).href;
+
+/** The file whose lock tells that a training process lives, even when the one that started it is gone. */
+export const ALIVE_LOCK = "child/alive.lock";
 
 /**
  * Where a child keeps the events that nobody took: `{"n", "event"}` a line, `n` counting the attempt's {@linkcode isCounted} events from 1.
@@ -38,9 +44,6 @@ export const UNSENT_FILE = "child/unsent.jsonl";
 export function isCounted(event: RunEventBody): boolean {
   return event.type !== "heartbeat" && event.type !== "state";
 }
-
-/** A line longer than this, in UTF-16 code units, is not read. */
-export const LONGEST_LINE: number = 8 << 20;
 
 /** What each type of event must have, by name of the field and `typeof`; `number?` may also be null, for values that are not finite. */
 const FIELDS: { readonly [type in RunEventBody["type"]]: Readonly<Record<string, string>> } = {
@@ -77,41 +80,14 @@ const FIELDS: { readonly [type in RunEventBody["type"]]: Readonly<Record<string,
  * @returns undefined where the line is no event: something printed past the console
  */
 export function parseEvent(line: string): RunEventBody | undefined {
-  let value: unknown;
-  try {
-    value = JSON.parse(line);
-  } catch {
-    return undefined;
-  }
-  if (typeof value !== "object" || value === null || !("type" in value)) return undefined;
-  const record = value as Record<string, unknown>;
-  const fields = Object.hasOwn(FIELDS, String(record.type))
-    ? FIELDS[record.type as RunEventBody["type"]]
-    : undefined;
+  const record = readMessage<{ type: string; [field: string]: unknown }>(line);
+  if (!record) return undefined;
+  const fields = Object.hasOwn(FIELDS, record.type) ? FIELDS[record.type as RunEventBody["type"]] : undefined;
   if (!fields) return undefined;
   for (const [name, type] of Object.entries(fields)) {
     const found = record[name];
     const kind: string = typeof found;
     if (found === null ? type !== "number?" : kind !== type.replace("?", "")) return undefined;
   }
-  return value as RunEventBody;
-}
-
-/** Splits a stream of bytes into lines without their ends. A line that is too long comes out empty. */
-export async function* readLines(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
-  let pending = "";
-  let tooLong = false;
-  for await (const chunk of stream.pipeThrough(new TextDecoderStream())) {
-    const lines = (pending + chunk).split("\n");
-    pending = lines.pop()!;
-    for (const line of lines) {
-      yield tooLong ? "" : line;
-      tooLong = false;
-    }
-    if (pending.length > LONGEST_LINE) {
-      pending = "";
-      tooLong = true;
-    }
-  }
-  if (pending !== "" && !tooLong) yield pending;
+  return record as unknown as RunEventBody;
 }

@@ -6,7 +6,7 @@
 import type { ErrorEvent, RunEvent, RunState } from "../../distill/run/events.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
 import { InputError, LimbeckError } from "../../base/errors.ts";
-import { readLines } from "../child/training.ts";
+import { readLines } from "../child/lines.ts";
 import type { ReadEventsOptions, RunAccess } from "./run_access.ts";
 import { isEnd } from "./run_states.ts";
 import type { RunSummary } from "./run_summary.ts";

@@ -5,8 +5,8 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { dirname, join } from "@std/path";
-import { InputError } from "../../base/errors.ts";
-import { DiskFullError, freeBytes, isDiskFull, unwritable } from "../../formats/files.ts";
+import { InputError, isDiskFull } from "../../base/errors.ts";
+import { DiskFullError, freeBytes, unwritable } from "../../formats/files.ts";
 
 /** Another process, or another part of this one, has the lock. */
 export class LockedError extends InputError {

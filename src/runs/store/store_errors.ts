@@ -4,8 +4,7 @@
  * @module
  */
 import type { RunState } from "../../distill/run/events.ts";
-import { InputError, LimbeckError } from "../../base/errors.ts";
-import { isDiskFull } from "../../formats/files.ts";
+import { InputError, isDiskFull, LimbeckError } from "../../base/errors.ts";
 
 /** The store cannot take a change; what it holds stays whole. */
 export class StoreError extends LimbeckError {

@@ -24,24 +24,8 @@ export class ConsoleFile {
   }
 
   /** Adds text. */
-  write(text: string): void {
-    this.#add(new TextEncoder().encode(text));
-  }
-
-  /** Adds all that comes out of a stream, until it ends. */
-  async drain(stream: ReadableStream<Uint8Array>): Promise<void> {
-    try {
-      for await (const chunk of stream) this.#add(chunk);
-    } catch {
-      // The process is gone.
-    }
-  }
-
-  close(): void {
-    this.#file.close();
-  }
-
-  #add(bytes: Uint8Array): void {
+  write(text: string | Uint8Array): void {
+    const bytes = typeof text === "string" ? new TextEncoder().encode(text) : text;
     const kept = bytes.subarray(0, this.#left);
     this.#left -= kept.length;
     try {
@@ -49,5 +33,9 @@ export class ConsoleFile {
     } catch {
       this.#left = 0;
     }
+  }
+
+  close(): void {
+    this.#file.close();
   }
 }

@@ -6,7 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
 import { LimbeckError } from "../../base/errors.ts";
-import { ALIVE_LOCK } from "../child/training_process.ts";
+import { ALIVE_LOCK } from "../child/training.ts";
 
 /** A child whose parent was killed saves a checkpoint and ends; until then the run's folder is still its own. */
 export async function waitForEarlierChild(folder: string, onWait?: () => void): Promise<void> {

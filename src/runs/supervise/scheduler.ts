@@ -6,7 +6,7 @@
  */
 import type { RunEvent } from "../../distill/run/events.ts";
 import { InputError } from "../../base/errors.ts";
-import { errorEvent } from "../child/error_event.ts";
+import { errorEvent } from "../child/told_error.ts";
 import { settle, takeRun } from "../store/run_folder.ts";
 import { acquireLock } from "../store/run_lock.ts";
 import type { Store, StoredRun } from "../store/store.ts";

@@ -13,16 +13,16 @@ import type { RunResult } from "../../distill/export/exports.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import { explainDeath } from "./run_death.ts";
 import { type ChildCommand, prepareChild } from "../child/command.ts";
+import { Child, type ChildEnd } from "../child/host.ts";
 import { waitForEarlierChild } from "./earlier_child.ts";
 import { storeUnsent } from "./unsent_events.ts";
 import { ConsoleFile } from "./console_file.ts";
-import { errorEvent } from "../child/error_event.ts";
+import { errorEvent } from "../child/told_error.ts";
 import { RunLog } from "../store/event_log.ts";
-import { type ControlWord, parseEvent, readLines, type StartMessage } from "../child/training.ts";
+import { type ControlWord, parseEvent, TRAIN_ENTRY, type TrainingOrder } from "../child/training.ts";
 import type { LockedRun } from "../store/run_folder.ts";
 import { DEFAULT_GPU, type RunStore } from "../store/store.ts";
 import { waitForTurn } from "./turn.ts";
-import { Watchdog } from "./watchdog.ts";
 
 /** How to supervise a run. */
 export interface SuperviseOptions {
@@ -67,9 +67,7 @@ export interface RunOutcome {
 interface AttemptEnd {
   result?: RunResult;
   error?: ErrorEvent;
-  status: Deno.CommandStatus;
-  /** Ended by the watchdog. */
-  hung: boolean;
+  process: ChildEnd;
 }
 
 /**
@@ -91,9 +89,8 @@ export class SupervisedRun {
   /** Fulfilled when the run has ended, however it ended; rejected only when its log cannot be opened. The GPU is free by then. */
   readonly outcome: Promise<RunOutcome>;
   readonly #options: SuperviseOptions;
-  readonly #grace: number;
-  #child?: Deno.ChildProcess;
-  #orders?: WritableStreamDefaultWriter<Uint8Array>;
+  readonly #graceSeconds: number;
+  #child: Child<RunEventBody> | undefined;
   /** The word that asked the trainer to end. */
   #ending: "pause" | "stop" | undefined;
   /** To be continued by itself later: whoever watches has to end. */
@@ -103,7 +100,7 @@ export class SupervisedRun {
 
   constructor(options: SuperviseOptions) {
     this.#options = options;
-    this.#grace = (options.graceSeconds ?? 5) * 1000;
+    this.#graceSeconds = options.graceSeconds ?? 5;
     this.outcome = this.#supervise();
   }
 
@@ -115,7 +112,7 @@ export class SupervisedRun {
   /** Asks the trainer to save a checkpoint, and to end after it unless `word` is `checkpoint`. */
   request(word: ControlWord): void {
     if (word !== "checkpoint") this.#ending = word;
-    this.#send(word);
+    this.#child?.send(word);
   }
 
   /** Asks the trainer to save a checkpoint and to end, as a run that was interrupted and goes on by itself. */
@@ -127,16 +124,13 @@ export class SupervisedRun {
   /** Ends the process at once. What it did after its last checkpoint is lost. */
   kill(): void {
     this.#killed = true;
-    this.#signal("SIGKILL");
+    this.#child?.kill();
   }
 
   /** Ends the process with SIGTERM, and with SIGKILL where it does not listen. */
   terminate(): void {
     this.#killed = true;
-    const child = this.#child;
-    this.#signal("SIGTERM");
-    const timer = setTimeout(() => this.#signal("SIGKILL"), this.#grace);
-    void (child?.status ?? this.outcome).finally(() => clearTimeout(timer)).catch(() => {});
+    this.#child?.end();
   }
 
   async #supervise(): Promise<RunOutcome> {
@@ -148,7 +142,7 @@ export class SupervisedRun {
         folder: run.folder,
         recipe: run.recipe,
         plugins: run.manifest.plugins.map((plugin) => plugin.path),
-        entry: this.#options.entry,
+        entry: this.#options.entry ?? TRAIN_ENTRY,
       });
       await waitForEarlierChild(
         run.folder,
@@ -257,7 +251,7 @@ export class SupervisedRun {
     const run = await store.get(id).catch(() => undefined);
     if (!run?.asked || run.state !== "running") return;
     if (run.asked === "checkpoint") {
-      this.#send("checkpoint");
+      this.#child?.send("checkpoint");
       await store.ask(id, null).catch(() => {});
     } else if (this.#ending === undefined) this.request(run.asked === "pause" ? "pause" : "stop");
   }
@@ -271,74 +265,51 @@ export class SupervisedRun {
   ): Promise<AttemptEnd> {
     const { run } = this.#options;
     const output = await ConsoleFile.open(join(run.folder, "console.log"), attempt);
-    // In a session of its own, the terminal's Ctrl-C does not reach it: we decide what it means.
-    const child = new Deno.Command(Deno.execPath(), {
-      ...command,
-      cwd: run.folder,
-      stdin: "piped",
-      stdout: "piped",
-      stderr: "piped",
-      detached: Deno.build.os !== "windows",
-    }).spawn();
-    this.#child = child;
-    this.#orders = child.stdin.getWriter();
-    const start: StartMessage = {
+    const order: TrainingOrder = {
       recipe: run.recipe,
       folder: run.folder,
       resume,
       resumeLimit: await lastCheckpoint(run.store, run.id),
-      attempt,
       debug: this.#options.debug ?? false,
       profile: this.#options.profile ?? false,
     };
-    this.#send(JSON.stringify(start));
-    if (this.#ending) this.#send(this.#ending);
-    if (this.#killed) this.#signal("SIGKILL");
-
-    const end: Omit<AttemptEnd, "status"> = { hung: false };
-    const watchdog = new Watchdog(() => {
-      end.hung = end.result === undefined && end.error === undefined;
-      this.#signal("SIGTERM");
-      return setTimeout(() => this.#signal("SIGKILL"), this.#grace);
+    // In a session of its own, the terminal's Ctrl-C does not reach it: we decide what it means.
+    const child = this.#child = new Child<RunEventBody>({
+      ...{ command, folder: run.folder, order, parse: parseEvent, console: output, detached: true },
+      graceSeconds: this.#graceSeconds,
+      // Without us it saves and ends, unless it hangs.
+      orphanSeconds: this.#patience,
     });
-    const patience = this.#patience * 1000;
-    watchdog.expect(patience);
-    const console = output.drain(child.stderr);
+    if (this.#ending) child.send(this.#ending);
+    if (this.#killed) child.kill();
+
+    const end: Omit<AttemptEnd, "process"> = {};
+    child.expect(this.#patience);
     try {
-      for await (const line of readLines(child.stdout)) {
-        const body = parseEvent(line);
-        watchdog.expect(end.result || end.error ? this.#grace : patience);
-        // Lines past the console, such as those of a library, are no events; states are ours to tell.
-        if (!body) output.write(line + "\n");
-        if (!body || body.type === "state" || body.type === "heartbeat") continue;
+      for await (const body of child.messages()) {
+        // States are ours to tell.
+        if (body.type === "state" || body.type === "heartbeat") continue;
         if (body.type === "result") end.result = body.result;
         if (body.type === "error") end.error = body;
         await this.#publish(log, attempt, body);
         // After its last word it only has to end.
-        if (end.result || end.error) watchdog.expect(this.#grace);
+        if (end.result || end.error) child.expect(this.#graceSeconds);
       }
-      const status = await child.status;
-      await console;
-      return { ...end, status };
+      return { ...end, process: await child.ended };
     } catch (error) {
       // The log failed. What the trainer can still save, it may.
-      this.#send("stop");
-      const timer = setTimeout(() => this.#signal("SIGKILL"), this.#grace);
-      await child.stdout.cancel().catch(() => {});
-      await child.status;
-      clearTimeout(timer);
-      await console;
+      child.send("stop");
+      child.expect(this.#graceSeconds);
+      await child.ended;
       throw error;
     } finally {
-      watchdog.end();
-      await this.#orders.close().catch(() => {});
-      this.#child = this.#orders = undefined;
+      this.#child = undefined;
       output.close();
     }
   }
 
   #judge(end: AttemptEnd): RunOutcome {
-    const { result, error, status, hung } = end;
+    const { result, error, process } = end;
     if (result) {
       return result.status === "paused"
         ? { state: "paused", exitCode: 130, result }
@@ -346,7 +317,7 @@ export class SupervisedRun {
     }
     if (error) return { state: "failed", exitCode: error.exitCode, error };
     if (this.#killed) return { state: "interrupted", exitCode: 130 };
-    const died = explainDeath(status, hung ? this.#patience : undefined, this.#options.run.folder);
+    const died = explainDeath(process, this.#options.run.folder);
     return { state: "interrupted", exitCode: died.exitCode, error: died };
   }
 
@@ -368,19 +339,6 @@ export class SupervisedRun {
         // A reader's mistake is not the run's.
         console.error(error);
       }
-    }
-  }
-
-  #send(line: string): void {
-    // A child that has ended takes no orders; its end is noticed elsewhere.
-    this.#orders?.write(new TextEncoder().encode(line + "\n")).catch(() => {});
-  }
-
-  #signal(signal: Deno.Signal): void {
-    try {
-      this.#child?.kill(signal);
-    } catch {
-      // It has just ended by itself.
     }
   }
 }

@@ -1,0 +1,110 @@
+/**
+ * A generated module as the entry of a process, such that it and all it imports mean this copy of Limbeck: with an import map, a copy of
+ * the lock file, and what it needs in Deno's cache.
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { join } from "@std/path";
+import project from "../../../deno.json" with { type: "json" };
+import { InputError, LimbeckError } from "../../base/errors.ts";
+import { importName } from "./plugin_source.ts";
+
+/** How to run a generated module. */
+export interface PreparedEntry {
+  /** Flags of `deno` that decide what modules mean. */
+  flags: string[];
+  entry: string;
+  /** The module that lists the plugins. */
+  plugins: string;
+}
+
+const root = new URL("../../../", import.meta.url);
+
+/**
+ * Writes a module with its import map and lock file, and fetches what it imports into Deno's cache.
+ *
+ * @param source what it does; it may import the list `plugins` of {@linkcode PluginModule} from "./plugins.ts"
+ * @param plugins absolute paths, and packages with their version
+ * @throws {LimbeckError} a module that cannot be loaded; an {@linkcode InputError} where it can be a plugin
+ */
+export async function prepareEntry(
+  folder: string,
+  source: string,
+  plugins: readonly string[],
+): Promise<PreparedEntry> {
+  await Deno.mkdir(folder, { recursive: true });
+  const paths = ["entry.ts", "plugins.ts", "import_map.json", "deno.lock"].map((name) => join(folder, name));
+  const [entry, list, importMap, lock] = paths as [string, string, string, string];
+  const imports = { ...project.imports, ...ownModules() };
+  await Deno.writeTextFile(entry, source);
+  await Deno.writeTextFile(list, pluginList(plugins));
+  await Deno.writeTextFile(importMap, JSON.stringify({ imports }, null, 2) + "\n");
+  await copyLockFile(lock);
+  const flags = ["--no-config", `--import-map=${importMap}`, `--lock=${lock}`];
+  await fetchModules(flags, entry, plugins.length > 0);
+  return { flags, entry, plugins: list };
+}
+
+/**
+ * Limbeck's own modules under their published names, so that a plugin anywhere on the disk, or a package that depends on this version,
+ * means this copy of the contract.
+ */
+function ownModules(): Record<string, string> {
+  const { name: own, version } = project;
+  const packages = [own, ...["", `@${version}`, `@^${version}`].map((range) => `jsr:${own}${range}`)];
+  return Object.fromEntries(
+    Object.entries(project.exports).flatMap(([name, file]) =>
+      packages.map((published) => [`${published}${name.slice(1)}`, new URL(file, root).href])
+    ),
+  );
+}
+
+/**
+ * Source of a list of plugin modules that are still to be loaded. They are imported by literal names: a computed one would need
+ * permission to read, and could be chosen at run time.
+ */
+function pluginList(plugins: readonly string[]): string {
+  const items = plugins.map((path) =>
+    `  { path: ${JSON.stringify(path)}, load: () => import(${JSON.stringify(importName(path))}) },\n`
+  );
+  return `export const plugins = [\n${items.join("")}];\n`;
+}
+
+/** The run gets a copy of the project's lock file, to which packages of plugins may be added. A project read over HTTPS has none. */
+async function copyLockFile(copy: string): Promise<void> {
+  if (root.protocol !== "file:") return;
+  try {
+    await Deno.writeTextFile(copy, await Deno.readTextFile(new URL("deno.lock", root)));
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** The child has no network, so everything it imports must lie in the cache before. Also finds plugins that do not parse. */
+async function fetchModules(flags: string[], entry: string, hasPlugins: boolean): Promise<void> {
+  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      "cache",
+      "--quiet",
+      ...flags,
+      ...(hasPlugins || root.protocol !== "file:" ? [] : ["--frozen"]),
+      entry,
+    ],
+    stdin: "null",
+    stdout: "null",
+    stderr: "piped",
+    env: { NO_COLOR: "1", RUST_BACKTRACE: "0" },
+  }).output();
+  if (success) return;
+  const said = new TextDecoder().decode(stderr).trim().replace(/^error: /, "");
+  if (!hasPlugins) {
+    throw new LimbeckError(`the process cannot be loaded: ${said}`, {
+      hint: "Packages that are not in Deno's cache need a network connection once.",
+    });
+  }
+  throw new InputError(`a plugin cannot be loaded: ${said}`, {
+    hint:
+      "Correct the module named there; packages that are not in Deno's cache need a network connection once.",
+  });
+}
