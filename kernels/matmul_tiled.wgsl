@@ -8,7 +8,8 @@
 //   TN         x[K, M]    w[K, N]           weight gradients: dW = dy^T x
 //
 // A workgroup of 64 threads makes a tile of 32 x 32 (8 x 8 threads, 4 x 4 each) from slices of 16 along K that are staged in
-// workgroup memory, one column of padding against bank conflicts. Everything beyond the edge is read as zero.
+// workgroup memory, one column of padding against bank conflicts. Everything beyond the edge is read as zero. Blocks of 256 along
+// K are summed on their own: one long sum rounds each product to the size of all before it.
 //
 // Constants: ORIENTATION, TERMS (1, 2), WEIGHT (f32, f16, bf16: storage of w; w2 is f32).
 
@@ -63,7 +64,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let ty = thread / 8u;
   let tx = thread % 8u;
 //#for r in 0..4
-  var acc$r = vec4<f32>();
+  var sum$r = vec4<f32>();
 //#end
 
 //#for term in 0..TERMS
@@ -77,66 +78,75 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let x_stride = size.x_stride;
     let x_column = size.x_column;
 //#end
-    for (var k0 = 0u; k0 < depth; k0 += 16u) {
-      // 16 x 32 values of each operand, eight a thread; neighbours in memory go to neighbouring threads.
-//#for i in 0..8
-      {
-//#if ORIENTATION == TN
-        let r = thread % 32u;
-        let k = thread / 32u + $(i * 2)u;
-        let inside = row + r < size.m && k0 + k < depth;
-        let index = (k0 + k) * size.m + row + r;
-//#else
-        let r = thread / 16u + $(i * 4)u;
-        let k = thread % 16u;
-        let inside = row + r < size.m && k0 + k < depth;
-        let index = (row + r) * x_stride + x_column + k0 + k;
-//#end
-        var value = 0.0;
-//#if TERMS == 2 && term == 0
-        if (inside) { value = x2[index]; }
-//#else
-        if (inside) { value = x[index]; }
-//#end
-        xs[k * 33u + r] = value;
-      }
-      {
-//#if ORIENTATION == NT
-        let c = thread / 16u + $(i * 4)u;
-        let k = thread % 16u;
-        let inside = column + c < size.n && k0 + k < depth;
-        let index = (column + c) * depth + k0 + k;
-//#else
-        let c = thread % 32u;
-        let k = thread / 32u + $(i * 2)u;
-        let inside = column + c < size.n && k0 + k < depth;
-        let index = (k0 + k) * size.n + column + c;
-//#end
-        var value = 0.0;
-//#if TERMS == 2 && term == 0
-        if (inside) { value = w2[index]; }
-//#else
-        if (inside) { value = weight(index); }
-//#end
-        ws[k * 33u + c] = value;
-      }
-//#end
-      workgroupBarrier();
-//#for k in 0..16
-      {
-        let at = $(k * 33)u;
-        let b = vec4<f32>(ws[at + tx * 4u], ws[at + tx * 4u + 1u], ws[at + tx * 4u + 2u], ws[at + tx * 4u + 3u]);
+    for (var block = 0u; block < depth; block += 256u) {
+      let end = min(block + 256u, depth);
 //#for r in 0..4
-        acc$r += xs[at + ty * 4u + $(r)u] * b;
+      var acc$r = vec4<f32>();
 //#end
+      for (var k0 = block; k0 < end; k0 += 16u) {
+        // 16 x 32 values of each operand, eight a thread; neighbours in memory go to neighbouring threads.
+//#for i in 0..8
+        {
+//#if ORIENTATION == TN
+          let r = thread % 32u;
+          let k = thread / 32u + $(i * 2)u;
+          let inside = row + r < size.m && k0 + k < depth;
+          let index = (k0 + k) * size.m + row + r;
+//#else
+          let r = thread / 16u + $(i * 4)u;
+          let k = thread % 16u;
+          let inside = row + r < size.m && k0 + k < depth;
+          let index = (row + r) * x_stride + x_column + k0 + k;
+//#end
+          var value = 0.0;
+//#if TERMS == 2 && term == 0
+          if (inside) { value = x2[index]; }
+//#else
+          if (inside) { value = x[index]; }
+//#end
+          xs[k * 33u + r] = value;
+        }
+        {
+//#if ORIENTATION == NT
+          let c = thread / 16u + $(i * 4)u;
+          let k = thread % 16u;
+          let inside = column + c < size.n && k0 + k < depth;
+          let index = (column + c) * depth + k0 + k;
+//#else
+          let c = thread % 32u;
+          let k = thread / 32u + $(i * 2)u;
+          let inside = column + c < size.n && k0 + k < depth;
+          let index = (k0 + k) * size.n + column + c;
+//#end
+          var value = 0.0;
+//#if TERMS == 2 && term == 0
+          if (inside) { value = w2[index]; }
+//#else
+          if (inside) { value = weight(index); }
+//#end
+          ws[k * 33u + c] = value;
+        }
+//#end
+        workgroupBarrier();
+//#for k in 0..16
+        {
+          let at = $(k * 33)u;
+          let b = vec4<f32>(ws[at + tx * 4u], ws[at + tx * 4u + 1u], ws[at + tx * 4u + 2u], ws[at + tx * 4u + 3u]);
+//#for r in 0..4
+          acc$r += xs[at + ty * 4u + $(r)u] * b;
+//#end
+        }
+//#end
+        workgroupBarrier();
       }
+//#for r in 0..4
+      sum$r += acc$r;
 //#end
-      workgroupBarrier();
     }
   }
 //#if TERMS == 2 && term == 0
 //#for r in 0..4
-  acc$r *= size.ratio;
+  sum$r *= size.ratio;
 //#end
 //#end
 //#end
@@ -149,7 +159,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let n = column + tx * 4u + $(c)u;
     if (m < size.m && n < size.n) {
       let at = m * size.out_stride + size.out_column + n;
-      var value = acc$r[$c] * size.factor;
+      var value = sum$r[$c] * size.factor;
       if (size.has_addend != 0u) { value += addend[at]; }
       if (size.accumulate == 1u && keep != 0.0) { value += keep * out[at]; }
       if (size.accumulate == 2u) { value += out[at]; }

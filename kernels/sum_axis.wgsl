@@ -1,6 +1,7 @@
 // Sums of a matrix x [T, N] over one axis, in fixed order.
 //
-// AXIS = rows: out[n] = sum_t x[t, n]; a thread a column, one workgroup 64 columns.
+// AXIS = rows: out[n] = sum_t x[t, n]; a thread a column, one workgroup 64 columns. Blocks of 256 rows are summed on their own: one long
+// sum rounds each element to the size of all before it.
 // AXIS = columns: out[t] = sum_n x[t, n]; a workgroup of 64 a row, each thread every 64th element, then a tree.
 
 struct Size { rows: u32, columns: u32, groups: u32 }
@@ -22,7 +23,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let n = index * 64u + thread;
   if (n >= size.columns) { return; }
   var sum = 0.0;
-  for (var t = 0u; t < size.rows; t++) { sum += x[t * size.columns + n]; }
+  for (var block = 0u; block < size.rows; block += 256u) {
+    let end = min(block + 256u, size.rows);
+    var part = 0.0;
+    for (var t = block; t < end; t++) { part += x[t * size.columns + n]; }
+    sum += part;
+  }
   out[n] = sum;
 //#else
   var sum = 0.0;

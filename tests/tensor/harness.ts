@@ -151,6 +151,16 @@ export function maxDifference(actual: ArrayLike<number>, expected: ArrayLike<num
   return worst;
 }
 
+/** The length of the difference over the length of what was expected. */
+export function relativeError(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
+  let [difference, whole] = [0, 0];
+  for (let i = 0; i < expected.length; i++) {
+    difference += (actual[i]! - expected[i]!) ** 2;
+    whole += expected[i]! ** 2;
+  }
+  return Math.sqrt(difference / whole);
+}
+
 /** Fails unless every value is within `tolerance`. */
 export function assertWithin(
   actual: ArrayLike<number>,

@@ -1,6 +1,15 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertThrows } from "@std/assert";
-import { assertWithin, gpuTest, maxDifference, run, testGpu } from "./harness.ts";
+import {
+  assertWithin,
+  gpuTest,
+  maxDifference,
+  randomArray,
+  relativeError,
+  run,
+  testGpu,
+  type Value,
+} from "./harness.ts";
 import { numericGradient, operand } from "./oracle.ts";
 import { plant } from "./planted.ts";
 import type { FloatDtype } from "../../src/formats/dtype.ts";
@@ -100,6 +109,40 @@ gpuTest("matmul() cuts a deep product into parts", async (gpu) => {
       2 * tolerance(k),
       `${k}`,
     );
+  }
+});
+
+/** x and w as the head's backward pass has them: a softmax less one of its entries, so that much cancels, and embeddings off zero. */
+function headGradients(orientation: Orientation, sizes: Sizes): [Value, Value, Float64Array] {
+  const { m, k } = sizes;
+  const { x, w } = shapes(orientation, sizes);
+  const data = randomArray(m * k, 1).map((v) => Math.exp(2 * v));
+  const [row, column] = orientation === "TN" ? [1, m] : [k, 1];
+  for (let i = 0; i < m; i++) {
+    let sum = 0;
+    for (let l = 0; l < k; l++) sum += data[i * row + l * column]!;
+    for (let l = 0; l < k; l++) data[i * row + l * column]! /= sum;
+    data[i * row + (i * 7919 + 13) % k * column]! -= 1;
+  }
+  const embeddings = randomArray(sizes.n * k, 2).map((v) => 0.5 + 0.1 * v);
+  return [{ shape: x, data }, { shape: w, data: embeddings }, product(orientation, sizes, data, embeddings)];
+}
+
+gpuTest("matmul() keeps its precision over the depths of vocabularies", async (gpu) => {
+  for (const k of [32_000, 151_936]) {
+    for (const orientation of ORIENTATIONS) {
+      const [x, w, expected] = headGradients(orientation, { m: 8, n: 36, k });
+      const { outputs } = await run(gpu, [x, w], (_, x, w) => [
+        matmul(orientation, x!, w!),
+        // Two products in one kernel; the deeper pair is more than the kernel for software adapters takes.
+        add(matmul(orientation, x!, w!), matmul(orientation, scale(x!, 3), w!)),
+      ]);
+      for (const [i, times] of [1, 4].entries()) {
+        const error = relativeError(outputs[i]!, expected.map((v) => times * v));
+        // One sum over all of 32,000 is off by 1.6e-5.
+        assert(error < 6e-6, `${orientation} over ${k}: ${times} products are off by ${error}`);
+      }
+    }
   }
 });
 

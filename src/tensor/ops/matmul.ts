@@ -156,6 +156,9 @@ function gradient(context: GradientContext<MatmulAttributes>): (Tensor | undefin
  */
 const CACHED_DEPTH = 1024;
 
+/** Depth that the kernel for software adapters takes: Mesa's driver ends the loops of a thread after 65,535 turns of 4. */
+const MOST_DEPTH = 250_000;
+
 function lower(context: LoweringContext<MatmulAttributes>): void {
   const { inputs, attributes, adapter } = context;
   const { orientation, factors } = attributes;
@@ -163,7 +166,7 @@ function lower(context: LoweringContext<MatmulAttributes>): void {
   const { m, n, k } = sizes(orientation, x, w);
   const k2 = factors.length === 2 ? sizes(orientation, inputs[2]!, inputs[3]!).k : 0;
   const aligned = k % 4 === 0 && k2 % 4 === 0 && (n % 4 === 0 || (orientation === "NT" && n < 32)) &&
-    (orientation !== "TN" || m % 4 === 0);
+    (orientation !== "TN" || m % 4 === 0) && (orientation === "NN" || k + k2 <= MOST_DEPTH);
   const fast = adapter.family === "subgroup8" && aligned;
 
   // Parts of w that one binding holds: along N for NT, along K otherwise. Whatever is cut with it must begin at an aligned byte
