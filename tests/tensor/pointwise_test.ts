@@ -1,5 +1,5 @@
-import { assertEquals } from "@std/assert";
-import { assertWithin, gpuTest, randomArray, run } from "./harness.ts";
+import { assert, assertEquals } from "@std/assert";
+import { assertWithin, gpuTest, randomArray, relativeError, run } from "./harness.ts";
 import { exp, sigmoid, stepScalar } from "../../src/tensor/expr/mod.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { optimise } from "../../src/tensor/optimise.ts";
@@ -81,6 +81,17 @@ gpuTest("sumRows() and sumColumns() sum, and spread their gradients", async (gpu
   assertWithin(outputs[0]!, Array.from(a, (_, n) => sum((i) => i % N === n)), 2e-5);
   assertWithin(outputs[1]!, Array.from(b, (_, t) => sum((i) => Math.floor(i / N) === t)), 2e-5);
   assertWithin(outputs[2]!, Array.from(x, (_, i) => a[i % N]! + b[Math.floor(i / N)]!), 1e-6);
+});
+
+gpuTest("sumRows() keeps its precision over many rows", async (gpu) => {
+  const [T, N] = [32_768, 5];
+  const x = randomArray(T * N, 1).map((v) => v + 1);
+  const { outputs } = await run(gpu, [{ shape: [T, N], data: x }], (_, x) => sumRows(x!));
+  const expected = new Float64Array(N);
+  x.forEach((v, i) => expected[i % N]! += v);
+  const error = relativeError(outputs[0]!, expected);
+  // One sum over all rows is off by 2.7e-6.
+  assert(error < 5e-7, `off by ${error}`);
 });
 
 Deno.test("optimise() makes one kernel of a chain of elementwise operations", () => {
