@@ -1,5 +1,5 @@
 /**
- * The small template language of the WGSL files under `kernels/`: constants, conditions and unrolled loops.
+ * The small template language of the WGSL files under `kernels/`: constants, conditions, unrolled loops and texts that several share.
  *
  * WGSL has no way to repeat a statement at compile time, and a rolled inner loop costs two to three times an unrolled one
  * (each loop carries a hidden counter). All directives sit in `//#` comments or behind a `$`:
@@ -8,6 +8,8 @@
  *   (`+ - * / % ( ) < <= > >= == != && ||`); a constant that is a string is replaced by its text.
  * - `//#if EXPRESSION`, `//#else`, `//#end` keep or drop lines. A word is compared with `==` and `!=`, as in `WEIGHT == f16`.
  * - `//#for NAME in A..B`, `//#end` repeat lines for NAME = A, A+1, ... B-1.
+ * - `//#include NAME` puts the text of that name in its place, expanded with the constants and loop variables in reach there;
+ *   `//#include NAME with A = EXPRESSION, B = WORD` with further ones.
  *
  * @module
  */
@@ -21,7 +23,13 @@ export class TemplateError extends LimbeckError {
   override readonly code = "kernel_template";
 }
 
-type Line = { text: string; number: number };
+/** Texts that a template may include, by name. */
+export type TemplateIncludes = Readonly<Record<string, string>>;
+
+/** A line, and where it stands: `name.wgsl line 3`, with where that file was included. */
+type Line = { readonly text: string; readonly where: string };
+
+type Scope = ReadonlyMap<string, number | string | boolean>;
 
 /** What was expanded before, by template and constants: a program asks for the same few kernels in every layer. */
 const known = new Map<string, Map<string, string>>();
@@ -30,83 +38,123 @@ const known = new Map<string, Map<string, string>>();
  * Expands a kernel template into WGSL.
  *
  * @param name The kernel's name, for error messages
- * @throws {TemplateError} on an unknown constant, a malformed expression or an unclosed directive
+ * @param includes What its `//#include`s name
+ * @throws {TemplateError} on an unknown constant or include, a malformed expression or an unclosed directive
  */
-export function expandTemplate(name: string, source: string, constants: TemplateConstants): string {
-  const key = JSON.stringify(constants);
+export function expandTemplate(
+  name: string,
+  source: string,
+  constants: TemplateConstants,
+  includes: TemplateIncludes = {},
+): string {
+  const key = JSON.stringify([constants, includes]);
   const ofSource = known.get(source) ?? new Map<string, string>();
   let text = ofSource.get(key);
   if (text === undefined) {
-    text = expand(name, source, constants);
+    text = new Expansion(includes).expand(name, source, constants);
     known.set(source, ofSource.set(key, text));
   }
   return text;
 }
 
-function expand(name: string, source: string, constants: TemplateConstants): string {
-  const lines = source.split("\n").map((text, i) => ({ text, number: i + 1 }));
-  const out: string[] = [];
-  const end = expandBlock(name, lines, 0, new Map(Object.entries(constants)), out, true);
-  if (end !== lines.length) {
-    throw new TemplateError(`${name}.wgsl line ${end + 1}: //#end or //#else without a beginning`);
+/** One template on its way to WGSL. */
+class Expansion {
+  readonly #includes: TemplateIncludes;
+  readonly #out: string[] = [];
+  /** The files that are being expanded, each included by the one before. */
+  readonly #open: string[] = [];
+
+  constructor(includes: TemplateIncludes) {
+    this.#includes = includes;
   }
-  return out.join("\n");
+
+  expand(name: string, source: string, constants: TemplateConstants): string {
+    this.#file(name, source, new Map(Object.entries(constants)), "");
+    return this.#out.join("\n");
+  }
+
+  /** @param from Where the file is included, as a part of a sentence; empty for the template itself */
+  #file(name: string, source: string, scope: Scope, from: string): void {
+    this.#open.push(name);
+    const lines = source.split("\n").map((text, i) => ({ text, where: `${name}.wgsl line ${i + 1}${from}` }));
+    const end = this.#block(lines, 0, scope, true);
+    if (end !== lines.length) {
+      throw new TemplateError(`${lines[end]!.where}: //#end or //#else without a beginning`);
+    }
+    this.#open.pop();
+  }
+
+  /** Expands lines from `start` to the `//#end` or `//#else` that closes this block, and returns that line's index. */
+  #block(lines: readonly Line[], start: number, scope: Scope, keep: boolean): number {
+    let i = start;
+    while (i < lines.length) {
+      const { text, where } = lines[i]!;
+      const directive = /^\s*\/\/#(\w+)\s*(.*)$/.exec(text);
+      if (!directive) {
+        if (keep) this.#out.push(substitute(lines[i]!, scope));
+        i++;
+        continue;
+      }
+      const [, verb, rest] = directive;
+      if (verb === "end" || verb === "else") return i;
+      if (verb === "include") {
+        if (keep) this.#include(where, rest!, scope);
+        i++;
+      } else if (verb === "if") {
+        const truth = keep && evaluateNumber(where, rest!, scope) !== 0;
+        let close = this.#block(lines, i + 1, scope, keep && truth);
+        if (/\/\/#else/.test(lines[close]?.text ?? "")) {
+          close = this.#block(lines, close + 1, scope, keep && !truth);
+        }
+        if (close >= lines.length) throw new TemplateError(`${where}: //#if is never closed`);
+        i = close + 1;
+      } else if (verb === "for") {
+        const range = /^(\w+)\s+in\s+(.+)\.\.(.+)$/.exec(rest!);
+        if (!range) throw new TemplateError(`${where}: expected "//#for NAME in A..B"`);
+        const from = keep ? evaluateNumber(where, range[2]!, scope) : 0;
+        const to = keep ? evaluateNumber(where, range[3]!, scope) : 0;
+        let close = -1;
+        for (let k = from; k < to; k++) {
+          close = this.#block(lines, i + 1, new Map(scope).set(range[1]!, k), keep);
+        }
+        if (close < 0) close = this.#block(lines, i + 1, scope, false);
+        if (close >= lines.length) throw new TemplateError(`${where}: //#for is never closed`);
+        i = close + 1;
+      } else {
+        throw new TemplateError(`${where}: unknown directive //#${verb}`);
+      }
+    }
+    return i;
+  }
+
+  #include(where: string, rest: string, scope: Scope): void {
+    const [, name, given] = /^(\w+)(?:\s+with\s+(.+))?$/.exec(rest.trim()) ?? [];
+    if (name === undefined) {
+      throw new TemplateError(
+        `${where}: expected "//#include NAME" or "//#include NAME with A = 1, B = word"`,
+      );
+    }
+    const text = this.#includes[name];
+    if (text === undefined) {
+      const names = Object.keys(this.#includes).join(", ") || "none";
+      throw new TemplateError(
+        `${where}: the kernel was given no text "${name}" to include (there are: ${names})`,
+      );
+    }
+    if (this.#open.includes(name)) throw new TemplateError(`${where}: ${name} includes itself`);
+    const inner = new Map(scope);
+    for (const pair of given?.split(",") ?? []) {
+      const [, constant, value] = /^\s*(\w+)\s*=(?!=)(.+)$/.exec(pair) ?? [];
+      if (constant === undefined) throw new TemplateError(`${where}: expected "A = 1", not "${pair.trim()}"`);
+      inner.set(constant, evaluate(where, value!, scope));
+    }
+    this.#file(name, text.replace(/\n$/, ""), inner, `, included at ${where}`);
+  }
 }
 
-type Scope = Map<string, number | string | boolean>;
-
-/** Expands lines from `start` to the `//#end` or `//#else` that closes this block, and returns that line's index. */
-function expandBlock(
-  name: string,
-  lines: Line[],
-  start: number,
-  scope: Scope,
-  out: string[],
-  keep: boolean,
-): number {
-  let i = start;
-  while (i < lines.length) {
-    const line = lines[i]!;
-    const directive = /^\s*\/\/#(\w+)\s*(.*)$/.exec(line.text);
-    if (!directive) {
-      if (keep) out.push(substitute(name, line, scope));
-      i++;
-      continue;
-    }
-    const [, verb, rest] = directive;
-    if (verb === "end" || verb === "else") return i;
-    const where = `${name}.wgsl line ${line.number}`;
-    if (verb === "if") {
-      const truth = keep && evaluateNumber(where, rest!, scope) !== 0;
-      let close = expandBlock(name, lines, i + 1, scope, out, keep && truth);
-      if (/\/\/#else/.test(lines[close]?.text ?? "")) {
-        close = expandBlock(name, lines, close + 1, scope, out, keep && !truth);
-      }
-      if (close >= lines.length) throw new TemplateError(`${where}: //#if is never closed`);
-      i = close + 1;
-    } else if (verb === "for") {
-      const range = /^(\w+)\s+in\s+(.+)\.\.(.+)$/.exec(rest!);
-      if (!range) throw new TemplateError(`${where}: expected "//#for NAME in A..B"`);
-      const from = keep ? evaluateNumber(where, range[2]!, scope) : 0;
-      const to = keep ? evaluateNumber(where, range[3]!, scope) : 0;
-      let close = -1;
-      for (let k = from; k < to; k++) {
-        close = expandBlock(name, lines, i + 1, new Map(scope).set(range[1]!, k), out, keep);
-      }
-      if (close < 0) close = expandBlock(name, lines, i + 1, scope, out, false);
-      if (close >= lines.length) throw new TemplateError(`${where}: //#for is never closed`);
-      i = close + 1;
-    } else {
-      throw new TemplateError(`${where}: unknown directive //#${verb}`);
-    }
-  }
-  return i;
-}
-
-function substitute(name: string, line: Line, scope: Scope): string {
-  if (!line.text.includes("$")) return line.text;
-  const where = `${name}.wgsl line ${line.number}`;
-  return line.text.replace(
+function substitute({ text, where }: Line, scope: Scope): string {
+  if (!text.includes("$")) return text;
+  return text.replace(
     /\$(?:([A-Za-z]\w*)|\(([^()]*(?:\([^()]*\)[^()]*)*)\))/g,
     (_, word, expression) => {
       if (word === undefined) return String(evaluateNumber(where, expression, scope));

@@ -1,13 +1,27 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertThrows } from "@std/assert";
-import { expandTemplate, type TemplateConstants, TemplateError } from "../../src/gpu/template.ts";
+import {
+  expandTemplate,
+  type TemplateConstants,
+  TemplateError,
+  type TemplateIncludes,
+} from "../../src/gpu/template.ts";
 
-function expanded(source: string, constants: TemplateConstants = {}): string {
-  return expandTemplate("test", source, constants);
+function expanded(
+  source: string,
+  constants: TemplateConstants = {},
+  includes: TemplateIncludes = {},
+): string {
+  return expandTemplate("test", source, constants, includes);
 }
 
-function refuses(source: string, message: string, constants: TemplateConstants = {}): void {
-  assertThrows(() => expanded(source, constants), TemplateError, message);
+function refuses(
+  source: string,
+  message: string,
+  constants: TemplateConstants = {},
+  includes: TemplateIncludes = {},
+): void {
+  assertThrows(() => expanded(source, constants, includes), TemplateError, message);
 }
 
 Deno.test("expandTemplate() puts in constants and integer expressions", () => {
@@ -78,4 +92,54 @@ Deno.test("expandTemplate() does not take a misspelt constant for the truth", ()
     refuses(use, '"CLIPP" is no constant', { CLIP: true });
   }
   refuses("//#if TYPE\n//#end", '"f16" is no constant, or one that is not a number', { TYPE: "f16" });
+});
+
+Deno.test("expandTemplate() includes texts, with the constants of the place and those given there", () => {
+  const includes = { sum: "s += $X;\n" };
+  assertEquals(
+    expanded("//#for i in 0..2\n//#include sum with X = i * 2\n//#end", {}, includes),
+    "s += 0;\ns += 2;",
+  );
+  assertEquals(expanded("//#include sum\nend", { X: "w" }, includes), "s += w;\nend");
+  assertEquals(expanded("//#include sum with X = N + 1, Y = word", { N: 1 }, includes), "s += 2;");
+  assertEquals(
+    expanded("//#include outer", {}, { outer: "//#include sum with X = a", ...includes }),
+    "s += a;",
+  );
+  // A constant of the place is hidden inside only.
+  assertEquals(expanded("//#include sum with X = 1\n$X", { X: 5 }, includes), "s += 1;\n5");
+  // The side of a condition that is dropped includes nothing.
+  assertEquals(expanded("//#if 0\n//#include nowhere\n//#end\na"), "a");
+  // Another text under the same name is another kernel.
+  assertEquals(expanded("//#include sum", { X: 1 }, { sum: "t += $X;" }), "t += 1;");
+});
+
+Deno.test("expandTemplate() names file and line of what is wrong within an include, and where it is included", () => {
+  const includes = {
+    inner: "fine\n$MISSING",
+    open: "//#if 1",
+    end: "//#end",
+    loop: "//#include loop",
+    outer: "//#include inner",
+  };
+  for (
+    const [source, message] of [
+      ["a\n//#include inner", "inner.wgsl line 2, included at test.wgsl line 2: unknown constant $MISSING"],
+      [
+        "//#include outer",
+        "inner.wgsl line 2, included at outer.wgsl line 1, included at test.wgsl line 1: unknown constant $MISSING",
+      ],
+      ["//#include open\n//#end", "open.wgsl line 1, included at test.wgsl line 1: //#if is never closed"],
+      ["//#if 1\n//#include end", "end.wgsl line 1, included at test.wgsl line 2: //#end or //#else without"],
+      ["//#include loop", "loop.wgsl line 1, included at test.wgsl line 1: loop includes itself"],
+      [
+        "//#include other",
+        'test.wgsl line 1: the kernel was given no text "other" to include (there are: inner,',
+      ],
+      ["//#include inner with MISSING", 'test.wgsl line 1: expected "A = 1", not "MISSING"'],
+      ["//#include inner with MISSING == 1", 'expected "A = 1"'],
+      ["//#include inner MISSING = 1", 'expected "//#include NAME" or'],
+      ["//#include", 'expected "//#include NAME" or'],
+    ]
+  ) refuses(source!, message!, {}, includes);
 });
