@@ -9,11 +9,10 @@
 //
 // One workgroup is one subgroup of 8 lanes and makes ROWS rows x 8 COLUMNS columns. Each lane loads different rows of x once and spreads
 // them with subgroupBroadcast; loads dominate on this kind of adapter, so the tile is as large as the registers allow.
-// Tiles are numbered rows first, so that neighbours share a panel of w. Blocks of 256 along K are summed on their own: one long sum
-// rounds each product to the size of all before it.
+// Tiles are numbered rows first, so that neighbours share a panel of w.
 //
 // Constants: ORIENTATION, ROWS (8, 16, 32), COLUMNS (4 or 1), TERMS (1, 2), WEIGHT (f32, f16, bf16: storage of w; w2 is f32).
-// Limits: K and K2 multiples of 4; for COLUMNS = 4, N a multiple of 4; for ORIENTATION = TN, M a multiple of 4.
+// x_column is where this launch begins along K, in x and for NT in w. Limits: K and K2 multiples of 4; for COLUMNS = 4, N a multiple of 4; for ORIENTATION = TN, M a multiple of 4.
 // Rows and columns beyond the edge are computed from whatever is read there and never stored.
 
 struct Size {
@@ -39,12 +38,12 @@ alias Weights = vec4<f32>;
 //#end
 //#end
 //#if COLUMNS == 4
-alias Sums = vec4<f32>; // a lane's part of a row of the output
+alias Sum = vec4<f32>; // of a row, in one lane
 //#else
-alias Sums = f32;
+alias Sum = f32;
 //#end
-@group(0) @binding(2) var<storage, read> addend: array<Sums>;
-@group(0) @binding(3) var<storage, read_write> out: array<Sums>;
+@group(0) @binding(2) var<storage, read> addend: array<Sum>;
+@group(0) @binding(3) var<storage, read_write> out: array<Sum>;
 //#if TERMS == 2
 @group(0) @binding(4) var<storage, read> x2: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> w2: array<Weights>;
@@ -80,26 +79,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let row = (tile % size.tiles_m) * $(ROWS)u;
   let column = (tile / size.tiles_m) * $(8 * COLUMNS)u + lane * $(COLUMNS)u;
 //#for r in 0..ROWS
-  var sum$r = Sums();
+  var acc$r = Sum();
 //#end
 
 //#for term in 0..TERMS
-//#if TERMS == 2 && term == 0
   {
+//#if TERMS == 2 && term == 0
     let depth = size.k2;
     let x_stride = size.k2;
     let x_column = 0u;
-    let m = size.m;
 //#else
-  {
     let depth = size.k;
     let x_stride = size.x_stride;
     let x_column = size.x_column;
-    let m = size.m;
 //#end
 //#if ORIENTATION == TN
     var xi = row / 4u + min(lane, $(ROWS / 4 - 1)u);
-    let x_step = m / 4u;
+    let x_step = size.m / 4u;
 //#else
 //#for i in 0..ROWS / 8
     var xi$i = ((row + $(i * 8)u + lane) * x_stride + x_column) / 4u;
@@ -107,7 +103,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
 //#if ORIENTATION == NT
 //#for j in 0..COLUMNS
-    var wi$j = (column + $(j)u) * depth / 4u;
+    var wi$j = ((column + $(j)u) * x_stride + x_column) / 4u;
 //#end
 //#else
 //#if COLUMNS == 4
@@ -118,102 +114,93 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let w_step = size.n;
 //#end
 //#end
-    for (var block = 0u; block < depth; block += 256u) {
-      let end = min(block + 256u, depth);
-//#for r in 0..ROWS
-      var acc$r = Sums();
-//#end
-      for (var k = block; k < end; k += 4u) {
+    for (var k = 0u; k < depth; k += 4u) {
 //#if ORIENTATION == TN
 //#for kk in 0..4
 //#if TERMS == 2 && term == 0
-        let a$kk = x2[xi];
+      let a$kk = x2[xi];
 //#else
-        let a$kk = x[xi];
+      let a$kk = x[xi];
 //#end
-        xi += x_step;
+      xi += x_step;
 //#end
 //#else
 //#for i in 0..ROWS / 8
 //#if TERMS == 2 && term == 0
-        let a$i = x2[xi$i];
+      let a$i = x2[xi$i];
 //#else
-        let a$i = x[xi$i];
+      let a$i = x[xi$i];
 //#end
-        xi$i += 1u;
+      xi$i += 1u;
 //#end
 //#end
 //#if ORIENTATION == NT
 //#for j in 0..COLUMNS
 //#if TERMS == 2 && term == 0
-        let c$j = w2[wi$j];
+      let c$j = w2[wi$j];
 //#else
 //#if WEIGHT == f32
-        let c$j = w[wi$j];
+      let c$j = w[wi$j];
 //#else
-        let c$j = weight(wi$j);
+      let c$j = weight(wi$j);
 //#end
 //#end
-        wi$j += 1u;
+      wi$j += 1u;
 //#end
 //#for kk in 0..4
 //#if COLUMNS == 4
-        let b$kk = vec4<f32>(c0[$kk], c1[$kk], c2[$kk], c3[$kk]);
+      let b$kk = vec4<f32>(c0[$kk], c1[$kk], c2[$kk], c3[$kk]);
 //#else
-        let b$kk = c0[$kk];
+      let b$kk = c0[$kk];
 //#end
 //#end
 //#else
 //#for kk in 0..4
 //#if TERMS == 2 && term == 0
-        let b$kk = w2[wi];
+      let b$kk = w2[wi];
 //#else
 //#if WEIGHT == f32
-        let b$kk = w[wi];
+      let b$kk = w[wi];
 //#else
-        let b$kk = weight(wi);
+      let b$kk = weight(wi);
 //#end
 //#end
-        wi += w_step;
+      wi += w_step;
 //#end
 //#end
 //#for r in 0..ROWS
 //#for kk in 0..4
 //#if ORIENTATION == TN
-        acc$r += subgroupBroadcast(a$kk[$(r % 4)], $(r / 4)u) * b$kk;
+      acc$r += subgroupBroadcast(a$kk[$(r % 4)], $(r / 4)u) * b$kk;
 //#else
-        acc$r += subgroupBroadcast(a$(r / 8)[$kk], $(r % 8)u) * b$kk;
+      acc$r += subgroupBroadcast(a$(r / 8)[$kk], $(r % 8)u) * b$kk;
 //#end
 //#end
-//#end
-      }
-//#for r in 0..ROWS
-      sum$r += acc$r;
 //#end
     }
   }
 //#if TERMS == 2 && term == 0
 //#for r in 0..ROWS
-  sum$r *= size.ratio;
+  acc$r *= size.ratio;
 //#end
 //#end
 //#end
 
   if (column >= size.n) { return; }
   let keep = step[size.keep / 4u][size.keep % 4u];
-  // One place that stores, with the sums moved up by one each turn: unrolled it would double the compile time.
+  // One place that stores, with the accumulators moved up by one each turn: unrolled it would double the compile time.
   var at = (row * size.out_stride + size.out_column + column) / $(COLUMNS)u;
   let at_step = size.out_stride / $(COLUMNS)u;
   let rows = min($(ROWS)u, size.m - row);
   for (var r = 0u; r < rows; r++) {
-    var value = sum0 * size.factor;
+    var value = acc0 * size.factor;
     if (size.has_addend != 0u) { value += addend[at]; }
     if (size.accumulate == 1u && keep != 0.0) { value += keep * out[at]; }
     if (size.accumulate == 2u) { value += out[at]; }
     out[at] = value;
     at += at_step;
 //#for r in 0..ROWS - 1
-    sum$r = sum$(r + 1);
+    acc$r = acc$(r + 1);
 //#end
   }
 }

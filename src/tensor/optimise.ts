@@ -7,7 +7,7 @@
 import { byteLength, type Graph, type Node, type Tensor } from "./graph.ts";
 import { accumulateOp } from "./ops/accumulate.ts";
 import { type CombineAttributes, combineOp } from "./ops/combine.ts";
-import { matmulAccumulateOp, type MatmulAttributes, matmulOp } from "./ops/matmul.ts";
+import { matmulAccumulateOp, type MatmulAttributes, matmulOp, WHOLE_DEPTH } from "./ops/matmul.ts";
 import { isView, type Op, rootOf } from "./op.ts";
 import { operandName, type PointwiseAttributes, pointwiseOp } from "./ops/pointwise.ts";
 import { substitute, variable } from "./expr/mod.ts";
@@ -140,7 +140,7 @@ function twoProducts(node: Node, first: Node, f1: number, second: Node, f2: numb
   if (a2.addend || second.inputs[1]!.dtype !== "f32") return undefined;
   // The second product is the short one: it is not split and not chosen a tile for.
   const depth = (n: Node, o: string) => (o === "TN" ? n.inputs[0]!.dim(0) : n.inputs[0]!.dim(1));
-  if (depth(second, a2.orientation) > depth(first, a1.orientation)) return undefined;
+  if (depth(second, a2.orientation) > Math.min(WHOLE_DEPTH, depth(first, a1.orientation))) return undefined;
   const factors = [a1.factors[0]! * f1, a2.factors[0]! * f2];
   if (a1.addend) {
     if (f1 !== 1) return undefined;

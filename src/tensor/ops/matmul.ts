@@ -152,12 +152,13 @@ function gradient(context: GradientContext<MatmulAttributes>): (Tensor | undefin
 
 /**
  * Along K, software adapters lose half their speed where the panels of x and w leave the second-level cache: for [256, 32000] x
- * [32000, 288] one dispatch took 306 ms, 32 dispatches 123 ms (bench/matmul_bench.ts has this shape).
+ * [32000, 288] one dispatch took 306 ms, 32 dispatches 123 ms (bench/matmul_bench.ts has this shape). They lose precision too: each
+ * product is rounded to the size of the sum so far, so a deep product is made of parts that are summed on their own.
  */
-const CACHED_DEPTH = 1024;
+const SHORT_DEPTH = 1024;
 
-/** Depth that the kernel for software adapters takes: Mesa's driver ends the loops of a thread after 65,535 turns of 4. */
-const MOST_DEPTH = 250_000;
+/** The greatest depth that is not cut into parts of {@linkcode SHORT_DEPTH}, and that a second product may have. */
+export const WHOLE_DEPTH = 2 * SHORT_DEPTH;
 
 function lower(context: LoweringContext<MatmulAttributes>): void {
   const { inputs, attributes, adapter } = context;
@@ -166,40 +167,32 @@ function lower(context: LoweringContext<MatmulAttributes>): void {
   const { m, n, k } = sizes(orientation, x, w);
   const k2 = factors.length === 2 ? sizes(orientation, inputs[2]!, inputs[3]!).k : 0;
   const aligned = k % 4 === 0 && k2 % 4 === 0 && (n % 4 === 0 || (orientation === "NT" && n < 32)) &&
-    (orientation !== "TN" || m % 4 === 0) && (orientation === "NN" || k + k2 <= MOST_DEPTH);
+    (orientation !== "TN" || m % 4 === 0);
   const fast = adapter.family === "subgroup8" && aligned;
+  const depth = fast && k > WHOLE_DEPTH ? SHORT_DEPTH : k;
 
   // Parts of w that one binding holds: along N for NT, along K otherwise. Whatever is cut with it must begin at an aligned byte
   // too: the rows of w2 beside those of w, the rows of x where both are read across.
   const alongN = orientation === "NT";
   const beside = alongN ? k2 : orientation === "TN" ? m : 1;
-  const cut = { multiple: Math.max(4, 64 / gcd(64, beside)), most: largestPart(context, fast, w.dim(0)) };
+  const rows = orientation === "TN" ? Math.min(depth, Math.floor(adapter.maxBindingSize / (m * 4))) : depth;
+  const cut = { multiple: Math.max(4, 64 / gcd(64, beside)), ...(alongN ? {} : { most: rows }) };
   for (const { first, count, binding } of windows(w, adapter, cut)) {
-    launch(context, fast, binding, {
-      m,
-      n: alongN ? count : n,
-      k: alongN ? k : count,
-      k2: alongN || first === 0 ? k2 : 0,
-      xStride: k,
-      xColumn: alongN ? 0 : first,
-      outStride: n,
-      outColumn: alongN ? first : 0,
-      firstRow: first,
-      continued: !alongN && first > 0,
-    });
+    for (let from = alongN ? 0 : first; from < (alongN ? k : first + count); from += depth) {
+      launch(context, fast, binding, {
+        m,
+        n: alongN ? count : n,
+        k: alongN ? Math.min(depth, k - from) : count,
+        k2: from === 0 ? k2 : 0,
+        xStride: k,
+        xColumn: from,
+        outStride: n,
+        outColumn: alongN ? first : 0,
+        firstRow: first,
+        continued: from > 0,
+      });
+    }
   }
-}
-
-/** The most rows of w in one launch, for reasons other than w's own size. */
-function largestPart(
-  { inputs, attributes, adapter }: LoweringContext<MatmulAttributes>,
-  fast: boolean,
-  rows: number,
-) {
-  const { orientation } = attributes;
-  // x is cut along with w.
-  if (orientation === "TN") return Math.floor(adapter.maxBindingSize / (inputs[0]!.dim(1) * 4));
-  return fast && orientation === "NN" && rows > CACHED_DEPTH * 2 ? CACHED_DEPTH : rows;
 }
 
 interface Part {
