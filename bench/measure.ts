@@ -5,9 +5,10 @@
  */
 import { type Gpu, openGpu } from "../src/gpu/device.ts";
 import type { KernelFamily } from "../src/gpu/description.ts";
-import { DTYPE_BYTES, elementCount, type Graph, type Storage, type Tensor } from "../src/tensor/graph.ts";
+import { elementCount, type Graph, type Storage, type Tensor } from "../src/tensor/graph.ts";
 import { compile, type Executable } from "../src/tensor/executable.ts";
 import { plan, Program } from "../src/tensor/plan.ts";
+import { bytesOf } from "../src/tensor/weight_storage.ts";
 
 /** Time of one program, kernels only. */
 export interface Measurement {
@@ -83,7 +84,7 @@ function fillStorage(executable: Executable, storage: Storage, given: Record<str
   if (storage.dtype === "i32" || storage.dtype === "u32") {
     executable.write(storage.name, given[storage.name] ?? new Int32Array(count));
   } else if (storage.name === "nothing") return;
-  else if (DTYPE_BYTES[storage.dtype] === 2) {
+  else if (bytesOf(storage.dtype, 1) === 2) {
     // Small numbers in either half-precision type.
     executable.write(storage.name, Uint16Array.from({ length: count }, (_, i) => 0x3800 + (i * 37) % 128));
   } else {

@@ -1,28 +1,12 @@
-// out[t, n] = x[t, n] + row[n]. Bindings: x [T, N], row [N] (ROW: f32, f16 or bf16), out [T, N].
+// out[t, n] = x[t, n] + w[n]. Bindings: x [T, N], w [N] (WEIGHT: its storage), out [T, N].
 // A workgroup of 64 handles 256 elements.
 
 struct Size { elements: u32, groups: u32, width: u32 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
-//#if ROW == f32
-@group(0) @binding(1) var<storage, read> row: array<f32>;
-//#else
-@group(0) @binding(1) var<storage, read> row: array<u32>;
-//#end
+//#include weights with VALUES = 1
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
 @group(1) @binding(0) var<uniform> size: Size;
-
-fn bias(i: u32) -> f32 {
-//#if ROW == f32
-  return row[i];
-//#else
-//#if ROW == f16
-  return unpack2x16float(row[i / 2u])[i % 2u];
-//#else
-  return bitcast<f32>(select(row[i / 2u] << 16u, row[i / 2u] & 0xffff0000u, i % 2u == 1u));
-//#end
-//#end
-}
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -32,7 +16,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#for part in 0..4
   {
     let i = index * 256u + $(part * 64)u + thread;
-    if (i < size.elements) { out[i] = x[i] + bias(i % size.width); }
+    if (i < size.elements) { out[i] = x[i] + weight(i % size.width); }
   }
 //#end
 }

@@ -22,6 +22,8 @@ var<workgroup> draws: array<f32, $N>;
 var<workgroup> sorted: array<f32, $N>;
 var<workgroup> drawn: array<u32, $N>;
 
+//#include philox
+
 // The middle of one of 2^24 steps of (0, 1).
 fn uniform_number(draw: u32, row: u32) -> f32 {
   let c = philox(vec4<u32>(draw / 4u, counters[row], 0x72736b64u, 0u), vec2<u32>(size.seed_low, size.seed_high));

@@ -11,7 +11,7 @@
 // them with subgroupBroadcast; loads dominate on this kind of adapter, so the tile is as large as the registers allow.
 // Tiles are numbered rows first, so that neighbours share a panel of w.
 //
-// Constants: ORIENTATION, ROWS (8, 16, 32), COLUMNS (4 or 1), TERMS (1, 2), WEIGHT (f32, f16, bf16: storage of w; w2 is f32).
+// Constants: ORIENTATION, ROWS (8, 16, 32), COLUMNS (4 or 1), TERMS (1, 2), WEIGHT (storage of w; w2 is f32).
 // x_column is where this launch begins along K, in x and for NT in w. Limits: K and K2 multiples of 4; for COLUMNS = 4, N a multiple of 4; for ORIENTATION = TN, M a multiple of 4.
 // Rows and columns beyond the edge are computed from whatever is read there and never stored.
 
@@ -24,18 +24,9 @@ struct Size {
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
 //#if COLUMNS == 1 && ORIENTATION != NT
-alias Weights = f32; // what one load of w2, or of an f32 w, brings
+//#include weights with VALUES = 1
 //#else
-alias Weights = vec4<f32>;
-//#end
-//#if WEIGHT == f32
-@group(0) @binding(1) var<storage, read> w: array<Weights>;
-//#else
-//#if COLUMNS == 1 && ORIENTATION != NT
-@group(0) @binding(1) var<storage, read> w: array<u32>;
-//#else
-@group(0) @binding(1) var<storage, read> w: array<vec2<u32>>;
-//#end
+//#include weights with VALUES = 4
 //#end
 //#if COLUMNS == 4
 alias Sum = vec4<f32>; // of a row, in one lane
@@ -46,30 +37,10 @@ alias Sum = f32;
 @group(0) @binding(3) var<storage, read_write> out: array<Sum>;
 //#if TERMS == 2
 @group(0) @binding(4) var<storage, read> x2: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read> w2: array<Weights>;
+@group(0) @binding(5) var<storage, read> w2: array<Weight>;
 //#end
 @group(1) @binding(0) var<uniform> size: Size;
 @group(1) @binding(1) var<uniform> step: array<vec4<f32>, 64>;
-
-//#if WEIGHT != f32
-fn weight(i: u32) -> Weights {
-//#if COLUMNS == 1 && ORIENTATION != NT
-  let p = w[i / 2u];
-//#if WEIGHT == f16
-  return unpack2x16float(p)[i % 2u];
-//#else
-  return bitcast<f32>(select(p << 16u, p & 0xffff0000u, i % 2u == 1u));
-//#end
-//#else
-  let p = w[i];
-//#if WEIGHT == f16
-  return vec4<f32>(unpack2x16float(p.x), unpack2x16float(p.y));
-//#else
-  return bitcast<vec4<f32>>(vec4<u32>(p.x << 16u, p.x & 0xffff0000u, p.y << 16u, p.y & 0xffff0000u));
-//#end
-//#end
-}
-//#end
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -139,11 +110,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#if TERMS == 2 && term == 0
       let c$j = w2[wi$j];
 //#else
-//#if WEIGHT == f32
-      let c$j = w[wi$j];
-//#else
       let c$j = weight(wi$j);
-//#end
 //#end
       wi$j += 1u;
 //#end
@@ -159,11 +126,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#if TERMS == 2 && term == 0
       let b$kk = w2[wi];
 //#else
-//#if WEIGHT == f32
-      let b$kk = w[wi];
-//#else
       let b$kk = weight(wi);
-//#end
 //#end
       wi += w_step;
 //#end

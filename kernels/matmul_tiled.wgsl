@@ -11,7 +11,7 @@
 // workgroup memory, one column of padding against bank conflicts. Everything beyond the edge is read as zero. Blocks of 256 along
 // K are summed on their own: one long sum rounds each product to the size of all before it.
 //
-// Constants: ORIENTATION, TERMS (1, 2), WEIGHT (f32, f16, bf16: storage of w; w2 is f32).
+// Constants: ORIENTATION, TERMS (1, 2), WEIGHT (storage of w; w2 is f32).
 
 struct Size {
   m: u32, n: u32, k: u32, k2: u32,
@@ -21,11 +21,7 @@ struct Size {
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
-//#if WEIGHT == f32
-@group(0) @binding(1) var<storage, read> w: array<f32>;
-//#else
-@group(0) @binding(1) var<storage, read> w: array<u32>;
-//#end
+//#include weights with VALUES = 1
 @group(0) @binding(2) var<storage, read> addend: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 //#if TERMS == 2
@@ -37,22 +33,6 @@ struct Size {
 
 var<workgroup> xs: array<f32, 528>; // [16][33]: slice of x, k-major
 var<workgroup> ws: array<f32, 528>; // [16][33]: slice of w, k-major
-
-//#if WEIGHT == f16
-fn weight(i: u32) -> f32 {
-  return unpack2x16float(w[i / 2u])[i % 2u];
-}
-//#end
-//#if WEIGHT == bf16
-fn weight(i: u32) -> f32 {
-  return bitcast<f32>(select(w[i / 2u] << 16u, w[i / 2u] & 0xffff0000u, i % 2u == 1u));
-}
-//#end
-//#if WEIGHT == f32
-fn weight(i: u32) -> f32 {
-  return w[i];
-}
-//#end
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,

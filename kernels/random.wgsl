@@ -21,6 +21,8 @@ struct Size { vectors: u32, groups: u32, site: u32, key: u32 }
 @group(1) @binding(0) var<uniform> size: Size;
 @group(1) @binding(1) var<uniform> step: array<vec4<f32>, 64>;
 
+//#include philox
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) thread: u32) {

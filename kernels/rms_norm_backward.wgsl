@@ -4,7 +4,7 @@
 //
 // r is computed again: the sweep that sums g * x reads x anyway. It is also written out, for the gradient of the weight.
 //
-// Bindings: x [T, H], w [H] (WEIGHT: f32, f16 or bf16), dy [T, H], dx [T, H], scale [T] (= r). A workgroup of THREADS makes one row.
+// Bindings: x [T, H], w [H] (WEIGHT: its storage), dy [T, H], dx [T, H], scale [T] (= r). A workgroup of THREADS makes one row.
 //
 // Constants: WEIGHT, SUBGROUP (1: the workgroup is one subgroup of 8; 0: 64 threads and workgroup memory), THREADS,
 // VECTOR (4; or 1, where H is not a multiple of 4).
@@ -18,41 +18,11 @@ alias Unit = f32;
 //#end
 
 @group(0) @binding(0) var<storage, read> x: array<Unit>;
-//#if WEIGHT == f32
-@group(0) @binding(1) var<storage, read> w: array<Unit>;
-//#else
-//#if VECTOR == 4
-@group(0) @binding(1) var<storage, read> w: array<vec2<u32>>;
-//#else
-@group(0) @binding(1) var<storage, read> w: array<u32>;
-//#end
-//#end
+//#include weights with VALUES = VECTOR
 @group(0) @binding(2) var<storage, read> dy: array<Unit>;
 @group(0) @binding(3) var<storage, read_write> dx: array<Unit>;
 @group(0) @binding(4) var<storage, read_write> scale: array<f32>;
 @group(1) @binding(0) var<uniform> size: Size;
-
-fn weight(i: u32) -> Unit {
-//#if WEIGHT == f32
-  return w[i];
-//#else
-//#if VECTOR == 4
-  let p = w[i];
-//#if WEIGHT == f16
-  return vec4<f32>(unpack2x16float(p.x), unpack2x16float(p.y));
-//#else
-  return bitcast<vec4<f32>>(vec4<u32>(p.x << 16u, p.x & 0xffff0000u, p.y << 16u, p.y & 0xffff0000u));
-//#end
-//#else
-  let p = w[i / 2u];
-//#if WEIGHT == f16
-  return unpack2x16float(p)[i % 2u];
-//#else
-  return bitcast<f32>(select(p << 16u, p & 0xffff0000u, i % 2u == 1u));
-//#end
-//#end
-//#end
-}
 
 //#if SUBGROUP
 fn sum_over_threads(value: vec2<f32>, thread: u32) -> vec2<f32> { return subgroupAdd(value); }

@@ -9,28 +9,9 @@
  */
 import { ShapeError } from "../base/errors.ts";
 import type { AdapterDescription } from "../gpu/description.ts";
+import { type DType, STORAGES, type TensorSpec } from "./weight_storage.ts";
 
-/** Element types. `f16` and `bf16` are storage only: kernels unpack them and accumulate in f32. */
-export type DType = "f32" | "f16" | "bf16" | "i32" | "u32";
-
-/** Bytes of one element. */
-export const DTYPE_BYTES: Readonly<Record<DType, number>> = { f32: 4, i32: 4, u32: 4, f16: 2, bf16: 2 };
-
-/** Shape, row-major, and element type. */
-export interface TensorSpec {
-  readonly shape: readonly number[];
-  readonly dtype: DType;
-}
-
-/** Bytes a tensor occupies, padded to whole 16-byte vectors so that kernels may read and write four words at a time. */
-export function byteLength(spec: TensorSpec): number {
-  return Math.ceil((elementCount(spec.shape) * DTYPE_BYTES[spec.dtype]) / 16) * 16;
-}
-
-/** Number of elements of a shape; 1 for a scalar. */
-export function elementCount(shape: readonly number[]): number {
-  return shape.reduce((a, b) => a * b, 1);
-}
+export { byteLength, type DType, elementCount, type TensorSpec } from "./weight_storage.ts";
 
 /** What persists outside the steps: frozen weights, state that blocks assign in place, inputs the host writes each step. */
 export interface Storage extends TensorSpec {
@@ -186,6 +167,7 @@ export class Graph {
 
   /** Memory that persists between steps and is assigned in place; zero at first. */
   state(name: string, shape: readonly number[], dtype: DType, category = "state"): Tensor {
+    ensureComputed("state", { name, shape, dtype });
     return this.use({ kind: "state", name, shape, dtype, category });
   }
 
@@ -227,6 +209,8 @@ export class Graph {
       layer: this.#layer,
       path: this.#path.join("/"),
     };
+    const isView = op.alias !== undefined && !op.mutates;
+    if (!isView) specs.forEach((spec) => ensureComputed(op.name, spec));
     for (const spec of specs) outputs.push(new Tensor(this, this.#nextId++, spec, node, undefined));
     this.nodes.push(node);
     return outputs;
@@ -257,6 +241,12 @@ export class Graph {
 /** A few bytes to bind where a kernel declares an operand that this launch does not have. */
 export function nothing(graph: Graph): Tensor {
   return graph.state("nothing", [64], "f32", "program");
+}
+
+/** Kernels write only some types; others hold frozen weights. */
+function ensureComputed(what: string, spec: TensorSpec & { readonly name?: string }): void {
+  if (STORAGES[spec.dtype].computed) return;
+  throw new ShapeError(`${what}: kernels cannot write ${show(spec)}; ${spec.dtype} is for frozen weights`);
 }
 
 /** A tensor or storage as error messages show it. */

@@ -5,8 +5,9 @@
  */
 import type { AdapterDescription } from "../gpu/description.ts";
 import { DeviceError } from "../base/errors.ts";
-import { byteLength, DTYPE_BYTES, elementCount, show, type Tensor } from "./graph.ts";
+import { show, type Tensor } from "./graph.ts";
 import type { Window } from "./op.ts";
+import { byteLength, bytesOf, elementCount, padded } from "./weight_storage.ts";
 
 /** Consecutive units of a tensor, and what to bind to reach them: the first of them is the first in the binding. */
 export interface Part {
@@ -15,7 +16,7 @@ export interface Part {
   readonly binding: Tensor | Window;
 }
 
-/** What {@linkcode windows} cuts. A unit is never cut: a row of a matrix, or an element of a flat tensor. */
+/** What {@linkcode windows} cuts. A unit is never cut: a row of a matrix, or a value or block of a flat tensor. */
 export interface Cut {
   /** Elements of a unit; a row by default. */
   readonly unitElements?: number;
@@ -44,7 +45,7 @@ export function windows(tensor: Tensor, adapter: AdapterDescription, cut: Cut = 
     return [{ first, count, binding: tensor }];
   }
 
-  const unitBytes = unitElements * DTYPE_BYTES[tensor.dtype];
+  const unitBytes = bytesOf(tensor.dtype, unitElements);
   // Both a multiple of `multiple` and a multiple of the alignment in bytes.
   const step = multiple * adapter.offsetAlignment / gcd(multiple * unitBytes, adapter.offsetAlignment);
   const most = Math.floor(Math.min(limit, adapter.maxBindingSize / unitBytes) / step) * step;
@@ -59,7 +60,7 @@ export function windows(tensor: Tensor, adapter: AdapterDescription, cut: Cut = 
     const units = Math.min(most, first + count - at);
     const byteOffset = at * unitBytes;
     // Whole vectors of four words: storage is padded to them, and kernels read them.
-    const bytes = Math.min(Math.ceil(units * unitBytes / 16) * 16, whole - byteOffset);
+    const bytes = Math.min(padded(units * unitBytes), whole - byteOffset);
     parts.push({ first: at, count: units, binding: { tensor, byteOffset, byteLength: bytes } });
   }
   return parts;

@@ -50,12 +50,19 @@ function nagaRefusal(wgsl: string): string | undefined {
   }
 }
 
-Deno.test("every line of every file in kernels/ is in a kernel that some program uses", async () => {
-  const folder = new URL("../../kernels/", import.meta.url);
+/** Every file under kernels/ by its path there. */
+function* templates(folder = ""): Generator<[string, string]> {
+  const root = new URL("../../kernels/", import.meta.url);
+  for (const { name, isDirectory } of Deno.readDirSync(new URL(folder, root))) {
+    if (isDirectory) yield* templates(`${folder}${name}/`);
+    else yield [`${folder}${name}`, Deno.readTextFileSync(new URL(folder + name, root))];
+  }
+}
+
+Deno.test("every line of every file in kernels/ is in a kernel that some program uses", () => {
   const unreached: string[] = [];
   const heads = new Map<string, string>();
-  for await (const { name } of Deno.readDir(folder)) {
-    const template = await Deno.readTextFile(new URL(name, folder));
+  for (const [name, template] of templates()) {
     const head = template.split("\n", 1)[0]!;
     assert(/^\/\/ [^$#]+$/.test(head), `${name} must begin with a line that says what it computes`);
     assert(!heads.has(head), `${name} and ${heads.get(head)} begin with the same line`);

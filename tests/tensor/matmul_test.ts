@@ -287,19 +287,25 @@ gpuTest("matmul() folds a grid that is too long for one dimension", async (_, fa
   assertWithin(outputs[0]!, product("NT", sizes, x.values, w.values), tolerance(8));
 });
 
-gpuTest("a product that forgets the last slice of its depth does not pass", async (gpu, family) => {
-  const sizes = { m: 33, n: 36, k: 36 };
-  const [x, w] = operands("NT", sizes);
-  const mistake = family === "subgroup8"
-    ? ["let depth = size.k;", "let depth = size.k - 4u;"]
-    : ["k0 + k < depth", "k0 + k < depth - 1u"];
-  const { outputs } = await run(
-    gpu,
-    [x, w],
-    (_, x, w) => plant(matmul("NT", x!, w!), mistake[0]!, mistake[1]!),
-  );
-  assert(maxDifference(outputs[0]!, product("NT", sizes, x.values, w.values)) > 0.1);
-});
+gpuTest(
+  "a product that forgets the last slice of its depth, or a block, does not pass",
+  async (gpu, family) => {
+    const mistakes = family === "subgroup8"
+      ? [
+        [36, "let depth = size.k;", "let depth = size.k - 4u;"],
+        [2052, "+ x_column) / 4u", ") / 4u"],
+        [2052, "size.accumulate == 2u", "size.accumulate == 3u"],
+      ] as const
+      : [[36, "k0 + k < depth", "k0 + k < depth - 1u"], [300, "sum0 += acc0;", "sum0 = acc0;"]] as const;
+    for (const [k, right, wrong] of mistakes) {
+      const sizes = { m: 33, n: 36, k };
+      const [x, w] = operands("NT", sizes);
+      const { outputs } = await run(gpu, [x, w], (_, x, w) => plant(matmul("NT", x!, w!), right, wrong));
+      const difference = maxDifference(outputs[0]!, product("NT", sizes, x.values, w.values));
+      assert(difference > 0.1, `${right} -> ${wrong}: ${difference}`);
+    }
+  },
+);
 
 Deno.test("matmul() refuses operands whose inner sizes differ", () => {
   const program = new Program();

@@ -7,15 +7,17 @@ import source from "../../../kernels/add_row.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";
+import { isWeight, weightIncludes } from "../weight_storage.ts";
 import { sumRows } from "./pointwise.ts";
 
-/** y[t, :] = x[t, :] + row, with row f32, f16 or bf16; the gradient of the row is the sum of dy over the rows. */
+/** y[t, :] = x[t, :] + row, with the row in any storage of weights; the gradient of the row is the sum of dy over the rows. */
 export const addRowOp: Op<null> = {
   name: "addRow",
   infer(inputs) {
     const [x, row] = inputs;
     ensure(x!.shape.length === 2 && row!.shape.length === 1, "addRow", inputs, "expected [T, N] and [N]");
     ensure(x!.dim(1) === row!.dim(0), "addRow", inputs, "the row's length must be the width");
+    ensure(isWeight(row!), "addRow", inputs, "the row must be a weight");
     return [{ shape: x!.shape, dtype: "f32" }];
   },
   gradient: ({ outputGradients: [dy], needed }) => [dy, needed[1] ? sumRows(dy!) : undefined],
@@ -24,7 +26,7 @@ export const addRowOp: Op<null> = {
     const groups = Math.ceil(elements / 256);
     dispatch({
       kernel: "addRow",
-      wgsl: expandTemplate("add_row", source, { ROW: inputs[1]!.dtype }),
+      wgsl: expandTemplate("add_row", source, { WEIGHT: inputs[1]!.dtype }, weightIncludes(inputs[1]!)),
       tensors: [inputs[0]!, inputs[1]!, outputs[0]!],
       size: [elements, groups, outputs[0]!.dim(1)],
       groups: grid(groups, adapter),

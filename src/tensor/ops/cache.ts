@@ -67,7 +67,7 @@ export function scatterRows(state: Tensor, rows: Tensor, slots: Tensor): Tensor 
 /**
  * Some rows of a tensor, in the order of their indices; f32 [B, W]. It has no gradient.
  *
- * @param x f32, f16 or bf16 [S, W]
+ * @param x [S, W] in any storage of weights
  * @param indices i32 [B]; an index outside 0 .. S - 1 gives a row of zeros
  */
 export function gatherRows(x: Tensor, indices: Tensor): Tensor {

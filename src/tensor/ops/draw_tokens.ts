@@ -3,7 +3,7 @@
  *
  * @module
  */
-import philox from "../../../kernels/philox.wgsl" with { type: "text" };
+import philox from "../../../kernels/include/philox.wgsl" with { type: "text" };
 import kernel from "../../../kernels/draw_tokens.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
@@ -38,7 +38,7 @@ export const drawTokensOp: Op<DrawAttributes> = {
     const [LANES, UNROLL] = adapter.family === "subgroup8" ? [8, 8] : [256, 2];
     dispatch({
       kernel: "drawTokens",
-      wgsl: expandTemplate("draw_tokens", philox + kernel, { N: draws, LANES, UNROLL }),
+      wgsl: expandTemplate("draw_tokens", kernel, { N: draws, LANES, UNROLL }, { philox }),
       tensors: [...inputs, ...outputs],
       size: [rows, width, ...seed],
       groups: grid(rows, adapter),

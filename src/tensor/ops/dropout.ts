@@ -4,7 +4,7 @@
  *
  * @module
  */
-import philox from "../../../kernels/philox.wgsl" with { type: "text" };
+import philox from "../../../kernels/include/philox.wgsl" with { type: "text" };
 import kernel from "../../../kernels/random.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type StepScalar, type Tensor } from "../graph.ts";
@@ -33,7 +33,7 @@ export const dropoutOp: Op<DropoutAttributes> = {
     const groups = Math.ceil(vectors / 64);
     dispatch({
       kernel: "dropout",
-      wgsl: expandTemplate("random", philox + kernel, { DRAW: "dropout" }),
+      wgsl: expandTemplate("random", kernel, { DRAW: "dropout" }, { philox }),
       tensors: [inputs[0]!, outputs[0]!],
       // The threshold keeps an element when a uniform 32-bit number is at least rate * 2^32.
       size: [vectors, groups, site, key, Math.min(0xffff_ffff, Math.round(rate * 2 ** 32)), {

@@ -7,6 +7,7 @@ import source from "../../../kernels/gather_rows.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";
+import { isWeight, weightIncludes } from "../weight_storage.ts";
 import { windows } from "../windows.ts";
 
 /** out[t, :] = table[indices[t], :]. It has no gradient: nothing that is looked up by index is trained. */
@@ -16,10 +17,10 @@ export const gatherRowsOp: Op<null> = {
     const [table, indices] = inputs;
     ensure(table!.shape.length === 2, "gatherRows", inputs, "the table must have two dimensions");
     ensure(
-      ["f32", "f16", "bf16"].includes(table!.dtype),
+      isWeight(table!),
       "gatherRows",
       inputs,
-      "the table must be f32, f16 or bf16",
+      "the table must be a weight",
     );
     ensure(
       indices!.shape.length === 1 && indices!.dtype === "i32",
@@ -34,15 +35,15 @@ export const gatherRowsOp: Op<null> = {
     const width = table.dim(1);
     const vector = width % 4 === 0 ? 4 : 1;
     const wgsl = expandTemplate("gather_rows", source, {
-      TABLE: table.dtype,
+      WEIGHT: table.dtype,
       THREADS: adapter.family === "subgroup8" ? 8 : 64,
       VECTOR: vector,
-    });
+    }, weightIncludes(table));
     for (const part of windows(table, adapter)) {
       dispatch({
         kernel: `gatherRows ${table.dtype}`,
         wgsl,
-        tensors: [part.binding, indices, outputs[0]!],
+        tensors: [indices, part.binding, outputs[0]!],
         size: [indices.dim(0), width / vector, part.first, part.count, table.dim(0)],
         groups: grid(indices.dim(0), adapter),
       });
@@ -53,7 +54,7 @@ export const gatherRowsOp: Op<null> = {
 /**
  * Token embeddings. A table larger than a binding is read in parts. The table is taken to be frozen: there is no gradient.
  *
- * @param table f32, f16 or bf16 [V, H]
+ * @param table [V, H] in any storage of weights
  * @param tokens i32 [T]; a token outside 0 .. V - 1 gives a row of zeros
  * @returns f32 [T, H]
  * @throws {ShapeError} if shapes or types are others

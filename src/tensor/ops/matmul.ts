@@ -10,8 +10,9 @@
 import subgroup8 from "../../../kernels/matmul_subgroup8.wgsl" with { type: "text" };
 import tiled from "../../../kernels/matmul_tiled.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
-import { byteLength, nothing, type StepScalar, type Tensor } from "../graph.ts";
+import { nothing, type StepScalar, type Tensor } from "../graph.ts";
 import { ensure, type GradientContext, grid, type LoweringContext, type Op, type Window } from "../op.ts";
+import { byteLength, isWeight, padded, rowBytes, weightIncludes } from "../weight_storage.ts";
 import { windows } from "../windows.ts";
 import { scaleFactor } from "./combine.ts";
 
@@ -63,6 +64,7 @@ function infer(inputs: readonly Tensor[], attributes: MatmulAttributes) {
   );
   ensure(k === depthOfW, "matmul", inputs, `${orientation}: inner sizes ${k} and ${depthOfW} differ`);
   ensure(x.dtype === "f32", "matmul", inputs, "the first operand must be f32");
+  ensure(isWeight(w), "matmul", inputs, "the second operand must be a weight");
   if (factors.length === 2) {
     const second = sizes(orientation, inputs[2]!, inputs[3]!);
     ensure(
@@ -175,7 +177,9 @@ function lower(context: LoweringContext<MatmulAttributes>): void {
   // too: the rows of w2 beside those of w, the rows of x where both are read across.
   const alongN = orientation === "NT";
   const beside = alongN ? k2 : orientation === "TN" ? m : 1;
-  const rows = orientation === "TN" ? Math.min(depth, Math.floor(adapter.maxBindingSize / (m * 4))) : depth;
+  const rows = orientation === "TN"
+    ? Math.min(depth, Math.floor(adapter.maxBindingSize / rowBytes(x)))
+    : depth;
   const cut = { multiple: Math.max(4, 64 / gcd(64, beside)), ...(alongN ? {} : { most: rows }) };
   for (const { first, count, binding } of windows(w, adapter, cut)) {
     for (let from = alongN ? 0 : first; from < (alongN ? k : first + count); from += depth) {
@@ -218,14 +222,20 @@ function launch(
   const { inputs, outputs, attributes, adapter } = context;
   const { orientation, accumulate } = attributes;
   const { m, n } = part;
-  const weight = inputs[1]!.dtype;
+  const weight = inputs[1]!;
   const terms = attributes.factors.length === 2 && part.k2 > 0 ? 2 : 1;
   const [tileRows, columns] = !fast ? [32, 4] : [m > 16 ? 32 : m > 8 ? 16 : 8, n > 16 && n % 4 === 0 ? 4 : 1];
   const tileColumns = fast ? 8 * columns : 32;
-  const constants = { ORIENTATION: orientation, TERMS: terms, WEIGHT: weight };
+  const constants = { ORIENTATION: orientation, TERMS: terms, WEIGHT: weight.dtype };
+  const includes = weightIncludes(weight);
   const wgsl = fast
-    ? expandTemplate("matmul_subgroup8", subgroup8, { ...constants, ROWS: tileRows, COLUMNS: columns })
-    : expandTemplate("matmul_tiled", tiled, constants);
+    ? expandTemplate(
+      "matmul_subgroup8",
+      subgroup8,
+      { ...constants, ROWS: tileRows, COLUMNS: columns },
+      includes,
+    )
+    : expandTemplate("matmul_tiled", tiled, constants, includes);
   const tilesM = Math.ceil(m / tileRows);
   const tiles = tilesM * Math.ceil(n / tileColumns);
   const addend = attributes.addend && !part.continued;
@@ -239,7 +249,7 @@ function launch(
     ? rowsOf(inputs[3]!, part.firstRow, part.n)
     : inputs[3]!;
   context.dispatch({
-    kernel: `matmul ${orientation}${terms === 2 ? " x2" : ""} ${weight}${
+    kernel: `matmul ${orientation}${terms === 2 ? " x2" : ""} ${weight.dtype}${
       fast ? ` ${tileRows}x${tileColumns}` : ""
     }`,
     wgsl,
@@ -275,12 +285,11 @@ function launch(
 
 /** `count` rows of an f32 matrix from `first` on. */
 function rowsOf(tensor: Tensor, first: number, count: number): Window {
-  const rowBytes = tensor.dim(1) * 4;
-  const byteOffset = first * rowBytes;
+  const byteOffset = first * rowBytes(tensor);
   return {
     tensor,
     byteOffset,
-    byteLength: Math.min(Math.ceil(count * rowBytes / 16) * 16, byteLength(tensor) - byteOffset),
+    byteLength: Math.min(padded(count * rowBytes(tensor)), byteLength(tensor) - byteOffset),
   };
 }
 

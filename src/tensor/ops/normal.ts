@@ -3,7 +3,7 @@
  *
  * @module
  */
-import philox from "../../../kernels/philox.wgsl" with { type: "text" };
+import philox from "../../../kernels/include/philox.wgsl" with { type: "text" };
 import kernel from "../../../kernels/random.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type Graph, type StepScalar, type Tensor } from "../graph.ts";
@@ -26,7 +26,7 @@ export const normalOp: Op<NormalAttributes & { readonly shape: readonly number[]
     const groups = Math.ceil(vectors / 64);
     dispatch({
       kernel: "normal",
-      wgsl: expandTemplate("random", philox + kernel, { DRAW: "normal" }),
+      wgsl: expandTemplate("random", kernel, { DRAW: "normal" }, { philox }),
       tensors: [outputs[0]!],
       size: [vectors, groups, site, key],
       groups: grid(groups, adapter),

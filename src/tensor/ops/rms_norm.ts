@@ -9,6 +9,7 @@ import weightGradient from "../../../kernels/rms_norm_weight.wgsl" with { type: 
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
 import { ensure, grid, type LoweringContext, type Op } from "../op.ts";
+import { isWeight, weightIncludes } from "../weight_storage.ts";
 
 /** Attributes of the ops in this file. */
 export interface RmsNormAttributes {
@@ -26,11 +27,10 @@ export const rmsNormOp: Op<RmsNormAttributes> = {
     const [x, weight] = inputs as [Tensor, Tensor];
     ensure(x.shape.length === 2 && x.dtype === "f32", "rmsNorm", inputs, "x must be f32 [T, H]");
     ensure(
-      weight.shape.length === 1 && weight.dim(0) === x.dim(1) &&
-        ["f32", "f16", "bf16"].includes(weight.dtype),
+      weight.shape.length === 1 && weight.dim(0) === x.dim(1) && isWeight(weight),
       "rmsNorm",
       inputs,
-      `the weight must be f32, f16 or bf16 [${x.dim(1)}]`,
+      `the second operand must be a weight [${x.dim(1)}]`,
     );
     return [{ shape: x.shape, dtype: "f32" }];
   },
@@ -87,17 +87,17 @@ function lowerRows(
 ): void {
   const { inputs, outputs, attributes, adapter } = context;
   const [rows, width] = [inputs[0]!.dim(0), inputs[0]!.dim(1)];
-  const weight = inputs[1]!.dtype;
+  const weight = inputs[1]!;
   const subgroup = adapter.family === "subgroup8";
   const vector = width % 4 === 0 ? 4 : 1;
   context.dispatch({
-    kernel: `${name === "rms_norm" ? "rmsNorm" : "rmsNormBackward"} ${weight}`,
+    kernel: `${name === "rms_norm" ? "rmsNorm" : "rmsNormBackward"} ${weight.dtype}`,
     wgsl: expandTemplate(name, source, {
-      WEIGHT: weight,
+      WEIGHT: weight.dtype,
       SUBGROUP: subgroup,
       THREADS: subgroup ? 8 : 64,
       VECTOR: vector,
-    }),
+    }, weightIncludes(weight)),
     tensors: [...inputs, ...outputs],
     size: [rows, width / vector, { f32: width }, { f32: attributes.epsilon }],
     groups: grid(rows, adapter),
@@ -109,7 +109,7 @@ function lowerRows(
  * Divides every row by its root mean square and multiplies by a weight. All arithmetic is in f32.
  *
  * @param x f32 [T, H]
- * @param weight f32, f16 or bf16 [H]; only f32 can be trained
+ * @param weight [H] in any storage of weights; only f32 can be trained
  * @param epsilon Added to the mean square
  * @throws {ShapeError} if shapes or types are others
  */

@@ -5,17 +5,18 @@
  */
 import source from "../../../kernels/times_weight.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
-import { DTYPE_BYTES, elementCount, type Tensor } from "../graph.ts";
+import { elementCount, type Tensor } from "../graph.ts";
 import { ensure, grid, type Op, type Window } from "../op.ts";
+import { bytesOf, isWeight, padded, STORAGES, weightIncludes } from "../weight_storage.ts";
 import { windows } from "../windows.ts";
 
-/** x * w, with w f32, f16 or bf16. The weight gets no gradient. */
+/** x * w, with w in any storage of weights. It gets no gradient. */
 export const timesWeightOp: Op<null> = {
   name: "timesWeight",
   infer(inputs) {
     const [x, w] = inputs as [Tensor, Tensor];
     ensure(x.dtype === "f32", "timesWeight", inputs, "the first operand must be f32");
-    ensure(w.dtype !== "i32" && w.dtype !== "u32", "timesWeight", inputs, "the weight must hold numbers");
+    ensure(isWeight(w), "timesWeight", inputs, "the weight must hold numbers");
     ensure(String(x.shape) === String(w.shape), "timesWeight", inputs, "both shapes must be equal");
     return [{ shape: x.shape, dtype: "f32" }];
   },
@@ -23,18 +24,19 @@ export const timesWeightOp: Op<null> = {
   lower({ inputs, outputs, adapter, dispatch }) {
     const [x, w] = inputs as [Tensor, Tensor];
     const elements = elementCount(x.shape);
-    // 128 elements of 16 bits are 256 bytes, where a binding may begin.
-    for (const { first, count } of windows(x, adapter, { unitElements: 1, multiple: 128 })) {
-      const part = (t: Tensor): Tensor | Window => {
-        const bytes = DTYPE_BYTES[t.dtype];
-        return count === elements
-          ? t
-          : { tensor: t, byteOffset: first * bytes, byteLength: Math.ceil(count * bytes / 16) * 16 };
-      };
+    // Of so many blocks every part begins where a binding may.
+    const multiple = adapter.offsetAlignment * STORAGES[w.dtype].blockValues;
+    for (const { first, count } of windows(x, adapter, { unitElements: 1, multiple })) {
+      const part = (t: Tensor): Tensor | Window =>
+        count === elements ? t : {
+          tensor: t,
+          byteOffset: bytesOf(t.dtype, first),
+          byteLength: padded(bytesOf(t.dtype, count)),
+        };
       const groups = Math.ceil(count / 256);
       dispatch({
         kernel: `timesWeight ${w.dtype}`,
-        wgsl: expandTemplate("times_weight", source, { WEIGHT: w.dtype }),
+        wgsl: expandTemplate("times_weight", source, { WEIGHT: w.dtype }, weightIncludes(w)),
         tensors: [part(x), part(w), part(outputs[0]!)],
         size: [count, groups],
         groups: grid(groups, adapter),

@@ -3,9 +3,10 @@
  *
  * @module
  */
-import { DTYPE_BYTES, elementCount, type Tensor } from "../graph.ts";
+import { elementCount, type Tensor } from "../graph.ts";
 import { ensure, type Op } from "../op.ts";
 import { ShapeError } from "../../base/errors.ts";
+import { bytesOf, rowBytes } from "../weight_storage.ts";
 
 interface RowsAttributes {
   readonly first: number;
@@ -34,7 +35,7 @@ export const rowsOp: Op<RowsAttributes> = {
  * code that differentiates by chunks of rows (the head) assembles the gradient itself.
  */
 export function rows(x: Tensor, first: number, count: number): Tensor {
-  const byteOffset = first * elementCount(x.shape.slice(1)) * DTYPE_BYTES[x.dtype];
+  const byteOffset = first * rowBytes(x);
   ensure(
     byteOffset % 256 === 0,
     "rows",
@@ -87,7 +88,7 @@ export const partOp: Op<PartAttributes> = {
     );
     return [{ shape, dtype: x!.dtype }];
   },
-  alias: (_, { elementOffset }) => ({ input: 0, byteOffset: elementOffset * 4 }),
+  alias: (_, { elementOffset }) => ({ input: 0, byteOffset: bytesOf("f32", elementOffset) }),
   lower: isNeverLowered,
 };
 

@@ -1,5 +1,4 @@
-// Philox 4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011); the same as in src/base/random.ts. It stands in
-// front of the kernels that draw.
+// Philox 4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011); the same as in src/base/random.ts.
 
 // Both halves of a 32 x 32 bit product: (high, low).
 fn multiply(a: u32, b: u32) -> vec2<u32> {
@@ -26,4 +25,3 @@ fn philox(counter: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
 //#end
   return c;
 }
-
