@@ -8,8 +8,7 @@
  *
  * @module
  */
-import { parseDecoderConfig } from "../../src/models/config.ts";
-import { expectedTensors } from "../../src/models/weights.ts";
+import { readArchitecture } from "../../src/models/families.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
 import { philox4x32, splitSeed } from "../../src/base/random.ts";
 
@@ -92,7 +91,8 @@ export function loadCase(name: CaseName): StepCase | undefined {
     console.error(`skip: ${name}: there is no model in ${modelFolder}`);
     return undefined;
   }
-  const config = parseDecoderConfig(JSON.parse(text), `${modelFolder}/config.json`);
+  const whole = readArchitecture(JSON.parse(text), `${modelFolder}/config.json`);
+  const { config } = whole;
   const { keptLayers, segments, segmentLength } = CASES[name];
 
   const samples = Array.from({ length: segments }, (_, segment) => ({
@@ -103,9 +103,7 @@ export function loadCase(name: CaseName): StepCase | undefined {
 
   const adapter = new Map<string, AdapterTensor>();
   let site = 0;
-  for (const [name, [out, width]] of expectedTensors({ ...config, layers: keptLayers.length })) {
-    if (!name.endsWith("_proj.weight")) continue;
-    const module = name.slice(0, -".weight".length);
+  for (const { name: module, out, in: width } of whole.with({ layers: keptLayers.length }).linearLayers) {
     // A as PEFT draws it; B small instead of zero, so that A has a gradient in the first step too.
     const a = uniform(SETTINGS.rank * width, 1 / Math.sqrt(width), site++);
     const b = uniform(out * SETTINGS.rank, 0.02, site++);

@@ -5,8 +5,8 @@
  */
 import { toFloat32 } from "../../src/formats/dtype.ts";
 import { openHuggingFaceFolder } from "../../src/formats/huggingface/huggingface.ts";
-import { type DecoderConfig, parseDecoderConfig } from "../../src/models/config.ts";
-import { expectedTensors } from "../../src/models/weights.ts";
+import type { DecoderConfig } from "../../src/models/config.ts";
+import { readArchitecture } from "../../src/models/families.ts";
 
 /** A model whose tensors went to a library one after another, so that no second copy of all of them is held. */
 export interface LoadedModel<T> {
@@ -26,12 +26,12 @@ export async function loadModel<T>(
 ): Promise<LoadedModel<T>> {
   const source = await openHuggingFaceFolder(folder);
   try {
-    const config = parseDecoderConfig(source.config, `${folder}/config.json`);
-    if (!config.tiedHead || config.attentionBias || config.mlpBias) {
+    const { config, tensors } = readArchitecture(source.config, `${folder}/config.json`);
+    if (!config.tiedHead || [...tensors.keys()].some((name) => name.endsWith(".bias"))) {
       throw new Error(`${folder}: the comparison is written for a tied head and linear layers without bias`);
     }
     const weights = new Map<string, T>();
-    for (const [name, shape] of expectedTensors(config)) {
+    for (const [name, shape] of tensors) {
       const { dtype, data } = await source.read(name);
       weights.set(name, upload(toFloat32(dtype, data), shape, name));
     }

@@ -5,6 +5,7 @@
  * @module
  */
 import type { DType, Graph, Tensor } from "../tensor/graph.ts";
+import { scatterRows } from "../tensor/ops/cache.ts";
 import { linear } from "../tensor/ops/matmul.ts";
 
 /** The per-token arrays of a packed stream, as inputs of a block; each i32 [T]. */
@@ -14,15 +15,44 @@ export interface StreamInputs {
   /** First and one-past-last key that a token attends. */
   readonly start: Tensor;
   readonly end: Tensor;
-  /** Where a token's key and value go in the cache; absent without a cache. */
-  readonly slots?: Tensor;
+  /** One more than the largest position: rows of tables made on the host. */
+  readonly length: number;
+  /** Keys and values of all sequences that are written: where a token's go, and how many there may be. */
+  readonly cache?: { readonly slots: Tensor; readonly rows: number };
+}
+
+/** How long the sequences of a stream are, and where it lies in its program. */
+export interface StreamOptions {
+  /** One more than the largest position. */
+  readonly length: number;
+  /** Keys and values that the cache holds; without one when absent. */
+  readonly cacheRows?: number;
+  /** Tells streams of different lengths in one program apart. */
+  readonly prefix?: string;
+}
+
+/** The inputs of a stream of `tokens` tokens in a block. */
+export function streamInputs(
+  graph: Graph,
+  tokens: number,
+  { length, cacheRows, prefix = "" }: StreamOptions,
+): StreamInputs {
+  const input = (name: string) => graph.input(`${prefix}${name}`, [tokens], "i32");
+  return {
+    tokens: input("tokens"),
+    positions: input("positions"),
+    start: input("start"),
+    end: input("end"),
+    length,
+    ...(cacheRows === undefined ? {} : { cache: { slots: input("slots"), rows: cacheRows } }),
+  };
 }
 
 /** Called for every linear layer: base output in, output with whatever an adapter adds out. */
 export type LinearHook = (name: string, x: Tensor, weight: Tensor, base: () => Tensor) => Tensor;
 
 /** Called for every weight by its Hugging Face name: the tensor that stands in its place, where one does. */
-export type WeightHook = (name: string) => Tensor | undefined;
+export type WeightHook = (name: string, shape: readonly number[]) => Tensor | undefined;
 
 /** How what is trained on a model takes part in its forward pass. */
 export interface ModelHooks {
@@ -84,12 +114,21 @@ export class ModelContext {
 
   /** A weight by its Hugging Face name, or the trained tensor in its place. */
   weight(name: string, shape: readonly number[]): Tensor {
-    return this.#onWeight?.(name) ?? modelWeight(this.graph, this.weights, name, shape);
+    return this.#onWeight?.(name, shape) ?? modelWeight(this.graph, this.weights, name, shape);
   }
 
-  /** A table made on the host, such as the rotary angles. */
-  table(name: string, shape: readonly number[]): Tensor {
+  /** A table that the family makes on the host, such as the rotary angles: a row of `width` numbers for each position. */
+  table(name: string, width: number): Tensor {
+    const shape = [this.inputs.length, width];
     return this.graph.weight(`${this.weights.prefix}${name}`, shape, "f32", this.weights.category);
+  }
+
+  /** Keys or values of the stream, f32 [T, W]: with a cache they are written into it, and all of it comes back. */
+  cached(name: string, x: Tensor): Tensor {
+    const { cache } = this.inputs;
+    if (!cache) return x;
+    const at = `${this.weights.prefix}cache.${name}`;
+    return scatterRows(this.graph.state(at, [cache.rows, x.dim(1)], "f32", "cache"), x, cache.slots);
   }
 
   /**

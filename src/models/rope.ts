@@ -1,5 +1,5 @@
 /**
- * Frequencies of the rotary position embedding (Su et al., arXiv 2104.09864) and their scaling for longer contexts, computed in
+ * Frequencies and angles of the rotary position embedding (Su et al., arXiv 2104.09864) and their scaling for longer contexts, computed in
  * f64 by the formulas of transformers' `modeling_rope_utils.py`.
  *
  * @module
@@ -25,7 +25,7 @@ interface RopeSettings {
  * @throws {InputError} when there is no base frequency, when the two generations disagree, or for a scaling not known here.
  */
 export function parseRope(
-  config: Record<string, unknown>,
+  config: Readonly<Record<string, unknown>>,
   headDim: number,
   where: string,
 ): { ropeTheta: number; inverseFrequencies: Float64Array; attentionScaling: number } {
@@ -54,6 +54,33 @@ export function parseRope(
   return { ropeTheta: theta, inverseFrequencies: frequencies, attentionScaling: 1 };
 }
 
+/** Where the rotary table lies among a model's weights; see {@linkcode rotaryTable}. */
+export const ROTARY_TABLE = "rotary_table";
+
+/**
+ * Cosines and sines of the rotary angles, computed in f64: f32 [positions, headDim], each row the headDim/2 cosines, then the
+ * sines. Angles are position times inverse frequency; pairs are i and i + headDim/2, as in Hugging Face.
+ */
+export function rotaryTable(
+  { headDim, inverseFrequencies, attentionScaling }: {
+    readonly headDim: number;
+    readonly inverseFrequencies: Float64Array;
+    readonly attentionScaling: number;
+  },
+  positions: number,
+): Float32Array<ArrayBuffer> {
+  const half = headDim / 2;
+  const table = new Float32Array(positions * headDim);
+  for (let p = 0; p < positions; p++) {
+    for (let i = 0; i < half; i++) {
+      const angle = p * inverseFrequencies[i]!;
+      table[p * headDim + i] = Math.cos(angle) * attentionScaling;
+      table[p * headDim + half + i] = Math.sin(angle) * attentionScaling;
+    }
+  }
+  return table;
+}
+
 function scaled(frequency: number, scaling: RopeScaling): number {
   if (scaling.type === "default") return frequency;
   if (scaling.type === "linear") return frequency / scaling.factor;
@@ -78,7 +105,7 @@ function divideByFactors(frequencies: Float64Array, factors: unknown, where: str
 }
 
 /** transformers 4: `rope_theta` and `rope_scaling` beside each other. */
-function readOlder(config: Record<string, unknown>, where: string): RopeSettings {
+function readOlder(config: Readonly<Record<string, unknown>>, where: string): RopeSettings {
   const theta = config.rope_theta == null ? undefined : positive(config.rope_theta, "rope_theta", where);
   if (config.rope_scaling === undefined) return { theta, scaling: undefined };
   if (config.rope_scaling === null) return { theta, scaling: { type: "default" } };
@@ -95,7 +122,7 @@ function readOlder(config: Record<string, unknown>, where: string): RopeSettings
 }
 
 /** transformers 5: everything in `rope_parameters`. */
-function readNewer(config: Record<string, unknown>, where: string): RopeSettings {
+function readNewer(config: Readonly<Record<string, unknown>>, where: string): RopeSettings {
   if (config.rope_parameters == null) return { theta: undefined, scaling: undefined };
   const parameters = record(config.rope_parameters);
   if (!parameters) throw new InputError("rope_parameters is neither an object nor null", { where });

@@ -13,7 +13,6 @@ import { openFile } from "../../src/formats/files.ts";
 import { GgufFile } from "../../src/formats/gguf/gguf.ts";
 import { writeGgufModel } from "../../src/formats/gguf/export.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
-import { expectedTensors } from "../../src/models/weights.ts";
 import { tinyRecipe, withTiny } from "../distill/tiny_model.ts";
 import { trained } from "./trained_adapter.ts";
 
@@ -55,9 +54,10 @@ async function toGguf(folder: string, path: string): Promise<void> {
   const split = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
   await writeGgufModel(path, {
     name: "tiny",
+    architecture: "llama",
     config: model.config,
     tokenizer: { ...rest, tokenizerJson: { ...tokenizerJson as object, pre_tokenizer: split } },
-    tensors: expectedTensors(model.config),
+    tensors: model.architecture.tensors,
     read: (name) => model.read(name),
   }, "F32");
   model.close();

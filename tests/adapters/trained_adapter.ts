@@ -14,7 +14,6 @@ export async function trained(recipe: Recipe) {
   const { seed } = recipe.train;
   const origin: AdapterOrigin = {
     baseModel: "base",
-    headDim: student.config.headDim,
     recipe: adapter.recipe,
     seed,
   };

@@ -25,9 +25,6 @@ import { openFile } from "../../src/formats/files.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
-import { ModelContext } from "../../src/models/context.ts";
-import { decoder, tapNames } from "../../src/models/llama.ts";
-import { streamInputs } from "../../src/distill/program/stream.ts";
 import {
   CONTRACT_VERSION,
   defineFeatureLoss,
@@ -36,7 +33,6 @@ import {
   tensor,
 } from "../../src/registry/contract.ts";
 import { Registry } from "../../src/registry/registry.ts";
-import { Program } from "../../src/tensor/plan.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
 import { modelTest, randomArray, testGpu } from "../tensor/harness.ts";
 import {
@@ -460,19 +456,6 @@ Deno.test("a program that gives no loss of each position, or asks for what it di
     refused(() => {
       throw new Error("not today");
     }, "not today");
-  }));
-
-Deno.test("tapNames() are the names that the decoder shows", () =>
-  withTiny(async (files) => {
-    using setup = await tinySetup(tinyRecipe(files));
-    const { config, specs } = setup.teacher;
-    const graph = new Program().block("test");
-    const shown = new Map<string, readonly number[]>();
-    const onTap = (name: string, x: { shape: readonly number[] }) => void shown.set(name, x.shape);
-    decoder(new ModelContext(graph, "model", streamInputs(graph, 64), specs, { onTap }), config, 64);
-    assertEquals([...shown.keys()], tapNames(config));
-    assertEquals(shown.get("model.layers.2.queries"), [64, 32]);
-    assertEquals(shown.get("model.layers.2.keys"), [64, 16]);
   }));
 
 Deno.test("sampleEnds() ends samples where the next begins, and filler after itself", () => {

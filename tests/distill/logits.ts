@@ -1,10 +1,8 @@
 /** Logits of whole sequences, without a cache: what generation and exports are compared with. */
-import { ModelContext } from "../../src/models/context.ts";
-import { decoder, head } from "../../src/models/llama.ts";
 import { type Model, uploadWeights } from "../../src/distill/inputs/models.ts";
 import { FLAT } from "../../src/distill/trained/parameters.ts";
-import { streamPrompts, writePrompts } from "../../src/distill/program/prompt_features.ts";
-import { streamInputs } from "../../src/distill/program/stream.ts";
+import { writePrompts } from "../../src/distill/program/prompt_features.ts";
+import { traceModel } from "../../src/distill/program/traced_model.ts";
 import { attachOf, partsOf, type Trained } from "../../src/distill/trained/attach.ts";
 import { Trainables } from "../../src/distill/trained/trainables.ts";
 import type { Gpu, GpuBuffer } from "../../src/gpu/device.ts";
@@ -81,11 +79,11 @@ function wholeSequence(gpu: Gpu, model: Model, length: number, trained: Trained 
   const program = new Program();
   const graph = program.block("read");
   const trainables = new Trainables(partsOf(trained));
-  const inputs = streamInputs(graph, length);
-  const prompt = () => streamPrompts(graph, model, inputs.tokens);
   const view = (name: string) => trainables.view(graph, name);
-  const hooks = attachOf(trained)?.(graph, view, false, prompt);
-  const ctx = new ModelContext(graph, "model", inputs, model.specs, hooks);
-  graph.output("logits", head(ctx, model.config, decoder(ctx, model.config, length)));
+  const attach = attachOf(trained);
+  const { hidden, logits } = traceModel(graph, "model", model, length, { length }, {
+    attach: attach && ((prompt) => attach(graph, view, false, prompt)),
+  });
+  graph.output("logits", logits(hidden));
   return plan(program, gpu.description);
 }

@@ -12,8 +12,7 @@ import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import type { TrainingSetup } from "../../src/distill/program/trainer.ts";
 import { type FloatDtype, fromFloat32 } from "../../src/formats/dtype.ts";
 import { writeHuggingFaceFolder } from "../../src/formats/huggingface/write.ts";
-import { parseDecoderConfig } from "../../src/models/config.ts";
-import { expectedTensors } from "../../src/models/weights.ts";
+import { readArchitecture } from "../../src/models/families.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
 import { builtins } from "../../plugins/mod.ts";
@@ -80,7 +79,7 @@ export async function writeTinyModel(path: string, options: TinyModelOptions = {
     bos_token_id: 1,
     eos_token_id: 2,
   };
-  const tensors = expectedTensors(parseDecoderConfig(config, path));
+  const tensors = readArchitecture(config, path).tensors;
   const names = [...tensors.keys()];
   await writeHuggingFaceFolder(path, {
     config,

@@ -5,9 +5,8 @@ import { InputError } from "../../src/base/errors.ts";
 import { ggufName, huggingFaceName, permuteHeads } from "../../src/formats/gguf/model.ts";
 import { mergesFromScores } from "../../src/formats/gguf/tokenizer.ts";
 import { openModel } from "../../src/formats/open_model.ts";
-import { parseDecoderConfig } from "../../src/models/config.ts";
+import { readArchitecture } from "../../src/models/families.ts";
 import { tensorProblems } from "../../src/models/weights.ts";
-import { expectedTensors } from "../../src/models/weights.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 
 const families: Record<string, string> = { tied_q8_0: "llama_tied_bias", untied_mixed: "llama3_rope" };
@@ -20,8 +19,8 @@ for (const [stem, family] of Object.entries(families)) {
   sharedTest(`the config of ${stem}.gguf equals that of the model it was made from`, async () => {
     const model = await openModel(sharedPath(`goldens/gguf/${stem}.gguf`));
     const original = await openModel(sharedPath(`goldens/families/${family}`));
-    const { inverseFrequencies, ...config } = parseDecoderConfig(model.config, model.path);
-    const { inverseFrequencies: expected, ...rest } = parseDecoderConfig(original.config, original.path);
+    const { inverseFrequencies, ...config } = readArchitecture(model.config, model.path).config;
+    const { inverseFrequencies: expected, ...rest } = readArchitecture(original.config, original.path).config;
     assertEquals(config, rest);
     for (const [i, frequency] of inverseFrequencies.entries()) {
       assert(
@@ -29,7 +28,7 @@ for (const [stem, family] of Object.entries(families)) {
         `frequency ${i}: ${frequency}, expected ${expected[i]}`,
       );
     }
-    assertEquals(tensorProblems(parseDecoderConfig(model.config, model.path), model.tensors), []);
+    assertEquals(tensorProblems(readArchitecture(model.config, model.path), model.tensors), []);
     model.close();
     original.close();
   });
@@ -94,7 +93,7 @@ for (const [stem, family] of Object.entries(families)) {
 }
 
 Deno.test("huggingFaceName() and ggufName() are inverse on every tensor of a model, and leave others alone", () => {
-  const config = parseDecoderConfig({
+  const { tensors } = readArchitecture({
     architectures: ["LlamaForCausalLM"],
     hidden_act: "silu",
     hidden_size: 8,
@@ -108,7 +107,7 @@ Deno.test("huggingFaceName() and ggufName() are inverse on every tensor of a mod
     attention_bias: true,
     mlp_bias: true,
   }, "config");
-  const names = [...expectedTensors(config).keys()];
+  const names = [...tensors.keys()];
   for (const name of names) assertEquals(huggingFaceName(ggufName(name)!), name);
   assertEquals(new Set(names.map(ggufName)).size, names.length);
   assertEquals([huggingFaceName("blk.0.ffn_gate_exps.weight"), ggufName("model.layers.0.other.weight")], [

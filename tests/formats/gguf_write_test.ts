@@ -10,9 +10,8 @@ import { ggufTokenizerMetadata } from "../../src/formats/gguf/tokenizer_write.ts
 import { quantizeQ8, unpackGguf } from "../../src/formats/gguf/types.ts";
 import type { ModelSource } from "../../src/formats/model_source.ts";
 import { openModel } from "../../src/formats/open_model.ts";
-import { parseDecoderConfig } from "../../src/models/config.ts";
+import { readArchitecture } from "../../src/models/families.ts";
 import { tensorProblems } from "../../src/models/weights.ts";
-import { expectedTensors } from "../../src/models/weights.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 
 async function exported(
@@ -23,14 +22,15 @@ async function exported(
 ): Promise<void> {
   const folder = await Deno.makeTempDir();
   try {
-    const config = parseDecoderConfig(model.config, model.path);
+    const { config, tensors } = readArchitecture(model.config, model.path);
     const path = `${folder}/model.gguf`;
     await writeGgufModel(path, {
       name: "a model",
       about: { license: "mit" },
+      architecture: "llama",
       config,
       tokenizer: { ...await tokenizerOf.tokenizer(), chatTemplate: "{{ messages }}" },
-      tensors: expectedTensors(config),
+      tensors,
       read: (name) => model.read(name),
     }, storage);
     const written = await openModel(path);
@@ -51,9 +51,9 @@ sharedTest(
   async () => {
     const model = await openModel(sharedPath("models/stories15M"));
     await exported(model, model, async (written, path) => {
-      const config = parseDecoderConfig(written.config, path);
-      assertEquals(config, parseDecoderConfig(model.config, model.path));
-      assertEquals(tensorProblems(config, written.tensors), []);
+      const architecture = readArchitecture(written.config, path);
+      assertEquals(architecture.config, readArchitecture(model.config, model.path).config);
+      assertEquals(tensorProblems(architecture, written.tensors), []);
       for (const [name, { dtype, shape }] of written.tensors) {
         assertEquals(dtype, shape.length === 1 ? "F32" : "Q8_0");
         const original = toFloat32("f32", (await model.read(name)).data);
@@ -103,8 +103,8 @@ sharedTest(
       const model = await openModel(sharedPath(`goldens/families/${family}`));
       const tokenizer = await openModel(sharedPath(`goldens/gguf/${gguf}.gguf`));
       await exported(model, tokenizer, async (written, path) => {
-        const { inverseFrequencies, ...config } = parseDecoderConfig(written.config, path);
-        const { inverseFrequencies: expected, ...rest } = parseDecoderConfig(model.config, model.path);
+        const { inverseFrequencies, ...config } = readArchitecture(written.config, path).config;
+        const { inverseFrequencies: expected, ...rest } = readArchitecture(model.config, model.path).config;
         assertEquals(config, rest);
         inverseFrequencies.forEach((value, i) => assert(Math.abs(value / expected[i] - 1) < 1e-7));
         for (const name of model.tensors.keys()) {

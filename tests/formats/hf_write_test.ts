@@ -8,9 +8,8 @@ import type { ModelSource } from "../../src/formats/model_source.ts";
 import { openModel } from "../../src/formats/open_model.ts";
 import { pythonJson } from "../../src/formats/python_json.ts";
 import { ropeScalingOf } from "../../src/formats/huggingface/rope_scaling.ts";
-import { parseDecoderConfig } from "../../src/models/config.ts";
+import { readArchitecture } from "../../src/models/families.ts";
 import { tensorProblems } from "../../src/models/weights.ts";
-import { expectedTensors } from "../../src/models/weights.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 
 async function rewritten(
@@ -23,7 +22,7 @@ async function rewritten(
     await writeHuggingFaceFolder(`${folder}/out`, {
       config: model.config,
       tokenizer: await model.tokenizer().catch(() => ({ tokenizerJson: {}, tokenizerConfig: {} })),
-      tensors: expectedTensors(parseDecoderConfig(model.config, model.path)),
+      tensors: readArchitecture(model.config, model.path).tensors,
       read: (name) => model.read(name),
     }, options);
     assertEquals([...Deno.readDirSync(folder)].map((entry) => entry.name), ["out"]);
@@ -48,9 +47,9 @@ for (const path of sources) {
     sharedTest(`writeHuggingFaceFolder() writes ${path} in ${dtype} so that it reads back`, async () => {
       const model = await openModel(sharedPath(path));
       await rewritten(model, { dtype, shardBytes }, async (written) => {
-        const [ours, theirs] = [written, model].map(({ config, path }) => parseDecoderConfig(config, path));
-        const { inverseFrequencies: f, ...a } = ours;
-        const { inverseFrequencies: g, ...b } = theirs;
+        const [ours, theirs] = [written, model].map(({ config, path }) => readArchitecture(config, path));
+        const { inverseFrequencies: f, ...a } = ours.config;
+        const { inverseFrequencies: g, ...b } = theirs.config;
         assertEquals(a, b);
         f.forEach((value, i) => assert(Math.abs(value / g[i] - 1) < 1e-6));
         assertEquals(tensorProblems(ours, written.tensors), []);
@@ -163,7 +162,7 @@ Deno.test("ropeScalingOf() finds the parameters that real models used, and none 
     };
     const size = { hidden_size: headDim, num_attention_heads: 1, rope_theta: theta };
     const frequencies = (rope_scaling: unknown) =>
-      parseDecoderConfig({ ...smallest, ...size, rope_scaling }, "config").inverseFrequencies;
+      readArchitecture({ ...smallest, ...size, rope_scaling }, "config").config.inverseFrequencies;
     const [plain, scaled] = [frequencies(null), frequencies(scaling)];
     const factors = Float32Array.from(plain, (frequency, i) => frequency / scaled[i]);
     assertEquals(ropeScalingOf([...factors], theta), scaling);

@@ -7,8 +7,7 @@
 import { writeHuggingFaceFolder } from "../../src/formats/huggingface/write.ts";
 import type { FloatDtype } from "../../src/formats/dtype.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
-import { parseDecoderConfig } from "../../src/models/config.ts";
-import { expectedTensors } from "../../src/models/weights.ts";
+import { readArchitecture } from "../../src/models/families.ts";
 
 /** Sizes of a synthetic decoder. */
 export interface ModelSizes {
@@ -152,7 +151,7 @@ export async function syntheticModel(folder: string, sizes: ModelSizes): Promise
     mlp_bias: sizes.bias ?? false,
     tie_word_embeddings: sizes.tied ?? false,
   };
-  const tensors = expectedTensors(parseDecoderConfig(config, folder));
+  const tensors = readArchitecture(config, folder).tensors;
   await writeHuggingFaceFolder(folder, {
     config,
     tokenizer: { tokenizerJson: {}, tokenizerConfig: {} },

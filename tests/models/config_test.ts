@@ -1,11 +1,9 @@
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertObjectMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { InputError } from "../../src/base/errors.ts";
 import { openModel } from "../../src/formats/open_model.ts";
-import { parseDecoderConfig } from "../../src/models/config.ts";
-import { tensorProblems } from "../../src/models/weights.ts";
-import { expectedTensors } from "../../src/models/weights.ts";
-import { checkTensors } from "../../src/models/weights.ts";
+import { readArchitecture } from "../../src/models/families.ts";
+import { checkTensors, tensorProblems } from "../../src/models/weights.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 
 const llama: Record<string, unknown> = {
@@ -37,15 +35,16 @@ const llama3 = {
   rope_type: "llama3",
 };
 
-const parse = (config: Record<string, unknown>) => parseDecoderConfig(config, "config.json");
+const architecture = (config: Record<string, unknown>) => readArchitecture(config, "config.json");
+const parse = (config: Record<string, unknown>) => architecture(config).config;
 
-Deno.test("parseDecoderConfig() reads every field and fills what transformers fills", () => {
+Deno.test("readArchitecture() reads every field and fills what transformers fills", () => {
   const { inverseFrequencies, ...rest } = parse({
     ...llama,
     num_key_value_heads: undefined,
     eos_token_id: [2, 5],
   });
-  assertEquals(rest, {
+  assertObjectMatch(rest, {
     architecture: "LlamaForCausalLM",
     hiddenSize: 64,
     intermediateSize: 96,
@@ -57,13 +56,10 @@ Deno.test("parseDecoderConfig() reads every field and fills what transformers fi
     normEpsilon: 1e-5,
     contextLength: 256,
     tiedHead: false,
-    attentionBias: false,
-    mlpBias: false,
     bosToken: undefined,
     eosTokens: [2, 5],
     ropeTheta: 10000,
     attentionScaling: 1,
-    activation: "silu",
   });
   assertEquals(inverseFrequencies, Float64Array.from({ length: 8 }, (_, i) => 10000 ** (-i / 8)));
   const single = parse({
@@ -76,7 +72,7 @@ Deno.test("parseDecoderConfig() reads every field and fills what transformers fi
   assertEquals([single.bosToken, single.eosTokens, single.headDim], [0, [2], 24]);
 });
 
-Deno.test("parseDecoderConfig() reads both generations of the rotary fields alike", () => {
+Deno.test("readArchitecture() reads both generations of the rotary fields alike", () => {
   const theta = { rope_theta: 5000 };
   const same: [Record<string, unknown>, Record<string, unknown>][] = [
     [{ ...theta, rope_scaling: null }, { rope_parameters: { ...theta, rope_type: "default" } }],
@@ -93,7 +89,7 @@ Deno.test("parseDecoderConfig() reads both generations of the rotary fields alik
   }
 });
 
-Deno.test("parseDecoderConfig() divides by rope_frequency_factors", () => {
+Deno.test("readArchitecture() divides by rope_frequency_factors", () => {
   const factors = [1, 1, 2, 4, 8, 8, 8, 8];
   const plain = parse(llama).inverseFrequencies;
   const divided = parse({ ...llama, rope_frequency_factors: factors }).inverseFrequencies;
@@ -171,24 +167,25 @@ const refused: [string, Record<string, unknown>, string][] = [
 ];
 
 for (const [what, config, says] of refused) {
-  Deno.test(`parseDecoderConfig() refuses ${what}`, () => {
+  Deno.test(`readArchitecture() refuses ${what}`, () => {
     assertStringIncludes(assertThrows(() => parse(config), InputError).message, says);
   });
 }
 
-Deno.test("parseDecoderConfig() accepts a Mistral whose window is not in force, and gives it no bias", () => {
+Deno.test("readArchitecture() accepts a Mistral whose window is not in force, and gives it no bias", () => {
   const loose = [{}, { sliding_window: 256 }, { sliding_window: 16, use_sliding_window: false }, {
     sliding_window: undefined,
   }];
   for (const fields of loose) {
-    assertEquals(parse({ ...mistral, ...fields, attention_bias: true }).attentionBias, false);
+    const { tensors } = architecture({ ...mistral, ...fields, attention_bias: true });
+    assert(![...tensors.keys()].some((name) => name.endsWith(".bias")));
   }
 });
 
 Deno.test("tensorProblems() reports everything at once", () => {
-  const config = parse({ ...llama, tie_word_embeddings: true });
+  const config = architecture({ ...llama, tie_word_embeddings: true });
   const tensors = new Map(
-    [...expectedTensors(config)].map(([name, shape]) => [name, { dtype: "BF16", shape }]),
+    [...config.tensors].map(([name, shape]) => [name, { dtype: "BF16", shape }]),
   );
   assertEquals(tensorProblems(config, tensors), []);
   tensors.set("lm_head.weight", { dtype: "BF16", shape: [320, 64] });
@@ -209,30 +206,31 @@ Deno.test("tensorProblems() reports everything at once", () => {
 });
 
 sharedTest(
-  "expectedTensors() are exactly those of real models, and both generations of config agree",
+  "the traced tensors are exactly those of real models, and both generations of config agree",
   async () => {
     const folders = ["goldens/families/llama3_rope", "goldens/families/llama_tied_bias", "models/stories15M"];
     for (const folder of [...folders, "models/stories260K", "models/minimind2-small"]) {
       const model = await openModel(sharedPath(folder));
-      const config = parseDecoderConfig(model.config, folder);
-      assertEquals(tensorProblems(config, model.tensors), []);
-      assertEquals([...expectedTensors(config).keys()].sort(), [...model.tensors.keys()].sort());
+      const found = readArchitecture(model.config, folder);
+      assertEquals(tensorProblems(found, model.tensors), []);
+      assertEquals([...found.tensors.keys()].sort(), [...model.tensors.keys()].sort());
       model.close();
       if (!folder.startsWith("goldens")) continue;
       const legacy = JSON.parse(await Deno.readTextFile(sharedPath(`${folder}/config.legacy.json`)));
-      assertEquals(parseDecoderConfig(legacy, folder), config);
+      assertEquals(readArchitecture(legacy, folder).config, found.config);
     }
   },
 );
 
 sharedTest(
-  "parseDecoderConfig() refuses the Mistral with a window, and reads it once the window is gone",
+  "readArchitecture() refuses the Mistral with a window, and reads it once the window is gone",
   async () => {
     const model = await openModel(sharedPath("goldens/families/mistral"));
     assertThrows(() => parse(model.config), InputError, "sliding_window is 16");
-    const config = parse({ ...model.config, sliding_window: null });
+    const found = architecture({ ...model.config, sliding_window: null });
+    const { config } = found;
     assertEquals([config.attentionHeads * config.headDim, config.hiddenSize], [96, 48]);
-    checkTensors(config, model.tensors, model.path);
+    checkTensors(found, model.tensors, model.path);
     model.close();
   },
 );

@@ -10,13 +10,13 @@ import { InputError } from "../../base/errors.ts";
 import { writeGgufAdapter } from "../../formats/gguf/adapter.ts";
 import { writeMlxAdapter } from "../../formats/peft/mlx_adapter.ts";
 import { type SavedModules, writePeftAdapter, writePeftFolder } from "../../formats/peft/peft.ts";
-import { HEAD } from "../../models/llama.ts";
 import { peftConfigOf } from "../../formats/peft/config.ts";
 import type { TensorData } from "../../formats/model_source.ts";
 import type { UniformLora } from "../../formats/peft/uniform_lora.ts";
 import type { AdaptedLayer, PeftLayout } from "../../registry/contract.ts";
 import type { ModelAdapter } from "../trained/model_adapter.ts";
 import type { Model } from "../inputs/models.ts";
+import { ggufArchitecture } from "./gguf_architecture.ts";
 import { MERGE, savedModules, unsavable } from "./modules_to_save.ts";
 import { writeOwnAdapter } from "./own_adapter.ts";
 import { type PlainLayer, plainLayers, uniform } from "./plain_lora.ts";
@@ -34,8 +34,6 @@ export type AdapterForm = "peft" | "peft-plain" | "gguf-adapter" | "mlx" | "limb
 export interface AdapterOrigin {
   /** Folder of the model it belongs on. */
   readonly baseModel: string;
-  /** Width of a head of that model. */
-  readonly headDim: number;
   readonly recipe: AdapterRecipe;
   /** Seed of the run. */
   readonly seed: number;
@@ -103,18 +101,19 @@ export async function writeAdapter(
         name: origin.name ?? basename(path, ".gguf"),
         ...(origin.about ? { about: origin.about } : {}),
         lora: uniform(plainLayers(adapter, values)),
-        headDim: origin.headDim,
+        architecture: ggufArchitecture(adapter.model),
+        headDim: adapter.model.config.headDim,
       });
     case "mlx": {
       if (adapter.adaptsHead) {
-        throw new InputError(`mlx-lm loads adapters inside layers only, and ${HEAD} has one`, {
+        throw new InputError(`mlx-lm loads adapters inside layers only, and ${adapter.head} has one`, {
           where: "recipe adapter.targets",
           hint: MERGE,
         });
       }
       const layers = isDora(layout) ? doraLayers(adapter, values, layout) : plainLayers(adapter, values);
-      const { modelLayers, settings: { dropout } } = adapter;
-      const mlx = { model: baseModel, lora: uniform(layers), dropout, modelLayers };
+      const { model, settings: { dropout } } = adapter;
+      const mlx = { model: baseModel, lora: uniform(layers), dropout, modelLayers: model.config.layers };
       return await writeMlxAdapter(path, mlx, { replace: true });
     }
     case "limbeck":
@@ -301,12 +300,8 @@ function pattern(
 /** Short names where they mean exactly the adapted layers, else full paths. */
 function targetModules(adapter: ModelAdapter): string[] {
   const paths = adapter.layers.map((l) => l.path);
-  const names = new Map<string, number>();
-  for (const path of paths) {
-    const name = path.split(".").at(-1)!;
-    names.set(name, (names.get(name) ?? 0) + 1);
-  }
-  return [...names].every(([name, count]) => count === (name === HEAD ? 1 : adapter.modelLayers))
-    ? [...names.keys()].sort()
-    : paths;
+  const lastPart = (path: string) => path.split(".").at(-1)!;
+  const names = new Set(paths.map(lastPart));
+  const all = [...adapter.model.architecture.linearLayers.map(({ name }) => name), adapter.head];
+  return all.every((path) => !names.has(lastPart(path)) || paths.includes(path)) ? [...names].sort() : paths;
 }

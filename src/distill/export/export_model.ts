@@ -5,7 +5,7 @@
  */
 import { InputError } from "../../base/errors.ts";
 import { type GgufStorage, writeGgufModel } from "../../formats/gguf/export.ts";
-import { expectedTensors } from "../../models/weights.ts";
+import { ggufArchitecture } from "./gguf_architecture.ts";
 import { Model } from "../inputs/models.ts";
 
 /** How {@linkcode exportGguf} writes. */
@@ -35,9 +35,10 @@ export async function exportGguf(
     await writeGgufModel(output, {
       name: options.name,
       ...(options.about ? { about: options.about } : {}),
+      architecture: ggufArchitecture(model),
       config: model.config,
       tokenizer: await model.source.tokenizer(),
-      tensors: expectedTensors(model.config),
+      tensors: model.architecture.tensors,
       read: (name) => model.read(name),
     }, options.storage);
   } finally {

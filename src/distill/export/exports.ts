@@ -101,7 +101,6 @@ export function adapterOrigin(
 ): AdapterOrigin {
   return {
     baseModel: baseFolder(folder, student),
-    headDim: student.config.headDim,
     recipe: adapter.recipe,
     seed: recipe.train.seed,
     ...(tensors ? { beside: { student, tensors } } : {}),
@@ -133,7 +132,6 @@ export async function writeResults(
     const own = await teacherAdapter.namedValues(trained, recipe.train.seed);
     await writeAdapter(join(folder, "teacher-adapter"), teacherAdapter, own, {
       baseModel: teacher.path,
-      headDim: teacher.config.headDim,
       recipe: teacherAdapter.recipe,
       seed: recipe.train.seed,
     }, runForm(teacherAdapter));

@@ -6,8 +6,7 @@
 import { InputError } from "../../base/errors.ts";
 import type { AdapterDescription } from "../../gpu/description.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
-import { ModelContext, type ModelHooks } from "../../models/context.ts";
-import { decoder, head } from "../../models/llama.ts";
+import type { ModelHooks } from "../../models/context.ts";
 import { compile, type Executable } from "../../tensor/executable.ts";
 import { type Graph, type Tensor } from "../../tensor/graph.ts";
 import { gatherRows } from "../../tensor/ops/cache.ts";
@@ -15,7 +14,7 @@ import { type Plan, plan, Program } from "../../tensor/plan.ts";
 import type { Model } from "../inputs/models.ts";
 import { keepPrompts, writtenPrompts } from "../program/prompt_features.ts";
 import { sampleToken, type SamplingOptions } from "./sampling.ts";
-import { streamInputs } from "../program/stream.ts";
+import { traceModel } from "../program/traced_model.ts";
 
 /** What a generator is made for. */
 export interface GeneratorOptions {
@@ -61,14 +60,15 @@ export function generationPlan(adapter: AdapterDescription, model: Model, option
   let looksAtPrompts = false;
   const block = (name: string, tokens: number, last: (graph: Graph, hidden: Tensor) => Tensor) => {
     const graph = program.block(name);
-    const inputs = streamInputs(graph, tokens, true, `${name}.`);
-    const prompt = () => {
-      looksAtPrompts = true;
-      return writtenPrompts(graph, name, tokens, { sequences, model });
-    };
-    const ctx = new ModelContext(graph, "model", inputs, model.specs, attach?.(graph, prompt));
-    const hidden = last(graph, decoder(ctx, model.config, length, { slots: sequences * length }));
-    graph.output("logits", head(ctx, model.config, hidden));
+    const stream = { length, cacheRows: sequences * length, prefix: `${name}.` };
+    const { hidden, logits } = traceModel(graph, "model", model, tokens, stream, {
+      attach: attach && ((prompt) => attach(graph, prompt)),
+      prompt() {
+        looksAtPrompts = true;
+        return writtenPrompts(graph, name, tokens, { sequences, model });
+      },
+    });
+    graph.output("logits", logits(last(graph, hidden)));
   };
   block(
     "prefill",

@@ -11,11 +11,11 @@ import type { ModelSource, TensorData } from "../../formats/model_source.ts";
 import { openModel } from "../../formats/open_model.ts";
 import { BUFFER_USAGE } from "../../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
-import { type DecoderConfig, parseDecoderConfig } from "../../models/config.ts";
-import { expectedTensors } from "../../models/weights.ts";
-import { checkTensors } from "../../models/weights.ts";
-import { EMBEDDING, HEAD, headWeightName, ROTARY_TABLE, rotaryTable } from "../../models/llama.ts";
+import type { Architecture } from "../../models/architecture.ts";
+import type { DecoderConfig } from "../../models/config.ts";
 import type { WeightSpecs } from "../../models/context.ts";
+import { readArchitecture } from "../../models/families.ts";
+import { checkTensors } from "../../models/weights.ts";
 import { byteLength } from "../../tensor/graph.ts";
 import type { Plan } from "../../tensor/plan.ts";
 
@@ -35,8 +35,8 @@ export interface ModelOptions {
 export class Model {
   readonly path: string;
   readonly source: ModelSource;
-  /** With `layers` applied. */
-  readonly config: DecoderConfig;
+  /** What is computed, with `layers` applied. */
+  readonly architecture: Architecture;
   readonly keptLayers: readonly number[];
   /** Layers of the source, before any are cut away. */
   readonly sourceLayers: number;
@@ -48,16 +48,17 @@ export class Model {
   private constructor(
     path: string,
     source: ModelSource,
-    config: DecoderConfig,
+    whole: Architecture,
     kept: readonly number[],
     options: ModelOptions,
   ) {
+    const { layers, tiedHead } = whole.config;
     this.path = path;
     this.source = source;
-    this.untied = config.tiedHead && options.ownHead === true;
-    this.config = { ...config, layers: kept.length, tiedHead: config.tiedHead && !this.untied };
+    this.untied = tiedHead && options.ownHead === true;
+    this.architecture = whole.with({ layers: kept.length, tiedHead: tiedHead && !this.untied });
     this.keptLayers = kept;
-    this.sourceLayers = config.layers;
+    this.sourceLayers = layers;
     this.#options = options;
     // Two models with the same files and the same rounding have the same prefix, and so share their weights.
     const prefix = `${path}${this.#rounds() ? " as f16" : ""}: `;
@@ -80,33 +81,41 @@ export class Model {
     const real = await Deno.realPath(path).catch(() => path);
     const source = await openModel(real);
     try {
-      const full = parseDecoderConfig(
+      const whole = readArchitecture(
         source.config,
         source.kind === "huggingface" ? join(path, "config.json") : path,
       );
-      checkTensors(full, source.tensors, path);
-      const kept = options.layers ?? Array.from({ length: full.layers }, (_, i) => i);
-      const missing = kept.filter((i) => i >= full.layers);
+      checkTensors(whole, source.tensors, path);
+      const { layers } = whole.config;
+      const kept = options.layers ?? Array.from({ length: layers }, (_, i) => i);
+      const missing = kept.filter((i) => i >= layers);
       if (missing.length) {
         throw new InputError(
-          `layers ${missing.join(", ")} do not exist; the model has layers 0 to ${full.layers - 1}`,
+          `layers ${missing.join(", ")} do not exist; the model has layers 0 to ${layers - 1}`,
           {
             where: path,
             hint: "Correct student.layers in the recipe.",
           },
         );
       }
-      return new Model(real, source, full, kept, options);
+      return new Model(real, source, whole, kept, options);
     } catch (error) {
       source.close();
       throw error;
     }
   }
 
+  get config(): DecoderConfig {
+    return this.architecture.config;
+  }
+
   /** The name a tensor has in the source: layers are renumbered where some are cut away. */
   storedName(name: string): string {
-    if (name === `${HEAD}.weight` && this.untied) return EMBEDDING;
-    return name.replace(/^model\.layers\.(\d+)\./, (_, i) => `model.layers.${this.keptLayers[Number(i)]}.`);
+    const { embedding, layers, head } = this.architecture.family.names;
+    if (name === `${head}.weight` && this.untied) return embedding;
+    if (!name.startsWith(`${layers}.`)) return name;
+    const [index, ...rest] = name.slice(layers.length + 1).split(".");
+    return [layers, this.keptLayers[Number(index)], ...rest].join(".");
   }
 
   /** Storage type of a tensor of the source on the GPU and in `base/`. */
@@ -118,7 +127,7 @@ export class Model {
   /** Every tensor of this model (renumbered names) with shape and storage type. */
   tensors(): Map<string, { shape: number[]; dtype: FloatDtype }> {
     return new Map(
-      [...expectedTensors(this.config)].map((
+      [...this.architecture.tensors].map((
         [name, shape],
       ) => [name, { shape, dtype: this.dtype(this.storedName(name)) }]),
     );
@@ -164,27 +173,10 @@ export class Model {
     );
   }
 
-  /** Number of weights, the tied head once. */
-  parameterCount(): number {
-    let sum = 0;
-    for (const shape of expectedTensors(this.config).values()) sum += shape.reduce((a, b) => a * b, 1);
-    return sum;
-  }
-
-  headWeight(): string {
-    return headWeightName(this.config);
-  }
-
   /** Fills one weight of a plan whose name has this model's prefix. */
   async upload(gpu: Gpu, buffer: GpuBuffer, storedName: string, shape: readonly number[]): Promise<void> {
-    if (storedName === ROTARY_TABLE) {
-      gpu.device.queue.writeBuffer(
-        buffer.raw,
-        0,
-        rotaryTable(this.config, shape[0]!) as Float32Array<ArrayBuffer>,
-      );
-      return;
-    }
+    const table = this.architecture.tables[storedName];
+    if (table) return gpu.device.queue.writeBuffer(buffer.raw, 0, table(shape[0]!));
     const rowBytes = shape.slice(1).reduce((a, b) => a * b, 1) * (this.dtype(storedName) === "f32" ? 4 : 2);
     // Pieces of a few MB whose bytes are a multiple of 4.
     const rows = Math.max(4, Math.floor(PIECE_BYTES / rowBytes / 4) * 4);

@@ -157,7 +157,7 @@ export async function openStudent(recipe: Recipe): Promise<Model> {
   const { layers, train = [] } = recipe.student;
   const cut = layers !== undefined && layers.length < whole.config.layers;
   const halfPrecision = cut || whole.source.kind !== "huggingface";
-  const ownHead = whole.config.tiedHead && selectsHead(train);
+  const ownHead = whole.config.tiedHead && selectsHead(train, whole.architecture.family.names.head);
   if (!halfPrecision && !ownHead) return whole;
   whole.close();
   return await Model.open(path, {

@@ -3,11 +3,10 @@
  *
  * @module
  */
-import { HEAD } from "../../models/llama.ts";
 
-/** Whether a recipe's `student.train` names the head. */
-export function selectsHead(names: readonly string[]): boolean {
-  return names.some((name) => name === "head" || namesTensor(name, `${HEAD}.weight`));
+/** Whether a recipe's `student.train` names the head, which is the module at `head`. */
+export function selectsHead(names: readonly string[], head: string): boolean {
+  return names.some((name) => name === "head" || namesTensor(name, `${head}.weight`));
 }
 
 /** Whether a name is a tensor's, or its module's, or the end of one from a dot on. */

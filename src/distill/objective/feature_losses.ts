@@ -4,7 +4,6 @@
  * @module
  */
 import { InputError, LimbeckError } from "../../base/errors.ts";
-import { tapNames } from "../../models/llama.ts";
 import {
   type FeatureInputs,
   type FeatureLoss,
@@ -152,7 +151,7 @@ export class ModelFeatureLoss implements Trainable {
       throw new PluginError(this.term.loss.id, "it taps nothing of the student, so nothing can be learnt");
     }
     for (const model of ["student", "teacher"] as const) {
-      const known = tapNames(models[model].config);
+      const known = [...models[model].architecture.taps.keys()];
       for (const tap of this.taps[model]) {
         if (known.includes(tap)) continue;
         throw new InputError(
@@ -219,13 +218,11 @@ export class ModelFeatureLoss implements Trainable {
 
 /** What losses are told of the models. */
 function shapes({ student, teacher }: Models): Record<Learner, ModelShape> {
-  const shape = ({ config }: Model): ModelShape => ({
-    layers: config.layers,
-    hiddenSize: config.hiddenSize,
-    vocabularySize: config.vocabularySize,
-    queryWidth: config.attentionHeads * config.headDim,
-    keyValueWidth: config.keyValueHeads * config.headDim,
-  });
+  const shape = ({ architecture: { config, family, taps } }: Model): ModelShape => {
+    const width = (tap: string) => taps.get(`${family.names.layers}.0.${tap}`)!;
+    const { layers, hiddenSize, vocabularySize } = config;
+    return { layers, hiddenSize, vocabularySize, queryWidth: width("queries"), keyValueWidth: width("keys") };
+  };
   const isCut = student.path === teacher.path;
   return {
     student: { ...shape(student), ...(isCut ? { originals: student.keptLayers } : {}) },

@@ -3,25 +3,18 @@
  *
  * @module
  */
-import { ModelContext, type ModelHooks } from "../../models/context.ts";
-import { decoder, head } from "../../models/llama.ts";
+import type { ModelHooks } from "../../models/context.ts";
 import type { Executable } from "../../tensor/executable.ts";
 import type { Graph, Tensor } from "../../tensor/graph.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import { type PackedBatch, packSequential } from "../../text/packing.ts";
-import {
-  chunkedLoss,
-  type HeadInput,
-  type Labels,
-  lossSums,
-  type RowLosses,
-} from "../objective/chunked_loss.ts";
+import { chunkedLoss, type Labels, lossSums, type RowLosses } from "../objective/chunked_loss.ts";
 import type { Evaluation } from "../objective/monitors.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import type { Model } from "../inputs/models.ts";
-import { streamPrompts, writePrompts } from "./prompt_features.ts";
+import { writePrompts } from "./prompt_features.ts";
 import { writeSampleInputs } from "./sample_inputs.ts";
-import { streamInputs } from "./stream.ts";
+import { headInput, traceModel } from "./traced_model.ts";
 import type { MarkedBatch, TokenMasks } from "../objective/token_masks.ts";
 
 /** Losses in the order of their values, and the tokens that they count. */
@@ -54,20 +47,12 @@ export function traceLearnerLosses(
   state: string,
   attach?: (graph: Graph, prompt: () => Tensor) => ModelHooks,
 ): void {
-  const learner = graph.within(name, (): HeadInput => {
-    const inputs = streamInputs(graph, tokens);
-    const prompt = () => streamPrompts(graph, model, inputs.tokens);
-    const ctx = new ModelContext(graph, name, inputs, model.specs, attach?.(graph, prompt));
-    const { vocabularySize, hiddenSize } = model.config;
-    return {
-      hidden: decoder(ctx, model.config, positions),
-      weight: ctx.weight(model.headWeight(), [vocabularySize, hiddenSize]),
-      ...(attach ? { adapted: (x) => head(ctx, model.config, x) } : {}),
-    };
+  const traced = traceModel(graph, name, model, tokens, { length: positions }, {
+    attach: attach && ((prompt) => attach(graph, prompt)),
   });
   const { values } = chunkedLoss(
     graph,
-    learner,
+    headInput(traced, attach !== undefined),
     undefined,
     labelInput(graph, tokens, losses),
     losses,

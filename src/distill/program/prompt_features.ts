@@ -25,8 +25,9 @@ const WRITTEN = "prompts.means";
 
 /** Means of the embeddings of ranges of tokens, f32 [S, H]. */
 function promptMeans(graph: Graph, model: Model, tokens: Tensor, start: Tensor, end: Tensor): Tensor {
-  const { vocabularySize, hiddenSize } = model.config;
-  const table = modelWeight(graph, model.specs, "model.embed_tokens.weight", [vocabularySize, hiddenSize]);
+  const { family, tensors } = model.architecture;
+  const { embedding: name } = family.names;
+  const table = modelWeight(graph, model.specs, name, tensors.get(name)!);
   return rangeMean(embedding(table, tokens), start, end);
 }
 

@@ -5,8 +5,6 @@
  * @module
  */
 import type { KernelFamily } from "../../gpu/description.ts";
-import { ModelContext } from "../../models/context.ts";
-import { decoder, head } from "../../models/llama.ts";
 import { gradients } from "../../tensor/differentiate.ts";
 import { max, min, stepScalar } from "../../tensor/expr/mod.ts";
 import type { Graph, Tensor } from "../../tensor/graph.ts";
@@ -25,11 +23,10 @@ import { labelInput } from "./measure.ts";
 import type { Model } from "../inputs/models.ts";
 import { LOSS_SUMS, type LossSet, type Objective } from "../objective/objective.ts";
 import type { ParameterLayout } from "../trained/parameters.ts";
-import { streamPrompts } from "./prompt_features.ts";
 import type { Balance, Learner } from "../recipe/recipe.ts";
 import { sampleInputs } from "./sample_inputs.ts";
-import { streamInputs } from "./stream.ts";
 import { cachedInputs } from "./teacher_rows.ts";
+import { headInput, traceModel } from "./traced_model.ts";
 import type { Trainables } from "../trained/trainables.ts";
 import { type OptimiserSettings, traceUpdate } from "./update_block.ts";
 
@@ -146,33 +143,26 @@ class BlockModels {
     const graph = this.#graph;
     const { models, tokens, positions, recompute } = this.#options;
     const { model, attach, adaptsHead, headParameters } = models[name];
-    const { config } = model;
     const sums = this.#sums;
     const training = sums !== undefined;
     const taps = new Map<string, Tensor>();
-    return graph.within(name, () => {
-      const inputs = streamInputs(graph, tokens);
-      const prompt = () => streamPrompts(graph, model, inputs.tokens);
-      const ctx = new ModelContext(graph, name, inputs, model.specs, {
-        ...attach?.(graph, (p) => this.parameter(p), training, prompt),
-        onTap: (tap, x) => taps.set(tap, x),
-        recompute: training && recompute && attach !== undefined,
-      });
-      return {
-        hidden: decoder(ctx, config, positions),
-        weight: ctx.weight(model.headWeight(), [config.vocabularySize, config.hiddenSize]),
-        ...(adaptsHead ? { adapted: (x) => head(ctx, config, x) } : {}),
-        ...(training
-          ? {
-            trained: headParameters.map((p) => ({
-              tensor: this.parameter(p),
-              addGradient: (gradient) => sums.add(p, gradient),
-            })),
-          }
-          : {}),
-        taps,
-      };
+    const traced = traceModel(graph, name, model, tokens, { length: positions }, {
+      attach: attach && ((prompt) => attach(graph, (p) => this.parameter(p), training, prompt)),
+      onTap: (tap, x) => taps.set(tap, x),
+      recompute: training && recompute && attach !== undefined,
     });
+    return {
+      ...headInput(traced, adaptsHead),
+      ...(training
+        ? {
+          trained: headParameters.map((p) => ({
+            tensor: this.parameter(p),
+            addGradient: (gradient) => sums.add(p, gradient),
+          })),
+        }
+        : {}),
+      taps,
+    };
   }
 
   /** The tensor of a parameter, trained or fixed. */

@@ -422,8 +422,8 @@ class Run {
       totalBytes,
       estimatedSeconds: null,
       parameters: {
-        teacher: teacher.parameterCount(),
-        student: student.parameterCount(),
+        teacher: teacher.architecture.parameterCount,
+        student: student.architecture.parameterCount,
         trainable: trainables.layout.trainable,
       },
       data: {

@@ -7,8 +7,6 @@
 import { InputError } from "../../base/errors.ts";
 import type { AdapterDescription } from "../../gpu/description.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
-import { ModelContext } from "../../models/context.ts";
-import { decoder } from "../../models/llama.ts";
 import { compile, type Executable } from "../../tensor/executable.ts";
 import type { Tensor } from "../../tensor/graph.ts";
 import { rows } from "../../tensor/ops/views.ts";
@@ -26,7 +24,6 @@ import type { PreparedRun } from "../inputs/prepare.ts";
 import type { TeacherCacheRecipe } from "../recipe/recipe.ts";
 import { modelIdentity } from "../inputs/identity.ts";
 import { runInSlices } from "../program/slices.ts";
-import { streamInputs } from "../program/stream.ts";
 import {
   cachedSamples,
   cacheKey,
@@ -37,6 +34,7 @@ import {
   writeTeacherCache,
 } from "./cache.ts";
 import { cacheScalars, teacherRows } from "../program/teacher_rows.ts";
+import { headInput, traceModel } from "../program/traced_model.ts";
 import { countedPositions } from "../objective/token_masks.ts";
 import type { FrozenPlan, TrainingSetup } from "../program/trainer.ts";
 
@@ -76,14 +74,8 @@ export function planTeacherPass(
   const { cache, format: { target } } = keptOf(setup)!;
   const program = new Program();
   const graph = program.block(BLOCK);
-  const { vocabularySize, hiddenSize } = model.config;
-  const learner = graph.within("teacher", () => {
-    const ctx = new ModelContext(graph, "teacher", streamInputs(graph, tokens), model.specs);
-    return {
-      hidden: decoder(ctx, model.config, recipe.data.contextLength),
-      weight: ctx.weight(model.headWeight(), [vocabularySize, hiddenSize]),
-    };
-  });
+  const traced = traceModel(graph, "teacher", model, tokens, { length: recipe.data.contextLength });
+  const learner = headInput(traced, false);
   const losses = objective.rowLosses(objective.crossEntropy, graph);
   const labels = labelInput(graph, tokens, losses);
   const kept = graph.input(KEPT, [tokens], "i32");

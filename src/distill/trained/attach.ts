@@ -4,7 +4,6 @@
  * @module
  */
 import type { ModelHooks } from "../../models/context.ts";
-import { HEAD } from "../../models/llama.ts";
 import type { Graph, Tensor } from "../../tensor/graph.ts";
 import type { ModelAdapter } from "./model_adapter.ts";
 import type { Trainable } from "./trainables.ts";
@@ -46,6 +45,5 @@ export function partsOf({ adapter, tensors }: Trained): Trainable[] {
 
 /** Names of the trained parameters of the head: its weight, or those of its adapter. */
 export function headParameters({ adapter, tensors }: Trained): string[] {
-  const weight = `${HEAD}.weight`;
-  return [...(tensors?.has(weight) ? [weight] : []), ...(adapter?.headParameters ?? [])];
+  return [...tensors?.headParameters ?? [], ...adapter?.headParameters ?? []];
 }

@@ -6,7 +6,6 @@
 import { InputError } from "../../base/errors.ts";
 import { toFloat32 } from "../../formats/dtype.ts";
 import type { LinearHook } from "../../models/context.ts";
-import { HEAD, linearLayers } from "../../models/llama.ts";
 import type {
   AdaptedLayer,
   Adapter,
@@ -66,9 +65,8 @@ export class ModelAdapter implements Trainable {
   readonly fixed: readonly ParameterSpec[];
   readonly work: StepWork;
   readonly layers: readonly AdaptedLayer[];
-  /** Layers of the model, adapted or not. */
-  readonly modelLayers: number;
-  readonly #model: Model;
+  /** The model it sits on. */
+  readonly model: Model;
   readonly #prefix: string;
   readonly #attached: ReadonlyMap<string, Attached>;
   readonly #shared: readonly ParameterDefinition[];
@@ -90,13 +88,12 @@ export class ModelAdapter implements Trainable {
     this.plugin = plugin;
     this.recipe = recipe;
     this.options = options;
-    this.#model = model;
+    this.model = model;
     this.#prefix = prefix;
     const { rank, alpha, dropout, rslora, loraPlusRatio } = recipe;
     this.settings = { rank, alpha, dropout, rslora, loraPlusRatio, steps };
     checkSettings(plugin, recipe, where);
     this.layers = targetLayers(recipe, model, where);
-    this.modelLayers = model.config.layers;
     const attached = new Map<string, Attached>();
     const [trained, fixed]: [ParameterSpec[], ParameterSpec[]] = [[], []];
     const place = (owner: string, p: ParameterDefinition) =>
@@ -129,18 +126,23 @@ export class ModelAdapter implements Trainable {
     });
   }
 
+  /** Module path of the model's head. */
+  get head(): string {
+    return this.model.architecture.family.names.head;
+  }
+
   /** Whether the head has an adapter. */
   get adaptsHead(): boolean {
-    return this.#attached.has(HEAD);
+    return this.#attached.has(this.head);
   }
 
   /** The trained parameters that the head's adapter reads. */
   get headParameters(): string[] {
-    const head = this.#attached.get(HEAD);
+    const head = this.#attached.get(this.head);
     if (!head) return [];
     const named = (owner: string, all: readonly ParameterDefinition[]) =>
       all.filter((p) => p.trainable !== false).map((p) => this.#name(owner, p));
-    return [...named(HEAD, head.parameters), ...named(SHARED, this.#shared)];
+    return [...named(this.head, head.parameters), ...named(SHARED, this.#shared)];
   }
 
   /**
@@ -180,12 +182,12 @@ export class ModelAdapter implements Trainable {
         dropout: (t) => training ? dropout(t, { rate: this.settings.dropout, site, key: key() }) : t,
         noise: (t, deviation) => {
           if (!training) return t;
-          if (path === HEAD) throw this.#notOnHead("draws noise");
+          if (path === this.head) throw this.#notOnHead("draws noise");
           const e = normal(graph, t.shape, { site: noises++, key: key() });
           return pointwise([t, deviation, e], (t, d, e) => t!.add(d!.mul(e!)));
         },
         prompt: () => {
-          if (path === HEAD) throw this.#notOnHead("looks at prompts");
+          if (path === this.head) throw this.#notOnHead("looks at prompts");
           if (this.plugin.readsPrompt) return asked ??= prompt();
           throw new PluginError(this.plugin.id, "it calls prompt() without readsPrompt: true");
         },
@@ -199,7 +201,7 @@ export class ModelAdapter implements Trainable {
   #notOnHead(what: string): InputError {
     return new InputError(`the adapter "${this.plugin.id}" ${what}, so the head cannot have it`, {
       where: "recipe adapter.targets",
-      hint: `leave ${HEAD} out of the targets`,
+      hint: `leave ${this.head} out of the targets`,
     });
   }
 
@@ -254,7 +256,7 @@ export class ModelAdapter implements Trainable {
     }
     for (const { layer, parameters } of this.#attached.values()) {
       const reads = parameters.some((p) => p.initialisation.kind === "fromWeight");
-      const weight = reads ? await readWeight(this.#model, layer.path) : undefined;
+      const weight = reads ? await readWeight(this.model, layer.path) : undefined;
       const linalg = memoised(hostLinearAlgebra);
       for (const p of parameters) begin(layer.path, p, (init) => init.compute(weight!, layer, linalg));
     }
@@ -272,7 +274,7 @@ export class ModelAdapter implements Trainable {
   ): Promise<Float32Array | undefined> {
     if (!this.#attached.has(path)) return undefined;
     if (!this.plugin.merge) throw unmergeable(this.plugin);
-    return this.plugin.merge(await readWeight(this.#model, path), this.values(path, values));
+    return this.plugin.merge(await readWeight(this.model, path), this.values(path, values));
   }
 
   /** Host values of a layer's parameters, as plugins read them. */
@@ -356,13 +358,14 @@ function checkSettings(plugin: Adapter, recipe: AdapterRecipe, where: string): v
 }
 
 /** The linear layers a recipe's targets mean, in the order of the forward pass. */
-function targetLayers(recipe: AdapterRecipe, { config }: Model, where: string): AdaptedLayer[] {
-  const linear = linearLayers(config);
-  const all = [...linear, { name: HEAD, out: config.vocabularySize, in: config.hiddenSize }];
+function targetLayers(recipe: AdapterRecipe, { architecture }: Model, where: string): AdaptedLayer[] {
+  const { linearLayers: linear, family, config } = architecture;
+  const { head } = family.names;
+  const all = [...linear, { name: head, out: config.vocabularySize, in: config.hiddenSize }];
   const matches = (target: string, path: string) => path === target || path.endsWith(`.${target}`);
   if (recipe.targets !== "all-linear") {
     for (const target of recipe.targets) {
-      if (target === HEAD) checkHead(recipe, config.tiedHead, where);
+      if (target === head) checkHead(recipe, head, config.tiedHead, where);
       if (all.some(({ name }) => matches(target, name))) continue;
       const known = [...new Set(all.map(({ name }) => name.split(".").at(-1)!))];
       throw new InputError(
@@ -391,11 +394,11 @@ function targetLayers(recipe: AdapterRecipe, { config }: Model, where: string): 
 }
 
 /** @throws {InputError} where the head cannot have this adapter */
-function checkHead({ dropout }: AdapterRecipe, tied: boolean, where: string): void {
+function checkHead({ dropout }: AdapterRecipe, head: string, tied: boolean, where: string): void {
   if (tied) {
     throw new InputError("the head is the embedding (tie_word_embeddings), so it can have no adapter", {
       where: `recipe ${where}.targets`,
-      hint: "leave lm_head out, or train a head of its own with student.train: [head]",
+      hint: `leave ${head} out, or train a head of its own with student.train: [head]`,
     });
   }
   if (dropout > 0) {
@@ -403,7 +406,7 @@ function checkHead({ dropout }: AdapterRecipe, tied: boolean, where: string): vo
       "an adapter on the head cannot have dropout: the head is computed by chunks of rows",
       {
         where: `recipe ${where}.dropout`,
-        hint: "set dropout: 0, or leave lm_head out of the targets",
+        hint: `set dropout: 0, or leave ${head} out of the targets`,
       },
     );
   }

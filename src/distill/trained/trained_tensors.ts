@@ -6,7 +6,6 @@
 import { InputError } from "../../base/errors.ts";
 import { toFloat32 } from "../../formats/dtype.ts";
 import type { WeightHook } from "../../models/context.ts";
-import { EMBEDDING, HEAD, linearLayers } from "../../models/llama.ts";
 import type { Tensor } from "../../tensor/graph.ts";
 import { didYouMean } from "../../base/did_you_mean.ts";
 import type { Model } from "../inputs/models.ts";
@@ -50,6 +49,11 @@ export class TrainedTensors implements Trainable {
     }));
   }
 
+  /** The trained parameters of the head: its weight, where it is trained. */
+  get headParameters(): string[] {
+    return [headWeight(this.#model)].filter((name) => this.has(name));
+  }
+
   has(name: string): boolean {
     return this.#names.has(name);
   }
@@ -74,21 +78,27 @@ export class TrainedTensors implements Trainable {
   }
 }
 
+/** The weight of a head that is not the embedding. */
+function headWeight(model: Model): string {
+  return `${model.architecture.family.names.head}.weight`;
+}
+
 /** The tensors that each name of `student.train` means. */
 function selectTensors(model: Model, names: readonly string[]): Map<string, string[]> {
-  const all = [...model.tensors().keys()];
-  const linear = new Set(linearLayers(model.config).map(({ name }) => `${name}.weight`));
+  const { tensors, linearLayers, family } = model.architecture;
+  const all = [...tensors.keys()];
+  const linear = new Set(linearLayers.map(({ name }) => `${name}.weight`));
   const kinds: Record<(typeof TENSOR_KINDS)[number], (name: string) => boolean> = {
-    norms: (name) => /norm\.weight$/.test(name),
+    norms: (name) => name.endsWith(".weight") && tensors.get(name)!.length === 1,
     biases: (name) => name.endsWith(".bias"),
-    head: (name) => name === `${HEAD}.weight`,
+    head: (name) => name === headWeight(model),
     linear: (name) => linear.has(name),
   };
   const selected = new Map<string, string[]>();
   for (const name of names) {
     const kind = TENSOR_KINDS.find((k) => k === name);
     const found = all.filter(kind ? kinds[kind] : (tensor) => namesTensor(name, tensor));
-    if (found.includes(EMBEDDING)) {
+    if (found.includes(family.names.embedding)) {
       throw new InputError(`"${name}" means the embedding, which cannot be trained`, {
         where: WHERE,
         hint:

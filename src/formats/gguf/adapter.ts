@@ -1,5 +1,5 @@
 /**
- * A LoRA adapter as a GGUF file that llama.cpp puts on a model of the llama architecture at load time (`llama-cli --lora`).
+ * A LoRA adapter as a GGUF file that llama.cpp puts on a model at load time (`llama-cli --lora`).
  *
  * @module
  */
@@ -15,7 +15,9 @@ export interface GgufAdapter {
   /** More of `general.*`, such as license, author, url, description. */
   readonly about?: Readonly<Record<string, string>>;
   readonly lora: UniformLora;
-  /** Width of a head of the model that it is for. */
+  /** `general.architecture` of the model that it is for. */
+  readonly architecture: string;
+  /** Width of a head of that model. */
   readonly headDim: number;
 }
 
@@ -56,10 +58,10 @@ function orderedRows(layer: UniformLoraLayer, rank: number, headDim: number): Fl
   return permuteHeads(tensor, headDim, "toNeighbours").data as Float32Array;
 }
 
-function metadataOf({ name, about = {}, lora }: GgufAdapter): Map<string, GgufWriteValue> {
+function metadataOf({ name, architecture, about = {}, lora }: GgufAdapter): Map<string, GgufWriteValue> {
   const text = (key: string, value: string) => [key, { type: "string", value }] as const;
   return new Map<string, GgufWriteValue>([
-    text("general.architecture", "llama"),
+    text("general.architecture", architecture),
     text("general.type", "adapter"),
     text("adapter.type", "lora"),
     text("general.name", name),

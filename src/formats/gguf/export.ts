@@ -12,7 +12,7 @@ import { type GgufSpec, type GgufWriteValue, writeGguf } from "./write.ts";
 import type { TokenizerFiles } from "../model_source.ts";
 import type { TensorData } from "../safetensors/safetensors.ts";
 
-/** The hyperparameters of a Llama-like model; a `DecoderConfig` has them. */
+/** The hyperparameters of a model; a `DecoderConfig` has them. */
 export interface GgufHyperparameters {
   readonly hiddenSize: number;
   readonly intermediateSize: number;
@@ -35,6 +35,8 @@ export interface GgufModel {
   readonly name: string;
   /** More of `general.*`, such as license, author, url, description. */
   readonly about?: Readonly<Record<string, string>>;
+  /** `general.architecture`: what llama.cpp computes. */
+  readonly architecture: string;
   readonly config: GgufHyperparameters;
   readonly tokenizer: TokenizerFiles;
   /** Every tensor by its Hugging Face name with its shape, in the order they will be asked for. */
@@ -49,18 +51,19 @@ export type GgufStorage = "Q8_0" | "F16" | "F32";
 const fileTypes: Readonly<Record<GgufStorage, number>> = { F32: 0, F16: 1, Q8_0: 7 };
 
 /**
- * Writes a model of the llama architecture. With Q8_0, a matrix whose rows are not a multiple of 32 is stored as F16.
+ * Writes a model. With Q8_0, a matrix whose rows are not a multiple of 32 is stored as F16.
  *
  * @throws {InputError} for a tensor or a tokenizer that GGUF has no place for, or values that are not finite.
  *
  * @example
  * ```ts
- * const config = parseDecoderConfig(model.config, model.path);
+ * const { config, tensors } = readArchitecture(model.config, model.path);
  * await writeGgufModel("stories.gguf", {
  *   name: "stories",
+ *   architecture: "llama",
  *   config,
  *   tokenizer: await model.tokenizer(),
- *   tensors: expectedTensors(config),
+ *   tensors,
  *   read: (name) => model.read(name),
  * });
  * ```
@@ -120,30 +123,30 @@ function ropeFactors(config: GgufHyperparameters): Float32Array | undefined {
 }
 
 function metadataOf(model: GgufModel, storage: GgufStorage, where: string): Map<string, GgufWriteValue> {
-  const { config } = model;
+  const { config, architecture } = model;
   const metadata = new Map<string, GgufWriteValue>();
   const text = (key: string, value: string) => metadata.set(key, { type: "string", value });
   const count = (key: string, value: number) => metadata.set(key, { type: "u32", value });
   const real = (key: string, value: number) => metadata.set(key, { type: "f32", value });
 
-  text("general.architecture", "llama");
+  text("general.architecture", architecture);
   text("general.type", "model");
   text("general.name", model.name);
   for (const [key, value] of Object.entries(model.about ?? {})) text(`general.${key}`, value);
   count("general.file_type", fileTypes[storage]);
   count("general.quantization_version", 2);
-  count("llama.vocab_size", config.vocabularySize);
-  count("llama.context_length", config.contextLength);
-  count("llama.embedding_length", config.hiddenSize);
-  count("llama.block_count", config.layers);
-  count("llama.feed_forward_length", config.intermediateSize);
-  count("llama.attention.head_count", config.attentionHeads);
-  count("llama.attention.head_count_kv", config.keyValueHeads);
-  count("llama.attention.key_length", config.headDim);
-  count("llama.attention.value_length", config.headDim);
-  count("llama.rope.dimension_count", config.headDim);
-  real("llama.attention.layer_norm_rms_epsilon", config.normEpsilon);
-  real("llama.rope.freq_base", config.ropeTheta);
+  count(`${architecture}.vocab_size`, config.vocabularySize);
+  count(`${architecture}.context_length`, config.contextLength);
+  count(`${architecture}.embedding_length`, config.hiddenSize);
+  count(`${architecture}.block_count`, config.layers);
+  count(`${architecture}.feed_forward_length`, config.intermediateSize);
+  count(`${architecture}.attention.head_count`, config.attentionHeads);
+  count(`${architecture}.attention.head_count_kv`, config.keyValueHeads);
+  count(`${architecture}.attention.key_length`, config.headDim);
+  count(`${architecture}.attention.value_length`, config.headDim);
+  count(`${architecture}.rope.dimension_count`, config.headDim);
+  real(`${architecture}.attention.layer_norm_rms_epsilon`, config.normEpsilon);
+  real(`${architecture}.rope.freq_base`, config.ropeTheta);
   for (const [key, value] of ggufTokenizerMetadata(model.tokenizer, config, where)) metadata.set(key, value);
   return metadata;
 }

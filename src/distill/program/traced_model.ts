@@ -1,0 +1,70 @@
+/**
+ * A model in a block of a program: the one place where training, measuring, the teacher's pass and writing trace their decoders.
+ *
+ * @module
+ */
+import {
+  ModelContext,
+  type ModelHooks,
+  streamInputs,
+  type StreamOptions,
+  type TapHook,
+} from "../../models/context.ts";
+import type { Graph, Tensor } from "../../tensor/graph.ts";
+import type { Model } from "../inputs/models.ts";
+import type { HeadInput } from "../objective/chunked_loss.ts";
+import { streamPrompts } from "./prompt_features.ts";
+
+/** How a model takes part in a block. */
+export interface ModelRole {
+  /** Hooks of what is trained on it, given the prompt of each position, f32 [T, H]. */
+  readonly attach?: ((prompt: () => Tensor) => ModelHooks) | undefined;
+  /** The prompt of each position; found in the stream when absent, which then holds whole samples. */
+  readonly prompt?: () => Tensor;
+  readonly onTap?: TapHook;
+  /** Whether activations are computed again in the backward pass. */
+  readonly recompute?: boolean;
+}
+
+/** A model traced up to its final norm. */
+export interface ModelTrace {
+  /** f32 [T, hiddenSize] */
+  readonly hidden: Tensor;
+  /** The head's weight [vocabularySize, hiddenSize]. */
+  headWeight(): Tensor;
+  /** Logits f32 [n, vocabularySize] of hidden states [n, hiddenSize], with what is trained on the head. */
+  logits(hidden: Tensor): Tensor;
+}
+
+/**
+ * Traces a model over a stream of `tokens` tokens.
+ *
+ * @param name Tells the models of a block apart
+ */
+export function traceModel(
+  graph: Graph,
+  name: string,
+  model: Model,
+  tokens: number,
+  stream: StreamOptions,
+  { attach, prompt, ...options }: ModelRole = {},
+): ModelTrace {
+  const { family, config, headWeight, tensors } = model.architecture;
+  const inputs = streamInputs(graph, tokens, stream);
+  const hooks = attach?.(prompt ?? (() => streamPrompts(graph, model, inputs.tokens)));
+  const ctx = new ModelContext(graph, name, inputs, model.specs, { ...hooks, ...options });
+  return {
+    hidden: graph.within(name, () => family.decoder(ctx, config)),
+    headWeight: () => ctx.weight(headWeight, tensors.get(headWeight)!),
+    logits: (hidden) => family.head(ctx, config, hidden),
+  };
+}
+
+/**
+ * A model's side of the losses over logits.
+ *
+ * @param adapted Whether the head is more than its weight, because of what is trained on it
+ */
+export function headInput({ hidden, headWeight, logits }: ModelTrace, adapted: boolean): HeadInput {
+  return { hidden, weight: headWeight(), ...(adapted ? { adapted: logits } : {}) };
+}

@@ -1,0 +1,88 @@
+/**
+ * A model family with the numbers of one config, and what tracing its decoder once tells of it.
+ *
+ * @module
+ */
+import { Graph, StepScalars, StorageSet } from "../tensor/graph.ts";
+import type { DecoderConfig } from "./config.ts";
+import { ModelContext, streamInputs, type WeightSpecs } from "./context.ts";
+import type { ModelFamily } from "./family.ts";
+
+/** A linear layer: y = x W^T with W [out, in]. */
+export interface LinearLayer {
+  /** Module path, without `.weight`. */
+  readonly name: string;
+  readonly out: number;
+  readonly in: number;
+}
+
+/**
+ * A family with the numbers of one config.
+ *
+ * @example
+ * ```ts
+ * const architecture = readArchitecture(source.config, source.path);
+ * architecture.config.layers; // 6
+ * architecture.tensors.get("model.layers.0.mlp.down_proj.weight"); // [hiddenSize, intermediateSize]
+ * ```
+ */
+export class Architecture {
+  readonly family: ModelFamily;
+  readonly config: DecoderConfig;
+  /** Every tensor by its Hugging Face name with its shape, in the order of the forward pass. */
+  readonly tensors: ReadonlyMap<string, number[]>;
+  /** Every linear layer but the head, in the order of the forward pass. */
+  readonly linearLayers: readonly LinearLayer[];
+  /** Width of every inner value that is shown to losses, f32 [T, width], by its name. */
+  readonly taps: ReadonlyMap<string, number>;
+  /** The tensor of the head's weight [vocabularySize, hiddenSize]: the embedding where it is tied. */
+  readonly headWeight: string;
+
+  /** @throws {ShapeError} if there is no kernel for such numbers */
+  constructor(family: ModelFamily, config: DecoderConfig) {
+    this.family = family;
+    this.config = config;
+    const tensors = new Map<string, number[]>();
+    const taps = new Map<string, number>();
+    const [asked, linear]: [string[], LinearLayer[]] = [[], []];
+    const graph = new Graph("outline", new StorageSet(), new StepScalars());
+    const weights: WeightSpecs = {
+      prefix: "",
+      category: "weights",
+      resolve: (name) => ({ name, dtype: "f32" }),
+    };
+    const ctx = new ModelContext(graph, family.name, streamInputs(graph, 1, { length: 1 }), weights, {
+      onWeight(name, shape) {
+        asked.push(name);
+        tensors.set(name, [...shape]);
+        return undefined;
+      },
+      onLinear(name, _x, weight, base) {
+        linear.push({ name, out: weight.dim(0), in: weight.dim(1) });
+        return base();
+      },
+      onTap: (name, x) => void taps.set(name, x.dim(1)),
+    });
+    const hidden = family.decoder(ctx, config);
+    const before = { asked: asked.length, linear: linear.length };
+    family.head(ctx, config, hidden);
+    [this.tensors, this.taps] = [tensors, taps];
+    this.linearLayers = linear.slice(0, before.linear);
+    this.headWeight = asked[before.asked]!;
+  }
+
+  /** Tables made on the host, by the names that the decoder asks for; each gives so many rows. */
+  get tables(): ReturnType<ModelFamily["tables"]> {
+    return this.family.tables(this.config);
+  }
+
+  /** The same with other numbers, such as fewer layers. */
+  with(change: Partial<DecoderConfig>): Architecture {
+    return new Architecture(this.family, { ...this.config, ...change });
+  }
+
+  /** Number of values in all tensors, a tied head once. */
+  get parameterCount(): number {
+    return [...this.tensors.values()].reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  }
+}

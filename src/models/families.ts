@@ -1,0 +1,60 @@
+/**
+ * The table of model families. A new one is a file in `families/` and a row here.
+ *
+ * @module
+ */
+import { didYouMean } from "../base/did_you_mean.ts";
+import { InputError, ShapeError } from "../base/errors.ts";
+import { Architecture } from "./architecture.ts";
+import { llama } from "./families/llama.ts";
+import type { ModelFamily } from "./family.ts";
+
+const FAMILIES: readonly ModelFamily[] = [llama];
+
+/**
+ * The family that a config names, with the config's numbers.
+ *
+ * @param config The parsed config.json, or the same made from GGUF metadata
+ * @param where The file, for errors
+ * @throws {InputError} for a family that is not known, and naming the field that does not do
+ */
+export function readArchitecture(config: Readonly<Record<string, unknown>>, where: string): Architecture {
+  const { family, architecture } = findFamily(config, where);
+  const parsed = family.parse(config, architecture, where);
+  try {
+    return new Architecture(family, parsed);
+  } catch (cause) {
+    if (!(cause instanceof ShapeError)) throw cause;
+    throw new InputError(`a model of these sizes cannot be computed: ${cause.message}`, { where, cause });
+  }
+}
+
+function findFamily(
+  config: Readonly<Record<string, unknown>>,
+  where: string,
+): { family: ModelFamily; architecture: string } {
+  const known = FAMILIES.flatMap((family) =>
+    Object.entries(family.architectures).map(([architecture, type]) => ({ family, architecture, type }))
+  );
+  const named: unknown[] = Array.isArray(config.architectures) ? config.architectures : [];
+  const type = typeof config.model_type === "string" ? config.model_type : undefined;
+  const found = named.length > 0
+    ? known.find(({ architecture }) => architecture === named[0])
+    : known.find((row) => row.type === type);
+  if (!found || named.length > 1) {
+    const [what, near] = named.length > 0
+      ? [`architectures ${JSON.stringify(named)}`, known.map(({ architecture }) => architecture)]
+      : [`model_type ${JSON.stringify(type)}`, known.map((row) => row.type)];
+    throw new InputError(`${what} is not supported${didYouMean(String(named[0] ?? type), near)}`, {
+      where,
+      hint: `Supported architectures: ${known.map(({ architecture }) => architecture).join(", ")}.`,
+    });
+  }
+  if (type !== undefined && type !== found.type) {
+    throw new InputError(
+      `model_type ${JSON.stringify(type)} does not belong to architecture ${found.architecture}`,
+      { where },
+    );
+  }
+  return found;
+}

@@ -1,0 +1,44 @@
+/**
+ * What a model family is to the rest of the program: one record, in a file of its own in `families/`. Which tensors, linear layers and
+ * inner values there are is not said here but found by tracing the decoder; see `architecture.ts`.
+ *
+ * @module
+ */
+import type { Tensor } from "../tensor/graph.ts";
+import type { DecoderConfig } from "./config.ts";
+import type { ModelContext } from "./context.ts";
+
+/** A model family: how a config is read, and what is computed. */
+export interface ModelFamily<C extends DecoderConfig = DecoderConfig> {
+  readonly name: string;
+  /** The classes of transformers that it computes as, each with its `model_type`. */
+  readonly architectures: Readonly<Record<string, string>>;
+  readonly names: FamilyNames;
+  /** The architecture of its GGUF files; absent where there is none. */
+  readonly gguf?: string;
+  /**
+   * Reads a config of one of its architectures.
+   *
+   * @throws {InputError} on a field that would change the computation and is not understood
+   */
+  parse(config: Readonly<Record<string, unknown>>, architecture: string, where: string): C;
+  /** Tables made on the host, by the name that the decoder asks for; each gives so many rows, f32. */
+  tables(config: C): Readonly<Record<string, (rows: number) => Float32Array<ArrayBuffer>>>;
+  /**
+   * Traces hidden states after the final norm, f32 [T, hiddenSize]. With a cache, keys and values of the stream are written to it, and
+   * attention reads all of it; without, attention reads the stream itself.
+   */
+  decoder(ctx: ModelContext, config: C): Tensor;
+  /** Traces logits f32 [n, vocabularySize] of hidden states x [n, hiddenSize], with what is trained on the head. */
+  head(ctx: ModelContext, config: C, x: Tensor): Tensor;
+}
+
+/** Tensors and modules that have a meaning to others, by their Hugging Face names. */
+export interface FamilyNames {
+  /** The tensor of the token embeddings, f32 [vocabularySize, hiddenSize]. */
+  readonly embedding: string;
+  /** What stands before the number of a layer in the names of its tensors, without the dot. */
+  readonly layers: string;
+  /** Module path of the head. */
+  readonly head: string;
+}
