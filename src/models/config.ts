@@ -44,6 +44,8 @@ export interface DecoderConfig {
 export interface ConfigRules {
   /** Without `num_key_value_heads`: each query head has its own keys and values, or the config is refused. */
   readonly grouping: "none" | "required";
+  /** Base of the rotary frequencies where the config names none. */
+  readonly ropeTheta: number;
 }
 
 /**
@@ -57,7 +59,7 @@ export function parseDecoderConfig(
   config: Readonly<Record<string, unknown>>,
   architecture: string,
   where: string,
-  { grouping }: ConfigRules,
+  { grouping, ropeTheta }: ConfigRules,
 ): DecoderConfig {
   if (config.quantization_config != null) {
     throw new InputError("quantization_config is set; weights quantised by other tools cannot be read", {
@@ -107,7 +109,7 @@ export function parseDecoderConfig(
     tiedHead: flag(config, "tie_word_embeddings", where),
     bosToken: tokens(config, "bos_token_id", vocabularySize, where)[0],
     eosTokens: tokens(config, "eos_token_id", vocabularySize, where),
-    ...parseRope(config, headDim, where),
+    ...parseRope(config, headDim, ropeTheta, where),
   };
 }
 

@@ -22,11 +22,13 @@ interface RopeSettings {
  * Reads the rotary settings of either generation and works out the frequencies.
  *
  * @returns The base, `inverseFrequencies` [headDim / 2] in radians per position, and what cosines and sines are multiplied by.
- * @throws {InputError} when there is no base frequency, when the two generations disagree, or for a scaling not known here.
+ * @param defaultTheta The base where neither generation names one, as transformers has it for the family
+ * @throws {InputError} when the two generations disagree, or for a scaling not known here.
  */
 export function parseRope(
   config: Readonly<Record<string, unknown>>,
   headDim: number,
+  defaultTheta: number,
   where: string,
 ): { ropeTheta: number; inverseFrequencies: Float64Array; attentionScaling: number } {
   for (const owner of [config, record(config.rope_parameters)]) {
@@ -39,15 +41,8 @@ export function parseRope(
   }
   const older = readOlder(config, where);
   const newer = readNewer(config, where);
-  const theta = agree("the rope base", older.theta, newer.theta, where);
+  const theta = agree("the rope base", older.theta, newer.theta, where) ?? defaultTheta;
   const scaling = agree("rope scaling", older.scaling, newer.scaling, where) ?? { type: "default" };
-  if (theta === undefined) {
-    throw new InputError("there is no rope base: neither rope_theta nor rope_parameters.rope_theta is set", {
-      where,
-      hint: 'Add the base the model was trained with, for Llama 1 and 2 "rope_theta": 10000.0.',
-    });
-  }
-
   const frequencies = new Float64Array(headDim / 2);
   for (let i = 0; i < frequencies.length; i++) frequencies[i] = scaled(theta ** (-2 * i / headDim), scaling);
   divideByFactors(frequencies, config.rope_frequency_factors, where);

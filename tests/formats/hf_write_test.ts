@@ -148,6 +148,11 @@ Deno.test("exportedConfig() writes the older generation's fields and no others o
   );
   assertEquals(config, { hidden_size: 8, rope_theta: 5000, rope_scaling: scaling, torch_dtype: "bfloat16" });
   const plain = exportedConfig({ rope_parameters: { rope_theta: 1e4, rope_type: "default" } }, "f16", "out");
+  assertEquals(exportedConfig({ hidden_size: 8 }, "f32", "out"), {
+    hidden_size: 8,
+    rope_scaling: null,
+    torch_dtype: "float32",
+  });
   assertEquals(plain, { rope_theta: 1e4, rope_scaling: null, torch_dtype: "float16" });
 });
 

@@ -89,6 +89,21 @@ Deno.test("readArchitecture() reads both generations of the rotary fields alike"
   }
 });
 
+Deno.test("readArchitecture() takes 10,000 for a rope base that no field names, as transformers does", () => {
+  for (const config of [noRope, { ...noRope, rope_parameters: { rope_type: "default" } }]) {
+    assertEquals([parse(config).ropeTheta, parse(config).inverseFrequencies[1]], [
+      10_000,
+      10_000 ** (-1 / 8),
+    ]);
+  }
+  assertEquals(
+    parse({ ...noRope, rope_scaling: llama3 }).inverseFrequencies,
+    parse({ ...llama, rope_scaling: llama3 }).inverseFrequencies,
+  );
+  const { rope_theta: _, ...mistralWithout } = mistral;
+  assertEquals(parse(mistralWithout).ropeTheta, 10_000);
+});
+
 Deno.test("readArchitecture() divides by rope_frequency_factors", () => {
   const factors = [1, 1, 2, 4, 8, 8, 8, 8];
   const plain = parse(llama).inverseFrequencies;
@@ -103,12 +118,6 @@ Deno.test("readArchitecture() divides by rope_frequency_factors", () => {
 });
 
 const refused: [string, Record<string, unknown>, string][] = [
-  ["a config without a rope base", noRope, "no rope base"],
-  [
-    "rope_parameters without a base",
-    { ...noRope, rope_parameters: { rope_type: "default" } },
-    "no rope base",
-  ],
   [
     "two rope bases that differ",
     { ...llama, rope_parameters: { rope_theta: 500000 } },

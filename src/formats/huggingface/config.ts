@@ -40,7 +40,7 @@ export function exportedConfig(
   const theta = config.rope_theta ?? parameters?.rope_theta;
   return {
     ...Object.fromEntries(kept),
-    rope_theta: theta,
+    ...(theta === undefined ? {} : { rope_theta: theta }),
     rope_scaling: exportedScaling(config, parameters, theta, where),
     torch_dtype: torchDtypes[dtype],
   };

@@ -53,6 +53,7 @@ function parse(config: Readonly<Record<string, unknown>>, architecture: string, 
   // transformers takes 8 for a Mistral without this field, which no file relies on; for Llama it means no grouping.
   const common = parseDecoderConfig(config, architecture, where, {
     grouping: isMistral ? "required" : "none",
+    ropeTheta: 10_000,
   });
   if (isMistral) refuseSlidingWindow(config, common.contextLength, where);
   return {
