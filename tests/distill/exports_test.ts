@@ -107,19 +107,15 @@ Deno.test("a cut student leaves base/, adapter/ and merged/ that belong together
         const [written, used] = [await base.read(name), await student.read(name)];
         assertEquals(written, used, name);
         const source = await original.read(name.replace("layers.1.", "layers.2."));
-        assertEquals(
-          written.data,
-          fromFloat32("f16", toFloat32(source.dtype, source.data)),
-          `${name} in the teacher`,
-        );
+        assertEquals(written, source, `${name} in the teacher`);
       }
-      assertEquals([base.config.num_hidden_layers, base.config.torch_dtype], [2, "float16"]);
+      assertEquals([base.config.num_hidden_layers, base.config.torch_dtype], [2, "float32"]);
       base.close();
       original.close();
       const { settings } = await readPeftAdapter(`${folder}/adapter`);
       assertEquals(settings.baseModel, `${folder}/base`);
 
-      await assertMerged(run, 5e-3);
+      await assertMerged(run, 3e-5);
       // The reported figures are those of the folders.
       const measured = async (model: string) =>
         (await evaluateModel({
@@ -130,7 +126,7 @@ Deno.test("a cut student leaves base/, adapter/ and merged/ that belong together
         })).loss;
       assertAlmostEquals(await measured(`${folder}/base`), result.heldOut.before!, 2e-6);
       assertAlmostEquals(await measured(files.teacher), result.heldOut.teacher!, 2e-6);
-      assertAlmostEquals(await measured(`${folder}/merged`), result.heldOut.after!, 2e-3);
+      assertAlmostEquals(await measured(`${folder}/merged`), result.heldOut.after!, 2e-6);
       assertGreater(result.heldOut.before! - result.heldOut.after!, 0.1);
       assertEquals(result.peakBytes.planned, result.peakBytes.allocated);
     });

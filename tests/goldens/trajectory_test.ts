@@ -5,6 +5,7 @@ import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { openGpu } from "../../src/gpu/device.ts";
 import { setUp } from "../../src/distill/run/set_up.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
+import { openStudent } from "../../src/distill/inputs/prepare.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { planTraining, Trainer } from "../../src/distill/program/trainer.ts";
 import { builtins } from "../../plugins/mod.ts";
@@ -107,10 +108,7 @@ async function followTrajectory(
     },
   });
   const teacher = await Model.open(recipe.teacher.model, { category: "teacher weights" });
-  const student = await Model.open(recipe.teacher.model, {
-    category: "student weights",
-    layers: recipe.student.layers!,
-  });
+  const student = await openStudent(recipe);
   const gpu = await openGpu({ describe: { family } });
   try {
     const setup = setUp({ recipe, teacher, student }, new Registry().addAll(builtins));

@@ -18,6 +18,7 @@ import type { DataCursor } from "../../text/batch_stream.ts";
 import type { ControllerStates } from "../objective/controllers.ts";
 import type { FlatState, ParameterLayout } from "../trained/parameters.ts";
 import type { FrozenPlan } from "../program/training_program.ts";
+import type { BegunStudent } from "../inputs/prepare.ts";
 
 /** Where the tensors of a checkpoint lie: those of parameters and moments, and those of what is kept beside them. */
 export interface CheckpointLayouts {
@@ -26,7 +27,7 @@ export interface CheckpointLayouts {
 }
 
 /** What a checkpoint holds beside tensors. Plain JSON. */
-export interface CheckpointState {
+export interface CheckpointState extends BegunStudent {
   readonly format: 1;
   /** Optimiser steps done. */
   readonly step: number;
@@ -175,6 +176,18 @@ export async function listCheckpoints(folder: string): Promise<{ step: number; p
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
   return found.sort((a, b) => a.step - b.step);
+}
+
+/** What the newest readable checkpoint holds beside tensors, unverified; undefined where there is none. */
+export async function newestState(folder: string): Promise<CheckpointState | undefined> {
+  for (const { path } of (await listCheckpoints(folder)).reverse()) {
+    try {
+      return JSON.parse(await Deno.readTextFile(join(path, "state.json"))) as CheckpointState;
+    } catch {
+      // It is damaged: whoever reads it for its tensors says so.
+    }
+  }
+  return undefined;
 }
 
 /** Removes all checkpoints but the last `keep` and the best one. */

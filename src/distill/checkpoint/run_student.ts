@@ -13,7 +13,7 @@ import type { Registry } from "../../registry/registry.ts";
 import type { Graph, Tensor } from "../../tensor/graph.ts";
 import type { ModelAdapter } from "../trained/model_adapter.ts";
 import { attachOf, partsOf, type Trained } from "../trained/attach.ts";
-import { listCheckpoints, readCheckpoint } from "./checkpoint.ts";
+import { listCheckpoints, newestState, readCheckpoint } from "./checkpoint.ts";
 import type { Model } from "../inputs/models.ts";
 import { FLAT } from "../trained/parameters.ts";
 import { openStudent } from "../inputs/prepare.ts";
@@ -59,14 +59,15 @@ export class RunStudent implements Trained {
 
   /** @throws {InputError} without a checkpoint, or where the student's model is not there any more */
   static async open({ folder, recipe, registry }: RunSource): Promise<RunStudent> {
-    const last = (await listCheckpoints(join(folder, "checkpoints"))).at(-1);
+    const checkpoints = join(folder, "checkpoints");
+    const last = (await listCheckpoints(checkpoints)).at(-1);
     if (!last) {
       throw new InputError("the run has no checkpoint", {
         where: folder,
         hint: "let it run on: `limbeck resume`",
       });
     }
-    const model = await openStudent(recipe);
+    const model = await openStudent(recipe, await newestState(checkpoints));
     try {
       const trained = trainedStudent(recipe, model, registry);
       const trainables = new Trainables(partsOf(trained));

@@ -41,8 +41,9 @@ export interface RunResult {
   seconds: number;
 }
 
-/** The storage type of a folder that holds this model exactly. */
+/** The storage type of a folder that holds this model exactly: the one that was asked for, or the smallest. */
 export function folderDtype(model: Model): FloatDtype {
+  if (model.storage === "f32") return "f32";
   const dtypes = new Set([...model.tensors().values()].map((t) => t.dtype));
   // f16 and bf16 side by side only fit f32.
   if (dtypes.has("f32") || dtypes.size > 1) return "f32";

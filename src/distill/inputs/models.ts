@@ -19,12 +19,25 @@ import { checkTensors } from "../../models/weights.ts";
 import { byteLength } from "../../tensor/graph.ts";
 import type { Plan } from "../../tensor/plan.ts";
 
+/**
+ * What a model's weights are rounded to. `exact`: nothing is. `half`: what neither f16 nor bf16 holds (f32 and quantised values) is
+ * rounded to f16. `f16`, `bf16`: everything is rounded. `f32`: nothing is, and folders are written in f32.
+ */
+export type WeightStorage = "exact" | "half" | FloatDtype;
+
+/** What is known of a model when its files are open. */
+export interface OpenedFiles {
+  readonly source: ModelSource;
+  /** Of the whole model, before layers are cut away. */
+  readonly architecture: Architecture;
+}
+
 /** How a model is opened. */
 export interface ModelOptions {
   /** Layers that are kept, rising; all when absent. They are renumbered from 0. */
-  readonly layers?: readonly number[];
-  /** Rounds what f16 cannot hold (f32 and quantised values) to f16, so that the weights are those of a 16-bit folder on disk. */
-  readonly halfPrecision?: boolean;
+  readonly layers?: readonly number[] | undefined;
+  /** `exact` when absent. */
+  readonly storage?: WeightStorage;
   /** Gives a model whose head is its embedding a head of its own, which begins as the embedding. */
   readonly ownHead?: boolean;
   /** Line of `estimate` under which the weights count. */
@@ -61,7 +74,7 @@ export class Model {
     this.sourceLayers = layers;
     this.#options = options;
     // Two models with the same files and the same rounding have the same prefix, and so share their weights.
-    const prefix = `${path}${this.#rounds() ? " as f16" : ""}: `;
+    const prefix = `${path}${this.isRounded ? ` as ${this.storage}` : ""}: `;
     this.specs = {
       prefix,
       category: options.category,
@@ -75,9 +88,13 @@ export class Model {
   /**
    * Opens a folder or GGUF file and checks that it holds every tensor its config promises.
    *
+   * @param options May depend on what is found
    * @throws {InputError} naming every missing or wrongly shaped tensor, or a layer that does not exist
    */
-  static async open(path: string, options: ModelOptions): Promise<Model> {
+  static async open(
+    path: string,
+    options: ModelOptions | ((files: OpenedFiles) => ModelOptions),
+  ): Promise<Model> {
     const real = await Deno.realPath(path).catch(() => path);
     const source = await openModel(real);
     try {
@@ -87,7 +104,8 @@ export class Model {
       );
       checkTensors(whole, source.tensors, path);
       const { layers } = whole.config;
-      const kept = options.layers ?? Array.from({ length: layers }, (_, i) => i);
+      const chosen = typeof options === "function" ? options({ source, architecture: whole }) : options;
+      const kept = chosen.layers ?? Array.from({ length: layers }, (_, i) => i);
       const missing = kept.filter((i) => i >= layers);
       if (missing.length) {
         throw new InputError(
@@ -98,7 +116,7 @@ export class Model {
           },
         );
       }
-      return new Model(real, source, whole, kept, options);
+      return new Model(real, source, whole, kept, chosen);
     } catch (error) {
       source.close();
       throw error;
@@ -121,7 +139,17 @@ export class Model {
   /** Storage type of a tensor of the source on the GPU and in `base/`. */
   dtype(stored: string): FloatDtype {
     const exact = this.source.tensors.get(stored)!.exactDtype;
-    return exact === "f32" && this.#options.halfPrecision ? "f16" : exact;
+    if (this.storage === "half") return exact === "f32" ? "f16" : exact;
+    return this.storage === "exact" || this.storage === "f32" ? exact : this.storage;
+  }
+
+  get storage(): WeightStorage {
+    return this.#options.storage ?? "exact";
+  }
+
+  /** Whether some weight is not what the file holds. */
+  get isRounded(): boolean {
+    return [...this.source.tensors].some(([name, { exactDtype }]) => this.dtype(name) !== exactDtype);
   }
 
   /** Every tensor of this model (renumbered names) with shape and storage type. */
@@ -136,7 +164,7 @@ export class Model {
   /**
    * Rows of a tensor by its renumbered name, in its storage type.
    *
-   * @throws {InputError} if a value is NaN or infinite, or does not fit f16
+   * @throws {InputError} if a value is NaN or infinite, or does not fit that type
    */
   async read(name: string, first = 0, count?: number): Promise<TensorData> {
     return await this.#readStored(this.storedName(name), first, count);
@@ -156,7 +184,7 @@ export class Model {
       dtype: wanted,
       data: fromFloat32(wanted, toFloat32(data.dtype, data.data)),
     };
-    this.#checkFinite(stored, rounded, offset, "are too large for f16");
+    this.#checkFinite(stored, rounded, offset, `are too large for ${wanted}`);
     return rounded;
   }
 
@@ -186,11 +214,6 @@ export class Model {
       // What is written stays staged in host memory until something is submitted.
       gpu.device.queue.submit([]);
     }
-  }
-
-  #rounds(): boolean {
-    return this.#options.halfPrecision === true &&
-      [...this.source.tensors.values()].some((t) => t.exactDtype === "f32");
   }
 
   close(): void {

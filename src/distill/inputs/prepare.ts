@@ -11,7 +11,7 @@ import { ChatTemplate } from "../../text/chat_template.ts";
 import { type DatasetRow, openDataset, splitHeldOut } from "../../text/dataset.ts";
 import { encodeDataset, type EncodedSample, type EncodeReport } from "../../text/encode.ts";
 import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
-import { Model } from "./models.ts";
+import { Model, type OpenedFiles, type WeightStorage } from "./models.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { selectsHead } from "./tensor_names.ts";
 
@@ -69,13 +69,14 @@ export async function openTokenizer(
 /**
  * Opens and checks everything a recipe names.
  *
+ * @param begun What a checkpoint says of the run that goes on; see {@linkcode openStudent}
  * @throws {InputError} on a model, tokenizer or dataset that does not do, or two models whose vocabularies differ
  */
-export async function prepareRun(recipe: Recipe): Promise<PreparedRun> {
+export async function prepareRun(recipe: Recipe, begun?: BegunStudent): Promise<PreparedRun> {
   const teacher = await Model.open(recipe.teacher.model, { category: "teacher weights" });
   let student: Model | undefined;
   try {
-    student = await openStudent(recipe);
+    student = await openStudent(recipe, begun);
     const { tokenizer, template } = await openTokenizer(teacher);
     if (recipe.student.model !== "teacher") {
       checkVocabularies(teacher, tokenizer, student, (await openTokenizer(student)).tokenizer);
@@ -147,30 +148,46 @@ function checkSources({ objective, data }: Recipe, samples: readonly EncodedSamp
   }
 }
 
+/** What a checkpoint says of the student that its run began with. */
+export interface BegunStudent {
+  /** Absent in checkpoints from before it was chosen by the file's own types. */
+  readonly storage?: WeightStorage;
+}
+
 /**
- * The student of a recipe. Where its base is not a folder as it stands, its weights are those that `base/` will hold. Where its head is
+ * The student of a recipe. Where its base is not a folder as it stands, its weights are those that `base/` holds. Where its head is
  * trained and was the embedding, it has one of its own.
+ *
+ * @param begun What a checkpoint of the run says: a run goes on with the weights that it began with
  */
-export async function openStudent(recipe: Recipe): Promise<Model> {
-  const path = recipe.student.model === "teacher" ? recipe.teacher.model : recipe.student.model;
-  const whole = await Model.open(path, { category: "student weights" });
-  const { layers, train = [] } = recipe.student;
-  const cut = layers !== undefined && layers.length < whole.config.layers;
-  const halfPrecision = cut || whole.source.kind !== "huggingface";
-  const ownHead = whole.config.tiedHead && selectsHead(train, whole.architecture.family.names.head);
-  if (!halfPrecision && !ownHead) return whole;
-  whole.close();
-  return await Model.open(path, {
+export async function openStudent({ teacher, student }: Recipe, begun?: BegunStudent): Promise<Model> {
+  const { model, layers, train = [] } = student;
+  return await Model.open(model === "teacher" ? teacher.model : model, (files) => ({
     category: "student weights",
-    halfPrecision,
-    ownHead,
-    ...(layers ? { layers } : {}),
-  });
+    layers,
+    storage: begun ? begun.storage ?? earlierStorage(student, files) : chosenStorage(student, files),
+    ownHead: selectsHead(train, files.architecture.family.names.head),
+  }));
+}
+
+/** A GGUF file whose matrices are f16 or quantised stands for a model in 16 bits; anything else is trained as it is. */
+function chosenStorage({ dtype }: Recipe["student"], { source }: OpenedFiles): WeightStorage {
+  if (dtype) return dtype;
+  const wide = [...source.tensors.values()].some(({ dtype, shape }) =>
+    shape.length > 1 && (dtype === "F32" || dtype === "BF16")
+  );
+  return source.kind === "huggingface" || wide ? "exact" : "half";
+}
+
+/** What was chosen when every student with a base of its own was one of 16 bits. */
+function earlierStorage({ layers }: Recipe["student"], { source, architecture }: OpenedFiles): WeightStorage {
+  const cut = layers !== undefined && layers.length < architecture.config.layers;
+  return cut || source.kind === "gguf" ? "half" : "exact";
 }
 
 /** Whether a student needs a `base/` folder of its own for PEFT to load its adapter on. */
 export function needsBase(student: Model): boolean {
-  return student.source.kind === "gguf" || student.untied ||
+  return student.source.kind === "gguf" || student.untied || student.isRounded ||
     student.keptLayers.length < student.sourceLayers;
 }
 

@@ -25,6 +25,10 @@ const student = z.strictObject({
     "Hugging Face folder or GGUF file of the student, or `teacher` for the teacher's own weights",
   ),
   layers: layers.optional().describe("Layers kept, counted from 0 and rising; all when absent"),
+  dtype: z.enum(["f32", "f16", "bf16"]).optional().describe(
+    "What its weights are rounded to before training, and what base/ and merged/ hold. " +
+      "When absent, what the files hold; f16 for a GGUF file in f16 or quantised",
+  ),
   train: z.array(z.string().min(1)).optional().describe(
     "Tensors whose own values are trained, beside the adapter or, with adapter: none, instead of it: norms, biases, head, linear, " +
       "names of tensors or modules, or ends of such names; none when absent",

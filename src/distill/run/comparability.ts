@@ -107,7 +107,8 @@ function studentPath({ teacher, student }: Recipe): string {
 }
 
 function keptLayers({ student }: Recipe): string {
-  return student.layers ? `layers [${student.layers.join(", ")}]` : "all layers";
+  const { layers, dtype } = student;
+  return `${layers ? `layers [${layers.join(", ")}]` : "all layers"}${dtype ? ` in ${dtype}` : ""}`;
 }
 
 function tokensPerStep({ train }: Recipe): number {

@@ -11,7 +11,7 @@ import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { BatchStream } from "../../text/batch_stream.ts";
 import { runForm } from "../export/adapter_files.ts";
-import type { CheckpointState, Progress } from "../checkpoint/checkpoint.ts";
+import { type CheckpointState, newestState, type Progress } from "../checkpoint/checkpoint.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { checkDivergence } from "./divergence_guard.ts";
 import { gapClosed, type RunHost } from "./events.ts";
@@ -58,7 +58,8 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
   const registry = host.registry as Registry;
   checkRecipePlugins(recipe, registry);
   host.emit({ type: "stage", stage: "load", message: "reading models and data" });
-  const prepared = await prepareRun(recipe);
+  const begun = host.resume ? await newestState(join(host.folder, CHECKPOINTS)) : undefined;
+  const prepared = await prepareRun(recipe, begun);
   let gpu: Gpu | undefined;
   try {
     const setup = setUp(prepared, registry);
@@ -81,6 +82,9 @@ function origins({ objective, adapter, teacherAdapter }: TrainingSetup, registry
     return module === undefined ? [] : [`${plugin.id} comes from ${module}`];
   });
 }
+
+/** Where in a run's folder they lie. */
+const CHECKPOINTS = "checkpoints";
 
 /** Someone asked to stop while the teacher's cache was being made. */
 class StopAsked extends Error {}
@@ -121,7 +125,7 @@ class Run {
     this.#host = host;
     this.#started = started;
     this.#checkpoints = new RunCheckpoints(
-      join(host.folder, "checkpoints"),
+      join(host.folder, CHECKPOINTS),
       setup.trainables,
       prepared.recipe.train.keepCheckpoints,
       (message) => host.emit({ type: "warning", code: "damaged_checkpoint", message }),
@@ -346,6 +350,7 @@ class Run {
       cursor: stream.state(),
       ...(trainer.controllers.active ? { controllers: trainer.controllers.state() } : {}),
       identity: this.#identity,
+      storage: this.#prepared.student.storage,
       frozen,
       progress: this.#progress,
     });
