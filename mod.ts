@@ -27,7 +27,7 @@ import { loadRecipe } from "./src/distill/recipe/file.ts";
 import { LimbeckError } from "./src/base/errors.ts";
 import { pluginSource } from "./src/runs/child/plugin_source.ts";
 import { openStore, openStoreOf } from "./src/runs/store/data_folder.ts";
-import { createRun, type LockedRun, openRun } from "./src/runs/store/run_folder.ts";
+import { createRun, type LockedRun, openRun, removeUnbegun } from "./src/runs/store/run_folder.ts";
 import { superviseRun } from "./src/runs/supervise/supervisor.ts";
 
 export { defineRecipe, type Recipe, type RecipeInput } from "./src/distill/recipe/recipe.ts";
@@ -93,7 +93,11 @@ async function follow(
     if (signal?.aborted) stop();
     const { result, error, state } = await supervised.outcome;
     signal?.removeEventListener("abort", stop);
-    if (error) throw new RunFailedError(error);
+    if (error) {
+      run.release();
+      if (!resumed) await removeUnbegun(run, error.exitCode);
+      throw new RunFailedError(error);
+    }
     if (!result) throw new LimbeckError(`the run ended as ${state}, without a result`);
     return { ...result, folder: run.folder };
   } finally {

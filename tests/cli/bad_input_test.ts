@@ -60,10 +60,10 @@ const Q = "model.layers.0.self_attn.q_proj.weight";
 const MODELS: Record<string, [breakage: Breakage, ...said: string[]]> = {
   "without config.json": [(f) => Deno.remove(`${f}/config.json`), "no config.json", "hint: Give the folder"],
   "with half a config.json": [replaced("config.json", '{"a":'), "/config.json: is not valid JSON"],
-  "without a rope base": [
-    json("config.json", (c) => delete c.rope_theta),
-    "/config.json: there is no rope base",
-    "hint: Add the base",
+  "with two rope bases": [
+    json("config.json", (c) => c.rope_parameters = { rope_theta: 500000 }),
+    "/config.json: the rope base is given twice and differs: 10000 and 500000",
+    "hint: Keep the one",
   ],
   "of another architecture": [
     json("config.json", (c) => Object.assign(c, { architectures: ["GPT2LMHeadModel"], model_type: "gpt2" })),
@@ -313,6 +313,7 @@ Deno.test("plugins that throw, export nothing or break the contract are named", 
       "--no-setup",
     );
     assertTold(told, 3, `${path}: the plugin throws while it is loaded: boom`);
+    assertEquals(await exists(output), false, "nothing is left");
     const missing = await limbeck(
       "distill",
       recipe,
@@ -326,6 +327,27 @@ Deno.test("plugins that throw, export nothing or break the contract are named", 
     );
     assertTold(missing, 3, "throws.tsx: the plugin cannot be read");
     assertEquals(await exists(`${output}2`), false, "nothing is made");
+  }));
+
+Deno.test("a run whose inputs do not do leaves no folder and is not listed", () =>
+  withTiny(async (files) => {
+    const output = `${files.folder}/run`;
+    const distil = async (merged: boolean) =>
+      await limbeck(
+        "distill",
+        await recipeFile(files, { adapter: { type: "instance-gated-lora" }, output: { merged } }),
+        ...["--output", output, "--data", files.folder, "--no-setup"],
+      );
+    const unmergeable = await distil(true);
+    assertTold(
+      unmergeable,
+      3,
+      'output.merged: is true, but the adapter "instance-gated-lora" cannot be merged',
+    );
+    assertEquals([unmergeable.out, await exists(output)], ["", false], "it is said before anything is made");
+    assertTold(await distil(false), 3, "samples have no prompt", "train.jsonl:2");
+    assertEquals(await exists(output), false, "nothing is left");
+    assertEquals(JSON.parse((await limbeck("runs", "--data", files.folder, "--json")).out), []);
   }));
 
 Deno.test("weights that are no numbers end a run that then leaves no model, and every line of --json parses", () =>

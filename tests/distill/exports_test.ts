@@ -6,7 +6,6 @@ import type { RunResult } from "../../src/distill/export/exports.ts";
 import { readCheckpoint } from "../../src/distill/checkpoint/checkpoint.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
-import { fromFloat32, toFloat32 } from "../../src/formats/dtype.ts";
 import { openModel } from "../../src/formats/open_model.ts";
 import { loraRank, loraScaling, readPeftAdapter } from "../../src/formats/peft/peft.ts";
 import { openGpu } from "../../src/gpu/device.ts";

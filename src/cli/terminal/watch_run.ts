@@ -6,7 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { relative } from "@std/path";
 import { readEvents } from "../../runs/store/event_log.ts";
-import type { LockedRun } from "../../runs/store/run_folder.ts";
+import { type LockedRun, removeUnbegun } from "../../runs/store/run_folder.ts";
 import { shellQuoted } from "../../base/quoting.ts";
 import { type RunOutcome, superviseRun } from "../../runs/supervise/supervisor.ts";
 import type { Flag, Invocation } from "../command.ts";
@@ -78,7 +78,8 @@ export async function watchRun(
     progress.end();
     run.release();
   }
-  const hasReport = await writeReport(run.folder).then(() => true, (error) => {
+  const gone = !options.resume && await removeUnbegun(run, outcome.error?.exitCode);
+  const hasReport = !gone && await writeReport(run.folder).then(() => true, (error) => {
     // The run's own end matters more.
     out.warn(`the report could not be written: ${(error as Error).message}`);
     return false;

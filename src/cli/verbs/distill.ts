@@ -7,6 +7,7 @@
 import { fromFileUrl, resolve } from "@std/path";
 import { type OpenedRecipe, openRecipe } from "../../distill/run/open_recipe.ts";
 import { loadRecipe } from "../../distill/recipe/file.ts";
+import { checkRecipePlugins } from "../../distill/recipe/plugins.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { InputError } from "../../base/errors.ts";
 import { checkRecipePaths } from "../../distill/recipe/recipe_paths.ts";
@@ -17,7 +18,7 @@ import { DATA_FLAG } from "../data_flag.ts";
 import { distillRemote } from "./distill_remote.ts";
 import { REMOTE_FLAG, remoteRuns } from "../remote_flag.ts";
 import { PLUGIN_FLAGS } from "../setup/plugin_sources.ts";
-import { registryWith } from "../setup/registry.ts";
+import { builtinRegistry, registryWith } from "../setup/registry.ts";
 import { prepareMachine, RUN_FLAGS, STOP_NOTE, watchRun } from "../terminal/watch_run.ts";
 
 /** Flags of every verb that reads a recipe. */
@@ -54,6 +55,8 @@ export const distill: Command = {
     const remote = remoteRuns(invocation);
     if (remote) return await distillRemote(invocation, remote, examplePath);
     const recipe = await readRecipe(args[0], flags.list("set"));
+    // Plugins of others are loaded in the run's process only, which then checks as much.
+    if (!invocation.plugins?.length) checkRecipePlugins(recipe, builtinRegistry());
     const output = flags.text("output");
     if (output) recipe.output.folder = resolve(output);
     await prepareMachine(invocation);

@@ -12,7 +12,7 @@ import { RecipeError } from "./parse.ts";
 import type { RecipeProblem } from "./problems.ts";
 
 /**
- * Checks that every loss and adapter is there and takes the options it is given.
+ * Checks that every loss and adapter is there, takes the options it is given and can do what the recipe wants of it.
  *
  * @throws {RecipeError} with every problem at once
  */
@@ -23,8 +23,21 @@ export function checkRecipePlugins(recipe: Recipe, registry: Registry): void {
     ),
     ...(recipe.adapter === "none" ? [] : adapterProblems(recipe.adapter, "adapter", registry)),
     ...(recipe.teacher.adapter ? adapterProblems(recipe.teacher.adapter, "teacher.adapter", registry) : []),
+    ...mergingProblems(recipe, registry),
   ];
   if (problems.length > 0) throw new RecipeError("recipe", problems);
+}
+
+/** Why an adapter without `merge` has none. */
+export function cannotMerge(id: string): string {
+  return `the adapter "${id}" cannot be merged into the weights: what it adds depends on the input`;
+}
+
+function mergingProblems({ adapter, output }: Recipe, registry: Registry): RecipeProblem[] {
+  if (adapter === "none" || !output.merged) return [];
+  const plugin = registry.list().find((p) => p.kind === "adapter" && p.id === adapter.type);
+  if (plugin?.kind !== "adapter" || plugin.merge) return [];
+  return [{ path: "output.merged", message: `is true, but ${cannotMerge(plugin.id)}; set it to false` }];
 }
 
 function adapterProblems(

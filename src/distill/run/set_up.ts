@@ -6,7 +6,7 @@
 import { InputError, LimbeckError } from "../../base/errors.ts";
 import { PluginError } from "../../registry/contract.ts";
 import type { Registry } from "../../registry/registry.ts";
-import { TEACHER, unmergeable } from "../trained/model_adapter.ts";
+import { TEACHER } from "../trained/model_adapter.ts";
 import { partsOf } from "../trained/attach.ts";
 import { ModelFeatureLoss } from "../objective/feature_losses.ts";
 import { Objective } from "../objective/objective.ts";
@@ -40,11 +40,7 @@ export function setUp(
   const teacherAdapter = recipe.teacher.train && teacherRecipe !== "none"
     ? openAdapter(teacherRecipe, teacher, registry, recipe.train.steps, TEACHER)
     : undefined;
-  const { adapter } = trained;
-  if (recipe.output.merged && adapter && !adapter.plugin.merge) {
-    throw unmergeable(adapter.plugin, "recipe output.merged", "set output.merged: false");
-  }
-  checkPromptLosses(recipe, adapter, teacherAdapter);
+  checkPromptLosses(recipe, trained.adapter, teacherAdapter);
   const features = objective.features.map((term) => new ModelFeatureLoss(term, { student, teacher }));
   return {
     ...{ recipe, teacher, student, objective, features },

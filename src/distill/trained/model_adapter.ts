@@ -26,6 +26,7 @@ import { fillNormal, fillUniform } from "./initialisation.ts";
 import { hostLinearAlgebra, memoised } from "./linear_algebra.ts";
 import type { Model } from "../inputs/models.ts";
 import type { ParameterSpec } from "./parameters.ts";
+import { cannotMerge } from "../recipe/plugins.ts";
 import type { AdapterRecipe } from "../recipe/recipe.ts";
 import { AdapterWork, SHARED } from "./adapter_work.ts";
 import type { GroupSettings, StepWork, Trainable } from "./trainables.ts";
@@ -316,16 +317,12 @@ export class ModelAdapter implements Trainable {
 }
 
 /** The refusal of an adapter without `merge`. */
-export function unmergeable(
-  { id }: Adapter,
-  where = "recipe adapter.type",
-  hint =
-    "`limbeck generate --run` and `limbeck eval --run` use it as it is; `limbeck export --target limbeck` writes its values",
-): InputError {
-  return new InputError(
-    `the adapter "${id}" cannot be merged into the weights: what it adds depends on the input`,
-    { where, hint },
-  );
+export function unmergeable({ id }: Adapter): InputError {
+  return new InputError(cannotMerge(id), {
+    where: "recipe adapter.type",
+    hint: "`limbeck generate --run` and `limbeck eval --run` use it as it is; " +
+      "`limbeck export --target limbeck` writes its values",
+  });
 }
 
 type FromWeight = Initialisation & { kind: "fromWeight" };

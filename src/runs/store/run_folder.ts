@@ -18,7 +18,7 @@ import project from "../../../deno.json" with { type: "json" };
 import { type Recipe } from "../../distill/recipe/recipe.ts";
 import { recipeHash } from "../../distill/recipe/parse.ts";
 import { parseRecipe } from "../../distill/recipe/parse.ts";
-import { InputError } from "../../base/errors.ts";
+import { type ExitCode, InputError } from "../../base/errors.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import { checkPlugins, identifyPlugins } from "../child/plugin_identity.ts";
 import { EVENTS_FILE, readEvents } from "./event_log.ts";
@@ -272,7 +272,10 @@ export async function findRun(name: string, store: Store): Promise<StoredRun> {
  *
  * @throws {InputError} a process works on it
  */
-export async function removeRun(store: Store, { id, folder }: StoredRun): Promise<void> {
+export async function removeRun(
+  store: Store,
+  { id, folder }: Pick<StoredRun, "id" | "folder">,
+): Promise<void> {
   if (!await Deno.stat(folder).then(() => true, () => false)) return await store.remove(id);
   const release = await lock(folder);
   try {
@@ -282,6 +285,23 @@ export async function removeRun(store: Store, { id, folder }: StoredRun): Promis
     release();
   }
 }
+
+/**
+ * Removes a new run that ended on bad input before anything of it was planned: it holds nothing to look at or to go on with, and would
+ * be in the way of the next try.
+ *
+ * @returns whether it is gone
+ */
+export async function removeUnbegun(
+  { store, id, folder }: LockedRun,
+  exitCode: number | undefined,
+): Promise<boolean> {
+  if (exitCode !== BAD_INPUT || (await readEvents(folder)).some(({ type }) => type === "plan")) return false;
+  await removeRun(store, { id, folder });
+  return true;
+}
+
+const BAD_INPUT: ExitCode = 3;
 
 /** @returns whether the folder was not there before */
 async function makeEmptyFolder(folder: string): Promise<boolean> {
