@@ -26,7 +26,8 @@ export interface ModelFamily<C extends DecoderConfig = DecoderConfig> {
   tables(config: C): Readonly<Record<string, (rows: number) => Float32Array<ArrayBuffer>>>;
   /**
    * Traces hidden states after the final norm, f32 [T, hiddenSize]. With a cache, keys and values of the stream are written to it, and
-   * attention reads all of it; without, attention reads the stream itself.
+   * attention reads all of it; without, attention reads the stream itself. Inner values are shown by the names that losses know, whatever
+   * the family calls its layers: `embeddings`, `model.layers.0.queries` and so on, `final_norm`.
    */
   decoder(ctx: ModelContext, config: C): Tensor;
   /** Traces logits f32 [n, vocabularySize] of hidden states x [n, hiddenSize], with what is trained on the head. */

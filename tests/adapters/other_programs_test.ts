@@ -7,12 +7,11 @@ import { assert, assertAlmostEquals, assertEquals, assertGreater, assertRejects 
 import { adapters } from "../../plugins/adapters/mod.ts";
 import { type AdapterForm, hasForm, writeAdapter } from "../../src/distill/export/adapter_files.ts";
 import { writeMerged } from "../../src/distill/export/exports.ts";
-import { Model } from "../../src/distill/inputs/models.ts";
 import { InputError } from "../../src/base/errors.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { GgufFile } from "../../src/formats/gguf/gguf.ts";
-import { writeGgufModel } from "../../src/formats/gguf/export.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
+import { writeTinyGguf } from "../distill/tiny_gguf.ts";
 import { tinyRecipe, withTiny } from "../distill/tiny_model.ts";
 import { trained } from "./trained_adapter.ts";
 
@@ -45,22 +44,6 @@ async function readMlx(folder: string) {
   file.close();
   const { model, ...config } = JSON.parse(await Deno.readTextFile(`${folder}/adapter_config.json`));
   return { model, config, tensors };
-}
-
-/** A model folder as GGUF in f32, with a split of text that GGUF has a name for. */
-async function toGguf(folder: string, path: string): Promise<void> {
-  const model = await Model.open(folder, { category: "weights" });
-  const { tokenizerJson, ...rest } = await model.source.tokenizer();
-  const split = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
-  await writeGgufModel(path, {
-    name: "tiny",
-    architecture: "llama",
-    config: model.config,
-    tokenizer: { ...rest, tokenizerJson: { ...tokenizerJson as object, pre_tokenizer: split } },
-    tensors: model.architecture.tensors,
-    read: (name) => model.read(name),
-  }, "F32");
-  model.close();
 }
 
 /** Largest difference between a weight with the update scale B A, as a program would compute it, and the merged weight. */
@@ -128,7 +111,7 @@ for (const plugin of adapters.filter((a) => a.plainLora)) {
   Deno.test(`${plugin.id}: llama.cpp's base + alpha / rank B A is the merged GGUF, tensor by tensor`, () =>
     withTiny(async (files) => {
       const base = `${files.folder}/base.gguf`;
-      await toGguf(files.teacher, base);
+      await writeTinyGguf(files.teacher, base, "F32");
       for (const [i, setting] of fits.entries()) {
         const recipe = tinyRecipe(files, {
           student: { model: "teacher" },
@@ -139,7 +122,7 @@ for (const plugin of adapters.filter((a) => a.plainLora)) {
         const [path, folder] = [`${files.folder}/adapter${i}.gguf`, `${files.folder}/merged${i}`];
         await writeAdapter(path, adapter, values, origin, "gguf-adapter");
         await writeMerged(folder, student, { adapter }, values);
-        await toGguf(folder, `${folder}.gguf`);
+        await writeTinyGguf(folder, `${folder}.gguf`, "F32");
         const { metadata, tensors } = await readGguf(path);
         const [weights, merged] = [
           (await readGguf(base)).tensors,

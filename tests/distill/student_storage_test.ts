@@ -6,14 +6,15 @@ import { InputError } from "../../src/base/errors.ts";
 import { checkpointName } from "../../src/distill/checkpoint/checkpoint.ts";
 import { RunStudent } from "../../src/distill/checkpoint/run_student.ts";
 import { folderDtype, writeBase } from "../../src/distill/export/exports.ts";
-import { Model, type WeightStorage } from "../../src/distill/inputs/models.ts";
+import type { Model, WeightStorage } from "../../src/distill/inputs/models.ts";
 import { needsBase, openStudent } from "../../src/distill/inputs/prepare.ts";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import { type FloatDtype, fromFloat32, toFloat32 } from "../../src/formats/dtype.ts";
-import { type GgufStorage, writeGgufModel } from "../../src/formats/gguf/export.ts";
+import type { GgufStorage } from "../../src/formats/gguf/export.ts";
 import { openModel } from "../../src/formats/open_model.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { builtins } from "../../plugins/mod.ts";
+import { writeTinyGguf } from "./tiny_gguf.ts";
 import { type RecipeChanges, type TinyFiles, tinyRecipe, withTiny } from "./tiny_model.ts";
 import { runHere } from "./tiny_run.ts";
 
@@ -101,20 +102,9 @@ Deno.test("a 16-bit folder stays what it is, and student.dtype: f32 writes the s
 
 Deno.test("of GGUF files, f32 matrices stay f32, and f16 or quantised ones are a model in f16", () =>
   withTiny(async (files) => {
-    const whole = await Model.open(files.teacher, { category: "weights" });
     const student = async (storage: GgufStorage, dtype?: FloatDtype) => {
       const path = `${files.folder}/${storage}.gguf`;
-      const { tokenizerJson, ...rest } = await whole.source.tokenizer();
-      const split = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
-      await Deno.remove(path).catch(() => {});
-      await writeGgufModel(path, {
-        name: "tiny",
-        architecture: "llama",
-        config: whole.config,
-        tokenizer: { ...rest, tokenizerJson: { ...tokenizerJson as object, pre_tokenizer: split } },
-        tensors: whole.architecture.tensors,
-        read: (name) => whole.read(name),
-      }, storage);
+      if (dtype === undefined) await writeTinyGguf(files.teacher, path, storage);
       return { model: path, ...(dtype ? { dtype } : {}) };
     };
     const exact = await compared(files, await student("F32"), ({ used, written, source }) => {
@@ -133,7 +123,6 @@ Deno.test("of GGUF files, f32 matrices stay f32, and f16 or quantised ones are a
       });
       assertEquals([wide.dtype, wide.hasBase], ["f32", true]);
     }
-    whole.close();
   }));
 
 Deno.test("a value that is too large for student.dtype is refused, and named", () =>

@@ -2,7 +2,11 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { InputError } from "../../src/base/errors.ts";
+import { Architecture } from "../../src/models/architecture.ts";
 import { readArchitecture } from "../../src/models/families.ts";
+import type { ModelFamily } from "../../src/models/family.ts";
+import { addRow } from "../../src/tensor/ops/add_row.ts";
+import { embedding } from "../../src/tensor/ops/embedding.ts";
 
 /** Two groups of query heads, as wide together as the hidden states. */
 const llama: Record<string, unknown> = {
@@ -117,6 +121,34 @@ Deno.test("with() gives the same family other numbers", () => {
     ...grouped.slice(0, 10),
     ["model.norm.weight", [32]],
   ]);
+});
+
+Deno.test("a family of other names, with a bias on its head, is traced as well", () => {
+  const names = { embedding: "wte.weight", layers: "h", head: "output" };
+  const toy: ModelFamily = {
+    name: "toy",
+    architectures: {},
+    names,
+    parse: () => readArchitecture(llama, "config").config,
+    tables: () => ({}),
+    decoder(ctx, { layers, vocabularySize, hiddenSize }) {
+      let x = embedding(ctx.weight(names.embedding, [vocabularySize, hiddenSize]), ctx.inputs.tokens);
+      for (let i = 0; i < layers; i++) x = ctx.layer(i, x, (x) => ctx.linear(`h.${i}.mix`, x, hiddenSize));
+      return ctx.tap("final_norm", x);
+    },
+    head: (ctx, { vocabularySize }, x) =>
+      addRow(ctx.linear(names.head, x, vocabularySize), ctx.weight("output.bias", [vocabularySize])),
+  };
+  const { tensors, linearLayers, taps, headWeight } = new Architecture(toy, toy.parse({}, "", ""));
+  assertEquals([...tensors], [
+    ["wte.weight", [100, 32]],
+    ["h.0.mix.weight", [32, 32]],
+    ["h.1.mix.weight", [32, 32]],
+    ["output.weight", [100, 32]],
+    ["output.bias", [100]],
+  ]);
+  assertEquals(linearLayers.map(({ name }) => name), ["h.0.mix", "h.1.mix"]);
+  assertEquals([headWeight, [...taps]], ["output.weight", [["final_norm", 32]]]);
 });
 
 Deno.test("a Mistral is what a Llama without biases is", () => {

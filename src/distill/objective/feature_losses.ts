@@ -218,9 +218,9 @@ export class ModelFeatureLoss implements Trainable {
 
 /** What losses are told of the models. */
 function shapes({ student, teacher }: Models): Record<Learner, ModelShape> {
-  const shape = ({ architecture: { config, family, taps } }: Model): ModelShape => {
-    const width = (tap: string) => taps.get(`${family.names.layers}.0.${tap}`)!;
+  const shape = ({ architecture: { config, taps } }: Model): ModelShape => {
     const { layers, hiddenSize, vocabularySize } = config;
+    const width = (tap: string) => taps.get(`model.layers.0.${tap}`)!;
     return { layers, hiddenSize, vocabularySize, queryWidth: width("queries"), keyValueWidth: width("keys") };
   };
   const isCut = student.path === teacher.path;
