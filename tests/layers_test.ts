@@ -32,6 +32,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   models: ["families"],
   formats: ["safetensors", "huggingface", "peft", "gguf"],
   registry: ["check"],
+  losses: ["kernel"],
   tensor: ["expr", "ops"],
   distill: [
     "recipe",

@@ -5,8 +5,8 @@
  */
 import type { AdapterDescription } from "../gpu/description.ts";
 import { leaves } from "../tensor/expr/mod.ts";
-import { printRowKernel } from "./row_kernel.ts";
-import { rowLossSource, rowMemory } from "./row_kernel_frame.ts";
+import { printRowKernel } from "./kernel/row_kernel.ts";
+import { rowLossSource, rowMemory } from "./kernel/row_loss_source.ts";
 import { type ResolvedLoss, type RowLossKernel, type RowLossShape, traceObjective } from "./traced.ts";
 
 /**

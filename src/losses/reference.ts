@@ -4,7 +4,7 @@
  * @module
  */
 import { LOG_FLOOR, type RowLoss } from "./contract.ts";
-import { ENTRY, ROW } from "./row_program.ts";
+import { ENTRY, ROW } from "./row_leaves.ts";
 import { RowValues } from "./row_values.ts";
 import { initialScalars, type ResolvedLoss, type TracedObjective, traceObjective } from "./traced.ts";
 

@@ -9,8 +9,8 @@ import { constant, type Expression, variable } from "../tensor/expr/mod.ts";
 import type { StepScalar } from "../tensor/graph.ts";
 import type { SizeWord } from "../tensor/op.ts";
 import type { TracedObjective } from "./traced.ts";
-import { printRowKernel } from "./row_kernel.ts";
-import { tailOfLearner } from "./row_support.ts";
+import { printRowKernel } from "./kernel/row_kernel.ts";
+import { tailOfLearner } from "./kernel/cached_target.ts";
 import type { SparseTarget } from "./sparse_target.ts";
 
 /** A kernel over rows of logits, one a workgroup. */

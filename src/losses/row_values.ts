@@ -4,7 +4,7 @@
  * @module
  */
 import { compile, type CompiledExpressions, type Expression } from "../tensor/expr/mod.ts";
-import type { Statistic } from "./row_program.ts";
+import type { Statistic } from "./row_leaves.ts";
 
 /** A row's leaves. */
 export interface RowLeaves {

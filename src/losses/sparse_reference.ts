@@ -4,11 +4,9 @@
  * @module
  */
 import { type ResolvedLoss, traceObjective } from "./traced.ts";
-import { logSoftmax } from "./reference.ts";
-import { rowLeaves } from "./reference.ts";
-import { type RowReference } from "./reference.ts";
+import { logSoftmax, rowLeaves, type RowReference } from "./reference.ts";
 import { LOG_FLOOR, type RowLoss } from "./contract.ts";
-import { ENTRY } from "./row_program.ts";
+import { ENTRY } from "./row_leaves.ts";
 import { RowValues } from "./row_values.ts";
 import type { SparseTarget } from "./sparse_target.ts";
 

@@ -11,7 +11,8 @@
 import { derivative, type Expression, leaves, log, substitute, variable } from "../tensor/expr/mod.ts";
 import type { Divergence, RowLoss } from "./contract.ts";
 import { PluginError } from "../base/plugin.ts";
-import { ENTRY, leavesOf, ROW, RowProgram, type Statistic, symbolicOptions } from "./row_program.ts";
+import { leavesOf, RowProgram, symbolicOptions } from "./row_program.ts";
+import { ENTRY, ROW, type Statistic } from "./row_leaves.ts";
 
 /** What a cache holds of a row. */
 export interface SparseTarget {

@@ -8,7 +8,8 @@ import type { StepScalar } from "../tensor/graph.ts";
 import type { SizeWord } from "../tensor/op.ts";
 import type { Divergence, RowLoss } from "./contract.ts";
 import { PluginError } from "../base/plugin.ts";
-import { ROW, RowProgram, type Statistic, symbolicOptions } from "./row_program.ts";
+import { RowProgram, symbolicOptions } from "./row_program.ts";
+import { ROW, type Statistic } from "./row_leaves.ts";
 import { ensureCacheable, looksAtTarget, type SparseTarget } from "./sparse_target.ts";
 
 /** A loss of an objective, its options checked. */

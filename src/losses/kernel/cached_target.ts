@@ -8,43 +8,39 @@
  *
  * @module
  */
-import { type Expression, leaves, literal, type PrintedExpressions } from "../tensor/expr/mod.ts";
-import type { LeafCode } from "../tensor/expr/mod.ts";
-import type { SupportProgram } from "./traced.ts";
-import { LOG_FLOOR } from "./contract.ts";
-import { ENTRY, type Statistic } from "./row_program.ts";
-import { EMPTY_TAIL } from "./sparse_target.ts";
-
-/** What the printer of the kernel lends. */
-export interface SupportContext {
-  readonly support: SupportProgram;
-  /** Those that values or gradient need. */
-  readonly statistics: readonly Statistic[];
-  /** Whether anything looks at the target's probabilities. */
-  readonly looksAtTarget: boolean;
-  readonly gradient: boolean;
-  /** `difference / temperature` of the temperature numbered `g`. */
-  tempered(difference: string, g: number): string;
-  printed(expressions: readonly Expression[], entry: (name: string) => LeafCode): PrintedExpressions;
-}
+import { type Expression, type LeafCode, leaves, literal } from "../../tensor/expr/mod.ts";
+import { LOG_FLOOR } from "../contract.ts";
+import { ENTRY, reachable, type Statistic } from "../row_leaves.ts";
+import { EMPTY_TAIL, type SparseTarget } from "../sparse_target.ts";
+import type { SupportProgram } from "../traced.ts";
+import { type RowScope } from "./scope.ts";
 
 /** Name of the row-level leaf that is the logarithm of what the learner's bucket weighs, relative to the row's maximum. */
 export const tailOfLearner = (g: number): string => `tail_q${g}`;
 
 /** Prints the statements, in the order of its methods. */
-export class SupportPrinter {
-  readonly #context: SupportContext;
+export class CachedTarget {
+  readonly target: SparseTarget;
   /** Temperatures at which something is compared with the target. */
   readonly groups: readonly number[];
-  readonly #labelled: boolean;
+  /** Whether anything looks at the target's probabilities. */
+  readonly isCompared: boolean;
+  readonly #scope: RowScope;
+  readonly #gradients: ReadonlyMap<number, Expression>;
+  /** Those over its entries that values or gradient need. */
+  readonly #needed: readonly Statistic[];
+  readonly #isLabelled: boolean;
 
-  constructor(context: SupportContext) {
-    this.#context = context;
-    const { support, statistics } = context;
-    this.groups = [...support.gradients.keys()].sort((a, b) => a - b);
-    const bodies = [...support.gradients.values(), ...statistics.map((s) => s.body)];
-    this.#labelled = leaves(bodies, "flag").includes(ENTRY.isLabel) ||
-      statistics.some((s) => s.kind === "label");
+  constructor(scope: RowScope, support: SupportProgram) {
+    const { target, gradients } = support;
+    [this.#scope, this.target, this.#gradients] = [scope, target, gradients];
+    this.groups = [...gradients.keys()].sort((a, b) => a - b);
+    const compared = [...scope.traced.values.values(), ...(scope.gradient ? gradients.values() : [])];
+    this.#needed = reachable(compared, support.statistics);
+    const own = this.#needed.map((s) => s.body);
+    this.isCompared = leaves([...compared, ...own], "variable").some((name) => name.startsWith("logP"));
+    this.#isLabelled = leaves([...gradients.values(), ...own], "flag").includes(ENTRY.isLabel) ||
+      this.#needed.some((s) => s.kind === "label");
   }
 
   /** Before sweep 0: takes the learner's K logits out of the row. */
@@ -59,7 +55,6 @@ export class SupportPrinter {
 
   /** After sweep 0, which left `max_q` and `sum_q` in each lane: adds the K, and puts them back. */
   join(groups: readonly number[]): string[] {
-    const { tempered } = this.#context;
     const total = (g: number) => `total_q${g}`;
     const lines = [
       "let outer_q = row_max(max_q);",
@@ -68,13 +63,13 @@ export class SupportPrinter {
       "let m_q = max(outer_q, row_max(inner_q));",
       ...groups.map((g) => `var ${total(g)} = 0.0;`),
       ...this.#entries(
-        ...groups.map((g) => `${total(g)} += exp(${tempered("support_logits[k] - m_q", g)});`),
+        ...groups.map((g) => `${total(g)} += exp(${this.#scope.tempered("support_logits[k] - m_q", g)});`),
       ),
     ];
     for (const g of groups) {
       lines.push(
-        `let outer_q${g} = row_sum(sum_q${g} * exp(${tempered("max_q - outer_q", g)}));`,
-        `let ${tailOfLearner(g)} = tail_of(${tempered("outer_q - m_q", g)}, outer_q${g});`,
+        `let outer_q${g} = row_sum(sum_q${g} * exp(${this.#scope.tempered("max_q - outer_q", g)}));`,
+        `let ${tailOfLearner(g)} = tail_of(${this.#scope.tempered("outer_q - m_q", g)}, outer_q${g});`,
         `let l_q${g} = log(row_sum(${total(g)}) + exp(${tailOfLearner(g)}));`,
         `if (is_broken(l_q${g})) { poison = l_q${g}; }`,
       );
@@ -84,25 +79,24 @@ export class SupportPrinter {
 
   /** Normalises the target, finds the bucket and the label's entry, computes the statistics. */
   compare(): string[] {
-    const { support, statistics, looksAtTarget, gradient } = this.#context;
-    const lines = looksAtTarget ? this.#target() : [];
+    const lines = this.isCompared ? this.#target() : [];
     for (const g of this.groups) {
       lines.push(`let bucket_q${g} = max(${tailOfLearner(g)} - l_q${g}, ${literal(LOG_FLOOR)});`);
     }
-    if (this.#labelled) {
+    if (this.#isLabelled) {
       lines.push(
         "var label_place = SUPPORT;",
         ...this.#entries("if (id == row_label) { label_place = k; }"),
         "let label_entry = row_min_u32(label_place);",
       );
     }
-    const last = Math.max(0, ...statistics.map((s) => s.stage));
+    const last = Math.max(0, ...this.#needed.map((s) => s.stage));
     for (let stage = 0; stage <= last; stage++) {
-      const own = statistics.filter((s) => s.stage === stage);
+      const own = this.#needed.filter((s) => s.stage === stage);
       lines.push(...this.#statistics(own.filter((s) => s.kind !== "label")));
       for (const s of own.filter((s) => s.kind === "label")) lines.push(...this.#atLabel(s));
     }
-    for (const [g, slope] of gradient ? support.gradients : []) {
+    for (const [g, slope] of this.#scope.gradient ? this.#gradients : []) {
       lines.push(`var slope_of_bucket${g} = 0.0;`, ...this.#inBucket([slope], [`slope_of_bucket${g} = `]));
     }
     return lines;
@@ -110,26 +104,27 @@ export class SupportPrinter {
 
   /** What a sweep adds to the gradient of an entry outside of the K; of the K it is overwritten later. */
   outside(): string {
-    const { tempered } = this.#context;
     return this.groups.map((g) =>
-      ` + slope_of_bucket${g} * exp(${tempered(`${ENTRY.student} - m_q`, g)} - ${tailOfLearner(g)})`
+      ` + slope_of_bucket${g} * exp(${this.#scope.tempered(`${ENTRY.student} - m_q`, g)} - ${
+        tailOfLearner(g)
+      })`
     ).join("");
   }
 
-  /**
-   * After the last sweep: the gradient of the K entries.
-   *
-   * @param whole What losses over the whole vocabulary add
-   * @param further WGSL added to it; sees `id` and `z`
-   */
-  finish(whole: Expression, further: string): string[] {
-    const sum = [whole, ...this.#context.support.gradients.values()].reduce((a, b) => a.add(b));
-    const { uniform, results } = this.#context.printed([sum], this.#leaf(false));
+  /** After the last sweep, which could not know it: the gradient of the K entries. */
+  finish(): string[] {
+    const { traced } = this.#scope;
+    const sum = [traced.gradient, ...this.#gradients.values()].reduce((a, b) => a.add(b));
+    const ofRowLosses = traced.rowLosses.filter(({ term }) => !term.monitor).map(({ term, index }) => {
+      const slope = `${this.#scope.weight(term)} * loss${index}_gradient(id, z, 0.0)`;
+      return ` + ${this.#scope.whereCounted(term, slope, "0.0")}`;
+    });
+    const { uniform, results } = this.#scope.printed([sum], this.#leaf(false));
     return [
       ...this.#entries(
         ...this.#leaves([sum]),
         ...uniform,
-        `support_logits[k] = ${results[0]!.code}${further};`,
+        `support_logits[k] = ${results[0]!.code}${ofRowLosses.join("")};`,
       ),
       "workgroupBarrier();",
       ...this.#owned("put_student(id, support_logits[k]);"),
@@ -161,9 +156,9 @@ export class SupportPrinter {
   }
 
   #target(): string[] {
-    const { support: { target }, tempered } = this.#context;
-    const samples = target.kind === "samples";
-    const divided = (difference: string, g: number) => samples ? difference : tempered(difference, g);
+    const samples = this.target.kind === "samples";
+    const divided = (difference: string, g: number) =>
+      samples ? difference : this.#scope.tempered(difference, g);
     const lines = [
       "var inner_p = -1.0e38;",
       ...this.#entries("inner_p = max(inner_p, support_target(k));"),
@@ -186,7 +181,6 @@ export class SupportPrinter {
 
   /** `let`s of the leaves of an entry in a loop of {@linkcode #entries}. */
   #leaves(expressions: readonly Expression[]): string[] {
-    const { support: { target }, tempered } = this.#context;
     const names = new Set([...leaves(expressions, "variable"), ...leaves(expressions, "flag")]);
     const logarithm = (difference: string, norm: string) =>
       `max(${difference} - ${norm}, ${literal(LOG_FLOOR)})`;
@@ -194,10 +188,12 @@ export class SupportPrinter {
     for (const name of names) {
       const g = Number(name.slice(4));
       if (/^logQ\d+$/.test(name)) {
-        lines.push(`let ${name} = ${logarithm(tempered("z - m_q", g), `l_q${g}`)};`);
+        lines.push(`let ${name} = ${logarithm(this.#scope.tempered("z - m_q", g), `l_q${g}`)};`);
       } else if (/^logP\d+$/.test(name)) {
         const difference = "support_target(k) - m_p";
-        const divided = target.kind === "samples" ? `(${difference})` : tempered(difference, g);
+        const divided = this.target.kind === "samples"
+          ? `(${difference})`
+          : this.#scope.tempered(difference, g);
         lines.push(`let ${name} = ${logarithm(divided, `l_p${g}`)};`);
       }
     }
@@ -217,7 +213,7 @@ export class SupportPrinter {
   }
 
   #inBucket(expressions: readonly Expression[], assignments: readonly string[]): string[] {
-    const { uniform, results } = this.#context.printed(expressions, this.#leaf(true));
+    const { uniform, results } = this.#scope.printed(expressions, this.#leaf(true));
     return [
       "{",
       ...uniform.map((l) => `  ${l}`),
@@ -229,7 +225,7 @@ export class SupportPrinter {
   #statistics(statistics: readonly Statistic[]): string[] {
     if (statistics.length === 0) return [];
     const bodies = statistics.map((s) => s.body);
-    const { uniform, results } = this.#context.printed(bodies, this.#leaf(false));
+    const { uniform, results } = this.#scope.printed(bodies, this.#leaf(false));
     const join = (s: Statistic, a: string, b: string) => s.kind === "max" ? `max(${a}, ${b})` : `${a} + ${b}`;
     return [
       ...statistics.flatMap((s) => [
@@ -252,7 +248,7 @@ export class SupportPrinter {
 
   /** A look-up at the label's entry: one of the K, or the bucket. */
   #atLabel({ name, body }: Statistic): string[] {
-    const { uniform, results } = this.#context.printed([body], this.#leaf(false));
+    const { uniform, results } = this.#scope.printed([body], this.#leaf(false));
     return [
       `var at_${name} = 0.0;`,
       "if (label_entry < SUPPORT) {",

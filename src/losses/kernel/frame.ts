@@ -4,61 +4,50 @@
  *
  * @module
  */
-import type { KernelFamily } from "../gpu/description.ts";
-import { helperFunctions, literal } from "../tensor/expr/mod.ts";
-import type { ResolvedLoss, SupportProgram, TracedObjective } from "./traced.ts";
-import { LOG_FLOOR, type RowLoss, type RowMemory } from "./contract.ts";
-import type { RowLayout } from "./row_layout.ts";
-import { EMPTY_TAIL } from "./sparse_target.ts";
+import type { KernelFamily } from "../../gpu/description.ts";
+import { helperFunctions, literal } from "../../tensor/expr/mod.ts";
+import { EMPTY_TAIL } from "../sparse_target.ts";
+import type { CachedTarget } from "./cached_target.ts";
+import { rowLossSource, rowMemory } from "./row_loss_source.ts";
+import type { RowScope } from "./scope.ts";
 
-/** What {@linkcode printFrame} puts together. */
-export interface KernelParts {
-  readonly terms: readonly ResolvedLoss[];
-  readonly traced: TracedObjective;
-  readonly layout: RowLayout;
-  readonly family: KernelFamily;
-  readonly gradient: boolean;
-  readonly needsTeacher: boolean;
-  /** What is compared with a cached target. */
-  readonly cache: SupportProgram & { readonly looksAtTarget: boolean } | undefined;
-  /** Helper functions that printed expressions call. */
-  readonly helpers: ReadonlySet<string>;
-  /** Names of the step scalars; `readScalar` may add to them. */
-  readonly scalars: readonly string[];
-  /** WGSL that reads a step scalar outside the entry point. */
-  readScalar(name: string): string;
-  /** Statements of the entry point for a row that is not masked. */
-  readonly body: readonly string[];
-}
-
-/** The whole source of a row kernel. */
-export function printFrame(parts: KernelParts): string {
+/**
+ * The whole source of a row kernel.
+ *
+ * @param body Statements of the entry point for a row that is not masked
+ */
+export function printFrame(
+  scope: RowScope,
+  cached: CachedTarget | undefined,
+  body: readonly string[],
+): string {
   // The library may name further step scalars, which the head declares.
-  const library = printLibrary(parts);
-  return [printHead(parts), helperFunctions(parts.helpers), library, printMain(parts)].join("\n");
+  const library = printLibrary(scope, cached);
+  const helpers = helperFunctions(scope.helpers);
+  return [printHead(scope, cached), helpers, library, printMain(scope, cached, body)].join("\n");
 }
 
 /** What a kernel binds of a cached target: name, shape, element type. */
-function cacheBindings({ cache }: KernelParts): [string, string, string][] {
-  if (!cache) return [];
-  const { kind, entries, temperatures } = cache.target;
+function cacheBindings(cached: CachedTarget | undefined): [string, string, string][] {
+  if (!cached) return [];
+  const { kind, entries, temperatures } = cached.target;
   const bindings: [string, string, string][] = [["target_ids", `u32 [R, ${entries}]`, "u32"]];
-  if (!cache.looksAtTarget) return bindings;
+  if (!cached.isCompared) return bindings;
   bindings.push(["target_logits", `f32 [R, ${entries}]`, "f32"]);
   if (kind === "top-k") bindings.push(["target_tails", `f32 [R, ${temperatures.length}]`, "f32"]);
   return bindings;
 }
 
-function printHead(parts: KernelParts): string {
-  const { terms, traced, layout, gradient, needsTeacher, scalars } = parts;
-  const cached = cacheBindings(parts);
+function printHead(scope: RowScope, cached: CachedTarget | undefined): string {
+  const { terms, traced, layout, gradient, needsTeacher, scalars } = scope;
+  const ofCache = cacheBindings(cached);
   const memory = rowMemory(traced).perEntry;
   const row = layout.vector ? "array<vec4<f32>>" : "array<f32>";
   const shapes = [
     traced.tokenMasks ? "labels         i32 [R], -100: none" : "labels         i32 [R], -100: masked",
     ...(traced.tokenMasks ? ["token_masks    i32 [R], bit m: the row is in mask m"] : []),
     ...(needsTeacher ? ["teacher_logits f32 [R, teacher_stride]"] : []),
-    ...cached.map(([name, shape]) => `${name.padEnd(14)} ${shape}`),
+    ...ofCache.map(([name, shape]) => `${name.padEnd(14)} ${shape}`),
     `student_logits f32 [R, V]${
       gradient ? ", overwritten with the gradient of the weighted sum of losses" : ""
     }`,
@@ -69,8 +58,8 @@ function printHead(parts: KernelParts): string {
     ["labels", "read", "array<i32>"],
     ...(traced.tokenMasks ? [["token_masks", "read", "array<i32>"]] : []),
     ...(needsTeacher ? [["teacher_logits", "read", row]] : []),
-    ...cached.map(([name, , type]) => [name, "read", `array<${type}>`]),
-    ["student_logits", gradient || cached.length > 0 ? "read_write" : "read", row],
+    ...ofCache.map(([name, , type]) => [name, "read", `array<${type}>`]),
+    ["student_logits", gradient || cached ? "read_write" : "read", row],
     ["row_values", "read_write", "array<f32>"],
     ...(memory > 0 ? [["row_memory", "read_write", "array<u32>"]] : []),
   ];
@@ -93,8 +82,8 @@ function printHead(parts: KernelParts): string {
   ].join("\n");
 }
 
-function printLibrary(parts: KernelParts): string {
-  const { traced, layout, family, needsTeacher, readScalar, cache } = parts;
+function printLibrary(scope: RowScope, cached: CachedTarget | undefined): string {
+  const { traced, layout, family, needsTeacher } = scope;
   const memory = rowMemory(traced);
   const at = (buffer: string, base: string) =>
     layout.vector ? `${buffer}[${base} + v / 4u][v % 4u]` : `${buffer}[${base} + v]`;
@@ -117,34 +106,7 @@ function printLibrary(parts: KernelParts): string {
       `fn teacher(v: u32) -> f32 { return ${at("teacher_logits", "teacher_row")}; }`,
     );
   }
-  if (cache) {
-    const { target: { kind, entries, temperatures }, looksAtTarget } = cache;
-    const [owner, place] = layout.vector
-      ? ["v / 4u", "student_row + v / 4u][v % 4u"]
-      : ["v", "student_row + v"];
-    lines.push(
-      `const SUPPORT = ${entries}u;`,
-      "var<private> support_row: u32;",
-      `var<workgroup> support_logits: array<f32, ${entries}>;`,
-      "fn support_id(k: u32) -> u32 { return target_ids[support_row * SUPPORT + k]; }",
-      // Whether it is this lane that reads and writes the entry in every sweep.
-      `fn owns(v: u32) -> bool { return (${owner}) % LANES == lane; }`,
-      `fn put_student(v: u32, x: f32) { student_logits[${place}] = x; }`,
-      "fn tail_of(shift: f32, sum: f32) -> f32 {",
-      `  if (sum == 0.0) { return ${literal(EMPTY_TAIL)}; }`,
-      "  return shift + log(sum);",
-      "}",
-    );
-    if (looksAtTarget) {
-      lines.push("fn support_target(k: u32) -> f32 { return target_logits[support_row * SUPPORT + k]; }");
-      traced.groups.forEach(({ temperature }, g) => {
-        const column = temperatures.indexOf(temperature);
-        if (kind === "samples" || column < 0) return;
-        const at = `support_row * ${temperatures.length}u + ${column}u`;
-        lines.push(`fn support_tail${g}() -> f32 { return target_tails[${at}]; }`);
-      });
-    }
-  }
+  if (cached) lines.push(...cacheLibrary(scope, cached));
   lines.push(reductions(family, layout.lanes));
   if (memory.perEntry > 0) {
     lines.push(
@@ -161,9 +123,41 @@ function printLibrary(parts: KernelParts): string {
     traced.groups.forEach((_, g) =>
       lines.push(`var<private> row_l_q${g}: f32;`, `var<private> row_l_p${g}: f32;`)
     );
-    for (const { term } of traced.rowLosses) lines.push(rowLossSource(term, traced, readScalar));
+    for (const { term } of traced.rowLosses) {
+      lines.push(rowLossSource(term, traced, (name) => scope.readScalar(name)));
+    }
   }
   return lines.join("\n");
+}
+
+/** What a kernel with a cached target does with an entry of it. */
+function cacheLibrary({ traced, layout }: RowScope, { target, isCompared }: CachedTarget): string[] {
+  const { kind, entries, temperatures } = target;
+  const [owner, place] = layout.vector
+    ? ["v / 4u", "student_row + v / 4u][v % 4u"]
+    : ["v", "student_row + v"];
+  const lines = [
+    `const SUPPORT = ${entries}u;`,
+    "var<private> support_row: u32;",
+    `var<workgroup> support_logits: array<f32, ${entries}>;`,
+    "fn support_id(k: u32) -> u32 { return target_ids[support_row * SUPPORT + k]; }",
+    // Whether it is this lane that reads and writes the entry in every sweep.
+    `fn owns(v: u32) -> bool { return (${owner}) % LANES == lane; }`,
+    `fn put_student(v: u32, x: f32) { student_logits[${place}] = x; }`,
+    "fn tail_of(shift: f32, sum: f32) -> f32 {",
+    `  if (sum == 0.0) { return ${literal(EMPTY_TAIL)}; }`,
+    "  return shift + log(sum);",
+    "}",
+  ];
+  if (!isCompared) return lines;
+  lines.push("fn support_target(k: u32) -> f32 { return target_logits[support_row * SUPPORT + k]; }");
+  traced.groups.forEach(({ temperature }, g) => {
+    const column = temperatures.indexOf(temperature);
+    if (kind === "samples" || column < 0) return;
+    const at = `support_row * ${temperatures.length}u + ${column}u`;
+    lines.push(`fn support_tail${g}() -> f32 { return target_tails[${at}]; }`);
+  });
+  return lines;
 }
 
 /** `student4` or `teacher4`: four entries of a row; those beyond it are as low as a logit can be. */
@@ -174,8 +168,8 @@ function fourEntries(side: "student" | "teacher", vector: boolean): string {
   return `fn ${side}4(i: u32) -> vec4<f32> {\n  ${code}\n}`;
 }
 
-function printMain(parts: KernelParts): string {
-  const { terms, traced, layout, gradient, needsTeacher, cache, scalars, body } = parts;
+function printMain(scope: RowScope, cached: CachedTarget | undefined, body: readonly string[]): string {
+  const { terms, traced, layout, gradient, needsTeacher, scalars } = scope;
   const memory = rowMemory(traced).perEntry;
   const values = traced.values.size + traced.rowLosses.length;
   const { lanes, unroll, vector, span } = layout;
@@ -206,7 +200,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   row_vocabulary = size.vocabulary;
   student_row = row * (size.vocabulary${width});${
     needsTeacher ? `\n  teacher_row = row * (size.teacher_stride${width});` : ""
-  }${cache ? "\n  support_row = row;" : ""}${
+  }${cached ? "\n  support_row = row;" : ""}${
     memory > 0 ? `\n  memory_row = place * (${memory}u * size.vocabulary);` : ""
   }
   let label = labels[row];
@@ -251,53 +245,4 @@ fn ${name}(x: ${type}) -> ${type} {
     tree("row_max2", "vec2<f32>", (a, b) => `max(${a}, ${b})`),
     tree("row_min_u32", "u32", (a, b) => `min(${a}, ${b})`),
   ].join("\n");
-}
-
-/** A row loss's source with its own prefix in the place of `$`, and the functions the contract promises it. */
-export function rowLossSource(
-  term: ResolvedLoss,
-  traced: TracedObjective,
-  scalar: (name: string) => string,
-): string {
-  const { index, group } = traced.rowLosses.find((r) => r.term === term)!;
-  const loss = term.loss as RowLoss;
-  const scalars = Object.fromEntries((loss.scheduled ?? []).map((o) => [o, scalar(`${term.name}.${o}`)]));
-  const options = Object.fromEntries(
-    Object.entries(term.options).filter(([name]) => !(loss.scheduled ?? []).includes(name)),
-  );
-  const own = loss.wgsl({ options, scalars });
-  const temperature = traced.groups[group]!.scalar;
-  const parts: string[] = [];
-  if (own.includes("$temperature(")) {
-    parts.push(`fn $temperature() -> f32 { return ${temperature ? scalar(temperature) : "1.0"}; }`);
-  }
-  for (const side of ["q", "p"] as const) {
-    const name = `$log${side.toUpperCase()}`;
-    if (!own.includes(`${name}(`)) continue;
-    const divided = `(z - row_m_${side})${temperature ? ` / ${scalar(temperature)}` : ""}`;
-    parts.push(
-      `fn ${name}(z: f32) -> f32 { return max(${divided} - row_l_${side}${group}, ${literal(LOG_FLOOR)}); }`,
-    );
-  }
-  if (loss.memory) {
-    const before = rowMemory(traced, index).perEntry;
-    const at = before === 0 ? "memory_row + i" : `memory_row + ${before}u * row_vocabulary + i`;
-    parts.push(
-      `fn $load(i: u32) -> u32 { return row_memory[${at}]; }`,
-      `fn $store(i: u32, x: u32) { row_memory[${at}] = x; }`,
-    );
-  }
-  return [...parts, own].join("\n").replaceAll("$", `loss${index}_`);
-}
-
-/** What all row losses need together, or those before one of them: storage each its own, the workgroup's memory in turns. */
-export function rowMemory(traced: TracedObjective, before = Infinity): RowMemory {
-  let [perEntry, workgroup] = [0, 0];
-  for (const { term, index } of traced.rowLosses) {
-    const { memory } = term.loss as RowLoss;
-    if (!memory || index >= before) continue;
-    perEntry += memory.perEntry;
-    workgroup = Math.max(workgroup, memory.workgroup);
-  }
-  return { perEntry, workgroup };
 }

@@ -3,8 +3,13 @@
  *
  * @module
  */
-import type { AdapterDescription } from "../gpu/description.ts";
-import type { RowLossShape } from "./traced.ts";
+import type { AdapterDescription } from "../../gpu/description.ts";
+import type { RowLossShape } from "../traced.ts";
+
+/** A model of the row, as names in the kernel have it: `q` learns, `p` is the target. */
+export type Side = "q" | "p";
+
+export const SIDES: readonly Side[] = ["q", "p"];
 
 /** Turns whose sums are added up before they go into the sum of the lane. */
 const BLOCK = 32;
@@ -108,7 +113,7 @@ export class RowLayout {
   }
 
   /** `let name = ` four logits; with `fill`, those beyond the row count as minus infinity. */
-  load({ masked }: Turn, side: "q" | "p", name: string, suffix: string, fill: boolean): string {
+  load({ masked }: Turn, side: Side, name: string, suffix: string, fill: boolean): string {
     const [buffer, base] = side === "q"
       ? ["student_logits", "student_row"]
       : ["teacher_logits", "teacher_row"];
