@@ -1,7 +1,8 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertMatch, assertThrows } from "@std/assert";
 import { builtins } from "../../plugins/mod.ts";
-import { chunkedLoss, lossSums } from "../../src/distill/objective/chunked_loss.ts";
+import { chunkedLoss } from "../../src/distill/objective/chunked_loss.ts";
+import { lossSums } from "../../src/distill/objective/loss_sums.ts";
 import { Objective } from "../../src/distill/objective/objective.ts";
 import { initialScalars } from "../../src/losses/traced.ts";
 import { referenceRow } from "../../src/losses/reference.ts";
@@ -20,16 +21,16 @@ const TERMS = [
   { loss: "reverse-kl", weight: 0.2, temperature: 1, options: {} },
 ];
 const registry = new Registry().addAll(builtins);
-const OBJECTIVE = new Objective(registry, TERMS, V);
+const OBJECTIVE = Objective.of(registry, TERMS, V);
 /** The same, each over tokens of its own. */
-const MASKED = new Objective(
+const MASKED = Objective.of(
   registry,
   TERMS.map((t, i) => (i === 0 ? t : { ...t, source: ["teacher", "student"][i - 1]! })),
   V,
 );
 
 /** Losses that need memory of their own, which the bindings of a small adapter hold for a few rows only. */
-const SORTED = new Objective(
+const SORTED = Objective.of(
   registry,
   [1, 2].map((temperature) => ({
     loss: "universal-logit",

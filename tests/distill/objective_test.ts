@@ -19,7 +19,7 @@ function recipe(...objective: ObjectiveTermInput[]) {
   return parseRecipe({ teacher: { model: "t" }, student: { model: "s" }, data: { train: "d" }, objective });
 }
 
-const objective = (...terms: ObjectiveTermInput[]) => new Objective(registry, recipe(...terms).objective, 64);
+const objective = (...terms: ObjectiveTermInput[]) => Objective.of(registry, recipe(...terms).objective, 64);
 
 Deno.test("courseAt() holds both ends and is straight, or slow at both ends, or at once, between them", () => {
   const course = (shape: Course["shape"]): Course => ({ from: 4, to: 0, steps: [10, 20], shape });

@@ -17,7 +17,7 @@ import { assertWithin, maxDifference, modelTest, randomArray, run } from "../ten
 const [H, V, R, ROWS] = [20, 37, 3, 64];
 const FACTOR = 0.5;
 
-const OBJECTIVE = new Objective(new Registry().addAll(builtins), [
+const OBJECTIVE = Objective.of(new Registry().addAll(builtins), [
   { loss: "cross-entropy", weight: 0.7, temperature: 1, options: {} },
   { loss: "forward-kl", weight: 0.5, temperature: 2, options: {} },
 ], V);

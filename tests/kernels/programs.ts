@@ -66,7 +66,7 @@ export function headPlan(adapter: AdapterDescription): Plan {
   const program = new Program();
   for (const count of [1, 2, 3]) {
     const terms = losses.slice(0, count).map((loss) => ({ loss, weight: 1, temperature: 1, options: {} }));
-    const objective = new Objective(registry, terms, 132);
+    const objective = Objective.of(registry, terms, 132);
     const graph = program.block(`${count} losses`);
     const side = (name: string) => ({
       hidden: graph.state(`${name} hidden`, [128, 36], "f32"),

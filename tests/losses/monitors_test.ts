@@ -92,7 +92,7 @@ for (const { family } of FAMILIES) {
 }
 
 Deno.test("a loss's own monitors are measured beside it on held-out samples: RLKD's share of tokens with a gradient", async () => {
-  const objective = new Objective(
+  const objective = Objective.of(
     new Registry().addAll(builtins),
     parseRecipe({
       ...{ teacher: { model: "t" }, student: { model: "s" }, data: { train: "d" } },

@@ -84,7 +84,7 @@ export async function evaluateModel(options: EvaluateModelOptions): Promise<Mode
     const gpu = await openGpu();
     try {
       const { vocabularySize } = model.config;
-      const objective = new Objective(options.registry, [], vocabularySize);
+      const objective = Objective.of(options.registry, [], vocabularySize);
       const tokensPerMicroBatch = Math.max(TOKENS, contextLength);
       const { tokens, chunkRows } = headChunks(
         { tokensPerMicroBatch, headChunk: "auto" },

@@ -57,7 +57,7 @@ export function setUp(
 /** What a loss throws while its kernel is made is told as a plugin's. */
 function resolveObjective({ objective, teacher }: Recipe, registry: Registry, vocabulary: number): Objective {
   try {
-    return new Objective(registry, objective, vocabulary, teacher.cache);
+    return Objective.of(registry, objective, vocabulary, teacher.cache);
   } catch (error) {
     if (error instanceof LimbeckError) throw error;
     const ids = [...new Set(objective.map((term) => term.loss))];

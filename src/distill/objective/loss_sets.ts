@@ -1,0 +1,130 @@
+/**
+ * Which losses one pass over the head computes: the passes of a training step, and what is measured on held-out samples.
+ *
+ * @module
+ */
+import { DEFAULT_ADAPTER } from "../../gpu/description.ts";
+import { compileRowLoss } from "../../losses/compile.ts";
+import { looksAtTarget } from "../../losses/sparse_target.ts";
+import type { ResolvedLoss, RowLossShape } from "../../losses/traced.ts";
+import type { Registry } from "../../registry/registry.ts";
+import type { Balance, Learner, ObjectiveTerm } from "../recipe/recipe.ts";
+import { MONITORS } from "./monitors.ts";
+import {
+  companions,
+  heldOutTerm,
+  isRowTerm,
+  learnerOf,
+  measures,
+  resolve,
+  type ResolvedTerm,
+  termAt,
+} from "./terms.ts";
+import type { TokenMasks } from "./token_masks.ts";
+
+/** Names of the states that hold sums of losses. */
+export const LOSS_SUMS = {
+  train: "losses.train",
+  evaluate: "losses.evaluate",
+  teacher: "losses.teacher",
+} as const;
+
+/** Losses that one pass over the head computes. */
+export interface LossSet {
+  /** One for each value, in order: the key under which it is reported. */
+  readonly names: readonly string[];
+  readonly terms: readonly ResolvedLoss[];
+  /** Whether the target's logits are needed. */
+  readonly needsTarget: boolean;
+  /** Whether what a cache has of the target is needed. */
+  readonly needsCache: boolean;
+}
+
+/** Losses of the objective that one pass over the head computes, and what becomes of them. */
+export interface LossPass extends LossSet {
+  /** The model whose hidden states their gradient reaches; the other one is the target. */
+  readonly learner: Learner;
+  /** Gives them the size of the learner's pass without it. Such a pass has one loss. */
+  readonly balance?: Balance;
+  /** Name of the state with the sums of the values. */
+  readonly sums: string;
+}
+
+/** The losses of an objective, from which the sets are made. */
+export interface ResolvedObjective {
+  readonly registry: Registry;
+  readonly recipe: readonly ObjectiveTerm[];
+  /** The recipe's losses, in its order. */
+  readonly terms: readonly ResolvedTerm[];
+  readonly masks: TokenMasks;
+  readonly shape: RowLossShape;
+}
+
+/** These keys mean the same in every run, whatever its objective: the loss at temperature 1. */
+const BASICS = ["cross-entropy", "forward-kl"];
+
+/** What is measured of the teacher, and of a model alone. */
+export function crossEntropySet({ registry, shape }: ResolvedObjective): LossSet {
+  return lossSet([measured(registry, "cross-entropy")], shape);
+}
+
+/**
+ * What is measured of the student: cross-entropy and forward KL first, then whatever else the objective has, then the monitors. What a
+ * schedule changes is at the end of its course, so that measurements of different steps can be compared.
+ */
+export function evaluationSet({ registry, recipe, terms, masks, shape }: ResolvedObjective): LossSet {
+  // Of a cache, what is measured of the teacher would be something else under the same name.
+  const isSeen = ({ loss, options }: Pick<ResolvedLoss, "loss" | "options">) =>
+    !shape.sparseTarget || !looksAtTarget(loss, options);
+  const always = [...BASICS, ...MONITORS.map(({ id }) => id)];
+  const others = terms.map((t, i) => termAt(t, recipe[i]!, Infinity))
+    .filter((_, i) => learnerOf(recipe[i]!) === "student")
+    .filter(isRowTerm)
+    .map(heldOutTerm)
+    .map((t) => (always.includes(t.name) ? { ...t, name: t.name + measuredHow(t, masks) } : t))
+    .filter((t) => !always.includes(t.name))
+    .map((t) => ({ ...t, temperatureVaries: false, monitor: true }))
+    .flatMap((t) => [t, ...companions(t).filter(isSeen)]);
+  const monitors = MONITORS.filter((loss) => isSeen({ loss, options: {} })).map((loss) => ({
+    ...{ loss, options: {}, name: loss.id },
+    ...{ weight: 0, temperature: 1, monitor: true },
+  }));
+  return lossSet([...BASICS.map((loss) => measured(registry, loss)), ...others, ...monitors], shape);
+}
+
+/** A loss without options at temperature 1, of which only the value is wanted. */
+function measured(registry: Registry, loss: string): ResolvedLoss {
+  const term = resolve(registry, { loss, weight: 0, temperature: 1, options: {} }, loss, "objective");
+  return { ...term as ResolvedLoss, monitor: true };
+}
+
+/** What tells a loss from the one of the same name at temperature 1 over the supervised tokens; empty where nothing does. */
+function measuredHow({ temperature, tokenMask = 0 }: ResolvedLoss, masks: TokenMasks): string {
+  return (temperature === 1 ? "" : ` at ${temperature}`) + masks.description(tokenMask);
+}
+
+function lossSet(terms: readonly ResolvedLoss[], shape: RowLossShape): LossSet {
+  const { needsTeacher, needsCache } = compileRowLoss(terms, shape, DEFAULT_ADAPTER);
+  return { terms, names: terms.map((t) => t.name), needsTarget: needsTeacher, needsCache };
+}
+
+/**
+ * The passes over the head of a training step, for each learner the one without balance first. Losses with one learner share a pass, and
+ * so the logits and sweeps; a balanced one needs a gradient of its own.
+ */
+export function trainingPasses({ terms, recipe, shape }: ResolvedObjective): LossPass[] {
+  const found: LossPass[] = [];
+  const add = (own: readonly ResolvedLoss[], learner: Learner, balance?: Balance) => {
+    const sums = found.length === 0 ? LOSS_SUMS.train : `${LOSS_SUMS.train}.${found.length}`;
+    const all = [...own, ...own.flatMap(measures)];
+    found.push({ ...lossSet(all, shape), learner, sums, ...(balance ? { balance } : {}) });
+  };
+  for (const learner of ["student", "teacher"] as const) {
+    const own = terms.flatMap((term, i) => (isRowTerm(term) ? [{ term, ...recipe[i]! }] : []))
+      .filter((t) => learnerOf(t) === learner);
+    const plain = own.filter((t) => !t.balance);
+    if (plain.length > 0) add(plain.map((t) => t.term), learner);
+    for (const { term, balance } of own) if (balance) add([term], learner, balance);
+  }
+  return found;
+}
