@@ -1,12 +1,20 @@
-/** The page: who one is, which run is shown, and the list of runs. */
-import { api, ApiError, fill, h, titleOf, toast } from "./dom.js";
-import { showForm } from "./form.js";
-import { showRun } from "./run.js";
+/** The page: who one is, which view is shown, and the list of runs. */
+import { api, ApiError } from "./api.js";
+import { showComparison } from "./compare/compare.js";
+import { fill, h, toast } from "./dom.js";
+import { showForm } from "./form/form.js";
+import { showRun } from "./run/run.js";
+import { comparisonOf, RunList } from "./run_list.js";
+import { showSignIn } from "./sign_in.js";
 
 const main = document.getElementById("main");
-const list = document.getElementById("runs");
+const side = document.getElementById("side");
+const newRun = document.getElementById("new-link");
 const service = document.getElementById("service");
 const leave = document.getElementById("leave");
+const list = new RunList(document.getElementById("runs"), (ids) => {
+  if (document.body.dataset.view === "compare") location.hash = ids.length > 0 ? comparisonOf(ids) : "#/";
+});
 
 /** Ends what the shown view does in the background. */
 let endView = () => {};
@@ -14,50 +22,22 @@ let session = { name: null, scope: null };
 
 async function begin() {
   session = await api("/session");
+  if (session.scope === null) return signIn();
   leave.hidden = !session.name;
-  if (session.scope === null) return showLogin();
-  document.getElementById("new-link").hidden = session.scope === "read";
+  side.hidden = false;
+  newRun.hidden = session.scope === "read";
   route();
   refresh();
 }
 
-function showLogin(problem) {
+/** Until someone is known there is nothing else to see or to do. */
+function signIn(problem) {
   endView();
-  const token = h("input", {
-    type: "password",
-    id: "token",
-    autocomplete: "current-password",
-    required: true,
-  });
-  const wrong = h("p", { class: "wrong", role: "alert" }, problem ?? "");
-  main.replaceChildren(h(
-    "section",
-    { class: "panel login" },
-    h("h1", {}, "Sign in"),
-    h(
-      "form",
-      {
-        async onsubmit(event) {
-          event.preventDefault();
-          try {
-            await api("/session", { method: "POST", body: { token: token.value } });
-            await begin();
-          } catch (error) {
-            showLogin(error instanceof ApiError ? error.message : "The service cannot be reached.");
-          }
-        },
-      },
-      h(
-        "div",
-        { class: `field${problem ? " invalid" : ""}` },
-        h("label", { for: "token" }, "Token"),
-        token,
-        wrong,
-      ),
-      h("button", { class: "primary" }, "Sign in"),
-    ),
-  ));
-  token.focus();
+  endView = () => {};
+  session = { name: null, scope: null };
+  document.body.dataset.view = "sign-in";
+  for (const element of [side, newRun, leave]) element.hidden = true;
+  showSignIn(main, begin, problem);
 }
 
 leave.addEventListener("click", async () => {
@@ -65,16 +45,26 @@ leave.addEventListener("click", async () => {
   location.reload();
 });
 
+// The address says which view is shown, so the link may not change it.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+
 function route() {
+  if (session.scope === null) return;
   endView();
   endView = () => {};
-  const [, view, id] = location.hash.split("/");
+  document.title = "Limbeck";
+  const [, view, rest] = location.hash.split("/");
+  const names = rest ? rest.split(",").map(decodeURIComponent) : [];
   document.body.dataset.view = view || "list";
-  if (view === "runs" && id) {
-    endView = showRun(main, decodeURIComponent(id), { session, refresh: refreshNow });
-  } else if (view === "new") endView = showForm(main, id ? decodeURIComponent(id) : undefined);
+  if (view === "compare") list.chosen = names;
+  if (view === "runs" && names.length > 0) endView = showRun(main, names[0], { session, refresh });
+  else if (view === "compare" && names.length > 0) endView = showComparison(main, names);
+  else if (view === "new" && session.scope !== "read") endView = showForm(main, names[0]);
   else showWelcome();
-  for (const link of list.querySelectorAll("a")) mark(link);
+  list.mark();
   main.focus({ preventScroll: true });
   scrollTo(0, 0);
 }
@@ -97,11 +87,6 @@ function showWelcome() {
   );
 }
 
-function mark(link) {
-  if (link.getAttribute("href") === location.hash) link.setAttribute("aria-current", "page");
-  else link.removeAttribute("aria-current");
-}
-
 let timer;
 let lost = false;
 
@@ -110,20 +95,19 @@ async function refresh() {
   clearTimeout(timer);
   try {
     const { data } = await api("/v1/runs?limit=50");
+    if (session.scope === null) return;
     if (lost || service.textContent === "") await showService();
     lost = false;
-    showRuns(data);
+    list.show(data);
   } catch (error) {
-    if (error instanceof ApiError && error.status === 401) return showLogin("The session has ended.");
+    if (error instanceof ApiError && error.status === 401) return signIn("The session has ended.");
     lost = true;
     service.textContent = "The service cannot be reached; trying again.";
     service.className = "service lost";
   }
+  // Another reading may have ended while this one went on.
+  clearTimeout(timer);
   timer = setTimeout(refresh, document.hidden ? 15_000 : 2_500);
-}
-
-function refreshNow() {
-  return refresh();
 }
 
 async function showService() {
@@ -134,47 +118,6 @@ async function showService() {
     service.textContent = error.message;
     service.classList.add("lost");
   }
-}
-
-/** Cards are changed in place, so that the focus stays where it is. */
-function showRuns(runs) {
-  const known = new Map([...list.children].map((item) => [item.dataset.id, item]));
-  const items = runs.map((run) => {
-    const item = known.get(run.id) ?? newCard(run);
-    fillCard(item, run);
-    return item;
-  });
-  const same = items.length === list.children.length && items.every((item, i) => list.children[i] === item);
-  if (!same) list.replaceChildren(...items);
-  if (runs.length === 0) list.replaceChildren(h("li", { class: "sub" }, "None yet."));
-}
-
-function newCard(run) {
-  const link = h(
-    "a",
-    { class: "run-card", href: `#/runs/${run.id}` },
-    h("div", { class: "row" }, h("span", { class: "title" }), h("span", { class: "state" })),
-    h("div", { class: "sub" }),
-    h("progress", { max: 1, value: 0, "aria-label": "Steps done" }),
-  );
-  mark(link);
-  return h("li", { "data-id": run.id }, link);
-}
-
-function fillCard(item, run) {
-  const name = run.metadata.suffix ?? run.metadata.name;
-  item.querySelector(".title").textContent = name ?? titleOf(run);
-  const state = item.querySelector(".state");
-  state.textContent = run.state;
-  state.dataset.state = run.state;
-  const loss = run.result?.heldOut.after ?? run.loss;
-  item.querySelector(".sub").textContent =
-    `${new Date(run.createdAt).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}` +
-    (loss === null || loss === undefined ? "" : ` · loss ${loss.toFixed(3)}`);
-  const progress = item.querySelector("progress");
-  progress.max = run.steps;
-  progress.value = run.step;
-  progress.hidden = run.state === "succeeded" || run.state === "cancelled";
 }
 
 addEventListener("hashchange", route);

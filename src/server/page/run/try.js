@@ -1,5 +1,6 @@
 /** A box to try a model in: what it writes after a text, as it writes it. */
-import { ApiError, failure, h } from "./dom.js";
+import { ApiError, failure } from "../api.js";
+import { h } from "../dom.js";
 
 /** What such a box consists of. */
 export function tryBox(model, beginning = "Once upon a time") {

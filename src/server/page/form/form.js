@@ -1,0 +1,199 @@
+/** The form of a new run: a recipe is entered, what it needs is shown, and it is begun. */
+import { api } from "../api.js";
+import { fill, h, toast } from "../dom.js";
+import { Estimator, shownEstimate } from "./estimate.js";
+import { RecipeFields } from "./recipe_fields.js";
+
+/** Shows the form, filled in like a run's recipe where one is named; returns how to stop. */
+export function showForm(main, like) {
+  document.title = "New run – Limbeck";
+  const abort = new AbortController();
+  const { signal } = abort;
+  fill(main, h("p", { class: "empty" }, "Reading what the service has …"));
+  load(like, signal).then(
+    (known) => !signal.aborted && new Form(known, signal).show(main),
+    (error) => !signal.aborted && fill(main, h("p", { class: "notice bad", role: "alert" }, error.message)),
+  );
+  return () => abort.abort();
+}
+
+async function load(like, signal) {
+  const get = (path) => api(path, { signal });
+  const [document, plugins, models, datasets, run] = await Promise.all([
+    ...["/openapi.json", "/v1/plugins", "/v1/models", "/v1/datasets"].map(get),
+    like === undefined ? undefined : get(`/v1/runs/${encodeURIComponent(like)}`),
+  ]);
+  return {
+    schema: document.components.schemas.Recipe,
+    plugins: plugins.data,
+    models: models.data,
+    datasets: datasets.data,
+    like: run?.recipe,
+  };
+}
+
+class Form {
+  #signal;
+  #recipe;
+  #estimator = new Estimator();
+  /** The recipe, as text, that was last asked about. */
+  #asked;
+  /** Whether the estimate of that one is shown. */
+  #isEstimated = false;
+  #isSubmitting = false;
+  #name = h("input", { type: "text", autocomplete: "off" });
+  #upload = h("input", { type: "file", accept: ".jsonl,application/jsonl", onchange: () => this.#send() });
+  #problem = h("div", { role: "alert" });
+  #estimate = h("div", { class: "estimate", "aria-live": "polite" });
+  #buttons = [
+    h("button", { type: "button", onclick: () => this.#askEstimate() }, "Estimate"),
+    h("button", { class: "primary" }, "Start run"),
+  ];
+
+  constructor(known, signal) {
+    this.#signal = signal;
+    this.#recipe = new RecipeFields(known, this.#upload);
+    signal.addEventListener("abort", () => this.#estimator.stop());
+  }
+
+  show(main) {
+    const submit = (event) => {
+      event.preventDefault();
+      this.#submit();
+    };
+    const name = this.#recipe.fields.add("metadata.name", "Name", "May be left empty", this.#name, {
+      apart: true,
+    });
+    fill(
+      main,
+      h(
+        "form",
+        { novalidate: true, oninput: () => this.#changed(), onsubmit: submit },
+        h(
+          "section",
+          { class: "panel" },
+          h("h1", {}, "New run"),
+          h(
+            "p",
+            { class: "help" },
+            "The teacher is imitated, the student learns. What you see first is the example that comes with Limbeck.",
+          ),
+          h("div", { class: "fields" }, name),
+        ),
+        ...this.#recipe.elements,
+        h(
+          "section",
+          { class: "panel" },
+          this.#problem,
+          this.#estimate,
+          h("div", { class: "actions" }, ...this.#buttons),
+        ),
+      ),
+    );
+  }
+
+  async #send() {
+    const [file] = this.#upload.files;
+    if (!file) return;
+    const body = new FormData();
+    body.set("purpose", "fine-tune");
+    body.set("file", file);
+    try {
+      const told = await api("/v1/files", { method: "POST", body, signal: this.#signal });
+      this.#recipe.addDataset(told);
+      toast(`${told.filename} is uploaded and chosen as training data.`);
+      this.#changed();
+    } catch (error) {
+      if (!this.#signal.aborted) this.#tell([{ param: "upload", message: error.message }], true);
+    }
+  }
+
+  /** What was told of another recipe no longer counts; the new one is looked at once nothing has changed for a while. */
+  #changed() {
+    if (this.#isSubmitting || this.#isAsked()) return;
+    this.#asked = undefined;
+    this.#isEstimated = false;
+    this.#estimate.setAttribute("aria-busy", "true");
+    this.#estimator.soon(() => this.#askEstimate({ isWaitedFor: false }));
+  }
+
+  #isAsked() {
+    try {
+      return JSON.stringify(this.#recipe.read()) === this.#asked;
+    } catch {
+      return false;
+    }
+  }
+
+  /**
+   * Shows the estimate of the recipe as it is entered, or what is wrong with it; returns the recipe once its estimate is shown.
+   *
+   * @param {{isWaitedFor?: boolean}} [how] whether someone waits for it; else it takes no focus from where something is typed
+   */
+  async #askEstimate({ isWaitedFor = true } = {}) {
+    try {
+      const recipe = this.#recipe.read();
+      if (this.#isEstimated && this.#isAsked()) return recipe;
+      this.#asked = JSON.stringify(recipe);
+      this.#isEstimated = false;
+      if (isWaitedFor) fill(this.#estimate, h("p", { class: "help" }, "Planning the run …"));
+      const estimate = await this.#estimator.of(recipe);
+      if (!estimate) return undefined;
+      this.#isEstimated = true;
+      this.#tell([]);
+      this.#showEstimate(shownEstimate(estimate));
+      return recipe;
+    } catch (error) {
+      this.#fail(error, isWaitedFor);
+      return undefined;
+    }
+  }
+
+  /** The estimate is shown before anything is begun; what cannot fit is not begun at all. */
+  async #submit() {
+    this.#isSubmitting = true;
+    for (const button of this.#buttons) button.disabled = true;
+    try {
+      const recipe = await this.#askEstimate();
+      if (!recipe) return;
+      const name = this.#name.value.trim();
+      const body = { recipe, ...(name === "" ? {} : { metadata: { name } }) };
+      const run = await api("/v1/runs", { method: "POST", body, signal: this.#signal });
+      location.hash = `#/runs/${run.id}`;
+    } catch (error) {
+      this.#fail(error, true);
+    } finally {
+      for (const button of this.#buttons) button.disabled = false;
+      this.#isSubmitting = false;
+      // What was typed meanwhile.
+      if (!this.#signal.aborted) this.#changed();
+    }
+  }
+
+  #fail(error, isWaitedFor) {
+    if (this.#signal.aborted) return;
+    this.#showEstimate([]);
+    const problems = error.problems?.length > 0 ? error.problems : [{ param: "", message: error.message }];
+    this.#tell(problems, isWaitedFor);
+  }
+
+  #showEstimate(elements) {
+    this.#estimate.removeAttribute("aria-busy");
+    fill(this.#estimate, ...elements);
+  }
+
+  /** Shows each problem beside its field, the others above the buttons. */
+  #tell(problems, focus = false) {
+    const { fields, isJson } = this.#recipe;
+    const others = fields.tell(problems, { focus, onlyApart: isJson });
+    fill(
+      this.#problem,
+      ...others.map(({ param, message }) =>
+        h("p", { class: "notice bad" }, param ? `${param}: ${message}` : message)
+      ),
+    );
+    if (focus && others.length > 0 && others.length === problems.length) {
+      this.#problem.scrollIntoView({ block: "nearest" });
+    }
+  }
+}

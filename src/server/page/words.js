@@ -1,0 +1,48 @@
+/** Values in words. */
+
+/** States that a run does not leave by itself any more. */
+export const ENDED = new Set(["succeeded", "failed", "cancelled"]);
+
+/** Bytes as people read them. */
+export function bytes(count) {
+  for (const [size, unit] of [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]]) {
+    if (count >= size) return `${(count / size).toFixed(count / size < 10 ? 2 : 1)} ${unit}`;
+  }
+  return `${count} B`;
+}
+
+/** Seconds as `0:07` or `3:05:00`. */
+export function duration(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  const pad = (value) => String(value).padStart(2, "0");
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  return hours > 0 ? `${hours}:${pad(minutes)}:${pad(whole % 60)}` : `${minutes}:${pad(whole % 60)}`;
+}
+
+/** A loss; a dash where there is none. */
+export function number3(value) {
+  return value === null || value === undefined ? "–" : value.toFixed(3);
+}
+
+/** Any number, with four digits that count; a dash where there is none. */
+export function short(value) {
+  if (value === null || value === undefined) return "–";
+  const size = Math.abs(value);
+  if (value !== 0 && size < 1e-3) return value.toExponential(2).replace(/\.?0+e/, "e");
+  return size >= 1000 ? Math.round(value).toLocaleString() : String(Number(value.toPrecision(4)));
+}
+
+/** What a run is called: what its owner calls it, else what it distils. */
+export function nameOf(run) {
+  return run.metadata.suffix ?? run.metadata.name ?? titleOf(run);
+}
+
+/** What a run distils, in a few words. */
+function titleOf(run) {
+  const { teacher, student } = run.recipe;
+  const short = (name) => String(name).replace(/\.gguf$/, "");
+  if (student?.model === "teacher") {
+    return student.layers ? `${short(teacher.model)}, ${student.layers.length} layers` : short(teacher.model);
+  }
+  return `${short(teacher?.model)} → ${short(student?.model)}`;
+}
