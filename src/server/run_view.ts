@@ -10,7 +10,7 @@ import type { Recipe } from "../distill/recipe/recipe.ts";
 import { stateNow } from "../runs/store/run_summary.ts";
 import type { StoredRun } from "../runs/store/store.ts";
 import type { z } from "@hono/zod-openapi";
-import type { runSchema } from "./schemas.ts";
+import { type eventSchema, namedRecipe, type runSchema } from "./schemas.ts";
 
 /** Takes paths of this machine out of a text. */
 export type Hide = (text: string) => string;
@@ -35,7 +35,7 @@ export function runView(run: StoredRun, hide: Hide): z.output<typeof runSchema> 
     worker: run.worker,
     owner: run.owner,
     metadata: { ...run.metadata },
-    recipe: (run.named ?? withoutPaths(recipe, hide)) as Record<string, unknown>,
+    recipe: namedRecipe.parse(run.named ?? withoutPaths(recipe, hide)),
     result: result && { ...result },
     error: error && run.state === "failed"
       ? {
@@ -49,12 +49,17 @@ export function runView(run: StoredRun, hide: Hide): z.output<typeof runSchema> 
 }
 
 /** An event for a client. */
-export function eventView(event: RunEvent, hide: Hide): RunEvent {
+export function eventView(event: RunEvent, hide: Hide): z.output<typeof eventSchema> {
+  return { ...hideIn(event, hide) };
+}
+
+/** An event without paths of this machine. */
+export function hideIn(event: RunEvent, hide: Hide): RunEvent {
   if (!("message" in event) || event.message === undefined) return event;
   const shown = { ...event, message: hide(event.message) };
   if ("hint" in shown && shown.hint) shown.hint = hide(shown.hint);
   if ("stack" in shown) delete shown.stack;
-  return shown as RunEvent;
+  return shown;
 }
 
 /** A recipe of the command line, with the last parts of its paths. */

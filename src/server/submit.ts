@@ -4,6 +4,7 @@
  * @module
  */
 import { RecipeError } from "../distill/recipe/parse.ts";
+import type { Recipe } from "../distill/recipe/recipe.ts";
 import { newManifest, runFolder } from "../runs/store/run_folder.ts";
 import type { IdempotencyKey, StoredRun } from "../runs/store/store.ts";
 import { TakenIdError } from "../runs/store/store_errors.ts";
@@ -59,17 +60,20 @@ export async function submitRun(
  *
  * @throws {HttpError} 400 what is wrong with it
  */
-export async function checkNamed(service: Service, named: unknown, prefix = "recipe") {
+export function checkNamed(service: Service, named: unknown, prefix = "recipe"): Promise<Recipe> {
+  return inRecipe(() => resolveNamed(named, service), prefix);
+}
+
+/** Does something with a recipe; the problems that are found get their path in the request. */
+export async function inRecipe<T>(work: () => Promise<T>, prefix = "recipe"): Promise<T> {
   try {
-    return await resolveNamed(named, service);
+    return await work();
   } catch (error) {
     if (!(error instanceof RecipeError)) throw error;
+    const at = (path: string) => [prefix, path].filter(Boolean).join(".");
     throw new RecipeError(
       "recipe",
-      error.problems.map(({ path, message }) => ({
-        path: [prefix, path].filter(Boolean).join("."),
-        message,
-      })),
+      error.problems.map(({ path, message }) => ({ path: at(path), message })),
     );
   }
 }

@@ -142,7 +142,7 @@ export function addCompletionRoutes(app: App, service: Service): void {
     if (!body.stream) {
       const { text, reason, usage } = await whole(events);
       return c.json(
-        { ...head, object: "text_completion", choices: choice(text, reason), usage } as never,
+        { ...head, object: "text_completion", choices: choice(text, reason), usage },
         200,
       );
     }
@@ -153,7 +153,7 @@ export function addCompletionRoutes(app: App, service: Service): void {
         ? (usage) => ({ ...head, object: "text_completion", choices: [], usage })
         : undefined,
     });
-    return stream as never;
+    return stream;
   });
 
   app.openapi(chat, async (c) => {
@@ -174,7 +174,7 @@ export function addCompletionRoutes(app: App, service: Service): void {
       const { text, reason, usage } = await whole(events);
       const message = { role: "assistant", content: text, refusal: null };
       const choices = [{ index: 0, message, finish_reason: reason, logprobs: null }];
-      return c.json({ ...head, object: "chat.completion", choices, usage } as never, 200);
+      return c.json({ ...head, object: "chat.completion", choices, usage }, 200);
     }
     const stream = serverSent(service, events, {
       first: chunk({ role: "assistant", content: "" }, null),
@@ -184,7 +184,7 @@ export function addCompletionRoutes(app: App, service: Service): void {
         ? (usage) => ({ ...head, object: "chat.completion.chunk", choices: [], usage })
         : undefined,
     });
-    return stream as never;
+    return stream;
   });
 }
 

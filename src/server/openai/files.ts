@@ -89,7 +89,10 @@ const content = createRoute({
   tags: ["files"],
   request: { params: fileId },
   responses: {
-    200: { description: "What was uploaded", content: { "application/jsonl": { schema: z.string() } } },
+    200: {
+      description: "What was uploaded, or the numbers of a run's steps",
+      content: { "application/jsonl": { schema: z.string() }, "text/csv": { schema: z.string() } },
+    },
     ...otherwise,
   },
 });
@@ -161,7 +164,7 @@ export function addFileRoutes(app: App, service: Service): void {
         "Content-Length": String(bytes),
         "Content-Disposition": 'attachment; filename="content.jsonl"',
       },
-    }) as never;
+    });
   });
 
   app.openapi(remove, async (c) => {

@@ -13,7 +13,7 @@ import type { StoredRun } from "../../runs/store/store.ts";
 import { stateNow } from "../../runs/store/run_summary.ts";
 import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
-import { eventView, type Hide } from "../run_view.ts";
+import { type Hide, hideIn } from "../run_view.ts";
 import { json, metadata, otherwise, wholeNumberOr } from "../schemas.ts";
 import type { Service } from "../service.ts";
 import { submitRun } from "../submit.ts";
@@ -195,7 +195,7 @@ export function addFineTuningRoutes(app: App, service: Service): void {
       ? []
       : await store.events(run.id, { newestFirst: true, after: cursor, limit: limit + 1 });
     const hide = await catalogue.hide();
-    const data = found.slice(0, limit).map((event) => jobEvent(run.id, eventView(event, hide)));
+    const data = found.slice(0, limit).map((event) => jobEvent(run.id, hideIn(event, hide)));
     return c.json({ object: "list" as const, data, has_more: found.length > limit }, 200);
   });
 

@@ -145,7 +145,7 @@ export function addArtifactRoutes(app: App, service: Service): void {
 
   app.openapi(download, (c) => {
     const { id, name } = c.req.valid("param");
-    return send(c, id, name) as never;
+    return send(c, id, name);
   });
   app.get("/v1/runs/:id/artifacts/:name{.+}", (c) => send(c, c.req.param("id"), c.req.param("name")));
 }

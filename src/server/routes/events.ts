@@ -118,7 +118,7 @@ export function addEventRoutes(app: App, service: Service): void {
     if (!wantsStream(c.req.header("Accept"))) {
       const found = await store.events(run.id, { after, limit: limit + 1 });
       const data = found.slice(0, limit).map((event) => eventView(event, hide));
-      return c.json({ object: "list" as const, data: data as never, hasMore: found.length > limit }, 200);
+      return c.json({ object: "list" as const, data, hasMore: found.length > limit }, 200);
     }
     // A reader that comes back says where it was; what it first asked for no longer counts.
     const last = c.req.valid("header")["last-event-id"];
@@ -137,7 +137,7 @@ export function addEventRoutes(app: App, service: Service): void {
         "Cache-Control": "no-store",
         "X-Accel-Buffering": "no",
       },
-    }) as never;
+    });
   });
 
   app.openapi(metrics, async (c) => {
@@ -153,7 +153,7 @@ export function addEventRoutes(app: App, service: Service): void {
       leastLoss: loss.least,
       mostLoss: loss.most,
     }));
-    return c.json({ object: "metrics", training, evaluations } as never, 200);
+    return c.json({ object: "metrics" as const, training, evaluations }, 200);
   });
 
   app.openapi(checkpoints, async (c) => {

@@ -4,23 +4,43 @@
  * @module
  */
 import { createRoute, z } from "@hono/zod-openapi";
-import { type Recipe } from "../../distill/recipe/recipe.ts";
 import { parseRecipe } from "../../distill/recipe/parse.ts";
-import { RecipeError } from "../../distill/recipe/parse.ts";
-import type { App } from "../http/app_env.ts";
+import type { Recipe } from "../../distill/recipe/recipe.ts";
+import type { InspectionOrder } from "../../runs/child/inspection.ts";
+import type { Context } from "hono";
+import type { App, AppEnv } from "../http/app_env.ts";
 import { json, namedRecipe, otherwise } from "../schemas.ts";
 import type { Hide } from "../run_view.ts";
 import type { Service } from "../service.ts";
-import { checkNamed } from "../submit.ts";
-
-const body = <T extends z.ZodType>(schema: T) => ({
-  body: { required: true, content: { "application/json": { schema } } },
-});
+import { checkNamed, inRecipe } from "../submit.ts";
 
 const whole = z.looseObject({});
 const ofRecipe = z.strictObject({ recipe: namedRecipe }).openapi("RecipeToLookAt");
 
 const warnings = z.array(z.looseObject({ code: z.string(), message: z.string() }));
+
+const validationSchema = z.object({
+  valid: z.literal(true),
+  recipe: namedRecipe.openapi({ description: "The recipe with all its defaults" }),
+  train: whole,
+  heldOut: whole,
+  trained: whole,
+  warnings,
+}).openapi("Validation");
+
+const estimateSchema = z.looseObject({
+  adapter: z.string(),
+  totalBytes: z.number().int(),
+  bytes: z.record(z.string(), z.number().int()),
+  steps: z.number().int(),
+  warnings,
+}).openapi("Estimate");
+
+const previewSchema = whole.openapi("Preview");
+
+const body = <T extends z.ZodType>(schema: T) => ({
+  body: { required: true, content: { "application/json": { schema } } },
+});
 
 const validate = createRoute({
   method: "post",
@@ -30,17 +50,7 @@ const validate = createRoute({
   tags: ["runs"],
   request: body(ofRecipe),
   responses: {
-    200: json(
-      z.object({
-        valid: z.literal(true),
-        recipe: namedRecipe.openapi({ description: "The recipe with all its defaults" }),
-        train: whole,
-        heldOut: whole,
-        trained: whole,
-        warnings,
-      }).openapi("Validation"),
-      "The recipe is valid; what its data hold and what it trains",
-    ),
+    200: json(validationSchema, "The recipe is valid; what its data hold and what it trains"),
     ...otherwise,
   },
 });
@@ -54,19 +64,7 @@ const estimate = createRoute({
     "Exact bytes on the GPU. A recipe that does not fit is answered 422, with the numbers and what can be turned.",
   tags: ["runs"],
   request: body(ofRecipe),
-  responses: {
-    200: json(
-      z.looseObject({
-        adapter: z.string(),
-        totalBytes: z.number().int(),
-        bytes: z.record(z.string(), z.number().int()),
-        steps: z.number().int(),
-        warnings,
-      }).openapi("Estimate"),
-      "What it needs",
-    ),
-    ...otherwise,
-  },
+  responses: { 200: json(estimateSchema, "What it needs"), ...otherwise },
 });
 
 const preview = createRoute({
@@ -85,57 +83,46 @@ const preview = createRoute({
       samples: z.number().int().min(1).max(20).default(3),
     }).openapi("DataToPreview"),
   ),
-  responses: { 200: json(whole.openapi("Preview"), "Samples with their tokens"), ...otherwise },
+  responses: { 200: json(previewSchema, "Samples with their tokens"), ...otherwise },
 });
 
 /** Adds the routes. */
 export function addInspectionRoutes(app: App, service: Service): void {
   const { inspector, catalogue } = service;
   const plugins = service.plugins.map(({ path }) => path);
-  const look = async <T>(named: unknown, use: (recipe: Recipe) => Promise<T>): Promise<T> => {
+
+  /** Looks at a recipe with names, in a process that ends with its request; the answer is in the shape of `schema`. */
+  const look = async <T extends z.ZodType>(
+    { req }: Context<AppEnv>,
+    named: unknown,
+    order: (recipe: Recipe) => InspectionOrder,
+    schema: T,
+  ): Promise<z.output<T>> => {
     const recipe = await checkNamed(service, named);
-    try {
-      return await use(recipe);
-    } catch (error) {
-      if (!(error instanceof RecipeError)) throw error;
-      const problems = error.problems.map(({ path, message }) => ({ path: `recipe.${path}`, message }));
-      throw new RecipeError("recipe", problems);
-    }
+    const found = await inRecipe(() => inspector.inspect(order(recipe), { plugins, signal: req.raw.signal }));
+    return schema.parse(hidden(found, await catalogue.hide()));
   };
 
   app.openapi(validate, async (c) => {
     const { recipe: named } = c.req.valid("json");
-    const signal = c.req.raw.signal;
-    const found = await look(
-      named,
-      (recipe) => inspector.inspect({ kind: "validate", recipe }, { plugins, signal }),
-    );
-    return c.json({ ...hidden(found, await catalogue.hide()), recipe: parseRecipe(named) } as never, 200);
+    const found = await look(c, named, (recipe) => ({ kind: "validate", recipe }), validationSchema);
+    return c.json({ ...found, recipe: { ...parseRecipe(named) } }, 200);
   });
 
   app.openapi(estimate, async (c) => {
     const { recipe: named } = c.req.valid("json");
-    const signal = c.req.raw.signal;
-    const found = await look(
-      named,
-      (recipe) => inspector.inspect({ kind: "estimate", recipe }, { plugins, signal }),
-    );
-    return c.json(hidden(found, await catalogue.hide()) as never, 200);
+    return c.json(await look(c, named, (recipe) => ({ kind: "estimate", recipe }), estimateSchema), 200);
   });
 
   app.openapi(preview, async (c) => {
-    const { recipe: named, heldOut, samples } = c.req.valid("json");
-    const signal = c.req.raw.signal;
-    const found = await look(
-      named,
-      (recipe) => inspector.inspect({ kind: "preview", recipe, heldOut, samples }, { plugins, signal }),
-    );
-    return c.json(hidden(found, await catalogue.hide()) as never, 200);
+    const { recipe: named, ...settings } = c.req.valid("json");
+    const order = (recipe: Recipe): InspectionOrder => ({ kind: "preview", recipe, ...settings });
+    return c.json(await look(c, named, order, previewSchema), 200);
   });
 }
 
-/** A value without paths of this machine. What samples say is left as it is. */
-function hidden<T>(value: T, hide: Hide): T {
+/** A value as JSON, without paths of this machine. What samples say is left as it is. */
+function hidden(value: unknown, hide: Hide): unknown {
   return JSON.parse(
     JSON.stringify(value),
     (key, part) => typeof part === "string" && key !== "text" ? hide(part) : part,
