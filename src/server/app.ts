@@ -44,7 +44,7 @@ export function createApp(service: Service): App {
     },
   });
 
-  app.use(requestId(), secureHeaders(service.origins), logRequests(service.log), countRequests(service));
+  app.use(requestId(), secureHeaders(service.origins), logRequests(service.log));
   app.use(checkHost(service.hosts), checkOrigin(service.origins), identify(service.tokens, service.sessions));
   const limited = rateLimit(service.rate);
   // Whoever looks after the service must not be kept out by a flood of others.
@@ -53,10 +53,11 @@ export function createApp(service: Service): App {
     await (c.req.method === "GET" || c.req.method === "HEAD" ? needs("read") : needs("submit"))(c, next);
   });
   app.use("/metrics", needs("read"));
+  // Only what has come so far: nobody else can make the numbers grow.
+  app.use(countRequests(service));
   const small = sizeLimit(service.bodyBytes);
-  // The form around a file takes some bytes too.
-  const large = sizeLimit(service.uploadBytes + (1 << 16));
-  app.use((c, next) => c.req.path === "/v1/files" ? large(c, next) : small(c, next));
+  // A file is not held in memory; whoever reads it counts its bytes.
+  app.use((c, next) => c.req.path === "/v1/files" ? next() : small(c, next));
   app.use(requireJson);
 
   addInspectionRoutes(app, service);
@@ -119,12 +120,17 @@ const requireJson: MiddlewareHandler<AppEnv> = async function requireJson(c, nex
   await next();
 };
 
+/** Methods that are counted by their names. */
+const METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
+
 function countRequests({ counters }: Service): MiddlewareHandler<AppEnv> {
   return async function countRequests(c, next) {
     const begun = performance.now();
     await next();
     const route = routePath(c, -1);
-    counters.count("limbeck_requests_total", { method: c.req.method, route, status: String(c.res.status) });
+    // A method may be any word, and each would be a number of its own for as long as the service lives.
+    const method = METHODS.has(c.req.method) ? c.req.method : "other";
+    counters.count("limbeck_requests_total", { method, route, status: String(c.res.status) });
     counters.count("limbeck_request_seconds_sum", { route }, (performance.now() - begun) / 1000);
   };
 }

@@ -24,7 +24,7 @@ import { type LogLine, logToStderr } from "./http/request_log.ts";
 import { Sessions } from "./auth/sessions.ts";
 import { Streams } from "./http/streams.ts";
 import { TokenList } from "./auth/tokens.ts";
-import { Uploads } from "./uploads.ts";
+import { type UploadLimits, Uploads } from "./uploads.ts";
 
 /** How a service is set up. */
 export interface ServiceOptions extends CatalogueOptions {
@@ -41,9 +41,10 @@ export interface ServiceOptions extends CatalogueOptions {
   /** Runs that may wait (default 1000). */
   readonly queueLimit?: number;
   readonly rate?: RateLimit;
-  /** Most bytes of a body of JSON, and of an uploaded file. */
+  /** Most bytes of a body of JSON. */
   readonly bodyBytes?: number;
-  readonly uploadBytes?: number;
+  /** Bounds of what is uploaded. */
+  readonly uploads?: Partial<UploadLimits>;
   /** Modules with losses and adapters that requests may name. */
   readonly plugins?: readonly PluginModule[];
   readonly log?: LogLine;
@@ -76,7 +77,6 @@ export class Service {
   readonly queueLimit: number;
   readonly rate: RateLimit;
   readonly bodyBytes: number;
-  readonly uploadBytes: number;
   readonly hosts: ReadonlySet<string>;
   readonly origins: ReadonlySet<string>;
   readonly log: LogLine;
@@ -104,7 +104,6 @@ export class Service {
     this.queueLimit = options.queueLimit ?? 1000;
     this.rate = options.rate ?? DEFAULT_RATE;
     this.bodyBytes = options.bodyBytes ?? 1 << 20;
-    this.uploadBytes = options.uploadBytes ?? 100 << 20;
     this.hosts = new Set([
       "localhost",
       "127.0.0.1",
@@ -127,7 +126,7 @@ export class Service {
     const identified = await identifyPlugins(plugins.map(({ path }) => path));
     const store = openStore(options.dataFolder);
     try {
-      const uploads = new Uploads(store.folder);
+      const uploads = new Uploads(store.folder, options.uploads);
       const catalogue = await Catalogue.open(options, store, uploads);
       const counters = new Counters();
       const scheduler = await Scheduler.start({
@@ -141,6 +140,8 @@ export class Service {
         },
         onError: (error) => log({ level: "error", message: String(error) }),
       });
+      // Not before: until then another service may work on the folder.
+      await uploads.clean();
       return new Service(options, {
         store,
         uploads,

@@ -9,6 +9,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { DiskFullError, freeBytes, writeTextAtomically } from "../formats/files.ts";
 import { isDiskFull } from "../base/errors.ts";
 import { HttpError } from "./http/http_error.ts";
+import { Places } from "./http/places.ts";
 
 /** An uploaded file. */
 export interface Upload {
@@ -26,52 +27,113 @@ export interface Upload {
   readonly path: string;
 }
 
+/** Bounds of what is uploaded. */
+export interface UploadLimits {
+  /** Bytes of a file. */
+  readonly fileBytes: number;
+  /** Bytes of all files of one owner. */
+  readonly ownerBytes: number;
+  /** Files that one owner sends at once, and all do. */
+  readonly atOnce: number;
+  readonly allAtOnce: number;
+}
+
+/** Bounds where the operator sets none. */
+export const UPLOAD_LIMITS: UploadLimits = {
+  fileBytes: 100 << 20,
+  ownerBytes: 4 * 2 ** 30,
+  atOnce: 4,
+  allAtOnce: 16,
+};
+
 const ID = /^file-[0-9a-f]{24}$/;
+const UNFINISHED = /^\.file-[0-9a-f]{24}\.tmp$/;
 const CONTENT = "content.jsonl";
 
-/** Files that were uploaded. */
+/** Files that were uploaded. One service at a time works on them. */
 export class Uploads {
+  readonly limits: UploadLimits;
   readonly #folder: string;
+  readonly #places: Places;
+  /** Bytes of each owner, those that are being sent among them; counted once. */
+  #held: Promise<Map<string, number>> | undefined;
 
-  constructor(dataFolder: string) {
+  constructor(dataFolder: string, limits: Partial<UploadLimits> = {}) {
     this.#folder = join(dataFolder, "files");
+    this.limits = { ...UPLOAD_LIMITS, ...limits };
+    const { atOnce: each, allAtOnce: all } = this.limits;
+    this.#places = new Places({ each, all, what: "uploads", code: "too_many_uploads" });
+  }
+
+  /** Removes what a service that was killed had not received to its end. */
+  async clean(): Promise<void> {
+    for (const name of await this.#names()) {
+      if (UNFINISHED.test(name)) await Deno.remove(join(this.#folder, name), { recursive: true });
+    }
   }
 
   /**
-   * Keeps what is sent.
+   * Keeps a file that comes. What was written of it is gone where it does not come to its end.
    *
-   * @param limit most bytes
-   * @throws {HttpError} 413 too long; 507 the disk is full
+   * @param receive writes what comes, and says at its end what it is
+   * @throws {HttpError} 413 too long, or the owner's files are too many bytes; 429 its owner sends as many as one may; 503 as many as may
+   * are being sent; 507 the disk is full
+   * @throws what `receive` throws
    */
   async add(
-    content: ReadableStream<Uint8Array>,
-    about: Pick<Upload, "filename" | "purpose" | "owner">,
-    limit: number,
+    owner: string,
+    receive: (
+      write: (content: AsyncIterable<Uint8Array>) => Promise<void>,
+    ) => Promise<Pick<Upload, "filename" | "purpose">>,
   ): Promise<Upload> {
+    using _place = this.#places.take(owner);
+    const held = await this.#heldBytes();
     const id = `file-${randomBytes(12).toString("hex")}`;
     const [folder, unfinished] = [join(this.#folder, id), join(this.#folder, `.${id}.tmp`)];
-    await Deno.mkdir(unfinished, { recursive: true });
+    const hash = createHash("sha256");
+    let bytes = 0;
     try {
-      const path = join(unfinished, CONTENT);
-      const { bytes, sha256 } = await write(path, content, limit);
-      const meta = { id, ...about, bytes, sha256, createdAt: new Date().toISOString() };
+      await Deno.mkdir(unfinished, { recursive: true });
+      let about: Pick<Upload, "filename" | "purpose">;
+      {
+        using file = await Deno.open(join(unfinished, CONTENT), { write: true, createNew: true });
+        about = await receive(async (content) => {
+          for await (const chunk of content) {
+            bytes += chunk.length;
+            held.set(owner, (held.get(owner) ?? 0) + chunk.length);
+            this.#checkRoom(bytes, held.get(owner)!);
+            hash.update(chunk);
+            for (let done = 0; done < chunk.length;) done += await file.write(chunk.subarray(done));
+          }
+        });
+        await file.syncData();
+      }
+      const createdAt = new Date().toISOString();
+      const meta = { id, ...about, owner, bytes, sha256: hash.digest("hex"), createdAt };
       await writeTextAtomically(join(unfinished, "meta.json"), JSON.stringify(meta) + "\n");
       await Deno.rename(unfinished, folder);
       return { ...meta, path: join(folder, CONTENT) };
     } catch (error) {
+      held.set(owner, (held.get(owner) ?? 0) - bytes);
       await Deno.remove(unfinished, { recursive: true }).catch(() => {});
-      if (isDiskFull(error) || error instanceof DiskFullError) {
-        const free = await freeBytes(this.#folder);
-        throw new HttpError(
-          507,
-          `the service's disk is full${free === undefined ? "" : `: ${free} bytes are free`}`,
-          {
-            code: "disk_full",
-            cause: error,
-          },
-        );
-      }
-      throw error;
+      if (!isDiskFull(error) && !(error instanceof DiskFullError)) throw error;
+      const free = await freeBytes(this.#folder);
+      const room = free === undefined ? "" : `: ${free} bytes are free`;
+      throw new HttpError(507, `the service's disk is full${room}`, { code: "disk_full", cause: error });
+    }
+  }
+
+  #checkRoom(bytes: number, held: number): void {
+    const { fileBytes, ownerBytes } = this.limits;
+    if (bytes > fileBytes) {
+      throw new HttpError(413, `a file may have at most ${fileBytes} bytes`, { code: "too_large" });
+    }
+    if (held > ownerBytes) {
+      throw new HttpError(
+        413,
+        `your files may have ${ownerBytes} bytes together; DELETE /v1/files/{id} makes room`,
+        { code: "upload_quota" },
+      );
     }
   }
 
@@ -92,13 +154,9 @@ export class Uploads {
   /** The newest first. */
   async list(): Promise<Upload[]> {
     const uploads: Upload[] = [];
-    try {
-      for await (const { name } of Deno.readDir(this.#folder)) {
-        const upload = await this.get(name);
-        if (upload) uploads.push(upload);
-      }
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    for (const name of await this.#names()) {
+      const upload = await this.get(name);
+      if (upload) uploads.push(upload);
     }
     return uploads.sort((a, b) =>
       a.createdAt < b.createdAt || (a.createdAt === b.createdAt && a.id < b.id) ? 1 : -1
@@ -106,27 +164,26 @@ export class Uploads {
   }
 
   /** Removes a file; runs that use it cannot be resumed. */
-  async remove(id: string): Promise<void> {
-    if (ID.test(id)) await Deno.remove(join(this.#folder, id), { recursive: true });
+  async remove({ id, owner, bytes }: Upload): Promise<void> {
+    const held = await this.#heldBytes();
+    await Deno.remove(join(this.#folder, id), { recursive: true });
+    held.set(owner, held.get(owner)! - bytes);
   }
-}
 
-async function write(
-  path: string,
-  content: ReadableStream<Uint8Array>,
-  limit: number,
-): Promise<{ bytes: number; sha256: string }> {
-  using file = await Deno.open(path, { write: true, createNew: true });
-  const hash = createHash("sha256");
-  let bytes = 0;
-  for await (const chunk of content) {
-    bytes += chunk.length;
-    if (bytes > limit) {
-      throw new HttpError(413, `a file may have at most ${limit} bytes`, { code: "too_large" });
+  async #names(): Promise<string[]> {
+    try {
+      return (await Array.fromAsync(Deno.readDir(this.#folder))).map(({ name }) => name);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return [];
+      throw error;
     }
-    hash.update(chunk);
-    for (let done = 0; done < chunk.length;) done += await file.write(chunk.subarray(done));
   }
-  await file.syncData();
-  return { bytes, sha256: hash.digest("hex") };
+
+  #heldBytes(): Promise<Map<string, number>> {
+    return this.#held ??= (async () => {
+      const held = new Map<string, number>();
+      for (const { owner, bytes } of await this.list()) held.set(owner, (held.get(owner) ?? 0) + bytes);
+      return held;
+    })();
+  }
 }

@@ -40,7 +40,7 @@ Deno.test("a body that is too long is refused, with a length and without, and is
     const upload = endless(64);
     assertEquals(await refusal(post(test, "/v1/files", upload.body, form)), [413, "too_large"]);
     assert(upload.count.sent < 3 << 20);
-  }, { tokens, uploadBytes: 1 << 20 }));
+  }, { tokens, uploads: { fileBytes: 1 << 20 } }));
 
 Deno.test("a body that is no JSON, or not said to be, is refused", () =>
   withService(async (test) => {

@@ -2,7 +2,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { SESSION_SECONDS, Sessions } from "../../src/server/auth/sessions.ts";
 import { newToken, TokenList } from "../../src/server/auth/tokens.ts";
-import { withService } from "./harness.ts";
+import { fakeNamed, withService } from "./harness.ts";
 
 const ada = { name: "ada", scope: "submit" } as const;
 const bob = { name: "bob", scope: "read" } as const;
@@ -53,3 +53,14 @@ Deno.test("POST /session sets a cookie that scripts cannot read; Secure where it
     assertEquals(body.error.code, "cross_site", "no other site logs a browser in");
   }, { tokens: TokenList.parse(token.line, "tokens") });
 });
+
+Deno.test("without tokens there is no session to keep: a program that keeps cookies goes on as before", () =>
+  withService(async (test) => {
+    const begun = await test.call("POST", "/session", { token: "any" });
+    const cookie = begun.headers.get("Set-Cookie");
+    assertEquals([begun.status, cookie], [204, null]);
+    const Cookie = cookie?.split(";")[0] ?? "none=1";
+    const answer = await test.call("POST", "/v1/runs", { recipe: fakeNamed() }, { Cookie });
+    assertEquals(answer.status, 202);
+    assertEquals((await test.call("GET", "/session")).body, { name: "", scope: "admin" });
+  }));

@@ -8,7 +8,7 @@
 export type Labels = Readonly<Record<string, string>>;
 
 const HELP: Readonly<Record<string, string>> = {
-  limbeck_requests_total: "Requests answered, by route and status.",
+  limbeck_requests_total: "Requests of those who may send them, by method, route and status.",
   limbeck_request_seconds_sum: "Seconds that requests took, by route.",
   limbeck_events_total: "Events that runs of this service have stored, by type.",
   limbeck_run_states_total: "Changes of state of this service's runs.",

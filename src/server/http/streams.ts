@@ -7,8 +7,11 @@
 import type { RunEvent } from "../../distill/run/events.ts";
 import { followRun } from "../../runs/store/follow.ts";
 import type { RunStore } from "../../runs/store/store.ts";
+import { HttpError } from "./http_error.ts";
+import { Places } from "./places.ts";
 
-/** Readers at once. */
+/** Readers at once: of one identity, and of all. */
+const MOST_EACH = 100;
 const MOST_STREAMS = 1000;
 /** A comment is sent so often where there is nothing else, milliseconds. */
 const HEARTBEAT_MS = 15_000;
@@ -20,6 +23,12 @@ const encoder = new TextEncoder();
 /** Open streams. */
 export class Streams {
   readonly #open = new Set<AbortController>();
+  readonly #places = new Places({
+    each: MOST_EACH,
+    all: MOST_STREAMS,
+    what: "streams of events",
+    code: "too_many_streams",
+  });
   readonly #heartbeat: number;
   #closed = false;
 
@@ -30,28 +39,32 @@ export class Streams {
 
   /** Readers that are connected. */
   get count(): number {
-    return this.#open.size;
-  }
-
-  /** Whether there is room for one more. */
-  get hasRoom(): boolean {
-    return !this.#closed && this.#open.size < MOST_STREAMS;
+    return this.#places.count;
   }
 
   /**
    * The events of a run as server-sent events, from `after` on: what is stored at once, the rest as it comes. Ends with the run.
    *
+   * @param reader name of the identity that reads
    * @param show what of an event the reader sees
+   * @throws {HttpError} 429 the reader has as many streams as one may; 503 there are as many as there may be, or the service ends
    */
   events(
     store: RunStore,
-    id: string,
-    after: number,
+    { id, after, reader }: { id: string; after: number; reader: string },
     show: (event: RunEvent) => unknown,
   ): ReadableStream<Uint8Array> {
+    if (this.#closed) {
+      throw new HttpError(503, "the service is ending", {
+        code: "not_ready",
+        headers: { "Retry-After": "5" },
+      });
+    }
+    const place = this.#places.take(reader);
     const abort = new AbortController();
     this.#open.add(abort);
     const end = () => {
+      place[Symbol.dispose]();
       this.#open.delete(abort);
       abort.abort();
     };
@@ -90,6 +103,5 @@ export class Streams {
   close(): void {
     this.#closed = true;
     for (const abort of this.#open) abort.abort();
-    this.#open.clear();
   }
 }

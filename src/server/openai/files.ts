@@ -5,6 +5,7 @@
  */
 import { createRoute, z } from "@hono/zod-openapi";
 import type { App } from "../http/app_env.ts";
+import { readForm } from "../http/form.ts";
 import { HttpError } from "../http/http_error.ts";
 import { json, otherwise, wholeNumberOr } from "../schemas.ts";
 import type { Service } from "../service.ts";
@@ -38,10 +39,15 @@ const upload = createRoute({
       required: true,
       content: {
         "multipart/form-data": {
-          schema: z.object({
-            file: z.any().openapi({ type: "string", format: "binary" }),
-            purpose: z.string().openapi({ description: "fine-tune", example: "fine-tune" }),
-          }),
+          // No zod schema: checking by one would read the whole form into memory.
+          schema: {
+            type: "object",
+            properties: {
+              file: { type: "string", format: "binary" },
+              purpose: { type: "string", description: "fine-tune", example: "fine-tune" },
+            },
+            required: ["file", "purpose"],
+          },
         },
       },
     },
@@ -115,33 +121,32 @@ const remove = createRoute({
 
 /** Lines of an upload that are looked at at once; a run looks at all of them. */
 const LINES_CHECKED = 1000;
+const BYTES_CHECKED = 1 << 22;
 
 /** Adds the routes. */
 export function addFileRoutes(app: App, service: Service): void {
   const { uploads } = service;
 
+  // The form around a file takes some bytes too.
+  const mostBytes = uploads.limits.fileBytes + (1 << 16);
+
   app.openapi(upload, async (c) => {
-    let form: FormData;
-    try {
-      form = await c.req.formData();
-    } catch (cause) {
-      if (cause instanceof HttpError) throw cause;
-      throw new HttpError(400, "the body is no multipart/form-data", { code: "bad_request", cause });
-    }
-    const [file, purpose] = [form.get("file"), form.get("purpose")];
-    if (!(file instanceof File)) throw new HttpError(400, "the field file must be a file", { param: "file" });
-    if (purpose !== "fine-tune") {
-      throw new HttpError(400, "purpose must be fine-tune: datasets are all that can be uploaded", {
-        param: "purpose",
+    const kept = await uploads.add(c.get("identity")!.name, async (write) => {
+      let filename: string | undefined;
+      const fields = await readForm(c.req.raw, mostBytes, async (file) => {
+        if (file.field !== "file") throw noFile();
+        filename = file.filename.slice(0, 255);
+        await write(checkedLines(file.content));
       });
-    }
-    checkLines(await file.slice(0, 1 << 22).text(), file.size <= 1 << 22);
-    const { name } = c.get("identity")!;
-    const kept = await uploads.add(
-      file.stream(),
-      { filename: file.name.slice(0, 255), purpose, owner: name },
-      service.uploadBytes,
-    );
+      if (filename === undefined) throw noFile();
+      const purpose = fields.get("purpose");
+      if (purpose !== "fine-tune") {
+        throw new HttpError(400, "purpose must be fine-tune: datasets are all that can be uploaded", {
+          param: "purpose",
+        });
+      }
+      return { filename, purpose };
+    });
     return c.json(view(kept), 200);
   });
 
@@ -168,15 +173,15 @@ export function addFileRoutes(app: App, service: Service): void {
   });
 
   app.openapi(remove, async (c) => {
-    const { id, owner } = await find(service, c.req.valid("param").id);
+    const file = await find(service, c.req.valid("param").id);
     const identity = c.get("identity")!;
-    if (!isAllowed(identity, "admin") && owner !== identity.name) {
+    if (!isAllowed(identity, "admin") && file.owner !== identity.name) {
       throw new HttpError(403, "this file belongs to someone else; only an administrator may remove it", {
         code: "owner",
       });
     }
-    await uploads.remove(id);
-    return c.json({ id, object: "file" as const, deleted: true as const }, 200);
+    await uploads.remove(file);
+    return c.json({ id: file.id, object: "file" as const, deleted: true as const }, 200);
   });
 }
 
@@ -199,33 +204,45 @@ function view({ id, bytes, createdAt, filename, purpose, sha256 }: Upload) {
   };
 }
 
-/** Refuses at once what is no JSON Lines at all. */
-function checkLines(text: string, isWhole: boolean): void {
-  const lines = text.split("\n");
-  // The last one may be cut.
-  if (!isWhole) lines.pop();
-  let rows = 0;
-  for (const [i, line] of lines.slice(0, LINES_CHECKED).entries()) {
-    if (line.trim() === "") continue;
-    rows++;
-    let value: unknown;
-    try {
-      value = JSON.parse(line);
-    } catch (cause) {
-      throw new HttpError(400, `line ${i + 1} is not JSON: ${(cause as Error).message}`, {
-        param: "file",
-        cause,
-      });
+function noFile(): HttpError {
+  return new HttpError(400, "the field file must be a file", { param: "file" });
+}
+
+/** Hands the bytes of a file on; refuses at once what is no JSON Lines at all. */
+async function* checkedLines(content: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const decoder = new TextDecoder();
+  let [lines, rows, bytes] = [0, 0, 0];
+  let begun = "";
+  for await (const chunk of content) {
+    if (lines < LINES_CHECKED && (bytes += chunk.length) <= BYTES_CHECKED) {
+      const [first, ...more] = decoder.decode(chunk, { stream: true }).split("\n");
+      const found = [begun + first, ...more];
+      begun = found.pop()!;
+      for (const line of found) rows += checkRow(line, ++lines);
     }
-    if (typeof value !== "object" || value === null || Array.isArray(value)) {
-      throw new HttpError(
-        400,
-        `line ${i + 1} is no object; a row is {"text"}, {"prompt", "completion"} or {"messages"}`,
-        {
-          param: "file",
-        },
-      );
-    }
+    yield chunk;
   }
+  // The last one needs no end.
+  if (bytes <= BYTES_CHECKED && lines < LINES_CHECKED) rows += checkRow(begun + decoder.decode(), ++lines);
   if (rows === 0) throw new HttpError(400, "the file has no rows", { param: "file" });
+}
+
+/** Refuses a line that is no row; 0 for an empty one, else 1. */
+function checkRow(line: string, number: number): number {
+  if (line.trim() === "") return 0;
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch (cause) {
+    throw new HttpError(400, `line ${number} is not JSON: ${(cause as Error).message}`, {
+      param: "file",
+      cause,
+    });
+  }
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return 1;
+  throw new HttpError(
+    400,
+    `line ${number} is no object; a row is {"text"}, {"prompt", "completion"} or {"messages"}`,
+    { param: "file" },
+  );
 }

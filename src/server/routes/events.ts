@@ -6,9 +6,9 @@
 import { createRoute, z } from "@hono/zod-openapi";
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
+import type { RunEvent } from "../../distill/run/events.ts";
 import { isEnd } from "../../runs/store/run_states.ts";
 import type { App } from "../http/app_env.ts";
-import { HttpError } from "../http/http_error.ts";
 import { eventView } from "../run_view.ts";
 import { eventSchema, json, otherwise, pageOf, runId, wholeNumber, wholeNumberOr } from "../schemas.ts";
 import type { Service } from "../service.ts";
@@ -124,13 +124,9 @@ export function addEventRoutes(app: App, service: Service): void {
     const last = c.req.valid("header")["last-event-id"];
     const cursor = last ? Number(last) : after;
     if (isEnd(run.state) && cursor >= run.seq) return c.body(null, 204);
-    if (!streams.hasRoom) {
-      throw new HttpError(503, "there are as many readers as this service can have", {
-        code: "too_many_streams",
-        headers: { "Retry-After": "5" },
-      });
-    }
-    const stream = streams.events(store, run.id, cursor, (event) => eventView(event, hide));
+    const reader = c.get("identity")!.name;
+    const show = (event: RunEvent) => eventView(event, hide);
+    const stream = streams.events(store, { id: run.id, after: cursor, reader }, show);
     return new Response(stream, {
       headers: {
         "Content-Type": "text/event-stream",
