@@ -2,7 +2,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { InputError } from "../../src/base/errors.ts";
 import { createRun, findRun, newManifest, openRun, removeRun } from "../../src/runs/store/run_folder.ts";
-import { isLocked } from "../../src/runs/store/run_lock.ts";
+import { isLocked, lock, LockedError, lockFile } from "../../src/runs/store/run_lock.ts";
 import { fakeRecipe, withFolder } from "./fake_run.ts";
 import { testStore } from "./test_store.ts";
 
@@ -115,4 +115,17 @@ Deno.test("a run's lock ends with its process, however that ends", () =>
     await child.status;
     await reader.cancel();
     assertEquals(isLocked(run.folder), false);
+  }));
+
+Deno.test("who looks whether a run is worked on keeps nobody from working on it", () =>
+  withFolder(async (folder) => {
+    const run = await createRun({ recipe: fakeRecipe(folder), store: testStore(folder) });
+    run.release();
+    // As isLocked() does in another process, for longer than a moment.
+    const looking = await Deno.open(lockFile(run.folder), { read: true });
+    assertEquals(await looking.tryLock(false), true);
+    setTimeout(() => looking.close(), 50);
+    const release = await lock(run.folder);
+    await assertRejects(() => lock(run.folder), LockedError, `process ${Deno.pid}`);
+    release();
   }));

@@ -42,7 +42,7 @@ export async function acquireLock(
   message = "another process has locked this file",
 ): Promise<() => void> {
   const file = await openLock(path);
-  if (!await file.tryLock(true)) {
+  if (!await takeExclusively(file)) {
     file.close();
     const holder = await Deno.readTextFile(path).catch(() => "");
     throw new LockedError(`${message}${holder ? `: ${holder.trim()}` : ""}`, {
@@ -62,6 +62,22 @@ export async function acquireLock(
     held = false;
     file.close();
   };
+}
+
+/** How long to wait for those who only look to let go, milliseconds. */
+const LOOK_MS = 2;
+
+/**
+ * Who looks whether a file is locked holds a shared lock for a moment ({@linkcode isFileLocked}). That must not keep the file from whoever
+ * wants to work, so it is waited for; one that works holds it alone.
+ */
+async function takeExclusively(file: Deno.FsFile): Promise<boolean> {
+  while (!await file.tryLock(true)) {
+    if (!await file.tryLock(false)) return false;
+    await file.unlock();
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS * (1 + Math.random())));
+  }
+  return true;
 }
 
 async function openLock(path: string): Promise<Deno.FsFile> {
