@@ -66,8 +66,10 @@ function baseOf(text: string): string | undefined {
   }
 }
 
+/** Links are left out at every level: one could lead anywhere. */
 async function walk(found: Artifact[], folder: string, name: string): Promise<void> {
   try {
+    if (!(await Deno.lstat(join(folder, name))).isDirectory) return;
     for await (const entry of Deno.readDir(join(folder, name))) {
       const path = `${name}/${entry.name}`;
       if (entry.isDirectory) await walk(found, folder, path);

@@ -40,8 +40,8 @@ const EXAMPLE_DATA: Readonly<Record<string, string>> = {
   "stories-heldout": "heldout.jsonl",
 };
 
-/** Names a run's merged model. */
-const RUN_PREFIX = "run:";
+/** Begins the name of what a run made. */
+export const RUN_PREFIX = "run:";
 
 /** Resolves names. Folders are read anew each time, so what is put into them can be named at once. */
 export class Catalogue {
@@ -102,6 +102,13 @@ export class Catalogue {
 
   /** Datasets that may be named. */
   async datasets(): Promise<NamedFile[]> {
+    const uploads = (await this.#uploads.list())
+      .map(({ id, path, createdAt }): NamedFile => ({ name: id, path, createdAt, source: "upload" }));
+    return firstOfEachName([...await this.#standing(), ...uploads]);
+  }
+
+  /** Datasets that were not uploaded. */
+  async #standing(): Promise<NamedFile[]> {
     const found: NamedFile[] = [];
     if (this.#example) {
       for (const [name, file] of Object.entries(EXAMPLE_DATA)) {
@@ -116,10 +123,7 @@ export class Catalogue {
         if (path) found.push({ ...await fileInfo(path), name, path, source: "operator" });
       }
     }
-    for (const { id, path, createdAt } of await this.#uploads.list()) {
-      found.push({ name: id, path, createdAt, source: "upload" });
-    }
-    return firstOfEachName(found);
+    return found;
   }
 
   /** Path of a model by its name. */
@@ -130,23 +134,39 @@ export class Catalogue {
 
   /** Path of a dataset by its name. */
   async dataset(name: string): Promise<string | undefined> {
-    return (await this.datasets()).find((data) => data.name === name)?.path;
+    // An upload is found by its id: there may be thousands.
+    return (await this.#standing()).find((data) => data.name === name)?.path ??
+      (await this.#uploads.get(name))?.path;
   }
 
   async #modelOfRun(id: string): Promise<string | undefined> {
     const run = await this.#store.get(id);
     const merged = run?.result?.paths.merged;
-    return run && merged ? join(run.folder, merged) : undefined;
+    if (!run || !merged) return undefined;
+    // A link there could lead anywhere.
+    return await pathWithin(await Deno.realPath(run.folder), merged);
   }
 
-  /** A text without paths of this machine: names stand for what has one, and the rest is shortened to the last part. */
-  async hide(): Promise<(text: string) => string> {
-    const named = [...await this.models(), ...await this.datasets()];
-    return (text) => {
-      for (const { name, path } of named) text = text.replaceAll(path, name);
+  /**
+   * A text without paths of this machine: names stand for what has one, and the rest is shortened to the last part. What has a name lies
+   * in one of few folders under that name, so no folder is read, however much is in it.
+   */
+  hide(): Promise<(text: string) => string> {
+    const example = this.#example;
+    // Those within others first.
+    const folders = [...this.#models, ...this.#datasets, ...(example === undefined ? [] : [example])]
+      .map((folder) => folder.endsWith(SEPARATOR) ? folder : folder + SEPARATOR)
+      .sort((a, b) => b.length - a.length);
+    const exampleData = example === undefined
+      ? []
+      : Object.entries(EXAMPLE_DATA).map(([name, file]) => [join(example, file), name] as const);
+    return Promise.resolve((text) => {
+      text = this.#uploads.hide(text);
+      for (const [path, name] of exampleData) text = text.replaceAll(path, name);
+      for (const folder of folders) text = text.replaceAll(folder, "");
       text = text.replaceAll(this.#store.folder, "");
       return withoutFolders(text);
-    };
+    });
   }
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 // @ts-types="../../types/std_path.d.ts"
-import { join } from "@std/path";
+import { join, SEPARATOR } from "@std/path";
 import { createHash, randomBytes } from "node:crypto";
 import { DiskFullError, freeBytes, writeTextAtomically } from "../formats/files.ts";
 import { isDiskFull } from "../base/errors.ts";
@@ -57,12 +57,16 @@ export class Uploads {
   readonly #places: Places;
   /** Bytes of each owner, those that are being sent among them; counted once. */
   #held: Promise<Map<string, number>> | undefined;
+  /** Paths of uploads in a text. */
+  readonly #paths: RegExp;
 
   constructor(dataFolder: string, limits: Partial<UploadLimits> = {}) {
     this.#folder = join(dataFolder, "files");
     this.limits = { ...UPLOAD_LIMITS, ...limits };
     const { atOnce: each, allAtOnce: all } = this.limits;
     this.#places = new Places({ each, all, what: "uploads", code: "too_many_uploads" });
+    const literal = (this.#folder + SEPARATOR).replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+    this.#paths = new RegExp(`${literal}(file-[0-9a-f]{24})[\\\\/]content\\.jsonl`, "g");
   }
 
   /** Removes what a service that was killed had not received to its end. */
@@ -161,6 +165,11 @@ export class Uploads {
     return uploads.sort((a, b) =>
       a.createdAt < b.createdAt || (a.createdAt === b.createdAt && a.id < b.id) ? 1 : -1
     );
+  }
+
+  /** A text in which ids stand for the paths of uploads. */
+  hide(text: string): string {
+    return text.replace(this.#paths, "$1");
   }
 
   /** Removes a file; runs that use it cannot be resumed. */

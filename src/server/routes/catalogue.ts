@@ -5,8 +5,11 @@
  */
 import { createRoute, z } from "@hono/zod-openapi";
 import { describePlugin } from "../../registry/plugin_description.ts";
+import type { StoredRun } from "../../runs/store/store.ts";
+import { RUN_PREFIX } from "../catalogue.ts";
 import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
+import type { Hide } from "../run_view.ts";
 import { json, otherwise } from "../schemas.ts";
 import type { Service } from "../service.ts";
 
@@ -100,8 +103,10 @@ const MOST_RUNS = 200;
 export function addCatalogueRoutes(app: App, service: Service): void {
   const { registry, catalogue, store } = service;
 
-  const allModels = async (): Promise<z.output<typeof modelSchema>[]> => {
-    const named = (await catalogue.models()).map(({ name, createdAt, source }) => ({
+  type Model = z.output<typeof modelSchema>;
+
+  const namedModels = async (): Promise<Model[]> =>
+    (await catalogue.models()).map(({ name, createdAt, source }) => ({
       id: name,
       object: "model" as const,
       created: seconds(createdAt),
@@ -110,30 +115,35 @@ export function addCatalogueRoutes(app: App, service: Service): void {
       run: null,
       base: null,
     }));
-    const { data } = await store.list({ states: ["succeeded"], limit: MOST_RUNS });
-    const hide = await catalogue.hide();
-    const made = data.map((run) => ({
-      id: `run:${run.id}`,
-      object: "model" as const,
-      created: seconds(run.finishedAt ?? run.manifest.createdAt),
-      owned_by: run.owner || "limbeck",
-      source: "run" as const,
-      run: run.id,
-      base: baseName(run.named) ?? hide(run.recipe.teacher.model),
-    }));
-    return [...named, ...made];
-  };
+
+  const modelOf = (run: StoredRun, hide: Hide): Model => ({
+    id: `run:${run.id}`,
+    object: "model",
+    created: seconds(run.finishedAt ?? run.manifest.createdAt),
+    owned_by: run.owner || "limbeck",
+    source: "run",
+    run: run.id,
+    base: baseName(run.named) ?? hide(run.recipe.teacher.model),
+  });
 
   app.openapi(plugins, (c) => {
     const data = registry.list().map((plugin) => ({ object: "plugin" as const, ...describePlugin(plugin) }));
     return c.json({ object: "list" as const, data }, 200);
   });
 
-  app.openapi(models, async (c) => c.json({ object: "list" as const, data: await allModels() }, 200));
+  app.openapi(models, async (c) => {
+    const { data: runs } = await store.list({ states: ["succeeded"], limit: MOST_RUNS });
+    const hide = await catalogue.hide();
+    const data = [...await namedModels(), ...runs.map((run) => modelOf(run, hide))];
+    return c.json({ object: "list" as const, data }, 200);
+  });
 
   app.openapi(model, async (c) => {
     const { id } = c.req.valid("param");
-    const found = (await allModels()).find((model) => model.id === id);
+    const run = id.startsWith(RUN_PREFIX) ? await store.get(id.slice(RUN_PREFIX.length)) : undefined;
+    const found = run?.state === "succeeded"
+      ? modelOf(run, await catalogue.hide())
+      : (await namedModels()).find((model) => model.id === id);
     if (!found) {
       throw new HttpError(404, `there is no model "${id}"; GET /v1/models lists them`, {
         code: "unknown_model",
