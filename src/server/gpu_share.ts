@@ -4,12 +4,11 @@
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
-import { join } from "@std/path";
 import { GpuBusyError, InferencePool } from "../runs/supervise/inference_pool.ts";
+import { inferenceLock } from "../runs/store/layout.ts";
 import { acquireLock } from "../runs/store/run_lock.ts";
 import { DEFAULT_GPU, type Store } from "../runs/store/store.ts";
-import { firstInLine } from "../runs/supervise/turn.ts";
+import { firstInLine, takeGpu } from "../runs/supervise/turn.ts";
 
 /** Holder of the lease while a model is tried. */
 const HOLDER = "trying a model";
@@ -49,15 +48,15 @@ export class SharedInference extends InferencePool {
 }
 
 async function acquire(store: Store): Promise<() => Promise<void>> {
-  const path = join(store.folder, "inference.lock");
+  const path = inferenceLock(store);
   const unlock = await acquireLock(path, path, "another process tries a model").catch((cause) => {
     throw busy("another service of this data folder tries a model", cause);
   });
   try {
     const waiting = await firstInLine(store);
     if (waiting !== undefined) throw busy(`run ${waiting} is to have the GPU first`);
-    const held = await store.lease(DEFAULT_GPU, { holder: HOLDER, lock: path });
-    if (held) throw busy(`run ${held.holder} has the GPU`);
+    const holder = await takeGpu(store, HOLDER, path);
+    if (holder !== undefined) throw busy(`run ${holder} has the GPU`);
   } catch (error) {
     unlock();
     throw error;

@@ -12,6 +12,7 @@ import { Inspector } from "../runs/child/inspection.ts";
 import { identifyPlugins } from "../runs/child/plugin_identity.ts";
 import { writeReport } from "../runs/report/report.ts";
 import { Scheduler } from "../runs/supervise/scheduler.ts";
+import { uploadFolder } from "../runs/store/layout.ts";
 import { removeRun, settle } from "../runs/store/run_folder.ts";
 import type { RunManifest, Store, StoredRun } from "../runs/store/store.ts";
 import { RunStateError } from "../runs/store/store_errors.ts";
@@ -126,7 +127,7 @@ export class Service {
     const identified = await identifyPlugins(plugins.map(({ path }) => path));
     const store = openStore(options.dataFolder);
     try {
-      const uploads = new Uploads(store.folder, options.uploads);
+      const uploads = new Uploads(uploadFolder(store), options.uploads);
       const catalogue = await Catalogue.open(options, store, uploads);
       const counters = new Counters();
       const scheduler = await Scheduler.start({

@@ -5,7 +5,8 @@
  */
 import { RecipeError } from "../distill/recipe/parse.ts";
 import type { Recipe } from "../distill/recipe/recipe.ts";
-import { newManifest, runFolder } from "../runs/store/run_folder.ts";
+import { runFolder } from "../runs/store/layout.ts";
+import { newManifest } from "../runs/store/run_folder.ts";
 import type { IdempotencyKey, StoredRun } from "../runs/store/store.ts";
 import { TakenIdError } from "../runs/store/store_errors.ts";
 import { HttpError } from "./http/http_error.ts";

@@ -60,8 +60,9 @@ export class Uploads {
   /** Paths of uploads in a text. */
   readonly #paths: RegExp;
 
-  constructor(dataFolder: string, limits: Partial<UploadLimits> = {}) {
-    this.#folder = join(dataFolder, "files");
+  /** @param folder that they lie in */
+  constructor(folder: string, limits: Partial<UploadLimits> = {}) {
+    this.#folder = folder;
     this.limits = { ...UPLOAD_LIMITS, ...limits };
     const { atOnce: each, allAtOnce: all } = this.limits;
     this.#places = new Places({ each, all, what: "uploads", code: "too_many_uploads" });

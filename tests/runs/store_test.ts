@@ -4,7 +4,6 @@ import type { RunEventBody, RunState } from "../../src/distill/run/events.ts";
 import { openStore } from "../../src/runs/store/data_folder.ts";
 import { followRun } from "../../src/runs/store/follow.ts";
 import { createRun, newManifest } from "../../src/runs/store/run_folder.ts";
-import { lockFile } from "../../src/runs/store/run_lock.ts";
 import { mayBecome, RUN_STATES } from "../../src/runs/store/run_states.ts";
 import type { NewRun } from "../../src/runs/store/store.ts";
 import {
@@ -13,7 +12,7 @@ import {
   TakenIdError,
   UnknownRunError,
 } from "../../src/runs/store/store_errors.ts";
-import { firstInLine, waitForTurn } from "../../src/runs/supervise/turn.ts";
+import { firstInLine, takeGpu, waitForTurn } from "../../src/runs/supervise/turn.ts";
 import { fakeRecipe, startFake, withFolder } from "./fake_run.ts";
 import { testStore } from "./test_store.ts";
 
@@ -149,14 +148,13 @@ Deno.test("one run at a time has the GPU, the oldest first; a lease ends with wh
 
     const store = testStore(folder);
     const run = await createRun({ store, recipe: fakeRecipe(folder) });
-    assertEquals(await store.lease("default", { holder: "gone", lock: `${folder}/no.lock` }), undefined);
+    assertEquals(await takeGpu(store, "gone", `${folder}/no.lock`), undefined);
     assertEquals(await waitForTurn(store, run), true);
-    const refused = await store.lease("default", { holder: "late", lock: `${folder}/no.lock` });
-    assertEquals(refused, { holder: run.id, lock: lockFile(run.folder) });
+    assertEquals(await takeGpu(store, "late", `${folder}/no.lock`), run.id);
     assertEquals(await firstInLine(store), run.id);
     run.release();
     assertEquals(await firstInLine(store), undefined, "nobody waits with a run that is let go");
-    assertEquals(await store.lease("default", { holder: "late", lock: `${folder}/no.lock` }), undefined);
+    assertEquals(await takeGpu(store, "late", `${folder}/no.lock`), undefined);
   }));
 
 Deno.test("followRun() gives every event once to each reader, whenever it comes and wherever it is written", () =>

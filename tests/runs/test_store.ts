@@ -1,11 +1,11 @@
 /** Stores of temporary folders: one for each folder, closed by whoever removes it. */
 import { openStore } from "../../src/runs/store/data_folder.ts";
-import type { SqliteStore } from "../../src/runs/store/sqlite/store.ts";
+import type { Store } from "../../src/runs/store/store.ts";
 
-const stores = new Map<string, SqliteStore>();
+const stores = new Map<string, Store>();
 
 /** The store of a folder, opened once. */
-export function testStore(folder: string): SqliteStore {
+export function testStore(folder: string): Store {
   let store = stores.get(folder);
   if (!store) stores.set(folder, store = openStore(folder));
   return store;

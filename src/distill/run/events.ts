@@ -22,6 +22,11 @@ export interface StateEvent {
   state: RunState;
   /** Why, where that is not plain. */
   message?: string;
+  /**
+   * Why it is queued once more: someone asked for it, so that restarts and time count anew, or the service that worked on it ended in good
+   * order. Without it, it continues by itself because its process died.
+   */
+  by?: "request" | "service-end";
 }
 
 /** What the run is about to do; sent once before training. */

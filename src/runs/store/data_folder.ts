@@ -1,19 +1,14 @@
 /**
- * The folder in which runs and their store lie.
- *
- * ```
- * limbeck-data/
- *   limbeck.sqlite   the store of runs     runs/<id>/   what each run made
- * ```
+ * The store that belongs to a data folder: which kind it is, only this file knows.
  *
  * @module
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { join, resolve } from "@std/path";
 import { InputError } from "../../base/errors.ts";
-import { unreadable } from "../../formats/files.ts";
 import { findRun } from "./run_folder.ts";
-import { SqliteStore, STORE_FILE } from "./sqlite/store.ts";
+import { SqliteStore } from "./sqlite/store.ts";
+import type { Store } from "./store.ts";
 
 /** The data folder where none is named, in the working folder. */
 export const DATA_FOLDER = "limbeck-data";
@@ -23,7 +18,7 @@ export const DATA_FOLDER = "limbeck-data";
  *
  * @throws {InputError} the folder cannot be made, or its store cannot be opened
  */
-export function openStore(dataFolder: string = DATA_FOLDER): SqliteStore {
+export function openStore(dataFolder: string = DATA_FOLDER): Store {
   return SqliteStore.open(dataFolder);
 }
 
@@ -32,15 +27,8 @@ export function openStore(dataFolder: string = DATA_FOLDER): SqliteStore {
  *
  * @throws {InputError} it is there and cannot be opened
  */
-export async function openStoreIfThere(dataFolder: string = DATA_FOLDER): Promise<SqliteStore | undefined> {
-  const path = join(dataFolder, STORE_FILE);
-  try {
-    await Deno.stat(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw unreadable(dataFolder, error);
-  }
-  return openStore(dataFolder);
+export async function openStoreIfThere(dataFolder: string = DATA_FOLDER): Promise<Store | undefined> {
+  return await SqliteStore.isIn(dataFolder) ? openStore(dataFolder) : undefined;
 }
 
 /**
@@ -49,7 +37,7 @@ export async function openStoreIfThere(dataFolder: string = DATA_FOLDER): Promis
  *
  * @throws {InputError} as {@linkcode openStore}, or there is no store and no such run
  */
-export async function openStoreOf(name: string, dataFolder?: string): Promise<SqliteStore> {
+export async function openStoreOf(name: string, dataFolder?: string): Promise<Store> {
   const has = (file: string) => Deno.stat(join(name, file)).then((info) => info.isFile, () => false);
   const isRun = name !== "" && (await has("manifest.json") || await has("compare.json"));
   const around = isRun && dataFolder === undefined

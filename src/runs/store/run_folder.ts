@@ -23,6 +23,7 @@ import { writeTextAtomically } from "../../formats/files.ts";
 import { checkPlugins, identifyPlugins } from "../child/plugin_identity.ts";
 import { EVENTS_FILE, readEvents } from "./event_log.ts";
 import { checkRecipePaths } from "../../distill/recipe/recipe_paths.ts";
+import { runFolder } from "./layout.ts";
 import { newRunId } from "./run_id.ts";
 import { isLocked, lock } from "./run_lock.ts";
 import type { NewRun, RunManifest, Store, StoredRun } from "./store.ts";
@@ -49,11 +50,6 @@ export interface CreateRunOptions {
   plugins?: readonly string[];
   /** What to find it by. */
   metadata?: Readonly<Record<string, string>>;
-}
-
-/** Folder of a run whose recipe names none. */
-export function runFolder(store: Store, id: string): string {
-  return join(store.folder, "runs", id);
 }
 
 /**

@@ -2,18 +2,18 @@
  * Where runs are kept: what each is, where it stands, and everything it said. The command line and the service share one store, so a
  * run that was begun in a terminal shows in the page and the other way round.
  *
- * {@linkcode RunStore} and {@linkcode RunQueue} are what the rest knows. SQLite is the default (`sqlite_store.ts`); a database on
+ * {@linkcode RunStore} and {@linkcode RunQueue} are what the rest knows. SQLite is the default (`sqlite/store.ts`); a database on
  * another machine can take its place, which is why every method returns a promise.
  *
  * @module
  */
-import type { ErrorEvent, RunEvent, RunEventBody, RunState } from "../../distill/run/events.ts";
+import type { ErrorEvent, RunEvent, RunEventBody, RunState, StateEvent } from "../../distill/run/events.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { IdentifiedPlugin } from "../child/plugin_identity.ts";
 
 /** A store with its queue. */
-export type Store = RunStore & RunQueue;
+export interface Store extends RunStore, RunQueue, Disposable {}
 
 /** What made a run; written once. */
 export interface RunManifest {
@@ -49,10 +49,8 @@ export interface NewRun {
   readonly named?: unknown;
 }
 
-/** A run as it is kept. */
-export interface StoredRun extends Required<Omit<NewRun, "named">> {
-  readonly id: string;
-  readonly named: unknown;
+/** Where a run stands: all of it that events and what is asked of it change (`run_progress.ts`). */
+export interface RunProgress {
   readonly state: RunState;
   /** What is asked of whoever works on it. */
   readonly asked: RunRequest | null;
@@ -72,6 +70,12 @@ export interface StoredRun extends Required<Omit<NewRun, "named">> {
   readonly result: RunResult | null;
   /** Why it failed. */
   readonly error: ErrorEvent | null;
+}
+
+/** A run as it is kept. */
+export interface StoredRun extends Required<Omit<NewRun, "named">>, RunProgress {
+  readonly id: string;
+  readonly named: unknown;
 }
 
 /** Which runs to list. The newest come first. */
@@ -136,9 +140,12 @@ export interface StoredCheckpoint {
   readonly time: string;
 }
 
-/** Keeps runs and what they say. A promise that is fulfilled means that it lies on the disk. */
+/**
+ * Keeps runs and what they say. A promise that is fulfilled means that it lies on the disk. What becomes of a run is not the store's to
+ * decide: it keeps what `run_progress.ts` makes of an event. `tests/runs/store_conformance.ts` says what each store must do.
+ */
 export interface RunStore {
-  /** Absolute path of the folder that the store and its runs lie in. */
+  /** Absolute path of the folder that runs, uploads and locks lie in (`layout.ts`), wherever the store itself is. */
   readonly folder: string;
 
   /**
@@ -192,11 +199,13 @@ export interface RunStore {
    */
   ask(id: string, request: RunRequest | null): Promise<void>;
   /**
-   * Queues a run once more because someone asked for it. One that continues by itself is queued by an event.
+   * Queues a run once more: because someone asked for it, so that restarts and time count anew, or because the service that worked on it
+   * ends. One whose process died is queued by an event.
    *
-   * @throws {RunStateError} it runs, or is done
+   * @param by the request of someone when absent
+   * @throws {RunStateError} it runs, waits already, or is done
    */
-  requeue(id: string, worker: RunWorker): Promise<StoredRun>;
+  requeue(id: string, worker: RunWorker, by?: StateEvent["by"]): Promise<StoredRun>;
 
   /** Calls back after each change, of this process or another, until disposed of. Nothing is watched while nobody listens. */
   onChange(listener: () => void): Disposable;
@@ -212,11 +221,12 @@ export interface RunQueue {
   countByState(): Promise<Partial<Record<RunState, number>>>;
   countQueued(): Promise<number>;
   /**
-   * Takes the lease of a GPU, which counts as long as a process holds `lock`.
+   * Takes the lease of a GPU, unless someone else has it who lives. To the store a lock is a text: whether it is held, and with it who
+   * lives, the caller knows.
    *
    * @returns undefined when it is ours, else who has it
    */
-  lease(gpu: string, wanted: GpuLease): Promise<GpuLease | undefined>;
+  lease(gpu: string, wanted: GpuLease, lives: (holder: GpuLease) => boolean): Promise<GpuLease | undefined>;
   /** Gives it back; nothing happens where someone else has it. */
   release(gpu: string, holder: string): Promise<void>;
 }
@@ -225,7 +235,7 @@ export interface RunQueue {
 export interface GpuLease {
   /** The run's id, or what else it is used for. */
   readonly holder: string;
-  /** The file whose lock tells that the holder lives. */
+  /** What is locked as long as the holder lives: the path of a file. */
   readonly lock: string;
 }
 

@@ -7,11 +7,11 @@
 import type { RunEvent } from "../../distill/run/events.ts";
 import { InputError } from "../../base/errors.ts";
 import { errorEvent } from "../child/told_error.ts";
+import { serviceLock } from "../store/layout.ts";
 import { settle, takeRun } from "../store/run_folder.ts";
 import { acquireLock } from "../store/run_lock.ts";
 import type { Store, StoredRun } from "../store/store.ts";
 import { type SupervisedRun, superviseRun } from "./supervisor.ts";
-import { serviceLock } from "./turn.ts";
 
 /** How a scheduler works. */
 export interface SchedulerOptions {
@@ -59,7 +59,7 @@ export class Scheduler {
     const { store } = options;
     let unlock: () => void;
     try {
-      unlock = await acquireLock(serviceLock(store.folder));
+      unlock = await acquireLock(serviceLock(store));
     } catch (cause) {
       if (!(cause instanceof InputError)) throw cause;
       throw new InputError("another service works on this data folder", {
@@ -152,7 +152,7 @@ export class Scheduler {
 }
 
 async function queueAgain(store: Store, id: string): Promise<void> {
-  if ((await store.get(id))?.state === "interrupted") await store.requeue(id, "service");
+  if ((await store.get(id))?.state === "interrupted") await store.requeue(id, "service", "service-end");
 }
 
 /** Queues runs whose service was killed; those that died too often have failed. */

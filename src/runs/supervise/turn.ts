@@ -3,15 +3,9 @@
  *
  * @module
  */
-// @ts-types="../../../types/std_path.d.ts"
-import { join } from "@std/path";
+import { serviceLock } from "../store/layout.ts";
 import { isFileLocked, isLocked, lockFile } from "../store/run_lock.ts";
 import { DEFAULT_GPU, type Store, type StoredRun } from "../store/store.ts";
-
-/** Locked by the service that works on the runs of a data folder. */
-export function serviceLock(dataFolder: string): string {
-  return join(dataFolder, "service.lock");
-}
 
 /** Looked at so often for locks that were let go, which no store tells of; milliseconds. */
 const LOOK_MS = 500;
@@ -39,7 +33,7 @@ export async function waitForTurn(
   for (;;) {
     if (gaveUp?.() || (await store.get(run.id))?.state !== "queued") return false;
     const holder = await firstInLine(store, run.id) ??
-      (await store.lease(DEFAULT_GPU, { holder: run.id, lock: lockFile(run.folder) }))?.holder;
+      await takeGpu(store, run.id, lockFile(run.folder));
     if (holder === undefined) return true;
     if (holder !== told) onWait?.(holder);
     told = holder;
@@ -52,7 +46,16 @@ export async function firstInLine(store: Store, id?: string): Promise<string | u
   for (const run of await store.queued()) {
     if (run.id === id) return undefined;
     if (isLocked(run.folder)) return run.id;
-    if (run.worker === "service" && isFileLocked(serviceLock(store.folder))) return run.id;
+    if (run.worker === "service" && isFileLocked(serviceLock(store))) return run.id;
   }
   return undefined;
+}
+
+/**
+ * Takes the GPU for whoever holds the lock of a file.
+ *
+ * @returns who else has it and lives; undefined when it is ours
+ */
+export async function takeGpu(store: Store, holder: string, lock: string): Promise<string | undefined> {
+  return (await store.lease(DEFAULT_GPU, { holder, lock }, (other) => isFileLocked(other.lock)))?.holder;
 }

@@ -5,21 +5,26 @@
  */
 import type { RunEvent, RunState } from "../../../distill/run/events.ts";
 import type { Row } from "./connection.ts";
-import type { RunRequest, RunWorker, StoredRun } from "../store.ts";
+import type { RunProgress, RunRequest, RunWorker, StoredRun } from "../store.ts";
 
 /** A run from its row. */
 export function storedRun(row: Row): StoredRun {
-  const json = (name: string) => row[name] === null ? null : JSON.parse(String(row[name]));
-  const text = (name: string) => row[name] === null ? null : String(row[name]);
   return {
     id: String(row.id),
-    manifest: json("manifest"),
-    recipe: json("recipe"),
-    named: json("named"),
+    manifest: json(row.manifest),
+    recipe: json(row.recipe),
+    named: json(row.named),
     folder: String(row.folder),
     worker: row.worker as RunWorker,
     owner: String(row.owner),
-    metadata: json("metadata"),
+    metadata: json(row.metadata),
+    ...runProgress(row),
+  };
+}
+
+/** Where a run stands, from its row. */
+export function runProgress(row: Row): RunProgress {
+  return {
     state: row.state as RunState,
     asked: row.asked as RunRequest | null,
     restarts: Number(row.restarts),
@@ -27,16 +32,11 @@ export function storedRun(row: Row): StoredRun {
     attempt: Number(row.attempt),
     step: Number(row.step),
     loss: row.loss === null ? null : Number(row.loss),
-    startedAt: text("started"),
-    finishedAt: text("finished"),
-    result: json("result"),
-    error: json("error"),
+    startedAt: text(row.started),
+    finishedAt: text(row.finished),
+    result: json(row.result),
+    error: json(row.error),
   };
-}
-
-/** A number that SQLite has computed, or null where there was none. */
-export function finite(value: unknown): number | null {
-  return typeof value === "number" ? value : null;
 }
 
 /** An event from its row. */
@@ -47,4 +47,12 @@ export function storedEvent(row: Row): RunEvent {
     attempt: Number(row.attempt),
     ...JSON.parse(String(row.body)),
   };
+}
+
+function text(value: unknown): string | null {
+  return value === null ? null : String(value);
+}
+
+function json(value: unknown) {
+  return value === null ? null : JSON.parse(String(value));
 }
