@@ -1,28 +1,23 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import type { RunEventBody, RunState } from "../../src/distill/run/events.ts";
+import { DatabaseSync } from "node:sqlite";
+import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { openStore } from "../../src/runs/store/data_folder.ts";
 import { followRun } from "../../src/runs/store/follow.ts";
 import { createRun, newManifest } from "../../src/runs/store/run_folder.ts";
-import { mayBecome, RUN_STATES } from "../../src/runs/store/run_states.ts";
-import type { NewRun } from "../../src/runs/store/store.ts";
-import {
-  IdempotencyError,
-  RunStateError,
-  TakenIdError,
-  UnknownRunError,
-} from "../../src/runs/store/store_errors.ts";
+import { afterLog, NO_PROGRESS } from "../../src/runs/store/run_progress.ts";
+import type { NewRun, StoredRun } from "../../src/runs/store/store.ts";
+import { RunStateError } from "../../src/runs/store/store_errors.ts";
 import { firstInLine, takeGpu, waitForTurn } from "../../src/runs/supervise/turn.ts";
 import { fakeRecipe, startFake, withFolder } from "./fake_run.ts";
 import { testStore } from "./test_store.ts";
 
-function newRun(folder: string, metadata: Record<string, string> = {}): NewRun {
+function newRun(folder: string): NewRun {
   const recipe = fakeRecipe(folder);
   const manifest = newManifest(recipe, []);
-  return { manifest, recipe, folder: `${folder}/runs/${manifest.id}`, worker: "service", metadata };
+  return { manifest, recipe, folder: `${folder}/runs/${manifest.id}`, worker: "service" };
 }
 
-const state = (state: RunState): RunEventBody => ({ type: "state", state });
 const warning = (message: string): RunEventBody => ({ type: "warning", code: "test", message });
 
 Deno.test("append() numbers events of several processes without gaps", () =>
@@ -51,65 +46,47 @@ Deno.test("append() numbers events of several processes without gaps", () =>
     assertEquals((await store.get(id))?.seq, 301);
   }));
 
-Deno.test("append() refuses a state that the run cannot come to, and keeps nothing of the batch", () =>
+Deno.test("a store of an earlier version opens as it is, and its runs go on", () =>
   withFolder(async (folder) => {
+    // Written out table by table, events before the runs that they belong to.
+    const database = new DatabaseSync(`${folder}/limbeck.sqlite`, { enableForeignKeyConstraints: false });
+    database.exec(await Deno.readTextFile(new URL("./store_version_1.sql", import.meta.url)));
+    database.close();
     const store = testStore(folder);
-    const { id } = await store.create(newRun(folder));
-    await assertRejects(() => store.append(id, 1, [warning("lost"), state("succeeded")]), RunStateError);
-    assertEquals((await store.events(id)).length, 1);
-    await store.append(id, 1, [state("running"), state("succeeded")]);
-    for (const next of RUN_STATES) {
-      assertEquals(mayBecome("succeeded", next), false);
-      await assertRejects(() => store.append(id, 1, [state(next)]), RunStateError, "is succeeded");
+    const runs = await Promise.all((await store.ids()).map(async (id) => (await store.get(id))!));
+    assertEquals(
+      runs.map(({ state, asked, restarts, seq, attempt, step }) => [
+        ...[state, asked, restarts, seq, attempt, step],
+      ]),
+      [
+        ["succeeded", null, 1, 15, 2, 4],
+        ["paused", null, 0, 5, 1, 1],
+        ["queued", null, 0, 5, 1, 0],
+        ["running", "cancel", 0, 3, 1, 1],
+      ],
+    );
+    const [done, paused, queued, killed] = runs as [StoredRun, StoredRun, StoredRun, StoredRun];
+    assertEquals([done.result?.heldOut.after, done.owner, done.metadata], [1, "ada", { n: "0" }]);
+    assertEquals([queued.error?.code, queued.recipe.train.steps], ["device", 4]);
+    for (const run of runs) {
+      const events = await store.events(run.id);
+      const { id, asked } = run;
+      const told = afterLog({ id, ...NO_PROGRESS }, events);
+      assertEquals({ ...run, ...told, asked }, run, "where it stands is what its log says");
     }
-    await assertRejects(() => store.append("none", 1, [warning("")]), UnknownRunError);
-  }));
-
-Deno.test("create() makes one run of a request that is sent again, and refuses its key for another", () =>
-  withFolder(async (folder) => {
-    const store = testStore(folder);
-    const key = { owner: "ada", key: "k", fingerprint: "a" };
-    const first = await store.create(newRun(folder), key);
-    assertEquals((await store.create(newRun(folder), key)).id, first.id);
-    assertEquals((await store.list()).data.length, 1);
-    await assertRejects(() => store.create(newRun(folder), { ...key, fingerprint: "b" }), IdempotencyError);
-    const other = await store.create(newRun(folder), { ...key, owner: "bob", fingerprint: "b" });
-    assert(other.id !== first.id);
-  }));
-
-Deno.test("create() refuses an id that a run has, and leaves that run as it is", () =>
-  withFolder(async (folder) => {
-    const store = testStore(folder);
-    const run = newRun(folder);
-    await store.create(run);
-    await assertRejects(() => store.create({ ...run, owner: "bob" }), TakenIdError, run.manifest.id);
-    assertEquals((await store.list()).data.map(({ owner }) => owner), [""]);
-  }));
-
-Deno.test("list() pages from the newest to the oldest, and filters", () =>
-  withFolder(async (folder) => {
-    const store = testStore(folder);
-    const ids: string[] = [];
-    for (let i = 0; i < 7; i++) {
-      ids.unshift((await store.create(newRun(folder, { odd: String(i % 2 === 1), "a.b'\"]": "x" }))).id);
-    }
-    const order = async () => {
-      const seen: string[] = [];
-      for (;;) {
-        const after = seen.at(-1);
-        const { data, hasMore } = await store.list({ limit: 3, ...(after ? { after } : {}) });
-        seen.push(...data.map(({ id }) => id));
-        if (!hasMore) return seen;
-      }
-    };
-    assertEquals((await order()).toSorted(), ids.toSorted());
-    assertEquals((await order()).toReversed(), await store.ids());
-    assertEquals((await store.list({ metadata: { odd: "true" } })).data.length, 3);
-    assertEquals((await store.list({ metadata: { "a.b'\"]": "x" } })).data.length, 7);
-    assertEquals((await store.list({ metadata: { odd: "true", none: "" } })).data.length, 0);
-    await store.append(ids[0]!, 0, [state("cancelled")]);
-    assertEquals((await store.list({ states: ["cancelled", "failed"] })).data.map(({ id }) => id), [ids[0]]);
-    await assertRejects(() => store.list({ after: "none" }), UnknownRunError);
+    const held = await store.events(done.id, { types: ["metrics"], holding: true });
+    assertEquals(held.map((event) => event.type === "metrics" && event.step), [1, 2, 3, 4]);
+    assertEquals((await store.checkpoints(done.id)).map(({ step, best }) => [step, best]), [[2, false], [
+      4,
+      true,
+    ]]);
+    assertEquals(await takeGpu(store, "other", `${folder}/no.lock`), undefined, "its holder is long gone");
+    assertEquals((await store.requeue(paused.id, "service")).seq, 6);
+    await store.append(killed.id, 1, [{ type: "state", state: "interrupted" }, {
+      type: "state",
+      state: "queued",
+    }]);
+    assertEquals((await store.queued()).map(({ id }) => id), [paused.id, queued.id, killed.id]);
   }));
 
 Deno.test("ask() cancels a run that another process works on; what is asked of a run at rest is refused", () =>
