@@ -46,7 +46,8 @@ let made = 0;
 function newRun(more: Partial<NewRun> = {}): NewRun {
   const recipe = fakeRecipe("/srv");
   const n = made++;
-  const id = `20260101-000000-${String(n).padStart(4, "0")}`;
+  // Ids do not sort by age here.
+  const id = `20260101-000000-${String(n * 7919 % 10000).padStart(4, "0")}`;
   const createdAt = new Date(Date.now() - 3600_000 + n * 1000).toISOString();
   const manifest = { ...newManifest(recipe, []), id, createdAt };
   return { manifest, recipe, folder: `/srv/runs/${id}`, worker: "service", ...more };
