@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { InferenceEvent } from "../runs/child/inference.ts";
 import { GpuBusyError, InferencePool } from "../runs/supervise/inference_pool.ts";
 import { inferenceLock } from "../runs/store/layout.ts";
 import { acquireLock } from "../runs/store/run_lock.ts";
@@ -11,7 +12,7 @@ import { DEFAULT_GPU, type Store } from "../runs/store/store.ts";
 import { firstInLine, takeGpu } from "../runs/supervise/turn.ts";
 
 /** Holder of the lease while a model is tried. */
-const HOLDER = "trying a model";
+const HOLDER = "a model that is tried";
 
 /** How models are tried. */
 export interface GpuShareOptions {
@@ -24,6 +25,7 @@ export interface GpuShareOptions {
 /** A pool that takes the GPU's lease for its process, and gives it up to a run that waits. */
 export class SharedInference extends InferencePool {
   readonly #store: Store;
+  readonly #besideRuns: boolean;
   readonly #listening: Disposable | undefined;
 
   constructor({ store, besideRuns, idleSeconds }: GpuShareOptions) {
@@ -32,13 +34,33 @@ export class SharedInference extends InferencePool {
       ...(idleSeconds === undefined ? {} : { idleSeconds }),
     });
     this.#store = store;
+    this.#besideRuns = besideRuns;
     this.#listening = besideRuns ? undefined : store.onChange(() => void this.#makeWay());
+  }
+
+  /**
+   * What was asked for before a run began to wait is written first; what comes later is refused until the run has had the GPU. Otherwise
+   * those who ask again and again would keep it from the run for as long as they like.
+   */
+  override async *generate(
+    ...[key, model, request, signal]: Parameters<InferencePool["generate"]>
+  ): AsyncGenerator<InferenceEvent> {
+    if (!this.#besideRuns) {
+      const waiting = await firstInLine(this.#store);
+      if (waiting !== undefined) throw busy(`run ${waiting} is to have the GPU first`);
+    }
+    try {
+      yield* super.generate(key, model, request, signal);
+    } finally {
+      void this.#makeWay();
+    }
   }
 
   /** A process that nobody uses does not keep a run waiting. */
   async #makeWay(): Promise<void> {
-    if (!this.isAlive || this.load > 0) return;
-    if (await this.#store.countQueued() > 0) await this.yieldGpu();
+    if (this.#besideRuns || !this.isAlive || this.load > 0) return;
+    const waiting = await firstInLine(this.#store).catch(() => undefined);
+    if (waiting !== undefined) await this.yieldGpu();
   }
 
   override async close(): Promise<void> {
@@ -53,8 +75,6 @@ async function acquire(store: Store): Promise<() => Promise<void>> {
     throw busy("another service of this data folder tries a model", cause);
   });
   try {
-    const waiting = await firstInLine(store);
-    if (waiting !== undefined) throw busy(`run ${waiting} is to have the GPU first`);
     const holder = await takeGpu(store, HOLDER, path);
     if (holder !== undefined) throw busy(`run ${holder} has the GPU`);
   } catch (error) {

@@ -111,14 +111,14 @@ Deno.test("one run at a time has the GPU, the oldest first; a lease ends with wh
     const order: string[] = [];
     const first = await startFake(folder, { pace: 10 }, { steps: 30 });
     await first.until((event) => event.type === "metrics");
-    const waits: string[] = [];
-    const second = await startFake(folder, {}, { onWait: (what) => waits.push(what) });
+    const second = await startFake(folder);
     for (const [name, fake] of [["first", first], ["second", second]] as const) {
       fake.supervised.outcome.then(({ state }) => order.push(`${name} ${state}`));
     }
     await Promise.all([first.supervised.outcome, second.supervised.outcome]);
     assertEquals(order, ["first succeeded", "second succeeded"]);
-    assertEquals(waits, [`${first.run.id}, which has the GPU or is to have it first`]);
+    const waits = second.events.flatMap((event) => event.type === "stage" ? [event.message] : []);
+    assertEquals(waits, [`waiting for the GPU: ${first.run.id} has it or comes first`]);
     const begun = (fake: typeof first) =>
       fake.events.find((event) => event.type === "state" && event.state === "running")!.time;
     assert(begun(second) > first.events.at(-1)!.time);

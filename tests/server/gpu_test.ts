@@ -76,6 +76,40 @@ Deno.test("a model is tried between runs: while one has the GPU it is refused, a
     await again.body!.cancel();
   }));
 
+Deno.test("who asks again and again keeps the GPU from no run, and the run's log says what it waits for", () =>
+  withTinyService(async ({ service, post }) => {
+    let looping = true;
+    const seen = new Set<number>();
+    const ask = (seed: number) =>
+      post("/v1/completions", { model: "tiny", prompt: "cat", max_tokens: 8, seed });
+    const loops = Array.from({ length: 3 }, async (_, seed) => {
+      while (looping) {
+        const answer = await ask(seed);
+        seen.add(answer.status);
+        await answer.body!.cancel();
+      }
+    });
+    try {
+      while (!seen.has(200)) await new Promise((resolve) => setTimeout(resolve, 10));
+      const { id } = await (await post("/v1/runs", { recipe: slow })).json();
+      const late = new Promise((_, reject) => setTimeout(() => reject(new Error("it still waits")), 20_000));
+      await Promise.race([until(service, id, "running"), late]);
+      const told = (await service.store.events(id, { types: ["stage"] })).map((event) =>
+        event.type === "stage" && event.message
+      );
+      assertEquals(told, ["waiting for the GPU: a model that is tried has it or comes first"]);
+      // Those who were refused meanwhile get their answer when it has ended.
+      await post(`/v1/runs/${id}/cancel`, undefined);
+      await until(service, id, "cancelled");
+      while (service.scheduler.current !== undefined) await new Promise((resolve) => setTimeout(resolve, 10));
+    } finally {
+      looping = false;
+      await Promise.all(loops);
+    }
+    assertEquals([...seen].toSorted(), [200, 503]);
+    assertEquals((await ask(1)).status, 200);
+  }));
+
 Deno.test("beside runs, where the operator says so", () =>
   withTinyService(async ({ service, post }) => {
     const { id } = await (await post("/v1/runs", { recipe: slow })).json();

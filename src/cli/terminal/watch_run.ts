@@ -63,7 +63,6 @@ export async function watchRun(
       watchdogSeconds: flags.number("watchdog"),
       debug: isDebug(),
       profile: flags.on("profile"),
-      onWait: (what) => out.note(`Waiting for ${what}.`),
       onEvent: (event) => progress.show(event),
     });
     using _signals = handleSignals({

@@ -26,6 +26,7 @@ import {
 } from "../../runs/compare/comparison.ts";
 import { summariseComparison } from "../../runs/compare/comparison_summary.ts";
 import { shellQuoted } from "../../base/quoting.ts";
+import { WAITING } from "../../runs/child/protocol.ts";
 import { openStore, openStoreOf } from "../../runs/store/data_folder.ts";
 import type { Store } from "../../runs/store/store.ts";
 import { DATA_FLAG } from "../data_flag.ts";
@@ -234,7 +235,6 @@ class Runner {
         entry: this.#entry,
         watchdogSeconds: flags.number("watchdog"),
         debug: isDebug(),
-        onWait: (what) => out.note(`Waiting for ${what}.`),
         onEvent: this.#follow(run.recipe.train.steps),
       });
       // It may have been asked while the run's folder was made.
@@ -254,6 +254,7 @@ class Runner {
       if (event.type === "state" && event.state === "interrupted") {
         out.line(`  ${event.message ?? "the training process ended"}`);
       }
+      if (event.type === "stage" && event.stage === WAITING) out.line(`  ${event.message}`);
       if (event.type !== "metrics" || performance.now() - last < LINE_SECONDS * 1000) return;
       last = performance.now();
       const left = (steps - event.step) * event.secondsPerStep;

@@ -40,8 +40,12 @@ export const ALIVE_LOCK = "child/alive.lock";
  */
 export const UNSENT_FILE = "child/unsent.jsonl";
 
+/** The stage in which a run waits for something: its supervisor tells of it, not the child. */
+export const WAITING = "waiting";
+
 /** Whether an event of a child reaches the log, as far as it is well formed. */
 export function isCounted(event: RunEventBody): boolean {
+  if (event.type === "stage") return event.stage !== WAITING;
   return event.type !== "heartbeat" && event.type !== "state";
 }
 

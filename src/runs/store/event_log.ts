@@ -12,6 +12,7 @@ import { join } from "@std/path";
 import type { RunEvent, RunEventBody } from "../../distill/run/events.ts";
 import { InputError } from "../../base/errors.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
+import { secondsWorked } from "./run_progress.ts";
 import type { RunStore } from "./store.ts";
 import { StoreError } from "./store_errors.ts";
 
@@ -84,6 +85,8 @@ export type MetricsRow = Extract<RunEventBody, { type: "metrics" | "evaluation" 
 export class RunLog {
   readonly store: RunStore;
   readonly id: string;
+  /** Seconds that the run had been worked on when its log was opened, since someone asked for it. */
+  readonly secondsWorked: number;
   readonly #folder: string;
   readonly #events: LineFile;
   #metrics: LineFile;
@@ -94,15 +97,16 @@ export class RunLog {
     store: RunStore,
     run: { id: string; folder: string },
     [events, metrics]: [LineFile, LineFile],
-    { seq, attempt }: { seq: number; attempt: number },
+    stored: readonly RunEvent[],
   ) {
     this.store = store;
     this.id = run.id;
+    this.secondsWorked = secondsWorked(stored);
     this.#folder = run.folder;
     this.#events = events;
     this.#metrics = metrics;
-    this.#seq = seq;
-    this.#attempt = attempt;
+    this.#seq = stored.length;
+    this.#attempt = stored.at(-1)?.attempt ?? 0;
   }
 
   /**
@@ -116,8 +120,7 @@ export class RunLog {
       await LineFile.write(join(run.folder, EVENTS_FILE), events),
       await LineFile.write(join(run.folder, METRICS_FILE), metricsRows(events)),
     ];
-    const attempt = Math.max(0, ...events.slice(-1).map((event) => event.attempt));
-    return new RunLog(store, run, copies, { seq: events.length, attempt });
+    return new RunLog(store, run, copies, events);
   }
 
   /** Number of the last event that this log saw; 0 in an empty log. */

@@ -9,12 +9,12 @@ import { LimbeckError } from "../../base/errors.ts";
 import { ALIVE_LOCK } from "../child/training.ts";
 
 /** A child whose parent was killed saves a checkpoint and ends; until then the run's folder is still its own. */
-export async function waitForEarlierChild(folder: string, onWait?: () => void): Promise<void> {
+export async function waitForEarlierChild(folder: string, onWait?: () => Promise<void>): Promise<void> {
   const path = join(folder, ALIVE_LOCK);
   const deadline = performance.now() + 60_000;
   using file = await Deno.open(path, { read: true, write: true, create: true });
   if (await file.tryLock(true)) return;
-  onWait?.();
+  await onWait?.();
   while (!await file.tryLock(true)) {
     if (performance.now() > deadline) {
       const holder = (await Deno.readTextFile(path).catch(() => "")).trim();

@@ -16,7 +16,7 @@ import { type SupervisedRun, superviseRun } from "./supervisor.ts";
 /** How a scheduler works. */
 export interface SchedulerOptions {
   readonly store: Store;
-  /** Seconds that a run may take. */
+  /** Seconds that a run may take, waiting aside, since someone asked for it. */
   readonly wallSeconds?: number;
   /** Sees what the runs say, once it is stored. */
   readonly onEvent?: (id: string, event: RunEvent) => void;
@@ -131,7 +131,7 @@ export class Scheduler {
         run,
         resume: stored.attempt > 0,
         maxRestarts: MOST_RESTARTS,
-        restartsAtBeginning: true,
+        unattended: true,
         ...(wallSeconds === undefined ? {} : { wallSeconds }),
         ...(entry === undefined ? {} : { entry }),
         ...(watchdogSeconds === undefined ? {} : { watchdogSeconds }),

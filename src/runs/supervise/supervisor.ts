@@ -19,10 +19,14 @@ import { storeUnsent } from "./unsent_events.ts";
 import { ConsoleFile } from "./console_file.ts";
 import { errorEvent } from "../child/told_error.ts";
 import { RunLog } from "../store/event_log.ts";
-import { type ControlWord, parseEvent, TRAIN_ENTRY, type TrainingOrder } from "../child/training.ts";
+import { type ControlWord, parseEvent, TRAIN_ENTRY, type TrainingOrder, WAITING } from "../child/training.ts";
 import type { LockedRun } from "../store/run_folder.ts";
 import { DEFAULT_GPU, type RunStore } from "../store/store.ts";
+import { StoreError } from "../store/store_errors.ts";
 import { waitForTurn } from "./turn.ts";
+
+/** How often to look whether a full disk has room again, milliseconds. */
+const ROOM_MS = 1000;
 
 /** How to supervise a run. */
 export interface SuperviseOptions {
@@ -40,18 +44,16 @@ export interface SuperviseOptions {
   /** How often a run whose process died is continued from a checkpoint (default 3). */
   maxRestarts?: number;
   /**
-   * Begins again when a process died before its first checkpoint, too. Someone who waits at a terminal is better told at once; nobody
-   * waits at a service.
+   * Nobody waits at a terminal who is better told at once: begins again when a process died before its first checkpoint, too, and where
+   * the disk is too full to store how the run ended, waits for room.
    */
-  restartsAtBeginning?: boolean;
-  /** Seconds after which a run is ended and has failed, waiting aside; no bound by default. */
+  unattended?: boolean;
+  /** Seconds of work since someone asked for it after which a run is ended and has failed; no bound by default. */
   wallSeconds?: number;
   /** Error events carry stacks. */
   debug?: boolean;
   /** Measures each kernel; the events then end with a profile. */
   profile?: boolean;
-  /** Called when something has to end first: another use of the GPU, or the process of an earlier attempt. Says what, for people. */
-  onWait?: (what: string) => void;
 }
 
 /** How a supervised run ended. */
@@ -144,13 +146,17 @@ export class SupervisedRun {
         plugins: run.manifest.plugins.map((plugin) => plugin.path),
         entry: this.#options.entry ?? TRAIN_ENTRY,
       });
+      const waits = async (what: string) => {
+        const message = `waiting for ${what}`;
+        await this.#publish(log, log.attempt, { type: "stage", stage: WAITING, message });
+      };
       await waitForEarlierChild(
         run.folder,
-        () => this.#options.onWait?.("the process of an earlier attempt to save and end"),
+        () => waits("the process of an earlier attempt, which saves and ends"),
       );
       await storeUnsent(log, run.folder);
       const ours = await waitForTurn(run.store, run, {
-        onWait: (holder) => this.#options.onWait?.(`${holder}, which has the GPU or is to have it first`),
+        onWait: (holder) => waits(`the GPU: ${holder} has it or comes first`),
         gaveUp: () => this.#killed || this.#ending !== undefined,
       });
       if (!ours) return await this.#neverBegan();
@@ -166,7 +172,7 @@ export class SupervisedRun {
   /** One process after another, as long as they die and there is a checkpoint to continue from. */
   async #attempts(log: RunLog, command: ChildCommand): Promise<RunOutcome> {
     const { run, maxRestarts = 3 } = this.#options;
-    using _time = this.#endInTime();
+    using _time = this.#endInTime(log.secondsWorked);
     for (let resume = this.#options.resume ?? false;; resume = true) {
       const attempt = log.attempt + 1;
       const publish = (...bodies: RunEventBody[]) => this.#publish(log, attempt, ...bodies);
@@ -176,7 +182,7 @@ export class SupervisedRun {
       const { restarts, asked } = (await run.store.get(run.id))!;
       const checkpoint = await lastCheckpoint(run.store, run.id);
       const canRestart = outcome.state === "interrupted" && !this.#killed && this.#ending === undefined &&
-        (checkpoint >= 0 || this.#options.restartsAtBeginning === true);
+        (checkpoint >= 0 || this.#options.unattended === true);
       if (canRestart && restarts < maxRestarts) {
         const message = outcome.error?.message;
         await publish(
@@ -216,15 +222,19 @@ export class SupervisedRun {
     return state === "interrupted" && !this.#killed ? "failed" : state;
   }
 
-  /** Ends the run when it has taken all its time, and its process when that does not listen. */
-  #endInTime(): Disposable {
+  /**
+   * Ends the run when it has taken all its time, and its process when that does not listen.
+   *
+   * @param spent seconds of it that are gone, of attempts that another process watched over
+   */
+  #endInTime(spent: number): Disposable {
     const { wallSeconds } = this.#options;
     if (wallSeconds === undefined) return { [Symbol.dispose]() {} };
     let timer = setTimeout(() => {
       this.#outOfTime = true;
       this.request("stop");
       timer = setTimeout(() => this.terminate(), this.#options.run.recipe.limits.watchdogSeconds * 1000);
-    }, wallSeconds * 1000);
+    }, Math.max(0, wallSeconds - spent) * 1000);
     return { [Symbol.dispose]: () => clearTimeout(timer) };
   }
 
@@ -321,12 +331,18 @@ export class SupervisedRun {
     return { state: "interrupted", exitCode: died.exitCode, error: died };
   }
 
-  /** Whoever watches should know, and the log too where it still takes an event. */
+  /** Whoever watches should know, and the log too where it takes an event, now or once there is room. */
   async #startFailed(log: RunLog, error: ErrorEvent): Promise<RunOutcome> {
-    try {
-      await this.#publish(log, Math.max(log.attempt, 1), error, { type: "state", state: "failed" });
-    } catch {
-      // The outcome says it.
+    const isWaiting = () => this.#options.unattended === true && !this.#leaving && !this.#killed;
+    for (;;) {
+      try {
+        await this.#publish(log, Math.max(log.attempt, 1), error, { type: "state", state: "failed" });
+        break;
+      } catch (cause) {
+        // The outcome says it; a store that goes on saying "running" would keep readers waiting.
+        if (!(cause instanceof StoreError) || !isWaiting()) break;
+      }
+      await new Promise((resolve) => setTimeout(resolve, ROOM_MS));
     }
     return { state: "failed", exitCode: error.exitCode, error };
   }

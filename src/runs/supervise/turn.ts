@@ -12,8 +12,8 @@ const LOOK_MS = 500;
 
 /** How to wait. */
 export interface WaitOptions {
-  /** Called with the run, or other user, that has the GPU or is to have it first; once for each. */
-  onWait?: (holder: string) => void;
+  /** Told the run, or other user, that has the GPU or is to have it first; once for each. */
+  onWait?: (holder: string) => Promise<void>;
   /** Whether there is no more reason to wait. */
   gaveUp?: () => boolean;
 }
@@ -35,7 +35,7 @@ export async function waitForTurn(
     const holder = await firstInLine(store, run.id) ??
       await takeGpu(store, run.id, lockFile(run.folder));
     if (holder === undefined) return true;
-    if (holder !== told) onWait?.(holder);
+    if (holder !== told) await onWait?.(holder);
     told = holder;
     await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
   }
