@@ -3,6 +3,10 @@
 import { assert, assertEquals, assertLess, assertMatch } from "@std/assert";
 import { createApp } from "../../src/server/app.ts";
 import { Service, type ServiceOptions } from "../../src/server/service.ts";
+import { openStore } from "../../src/runs/store/data_folder.ts";
+import { createRun } from "../../src/runs/store/run_folder.ts";
+import { DEFAULT_GPU } from "../../src/runs/store/store.ts";
+import { waitForTurn } from "../../src/runs/supervise/turn.ts";
 import { withTiny } from "../distill/tiny_model.ts";
 import { defaults, until } from "./harness.ts";
 
@@ -89,20 +93,31 @@ Deno.test("who asks again and again keeps the GPU from no run, and the run's log
         await answer.body!.cancel();
       }
     });
+    const { promise: late, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(() => reject(new Error("it still waits")), 30_000);
     try {
       while (!seen.has(200)) await new Promise((resolve) => setTimeout(resolve, 10));
       const { id } = await (await post("/v1/runs", { recipe: slow })).json();
-      const late = new Promise((_, reject) => setTimeout(() => reject(new Error("it still waits")), 20_000));
       await Promise.race([until(service, id, "running"), late]);
       const told = (await service.store.events(id, { types: ["stage"] })).map((event) =>
         event.type === "stage" && event.message
       );
       assertEquals(told, ["waiting for the GPU: a model that is tried has it or comes first"]);
-      // Those who were refused meanwhile get their answer when it has ended.
       await post(`/v1/runs/${id}/cancel`, undefined);
       await until(service, id, "cancelled");
       while (service.scheduler.current !== undefined) await new Promise((resolve) => setTimeout(resolve, 10));
+
+      // One that waits in a terminal, of which the service's store hears nothing while it waits.
+      seen.clear();
+      while (!seen.has(200)) await new Promise((resolve) => setTimeout(resolve, 10));
+      using terminal = openStore(service.store.folder);
+      const { recipe } = (await service.store.get(id))!;
+      const run = await createRun({ store: terminal, recipe });
+      assertEquals(await Promise.race([waitForTurn(terminal, run), late]), true);
+      await terminal.release(DEFAULT_GPU, run.id);
+      run.release();
     } finally {
+      clearTimeout(timer);
       looping = false;
       await Promise.all(loops);
     }
