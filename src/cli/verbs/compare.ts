@@ -26,7 +26,7 @@ import {
 } from "../../runs/compare/comparison.ts";
 import { summariseComparison } from "../../runs/compare/comparison_summary.ts";
 import { shellQuoted } from "../../base/quoting.ts";
-import { WAITING } from "../../runs/child/protocol.ts";
+import { WAITING } from "../../runs/child/training.ts";
 import { openStore, openStoreOf } from "../../runs/store/data_folder.ts";
 import type { Store } from "../../runs/store/store.ts";
 import { DATA_FLAG } from "../data_flag.ts";
