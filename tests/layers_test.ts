@@ -31,7 +31,7 @@ const FLOORS: readonly (readonly string[])[] = [
 const ROOMS: Readonly<Record<string, readonly string[]>> = {
   models: ["families"],
   formats: ["safetensors", "huggingface", "peft", "gguf"],
-  registry: ["check"],
+  registry: ["check", "kinds"],
   losses: ["kernel"],
   tensor: ["expr", "ops"],
   distill: [

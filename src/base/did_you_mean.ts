@@ -3,8 +3,6 @@
  *
  * @module
  */
-// @ts-types="../../types/std_levenshtein_distance.d.ts"
-import { levenshteinDistance } from "@std/text/levenshtein-distance";
 
 /**
  * `; did you mean "x"?` for the nearest of `known`, or nothing where none is near.
@@ -15,16 +13,33 @@ import { levenshteinDistance } from "@std/text/levenshtein-distance";
  * ```
  */
 export function didYouMean(name: string, known: readonly string[]): string {
+  const found = nearest(name, known);
+  return found === undefined ? "" : `; did you mean "${found}"?`;
+}
+
+/** The name of `known` that was meant by a slip, or whose beginning was written; undefined where none is near. */
+export function nearest(name: string, known: readonly string[]): string | undefined {
   const wanted = name.slice(0, 100).toLowerCase();
   let best = "";
   let bestDistance = Infinity;
   for (const candidate of known) {
-    const distance = levenshteinDistance(wanted, candidate.toLowerCase());
+    const distance = editDistance(wanted, candidate.toLowerCase());
     if (distance < bestDistance) [best, bestDistance] = [candidate, distance];
   }
   // A third of the letters wrong is still a slip; more is another word.
-  const near = bestDistance <= Math.max(1, Math.floor(Math.max(wanted.length, best.length) / 3));
-  const completion = wanted.length >= 3 && known.find((k) => k.toLowerCase().startsWith(wanted));
-  const found = near ? best : completion;
-  return found ? `; did you mean "${found}"?` : "";
+  if (bestDistance <= Math.max(1, Math.floor(Math.max(wanted.length, best.length) / 3))) return best;
+  return wanted.length >= 3 ? known.find((k) => k.toLowerCase().startsWith(wanted)) : undefined;
+}
+
+/** Levenshtein distance: insertions, deletions and replacements that make one text of the other. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + Number(a[i - 1] !== b[j - 1]));
+    }
+    row = next;
+  }
+  return row[b.length]!;
 }

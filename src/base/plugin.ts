@@ -12,9 +12,6 @@ export const CONTRACT_VERSION = 1;
 /** Schema of a plugin's options: a strict object, so that a misspelt option is an error. */
 export type OptionsSchema = z.ZodObject;
 
-/** Kinds of plugins. */
-export type PluginKind = "divergence" | "row-loss" | "feature-loss" | "adapter";
-
 /** What every plugin definition begins with. */
 export interface PluginHeader<Schema extends OptionsSchema = OptionsSchema> {
   /** `author/name`, lower-case words joined by hyphens; built-ins have no slash. */

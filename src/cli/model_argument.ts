@@ -10,7 +10,7 @@ import { findRunFolder } from "../runs/store/data_folder.ts";
 import { readRun } from "../runs/store/run_folder.ts";
 import { unmergeable } from "../distill/trained/model_adapter.ts";
 import type { RunSource } from "../distill/checkpoint/run_student.ts";
-import type { Adapter, Plugin } from "../registry/contract.ts";
+import type { Adapter } from "../registry/contract.ts";
 import type { Flag, Invocation } from "./command.ts";
 import { DATA_FLAG } from "./data_flag.ts";
 import { PLUGIN_FLAGS } from "./setup/plugin_sources.ts";
@@ -50,7 +50,7 @@ export async function namedModel(invocation: Invocation): Promise<string | RunSo
   const registry = await registryWith(await runPlugins(manifest, invocation));
   if (unmergeableOf({ recipe, registry })) return { folder, recipe, registry };
   const { adapter } = recipe;
-  if (adapter !== "none" && !registry.list().some((p) => p.kind === "adapter" && p.id === adapter.type)) {
+  if (adapter !== "none" && !registry.find("adapter", adapter.type)) {
     throw new InputError(`the run's adapter "${adapter.type}" is of a plugin`, {
       where: folder,
       hint: `Name it: ${manifest.plugins.map(({ path }) => `--plugin ${path}`).join(" ")}`,
@@ -77,7 +77,6 @@ export async function modelPath(invocation: Invocation): Promise<string> {
 
 /** The adapter of a run, where it cannot be merged. */
 function unmergeableOf({ recipe: { adapter }, registry }: Omit<RunSource, "folder">): Adapter | undefined {
-  const isIt = (p: Plugin): p is Adapter =>
-    p.kind === "adapter" && adapter !== "none" && p.id === adapter.type && !p.merge;
-  return registry.list().find(isIt);
+  const plugin = adapter === "none" ? undefined : registry.find("adapter", adapter.type);
+  return plugin?.merge ? undefined : plugin;
 }

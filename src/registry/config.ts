@@ -3,16 +3,15 @@
  *
  * @module
  */
-import type { Adapter } from "./adapter_contract.ts";
-import type { Loss } from "./feature_contract.ts";
+import type { Plugin } from "./kinds/mod.ts";
 
 /** What a configuration may say. */
 export interface Config {
   /**
-   * Losses and adapters: plugins themselves, files (relative to the configuration), or packages with their exact version, such as
+   * Plugins themselves, files (relative to the configuration), or packages with their exact version, such as
    * `npm:@ada/losses@1.2.3`.
    */
-  readonly plugins?: readonly (Loss | Adapter | string)[];
+  readonly plugins?: readonly (Plugin | string)[];
 }
 
 /**

@@ -1,12 +1,11 @@
 /**
- * The plugin contract: everything a loss or an adapter may use, from one place.
+ * The plugin contract: everything a plugin may use, from one place.
  *
  * A plugin is a plain object made by a `define...` function. It imports this module and zod, nothing else of Limbeck.
  *
  * @module
  */
-import type { Adapter } from "./adapter_contract.ts";
-import type { Loss } from "./feature_contract.ts";
+import type { Plugin } from "./kinds/mod.ts";
 
 export {
   CONTRACT_VERSION,
@@ -14,7 +13,6 @@ export {
   type OptionsSchema,
   PluginError,
   type PluginHeader,
-  type PluginKind,
 } from "../base/plugin.ts";
 export * from "../losses/contract.ts";
 export * from "./feature_contract.ts";
@@ -49,5 +47,7 @@ export * as tensor from "./tensor_ops.ts";
 export { NO_ENTRY, topEntries, topIds } from "../losses/top_entries.ts";
 export type { DType, Tensor, TensorSpec } from "../tensor/graph.ts";
 
-/** A plugin of any kind. */
-export type Plugin = Loss | Adapter;
+export type { Plugin } from "./kinds/mod.ts";
+
+/** Kinds of plugins. */
+export type PluginKind = Plugin["kind"];

@@ -5,6 +5,7 @@
  */
 import { InputError } from "../base/errors.ts";
 import type { Plugin } from "./contract.ts";
+import { definers } from "./kinds/mod.ts";
 import { Registry } from "./registry.ts";
 
 /** Whether a value looks like a plugin; the registry says what is wrong with it. */
@@ -29,8 +30,7 @@ export function exportedPlugins(module: object, index: number): Plugin[] {
   const found = Object.values(module).flatMap(listed).filter(isPlugin);
   if (found.length > 0) return [...new Set(found)];
   throw new InputError(`plugin module ${index + 1} exports no plugin`, {
-    hint:
-      "Export what defineDivergence, defineLoss, defineFeatureLoss or defineAdapter returns, for instance as the default export.",
+    hint: `Export what ${definers()} returns, for instance as the default export.`,
   });
 }
 

@@ -4,9 +4,9 @@
  * @module
  */
 import { z } from "zod";
-import type { Controller, Plugin } from "./contract.ts";
-import { featureProgramText } from "./feature_program.ts";
-import { RowProgram, symbolicOptions } from "../losses/row_program.ts";
+import type { Controller } from "../losses/contract.ts";
+import type { AnyPlugin, Kind } from "./kind.ts";
+import { kindOf, KINDS } from "./kinds/mod.ts";
 
 /**
  * Version, schema, the text of every function of a plugin, and the expressions, WGSL or operations it makes. The caller hashes it if it must
@@ -16,7 +16,11 @@ import { RowProgram, symbolicOptions } from "../losses/row_program.ts";
  *
  * @param options What to make expressions or WGSL with; the plugin's defaults when absent
  */
-export function pluginIdentity(plugin: Plugin, options?: Readonly<Record<string, unknown>>): string {
+export function pluginIdentity(
+  plugin: AnyPlugin,
+  options?: Readonly<Record<string, unknown>>,
+  kinds: readonly Kind[] = KINDS,
+): string {
   const parts: [string, unknown][] = Object.entries(plugin).map(([key, value]) => [
     key,
     key === "options"
@@ -25,7 +29,7 @@ export function pluginIdentity(plugin: Plugin, options?: Readonly<Record<string,
       ? controllerText(value as Controller)
       : textOf(value),
   ]);
-  parts.push(["made", made(plugin, options)]);
+  parts.push(["made", computed(plugin, options, kinds)]);
   return JSON.stringify(parts.sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
@@ -40,20 +44,12 @@ function controllerText({ measures = [], ...parts }: Controller): unknown {
   ];
 }
 
-/** The expressions of a divergence, the WGSL of a row loss or the operations of a feature loss; nothing where its options have no defaults. */
-function made(plugin: Plugin, given?: Readonly<Record<string, unknown>>): string | undefined {
+/** What it computes; nothing where its options have no defaults. */
+function computed(
+  plugin: AnyPlugin,
+  given: Readonly<Record<string, unknown>> | undefined,
+  kinds: readonly Kind[],
+): string | undefined {
   const options = given ?? plugin.options.safeParse({}).data;
-  if (!options) return undefined;
-  if (plugin.kind === "divergence") {
-    const program = new RowProgram();
-    const symbols = symbolicOptions(plugin.scheduled ?? [], options, (name) => name);
-    const { value, gradient } = program.trace(plugin, symbols, 0, true);
-    const statistics = program.statistics.map((s) => `${s.name} = ${s.kind} ${s.body}`);
-    return [...statistics, `value ${value}`, `gradient ${gradient}`].join("\n");
-  }
-  if (plugin.kind === "row-loss") {
-    return plugin.wgsl({ options, scalars: Object.fromEntries((plugin.scheduled ?? []).map((o) => [o, o])) });
-  }
-  if (plugin.kind === "feature-loss") return featureProgramText(plugin, options);
-  return undefined;
+  return options && kindOf(plugin, kinds)?.computes?.(plugin, options);
 }

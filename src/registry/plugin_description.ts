@@ -4,12 +4,15 @@
  * @module
  */
 import { z } from "zod";
-import type { Plugin } from "./contract.ts";
+import type { AnyPlugin, Kind } from "./kind.ts";
+import { kindOf } from "./kinds/mod.ts";
 
 /** What can be told of a plugin. */
 export interface PluginDescription {
   id: string;
   kind: string;
+  /** What recipes call it, `loss` or `adapter`; null where its kind is not known. */
+  role: string | null;
   version: string;
   contract: number;
   description: string | null;
@@ -20,8 +23,12 @@ export interface PluginDescription {
   scheduled: string[];
 }
 
-/** Describes a plugin, however broken it is. */
-export function describePlugin(plugin: Plugin): PluginDescription {
+/**
+ * Describes a plugin, however broken it is.
+ *
+ * @param kinds The kinds there are; Limbeck's own when absent
+ */
+export function describePlugin(plugin: AnyPlugin, kinds?: readonly Kind[]): PluginDescription {
   const { id, kind, version, contract, description, source } = plugin;
   let options: unknown = null;
   try {
@@ -32,11 +39,12 @@ export function describePlugin(plugin: Plugin): PluginDescription {
   return {
     id: String(id),
     kind: String(kind),
+    role: kindOf(plugin, kinds)?.role ?? null,
     version: String(version),
     contract: Number(contract),
     description: description ?? null,
     source: source ?? null,
     options: options as PluginDescription["options"],
-    scheduled: "scheduled" in plugin ? [...plugin.scheduled ?? []] : [],
+    scheduled: [...plugin.scheduled ?? []],
   };
 }

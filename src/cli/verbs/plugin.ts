@@ -8,17 +8,20 @@ import { bold, dim, green, red, yellow } from "@std/fmt/colors";
 import { didYouMean } from "../../base/did_you_mean.ts";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
+import type { Kind } from "../../registry/kind.ts";
+import { KINDS } from "../../registry/kinds/mod.ts";
 import type { CheckResult } from "../../registry/check/check_plugin.ts";
 import { describePlugin, type PluginDescription } from "../../registry/plugin_description.ts";
 import { inspectPlugins } from "../../runs/child/plugin_check.ts";
 import { isPackage, pluginSource } from "../../runs/child/plugin_source.ts";
 import type { Command, Invocation } from "../command.ts";
-import { pluginTemplate, TEMPLATE_KINDS, type TemplateKind } from "./plugin_templates.ts";
 import { PLUGIN_FLAGS, pluginModules } from "../setup/plugin_sources.ts";
 import { builtinRegistry } from "../setup/registry.ts";
 
 const ACTIONS = ["list", "show", "new", "check"];
 const NAME = /^[a-z0-9]+(?:-[a-z0-9]+)*$/;
+/** What kinds are called where a plugin is begun. */
+const BEGINNINGS = KINDS.map(({ template }) => template.name);
 const NOTHING = { ids: [], files: [], check: false, options: {}, timeoutSeconds: 60 };
 
 /** Lists, shows, begins and checks plugins. */
@@ -26,9 +29,10 @@ export const plugin: Command = {
   name: "plugin",
   usage: "[list [FILE ...] | show PLUGIN | new KIND NAME | check PLUGIN]",
   positional: [0, 100],
-  details:
-    "PLUGIN is the id of a built-in plugin, a file, or a package as npm:NAME@1.2.3. KIND is loss (one expression),\n" +
-    "row-loss (WGSL), feature-loss (inner values) or adapter.\n" +
+  details: "PLUGIN is the id of a built-in plugin, a file, or a package as npm:NAME@1.2.3.\n" +
+    `KIND is ${
+      KINDS.map(({ template: { name, about } }) => about ? `${name} (${about})` : name).join(", ")
+    }.\n` +
     "`check` runs the plugin in a process that may touch nothing, and exits with 1 if any check fails.",
   flags: {
     set: { value: "OPTION=VALUE", many: true, help: "An option to check the plugin with" },
@@ -59,7 +63,7 @@ export const plugin: Command = {
         wants(1, "an id or a file");
         return await show(rest[0]!, invocation);
       case "new":
-        wants(2, `a kind (${TEMPLATE_KINDS.join(", ")}) and a name`);
+        wants(2, `a kind (${BEGINNINGS.join(", ")}) and a name`);
         return await begin(rest[0]!, rest[1]!, invocation);
       case "check":
         wants(1, "an id or a file");
@@ -89,7 +93,7 @@ async function list(given: readonly string[], { flags, out }: Invocation): Promi
 async function show(name: string, { out }: Invocation): Promise<number> {
   const { ids, files } = await named(name);
   const found = ids.length > 0
-    ? builtinRegistry().list().filter((p) => ids.includes(p.id)).map(describePlugin)
+    ? builtinRegistry().list().filter((p) => ids.includes(p.id)).map((p) => describePlugin(p))
     : (await inspectPlugins({ ...NOTHING, files })).map((p) => p.plugin);
   out.value(found.length === 1 ? found[0] : found);
   found.forEach((p) => describe(p).forEach((line) => out.line(line)));
@@ -130,9 +134,10 @@ function typeOf(schema: Record<string, unknown>): string {
 }
 
 async function begin(kind: string, name: string, { flags, out }: Invocation): Promise<number> {
-  if (!(TEMPLATE_KINDS as readonly string[]).includes(kind)) {
-    throw new UsageError(`there is no kind "${kind}"${didYouMean(kind, TEMPLATE_KINDS)}`, {
-      hint: `Kinds are ${TEMPLATE_KINDS.join(", ")}.`,
+  const found = KINDS.find(({ template }) => template.name === kind);
+  if (!found) {
+    throw new UsageError(`there is no kind "${kind}"${didYouMean(kind, BEGINNINGS)}`, {
+      hint: `Kinds are ${BEGINNINGS.join(", ")}.`,
     });
   }
   if (!NAME.test(name)) {
@@ -147,10 +152,16 @@ async function begin(kind: string, name: string, { flags, out }: Invocation): Pr
       hint: "Choose another name, or another file with --output.",
     });
   }
-  await writeTextAtomically(path, pluginTemplate(kind as TemplateKind, name, path));
+  await writeTextAtomically(path, newPlugin(found, name, path));
   out.value({ path, id: `me/${name}`, kind });
   out.line(`Wrote ${path}. It works as it is; change it, then:\n  limbeck plugin check ${path}`);
   return 0;
+}
+
+/** The source of a new plugin of a kind. `name` is lower-case words joined by hyphens. */
+export function newPlugin({ template }: Kind, name: string, file: string): string {
+  return template.source.replaceAll("NAME", name).replaceAll("SUFFIX", name.replaceAll("-", "_"))
+    .replaceAll("FILE", file);
 }
 
 async function check(name: string, { flags, out }: Invocation): Promise<number> {

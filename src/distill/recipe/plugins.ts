@@ -5,6 +5,7 @@
  */
 import { LimbeckError } from "../../base/errors.ts";
 import type { Plugin } from "../../registry/contract.ts";
+import type { Role } from "../../registry/kinds/mod.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { didYouMean } from "../../base/did_you_mean.ts";
 import { type AdapterRecipe, type Recipe } from "./recipe.ts";
@@ -49,7 +50,7 @@ function adapterProblems(
 }
 
 function problemsOf(
-  kind: "loss" | "adapter",
+  role: Role,
   id: string,
   options: Readonly<Record<string, unknown>>,
   idPath: string,
@@ -58,7 +59,7 @@ function problemsOf(
 ): RecipeProblem[] {
   let plugin: Plugin;
   try {
-    plugin = registry.get(kind, id);
+    plugin = registry.get(role, id);
   } catch (error) {
     if (!(error instanceof LimbeckError)) throw error;
     const hint = error.hint ? `. ${error.hint[0]!.toUpperCase()}${error.hint.slice(1)}` : "";

@@ -17,7 +17,7 @@ import type {
   AdapterValues,
   LinearAlgebra,
   ParameterDefinition,
-} from "../contract.ts";
+} from "../adapter_contract.ts";
 import { CheckFailure } from "./checklist.ts";
 import { randomValues, TracedProgram, type Values } from "./traced.ts";
 

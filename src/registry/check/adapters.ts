@@ -6,7 +6,7 @@
  */
 import type { Gpu } from "../../gpu/device.ts";
 import { elementCount } from "../../tensor/graph.ts";
-import type { AdaptedLayer, Adapter, LinearAlgebra, ParameterDefinition } from "../contract.ts";
+import type { AdaptedLayer, Adapter, LinearAlgebra, ParameterDefinition } from "../adapter_contract.ts";
 import {
   draw,
   hostValues,

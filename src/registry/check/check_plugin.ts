@@ -3,25 +3,25 @@
  *
  * @module
  */
-import type { LinearAlgebra, Plugin } from "../contract.ts";
-import { checkAdapter } from "./adapters.ts";
+import type { LinearAlgebra } from "../adapter_contract.ts";
+import type { AnyPlugin, Kind } from "../kind.ts";
+import { Registry } from "../registry.ts";
 import { Checklist, type CheckListener } from "./checklist.ts";
 import { checkContract, checkOptions } from "./contract_checks.ts";
-import { checkController } from "./controllers.ts";
-import { checkFeatureLoss } from "./feature_losses.ts";
-import { checkRowLoss } from "./row_losses.ts";
 
 export type { CheckListener, CheckResult, Outcome } from "./checklist.ts";
 
 /** What a plugin is checked with. */
 export interface PluginCheck {
-  readonly plugin: Plugin;
+  readonly plugin: AnyPlugin;
   /** Plugins whose ids and tensor names are taken. */
-  readonly others: readonly Plugin[];
+  readonly others: readonly AnyPlugin[];
   /** Options to check it with; those left out take their defaults. */
   readonly options: Readonly<Record<string, unknown>>;
   /** Handed to adapters whose parameters begin from the weight. */
   readonly linalg: LinearAlgebra;
+  /** The kinds there are; Limbeck's own when absent. */
+  readonly kinds?: readonly Kind[];
 }
 
 /**
@@ -30,17 +30,12 @@ export interface PluginCheck {
  * It runs the plugin's own code, so it belongs in a process that may hang and may touch nothing.
  */
 export async function checkPlugin(
-  { plugin, others, options, linalg }: PluginCheck,
+  { plugin, others, options, linalg, kinds }: PluginCheck,
   listener: CheckListener,
 ): Promise<void> {
   const list = new Checklist(listener);
-  if (!await checkContract(plugin, others, list)) return;
+  const registry = new Registry<Kind>(kinds);
+  if (!await checkContract(plugin, others, registry, list)) return;
   const parsed = await checkOptions(plugin, options, list);
-  if (!parsed) return;
-  if (plugin.kind === "adapter") await checkAdapter(plugin, parsed, list, linalg);
-  else if (plugin.kind === "feature-loss") await checkFeatureLoss(plugin, parsed, list);
-  else {
-    await checkController(plugin, parsed, list);
-    await checkRowLoss(plugin, parsed, list);
-  }
+  if (parsed) await registry.kindOf(plugin)!.check(plugin, parsed, list, linalg);
 }

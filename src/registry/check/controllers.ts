@@ -3,7 +3,13 @@
  *
  * @module
  */
-import type { ControlledStep, Controller, ControllerState, Divergence, RowLoss } from "../contract.ts";
+import type {
+  ControlledStep,
+  Controller,
+  ControllerState,
+  Divergence,
+  RowLoss,
+} from "../../losses/contract.ts";
 import { CheckFailure, type Checklist, CheckSkipped } from "./checklist.ts";
 
 /** Steps of a run that the controller is led through. */

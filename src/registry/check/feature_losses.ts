@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { FeatureLoss } from "../contract.ts";
+import type { FeatureLoss } from "../feature_contract.ts";
 import type { Gpu } from "../../gpu/device.ts";
 import {
   EXAMPLE_MODELS,

@@ -7,8 +7,7 @@ import type { KernelFamily } from "../../gpu/description.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import { DeviceError } from "../../base/errors.ts";
 import type { ExpressionNode } from "../../tensor/expr/mod.ts";
-import type { Divergence, RowLoss } from "../contract.ts";
-import { defineDivergence } from "../contract.ts";
+import { defineDivergence, type Divergence, type RowLoss } from "../../losses/contract.ts";
 import { type ResolvedLoss, traceObjective } from "../../losses/traced.ts";
 import { referenceRow } from "../../losses/reference.ts";
 import { type RowReference } from "../../losses/reference.ts";
@@ -16,6 +15,7 @@ import { cacheRefusal, looksAtTarget, type SparseTarget } from "../../losses/spa
 import { CONTRACT_VERSION, noOptions } from "../../base/plugin.ts";
 import { cachedForm } from "./cached_teacher.ts";
 import { CheckFailure, type Checklist, CheckSkipped } from "./checklist.ts";
+import { checkController } from "./controllers.ts";
 import { compileKernels, runRows } from "./row_runner.ts";
 import { type TestRow, testRows } from "./rows.ts";
 
@@ -36,7 +36,7 @@ const forwardKl = defineDivergence({
   term: ({ p, logP, logQ }) => p.mul(logP.sub(logQ)),
 });
 
-/** Checks a loss over rows of logits. */
+/** Checks a loss over rows of logits, and its controller if it has one. */
 export async function checkRowLoss(
   loss: Divergence | RowLoss,
   options: Readonly<Record<string, unknown>>,
@@ -49,6 +49,7 @@ export async function checkRowLoss(
     weight: 0.5,
     temperature,
   });
+  await checkController(loss, options, list);
   const own = loss.kind === "row-loss" ? "reference()" : loss.term ? "term()" : "value()";
 
   const finite = await list.step(`${own} in f64`, () => {

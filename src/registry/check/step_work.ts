@@ -17,7 +17,7 @@ import type {
   ParameterDefinition,
   StateDefinition,
   UpdateInputs,
-} from "../contract.ts";
+} from "../adapter_contract.ts";
 import { CheckFailure, type Checklist } from "./checklist.ts";
 import { compareGradients, randomValues, TracedProgram, type Values } from "./traced.ts";
 

@@ -6,6 +6,7 @@
 import { didYouMean } from "../../base/did_you_mean.ts";
 import { InputError } from "../../base/errors.ts";
 import { isPlugin, type PluginModule } from "../../registry/exported_plugins.ts";
+import { definers } from "../../registry/kinds/mod.ts";
 import type { Configuration } from "./config_file.ts";
 import { serve } from "./port.ts";
 
@@ -47,7 +48,7 @@ export function describeConfig(module: object, path: string): Configuration {
   if (odd >= 0) {
     throw wrong(
       `plugins.${odd} is neither a plugin nor the name of a file or package`,
-      "A plugin is what defineDivergence, defineLoss, defineFeatureLoss or defineAdapter returns.",
+      `A plugin is what ${definers()} returns.`,
     );
   }
   return {

@@ -4,6 +4,7 @@
  * @module
  */
 import { createRoute, z } from "@hono/zod-openapi";
+import { KINDS } from "../../registry/kinds/mod.ts";
 import { describePlugin } from "../../registry/plugin_description.ts";
 import type { StoredRun } from "../../runs/store/store.ts";
 import { RUN_PREFIX } from "../catalogue.ts";
@@ -16,7 +17,8 @@ import type { Service } from "../service.ts";
 const pluginSchema = z.object({
   id: z.string(),
   object: z.literal("plugin"),
-  kind: z.string().openapi({ description: "divergence, row-loss, feature-loss or adapter" }),
+  kind: z.string().openapi({ description: KINDS.map(({ id }) => id).join(", ") }),
+  role: z.string().nullable().openapi({ description: "What a recipe names it as: loss or adapter" }),
   version: z.string(),
   contract: z.number().int(),
   description: z.string().nullable(),
