@@ -174,7 +174,8 @@ export default defineAdapter({
       };
     },
     trainedConfig: (layers) => {
-      const patterns = layers.map((values) => [`${values.layer.path}.lora_E`, keptOf(values)] as const);
+      // PEFT cuts a key at its last dot, and warns of those that fit no module's path as expressions, as its own do, which end in lora_E.
+      const patterns = layers.map((values) => [`${values.layer.path}.*`, keptOf(values)] as const);
       const pruned = patterns.some(([, kept]) => kept.includes(false));
       return { rank_pattern: pruned ? Object.fromEntries(patterns) : null };
     },

@@ -88,7 +88,7 @@ Deno.test("parseRecipe() reports every problem at once, with its path and what w
     student: { model: "teacher", layers: [1, 0] },
     data: { train: 3, contextLenght: 4, endToken: "eoss", mask: "complete" },
     objective: [{ loss: "x", weight: -1 }],
-    adapter: { targets: ["a", 3], rank: 0, rankPattern: { a: "b" } },
+    adapter: { targets: ["a", 3], rank: 0, rankPattern: { a: "b", "(": 2 }, alphaPattern: { "(a+)+$": 2 } },
     train: { headChunk: 0, seed: 1.5, learningRate: "fast", divergence: { maxLossFactor: 0.5 } },
     output: { merged: "yes" },
   });
@@ -104,6 +104,8 @@ Deno.test("parseRecipe() reports every problem at once, with its path and what w
     "adapter.rank": "must be at least 1, not 0",
     "adapter.targets.1": "must be a text, not 3",
     "adapter.rankPattern.a": 'must be a number, not "b"',
+    "adapter.rankPattern.(": "must be the name of a module",
+    "adapter.alphaPattern.(a+)+$": "must be the name of a module",
     "train.headChunk": "must be at least 1",
     "train.seed": "must be a whole number, not 1.5",
     "train.learningRate": 'must be a number, not "fast"',

@@ -141,7 +141,7 @@ Deno.test("parsePeftConfig() refuses other methods and options by name", () => {
     [{ lora_alpha: "16" }, "lora_alpha"],
     [{ target_modules: "all-linear" }, "target_modules"],
     [{ rank_pattern: { q_proj: 1.5 } }, "rank_pattern.q_proj"],
-    [{ rank_pattern: { "(a+)+$": 1 } }, "only module names"],
+    [{ rank_pattern: { "(a+)+$": 1 } }, "expected the name of a module"],
   ];
   for (const [changes, says] of wrong) assertThrows(() => parse(changes), InputError, says);
   assertThrows(() => parsePeftConfig("{", "c.json"), InputError, "not valid JSON");

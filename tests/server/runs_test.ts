@@ -63,6 +63,7 @@ Deno.test("POST /v1/runs names everything that is wrong, with its path, and make
       const [recipe, param] of [
         [{}, "recipe.teacher"],
         [{ ...fakeNamed(), train: { steps: "many" } }, "recipe.train.steps"],
+        [{ ...fakeNamed(), adapter: { rankPattern: { "(a+)+$": 2 } } }, "recipe.adapter.rankPattern.(a+)+$"],
         [{ ...fakeNamed(), plugins: ["https://evil.example/x.ts"] }, "recipe.plugins"],
       ] as const
     ) {

@@ -120,9 +120,9 @@ export interface AdapterRecipe {
   targets: "all-linear" | string[];
   rslora: boolean;
   loraPlusRatio: number;
-  /** Rank by pattern of a layer's name, as in PEFT. */
+  /** Rank by layer; keys as in PEFT, see `MODULE_PATTERN`. */
   rankPattern: Record<string, number>;
-  /** Alpha by pattern of a layer's name, as in PEFT. */
+  /** Alpha by layer, likewise. */
   alphaPattern: Record<string, number>;
   /** Checked by the adapter's own schema. */
   options: Record<string, unknown>;

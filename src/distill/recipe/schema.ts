@@ -5,6 +5,7 @@
  * @module
  */
 import { z } from "zod";
+import { MODULE_PATTERN, MODULE_PATTERN_FORM } from "../../formats/peft/module_pattern.ts";
 import type { Recipe, RecipeInput } from "./recipe.ts";
 
 const path = z.string().min(1);
@@ -120,6 +121,8 @@ export const defaultObjective: readonly { loss: string; weight: number }[] = [
   { loss: "forward-kl", weight: 0.5 },
 ];
 
+const modulePattern = z.string().regex(MODULE_PATTERN, `must be ${MODULE_PATTERN_FORM}`);
+
 const adapter = z.strictObject({
   type: z.string().min(1).default("lora").describe("Id of an adapter: lora or a plugin's"),
   rank: count.default(16).describe("Rank of the update of each linear layer"),
@@ -133,11 +136,13 @@ const adapter = z.strictObject({
   loraPlusRatio: z.number().min(1).default(1).describe(
     "Learning rate of B over that of A (LoRA+, arXiv 2402.12354)",
   ),
-  rankPattern: z.record(z.string(), count).default({}).describe(
-    "Rank by pattern of the layer's name, as PEFT's rank_pattern",
+  rankPattern: z.record(modulePattern, count).default({}).describe(
+    "Rank by layer, as PEFT's rank_pattern. A key is the layer's name or the end of its path from a dot on, such as q_proj or " +
+      "layers.0.self_attn.q_proj, where (0|1) is a choice of names, \\d+ any number, \\w+ any name, and ^ in front asks for the whole " +
+      "path; the first that fits counts",
   ),
-  alphaPattern: z.record(z.string(), positive).default({}).describe(
-    "Alpha by pattern of the layer's name, as PEFT's alpha_pattern",
+  alphaPattern: z.record(modulePattern, positive).default({}).describe(
+    "Alpha by layer, as PEFT's alpha_pattern; keys as in rankPattern",
   ),
   options: options.describe("Further options of the adapter, checked by its own schema"),
 });

@@ -5,6 +5,7 @@
  */
 import { InputError } from "../../base/errors.ts";
 import { toFloat32 } from "../../formats/dtype.ts";
+import { patternReader } from "../../formats/peft/module_pattern.ts";
 import type { LinearHook } from "../../models/context.ts";
 import type {
   AdaptedLayer,
@@ -381,12 +382,13 @@ function targetLayers(recipe: AdapterRecipe, { architecture }: Model, where: str
     : all.filter(({ name }) =>
       recipe.targets !== "all-linear" && recipe.targets.some((t) => matches(t, name))
     );
+  const [rankOf, alphaOf] = [patternReader(recipe.rankPattern), patternReader(recipe.alphaPattern)];
   return chosen.map(({ name, out, in: inFeatures }) => ({
     path: name,
     inFeatures,
     outFeatures: out,
-    rank: patternValue(recipe.rankPattern, name) ?? recipe.rank,
-    alpha: patternValue(recipe.alphaPattern, name) ?? recipe.alpha,
+    rank: rankOf(name) ?? recipe.rank,
+    alpha: alphaOf(name) ?? recipe.alpha,
   }));
 }
 
@@ -407,12 +409,4 @@ function checkHead({ dropout }: AdapterRecipe, head: string, tied: boolean, wher
       },
     );
   }
-}
-
-/** The value of the first pattern that is the end of a module path, dots included, as PEFT matches its patterns. */
-function patternValue(patterns: Readonly<Record<string, number>>, path: string): number | undefined {
-  for (const [pattern, value] of Object.entries(patterns)) {
-    if (new RegExp(`(^|.*\\.)(${pattern})$`).test(path)) return value;
-  }
-  return undefined;
 }

@@ -5,6 +5,7 @@
  */
 import { InputError } from "../../base/errors.ts";
 import { pythonJson } from "../python_json.ts";
+import { MODULE_PATTERN, MODULE_PATTERN_FORM, patternReader } from "./module_pattern.ts";
 
 /** What decides how a LoRA adapter is applied: y = W x + scaling * B (A x). */
 export interface LoraSettings {
@@ -22,9 +23,9 @@ export interface LoraSettings {
   readonly rsLora?: boolean;
   /** Weight-decomposed LoRA (DoRA, arXiv 2402.09353): rows are rescaled to a learnt magnitude. */
   readonly dora?: boolean;
-  /** Ranks of single modules, by the end of their path. */
+  /** Ranks of single modules; keys are as `MODULE_PATTERN` says. */
   readonly rankPattern?: Readonly<Record<string, number>>;
-  /** Alphas of single modules, by the end of their path. */
+  /** Alphas of single modules, likewise. */
   readonly alphaPattern?: Readonly<Record<string, number>>;
 }
 
@@ -193,10 +194,10 @@ export function parsePeftConfig(text: string, where: string): LoraSettings {
 
   function pattern(key: string, integer: boolean): Record<string, number> {
     const entries = Object.entries(config[key] ?? {});
-    const expression = entries.find(([name]) => !/^\^?[A-Za-z0-9_.-]+$/.test(name))?.[0];
+    const expression = entries.find(([name]) => !MODULE_PATTERN.test(name))?.[0];
     if (expression !== undefined) {
       throw new InputError(
-        `${key} has the key ${JSON.stringify(expression)}; only module names are supported`,
+        `${key} has the key ${JSON.stringify(expression)}; expected ${MODULE_PATTERN_FORM}`,
         { where },
       );
     }
@@ -227,20 +228,12 @@ export function parsePeftConfig(text: string, where: string): LoraSettings {
 
 /** The rank of a module. */
 export function loraRank(settings: LoraSettings, module: string): number {
-  return matching(settings.rankPattern, module) ?? settings.rank;
+  return patternReader(settings.rankPattern)(module) ?? settings.rank;
 }
 
 /** What B A is multiplied by in a module. */
 export function loraScaling(settings: LoraSettings, module: string): number {
   const rank = loraRank(settings, module);
-  const alpha = matching(settings.alphaPattern, module) ?? settings.alpha;
+  const alpha = patternReader(settings.alphaPattern)(module) ?? settings.alpha;
   return alpha / (settings.rsLora ? Math.sqrt(rank) : rank);
-}
-
-/** The first key that is the whole path, or its end from a dot on. PEFT also takes regular expressions, refused on reading. */
-function matching(pattern: Readonly<Record<string, number>> | undefined, module: string): number | undefined {
-  return Object.entries(pattern ?? {}).find(([key]) => {
-    const plain = key.replace(/^\^/, "");
-    return module === plain || (plain === key && module.endsWith(`.${key}`));
-  })?.[1];
 }
