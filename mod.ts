@@ -17,12 +17,11 @@
  *
  * @module
  */
-// @ts-types="./types/std_path.d.ts"
-import { resolve } from "@std/path";
 import type { RunEvent } from "./src/distill/run/events.ts";
 import type { RunResult } from "./src/distill/export/exports.ts";
 import { type RecipeInput } from "./src/distill/recipe/recipe.ts";
 import { parseRecipe } from "./src/distill/recipe/parse.ts";
+import { absolutePaths } from "./src/distill/recipe/paths.ts";
 import { loadRecipe } from "./src/distill/recipe/file.ts";
 import { LimbeckError } from "./src/base/errors.ts";
 import { pluginSource } from "./src/runs/child/plugin_source.ts";
@@ -64,7 +63,9 @@ export async function distill(
   recipe: RecipeInput | string,
   options: DistillOptions = {},
 ): Promise<DistillResult> {
-  const checked = typeof recipe === "string" ? await loadRecipe(recipe) : absolute(parseRecipe(recipe));
+  const checked = typeof recipe === "string"
+    ? await loadRecipe(recipe)
+    : absolutePaths(parseRecipe(recipe), Deno.cwd());
   const plugins = (options.plugins ?? []).map((name) => pluginSource(name, Deno.cwd()));
   using store = openStore(options.dataFolder);
   return await follow(await createRun({ store, recipe: checked, plugins }), false, options);
@@ -115,24 +116,4 @@ export class RunFailedError extends LimbeckError {
     this.code = error.code;
     this.exitCode = error.exitCode as LimbeckError["exitCode"];
   }
-}
-
-/** Paths of a recipe given as a value are relative to the working folder. */
-function absolute(recipe: ReturnType<typeof parseRecipe>): ReturnType<typeof parseRecipe> {
-  const { teacher, student, data } = recipe;
-  const { cache } = teacher;
-  return {
-    ...recipe,
-    teacher: {
-      ...teacher,
-      model: resolve(teacher.model),
-      ...(cache?.folder === undefined ? {} : { cache: { ...cache, folder: resolve(cache.folder) } }),
-    },
-    student: student.model === "teacher" ? student : { ...student, model: resolve(student.model) },
-    data: {
-      ...data,
-      train: resolve(data.train),
-      ...(data.heldOut === undefined ? {} : { heldOut: resolve(data.heldOut) }),
-    },
-  };
 }

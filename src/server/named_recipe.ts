@@ -4,8 +4,8 @@
  * @module
  */
 import { type Recipe } from "../distill/recipe/recipe.ts";
-import { parseRecipe } from "../distill/recipe/parse.ts";
-import { RecipeError } from "../distill/recipe/parse.ts";
+import { parseRecipe, RecipeError } from "../distill/recipe/parse.ts";
+import { mapRecipePaths, recipePaths } from "../distill/recipe/paths.ts";
 import type { RecipeProblem } from "../distill/recipe/problems.ts";
 import { checkRecipePlugins } from "../distill/recipe/plugins.ts";
 import { didYouMean } from "../base/did_you_mean.ts";
@@ -28,7 +28,7 @@ export async function resolveNamed(
 ): Promise<Recipe> {
   checkSize(value);
   const recipe = parseRecipe(value);
-  const problems: RecipeProblem[] = [...beyondCaps(recipe, caps), ...forbidden(recipe)];
+  const problems: RecipeProblem[] = beyondCaps(recipe, caps);
   const model = async (path: string, name: string): Promise<string> => {
     const found = await catalogue.model(name);
     if (found !== undefined) return found;
@@ -51,19 +51,12 @@ export async function resolveNamed(
     });
     return "";
   };
-  const { teacher, student, data } = recipe;
-  const resolved: Recipe = {
-    ...recipe,
-    teacher: { ...teacher, model: await model("teacher.model", teacher.model) },
-    student: student.model === "teacher"
-      ? student
-      : { ...student, model: await model("student.model", student.model) },
-    data: {
-      ...data,
-      train: await dataset("data.train", data.train),
-      ...(data.heldOut === undefined ? {} : { heldOut: await dataset("data.heldOut", data.heldOut) }),
-    },
-  };
+  const found = new Map<string, string>();
+  for (const { field, of, path } of recipePaths(recipe)) {
+    if (of === "folder") problems.push({ path: field, message: "is chosen by the service; leave it out" });
+    else found.set(field, await (of === "model" ? model : dataset)(field, path));
+  }
+  const resolved = mapRecipePaths(recipe, ({ field, path }) => found.get(field) ?? path);
   if (caps.gpuBytes !== undefined) {
     resolved.limits = {
       ...recipe.limits,
@@ -78,18 +71,6 @@ export async function resolveNamed(
   }
   if (problems.length > 0) throw new RecipeError("recipe", problems);
   return resolved;
-}
-
-function forbidden({ output, teacher }: Recipe): RecipeProblem[] {
-  const problem = (path: string, message: string): RecipeProblem => ({ path, message });
-  return [
-    ...(output.folder === undefined
-      ? []
-      : [problem("output.folder", "is chosen by the service; leave it out")]),
-    ...(teacher.cache?.folder === undefined
-      ? []
-      : [problem("teacher.cache.folder", "is chosen by the service; leave it out")]),
-  ];
 }
 
 function has(names: readonly string[]): string {

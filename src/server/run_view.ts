@@ -6,6 +6,7 @@
 // @ts-types="../../types/std_path.d.ts"
 import { basename } from "@std/path";
 import type { RunEvent } from "../distill/run/events.ts";
+import { mapRecipePaths } from "../distill/recipe/paths.ts";
 import type { Recipe } from "../distill/recipe/recipe.ts";
 import { stateNow } from "../runs/store/run_summary.ts";
 import type { StoredRun } from "../runs/store/store.ts";
@@ -63,23 +64,6 @@ export function hideIn(event: RunEvent, hide: Hide): RunEvent {
 }
 
 /** A recipe of the command line, with the last parts of its paths. */
-function withoutPaths(recipe: Recipe, hide: Hide): unknown {
-  const name = (path: string) => basename(hide(path));
-  const { teacher, student, data, output } = recipe;
-  const { cache, ...rest } = teacher;
-  return {
-    ...recipe,
-    teacher: {
-      ...rest,
-      model: name(teacher.model),
-      ...(cache ? { cache: { ...cache, folder: undefined } } : {}),
-    },
-    student: { ...student, model: name(student.model) },
-    data: {
-      ...data,
-      train: name(data.train),
-      ...(data.heldOut === undefined ? {} : { heldOut: name(data.heldOut) }),
-    },
-    output: { merged: output.merged },
-  };
+function withoutPaths(recipe: Recipe, hide: Hide): Recipe {
+  return mapRecipePaths(recipe, ({ of, path }) => of === "folder" ? undefined : basename(hide(path)));
 }

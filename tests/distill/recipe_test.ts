@@ -9,6 +9,7 @@ import {
 } from "@std/assert";
 import { type AdapterRecipe, defineRecipe, type RecipeInput } from "../../src/distill/recipe/recipe.ts";
 import { recipeHash } from "../../src/distill/recipe/parse.ts";
+import { inputPaths, mapRecipePaths, recipePaths } from "../../src/distill/recipe/paths.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { RecipeError } from "../../src/distill/recipe/parse.ts";
 import { applySets, loadRecipe } from "../../src/distill/recipe/file.ts";
@@ -168,6 +169,34 @@ Deno.test("loadRecipe() keeps `student.model: teacher` and takes paths of --set 
       ["teacher", "/here/near.jsonl", "/far/t", `${folder}/train.jsonl`],
     );
   }));
+
+Deno.test("mapRecipePaths() reaches every path of a recipe, checked or not, and nothing else", () => {
+  const recipe = {
+    teacher: { model: "t", cache: { folder: "c", topK: 4 } },
+    student: { model: "teacher", train: ["norms"] },
+    data: { train: "d", heldOut: "", contextLength: 8 },
+    output: { folder: "o" },
+  };
+  assertEquals(recipePaths(recipe).map(({ field, of }) => `${field} ${of}`), [
+    "teacher.model model",
+    "data.train dataset",
+    "teacher.cache.folder folder",
+    "output.folder folder",
+  ]);
+  assertEquals(inputPaths(recipe).map(({ path }) => path), ["t", "d"]);
+  const mapped = mapRecipePaths(recipe, ({ of, path }) => of === "folder" ? undefined : `/x/${path}`);
+  assertEquals<unknown>(mapped, {
+    teacher: { model: "/x/t", cache: { topK: 4 } },
+    student: recipe.student,
+    data: { ...recipe.data, train: "/x/d" },
+    output: {},
+  });
+  assertEquals([recipe.teacher.model, recipe.output.folder], ["t", "o"]);
+  assertEquals(Object.keys(mapped), Object.keys(recipe));
+  for (const value of [null, 3, "text", [], { teacher: null, data: ["d"] }]) {
+    assertEquals<unknown>(mapRecipePaths<unknown>(value, () => "x"), value);
+  }
+});
 
 Deno.test("loadRecipe() refuses files that are no recipe", () => {
   const bomb = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"];

@@ -4,13 +4,14 @@
  * @module
  */
 // @ts-types="../../../types/std_path.d.ts"
-import { dirname, extname, isAbsolute, resolve, toFileUrl } from "@std/path";
+import { dirname, extname, resolve, toFileUrl } from "@std/path";
 // @ts-types="../../../types/std_yaml.d.ts"
 import { parse as parseYaml } from "@std/yaml";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { unreadable } from "../../formats/files.ts";
 import { type Recipe } from "./recipe.ts";
 import { parseRecipe } from "./parse.ts";
+import { absolutePaths } from "./paths.ts";
 import { defaultObjective } from "./schema.ts";
 
 /** Options of {@linkcode loadRecipe}. */
@@ -42,9 +43,9 @@ const DEEPEST = 32;
  */
 export async function loadRecipe(path: string, options: LoadRecipeOptions = {}): Promise<Recipe> {
   const absolute = resolve(path);
-  const written = resolvePaths(await readRecipe(absolute), dirname(absolute));
+  const written = absolutePaths(await readRecipe(absolute), dirname(absolute));
   const changed = applySets(written, options.sets ?? []);
-  return parseRecipe(resolvePaths(changed, options.cwd ?? Deno.cwd()), path);
+  return parseRecipe(absolutePaths(changed, options.cwd ?? Deno.cwd()), path);
 }
 
 /**
@@ -144,37 +145,6 @@ function withoutSchema(value: unknown): unknown {
   if (!isObject(value)) return value;
   const { $schema: _schema, ...rest } = value;
   return rest;
-}
-
-/** Fields that hold paths, as far as they are texts; `student.model: teacher` is none. */
-const PATHS: readonly [section: string, field: string][] = [
-  ["teacher", "model"],
-  ["student", "model"],
-  ["data", "train"],
-  ["data", "heldOut"],
-  ["output", "folder"],
-];
-
-/** A copy of a recipe, checked or not, whose relative paths are taken from `folder`. */
-function resolvePaths(value: unknown, folder: string): unknown {
-  if (!isObject(value)) return value;
-  const copy = { ...value };
-  for (const [section, field] of PATHS) {
-    const group = copy[section];
-    if (!isObject(group)) continue;
-    const path = group[field];
-    if (typeof path !== "string" || path === "" || isAbsolute(path)) continue;
-    if (section === "student" && path === "teacher") continue;
-    copy[section] = { ...group, [field]: resolve(folder, path) };
-  }
-  const { teacher } = copy;
-  if (isObject(teacher) && isObject(teacher.cache)) {
-    const { folder: path } = teacher.cache;
-    if (typeof path === "string" && path !== "") {
-      copy.teacher = { ...teacher, cache: { ...teacher.cache, folder: resolve(folder, path) } };
-    }
-  }
-  return copy;
 }
 
 /**

@@ -1,21 +1,11 @@
 /**
- * The files and folders that a recipe names.
+ * Looks whether the files and folders are there that a recipe names.
  *
  * @module
  */
+import { inputPaths } from "./paths.ts";
 import type { Recipe } from "./recipe.ts";
 import { InputError } from "../../base/errors.ts";
-
-/** What a run reads, with the field of the recipe that names it. */
-export function recipePaths(recipe: Recipe): { field: string; path: string }[] {
-  const named: [string, string | undefined][] = [
-    ["teacher.model", recipe.teacher.model],
-    ["student.model", recipe.student.model === "teacher" ? undefined : recipe.student.model],
-    ["data.train", recipe.data.train],
-    ["data.heldOut", recipe.data.heldOut],
-  ];
-  return named.flatMap(([field, path]) => path === undefined ? [] : [{ field, path }]);
-}
 
 /**
  * Checks that everything is there that a recipe names, before anything is made.
@@ -24,7 +14,7 @@ export function recipePaths(recipe: Recipe): { field: string; path: string }[] {
  */
 export async function checkRecipePaths(recipe: Recipe): Promise<void> {
   const problems: string[] = [];
-  for (const { field, path } of recipePaths(recipe)) {
+  for (const { field, path } of inputPaths(recipe)) {
     try {
       await Deno.stat(path);
     } catch (error) {

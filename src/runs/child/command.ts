@@ -7,9 +7,9 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
-import { recipePaths } from "../../distill/recipe/recipe_paths.ts";
 import { InputError } from "../../base/errors.ts";
 import { unreadable, unwritable } from "../../formats/files.ts";
+import { inputPaths } from "../../distill/recipe/paths.ts";
 import { prepareEntry } from "./entry.ts";
 import { refuseForeignFiles } from "./foreign_files.ts";
 
@@ -90,7 +90,7 @@ async function permissions(needs: ChildNeeds): Promise<string[]> {
  */
 async function readPaths({ recipe, read = [] }: ChildNeeds): Promise<string[]> {
   const paths = new Set<string>();
-  for (const path of [...read, ...(recipe ? recipePaths(recipe).map(({ path }) => path) : [])]) {
+  for (const path of [...read, ...(recipe ? inputPaths(recipe).map(({ path }) => path) : [])]) {
     paths.add(path);
     try {
       paths.add(await Deno.realPath(path));

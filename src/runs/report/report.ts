@@ -6,6 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { basename, join } from "@std/path";
 import type { PlanEvent, RunEvent, RunState } from "../../distill/run/events.ts";
+import { mapRecipePaths } from "../../distill/recipe/paths.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import { type MetricsRow, metricsRows, readEvents } from "../store/event_log.ts";
@@ -38,6 +39,8 @@ export async function writeReport(folder: string): Promise<string> {
 export function reportHtml({ manifest, recipe, events }: ReportInput): string {
   const rows = metricsRows(events);
   const plan = events.findLast((event) => event.type === "plan");
+  // A report is passed on, so it has names alone; the paths are in recipe.json.
+  const named = mapRecipePaths(recipe, ({ path }) => basename(path));
   const body = [
     `<h1>Limbeck run ${escape(manifest.id)}</h1>`,
     `<p class="note">${escape(overview(manifest, events, plan))}</p>`,
@@ -46,7 +49,7 @@ export function reportHtml({ manifest, recipe, events }: ReportInput): string {
     samples(events),
     plan ? memory(plan) : "",
     problems(events),
-    `<h2>Recipe</h2><pre>${escape(JSON.stringify(recipe, nameOfPath, 2))}</pre>`,
+    `<h2>Recipe</h2><pre>${escape(JSON.stringify(named, null, 2))}</pre>`,
   ];
   return `<!doctype html>
 <html lang="en">
@@ -62,14 +65,6 @@ ${body.filter(Boolean).join("\n")}
 </body>
 </html>
 `;
-}
-
-/** Fields of a recipe that hold paths. */
-const PATHS: ReadonlySet<string> = new Set(["model", "train", "heldOut", "folder"]);
-
-/** A report is passed on, so it has names alone; the paths are in recipe.json. */
-function nameOfPath(field: string, value: unknown): unknown {
-  return typeof value === "string" && PATHS.has(field) ? basename(value) : value;
 }
 
 function overview(manifest: RunManifest, events: readonly RunEvent[], plan: PlanEvent | undefined): string {

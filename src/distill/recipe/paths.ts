@@ -1,0 +1,66 @@
+/**
+ * The files and folders that a recipe names: the one list of the fields that hold paths.
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { isAbsolute, resolve } from "@std/path";
+
+/** A path in a recipe. */
+export interface RecipePath {
+  /** Where it stands, such as `data.train`. */
+  readonly field: string;
+  /** What it is of. Models and datasets are read; folders are written to. */
+  readonly of: "model" | "dataset" | "folder";
+  readonly path: string;
+}
+
+const FIELDS: readonly Omit<RecipePath, "path">[] = [
+  { field: "teacher.model", of: "model" },
+  { field: "student.model", of: "model" },
+  { field: "data.train", of: "dataset" },
+  { field: "data.heldOut", of: "dataset" },
+  { field: "teacher.cache.folder", of: "folder" },
+  { field: "output.folder", of: "folder" },
+];
+
+/** The paths of a recipe, checked or not, as far as they are there; `student.model: teacher` is none. */
+export function recipePaths(recipe: unknown): RecipePath[] {
+  return FIELDS.flatMap(({ field, of }) => {
+    let path = recipe;
+    for (const key of field.split(".")) path = isObject(path) ? path[key] : undefined;
+    const isPath = typeof path === "string" && path !== "" &&
+      (field !== "student.model" || path !== "teacher");
+    return isPath ? [{ field, of, path: path as string }] : [];
+  });
+}
+
+/** The paths of what a run reads. */
+export function inputPaths(recipe: unknown): RecipePath[] {
+  return recipePaths(recipe).filter(({ of }) => of !== "folder");
+}
+
+/** A copy of a recipe, checked or not, with other paths; undefined takes the field away. */
+export function mapRecipePaths<R>(recipe: R, map: (path: RecipePath) => string | undefined): R {
+  return recipePaths(recipe).reduce(
+    (copy, found) => withField(copy, found.field.split("."), map(found)),
+    recipe,
+  );
+}
+
+/** A copy of a recipe, checked or not, whose relative paths are taken from `folder`. */
+export function absolutePaths<R>(recipe: R, folder: string): R {
+  return mapRecipePaths(recipe, ({ path }) => isAbsolute(path) ? path : resolve(folder, path));
+}
+
+function withField<R>(group: R, [key, ...rest]: readonly string[], value: string | undefined): R {
+  const copy = { ...group } as Record<string, unknown>;
+  if (rest.length > 0) copy[key!] = withField(copy[key!], rest, value);
+  else if (value === undefined) delete copy[key!];
+  else copy[key!] = value;
+  return copy as R;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
