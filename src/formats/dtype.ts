@@ -11,9 +11,6 @@ export type FloatDtype = "f32" | "f16" | "bf16";
 /** Values of a tensor in the storage named by `dtype`: `Float32Array` for f32, raw bits for f16 and bf16. */
 export type FloatData = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
 
-/** Bytes of one value. */
-export const bytesPerValue: Readonly<Record<FloatDtype, number>> = { f32: 4, f16: 2, bf16: 2 };
-
 let halfTable: Uint32Array | undefined;
 
 /** The f32 bits of every f16, indexed by its bits: 256 KiB, made on first use. */

@@ -25,6 +25,21 @@ export class DiskFullError extends LimbeckError {
   }
 }
 
+/** Whether there is something at `path`, links followed; false also where one may not look. */
+export function exists(path: string): Promise<boolean> {
+  return Deno.stat(path).then(() => true, () => false);
+}
+
+/** Whether something has the name `path`, be it a link that leads nowhere. */
+export function isTaken(path: string): Promise<boolean> {
+  return Deno.lstat(path).then(() => true, () => false);
+}
+
+/** Whether there is a file at `path`, links followed. */
+export function isFile(path: string): Promise<boolean> {
+  return Deno.stat(path).then((info) => info.isFile, () => false);
+}
+
 /** Where a writer puts its bytes, in order. */
 export interface ByteSink {
   /** Bytes written so far. */
@@ -200,8 +215,8 @@ export async function writeFolderAtomically(
   fill: (temporary: string) => Promise<void>,
   options: { replace?: boolean } = {},
 ): Promise<void> {
-  const exists = await Deno.lstat(path).then(() => true, () => false);
-  if (exists && !options.replace) {
+  const taken = await isTaken(path);
+  if (taken && !options.replace) {
     throw new InputError("is already there", {
       where: path,
       hint: "Choose another output folder, or remove this one.",
@@ -217,7 +232,7 @@ export async function writeFolderAtomically(
     await Deno.mkdir(temporary);
     await fill(temporary);
     await syncFolder(temporary);
-    if (exists) {
+    if (taken) {
       await Deno.rename(path, previous);
       moved = true;
     }

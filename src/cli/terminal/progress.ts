@@ -128,9 +128,6 @@ function planLines(plan: PlanEvent): string[] {
     `${bold("Memory")}   planned on the GPU`,
     ...Object.entries(plan.bytes).map(([name, size]) => row(name, size)),
     bold(row("total", plan.totalBytes)),
-    ...(plan.estimatedSeconds === null
-      ? []
-      : [`${bold("Time")}     about ${duration(plan.estimatedSeconds)}`]),
   ];
 }
 

@@ -425,7 +425,6 @@ class Run {
       software: this.#gpu.adapter.info.isFallbackAdapter,
       bytes: Object.fromEntries(bytes),
       totalBytes,
-      estimatedSeconds: null,
       parameters: {
         teacher: teacher.architecture.parameterCount,
         student: student.architecture.parameterCount,

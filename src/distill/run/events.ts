@@ -38,8 +38,6 @@ export interface PlanEvent {
   /** Bytes on the GPU by category (weights, adapter and optimiser, activations, head chunk, inputs, ...). */
   bytes: Record<string, number>;
   totalBytes: number;
-  /** Forecast for the whole run, seconds; null where there is none. */
-  estimatedSeconds: number | null;
   parameters: { teacher: number; student: number; trainable: number };
   data: { trainSamples: number; heldOutSamples: number; trainTokens: number; supervisedTokens: number };
   /** Optimiser steps of the run. */

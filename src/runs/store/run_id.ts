@@ -20,8 +20,3 @@ export function newRunId(now: Date = new Date()): string {
   const random = crypto.getRandomValues(new Uint8Array(4));
   return `${digits}-${Array.from(random, (byte) => ALPHABET[byte % ALPHABET.length]).join("")}`;
 }
-
-/** Whether a text has the shape of a run id. */
-export function isRunId(text: string): boolean {
-  return /^\d{8}-\d{6}-[2-9a-z]{4}$/.test(text);
-}
