@@ -13,7 +13,7 @@ import { pluginIdentity } from "../../src/registry/identity.ts";
 import type { AnyPlugin, Kind } from "../../src/registry/kind.ts";
 import { KINDS } from "../../src/registry/kinds/mod.ts";
 import { Registry } from "../../src/registry/registry.ts";
-import { describePlugin } from "../../src/runs/child/plugin_description.ts";
+import { describePlugin } from "../../src/registry/plugin_description.ts";
 
 interface Schedule extends PluginHeader {
   readonly kind: "schedule";
