@@ -27,7 +27,9 @@ interface Graph {
 /** Files by these names are read as code, of which an importer sees what it exports. */
 const CODE = /\.[cm]?[jt]sx?$/;
 /** Text that Limbeck's own modules import. */
-const KERNELS = new URL("../../../kernels/", import.meta.url).href;
+const OWN = ["kernels/", "src/registry/kinds/"].map((folder) =>
+  new URL(`../../../${folder}`, import.meta.url).href
+);
 
 /**
  * Checks that files that plugins import lie where they may: code anywhere, all else in the folder of one of the plugins or below, and not
@@ -45,7 +47,7 @@ export async function refuseForeignFiles(
   for (const { specifier, dependencies = [] } of (await readGraph(flags, list)).modules) {
     for (const { code, assertionType } of dependencies) {
       const target = code?.specifier;
-      if (!target?.startsWith("file:") || target.startsWith(KERNELS)) continue;
+      if (!target?.startsWith("file:") || OWN.some((folder) => target.startsWith(folder))) continue;
       if (assertionType === undefined && CODE.test(target)) continue;
       const file = await Deno.realPath(fromFileUrl(target)).catch(() => undefined);
       if (file === undefined || folders.some((folder) => liesIn(folder, file))) continue;
