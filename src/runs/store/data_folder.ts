@@ -41,7 +41,7 @@ export async function openStoreOf(name: string, dataFolder?: string): Promise<St
   const has = (file: string) => Deno.stat(join(name, file)).then((info) => info.isFile, () => false);
   const isRun = name !== "" && (await has("manifest.json") || await has("compare.json"));
   const around = isRun && dataFolder === undefined
-    ? await openStoreIfThere(resolve(name, "../../.."))
+    ? await openStoreIfThere(resolve(name, "../.."))
     : undefined;
   const store = around ?? await openStoreIfThere(dataFolder);
   if (store) return store;
