@@ -49,7 +49,7 @@ export async function watchRun(
   options: { resume: boolean; entry?: string },
   { flags, out }: Invocation,
 ): Promise<number> {
-  const shown = relative(Deno.cwd(), run.folder).startsWith("../..")
+  const shown = relative(Deno.cwd(), run.folder).startsWith("..")
     ? run.folder
     : relative(Deno.cwd(), run.folder) || ".";
   const progress = new Progress(out);

@@ -335,5 +335,5 @@ class ComparisonError extends LimbeckError {
 
 function shown(folder: string): string {
   const path = relative(Deno.cwd(), folder);
-  return path.startsWith("../..") ? folder : path || ".";
+  return path.startsWith("..") ? folder : path || ".";
 }

@@ -34,5 +34,5 @@ export function parseShardIndex(text: string, where: string): Map<string, string
 
 /** Letters, digits and a little punctuation, not beginning with a dot: no separator, drive or parent folder on any system. */
 function isPlainName(name: string): boolean {
-  return /^[A-Za-z0-9_][A-Za-z0-9_.+-]*\.safetensors$/.test(name) && !name.includes("../..");
+  return /^[A-Za-z0-9_][A-Za-z0-9_.+-]*\.safetensors$/.test(name) && !name.includes("..");
 }
