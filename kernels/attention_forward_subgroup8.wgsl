@@ -17,10 +17,7 @@
 // The outer loop is the same for all lanes, which Tint cannot see: it needs `diagnostic(off, subgroup_uniformity);` in front. Telling it
 // through workgroupUniformLoad costs a quarter of the speed.
 
-struct Size {
-  queries: u32, keys: u32, heads: u32, group: u32,
-  vectors: u32, tiles: u32, total: u32, factor: f32, // D / 4; tiles of queries; workgroups; scale * log2(e)
-}
+//#include attention_size
 
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> k: array<vec4<f32>>;
@@ -57,7 +54,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   var first = Indices(0x7fffffff);
   var last = Indices(0);
 //#for c in 0..QUERIES
-  let qi$c = (min(row + $(c)u, size.queries - 1u) * size.heads + head) * size.vectors;
+  let own$c = (min(row + $(c)u, size.queries - 1u) * size.heads + head) * size.vectors;
   if (row + $(c)u < size.queries) {
     let from_row = max(start[row + $(c)u], 0);
     let to_row = min(end[row + $(c)u], i32(size.keys));
@@ -87,28 +84,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var s$j = Lanes();
 //#end
 //#for i in 0..KEYS / 8
-    let ki$i = (min(u32(key) + $(i * 8)u + lane, size.keys - 1u) * kv_heads + kv_head) * size.vectors;
+    let spread$i = (min(u32(key) + $(i * 8)u + lane, size.keys - 1u) * kv_heads + kv_head) * size.vectors;
 //#end
-    for (var t = 0u; t < vectors; t++) {
-//#for i in 0..KEYS / 8
-      let a$i = k[ki$i + t];
-//#end
-//#for c in 0..QUERIES
-      let c$c = q[qi$c + t];
-//#end
-//#for d in 0..4
-//#if QUERIES == 4
-      let b$d = vec4<f32>(c0[$d], c1[$d], c2[$d], c3[$d]);
-//#else
-      let b$d = c0[$d];
-//#end
-//#end
-//#for j in 0..KEYS
-//#for d in 0..4
-      s$j += subgroupBroadcast(a$(j / 8)[$d], $(j % 8)u) * b$d;
-//#end
-//#end
-    }
+//#include attention_products_subgroup8 with OUT = s, SPREAD = k, SPREAD_ROWS = KEYS, OWN = q, OWN_ROWS = QUERIES
     // Base 2 throughout: one multiplication less for each exponential.
     var maximum = highest;
 //#for j in 0..KEYS
@@ -125,7 +103,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var at = lane;
     for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {
 //#for i in 0..KEYS / 8
-      let a$i = v[ki$i + t];
+      let a$i = v[spread$i + t];
 //#end
 //#for d in 0..4
       var o$d = sums[at + $(d * 8)u] * correction;
@@ -138,10 +116,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
   }
 
-  // Mesa's software driver ends all loops of a thread after 65,535 turns, without a word. Then this one has no second turn, and what is left
-  // of the sums must not pass for a result.
-  var alive = 0u;
-  for (var turn = 0u; turn < 2u + group.z; turn++) { alive = turn; }
+//#include turns
   let broken = bitcast<f32>(0x7fc00000u + group.z);
   let any_key = last > first;
   let inverse = select(Lanes(broken), select(Lanes(), 1.0 / total, any_key), alive == 1u);
@@ -153,10 +128,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
 //#if QUERIES == 4
 //#for c in 0..4
-    if (row + $(c)u < size.queries) { out[qi$c + t] = vec4<f32>(o0[$c], o1[$c], o2[$c], o3[$c]); }
+    if (row + $(c)u < size.queries) { out[own$c + t] = vec4<f32>(o0[$c], o1[$c], o2[$c], o3[$c]); }
 //#end
 //#else
-    if (row < size.queries) { out[qi0 + t] = vec4<f32>(o0, o1, o2, o3); }
+    if (row < size.queries) { out[own0 + t] = vec4<f32>(o0, o1, o2, o3); }
 //#end
     at += 32u;
   }

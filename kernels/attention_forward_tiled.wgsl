@@ -15,10 +15,7 @@
 // Constants: COLUMNS (of the output made by one workgroup, multiple of 32). Limits: D a multiple of 4.
 // A head wider than COLUMNS is made by several workgroups, each of which computes the weights anew.
 
-struct Size {
-  queries: u32, keys: u32, heads: u32, group: u32,
-  vectors: u32, tiles: u32, total: u32, factor: f32, // D / 4; tiles of queries; workgroups; scale * log2(e)
-}
+//#include attention_size
 
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> k: array<vec4<f32>>;
@@ -77,46 +74,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   var highest = vec4<f32>(-1e30); // of this thread's four queries
   var total = vec4<f32>();        // of this thread's keys only
 
+  let left_row = row;
+  let left_last = size.queries - 1u;
+  let left_heads = size.heads;
+  let left_head = head;
   for (var key = hull.x; key < hull.y; key += 32) {
+    let right_row = u32(key);
+    let right_last = size.keys - 1u;
+    let right_heads = kv_heads;
+    let right_head = kv_head;
 //#for r in 0..4
     var s$r = vec4<f32>();
 //#end
-    for (var t = 0u; t < vectors; t += 4u) {
-      // A block of 4 rows x 4 dimensions a thread, turned: the first 32 threads the left operand, the others the right one.
-      {
-        let d = thread % 4u;
-        let r = thread / 4u % 8u * 4u;
-//#for i in 0..4
-        var a$i = vec4<f32>();
-//#end
-        if (t + d < size.vectors) {
-          if (thread < 32u) {
-//#for i in 0..4
-            a$i = q[(min(row + r + $(i)u, size.queries - 1u) * size.heads + head) * size.vectors + t + d];
-//#end
-          } else {
-//#for i in 0..4
-            a$i = k[(min(u32(key) + r + $(i)u, size.keys - 1u) * kv_heads + kv_head) * size.vectors + t + d];
-//#end
-          }
-        }
-        let at = thread / 32u * 144u + d * 36u + r / 4u;
-//#for x in 0..4
-        slices[at + $(x * 9)u] = vec4<f32>(a0[$x], a1[$x], a2[$x], a3[$x]);
-//#end
-      }
-      workgroupBarrier();
-//#for d in 0..16
-      {
-        let a = slices[$(d * 9)u + ty];
-        let b = slices[$(144 + d * 9)u + tx];
-//#for r in 0..4
-        s$r += a[$r] * b;
-//#end
-      }
-//#end
-      workgroupBarrier();
-    }
+//#include attention_products_tiled with OUT = s, LEFT = q, RIGHT = k
 
     let index = vec4<i32>(key + i32(tx) * 4) + vec4<i32>(0, 1, 2, 3);
 //#for r in 0..4
@@ -142,28 +112,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     weights[(tx * 4u + $(x)u) * 9u + ty] = vec4<f32>(s0[$x], s1[$x], s2[$x], s3[$x]);
 //#end
 
-//#for c in 0..COLUMNS / 32
-    for (var i = 0u; i < 4u; i++) {
-      let r = ty + i * 8u;
-      let t = part + $(c * 8)u + tx;
-      var value = vec4<f32>();
-      if (t < size.vectors) { value = v[(min(u32(key) + r, size.keys - 1u) * kv_heads + kv_head) * size.vectors + t]; }
-      values[r * 8u + tx] = value;
-    }
-    workgroupBarrier();
-    for (var j = 0u; j < depth; j += 4u) {
-//#for jj in 0..4
-      {
-        let a = weights[(j + $(jj)u) * 9u + ty];
-        let b = values[(j + $(jj)u) * 8u + tx];
-//#for r in 0..4
-        o$(c)_$r += a[$r] * b;
-//#end
-      }
-//#end
-    }
-    workgroupBarrier();
-//#end
+//#include attention_sums_tiled with OUT = o, RIGHT = v
   }
 
   partial[thread] = total;

@@ -16,11 +16,7 @@
 // The outer loop is the same for all lanes, which Tint cannot see: it needs `diagnostic(off, subgroup_uniformity);` in front. Telling it
 // through workgroupUniformLoad costs a quarter of the speed.
 
-struct Size {
-  queries: u32, keys: u32, heads: u32, group: u32,
-  vectors: u32, tiles: u32, total: u32, factor: f32, // D / 4; tiles of keys; workgroups; scale * log2(e)
-  scale: f32, blocks: u32, pad0: u32, pad1: u32,
-}
+//#include attention_size
 
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> k: array<vec4<f32>>;
@@ -50,7 +46,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let row = row_base + lane * 4u;
   let key = vec4<i32>(i32(row)) + vec4<i32>(0, 1, 2, 3);
 //#for c in 0..4
-  let ki$c = (min(row + $(c)u, size.keys - 1u) * kv_heads + kv_head) * size.vectors;
+  let own$c = (min(row + $(c)u, size.keys - 1u) * kv_heads + kv_head) * size.vectors;
 //#end
 
   // The queries that see any of these keys lie in the blocks from_block ... to_block - 1.
@@ -81,40 +77,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
       let delta$i = bitcast<f32>(known$i.y);
       let first$i = bitcast<i32>(known$i.z);
       let last$i = select(0, bitcast<i32>(known$i.w), inside$i);
-      let qi$i = (at_query$i * size.heads + head) * size.vectors;
+      let spread$i = (at_query$i * size.heads + head) * size.vectors;
 //#end
-      for (var t = 0u; t < vectors; t++) {
-//#for i in 0..QUERIES / 8
-        let a$i = q[qi$i + t];
-//#end
-//#for c in 0..4
-        let c$c = k[ki$c + t];
-//#end
-//#for d in 0..4
-        let b$d = vec4<f32>(c0[$d], c1[$d], c2[$d], c3[$d]);
-//#end
-//#for j in 0..QUERIES
-//#for d in 0..4
-        s$j += subgroupBroadcast(a$(j / 8)[$d], $(j % 8)u) * b$d;
-//#end
-//#end
-      }
-      for (var t = 0u; t < vectors; t++) {
-//#for i in 0..QUERIES / 8
-        let a$i = dout[qi$i + t];
-//#end
-//#for c in 0..4
-        let c$c = v[ki$c + t];
-//#end
-//#for d in 0..4
-        let b$d = vec4<f32>(c0[$d], c1[$d], c2[$d], c3[$d]);
-//#end
-//#for j in 0..QUERIES
-//#for d in 0..4
-        p$j += subgroupBroadcast(a$(j / 8)[$d], $(j % 8)u) * b$d;
-//#end
-//#end
-      }
+//#include attention_products_subgroup8 with OUT = s, SPREAD = q, SPREAD_ROWS = QUERIES, OWN = k, OWN_ROWS = 4
+//#include attention_products_subgroup8 with OUT = p, SPREAD = dout, SPREAD_ROWS = QUERIES, OWN = v, OWN_ROWS = 4
 //#for j in 0..QUERIES
       s$j = select(vec4<f32>(), exp2(s$j * size.factor - subgroupBroadcast(normaliser$(j / 8), $(j % 8)u)),
         (vec4<i32>(subgroupBroadcast(first$(j / 8), $(j % 8)u)) <= key) &
@@ -124,8 +90,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
       var at = lane;
       for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {
 //#for i in 0..QUERIES / 8
-        let a$i = q[qi$i + t];
-        let e$i = dout[qi$i + t];
+        let a$i = q[spread$i + t];
+        let e$i = dout[spread$i + t];
 //#end
 //#for d in 0..4
         var dk$d = key_sums[at + $(d * 8)u];
@@ -144,10 +110,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
   }
 
-  // Mesa's software driver ends all loops of a thread after 65,535 turns, without a word. Then this one has no second turn, and what is left
-  // of the sums must not pass for a result.
-  var alive = 0u;
-  for (var turn = 0u; turn < 2u + group.z; turn++) { alive = turn; }
+//#include turns
   let whole = select(bitcast<f32>(0x7fc00000u + group.z), 1.0, alive == 1u);
   let scale = size.scale * whole;
   var at = lane;
@@ -158,8 +121,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
 //#for c in 0..4
     if (row + $(c)u < size.keys) {
-      dk[ki$c + t] = vec4<f32>(dk0[$c], dk1[$c], dk2[$c], dk3[$c]);
-      dv[ki$c + t] = vec4<f32>(dv0[$c], dv1[$c], dv2[$c], dv3[$c]);
+      dk[own$c + t] = vec4<f32>(dk0[$c], dk1[$c], dk2[$c], dk3[$c]);
+      dv[own$c + t] = vec4<f32>(dv0[$c], dv1[$c], dv2[$c], dv3[$c]);
     }
 //#end
     at += 32u;

@@ -12,11 +12,7 @@
 //
 // Constants: COLUMNS (of the gradients made by one workgroup, multiple of 32). Limits: D a multiple of 4.
 
-struct Size {
-  queries: u32, keys: u32, heads: u32, group: u32,
-  vectors: u32, tiles: u32, total: u32, factor: f32, // D / 4; tiles of keys; workgroups; scale * log2(e)
-  scale: f32, blocks: u32, pad0: u32, pad1: u32,
-}
+//#include attention_size
 
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> k: array<vec4<f32>>;
@@ -81,63 +77,28 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
 //#end
 
+  let left_row = row;
+  let left_last = size.keys - 1u;
+  let left_heads = kv_heads;
+  let left_head = kv_head;
   for (var member = 0u; member < size.group + group.z; member++) {
     let head = kv_head * size.group + member;
     for (var query = hull.x * 16u; query < hull.y * 16u; query += 32u) {
+      let right_row = query;
+      let right_last = size.queries - 1u;
+      let right_heads = size.heads;
+      let right_head = head;
       if (thread < 32u) {
         var words = vec4<u32>(0u, 0u, 0x7fffffffu, 0u);
         if (query + thread < size.queries) { words = rows[head * size.queries + query + thread]; }
         known[thread] = words;
       }
-//#for product in 0..2
 //#for r in 0..4
-      var s$(product)_$r = vec4<f32>();
+      var s$r = vec4<f32>();
+      var p$r = vec4<f32>();
 //#end
-      for (var t = 0u; t < vectors; t += 4u) {
-        // A block of 4 rows x 4 dimensions a thread, turned: the first 32 threads the left operand, the others the right one.
-        {
-          let d = thread % 4u;
-          let r = thread / 4u % 8u * 4u;
-//#for i in 0..4
-          var a$i = vec4<f32>();
-//#end
-          if (t + d < size.vectors) {
-            if (thread < 32u) {
-//#for i in 0..4
-//#if product == 0
-              a$i = k[(min(row + r + $(i)u, size.keys - 1u) * kv_heads + kv_head) * size.vectors + t + d];
-//#else
-              a$i = v[(min(row + r + $(i)u, size.keys - 1u) * kv_heads + kv_head) * size.vectors + t + d];
-//#end
-//#end
-            } else {
-//#for i in 0..4
-//#if product == 0
-              a$i = q[(min(query + r + $(i)u, size.queries - 1u) * size.heads + head) * size.vectors + t + d];
-//#else
-              a$i = dout[(min(query + r + $(i)u, size.queries - 1u) * size.heads + head) * size.vectors + t + d];
-//#end
-//#end
-            }
-          }
-          let at = thread / 32u * 144u + d * 36u + r / 4u;
-//#for x in 0..4
-          slices[at + $(x * 9)u] = vec4<f32>(a0[$x], a1[$x], a2[$x], a3[$x]);
-//#end
-        }
-        workgroupBarrier();
-//#for d in 0..16
-        {
-          let a = slices[$(d * 9)u + ty];
-          let b = slices[$(144 + d * 9)u + tx];
-//#for r in 0..4
-          s$(product)_$r += a[$r] * b;
-//#end
-        }
-//#end
-        workgroupBarrier();
-      }
-//#end
+//#include attention_products_tiled with OUT = s, LEFT = k, RIGHT = q
+//#include attention_products_tiled with OUT = p, LEFT = v, RIGHT = dout
 
 //#for x in 0..4
       let known$x = known[tx * 4u + $(x)u];
@@ -147,49 +108,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
       let first = vec4<i32>(vec4<u32>(known0.z, known1.z, known2.z, known3.z));
       let last = vec4<i32>(vec4<u32>(known0.w, known1.w, known2.w, known3.w));
 //#for r in 0..4
-      s0_$r = select(vec4<f32>(), exp2(s0_$r * size.factor - normaliser),
+      s$r = select(vec4<f32>(), exp2(s$r * size.factor - normaliser),
         (first <= vec4<i32>(index$r)) & (last > vec4<i32>(index$r)));
-      s1_$r = s0_$r * (s1_$r - delta);
+      p$r = s$r * (p$r - delta);
 //#end
 
-//#for sum in 0..2
 //#for x in 0..4
-      weights[(tx * 4u + $(x)u) * 9u + ty] = vec4<f32>(s$(sum)_0[$x], s$(sum)_1[$x], s$(sum)_2[$x], s$(sum)_3[$x]);
+      weights[(tx * 4u + $(x)u) * 9u + ty] = vec4<f32>(s0[$x], s1[$x], s2[$x], s3[$x]);
 //#end
-//#for c in 0..COLUMNS / 32
-      for (var i = 0u; i < 4u; i++) {
-        let r = ty + i * 8u;
-        let t = part + $(c * 8)u + tx;
-        var value = vec4<f32>();
-        if (t < size.vectors) {
-          let at = (min(query + r, size.queries - 1u) * size.heads + head) * size.vectors + t;
-//#if sum == 0
-          value = dout[at];
-//#else
-          value = q[at];
+//#include attention_sums_tiled with OUT = dv, RIGHT = dout
+//#for x in 0..4
+      weights[(tx * 4u + $(x)u) * 9u + ty] = vec4<f32>(p0[$x], p1[$x], p2[$x], p3[$x]);
 //#end
-        }
-        values[r * 8u + tx] = value;
-      }
-      workgroupBarrier();
-      for (var j = 0u; j < depth; j += 4u) {
-//#for jj in 0..4
-        {
-          let a = weights[(j + $(jj)u) * 9u + ty];
-          let b = values[(j + $(jj)u) * 8u + tx];
-//#for r in 0..4
-//#if sum == 0
-          dv$(c)_$r += a[$r] * b;
-//#else
-          dk$(c)_$r += a[$r] * b;
-//#end
-//#end
-        }
-//#end
-      }
-      workgroupBarrier();
-//#end
-//#end
+//#include attention_sums_tiled with OUT = dk, RIGHT = q
     }
   }
 

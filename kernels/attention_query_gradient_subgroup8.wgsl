@@ -13,11 +13,7 @@
 // The outer loop is the same for all lanes, which Tint cannot see: it needs `diagnostic(off, subgroup_uniformity);` in front. Telling it
 // through workgroupUniformLoad costs a quarter of the speed.
 
-struct Size {
-  queries: u32, keys: u32, heads: u32, group: u32,
-  vectors: u32, tiles: u32, total: u32, factor: f32, // D / 4; tiles of queries; workgroups; scale * log2(e)
-  scale: f32, pad0: u32, pad1: u32, pad2: u32,
-}
+//#include attention_size
 
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> k: array<vec4<f32>>;
@@ -47,7 +43,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   var normaliser = vec4<f32>();
   var delta = vec4<f32>();
 //#for c in 0..4
-  let qi$c = (min(row + $(c)u, size.queries - 1u) * size.heads + head) * size.vectors;
+  let own$c = (min(row + $(c)u, size.queries - 1u) * size.heads + head) * size.vectors;
   if (row + $(c)u < size.queries) {
     let known = rows[head * size.queries + row + $(c)u];
     normaliser[$c] = bitcast<f32>(known.x);
@@ -65,40 +61,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var p$j = vec4<f32>();
 //#end
 //#for i in 0..KEYS / 8
-    let ki$i = (min(u32(key) + $(i * 8)u + lane, size.keys - 1u) * kv_heads + kv_head) * size.vectors;
+    let spread$i = (min(u32(key) + $(i * 8)u + lane, size.keys - 1u) * kv_heads + kv_head) * size.vectors;
 //#end
-    for (var t = 0u; t < vectors; t++) {
-//#for i in 0..KEYS / 8
-      let a$i = k[ki$i + t];
-//#end
-//#for c in 0..4
-      let c$c = q[qi$c + t];
-//#end
-//#for d in 0..4
-      let b$d = vec4<f32>(c0[$d], c1[$d], c2[$d], c3[$d]);
-//#end
-//#for j in 0..KEYS
-//#for d in 0..4
-      s$j += subgroupBroadcast(a$(j / 8)[$d], $(j % 8)u) * b$d;
-//#end
-//#end
-    }
-    for (var t = 0u; t < vectors; t++) {
-//#for i in 0..KEYS / 8
-      let a$i = v[ki$i + t];
-//#end
-//#for c in 0..4
-      let c$c = dout[qi$c + t];
-//#end
-//#for d in 0..4
-      let b$d = vec4<f32>(c0[$d], c1[$d], c2[$d], c3[$d]);
-//#end
-//#for j in 0..KEYS
-//#for d in 0..4
-      p$j += subgroupBroadcast(a$(j / 8)[$d], $(j % 8)u) * b$d;
-//#end
-//#end
-    }
+//#include attention_products_subgroup8 with OUT = s, SPREAD = k, SPREAD_ROWS = KEYS, OWN = q, OWN_ROWS = 4
+//#include attention_products_subgroup8 with OUT = p, SPREAD = v, SPREAD_ROWS = KEYS, OWN = dout, OWN_ROWS = 4
 //#for j in 0..KEYS
     p$j = select(vec4<f32>(), exp2(s$j * size.factor - normaliser) * (p$j - delta),
       (first <= vec4<i32>(key + $j)) & (last > vec4<i32>(key + $j)));
@@ -106,7 +72,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var at = lane;
     for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {
 //#for i in 0..KEYS / 8
-      let a$i = k[ki$i + t];
+      let a$i = k[spread$i + t];
 //#end
 //#for d in 0..4
       var o$d = sums[at + $(d * 8)u];
@@ -119,10 +85,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
   }
 
-  // Mesa's software driver ends all loops of a thread after 65,535 turns, without a word. Then this one has no second turn, and what is left
-  // of the sums must not pass for a result.
-  var alive = 0u;
-  for (var turn = 0u; turn < 2u + group.z; turn++) { alive = turn; }
+//#include turns
   let scale = select(bitcast<f32>(0x7fc00000u + group.z), size.scale, alive == 1u);
   var at = lane;
   for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {
@@ -130,7 +93,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let o$d = sums[at + $(d * 8)u] * scale;
 //#end
 //#for c in 0..4
-    if (row + $(c)u < size.queries) { dq[qi$c + t] = vec4<f32>(o0[$c], o1[$c], o2[$c], o3[$c]); }
+    if (row + $(c)u < size.queries) { dq[own$c + t] = vec4<f32>(o0[$c], o1[$c], o2[$c], o3[$c]); }
 //#end
     at += 32u;
   }

@@ -11,16 +11,7 @@
 // A workgroup of THREADS makes 4 rows of one head, a thread every THREADSth key; the 4 rows are the lanes of a vector.
 // Constants: THREADS, RELATION, CAUSAL, MASKED, VECTOR (4; or 1, where dx or dy is not a multiple of 4).
 
-struct Size {
-  rows: u32, heads: u32, x_units: u32, y_units: u32, // units: vectors of a row of one head
-  tiles: u32, total: u32, x_scale: f32, y_scale: f32, // tiles of 4 rows; workgroups
-}
-
-//#if VECTOR == 4
-alias Unit = vec4<f32>;
-//#else
-alias Unit = f32;
-//#end
+//#include relations_size
 
 @group(0) @binding(0) var<storage, read> x: array<Unit>;
 @group(0) @binding(1) var<storage, read> y: array<Unit>;
@@ -39,14 +30,6 @@ alias Unit = f32;
 //#for n in 0..5
 var<workgroup> partial$n: array<vec4<f32>, $THREADS>;
 //#end
-
-fn total(a: Unit) -> f32 {
-//#if VECTOR == 4
-  return (a.x + a.y) + (a.z + a.w);
-//#else
-  return a;
-//#end
-}
 
 @compute @workgroup_size($THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -92,24 +75,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
   for (var j = lowest + i32(thread); j < highest; j += $(THREADS)) {
     let key = u32(j) * size.heads + head;
-//#for r in 0..4
-    var a$r = Unit();
-    var b$r = Unit();
-//#end
-    for (var u = 0u; u < x_units; u++) {
-      let k = x[key * size.x_units + u];
-//#for r in 0..4
-      a$r += x[at$r * size.x_units + u] * k;
-//#end
-    }
-    for (var u = 0u; u < y_units; u++) {
-      let k = y[key * size.y_units + u];
-//#for r in 0..4
-      b$r += y[at$r * size.y_units + u] * k;
-//#end
-    }
-    let a = size.x_scale * vec4<f32>(total(a0), total(a1), total(a2), total(a3));
-    let b = size.y_scale * vec4<f32>(total(b0), total(b1), total(b2), total(b3));
+//#include relations_products
 //#if MASKED
     let seen = (vec4<i32>(j) >= first) & (vec4<i32>(j) < last) & vec4<bool>(keys[j] != 0);
 //#else
@@ -131,10 +97,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
   }
 
-  // Mesa's software driver ends all loops of a thread after 65,535 turns, without a word. Then this one has no second turn, and what is left
-  // of the sums must not pass for a result.
-  var alive = 0u;
-  for (var turn = 0u; turn < 2u + group.z; turn++) { alive = turn; }
+//#include turns
   let broken = vec4<f32>(bitcast<f32>(0x7fc00000u + group.z));
 //#if RELATION == softmax
   gap = select(broken, gap, alive == 1u);

@@ -12,6 +12,13 @@ import keySubgroup8 from "../../../kernels/attention_key_gradient_subgroup8.wgsl
 import keyTiled from "../../../kernels/attention_key_gradient_tiled.wgsl" with { type: "text" };
 import querySubgroup8 from "../../../kernels/attention_query_gradient_subgroup8.wgsl" with { type: "text" };
 import queryTiled from "../../../kernels/attention_query_gradient_tiled.wgsl" with { type: "text" };
+import productsSubgroup8 from "../../../kernels/include/attention_products_subgroup8.wgsl" with {
+  type: "text",
+};
+import productsTiled from "../../../kernels/include/attention_products_tiled.wgsl" with { type: "text" };
+import size from "../../../kernels/include/attention_size.wgsl" with { type: "text" };
+import sumsTiled from "../../../kernels/include/attention_sums_tiled.wgsl" with { type: "text" };
+import turns from "../../../kernels/include/turns.wgsl" with { type: "text" };
 import rowsSource from "../../../kernels/attention_rows.wgsl" with { type: "text" };
 import type { AdapterDescription } from "../../gpu/description.ts";
 import { expandTemplate } from "../../gpu/template.ts";
@@ -145,6 +152,15 @@ function columnsAtOnce(adapter: AdapterDescription, headDim: number, bytesEach: 
   return Math.min(headDim, Math.floor(adapter.maxWorkgroupMemory / bytesEach / 4) * 4);
 }
 
+/** What the kernels share. */
+const INCLUDES = {
+  attention_size: size,
+  attention_products_subgroup8: productsSubgroup8,
+  attention_products_tiled: productsTiled,
+  attention_sums_tiled: sumsTiled,
+  turns,
+};
+
 /** What the sizes of all kernels have in common. */
 interface Launch {
   readonly kernel: string;
@@ -170,7 +186,7 @@ function launch(context: LoweringContext<AttentionAttributes>, l: Launch): void 
   const total = tiles * l.heads * Math.ceil(headDim / l.columns);
   dispatch({
     kernel: l.kernel,
-    wgsl: expandTemplate(l.name, l.source, { ...l.constants, COLUMNS: l.columns }),
+    wgsl: expandTemplate(l.name, l.source, { ...l.constants, COLUMNS: l.columns }, INCLUDES),
     tensors: l.tensors,
     size: [
       queries,

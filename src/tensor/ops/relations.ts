@@ -7,6 +7,9 @@
  */
 import forwardSource from "../../../kernels/relations.wgsl" with { type: "text" };
 import gradientSource from "../../../kernels/relations_gradient.wgsl" with { type: "text" };
+import products from "../../../kernels/include/relations_products.wgsl" with { type: "text" };
+import size from "../../../kernels/include/relations_size.wgsl" with { type: "text" };
+import turns from "../../../kernels/include/turns.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
 import { ensure, grid, type LoweringContext, type Op, refuse } from "../op.ts";
@@ -91,6 +94,8 @@ export const relationsGradientOp: Op<RelationAttributes> = {
  */
 const FEW_TURNS = 60_000;
 
+const INCLUDES = { relations_size: size, relations_products: products, turns };
+
 function launch(
   { inputs, outputs, attributes, adapter, dispatch }: LoweringContext<RelationAttributes>,
   name: string,
@@ -112,7 +117,7 @@ function launch(
       CAUSAL: causal,
       MASKED: inputs.length % 2 === 1,
       VECTOR: vector,
-    }),
+    }, INCLUDES),
     tensors: [...inputs, ...outputs],
     size: [
       rows,
