@@ -10,7 +10,8 @@
 //
 // One workgroup is one subgroup of 8 lanes and makes 8 * QUERIES queries of one head. A lane owns QUERIES neighbouring queries, so
 // the softmax needs no exchange between lanes. KEYS keys (or values) at a time are loaded once, a few rows by each lane, and
-// spread with subgroupBroadcast. The weighted sums stay in workgroup memory, transposed, each lane touching only its own part.
+// spread with subgroupBroadcast. The weighted sums stay in workgroup memory, transposed, each lane touching only its own part; those of
+// KEYS keys are made on their own, because one long sum rounds each product to the size of all before it.
 //
 // Constants: QUERIES (4 or 1 a lane), KEYS (multiple of 8), COLUMNS (of the output made by one workgroup, multiple of 4).
 // Limits: D a multiple of 4. A head wider than COLUMNS is made by several workgroups, each of which computes the weights anew.
@@ -106,11 +107,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
       let a$i = v[spread$i + t];
 //#end
 //#for d in 0..4
-      var o$d = sums[at + $(d * 8)u] * correction;
+      var o$d = Lanes();
 //#for j in 0..KEYS
       o$d += subgroupBroadcast(a$(j / 8)[$d], $(j % 8)u) * s$j;
 //#end
-      sums[at + $(d * 8)u] = o$d;
+      sums[at + $(d * 8)u] = sums[at + $(d * 8)u] * correction + o$d;
 //#end
       at += 32u;
     }

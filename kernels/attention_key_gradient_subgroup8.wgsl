@@ -94,16 +94,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let e$i = dout[spread$i + t];
 //#end
 //#for d in 0..4
-        var dk$d = key_sums[at + $(d * 8)u];
+        var dk$d = vec4<f32>();
 //#for j in 0..QUERIES
         dk$d += subgroupBroadcast(a$(j / 8)[$d], $(j % 8)u) * p$j;
 //#end
-        key_sums[at + $(d * 8)u] = dk$d;
-        var dv$d = value_sums[at + $(d * 8)u];
+        key_sums[at + $(d * 8)u] += dk$d;
+        var dv$d = vec4<f32>();
 //#for j in 0..QUERIES
         dv$d += subgroupBroadcast(e$(j / 8)[$d], $(j % 8)u) * s$j;
 //#end
-        value_sums[at + $(d * 8)u] = dv$d;
+        value_sums[at + $(d * 8)u] += dv$d;
 //#end
         at += 32u;
       }

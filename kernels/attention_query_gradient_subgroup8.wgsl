@@ -75,11 +75,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
       let a$i = k[spread$i + t];
 //#end
 //#for d in 0..4
-      var o$d = sums[at + $(d * 8)u];
+      var o$d = vec4<f32>();
 //#for j in 0..KEYS
       o$d += subgroupBroadcast(a$(j / 8)[$d], $(j % 8)u) * p$j;
 //#end
-      sums[at + $(d * 8)u] = o$d;
+      sums[at + $(d * 8)u] += o$d;
 //#end
       at += 32u;
     }

@@ -1,6 +1,15 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { assertWithin, gpuTest, maxDifference, randomArray, run, testGpu, type Value } from "./harness.ts";
+import {
+  assertWithin,
+  gpuTest,
+  maxDifference,
+  randomArray,
+  relativeError,
+  run,
+  testGpu,
+  type Value,
+} from "./harness.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { ShapeError } from "../../src/base/errors.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
@@ -200,6 +209,15 @@ for (const [name, c] of CASES) {
 gpuTest("attention() splits wide heads where workgroup memory is small", async (_, family) => {
   const c = makeCase(shape(2, 1, 48), 40, packed([40]));
   assertMatches(await onGpu(await testGpu(family, { maxWorkgroupMemory: 4096 }), c), oracle(c));
+});
+
+gpuTest("attention() keeps its precision where a key has thousands of queries", async (gpu) => {
+  const c = makeCase(shape(4, 1, 4), 1500, packed([1500]), 0.3);
+  const [actual, expected] = [await onGpu(gpu, c), oracle(c)];
+  for (const name of ["dq", "dk", "dv"] as const) {
+    const error = relativeError(actual[name], expected[name]);
+    assert(error < 8e-7, `${name} is off by ${error}`);
+  }
 });
 
 gpuTest("attention() stays exact when scores are in the thousands", async (gpu) => {
