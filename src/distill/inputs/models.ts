@@ -16,8 +16,8 @@ import type { DecoderConfig } from "../../models/config.ts";
 import type { WeightSpecs } from "../../models/context.ts";
 import { readArchitecture } from "../../models/families.ts";
 import { checkTensors } from "../../models/weights.ts";
-import { byteLength } from "../../tensor/graph.ts";
 import type { Plan } from "../../tensor/plan.ts";
+import { rowBytes } from "../../tensor/weight_storage.ts";
 
 /**
  * What a model's weights are rounded to. `exact`: nothing is. `half`: what neither f16 nor bf16 holds (f32 and quantised values) is
@@ -205,12 +205,12 @@ export class Model {
   async upload(gpu: Gpu, buffer: GpuBuffer, storedName: string, shape: readonly number[]): Promise<void> {
     const table = this.architecture.tables[storedName];
     if (table) return gpu.device.queue.writeBuffer(buffer.raw, 0, table(shape[0]!));
-    const rowBytes = shape.slice(1).reduce((a, b) => a * b, 1) * (this.dtype(storedName) === "f32" ? 4 : 2);
+    const bytesOfRow = rowBytes({ shape, dtype: this.dtype(storedName) });
     // Pieces of a few MB whose bytes are a multiple of 4.
-    const rows = Math.max(4, Math.floor(PIECE_BYTES / rowBytes / 4) * 4);
+    const rows = Math.max(4, Math.floor(PIECE_BYTES / bytesOfRow / 4) * 4);
     for (let first = 0; first < shape[0]!; first += rows) {
       const { data } = await this.#readStored(storedName, first, Math.min(rows, shape[0]! - first));
-      gpu.device.queue.writeBuffer(buffer.raw, first * rowBytes, wholeWords(data));
+      gpu.device.queue.writeBuffer(buffer.raw, first * bytesOfRow, wholeWords(data));
       // What is written stays staged in host memory until something is submitted.
       gpu.device.queue.submit([]);
     }
@@ -253,7 +253,7 @@ export async function uploadWeights(
       if (!model) throw new InputError(`no model provides the weight "${weight.name}"; this is a bug`);
       const buffer = await gpu.allocating(
         `weight ${weight.name}`,
-        () => gpu.createBuffer(byteLength(weight), BUFFER_USAGE.storage, weight.name),
+        () => gpu.createBuffer(weight.bytes, BUFFER_USAGE.storage, weight.name),
       );
       buffers.set(weight.name, buffer);
       await model.upload(gpu, buffer, weight.name.slice(model.specs.prefix.length), weight.shape);
