@@ -46,7 +46,7 @@ export async function measure(
   const executable = await compile(gpu, plan(program, gpu.description), { profile: true });
   try {
     for (const storage of program.storages.values()) fillStorage(executable, storage, options.fill ?? {});
-    for (const [name, value] of Object.entries(options.scalars ?? {})) executable.setScalar(name, value);
+    executable.setScalars(Object.entries(options.scalars ?? {}));
     const times: number[] = [];
     let [flops, bytes, first] = [0, 0, 0];
     for (let i = -1; i < (options.repeats ?? 10); i++) {

@@ -151,25 +151,44 @@ export class Executable {
     this.profiler = profile ? new Profiler(gpu) : undefined;
   }
 
-  /** Sets a float that kernels read as `step[...]`; takes effect at the next {@linkcode run}. Unknown names are ignored. */
+  /** Whether any block of the program reads a step scalar of that name. */
+  hasScalar(name: string): boolean {
+    return this.plan.scalars.indexOf(name) !== undefined;
+  }
+
+  /**
+   * Sets a float that kernels read as `step[...]`; takes effect at the next {@linkcode run}.
+   *
+   * @throws {DeviceError} if the program has no scalar of that name
+   */
   setScalar(name: string, value: number): void {
-    const index = this.#scalarIndex(name);
-    if (index === undefined) return;
-    this.#stepFloats[index] = value;
+    this.#stepFloats[this.#scalarIndex(name)] = value;
     this.#stepChanged = true;
   }
 
-  /** Sets an integer (a seed, a step number) in the step buffer. */
+  /** Of numbers of which a program may need only some, sets those that this one has. */
+  setScalars(values: Iterable<readonly [name: string, value: number]>): void {
+    for (const [name, value] of values) if (this.hasScalar(name)) this.setScalar(name, value);
+  }
+
+  /**
+   * Sets an integer (a seed, a step number) in the step buffer.
+   *
+   * @throws {DeviceError} if the program has no scalar of that name
+   */
   setScalarWord(name: string, value: number): void {
-    const index = this.#scalarIndex(name);
-    if (index === undefined) return;
-    this.#stepWords[index] = value >>> 0;
+    this.#stepWords[this.#scalarIndex(name)] = value >>> 0;
     this.#stepChanged = true;
   }
 
-  #scalarIndex(name: string): number | undefined {
-    const index = this.plan.scalars.names().indexOf(name);
-    return index < 0 ? undefined : index;
+  #scalarIndex(name: string): number {
+    const index = this.plan.scalars.indexOf(name);
+    if (index === undefined) {
+      throw new DeviceError(
+        `the program reads no step scalar "${name}", only: ${this.plan.scalars.names().join(", ") || "none"}`,
+      );
+    }
+    return index;
   }
 
   /** Writes a storage from the host: an input, a weight or a state. `data` must fill it unless `byteOffset` is given. */

@@ -125,6 +125,11 @@ export class StepScalars {
     return { name, index };
   }
 
+  /** The word of a scalar that was declared, undefined where none of that name was. */
+  indexOf(name: string): number | undefined {
+    return this.#index.get(name);
+  }
+
   names(): string[] {
     return [...this.#index.keys()];
   }
@@ -202,7 +207,7 @@ export class Graph {
     const specs = op.infer(inputs, attributes);
     const outputs: Tensor[] = [];
     const node: Node = {
-      op: op as Op<unknown>,
+      op,
       inputs,
       attributes,
       outputs,

@@ -6,9 +6,19 @@
  */
 import type { AdapterDescription } from "../gpu/description.ts";
 import { ShapeError } from "../base/errors.ts";
-import { type Node, show, type Tensor } from "./graph.ts";
+import { type Node, type Op, show, type Tensor } from "./graph.ts";
 
 export type { Dispatch, GradientContext, LoweringContext, Op, SizeWord, Window } from "./graph.ts";
+
+/** An application of an op whose attributes are of type `A`. */
+export interface NodeOf<A> extends Node {
+  readonly attributes: A;
+}
+
+/** Whether a node is an application of this op. */
+export function applies<A>(node: Node, op: Op<A>): node is NodeOf<A> {
+  return node.op === op;
+}
 
 /** Whether a node only renames memory: it has no kernel. */
 export function isView(node: Node): boolean {

@@ -5,10 +5,10 @@
  * @module
  */
 import { byteLength, type Graph, type Node, type Tensor } from "./graph.ts";
-import { accumulateOp } from "./ops/accumulate.ts";
+import { type AccumulateAttributes, accumulateOp } from "./ops/accumulate.ts";
 import { type CombineAttributes, combineOp } from "./ops/combine.ts";
 import { matmulAccumulateOp, type MatmulAttributes, matmulOp, WHOLE_DEPTH } from "./ops/matmul.ts";
-import { isView, type Op, rootOf } from "./op.ts";
+import { applies, isView, type NodeOf, type Op, rootOf } from "./op.ts";
 import { operandName, type PointwiseAttributes, pointwiseOp } from "./ops/pointwise.ts";
 import { substitute, variable } from "./expr/mod.ts";
 
@@ -52,18 +52,18 @@ function mergeSums(graph: Graph, nodes: readonly Node[]): Node[] {
   const makerOf = new Map<Tensor, Node>();
   const result: (Node | undefined)[] = [];
   const indexOf = new Map<Node, number>();
-  const product = (t: Tensor): Node | undefined => {
+  const product = (t: Tensor): Product | undefined => {
     const node = makerOf.get(t);
-    return node?.op.name === matmulOp.name && uses.get(t) === 1 && isStill(node) ? node : undefined;
+    return node && applies(node, matmulOp) && uses.get(t) === 1 && isStill(node) ? node : undefined;
   };
   const drop = (node: Node) => void (result[indexOf.get(node)!] = undefined);
 
   for (const node of nodes) {
     let merged = node;
     let at = result.length;
-    if (node.op.name === combineOp.name && node.inputs.length === 2) {
+    if (applies(node, combineOp) && node.inputs.length === 2) {
       merged = mergeCombine(node, product, drop) ?? node;
-    } else if (node.op.name === accumulateOp.name) {
+    } else if (applies(node, accumulateOp)) {
       const maker = product(node.inputs[1]!);
       merged = mergeAccumulate(node, product, drop) ?? node;
       // Gradients are added up at the end of a block. There, the product's operands, and so the activations of every layer, would
@@ -92,10 +92,15 @@ function usesMemory(nodes: readonly (Node | undefined)[], tensor: Tensor): boole
   );
 }
 
-type Finder = (t: Tensor) => Node | undefined;
+type Product = NodeOf<MatmulAttributes>;
+type Finder = (t: Tensor) => Product | undefined;
 
-function mergeCombine(node: Node, product: Finder, drop: (n: Node) => void): Node | undefined {
-  const { factors } = node.attributes as CombineAttributes;
+function mergeCombine(
+  node: NodeOf<CombineAttributes>,
+  product: Finder,
+  drop: (n: Node) => void,
+): Node | undefined {
+  const { factors } = node.attributes;
   const [a, b] = node.inputs as [Tensor, Tensor];
   if (a === b) return undefined;
   const [pa, pb] = [product(a), product(b)];
@@ -119,7 +124,7 @@ function mergeCombine(node: Node, product: Finder, drop: (n: Node) => void): Nod
     ]] as const
   ) {
     if (!maker || its !== 1) continue;
-    const attributes = maker.attributes as MatmulAttributes;
+    const { attributes } = maker;
     if (attributes.addend) continue;
     drop(maker);
     return replace(node, matmulOp, [...maker.inputs, other], {
@@ -132,8 +137,14 @@ function mergeCombine(node: Node, product: Finder, drop: (n: Node) => void): Nod
 }
 
 /** `first` and `second` as one kernel with two products, if their shapes and types allow; `second` must be all f32. */
-function twoProducts(node: Node, first: Node, f1: number, second: Node, f2: number): Node | undefined {
-  const [a1, a2] = [first.attributes as MatmulAttributes, second.attributes as MatmulAttributes];
+function twoProducts(
+  node: Node,
+  first: Product,
+  f1: number,
+  second: Product,
+  f2: number,
+): Node | undefined {
+  const [a1, a2] = [first.attributes, second.attributes];
   if (a1.orientation !== a2.orientation || a1.factors.length !== 1 || a2.factors.length !== 1) {
     return undefined;
   }
@@ -158,21 +169,24 @@ function twoProducts(node: Node, first: Node, f1: number, second: Node, f2: numb
   });
 }
 
-function mergeAccumulate(node: Node, product: Finder, drop: (n: Node) => void): Node | undefined {
+function mergeAccumulate(
+  node: NodeOf<AccumulateAttributes>,
+  product: Finder,
+  drop: (n: Node) => void,
+): Node | undefined {
   const [state, value] = node.inputs as [Tensor, Tensor];
   const maker = product(value);
   if (!maker) return undefined;
-  const attributes = maker.attributes as MatmulAttributes;
-  if (attributes.addend) return undefined;
+  if (maker.attributes.addend) return undefined;
   drop(maker);
   return replace(node, matmulAccumulateOp, [...maker.inputs, state], {
-    ...attributes,
-    accumulate: (node.attributes as { keep: MatmulAttributes["accumulate"] }).keep!,
+    ...maker.attributes,
+    accumulate: node.attributes.keep,
   });
 }
 
-function replace<A>(node: Node, op: Op<A>, inputs: readonly Tensor[], attributes: A): Node {
-  return { ...node, op: op as Op<unknown>, inputs, attributes };
+function replace<A>(node: Node, op: Op<A>, inputs: readonly Tensor[], attributes: A): NodeOf<A> {
+  return { ...node, op, inputs, attributes };
 }
 
 /** Operands that one elementwise kernel may bind beside its output. */
@@ -186,7 +200,7 @@ function mergePointwise(graph: Graph, nodes: readonly Node[]): Node[] {
   const dropped = new Set<Node>();
   const result = nodes.map((node) => {
     let merged = node;
-    while (merged.op.name === pointwiseOp.name) {
+    while (applies(merged, pointwiseOp)) {
       const next = absorbOne(merged, makerOf, uses, dropped, mutated);
       if (!next) break;
       merged = next;
@@ -199,13 +213,13 @@ function mergePointwise(graph: Graph, nodes: readonly Node[]): Node[] {
 
 /** `node` with one of its operands' makers folded in, or undefined where there is none that can be. */
 function absorbOne(
-  node: Node,
+  node: NodeOf<PointwiseAttributes>,
   makerOf: ReadonlyMap<Tensor, Node>,
   uses: ReadonlyMap<Tensor, number>,
   dropped: Set<Node>,
   mutated: ReadonlySet<Tensor>,
 ): Node | undefined {
-  const { expression, scalars } = node.attributes as PointwiseAttributes;
+  const { expression, scalars } = node.attributes;
   for (const operand of new Set(node.inputs)) {
     const maker = makerOf.get(operand);
     const inner = maker && elementwise(maker);
@@ -232,9 +246,8 @@ function absorbOne(
 
 /** A node as an elementwise expression over its inputs. */
 function elementwise(node: Node): PointwiseAttributes | undefined {
-  if (node.op.name === pointwiseOp.name) return node.attributes as PointwiseAttributes;
-  if (node.op.name !== combineOp.name) return undefined;
-  const { factors } = node.attributes as CombineAttributes;
-  const terms = factors.map((f, i) => variable(operandName(i)).mul(f));
+  if (applies(node, pointwiseOp)) return node.attributes;
+  if (!applies(node, combineOp)) return undefined;
+  const terms = node.attributes.factors.map((f, i) => variable(operandName(i)).mul(f));
   return { expression: terms.reduce((a, b) => a.add(b)), scalars: [] };
 }

@@ -2,7 +2,8 @@ import { assertEquals } from "@std/assert";
 import { assertWithin, gpuTest, randomArray, run } from "./harness.ts";
 import { add, scale } from "../../src/tensor/ops/combine.ts";
 import { accumulate } from "../../src/tensor/ops/accumulate.ts";
-import { linear, matmul } from "../../src/tensor/ops/matmul.ts";
+import { linear, matmul, matmulOp } from "../../src/tensor/ops/matmul.ts";
+import type { Op } from "../../src/tensor/op.ts";
 import { Program } from "../../src/tensor/plan.ts";
 import { optimise } from "../../src/tensor/optimise.ts";
 
@@ -63,6 +64,29 @@ Deno.test("optimise() makes one kernel of two products and an addend", () => {
   g.output("y", add(add(linear(x, w), linear(h, b)), g.input("r", [T, N], "f32")));
   linear(x, w); // nobody uses it
   assertEquals(optimise(g).map((n) => `${n.op.name}/${n.inputs.length}`), ["matmul/2", "matmul/5"]);
+});
+
+Deno.test("optimise() merges no op that only has the name of one", () => {
+  const program = new Program();
+  const g = program.block("test");
+  const [x, w, r] = [g.input("x", [T, H], "f32"), g.weight("w", [N, H], "f32"), g.input("r", [T, N], "f32")];
+  const other: Op<null> = {
+    name: matmulOp.name,
+    infer: () => [{ shape: [T, N], dtype: "f32" }],
+    lower: () => {},
+  };
+  g.output("y", add(g.add(other, [x, w], null)[0]!, r));
+  assertEquals(optimise(g).map((n) => n.op.name), ["matmul", "combine"]);
+});
+
+Deno.test("optimise() keeps two deep products apart", () => {
+  const program = new Program();
+  const g = program.block("test");
+  const deep = (name: string, k: number) =>
+    linear(g.input(`x${name}`, [T, k], "f32"), g.weight(name, [N, k], "f32"));
+  g.output("one", add(deep("a", 4096), deep("b", 2048)));
+  g.output("two", add(deep("c", 4096), deep("d", 2052)));
+  assertEquals(optimise(g).map((n) => n.inputs.length), [4, 2, 3]);
 });
 
 gpuTest("accumulate() adds a product into a state, or overwrites NaN when nothing is kept", async (gpu) => {

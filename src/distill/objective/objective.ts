@@ -149,7 +149,7 @@ export class Objective {
       const count = counts[term.tokenMask ?? 0]!;
       return { ...term, weight: count > 0 ? term.weight * (Math.max(1, counts[0]!) / count) : 0 };
     });
-    for (const [name, value] of initialScalars(terms.filter(isRowTerm))) executable.setScalar(name, value);
+    executable.setScalars(initialScalars(terms.filter(isRowTerm)));
     for (const term of terms) {
       if (!isRowTerm(term)) executable.setScalar(`${term.name}.weight`, term.weight);
     }
@@ -157,6 +157,6 @@ export class Objective {
 
   /** Writes what measuring needs into the step buffer. */
   setEvaluationScalars(executable: Executable): void {
-    for (const [name, value] of initialScalars(this.evaluation.terms)) executable.setScalar(name, value);
+    executable.setScalars(initialScalars(this.evaluation.terms));
   }
 }

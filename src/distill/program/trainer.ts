@@ -332,17 +332,15 @@ export class Trainer {
     objective.setScalars(executable, step, counts, controlled);
     executable.setScalar("oneOverTokens", 1 / Math.max(1, supervisedTokens));
     executable.setScalar("learningRate", learningRate);
-    for (const [name, value] of Object.entries(biasCorrections(recipe.train, step + 1))) {
-      executable.setScalar(name, value);
-    }
+    executable.setScalars(Object.entries(biasCorrections(recipe.train, step + 1)));
     for (const { work } of this.setup.trainables.parts) {
-      for (const [name, value] of Object.entries(work?.scalars(step + 1) ?? {})) {
-        executable.setScalar(name, value);
-      }
+      executable.setScalars(Object.entries(work?.scalars(step + 1) ?? {}));
     }
     for (const [i, batch] of window.entries()) {
       executable.setScalar("keep", i === 0 ? 0 : 1);
-      executable.setScalarWord(RANDOM_KEY, philox4x32([step, i, 0, RANDOM_SITE], splitSeed(seed))[0]);
+      if (executable.hasScalar(RANDOM_KEY)) {
+        executable.setScalarWord(RANDOM_KEY, philox4x32([step, i, 0, RANDOM_SITE], splitSeed(seed))[0]);
+      }
       await this.#write(batch, marked[i]!);
       await this.#run("microBatch");
     }

@@ -234,7 +234,7 @@ class TeacherPass {
     const { target } = keptOf(this.#setup)!.format;
     const executable = this.#executable;
     executable.setScalar("keep", 0);
-    for (const [name, value] of cacheScalars(target)) executable.setScalar(name, value);
+    executable.setScalars(cacheScalars(target));
     const { train, heldOut } = this.#prepared;
     let row = 0;
     for (const [samples, measured] of [[train, false], [heldOut, true]] as const) {

@@ -166,7 +166,7 @@ async function checkUpdate(subject: NetworkSubject, gpu: Gpu): Promise<string> {
       for (const { key, initial } of states) if (used.includes(key)) executable.write(key, initial);
       for (const { key } of parameters) if (used.includes(key)) executable.write(key, begin[key]!.data);
       for (let step = 1; step <= settings.steps; step++) {
-        for (const [name, value] of Object.entries(scalars(step))) executable.setScalar(name, value);
+        executable.setScalars(Object.entries(scalars(step)));
         for (const [i, { key, shape, trained }] of parameters.entries()) {
           if (!trained || !used.includes(`gradient.${key}`)) continue;
           const { data } = randomValues(shape, 1000 * step + i);

@@ -6,7 +6,7 @@
 import source from "../../../kernels/combine.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type Tensor } from "../graph.ts";
-import { ensure, grid, type Op } from "../op.ts";
+import { applies, ensure, grid, type Op } from "../op.ts";
 
 /** Attributes of {@linkcode combineOp}: one factor for each input. */
 export interface CombineAttributes {
@@ -71,6 +71,6 @@ export function combine(inputs: readonly Tensor[], factors: readonly number[]): 
 /** A tensor as a multiple of another, so that whoever uses it can fold the factor into its own arithmetic. */
 export function scaleFactor(x: Tensor): { tensor: Tensor; factor: number } {
   const node = x.producer;
-  if (node?.op.name !== combineOp.name || node.inputs.length !== 1) return { tensor: x, factor: 1 };
-  return { tensor: node.inputs[0]!, factor: (node.attributes as CombineAttributes).factors[0]! };
+  if (!node || !applies(node, combineOp) || node.inputs.length !== 1) return { tensor: x, factor: 1 };
+  return { tensor: node.inputs[0]!, factor: node.attributes.factors[0]! };
 }

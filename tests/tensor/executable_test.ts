@@ -1,0 +1,39 @@
+// @ts-types="../../types/std_assert.d.ts"
+import { assertEquals, assertThrows } from "@std/assert";
+import { DeviceError } from "../../src/base/errors.ts";
+import { compile } from "../../src/tensor/executable.ts";
+import { fill } from "../../src/tensor/ops/fill.ts";
+import { plan, Program } from "../../src/tensor/plan.ts";
+import { gpuTest } from "./harness.ts";
+
+gpuTest("Executable refuses a scalar that no block of the program reads", async (gpu) => {
+  const program = new Program();
+  for (const name of ["first", "second"]) {
+    const graph = program.block(name);
+    graph.output("y", fill(graph, [4], graph.scalar(`${name}.value`)));
+  }
+  const executable = await compile(gpu, plan(program, gpu.description));
+  try {
+    const read = async (block: string) => {
+      executable.run(block);
+      return [...(await executable.read(["y"], block)).get("y")!.data];
+    };
+    // One step buffer for all blocks.
+    executable.setScalar("second.value", 3);
+    executable.setScalar("first.value", 2);
+    assertEquals([await read("first"), await read("second")], [[2, 2, 2, 2], [3, 3, 3, 3]]);
+    for (const set of ["setScalar", "setScalarWord"] as const) {
+      assertThrows(
+        () => executable[set]("frist.value", 5),
+        DeviceError,
+        'the program reads no step scalar "frist.value", only: first.value, second.value',
+      );
+    }
+    assertEquals(["first.value", "frist.value"].map((name) => executable.hasScalar(name)), [true, false]);
+    // What a program may do without.
+    executable.setScalars(new Map([["first.value", 7], ["third.value", 8]]));
+    assertEquals([await read("first"), await read("second")], [[7, 7, 7, 7], [3, 3, 3, 3]]);
+  } finally {
+    executable.destroy();
+  }
+});
