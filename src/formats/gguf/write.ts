@@ -155,7 +155,7 @@ export async function writeGguf(
 }
 
 /** Bytes that a tensor takes, without padding. */
-export function ggufTensorBytes({ type, shape }: GgufSpec): number {
+function ggufTensorBytes({ type, shape }: GgufSpec): number {
   const { block, bytes } = ggufTypes.get(ggufTypeNumber(type))!;
   return shape.reduce((product, size) => product * size, 1) / block * bytes;
 }

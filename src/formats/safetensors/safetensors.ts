@@ -200,7 +200,7 @@ export function checkRows(
 }
 
 /** Lays a typed array over bytes read from a file; files are little-endian, as every machine that runs this is. */
-export function floatView(dtype: FloatDtype, bytes: Uint8Array<ArrayBuffer>): FloatData {
+function floatView(dtype: FloatDtype, bytes: Uint8Array<ArrayBuffer>): FloatData {
   return dtype === "f32" ? new Float32Array(bytes.buffer) : new Uint16Array(bytes.buffer);
 }
 

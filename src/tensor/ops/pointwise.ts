@@ -158,7 +158,7 @@ export function lowerPointwise(
 }
 
 /** The op from an expression over `x0`, `x1`, ...; {@linkcode pointwise} is the pleasant way. */
-export function makePointwise(
+function makePointwise(
   inputs: readonly Tensor[],
   expression: Expression,
   scalars: readonly StepScalar[],
