@@ -42,7 +42,7 @@ export class RecipeFields {
   constructor(known, upload) {
     this.#known = known;
     this.#recipe = firstRecipe(known);
-    this.#objective = new Objective(this.fields, this.#plugins("divergence", "row-loss", "feature-loss"));
+    this.#objective = Objective.of(this.fields, this.#plugins("divergence", "row-loss", "feature-loss"));
     this.#parts = [
       this.#models(),
       this.#data(upload),
