@@ -2,7 +2,9 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertGreater } from "@std/assert";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
-import { planTraining, type StepMetrics, Trainer } from "../../src/distill/program/trainer.ts";
+import { Trainer } from "../../src/distill/program/trainer.ts";
+import { planTraining } from "../../src/distill/program/plan_training.ts";
+import { type StepMetrics } from "../../src/distill/program/step_metrics.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
@@ -37,7 +39,7 @@ async function oneStep(gpu: Gpu, recipe: Recipe, window = BATCHES) {
     const gradients = await trainer.readGradients();
     const state = await trainer.readState();
     const metrics = (await trainer.collect())[0]! as StepMetrics;
-    return { values, gradients, metrics, kept: setup.trainables.kept.gather(state.kept) };
+    return { values, gradients, metrics, states: setup.trainables.states.gather(state.states) };
   } finally {
     trainer.destroy();
   }
@@ -105,9 +107,9 @@ modelTest(
       const plain = await of(0);
       const clipped = await of(plain.metrics.gradientNorm / 4);
       let most = 0;
-      for (const [name, values] of plain.kept) {
+      for (const [name, values] of plain.states) {
         if (!name.includes("sensitivity")) continue;
-        assertWithin(clipped.kept.get(name)!.map((v) => 4 * v), values, 1e-6, name);
+        assertWithin(clipped.states.get(name)!.map((v) => 4 * v), values, 1e-6, name);
         most = Math.max(most, ...values);
       }
       assertGreater(most, 1e-4);
@@ -118,7 +120,7 @@ modelTest(
       trainer.setState(flat);
       await trainer.step(0, BATCHES);
       assertEquals((await trainer.collect())[0]!.nonFinite, true);
-      for (const [name, values] of setup.trainables.kept.gather((await trainer.readState()).kept)) {
+      for (const [name, values] of setup.trainables.states.gather((await trainer.readState()).states)) {
         if (/sensitivity|uncertainty/.test(name)) assert(values.every((v) => v === 0), name);
       }
       trainer.destroy();

@@ -5,7 +5,9 @@ import { builtins } from "../../plugins/mod.ts";
 import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { Objective } from "../../src/distill/objective/objective.ts";
 import type { ObjectiveTermInput } from "../../src/distill/recipe/recipe.ts";
-import { planTraining, type StepMetrics, Trainer } from "../../src/distill/program/trainer.ts";
+import { Trainer } from "../../src/distill/program/trainer.ts";
+import { type StepMetrics } from "../../src/distill/program/step_metrics.ts";
+import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { InputError } from "../../src/base/errors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { Registry } from "../../src/registry/registry.ts";
@@ -26,7 +28,7 @@ async function train(gpu: Gpu, files: TinyFiles, objective: ObjectiveTermInput[]
   const trainer = await Trainer.create(gpu, setup, planTraining(setup, gpu.description));
   try {
     trainer.setState((await setup.trainables.initialValues(1)).trained);
-    const batch = packBatch([tinySample(40, 35, 1), tinySample(20, 9, 2)], trainer.planned.frozen.tokens);
+    const batch = packBatch([tinySample(40, 35, 1), tinySample(20, 9, 2)], trainer.planned.choices.tokens);
     const all: StepMetrics[] = [];
     for (let step = 0; step < 6; step++) {
       await trainer.step(step, [batch]);
@@ -60,7 +62,10 @@ modelTest(
       const trainer = await Trainer.create(gpu, setup, planTraining(setup, gpu.description));
       try {
         trainer.setState((await setup.trainables.initialValues(1)).trained);
-        const batch = packBatch([tinySample(40, 35, 1), tinySample(20, 9, 2)], trainer.planned.frozen.tokens);
+        const batch = packBatch(
+          [tinySample(40, 35, 1), tinySample(20, 9, 2)],
+          trainer.planned.choices.tokens,
+        );
         for (let step = 0; step < 6; step++) await trainer.step(step, [batch]);
         const fixed = await trainer.collect();
         assertEquals(fixed.map(({ loss, gradientNorm }) => [loss, gradientNorm]), [
@@ -94,7 +99,7 @@ modelTest(
         trainer.setState((await setup.trainables.initialValues(1)).trained);
         const likelihood = (loss: number | undefined) => Math.exp(-loss!);
         const teacher = likelihood((await trainer.evaluateTeacher(own)).losses["cross-entropy"]);
-        const batch = packBatch(samples, trainer.planned.frozen.tokens);
+        const batch = packBatch(samples, trainer.planned.choices.tokens);
         let [expected, first] = [lambda, undefined as number | undefined];
         for (let step = 0; step < 6; step++) {
           await trainer.step(step, [batch]);

@@ -2,7 +2,9 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
-import { planTraining, type StepMetrics, Trainer } from "../../src/distill/program/trainer.ts";
+import { Trainer } from "../../src/distill/program/trainer.ts";
+import { type StepMetrics } from "../../src/distill/program/step_metrics.ts";
+import { planTraining } from "../../src/distill/program/plan_training.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
 import { gpuTest, randomArray, testGpu } from "../tensor/harness.ts";
@@ -55,7 +57,7 @@ function oneStep(
   window: (tokens: number) => PackedBatch[],
   step = 0,
 ): Promise<Step> {
-  return withTrainer(gpu, recipe, (t) => stepOn(t, window(t.planned.frozen.tokens), step));
+  return withTrainer(gpu, recipe, (t) => stepOn(t, window(t.planned.choices.tokens), step));
 }
 
 /** Largest relative distance (L2) of a parameter's gradient. */
@@ -164,7 +166,7 @@ gpuTest("the size of head chunks changes nothing beyond rounding", (gpu) =>
       const recipe = tinyRecipe(files, train({ tokensPerMicroBatch: 256, headChunk }));
       steps.push(
         await withTrainer(gpu, recipe, (trainer) => {
-          const { tokens, chunkRows } = trainer.planned.frozen;
+          const { tokens, chunkRows } = trainer.planned.choices;
           assertEquals([tokens, chunkRows], [256, headChunk]);
           return stepOn(trainer, [packBatch(ALL, 256)]);
         }),
@@ -186,7 +188,7 @@ gpuTest(
         });
         results.push(
           await withTrainer(gpu, recipe, async (trainer) => {
-            assertEquals(trainer.planned.frozen.recompute, activationCheckpointing === "on");
+            assertEquals(trainer.planned.choices.recompute, activationCheckpointing === "on");
             return {
               step: await stepOn(trainer, [packBatch(ALL, 256)], 5),
               bytes: trainer.planned.plan.bytesByCategory.get("activations")!,

@@ -14,12 +14,9 @@ import { setUp } from "../../src/distill/run/set_up.ts";
 import type { RunEventBody } from "../../src/distill/run/events.ts";
 import type { ObjectiveTermInput, Recipe } from "../../src/distill/recipe/recipe.ts";
 import { sampleEnds } from "../../src/distill/program/sample_inputs.ts";
-import {
-  planTraining,
-  type StepMetrics,
-  Trainer,
-  type TrainingSetup,
-} from "../../src/distill/program/trainer.ts";
+import { Trainer } from "../../src/distill/program/trainer.ts";
+import { type StepMetrics } from "../../src/distill/program/step_metrics.ts";
+import { planTraining, type TrainingSetup } from "../../src/distill/program/plan_training.ts";
 import { InputError, LimbeckError } from "../../src/base/errors.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
@@ -97,7 +94,7 @@ async function stepOn(
 }
 
 function oneStep(gpu: Gpu, recipe: Recipe): Promise<Step> {
-  return withTrainer(gpu, recipe, (t) => stepOn(t, [packBatch(SAMPLES, t.planned.frozen.tokens)]));
+  return withTrainer(gpu, recipe, (t) => stepOn(t, [packBatch(SAMPLES, t.planned.choices.tokens)]));
 }
 
 /** Largest relative distance (L2) of a parameter's gradient. */

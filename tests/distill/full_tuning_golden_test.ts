@@ -5,7 +5,8 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertGreater } from "@std/assert";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
-import { planTraining, Trainer } from "../../src/distill/program/trainer.ts";
+import { Trainer } from "../../src/distill/program/trainer.ts";
+import { planTraining } from "../../src/distill/program/plan_training.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { packBatch } from "../../src/text/packing.ts";
 import { gpuTest } from "../tensor/harness.ts";

@@ -1,7 +1,8 @@
 /** A vocabulary of 151,936 tokens: what the head must never hold whole. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertGreaterOrEqual, assertLess } from "@std/assert";
-import { planTraining, Trainer } from "../../src/distill/program/trainer.ts";
+import { Trainer } from "../../src/distill/program/trainer.ts";
+import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { openGpu } from "../../src/gpu/device.ts";
 import type { Plan } from "../../src/tensor/plan.ts";
 import { packBatch } from "../../src/text/packing.ts";
@@ -34,9 +35,9 @@ Deno.test({
       const gpu = await openGpu();
       try {
         const planned = planTraining(setup, gpu.description);
-        const { plan, frozen } = planned;
+        const { plan, choices } = planned;
         console.log(`planned: ${[...plan.bytesByCategory].map(([k, v]) => `${k} ${v}`).join(", ")}`);
-        assertEquals(frozen.tokens, TOKENS);
+        assertEquals(choices.tokens, TOKENS);
         assertLess(plan.totalBytes, 1e9);
         // Half of what [T, V] would take in f16, in any block: neither a tensor nor a window into one.
         const limit = TOKENS * VOCABULARY;

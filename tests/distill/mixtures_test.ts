@@ -25,7 +25,8 @@ import {
 } from "../../src/distill/program/prompt_features.ts";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import { argmax } from "../../src/distill/generate/sampling.ts";
-import { planTraining, Trainer } from "../../src/distill/program/trainer.ts";
+import { Trainer } from "../../src/distill/program/trainer.ts";
+import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { InputError } from "../../src/base/errors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { toFloat32 } from "../../src/formats/dtype.ts";
@@ -162,7 +163,7 @@ for (const [name, changes] of [["instance-gated-lora", INSTANCE], ["shape-gated-
       return withTrainer(gpu, recipe, async (trainer) => {
         const { trainables } = trainer.setup;
         const flat = randomParameters(trainables);
-        await trainer.step(0, [packBatch(SAMPLES, trainer.planned.frozen.tokens)]);
+        await trainer.step(0, [packBatch(SAMPLES, trainer.planned.choices.tokens)]);
         const gradients = await trainer.readGradients();
         await trainer.collect();
         const lossAt = async (name: string, direction: Float32Array, h: number) => {
@@ -198,7 +199,7 @@ modelTest(
   (gpu) =>
     withTiny((files) =>
       withTrainer(gpu, tinyRecipe(files, SHAPE), async (trainer) => {
-        const batch = packBatch(SAMPLES, trainer.planned.frozen.tokens);
+        const batch = packBatch(SAMPLES, trainer.planned.choices.tokens);
         const flat = randomParameters(trainer.setup.trainables);
         const lossOf = async (step: number) => {
           trainer.setState(flat);

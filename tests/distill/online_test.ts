@@ -5,12 +5,9 @@ import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { writeMerged } from "../../src/distill/export/exports.ts";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import { RecipeError } from "../../src/distill/recipe/parse.ts";
-import {
-  planTraining,
-  type StepMetrics,
-  Trainer,
-  type TrainingSetup,
-} from "../../src/distill/program/trainer.ts";
+import { Trainer } from "../../src/distill/program/trainer.ts";
+import { type StepMetrics } from "../../src/distill/program/step_metrics.ts";
+import { planTraining, type TrainingSetup } from "../../src/distill/program/plan_training.ts";
 import { readPeftAdapter } from "../../src/formats/peft/peft.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { packBatch } from "../../src/text/packing.ts";
@@ -37,7 +34,7 @@ async function oneStep(gpu: Gpu, setup: TrainingSetup, values: Values): Promise<
     const flat = new Float32Array(setup.trainables.layout.total);
     setup.trainables.layout.scatter(flat, values);
     trainer.setState(flat);
-    await trainer.step(0, [packBatch(SAMPLES, trainer.planned.frozen.tokens)]);
+    await trainer.step(0, [packBatch(SAMPLES, trainer.planned.choices.tokens)]);
     const gradients = await trainer.readGradients();
     return { metrics: (await trainer.collect())[0]!, gradients };
   } finally {

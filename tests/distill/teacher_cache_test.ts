@@ -13,7 +13,7 @@ import { type Recipe, type TeacherCacheRecipe } from "../../src/distill/recipe/r
 import { recipeHash } from "../../src/distill/recipe/parse.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { loadRecipe } from "../../src/distill/recipe/file.ts";
-import { planTraining } from "../../src/distill/program/trainer.ts";
+import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
 import { InputError } from "../../src/base/errors.ts";
 import { heldMetrics, runHere } from "./tiny_run.ts";

@@ -9,7 +9,7 @@ import { Model } from "../../src/distill/inputs/models.ts";
 import { openStudent } from "../../src/distill/inputs/prepare.ts";
 import { type AdapterRecipe, type Recipe, type RecipeInput } from "../../src/distill/recipe/recipe.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
-import type { TrainingSetup } from "../../src/distill/program/trainer.ts";
+import type { TrainingSetup } from "../../src/distill/program/plan_training.ts";
 import { type FloatDtype, fromFloat32 } from "../../src/formats/dtype.ts";
 import { writeHuggingFaceFolder } from "../../src/formats/huggingface/write.ts";
 import { readArchitecture } from "../../src/models/families.ts";

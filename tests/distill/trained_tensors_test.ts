@@ -4,7 +4,8 @@ import { assert, assertAlmostEquals, assertEquals, assertGreater, assertThrows }
 import { type Recipe } from "../../src/distill/recipe/recipe.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { RecipeError } from "../../src/distill/recipe/parse.ts";
-import { planTraining, Trainer } from "../../src/distill/program/trainer.ts";
+import { Trainer } from "../../src/distill/program/trainer.ts";
+import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { trainedLines } from "../../src/cli/terminal/trained_text.ts";
 import { trainedValue } from "../../src/distill/run/inspect_recipe.ts";
 import { count } from "../../src/base/units.ts";

@@ -11,7 +11,7 @@ import { prepareRun } from "../../src/distill/inputs/prepare.ts";
 import { loadRecipe } from "../../src/distill/recipe/file.ts";
 import { checkRecipePlugins } from "../../src/distill/recipe/plugins.ts";
 import { sampleBytes } from "../../src/distill/generate/samples.ts";
-import { planTraining } from "../../src/distill/program/trainer.ts";
+import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { builtins } from "../../plugins/mod.ts";
@@ -48,7 +48,7 @@ Deno.test("every recipe of examples/recipes is valid and can be planned, and the
     try {
       const setup = setUp(prepared, registry);
       const samples = sampleBytes(DEFAULT_ADAPTER, prepared, setup);
-      const { plan } = planTraining(setup, DEFAULT_ADAPTER, undefined, samples);
+      const { plan } = planTraining(setup, DEFAULT_ADAPTER, { sampleBytes: samples });
       assert(runMemory(plan, samples).total > 50e6, file);
       compared.push(comparedRecipe(file, prepared));
     } finally {

@@ -1,6 +1,7 @@
 import { builtins } from "../../plugins/mod.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
-import { planTraining, Trainer } from "../../src/distill/program/trainer.ts";
+import { Trainer } from "../../src/distill/program/trainer.ts";
+import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { setUp } from "../../src/distill/run/set_up.ts";
 import { openGpu } from "../../src/gpu/device.ts";

@@ -11,7 +11,7 @@ import type { Model } from "../../src/distill/inputs/models.ts";
 import { Objective } from "../../src/distill/objective/objective.ts";
 import { type RecipeInput } from "../../src/distill/recipe/recipe.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
-import { planTraining } from "../../src/distill/program/trainer.ts";
+import { planTraining } from "../../src/distill/program/plan_training.ts";
 import type { AdapterDescription } from "../../src/gpu/description.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";

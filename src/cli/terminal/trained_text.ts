@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { TrainingSetup } from "../../distill/program/trainer.ts";
+import type { TrainingSetup } from "../../distill/program/plan_training.ts";
 import { count } from "../../base/units.ts";
 
 /** Lines that say what is trained, in the style of the lines beside them. */

@@ -1,9 +1,9 @@
 /**
  * Checkpoints: everything a run needs to continue bit for bit, written so that a kill at any moment leaves the old or the new one.
  *
- * A checkpoint is a folder `step-000100/` with `state.safetensors` (parameters, both Adam moments and what else
- * trainables keep from step to step, by tensor name), `state.json` and, written last, `manifest.json` with the size and sha256 of both. It is filled under another name, flushed, and
- * renamed.
+ * A checkpoint is a folder `step-000100/` with `state.safetensors` (parameters, both Adam moments and the states of
+ * trainables, by tensor name), `state.json` and, written last, `manifest.json` with the size and sha256 of both. It is filled under another
+ * name, flushed, and renamed.
  *
  * @module
  */
@@ -16,14 +16,14 @@ import { SafetensorsFile } from "../../formats/safetensors/safetensors.ts";
 import { writeSafetensors } from "../../formats/safetensors/write.ts";
 import type { DataCursor } from "../../text/batch_stream.ts";
 import type { ControllerStates } from "../objective/controllers.ts";
-import type { FlatState, ParameterLayout } from "../trained/parameters.ts";
-import type { FrozenPlan } from "../program/training_program.ts";
+import type { FlatState, Parameter, ParameterLayout } from "../trained/parameters.ts";
+import type { PlanChoices } from "../program/plan_training.ts";
 import type { BegunStudent } from "../inputs/prepare.ts";
 
-/** Where the tensors of a checkpoint lie: those of parameters and moments, and those of what is kept beside them. */
+/** Where the tensors of a checkpoint lie: those of parameters and moments, and those of states. */
 export interface CheckpointLayouts {
   readonly layout: ParameterLayout;
-  readonly kept: ParameterLayout;
+  readonly states: ParameterLayout;
 }
 
 /** What a checkpoint holds beside tensors. Plain JSON. */
@@ -36,8 +36,8 @@ export interface CheckpointState extends BegunStudent {
   readonly controllers?: ControllerStates;
   /** Identities that a resumed run must share: recipe, models, tokenizer, plugins. */
   readonly identity: Readonly<Record<string, string>>;
-  /** The choices of the plan, followed exactly on resume. */
-  readonly frozen: FrozenPlan;
+  /** The plan's choices, followed exactly on resume. */
+  readonly frozen: PlanChoices;
   /** Held-out losses so far, and what early stopping remembers. */
   readonly progress: Progress;
 }
@@ -80,7 +80,7 @@ export async function writeCheckpoint(
   const path = join(folder, checkpointName(state.step));
   const tensors = KINDS.flatMap((kind) =>
     layoutOf(kind, layouts).parameters.map((p) => ({
-      name: `${kind}.${p.name}`,
+      name: tensorName(kind, p),
       dtype: "F32" as const,
       shape: p.shape,
       kind,
@@ -121,12 +121,13 @@ export async function readCheckpoint(
   const file = await SafetensorsFile.open(await openFile(join(path, "state.safetensors")));
   try {
     const empty = (kind: Kind) => new Float32Array(layoutOf(kind, layouts).total);
-    const flat = { parameters: empty("parameters"), m: empty("m"), v: empty("v"), kept: empty("kept") };
+    const flat = { parameters: empty("parameters"), m: empty("m"), v: empty("v"), states: empty("states") };
     for (const kind of KINDS) {
       for (const p of layoutOf(kind, layouts).parameters) {
-        const tensor = await file.read(`${kind}.${p.name}`);
+        const name = tensorName(kind, p);
+        const tensor = await file.read(name);
         if (String(tensor.shape) !== String(p.shape) || !(tensor.data instanceof Float32Array)) {
-          throw new InputError(`tensor ${kind}.${p.name} is [${tensor.shape}], expected f32 [${p.shape}]`, {
+          throw new InputError(`tensor ${name} is [${tensor.shape}], expected f32 [${p.shape}]`, {
             where: path,
           });
         }
@@ -209,11 +210,16 @@ export async function removeCheckpointsAfter(folder: string, step: number): Prom
   }
 }
 
-const KINDS = ["parameters", "m", "v", "kept"] as const;
+const KINDS = ["parameters", "m", "v", "states"] as const;
 type Kind = typeof KINDS[number];
 
-function layoutOf(kind: Kind, { layout, kept }: CheckpointLayouts): ParameterLayout {
-  return kind === "kept" ? kept : layout;
+function layoutOf(kind: Kind, { layout, states }: CheckpointLayouts): ParameterLayout {
+  return kind === "states" ? states : layout;
+}
+
+/** A tensor's name in `state.safetensors`. That of states is an old one, which checkpoints of earlier runs have. */
+function tensorName(kind: Kind, { name }: Parameter): string {
+  return `${kind === "states" ? "kept" : kind}.${name}`;
 }
 
 const FILES = ["state.safetensors", "state.json"] as const;

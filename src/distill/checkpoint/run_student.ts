@@ -93,7 +93,7 @@ export class RunStudent implements Trained {
   /** Adds the values that `attach` reads to a model's weights, by the name of their state. The caller destroys the buffers. */
   async upload(gpu: Gpu, weights: Map<string, GpuBuffer>): Promise<void> {
     const { fixed } = await this.#trainables.initialValues(this.#seed);
-    for (const [name, data] of [[FLAT.parameters, this.#trained], [FLAT.frozen, fixed]] as const) {
+    for (const [name, data] of [[FLAT.parameters, this.#trained], [FLAT.fixed, fixed]] as const) {
       if (data.length === 0) continue;
       const buffer = gpu.createBuffer(data.byteLength, BUFFER_USAGE.storage, name);
       gpu.device.queue.writeBuffer(buffer.raw, 0, data as Float32Array<ArrayBuffer>);

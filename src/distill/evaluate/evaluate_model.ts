@@ -18,7 +18,7 @@ import { openTokenizer } from "../inputs/prepare.ts";
 import { checkPrompts } from "../program/prompt_features.ts";
 import type { DataRecipe } from "../recipe/recipe.ts";
 import { type RunSource, RunStudent } from "../checkpoint/run_student.ts";
-import { headChunks } from "../program/trainer.ts";
+import { headChunks } from "../program/plan_training.ts";
 
 /** What {@linkcode evaluateModel} measures. */
 export interface EvaluateModelOptions {
@@ -108,14 +108,13 @@ export async function evaluateModel(options: EvaluateModelOptions): Promise<Mode
       await run?.upload(gpu, weights);
       const executable = await compile(gpu, planned, { weights });
       objective.setEvaluationScalars(executable);
-      const found = await measureLosses(
-        executable,
-        "evaluate",
-        STATE,
-        { terms: objective.crossEntropy.terms, masks: objective.masks },
-        samples,
-        tokens,
-      );
+      const found = await measureLosses(executable, samples, {
+        block: "evaluate",
+        state: STATE,
+        terms: objective.crossEntropy.terms,
+        masks: objective.masks,
+        tokensPerBatch: tokens,
+      });
       return {
         loss: found.losses["cross-entropy"]!,
         tokens: found.tokens,

@@ -16,7 +16,7 @@ import { needsBase, type PreparedRun } from "../inputs/prepare.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { valuesOf } from "../trained/trained_student.ts";
 import type { TrainedTensors } from "../trained/trained_tensors.ts";
-import type { TrainingSetup } from "../program/trainer.ts";
+import type { TrainingSetup } from "../program/plan_training.ts";
 
 /** How a run ended. Losses are held-out cross-entropy in nats a token; null where it was not measured or is not finite. */
 export interface RunResult {

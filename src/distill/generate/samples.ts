@@ -12,7 +12,8 @@ import { samplesIdentity, sha256 } from "../inputs/identity.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import type { TeacherTexts } from "../teacher/pass.ts";
 import { canonicalJson } from "../../text/tokenizer_json.ts";
-import type { Trainer, TrainingSetup } from "../program/trainer.ts";
+import type { Trainer } from "../program/trainer.ts";
+import type { TrainingSetup } from "../program/plan_training.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { TextStream } from "../../text/text_stream.ts";
 
@@ -144,4 +145,4 @@ function firstTokens(heldOut: readonly EncodedSample[]): Int32Array {
 }
 
 /** What the generator reads of the training program's own states. */
-const SHARED_STATES: readonly string[] = [FLAT.parameters, FLAT.frozen];
+const SHARED_STATES: readonly string[] = [FLAT.parameters, FLAT.fixed];

@@ -61,7 +61,7 @@ export function traceLearnerLosses(
     chunkRows,
     false,
   );
-  lossSums(values, graph.state(state, [losses.valueCount], "f32", "program"), graph.scalar("keep"));
+  lossSums(values, graph.state(state, [losses.valueCount], "f32", "program"), graph.scalar("accumulate"));
 }
 
 /** The label of each position, and its token masks where losses have them. */
@@ -82,23 +82,23 @@ export function writeBatch(executable: Executable, batch: PackedBatch, { labels,
   writeSampleInputs(executable, batch);
 }
 
-/**
- * Runs a measuring block over samples in file order. Sums of a batch are f32 on the GPU, sums of batches f64 on the host.
- *
- * @param state Where the block puts its sums, in the order of the terms
- * @param run How a block is run, when not in one go
- * @param write How a batch gets into the program's inputs
- */
+/** What {@linkcode measureLosses} runs. */
+export interface Measuring extends CountedLosses {
+  readonly block: string;
+  /** Where the block puts its sums, in the order of the terms. */
+  readonly state: string;
+  readonly tokensPerBatch: number;
+  /** How the block is run, when not in one go. */
+  readonly run?: () => Promise<void>;
+  /** How a batch gets into the program's inputs, where that is more than {@linkcode writeBatch}. */
+  readonly write?: (batch: PackedBatch, marked: MarkedBatch) => Promise<void>;
+}
+
+/** Runs a measuring block over samples in file order. Sums of a batch are f32 on the GPU, sums of batches f64 on the host. */
 export async function measureLosses(
   executable: Executable,
-  block: string,
-  state: string,
-  { terms, masks }: CountedLosses,
   samples: readonly EncodedSample[],
-  tokensPerBatch: number,
-  run: () => Promise<void> = () => Promise.resolve(executable.run(block)),
-  write: (batch: PackedBatch, marked: MarkedBatch) => Promise<void> = (batch, marked) =>
-    Promise.resolve(writeBatch(executable, batch, marked)),
+  { block, state, terms, masks, tokensPerBatch, run, write }: Measuring,
 ): Promise<Evaluation> {
   const ring = new MetricsRing<readonly number[]>(
     executable.gpu,
@@ -115,11 +115,11 @@ export async function measureLosses(
     }
   };
   try {
-    executable.setScalar("keep", 0);
+    executable.setScalar("accumulate", 0);
     for (const batch of packSequential(samples, tokensPerBatch)) {
       const marked = masks.mark(batch);
-      await write(batch, marked);
-      await run();
+      await (write ? write(batch, marked) : writeBatch(executable, batch, marked));
+      await (run ? run() : executable.run(block));
       ring.push(marked.counts);
       if (ring.full) await add();
     }

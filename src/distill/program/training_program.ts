@@ -4,7 +4,6 @@
  *
  * @module
  */
-import type { KernelFamily } from "../../gpu/description.ts";
 import { gradients } from "../../tensor/differentiate.ts";
 import { max, min, stepScalar } from "../../tensor/expr/mod.ts";
 import type { Graph, Tensor } from "../../tensor/graph.ts";
@@ -32,15 +31,6 @@ import { headInput, traceModel } from "./traced_model.ts";
 import type { Trainables } from "../trained/trainables.ts";
 import { type OptimiserSettings, traceUpdate } from "./update_block.ts";
 
-/** The choices of a plan that change the last digits of results: kept in the manifest, and used again on resume. */
-export interface FrozenPlan {
-  /** Tokens in a micro-batch, rounded up to whole head chunks. */
-  readonly tokens: number;
-  readonly chunkRows: number;
-  readonly recompute: boolean;
-  readonly family: KernelFamily;
-}
-
 /** A model of the program, and how what is trained on it takes part. */
 export interface TracedModel {
   readonly model: Model;
@@ -52,7 +42,7 @@ export interface TracedModel {
   readonly headParameters: readonly string[];
 }
 
-/** What the program is made for. Everything here is part of the frozen plan of a run. */
+/** What the program is made for: all of it follows from the recipe and the choices of the plan. */
 export interface TrainingProgramOptions {
   readonly models: Readonly<Record<Learner, TracedModel>>;
   /** Tokens in a micro-batch, T; a multiple of `chunkRows`. */
@@ -94,7 +84,7 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
   return program;
 }
 
-/** Adds gradients up in the flat buffer: the first of a micro-batch onto what `keep` leaves of the one before. */
+/** Adds gradients up in the flat buffer: the first of a micro-batch onto what `accumulate` leaves of the one before. */
 class GradientSums {
   readonly #graph: Graph;
   readonly #layout: ParameterLayout;
@@ -107,7 +97,7 @@ class GradientSums {
   }
 
   add(name: string, gradient: Tensor): void {
-    const keep = this.written.has(name) ? 1 : this.#graph.scalar("keep");
+    const keep = this.written.has(name) ? 1 : this.#graph.scalar("accumulate");
     accumulate(this.#layout.view(this.#graph, "gradients", name), gradient, keep);
     this.written.add(name);
   }
@@ -203,7 +193,7 @@ function tracePass(
     chunkRows,
     training,
   );
-  lossSums(values, sums, graph.scalar("keep"), { first: 0, count: losses.valueCount });
+  lossSums(values, sums, graph.scalar("accumulate"), { first: 0, count: losses.valueCount });
   return weighted;
 }
 
@@ -227,7 +217,7 @@ function traceFeature(
   const counted = masks.needed
     ? maskRows(rows, graph.input("tokenMasks", [tokens], "i32"), feature.term.tokenMask)
     : maskRows(rows, stream.supervised);
-  lossSums(reshape(counted, [1, tokens]), state, graph.scalar("keep"), { first, count: 1 });
+  lossSums(reshape(counted, [1, tokens]), state, graph.scalar("accumulate"), { first, count: 1 });
   return counted;
 }
 

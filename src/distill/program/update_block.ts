@@ -35,7 +35,7 @@ export function traceUpdate(
   optimiser: OptimiserSettings,
   reached: ReadonlySet<string>,
 ): void {
-  const { layout, kept } = trainables;
+  const { layout, states } = trainables;
   const penalty = tracePenalty(graph, trainables, reached);
   if (penalty) graph.output("penalty", penalty);
   const flat = (name: keyof typeof FLAT) =>
@@ -59,7 +59,7 @@ export function traceUpdate(
     work?.afterUpdate({
       parameter: (name) => trainables.view(graph, name),
       gradient: (name) => layout.view(graph, "gradients", name),
-      state: (name) => kept.view(graph, "kept", name),
+      state: (name) => states.view(graph, "states", name),
       clipping,
     });
   }

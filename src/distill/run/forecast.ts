@@ -7,7 +7,8 @@ import type { Gpu } from "../../gpu/device.ts";
 import { packSequential } from "../../text/packing.ts";
 import { BatchStream } from "../../text/batch_stream.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
-import { type PlannedTraining, Trainer, type TrainingSetup } from "../program/trainer.ts";
+import { Trainer } from "../program/trainer.ts";
+import type { PlannedTraining, TrainingSetup } from "../program/plan_training.ts";
 
 /** Seconds of a run. */
 export interface Forecast {
@@ -35,7 +36,7 @@ export async function forecast(
   planned: PlannedTraining,
 ): Promise<Forecast> {
   const { train } = prepared.recipe;
-  const { tokens } = planned.frozen;
+  const { tokens } = planned.choices;
   const [trainer, created] = await timed(() => Trainer.create(gpu, setup, planned));
   try {
     trainer.setState((await setup.trainables.initialValues(train.seed)).trained);

@@ -16,7 +16,7 @@ import type { OpenedRecipe } from "./open_recipe.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { cacheBytes, teacherPassMemory } from "../teacher/pass.ts";
-import { planTraining, type TrainingSetup } from "../program/trainer.ts";
+import { planTraining, type TrainingSetup } from "../program/plan_training.ts";
 
 /** What is trained, for `--json`. */
 export interface TrainedValue {
@@ -101,22 +101,22 @@ export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<
   try {
     const adapter = gpu?.description ?? DEFAULT_ADAPTER;
     const samples = sampleBytes(adapter, prepared, setup);
-    const planned = planTraining(setup, adapter, undefined, samples);
+    const planned = planTraining(setup, adapter, { sampleBytes: samples });
     const memory = runMemory(planned.plan, samples);
-    const { frozen } = planned;
+    const { choices } = planned;
     const software = gpu?.adapter.info.isFallbackAdapter ?? false;
-    if (software) checkHostMemory(memory, recipe, frozen.recompute);
+    if (software) checkHostMemory(memory, recipe, choices.recompute);
     const texts = teacherTexts(adapter, prepared, setup);
-    const pass = recipe.teacher.cache ? teacherPassMemory(setup, adapter, frozen, texts) : undefined;
-    if (pass && software) checkHostMemory(pass, recipe, frozen.recompute);
+    const pass = recipe.teacher.cache ? teacherPassMemory(setup, adapter, choices, texts) : undefined;
+    if (pass && software) checkHostMemory(pass, recipe, choices.recompute);
     const kept = cacheBytes(setup, prepared);
     return {
       adapter: adapter.name,
       totalBytes: memory.total,
       bytes: Object.fromEntries(memory.byCategory),
-      tokensPerMicroBatch: frozen.tokens,
-      headChunk: frozen.chunkRows,
-      activationCheckpointing: frozen.recompute,
+      tokensPerMicroBatch: choices.tokens,
+      headChunk: choices.chunkRows,
+      activationCheckpointing: choices.recompute,
       train: prepared.trainReport,
       heldOut: prepared.heldOutReport,
       trained: trainedValue(setup),

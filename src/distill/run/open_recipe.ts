@@ -10,7 +10,7 @@ import { checkPrompts } from "../program/prompt_features.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
 import { setUp } from "./set_up.ts";
-import type { TrainingSetup } from "../program/trainer.ts";
+import type { TrainingSetup } from "../program/plan_training.ts";
 
 /** A recipe with its models and data open, its losses and adapter resolved. */
 export interface OpenedRecipe {

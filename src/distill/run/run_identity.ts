@@ -7,7 +7,7 @@ import { pluginIdentity } from "../../registry/identity.ts";
 import { modelIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { recipeHash } from "../recipe/parse.ts";
-import type { TrainingSetup } from "../program/trainer.ts";
+import type { TrainingSetup } from "../program/plan_training.ts";
 
 /** Hashes (SHA-256, hex) under names that tell the user what has changed where one differs. */
 export async function runIdentity(

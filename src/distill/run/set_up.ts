@@ -16,7 +16,7 @@ import type { Recipe } from "../recipe/recipe.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
 import { Trainables } from "../trained/trainables.ts";
 import { openAdapter, trainedStudent } from "../trained/trained_student.ts";
-import type { TrainingSetup } from "../program/trainer.ts";
+import type { TrainingSetup } from "../program/plan_training.ts";
 
 /** Resolves a prepared recipe's losses and what it trains. */
 export function setUp(

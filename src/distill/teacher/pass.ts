@@ -37,7 +37,7 @@ import {
 import { cacheScalars, teacherRows } from "../program/teacher_rows.ts";
 import { headInput, traceModel } from "../program/traced_model.ts";
 import { countedPositions } from "../objective/token_masks.ts";
-import type { FrozenPlan, TrainingSetup } from "../program/trainer.ts";
+import type { PlanChoices, TrainingSetup } from "../program/plan_training.ts";
 
 const BLOCK = "teacher";
 const KEPT = "kept";
@@ -69,7 +69,7 @@ export function cacheBytes(
 export function planTeacherPass(
   setup: TrainingSetup,
   adapter: AdapterDescription,
-  { tokens, chunkRows }: Pick<FrozenPlan, "tokens" | "chunkRows">,
+  { tokens, chunkRows }: Pick<PlanChoices, "tokens" | "chunkRows">,
 ): Plan {
   const { recipe, teacher: model, objective } = setup;
   const { cache, format: { target } } = keptOf(setup)!;
@@ -92,7 +92,7 @@ export function planTeacherPass(
   lossSums(
     values,
     graph.state(LOSS_SUMS.teacher, [losses.valueCount], "f32", "program"),
-    graph.scalar("keep"),
+    graph.scalar("accumulate"),
   );
   return plan(program, adapter);
 }
@@ -126,11 +126,11 @@ export interface TeacherPassHost {
 export function teacherPassMemory(
   setup: TrainingSetup,
   adapter: AdapterDescription,
-  frozen: Pick<FrozenPlan, "tokens" | "chunkRows">,
+  choices: Pick<PlanChoices, "tokens" | "chunkRows">,
   texts: Pick<TeacherTexts, "bytes"> | undefined,
 ): RunMemory {
   const { recipe } = setup;
-  const planned = planTeacherPass(setup, adapter, frozen);
+  const planned = planTeacherPass(setup, adapter, choices);
   const memory = runMemory(planned, texts?.bytes ?? 0);
   const allowed = recipe.limits.gpuBytes;
   if (allowed !== undefined && memory.total > allowed) {
@@ -151,7 +151,7 @@ export async function openTeacherCache(
   gpu: Gpu,
   prepared: PreparedRun,
   setup: TrainingSetup,
-  frozen: Pick<FrozenPlan, "tokens" | "chunkRows">,
+  choices: Pick<PlanChoices, "tokens" | "chunkRows">,
   folder: string,
   texts: TeacherTexts | undefined,
   host: TeacherPassHost,
@@ -170,10 +170,10 @@ export async function openTeacherCache(
   const found = await TeacherCache.open(place, origin, samples);
   host.onFound(path, found !== undefined);
   if (found) return { cache: found, plannedBytes: 0 };
-  const memory = teacherPassMemory(setup, gpu.description, frozen, texts);
+  const memory = teacherPassMemory(setup, gpu.description, choices, texts);
   if (gpu.adapter.info.isFallbackAdapter) checkHostMemory(memory, prepared.recipe, true);
-  const planned = planTeacherPass(setup, gpu.description, frozen);
-  const pass = await TeacherPass.create(gpu, prepared, setup, planned, frozen, texts);
+  const planned = planTeacherPass(setup, gpu.description, choices);
+  const pass = await TeacherPass.create(gpu, prepared, setup, planned, choices, texts);
   let failure: unknown;
   try {
     await writeTeacherCache(path, origin, samples, () => pass.rows(host), () => pass.findings());
@@ -192,7 +192,7 @@ class TeacherPass {
   readonly #gpu: Gpu;
   readonly #prepared: PreparedRun;
   readonly #setup: TrainingSetup;
-  readonly #frozen: Pick<FrozenPlan, "tokens" | "chunkRows">;
+  readonly #choices: Pick<PlanChoices, "tokens" | "chunkRows">;
   readonly #texts: TeacherTexts | undefined;
   readonly #executable: Executable;
   readonly #weights: ReadonlyMap<string, GpuBuffer>;
@@ -202,13 +202,13 @@ class TeacherPass {
     gpu: Gpu,
     prepared: PreparedRun,
     setup: TrainingSetup,
-    frozen: Pick<FrozenPlan, "tokens" | "chunkRows">,
+    choices: Pick<PlanChoices, "tokens" | "chunkRows">,
     texts: TeacherTexts | undefined,
     executable: Executable,
     weights: ReadonlyMap<string, GpuBuffer>,
   ) {
     [this.#gpu, this.#prepared, this.#setup, this.#texts] = [gpu, prepared, setup, texts];
-    [this.#frozen, this.#executable, this.#weights] = [frozen, executable, weights];
+    [this.#choices, this.#executable, this.#weights] = [choices, executable, weights];
   }
 
   static async create(
@@ -216,13 +216,13 @@ class TeacherPass {
     prepared: PreparedRun,
     setup: TrainingSetup,
     planned: Plan,
-    frozen: Pick<FrozenPlan, "tokens" | "chunkRows">,
+    choices: Pick<PlanChoices, "tokens" | "chunkRows">,
     texts: TeacherTexts | undefined,
   ): Promise<TeacherPass> {
     const weights = await uploadWeights(gpu, planned, [setup.teacher]);
     try {
       const executable = await compile(gpu, planned, { weights });
-      return new TeacherPass(gpu, prepared, setup, frozen, texts, executable, weights);
+      return new TeacherPass(gpu, prepared, setup, choices, texts, executable, weights);
     } catch (error) {
       for (const buffer of weights.values()) buffer.destroy();
       throw error;
@@ -233,12 +233,12 @@ class TeacherPass {
   async *rows(host: TeacherPassHost): AsyncIterable<Uint8Array> {
     const { target } = keptOf(this.#setup)!.format;
     const executable = this.#executable;
-    executable.setScalar("keep", 0);
+    executable.setScalar("accumulate", 0);
     executable.setScalars(cacheScalars(target));
     const { train, heldOut } = this.#prepared;
     let row = 0;
     for (const [samples, measured] of [[train, false], [heldOut, true]] as const) {
-      for (const batch of sequentialBatches(samples, this.#frozen.tokens)) {
+      for (const batch of sequentialBatches(samples, this.#choices.tokens)) {
         const marked = this.#setup.objective.masks.mark(batch);
         const positions = countedPositions(marked, 0, batch.tokens.length);
         writeBatch(executable, batch, marked);
@@ -267,7 +267,7 @@ class TeacherPass {
     const { format } = keptOf(this.#setup)!;
     const codec = new RowCodec(format);
     const { entries, temperatures } = format.target;
-    const { tokens, chunkRows } = this.#frozen;
+    const { tokens, chunkRows } = this.#choices;
     const parts = format.target.kind === "samples" ? PARTS.slice(0, 2) : PARTS;
     const chunks = Array.from({ length: tokens / chunkRows }, (_, c) => c * chunkRows);
     const back = await this.#executable.read(chunks.flatMap((c) => parts.map((p) => `${p} ${c}`)), BLOCK);

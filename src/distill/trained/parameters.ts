@@ -1,6 +1,6 @@
 /**
- * Where each trainable parameter lies in the flat buffers of parameters, gradients and optimiser moments, and each frozen one of an
- * adapter in a buffer of its own.
+ * Where each trainable parameter lies in the flat buffers of parameters, gradients and optimiser moments, and each fixed one
+ * in a buffer of its own.
  *
  * @module
  */
@@ -33,17 +33,17 @@ export interface ParameterGroup {
 /** Views begin at multiples of 256 bytes, so that each can be bound. */
 const ALIGN = 64;
 
-/** Names of the flat states, each f32 [total]; `frozen` and `kept` have layouts of their own. */
+/** Names of the flat states, each f32 [total]; `fixed` and `states` have layouts of their own. */
 export const FLAT = {
-  frozen: "adapter.frozen",
-  parameters: "adapter.parameters",
-  gradients: "adapter.gradients",
-  m: "adapter.m",
-  v: "adapter.v",
-  kept: "adapter.kept",
+  fixed: "fixed.parameters",
+  parameters: "trained.parameters",
+  gradients: "trained.gradients",
+  m: "trained.m",
+  v: "trained.v",
+  states: "trained.states",
 } as const;
 
-/** The layout of all trainable parameters, or of all frozen ones. Padding between them stays zero. */
+/** The layout of all trainable parameters, of all fixed ones, or of all states. Padding between them stays zero. */
 export class ParameterLayout {
   readonly parameters: readonly Parameter[];
   readonly groups: readonly ParameterGroup[];
@@ -115,10 +115,11 @@ export class ParameterLayout {
   }
 }
 
-/** All that training changes of what a run trains: the flat vectors of a checkpoint. */
+/** All that training changes: the flat vectors of a checkpoint. */
 export interface FlatState {
   readonly parameters: Float32Array;
   readonly m: Float32Array;
   readonly v: Float32Array;
-  readonly kept: Float32Array;
+  /** What is carried from step to step beside parameters and moments; see `StepWork.states`. */
+  readonly states: Float32Array;
 }

@@ -14,7 +14,7 @@ export interface GroupSettings {
   readonly weightDecay?: boolean;
 }
 
-/** A tensor that is kept from step to step beside the parameters: a running mean, a mask. */
+/** A tensor that is carried from step to step beside the parameters: a running mean, a mask. */
 export interface StateSpec extends ParameterSpec {
   /** What its elements begin with. */
   readonly initial: number;
@@ -63,27 +63,27 @@ export class Trainables {
   /** The trained parameters: the layout of the flat buffers and of checkpoints. */
   readonly layout: ParameterLayout;
   /** The fixed ones, in a buffer of their own. */
-  readonly frozen: ParameterLayout;
-  /** What is kept from step to step beside the parameters, in a buffer of its own and in checkpoints. */
-  readonly kept: ParameterLayout;
+  readonly fixed: ParameterLayout;
+  /** What is carried from step to step beside the parameters, in a buffer of its own and in checkpoints. */
+  readonly states: ParameterLayout;
 
   /** @throws {ShapeError} if two parameters have one name */
   constructor(parts: readonly Trainable[]) {
     this.parts = parts;
     this.layout = new ParameterLayout(parts.flatMap((p) => p.trained));
-    this.frozen = new ParameterLayout(parts.flatMap((p) => p.fixed));
-    this.kept = new ParameterLayout(this.#states());
+    this.fixed = new ParameterLayout(parts.flatMap((p) => p.fixed));
+    this.states = new ParameterLayout(this.#stateSpecs());
   }
 
-  #states(): StateSpec[] {
+  #stateSpecs(): StateSpec[] {
     return this.parts.flatMap((p) => p.work?.states ?? []);
   }
 
-  /** What is kept, before the first step. */
+  /** The states before the first step. */
   initialStates(): Float32Array {
-    const values = new Float32Array(this.kept.total);
-    for (const { name, initial } of this.#states()) {
-      const { offset, count } = this.kept.get(name);
+    const values = new Float32Array(this.states.total);
+    for (const { name, initial } of this.#stateSpecs()) {
+      const { offset, count } = this.states.get(name);
       values.fill(initial, offset, offset + count);
     }
     return values;
@@ -93,22 +93,22 @@ export class Trainables {
   async initialValues(seed: number): Promise<{ trained: Float32Array; fixed: Float32Array }> {
     const values = {
       trained: new Float32Array(this.layout.total),
-      fixed: new Float32Array(this.frozen.total),
+      fixed: new Float32Array(this.fixed.total),
     };
     for (const part of this.parts) {
       const named = await part.initialValues(seed);
       const some = (specs: readonly ParameterSpec[]) =>
         new Map(specs.map(({ name }) => [name, named.get(name)!]));
       this.layout.scatter(values.trained, some(part.trained));
-      this.frozen.scatter(values.fixed, some(part.fixed));
+      this.fixed.scatter(values.fixed, some(part.fixed));
     }
     return values;
   }
 
   /** The tensor of a parameter in a block, trained or fixed. */
   view(graph: Graph, name: string): Tensor {
-    return this.frozen.has(name)
-      ? this.frozen.view(graph, "frozen", name)
+    return this.fixed.has(name)
+      ? this.fixed.view(graph, "fixed", name)
       : this.layout.view(graph, "parameters", name);
   }
 

@@ -1,0 +1,139 @@
+/**
+ * Planning the training of a recipe for an adapter: the program, and the choices that make it fit.
+ *
+ * @module
+ */
+import { DeviceError } from "../../base/errors.ts";
+import type { AdapterDescription, KernelFamily } from "../../gpu/description.ts";
+import { type Plan, plan, type Program } from "../../tensor/plan.ts";
+import type { Model } from "../inputs/models.ts";
+import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
+import type { Objective } from "../objective/objective.ts";
+import type { Recipe } from "../recipe/recipe.ts";
+import { attachOf, headParameters, type Trained } from "../trained/attach.ts";
+import type { ModelAdapter } from "../trained/model_adapter.ts";
+import type { Trainables } from "../trained/trainables.ts";
+import type { TrainedTensors } from "../trained/trained_tensors.ts";
+import { memoryError, runMemory } from "./memory.ts";
+import { type TracedModel, trainingProgram } from "./training_program.ts";
+
+/** What a trainer trains. */
+export interface TrainingSetup {
+  readonly recipe: Recipe;
+  readonly teacher: Model;
+  readonly student: Model;
+  /** The student's, if it has one. */
+  readonly adapter?: ModelAdapter;
+  /** Tensors of the student that are trained themselves. */
+  readonly tensors?: TrainedTensors;
+  /** The teacher's, where it trains along. */
+  readonly teacherAdapter?: ModelAdapter;
+  readonly objective: Objective;
+  /** The objective's losses over inner values, on these models. */
+  readonly features: readonly ModelFeatureLoss[];
+  readonly trainables: Trainables;
+}
+
+/** The choices of a plan that change the last digits of results: kept in checkpoints, and followed on resume. */
+export interface PlanChoices {
+  /** Tokens in a micro-batch, rounded up to whole head chunks. */
+  readonly tokens: number;
+  readonly chunkRows: number;
+  readonly recompute: boolean;
+  readonly family: KernelFamily;
+}
+
+/** A training program planned for an adapter. */
+export interface PlannedTraining {
+  readonly choices: PlanChoices;
+  readonly plan: Plan;
+}
+
+/** Bytes of one chunk of logits that the head aims at: large enough for full speed, small beside the rest. */
+const HEAD_CHUNK_BYTES = 64 * 2 ** 20;
+
+/** Bytes within which activations are kept rather than recomputed, where the recipe names no limit. */
+const DEFAULT_BUDGET = 8 * 2 ** 30;
+
+/** Options of {@linkcode planTraining}. */
+export interface PlanningOptions {
+  /** Choices to follow exactly, from the checkpoint of a run that is resumed. */
+  readonly choices?: PlanChoices;
+  /** Bytes that writing samples takes beside the program; they count towards the limit. */
+  readonly sampleBytes?: number;
+}
+
+/**
+ * Plans the training of a recipe. Pure: needs no GPU.
+ *
+ * @throws {DeviceError} with the numbers and the knobs if it does not fit
+ */
+export function planTraining(
+  setup: TrainingSetup,
+  adapter: AdapterDescription,
+  { choices, sampleBytes = 0 }: PlanningOptions = {},
+): PlannedTraining {
+  const { recipe } = setup;
+  const { family } = adapter;
+  if (choices && choices.family !== family) {
+    throw new DeviceError(
+      `the run was planned for ${choices.family} kernels, this adapter (${adapter.name}) wants ${family}`,
+      { hint: "Resume on the adapter the run began on, or start a new run." },
+    );
+  }
+  const build = (choices: PlanChoices): PlannedTraining => ({
+    choices,
+    plan: plan(programFor(setup, choices), adapter),
+  });
+  if (choices) return build(choices);
+  const { tokens, chunkRows } = headChunks(recipe.train, setup.student.config.vocabularySize, adapter);
+  const allowed = recipe.limits.gpuBytes;
+  const budget = (allowed ?? DEFAULT_BUDGET) - sampleBytes;
+  const modes = { auto: [false, true], on: [true], off: [false] }[recipe.train.activationCheckpointing];
+  let last: PlannedTraining | undefined;
+  for (const recompute of modes) {
+    last = build({ tokens, chunkRows, recompute, family });
+    if (last.plan.totalBytes <= budget) return last;
+  }
+  if (allowed === undefined) return last!;
+  const memory = runMemory(last!.plan, sampleBytes);
+  throw memoryError(memory, { bytes: allowed, name: "limits.gpuBytes" }, recipe, last!.choices.recompute);
+}
+
+/** Rows of the head at a time, and T rounded up to whole chunks; both multiples of 64. */
+export function headChunks(
+  { tokensPerMicroBatch, headChunk }: Pick<Recipe["train"], "tokensPerMicroBatch" | "headChunk">,
+  vocabulary: number,
+  adapter: AdapterDescription,
+): { tokens: number; chunkRows: number } {
+  const most = Math.min(HEAD_CHUNK_BYTES, adapter.maxBindingSize) / (vocabulary * 4);
+  const wanted = headChunk === "auto" ? most : headChunk;
+  const rows = Math.max(64, Math.floor(Math.min(wanted, tokensPerMicroBatch + 63) / 64) * 64);
+  const chunks = Math.ceil(tokensPerMicroBatch / rows);
+  // Spread evenly, so that the last chunk is not mostly filler.
+  const chunkRows = Math.ceil(tokensPerMicroBatch / chunks / 64) * 64;
+  return { tokens: chunks * chunkRows, chunkRows };
+}
+
+function programFor(setup: TrainingSetup, { tokens, chunkRows, recompute }: PlanChoices): Program {
+  const { recipe, objective, features, trainables } = setup;
+  const { beta1, beta2, epsilon, clip, weightDecay } = recipe.train;
+  const traced = (model: Model, trained: Trained): TracedModel => {
+    const attach = attachOf(trained);
+    return {
+      model,
+      ...(attach ? { attach } : {}),
+      adaptsHead: trained.adapter?.adaptsHead ?? false,
+      headParameters: headParameters(trained),
+    };
+  };
+  return trainingProgram({
+    models: {
+      teacher: traced(setup.teacher, setup.teacherAdapter ? { adapter: setup.teacherAdapter } : {}),
+      student: traced(setup.student, setup),
+    },
+    positions: recipe.data.contextLength,
+    ...{ tokens, chunkRows, recompute, objective, features, trainables },
+    optimiser: { beta1, beta2, epsilon, clip, weightDecay },
+  });
+}

@@ -1,0 +1,96 @@
+/**
+ * The numbers of an optimiser step: what of a program is copied aside for them, and what is made of that.
+ *
+ * @module
+ */
+import type { ControlledOptions } from "../objective/controllers.ts";
+import { type CountedLosses, tokenMeans } from "./measure.ts";
+import type { MetricSource } from "./metrics_ring.ts";
+import type { PlannedTraining, TrainingSetup } from "./plan_training.ts";
+
+/** Numbers of one optimiser step. */
+export interface StepMetrics {
+  /** Steps done, from 1. */
+  readonly step: number;
+  readonly loss: number;
+  /**
+   * Each over the tokens that it counts; a loss that counts none of them is not there. `penalty` is that of adapters which have one, and no
+   * part of `loss`.
+   */
+  readonly losses: Readonly<Record<string, number>>;
+  readonly learningRate: number;
+  readonly gradientNorm: number;
+  readonly supervisedTokens: number;
+  readonly tokens: number;
+  /** A gradient was NaN or infinite: the optimiser wrote nothing. */
+  readonly nonFinite: boolean;
+  /** What controllers had set for it, such as `taid.t`. */
+  readonly controlled: Readonly<Record<string, number>>;
+}
+
+/** What the host knows of a step when it queues it. */
+export interface StepTag {
+  readonly step: number;
+  readonly learningRate: number;
+  readonly supervisedTokens: number;
+  readonly tokens: number;
+  /** Tokens in each mask. */
+  readonly counts: readonly number[];
+  readonly controlled: ControlledOptions;
+}
+
+/** What is copied aside of each step: the sums of its losses, then the gradient's norm and the penalty, where there is one. */
+export function stepSources(setup: TrainingSetup, { plan }: PlannedTraining): MetricSource[] {
+  const hasPenalty = plan.blocks.get("update")!.outputs.has("penalty");
+  return [
+    ...summed(setup).map(({ sums, terms }) => ({ name: sums, words: terms.length })),
+    { name: "norm", block: "update", words: 2 },
+    ...(hasPenalty ? [{ name: "penalty", block: "update", words: 1 }] : []),
+  ];
+}
+
+/** The mean of each loss and of what controllers measure, over their tokens, by name; from the values of {@linkcode stepSources}. */
+export function stepMeans(
+  setup: TrainingSetup,
+  { counts }: StepTag,
+  values: readonly Float32Array[],
+): Record<string, number> {
+  const means = summed(setup).map(({ terms }, i) => tokenMeans(terms, values[i]!, counts));
+  return Object.assign({}, ...means);
+}
+
+/** The numbers of a step, from its means and the values of {@linkcode stepSources}. */
+export function stepMetrics(
+  setup: TrainingSetup,
+  { counts: _counts, controlled, ...tag }: StepTag,
+  means: Readonly<Record<string, number>>,
+  values: readonly Float32Array[],
+): StepMetrics {
+  const [norm, penalty] = values.slice(summed(setup).length) as [Float32Array, Float32Array?];
+  const terms = setup.objective.at(tag.step - 1, controlled).filter(({ name }) => name in means);
+  const losses = Object.fromEntries(terms.map(({ name }) => [name, means[name]!]));
+  const loss = terms.reduce((sum, { name, weight }) => sum + weight * losses[name]!, 0);
+  if (penalty) losses.penalty = penalty[0]!;
+  return {
+    ...{ ...tag, loss, losses },
+    gradientNorm: norm[0]!,
+    nonFinite: norm[1] !== 0,
+    controlled: flat(controlled),
+  };
+}
+
+/** Whatever sums losses up in a training step. */
+function summed(
+  { objective, features }: TrainingSetup,
+): readonly { readonly sums: string; readonly terms: CountedLosses["terms"] }[] {
+  return [...objective.passes, ...features];
+}
+
+/** Options under one name each: `LOSS.OPTION`. */
+function flat(controlled: ControlledOptions): Record<string, number> {
+  return Object.fromEntries(
+    Object.entries(controlled).flatMap(([loss, options]) =>
+      Object.entries(options).map(([option, value]) => [`${loss}.${option}`, value])
+    ),
+  );
+}

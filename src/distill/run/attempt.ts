@@ -1,0 +1,119 @@
+/**
+ * What the parts of one attempt at a run share: what it works with, whom it tells, how far it is.
+ *
+ * @module
+ */
+import type { Gpu } from "../../gpu/device.ts";
+import type { Progress } from "../checkpoint/checkpoint.ts";
+import type { RunResult } from "../export/exports.ts";
+import type { PreparedRun } from "../inputs/prepare.ts";
+import type { RunMemory } from "../program/memory.ts";
+import type { TrainingSetup } from "../program/plan_training.ts";
+import type { Recipe } from "../recipe/recipe.ts";
+import type { TeacherCache } from "../teacher/cache.ts";
+import { gapClosed, type RunHost } from "./events.ts";
+
+/** One attempt at a run. */
+export class Attempt {
+  readonly prepared: PreparedRun;
+  readonly setup: TrainingSetup;
+  readonly gpu: Gpu;
+  readonly host: RunHost;
+  /** Part of every checkpoint. */
+  progress: Progress = {
+    ...{ teacherLoss: null, beforeLoss: null, lastLoss: null, best: null, heldOutTokens: 0 },
+    window: { sum: 0, count: 0, lowest: null },
+    samples: [],
+    seconds: 0,
+  };
+  /** The most bytes on the GPU that something was planned with. */
+  plannedBytes = 0;
+  /** What stands for the teacher, where the recipe wants it cached. */
+  cache: TeacherCache | undefined;
+  readonly #started: number;
+  /** Seconds of earlier attempts. */
+  #earlier = 0;
+
+  /** @param started When it began, by `performance.now()` */
+  constructor(prepared: PreparedRun, setup: TrainingSetup, gpu: Gpu, host: RunHost, started: number) {
+    [this.prepared, this.setup, this.gpu, this.host, this.#started] = [prepared, setup, gpu, host, started];
+  }
+
+  get recipe(): Recipe {
+    return this.prepared.recipe;
+  }
+
+  /** Seconds of the run so far, those of earlier attempts with them. */
+  get seconds(): number {
+    return this.#earlier + (performance.now() - this.#started) / 1000;
+  }
+
+  /** Continues where a checkpoint was written. */
+  restore(progress: Progress): void {
+    this.progress = structuredClone(progress);
+    this.#earlier = progress.seconds;
+  }
+
+  /** Whether to stop before training has begun. Nothing needs to be saved then. */
+  stopAsked(): boolean {
+    return this.host.control() === "stop";
+  }
+
+  /** Tells that a part of the work begins. */
+  stage(stage: string, message: string): void {
+    this.host.emit({ type: "stage", stage, message });
+  }
+
+  /** Tells what is going to be done. */
+  tellPlan({ byCategory, total }: RunMemory): void {
+    const { teacher, student, trainables } = this.setup;
+    const { trainReport: report, train, heldOut } = this.prepared;
+    this.host.emit({
+      type: "plan",
+      adapterName: this.gpu.description.name,
+      software: this.gpu.adapter.info.isFallbackAdapter,
+      bytes: Object.fromEntries(byCategory),
+      totalBytes: total,
+      parameters: {
+        teacher: teacher.architecture.parameterCount,
+        student: student.architecture.parameterCount,
+        trainable: trainables.layout.trainable,
+      },
+      data: {
+        trainSamples: train.length,
+        heldOutSamples: heldOut.length,
+        trainTokens: report.tokens,
+        supervisedTokens: report.supervisedTokens,
+      },
+      steps: this.recipe.train.steps,
+    });
+  }
+
+  /** What it ends with after so many steps. A run that is only paused has no loss afterwards, and has written nothing. */
+  result(
+    status: RunResult["status"],
+    steps: number,
+    after: number | null = null,
+    paths: RunResult["paths"] = {},
+  ): RunResult {
+    const { teacherLoss: teacher, beforeLoss: before, heldOutTokens: tokens } = this.progress;
+    return {
+      status,
+      steps,
+      heldOut: { teacher, before, after, gapClosed: gapClosed(teacher, before, after), tokens },
+      paths,
+      peakBytes: { planned: this.plannedBytes, allocated: this.gpu.peakBytes },
+      seconds: this.seconds,
+    };
+  }
+}
+
+/** For JSON, which has no NaN. */
+export function finite(value: number): number | null {
+  return Number.isFinite(value) ? value : null;
+}
+
+/** {@linkcode finite} of each. */
+export function finiteAll(values: Readonly<Record<string, number>>): Record<string, number | null> {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, finite(value)]));
+}

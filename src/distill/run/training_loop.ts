@@ -1,0 +1,120 @@
+/**
+ * The steps of one attempt: batches in, numbers out, measurements and checkpoints where they are due.
+ *
+ * @module
+ */
+import type { BatchStream } from "../../text/batch_stream.ts";
+import type { CheckpointState } from "../checkpoint/checkpoint.ts";
+import type { RunCheckpoints } from "../checkpoint/run_checkpoints.ts";
+import type { Trainer } from "../program/trainer.ts";
+import { type Attempt, finite, finiteAll } from "./attempt.ts";
+import { checkDivergence } from "./divergence_guard.ts";
+import { evaluate } from "./measurements.ts";
+
+/** Seconds that steps may wait before their numbers are fetched and shown. */
+const REPORT_SECONDS = 1;
+
+/** Trains, from a step on. */
+export class TrainingLoop {
+  readonly #attempt: Attempt;
+  readonly #trainer: Trainer;
+  readonly #stream: BatchStream;
+  readonly #checkpoints: RunCheckpoints;
+  readonly #identity: CheckpointState["identity"];
+  /** Since the numbers of steps were last fetched, or something else took its time. */
+  #lastReport = performance.now();
+  #stepsSinceReport = 0;
+
+  /** @param identity What the run is made of, for its checkpoints */
+  constructor(
+    attempt: Attempt,
+    trainer: Trainer,
+    stream: BatchStream,
+    checkpoints: RunCheckpoints,
+    identity: CheckpointState["identity"],
+  ) {
+    [this.#attempt, this.#trainer, this.#stream] = [attempt, trainer, stream];
+    [this.#checkpoints, this.#identity] = [checkpoints, identity];
+  }
+
+  /**
+   * @param from Steps done before
+   * @returns the steps done, and whether it was asked to stop before the last
+   * @throws {DivergedError} if the loss becomes NaN or runs away
+   */
+  async run(from: number): Promise<{ done: number; stopped: boolean }> {
+    const { host, progress, recipe: { train } } = this.#attempt;
+    const { steps, accumulation, evaluateEvery, checkpointEvery } = train;
+    this.#attempt.stage("train", `training ${steps} steps`);
+    this.#lastReport = performance.now();
+    for (let step = from; step < steps;) {
+      await this.#trainer.step(step, Array.from({ length: accumulation }, () => this.#stream.next()));
+      step++;
+      this.#stepsSinceReport++;
+      const control = host.control();
+      const evaluates = evaluateEvery > 0 && step % evaluateEvery === 0 && step < steps;
+      const saves = control !== "run" || (checkpointEvery > 0 && step % checkpointEvery === 0) ||
+        step === steps;
+      const waited = (performance.now() - this.#lastReport) / 1000;
+      if (evaluates || saves || this.#trainer.mustCollect || waited > REPORT_SECONDS) await this.#report();
+      if (evaluates || step === steps) {
+        await evaluate(this.#attempt, this.#trainer, step);
+        this.#lastReport = performance.now();
+      }
+      // A new best is kept even where no checkpoint was due.
+      if (saves || progress.best?.step === step) await this.#save(step);
+      if (control === "stop") return { done: step, stopped: step < steps };
+    }
+    return { done: steps, stopped: false };
+  }
+
+  /** Fetches the numbers of queued steps and emits them. @throws {DivergedError} */
+  async #report(): Promise<void> {
+    const { host, progress, recipe } = this.#attempt;
+    const { controllers } = this.#trainer;
+    const all = await this.#trainer.collect();
+    await this.#trainer.profile();
+    const now = performance.now();
+    const seconds = (now - this.#lastReport) / 1000 / Math.max(1, this.#stepsSinceReport);
+    this.#lastReport = now;
+    this.#stepsSinceReport = 0;
+    for (const m of all) {
+      host.emit({
+        type: "metrics",
+        step: m.step,
+        loss: finite(m.loss),
+        losses: finiteAll(m.losses),
+        ...(controllers.active ? { controlled: { ...m.controlled } } : {}),
+        learningRate: m.learningRate,
+        gradientNorm: finite(m.gradientNorm),
+        supervisedTokens: m.supervisedTokens,
+        tokensPerSecond: m.tokens / seconds,
+        secondsPerStep: seconds,
+      });
+      progress.window = checkDivergence(m, progress.window, recipe.train.divergence);
+    }
+  }
+
+  async #save(step: number): Promise<void> {
+    const { host, progress } = this.#attempt;
+    const { controllers, planned, setup } = this.#trainer;
+    const flat = await this.#trainer.readState();
+    progress.seconds = this.#attempt.seconds;
+    const path = await this.#checkpoints.write(flat, {
+      step,
+      cursor: this.#stream.state(),
+      ...(controllers.active ? { controllers: controllers.state() } : {}),
+      identity: this.#identity,
+      storage: setup.student.storage,
+      frozen: planned.choices,
+      progress,
+    });
+    host.emit({
+      type: "checkpoint",
+      step,
+      path: path.slice(host.folder.length + 1),
+      best: progress.best?.step === step,
+    });
+    this.#lastReport = performance.now();
+  }
+}
