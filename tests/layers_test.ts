@@ -53,9 +53,9 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Where Deno and packages other than zod have no place. */
-const CORE = /^(src\/(gpu|tensor|losses|models|registry)|plugins)\b/;
+const CORE = /^(src\/(gpu|tensor|losses|models|registry|distill\/program)|plugins)\b/;
 /** What a page needs to train: from these all of the core is reached. */
-const CORE_ENTRIES = ["src/distill/program/training_program.ts", "src/gpu/device.ts", "plugins/mod.ts"];
+const CORE_ENTRIES = ["src/distill/program/plan_training.ts", "src/gpu/device.ts", "plugins/mod.ts"];
 /** WebGPU is spoken to in one room. */
 const WEBGPU = /\bGPU[A-Z]\w*\s*\.|\bnavigator\s*\.\s*gpu\b/;
 /** The outermost files, which put the pieces together: only they know the built-in plugins. */

@@ -5,7 +5,7 @@ import { main } from "../../src/cli/main.ts";
 import { FlagReader } from "../../src/cli/command.ts";
 import { Output } from "../../src/cli/terminal/output.ts";
 import { watchRun } from "../../src/cli/terminal/watch_run.ts";
-import { checkHostMemory } from "../../src/distill/program/memory.ts";
+import { checkHostMemory } from "../../src/distill/run/host_memory.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { DeviceError } from "../../src/base/errors.ts";
 import { driverEnvironment } from "../../src/runs/child/command.ts";

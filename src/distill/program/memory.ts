@@ -78,20 +78,3 @@ function knobs(memory: RunMemory, allowed: Allowance, recipe: Recipe, recompute:
   const [first, ...others] = choices;
   return `${first![0]!.toUpperCase()}${first!.slice(1)}, ${others.join(", ")}${raise}.`;
 }
-
-/**
- * Refuses a run whose buffers the machine cannot hold, where a CPU plays the GPU: its memory is the machine's own, and the system would
- * end some process, not necessarily this one. Does nothing where the system does not tell what is free.
- *
- * @throws {DeviceError} with the numbers and what can be turned
- */
-export function checkHostMemory(memory: RunMemory, recipe: Recipe, recompute: boolean): void {
-  let available: number;
-  try {
-    available = Deno.systemMemoryInfo().available;
-  } catch {
-    return;
-  }
-  if (available === 0 || memory.total <= available) return;
-  throw memoryError(memory, { bytes: available, name: "the machine's free memory" }, recipe, recompute);
-}

@@ -17,7 +17,7 @@ import { type RunResult, writeBase, writeResults } from "../export/exports.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { prepareRun } from "../inputs/prepare.ts";
-import { checkHostMemory, runMemory } from "../program/memory.ts";
+import { type RunMemory, runMemory } from "../program/memory.ts";
 import {
   type PlanChoices,
   type PlannedTraining,
@@ -31,6 +31,7 @@ import type { Recipe } from "../recipe/recipe.ts";
 import { openTeacherCache } from "../teacher/pass.ts";
 import { Attempt } from "./attempt.ts";
 import type { RunHost } from "./events.ts";
+import { checkHostMemory } from "./host_memory.ts";
 import { evaluate, measureTeacher, tellSamples } from "./measurements.ts";
 import { runIdentity } from "./run_identity.ts";
 import { setUp } from "./set_up.ts";
@@ -118,9 +119,7 @@ class Run {
     const memory = runMemory(planned.plan, samples);
     attempt.plannedBytes = memory.total;
     attempt.tellPlan(memory);
-    if (gpu.adapter.info.isFallbackAdapter) {
-      checkHostMemory(memory, attempt.recipe, planned.choices.recompute);
-    }
+    this.#checkHost(memory, planned.choices.recompute);
 
     attempt.stage("base", "writing the student's base");
     await writeBase(host.folder, prepared, { keep: resumed !== undefined });
@@ -134,6 +133,12 @@ class Run {
     } finally {
       attempt.cache?.close();
     }
+  }
+
+  /** @throws {DeviceError} if a CPU plays the GPU, and the machine lacks the memory */
+  #checkHost(memory: RunMemory, recompute: boolean): void {
+    const { gpu, recipe } = this.#attempt;
+    if (gpu.adapter.info.isFallbackAdapter) checkHostMemory(memory, recipe, recompute);
   }
 
   /** Opens the teacher's cache, or runs the teacher to make it. @throws {StopAsked} in the middle of that */
@@ -153,6 +158,7 @@ class Run {
           : `running the teacher over ${train.length + heldOut.length} samples`;
         attempt.stage("cache", message);
       },
+      onPlanned: (memory) => this.#checkHost(memory, true),
     });
     if (!opened) return;
     const { cache, plannedBytes } = opened;

@@ -18,7 +18,7 @@ import { RowCodec, type RowFormat, type TeacherRow } from "./cached_rows.ts";
 import { chunkedLoss } from "../objective/chunked_loss.ts";
 import { lossSums } from "../objective/loss_sums.ts";
 import { labelInput, writeBatch } from "../program/measure.ts";
-import { checkHostMemory, memoryError, type RunMemory, runMemory } from "../program/memory.ts";
+import { memoryError, type RunMemory, runMemory } from "../program/memory.ts";
 import { uploadWeights } from "../inputs/models.ts";
 import { LOSS_SUMS } from "../objective/loss_sets.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
@@ -116,6 +116,8 @@ export interface TeacherPassHost {
   onSlice(): void;
   /** Called once: where the cache lies, and whether it was there already. */
   onFound(path: string, exists: boolean): void;
+  /** Called before anything is made on the GPU, with what the pass takes there. What it throws ends it. */
+  onPlanned(memory: RunMemory): void;
 }
 
 /**
@@ -171,7 +173,7 @@ export async function openTeacherCache(
   host.onFound(path, found !== undefined);
   if (found) return { cache: found, plannedBytes: 0 };
   const memory = teacherPassMemory(setup, gpu.description, choices, texts);
-  if (gpu.adapter.info.isFallbackAdapter) checkHostMemory(memory, prepared.recipe, true);
+  host.onPlanned(memory);
   const planned = planTeacherPass(setup, gpu.description, choices);
   const pass = await TeacherPass.create(gpu, prepared, setup, planned, choices, texts);
   let failure: unknown;
