@@ -74,6 +74,7 @@ const refused: [string, Record<string, string | string[]>, string][] = [
   ["an index with an empty weight_map", { "config.json": "{}", [indexName]: index({}) }, "empty"],
   ...[
     "../x.safetensors",
+    "x..safetensors",
     "/x.safetensors",
     "a/x.safetensors",
     "a\\x.safetensors",

@@ -3,8 +3,6 @@
  *
  * @module
  */
-// @ts-types="../../../types/std_path.d.ts"
-import { relative } from "@std/path";
 import { readEvents } from "../../runs/store/event_log.ts";
 import { type LockedRun, removeUnbegun } from "../../runs/store/run_folder.ts";
 import { shellQuoted } from "../../base/quoting.ts";
@@ -14,6 +12,7 @@ import { isDebug } from "./output.ts";
 import { Progress } from "./progress.ts";
 import { writeReport } from "../../runs/report/report.ts";
 import { ensureAdapter } from "../setup/setup.ts";
+import { shownPath } from "./shown_path.ts";
 import { summaryLines } from "./summary.ts";
 import { RunError } from "./run_error.ts";
 
@@ -49,9 +48,7 @@ export async function watchRun(
   options: { resume: boolean; entry?: string },
   { flags, out }: Invocation,
 ): Promise<number> {
-  const shown = relative(Deno.cwd(), run.folder).startsWith("..")
-    ? run.folder
-    : relative(Deno.cwd(), run.folder) || ".";
+  const shown = shownPath(run.folder);
   const progress = new Progress(out);
   out.line(`Run ${run.manifest.id} in ${shown}`);
   let outcome: RunOutcome;

@@ -4,7 +4,7 @@
  * @module
  */
 // @ts-types="../../../types/std_path.d.ts"
-import { join, relative } from "@std/path";
+import { join } from "@std/path";
 // @ts-types="../../../types/std_colors.d.ts"
 import { bold } from "@std/fmt/colors";
 import { checkComparable, type ComparedRecipe, comparedRecipe } from "../../distill/run/comparability.ts";
@@ -38,6 +38,7 @@ import { readRecipe, RECIPE_FLAGS } from "./distill.ts";
 import { isDebug } from "../terminal/output.ts";
 import { registryWith } from "../setup/registry.ts";
 import { duration, number3 } from "../../base/units.ts";
+import { shownPath } from "../terminal/shown_path.ts";
 import { handleSignals, prepareMachine, RUN_FLAGS } from "../terminal/watch_run.ts";
 
 /** Seconds between two lines about the steps of a run. */
@@ -192,7 +193,7 @@ class Runner {
   async run(): Promise<boolean> {
     const { out } = this.#invocation;
     const runs = plannedRuns(this.#comparison.plan);
-    out.line(`Comparison of ${runs.length} runs in ${shown(this.#comparison.folder)}`);
+    out.line(`Comparison of ${runs.length} runs in ${shownPath(this.#comparison.folder)}`);
     using _signals = handleSignals({
       first: () => {
         out.line("Saving a checkpoint and stopping; Ctrl-C again stops at once.");
@@ -291,7 +292,7 @@ async function conclude(
   { out }: Invocation,
 ): Promise<number> {
   const { runs, tables, all } = await write(comparison, store);
-  const folder = shown(comparison.folder);
+  const folder = shownPath(comparison.folder);
   const open = runs.filter((run) => run.after === null);
   out.value({ ...all, folder });
   if (open.length < runs.length) {
@@ -331,9 +332,4 @@ class ComparisonError extends LimbeckError {
     });
     this.exitCode = (failed.find((run) => run.error)?.error?.exitCode ?? 1) as ExitCode;
   }
-}
-
-function shown(folder: string): string {
-  const path = relative(Deno.cwd(), folder);
-  return path.startsWith("..") ? folder : path || ".";
 }
