@@ -182,7 +182,7 @@ Deno.test("a training process saves and ends when the process that started it is
   withFolder(async (folder) => {
     // The parent is a process of its own, so that it can be killed.
     const parent = new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", new URL("./abandoned_parent.ts", import.meta.url).pathname, folder],
+      args: ["run", "-A", new URL("./abandoned_parent.ts", import.meta.url).pathname, "run", folder],
       stdout: "piped",
     }).spawn();
     const reader = parent.stdout.pipeThrough(new TextDecoderStream()).getReader();

@@ -17,9 +17,9 @@ export function main([config]: readonly [PluginModule]): Promise<never> {
     let module: object;
     try {
       module = await load();
-    } catch (cause) {
-      const why = cause instanceof Error ? cause.message : cause;
-      throw new InputError(`cannot be run: ${why}`, { where: path, cause });
+    } catch (error) {
+      const why = error instanceof Error ? error.message : error;
+      throw new InputError(`cannot be run: ${why}`, { where: path });
     }
     port.say({ type: "answer", value: describeConfig(module, path) });
   });

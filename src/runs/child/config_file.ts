@@ -6,7 +6,6 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { dirname } from "@std/path";
 import { InputError } from "../../base/errors.ts";
-import { unreadable } from "../../formats/files.ts";
 import { type ChildEnd, howItEnded, withChild } from "./host.ts";
 import { pluginSource } from "./plugin_source.ts";
 
@@ -29,11 +28,6 @@ export interface Configuration {
  * @throws {InputError} no such file, or it is no configuration
  */
 export async function readConfig(path: string): Promise<string[]> {
-  try {
-    await Deno.stat(path);
-  } catch (cause) {
-    throw unreadable(path, cause);
-  }
   const entry = new URL("./config_entry.ts", import.meta.url).href;
   const limits = { touchesNothing: true, heapMegabytes: 1024 };
   const told = await withChild({ entry, plugins: [path], order: null, ...limits }, (child) => {

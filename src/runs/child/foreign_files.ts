@@ -6,8 +6,9 @@
  * @module
  */
 // @ts-types="../../../types/std_path.d.ts"
-import { dirname, fromFileUrl, relative } from "@std/path";
+import { dirname, fromFileUrl, relative, toFileUrl } from "@std/path";
 import { InputError, LimbeckError } from "../../base/errors.ts";
+import { unreadable } from "../../formats/files.ts";
 import type { PreparedEntry } from "./entry.ts";
 import { isPackage } from "./plugin_source.ts";
 
@@ -15,6 +16,8 @@ import { isPackage } from "./plugin_source.ts";
 interface Graph {
   modules: readonly {
     specifier: string;
+    /** Why it cannot be loaded. */
+    error?: string;
     dependencies?: readonly {
       /** Absent where only types are imported. */
       code?: { specifier?: string };
@@ -26,16 +29,14 @@ interface Graph {
 
 /** Files by these names are read as code, of which an importer sees what it exports. */
 const CODE = /\.[cm]?[jt]sx?$/;
-/** Text that Limbeck's own modules import. */
-const OWN = ["kernels/", "src/registry/kinds/"].map((folder) =>
-  new URL(`../../../${folder}`, import.meta.url).href
-);
+/** Limbeck's own modules, which import kernels and more. */
+const OWN = ["src/", "plugins/", "mod.ts"].map((name) => new URL(`../../../${name}`, import.meta.url).href);
 
 /**
  * Checks that files that plugins import lie where they may: code anywhere, all else in the folder of one of the plugins or below, and not
  * hidden.
  *
- * @throws {InputError} one that does not, and the module that imports it
+ * @throws {InputError} one that does not, and the module that imports it; or a plugin that is not there or cannot be loaded
  */
 export async function refuseForeignFiles(
   { flags, plugins: list }: PreparedEntry,
@@ -43,11 +44,14 @@ export async function refuseForeignFiles(
 ): Promise<void> {
   if (plugins.length === 0) return;
   const files = plugins.filter((path) => !isPackage(path));
-  const folders = await Promise.all(files.map(async (path) => dirname(await Deno.realPath(path))));
-  for (const { specifier, dependencies = [] } of (await readGraph(flags, list)).modules) {
+  const folders = await Promise.all(files.map(folderOf));
+  for (const { specifier, error, dependencies = [] } of (await readGraph(flags, list)).modules) {
+    const plugin = files.find((path) => toFileUrl(path).href === specifier);
+    if (plugin && error) throw new InputError(`cannot be loaded: ${error}`, { where: plugin });
+    if (OWN.some((own) => specifier.startsWith(own))) continue;
     for (const { code, assertionType } of dependencies) {
       const target = code?.specifier;
-      if (!target?.startsWith("file:") || OWN.some((folder) => target.startsWith(folder))) continue;
+      if (!target?.startsWith("file:")) continue;
       if (assertionType === undefined && CODE.test(target)) continue;
       const file = await Deno.realPath(fromFileUrl(target)).catch(() => undefined);
       if (file === undefined || folders.some((folder) => liesIn(folder, file))) continue;
@@ -60,6 +64,14 @@ export async function refuseForeignFiles(
         },
       );
     }
+  }
+}
+
+async function folderOf(path: string): Promise<string> {
+  try {
+    return dirname(await Deno.realPath(path));
+  } catch (cause) {
+    throw unreadable(path, cause);
   }
 }
 

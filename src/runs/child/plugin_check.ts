@@ -4,11 +4,9 @@
  * @module
  */
 import { LimbeckError } from "../../base/errors.ts";
-import { unreadable } from "../../formats/files.ts";
 import type { CheckResult } from "../../registry/check/check_plugin.ts";
 import type { PluginDescription } from "../../registry/plugin_description.ts";
 import { type Child, type ChildEnd, errorOf, howItEnded, isTold, withChild } from "./host.ts";
-import { isPackage } from "./plugin_source.ts";
 import type { KernelText } from "../../gpu/description.ts";
 import { compileWithTint, DAWN } from "./tint.ts";
 import type { ToldError } from "./told_error.ts";
@@ -70,13 +68,6 @@ interface Progress {
  * @throws {LimbeckError} a module that does not parse, that hangs or throws while it is loaded, or that exports no plugin
  */
 export async function inspectPlugins(options: InspectOptions): Promise<InspectedPlugin[]> {
-  for (const path of options.files.filter((file) => !isPackage(file))) {
-    try {
-      await Deno.stat(path);
-    } catch (cause) {
-      throw unreadable(path, cause);
-    }
-  }
   const { files, ids, check, options: own } = options;
   const order: CheckOrder = { ids, check, options: own };
   const entry = new URL("./check_entry.ts", import.meta.url).href;

@@ -70,11 +70,12 @@ export interface ToldError extends Explanation {
 
 /** Tells an error of any kind to another process. */
 export function tellError(error: unknown): ToldError {
-  const { where, problems } = error instanceof InputError ? error as Partial<RecipeError> : {};
+  const input = error instanceof InputError ? error : undefined;
   return {
     ...explainError(error, "This is a mistake in Limbeck or in a plugin; please report it."),
-    ...(where ? { where } : {}),
-    ...(problems ? { problems: [...problems] } : {}),
+    ...(input?.where ? { where: input.where } : {}),
+    // By its code: its class comes with packages that not every child has.
+    ...(input?.code === "bad_recipe" ? { problems: [...(input as RecipeError).problems] } : {}),
   };
 }
 

@@ -1,0 +1,226 @@
+/** What holds for every kind of child process: it reads nothing that it may not, says why it ends, and ends with its parent. */
+// @ts-types="../../types/std_assert.d.ts"
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { readConfig } from "../../src/runs/child/config_file.ts";
+import { InferenceProcess } from "../../src/runs/child/inference.ts";
+import { Inspector } from "../../src/runs/child/inspection.ts";
+import { inspectPlugins } from "../../src/runs/child/plugin_check.ts";
+import { tinyRecipe, withTiny } from "../distill/tiny_model.ts";
+import { startFake, withFolder } from "./fake_run.ts";
+
+/** Loads a module in a child of each kind that loads what others wrote; gives what is told of it. */
+const KINDS: Readonly<Record<string, (module: string) => Promise<string>>> = {
+  "a check of plugins": (module) =>
+    message(inspectPlugins({ files: [module], ids: [], check: false, options: {}, timeoutSeconds: 30 })),
+  "a configuration": (module) => message(readConfig(module)),
+  "a look at a recipe": (module) =>
+    withTinyResult(({ recipe }) =>
+      message(new Inspector().inspect({ kind: "validate", recipe }, { plugins: [module] }))
+    ),
+  "a process that writes": (module) =>
+    withTinyResult(({ folder, recipe }) =>
+      message(InferenceProcess.start({ model: { folder, recipe }, plugins: [module] }))
+    ),
+  "a run": async (module) => {
+    let told = "";
+    await withFolder(async (folder) => {
+      const { supervised } = await startFake(folder, { pace: 100 }, { plugins: [module] });
+      told = (await supervised.outcome).error?.message ?? "nothing";
+    });
+    return told;
+  },
+};
+
+async function message(work: Promise<unknown>): Promise<string> {
+  return await work.then(() => "nothing", (error) => error.message);
+}
+
+async function withTinyResult(
+  use: (files: { folder: string; recipe: ReturnType<typeof tinyRecipe> }) => Promise<string>,
+): Promise<string> {
+  let told = "";
+  await withTiny(async (files) => {
+    told = await use({ folder: files.folder, recipe: tinyRecipe(files) });
+  });
+  return told;
+}
+
+/** A folder `secrets/` with what is to stay there, and `plugin/` beside it. */
+async function withSecrets(use: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.realPath(await Deno.makeTempDir({ prefix: "limbeck-" }));
+  try {
+    for (const name of ["secrets", "plugin/data", "plugin/.hidden"]) {
+      await Deno.mkdir(`${folder}/${name}`, { recursive: true });
+    }
+    for (const place of ["secrets", "plugin/data", "plugin/.hidden", "plugin"]) {
+      await Deno.writeTextFile(`${folder}/${place}/key.txt`, "hush\n");
+      await Deno.writeTextFile(`${folder}/${place}/key.json`, '"hush"');
+      await Deno.writeTextFile(`${folder}/${place}/key`, "hush");
+    }
+    await Deno.writeTextFile(`${folder}/secrets/code.ts`, 'export default "hush";\n');
+    await Deno.symlink(`${folder}/secrets/key.txt`, `${folder}/plugin/link.txt`);
+    await use(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+const text = (path: string) => `import found from "${path}" with { type: "text" };`;
+const json = (path: string) => `import found from "${path}" with { type: "json" };`;
+/** The end of each module: what it found is in what it throws. */
+const TELL = 'throw new Error("found " + String(found).trim());';
+
+Deno.test("no kind of child imports a file that it may not read", () =>
+  withSecrets(async (folder) => {
+    const plugin = `${folder}/plugin/plugin.ts`;
+    await Deno.writeTextFile(plugin, text("../secrets/key.txt") + TELL);
+    for (const [kind, load] of Object.entries(KINDS)) {
+      const told = await load(plugin);
+      assert(!told.includes("hush"), `${kind} read it`);
+      assertStringIncludes(told, `${folder}/secrets/key.txt`, kind);
+      assertStringIncludes(told, "none of the plugin's own files", kind);
+    }
+  }));
+
+Deno.test("plugins import code from anywhere, and data from their own folder alone", () =>
+  withSecrets(async (folder) => {
+    const plugin = `${folder}/plugin/plugin.ts`;
+    const data = (source: string) => `data:text/javascript,${encodeURIComponent(source)}`;
+    const inner = `${text(`file://${folder}/secrets/key.txt`)} export default found;`;
+    const cases: [source: string, isRefused: boolean][] = [
+      [json("../secrets/key.json"), true],
+      [`${text("../secrets/code.ts")}`, true],
+      ['const { default: found } = await import("../secrets/key.txt", { with: { type: "text" } });', true],
+      [`import found from "${data(inner)}";`, true],
+      [`const { default: found } = await import(${JSON.stringify(data(inner))});`, true],
+      // Without a known extension it is taken for code; what is wrong with it shows its text.
+      ['let found; try { await import("../secrets/key"); } catch (error) { found = error.message; }', true],
+      [text("./.hidden/key.txt"), true],
+      [text("./link.txt"), true],
+      [text("./key.txt"), false],
+      [json("./data/key.json"), false],
+      ['import found from "../secrets/code.ts";', false],
+    ];
+    for (const [source, isRefused] of cases) {
+      await Deno.writeTextFile(plugin, source + TELL);
+      const told = await KINDS["a check of plugins"]!(plugin);
+      assertEquals(told.includes("found hush"), !isRefused, `${source}: ${told}`);
+      if (isRefused) assertStringIncludes(told, "none of the plugin's own files", source);
+    }
+    // What is computed is asked for when it runs.
+    for (const name of ["../secrets/key.txt", data(inner)]) {
+      const source =
+        `const name = ${JSON.stringify(name)} + ""; const { default: found } = await import(name, ` +
+        `${name.startsWith("..") ? '{ with: { type: "text" } }' : "{}"});`;
+      await Deno.writeTextFile(plugin, source + TELL);
+      assertStringIncludes(await KINDS["a check of plugins"]!(plugin), "Requires read access");
+    }
+  }));
+
+Deno.test("what ends a child is told, also from a promise that nobody waits for, and no worker ends it silently", () =>
+  withSecrets(async (folder) => {
+    const plugin = `${folder}/plugin/plugin.ts`;
+    const wait = "await new Promise((resolve) => setTimeout(resolve, 3000));";
+    const endings: [source: string, reason: string][] = [
+      [`Deno.readTextFile("/etc/hostname"); ${wait}`, 'Requires read access to "/etc/hostname"'],
+      [`Promise.reject(new Error("nobody waits")); ${wait}`, "nobody waits"],
+      [`setTimeout(() => { throw new Error("much later"); }); ${wait}`, "much later"],
+      [`new Worker("data:text/javascript,throw 1", { type: "module" }); ${wait}`, "tried to start a worker"],
+      ["Deno.exit(3);", "ended with exit code 3 without saying why"],
+    ];
+    for (const [source, reason] of endings) {
+      await Deno.writeTextFile(plugin, `${source} export {};\n`);
+      for (const [kind, load] of Object.entries(KINDS)) {
+        assertStringIncludes(await load(plugin), reason, `${kind}: ${source}`);
+      }
+    }
+  }));
+
+/** Processes that a process has started, by id, with the processor seconds that they took. */
+function childrenOf(parent: number): Map<number, number> {
+  const found = new Map<number, number>();
+  for (const { name } of Deno.readDirSync("/proc")) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      // proc(5): after the name in brackets come the state and the parent; the times are the 14th and 15th field.
+      const fields = Deno.readTextFileSync(`/proc/${name}/stat`).replace(/^.*\) /s, "").split(" ");
+      if (Number(fields[1]) === parent) {
+        found.set(Number(name), (Number(fields[11]) + Number(fields[12])) / 100);
+      }
+    } catch {
+      // It has just ended.
+    }
+  }
+  return found;
+}
+
+const isAlive = (pid: number) => Deno.stat(`/proc/${pid}`).then(() => true, () => false);
+
+async function until(holds: () => boolean | Promise<boolean>, seconds: number): Promise<boolean> {
+  const end = performance.now() + seconds * 1000;
+  while (performance.now() < end) {
+    if (await holds()) return true;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  return false;
+}
+
+/** Kills a process that has started a child which never ends, and waits for the end of that. */
+async function abandon(kind: string, given: string, seconds: number): Promise<void> {
+  const parent = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", new URL("./abandoned_parent.ts", import.meta.url).pathname, kind, given],
+    stderr: "null",
+  }).spawn();
+  let child: number | undefined;
+  try {
+    // Longer than it takes to begin: it loops.
+    const isBusy = () => {
+      child = [...childrenOf(parent.pid)].find(([, time]) => time > 2.5)?.[0];
+      return child !== undefined;
+    };
+    assert(await until(isBusy, 60), `${kind}: there is no child that is busy`);
+  } finally {
+    parent.kill("SIGKILL");
+    await parent.status;
+  }
+  const ended = await until(async () => !await isAlive(child!), seconds);
+  if (!ended) Deno.kill(child!, "SIGKILL");
+  assert(ended, `${kind}: it lives on`);
+}
+
+Deno.test({
+  name: "a child that never ends is ended when the process that started it is gone",
+  ignore: Deno.build.os !== "linux",
+  fn: () =>
+    withTiny(async (files) => {
+      const plugin = `${files.folder}/plugin.ts`;
+      await Deno.writeTextFile(plugin, "for (;;);\n");
+      await abandon("a check of plugins", plugin, 10);
+
+      // One filter of a chat template that writes 2^60 elements.
+      const config = `${files.teacher}/tokenizer_config.json`;
+      const settings = JSON.parse(await Deno.readTextFile(config));
+      settings.chat_template =
+        "{% set n = namespace(a=[1]) %}{% for i in range(60) %}{% set n.a = [n.a, n.a] %}{% endfor %}{{ n.a | tojson }}";
+      await Deno.writeTextFile(config, JSON.stringify(settings));
+      await Deno.remove(`${files.teacher}/chat_template.jinja`).catch(() => {});
+      const conversation = [{ role: "user", content: "a" }, { role: "assistant", content: "b" }];
+      await Deno.writeTextFile(files.train, JSON.stringify({ messages: conversation }) + "\n");
+      const recipe = `${files.folder}/recipe.json`;
+      await Deno.writeTextFile(recipe, JSON.stringify(tinyRecipe(files)));
+      await abandon("a look at a recipe", recipe, 10);
+
+      // A run is given as long to save as it may be silent.
+      await withFolder((folder) => abandon("a run that hangs", folder, 20));
+    }),
+});
+
+Deno.test("a plugin that is not there is bad input", async () => {
+  await assertRejects(() => readConfig("/nowhere/limbeck.config.ts"), Error, "there is no such file");
+  const look = { ids: [], check: false, options: {}, timeoutSeconds: 5 };
+  await assertRejects(
+    () => inspectPlugins({ ...look, files: ["/nowhere/a.ts"] }),
+    Error,
+    "there is no such file",
+  );
+});
