@@ -24,7 +24,7 @@ export interface ChildOptions<M> {
   readonly console?: { write(text: string | Uint8Array): void };
   /** Seconds between SIGTERM and SIGKILL when it is ended; SIGKILL at once by default. */
   readonly graceSeconds?: number;
-  /** Seconds that it may go on when this process is gone (default 0). */
+  /** Seconds that it may be silent when this process is gone (default 0). */
   readonly orphanSeconds?: number;
   /** In a session of its own a terminal's Ctrl-C does not reach it. */
   readonly detached?: boolean;

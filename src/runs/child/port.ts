@@ -12,7 +12,7 @@ import { tellError } from "./told_error.ts";
 export interface FirstLine {
   /** Id of the process that started it. */
   readonly parent: number;
-  /** Seconds that it may go on when that process is gone. */
+  /** Seconds that it may be silent when that process is gone. */
   readonly orphanSeconds: number;
   readonly order: unknown;
 }
@@ -28,6 +28,9 @@ export interface Port {
 // What others wrote may replace these.
 const exit: (code: number) => never = Deno.exit.bind(Deno);
 const write = Deno.stdout.writeSync.bind(Deno.stdout);
+
+/** How much was said, for the thread that looks after this one. */
+const said = new Int32Array(new SharedArrayBuffer(4));
 
 /**
  * Does the work that is ordered as all that this process does, and ends it: exit code 0, or that of the error.
@@ -60,6 +63,7 @@ export async function serve<Order>(
 }
 
 function say(message: unknown): boolean {
+  said[0]!++;
   const bytes = encodeLine(message);
   try {
     for (let done = 0; done < bytes.length;) done += write(bytes.subarray(done));
@@ -80,16 +84,20 @@ async function* parsed(lines: AsyncIterable<string>): AsyncGenerator<unknown> {
 }
 
 /**
- * Ends this process when the one that started it is gone. The end of stdin says so too, but nobody hears it in a loop that never ends: so
- * a thread of its own looks who the parent is. On Windows that never changes, and only the end of stdin is left.
+ * Ends this process when the one that started it is gone and it is silent. The end of stdin says so too, but nobody hears it in a loop
+ * that never ends: so a thread of its own looks who the parent is. On Windows that never changes, and only the end of stdin is left.
  */
 function endWithParent(parent: number, orphanSeconds: number): void {
-  const source = `const look = setInterval(() => {
-    if (Deno.ppid === ${Number(parent)}) return;
-    clearInterval(look);
-    setTimeout(() => Deno.kill(Deno.pid, "SIGKILL"), ${Number(orphanSeconds) * 1000});
-  }, 500);`;
-  new Worker(`data:text/javascript,${encodeURIComponent(source)}`, { type: "module" });
+  const source = `onmessage = ({ data }) => {
+    let [said, since] = [-1, 0];
+    setInterval(() => {
+      if (Deno.ppid === ${Number(parent)}) return;
+      const now = performance.now();
+      if (said !== data[0]) [said, since] = [data[0], now];
+      else if (now - since >= ${1000 * Number(orphanSeconds)}) Deno.kill(Deno.pid, "SIGKILL");
+    }, 500);
+  };`;
+  new Worker(`data:text/javascript,${encodeURIComponent(source)}`, { type: "module" }).postMessage(said);
 }
 
 /** A worker that fails ends the whole process, without an event that could be told. */

@@ -287,7 +287,7 @@ export class SupervisedRun {
     const child = this.#child = new Child<RunEventBody>({
       ...{ command, folder: run.folder, order, parse: parseEvent, console: output, detached: true },
       graceSeconds: this.#graceSeconds,
-      // Without us it saves and ends, unless it hangs.
+      // Without us it saves and ends, if it does not hang.
       orphanSeconds: this.#patience,
     });
     if (this.#ending) child.send(this.#ending);
