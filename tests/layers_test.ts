@@ -59,7 +59,7 @@ const CORE_ENTRIES = ["src/distill/program/plan_training.ts", "src/gpu/device.ts
 /** WebGPU is spoken to in one room. */
 const WEBGPU = /\bGPU[A-Z]\w*\s*\.|\bnavigator\s*\.\s*gpu\b/;
 /** The outermost files, which put the pieces together: only they know the built-in plugins. */
-const COMPOSITION_ROOTS = /^(mod\.ts|src\/cli\/|src\/server\/|src\/runs\/child\/\w+_entry\.ts)/;
+const COMPOSITION_ROOTS = /^(mod\.ts|src\/cli\/|src\/server\/|src\/runs\/child\/inside\/\w+_entry\.ts)/;
 /** Model families, each known to the table of them alone. */
 const FAMILIES = /^src\/models\/families\//;
 /** All that plugins see of Limbeck. */
@@ -250,7 +250,7 @@ Deno.test("the check of imports notices planted mistakes", () => {
     "only composition roots know the plugins",
   ]);
   assertEquals(
-    plant("src/runs/child/train_entry.ts", 'import { builtins } from "../../../plugins/mod.ts";'),
+    plant("src/runs/child/inside/train_entry.ts", 'import { builtins } from "../../../../plugins/mod.ts";'),
     [],
   );
   assertEquals(plant("src/tensor/a.ts", 'import { z } from "zod";\nimport x from "npm:other@1.0.0";'), [

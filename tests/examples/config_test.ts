@@ -4,7 +4,7 @@ import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows
 // @ts-types="../../types/std_path.d.ts"
 import { fromFileUrl } from "@std/path";
 import type { RunEvent } from "../../src/distill/run/events.ts";
-import { describeConfig } from "../../src/runs/child/config_entry.ts";
+import { describeConfig } from "../../src/runs/child/inside/config_entry.ts";
 import { readEvents } from "../../src/runs/store/event_log.ts";
 import { pluginSource } from "../../src/runs/child/plugin_source.ts";
 import { adoptRun, openRun, readRun, takeRun } from "../../src/runs/store/run_folder.ts";

@@ -6,7 +6,7 @@ import type { RunHost } from "../../src/distill/run/events.ts";
 import type { RunResult } from "../../src/distill/export/exports.ts";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import { DeviceError } from "../../src/base/errors.ts";
-import { runChild } from "../../src/runs/child/training_process.ts";
+import { runChild } from "../../src/runs/child/inside/training_process.ts";
 import type { PluginModule } from "../../src/registry/exported_plugins.ts";
 
 /** How the fake trainer behaves. Steps count from 1. */

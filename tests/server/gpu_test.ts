@@ -150,5 +150,5 @@ Deno.test("a run that does not fit fails at its turn, with the numbers, before i
     assert(!types.has("metrics") && !types.has("evaluation"));
   }, {
     caps: { gpuBytes: 100_000 },
-    entry: new URL("../../src/runs/child/train_entry.ts", import.meta.url).href,
+    entry: new URL("../../src/runs/child/inside/train_entry.ts", import.meta.url).href,
   }));

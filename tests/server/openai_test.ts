@@ -131,7 +131,7 @@ Deno.test("openai: a real run is distilled from an upload, and its model writes 
       ...defaults(folder),
       tokens: TokenList.parse(line, "tokens"),
       datasets: [],
-      entry: new URL("../../src/runs/child/train_entry.ts", import.meta.url).href,
+      entry: new URL("../../src/runs/child/inside/train_entry.ts", import.meta.url).href,
     });
     const listening = listen(service, { host: "127.0.0.1", port: 0 });
     try {

@@ -39,7 +39,7 @@ Deno.test("a run that tries what it may not is refused, and its event says so", 
     const service = await Service.start({
       ...defaults(folder),
       plugins: [{ path, load: () => import(`file://${path}`) }],
-      entry: new URL("../../src/runs/child/train_entry.ts", import.meta.url).href,
+      entry: new URL("../../src/runs/child/inside/train_entry.ts", import.meta.url).href,
     });
     try {
       const app = createApp(service);

@@ -28,7 +28,7 @@ export interface Configuration {
  * @throws {InputError} no such file, or it is no configuration
  */
 export async function readConfig(path: string): Promise<string[]> {
-  const entry = new URL("./config_entry.ts", import.meta.url).href;
+  const entry = new URL("./inside/config_entry.ts", import.meta.url).href;
   const limits = { touchesNothing: true, heapMegabytes: 1024 };
   const told = await withChild({ entry, plugins: [path], order: null, ...limits }, (child) => {
     child.expect(PATIENCE_SECONDS);

@@ -8,7 +8,7 @@ import { DeviceError, InputError, LimbeckError } from "../../base/errors.ts";
 import { RecipeError } from "../../distill/recipe/parse.ts";
 import { type ChildCommand, type ChildNeeds, prepareChild } from "./command.ts";
 import { encodeLine, readLines, readMessage } from "./lines.ts";
-import type { FirstLine } from "./port.ts";
+import type { FirstLine } from "./inside/port.ts";
 import type { ToldError } from "./told_error.ts";
 
 /** How a child is run. */

@@ -105,7 +105,7 @@ export class InferenceProcess {
       const command = await prepareChild({
         folder,
         plugins,
-        entry: new URL("./inference_entry.ts", import.meta.url).href,
+        entry: new URL("./inside/inference_entry.ts", import.meta.url).href,
         heapMegabytes: 2048,
         ...("path" in model ? { read: [model.path] } : { read: [model.folder], recipe: model.recipe }),
       });

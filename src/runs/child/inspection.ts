@@ -124,7 +124,7 @@ async function inspectNow(
   options: InspectionOptions & { signal: AbortSignal },
 ): Promise<unknown> {
   const { plugins = [], timeoutSeconds = 60, heapMegabytes = HEAP_MEGABYTES, signal } = options;
-  const entry = new URL("./inspect_entry.ts", import.meta.url).href;
+  const entry = new URL("./inside/inspect_entry.ts", import.meta.url).href;
   return await withChild({ entry, plugins, order, recipe: order.recipe, heapMegabytes, signal }, (child) => {
     // It says nothing before its answer.
     child.expect(timeoutSeconds);

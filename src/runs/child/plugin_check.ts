@@ -70,7 +70,7 @@ interface Progress {
 export async function inspectPlugins(options: InspectOptions): Promise<InspectedPlugin[]> {
   const { files, ids, check, options: own } = options;
   const order: CheckOrder = { ids, check, options: own };
-  const entry = new URL("./check_entry.ts", import.meta.url).href;
+  const entry = new URL("./inside/check_entry.ts", import.meta.url).href;
   const limits = { touchesNothing: true, heapMegabytes: 1024 };
   return await withChild<CheckMessage, InspectedPlugin[]>(
     { entry, plugins: files, order, ...limits },

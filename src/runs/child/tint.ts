@@ -52,7 +52,7 @@ export async function compileWithTint(
     "--allow-read",
     "--allow-env",
     "--allow-sys",
-    here("tint_entry.ts"),
+    here("inside/tint_entry.ts"),
   ];
   const order: TintOrder = { dawn: DAWN, kernels };
   const child = new Child({ command: { args, env: { NO_COLOR: "1" } }, order });

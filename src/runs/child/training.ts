@@ -29,7 +29,7 @@ export interface TrainingOrder {
 export type ControlWord = "checkpoint" | "pause" | "stop";
 
 /** The module that trains. */
-export const TRAIN_ENTRY: string = new URL("./train_entry.ts", import.meta.url).href;
+export const TRAIN_ENTRY: string = new URL("./inside/train_entry.ts", import.meta.url).href;
 
 /** The file whose lock tells that a training process lives, even when the one that started it is gone. */
 export const ALIVE_LOCK = "child/alive.lock";

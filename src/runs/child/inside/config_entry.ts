@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { didYouMean } from "../../base/did_you_mean.ts";
-import { InputError } from "../../base/errors.ts";
-import { isPlugin, type PluginModule } from "../../registry/exported_plugins.ts";
-import { definers } from "../../registry/kinds/mod.ts";
-import type { Configuration } from "./config_file.ts";
+import { didYouMean } from "../../../base/did_you_mean.ts";
+import { InputError } from "../../../base/errors.ts";
+import { isPlugin, type PluginModule } from "../../../registry/exported_plugins.ts";
+import { definers } from "../../../registry/kinds/mod.ts";
+import type { Configuration } from "../config_file.ts";
 import { serve } from "./port.ts";
 
 /** Tells what the module of a configuration says, and ends the process. */

@@ -3,14 +3,14 @@
  *
  * @module
  */
-import { builtins } from "../../../plugins/mod.ts";
-import { hostLinearAlgebra } from "../../distill/trained/linear_algebra.ts";
-import { InputError } from "../../base/errors.ts";
-import { checkPlugin } from "../../registry/check/check_plugin.ts";
-import type { Plugin } from "../../registry/contract.ts";
-import { loadPlugins, type PluginModule } from "../../registry/exported_plugins.ts";
-import { describePlugin } from "../../registry/plugin_description.ts";
-import type { CheckMessage, CheckOrder } from "./plugin_check.ts";
+import { builtins } from "../../../../plugins/mod.ts";
+import { hostLinearAlgebra } from "../../../distill/trained/linear_algebra.ts";
+import { InputError } from "../../../base/errors.ts";
+import { checkPlugin } from "../../../registry/check/check_plugin.ts";
+import type { Plugin } from "../../../registry/contract.ts";
+import { loadPlugins, type PluginModule } from "../../../registry/exported_plugins.ts";
+import { describePlugin } from "../../../registry/plugin_description.ts";
+import type { CheckMessage, CheckOrder } from "../plugin_check.ts";
 import { serve } from "./port.ts";
 
 /** Does what was ordered with the plugins of the modules, or with built-in ones, and ends the process. */

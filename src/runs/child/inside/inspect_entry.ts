@@ -3,14 +3,14 @@
  *
  * @module
  */
-import { builtins } from "../../../plugins/mod.ts";
-import { estimate, preview, validation } from "../../distill/run/inspect_recipe.ts";
-import { openRecipe } from "../../distill/run/open_recipe.ts";
-import { parseRecipe } from "../../distill/recipe/parse.ts";
-import { InputError } from "../../base/errors.ts";
-import { type PluginModule, registryOf } from "../../registry/exported_plugins.ts";
-import type { InspectionOrder } from "./inspection.ts";
-import { encodeLine, LONGEST_LINE } from "./lines.ts";
+import { builtins } from "../../../../plugins/mod.ts";
+import { estimate, preview, validation } from "../../../distill/run/inspect_recipe.ts";
+import { openRecipe } from "../../../distill/run/open_recipe.ts";
+import { parseRecipe } from "../../../distill/recipe/parse.ts";
+import { InputError } from "../../../base/errors.ts";
+import { type PluginModule, registryOf } from "../../../registry/exported_plugins.ts";
+import type { InspectionOrder } from "../inspection.ts";
+import { encodeLine, LONGEST_LINE } from "../lines.ts";
 import { serve } from "./port.ts";
 
 /** Answers an order, and ends the process. */

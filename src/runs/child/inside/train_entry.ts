@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { builtins } from "../../../plugins/mod.ts";
-import { distillRun } from "../../distill/run/distill.ts";
-import { type PluginModule, registryOf } from "../../registry/exported_plugins.ts";
+import { builtins } from "../../../../plugins/mod.ts";
+import { distillRun } from "../../../distill/run/distill.ts";
+import { type PluginModule, registryOf } from "../../../registry/exported_plugins.ts";
 import { runChild } from "./training_process.ts";
 
 /** Trains with every plugin that the modules export, and ends the process. */

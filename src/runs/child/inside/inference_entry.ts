@@ -3,13 +3,13 @@
  *
  * @module
  */
-import { builtins } from "../../../plugins/mod.ts";
-import { TextWriter } from "../../distill/generate/text_writer.ts";
-import { type PluginModule, registryOf } from "../../registry/exported_plugins.ts";
-import type { InferenceMessage, InferenceModel, InferenceOrder, InferenceRequest } from "./inference.ts";
+import { builtins } from "../../../../plugins/mod.ts";
+import { TextWriter } from "../../../distill/generate/text_writer.ts";
+import { type PluginModule, registryOf } from "../../../registry/exported_plugins.ts";
+import type { InferenceMessage, InferenceModel, InferenceOrder, InferenceRequest } from "../inference.ts";
 import { type Port, serve } from "./port.ts";
-import { StopText } from "../../distill/generate/stop_text.ts";
-import { tellError } from "./told_error.ts";
+import { StopText } from "../../../distill/generate/stop_text.ts";
+import { tellError } from "../told_error.ts";
 
 /** Longest sequence, prompt included, where the model allows more: its cache takes memory. */
 const LONGEST = 2048;

@@ -3,17 +3,17 @@
  *
  * @module
  */
-// @ts-types="../../../types/std_path.d.ts"
+// @ts-types="../../../../types/std_path.d.ts"
 import { join } from "@std/path";
-import type { RunControl, RunEventBody, RunHost } from "../../distill/run/events.ts";
-import type { RunResult } from "../../distill/export/exports.ts";
-import { type Recipe } from "../../distill/recipe/recipe.ts";
-import { parseRecipe } from "../../distill/recipe/parse.ts";
-import { LimbeckError } from "../../base/errors.ts";
-import { encodeLine } from "./lines.ts";
+import type { RunControl, RunEventBody, RunHost } from "../../../distill/run/events.ts";
+import type { RunResult } from "../../../distill/export/exports.ts";
+import { type Recipe } from "../../../distill/recipe/recipe.ts";
+import { parseRecipe } from "../../../distill/recipe/parse.ts";
+import { LimbeckError } from "../../../base/errors.ts";
+import { encodeLine } from "../lines.ts";
 import { type Port, serve } from "./port.ts";
-import { errorEvent } from "./told_error.ts";
-import { ALIVE_LOCK, isCounted, type TrainingOrder, UNSENT_FILE } from "./training.ts";
+import { errorEvent } from "../told_error.ts";
+import { ALIVE_LOCK, isCounted, type TrainingOrder, UNSENT_FILE } from "../training.ts";
 
 /** The trainer: does one attempt at a run. */
 export type Trainer = (recipe: Recipe, host: RunHost) => Promise<RunResult>;

@@ -4,9 +4,9 @@
  *
  * @module
  */
-import { LimbeckError } from "../../base/errors.ts";
-import { encodeLine, readLines } from "./lines.ts";
-import { tellError } from "./told_error.ts";
+import { LimbeckError } from "../../../base/errors.ts";
+import { encodeLine, readLines } from "../lines.ts";
+import { tellError } from "../told_error.ts";
 
 /** The first line that a child is sent. */
 export interface FirstLine {

@@ -7,11 +7,11 @@
  *
  * @module
  */
-import type { KernelFamily, KernelText } from "../../gpu/description.ts";
-import { type Gpu, openGpu } from "../../gpu/device.ts";
-import { ENABLE_SUBGROUPS } from "../../gpu/preamble.ts";
+import type { KernelFamily, KernelText } from "../../../gpu/description.ts";
+import { type Gpu, openGpu } from "../../../gpu/device.ts";
+import { ENABLE_SUBGROUPS } from "../../../gpu/preamble.ts";
 import { serve } from "./port.ts";
-import type { TintOrder, TintReport } from "./tint.ts";
+import type { TintOrder, TintReport } from "../tint.ts";
 
 async function loadDawn(name: string): Promise<{ create(options: string[]): GPU } | { unavailable: string }> {
   try {
