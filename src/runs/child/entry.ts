@@ -83,21 +83,10 @@ async function copyLockFile(copy: string): Promise<void> {
 
 /** The child has no network, so everything it imports must lie in the cache before. Also finds plugins that do not parse. */
 async function fetchModules(flags: string[], entry: string, hasPlugins: boolean): Promise<void> {
-  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      "cache",
-      "--quiet",
-      ...flags,
-      ...(hasPlugins || root.protocol !== "file:" ? [] : ["--frozen"]),
-      entry,
-    ],
-    stdin: "null",
-    stdout: "null",
-    stderr: "piped",
-    env: { NO_COLOR: "1", RUST_BACKTRACE: "0" },
-  }).output();
+  const frozen = hasPlugins || root.protocol !== "file:" ? [] : ["--frozen"];
+  const { success, stderr } = await askDeno(["cache", "--quiet", ...flags, ...frozen, entry]);
   if (success) return;
-  const said = new TextDecoder().decode(stderr).trim().replace(/^error: /, "");
+  const said = stderr.replace(/^error: /, "");
   if (!hasPlugins) {
     throw new LimbeckError(`the process cannot be loaded: ${said}`, {
       hint: "Packages that are not in Deno's cache need a network connection once.",
@@ -107,4 +96,17 @@ async function fetchModules(flags: string[], entry: string, hasPlugins: boolean)
     hint:
       "Correct the module named there; packages that are not in Deno's cache need a network connection once.",
   });
+}
+
+/** Has Deno look at modules without running them. */
+export async function askDeno(
+  args: string[],
+): Promise<{ success: boolean; stdout: string; stderr: string }> {
+  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args,
+    stdin: "null",
+    env: { NO_COLOR: "1", RUST_BACKTRACE: "0" },
+  }).output();
+  const decoder = new TextDecoder();
+  return { success, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr).trim() };
 }

@@ -9,7 +9,7 @@
 import { dirname, fromFileUrl, relative, toFileUrl } from "@std/path";
 import { InputError, LimbeckError } from "../../base/errors.ts";
 import { unreadable } from "../../formats/files.ts";
-import type { PreparedEntry } from "./entry.ts";
+import { askDeno, type PreparedEntry } from "./entry.ts";
 import { isPackage } from "./plugin_source.ts";
 
 /** What `deno info --json` says of modules, as far as it is wanted. */
@@ -80,12 +80,7 @@ function liesIn(folder: string, file: string): boolean {
 }
 
 async function readGraph(flags: readonly string[], module: string): Promise<Graph> {
-  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["info", "--json", ...flags, module],
-    stdin: "null",
-    env: { NO_COLOR: "1" },
-  }).output();
-  const decoder = new TextDecoder();
-  if (success) return JSON.parse(decoder.decode(stdout));
-  throw new LimbeckError(`what the plugins import cannot be told: ${decoder.decode(stderr).trim()}`);
+  const { success, stdout, stderr } = await askDeno(["info", "--json", ...flags, module]);
+  if (success) return JSON.parse(stdout);
+  throw new LimbeckError(`what the plugins import cannot be told: ${stderr}`);
 }
