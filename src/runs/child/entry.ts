@@ -8,7 +8,8 @@
 import { join } from "@std/path";
 import project from "../../../deno.json" with { type: "json" };
 import { InputError, LimbeckError } from "../../base/errors.ts";
-import { importName } from "./plugin_source.ts";
+import { unreadable } from "../../formats/files.ts";
+import { importName, isPackage } from "./plugin_source.ts";
 
 /** How to run a generated module. */
 export interface PreparedEntry {
@@ -26,13 +27,19 @@ const root = new URL("../../../", import.meta.url);
  *
  * @param source what it does; it may import the list `plugins` of {@linkcode PluginModule} from "./plugins.ts"
  * @param plugins absolute paths, and packages with their version
- * @throws {LimbeckError} a module that cannot be loaded; an {@linkcode InputError} where it can be a plugin
+ * @throws {InputError} a plugin that is not there or cannot be loaded
+ * @throws {LimbeckError} Limbeck itself cannot be loaded
  */
 export async function prepareEntry(
   folder: string,
   source: string,
   plugins: readonly string[],
 ): Promise<PreparedEntry> {
+  for (const path of plugins.filter((plugin) => !isPackage(plugin))) {
+    await Deno.stat(path).catch((cause) => {
+      throw unreadable(path, cause);
+    });
+  }
   await Deno.mkdir(folder, { recursive: true });
   const paths = ["entry.ts", "plugins.ts", "import_map.json", "deno.lock"].map((name) => join(folder, name));
   const [entry, list, importMap, lock] = paths as [string, string, string, string];
@@ -42,7 +49,7 @@ export async function prepareEntry(
   await Deno.writeTextFile(importMap, JSON.stringify({ imports }, null, 2) + "\n");
   await copyLockFile(lock);
   const flags = ["--no-config", `--import-map=${importMap}`, `--lock=${lock}`];
-  await fetchModules(flags, entry, plugins.length > 0);
+  await fetchModules(flags, entry, plugins);
   return { flags, entry, plugins: list };
 }
 
@@ -81,10 +88,21 @@ async function copyLockFile(copy: string): Promise<void> {
   }
 }
 
-/** The child has no network, so everything it imports must lie in the cache before. Also finds plugins that do not parse. */
-async function fetchModules(flags: string[], entry: string, hasPlugins: boolean): Promise<void> {
+/**
+ * The child has no network, so everything it imports must lie in the cache before. Plugins are named too: where the list of them cannot
+ * load one, Deno would leave that to whoever uses the list.
+ */
+async function fetchModules(flags: string[], entry: string, plugins: readonly string[]): Promise<void> {
+  const hasPlugins = plugins.length > 0;
   const frozen = hasPlugins || root.protocol !== "file:" ? [] : ["--frozen"];
-  const { success, stderr } = await askDeno(["cache", "--quiet", ...flags, ...frozen, entry]);
+  const { success, stderr } = await askDeno([
+    "cache",
+    "--quiet",
+    ...flags,
+    ...frozen,
+    entry,
+    ...plugins.map(importName),
+  ]);
   if (success) return;
   const said = stderr.replace(/^error: /, "");
   if (!hasPlugins) {

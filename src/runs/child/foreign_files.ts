@@ -6,9 +6,8 @@
  * @module
  */
 // @ts-types="../../../types/std_path.d.ts"
-import { dirname, fromFileUrl, relative, toFileUrl } from "@std/path";
+import { dirname, fromFileUrl, relative } from "@std/path";
 import { InputError, LimbeckError } from "../../base/errors.ts";
-import { unreadable } from "../../formats/files.ts";
 import { askDeno, type PreparedEntry } from "./entry.ts";
 import { isPackage } from "./plugin_source.ts";
 
@@ -16,8 +15,6 @@ import { isPackage } from "./plugin_source.ts";
 interface Graph {
   modules: readonly {
     specifier: string;
-    /** Why it cannot be loaded. */
-    error?: string;
     dependencies?: readonly {
       /** Absent where only types are imported. */
       code?: { specifier?: string };
@@ -36,7 +33,7 @@ const OWN = ["src/", "plugins/", "mod.ts"].map((name) => new URL(`../../../${nam
  * Checks that files that plugins import lie where they may: code anywhere, all else in the folder of one of the plugins or below, and not
  * hidden.
  *
- * @throws {InputError} one that does not, and the module that imports it; or a plugin that is not there or cannot be loaded
+ * @throws {InputError} one that does not, and the module that imports it
  */
 export async function refuseForeignFiles(
   { flags, plugins: list }: PreparedEntry,
@@ -44,10 +41,8 @@ export async function refuseForeignFiles(
 ): Promise<void> {
   if (plugins.length === 0) return;
   const files = plugins.filter((path) => !isPackage(path));
-  const folders = await Promise.all(files.map(folderOf));
-  for (const { specifier, error, dependencies = [] } of (await readGraph(flags, list)).modules) {
-    const plugin = files.find((path) => toFileUrl(path).href === specifier);
-    if (plugin && error) throw new InputError(`cannot be loaded: ${error}`, { where: plugin });
+  const folders = await Promise.all(files.map(async (path) => dirname(await Deno.realPath(path))));
+  for (const { specifier, dependencies = [] } of (await readGraph(flags, list)).modules) {
     if (OWN.some((own) => specifier.startsWith(own))) continue;
     for (const { code, assertionType } of dependencies) {
       const target = code?.specifier;
@@ -64,14 +59,6 @@ export async function refuseForeignFiles(
         },
       );
     }
-  }
-}
-
-async function folderOf(path: string): Promise<string> {
-  try {
-    return dirname(await Deno.realPath(path));
-  } catch (cause) {
-    throw unreadable(path, cause);
   }
 }
 
