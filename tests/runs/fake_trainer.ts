@@ -72,7 +72,10 @@ async function train(recipe: Recipe, host: RunHost): Promise<RunResult> {
       type: "metrics",
       step,
       loss: 3 / step,
-      losses: { "cross-entropy": step === 2 ? NaN : 3 / step },
+      losses: Object.fromEntries([
+        ...recipe.objective.map(({ loss }) => [loss, 2 / step]),
+        ["cross-entropy", step === 2 ? NaN : 3 / step],
+      ]),
       learningRate: recipe.train.learningRate,
       gradientNorm: 1,
       supervisedTokens: 100,

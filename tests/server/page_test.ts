@@ -1,96 +1,9 @@
-/** The page in a real browser: Debian's Chromium, without a window. */
+/** The page in a real browser: runs are begun, watched, steered and signed in for. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { type Browser, chromium, type Page } from "npm:playwright-core@1.60.0";
-import { listen } from "../../src/server/listen.ts";
-import { Service, type ServiceOptions } from "../../src/server/service.ts";
 import { newToken, TokenList } from "../../src/server/auth/tokens.ts";
-import { withTiny } from "../distill/tiny_model.ts";
-import { defaults, until } from "./harness.ts";
-
-const CHROMIUM = "/usr/bin/chromium";
-/** Steps that the page shows as done. */
-async function stepsShown(page: Page): Promise<number> {
-  const shown = page.locator(".numbers dd").first();
-  return Number.parseInt(await shown.innerText({ timeout: 500 }).catch(() => "0"));
-}
-
-/** Waits until the page shows more steps than `count`. */
-async function moreSteps(page: Page, count: number): Promise<void> {
-  while (await stepsShown(page) <= count) await new Promise((resolve) => setTimeout(resolve, 20));
-}
-
-/** A service with a tiny real model and the fake trainer, and a page of it. What the page complains of fails the test. */
-function pageTest(
-  name: string,
-  fn: (
-    test: { page: Page; url: string; service: Service; folder: string; restart: () => Promise<Service> },
-  ) => Promise<void>,
-  options: ServiceOptions = {},
-): void {
-  Deno.test({
-    name,
-    // A browser's process and its pipes outlive a test.
-    sanitizeOps: false,
-    sanitizeResources: false,
-    async fn() {
-      const found = await Deno.stat(CHROMIUM).then(() => true, () => false);
-      if (!found) return console.log(`skip: there is no browser at ${CHROMIUM}; apt-get install chromium`);
-      await withTiny(async ({ folder }) => {
-        await Deno.mkdir(`${folder}/models`);
-        await Deno.rename(`${folder}/teacher`, `${folder}/models/tiny`);
-        await Deno.mkdir(`${folder}/datasets`);
-        await Deno.rename(`${folder}/train.jsonl`, `${folder}/datasets/rows.jsonl`);
-        const start = () => Service.start({ ...defaults(folder), ...options });
-        let service = await start();
-        let listening = listen(service, { host: "127.0.0.1", port: 0 });
-        const { port } = listening;
-        const restart = async () => {
-          await listening.close(2);
-          // Long enough for the page to notice.
-          await new Promise((resolve) => setTimeout(resolve, 1500));
-          service = await start();
-          listening = listen(service, { host: "127.0.0.1", port });
-          return service;
-        };
-        let browser: Browser | undefined;
-        const complaints: string[] = [];
-        try {
-          browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
-          const page = await browser.newPage();
-          page.on("pageerror", (error) => complaints.push(error.message));
-          page.on("console", (message) => {
-            if (message.type() === "error" && !/Failed to load resource|net::ERR/.test(message.text())) {
-              complaints.push(message.text());
-            }
-          });
-          page.setDefaultTimeout(20_000);
-          await fn({ page, url: `http://127.0.0.1:${port}/`, service, folder, restart });
-          assertEquals(complaints, []);
-        } finally {
-          await browser?.close();
-          await listening.close(2);
-        }
-      });
-    },
-  });
-}
-
-/** Begins a run so slow that it can be watched, and opens it. */
-async function begin(page: Page, url: string, { steps = 300, pace = 20 } = {}): Promise<string> {
-  const recipe = {
-    teacher: { model: "tiny" },
-    student: { model: "teacher" },
-    data: { train: "rows.jsonl" },
-    // The trainer is fake: it is told to be slow by the loss's source.
-    objective: [{ loss: "cross-entropy", source: JSON.stringify({ pace }) }],
-    train: { steps, warmup: 0 },
-  };
-  const response = await page.request.post(`${url}v1/runs`, { data: { recipe } });
-  const { id } = await response.json();
-  await page.goto(`${url}#/runs/${id}`);
-  return id;
-}
+import { until } from "./harness.ts";
+import { begin, moreSteps, pageTest, stepsShown, submitted } from "./page_harness.ts";
 
 pageTest(
   "the page: a run is submitted from the form, which shows its estimate first, and is watched to its end",
@@ -213,17 +126,149 @@ pageTest(
   },
 );
 
+pageTest(
+  "the page: a failed run shows its error first, from the first moment on",
+  async ({ page, url, service }) => {
+    const id = await submitted(page, url, { throwAt: 3 });
+    await until(service, id, "failed");
+    await page.addInitScript(`
+      globalThis.states = [];
+      new MutationObserver(() => {
+        const state = document.querySelector("main .state")?.textContent;
+        if (state && state !== states.at(-1)) states.push(state);
+      }).observe(document, { subtree: true, childList: true, characterData: true });
+    `);
+    await page.goto(`${url}#/runs/${id}`);
+    await page.locator(".log", { hasText: "failed" }).waitFor();
+    await page.getByRole("heading", { name: "Loss, nats a token" }).waitFor();
+    assertEquals(
+      await page.evaluate("globalThis.states"),
+      ["failed"],
+      "states that it went through are not shown again",
+    );
+    const shown = await page.locator("main .panel").first().innerText();
+    assertMatch(shown, /the GPU was lost\s+try again[^]*Steps/);
+  },
+);
+
+pageTest(
+  "the page: a run that failed before its first step has no curves",
+  async ({ page, url, service }) => {
+    const id = await submitted(page, url);
+    await until(service, id, "succeeded");
+    const error = {
+      code: "input",
+      message: "the teacher cannot be read",
+      hint: "look at its folder",
+      exitCode: 3,
+    };
+    const run = await (await page.request.get(`${url}v1/runs/${id}`)).json();
+    await page.route(
+      `**/v1/runs/${id}`,
+      (route) =>
+        route.fulfill({ json: { ...run, state: "failed", step: 0, loss: null, result: null, error } }),
+    );
+    await page.route(
+      /\/metrics\?/,
+      (route) => route.fulfill({ json: { object: "metrics", training: [], evaluations: [] } }),
+    );
+    await page.route(/\/events\?/, (route) => route.fulfill({ status: 204 }));
+    await page.goto(`${url}#/runs/${id}`);
+    await page.getByText("the teacher cannot be read").waitFor();
+    await page.getByText("Recipe", { exact: true }).waitFor();
+    for (const heading of ["Loss, nats a token", "Learning rate", "Gradient norm", "Tokens a second"]) {
+      assertEquals(await page.getByRole("heading", { name: heading }).count(), 0, heading);
+    }
+    assertEquals(await page.locator("canvas:visible, .chart-settings:visible").count(), 0);
+  },
+);
+
+pageTest(
+  "the page: on a phone the list comes before the run, and both are in sight",
+  async ({ page, url, service }) => {
+    for (let i = 0; i < 6; i++) await until(service, await submitted(page, url, { steps: 2 }), "succeeded");
+    await page.setViewportSize({ width: 390, height: 800 });
+    const id = await submitted(page, url, { steps: 2, name: "the one" });
+    await page.goto(`${url}#/runs/${id}`);
+    await page.locator("main .state", { hasText: "succeeded" }).waitFor();
+    await page.locator("#runs a[aria-current]").waitFor();
+    const list = (await page.locator("#side").boundingBox())!;
+    const head = (await page.getByRole("heading", { name: "the one" }).boundingBox())!;
+    assert(list.y + list.height <= head.y, "the list is above the run");
+    assert(head.y + head.height < 800, "the run's name is in sight");
+    assertEquals(await page.evaluate("document.documentElement.scrollWidth"), 390, "nothing sticks out");
+    await page.goto(`${url}#/`);
+    await page.getByRole("heading", { name: "Distil a model" }).waitFor();
+    const whole = (await page.locator("#side").boundingBox())!;
+    assert(whole.height > list.height + 100, "alone, the list is not cut");
+  },
+);
+
+pageTest("the page: who wants no motion gets none", async ({ page, url }) => {
+  const animation = () =>
+    page.evaluate(`getComputedStyle(document.querySelector("main .state"), "::before").animationName`);
+  await begin(page, url);
+  await page.locator("main .state", { hasText: "running" }).waitFor();
+  assertEquals(await animation(), "breathe");
+  await page.emulateMedia({ reducedMotion: "reduce" });
+  assertEquals(await animation(), "none");
+});
+
+pageTest("the page: the link past the list leads to what is shown", async ({ page, url, service }) => {
+  const id = await submitted(page, url);
+  await until(service, id, "succeeded");
+  await page.goto(`${url}#/runs/${id}`);
+  await page.locator("main .state").waitFor();
+  await page.locator(".skip").focus();
+  await page.keyboard.press("Enter");
+  assertEquals(await page.evaluate("document.activeElement.id"), "main");
+  assert(page.url().endsWith(id), "and leaves it as it is");
+});
+
 const admin = newToken("ada", "admin");
 
-pageTest("the page: with tokens it asks for one, and a wrong one is told", async ({ page, url }) => {
-  await page.goto(url);
-  await page.getByLabel("Token").fill("wrong");
-  await page.getByRole("button", { name: "Sign in" }).click();
-  await page.getByText("the token is not known").waitFor();
-  await page.getByLabel("Token").fill(admin.secret);
+const reader = newToken("rob", "read");
+const tokens = TokenList.parse(`${admin.line}\n${reader.line}`, "tokens");
+
+pageTest(
+  "the page: with tokens it asks for one and for nothing else, and a wrong one is told",
+  async ({ page, url }) => {
+    const asked: string[] = [];
+    page.on("request", (request) => asked.push(new URL(request.url()).pathname));
+    await page.goto(`${url}#/new`);
+    await page.getByLabel("Token").fill("wrong");
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.getByText("the token is not known").waitFor();
+    const isAlone = async () => {
+      assertEquals(await page.locator("#new-link:visible, #side:visible, #leave:visible").count(), 0);
+      assertEquals(await page.getByRole("heading").allInnerTexts(), ["Sign in"]);
+    };
+    await isAlone();
+    await page.goto(`${url}#/runs/other`);
+    await isAlone();
+    assertEquals(asked.filter((path) => path.startsWith("/v1/")), []);
+    await page.goto(url);
+    await page.getByLabel("Token").fill(admin.secret);
+    await page.getByLabel("Token").press("Enter");
+    await page.getByRole("heading", { name: "Distil a model" }).waitFor();
+    await page.locator("#new-link:visible").waitFor();
+    assertEquals(await page.evaluate("document.cookie"), "", "scripts cannot read the cookie");
+    // The session ends elsewhere, such as in another window.
+    await page.evaluate('fetch("/session", { method: "DELETE" })');
+    await page.getByText("The session has ended.").waitFor();
+    await isAlone();
+    await page.goto(`${url}#/new`);
+    await isAlone();
+  },
+  { tokens },
+);
+
+pageTest("the page: who may only read is asked for no run", async ({ page, url }) => {
+  await page.goto(`${url}#/new`);
+  await page.getByLabel("Token").fill(reader.secret);
   await page.getByLabel("Token").press("Enter");
   await page.getByRole("heading", { name: "Distil a model" }).waitFor();
-  assertEquals(await page.evaluate("document.cookie"), "", "scripts cannot read the cookie");
+  assertEquals(await page.getByText("New run").locator("visible=true").count(), 0);
   await page.getByRole("button", { name: "Sign out" }).click();
   await page.getByLabel("Token").waitFor();
-}, { tokens: TokenList.parse(admin.line, "tokens") });
+}, { tokens });

@@ -198,10 +198,15 @@ export class Chart {
         {},
         ...curves.map(({ line, width, alpha }) => ({
           ...{ stroke: color(line.color), dash: line.dash, width, alpha: alpha ?? 1 },
-          points: { show: line.points ?? false, size: 7 },
+          // One value makes no line.
+          points: { show: (plot, i) => line.points || plot.data[i].filter(isValue).length === 1, size: 7 },
         })),
       ],
       hooks: { setCursor: [(plot) => plot === this.#plot && this.#showValues()] },
     };
   }
+}
+
+function isValue(value) {
+  return value !== null && value !== undefined;
 }

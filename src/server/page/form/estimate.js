@@ -41,7 +41,12 @@ export class Estimator {
   }
 }
 
-/** An estimate to be shown. */
+/** An estimate in a few words. */
+export function summaryOf({ totalBytes, adapter }) {
+  return `${bytes(totalBytes)} on ${adapter}`;
+}
+
+/** What an estimate consists of, to be shown. */
 export function shownEstimate(estimate) {
   const most = Math.max(...Object.values(estimate.bytes));
   const row = ([name, count]) =>
@@ -54,7 +59,7 @@ export function shownEstimate(estimate) {
     );
   const { trained, steps, train, heldOut } = estimate;
   return [
-    h("h2", {}, `${bytes(estimate.totalBytes)} on ${estimate.adapter}`),
+    h("h2", {}, "Memory on the GPU"),
     h("div", { class: "bars" }, ...Object.entries(estimate.bytes).map(row)),
     h(
       "p",

@@ -1,7 +1,7 @@
 /** The form of a new run: a recipe is entered, what it needs is shown, and it is begun. */
 import { api } from "../api.js";
 import { fill, h, toast } from "../dom.js";
-import { Estimator, shownEstimate } from "./estimate.js";
+import { Estimator, shownEstimate, summaryOf } from "./estimate.js";
 import { RecipeFields } from "./recipe_fields.js";
 
 /** Shows the form, filled in like a run's recipe where one is named; returns how to stop. */
@@ -44,7 +44,8 @@ class Form {
   #name = h("input", { type: "text", autocomplete: "off" });
   #upload = h("input", { type: "file", accept: ".jsonl,application/jsonl", onchange: () => this.#send() });
   #problem = h("div", { role: "alert" });
-  #estimate = h("div", { class: "estimate", "aria-live": "polite" });
+  #estimate = h("section", { class: "panel", hidden: true });
+  #summary = h("p", { class: "summary", role: "status" });
   #buttons = [
     h("button", { type: "button", onclick: () => this.#askEstimate() }, "Estimate"),
     h("button", { class: "primary" }, "Start run"),
@@ -81,11 +82,12 @@ class Form {
           h("div", { class: "fields" }, name),
         ),
         ...this.#recipe.elements,
+        this.#estimate,
         h(
           "section",
-          { class: "panel" },
+          { class: "panel begin" },
           this.#problem,
-          this.#estimate,
+          this.#summary,
           h("div", { class: "actions" }, ...this.#buttons),
         ),
       ),
@@ -113,7 +115,7 @@ class Form {
     if (this.#isSubmitting || this.#isAsked()) return;
     this.#asked = undefined;
     this.#isEstimated = false;
-    this.#estimate.setAttribute("aria-busy", "true");
+    this.#isOld = true;
     this.#estimator.soon(() => this.#askEstimate({ isWaitedFor: false }));
   }
 
@@ -136,12 +138,12 @@ class Form {
       if (this.#isEstimated && this.#isAsked()) return recipe;
       this.#asked = JSON.stringify(recipe);
       this.#isEstimated = false;
-      if (isWaitedFor) fill(this.#estimate, h("p", { class: "help" }, "Planning the run …"));
+      if (isWaitedFor) this.#summary.textContent = "Planning the run …";
       const estimate = await this.#estimator.of(recipe);
       if (!estimate) return undefined;
       this.#isEstimated = true;
       this.#tell([]);
-      this.#showEstimate(shownEstimate(estimate));
+      this.#showEstimate(summaryOf(estimate), shownEstimate(estimate));
       return recipe;
     } catch (error) {
       this.#fail(error, isWaitedFor);
@@ -172,14 +174,21 @@ class Form {
 
   #fail(error, isWaitedFor) {
     if (this.#signal.aborted) return;
-    this.#showEstimate([]);
+    this.#showEstimate("", []);
     const problems = error.problems?.length > 0 ? error.problems : [{ param: "", message: error.message }];
     this.#tell(problems, isWaitedFor);
   }
 
-  #showEstimate(elements) {
-    this.#estimate.removeAttribute("aria-busy");
+  #showEstimate(summary, elements) {
+    this.#isOld = false;
+    this.#summary.textContent = summary;
     fill(this.#estimate, ...elements);
+    this.#estimate.hidden = elements.length === 0;
+  }
+
+  /** Whether what is shown was told of the recipe before the last change. */
+  set #isOld(yes) {
+    for (const element of [this.#estimate, this.#summary]) element.setAttribute("aria-busy", String(yes));
   }
 
   /** Shows each problem beside its field, the others above the buttons. */

@@ -6,6 +6,8 @@ import { numberOf } from "./schema_inputs.js";
 export class Objective {
   #fields;
   #losses;
+  /** Each loss as it was added, with what no field shows. */
+  #terms = [];
   element = h("div");
 
   /**
@@ -17,14 +19,16 @@ export class Objective {
     this.#losses = losses;
   }
 
-  /** Ids of the losses. */
-  get ids() {
-    return [...this.element.children].map((_, i) => this.#fields.value(`objective.${i}.loss`));
+  /** What the losses have beside what fields show. One that was changed to another has nothing. */
+  get kept() {
+    return this.#terms.map((term, i) =>
+      this.#fields.value(`objective.${i}.loss`) === term.loss ? structuredClone(term) : {}
+    );
   }
 
   /** Adds a loss. */
   add(term = { loss: "forward-kl" }) {
-    const i = this.element.children.length;
+    const i = this.#terms.push(term) - 1;
     const path = `objective.${i}`;
     const select = h(
       "select",
@@ -68,10 +72,11 @@ export class Objective {
 
   /** Those that come after it move up, so all are made anew. */
   #remove(i) {
-    const recipe = {};
+    const recipe = { objective: this.kept };
     this.#fields.write(recipe);
     recipe.objective.splice(i, 1);
     this.#fields.forget("objective.");
+    this.#terms = [];
     this.element.replaceChildren();
     for (const term of recipe.objective) this.add(term);
     this.element.dispatchEvent(new Event("input", { bubbles: true }));

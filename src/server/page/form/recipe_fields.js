@@ -22,6 +22,9 @@ const FIRST = {
   samples: ["tokens", "temperature"],
 };
 
+/** What stands in a recipe in place of an adapter. */
+const NO_ADAPTER = "none";
+
 /** What a service has: the schema of recipes, plugins, models, datasets, and the recipe that the new one is to be like. */
 export class RecipeFields {
   /** Fields by their paths. */
@@ -29,7 +32,6 @@ export class RecipeFields {
   #known;
   #recipe;
   #objective;
-  #adapterOptions = h("div", { class: "fields" });
   #json = h("textarea", { rows: 18, class: "mono", spellcheck: "false", "aria-label": "Recipe as JSON" });
   #parts;
   /** Whether the JSON is open; then it is what counts. */
@@ -81,6 +83,7 @@ export class RecipeFields {
     }
     const recipe = this.#withoutFields();
     this.fields.write(recipe);
+    if (recipe.adapter.type === NO_ADAPTER) recipe.adapter = NO_ADAPTER;
     return recipe;
   }
 
@@ -140,19 +143,31 @@ export class RecipeFields {
   #adapter() {
     const { adapter } = this.#recipe;
     const kinds = this.#plugins("adapter");
-    const kind = this.fields.choice("adapter.type", "Kind", kinds.map(({ id }) => id), adapter.type);
-    const showOptions = (values) => {
-      const plugin = kinds.find(({ id }) => id === this.fields.value("adapter.type"));
+    const choice = this.fields.choice(
+      "adapter.type",
+      "Kind",
+      [...kinds.map(({ id }) => id), NO_ADAPTER],
+      adapter === NO_ADAPTER ? NO_ADAPTER : adapter.type,
+      { [NO_ADAPTER]: "none, only what student.train names" },
+    );
+    const options = h("div", { class: "fields" });
+    const settings = h(
+      "div",
+      { class: "settings" },
+      h("div", { class: "fields" }, ...this.#first("adapter")),
+      options,
+      ...this.#others("adapter", "type", "options"),
+    );
+    const show = (values) => {
+      const id = this.fields.value("adapter.type");
+      const { properties = {} } = kinds.find((plugin) => plugin.id === id)?.options ?? {};
       this.fields.forget("adapter.options.");
-      fill(
-        this.#adapterOptions,
-        ...this.fields.ofSchema("adapter.options", plugin?.options?.properties ?? {}, values),
-      );
+      fill(options, ...this.fields.ofSchema("adapter.options", properties, values));
+      settings.hidden = id === NO_ADAPTER;
     };
-    this.fields.input("adapter.type").addEventListener("change", () => showOptions({}));
-    showOptions(adapter.options);
-    const shown = [kind, ...this.#first("adapter")];
-    return section("Adapter", shown, this.#adapterOptions, ...this.#others("adapter", "type", "options"));
+    this.fields.input("adapter.type").addEventListener("change", () => show({}));
+    show(adapter.options);
+    return section("Adapter", [choice], settings);
   }
 
   #samples() {
@@ -186,8 +201,7 @@ export class RecipeFields {
     const { like } = this.#known;
     if (!like) return {};
     const recipe = structuredClone(like);
-    const terms = recipe.objective ?? [];
-    recipe.objective = this.#objective.ids.map((id, i) => terms[i]?.loss === id ? terms[i] : {});
+    recipe.objective = this.#objective.kept;
     if (recipe.adapter?.type !== this.fields.value("adapter.type")) recipe.adapter = {};
     return recipe;
   }

@@ -23,7 +23,7 @@ export class Curves {
     "Parts of the objective over steps",
   );
   #learningRate = this.#chart("Learning rate", "Learning rate over steps", this.#small);
-  #gradientNorm = this.#chart("Gradient norm, before clipping", "Gradient norm over steps", this.#small);
+  #gradientNorm = this.#chart("Gradient norm", "Gradient norm before clipping over steps", this.#small);
   #pace = this.#chart("Tokens a second", "Tokens a second over steps", this.#small);
   element = h("div", { hidden: true });
 

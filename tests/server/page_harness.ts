@@ -1,0 +1,113 @@
+/** A page of a service in a real browser: Debian's Chromium, without a window. */
+// @ts-types="../../types/std_assert.d.ts"
+import { assertEquals } from "@std/assert";
+import { type Browser, chromium, type Page } from "npm:playwright-core@1.60.0";
+import { listen } from "../../src/server/listen.ts";
+import { Service, type ServiceOptions } from "../../src/server/service.ts";
+import { withTiny } from "../distill/tiny_model.ts";
+import type { Fault } from "../runs/fake_trainer.ts";
+import { defaults } from "./harness.ts";
+
+const CHROMIUM = "/usr/bin/chromium";
+
+/** Steps that the page shows as done. */
+export async function stepsShown(page: Page): Promise<number> {
+  const shown = page.locator(".numbers dd").first();
+  return Number.parseInt(await shown.innerText({ timeout: 500 }).catch(() => "0"));
+}
+
+/** Waits until the page shows more steps than `count`. */
+export async function moreSteps(page: Page, count: number): Promise<void> {
+  while (await stepsShown(page) <= count) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+/** A service with a tiny real model and the fake trainer, and a page of it. What the page complains of fails the test. */
+export function pageTest(
+  name: string,
+  fn: (
+    test: { page: Page; url: string; service: Service; folder: string; restart: () => Promise<Service> },
+  ) => Promise<void>,
+  options: ServiceOptions = {},
+): void {
+  Deno.test({
+    name,
+    // A browser's process and its pipes outlive a test.
+    sanitizeOps: false,
+    sanitizeResources: false,
+    async fn() {
+      const found = await Deno.stat(CHROMIUM).then(() => true, () => false);
+      if (!found) return console.log(`skip: there is no browser at ${CHROMIUM}; apt-get install chromium`);
+      await withTiny(async ({ folder }) => {
+        await Deno.mkdir(`${folder}/models`);
+        await Deno.rename(`${folder}/teacher`, `${folder}/models/tiny`);
+        await Deno.mkdir(`${folder}/datasets`);
+        await Deno.rename(`${folder}/train.jsonl`, `${folder}/datasets/rows.jsonl`);
+        const start = () => Service.start({ ...defaults(folder), ...options });
+        let service = await start();
+        let listening = listen(service, { host: "127.0.0.1", port: 0 });
+        const { port } = listening;
+        const restart = async () => {
+          await listening.close(2);
+          // Long enough for the page to notice.
+          await new Promise((resolve) => setTimeout(resolve, 1500));
+          service = await start();
+          listening = listen(service, { host: "127.0.0.1", port });
+          return service;
+        };
+        let browser: Browser | undefined;
+        const complaints: string[] = [];
+        try {
+          browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
+          const page = await browser.newPage();
+          page.on("pageerror", (error) => complaints.push(error.message));
+          page.on("console", (message) => {
+            if (message.type() === "error" && !/Failed to load resource|net::ERR/.test(message.text())) {
+              complaints.push(message.text());
+            }
+          });
+          page.setDefaultTimeout(20_000);
+          await fn({ page, url: `http://127.0.0.1:${port}/`, service, folder, restart });
+          assertEquals(complaints, []);
+        } finally {
+          await browser?.close();
+          await listening.close(2);
+        }
+      });
+    },
+  });
+}
+
+/** How a run of the fake trainer is. */
+export interface FakeRun extends Fault {
+  readonly steps?: number;
+  readonly name?: string;
+  /** Losses beside cross-entropy, before it or after it. */
+  readonly before?: readonly string[];
+  readonly after?: readonly string[];
+}
+
+/** Submits a run; returns its id. */
+export async function submitted(page: Page, url: string, run: FakeRun = {}): Promise<string> {
+  const { steps = 12, name, before = [], after = [], ...fault } = run;
+  const terms = (ids: readonly string[]) => ids.map((loss) => ({ loss }));
+  const recipe = {
+    teacher: { model: "tiny" },
+    student: { model: "teacher" },
+    data: { train: "rows.jsonl" },
+    // The trainer is fake: what it is to do is told as the source of the first loss.
+    objective: [...terms(before), { loss: "cross-entropy" }, ...terms(after)]
+      .map((term, i) => i === 0 ? { ...term, source: JSON.stringify(fault) } : term),
+    train: { steps, warmup: 0 },
+  };
+  const data = { recipe, ...(name === undefined ? {} : { metadata: { name } }) };
+  const response = await page.request.post(`${url}v1/runs`, { data });
+  const { id } = await response.json();
+  return id;
+}
+
+/** Begins a run so slow that it can be watched, and opens it. */
+export async function begin(page: Page, url: string, { steps = 300, pace = 20 } = {}): Promise<string> {
+  const id = await submitted(page, url, { steps, pace });
+  await page.goto(`${url}#/runs/${id}`);
+  return id;
+}
