@@ -73,7 +73,7 @@ async function train(recipe: Recipe, host: RunHost): Promise<RunResult> {
       step,
       loss: 3 / step,
       losses: Object.fromEntries([
-        ...recipe.objective.map(({ loss }) => [loss, 2 / step]),
+        ...recipe.objective.map(({ loss }, i) => [loss, (4 + i) / step]),
         ["cross-entropy", step === 2 ? NaN : 3 / step],
       ]),
       learningRate: recipe.train.learningRate,

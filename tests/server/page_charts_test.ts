@@ -161,7 +161,9 @@ pageTest(
     const ids: string[] = [];
     for (const [i, name] of ["one", "two", "three"].entries()) {
       const after = i === 2 ? ["forward-kl"] : [];
-      ids.push(await submitted(page, url, { steps: 20 + 10 * i, measures: 1.2 + i / 10, name, after }));
+      ids.push(
+        await submitted(page, url, { steps: 20 + 10 * i, measures: 1.2, seed: 1 + 10 * i, name, after }),
+      );
     }
     for (const id of ids) await until(service, id, "succeeded");
     await page.goto(url);
@@ -180,9 +182,9 @@ pageTest(
     assertEquals(Object.keys(told), ["one", "two"]);
     assertEquals(await colors(training), told);
     assertEquals(new Set(Object.values(told)).size, 2);
-    for (const color of Object.values(told)) {
-      assert(await pixels(heldOut, color) > 20 && await pixels(training, color) > 20, color);
-    }
+    for (const color of Object.values(told)) assert(await pixels(heldOut, color) > 20, color);
+    // The fake trainer's training losses are all the same: one line covers the other.
+    assert(await pixels(training, told["two"]!) > 20);
     const table = page.getByRole("table");
     assertEquals(
       await table.locator("tbody tr").allInnerTexts().then((rows) => rows.map((row) => row.split(/\s+/))),

@@ -80,6 +80,7 @@ export function pageTest(
 /** How a run of the fake trainer is. */
 export interface FakeRun extends Fault {
   readonly steps?: number;
+  readonly seed?: number;
   readonly name?: string;
   /** Losses beside cross-entropy, before it or after it. */
   readonly before?: readonly string[];
@@ -88,7 +89,7 @@ export interface FakeRun extends Fault {
 
 /** Submits a run; returns its id. */
 export async function submitted(page: Page, url: string, run: FakeRun = {}): Promise<string> {
-  const { steps = 12, name, before = [], after = [], ...fault } = run;
+  const { steps = 12, seed = 1, name, before = [], after = [], ...fault } = run;
   const terms = (ids: readonly string[]) => ids.map((loss) => ({ loss }));
   const recipe = {
     teacher: { model: "tiny" },
@@ -97,7 +98,7 @@ export async function submitted(page: Page, url: string, run: FakeRun = {}): Pro
     // The trainer is fake: what it is to do is told as the source of the first loss.
     objective: [...terms(before), { loss: "cross-entropy" }, ...terms(after)]
       .map((term, i) => i === 0 ? { ...term, source: JSON.stringify(fault) } : term),
-    train: { steps, warmup: 0 },
+    train: { steps, seed, warmup: 0 },
   };
   const data = { recipe, ...(name === undefined ? {} : { metadata: { name } }) };
   const response = await page.request.post(`${url}v1/runs`, { data });

@@ -92,6 +92,8 @@ class Comparison {
     const open = this.#ids.filter((id) => !isOver(this.#runs.get(id)));
     const found = await Promise.allSettled(open.map((id) => this.#readRun(id)));
     if (this.#abort.signal.aborted) return;
+    // In the order in which they were chosen, whichever was read first.
+    for (const { value } of found) if (value) this.#draw(value);
     const problems = found.flatMap(({ reason }) => reason ? [reason.message] : []);
     fill(this.#problem, ...problems.map((message) => h("p", { class: "notice bad" }, message)));
     fill(this.#rows, ...[...this.#shown()].map((run) => this.#row(run)));
@@ -109,6 +111,11 @@ class Comparison {
     // The run first: if it has ended, what is read next is all there is.
     const run = await api(path, { signal });
     const { training, evaluations } = await api(`${path}/metrics?resolution=500`, { signal });
+    return { run, training, evaluations };
+  }
+
+  #draw({ run, training, evaluations }) {
+    const { id } = run;
     this.#runs.set(id, run);
     const line = { key: id, label: nameOf(run), color: this.#styles.get(id).color };
     this.#training.line({ ...line, smooth: true });
