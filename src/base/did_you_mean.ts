@@ -1,5 +1,5 @@
 /**
- * Suggestions for misspelt names.
+ * What is said to someone who misspelt a name.
  *
  * @module
  */
@@ -29,6 +29,11 @@ export function nearest(name: string, known: readonly string[]): string | undefi
   // A third of the letters wrong is still a slip; more is another word.
   if (bestDistance <= Math.max(1, Math.floor(Math.max(wanted.length, best.length) / 3))) return best;
   return wanted.length >= 3 ? known.find((k) => k.toLowerCase().startsWith(wanted)) : undefined;
+}
+
+/** What a name must be: `a, b or c`. */
+export function oneOf(names: readonly string[]): string {
+  return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} or ${names.at(-1)}`;
 }
 
 /** Levenshtein distance: insertions, deletions and replacements that make one text of the other. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { nearest } from "../base/did_you_mean.ts";
+import { nearest, oneOf } from "../base/did_you_mean.ts";
 import { InputError } from "../base/errors.ts";
 import { CONTRACT_VERSION, PluginError } from "../base/plugin.ts";
 import type { AnyPlugin, Complaint, Kind } from "./kind.ts";
@@ -57,7 +57,7 @@ export class Registry<K extends Kind = KnownKind> {
     const kind = this.kindOf(plugin);
     if (!kind || typeof plugin.options?.safeParse !== "function") {
       return {
-        message: `it is no ${this.#roles().join(" or ")}: its kind or its schema of options is missing`,
+        message: `it is no ${oneOf(this.#roles())}: its kind or its schema of options is missing`,
         hint: `make it with ${definers(this.#kinds)}`,
       };
     }

@@ -5,7 +5,7 @@
  */
 // @ts-types="../../../types/std_colors.d.ts"
 import { bold, dim, green, red, yellow } from "@std/fmt/colors";
-import { didYouMean } from "../../base/did_you_mean.ts";
+import { didYouMean, oneOf } from "../../base/did_you_mean.ts";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import type { Kind } from "../../registry/kind.ts";
@@ -30,9 +30,7 @@ export const plugin: Command = {
   usage: "[list [FILE ...] | show PLUGIN | new KIND NAME | check PLUGIN]",
   positional: [0, 100],
   details: "PLUGIN is the id of a built-in plugin, a file, or a package as npm:NAME@1.2.3.\n" +
-    `KIND is ${
-      KINDS.map(({ template: { name, about } }) => about ? `${name} (${about})` : name).join(", ")
-    }.\n` +
+    `KIND is ${oneOf(KINDS.map(({ template: { name, about } }) => about ? `${name} (${about})` : name))}.\n` +
     "`check` runs the plugin in a process that may touch nothing, and exits with 1 if any check fails.",
   flags: {
     set: { value: "OPTION=VALUE", many: true, help: "An option to check the plugin with" },
@@ -134,7 +132,7 @@ function typeOf(schema: Record<string, unknown>): string {
 }
 
 async function begin(kind: string, name: string, { flags, out }: Invocation): Promise<number> {
-  const found = KINDS.find(({ template }) => template.name === kind);
+  const found = KINDS.find(({ id, template }) => template.name === kind || id === kind);
   if (!found) {
     throw new UsageError(`there is no kind "${kind}"${didYouMean(kind, BEGINNINGS)}`, {
       hint: `Kinds are ${BEGINNINGS.join(", ")}.`,

@@ -4,7 +4,7 @@
  * @module
  */
 import { z } from "zod";
-import { didYouMean } from "../../base/did_you_mean.ts";
+import { didYouMean, oneOf } from "../../base/did_you_mean.ts";
 import { recipeSchema } from "./schema.ts";
 
 /** One broken rule. `path` is like `objective.0.weight`, empty for the recipe as a whole. */
@@ -166,10 +166,6 @@ function sentences(first: string, second: string): string {
 
 function entries(count: number | bigint): string {
   return Number(count) === 1 ? "entry" : "entries";
-}
-
-function oneOf(names: readonly string[]): string {
-  return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} or ${names[names.length - 1]}`;
 }
 
 function show(value: unknown): string {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { oneOf } from "../../base/did_you_mean.ts";
 import { adapter } from "./adapter.ts";
 import { divergence } from "./divergence.ts";
 import { featureLoss } from "./feature_loss.ts";
@@ -34,6 +35,5 @@ export function kindOf<K extends Kind = KnownKind>(
 
 /** Names of the functions that make plugins: `defineX, defineY or defineZ`. */
 export function definers(kinds: readonly Kind[] = KINDS): string {
-  const names = kinds.map(({ define }) => define);
-  return [names.slice(0, -1).join(", "), names.at(-1)].filter(Boolean).join(" or ");
+  return oneOf(kinds.map(({ define }) => define));
 }

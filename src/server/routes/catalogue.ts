@@ -4,6 +4,7 @@
  * @module
  */
 import { createRoute, z } from "@hono/zod-openapi";
+import { oneOf } from "../../base/did_you_mean.ts";
 import { KINDS } from "../../registry/kinds/mod.ts";
 import { describePlugin } from "../../registry/plugin_description.ts";
 import type { StoredRun } from "../../runs/store/store.ts";
@@ -17,7 +18,7 @@ import type { Service } from "../service.ts";
 const pluginSchema = z.object({
   id: z.string(),
   object: z.literal("plugin"),
-  kind: z.string().openapi({ description: KINDS.map(({ id }) => id).join(", ") }),
+  kind: z.string().openapi({ description: oneOf(KINDS.map(({ id }) => id)) }),
   role: z.string().nullable().openapi({ description: "What a recipe names it as: loss or adapter" }),
   version: z.string(),
   contract: z.number().int(),
