@@ -6,7 +6,7 @@ import { withTiny, writeTinyModel } from "../distill/tiny_model.ts";
 import { Service } from "../../src/server/service.ts";
 import { listen } from "../../src/server/listen.ts";
 import { newToken, TokenList } from "../../src/server/auth/tokens.ts";
-import { defaults, fakeNamed, until, withListening } from "./harness.ts";
+import { defaults, fakeNamed, until, untilIdle, withListening } from "./harness.ts";
 
 const JOB = {
   model: "model",
@@ -152,6 +152,8 @@ Deno.test("openai: a real run is distilled from an upload, and its model writes 
         { model: "tiny", training_file: file.id, method } as unknown as OpenAI.FineTuning.JobCreateParams,
       );
       await until(service, job.id, "succeeded", "failed");
+      // The report is written once the run has come to its end.
+      await untilIdle(service);
       const done = await client.fineTuning.jobs.retrieve(job.id);
       assertEquals([done.status, done.error], ["succeeded", null]);
       const model = done.fine_tuned_model!;
