@@ -1,12 +1,6 @@
 /** A store that forgets: what a store must do, in the fewest words. Those of one folder share what they keep, like processes. */
 import type { RunEvent, RunEventBody, RunState, StateEvent } from "../../src/distill/run/events.ts";
-import {
-  afterAsking,
-  afterEvent,
-  afterLog,
-  NO_PROGRESS,
-  queuedAgain,
-} from "../../src/runs/store/run_progress.ts";
+import { afterAsking, afterEvent, afterLog, NO_PROGRESS } from "../../src/runs/store/run_progress.ts";
 import type {
   EventQuery,
   GpuLease,
@@ -148,7 +142,7 @@ export class MemoryStore implements Store {
   requeue(id: string, worker: RunWorker, by: StateEvent["by"] = "request"): Promise<StoredRun> {
     return at(() => {
       const run = this.#run(id);
-      this.#append(id, run.attempt, [queuedAgain(run, by)]);
+      this.#append(id, run.attempt, [{ type: "state", state: "queued", by }]);
       return this.#keep({ ...this.#run(id), worker });
     });
   }

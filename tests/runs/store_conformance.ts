@@ -6,7 +6,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { RunEvent, RunEventBody, RunState } from "../../src/distill/run/events.ts";
 import { newManifest } from "../../src/runs/store/run_folder.ts";
-import { afterAsking, afterEvent, NO_PROGRESS, queuedAgain } from "../../src/runs/store/run_progress.ts";
+import { afterAsking, afterEvent, NO_PROGRESS } from "../../src/runs/store/run_progress.ts";
 import { RUN_STATES } from "../../src/runs/store/run_states.ts";
 import type { IdempotencyKey, NewRun, RunProgress, RunRequest, Store } from "../../src/runs/store/store.ts";
 import {
@@ -187,7 +187,7 @@ export function testRunStore(name: string, open: OpenStore): void {
     await assertRejects(
       () => store.append(id, 1, batch),
       RunStateError,
-      "is running and cannot become queued",
+      "is running and cannot be resumed",
     );
     assertEquals([await store.get(id), (await store.events(id)).length], [before, 1]);
     assertEquals(await store.checkpoints(id), []);
@@ -298,10 +298,11 @@ export function testRunStore(name: string, open: OpenStore): void {
           done = where.ask(id, request);
         } else if (change === 1) {
           const by = pick(["request", "service-end"] as const);
-          const event = attempted(() => queuedAgain(expected, by));
           done = where.requeue(id, "service", by);
           await done.catch(() => {});
-          after = event && afterEvent(expected, (await where.events(id)).at(-1)!);
+          const { time } = (await where.events(id)).at(-1)!;
+          const stamp = { seq: expected.seq + 1, time, attempt: expected.attempt };
+          after = attempted(() => afterEvent(expected, { ...stamp, type: "state", state: "queued", by }));
         } else {
           const bodies = [
             pick([row(1 + draw(9)), checkpoint(draw(9), draw(2) === 0), warning("w")]),

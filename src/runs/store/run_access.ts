@@ -6,10 +6,9 @@
 import type { RunEvent } from "../../distill/run/events.ts";
 import { followRun } from "./follow.ts";
 import { findRun } from "./run_folder.ts";
-import { isAtRest } from "./run_states.ts";
-import { type RunSummary, stateNow, summarise } from "./run_summary.ts";
+import { askOfRun } from "./run_actions.ts";
+import { type RunSummary, summarise } from "./run_summary.ts";
 import type { RunRequest, Store } from "./store.ts";
-import { RunStateError } from "./store_errors.ts";
 
 /** What can be asked of runs. */
 export interface RunAccess {
@@ -63,18 +62,6 @@ export class LocalRuns implements RunAccess {
   }
 
   async ask(id: string, request: RunRequest): Promise<void> {
-    const run = (await this.#store.get(id))!;
-    const state = stateNow(run);
-    if (request !== "cancel" || state === "running") {
-      if (state !== "running") {
-        throw new RunStateError(id, state, request === "pause" ? "be paused" : "save a checkpoint");
-      }
-      return await this.#store.ask(id, request);
-    }
-    if (run.state === "running") {
-      await this.#store.append(id, run.attempt, [{ type: "state", state: "interrupted" }]);
-    }
-    if (isAtRest(state) && state !== "paused") throw new RunStateError(id, state, "be cancelled");
-    await this.#store.append(id, run.attempt, [{ type: "state", state: "cancelled" }]);
+    await askOfRun(this.#store, (await this.#store.get(id))!, request);
   }
 }

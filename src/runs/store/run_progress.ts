@@ -18,6 +18,12 @@ export const NO_PROGRESS: RunProgress = {
   ...{ startedAt: null, finishedAt: null, result: null, error: null },
 };
 
+/** What cannot be done with a run in the wrong state, in an error. */
+const REQUESTS: Readonly<Record<RunRequest, string>> = {
+  ...{ checkpoint: "save a checkpoint", pause: "be paused", cancel: "be cancelled" },
+};
+const WAYS_TO: Partial<Record<RunState, string>> = { queued: "be resumed", cancelled: "be cancelled" };
+
 /**
  * A run after its next event.
  *
@@ -26,7 +32,7 @@ export const NO_PROGRESS: RunProgress = {
 export function afterEvent<R extends Run>(run: R, event: RunEvent): R {
   const isFirst = run.seq === 0 && event.type === "state" && event.state === "queued";
   if (event.type === "state" && !isFirst && !mayBecome(run.state, event.state)) {
-    throw new RunStateError(run.id, run.state, `become ${event.state}`);
+    throw new RunStateError(run.id, run.state, WAYS_TO[event.state] ?? `become ${event.state}`);
   }
   return told(run, event);
 }
@@ -43,23 +49,9 @@ export function afterLog<R extends Run>(run: R, events: readonly RunEvent[]): R 
  */
 export function afterAsking<R extends Run>(run: R, request: RunRequest | null): R {
   if (request !== null && run.state !== "running") {
-    throw new RunStateError(
-      run.id,
-      run.state,
-      request === "checkpoint" ? "save a checkpoint" : `be asked to ${request}`,
-    );
+    throw new RunStateError(run.id, run.state, REQUESTS[request]);
   }
   return run.asked === "cancel" ? run : { ...run, asked: request };
-}
-
-/**
- * The event by which a run is queued once more.
- *
- * @throws {RunStateError} it runs, waits already, or is done
- */
-export function queuedAgain(run: Run, by: NonNullable<StateEvent["by"]>): StateEvent {
-  if (!mayBecome(run.state, "queued")) throw new RunStateError(run.id, run.state, "be resumed");
-  return { type: "state", state: "queued", by };
 }
 
 /**

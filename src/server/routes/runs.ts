@@ -8,8 +8,9 @@ import { createHash } from "node:crypto";
 import { RUN_STATES } from "../../runs/store/run_states.ts";
 import type { RunState } from "../../distill/run/events.ts";
 import { settle } from "../../runs/store/run_folder.ts";
+import { askOfRun } from "../../runs/store/run_actions.ts";
 import type { StoredRun } from "../../runs/store/store.ts";
-import { RunStateError, UnknownRunError } from "../../runs/store/store_errors.ts";
+import { UnknownRunError } from "../../runs/store/store_errors.ts";
 import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
 import { runView } from "../run_view.ts";
@@ -116,14 +117,6 @@ const ACTIONS = {
 } as const;
 
 type Action = keyof typeof ACTIONS;
-
-/** What a run cannot do, in an error. */
-const REFUSED: Readonly<Record<Action, string>> = {
-  cancel: "be cancelled",
-  pause: "be paused",
-  resume: "be resumed",
-  checkpoint: "save a checkpoint",
-};
 
 const actionRoute = <A extends Action>(action: A) =>
   createRoute({
@@ -232,18 +225,11 @@ export function mustControl(identity: Identity, run: StoredRun): void {
 }
 
 /** Does what is asked of a run, in whatever state it is. */
-export async function act({ store }: Service, found: StoredRun, action: Action): Promise<void> {
-  // A run of a terminal that was killed is still said to run.
-  const { id, state, attempt } = await settle(store, found);
+export async function act({ store }: Service, run: StoredRun, action: Action): Promise<void> {
   if (action === "resume") {
-    await store.requeue(id, "service");
-  } else if (action === "cancel" && (state === "queued" || state === "paused" || state === "interrupted")) {
-    await store.append(id, attempt, [{ type: "state", state: "cancelled" }]);
-  } else if (action === "cancel" && state === "cancelled") {
-    // It is what was asked for.
-  } else if (state !== "running") {
-    throw new RunStateError(id, state, REFUSED[action]);
-  } else await store.ask(id, action);
+    // A run of a terminal that was killed is still said to run.
+    await store.requeue((await settle(store, run)).id, "service");
+  } else if (action !== "cancel" || run.state !== "cancelled") await askOfRun(store, run, action);
 }
 
 function metadataOf(queries: Readonly<Record<string, string[]>>): Record<string, string> | undefined {

@@ -7,7 +7,7 @@
 import { join, resolve } from "@std/path";
 import type { RunEvent, RunEventBody, RunState, StateEvent } from "../../../distill/run/events.ts";
 import { unreadable, unwritable } from "../../../formats/files.ts";
-import { afterAsking, afterEvent, afterLog, queuedAgain } from "../run_progress.ts";
+import { afterAsking, afterEvent, afterLog } from "../run_progress.ts";
 import type {
   EventQuery,
   GpuLease,
@@ -167,7 +167,7 @@ export class SqliteStore implements Store {
   requeue(id: string, worker: RunWorker, by: StateEvent["by"] = "request"): Promise<StoredRun> {
     return this.#db.write(() => {
       const run = progressOf(this.#db, id);
-      this.#tell(run, new Date().toISOString(), run.attempt, queuedAgain(run, by));
+      this.#tell(run, new Date().toISOString(), run.attempt, { type: "state", state: "queued", by });
       this.#db.run("UPDATE runs SET worker = ? WHERE id = ?", worker, id);
       return knownRun(this.#db, id);
     });
