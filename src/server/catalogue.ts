@@ -10,6 +10,7 @@ import { InputError } from "../base/errors.ts";
 import { unreadable } from "../formats/files.ts";
 import { withoutFolders } from "../runs/report/path_names.ts";
 import type { RunStore } from "../runs/store/store.ts";
+import { parseRunModel } from "./run_model.ts";
 import type { Uploads } from "./uploads.ts";
 
 /** Something a request may name. */
@@ -39,9 +40,6 @@ const EXAMPLE_DATA: Readonly<Record<string, string>> = {
   "stories-train": "train.jsonl",
   "stories-heldout": "heldout.jsonl",
 };
-
-/** Begins the name of what a run made. */
-export const RUN_PREFIX = "run:";
 
 /** Resolves names. Folders are read anew each time, so what is put into them can be named at once. */
 export class Catalogue {
@@ -128,7 +126,9 @@ export class Catalogue {
 
   /** Path of a model by its name. */
   async model(name: string): Promise<string | undefined> {
-    if (name.startsWith(RUN_PREFIX)) return await this.#modelOfRun(name.slice(RUN_PREFIX.length));
+    const made = parseRunModel(name);
+    // What it was after a step is never merged.
+    if (made) return made.step === undefined ? await this.#modelOfRun(made.run) : undefined;
     return (await this.models()).find((model) => model.name === name)?.path;
   }
 

@@ -18,7 +18,7 @@ export type Hide = (text: string) => string;
 
 /** A run for a client. */
 export function runView(run: StoredRun, hide: Hide): z.output<typeof runSchema> {
-  const { error, result, recipe } = run;
+  const { error, result } = run;
   return {
     id: run.id,
     object: "run",
@@ -28,7 +28,7 @@ export function runView(run: StoredRun, hide: Hide): z.output<typeof runSchema> 
     startedAt: run.startedAt,
     finishedAt: run.finishedAt,
     step: run.step,
-    steps: recipe.train.steps,
+    steps: run.recipe.train.steps,
     loss: run.loss,
     attempt: run.attempt,
     restarts: run.restarts,
@@ -36,7 +36,7 @@ export function runView(run: StoredRun, hide: Hide): z.output<typeof runSchema> 
     worker: run.worker,
     owner: run.owner,
     metadata: { ...run.metadata },
-    recipe: namedRecipe.parse(run.named ?? withoutPaths(recipe, hide)),
+    recipe: shownRecipe(run, hide),
     result: result && { ...result },
     error: error && run.state === "failed"
       ? {
@@ -47,6 +47,11 @@ export function runView(run: StoredRun, hide: Hide): z.output<typeof runSchema> 
       }
       : null,
   };
+}
+
+/** A run's recipe with names where the resolved one has paths: as it was sent, or with the last parts of a terminal's paths. */
+export function shownRecipe({ named, recipe }: StoredRun, hide: Hide): z.output<typeof namedRecipe> {
+  return namedRecipe.parse(named ?? withoutPaths(recipe, hide));
 }
 
 /** An event for a client. */

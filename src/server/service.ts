@@ -22,6 +22,7 @@ import { SharedInference } from "./gpu_share.ts";
 import { Counters } from "./http/counters.ts";
 import type { RateLimit } from "./http/rate_limit.ts";
 import { type LogLine, logToStderr } from "./http/request_log.ts";
+import { Idempotency } from "./idempotency.ts";
 import { Sessions } from "./auth/sessions.ts";
 import { Streams } from "./http/streams.ts";
 import { TokenList } from "./auth/tokens.ts";
@@ -70,6 +71,7 @@ export class Service {
   readonly scheduler: Scheduler;
   readonly tokens: TokenList;
   readonly sessions = new Sessions();
+  readonly idempotency: Idempotency;
   readonly inspector = new Inspector();
   readonly inference: SharedInference;
   readonly streams = new Streams();
@@ -99,6 +101,7 @@ export class Service {
     this.plugins = parts.plugins;
     this.scheduler = parts.scheduler;
     this.counters = parts.counters;
+    this.idempotency = new Idempotency(parts.store);
     this.tokens = options.tokens ?? new TokenList([]);
     this.inference = new SharedInference({ store: parts.store, besideRuns: options.besideRuns ?? false });
     this.caps = { ...DEFAULT_CAPS, ...options.caps };

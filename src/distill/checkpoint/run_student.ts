@@ -1,5 +1,5 @@
 /**
- * The student of a run with what was trained on it, as of the last checkpoint.
+ * The student of a run with what was trained on it, as of the last checkpoint or of another.
  *
  * @module
  */
@@ -27,6 +27,8 @@ export interface RunSource {
   readonly folder: string;
   readonly recipe: Recipe;
   readonly registry: Registry;
+  /** Step of the checkpoint that is meant; the last one where it is absent. */
+  readonly step?: number;
 }
 
 /** A run's student, its files open, with all that was trained of it. */
@@ -57,12 +59,13 @@ export class RunStudent implements Trained {
     this.#seed = seed;
   }
 
-  /** @throws {InputError} without a checkpoint, or where the student's model is not there any more */
-  static async open({ folder, recipe, registry }: RunSource): Promise<RunStudent> {
+  /** @throws {InputError} without such a checkpoint, or where the student's model is not there any more */
+  static async open({ folder, recipe, registry, step }: RunSource): Promise<RunStudent> {
     const checkpoints = join(folder, "checkpoints");
-    const last = (await listCheckpoints(checkpoints)).at(-1);
-    if (!last) {
-      throw new InputError("the run has no checkpoint", {
+    const kept = await listCheckpoints(checkpoints);
+    const found = step === undefined ? kept.at(-1) : kept.find((checkpoint) => checkpoint.step === step);
+    if (!found) {
+      throw new InputError(`the run has no checkpoint${step === undefined ? "" : ` of step ${step}`}`, {
         where: folder,
         hint: "let it run on: `limbeck resume`",
       });
@@ -71,7 +74,7 @@ export class RunStudent implements Trained {
     try {
       const trained = trainedStudent(recipe, model, registry);
       const trainables = new Trainables(partsOf(trained));
-      const { flat, state } = await readCheckpoint(last.path, trainables);
+      const { flat, state } = await readCheckpoint(found.path, trainables);
       const { seed } = recipe.train;
       return new RunStudent(model, trained, trainables, state.step, flat.parameters, seed);
     } catch (error) {

@@ -11,8 +11,10 @@ import { prepareChild } from "./command.ts";
 import { Child, type ChildEnd, errorOf, howItEnded, isTold } from "./host.ts";
 import type { ToldError } from "./told_error.ts";
 
-/** Whose text it is: a model's by its path, or that of a run's student with its adapter. */
-export type InferenceModel = { readonly path: string } | { readonly folder: string; readonly recipe: Recipe };
+/** Whose text it is: a model's by its path, or that of a run's student with its adapter, as of a step or of the last checkpoint. */
+export type InferenceModel =
+  | { readonly path: string }
+  | { readonly folder: string; readonly recipe: Recipe; readonly step?: number };
 
 /** What is to be written. */
 export interface InferenceRequest {

@@ -11,6 +11,8 @@ import { json, otherwise, wholeNumberOr } from "../schemas.ts";
 import type { Service } from "../service.ts";
 import { isAllowed } from "../auth/tokens.ts";
 import type { Upload } from "../uploads.ts";
+import { pageAfter } from "./paging.ts";
+import { resultFile } from "./step_metrics.ts";
 
 const fileSchema = z.object({
   id: z.string(),
@@ -125,7 +127,7 @@ const BYTES_CHECKED = 1 << 22;
 
 /** Adds the routes. */
 export function addFileRoutes(app: App, service: Service): void {
-  const { uploads } = service;
+  const { uploads, store } = service;
 
   // The form around a file takes some bytes too.
   const mostBytes = uploads.limits.fileBytes + (1 << 16);
@@ -153,27 +155,30 @@ export function addFileRoutes(app: App, service: Service): void {
   app.openapi(list, async (c) => {
     const { after, limit, purpose } = c.req.valid("query");
     const all = (await uploads.list()).filter((file) => purpose === undefined || file.purpose === purpose);
-    const first = after === undefined ? 0 : all.findIndex(({ id }) => id === after) + 1;
-    const data = all.slice(first, first + limit).map(view);
-    return c.json({ object: "list" as const, data, has_more: all.length > first + limit }, 200);
+    const page = pageAfter(all, { after, limit }, ({ id }) => id);
+    return c.json({ object: "list" as const, ...page, data: page.data.map(view) }, 200);
   });
 
-  app.openapi(get, async (c) => c.json(view(await find(service, c.req.valid("param").id)), 200));
+  app.openapi(get, async (c) => {
+    const { id } = c.req.valid("param");
+    return c.json(view(await resultFile(store, id) ?? await find(service, id)), 200);
+  });
 
   app.openapi(content, async (c) => {
-    const { path, bytes } = await find(service, c.req.valid("param").id);
-    const { readable } = await Deno.open(path, { read: true });
-    return new Response(readable, {
-      headers: {
-        "Content-Type": "application/jsonl",
-        "Content-Length": String(bytes),
-        "Content-Disposition": 'attachment; filename="content.jsonl"',
-      },
-    });
+    const { id } = c.req.valid("param");
+    const result = await resultFile(store, id);
+    if (result) return download(result.content, result, "text/csv; charset=utf-8");
+    const file = await find(service, id);
+    const { readable } = await Deno.open(file.path, { read: true });
+    return download(readable, { ...file, filename: "content.jsonl" }, "application/jsonl");
   });
 
   app.openapi(remove, async (c) => {
-    const file = await find(service, c.req.valid("param").id);
+    const { id } = c.req.valid("param");
+    if (await resultFile(store, id)) {
+      throw new HttpError(400, "a result file belongs to its run and is removed with it", { param: "id" });
+    }
+    const file = await find(service, id);
     const identity = c.get("identity")!;
     if (!isAllowed(identity, "admin") && file.owner !== identity.name) {
       throw new HttpError(403, "this file belongs to someone else; only an administrator may remove it", {
@@ -185,13 +190,27 @@ export function addFileRoutes(app: App, service: Service): void {
   });
 }
 
+function download(
+  body: BodyInit,
+  { bytes, filename }: Pick<Upload, "bytes" | "filename">,
+  type: string,
+): Response {
+  return new Response(body, {
+    headers: {
+      "Content-Type": type,
+      "Content-Length": String(bytes),
+      "Content-Disposition": `attachment; filename="${filename}"`,
+    },
+  });
+}
+
 async function find({ uploads }: Service, id: string): Promise<Upload> {
   const file = await uploads.get(id);
   if (!file) throw new HttpError(404, `there is no file "${id}"`, { code: "unknown_file" });
   return file;
 }
 
-function view({ id, bytes, createdAt, filename, purpose, sha256 }: Upload) {
+function view({ id, bytes, createdAt, filename, purpose, sha256 }: Omit<Upload, "path">) {
   return {
     id,
     object: "file" as const,

@@ -1,64 +1,22 @@
 /**
  * Runs under the names of the OpenAI API's fine-tuning jobs, so that its stock clients drive Limbeck.
  *
- * A job's `model` is what is trained. With `method: {type: "supervised"}`, or none, it learns the data alone. With
- * `method: {type: "distillation", distillation: {teacher, layers?, objective?, adapter?}}` it learns from a teacher.
- *
  * @module
  */
 import { createRoute, z } from "@hono/zod-openapi";
-import type { RunEvent } from "../../distill/run/events.ts";
-import { eventText } from "../../runs/report/event_text.ts";
 import type { StoredRun } from "../../runs/store/store.ts";
-import { stateNow } from "../../runs/store/run_summary.ts";
 import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
-import { type Hide, hideIn } from "../run_view.ts";
-import { json, metadata, otherwise, wholeNumberOr } from "../schemas.ts";
+import { idempotencyHeader } from "../idempotency.ts";
+import { keptCheckpoints } from "../run_model.ts";
+import { act, find, metadataFilter, metadataQuery, mustControl } from "../routes/runs.ts";
+import { json, otherwise, wholeNumberOr } from "../schemas.ts";
 import type { Service } from "../service.ts";
 import { submitRun } from "../submit.ts";
-import { act, find, mustControl } from "../routes/runs.ts";
-
-const autoOr = <T extends z.ZodType>(value: T) => z.union([z.literal("auto"), value]).optional();
-
-const hyperparameters = z.looseObject({
-  n_epochs: autoOr(z.number().gt(0).max(100)),
-  batch_size: autoOr(z.number().int().min(1).max(4096)),
-  learning_rate_multiplier: autoOr(z.number().gt(0).max(1000)),
-});
-
-const jobRequest = z.strictObject({
-  model: z.string().min(1).openapi({ description: "The model that is trained, as GET /v1/models names it" }),
-  training_file: z.string().min(1).openapi({
-    description: "Id of an uploaded file, or the name of a dataset",
-  }),
-  validation_file: z.string().min(1).nullish(),
-  hyperparameters: hyperparameters.nullish(),
-  method: z.union([
-    z.strictObject({
-      type: z.literal("supervised"),
-      supervised: z.strictObject({ hyperparameters: hyperparameters.nullish() }).nullish(),
-    }),
-    z.strictObject({
-      type: z.literal("distillation"),
-      distillation: z.strictObject({
-        teacher: z.string().min(1),
-        layers: z.array(z.number().int().min(0)).optional(),
-        objective: z.array(z.record(z.string(), z.unknown())).optional(),
-        adapter: z.union([z.record(z.string(), z.unknown()), z.literal("none")]).optional(),
-        train: z.record(z.string(), z.unknown()).optional(),
-        data: z.record(z.string(), z.unknown()).optional(),
-        hyperparameters: hyperparameters.nullish(),
-      }),
-    }),
-  ]).nullish(),
-  seed: z.number().int().min(0).max(0xffff_ffff).nullish(),
-  suffix: z.string().max(64).nullish(),
-  metadata: metadata.nullish(),
-  integrations: z.array(z.unknown()).max(0, "no integrations are known").nullish(),
-}).openapi("FineTuningRequest");
-
-type JobRequest = z.output<typeof jobRequest>;
+import { jobRequest, recipeOf } from "./job_request.ts";
+import { checkpointId, eventNumber, jobCheckpointView, jobEventView, jobView } from "./job_view.ts";
+import { pageAfter, unknownEntry } from "./paging.ts";
+import { TrainedTokens } from "./step_metrics.ts";
 
 const jobSchema = z.looseObject({
   id: z.string(),
@@ -96,6 +54,7 @@ const route = <M extends "get" | "post", P extends string, R extends object, S e
 const JOBS = "/v1/fine_tuning/jobs";
 
 const create = route("post", JOBS, "createJob", "Begin a job", {
+  headers: idempotencyHeader,
   body: { required: true as const, content: { "application/json": { schema: jobRequest } } },
 }, jobSchema);
 const list = route(
@@ -103,7 +62,7 @@ const list = route(
   JOBS,
   "listJobs",
   "List jobs, the newest first",
-  { query: paging(20) },
+  { query: paging(20).extend({ metadata: metadataQuery }) },
   listOf(jobSchema),
 );
 const get = route("get", `${JOBS}/{id}`, "getJob", "Show a job", { params: jobId }, jobSchema);
@@ -141,216 +100,76 @@ const actions = (["cancel", "pause", "resume"] as const).map((action) =>
 
 /** Adds the routes. */
 export function addFineTuningRoutes(app: App, service: Service): void {
-  const { store, catalogue } = service;
+  const { store, catalogue, idempotency } = service;
+  const trained = new TrainedTokens(store);
+  const jobOf = async (run: StoredRun) => jobView(run, await catalogue.hide(), await trained.of(run));
 
   app.openapi(create, async (c) => {
+    const identity = c.get("identity")!;
     const request = c.req.valid("json");
-    const recipe = await recipeOf(service, request);
-    const run = await submitRun(
-      service,
-      c.get("identity")!,
-      {
-        recipe,
-        metadata: { ...request.metadata, ...(request.suffix ? { suffix: request.suffix } : {}) },
-      },
-      undefined,
-      "",
-    );
-    return c.json(job(run, await catalogue.hide()), 200);
+    const { suffix } = request;
+    const metadata = { ...request.metadata, ...(suffix ? { suffix } : {}) };
+    const sent = {
+      owner: identity.name,
+      key: c.req.valid("header")["idempotency-key"],
+      body: await c.req.text(),
+    };
+    const run = await idempotency.once(sent, async (key) => {
+      const recipe = await recipeOf(service, request);
+      return await submitRun(service, identity, { recipe, metadata }, key, "");
+    });
+    return c.json(await jobOf(run), 200);
   });
 
   app.openapi(list, async (c) => {
     const { after, limit } = c.req.valid("query");
-    const page = await store.list({ limit, ...(after ? { after } : {}) });
-    const hide = await catalogue.hide();
-    return c.json({
-      object: "list" as const,
-      data: page.data.map((run) => job(run, hide)),
-      has_more: page.hasMore,
-    }, 200);
+    const metadata = metadataFilter(c.req.queries());
+    if (c.req.query("metadata") !== undefined) {
+      throw new HttpError(400, "jobs are found by entries of their metadata: metadata[name]=value", {
+        param: "metadata",
+      });
+    }
+    const page = await store.list({
+      limit,
+      ...(after ? { after } : {}),
+      ...(metadata ? { metadata } : {}),
+    });
+    const data = [];
+    for (const run of page.data) data.push(await jobOf(run));
+    return c.json({ object: "list" as const, data, has_more: page.hasMore }, 200);
   });
 
-  app.openapi(
-    get,
-    async (c) => c.json(job(await find(service, c.req.valid("param").id), await catalogue.hide()), 200),
-  );
+  app.openapi(get, async (c) => c.json(await jobOf(await find(service, c.req.valid("param").id)), 200));
 
   for (const [action, route] of actions) {
     app.openapi(route, async (c) => {
       const run = await find(service, c.req.valid("param").id);
       mustControl(c.get("identity")!, run);
       await act(service, run, action);
-      return c.json(job(await find(service, run.id), await catalogue.hide()), 200);
+      return c.json(await jobOf(await find(service, run.id)), 200);
     });
   }
 
   app.openapi(events, async (c) => {
     const run = await find(service, c.req.valid("param").id);
     const { after, limit } = c.req.valid("query");
-    const cursor = after === undefined ? 0 : Number(/^ftevent-.*-(\d{1,15})$/.exec(after)?.[1] ?? NaN);
-    if (Number.isNaN(cursor)) {
-      throw new HttpError(400, `"${after}" is no event of this job`, { param: "after" });
-    }
+    const cursor = after === undefined ? 0 : eventNumber(run, after);
+    if (cursor === undefined) throw unknownEntry(after!);
     const found = cursor === 1
       ? []
       : await store.events(run.id, { newestFirst: true, after: cursor, limit: limit + 1 });
     const hide = await catalogue.hide();
-    const data = found.slice(0, limit).map((event) => jobEvent(run.id, hideIn(event, hide)));
+    const data = found.slice(0, limit).map((event) => jobEventView(run.id, event, hide));
     return c.json({ object: "list" as const, data, has_more: found.length > limit }, 200);
   });
 
   app.openapi(checkpoints, async (c) => {
     const run = await find(service, c.req.valid("param").id);
-    const { after, limit } = c.req.valid("query");
-    const all = (await store.checkpoints(run.id)).toReversed();
-    const first = after === undefined
-      ? 0
-      : all.findIndex(({ step }) => checkpointId(run.id, step) === after) + 1;
+    // The model of each can be asked for, so only those that are kept are told of.
+    const all = (await keptCheckpoints(store, run)).toReversed();
+    const page = pageAfter(all, c.req.valid("query"), ({ step }) => checkpointId(run.id, step));
     const losses = await store.events(run.id, { types: ["metrics", "evaluation"], holding: true });
-    const data = all.slice(first, first + limit).map(({ step, time }) => ({
-      id: checkpointId(run.id, step),
-      object: "fine_tuning.job.checkpoint" as const,
-      created_at: seconds(time)!,
-      fine_tuning_job_id: run.id,
-      fine_tuned_model_checkpoint: `run:${run.id}:step-${step}`,
-      step_number: step,
-      metrics: {
-        step,
-        ...lossAt(losses, "metrics", "train_loss", step),
-        ...lossAt(losses, "evaluation", "full_valid_loss", step),
-      },
-    }));
-    return c.json({ object: "list" as const, data, has_more: all.length > first + limit }, 200);
+    const data = page.data.map((checkpoint) => jobCheckpointView(run.id, checkpoint, losses));
+    return c.json({ object: "list" as const, ...page, data }, 200);
   });
-}
-
-/** Bytes of a dataset that make a token, about. */
-const BYTES_A_TOKEN = 4;
-const TOKENS_A_STEP = 1024;
-const LEARNING_RATE = 2e-4;
-
-/** The recipe that a job means. */
-async function recipeOf(service: Service, request: JobRequest): Promise<Record<string, unknown>> {
-  const { model, training_file, validation_file, method, seed } = request;
-  const distillation = method?.type === "distillation" ? method.distillation : undefined;
-  const given = distillation?.hyperparameters ??
-    (method?.type === "supervised" ? method.supervised?.hyperparameters : undefined) ??
-    request.hyperparameters ?? {};
-  const number = (value: number | "auto" | undefined, otherwise: number) =>
-    value === undefined || value === "auto" ? otherwise : value;
-  const accumulation = number(given.batch_size, 1);
-  const path = await service.catalogue.dataset(training_file);
-  if (path === undefined) {
-    throw new HttpError(400, `there is no file "${training_file}"; POST /v1/files uploads one`, {
-      code: "unknown_file",
-      param: "training_file",
-    });
-  }
-  const tokens = (await Deno.stat(path)).size / BYTES_A_TOKEN;
-  const epochs = number(given.n_epochs, 3);
-  const steps = Math.max(1, Math.ceil(epochs * tokens / (TOKENS_A_STEP * accumulation)));
-  return {
-    teacher: { model: distillation?.teacher ?? model },
-    student: {
-      model: distillation === undefined || distillation.teacher === model ? "teacher" : model,
-      ...(distillation?.layers ? { layers: distillation.layers } : {}),
-    },
-    data: {
-      contextLength: 512,
-      ...distillation?.data,
-      train: training_file,
-      ...(validation_file ? { heldOut: validation_file } : {}),
-    },
-    objective: distillation
-      ? distillation.objective ??
-        [{ loss: "cross-entropy", weight: 0.5 }, { loss: "forward-kl", weight: 0.5 }]
-      : [{ loss: "cross-entropy" }],
-    ...(distillation?.adapter === undefined ? {} : { adapter: distillation.adapter }),
-    train: {
-      steps: Math.min(steps, service.caps.steps),
-      tokensPerMicroBatch: TOKENS_A_STEP,
-      accumulation,
-      learningRate: LEARNING_RATE * number(given.learning_rate_multiplier, 1),
-      ...(seed === undefined || seed === null ? {} : { seed }),
-      ...distillation?.train,
-    },
-  };
-}
-
-const STATUS: Readonly<Record<string, string>> = { interrupted: "queued" };
-
-function job(run: StoredRun, hide: Hide) {
-  const named = run.named as {
-    teacher?: { model?: string };
-    student?: { model?: string };
-    data?: Record<string, string>;
-  };
-  const { teacher, student, data } = named ?? {};
-  const state = stateNow(run);
-  const model = student?.model === "teacher" || student?.model === undefined ? teacher?.model : student.model;
-  return {
-    id: run.id,
-    object: "fine_tuning.job" as const,
-    created_at: seconds(run.manifest.createdAt)!,
-    finished_at: state === "paused" ? null : seconds(run.finishedAt),
-    estimated_finish: null,
-    status: STATUS[state] ?? state,
-    model: model ?? hide(run.recipe.teacher.model),
-    fine_tuned_model: state === "succeeded" ? `run:${run.id}` : null,
-    organization_id: run.owner,
-    training_file: data?.train ?? hide(run.recipe.data.train),
-    validation_file: data?.heldOut ?? null,
-    result_files: [],
-    hyperparameters: {
-      n_epochs: "auto",
-      batch_size: run.recipe.train.accumulation,
-      learning_rate_multiplier: "auto",
-    },
-    trained_tokens: null,
-    seed: run.recipe.train.seed,
-    error: run.error && state === "failed"
-      ? { code: run.error.code, message: hide(run.error.message), param: null }
-      : null,
-    integrations: [],
-    metadata: { ...run.metadata },
-  };
-}
-
-function jobEvent(id: string, event: RunEvent) {
-  const level = event.type === "error" ? "error" : event.type === "warning" ? "warn" : "info";
-  return {
-    id: `ftevent-${id}-${event.seq}`,
-    object: "fine_tuning.job.event" as const,
-    created_at: seconds(event.time)!,
-    level,
-    message: eventText(event),
-    type: event.type === "metrics" || event.type === "evaluation" ? "metrics" : "message",
-    data: event.type === "metrics"
-      ? { step: event.step, train_loss: event.loss, ...event.losses }
-      : event.type === "evaluation"
-      ? { step: event.step, model: event.model, full_valid_loss: event.loss, ...event.losses }
-      : event,
-  };
-}
-
-function lossAt(
-  events: readonly RunEvent[],
-  type: string,
-  name: string,
-  step: number,
-): Record<string, number> {
-  const found = events.findLast((event) =>
-    event.type === type && "step" in event && event.step === step &&
-    (!("model" in event) || event.model === "student")
-  );
-  const loss = found && "loss" in found ? found.loss : null;
-  return loss === null ? {} : { [name]: loss };
-}
-
-function checkpointId(id: string, step: number): string {
-  return `ftckpt-${id}-${step}`;
-}
-
-function seconds(time: string | null): number | null {
-  return time === null ? null : Math.floor(Date.parse(time) / 1000);
 }

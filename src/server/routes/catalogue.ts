@@ -7,13 +7,14 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { oneOf } from "../../base/did_you_mean.ts";
 import { KINDS } from "../../registry/kinds/mod.ts";
 import { describePlugin } from "../../registry/plugin_description.ts";
-import type { StoredRun } from "../../runs/store/store.ts";
-import { RUN_PREFIX } from "../catalogue.ts";
+import type { StoredCheckpoint, StoredRun } from "../../runs/store/store.ts";
 import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
+import { keptCheckpoints, parseRunModel, runModelName } from "../run_model.ts";
 import type { Hide } from "../run_view.ts";
 import { json, otherwise } from "../schemas.ts";
 import type { Service } from "../service.ts";
+import { find, mustControl } from "./runs.ts";
 
 const pluginSchema = z.object({
   id: z.string(),
@@ -52,6 +53,8 @@ const modelSchema = z.object({
   base: z.string().nullable().openapi({ description: "What it was distilled from" }),
 }).openapi("Model");
 
+type Model = z.output<typeof modelSchema>;
+
 const models = createRoute({
   method: "get",
   path: "/v1/models",
@@ -64,14 +67,32 @@ const models = createRoute({
   },
 });
 
+const modelId = z.object({ id: z.string().min(1).max(256) });
+
 const model = createRoute({
   method: "get",
   path: "/v1/models/{id}",
   operationId: "getModel",
   summary: "Show a model",
   tags: ["catalogue"],
-  request: { params: z.object({ id: z.string().min(1).max(256) }) },
+  request: { params: modelId },
   responses: { 200: json(modelSchema, "The model"), ...otherwise },
+});
+
+const remove = createRoute({
+  method: "delete",
+  path: "/v1/models/{id}",
+  operationId: "removeModel",
+  summary: "Remove what a run made, and the run with it",
+  tags: ["catalogue"],
+  request: { params: modelId },
+  responses: {
+    200: json(
+      z.object({ id: z.string(), object: z.literal("model"), deleted: z.literal(true) }),
+      "It is gone",
+    ),
+    ...otherwise,
+  },
 });
 
 const datasets = createRoute({
@@ -106,8 +127,6 @@ const MOST_RUNS = 200;
 export function addCatalogueRoutes(app: App, service: Service): void {
   const { registry, catalogue, store } = service;
 
-  type Model = z.output<typeof modelSchema>;
-
   const namedModels = async (): Promise<Model[]> =>
     (await catalogue.models()).map(({ name, createdAt, source }) => ({
       id: name,
@@ -119,15 +138,33 @@ export function addCatalogueRoutes(app: App, service: Service): void {
       base: null,
     }));
 
-  const modelOf = (run: StoredRun, hide: Hide): Model => ({
-    id: `run:${run.id}`,
+  /** What a run made, or what it was after a step. */
+  const modelOf = (run: StoredRun, hide: Hide, checkpoint?: StoredCheckpoint): Model => ({
+    id: runModelName(run.id, checkpoint?.step),
     object: "model",
-    created: seconds(run.finishedAt ?? run.manifest.createdAt),
+    created: seconds(checkpoint?.time ?? run.finishedAt ?? run.manifest.createdAt),
     owned_by: run.owner || "limbeck",
     source: "run",
     run: run.id,
     base: baseName(run.named) ?? hide(run.recipe.teacher.model),
   });
+
+  /** Also what no list tells of: checkpoints, and runs that have not come to their end but can be tried. */
+  const findModel = async (id: string): Promise<Model> => {
+    const name = parseRunModel(id);
+    const run = name && await store.get(name.run);
+    if (run) {
+      const kept = await keptCheckpoints(store, run);
+      const checkpoint = kept.find(({ step }) => step === name.step);
+      const isThere = name.step === undefined ? run.state === "succeeded" || kept.length > 0 : checkpoint;
+      if (isThere) return modelOf(run, await catalogue.hide(), checkpoint);
+    }
+    const found = (await namedModels()).find((model) => model.id === id);
+    if (found) return found;
+    throw new HttpError(404, `there is no model "${id}"; GET /v1/models lists them`, {
+      code: "unknown_model",
+    });
+  };
 
   app.openapi(plugins, (c) => {
     const data = registry.list().map((plugin) => ({ object: "plugin" as const, ...describePlugin(plugin) }));
@@ -141,18 +178,23 @@ export function addCatalogueRoutes(app: App, service: Service): void {
     return c.json({ object: "list" as const, data }, 200);
   });
 
-  app.openapi(model, async (c) => {
-    const { id } = c.req.valid("param");
-    const run = id.startsWith(RUN_PREFIX) ? await store.get(id.slice(RUN_PREFIX.length)) : undefined;
-    const found = run?.state === "succeeded"
-      ? modelOf(run, await catalogue.hide())
-      : (await namedModels()).find((model) => model.id === id);
-    if (!found) {
-      throw new HttpError(404, `there is no model "${id}"; GET /v1/models lists them`, {
-        code: "unknown_model",
+  app.openapi(model, async (c) => c.json(await findModel(c.req.valid("param").id), 200));
+
+  app.openapi(remove, async (c) => {
+    const { id } = await findModel(c.req.valid("param").id);
+    const name = parseRunModel(id);
+    if (!name) {
+      throw new HttpError(403, `"${id}" is the operator's, who alone can take it away`, { code: "owner" });
+    }
+    if (name.step !== undefined) {
+      throw new HttpError(400, `a checkpoint goes with its run: remove ${runModelName(name.run)}`, {
+        param: "id",
       });
     }
-    return c.json(found, 200);
+    const run = await find(service, name.run);
+    mustControl(c.get("identity")!, run);
+    await service.removeRun(run);
+    return c.json({ id, object: "model" as const, deleted: true as const }, 200);
   });
 
   app.openapi(datasets, async (c) => {

@@ -4,11 +4,10 @@
  * @module
  */
 import { createRoute, z } from "@hono/zod-openapi";
-// @ts-types="../../../types/std_path.d.ts"
-import { join } from "@std/path";
 import type { RunEvent } from "../../distill/run/events.ts";
 import { isEnd } from "../../runs/store/run_states.ts";
 import type { App } from "../http/app_env.ts";
+import { keptCheckpoints } from "../run_model.ts";
 import { eventView } from "../run_view.ts";
 import { eventSchema, json, otherwise, pageOf, runId, wholeNumber, wholeNumberOr } from "../schemas.ts";
 import type { Service } from "../service.ts";
@@ -154,12 +153,8 @@ export function addEventRoutes(app: App, service: Service): void {
 
   app.openapi(checkpoints, async (c) => {
     const run = await find(service, c.req.valid("param").id);
-    const data = [];
-    for (const { step, path, best, time } of await store.checkpoints(run.id)) {
-      // Those that newer ones took the place of are gone.
-      const kept = await Deno.stat(join(run.folder, path)).then(() => true, () => false);
-      if (kept) data.push({ step, path, best, createdAt: time });
-    }
+    const data = (await keptCheckpoints(store, run))
+      .map(({ step, path, best, time }) => ({ step, path, best, createdAt: time }));
     return c.json({ object: "list" as const, data }, 200);
   });
 }

@@ -4,7 +4,6 @@
  * @module
  */
 import { createRoute, z } from "@hono/zod-openapi";
-import { createHash } from "node:crypto";
 import { RUN_STATES } from "../../runs/store/run_states.ts";
 import type { RunState } from "../../distill/run/events.ts";
 import { settle } from "../../runs/store/run_folder.ts";
@@ -13,6 +12,7 @@ import type { StoredRun } from "../../runs/store/store.ts";
 import { UnknownRunError } from "../../runs/store/store_errors.ts";
 import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
+import { idempotencyHeader } from "../idempotency.ts";
 import { runView } from "../run_view.ts";
 import {
   json,
@@ -33,14 +33,6 @@ export const submission = z.strictObject({ recipe: namedRecipe, metadata: metada
   "Submission",
 );
 
-const idempotencyKey = z.object({
-  "idempotency-key": z.string().regex(/^[\x21-\x7e]{1,255}$/, "must be 1 to 255 visible ASCII characters")
-    .optional()
-    .openapi({
-      description: "Sending the same request with the same key again within 24 h makes no second run",
-    }),
-});
-
 const submit = createRoute({
   method: "post",
   path: "/v1/runs",
@@ -50,7 +42,7 @@ const submit = createRoute({
     "The run is queued. What its memory needs is checked when its turn comes; POST /v1/runs/estimate forecasts it.",
   tags: ["runs"],
   request: {
-    headers: idempotencyKey,
+    headers: idempotencyHeader,
     body: { required: true, content: { "application/json": { schema: submission } } },
   },
   responses: {
@@ -60,6 +52,11 @@ const submit = createRoute({
     },
     ...otherwise,
   },
+});
+
+/** Entries of metadata in a query. The document has no way to say how they are written. */
+export const metadataQuery = z.string().optional().openapi({
+  description: "As metadata[name]=value: only runs with that entry; may be given several times",
 });
 
 const list = createRoute({
@@ -80,9 +77,7 @@ const list = createRoute({
           example: "queued,running",
         },
       ),
-      metadata: z.string().optional().openapi({
-        description: "As metadata[name]=value: only runs with that entry; may be given several times",
-      }),
+      metadata: metadataQuery,
     }),
   },
   responses: { 200: json(pageOf(runSchema).openapi("RunPage"), "Runs"), ...otherwise },
@@ -134,33 +129,21 @@ const actionRoute = <A extends Action>(action: A) =>
 
 /** Adds the routes. */
 export function addRunRoutes(app: App, service: Service): void {
-  const { store, catalogue } = service;
-  const inFlight = new Set<string>();
+  const { store, catalogue, idempotency } = service;
 
   app.openapi(submit, async (c) => {
     const identity = c.get("identity")!;
     const { recipe, metadata } = c.req.valid("json");
-    const given = c.req.valid("header")["idempotency-key"];
-    const key = given === undefined ? undefined : {
+    const sent = {
       owner: identity.name,
-      key: given,
-      fingerprint: createHash("sha256").update(await c.req.text()).digest("hex"),
+      key: c.req.valid("header")["idempotency-key"],
+      body: await c.req.text(),
     };
-    const inUse = key && JSON.stringify([key.owner, key.key]);
-    if (inUse !== undefined && inFlight.has(inUse)) {
-      throw new HttpError(409, "a request with this idempotency key is being worked on", {
-        code: "idempotency_key_in_use",
-        headers: { "Retry-After": "1" },
-      });
-    }
-    if (inUse !== undefined) inFlight.add(inUse);
-    try {
-      const run = (key && await store.findByKey(key)) ??
-        await submitRun(service, identity, { recipe, ...(metadata ? { metadata } : {}) }, key);
-      return c.json(runView(run, await catalogue.hide()), 202, { Location: `/v1/runs/${run.id}` });
-    } finally {
-      if (inUse !== undefined) inFlight.delete(inUse);
-    }
+    const run = await idempotency.once(
+      sent,
+      (key) => submitRun(service, identity, { recipe, ...(metadata ? { metadata } : {}) }, key),
+    );
+    return c.json(runView(run, await catalogue.hide()), 202, { Location: `/v1/runs/${run.id}` });
   });
 
   app.openapi(list, async (c) => {
@@ -173,7 +156,7 @@ export function addRunRoutes(app: App, service: Service): void {
         param: "status",
       });
     }
-    const wanted = metadataOf(c.req.queries());
+    const wanted = metadataFilter(c.req.queries());
     const page = await store.list({
       limit,
       ...(after === undefined ? {} : { after }),
@@ -232,7 +215,10 @@ export async function act({ store }: Service, run: StoredRun, action: Action): P
   } else if (action !== "cancel" || run.state !== "cancelled") await askOfRun(store, run, action);
 }
 
-function metadataOf(queries: Readonly<Record<string, string[]>>): Record<string, string> | undefined {
+/** What runs are to have in their metadata, by a query. */
+export function metadataFilter(
+  queries: Readonly<Record<string, string[]>>,
+): Record<string, string> | undefined {
   const found: Record<string, string> = {};
   for (const [name, [value]] of Object.entries(queries)) {
     const key = /^metadata\[(.{1,64})\]$/.exec(name)?.[1];
