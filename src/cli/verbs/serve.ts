@@ -7,6 +7,7 @@ import { DEFAULT_CAPS } from "../../server/caps.ts";
 import { checkBinding, listen } from "../../server/listen.ts";
 import { DEFAULT_RATE, Service } from "../../server/service.ts";
 import { UsageError } from "../../base/errors.ts";
+import { UPLOAD_LIMITS } from "../../server/uploads.ts";
 import { hostName } from "../../server/http/origin.ts";
 import { isOpenToOthers, TokenList } from "../../server/auth/tokens.ts";
 import type { LogLine } from "../../server/http/request_log.ts";
@@ -70,6 +71,12 @@ export const serve: Command = {
       help: `Most seconds of a run (default ${DEFAULT_CAPS.wallSeconds})`,
     },
     "max-gpu-bytes": { value: "BYTES", kind: "count", least: 1, help: "Most bytes of a run on the GPU" },
+    "max-files-bytes": {
+      value: "BYTES",
+      kind: "count",
+      least: 1,
+      help: `Most bytes of files that one token uploads and keeps (default ${UPLOAD_LIMITS.ownerBytes})`,
+    },
     "beside-runs": {
       help:
         "Try models while a run has the GPU too, instead of between runs; --max-gpu-bytes leaves them room",
@@ -129,6 +136,7 @@ export async function runService(invocation: Invocation, entry?: string): Promis
       wallSeconds: flags.number("max-seconds") ?? DEFAULT_CAPS.wallSeconds,
       ...(flags.number("max-gpu-bytes") === undefined ? {} : { gpuBytes: flags.number("max-gpu-bytes")! }),
     },
+    uploads: { ownerBytes: flags.number("max-files-bytes") ?? UPLOAD_LIMITS.ownerBytes },
     plugins,
     besideRuns: flags.on("beside-runs"),
     ...(Deno.stderr.isTerminal() && !out.json ? { log: inWords(out) } : {}),

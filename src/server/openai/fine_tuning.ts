@@ -24,6 +24,11 @@ const jobSchema = z.looseObject({
   status: z.string(),
   model: z.string(),
   fine_tuned_model: z.string().nullable(),
+  method: z.looseObject({ type: z.enum(["supervised", "distillation"]) }),
+  trained_tokens: z.number().int().nullable().openapi({
+    description: "Tokens that it learnt from, each as often as it did; null before its end",
+  }),
+  result_files: z.array(z.string()).openapi({ description: "At its end, a CSV of its steps" }),
 }).openapi("FineTuningJob");
 
 const listOf = <T extends z.ZodType>(item: T) =>

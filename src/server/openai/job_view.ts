@@ -66,10 +66,10 @@ function methodOf(
 ) {
   const learnsDataAlone = recipe.objective.every(({ loss }) => loss === "cross-entropy");
   if (learnsDataAlone && recipe.student.model === "teacher" && recipe.student.layers === undefined) {
-    return { type: "supervised", supervised: { hyperparameters } };
+    return { type: "supervised" as const, supervised: { hyperparameters } };
   }
   return {
-    type: "distillation",
+    type: "distillation" as const,
     distillation: {
       teacher: teacher.model,
       ...(student?.layers === undefined ? {} : { layers: student.layers }),

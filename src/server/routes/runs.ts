@@ -54,9 +54,12 @@ const submit = createRoute({
   },
 });
 
-/** Entries of metadata in a query. The document has no way to say how they are written. */
+/** Entries of metadata in a query, each with a name of its own; {@linkcode metadataFilter} reads them. */
 export const metadataQuery = z.string().optional().openapi({
+  type: "object",
+  additionalProperties: { type: "string" },
   description: "As metadata[name]=value: only runs with that entry; may be given several times",
+  param: { style: "deepObject", explode: true },
 });
 
 const list = createRoute({
