@@ -7,7 +7,7 @@
 // @ts-types="../../types/std_path.d.ts"
 import { fromFileUrl, join, SEPARATOR } from "@std/path";
 import { InputError } from "../base/errors.ts";
-import { unreadable } from "../formats/files.ts";
+import { exists, unreadable } from "../formats/files.ts";
 import { withoutFolders } from "../runs/report/path_names.ts";
 import type { RunStore } from "../runs/store/store.ts";
 import { parseRunModel } from "./run_model.ts";
@@ -215,8 +215,4 @@ function firstOfEachName(files: readonly NamedFile[]): NamedFile[] {
   const byName = new Map<string, NamedFile>();
   for (const file of files) if (!byName.has(file.name)) byName.set(file.name, file);
   return [...byName.values()].sort((a, b) => a.name < b.name ? -1 : 1);
-}
-
-function exists(path: string): Promise<boolean> {
-  return Deno.stat(path).then(() => true, () => false);
 }

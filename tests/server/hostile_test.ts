@@ -2,7 +2,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { newToken, TokenList } from "../../src/server/auth/tokens.ts";
-import { type TestService, withService } from "./harness.ts";
+import { fakeNamed, type TestService, withService } from "./harness.ts";
 import { refusal } from "./small_app.ts";
 
 const token = newToken("ada", "submit");
@@ -82,6 +82,20 @@ Deno.test("a body that is no JSON, or not said to be, is refused", () =>
     const plain = { Authorization, "Content-Type": "text/plain" };
     const bodiless = post(test, "/v1/runs/x/cancel", "x", plain);
     assertEquals(await refusal(bodiless), [415, "content_type"], "also where no body is wanted");
+  }, { tokens }));
+
+Deno.test("patterns of layers cannot hold a process up: what is no such pattern is refused with its place", () =>
+  withService(async (test) => {
+    for (const path of ["/v1/runs", "/v1/runs/validate", "/v1/runs/estimate", "/v1/data/preview"]) {
+      for (const field of ["rankPattern", "alphaPattern"]) {
+        for (const pattern of ["(", "(a+)+$", "(.*)*x", "[a-z]+", "a".repeat(5000)]) {
+          const recipe = { ...fakeNamed(), adapter: { [field]: { [pattern]: 2 } } };
+          const answer = await test.call("POST", path, { recipe }, { Authorization });
+          assertEquals(answer.status, 400, `${path} ${field} ${pattern.slice(0, 20)}`);
+          assertEquals(answer.body.error.param, `recipe.adapter.${field}.${pattern}`);
+        }
+      }
+    }
   }, { tokens }));
 
 Deno.test("a route that is not there is 404, a method that is not is 405 with those that are", () =>
