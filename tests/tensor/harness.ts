@@ -87,7 +87,7 @@ export interface RunResult {
 /**
  * Traces `build` over the given values, runs it once on poisoned memory and reads everything back.
  *
- * @param scalars Step scalars by name
+ * @param scalars Step scalars by name; the program may do without some
  */
 export async function run(
   gpu: Gpu,
@@ -113,7 +113,7 @@ export async function run(
   try {
     executable.poison();
     values.forEach((v, i) => executable.write(`x${i}`, v.data));
-    for (const [name, value] of Object.entries(scalars)) executable.setScalar(name, value);
+    executable.setScalars(Object.entries(scalars));
     executable.run("test");
     const back = await executable.read(outputs.map((_, i) => `y${i}`), "test");
     const after = await executable.read(values.map((_, i) => `x${i}`));
