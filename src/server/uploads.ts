@@ -176,8 +176,16 @@ export class Uploads {
   /** Removes a file; runs that use it cannot be resumed. */
   async remove({ id, owner, bytes }: Upload): Promise<void> {
     const held = await this.#heldBytes();
-    await Deno.remove(join(this.#folder, id), { recursive: true });
-    held.set(owner, held.get(owner)! - bytes);
+    const gone = join(this.#folder, `.${id}.tmp`);
+    try {
+      await Deno.rename(join(this.#folder, id), gone);
+    } catch (error) {
+      // Of several who remove it one does.
+      if (error instanceof Deno.errors.NotFound) return;
+      throw error;
+    }
+    held.set(owner, (held.get(owner) ?? 0) - bytes);
+    await Deno.remove(gone, { recursive: true });
   }
 
   async #names(): Promise<string[]> {

@@ -4,14 +4,12 @@
  * @module
  */
 import { createRoute, z } from "@hono/zod-openapi";
-// @ts-types="../../../types/std_path.d.ts"
-import { join } from "@std/path";
-import type { InferenceEvent, InferenceModel, InferenceRequest } from "../../runs/child/inference.ts";
+import type { InferenceEvent, InferenceRequest } from "../../runs/child/inference.ts";
 import type { App } from "../http/app_env.ts";
 import { errorBody, HttpError, toHttpError } from "../http/http_error.ts";
-import { keptCheckpoints, parseRunModel } from "../run_model.ts";
 import { otherwise } from "../schemas.ts";
 import type { Service } from "../service.ts";
+import { sourceOf } from "./model_source.ts";
 
 /** Fields that are taken only where they change nothing: what they would ask for is not possible here. */
 const neutral = {
@@ -231,35 +229,6 @@ async function begin(
       await events.return(undefined);
     }
   })();
-}
-
-/** What a model's name stands for: a path; or a run's student as of a checkpoint, where that is not merged. */
-async function sourceOf(
-  service: Service,
-  name: string,
-): Promise<{ model: InferenceModel; plugins?: string[] }> {
-  const path = await service.catalogue.model(name);
-  if (path !== undefined) return { model: { path } };
-  const made = parseRunModel(name);
-  const run = made && await service.store.get(made.run);
-  if (!run) {
-    throw new HttpError(404, `there is no model "${name}"; GET /v1/models lists them`, {
-      code: "unknown_model",
-      param: "model",
-    });
-  }
-  const kept = await keptCheckpoints(service.store, run);
-  const { step } = made;
-  if (step === undefined ? kept.length === 0 : !kept.some((checkpoint) => checkpoint.step === step)) {
-    const steps = kept.map((checkpoint) => checkpoint.step).join(", ");
-    const what = kept.length === 0 ? "no checkpoint" : `no checkpoint of step ${step}, only of ${steps}`;
-    throw new HttpError(404, `run ${run.id} has ${what}`, { code: "unknown_model", param: "model" });
-  }
-  // The process reads the run's folder, so its recipe there must be the one that is told.
-  await Deno.stat(join(run.folder, "recipe.json"));
-  const plugins = run.manifest.plugins.map((plugin) => plugin.path);
-  const { folder, recipe } = run;
-  return { model: { folder, recipe, ...(step === undefined ? {} : { step }) }, plugins };
 }
 
 async function whole(events: AsyncIterable<InferenceEvent>) {
