@@ -1,7 +1,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals } from "@std/assert";
 import fc from "npm:fast-check@4.10.2";
-import { readForm } from "../../src/server/http/form.ts";
+import { type FormFile, readForm } from "../../src/server/http/form.ts";
 import { HttpError } from "../../src/server/http/http_error.ts";
 
 const bytes = new TextEncoder().encode([
@@ -86,4 +86,33 @@ Deno.test("what is no form, or is too long, is refused", async () => {
   assertEquals(await status(bytes, [100], "multipart/form-dataxyz; boundary=x"), 415);
   assertEquals(await status(new Uint8Array(20_000), [3000]), 413);
   assertEquals(await status(new Uint8Array(), [1]), 400);
+});
+
+Deno.test("a sender that falls silent is given up; one that is only slow, or whose bytes are slowly taken, is not", async () => {
+  const head = bytes.slice(0, 400);
+  const send = async (pause: number, taking: number, ends: boolean, silence = 200) => {
+    const pieces = [head, bytes.slice(400)];
+    const body = new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        const next = pieces.shift();
+        if (next === undefined) return controller.close();
+        if (next !== head) await new Promise((resolve) => setTimeout(resolve, pause));
+        if (next === head || ends) controller.enqueue(next);
+        else await new Promise(() => {});
+      },
+    }, { highWaterMark: 0 });
+    const headers = { "Content-Type": "multipart/form-data; boundary=x" };
+    const request = new Request("http://localhost/", { method: "POST", body, headers });
+    const receive = async ({ content }: FormFile) => {
+      for await (const _ of content) {
+        if (taking < 0) throw new HttpError(400, "no");
+        await new Promise((resolve) => setTimeout(resolve, taking));
+      }
+    };
+    return await readForm(request, 10_000, receive, silence).then(() => 200, ({ status }) => status);
+  };
+  assertEquals(await send(0, 0, false), 408);
+  assertEquals(await send(100, 0, true), 200);
+  assertEquals(await send(0, 300, true), 200);
+  assertEquals(await send(0, -1, false, 60_000), 400, "what is refused is refused at once");
 });

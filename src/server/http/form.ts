@@ -20,19 +20,24 @@ export interface FormFile {
 /** What there may be of a form beside the bytes of its one file. */
 const LIMITS = { files: 1, fields: 16, fieldSize: 4096, headerPairs: 32, headerSize: 8192 };
 
+/** A sender that is silent for so long is taken to be gone, milliseconds: what it sends keeps a place from others. */
+const SILENCE_MS = 60_000;
+
 /**
  * Reads a form to its end.
  *
  * @param mostBytes of the whole body
  * @param receive is called with the file, if there is one; reads it to its end or throws
+ * @param silence milliseconds after which a sender that says nothing is taken to be gone
  * @returns the other fields
- * @throws {HttpError} 400 no form; 413 longer than that; 415 said to be something else
+ * @throws {HttpError} 400 no form; 408 its sender fell silent; 413 longer than that; 415 said to be something else
  * @throws what `receive` throws; the rest of the form is not read then
  */
 export async function readForm(
   { body, headers }: Request,
   mostBytes: number,
   receive: (file: FormFile) => Promise<void>,
+  silence = SILENCE_MS,
 ): Promise<ReadonlyMap<string, string>> {
   const type = headers.get("Content-Type") ?? "";
   if (!/^multipart\/form-data\s*(;|$)/i.test(type)) {
@@ -44,8 +49,13 @@ export async function readForm(
   let file: Readable | undefined;
   let received: Promise<void> | undefined;
   let refusal: unknown;
+  const reader = body?.getReader();
+  // Not waited for: whoever sends may never answer.
+  const leave = () => void reader?.cancel().catch(() => {});
   try {
     const form: BusboyInstance = new Busboy({ headers: { "content-type": type }, limits: LIMITS });
+    // The next bytes may take long to come.
+    form.on("error", leave);
     form.on("field", (name, value) => fields.set(name, value));
     form.on("file", (field, content, filename) => {
       // Told to whoever reads it, or to nobody any more: unheard, it would end the process.
@@ -55,25 +65,37 @@ export async function readForm(
         form.destroy(error);
       });
     });
-    await pipeline(bounded(body, mostBytes), form);
+    await pipeline(bounded(reader, mostBytes, silence), form);
   } catch (cause) {
     const error = broken(cause);
     // Whoever receives it waits for bytes that no longer come.
     file?.destroy(error);
     await received;
     refusal ??= error;
+    leave();
   }
   await received;
   if (refusal !== undefined) throw refusal;
   return fields;
 }
 
-async function* bounded(body: ReadableStream<Uint8Array> | null, most: number) {
-  let bytes = 0;
-  for await (const chunk of body ?? []) {
-    if ((bytes += chunk.length) > most) throw tooLong(most);
-    yield chunk;
+async function* bounded(
+  reader: ReadableStreamDefaultReader<Uint8Array> | undefined,
+  most: number,
+  silence: number,
+): AsyncGenerator<Uint8Array> {
+  for (let bytes = 0; reader;) {
+    const { done, value } = await within(silence, reader.read());
+    if (done) return;
+    if ((bytes += value.length) > most) throw tooLong(most);
+    yield value;
   }
+}
+
+async function within<T>(milliseconds: number, promise: Promise<T>): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(silent(milliseconds)), milliseconds);
+  return await Promise.race([promise, late.promise]).finally(() => clearTimeout(timer));
 }
 
 async function* whole(content: Readable): AsyncGenerator<Uint8Array> {
@@ -90,6 +112,10 @@ function broken(cause: unknown): HttpError {
     code: "bad_request",
     cause,
   });
+}
+
+function silent(milliseconds: number): HttpError {
+  return new HttpError(408, `nothing of the body came for ${milliseconds / 1000} s`, { code: "timeout" });
 }
 
 function tooLong(most: number): HttpError {

@@ -14,7 +14,7 @@ import { IdempotencyError, RunStateError, UnknownRunError } from "../../runs/sto
 
 /** Statuses that an error can have. */
 export type ErrorStatus =
-  | (400 | 401 | 403 | 404 | 405 | 406 | 409 | 412 | 413 | 415 | 416 | 421 | 422 | 429)
+  | (400 | 401 | 403 | 404 | 405 | 406 | 408 | 409 | 412 | 413 | 415 | 416 | 421 | 422 | 429)
   | (500 | 503 | 507);
 
 /** The body of every answer that is not a success. */
