@@ -19,6 +19,14 @@ switch (kind) {
   case "a run that hangs":
     await (await startFake(given, { hangAt: 2 }, { watchdogSeconds: 8 })).supervised.outcome;
     break;
+  case "a run that speaks": {
+    const fault = { deaf: true, pace: 100 };
+    const { supervised, until } = await startFake(given, fault, { steps: 1000, watchdogSeconds: 1 });
+    const pid = await until((event) => event.type === "warning" && event.code === "pid");
+    console.log(pid.type === "warning" && pid.message);
+    await supervised.outcome;
+    break;
+  }
   case "a check of plugins":
     await inspectPlugins({ files: [given], ids: [], check: false, options: {}, timeoutSeconds: 300 });
     break;

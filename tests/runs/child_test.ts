@@ -165,12 +165,14 @@ async function until(holds: () => boolean | Promise<boolean>, seconds: number): 
   return false;
 }
 
+function startParent(kind: string, given: string): Deno.ChildProcess {
+  const args = ["run", "-A", new URL("./abandoned_parent.ts", import.meta.url).pathname, kind, given];
+  return new Deno.Command(Deno.execPath(), { args, stdout: "piped", stderr: "null" }).spawn();
+}
+
 /** Kills a process that has started a child which never ends, and waits for the end of that. */
 async function abandon(kind: string, given: string, seconds: number): Promise<void> {
-  const parent = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", new URL("./abandoned_parent.ts", import.meta.url).pathname, kind, given],
-    stderr: "null",
-  }).spawn();
+  const parent = startParent(kind, given);
   let child: number | undefined;
   try {
     // Longer than it takes to begin: it loops.
@@ -181,7 +183,7 @@ async function abandon(kind: string, given: string, seconds: number): Promise<vo
     assert(await until(isBusy, 60), `${kind}: there is no child that is busy`);
   } finally {
     parent.kill("SIGKILL");
-    await parent.status;
+    await parent.output();
   }
   const ended = await until(async () => !await isAlive(child!), seconds);
   if (!ended) Deno.kill(child!, "SIGKILL");
@@ -212,6 +214,25 @@ Deno.test({
 
       // A run is given as long to save as it may be silent.
       await withFolder((folder) => abandon("a run that hangs", folder, 20));
+    }),
+});
+
+Deno.test({
+  name: "a run whose steps are long is not ended when its parent is gone, as long as it speaks",
+  ignore: Deno.build.os !== "linux",
+  fn: () =>
+    withFolder(async (folder) => {
+      const parent = startParent("a run that speaks", folder);
+      const reader = parent.stdout.pipeThrough(new TextDecoderStream()).getReader();
+      const child = Number((await reader.read()).value);
+      parent.kill("SIGKILL");
+      await parent.status;
+      await reader.cancel();
+      try {
+        assert(!await until(async () => !await isAlive(child), 5), "it was ended");
+      } finally {
+        Deno.kill(child, "SIGKILL");
+      }
     }),
 });
 
