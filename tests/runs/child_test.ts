@@ -1,7 +1,8 @@
 /** What holds for every kind of child process: it reads nothing that it may not, says why it ends, and ends with its parent. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { readConfig } from "../../src/runs/child/config_file.ts";
+import { Child, howItEnded } from "../../src/runs/child/host.ts";
 import { InferenceProcess } from "../../src/runs/child/inference.ts";
 import { Inspector } from "../../src/runs/child/inspection.ts";
 import { inspectPlugins } from "../../src/runs/child/plugin_check.ts";
@@ -131,10 +132,59 @@ Deno.test("what ends a child is told, also from a promise that nobody waits for,
     for (const [source, reason] of endings) {
       await Deno.writeTextFile(plugin, `${source} export {};\n`);
       for (const [kind, load] of Object.entries(KINDS)) {
-        assertStringIncludes(await load(plugin), reason, `${kind}: ${source}`);
+        const told = await load(plugin);
+        assertStringIncludes(told, reason, `${kind}: ${source}`);
+        // In its own words, not in what Deno prints of it.
+        assert(!told.includes("last words"), told);
       }
     }
   }));
+
+Deno.test("Child passes messages on, and knows the end of what is no message", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "limbeck-" });
+  const printed: string[] = [];
+  const console = {
+    write: (text: string | Uint8Array) =>
+      void printed.push(typeof text === "string" ? text : new TextDecoder().decode(text)),
+  };
+  const run = async (source: string, graceSeconds = 0, seconds?: number) => {
+    await Deno.writeTextFile(`${folder}/script.ts`, source);
+    const args = ["run", "--quiet", "--no-prompt", "--no-config", "script.ts"];
+    const command = { args, env: { NO_COLOR: "1" } };
+    const child = new Child({ command, folder, order: ["do", "it"], console, graceSeconds });
+    child.expect(seconds);
+    const messages = await Array.fromAsync(child.messages());
+    return { messages, ...await child.ended };
+  };
+  try {
+    const noise = 'for (let i = 0; i < 30; i++) console.error("noise", i);';
+    const failed = await run(`
+      const { value } = await Deno.stdin.readable.pipeThrough(new TextDecoderStream()).getReader().read();
+      console.log(JSON.stringify({ type: "heard", order: JSON.parse(value!).order }));
+      console.log("printed past the console");
+      ${noise}
+      throw new Error("no more");`);
+    assertEquals<unknown>(failed.messages, [{ type: "heard", order: ["do", "it"] }]);
+    assertStringIncludes(printed.join(""), "printed past the console");
+    assertStringIncludes(printed.join(""), "noise 0");
+    assertEquals([failed.code, failed.silentSeconds, failed.outOfMemory], [1, undefined, false]);
+    assertMatch(howItEnded(failed), /^ended with exit code 1; its last words:\nerror: Uncaught .*no more/);
+    const quiet = await run(`${noise} Deno.exit(4);`);
+    assertMatch(howItEnded(quiet), /^ended with exit code 4; its last words:\nnoise 18\n[^]*noise 29$/);
+
+    const beats =
+      'setInterval(() => console.log(`{"type":"alive"}`), 200); setTimeout(() => Deno.exit(0), 2000);';
+    assertEquals((await run(beats, 0, 1)).silentSeconds, undefined);
+    const hung = await run("setTimeout(() => {}, 60_000);", 0, 1);
+    assertEquals([hung.signal, howItEnded(hung)], ["SIGKILL", "gave no sign of life for 1 s and was ended"]);
+    const polite = 'Deno.addSignalListener("SIGTERM", () => Deno.exit(0)); setTimeout(() => {}, 60_000);';
+    assertEquals((await run(polite, 5, 1)).code, 0);
+    const deaf = 'Deno.addSignalListener("SIGTERM", () => {}); setTimeout(() => {}, 60_000);';
+    assertEquals((await run(deaf, 0.5, 1)).signal, "SIGKILL");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
 
 /** Processes that a process has started, by id, with the processor seconds that they took. */
 function childrenOf(parent: number): Map<number, number> {
