@@ -13,6 +13,11 @@ const ATTEMPTS: Readonly<Record<string, readonly [code: string, refusal: string]
   "opens-a-socket": ["Deno.listen({ port: 0 })", "net access"],
   "starts-a-process": ['new Deno.Command("/bin/true").outputSync()', 'run access to "/bin/true"'],
   "reads-the-environment": ['Deno.env.get("HOME")', 'env access to "HOME"'],
+  "starts-a-worker": [
+    'new Worker("data:text/javascript,1", { type: "module" })',
+    "Workers may not be started",
+  ],
+  "reads-in-a-promise": ['void Deno.readTextFile("/etc/hostname")', 'read access to "/etc/hostname"'],
   "loads-a-library": ['Deno.dlopen("/lib/x86_64-linux-gnu/libc.so.6", {})', "ffi access"],
 };
 

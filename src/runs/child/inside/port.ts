@@ -104,9 +104,7 @@ function endWithParent(parent: number, orphanSeconds: number): void {
 function refuseWorkers(): void {
   globalThis.Worker = class {
     constructor() {
-      throw new LimbeckError("something in the process tried to start a worker, which it may not", {
-        hint: "If it is a plugin of yours, do the work in the functions of the plugin.",
-      });
+      throw new Deno.errors.NotCapable("Workers may not be started here");
     }
   } as unknown as typeof Worker;
 }
