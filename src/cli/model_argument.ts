@@ -16,6 +16,7 @@ import { DATA_FLAG } from "./data_flag.ts";
 import { PLUGIN_FLAGS } from "./setup/plugin_sources.ts";
 import { registryWith } from "./setup/registry.ts";
 import { runPlugins } from "./setup/run_plugins.ts";
+import { exists } from "../formats/files.ts";
 
 /** Flags that name a model. */
 export const MODEL_FLAGS: Readonly<Record<string, Flag>> = {
@@ -45,7 +46,7 @@ export async function namedModel(invocation: Invocation): Promise<string | RunSo
   }
   const folder = await findRunFolder(run!, flags.text("data"));
   const merged = join(folder, "merged");
-  if (await Deno.stat(join(merged, "config.json")).then(() => true, () => false)) return merged;
+  if (await exists(join(merged, "config.json"))) return merged;
   const { recipe, manifest } = await readRun(folder);
   const registry = await registryWith(await runPlugins(manifest, invocation));
   if (unmergeableOf({ recipe, registry })) return { folder, recipe, registry };

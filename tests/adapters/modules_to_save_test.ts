@@ -10,7 +10,7 @@ import { Model } from "../../src/distill/inputs/models.ts";
 import { unsavable } from "../../src/distill/export/modules_to_save.ts";
 import { valuesOf } from "../../src/distill/trained/trained_student.ts";
 import { InputError } from "../../src/base/errors.ts";
-import { openFile } from "../../src/formats/files.ts";
+import { exists, openFile } from "../../src/formats/files.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { Reader } from "../distill/logits.ts";
 import {
@@ -131,7 +131,7 @@ Deno.test("forms without a place for trained tensors, or for the head, are refus
           says,
         );
         assert(`${error.hint}`.includes("--target merged"), error.hint);
-        assertEquals(await Deno.stat(path).then(() => true, () => false), false);
+        assertEquals(await exists(path), false);
       }
     };
     await refused(

@@ -15,6 +15,7 @@ import { fakeEntry, fakeRecipe, withFolder } from "../runs/fake_run.ts";
 import { type Breakage, json, replaced, sharded, weights, writeBrokenModel } from "./broken_models.ts";
 import { fakeTerminal } from "./fake_terminal.ts";
 import { testStore } from "../runs/test_store.ts";
+import { isTaken } from "../../src/formats/files.ts";
 
 interface Said {
   code: number;
@@ -53,7 +54,6 @@ function assertTold({ code, err }: Said, exitCode: number, ...parts: string[]): 
   for (const part of parts) assertStringIncludes(err, part);
 }
 
-const exists = (path: string) => Deno.lstat(path).then(() => true, () => false);
 const Q = "model.layers.0.self_attn.q_proj.weight";
 
 /** What is broken, and what the error must name. */
@@ -313,7 +313,7 @@ Deno.test("plugins that throw, export nothing or break the contract are named", 
       "--no-setup",
     );
     assertTold(told, 3, `${path}: the plugin throws while it is loaded: boom`);
-    assertEquals(await exists(output), false, "nothing is left");
+    assertEquals(await isTaken(output), false, "nothing is left");
     const missing = await limbeck(
       "distill",
       recipe,
@@ -326,7 +326,7 @@ Deno.test("plugins that throw, export nothing or break the contract are named", 
       "--no-setup",
     );
     assertTold(missing, 3, "throws.tsx: the plugin cannot be read");
-    assertEquals(await exists(`${output}2`), false, "nothing is made");
+    assertEquals(await isTaken(`${output}2`), false, "nothing is made");
   }));
 
 Deno.test("a run whose inputs do not do leaves no folder and is not listed", () =>
@@ -344,9 +344,9 @@ Deno.test("a run whose inputs do not do leaves no folder and is not listed", () 
       3,
       'output.merged: is true, but the adapter "instance-gated-lora" cannot be merged',
     );
-    assertEquals([unmergeable.out, await exists(output)], ["", false], "it is said before anything is made");
+    assertEquals([unmergeable.out, await isTaken(output)], ["", false], "it is said before anything is made");
     assertTold(await distil(false), 3, "samples have no prompt", "train.jsonl:2");
-    assertEquals(await exists(output), false, "nothing is left");
+    assertEquals(await isTaken(output), false, "nothing is left");
     assertEquals(JSON.parse((await limbeck("runs", "--data", files.folder, "--json")).out), []);
   }));
 
@@ -440,7 +440,7 @@ Deno.test("an output folder that is taken, a file or not to be made is refused, 
       Error,
       "the output folder is not empty",
     );
-    assert(await exists(`${run.folder}/recipe.json`));
+    assert(await isTaken(`${run.folder}/recipe.json`));
     recipe.output.folder = `${folder}/data/train.jsonl/run`;
     await assertRejects(
       () => createRun({ store: testStore(folder), recipe }),
@@ -507,7 +507,7 @@ Deno.test("a run whose model or data are gone is not resumed", () =>
     run.release();
     await Deno.remove(`${folder}/data/train.jsonl`);
     assertTold(await limbeck("resume", run.folder, "--data", folder, "--no-setup"), 3, "data.train: ");
-    assertEquals(await exists(`${run.folder}/events.jsonl`), false, "no attempt is made");
+    assertEquals(await isTaken(`${run.folder}/events.jsonl`), false, "no attempt is made");
   }));
 
 Deno.test("a report that cannot be written hides neither the result nor the error of a run", () =>
@@ -565,5 +565,5 @@ Deno.test("paths are relative to where the user is, though tasks run in the proj
       env: { INIT_CWD: folder },
     }).output();
     assertEquals(code, 0, new TextDecoder().decode(stderr));
-    assert(await exists(`${folder}/mine.yaml`));
+    assert(await isTaken(`${folder}/mine.yaml`));
   }));

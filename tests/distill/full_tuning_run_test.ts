@@ -11,6 +11,7 @@ import { InputError } from "../../src/base/errors.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { heldMetrics, runHere } from "./tiny_run.ts";
 import { type RecipeChanges, type TinyFiles, tinyRecipe, withTiny } from "./tiny_model.ts";
+import { exists } from "../../src/formats/files.ts";
 
 /** Every kind of tensor, two micro-batches a step, several chunks of the head. */
 function recipeOf(files: TinyFiles, changes: RecipeChanges = {}): Recipe {
@@ -35,7 +36,6 @@ function recipeOf(files: TinyFiles, changes: RecipeChanges = {}): Recipe {
 
 const registry = new Registry().addAll(builtins);
 const bytes = (path: string) => Deno.readFile(path);
-const exists = (path: string) => Deno.stat(path).then(() => true, () => false);
 
 Deno.test("a run without an adapter leaves the merged model, and continues bit for bit", () =>
   withTiny(async (files) => {

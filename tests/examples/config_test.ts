@@ -12,6 +12,7 @@ import { InputError } from "../../src/base/errors.ts";
 import { type TinyFiles, withTiny } from "../distill/tiny_model.ts";
 import { serveNpm } from "./npm_registry.ts";
 import { testStore } from "../runs/test_store.ts";
+import { exists } from "../../src/formats/files.ts";
 
 const root = new URL("../../", import.meta.url);
 
@@ -213,7 +214,7 @@ Deno.test("a configuration runs without permissions, and its mistakes are told w
       const { code, err } = await limbeck(folder, ["distill", "recipe.json", "--output", "run"]);
       assertEquals(code, 3, err);
       assertStringIncludes(err, message);
-      assert(!await Deno.stat(`${folder}/run`).then(() => true, () => false), "a folder was left behind");
+      assert(!await exists(`${folder}/run`), "a folder was left behind");
     }
   }));
 

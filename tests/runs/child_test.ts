@@ -8,6 +8,7 @@ import { Inspector } from "../../src/runs/child/inspection.ts";
 import { inspectPlugins } from "../../src/runs/child/plugin_check.ts";
 import { tinyRecipe, withTiny } from "../distill/tiny_model.ts";
 import { startFake, withFolder } from "./fake_run.ts";
+import { exists } from "../../src/formats/files.ts";
 
 /** Loads a module in a child of each kind that loads what others wrote; gives what is told of it. */
 const KINDS: Readonly<Record<string, (module: string) => Promise<string>>> = {
@@ -207,7 +208,7 @@ function childrenOf(parent: number): Map<number, number> {
   return found;
 }
 
-const isAlive = (pid: number) => Deno.stat(`/proc/${pid}`).then(() => true, () => false);
+const isAlive = (pid: number) => exists(`/proc/${pid}`);
 
 async function until(holds: () => boolean | Promise<boolean>, seconds: number): Promise<boolean> {
   const end = performance.now() + seconds * 1000;

@@ -37,9 +37,12 @@ export interface Fault {
   beat?: number;
 }
 
+/** What it has for a registry: plugin modules as they are. */
+type Plugins = { readonly name?: string }[];
+
 const CHECKPOINT_EVERY = 5;
 
-async function train(recipe: Recipe, host: RunHost): Promise<RunResult> {
+async function train(recipe: Recipe, host: RunHost<Plugins>): Promise<RunResult> {
   // A service checks options, so a fault can also be told as the source that a loss counts.
   const { options, source } = recipe.objective[0]!;
   const fault: Fault = source === undefined ? options as Fault : JSON.parse(source);
@@ -118,7 +121,7 @@ function result(status: "succeeded" | "paused", steps: number): RunResult {
   };
 }
 
-async function intrude(host: RunHost): Promise<void> {
+async function intrude(host: RunHost<Plugins>): Promise<void> {
   const tries: Record<string, () => unknown> = {
     "read outside": () => Deno.readTextFileSync("/etc/passwd"),
     "write outside": () => Deno.writeTextFileSync(`${host.folder}/../outside`, ""),
@@ -140,8 +143,8 @@ async function intrude(host: RunHost): Promise<void> {
 
 /** Entry of the child. Plugins that export `name` are told. */
 export function main(modules: readonly PluginModule[]): Promise<never> {
-  return runChild((recipe, host) => {
-    for (const { name } of host.registry as { name?: string }[]) {
+  return runChild<Plugins>((recipe, host) => {
+    for (const { name } of host.registry) {
       if (name) host.emit({ type: "warning", code: "plugin", message: name });
     }
     return train(recipe, host);

@@ -7,6 +7,7 @@ import { Service, type ServiceOptions } from "../../src/server/service.ts";
 import { withTiny } from "../distill/tiny_model.ts";
 import type { Fault } from "../runs/fake_trainer.ts";
 import { defaults } from "./harness.ts";
+import { exists } from "../../src/formats/files.ts";
 
 const CHROMIUM = "/usr/bin/chromium";
 
@@ -35,7 +36,7 @@ export function pageTest(
     sanitizeOps: false,
     sanitizeResources: false,
     async fn() {
-      const found = await Deno.stat(CHROMIUM).then(() => true, () => false);
+      const found = await exists(CHROMIUM);
       if (!found) return console.log(`skip: there is no browser at ${CHROMIUM}; apt-get install chromium`);
       await withTiny(async ({ folder }) => {
         await Deno.mkdir(`${folder}/models`);

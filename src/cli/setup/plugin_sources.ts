@@ -6,6 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { resolve } from "@std/path";
 import project from "../../../deno.json" with { type: "json" };
+import { exists } from "../../formats/files.ts";
 import { prepareEntry } from "../../runs/child/entry.ts";
 import { CONFIG_FILE, readConfig } from "../../runs/child/config_file.ts";
 import type { PluginModule } from "../../registry/exported_plugins.ts";
@@ -29,7 +30,7 @@ export const PLUGIN_FLAGS: Readonly<Record<string, Flag>> = {
  */
 export async function pluginModules(flags: FlagReader): Promise<PluginModule[]> {
   const named = flags.text("config");
-  const config = named ?? await Deno.stat(CONFIG_FILE).then(() => CONFIG_FILE, () => undefined);
+  const config = named ?? (await exists(CONFIG_FILE) ? CONFIG_FILE : undefined);
   const sources = new Set([
     ...(config === undefined ? [] : await readConfig(resolve(config))),
     ...flags.list("plugin").map((name) => pluginSource(name, Deno.cwd())),

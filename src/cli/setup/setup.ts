@@ -8,6 +8,7 @@
  */
 import { DeviceError } from "../../base/errors.ts";
 import { driverEnvironment } from "../../runs/child/command.ts";
+import { exists } from "../../formats/files.ts";
 
 /** A found adapter. */
 export interface FoundAdapter {
@@ -96,7 +97,7 @@ async function commandByHand(machine: Machine): Promise<string | undefined> {
 export function thisMachine(): Machine {
   return {
     probe: probeAdapter,
-    has: (path) => Deno.stat(path).then(() => true, () => false),
+    has: (path) => exists(path),
     isLinux: Deno.build.os === "linux",
     isRoot: Deno.build.os === "linux" && Deno.uid() === 0,
     async run(program, args) {

@@ -13,6 +13,7 @@ import type { Invocation } from "../command.ts";
 import { Progress } from "../terminal/progress.ts";
 import { RunError } from "../terminal/run_error.ts";
 import { handleSignals } from "../terminal/watch_run.ts";
+import { isFile } from "../../formats/files.ts";
 
 /** The example's files under the names that services know them by. */
 const EXAMPLE = {
@@ -85,7 +86,7 @@ async function uploadData(
     const value = data[field];
     if (typeof value !== "string") continue;
     const path = resolve(folder, value);
-    if (!await Deno.stat(path).then(({ isFile }) => isFile, () => false)) continue;
+    if (!await isFile(path)) continue;
     out.note(`Uploading ${value}`);
     named[field] = await remote.upload(basename(path), new Blob([await Deno.readFile(path)]));
   }

@@ -5,7 +5,7 @@
  */
 import { generateTexts } from "../../distill/generate/generate_texts.ts";
 import { InputError, UsageError } from "../../base/errors.ts";
-import { unreadable, unwritable, writeTextAtomically } from "../../formats/files.ts";
+import { isTaken, unreadable, unwritable, writeTextAtomically } from "../../formats/files.ts";
 import type { Command, Invocation } from "../command.ts";
 import { MODEL_FLAGS, namedModel } from "../model_argument.ts";
 import { ensureAdapter } from "../setup/setup.ts";
@@ -131,7 +131,7 @@ export const generate: Command = {
 
 /** Refuses a file that could not be written at the end, before any work. */
 async function checkOutput(path: string, replace: boolean): Promise<void> {
-  if (!replace && await Deno.lstat(path).then(() => true, () => false)) {
+  if (!replace && await isTaken(path)) {
     throw new InputError("is already there", {
       where: path,
       hint: "Choose another name, or replace it with --force.",

@@ -4,7 +4,7 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import { writeTextAtomically } from "../../formats/files.ts";
+import { isTaken, writeTextAtomically } from "../../formats/files.ts";
 import type { Command, Invocation } from "../command.ts";
 import { commentedRecipe } from "./commented_recipe.ts";
 
@@ -19,8 +19,7 @@ export const init: Command = {
   examples: ["limbeck init", "limbeck init my.yaml", "limbeck init my.yaml --force"],
   async run({ args, flags, out }: Invocation): Promise<number> {
     const path = args[0] ?? "recipe.yaml";
-    const exists = await Deno.lstat(path).then(() => true, () => false);
-    if (exists && !flags.on("force")) {
+    if (!flags.on("force") && await isTaken(path)) {
       throw new InputError("is already there", {
         where: path,
         hint: "Choose another name, or replace it with --force.",

@@ -7,7 +7,7 @@
 import { bold, dim, green, red, yellow } from "@std/fmt/colors";
 import { didYouMean, oneOf } from "../../base/did_you_mean.ts";
 import { InputError, UsageError } from "../../base/errors.ts";
-import { writeTextAtomically } from "../../formats/files.ts";
+import { isFile, isTaken, writeTextAtomically } from "../../formats/files.ts";
 import type { Kind } from "../../registry/kind.ts";
 import { KINDS } from "../../registry/kinds/mod.ts";
 import type { CheckResult } from "../../registry/check/check_plugin.ts";
@@ -144,7 +144,7 @@ async function begin(kind: string, name: string, { flags, out }: Invocation): Pr
     });
   }
   const path = flags.text("output") ?? `./${name}.ts`;
-  if (await Deno.lstat(path).then(() => true, () => false)) {
+  if (await isTaken(path)) {
     throw new InputError("is already there", {
       where: path,
       hint: "Choose another name, or another file with --output.",
@@ -205,7 +205,7 @@ async function named(name: string): Promise<{ ids: string[]; files: string[] }> 
   if (known.includes(name)) return { ids: [name], files: [] };
   const path = pluginSource(name, Deno.cwd());
   if (isPackage(path)) return { ids: [], files: [path] };
-  if (await Deno.stat(path).then((s) => s.isFile, () => false)) return { ids: [], files: [path] };
+  if (await isFile(path)) return { ids: [], files: [path] };
   throw new InputError(`there is no plugin and no file "${name}"${didYouMean(name, known)}`, {
     hint: "`limbeck plugin list` names the built-in ones; a file is given by its path, such as ./my-loss.ts.",
   });

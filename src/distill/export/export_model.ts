@@ -7,6 +7,7 @@ import { InputError } from "../../base/errors.ts";
 import { type GgufStorage, writeGgufModel } from "../../formats/gguf/export.ts";
 import { ggufArchitecture } from "./gguf_architecture.ts";
 import { Model } from "../inputs/models.ts";
+import { isTaken } from "../../formats/files.ts";
 
 /** How {@linkcode exportGguf} writes. */
 export interface GgufExportOptions {
@@ -27,7 +28,7 @@ export async function exportGguf(
   output: string,
   options: GgufExportOptions,
 ): Promise<void> {
-  if (await Deno.lstat(output).then(() => true, () => false)) {
+  if (await isTaken(output)) {
     throw new InputError("is already there", { where: output, hint: "choose another name, or remove it" });
   }
   const model = await Model.open(modelPath, { category: "weights" });

@@ -10,6 +10,7 @@ import { adapterOrigin, writeMerged } from "./exports.ts";
 import { MERGE } from "./modules_to_save.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { RunStudent } from "../checkpoint/run_student.ts";
+import { isTaken } from "../../formats/files.ts";
 
 /** What {@linkcode exportRun} writes. */
 export type RunExport = AdapterForm | "merged";
@@ -30,7 +31,7 @@ export async function exportRun(
   target: RunExport,
   about: Pick<AdapterOrigin, "name" | "about"> = {},
 ): Promise<number> {
-  if (await Deno.lstat(output).then(() => true, () => false)) {
+  if (await isTaken(output)) {
     throw new InputError("is already there", { where: output, hint: "choose another name, or remove it" });
   }
   const student = await RunStudent.open({ folder, recipe, registry });

@@ -17,6 +17,7 @@ import type { Recipe } from "../recipe/recipe.ts";
 import { valuesOf } from "../trained/trained_student.ts";
 import type { TrainedTensors } from "../trained/trained_tensors.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
+import { exists } from "../../formats/files.ts";
 
 /** How a run ended. Losses are held-out cross-entropy in nats a token; null where it was not measured or is not finite. */
 export interface RunResult {
@@ -72,7 +73,7 @@ export async function writeBase(
 ): Promise<void> {
   if (!leavesBase(recipe, student)) return;
   const path = join(folder, "base");
-  if (options.keep && await Deno.stat(path).then(() => true, () => false)) return;
+  if (options.keep && await exists(path)) return;
   const model = await huggingFaceModel(student, (name) => student.read(name))();
   await writeHuggingFaceFolder(path, model, { dtype: folderDtype(student), replace: true });
 }

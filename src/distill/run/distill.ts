@@ -46,7 +46,7 @@ import { TrainingLoop } from "./training_loop.ts";
  */
 export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResult> {
   const started = performance.now();
-  const registry = host.registry as Registry;
+  const { registry } = host;
   checkRecipePlugins(recipe, registry);
   host.emit({ type: "stage", stage: "load", message: "reading models and data" });
   const begun = host.resume ? await newestState(join(host.folder, CHECKPOINTS)) : undefined;

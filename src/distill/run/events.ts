@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { Registry } from "../../registry/registry.ts";
 import type { RunResult } from "../export/exports.ts";
 
 /** Where a run stands. */
@@ -189,8 +190,8 @@ export type RunEvent = RunEventBody & EventStamp;
 /** What a run wants of the trainer: go on, save and go on, or save and end. */
 export type RunControl = "run" | "checkpoint" | "stop";
 
-/** The surroundings of one attempt at a run, as the trainer sees them. */
-export interface RunHost {
+/** The surroundings of one attempt at a run, as the trainer sees them. `Plugins` is what it gets its plugins as. */
+export interface RunHost<Plugins = Registry> {
   /** Absolute path of the run's folder. */
   readonly folder: string;
   /** Whether to continue from a checkpoint in `folder`; then the first event is a rewind. */
@@ -203,7 +204,7 @@ export interface RunHost {
   /** Whether each kernel is measured. */
   readonly profile?: boolean;
   /** Losses and adapters by id. */
-  readonly registry: unknown;
+  readonly registry: Plugins;
   /** Reports. Order is kept; nothing is lost before the process ends. */
   emit(event: RunEventBody): void;
   /**

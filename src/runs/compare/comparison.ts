@@ -19,7 +19,7 @@ import { type Recipe } from "../../distill/recipe/recipe.ts";
 import { recipeHash } from "../../distill/recipe/parse.ts";
 import { parseRecipe } from "../../distill/recipe/parse.ts";
 import { InputError } from "../../base/errors.ts";
-import { unwritable, writeTextAtomically } from "../../formats/files.ts";
+import { exists, unwritable, writeTextAtomically } from "../../formats/files.ts";
 import { checkPlugins, type IdentifiedPlugin, identifyPlugins } from "../child/plugin_identity.ts";
 import { runFolder } from "../store/layout.ts";
 import { adoptRun, createRun, type LockedRun, openRun, readRun } from "../store/run_folder.ts";
@@ -264,7 +264,7 @@ async function checkIsPlanned(path: string, recipe: Recipe): Promise<void> {
 }
 
 function isRun(path: string): Promise<boolean> {
-  return Deno.stat(join(path, "manifest.json")).then(() => true, () => false);
+  return exists(join(path, "manifest.json"));
 }
 
 /** Short names of recipes: their files' without folder and ending, a number behind those that are taken. */

@@ -9,6 +9,7 @@ import { InputError } from "../../base/errors.ts";
 import { findRun } from "./run_folder.ts";
 import { SqliteStore } from "./sqlite/store.ts";
 import type { Store } from "./store.ts";
+import { exists, isFile } from "../../formats/files.ts";
 
 /** The data folder where none is named, in the working folder. */
 export const DATA_FOLDER = "limbeck-data";
@@ -38,7 +39,7 @@ export async function openStoreIfThere(dataFolder: string = DATA_FOLDER): Promis
  * @throws {InputError} as {@linkcode openStore}, or there is no store and no such run
  */
 export async function openStoreOf(name: string, dataFolder?: string): Promise<Store> {
-  const has = (file: string) => Deno.stat(join(name, file)).then((info) => info.isFile, () => false);
+  const has = (file: string) => isFile(join(name, file));
   const isRun = name !== "" && (await has("manifest.json") || await has("compare.json"));
   const around = isRun && dataFolder === undefined
     ? await openStoreIfThere(resolve(name, "../.."))
@@ -46,8 +47,7 @@ export async function openStoreOf(name: string, dataFolder?: string): Promise<St
   const store = around ?? await openStoreIfThere(dataFolder);
   if (store) return store;
   if (isRun) return openStore(dataFolder);
-  const exists = name !== "" && await Deno.stat(name).then(() => true, () => false);
-  if (exists) {
+  if (name !== "" && await exists(name)) {
     throw new InputError("is no run: there is no manifest.json in it", {
       where: resolve(name),
       hint: NO_RUNS_HINT,
@@ -71,7 +71,7 @@ function noRuns(name: string, dataFolder: string = DATA_FOLDER): InputError {
  */
 export async function findRunFolder(name: string, dataFolder: string = DATA_FOLDER): Promise<string> {
   const isRun = name !== "" &&
-    await Deno.stat(join(name, "manifest.json")).then((i) => i.isFile, () => false);
+    await isFile(join(name, "manifest.json"));
   if (isRun) return resolve(name);
   using store = await openStoreIfThere(dataFolder);
   if (store) return (await findRun(name, store)).folder;

@@ -19,7 +19,7 @@ import { type Recipe } from "../../distill/recipe/recipe.ts";
 import { recipeHash } from "../../distill/recipe/parse.ts";
 import { parseRecipe } from "../../distill/recipe/parse.ts";
 import { type ExitCode, InputError } from "../../base/errors.ts";
-import { writeTextAtomically } from "../../formats/files.ts";
+import { exists, isFile, writeTextAtomically } from "../../formats/files.ts";
 import { checkPlugins, identifyPlugins } from "../child/plugin_identity.ts";
 import { EVENTS_FILE, readEvents } from "./event_log.ts";
 import { checkRecipePaths } from "../../distill/recipe/recipe_paths.ts";
@@ -121,7 +121,7 @@ async function makeRunFolder(
 export async function takeRun(store: Store, run: StoredRun): Promise<LockedRun> {
   const { id, folder, manifest, recipe } = run;
   await checkRecipePaths(recipe);
-  const begun = await Deno.stat(join(folder, "manifest.json")).then(() => true, () => false);
+  const begun = await exists(join(folder, "manifest.json"));
   const release = begun ? await lock(folder) : await makeRunFolder(run);
   try {
     await checkPlugins(manifest.plugins);
@@ -164,14 +164,14 @@ export async function adoptRun(folder: string, store: Store): Promise<StoredRun>
   const path = resolve(folder);
   const known = await store.get(manifest.id);
   if (!known) {
-    const begun = await Deno.stat(join(path, EVENTS_FILE)).then(() => true, () => false);
+    const begun = await exists(join(path, EVENTS_FILE));
     return await store.adopt(
       { manifest, recipe, folder: path, worker: "command" },
       begun ? await readEvents(path) : [],
     );
   }
   if (known.folder === path || await sameFolder(known.folder, path)) return known;
-  if (await Deno.stat(join(known.folder, "manifest.json")).then(() => true, () => false)) {
+  if (await exists(join(known.folder, "manifest.json"))) {
     throw new InputError(`this is a copy of run ${manifest.id}, which is in ${known.folder}`, {
       where: path,
       hint: "Work on that one, or remove it first with `limbeck runs rm`.",
@@ -239,7 +239,7 @@ function checkManifest(value: unknown, folder: string): RunManifest {
  */
 export async function findRun(name: string, store: Store): Promise<StoredRun> {
   const isFolder = name !== "" &&
-    await Deno.stat(join(name, "manifest.json")).then((info) => info.isFile, () => false);
+    await isFile(join(name, "manifest.json"));
   if (isFolder) return await adoptRun(name, store);
   const ids = await store.ids();
   const matches = name === "last"
@@ -256,8 +256,7 @@ export async function findRun(name: string, store: Store): Promise<StoredRun> {
   const near = ids.length === 0
     ? "There are no runs yet."
     : `Latest runs: ${ids.slice(-5).reverse().join(", ")}.`;
-  const exists = name !== "" && await Deno.stat(name).then(() => true, () => false);
-  if (exists) {
+  if (name !== "" && await exists(name)) {
     throw new InputError("is no run: there is no manifest.json in it", { where: resolve(name), hint: near });
   }
   throw new InputError(`there is no run "${name}" in ${store.folder}`, { hint: near });
@@ -272,7 +271,7 @@ export async function removeRun(
   store: Store,
   { id, folder }: Pick<StoredRun, "id" | "folder">,
 ): Promise<void> {
-  if (!await Deno.stat(folder).then(() => true, () => false)) return await store.remove(id);
+  if (!await exists(folder)) return await store.remove(id);
   const release = await lock(folder);
   try {
     await store.remove(id);
@@ -302,11 +301,11 @@ const BAD_INPUT: ExitCode = 3;
 /** @returns whether the folder was not there before */
 async function makeEmptyFolder(folder: string): Promise<boolean> {
   const names: string[] = [];
-  let exists = true;
+  let there = true;
   try {
     for await (const { name } of Deno.readDir(folder)) names.push(name);
   } catch (cause) {
-    if (cause instanceof Deno.errors.NotFound) exists = false;
+    if (cause instanceof Deno.errors.NotFound) there = false;
     else throw unmakeable(folder, cause);
   }
   if (names.includes("manifest.json")) {
@@ -331,7 +330,7 @@ async function makeEmptyFolder(folder: string): Promise<boolean> {
   } catch (cause) {
     throw unmakeable(folder, cause);
   }
-  return !exists;
+  return !there;
 }
 
 function unmakeable(folder: string, cause: unknown): InputError {

@@ -9,6 +9,7 @@ import type { RunControl, RunEventBody, RunHost } from "../../../distill/run/eve
 import type { RunResult } from "../../../distill/export/exports.ts";
 import { type Recipe } from "../../../distill/recipe/recipe.ts";
 import { parseRecipe } from "../../../distill/recipe/parse.ts";
+import type { Registry } from "../../../registry/registry.ts";
 import { LimbeckError } from "../../../base/errors.ts";
 import { encodeLine } from "../lines.ts";
 import { type Port, serve } from "./port.ts";
@@ -16,14 +17,17 @@ import { errorEvent } from "../told_error.ts";
 import { ALIVE_LOCK, isCounted, type TrainingOrder, UNSENT_FILE } from "../training.ts";
 
 /** The trainer: does one attempt at a run. */
-export type Trainer = (recipe: Recipe, host: RunHost) => Promise<RunResult>;
+export type Trainer<Plugins = Registry> = (recipe: Recipe, host: RunHost<Plugins>) => Promise<RunResult>;
 
 /**
  * Runs `trainer` as this process's only work and ends the process: exit code 0, or that of the error.
  *
  * @param registry losses and adapters; a function, so that a plugin refused by the registry is reported like any other error
  */
-export function runChild(trainer: Trainer, registry: () => unknown | Promise<unknown>): Promise<never> {
+export function runChild<Plugins>(
+  trainer: Trainer<Plugins>,
+  registry: () => Promise<Plugins>,
+): Promise<never> {
   let attempt: Attempt | undefined;
   return serve<TrainingOrder>(async (order, port) => {
     attempt = new Attempt(order, port);

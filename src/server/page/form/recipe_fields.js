@@ -44,7 +44,7 @@ export class RecipeFields {
   constructor(known, upload) {
     this.#known = known;
     this.#recipe = firstRecipe(known);
-    this.#objective = Objective.of(this.fields, this.#plugins("divergence", "row-loss", "feature-loss"));
+    this.#objective = Objective.of(this.fields, this.#plugins("loss"));
     this.#parts = [
       this.#models(),
       this.#data(upload),
@@ -192,8 +192,8 @@ export class RecipeFields {
     });
   }
 
-  #plugins(...kinds) {
-    return this.#known.plugins.filter(({ kind }) => kinds.includes(kind));
+  #plugins(role) {
+    return this.#known.plugins.filter((plugin) => plugin.role === role);
   }
 
   /** What the run that this one is to be like has beside the fields of the form. */
