@@ -9,7 +9,7 @@ import { max, sqrt, type Tensor, tensor } from "../../src/registry/contract.ts";
 const SMALLEST_SQUARE = 1e-12;
 
 /** sum_n a[t, n] b[t, n]: f32 [T, 1]. */
-export function rowProducts(a: Tensor, b: Tensor): Tensor {
+function rowProducts(a: Tensor, b: Tensor): Tensor {
   return tensor.sumColumns(tensor.pointwise([a, b], (x, y) => x!.mul(y!)));
 }
 

@@ -60,7 +60,7 @@ export interface Invocation {
 }
 
 /** Flags that every verb has. */
-export const COMMON_FLAGS: Readonly<Record<string, Flag>> = {
+const COMMON_FLAGS: Readonly<Record<string, Flag>> = {
   json: { help: "Print JSON for machines" },
   help: { help: "Show this help" },
 };

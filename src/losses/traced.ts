@@ -118,7 +118,7 @@ export interface TracedObjective {
 }
 
 /** Name of a loss's step scalar. */
-export function scalarName(term: ResolvedLoss, what: string): string {
+function scalarName(term: ResolvedLoss, what: string): string {
   return `${term.name}.${what}`;
 }
 

@@ -26,7 +26,7 @@ function listed(value: unknown): unknown {
  * @param index Its place among the plugin modules, for the error
  * @throws {InputError} if there is none
  */
-export function exportedPlugins(module: object, index: number): Plugin[] {
+function exportedPlugins(module: object, index: number): Plugin[] {
   const found = Object.values(module).flatMap(listed).filter(isPlugin);
   if (found.length > 0) return [...new Set(found)];
   throw new InputError(`plugin module ${index + 1} exports no plugin`, {

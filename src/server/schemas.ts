@@ -48,7 +48,7 @@ export const namedRecipe = z.custom<Record<string, unknown>>(
 });
 
 /** An error. */
-export const errorSchema = z.object({
+const errorSchema = z.object({
   error: z.object({
     message: z.string(),
     type: z.string(),
@@ -59,7 +59,7 @@ export const errorSchema = z.object({
 }).openapi("Error");
 
 /** A state of a run. */
-export const runState = z.enum(RUN_STATES as [RunState, ...RunState[]]).openapi("RunState");
+const runState = z.enum(RUN_STATES as [RunState, ...RunState[]]).openapi("RunState");
 
 const text = z.string();
 const time = z.string().openapi({ format: "date-time" });

@@ -50,7 +50,7 @@ export function summaryLines(folder: string, result: RunResult, events: readonly
 }
 
 /** Share of the gap that training closed, in words; empty where there is none. */
-export function gapText(gap: number | null): string {
+function gapText(gap: number | null): string {
   return gap === null ? "" : `  ${number3(gap)} of the gap to the teacher closed`;
 }
 

@@ -144,7 +144,7 @@ export function tableLines(table: Table, width = Infinity): string[][] {
 }
 
 /** The same in Markdown. */
-export function tableMarkdown(table: Table): string {
+function tableMarkdown(table: Table): string {
   const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
   const [head, ...rows] = table.map((row) => row.map((cell) => cell.replaceAll("|", "\\|")));
   return [line(head!), line(head!.map(() => "---")), ...rows.map(line)].join("\n") + "\n";

@@ -60,7 +60,7 @@ export function sampleBytes(
 }
 
 /** Bytes that writing samples of one model takes beside its weights. */
-export function sampleBytesOf(
+function sampleBytesOf(
   description: AdapterDescription,
   prepared: SampleSetup & Pick<PreparedRun, "teacher" | "student">,
   setup: Pick<TrainingSetup, "adapter" | "trainables">,

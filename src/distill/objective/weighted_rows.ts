@@ -77,6 +77,6 @@ const rowScaleOp: Op<null> = {
 };
 
 /** y[t, :] = factors[t] * x[t, :] for x [T, H] and factors [T]. */
-export function rowScale(x: Tensor, factors: Tensor): Tensor {
+function rowScale(x: Tensor, factors: Tensor): Tensor {
   return x.graph.add(rowScaleOp, [x, factors], null)[0]!;
 }

@@ -81,7 +81,7 @@ const rowTailsOp: Op<SparseTarget> = {
  * @param logits f32 [R, V]
  * @returns f32 [C, R], a row for each of the target's temperatures; those other than 1 are step scalars ({@linkcode cacheScalars})
  */
-export function rowTails(kept: Tensor, ids: Tensor, logits: Tensor, target: SparseTarget): Tensor {
+function rowTails(kept: Tensor, ids: Tensor, logits: Tensor, target: SparseTarget): Tensor {
   return logits.graph.add(rowTailsOp, [kept, ids, logits], target)[0]!;
 }
 

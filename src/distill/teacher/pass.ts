@@ -66,7 +66,7 @@ export function cacheBytes(
 }
 
 /** Plans the pass for streams like the training's. Pure: needs no GPU. */
-export function planTeacherPass(
+function planTeacherPass(
   setup: TrainingSetup,
   adapter: AdapterDescription,
   { tokens, chunkRows }: Pick<PlanChoices, "tokens" | "chunkRows">,

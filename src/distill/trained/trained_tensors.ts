@@ -20,7 +20,7 @@ const WHERE = "recipe student.train";
 const GROUPS = { matrices: "tensors", vectors: "norms and biases" } as const;
 
 /** The kinds of tensors that a word of a recipe means. */
-export const TENSOR_KINDS = ["norms", "biases", "head", "linear"] as const;
+const TENSOR_KINDS = ["norms", "biases", "head", "linear"] as const;
 
 /** Tensors of a model whose trained values stand in the place of the frozen ones. */
 export class TrainedTensors implements Trainable {

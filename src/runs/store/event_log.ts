@@ -19,7 +19,7 @@ import { StoreError } from "./store_errors.ts";
 /** All events of a run, one as JSON a line. */
 export const EVENTS_FILE = "events.jsonl";
 /** The metrics and evaluations of a run that hold. */
-export const METRICS_FILE = "metrics.jsonl";
+const METRICS_FILE = "metrics.jsonl";
 
 const encoder = new TextEncoder();
 

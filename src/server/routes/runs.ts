@@ -29,7 +29,7 @@ import { submitRun } from "../submit.ts";
 import { type Identity, isAllowed } from "../auth/tokens.ts";
 
 /** What is submitted. */
-export const submission = z.strictObject({ recipe: namedRecipe, metadata: metadata.optional() }).openapi(
+const submission = z.strictObject({ recipe: namedRecipe, metadata: metadata.optional() }).openapi(
   "Submission",
 );
 

@@ -44,7 +44,7 @@ interface AdamwAttributes extends AdamwSettings, AdamwGroup {
 }
 
 /** One step in place; inputs: parameters, gradients, m, v, norm. */
-export const adamwOp: Op<AdamwAttributes> = {
+const adamwOp: Op<AdamwAttributes> = {
   name: "adamw",
   mutates: true,
   alias: (output) => ({ input: [0, 2, 3][output]!, byteOffset: 0 }),

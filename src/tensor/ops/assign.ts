@@ -14,7 +14,7 @@ import {
 } from "./pointwise.ts";
 
 /** target[t, n] = expression of the target's own element and those of the other inputs at (t, n). */
-export const assignOp: Op<PointwiseAttributes> = {
+const assignOp: Op<PointwiseAttributes> = {
   name: "assign",
   mutates: true,
   alias: () => ({ input: 0, byteOffset: 0 }),

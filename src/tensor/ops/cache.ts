@@ -10,7 +10,7 @@ import { ensure, grid, type Op } from "../op.ts";
 import { gatherRowsOp } from "./embedding.ts";
 
 /** state[slots[b], :] = rows[b, :], in place. */
-export const scatterRowsOp: Op<null> = {
+const scatterRowsOp: Op<null> = {
   name: "scatterRows",
   mutates: true,
   alias: () => ({ input: 0, byteOffset: 0 }),

@@ -8,7 +8,7 @@ import type { Tensor } from "../graph.ts";
 import type { Op } from "../op.ts";
 
 /** The op behind {@linkcode detach}: a view. */
-export const detachOp: Op<null> = {
+const detachOp: Op<null> = {
   name: "detach",
   infer: ([x]) => [x!],
   alias: () => ({ input: 0, byteOffset: 0 }),

@@ -18,7 +18,7 @@ export interface DrawAttributes {
 }
 
 /** Which elements came up and how often; see {@linkcode drawTokens}. */
-export const drawTokensOp: Op<DrawAttributes> = {
+const drawTokensOp: Op<DrawAttributes> = {
   name: "drawTokens",
   infer(inputs, { draws }) {
     const [x, counters] = inputs as [Tensor, Tensor];

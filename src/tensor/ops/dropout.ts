@@ -21,7 +21,7 @@ export interface DropoutAttributes {
 }
 
 /** y = x * keep / (1 - rate), keep drawn by Philox 4x32-10 (Salmon et al., SC 2011). */
-export const dropoutOp: Op<DropoutAttributes> = {
+const dropoutOp: Op<DropoutAttributes> = {
   name: "dropout",
   infer(inputs, { rate }) {
     ensure(rate >= 0 && rate < 1, "dropout", inputs, `rate ${rate} is not in [0, 1)`);

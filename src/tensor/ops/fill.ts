@@ -9,7 +9,7 @@ import { type DType, elementCount, type Graph, type StepScalar, type Tensor } fr
 import { grid, type Op } from "../op.ts";
 
 /** The op behind {@linkcode empty}. */
-export const emptyOp: Op<{ readonly shape: readonly number[]; readonly dtype: DType }> = {
+const emptyOp: Op<{ readonly shape: readonly number[]; readonly dtype: DType }> = {
   name: "empty",
   infer: (_, spec) => [spec],
   lower() {},
@@ -21,7 +21,7 @@ export function empty(graph: Graph, shape: readonly number[], dtype: DType = "f3
 }
 
 /** The op behind {@linkcode fill}. */
-export const fillOp: Op<{ readonly shape: readonly number[]; readonly value: StepScalar }> = {
+const fillOp: Op<{ readonly shape: readonly number[]; readonly value: StepScalar }> = {
   name: "fill",
   infer: (_, { shape }) => [{ shape, dtype: "f32" }],
   lower({ outputs, attributes, adapter, dispatch }) {
@@ -43,7 +43,7 @@ export function fill(graph: Graph, shape: readonly number[], value: StepScalar):
 }
 
 /** The op behind {@linkcode fillConstant}. */
-export const fillConstantOp: Op<{ readonly shape: readonly number[]; readonly value: number }> = {
+const fillConstantOp: Op<{ readonly shape: readonly number[]; readonly value: number }> = {
   name: "fillConstant",
   infer: (_, { shape }) => [{ shape, dtype: "f32" }],
   lower({ outputs, attributes, adapter, dispatch }) {

@@ -10,7 +10,7 @@ import { elementCount, type Tensor } from "../graph.ts";
 import { ensure, grid, type LoweringContext, type Op } from "../op.ts";
 
 /** silu(gate) * up, elementwise. */
-export const gatedSiluOp: Op<null> = {
+const gatedSiluOp: Op<null> = {
   name: "gatedSilu",
   infer(inputs) {
     const [gate] = inputs;

@@ -9,7 +9,7 @@ import type { Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";
 
 /** y[t] = x[t] where the bit of flags[t] is set, else 0: chosen, not multiplied, so what is left out may be NaN. */
-export const maskRowsOp: Op<{ readonly bit: number }> = {
+const maskRowsOp: Op<{ readonly bit: number }> = {
   name: "maskRows",
   infer(inputs, { bit }) {
     const [x, flags] = inputs as [Tensor, Tensor];

@@ -18,7 +18,7 @@ export interface NormalAttributes {
 }
 
 /** Philox 4x32-10 (Salmon et al., SC 2011), made normal by Box and Muller (1958). */
-export const normalOp: Op<NormalAttributes & { readonly shape: readonly number[] }> = {
+const normalOp: Op<NormalAttributes & { readonly shape: readonly number[] }> = {
   name: "normal",
   infer: (_, { shape }) => [{ shape, dtype: "f32" }],
   lower({ outputs, attributes: { shape, site, key }, adapter, dispatch }) {

@@ -14,7 +14,7 @@ import { windows } from "../windows.ts";
 const CHUNK = 16384;
 
 /** (norm, flag), f32 [2], of a tensor of any shape; see {@linkcode gradientNorm}. */
-export const gradientNormOp: Op<null> = {
+const gradientNormOp: Op<null> = {
   name: "gradientNorm",
   infer(inputs) {
     ensure(inputs[0]!.dtype === "f32", "gradientNorm", inputs, "the operand must be f32");
@@ -61,7 +61,7 @@ export function gradientNorm(x: Tensor): Tensor {
 }
 
 /** The op behind {@linkcode clippingFactor}. */
-export const clippingFactorOp: Op<{ readonly clip: number | undefined }> = {
+const clippingFactorOp: Op<{ readonly clip: number | undefined }> = {
   name: "clippingFactor",
   infer([norm]) {
     ensure(

@@ -200,7 +200,7 @@ export function elementwiseExpression(
 export type Axis = "rows" | "columns";
 
 /** The op behind {@linkcode sumRows} and {@linkcode sumColumns}. */
-export const sumAxisOp: Op<{ readonly axis: Axis }> = {
+const sumAxisOp: Op<{ readonly axis: Axis }> = {
   name: "sumAxis",
   infer(inputs, { axis }) {
     const [x] = inputs;

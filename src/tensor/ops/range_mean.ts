@@ -9,7 +9,7 @@ import type { Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";
 
 /** out[s, :] = mean of x[t, :] over start[s] <= t < end[s]. It has no gradient: what is pooled here is frozen. */
-export const rangeMeanOp: Op<null> = {
+const rangeMeanOp: Op<null> = {
   name: "rangeMean",
   infer(inputs) {
     const [x, start, end] = inputs as [Tensor, Tensor, Tensor];

@@ -80,7 +80,7 @@ export const relationsOp: Op<RelationAttributes> = {
 };
 
 /** Gradient of {@linkcode relationsOp} with respect to the learner. Inputs: its inputs, its second output, the gradient of the first. */
-export const relationsGradientOp: Op<RelationAttributes> = {
+const relationsGradientOp: Op<RelationAttributes> = {
   name: "relationsGradient",
   infer: ([x]) => [{ shape: x!.shape, dtype: "f32" }],
   lower(context) {

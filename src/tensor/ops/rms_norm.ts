@@ -21,7 +21,7 @@ export interface RmsNormAttributes {
 const BLOCK = 32;
 
 /** y[t, h] = w[h] * x[t, h] / sqrt(mean_h(x[t, h]^2) + epsilon). */
-export const rmsNormOp: Op<RmsNormAttributes> = {
+const rmsNormOp: Op<RmsNormAttributes> = {
   name: "rmsNorm",
   infer(inputs) {
     const [x, weight] = inputs as [Tensor, Tensor];

@@ -18,7 +18,7 @@ export interface RopeAttributes {
 }
 
 /** Rotates the pairs (i, i + headDim/2) of every head by the angle of the row's position. */
-export const ropeOp: Op<RopeAttributes> = {
+const ropeOp: Op<RopeAttributes> = {
   name: "rope",
   infer(inputs, { heads, headDim }) {
     const [x, positions, table] = inputs as [Tensor, Tensor, Tensor];

@@ -11,7 +11,7 @@ import { bytesOf, isWeight, padded, STORAGES, weightIncludes } from "../weight_s
 import { windows } from "../windows.ts";
 
 /** x * w, with w in any storage of weights. It gets no gradient. */
-export const timesWeightOp: Op<null> = {
+const timesWeightOp: Op<null> = {
   name: "timesWeight",
   infer(inputs) {
     const [x, w] = inputs as [Tensor, Tensor];

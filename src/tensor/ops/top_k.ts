@@ -9,7 +9,7 @@ import type { Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";
 
 /** ids and values of the k largest elements, largest first; see {@linkcode topK}. */
-export const topKOp: Op<{ readonly k: number }> = {
+const topKOp: Op<{ readonly k: number }> = {
   name: "topK",
   infer(inputs, { k }) {
     const [x] = inputs as [Tensor];

@@ -11,7 +11,7 @@ import { pointwise } from "./pointwise.ts";
 import { sumColumns } from "./pointwise.ts";
 
 /** y[n, :] = softmax over the k largest of x[n, :], 0 elsewhere; dx = y (dy - sum(y dy)), so what is not chosen learns nothing. */
-export const topKSoftmaxOp: Op<{ readonly k: number }> = {
+const topKSoftmaxOp: Op<{ readonly k: number }> = {
   name: "topKSoftmax",
   infer(inputs, { k }) {
     const [x] = inputs as [Tensor];

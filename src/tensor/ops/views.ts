@@ -15,7 +15,7 @@ interface RowsAttributes {
 }
 
 /** The op behind {@linkcode rows}. */
-export const rowsOp: Op<RowsAttributes> = {
+const rowsOp: Op<RowsAttributes> = {
   name: "rows",
   infer: ([x], { first, count }) => {
     ensure(
@@ -50,7 +50,7 @@ interface ReshapeAttributes {
 }
 
 /** The op behind {@linkcode reshape}. */
-export const reshapeOp: Op<ReshapeAttributes> = {
+const reshapeOp: Op<ReshapeAttributes> = {
   name: "reshape",
   infer: ([x], { shape }) => {
     ensure(
@@ -77,7 +77,7 @@ interface PartAttributes {
 }
 
 /** The op behind {@linkcode part}. */
-export const partOp: Op<PartAttributes> = {
+const partOp: Op<PartAttributes> = {
   name: "part",
   infer: ([x], { shape, elementOffset }) => {
     ensure(
