@@ -66,6 +66,7 @@ export function windows(tensor: Tensor, adapter: AdapterDescription, cut: Cut = 
   return parts;
 }
 
-function gcd(a: number, b: number): number {
+/** Greatest common divisor. */
+export function gcd(a: number, b: number): number {
   return b === 0 ? a : gcd(b, a % b);
 }

@@ -4,7 +4,7 @@
  * @module
  */
 import { InputError } from "../base/errors.ts";
-import { isObject } from "./tokenizer_json.ts";
+import { isObject } from "../base/json.ts";
 
 /** Whether a sequence begins with a beginning-of-sequence token, and what decided it. */
 export interface BosPolicy {

@@ -12,7 +12,7 @@ import {
   renderTemplate,
   TemplateRefusal,
 } from "./template_render.ts";
-import { isObject } from "./tokenizer_json.ts";
+import { isObject } from "../base/json.ts";
 
 /** What a template may see beside the messages. */
 export interface RenderOptions {

@@ -7,7 +7,7 @@ import { InputError } from "../base/errors.ts";
 import type { ChatTemplate, RenderOptions } from "./chat_template.ts";
 import type { ChatMessage } from "./dataset.ts";
 import type { TextTokenizer } from "./tokenizer.ts";
-import { isObject } from "./tokenizer_json.ts";
+import { isObject } from "../base/json.ts";
 
 /** How a conversation is encoded. */
 export interface ConversationOptions extends RenderOptions {

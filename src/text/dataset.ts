@@ -7,7 +7,8 @@
  */
 import { createHash } from "node:crypto";
 import { InputError } from "../base/errors.ts";
-import { canonicalJson, isObject } from "./tokenizer_json.ts";
+import { canonicalJson } from "../base/json.ts";
+import { isObject } from "../base/json.ts";
 
 /** Where a row came from. Lines count from 1. */
 export interface RowSource {

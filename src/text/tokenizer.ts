@@ -8,14 +8,14 @@ import { Tokenizer } from "@huggingface/tokenizers";
 import { InputError } from "../base/errors.ts";
 import { type BosPolicy, decideBos } from "./bos_policy.ts";
 import {
-  canonicalJson,
   checkTokenizerJson,
-  isObject,
   specialMarker,
   type TokenizerJson,
   withMarkedSpecialTokens,
   withVisibleGaps,
 } from "./tokenizer_json.ts";
+import { canonicalJson } from "../base/json.ts";
+import { isObject } from "../base/json.ts";
 
 /** Special ids that the model's own files name (config.json, generation_config.json), beside those of tokenizer_config.json. */
 export interface ModelTokenIds {

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { isObject } from "../base/json.ts";
 import { InputError } from "../base/errors.ts";
 
 /** An entry of `added_tokens`. */
@@ -79,11 +80,6 @@ const ALLOWED: Record<Component, { types: readonly string[]; children: string }>
     children: "decoders",
   },
 };
-
-/** Whether a parsed JSON value is an object (not an array, not null). */
-export function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
 
 /**
  * Checks a parsed `tokenizer.json`.
@@ -248,12 +244,4 @@ export function withMarkedSpecialTokens(json: TokenizerJson): TokenizerJson {
 export function withVisibleGaps(json: TokenizerJson): TokenizerJson {
   if (json.model.type !== "BPE" || typeof json.model.unk_token === "string") return json;
   return { ...json, model: { ...json.model, unk_token: "\ud800" } };
-}
-
-/** JSON with sorted keys, without null members: equal content gives equal text however a file was written. */
-export function canonicalJson(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
-  if (!isObject(value)) return JSON.stringify(value ?? null);
-  const members = Object.keys(value).filter((key) => value[key] !== null && value[key] !== undefined).sort();
-  return `{${members.map((key) => `${JSON.stringify(key)}:${canonicalJson(value[key])}`).join(",")}}`;
 }

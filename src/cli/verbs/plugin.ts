@@ -16,6 +16,7 @@ import { inspectPlugins } from "../../runs/child/plugin_check.ts";
 import { isPackage, pluginSource } from "../../runs/child/plugin_source.ts";
 import type { Command, Invocation } from "../command.ts";
 import { PLUGIN_FLAGS, pluginModules } from "../setup/plugin_sources.ts";
+import { table } from "../terminal/table.ts";
 import { builtinRegistry } from "../setup/registry.ts";
 
 const ACTIONS = ["list", "show", "new", "check"];
@@ -225,11 +226,4 @@ function readOptions(sets: readonly string[]): Record<string, unknown> {
       return [text.slice(0, at), value];
     }
   }));
-}
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
-  const widths = head.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]!.length)));
-  const line = (cells: readonly string[]) =>
-    cells.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd();
-  return [bold(line(head)), ...rows.map(line)];
 }

@@ -19,6 +19,7 @@ import type { Output } from "../terminal/output.ts";
 import { REMOTE_FLAG, remoteRuns } from "../remote_flag.ts";
 import { summaryLines } from "../terminal/summary.ts";
 import { number3 } from "../../base/units.ts";
+import { table } from "../terminal/table.ts";
 
 const ACTIONS = ["list", "show", "rm"];
 
@@ -70,11 +71,11 @@ const MOST_LISTED = 1000;
 function listed(summaries: readonly RunSummary[], where: string, out: Output): number {
   if (out.json) out.value(summaries);
   else if (summaries.length === 0) out.line(`There are no runs in ${where}.`);
-  else for (const line of table(summaries)) out.line(line);
+  else for (const line of tableOf(summaries)) out.line(line);
   return 0;
 }
 
-function table(summaries: readonly RunSummary[]): string[] {
+function tableOf(summaries: readonly RunSummary[]): string[] {
   const rows = summaries.map(({ id, state, step, steps, loss, result }) => [
     id,
     state,
@@ -83,11 +84,7 @@ function table(summaries: readonly RunSummary[]): string[] {
     number3(result?.heldOut.after),
     number3(result?.heldOut.gapClosed),
   ]);
-  const head = ["run", "state", "steps", "loss", "held out", "gap closed"];
-  const widths = head.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i].length)));
-  const line = (cells: readonly string[]) =>
-    cells.map((cell, i) => cell.padEnd(widths[i])).join("  ").trimEnd();
-  return [bold(line(head)), ...rows.map(line)];
+  return table(["run", "state", "steps", "loss", "held out", "gap closed"], rows);
 }
 
 async function show(store: Store, run: StoredRun, out: Output): Promise<void> {

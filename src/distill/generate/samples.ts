@@ -11,7 +11,7 @@ import { FLAT } from "../trained/parameters.ts";
 import { samplesIdentity, sha256 } from "../inputs/identity.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import type { TeacherTexts } from "../teacher/pass.ts";
-import { canonicalJson } from "../../text/tokenizer_json.ts";
+import { canonicalJson } from "../../base/json.ts";
 import type { Trainer } from "../program/trainer.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";

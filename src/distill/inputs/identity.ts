@@ -5,7 +5,7 @@
  */
 import { createHash } from "node:crypto";
 import type { EncodedSample } from "../../text/encode.ts";
-import { canonicalJson } from "../../text/tokenizer_json.ts";
+import { canonicalJson } from "../../base/json.ts";
 import type { Model } from "./models.ts";
 
 /** Hash of weights and config: a rope base or an epsilon changes the model as much as a weight. */

@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { dirname, extname, resolve, toFileUrl } from "@std/path";
+import { isObject } from "../../base/json.ts";
 // @ts-types="../../../types/std_yaml.d.ts"
 import { parse as parseYaml } from "@std/yaml";
 import { InputError, UsageError } from "../../base/errors.ts";
@@ -202,8 +203,4 @@ function assign(root: unknown, keys: readonly string[], value: unknown, set: str
 /** What a missing parent must be so that `key` can be set in it. */
 function emptyFor(key: string): unknown {
   return /^\d+$/.test(key) ? [] : {};
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -5,7 +5,7 @@
  */
 import { createHash } from "node:crypto";
 import { InputError } from "../../base/errors.ts";
-import { canonicalJson } from "../../text/tokenizer_json.ts";
+import { canonicalJson } from "../../base/json.ts";
 import { describeProblems, type RecipeProblem } from "./problems.ts";
 import type { Recipe } from "./recipe.ts";
 import { deriveDefaults, recipeSchema } from "./schema.ts";

@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { isAbsolute, resolve } from "@std/path";
+import { isObject } from "../../base/json.ts";
 
 /** A path in a recipe. */
 export interface RecipePath {
@@ -59,8 +60,4 @@ function withField<R>(group: R, [key, ...rest]: readonly string[], value: string
   else if (value === undefined) delete copy[key!];
   else copy[key!] = value;
   return copy as R;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { isObject } from "../../base/json.ts";
 import { z } from "zod";
 import { MODULE_PATTERN, MODULE_PATTERN_FORM } from "../../formats/peft/module_pattern.ts";
 import type { Recipe, RecipeInput } from "./recipe.ts";
@@ -380,8 +381,4 @@ function section(value: Record<string, unknown>, name: string): Record<string, u
 /** Rules between fields are checked where those fields are numbers, whatever else is wrong, so that one reading finds all. */
 function haveNumbers(value: unknown, ...names: string[]): boolean {
   return isObject(value) && names.every((name) => Number.isFinite(value[name]));
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

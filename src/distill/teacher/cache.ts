@@ -15,7 +15,7 @@ import { SafetensorsFile } from "../../formats/safetensors/safetensors.ts";
 import { writeSafetensors } from "../../formats/safetensors/write.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import type { PackedBatch } from "../../text/packing.ts";
-import { canonicalJson } from "../../text/tokenizer_json.ts";
+import { canonicalJson } from "../../base/json.ts";
 import type { RowArrays, TargetSource } from "../program/teacher_rows.ts";
 import { RowCodec, type RowFormat } from "./cached_rows.ts";
 import { countedPositions, type MarkedBatch, type TokenMasks } from "../objective/token_masks.ts";

@@ -4,8 +4,7 @@
  * @module
  */
 import type { KernelFamily } from "../../gpu/description.ts";
-import { type Gpu, openGpu } from "../../gpu/device.ts";
-import { DeviceError } from "../../base/errors.ts";
+import type { Gpu } from "../../gpu/device.ts";
 import type { ExpressionNode } from "../../tensor/expr/mod.ts";
 import { defineDivergence, type Divergence, type RowLoss } from "../../losses/contract.ts";
 import { type ResolvedLoss, traceObjective } from "../../losses/traced.ts";
@@ -18,6 +17,7 @@ import { CheckFailure, type Checklist, CheckSkipped } from "./checklist.ts";
 import { checkController } from "./controllers.ts";
 import { compileKernels, runRows } from "./row_runner.ts";
 import { type TestRow, testRows } from "./rows.ts";
+import { openDevice } from "./traced.ts";
 
 /** Small rows for finite differences; those for kernels are odd, so that no vector fits, or a multiple of four. */
 const SMALL = 17;
@@ -110,7 +110,7 @@ async function checkFamily(
   let gpu: Gpu | undefined;
   try {
     const compiled = await list.step(`kernels compile (${family})`, async () => {
-      gpu = await openDevice(family);
+      gpu = await openFamily(family);
       for (const { vocabulary, temperature } of SHAPES) {
         list.offer(await compileKernels(gpu, term(temperature), vocabulary));
       }
@@ -156,14 +156,8 @@ async function checkFamily(
   }
 }
 
-async function openDevice(family: KernelFamily): Promise<Gpu> {
-  let gpu: Gpu;
-  try {
-    gpu = await openGpu({ describe: { family } });
-  } catch (error) {
-    if (error instanceof DeviceError) throw new CheckSkipped(`there is no GPU here: ${error.message}`);
-    throw error;
-  }
+async function openFamily(family: KernelFamily): Promise<Gpu> {
+  const gpu = await openDevice({ describe: { family } });
   if (family === "subgroup8" && gpu.description.subgroupSize !== 8) {
     gpu.destroy();
     throw new CheckSkipped("this adapter's subgroups do not have 8 lanes");

@@ -4,7 +4,7 @@
  * @module
  */
 import { DeviceError } from "../../base/errors.ts";
-import { type Gpu, openGpu } from "../../gpu/device.ts";
+import { type Gpu, type GpuOptions, openGpu } from "../../gpu/device.ts";
 import { gradients } from "../../tensor/differentiate.ts";
 import { ExpressionNode } from "../../tensor/expr/mod.ts";
 import { compile, type Executable } from "../../tensor/executable.ts";
@@ -18,10 +18,10 @@ export type Values = Readonly<
   Record<string, { readonly shape: readonly number[]; readonly data: Float32Array }>
 >;
 
-/** The device for traced programs. @throws {CheckSkipped} where there is none */
-export async function openDevice(): Promise<Gpu> {
+/** The device that kernels are run on. @throws {CheckSkipped} where there is none */
+export async function openDevice(options?: GpuOptions): Promise<Gpu> {
   try {
-    return await openGpu();
+    return await openGpu(options);
   } catch (error) {
     if (error instanceof DeviceError) throw new CheckSkipped(`there is no GPU here: ${error.message}`);
     throw error;

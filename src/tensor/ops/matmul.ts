@@ -13,7 +13,7 @@ import { expandTemplate } from "../../gpu/template.ts";
 import { nothing, type StepScalar, type Tensor } from "../graph.ts";
 import { ensure, type GradientContext, grid, type LoweringContext, type Op, type Window } from "../op.ts";
 import { byteLength, isWeight, padded, rowBytes, weightIncludes } from "../weight_storage.ts";
-import { windows } from "../windows.ts";
+import { gcd, windows } from "../windows.ts";
 import { scaleFactor } from "./combine.ts";
 
 /**
@@ -291,8 +291,4 @@ function rowsOf(tensor: Tensor, first: number, count: number): Window {
     byteOffset,
     byteLength: Math.min(padded(count * rowBytes(tensor)), byteLength(tensor) - byteOffset),
   };
-}
-
-function gcd(a: number, b: number): number {
-  return b === 0 ? a : gcd(b, a % b);
 }
