@@ -3,7 +3,7 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import type { Locator, Page } from "npm:playwright-core@1.60.0";
 import { until } from "./harness.ts";
-import { pageTest, stepsShown, submitted } from "./page_harness.ts";
+import { moreSteps, pageTest, submitted } from "./page_harness.ts";
 
 /** The panel with a heading. */
 function panel(page: Page, heading: string): Locator {
@@ -44,13 +44,24 @@ async function picture(within: Locator): Promise<string> {
   );
 }
 
-/** Waits until a chart looks different from before; returns how. */
-async function changed(within: Locator, before: string): Promise<string> {
-  for (;;) {
-    const now = await picture(within).catch(() => before);
-    if (now !== before) return now;
+/** Waits until something is so. */
+async function untilSo(what: string, isSo: () => Promise<boolean>): Promise<void> {
+  const end = performance.now() + 20_000;
+  while (!await isSo().catch(() => false)) {
+    if (performance.now() > end) throw new Error(`not in 20 s: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 30));
   }
+}
+
+/** Waits until a chart looks different from before; returns how. */
+async function changed(within: Locator, before: string): Promise<string> {
+  await untilSo("the chart changes", async () => await picture(within) !== before);
+  return await picture(within);
+}
+
+/** Waits until a chart looks as it did. */
+function again(within: Locator, before: string): Promise<void> {
+  return untilSo("the chart is as it was", async () => await picture(within) === before);
 }
 
 pageTest("the curves: a loss has one colour in every chart, of every run, light and dark", async (test) => {
@@ -127,12 +138,12 @@ pageTest(
     // The browser remembers how someone likes it.
     await page.reload();
     await losses.locator("canvas").waitFor();
-    while (await picture(losses) !== both) await new Promise((resolve) => setTimeout(resolve, 50));
+    await again(losses, both);
     await page.getByLabel("Logarithmic scale").uncheck();
     await changed(losses, both);
     await slider.fill("0");
     await losses.locator("canvas").waitFor();
-    while (await picture(losses) !== plain) await new Promise((resolve) => setTimeout(resolve, 50));
+    await again(losses, plain);
 
     const line = losses.getByRole("button", { name: "student, held out" });
     const { "student, held out": blue } = await colors(losses);
@@ -142,9 +153,7 @@ pageTest(
     await changed(losses, plain);
     const without = await pixels(losses, blue!);
     await page.keyboard.press("Enter");
-    while (await picture(losses).catch(() => "") !== plain) {
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
+    await again(losses, plain);
     assert(await pixels(losses, blue!) > without + 20);
     const label = await losses.getByRole("img").getAttribute("aria-label");
     assertEquals(
@@ -223,10 +232,10 @@ pageTest("the curves: a comparison follows runs that go on, and tells what it ca
   const steps = page.locator("tbody td").nth(1);
   await steps.waitFor();
   const before = await steps.innerText();
-  while (await steps.innerText() === before) await new Promise((resolve) => setTimeout(resolve, 100));
+  await untilSo("steps go on", async () => await steps.innerText() !== before);
   // One that is left is read no more.
   await page.goto(`${url}#/runs/${id}`);
-  while (await stepsShown(page) === 0) await new Promise((resolve) => setTimeout(resolve, 50));
+  await moreSteps(page, 0);
   await page.getByRole("button", { name: "Cancel" }).click();
   await page.locator("main .state", { hasText: "cancelled" }).waitFor();
 });

@@ -142,6 +142,11 @@ pageTest(
     await page.locator(".log", { hasText: "failed" }).waitFor();
     await page.getByRole("heading", { name: "Loss, nats a token" }).waitFor();
     assertEquals(
+      await page.getByRole("heading", { name: /^Parts/ }).count(),
+      0,
+      "of one loss there are no parts",
+    );
+    assertEquals(
       await page.evaluate("globalThis.states"),
       ["failed"],
       "states that it went through are not shown again",
