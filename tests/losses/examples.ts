@@ -23,9 +23,11 @@ export const entangled = defineDivergence({
   id: "test/entangled",
   options: z.strictObject({ strength: z.number().default(0.3) }),
   scheduled: ["strength"],
-  value({ p, q, logP, logQ, studentLogit, sum, max, atLabel, options: { strength } }) {
+  value({ p, q, logP, logQ, studentLogit, isLabel, sum, max, atLabel, options: { strength } }) {
     const reverse = sum(q.mul(logQ.sub(logP)));
     const centred = sum(q.mul(logQ.sub(reverse).square()));
-    return centred.mul(strength).add(max(studentLogit).mul(atLabel(p))).add(reverse.mul(sum(p.mul(logQ))));
+    return centred.mul(strength).add(max(studentLogit).mul(atLabel(select(isLabel, p, 1)))).add(
+      reverse.mul(sum(p.mul(logQ))),
+    );
   },
 });

@@ -57,6 +57,8 @@ export async function runKernel(
     sparseTarget?: SparseTarget;
     edit?: (wgsl: string) => string;
     scalars?: Record<string, number>;
+    /** What the values hold before, in the place of NaN. */
+    valuesBefore?: number;
   } = {},
 ): Promise<Outcome & { kernel: RowLossKernel }> {
   const vocabulary = rows[0]!.student.length;
@@ -66,6 +68,10 @@ export async function runKernel(
   const shape = { vocabulary, paddedTeacherVocabulary: stride, tokenMasks, sparseTarget };
   const kernel = compileRowLoss(terms, shape, gpu.description, { gradient: options.gradient });
   const buffers = rowBuffers(gpu, rows, kernel, stride, sparseTarget);
+  if (options.valuesBefore !== undefined) {
+    const before = new Float32Array(rows.length * kernel.valueCount).fill(options.valuesBefore);
+    gpu.device.queue.writeBuffer(buffers.values.raw, 0, before);
+  }
   await dispatch(gpu, kernel, terms, rows.length, buffers, options);
   const read = async (name: "student" | "values", count: number) => {
     const flat = new Float32Array(await gpu.read(buffers[name]!, 0, 4 * rows.length * count));
