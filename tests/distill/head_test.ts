@@ -107,15 +107,12 @@ for (const [what, objective, describe] of CASES) {
       const { outputs } = await run(gpu, inputs, (graph, x, w, tx, tw, dy, label, mask, sums) => {
         const losses = objective.rowLosses(objective.passes[0]!, graph);
         const target = { hidden: tx!, weight: tw! };
-        const { values, weighted } = chunkedLoss(
-          graph,
-          { hidden: x!, weight: w! },
-          target,
-          losses.tokenMasks ? { labels: label!, masks: mask! } : { labels: label! },
-          losses,
-          ROWS,
-          true,
-        );
+        const { values, weighted } = chunkedLoss(graph, {
+          learner: { hidden: x!, weight: w! },
+          labels: label!,
+          ...(losses.tokenMasks ? { masks: mask! } : {}),
+          ...{ target, losses, chunkRows: ROWS, gradient: true },
+        });
         lossSums(values, sums!, graph.scalar("keep"));
         const [gradient] = gradients(graph, [[weighted!, dy!]], [x!]);
         return [values, weighted!, gradient!, sums!];
@@ -145,7 +142,9 @@ Deno.test("chunkedLoss() refuses chunks that do not divide the rows", () => {
   const labels = graph.input("labels", [T], "i32");
   for (const rows of [48, 96]) {
     const error = assertThrows(() =>
-      chunkedLoss(graph, side("a"), side("b"), { labels }, losses, rows, true)
+      chunkedLoss(graph, {
+        ...{ learner: side("a"), target: side("b"), labels, losses, chunkRows: rows, gradient: true },
+      })
     );
     assertMatch((error as Error).message, /chunks of \d+ rows must divide T and be a multiple of 64/);
   }

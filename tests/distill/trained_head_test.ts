@@ -127,7 +127,9 @@ async function trace(
       const learner = { hidden: x!, weight: w!, ...(adapted ? { adapted } : {}), trained };
       const target = { hidden: tx!, weight: tw! };
       const seeds = shares.map((share): [Tensor, Tensor] => [
-        chunkedLoss(graph, learner, target, { labels: labels! }, losses, ROWS, true).weighted!,
+        chunkedLoss(graph, {
+          ...{ learner, target, labels: labels!, losses, chunkRows: ROWS, gradient: true },
+        }).weighted!,
         scale(above!, share),
       ]);
       const [hidden] = gradients(graph, seeds, [x!, ...tensors]);

@@ -75,7 +75,14 @@ export function headPlan(adapter: AdapterDescription): Plan {
     const learner = side("learner");
     const labels = graph.input("labels", [128], "i32");
     const rowLosses = objective.rowLosses(objective.passes[0]!, graph);
-    const { weighted } = chunkedLoss(graph, learner, side("target"), { labels }, rowLosses, 64, true);
+    const { weighted } = chunkedLoss(graph, {
+      learner,
+      target: side("target"),
+      labels,
+      losses: rowLosses,
+      chunkRows: 64,
+      gradient: true,
+    });
     const [gradient] = gradients(graph, [[weighted!, graph.state("above", [128], "f32")]], [learner.hidden]);
     graph.output("weighted", weighted!);
     graph.output("gradient", gradient!);

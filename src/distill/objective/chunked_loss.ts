@@ -62,23 +62,24 @@ export interface ChunkedLoss {
   readonly weighted: Tensor | undefined;
 }
 
-/**
- * Traces head and losses over all T positions.
- *
- * @param chunkRows Positions at a time; a multiple of 64 that divides T
- * @param target The other model, or what a cache has of it; absent where nothing compares
- * @param gradient Whether gradients are wanted; without, logits are only read
- * @param onLogits Sees the learner's logits f32 [chunkRows, V] of each chunk, before any loss does, and the chunk's first row
- */
+/** What {@linkcode chunkedLoss} is made of. */
+export interface ChunkedLossInputs extends Labels {
+  readonly learner: HeadInput;
+  /** The other model, or what a cache has of it; absent where nothing compares. */
+  readonly target?: HeadInput | CachedRows | undefined;
+  readonly losses: RowLosses;
+  /** Positions at a time; a multiple of 64 that divides T. */
+  readonly chunkRows: number;
+  /** Whether gradients are wanted; without, logits are only read. */
+  readonly gradient: boolean;
+  /** Sees the learner's logits f32 [chunkRows, V] of each chunk, before any loss does, and the chunk's first row. */
+  readonly onLogits?: (logits: Tensor, first: number) => void;
+}
+
+/** Traces head and losses over all T positions. */
 export function chunkedLoss(
   graph: Graph,
-  learner: HeadInput,
-  target: HeadInput | CachedRows | undefined,
-  { labels, masks }: Labels,
-  losses: RowLosses,
-  chunkRows: number,
-  gradient: boolean,
-  onLogits: (logits: Tensor, first: number) => void = () => {},
+  { learner, target, labels, masks, losses, chunkRows, gradient, onLogits }: ChunkedLossInputs,
 ): ChunkedLoss {
   const total = learner.hidden.dim(0);
   ensure(
@@ -99,7 +100,7 @@ export function chunkedLoss(
   const traceChunk = (c: number, values: Tensor) => {
     const x = part(learner.hidden, c);
     const logits = logitsOf(learner, x);
-    onLogits(logits, c * chunkRows);
+    onLogits?.(logits, c * chunkRows);
     const bound = masks ? [part(masks, c)] : [];
     if (target && "hidden" in target) {
       if (losses.needsTarget) bound.push(logitsOf(target, part(target.hidden, c)));

@@ -52,15 +52,11 @@ export function traceLearnerLosses(
   const traced = traceModel(graph, name, model, tokens, { length: positions }, {
     attach: attach && ((prompt) => attach(graph, prompt)),
   });
-  const { values } = chunkedLoss(
-    graph,
-    headInput(traced, attach !== undefined),
-    undefined,
-    labelInput(graph, tokens, losses),
-    losses,
-    chunkRows,
-    false,
-  );
+  const { values } = chunkedLoss(graph, {
+    learner: headInput(traced, attach !== undefined),
+    ...labelInput(graph, tokens, losses),
+    ...{ losses, chunkRows, gradient: false },
+  });
   lossSums(values, graph.state(state, [losses.valueCount], "f32", "program"), graph.scalar("accumulate"));
 }
 

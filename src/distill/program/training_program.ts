@@ -5,19 +5,19 @@
  * @module
  */
 import { gradients } from "../../tensor/differentiate.ts";
-import { max, min, stepScalar } from "../../tensor/expr/mod.ts";
+import { stepScalar } from "../../tensor/expr/mod.ts";
 import type { Graph, Tensor } from "../../tensor/graph.ts";
 import { accumulate } from "../../tensor/ops/accumulate.ts";
 import { add } from "../../tensor/ops/combine.ts";
 import { fill } from "../../tensor/ops/fill.ts";
 import { maskRows } from "../../tensor/ops/mask_rows.ts";
 import { pointwise } from "../../tensor/ops/pointwise.ts";
-import { sumRows } from "../../tensor/ops/pointwise.ts";
 import { reshape } from "../../tensor/ops/views.ts";
 import { Program } from "../../tensor/plan.ts";
 import type { Attach } from "../trained/attach.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
 import { chunkedLoss, type HeadInput } from "../objective/chunked_loss.ts";
+import { balanced } from "../objective/balanced.ts";
 import { lossSums } from "../objective/loss_sums.ts";
 import { labelInput } from "./measure.ts";
 import type { Model } from "../inputs/models.ts";
@@ -184,15 +184,11 @@ function tracePass(
     ? models.side(learner === "student" ? "teacher" : "student")
     : undefined;
   const losses = objective.rowLosses(set, graph);
-  const { values, weighted } = chunkedLoss(
-    graph,
-    models.side(learner),
-    target,
-    labelInput(graph, tokens, losses),
-    losses,
-    chunkRows,
-    training,
-  );
+  const { values, weighted } = chunkedLoss(graph, {
+    learner: models.side(learner),
+    ...labelInput(graph, tokens, losses),
+    ...{ target, losses, chunkRows, gradient: training },
+  });
   lossSums(values, sums, graph.scalar("accumulate"), { first: 0, count: losses.valueCount });
   return weighted;
 }
@@ -289,25 +285,3 @@ function traceParts(graph: Graph, models: BlockModels, options: TrainingProgramO
   });
   return [...overLogits, ...overInnerValues];
 }
-
-/**
- * The seed of a loss L that shall have the size of another, L_0, times its weight w: `seed` times w L_0 / L, a constant in the
- * gradient (L_0 / L as AmoebaLLM, arXiv 2411.10606, scales the losses of sub-networks; weight and bound are ours). `own` is w L of each
- * position.
- */
-function balanced(
-  own: Tensor,
-  reference: Tensor,
-  seed: Tensor,
-  weight: string,
-  { max: bound }: Balance,
-): Tensor {
-  const sum = (rows: Tensor) => sumRows(reshape(rows, [rows.dim(0), 1]));
-  return pointwise([seed, sum(reference), sum(own)], (s, l0, l) => {
-    const factor = stepScalar(weight).mul(l0!.abs()).div(max(l!.abs(), SMALLEST));
-    return s!.mul(min(factor, bound));
-  });
-}
-
-/** Keeps a loss that has vanished from being divided by. */
-const SMALLEST = 1e-30;

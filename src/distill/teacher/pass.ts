@@ -88,7 +88,10 @@ function planTeacherPass(
     const made = teacherRows(part(kept, first), logits, target, draws);
     made.forEach((t, i) => graph.output(`${PARTS[i]} ${first}`, t));
   };
-  const { values } = chunkedLoss(graph, learner, undefined, labels, losses, chunkRows, false, keep);
+  const { values } = chunkedLoss(graph, {
+    ...{ learner, ...labels, losses, chunkRows, gradient: false },
+    onLogits: keep,
+  });
   lossSums(
     values,
     graph.state(LOSS_SUMS.teacher, [losses.valueCount], "f32", "program"),
