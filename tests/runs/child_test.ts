@@ -7,6 +7,7 @@ import { InferenceProcess } from "../../src/runs/child/inference.ts";
 import { Inspector } from "../../src/runs/child/inspection.ts";
 import { inspectPlugins } from "../../src/runs/child/plugin_check.ts";
 import { tinyRecipe, withTiny } from "../distill/tiny_model.ts";
+import { childrenOf } from "./children.ts";
 import { startFake, withFolder } from "./fake_run.ts";
 import { exists } from "../../src/formats/files.ts";
 
@@ -189,24 +190,6 @@ Deno.test("Child passes messages on, and knows the end of what is no message", a
     await Deno.remove(folder, { recursive: true });
   }
 });
-
-/** Processes that a process has started, by id, with the processor seconds that they took. */
-function childrenOf(parent: number): Map<number, number> {
-  const found = new Map<number, number>();
-  for (const { name } of Deno.readDirSync("/proc")) {
-    if (!/^\d+$/.test(name)) continue;
-    try {
-      // proc(5): after the name in brackets come the state and the parent; the times are the 14th and 15th field.
-      const fields = Deno.readTextFileSync(`/proc/${name}/stat`).replace(/^.*\) /s, "").split(" ");
-      if (Number(fields[1]) === parent) {
-        found.set(Number(name), (Number(fields[11]) + Number(fields[12])) / 100);
-      }
-    } catch {
-      // It has just ended.
-    }
-  }
-  return found;
-}
 
 const isAlive = (pid: number) => exists(`/proc/${pid}`);
 

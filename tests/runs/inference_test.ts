@@ -10,6 +10,7 @@ import {
 } from "../../src/runs/child/inference.ts";
 import { GpuBusyError, InferencePool } from "../../src/runs/supervise/inference_pool.ts";
 import { StopText } from "../../src/distill/generate/stop_text.ts";
+import { childrenOf } from "./children.ts";
 import { withTiny } from "../distill/tiny_model.ts";
 
 const request = (change: Partial<InferenceRequest> = {}): InferenceRequest => ({
@@ -120,7 +121,8 @@ Deno.test("a process ends by itself when it is not used, and a request fails whe
     const first = pool.generate("tiny", model, request({ maxTokens: 4000 }));
     await first.next();
     assertEquals([acquired, pool.load], [1, 1]);
-    await new Deno.Command("pkill", { args: ["-KILL", "-f", "limbeck-inference-"] }).output();
+    const [child] = childrenOf(Deno.pid).keys();
+    Deno.kill(child!, "SIGKILL");
     await assertRejects(async () => {
       for await (const _ of { [Symbol.asyncIterator]: () => first });
     }, InferenceEndedError);

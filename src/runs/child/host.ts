@@ -16,6 +16,8 @@ export interface ChildOptions<M> {
   readonly command: ChildCommand;
   /** Its working folder; this process's own by default. */
   readonly folder?: string;
+  /** Whether the folder goes when it ends. */
+  readonly isTemporary?: boolean;
   /** What it is to do. */
   readonly order: unknown;
   /** What a line of its stdout says; undefined where it is no message. Any object with a type by default. */
@@ -154,6 +156,8 @@ export class Child<M extends { type: string } = { type: string }> {
     clearTimeout(this.#lastResort);
     this.#options.signal?.removeEventListener("abort", this.kill);
     this.sendNoMore();
+    const { folder, isTemporary } = this.#options;
+    if (folder && isTemporary) await Deno.remove(folder, { recursive: true }).catch(() => {});
     return { ...status, silentSeconds: this.#silentSeconds, ...await words };
   }
 
@@ -166,31 +170,37 @@ export class Child<M extends { type: string } = { type: string }> {
   }
 }
 
-/** A child with a folder of its own, which is gone with it. */
+/** What starts a child in a temporary folder. */
 export interface LoneChild<M>
-  extends Omit<ChildNeeds, "folder">, Omit<ChildOptions<M>, "command" | "folder"> {}
+  extends Omit<ChildNeeds, "folder">, Omit<ChildOptions<M>, "command" | "folder" | "isTemporary"> {}
 
 /**
- * Starts a child in a temporary folder; when `use` is done, both are gone.
+ * Starts a child in a temporary folder, which is gone when it has ended.
  *
- * @throws what {@linkcode prepareChild} and `use` throw
+ * @throws what {@linkcode prepareChild} throws
  */
+export async function startAlone<M extends { type: string }>(options: LoneChild<M>): Promise<Child<M>> {
+  const folder = await Deno.makeTempDir({ prefix: "limbeck-child-" });
+  try {
+    const command = await prepareChild({ ...options, folder });
+    return new Child<M>({ ...options, command, folder, isTemporary: true });
+  } catch (error) {
+    await Deno.remove(folder, { recursive: true }).catch(() => {});
+    throw error;
+  }
+}
+
+/** The same; it is ended when `use` is done. */
 export async function withChild<M extends { type: string }, T>(
   options: LoneChild<M>,
   use: (child: Child<M>) => Promise<T>,
 ): Promise<T> {
-  const folder = await Deno.makeTempDir({ prefix: "limbeck-child-" });
+  const child = await startAlone(options);
   try {
-    const command = await prepareChild({ ...options, folder });
-    const child = new Child<M>({ ...options, command, folder });
-    try {
-      return await use(child);
-    } finally {
-      child.kill();
-      await child.ended;
-    }
+    return await use(child);
   } finally {
-    await Deno.remove(folder, { recursive: true }).catch(() => {});
+    child.kill();
+    await child.ended;
   }
 }
 

@@ -7,8 +7,7 @@
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { LimbeckError } from "../../base/errors.ts";
 import type { ChatMessage } from "../../text/dataset.ts";
-import { prepareChild } from "./command.ts";
-import { Child, type ChildEnd, errorOf, howItEnded, isTold } from "./host.ts";
+import { type Child, type ChildEnd, errorOf, howItEnded, isTold, startAlone } from "./host.ts";
 import type { ToldError } from "./told_error.ts";
 
 /** Whose text it is: a model's by its path, or that of a run's student with its adapter, as of a step or of the last checkpoint. */
@@ -86,11 +85,11 @@ export class InferenceProcess {
   #idle: ReturnType<typeof setTimeout> | undefined;
   #end: ChildEnd | undefined;
 
-  private constructor(child: Child<InferenceMessage>, folder: string, options: InferenceOptions) {
+  private constructor(child: Child<InferenceMessage>, options: InferenceOptions) {
     this.#child = child;
     this.#options = options;
     this.#ready.promise.catch(() => {});
-    this.ended = this.#listen().finally(() => Deno.remove(folder, { recursive: true }).catch(() => {}));
+    this.ended = this.#listen();
   }
 
   /**
@@ -101,21 +100,16 @@ export class InferenceProcess {
    */
   static async start(options: InferenceOptions): Promise<InferenceProcess> {
     const { model, plugins = [] } = options;
-    const folder = await Deno.makeTempDir({ prefix: "limbeck-inference-" });
-    let process: InferenceProcess;
-    try {
-      const command = await prepareChild({
-        folder,
-        plugins,
+    const process = new InferenceProcess(
+      await startAlone<InferenceMessage>({
         entry: new URL("./inside/inference_entry.ts", import.meta.url).href,
+        order: model,
+        plugins,
         heapMegabytes: 2048,
         ...("path" in model ? { read: [model.path] } : { read: [model.folder], recipe: model.recipe }),
-      });
-      process = new InferenceProcess(new Child({ command, folder, order: model }), folder, options);
-    } catch (error) {
-      await Deno.remove(folder, { recursive: true }).catch(() => {});
-      throw error;
-    }
+      }),
+      options,
+    );
     process.#work();
     await process.#ready.promise;
     process.#rest();

@@ -12,6 +12,9 @@ import { Child, howItEnded } from "./host.ts";
 /** Dawn, the WebGPU of Chrome, as a package for programs outside of a browser; `tint.lock` holds its integrity. */
 export const DAWN = "npm:webgpu@0.6.2";
 
+/** Longest time of all kernels together, and of fetching Dawn. */
+const PATIENCE_SECONDS = 600;
+
 /** What is to be compiled, and with what. */
 export interface TintOrder {
   readonly dawn: string;
@@ -56,6 +59,7 @@ export async function compileWithTint(
   ];
   const order: TintOrder = { dawn: DAWN, kernels };
   const child = new Child({ command: { args, env: { NO_COLOR: "1" } }, order });
+  child.expect(PATIENCE_SECONDS);
   const report = await child.answer((end) => new LimbeckError(`the process with Tint ${howItEnded(end)}`));
   return report as TintReport;
 }
