@@ -12,6 +12,7 @@
 import type { RunEvent } from "../src/distill/run/events.ts";
 import { openStore } from "../src/runs/store/data_folder.ts";
 import { isEnd } from "../src/runs/store/run_states.ts";
+import { processesWith } from "../tests/processes.ts";
 import { fakeNamed, prepare } from "../tests/server/harness.ts";
 import {
   freePort,
@@ -92,9 +93,19 @@ async function submits(count: number, atOnce: number): Promise<void> {
         (count / seconds).toFixed(0)
       } a second acknowledged and durable (${count}, ${atOnce} at once); ${lost} lost after kill -9`,
     );
-    await new Deno.Command("pkill", { args: ["-KILL", "-f", `${folder}/service/runs/${slow.id}/child`] })
-      .output();
+    await killRuns(`${folder}/service/runs/${slow.id}/`);
   });
+}
+
+/** Ends the processes of runs in a folder. */
+async function killRuns(folder: string): Promise<void> {
+  for (const id of await processesWith(folder)) {
+    try {
+      Deno.kill(id, "SIGKILL");
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
+  }
 }
 
 async function readers(count: number, steps: number): Promise<void> {
@@ -234,8 +245,7 @@ async function soak(seconds: number): Promise<void> {
       const dice = Math.random();
       if (dice < 0.4) {
         counts.child++;
-        await new Deno.Command("pkill", { args: ["-KILL", "-f", `${folder}/service/runs/.*/child/entry.ts`] })
-          .output();
+        await killRuns(`${folder}/service/runs/`);
       } else {
         const signal = dice < 0.8 ? "SIGKILL" : "SIGTERM";
         counts[signal === "SIGKILL" ? "service" : "term"]++;

@@ -15,3 +15,21 @@ export async function processesWith(text: string): Promise<number[]> {
   }
   return found;
 }
+
+/** Processes that a process has started, by id, with the processor seconds that they took. */
+export function childrenOf(parent: number): Map<number, number> {
+  const found = new Map<number, number>();
+  for (const { name } of Deno.readDirSync("/proc")) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      // proc(5): after the name in brackets come the state and the parent; the times are the 14th and 15th field.
+      const fields = Deno.readTextFileSync(`/proc/${name}/stat`).replace(/^.*\) /s, "").split(" ");
+      if (Number(fields[1]) === parent) {
+        found.set(Number(name), (Number(fields[11]) + Number(fields[12])) / 100);
+      }
+    } catch {
+      // It has just ended.
+    }
+  }
+  return found;
+}

@@ -7,7 +7,7 @@ import { InferenceProcess } from "../../src/runs/child/inference.ts";
 import { Inspector } from "../../src/runs/child/inspection.ts";
 import { inspectPlugins } from "../../src/runs/child/plugin_check.ts";
 import { tinyRecipe, withTiny } from "../distill/tiny_model.ts";
-import { childrenOf } from "./children.ts";
+import { childrenOf } from "../processes.ts";
 import { startFake, withFolder } from "./fake_run.ts";
 import { exists } from "../../src/formats/files.ts";
 
