@@ -35,7 +35,7 @@ const rowKernelOp: Op<RowKernelText & { readonly words: readonly SizeWord[] }> =
   mutates: true,
   alias: (output) => ({ input: 2 + output, byteOffset: 0 }),
   infer: ([, , logits, values]) => [logits!, values!],
-  lower({ inputs, attributes: { wgsl, needsTeacher, memoryWords, words }, adapter, scratch, dispatch }) {
+  lower({ inputs, attributes: { wgsl, needsTeacher, memoryWords, words }, device, scratch, dispatch }) {
     const [labels, target, logits, values] = inputs as [Tensor, Tensor, Tensor, Tensor];
     const memory = memoryWords > 0 ? [scratch([ROWS, memoryWords], "u32")] : [];
     dispatch({
@@ -43,7 +43,7 @@ const rowKernelOp: Op<RowKernelText & { readonly words: readonly SizeWord[] }> =
       wgsl,
       tensors: [labels, ...(needsTeacher ? [target] : []), logits, values, ...memory],
       size: words,
-      groups: grid(ROWS, adapter),
+      groups: grid(ROWS, device),
     });
   },
 };

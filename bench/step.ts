@@ -67,7 +67,7 @@ function peakRssBytes(): number {
   return line ? Number(line[1]) * 1024 : NaN;
 }
 
-/** The best rates this adapter reaches here: a square product of our own, and a sum of two tensors too large for its caches. */
+/** The best rates this device reaches here: a square product of our own, and a sum of two tensors too large for its caches. */
 async function measurePeak(gpu: Gpu): Promise<{ gflops: number; gigabytes: number }> {
   const side = 512;
   const product = await measure(

@@ -1,20 +1,20 @@
 /**
- * What planning needs to know of an adapter: its limits, what it can do and which kernel family suits it. A plain value, so a
+ * What planning needs to know of a device: its limits, what it can do and which kernel family suits it. A plain value, so a
  * plan can be made (and its bytes printed) where there is no GPU at all.
  *
  * @module
  */
 
-/** Which family of kernels suits an adapter best. */
+/** Which family of kernels suits a device best. */
 export type KernelFamily =
   /** One 8-lane subgroup a workgroup, no shared memory: Mesa's software Vulkan driver on a CPU. */
   | "subgroup8"
   /** Tiles in workgroup memory: hardware GPUs. */
   | "tiled";
 
-/** An adapter as the planner sees it. Byte counts are bytes. */
-export interface AdapterDescription {
-  /** The driver's own name for the adapter. */
+/** A device as the planner sees it. Byte counts are bytes. */
+export interface DeviceDescription {
+  /** The driver's own name for the device. */
   readonly name: string;
   readonly family: KernelFamily;
   /** The device was granted `subgroups` and every subgroup has this many lanes; 0 when it was not or they vary. */
@@ -29,8 +29,8 @@ export interface AdapterDescription {
   readonly offsetAlignment: number;
 }
 
-/** The least that WebGPU guarantees, as a hardware GPU: what `estimate` plans for where no adapter is present. */
-export const DEFAULT_ADAPTER: AdapterDescription = {
+/** The least that WebGPU guarantees, as a hardware GPU: what `estimate` plans for where no device is present. */
+export const DEFAULT_DEVICE: DeviceDescription = {
   name: "WebGPU default limits",
   family: "tiled",
   subgroupSize: 0,

@@ -8,7 +8,7 @@
  * @module
  */
 import { DeviceError } from "../base/errors.ts";
-import type { AdapterDescription } from "./description.ts";
+import type { DeviceDescription } from "./description.ts";
 import { accessVariant, type Binding, parseBindings } from "./bindings.ts";
 import { findPreamble } from "./preamble.ts";
 import { ReadBack } from "./read_back.ts";
@@ -19,7 +19,7 @@ export interface GpuOptions {
   readonly gpu?: GPU;
   readonly powerPreference?: GPUPowerPreference;
   /** Overrides what planning believes of the adapter: tests use it to run the kernels of another family. */
-  readonly describe?: Partial<AdapterDescription>;
+  readonly describe?: Partial<DeviceDescription>;
   /** WGSL written before every kernel; what the device's compiler wants when absent, see {@linkcode findPreamble}. */
   readonly preamble?: string;
 }
@@ -130,7 +130,7 @@ export class Gpu {
   readonly entry: GPU | undefined;
   readonly adapter: GPUAdapter;
   readonly device: GPUDevice;
-  readonly description: AdapterDescription;
+  readonly description: DeviceDescription;
   readonly features: ReadonlySet<string>;
   readonly preamble: string;
   #allocated = 0;
@@ -316,7 +316,7 @@ function attempt<T>(run: () => T): { value: T } | { error: unknown } {
   }
 }
 
-function describe(adapter: GPUAdapter, device: GPUDevice, features: ReadonlySet<string>): AdapterDescription {
+function describe(adapter: GPUAdapter, device: GPUDevice, features: ReadonlySet<string>): DeviceDescription {
   const { limits } = device;
   const info = adapter.info;
   const fixed = features.has("subgroups") && info.subgroupMinSize === info.subgroupMaxSize;

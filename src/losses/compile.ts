@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { AdapterDescription } from "../gpu/description.ts";
+import type { DeviceDescription } from "../gpu/description.ts";
 import { leaves } from "../tensor/expr/mod.ts";
 import { printRowKernel } from "./kernel/row_kernel.ts";
 import { rowLossSource, rowMemory } from "./kernel/row_loss_source.ts";
@@ -17,11 +17,11 @@ import { type ResolvedLoss, type RowLossKernel, type RowLossShape, traceObjectiv
 export function compileRowLoss(
   terms: readonly ResolvedLoss[],
   shape: RowLossShape,
-  adapter: AdapterDescription,
+  device: DeviceDescription,
   { gradient = true }: { gradient?: boolean } = {},
 ): RowLossKernel {
   const traced = traceObjective(terms, shape);
-  const printed = printRowKernel(terms, traced, shape, adapter, gradient);
+  const printed = printRowKernel(terms, traced, shape, device, gradient);
   return {
     ...printed,
     label: `rowLoss ${summary(terms)}${gradient ? "" : " values"}${shape.tokenMasks ? " masked" : ""}`,

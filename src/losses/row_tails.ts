@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { AdapterDescription } from "../gpu/description.ts";
+import type { DeviceDescription } from "../gpu/description.ts";
 import { constant, type Expression, variable } from "../tensor/expr/mod.ts";
 import type { StepScalar } from "../tensor/graph.ts";
 import type { SizeWord } from "../tensor/op.ts";
@@ -34,7 +34,7 @@ export function cacheTemperature(temperature: number): string {
 export function compileTails(
   target: SparseTarget,
   vocabulary: number,
-  adapter: AdapterDescription,
+  device: DeviceDescription,
 ): TailKernel {
   const groups = target.temperatures.map((temperature) => ({
     temperature,
@@ -46,7 +46,7 @@ export function compileTails(
     values: new Map(groups.map((_, g) => [g, variable(tailOfLearner(g))])),
     support: { target, statistics: [], gradients: new Map(groups.map((_, g) => [g, zero])) },
   };
-  const printed = printRowKernel([], traced, { vocabulary }, adapter, false);
+  const printed = printRowKernel([], traced, { vocabulary }, device, false);
   return {
     label: `rowTails ${target.entries}`,
     wgsl: printed.wgsl,

@@ -18,7 +18,7 @@ export interface Caps {
   readonly losses: number;
   /** Seconds that a run may take, waiting aside. */
   readonly wallSeconds: number;
-  /** Bytes on the GPU; what the adapter allows when absent. */
+  /** Bytes on the GPU; what the device allows when absent. */
   readonly gpuBytes?: number;
   /** Checkpoints kept beside the best. */
   readonly checkpoints: number;

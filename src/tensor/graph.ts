@@ -8,7 +8,7 @@
  * @module
  */
 import { ShapeError } from "../base/errors.ts";
-import type { AdapterDescription } from "../gpu/description.ts";
+import type { DeviceDescription } from "../gpu/description.ts";
 import { type DType, STORAGES, type TensorSpec } from "./weight_storage.ts";
 
 export { byteLength, type DType, elementCount, type TensorSpec } from "./weight_storage.ts";
@@ -303,7 +303,7 @@ export interface LoweringContext<A> {
   readonly inputs: readonly Tensor[];
   readonly outputs: readonly Tensor[];
   readonly attributes: A;
-  readonly adapter: AdapterDescription;
+  readonly device: DeviceDescription;
   /** Memory that lives only during this node. */
   scratch(shape: readonly number[], dtype: DType): Tensor;
   dispatch(dispatch: Dispatch): void;

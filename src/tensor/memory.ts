@@ -94,7 +94,7 @@ function packInOrder(
     const bytes = align(demand.bytes);
     if (bytes > limit) {
       throw new DeviceError(
-        `one intermediate needs ${bytes} bytes; this adapter allows ${limit} in one buffer`,
+        `one intermediate needs ${bytes} bytes; this device allows ${limit} in one buffer`,
         {
           hint: "lower tokensPerMicroBatch or headChunk",
         },

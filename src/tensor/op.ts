@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { AdapterDescription } from "../gpu/description.ts";
+import type { DeviceDescription } from "../gpu/description.ts";
 import { ShapeError } from "../base/errors.ts";
 import { type Node, type Op, show, type Tensor } from "./graph.ts";
 
@@ -56,11 +56,11 @@ export function ensure(
 }
 
 /**
- * A one-dimensional grid of `count` workgroups, folded into two dimensions where the adapter's limit asks for it. Kernels
+ * A one-dimensional grid of `count` workgroups, folded into two dimensions where the device's limit asks for it. Kernels
  * number their group `group_id.x + group_id.y * num_workgroups.x` and return where that is `>= count`.
  */
-export function grid(count: number, adapter: AdapterDescription): [number, number, number] {
-  const limit = adapter.maxWorkgroupsPerDimension;
+export function grid(count: number, device: DeviceDescription): [number, number, number] {
+  const limit = device.maxWorkgroupsPerDimension;
   if (count <= limit) return [Math.max(1, count), 1, 1];
   const y = Math.ceil(count / limit);
   return [Math.ceil(count / y), y, 1];

@@ -1,11 +1,11 @@
 /**
  * From traced blocks to a plan: kernels for every node, offsets for every intermediate, sizes of every buffer. Pure: it takes
- * a description of an adapter, so `estimate` works where there is no GPU.
+ * a description of a device, so `estimate` works where there is no GPU.
  *
  * @module
  */
 import { parseBindings } from "../gpu/bindings.ts";
-import type { AdapterDescription } from "../gpu/description.ts";
+import type { DeviceDescription } from "../gpu/description.ts";
 import { DeviceError, ShapeError } from "../base/errors.ts";
 import {
   byteLength,
@@ -64,7 +64,7 @@ export interface PlannedBuffer {
 
 /** A program ready to be compiled for a device. */
 export interface Plan {
-  readonly adapter: AdapterDescription;
+  readonly device: DeviceDescription;
   readonly blocks: ReadonlyMap<string, PlannedBlock>;
   readonly buffers: readonly PlannedBuffer[];
   /** Where each storage lies. */
@@ -101,17 +101,17 @@ export class Program {
 type Lowered = { node: Node; dispatches: Dispatch[]; scratch: Tensor[] };
 
 /**
- * Plans a program for an adapter.
+ * Plans a program for a device.
  *
- * @throws {DeviceError} if a tensor does not fit a binding or a buffer of this adapter
+ * @throws {DeviceError} if a tensor does not fit a binding or a buffer of this device
  */
-export function plan(program: Program, adapter: AdapterDescription): Plan {
+export function plan(program: Program, device: DeviceDescription): Plan {
   const buffers: PlannedBuffer[] = [];
   const storages = new Map<string, Range & Storage>();
-  const lowered = program.blocks.map((graph) => ({ graph, nodes: lower(graph, adapter) }));
-  placeStorages(program, buffers, storages, adapter);
+  const lowered = program.blocks.map((graph) => ({ graph, nodes: lower(graph, device) }));
+  placeStorages(program, buffers, storages, device);
 
-  const packed = lowered.map(({ graph, nodes }) => placeIntermediates(graph, nodes, adapter));
+  const packed = lowered.map(({ graph, nodes }) => placeIntermediates(graph, nodes, device));
   const arenaCount = Math.max(0, ...packed.map((p) => p.arenaBytes.length));
   const firstArena = buffers.length;
   for (let a = 0; a < arenaCount; a++) {
@@ -134,7 +134,7 @@ export function plan(program: Program, adapter: AdapterDescription): Plan {
       return { buffer: base.buffer, offset: base.offset + root.byteOffset + byteOffset, bytes };
     };
     const dispatches = nodes.flatMap(({ node, dispatches }) =>
-      dispatches.map((d) => planDispatch(d, node, range, sizes, adapter))
+      dispatches.map((d) => planDispatch(d, node, range, sizes, device))
     );
     const outputs = new Map(
       [...graph.outputs].map(([name, t]) => [name, { ...range(t), shape: t.shape, dtype: t.dtype }]),
@@ -162,7 +162,7 @@ export function plan(program: Program, adapter: AdapterDescription): Plan {
   }
   const totalBytes = buffers.reduce((sum, b) => sum + b.bytes, 0);
   return {
-    adapter,
+    device,
     blocks,
     buffers,
     storages,
@@ -176,7 +176,7 @@ export function plan(program: Program, adapter: AdapterDescription): Plan {
 }
 
 /** Kernels of every node that somebody needs. */
-function lower(graph: Graph, adapter: AdapterDescription): Lowered[] {
+function lower(graph: Graph, device: DeviceDescription): Lowered[] {
   return optimise(graph).map((node) => {
     const dispatches: Dispatch[] = [];
     const scratch: Tensor[] = [];
@@ -185,7 +185,7 @@ function lower(graph: Graph, adapter: AdapterDescription): Lowered[] {
         inputs: node.inputs,
         outputs: node.outputs,
         attributes: node.attributes,
-        adapter,
+        device,
         scratch(shape, dtype) {
           const tensor = new Tensor(graph, -1 - scratch.length, { shape, dtype }, node, undefined);
           scratch.push(tensor);
@@ -203,7 +203,7 @@ function placeStorages(
   program: Program,
   buffers: PlannedBuffer[],
   storages: Map<string, Range & Storage>,
-  adapter: AdapterDescription,
+  device: DeviceDescription,
 ): void {
   let inputBytes = 0;
   const inputs: Storage[] = [];
@@ -213,9 +213,9 @@ function placeStorages(
       inputs.push(storage);
       continue;
     }
-    if (bytes > adapter.maxBufferSize) {
+    if (bytes > device.maxBufferSize) {
       throw new DeviceError(
-        `${show(storage)} needs ${bytes} bytes; this adapter allows ${adapter.maxBufferSize} in one buffer`,
+        `${show(storage)} needs ${bytes} bytes; this device allows ${device.maxBufferSize} in one buffer`,
         {
           hint: storage.kind === "state"
             ? "train fewer values: lower adapter.rank, or name fewer tensors in student.train"
@@ -242,7 +242,7 @@ interface Root {
   readonly byteOffset: number;
 }
 
-function placeIntermediates(graph: Graph, nodes: readonly Lowered[], adapter: AdapterDescription) {
+function placeIntermediates(graph: Graph, nodes: readonly Lowered[], device: DeviceDescription) {
   const lives = new Map<Tensor, { first: number; last: number }>();
   const touch = (tensor: Tensor, at: number) => {
     const { root } = rootOf(tensor);
@@ -261,16 +261,16 @@ function placeIntermediates(graph: Graph, nodes: readonly Lowered[], adapter: Ad
   const tensors = [...lives.keys()];
   const demands: Demand[] = tensors.map((t) => ({ bytes: byteLength(t), ...lives.get(t)! }));
   for (const [i, t] of tensors.entries()) {
-    if (demands[i]!.bytes > adapter.maxBufferSize) {
+    if (demands[i]!.bytes > device.maxBufferSize) {
       throw new DeviceError(
         `${t.producer?.path ?? graph.name}: ${show(t)} takes ${
           demands[i]!.bytes
-        } bytes; a buffer of this adapter holds at most ${adapter.maxBufferSize}`,
+        } bytes; a buffer of this device holds at most ${device.maxBufferSize}`,
         { hint: "Lower train.tokensPerMicroBatch or train.headChunk." },
       );
     }
   }
-  const { placements, arenaBytes, lowerBound } = pack(demands, adapter.maxBufferSize);
+  const { placements, arenaBytes, lowerBound } = pack(demands, device.maxBufferSize);
   const placementOf = new Map(tensors.map((t, i) => [t, placements[i]!]));
   const rangeOf = (tensor: Tensor): Root => {
     const { root, byteOffset } = rootOf(tensor);
@@ -321,7 +321,7 @@ function planDispatch(
   node: Node,
   range: (t: Tensor | Window) => Range,
   sizes: SizeWords,
-  adapter: AdapterDescription,
+  device: DeviceDescription,
 ): PlannedDispatch {
   const declared = parseBindings(dispatch.wgsl).filter((b) => b.group === 0).sort((a, b) =>
     a.binding - b.binding
@@ -332,29 +332,29 @@ function planDispatch(
       `${where} declares ${declared.length} storage bindings, ${dispatch.tensors.length} tensors are given`,
     );
   }
-  if (declared.length > adapter.maxStorageBuffers) {
+  if (declared.length > device.maxStorageBuffers) {
     throw new DeviceError(
-      `${where} binds ${declared.length} buffers; this adapter allows ${adapter.maxStorageBuffers}`,
+      `${where} binds ${declared.length} buffers; this device allows ${device.maxStorageBuffers}`,
     );
   }
   const bindings = dispatch.tensors.map(range);
   bindings.forEach((b, i) => {
-    if (b.bytes > adapter.maxBindingSize) {
+    if (b.bytes > device.maxBindingSize) {
       const t = dispatch.tensors[i]!;
       throw new DeviceError(
         `${where}: ${
           show("byteOffset" in t ? t.tensor : t)
-        } needs a binding of ${b.bytes} bytes; this adapter allows ${adapter.maxBindingSize}`,
+        } needs a binding of ${b.bytes} bytes; this device allows ${device.maxBindingSize}`,
         {
           hint:
             "Lower train.tokensPerMicroBatch or train.headChunk; a tensor of student.train that is so large " +
-            "cannot be trained on this adapter.",
+            "cannot be trained on this device.",
         },
       );
     }
-    if (b.offset % adapter.offsetAlignment !== 0) {
+    if (b.offset % device.offsetAlignment !== 0) {
       throw new ShapeError(
-        `${where}: binding ${i} begins at byte ${b.offset}, which is not a multiple of ${adapter.offsetAlignment}`,
+        `${where}: binding ${i} begins at byte ${b.offset}, which is not a multiple of ${device.offsetAlignment}`,
       );
     }
   });
@@ -374,9 +374,9 @@ function planDispatch(
       }
     });
   });
-  if (dispatch.groups.some((n) => n < 1 || n > adapter.maxWorkgroupsPerDimension || !Number.isInteger(n))) {
+  if (dispatch.groups.some((n) => n < 1 || n > device.maxWorkgroupsPerDimension || !Number.isInteger(n))) {
     throw new ShapeError(
-      `${where}: a grid of ${dispatch.groups.join(" x ")} workgroups is not possible on this adapter`,
+      `${where}: a grid of ${dispatch.groups.join(" x ")} workgroups is not possible on this device`,
     );
   }
   return {

@@ -1,9 +1,9 @@
 /**
- * Cutting a tensor into parts that fit one binding of an adapter each.
+ * Cutting a tensor into parts that fit one binding of a device each.
  *
  * @module
  */
-import type { AdapterDescription } from "../gpu/description.ts";
+import type { DeviceDescription } from "../gpu/description.ts";
 import { DeviceError } from "../base/errors.ts";
 import { show, type Tensor } from "./graph.ts";
 import type { Window } from "./op.ts";
@@ -35,24 +35,24 @@ export interface Cut {
  *
  * @throws {DeviceError} if not even the smallest part fits a binding
  */
-export function windows(tensor: Tensor, adapter: AdapterDescription, cut: Cut = {}): Part[] {
+export function windows(tensor: Tensor, device: DeviceDescription, cut: Cut = {}): Part[] {
   const elements = elementCount(tensor.shape);
   const unitElements = cut.unitElements ?? elements / tensor.dim(0);
   const { first = 0, count = elements / unitElements - first, multiple = 1 } = cut;
   const whole = byteLength(tensor);
   const limit = cut.most ?? Infinity;
-  if (whole <= adapter.maxBindingSize && first === 0 && count <= limit) {
+  if (whole <= device.maxBindingSize && first === 0 && count <= limit) {
     return [{ first, count, binding: tensor }];
   }
 
   const unitBytes = bytesOf(tensor.dtype, unitElements);
   // Both a multiple of `multiple` and a multiple of the alignment in bytes.
-  const step = multiple * adapter.offsetAlignment / gcd(multiple * unitBytes, adapter.offsetAlignment);
-  const most = Math.floor(Math.min(limit, adapter.maxBindingSize / unitBytes) / step) * step;
+  const step = multiple * device.offsetAlignment / gcd(multiple * unitBytes, device.offsetAlignment);
+  const most = Math.floor(Math.min(limit, device.maxBindingSize / unitBytes) / step) * step;
   if (most === 0) {
     throw new DeviceError(
       `${show(tensor)} must be bound in parts of at least ${step * unitBytes} bytes, ` +
-        `which this adapter's limit of ${adapter.maxBindingSize} bytes a binding does not allow`,
+        `which this device's limit of ${device.maxBindingSize} bytes a binding does not allow`,
     );
   }
   const parts: Part[] = [];

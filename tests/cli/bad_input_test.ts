@@ -398,7 +398,7 @@ Deno.test("estimate refuses what does not fit, with the numbers and what to turn
     const tiny = await limbeck("estimate", recipe, "--set", "limits.gpuBytes=1000");
     assertTold(tiny, 4, "The weights alone take", "choose smaller models");
     const huge = await limbeck("estimate", recipe, "--set", "train.tokensPerMicroBatch=20000000");
-    assertTold(huge, 4, "bytes; a buffer of this adapter holds at most", "Lower train.tokensPerMicroBatch");
+    assertTold(huge, 4, "bytes; a buffer of this device holds at most", "Lower train.tokensPerMicroBatch");
   }));
 
 Deno.test("checkHostMemory() refuses what the machine's memory cannot hold", () => {

@@ -6,7 +6,7 @@
 import { assertEquals } from "@std/assert";
 import { readCheckpoint, writeCheckpoint } from "../../src/distill/checkpoint/checkpoint.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
-import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
+import { DEFAULT_DEVICE } from "../../src/gpu/description.ts";
 import { tinyRecipe, tinySetup, withTiny } from "./tiny_model.ts";
 
 const RECIPE = {
@@ -26,8 +26,8 @@ Deno.test("a checkpoint of an earlier version is read, its plan followed, and wr
     assertEquals(state.step, 2);
     const choices = { tokens: 64, chunkRows: 64, recompute: false, family: "subgroup8" as const };
     assertEquals(state.frozen, choices);
-    const adapter = { ...DEFAULT_ADAPTER, family: choices.family, subgroupSize: 8 };
-    assertEquals(planTraining(setup, adapter, { choices: state.frozen }).choices, choices);
+    const device = { ...DEFAULT_DEVICE, family: choices.family, subgroupSize: 8 };
+    assertEquals(planTraining(setup, device, { choices: state.frozen }).choices, choices);
     const { format: _, ...rest } = state;
     const path = await writeCheckpoint(`${files.folder}/checkpoints`, setup.trainables, flat, rest);
     for (const name of ["state.safetensors", "state.json", "manifest.json"]) {

@@ -20,7 +20,7 @@ import { planTraining, type TrainingSetup } from "../../src/distill/program/plan
 import { InputError, LimbeckError } from "../../src/base/errors.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
-import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
+import { DEFAULT_DEVICE } from "../../src/gpu/description.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import {
   CONTRACT_VERSION,
@@ -436,7 +436,7 @@ Deno.test("a program that gives no loss of each position, or asks for what it di
       });
       return planTraining(
         setUp({ ...opened, recipe }, new Registry().addAll(builtins).add(loss)),
-        DEFAULT_ADAPTER,
+        DEFAULT_DEVICE,
       );
     };
     const refused = (program: FeatureLossDefinition["program"], message: string) => {

@@ -7,7 +7,7 @@ import { Objective } from "../../src/distill/objective/objective.ts";
 import { initialScalars } from "../../src/losses/traced.ts";
 import { referenceRow } from "../../src/losses/reference.ts";
 import { Registry } from "../../src/registry/registry.ts";
-import type { AdapterDescription } from "../../src/gpu/description.ts";
+import type { DeviceDescription } from "../../src/gpu/description.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { type Tensor } from "../../src/tensor/graph.ts";
 import { Program } from "../../src/tensor/plan.ts";
@@ -82,7 +82,7 @@ function reference(objective: Objective) {
   return { values, weighted, gradient };
 }
 
-const CASES: readonly [string, Objective, Partial<AdapterDescription>?][] = [
+const CASES: readonly [string, Objective, Partial<DeviceDescription>?][] = [
   ["", OBJECTIVE],
   [", each loss over its own tokens", MASKED],
   [", a few rows at a time where losses need memory", SORTED, { maxBindingSize: 4 * T * H }],

@@ -14,7 +14,7 @@ import { recipeHash } from "../../src/distill/recipe/parse.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { loadRecipe } from "../../src/distill/recipe/file.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
-import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
+import { DEFAULT_DEVICE } from "../../src/gpu/description.ts";
 import { InputError } from "../../src/base/errors.ts";
 import { heldMetrics, runHere } from "./tiny_run.ts";
 import { TINY_VOCABULARY, type TinyFiles, tinyRecipe, tinySetup, withTiny } from "./tiny_model.ts";
@@ -243,7 +243,7 @@ Deno.test("the training program of a cached teacher has nothing of the teacher i
   await withTiny(async (files) => {
     using live = await tinySetup(recipeFor(files));
     using cached = await tinySetup(recipeFor(files, { topK: 8 }));
-    const [a, b] = [live, cached].map((setup) => planTraining(setup, DEFAULT_ADAPTER).plan);
+    const [a, b] = [live, cached].map((setup) => planTraining(setup, DEFAULT_DEVICE).plan);
     assert(a!.bytesByCategory.has("teacher weights") && !b!.bytesByCategory.has("teacher weights"));
     assertLess(b!.totalBytes, a!.totalBytes);
     assertEquals([...b!.blocks.keys()], ["microBatch", "update", "evaluate"]);

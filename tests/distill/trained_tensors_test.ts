@@ -9,7 +9,7 @@ import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { trainedLines } from "../../src/cli/terminal/trained_text.ts";
 import { trainedValue } from "../../src/distill/run/inspect_recipe.ts";
 import { count } from "../../src/base/units.ts";
-import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
+import { DEFAULT_DEVICE } from "../../src/gpu/description.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { packBatch } from "../../src/text/packing.ts";
 import { modelTest } from "../tensor/harness.ts";
@@ -89,7 +89,7 @@ Deno.test("what each name means is shown", () =>
       tensors: ["lm_head.weight"],
     }]);
     // Values, gradients and two moments, each parameter padded to 64 values.
-    const { plan } = planTraining(setup, DEFAULT_ADAPTER);
+    const { plan } = planTraining(setup, DEFAULT_DEVICE);
     assertEquals(
       plan.bytesByCategory.get("adapter and optimiser"),
       16 * (5 * 64 + TINY_VOCABULARY * 32 + 32),

@@ -12,7 +12,7 @@ import { loadRecipe } from "../../src/distill/recipe/file.ts";
 import { checkRecipePlugins } from "../../src/distill/recipe/plugins.ts";
 import { sampleBytes } from "../../src/distill/generate/samples.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
-import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
+import { DEFAULT_DEVICE } from "../../src/gpu/description.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { runHere } from "../distill/tiny_run.ts";
@@ -47,8 +47,8 @@ Deno.test("every recipe of examples/recipes is valid and can be planned, and the
     const prepared = await prepareRun(recipe);
     try {
       const setup = setUp(prepared, registry);
-      const samples = sampleBytes(DEFAULT_ADAPTER, prepared, setup);
-      const { plan } = planTraining(setup, DEFAULT_ADAPTER, { sampleBytes: samples });
+      const samples = sampleBytes(DEFAULT_DEVICE, prepared, setup);
+      const { plan } = planTraining(setup, DEFAULT_DEVICE, { sampleBytes: samples });
       assert(runMemory(plan, samples).total > 50e6, file);
       compared.push(comparedRecipe(file, prepared));
     } finally {

@@ -34,7 +34,7 @@ Deno.test("Gpu.pipeline() names the kernel and the line that does not compile", 
   gpu.destroy();
 });
 
-Deno.test("Gpu counts bytes, and refuses a buffer larger than the adapter allows", async () => {
+Deno.test("Gpu counts bytes, and refuses a buffer larger than the device allows", async () => {
   const gpu = await openGpu();
   const buffer = gpu.createBuffer(1000, GPUBufferUsage.STORAGE, "a");
   assertEquals([gpu.allocatedBytes, gpu.peakBytes], [1000, 1000]);

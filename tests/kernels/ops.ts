@@ -4,7 +4,7 @@
  * @module
  */
 import { builtins } from "../../plugins/mod.ts";
-import type { AdapterDescription } from "../../src/gpu/description.ts";
+import type { DeviceDescription } from "../../src/gpu/description.ts";
 import { type ResolvedLoss } from "../../src/losses/traced.ts";
 import { compileRowLoss } from "../../src/losses/compile.ts";
 import { compileTails } from "../../src/losses/row_tails.ts";
@@ -66,13 +66,13 @@ class OpBlock {
 }
 
 /** A plan with every op. */
-export function opPlan(adapter: AdapterDescription): Plan {
+export function opPlan(device: DeviceDescription): Plan {
   const program = new Program();
   const block = new OpBlock(program);
   for (const trace of [products, rowOps, attentions, relations, elementwise, expressions, optimiser]) {
     trace(block);
   }
-  return plan(program, adapter);
+  return plan(program, device);
 }
 
 function products(block: OpBlock): void {
@@ -220,7 +220,7 @@ function optimiser(block: OpBlock): void {
 }
 
 /** Kernels of losses over rows: every built-in loss alone and mixtures of all, for vocabularies that take each way over a row. */
-export function rowLossTexts(adapter: AdapterDescription): { label: string; wgsl: string }[] {
+export function rowLossTexts(device: DeviceDescription): { label: string; wgsl: string }[] {
   const losses = builtins.flatMap((p) => (p.kind === "divergence" || p.kind === "row-loss" ? [p] : []));
   const term = (loss: (typeof losses)[number], rest: Partial<ResolvedLoss> = {}): ResolvedLoss => ({
     loss,
@@ -243,7 +243,7 @@ export function rowLossTexts(adapter: AdapterDescription): { label: string; wgsl
   for (const vocabulary of [127, 128]) {
     for (const gradient of [true, false]) {
       const shape = { vocabulary, tokenMasks: true };
-      const { label, wgsl } = compileRowLoss(masked, shape, adapter, { gradient });
+      const { label, wgsl } = compileRowLoss(masked, shape, device, { gradient });
       texts.push({ label: `${label} of ${vocabulary}`, wgsl });
     }
   }
@@ -254,19 +254,19 @@ export function rowLossTexts(adapter: AdapterDescription): { label: string; wgsl
       for (const tokenMasks of [true, false]) {
         for (const gradient of [true, false]) {
           const shape = { vocabulary, tokenMasks, sparseTarget: target };
-          const { label, wgsl } = compileRowLoss(terms, shape, adapter, { gradient });
+          const { label, wgsl } = compileRowLoss(terms, shape, device, { gradient });
           texts.push({ label: `${label} of ${vocabulary} from a cache`, wgsl });
         }
       }
       if (target.kind === "samples") continue;
-      const { label, wgsl } = compileTails(target, vocabulary, adapter);
+      const { label, wgsl } = compileTails(target, vocabulary, device);
       texts.push({ label: `${label} of ${vocabulary}`, wgsl });
     }
   }
   for (const terms of objectives) {
     for (const vocabulary of [3, 16, 127, 128, 132, 1024, 1027, 32000]) {
       for (const gradient of [true, false]) {
-        const { label, wgsl } = compileRowLoss(terms, { vocabulary }, adapter, { gradient });
+        const { label, wgsl } = compileRowLoss(terms, { vocabulary }, device, { gradient });
         texts.push({ label: `${label} of ${vocabulary}`, wgsl });
       }
     }

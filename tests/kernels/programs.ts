@@ -12,7 +12,7 @@ import { Objective } from "../../src/distill/objective/objective.ts";
 import { type RecipeInput } from "../../src/distill/recipe/recipe.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
-import type { AdapterDescription } from "../../src/gpu/description.ts";
+import type { DeviceDescription } from "../../src/gpu/description.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
@@ -43,7 +43,7 @@ const RECIPES: readonly Partial<RecipeInput>[] = [
 ];
 
 /** The training programs of a model: as its own teacher, with every recipe. */
-export function trainingPlans(model: Model, adapter: AdapterDescription): Plan[] {
+export function trainingPlans(model: Model, device: DeviceDescription): Plan[] {
   return RECIPES.map((overrides) => {
     const recipe = parseRecipe({
       teacher: { model: model.path },
@@ -52,17 +52,17 @@ export function trainingPlans(model: Model, adapter: AdapterDescription): Plan[]
       data: { train: "none.jsonl", contextLength: 64 },
       train: { tokensPerMicroBatch: 64, steps: 40, ...overrides.train },
     });
-    return planTraining(setUp({ recipe, teacher: model, student: model }, registry), adapter).plan;
+    return planTraining(setUp({ recipe, teacher: model, student: model }, registry), device).plan;
   });
 }
 
 /** The generation programs of a model: one sequence, and several. */
-export function generationPlans(model: Model, adapter: AdapterDescription): Plan[] {
-  return [1, 3, 12, 40].map((sequences) => generationPlan(adapter, model, { sequences, length: 64 }));
+export function generationPlans(model: Model, device: DeviceDescription): Plan[] {
+  return [1, 3, 12, 40].map((sequences) => generationPlan(device, model, { sequences, length: 64 }));
 }
 
 /** The head alone, with the weighted row losses as a result: training needs only their gradient. */
-export function headPlan(adapter: AdapterDescription): Plan {
+export function headPlan(device: DeviceDescription): Plan {
   const program = new Program();
   for (const count of [1, 2, 3]) {
     const terms = losses.slice(0, count).map((loss) => ({ loss, weight: 1, temperature: 1, options: {} }));
@@ -87,5 +87,5 @@ export function headPlan(adapter: AdapterDescription): Plan {
     graph.output("weighted", weighted!);
     graph.output("gradient", gradient!);
   }
-  return plan(program, adapter);
+  return plan(program, device);
 }

@@ -5,8 +5,8 @@
  */
 import { accessVariant } from "../../src/gpu/bindings.ts";
 import {
-  type AdapterDescription,
-  DEFAULT_ADAPTER,
+  DEFAULT_DEVICE,
+  type DeviceDescription,
   type KernelFamily,
   type KernelText,
 } from "../../src/gpu/description.ts";
@@ -15,9 +15,9 @@ import { ODD_SIZES, SIZES, syntheticModel } from "./models.ts";
 import { opPlan, rowLossTexts } from "./ops.ts";
 import { generationPlans, headPlan, trainingPlans } from "./programs.ts";
 
-const FAMILIES: Readonly<Record<KernelFamily, AdapterDescription>> = {
-  tiled: { ...DEFAULT_ADAPTER, maxBufferSize: 2 ** 31 - 4 },
-  subgroup8: { ...DEFAULT_ADAPTER, maxBufferSize: 2 ** 31 - 4, family: "subgroup8", subgroupSize: 8 },
+const FAMILIES: Readonly<Record<KernelFamily, DeviceDescription>> = {
+  tiled: { ...DEFAULT_DEVICE, maxBufferSize: 2 ** 31 - 4 },
+  subgroup8: { ...DEFAULT_DEVICE, maxBufferSize: 2 ** 31 - 4, family: "subgroup8", subgroupSize: 8 },
 };
 
 /** Every kernel of both families. A text that both families share counts for the tiled one, which may assume less. */
@@ -29,24 +29,24 @@ export async function kernelTexts(): Promise<KernelText[]> {
   const addPlan = (plan: Plan, where: string) => {
     for (const { dispatches } of plan.blocks.values()) {
       for (const { kernel, wgsl, writable } of dispatches) {
-        const label = `${kernel} (${where}, ${plan.adapter.family})`;
-        add({ label, family: plan.adapter.family, wgsl: accessVariant(wgsl, writable) });
+        const label = `${kernel} (${where}, ${plan.device.family})`;
+        add({ label, family: plan.device.family, wgsl: accessVariant(wgsl, writable) });
       }
     }
   };
   const folder = await Deno.makeTempDir();
   try {
     for (const family of ["tiled", "subgroup8"] as const) {
-      const adapter = FAMILIES[family];
+      const device = FAMILIES[family];
       for (const [name, sizes] of Object.entries({ ...SIZES, ...ODD_SIZES })) {
         const model = await syntheticModel(`${folder}/${family} ${name}`, sizes);
-        if (name in SIZES) { for (const p of trainingPlans(model, adapter)) addPlan(p, `training, ${name}`); }
-        for (const p of generationPlans(model, adapter)) addPlan(p, `generation, ${name}`);
+        if (name in SIZES) { for (const p of trainingPlans(model, device)) addPlan(p, `training, ${name}`); }
+        for (const p of generationPlans(model, device)) addPlan(p, `generation, ${name}`);
         model.close();
       }
-      addPlan(opPlan(adapter), "ops");
-      addPlan(headPlan(adapter), "head");
-      for (const { label, wgsl } of rowLossTexts(adapter)) {
+      addPlan(opPlan(device), "ops");
+      addPlan(headPlan(device), "head");
+      for (const { label, wgsl } of rowLossTexts(device)) {
         add({ label: `${label} (${family})`, family, wgsl });
       }
     }

@@ -31,7 +31,7 @@ const wrongType = planted(
   "@builtin(local_invocation_index) thread: f32",
 );
 const hiddenSubgroups = planted(
-  "planted: a subgroup operation in a kernel for any adapter",
+  "planted: a subgroup operation in a kernel for any device",
   kernelWith("out[i] ="),
   "out[i] =",
   "out[i] = subgroupAdd(1.0) *",

@@ -2,7 +2,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertLess } from "@std/assert";
 import type { Gpu } from "../../src/gpu/device.ts";
-import type { AdapterDescription } from "../../src/gpu/description.ts";
+import type { DeviceDescription } from "../../src/gpu/description.ts";
 import { initialScalars, type ResolvedLoss, type RowLossKernel } from "../../src/losses/traced.ts";
 import { referenceRow } from "../../src/losses/reference.ts";
 import { compileRowLoss } from "../../src/losses/compile.ts";
@@ -240,6 +240,6 @@ export function assertClose(
 }
 
 /** The description that selects a family of kernels. */
-export const FAMILIES: readonly Partial<AdapterDescription>[] = [{ family: "subgroup8" }, {
+export const FAMILIES: readonly Partial<DeviceDescription>[] = [{ family: "subgroup8" }, {
   family: "tiled",
 }];

@@ -5,7 +5,7 @@ import { indices, operand } from "./oracle.ts";
 import { plant } from "./planted.ts";
 import { embedding } from "../../src/tensor/ops/embedding.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
-import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
+import { DEFAULT_DEVICE } from "../../src/gpu/description.ts";
 import { ShapeError } from "../../src/base/errors.ts";
 
 const TOKENS = [3, 0, 10, -1, 3, 11, 7, 2 ** 31 - 1, 9, -(2 ** 31)];
@@ -41,9 +41,9 @@ Deno.test("embedding() launches one kernel for each part of the table", () => {
   const g = program.block("test");
   g.output("x", embedding(g.weight("table", [2000, 24], "bf16"), g.input("tokens", [9], "i32")));
   // A row has 48 bytes, so parts of at most 16384 bytes that begin at multiples of 256 have 336 rows.
-  const planned = plan(program, { ...DEFAULT_ADAPTER, maxBindingSize: 1 << 14 }).blocks.get("test")!;
+  const planned = plan(program, { ...DEFAULT_DEVICE, maxBindingSize: 1 << 14 }).blocks.get("test")!;
   assertEquals(planned.dispatches.map((d) => d.bindings[1]!.bytes), [...Array(5).fill(336 * 48), 320 * 48]);
-  assertEquals(plan(program, DEFAULT_ADAPTER).blocks.get("test")!.dispatches.length, 1);
+  assertEquals(plan(program, DEFAULT_DEVICE).blocks.get("test")!.dispatches.length, 1);
 });
 
 gpuTest("a wrong row in the kernel does not pass", async (gpu) => {

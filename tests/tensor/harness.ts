@@ -1,21 +1,21 @@
 /**
- * Runs small traced programs on the adapter at hand, with outputs poisoned and errors made loud.
+ * Runs small traced programs on the device at hand, with outputs poisoned and errors made loud.
  *
  * @module
  */
 import { type Gpu, openGpu } from "../../src/gpu/device.ts";
-import type { AdapterDescription, KernelFamily } from "../../src/gpu/description.ts";
+import type { DeviceDescription, KernelFamily } from "../../src/gpu/description.ts";
 import { type DType, type Graph, type Tensor } from "../../src/tensor/graph.ts";
 import { compile } from "../../src/tensor/executable.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
 
-/** The kernel families a test runs; both run on a software adapter. */
+/** The kernel families a test runs; both run on a software device. */
 export const FAMILIES: readonly KernelFamily[] = ["subgroup8", "tiled"];
 
 const opened = new Map<string, Promise<Gpu>>();
 
-/** One device for each description, shared by the tests of a file; with the adapter's own kernels where no family is named. */
-export function testGpu(family?: KernelFamily, describe: Partial<AdapterDescription> = {}): Promise<Gpu> {
+/** One device for each description, shared by the tests of a file; with the device's own kernels where no family is named. */
+export function testGpu(family?: KernelFamily, describe: Partial<DeviceDescription> = {}): Promise<Gpu> {
   const key = family + JSON.stringify(describe);
   let gpu = opened.get(key);
   if (!gpu) opened.set(key, gpu = openGpu({ describe: { ...describe, ...(family ? { family } : {}) } }));
@@ -32,7 +32,7 @@ export function gpuTest(name: string, fn: (gpu: Gpu, family: KernelFamily) => Pr
       async fn(t) {
         const gpu = await testGpu(family);
         if (family === "subgroup8" && gpu.description.subgroupSize !== 8) {
-          console.log(`skip: ${t.name}: this adapter's subgroups do not have 8 lanes`);
+          console.log(`skip: ${t.name}: this device's subgroups do not have 8 lanes`);
           return;
         }
         await freeing(gpu, () => fn(gpu, family));
@@ -42,7 +42,7 @@ export function gpuTest(name: string, fn: (gpu: Gpu, family: KernelFamily) => Pr
 }
 
 /**
- * Registers one GPU test of a whole model, with the kernels that the adapter at hand wants. Tests of single ops run every kernel of both
+ * Registers one GPU test of a whole model, with the kernels that the device at hand wants. Tests of single ops run every kernel of both
  * families, and `equivalence_test.ts` and the goldens whole models on both, so here a second family would compile much to learn little.
  */
 export function modelTest(name: string, fn: (gpu: Gpu) => Promise<void>): void {

@@ -98,7 +98,7 @@ gpuTest("matmul() matches f64 in every orientation, weight type and odd size", a
 });
 
 gpuTest("matmul() cuts a deep product into parts", async (gpu) => {
-  // Software adapters split NN beyond a depth of 4096; 4100 leaves a short last part.
+  // Software devices split NN beyond a depth of 4096; 4100 leaves a short last part.
   for (const k of [4100, 6144]) {
     const sizes = { m: 9, n: 36, k };
     const [x, w] = operands("NN", sizes);

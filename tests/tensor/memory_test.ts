@@ -104,7 +104,7 @@ Deno.test("pack() opens another arena where one may not grow further, and refuse
   assertThrows(
     () => pack([{ bytes: 8000, first: 0, last: 0 }], 8191),
     DeviceError,
-    "one intermediate needs 8192 bytes; this adapter allows 8191",
+    "one intermediate needs 8192 bytes; this device allows 8191",
   );
 });
 

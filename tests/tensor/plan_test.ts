@@ -1,7 +1,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { DeviceError, ShapeError } from "../../src/base/errors.ts";
-import { type AdapterDescription, DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
+import { DEFAULT_DEVICE, type DeviceDescription } from "../../src/gpu/description.ts";
 import { type DType, type Graph, type Tensor } from "../../src/tensor/graph.ts";
 import { type Dispatch, type Op, type Window } from "../../src/tensor/op.ts";
 import { accumulate } from "../../src/tensor/ops/accumulate.ts";
@@ -15,12 +15,12 @@ import { trainingPlans } from "../kernels/programs.ts";
 
 function planned(
   trace: (graph: Graph) => Record<string, Tensor> | void,
-  adapter: Partial<AdapterDescription> = {},
+  device: Partial<DeviceDescription> = {},
 ): Plan {
   const program = new Program();
   const graph = program.block("main");
   for (const [name, tensor] of Object.entries(trace(graph) ?? {})) graph.output(name, tensor);
-  return plan(program, { ...DEFAULT_ADAPTER, ...adapter });
+  return plan(program, { ...DEFAULT_DEVICE, ...device });
 }
 
 /** Buffer, offset and bytes of each output of the block. */
@@ -109,7 +109,7 @@ Deno.test("plan() says what it allocates: totals and categories are sums of the 
   };
   chain("wide", 640);
   chain("narrow", 64);
-  const p = plan(program, DEFAULT_ADAPTER);
+  const p = plan(program, DEFAULT_DEVICE);
   assertEquals(p.totalBytes, p.buffers.reduce((sum, b) => sum + b.bytes, 0));
   for (const [category, bytes] of p.bytesByCategory) {
     assertEquals(
@@ -136,7 +136,7 @@ Deno.test("plan() stays within 1 % of what lives at once in training programs", 
         vocabulary: 2048,
         tied: true,
       });
-      for (const p of trainingPlans(model, DEFAULT_ADAPTER)) {
+      for (const p of trainingPlans(model, DEFAULT_DEVICE)) {
         const live = Math.max(...[...p.blocks.values()].map((b) => b.liveBytes));
         const bytes = p.bytesByCategory.get("activations")!;
         assert(bytes >= live && bytes <= 1.01 * live, `${bytes} bytes for ${live} that live at once`);
@@ -174,7 +174,7 @@ Deno.test("plan() stores equal size structs once, each at a multiple of 256 byte
   assertEquals([...p.sizeWords.subarray(0, 2)], [1024, 4]);
 });
 
-Deno.test("plan() refuses a binding larger than the adapter allows, with the path and the numbers", () => {
+Deno.test("plan() refuses a binding larger than the device allows, with the path and the numbers", () => {
   const large = (graph: Graph) => {
     const x = graph.input("x", [64, 64], "f32");
     const y = graph.within("student", () => graph.within("layers.3", () => gatedSilu(x, x)));
@@ -183,7 +183,7 @@ Deno.test("plan() refuses a binding larger than the adapter allows, with the pat
   planned(large, { maxBindingSize: 16_384 });
   const error = assertThrows(() => planned(large, { maxBindingSize: 16_383 }), DeviceError);
   assertMatch(error.message, /kernel gatedSilu at student\/layers\.3: f32\[64, 64\] "x"/);
-  assertMatch(error.message, /16384 bytes; this adapter allows 16383/);
+  assertMatch(error.message, /16384 bytes; this device allows 16383/);
   assertMatch(error.hint ?? "", /train\.tokensPerMicroBatch or train\.headChunk/);
 });
 
@@ -191,7 +191,7 @@ Deno.test("plan() refuses what is larger than a buffer may be, or binds more buf
   assertThrows(
     () => planned((graph) => ({ w: graph.weight("w", [64, 64], "f16") }), { maxBufferSize: 8191 }),
     DeviceError,
-    'f16[64, 64] "w" needs 8192 bytes; this adapter allows 8191 in one buffer',
+    'f16[64, 64] "w" needs 8192 bytes; this device allows 8191 in one buffer',
   );
   const wide = (graph: Graph) => ({
     y: graph.within("mlp", () => scale(reshape(graph.input("x", [64], "f32"), [64]), 2)),
@@ -204,7 +204,7 @@ Deno.test("plan() refuses what is larger than a buffer may be, or binds more buf
   assertThrows(
     () => planned((graph) => ({ y: scale(graph.input("x", [4096], "f32"), 2) }), { maxBufferSize: 16_383 }),
     DeviceError,
-    "f32[4096] takes 16384 bytes; a buffer of this adapter holds at most",
+    "f32[4096] takes 16384 bytes; a buffer of this device holds at most",
   );
 });
 

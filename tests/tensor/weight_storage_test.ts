@@ -2,7 +2,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { ShapeError } from "../../src/base/errors.ts";
 import { float32ToHalf, halfToNumber } from "../../src/formats/dtype.ts";
-import { DEFAULT_ADAPTER } from "../../src/gpu/description.ts";
+import { DEFAULT_DEVICE } from "../../src/gpu/description.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { addRow } from "../../src/tensor/ops/add_row.ts";
 import { embedding } from "../../src/tensor/ops/embedding.ts";
@@ -134,7 +134,7 @@ Deno.test("bytes of a storage of blocks are counted in blocks, and rows are whol
   const g = program.block("test");
   const w = g.weight("w", [N, H], NAME);
   g.output("y", linear(g.input("x", [T, H], "f32"), w));
-  assertEquals(plan(program, DEFAULT_ADAPTER).bytesByCategory.get("weights"), byteLength(w));
+  assertEquals(plan(program, DEFAULT_DEVICE).bytesByCategory.get("weights"), byteLength(w));
   assertEquals(byteLength(w), N * 68);
   // 64 rows of 68 bytes.
   assertEquals(rows(w, 64, 3).producer!.attributes, { first: 64, count: 3, byteOffset: 4352 });

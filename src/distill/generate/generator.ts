@@ -4,7 +4,7 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import type { AdapterDescription } from "../../gpu/description.ts";
+import type { DeviceDescription } from "../../gpu/description.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import type { ModelHooks } from "../../models/context.ts";
 import { compile, type Executable } from "../../tensor/executable.ts";
@@ -54,7 +54,7 @@ export interface GeneratedText {
 }
 
 /** The blocks `prefill` and `decode` of a model, and `prompts` where its adapter looks at them. */
-export function generationPlan(adapter: AdapterDescription, model: Model, options: GeneratorOptions): Plan {
+export function generationPlan(device: DeviceDescription, model: Model, options: GeneratorOptions): Plan {
   const { sequences, length, attach } = options;
   const program = new Program();
   let looksAtPrompts = false;
@@ -77,7 +77,7 @@ export function generationPlan(adapter: AdapterDescription, model: Model, option
   );
   block("decode", sequences, (_, hidden) => hidden);
   if (looksAtPrompts) keepPrompts(program.block(PROMPTS), model, options);
-  return plan(program, adapter);
+  return plan(program, device);
 }
 
 /** Name of the block that looks at prompts before any of their tokens is taken in. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { AdapterDescription } from "../../gpu/description.ts";
+import type { DeviceDescription } from "../../gpu/description.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import { attachOf } from "../trained/attach.ts";
 import { generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
@@ -51,7 +51,7 @@ function generatorOptions(
 
 /** Bytes that writing samples takes beside the training program, at the most. With a cache the teacher's are written before. */
 export function sampleBytes(
-  description: AdapterDescription,
+  description: DeviceDescription,
   prepared: SampleSetup & Pick<PreparedRun, "teacher" | "student">,
   setup: LearnedStudent,
 ): number {
@@ -61,7 +61,7 @@ export function sampleBytes(
 
 /** Bytes that writing samples of one model takes beside its weights. */
 function sampleBytesOf(
-  description: AdapterDescription,
+  description: DeviceDescription,
   prepared: SampleSetup & Pick<PreparedRun, "teacher" | "student">,
   setup: Pick<TrainingSetup, "adapter" | "trainables">,
   which: "teacher" | "student",
@@ -125,7 +125,7 @@ export function textSettings({ recipe, heldOut }: Pick<PreparedRun, "recipe" | "
 
 /** What the teacher writes in the pass that makes its cache; undefined where no texts are wanted. */
 export function teacherTexts(
-  description: AdapterDescription,
+  description: DeviceDescription,
   prepared: PreparedRun,
   setup: Pick<TrainingSetup, "adapter" | "trainables">,
 ): TeacherTexts | undefined {

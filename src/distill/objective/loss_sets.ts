@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { DEFAULT_ADAPTER } from "../../gpu/description.ts";
+import { DEFAULT_DEVICE } from "../../gpu/description.ts";
 import { compileRowLoss } from "../../losses/compile.ts";
 import { looksAtTarget } from "../../losses/sparse_target.ts";
 import type { ResolvedLoss, RowLossShape } from "../../losses/traced.ts";
@@ -104,7 +104,7 @@ function measuredHow({ temperature, tokenMask = 0 }: ResolvedLoss, masks: TokenM
 }
 
 function lossSet(terms: readonly ResolvedLoss[], shape: RowLossShape): LossSet {
-  const { needsTeacher, needsCache } = compileRowLoss(terms, shape, DEFAULT_ADAPTER);
+  const { needsTeacher, needsCache } = compileRowLoss(terms, shape, DEFAULT_DEVICE);
   return { terms, names: terms.map((t) => t.name), needsTarget: needsTeacher, needsCache };
 }
 

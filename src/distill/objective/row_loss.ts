@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { AdapterDescription } from "../../gpu/description.ts";
+import type { DeviceDescription } from "../../gpu/description.ts";
 import type { StepScalar, Tensor } from "../../tensor/graph.ts";
 import { ensure, grid, type Op, type SizeWord } from "../../tensor/op.ts";
 
@@ -30,7 +30,7 @@ export interface RowLosses {
   readonly tokenMasks: boolean;
   /** Whether a cached target is compared. */
   readonly needsCache: boolean;
-  compile(adapter: AdapterDescription, gradient: boolean): RowKernel;
+  compile(device: DeviceDescription, gradient: boolean): RowKernel;
 }
 
 /** Labels, learner logits, values, perhaps token masks, target: writes the values, and the gradient over the learner's logits. */
@@ -49,13 +49,13 @@ export const rowLossOp: Op<{ losses: RowLosses; gradient: boolean }> = {
     ensure(labels!.dim(0) === logits!.dim(0), "rowLoss", inputs, "one label a row");
     return [values!, logits!];
   },
-  lower({ inputs, attributes, adapter, scratch, dispatch }) {
+  lower({ inputs, attributes, device, scratch, dispatch }) {
     const [labels, logits, values, ...bound] = inputs as [Tensor, Tensor, Tensor, ...Tensor[]];
     const { losses, gradient } = attributes;
-    const kernel = losses.compile(adapter, gradient);
+    const kernel = losses.compile(device, gradient);
     const [count, vocabulary] = [logits.dim(0), logits.dim(1)];
     const { memoryWords } = kernel;
-    const most = Math.min(ROW_MEMORY, adapter.maxBindingSize);
+    const most = Math.min(ROW_MEMORY, device.maxBindingSize);
     const together = memoryWords === 0 ? count : rowsTogether(count, Math.floor(most / (4 * memoryWords)));
     const memory = memoryWords === 0 ? [] : [scratch([together, memoryWords], "u32")];
     for (let first = 0; first < count; first += together) {
@@ -65,7 +65,7 @@ export const rowLossOp: Op<{ losses: RowLosses; gradient: boolean }> = {
         wgsl: kernel.wgsl,
         tensors: [labels, ...bound, logits, values, ...memory],
         size: kernel.size(count, { first, end }),
-        groups: grid(kernel.groups(end - first), adapter),
+        groups: grid(kernel.groups(end - first), device),
         flops: 20 * (end - first) * vocabulary,
       });
     }

@@ -29,7 +29,7 @@ export const weightedRowsOp: Op<WeightedRowsAttributes> = {
     if (needed.includes(true, 3)) attributes.trainHead(above!);
     return [undefined, undefined, needed[2] ? rowScale(inputs[1]!, above!) : undefined];
   },
-  lower({ inputs, outputs, attributes: { losses, chunkRows }, adapter, dispatch }) {
+  lower({ inputs, outputs, attributes: { losses, chunkRows }, device, dispatch }) {
     const total = outputs[0]!.dim(0);
     const groups = Math.ceil(total / 64);
     const weighted = losses.weights.flatMap((weight, k) => (weight ? [{ k, weight }] : []));
@@ -44,7 +44,7 @@ export const weightedRowsOp: Op<WeightedRowsAttributes> = {
         losses.valueCount,
         ...weighted.flatMap(({ k, weight }) => [k, weight, 0, 0]),
       ],
-      groups: grid(groups, adapter),
+      groups: grid(groups, device),
     });
   },
 };
@@ -62,7 +62,7 @@ const rowScaleOp: Op<null> = {
     ensure(x!.dim(1) % 4 === 0, "rowScale", inputs, "the width must be a multiple of 4");
     return [{ shape: x!.shape, dtype: "f32" }];
   },
-  lower({ inputs, outputs, adapter, dispatch }) {
+  lower({ inputs, outputs, device, dispatch }) {
     const vectors = outputs[0]!.dim(0) * outputs[0]!.dim(1) / 4;
     const groups = Math.ceil(vectors / 64);
     dispatch({
@@ -70,7 +70,7 @@ const rowScaleOp: Op<null> = {
       wgsl: rowScaleSource,
       tensors: [inputs[0]!, inputs[1]!, outputs[0]!],
       size: [vectors, groups, outputs[0]!.dim(1) / 4],
-      groups: grid(groups, adapter),
+      groups: grid(groups, device),
       flops: vectors * 4,
     });
   },

@@ -4,7 +4,7 @@
  * @module
  */
 import { DeviceError } from "../../base/errors.ts";
-import type { AdapterDescription, KernelFamily } from "../../gpu/description.ts";
+import type { DeviceDescription, KernelFamily } from "../../gpu/description.ts";
 import { type Plan, plan, type Program } from "../../tensor/plan.ts";
 import type { Model } from "../inputs/models.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
@@ -70,23 +70,23 @@ export interface PlanningOptions {
  */
 export function planTraining(
   setup: TrainingSetup,
-  adapter: AdapterDescription,
+  device: DeviceDescription,
   { choices, sampleBytes = 0 }: PlanningOptions = {},
 ): PlannedTraining {
   const { recipe } = setup;
-  const { family } = adapter;
+  const { family } = device;
   if (choices && choices.family !== family) {
     throw new DeviceError(
-      `the run was planned for ${choices.family} kernels, this adapter (${adapter.name}) wants ${family}`,
-      { hint: "Resume on the adapter the run began on, or start a new run." },
+      `the run was planned for ${choices.family} kernels, this device (${device.name}) wants ${family}`,
+      { hint: "Resume on the device the run began on, or start a new run." },
     );
   }
   const build = (choices: PlanChoices): PlannedTraining => ({
     choices,
-    plan: plan(programFor(setup, choices), adapter),
+    plan: plan(programFor(setup, choices), device),
   });
   if (choices) return build(choices);
-  const { tokens, chunkRows } = headChunks(recipe.train, setup.student.config.vocabularySize, adapter);
+  const { tokens, chunkRows } = headChunks(recipe.train, setup.student.config.vocabularySize, device);
   const allowed = recipe.limits.gpuBytes;
   const budget = (allowed ?? DEFAULT_BUDGET) - sampleBytes;
   const modes = { auto: [false, true], on: [true], off: [false] }[recipe.train.activationCheckpointing];
@@ -104,9 +104,9 @@ export function planTraining(
 export function headChunks(
   { tokensPerMicroBatch, headChunk }: Pick<Recipe["train"], "tokensPerMicroBatch" | "headChunk">,
   vocabulary: number,
-  adapter: AdapterDescription,
+  device: DeviceDescription,
 ): { tokens: number; chunkRows: number } {
-  const most = Math.min(HEAD_CHUNK_BYTES, adapter.maxBindingSize) / (vocabulary * 4);
+  const most = Math.min(HEAD_CHUNK_BYTES, device.maxBindingSize) / (vocabulary * 4);
   const wanted = headChunk === "auto" ? most : headChunk;
   const rows = Math.max(64, Math.floor(Math.min(wanted, tokensPerMicroBatch + 63) / 64) * 64);
   const chunks = Math.ceil(tokensPerMicroBatch / rows);

@@ -15,7 +15,7 @@ export async function runInSlices(
   block: string,
   onSlice: () => void = () => {},
 ): Promise<void> {
-  const slices = executable.slices(block, SLICE_FLOPS[executable.plan.adapter.family]);
+  const slices = executable.slices(block, SLICE_FLOPS[executable.plan.device.family]);
   for (const [from, to] of slices) {
     executable.runSlice(block, from, to);
     onSlice();

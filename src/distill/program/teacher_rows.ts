@@ -58,16 +58,16 @@ const rowTailsOp: Op<SparseTarget> = {
     );
     return [{ shape: [temperatures.length, logits.dim(0)], dtype: "f32" }, logits];
   },
-  lower({ inputs, outputs, attributes: target, adapter, dispatch }) {
+  lower({ inputs, outputs, attributes: target, device, dispatch }) {
     const logits = inputs[2]!;
     const [count, vocabulary] = [logits.dim(0), logits.dim(1)];
-    const kernel = compileTails(target, vocabulary, adapter);
+    const kernel = compileTails(target, vocabulary, device);
     dispatch({
       kernel: kernel.label,
       wgsl: kernel.wgsl,
       tensors: [...inputs, outputs[0]!],
       size: kernel.size(count, (name) => logits.graph.scalar(name)),
-      groups: grid(count, adapter),
+      groups: grid(count, device),
       flops: 10 * count * vocabulary * target.temperatures.length,
     });
   },

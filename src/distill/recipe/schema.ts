@@ -248,7 +248,7 @@ const output = z.strictObject({
 });
 
 const limits = z.strictObject({
-  gpuBytes: count.optional().describe("Most bytes on the GPU; what the adapter allows when absent"),
+  gpuBytes: count.optional().describe("Most bytes on the GPU; what the device allows when absent"),
   watchdogSeconds: positive.default(120).describe(
     "Seconds without a sign of life after which the run is ended",
   ),

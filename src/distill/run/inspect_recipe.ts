@@ -5,7 +5,7 @@
  * @module
  */
 import { DeviceError } from "../../base/errors.ts";
-import { DEFAULT_ADAPTER } from "../../gpu/description.ts";
+import { DEFAULT_DEVICE } from "../../gpu/description.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { EncodeReport } from "../../text/encode.ts";
 import { type Preview, previewDataset } from "../../text/preview.ts";
@@ -100,19 +100,19 @@ export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<
   const { recipe, prepared, setup, warnings } = opened;
   const gpu = await openHere(measure);
   try {
-    const adapter = gpu?.description ?? DEFAULT_ADAPTER;
-    const samples = sampleBytes(adapter, prepared, setup);
-    const planned = planTraining(setup, adapter, { sampleBytes: samples });
+    const device = gpu?.description ?? DEFAULT_DEVICE;
+    const samples = sampleBytes(device, prepared, setup);
+    const planned = planTraining(setup, device, { sampleBytes: samples });
     const memory = runMemory(planned.plan, samples);
     const { choices } = planned;
     const software = gpu?.adapter.info.isFallbackAdapter ?? false;
     if (software) checkHostMemory(memory, recipe, choices.recompute);
-    const texts = teacherTexts(adapter, prepared, setup);
-    const pass = recipe.teacher.cache ? teacherPassMemory(setup, adapter, choices, texts) : undefined;
+    const texts = teacherTexts(device, prepared, setup);
+    const pass = recipe.teacher.cache ? teacherPassMemory(setup, device, choices, texts) : undefined;
     if (pass && software) checkHostMemory(pass, recipe, choices.recompute);
     const kept = cacheBytes(setup, prepared);
     return {
-      adapter: adapter.name,
+      adapter: device.name,
       totalBytes: memory.total,
       bytes: Object.fromEntries(memory.byCategory),
       tokensPerMicroBatch: choices.tokens,

@@ -1,5 +1,5 @@
 /**
- * A small proof that this adapter computes what it should: a product and its gradients against f64.
+ * A small proof that this device computes what it should: a product and its gradients against f64.
  *
  * @module
  */

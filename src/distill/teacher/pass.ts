@@ -5,7 +5,7 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import type { AdapterDescription } from "../../gpu/description.ts";
+import type { DeviceDescription } from "../../gpu/description.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { compile, type Executable } from "../../tensor/executable.ts";
 import type { Tensor } from "../../tensor/graph.ts";
@@ -68,7 +68,7 @@ export function cacheBytes(
 /** Plans the pass for streams like the training's. Pure: needs no GPU. */
 function planTeacherPass(
   setup: TrainingSetup,
-  adapter: AdapterDescription,
+  device: DeviceDescription,
   { tokens, chunkRows }: Pick<PlanChoices, "tokens" | "chunkRows">,
 ): Plan {
   const { recipe, teacher: model, objective } = setup;
@@ -97,7 +97,7 @@ function planTeacherPass(
     graph.state(LOSS_SUMS.teacher, [losses.valueCount], "f32", "program"),
     graph.scalar("accumulate"),
   );
-  return plan(program, adapter);
+  return plan(program, device);
 }
 
 /** Outputs of a chunk: ids, values, tails. */
@@ -130,12 +130,12 @@ export interface TeacherPassHost {
  */
 export function teacherPassMemory(
   setup: TrainingSetup,
-  adapter: AdapterDescription,
+  device: DeviceDescription,
   choices: Pick<PlanChoices, "tokens" | "chunkRows">,
   texts: Pick<TeacherTexts, "bytes"> | undefined,
 ): RunMemory {
   const { recipe } = setup;
-  const planned = planTeacherPass(setup, adapter, choices);
+  const planned = planTeacherPass(setup, device, choices);
   const memory = runMemory(planned, texts?.bytes ?? 0);
   const allowed = recipe.limits.gpuBytes;
   if (allowed !== undefined && memory.total > allowed) {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { AdapterDescription } from "../../gpu/description.ts";
+import type { DeviceDescription } from "../../gpu/description.ts";
 import type { RowLossShape } from "../traced.ts";
 
 /** A model of the row, as names in the kernel have it: `q` learns, `p` is the target. */
@@ -35,11 +35,11 @@ export class RowLayout {
   /** What the main loop leaves is done a vector at a time, and the last one may go beyond the row. */
   readonly rest: boolean;
 
-  constructor(shape: RowLossShape, adapter: AdapterDescription) {
+  constructor(shape: RowLossShape, device: DeviceDescription) {
     const { vocabulary, paddedTeacherVocabulary = vocabulary } = shape;
-    const subgroup = adapter.family === "subgroup8";
+    const subgroup = device.family === "subgroup8";
     let lanes = subgroup ? 8 : 256;
-    while (lanes > adapter.maxInvocations) lanes /= 2;
+    while (lanes > device.maxInvocations) lanes /= 2;
     this.lanes = lanes;
     // On a CPU a turn costs as much as a load, so it had better do some work.
     this.unroll = subgroup ? 4 : 1;

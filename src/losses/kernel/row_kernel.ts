@@ -7,7 +7,7 @@
  *
  * @module
  */
-import type { AdapterDescription } from "../../gpu/description.ts";
+import type { DeviceDescription } from "../../gpu/description.ts";
 import type { ResolvedLoss, RowLossShape, TracedObjective } from "../traced.ts";
 import { ROW } from "../row_leaves.ts";
 import { CachedTarget } from "./cached_target.ts";
@@ -31,10 +31,10 @@ export function printRowKernel(
   terms: readonly ResolvedLoss[],
   traced: TracedObjective,
   shape: RowLossShape,
-  adapter: AdapterDescription,
+  device: DeviceDescription,
   gradient: boolean,
 ): PrintedRowKernel {
-  const scope = new RowScope(terms, traced, shape, adapter, gradient);
+  const scope = new RowScope(terms, traced, shape, device, gradient);
   const cached = traced.support && new CachedTarget(scope, traced.support);
   const body = [
     ...constants(scope),

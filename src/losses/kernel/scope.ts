@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { AdapterDescription, KernelFamily } from "../../gpu/description.ts";
+import type { DeviceDescription, KernelFamily } from "../../gpu/description.ts";
 import {
   type Expression,
   type LeafCode,
@@ -45,11 +45,11 @@ export class RowScope {
     terms: readonly ResolvedLoss[],
     traced: TracedObjective,
     shape: RowLossShape,
-    adapter: AdapterDescription,
+    device: DeviceDescription,
     gradient: boolean,
   ) {
     [this.terms, this.traced, this.gradient] = [terms, traced, gradient];
-    [this.layout, this.family] = [new RowLayout(shape, adapter), adapter.family];
+    [this.layout, this.family] = [new RowLayout(shape, device), device.family];
     const roots = [...traced.values.values(), ...(gradient ? [traced.gradient] : [])];
     this.statistics = reachable(roots, traced.statistics);
     this.used = new Set(leaves([...roots, ...this.statistics.map((s) => s.body)], "variable"));

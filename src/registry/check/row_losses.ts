@@ -160,7 +160,7 @@ async function openFamily(family: KernelFamily): Promise<Gpu> {
   const gpu = await openDevice({ describe: { family } });
   if (family === "subgroup8" && gpu.description.subgroupSize !== 8) {
     gpu.destroy();
-    throw new CheckSkipped("this adapter's subgroups do not have 8 lanes");
+    throw new CheckSkipped("this device's subgroups do not have 8 lanes");
   }
   return gpu;
 }

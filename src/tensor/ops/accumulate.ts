@@ -24,7 +24,7 @@ export const accumulateOp: Op<AccumulateAttributes> = {
     ensure(String(state!.shape) === String(value!.shape), "accumulate", inputs, "both shapes must be equal");
     return [{ shape: state!.shape, dtype: "f32" }];
   },
-  lower({ inputs, outputs, attributes, adapter, dispatch }) {
+  lower({ inputs, outputs, attributes, device, dispatch }) {
     const elements = elementCount(outputs[0]!.shape);
     const groups = Math.ceil(elements / 256);
     dispatch({
@@ -32,7 +32,7 @@ export const accumulateOp: Op<AccumulateAttributes> = {
       wgsl: expandTemplate("accumulate", source, { KEEPS: attributes.keep === 1 }),
       tensors: [inputs[1]!, outputs[0]!],
       size: [elements, groups, attributes.keep === 1 ? 0 : attributes.keep],
-      groups: grid(groups, adapter),
+      groups: grid(groups, device),
       flops: 2 * elements,
     });
   },

@@ -68,13 +68,13 @@ const adamwOp: Op<AdamwAttributes> = {
     );
     return [parameters, m, v].map((t) => ({ shape: t.shape, dtype: t.dtype }));
   },
-  lower({ inputs, outputs, attributes, adapter, dispatch }) {
+  lower({ inputs, outputs, attributes, device, dispatch }) {
     const [, gradients, , , norm] = inputs as [Tensor, Tensor, Tensor, Tensor, Tensor];
     const [parameters, m, v] = outputs as [Tensor, Tensor, Tensor];
     const { first, count, learningRateRatio = 1, weightDecay, beta1, beta2, epsilon, clip } = attributes;
     const wgsl = expandTemplate("adamw", source, { CLIP: clip !== undefined });
     const cut = { unitElements: 1, first, count };
-    const buffers = [parameters, gradients, m, v].map((t) => windows(t, adapter, cut));
+    const buffers = [parameters, gradients, m, v].map((t) => windows(t, device, cut));
     buffers[0]!.forEach((part, i) => {
       const groups = Math.ceil(part.count / 1024);
       dispatch({
@@ -95,7 +95,7 @@ const adamwOp: Op<AdamwAttributes> = {
           { f32: 1 - beta2 },
           { f32: epsilon },
         ],
-        groups: grid(groups, adapter),
+        groups: grid(groups, device),
         flops: 16 * part.count,
       });
     });

@@ -21,7 +21,7 @@ const addRowOp: Op<null> = {
     return [{ shape: x!.shape, dtype: "f32" }];
   },
   gradient: ({ outputGradients: [dy], needed }) => [dy, needed[1] ? sumRows(dy!) : undefined],
-  lower({ inputs, outputs, adapter, dispatch }) {
+  lower({ inputs, outputs, device, dispatch }) {
     const elements = elementCount(outputs[0]!.shape);
     const groups = Math.ceil(elements / 256);
     dispatch({
@@ -29,7 +29,7 @@ const addRowOp: Op<null> = {
       wgsl: expandTemplate("add_row", source, { WEIGHT: inputs[1]!.dtype }, weightIncludes(inputs[1]!)),
       tensors: [inputs[0]!, inputs[1]!, outputs[0]!],
       size: [elements, groups, outputs[0]!.dim(1)],
-      groups: grid(groups, adapter),
+      groups: grid(groups, device),
       flops: elements,
     });
   },

@@ -20,7 +20,7 @@ import size from "../../../kernels/include/attention_size.wgsl" with { type: "te
 import sumsTiled from "../../../kernels/include/attention_sums_tiled.wgsl" with { type: "text" };
 import turns from "../../../kernels/include/turns.wgsl" with { type: "text" };
 import rowsSource from "../../../kernels/attention_rows.wgsl" with { type: "text" };
-import type { AdapterDescription } from "../../gpu/description.ts";
+import type { DeviceDescription } from "../../gpu/description.ts";
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor, TensorSpec } from "../graph.ts";
 import { ensure, type GradientContext, grid, type LoweringContext, type Op, refuse } from "../op.ts";
@@ -137,7 +137,7 @@ function gradient(context: GradientContext<AttentionAttributes>): (Tensor | unde
 }
 
 /**
- * Keys (forward, gradient of queries) or queries (gradient of keys) that a software adapter spreads over its lanes at a time. 32 take
+ * Keys (forward, gradient of queries) or queries (gradient of keys) that a software device spreads over its lanes at a time. 32 take
  * a fifth less time than 16 and twice as long to compile, 0.8 s a kernel: worth it where there is much to compute.
  */
 function spreadRows(queries: number, keys: number, width: number): number {
@@ -147,9 +147,9 @@ function spreadRows(queries: number, keys: number, width: number): number {
 const TILED_COLUMNS = 128;
 
 /** Columns of a head that one workgroup makes, when each takes `bytesEach` of workgroup memory. */
-function columnsAtOnce(adapter: AdapterDescription, headDim: number, bytesEach: number): number {
-  if (adapter.family !== "subgroup8") return Math.min(Math.ceil(headDim / 32) * 32, TILED_COLUMNS);
-  return Math.min(headDim, Math.floor(adapter.maxWorkgroupMemory / bytesEach / 4) * 4);
+function columnsAtOnce(device: DeviceDescription, headDim: number, bytesEach: number): number {
+  if (device.family !== "subgroup8") return Math.min(Math.ceil(headDim / 32) * 32, TILED_COLUMNS);
+  return Math.min(headDim, Math.floor(device.maxWorkgroupMemory / bytesEach / 4) * 4);
 }
 
 /** What the kernels share. */
@@ -179,7 +179,7 @@ interface Launch {
 }
 
 function launch(context: LoweringContext<AttentionAttributes>, l: Launch): void {
-  const { inputs, attributes, adapter, dispatch } = context;
+  const { inputs, attributes, device, dispatch } = context;
   const { heads, keyValueHeads, headDim, scale } = attributes;
   const [queries, keys] = [inputs[0]!.dim(0), inputs[1]!.dim(0)];
   const tiles = Math.ceil(l.rows / l.tileRows);
@@ -200,17 +200,17 @@ function launch(context: LoweringContext<AttentionAttributes>, l: Launch): void 
       { f32: scale },
       ...(l.extra ?? []),
     ],
-    groups: grid(total, adapter),
+    groups: grid(total, device),
     // An estimate: the ranges are not known. Causal attention over one sample is meant.
     flops: l.products * heads * headDim * queries * (queries === keys ? keys + 1 : 2 * keys),
   });
 }
 
 function lower(context: LoweringContext<AttentionAttributes>): void {
-  const { inputs, outputs, attributes, adapter } = context;
+  const { inputs, outputs, attributes, device } = context;
   const [queries, keys] = [inputs[0]!.dim(0), inputs[1]!.dim(0)];
   const { heads, headDim } = attributes;
-  const fast = adapter.family === "subgroup8";
+  const fast = device.family === "subgroup8";
   const perLane = queries <= 8 ? 1 : 4;
   launch(context, {
     kernel: `attention${fast ? ` x${perLane}` : ""}`,
@@ -221,13 +221,13 @@ function lower(context: LoweringContext<AttentionAttributes>): void {
     rows: queries,
     tileRows: fast ? 8 * perLane : 32,
     heads,
-    columns: columnsAtOnce(adapter, headDim, 32 * perLane),
+    columns: columnsAtOnce(device, headDim, 32 * perLane),
     products: 2,
   });
 }
 
 function lowerGradient(context: LoweringContext<AttentionGradientAttributes>): void {
-  const { inputs, outputs, attributes, adapter, scratch, dispatch } = context;
+  const { inputs, outputs, attributes, device, scratch, dispatch } = context;
   const [q, k, v, start, end, out, logsumexp, dout] = inputs as [
     Tensor,
     Tensor,
@@ -240,7 +240,7 @@ function lowerGradient(context: LoweringContext<AttentionGradientAttributes>): v
   ];
   const { heads, keyValueHeads, headDim } = attributes;
   const [queries, keys] = [q.dim(0), k.dim(0)];
-  const fast = adapter.family === "subgroup8";
+  const fast = device.family === "subgroup8";
   const spread = spreadRows(queries, keys, heads * headDim);
 
   const rows = scratch([heads, queries, 4], "u32");
@@ -252,7 +252,7 @@ function lowerGradient(context: LoweringContext<AttentionGradientAttributes>): v
     wgsl: expandTemplate("attention_rows", rowsSource, {}),
     tensors: [out, dout, logsumexp, start, end, rows, blocks],
     size: [queries, keys, heads, headDim / 4, tiles, tiles * heads],
-    groups: grid(tiles * heads, adapter),
+    groups: grid(tiles * heads, device),
     flops: 2 * queries * heads * headDim,
   });
   if (attributes.queries) {
@@ -265,7 +265,7 @@ function lowerGradient(context: LoweringContext<AttentionGradientAttributes>): v
       rows: queries,
       tileRows: 32,
       heads,
-      columns: columnsAtOnce(adapter, headDim, 128),
+      columns: columnsAtOnce(device, headDim, 128),
       products: 3,
     });
   }
@@ -279,7 +279,7 @@ function lowerGradient(context: LoweringContext<AttentionGradientAttributes>): v
       rows: keys,
       tileRows: 32,
       heads: keyValueHeads,
-      columns: columnsAtOnce(adapter, headDim, 256),
+      columns: columnsAtOnce(device, headDim, 256),
       extra: [blockCount],
       products: 4,
     });

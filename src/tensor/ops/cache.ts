@@ -36,18 +36,18 @@ const scatterRowsOp: Op<null> = {
     );
     return [{ shape: state.shape, dtype: "f32" }];
   },
-  lower({ inputs, outputs, adapter, dispatch }) {
+  lower({ inputs, outputs, device, dispatch }) {
     const [state, rows, slots] = inputs as [Tensor, Tensor, Tensor];
     const vector = rows.dim(1) % 4 === 0 ? 4 : 1;
     dispatch({
       kernel: "scatterRows",
       wgsl: expandTemplate("scatter_rows", source, {
-        THREADS: adapter.family === "subgroup8" ? 8 : 64,
+        THREADS: device.family === "subgroup8" ? 8 : 64,
         VECTOR: vector,
       }),
       tensors: [rows, slots, outputs[0]!],
       size: [rows.dim(0), rows.dim(1) / vector, state.dim(0)],
-      groups: grid(rows.dim(0), adapter),
+      groups: grid(rows.dim(0), device),
     });
   },
 };

@@ -26,7 +26,7 @@ export const combineOp: Op<CombineAttributes> = {
   },
   gradient: ({ attributes, outputGradients, needed }) =>
     attributes.factors.map((f, i) => (needed[i] ? scale(outputGradients[0]!, f) : undefined)),
-  lower({ inputs, outputs, attributes, adapter, dispatch }) {
+  lower({ inputs, outputs, attributes, device, dispatch }) {
     const vectors = Math.ceil(elementCount(outputs[0]!.shape) / 4);
     const groups = Math.ceil(vectors / 256);
     // An operand given twice is bound once: one range may not be bound twice where another operand is written.
@@ -39,7 +39,7 @@ export const combineOp: Op<CombineAttributes> = {
       wgsl: expandTemplate("combine", source, { INPUTS: distinct.length }),
       tensors: [...distinct, outputs[0]!],
       size: [vectors, groups, 0, 0, ...[0, 1, 2, 3].map((i) => ({ f32: factors[i] ?? 0 }))],
-      groups: grid(groups, adapter),
+      groups: grid(groups, device),
       flops: 8 * distinct.length * vectors,
     });
   },

@@ -33,15 +33,15 @@ const drawTokensOp: Op<DrawAttributes> = {
     const shape = [x.dim(0), draws];
     return [{ shape, dtype: "u32" }, { shape, dtype: "u32" }];
   },
-  lower({ inputs, outputs, attributes: { draws, seed }, adapter, dispatch }) {
+  lower({ inputs, outputs, attributes: { draws, seed }, device, dispatch }) {
     const [rows, width] = inputs[0]!.shape as [number, number];
-    const [LANES, UNROLL] = adapter.family === "subgroup8" ? [8, 8] : [256, 2];
+    const [LANES, UNROLL] = device.family === "subgroup8" ? [8, 8] : [256, 2];
     dispatch({
       kernel: "drawTokens",
       wgsl: expandTemplate("draw_tokens", kernel, { N: draws, LANES, UNROLL }, { philox }),
       tensors: [...inputs, ...outputs],
       size: [rows, width, ...seed],
-      groups: grid(rows, adapter),
+      groups: grid(rows, device),
       flops: 10 * rows * width,
     });
   },

@@ -28,7 +28,7 @@ const dropoutOp: Op<DropoutAttributes> = {
     return [{ shape: inputs[0]!.shape, dtype: "f32" }];
   },
   gradient: ({ attributes, outputGradients }) => [dropout(outputGradients[0]!, attributes)],
-  lower({ inputs, outputs, attributes: { rate, site, key }, adapter, dispatch }) {
+  lower({ inputs, outputs, attributes: { rate, site, key }, device, dispatch }) {
     const vectors = Math.ceil(elementCount(outputs[0]!.shape) / 4);
     const groups = Math.ceil(vectors / 64);
     dispatch({
@@ -39,7 +39,7 @@ const dropoutOp: Op<DropoutAttributes> = {
       size: [vectors, groups, site, key, Math.min(0xffff_ffff, Math.round(rate * 2 ** 32)), {
         f32: 1 / (1 - rate),
       }],
-      groups: grid(groups, adapter),
+      groups: grid(groups, device),
     });
   },
 };

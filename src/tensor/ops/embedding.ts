@@ -30,22 +30,22 @@ export const gatherRowsOp: Op<null> = {
     );
     return [{ shape: [indices!.dim(0), table!.dim(1)], dtype: "f32" }];
   },
-  lower({ inputs, outputs, adapter, dispatch }) {
+  lower({ inputs, outputs, device, dispatch }) {
     const [table, indices] = inputs as [Tensor, Tensor];
     const width = table.dim(1);
     const vector = width % 4 === 0 ? 4 : 1;
     const wgsl = expandTemplate("gather_rows", source, {
       WEIGHT: table.dtype,
-      THREADS: adapter.family === "subgroup8" ? 8 : 64,
+      THREADS: device.family === "subgroup8" ? 8 : 64,
       VECTOR: vector,
     }, weightIncludes(table));
-    for (const part of windows(table, adapter)) {
+    for (const part of windows(table, device)) {
       dispatch({
         kernel: `gatherRows ${table.dtype}`,
         wgsl,
         tensors: [indices, part.binding, outputs[0]!],
         size: [indices.dim(0), width / vector, part.first, part.count, table.dim(0)],
-        groups: grid(indices.dim(0), adapter),
+        groups: grid(indices.dim(0), device),
       });
     }
   },

@@ -24,7 +24,7 @@ export function empty(graph: Graph, shape: readonly number[], dtype: DType = "f3
 const fillOp: Op<{ readonly shape: readonly number[]; readonly value: StepScalar }> = {
   name: "fill",
   infer: (_, { shape }) => [{ shape, dtype: "f32" }],
-  lower({ outputs, attributes, adapter, dispatch }) {
+  lower({ outputs, attributes, device, dispatch }) {
     const vectors = Math.ceil(elementCount(attributes.shape) / 4);
     const groups = Math.ceil(vectors / 64);
     dispatch({
@@ -32,7 +32,7 @@ const fillOp: Op<{ readonly shape: readonly number[]; readonly value: StepScalar
       wgsl: expandTemplate("fill", fillSource, { CONSTANT: false }),
       tensors: [outputs[0]!],
       size: [vectors, groups, attributes.value],
-      groups: grid(groups, adapter),
+      groups: grid(groups, device),
     });
   },
 };
@@ -46,7 +46,7 @@ export function fill(graph: Graph, shape: readonly number[], value: StepScalar):
 const fillConstantOp: Op<{ readonly shape: readonly number[]; readonly value: number }> = {
   name: "fillConstant",
   infer: (_, { shape }) => [{ shape, dtype: "f32" }],
-  lower({ outputs, attributes, adapter, dispatch }) {
+  lower({ outputs, attributes, device, dispatch }) {
     const vectors = Math.ceil(elementCount(attributes.shape) / 4);
     const groups = Math.ceil(vectors / 64);
     dispatch({
@@ -54,7 +54,7 @@ const fillConstantOp: Op<{ readonly shape: readonly number[]; readonly value: nu
       wgsl: expandTemplate("fill", fillSource, { CONSTANT: true }),
       tensors: [outputs[0]!],
       size: [vectors, groups, { f32: attributes.value }],
-      groups: grid(groups, adapter),
+      groups: grid(groups, device),
     });
   },
 };

@@ -33,7 +33,7 @@ export const gatedSiluBackwardOp: Op<null> = {
 };
 
 function launch(context: LoweringContext<null>, name: string, source: string, flopsEach: number): void {
-  const { inputs, outputs, adapter } = context;
+  const { inputs, outputs, device } = context;
   const vectors = Math.ceil(elementCount(inputs[0]!.shape) / 4);
   const groups = Math.ceil(vectors / 256);
   // Where gate and up are one tensor it is bound twice, which is allowed: both only read.
@@ -42,7 +42,7 @@ function launch(context: LoweringContext<null>, name: string, source: string, fl
     wgsl: expandTemplate(name, source, {}),
     tensors: [...inputs, ...outputs],
     size: [vectors, groups],
-    groups: grid(groups, adapter),
+    groups: grid(groups, device),
     flops: flopsEach * 4 * vectors,
   });
 }

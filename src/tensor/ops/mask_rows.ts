@@ -26,7 +26,7 @@ const maskRowsOp: Op<{ readonly bit: number }> = {
   gradient: ({ inputs, attributes, outputGradients }) => [
     maskRows(outputGradients[0]!, inputs[1]!, attributes.bit),
   ],
-  lower({ inputs, outputs, attributes: { bit }, adapter, dispatch }) {
+  lower({ inputs, outputs, attributes: { bit }, device, dispatch }) {
     const elements = outputs[0]!.dim(0);
     const groups = Math.ceil(elements / 64);
     dispatch({
@@ -34,7 +34,7 @@ const maskRowsOp: Op<{ readonly bit: number }> = {
       wgsl: expandTemplate("mask_rows", source, { BIT: bit }),
       tensors: [...inputs, outputs[0]!],
       size: [elements, groups],
-      groups: grid(groups, adapter),
+      groups: grid(groups, device),
     });
   },
 };

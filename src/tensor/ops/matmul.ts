@@ -153,7 +153,7 @@ function gradient(context: GradientContext<MatmulAttributes>): (Tensor | undefin
 }
 
 /**
- * Along K, software adapters lose half their speed where the panels of x and w leave the second-level cache: for [256, 32000] x
+ * Along K, software devices lose half their speed where the panels of x and w leave the second-level cache: for [256, 32000] x
  * [32000, 288] one dispatch took 306 ms, 32 dispatches 123 ms (bench/matmul_bench.ts has this shape). They lose precision too: each
  * product is rounded to the size of the sum so far, so a deep product is made of parts that are summed on their own.
  */
@@ -163,14 +163,14 @@ const SHORT_DEPTH = 1024;
 export const WHOLE_DEPTH = 2 * SHORT_DEPTH;
 
 function lower(context: LoweringContext<MatmulAttributes>): void {
-  const { inputs, attributes, adapter } = context;
+  const { inputs, attributes, device } = context;
   const { orientation, factors } = attributes;
   const [x, w] = inputs as [Tensor, Tensor];
   const { m, n, k } = sizes(orientation, x, w);
   const k2 = factors.length === 2 ? sizes(orientation, inputs[2]!, inputs[3]!).k : 0;
   const aligned = k % 4 === 0 && k2 % 4 === 0 && (n % 4 === 0 || (orientation === "NT" && n < 32)) &&
     (orientation !== "TN" || m % 4 === 0);
-  const fast = adapter.family === "subgroup8" && aligned;
+  const fast = device.family === "subgroup8" && aligned;
   const depth = fast && k > WHOLE_DEPTH ? SHORT_DEPTH : k;
 
   // Parts of w that one binding holds: along N for NT, along K otherwise. Whatever is cut with it must begin at an aligned byte
@@ -178,10 +178,10 @@ function lower(context: LoweringContext<MatmulAttributes>): void {
   const alongN = orientation === "NT";
   const beside = alongN ? k2 : orientation === "TN" ? m : 1;
   const rows = orientation === "TN"
-    ? Math.min(depth, Math.floor(adapter.maxBindingSize / rowBytes(x)))
+    ? Math.min(depth, Math.floor(device.maxBindingSize / rowBytes(x)))
     : depth;
   const cut = { multiple: Math.max(4, 64 / gcd(64, beside)), ...(alongN ? {} : { most: rows }) };
-  for (const { first, count, binding } of windows(w, adapter, cut)) {
+  for (const { first, count, binding } of windows(w, device, cut)) {
     for (let from = alongN ? 0 : first; from < (alongN ? k : first + count); from += depth) {
       launch(context, fast, binding, {
         m,
@@ -219,7 +219,7 @@ function launch(
   w: Tensor | Window,
   part: Part,
 ): void {
-  const { inputs, outputs, attributes, adapter } = context;
+  const { inputs, outputs, attributes, device } = context;
   const { orientation, accumulate } = attributes;
   const { m, n } = part;
   const weight = inputs[1]!;
@@ -278,7 +278,7 @@ function launch(
       { f32: second / first },
       0,
     ],
-    groups: grid(tiles, adapter),
+    groups: grid(tiles, device),
     flops: 2 * m * n * (part.k + (terms === 2 ? part.k2 : 0)),
   });
 }

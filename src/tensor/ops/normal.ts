@@ -21,7 +21,7 @@ export interface NormalAttributes {
 const normalOp: Op<NormalAttributes & { readonly shape: readonly number[] }> = {
   name: "normal",
   infer: (_, { shape }) => [{ shape, dtype: "f32" }],
-  lower({ outputs, attributes: { shape, site, key }, adapter, dispatch }) {
+  lower({ outputs, attributes: { shape, site, key }, device, dispatch }) {
     const vectors = Math.ceil(elementCount(shape) / 4);
     const groups = Math.ceil(vectors / 64);
     dispatch({
@@ -29,7 +29,7 @@ const normalOp: Op<NormalAttributes & { readonly shape: readonly number[] }> = {
       wgsl: expandTemplate("random", kernel, { DRAW: "normal" }, { philox }),
       tensors: [outputs[0]!],
       size: [vectors, groups, site, key],
-      groups: grid(groups, adapter),
+      groups: grid(groups, device),
     });
   },
 };

@@ -20,7 +20,7 @@ const gradientNormOp: Op<null> = {
     ensure(inputs[0]!.dtype === "f32", "gradientNorm", inputs, "the operand must be f32");
     return [{ shape: [2], dtype: "f32" }];
   },
-  lower({ inputs, outputs, adapter, scratch, dispatch }) {
+  lower({ inputs, outputs, device, scratch, dispatch }) {
     let from = inputs[0]!;
     let elements = elementCount(from.shape);
     // Level by level, each 16384 times shorter, until one pair is left.
@@ -29,14 +29,14 @@ const gradientNormOp: Op<null> = {
       const last = chunks === 1;
       const to = last ? outputs[0]! : scratch([chunks, 2], "f32");
       const wgsl = expandTemplate("gradient_norm", source, { FIRST: first, LAST: last });
-      for (const part of windows(from, adapter, { unitElements: first ? 1 : 2, multiple: CHUNK })) {
+      for (const part of windows(from, device, { unitElements: first ? 1 : 2, multiple: CHUNK })) {
         const groups = Math.ceil(part.count / CHUNK);
         dispatch({
           kernel: `gradientNorm level ${first ? 1 : 2}`,
           wgsl,
           tensors: [part.binding, to],
           size: [part.count, groups, part.first / CHUNK],
-          groups: grid(groups, adapter),
+          groups: grid(groups, device),
           flops: 2 * part.count,
         });
       }
@@ -51,7 +51,7 @@ const gradientNormOp: Op<null> = {
  * The Euclidean norm of all elements of a tensor, and a flag that tells whether any of them is NaN or infinite.
  *
  * Sums go pairwise: the relative error is a few units in the last place whatever the count. The order depends on the count
- * alone, not on how the adapter makes us cut the tensor.
+ * alone, not on how the device makes us cut the tensor.
  *
  * @param x f32, any shape
  * @returns f32 [2]: the norm (NaN or infinite if the flag is set; infinite too if the squares overflow), then 1 or 0

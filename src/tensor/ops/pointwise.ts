@@ -95,7 +95,7 @@ export const pointwiseOp: Op<PointwiseAttributes> = {
  * @param inPlace The first operand is the memory that the output is written to
  */
 export function lowerPointwise(
-  { inputs, outputs, attributes: { expression, scalars }, adapter, dispatch }: LoweringContext<
+  { inputs, outputs, attributes: { expression, scalars }, device, dispatch }: LoweringContext<
     PointwiseAttributes
   >,
   inPlace: boolean,
@@ -152,7 +152,7 @@ export function lowerPointwise(
     }),
     tensors: [...bound, outputs[0]!],
     size: [elements, groups, Math.max(1, width / lanes), 0, ...scalars],
-    groups: grid(groups, adapter),
+    groups: grid(groups, device),
     flops: elementCount(shape),
   });
 }
@@ -212,7 +212,7 @@ const sumAxisOp: Op<{ readonly axis: Axis }> = {
     const zero = fillConstant(x!.graph, x!.shape, 0);
     return [pointwise([zero, outputGradients[0]!], (z, g) => z!.add(g!))];
   },
-  lower({ inputs, outputs, attributes: { axis }, adapter, dispatch }) {
+  lower({ inputs, outputs, attributes: { axis }, device, dispatch }) {
     const [rows, columns] = [inputs[0]!.dim(0), inputs[0]!.dim(1)];
     const groups = axis === "rows" ? Math.ceil(columns / 64) : rows;
     dispatch({
@@ -220,7 +220,7 @@ const sumAxisOp: Op<{ readonly axis: Axis }> = {
       wgsl: expandTemplate("sum_axis", sumSource, { AXIS: axis }),
       tensors: [inputs[0]!, outputs[0]!],
       size: [rows, columns, groups],
-      groups: grid(groups, adapter),
+      groups: grid(groups, device),
       flops: rows * columns,
     });
   },

@@ -22,17 +22,17 @@ const rangeMeanOp: Op<null> = {
     );
     return [{ shape: [start.dim(0), x.dim(1)], dtype: "f32" }];
   },
-  lower({ inputs, outputs, adapter, dispatch }) {
+  lower({ inputs, outputs, device, dispatch }) {
     const [x, start, end] = inputs as [Tensor, Tensor, Tensor];
     const vector = x.dim(1) % 4 === 0 ? 4 : 1;
-    const THREADS = adapter.family === "subgroup8" ? 8 : 64;
+    const THREADS = device.family === "subgroup8" ? 8 : 64;
     const total = outputs[0]!.dim(0) * outputs[0]!.dim(1) / vector;
     dispatch({
       kernel: "rangeMean",
       wgsl: expandTemplate("range_mean", source, { THREADS, VECTOR: vector }),
       tensors: [x, start, end, outputs[0]!],
       size: [total, x.dim(1) / vector],
-      groups: grid(Math.ceil(total / THREADS), adapter),
+      groups: grid(Math.ceil(total / THREADS), device),
     });
   },
 };

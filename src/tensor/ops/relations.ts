@@ -97,7 +97,7 @@ const FEW_TURNS = 60_000;
 const INCLUDES = { relations_size: size, relations_products: products, turns };
 
 function launch(
-  { inputs, outputs, attributes, adapter, dispatch }: LoweringContext<RelationAttributes>,
+  { inputs, outputs, attributes, device, dispatch }: LoweringContext<RelationAttributes>,
   name: string,
   source: string,
   passes: number,
@@ -112,7 +112,7 @@ function launch(
   dispatch({
     kernel: `${name} ${kind}`,
     wgsl: expandTemplate(name, source, {
-      THREADS: adapter.family === "subgroup8" && rows / 8 * units < FEW_TURNS ? 8 : 64,
+      THREADS: device.family === "subgroup8" && rows / 8 * units < FEW_TURNS ? 8 : 64,
       RELATION: kind,
       CAUSAL: causal,
       MASKED: inputs.length % 2 === 1,
@@ -129,7 +129,7 @@ function launch(
       { f32: scales[0] },
       { f32: scales[1] },
     ],
-    groups: grid(tiles * heads, adapter),
+    groups: grid(tiles * heads, device),
     // An estimate: the ranges are not known. One sample is meant.
     flops: passes * 2 * rows * rows * (x.dim(1) + y.dim(1)) / (causal ? 2 : 1),
   });

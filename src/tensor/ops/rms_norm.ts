@@ -55,7 +55,7 @@ export const rmsNormBackwardOp: Op<RmsNormAttributes> = {
 export const rmsNormWeightOp: Op<null> = {
   name: "rmsNormWeight",
   infer: ([x]) => [{ shape: [x!.dim(1)], dtype: "f32" }],
-  lower({ inputs, outputs, adapter, scratch, dispatch }) {
+  lower({ inputs, outputs, device, scratch, dispatch }) {
     const [rows, width] = [inputs[0]!.dim(0), inputs[0]!.dim(1)];
     const blocks = Math.ceil(rows / BLOCK);
     const columns = Math.ceil(width / 64);
@@ -65,7 +65,7 @@ export const rmsNormWeightOp: Op<null> = {
       wgsl: expandTemplate("rms_norm_weight", weightGradient, { LEVEL: 1 }),
       tensors: [...inputs, partial],
       size: [rows, width, columns, columns * blocks],
-      groups: grid(columns * blocks, adapter),
+      groups: grid(columns * blocks, device),
       flops: 3 * rows * width,
     });
     dispatch({
@@ -73,7 +73,7 @@ export const rmsNormWeightOp: Op<null> = {
       wgsl: expandTemplate("rms_norm_weight", weightGradient, { LEVEL: 2 }),
       tensors: [partial, outputs[0]!],
       size: [blocks, width, columns, columns],
-      groups: grid(columns, adapter),
+      groups: grid(columns, device),
       flops: blocks * width,
     });
   },
@@ -85,10 +85,10 @@ function lowerRows(
   source: string,
   flopsEach: number,
 ): void {
-  const { inputs, outputs, attributes, adapter } = context;
+  const { inputs, outputs, attributes, device } = context;
   const [rows, width] = [inputs[0]!.dim(0), inputs[0]!.dim(1)];
   const weight = inputs[1]!;
-  const subgroup = adapter.family === "subgroup8";
+  const subgroup = device.family === "subgroup8";
   const vector = width % 4 === 0 ? 4 : 1;
   context.dispatch({
     kernel: `${name === "rms_norm" ? "rmsNorm" : "rmsNormBackward"} ${weight.dtype}`,
@@ -100,7 +100,7 @@ function lowerRows(
     }, weightIncludes(weight)),
     tensors: [...inputs, ...outputs],
     size: [rows, width / vector, { f32: width }, { f32: attributes.epsilon }],
-    groups: grid(rows, adapter),
+    groups: grid(rows, device),
     flops: flopsEach * rows * width,
   });
 }

@@ -51,7 +51,7 @@ const ropeOp: Op<RopeAttributes> = {
     undefined,
     undefined,
   ],
-  lower({ inputs, outputs, attributes, adapter, dispatch }) {
+  lower({ inputs, outputs, attributes, device, dispatch }) {
     const { heads, headDim, inverse } = attributes;
     const [x, , table] = inputs as [Tensor, Tensor, Tensor];
     const rows = x.dim(0);
@@ -60,13 +60,13 @@ const ropeOp: Op<RopeAttributes> = {
     dispatch({
       kernel: `rope ${headDim}`,
       wgsl: expandTemplate("rope", source, {
-        THREADS: adapter.family === "subgroup8" ? 8 : 64,
+        THREADS: device.family === "subgroup8" ? 8 : 64,
         HALF: half,
         VECTOR: vector,
       }),
       tensors: [...inputs, outputs[0]!],
       size: [rows, heads * half, table.dim(0), { f32: inverse ? -1 : 1 }, { f32: NaN }],
-      groups: grid(rows, adapter),
+      groups: grid(rows, device),
       flops: 3 * rows * heads * headDim,
     });
   },

@@ -21,12 +21,12 @@ const timesWeightOp: Op<null> = {
     return [{ shape: x.shape, dtype: "f32" }];
   },
   gradient: ({ inputs, outputGradients }) => [timesWeight(outputGradients[0]!, inputs[1]!), undefined],
-  lower({ inputs, outputs, adapter, dispatch }) {
+  lower({ inputs, outputs, device, dispatch }) {
     const [x, w] = inputs as [Tensor, Tensor];
     const elements = elementCount(x.shape);
     // Of so many blocks every part begins where a binding may.
-    const multiple = adapter.offsetAlignment * STORAGES[w.dtype].blockValues;
-    for (const { first, count } of windows(x, adapter, { unitElements: 1, multiple })) {
+    const multiple = device.offsetAlignment * STORAGES[w.dtype].blockValues;
+    for (const { first, count } of windows(x, device, { unitElements: 1, multiple })) {
       const part = (t: Tensor): Tensor | Window =>
         count === elements ? t : {
           tensor: t,
@@ -39,7 +39,7 @@ const timesWeightOp: Op<null> = {
         wgsl: expandTemplate("times_weight", source, { WEIGHT: w.dtype }, weightIncludes(w)),
         tensors: [part(x), part(w), part(outputs[0]!)],
         size: [count, groups],
-        groups: grid(groups, adapter),
+        groups: grid(groups, device),
         flops: count,
       });
     }

@@ -23,16 +23,16 @@ const topKOp: Op<{ readonly k: number }> = {
     ensure(x.dim(1) <= 2 ** 24, "topK", inputs, "rows have at most 2^24 elements");
     return [{ shape: [x.dim(0), k], dtype: "u32" }, { shape: [x.dim(0), k], dtype: "f32" }];
   },
-  lower({ inputs, outputs, attributes: { k }, adapter, dispatch }) {
+  lower({ inputs, outputs, attributes: { k }, device, dispatch }) {
     const [rows, width] = inputs[0]!.shape as [number, number];
-    const SUBGROUP = adapter.family === "subgroup8";
+    const SUBGROUP = device.family === "subgroup8";
     const [LANES, UNROLL] = SUBGROUP ? [8, 8] : [256, 2];
     dispatch({
       kernel: "topK",
       wgsl: expandTemplate("top_k", source, { K: k, SUBGROUP, LANES, UNROLL }),
       tensors: [inputs[0]!, ...outputs],
       size: [rows, width],
-      groups: grid(rows, adapter),
+      groups: grid(rows, device),
       flops: 160 * rows * width,
     });
   },

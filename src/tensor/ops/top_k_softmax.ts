@@ -29,7 +29,7 @@ const topKSoftmaxOp: Op<{ readonly k: number }> = {
     const mean = sumColumns(pointwise([y, dy], (y, dy) => y!.mul(dy!))); // [N, 1]
     return [pointwise([y, dy, mean], (y, dy, mean) => y!.mul(dy!.sub(mean!)))];
   },
-  lower({ inputs, outputs, attributes: { k }, adapter, dispatch }) {
+  lower({ inputs, outputs, attributes: { k }, device, dispatch }) {
     const [rows, width] = [inputs[0]!.dim(0), inputs[0]!.dim(1)];
     const groups = Math.ceil(rows / 64);
     dispatch({
@@ -37,7 +37,7 @@ const topKSoftmaxOp: Op<{ readonly k: number }> = {
       wgsl: expandTemplate("top_k_softmax", source, {}),
       tensors: [inputs[0]!, outputs[0]!],
       size: [rows, groups, width, k],
-      groups: grid(groups, adapter),
+      groups: grid(groups, device),
       flops: rows * width * (width + 3),
     });
   },
