@@ -44,7 +44,7 @@ export class RecipeFields {
   constructor(known, upload) {
     this.#known = known;
     this.#recipe = firstRecipe(known);
-    this.#objective = Objective.of(this.fields, this.#plugins("loss"));
+    this.#objective = new Objective(this.fields, this.#plugins("loss"));
     this.#parts = [
       this.#models(),
       this.#data(upload),
