@@ -144,7 +144,9 @@ export class Catalogue {
     const merged = run?.result?.paths.merged;
     if (!run || !merged) return undefined;
     // A link there could lead anywhere.
-    return await pathWithin(await Deno.realPath(run.folder), merged);
+    const folder = await Deno.realPath(run.folder);
+    const path = await pathWithin(folder, merged);
+    return path !== undefined && await staysWithin(folder, path) ? path : undefined;
   }
 
   /**
@@ -195,7 +197,7 @@ async function pathWithin(folder: string, name: string): Promise<string | undefi
   return path?.startsWith(folder + SEPARATOR) ? path : undefined;
 }
 
-/** Whether nothing in a model leads out of the folder of models: permissions of a process follow links. */
+/** Whether nothing in a model leads out of the folder that it lies in: permissions of a process follow links. */
 async function staysWithin(folder: string, model: string): Promise<boolean> {
   if (!(await Deno.stat(model)).isDirectory) return true;
   for await (const { name, isSymlink } of Deno.readDir(model)) {

@@ -113,4 +113,6 @@ Deno.test("links at the top of a run's folder lead nowhere", () =>
     await Deno.remove(`${folder}/merged`);
     await Deno.rename(`${folder}/base`, `${folder}/merged`);
     assertEquals(await catalogue.model(`run:${id}`), `${await Deno.realPath(folder)}/merged`);
+    await Deno.symlink(`${test.folder}/secret/config.json`, `${folder}/merged/tokenizer.json`);
+    assertEquals(await catalogue.model(`run:${id}`), undefined);
   }));
