@@ -84,9 +84,8 @@ export function createApp(service: Service): App {
       });
     return errorResponse(error);
   });
-  app.onError(async (error, c) => {
-    const hide = await service.catalogue.hide().catch(() => (text: string) => text.replace(/\/\S+/g, "…"));
-    const told = toHttpError(error, hide);
+  app.onError((error, c) => {
+    const told = toHttpError(error, service.catalogue.hide);
     if (told.status === 500) {
       service.log({
         level: "error",

@@ -11,6 +11,7 @@ import { exists, unreadable } from "../formats/files.ts";
 import { withoutFolders } from "../runs/report/path_names.ts";
 import type { RunStore } from "../runs/store/store.ts";
 import { parseRunModel } from "./run_model.ts";
+import type { Hide } from "./run_view.ts";
 import type { Uploads } from "./uploads.ts";
 
 /** Something a request may name. */
@@ -48,6 +49,11 @@ export class Catalogue {
   readonly #example: string | undefined;
   readonly #store: RunStore;
   readonly #uploads: Uploads;
+  /**
+   * A text without paths of this machine: names stand for what has one, and the rest is shortened to the last part. What has a name lies
+   * in one of few folders under that name, so no folder is read, however much is in it.
+   */
+  readonly hide: Hide;
 
   private constructor(
     folders: { models: string[]; datasets: string[]; example?: string },
@@ -59,6 +65,7 @@ export class Catalogue {
     this.#example = folders.example;
     this.#store = store;
     this.#uploads = uploads;
+    this.hide = hider(folders, store.folder, uploads);
   }
 
   /** @throws {InputError} a folder that cannot be read */
@@ -148,28 +155,27 @@ export class Catalogue {
     const path = await pathWithin(folder, merged);
     return path !== undefined && await staysWithin(folder, path) ? path : undefined;
   }
+}
 
-  /**
-   * A text without paths of this machine: names stand for what has one, and the rest is shortened to the last part. What has a name lies
-   * in one of few folders under that name, so no folder is read, however much is in it.
-   */
-  hide(): Promise<(text: string) => string> {
-    const example = this.#example;
-    // Those within others first.
-    const folders = [...this.#models, ...this.#datasets, ...(example === undefined ? [] : [example])]
-      .map((folder) => folder.endsWith(SEPARATOR) ? folder : folder + SEPARATOR)
-      .sort((a, b) => b.length - a.length);
-    const exampleData = example === undefined
-      ? []
-      : Object.entries(EXAMPLE_DATA).map(([name, file]) => [join(example, file), name] as const);
-    return Promise.resolve((text) => {
-      text = this.#uploads.hide(text);
-      for (const [path, name] of exampleData) text = text.replaceAll(path, name);
-      for (const folder of folders) text = text.replaceAll(folder, "");
-      text = text.replaceAll(this.#store.folder, "");
-      return withoutFolders(text);
-    });
-  }
+/** Takes the paths of named things, and of whatever else, out of texts. */
+function hider(
+  { models, datasets, example }: { models: string[]; datasets: string[]; example?: string },
+  dataFolder: string,
+  uploads: Uploads,
+): Hide {
+  // Those within others first.
+  const folders = [...models, ...datasets, ...(example === undefined ? [] : [example])]
+    .map((folder) => folder.endsWith(SEPARATOR) ? folder : folder + SEPARATOR)
+    .sort((a, b) => b.length - a.length);
+  const exampleData = example === undefined
+    ? []
+    : Object.entries(EXAMPLE_DATA).map(([name, file]) => [join(example, file), name] as const);
+  return (text) => {
+    text = uploads.hide(text);
+    for (const [path, name] of exampleData) text = text.replaceAll(path, name);
+    for (const folder of [...folders, dataFolder]) text = text.replaceAll(folder, "");
+    return withoutFolders(text);
+  };
 }
 
 async function realFolders(folders: readonly string[]): Promise<string[]> {

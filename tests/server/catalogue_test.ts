@@ -58,7 +58,7 @@ Deno.test("what it costs to look at a run does not grow with what was uploaded, 
     const running = await submit(test, recipe);
     await until(test.service, running, "succeeded");
     const { folder } = test.service.store;
-    const hide = await test.service.catalogue.hide();
+    const { hide } = test.service.catalogue;
     assertEquals(hide(`${folder}/files/${files[7]}/content.jsonl: line 3`), `${files[7]}: line 3`);
     assertEquals(
       hide(`${test.folder}/datasets/train.jsonl, ${test.folder}/models/model/config.json`),

@@ -279,8 +279,7 @@ function serverSent(service: Service, events: AsyncGenerator<InferenceEvent>, ch
         controller.enqueue(data(chunks.end(reasonOf(event.finishReason))));
         if (chunks.usage) controller.enqueue(data(chunks.usage(usageOf(event))));
       } catch (error) {
-        const hide = await service.catalogue.hide().catch(() => () => "");
-        controller.enqueue(data(errorBody(toHttpError(error, hide))));
+        controller.enqueue(data(errorBody(toHttpError(error, service.catalogue.hide))));
         controller.close();
       }
     },

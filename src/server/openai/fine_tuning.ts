@@ -107,7 +107,7 @@ const actions = (["cancel", "pause", "resume"] as const).map((action) =>
 export function addFineTuningRoutes(app: App, service: Service): void {
   const { store, catalogue, idempotency } = service;
   const trained = new TrainedTokens(store);
-  const jobOf = async (run: StoredRun) => jobView(run, await catalogue.hide(), await trained.of(run));
+  const jobOf = async (run: StoredRun) => jobView(run, catalogue.hide, await trained.of(run));
 
   app.openapi(create, async (c) => {
     const identity = c.get("identity")!;
@@ -163,8 +163,7 @@ export function addFineTuningRoutes(app: App, service: Service): void {
     const found = cursor === 1
       ? []
       : await store.events(run.id, { newestFirst: true, after: cursor, limit: limit + 1 });
-    const hide = await catalogue.hide();
-    const data = found.slice(0, limit).map((event) => jobEventView(run.id, event, hide));
+    const data = found.slice(0, limit).map((event) => jobEventView(run.id, event, catalogue.hide));
     return c.json({ object: "list" as const, data, has_more: found.length > limit }, 200);
   });
 

@@ -82,7 +82,7 @@ export function addArtifactRoutes(app: App, service: Service): void {
 
   app.openapi(list, async (c) => {
     const { id, folder } = await find(service, c.req.valid("param").id);
-    const artifacts = await listArtifacts(folder, await service.catalogue.hide());
+    const artifacts = await listArtifacts(folder, service.catalogue.hide);
     const data = artifacts.map(({ shown: _, ...artifact }) => ({
       ...artifact,
       url: `/v1/runs/${id}/artifacts/${artifact.name.split("/").map(encodeURIComponent).join("/")}`,
@@ -93,7 +93,7 @@ export function addArtifactRoutes(app: App, service: Service): void {
   const send = async (c: Context<AppEnv>, id: string, name: string): Promise<Response> => {
     const { folder } = await find(service, id);
     // Only what is listed can be had, so no name leads anywhere else.
-    const artifacts = await listArtifacts(folder, await service.catalogue.hide());
+    const artifacts = await listArtifacts(folder, service.catalogue.hide);
     const artifact = artifacts.find((artifact) => artifact.name === name);
     if (!artifact) {
       throw new HttpError(

@@ -11,7 +11,6 @@ import type { StoredCheckpoint, StoredRun } from "../../runs/store/store.ts";
 import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
 import { keptCheckpoints, parseRunModel, runModelName } from "../run_model.ts";
-import type { Hide } from "../run_view.ts";
 import { json, otherwise } from "../schemas.ts";
 import type { Service } from "../service.ts";
 import { find, mustControl } from "./runs.ts";
@@ -139,14 +138,14 @@ export function addCatalogueRoutes(app: App, service: Service): void {
     }));
 
   /** What a run made, or what it was after a step. */
-  const modelOf = (run: StoredRun, hide: Hide, checkpoint?: StoredCheckpoint): Model => ({
+  const modelOf = (run: StoredRun, checkpoint?: StoredCheckpoint): Model => ({
     id: runModelName(run.id, checkpoint?.step),
     object: "model",
     created: seconds(checkpoint?.time ?? run.finishedAt ?? run.manifest.createdAt),
     owned_by: run.owner || "limbeck",
     source: "run",
     run: run.id,
-    base: baseName(run.named) ?? hide(run.recipe.teacher.model),
+    base: baseName(run.named) ?? catalogue.hide(run.recipe.teacher.model),
   });
 
   /** Also what no list tells of: checkpoints, and runs that have not come to their end but can be tried. */
@@ -157,7 +156,7 @@ export function addCatalogueRoutes(app: App, service: Service): void {
       const kept = await keptCheckpoints(store, run);
       const checkpoint = kept.find(({ step }) => step === name.step);
       const isThere = name.step === undefined ? run.state === "succeeded" || kept.length > 0 : checkpoint;
-      if (isThere) return modelOf(run, await catalogue.hide(), checkpoint);
+      if (isThere) return modelOf(run, checkpoint);
     }
     const found = (await namedModels()).find((model) => model.id === id);
     if (found) return found;
@@ -173,8 +172,7 @@ export function addCatalogueRoutes(app: App, service: Service): void {
 
   app.openapi(models, async (c) => {
     const { data: runs } = await store.list({ states: ["succeeded"], limit: MOST_RUNS });
-    const hide = await catalogue.hide();
-    const data = [...await namedModels(), ...runs.map((run) => modelOf(run, hide))];
+    const data = [...await namedModels(), ...runs.map((run) => modelOf(run))];
     return c.json({ object: "list" as const, data }, 200);
   });
 

@@ -108,11 +108,10 @@ const checkpoints = createRoute({
 
 /** Adds the routes. */
 export function addEventRoutes(app: App, service: Service): void {
-  const { store, catalogue, streams } = service;
+  const { store, catalogue: { hide }, streams } = service;
 
   app.openapi(events, async (c) => {
     const run = await find(service, c.req.valid("param").id);
-    const hide = await catalogue.hide();
     const { after = 0, limit } = c.req.valid("query");
     if (!wantsStream(c.req.header("Accept"))) {
       const found = await store.events(run.id, { after, limit: limit + 1 });

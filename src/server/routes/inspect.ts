@@ -100,7 +100,7 @@ export function addInspectionRoutes(app: App, service: Service): void {
   ): Promise<z.output<T>> => {
     const recipe = await checkNamed(service, named);
     const found = await inRecipe(() => inspector.inspect(order(recipe), { plugins, signal: req.raw.signal }));
-    return schema.parse(hidden(found, await catalogue.hide()));
+    return schema.parse(hidden(found, catalogue.hide));
   };
 
   app.openapi(validate, async (c) => {

@@ -146,7 +146,7 @@ export function addRunRoutes(app: App, service: Service): void {
       sent,
       (key) => submitRun(service, identity, { recipe, ...(metadata ? { metadata } : {}) }, key),
     );
-    return c.json(runView(run, await catalogue.hide()), 202, { Location: `/v1/runs/${run.id}` });
+    return c.json(runView(run, catalogue.hide), 202, { Location: `/v1/runs/${run.id}` });
   });
 
   app.openapi(list, async (c) => {
@@ -166,16 +166,15 @@ export function addRunRoutes(app: App, service: Service): void {
       ...(states.length > 0 ? { states: states as RunState[] } : {}),
       ...(wanted ? { metadata: wanted } : {}),
     });
-    const hide = await catalogue.hide();
     return c.json({
       object: "list" as const,
-      data: page.data.map((run) => runView(run, hide)),
+      data: page.data.map((run) => runView(run, catalogue.hide)),
       hasMore: page.hasMore,
     }, 200);
   });
 
   app.openapi(get, async (c) => {
-    return c.json(runView(await find(service, c.req.valid("param").id), await catalogue.hide()), 200);
+    return c.json(runView(await find(service, c.req.valid("param").id), catalogue.hide), 200);
   });
 
   app.openapi(remove, async (c) => {
@@ -190,7 +189,7 @@ export function addRunRoutes(app: App, service: Service): void {
       const run = await find(service, c.req.valid("param").id);
       mustControl(c.get("identity")!, run);
       await act(service, run, action);
-      return c.json(runView(await find(service, run.id), await catalogue.hide()), 202);
+      return c.json(runView(await find(service, run.id), catalogue.hide), 202);
     });
   }
 }
