@@ -17,12 +17,11 @@ switch (kind) {
     break;
   }
   case "a run that hangs":
-    await (await startFake(given, { hangAt: 2 }, { watchdogSeconds: 8 })).supervised.outcome;
-    break;
   case "a run that speaks": {
-    const fault = { deaf: true, pace: 100 };
-    const { supervised, until } = await startFake(given, fault, { steps: 1000, watchdogSeconds: 1 });
+    const fault = kind === "a run that hangs" ? { hangAt: 2 } : { deaf: true, pace: 100 };
+    const { supervised, until } = await startFake(given, fault, { steps: 1000, watchdogSeconds: 3 });
     const pid = await until((event) => event.type === "warning" && event.code === "pid");
+    await until((event) => event.type === "metrics" && event.step === 2);
     console.log(pid.type === "warning" && pid.message);
     await supervised.outcome;
     break;

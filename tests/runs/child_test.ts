@@ -207,24 +207,39 @@ function startParent(kind: string, given: string): Deno.ChildProcess {
   return new Deno.Command(Deno.execPath(), { args, stdout: "piped", stderr: "null" }).spawn();
 }
 
-/** Kills a process that has started a child which never ends, and waits for the end of that. */
-async function abandon(kind: string, given: string, seconds: number): Promise<void> {
-  const parent = startParent(kind, given);
+/** Waits for a child that has worked for longer than it takes to begin: it loops. */
+async function busyChild(parent: Deno.ChildProcess): Promise<number> {
   let child: number | undefined;
-  try {
-    // Longer than it takes to begin: it loops.
-    const isBusy = () => {
-      child = [...childrenOf(parent.pid)].find(([, time]) => time > 2.5)?.[0];
-      return child !== undefined;
-    };
-    assert(await until(isBusy, 60), `${kind}: there is no child that is busy`);
-  } finally {
-    parent.kill("SIGKILL");
-    await parent.output();
-  }
-  const ended = await until(async () => !await isAlive(child!), seconds);
-  if (!ended) Deno.kill(child!, "SIGKILL");
-  assert(ended, `${kind}: it lives on`);
+  const isBusy = () => {
+    child = [...childrenOf(parent.pid)].find(([, time]) => time > 2.5)?.[0];
+    return child !== undefined;
+  };
+  assert(await until(isBusy, 90), "there is no child that is busy");
+  return child!;
+}
+
+/** The child of which its parent tells the id. */
+async function toldChild(parent: Deno.ChildProcess): Promise<number> {
+  const reader = parent.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  const { value } = await reader.read();
+  await reader.cancel();
+  return Number(value);
+}
+
+/** Kills a process whose child does not end by itself, and says whether that lives on for so long; it does not any longer. */
+async function outlives(
+  kind: string,
+  given: string,
+  seconds: number,
+  find: (parent: Deno.ChildProcess) => Promise<number>,
+): Promise<boolean> {
+  await using parent = startParent(kind, given);
+  const child = await find(parent);
+  parent.kill("SIGKILL");
+  await parent.status;
+  if (await until(async () => !await isAlive(child), seconds)) return false;
+  Deno.kill(child, "SIGKILL");
+  return true;
 }
 
 Deno.test({
@@ -234,7 +249,7 @@ Deno.test({
     withTiny(async (files) => {
       const plugin = `${files.folder}/plugin.ts`;
       await Deno.writeTextFile(plugin, "for (;;);\n");
-      await abandon("a check of plugins", plugin, 10);
+      assert(!await outlives("a check of plugins", plugin, 20, busyChild));
 
       // One filter of a chat template that writes 2^60 elements.
       const config = `${files.teacher}/tokenizer_config.json`;
@@ -247,30 +262,17 @@ Deno.test({
       await Deno.writeTextFile(files.train, JSON.stringify({ messages: conversation }) + "\n");
       const recipe = `${files.folder}/recipe.json`;
       await Deno.writeTextFile(recipe, JSON.stringify(tinyRecipe(files)));
-      await abandon("a look at a recipe", recipe, 10);
+      assert(!await outlives("a look at a recipe", recipe, 20, busyChild));
 
       // A run is given as long to save as it may be silent.
-      await withFolder((folder) => abandon("a run that hangs", folder, 20));
+      await withFolder(async (folder) => assert(!await outlives("a run that hangs", folder, 30, toldChild)));
     }),
 });
 
 Deno.test({
   name: "a run whose steps are long is not ended when its parent is gone, as long as it speaks",
   ignore: Deno.build.os !== "linux",
-  fn: () =>
-    withFolder(async (folder) => {
-      const parent = startParent("a run that speaks", folder);
-      const reader = parent.stdout.pipeThrough(new TextDecoderStream()).getReader();
-      const child = Number((await reader.read()).value);
-      parent.kill("SIGKILL");
-      await parent.status;
-      await reader.cancel();
-      try {
-        assert(!await until(async () => !await isAlive(child), 5), "it was ended");
-      } finally {
-        Deno.kill(child, "SIGKILL");
-      }
-    }),
+  fn: () => withFolder(async (folder) => assert(await outlives("a run that speaks", folder, 8, toldChild))),
 });
 
 Deno.test("a plugin that is not there is bad input", async () => {
