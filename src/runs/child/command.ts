@@ -116,15 +116,20 @@ async function cacheFolder({ recipe }: ChildNeeds): Promise<string[]> {
 /**
  * What drivers want of the environment, as far as the user has not chosen it: a runtime folder, without which Vulkan drivers complain,
  * and no OpenGL, on which a kernel can take minutes to compile.
+ *
+ * @param chosen what the user has set; this process's own environment by default
  */
-export function driverEnvironment(runtimeFolder: string): Record<string, string> {
+export function driverEnvironment(
+  runtimeFolder: string,
+  chosen: Pick<Deno.Env, "get"> = Deno.env,
+): Record<string, string> {
   const wanted = { XDG_RUNTIME_DIR: runtimeFolder, DENO_WEBGPU_BACKEND: "vulkan,metal,dx12" };
-  return Object.fromEntries(Object.entries(wanted).filter(([name]) => !isSet(name)));
+  return Object.fromEntries(Object.entries(wanted).filter(([name]) => !isSet(name, chosen)));
 }
 
-function isSet(name: string): boolean {
+function isSet(name: string, chosen: Pick<Deno.Env, "get">): boolean {
   try {
-    return Boolean(Deno.env.get(name));
+    return Boolean(chosen.get(name));
   } catch {
     // Without the permission to look.
     return name === "XDG_RUNTIME_DIR";
