@@ -52,6 +52,7 @@ pageTest("the form: a run gets a name, which the list and the run show", async (
   // Without a name there is none.
   await page.goto(`${url}#/new/${run!.id}`);
   assertEquals(await page.getByLabel("Name").inputValue(), "");
+  await page.getByText("What you see first is what that run had.").waitFor();
   await page.getByRole("button", { name: "Start run" }).click();
   await page.locator("main .state", { hasText: "succeeded" }).waitFor();
   assertEquals((await service.store.list()).data[0]!.metadata, {});

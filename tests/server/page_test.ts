@@ -191,16 +191,23 @@ pageTest(
 pageTest(
   "the page: on a phone the list comes before the run, and both are in sight",
   async ({ page, url, service }) => {
-    for (let i = 0; i < 6; i++) await until(service, await submitted(page, url, { steps: 2 }), "succeeded");
     await page.setViewportSize({ width: 390, height: 800 });
     const id = await submitted(page, url, { steps: 2, name: "the one" });
+    await until(service, id, "succeeded");
+    for (let i = 0; i < 6; i++) await until(service, await submitted(page, url, { steps: 2 }), "succeeded");
     await page.goto(`${url}#/runs/${id}`);
     await page.locator("main .state", { hasText: "succeeded" }).waitFor();
-    await page.locator("#runs a[aria-current]").waitFor();
+    const marked = page.locator("#runs a[aria-current]");
+    await marked.waitFor();
     const list = (await page.locator("#side").boundingBox())!;
     const head = (await page.getByRole("heading", { name: "the one" }).boundingBox())!;
     assert(list.y + list.height <= head.y, "the list is above the run");
     assert(head.y + head.height < 800, "the run's name is in sight");
+    const card = (await marked.boundingBox())!;
+    assert(
+      list.y <= card.y && card.y + card.height <= list.y + list.height + 1,
+      "so is its card, though the oldest",
+    );
     assertEquals(await page.evaluate("document.documentElement.scrollWidth"), 390, "nothing sticks out");
     await page.goto(`${url}#/`);
     await page.getByRole("heading", { name: "Distil a model" }).waitFor();

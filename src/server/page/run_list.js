@@ -39,6 +39,7 @@ export class RunList {
     const { children } = this.#list;
     const same = items.length === children.length && items.every((item, i) => children[i] === item);
     if (!same) this.#list.replaceChildren(...items);
+    if (known.size === 0) this.mark();
     if (runs.length === 0) this.#list.replaceChildren(h("li", { class: "sub" }, "None yet."));
     this.#showChosen();
   }

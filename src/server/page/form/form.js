@@ -34,6 +34,7 @@ async function load(like, signal) {
 
 class Form {
   #signal;
+  #origin;
   #recipe;
   #estimator = new Estimator();
   /** The recipe, as text, that was last asked about. */
@@ -53,6 +54,7 @@ class Form {
 
   constructor(known, signal) {
     this.#signal = signal;
+    this.#origin = known.like ? "what that run had" : "the example that comes with Limbeck";
     this.#recipe = new RecipeFields(known, this.#upload);
     signal.addEventListener("abort", () => this.#estimator.stop());
   }
@@ -77,7 +79,7 @@ class Form {
           h(
             "p",
             { class: "help" },
-            "The teacher is imitated, the student learns. What you see first is the example that comes with Limbeck.",
+            `The teacher is imitated, the student learns. What you see first is ${this.#origin}.`,
           ),
           h("div", { class: "fields" }, name),
         ),

@@ -3,7 +3,7 @@ import { h } from "../dom.js";
 import { numberOf } from "./schema_inputs.js";
 
 /** The losses of the form. */
-export class Objective {
+export class ObjectiveFields {
   #fields;
   #losses;
   /** Each loss as it was added, with what no field shows. */

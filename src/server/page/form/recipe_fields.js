@@ -3,7 +3,7 @@ import { ApiError } from "../api.js";
 import { fill, h } from "../dom.js";
 import { firstRecipe } from "./example.js";
 import { Fields } from "./fields.js";
-import { Objective } from "./objective.js";
+import { ObjectiveFields } from "./objective.js";
 
 /** Fields that are shown at once; the others stand below. */
 const FIRST = {
@@ -44,7 +44,7 @@ export class RecipeFields {
   constructor(known, upload) {
     this.#known = known;
     this.#recipe = firstRecipe(known);
-    this.#objective = new Objective(this.fields, this.#plugins("loss"));
+    this.#objective = new ObjectiveFields(this.fields, this.#plugins("loss"));
     this.#parts = [
       this.#models(),
       this.#data(upload),
