@@ -1,7 +1,7 @@
 /** The page's form in a real browser: names, estimates as one types, and recipes like those of earlier runs. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import type { Page, Route } from "npm:playwright-core@1.60.0";
+import type { Locator, Page, Route } from "npm:playwright-core@1.60.0";
 import type { AdapterRecipe } from "../../src/distill/recipe/recipe.ts";
 import { until } from "./harness.ts";
 import { pageTest } from "./page_harness.ts";
@@ -28,6 +28,15 @@ async function heldEstimates(page: Page): Promise<{ routes: Route[]; mostAtOnce:
 
 async function untilCount(list: readonly unknown[], count: number): Promise<void> {
   while (list.length < count) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+/** Opens the recipe as JSON; returns its field and its text. */
+async function openedJson(page: Page): Promise<{ json: Locator; text: string }> {
+  await page.getByText("Edit the recipe as JSON").click();
+  const json = page.getByLabel("Recipe as JSON");
+  // A moment later, when the browser tells that it is open.
+  while (await json.inputValue() === "") await pause(20);
+  return { json, text: await json.inputValue() };
 }
 
 const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -131,9 +140,7 @@ pageTest("the form: what is wrong is told as one types, and the focus stays", as
   await page.getByText("values are trained in 12 steps").waitFor();
   assertEquals(await wrong.count(), 0);
   // As JSON, too; what is no JSON yet is said as well.
-  await page.getByText("Edit the recipe as JSON").click();
-  const json = page.getByLabel("Recipe as JSON");
-  const text = await json.inputValue();
+  const { json, text } = await openedJson(page);
   await json.fill(text.replace('"steps": 12', '"steps": 12,,'));
   await page.getByText("The recipe is not JSON").waitFor();
   assert(await page.getByLabel("Steps", { exact: true }).isDisabled(), "the fields do not count now");
@@ -159,9 +166,8 @@ pageTest("the form: a run like another has the options of its adapter", async ({
   // And none where that one has none.
   await page.getByLabel("Kind").selectOption("none");
   assertEquals(await page.getByLabel("Rank").isVisible(), false);
-  await page.getByText("Edit the recipe as JSON").click();
-  const json = page.getByLabel("Recipe as JSON");
-  const recipe = JSON.parse(await json.inputValue());
+  const { json, text } = await openedJson(page);
+  const recipe = JSON.parse(text);
   assertEquals(recipe.adapter, "none");
   recipe.student.train = ["norms"];
   await json.fill(JSON.stringify(recipe));
