@@ -29,6 +29,8 @@ export function readSummary(output: string): { passed: number; failed: number; s
  */
 const SERIAL = [
   "tests/runs/supervisor_test.ts",
+  "tests/server/page_charts_test.ts",
+  "tests/server/page_form_test.ts",
   "tests/server/page_test.ts",
   "tests/server/proofs_test.ts",
 ];

@@ -109,7 +109,8 @@ Deno.test("ask() cancels a run that another process works on; what is asked of a
 Deno.test("one run at a time has the GPU, the oldest first; a lease ends with whoever held it", () =>
   withFolder(async (folder) => {
     const order: string[] = [];
-    const first = await startFake(folder, { pace: 10 }, { steps: 30 });
+    // Long enough that the second has begun to wait, however slow the machine is.
+    const first = await startFake(folder, { pace: 10 }, { steps: 200 });
     await first.until((event) => event.type === "metrics");
     const second = await startFake(folder);
     for (const [name, fake] of [["first", first], ["second", second]] as const) {
