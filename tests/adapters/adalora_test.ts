@@ -19,7 +19,7 @@ import type { Tensor } from "../../src/tensor/graph.ts";
 import { assign } from "../../src/tensor/ops/assign.ts";
 import { fillConstant } from "../../src/tensor/ops/fill.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
-import { assertWithin, gpuTest, maxDifference, randomArray, run } from "../tensor/harness.ts";
+import { assertWithin, maxDifference, modelTest, randomArray, run } from "../tensor/harness.ts";
 import fixture from "./fixtures/adalora.json" with { type: "json" };
 
 const { config } = fixture;
@@ -91,46 +91,49 @@ Deno.test("adalora: the merged weight is PEFT's", () => {
   }
 });
 
-gpuTest("adalora: the penalty and its gradient are PEFT's, near the smallest it can be too", async (gpu) => {
-  const shared = adalora.shared!(layers, settings, options, MODEL);
-  assertEquals(shared.map((p) => p.name), ["I4"]);
-  const { initialisation } = shared[0]!;
-  const vectors = parameters.filter((p) => !p.key.endsWith("E"));
-  const once = (values: readonly Float32Array[]) =>
-    run(gpu, [
-      ...vectors.map(({ shape }, i) => ({ shape, data: values[i]! })),
-      {
-        shape: [4, 4],
-        data: initialisation.kind === "given" ? initialisation.values() : new Float32Array(16),
-      },
-    ], (graph, ...tensors) => {
-      const penalty = adalora.penalty!({
-        layers: layers.map((layer) => ({
-          layer,
-          parameter: (name) => tensors[vectors.findIndex((p) => p.key === `${layer.path}.${name}`)]!,
-        })),
-        shared: () => tensors.at(-1)!,
-        settings,
-        options,
+modelTest(
+  "adalora: the penalty and its gradient are PEFT's, near the smallest it can be too",
+  async (gpu) => {
+    const shared = adalora.shared!(layers, settings, options, MODEL);
+    assertEquals(shared.map((p) => p.name), ["I4"]);
+    const { initialisation } = shared[0]!;
+    const vectors = parameters.filter((p) => !p.key.endsWith("E"));
+    const once = (values: readonly Float32Array[]) =>
+      run(gpu, [
+        ...vectors.map(({ shape }, i) => ({ shape, data: values[i]! })),
+        {
+          shape: [4, 4],
+          data: initialisation.kind === "given" ? initialisation.values() : new Float32Array(16),
+        },
+      ], (graph, ...tensors) => {
+        const penalty = adalora.penalty!({
+          layers: layers.map((layer) => ({
+            layer,
+            parameter: (name) => tensors[vectors.findIndex((p) => p.key === `${layer.path}.${name}`)]!,
+          })),
+          shared: () => tensors.at(-1)!,
+          settings,
+          options,
+        });
+        const found = gradients(graph, [[penalty, fillConstant(graph, [1], 1)]], tensors.slice(0, -1));
+        return [penalty, ...found.map((g) => g!)];
       });
-      const found = gradients(graph, [[penalty, fillConstant(graph, [1], 1)]], tensors.slice(0, -1));
-      return [penalty, ...found.map((g) => g!)];
-    });
-  const { outputs: [value, ...found] } = await once(vectors.map((p) => p.begin));
-  assertWithin(value!, [fixture.penalty.value], 1e-6);
-  const wanted: Record<string, number[]> = fixture.penalty.gradients;
-  vectors.forEach((p, i) => assertWithin(found[i]!, wanted[p.key]!, 1e-6, p.key));
-  // Rows or columns of an identity: nothing to punish, and nothing that is not a number.
-  const orthonormal = vectors.map(({ shape: [rows, columns], count }) =>
-    Float32Array.from(
-      { length: count },
-      (_, i) => Number(Math.floor(i / columns!) === i % columns! && rows! > 0),
-    )
-  );
-  const { outputs: [least, ...flat] } = await once(orthonormal);
-  assertWithin(least!, [0], 1e-9);
-  flat.forEach((gradient) => assertWithin(gradient, new Float32Array(gradient.length), 1e-9));
-});
+    const { outputs: [value, ...found] } = await once(vectors.map((p) => p.begin));
+    assertWithin(value!, [fixture.penalty.value], 1e-6);
+    const wanted: Record<string, number[]> = fixture.penalty.gradients;
+    vectors.forEach((p, i) => assertWithin(found[i]!, wanted[p.key]!, 1e-6, p.key));
+    // Rows or columns of an identity: nothing to punish, and nothing that is not a number.
+    const orthonormal = vectors.map(({ shape: [rows, columns], count }) =>
+      Float32Array.from(
+        { length: count },
+        (_, i) => Number(Math.floor(i / columns!) === i % columns! && rows! > 0),
+      )
+    );
+    const { outputs: [least, ...flat] } = await once(orthonormal);
+    assertWithin(least!, [0], 1e-9);
+    flat.forEach((gradient) => assertWithin(gradient, new Float32Array(gradient.length), 1e-9));
+  },
+);
 
 /**
  * Trains as the fixture did and gives scores, E and the running means after each step.
@@ -214,7 +217,7 @@ async function allocate(gpu: Gpu, clippings?: readonly number[], spoil?: string)
   }
 }
 
-gpuTest("adalora: scores and pruned triplets are PEFT's at every step", async (gpu) => {
+modelTest("adalora: scores and pruned triplets are PEFT's at every step", async (gpu) => {
   const steps = await allocate(gpu);
   const worst = (steps: Awaited<ReturnType<typeof allocate>>) =>
     Math.max(
@@ -237,14 +240,14 @@ gpuTest("adalora: scores and pruned triplets are PEFT's at every step", async (g
   assert(worst(await allocate(gpu, undefined, "first sensitivity.B")) > 1e-4);
 });
 
-gpuTest("adalora: a step whose gradient is not finite leaves importance as it was", async (gpu) => {
+modelTest("adalora: a step whose gradient is not finite leaves importance as it was", async (gpu) => {
   const steps = await allocate(gpu, [1, 1, 0]);
   assertEquals(steps[2]!.scores, steps[1]!.scores);
   assertEquals(steps[2]!.means, steps[1]!.means);
   assertEquals(steps[2]!.means.length, 12);
 });
 
-gpuTest("adalora: the clipped gradient counts", async (gpu) => {
+modelTest("adalora: the clipped gradient counts", async (gpu) => {
   const [whole, half] = [await allocate(gpu), await allocate(gpu, new Array(12).fill(0.5))];
   // Sensitivity and uncertainty are both proportional to the gradient.
   assertWithin(half[0]!.scores.first.map((s) => 4 * s), whole[0]!.scores.first, 1e-7);

@@ -11,7 +11,7 @@ import type {
 } from "../../src/registry/contract.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { linear } from "../../src/tensor/ops/matmul.ts";
-import { assertWithin, gpuTest, maxDifference, randomArray, run } from "../tensor/harness.ts";
+import { assertWithin, maxDifference, modelTest, randomArray, run } from "../tensor/harness.ts";
 
 const adapters = all.filter((a): a is Adapter & Required<Pick<Adapter, "merge">> => a.merge !== undefined);
 type Mergeable = (typeof adapters)[number];
@@ -104,7 +104,7 @@ function believed(adapter: Mergeable, moved: Case, at: Case): ArrayLike<number> 
 for (const adapter of adapters) {
   for (const [inFeatures, outFeatures] of [[13, 7], [16, 8], [8, 20]] as const) {
     const layer = { path: "layer", inFeatures, outFeatures, rank: 3, alpha: 5 };
-    gpuTest(
+    modelTest(
       `${adapter.id}: forward and gradients are those of the merged weight [${outFeatures}, ${inFeatures}]`,
       async (gpu) => {
         const c = prepare(adapter, layer);

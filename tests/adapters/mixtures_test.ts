@@ -8,7 +8,7 @@ import { gradients } from "../../src/tensor/differentiate.ts";
 import type { Tensor } from "../../src/tensor/graph.ts";
 import { linear } from "../../src/tensor/ops/matmul.ts";
 import { pointwise } from "../../src/tensor/ops/pointwise.ts";
-import { assertWithin, gpuTest, maxDifference, randomArray, run } from "../tensor/harness.ts";
+import { assertWithin, maxDifference, modelTest, randomArray, run } from "../tensor/harness.ts";
 import { numericGradient } from "../tensor/oracle.ts";
 
 const [T, IN, OUT, RANK, E] = [5, 7, 6, 3, 4];
@@ -167,31 +167,34 @@ function assertGradients(
   }
 }
 
-gpuTest("shape-gated-lora: forward with noise and gradients of experts and router equal f64", async (gpu) => {
-  const { options, parameters, values, dy } = prepare(shapeGated, { experts: E, hidden: 5 });
-  const found = await runLayer(gpu, shapeGated, options, parameters, values, dy);
-  assertWithin(found.get("y")!, shapeForward(values), 5e-6, "y");
-  assertGradients(found, shapeForward, values, dy);
-  // Without the noise it would be seen.
-  assert(maxDifference(found.get("y")!, shapeForward({ ...values, noise: new Array(E).fill(0) })) > 1e-2);
+modelTest(
+  "shape-gated-lora: forward with noise and gradients of experts and router equal f64",
+  async (gpu) => {
+    const { options, parameters, values, dy } = prepare(shapeGated, { experts: E, hidden: 5 });
+    const found = await runLayer(gpu, shapeGated, options, parameters, values, dy);
+    assertWithin(found.get("y")!, shapeForward(values), 5e-6, "y");
+    assertGradients(found, shapeForward, values, dy);
+    // Without the noise it would be seen.
+    assert(maxDifference(found.get("y")!, shapeForward({ ...values, noise: new Array(E).fill(0) })) > 1e-2);
 
-  // dA_e = g_e dA, dB_e = g_e dB for the factors A, B of the one LoRA they are.
-  const g = shapeGates(values);
-  assert(g.filter((v) => v === 0).length === E - 2);
-  for (const name of ["A", "B"]) {
-    const gradient = found.get(name)!;
-    const count = gradient.length / E;
-    const first = g.findIndex((v) => v > 0);
-    const mean = gradient.subarray(first * count, (first + 1) * count).map((v) => v / g[first]!);
-    assertWithin(
-      gradient,
-      Float64Array.from(gradient, (_, i) => g[Math.floor(i / count)]! * mean[i % count]!),
-      1e-5,
-    );
-  }
-});
+    // dA_e = g_e dA, dB_e = g_e dB for the factors A, B of the one LoRA they are.
+    const g = shapeGates(values);
+    assert(g.filter((v) => v === 0).length === E - 2);
+    for (const name of ["A", "B"]) {
+      const gradient = found.get(name)!;
+      const count = gradient.length / E;
+      const first = g.findIndex((v) => v > 0);
+      const mean = gradient.subarray(first * count, (first + 1) * count).map((v) => v / g[first]!);
+      assertWithin(
+        gradient,
+        Float64Array.from(gradient, (_, i) => g[Math.floor(i / count)]! * mean[i % count]!),
+        1e-5,
+      );
+    }
+  },
+);
 
-gpuTest(
+modelTest(
   "instance-gated-lora: forward and gradients of experts and router equal f64, sample by sample",
   async (gpu) => {
     const { options, parameters, values, dy } = prepare(instanceGated, { experts: E });

@@ -82,7 +82,7 @@ function near(actual: number, expected: number, tolerance: number, what: string)
 async function followTrajectory(
   name: string,
   family: "subgroup8" | "tiled",
-  mistake: { weightDecay?: number } = {},
+  { most = Infinity, ...mistake }: { weightDecay?: number; most?: number } = {},
 ) {
   const golden = JSON.parse(await Deno.readTextFile(sharedPath(`${FOLDER}${name}/trajectory.json`)));
   const h = golden.hyper_parameters;
@@ -149,9 +149,12 @@ async function followTrajectory(
       }
       if (step === 9) {
         await compareParameters(trainer, `${FOLDER}${name}/params_after_10_steps.safetensors`, name);
+        if (most === 10) break;
       }
     }
-    await compareParameters(trainer, `${FOLDER}${name}/adapter_final/adapter_model.safetensors`, name);
+    if (most > h.steps) {
+      await compareParameters(trainer, `${FOLDER}${name}/adapter_final/adapter_model.safetensors`, name);
+    }
     trainer.destroy();
     assertEquals(gpu.allocatedBytes, 0);
   } finally {
@@ -177,9 +180,11 @@ async function compareParameters(trainer: Trainer, path: string, kind: string): 
 
 for (const name of ["stories260K_lora", "stories260K_rslora", "stories260K_dora"]) {
   for (const family of FAMILIES) {
+    // What differs between the three is made of ops that both families are tested with; one of them shows where 30 steps lead.
+    const most = family === "tiled" && name !== "stories260K_lora" ? 10 : Infinity;
     sharedTest(
-      `Trainer follows PyTorch and PEFT for 30 steps: ${name} [${family}]`,
-      () => followTrajectory(name, family),
+      `Trainer follows PyTorch and PEFT for ${Math.min(30, most)} steps: ${name} [${family}]`,
+      () => followTrajectory(name, family, { most }),
     );
   }
 }

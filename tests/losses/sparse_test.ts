@@ -72,7 +72,11 @@ const EVERYTHING: ResolvedLoss[] = [
 
 for (const { family } of FAMILIES) {
   for (
-    const [vocabulary, entries] of [[5, 1], [5, 4], [5, 5], [513, 7], [516, 200], [4096, 256]]
+    const [vocabulary, entries, together] of [
+      ...[[5, 1], [5, 4], [516, 200]],
+      // With everything in one kernel too, which takes long to compile.
+      ...[[5, 5, 1], [513, 7, 1], [4096, 256, 1]],
+    ]
   ) {
     Deno.test(`${family} kernel with a cache of ${entries} of ${vocabulary} agrees with referenceSparseRow()`, async () => {
       const target = top(entries!);
@@ -82,6 +86,7 @@ for (const { family } of FAMILIES) {
         rows.forEach((row, r) =>
           assertSparseRow(KLS, row, target, { values: basic.values[r]!, gradient: basic.gradient[r]! })
         );
+        if (!together) return;
         // At +-60 the branches that entropies and signs choose between are decided by rounding.
         const moderate = rows.filter((row) => !["one-hot", "extreme", "rising", "p = q"].includes(row.name));
         const all = await runKernel(gpu, EVERYTHING, moderate, { sparseTarget: target });

@@ -70,17 +70,17 @@ for (const { family } of FAMILIES) {
       });
     }
   });
-
-  Deno.test(`${family} topEntries() with lanes that all pass over a tie does not pass`, async () => {
-    const list = rows(513);
-    await withGpu(family!, async (gpu) => {
-      const spoilt = (wgsl: string) => {
-        const wrong = wgsl.replaceAll(/if \(offered && id == \w+\[at\]\)/g, "if (offered)");
-        assertNotEquals(wrong, wgsl);
-        return wrong;
-      };
-      const { values } = await runKernel(gpu, terms, list, { gradient: false, edit: spoilt });
-      assertNotEquals(values.map((own) => [...own]), list.map(expected));
-    });
-  });
 }
+
+Deno.test(`topEntries() with lanes that all pass over a tie does not pass`, async () => {
+  const list = rows(513);
+  await withGpu("tiled", async (gpu) => {
+    const spoilt = (wgsl: string) => {
+      const wrong = wgsl.replaceAll(/if \(offered && id == \w+\[at\]\)/g, "if (offered)");
+      assertNotEquals(wrong, wgsl);
+      return wrong;
+    };
+    const { values } = await runKernel(gpu, terms, list, { gradient: false, edit: spoilt });
+    assertNotEquals(values.map((own) => [...own]), list.map(expected));
+  });
+});
