@@ -172,6 +172,11 @@ export class Gpu {
     return this.#peak;
   }
 
+  /** Lets {@linkcode peakBytes} begin anew, for a device that several pieces of work use one after another. */
+  forgetPeak(): void {
+    this.#peak = this.#allocated;
+  }
+
   /** Records a failure; the first one is what {@linkcode check} throws. */
   fail(error: DeviceError): void {
     this.#failure ??= error;

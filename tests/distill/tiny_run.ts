@@ -9,6 +9,7 @@ import { metricsRows } from "../../src/runs/store/event_log.ts";
 import type { LockedRun } from "../../src/runs/store/run_folder.ts";
 import { type RunOutcome, type SupervisedRun, superviseRun } from "../../src/runs/supervise/supervisor.ts";
 import { builtins } from "../../plugins/mod.ts";
+import { testGpu } from "../tensor/harness.ts";
 
 /** Options of {@linkcode runHere}. */
 export interface RunHereOptions {
@@ -19,7 +20,7 @@ export interface RunHereOptions {
   readonly plugins?: readonly Plugin[];
 }
 
-/** Runs a recipe in this process; `events` collects what it says. */
+/** Runs a recipe in this process, on the device that the tests of a file share; `events` collects what it says. */
 export async function runHere(
   recipe: Recipe,
   folder: string,
@@ -32,6 +33,7 @@ export async function runHere(
     folder,
     resume: options.resume ?? false,
     resumeLimit: Infinity,
+    gpu: await testGpu(),
     registry: new Registry().addAll(builtins).addAll(options.plugins ?? []),
     emit(event) {
       if (event.type !== "heartbeat") events.push(event);

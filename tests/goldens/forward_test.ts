@@ -1,14 +1,13 @@
 import { assertEquals } from "@std/assert";
 import { openFile } from "../../src/formats/files.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
-import { openGpu } from "../../src/gpu/device.ts";
 import { Generator } from "../../src/distill/generate/generator.ts";
 import { generationPlan } from "../../src/distill/generate/generator.ts";
 import { Model, uploadWeights } from "../../src/distill/inputs/models.ts";
 import { traceModel } from "../../src/distill/program/traced_model.ts";
 import { compile } from "../../src/tensor/executable.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
-import { FAMILIES } from "../tensor/harness.ts";
+import { FAMILIES, testGpu } from "../tensor/harness.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 
 /** Logits [T, V] of token streams packed back to back, each a sequence of its own. */
@@ -17,7 +16,7 @@ export async function packedLogits(
   sequences: readonly (readonly number[])[],
   family: "subgroup8" | "tiled",
 ): Promise<{ logits: Float32Array; vocabulary: number }> {
-  const gpu = await openGpu({ describe: { family } });
+  const gpu = await testGpu(family);
   const model = await Model.open(path, { category: "weights" });
   try {
     const ids = sequences.flat();
@@ -40,10 +39,11 @@ export async function packedLogits(
     executable.run("forward");
     const logits = (await executable.read(["logits"], "forward")).get("logits")!.data as Float32Array;
     gpu.check();
+    executable.destroy();
+    for (const w of weights.values()) w.destroy();
     return { logits, vocabulary: vocabularySize };
   } finally {
     model.close();
-    gpu.destroy();
   }
 }
 
@@ -67,7 +67,7 @@ for (const family of FAMILIES) {
       const golden = JSON.parse(
         await Deno.readTextFile(sharedPath("goldens/forward/stories260K/forward.json")),
       );
-      const gpu = await openGpu({ describe: { family } });
+      const gpu = await testGpu(family);
       const model = await Model.open(sharedPath("models/stories260K"), { category: "weights" });
       const options = { sequences: 2, length: 256 };
       const weights = await uploadWeights(gpu, generationPlan(gpu.description, model, options), [model]);
@@ -88,7 +88,6 @@ for (const family of FAMILIES) {
       for (const w of weights.values()) w.destroy();
       assertEquals(gpu.allocatedBytes, 0);
       model.close();
-      gpu.destroy();
     },
   );
 }

@@ -2,7 +2,6 @@ import { assertEquals } from "@std/assert";
 import { openFile } from "../../src/formats/files.ts";
 import { readPeftAdapter } from "../../src/formats/peft/peft.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
-import { openGpu } from "../../src/gpu/device.ts";
 import { setUp } from "../../src/distill/run/set_up.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
 import { openStudent } from "../../src/distill/inputs/prepare.ts";
@@ -12,7 +11,7 @@ import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
-import { FAMILIES } from "../tensor/harness.ts";
+import { FAMILIES, testGpu } from "../tensor/harness.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 
 const FOLDER = "goldens/lora_kd_trajectory/";
@@ -110,10 +109,11 @@ async function followTrajectory(
   });
   const teacher = await Model.open(recipe.teacher.model, { category: "teacher weights" });
   const student = await openStudent(recipe);
-  const gpu = await openGpu({ describe: { family } });
+  const gpu = await testGpu(family);
+  let trainer: Trainer | undefined;
   try {
     const setup = setUp({ recipe, teacher, student }, new Registry().addAll(builtins));
-    const trainer = await Trainer.create(gpu, setup, planTraining(setup, gpu.description));
+    trainer = await Trainer.create(gpu, setup, planTraining(setup, gpu.description));
     assertEquals(gpu.allocatedBytes, trainer.planned.plan.totalBytes, "allocated bytes are the planned ones");
     const { layout } = setup.trainables;
     const start = new Float32Array(layout.total);
@@ -155,13 +155,12 @@ async function followTrajectory(
     if (most > h.steps) {
       await compareParameters(trainer, `${FOLDER}${name}/adapter_final/adapter_model.safetensors`, name);
     }
-    trainer.destroy();
-    assertEquals(gpu.allocatedBytes, 0);
   } finally {
+    trainer?.destroy();
     teacher.close();
     student.close();
-    gpu.destroy();
   }
+  assertEquals(gpu.allocatedBytes, 0);
 }
 
 async function compareParameters(trainer: Trainer, path: string, kind: string): Promise<void> {

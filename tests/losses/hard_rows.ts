@@ -1,6 +1,7 @@
 /** Rows of logits that break naive kernels, and the comparison of a kernel with the f64 reference on them. */
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
 import type { ResolvedLoss } from "../../src/losses/traced.ts";
+import { freeing, testGpu } from "../tensor/harness.ts";
 import { assertClose, reference, type Row } from "./harness.ts";
 
 /** Numbers in [0, 1) that are the same in every run. */
@@ -72,15 +73,11 @@ export function assertRow(
   assertClose(got.gradient, expected.gradient, scale * 1e-6 * spread, `${row.name}: gradient`);
 }
 
-/** Runs with a device of a kernel family. */
+/** Runs with the device of a kernel family that the tests of a file share. Buffers must be back where they were when it ends. */
 export async function withGpu(
   family: "subgroup8" | "tiled",
   run: (gpu: Gpu) => Promise<void>,
 ): Promise<void> {
-  const gpu = await openGpu({ describe: { family } });
-  try {
-    await run(gpu);
-  } finally {
-    gpu.destroy();
-  }
+  const gpu = await testGpu(family);
+  await freeing(gpu, () => run(gpu));
 }

@@ -58,7 +58,7 @@ export function modelTest(name: string, fn: (gpu: Gpu) => Promise<void>): void {
 }
 
 /** Buffers must be back where they were. */
-async function freeing(gpu: Gpu, fn: () => Promise<void>): Promise<void> {
+export async function freeing(gpu: Gpu, fn: () => Promise<void>): Promise<void> {
   const before = gpu.allocatedBytes;
   await fn();
   await gpu.idle();

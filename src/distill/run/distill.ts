@@ -51,17 +51,18 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
   host.emit({ type: "stage", stage: "load", message: "reading models and data" });
   const begun = host.resume ? await newestState(join(host.folder, CHECKPOINTS)) : undefined;
   const prepared = await prepareRun(recipe, begun);
-  let gpu: Gpu | undefined;
+  let own: Gpu | undefined;
   try {
     const setup = setUp(prepared, registry);
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
     for (const message of origins(setup, registry)) host.emit({ type: "stage", stage: "plugins", message });
     for (const warning of dataWarnings(prepared)) host.emit({ type: "warning", ...warning });
-    gpu = await openGpu();
+    const gpu = host.gpu ?? (own = await openGpu());
+    gpu.forgetPeak();
     return await new Run(new Attempt(prepared, setup, gpu, host, started)).run();
   } finally {
     prepared.close();
-    gpu?.destroy();
+    own?.destroy();
   }
 }
 

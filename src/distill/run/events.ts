@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { Gpu } from "../../gpu/device.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { RunResult } from "../export/exports.ts";
 
@@ -205,6 +206,8 @@ export interface RunHost<Plugins = Registry> {
   readonly profile?: boolean;
   /** Losses and adapters by id. */
   readonly registry: Plugins;
+  /** The device to work on, which stays the caller's to close; without it one is opened for this attempt. */
+  readonly gpu?: Gpu;
   /** Reports. Order is kept; nothing is lost before the process ends. */
   emit(event: RunEventBody): void;
   /**
