@@ -25,7 +25,7 @@ import sortedTopK from "../../plugins/losses/sorted_top_k.ts";
 import taid from "../../plugins/losses/taid.ts";
 import totalVariation from "../../plugins/losses/total_variation.ts";
 import universalLogit from "../../plugins/losses/universal_logit.ts";
-import { FAMILIES, reference, runKernel, term } from "./harness.ts";
+import { atAnyTemperature, FAMILIES, reference, runKernel, term } from "./harness.ts";
 import fixtures from "./fixtures/v5.json" with { type: "json" };
 
 const mix = (share: number) => (temperature: number): ResolvedLoss[] => [
@@ -184,9 +184,6 @@ const TILED = [
   ...["akl", "rlkd_k5_eps0.1", "rlkd_k5_eps1", "rlkd_k5_eps10", "rank_pairwise", "uld", "uld_short_teacher"],
 ];
 
-/** With the temperature as a number of the step, so that all temperatures share a kernel; `builtins_test.ts` has those fixed at 1. */
-const atAny = (one: ResolvedLoss): ResolvedLoss => ({ ...one, temperatureVaries: true });
-
 type Find = (name: string, set: string) => Promise<GoldenCase | undefined>;
 
 async function onGpu(...finds: Find[]) {
@@ -199,7 +196,11 @@ async function onGpu(...finds: Find[]) {
           describe.family === "subgroup8" || TILED.includes(name)
             ? find(name, set)
             : Promise.resolve(undefined);
-        compared += await compare((terms, rows) => runKernel(gpu, terms.map(atAny), rows), load, SETS);
+        compared += await compare(
+          (terms, rows) => runKernel(gpu, terms.map(atAnyTemperature), rows),
+          load,
+          SETS,
+        );
       }
     } finally {
       gpu.destroy();

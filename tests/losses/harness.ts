@@ -46,6 +46,11 @@ export function term(
   };
 }
 
+/** With the temperature as a number of the step, so that all temperatures share a kernel. */
+export function atAnyTemperature(one: ResolvedLoss): ResolvedLoss {
+  return { ...one, temperatureVaries: true };
+}
+
 /** Dispatches a kernel over rows. `edit` may plant a mistake in the source. */
 export async function runKernel(
   gpu: Gpu,
