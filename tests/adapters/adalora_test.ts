@@ -19,7 +19,7 @@ import type { Tensor } from "../../src/tensor/graph.ts";
 import { assign } from "../../src/tensor/ops/assign.ts";
 import { fillConstant } from "../../src/tensor/ops/fill.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
-import { assertWithin, maxDifference, modelTest, randomArray, run } from "../tensor/harness.ts";
+import { assertWithin, gpuTest, maxDifference, randomArray, run } from "../tensor/harness.ts";
 import fixture from "./fixtures/adalora.json" with { type: "json" };
 
 const { config } = fixture;
@@ -91,7 +91,7 @@ Deno.test("adalora: the merged weight is PEFT's", () => {
   }
 });
 
-modelTest(
+gpuTest(
   "adalora: the penalty and its gradient are PEFT's, near the smallest it can be too",
   async (gpu) => {
     const shared = adalora.shared!(layers, settings, options, MODEL);
@@ -217,7 +217,7 @@ async function allocate(gpu: Gpu, clippings?: readonly number[], spoil?: string)
   }
 }
 
-modelTest("adalora: scores and pruned triplets are PEFT's at every step", async (gpu) => {
+gpuTest("adalora: scores and pruned triplets are PEFT's at every step", async (gpu) => {
   const steps = await allocate(gpu);
   const worst = (steps: Awaited<ReturnType<typeof allocate>>) =>
     Math.max(
@@ -240,14 +240,14 @@ modelTest("adalora: scores and pruned triplets are PEFT's at every step", async 
   assert(worst(await allocate(gpu, undefined, "first sensitivity.B")) > 1e-4);
 });
 
-modelTest("adalora: a step whose gradient is not finite leaves importance as it was", async (gpu) => {
+gpuTest("adalora: a step whose gradient is not finite leaves importance as it was", async (gpu) => {
   const steps = await allocate(gpu, [1, 1, 0]);
   assertEquals(steps[2]!.scores, steps[1]!.scores);
   assertEquals(steps[2]!.means, steps[1]!.means);
   assertEquals(steps[2]!.means.length, 12);
 });
 
-modelTest("adalora: the clipped gradient counts", async (gpu) => {
+gpuTest("adalora: the clipped gradient counts", async (gpu) => {
   const [whole, half] = [await allocate(gpu), await allocate(gpu, new Array(12).fill(0.5))];
   // Sensitivity and uncertainty are both proportional to the gradient.
   assertWithin(half[0]!.scores.first.map((s) => 4 * s), whole[0]!.scores.first, 1e-7);

@@ -47,6 +47,20 @@ export async function packedLogits(
   }
 }
 
+/** Fails unless both families of kernels give these logits. */
+async function comparePacked(
+  path: string,
+  sequences: readonly (readonly number[])[],
+  expected: Float32Array,
+): Promise<void> {
+  for (const family of FAMILIES) {
+    const { logits } = await packedLogits(path, sequences, family);
+    let worst = 0;
+    for (let i = 0; i < expected.length; i++) worst = Math.max(worst, Math.abs(logits[i]! - expected[i]!));
+    if (!(worst < 2e-4)) throw new Error(`${family}: logits differ by ${worst}`);
+  }
+}
+
 for (const family of FAMILIES) {
   sharedTest(`decoder() gives stories260K's reference logits [${family}]`, async () => {
     const file = await SafetensorsFile.open(
@@ -101,32 +115,29 @@ for (
     "llama3_rope/sharded",
   ]
 ) {
-  sharedTest(`decoder() gives the reference logits of ${name}, two sequences packed`, async () => {
-    const folder = sharedPath(`goldens/families/${name}`);
-    const parent = sharedPath(`goldens/families/${name.split("/")[0]}`);
-    const { ids } = JSON.parse(await Deno.readTextFile(`${parent}/ids.json`));
-    const own = await Deno.stat(`${folder}/expected.safetensors`).then(() => folder, () => parent);
-    const file = await SafetensorsFile.open(await openFile(`${own}/expected.safetensors`));
-    const expected = (await file.readArray("logits")).data as Float32Array;
-    file.close();
-    const { logits } = await packedLogits(folder, ids, "subgroup8");
-    let worst = 0;
-    for (let i = 0; i < expected.length; i++) worst = Math.max(worst, Math.abs(logits[i]! - expected[i]!));
-    if (!(worst < 2e-4)) throw new Error(`logits differ by ${worst}`);
-  });
+  sharedTest(
+    `decoder() gives the reference logits of ${name}, two sequences packed, in both families`,
+    async () => {
+      const folder = sharedPath(`goldens/families/${name}`);
+      const parent = sharedPath(`goldens/families/${name.split("/")[0]}`);
+      const { ids } = JSON.parse(await Deno.readTextFile(`${parent}/ids.json`));
+      const own = await Deno.stat(`${folder}/expected.safetensors`).then(() => folder, () => parent);
+      const file = await SafetensorsFile.open(await openFile(`${own}/expected.safetensors`));
+      const expected = (await file.readArray("logits")).data as Float32Array;
+      file.close();
+      await comparePacked(folder, ids, expected);
+    },
+  );
 }
 
 for (const name of ["tied_q8_0", "untied_mixed"]) {
-  sharedTest(`decoder() gives the reference logits of ${name}.gguf`, async () => {
+  sharedTest(`decoder() gives the reference logits of ${name}.gguf, in both families`, async () => {
     const { ids } = JSON.parse(await Deno.readTextFile(sharedPath(`goldens/gguf/${name}.json`)));
     const file = await SafetensorsFile.open(
       await openFile(sharedPath(`goldens/gguf/${name}.expected.safetensors`)),
     );
     const expected = (await file.readArray("logits")).data as Float32Array;
     file.close();
-    const { logits } = await packedLogits(sharedPath(`goldens/gguf/${name}.gguf`), ids, "subgroup8");
-    let worst = 0;
-    for (let i = 0; i < expected.length; i++) worst = Math.max(worst, Math.abs(logits[i]! - expected[i]!));
-    if (!(worst < 2e-4)) throw new Error(`logits differ by ${worst}`);
+    await comparePacked(sharedPath(`goldens/gguf/${name}.gguf`), ids, expected);
   });
 }

@@ -178,12 +178,6 @@ function shared(vocabulary: number) {
   return async (name: string, set: string) => await (await (loaded ??= load()))(name, set);
 }
 
-/** Losses that the second family of kernels is tested with: the expressions are the same, the loops are not. */
-const TILED = [
-  ...["ce", "fkl", "rkl", "llm_neo_a0.5", "jsd_b0.5", "bdkd_delta2", "dkd_aT1_bN2"],
-  ...["akl", "rlkd_k5_eps0.1", "rlkd_k5_eps1", "rlkd_k5_eps10", "rank_pairwise", "uld", "uld_short_teacher"],
-];
-
 type Find = (name: string, set: string) => Promise<GoldenCase | undefined>;
 
 async function onGpu(...finds: Find[]) {
@@ -192,13 +186,9 @@ async function onGpu(...finds: Find[]) {
     const gpu = await openGpu({ describe });
     try {
       for (const find of finds) {
-        const load: Find = (name, set) =>
-          describe.family === "subgroup8" || TILED.includes(name)
-            ? find(name, set)
-            : Promise.resolve(undefined);
         compared += await compare(
           (terms, rows) => runKernel(gpu, terms.map(atAnyTemperature), rows),
-          load,
+          find,
           SETS,
         );
       }
