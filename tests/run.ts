@@ -45,77 +45,49 @@ async function environment(): Promise<Record<string, string>> {
   return { XDG_RUNTIME_DIR: runtime };
 }
 
-/** What came of `deno test`. */
-interface Outcome {
-  readonly code: number;
-  readonly passed: number;
-  readonly failed: number;
-  readonly skipped: number;
-}
-
-/** Runs `deno test`; what it prints is shown when it has ended, or while it runs. */
+/** Runs `deno test` and passes on what it prints. */
 async function denoTest(
   args: readonly string[],
   env: Record<string, string>,
-  show: "at the end" | "at once",
-): Promise<Outcome> {
+): Promise<{ code: number; passed: number; failed: number; skipped: number }> {
   const child = new Deno.Command(Deno.execPath(), {
     // Types are looked at by `deno task check`, once.
     args: ["test", "--allow-all", "--no-check", ...args],
     env,
     stdout: "piped",
-    stderr: show === "at once" ? "inherit" : "piped",
   }).spawn();
-  const errors = show === "at once" ? undefined : new Response(child.stderr).text();
-  let printed = "";
+  let tail = "";
   for await (const chunk of child.stdout.pipeThrough(new TextDecoderStream())) {
-    if (show === "at once") await Deno.stdout.write(new TextEncoder().encode(chunk));
-    printed += chunk;
+    await Deno.stdout.write(new TextEncoder().encode(chunk));
+    tail = (tail + chunk).slice(-20_000);
   }
   const { code } = await child.status;
-  if (show === "at the end") await Deno.stdout.write(new TextEncoder().encode(printed + await errors));
-  return { code, ...readSummary(printed) ?? { passed: 0, failed: 1, skipped: 0 } };
+  return { code, ...readSummary(tail) ?? { passed: 0, failed: 1, skipped: 0 } };
 }
 
-/** The files of tests below a folder, by their paths. */
-async function testFiles(folder: string): Promise<string[]> {
-  const found: string[] = [];
-  for await (const { name, isDirectory } of Deno.readDir(folder)) {
-    if (isDirectory) found.push(...await testFiles(`${folder}/${name}`));
-    else if (name.endsWith("_test.ts")) found.push(`${folder}/${name}`);
-  }
-  return found.sort();
-}
-
-/**
- * All tests: several files at once, each in a process of its own, then those that want the machine for themselves. Processes rather than
- * `--parallel`, whose threads wait for each other where the driver compiles, and of which one that crashes takes all along.
- */
-async function runAll(args: readonly string[]): Promise<Outcome[]> {
+/** All tests: several files at once, then those that want the machine for themselves. */
+async function runAll(args: readonly string[]) {
   const env = await environment();
-  const files = (await testFiles("tests")).filter((file) => !SERIAL.includes(file));
-  // Mesa's software driver takes all cores for each device otherwise.
-  const alone = { ...env, LP_NUM_THREADS: "1" };
-  const outcomes: Outcome[] = [];
   // One more than there are cores: some files wait, for a process or a clock.
   const jobs = Math.min(navigator.hardwareConcurrency + 1, MOST_AT_ONCE);
-  await Promise.all(Array.from({ length: jobs }, async () => {
-    for (let file = files.shift(); file !== undefined; file = files.shift()) {
-      outcomes.push(await denoTest([...args, file], alone, "at the end"));
-    }
-  }));
-  return [...outcomes, await denoTest([...args, ...SERIAL], env, "at once")];
+  const parallel = await denoTest(["--parallel", `--ignore=${SERIAL.join()}`, ...args, "tests/"], {
+    ...env,
+    DENO_JOBS: String(jobs),
+    // Mesa's software driver takes all cores for each device otherwise.
+    LP_NUM_THREADS: "1",
+  });
+  const serial = await denoTest([...args, ...SERIAL], env);
+  return [parallel, serial];
 }
 
 async function runTests(args: readonly string[]): Promise<number> {
   const adapter = await ensureAdapter((message) => console.log(message));
   console.log(`Testing on ${adapter.name}`);
   const chosen = args.some((a) => !a.startsWith("-"));
-  const outcomes = chosen ? [await denoTest(args, await environment(), "at once")] : await runAll(args);
-  const sum = (part: "passed" | "failed" | "skipped") =>
-    outcomes.reduce((total, outcome) => total + outcome[part], 0);
+  const tiers = chosen ? [await denoTest(args, await environment())] : await runAll(args);
+  const sum = (part: "passed" | "failed" | "skipped") => tiers.reduce((total, tier) => total + tier[part], 0);
   console.log(`${sum("passed")} passed, ${sum("failed")} failed, ${sum("skipped")} skipped`);
-  return outcomes.find(({ code }) => code !== 0)?.code ?? 0;
+  return tiers.find(({ code }) => code !== 0)?.code ?? 0;
 }
 
 if (import.meta.main) Deno.exit(await runTests(Deno.args));
