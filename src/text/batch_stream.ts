@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { InputError } from "../base/errors.ts";
 import { permutation } from "../base/random.ts";
 import type { EncodedSample } from "./encode.ts";
@@ -115,11 +115,16 @@ export class BatchStream {
 function identity(samples: readonly EncodedSample[], options: Required<BatchStreamOptions>): string {
   const hash = createHash("sha256");
   hash.update(JSON.stringify([options.tokensPerBatch, options.seed, options.shuffle, samples.length]));
+  hashSamples(hash, samples);
+  return hash.digest("hex");
+}
+
+/** Adds samples to a hash: their tokens, which of them are learnt, and who wrote them. */
+export function hashSamples(hash: Hash, samples: readonly EncodedSample[]): void {
   for (const { ids, supervised, origin } of samples) {
     hash.update(Int32Array.of(ids.length));
     hash.update(ids);
     hash.update(supervised);
     if (origin !== undefined) hash.update(origin);
   }
-  return hash.digest("hex");
 }

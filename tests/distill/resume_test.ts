@@ -227,6 +227,17 @@ Deno.test("pruneCheckpoints() keeps the latest and the best", () =>
     assertEquals(await left(9, 20), [10, 20, 30, 40]);
   }));
 
+Deno.test("a checkpoint holds the plan's choices that the run was made with", () =>
+  withTiny(async ({ folder, ...files }) => {
+    for (const activationCheckpointing of ["on", "off"] as const) {
+      const run = `${folder}/${activationCheckpointing}`;
+      const train = { steps: 1, activationCheckpointing, headChunk: 64 };
+      await runHere(tinyRecipe({ folder, ...files }, { train }), run);
+      const state = JSON.parse(await Deno.readTextFile(`${run}/checkpoints/step-000001/state.json`));
+      assertEquals([state.frozen.recompute, state.frozen.chunkRows], [activationCheckpointing === "on", 64]);
+    }
+  }));
+
 Deno.test("a run keeps the checkpoint with the lowest held-out loss when later ones are worse", () =>
   withTiny(async (files) => {
     // A held-out file that contradicts the training file: more training makes it worse.

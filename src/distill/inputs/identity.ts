@@ -4,6 +4,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
+import { hashSamples } from "../../text/batch_stream.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import { canonicalJson } from "../../base/json.ts";
 import type { Model } from "./models.ts";
@@ -16,12 +17,7 @@ export async function modelIdentity({ source }: Model): Promise<string> {
 /** Hash of the tokens of samples, of which of them are learnt, and of who wrote them. */
 export function samplesIdentity(samples: readonly EncodedSample[]): string {
   const hash = createHash("sha256");
-  for (const { ids, supervised, origin } of samples) {
-    hash.update(Int32Array.of(ids.length));
-    hash.update(ids);
-    hash.update(supervised);
-    if (origin !== undefined) hash.update(origin);
-  }
+  hashSamples(hash, samples);
   return hash.digest("hex");
 }
 
