@@ -1,6 +1,6 @@
 /**
- * What an op is: a shape rule, a gradient rule and kernels. Each op is one file under `ops/`; adding one touches nothing else
- * but the index.
+ * What ops are written with: each is a shape rule, a gradient rule and kernels, one file under `ops/`. What an op is stands in `graph.ts`,
+ * because tensors and ops know each other; ops import it from here.
  *
  * @module
  */
