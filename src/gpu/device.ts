@@ -221,8 +221,9 @@ export class Gpu {
     this.device.pushErrorScope("out-of-memory");
     this.device.pushErrorScope("validation");
     const outcome = attempt(allocate);
-    const invalid = await this.device.popErrorScope();
-    const memory = await this.device.popErrorScope();
+    // Both are taken off before anything is awaited: scopes are a stack that all who use the device share.
+    const scopes = [this.device.popErrorScope(), this.device.popErrorScope()];
+    const [invalid, memory] = await Promise.all(scopes);
     if (memory) {
       throw new DeviceError(`out of GPU memory while allocating ${what}: ${memory.message}`, {
         hint:

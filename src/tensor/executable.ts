@@ -35,34 +35,11 @@ export interface CompileOptions {
  */
 export async function compile(gpu: Gpu, plan: Plan, options: CompileOptions = {}): Promise<Executable> {
   const owned: GpuBuffer[] = [];
-  const before = gpu.allocatedBytes;
-  const buffers = await gpu.allocating(
-    "the program",
-    () =>
-      plan.buffers.map((b, i) => {
-        const given = b.storage && options.weights?.get(b.storage.name);
-        if (given) {
-          if (given.size !== b.bytes) {
-            throw new DeviceError(
-              `weight "${b.label}" was given as ${given.size} bytes, the plan says ${b.bytes}`,
-            );
-          }
-          return given;
-        }
-        const uniform = i === plan.sizeBuffer || i === plan.stepBuffer;
-        const usage = uniform ? BUFFER_USAGE.uniform : BUFFER_USAGE.storage;
-        const buffer = gpu.createBuffer(b.bytes, usage, b.label);
-        owned.push(buffer);
-        return buffer;
-      }),
-  );
   try {
-    const planned = owned.reduce((sum, b) => sum + b.size, 0);
-    if (gpu.allocatedBytes - before !== planned) {
-      throw new DeviceError(
-        `allocated ${gpu.allocatedBytes - before} bytes where the plan says ${planned}; this is a bug`,
-      );
-    }
+    const buffers = await gpu.allocating(
+      "the program",
+      () => createBuffers(gpu, plan, options.weights, owned),
+    );
     gpu.device.queue.writeBuffer(
       buffers[plan.sizeBuffer]!.raw,
       0,
@@ -85,6 +62,42 @@ export async function compile(gpu: Gpu, plan: Plan, options: CompileOptions = {}
     owned.forEach((b) => b.destroy());
     throw error;
   }
+}
+
+/**
+ * The buffers of a plan, given weights among them; those that are made are also put into `owned`.
+ *
+ * The bytes are counted here, before anything is awaited: other programs may be made on this device meanwhile.
+ */
+function createBuffers(
+  gpu: Gpu,
+  plan: Plan,
+  weights: CompileOptions["weights"],
+  owned: GpuBuffer[],
+): GpuBuffer[] {
+  const before = gpu.allocatedBytes;
+  const buffers = plan.buffers.map((b, i) => {
+    const given = b.storage && weights?.get(b.storage.name);
+    if (given) {
+      if (given.size !== b.bytes) {
+        throw new DeviceError(
+          `weight "${b.label}" was given as ${given.size} bytes, the plan says ${b.bytes}`,
+        );
+      }
+      return given;
+    }
+    const uniform = i === plan.sizeBuffer || i === plan.stepBuffer;
+    const usage = uniform ? BUFFER_USAGE.uniform : BUFFER_USAGE.storage;
+    const buffer = gpu.createBuffer(b.bytes, usage, b.label);
+    owned.push(buffer);
+    return buffer;
+  });
+  const planned = owned.reduce((sum, b) => sum + b.size, 0);
+  const allocated = gpu.allocatedBytes - before;
+  if (allocated !== planned) {
+    throw new DeviceError(`allocated ${allocated} bytes where the plan says ${planned}; this is a bug`);
+  }
+  return buffers;
 }
 
 async function prepare(
