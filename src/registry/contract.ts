@@ -17,6 +17,7 @@ export {
 export * from "../losses/contract.ts";
 export * from "./feature_contract.ts";
 export * from "./adapter_contract.ts";
+export * from "./merge_contract.ts";
 export { type Config, defineConfig } from "./config.ts";
 export {
   abs,
