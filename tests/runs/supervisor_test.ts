@@ -61,7 +61,7 @@ Deno.test("superviseRun() gives the training process no way out of its folder", 
 for (const word of ["pause", "stop"] as const) {
   Deno.test(`request() saves at a control line, and ends the run at ${word} so that it can be resumed`, () =>
     withFolder(async (folder) => {
-      const paused = await startFake(folder, { pace: 20 });
+      const paused = await startFake(folder, { pace: 150 });
       await paused.until(isStep(2));
       paused.supervised.request("checkpoint");
       const saved = await paused.until((event) => event.type === "checkpoint");
