@@ -23,16 +23,14 @@ export function readSummary(output: string): { passed: number; failed: number; s
   return { passed: Number(match[1]), failed: Number(match[2]), skipped: Number(match[3] ?? 0) };
 }
 
-/**
- * Files that watch the clock, or start many processes and kill them at moments that matter: never two of them at once. They come first,
- * as they wait more than they work.
- */
-const ONE_BY_ONE = [
-  "tests/runs/supervisor_test.ts",
+/** Files that kill processes at moments that matter: each runs alone, when all others are done, as what runs beside it would decide what it sees. */
+const ALONE = ["tests/runs/supervisor_test.ts", "tests/server/proofs_test.ts"];
+
+/** Files with a browser: never two of them at once. They come first, as they wait more than they work. */
+const IN_A_BROWSER = [
   "tests/server/page_charts_test.ts",
   "tests/server/page_form_test.ts",
   "tests/server/page_test.ts",
-  "tests/server/proofs_test.ts",
 ];
 
 /** Files that take longest: they begin first, so that no core is left without work while the last of them ends. */
@@ -112,18 +110,20 @@ async function runAll(args: readonly string[], env: Record<string, string>): Pro
   const files = [...testFiles()].sort();
   // Packages are fetched once, not by the first processes at the same time.
   await new Deno.Command(Deno.execPath(), { args: ["cache", "--quiet", ...files] }).output();
-  const others = files.filter((file) => !ONE_BY_ONE.includes(file));
+  const others = files.filter((file) => !ALONE.includes(file) && !IN_A_BROWSER.includes(file));
   const waiting = [...LONGEST, ...others.filter((file) => !LONGEST.includes(file))].values();
   const outcomes: Outcome[] = [];
-  const work = async (files: Iterable<string>) => {
-    // Mesa's software driver takes all cores for each device otherwise.
-    for (const file of files) outcomes.push(await denoTest([...args, file], { ...env, LP_NUM_THREADS: "1" }));
+  const work = async (files: Iterable<string>, more: Record<string, string> = {}) => {
+    for (const file of files) outcomes.push(await denoTest([...args, file], { ...env, ...more }));
   };
+  // Mesa's software driver takes all cores for each device otherwise.
+  const oneCore = { LP_NUM_THREADS: "1" };
   const cores = Math.min(navigator.hardwareConcurrency, MOST_AT_ONCE);
   await Promise.all([
-    work(ONE_BY_ONE).then(() => work(waiting)),
-    ...Array.from({ length: cores }, () => work(waiting)),
+    work(IN_A_BROWSER, oneCore).then(() => work(waiting, oneCore)),
+    ...Array.from({ length: cores }, () => work(waiting, oneCore)),
   ]);
+  await work(ALONE);
   return outcomes;
 }
 
