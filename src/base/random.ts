@@ -58,11 +58,14 @@ const SITE_ORDER = 0x6f726472;
  *
  * @param seed whole number from 0 to 2^53 - 1
  * @param epoch whole number from 0
+ * @param set number below 2048 of one of several sets, which have orders of their own
  */
-export function permutation(count: number, seed: number, epoch: number): Uint32Array {
+export function permutation(count: number, seed: number, epoch: number, set = 0): Uint32Array {
   const order = Uint32Array.from({ length: count }, (_, i) => i);
   const key = splitSeed(seed);
-  const [epochLow, epochHigh] = splitSeed(epoch);
+  const [epochLow, high] = splitSeed(epoch);
+  // An epoch has 53 bits, so the set has the upper 11 of 64.
+  const epochHigh = (high | set << 21) >>> 0;
   for (let i = count - 1; i > 0; i--) {
     const [a, b] = philox4x32([i, epochLow, epochHigh, SITE_ORDER], key);
     // 53 random bits as a number in [0, 1); with at most 2^32 samples the bias of the product is below 2^-21.

@@ -7,6 +7,7 @@ import { createHash, type Hash } from "node:crypto";
 import { InputError } from "../base/errors.ts";
 import { permutation } from "../base/random.ts";
 import type { EncodedSample } from "./encode.ts";
+import { type MixedBy, type MixedSet, Mixture } from "./mixture.ts";
 import { checkFits, packBatch, type PackedBatch, planBatches } from "./packing.ts";
 
 /** Where a {@linkcode BatchStream} stands: the next batch it will give. Plain JSON. */
@@ -25,6 +26,17 @@ export interface BatchStreamOptions {
   seed: number;
   /** A new order every epoch (default), or the file's order. */
   shuffle?: boolean;
+  /** Sets that the samples are of, one after another, and what their weights are shares of. One set of all samples when absent. */
+  mixture?: { sets: readonly MixedSet[]; by: MixedBy };
+}
+
+/** What has been drawn of a set. */
+export interface DrawnShare {
+  name: string;
+  samples: number;
+  tokens: number;
+  /** Of the tokens, those that are learnt. */
+  supervisedTokens: number;
 }
 
 /**
@@ -41,9 +53,15 @@ export interface BatchStreamOptions {
  */
 export class BatchStream {
   readonly #samples: readonly EncodedSample[];
-  readonly #options: Required<BatchStreamOptions>;
+  readonly #options: Required<Omit<BatchStreamOptions, "mixture">>;
   readonly #lengths: Int32Array;
+  readonly #supervised: Int32Array;
+  /** One past the last sample of each set of a mixture. */
+  readonly #ends: number[] = [];
+  #drawn: DrawnShare[];
   readonly #key: string;
+  /** Where there is more than one set to draw from. */
+  readonly #mixture: Mixture | undefined;
   #epoch = 0;
   #index = 0;
   #planned: { epoch: number; batches: number[][] } | undefined;
@@ -52,21 +70,60 @@ export class BatchStream {
   constructor(samples: readonly EncodedSample[], options: BatchStreamOptions) {
     checkFits(samples, options.tokensPerBatch);
     this.#samples = samples;
-    this.#options = { shuffle: true, ...options };
+    const { mixture, ...rest } = options;
+    this.#options = { shuffle: true, ...rest };
     this.#lengths = Int32Array.from(samples, (sample) => sample.ids.length);
-    this.#key = identity(samples, this.#options);
+    this.#supervised = Int32Array.from(
+      samples,
+      ({ supervised }) => supervised.reduce((sum, s) => sum + s, 0),
+    );
+    for (const { count } of mixture?.sets ?? []) this.#ends.push((this.#ends.at(-1) ?? 0) + count);
+    this.#drawn = mixture?.sets.map(({ name }) => emptyShare(name)) ?? [];
+    this.#mixture = mixture && mixture.sets.length > 1
+      ? new Mixture(this.#lengths, { ...mixture, seed: options.seed, shuffle: this.#options.shuffle })
+      : undefined;
+    this.#key = identity(samples, this.#options, this.#mixture && mixture);
   }
 
   /** The batches of an epoch as lists of sample numbers. */
   plan(epoch: number): readonly (readonly number[])[] {
     if (this.#planned?.epoch !== epoch) {
-      const count = this.#samples.length;
-      const order = this.#options.shuffle
-        ? permutation(count, this.#options.seed, epoch)
-        : Uint32Array.from({ length: count }, (_, i) => i);
+      const order = this.#order(epoch);
       this.#planned = { epoch, batches: planBatches(this.#lengths, order, this.#options.tokensPerBatch) };
     }
     return this.#planned.batches;
+  }
+
+  /** Sample numbers of an epoch in the order in which they wait for a batch. */
+  #order(epoch: number): Uint32Array {
+    if (this.#mixture) return this.#mixture.order(epoch);
+    const count = this.#samples.length;
+    return this.#options.shuffle
+      ? permutation(count, this.#options.seed, epoch)
+      : Uint32Array.from({ length: count }, (_, i) => i);
+  }
+
+  /** What has been drawn of each set of a mixture so far, in the order of the sets; empty where there is no mixture. */
+  drawn(): DrawnShare[] {
+    return this.#drawn.map((share) => ({ ...share }));
+  }
+
+  #count(samples: ArrayLike<number>): void {
+    if (this.#drawn.length === 0) return;
+    for (let i = 0; i < samples.length; i++) {
+      const share = this.#drawn[this.#ends.findIndex((end) => samples[i]! < end)]!;
+      share.samples++;
+      share.tokens += this.#lengths[samples[i]!]!;
+      share.supervisedTokens += this.#supervised[samples[i]!]!;
+    }
+  }
+
+  /** Counts what a stream that stands here has drawn, from its plan, so that one that continues says the same as one that never stopped. */
+  #countAgain(): void {
+    this.#drawn = this.#drawn.map(({ name }) => emptyShare(name));
+    if (this.#drawn.length === 0) return;
+    for (let epoch = 0; epoch < this.#epoch; epoch++) this.#count(this.#order(epoch));
+    for (const batch of this.plan(this.#epoch).slice(0, this.#index)) this.#count(batch);
   }
 
   /** Batch number `index` of an epoch. */
@@ -79,6 +136,7 @@ export class BatchStream {
   /** The next batch; after the last of an epoch comes the first of the next. */
   next(): PackedBatch {
     const batch = this.batchAt(this.#epoch, this.#index);
+    this.#count(this.plan(this.#epoch)[this.#index]!);
     this.#index++;
     if (this.#index === this.plan(this.#epoch).length) {
       this.#epoch++;
@@ -109,12 +167,25 @@ export class BatchStream {
     }
     this.#epoch = state.epoch;
     this.#index = state.index;
+    this.#countAgain();
   }
 }
 
-function identity(samples: readonly EncodedSample[], options: Required<BatchStreamOptions>): string {
+function emptyShare(name: string): DrawnShare {
+  return { name, samples: 0, tokens: 0, supervisedTokens: 0 };
+}
+
+function identity(
+  samples: readonly EncodedSample[],
+  options: Omit<BatchStreamOptions, "mixture">,
+  mixture: BatchStreamOptions["mixture"],
+): string {
   const hash = createHash("sha256");
   hash.update(JSON.stringify([options.tokensPerBatch, options.seed, options.shuffle, samples.length]));
+  if (mixture) {
+    const sets = mixture.sets.map(({ name, weight, count }) => [name, weight, count]);
+    hash.update(JSON.stringify([mixture.by, sets]));
+  }
   hashSamples(hash, samples);
   return hash.digest("hex");
 }
