@@ -37,3 +37,8 @@ export function count(value: number): string {
   }
   return String(value);
 }
+
+/** A share from 0 to 1 with at most three significant digits, such as `33.3 %`. */
+export function percent(share: number): string {
+  return `${short(100 * share)} %`;
+}

@@ -80,27 +80,24 @@ export class BatchStream {
     for (const { count } of mixture?.sets ?? []) this.#ends.push((this.#ends.at(-1) ?? 0) + count);
     this.#drawn = mixture?.sets.map(({ name }) => emptyShare(name)) ?? [];
     this.#mixture = mixture && mixture.sets.length > 1
-      ? new Mixture(this.#lengths, { ...mixture, seed: options.seed, shuffle: this.#options.shuffle })
+      ? new Mixture(this.#lengths, { ...mixture, ...this.#options })
       : undefined;
     this.#key = identity(samples, this.#options, this.#mixture && mixture);
   }
 
   /** The batches of an epoch as lists of sample numbers. */
   plan(epoch: number): readonly (readonly number[])[] {
-    if (this.#planned?.epoch !== epoch) {
-      const order = this.#order(epoch);
-      this.#planned = { epoch, batches: planBatches(this.#lengths, order, this.#options.tokensPerBatch) };
-    }
+    if (this.#planned?.epoch !== epoch) this.#planned = { epoch, batches: this.#batches(epoch) };
     return this.#planned.batches;
   }
 
-  /** Sample numbers of an epoch in the order in which they wait for a batch. */
-  #order(epoch: number): Uint32Array {
-    if (this.#mixture) return this.#mixture.order(epoch);
+  #batches(epoch: number): number[][] {
+    if (this.#mixture) return this.#mixture.plan(epoch);
     const count = this.#samples.length;
-    return this.#options.shuffle
+    const order = this.#options.shuffle
       ? permutation(count, this.#options.seed, epoch)
       : Uint32Array.from({ length: count }, (_, i) => i);
+    return planBatches(this.#lengths, order, this.#options.tokensPerBatch);
   }
 
   /** What has been drawn of each set of a mixture so far, in the order of the sets; empty where there is no mixture. */
@@ -122,7 +119,9 @@ export class BatchStream {
   #countAgain(): void {
     this.#drawn = this.#drawn.map(({ name }) => emptyShare(name));
     if (this.#drawn.length === 0) return;
-    for (let epoch = 0; epoch < this.#epoch; epoch++) this.#count(this.#order(epoch));
+    for (let epoch = 0; epoch < this.#epoch; epoch++) {
+      this.#batches(epoch).forEach((batch) => this.#count(batch));
+    }
     for (const batch of this.plan(this.#epoch).slice(0, this.#index)) this.#count(batch);
   }
 

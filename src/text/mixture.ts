@@ -1,10 +1,11 @@
 /**
- * Several sets of samples as one stream: which set each place of the order is drawn from, and which of its samples.
+ * Several sets of samples as one stream of batches: which set each sample of a batch is drawn from.
  *
  * The next sample comes from the set that is furthest behind its share: the one for which (drawn + next / 2) / weight is smallest, where
- * what is drawn is counted in samples or in tokens, and `next` is 1 or the length of the sample that would come. In samples that is
- * Webster's method of apportionment (M. L. Balinski, H. P. Young, "Fair Representation", Yale 1982), and for equal weights plain
- * alternation. Chance decides the order within a set alone, so that shares are near the weights at every moment rather than in the long run.
+ * what is drawn is counted in rows or in tokens, and `next` is 1 or the length of the sample that waits longest. In rows that is Webster's
+ * method of apportionment (M. L. Balinski, H. P. Young, "Fair Representation", Yale 1982), and for equal weights plain alternation. Where
+ * no sample of that set fits into what is left of a batch, the next one gives one, as long as that puts it no further ahead than a batch.
+ * Chance decides the order within a set alone, so that shares are kept at every moment and not only in the long run.
  *
  * @module
  */
@@ -27,14 +28,20 @@ export interface MixtureOptions {
   /** In the order in which their samples follow one another. At least one has a sample and a weight above 0. */
   readonly sets: readonly MixedSet[];
   readonly by: MixedBy;
+  /** T: length of every batch; no sample is longer. */
+  readonly tokensPerBatch: number;
   readonly seed: number;
-  /** A new order of a set each time it has been read (default), or always that of its file. */
-  readonly shuffle?: boolean;
+  /** A new order of a set each time it has been read, or always that of its file. */
+  readonly shuffle: boolean;
 }
+
+/** Waiting samples of a set that are looked at to fill a batch. */
+const LOOK_AHEAD = 64;
 
 /** A set in the midst of being drawn. */
 interface Drawing {
-  readonly weight: number;
+  /** Its share of all weights. */
+  readonly share: number;
   readonly count: number;
   /** Number of its first sample among all. */
   readonly first: number;
@@ -43,21 +50,26 @@ interface Drawing {
   /** How often it has been read whole. */
   epoch: number;
   order: Uint32Array;
-  /** Place in `order` of the next sample. */
+  /** Place in `order` of the next sample that is not waiting. */
   at: number;
-  /** Samples or tokens drawn, as the mixture counts. */
+  /** Samples, by their numbers among all, that will be drawn next, as far as they fit. */
+  readonly waiting: number[];
+  /** Rows or tokens drawn. */
   drawn: number;
 }
 
 /**
- * The orders of a mixture, epoch by epoch. An epoch has as many samples as all sets of a weight above 0 together; sets that have been read
- * begin again in a new order, whatever the epoch. The orders are a pure function of the sets, the lengths and the seed, and do not depend
- * on the order in which the sets are listed.
+ * The batches of a mixture, epoch by epoch. An epoch has as many samples as all sets of a weight above 0 together, and those that fill its
+ * last batch; a set that has been read whole begins again in a new order, whatever the epoch. The batches are a pure function of the sets,
+ * the lengths and the seed, and do not depend on the order in which the sets are listed.
  */
 export class Mixture {
-  readonly #options: Required<MixtureOptions>;
+  readonly #options: MixtureOptions;
   readonly #lengths: ArrayLike<number>;
+  /** Samples of an epoch. */
   readonly #size: number;
+  /** What a batch holds about, in rows or tokens: as much a set may get ahead. */
+  readonly #batch: number;
   #sets: Drawing[] = [];
   /** The epoch that is drawn next. */
   #next = 0;
@@ -65,64 +77,96 @@ export class Mixture {
   /** @param lengths tokens of each sample of all sets, one set after another */
   constructor(lengths: ArrayLike<number>, options: MixtureOptions) {
     this.#lengths = lengths;
-    this.#options = { shuffle: true, ...options };
-    this.#size = options.sets.reduce((sum, { weight, count }) => sum + (weight > 0 ? count : 0), 0);
+    this.#options = options;
     this.#begin();
+    this.#size = this.#sets.reduce((sum, { count }) => sum + count, 0);
+    const meanLength = this.#sets.reduce((mean, { share, first, count }) => {
+      let tokens = 0;
+      for (let i = first; i < first + count; i++) tokens += lengths[i]!;
+      return mean + share * tokens / count;
+    }, 0);
+    this.#batch = options.tokensPerBatch / (options.by === "tokens" ? 1 : meanLength);
   }
 
-  /** Sample numbers of an epoch, in their order. Those of the epochs before are drawn again where they have not just been. */
-  order(epoch: number): Uint32Array {
+  /** Batches of an epoch as lists of sample numbers. The epochs before are drawn again where they have not just been. */
+  plan(epoch: number): number[][] {
     if (epoch < this.#next) this.#begin();
-    while (this.#next < epoch) this.#draw(() => {});
-    const order = new Uint32Array(this.#size);
-    this.#draw((sample, place) => order[place] = sample);
-    return order;
+    while (this.#next < epoch) this.#drawEpoch();
+    return this.#drawEpoch();
   }
 
   #begin(): void {
     const { sets } = this.#options;
+    const all = sets.reduce((sum, { weight, count }) => sum + (count > 0 ? weight : 0), 0);
     const names = sets.map(({ name }) => name).sort();
     let first = 0;
     this.#sets = sets.flatMap(({ name, weight, count }): Drawing[] => {
       const number = names.indexOf(name);
-      const set = { weight, count, first, number, epoch: 0, order: new Uint32Array(), at: 0, drawn: 0 };
+      const set = { share: weight / all, count, first, number, epoch: 0, at: 0, drawn: 0, waiting: [] };
       first += count;
-      return weight > 0 && count > 0 ? [set] : [];
+      return weight > 0 && count > 0 ? [{ ...set, order: this.#orderOf(set) }] : [];
     }).sort((a, b) => a.number - b.number);
-    for (const set of this.#sets) set.order = this.#orderOf(set);
+    for (const set of this.#sets) this.#refill(set);
     this.#next = 0;
   }
 
-  #orderOf({ count, epoch, number }: Drawing): Uint32Array {
+  #orderOf({ count, epoch, number }: Pick<Drawing, "count" | "epoch" | "number">): Uint32Array {
     const { seed, shuffle } = this.#options;
     return shuffle
       ? permutation(count, seed, epoch, number)
       : Uint32Array.from({ length: count }, (_, i) => i);
   }
 
-  #draw(take: (sample: number, place: number) => void): void {
-    for (let place = 0; place < this.#size; place++) {
-      let chosen = this.#sets[0]!;
-      for (let i = 1, least = this.#lag(chosen); i < this.#sets.length; i++) {
-        const lag = this.#lag(this.#sets[i]!);
-        if (lag < least) [chosen, least] = [this.#sets[i]!, lag];
-      }
-      take(chosen.first + chosen.order[chosen.at]!, place);
-      chosen.drawn += this.#sizeOfNext(chosen);
-      if (++chosen.at < chosen.count) continue;
-      chosen.at = 0;
-      chosen.epoch++;
-      chosen.order = this.#orderOf(chosen);
+  /** Lets samples wait. A new round of a set begins when the one before is over, so that nothing is drawn twice before all is once. */
+  #refill(set: Drawing): void {
+    if (set.waiting.length === 0 && set.at === set.count) {
+      set.at = 0;
+      set.epoch++;
+      set.order = this.#orderOf(set);
     }
+    while (set.waiting.length < LOOK_AHEAD && set.at < set.count) {
+      set.waiting.push(set.first + set.order[set.at++]!);
+    }
+  }
+
+  #drawEpoch(): number[][] {
+    const batches: number[][] = [];
+    for (let drawn = 0; drawn < this.#size; drawn += batches.at(-1)!.length) batches.push(this.#drawBatch());
     this.#next++;
+    return batches;
   }
 
-  /** Where the middle of its next sample would come, were all drawn in their shares. */
-  #lag(set: Drawing): number {
-    return (set.drawn + this.#sizeOfNext(set) / 2) / set.weight;
+  #drawBatch(): number[] {
+    const batch: number[] = [];
+    let room = this.#options.tokensPerBatch;
+    for (let sample = this.#take(room); sample !== undefined; sample = this.#take(room)) {
+      batch.push(sample);
+      room -= this.#lengths[sample]!;
+    }
+    return batch;
   }
 
-  #sizeOfNext({ first, order, at }: Drawing): number {
-    return this.#options.by === "rows" ? 1 : this.#lengths[first + order[at]!]!;
+  /** Draws a sample of at most so many tokens; undefined where none fits, or would put its set too far ahead. */
+  #take(room: number): number | undefined {
+    const behind = this.#sets.map((set) => ({ set, lag: this.#lag(set) })).sort((a, b) => a.lag - b.lag);
+    for (const { set, lag } of behind) {
+      if (lag - behind[0]!.lag > this.#batch) return undefined;
+      const place = set.waiting.findIndex((sample) => this.#lengths[sample]! <= room);
+      if (place < 0) continue;
+      const [sample] = set.waiting.splice(place, 1) as [number];
+      set.drawn += this.#sizeOf(sample);
+      this.#refill(set);
+      return sample;
+    }
+    return undefined;
+  }
+
+  /** Rows or tokens that would be drawn of all when the middle of its next sample comes, were all drawn in their shares. */
+  #lag({ drawn, waiting, share }: Drawing): number {
+    return (drawn + this.#sizeOf(waiting[0]!) / 2) / share;
+  }
+
+  #sizeOf(sample: number): number {
+    return this.#options.by === "rows" ? 1 : this.#lengths[sample]!;
   }
 }

@@ -97,7 +97,7 @@ Deno.test("parseRecipe() reports every problem at once, with its path and what w
     teachr: 'there is no such field; did you mean "teacher"?',
     teacher: "is missing",
     "student.layers": "layers must rise",
-    "data.train": "must be a text, not 3",
+    "data.train": "must be a text or a list, not 3",
     "data.mask": 'must be auto, completion or all, not "complete"; did you mean "completion"?',
     "data.endToken": "must be auto, eos, bos, none or a number",
     "data.contextLenght": 'did you mean "contextLength"?',

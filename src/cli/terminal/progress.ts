@@ -125,6 +125,10 @@ function planLines(plan: PlanEvent): string[] {
     `${bold("Data")}     ${data.trainSamples} samples, ${count(data.trainTokens)} tokens, ${
       count(data.supervisedTokens)
     } of them learnt; ${data.heldOutSamples} held out`,
+    ...(data.sets ?? []).map(({ name, weight, samples, tokens }) =>
+      `  ${name}: weight ${short(weight)}, ${samples} samples, ${count(tokens)} tokens`
+    ),
+    ...(data.heldOutSets ?? []).map(({ name, samples }) => `  ${name}: ${samples} held out`),
     `${bold("Memory")}   planned on the GPU`,
     ...Object.entries(plan.bytes).map(([name, size]) => row(name, size)),
     bold(row("total", plan.totalBytes)),
@@ -186,7 +190,9 @@ function evaluationLine(event: EvaluationEvent, columns: number): string {
   const loss = event.loss === null ? red("not finite") : green(number3(event.loss));
   // A teacher that stands still is measured once.
   const who = event.model === "teacher" && event.step === 0 ? "teacher" : `${event.model} ${when}`;
-  let line = `held-out loss ${loss}  ${who}`;
+  const [, ...others] = Object.entries(event.sets ?? {});
+  const sets = others.map(([name, { loss }]) => `, ${name} ${number3(loss)}`).join("");
+  let line = `held-out loss ${loss}${sets}  ${who}`;
   for (const [id, value] of Object.entries(event.losses)) {
     const longer = `${line}  ${id} ${number3(value)}`;
     if (stripAnsiCode(longer).length > Math.max(columns, 80)) break;

@@ -9,8 +9,11 @@ import { join } from "@std/path";
 import { bold, cyan, dim } from "@std/fmt/colors";
 import type { RunEvent } from "../../distill/run/events.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
+import { table } from "./table.ts";
+import { drawnRows } from "../../runs/report/drawn_shares.ts";
+import type { DrawnShare } from "../../text/batch_stream.ts";
 import { chosenSamples } from "../../runs/report/chosen_samples.ts";
-import { bytes, duration, number3 } from "../../base/units.ts";
+import { bytes, count, duration, number3 } from "../../base/units.ts";
 
 /** Longest sample text shown, in characters. */
 const LONGEST_SAMPLE = 300;
@@ -23,6 +26,8 @@ export function summaryLines(folder: string, result: RunResult, events: readonly
     `  teacher         ${number3(heldOut.teacher)}`,
     `  student before  ${number3(heldOut.before)}`,
     `  student after   ${bold(number3(heldOut.after))}${gapText(heldOut.gapClosed)}`,
+    ...setLines(result),
+    ...drawnLines(result.drawn ?? []),
     ...sampleLines(events),
     "",
     dim(
@@ -47,6 +52,24 @@ export function summaryLines(folder: string, result: RunResult, events: readonly
     );
   }
   return lines;
+}
+
+/** Each of several held-out sets. The first is what the lines above say. */
+function setLines({ heldOutSets = [] }: RunResult): string[] {
+  if (heldOutSets.length === 0) return [];
+  const rows = heldOutSets.map(({ name, teacher, before, after, tokens }) => [
+    `  ${name}`,
+    ...[teacher, before, after].map(number3),
+    count(tokens),
+  ]);
+  return ["", ...table(["  held-out set", "teacher", "before", "after", "tokens"], rows)];
+}
+
+/** What was drawn of each training set. */
+function drawnLines(drawn: readonly DrawnShare[]): string[] {
+  if (drawn.length < 2) return [];
+  const rows = drawnRows(drawn).map(({ name, ...cells }) => [`  ${name}`, ...Object.values(cells)]);
+  return ["", ...table(["  drawn of", "rows", "tokens", "of them learnt"], rows)];
 }
 
 /** Share of the gap that training closed, in words; empty where there is none. */

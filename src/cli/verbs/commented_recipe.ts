@@ -29,6 +29,7 @@ const SHOWN: Readonly<Record<string, string>> = {
   "student.layers": "[0, 1, 3, 5]",
   "student.dtype": "f16",
   "student.train": "[norms, head]",
+  "data.mix": "tokens",
   "data.heldOut": "./heldout.jsonl",
   "data.limit": "1000",
   "output.folder": "./my-run",

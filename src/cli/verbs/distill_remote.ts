@@ -5,7 +5,9 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { basename, dirname, resolve } from "@std/path";
+import { withSetNames } from "../../distill/recipe/data_sets.ts";
 import { readWrittenRecipe } from "../../distill/recipe/file.ts";
+import { mapRecipePaths, recipePaths } from "../../distill/recipe/paths.ts";
 import { UsageError } from "../../base/errors.ts";
 import type { RemoteRuns } from "../../runs/store/remote_runs.ts";
 import type { RunState } from "../../distill/run/events.ts";
@@ -81,16 +83,18 @@ async function uploadData(
   remote: RemoteRuns,
   out: Invocation["out"],
 ): Promise<Record<string, unknown>> {
-  const named = { ...data };
-  for (const field of ["train", "heldOut"]) {
-    const value = data[field];
-    if (typeof value !== "string") continue;
+  // The service knows a file by an id, which says less of a set than its file's name.
+  let named = { data: withSetNames(data) };
+  const uploaded = new Map<string, string>();
+  for (const { of, path: value } of recipePaths(named)) {
+    if (of !== "dataset" || uploaded.has(value)) continue;
     const path = resolve(folder, value);
     if (!await isFile(path)) continue;
     out.note(`Uploading ${value}`);
-    named[field] = await remote.upload(basename(path), new Blob([await Deno.readFile(path)]));
+    uploaded.set(value, await remote.upload(basename(path), new Blob([await Deno.readFile(path)])));
   }
-  return named;
+  named = mapRecipePaths(named, ({ path }) => uploaded.get(path) ?? path);
+  return named.data;
 }
 
 function exitCodeOf(state: RunState): number {

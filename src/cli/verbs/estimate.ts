@@ -10,7 +10,7 @@ import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { Command, Invocation } from "../command.ts";
 import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
 import { trainedLines } from "../terminal/trained_text.ts";
-import { bytes, count, duration, short } from "../../base/units.ts";
+import { bytes, count, duration, percent, short } from "../../base/units.ts";
 
 /** Forecasts what a recipe needs. */
 export const estimate: Command = {
@@ -43,7 +43,7 @@ export const estimate: Command = {
       }
       out.line();
       for (const line of trainedLines(opened.setup)) out.line(line);
-      out.line(readingText(opened.recipe, found.tokensPerMicroBatch, found.train.tokens));
+      for (const line of readingLines(opened.recipe, found)) out.line(line);
       if (found.activationCheckpointing) out.line("Activations are computed twice to save memory.");
       if (seconds) {
         out.line(
@@ -71,8 +71,25 @@ function memoryLines(
   ];
 }
 
-function readingText({ train }: Recipe, tokensPerMicroBatch: number, tokens: number): string {
+function readingLines(
+  { train }: Recipe,
+  { tokensPerMicroBatch, train: data, trainSets = [] }: Estimate,
+): string[] {
   const perStep = tokensPerMicroBatch * train.accumulation;
-  return `${train.steps} steps of ${count(perStep)} tokens; the training data has ${count(tokens)} tokens, ` +
-    `so it is read ${(train.steps * perStep / tokens).toFixed(1)} times.`;
+  const all = train.steps * perStep;
+  const times = (share: number, tokens: number) => `${(share * all / tokens).toFixed(1)} times`;
+  const steps = `${train.steps} steps of ${count(perStep)} tokens; the training data has ${
+    count(data.tokens)
+  } tokens`;
+  if (trainSets.length === 0) return [`${steps}, so it is read ${times(1, data.tokens)}.`];
+  return [
+    `${steps}.`,
+    ...trainSets.map(({ name, share, tokens }) =>
+      share > 0
+        ? `  ${name}: ${percent(share)} of them, so its ${count(tokens)} tokens are read ${
+          times(share, tokens)
+        }`
+        : `  ${name}: nothing is drawn of it`
+    ),
+  ];
 }

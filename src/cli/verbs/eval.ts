@@ -3,8 +3,10 @@
  *
  * @module
  */
-import { evaluateModel } from "../../distill/evaluate/evaluate_model.ts";
+import { evaluateFiles } from "../../distill/evaluate/evaluate_model.ts";
+import { heldOutSets, setName } from "../../distill/recipe/data_sets.ts";
 import type { DataRecipe } from "../../distill/recipe/recipe.ts";
+import { table } from "../terminal/table.ts";
 import { UsageError } from "../../base/errors.ts";
 import { findRunFolder } from "../../runs/store/data_folder.ts";
 import { readRun } from "../../runs/store/run_folder.ts";
@@ -17,15 +19,15 @@ import { count } from "../../base/units.ts";
 /** Measures a model. */
 export const evaluate: Command = {
   name: "eval",
-  usage: "(--model PATH | --run RUN) [--dataset FILE]",
+  usage: "(--model PATH | --run RUN) [--dataset FILE ...]",
   positional: [0, 0],
   loadsPlugins: true,
   details:
     "Prints the cross-entropy in nats a token and the perplexity. A run is measured on its own held-out data, encoded as its " +
-    "recipe says, unless --dataset names other data.",
+    "recipe says, unless --dataset names other data. Several datasets are measured one by one.",
   flags: {
     ...MODEL_FLAGS,
-    dataset: { value: "FILE", help: "JSON Lines file" },
+    dataset: { value: "FILE", many: true, help: "JSON Lines file; may be given several times" },
     "context-length": {
       value: "TOKENS",
       kind: "count",
@@ -48,8 +50,9 @@ export const evaluate: Command = {
     const { flags, out } = invocation;
     const model = await namedModel(invocation);
     const ofRun = await runData(invocation);
-    const data = flags.text("dataset") ?? ofRun?.heldOut;
-    if (data === undefined) {
+    const given = flags.list("dataset").map((path) => ({ path, name: setName(path) }));
+    const sets = given.length > 0 ? given : ofRun && heldOutSets(ofRun) || [];
+    if (sets.length === 0) {
       throw new UsageError("name the data: --dataset FILE", {
         hint: ofRun
           ? "This run's held-out samples were split from its training data; they are in no file of their own."
@@ -57,9 +60,9 @@ export const evaluate: Command = {
       });
     }
     if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
-    const { loss, tokens, samples, report, warnings } = await evaluateModel({
+    const files = sets.map(({ path }) => path);
+    const measured = await evaluateFiles(files, {
       model,
-      data,
       registry: typeof model === "string" ? builtinRegistry() : model.registry,
       mask: choice("mask", flags.text("mask"), MASKS) ?? ofRun?.mask ?? "auto",
       endToken: endToken(flags.text("end-token")) ?? ofRun?.endToken ?? "auto",
@@ -67,20 +70,32 @@ export const evaluate: Command = {
       ...optional("contextLength", flags.number("context-length") ?? ofRun?.contextLength),
       ...optional("limit", flags.number("limit")),
     });
-    const perplexity = Math.exp(loss);
-    for (const { message } of warnings) out.warn(message);
+    const found = measured.map(({ loss, ...rest }, i) => ({
+      data: files[i]!,
+      loss,
+      perplexity: Math.exp(loss),
+      ...rest,
+    }));
+    for (const { message } of found.flatMap(({ warnings }) => warnings)) out.warn(message);
+    const [first] = found as [typeof found[number]];
     out.value({
       model: typeof model === "string" ? model : model.folder,
-      data,
-      loss,
-      perplexity,
-      tokens,
-      samples,
-      report,
-      warnings,
+      ...first,
+      ...(found.length > 1 ? { sets: found.map((set, i) => ({ name: sets[i]!.name, ...set })) } : {}),
     });
-    out.line(`loss        ${loss.toFixed(4)} nats a token\nperplexity  ${perplexity.toFixed(3)}`);
-    out.line(`measured on ${samples} samples, ${count(tokens)} tokens of ${data}`);
+    if (found.length === 1) {
+      const { loss, perplexity, samples, tokens, data } = first;
+      out.line(`loss        ${loss.toFixed(4)} nats a token\nperplexity  ${perplexity.toFixed(3)}`);
+      out.line(`measured on ${samples} samples, ${count(tokens)} tokens of ${data}`);
+      return 0;
+    }
+    const rows = found.map(({ loss, perplexity, samples, tokens }, i) => [
+      ...[sets[i]!.name, loss.toFixed(4), perplexity.toFixed(3)],
+      ...[String(samples), count(tokens)],
+    ]);
+    for (const line of table(["set", "loss, nats a token", "perplexity", "samples", "tokens"], rows)) {
+      out.line(line);
+    }
     return 0;
   },
 };

@@ -10,7 +10,7 @@ import type { EncodeReport } from "../../text/encode.ts";
 import type { Command, Invocation } from "../command.ts";
 import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
 import { trainedLines } from "../terminal/trained_text.ts";
-import { count } from "../../base/units.ts";
+import { count, percent } from "../../base/units.ts";
 
 /** Checks a recipe without running anything. */
 export const validate: Command = {
@@ -28,7 +28,11 @@ export const validate: Command = {
       const found = validation(opened);
       out.value(found);
       out.line(`Training data  ${reportText(found.train)}`);
+      for (const { name, share, ...report } of found.trainSets ?? []) {
+        out.line(`  ${name}: ${reportText(report)}; ${percent(share)} of the tokens drawn`);
+      }
       out.line(`Held-out data  ${reportText(found.heldOut)}`);
+      for (const { name, ...report } of found.heldOutSets ?? []) out.line(`  ${name}: ${reportText(report)}`);
       for (const line of trainedLines(opened.setup)) out.line(line);
       out.line(green("The recipe is valid."));
       return Promise.resolve(0);

@@ -51,6 +51,11 @@ export interface Progress {
   /** Lowest held-out loss and its step. */
   best: { loss: number; step: number } | null;
   heldOutTokens: number;
+  /** The same of each of several held-out sets, by its name; absent where there is one. */
+  sets?: Record<
+    string,
+    { teacher: number | null; before: number | null; last: number | null; tokens: number }
+  >;
   /** Sum and count of the running window of training losses, and the lowest window mean so far. */
   window: { sum: number; count: number; lowest: number | null };
   samples: { model: "teacher" | "student"; step: number; prompt: string; text: string }[];

@@ -11,6 +11,7 @@ import type { TensorData } from "../../formats/model_source.ts";
 import type { ModelAdapter } from "../trained/model_adapter.ts";
 import { type AdapterOrigin, runForm, writeAdapter } from "./adapter_files.ts";
 import type { Trained } from "../trained/attach.ts";
+import type { DrawnShare } from "../../text/batch_stream.ts";
 import type { Model } from "../inputs/models.ts";
 import { needsBase, type PreparedRun } from "../inputs/prepare.ts";
 import type { Recipe } from "../recipe/recipe.ts";
@@ -33,6 +34,10 @@ export interface RunResult {
     /** Supervised tokens measured. */
     tokens: number;
   };
+  /** The same of each of several held-out sets, the one first that `heldOut` is of; absent where there is one. */
+  heldOutSets?: ({ name: string } & RunResult["heldOut"])[];
+  /** What was drawn of each training set in all attempts; absent where there is no list of them. */
+  drawn?: DrawnShare[];
   /** Relative to the run's folder; absent where nothing was written. */
   paths: { adapter?: string; teacherAdapter?: string; base?: string; merged?: string; report?: string };
   /** How `paths.adapter` is laid out: as PEFT loads it, or, where PEFT has no layout for the adapter, as its own values. */

@@ -8,11 +8,13 @@
 import { join } from "@std/path";
 import { InputError } from "../../base/errors.ts";
 import { ChatTemplate } from "../../text/chat_template.ts";
-import { type DatasetRow, openDataset, splitHeldOut } from "../../text/dataset.ts";
-import { encodeDataset, type EncodedSample, type EncodeReport } from "../../text/encode.ts";
+import type { DatasetRow } from "../../text/dataset.ts";
+import type { EncodedSample, EncodeReport } from "../../text/encode.ts";
 import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
 import { Model, type OpenedFiles, type WeightStorage } from "./models.ts";
+import { trainingSets } from "../recipe/data_sets.ts";
 import type { Recipe } from "../recipe/recipe.ts";
+import { drawnSets, joinedReport, openSampleSets, type SampleSets } from "./sample_sets.ts";
 import { selectsHead } from "./tensor_names.ts";
 
 /** A recipe's inputs, checked and loaded; weights are still on disk. */
@@ -22,6 +24,8 @@ export interface PreparedRun {
   readonly student: Model;
   readonly tokenizer: TextTokenizer;
   readonly template: ChatTemplate | undefined;
+  /** The data, set by set. What follows is all sets together, one after another, but training sets of which nothing is drawn. */
+  readonly sets: SampleSets;
   readonly train: EncodedSample[];
   readonly heldOut: EncodedSample[];
   readonly trainRows: DatasetRow[];
@@ -87,23 +91,10 @@ export async function prepareRun(recipe: Recipe, begun?: BegunStudent): Promise<
         { where: "recipe", hint: "Lower data.contextLength." },
       );
     }
-    const { contextLength, mask, tooLong, endToken, template: promptsAsChat, limit } = recipe.data;
-    const encode = (rows: DatasetRow[]) =>
-      encodeDataset(rows, {
-        tokenizer,
-        contextLength,
-        mask,
-        tooLong,
-        endToken,
-        promptsAsChat,
-        ...(template ? { template } : {}),
-      });
-    const rows = (await openDataset(recipe.data.train)).slice(0, limit);
-    const split = recipe.data.heldOut === undefined
-      ? splitHeldOut(rows)
-      : { train: rows, heldOut: await openDataset(recipe.data.heldOut) };
-    const [trained, measured] = [encode(split.train), encode(split.heldOut)];
-    checkSources(recipe, trained.samples);
+    const sets = await openSampleSets(recipe.data, { tokenizer, ...(template ? { template } : {}) });
+    const drawn = drawnSets(sets.train);
+    const samples = drawn.flatMap((set) => set.samples);
+    checkSources(recipe, samples);
     const opened = student;
     return {
       recipe,
@@ -111,12 +102,13 @@ export async function prepareRun(recipe: Recipe, begun?: BegunStudent): Promise<
       student: opened,
       tokenizer,
       template,
-      train: trained.samples,
-      heldOut: measured.samples,
-      trainRows: split.train,
-      heldOutRows: split.heldOut,
-      trainReport: trained.report,
-      heldOutReport: measured.report,
+      sets,
+      train: samples,
+      heldOut: sets.heldOut.flatMap((set) => set.samples),
+      trainRows: drawn.flatMap((set) => set.rows),
+      heldOutRows: sets.heldOut.flatMap((set) => set.rows),
+      trainReport: joinedReport(drawn.map((set) => set.report)),
+      heldOutReport: joinedReport(sets.heldOut.map((set) => set.report)),
       stopTokens: stopTokens(tokenizer, recipe.data.endToken),
       close() {
         teacher.close();
@@ -137,7 +129,9 @@ function checkSources({ objective, data }: Recipe, samples: readonly EncodedSamp
     if (source === undefined || there.has(source)) continue;
     const names = [...there].slice(0, 8).map((name) => JSON.stringify(name)).join(", ");
     throw new InputError(
-      `"${loss}" counts samples of the source ${JSON.stringify(source)}, but ${data.train} has none`,
+      `"${loss}" counts samples of the source ${JSON.stringify(source)}, but ${
+        trainingSets(data).map(({ path }) => path).join(", ")
+      } has none`,
       {
         where: `recipe objective.${i}.source`,
         hint: names === ""

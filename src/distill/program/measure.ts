@@ -39,6 +39,7 @@ export interface StreamSizes {
  * Traces a model alone with losses that need no target; their sums go into `state`.
  *
  * @param attach Hooks of what was trained of it, given the prompt of each position, f32 [T, H]
+ * @returns the losses of each position; see {@linkcode chunkedLoss}
  */
 export function traceLearnerLosses(
   graph: Graph,
@@ -48,7 +49,7 @@ export function traceLearnerLosses(
   { tokens, chunkRows, positions }: StreamSizes,
   state: string,
   attach?: (graph: Graph, prompt: () => Tensor) => ModelHooks,
-): void {
+): Tensor {
   const traced = traceModel(graph, name, model, tokens, { length: positions }, {
     attach: attach && ((prompt) => attach(graph, prompt)),
   });
@@ -58,6 +59,7 @@ export function traceLearnerLosses(
     ...{ losses, chunkRows, gradient: false },
   });
   lossSums(values, graph.state(state, [losses.valueCount], "f32", "program"), graph.scalar("accumulate"));
+  return values;
 }
 
 /** The label of each position, and its token masks where losses have them. */

@@ -9,7 +9,7 @@ import { isObject } from "../../base/json.ts";
 
 /** A path in a recipe. */
 export interface RecipePath {
-  /** Where it stands, such as `data.train`. */
+  /** Where it stands, such as `data.train` or `data.train.0.path`. */
   readonly field: string;
   /** What it is of. Models and datasets are read; folders are written to. */
   readonly of: "model" | "dataset" | "folder";
@@ -28,11 +28,17 @@ const FIELDS: readonly Omit<RecipePath, "path">[] = [
 /** The paths of a recipe, checked or not, as far as they are there; `student.model: teacher` is none. */
 export function recipePaths(recipe: unknown): RecipePath[] {
   return FIELDS.flatMap(({ field, of }) => {
-    let path = recipe;
-    for (const key of field.split(".")) path = isObject(path) ? path[key] : undefined;
-    const isPath = typeof path === "string" && path !== "" &&
-      (field !== "student.model" || path !== "teacher");
-    return isPath ? [{ field, of, path: path as string }] : [];
+    let value = recipe;
+    for (const key of field.split(".")) value = isObject(value) ? value[key] : undefined;
+    // Where several files may stand, a list of them has their paths.
+    const places = of === "dataset" && Array.isArray(value)
+      ? value.map((set, i) => [`${field}.${i}.path`, isObject(set) ? set.path : undefined] as const)
+      : [[field, value] as const];
+    return places.flatMap(([field, path]) => {
+      const isPath = typeof path === "string" && path !== "" &&
+        (field !== "student.model" || path !== "teacher");
+      return isPath ? [{ field, of, path }] : [];
+    });
   });
 }
 
@@ -55,7 +61,7 @@ export function absolutePaths<R>(recipe: R, folder: string): R {
 }
 
 function withField<R>(group: R, [key, ...rest]: readonly string[], value: string | undefined): R {
-  const copy = { ...group } as Record<string, unknown>;
+  const copy = (Array.isArray(group) ? [...group] : { ...group }) as Record<string, unknown>;
   if (rest.length > 0) copy[key!] = withField(copy[key!], rest, value);
   else if (value === undefined) delete copy[key!];
   else copy[key!] = value;

@@ -61,10 +61,15 @@ export interface StudentRecipe {
 
 /** Training and held-out text. */
 export interface DataRecipe {
-  /** JSON Lines file. */
-  train: string;
-  /** JSON Lines file; 5 % of the training rows, chosen by hash, when absent. */
-  heldOut?: string;
+  /** JSON Lines file, or several that are mixed. */
+  train: string | TrainingSet[];
+  /** What the weights of several are shares of; rows when absent. */
+  mix?: "rows" | "tokens";
+  /**
+   * JSON Lines file, or several that are measured one by one, the first of which decides what is best. When absent, 5 % of each training
+   * set, chosen by hash.
+   */
+  heldOut?: string | HeldOutSet[];
   /** Longest sample in tokens. */
   contextLength: number;
   mask: "auto" | "completion" | "all";
@@ -72,8 +77,22 @@ export interface DataRecipe {
   endToken: "auto" | "eos" | "bos" | "none" | number;
   /** Puts prompt/completion rows through the chat template, as a user's and an assistant's turn. */
   template: boolean;
-  /** Most training rows used. */
+  /** Most rows used of each training set. */
   limit?: number;
+}
+
+/** One of several held-out sets. */
+export interface HeldOutSet {
+  /** JSON Lines file. */
+  path: string;
+  /** How reports call it; the file's name without its ending when absent. */
+  name?: string;
+}
+
+/** One of several training sets. */
+export interface TrainingSet extends HeldOutSet {
+  /** Its share of what is drawn, against the weights of the others. */
+  weight: number;
 }
 
 /** One term of the objective. */
@@ -207,7 +226,9 @@ export interface RecipeInput {
     cache?: Partial<TeacherCacheRecipe>;
   };
   student: StudentRecipe;
-  data: Partial<DataRecipe> & Pick<DataRecipe, "train">;
+  data: Partial<Omit<DataRecipe, "train">> & {
+    train: string | (Omit<TrainingSet, "weight"> & { weight?: number })[];
+  };
   objective?: ObjectiveTermInput[];
   adapter?: Partial<AdapterRecipe> | "none";
   train?: Partial<Omit<TrainRecipe, "divergence">> & { divergence?: Partial<DivergenceGuard> };

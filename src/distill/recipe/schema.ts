@@ -7,6 +7,7 @@
 import { isObject } from "../../base/json.ts";
 import { z } from "zod";
 import { MODULE_PATTERN, MODULE_PATTERN_FORM } from "../../formats/peft/module_pattern.ts";
+import { SET_NAME, SET_NAME_FORM, setName as nameOfPath, withSetNames } from "./data_sets.ts";
 import type { Recipe, RecipeInput } from "./recipe.ts";
 
 const path = z.string().min(1);
@@ -37,10 +38,57 @@ const student = z.strictObject({
   ),
 });
 
+const setPath = path.describe("JSON Lines file");
+const setName = z.string().regex(SET_NAME, `must be ${SET_NAME_FORM}`).optional().describe(
+  "How reports call the set; the file's name without its ending when absent",
+);
+const MOST_SETS = 64;
+
+const trainingSet = z.strictObject({
+  path: setPath,
+  name: setName,
+  weight: z.number().min(0).default(1).describe(
+    "Share of what is drawn, against the weights of the other sets; 0: nothing is drawn of it",
+  ),
+});
+
+/** Sets of a list have names of their own. */
+function checkNames(
+  sets: readonly { path: string; name?: string | undefined }[],
+  { addIssue }: { addIssue(issue: { code: "custom"; path: PropertyKey[]; message: string }): void },
+): void {
+  const first = new Map<string, number>();
+  for (const [i, { path, name = nameOfPath(path) }] of sets.entries()) {
+    const other = first.get(name);
+    if (other === undefined) first.set(name, i);
+    else {
+      addIssue({
+        code: "custom",
+        path: [i, "name"],
+        message: `is ${JSON.stringify(name)}, as that of entry ${other}; give each a name of its own`,
+      });
+    }
+  }
+}
+
+const trainingSets = z.array(trainingSet).min(1).max(MOST_SETS).superRefine(checkNames).refine(
+  (sets) => sets.length === 0 || sets.some(({ weight }) => weight > 0),
+  "at least one weight must be above 0",
+);
+const heldOutSets = z.array(z.strictObject({ path: setPath, name: setName })).min(1).max(MOST_SETS)
+  .superRefine(checkNames);
+
 const data = z.strictObject({
-  train: path.describe("JSON Lines file of training samples: text, prompt and completion, or messages"),
-  heldOut: path.optional().describe(
-    "JSON Lines file the loss is measured on; 5 % of the training rows, chosen by their hash, when absent",
+  train: z.union([path, trainingSets]).describe(
+    "JSON Lines file of training samples: text, prompt and completion, or messages. Or a list of such files that are mixed, " +
+      "such as [{path: a.jsonl, weight: 3}, {path: b.jsonl, weight: 1}]",
+  ),
+  mix: z.enum(["rows", "tokens"]).optional().describe(
+    "What the weights of mixed files are shares of; rows when absent",
+  ),
+  heldOut: z.union([path, heldOutSets]).optional().describe(
+    "JSON Lines file the loss is measured on, or a list such as [{path: a.jsonl, name: a}, {path: b.jsonl}] of files measured one " +
+      "by one, the first of which decides what is best; 5 % of the rows of each training file, chosen by their hash, when absent",
   ),
   contextLength: z.number().int().min(2).default(512).describe("Longest sample, in tokens"),
   mask: z.enum(["auto", "completion", "all"]).default("auto").describe(
@@ -56,7 +104,7 @@ const data = z.strictObject({
   template: z.boolean().default(false).describe(
     "Puts prompt/completion rows through the chat template as a user's and an assistant's turn; rows of messages always are",
   ),
-  limit: count.optional().describe("Most training rows used; all when absent"),
+  limit: count.optional().describe("Most rows used of each training file; all when absent"),
 });
 
 const course = z.strictObject({
@@ -343,6 +391,7 @@ export function deriveDefaults(value: unknown): unknown {
   const derived: Record<string, unknown> = { ...value };
   // A section all of whose lines are commented out reads as null in YAML.
   for (const name of OPTIONAL_SECTIONS) if (derived[name] === null) delete derived[name];
+  if (isObject(value.data)) derived.data = withSetNames(value.data);
   const adapter = section(value, "adapter");
   if (adapter) derived.adapter = twiceTheRank(adapter);
   const teacher = section(value, "teacher");

@@ -7,6 +7,8 @@ import type { Gpu } from "../../gpu/device.ts";
 import type { Progress } from "../checkpoint/checkpoint.ts";
 import type { RunResult } from "../export/exports.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
+import type { SampleSet } from "../inputs/sample_sets.ts";
+import type { DrawnShare } from "../../text/batch_stream.ts";
 import type { RunMemory } from "../program/memory.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 import type { Recipe } from "../recipe/recipe.ts";
@@ -31,6 +33,8 @@ export class Attempt {
   /** What stands for the teacher, where the recipe wants it cached. */
   cache: TeacherCache | undefined;
   readonly #started: number;
+  /** What has been drawn of each training set; empty where there is no list of them. */
+  drawn: DrawnShare[] = [];
   /** Seconds of earlier attempts. */
   #earlier = 0;
 
@@ -67,7 +71,7 @@ export class Attempt {
   /** Tells what is going to be done. */
   tellPlan({ byCategory, total }: RunMemory): void {
     const { teacher, student, trainables } = this.setup;
-    const { trainReport: report, train, heldOut } = this.prepared;
+    const { trainReport: report, train, heldOut, sets } = this.prepared;
     this.host.emit({
       type: "plan",
       adapterName: this.gpu.description.name,
@@ -84,6 +88,10 @@ export class Attempt {
         heldOutSamples: heldOut.length,
         trainTokens: report.tokens,
         supervisedTokens: report.supervisedTokens,
+        ...(sets.train.length > 1
+          ? { sets: sets.train.map((set) => ({ ...setSize(set), weight: set.weight })) }
+          : {}),
+        ...(sets.heldOut.length > 1 ? { heldOutSets: sets.heldOut.map(setSize) } : {}),
       },
       steps: this.recipe.train.steps,
     });
@@ -96,16 +104,26 @@ export class Attempt {
     after: number | null = null,
     paths: RunResult["paths"] = {},
   ): RunResult {
-    const { teacherLoss: teacher, beforeLoss: before, heldOutTokens: tokens } = this.progress;
+    const { teacherLoss: teacher, beforeLoss: before, heldOutTokens: tokens, sets = {} } = this.progress;
+    const heldOutSets = Object.entries(sets).map(([name, { teacher, before, last, tokens }]) => {
+      const own = after === null ? null : last;
+      return { name, teacher, before, after: own, gapClosed: gapClosed(teacher, before, own), tokens };
+    });
     return {
       status,
       steps,
       heldOut: { teacher, before, after, gapClosed: gapClosed(teacher, before, after), tokens },
+      ...(heldOutSets.length > 0 ? { heldOutSets } : {}),
+      ...(this.drawn.length > 0 ? { drawn: this.drawn } : {}),
       paths,
       peakBytes: { planned: this.plannedBytes, allocated: this.gpu.peakBytes },
       seconds: this.seconds,
     };
   }
+}
+
+function setSize({ name, report: { samples, tokens, supervisedTokens } }: SampleSet) {
+  return { name, samples, tokens, supervisedTokens };
 }
 
 /** For JSON, which has no NaN. */

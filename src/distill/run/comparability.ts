@@ -7,15 +7,16 @@ import { InputError } from "../../base/errors.ts";
 import { Model } from "../inputs/models.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import type { Recipe } from "../recipe/recipe.ts";
-import { samplesIdentity } from "../inputs/identity.ts";
-import { modelIdentity } from "../inputs/identity.ts";
+import { modelIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
+import type { SampleSet } from "../inputs/sample_sets.ts";
+import { heldOutSets, trainingSets } from "../recipe/data_sets.ts";
 
 /** A recipe with what decides whether it can be compared. */
 export interface ComparedRecipe {
   /** How errors and tables call it. */
   readonly name: string;
   readonly recipe: Recipe;
-  /** Hash of the held-out tokens and of which of them count. */
+  /** Hash of the held-out tokens, of which of them count, and, of several sets, of which set they are. */
   readonly heldOut: string;
   /** Hash of the training tokens and of which of them count. */
   readonly train: string;
@@ -24,9 +25,15 @@ export interface ComparedRecipe {
 /** Hashes what an opened recipe measures and learns. */
 export function comparedRecipe(
   name: string,
-  { recipe, heldOut, train }: Pick<PreparedRun, "recipe" | "heldOut" | "train">,
+  { recipe, sets, train }: Pick<PreparedRun, "recipe" | "sets" | "train">,
 ): ComparedRecipe {
-  return { name, recipe, heldOut: samplesIdentity(heldOut), train: samplesIdentity(train) };
+  return { name, recipe, heldOut: heldOutIdentity(sets.heldOut), train: samplesIdentity(train) };
+}
+
+/** One set is the same whatever it is called; of several, the names are columns. */
+function heldOutIdentity(sets: readonly SampleSet[]): string {
+  if (sets.length === 1) return samplesIdentity(sets[0]!.samples);
+  return sha256(JSON.stringify(sets.map(({ name, samples }) => [name, samplesIdentity(samples)])));
 }
 
 /**
@@ -123,7 +130,11 @@ function heldOutText({ data }: Recipe, { data: other }: Recipe): string {
   const settings = HELD_OUT_FIELDS.filter((field) => data[field] !== other[field]).map((field) =>
     `data.${field} ${data[field]}`
   );
-  return [data.heldOut ?? `5 % of ${data.train}`, ...settings].join(", ");
+  const several = (sets: readonly { name: string; path: string }[]) =>
+    sets.length > 1 ? sets.map(({ name, path }) => `${name} (${path})`) : sets.map(({ path }) => path);
+  const named = heldOutSets(data);
+  const files = named ? several(named) : [`5 % of ${several(trainingSets(data)).join(" and of ")}`];
+  return [...files, ...settings].join(", ");
 }
 
 async function modelIdentityAt(path: string): Promise<string> {

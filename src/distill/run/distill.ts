@@ -17,6 +17,7 @@ import { type RunResult, writeBase, writeResults } from "../export/exports.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { prepareRun } from "../inputs/prepare.ts";
+import { mixtureOf } from "../inputs/sample_sets.ts";
 import { type RunMemory, runMemory } from "../program/memory.ts";
 import {
   type PlanChoices,
@@ -184,6 +185,7 @@ class Run {
       const stream = new BatchStream(attempt.prepared.train, {
         tokensPerBatch: planned.choices.tokens,
         seed: train.seed,
+        ...mixtureOf(attempt.recipe.data, attempt.prepared.sets.train),
       });
       if (attempt.stopAsked()) return paused();
       const step = await this.#begin(trainer, stream, resumed);
@@ -220,6 +222,7 @@ class Run {
       const flat = await this.#checkpoints.read(resumed.step);
       trainer.setState(flat.parameters, flat);
       stream.restore(resumed.cursor);
+      attempt.drawn = stream.drawn();
       trainer.controllers.restore(resumed.controllers ?? {});
       attempt.restore(resumed.progress);
       return resumed.step;

@@ -6,6 +6,7 @@
  */
 import type { Gpu } from "../../gpu/device.ts";
 import type { Registry } from "../../registry/registry.ts";
+import type { DrawnShare } from "../../text/batch_stream.ts";
 import type { RunResult } from "../export/exports.ts";
 
 /** Where a run stands. */
@@ -41,7 +42,16 @@ export interface PlanEvent {
   bytes: Record<string, number>;
   totalBytes: number;
   parameters: { teacher: number; student: number; trainable: number };
-  data: { trainSamples: number; heldOutSamples: number; trainTokens: number; supervisedTokens: number };
+  data: {
+    trainSamples: number;
+    heldOutSamples: number;
+    trainTokens: number;
+    supervisedTokens: number;
+    /** Training sets that are mixed; absent where there is one. */
+    sets?: { name: string; weight: number; samples: number; tokens: number; supervisedTokens: number }[];
+    /** Held-out sets, the one first that decides; absent where there is one. */
+    heldOutSets?: { name: string; samples: number; tokens: number; supervisedTokens: number }[];
+  };
   /** Optimiser steps of the run. */
   steps: number;
 }
@@ -76,12 +86,18 @@ export interface MetricsEvent {
   secondsPerStep: number;
 }
 
-/** A measurement on the held-out samples. */
-export interface EvaluationEvent {
+/** A measurement on the held-out samples; of several sets, on the first, and in `sets` on all. */
+export interface EvaluationEvent extends SetEvaluation {
   type: "evaluation";
   /** Steps done; 0 is before training. */
   step: number;
   model: "teacher" | "student";
+  /** Each of several held-out sets by its name; absent where there is one. */
+  sets?: Record<string, SetEvaluation>;
+}
+
+/** What is measured on one set. */
+export interface SetEvaluation {
   /** Cross-entropy in nats a token. */
   loss: number | null;
   /** Further losses by id, such as the KL to the teacher. */
@@ -108,6 +124,8 @@ export interface CheckpointEvent {
   path: string;
   /** Whether its held-out loss is the lowest so far. */
   best: boolean;
+  /** What has been drawn of each training set so far; absent where there is no list of them. */
+  drawn?: DrawnShare[];
 }
 
 /** A further attempt continues after `step`: what was said of later steps no longer holds. Its first event, before any metrics. */

@@ -7,6 +7,7 @@ import type { Gpu } from "../../gpu/device.ts";
 import { packSequential } from "../../text/packing.ts";
 import { BatchStream } from "../../text/batch_stream.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
+import { mixtureOf } from "../inputs/sample_sets.ts";
 import { Trainer } from "../program/trainer.ts";
 import type { PlannedTraining, TrainingSetup } from "../program/plan_training.ts";
 
@@ -40,7 +41,9 @@ export async function forecast(
   const [trainer, created] = await timed(() => Trainer.create(gpu, setup, planned));
   try {
     trainer.setState((await setup.trainables.initialValues(train.seed)).trained);
-    const stream = new BatchStream(prepared.train, { tokensPerBatch: tokens, seed: train.seed });
+    const { sets, recipe: { data } } = prepared;
+    const mixture = mixtureOf(data, sets.train);
+    const stream = new BatchStream(prepared.train, { tokensPerBatch: tokens, seed: train.seed, ...mixture });
     const step = async (done: number) => {
       await trainer.step(done, Array.from({ length: train.accumulation }, () => stream.next()));
       await trainer.collect();
@@ -51,7 +54,8 @@ export async function forecast(
     const some = prepared.heldOut.slice(0, SAMPLES);
     const [, measured] = await timed(() => trainer.evaluate(some));
     const batches = (samples: PreparedRun["heldOut"]) => packSequential(samples, tokens).length;
-    const evaluation = measured / batches(some) * batches(prepared.heldOut);
+    const measuredBatches = sets.heldOut.reduce((sum, { samples }) => sum + batches(samples), 0);
+    const evaluation = measured / batches(some) * measuredBatches;
     // The teacher alone takes less, and is counted as one more measurement of the student.
     const between = train.evaluateEvery > 0 ? Math.ceil(train.steps / train.evaluateEvery) - 1 : 0;
     const setUp = created + Math.max(0, first - second);

@@ -13,6 +13,8 @@ import type { DataWarning } from "../inputs/data_warnings.ts";
 import { type Forecast, forecast } from "./forecast.ts";
 import { checkHostMemory } from "./host_memory.ts";
 import { runMemory } from "../program/memory.ts";
+import type { PreparedRun } from "../inputs/prepare.ts";
+import { drawnSets } from "../inputs/sample_sets.ts";
 import type { OpenedRecipe } from "./open_recipe.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
@@ -38,8 +40,43 @@ export function trainedValue({ adapter, tensors, trainables }: TrainingSetup): T
   };
 }
 
+/** A held-out set of several, for `--json`. */
+export interface SetValue extends EncodeReport {
+  readonly name: string;
+}
+
+/** A training set of several, for `--json`. */
+export interface TrainingSetValue extends SetValue {
+  readonly weight: number;
+  /** Expected share of the tokens that are drawn, from 0 to 1. */
+  readonly share: number;
+}
+
+/** The sets of lists; a file alone has none. */
+export interface SetValues {
+  readonly trainSets?: readonly TrainingSetValue[];
+  readonly heldOutSets?: readonly SetValue[];
+}
+
+function setValues({ recipe: { data }, sets }: PreparedRun): SetValues {
+  const drawn = sets.train.map(({ weight, report }) =>
+    data.mix === "tokens" ? weight : weight * report.tokens / report.samples
+  );
+  const all = drawn.reduce((sum, tokens) => sum + tokens, 0);
+  const train = sets.train.map(({ name, weight, report }, i) => ({
+    ...{ name, weight, share: drawn[i]! / all },
+    ...report,
+  }));
+  return {
+    ...(train.length > 1 ? { trainSets: train } : {}),
+    ...(sets.heldOut.length > 1
+      ? { heldOutSets: sets.heldOut.map(({ name, report }) => ({ name, ...report })) }
+      : {}),
+  };
+}
+
 /** A valid recipe. */
-export interface Validation {
+export interface Validation extends SetValues {
   readonly valid: true;
   readonly recipe: Recipe;
   readonly train: EncodeReport;
@@ -51,13 +88,22 @@ export interface Validation {
 /** What is known of a recipe once all that it names is open. */
 export function validation({ recipe, prepared, setup, warnings }: OpenedRecipe): Validation {
   const { trainReport: train, heldOutReport: heldOut } = prepared;
-  return { valid: true, recipe, train, heldOut, trained: trainedValue(setup), warnings };
+  return {
+    valid: true,
+    recipe,
+    train,
+    heldOut,
+    ...setValues(prepared),
+    trained: trainedValue(setup),
+    warnings,
+  };
 }
 
 /** Samples as training sees them. */
 export function preview({ recipe, prepared }: OpenedRecipe, heldOut: boolean, samples: number): Preview {
   const { contextLength, mask, tooLong, endToken, template: promptsAsChat } = recipe.data;
-  const rows = heldOut ? prepared.heldOutRows : prepared.trainRows;
+  const sets = heldOut ? prepared.sets.heldOut : drawnSets(prepared.sets.train);
+  const rows = inTurn(sets.map((set) => set.rows));
   const options = { tokenizer: prepared.tokenizer, contextLength, mask, tooLong, endToken, promptsAsChat };
   return previewDataset(
     rows,
@@ -66,8 +112,14 @@ export function preview({ recipe, prepared }: OpenedRecipe, heldOut: boolean, sa
   );
 }
 
+/** The first row of each list, then the second of each, so that the first few are of all. */
+function inTurn<T>(lists: readonly (readonly T[])[]): T[] {
+  const longest = Math.max(...lists.map((list) => list.length));
+  return Array.from({ length: longest }, (_, i) => lists.flatMap((list) => list.slice(i, i + 1))).flat();
+}
+
 /** What a run needs. Bytes are exact. */
-export interface Estimate {
+export interface Estimate extends SetValues {
   /** Name of the GPU adapter that was planned for. */
   readonly adapter: string;
   readonly totalBytes: number;
@@ -120,6 +172,7 @@ export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<
       activationCheckpointing: choices.recompute,
       train: prepared.trainReport,
       heldOut: prepared.heldOutReport,
+      ...setValues(prepared),
       trained: trainedValue(setup),
       steps: recipe.train.steps,
       seconds: measure ? await forecast(gpu!, prepared, setup, planned) : null,

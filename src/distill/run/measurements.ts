@@ -4,43 +4,89 @@
  * @module
  */
 import { generationBuffers, textSettings, writeSamples } from "../generate/samples.ts";
+import type { EncodedSample } from "../../text/encode.ts";
 import type { Evaluation } from "../objective/monitors.ts";
 import type { Trainer } from "../program/trainer.ts";
 import type { Learner } from "../recipe/recipe.ts";
+import { cachedEvaluation } from "../teacher/cache.ts";
 import { type Attempt, finite, finiteAll } from "./attempt.ts";
+import type { SetEvaluation } from "./events.ts";
 
 /** Measures the teacher before the first step; of a cached one, tells what the cache says. */
 export async function measureTeacher(attempt: Attempt, trainer: Trainer): Promise<void> {
-  const known = attempt.cache?.findings.heldOut;
-  const teacher = known
-    ? { losses: { "cross-entropy": known.loss }, tokens: known.tokens }
-    : await trainer.evaluateTeacher(attempt.prepared.heldOut);
-  attempt.progress.heldOutTokens = teacher.tokens;
-  attempt.progress.teacherLoss = tellEvaluation(attempt, "teacher", 0, teacher);
+  const { progress } = attempt;
+  const known = attempt.cache?.findings;
+  const found = await measureSets(
+    attempt,
+    (samples, i) => known ? cachedEvaluation(known, i) : trainer.evaluateTeacher(samples),
+  );
+  progress.heldOutTokens = found[0]!.tokens;
+  progress.teacherLoss = tellEvaluation(attempt, "teacher", 0, found);
+  const sets = Object.entries(setsOf(attempt, found) ?? {});
+  if (sets.length === 0) return;
+  progress.sets = Object.fromEntries(
+    sets.map(([name, { loss, tokens }]) => [name, { teacher: loss, before: null, last: null, tokens }]),
+  );
 }
 
-/** Measures the student after so many steps, and a teacher that trains along; remembers the best. Returns the student's cross-entropy. */
+/**
+ * Measures the student after so many steps, and a teacher that trains along; remembers the best, which of several sets the first decides.
+ * Returns the student's cross-entropy on that one.
+ */
 export async function evaluate(attempt: Attempt, trainer: Trainer, step: number): Promise<number | null> {
-  const { progress, prepared: { heldOut }, setup } = attempt;
+  const { progress, setup } = attempt;
   if (setup.teacherAdapter && step > 0) {
-    tellEvaluation(attempt, "teacher", step, await trainer.evaluateTeacher(heldOut));
+    const found = await measureSets(attempt, (samples) => trainer.evaluateTeacher(samples));
+    tellEvaluation(attempt, "teacher", step, found);
   }
-  const loss = tellEvaluation(attempt, "student", step, await trainer.evaluate(heldOut));
+  const found = await measureSets(attempt, (samples) => trainer.evaluate(samples));
+  const loss = tellEvaluation(attempt, "student", step, found);
   if (loss !== null && step > 0 && loss < (progress.best?.loss ?? Infinity)) progress.best = { loss, step };
   progress.lastLoss = loss;
+  for (const [name, { loss }] of Object.entries(setsOf(attempt, found) ?? {})) {
+    const known = progress.sets?.[name];
+    if (!known) continue;
+    known.last = loss;
+    if (step === 0) known.before = loss;
+  }
   return loss;
 }
 
-/** Returns the cross-entropy. */
+/** What `measure` finds of each held-out set, in their order. */
+async function measureSets(
+  { prepared: { sets } }: Attempt,
+  measure: (samples: readonly EncodedSample[], i: number) => Evaluation | Promise<Evaluation>,
+): Promise<Evaluation[]> {
+  const found: Evaluation[] = [];
+  for (const [i, { samples }] of sets.heldOut.entries()) found.push(await measure(samples, i));
+  return found;
+}
+
+/** Each of several held-out sets by its name; undefined where there is one. */
+function setsOf({ prepared: { sets } }: Attempt, found: readonly Evaluation[]) {
+  if (found.length < 2) return undefined;
+  return Object.fromEntries(
+    found.map((evaluation, i) => [sets.heldOut[i]!.name, toldEvaluation(evaluation)]),
+  );
+}
+
+function toldEvaluation(
+  { losses: { "cross-entropy": crossEntropy, ...losses }, tokens }: Evaluation,
+): SetEvaluation {
+  return { loss: finite(crossEntropy!), losses: finiteAll(losses), tokens };
+}
+
+/** Returns the cross-entropy on the first set. */
 function tellEvaluation(
-  { host }: Attempt,
+  attempt: Attempt,
   model: Learner,
   step: number,
-  { losses: { "cross-entropy": crossEntropy, ...losses }, tokens }: Evaluation,
+  found: readonly Evaluation[],
 ): number | null {
-  const loss = finite(crossEntropy!);
-  host.emit({ type: "evaluation", step, model, loss, losses: finiteAll(losses), tokens });
-  return loss;
+  const sets = setsOf(attempt, found);
+  const first = toldEvaluation(found[0]!);
+  attempt.host.emit({ type: "evaluation", step, model, ...first, ...(sets ? { sets } : {}) });
+  return first.loss;
 }
 
 /** Lets a model write what the recipe asks for after so many steps. */

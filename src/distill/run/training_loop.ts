@@ -100,6 +100,7 @@ export class TrainingLoop {
     const { controllers, planned, setup } = this.#trainer;
     const flat = await this.#trainer.readState();
     progress.seconds = this.#attempt.seconds;
+    const drawn = this.#attempt.drawn = this.#stream.drawn();
     const path = await this.#checkpoints.write(flat, {
       step,
       cursor: this.#stream.state(),
@@ -114,6 +115,7 @@ export class TrainingLoop {
       step,
       path: path.slice(host.folder.length + 1),
       best: progress.best?.step === step,
+      ...(drawn.length > 0 ? { drawn } : {}),
     });
     this.#lastReport = performance.now();
   }

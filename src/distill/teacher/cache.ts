@@ -18,6 +18,7 @@ import type { PackedBatch } from "../../text/packing.ts";
 import { canonicalJson } from "../../base/json.ts";
 import type { RowArrays, TargetSource } from "../program/teacher_rows.ts";
 import { RowCodec, type RowFormat } from "./cached_rows.ts";
+import type { Evaluation } from "../objective/monitors.ts";
 import { countedPositions, type MarkedBatch, type TokenMasks } from "../objective/token_masks.ts";
 
 const FORMAT = 1;
@@ -33,12 +34,20 @@ export interface CacheOrigin {
   readonly format: RowFormat;
   /** Of the draws; null where nothing is drawn. */
   readonly seed: number | null;
+  /** Samples of each of several held-out sets, since {@linkcode TeacherFindings} are of each; absent where there is one. */
+  readonly heldOutSets?: readonly number[];
+}
+
+/** Cross-entropy on a held-out set, in nats a token, and its supervised tokens. */
+export interface MeasuredSet {
+  readonly loss: number;
+  readonly tokens: number;
 }
 
 /** What the teacher itself is found to be in the pass that makes the cache. */
 export interface TeacherFindings {
-  /** Cross-entropy on the held-out samples, and their supervised tokens. */
-  readonly heldOut: { readonly loss: number; readonly tokens: number };
+  /** Cross-entropy on each held-out set, and its supervised tokens: on the first, and on all where there are several. */
+  readonly heldOut: MeasuredSet & { readonly sets?: readonly MeasuredSet[] };
   /** Its sample texts, with a hash of the settings they were written with; null where none were wanted. */
   readonly texts: {
     readonly settings: string;
@@ -52,6 +61,12 @@ interface About extends TeacherFindings {
   readonly key: string;
   readonly origin: CacheOrigin;
   readonly rows: { readonly count: number; readonly bytes: number; readonly sha256: string };
+}
+
+/** What a cache says of held-out set number `i`. */
+export function cachedEvaluation({ heldOut }: TeacherFindings, i: number): Evaluation {
+  const { loss, tokens } = heldOut.sets?.[i] ?? heldOut;
+  return { losses: { "cross-entropy": loss }, tokens };
 }
 
 /** Hash under which a cache is found. */

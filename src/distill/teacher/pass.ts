@@ -163,12 +163,14 @@ export async function openTeacherCache(
 ): Promise<{ cache: TeacherCache; plannedBytes: number } | undefined> {
   const kept = keptOf(setup);
   if (!kept) return undefined;
+  const { heldOut } = prepared.sets;
   const samples = cachedSamples([...prepared.train, ...prepared.heldOut], setup.objective.masks);
   const origin: CacheOrigin = {
     teacher: await modelIdentity(prepared.teacher),
     samples: samples.identity,
     format: kept.format,
     seed: kept.format.target.kind === "samples" ? kept.cache.seed : null,
+    ...(heldOut.length > 1 ? { heldOutSets: heldOut.map((set) => set.samples.length) } : {}),
   };
   const place = kept.cache.folder ?? folder;
   const path = cachePath(place, cacheKey(origin));
@@ -201,7 +203,8 @@ class TeacherPass {
   readonly #texts: TeacherTexts | undefined;
   readonly #executable: Executable;
   readonly #weights: ReadonlyMap<string, GpuBuffer>;
-  readonly #heldOut = { loss: 0, tokens: 0 };
+  /** Of each held-out set: the sum of its losses, and its tokens. */
+  readonly #heldOut: { loss: number; tokens: number }[];
 
   private constructor(
     gpu: Gpu,
@@ -214,6 +217,7 @@ class TeacherPass {
   ) {
     [this.#gpu, this.#prepared, this.#setup, this.#texts] = [gpu, prepared, setup, texts];
     [this.#choices, this.#executable, this.#weights] = [choices, executable, weights];
+    this.#heldOut = prepared.sets.heldOut.map(() => ({ loss: 0, tokens: 0 }));
   }
 
   static async create(
@@ -240,9 +244,13 @@ class TeacherPass {
     const executable = this.#executable;
     executable.setScalar("accumulate", 0);
     executable.setScalars(cacheScalars(target));
-    const { train, heldOut } = this.#prepared;
+    const { train, sets: { heldOut } } = this.#prepared;
+    const parts = [
+      [train, undefined],
+      ...heldOut.map((set, i) => [set.samples, this.#heldOut[i]] as const),
+    ] as const;
     let row = 0;
-    for (const [samples, measured] of [[train, false], [heldOut, true]] as const) {
+    for (const [samples, measured] of parts) {
       for (const batch of sequentialBatches(samples, this.#choices.tokens)) {
         const marked = this.#setup.objective.masks.mark(batch);
         const positions = countedPositions(marked, 0, batch.tokens.length);
@@ -252,7 +260,7 @@ class TeacherPass {
         await runInSlices(executable, BLOCK, host.onSlice);
         const bytes = await this.#read(batch, positions);
         row += positions.length;
-        if (measured) await this.#measure(marked.counts[0]!);
+        if (measured) await this.#measure(measured, marked.counts[0]!);
         yield bytes;
       }
     }
@@ -260,11 +268,11 @@ class TeacherPass {
 
   /** What the teacher is found to be, once all rows have been read. */
   async findings(): Promise<TeacherFindings> {
-    const { loss, tokens } = this.#heldOut;
+    const sets = this.#heldOut.map(({ loss, tokens }) => ({ loss: loss / Math.max(1, tokens), tokens }));
     const texts = this.#texts
       ? { settings: this.#texts.settings, samples: await this.#texts.write(this.#gpu, this.#weights) }
       : null;
-    return { heldOut: { loss: loss / Math.max(1, tokens), tokens }, texts };
+    return { heldOut: { ...sets[0]!, ...(sets.length > 1 ? { sets } : {}) }, texts };
   }
 
   /** The rows of some positions of a batch, encoded. */
@@ -296,10 +304,11 @@ class TeacherPass {
     return bytes;
   }
 
-  async #measure(tokens: number): Promise<void> {
+  /** Adds what the last batch came to. */
+  async #measure(set: { loss: number; tokens: number }, tokens: number): Promise<void> {
     const back = await this.#executable.read([LOSS_SUMS.teacher]);
-    this.#heldOut.loss += (back.get(LOSS_SUMS.teacher)!.data as Float32Array)[0]!;
-    this.#heldOut.tokens += tokens;
+    set.loss += (back.get(LOSS_SUMS.teacher)!.data as Float32Array)[0]!;
+    set.tokens += tokens;
   }
 
   destroy(): void {

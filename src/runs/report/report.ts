@@ -7,11 +7,13 @@
 import { basename, join } from "@std/path";
 import type { PlanEvent, RunEvent, RunState } from "../../distill/run/events.ts";
 import { mapRecipePaths } from "../../distill/recipe/paths.ts";
+import type { RunResult } from "../../distill/export/exports.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import { type MetricsRow, metricsRows, readEvents } from "../store/event_log.ts";
 import { readRun, type RunManifest } from "../store/run_folder.ts";
 import { chart, escape, type Series } from "./chart.ts";
+import { drawnRows } from "./drawn_shares.ts";
 import { chosenSamples } from "./chosen_samples.ts";
 import { withoutFolders } from "./path_names.ts";
 import { bytes, count, duration, number3, short } from "../../base/units.ts";
@@ -95,7 +97,33 @@ function results(events: readonly RunEvent[]): string {
     number3(heldOut.after)
   }</strong></td></tr></tbody></table>
 <p class="note">Cross-entropy in nats a token over ${heldOut.tokens} tokens.</p>
-${gap}`;
+${gap}${sets(result)}${drawn(result)}`;
+}
+
+/** Each of several held-out sets. */
+function sets({ heldOutSets = [] }: RunResult): string {
+  if (heldOutSets.length === 0) return "";
+  const rows = heldOutSets.map(({ name, teacher, before, after, tokens }) =>
+    `<tr><th>${escape(name)}</th>${
+      [number3(teacher), number3(before), number3(after), count(tokens)].map((cell) => `<td>${cell}</td>`)
+        .join("")
+    }</tr>`
+  );
+  return `<h2>Held-out sets</h2>
+<table><thead><tr><th></th><th>teacher</th><th>student before</th><th>student after</th><th>tokens</th></tr></thead>
+<tbody>${rows.join("")}</tbody></table>
+<p class="note">The first decides which checkpoint is the best.</p>`;
+}
+
+/** What was drawn of each training set. */
+function drawn({ drawn = [] }: RunResult): string {
+  if (drawn.length < 2) return "";
+  const rows = drawnRows(drawn).map(({ name, rows, tokens, supervisedTokens }) =>
+    `<tr><th>${escape(name)}</th><td>${rows}</td><td>${tokens}</td><td>${supervisedTokens}</td></tr>`
+  );
+  return `<h2>Drawn of each training set</h2>
+<table><thead><tr><th></th><th>rows</th><th>tokens</th><th>of them learnt</th></tr></thead>
+<tbody>${rows.join("")}</tbody></table>`;
 }
 
 function curves(rows: readonly MetricsRow[], events: readonly RunEvent[]): string[] {
@@ -135,6 +163,7 @@ function curves(rows: readonly MetricsRow[], events: readonly RunEvent[]): strin
   ];
   return [
     student.length > 0 ? chart("Held-out loss", heldOut) : "",
+    chart("Held-out loss of each set", setCurves(rows)),
     chart("Training loss", training),
     chart("Gradient norm", [series("gradient norm", (row) => row.gradientNorm)]),
     settings.length > 0
@@ -142,6 +171,17 @@ function curves(rows: readonly MetricsRow[], events: readonly RunEvent[]): strin
       : "",
     chart("Learning rate", [series("learning rate", (row) => row.learningRate)]),
   ];
+}
+
+/** The student's loss on each of several held-out sets; nothing where there is one. */
+function setCurves(rows: readonly MetricsRow[]): Series[] {
+  const measured = rows.flatMap((row) => row.type === "evaluation" && row.model === "student" ? [row] : []);
+  const names = [...new Set(measured.flatMap(({ sets = {} }) => Object.keys(sets)))];
+  return names.map((name) => ({
+    name,
+    points: measured.map(({ step, sets }) => [step, sets?.[name]?.loss ?? null]),
+    marks: true,
+  }));
 }
 
 function samples(events: readonly RunEvent[]): string {

@@ -14,11 +14,17 @@ import { resultFiles } from "./step_metrics.ts";
 
 const STATUS: Readonly<Record<string, string>> = { interrupted: "queued" };
 
+/** A job names one file; of several it gets the names, with commas. */
+const fileOrSets = z.union([
+  z.string(),
+  z.array(z.looseObject({ path: z.string() })).transform((sets) => sets.map(({ path }) => path).join(", ")),
+]);
+
 /** What a job tells of its recipe. */
 const jobRecipe = z.looseObject({
   teacher: z.looseObject({ model: z.string() }),
   student: z.looseObject({ model: z.string().optional(), layers: z.unknown().optional() }).optional(),
-  data: z.looseObject({ train: z.string(), heldOut: z.string().optional() }),
+  data: z.looseObject({ train: fileOrSets, heldOut: fileOrSets.optional() }),
   objective: z.unknown().optional(),
   adapter: z.unknown().optional(),
 });

@@ -24,6 +24,8 @@ const validationSchema = z.object({
   recipe: namedRecipe.openapi({ description: "The recipe with all its defaults" }),
   train: whole,
   heldOut: whole,
+  trainSets: z.array(whole).optional(),
+  heldOutSets: z.array(whole).optional(),
   trained: whole,
   warnings,
 }).openapi("Validation");

@@ -3,6 +3,17 @@ import { h } from "../dom.js";
 import { put, take, valueAt } from "./paths.js";
 import { firstSentence, inputOf, isSimple, objectSchema, wordsOf } from "./schema_inputs.js";
 
+/** Stands for a list of sets among the names of datasets, none of which has a blank. */
+const SETS = "several sets";
+
+/** A list of sets in words. */
+function setNames(sets) {
+  const names = sets.map(({ path, name = path, weight }) =>
+    weight === undefined ? name : `${weight} ${name}`
+  );
+  return `${names.join(" + ")} (edit as JSON)`;
+}
+
 /** Fields by their paths. */
 export class Fields {
   #known = new Map();
@@ -29,15 +40,21 @@ export class Fields {
     return element;
   }
 
-  /** A choice among values. `names` has what is shown in place of some. */
+  /** A choice among values. `names` has what is shown in place of some. A list of sets stays one more choice. */
   choice(path, label, values, current = "", names = {}) {
+    const isList = Array.isArray(current);
+    const shown = isList ? [SETS, ...values] : values;
+    const chosen = isList ? SETS : current;
+    const nameOf = (value) => value === SETS ? setNames(current) : names[value] ?? value;
     const select = h(
       "select",
       {},
-      ...values.map((value) => h("option", { value, selected: value === current }, names[value] ?? value)),
+      ...shown.map((value) => h("option", { value, selected: value === chosen }, nameOf(value))),
     );
-    if (!values.includes(current) && values.length > 0) select.value = values[0];
-    return this.add(path, label, "", select, { read: () => select.value || undefined });
+    if (!shown.includes(chosen) && shown.length > 0) select.value = shown[0];
+    return this.add(path, label, "", select, {
+      read: () => select.value === SETS ? current : select.value || undefined,
+    });
   }
 
   /** A text that stands for a value. */

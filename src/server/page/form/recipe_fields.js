@@ -129,7 +129,7 @@ export class RecipeFields {
         },
       ),
       ...this.#first("data"),
-    ], ...this.#others("data", "train", "heldOut"));
+    ], ...this.#others("data", "train", "mix", "heldOut"));
   }
 
   #addLoss() {

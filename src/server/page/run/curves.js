@@ -22,6 +22,7 @@ export class Curves {
     "Parts of the objective, and KL to the teacher, nats a token",
     "Parts of the objective over steps",
   );
+  #sets = this.#chart("Held-out loss of each set, nats a token", "Held-out loss of each set over steps");
   #learningRate = this.#chart("Learning rate", "Learning rate over steps", this.#small);
   #gradientNorm = this.#chart("Gradient norm", "Gradient norm before clipping over steps", this.#small);
   #pace = this.#chart("Tokens a second", "Tokens a second over steps", this.#small);
@@ -32,8 +33,8 @@ export class Curves {
     this.#learningRate.line({ ...PLAIN, key: "value", label: "learning rate", smooth: false });
     this.#gradientNorm.line({ ...PLAIN, key: "value", label: "gradient norm" });
     this.#pace.line({ ...PLAIN, key: "value", label: "tokens a second" });
-    const [losses, parts] = [this.#losses, this.#parts].map((chart) => this.#panels.get(chart));
-    this.element.append(this.#settings.element, losses, parts, this.#small);
+    const panels = [this.#losses, this.#parts, this.#sets].map((chart) => this.#panels.get(chart));
+    this.element.append(this.#settings.element, ...panels, this.#small);
   }
 
   /** A step of training. */
@@ -51,8 +52,9 @@ export class Curves {
   }
 
   /** A measurement on held-out data. */
-  evaluation({ step, model, loss, losses }) {
+  evaluation({ step, model, loss, losses, sets }) {
     const style = this.#styleOf(HELD_OUT);
+    if (model === "student") this.#setsOf(step, sets ?? {});
     if (model === "teacher") {
       this.#losses.line({ key: "teacher", label: "teacher, held out", ...style, dash: [6, 5] });
       this.#losses.level("teacher", loss);
@@ -64,6 +66,14 @@ export class Curves {
     const key = `${KL}, held out`;
     this.#parts.line({ key, label: "KL to the teacher, held out", ...this.#styleOf(KL), points: true });
     this.#set(this.#parts, step, key, losses[KL]);
+  }
+
+  /** The student's loss on each of several held-out sets. */
+  #setsOf(step, sets) {
+    for (const [name, { loss }] of Object.entries(sets)) {
+      this.#sets.line({ key: name, label: name, ...this.#styleOf(name), points: true });
+      this.#set(this.#sets, step, name, loss);
+    }
   }
 
   /** Takes away what was said of later steps. */

@@ -1,0 +1,54 @@
+/**
+ * Training and held-out data of a recipe as lists of named sets, however they are written.
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { basename, extname } from "@std/path";
+import { isObject } from "../../base/json.ts";
+import type { DataRecipe, HeldOutSet, TrainingSet } from "./recipe.ts";
+
+/** What a set may be called: it stands in tables, in events and in front of a slash. */
+export const SET_NAME = /^[\p{L}\p{N}][\p{L}\p{N}._-]{0,63}$/u;
+/** The same in words. */
+export const SET_NAME_FORM =
+  "at most 64 letters, digits, dots, dashes and underscores, a letter or a digit first";
+
+/** The name of a set that is given none: its file's, without folder and ending. */
+export function setName(path: string): string {
+  const plain = basename(path, extname(path)).replace(/[^\p{L}\p{N}._-]+/gu, "-").replace(/^[._-]+/, "");
+  return plain.slice(0, 64) || "data";
+}
+
+/** A set with a name. */
+export type Named<S extends HeldOutSet> = S & { name: string };
+
+/** The training sets; a file alone is a list of one. */
+export function trainingSets({ train }: Pick<DataRecipe, "train">): Named<TrainingSet>[] {
+  return (typeof train === "string" ? [{ path: train, weight: 1 }] : train).map(named);
+}
+
+/** The held-out sets, the one first that decides; undefined where they are split from the training sets. */
+export function heldOutSets({ heldOut }: Pick<DataRecipe, "heldOut">): Named<HeldOutSet>[] | undefined {
+  if (heldOut === undefined) return undefined;
+  return (typeof heldOut === "string" ? [{ path: heldOut }] : heldOut).map(named);
+}
+
+function named<S extends HeldOutSet>(set: S): Named<S> {
+  return { ...set, name: set.name ?? setName(set.path) };
+}
+
+/** The same data, checked or not, with a name for each set of a list: paths may change later, what a set is called may not. */
+export function withSetNames(data: Record<string, unknown>): Record<string, unknown> {
+  const copy = { ...data };
+  for (const field of ["train", "heldOut"]) {
+    const sets = data[field];
+    if (!Array.isArray(sets)) continue;
+    copy[field] = sets.map((set) =>
+      isObject(set) && set.name === undefined && typeof set.path === "string" && set.path !== ""
+        ? { ...set, name: setName(set.path) }
+        : set
+    );
+  }
+  return copy;
+}
