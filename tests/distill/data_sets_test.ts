@@ -178,8 +178,9 @@ Deno.test("each set is checked and encoded under its name; without held-out sets
       InputError,
       "data.heldOut.0: ",
     );
-    await Deno.writeTextFile(other, '{"text": "a"}\n{"text": "b"}\n');
-    const nothing = open({ endToken: "none", heldOut: files.heldOut });
+    // What is left of these rows when they are cut is their prompts.
+    await Deno.writeTextFile(other, '{"prompt": "the cat", "completion": " sat"}\n'.repeat(2));
+    const nothing = open({ contextLength: 2, heldOut: files.heldOut });
     await assertRejects(() => nothing, InputError, `data.train.1: ${other}: no sample is left of 2 rows`);
   }));
 
