@@ -8,7 +8,9 @@ import { Output } from "../../src/cli/terminal/output.ts";
 import { LimbeckError, UsageError } from "../../src/base/errors.ts";
 import { createComparison, plannedRuns, recipeNames } from "../../src/runs/compare/comparison.ts";
 import { readEvents } from "../../src/runs/store/event_log.ts";
-import { type TinyFiles, withTiny } from "../distill/tiny_model.ts";
+import { meanLoss, type MeasuredSet } from "../../src/runs/compare/sequences.ts";
+import type { SetVerdict } from "../../src/runs/compare/verdicts.ts";
+import { type TinyFiles, tinyRows, withTiny, writeTinyModel } from "../distill/tiny_model.ts";
 import { fakeEntry, fakeRecipe, withFolder } from "../runs/fake_run.ts";
 import type { Fault } from "../runs/fake_trainer.ts";
 import { fakeTerminal } from "./fake_terminal.ts";
@@ -243,14 +245,33 @@ async function writeRecipes(files: TinyFiles): Promise<[ce: string, kd: string]>
   return paths as [string, string];
 }
 
-Deno.test("compare takes two recipes or a folder, and says what is wrong before the first run", () =>
+Deno.test("compare takes recipes and models or a folder, and says what is wrong before the first run", () =>
   withTiny(async (files) => {
     const [ce, kd] = await writeRecipes(files);
     const runs = `${files.folder}/runs`;
+    const twice = `data.heldOut=[{path: ${files.heldOut}}, {path: ${files.heldOut}}]`;
+    const [short, foreign] = [`${files.folder}/short`, `${files.folder}/foreign`];
+    await writeTinyModel(short, { contextLength: 32 });
+    await writeTinyModel(foreign);
+    const tokenizer = await Deno.readTextFile(`${foreign}/tokenizer.json`);
+    await Deno.writeTextFile(
+      `${foreign}/tokenizer.json`,
+      tokenizer.replace('"ba"', '"BA"').replace('["b","a"]', '["B","A"]'),
+    );
     const cases: [code: number, message: string, argv: string[]][] = [
       [2, "name at least two recipes", [ce]],
       [2, "--seeds must be a count or a list", [ce, kd, "--seeds", "1,1"]],
+      [2, "or one and a --model", ["--model", "a=x", "--model", "b=y"]],
+      [2, "expected NAME=PATH", [ce, "--model", files.teacher]],
+      [2, "a name has at most 64", [ce, "--model", "a b=x"]],
+      [2, "something else is called ce", [ce, "--model", "ce=x"]],
+      [2, "something else is called m", [ce, "--model", "m=x", "--model", "m=y"]],
+      [3, `${files.folder}/nothing`, [ce, "--model", `m=${files.folder}/nothing`]],
+      [3, "trained for 32 positions, not 64", [ce, "--model", `m=${short}`]],
+      [3, "another vocabulary than the recipes' teacher", [ce, "--model", `m=${foreign}`]],
+      [3, "data.heldOut.1.name", [ce, kd, "--set", twice]],
       [2, "--resume takes no recipes", [ce, kd, "--resume", runs]],
+      [2, "--resume takes no --model", ["--resume", runs, "--model", "a=x"]],
       [2, "--resume takes no --seeds", ["--resume", runs, "--seeds", "5"]],
       [3, 'there is no loss "forward-lk"', [ce, kd, "--set", "objective.0.loss=forward-lk"]],
       [3, "there is no such file", [ce, `${files.folder}/none.json`]],
@@ -264,11 +285,15 @@ Deno.test("compare takes two recipes or a folder, and says what is wrong before 
     await assertRejects(() => Deno.stat(runs), Deno.errors.NotFound);
   }));
 
-Deno.test("compare runs two recipes with two seeds on a tiny model", () =>
+Deno.test("compare runs two recipes with two seeds on a tiny model, and measures a model beside them, on two held-out sets", () =>
   withTiny(async (files) => {
     const [ce, kd] = await writeRecipes(files);
+    const unseen = `${files.folder}/unseen.jsonl`;
+    await Deno.writeTextFile(unseen, tinyRows(5, 9));
+    const sets = `data.heldOut=[{path: ${files.heldOut}, name: seen}, {path: ${unseen}}]`;
     const { code, out, err } = await limbeck(
       ...["compare", ce, kd, "--seeds", "2", "--data", files.folder, "--no-setup", "--json"],
+      ...["--model", `whole=${files.teacher}`, "--set", sets],
     );
     assertEquals(code, 0, err);
     const all = JSON.parse(out);
@@ -295,6 +320,33 @@ Deno.test("compare runs two recipes with two seeds on a tiny model", () =>
     const { mean, n } = all.summary.differences[0].metrics["reverse-kl"];
     assertAlmostEquals(mean, (b[0]! - a[0]! + b[1]! - a[1]!) / 2, 1e-9);
     assertEquals(n, 2);
+
+    // Each set has its column; what was measured sequence by sequence comes to the same.
+    const { summary } = all;
+    assertEquals(summary.sets, ["seen", "unseen"]);
+    const sequences = async (name: string) =>
+      JSON.parse(await Deno.readTextFile(`${all.folder}/sequences/${name}.json`)).sets as MeasuredSet[];
+    for (const { folder, after } of all.runs) {
+      const [seen, other] = await sequences(folder);
+      assertEquals([seen!.name, seen!.losses.length, other!.losses.length], ["seen", 6, 5]);
+      assertAlmostEquals(meanLoss(seen!)!, after["cross-entropy"], 1e-5);
+      assertAlmostEquals(meanLoss(seen!)!, after["seen: cross-entropy"], 1e-5);
+      assertAlmostEquals(meanLoss(other!)!, after["unseen: cross-entropy"], 1e-5);
+      assert(after["cross-entropy"] !== after["unseen: cross-entropy"]);
+    }
+    // The model beside them is the teacher itself.
+    for (const key of ["cross-entropy", "seen: cross-entropy", "unseen: cross-entropy"]) {
+      assertAlmostEquals(summary.models[0].metrics[key], summary.teacher[key], 1e-5);
+    }
+    assertEquals(summary.verdicts.map((verdict: SetVerdict) => verdict.set), ["seen", "unseen"]);
+    for (const { best, others } of summary.verdicts as SetVerdict[]) {
+      assertEquals([best, ...others.map(({ other }) => other)].sort(), ["ce", "kd", "whole"]);
+      for (const { other, runs } of others) assertEquals(runs, 2, other);
+    }
+    const markdown = await Deno.readTextFile(`${all.folder}/compare.md`);
+    assertStringIncludes(markdown, "| loss, seen | loss, unseen | forward KL, seen |");
+    assertStringIncludes(markdown, "| held-out set | lowest loss | against | difference |");
+    assertStringIncludes(markdown, `Models: whole (${files.teacher})`);
 
     // What is gone is done again, with the same numbers to the last bit.
     await Deno.remove(`${all.folder}/kd-seed2`, { recursive: true });

@@ -21,6 +21,7 @@ import {
   openComparison,
   type PlannedRun,
   plannedRuns,
+  readParticipants,
   readRuns,
   recipeNames,
 } from "../../runs/compare/comparison.ts";
@@ -32,6 +33,7 @@ import type { Store } from "../../runs/store/store.ts";
 import { DATA_FLAG } from "../data_flag.ts";
 import { type RunOutcome, type SupervisedRun, superviseRun } from "../../runs/supervise/supervisor.ts";
 import type { Command, FlagReader, Invocation } from "../command.ts";
+import { checkModels, type MeasureComparison, measureSequences, readModels } from "./compare_models.ts";
 import { comparisonMarkdown, comparisonTables, tableLines } from "./comparison_table.ts";
 import { openRecipe } from "../../distill/run/open_recipe.ts";
 import { readRecipe, RECIPE_FLAGS } from "./distill.ts";
@@ -48,20 +50,26 @@ const LARGEST_SEED = 0xffff_ffff;
 
 const { watchdog, "no-setup": noSetup } = RUN_FLAGS;
 
-/** Compares recipes on paired seeds. */
+/** Compares recipes on paired seeds, and models with them. */
 export const compare: Command = {
   name: "compare",
-  usage: "RECIPE RECIPE [...] | --resume FOLDER",
+  usage: "RECIPE [RECIPE ...] [--model NAME=PATH ...] | --resume FOLDER",
   positional: [0, 100],
   loadsPlugins: true,
   details:
     "Runs each recipe with each seed, one run after another, and prints held-out figures with their spread over the seeds and " +
     "the differences to the first recipe, seed by seed. A seed decides initialisation, order of the data and dropout. Recipes " +
-    "must share teacher, held-out data and context length. Samples and merged models are left out. Ctrl-C saves and stops; " +
-    "--resume continues and repeats nothing that is done.",
+    "must share teacher, held-out data and context length. Models that are only measured, such as a merge or a base, stand beside " +
+    "them with --model. For each held-out set, the best is told by paired differences with intervals of 95 %, over texts and over " +
+    "seeds. Samples and merged models are left out. Ctrl-C saves and stops; --resume continues and repeats nothing that is done.",
   flags: {
     ...RECIPE_FLAGS,
     seeds: { value: "COUNT|LIST", help: "3 means 1,2,3; a list such as 11,12 means these (default 3)" },
+    model: {
+      value: "NAME=PATH",
+      many: true,
+      help: "A folder or GGUF file that is measured on the same held-out data",
+    },
     resume: { value: "FOLDER", help: "Continue a comparison" },
     ...DATA_FLAG,
     merged: { help: "Write merged models too" },
@@ -70,6 +78,7 @@ export const compare: Command = {
   examples: [
     "limbeck compare lora.yaml llm-neo.yaml --seeds 3",
     "limbeck compare lora.yaml llm-neo.yaml --seeds 11,12,13 --set train.steps=100 --json",
+    "limbeck compare mixture.yaml --model merge=./merged --model base=./base",
     "limbeck compare --resume limbeck-data/runs/compare-20260724-153012-k7wq",
   ],
   run: (invocation) => runComparison(invocation),
@@ -78,15 +87,29 @@ export const compare: Command = {
 /**
  * Runs or resumes a comparison, writes its files and prints its tables.
  *
- * @param entry module of the trainer; tests hand in their own
+ * @param entry module of the trainer; tests hand in their own, whose runs have no model that could be measured
+ * @param measure measures what is done sequence by sequence
  * @returns the exit code
  * @throws {LimbeckError} runs failed, with the exit code of the first of them
  */
-export async function runComparison(invocation: Invocation, entry?: string): Promise<number> {
+export async function runComparison(
+  invocation: Invocation,
+  entry?: string,
+  measure: MeasureComparison | undefined = entry === undefined ? measureSequences : undefined,
+): Promise<number> {
   const { comparison, store } = await openOrCreate(invocation);
   try {
     const stopped = await new Runner(comparison, store, invocation, entry).run();
-    return await conclude(comparison, store, stopped, invocation);
+    let failure: unknown;
+    try {
+      if (!stopped) await measure?.(comparison, await readRuns(comparison, store), invocation);
+    } catch (error) {
+      // What was trained is told first: it may have taken days.
+      failure = error;
+    }
+    const code = await conclude(comparison, store, stopped, invocation);
+    if (failure) throw failure;
+    return code;
   } finally {
     comparison.release();
     store.close();
@@ -98,7 +121,7 @@ async function openOrCreate(invocation: Invocation): Promise<{ comparison: Compa
   const { args, flags } = invocation;
   const folder = flags.text("resume");
   if (folder !== undefined) {
-    const given = ["set", "plugin"].filter((name) => flags.list(name).length > 0);
+    const given = ["set", "plugin", "model"].filter((name) => flags.list(name).length > 0);
     for (const name of ["config", "seeds"]) if (flags.text(name) !== undefined) given.push(name);
     if (flags.on("merged")) given.push("merged");
     if (args.length > 0 || given.length > 0) {
@@ -111,18 +134,21 @@ async function openOrCreate(invocation: Invocation): Promise<{ comparison: Compa
     const comparison = await openComparison(folder);
     return { comparison, store: await openStoreOf(folder, flags.text("data")) };
   }
-  if (args.length < 2) {
-    throw new UsageError("name at least two recipes, the one first that others are compared with", {
-      hint: "See limbeck compare --help.",
-    });
+  const models = readModels(flags, recipeNames(args));
+  if (args.length < 1 || args.length + models.length < 2) {
+    throw new UsageError(
+      "name at least two recipes, the one first that others are compared with, or one and a --model",
+      { hint: "See limbeck compare --help." },
+    );
   }
   const seeds = readSeeds(flags);
   const { recipes, warnings } = await checkRecipes(invocation);
+  await checkModels(models, recipes[0]!.recipe);
   for (const warning of warnings) invocation.out.warn(warning);
   await prepareMachine(invocation);
   const store = openStore(flags.text("data"));
   const plugins = invocation.plugins?.map(({ path }) => path) ?? [];
-  return { comparison: await createComparison({ recipes, seeds, warnings, plugins, store }), store };
+  return { comparison: await createComparison({ recipes, models, seeds, warnings, plugins, store }), store };
 }
 
 /**
@@ -277,7 +303,7 @@ function outcomeText({ state, result, error }: RunOutcome): string {
 async function write(comparison: Comparison, store: Store) {
   const { folder, plan } = comparison;
   const runs = await readRuns(comparison, store);
-  const summary = summariseComparison(plan, runs);
+  const summary = summariseComparison(plan, runs, await readParticipants(comparison, runs));
   const tables = comparisonTables(plan, summary);
   const all = { ...plan, runs, summary };
   await writeTextAtomically(join(folder, COMPARISON_FILE), JSON.stringify(all, null, 2) + "\n");
@@ -296,7 +322,7 @@ async function conclude(
   const open = runs.filter((run) => run.after === null);
   out.value({ ...all, folder });
   if (open.length < runs.length) {
-    for (const table of [tables.figures, tables.differences]) {
+    for (const table of [tables.figures, tables.differences, tables.verdicts]) {
       if (!table) continue;
       const width = out.terminal.interactive ? out.terminal.columns() : undefined;
       for (const [head, ...lines] of tableLines(table, width)) {

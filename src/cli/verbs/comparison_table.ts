@@ -3,8 +3,10 @@
  *
  * @module
  */
-import type { ComparisonPlan } from "../../runs/compare/comparison.ts";
+import { type ComparisonPlan, setKey } from "../../runs/compare/comparison.ts";
 import type { ComparisonSummary } from "../../runs/compare/comparison_summary.ts";
+import type { Interval } from "../../runs/compare/intervals.ts";
+import type { SetVerdict } from "../../runs/compare/verdicts.ts";
 import type { PairedSummary, SampleSummary } from "../../runs/compare/paired_statistics.ts";
 import { count } from "../../base/units.ts";
 
@@ -20,19 +22,23 @@ const COLUMNS: readonly [key: string, title: string][] = [
   ["expected-calibration-error", "calibration error"],
 ];
 
-/** Two tables, and what must be known to read them. */
+/** Tables, and what must be known to read them. */
 export interface ComparisonTables {
-  /** Teacher, students before training, and each recipe. */
+  /** Teacher, students before training, each recipe, and models that are only measured. */
   figures: Table;
   /** Each further recipe against the first; undefined where there is none to compare. */
   differences: Table | undefined;
+  /** The best on each held-out set against each of the others; undefined where there is nothing to compare. */
+  verdicts: Table | undefined;
   notes: string[];
 }
 
 /** Arranges what a comparison says. */
 export function comparisonTables(plan: ComparisonPlan, summary: ComparisonSummary): ComparisonTables {
-  const { teacher, before, recipes, differences } = summary;
-  const columns = COLUMNS.filter(([key]) => recipes.some(({ metrics }) => metrics[key]));
+  const { teacher, before, recipes, differences, models = [] } = summary;
+  const columns = columnsOf(summary).filter(([key]) =>
+    recipes.some(({ metrics }) => metrics[key]) || models.some(({ metrics }) => metrics[key] !== undefined)
+  );
   const titles = columns.map(([, title]) => title);
   const keys = columns.map(([key]) => key);
   const single = (name: string, values: Readonly<Record<string, number | null>>) => [
@@ -51,6 +57,7 @@ export function comparisonTables(plan: ComparisonPlan, summary: ComparisonSummar
       String(n),
       ...keys.map((key) => sampleText(metrics[key], n)),
     ]),
+    ...models.map(({ model, metrics }) => single(model, metrics)),
   ];
   const paired = differences.filter(({ n }) => n > 0);
   return {
@@ -63,13 +70,46 @@ export function comparisonTables(plan: ComparisonPlan, summary: ComparisonSummar
         ...keys.map((key) => pairedText(metrics[key], n)),
       ]),
     ],
+    verdicts: summary.verdicts.length === 0 ? undefined : verdictTable(summary.verdicts),
     notes: notes(plan, summary, paired.length > 0),
   };
 }
 
+/** Of several sets the loss on each has a column, and what else is measured is shown of the first. */
+function columnsOf({ sets = [] }: ComparisonSummary): readonly (readonly [key: string, title: string])[] {
+  if (sets.length === 0) return COLUMNS;
+  const [loss, ...others] = COLUMNS as readonly [typeof COLUMNS[number], ...typeof COLUMNS];
+  return [
+    ...sets.map((set) => [setKey(set, loss[0]), `loss, ${set}`] as const),
+    ...others.map(([key, title]) => [key, `${title}, ${sets[0]}`] as const),
+  ];
+}
+
+function verdictTable(verdicts: readonly SetVerdict[]): Table {
+  const interval = (found: Interval | null) => found ? `${signed(found.low)} to ${signed(found.high)}` : "-";
+  return [
+    ["held-out set", "lowest loss", "against", "difference", "95 % over texts", "95 % over seeds", ""],
+    ...verdicts.flatMap(({ set, best, loss, others }) =>
+      others.map(({ other, difference, overTexts, overSeeds, wins }) => [
+        set,
+        `${best} ${number4(loss)}`,
+        other,
+        difference === null ? "-" : signed(difference),
+        interval(overTexts),
+        interval(overSeeds),
+        wins ? `${best} wins` : "not told apart",
+      ])
+    ),
+  ];
+}
+
+function signed(value: number): string {
+  return `${value > 0 ? "+" : ""}${number4(value)}`;
+}
+
 function notes(
   plan: ComparisonPlan,
-  { tokens, recipes, differences }: ComparisonSummary,
+  { tokens, recipes, differences, verdicts, sets = [] }: ComparisonSummary,
   hasPairs: boolean,
 ): string[] {
   const spread = recipes.some(({ n }) => n > 1);
@@ -86,12 +126,29 @@ function notes(
       ]
       : []),
     ...(tokens === null ? [] : [
-      `In nats a token over ${
-        count(tokens)
-      } held-out tokens, the same for every run: the spread is that of seeds, not of texts.`,
+      `In nats a token over ${count(tokens)} held-out tokens${
+        sets.length > 0 ? ` of ${sets[0]}` : ""
+      }, the same for every run: the spread is that of seeds, not of texts.`,
     ]),
+    ...(verdicts.length === 0 ? [] : [verdictNote(verdicts)]),
     ...plan.warnings.map((warning) => `Beware: ${warning}.`),
   ];
+}
+
+function verdictNote(verdicts: readonly SetVerdict[]): string {
+  const found = verdicts.map(({ set, best, others }) => {
+    const open = others.filter(({ wins }) => !wins).map(({ other }) => other);
+    return open.length === 0
+      ? `${best} wins on ${set}`
+      : `nothing wins on ${set}: ${best} is not told apart from ${open.join(", ")}`;
+  });
+  const seeds = verdicts.some(({ others }) => others.some(({ overSeeds }) => overSeeds));
+  return `By paired differences, ${
+    found.join("; ")
+  }. A model wins where all its intervals lie below 0. Pairs over texts are sequences ` +
+    `of the held-out set${
+      seeds ? ", over seeds runs of one seed" : "; with one pair of runs, nothing is said of other seeds"
+    }.`;
 }
 
 function sampleText(sample: SampleSummary | undefined, runs: number): string {
@@ -113,7 +170,7 @@ function number4(value: number | null | undefined): string {
   return value === null || value === undefined ? "-" : value.toFixed(4);
 }
 
-/** Columns that say what a row is: its name and n. */
+/** Columns that say what a row is: its name and n, or a set and who is the best on it. */
 const LABELS = 2;
 
 /**
@@ -152,14 +209,16 @@ function tableMarkdown(table: Table): string {
 
 /** `compare.md`: tables, how to read them, and what was compared. */
 export function comparisonMarkdown(plan: ComparisonPlan, tables: ComparisonTables): string {
-  const { figures, differences, notes } = tables;
+  const { figures, differences, verdicts, notes } = tables;
   return [
     `# Comparison ${plan.id}\n`,
     tableMarkdown(figures),
     ...(differences ? [tableMarkdown(differences)] : []),
+    ...(verdicts ? [tableMarkdown(verdicts)] : []),
     notes.map((note) => `- ${note}\n`).join(""),
     `Limbeck ${plan.limbeck}, begun ${plan.createdAt.slice(0, 16).replace("T", " ")} UTC. ` +
     `Recipes: ${plan.recipes.map(({ name, file }) => `${name} (${file})`).join(", ")}. ` +
+    (plan.models ? `Models: ${plan.models.map(({ name, path }) => `${name} (${path})`).join(", ")}. ` : "") +
     "Every number of every run is in compare.json.\n",
   ].join("\n");
 }

@@ -5,6 +5,7 @@
  * runs/compare-<id>/
  *   compare.json           what is compared, and every number of it
  *   compare.md             the table
+ *   sequences/             what each held-out sequence came to, one file a run or model
  *   <recipe>-seed<seed>/   a run
  * ```
  *
@@ -14,7 +15,7 @@
 import { basename, extname, join, resolve } from "@std/path";
 import { z } from "zod";
 import project from "../../../deno.json" with { type: "json" };
-import type { ErrorEvent, RunState } from "../../distill/run/events.ts";
+import type { ErrorEvent, RunState, SetEvaluation } from "../../distill/run/events.ts";
 import { type Recipe } from "../../distill/recipe/recipe.ts";
 import { recipeHash } from "../../distill/recipe/parse.ts";
 import { parseRecipe } from "../../distill/recipe/parse.ts";
@@ -27,6 +28,8 @@ import { newRunId } from "../store/run_id.ts";
 import { lock } from "../store/run_lock.ts";
 import { summarise } from "../store/run_summary.ts";
 import type { Store } from "../store/store.ts";
+import { type MeasuredSet, readSequences, removeSequences } from "./sequences.ts";
+import type { Participant } from "./verdicts.ts";
 
 /** What is compared; the beginning of `compare.json`, written once. */
 export interface ComparisonPlan {
@@ -41,6 +44,8 @@ export interface ComparisonPlan {
   plugins: IdentifiedPlugin[];
   /** Resolved recipes, the one first that others are compared with. Their seed is each run's own. */
   recipes: { name: string; file: string; recipe: Recipe }[];
+  /** Models that are measured as they are, such as a merge; absent where there is none. */
+  models?: { name: string; path: string }[];
   /** What makes the comparison less fair than it might be. */
   warnings: string[];
 }
@@ -57,6 +62,8 @@ export interface Comparison {
 export interface CreateComparisonOptions {
   /** Recipes with their names and the files they came from. */
   recipes: readonly { name: string; file: string; recipe: Recipe }[];
+  /** Models that are only measured. */
+  models?: readonly { name: string; path: string }[];
   seeds: readonly number[];
   /** Plugin modules: absolute paths, and packages with their version. */
   plugins: readonly string[];
@@ -74,7 +81,10 @@ export interface PlannedRun {
   readonly folder: string;
 }
 
-/** Held-out measurements by key, `cross-entropy` among them; null where a value is not finite. */
+/**
+ * Held-out measurements by key, `cross-entropy` among them; null where a value is not finite. Of several sets, those of the first stand
+ * under their own keys, and those of each under keys such as `chat: cross-entropy`.
+ */
 export type Measurement = Readonly<Record<string, number | null>>;
 
 /** What became of one run. */
@@ -85,7 +95,7 @@ export interface ComparedRun extends PlannedRun {
   readonly step: number;
   /** Of all attempts; null where it is not done. */
   readonly seconds: number | null;
-  /** Supervised held-out tokens; null where nothing was measured. */
+  /** Supervised held-out tokens, of several sets those of the first; null where nothing was measured. */
   readonly tokens: number | null;
   /** Of the teacher before training; it may be trained along. */
   readonly teacher: Measurement | null;
@@ -114,6 +124,7 @@ export async function createComparison(options: CreateComparisonOptions): Promis
     seeds: [...options.seeds],
     plugins: await identifyPlugins(options.plugins),
     recipes: [...options.recipes],
+    ...(options.models?.length ? { models: [...options.models] } : {}),
     warnings: [...options.warnings],
   };
   const folder = runFolder(options.store, `compare-${id}`);
@@ -158,7 +169,9 @@ export async function openComparison(folder: string): Promise<Comparison> {
   const release = await lock(folder);
   try {
     await checkPlugins(read.data.plugins);
-    return { folder: resolve(folder), plan: { ...read.data, recipes }, release };
+    const { models, ...rest } = read.data;
+    const plan = { ...rest, recipes, ...(models ? { models } : {}) };
+    return { folder: resolve(folder), plan, release };
   } catch (error) {
     release();
     throw error;
@@ -173,6 +186,7 @@ const planSchema = z.object({
   seeds: z.array(z.number().int()).min(1),
   plugins: z.array(z.object({ path: z.string(), sha256: z.string() })),
   recipes: z.array(z.object({ name: z.string(), file: z.string(), recipe: z.unknown() })).min(1),
+  models: z.array(z.object({ name: z.string(), path: z.string() })).optional(),
   warnings: z.array(z.string()),
 });
 
@@ -197,6 +211,7 @@ export async function beginRun(
   const path = join(folder, planned.folder);
   const recipe = recipeOf(plan, planned);
   if (!await isRun(path)) {
+    await removeSequences(folder, planned.folder);
     const plugins = plan.plugins.map((plugin) => plugin.path);
     return {
       run: await createRun({
@@ -235,7 +250,11 @@ async function readRunOf(path: string, store: Store): Promise<Omit<ComparedRun, 
     .filter((event) => event.type === "evaluation");
   const measured = (model: string, fits: (step: number) => boolean): Measurement | null => {
     const row = rows.findLast((row) => row.model === model && fits(row.step));
-    return row ? { "cross-entropy": row.loss, ...row.losses } : null;
+    if (!row) return null;
+    const ofSets = Object.entries(row.sets ?? {}).flatMap(([set, found]) =>
+      Object.entries(metricsOf(found)).map(([key, value]) => [setKey(set, key), value] as const)
+    );
+    return { ...metricsOf(row), ...Object.fromEntries(ofSets) };
   };
   const done = state === "succeeded" ? result : undefined;
   return {
@@ -248,6 +267,15 @@ async function readRunOf(path: string, store: Store): Promise<Omit<ComparedRun, 
     after: done ? measured("student", (step) => step === done.steps) : null,
     ...(error ? { error } : {}),
   };
+}
+
+/** The key of a measurement on one of several held-out sets. Names of sets have no colon. */
+export function setKey(set: string, key: string): string {
+  return `${set}: ${key}`;
+}
+
+function metricsOf({ loss, losses }: SetEvaluation): Record<string, number | null> {
+  return { "cross-entropy": loss, ...losses };
 }
 
 function recipeOf(plan: ComparisonPlan, { recipe: name, seed }: PlannedRun): Recipe {
@@ -265,6 +293,41 @@ async function checkIsPlanned(path: string, recipe: Recipe): Promise<void> {
 
 function isRun(path: string): Promise<boolean> {
   return exists(join(path, "manifest.json"));
+}
+
+/** Runs and models that are done and can be measured sequence by sequence, under the names of their files of sequences. */
+export function measurable(
+  { plan }: Comparison,
+  runs: readonly ComparedRun[],
+): { name: string; run?: ComparedRun; path?: string }[] {
+  return [
+    ...runs.filter((run) => run.after !== null).map((run) => ({ name: run.folder, run })),
+    ...(plan.models ?? []).map(({ name, path }) => ({ name, path })),
+  ];
+}
+
+/** The recipes and models of a comparison with what has been measured of them so far, sequence by sequence. */
+export async function readParticipants(
+  comparison: Comparison,
+  runs: readonly ComparedRun[],
+): Promise<Participant[]> {
+  const { folder, plan } = comparison;
+  const known = new Map<string, readonly MeasuredSet[]>();
+  for (const { name } of measurable(comparison, runs)) {
+    const sets = await readSequences(folder, name);
+    if (sets) known.set(name, sets);
+  }
+  const measured = (name: string, seed: number | null) => {
+    const sets = known.get(name);
+    return sets ? [{ seed, sets }] : [];
+  };
+  return [
+    ...plan.recipes.map(({ name }) => ({
+      name,
+      measured: runs.filter((run) => run.recipe === name).flatMap((run) => measured(run.folder, run.seed)),
+    })),
+    ...(plan.models ?? []).map(({ name }) => ({ name, measured: measured(name, null) })),
+  ];
 }
 
 /** Short names of recipes: their files' without folder and ending, a number behind those that are taken. */

@@ -3,7 +3,9 @@
  *
  * @module
  */
-import type { ComparedRun, ComparisonPlan, Measurement } from "./comparison.ts";
+import { type ComparedRun, type ComparisonPlan, type Measurement, setKey } from "./comparison.ts";
+import { meanLoss, type MeasuredSet } from "./sequences.ts";
+import { type Participant, type SetVerdict, verdicts } from "./verdicts.ts";
 import {
   type Direction,
   type PairedSummary,
@@ -26,6 +28,9 @@ const DIRECTIONS: Readonly<Record<string, Direction>> = {
   "expected-calibration-error": "lower",
 };
 
+/** How the key of each of several sets' loss ends. */
+const SET_LOSS = setKey("", "cross-entropy");
+
 /** One recipe of a comparison. */
 export interface RecipeSummary {
   recipe: string;
@@ -44,19 +49,37 @@ export interface DifferenceSummary {
   metrics: Record<string, PairedSummary>;
 }
 
+/** A model that is only measured. */
+export interface ModelSummary {
+  model: string;
+  metrics: Measurement;
+}
+
 /** All that a comparison says. */
 export interface ComparisonSummary {
-  /** Supervised held-out tokens that every figure is a mean over; null where nothing was measured. */
+  /**
+   * Supervised held-out tokens that every figure is a mean over, of several sets those of the first; null where nothing was measured.
+   */
   tokens: number | null;
   teacher: Measurement | null;
   /** Recipes with one and the same start, and its measurements: means over their runs. */
   before: { recipes: string[]; metrics: Measurement }[];
   recipes: RecipeSummary[];
   differences: DifferenceSummary[];
+  /** Names of several held-out sets, the first of which plain keys are of; absent where there is one. */
+  sets?: string[];
+  /** Models that are only measured, as far as they have been; absent where there is none. */
+  models?: ModelSummary[];
+  /** Which is the best on each held-out set, as far as sequences have been measured. */
+  verdicts: SetVerdict[];
 }
 
-/** Sums up what the runs measured. Runs that are not done take no part. */
-export function summariseComparison(plan: ComparisonPlan, runs: readonly ComparedRun[]): ComparisonSummary {
+/** Sums up what the runs measured. Runs that are not done take no part. @param participants Recipes, then models, sequence by sequence */
+export function summariseComparison(
+  plan: ComparisonPlan,
+  runs: readonly ComparedRun[],
+  participants: readonly Participant[] = [],
+): ComparisonSummary {
   const done = runs.filter((run) => run.after !== null);
   const keys = [...new Set(done.flatMap((run) => Object.keys(run.after!)))];
   const [first, ...others] = plan.recipes.map(({ name }) => name) as [string, ...string[]];
@@ -65,6 +88,7 @@ export function summariseComparison(plan: ComparisonPlan, runs: readonly Compare
     plan.seeds.map((seed) =>
       runs.find((run) => run.recipe === name && run.seed === seed)?.after?.[key] ?? null
     );
+  const sets = keys.flatMap((key) => key.endsWith(SET_LOSS) ? [key.slice(0, -SET_LOSS.length)] : []);
   const seedsOf = (name: string) => done.filter((run) => run.recipe === name).map((run) => run.seed);
   return {
     tokens: done[0]?.tokens ?? null,
@@ -80,13 +104,33 @@ export function summariseComparison(plan: ComparisonPlan, runs: readonly Compare
       to: first,
       n: seedsOf(recipe).filter((seed) => seedsOf(first).includes(seed)).length,
       metrics: Object.fromEntries(
-        Object.entries(DIRECTIONS).filter(([key]) => keys.includes(key)).map(([key, direction]) => [
-          key,
-          summarisePairs(values(recipe, key), values(first, key), direction),
-        ]),
+        keys.flatMap((key) => {
+          const metric = key.slice(key.indexOf(":") + 1).trimStart();
+          if (!Object.hasOwn(DIRECTIONS, metric)) return [];
+          return [[key, summarisePairs(values(recipe, key), values(first, key), DIRECTIONS[metric]!)]];
+        }),
       ),
     })),
+    ...(sets.length > 1 ? { sets } : {}),
+    ...(plan.models ? { models: modelSummaries(plan.models, participants) } : {}),
+    verdicts: verdicts(participants),
   };
+}
+
+/** What was measured of the models, under the same keys as of runs. */
+function modelSummaries(
+  models: NonNullable<ComparisonPlan["models"]>,
+  participants: readonly Participant[],
+): ModelSummary[] {
+  return models.flatMap(({ name }) => {
+    const sets = participants.find((participant) => participant.name === name)?.measured[0]?.sets;
+    if (!sets) return [];
+    const [first] = sets as readonly [MeasuredSet];
+    const ofSets = sets.length > 1
+      ? sets.map((set) => [setKey(set.name, "cross-entropy"), meanLoss(set)])
+      : [];
+    return [{ model: name, metrics: { "cross-entropy": meanLoss(first), ...Object.fromEntries(ofSets) } }];
+  });
 }
 
 /** Students before training, those of one base together. */

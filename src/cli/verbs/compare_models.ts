@@ -1,0 +1,98 @@
+/**
+ * What `limbeck compare` measures beside the runs themselves: models as they are, and every held-out sequence.
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_path.d.ts"
+import { join, resolve } from "@std/path";
+import { UsageError } from "../../base/errors.ts";
+import { HeldOutSequences } from "../../distill/evaluate/held_out_sequences.ts";
+import { SET_NAME, SET_NAME_FORM } from "../../distill/recipe/data_sets.ts";
+import type { Recipe } from "../../distill/recipe/recipe.ts";
+import type { PluginModule } from "../../registry/exported_plugins.ts";
+import { importName } from "../../runs/child/plugin_source.ts";
+import { type ComparedRun, type Comparison, measurable } from "../../runs/compare/comparison.ts";
+import { readSequences, writeSequences } from "../../runs/compare/sequences.ts";
+import { readRun } from "../../runs/store/run_folder.ts";
+import type { FlagReader, Invocation } from "../command.ts";
+import { builtinRegistry, registryWith } from "../setup/registry.ts";
+
+/**
+ * The models that `--model` names.
+ *
+ * @param taken names that recipes have
+ * @throws {UsageError} no NAME=PATH, a name that does not do, or one that is taken
+ */
+export function readModels(flags: FlagReader, taken: readonly string[]): { name: string; path: string }[] {
+  const models: { name: string; path: string }[] = [];
+  for (const given of flags.list("model")) {
+    const [, name, path] = /^([^=]*)=(.+)$/.exec(given) ?? [];
+    if (name === undefined || path === undefined) {
+      throw new UsageError(`--model ${given}: expected NAME=PATH`, {
+        hint: "For example --model merge=./merged",
+      });
+    }
+    if (!SET_NAME.test(name)) throw new UsageError(`--model ${given}: a name has ${SET_NAME_FORM}`);
+    if ([...taken, ...models.map((model) => model.name)].includes(name)) {
+      throw new UsageError(`--model ${given}: something else is called ${name}; give it another name`);
+    }
+    models.push({ name, path: resolve(path) });
+  }
+  return models;
+}
+
+/** Opens every model once, so that all that is wrong with one is said before the first run. */
+export async function checkModels(models: readonly { path: string }[], recipe: Recipe): Promise<void> {
+  if (models.length === 0) return;
+  const heldOut = await HeldOutSequences.open(recipe);
+  for (const { path } of models) await heldOut.check(path, builtinRegistry());
+}
+
+/** Measures what is done of a comparison, where it has not been measured. */
+export type MeasureComparison = (
+  comparison: Comparison,
+  runs: readonly ComparedRun[],
+  invocation: Invocation,
+) => Promise<void>;
+
+/** Measures the student of each run that is done and each model on the held-out sets of the first recipe. */
+export async function measureSequences(
+  comparison: Comparison,
+  runs: readonly ComparedRun[],
+  { out, plugins }: Invocation,
+): Promise<void> {
+  const { folder, plan } = comparison;
+  const open = [];
+  for (const one of measurable(comparison, runs)) {
+    if (!await readSequences(folder, one.name)) open.push(one);
+  }
+  if (open.length === 0) return;
+  const registry = await registryWith(modulesOf(plan, plugins));
+  const heldOut = await HeldOutSequences.open(plan.recipes[0]!.recipe);
+  try {
+    for (const { name, run, path } of open) {
+      out.line(`Measuring ${name} sequence by sequence`);
+      const runPath = join(folder, name);
+      const source = run ? { folder: runPath, recipe: (await readRun(runPath)).recipe, registry } : path!;
+      const found = await heldOut.measure(source, registry);
+      await writeSequences(
+        folder,
+        name,
+        found.map(({ name, sequences }) => ({
+          name,
+          losses: sequences.map(({ loss }) => loss),
+          tokens: sequences.map(({ tokens }) => tokens),
+        })),
+      );
+    }
+  } finally {
+    heldOut.close();
+  }
+}
+
+/** The plugins of the comparison, also where it is resumed and none are given. */
+function modulesOf({ plugins }: Comparison["plan"], given: readonly PluginModule[] = []): PluginModule[] {
+  return plugins.map(({ path }) =>
+    given.find((module) => module.path === path) ?? { path, load: () => import(importName(path)) }
+  );
+}
