@@ -2,10 +2,10 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 // @ts-types="../../types/std_colors.d.ts"
 import { stripAnsiCode } from "@std/fmt/colors";
-import type { MetricsEvent, RunEvent, RunEventBody } from "../../src/distill/run/events.ts";
+import type { MetricsEvent, PlanEvent, RunEvent, RunEventBody } from "../../src/distill/run/events.ts";
 import { Output } from "../../src/cli/terminal/output.ts";
 import { Progress } from "../../src/cli/terminal/progress.ts";
-import { bytes, count, duration, number3, short } from "../../src/base/units.ts";
+import { bytes, count, duration, number3, percent, short } from "../../src/base/units.ts";
 import { fakeOutput, fakeTerminal } from "./fake_terminal.ts";
 
 let seq = 0;
@@ -23,7 +23,7 @@ const metrics = (step: number): MetricsEvent => ({
   secondsPerStep: 1.5,
 });
 
-const plan: RunEventBody = {
+const plan: PlanEvent = {
   type: "plan",
   adapterName: "llvmpipe",
   software: true,
@@ -33,6 +33,22 @@ const plan: RunEventBody = {
   data: { trainSamples: 10, heldOutSamples: 2, trainTokens: 5000, supervisedTokens: 4000 },
   steps: 60,
 };
+
+Deno.test("Progress names the sets of lists, and shows the loss on each held-out set", () => {
+  const { out, terminal } = fakeOutput();
+  const progress = new Progress(out, () => 0);
+  const sets = [{ name: "chat", weight: 3, samples: 7, tokens: 4000, supervisedTokens: 3000 }];
+  const heldOutSets = [{ name: "seen", samples: 2, tokens: 90, supervisedTokens: 80 }];
+  progress.show(stamped({ ...plan, data: { ...plan.data, sets, heldOutSets } }));
+  const found = (loss: number | null) => ({ loss, losses: {}, tokens: 10 });
+  const all = { seen: found(2.5), maths: found(1.25), code: found(null) };
+  progress.show(stamped({ type: "evaluation", step: 5, model: "student", ...found(2.5), sets: all }));
+  progress.end();
+  for (const text of ["chat: weight 3, 7 samples, 4 k tokens", "seen: 2 held out"]) {
+    assertStringIncludes(terminal.out, text);
+  }
+  assertStringIncludes(terminal.out, "held-out loss 2.500, maths 1.250, code -  student after step 5");
+});
 
 Deno.test("Progress prints plain lines now and then where a line cannot be redrawn", () => {
   const { out, terminal } = fakeOutput();
@@ -113,4 +129,5 @@ Deno.test("units are written as people read them", () => {
   assertEquals([1, 999, 15_190_000, 2e9].map(count), ["1", "999", "15.2 M", "2 G"]);
   assertEquals([null, NaN, 1].map(number3), ["-", "-", "1.000"]);
   assertEquals([213.4, 1.2345, 0, null].map(short), ["213", "1.23", "0", "-"]);
+  assertEquals([0.5, 1 / 3, 1, 0.00123].map(percent), ["50 %", "33.3 %", "100 %", "0.123 %"]);
 });

@@ -2,6 +2,9 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { main } from "../../src/cli/main.ts";
+import { heldOutSets } from "../../src/distill/recipe/data_sets.ts";
+import { inputPaths } from "../../src/distill/recipe/paths.ts";
+import type { TrainingSet } from "../../src/distill/recipe/recipe.ts";
 import { createRun } from "../../src/runs/store/run_folder.ts";
 import { superviseRun } from "../../src/runs/supervise/supervisor.ts";
 import { fakeEntry, fakeRecipe } from "../runs/fake_run.ts";
@@ -25,6 +28,24 @@ Deno.test("distill, runs, logs, pause, resume and cancel work through a service"
     assertEquals([done.code, lines(done.out).at(-1).state], [0, "succeeded"]);
     const files = await service.uploads.list();
     assertEquals([files.length, files[0]!.filename], [1, "mine.jsonl"], "the dataset was uploaded");
+    await Deno.writeTextFile(`${folder}/other.jsonl`, '{"text":"there was"}\n');
+    const train = [{ path: "mine.jsonl", weight: 2 }, { path: "other.jsonl" }];
+    const data = { train, heldOut: [{ path: "./mine.jsonl", name: "held" }] };
+    await Deno.writeTextFile(`${folder}/lists.json`, JSON.stringify({ ...fakeNamed(), data }));
+    assertEquals((await limbeck("distill", `${folder}/lists.json`, "--remote", url)).code, 0);
+    const mixed = (await service.store.list()).data[0]!.recipe.data;
+    assertEquals((mixed.train as TrainingSet[]).map(({ name, weight }) => [name, weight]), [["mine", 2], [
+      "other",
+      1,
+    ]]);
+    assertEquals(heldOutSets(mixed)!.map(({ name }) => name), ["held"]);
+    const texts = await Promise.all(inputPaths({ data: mixed }).map(({ path }) => Deno.readTextFile(path)));
+    assertEquals(
+      texts,
+      ["mine", "other", "mine"].map((name) => Deno.readTextFileSync(`${folder}/${name}.jsonl`)),
+    );
+    await service.store.remove((await service.store.list()).data[0]!.id);
+
     const [run] = JSON.parse((await limbeck("runs", "--remote", url, "--json")).out);
     assertEquals([run.state, run.step], ["succeeded", 12]);
     assertStringIncludes(

@@ -131,6 +131,45 @@ Deno.test("summaryLines() shows before and after, a sample from each, and how to
   assert(!text.includes("  base "));
 });
 
+Deno.test("a report and a summary show each held-out set and what was drawn of each training set", () => {
+  const { heldOut, ...result } = events.findLast((event) => event.type === "result")!.result;
+  const sets = ["seen", EVIL].map((name) => ({ ...heldOut, name, after: name === "seen" ? 2.37 : 1.75 }));
+  const drawn = [["chat", 30], ["maths", 10]].map(([name, n]) => ({
+    name: name as string,
+    samples: n as number,
+    tokens: 100 * (n as number),
+    supervisedTokens: 5,
+  }));
+  const found = (loss: number) => ({ loss, losses: {}, tokens: 10 });
+  const shown = [
+    ...[0, 4].map((step): RunEventBody => ({
+      ...{ type: "evaluation", step, model: "student", ...found(3 - step / 4) },
+      sets: { seen: found(3 - step / 4), [EVIL]: found(2 - step / 16) },
+    })),
+    ...bodies.slice(5, 9),
+    { type: "result", result: { ...result, heldOut, heldOutSets: sets, drawn } } as RunEventBody,
+  ].map((body, i): RunEvent => ({ seq: i + 1, time: "", attempt: 1, ...body }));
+  const html = report(shown);
+  for (
+    const text of [
+      "Held-out loss of each set",
+      "<th>seen</th><td>1.150</td><td>3.210</td><td>2.370</td><td>10</td>",
+      "<td>1.750</td>",
+      "<th>chat</th><td>30 (75 %)</td><td>3 k (75 %)</td><td>5 (50 %)</td>",
+    ]
+  ) assertStringIncludes(html, text);
+  assert(!html.includes("<script"), "escaped");
+  const text = summaryLines("runs/x", { ...result, heldOut, heldOutSets: sets, drawn }, shown).join("\n");
+  assertMatch(
+    text,
+    /held-out set +teacher +before +after +tokens\S*\n {2}seen +1\.150 +3\.210 +2\.370 +10\n/,
+  );
+  assertMatch(text, /maths +10 \(25 %\) +1 k \(25 %\) +5 \(50 %\)/);
+  for (const plain of [report(events), summaryLines("x", { ...result, heldOut }, events).join("\n")]) {
+    assert(!/held-out set|of each set|drawn of/i.test(plain));
+  }
+});
+
 Deno.test("visible() shows what a terminal would obey", () => {
   assertEquals(visible("a\x1b[31mb\x07\u009b\tc\n"), "a\\x1b[31mb\\x07\\x9b\tc\n");
 });

@@ -1,6 +1,8 @@
 /** What a request may name, and what clients may have, whatever lies beside it. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { heldOutSets, trainingSets } from "../../src/distill/recipe/data_sets.ts";
+import { inputPaths } from "../../src/distill/recipe/paths.ts";
 import type { RunEvent } from "../../src/distill/run/events.ts";
 import { newManifest } from "../../src/runs/store/run_folder.ts";
 import type { RunStore } from "../../src/runs/store/store.ts";
@@ -65,6 +67,49 @@ Deno.test("what it costs to look at a run does not grow with what was uploaded, 
       "train.jsonl, model/config.json",
     );
     assertEquals(hide(`${folder}/files/other/content.jsonl`), "content.jsonl");
+  }));
+
+Deno.test("datasets of a list are named as one alone is: by uploads and the operator's names, and by nothing else", () =>
+  withService(async (test) => {
+    const file = await upload(test);
+    const train = [{ path: "train.jsonl", weight: 3 }, { path: file, name: "mine" }];
+    const recipe = {
+      ...fakeNamed(),
+      data: { train, mix: "tokens", heldOut: [{ path: file }, { path: "train.jsonl" }] },
+    };
+    const id = await submit(test, recipe);
+    await until(test.service, id, "succeeded");
+    const { recipe: shown } = (await test.call("GET", `/v1/runs/${id}`)).body;
+    assertEquals([shown.data.train, shown.data.heldOut], [recipe.data.train, recipe.data.heldOut]);
+    // What a set is called is what the request called it, wherever its file lies.
+    const stored = (await test.service.store.get(id))!.recipe.data;
+    assertEquals(trainingSets(stored).map(({ name, weight }) => [name, weight]), [["train", 3], ["mine", 1]]);
+    assertEquals(heldOutSets(stored)!.map(({ name }) => name), [file, "train"]);
+    assertEquals(inputPaths({ data: stored }).map(({ path }) => path), [
+      `${await Deno.realPath(test.folder)}/datasets/train.jsonl`,
+      ...[1, 2].map(() => `${test.service.store.folder}/files/${file}/content.jsonl`),
+      `${await Deno.realPath(test.folder)}/datasets/train.jsonl`,
+    ]);
+    const job = (await test.call("GET", `/v1/fine_tuning/jobs/${id}`)).body;
+    assertEquals([job.training_file, job.validation_file], [`train.jsonl, ${file}`, `${file}, train.jsonl`]);
+    // It can be sent again as it is shown.
+    await until(test.service, await submit(test, shown), "succeeded");
+
+    for (
+      const path of [
+        "/etc/passwd",
+        "../datasets/train.jsonl",
+        `${test.folder}/datasets/train.jsonl`,
+        "file-0",
+      ]
+    ) {
+      const data = { train: [{ path: "train.jsonl" }, { path, name: "x" }], heldOut: [{ path, name: "y" }] };
+      const { status, body } = await test.call("POST", "/v1/runs", { recipe: { ...fakeNamed(), data } });
+      assertEquals(status, 400, path);
+      const params = body.error.problems.map(({ param }: { param: string }) => param);
+      assertEquals(params, ["recipe.data.train.1.path", "recipe.data.heldOut.0.path"]);
+      assertStringIncludes(body.error.message, "this service has no dataset");
+    }
   }));
 
 Deno.test("GET /v1/models/run:ID finds a run behind hundreds of newer ones", () =>

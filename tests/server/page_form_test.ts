@@ -1,6 +1,8 @@
 /** The page's form in a real browser: names, estimates as one types, and recipes like those of earlier runs. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+// @ts-types="../../types/std_path.d.ts"
+import { basename } from "@std/path";
 import type { Locator, Page, Route } from "npm:playwright-core@1.60.0";
 import type { AdapterRecipe } from "../../src/distill/recipe/recipe.ts";
 import { until } from "./harness.ts";
@@ -180,6 +182,36 @@ pageTest("the form: a run like another has the options of its adapter", async ({
     await page.getByLabel("Kind").waitFor();
   }
 });
+
+pageTest(
+  "the form: a run like one of several sets keeps them, or takes one dataset instead",
+  async ({ page, url, service }) => {
+    const train = [{ path: "rows.jsonl", name: "a", weight: 3 }, {
+      path: "rows.jsonl",
+      name: "b",
+      weight: 1,
+    }];
+    const recipe = {
+      ...{ teacher: { model: "tiny" }, student: { model: "teacher" }, train: { steps: 12, warmup: 0 } },
+      data: { train, mix: "tokens", contextLength: 32 },
+      objective: [{ loss: "cross-entropy" }],
+    };
+    const { id } = await (await page.request.post(`${url}v1/runs`, { data: { recipe } })).json();
+    await until(service, id, "succeeded");
+    const data = (await service.store.get(id))!.recipe.data;
+    await page.goto(`${url}#/new/${id}`);
+    const choice = page.getByLabel("Training data");
+    assertEquals(await choice.locator("option:checked").innerText(), "3 a + 1 b (edit as JSON)");
+    await page.getByRole("button", { name: "Start run" }).click();
+    await page.locator("main .state", { hasText: "succeeded" }).waitFor();
+    assertEquals((await service.store.list()).data[0]!.recipe.data, data);
+    await page.getByRole("link", { name: "New like this" }).click();
+    await choice.selectOption("rows.jsonl");
+    await page.getByRole("button", { name: "Start run" }).click();
+    await page.locator("main .state", { hasText: "succeeded" }).waitFor();
+    assertEquals(basename((await service.store.list()).data[0]!.recipe.data.train as string), "rows.jsonl");
+  },
+);
 
 pageTest(
   "the form: losses are added and taken away, and every field has a name",

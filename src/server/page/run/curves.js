@@ -71,7 +71,8 @@ export class Curves {
   /** The student's loss on each of several held-out sets. */
   #setsOf(step, sets) {
     for (const [name, { loss }] of Object.entries(sets)) {
-      this.#sets.line({ key: name, label: name, ...this.#styleOf(name), points: true });
+      // A set may be called like a loss.
+      this.#sets.line({ key: name, label: name, ...this.#styleOf(`set ${name}`), points: true });
       this.#set(this.#sets, step, name, loss);
     }
   }
