@@ -50,7 +50,8 @@ Deno.test("every recipe of examples/recipes is valid and can be planned, and the
       const samples = sampleBytes(DEFAULT_DEVICE, prepared, setup);
       const { plan } = planTraining(setup, DEFAULT_DEVICE, { sampleBytes: samples });
       assert(runMemory(plan, samples).total > 50e6, file);
-      compared.push(comparedRecipe(file, prepared));
+      // One that is measured on more than the stories is compared with itself.
+      if (prepared.sets.heldOut.length === 1) compared.push(comparedRecipe(file, prepared));
     } finally {
       prepared.close();
     }

@@ -33,6 +33,8 @@ export interface Fault {
   shrugs?: boolean;
   /** Measures teacher and student at the end; the student's loss is this and a hundredth of the seed. */
   measures?: number;
+  /** Names of held-out sets that the student is measured on beside, each a tenth better than the one before. */
+  sets?: string[];
   /** Heartbeats instead of events for this many milliseconds before training. */
   beat?: number;
 }
@@ -102,8 +104,10 @@ async function train(recipe: Recipe, host: RunHost<Plugins>): Promise<RunResult>
     const tokens = 100;
     host.emit({ type: "evaluation", step: 0, model: "teacher", loss: 1, losses: {}, tokens });
     const loss = fault.measures + recipe.train.seed / 100;
+    const sets = fault.sets?.map((name, i) => [name, { loss: loss - i / 10, losses: {}, tokens }]);
     host.emit({
       ...{ type: "evaluation", step, model: "student", loss, tokens },
+      ...(sets ? { sets: Object.fromEntries(sets) } : {}),
       losses: { "forward-kl": loss / 2, "top-1-agreement": 1 - loss / 10 },
     });
   }

@@ -66,7 +66,10 @@ function again(within: Locator, before: string): Promise<void> {
 
 pageTest("the curves: a loss has one colour in every chart, of every run, light and dark", async (test) => {
   const { page, url, service } = test;
-  const first = await submitted(page, url, { steps: 30, measures: 1.2, after: ["reverse-kl", "forward-kl"] });
+  const first = await submitted(page, url, {
+    ...{ steps: 30, measures: 1.2, after: ["reverse-kl", "forward-kl"] },
+    sets: ["stories", "forward-kl"],
+  });
   const second = await submitted(page, url, {
     steps: 30,
     measures: 1.1,
@@ -84,9 +87,16 @@ pageTest("the curves: a loss has one colour in every chart, of every run, light 
   assertEquals(new Set(different).size, 4, different.join());
   for (const color of Object.values(own)) assert(await pixels(parts, color!) > 20, `${color} is drawn`);
   assertEquals(await pixels(parts, "rgb(1, 2, 3)"), 0);
+  // A held-out set is no loss, even where it is called like one.
+  const sets = panel(page, "Held-out loss of each set, nats a token");
+  const ofSets = await colors(sets);
+  assertEquals(Object.keys(ofSets), ["stories", "forward-kl"]);
+  assert(!Object.values(own).includes(ofSets["forward-kl"]!));
+  assertEquals(await sets.locator(".legend .value").allInnerTexts(), ["1.21", "1.11"]);
 
   await page.goto(`${url}#/runs/${second}`);
   await parts.getByText("total-variation").waitFor();
+  assertEquals(await sets.isVisible(), false);
   const other = await colors(parts);
   for (const name of ["cross-entropy", "forward-kl"]) assertEquals(other[name], own[name], name);
   assert(
