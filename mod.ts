@@ -29,7 +29,13 @@ import { openStore, openStoreOf } from "./src/runs/store/data_folder.ts";
 import { createRun, type LockedRun, openRun, removeUnbegun } from "./src/runs/store/run_folder.ts";
 import { superviseRun } from "./src/runs/supervise/supervisor.ts";
 
-export { defineRecipe, type Recipe, type RecipeInput } from "./src/distill/recipe/recipe.ts";
+export {
+  defineRecipe,
+  type HeldOutSet,
+  type Recipe,
+  type RecipeInput,
+  type TrainingSet,
+} from "./src/distill/recipe/recipe.ts";
 export type { RunEvent } from "./src/distill/run/events.ts";
 export type { RunResult } from "./src/distill/export/exports.ts";
 export * from "./src/base/errors.ts";

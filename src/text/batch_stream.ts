@@ -55,7 +55,6 @@ export class BatchStream {
   readonly #samples: readonly EncodedSample[];
   readonly #options: Required<Omit<BatchStreamOptions, "mixture">>;
   readonly #lengths: Int32Array;
-  readonly #supervised: Int32Array;
   /** One past the last sample of each set of a mixture. */
   readonly #ends: number[] = [];
   #drawn: DrawnShare[];
@@ -73,10 +72,6 @@ export class BatchStream {
     const { mixture, ...rest } = options;
     this.#options = { shuffle: true, ...rest };
     this.#lengths = Int32Array.from(samples, (sample) => sample.ids.length);
-    this.#supervised = Int32Array.from(
-      samples,
-      ({ supervised }) => supervised.reduce((sum, s) => sum + s, 0),
-    );
     for (const { count } of mixture?.sets ?? []) this.#ends.push((this.#ends.at(-1) ?? 0) + count);
     this.#drawn = mixture?.sets.map(({ name }) => emptyShare(name)) ?? [];
     this.#mixture = mixture && mixture.sets.length > 1
@@ -111,7 +106,7 @@ export class BatchStream {
       const share = this.#drawn[this.#ends.findIndex((end) => samples[i]! < end)]!;
       share.samples++;
       share.tokens += this.#lengths[samples[i]!]!;
-      share.supervisedTokens += this.#supervised[samples[i]!]!;
+      share.supervisedTokens += this.#samples[samples[i]!]!.supervised.reduce((sum, s) => sum + s, 0);
     }
   }
 

@@ -91,6 +91,32 @@ Deno.test("checkComparable() warns where some recipes measure against a part of 
     ]);
   }));
 
+Deno.test("checkComparable() wants the same held-out sets, by name where there are several", () =>
+  withTiny(async (files) => {
+    const { train, heldOut } = files;
+    const [other, joined] = [`${files.folder}/other.jsonl`, `${files.folder}/joined.jsonl`];
+    await Deno.writeTextFile(other, tinyRows(3, 5));
+    await Deno.writeTextFile(joined, await Deno.readTextFile(heldOut) + await Deno.readTextFile(other));
+    const list = (...names: string[]) =>
+      [heldOut, other].map((path, i) => ({ path, ...(names[i] ? { name: names[i]! } : {}) }));
+    const [, one, both, renamed, whole] = await opened(
+      files,
+      { data: { train, heldOut: [{ path: heldOut, name: "whatever" }] } },
+      { data: { train, heldOut: list("a", "b") } },
+      { data: { train, heldOut: list("a", "c") } },
+      { data: { train, heldOut: joined } },
+    );
+    const [file] = await opened(files);
+    assertEquals(await checkComparable([file!, one!]), []);
+    assertEquals(await checkComparable([both!, both!]), []);
+    for (const [a, b] of [[both, renamed], [both, whole], [file, both]]) {
+      const { message } = await assertRejects(() => checkComparable([a!, b!]), InputError);
+      assertMatch(message, /another held-out data than \S+: /);
+    }
+    const { message } = await assertRejects(() => checkComparable([both!, renamed!]), InputError);
+    assertMatch(message, /: a \(\S+heldout.jsonl\), c \(\S+other.jsonl\), not a \(\S+heldout.jsonl\), b \(/);
+  }));
+
 Deno.test("checkComparable() takes a copy of a model or of data for what it is", () =>
   withTiny(async (files) => {
     const [teacher, heldOut] = [`${files.folder}/copy`, `${files.folder}/copy.jsonl`];

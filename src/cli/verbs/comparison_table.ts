@@ -122,7 +122,9 @@ function notes(
       ? [
         `Differences are paired by seed${
           errors ? "; ± is the standard error of their mean" : ""
-        }; 1/2: better in one of two pairs. Lower is better, but not for agreement. No significance was computed.`,
+        }; 1/2: better in one of two pairs. Lower is better, but not for agreement.${
+          verdicts.length === 0 ? " No significance was computed." : ""
+        }`,
       ]
       : []),
     ...(tokens === null ? [] : [
