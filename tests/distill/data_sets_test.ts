@@ -71,6 +71,10 @@ Deno.test("what is wrong with a list of sets is told with the place in it", () =
     found([a, { ...b, weight: -1 }])["data.train.1.weight"]!,
     "must be at least 0, not -1",
   );
+  assertStringIncludes(
+    found([{ ...a, weight: 1e300 }])["data.train.0.weight"]!,
+    "must be at most 1000000000",
+  );
   assertEquals(found([{ ...a, weight: 0 }, { ...b, weight: 0 }]), {
     "data.train": "at least one weight must be above 0",
   });
@@ -266,6 +270,9 @@ Deno.test("a mixture reports its shares and each held-out set, and continues bit
     assertEquals(await bytesOf(`${files.folder}/parts`), await bytesOf(`${files.folder}/whole`));
     assertEquals(heldMetrics(parts), heldMetrics(whole));
     assertEquals([resumed.drawn, resumed.heldOutSets], [result.drawn, result.heldOutSets]);
+
+    // Also of a run that was over but for its results.
+    assertEquals((await runHere(recipe, `${files.folder}/whole`, { resume: true })).drawn, result.drawn);
 
     const [a, b] = result.drawn!;
     assertEquals([a!.name, b!.name], ["a", "other"]);

@@ -116,12 +116,25 @@ Deno.test("the batches follow from the seed, whichever epoch is asked for first 
       ...lengths.subarray(0, 20),
     );
     assertEquals(batchesOf([sets[2]!, sets[1]!, sets[0]!], by, 2, turned), listed);
-    // Rows of two sets that belong together, line by line, do not come together.
-    const [b, c] = ["b", "c"].map((name) =>
-      listed.flat().filter((d) => d.name === name).slice(0, 20).map((d) => d.sample)
-    );
-    assertNotEquals(b, c);
   }
+});
+
+Deno.test("rows of two sets that belong together, line by line, do not come together", () => {
+  const sets = [set("a", 1, 20), set("b", 1, 20)];
+  const draws = batchesOf(sets, "rows", 1, new Int32Array(40).fill(T / 4)).flat();
+  const [a, b] = ["a", "b"].map((of) => draws.filter(({ name }) => name === of).map(({ sample }) => sample));
+  assertEquals([a!.length, b!.length], [20, 20]);
+  assertNotEquals(a, b);
+});
+
+Deno.test("a sample that has to wait for a batch with room is drawn before its set begins again", () => {
+  const sets = [set("small", 1, 5), set("large", 1, 40)];
+  const lengths = Int32Array.from({ length: 45 }, (_, i) => i === 0 ? T - 2 : 7);
+  const small = batchesOf(sets, "rows", 2, lengths).flat().filter(({ name }) => name === "small").map((d) =>
+    d.sample
+  );
+  assert(small.length > 30);
+  for (let i = 0; i + 5 <= small.length; i += 5) assertEquals(small.slice(i, i + 5).sort(), [0, 1, 2, 3, 4]);
 });
 
 Deno.test("a mixture without shuffling keeps the order of each file where samples fit", () => {

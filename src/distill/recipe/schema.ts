@@ -47,7 +47,7 @@ const MOST_SETS = 64;
 const trainingSet = z.strictObject({
   path: setPath,
   name: setName,
-  weight: z.number().min(0).default(1).describe(
+  weight: z.number().min(0).max(1e9).default(1).describe(
     "Share of what is drawn, against the weights of the other sets; 0: nothing is drawn of it",
   ),
 });
