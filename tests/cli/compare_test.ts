@@ -356,3 +356,24 @@ Deno.test("compare runs two recipes with two seeds on a tiny model, and measures
     assertEquals(JSON.parse(again.out).summary, all.summary);
     assertEquals(await Deno.readTextFile(`${all.folder}/ce-seed1/events.jsonl`), log);
   }));
+
+Deno.test("one recipe with a plugin's adapter beside a model; what was not measured is, also when it is resumed", () =>
+  withTiny(async (files) => {
+    const [ce] = await writeRecipes(files);
+    const plugin = new URL("../../examples/plugins/row-and-column.ts", import.meta.url).pathname;
+    const { code, out, err } = await limbeck(
+      ...["compare", ce, "--seeds", "1", "--plugin", plugin, "--model", `whole=${files.teacher}`],
+      ...["--set", "adapter={type: example/row-and-column}", "--set", "train.steps=2"],
+      ...["--data", files.folder, "--no-setup", "--json"],
+    );
+    assertEquals(code, 0, err);
+    const { folder, summary } = JSON.parse(out);
+    const [{ others }] = summary.verdicts;
+    assertEquals([others.length, others[0].runs, others[0].sequences, others[0].overSeeds], [1, 1, 6, null]);
+    await Deno.remove(`${folder}/sequences`, { recursive: true });
+    const again = await limbeck("compare", "--resume", folder, "--no-setup");
+    assertEquals(again.code, 0, again.err);
+    assertStringIncludes(again.out, "Measuring ce-seed1 sequence by sequence");
+    assertStringIncludes(again.out, "with one pair of runs, nothing is said of other seeds");
+    assertEquals(JSON.parse(await Deno.readTextFile(`${folder}/compare.json`)).summary, summary);
+  }));
