@@ -17,7 +17,7 @@ const linear: Merge = defineMerge({
   options: z.strictObject({
     normalize: z.boolean().default(true).describe("Divide by the sum of the weights"),
   }),
-  parentOptions: z.strictObject({ weight: z.number().describe("Share of the parent") }),
+  parentOptions: z.strictObject({ weight: z.number().default(1).describe("Share of the parent") }),
   base: "none",
   parents: { least: 1 },
   unit: "entries",

@@ -21,10 +21,11 @@ export function pluginIdentity(
   options?: Readonly<Record<string, unknown>>,
   kinds: readonly Kind[] = KINDS,
 ): string {
+  const { furtherOptions = {} } = kindOf(plugin, kinds) ?? {};
   const parts: [string, unknown][] = Object.entries(plugin).map(([key, value]) => [
     key,
-    key === "options"
-      ? z.toJSONSchema(plugin.options, { unrepresentable: "any", io: "input" })
+    key === "options" || key in furtherOptions
+      ? z.toJSONSchema(value, { unrepresentable: "any", io: "input" })
       : key === "controller"
       ? controllerText(value as Controller)
       : textOf(value),

@@ -33,6 +33,8 @@ export interface Kind<P extends AnyPlugin = AnyPlugin, Role extends string = str
   readonly define: string;
   /** Functions without which none can work. */
   readonly functions: readonly string[];
+  /** Fields of the plugin with schemas of options beside its own, and whose they are: `of each parent`. */
+  readonly furtherOptions?: Readonly<Partial<Record<Extract<keyof P, string>, string>>>;
   /** What else makes one malformed, whatever its options. */
   malformed?(plugin: P): Complaint | undefined;
   /** What no two plugins of the kind may share. */

@@ -26,7 +26,7 @@ export interface MergeInput<Options = Record<string, unknown>, ParentOptions = R
   readonly shape: readonly number[];
   /** Of the base model; undefined where the recipe names none. */
   readonly base?: Float32Array;
-  /** In the order of the recipe, the base not among them. */
+  /** In the order of the recipe. */
   readonly parents: readonly MergeParent<ParentOptions>[];
   readonly options: Options;
   /**
@@ -35,6 +35,42 @@ export interface MergeInput<Options = Record<string, unknown>, ParentOptions = R
    */
   random(parent: number): Float32Array;
   readonly linalg: LinearAlgebra;
+  /** What {@linkcode MergeSurvey.see} gathered; undefined where it has no passes. */
+  readonly survey?: unknown;
+}
+
+/** What a call of `merge` sees: see {@linkcode MergeDefinition.unit}. */
+export type MergeUnit = "entries" | "tensor";
+
+/**
+ * A look at all tensors before any is merged, for what depends on whole models. What it remembers must not grow with the models.
+ *
+ * The host makes `begin()` once, then `passes` times shows every tensor, in any order and in pieces.
+ */
+export interface MergeSurvey<Options, ParentOptions> {
+  /** How often it has to see every tensor; 0 where these options need no survey. */
+  passes(options: Options): number;
+  /** What it remembers at first, for so many parents. */
+  begin(parents: number): unknown;
+  /** Takes a tensor, or a piece of one, into what it remembers. `pass` counts from 0. */
+  see(
+    memory: unknown,
+    input: Pick<MergeInput<Options, ParentOptions>, "name" | "base" | "parents" | "options">,
+    pass: number,
+  ): void;
+}
+
+/** What another program does, where that differs. */
+export interface MergeLikeness<Options, ParentOptions> {
+  /** Its choices, taken for options that a recipe does not give: `--like NAME`. */
+  readonly options?: Options;
+  /** Its choices for options of parents. */
+  readonly parent?: ParentOptions;
+  /**
+   * What it calls options, of the merge or of parents, where that is not our name in snake_case: `{nuslerp_flatten: "flatten"}`. Read
+   * whether or not its choices are taken.
+   */
+  readonly names?: Readonly<Record<string, string>>;
 }
 
 /** How a merge is written. */
@@ -42,37 +78,41 @@ export interface MergeDefinition<
   Schema extends OptionsSchema = OptionsSchema,
   ParentSchema extends OptionsSchema = OptionsSchema,
 > extends PluginHeader<Schema> {
-  /** Options that each parent has for itself, such as its weight. */
+  /** Options that each parent has for itself, such as its weight. All have defaults. */
   readonly parentOptions: ParentSchema;
-  /** Whether the differences to a base model are merged; `optional` where it works with and without. */
-  readonly base: "required" | "optional" | "none";
-  /** How many parents it takes beside the base. */
+  /**
+   * Whether the differences to a base model are merged; `optional` where it works with and without. With both the base is not among the
+   * parents. `first`: a base, where the recipe names one, is the first of the parents. `none`: a base is a parent like any other.
+   */
+  readonly base: "required" | "optional" | "first" | "none";
+  /** How many parents it takes, the base not counted unless it is one of them. */
   readonly parents: { readonly least: number; readonly most?: number };
   /**
    * What a call sees. `entries`: each entry of the result depends on the same entry of the parents alone, so that tensors come in pieces;
-   * `tensor`: whole tensors.
+   * `tensor`: whole tensors. A function where it depends on the options.
    */
-  readonly unit: "entries" | "tensor";
-  /** Options that do what another program does where it differs from the paper: `--like NAME`. */
-  readonly like?: Readonly<Record<string, z.input<Schema>>>;
+  readonly unit: MergeUnit | ((options: z.output<Schema>) => MergeUnit);
+  readonly survey?: MergeSurvey<z.output<Schema>, z.output<ParentSchema>>;
+  /** By the other program's name. */
+  readonly like?: Readonly<Record<string, MergeLikeness<z.input<Schema>, z.input<ParentSchema>>>>;
   /**
    * The merged values, as many as each parent has. It may be a parent's or the base's own array.
    *
    * Work in f32; statistics in f64.
    */
   merge(input: MergeInput<z.output<Schema>, z.output<ParentSchema>>): Float32Array | Promise<Float32Array>;
-  /** Options and those of parents under which merging equal models gives that model: what a check merges first. */
+  /** What must hold of it, for `limbeck plugin check`. */
   readonly identities?: MergeIdentities<z.input<Schema>, z.input<ParentSchema>>;
 }
 
-/** What must hold of a merge, for a check. */
+/** What must hold of a merge. */
 export interface MergeIdentities<Options, ParentOptions> {
-  /** Equal parents (equal to the base, if there is one) give that model: false where they do not. `true` when absent. */
+  /** Parents equal to one another, and to the base if there is one, give that model: false where they do not. `true` when absent. */
   readonly equalParents?: boolean;
-  /** Options under which the result is the base. */
-  readonly base?: { readonly options: Options; readonly parent: ParentOptions };
-  /** Options under which one parent alone, or the first of the least number, is the result. */
-  readonly first?: { readonly options: Options; readonly parents: readonly ParentOptions[] };
+  /** Options under which the result is the base whatever the parents are. */
+  readonly base?: { readonly options?: Options; readonly parent?: ParentOptions };
+  /** Options of the merge, and of each of several parents, under which the first of them is the result. */
+  readonly first?: { readonly options?: Options; readonly parents: readonly ParentOptions[] };
   /** The order of the parents does not matter. */
   readonly symmetric?: boolean;
 }

@@ -85,10 +85,12 @@ Deno.test("a plugin of such a kind is refused where it is malformed, and by a ta
   refused(made("test/long", { abbreviation: "long" }), "its abbreviation is long");
   refused(made("test/other", { abbreviation: "f" }), 'abbreviated "f", as those of "test/falling"');
   refused(made("test/falling"), "same id");
-  assert(refused(made("test/x", { kind: "shedule" as "schedule" }), "no loss, adapter or schedule").hint!
-    .endsWith("defineAdapter or defineSchedule"));
+  assert(
+    refused(made("test/x", { kind: "shedule" as "schedule" }), "no loss, adapter, merge or schedule").hint!
+      .endsWith("defineAdapter, defineMerge or defineSchedule"),
+  );
   const known: Registry<Kind> = new Registry<Kind>(KINDS);
-  assertThrows(() => known.add(falling), PluginError, "it is no loss or adapter");
+  assertThrows(() => known.add(falling), PluginError, "it is no loss, adapter or merge");
 });
 
 Deno.test("a plugin of such a kind is described, checked and identified by the row", async () => {

@@ -100,20 +100,29 @@ async function show(name: string, { out }: Invocation): Promise<number> {
 }
 
 function describe(p: PluginDescription): string[] {
-  const properties = (p.options?.properties ?? {}) as Record<string, Record<string, unknown>>;
-  const rows = Object.entries(properties).map(([name, schema]) => [
-    name,
-    typeOf(schema),
-    schema.default === undefined ? "required" : JSON.stringify(schema.default),
-    `${schema.description ?? ""}${p.scheduled.includes(name) ? " (may be scheduled)" : ""}`.trim(),
-  ]);
+  const own = optionRows(p.options, p.scheduled);
+  const further = Object.values(p.furtherOptions).map(({ about, schema }) =>
+    [`option ${about}`, optionRows(schema)] as const
+  ).filter(([, rows]) => rows.length > 0);
   return [
     `${bold(p.id)}  ${p.kind} ${p.version}`,
     ...(p.description ? [p.description] : []),
     ...(p.source ? [dim(`Source: ${p.source}`)] : []),
     "",
-    ...(rows.length > 0 ? table(["option", "type", "default", "meaning"], rows) : ["It has no options."]),
+    ...(own.length > 0 ? table(["option", "type", "default", "meaning"], own) : ["It has no options."]),
+    ...further.flatMap(([title, rows]) => ["", ...table([title, "type", "default", "meaning"], rows)]),
   ];
+}
+
+/** Name, type, default and meaning of each option of a schema. */
+function optionRows(schema: PluginDescription["options"], scheduled: readonly string[] = []): string[][] {
+  const properties = (schema?.properties ?? {}) as Record<string, Record<string, unknown>>;
+  return Object.entries(properties).map(([name, option]) => [
+    name,
+    typeOf(option),
+    option.default === undefined ? "required" : JSON.stringify(option.default),
+    `${option.description ?? ""}${scheduled.includes(name) ? " (may be scheduled)" : ""}`.trim(),
+  ]);
 }
 
 /** The type of an option in words: `number, above 0, below 1`. */

@@ -8,10 +8,11 @@ import { adapter } from "./adapter.ts";
 import { divergence } from "./divergence.ts";
 import { featureLoss } from "./feature_loss.ts";
 import type { AnyPlugin, Kind } from "../kind.ts";
+import { merge } from "./merge.ts";
 import { rowLoss } from "./row_loss.ts";
 
 /** All kinds of plugins, in the order in which they are named to users. */
-export const KINDS = [divergence, rowLoss, featureLoss, adapter] as const;
+export const KINDS = [divergence, rowLoss, featureLoss, adapter, merge] as const;
 
 /** A kind of {@linkcode KINDS}. */
 export type KnownKind = typeof KINDS[number];

@@ -15,11 +15,13 @@ import { json, otherwise } from "../schemas.ts";
 import type { Service } from "../service.ts";
 import { find, mustControl } from "./runs.ts";
 
+const ROLES = [...new Set(KINDS.map(({ role }) => role))];
+
 const pluginSchema = z.object({
   id: z.string(),
   object: z.literal("plugin"),
   kind: z.string().openapi({ description: oneOf(KINDS.map(({ id }) => id)) }),
-  role: z.string().nullable().openapi({ description: "What a recipe names it as: loss or adapter" }),
+  role: z.string().nullable().openapi({ description: `What a recipe names it as: ${oneOf(ROLES)}` }),
   version: z.string(),
   contract: z.number().int(),
   description: z.string().nullable(),
@@ -28,13 +30,17 @@ const pluginSchema = z.object({
     description: "JSON Schema of the options",
   }),
   scheduled: z.array(z.string()).openapi({ description: "Options that a schedule may change" }),
+  furtherOptions: z.record(
+    z.string(),
+    z.object({ about: z.string(), schema: z.record(z.string(), z.unknown()).nullable() }),
+  ).openapi({ description: "Options of something else, such as of each parent of a merge, by field" }),
 }).openapi("Plugin");
 
 const plugins = createRoute({
   method: "get",
   path: "/v1/plugins",
   operationId: "listPlugins",
-  summary: "List losses and adapters with the schemas of their options",
+  summary: "List losses, adapters and merges with the schemas of their options",
   tags: ["catalogue"],
   responses: {
     200: json(z.object({ object: z.literal("list"), data: z.array(pluginSchema) }), "Plugins by kind and id"),
