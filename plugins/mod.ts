@@ -1,5 +1,5 @@
 /**
- * The losses and adapters that come with Limbeck.
+ * The losses, adapters and merges that come with Limbeck.
  *
  * @module
  */
@@ -29,6 +29,7 @@ import sortedTopK from "./losses/sorted_top_k.ts";
 import taid from "./losses/taid.ts";
 import totalVariation from "./losses/total_variation.ts";
 import universalLogit from "./losses/universal_logit.ts";
+import { merges } from "./merges/mod.ts";
 
 /** Every built-in plugin. */
 export const builtins: readonly Plugin[] = [
@@ -57,4 +58,5 @@ export const builtins: readonly Plugin[] = [
   attentionRelation,
   relationDistillation,
   ...adapters,
+  ...merges,
 ];

@@ -7,6 +7,7 @@
  */
 import { z } from "zod";
 import { CONTRACT_VERSION, defineMerge, type Merge } from "../../src/registry/contract.ts";
+import { normalized, weightedSum } from "./weighted_sum.ts";
 
 const linear: Merge = defineMerge({
   id: "linear",
@@ -21,16 +22,13 @@ const linear: Merge = defineMerge({
   base: "none",
   parents: { least: 1 },
   unit: "entries",
-  identities: { symmetric: true },
-  merge({ parents, options: { normalize } }) {
-    const sum = parents.reduce((total, { options }) => total + options.weight, 0);
-    const [first] = parents;
-    const merged = new Float32Array(first!.values.length);
-    for (const { values, options } of parents) {
-      const weight = normalize ? options.weight / sum : options.weight;
-      for (let i = 0; i < merged.length; i++) merged[i]! += weight * values[i]!;
-    }
-    return merged;
+  identities: { symmetric: true, first: { parents: [{}, { weight: 0 }] } },
+  merge({ name, parents, options: { normalize } }) {
+    const weights = parents.map(({ options }) => options.weight);
+    return weightedSum(
+      parents.map(({ values }) => values),
+      normalize ? normalized(weights, "linear", name) : weights,
+    );
   },
 });
 

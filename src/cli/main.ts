@@ -60,7 +60,7 @@ const VERBS: Readonly<Record<string, { summary: string; load: () => Promise<Comm
     load: async () => (await import("./verbs/export.ts")).exportModel,
   },
   plugin: {
-    summary: "List, show, begin and check losses and adapters",
+    summary: "List, show, begin and check losses, adapters and merges",
     load: async () => (await import("./verbs/plugin.ts")).plugin,
   },
   logs: { summary: "Print what a run says", load: async () => (await import("./verbs/logs.ts")).logs },

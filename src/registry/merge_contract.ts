@@ -10,7 +10,7 @@ import type { z } from "zod";
 import type { OptionsSchema, PluginHeader } from "../base/plugin.ts";
 import type { LinearAlgebra } from "./adapter_contract.ts";
 
-/** What a merge is given of one parent. Values are the merge's own: it may change them in place. */
+/** What a merge is given of one parent. Values, and those of the base, are the merge's own: it may change them in place. */
 export interface MergeParent<ParentOptions = Record<string, unknown>> {
   /** Row-major, f32. */
   readonly values: Float32Array;

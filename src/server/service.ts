@@ -47,7 +47,7 @@ export interface ServiceOptions extends CatalogueOptions {
   readonly bodyBytes?: number;
   /** Bounds of what is uploaded. */
   readonly uploads?: Partial<UploadLimits>;
-  /** Modules with losses and adapters that requests may name. */
+  /** Modules with losses, adapters and merges that requests may name. */
   readonly plugins?: readonly PluginModule[];
   readonly log?: LogLine;
   /** Finds the name of the GPU adapter in another process; this one stays free of drivers. */

@@ -1,5 +1,5 @@
 /**
- * The losses and adapters that the command line knows.
+ * The losses, adapters and merges that the command line knows.
  *
  * @module
  */

@@ -117,7 +117,7 @@ async function checkExtremes(given: OptionedMerge, base: boolean): Promise<strin
     "all zero": () => 0,
     "all alike": () => 0.5,
     "one parent zero": (x, m) => (m === 0 ? 0 : x),
-    "parents that cancel": (x, m, i) => (m < 0 ? 0 : (m % 2 ? -1 : 1) * (i % 5 - 2)),
+    "parents that cancel": (_, m, i) => (m < 0 ? 0 : (m % 2 ? -1 : 1) * (i % 5 - 2)),
     "tied": (x) => Math.round(4 * x) / 4,
     "large": (x) => 1e6 * x,
     "small": (x) => 1e-12 * x,

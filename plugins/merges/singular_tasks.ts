@@ -1,0 +1,95 @@
+/**
+ * Merging by task singular vectors: the leading singular vectors of all parents' changes, made orthogonal to one another.
+ *
+ * Gargiulo et al., "Task Singular Vectors", arXiv 2412.00081: with D_i = U_i S_i V_i^T cut to its k_i largest singular values,
+ * U = [U_1 .. U_T] and V = [V_1 .. V_T] are each replaced by the nearest matrix with orthonormal columns, U = P E Q^T -> P Q^T (the
+ * orthogonal Procrustes problem), and the merged change is U' diag(S_1 .. S_T) V'^T.
+ *
+ * @module
+ */
+import type { LinearAlgebra } from "../../src/registry/contract.ts";
+
+/** What is taken of one parent's change. */
+export interface Task {
+  /** [rows, columns] */
+  readonly change: Float32Array;
+  /** Singular values to keep. */
+  readonly rank: number;
+  /** Factor of its singular values. */
+  readonly weight: number;
+}
+
+/** Singular values below this share of the largest are rounding: their vectors are arbitrary and would turn the others. */
+const ROUNDING = 1e-6;
+
+/** The merged change, [rows, columns]. */
+export function mergeSingular(
+  tasks: readonly Task[],
+  rows: number,
+  columns: number,
+  linalg: LinearAlgebra,
+): Float32Array {
+  const parts = tasks.map(({ change, rank }) =>
+    linalg.svd(change, rows, columns, Math.min(rank, rows, columns))
+  );
+  const largest = Math.max(...parts.map(({ s }) => s[0] ?? 0));
+  const kept = parts.map(({ s }) => s.filter((value) => value > ROUNDING * largest).length);
+  const total = kept.reduce((sum, count) => sum + count, 0);
+  if (total === 0) return new Float32Array(rows * columns);
+  const [left, right] = [new Float32Array(rows * total), new Float32Array(columns * total)];
+  const values = new Float64Array(total);
+  let at = 0;
+  for (const [t, { u, s, vT }] of parts.entries()) {
+    const stride = s.length;
+    for (let k = 0; k < kept[t]!; k++, at++) {
+      values[at] = tasks[t]!.weight * s[k]!;
+      for (let i = 0; i < rows; i++) left[i * total + at] = u[i * stride + k]!;
+      for (let j = 0; j < columns; j++) right[j * total + at] = vT[k * columns + j]!;
+    }
+  }
+  const [u, v] = [orthogonal(left, rows, total, linalg), orthogonal(right, columns, total, linalg)];
+  for (let i = 0; i < rows; i++) for (let k = 0; k < total; k++) u[i * total + k]! *= values[k]!;
+  return productTransposed(u, v, rows, columns, total);
+}
+
+/** The nearest matrix with orthonormal columns (rows, where there are fewer of them): P Q^T of the thin SVD P E Q^T. */
+function orthogonal(
+  matrix: Float32Array,
+  rows: number,
+  columns: number,
+  linalg: LinearAlgebra,
+): Float32Array {
+  const rank = Math.min(rows, columns);
+  const { u, s, vT } = linalg.svd(matrix, rows, columns, rank);
+  const used = s.filter((value) => value > ROUNDING * s[0]!).length;
+  const nearest = new Float32Array(rows * columns);
+  const sums = new Float64Array(columns);
+  for (let i = 0; i < rows; i++) {
+    sums.fill(0);
+    for (let k = 0; k < used; k++) {
+      const factor = u[i * rank + k]!;
+      for (let j = 0; j < columns; j++) sums[j]! += factor * vT[k * columns + j]!;
+    }
+    nearest.set(sums, i * columns);
+  }
+  return nearest;
+}
+
+/** a [rows, inner] times the transpose of b [columns, inner], summed in f64. */
+function productTransposed(
+  a: Float32Array,
+  b: Float32Array,
+  rows: number,
+  columns: number,
+  inner: number,
+): Float32Array {
+  const product = new Float32Array(rows * columns);
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < columns; j++) {
+      let sum = 0;
+      for (let k = 0; k < inner; k++) sum += a[i * inner + k]! * b[j * inner + k]!;
+      product[i * columns + j] = sum;
+    }
+  }
+  return product;
+}
