@@ -23,8 +23,8 @@ import { BLOCK } from "./weighted_sum.ts";
 const options = z.strictObject({
   lambda,
   normalize: normalizeElected,
-  trim: z.enum(["tensor", "model"]).default("tensor")
-    .describe("Among what the largest changes are kept: of each tensor, or of the whole model (the paper's)"),
+  trim: z.enum(["model", "tensor"]).default("model")
+    .describe("Among what the largest changes are kept: of the whole model (the paper's) or of each tensor"),
 });
 const parentOptions = z.strictObject({
   weight,
