@@ -100,6 +100,7 @@ export async function mergeAll(
   };
   const survey = await surveyed(merge, options, subjects, inputsOf);
   const results: Float32Array[] = [];
+  let last: Float32Array | undefined;
   for (const tensor of subjects) {
     const merged = new Float32Array(elementCount(tensor.shape));
     let at = 0;
@@ -107,6 +108,15 @@ export async function mergeAll(
       const length = input.parents[0]!.values.length;
       const part = await merge.merge({ ...input, ...(survey === undefined ? {} : { survey }) });
       checkPart(part, length, tensor.shape);
+      if (part.buffer === last?.buffer) {
+        throw new CheckFailure(
+          "two calls return the same array, so the second overwrites what the first gave",
+          {
+            hint: "Return the arrays you were given or new ones, none that is kept from call to call.",
+          },
+        );
+      }
+      last = part;
       merged.set(part, at);
       at += length;
     }

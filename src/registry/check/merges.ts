@@ -141,15 +141,9 @@ async function checkDeterminism(given: OptionedMerge, base: boolean): Promise<st
   const parents = counts(given.merge.parents).at(-1)!;
   const all = SHAPES.map((shape, i) => subject(shape, { parents, base }, i + 1));
   const first = await mergeAll(given, all);
-  const kept = first.map((result) => result.slice());
   const again = await mergeAll(given, all);
   const backwards = (await mergeAll(given, all.toReversed())).reverse();
-  for (const [i, result] of kept.entries()) {
-    if (!sameBytes(result, first[i]!)) {
-      throw new CheckFailure("the values that a call returned change with a later call", {
-        hint: "Return the arrays you were given or new ones, none that is kept from call to call.",
-      });
-    }
+  for (const [i, result] of first.entries()) {
     if (!sameBytes(result, again[i]!)) {
       throw new CheckFailure("two runs on the same values gave different bytes");
     }

@@ -1,0 +1,97 @@
+/** Merges of singular vectors: what they equal, and what makes the two differ. */
+// @ts-types="../../types/std_assert.d.ts"
+import { assert, assertEquals } from "@std/assert";
+import { Matrix, SingularValueDecomposition } from "ml-matrix";
+import { randomNumbers } from "../../src/registry/check/rows.ts";
+import { farthest, mergeOne, model } from "./host.ts";
+
+const SHAPE = [12, 9] as const;
+const COUNT = SHAPE[0] * SHAPE[1];
+const zero = model(SHAPE, new Float32Array(COUNT));
+
+function drawn(seed: number, scale = 1): number[] {
+  const next = randomNumbers(seed);
+  return Array.from({ length: COUNT }, () => Math.fround(scale * (next() + next() + next() - 1.5)));
+}
+
+const merged = (id: string, changes: readonly number[][], options = {}) =>
+  mergeOne(id, { base: zero, parents: changes.map((values) => ({ model: model(SHAPE, values) })), options });
+
+Deno.test("tsv-m and r-tsvm of one task are task arithmetic", async () => {
+  const change = drawn(1);
+  for (const id of ["tsv-m", "r-tsvm"]) {
+    const difference = farthest(await merged(id, [change], { lambda: 0.7 }), change.map((x) => 0.7 * x));
+    assert(difference < 1e-6, `${id}: ${difference}`);
+  }
+});
+
+Deno.test("tsv-m is the paper's: leading singular vectors, each side replaced by its nearest orthonormal columns", async () => {
+  const changes = [drawn(1), drawn(2), drawn(3, 0.5)];
+  const parts = changes.map((change) => {
+    const rows = Array.from({ length: SHAPE[0] }, (_, i) => change.slice(i * SHAPE[1], (i + 1) * SHAPE[1]));
+    return new SingularValueDecomposition(new Matrix(rows), { autoTranspose: true });
+  });
+  const rank = 3;
+  const leading = (m: Matrix) => m.subMatrix(0, m.rows - 1, 0, rank - 1).transpose().to2DArray();
+  const stack = (of: (p: typeof parts[number]) => Matrix) =>
+    new Matrix(parts.flatMap((p) => leading(of(p)))).transpose();
+  /** X (X^T X)^(-1/2), by Newton's iteration for the polar factor, not by an SVD. */
+  const polar = (x: Matrix) => {
+    let y = x;
+    for (let k = 0; k < 60; k++) {
+      // Y <- Y (3 I - Y^T Y) / 2 converges where all singular values are below sqrt(3); those of stacked bases are at most that.
+      const inner = Matrix.eye(y.columns).mul(3).sub(y.transpose().mmul(y)).mul(0.5);
+      y = y.mmul(inner);
+    }
+    return y;
+  };
+  const values = Matrix.diag(parts.flatMap((p) => p.diagonal.slice(0, rank)));
+  const half = (m: Matrix) => m.clone().mul(1 / 1.8);
+  const [u, v] = [
+    polar(half(stack((p) => p.leftSingularVectors))),
+    polar(half(stack((p) => p.rightSingularVectors))),
+  ];
+  const wanted = u.mmul(values).mmul(v.transpose()).to1DArray();
+  assert(farthest(await merged("tsv-m", changes), wanted) < 1e-5);
+});
+
+Deno.test("r-tsvm equals tsv-m where outliers and sparsities are equal, and only there", async () => {
+  // The same numbers in other places and with other signs: equal statistics, other matrices.
+  const change = drawn(4);
+  const turned = change.toReversed().map((x, i) => (i % 3 ? -x : x));
+  const equal = [change, turned];
+  assert(farthest(await merged("r-tsvm", equal), await merged("tsv-m", equal)) < 1e-6);
+  // One with outliers of its own.
+  const spiked = change.map((x, i) => (i % 37 === 0 ? 20 * x : x));
+  const unequal = [spiked, turned];
+  assert(farthest(await merged("r-tsvm", unequal), await merged("tsv-m", unequal)) > 1e-2);
+  // One half of which is nothing, and no outliers in either.
+  const flat = Array.from({ length: COUNT }, (_, i) => (i % 2 ? -1 : 1) * (1 + (i * 7) % 5 / 10));
+  const sparse = flat.map((x, i) => (i % 2 === 0 ? 0 : x)).toReversed();
+  assert(farthest(await merged("r-tsvm", [flat, sparse]), await merged("tsv-m", [flat, sparse])) > 1e-3);
+});
+
+Deno.test("a parent that changed nothing, or little more than a rank, does not turn the others", async () => {
+  const change = drawn(5);
+  const nothing = new Array<number>(COUNT).fill(0);
+  const alone = await merged("tsv-m", [change, nothing]);
+  // Half of the singular values of the one that changed anything.
+  const rows = Array.from({ length: SHAPE[0] }, (_, i) => change.slice(i * SHAPE[1], (i + 1) * SHAPE[1]));
+  const svd = new SingularValueDecomposition(new Matrix(rows), { autoTranspose: true });
+  const kept = svd.diagonal.map((s, k) => (k < 4 ? s : 0));
+  const wanted = svd.leftSingularVectors.mmul(Matrix.diag(kept)).mmul(svd.rightSingularVectors.transpose());
+  assert(farthest(alone, wanted.to1DArray()) < 1e-5);
+  // Equal parents: their vectors are the same, not twice as many.
+  assert(farthest(await merged("tsv-m", [change, change]), alone) < 1e-5);
+});
+
+Deno.test("what is no matrix, or too small for the number of tasks, gets the mean change", async () => {
+  for (const id of ["tsv-m", "r-tsvm"]) {
+    for (const shape of [[4], [2, 2, 1], [2, 2]]) {
+      const parents = [[1, 2, 3, 4], [3, 2, 1, 0], [2, 2, 2, 5]].map((values) => ({
+        model: model(shape, values),
+      }));
+      assertEquals(await mergeOne(id, { base: model(shape, [0, 0, 0, 0]), parents }), [2, 2, 2, 3]);
+    }
+  }
+});
