@@ -1,6 +1,6 @@
 /** The commands of docs/plugins.md and the plugins of examples/, from a folder outside of the project, as users have them. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 // @ts-types="../../types/std_path.d.ts"
 import { fromFileUrl } from "@std/path";
 import type { RecipeInput } from "../../src/distill/recipe/recipe.ts";
@@ -166,7 +166,7 @@ Deno.test("the commands of docs/plugins.md work in their order", () =>
 
 Deno.test("limbeck plugin new overwrites nothing, and says what names it takes", () =>
   withTiny(async ({ folder }) => {
-    for (const kind of ["loss", "row-loss", "feature-loss", "adapter"]) {
+    for (const kind of ["loss", "row-loss", "feature-loss", "adapter", "merge"]) {
       assertEquals((await limbeck(folder, "plugin", "new", kind, `my-${kind}`)).code, 0);
       await Deno.writeTextFile(`${folder}/my-${kind}.ts`, "mine");
       const again = await limbeck(folder, "plugin", "new", kind, `my-${kind}`);
@@ -186,6 +186,8 @@ Deno.test("limbeck plugin list and show describe plugins, in words and as JSON",
     assert(ids.includes("forward-kl") && ids.includes("lora"));
     const show = await limbeck(folder, "plugin", "show", "cross-entropy");
     assertStringIncludes(show.out, "labelSmoothing");
+    const ties = await limbeck(folder, "plugin", "show", "ties");
+    assertMatch(ties.out, /\btrim\b[^]*\boption of each parent\b[^]*\bdensity\b/);
     const { options } = JSON.parse((await limbeck(folder, "plugin", "show", "cross-entropy", "--json")).out);
     assertEquals(options.properties.labelSmoothing.default, 0);
     const wrong = await limbeck(folder, "plugin", "show", "forward-lk");

@@ -13,12 +13,13 @@ import { type RecipeInput } from "../../src/distill/recipe/recipe.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
 import type { DeviceDescription } from "../../src/gpu/description.ts";
+import { kindOf } from "../../src/registry/kinds/mod.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 
 const registry = new Registry().addAll(builtins);
-const losses = builtins.flatMap((p) => (p.kind === "adapter" ? [] : [p.id]));
+const losses = builtins.flatMap((p) => (kindOf(p)?.role === "loss" ? [p.id] : []));
 const adapters = builtins.flatMap((p) => (p.kind === "adapter" ? [p] : []));
 
 /** One recipe for each built-in adapter, and objectives that differ in losses and temperatures. */

@@ -124,6 +124,19 @@ Deno.test("GET /v1/models/run:ID finds a run behind hundreds of newer ones", () 
     }
   }));
 
+Deno.test("GET /v1/plugins lists merges beside losses and adapters, with the options of their parents", () =>
+  withService(async (test) => {
+    const { status, body } = await test.call("GET", "/v1/plugins");
+    assertEquals(status, 200);
+    const found = (id: string) => body.data.find((plugin: { id: string }) => plugin.id === id);
+    const ties = found("ties");
+    assertEquals([ties.kind, ties.role], ["merge", "merge"]);
+    assert("trim" in ties.options.properties);
+    assertEquals(ties.furtherOptions.parentOptions.about, "of each parent");
+    assert("density" in ties.furtherOptions.parentOptions.schema.properties);
+    assertEquals([found("forward-kl").role, found("forward-kl").furtherOptions], ["loss", {}]);
+  }));
+
 Deno.test("links at the top of a run's folder lead nowhere", () =>
   withService(async (test) => {
     const id = await submit(test);
