@@ -7,7 +7,7 @@
  * @module
  */
 import { z } from "zod";
-import { type MergeParent, PluginError } from "../../src/registry/contract.ts";
+import type { MergeParent } from "../../src/registry/contract.ts";
 import { differences } from "./differences.ts";
 import { absoluteSum, rescale, type Rescaling, restoreAbsoluteSum } from "./drop.ts";
 import { weight } from "./options.ts";
@@ -50,9 +50,6 @@ export function thinnedByRank(
   return changes;
 }
 
-/** Room for the place in its row beside the 31 bits of a magnitude, in the 53 bits of a whole number in f64. */
-const PLACES = 2 ** 22;
-
 function dropByRank(
   values: Float32Array,
   uniform: Float32Array,
@@ -61,21 +58,19 @@ function dropByRank(
   epsilon: number,
   rescaling: Rescaling,
 ): void {
-  if (width > PLACES) {
-    throw new PluginError(
-      "della",
-      `a row of ${width} entries is longer than ${PLACES}, the most that are ranked`,
-    );
-  }
   const before = rescaling === "l1" ? absoluteSum(values) : 0;
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  // Sorted as numbers, which is much faster than by a function: the size first, then the place.
-  const keys = new Float64Array(width);
+  // Sorted as whole numbers of 64 bits, which is much faster than by a function: the size above, the place below.
+  const keys = new BigUint64Array(width);
+  const halves = new Uint32Array(keys.buffer);
   for (let from = 0; from < values.length; from += width) {
-    for (let j = 0; j < width; j++) keys[j] = (bits[from + j]! & 0x7fffffff) * PLACES + j;
+    for (let j = 0; j < width; j++) {
+      halves[2 * j] = j;
+      halves[2 * j + 1] = bits[from + j]! & 0x7fffffff;
+    }
     keys.sort();
     for (let rank = 0; rank < width; rank++) {
-      const i = from + keys[rank]! % PLACES;
+      const i = from + halves[2 * rank]!;
       const probability = width > 1 ? density - epsilon + 2 * epsilon * rank / (width - 1) : density;
       if (!(uniform[i]! < probability)) values[i] = 0;
       else if (rescaling === "expectation") values[i]! /= probability;

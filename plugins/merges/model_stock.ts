@@ -10,6 +10,7 @@ import { z } from "zod";
 import { CONTRACT_VERSION, defineMerge, type Merge } from "../../src/registry/contract.ts";
 import { differences } from "./differences.ts";
 import { products, rowLength } from "./vectors.ts";
+import { weightedSum } from "./weighted_sum.ts";
 
 const modelStock: Merge = defineMerge({
   id: "model-stock",
@@ -30,12 +31,9 @@ const modelStock: Merge = defineMerge({
     const merged = changes[0]!;
     const width = filterWise && shape.length > 1 ? rowLength(shape) : merged.length;
     for (let from = 0; from < merged.length; from += width) {
+      const rows = [...changes, base!].map((values) => values.subarray(from, from + width));
       const share = ratio(products(changes, from, width)) / changes.length;
-      for (let i = from; i < from + width; i++) {
-        let sum = 0;
-        for (let k = 0; k < changes.length; k++) sum += changes[k]![i]!;
-        merged[i] = base![i]! + share * sum;
-      }
+      weightedSum(rows, [...changes.map(() => share), 1]);
     }
     return merged;
   },

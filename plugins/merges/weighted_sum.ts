@@ -15,18 +15,23 @@ export const BLOCK = 4096;
  */
 export function weightedSum(tensors: readonly Float32Array[], weights: readonly number[]): Float32Array {
   const merged = tensors[0]!;
-  const sums = new Float64Array(BLOCK);
+  const sums = new Float64Array(Math.min(BLOCK, merged.length));
   for (let at = 0; at < merged.length; at += BLOCK) {
     const count = Math.min(BLOCK, merged.length - at);
-    sums.fill(0);
-    for (let k = 0; k < tensors.length; k++) addTo(sums, tensors[k]!, weights[k]!, at, count);
+    begin(sums, merged, weights[0]!, at, count);
+    for (let k = 1; k < tensors.length; k++) add(sums, tensors[k]!, weights[k]!, at, count);
     for (let j = 0; j < count; j++) merged[at + j] = sums[j]!;
   }
   return merged;
 }
 
-/** Adds `weight` times `count` entries of `values` from `at` on. A function of its own, so that it is compiled once for all. */
-function addTo(sums: Float64Array, values: Float32Array, weight: number, at: number, count: number): void {
+// Functions of their own, so that each loop is compiled once for all merges.
+
+function begin(sums: Float64Array, values: Float32Array, weight: number, at: number, count: number): void {
+  for (let j = 0; j < count; j++) sums[j] = weight * values[at + j]!;
+}
+
+function add(sums: Float64Array, values: Float32Array, weight: number, at: number, count: number): void {
   for (let j = 0; j < count; j++) sums[j]! += weight * values[at + j]!;
 }
 
