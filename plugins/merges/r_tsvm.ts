@@ -2,7 +2,7 @@
  * R-TSVM, our reading: TSV-M with weights of parents by their outliers and ranks by their sparsity.
  *
  * "Mix data or merge models?", arXiv 2502.06876 (R-TSVM, in a later version RESM), adds "outlier weighting" and "sparsity-aware rank
- * selection" to TSV-M; its formulas are not published where we could read them, and there is no code. What is here is a proposal:
+ * selection" to TSV-M; we could not read its formulas, and found no code. What is here is a proposal:
  *
  * - o_i = sum of |d| over the entries d of D_i with |d| > mean + 3 deviations of |d|; the singular values of parent i are multiplied by
  *   w_i = T o_i / sum_j o_j (1 where nobody has outliers);
@@ -26,8 +26,7 @@ const rTsvm: Merge = defineMerge({
   id: "r-tsvm",
   version: "1.0.0",
   contract: CONTRACT_VERSION,
-  description:
-    "TSV-M with weights by outliers and ranks by sparsity: our reading, the formulas are not published",
+  description: "TSV-M with weights by outliers and ranks by sparsity: our reading, not the paper's formulas",
   source: "a proposal after arXiv 2502.06876 on arXiv 2412.00081",
   options: z.strictObject({ lambda }),
   parentOptions: noOptions,
