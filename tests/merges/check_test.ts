@@ -207,3 +207,18 @@ Deno.test("a merge is described with the options of its parents", () => {
   assertEquals(Object.keys(furtherOptions.parentOptions!.schema!.properties!), ["weight", "density"]);
   assertEquals(describePlugin(builtins[0]!).furtherOptions, {});
 });
+
+Deno.test("every built-in merge is described in docs/merging.md, and has a description and a source", async () => {
+  const file = await Deno.readTextFile(new URL("../../docs/merging.md", import.meta.url));
+  const text = file.slice(file.indexOf("## Methods"), file.indexOf("### Against the papers"));
+  const described = [...text.matchAll(/^\| `([a-z-]+)` +\|/gm)].map((match) => match[1]);
+  assertEquals(described.sort(), merges.map(({ id }) => id).sort());
+  for (const { id, description, source, options, parentOptions } of merges) {
+    assert(description && source, id);
+    const row = text.split("\n").find((line) => line.startsWith(`| \`${id}\` `))!;
+    if (/the same/.test(row.split("|").at(-2)!)) continue;
+    for (const name of [...Object.keys(options.shape), ...Object.keys(parentOptions.shape)]) {
+      assert(row.includes(`\`${name}\``), `${id} has ${name}, which docs/merging.md does not say`);
+    }
+  }
+});
