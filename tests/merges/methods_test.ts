@@ -132,6 +132,17 @@ Deno.test("ties trims, elects and takes the mean of those that agree", async () 
   );
 });
 
+Deno.test("a sign that nobody wins is +, and a change of 0 agrees with nobody", async () => {
+  const parents = [[2, 0, -2], [-2, 0, -1], [0, 0, 5]].map((values) => ({
+    model: model([3], values),
+    options: { density: 1 },
+  }));
+  for (const trim of ["model", "tensor"]) {
+    const given = { base: model([3], [0, 0, 0]), parents, options: { trim } };
+    assertEquals(await mergeOne("ties", given), [2, 0, 5]);
+  }
+});
+
 Deno.test("ties over the whole model keeps the largest of all tensors, exactly", async () => {
   const shapes = { a: [67, 129], b: [31], c: [4, 4] };
   // Tensors of very different sizes: trimmed one by one, each would keep its share.
@@ -312,6 +323,27 @@ Deno.test("model-stock, sce, nearswap, arcee-fusion and passthrough follow their
     return define.arceeFusion(m.base, m.values[0]!, width);
   });
   await compare("passthrough", {}, [{ scale: -0.5 }], ({ values }) => values[0]!.map((x) => -0.5 * x), false);
+});
+
+Deno.test("sce counts only entries that vary, and elects signs without weights", async () => {
+  const base = model([4], [0, 0, 0, 0]);
+  // Three of four vary, half of which is one: the last, which two small parents turn against a large one.
+  const parents = [[5, 1, 2, 9], [5, 2, 2.5, -5], [5, 1, 2, -5]].map((values) => ({
+    model: model([4], values),
+  }));
+  const merged = await mergeOne("sce", { base, parents, options: { selectTopk: 0.5 } });
+  assertEquals(merged, [0, 0, 0, -5]);
+});
+
+Deno.test("arcee-fusion adds to probabilities what keeps one that is nearly 0 from deciding alone", async () => {
+  const shape = [24, 6];
+  const base = drawn(144, 5, 20);
+  const values = drawn(144, 6, 20);
+  const merged = await mergeOne("arcee-fusion", {
+    base: model(shape, base),
+    parents: [{ model: model(shape, values) }],
+  });
+  assertEquals(merged, [...define.arceeFusion(base, values, 6)]);
 });
 
 Deno.test("sce takes mean squares below 1e-6 for equal only where it is asked to", async () => {

@@ -25,34 +25,54 @@ Deno.test("tsv-m and r-tsvm of one task are task arithmetic", async () => {
   }
 });
 
-Deno.test("tsv-m is the paper's: leading singular vectors, each side replaced by its nearest orthonormal columns", async () => {
-  const changes = [drawn(1), drawn(2), drawn(3, 0.5)];
+/** The paper's merge with these numbers of singular values and these factors of them, in f64. */
+function reference(
+  changes: readonly number[][],
+  ranks: readonly number[],
+  weights: readonly number[],
+): number[] {
   const parts = changes.map((change) => {
     const rows = Array.from({ length: SHAPE[0] }, (_, i) => change.slice(i * SHAPE[1], (i + 1) * SHAPE[1]));
     return new SingularValueDecomposition(new Matrix(rows), { autoTranspose: true });
   });
-  const rank = 3;
-  const leading = (m: Matrix) => m.subMatrix(0, m.rows - 1, 0, rank - 1).transpose().to2DArray();
   const stack = (of: (p: typeof parts[number]) => Matrix) =>
-    new Matrix(parts.flatMap((p) => leading(of(p)))).transpose();
-  /** X (X^T X)^(-1/2), by Newton's iteration for the polar factor, not by an SVD. */
+    new Matrix(parts.flatMap((p, i) => of(p).transpose().to2DArray().slice(0, ranks[i]))).transpose();
+  /** X (X^T X)^(-1/2) by Newton's iteration, not by singular values. */
   const polar = (x: Matrix) => {
-    let y = x;
+    // It converges where all singular values are below sqrt(3); those of T bases side by side are at most sqrt(T).
+    let y = x.clone().mul(1 / changes.length);
     for (let k = 0; k < 60; k++) {
-      // Y <- Y (3 I - Y^T Y) / 2 converges where all singular values are below sqrt(3); those of stacked bases are at most that.
-      const inner = Matrix.eye(y.columns).mul(3).sub(y.transpose().mmul(y)).mul(0.5);
-      y = y.mmul(inner);
+      y = y.mmul(Matrix.eye(y.columns).mul(3).sub(y.transpose().mmul(y)).mul(0.5));
     }
     return y;
   };
-  const values = Matrix.diag(parts.flatMap((p) => p.diagonal.slice(0, rank)));
-  const half = (m: Matrix) => m.clone().mul(1 / 1.8);
-  const [u, v] = [
-    polar(half(stack((p) => p.leftSingularVectors))),
-    polar(half(stack((p) => p.rightSingularVectors))),
-  ];
-  const wanted = u.mmul(values).mmul(v.transpose()).to1DArray();
-  assert(farthest(await merged("tsv-m", changes), wanted) < 1e-5);
+  const values = parts.flatMap((p, i) => p.diagonal.slice(0, ranks[i]).map((s) => weights[i]! * s));
+  const [u, v] = [polar(stack((p) => p.leftSingularVectors)), polar(stack((p) => p.rightSingularVectors))];
+  return u.mmul(Matrix.diag(values)).mmul(v.transpose()).to1DArray();
+}
+
+Deno.test("tsv-m is the paper's: leading singular vectors, each side replaced by its nearest orthonormal columns", async () => {
+  const changes = [drawn(1), drawn(2), drawn(3, 0.5)];
+  assert(farthest(await merged("tsv-m", changes), reference(changes, [3, 3, 3], [1, 1, 1])) < 1e-5);
+});
+
+Deno.test("r-tsvm weighs by the sum of outliers and gives the sparse fewer ranks", async () => {
+  // 100 entries of 1 and 8 of 10: their mean is 1.67, their deviation 2.36, so those of 10 are outliers and add up to 80.
+  const signs = drawn(7).map(Math.sign);
+  const spiked = signs.map((x, i) => (i % 13 === 0 && i < 104 ? 10 * x : x));
+  // 6 of 10 here, which are outliers too.
+  const fewer = signs.toReversed().map((x, i) => (i % 17 === 0 && i < 102 ? 10 * x : x));
+  const share = (a: number, b: number) => [2 * a / (a + b), 2 * b / (a + b)];
+  const weights = share(80, 60);
+  assert(
+    farthest(await merged("r-tsvm", [spiked, fewer]), reference([spiked, fewer], [4, 4], weights)) < 1e-4,
+  );
+  // No outliers; 45 of 108 entries are nothing beside the largest, so of 4 + 4 ranks it gets round(4 * 0.74) = 3, the other 5.
+  const sparse = signs.map((x, i) => (i < 45 ? x / 1000 : x));
+  const dense = signs.toReversed();
+  assert(
+    farthest(await merged("r-tsvm", [sparse, dense]), reference([sparse, dense], [3, 5], [1, 1])) < 1e-5,
+  );
 });
 
 Deno.test("r-tsvm equals tsv-m where outliers and sparsities are equal, and only there", async () => {
