@@ -355,6 +355,14 @@ Deno.test("sce takes mean squares below 1e-6 for equal only where it is asked to
   assertAlmostEquals(theirs[0]!, 2e-4, 1e-10);
 });
 
+Deno.test("a parent without length has no say in a direction", async () => {
+  const parents = [[0, 0], [2, 0], [0, 1]].map((values) => ({ model: model([2], values) }));
+  const diagonal = [Math.SQRT1_2, Math.SQRT1_2];
+  assert(farthest(await mergeOne("multislerp", { parents }), diagonal) < 1e-6);
+  assert(farthest(await mergeOne("karcher", { parents }), diagonal.map((x) => 1.5 * x)) < 1e-6);
+  assertEquals(await mergeOne("slerp", { parents: parents.slice(0, 2) }), [1, 0]);
+});
+
 Deno.test("weights that cancel are refused where they are divided by, with the tensor's name", async () => {
   const parents = [{ weight: 1 }, { weight: -1 }].map((options) => ({ model: model([2], [1, 2]), options }));
   const base = model([2], [0, 0]);

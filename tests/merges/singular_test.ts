@@ -57,18 +57,18 @@ Deno.test("tsv-m is the paper's: leading singular vectors, each side replaced by
 });
 
 Deno.test("r-tsvm weighs by the sum of outliers and gives the sparse fewer ranks", async () => {
-  // 100 entries of 1 and 8 of 10: their mean is 1.67, their deviation 2.36, so those of 10 are outliers and add up to 80.
+  // 99 entries of 1, one of 7.5 and 8 of 10: the mean is 1.73, the deviation 2.42, so those of 10 are outliers, 7.5 is none.
   const signs = drawn(7).map(Math.sign);
-  const spiked = signs.map((x, i) => (i % 13 === 0 && i < 104 ? 10 * x : x));
+  const spiked = signs.map((x, i) => (i % 13 === 0 && i < 104 ? 10 * x : i === 1 ? 7.5 * x : x));
   // 6 of 10 here, which are outliers too.
-  const fewer = signs.toReversed().map((x, i) => (i % 17 === 0 && i < 102 ? 10 * x : x));
+  const fewer = signs.toReversed().map((x, i) => (i % 17 === 0 && i < 102 ? 10 * x : i === 1 ? 7.5 * x : x));
   const share = (a: number, b: number) => [2 * a / (a + b), 2 * b / (a + b)];
   const weights = share(80, 60);
   assert(
     farthest(await merged("r-tsvm", [spiked, fewer]), reference([spiked, fewer], [4, 4], weights)) < 1e-4,
   );
-  // No outliers; 45 of 108 entries are nothing beside the largest, so of 4 + 4 ranks it gets round(4 * 0.74) = 3, the other 5.
-  const sparse = signs.map((x, i) => (i < 45 ? x / 1000 : x));
+  // No outliers; 45 of 108 entries are nothing beside the largest, others are small, so of 4 + 4 ranks it gets round(4 * 0.74) = 3, the other 5.
+  const sparse = signs.map((x, i) => (i < 45 ? x / 1000 : i < 65 ? x / 20 : x));
   const dense = signs.toReversed();
   assert(
     farthest(await merged("r-tsvm", [sparse, dense]), reference([sparse, dense], [3, 5], [1, 1])) < 1e-5,
