@@ -15,9 +15,8 @@
  */
 import { z } from "zod";
 import { CONTRACT_VERSION, defineMerge, type Merge, noOptions } from "../../src/registry/contract.ts";
-import { addToBase, differences } from "./differences.ts";
 import { lambda } from "./options.ts";
-import { mergeSingular } from "./singular_tasks.ts";
+import { addSingular } from "./singular_tasks.ts";
 
 const DEVIATIONS = 3;
 const NEARLY_ZERO = 0.01;
@@ -34,21 +33,16 @@ const rTsvm: Merge = defineMerge({
   parents: { least: 1 },
   unit: "tensor",
   identities: { symmetric: true, base: { options: { lambda: 0 } }, first: { parents: [{}] } },
-  merge({ shape, base, parents, options: { lambda }, linalg }) {
-    const changes = differences(base!, parents);
-    const [rows, columns] = shape;
-    const count = changes.length;
-    const rank = shape.length === 2 ? Math.floor(Math.min(rows!, columns!) / count) : 0;
-    if (rank === 0) return addToBase(base!, changes, changes.map(() => lambda / count));
-    const weights = shares(changes.map(outliers));
-    const ranks = shares(changes.map((change) => 1 - sparsity(change)));
-    const tasks = changes.map((change, i) => ({
-      change,
-      rank: Math.round(rank * ranks[i]!),
-      weight: weights[i]!,
-    }));
-    return addToBase(base!, [mergeSingular(tasks, rows!, columns!, linalg)], [lambda]);
-  },
+  merge: (input) =>
+    addSingular(input, input.options.lambda, (changes, share) => {
+      const weights = shares(changes.map(outliers));
+      const ranks = shares(changes.map((change) => 1 - sparsity(change)));
+      return changes.map((change, i) => ({
+        change,
+        rank: Math.round(share * ranks[i]!),
+        weight: weights[i]!,
+      }));
+    }),
 });
 
 /** Numbers scaled so that their mean is 1; all 1 where they add up to 0. */

@@ -7,7 +7,8 @@
  *
  * @module
  */
-import type { LinearAlgebra } from "../../src/registry/contract.ts";
+import type { LinearAlgebra, MergeInput } from "../../src/registry/contract.ts";
+import { addToBase, differences } from "./differences.ts";
 
 /** What is taken of one parent's change. */
 export interface Task {
@@ -22,8 +23,28 @@ export interface Task {
 /** Singular values below this share of the largest are rounding: their vectors are arbitrary and would turn the others. */
 const ROUNDING = 1e-6;
 
+/**
+ * W_0 and lambda times the merged change of a matrix; of other tensors, and of matrices too small for so many parents, the mean change.
+ *
+ * @param tasksOf What to take of each change, where an equal share of the ranks is this many
+ */
+export function addSingular(
+  { shape, base, parents, linalg }: Pick<
+    MergeInput<unknown, unknown>,
+    "shape" | "base" | "parents" | "linalg"
+  >,
+  lambda: number,
+  tasksOf: (changes: readonly Float32Array[], share: number) => Task[],
+): Float32Array {
+  const changes = differences(base!, parents);
+  const [rows, columns] = shape;
+  const share = shape.length === 2 ? Math.floor(Math.min(rows!, columns!) / changes.length) : 0;
+  if (share === 0) return addToBase(base!, changes, changes.map(() => lambda / changes.length));
+  return addToBase(base!, [mergeSingular(tasksOf(changes, share), rows!, columns!, linalg)], [lambda]);
+}
+
 /** The merged change, [rows, columns]. */
-export function mergeSingular(
+function mergeSingular(
   tasks: readonly Task[],
   rows: number,
   columns: number,

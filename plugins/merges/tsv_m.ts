@@ -8,9 +8,8 @@
  */
 import { z } from "zod";
 import { CONTRACT_VERSION, defineMerge, type Merge, noOptions } from "../../src/registry/contract.ts";
-import { addToBase, differences } from "./differences.ts";
 import { lambda } from "./options.ts";
-import { mergeSingular } from "./singular_tasks.ts";
+import { addSingular } from "./singular_tasks.ts";
 
 const tsvM: Merge = defineMerge({
   id: "tsv-m",
@@ -24,14 +23,12 @@ const tsvM: Merge = defineMerge({
   parents: { least: 1 },
   unit: "tensor",
   identities: { symmetric: true, base: { options: { lambda: 0 } }, first: { parents: [{}] } },
-  merge({ shape, base, parents, options: { lambda }, linalg }) {
-    const changes = differences(base!, parents);
-    const [rows, columns] = shape;
-    const rank = shape.length === 2 ? Math.floor(Math.min(rows!, columns!) / changes.length) : 0;
-    if (rank === 0) return addToBase(base!, changes, changes.map(() => lambda / changes.length));
-    const tasks = changes.map((change) => ({ change, rank, weight: 1 }));
-    return addToBase(base!, [mergeSingular(tasks, rows!, columns!, linalg)], [lambda]);
-  },
+  merge: (input) =>
+    addSingular(
+      input,
+      input.options.lambda,
+      (changes, rank) => changes.map((change) => ({ change, rank, weight: 1 })),
+    ),
 });
 
 export default tsvM;
