@@ -5,7 +5,7 @@ import { assert, assertEquals } from "@std/assert";
 import { parse } from "@std/yaml";
 import { openFile } from "../../src/formats/files.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
-import { mergeCalled, mergeModels, type TestModel, type TestTensor } from "../merges/host.ts";
+import { farthest, mergeCalled, mergeModels, type TestModel, type TestTensor } from "../merges/host.ts";
 import { hasShared, sharedPath, sharedTest } from "../shared.ts";
 
 /** Every tensor of a file; bf16 as numbers. */
@@ -149,42 +149,64 @@ sharedTest("mergekit's goldens have cases of every method that is one call", () 
   }
 });
 
+/** A case, merged with mergekit's choices or with our own, beside what mergekit made of it. */
+async function mergeCase(name: string, yaml: Yaml, like?: "mergekit") {
+  const id = yaml.merge_method.replaceAll("_", "-");
+  const { base: baseUse } = mergeCalled(id);
+  const expected = await readAll(`mergekit/expected/${name}.safetensors`);
+  const read = async (path: string) => {
+    const all = await readAll(`mergekit/${path}/model.safetensors`);
+    return new Map([...all].filter(([tensor]) => expected.has(tensor)));
+  };
+  const isChange = baseUse === "required" || baseUse === "optional";
+  const isBase = (model: string) => model === yaml.base_model;
+  // The base comes first where it is one of the models, whatever the order of the file.
+  const models = isChange
+    ? yaml.models!.filter(({ model }) => !isBase(model))
+    : yaml.models!.toSorted((a, b) => Number(isBase(b.model)) - Number(isBase(a.model)));
+  const masks = await readAll(`mergekit/masks/${name}.safetensors`).catch(() => undefined);
+  const merged = await mergeModels(id, {
+    ...(isChange && yaml.base_model !== undefined ? { base: await read(yaml.base_model) } : {}),
+    parents: await Promise.all(models.map(async ({ model, parameters }) => ({
+      model: await read(model),
+      options: renamed(id, parameters),
+    }))),
+    options: renamed(id, yaml.parameters),
+    ...(like ? { like } : {}),
+    mask: (parent, tensor) => masks?.get(`${models[parent]!.model.split("/").at(-1)}.${tensor}`)?.values,
+  });
+  assert(expected.size > 0, `nothing is expected of ${name}`);
+  return { merged, expected };
+}
+
 for (const [name, yaml] of mergekitCases()) {
   sharedTest(`mergekit's ${name}`, async () => {
-    const id = yaml.merge_method.replaceAll("_", "-");
-    const { base: baseUse } = mergeCalled(id);
-    const expected = await readAll(`mergekit/expected/${name}.safetensors`);
-    const read = async (path: string) => {
-      const all = await readAll(`mergekit/${path}/model.safetensors`);
-      return new Map([...all].filter(([tensor]) => expected.has(tensor)));
-    };
-    const isChange = baseUse === "required" || baseUse === "optional";
-    const isBase = (model: string) => model === yaml.base_model;
-    // The base comes first where it is one of the models, whatever the order of the file.
-    const models = isChange
-      ? yaml.models!.filter(({ model }) => !isBase(model))
-      : yaml.models!.toSorted((a, b) => Number(isBase(b.model)) - Number(isBase(a.model)));
-    const masks = await readAll(`mergekit/masks/${name}.safetensors`).catch(() => undefined);
+    const { merged, expected } = await mergeCase(name, yaml, "mergekit");
     const undecided = await readAll(`mergekit/undecided/${name}.safetensors`).catch(() => undefined);
-    const merged = await mergeModels(id, {
-      ...(isChange && yaml.base_model !== undefined ? { base: await read(yaml.base_model) } : {}),
-      parents: await Promise.all(models.map(async ({ model, parameters }) => ({
-        model: await read(model),
-        options: renamed(id, parameters),
-      }))),
-      options: renamed(id, yaml.parameters),
-      like: "mergekit",
-      mask: (parent, tensor) => masks?.get(`${models[parent]!.model.split("/").at(-1)}.${tensor}`)?.values,
-    });
     const tolerance = yaml.out_dtype === "bfloat16"
       ? (y: number) => 0.03 * Math.max(Math.abs(y), 1 / 64)
       : () => 2e-6;
-    assert(expected.size > 0);
     for (const [tensor, { values }] of expected) {
       compare(`${name} ${tensor}`, merged.get(tensor)!, values, tolerance, undecided?.get(tensor)?.values);
     }
   });
 }
+
+sharedTest("where mergekit differs from a paper, ours is far from its result", async () => {
+  for (const method of ["dare_linear", "dare_ties", "della", "della_linear", "ties"]) {
+    const cases = mergekitCases().filter(([, yaml]) =>
+      yaml.merge_method === method && yaml.dtype === "float32" && yaml.parameters?.rescale !== false
+    );
+    assert(cases.length > 0, method);
+    for (const [name, yaml] of cases) {
+      const { merged, expected } = await mergeCase(name, yaml);
+      const worst = Math.max(
+        ...[...expected].map(([tensor, { values }]) => farthest(merged.get(tensor)!, values)),
+      );
+      assert(worst > 1e-3, `${name} differs by ${worst}`);
+    }
+  }
+});
 
 function compare(
   what: string,
