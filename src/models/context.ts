@@ -4,9 +4,11 @@
  *
  * @module
  */
+import { select, stepScalar } from "../tensor/expr/mod.ts";
 import type { DType, Graph, Tensor } from "../tensor/graph.ts";
 import { scatterRows } from "../tensor/ops/cache.ts";
 import { linear } from "../tensor/ops/matmul.ts";
+import { pointwise } from "../tensor/ops/pointwise.ts";
 
 /** The per-token arrays of a packed stream, as inputs of a block; each i32 [T]. */
 export interface StreamInputs {
@@ -84,6 +86,28 @@ export function modelWeight(
   return graph.weight(`${weights.prefix}${stored}`, shape, dtype, weights.category);
 }
 
+/** Name under which a model's layer is traced: what a block can be run without. */
+export function layerName(model: string, index: number): string {
+  return `${model}/layers.${index}`;
+}
+
+/** Name of the step scalar that switches a gated layer: 1 on, 0 off. */
+export function layerGate(model: string, index: number): string {
+  return `${layerName(model, index)}.gate`;
+}
+
+/** How a model is traced into a block. */
+export interface ModelTracing extends ModelHooks {
+  readonly onTap?: TapHook;
+  /** Whether activations are computed again in the backward pass. */
+  readonly recompute?: boolean;
+  /**
+   * Whether each layer can be switched off by its {@linkcode layerGate}: what comes in then goes out, bit for bit, whatever the layer
+   * makes of it, and its kernels need not run.
+   */
+  readonly gated?: boolean;
+}
+
 /** The tracing context of one model in one block. */
 export class ModelContext {
   readonly graph: Graph;
@@ -93,6 +117,7 @@ export class ModelContext {
   readonly #onWeight: WeightHook | undefined;
   readonly #onTap: TapHook | undefined;
   readonly #recompute: boolean;
+  readonly #gated: boolean;
   readonly #name: string;
 
   constructor(
@@ -100,7 +125,7 @@ export class ModelContext {
     name: string,
     inputs: StreamInputs,
     weights: WeightSpecs,
-    options: ModelHooks & { onTap?: TapHook; recompute?: boolean } = {},
+    options: ModelTracing = {},
   ) {
     this.graph = graph;
     this.inputs = inputs;
@@ -110,6 +135,7 @@ export class ModelContext {
     this.#onWeight = options.onWeight;
     this.#onTap = options.onTap;
     this.#recompute = options.recompute ?? false;
+    this.#gated = options.gated ?? false;
   }
 
   /** A weight by its Hugging Face name, or the trained tensor in its place. */
@@ -145,9 +171,13 @@ export class ModelContext {
     });
   }
 
-  /** One layer: the unit of activation checkpointing. */
+  /** One layer: the unit of activation checkpointing, and of what may be left out. */
   layer(index: number, x: Tensor, body: (x: Tensor) => Tensor): Tensor {
-    return this.graph.layer(`${this.#name}/layers.${index}`, this.#recompute, () => body(x));
+    const made = this.graph.layer(layerName(this.#name, index), this.#recompute, () => body(x));
+    if (!this.#gated) return made;
+    const gate = stepScalar(layerGate(this.#name, index));
+    // Chosen, not multiplied: a layer that is off may hold anything, NaN too.
+    return pointwise([x, made], (x, y) => select(gate.greaterThan(0.5), y!, x!));
   }
 
   /** Shows a value to losses over hidden states. */

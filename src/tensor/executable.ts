@@ -243,20 +243,21 @@ export class Executable {
   /**
    * Encodes and submits one block. Returns as soon as the work is queued.
    *
+   * @param without Layers whose dispatches are left out; what follows must not need what they make
    * @throws {DeviceError} if an earlier operation failed
    */
-  run(block: string): void {
-    this.runSlice(block, 0, this.#planned(block).dispatches.length);
+  run(block: string, without?: ReadonlySet<string>): void {
+    this.runSlice(block, 0, this.#planned(block).dispatches.length, without);
   }
 
   /** Cuts a block's dispatches into runs of about so many floating-point operations, for {@linkcode runSlice}. */
-  slices(block: string, flops: number): [number, number][] {
+  slices(block: string, flops: number, without?: ReadonlySet<string>): [number, number][] {
     const slices: [number, number][] = [];
     let from = 0;
     let sum = 0;
     const { dispatches } = this.#planned(block);
     dispatches.forEach((d, i) => {
-      sum += d.flops;
+      if (!isOf(without, d)) sum += d.flops;
       if (sum >= flops || i === dispatches.length - 1) {
         slices.push([from, i + 1]);
         from = i + 1;
@@ -266,12 +267,12 @@ export class Executable {
     return slices;
   }
 
-  /** Encodes and submits dispatches `from <= i < to` of a block: a slice of bounded time. */
-  runSlice(block: string, from: number, to: number): void {
+  /** Encodes and submits dispatches `from <= i < to` of a block: a slice of bounded time. See {@linkcode run} for `without`. */
+  runSlice(block: string, from: number, to: number, without?: ReadonlySet<string>): void {
     this.gpu.check();
     this.#writeStep();
     const encoder = this.gpu.device.createCommandEncoder();
-    const launches = this.#launches(block).slice(from, to);
+    const launches = this.#launches(block).slice(from, to).filter(({ planned }) => !isOf(without, planned));
     if (this.profiler) this.profiler.encode(encoder, launches);
     else encodePass(encoder, launches);
     this.gpu.device.queue.submit([encoder.finish()]);
@@ -346,6 +347,11 @@ export class Executable {
     if (!launches) throw new DeviceError(`the program has no block "${block}"`);
     return launches;
   }
+}
+
+/** Whether a dispatch belongs to one of some layers. */
+function isOf(layers: ReadonlySet<string> | undefined, { layer }: PlannedDispatch): boolean {
+  return layers !== undefined && layer !== undefined && layers.has(layer);
 }
 
 function encodePass(encoder: GPUCommandEncoder, launches: readonly Launch[]): void {

@@ -33,6 +33,8 @@ export interface Range {
 export interface PlannedDispatch {
   readonly kernel: string;
   readonly path: string;
+  /** The layer that it belongs to, if any: what a block can be run without. */
+  readonly layer: string | undefined;
   readonly wgsl: string;
   readonly bindings: readonly Range[];
   /** Bindings declared `read` that must be `read_write`; see `accessVariant`. */
@@ -382,6 +384,7 @@ function planDispatch(
   return {
     kernel: dispatch.kernel,
     path: node.path,
+    layer: node.layer?.name,
     wgsl: dispatch.wgsl,
     bindings,
     writable,

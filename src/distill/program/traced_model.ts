@@ -6,9 +6,9 @@
 import {
   ModelContext,
   type ModelHooks,
+  type ModelTracing,
   streamInputs,
   type StreamOptions,
-  type TapHook,
 } from "../../models/context.ts";
 import type { Graph, Tensor } from "../../tensor/graph.ts";
 import type { Model } from "../inputs/models.ts";
@@ -16,24 +16,25 @@ import type { HeadInput } from "../objective/chunked_loss.ts";
 import { streamPrompts } from "./prompt_features.ts";
 
 /** How a model takes part in a block. */
-export interface ModelRole {
+export interface ModelRole extends Pick<ModelTracing, "onTap" | "recompute" | "gated"> {
   /** Hooks of what is trained on it, given the prompt of each position, f32 [T, H]. */
   readonly attach?: ((prompt: () => Tensor) => ModelHooks) | undefined;
   /** The prompt of each position; found in the stream when absent, which then holds whole samples. */
   readonly prompt?: () => Tensor;
-  readonly onTap?: TapHook;
-  /** Whether activations are computed again in the backward pass. */
-  readonly recompute?: boolean;
 }
 
-/** A model traced up to its final norm. */
-export interface ModelTrace {
-  /** f32 [T, hiddenSize] */
-  readonly hidden: Tensor;
+/** A model's head. */
+export interface HeadTrace {
   /** The head's weight [vocabularySize, hiddenSize]. */
   headWeight(): Tensor;
   /** Logits f32 [n, vocabularySize] of hidden states [n, hiddenSize], with what is trained on the head. */
   logits(hidden: Tensor): Tensor;
+}
+
+/** A model traced up to its final norm. */
+export interface ModelTrace extends HeadTrace {
+  /** f32 [T, hiddenSize] */
+  readonly hidden: Tensor;
 }
 
 /**
@@ -49,12 +50,27 @@ export function traceModel(
   stream: StreamOptions,
   { attach, prompt, ...options }: ModelRole = {},
 ): ModelTrace {
-  const { family, config, headWeight, tensors } = model.architecture;
+  const { family, config } = model.architecture;
   const inputs = streamInputs(graph, tokens, stream);
   const hooks = attach?.(prompt ?? (() => streamPrompts(graph, model, inputs.tokens)));
   const ctx = new ModelContext(graph, name, inputs, model.specs, { ...hooks, ...options });
+  return { hidden: graph.within(name, () => family.decoder(ctx, config)), ...headOf(ctx, model) };
+}
+
+/** A model's head alone, over hidden states that another block has made. */
+export function traceHead(
+  graph: Graph,
+  name: string,
+  model: Model,
+  tokens: number,
+  stream: StreamOptions,
+): HeadTrace {
+  return headOf(new ModelContext(graph, name, streamInputs(graph, tokens, stream), model.specs), model);
+}
+
+function headOf(ctx: ModelContext, { architecture }: Model): HeadTrace {
+  const { family, config, headWeight, tensors } = architecture;
   return {
-    hidden: graph.within(name, () => family.decoder(ctx, config)),
     headWeight: () => ctx.weight(headWeight, tensors.get(headWeight)!),
     logits: (hidden) => family.head(ctx, config, hidden),
   };
