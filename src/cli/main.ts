@@ -59,6 +59,10 @@ const VERBS: Readonly<Record<string, { summary: string; load: () => Promise<Comm
     summary: "Write a model or adapter in another format",
     load: async () => (await import("./verbs/export.ts")).exportModel,
   },
+  shrink: {
+    summary: "Cut layers out of a model",
+    load: async () => (await import("./verbs/shrink.ts")).shrink,
+  },
   plugin: {
     summary: "List, show, begin and check losses, adapters and merges",
     load: async () => (await import("./verbs/plugin.ts")).plugin,

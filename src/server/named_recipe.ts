@@ -54,7 +54,12 @@ export async function resolveNamed(
   const found = new Map<string, string>();
   for (const { field, of, path } of recipePaths(recipe)) {
     if (of === "folder") problems.push({ path: field, message: "is chosen by the service; leave it out" });
-    else found.set(field, await (of === "model" ? model : dataset)(field, path));
+    else if (of === "shape") {
+      problems.push({
+        path: field,
+        message: "cannot be given to a service; name the layers in student.layers",
+      });
+    } else found.set(field, await (of === "model" ? model : dataset)(field, path));
   }
   const resolved = mapRecipePaths(recipe, ({ field, path }) => found.get(field) ?? path);
   if (caps.gpuBytes !== undefined) {

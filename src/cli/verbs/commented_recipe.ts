@@ -27,6 +27,7 @@ const SHOWN: Readonly<Record<string, string>> = {
   "teacher.adapter": "{type: lora, rank: 16}",
   "teacher.cache": "{topK: 64}",
   "student.layers": "[0, 1, 3, 5]",
+  "student.shape": "./shape.json",
   "student.dtype": "f16",
   "student.train": "[norms, head]",
   "data.mix": "tokens",

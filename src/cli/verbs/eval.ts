@@ -12,6 +12,7 @@ import { findRunFolder } from "../../runs/store/data_folder.ts";
 import { readRun } from "../../runs/store/run_folder.ts";
 import type { Command, Invocation } from "../command.ts";
 import { MODEL_FLAGS, namedModel } from "../model_argument.ts";
+import { endTokenFlag, maskFlag, SAMPLE_FLAGS } from "../sample_flags.ts";
 import { builtinRegistry } from "../setup/registry.ts";
 import { ensureAdapter } from "../setup/setup.ts";
 import { count } from "../../base/units.ts";
@@ -34,7 +35,7 @@ export const evaluate: Command = {
       least: 2,
       help: "Longest sample in tokens (default: the run's, or the model's up to 1024)",
     },
-    limit: { value: "COUNT", kind: "count", least: 1, help: "Most samples used (default all)" },
+    ...SAMPLE_FLAGS,
     "end-token": {
       value: "TOKEN",
       help: "Token put after a text: eos, bos, none or an id (default: the run's, or eos)",
@@ -64,8 +65,8 @@ export const evaluate: Command = {
     const measured = await evaluateFiles(files, {
       model,
       registry: typeof model === "string" ? builtinRegistry() : model.registry,
-      mask: choice("mask", flags.text("mask"), MASKS) ?? ofRun?.mask ?? "auto",
-      endToken: endToken(flags.text("end-token")) ?? ofRun?.endToken ?? "auto",
+      mask: maskFlag(flags) ?? ofRun?.mask ?? "auto",
+      endToken: endTokenFlag(flags) ?? ofRun?.endToken ?? "auto",
       ...(ofRun ? { tooLong: ofRun.tooLong, template: ofRun.template } : {}),
       ...optional("contextLength", flags.number("context-length") ?? ofRun?.contextLength),
       ...optional("limit", flags.number("limit")),
@@ -99,25 +100,6 @@ export const evaluate: Command = {
     return 0;
   },
 };
-
-const MASKS = ["auto", "completion", "all"] as const;
-const END_TOKENS = ["auto", "eos", "bos", "none"] as const;
-
-function endToken(given: string | undefined): DataRecipe["endToken"] | undefined {
-  return given !== undefined && /^\d+$/.test(given) ? Number(given) : choice("end-token", given, END_TOKENS);
-}
-
-/** A flag's value among those that are allowed. */
-function choice<T extends string>(
-  flag: string,
-  given: string | undefined,
-  allowed: readonly T[],
-): T | undefined {
-  if (given === undefined) return undefined;
-  const found = allowed.find((a) => a === given);
-  if (found === undefined) throw new UsageError(`--${flag} ${given}: expected one of ${allowed.join(", ")}`);
-  return found;
-}
 
 /** How the named run's data are encoded. */
 async function runData({ flags }: Invocation): Promise<DataRecipe | undefined> {

@@ -6,6 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { join, resolve } from "@std/path";
 import type { FloatDtype } from "../../formats/dtype.ts";
+import { configOfLayers } from "../../formats/huggingface/config.ts";
 import { writeHuggingFaceFolder } from "../../formats/huggingface/write.ts";
 import type { TensorData } from "../../formats/model_source.ts";
 import type { ModelAdapter } from "../trained/model_adapter.ts";
@@ -57,7 +58,7 @@ export function folderDtype(model: Model): FloatDtype {
 }
 
 function huggingFaceModel(model: Model, read: (name: string) => Promise<TensorData>) {
-  const config = { ...model.source.config, num_hidden_layers: model.config.layers };
+  const config = configOfLayers(model.source.config, model.keptLayers);
   return async () => ({
     config: model.untied ? { ...config, tie_word_embeddings: false } : config,
     tokenizer: await model.source.tokenizer(),
@@ -79,8 +80,17 @@ export async function writeBase(
   if (!leavesBase(recipe, student)) return;
   const path = join(folder, "base");
   if (options.keep && await exists(path)) return;
-  const model = await huggingFaceModel(student, (name) => student.read(name))();
-  await writeHuggingFaceFolder(path, model, { dtype: folderDtype(student), replace: true });
+  await writeModelFolder(path, student, { replace: true });
+}
+
+/** Writes a model as it is, its layers renumbered where some were cut away, in the smallest storage that holds it exactly. */
+export async function writeModelFolder(
+  path: string,
+  model: Model,
+  options: { replace?: boolean; readme?: string } = {},
+): Promise<void> {
+  const written = await huggingFaceModel(model, (name) => model.read(name))();
+  await writeHuggingFaceFolder(path, written, { ...options, dtype: folderDtype(model) });
 }
 
 /** Only an adapter needs a base. */

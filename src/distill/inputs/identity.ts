@@ -10,7 +10,7 @@ import { canonicalJson } from "../../base/json.ts";
 import type { Model } from "./models.ts";
 
 /** Hash of weights and config: a rope base or an epsilon changes the model as much as a weight. */
-export async function modelIdentity({ source }: Model): Promise<string> {
+export async function modelIdentity({ source }: Pick<Model, "source">): Promise<string> {
   return sha256(`${await source.fingerprint()} ${canonicalJson(source.config)}`);
 }
 

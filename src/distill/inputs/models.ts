@@ -93,7 +93,7 @@ export class Model {
    */
   static async open(
     path: string,
-    options: ModelOptions | ((files: OpenedFiles) => ModelOptions),
+    options: ModelOptions | ((files: OpenedFiles) => ModelOptions | Promise<ModelOptions>),
   ): Promise<Model> {
     const real = await Deno.realPath(path).catch(() => path);
     const source = await openModel(real);
@@ -104,7 +104,7 @@ export class Model {
       );
       checkTensors(whole, source.tensors, path);
       const { layers } = whole.config;
-      const chosen = typeof options === "function" ? options({ source, architecture: whole }) : options;
+      const chosen = typeof options === "function" ? await options({ source, architecture: whole }) : options;
       const kept = chosen.layers ?? Array.from({ length: layers }, (_, i) => i);
       const missing = kept.filter((i) => i >= layers);
       if (missing.length) {

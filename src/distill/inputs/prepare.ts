@@ -11,6 +11,8 @@ import { ChatTemplate } from "../../text/chat_template.ts";
 import type { DatasetRow } from "../../text/dataset.ts";
 import type { EncodedSample, EncodeReport } from "../../text/encode.ts";
 import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
+import { checkShapedModel, readShapeFile } from "../../formats/shape_file.ts";
+import { modelIdentity } from "./identity.ts";
 import { Model, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
 import type { Recipe } from "../recipe/recipe.ts";
@@ -155,13 +157,26 @@ export interface BegunStudent {
  * @param begun What a checkpoint of the run says: a run goes on with the weights that it began with
  */
 export async function openStudent({ teacher, student }: Recipe, begun?: BegunStudent): Promise<Model> {
-  const { model, layers, train = [] } = student;
-  return await Model.open(model === "teacher" ? teacher.model : model, (files) => ({
+  const { model, layers, shape, train = [] } = student;
+  const path = model === "teacher" ? teacher.model : model;
+  return await Model.open(path, async (files) => ({
     category: "student weights",
-    layers,
+    layers: shape === undefined ? layers : await shapedLayers(shape, path, files),
     storage: begun ? begun.storage ?? earlierStorage(student, files) : chosenStorage(student, files),
     ownHead: selectsHead(train, files.architecture.family.names.head),
   }));
+}
+
+/** The layers that a shape file keeps of a model. */
+async function shapedLayers(file: string, path: string, files: OpenedFiles): Promise<readonly number[]> {
+  const shape = await readShapeFile(file);
+  checkShapedModel(shape, await modelIdentity(files), path, file);
+  if (!shape.width) return shape.keptLayers;
+  throw new InputError("cuts the width of layers too, which a student cannot be made with", {
+    where: file,
+    hint:
+      "Write the smaller model as a folder with `limbeck shrink --output`, and name that as student.model.",
+  });
 }
 
 /** A GGUF file whose matrices are f16 or quantised stands for a model in 16 bits; anything else is trained as it is. */

@@ -11,14 +11,15 @@ import { isObject } from "../../base/json.ts";
 export interface RecipePath {
   /** Where it stands, such as `data.train` or `data.train.0.path`. */
   readonly field: string;
-  /** What it is of. Models and datasets are read; folders are written to. */
-  readonly of: "model" | "dataset" | "folder";
+  /** What it is of. Models, shapes and datasets are read; folders are written to. */
+  readonly of: "model" | "shape" | "dataset" | "folder";
   readonly path: string;
 }
 
 const FIELDS: readonly Omit<RecipePath, "path">[] = [
   { field: "teacher.model", of: "model" },
   { field: "student.model", of: "model" },
+  { field: "student.shape", of: "shape" },
   { field: "data.train", of: "dataset" },
   { field: "data.heldOut", of: "dataset" },
   { field: "teacher.cache.folder", of: "folder" },

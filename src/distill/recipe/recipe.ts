@@ -53,6 +53,8 @@ export interface StudentRecipe {
   model: string;
   /** The layers that are kept, counted from 0, rising; all when absent. */
   layers?: number[];
+  /** A shape file that says which of the model's layers are kept; instead of `layers`. */
+  shape?: string;
   /** What its weights are rounded to; what the files hold when absent, and f16 for a GGUF file in f16 or quantised. */
   dtype?: "f32" | "f16" | "bf16";
   /** Tensors whose own values are trained: norms, biases, head, linear, names of tensors or modules, or ends of such names. */

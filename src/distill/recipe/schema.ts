@@ -28,6 +28,9 @@ const student = z.strictObject({
     "Hugging Face folder or GGUF file of the student, or `teacher` for the teacher's own weights",
   ),
   layers: layers.optional().describe("Layers kept, counted from 0 and rising; all when absent"),
+  shape: path.optional().describe(
+    "Shape file that says which layers are kept, instead of layers; `limbeck shrink` writes one",
+  ),
   dtype: z.enum(["f32", "f16", "bf16"]).optional().describe(
     "What its weights are rounded to before training, and what base/ and merged/ hold. " +
       "When absent, what the files hold; f16 for a GGUF file in f16 or quantised",
@@ -353,6 +356,13 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
       code: "custom",
       path: ["objective", unequal, "balance"],
       message: "only works over the supervised tokens of all samples: leave out tokens and source",
+    });
+  }
+  if (student.shape !== undefined && student.layers) {
+    context.addIssue({
+      code: "custom",
+      path: ["student", "shape"],
+      message: "says which layers are kept, and so does student.layers; leave out one of the two",
     });
   }
   if (adapter === "none" && !student.train?.length) {

@@ -114,8 +114,9 @@ function studentPath({ teacher, student }: Recipe): string {
 }
 
 function keptLayers({ student }: Recipe): string {
-  const { layers, dtype } = student;
-  return `${layers ? `layers [${layers.join(", ")}]` : "all layers"}${dtype ? ` in ${dtype}` : ""}`;
+  const { layers, shape, dtype } = student;
+  const kept = layers ? `layers [${layers.join(", ")}]` : shape ? `the shape ${shape}` : "all layers";
+  return `${kept}${dtype ? ` in ${dtype}` : ""}`;
 }
 
 function tokensPerStep({ train }: Recipe): number {

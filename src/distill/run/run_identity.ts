@@ -14,14 +14,19 @@ export async function runIdentity(
   prepared: PreparedRun,
   setup: TrainingSetup,
 ): Promise<Record<string, string>> {
+  const { recipe } = prepared;
   const { adapter, teacherAdapter, objective } = setup;
   const losses = objective.terms.map(({ name, loss, options }) =>
     [`loss ${name}`, sha256(pluginIdentity(loss, options))] as const
   );
   return {
-    recipe: recipeHash(prepared.recipe),
+    recipe: recipeHash(recipe),
     teacher: await modelIdentity(prepared.teacher),
     student: await modelIdentity(prepared.student),
+    // The recipe only says where the shape's file is.
+    ...(recipe.student.shape === undefined
+      ? {}
+      : { "student's shape": sha256(prepared.student.keptLayers.join(",")) }),
     tokenizer: prepared.tokenizer.fingerprint(),
     "training data": samplesIdentity(prepared.train),
     "held-out data": samplesIdentity(prepared.heldOut),

@@ -24,6 +24,28 @@ const dropped = [
   "_name_or_path",
 ];
 
+/** Fields with an entry for each layer. */
+const BY_LAYER = ["layer_types", "mlp_layer_types", "no_rope_layers"];
+
+/**
+ * The config of a model of which some layers are kept.
+ *
+ * @param kept Layers of the config's model, rising; they are renumbered from 0
+ */
+export function configOfLayers(
+  config: Readonly<Record<string, unknown>>,
+  kept: readonly number[],
+): Record<string, unknown> {
+  const cut: Record<string, unknown> = { ...config, num_hidden_layers: kept.length };
+  for (const field of BY_LAYER) {
+    const list = config[field];
+    if (Array.isArray(list) && list.length === config.num_hidden_layers) {
+      cut[field] = kept.map((layer) => list[layer]);
+    }
+  }
+  return cut;
+}
+
 /**
  * The config of a model saved in `dtype`.
  *

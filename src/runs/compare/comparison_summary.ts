@@ -138,7 +138,7 @@ function starts(plan: ComparisonPlan, done: readonly ComparedRun[]): ComparisonS
   const groups = new Map<string, string[]>();
   for (const { name, recipe: { teacher, student } } of plan.recipes) {
     const path = student.model === "teacher" ? teacher.model : student.model;
-    const base = `${path} ${student.layers?.join() ?? "all"}`;
+    const base = `${path} ${student.layers?.join() ?? student.shape ?? "all"}`;
     groups.set(base, [...groups.get(base) ?? [], name]);
   }
   return [...groups.values()].flatMap((recipes) => {

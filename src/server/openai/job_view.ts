@@ -71,7 +71,10 @@ function methodOf(
   hyperparameters: object,
 ) {
   const learnsDataAlone = recipe.objective.every(({ loss }) => loss === "cross-entropy");
-  if (learnsDataAlone && recipe.student.model === "teacher" && recipe.student.layers === undefined) {
+  if (
+    learnsDataAlone && recipe.student.model === "teacher" && recipe.student.layers === undefined &&
+    recipe.student.shape === undefined
+  ) {
     return { type: "supervised" as const, supervised: { hyperparameters } };
   }
   return {
