@@ -61,8 +61,10 @@ export async function measuredSearch(
   const gpu = await openGpu();
   let program: SubsetProgram | undefined;
   try {
+    const all = data.samples.reduce((sum, { ids }) => sum + ids.length, 0);
+    const longest = data.samples.reduce((most, { ids }) => Math.max(most, ids.length), TOKENS);
     const sizes = headChunks(
-      { tokensPerMicroBatch: Math.max(TOKENS, data.contextLength), headChunk: "auto" },
+      { tokensPerMicroBatch: Math.min(all, longest), headChunk: "auto" },
       vocabularySize,
       gpu.description,
     );
