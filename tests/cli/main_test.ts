@@ -129,9 +129,16 @@ Deno.test("every commented field of init's recipe is right when its # is taken a
       value === "" || / /.test(name) ? all : `${indent}${name}: ${value}`)
   ).join("\n");
   return inFolder(async (folder) => {
-    await Deno.writeTextFile(`${folder}/all.yaml`, text);
-    const { student, output, limits } = await loadRecipe(`${folder}/all.yaml`);
+    // One of these two at a time says which layers stay.
+    const load = async (absent: "layers" | "shape") => {
+      const written = text.replace(new RegExp(`^ +${absent}: .*\n`, "m"), "");
+      assertEquals(written.split("\n").length, text.split("\n").length - 1);
+      await Deno.writeTextFile(`${folder}/all.yaml`, written);
+      return await loadRecipe(`${folder}/all.yaml`);
+    };
+    const { student, output, limits } = await load("shape");
     assertEquals([student.layers, output.folder, limits.gpuBytes], [[0, 1, 3, 5], `${folder}/my-run`, 8e9]);
+    assertEquals((await load("layers")).student.shape, `${folder}/shape.json`);
   });
 });
 

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { InputError } from "../../src/base/errors.ts";
 import { fromFloat32, toFloat32 } from "../../src/formats/dtype.ts";
-import { exportedConfig } from "../../src/formats/huggingface/config.ts";
+import { configOfLayers, exportedConfig } from "../../src/formats/huggingface/config.ts";
 import { type HuggingFaceOptions, writeHuggingFaceFolder } from "../../src/formats/huggingface/write.ts";
 import type { ModelSource } from "../../src/formats/model_source.ts";
 import { openModel } from "../../src/formats/open_model.ts";
@@ -199,4 +199,22 @@ Deno.test("pythonJson() gives the chosen numbers a decimal point, and nothing el
   const text = pythonJson(value, ["factor", "last"]);
   assertEquals(JSON.parse(text), value);
   assertEquals(text.match(/: -?\d.*/g), [": 8.0,", ": 8,", ": -2.0", ": 1.5", ': 8,",', ": 1e+30"]);
+});
+
+Deno.test("configOfLayers() cuts the number of layers, and lists with an entry for each", () => {
+  const config = {
+    num_hidden_layers: 4,
+    layer_types: ["a", "b", "c", "d"],
+    no_rope_layers: [1, 1, 1, 0],
+    // As many entries by chance.
+    eos_token_id: [1, 2, 3, 4],
+  };
+  assertEquals(configOfLayers(config, [1, 3]), {
+    num_hidden_layers: 2,
+    layer_types: ["b", "d"],
+    no_rope_layers: [1, 0],
+    eos_token_id: [1, 2, 3, 4],
+  });
+  assertEquals(configOfLayers(config, [0, 1, 2, 3]), config);
+  assertEquals(configOfLayers({ ...config, layer_types: ["a"] }, [0]).layer_types, ["a"]);
 });

@@ -1,5 +1,14 @@
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { InputError } from "../../src/base/errors.ts";
+import {
+  checkDepthGoal,
+  type DepthGoal,
+  type DepthProgress,
+  type DepthSearch,
+  searchDepth,
+  type SearchedModel,
+} from "../../src/shape/depth/depth_search.ts";
 import { depthProgram, depthProgramEvaluations } from "../../src/shape/depth/dynamic_program.ts";
 import { cosineOrder, evenlySpaced, everyOther, keepByOrder } from "../../src/shape/depth/rules.ts";
 import { beam, beamEvaluations, exhaustive, exhaustiveEvaluations } from "../../src/shape/depth/searches.ts";
@@ -125,4 +134,94 @@ Deno.test("rules choose layers as they say", () => {
   assertEquals(evenlySpaced(6, 4), [0, 2, 3, 5]);
   assertEquals(evenlySpaced(6, 1), [0]);
   assertEquals(evenlySpaced(12, 12), without(12, []));
+});
+
+/** A model whose subsets are worth what a table says. */
+function tableModel(layers: number, byBits: readonly number[], asked: number[][] = []): SearchedModel {
+  const metric = tableMetric(byBits, asked);
+  return {
+    layers,
+    measure: async (kept) => {
+      const value = await metric(kept);
+      return { value: Number.isFinite(value) ? value : null };
+    },
+    valueOf: ({ value }) => value ?? Infinity,
+    cosines: () => Promise.resolve(Array.from({ length: layers }, (_, l) => 1 / (1 + l))),
+  };
+}
+
+const goal = (search: DepthSearch, layers: number, more: Partial<DepthGoal> = {}): DepthGoal => ({
+  ...{ search, layers, keepLast: 0, beamWidth: 2 },
+  ...more,
+});
+
+Deno.test("searchDepth measures each subset once, and places plans among all of their size", async () => {
+  const asked: number[][] = [];
+  const told: DepthProgress[] = [];
+  const found = await searchDepth(tableModel(6, scattered(6), asked), goal("dp", 3), (p) => told.push(p));
+  assertEquals(new Set(asked.map(String)).size, asked.length);
+  assertEquals(found.subsets.map(({ kept }) => kept), asked);
+  assertEquals(told.map(({ kept }) => kept), asked);
+  assertEquals(told.map(({ done }) => done), asked.map((_, i) => i + 1));
+  assert(told.every(({ done, total }) => done <= total));
+  assertEquals(found.possible, 20);
+  const equals = found.subsets.filter(({ kept }) => kept.length === 3);
+  assertEquals(found.evaluated, equals.length);
+  for (const { value, rank } of [found.plan, ...found.others]) {
+    assertEquals(rank, 1 + equals.filter((other) => other.value < value).length);
+  }
+  assertEquals(found.others.map(({ by }) => by).filter((by) => by !== "best"), [
+    "cosine",
+    "evenly-spaced",
+    "every-other",
+  ]);
+  assertEquals(found.byLayers.map(({ layers }) => layers), [6, 5, 4, 3]);
+  assertEquals(found.byLayers.at(-1)!.kept, found.plan.kept);
+});
+
+Deno.test("searchDepth tells of a better subset than the one it found", async () => {
+  // A rule happens on the best subset; greedy removal does not.
+  const byBits = Array.from({ length: 2 ** 4 }, (_, bits) => 10 - bits % 4);
+  byBits[0b0101] = 0;
+  const { plan, others } = await searchDepth(tableModel(4, byBits), goal("beam", 2, { beamWidth: 1 }));
+  assertEquals([plan.kept, plan.by, plan.rank], [[0, 1], "beam", 2]);
+  assertEquals(others[0], { by: "best", rank: 1, kept: [0, 2], value: 0, values: { value: 0 } });
+});
+
+Deno.test("searchDepth lets the last layers stay, and rules only that do", async () => {
+  const { plan, others, subsets } = await searchDepth(
+    tableModel(5, scattered(5)),
+    goal("exhaustive", 3, { keepLast: 2 }),
+  );
+  assertEquals(plan.kept.slice(-2), [3, 4]);
+  assertEquals(others.map(({ by, kept }) => [by, kept]), [["cosine", [2, 3, 4]]]);
+  assert(subsets.every(({ kept }) => kept.includes(3) && kept.includes(4)));
+});
+
+Deno.test("searchDepth refuses a model without a value, and one that nothing is left of", async () => {
+  const nothing = tableModel(4, new Array(16).fill(NaN));
+  await assertRejects(
+    () => searchDepth(nothing, goal("dp", 2)),
+    InputError,
+    "the whole model gives no finite",
+  );
+  const only = new Array(16).fill(Infinity);
+  only[15] = 1;
+  for (const search of ["dp", "exhaustive", "beam", "cosine"] as const) {
+    await assertRejects(
+      () => searchDepth(tableModel(4, only), goal(search, 2)),
+      InputError,
+      "no subset of 2 layers that was evaluated gives a finite value",
+    );
+  }
+});
+
+Deno.test("an exhaustive search over too many subsets is refused", () => {
+  checkDepthGoal(goal("exhaustive", 8), 16);
+  checkDepthGoal(goal("dp", 16), 32);
+  assertThrows(
+    () => checkDepthGoal(goal("exhaustive", 16), 32),
+    InputError,
+    "there are 601080390 ways to keep 16 of 32 layers, more than 100000",
+  );
 });
