@@ -1,12 +1,14 @@
 /** `limbeck shrink` from the command line down: what it finds and writes, what it remembers, what it refuses. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { main } from "../../src/cli/main.ts";
 import { modelIdentity } from "../../src/distill/inputs/identity.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
 import { openStudent } from "../../src/distill/inputs/prepare.ts";
 import { InputError } from "../../src/base/errors.ts";
 import { readShapeFile, writeShapeFile } from "../../src/formats/shape_file.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
+import { runHere } from "../distill/tiny_run.ts";
 import { fakeTerminal } from "../cli/fake_terminal.ts";
 import { type TinyFiles, tinyRecipe, withTiny, writeTinyModel } from "../distill/tiny_model.ts";
 
@@ -126,23 +128,55 @@ tinyTest("a shape file cuts a recipe's student, and no other model", async (file
   await assertRejects(() => openStudent(recipe), InputError, "cuts the width of layers too");
 });
 
-tinyTest("a run with a shape is the run with its layers", async (files) => {
+/** Writes a shape of a model. */
+async function writeShapeOf(path: string, model: string, keptLayers: readonly number[]): Promise<void> {
+  const opened = await Model.open(model, { category: "weights" });
+  const identity = await modelIdentity(opened);
+  opened.close();
+  const shaped = { path: model, identity, layers: opened.sourceLayers };
+  await writeShapeFile(path, { limbeck: "shape", version: 1, model: shaped, keptLayers });
+}
+
+tinyTest("a run with a shape is the run with its layers, and does not go on with others", async (files) => {
   const { folder, teacher } = files;
-  const path = `${folder}/shape.json`;
-  const identity = { path: teacher, identity: "", layers: LAYERS };
-  const model = await Model.open(teacher, { category: "weights" });
-  identity.identity = await modelIdentity(model);
-  model.close();
-  await writeShapeFile(path, { limbeck: "shape", version: 1, model: identity, keptLayers: [0, 2, 4] });
-  const [shaped, listed] = await Promise.all(
-    [{ shape: path }, { layers: [0, 2, 4] }].map((student) =>
-      openStudent(tinyRecipe(files, { student: { model: "teacher", ...student } }))
-    ),
+  const shape = `${folder}/shape.json`;
+  await writeShapeOf(shape, teacher, [0, 2, 4]);
+  const train = { steps: 4, checkpointEvery: 2 };
+  const recipeOf = (student: { shape: string } | { layers: number[] }) =>
+    tinyRecipe(files, { student: { model: "teacher", ...student }, train });
+  const listed = await runHere(recipeOf({ layers: [0, 2, 4] }), `${folder}/listed`);
+  const shaped = recipeOf({ shape });
+  const control = (step: number) => step === 2 ? "stop" as const : "run" as const;
+  assertEquals((await runHere(shaped, `${folder}/shaped`, { control })).status, "paused");
+  await writeShapeOf(shape, teacher, [0, 1, 4]);
+  await assertRejects(
+    () => runHere(shaped, `${folder}/shaped`, { resume: true }),
+    InputError,
+    "student's shape",
   );
-  assertEquals([...shaped!.tensors()], [...listed!.tensors()]);
-  assertEquals(shaped!.storage, listed!.storage);
-  shaped!.close();
-  listed!.close();
+  await writeShapeOf(shape, teacher, [0, 2, 4]);
+  const resumed = await runHere(shaped, `${folder}/shaped`, { resume: true });
+  assertEquals(resumed.heldOut, listed.heldOut);
+  assertEquals(
+    await Deno.readFile(`${folder}/shaped/merged/model.safetensors`),
+    await Deno.readFile(`${folder}/listed/merged/model.safetensors`),
+  );
+});
+
+Deno.test("a recipe does not say twice which layers stay", () => {
+  const error = assertThrows(
+    () =>
+      parseRecipe({
+        teacher: { model: "a" },
+        student: { model: "teacher", layers: [0], shape: "s.json" },
+        data: { train: "d" },
+      }),
+    InputError,
+  );
+  assertStringIncludes(
+    error.message,
+    "student.shape: says which layers are kept, and so does student.layers",
+  );
 });
 
 const SHAPES: readonly [what: string, change: (shape: Record<string, unknown>) => unknown, said: string][] = [
