@@ -36,7 +36,7 @@ Deno.test("POST /v1/runs names everything that is wrong, with its path, and make
     const { status, body } = await test.call("POST", "/v1/runs", {
       recipe: {
         teacher: { model: "modell" },
-        student: { model: "/etc/passwd", layers: [0] },
+        student: { model: "/etc/passwd", shape: "/etc/passwd" },
         data: { train: "../../train.jsonl" },
         objective: [{ loss: "no-such-loss" }],
         adapter: { rank: 100_000 },
@@ -54,6 +54,7 @@ Deno.test("POST /v1/runs names everything that is wrong, with its path, and make
       "recipe.objective.0.loss",
       "recipe.output.folder",
       "recipe.student.model",
+      "recipe.student.shape",
       "recipe.teacher.model",
       "recipe.train.steps",
     ]);

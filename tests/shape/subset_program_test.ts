@@ -99,13 +99,33 @@ modelTest(
     }, { layers: LAYERS }),
 );
 
+/** Kernels launched while `work` runs. */
+async function launches(work: () => Promise<void>): Promise<number> {
+  const passes = GPUComputePassEncoder.prototype;
+  const { dispatchWorkgroups } = passes;
+  let count = 0;
+  passes.dispatchWorkgroups = function (...groups) {
+    count++;
+    return dispatchWorkgroups.apply(this, groups);
+  };
+  try {
+    await work();
+  } finally {
+    passes.dispatchWorkgroups = dispatchWorkgroups;
+  }
+  return count;
+}
+
 modelTest("a subset costs what its layers cost", (gpu) =>
   withTiny(async ({ teacher }) => {
     const model = await Model.open(teacher, { category: "weights" });
     const { planned } = planSubsets(model, registry, SIZES, gpu.description);
+    const program = await SubsetProgram.create(gpu, model, registry, SIZES);
+    program.write(BATCH);
     for (const kept of subsets) {
       const off = new Set(without(LAYERS, kept).map((l) => layerName("model", l)));
       const runs = planned.blocks.get("decoder")!.dispatches.filter((d) => !off.has(d.layer ?? ""));
+      assertEquals(await launches(() => program.run(kept)), runs.length, `kept ${kept}`);
       const cut = await Model.open(teacher, { category: "weights", layers: kept });
       const own = planPlain(cut, gpu).blocks.get("decoder")!.dispatches;
       // One choice for each layer of the whole model, and the hidden states handed on to the head.
@@ -114,6 +134,7 @@ modelTest("a subset costs what its layers cost", (gpu) =>
       assertEquals(flops(runs), flops(own) + (LAYERS + 1) * SIZES.tokens * model.config.hiddenSize);
       cut.close();
     }
+    program.destroy();
     model.close();
   }, { layers: LAYERS }));
 
