@@ -15,6 +15,7 @@ import { planTraining } from "../../src/distill/program/plan_training.ts";
 import type { DeviceDescription } from "../../src/gpu/description.ts";
 import { kindOf } from "../../src/registry/kinds/mod.ts";
 import { Registry } from "../../src/registry/registry.ts";
+import { planSubsets } from "../../src/shape/depth/subset_program.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 
@@ -60,6 +61,11 @@ export function trainingPlans(model: Model, device: DeviceDescription): Plan[] {
 /** The generation programs of a model: one sequence, and several. */
 export function generationPlans(model: Model, device: DeviceDescription): Plan[] {
   return [1, 3, 12, 40].map((sequences) => generationPlan(device, model, { sequences, length: 64 }));
+}
+
+/** The program that measures subsets of a model's layers. */
+export function subsetPlan(model: Model, device: DeviceDescription): Plan {
+  return planSubsets(model, registry, { tokens: 128, chunkRows: 64, positions: 64 }, device).planned;
 }
 
 /** The head alone, with the weighted row losses as a result: training needs only their gradient. */

@@ -13,7 +13,7 @@ import {
 import type { Plan } from "../../src/tensor/plan.ts";
 import { ODD_SIZES, SIZES, syntheticModel } from "./models.ts";
 import { opPlan, rowLossTexts } from "./ops.ts";
-import { generationPlans, headPlan, trainingPlans } from "./programs.ts";
+import { generationPlans, headPlan, subsetPlan, trainingPlans } from "./programs.ts";
 
 const FAMILIES: Readonly<Record<KernelFamily, DeviceDescription>> = {
   tiled: { ...DEFAULT_DEVICE, maxBufferSize: 2 ** 31 - 4 },
@@ -42,6 +42,7 @@ export async function kernelTexts(): Promise<KernelText[]> {
         const model = await syntheticModel(`${folder}/${family} ${name}`, sizes);
         if (name in SIZES) { for (const p of trainingPlans(model, device)) addPlan(p, `training, ${name}`); }
         for (const p of generationPlans(model, device)) addPlan(p, `generation, ${name}`);
+        if (name in ODD_SIZES) addPlan(subsetPlan(model, device), `subsets, ${name}`);
         model.close();
       }
       addPlan(opPlan(device), "ops");
