@@ -19,6 +19,9 @@ const neutral: Readonly<Record<string, readonly unknown[]>> = {
   "llama.use_parallel_residual": [false],
 };
 
+const ATTENTION_BIAS = /^blk\.\d+\.attn_(q|k|v|output)\.bias$/;
+const MLP_BIAS = /^blk\.\d+\.ffn_(gate|up|down)\.bias$/;
+
 /** Refuses files that are not a whole model of the llama architecture. */
 export function requireLlama(file: GgufFile): void {
   const where = file.source.name;
@@ -105,11 +108,34 @@ export function ggufConfig(file: GgufFile, ropeFactors: number[] | undefined): R
     rope_scaling: ropeScaling(file, optional),
     ...(ropeFactors && { rope_frequency_factors: ropeFactors }),
     tie_word_embeddings: !tensors.has("output.weight"),
-    attention_bias: tensors.has("blk.0.attn_q.bias"),
-    mlp_bias: tensors.has("blk.0.ffn_gate.bias"),
+    attention_bias: hasAny(tensors, ATTENTION_BIAS),
+    mlp_bias: hasAny(tensors, MLP_BIAS),
     bos_token_id: optional("tokenizer.ggml.bos_token_id") ?? null,
     eos_token_id: eosTokens.length > 1 ? eosTokens : eosTokens[0] ?? null,
   };
+}
+
+function hasAny(tensors: GgufFile["tensors"], pattern: RegExp): boolean {
+  return [...tensors.keys()].some((name) => pattern.test(name));
+}
+
+/**
+ * The biases that a config promises and a file may leave out, each of which is then zeros, by the weight that it belongs to.
+ *
+ * @param config From {@linkcode ggufConfig}
+ */
+export function optionalBiases(
+  config: Readonly<Record<string, unknown>>,
+  tensors: GgufFile["tensors"],
+): Map<string, string> {
+  const found = new Map<string, string>();
+  for (const weight of tensors.keys()) {
+    const bias = weight.replace(/\.weight$/, ".bias");
+    const promised = ATTENTION_BIAS.test(bias) && config.attention_bias === true ||
+      MLP_BIAS.test(bias) && config.mlp_bias === true;
+    if (promised && !tensors.has(bias)) found.set(bias, weight);
+  }
+  return found;
 }
 
 function ropeScaling(file: GgufFile, optional: (key: string) => number | undefined): unknown {

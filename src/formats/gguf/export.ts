@@ -51,7 +51,8 @@ export type GgufStorage = "Q8_0" | "F16" | "F32";
 const fileTypes: Readonly<Record<GgufStorage, number>> = { F32: 0, F16: 1, Q8_0: 7 };
 
 /**
- * Writes a model. With Q8_0, a matrix whose rows are not a multiple of 32 is stored as F16.
+ * Writes a model. With Q8_0, a matrix whose rows are not a multiple of 32 is stored as F16. Biases of a Llama that are all zero are left out:
+ * llama.cpp needs none, and takes those of queries to be as wide as the hidden states, which those of a model with heads cut away are not.
  *
  * @throws {InputError} for a tensor or a tokenizer that GGUF has no place for, or values that are not finite.
  *
@@ -77,6 +78,7 @@ export async function writeGgufModel(
   const sources = new Map<string, string>();
   const specs: GgufSpec[] = [];
   for (const [source, shape] of model.tensors) {
+    if (await isIdle(model, source)) continue;
     const name = ggufName(source);
     if (name === undefined) {
       throw new InputError(`tensor ${source} has no place in a GGUF file`, { where: path });
@@ -106,6 +108,13 @@ export async function writeGgufModel(
     }
     return type === "Q8_0" ? quantizeQ8(values) : fromFloat32(type === "F16" ? "f16" : "f32", values);
   });
+}
+
+/** Whether a tensor is a bias that changes nothing, and that may be left out. */
+async function isIdle(model: GgufModel, name: string): Promise<boolean> {
+  if (model.architecture !== "llama" || !name.endsWith(".bias")) return false;
+  const { dtype, data } = await model.read(name);
+  return toFloat32(dtype, data).every((value) => value === 0);
 }
 
 function storageOf(shape: readonly number[], storage: GgufStorage): GgufStorage {

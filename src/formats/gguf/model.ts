@@ -7,12 +7,12 @@ import { InputError } from "../../base/errors.ts";
 import type { FloatData } from "../dtype.ts";
 import { openFile } from "../files.ts";
 import { GgufFile, unreadableType } from "./gguf.ts";
-import { ggufConfig, requireLlama } from "./config.ts";
+import { ggufConfig, optionalBiases, requireLlama } from "./config.ts";
 import { ggufTokenizer } from "./tokenizer.ts";
 import { readableGgufTypes } from "./types.ts";
 import { fingerprint } from "../huggingface/huggingface.ts";
 import type { ModelSource, TensorInfo } from "../model_source.ts";
-import type { TensorData } from "../safetensors/safetensors.ts";
+import { checkRows, type TensorData } from "../safetensors/safetensors.ts";
 import { refuseWrongDownload } from "../wrong_download.ts";
 
 const fixedNames: Readonly<Record<string, string>> = {
@@ -84,6 +84,12 @@ async function modelOf(path: string, file: GgufFile): Promise<ModelSource> {
   const factors = file.tensors.has(ropeFactors) ? await file.read(ropeFactors) : undefined;
   const config = ggufConfig(file, factors && [...factors.data]);
   const headDim = config.head_dim as number;
+  const zeros = new Set<string>();
+  for (const [bias, weight] of optionalBiases(config, file.tensors)) {
+    const name = huggingFaceName(bias);
+    zeros.add(name);
+    tensors.set(name, { dtype: "F32", shape: [file.entry(weight).shape[0]], exactDtype: "f32" });
+  }
 
   function storedName(name: string): string {
     const found = stored.get(name);
@@ -97,10 +103,15 @@ async function modelOf(path: string, file: GgufFile): Promise<ModelSource> {
     config,
     tensors,
     async read(name) {
+      if (zeros.has(name)) return zeroVector(tensors.get(name)!.shape[0]);
       const tensor = await file.read(storedName(name));
       return isPermuted(name) ? permuteHeads(tensor, headDim, "toHalves") : tensor;
     },
     async readRows(name, first, count) {
+      if (zeros.has(name)) {
+        checkRows(path, name, tensors.get(name)!.shape, first, count);
+        return zeroVector(count);
+      }
       const own = storedName(name);
       if (!isPermuted(name)) return await file.readRows(own, first, count);
       // Rows change place within their head only, so the heads that the range touches are read whole.
@@ -117,6 +128,10 @@ async function modelOf(path: string, file: GgufFile): Promise<ModelSource> {
     fingerprint: () => fingerprint([file.source]),
     close: () => file.close(),
   };
+}
+
+function zeroVector(count: number): TensorData {
+  return { dtype: "f32", shape: [count], data: new Float32Array(count) };
 }
 
 /** Whether llama.cpp's converter changed the order of a tensor's rows. */
