@@ -32,6 +32,38 @@ export interface ModelFamily<C extends DecoderConfig = DecoderConfig> {
   decoder(ctx: ModelContext, config: C): Tensor;
   /** Traces logits f32 [n, vocabularySize] of hidden states x [n, hiddenSize], with what is trained on the head. */
   head(ctx: ModelContext, config: C, x: Tensor): Tensor;
+  /** How its layers are made narrower; absent where they cannot be. */
+  readonly narrowing?: Narrowing;
+}
+
+/** How the layers of a family are made narrower: fewer heads, fewer channels of the MLP. */
+export interface Narrowing {
+  readonly projections: LayerProjections;
+  /**
+   * A config.json of the same computation with these widths. With `biases` it is one whose `attentionOutput` and `mlpOutput` have a bias,
+   * be it under the name of another architecture; without, biases are those of the config.
+   */
+  config(config: Readonly<Record<string, unknown>>, widths: Widths): Record<string, unknown>;
+}
+
+/** The linear layers of a layer that heads and channels run through, by their names within it, such as `self_attn.q_proj`. */
+export interface LayerProjections {
+  readonly queries: string;
+  readonly keys: string;
+  readonly values: string;
+  readonly attentionOutput: string;
+  /** Those whose outputs are the channels of the MLP. */
+  readonly mlpInputs: readonly string[];
+  readonly mlpOutput: string;
+}
+
+/** Widths of every layer of a model. */
+export interface Widths {
+  readonly attentionHeads: number;
+  readonly keyValueHeads: number;
+  readonly headDim: number;
+  readonly intermediateSize: number;
+  readonly biases: boolean;
 }
 
 /** Tensors and modules that have a meaning to others, by their Hugging Face names. */

@@ -58,7 +58,9 @@ export function folderDtype(model: Model): FloatDtype {
 }
 
 function huggingFaceModel(model: Model, read: (name: string) => Promise<TensorData>) {
-  const config = configOfLayers(model.source.config, model.keptLayers);
+  const { config: whole } = model.source;
+  // Where the width is cut, the source is of the kept layers already.
+  const config = model.isNarrowed ? whole : configOfLayers(whole, model.keptLayers);
   return async () => ({
     config: model.untied ? { ...config, tie_word_embeddings: false } : config,
     tokenizer: await model.source.tokenizer(),

@@ -18,6 +18,8 @@ import { readArchitecture } from "../../models/families.ts";
 import { checkTensors } from "../../models/weights.ts";
 import type { Plan } from "../../tensor/plan.ts";
 import { rowBytes } from "../../tensor/weight_storage.ts";
+import { cutIdentity, cutModel } from "./cut_model.ts";
+import type { WidthCut } from "./width_cut.ts";
 
 /**
  * What a model's weights are rounded to. `exact`: nothing is. `half`: what neither f16 nor bf16 holds (f32 and quantised values) is
@@ -36,6 +38,8 @@ export interface OpenedFiles {
 export interface ModelOptions {
   /** Layers that are kept, rising; all when absent. They are renumbered from 0. */
   readonly layers?: readonly number[] | undefined;
+  /** Heads and channels that the kept layers keep; all when absent. */
+  readonly width?: WidthCut | undefined;
   /** `exact` when absent. */
   readonly storage?: WeightStorage;
   /** Gives a model whose head is its embedding a head of its own, which begins as the embedding. */
@@ -47,14 +51,18 @@ export interface ModelOptions {
 /** A model, its files open and its tensors checked; nothing is on the GPU yet. */
 export class Model {
   readonly path: string;
+  /** The files; where the width is cut, what is left of them. */
   readonly source: ModelSource;
-  /** What is computed, with `layers` applied. */
+  /** What is computed, with `layers` and `width` applied. */
   readonly architecture: Architecture;
+  /** In the files. */
   readonly keptLayers: readonly number[];
   /** Layers of the source, before any are cut away. */
   readonly sourceLayers: number;
   /** Whether the head is the source's embedding, copied: see {@linkcode ModelOptions.ownHead}. */
   readonly untied: boolean;
+  /** Whether some layer has fewer heads or channels than in the files. */
+  readonly isNarrowed: boolean;
   readonly specs: WeightSpecs;
   readonly #options: ModelOptions;
 
@@ -66,15 +74,19 @@ export class Model {
     options: ModelOptions,
   ) {
     const { layers, tiedHead } = whole.config;
+    const { width } = options;
     this.path = path;
-    this.source = source;
+    this.isNarrowed = width !== undefined;
+    this.source = width ? cutModel(source, whole, width, kept) : source;
     this.untied = tiedHead && options.ownHead === true;
-    this.architecture = whole.with({ layers: kept.length, tiedHead: tiedHead && !this.untied });
+    const left = width ? readArchitecture(this.source.config, path) : whole;
+    this.architecture = left.with({ layers: kept.length, tiedHead: tiedHead && !this.untied });
     this.keptLayers = kept;
     this.sourceLayers = layers;
     this.#options = options;
-    // Two models with the same files and the same rounding have the same prefix, and so share their weights.
-    const prefix = `${path}${this.isRounded ? ` as ${this.storage}` : ""}: `;
+    // Two models with the same files, the same cut and the same rounding have the same prefix, and so share their weights.
+    const cut = width ? ` cut to ${cutIdentity(width, kept)}` : "";
+    const prefix = `${path}${cut}${this.isRounded ? ` as ${this.storage}` : ""}: `;
     this.specs = {
       prefix,
       category: options.category,
@@ -131,7 +143,8 @@ export class Model {
   storedName(name: string): string {
     const { embedding, layers, head } = this.architecture.family.names;
     if (name === `${head}.weight` && this.untied) return embedding;
-    if (!name.startsWith(`${layers}.`)) return name;
+    // Where the width is cut, the source has renumbered them.
+    if (this.isNarrowed || !name.startsWith(`${layers}.`)) return name;
     const [index, ...rest] = name.slice(layers.length + 1).split(".");
     return [layers, this.keptLayers[Number(index)], ...rest].join(".");
   }

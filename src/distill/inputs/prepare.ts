@@ -13,11 +13,12 @@ import type { EncodedSample, EncodeReport } from "../../text/encode.ts";
 import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
 import { checkShapedModel, readShapeFile } from "../../formats/shape_file.ts";
 import { modelIdentity } from "./identity.ts";
-import { Model, type OpenedFiles, type WeightStorage } from "./models.ts";
+import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { drawnSets, joinedReport, openSampleSets, type SampleSets } from "./sample_sets.ts";
 import { selectsHead } from "./tensor_names.ts";
+import { widthCutOf } from "./width_cut.ts";
 
 /** A recipe's inputs, checked and loaded; weights are still on disk. */
 export interface PreparedRun {
@@ -161,22 +162,24 @@ export async function openStudent({ teacher, student }: Recipe, begun?: BegunStu
   const path = model === "teacher" ? teacher.model : model;
   return await Model.open(path, async (files) => ({
     category: "student weights",
-    layers: shape === undefined ? layers : await shapedLayers(shape, path, files),
+    ...(shape === undefined ? { layers } : await shapeOf(shape, path, files)),
     storage: begun ? begun.storage ?? earlierStorage(student, files) : chosenStorage(student, files),
     ownHead: selectsHead(train, files.architecture.family.names.head),
   }));
 }
 
-/** The layers that a shape file keeps of a model. */
-async function shapedLayers(file: string, path: string, files: OpenedFiles): Promise<readonly number[]> {
+/** What a shape file keeps of a model. */
+async function shapeOf(
+  file: string,
+  path: string,
+  files: OpenedFiles,
+): Promise<Pick<ModelOptions, "layers" | "width">> {
   const shape = await readShapeFile(file);
   checkShapedModel(shape, await modelIdentity(files), path, file);
-  if (!shape.width) return shape.keptLayers;
-  throw new InputError("cuts the width of layers too, which a student cannot be made with", {
-    where: file,
-    hint:
-      "Write the smaller model as a folder with `limbeck shrink --output`, and name that as student.model.",
-  });
+  return {
+    layers: shape.keptLayers,
+    ...(shape.width ? { width: widthCutOf(shape.width, file) } : {}),
+  };
 }
 
 /** A GGUF file whose matrices are f16 or quantised stands for a model in 16 bits; anything else is trained as it is. */
@@ -196,7 +199,7 @@ function earlierStorage({ layers }: Recipe["student"], { source, architecture }:
 
 /** Whether a student needs a `base/` folder of its own for PEFT to load its adapter on. */
 export function needsBase(student: Model): boolean {
-  return student.source.kind === "gguf" || student.untied || student.isRounded ||
+  return student.source.kind === "gguf" || student.untied || student.isRounded || student.isNarrowed ||
     student.keptLayers.length < student.sourceLayers;
 }
 

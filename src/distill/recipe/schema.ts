@@ -29,7 +29,7 @@ const student = z.strictObject({
   ),
   layers: layers.optional().describe("Layers kept, counted from 0 and rising; all when absent"),
   shape: path.optional().describe(
-    "Shape file that says which layers are kept, instead of layers; `limbeck shrink` writes one",
+    "Shape file that says which layers, heads and channels are kept, instead of layers; `limbeck shrink` writes one",
   ),
   dtype: z.enum(["f32", "f16", "bf16"]).optional().describe(
     "What its weights are rounded to before training, and what base/ and merged/ hold. " +

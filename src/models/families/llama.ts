@@ -16,7 +16,7 @@ import { rmsNorm } from "../../tensor/ops/rms_norm.ts";
 import { rope } from "../../tensor/ops/rope.ts";
 import { type DecoderConfig, flag, parseDecoderConfig } from "../config.ts";
 import type { ModelContext } from "../context.ts";
-import type { ModelFamily } from "../family.ts";
+import type { LayerProjections, ModelFamily, Widths } from "../family.ts";
 import { ROTARY_TABLE, rotaryTable } from "../rope.ts";
 
 /** What sets one Llama apart from another beside its sizes. */
@@ -30,6 +30,15 @@ interface LlamaConfig extends DecoderConfig {
 /** Mistral's name, where its config means something else than Llama's. */
 const MISTRAL = "MistralForCausalLM";
 
+const PROJECTIONS: LayerProjections = {
+  queries: "self_attn.q_proj",
+  keys: "self_attn.k_proj",
+  values: "self_attn.v_proj",
+  attentionOutput: "self_attn.o_proj",
+  mlpInputs: ["mlp.gate_proj", "mlp.up_proj"],
+  mlpOutput: "mlp.down_proj",
+};
+
 const NAMES = { embedding: "model.embed_tokens.weight", layers: "model.layers", head: "lm_head" } as const;
 
 /** Llama, and what computes as it does. */
@@ -42,6 +51,7 @@ export const llama: ModelFamily<LlamaConfig> = {
   tables: (config) => ({ [ROTARY_TABLE]: (rows) => rotaryTable(config, rows) }),
   decoder,
   head,
+  narrowing: { projections: PROJECTIONS, config: narrowed },
 };
 
 function parse(config: Readonly<Record<string, unknown>>, architecture: string, where: string): LlamaConfig {
@@ -63,6 +73,25 @@ function parse(config: Readonly<Record<string, unknown>>, architecture: string, 
     mlpBias: !isMistral && flag(config, "mlp_bias", where),
   };
 }
+
+/** A Mistral has no place for biases: with them it becomes a Llama, which computes the same, its window being none. */
+function narrowed(config: Readonly<Record<string, unknown>>, widths: Widths): Record<string, unknown> {
+  const { sliding_window: _, use_sliding_window: __, ...windowless } = config;
+  return {
+    ...(widths.biases ? { ...windowless, ...LLAMA_WITH_BIASES } : config),
+    num_attention_heads: widths.attentionHeads,
+    num_key_value_heads: widths.keyValueHeads,
+    head_dim: widths.headDim,
+    intermediate_size: widths.intermediateSize,
+  };
+}
+
+const LLAMA_WITH_BIASES = {
+  architectures: ["LlamaForCausalLM"],
+  model_type: "llama",
+  attention_bias: true,
+  mlp_bias: true,
+};
 
 /** Without the field, transformers gives a Mistral a window of 4096; `null` means none. */
 function refuseSlidingWindow(
