@@ -1,6 +1,6 @@
 /**
- * The direction of imports: command line -> server -> runs -> shape -> distill -> models, text, formats, registry -> tensor -> gpu -> base;
- * inside a room, from each of its rooms to those before it; and nowhere in a circle. The core runs in a browser page too, so it
+ * The direction of imports: command line -> server -> runs -> shape -> distill -> models, text, formats, registry -> tensor -> gpu ->
+ * base; inside a room, from each of its rooms to those before it; and nowhere in a circle. The core runs in a browser page too, so it
  * knows neither Deno nor packages, and a bundle for one is made of it; plugins are known to the outermost files only.
  */
 // @ts-types="../types/std_assert.d.ts"
@@ -48,7 +48,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     "export",
     "run",
   ],
-  shape: ["depth"],
+  shape: ["depth", "width"],
   runs: ["child", "store", "supervise", "report", "compare"],
   server: ["auth", "http", "page", "routes", "openai"],
   cli: ["setup", "terminal", "verbs"],
