@@ -87,6 +87,12 @@ export class FlagReader {
     return this.#flags[name] === true;
   }
 
+  /** Whether it was given at all, whatever its kind. */
+  given(name: string): boolean {
+    const value = this.#flags[name];
+    return value !== undefined && value !== false;
+  }
+
   list(name: string): readonly string[] {
     const value = this.#flags[name];
     return Array.isArray(value) ? value : [];

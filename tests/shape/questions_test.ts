@@ -6,7 +6,7 @@ import { Model } from "../../src/distill/inputs/models.ts";
 import { openTokenizer } from "../../src/distill/inputs/prepare.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { encodeQuestions, openQuestions } from "../../src/shape/depth/questions.ts";
-import { shrinkDepth } from "../../src/shape/shrink.ts";
+import { shrinkModel } from "../../src/shape/shrink.ts";
 import { Reader } from "../distill/logits.ts";
 import { withTiny } from "../distill/tiny_model.ts";
 import { testGpu } from "../tensor/harness.ts";
@@ -56,7 +56,7 @@ Deno.test({
         return JSON.stringify({ prompt, choices: CHOICES, answer: i < 3 ? answer : CHOICES[answer] });
       });
       await Deno.writeTextFile(`${folder}/questions.jsonl`, lines.join("\n"));
-      const { findings, data } = await shrinkDepth({
+      const { findings: found, data } = await shrinkModel({
         model: teacher,
         data: { files: [`${folder}/questions.jsonl`] },
         metric: "accuracy",
@@ -65,6 +65,7 @@ Deno.test({
         output: `${folder}/small`,
         registry,
       });
+      const findings = found!;
       assertEquals(data.questions, PROMPTS.length);
       assertEquals(findings.full.values, { accuracy: 0.5 });
       const right = (await favouritesOf(`${folder}/small`)).filter((own, i) => {

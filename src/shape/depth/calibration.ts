@@ -9,7 +9,10 @@ import { type DataWarning, encodingWarnings } from "../../distill/inputs/data_wa
 import { samplesIdentity } from "../../distill/inputs/identity.ts";
 import type { Model } from "../../distill/inputs/models.ts";
 import { openTokenizer } from "../../distill/inputs/prepare.ts";
+import type { StreamSizes } from "../../distill/program/measure.ts";
+import { headChunks } from "../../distill/program/plan_training.ts";
 import type { DataRecipe } from "../../distill/recipe/recipe.ts";
+import type { DeviceDescription } from "../../gpu/description.ts";
 import { openDataset } from "../../text/dataset.ts";
 import { encodeDataset, type EncodedSample } from "../../text/encode.ts";
 import { type EncodedQuestion, encodeQuestions, openQuestions } from "./questions.ts";
@@ -79,4 +82,23 @@ export async function openCalibration(model: Model, options: CalibrationOptions)
     ...{ samples, contextLength, identity: samplesIdentity(samples) },
     warnings: encodingWarnings("calibration", report, contextLength),
   };
+}
+
+/** Tokens in one pass, or the longest sample where that is more. */
+const TOKENS = 1024;
+
+/** Sizes of a stream that measures them. */
+export function calibrationSizes(
+  { samples, contextLength }: Calibration,
+  vocabularySize: number,
+  device: DeviceDescription,
+): StreamSizes {
+  const all = samples.reduce((sum, { ids }) => sum + ids.length, 0);
+  const longest = samples.reduce((most, { ids }) => Math.max(most, ids.length), TOKENS);
+  const sizes = headChunks(
+    { tokensPerMicroBatch: Math.min(all, longest), headChunk: "auto" },
+    vocabularySize,
+    device,
+  );
+  return { ...sizes, positions: contextLength };
 }

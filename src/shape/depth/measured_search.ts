@@ -4,10 +4,9 @@
  * @module
  */
 import type { Model } from "../../distill/inputs/models.ts";
-import { headChunks } from "../../distill/program/plan_training.ts";
 import { openGpu } from "../../gpu/device.ts";
 import type { Registry } from "../../registry/registry.ts";
-import type { Calibration } from "./calibration.ts";
+import { type Calibration, calibrationSizes } from "./calibration.ts";
 import { type DepthFindings, type DepthGoal, type DepthProgress, searchDepth } from "./depth_search.ts";
 import { EvaluationCache, type SubsetValues } from "./evaluation_cache.ts";
 import { type DepthMetric, MEASURED, measureSubset, valueOf } from "./metrics.ts";
@@ -37,9 +36,6 @@ export interface MeasuredFindings {
   readonly cache: { readonly path: string; readonly reused: number };
 }
 
-/** Tokens in one pass, or the longest sample where that is more. */
-const TOKENS = 1024;
-
 /**
  * Searches. What one search has measured another on the same model, data and metric need not measure.
  *
@@ -61,14 +57,8 @@ export async function measuredSearch(
   const gpu = await openGpu();
   let program: SubsetProgram | undefined;
   try {
-    const all = data.samples.reduce((sum, { ids }) => sum + ids.length, 0);
-    const longest = data.samples.reduce((most, { ids }) => Math.max(most, ids.length), TOKENS);
-    const sizes = headChunks(
-      { tokensPerMicroBatch: Math.min(all, longest), headChunk: "auto" },
-      vocabularySize,
-      gpu.description,
-    );
-    program = await SubsetProgram.create(gpu, model, registry, { ...sizes, positions: data.contextLength });
+    const sizes = calibrationSizes(data, vocabularySize, gpu.description);
+    program = await SubsetProgram.create(gpu, model, registry, sizes);
     const evaluator = new SubsetEvaluator(program, layers, data.samples);
     let reused = 0;
     let isReused = false;

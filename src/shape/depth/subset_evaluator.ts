@@ -31,9 +31,17 @@ export class SubsetEvaluator {
   #written = -1;
   #fullWritten = -1;
 
-  /** @throws {InputError} if no token of the samples is supervised */
-  constructor(program: SubsetProgram, layers: number, samples: readonly EncodedSample[]) {
-    [this.#program, this.#layers] = [program, layers];
+  /**
+   * @param full Final hidden states, batch by batch, of another model that divergences are from; see {@linkcode fullHidden}
+   * @throws {InputError} if no token of the samples is supervised
+   */
+  constructor(
+    program: SubsetProgram,
+    layers: number,
+    samples: readonly EncodedSample[],
+    full?: Float32Array[],
+  ) {
+    [this.#program, this.#layers, this.#full] = [program, layers, full];
     this.#batches = packSequential(samples, program.sizes.tokens);
     if (this.supervised > 0) return;
     throw new InputError(
@@ -52,7 +60,7 @@ export class SubsetEvaluator {
 
   /** Runs a subset with a head over all batches. */
   async rows(kept: readonly number[], head: HeadBlock, visit: RowVisitor): Promise<void> {
-    const full = head === "divergence" ? await this.#fullHidden() : undefined;
+    const full = head === "divergence" ? await this.fullHidden() : undefined;
     const ring = this.#program.ring<PackedBatch>(head);
     const collect = async () => {
       for (const { tag, losses } of await ring.collect()) visit(tag, losses);
@@ -103,7 +111,8 @@ export class SubsetEvaluator {
     if (this.#written !== i) this.#program.write(this.#batches[this.#written = i]!);
   }
 
-  async #fullHidden(): Promise<Float32Array[]> {
+  /** Final hidden states of the full model on each batch, f32 [T * H]. */
+  async fullHidden(): Promise<Float32Array[]> {
     if (this.#full) return this.#full;
     const found: Float32Array[] = [];
     for (const i of this.#batches.keys()) {
