@@ -10,6 +10,7 @@ import { isObject } from "../../base/json.ts";
 import { parse as parseYaml } from "@std/yaml";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { unreadable } from "../../formats/files.ts";
+import { checkWrittenSize, readWrittenFile } from "../../formats/written_file.ts";
 import { type Recipe } from "./recipe.ts";
 import { parseRecipe } from "./parse.ts";
 import { absolutePaths } from "./paths.ts";
@@ -23,10 +24,7 @@ export interface LoadRecipeOptions {
   cwd?: string;
 }
 
-const LARGEST_FILE = 1 << 20;
-/** A recipe has tens of values. Aliases that multiply each other reach this at once. */
-const MOST_NODES = 10_000;
-const DEEPEST = 32;
+const NAMES = { kind: "recipe", extensions: ".yaml, .json or .ts" };
 
 /**
  * Reads, checks and completes a recipe. Its paths come out absolute: they are relative to the recipe's own folder.
@@ -62,45 +60,7 @@ export async function readWrittenRecipe(path: string, sets: readonly string[] = 
 async function readRecipe(path: string): Promise<unknown> {
   const extension = extname(path).toLowerCase();
   if ([".ts", ".js", ".mts", ".mjs"].includes(extension)) return await importRecipe(path);
-  if (![".yaml", ".yml", ".json"].includes(extension)) {
-    throw new InputError(`a recipe is a .yaml, .json or .ts file, not "${extension || "no extension"}"`, {
-      where: path,
-    });
-  }
-  const text = await readText(path);
-  const kind = extension === ".json" ? "JSON" : "YAML";
-  let value: unknown;
-  try {
-    if (kind === "JSON") JSON.parse(text);
-    // YAML contains JSON, and this parser refuses keys that occur twice. The core schema knows no dates and no binary.
-    value = withoutSchema(parseYaml(text, { schema: "core" }));
-  } catch (cause) {
-    throw new InputError(`is not valid ${kind}: ${(cause as Error).message}`, { where: path, cause });
-  }
-  if (value === null || value === undefined) throw new InputError("the recipe is empty", { where: path });
-  checkSize(value, path);
-  return value;
-}
-
-async function readText(path: string): Promise<string> {
-  let bytes: Uint8Array;
-  try {
-    const { size, isDirectory } = await Deno.stat(path);
-    if (isDirectory) throw new InputError("this is a folder; name a recipe file", { where: path });
-    if (size > LARGEST_FILE) {
-      throw new InputError(`a recipe has at most ${LARGEST_FILE} bytes; this file has ${size}`, {
-        where: path,
-      });
-    }
-    bytes = await Deno.readFile(path);
-  } catch (cause) {
-    throw cause instanceof InputError ? cause : unreadable(path, cause);
-  }
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch (cause) {
-    throw new InputError("is not UTF-8 text", { where: path, cause });
-  }
+  return await readWrittenFile(path, NAMES);
 }
 
 async function importRecipe(path: string): Promise<unknown> {
@@ -121,31 +81,8 @@ async function importRecipe(path: string): Promise<unknown> {
       hint: "Write `export default defineRecipe({ ... })`.",
     });
   }
-  checkSize(module.default, path);
+  checkWrittenSize(module.default, path);
   return module.default;
-}
-
-/** Counts values as often as they are reached, as a printer would; so it also ends on a value that holds itself. */
-function checkSize(value: unknown, path: string): void {
-  let nodes = 0;
-  const visit = (node: unknown, depth: number): void => {
-    if (++nodes > MOST_NODES || depth > DEEPEST) {
-      throw new InputError(`holds more than ${MOST_NODES} values or nests deeper than ${DEEPEST}`, {
-        where: path,
-        hint: "Aliases (&name, *name) count as often as they are used.",
-      });
-    }
-    if (typeof node !== "object" || node === null) return;
-    for (const child of Object.values(node)) visit(child, depth + 1);
-  };
-  visit(value, 0);
-}
-
-/** Editors find a JSON file's schema by this field. */
-function withoutSchema(value: unknown): unknown {
-  if (!isObject(value)) return value;
-  const { $schema: _schema, ...rest } = value;
-  return rest;
 }
 
 /**
