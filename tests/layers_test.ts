@@ -17,7 +17,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ["tensor"],
   ["losses"],
   ["models", "text", "formats", "registry"],
-  ["distill"],
+  ["distill", "merge"],
   ["shape"],
   ["runs"],
   ["server"],

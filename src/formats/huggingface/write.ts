@@ -12,17 +12,23 @@ import { exportedConfig } from "./config.ts";
 import type { TokenizerFiles } from "../model_source.ts";
 import { pythonJson } from "../python_json.ts";
 import type { TensorData } from "../safetensors/safetensors.ts";
-import { type SafetensorsSpec, tensorBytes, writeSafetensors } from "../safetensors/write.ts";
+import {
+  type SafetensorsSpec,
+  tensorBytes,
+  type TensorProducer,
+  writeSafetensors,
+} from "../safetensors/write.ts";
 
 /** A model to be written. */
 export interface HuggingFaceModel {
   /** A config.json of either generation, or the config of a GGUF model. */
   readonly config: Readonly<Record<string, unknown>>;
-  readonly tokenizer: TokenizerFiles;
+  /** Absent where the model has none. */
+  readonly tokenizer?: TokenizerFiles | undefined;
   /** Every tensor by name with its shape. A head tied to the embedding is left out if it is among them. */
   readonly tensors: ReadonlyMap<string, readonly number[]>;
-  /** Delivers a tensor when its turn comes, in any storage; it is rounded to the one asked for. */
-  read(name: string): Promise<TensorData>;
+  /** Delivers a tensor when its turn comes, whole or in pieces of rows, in any storage; it is rounded to the one asked for. */
+  read(name: string): Promise<TensorData> | AsyncIterable<TensorData>;
 }
 
 /** How a model folder is written. */
@@ -30,8 +36,8 @@ export interface HuggingFaceOptions {
   readonly dtype: FloatDtype;
   /** Most bytes of tensors in one file; above it the model is split. */
   readonly shardBytes?: number;
-  /** Text of a README.md. */
-  readonly readme?: string;
+  /** Text of a README.md, or what makes it when all else has been written into a folder. */
+  readonly readme?: string | ((folder: string) => Promise<string>);
   /** Allows a folder that is already there. */
   readonly replace?: boolean;
 }
@@ -69,13 +75,7 @@ export async function writeHuggingFaceFolder(
     specs.push({ name, dtype: dtypes[dtype], shape });
   }
 
-  async function produce({ name, shape }: SafetensorsSpec): Promise<ArrayBufferView> {
-    const tensor = await model.read(name);
-    if (tensor.shape.join() !== shape.join()) {
-      throw new InputError(`tensor ${name} has shape [${tensor.shape}], expected [${shape}]`, {
-        where: path,
-      });
-    }
+  function stored(name: string, tensor: TensorData): ArrayBufferView {
     const wrong = scanNonFinite(tensor.dtype, tensor.data);
     if (wrong) {
       throw new InputError(`tensor ${name} holds ${wrong.count} values that are NaN or infinite`, {
@@ -94,23 +94,40 @@ export async function writeHuggingFaceFolder(
     return rounded;
   }
 
+  async function* produce({ name, shape }: SafetensorsSpec): AsyncIterable<ArrayBufferView> {
+    const [rows, ...row] = shape;
+    const wrongShape = (found: readonly (number | undefined)[]) =>
+      new InputError(`tensor ${name} has shape [${found}], expected [${shape}]`, { where: path });
+    const delivered = model.read(name);
+    let done = 0;
+    for await (const tensor of Symbol.asyncIterator in delivered ? delivered : [await delivered]) {
+      if (tensor.shape.slice(1).join() !== row.join()) throw wrongShape(tensor.shape);
+      done += tensor.shape[0] ?? 1;
+      yield stored(name, tensor);
+    }
+    if (done !== (rows ?? 1)) throw wrongShape([done, ...row]);
+  }
+
   await writeFolderAtomically(path, async (folder) => {
     await writeWeights(folder, specs, produce, options.shardBytes ?? defaultShardBytes);
     await writeJson(folder, "config.json", config);
-    await writeTokenizer(folder, model.tokenizer);
+    if (model.tokenizer) await writeTokenizer(folder, model.tokenizer);
     await writeJson(
       folder,
       "generation_config.json",
-      model.tokenizer.generationConfig ?? generationConfig(config),
+      model.tokenizer?.generationConfig ?? generationConfig(config),
     );
-    if (options.readme !== undefined) await writeTextAtomically(join(folder, "README.md"), options.readme);
+    const { readme } = options;
+    if (readme === undefined) return;
+    const text = typeof readme === "string" ? readme : await readme(folder);
+    await writeTextAtomically(join(folder, "README.md"), text);
   }, { replace: options.replace });
 }
 
 async function writeWeights(
   folder: string,
   specs: readonly SafetensorsSpec[],
-  produce: (tensor: SafetensorsSpec) => Promise<ArrayBufferView>,
+  produce: TensorProducer,
   shardBytes: number,
 ): Promise<void> {
   const shards: SafetensorsSpec[][] = [[]];

@@ -1,0 +1,178 @@
+/**
+ * A method's options as a recipe sets them: under the names of the program it was written for, on three levels, checked for every tensor
+ * by the method's own schemas.
+ *
+ * @module
+ */
+import { z } from "zod";
+import { didYouMean } from "../base/did_you_mean.ts";
+import { describeIssues, type FieldSchema, type SchemaProblem } from "../base/schema_problems.ts";
+import type { Merge, OptionsSchema } from "../registry/contract.ts";
+import type { MergeRecipe, MergeSlice, MergeSource } from "./recipe.ts";
+import { readOption, type Setting, type Settings } from "./setting.ts";
+
+/** Options that are checked, with defaults. */
+export type Options = Readonly<Record<string, unknown>>;
+
+/** Parameters of mergekit's methods: one that this method does not have is without effect there, and no misspelling. */
+const MERGEKIT_PARAMETERS = [
+  "weight",
+  "density",
+  "gamma",
+  "epsilon",
+  "lambda",
+  "normalize",
+  "rescale",
+  "t",
+  "scale",
+  "select_topk",
+  "max_iter",
+  "tol",
+  "nuslerp_flatten",
+  "nuslerp_row_wise",
+  "filter_wise",
+  "normalize_weights",
+  "eps",
+];
+
+/** Settings of one level under our names, with the place in the file of each. */
+interface Level {
+  readonly settings: Settings;
+  readonly places: ReadonlyMap<string, string>;
+}
+
+/** Of a base that the recipe names, but not among the models. */
+const NOTHING: Level = { settings: {}, places: new Map() };
+
+/** Reads a method's options for one tensor after another. */
+export class MergeOptions {
+  readonly problems: SchemaProblem[] = [];
+  readonly notes = new Set<string>();
+  readonly #method: Merge;
+  readonly #recipe: MergeRecipe;
+  readonly #levels = new Map<object, Level>();
+  readonly #read = new Map<string, Options | undefined>();
+
+  constructor(method: Merge, recipe: MergeRecipe) {
+    this.#method = method;
+    this.#recipe = recipe;
+    const written = recipe.writtenFor === "mergekit" ? ".parameters" : "";
+    this.#addLevel(recipe, recipe.optionsAt, true);
+    for (const slice of recipe.slices) {
+      this.#addLevel(slice, slice.where + (written || ".options"), true);
+      for (const source of slice.sources) this.#addLevel(source, source.where + written, false);
+    }
+    this.#noteLikeness();
+  }
+
+  /**
+   * Options of the method for one tensor; undefined where there is a problem, which is kept.
+   *
+   * @param name Of the tensor in the result
+   * @param t Where its layer lies in its slice
+   */
+  ofMethod(slice: MergeSlice, name: string, t: number): Options | undefined {
+    return this.#options(this.#method.options, [slice, this.#recipe], name, t, this.#likeness?.options);
+  }
+
+  /** Options of a parent for one tensor. @param name Of the tensor in the parent */
+  ofParent(source: MergeSource, slice: MergeSlice, name: string, t: number): Options | undefined {
+    const levels = [source, slice, this.#recipe];
+    return this.#options(this.#method.parentOptions, levels, name, t, this.#likeness?.parent);
+  }
+
+  get #likeness() {
+    const { like } = this.#recipe;
+    return like === undefined ? undefined : this.#method.like?.[like];
+  }
+
+  #options(
+    schema: OptionsSchema,
+    owners: readonly object[],
+    name: string,
+    t: number,
+    preset: object | undefined,
+  ): Options | undefined {
+    const levels = owners.map((owner) => this.#levels.get(owner) ?? NOTHING);
+    const given: Record<string, unknown> = { ...preset };
+    for (const option of Object.keys(schema.shape)) {
+      const value = readOption(option, levels.map(({ settings }) => settings), name, t);
+      if (value !== undefined) given[option] = value;
+    }
+    const placeOf = (option: string) =>
+      levels.find(({ places }) => places.has(option))?.places.get(option) ??
+        `${this.#recipe.optionsAt}.${option}`;
+    const key = JSON.stringify([schema === this.#method.options, given]);
+    if (this.#read.has(key)) return this.#read.get(key);
+    const result = schema.safeParse(given);
+    if (!result.success) {
+      const fields = z.toJSONSchema(schema, { io: "input" }) as FieldSchema;
+      for (const { path, message } of describeIssues(result.error.issues, given, fields)) {
+        const [option, ...rest] = path.split(".");
+        this.problems.push({ path: [placeOf(option!), ...rest].join("."), message });
+      }
+    }
+    this.#read.set(key, result.data);
+    return result.data;
+  }
+
+  #addLevel(owner: { readonly options: Settings }, at: string, shared: boolean): void {
+    const { options, parentOptions, like } = this.#method;
+    const names = this.#recipe.writtenFor ? like?.[this.#recipe.writtenFor]?.names ?? {} : undefined;
+    const [own, parents] = [options, parentOptions].map((schema) => Object.keys(schema.shape));
+    const settings: Record<string, Setting> = {};
+    const places = new Map<string, string>();
+    for (const [written, setting] of Object.entries(owner.options)) {
+      const name = names ? names[written] ?? camelCase(written) : written;
+      const place = `${at}.${written}`;
+      if (parents!.includes(name) || (shared && own!.includes(name))) {
+        settings[name] = setting;
+        places.set(name, place);
+      } else if (names && MERGEKIT_PARAMETERS.includes(written)) {
+        this.notes.add(
+          own!.includes(name)
+            ? `${place} has no effect: it counts for the whole merge, under ${this.#recipe.optionsAt}`
+            : `${place} has no effect: ${this.#method.id} has no such option`,
+        );
+      } else if (own!.includes(name)) {
+        this.problems.push({
+          path: place,
+          message: `is an option of the merge as a whole; write it under ${this.#recipe.optionsAt}`,
+        });
+      } else {
+        const known = shared ? [...own!, ...parents!] : parents!;
+        this.problems.push({
+          path: place,
+          message: `${this.#method.id} has no such option${didYouMean(name, known)} ${
+            known.length === 0 ? "It has none here" : `Options here: ${known.join(", ")}`
+          }`.replace(/option (?=It|Options)/, "option. "),
+        });
+      }
+    }
+    this.#levels.set(owner, { settings, places });
+  }
+
+  /** Says which choices of the program a recipe was written for are not followed, as nobody asked for them. */
+  #noteLikeness(): void {
+    const { writtenFor, like } = this.#recipe;
+    const likeness = writtenFor && like === undefined ? this.#method.like?.[writtenFor] : undefined;
+    const given = new Set([...this.#levels.values()].flatMap(({ places }) => [...places.keys()]));
+    const { options, parentOptions } = this.#method;
+    for (
+      const [schema, preset] of [[options, likeness?.options], [parentOptions, likeness?.parent]] as const
+    ) {
+      const defaults = schema.safeParse({}).data ?? {};
+      for (const [name, theirs] of Object.entries(preset ?? {})) {
+        const ours = defaults[name];
+        if (given.has(name) || ours === theirs) continue;
+        this.notes.add(
+          `${name} is ${ours}, as the paper has it; ${writtenFor} has ${theirs}: --like ${writtenFor} follows it`,
+        );
+      }
+    }
+  }
+}
+
+function camelCase(name: string): string {
+  return name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+}

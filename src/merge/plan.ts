@@ -1,0 +1,322 @@
+/**
+ * What a merge computes: for each tensor of the result what it is made of, and with which options.
+ *
+ * @module
+ */
+// @ts-types="../../types/std_path.d.ts"
+import { join } from "@std/path";
+import { oneOf } from "../base/did_you_mean.ts";
+import { InputError } from "../base/errors.ts";
+import type { SchemaProblem } from "../base/schema_problems.ts";
+import type { FloatDtype } from "../formats/dtype.ts";
+import type { Architecture } from "../models/architecture.ts";
+import { readArchitecture } from "../models/families.ts";
+import type { Merge } from "../registry/contract.ts";
+import { MergeOptions, type Options } from "./options.ts";
+import { checkAlike, type Parents } from "./parents.ts";
+import {
+  mergedModels,
+  type MergeRecipe,
+  MergeRecipeError,
+  type MergeSlice,
+  type MergeSource,
+  modelsOf,
+} from "./recipe.ts";
+import { planVocabulary, type Vocabulary } from "./vocabulary.ts";
+
+/** A tensor of a parent. */
+export interface PlannedInput {
+  readonly parent: string;
+  readonly name: string;
+}
+
+/** A tensor of the result. */
+export interface PlannedTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly options: Options;
+  readonly base?: PlannedInput;
+  readonly parents: readonly (PlannedInput & { readonly options: Options })[];
+  /** Whether its rows are tokens. */
+  readonly ofTokens: boolean;
+}
+
+/** All that a merge computes and writes. */
+export interface MergePlan {
+  readonly recipe: MergeRecipe;
+  readonly method: Merge;
+  /** config.json of the result. */
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly dtype: FloatDtype;
+  /** In the order of the forward pass. */
+  readonly tensors: readonly PlannedTensor[];
+  readonly vocabulary: Vocabulary;
+  /** What the reader should know before anything is done. */
+  readonly notes: readonly string[];
+}
+
+/** A slice with what is found of its sources. */
+interface ResolvedSlice {
+  readonly slice: MergeSlice;
+  /** Layers it has. */
+  readonly layers: number;
+  /** The first layer of each source. */
+  readonly base?: Placed;
+  readonly parents: readonly Placed[];
+}
+
+interface Placed {
+  readonly source: MergeSource;
+  readonly first: number;
+}
+
+/**
+ * Plans a merge and checks all of it: options, numbers of parents, layers, architectures, tokens and shapes.
+ *
+ * @param parents Every model that the recipe names, open
+ * @param where How errors name the recipe
+ * @throws {MergeRecipeError} with every problem of the recipe
+ * @throws {InputError} where the models do not fit each other
+ */
+export async function planMerge(
+  recipe: MergeRecipe,
+  method: Merge,
+  parents: Parents,
+  where: string,
+): Promise<MergePlan> {
+  const options = new MergeOptions(method, recipe);
+  const problems: SchemaProblem[] = [...likeProblems(recipe, method)];
+  const slices = recipe.slices.map((slice) => resolveSlice(slice, recipe, method, parents, problems));
+  throwProblems(where, [...problems, ...options.problems]);
+
+  const merged = mergedModels(recipe).map((name) => parents.get(name));
+  const notes = [...recipe.notes, ...options.notes, ...checkAlike(merged)];
+  const { vocabulary, notes: ofTokens } = await planVocabulary(
+    recipe,
+    merged,
+    modelsOf(recipe).map((name) => parents.get(name)),
+  );
+  const primary = parents.get(recipe.base ?? slices[0]!.parents[0]!.source.model);
+  const config = resultConfig(primary.source.config, recipe, slices, parents, vocabulary);
+  const architecture = readArchitecture(config, join(primary.name, "config.json"));
+  const tensors = [...architecture.tensors].map(([name, shape]): PlannedTensor => {
+    const { resolved, inputName, t } = placeOf(name, architecture, slices);
+    const input = ({ source, first }: Placed) => ({ parent: source.model, name: inputName(first) });
+    return {
+      name,
+      shape,
+      options: options.ofMethod(resolved.slice, name, t) ?? {},
+      ...(resolved.base ? { base: input(resolved.base) } : {}),
+      parents: resolved.parents.map((placed) => ({
+        ...input(placed),
+        options: options.ofParent(placed.source, resolved.slice, inputName(placed.first), t) ?? {},
+      })),
+      ofTokens: isOfTokens(name, architecture),
+    };
+  });
+  throwProblems(where, options.problems);
+  checkShapes(tensors, parents, vocabulary);
+  return {
+    recipe,
+    method,
+    config,
+    dtype: recipe.outDtype ?? recipe.dtype ?? holding(tensors, parents),
+    tensors,
+    vocabulary,
+    notes: [...notes, ...ofTokens],
+  };
+}
+
+function throwProblems(where: string, problems: readonly SchemaProblem[]): void {
+  const once = new Map(problems.map((problem) => [`${problem.path} ${problem.message}`, problem]));
+  if (once.size > 0) throw new MergeRecipeError(where, [...once.values()]);
+}
+
+function likeProblems({ like }: MergeRecipe, method: Merge): SchemaProblem[] {
+  if (like === undefined || like === "mergekit" || method.like?.[like]) return [];
+  const known = Object.keys(method.like ?? {});
+  const message = known.length === 0
+    ? `${method.id} follows no other program`
+    : `${method.id} can be like ${oneOf(known)}`;
+  return [{ path: "like", message }];
+}
+
+/** The base and the parents of a slice, and which of their layers it takes. */
+function resolveSlice(
+  slice: MergeSlice,
+  recipe: MergeRecipe,
+  method: Merge,
+  parents: Parents,
+  problems: SchemaProblem[],
+): ResolvedSlice {
+  const ranges = slice.sources.map((source) => {
+    const { layers } = parents.get(source.model).architecture.config;
+    const [first, end] = source.layers ?? [0, layers];
+    if (end > layers || first >= end) {
+      problems.push({
+        path: source.where,
+        message:
+          `layers ${first} to ${end} are asked for; ${source.model} has ${layers}, counted from 0, the end not included`,
+      });
+    }
+    return { source, first, count: end - first };
+  });
+  const layers = ranges[0]!.count;
+  const odd = ranges.find(({ count }) => count !== layers);
+  if (odd) {
+    const hint = odd.source.layers ? "" : "; choose layers with slices";
+    problems.push({
+      path: odd.source.where,
+      message: `${odd.count} layers, where ${ranges[0]!.source.where} has ${layers}${hint}`,
+    });
+  }
+  const { base, ...placed } = withBase(slice, ranges, recipe, method, problems);
+  const { least, most = Infinity } = method.parents;
+  const count = placed.parents.length;
+  if (count < least || count > most) {
+    const wanted = most === least
+      ? `${least}`
+      : most === Infinity
+      ? `at least ${least}`
+      : `${least} to ${most}`;
+    problems.push({
+      path: slice.where,
+      message: `${method.id} merges ${wanted} ${
+        wanted === "1" || wanted === "at least 1" ? "model" : "models"
+      }${base ? " beside the base" : ""}; there ${count === 1 ? "is" : "are"} ${count}`,
+    });
+  }
+  return { slice, layers, ...(base ? { base } : {}), parents: placed.parents };
+}
+
+/** Tells the base from the parents, as the method has it. */
+function withBase(
+  slice: MergeSlice,
+  ranges: readonly (Placed & { readonly count: number })[],
+  recipe: MergeRecipe,
+  method: Merge,
+  problems: SchemaProblem[],
+): Pick<ResolvedSlice, "base" | "parents"> {
+  if (method.base === "none") return { parents: ranges };
+  if (recipe.base === undefined) {
+    if (method.base === "required") {
+      problems.push({
+        path: recipe.writtenFor === "mergekit" ? "base_model" : "base",
+        message: `${method.id} needs the model that the others were trained from`,
+      });
+    }
+    return { parents: ranges };
+  }
+  const named = ranges.filter(({ source }) => source.model === recipe.base);
+  const others = ranges.filter(({ source }) => source.model !== recipe.base);
+  const [first, ...more] = new Set(others.map((range) => range.first));
+  if (named.length === 0 && more.length > 0) {
+    problems.push({
+      path: slice.where,
+      message: `its sources take different layers, so it must name the base among them: ${recipe.base}`,
+    });
+  }
+  if (named.length > 1) {
+    problems.push({ path: slice.where, message: `names the base ${named.length} times: ${recipe.base}` });
+  }
+  const base = named[0] ?? {
+    source: { model: recipe.base, options: {}, where: "base", layers: others[0]?.source.layers },
+    first: first ?? 0,
+  };
+  return method.base === "first" ? { parents: [base, ...others] } : { base, parents: others };
+}
+
+/** Where a tensor of the result comes from. Tensors outside of layers are read at t = 0, as in mergekit. */
+function placeOf(
+  name: string,
+  { family: { names } }: Architecture,
+  slices: readonly ResolvedSlice[],
+): { resolved: ResolvedSlice; inputName: (first: number) => string; t: number } {
+  const prefix = `${names.layers}.`;
+  if (!name.startsWith(prefix)) {
+    const resolved = name === names.embedding ? slices[0]! : slices.at(-1)!;
+    return { resolved, inputName: () => name, t: 0 };
+  }
+  const [index, ...rest] = name.slice(prefix.length).split(".");
+  let layer = Number(index);
+  const resolved = slices.find(({ layers }) => (layer -= layers) < 0)!;
+  layer += resolved.layers;
+  return {
+    resolved,
+    inputName: (first) => [names.layers, first + layer, ...rest].join("."),
+    t: resolved.layers > 1 ? layer / (resolved.layers - 1) : 1,
+  };
+}
+
+function isOfTokens(name: string, { family: { names } }: Architecture): boolean {
+  return name === names.embedding || name === `${names.head}.weight`;
+}
+
+/** The first model's config with the layers and tokens of the result. */
+function resultConfig(
+  config: Readonly<Record<string, unknown>>,
+  recipe: MergeRecipe,
+  slices: readonly ResolvedSlice[],
+  parents: Parents,
+  vocabulary: Vocabulary,
+): Record<string, unknown> {
+  const result: Record<string, unknown> = {
+    ...config,
+    num_hidden_layers: slices.reduce((sum, { layers }) => sum + layers, 0),
+    vocab_size: vocabulary.rows,
+  };
+  for (const [key, value] of Object.entries(config)) {
+    if (!Array.isArray(value) || value.length !== config.num_hidden_layers) continue;
+    // What is said of each layer goes along with it.
+    const lists = slices.map(({ base, parents: sources, layers }) => {
+      const { source, first } = base ?? sources[0]!;
+      const own = parents.get(source.model).source.config[key];
+      return Array.isArray(own) ? own.slice(first, first + layers) : undefined;
+    });
+    result[key] = lists.includes(undefined) ? value : lists.flat();
+  }
+  if (recipe.vocabulary?.of === "model") {
+    const other = parents.get(recipe.vocabulary.model).source.config;
+    for (const key of ["bos_token_id", "eos_token_id", "pad_token_id"]) {
+      if (Object.hasOwn(other, key)) result[key] = other[key];
+      else delete result[key];
+    }
+  }
+  return result;
+}
+
+/** Refuses tensors that do not have the shape of the result. */
+function checkShapes(tensors: readonly PlannedTensor[], parents: Parents, vocabulary: Vocabulary): void {
+  const wrong: string[] = [];
+  for (const { name, shape, base, parents: inputs, ofTokens } of tensors) {
+    for (const input of [...(base ? [base] : []), ...inputs]) {
+      const found = parents.get(input.parent).source.tensors.get(input.name)?.shape;
+      const compared = ofTokens && vocabulary.sources ? 1 : 0;
+      if (found && found.slice(compared).join() === shape.slice(compared).join()) continue;
+      wrong.push(
+        `${input.parent}: ${input.name} has shape [${found?.join(", ")}], expected [${shape.join(", ")}]`,
+      );
+    }
+  }
+  if (wrong.length === 0) return;
+  const more = wrong.length > 12 ? `\n  and ${wrong.length - 12} more` : "";
+  throw new InputError(
+    `tensors do not fit:${wrong.slice(0, 12).map((line) => `\n  ${line}`).join("")}${more}`,
+    {
+      hint: "Only tensors of one shape can be merged.",
+    },
+  );
+}
+
+/** The smallest storage that holds what the parents hold. */
+function holding(tensors: readonly PlannedTensor[], parents: Parents): FloatDtype {
+  const dtypes = new Set(
+    tensors.flatMap(({ base, parents: inputs }) =>
+      [...(base ? [base] : []), ...inputs].map(({ parent, name }) =>
+        parents.get(parent).source.tensors.get(name)!.exactDtype
+      )
+    ),
+  );
+  const [only] = dtypes;
+  return dtypes.size === 1 ? only! : "f32";
+}
