@@ -63,6 +63,10 @@ const VERBS: Readonly<Record<string, { summary: string; load: () => Promise<Comm
     summary: "Cut layers out of a model",
     load: async () => (await import("./verbs/shrink.ts")).shrink,
   },
+  merge: {
+    summary: "Merge models into one",
+    load: async () => (await import("./verbs/merge.ts")).merge,
+  },
   plugin: {
     summary: "List, show, begin and check losses, adapters and merges",
     load: async () => (await import("./verbs/plugin.ts")).plugin,

@@ -43,6 +43,9 @@ const mergekitSchema = z.strictObject({
   chat_template: z.string().min(1).nullish(),
 });
 
+/** The fields that a file may have. */
+export const MERGEKIT_FIELDS: readonly string[] = Object.keys(mergekitSchema.shape);
+
 /** Fields that mergekit has and this does not, with what to do instead. */
 const UNSUPPORTED: Readonly<Record<string, string>> = {
   modules: "models of several modules are not supported; merge the language models alone",

@@ -59,7 +59,11 @@ export function modelCard(
     "",
     ...table(["model", "layers", "options"], rows),
     "",
-    "As it was asked for" + (recipe.like === undefined ? "" : `, like ${recipe.like}`) + ":",
+    [
+      "As it was asked for",
+      ...(recipe.like === undefined ? [] : [`like ${recipe.like}`]),
+      `seed ${recipe.seed}:`,
+    ].join(", "),
     "",
     "```yaml",
     stringify(withShortNames(recipe.written, short)).trimEnd(),

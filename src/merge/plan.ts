@@ -288,7 +288,7 @@ function resultConfig(
 /** Refuses tensors that do not have the shape of the result. */
 function checkShapes(tensors: readonly PlannedTensor[], parents: Parents, vocabulary: Vocabulary): void {
   const wrong: string[] = [];
-  for (const { name, shape, base, parents: inputs, ofTokens } of tensors) {
+  for (const { shape, base, parents: inputs, ofTokens } of tensors) {
     for (const input of [...(base ? [base] : []), ...inputs]) {
       const found = parents.get(input.parent).source.tensors.get(input.name)?.shape;
       const compared = ofTokens && vocabulary.sources ? 1 : 0;

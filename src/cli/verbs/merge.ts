@@ -1,0 +1,238 @@
+/**
+ * `limbeck merge`
+ *
+ * @module
+ */
+// @ts-types="../../../types/std_yaml.d.ts"
+import { parse as parseYaml } from "@std/yaml";
+import { isObject } from "../../base/json.ts";
+import { type ExitCode, LimbeckError, UsageError } from "../../base/errors.ts";
+import { bytes, count, duration } from "../../base/units.ts";
+import { applySets } from "../../distill/recipe/file.ts";
+import { hostLinearAlgebra } from "../../distill/trained/linear_algebra.ts";
+import type { FloatDtype } from "../../formats/dtype.ts";
+import { isMergekit, MERGEKIT_FIELDS } from "../../merge/mergekit.ts";
+import { checkMerge, mergeModels, type MergeModelsOptions } from "../../merge/merge_models.ts";
+import type { MergePlan } from "../../merge/plan.ts";
+import {
+  MERGE_RECIPE_FIELDS,
+  type MergeRecipe,
+  parseMergeRecipe,
+  vocabularySource,
+} from "../../merge/recipe.ts";
+import { loadMergeRecipe, withAbsolutePaths } from "../../merge/recipe_file.ts";
+import type { Command, FlagReader, Invocation } from "../command.ts";
+import { PLUGIN_FLAGS } from "../setup/plugin_sources.ts";
+import { registryWith } from "../setup/registry.ts";
+import { shownPath } from "../terminal/shown_path.ts";
+import { table } from "../terminal/table.ts";
+import { handleSignals } from "../terminal/watch_run.ts";
+import { WorkProgress } from "../terminal/work_progress.ts";
+
+const DTYPES: readonly FloatDtype[] = ["f32", "f16", "bf16"];
+
+/** A merge that the user stopped. */
+class StoppedError extends LimbeckError {
+  override readonly exitCode: ExitCode = 130;
+  override readonly code = "stopped";
+}
+
+/** Merges models. */
+export const merge: Command = {
+  name: "merge",
+  usage: "RECIPE --output FOLDER | --method METHOD MODEL [...] --output FOLDER",
+  positional: [0, 100],
+  loadsPlugins: true,
+  details:
+    "Reads a recipe, ours or one written for mergekit, or merges the models that are named. Everything is checked before anything " +
+    "is written, and the folder appears whole or not at all. `limbeck plugin list` names the methods, `limbeck plugin show METHOD` " +
+    "their options. Paths in a recipe are relative to its folder, in one for mergekit to where you are.",
+  flags: {
+    output: { value: "FOLDER", short: "o", help: "The folder to write (default: the recipe's output)" },
+    method: { value: "METHOD", help: "Merge the models that are named, by this method" },
+    base: { value: "MODEL", help: "The model that the others were trained from (with --method)" },
+    weight: { value: "LIST", help: "The weight of each model, such as 1,0.5 (with --method)" },
+    set: {
+      value: "NAME=VALUE",
+      many: true,
+      help: "An option of the method, or a field of the recipe by its path",
+    },
+    dtype: {
+      value: "TYPE",
+      help: `How the result is stored: ${DTYPES.join(", ")} (default: as the models are)`,
+    },
+    tokenizer: { value: "WHOSE", help: "Whose tokens the result has: base, union, or a model" },
+    seed: {
+      value: "NUMBER",
+      kind: "count",
+      most: Number.MAX_SAFE_INTEGER,
+      help: "What random choices begin from (default 0)",
+    },
+    like: {
+      value: "PROGRAM",
+      help: "Follow a program, such as mergekit, where it differs from the method's paper",
+    },
+    "dry-run": { help: "Check everything and print the plan; write nothing" },
+    ...PLUGIN_FLAGS,
+  },
+  examples: [
+    "limbeck merge recipe.yaml --output merged",
+    "limbeck merge --method linear ./a ./b --weight 0.7,0.3 --output merged",
+    "limbeck merge --method ties ./a ./b --base ./base --set density=0.5 --output merged --dtype bf16",
+    "limbeck merge mergekit.yml --output merged --like mergekit",
+    "limbeck merge recipe.yaml --dry-run",
+  ],
+  async run(invocation: Invocation): Promise<number> {
+    const { flags, out, args, plugins } = invocation;
+    const recipe = withFlags(await readRecipe(args, flags), flags);
+    const registry = await registryWith(plugins);
+    const options: MergeModelsOptions = {
+      method: (id) => registry.get("merge", id),
+      linalg: hostLinearAlgebra,
+      where: flags.text("method") === undefined ? args[0]! : "limbeck merge",
+    };
+    if (flags.on("dry-run")) {
+      showPlan(await checkMerge(recipe, options), invocation);
+      return 0;
+    }
+    const output = flags.text("output") ?? recipe.output;
+    if (output === undefined) throw new UsageError("name the folder to write: --output FOLDER");
+    const stop = new AbortController();
+    const progress = new WorkProgress(out, "merging");
+    using _signals = handleSignals({
+      first: () => stop.abort(new StoppedError("stopped; nothing was left behind")),
+      second: () => Deno.exit(130),
+    });
+    try {
+      const result = await mergeModels(recipe, output, {
+        ...options,
+        signal: stop.signal,
+        onPlan: ({ notes }) => notes.forEach((note) => out.note(note)),
+        onProgress: ({ tensors, tensorsTotal, bytes: done, bytesTotal }) =>
+          progress.update(
+            done,
+            bytesTotal,
+            `${tensors}/${tensorsTotal} tensors  ${bytes(done)} of ${bytes(bytesTotal)}`,
+          ),
+      });
+      progress.end();
+      out.value(result);
+      out.line(
+        `Merged ${result.models.length} models by ${result.method}: ${result.tensors} tensors, ` +
+          `${count(result.parameters)} parameters in ${result.dtype}, ${duration(result.seconds)}`,
+      );
+      out.line(`Wrote ${shownPath(output)}`);
+      return 0;
+    } finally {
+      progress.end();
+    }
+  },
+};
+
+/** The recipe that is named, or the one that the short form means. */
+async function readRecipe(args: readonly string[], flags: FlagReader): Promise<MergeRecipe> {
+  const method = flags.text("method");
+  const sets = flags.list("set");
+  if (method === undefined) {
+    for (const name of ["base", "weight"]) {
+      if (flags.text(name) !== undefined) {
+        throw new UsageError(`--${name} is for --method; a recipe has its own`);
+      }
+    }
+    if (args.length !== 1) {
+      throw new UsageError(
+        args.length === 0 ? "name a recipe, or a method and models" : "several models need --method METHOD",
+        { hint: "See limbeck merge --help." },
+      );
+    }
+    return await loadMergeRecipe(args[0]!, { change: (written) => withSets(written, sets) });
+  }
+  if (args.length === 0) throw new UsageError("name the models to merge");
+  const weights = readWeights(flags.text("weight"), args.length);
+  const base = flags.text("base");
+  const written = {
+    method,
+    ...(base === undefined ? {} : { base }),
+    models: args.map((model, i) => ({ model, ...(weights ? { weight: weights[i] } : {}) })),
+  };
+  return withAbsolutePaths(parseMergeRecipe(withSets(written, sets), "limbeck merge"), Deno.cwd());
+}
+
+/** A recipe with changes: a path whose first part is no field of it is an option of the method. */
+function withSets(written: unknown, sets: readonly string[]): unknown {
+  if (!isObject(written)) return written;
+  const [fields, options] = isMergekit(written)
+    ? [MERGEKIT_FIELDS, "parameters"]
+    : [MERGE_RECIPE_FIELDS, "options"];
+  const paths = sets.map((set) => fields.includes(set.split(/[.=]/)[0]!) ? set : `${options}.${set}`);
+  return applySets(written, paths);
+}
+
+function readWeights(text: string | undefined, models: number): readonly unknown[] | undefined {
+  if (text === undefined) return undefined;
+  const weights = text.split(",").map((part) => parseYaml(part, { schema: "core" }));
+  if (!weights.every((weight) => typeof weight === "number" && Number.isFinite(weight))) {
+    throw new UsageError(`--weight must be numbers with commas between them, not "${text}"`);
+  }
+  if (weights.length !== models) {
+    throw new UsageError(
+      `--weight has ${weights.length} numbers for ${models} models`,
+      { hint: "Give one for each model, in their order; the base has none." },
+    );
+  }
+  return weights;
+}
+
+/** Flags come before what the recipe says. */
+function withFlags(recipe: MergeRecipe, flags: FlagReader): MergeRecipe {
+  const dtype = flags.text("dtype");
+  if (dtype !== undefined && !(DTYPES as readonly string[]).includes(dtype)) {
+    throw new UsageError(`--dtype must be one of ${DTYPES.join(", ")}, not "${dtype}"`);
+  }
+  const tokenizer = flags.text("tokenizer");
+  const changed: MergeRecipe = {
+    ...recipe,
+    outDtype: dtype === undefined ? recipe.outDtype : dtype as FloatDtype,
+    seed: flags.number("seed") ?? recipe.seed,
+    like: flags.text("like") ?? recipe.like,
+  };
+  if (tokenizer === undefined) return changed;
+  return withAbsolutePaths({ ...changed, vocabulary: vocabularySource(tokenizer) }, Deno.cwd());
+}
+
+function showPlan(plan: MergePlan, { out }: Invocation): void {
+  const { method, dtype, config, tensors, vocabulary, notes } = plan;
+  out.value({
+    method: method.id,
+    dtype,
+    layers: config.num_hidden_layers,
+    vocabulary: vocabulary.rows,
+    notes,
+    tensors: tensors.map(({ name, shape, options, base, parents }) => ({
+      name,
+      shape,
+      options,
+      base: base ?? null,
+      parents,
+    })),
+  });
+  notes.forEach((note) => out.note(note));
+  const rows = tensors.map(({ name, shape, options, base, parents }) => [
+    name,
+    `[${shape.join(", ")}]`,
+    inWords(options),
+    [
+      ...(base ? [`${shownPath(base.parent)} (base)`] : []),
+      ...parents.map((input) =>
+        shownPath(input.parent) + (input.name === name ? "" : ` ${input.name}`) +
+        (Object.keys(input.options).length > 0 ? ` (${inWords(input.options)})` : "")
+      ),
+    ].join(" + "),
+  ]);
+  for (const line of table(["tensor", "shape", method.id, "of"], rows)) out.line(line);
+  out.line(`${tensors.length} tensors in ${dtype}. Nothing was written.`);
+}
+
+function inWords(options: Readonly<Record<string, unknown>>): string {
+  return Object.entries(options).map(([name, value]) => `${name} ${JSON.stringify(value)}`).join(", ");
+}
