@@ -132,7 +132,7 @@ export class MergeOptions {
         this.notes.add(
           own!.includes(name)
             ? `${place} has no effect: it counts for the whole merge, under ${this.#recipe.optionsAt}`
-            : `${place} has no effect: ${this.#method.id} has no such option`,
+            : `${written} has no effect: ${this.#method.id} has no such option`,
         );
       } else if (own!.includes(name)) {
         this.problems.push({
