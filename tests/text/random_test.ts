@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
-import { permutation, philox4x32, splitSeed } from "../../src/base/random.ts";
+import { permutation, philox4x32, splitSeed, uniformNumbers } from "../../src/base/random.ts";
 
 Deno.test("philox4x32() gives the known answers published with Random123", () => {
   const ones = 0xffffffff;
@@ -15,6 +15,20 @@ Deno.test("philox4x32() gives the known answers published with Random123", () =>
       ],
     ] as const
   ) assertEquals(philox4x32(counter, key), [...expected]);
+});
+
+Deno.test("uniformNumbers() are the words of philox4x32(), wherever one begins", () => {
+  const [rest, key] = [[0xfedcba98, 7, 0xffffffff], splitSeed(2 ** 53 - 1)] as const;
+  const expected = Float32Array.from({ length: 4000 }, (_, i) => {
+    return (philox4x32([Math.floor(i / 4), ...rest], key)[i % 4]! >>> 8) / 2 ** 24;
+  });
+  assertEquals(uniformNumbers(0, 4000, rest, key), expected);
+  for (const [first, count] of [[0, 1], [1, 2], [3, 5], [8, 4], [2001, 1999], [5, 0]]) {
+    assertEquals(uniformNumbers(first!, count!, rest, key), expected.slice(first, first! + count!));
+  }
+  const block = 0xffff_fff0;
+  const [high] = philox4x32([block, ...rest], key);
+  assertEquals(uniformNumbers(4 * block, 1, rest, key)[0], (high >>> 8) / 2 ** 24);
 });
 
 Deno.test("splitSeed() keeps all 53 bits and refuses what is not a seed", () => {
