@@ -103,7 +103,10 @@ export async function mergeModels(
     options.onPlan?.(plan);
     const progress = progressOf(plan, options.onProgress);
     const merger = await TensorMerger.begin(plan, parents, { ...options, onBytes: progress.read });
-    const models: WeightsHash[] = [];
+    // Files are hashed while others wait for the disk.
+    const hashed = hashesOfModels(parents);
+    hashed.catch(() => {});
+    let models: WeightsHash[] = [];
     let files = new Map<string, string>();
     await writeHuggingFaceFolder(output, {
       config: plan.config,
@@ -186,6 +189,12 @@ function withTemplate({ vocabulary: { tokenizer }, recipe: { chatTemplate } }: M
   const originals = tokenizer.originals &&
     new Map([...tokenizer.originals, ["chat_template.jinja", chatTemplate]]);
   return { ...tokenizer, chatTemplate, ...(originals ? { originals } : {}) };
+}
+
+async function hashesOfModels(parents: Parents): Promise<WeightsHash[]> {
+  const hashes: WeightsHash[] = [];
+  for (const { name, source } of parents) hashes.push({ model: name, sha256: await source.fingerprint() });
+  return hashes;
 }
 
 /** SHA-256 of every file of weights in a folder. */
