@@ -60,7 +60,10 @@ export class MergeOptions {
     this.#addLevel(recipe, recipe.optionsAt, true);
     for (const slice of recipe.slices) {
       this.#addLevel(slice, slice.where + (written || ".options"), true);
-      for (const source of slice.sources) this.#addLevel(source, source.where + written, false);
+      for (const source of slice.sources) {
+        if (this.#isBase(source)) this.#addBase(source, source.where + written);
+        else this.#addLevel(source, source.where + written, false);
+      }
     }
     this.#noteLikeness();
   }
@@ -116,6 +119,23 @@ export class MergeOptions {
     return result.data;
   }
 
+  /** Whether a source is what changes are measured from, and so no parent. */
+  #isBase({ model }: MergeSource): boolean {
+    return model === this.#recipe.base && ["required", "optional"].includes(this.#method.base);
+  }
+
+  /** A base has no options: what is set for it would be without effect. */
+  #addBase({ options }: MergeSource, at: string): void {
+    for (const written of Object.keys(options)) {
+      const place = `${at}.${written}`;
+      if (this.#recipe.writtenFor) this.notes.add(`${place} has no effect: it is set for the base`);
+      else {this.problems.push({
+          path: place,
+          message: "is set for the base, which has no options; leave it out",
+        });}
+    }
+  }
+
   #addLevel(owner: { readonly options: Settings }, at: string, shared: boolean): void {
     const { options, parentOptions, like } = this.#method;
     const names = this.#recipe.writtenFor ? like?.[this.#recipe.writtenFor]?.names ?? {} : undefined;
@@ -154,9 +174,13 @@ export class MergeOptions {
 
   /** Says which choices of the program a recipe was written for are not followed, as nobody asked for them. */
   #noteLikeness(): void {
-    const { writtenFor, like } = this.#recipe;
+    const { writtenFor, like, slices } = this.#recipe;
     const likeness = writtenFor && like === undefined ? this.#method.like?.[writtenFor] : undefined;
-    const given = new Set([...this.#levels.values()].flatMap(({ places }) => [...places.keys()]));
+    const sets = (owner: object, name: string) => this.#levels.get(owner)?.places.has(name) ?? false;
+    const parents = slices.flatMap(({ sources }) => sources).filter((source) => !this.#isBase(source));
+    const isGiven = (name: string) =>
+      sets(this.#recipe, name) || slices.every((slice) => sets(slice, name)) ||
+      parents.every((source) => sets(source, name));
     const { options, parentOptions } = this.#method;
     for (
       const [schema, preset] of [[options, likeness?.options], [parentOptions, likeness?.parent]] as const
@@ -164,7 +188,7 @@ export class MergeOptions {
       const defaults = schema.safeParse({}).data ?? {};
       for (const [name, theirs] of Object.entries(preset ?? {})) {
         const ours = defaults[name];
-        if (given.has(name) || ours === theirs) continue;
+        if (isGiven(name) || ours === theirs) continue;
         this.notes.add(
           `${name} is ${ours}, as the paper has it; ${writtenFor} has ${theirs}: --like ${writtenFor} follows it`,
         );

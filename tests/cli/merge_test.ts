@@ -64,7 +64,10 @@ Deno.test("what mergekit does otherwise than the paper is said once, and followe
       JSON.stringify({
         merge_method: "dare_linear",
         base_model: `${f}/base`,
-        models: [{ model: `${f}/a`, parameters: { weight: 1, density: 0.5, gamma: 0.1 } }],
+        models: [
+          { model: `${f}/base`, parameters: { weight: 1 } },
+          { model: `${f}/a`, parameters: { weight: 1, density: 0.5, gamma: 0.1 } },
+        ],
       }),
     );
     const plain = await limbeck("merge", `${f}/m.json`, "--output", `${f}/plain`);
