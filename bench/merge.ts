@@ -1,0 +1,172 @@
+/**
+ * What merging costs: seconds, bytes a second against copying the same files, and peak memory, of models made on the spot.
+ *
+ *   deno run -A bench/merge.ts                                     two models of 250 MB and their base
+ *   deno run -A bench/merge.ts --megabytes 1000 --dtype bf16       of another size or storage
+ *   deno run -A bench/merge.ts --mergekit path/to/mergekit-yaml    mergekit beside it, in the same sitting
+ *
+ * Each merge is a process of its own, start included, as one calls it. Bytes are those of all models read and of the result.
+ *
+ * @module
+ */
+// @ts-types="../types/std_parse_args.d.ts"
+import { parseArgs } from "@std/cli/parse-args";
+import { UsageError } from "../src/base/errors.ts";
+import { type FloatDtype, fromFloat32 } from "../src/formats/dtype.ts";
+import { writeHuggingFaceFolder } from "../src/formats/huggingface/write.ts";
+import { readArchitecture } from "../src/models/families.ts";
+import { table } from "../src/cli/terminal/table.ts";
+import { tinyTokenizerJson } from "../tests/distill/tiny_model.ts";
+
+const HIDDEN = 1024;
+const MODELS = ["base", "a", "b"];
+
+/** The methods that are measured, in mergekit's words, with the parameters of each model. */
+const METHODS: Readonly<Record<string, Readonly<Record<string, number>>>> = {
+  linear: { weight: 0.5 },
+  task_arithmetic: { weight: 0.5 },
+  slerp: {},
+  ties: { weight: 0.5, density: 0.5 },
+  dare_linear: { weight: 0.5, density: 0.5 },
+};
+
+interface Measured {
+  readonly seconds: number;
+  /** Most memory that was resident, bytes. */
+  readonly peak: number;
+}
+
+function configOf(layers: number): Record<string, unknown> {
+  return {
+    architectures: ["LlamaForCausalLM"],
+    model_type: "llama",
+    hidden_act: "silu",
+    hidden_size: HIDDEN,
+    intermediate_size: 2816,
+    num_hidden_layers: layers,
+    num_attention_heads: 16,
+    num_key_value_heads: 8,
+    vocab_size: 16_000,
+    max_position_embeddings: 512,
+    rms_norm_eps: 1e-5,
+    rope_theta: 10_000,
+    tie_word_embeddings: true,
+  };
+}
+
+/** Writes a model of about so many bytes whose values are noise. */
+async function writeModel(path: string, bytes: number, dtype: FloatDtype, seed: number): Promise<void> {
+  const count = (layers: number) => readArchitecture(configOf(layers), path).parameterCount;
+  const values = bytes / (dtype === "f32" ? 4 : 2);
+  const layers = Math.max(1, Math.round((values - count(1)) / (count(2) - count(1))) + 1);
+  const { tensors } = readArchitecture(configOf(layers), path);
+  let state = seed;
+  const noise = Float32Array.from({ length: 1 << 20 }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return (state / 2 ** 32 - 0.5) * 0.04;
+  });
+  await writeHuggingFaceFolder(path, {
+    config: configOf(layers),
+    tokenizer: { tokenizerJson: tinyTokenizerJson(), tokenizerConfig: {} },
+    tensors,
+    read(name) {
+      const shape = tensors.get(name)!;
+      const data = new Float32Array(shape.reduce((a, b) => a * b, 1));
+      for (let i = 0; i < data.length; i += noise.length) data.set(noise.subarray(0, data.length - i), i);
+      return Promise.resolve({ dtype, shape, data: fromFloat32(dtype, data) });
+    },
+  }, { dtype });
+}
+
+/** Runs a command to its end. @throws where it fails, with what it said */
+async function measure(command: string, args: readonly string[], cwd: string): Promise<Measured> {
+  const begun = performance.now();
+  const process = new Deno.Command(command, { args: [...args], cwd, stdout: "piped", stderr: "piped" })
+    .spawn();
+  let peak = 0;
+  const watch = setInterval(() => {
+    try {
+      const status = Deno.readTextFileSync(`/proc/${process.pid}/status`);
+      peak = Math.max(peak, Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024);
+    } catch {
+      // It has ended, or this system has no such files.
+    }
+  }, 20);
+  const { code, stderr } = await process.output();
+  clearInterval(watch);
+  if (code !== 0) throw new Error(`${command} ended with ${code}: ${new TextDecoder().decode(stderr)}`);
+  return { seconds: (performance.now() - begun) / 1000, peak };
+}
+
+/** Seconds to copy two models' files to a place that is flushed to the disk. */
+async function copy(folder: string): Promise<number> {
+  const begun = performance.now();
+  for (const name of ["a", "b"]) {
+    await Deno.copyFile(`${folder}/${name}/model.safetensors`, `${folder}/copy`);
+    using file = await Deno.open(`${folder}/copy`, { write: true });
+    await file.sync();
+  }
+  const seconds = (performance.now() - begun) / 1000;
+  await Deno.remove(`${folder}/copy`);
+  return seconds;
+}
+
+function recipeOf(method: string, dtype: FloatDtype): Record<string, unknown> {
+  const models = method === "slerp" ? ["base", "a"] : ["a", "b"];
+  return {
+    merge_method: method,
+    ...(method === "linear" ? {} : { base_model: "base" }),
+    models: models.map((model) => ({ model, parameters: METHODS[method] })),
+    ...(method === "slerp" ? { parameters: { t: 0.5 } } : {}),
+    dtype: dtype === "f32" ? "float32" : "bfloat16",
+  };
+}
+
+async function bench(folder: string, size: number, dtype: FloatDtype, mergekit?: string): Promise<void> {
+  for (const [i, name] of MODELS.entries()) await writeModel(`${folder}/${name}`, size, dtype, i + 1);
+  const bytes = (await Deno.stat(`${folder}/a/model.safetensors`)).size;
+  const limbeck = [
+    "run",
+    "-A",
+    "--no-check",
+    new URL("../src/cli/main.ts", import.meta.url).pathname,
+    "merge",
+  ];
+  const rate = (models: number, seconds: number) =>
+    `${((models + 1) * bytes / seconds / 1e6).toFixed(0)} MB/s`;
+  // The first copy brings the files into the cache of the system, as every merge finds them.
+  await copy(folder);
+  const copying = await copy(folder);
+  const rows = [["copying two models", copying.toFixed(2), rate(3, copying), "", ""]];
+  for (const method of Object.keys(METHODS)) {
+    const recipe = recipeOf(method, dtype);
+    await Deno.writeTextFile(`${folder}/${method}.json`, JSON.stringify(recipe));
+    const models = method === "linear" || method === "slerp" ? 2 : 3;
+    const row = (name: string, { seconds, peak }: Measured, times: string) =>
+      rows.push([name, seconds.toFixed(2), rate(models, seconds), `${(peak / 1e6).toFixed(0)} MB`, times]);
+    const flags = ["--output", "out", "--like", "mergekit"];
+    const ours = await measure(Deno.execPath(), [...limbeck, `${method}.json`, ...flags], folder);
+    await Deno.remove(`${folder}/out`, { recursive: true });
+    row(method, ours, "");
+    if (mergekit === undefined) continue;
+    // JSON is YAML.
+    const theirs = await measure(mergekit, [`${method}.json`, "out", "--no-copy-tokenizer"], folder);
+    await Deno.remove(`${folder}/out`, { recursive: true });
+    row(`  mergekit`, theirs, `${(theirs.seconds / ours.seconds).toFixed(1)} x`);
+  }
+  console.log(`two models of ${(bytes / 1e6).toFixed(0)} MB in ${dtype} and their base`);
+  for (const line of table(["merge", "seconds", "bytes", "peak memory", "time"], rows)) console.log(line);
+}
+
+if (import.meta.main) {
+  const { megabytes = "250", dtype = "f32", mergekit } = parseArgs(Deno.args, {
+    string: ["megabytes", "dtype", "mergekit"],
+  }) as Record<string, string | undefined>;
+  if (dtype !== "f32" && dtype !== "bf16") throw new UsageError("--dtype is f32 or bf16");
+  const folder = await Deno.makeTempDir({ prefix: "limbeck-bench-" });
+  try {
+    await bench(folder, Number(megabytes) * 1e6, dtype, mergekit);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
