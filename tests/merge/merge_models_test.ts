@@ -4,14 +4,13 @@ import { assert, assertAlmostEquals, assertEquals, assertNotEquals, assertString
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import { openModel } from "../../src/formats/open_model.ts";
-import { writeHuggingFaceFolder } from "../../src/formats/huggingface/write.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
 import { uniformDraws } from "../../src/merge/draws.ts";
 import type { MergePlan } from "../../src/merge/plan.ts";
 import { CONTRACT_VERSION, defineMerge } from "../../src/registry/contract.ts";
 import { TextTokenizer } from "../../src/text/tokenizer.ts";
 import { writeTinyGguf } from "../distill/tiny_gguf.ts";
-import { mergeTiny, namesIn, tinyOptions, valuesOf, withModels } from "./tiny_merge.ts";
+import { exchangeTokens, mergeTiny, namesIn, tinyOptions, valuesOf, withModels } from "./tiny_merge.ts";
 
 const two = { a: { seed: 2 }, b: { seed: 3 } };
 
@@ -223,40 +222,40 @@ Deno.test("the tokens of both: rows go by token, and the result's tokenizer read
   });
 });
 
-/** Gives a tiny model's tokenizer two tokens in each other's place and a new one, whose row is a copy of the first rows. */
-async function exchangeTokens(path: string, first: string, second: string, added: string) {
-  const model = await openModel(path);
-  const files = await model.tokenizer();
-  const json = structuredClone(files.tokenizerJson) as {
-    added_tokens: object[];
-    model: { vocab: Record<string, number> };
-  };
-  const { vocab } = json.model;
-  const ids = { first: vocab[first]!, second: vocab[second]!, added: Object.keys(vocab).length };
-  [vocab[first], vocab[second]] = [ids.second, ids.first];
-  json.added_tokens.push({ id: ids.added, content: added, special: true, normalized: false });
-  const tensors = new Map(
-    [...model.tensors].map(([name, { shape }]): [string, number[]] => [name, [...shape]]),
-  );
-  const widened = ["model.embed_tokens.weight", "lm_head.weight"];
-  for (const name of widened) tensors.get(name)![0]!++;
-  const read = async (name: string) => {
-    const tensor = await model.read(name);
-    if (!widened.includes(name)) return tensor;
-    const data = new Float32Array(tensor.data.length + 16);
-    data.set(tensor.data);
-    data.set(tensor.data.subarray(0, 16), tensor.data.length);
-    return { ...tensor, shape: tensors.get(name)!, data };
-  };
-  await writeHuggingFaceFolder(path, {
-    config: { ...model.config, vocab_size: ids.added + 1 },
-    tokenizer: { tokenizerJson: json, tokenizerConfig: files.tokenizerConfig },
-    tensors,
-    read,
-  }, { dtype: "f32", replace: true });
-  model.close();
-  return ids;
-}
+Deno.test("a token that a model lacks takes the base's row, or the mean of those that have it", async () => {
+  await withModels({ a: { seed: 2 }, b: { seed: 3 }, c: { seed: 4 } }, async (folder) => {
+    for (const name of ["a", "c"]) await exchangeTokens(`${folder}/${name}`, "x", "x", "<|new|>");
+    const recipe = {
+      method: "linear",
+      tokenizer: "union",
+      models: ["a", "b", "c"].map((model) => ({ model })),
+    };
+    await mergeTiny(folder, recipe, "mean");
+    await mergeTiny(folder, { ...recipe, base: "c" }, "of-c");
+    const [a, c, mean, ofC] = await Promise.all(["a", "c", "mean", "of-c"].map(async (name) => {
+      return (await valuesOf(`${folder}/${name}`)).get("model.embed_tokens.weight")!.slice(-16);
+    }));
+    for (let i = 0; i < 16; i++) {
+      assertAlmostEquals(mean![i]!, (a![i]! + c![i]!) / 2, 1e-6);
+      assertAlmostEquals(ofC![i]!, (a![i]! + 2 * c![i]!) / 3, 1e-6);
+    }
+  });
+});
+
+Deno.test("new tokens follow the last one, and no older list of tokens contradicts them", async () => {
+  await withModels({ a: { seed: 2, vocabularySize: 220 }, b: { seed: 3 } }, async (folder) => {
+    const { added } = await exchangeTokens(`${folder}/b`, "x", "x", "<|new|>");
+    await Deno.writeTextFile(`${folder}/a/added_tokens.json`, "{}");
+    await mergeTiny(folder, {
+      method: "linear",
+      tokenizer: "union",
+      models: [{ model: "a" }, { model: "b" }],
+    });
+    const config = JSON.parse(await Deno.readTextFile(`${folder}/merged/config.json`));
+    assertEquals(config.vocab_size, added + 1);
+    assert(!namesIn(`${folder}/merged`).includes("added_tokens.json"));
+  });
+});
 
 Deno.test("a method may look at all tensors first, as often as it says", async () => {
   const seen: string[] = [];
