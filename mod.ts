@@ -1,7 +1,8 @@
 /**
  * Limbeck distils a language model into a smaller one on whatever GPU is at hand.
  *
- * {@linkcode distill} runs a recipe; the `define...` functions make losses and adapters of your own.
+ * {@linkcode distill} runs a recipe, {@linkcode merge} makes one model of several; the `define...` functions make losses, adapters and
+ * merges of your own.
  *
  * @example
  * ```ts ignore
@@ -23,7 +24,14 @@ import { type RecipeInput } from "./src/distill/recipe/recipe.ts";
 import { parseRecipe } from "./src/distill/recipe/parse.ts";
 import { absolutePaths } from "./src/distill/recipe/paths.ts";
 import { loadRecipe } from "./src/distill/recipe/file.ts";
+import { hostLinearAlgebra } from "./src/distill/trained/linear_algebra.ts";
 import { LimbeckError } from "./src/base/errors.ts";
+import { mergeModels, type MergeProgress, type MergeResult } from "./src/merge/merge_models.ts";
+import type { MergeRecipe } from "./src/merge/recipe.ts";
+import { loadMergeRecipe } from "./src/merge/recipe_file.ts";
+import type { Plugin } from "./src/registry/contract.ts";
+import { Registry } from "./src/registry/registry.ts";
+import { builtins } from "./plugins/mod.ts";
 import { pluginSource } from "./src/runs/child/plugin_source.ts";
 import { openStore, openStoreOf } from "./src/runs/store/data_folder.ts";
 import { createRun, type LockedRun, openRun, removeUnbegun } from "./src/runs/store/run_folder.ts";
@@ -40,6 +48,8 @@ export type { RunEvent } from "./src/distill/run/events.ts";
 export type { RunResult } from "./src/distill/export/exports.ts";
 export * from "./src/base/errors.ts";
 export * from "./src/registry/contract.ts";
+export type { MergeProgress, MergeResult } from "./src/merge/merge_models.ts";
+export { type MergeRecipe, parseMergeRecipe } from "./src/merge/recipe.ts";
 
 /** Options of {@linkcode distill} and {@linkcode resume}. */
 export interface DistillOptions {
@@ -122,4 +132,39 @@ export class RunFailedError extends LimbeckError {
     this.code = error.code;
     this.exitCode = error.exitCode as LimbeckError["exitCode"];
   }
+}
+
+/** Options of {@linkcode merge}. */
+export interface MergeOptions {
+  /** Methods beside the built-in ones. */
+  readonly plugins?: readonly Plugin[];
+  readonly onProgress?: (progress: MergeProgress) => void;
+  /** Aborting it ends the merge; nothing is left behind. */
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Merges models into a folder, tensor by tensor: whole or not at all.
+ *
+ * @param recipe A recipe as {@linkcode parseMergeRecipe} gives it, or the path of a recipe file, ours or mergekit's
+ * @throws {InputError} for a recipe that breaks rules, models that do not fit each other, or an output that is there already
+ *
+ * @example
+ * ```ts ignore
+ * const { files } = await merge("merge.yaml", "merged");
+ * ```
+ */
+export async function merge(
+  recipe: MergeRecipe | string,
+  output: string,
+  { plugins = [], ...options }: MergeOptions = {},
+): Promise<MergeResult> {
+  const registry = new Registry().addAll(builtins).addAll(plugins, "merge()");
+  const read = typeof recipe === "string" ? await loadMergeRecipe(recipe) : recipe;
+  return await mergeModels(read, output, {
+    ...options,
+    method: (id) => registry.get("merge", id),
+    linalg: hostLinearAlgebra,
+    where: typeof recipe === "string" ? recipe : "merge recipe",
+  });
 }

@@ -60,7 +60,7 @@ export interface MergeResult {
  *
  * @throws {InputError} as {@linkcode mergeModels}
  */
-export async function checkMerge(
+export async function previewMerge(
   recipe: MergeRecipe,
   { method, where = "merge recipe" }: Pick<MergeModelsOptions, "method" | "where">,
 ): Promise<MergePlan> {
@@ -106,7 +106,7 @@ export async function mergeModels(
     // Files are hashed while others wait for the disk.
     const hashed = hashesOfModels(parents);
     hashed.catch(() => {});
-    let models: WeightsHash[] = [];
+    const models: WeightsHash[] = [];
     let files = new Map<string, string>();
     await writeHuggingFaceFolder(output, {
       config: plan.config,

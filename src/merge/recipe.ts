@@ -117,7 +117,7 @@ export const MERGE_RECIPE_FIELDS: readonly string[] = Object.keys(mergeRecipeSch
  * @param where How errors name the recipe
  * @throws {MergeRecipeError} with every problem at once
  */
-export function parseMergeRecipe(value: unknown, where: string): MergeRecipe {
+export function parseMergeRecipe(value: unknown, where = "merge recipe"): MergeRecipe {
   const parsed = mergeRecipeSchema.safeParse(value);
   if (!parsed.success) {
     cachedSchema ??= z.toJSONSchema(mergeRecipeSchema, { io: "input" }) as FieldSchema;

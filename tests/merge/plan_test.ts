@@ -2,7 +2,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { openModel } from "../../src/formats/open_model.ts";
-import { checkMerge } from "../../src/merge/merge_models.ts";
+import { previewMerge } from "../../src/merge/merge_models.ts";
 import { parseMergekit } from "../../src/merge/mergekit.ts";
 import type { MergePlan } from "../../src/merge/plan.ts";
 import { type MergeRecipe, parseMergeRecipe } from "../../src/merge/recipe.ts";
@@ -12,7 +12,7 @@ import { mergeTiny, tinyOptions, valuesOf, withModels } from "./tiny_merge.ts";
 const MODELS = { base: { layers: 3 }, a: { layers: 3, seed: 2 }, b: { layers: 3, seed: 3 } };
 
 function planned(folder: string, recipe: MergeRecipe): Promise<MergePlan> {
-  return checkMerge(withAbsolutePaths(recipe, folder), tinyOptions);
+  return previewMerge(withAbsolutePaths(recipe, folder), tinyOptions);
 }
 
 const ours = (value: object) => parseMergeRecipe(value, "recipe");

@@ -12,7 +12,7 @@ import { applySets } from "../../distill/recipe/file.ts";
 import { hostLinearAlgebra } from "../../distill/trained/linear_algebra.ts";
 import type { FloatDtype } from "../../formats/dtype.ts";
 import { isMergekit, MERGEKIT_FIELDS } from "../../merge/mergekit.ts";
-import { checkMerge, mergeModels, type MergeModelsOptions } from "../../merge/merge_models.ts";
+import { mergeModels, type MergeModelsOptions, previewMerge } from "../../merge/merge_models.ts";
 import type { MergePlan } from "../../merge/plan.ts";
 import {
   MERGE_RECIPE_FIELDS,
@@ -92,7 +92,7 @@ export const merge: Command = {
       where: flags.text("method") === undefined ? args[0]! : "limbeck merge",
     };
     if (flags.on("dry-run")) {
-      showPlan(await checkMerge(recipe, options), invocation);
+      showPlan(await previewMerge(recipe, options), invocation);
       return 0;
     }
     const output = flags.text("output") ?? recipe.output;
