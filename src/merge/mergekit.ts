@@ -4,6 +4,8 @@
  *
  * @module
  */
+// @ts-types="../../types/std_path.d.ts"
+import { resolve } from "@std/path";
 import { z } from "zod";
 import { describeIssues, type FieldSchema, type SchemaProblem } from "../base/schema_problems.ts";
 import type { FloatDtype } from "../formats/dtype.ts";
@@ -150,7 +152,8 @@ function slicesOf(
     where: `models.${i}`,
   }));
   // A base that is not among the models is one more of them: methods without a base merge it too.
-  if (file.base_model && !sources.some(({ model }) => model === file.base_model)) {
+  const isBase = (path: string) => resolve(path) === resolve(file.base_model!);
+  if (file.base_model && !sources.some(({ model }) => isBase(model))) {
     sources.push({ model: file.base_model, options: {}, where: "base_model" });
   }
   return [{ sources, options: {}, where: "models" }];

@@ -4,7 +4,7 @@
  * @module
  */
 // @ts-types="../../types/std_path.d.ts"
-import { dirname, isAbsolute, resolve } from "@std/path";
+import { dirname, resolve } from "@std/path";
 import { readWrittenFile } from "../formats/written_file.ts";
 import { isMergekit, parseMergekit } from "./mergekit.ts";
 import { mapModels, type MergeRecipe, parseMergeRecipe } from "./recipe.ts";
@@ -30,7 +30,7 @@ export async function loadMergeRecipe(
     : withAbsolutePaths(parseMergeRecipe(written, path), dirname(resolve(path)));
 }
 
-/** The same merge with paths taken from a folder. */
+/** The same merge with paths taken from a folder, each spelt in one way. */
 export function withAbsolutePaths(recipe: MergeRecipe, folder: string): MergeRecipe {
-  return mapModels(recipe, (path) => isAbsolute(path) ? path : resolve(folder, path));
+  return mapModels(recipe, (path) => resolve(folder, path));
 }

@@ -118,6 +118,7 @@ Deno.test("the base of slerp is its first model whatever the order, and of linea
     assertEquals(await sources("linear", "a"), [undefined, "a", "base"]);
     assertEquals(await sources("task_arithmetic", "a", "base", "b"), ["base", "a", "b"]);
     assertEquals(await sources("nuslerp", "a", "b"), ["base", "a", "b"]);
+    assertEquals(await sources("task_arithmetic", "./base/", "./a"), ["base", "a"]);
   });
 });
 
