@@ -14,7 +14,7 @@ import type { Merge } from "../registry/contract.ts";
 import { type MergeWork, TensorMerger } from "./merge_tensors.ts";
 import { modelCard, type WeightsHash } from "./model_card.ts";
 import { Parents } from "./parents.ts";
-import { type MergePlan, planMerge, type PlannedTensor } from "./plan.ts";
+import { type MergePlan, passesOf, planMerge, type PlannedTensor } from "./plan.ts";
 import { type MergeRecipe, modelsOf } from "./recipe.ts";
 
 /** How far a merge is. */
@@ -159,7 +159,7 @@ function progressOf(plan: MergePlan, report: ((progress: MergeProgress) => void)
     tensors: 0,
     tensorsTotal: plan.tensors.length,
     bytes: 0,
-    bytesTotal: inputs * (1 + TensorMerger.passes(plan)),
+    bytesTotal: inputs * (1 + passesOf(plan)),
   };
   return {
     read(bytes: number) {

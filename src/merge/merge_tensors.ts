@@ -8,7 +8,7 @@ import type { TensorData } from "../formats/model_source.ts";
 import type { LinearAlgebra, MergeInput } from "../registry/contract.ts";
 import { uniformDraws } from "./draws.ts";
 import type { Parents } from "./parents.ts";
-import type { MergePlan, PlannedTensor } from "./plan.ts";
+import { type MergePlan, passesOf, type PlannedTensor } from "./plan.ts";
 import { readRows } from "./read_pieces.ts";
 
 /** Entries of a piece. */
@@ -81,14 +81,9 @@ export class TensorMerger {
     }
   }
 
-  /** How often a method has to see all tensors before any is merged. */
-  static passes({ method, tensors }: MergePlan): number {
-    return Math.max(0, ...tensors.map(({ options }) => method.survey?.passes(options) ?? 0));
-  }
-
   async #lookAtAll(): Promise<void> {
     const { method, tensors } = this.#plan;
-    const passes = TensorMerger.passes(this.#plan);
+    const passes = passesOf(this.#plan);
     if (passes === 0) return;
     const memory = method.survey!.begin(tensors[0]!.parents.length);
     for (let pass = 0; pass < passes; pass++) {

@@ -63,6 +63,38 @@ export async function planMerge(
   parents: Parents,
   where: string,
 ): Promise<MergePlan> {
+  const plan = await planAsWritten(recipe, method, parents, where);
+  const { writtenFor, like } = recipe;
+  if (!writtenFor || like !== undefined || !method.like?.[writtenFor]) return plan;
+  if (passesOf(plan) === 0 || !variesByTensor(plan)) return plan;
+  // What is found for whole models needs options of whole models. A file for a program that goes by tensor may well vary them.
+  const note =
+    `options of models differ from tensor to tensor, so ${method.id} goes by tensor, as ${writtenFor} does`;
+  return await planAsWritten(
+    { ...recipe, like: writtenFor, notes: [...recipe.notes, note] },
+    method,
+    parents,
+    where,
+  );
+}
+
+/** How often a method has to see all tensors before any is merged. */
+export function passesOf({ method, tensors }: Pick<MergePlan, "method" | "tensors">): number {
+  return Math.max(0, ...tensors.map(({ options }) => method.survey?.passes(options) ?? 0));
+}
+
+/** Whether some model has other options for one tensor than for another. */
+function variesByTensor({ tensors }: MergePlan): boolean {
+  const optionsOf = ({ parents }: PlannedTensor) => JSON.stringify(parents.map(({ options }) => options));
+  return new Set(tensors.map(optionsOf)).size > 1;
+}
+
+async function planAsWritten(
+  recipe: MergeRecipe,
+  method: Merge,
+  parents: Parents,
+  where: string,
+): Promise<MergePlan> {
   const options = new MergeOptions(method, recipe);
   const problems: SchemaProblem[] = [...likeProblems(recipe, method)];
   const slices = recipe.slices.map((slice) => resolveSlice(slice, recipe, method, parents, problems));

@@ -10,7 +10,7 @@ import { toFloat32 } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { openModel } from "../../src/formats/open_model.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
-import { mergeModels } from "../../src/merge/merge_models.ts";
+import { mergeModels, previewMerge } from "../../src/merge/merge_models.ts";
 import type { Draw } from "../../src/merge/merge_tensors.ts";
 import { loadMergeRecipe } from "../../src/merge/recipe_file.ts";
 import { Registry } from "../../src/registry/registry.ts";
@@ -77,6 +77,21 @@ for (const [name, golden] of Object.entries(cases)) {
     }
   });
 }
+
+sharedTest("mergekit's files are taken as they are without --like, too", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    for (const name of Object.keys(cases)) {
+      const recipe = await loadMergeRecipe(sharedPath(`${SET}/yaml/${name}.yml`), { cwd: sharedPath(SET) });
+      const options = { method: (id: string) => registry.get("merge", id), linalg: hostLinearAlgebra };
+      // What looks at whole models first is found out only by doing it.
+      if (recipe.method === "ties") await mergeModels(recipe, `${folder}/${name}`, options);
+      else await previewMerge(recipe, options);
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
 
 async function compare(output: string, name: string, golden: Case): Promise<void> {
   const merged = await openModel(output);

@@ -122,6 +122,26 @@ Deno.test("the base of slerp is its first model whatever the order, and of linea
   });
 });
 
+Deno.test("what mergekit's file varies by tensor is not looked for in whole models", async () => {
+  await withModels(MODELS, async (folder) => {
+    const plan = (density: unknown, like?: string) =>
+      planned(folder, {
+        ...parseMergekit({
+          merge_method: "ties",
+          base_model: "base",
+          models: [{ model: "a", parameters: { density } }, { model: "b", parameters: { density: 0.5 } }],
+        }, "m.yml"),
+        like,
+      });
+    const trim = ({ tensors }: MergePlan) => tensors[0]!.options.trim;
+    assertEquals(trim(await plan(0.5)), "model");
+    const varied = await plan([0.2, 0.8]);
+    assertEquals(trim(varied), "tensor");
+    assertStringIncludes(varied.notes.join(), "so ties goes by tensor, as mergekit does");
+    assertEquals(trim(await plan(0.5, "mergekit")), "tensor");
+  });
+});
+
 Deno.test("rows that stand for no token stay with the base's tokens, and make way for new ones", async () => {
   await withModels({ a: { vocabularySize: 220 }, b: { seed: 2 } }, async (folder) => {
     const models = [{ model: "a" }, { model: "b" }];
