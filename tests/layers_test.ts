@@ -13,7 +13,7 @@ const root = decodeURIComponent(new URL("..", import.meta.url).pathname);
 /** Rooms from the ground up. A file may import its own room and those further down, not its neighbours. */
 const FLOORS: readonly (readonly string[])[] = [
   ["base"],
-  ["gpu"],
+  ["gpu", "linalg"],
   ["tensor"],
   ["losses"],
   ["models", "text", "formats", "registry"],

@@ -8,6 +8,9 @@ import type { z } from "zod";
 import type { Expression } from "../tensor/expr/mod.ts";
 import type { Tensor } from "../tensor/graph.ts";
 import type { OptionsSchema, PluginHeader } from "../base/plugin.ts";
+import type { LinearAlgebra } from "../linalg/linear_algebra.ts";
+
+export type { LinearAlgebra } from "../linalg/linear_algebra.ts";
 
 /** A linear layer that gets an adapter. Its weight is [outFeatures, inFeatures]. */
 export interface AdaptedLayer {
@@ -42,18 +45,6 @@ export interface AdapterSettings {
   readonly loraPlusRatio: number;
   /** Optimiser steps of the run. */
   readonly steps: number;
-}
-
-/** Small linear algebra on the host; row-major matrices. */
-export interface LinearAlgebra {
-  /** The `rank` largest singular values: matrix [rows, columns] ~ u [rows, rank] diag(s) vT [rank, columns]. */
-  svd(matrix: Float32Array, rows: number, columns: number, rank: number): {
-    u: Float32Array;
-    s: Float32Array;
-    vT: Float32Array;
-  };
-  /** matrix [rows, columns] = q [rows, k] r [k, columns] with k = min(rows, columns). */
-  qr(matrix: Float32Array, rows: number, columns: number): { q: Float32Array; r: Float32Array };
 }
 
 /** Settings of a recipe that not every adapter has a meaning for; `alpha` stands for alphas by layer. */

@@ -2,7 +2,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert } from "@std/assert";
 import { adapters as all } from "../../plugins/adapters/mod.ts";
-import { hostLinearAlgebra } from "../../src/distill/trained/linear_algebra.ts";
+import { hostLinearAlgebra } from "../../src/linalg/host.ts";
 import type {
   AdaptedLayer,
   Adapter,

@@ -7,7 +7,7 @@ import hiddenStateMse from "../../plugins/losses/hidden_state_mse.ts";
 import { layerPairs } from "../../plugins/losses/layer_map.ts";
 import relationDistillation from "../../plugins/losses/relation_distillation.ts";
 import { builtins } from "../../plugins/mod.ts";
-import { hostLinearAlgebra } from "../../src/distill/trained/linear_algebra.ts";
+import { hostLinearAlgebra } from "../../src/linalg/host.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { checkPlugin, type CheckResult } from "../../src/registry/check/check_plugin.ts";
 import { type FeatureLoss, type ModelShape, tensor } from "../../src/registry/contract.ts";

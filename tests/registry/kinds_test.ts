@@ -6,7 +6,7 @@ import { builtins } from "../../plugins/mod.ts";
 import { InputError } from "../../src/base/errors.ts";
 import { newPlugin } from "../../src/cli/verbs/plugin.ts";
 import { sha256 } from "../../src/distill/inputs/identity.ts";
-import { hostLinearAlgebra } from "../../src/distill/trained/linear_algebra.ts";
+import { hostLinearAlgebra } from "../../src/linalg/host.ts";
 import { checkPlugin, type CheckResult } from "../../src/registry/check/check_plugin.ts";
 import { CONTRACT_VERSION, PluginError, type PluginHeader } from "../../src/registry/contract.ts";
 import { pluginIdentity } from "../../src/registry/identity.ts";

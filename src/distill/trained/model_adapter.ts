@@ -24,7 +24,7 @@ import { normal } from "../../tensor/ops/normal.ts";
 import { pointwise } from "../../tensor/ops/pointwise.ts";
 import { didYouMean } from "../../base/did_you_mean.ts";
 import { fillNormal, fillUniform } from "./initialisation.ts";
-import { hostLinearAlgebra, memoised } from "./linear_algebra.ts";
+import { hostLinearAlgebra, memoised } from "../../linalg/host.ts";
 import type { Model } from "../inputs/models.ts";
 import type { ParameterSpec } from "./parameters.ts";
 import { cannotMerge } from "../recipe/plugins.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { builtins } from "../../../../plugins/mod.ts";
-import { hostLinearAlgebra } from "../../../distill/trained/linear_algebra.ts";
+import { hostLinearAlgebra } from "../../../linalg/host.ts";
 import { InputError } from "../../../base/errors.ts";
 import { checkPlugin } from "../../../registry/check/check_plugin.ts";
 import type { Plugin } from "../../../registry/contract.ts";

@@ -1,11 +1,13 @@
 /**
- * Small linear algebra on the host, for adapters that begin from a weight.
+ * Linear algebra on the host, as plugins get it: for adapters that begin from a weight, and for merges.
  *
  * @module
  */
 import { Matrix, QrDecomposition, SingularValueDecomposition } from "ml-matrix";
-import type { LinearAlgebra } from "../../registry/contract.ts";
-import { philox4x32, splitSeed } from "../../base/random.ts";
+import { philox4x32, splitSeed } from "../base/random.ts";
+import type { LinearAlgebra } from "./linear_algebra.ts";
+import { transposed } from "./product.ts";
+import { polarFactor, thinSvd } from "./thin_svd.ts";
 
 /** Smaller sides than this are decomposed whole; above, only the subspace that is wanted. */
 const WHOLE = 256;
@@ -14,7 +16,10 @@ const WHOLE = 256;
 const OVERSAMPLING = 10;
 const SWEEPS = 4;
 
-/** In f64, with results rounded to f32. Deterministic. */
+/**
+ * In f64, with results rounded to f32. Deterministic. Of large matrices only the subspace of the largest singular values is looked for, which is
+ * near enough to begin training from.
+ */
 export const hostLinearAlgebra: LinearAlgebra = {
   svd(matrix, rows, columns, rank) {
     const wanted = Math.min(rank, rows, columns);
@@ -42,6 +47,21 @@ export const hostLinearAlgebra: LinearAlgebra = {
       for (let j = 0; j < columns; j++) r[i * columns + j] = upperTriangularMatrix.get(i, j);
     }
     return { q, r };
+  },
+  polar: (matrix, rows, columns) => Float32Array.from(polarFactor(matrix, rows, columns)),
+};
+
+/** The same with singular values and vectors that are exact, however close they lie, for merges. */
+export const exactLinearAlgebra: LinearAlgebra = {
+  ...hostLinearAlgebra,
+  svd(matrix, rows, columns, rank) {
+    const wanted = Math.min(rank, rows, columns);
+    const { uT, s, vT } = thinSvd(matrix, rows, columns, wanted);
+    return {
+      u: Float32Array.from(transposed(uT, wanted, rows)),
+      s: Float32Array.from(s),
+      vT: Float32Array.from(vT),
+    };
   },
 };
 
@@ -84,5 +104,6 @@ export function memoised(linalg: LinearAlgebra): LinearAlgebra {
       return found;
     },
     qr: linalg.qr,
+    polar: linalg.polar,
   };
 }

@@ -1,4 +1,4 @@
-import { hostLinearAlgebra, memoised } from "../../src/distill/trained/linear_algebra.ts";
+import { hostLinearAlgebra, memoised } from "../../src/linalg/host.ts";
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals } from "@std/assert";
 import { assertWithin, randomArray } from "../tensor/harness.ts";
