@@ -67,6 +67,18 @@ const VERBS: Readonly<Record<string, { summary: string; load: () => Promise<Comm
     summary: "Merge models into one",
     load: async () => (await import("./verbs/merge.ts")).merge,
   },
+  "merge-adapters": {
+    summary: "Merge LoRA adapters into one, or into their base",
+    load: async () => (await import("./verbs/merge_adapters.ts")).mergeAdaptersCommand,
+  },
+  residual: {
+    summary: "Give a base model what instruction tuning made of another",
+    load: async () => (await import("./verbs/residual.ts")).residual,
+  },
+  "extract-lora": {
+    summary: "Write the difference of two models as an adapter",
+    load: async () => (await import("./verbs/extract_lora.ts")).extractLoraCommand,
+  },
   plugin: {
     summary: "List, show, begin and check losses, adapters and merges",
     load: async () => (await import("./verbs/plugin.ts")).plugin,

@@ -83,7 +83,7 @@ export async function previewMerge(
  * @example
  * ```ts ignore
  * const recipe = await loadMergeRecipe("merge.yaml");
- * await mergeModels(recipe, "merged", { method: (id) => registry.get("merge", id), linalg: hostLinearAlgebra });
+ * await mergeModels(recipe, "merged", { method: (id) => registry.get("merge", id), linalg: exactLinearAlgebra });
  * ```
  */
 export async function mergeModels(

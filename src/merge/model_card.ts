@@ -80,7 +80,7 @@ export function modelCard(
 }
 
 /** The last parts of paths where they tell them apart, else whole paths: a card is read where the folders are not. */
-function shortNames(paths: readonly string[]): Map<string, string> {
+export function shortNames(paths: readonly string[]): Map<string, string> {
   const counts = new Map<string, number>();
   for (const path of paths) counts.set(basename(path), (counts.get(basename(path)) ?? 0) + 1);
   return new Map(paths.map((path) => [path, counts.get(basename(path)) === 1 ? basename(path) : path]));
@@ -99,7 +99,8 @@ function withShortNames(written: unknown, short: ReadonlyMap<string, string>): u
   );
 }
 
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
+/** A table in Markdown. */
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
   const line = (cells: readonly string[]) =>
     `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
   return [line(head), line(head.map(() => "---")), ...rows.map(line)];

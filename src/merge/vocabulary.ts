@@ -31,7 +31,7 @@ export interface ParentRows {
 export type RowSource = readonly { readonly parent: string; readonly row: number }[];
 
 /** A parent with its tokenizer, if it has one. */
-interface Tokenized {
+export interface Tokenized {
   readonly parent: Parent;
   readonly files: TokenizerFiles | undefined;
   readonly tokenizer: TextTokenizer | undefined;
@@ -86,7 +86,8 @@ export async function planVocabulary(
   };
 }
 
-async function withTokenizer(parent: Parent): Promise<Tokenized> {
+/** Reads a parent's tokenizer, if it has one. */
+export async function withTokenizer(parent: Parent): Promise<Tokenized> {
   let files: TokenizerFiles;
   try {
     files = await parent.source.tokenizer();

@@ -5,7 +5,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals } from "@std/assert";
 import { builtins } from "../../plugins/mod.ts";
-import { hostLinearAlgebra } from "../../src/distill/trained/linear_algebra.ts";
+import { exactLinearAlgebra } from "../../src/linalg/host.ts";
 import { toFloat32 } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { openModel } from "../../src/formats/open_model.ts";
@@ -66,7 +66,7 @@ for (const [name, golden] of Object.entries(cases)) {
       const output = `${folder}/merged`;
       await mergeModels({ ...recipe, like: "mergekit" }, output, {
         method: (id) => registry.get("merge", id),
-        linalg: hostLinearAlgebra,
+        linalg: exactLinearAlgebra,
         ...(masks ? { draw: drawsOf(masks, models) } : {}),
         // Small enough for several pieces a tensor.
         piece: 1000,

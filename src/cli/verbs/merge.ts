@@ -9,8 +9,8 @@ import { isObject } from "../../base/json.ts";
 import { type ExitCode, LimbeckError, UsageError } from "../../base/errors.ts";
 import { bytes, count, duration } from "../../base/units.ts";
 import { applySets } from "../../distill/recipe/file.ts";
-import { hostLinearAlgebra } from "../../distill/trained/linear_algebra.ts";
 import type { FloatDtype } from "../../formats/dtype.ts";
+import { exactLinearAlgebra } from "../../linalg/host.ts";
 import { isMergekit, MERGEKIT_FIELDS } from "../../merge/mergekit.ts";
 import { mergeModels, type MergeModelsOptions, previewMerge } from "../../merge/merge_models.ts";
 import type { MergePlan } from "../../merge/plan.ts";
@@ -88,7 +88,7 @@ export const merge: Command = {
     const registry = await registryWith(plugins);
     const options: MergeModelsOptions = {
       method: (id) => registry.get("merge", id),
-      linalg: hostLinearAlgebra,
+      linalg: exactLinearAlgebra,
       where: flags.text("method") === undefined ? args[0]! : "limbeck merge",
     };
     if (flags.on("dry-run")) {
@@ -168,7 +168,8 @@ function withSets(written: unknown, sets: readonly string[]): unknown {
   return applySets(written, paths);
 }
 
-function readWeights(text: string | undefined, models: number): readonly unknown[] | undefined {
+/** The numbers of --weight, one for each model. @throws {UsageError} other than that many numbers */
+export function readWeights(text: string | undefined, models: number): readonly unknown[] | undefined {
   if (text === undefined) return undefined;
   const weights = text.split(",").map((part) => parseYaml(part, { schema: "core" }));
   if (!weights.every((weight) => typeof weight === "number" && Number.isFinite(weight))) {

@@ -1,0 +1,45 @@
+/**
+ * Work of some minutes that leaves nothing behind when it is stopped.
+ *
+ * @module
+ */
+import { type ExitCode, LimbeckError } from "../../base/errors.ts";
+import type { Output } from "./output.ts";
+import { handleSignals } from "./watch_run.ts";
+import { WorkProgress } from "./work_progress.ts";
+
+/** Work that the user stopped. */
+class StoppedError extends LimbeckError {
+  override readonly exitCode: ExitCode = 130;
+  override readonly code = "stopped";
+}
+
+/** What work is given. */
+export interface StoppableWork {
+  /** Aborted by the first Ctrl-C; the second ends the process. */
+  readonly signal: AbortSignal;
+  /** Shows how far it is. */
+  readonly onProgress: (done: number, total: number, text: string) => void;
+}
+
+/** Does work under a progress bar. */
+export async function stoppable<T>(
+  out: Output,
+  label: string,
+  work: (given: StoppableWork) => Promise<T>,
+): Promise<T> {
+  const stop = new AbortController();
+  const progress = new WorkProgress(out, label);
+  using _signals = handleSignals({
+    first: () => stop.abort(new StoppedError("stopped; nothing was left behind")),
+    second: () => Deno.exit(130),
+  });
+  try {
+    return await work({
+      signal: stop.signal,
+      onProgress: (done, total, text) => progress.update(done, total, text),
+    });
+  } finally {
+    progress.end();
+  }
+}

@@ -1,0 +1,93 @@
+/**
+ * A model with adapters merged in.
+ *
+ * @module
+ */
+import { writeHuggingFaceFolder } from "../formats/huggingface/write.ts";
+import type { FloatDtype } from "../formats/dtype.ts";
+import type { TensorData } from "../formats/model_source.ts";
+import { timesTransposed, transposed } from "../linalg/product.ts";
+import {
+  adapterCard,
+  type AdapterMerge,
+  mergeAdapters,
+  type MergedAdapter,
+  type MergedModule,
+} from "./adapters.ts";
+import { derivedCard } from "./derived_card.ts";
+import { checkOutput, pieces, storageOf, type TensorWork } from "./output.ts";
+import { Parents } from "./parents.ts";
+import { readRows } from "./read_pieces.ts";
+import { withTokenizer } from "./vocabulary.ts";
+
+/**
+ * Writes a base model with adapters merged in, whole or not at all: every weight that one of them changes is W + scale B A, summed in f64 and
+ * rounded once.
+ *
+ * @param options.dtype Storage of the result; the base's when absent
+ * @throws {InputError} as `mergeAdapters`; adapters that do not fit the base
+ */
+export async function writeAdaptedModel(
+  base: string,
+  merge: AdapterMerge,
+  output: string,
+  options: TensorWork & { readonly dtype?: FloatDtype } = {},
+): Promise<MergedAdapter> {
+  await checkOutput(output);
+  const parents = await Parents.open([base]);
+  try {
+    const parent = parents.get(base);
+    const { tensors, parameterCount } = parent.architecture;
+    const merged = await mergeAdapters(merge, tensors);
+    const modules = new Map(merged.modules.map((module) => [`${module.path}.weight`, module]));
+    const reader = { parents, vocabulary: { rows: 0, tokenizer: undefined }, dtype: undefined };
+    let done = 0;
+
+    const read = async function* (name: string): AsyncGenerator<TensorData> {
+      const shape = tensors.get(name)!;
+      const update = updateOf(modules.get(name));
+      for (const { first, count } of pieces(shape)) {
+        options.signal?.throwIfAborted();
+        const data = await readRows(reader, { parent: base, name }, first, count, false);
+        update?.(data, first, count);
+        yield { dtype: "f32", shape: [count, ...shape.slice(1)], data };
+        options.onProgress?.(done += data.length, parameterCount, name);
+      }
+    };
+
+    await writeHuggingFaceFolder(output, {
+      config: parent.source.config,
+      tokenizer: (await withTokenizer(parent)).files,
+      tensors,
+      read,
+    }, {
+      dtype: options.dtype ?? storageOf(parent),
+      readme: async () => {
+        const card = adapterCard(merge, merged, "transformers");
+        const own = { role: "base", model: base, sha256: await parent.source.fingerprint() };
+        return derivedCard({
+          ...card,
+          title: "Merged adapters in their base model",
+          parents: [own, ...card.parents],
+        });
+      },
+    });
+    return merged;
+  } finally {
+    parents.close();
+  }
+}
+
+/** Adds scale b a to rows of a weight. */
+function updateOf(
+  module: MergedModule | undefined,
+): ((values: Float32Array, first: number, count: number) => void) | undefined {
+  if (!module) return undefined;
+  const { rank, scale, in: inSize, a, b } = module;
+  const aT = transposed(a, rank, inSize);
+  return (values, first, count) => {
+    const rows = b.subarray(first * rank, (first + count) * rank);
+    const update = timesTransposed(rows, aT, [count, rank, inSize]);
+    for (let i = 0; i < values.length; i++) values[i] = values[i]! + scale * update[i]!;
+  };
+}
