@@ -1,6 +1,6 @@
 /** Small models to merge, made on the spot, and merges of them. */
 import { builtins } from "../../plugins/mod.ts";
-import { hostLinearAlgebra } from "../../src/distill/trained/linear_algebra.ts";
+import { exactLinearAlgebra } from "../../src/linalg/host.ts";
 import { toFloat32 } from "../../src/formats/dtype.ts";
 import { writeHuggingFaceFolder } from "../../src/formats/huggingface/write.ts";
 import { openModel } from "../../src/formats/open_model.ts";
@@ -15,7 +15,7 @@ const registry = new Registry().addAll(builtins);
 /** How tests merge. */
 export const tinyOptions: MergeModelsOptions = {
   method: (id) => registry.get("merge", id),
-  linalg: hostLinearAlgebra,
+  linalg: exactLinearAlgebra,
 };
 
 /** Calls `fn` with a folder that holds the models that are asked for, and removes it. */
