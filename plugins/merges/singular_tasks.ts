@@ -68,32 +68,9 @@ function mergeSingular(
       for (let j = 0; j < columns; j++) right[j * total + at] = vT[k * columns + j]!;
     }
   }
-  const [u, v] = [orthogonal(left, rows, total, linalg), orthogonal(right, columns, total, linalg)];
+  const [u, v] = [linalg.polar(left, rows, total), linalg.polar(right, columns, total)];
   for (let i = 0; i < rows; i++) for (let k = 0; k < total; k++) u[i * total + k]! *= values[k]!;
   return productTransposed(u, v, rows, columns, total);
-}
-
-/** The nearest matrix with orthonormal columns (rows, where there are fewer of them): P Q^T of the thin SVD P E Q^T. */
-function orthogonal(
-  matrix: Float32Array,
-  rows: number,
-  columns: number,
-  linalg: LinearAlgebra,
-): Float32Array {
-  const rank = Math.min(rows, columns);
-  const { u, s, vT } = linalg.svd(matrix, rows, columns, rank);
-  const used = s.filter((value) => value > ROUNDING * s[0]!).length;
-  const nearest = new Float32Array(rows * columns);
-  const sums = new Float64Array(columns);
-  for (let i = 0; i < rows; i++) {
-    sums.fill(0);
-    for (let k = 0; k < used; k++) {
-      const factor = u[i * rank + k]!;
-      for (let j = 0; j < columns; j++) sums[j]! += factor * vT[k * columns + j]!;
-    }
-    nearest.set(sums, i * columns);
-  }
-  return nearest;
 }
 
 /** a [rows, inner] times the transpose of b [columns, inner], summed in f64. */

@@ -16,7 +16,7 @@ export interface LinearAlgebra {
   qr(matrix: Float32Array, rows: number, columns: number): { q: Float32Array; r: Float32Array };
   /**
    * The nearest matrix with orthonormal columns (rows, where there are fewer of them): u vT of the singular value decomposition, which solves
-   * the orthogonal Procrustes problem.
+   * the orthogonal Procrustes problem. Directions that the matrix does not have (of a rank that is not full), the result has neither.
    */
   polar(matrix: Float32Array, rows: number, columns: number): Float32Array;
 }

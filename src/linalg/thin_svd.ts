@@ -79,13 +79,23 @@ function decompose(
   return { short: onShort!, long: onLong!, s: s! };
 }
 
-/** The nearest matrix with orthonormal columns, or rows where there are fewer: u vT, [rows, columns]. */
+/** Singular values below this share of the largest are rounding, and their directions mean nothing. */
+const ROUNDING = 1e-6;
+
+/**
+ * The nearest matrix with orthonormal columns, or rows where there are fewer: u vT, [rows, columns], which solves the orthogonal Procrustes
+ * problem. Directions that the matrix does not have, it does not have either.
+ */
 export function polarFactor(
   matrix: Float32Array | Float64Array,
   rows: number,
   columns: number,
 ): Float64Array {
-  const rank = Math.min(rows, columns);
-  const { uT, vT } = thinSvd(matrix, rows, columns, rank);
-  return timesTransposed(transposed(uT, rank, rows), transposed(vT, rank, columns), [rows, rank, columns]);
+  const { uT, s, vT } = thinSvd(matrix, rows, columns, Math.min(rows, columns));
+  const rank = s.filter((value) => value > ROUNDING * s[0]!).length;
+  const [u, v] = [
+    transposed(uT.subarray(0, rank * rows), rank, rows),
+    transposed(vT.subarray(0, rank * columns), rank, columns),
+  ];
+  return timesTransposed(u, v, [rows, rank, columns]);
 }

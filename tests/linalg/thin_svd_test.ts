@@ -162,6 +162,15 @@ Deno.test("polarFactor() is the nearest orthonormal matrix, of either shape", ()
   }
 });
 
+Deno.test("polarFactor() adds no direction that the matrix does not have", () => {
+  const [rows, columns] = [9, 4];
+  const matrix = withValues([3, 2], rows, columns);
+  const factor = polarFactor(matrix, rows, columns);
+  const { s } = thinSvd(factor, rows, columns, columns);
+  assertWithin(s, [1, 1, 0, 0], 1e-7, "its singular values");
+  assertEquals([...polarFactor(new Float32Array(6), 3, 2)], [0, 0, 0, 0, 0, 0]);
+});
+
 Deno.test("exactLinearAlgebra finds what is large beyond the random subspace of the other", () => {
   const [rows, columns, rank] = [280, 270, 6];
   // A spectrum so flat that a few sweeps of a random subspace do not part it.
