@@ -16,6 +16,7 @@ import { type AdapterMerge, mergeAdapters, writeMergedAdapter } from "../../src/
 import { writeTinyModel } from "../distill/tiny_model.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 import { assertWithin, randomArray } from "../tensor/harness.ts";
+import { figures } from "./figures.ts";
 import { product } from "./products.ts";
 
 const Q = "model.layers.0.self_attn.q_proj";
@@ -82,45 +83,61 @@ const merge = (
   rank,
 });
 
-sharedTest(
-  "cat, svd and linear are PEFT's add_weighted_adapter on its own figures",
-  () =>
-    inFolder(async (folder) => {
-      const open = async (path: string) => await SafetensorsFile.open(await openFile(sharedPath(path)));
-      const [inputs, expected] = [
-        await open("goldens/merges/inputs.safetensors"),
-        await open("goldens/merges/lora_expected.safetensors"),
-      ];
-      const { lora } = JSON.parse(await Deno.readTextFile(sharedPath("goldens/merges/merges.json")));
-      const path = (name: string) => `${folder}/${name}`;
-      for (const name of Object.keys(lora.rank)) {
-        await write(path(name), [
-          [`${Q}.lora_A.weight`, await inputs.read(`${name}.A`)],
-          [`${Q}.lora_B.weight`, await inputs.read(`${name}.B`)],
-        ], { rank: lora.rank[name], alpha: lora.alpha[name] });
-      }
-      for (
-        const [name, { inputs: names, weights, rank }] of Object.entries<
-          { inputs: string[]; weights: number[]; rank: number }
-        >(lora.cases)
-      ) {
-        const method = name === "cat" ? "cat" : name.startsWith("svd") ? "svd" : "linear";
-        const merged = await writeMergedAdapter(
-          merge(names.map(path), weights, method, method === "svd" ? rank : undefined),
-          path(name),
-        );
-        assertEquals(merged.modules[0]!.rank, rank);
-        const delta = (await expected.readArray(`${name}.delta`)).data as Float64Array;
-        assertWithin(await update(path(name)), delta, method === "svd" ? 1e-5 : 2e-6, name);
-        if (method !== "svd") continue;
-        const values = (await expected.readArray(`${name}.singular_values`)).data as Float64Array;
-        const squares = (part: Float64Array) => part.reduce((total, value) => total + value * value, 0);
-        const error = Math.sqrt(squares(values.slice(rank)) / squares(values));
-        assert(Math.abs(merged.total - error) < 1e-6, `relative error ${merged.total}, expected ${error}`);
-      }
-      for (const file of [inputs, expected]) file.close();
-    }),
-);
+/** Ranks, scalings and cases of figures that PEFT's add_weighted_adapter was run for. */
+interface Figures {
+  readonly alpha: Readonly<Record<string, number>>;
+  readonly rank: Readonly<Record<string, number>>;
+  readonly cases: Readonly<Record<string, { inputs: string[]; weights: number[]; rank: number }>>;
+}
+
+async function compareWithPeft(inputs: SafetensorsFile, expected: SafetensorsFile, figures: Figures) {
+  await inFolder(async (folder) => {
+    const path = (name: string) => `${folder}/${name}`;
+    for (const [name, rank] of Object.entries(figures.rank)) {
+      await write(path(name), [
+        [`${Q}.lora_A.weight`, await inputs.read(`${name}.A`)],
+        [`${Q}.lora_B.weight`, await inputs.read(`${name}.B`)],
+      ], { rank, alpha: figures.alpha[name]! });
+    }
+    for (const [name, { inputs: names, weights, rank }] of Object.entries(figures.cases)) {
+      const method = name === "cat" ? "cat" : name.startsWith("svd") ? "svd" : "linear";
+      const merged = await writeMergedAdapter(
+        merge(names.map(path), weights, method, method === "svd" ? rank : undefined),
+        path(name),
+      );
+      assertEquals(merged.modules[0]!.rank, rank);
+      const delta = (await expected.readArray(`${name}.delta`)).data as Float64Array;
+      assertWithin(await update(path(name)), delta, method === "svd" ? 1e-5 : 2e-6, name);
+      if (method !== "svd") continue;
+      const values = (await expected.readArray(`${name}.singular_values`)).data as Float64Array;
+      const squares = (part: Float64Array) => part.reduce((total, value) => total + value * value, 0);
+      const error = Math.sqrt(squares(values.slice(rank)) / squares(values));
+      assert(Math.abs(merged.total - error) < 1e-6, `relative error ${merged.total}, expected ${error}`);
+    }
+  });
+}
+
+Deno.test("cat, svd and linear are PEFT's add_weighted_adapter", async () => {
+  using file = await figures();
+  await compareWithPeft(file, file, {
+    rank: { lora1: 4, lora2: 4, lora3: 2 },
+    alpha: { lora1: 8, lora2: 4, lora3: 8 },
+    cases: {
+      cat: { inputs: ["lora1", "lora2", "lora3"], weights: [0.7, -0.4, 0.5], rank: 10 },
+      svd_r4: { inputs: ["lora1", "lora2", "lora3"], weights: [0.7, -0.4, 0.5], rank: 4 },
+      peft_linear: { inputs: ["lora1", "lora2"], weights: [0.7, -0.4], rank: 4 },
+    },
+  });
+});
+
+sharedTest("cat, svd and linear are PEFT's add_weighted_adapter in all of the reference", async () => {
+  const open = async (path: string) => await SafetensorsFile.open(await openFile(sharedPath(path)));
+  const inputs = await open("goldens/merges/inputs.safetensors");
+  const expected = await open("goldens/merges/lora_expected.safetensors");
+  const { lora } = JSON.parse(await Deno.readTextFile(sharedPath("goldens/merges/merges.json")));
+  await compareWithPeft(inputs, expected, lora);
+  for (const file of [inputs, expected]) file.close();
+});
 
 Deno.test("cat of one adapter is that adapter, bit for bit", () =>
   inFolder(async (folder) => {
