@@ -180,6 +180,9 @@ function normOf(diagonal: Float64Array, beside: Float64Array): number {
 /** Vectors of eigenvalues nearer than this share of the norm are made orthogonal by hand; inverse iteration parts the others itself. */
 const NEAR = 1e-4;
 
+/** The length that a vector must keep when its parts along those before it are taken away. */
+const KEPT = 1e-3;
+
 /** Distinguishes the beginnings of inverse iteration from other users of a seed. */
 const SITE = 0x65696700;
 
@@ -207,21 +210,31 @@ function tridiagonalVectors(
     while (values[near]! - values[k]! > NEAR * norm) near++;
     const factors = factored(diagonal, beside, shift, norm);
     const x = vectors.subarray(k * n, (k + 1) * n);
-    for (let i = 0; i < n; i++) x[i] = philox4x32([i, k, 0, SITE], splitSeed(0))[0] / 2 ** 31 - 1;
-    normalise(x);
-    for (let turn = 0;; turn++) {
-      if (turn === 8) throw new LimbeckError("the eigenvectors of a matrix do not converge");
-      solve(factors, x);
-      normalise(x);
+    for (let start = 0;; start++) {
+      if (start === 8) throw new LimbeckError("the eigenvectors of a matrix do not converge");
+      for (let i = 0; i < n; i++) x[i] = philox4x32([i, k, start, SITE], splitSeed(0))[0] / 2 ** 31 - 1;
+      if (!iterate(factors, x, () => residual(diagonal, beside, values[k]!, x) <= tolerance)) continue;
       orthogonalise(vectors, near, k, x);
-      normalise(x);
-      if (turn > 0 && residual(diagonal, beside, values[k]!, x) <= tolerance) break;
+      // What lay among the vectors before it would leave nothing but rounding.
+      if (length(x) > KEPT) break;
     }
-    // Once more, because what was taken away may have been most of it.
+    normalise(x);
     orthogonalise(vectors, near, k, x);
     normalise(x);
   }
   return vectors;
+}
+
+/** Solves until x is an eigenvector; false where it does not become one. */
+function iterate(factors: Factors, x: Float64Array, found: () => boolean): boolean {
+  for (let turn = 0; turn < 6; turn++) {
+    normalise(x);
+    solve(factors, x);
+    normalise(x);
+    // The first answer is near enough by chance where the beginning was; the second is as near as can be.
+    if (turn > 0 && found()) return true;
+  }
+  return false;
 }
 
 /** L and U of T - shift with rows exchanged: U has three diagonals. */
@@ -287,12 +300,17 @@ function orthogonalise(rows: Float64Array, from: number, to: number, x: Float64A
 }
 
 function normalise(x: Float64Array): void {
+  const norm = length(x);
+  for (let i = 0; i < x.length; i++) x[i] = x[i]! / norm;
+}
+
+function length(x: Float64Array): number {
   let largest = 0;
   for (const value of x) largest = Math.max(largest, Math.abs(value));
+  if (largest === 0) return 0;
   let squares = 0;
   for (let i = 0; i < x.length; i++) squares += (x[i]! / largest) ** 2;
-  const norm = Math.sqrt(squares);
-  for (let i = 0; i < x.length; i++) x[i] = x[i]! / largest / norm;
+  return largest * Math.sqrt(squares);
 }
 
 /** |(T - shift) x| */

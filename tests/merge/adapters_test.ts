@@ -190,6 +190,14 @@ Deno.test("svd of full rank is the sum, of a lower one the best approximation wi
     assert(Math.abs(error - some.total) < 1e-6, `${error} measured, ${some.total} told`);
     assert(error > 0.01, `nothing is left out: ${error}`);
     assertEquals(some.errors, { [Q]: some.total });
+    // Both with the same factor, 2.
+    await writeMergedAdapter(merge([one, two], [1, 1], "svd", 9), `${folder}/alike`);
+    assertWithin(
+      await update(`${folder}/alike`),
+      sum([[1, await update(one)], [1, await update(two)]]),
+      1e-6,
+      "alike",
+    );
     // More columns than the layer has rows: the sum itself is decomposed.
     const many = await mergeAdapters(merge([one, two, one], [1, -0.5, 0.25], "svd", 2));
     assertEquals(many.modules[0]!.rank, 2);
@@ -204,12 +212,12 @@ Deno.test("adapters merge into their base model as PEFT would, tied head or not"
     const one = await write(`${folder}/one`, factors(Q, 2, 1, [out!, inSize!]));
     const two = await write(`${folder}/two`, factors(Q, 2, 11, [out!, inSize!]));
     const output = `${folder}/merged`;
-    await writeAdaptedModel(base, merge([one, two], [1, -0.5], "cat"), output, { dtype: "f32" });
+    await writeAdaptedModel(base, merge([one, two], [1, -1], "cat"), output, { dtype: "f32" });
     const merged = await openModel(output);
     assertEquals([...merged.tensors.keys()].sort(), [...model.tensors.keys()].sort());
     const before = await model.read(`${Q}.weight`);
     const after = await merged.read(`${Q}.weight`);
-    const added = sum([[1, await update(one)], [-0.5, await update(two)]]);
+    const added = sum([[1, await update(one)], [-1, await update(two)]]);
     const weight = Float32Array.from(
       before.data,
       (bits) => new Float32Array(Uint32Array.of(bits << 16).buffer)[0]!,

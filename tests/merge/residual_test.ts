@@ -295,6 +295,16 @@ Deno.test("a grown vocabulary is refused by residual, changed by token with comm
     assertEquals(end(found), end(newBase));
     await extractLora(models.base, models.newBase, `${folder}/adapter`, { rank: 2 });
 
+    // A token that base and new base have, but not the instruct model, keeps its row too.
+    const smaller = `${folder}/smaller`;
+    await writeTinyModel(smaller, { layers: 2, seed: 8, vocabularySize: TINY_VOCABULARY - 1 });
+    const less = await writeResidual({ ...models, instruct: smaller }, `${folder}/less`, {
+      commonRows: true,
+    });
+    assertEquals(less.keptRows, 3);
+    const last = (values: Map<string, Float32Array>) => values.get(EMBEDDING)!.slice(-3 * 32);
+    assertEquals(last(await valuesOf(`${folder}/less`)), last(newBase));
+
     const tokenizer = tinyTokenizerJson() as { model: { vocab: Record<string, number> } };
     const { a, b } = tokenizer.model.vocab;
     Object.assign(tokenizer.model.vocab, { a: b, b: a });
