@@ -13,7 +13,7 @@ const DTYPES: readonly FloatDtype[] = ["f32", "f16", "bf16"];
 export const DTYPE_FLAG: Readonly<Record<string, Flag>> = {
   dtype: {
     value: "TYPE",
-    help: `How the result is stored: ${DTYPES.join(", ")} (default: as the model it begins from)`,
+    help: `How the result is stored: ${DTYPES.join(", ")} (default: as what it is made of)`,
   },
 };
 

@@ -3,7 +3,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { z } from "zod";
 import { builtins } from "../../plugins/mod.ts";
-import { hostLinearAlgebra } from "../../src/distill/trained/linear_algebra.ts";
+import { exactLinearAlgebra } from "../../src/linalg/host.ts";
 import { checkPlugin, type CheckResult } from "../../src/registry/check/check_plugin.ts";
 import {
   CONTRACT_VERSION,
@@ -19,7 +19,7 @@ async function check(plugin: Plugin, options = {}): Promise<CheckResult[]> {
   const results: CheckResult[] = [];
   const others = builtins.filter((other) => other !== plugin);
   const listener = { begin: () => {}, result: (result: CheckResult) => void results.push(result) };
-  await checkPlugin({ plugin, others, options, linalg: hostLinearAlgebra }, listener);
+  await checkPlugin({ plugin, others, options, linalg: exactLinearAlgebra }, listener);
   return results;
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { builtins } from "../../plugins/mod.ts";
-import { hostLinearAlgebra } from "../../src/distill/trained/linear_algebra.ts";
+import { exactLinearAlgebra } from "../../src/linalg/host.ts";
 import type { Merge } from "../../src/registry/contract.ts";
 import { elementCount } from "../../src/tensor/graph.ts";
 
@@ -59,7 +59,7 @@ export async function mergeModels(id: string, given: TestMerge): Promise<Map<str
         // Below every probability, and above every one but 1.
         return Float32Array.from(mask, (kept) => (kept ? 0 : 1 - 2 ** -24));
       },
-      linalg: hostLinearAlgebra,
+      linalg: exactLinearAlgebra,
     };
   };
   const passes = method.survey?.passes(options) ?? 0;

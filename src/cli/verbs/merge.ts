@@ -6,10 +6,9 @@
 // @ts-types="../../../types/std_yaml.d.ts"
 import { parse as parseYaml } from "@std/yaml";
 import { isObject } from "../../base/json.ts";
-import { type ExitCode, LimbeckError, UsageError } from "../../base/errors.ts";
+import { UsageError } from "../../base/errors.ts";
 import { bytes, count, duration } from "../../base/units.ts";
 import { applySets } from "../../distill/recipe/file.ts";
-import type { FloatDtype } from "../../formats/dtype.ts";
 import { exactLinearAlgebra } from "../../linalg/host.ts";
 import { isMergekit, MERGEKIT_FIELDS } from "../../merge/mergekit.ts";
 import { mergeModels, type MergeModelsOptions, previewMerge } from "../../merge/merge_models.ts";
@@ -22,20 +21,12 @@ import {
 } from "../../merge/recipe.ts";
 import { loadMergeRecipe, withAbsolutePaths } from "../../merge/recipe_file.ts";
 import type { Command, FlagReader, Invocation } from "../command.ts";
+import { DTYPE_FLAG, dtypeFlag } from "../dtype_flag.ts";
 import { PLUGIN_FLAGS } from "../setup/plugin_sources.ts";
 import { registryWith } from "../setup/registry.ts";
 import { shownPath } from "../terminal/shown_path.ts";
 import { table } from "../terminal/table.ts";
-import { handleSignals } from "../terminal/watch_run.ts";
-import { WorkProgress } from "../terminal/work_progress.ts";
-
-const DTYPES: readonly FloatDtype[] = ["f32", "f16", "bf16"];
-
-/** A merge that the user stopped. */
-class StoppedError extends LimbeckError {
-  override readonly exitCode: ExitCode = 130;
-  override readonly code = "stopped";
-}
+import { stoppable } from "../terminal/stoppable_work.ts";
 
 /** Merges models. */
 export const merge: Command = {
@@ -57,10 +48,7 @@ export const merge: Command = {
       many: true,
       help: "An option of the method, or a field of the recipe by its path",
     },
-    dtype: {
-      value: "TYPE",
-      help: `How the result is stored: ${DTYPES.join(", ")} (default: as the models are)`,
-    },
+    ...DTYPE_FLAG,
     tokenizer: { value: "WHOSE", help: "Whose tokens the result has: base, union, or a model" },
     seed: {
       value: "NUMBER",
@@ -97,35 +85,25 @@ export const merge: Command = {
     }
     const output = flags.text("output") ?? recipe.output;
     if (output === undefined) throw new UsageError("name the folder to write: --output FOLDER");
-    const stop = new AbortController();
-    const progress = new WorkProgress(out, "merging");
-    using _signals = handleSignals({
-      first: () => stop.abort(new StoppedError("stopped; nothing was left behind")),
-      second: () => Deno.exit(130),
-    });
-    try {
-      const result = await mergeModels(recipe, output, {
+    const result = await stoppable(out, "merging", ({ signal, onProgress }) =>
+      mergeModels(recipe, output, {
         ...options,
-        signal: stop.signal,
+        signal,
         onPlan: ({ notes }) => notes.forEach((note) => out.note(note)),
         onProgress: ({ tensors, tensorsTotal, bytes: done, bytesTotal }) =>
-          progress.update(
+          onProgress(
             done,
             bytesTotal,
             `${tensors}/${tensorsTotal} tensors  ${bytes(done)} of ${bytes(bytesTotal)}`,
           ),
-      });
-      progress.end();
-      out.value(result);
-      out.line(
-        `Merged ${result.models.length} models by ${result.method}: ${result.tensors} tensors, ` +
-          `${count(result.parameters)} parameters in ${result.dtype}, ${duration(result.seconds)}`,
-      );
-      out.line(`Wrote ${shownPath(output)}`);
-      return 0;
-    } finally {
-      progress.end();
-    }
+      }));
+    out.value(result);
+    out.line(
+      `Merged ${result.models.length} models by ${result.method}: ${result.tensors} tensors, ` +
+        `${count(result.parameters)} parameters in ${result.dtype}, ${duration(result.seconds)}`,
+    );
+    out.line(`Wrote ${shownPath(output)}`);
+    return 0;
   },
 };
 
@@ -186,14 +164,10 @@ export function readWeights(text: string | undefined, models: number): readonly 
 
 /** Flags come before what the recipe says. */
 function withFlags(recipe: MergeRecipe, flags: FlagReader): MergeRecipe {
-  const dtype = flags.text("dtype");
-  if (dtype !== undefined && !(DTYPES as readonly string[]).includes(dtype)) {
-    throw new UsageError(`--dtype must be one of ${DTYPES.join(", ")}, not "${dtype}"`);
-  }
   const tokenizer = flags.text("tokenizer");
   const changed: MergeRecipe = {
     ...recipe,
-    outDtype: dtype === undefined ? recipe.outDtype : dtype as FloatDtype,
+    outDtype: dtypeFlag(flags).dtype ?? recipe.outDtype,
     seed: flags.number("seed") ?? recipe.seed,
     like: flags.text("like") ?? recipe.like,
   };
