@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { philox4x32, splitSeed } from "../base/random.ts";
+import { fillRandom, norm, normalise, takeAway } from "./vectors.ts";
 
 /** A vector that keeps less than this share of its length lies among those before it. */
 const LOST = 1e-13;
@@ -28,15 +28,15 @@ export function orthonormalise(rows: Float64Array, count: number, length: number
     const x = rows.subarray(k * length, (k + 1) * length);
     const before = norm(x);
     const coefficients = r.subarray(k * count, (k + 1) * count);
-    takeAway(rows, k, x, coefficients);
+    takeAway(rows, 0, k, x, coefficients);
     let after = norm(x);
     if (after < KEPT * before) {
-      takeAway(rows, k, x, coefficients);
+      takeAway(rows, 0, k, x, coefficients);
       after = norm(x);
     }
     if (after > LOST * before) {
       coefficients[k] = after;
-      scale(x, 1 / after);
+      normalise(x);
     } else makeUp(rows, k, x);
   }
   return r;
@@ -44,43 +44,15 @@ export function orthonormalise(rows: Float64Array, count: number, length: number
 
 /** Fills x with some direction at right angles to the first `count` rows. */
 function makeUp(rows: Float64Array, count: number, x: Float64Array): void {
+  // A random direction keeps about sqrt(1 - count / length) of itself; a few tries find one that keeps enough.
   for (let turn = 0;; turn++) {
-    for (let i = 0; i < x.length; i++) {
-      x[i] = philox4x32([i, count, turn, SITE], splitSeed(0))[0] / 2 ** 31 - 1;
-    }
-    scale(x, 1 / norm(x));
-    takeAway(rows, count, x);
-    takeAway(rows, count, x);
-    const left = norm(x);
-    // A random direction has about sqrt(1 - count / length) left; a few tries find one that has enough.
-    if (left < 1e-3 && turn < 20) continue;
-    scale(x, 1 / left);
-    takeAway(rows, count, x);
-    scale(x, 1 / norm(x));
-    return;
+    fillRandom(x, count, turn, SITE);
+    normalise(x);
+    takeAway(rows, 0, count, x);
+    takeAway(rows, 0, count, x);
+    if (norm(x) >= 1e-3 || turn === 20) break;
   }
-}
-
-function takeAway(rows: Float64Array, count: number, x: Float64Array, coefficients?: Float64Array): void {
-  const { length } = x;
-  for (let row = 0; row < count; row++) {
-    const at = row * length;
-    let along = 0;
-    for (let i = 0; i < length; i++) along += rows[at + i]! * x[i]!;
-    for (let i = 0; i < length; i++) x[i]! -= along * rows[at + i]!;
-    if (coefficients) coefficients[row]! += along;
-  }
-}
-
-function norm(x: Float64Array): number {
-  let largest = 0;
-  for (const value of x) largest = Math.max(largest, Math.abs(value));
-  if (largest === 0) return 0;
-  let squares = 0;
-  for (let i = 0; i < x.length; i++) squares += (x[i]! / largest) ** 2;
-  return largest * Math.sqrt(squares);
-}
-
-function scale(x: Float64Array, by: number): void {
-  for (let i = 0; i < x.length; i++) x[i]! *= by;
+  normalise(x);
+  takeAway(rows, 0, count, x);
+  normalise(x);
 }

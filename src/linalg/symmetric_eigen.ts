@@ -7,8 +7,8 @@
  *
  * @module
  */
-import { philox4x32, splitSeed } from "../base/random.ts";
 import { LimbeckError } from "../base/errors.ts";
+import { fillRandom, norm, normalise, takeAway } from "./vectors.ts";
 
 /** Eigenvalues, falling, and vectors of the first of them as rows. */
 export interface Eigen {
@@ -195,31 +195,31 @@ function tridiagonalVectors(
 ): Float64Array {
   const n = diagonal.length;
   const vectors = new Float64Array(count * n);
-  const norm = normOf(diagonal, beside);
-  if (norm === 0) {
+  const largest = normOf(diagonal, beside);
+  if (largest === 0) {
     for (let k = 0; k < count; k++) vectors[k * n + k] = 1;
     return vectors;
   }
-  const tolerance = 16 * Number.EPSILON * norm * n;
+  const tolerance = 16 * Number.EPSILON * largest * n;
   let before = Infinity;
   for (let k = 0, near = 0; k < count; k++) {
     // Equal shifts would give the same vector again; what parts them must not carry them away from their values either.
-    const apart = Math.min(values[k]!, before - 2 * Number.EPSILON * norm);
+    const apart = Math.min(values[k]!, before - 2 * Number.EPSILON * largest);
     const shift = values[k]! - apart < tolerance / 8 ? apart : values[k]!;
     before = shift;
-    while (values[near]! - values[k]! > NEAR * norm) near++;
-    const factors = factored(diagonal, beside, shift, norm);
+    while (values[near]! - values[k]! > NEAR * largest) near++;
+    const factors = factored(diagonal, beside, shift, largest);
     const x = vectors.subarray(k * n, (k + 1) * n);
     for (let start = 0;; start++) {
       if (start === 8) throw new LimbeckError("the eigenvectors of a matrix do not converge");
-      for (let i = 0; i < n; i++) x[i] = philox4x32([i, k, start, SITE], splitSeed(0))[0] / 2 ** 31 - 1;
+      fillRandom(x, k, start, SITE);
       if (!iterate(factors, x, () => residual(diagonal, beside, values[k]!, x) <= tolerance)) continue;
-      orthogonalise(vectors, near, k, x);
+      takeAway(vectors, near, k, x);
       // What lay among the vectors before it would leave nothing but rounding.
-      if (length(x) > KEPT) break;
+      if (norm(x) > KEPT) break;
     }
     normalise(x);
-    orthogonalise(vectors, near, k, x);
+    takeAway(vectors, near, k, x);
     normalise(x);
   }
   return vectors;
@@ -286,31 +286,6 @@ function solve({ pivot, second, third, below, exchanged }: Factors, x: Float64Ar
     if (i < n - 2) right -= third[i]! * x[i + 2]!;
     x[i] = right / pivot[i]!;
   }
-}
-
-/** Takes from x its parts along rows `from` to `to`. */
-function orthogonalise(rows: Float64Array, from: number, to: number, x: Float64Array): void {
-  const n = x.length;
-  for (let row = from; row < to; row++) {
-    const at = row * n;
-    let along = 0;
-    for (let i = 0; i < n; i++) along += rows[at + i]! * x[i]!;
-    for (let i = 0; i < n; i++) x[i]! -= along * rows[at + i]!;
-  }
-}
-
-function normalise(x: Float64Array): void {
-  const norm = length(x);
-  for (let i = 0; i < x.length; i++) x[i] = x[i]! / norm;
-}
-
-function length(x: Float64Array): number {
-  let largest = 0;
-  for (const value of x) largest = Math.max(largest, Math.abs(value));
-  if (largest === 0) return 0;
-  let squares = 0;
-  for (let i = 0; i < x.length; i++) squares += (x[i]! / largest) ** 2;
-  return largest * Math.sqrt(squares);
 }
 
 /** |(T - shift) x| */

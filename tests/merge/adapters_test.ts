@@ -17,21 +17,13 @@ import { writeTinyModel } from "../distill/tiny_model.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 import { assertWithin, randomArray } from "../tensor/harness.ts";
 import { figures } from "./figures.ts";
+import { inFolder } from "./in_folder.ts";
 import { product } from "./products.ts";
 
 const Q = "model.layers.0.self_attn.q_proj";
 const V = "model.layers.0.self_attn.v_proj";
 const OUT = 6;
 const IN = 5;
-
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir({ prefix: "limbeck-" });
-  try {
-    await body(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 /** Factors of one module from a seed. */
 function factors(

@@ -12,18 +12,10 @@ import { type ResidualModels, writeResidual } from "../../src/merge/residual.ts"
 import { TINY_VOCABULARY, tinyTokenizerJson, writeTinyModel } from "../distill/tiny_model.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 import { assertWithin } from "../tensor/harness.ts";
+import { inFolder } from "./in_folder.ts";
 import { product } from "./products.ts";
 
 const EMBEDDING = "model.embed_tokens.weight";
-
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir({ prefix: "limbeck-" });
-  try {
-    await body(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 /** Every tensor of a model in f32. */
 async function valuesOf(path: string): Promise<Map<string, Float32Array>> {
