@@ -67,7 +67,7 @@ export class Residual {
     this.base = models.base.parent;
     this.instruct = models.instruct.parent;
     this.newBase = models.newBase.parent;
-    this.notes = notes;
+    let lost: string[] = [];
     this.#models = models;
     this.#scale = scale;
     let vocabulary: Vocabulary = {
@@ -76,6 +76,7 @@ export class Residual {
     };
     if (onlyCommon) {
       const [base, instruct] = commonRows([models.newBase, models.base, models.instruct]);
+      lost = lostTokens(models.instruct, instruct!.own);
       // Where one file is both, the rows of the one are those of the other.
       vocabulary = {
         ...vocabulary,
@@ -84,6 +85,12 @@ export class Residual {
     }
     this.keptRows = vocabulary.sources?.get(this.base.name)?.own.filter((row) => row < 0).length ?? 0;
     this.#reader = { parents, vocabulary, dtype: undefined };
+    this.notes = lost.length === 0 ? notes : [
+      ...notes,
+      `tokens of ${this.instruct.name} that not all three models have: ${lost.length}, such as ${
+        JSON.stringify(lost[0])
+      }; what it learnt of them is lost, and its chat template may need them`,
+    ];
   }
 
   /**
@@ -271,6 +278,17 @@ export async function writeResidual(
 /** The equation, with a scale that is not 1. */
 function inWords({ scale = 1 }: ResidualOptions): string {
   return `new base + ${scale === 1 ? "" : `${scale} `}(instruct - base)`;
+}
+
+/** Tokens of a model that none of the rows in `used` stands for. */
+function lostTokens({ tokenizer }: Tokenized, used: Int32Array): string[] {
+  const rows = new Set(used);
+  const lost: string[] = [];
+  for (let id = 0; id < (tokenizer?.vocabularySize ?? 0); id++) {
+    const token = tokenizer!.tokenText(id);
+    if (token !== undefined && !rows.has(id)) lost.push(token);
+  }
+  return lost;
 }
 
 /** @throws {InputError} models of different depth, which the rest of a merge can do something with, but not a difference */

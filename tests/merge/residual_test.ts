@@ -298,6 +298,25 @@ Deno.test("a grown vocabulary is refused by residual, changed by token with comm
     assertEquals(last(await valuesOf(`${folder}/less`)), last(newBase));
 
     const tokenizer = tinyTokenizerJson() as { model: { vocab: Record<string, number> } };
+    // A token that only the instruct model has is lost, and that is said.
+    const more = `${folder}/more`;
+    await writeTinyModel(more, { layers: 2, seed: 9, vocabularySize: TINY_VOCABULARY + 1 });
+    const added = { id: TINY_VOCABULARY, content: "<|turn|>", special: true, normalized: false };
+    const json = tinyTokenizerJson() as { added_tokens: unknown[] };
+    json.added_tokens.push(added);
+    await Deno.writeTextFile(`${more}/tokenizer.json`, JSON.stringify(json));
+    const { notes } = await writeResidual(
+      { ...models, instruct: more, newBase: models.base },
+      `${folder}/lost`,
+      {
+        commonRows: true,
+      },
+    );
+    assertStringIncludes(
+      notes.join("\n"),
+      `tokens of ${more} that not all three models have: 1, such as "<|turn|>"`,
+    );
+
     const { a, b } = tokenizer.model.vocab;
     Object.assign(tokenizer.model.vocab, { a: b, b: a });
     await Deno.writeTextFile(`${models.instruct}/tokenizer.json`, JSON.stringify(tokenizer));
