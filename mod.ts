@@ -24,7 +24,7 @@ import { type RecipeInput } from "./src/distill/recipe/recipe.ts";
 import { parseRecipe } from "./src/distill/recipe/parse.ts";
 import { absolutePaths } from "./src/distill/recipe/paths.ts";
 import { loadRecipe } from "./src/distill/recipe/file.ts";
-import { hostLinearAlgebra } from "./src/distill/trained/linear_algebra.ts";
+import { exactLinearAlgebra } from "./src/linalg/host.ts";
 import { LimbeckError } from "./src/base/errors.ts";
 import { mergeModels, type MergeProgress, type MergeResult } from "./src/merge/merge_models.ts";
 import type { MergeRecipe } from "./src/merge/recipe.ts";
@@ -49,6 +49,19 @@ export type { RunResult } from "./src/distill/export/exports.ts";
 export * from "./src/base/errors.ts";
 export * from "./src/registry/contract.ts";
 export type { MergeProgress, MergeResult } from "./src/merge/merge_models.ts";
+export { type AdapterMerge, type MergedAdapter, writeMergedAdapter } from "./src/merge/adapters.ts";
+export {
+  extractLora,
+  type ExtractOptions,
+  type ExtractResult,
+  writeResidualAdapter,
+} from "./src/merge/extract.ts";
+export {
+  type ResidualModels,
+  type ResidualOptions,
+  type ResidualResult,
+  writeResidual,
+} from "./src/merge/residual.ts";
 export { type MergeRecipe, parseMergeRecipe } from "./src/merge/recipe.ts";
 
 /** Options of {@linkcode distill} and {@linkcode resume}. */
@@ -164,7 +177,7 @@ export async function merge(
   return await mergeModels(read, output, {
     ...options,
     method: (id) => registry.get("merge", id),
-    linalg: hostLinearAlgebra,
+    linalg: exactLinearAlgebra,
     where: typeof recipe === "string" ? recipe : "merge recipe",
   });
 }
