@@ -83,7 +83,7 @@ sharedTest("mergekit's files are taken as they are without --like, too", async (
   try {
     for (const name of Object.keys(cases)) {
       const recipe = await loadMergeRecipe(sharedPath(`${SET}/yaml/${name}.yml`), { cwd: sharedPath(SET) });
-      const options = { method: (id: string) => registry.get("merge", id), linalg: hostLinearAlgebra };
+      const options = { method: (id: string) => registry.get("merge", id), linalg: exactLinearAlgebra };
       // What looks at whole models first is found out only by doing it.
       if (recipe.method === "ties") await mergeModels(recipe, `${folder}/${name}`, options);
       else await previewMerge(recipe, options);
