@@ -35,14 +35,14 @@ export interface Fault {
   measures?: number;
   /** Names of held-out sets that the student is measured on beside, each a tenth better than the one before. */
   sets?: string[];
+  /** Steps between checkpoints that nobody asks for; 5 when absent. */
+  checkpointEvery?: number;
   /** Heartbeats instead of events for this many milliseconds before training. */
   beat?: number;
 }
 
 /** What it has for a registry: plugin modules as they are. */
 type Plugins = { readonly name?: string }[];
-
-const CHECKPOINT_EVERY = 5;
 
 async function train(recipe: Recipe, host: RunHost<Plugins>): Promise<RunResult> {
   // A service checks options, so a fault can also be told as the source that a loss counts.
@@ -89,7 +89,7 @@ async function train(recipe: Recipe, host: RunHost<Plugins>): Promise<RunResult>
     });
     await sleep(fault.pace ?? 0);
     const asked = fault.deaf ? "run" : host.control();
-    if (step % CHECKPOINT_EVERY === 0 || asked !== "run") {
+    if (step % (fault.checkpointEvery ?? 5) === 0 || asked !== "run") {
       const name = `step-${String(step).padStart(6, "0")}`;
       await Deno.mkdir(`${folder}/${name}`, { recursive: true });
       host.emit({ type: "checkpoint", step, path: `checkpoints/${name}`, best: false });
