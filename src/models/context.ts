@@ -173,9 +173,11 @@ export class ModelContext {
 
   /** One layer: the unit of activation checkpointing, and of what may be left out. */
   layer(index: number, x: Tensor, body: (x: Tensor) => Tensor): Tensor {
-    const made = this.graph.layer(layerName(this.#name, index), this.#recompute, () => body(x));
-    if (!this.#gated) return made;
-    const gate = stepScalar(layerGate(this.#name, index));
+    const name = layerName(this.#name, index);
+    if (!this.#gated) return this.graph.layer(name, this.#recompute, () => body(x));
+    const switched = this.graph.scalar(layerGate(this.#name, index));
+    const made = this.graph.layer(name, this.#recompute, () => body(x), switched);
+    const gate = stepScalar(switched.name);
     // Chosen, not multiplied: a layer that is off may hold anything, NaN too.
     return pointwise([x, made], (x, y) => select(gate.greaterThan(0.5), y!, x!));
   }

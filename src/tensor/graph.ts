@@ -95,6 +95,11 @@ export interface Node {
 export interface Layer {
   readonly name: string;
   readonly recompute: boolean;
+  /**
+   * The step scalar that says whether it takes part, where it may be left out: above 0.5 it does. Its nodes, those of its backward pass
+   * too, need not run then, so nothing outside may read what they make without asking the gate.
+   */
+  readonly gate?: StepScalar;
 }
 
 /** A number that the host may change at every step without a new plan; see {@linkcode Graph.scalar}. */
@@ -231,15 +236,29 @@ export class Graph {
     }
   }
 
-  /** Traces one layer of a model; with `recompute` its activations are recomputed in the backward pass. */
-  layer<T>(name: string, recompute: boolean, body: () => T): T {
+  /**
+   * Traces one layer of a model; with `recompute` its activations are recomputed in the backward pass.
+   *
+   * @param gate Where the layer may be left out; see {@linkcode Layer.gate}
+   */
+  layer<T>(name: string, recompute: boolean, body: () => T, gate?: StepScalar): T {
+    return this.partOf({ name, recompute, ...(gate ? { gate } : {}) }, () => this.within(name, body));
+  }
+
+  /** Traces `body` as a part of a layer that has been traced before, or of none. */
+  partOf<T>(layer: Layer | undefined, body: () => T): T {
     const outer = this.#layer;
-    this.#layer = { name, recompute };
+    this.#layer = layer;
     try {
-      return this.within(name, body);
+      return body();
     } finally {
       this.#layer = outer;
     }
+  }
+
+  /** Traces what several layers share outside the one that asks for it first, if that one may be left out. */
+  ungated<T>(body: () => T): T {
+    return this.#layer?.gate ? this.partOf(undefined, body) : body();
   }
 }
 

@@ -163,7 +163,7 @@ export class ModelAdapter implements Trainable {
     let asked: Tensor | undefined;
     const made = new Map<string, Tensor>();
     const once = (name: string, trace: () => Tensor) => {
-      if (!made.has(name)) made.set(name, trace());
+      if (!made.has(name)) made.set(name, graph.ungated(trace));
       return made.get(name)!;
     };
     let noises = this.#prefix === "" ? 0 : SITES;
@@ -190,7 +190,7 @@ export class ModelAdapter implements Trainable {
         },
         prompt: () => {
           if (path === this.head) throw this.#notOnHead("looks at prompts");
-          if (this.plugin.readsPrompt) return asked ??= prompt();
+          if (this.plugin.readsPrompt) return asked ??= graph.ungated(prompt);
           throw new PluginError(this.plugin.id, "it calls prompt() without readsPrompt: true");
         },
         once,
