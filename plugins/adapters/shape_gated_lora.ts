@@ -1,11 +1,11 @@
 /**
  * Shape-gated LoRA: y = W x + s (sum_e g_e B_e) (sum_e g_e A_e) x with experts A_e, B_e in every layer and gates g that one router
- * computes from the shape of the network: which layers of the source it keeps (AmoebaLLM's shape-aware mixture of LoRAs, Fu et al.,
- * arXiv 2411.10606). Factors are mixed separately, so the update holds products of different experts, and one shape is one LoRA.
+ * computes from the shape of the network: which layers of the source it keeps and how wide they are (AmoebaLLM's shape-aware mixture of
+ * LoRAs, Fu et al., arXiv 2411.10606). Factors are mixed separately, so the update holds products of different experts, and one shape is one
+ * LoRA.
  *
- * The router is g = top-k softmax(W2 W1 v + e * softplus(W3 v)) with e ~ N(0, 1) and v = [mask of kept layers, 1]. Ours: noise while
- * training alone (the authors' code draws it in evaluation too), and a constant 1 where the paper has a one-hot of widths, as a student
- * has one width here.
+ * The router is g = top-k softmax(W2 W1 v + e * softplus(W3 v)) with e ~ N(0, 1) and v = [mask of kept layers, one-hot of the width]: a
+ * constant 1 where there is one width. Ours: noise while training alone (the authors' code draws it in evaluation too).
  *
  * @module
  */
@@ -70,8 +70,9 @@ export default defineAdapter({
       group: "B",
     },
   ],
-  shared: (_layers, _settings, { experts, hidden, noise }, { sourceLayers, keptLayers }) => {
-    const width = sourceLayers + 1;
+  shared: (_layers, _settings, { experts, hidden, noise }, model) => {
+    const { sourceLayers, keptLayers, widths = 1, width: own = 0 } = model;
+    const width = sourceLayers + widths;
     const weight = (name: string, suffix: string, rows: number, columns: number) => ({
       name,
       suffix,
@@ -92,7 +93,7 @@ export default defineAdapter({
           values: () =>
             Float32Array.from(
               { length: width },
-              (_, i) => Number(i === sourceLayers || keptLayers.includes(i)),
+              (_, i) => Number(i === sourceLayers + own || keptLayers.includes(i)),
             ),
         },
         trainable: false,

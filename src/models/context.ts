@@ -96,6 +96,14 @@ export function layerGate(model: string, index: number): string {
   return `${layerName(model, index)}.gate`;
 }
 
+/** What stands for inputs and outputs of linear layers in a model of which only a part of the width takes part. */
+export interface NarrowedLinears {
+  /** f32 [T, in] */
+  input(name: string, x: Tensor): Tensor;
+  /** f32 [T, out] */
+  output(name: string, y: Tensor): Tensor;
+}
+
 /** How a model is traced into a block. */
 export interface ModelTracing extends ModelHooks {
   readonly onTap?: TapHook;
@@ -106,6 +114,7 @@ export interface ModelTracing extends ModelHooks {
    * makes of it, and its kernels need not run.
    */
   readonly gated?: boolean;
+  readonly narrowed?: NarrowedLinears;
 }
 
 /** The tracing context of one model in one block. */
@@ -118,6 +127,7 @@ export class ModelContext {
   readonly #onTap: TapHook | undefined;
   readonly #recompute: boolean;
   readonly #gated: boolean;
+  readonly #narrowed: NarrowedLinears | undefined;
   readonly #name: string;
 
   constructor(
@@ -136,6 +146,7 @@ export class ModelContext {
     this.#onTap = options.onTap;
     this.#recompute = options.recompute ?? false;
     this.#gated = options.gated ?? false;
+    this.#narrowed = options.narrowed;
   }
 
   /** A weight by its Hugging Face name, or the trained tensor in its place. */
@@ -166,8 +177,10 @@ export class ModelContext {
   linear(name: string, x: Tensor, outFeatures: number): Tensor {
     return this.graph.within(name, () => {
       const weight = this.weight(`${name}.weight`, [outFeatures, x.dim(1)]);
-      const base = () => linear(x, weight);
-      return this.#onLinear ? this.#onLinear(name, x, weight, base) : base();
+      const input = this.#narrowed?.input(name, x) ?? x;
+      const base = () => linear(input, weight);
+      const y = this.#onLinear ? this.#onLinear(name, input, weight, base) : base();
+      return this.#narrowed?.output(name, y) ?? y;
     });
   }
 

@@ -31,6 +31,10 @@ export interface AdaptedModel {
   readonly sourceLayers: number;
   /** Those of them that are kept, rising; the adapted model has these, renumbered from 0. */
   readonly keptLayers: readonly number[];
+  /** How many widths its layers may have, where several shapes of it are trained at once; 1 when absent. */
+  readonly widths?: number;
+  /** Which of them it has, from 0, the whole width; 0 when absent. */
+  readonly width?: number;
 }
 
 /** What the recipe says for any adapter, beside the plugin's own options. */

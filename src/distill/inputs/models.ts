@@ -19,6 +19,7 @@ import { checkTensors } from "../../models/weights.ts";
 import type { Plan } from "../../tensor/plan.ts";
 import { rowBytes } from "../../tensor/weight_storage.ts";
 import { cutIdentity, cutModel } from "./cut_model.ts";
+import type { ShapeSpace } from "./shape_space.ts";
 import type { WidthCut } from "./width_cut.ts";
 
 /**
@@ -40,6 +41,8 @@ export interface ModelOptions {
   readonly layers?: readonly number[] | undefined;
   /** Heads and channels that the kept layers keep; all when absent. */
   readonly width?: WidthCut | undefined;
+  /** The shapes of it that are trained at once; one when absent. */
+  readonly shapes?: ShapeSpace | undefined;
   /** `exact` when absent. */
   readonly storage?: WeightStorage;
   /** Gives a model whose head is its embedding a head of its own, which begins as the embedding. */
@@ -154,6 +157,11 @@ export class Model {
     const exact = this.source.tensors.get(stored)!.exactDtype;
     if (this.storage === "half") return exact === "f32" ? "f16" : exact;
     return this.storage === "exact" || this.storage === "f32" ? exact : this.storage;
+  }
+
+  /** The shapes of it that are trained at once, where it is more than one. */
+  get shapes(): ShapeSpace | undefined {
+    return this.#options.shapes;
   }
 
   get storage(): WeightStorage {

@@ -17,6 +17,7 @@ import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "
 import { trainingSets } from "../recipe/data_sets.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { drawnSets, joinedReport, openSampleSets, type SampleSets } from "./sample_sets.ts";
+import { readShapeSpace } from "./shape_space.ts";
 import { selectsHead } from "./tensor_names.ts";
 import { widthCutOf } from "./width_cut.ts";
 
@@ -158,12 +159,22 @@ export interface BegunStudent {
  * @param begun What a checkpoint of the run says: a run goes on with the weights that it began with
  */
 export async function openStudent({ teacher, student }: Recipe, begun?: BegunStudent): Promise<Model> {
-  const { model, layers, shape, train = [] } = student;
+  const { model, layers, shape, shapes, train = [] } = student;
   const path = model === "teacher" ? teacher.model : model;
   return await Model.open(path, async (files) => ({
     category: "student weights",
     ...(shape === undefined ? { layers } : await shapeOf(shape, path, files)),
     storage: begun ? begun.storage ?? earlierStorage(student, files) : chosenStorage(student, files),
+    ...(shapes
+      ? {
+        shapes: await readShapeSpace(
+          shapes,
+          files.architecture.config,
+          () => modelIdentity(files),
+          path,
+        ),
+      }
+      : {}),
     ownHead: selectsHead(train, files.architecture.family.names.head),
   }));
 }

@@ -15,7 +15,8 @@ import type { ModelAdapter } from "../trained/model_adapter.ts";
 import type { Trainables } from "../trained/trainables.ts";
 import type { TrainedTensors } from "../trained/trained_tensors.ts";
 import { memoryError, runMemory } from "./memory.ts";
-import { type TracedModel, trainingProgram } from "./training_program.ts";
+import type { OneForAll, TracedModel } from "./block_models.ts";
+import { trainingProgram } from "./training_program.ts";
 
 /** What a trainer trains. */
 export interface TrainingSetup {
@@ -32,6 +33,8 @@ export interface TrainingSetup {
   /** The objective's losses over inner values, on these models. */
   readonly features: readonly ModelFeatureLoss[];
   readonly trainables: Trainables;
+  /** Where several shapes of the student are trained at once. */
+  readonly oneForAll?: OneForAll;
 }
 
 /** The choices of a plan that change the last digits of results: kept in checkpoints, and followed on resume. */
@@ -134,6 +137,7 @@ function programFor(setup: TrainingSetup, { tokens, chunkRows, recompute }: Plan
     },
     positions: recipe.data.contextLength,
     ...{ tokens, chunkRows, recompute, objective, features, trainables },
+    ...{ accumulation: recipe.train.accumulation, oneForAll: setup.oneForAll },
     optimiser: { beta1, beta2, epsilon, clip, weightDecay },
   });
 }

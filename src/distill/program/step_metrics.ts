@@ -6,6 +6,8 @@
 import type { ControlledOptions } from "../objective/controllers.ts";
 import { type CountedLosses, tokenMeans } from "./measure.ts";
 import type { MetricSource } from "./metrics_ring.ts";
+import type { StudentShape } from "../inputs/shape_space.ts";
+import { ONE_FOR_ALL } from "./one_for_all.ts";
 import type { PlannedTraining, TrainingSetup } from "./plan_training.ts";
 
 /** Numbers of one optimiser step. */
@@ -26,6 +28,16 @@ export interface StepMetrics {
   readonly nonFinite: boolean;
   /** What controllers had set for it, such as `taid.t`. */
   readonly controlled: Readonly<Record<string, number>>;
+  /** Where several shapes of the student are trained at once: those of the step, the whole model first. */
+  readonly shapes?: readonly ShapeMetrics[];
+}
+
+/** What a step did to a shape of the student. */
+export interface ShapeMetrics extends StudentShape {
+  /** Before the factor. */
+  readonly loss: number;
+  /** What its gradient was multiplied by. */
+  readonly factor: number;
 }
 
 /** What the host knows of a step when it queues it. */
@@ -37,15 +49,23 @@ export interface StepTag {
   /** Tokens in each mask. */
   readonly counts: readonly number[];
   readonly controlled: ControlledOptions;
+  /** None where the student has one. */
+  readonly shapes: readonly StudentShape[];
 }
 
 /** What is copied aside of each step: the sums of its losses, then the gradient's norm and the penalty, where there is one. */
 export function stepSources(setup: TrainingSetup, { plan }: PlannedTraining): MetricSource[] {
+  const { oneForAll } = setup;
+  const shapes = Array.from({ length: (oneForAll?.shapes ?? 1) - 1 }, (_, i) => [
+    { name: ONE_FOR_ALL.loss(i + 1), words: 1 },
+    { name: ONE_FOR_ALL.factor(i + 1), words: 1 },
+  ]);
   const hasPenalty = plan.blocks.get("update")!.outputs.has("penalty");
   return [
     ...summed(setup).map(({ sums, terms }) => ({ name: sums, words: terms.length })),
     { name: "norm", block: "update", words: 2 },
     ...(hasPenalty ? [{ name: "penalty", block: "update", words: 1 }] : []),
+    ...shapes.flat(),
   ];
 }
 
@@ -62,20 +82,30 @@ export function stepMeans(
 /** The numbers of a step, from its means and the values of {@linkcode stepSources}. */
 export function stepMetrics(
   setup: TrainingSetup,
-  { counts: _counts, controlled, ...tag }: StepTag,
+  { counts, controlled, shapes, ...tag }: StepTag,
   means: Readonly<Record<string, number>>,
   values: readonly Float32Array[],
 ): StepMetrics {
-  const [norm, penalty] = values.slice(summed(setup).length) as [Float32Array, Float32Array?];
+  const others = values.slice(summed(setup).length);
+  // Of each shape but the first two numbers stand at the end.
+  const ofShapes = others.splice(Math.max(0, others.length - 2 * Math.max(0, shapes.length - 1)));
+  const [norm, penalty] = others as [Float32Array, Float32Array?];
   const terms = setup.objective.at(tag.step - 1, controlled).filter(({ name }) => name in means);
   const losses = Object.fromEntries(terms.map(({ name }) => [name, means[name]!]));
-  const loss = terms.reduce((sum, { name, weight }) => sum + weight * losses[name]!, 0);
+  const own = terms.reduce((sum, { name, weight }) => sum + weight * losses[name]!, 0);
+  const trained = shapes.map((shape, i): ShapeMetrics => {
+    if (i === 0) return { ...shape, loss: own, factor: 1 };
+    const [sum, factor] = ofShapes.slice(2 * i - 2, 2 * i).map((value) => value[0]!) as [number, number];
+    return { ...shape, loss: sum / Math.max(1, counts[0]!), factor };
+  });
+  const loss = trained.length === 0 ? own : trained.reduce((sum, s) => sum + s.factor * s.loss, 0);
   if (penalty) losses.penalty = penalty[0]!;
   return {
     ...{ ...tag, loss, losses },
     gradientNorm: norm[0]!,
     nonFinite: norm[1] !== 0,
     controlled: flat(controlled),
+    ...(trained.length > 0 ? { shapes: trained } : {}),
   };
 }
 

@@ -16,7 +16,7 @@ import type { HeadInput } from "../objective/chunked_loss.ts";
 import { streamPrompts } from "./prompt_features.ts";
 
 /** How a model takes part in a block. */
-export interface ModelRole extends Pick<ModelTracing, "onTap" | "recompute" | "gated"> {
+export interface ModelRole extends Pick<ModelTracing, "onTap" | "recompute" | "gated" | "narrowed"> {
   /** Hooks of what is trained on it, given the prompt of each position, f32 [T, H]. */
   readonly attach?: ((prompt: () => Tensor) => ModelHooks) | undefined;
   /** The prompt of each position; found in the stream when absent, which then holds whole samples. */

@@ -11,6 +11,7 @@ import { biasCorrections } from "../../tensor/ops/adamw.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import type { PackedBatch } from "../../text/packing.ts";
 import { uploadWeights } from "../inputs/models.ts";
+import { fullShape, type StudentShape } from "../inputs/shape_space.ts";
 import { type ControlledOptions, Controllers } from "../objective/controllers.ts";
 import { LOSS_SUMS } from "../objective/loss_sets.ts";
 import { type Evaluation, withCalibrationError } from "../objective/monitors.ts";
@@ -20,7 +21,10 @@ import { RANDOM_KEY } from "../trained/model_adapter.ts";
 import { FLAT, type FlatState, type ParameterLayout } from "../trained/parameters.ts";
 import { type CountedLosses, measureLosses, writeBatch } from "./measure.ts";
 import { MetricsRing } from "./metrics_ring.ts";
+import { ONE_FOR_ALL } from "./one_for_all.ts";
 import type { PlannedTraining, TrainingSetup } from "./plan_training.ts";
+import { sandwich } from "./sandwich.ts";
+import { ShapeSwitch } from "./shape_switch.ts";
 import { runInSlices } from "./slices.ts";
 import { stepMeans, type StepMetrics, stepMetrics, stepSources, type StepTag } from "./step_metrics.ts";
 import { CACHED_INPUTS, type RowArrays, type TargetSource } from "./teacher_rows.ts";
@@ -51,6 +55,7 @@ export class Trainer {
   readonly #options: TrainerOptions;
   readonly #ring: MetricsRing<StepTag>;
   readonly #cached: RowArrays | undefined;
+  readonly #shapes: ShapeSwitch | undefined;
 
   private constructor(
     gpu: Gpu,
@@ -59,6 +64,7 @@ export class Trainer {
     executable: Executable,
     weights: ReadonlyMap<string, GpuBuffer>,
     options: TrainerOptions,
+    fixed: Float32Array,
   ) {
     this.gpu = gpu;
     this.setup = setup;
@@ -69,6 +75,9 @@ export class Trainer {
     this.#options = options;
     this.#cached = options.cache?.arrays(planned.choices.tokens);
     this.#ring = new MetricsRing(gpu, executable, stepSources(setup, planned), RING);
+    if (!setup.oneForAll) return;
+    this.#shapes = new ShapeSwitch(executable, setup, fixed);
+    this.#shapes.set(fullShape(setup.oneForAll.space));
   }
 
   /**
@@ -91,11 +100,12 @@ export class Trainer {
         weights,
         ...(options.profile ? { profile: true } : {}),
       });
-      if (planned.plan.storages.has(FLAT.fixed)) {
-        const { trainables, recipe } = setup;
-        executable.write(FLAT.fixed, (await trainables.initialValues(recipe.train.seed)).fixed);
-      }
-      return new Trainer(gpu, setup, planned, executable, weights, options);
+      const { trainables, recipe } = setup;
+      const fixed = planned.plan.storages.has(FLAT.fixed)
+        ? (await trainables.initialValues(recipe.train.seed)).fixed
+        : new Float32Array();
+      if (fixed.length > 0) executable.write(FLAT.fixed, fixed);
+      return new Trainer(gpu, setup, planned, executable, weights, options, fixed);
     } catch (error) {
       for (const buffer of weights.values()) buffer.destroy();
       throw error;
@@ -156,27 +166,76 @@ export class Trainer {
    * options by the numbers of the steps collected so far.
    *
    * @param step Steps done before it, from 0
+   * @param shapes Shapes of the student, the whole one first, where several are trained at once; those that the seed chooses when absent
    */
-  async step(step: number, window: readonly PackedBatch[]): Promise<void> {
+  async step(
+    step: number,
+    window: readonly PackedBatch[],
+    shapes: readonly StudentShape[] = this.#chosenShapes(step),
+  ): Promise<void> {
     const { recipe, objective: { masks } } = this.setup;
     const marked = window.map((batch) => masks.mark(batch));
     const counts = masks.none.map((_, bit) => marked.reduce((sum, m) => sum + m.counts[bit]!, 0));
     const learningRate = learningRateAt(step, recipe.train);
     const controlled = this.controllers.values();
     this.#setScalars(step, learningRate, counts, controlled);
-    const seed = splitSeed(recipe.train.seed);
-    for (const [i, batch] of window.entries()) {
-      this.executable.setScalar("accumulate", i === 0 ? 0 : 1);
-      if (this.executable.hasScalar(RANDOM_KEY)) {
-        this.executable.setScalarWord(RANDOM_KEY, philox4x32([step, i, 0, RANDOM_SITE], seed)[0]);
-      }
-      await this.#write(batch, marked[i]!);
-      await this.#run("microBatch");
+    await this.#runWindow("microBatch", step, window, marked);
+    for (const [i, shape] of shapes.entries()) {
+      if (i > 0) await this.#runShape(i, shape, step, window, marked);
     }
     await this.#run("update");
     const tokens = window.reduce((sum, b) => sum + b.segment.reduce((n, s) => n + Number(s >= 0), 0), 0);
     const supervisedTokens = counts[0]!;
-    this.#ring.push({ step: step + 1, learningRate, supervisedTokens, tokens, counts, controlled });
+    this.#ring.push({ step: step + 1, learningRate, supervisedTokens, tokens, counts, controlled, shapes });
+  }
+
+  /** The shapes of a step; none where the student has one. */
+  #chosenShapes(step: number): StudentShape[] {
+    const { oneForAll, recipe: { train } } = this.setup;
+    return oneForAll ? sandwich(oneForAll.space, train.oneForAll!.random, train.seed, step) : [];
+  }
+
+  /** Runs the micro-batches of a window, for the i-th shape where there are several. */
+  async #runWindow(
+    block: string,
+    step: number,
+    window: readonly PackedBatch[],
+    marked: readonly MarkedBatch[],
+    i = 0,
+    without?: ReadonlySet<string>,
+  ): Promise<void> {
+    const { executable } = this;
+    const seed = splitSeed(this.setup.recipe.train.seed);
+    for (const [batchIndex, batch] of window.entries()) {
+      executable.setScalar("accumulate", batchIndex === 0 ? 0 : 1);
+      if (executable.hasScalar(RANDOM_KEY)) {
+        executable.setScalarWord(RANDOM_KEY, philox4x32([step, batchIndex, i, RANDOM_SITE], seed)[0]);
+      }
+      await this.#write(batch, marked[batchIndex]!);
+      if (this.#shapes) {
+        const { tokens } = this.planned.choices;
+        const rows = Int32Array.from({ length: tokens }, (_, t) => batchIndex * tokens + t);
+        executable.write(ONE_FOR_ALL.rows, rows);
+      }
+      await this.#run(block, without);
+    }
+  }
+
+  /** Adds the gradients of the i-th shape of a step to those of the shapes before it. */
+  async #runShape(
+    i: number,
+    shape: StudentShape,
+    step: number,
+    window: readonly PackedBatch[],
+    marked: readonly MarkedBatch[],
+  ): Promise<void> {
+    const { space, objective } = this.setup.oneForAll!;
+    const without = this.#shapes!.set(shape);
+    objective.setScalars(this.executable, step, objective.masks.none.map(() => 1));
+    this.executable.clear(FLAT.shapeGradients);
+    await this.#runWindow(ONE_FOR_ALL.shape, step, window, marked, i, without);
+    await this.#run(ONE_FOR_ALL.balance(i));
+    this.#shapes!.set(fullShape(space));
   }
 
   /** Writes what changes from step to step. @param counts Tokens of the window in each mask */
@@ -211,11 +270,18 @@ export class Trainer {
     });
   }
 
-  /** Mean losses and monitors of the student with its adapter as it is, without dropout. */
-  async evaluate(samples: readonly EncodedSample[]): Promise<Evaluation> {
-    const { objective: { evaluation }, features } = this.setup;
+  /**
+   * Mean losses and monitors of the student with its adapter as it is, without dropout.
+   *
+   * @param shape Where several are trained at once; the whole model when absent
+   */
+  async evaluate(samples: readonly EncodedSample[], shape?: StudentShape): Promise<Evaluation> {
+    const { objective: { evaluation }, features, oneForAll } = this.setup;
     const terms = [...evaluation.terms, ...features.flatMap((f) => f.terms)];
-    return withCalibrationError(await this.#measure("evaluate", LOSS_SUMS.evaluate, terms, samples));
+    const without = shape && this.#shapes?.set(shape);
+    const measured = await this.#measure("evaluate", LOSS_SUMS.evaluate, terms, samples, without);
+    if (oneForAll) this.#shapes!.set(fullShape(oneForAll.space));
+    return withCalibrationError(measured);
   }
 
   /** Cross-entropy of the teacher. */
@@ -229,13 +295,14 @@ export class Trainer {
     state: string,
     terms: CountedLosses["terms"],
     samples: readonly EncodedSample[],
+    without?: ReadonlySet<string>,
   ): Promise<Evaluation> {
     const { objective } = this.setup;
     objective.setEvaluationScalars(this.executable);
     return await measureLosses(this.executable, samples, {
       ...{ block, state, terms, masks: objective.masks },
       tokensPerBatch: this.planned.choices.tokens,
-      run: () => this.#run(block),
+      run: () => this.#run(block, without),
       write: (batch, marked) => this.#write(batch, marked),
     });
   }
@@ -253,8 +320,8 @@ export class Trainer {
     }
   }
 
-  async #run(block: string): Promise<void> {
-    await runInSlices(this.executable, block, this.#options.onSlice);
+  async #run(block: string, without?: ReadonlySet<string>): Promise<void> {
+    await runInSlices(this.executable, block, this.#options.onSlice, without);
   }
 
   /** Frees everything on the device that belongs to this trainer. */

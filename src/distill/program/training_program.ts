@@ -7,62 +7,30 @@
 import { gradients } from "../../tensor/differentiate.ts";
 import { stepScalar } from "../../tensor/expr/mod.ts";
 import type { Graph, Tensor } from "../../tensor/graph.ts";
-import { accumulate } from "../../tensor/ops/accumulate.ts";
 import { add } from "../../tensor/ops/combine.ts";
 import { fill } from "../../tensor/ops/fill.ts";
 import { maskRows } from "../../tensor/ops/mask_rows.ts";
 import { pointwise } from "../../tensor/ops/pointwise.ts";
 import { reshape } from "../../tensor/ops/views.ts";
 import { Program } from "../../tensor/plan.ts";
-import type { Attach } from "../trained/attach.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
-import { chunkedLoss, type HeadInput } from "../objective/chunked_loss.ts";
+import { chunkedLoss } from "../objective/chunked_loss.ts";
 import { balanced } from "../objective/balanced.ts";
 import { lossSums } from "../objective/loss_sums.ts";
-import { labelInput } from "./measure.ts";
-import type { Model } from "../inputs/models.ts";
-import { type Objective } from "../objective/objective.ts";
 import { LOSS_SUMS, type LossSet } from "../objective/loss_sets.ts";
-import type { ParameterLayout } from "../trained/parameters.ts";
 import type { Balance, Learner } from "../recipe/recipe.ts";
+import { BlockModels, GradientSums, type TrainingProgramOptions } from "./block_models.ts";
+import { labelInput } from "./measure.ts";
+import { traceShapes, traceTarget } from "./one_for_all.ts";
 import { sampleInputs } from "./sample_inputs.ts";
 import { cachedInputs } from "./teacher_rows.ts";
-import { headInput, traceModel } from "./traced_model.ts";
-import type { Trainables } from "../trained/trainables.ts";
-import { type OptimiserSettings, traceUpdate } from "./update_block.ts";
-
-/** A model of the program, and how what is trained on it takes part. */
-export interface TracedModel {
-  readonly model: Model;
-  /** Absent where the model stays as it is. */
-  readonly attach?: Attach;
-  /** Whether an adapter changes what the head computes. */
-  readonly adaptsHead: boolean;
-  /** The trained parameters of the head: its weight, or those of its adapter. */
-  readonly headParameters: readonly string[];
-}
-
-/** What the program is made for: all of it follows from the recipe and the choices of the plan. */
-export interface TrainingProgramOptions {
-  readonly models: Readonly<Record<Learner, TracedModel>>;
-  /** Tokens in a micro-batch, T; a multiple of `chunkRows`. */
-  readonly tokens: number;
-  /** Rows of the head at a time. */
-  readonly chunkRows: number;
-  /** Rows of the rotary table: one more than the largest position. */
-  readonly positions: number;
-  readonly objective: Objective;
-  /** The objective's losses over inner values, on the models. */
-  readonly features: readonly ModelFeatureLoss[];
-  readonly trainables: Trainables;
-  readonly recompute: boolean;
-  readonly optimiser: OptimiserSettings;
-}
+import { traceUpdate } from "./update_block.ts";
 
 /** Traces all blocks. */
 export function trainingProgram(options: TrainingProgramOptions): Program {
   const program = new Program();
   const reached = traceMicroBatch(program.block("microBatch"), options);
+  if (options.oneForAll) traceShapes(program, options, options.oneForAll);
   traceUpdate(program.block("update"), options.trainables, options.optimiser, reached);
   traceEvaluation(
     program.block("evaluate"),
@@ -82,90 +50,6 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
     options,
   );
   return program;
-}
-
-/** Adds gradients up in the flat buffer: the first of a micro-batch onto what `accumulate` leaves of the one before. */
-class GradientSums {
-  readonly #graph: Graph;
-  readonly #layout: ParameterLayout;
-  /** The parameters that got one. */
-  readonly written = new Set<string>();
-
-  constructor(graph: Graph, layout: ParameterLayout) {
-    this.#graph = graph;
-    this.#layout = layout;
-  }
-
-  add(name: string, gradient: Tensor): void {
-    const keep = this.written.has(name) ? 1 : this.#graph.scalar("accumulate");
-    accumulate(this.#layout.view(this.#graph, "gradients", name), gradient, keep);
-    this.written.add(name);
-  }
-}
-
-/** A model in a block. */
-interface Side extends HeadInput {
-  /** Its inner values by name. */
-  readonly taps: ReadonlyMap<string, Tensor>;
-}
-
-/** The models of one block, each traced when it is first asked for. */
-class BlockModels {
-  /** The trained parameters that were used, by name. */
-  readonly parameters = new Map<string, Tensor>();
-  readonly #graph: Graph;
-  readonly #options: TrainingProgramOptions;
-  /** Where gradients go; undefined in evaluation. */
-  readonly #sums: GradientSums | undefined;
-  readonly #sides = new Map<Learner, Side>();
-
-  constructor(graph: Graph, options: TrainingProgramOptions, sums?: GradientSums) {
-    this.#graph = graph;
-    this.#options = options;
-    this.#sums = sums;
-  }
-
-  side(name: Learner): Side {
-    let side = this.#sides.get(name);
-    if (!side) this.#sides.set(name, side = this.#trace(name));
-    return side;
-  }
-
-  #trace(name: Learner): Side {
-    const graph = this.#graph;
-    const { models, tokens, positions, recompute } = this.#options;
-    const { model, attach, adaptsHead, headParameters } = models[name];
-    const sums = this.#sums;
-    const training = sums !== undefined;
-    const taps = new Map<string, Tensor>();
-    const traced = traceModel(graph, name, model, tokens, { length: positions }, {
-      attach: attach && ((prompt) => attach(graph, (p) => this.parameter(p), training, prompt)),
-      onTap: (tap, x) => taps.set(tap, x),
-      recompute: training && recompute && attach !== undefined,
-    });
-    return {
-      ...headInput(traced, adaptsHead),
-      ...(training
-        ? {
-          trained: headParameters.map((p) => ({
-            tensor: this.parameter(p),
-            addGradient: (gradient) => sums.add(p, gradient),
-          })),
-        }
-        : {}),
-      taps,
-    };
-  }
-
-  /** The tensor of a parameter, trained or fixed. */
-  parameter(name: string): Tensor {
-    const { trainables } = this.#options;
-    let view = this.parameters.get(name);
-    if (view) return view;
-    view = trainables.view(this.#graph, name);
-    if (trainables.layout.has(name)) this.parameters.set(name, view);
-    return view;
-  }
 }
 
 /** Traces the losses of one pass and adds their sums up, at the beginning of the state `sums`. */
@@ -229,7 +113,8 @@ function traceEvaluation(
   options: TrainingProgramOptions,
   features: readonly ModelFeatureLoss[] = [],
 ): void {
-  const models = new BlockModels(graph, options);
+  const { oneForAll } = options;
+  const models = new BlockModels(graph, options, undefined, oneForAll && { widths: oneForAll.widths });
   const count = set.names.length;
   const state = sumsState(graph, sums, count + features.length);
   tracePass(graph, models, learner, set, state, options, false);
@@ -261,6 +146,7 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<str
     references.set(learner, reference);
     return [weighted, balanced(weighted, reference, seed, balance.weight, balance)];
   });
+  if (options.oneForAll) traceTarget(graph, models, plain("student"), options);
   const names = [...models.parameters.keys()];
   const found = gradients(graph, seeds, [...models.parameters.values()]);
   found.forEach((gradient, i) => gradient && gradientSums.add(names[i]!, gradient));

@@ -20,27 +20,38 @@ const FIELDS: readonly Omit<RecipePath, "path">[] = [
   { field: "teacher.model", of: "model" },
   { field: "student.model", of: "model" },
   { field: "student.shape", of: "shape" },
+  { field: "student.shapes.widths.*.shape", of: "shape" },
   { field: "data.train", of: "dataset" },
+  // Where several files may stand, a list of them has their paths.
+  { field: "data.train.*.path", of: "dataset" },
   { field: "data.heldOut", of: "dataset" },
+  { field: "data.heldOut.*.path", of: "dataset" },
   { field: "teacher.cache.folder", of: "folder" },
   { field: "output.folder", of: "folder" },
 ];
 
 /** The paths of a recipe, checked or not, as far as they are there; `student.model: teacher` is none. */
 export function recipePaths(recipe: unknown): RecipePath[] {
-  return FIELDS.flatMap(({ field, of }) => {
-    let value = recipe;
-    for (const key of field.split(".")) value = isObject(value) ? value[key] : undefined;
-    // Where several files may stand, a list of them has their paths.
-    const places = of === "dataset" && Array.isArray(value)
-      ? value.map((set, i) => [`${field}.${i}.path`, isObject(set) ? set.path : undefined] as const)
-      : [[field, value] as const];
-    return places.flatMap(([field, path]) => {
-      const isPath = typeof path === "string" && path !== "" &&
-        (field !== "student.model" || path !== "teacher");
-      return isPath ? [{ field, of, path }] : [];
-    });
-  });
+  return FIELDS.flatMap(({ field, of }) =>
+    valuesAt(recipe, field.split(".")).flatMap(({ field, value }) => {
+      const isPath = typeof value === "string" && value !== "" &&
+        (field !== "student.model" || value !== "teacher");
+      return isPath ? [{ field, of, path: value as string }] : [];
+    })
+  );
+}
+
+/** The values of a field, and the field of each: `*` stands for every entry of a list. */
+function valuesAt(
+  value: unknown,
+  [key, ...rest]: readonly string[],
+  at: readonly string[] = [],
+): { field: string; value: unknown }[] {
+  if (key === undefined) return [{ field: at.join("."), value }];
+  if (key === "*") {
+    return Array.isArray(value) ? value.flatMap((entry, i) => valuesAt(entry, rest, [...at, `${i}`])) : [];
+  }
+  return isObject(value) ? valuesAt(value[key], rest, [...at, key]) : [];
 }
 
 /** The paths of what a run reads. */

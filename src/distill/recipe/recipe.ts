@@ -55,10 +55,28 @@ export interface StudentRecipe {
   layers?: number[];
   /** A shape file that says which of the model's layers are kept; instead of `layers`. */
   shape?: string;
+  /** Smaller shapes of it that are trained along with the whole model. */
+  shapes?: ShapesRecipe;
   /** What its weights are rounded to; what the files hold when absent, and f16 for a GGUF file in f16 or quantised. */
   dtype?: "f32" | "f16" | "bf16";
   /** Tensors whose own values are trained: norms, biases, head, linear, names of tensors or modules, or ends of such names. */
   train?: string[];
+}
+
+/** The shapes of a student below the whole model: every depth in every width. */
+export interface ShapesRecipe {
+  /** The layers that each depth below the whole model keeps, counted from 0, rising. */
+  layers: number[][];
+  /** The widths below the whole one. */
+  widths?: ShapesWidthRecipe[];
+}
+
+/** A width of the student. */
+export interface ShapesWidthRecipe {
+  /** What it is called: the part that stays. */
+  width: number;
+  /** A shape file that says which heads and channels of every layer are kept. */
+  shape: string;
 }
 
 /** Training and held-out text. */
@@ -177,6 +195,20 @@ export interface TrainRecipe {
   headChunk: "auto" | number;
   seed: number;
   divergence: DivergenceGuard;
+  /** How the shapes of `student.shapes` are trained; there where they are. */
+  oneForAll?: OneForAllRecipe;
+}
+
+/** Training several shapes at once: the whole model by the objective, the others from the whole model (AmoebaLLM, arXiv 2411.10606). */
+export interface OneForAllRecipe {
+  /** Shapes a step trains beside the whole model and the smallest. */
+  random: number;
+  /** Id of the loss that compares a shape with the whole model. */
+  loss: string;
+  /** Its share; the rest is cross-entropy with the data. */
+  lossWeight: number;
+  /** Bounds of the factor that gives a shape's loss the size of the whole model's. */
+  balance: { min: number; max: number };
 }
 
 /** When a run that gets worse is stopped. A loss or gradient that is not a finite number always stops it. */
@@ -227,13 +259,16 @@ export interface RecipeInput {
     adapter?: Partial<AdapterRecipe>;
     cache?: Partial<TeacherCacheRecipe>;
   };
-  student: StudentRecipe;
+  student: Omit<StudentRecipe, "shapes"> & { shapes?: Partial<ShapesRecipe> };
   data: Partial<Omit<DataRecipe, "train">> & {
     train: string | (Omit<TrainingSet, "weight"> & { weight?: number })[];
   };
   objective?: ObjectiveTermInput[];
   adapter?: Partial<AdapterRecipe> | "none";
-  train?: Partial<Omit<TrainRecipe, "divergence">> & { divergence?: Partial<DivergenceGuard> };
+  train?: Partial<Omit<TrainRecipe, "divergence" | "oneForAll">> & {
+    divergence?: Partial<DivergenceGuard>;
+    oneForAll?: Partial<Omit<OneForAllRecipe, "balance">> & { balance?: Partial<OneForAllRecipe["balance"]> };
+  };
   samples?: Partial<SamplesRecipe>;
   output?: Partial<OutputRecipe>;
   limits?: Partial<LimitsRecipe>;

@@ -23,6 +23,40 @@ const layers = z.array(z.number().int().min(0)).min(1).refine(
   "layers must rise, each named once, such as [0, 1, 3, 5]",
 );
 
+const shapes = z.strictObject({
+  layers: z.array(layers).default([]).describe(
+    "Layers that each depth below the whole model keeps, such as [[0, 1, 2, 4, 5], [0, 1, 2, 5]]; `limbeck shrink` finds them",
+  ),
+  widths: z.array(z.strictObject({
+    width: z.number().gt(0).lt(1).describe("What the width is called: the part that stays, such as 0.75"),
+    shape: path.describe(
+      "Shape file of the whole model's layers, as `limbeck shrink MODEL --width` writes one",
+    ),
+  })).optional().describe(
+    "Widths below the whole one; every depth is trained in every width; none when absent",
+  ),
+}).superRefine(({ layers, widths = [] }, context) => {
+  if (layers.length + widths.length === 0) {
+    context.addIssue({
+      code: "custom",
+      message: "has no shape beside the whole model: name layers to keep, or widths",
+    });
+  }
+  const twice = (names: readonly unknown[]) => names.findIndex((name, i) => names.indexOf(name) !== i);
+  const depth = twice(layers.map((kept) => kept.length));
+  if (depth >= 0) {
+    context.addIssue({
+      code: "custom",
+      path: ["layers", depth],
+      message: "has as many layers as another: a depth stands for one choice of layers",
+    });
+  }
+  const width = twice(widths.map((w) => w.width));
+  if (width >= 0) {
+    context.addIssue({ code: "custom", path: ["widths", width, "width"], message: "is there already" });
+  }
+});
+
 const student = z.strictObject({
   model: path.describe(
     "Hugging Face folder or GGUF file of the student, or `teacher` for the teacher's own weights",
@@ -30,6 +64,9 @@ const student = z.strictObject({
   layers: layers.optional().describe("Layers kept, counted from 0 and rising; all when absent"),
   shape: path.optional().describe(
     "Shape file that says which layers, heads and channels are kept, instead of layers; `limbeck shrink` writes one",
+  ),
+  shapes: shapes.optional().describe(
+    "Smaller shapes of the student that are trained along with the whole one, so that each can be exported; see train.oneForAll",
   ),
   dtype: z.enum(["f32", "f16", "bf16"]).optional().describe(
     "What its weights are rounded to before training, and what base/ and merged/ hold. " +
@@ -236,6 +273,25 @@ const divergence = z.strictObject({
   window: count.default(20).describe("Steps in a window"),
 });
 
+const oneForAll = z.strictObject({
+  random: countOrNone.default(2).describe(
+    "Shapes that a step trains beside the whole model and the smallest, chosen at random",
+  ),
+  loss: z.string().min(1).default("soft-cross-entropy").describe(
+    "Id of the loss that compares a shape's logits with the whole model's of the same step, such as soft-cross-entropy or forward-kl",
+  ),
+  lossWeight: z.number().min(0).max(1).default(1).describe(
+    "Share of that loss; the rest is cross-entropy with the data",
+  ),
+  balance: z.strictObject({
+    min: z.number().min(0).default(0).describe("Smallest factor"),
+    max: positive.default(10).describe("Largest factor"),
+  }).refine(({ min, max }) => min <= max, { path: ["max"], error: "must be at least min" })
+    .prefault({}).describe(
+      "Bounds of the factor that gives a shape's loss the size of the whole model's; 1 and 1: no balancing",
+    ),
+});
+
 const train = z.strictObject({
   steps: count.default(200).describe("Optimiser steps"),
   tokensPerMicroBatch: z.number().int().min(2).default(1024).describe(
@@ -270,6 +326,9 @@ const train = z.strictObject({
   ),
   seed: seed.default(1).describe("Seed of initialisation, order of samples and dropout"),
   divergence: divergence.prefault({}).describe("When a run that gets worse is stopped"),
+  oneForAll: oneForAll.optional().describe(
+    "How the shapes of student.shapes are trained: in each step the whole model by the objective, the others from the whole model",
+  ),
 }).refine((t) => t.warmup < t.steps, {
   path: ["warmup"],
   error: "must be fewer than train.steps",
@@ -325,7 +384,10 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
   when: ({ value }) =>
     isObject(value) && haveNumbers(value.data, "contextLength") &&
     haveNumbers(value.train, "tokensPerMicroBatch"),
-}).superRefine(({ teacher, student, objective, adapter }, context) => {
+}).superRefine(({ teacher, student, objective, adapter, train }, context) => {
+  checkOneForAll({ teacher, student, objective, adapter, train }, (path, message) => {
+    context.addIssue({ code: "custom", path, message });
+  });
   const trains = objective.findIndex(({ learner }) => learner === "teacher");
   if (trains >= 0 && !teacher.train) {
     context.addIssue({
@@ -393,6 +455,52 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
   }
 });
 
+/** What a run of several shapes cannot have. */
+function checkOneForAll(
+  { teacher, student, objective, adapter, train }: Pick<
+    Recipe,
+    "teacher" | "student" | "objective" | "adapter" | "train"
+  >,
+  wrong: (path: PropertyKey[], message: string) => void,
+): void {
+  if (!student.shapes) {
+    if (train.oneForAll) {
+      wrong(["train", "oneForAll"], "says how several shapes are trained, but student.shapes names none");
+    }
+    return;
+  }
+  const [first, ...others] = objective;
+  if (
+    others.length > 0 || first?.loss !== "cross-entropy" || first.tokens || first.source ||
+    first.temperature !== 1
+  ) {
+    wrong(
+      ["objective"],
+      "must be cross-entropy alone, which the whole model learns by; train.oneForAll.loss is what the other shapes learn by",
+    );
+  }
+  const beside: [unknown, string[], string][] = [
+    [
+      student.layers ?? student.shape,
+      ["student", "shapes"],
+      "are shapes of a whole model: leave out layers and shape",
+    ],
+    [
+      student.train?.length,
+      ["student", "train"],
+      "cannot be combined with student.shapes: only an adapter can",
+    ],
+    [adapter === "none", ["adapter"], "is none, but the shapes of student.shapes share an adapter"],
+    [teacher.train, ["teacher", "train"], "cannot be combined with student.shapes"],
+    [
+      teacher.cache,
+      ["teacher", "cache"],
+      "has no use with student.shapes: the whole student is their teacher",
+    ],
+  ];
+  for (const [given, path, message] of beside) if (given) wrong(path, message);
+}
+
 const OPTIONAL_SECTIONS = ["objective", "adapter", "train", "samples", "output", "limits"];
 
 /** Fills in what depends on another field and was left out, before the rules are checked. */
@@ -418,6 +526,9 @@ export function deriveDefaults(value: unknown): unknown {
     }
     const { steps = 200 } = train;
     if (train.warmup === undefined && typeof steps === "number") filled.warmup = Math.floor(0.05 * steps);
+    const shaped = section(value, "student")?.shapes !== undefined;
+    if (shaped && filled.oneForAll === undefined) filled.oneForAll = {};
+    if (shaped && derived.objective === undefined) derived.objective = [{ loss: "cross-entropy" }];
     derived.train = filled;
   }
   return derived;

@@ -6,6 +6,8 @@
 import { pluginIdentity } from "../../registry/identity.ts";
 import { modelIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
+import { type ShapeSpace } from "../inputs/shape_space.ts";
+import { cutIdentity } from "../inputs/cut_model.ts";
 import { recipeHash } from "../recipe/parse.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 
@@ -23,7 +25,10 @@ export async function runIdentity(
     recipe: recipeHash(recipe),
     teacher: await modelIdentity(prepared.teacher),
     student: await modelIdentity(prepared.student),
-    // The recipe only says where the shape's file is.
+    // The recipe only says where the files of shapes are.
+    ...(prepared.student.shapes
+      ? { "student's shapes": sha256(shapesIdentity(prepared.student.shapes)) }
+      : {}),
     ...(recipe.student.shape === undefined
       ? {}
       : { "student's shape": sha256(prepared.student.keptLayers.join(",")) }),
@@ -42,4 +47,9 @@ export async function runIdentity(
       : {}),
     ...Object.fromEntries(losses),
   };
+}
+
+function shapesIdentity({ depths, widths }: ShapeSpace): string {
+  const cuts = widths.map(({ share, cut }) => `${share} ${cut ? cutIdentity(cut, depths[0]!) : "whole"}`);
+  return [...depths.map((kept) => kept.join(",")), ...cuts].join("; ");
 }

@@ -16,7 +16,12 @@ import type { Recipe } from "../recipe/recipe.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
 import { Trainables } from "../trained/trainables.ts";
 import { openAdapter, trainedStudent } from "../trained/trained_student.ts";
+import type { Model } from "../inputs/models.ts";
+import type { ShapeSpace } from "../inputs/shape_space.ts";
+import type { OneForAll } from "../program/block_models.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
+import { sandwichSize } from "../program/sandwich.ts";
+import { WidthInputs } from "../program/width_inputs.ts";
 
 /** Resolves a prepared recipe's losses and what it trains. */
 export function setUp(
@@ -25,7 +30,12 @@ export function setUp(
 ): TrainingSetup {
   const { recipe, teacher, student } = prepared;
   checkRecipePlugins(recipe, registry);
-  const objective = resolveObjective(recipe, registry, student.config.vocabularySize);
+  const objective = resolveTerms(
+    registry,
+    recipe.objective,
+    student.config.vocabularySize,
+    recipe.teacher.cache,
+  );
   const trained = trainedStudent(recipe, student, registry);
   if (!trained.adapter && !recipe.output.merged) {
     throw new InputError(
@@ -46,6 +56,7 @@ export function setUp(
     ...{ recipe, teacher, student, objective, features },
     ...trained,
     ...(teacherAdapter ? { teacherAdapter } : {}),
+    ...(student.shapes ? { oneForAll: resolveOneForAll(recipe, student, student.shapes, registry) } : {}),
     trainables: new Trainables([
       ...partsOf(trained),
       ...(teacherAdapter ? [teacherAdapter] : []),
@@ -54,10 +65,47 @@ export function setUp(
   };
 }
 
+/** How the shapes of a student are trained. @throws {InputError} on a loss or an adapter that does not do */
+function resolveOneForAll(
+  { train: { oneForAll }, adapter }: Recipe,
+  student: Model,
+  space: ShapeSpace,
+  registry: Registry,
+): OneForAll {
+  const { random, loss, lossWeight, balance } = oneForAll!;
+  const { head } = student.architecture.family.names;
+  if (adapter !== "none" && adapter.targets !== "all-linear" && adapter.targets.includes(head)) {
+    throw new InputError("the head of a student of several shapes can have no adapter", {
+      where: "recipe adapter.targets",
+      hint: `leave ${head} out of the targets`,
+    });
+  }
+  const term = (loss: string, weight: number) => ({ loss, weight, temperature: 1, options: {} });
+  const objective = resolveTerms(registry, [
+    term(loss, lossWeight),
+    ...(lossWeight < 1 ? [term("cross-entropy", 1 - lossWeight)] : []),
+  ], student.config.vocabularySize);
+  if (objective.features.length > 0 || objective.passes.length !== 1 || !objective.passes[0]!.needsTarget) {
+    throw new InputError(`"${loss}" does not compare the logits of a shape with those of the whole model`, {
+      where: "recipe train.oneForAll.loss",
+      hint: "take one that does, such as soft-cross-entropy or forward-kl",
+    });
+  }
+  return {
+    ...{ space, objective, balance, shapes: sandwichSize(space, random) },
+    ...(space.widths.length > 1 ? { widths: new WidthInputs(student) } : {}),
+  };
+}
+
 /** What a loss throws while its kernel is made is told as a plugin's. */
-function resolveObjective({ objective, teacher }: Recipe, registry: Registry, vocabulary: number): Objective {
+function resolveTerms(
+  registry: Registry,
+  objective: Recipe["objective"],
+  vocabulary: number,
+  cache?: Recipe["teacher"]["cache"],
+): Objective {
   try {
-    return Objective.of(registry, objective, vocabulary, teacher.cache);
+    return Objective.of(registry, objective, vocabulary, cache);
   } catch (error) {
     if (error instanceof LimbeckError) throw error;
     const ids = [...new Set(objective.map((term) => term.loss))];

@@ -9,6 +9,7 @@ import { patternReader } from "../../formats/peft/module_pattern.ts";
 import type { LinearHook } from "../../models/context.ts";
 import type {
   AdaptedLayer,
+  AdaptedModel,
   Adapter,
   AdapterInputs,
   AdapterSetting,
@@ -50,6 +51,9 @@ export interface AdapterPlace {
   /** Path in the recipe, for errors. */
   readonly where: string;
 }
+
+/** A shape of the model, as adapters are told of it. */
+export type AdaptedShape = Pick<AdaptedModel, "keptLayers" | "width">;
 
 /** Where the student's adapter is. */
 const STUDENT: AdapterPlace = { prefix: "", where: "adapter" };
@@ -104,11 +108,7 @@ export class ModelAdapter implements Trainable {
         shape: p.shape,
         group: `${prefix}${p.group ?? "default"}`,
       });
-    this.#shared = plugin.shared?.(this.layers, this.settings, options, {
-      hiddenSize: model.config.hiddenSize,
-      sourceLayers: model.sourceLayers,
-      keptLayers: model.keptLayers,
-    }) ?? [];
+    this.#shared = this.#sharedOf({ keptLayers: model.keptLayers });
     for (const p of this.#shared) place(SHARED, p);
     this.layers.forEach((layer, site) => {
       const parameters = plugin.parameters(layer, this.settings, options);
@@ -126,6 +126,26 @@ export class ModelAdapter implements Trainable {
       layerParameter: (path, name) => this.#layerParameter(path, name),
       sharedParameter: (name) => this.#sharedParameter(name),
     });
+  }
+
+  #sharedOf(shape: AdaptedShape): readonly ParameterDefinition[] {
+    const { config, sourceLayers, shapes } = this.model;
+    return this.plugin.shared?.(this.layers, this.settings, this.options, {
+      ...{ hiddenSize: config.hiddenSize, sourceLayers },
+      ...(shapes ? { widths: shapes.widths.length } : {}),
+      ...shape,
+    }) ?? [];
+  }
+
+  /** What its fixed parameters are, by name, in another shape of the model; only those that all layers share and that are given as such. */
+  shapeValues(shape: AdaptedShape): Map<string, Float32Array> {
+    return new Map(
+      this.#sharedOf(shape).flatMap((p) =>
+        p.trainable === false && p.initialisation.kind === "given"
+          ? [[this.#name(SHARED, p), p.initialisation.values()] as const]
+          : []
+      ),
+    );
   }
 
   /** Module path of the model's head. */

@@ -38,6 +38,8 @@ export const FLAT = {
   fixed: "fixed.parameters",
   parameters: "trained.parameters",
   gradients: "trained.gradients",
+  /** Of one of several shapes, before it is added to the others. */
+  shapeGradients: "shape.gradients",
   m: "trained.m",
   v: "trained.v",
   states: "trained.states",

@@ -19,6 +19,7 @@ import { type Model, uploadWeights } from "../../distill/inputs/models.ts";
 import { chunkedLoss } from "../../distill/objective/chunked_loss.ts";
 import type { LossSet } from "../../distill/objective/loss_sets.ts";
 import { Objective } from "../../distill/objective/objective.ts";
+import { checkSeparable } from "../../distill/program/gated_layers.ts";
 import { labelInput, type StreamSizes, writeBatch } from "../../distill/program/measure.ts";
 import { MetricsRing } from "../../distill/program/metrics_ring.ts";
 import { runInSlices } from "../../distill/program/slices.ts";
@@ -64,26 +65,6 @@ export function planSubsets(
 
 function hiddenState(graph: Graph, name: string, model: Model, tokens: number): Tensor {
   return graph.state(name, [tokens, model.config.hiddenSize], "f32", "program");
-}
-
-/**
- * Requires that each layer hands on nothing but its output, which its gate replaces: whatever else another part of the model
- * reads of it would be missing where the layer does not run.
- */
-function checkSeparable(graph: Graph): void {
-  const leaving = new Map<string, Set<Tensor>>();
-  for (const node of graph.nodes) {
-    for (const input of node.inputs) {
-      const from = input.producer?.layer?.name;
-      if (from === undefined || from === node.layer?.name) continue;
-      leaving.set(from, (leaving.get(from) ?? new Set()).add(input));
-    }
-  }
-  for (const [layer, tensors] of leaving) {
-    if (tensors.size > 1) {
-      throw new ShapeError(`${layer} cannot be left out: others read ${tensors.size} of its values`);
-    }
-  }
 }
 
 /** Losses of every row, in the output `rows` f32 [chunks, K * chunkRows]. */

@@ -1,0 +1,182 @@
+/**
+ * The models of a block of the training program, and where the gradients of what is trained on them go.
+ *
+ * @module
+ */
+import type { Graph, StepScalar, Tensor } from "../../tensor/graph.ts";
+import { accumulate } from "../../tensor/ops/accumulate.ts";
+import type { Attach } from "../trained/attach.ts";
+import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
+import type { HeadInput } from "../objective/chunked_loss.ts";
+import type { Model } from "../inputs/models.ts";
+import type { ShapeSpace } from "../inputs/shape_space.ts";
+import type { Objective } from "../objective/objective.ts";
+import type { ParameterLayout } from "../trained/parameters.ts";
+import type { Learner } from "../recipe/recipe.ts";
+import { checkSeparable } from "./gated_layers.ts";
+import { headInput, traceModel } from "./traced_model.ts";
+import type { Trainables } from "../trained/trainables.ts";
+import type { OptimiserSettings } from "./update_block.ts";
+import type { WidthInputs } from "./width_inputs.ts";
+
+/** A model of the program, and how what is trained on it takes part. */
+export interface TracedModel {
+  readonly model: Model;
+  /** Absent where the model stays as it is. */
+  readonly attach?: Attach;
+  /** Whether an adapter changes what the head computes. */
+  readonly adaptsHead: boolean;
+  /** The trained parameters of the head: its weight, or those of its adapter. */
+  readonly headParameters: readonly string[];
+}
+
+/** How several shapes are trained at once. */
+export interface OneForAll {
+  readonly space: ShapeSpace;
+  /** Shapes that a step trains, the whole model among them. */
+  readonly shapes: number;
+  /** Losses of the shapes below the whole model, whose target is the whole model. */
+  readonly objective: Objective;
+  /** Bounds of the factors. */
+  readonly balance: { readonly min: number; readonly max: number };
+  /** Absent where all shapes have one width. */
+  readonly widths?: WidthInputs;
+}
+
+/** What the program is made for: all of it follows from the recipe and the choices of the plan. */
+export interface TrainingProgramOptions {
+  readonly models: Readonly<Record<Learner, TracedModel>>;
+  /** Tokens in a micro-batch, T; a multiple of `chunkRows`. */
+  readonly tokens: number;
+  /** Rows of the head at a time. */
+  readonly chunkRows: number;
+  /** Rows of the rotary table: one more than the largest position. */
+  readonly positions: number;
+  readonly objective: Objective;
+  /** The objective's losses over inner values, on the models. */
+  readonly features: readonly ModelFeatureLoss[];
+  readonly trainables: Trainables;
+  readonly recompute: boolean;
+  /** Micro-batches a step. */
+  readonly accumulation: number;
+  /** Where several shapes of the student are trained at once. */
+  readonly oneForAll?: OneForAll | undefined;
+  readonly optimiser: OptimiserSettings;
+}
+
+/** Where {@linkcode GradientSums} adds up. */
+export interface GradientPlace {
+  readonly state: "gradients" | "shapeGradients";
+  /** What the first of a micro-batch leaves of the one before; 1 is all. */
+  readonly keep: StepScalar | 1;
+}
+
+/** Adds gradients up in a flat buffer: the first of a micro-batch onto what is left of the one before. */
+export class GradientSums {
+  readonly #graph: Graph;
+  readonly #layout: ParameterLayout;
+  readonly #place: GradientPlace;
+  /** The parameters that got one. */
+  readonly written = new Set<string>();
+
+  constructor(
+    graph: Graph,
+    layout: ParameterLayout,
+    place: GradientPlace = { state: "gradients", keep: graph.scalar("accumulate") },
+  ) {
+    this.#graph = graph;
+    this.#layout = layout;
+    this.#place = place;
+  }
+
+  add(name: string, gradient: Tensor): void {
+    const { state, keep } = this.#place;
+    const into = this.#layout.view(this.#graph, state, name);
+    const { layer } = gradient.producer ?? {};
+    const addUp = () => accumulate(into, gradient, this.written.has(name) ? 1 : keep);
+    // What a layer that is left out makes of its parameters is left out with it.
+    if (layer?.gate) this.#graph.partOf(layer, addUp);
+    else addUp();
+    this.written.add(name);
+  }
+}
+
+/** A model in a block. */
+export interface Side extends HeadInput {
+  /** Its inner values by name. */
+  readonly taps: ReadonlyMap<string, Tensor>;
+}
+
+/** How the student takes part in a block of a run that trains several shapes of it. */
+export interface ShapedStudent {
+  readonly widths?: WidthInputs | undefined;
+}
+
+/** The models of one block, each traced when it is first asked for. */
+export class BlockModels {
+  /** The trained parameters that were used, by name. */
+  readonly parameters = new Map<string, Tensor>();
+  readonly #graph: Graph;
+  readonly #options: TrainingProgramOptions;
+  /** Where gradients go; undefined in evaluation. */
+  readonly #sums: GradientSums | undefined;
+  readonly #shaped: ShapedStudent | undefined;
+  readonly #sides = new Map<Learner, Side>();
+
+  /**
+   * @param sums Where gradients go
+   * @param shaped Where the block runs any shape of the student: its layers can be left out, its width is an input
+   */
+  constructor(graph: Graph, options: TrainingProgramOptions, sums?: GradientSums, shaped?: ShapedStudent) {
+    this.#graph = graph;
+    this.#options = options;
+    this.#sums = sums;
+    this.#shaped = shaped;
+  }
+
+  side(name: Learner): Side {
+    let side = this.#sides.get(name);
+    if (!side) this.#sides.set(name, side = this.#trace(name));
+    return side;
+  }
+
+  #trace(name: Learner): Side {
+    const graph = this.#graph;
+    const { models, tokens, positions, recompute } = this.#options;
+    const { model, attach, adaptsHead, headParameters } = models[name];
+    const sums = this.#sums;
+    const training = sums !== undefined;
+    const taps = new Map<string, Tensor>();
+    const shaped = name === "student" ? this.#shaped : undefined;
+    const traced = traceModel(graph, name, model, tokens, { length: positions }, {
+      attach: attach && ((prompt) => attach(graph, (p) => this.parameter(p), training, prompt)),
+      onTap: (tap, x) => taps.set(tap, x),
+      recompute: training && recompute && attach !== undefined,
+      gated: shaped !== undefined,
+      ...(shaped?.widths ? { narrowed: shaped.widths.in(graph) } : {}),
+    });
+    if (shaped) checkSeparable(graph);
+    return {
+      ...headInput(traced, adaptsHead),
+      ...(training
+        ? {
+          trained: headParameters.map((p) => ({
+            tensor: this.parameter(p),
+            addGradient: (gradient) => sums.add(p, gradient),
+          })),
+        }
+        : {}),
+      taps,
+    };
+  }
+
+  /** The tensor of a parameter, trained or fixed. */
+  parameter(name: string): Tensor {
+    const { trainables } = this.#options;
+    let view = this.parameters.get(name);
+    if (view) return view;
+    view = this.#graph.ungated(() => trainables.view(this.#graph, name));
+    if (trainables.layout.has(name)) this.parameters.set(name, view);
+    return view;
+  }
+}
