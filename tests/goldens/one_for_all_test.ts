@@ -1,5 +1,7 @@
 /** Training several shapes at once beside PyTorch: `../shared/goldens/shapes/one_for_all`. */
 import { assertEquals, assertStringIncludes } from "@std/assert";
+import { cutShape } from "../../src/distill/export/export_shape.ts";
+import { plainLayers } from "../../src/distill/export/plain_lora.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
 import { type ShapeSpace, shapeSpace, type StudentShape } from "../../src/distill/inputs/shape_space.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
@@ -7,11 +9,13 @@ import { Trainer } from "../../src/distill/program/trainer.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import type { RecipeInput } from "../../src/distill/recipe/recipe.ts";
 import { setUp } from "../../src/distill/run/set_up.ts";
+import { Trainables } from "../../src/distill/trained/trainables.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
 import { builtins } from "../../plugins/mod.ts";
+import { Reader } from "../distill/logits.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 import { testGpu } from "../tensor/harness.ts";
 
@@ -44,6 +48,7 @@ interface GoldenRun {
     smallest: { layers: number[]; width: number };
   };
   width_cuts: Record<string, { kept_groups: number[][]; kept_channels: number[][] }>;
+  exports: { folder: string; layers: number[]; width: number }[];
   steps: { lr: number; grad_norm: number; total: number; shapes: (GoldenShape & { tokens: number })[] }[];
 }
 
@@ -229,6 +234,67 @@ async function follow(
     student.close();
   }
   assertEquals(gpu.allocatedBytes, 0);
+}
+
+/** Cuts each of the golden's exported shapes out of its trained parameters, and compares factors and logits. */
+async function exportAll(name: string): Promise<void> {
+  const folder = sharedPath(`goldens/shapes/one_for_all/${name}`);
+  const golden: GoldenRun = JSON.parse(await Deno.readTextFile(`${folder}/run.json`));
+  const space = await goldenSpace(folder, golden);
+  const recipe = parseRecipe(recipeOf(golden, 1, {}));
+  const registry = new Registry().addAll(builtins);
+  const student = await Model.open(recipe.teacher.model, { category: "student weights", shapes: space });
+  const { adapter } = setUp({ recipe, teacher: student, student }, registry);
+  const values = await adapter!.namedValues(await tensors(`${folder}/params_after_10_steps.safetensors`), 1);
+  const ids = (await tensors(`${folder}/batches.safetensors`)).get("ids") as unknown as Int32Array;
+  const expectedLogits = await tensors(`${folder}/export_logits.safetensors`);
+  const gpu = await testGpu("subgroup8");
+  for (const { folder: key, layers, width } of golden.exports) {
+    const shape = { layers, width: space.widths.findIndex((w) => w.share === width) };
+    const cut = await cutShape(student, adapter!, values, shape, registry);
+    const expected = await tensors(`${folder}/${key}/adapter_model.safetensors`);
+    const { r, lora_alpha } = JSON.parse(await Deno.readTextFile(`${folder}/${key}/adapter_config.json`));
+    const own = plainLayers(cut.adapter, cut.values);
+    assertEquals(own.length * 2, expected.size, key);
+    for (const { path, rank, scale, a, b, inFeatures, outFeatures } of own) {
+      assertEquals(scale, lora_alpha / r);
+      const factor = (which: string) => expected.get(`base_model.model.${path}.lora_${which}.weight`)!;
+      const wanted = product(factor("B"), factor("A"), outFeatures, r, inFeatures);
+      const { l2, norm } = distance(product(b, a, outFeatures, rank, inFeatures), wanted);
+      if (!(l2 <= 1e-5 * norm)) throw new Error(`${key} ${path} is off by ${l2 / norm}`);
+    }
+    const trainables = new Trainables([cut.adapter]);
+    const parameters = new Float32Array(trainables.layout.total);
+    trainables.layout.scatter(parameters, cut.values);
+    const length = golden.settings.seq_len;
+    const reader = await Reader.open(gpu, cut.model, length, { adapter: cut.adapter, parameters });
+    const logits = expectedLogits.get(key)!;
+    for (const sequence of [0, 1]) {
+      const found = await reader.logits(ids.subarray(sequence * length, (sequence + 1) * length));
+      const half = logits.subarray(sequence * logits.length / 2, (sequence + 1) * logits.length / 2);
+      const { max } = distance(found, half);
+      if (!(max <= 1e-3)) throw new Error(`${key} logits are off by ${max}`);
+    }
+    reader[Symbol.dispose]();
+    cut.model.close();
+  }
+  student.close();
+}
+
+function product(b: ArrayLike<number>, a: ArrayLike<number>, rows: number, rank: number, columns: number) {
+  const result = new Float64Array(rows * columns);
+  for (let i = 0; i < rows; i++) {
+    for (let k = 0; k < rank; k++) {
+      for (let j = 0; j < columns; j++) {
+        result[i * columns + j]! += b[i * rank + k]! * a[k * columns + j]!;
+      }
+    }
+  }
+  return result;
+}
+
+for (const name of ["depth_soft_ce", "depth_width_fkl"]) {
+  sharedTest(`a shape cut out of a run is the plain LoRA that PyTorch finds: ${name}`, () => exportAll(name));
 }
 
 for (const name of ["depth_soft_ce", "depth_width_fkl"]) {

@@ -37,6 +37,9 @@ const SHOWN: Readonly<Record<string, string>> = {
   "limits.gpuBytes": "8000000000",
 };
 
+/** Sections of runs of their own kind: `examples/recipes/one-for-all.yaml` shows them. */
+const ELSEWHERE: readonly string[] = ["student.shapes", "train.oneForAll"];
+
 /** YAML text. Loading it gives the defaults. */
 export function commentedRecipe(): string {
   const schema = recipeJsonSchema() as Schema;
@@ -65,6 +68,7 @@ function fields(section: Schema, path: readonly string[], values: Record<string,
   const given = (EXAMPLE as Record<string, Record<string, unknown>>)[path[0]] ?? {};
   return Object.entries(section.properties ?? {}).flatMap(([name, field]) => {
     const here = [...path, name];
+    if (ELSEWHERE.includes(here.join("."))) return [];
     const about = comment(field.description, indent);
     if (field.properties && values[name] !== undefined) {
       return [...about, `${indent}${name}:`, ...fields(field, here, values[name] as Record<string, unknown>)];

@@ -7,6 +7,7 @@
 import { basename } from "@std/path";
 import { exportGguf } from "../../distill/export/export_model.ts";
 import { exportRun, type RunExport } from "../../distill/export/export_run.ts";
+import { exportShape } from "../../distill/export/export_shape.ts";
 import { UsageError } from "../../base/errors.ts";
 import type { GgufStorage } from "../../formats/gguf/export.ts";
 import type { Command, Invocation } from "../command.ts";
@@ -26,7 +27,7 @@ const GGUF_TARGETS: readonly string[] = ["gguf", "gguf-adapter"];
 /** Writes a model, or what a run has trained, in another format. */
 export const exportModel: Command = {
   name: "export",
-  usage: "(--model PATH | --run RUN) --output PATH [--target TARGET]",
+  usage: "(--model PATH | --run RUN [--shape SHAPE]) --output PATH [--target TARGET]",
   positional: [0, 0],
   loadsPlugins: true,
   details:
@@ -34,10 +35,12 @@ export const exportModel: Command = {
     "Hugging Face folder; peft, a run's adapter in PEFT's layout; peft-plain, the adapter as plain LoRA of one rank and scale, " +
     "for programs that know neither rsLoRA nor ranks by layer, such as vLLM; gguf-adapter, the same as a file that llama.cpp puts on " +
     "its base; mlx, the adapter for mlx-lm; limbeck, the trained values of any adapter under their own names. A run already leaves " +
-    "its adapter and the merged model.",
+    "its adapter and the merged model. Of a run that has trained several shapes of its student, --shape takes one: without training, as " +
+    "plain LoRA with the smaller model in base/ beside it, merged, or as GGUF.",
   flags: {
     ...MODEL_FLAGS,
     target: { value: "TARGET", help: `${TARGETS.join(", ")} (default gguf)` },
+    shape: { value: "SHAPE", help: "One shape of a run that trained several, such as depth=4,width=0.75" },
     output: { value: "PATH", help: "The file to write; a folder for targets that are no GGUF" },
     storage: {
       value: "TYPE",
@@ -50,6 +53,7 @@ export const exportModel: Command = {
     "limbeck export --run last --output student.gguf",
     "limbeck export --run last --target peft-plain --output adapter-for-vllm",
     "limbeck export --run last --target gguf-adapter --output adapter.gguf",
+    "limbeck export --run last --shape depth=4,width=0.75 --output small.gguf",
     "limbeck export --model ./teacher --output teacher.gguf --storage f16 --about license=MIT",
   ],
   async run(invocation: Invocation): Promise<number> {
@@ -62,7 +66,9 @@ export const exportModel: Command = {
       throw new UsageError(`name what to write: --output ${isGguf ? "FILE.gguf" : "FOLDER"}`);
     }
     if (isGguf && !output.endsWith(".gguf")) throw new UsageError(`${output}: the file must end in .gguf`);
-    if (target === "gguf") await writeGguf(invocation, output);
+    const shape = flags.text("shape");
+    if (shape !== undefined) await writeShape(invocation, output, target, shape);
+    else if (target === "gguf") await writeGguf(invocation, output);
     else await writeTrained(invocation, output, target);
     const { size, isFile } = await Deno.stat(output);
     out.value({ output, target, ...(isFile ? { bytes: size } : {}) });
@@ -93,16 +99,45 @@ async function writeTrained(invocation: Invocation, output: string, target: RunE
   });
 }
 
+async function writeShape(
+  invocation: Invocation,
+  output: string,
+  target: (typeof TARGETS)[number],
+  shape: string,
+): Promise<void> {
+  const { flags } = invocation;
+  const run = flags.text("run");
+  if (run === undefined || flags.text("model") !== undefined) {
+    throw new UsageError("--shape takes one shape of a run: name it with --run");
+  }
+  if (target === "limbeck") {
+    throw new UsageError("--target limbeck writes the values of all shapes: leave --shape out");
+  }
+  const folder = await findRunFolder(run, flags.text("data"));
+  const { recipe, manifest } = await readRun(folder);
+  const registry = await registryWith(await runPlugins(manifest, invocation));
+  await exportShape({ folder, recipe, registry, shape }, output, target, {
+    storage: readStorage(flags.text("storage")),
+    name: flags.text("name") ?? basename(output, ".gguf"),
+    about: readAbout(flags.list("about")),
+  });
+}
+
 async function writeGguf(invocation: Invocation, output: string): Promise<void> {
   const { flags } = invocation;
   if (flags.list("plugin").length > 0) throw new UsageError("--target gguf needs no --plugin");
-  const storage = STORAGES[(flags.text("storage") ?? "q8_0").toLowerCase()];
-  if (!storage) throw new UsageError(`--storage must be one of ${Object.keys(STORAGES).join(", ")}`);
+  const storage = readStorage(flags.text("storage"));
   await exportGguf(await modelPath(invocation), output, {
     storage,
     name: flags.text("name") ?? basename(output, ".gguf"),
     about: readAbout(flags.list("about")),
   });
+}
+
+function readStorage(type = "q8_0"): GgufStorage {
+  const storage = STORAGES[type.toLowerCase()];
+  if (!storage) throw new UsageError(`--storage must be one of ${Object.keys(STORAGES).join(", ")}`);
+  return storage;
 }
 
 function readAbout(pairs: readonly string[]): Record<string, string> {

@@ -43,14 +43,32 @@ export function cutModel(
   const widths = cutWidths(architecture, cut);
   const narrowConfig = narrowing.config(configOfLayers(source.config, layers), widths);
   const narrow = readArchitecture(narrowConfig, source.path);
-  const select = new TensorSelector(architecture, narrowing.projections, widths, cut, layers);
+  const select = selectorOf(architecture, cut, layers, source.path);
   const tensors = new Map<string, SelectedTensor>();
-  for (const [name, shape] of narrow.tensors) tensors.set(name, { ...select.tensor(name), shape });
+  for (const [name, shape] of narrow.tensors) tensors.set(name, { ...select(name), shape });
   return selectFromModel(source, {
     config: narrowConfig,
     tensors,
     fingerprint: (of) => createHash("sha256").update(`${of} ${cutIdentity(cut, layers)}`).digest("hex"),
   });
+}
+
+/**
+ * Finds for each tensor of a narrower model, by its name, what of the wider one it is.
+ *
+ * @param architecture Of the wider one
+ * @param where The wider one, for errors
+ * @throws {InputError} for a family whose layers cannot be made narrower
+ */
+export function selectorOf(
+  architecture: Architecture,
+  cut: WidthCut,
+  layers: readonly number[],
+  where: string,
+): (name: string) => Omit<SelectedTensor, "shape"> {
+  const { projections } = narrowingOf(architecture, where);
+  const select = new TensorSelector(architecture, projections, cutWidths(architecture, cut), cut, layers);
+  return (name) => select.tensor(name);
 }
 
 /** Hash (SHA-256, hex) of what a cut keeps and adds. */
