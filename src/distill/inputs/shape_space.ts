@@ -5,6 +5,7 @@
  */
 import { InputError } from "../../base/errors.ts";
 import { checkShapedModel, readShapeFile } from "../../formats/shape_file.ts";
+import type { Architecture } from "../../models/architecture.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import type { ShapesRecipe } from "../recipe/recipe.ts";
 import { checkWidthCut, type WidthCut, widthCutOf } from "./width_cut.ts";
@@ -100,6 +101,27 @@ export function smallestShape({ depths, widths }: ShapeSpace): StudentShape {
 /** Every shape, from the whole model on. */
 export function allShapes({ depths, widths }: ShapeSpace): StudentShape[] {
   return depths.flatMap((layers) => widths.map((_, width) => ({ layers, width })));
+}
+
+/** Values of a shape's weights, biases in place of what was cut left aside. */
+export function shapeParameters(
+  architecture: Architecture,
+  { layers, width }: StudentShape,
+  { widths }: ShapeSpace,
+): number {
+  const { hiddenSize, headDim, attentionHeads, keyValueHeads, intermediateSize } = architecture.config;
+  const { cut } = widths[width]!;
+  const whole = architecture.with({ layers: layers.length }).parameterCount;
+  if (!cut) return whole;
+  const queries = attentionHeads / keyValueHeads;
+  const groupSize = hiddenSize * headDim * (2 * queries + 2);
+  const channelSize = hiddenSize * (1 + architecture.family.narrowing!.projections.mlpInputs.length);
+  return layers.reduce(
+    (left, layer) =>
+      left - groupSize * (keyValueHeads - cut.groups[layer]!.length) -
+      channelSize * (intermediateSize - cut.channels[layer]!.length),
+    whole,
+  );
 }
 
 /** How people write a shape: `depth=4,width=0.75`. */

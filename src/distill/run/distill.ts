@@ -33,7 +33,7 @@ import { openTeacherCache } from "../teacher/pass.ts";
 import { Attempt } from "./attempt.ts";
 import type { RunHost } from "./events.ts";
 import { checkHostMemory } from "./host_memory.ts";
-import { evaluate, measureTeacher, tellSamples } from "./measurements.ts";
+import { evaluate, measureShapes, measureTeacher, tellSamples } from "./measurements.ts";
 import { runIdentity } from "./run_identity.ts";
 import { setUp } from "./set_up.ts";
 import { TrainingLoop } from "./training_loop.ts";
@@ -232,6 +232,8 @@ class Run {
     await measureTeacher(attempt, trainer);
     if (attempt.stopAsked()) return undefined;
     attempt.progress.beforeLoss = await evaluate(attempt, trainer, 0);
+    if (attempt.stopAsked()) return undefined;
+    await measureShapes(attempt, trainer, 0);
     for (const model of ["teacher", "student"] as const) {
       if (attempt.stopAsked()) return undefined;
       await tellSamples(attempt, trainer, model, 0);
@@ -242,6 +244,7 @@ class Run {
   async #finish(trainer: Trainer, steps: number): Promise<RunResult> {
     const attempt = this.#attempt;
     const { host, prepared, setup } = attempt;
+    await measureShapes(attempt, trainer, steps);
     await tellSamples(attempt, trainer, "student", steps);
     const { adapter, tensors } = setup;
     attempt.stage(

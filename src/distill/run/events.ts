@@ -77,6 +77,8 @@ export interface MetricsEvent {
   losses: Record<string, number | null>;
   /** What controllers had set for the step, such as `taid.t`; absent without controllers. */
   controlled?: Record<string, number>;
+  /** The shapes that the step trained, the whole model first; absent where the student has one. */
+  shapes?: { layers: number[]; width: number; loss: number | null; factor: number | null }[];
   learningRate: number;
   /** Global gradient norm before clipping. */
   gradientNorm: number | null;
@@ -166,6 +168,28 @@ export interface ProfileEvent {
   }[];
 }
 
+/** What every shape of the student loses on the held-out samples, where several are trained at once: before the first step and at the end. */
+export interface ShapesEvent {
+  type: "shapes";
+  /** Steps done; 0 is before training. */
+  step: number;
+  /** The whole model first. */
+  shapes: {
+    /** As `limbeck export --shape` takes it. */
+    name: string;
+    /** Layers that are kept. */
+    layers: number[];
+    /** Part of the width that stays. */
+    width: number;
+    /** Without the adapter. */
+    parameters: number;
+    /** Cross-entropy in nats a token; null where it is not finite. */
+    loss: number | null;
+    /** Tokens through it a second while it was measured; null where heads or channels are masked, which saves no time as cutting does. */
+    tokensPerSecond: number | null;
+  }[];
+}
+
 /** A sign of life. Never stored. */
 export interface HeartbeatEvent {
   type: "heartbeat";
@@ -190,6 +214,7 @@ export type RunEventBody =
   | WarningEvent
   | ErrorEvent
   | ProfileEvent
+  | ShapesEvent
   | HeartbeatEvent
   | ResultEvent;
 

@@ -7,10 +7,11 @@ import { generationBuffers, textSettings, writeSamples } from "../generate/sampl
 import type { EncodedSample } from "../../text/encode.ts";
 import type { Evaluation } from "../objective/monitors.ts";
 import type { Trainer } from "../program/trainer.ts";
+import { allShapes, shapeName, shapeParameters } from "../inputs/shape_space.ts";
 import type { Learner } from "../recipe/recipe.ts";
 import { cachedEvaluation } from "../teacher/cache.ts";
 import { type Attempt, finite, finiteAll } from "./attempt.ts";
-import type { SetEvaluation } from "./events.ts";
+import type { SetEvaluation, ShapesEvent } from "./events.ts";
 
 /** Measures the teacher before the first step; of a cached one, tells what the cache says. */
 export async function measureTeacher(attempt: Attempt, trainer: Trainer): Promise<void> {
@@ -74,6 +75,29 @@ function toldEvaluation(
   { losses: { "cross-entropy": crossEntropy, ...losses }, tokens }: Evaluation,
 ): SetEvaluation {
   return { loss: finite(crossEntropy!), losses: finiteAll(losses), tokens };
+}
+
+/** Measures every shape of the student, where several are trained at once, on the first held-out set. */
+export async function measureShapes(attempt: Attempt, trainer: Trainer, step: number): Promise<void> {
+  const { host, prepared: { sets }, setup: { oneForAll, student } } = attempt;
+  if (!oneForAll) return;
+  const { space } = oneForAll;
+  attempt.stage("shapes", "measuring every shape on the held-out samples");
+  const shapes: ShapesEvent["shapes"] = [];
+  for (const shape of allShapes(space)) {
+    const begun = performance.now();
+    const { losses, tokens } = await trainer.evaluate(sets.heldOut[0]!.samples, shape);
+    const seconds = (performance.now() - begun) / 1000;
+    shapes.push({
+      name: shapeName(shape, space),
+      layers: [...shape.layers],
+      width: space.widths[shape.width]!.share,
+      parameters: shapeParameters(student.architecture, shape, space),
+      loss: finite(losses["cross-entropy"]!),
+      tokensPerSecond: shape.width === 0 ? tokens / seconds : null,
+    });
+  }
+  host.emit({ type: "shapes", step, shapes });
 }
 
 /** Returns the cross-entropy on the first set. */

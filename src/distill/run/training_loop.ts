@@ -6,9 +6,11 @@
 import type { BatchStream } from "../../text/batch_stream.ts";
 import type { CheckpointState } from "../checkpoint/checkpoint.ts";
 import type { RunCheckpoints } from "../checkpoint/run_checkpoints.ts";
+import type { ShapeMetrics } from "../program/step_metrics.ts";
 import type { Trainer } from "../program/trainer.ts";
 import { type Attempt, finite, finiteAll } from "./attempt.ts";
 import { checkDivergence } from "./divergence_guard.ts";
+import type { MetricsEvent } from "./events.ts";
 import { evaluate } from "./measurements.ts";
 
 /** Seconds that steps may wait before their numbers are fetched and shown. */
@@ -68,6 +70,14 @@ export class TrainingLoop {
     return { done: steps, stopped: false };
   }
 
+  #told(shapes: readonly ShapeMetrics[]): MetricsEvent["shapes"] & object {
+    const { widths } = this.#attempt.setup.oneForAll!.space;
+    return shapes.map(({ layers, width, loss, factor }) => ({
+      ...{ layers: [...layers], width: widths[width]!.share },
+      ...{ loss: finite(loss), factor: finite(factor) },
+    }));
+  }
+
   /** Fetches the numbers of queued steps and emits them. @throws {DivergedError} */
   async #report(): Promise<void> {
     const { host, progress, recipe } = this.#attempt;
@@ -85,6 +95,7 @@ export class TrainingLoop {
         loss: finite(m.loss),
         losses: finiteAll(m.losses),
         ...(controllers.active ? { controlled: { ...m.controlled } } : {}),
+        ...(m.shapes ? { shapes: this.#told(m.shapes) } : {}),
         learningRate: m.learningRate,
         gradientNorm: finite(m.gradientNorm),
         supervisedTokens: m.supervisedTokens,

@@ -74,6 +74,7 @@ const FIELDS: { readonly [type in RunEventBody["type"]]: Readonly<Record<string,
   warning: { code: "string", message: "string" },
   error: { code: "string", message: "string", exitCode: "number" },
   profile: { kernels: "object" },
+  shapes: { step: "number", shapes: "object" },
   heartbeat: {},
   result: { result: "object" },
 };

@@ -16,6 +16,10 @@ export function eventText(event: RunEvent): string {
       return `Step ${event.step}: held-out loss of the ${event.model} ${
         event.loss?.toFixed(4) ?? "not finite"
       }`;
+    case "shapes":
+      return `Step ${event.step}: held-out losses of the shapes ${
+        event.shapes.map(({ name, loss }) => `${name} ${loss?.toFixed(4) ?? "not finite"}`).join("; ")
+      }`;
     case "checkpoint":
       return `Checkpoint saved after step ${event.step}`;
     case "sample":

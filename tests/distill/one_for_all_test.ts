@@ -1,0 +1,334 @@
+/** Runs that train several shapes of a student at once, and what can be taken from them. */
+// @ts-types="../../types/std_assert.d.ts"
+import {
+  assert,
+  assertAlmostEquals,
+  assertEquals,
+  assertGreater,
+  assertLess,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { builtins } from "../../plugins/mod.ts";
+import { InputError } from "../../src/base/errors.ts";
+import { evaluateModel } from "../../src/distill/evaluate/evaluate_model.ts";
+import { exportShape } from "../../src/distill/export/export_shape.ts";
+import { modelIdentity } from "../../src/distill/inputs/identity.ts";
+import { Model } from "../../src/distill/inputs/models.ts";
+import {
+  allShapes,
+  fullShape,
+  shapeName,
+  shapeNamed,
+  shapeSpace,
+  smallestShape,
+} from "../../src/distill/inputs/shape_space.ts";
+import { shapeWidthOf } from "../../src/distill/inputs/width_cut.ts";
+import { planTraining } from "../../src/distill/program/plan_training.ts";
+import { sandwich } from "../../src/distill/program/sandwich.ts";
+import { Trainer } from "../../src/distill/program/trainer.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
+import type { Recipe, RecipeInput } from "../../src/distill/recipe/recipe.ts";
+import type { RunEventBody } from "../../src/distill/run/events.ts";
+import { openFile } from "../../src/formats/files.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
+import { writeShapeFile } from "../../src/formats/shape_file.ts";
+import { layerName } from "../../src/models/context.ts";
+import { Registry } from "../../src/registry/registry.ts";
+import { packBatch } from "../../src/text/packing.ts";
+import { modelTest, randomArray } from "../tensor/harness.ts";
+import { type TinyFiles, tinyRecipe, tinySample, tinySetup, withTiny } from "./tiny_model.ts";
+import { heldMetrics, runHere } from "./tiny_run.ts";
+
+const registry = new Registry().addAll(builtins);
+const LAYERS = 4;
+
+/** Writes a shape file of every layer with one of two groups and some channels, and biases. */
+async function writeWidth(files: TinyFiles, keptLayers = [0, 1, 2, 3]): Promise<string> {
+  const path = `${files.folder}/width.json`;
+  const opened = await Model.open(files.teacher, { category: "weights" });
+  const identity = await modelIdentity(opened);
+  opened.close();
+  const bias = (seed: number) => Float64Array.from(randomArray(32, seed, 0.1));
+  await writeShapeFile(path, {
+    limbeck: "shape",
+    version: 1,
+    model: { path: files.teacher, identity, layers: LAYERS },
+    keptLayers,
+    width: shapeWidthOf({
+      groups: keptLayers.map((layer) => [layer % 2]),
+      channels: keptLayers.map((layer) => Array.from({ length: 30 - layer }, (_, i) => i + layer)),
+      compensation: keptLayers.map((layer) => ({ attention: bias(layer + 1), mlp: bias(layer + 50) })),
+    }),
+  });
+  return path;
+}
+
+async function recipeOf(
+  files: TinyFiles,
+  changes: Partial<RecipeInput["train"]> = {},
+  options: Record<string, unknown> = {},
+): Promise<Recipe> {
+  return tinyRecipe(files, {
+    student: {
+      model: "teacher",
+      shapes: { layers: [[0, 1, 3], [1, 3]], widths: [{ width: 0.6, shape: await writeWidth(files) }] },
+    },
+    adapter: { type: "shape-gated-lora", rank: 2, options: { experts: 3, ...options } },
+    train: { steps: 6, checkpointEvery: 2, evaluateEvery: 0, ...changes },
+  });
+}
+
+Deno.test("sandwich() has the whole model, different shapes at random, and the smallest", () => {
+  const space = shapeSpace([[0, 1, 2, 3], [0, 3], [0, 1, 3]], [{ share: 0.5 }, { share: 1 }]);
+  assertEquals(space.depths.map((kept) => kept.length), [4, 3, 2]);
+  const seen = new Map<string, number>();
+  for (let step = 0; step < 300; step++) {
+    const shapes = sandwich(space, 2, 7, step);
+    assertEquals(shapes, sandwich(space, 2, 7, step));
+    assertEquals(shapes[0], fullShape(space));
+    assertEquals(shapes[3], smallestShape(space));
+    const names = shapes.map((shape) => shapeName(shape, space));
+    assertEquals(new Set(names).size, 4, `${names}`);
+    for (const name of names.slice(1, 3)) seen.set(name, (seen.get(name) ?? 0) + 1);
+  }
+  // Four others, each in half of the steps.
+  assertEquals(seen.size, 4);
+  for (const count of seen.values()) assert(count > 110 && count < 190, `${[...seen]}`);
+  assertEquals(sandwich(space, 9, 1, 0).length, 6);
+  assertEquals(sandwich(shapeSpace([[0, 1], [0]], [{ share: 1 }]), 2, 1, 0).map((s) => s.layers), [[0, 1], [
+    0,
+  ]]);
+});
+
+Deno.test("shapeNamed() finds a shape by what people call it, or says which there are", () => {
+  const space = shapeSpace([[0, 1, 2], [0, 2]], [{ share: 1 }, { share: 0.75 }]);
+  assertEquals(shapeNamed("depth=2,width=0.75", space), { layers: [0, 2], width: 1 });
+  assertEquals(shapeNamed("width=0.75", space), { layers: [0, 1, 2], width: 1 });
+  assertEquals(shapeNamed(" depth = 2 ", space), { layers: [0, 2], width: 0 });
+  for (const wrong of ["depth=1", "width=0.5", "depth=2,depth=2", "2", "", "height=2"]) {
+    const error = assertThrows(() => shapeNamed(wrong, space), InputError) as InputError;
+    assertStringIncludes(error.message, "is no shape of the run");
+    assertStringIncludes(error.hint!, "depths 3, 2 and the widths 1, 0.75");
+  }
+});
+
+const BATCH = packBatch([tinySample(37, 20, 1), tinySample(20, 5, 2)], 64);
+
+for (const activationCheckpointing of ["off", "on"] as const) {
+  modelTest(
+    `nothing of a layer that is left out reaches the gradients, activations checkpointed: ${activationCheckpointing}`,
+    (gpu) =>
+      withTiny(async (files) => {
+        const recipe = await recipeOf(files, { activationCheckpointing }, { noise: false });
+        using setup = await tinySetup(recipe);
+        const trainer = await Trainer.create(gpu, setup, planTraining(setup, gpu.description));
+        const { layout } = setup.trainables;
+        const flat = new Float32Array(layout.total);
+        layout.scatter(
+          flat,
+          new Map(layout.parameters.map((p, i) => [p.name, randomArray(p.count, i + 1, 0.2)])),
+        );
+        trainer.setState(flat);
+        const { executable } = trainer;
+        const shapes = [fullShape(setup.oneForAll!.space), { layers: [1, 3], width: 1 }];
+        // What kernels left out did not write is NaN, and so are the weights that they would read.
+        const weight = `${setup.student.specs.prefix}model.layers.2.mlp.up_proj.weight`;
+        const range = trainer.planned.plan.storages.get(weight)!;
+        const before = (await executable.read([weight])).get(weight)!.data as Float32Array;
+        const gradients = async (poisoned: boolean) => {
+          const { runSlice } = executable;
+          executable.runSlice = function (block, from, to, without) {
+            if (poisoned && block === "shape" && from === 0) {
+              executable.poison();
+              executable.write(weight, new Float32Array(range.bytes / 4).fill(NaN));
+            }
+            runSlice.call(this, block, from, to, without);
+            if (poisoned && block === "shape") executable.write(weight, before);
+          };
+          await trainer.step(0, [BATCH], shapes);
+          executable.runSlice = runSlice;
+          trainer.setState(flat);
+          return await trainer.readGradients();
+        };
+        const expected = await gradients(false);
+        assertEquals(await gradients(true), expected);
+        const [m] = await trainer.collect();
+        assertEquals([m!.nonFinite, m!.shapes!.length], [false, 2]);
+        trainer.destroy();
+      }, { layers: LAYERS }),
+  );
+}
+
+modelTest(
+  "the kernels of a layer that is left out do not run, forwards or backwards",
+  (gpu) =>
+    withTiny(async (files) => {
+      using setup = await tinySetup(await recipeOf(files));
+      const { plan } = planTraining(setup, gpu.description);
+      const { dispatches } = plan.blocks.get("shape")!;
+      const flops = (of: typeof dispatches) => dispatches.length && of.reduce((sum, d) => sum + d.flops, 0);
+      const ofLayer = (layer: number) => dispatches.filter((d) => d.layer === layerName("student", layer));
+      const outside = dispatches.filter((d) => d.layer === undefined);
+      for (let layer = 0; layer < LAYERS; layer++) {
+        const backward = ofLayer(layer).filter((d) => / backward|accumulate/.test(`${d.path} ${d.kernel}`));
+        assertGreater(backward.length, 20, `layer ${layer}`);
+      }
+      // All products with weights are a layer's own or the head's.
+      const products = outside.filter((d) => d.kernel.startsWith("matmul") && !d.path.includes("head"));
+      assertLess(flops(products), 0.02 * flops(ofLayer(1)));
+    }, { layers: LAYERS }),
+);
+
+Deno.test("a run of several shapes is resumed bit for bit, and each shape can be taken from it", () =>
+  withTiny(async (files) => {
+    const recipe = await recipeOf(files, { accumulation: 2 });
+    const [whole, folder] = [`${files.folder}/whole`, `${files.folder}/run`];
+    const [expected, events]: [RunEventBody[], RunEventBody[]] = [[], []];
+    await runHere(recipe, whole, {}, expected);
+    const control = (step: number) => step === 3 ? "stop" as const : "run" as const;
+    assertEquals((await runHere(recipe, folder, { control }, events)).status, "paused");
+    assertEquals((await runHere(recipe, folder, { resume: true }, events)).steps, 6);
+    assertEquals(heldMetrics(events), heldMetrics(expected));
+    for (const file of ["checkpoints/step-000006/state.safetensors", "merged/model.safetensors"]) {
+      assertEquals(await Deno.readFile(`${folder}/${file}`), await Deno.readFile(`${whole}/${file}`), file);
+    }
+
+    const measured = expected.flatMap((event) => event.type === "shapes" ? [event] : []);
+    assertEquals(measured.map(({ step, shapes }) => [step, shapes.length]), [[0, 6], [6, 6]]);
+    for (const [i, { name, loss, parameters }] of measured[1]!.shapes.entries()) {
+      assertLess(loss!, measured[0]!.shapes[i]!.loss!, name);
+      // One of a depth, one of a width, and one of both.
+      if (![1, 2, 5].includes(i)) continue;
+      const run = { folder: whole, recipe, registry, shape: name };
+      const gguf = { storage: "F32", name: "tiny" } as const;
+      await exportShape(run, `${files.folder}/${name}`, "merged", gguf);
+      const options = { data: files.heldOut, registry, contextLength: 64 };
+      const alone = await evaluateModel({ ...options, model: `${files.folder}/${name}` });
+      assertAlmostEquals(alone.loss, loss!, 1e-4, name);
+      const model = await Model.open(`${files.folder}/${name}`, { category: "weights" });
+      const biases = [...model.architecture.tensors].filter(([tensor]) => tensor.endsWith(".bias"));
+      const size = biases.reduce((sum, [, [length]]) => sum + length!, 0);
+      assertEquals(name.endsWith("width=1"), size === 0, name);
+      // A narrower layer is filled up with zeros to the widest.
+      assertGreater(model.architecture.parameterCount - size, parameters - 1, name);
+      model.close();
+      if (i !== 5) continue;
+      // No file is begun that cannot be ended: llama.cpp does not know this tokenizer.
+      await assertRejects(() => exportShape(run, `${files.folder}/small.gguf`, "gguf", gguf), InputError);
+      assertEquals([...Deno.readDirSync(files.folder)].filter(({ name }) => /small/.test(name)), []);
+      await exportShape(run, `${files.folder}/plain`, "peft-plain", gguf);
+      const config = JSON.parse(await Deno.readTextFile(`${files.folder}/plain/adapter_config.json`));
+      assertEquals(config.base_model_name_or_path, `${files.folder}/plain/base`);
+      const file = await SafetensorsFile.open(
+        await openFile(`${files.folder}/plain/adapter_model.safetensors`),
+      );
+      assertEquals(file.tensors.size, 2 * 7 * 2);
+      file.close();
+      const base = await evaluateModel({ ...options, model: `${files.folder}/plain/base` });
+      assertAlmostEquals(base.loss, measured[0]!.shapes[i]!.loss!, 1e-4);
+    }
+    const error = await assertRejects(
+      () =>
+        exportShape({ folder: whole, recipe, registry, shape: "depth=1" }, `${files.folder}/none`, "merged", {
+          storage: "F32",
+          name: "none",
+        }),
+      InputError,
+    );
+    assertStringIncludes(error.message, '"depth=1" is no shape of the run');
+    assertThrows(() => Deno.statSync(`${files.folder}/none`), Deno.errors.NotFound);
+
+    // Another cut under the same name is another student.
+    await writeWidth(files);
+    const other = JSON.parse(await Deno.readTextFile(`${files.folder}/width.json`));
+    other.width.channels[0] = [0];
+    await Deno.writeTextFile(`${files.folder}/width.json`, JSON.stringify(other));
+    await assertRejects(
+      () => runHere(recipe, folder, { resume: true }),
+      InputError,
+      "student's shapes",
+    );
+  }, { layers: LAYERS }));
+
+const BAD: readonly [what: string, change: (recipe: RecipeInput) => void, said: string][] = [
+  ["nothing beside the whole", (r) => r.student.shapes = {}, "student.shapes: has no shape beside the whole"],
+  [
+    "two of one depth",
+    (r) => r.student.shapes = { layers: [[0], [1]] },
+    "student.shapes.layers.1: has as many layers as another",
+  ],
+  [
+    "a width twice",
+    (r) => r.student.shapes = { widths: [{ width: 0.5, shape: "a" }, { width: 0.5, shape: "b" }] },
+    "student.shapes.widths.1.width: is there already",
+  ],
+  ["layers beside shapes", (r) => r.student.layers = [0], "student.shapes: are shapes of a whole model"],
+  ["trained tensors", (r) => r.student.train = ["norms"], "student.train: cannot be combined"],
+  ["no adapter", (r) => r.adapter = "none", "adapter: is none, but the shapes"],
+  [
+    "another objective",
+    (r) => r.objective = [{ loss: "forward-kl" }],
+    "objective: must be cross-entropy alone",
+  ],
+  ["settings without shapes", (r) => delete r.student.shapes, "train.oneForAll: says how several shapes"],
+  [
+    "bounds the wrong way round",
+    (r) => r.train!.oneForAll = { balance: { min: 3, max: 2 } },
+    "train.oneForAll.balance.max: must be at least min",
+  ],
+  ["a cached teacher", (r) => r.teacher.cache = { topK: 4 }, "teacher.cache: has no use"],
+];
+
+for (const [what, change, said] of BAD) {
+  Deno.test(`a recipe of several shapes is refused with ${what}`, () => {
+    const recipe: RecipeInput = {
+      teacher: { model: "a" },
+      student: { model: "teacher", shapes: { layers: [[0, 1]] } },
+      data: { train: "d" },
+      train: { oneForAll: {} },
+    };
+    assertEquals(parseRecipe(structuredClone(recipe)).objective.map((t) => t.loss), ["cross-entropy"]);
+    change(recipe);
+    assertStringIncludes(assertThrows(() => parseRecipe(recipe), InputError).message, said);
+  });
+}
+
+Deno.test("shapes that are none of the model are refused before anything begins", () =>
+  withTiny(async (files) => {
+    const refused = async (shapes: RecipeInput["student"]["shapes"], said: string) => {
+      const recipe = tinyRecipe(files, {
+        student: { model: "teacher", ...(shapes ? { shapes } : {}) },
+        adapter: { type: "shape-gated-lora" },
+      });
+      const error = await assertRejects(() => runHere(recipe, `${files.folder}/run`), InputError);
+      assertStringIncludes(error.message, said);
+    };
+    await refused({ layers: [[0, 4]] }, "names layer 4; the model has layers 0 to 3");
+    await refused({ layers: [[0, 1, 2, 3]] }, "keeps every layer");
+    const width = await writeWidth(files, [0, 1, 2]);
+    await refused({ widths: [{ width: 0.5, shape: width }] }, "keeps 3 of 4 layers");
+    const file = JSON.parse(await Deno.readTextFile(width));
+    delete file.width;
+    await Deno.writeTextFile(width, JSON.stringify(file));
+    await refused({ widths: [{ width: 0.5, shape: width }] }, "cuts no heads or channels");
+    file.model.identity = "0".repeat(64);
+    await Deno.writeTextFile(width, JSON.stringify(file));
+    await refused({ widths: [{ width: 0.5, shape: width }] }, "is the shape of another model");
+    const head = tinyRecipe(files, {
+      student: { model: "teacher", shapes: { layers: [[0, 1]] } },
+      adapter: { type: "shape-gated-lora", targets: ["q_proj", "lm_head"] },
+    });
+    await assertRejects(() => runHere(head, `${files.folder}/run`), InputError, "the head of a student");
+    const loss = tinyRecipe(files, {
+      student: { model: "teacher", shapes: { layers: [[0, 1]] } },
+      train: { oneForAll: { loss: "cross-entropy" } },
+    });
+    await assertRejects(
+      () => runHere(loss, `${files.folder}/run`),
+      InputError,
+      "does not compare the logits",
+    );
+    assertEquals(allShapes(shapeSpace([[0, 1], [0]], [{ share: 1 }])).length, 2);
+  }, { layers: LAYERS }));
