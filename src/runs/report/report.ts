@@ -14,6 +14,7 @@ import { type MetricsRow, metricsRows, readEvents } from "../store/event_log.ts"
 import { readRun, type RunManifest } from "../store/run_folder.ts";
 import { chart, escape, type Series } from "./chart.ts";
 import { drawnRows } from "./drawn_shares.ts";
+import { shapesTable } from "./shapes_table.ts";
 import { chosenSamples } from "./chosen_samples.ts";
 import { withoutFolders } from "./path_names.ts";
 import { bytes, count, duration, number3, short } from "../../base/units.ts";
@@ -47,6 +48,7 @@ export function reportHtml({ manifest, recipe, events }: ReportInput): string {
     `<h1>Limbeck run ${escape(manifest.id)}</h1>`,
     `<p class="note">${escape(overview(manifest, events, plan))}</p>`,
     results(events),
+    shapesTable(events),
     ...curves(rows, events),
     samples(events),
     plan ? memory(plan) : "",
