@@ -114,8 +114,14 @@ function studentPath({ teacher, student }: Recipe): string {
 }
 
 function keptLayers({ student }: Recipe): string {
-  const { layers, shape, dtype } = student;
-  const kept = layers ? `layers [${layers.join(", ")}]` : shape ? `the shape ${shape}` : "all layers";
+  const { layers, shape, shapes, dtype } = student;
+  const kept = layers
+    ? `layers [${layers.join(", ")}]`
+    : shape
+    ? `the shape ${shape}`
+    : shapes
+    ? `all layers and smaller shapes`
+    : "all layers";
   return `${kept}${dtype ? ` in ${dtype}` : ""}`;
 }
 
