@@ -49,7 +49,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     "run",
   ],
   shape: ["depth", "width"],
-  runs: ["child", "store", "supervise", "report", "compare"],
+  runs: ["task", "child", "store", "supervise", "report", "compare", "chain"],
   server: ["auth", "http", "page", "routes", "openai"],
   cli: ["setup", "terminal", "verbs"],
 };

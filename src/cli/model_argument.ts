@@ -8,6 +8,7 @@ import { join } from "@std/path";
 import { InputError, UsageError } from "../base/errors.ts";
 import { findRunFolder } from "../runs/store/data_folder.ts";
 import { readRun } from "../runs/store/run_folder.ts";
+import { distillationOf } from "../runs/task/run_recipe.ts";
 import { unmergeable } from "../distill/trained/model_adapter.ts";
 import type { RunSource } from "../distill/checkpoint/run_student.ts";
 import type { Adapter } from "../registry/contract.ts";
@@ -47,7 +48,8 @@ export async function namedModel(invocation: Invocation): Promise<string | RunSo
   const folder = await findRunFolder(run!, flags.text("data"));
   const merged = join(folder, "merged");
   if (await exists(join(merged, "config.json"))) return merged;
-  const { recipe, manifest } = await readRun(folder);
+  const { recipe: done, manifest } = await readRun(folder);
+  const recipe = distillationOf(done, folder);
   const registry = await registryWith(await runPlugins(manifest, invocation));
   if (unmergeableOf({ recipe, registry })) return { folder, recipe, registry };
   const { adapter } = recipe;

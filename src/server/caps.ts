@@ -5,6 +5,7 @@
  */
 import type { RecipeProblem } from "../distill/recipe/problems.ts";
 import type { AdapterRecipe, Recipe } from "../distill/recipe/recipe.ts";
+import type { Task } from "../runs/task/task.ts";
 
 /** Bounds of a run. */
 export interface Caps {
@@ -70,5 +71,17 @@ export function beyondCaps(recipe: Recipe, caps: Caps): RecipeProblem[] {
       check(`${path}.rankPattern.${pattern}`, rank, caps.rank);
     }
   }
+  return problems;
+}
+
+/** What of a task is out of bounds. */
+export function beyondTaskCaps(task: Task, caps: Caps): RecipeProblem[] {
+  const problems: RecipeProblem[] = [];
+  const check = (path: string, value: number | undefined, most: number) => {
+    if (value === undefined || value <= most) return;
+    problems.push({ path, message: `${value} is more than this service allows, ${most}` });
+  };
+  if (task.task === "residual") check("rank", task.rank, caps.rank);
+  if (task.task === "shrink") check("contextLength", task.contextLength, caps.contextLength);
   return problems;
 }

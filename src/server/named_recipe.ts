@@ -4,13 +4,20 @@
  * @module
  */
 import { type Recipe } from "../distill/recipe/recipe.ts";
-import { parseRecipe, RecipeError } from "../distill/recipe/parse.ts";
-import { mapRecipePaths, recipePaths } from "../distill/recipe/paths.ts";
+import { RecipeError } from "../distill/recipe/parse.ts";
 import type { RecipeProblem } from "../distill/recipe/problems.ts";
 import { checkRecipePlugins } from "../distill/recipe/plugins.ts";
 import { didYouMean } from "../base/did_you_mean.ts";
 import type { Registry } from "../registry/registry.ts";
-import { beyondCaps, type Caps } from "./caps.ts";
+import {
+  isTask,
+  mapRunRecipePaths,
+  parseRunRecipe,
+  type RunRecipe,
+  runRecipePaths,
+} from "../runs/task/run_recipe.ts";
+import { mergeRecipeOf, type Task } from "../runs/task/task.ts";
+import { beyondCaps, beyondTaskCaps, type Caps } from "./caps.ts";
 import type { Catalogue } from "./catalogue.ts";
 
 /** Values that a recipe may have at most, counted as often as they are reached. */
@@ -18,17 +25,19 @@ const MOST_VALUES = 10_000;
 const DEEPEST = 32;
 
 /**
- * Reads a recipe with names and resolves them.
+ * Reads a recipe or a task with names and resolves them.
  *
  * @throws {RecipeError} with every problem that can be seen without opening a model
  */
 export async function resolveNamed(
   value: unknown,
   { catalogue, registry, caps }: { catalogue: Catalogue; registry: Registry; caps: Caps },
-): Promise<Recipe> {
+): Promise<RunRecipe> {
   checkSize(value);
-  const recipe = parseRecipe(value);
-  const problems: RecipeProblem[] = beyondCaps(recipe, caps);
+  const recipe = parseRunRecipe(value);
+  const problems: RecipeProblem[] = isTask(recipe)
+    ? [...beyondTaskCaps(recipe, caps), ...taskProblems(recipe, registry)]
+    : beyondCaps(recipe, caps);
   const model = async (path: string, name: string): Promise<string> => {
     const found = await catalogue.model(name);
     if (found !== undefined) return found;
@@ -52,7 +61,7 @@ export async function resolveNamed(
     return "";
   };
   const found = new Map<string, string>();
-  for (const { field, of, path } of recipePaths(recipe)) {
+  for (const { field, of, path } of runRecipePaths(recipe)) {
     if (of === "folder") problems.push({ path: field, message: "is chosen by the service; leave it out" });
     else if (of === "shape") {
       problems.push({
@@ -61,21 +70,51 @@ export async function resolveNamed(
       });
     } else found.set(field, await (of === "model" ? model : dataset)(field, path));
   }
-  const resolved = mapRecipePaths(recipe, ({ field, path }) => found.get(field) ?? path);
+  const resolved = mapRunRecipePaths(recipe, ({ field, path }) => found.get(field) ?? path);
+  if (!isTask(resolved)) problems.push(...boundDistillation(resolved, caps, registry));
+  if (problems.length > 0) throw new RecipeError("recipe", problems);
+  return resolved;
+}
+
+/** Puts the service's bound on the GPU into a recipe; returns what is wrong with the plugins that it names. */
+function boundDistillation(resolved: Recipe, caps: Caps, registry: Registry): readonly RecipeProblem[] {
   if (caps.gpuBytes !== undefined) {
     resolved.limits = {
-      ...recipe.limits,
-      gpuBytes: Math.min(recipe.limits.gpuBytes ?? Infinity, caps.gpuBytes),
+      ...resolved.limits,
+      gpuBytes: Math.min(resolved.limits.gpuBytes ?? Infinity, caps.gpuBytes),
     };
   }
   try {
     checkRecipePlugins(resolved, registry);
+    return [];
   } catch (error) {
     if (!(error instanceof RecipeError)) throw error;
-    problems.push(...error.problems);
+    return error.problems;
   }
-  if (problems.length > 0) throw new RecipeError("recipe", problems);
-  return resolved;
+}
+
+/** What of a task can be refused before a model is opened: methods that are not there, and templates, which are programs. */
+function taskProblems(task: Task, registry: Registry): RecipeProblem[] {
+  if (task.task !== "merge") return [];
+  const problems: RecipeProblem[] = [];
+  const recipe = mergeRecipeOf(task);
+  if (!registry.find("merge", recipe.method)) {
+    const ids = registry.list().flatMap((plugin) => plugin.kind === "merge" ? [plugin.id] : []);
+    const field = Object.hasOwn(task, "merge_method") ? "merge_method" : "method";
+    problems.push({
+      path: field,
+      message: `there is no merge method "${recipe.method}"${didYouMean(recipe.method, ids)}`,
+    });
+  }
+  for (const field of ["chatTemplate", "chat_template"]) {
+    if (Object.hasOwn(task, field)) {
+      problems.push({
+        path: field,
+        message: "is a program, which a request may not bring along; leave it out",
+      });
+    }
+  }
+  return problems;
 }
 
 function has(names: readonly string[]): string {

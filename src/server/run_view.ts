@@ -6,10 +6,9 @@
 // @ts-types="../../types/std_path.d.ts"
 import { basename } from "@std/path";
 import type { RunEvent } from "../distill/run/events.ts";
-import { mapRecipePaths } from "../distill/recipe/paths.ts";
-import type { Recipe } from "../distill/recipe/recipe.ts";
 import { stateNow } from "../runs/store/run_summary.ts";
 import type { StoredRun } from "../runs/store/store.ts";
+import { mapRunRecipePaths, type RunRecipe, stepsOf, taskOf } from "../runs/task/run_recipe.ts";
 import type { z } from "@hono/zod-openapi";
 import { type eventSchema, namedRecipe, type runSchema } from "./schemas.ts";
 
@@ -22,13 +21,14 @@ export function runView(run: StoredRun, hide: Hide): z.output<typeof runSchema> 
   return {
     id: run.id,
     object: "run",
+    task: taskOf(run.recipe),
     state: stateNow(run),
     asked: run.asked,
     createdAt: run.manifest.createdAt,
     startedAt: run.startedAt,
     finishedAt: run.finishedAt,
     step: run.step,
-    steps: run.recipe.train.steps,
+    steps: stepsOf(run.recipe),
     loss: run.loss,
     attempt: run.attempt,
     restarts: run.restarts,
@@ -69,6 +69,6 @@ export function hideIn(event: RunEvent, hide: Hide): RunEvent {
 }
 
 /** A recipe of the command line, with the last parts of its paths. */
-function withoutPaths(recipe: Recipe, hide: Hide): Recipe {
-  return mapRecipePaths(recipe, ({ of, path }) => of === "folder" ? undefined : basename(hide(path)));
+function withoutPaths(recipe: RunRecipe, hide: Hide): RunRecipe {
+  return mapRunRecipePaths(recipe, ({ of, path }) => of === "folder" ? undefined : basename(hide(path)));
 }

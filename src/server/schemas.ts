@@ -5,6 +5,7 @@
  */
 import { z } from "@hono/zod-openapi";
 import { RUN_STATES } from "../runs/store/run_states.ts";
+import { RUN_TASKS } from "../runs/task/run_recipe.ts";
 import type { RunState } from "../distill/run/events.ts";
 
 function wholeText(least: number, most: number) {
@@ -68,6 +69,7 @@ const time = z.string().openapi({ format: "date-time" });
 export const runSchema = z.object({
   id: text,
   object: z.literal("run"),
+  task: z.enum(RUN_TASKS).openapi({ description: "What it does" }),
   state: runState,
   asked: z.enum(["checkpoint", "pause", "cancel"]).nullable().openapi({
     description: "What was asked of it and has not happened yet",
@@ -76,7 +78,7 @@ export const runSchema = z.object({
   startedAt: time.nullable(),
   finishedAt: time.nullable(),
   step: z.number().int(),
-  steps: z.number().int(),
+  steps: z.number().int().openapi({ description: "Optimiser steps; of a task the hundredths of its work" }),
   loss: z.number().nullable(),
   attempt: z.number().int(),
   restarts: z.number().int(),

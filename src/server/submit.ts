@@ -4,10 +4,10 @@
  * @module
  */
 import { RecipeError } from "../distill/recipe/parse.ts";
-import type { Recipe } from "../distill/recipe/recipe.ts";
 import { runFolder } from "../runs/store/layout.ts";
 import { newManifest } from "../runs/store/run_folder.ts";
 import type { IdempotencyKey, StoredRun } from "../runs/store/store.ts";
+import type { RunRecipe } from "../runs/task/run_recipe.ts";
 import { TakenIdError } from "../runs/store/store_errors.ts";
 import { HttpError } from "./http/http_error.ts";
 import { resolveNamed } from "./named_recipe.ts";
@@ -15,7 +15,7 @@ import type { Service } from "./service.ts";
 import type { Identity } from "./auth/tokens.ts";
 
 /**
- * Checks a recipe with names and queues it. Once the promise is fulfilled, the run lies on the disk.
+ * Checks a recipe or a task with names and queues it. Once the promise is fulfilled, the run lies on the disk.
  *
  * @param prefix where the recipe stands in the request, for errors
  * @throws {HttpError} 400 what is wrong with it; 429 the queue is full
@@ -61,7 +61,7 @@ export async function submitRun(
  *
  * @throws {HttpError} 400 what is wrong with it
  */
-export function checkNamed(service: Service, named: unknown, prefix = "recipe"): Promise<Recipe> {
+export function checkNamed(service: Service, named: unknown, prefix = "recipe"): Promise<RunRecipe> {
   return inRecipe(() => resolveNamed(named, service), prefix);
 }
 

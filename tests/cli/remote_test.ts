@@ -1,6 +1,7 @@
 /** The same verbs on this machine and through a service. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { distillationOf } from "../../src/runs/task/run_recipe.ts";
 import { main } from "../../src/cli/main.ts";
 import { heldOutSets } from "../../src/distill/recipe/data_sets.ts";
 import { inputPaths } from "../../src/distill/recipe/paths.ts";
@@ -33,7 +34,7 @@ Deno.test("distill, runs, logs, pause, resume and cancel work through a service"
     const data = { train, heldOut: [{ path: "./mine.jsonl", name: "held" }] };
     await Deno.writeTextFile(`${folder}/lists.json`, JSON.stringify({ ...fakeNamed(), data }));
     assertEquals((await limbeck("distill", `${folder}/lists.json`, "--remote", url)).code, 0);
-    const mixed = (await service.store.list()).data[0]!.recipe.data;
+    const mixed = distillationOf((await service.store.list()).data[0]!.recipe).data;
     assertEquals((mixed.train as TrainingSet[]).map(({ name, weight }) => [name, weight]), [["mine", 2], [
       "other",
       1,

@@ -18,6 +18,7 @@ import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
 import { type Recipe } from "../../src/distill/recipe/recipe.ts";
 import { recipeHash } from "../../src/distill/recipe/parse.ts";
+import { distillationOf } from "../../src/runs/task/run_recipe.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { DivergedError, InputError } from "../../src/base/errors.ts";
 import { scanNonFinite } from "../../src/formats/dtype.ts";
@@ -339,7 +340,7 @@ Deno.test("openRun() refuses a recipe that was edited in the run's folder", () =
     await Deno.writeTextFile(path, text);
     const again = await openRun(run.folder, run.store);
     again.release();
-    assertEquals(recipeHash(again.recipe), recipeHash(parseRecipe(JSON.parse(text))));
+    assertEquals(recipeHash(distillationOf(again.recipe)), recipeHash(parseRecipe(JSON.parse(text))));
   }));
 
 /** Every number of a run's newest checkpoint is finite. */

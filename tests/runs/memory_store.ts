@@ -1,4 +1,5 @@
 /** A store that forgets: what a store must do, in the fewest words. Those of one folder share what they keep, like processes. */
+import { taskOf } from "../../src/runs/task/run_recipe.ts";
 import type { RunEvent, RunEventBody, RunState, StateEvent } from "../../src/distill/run/events.ts";
 import { afterAsking, afterEvent, afterLog, NO_PROGRESS } from "../../src/runs/store/run_progress.ts";
 import type {
@@ -72,12 +73,13 @@ export class MemoryStore implements Store {
     return at(() => this.#oldest().find((run) => run.folder === folder));
   }
 
-  list({ after, limit = 20, states, metadata = {}, worker }: RunQuery = {}): Promise<Page<StoredRun>> {
+  list({ after, limit = 20, states, metadata = {}, worker, task }: RunQuery = {}): Promise<Page<StoredRun>> {
     return at(() => {
       const all = this.#oldest().reverse();
       const first = after === undefined ? 0 : all.indexOf(this.#run(after)) + 1;
       const found = all.slice(first).filter((run) =>
         (!states || states.includes(run.state)) && (!worker || run.worker === worker) &&
+        (!task || taskOf(run.recipe) === task) &&
         Object.entries(metadata).every(([name, value]) => run.metadata[name] === value)
       );
       return { data: found.slice(0, limit), hasMore: found.length > limit };

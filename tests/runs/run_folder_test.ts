@@ -1,5 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertRejects } from "@std/assert";
+import { distillationOf } from "../../src/runs/task/run_recipe.ts";
 import { InputError } from "../../src/base/errors.ts";
 import { createRun, findRun, newManifest, openRun, removeRun } from "../../src/runs/store/run_folder.ts";
 import { isLocked, lock, LockedError, lockFile } from "../../src/runs/store/run_lock.ts";
@@ -60,7 +61,7 @@ Deno.test("openRun() refuses a recipe that was changed and a folder without a ru
   withFolder(async (folder) => {
     const run = await createRun({ recipe: fakeRecipe(folder), store: testStore(folder) });
     run.release();
-    const changed = { ...run.recipe, train: { ...run.recipe.train, learningRate: 1 } };
+    const changed = { ...run.recipe, train: { ...distillationOf(run.recipe).train, learningRate: 1 } };
     await Deno.writeTextFile(`${run.folder}/recipe.json`, JSON.stringify(changed));
     await assertRejects(() => openRun(run.folder, run.store), InputError, "the recipe was changed");
     await Deno.writeTextFile(`${run.folder}/recipe.json`, "{");

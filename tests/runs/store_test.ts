@@ -1,5 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { distillationOf } from "../../src/runs/task/run_recipe.ts";
 import { DatabaseSync } from "node:sqlite";
 import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { openStore } from "../../src/runs/store/data_folder.ts";
@@ -67,7 +68,7 @@ Deno.test("a store of an earlier version opens as it is, and its runs go on", ()
     );
     const [done, paused, queued, killed] = runs as [StoredRun, StoredRun, StoredRun, StoredRun];
     assertEquals([done.result?.heldOut.after, done.owner, done.metadata], [1, "ada", { n: "0" }]);
-    assertEquals([queued.error?.code, queued.recipe.train.steps], ["device", 4]);
+    assertEquals([queued.error?.code, distillationOf(queued.recipe).train.steps], ["device", 4]);
     for (const run of runs) {
       const events = await store.events(run.id);
       const { id, asked } = run;

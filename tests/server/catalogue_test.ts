@@ -1,6 +1,7 @@
 /** What a request may name, and what clients may have, whatever lies beside it. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { distillationOf } from "../../src/runs/task/run_recipe.ts";
 import { heldOutSets, trainingSets } from "../../src/distill/recipe/data_sets.ts";
 import { inputPaths } from "../../src/distill/recipe/paths.ts";
 import type { RunEvent } from "../../src/distill/run/events.ts";
@@ -82,7 +83,7 @@ Deno.test("datasets of a list are named as one alone is: by uploads and the oper
     const { recipe: shown } = (await test.call("GET", `/v1/runs/${id}`)).body;
     assertEquals([shown.data.train, shown.data.heldOut], [recipe.data.train, recipe.data.heldOut]);
     // What a set is called is what the request called it, wherever its file lies.
-    const stored = (await test.service.store.get(id))!.recipe.data;
+    const stored = distillationOf((await test.service.store.get(id))!.recipe).data;
     assertEquals(trainingSets(stored).map(({ name, weight }) => [name, weight]), [["train", 3], ["mine", 1]]);
     assertEquals(heldOutSets(stored)!.map(({ name }) => name), [file, "train"]);
     assertEquals(inputPaths({ data: stored }).map(({ path }) => path), [

@@ -4,6 +4,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 // @ts-types="../../types/std_path.d.ts"
 import { basename } from "@std/path";
 import type { Locator, Page, Route } from "npm:playwright-core@1.60.0";
+import { distillationOf } from "../../src/runs/task/run_recipe.ts";
 import type { AdapterRecipe } from "../../src/distill/recipe/recipe.ts";
 import { until } from "./harness.ts";
 import { pageTest } from "./page_harness.ts";
@@ -160,7 +161,7 @@ pageTest("the form: a run like another has the options of its adapter", async ({
   for (let i = 0; i < 2; i++) {
     await page.getByRole("button", { name: "Start run" }).click();
     await page.locator("main .state", { hasText: "succeeded" }).waitFor();
-    const adapter = (await service.store.list()).data[0]!.recipe.adapter as AdapterRecipe;
+    const adapter = distillationOf((await service.store.list()).data[0]!.recipe).adapter as AdapterRecipe;
     assertEquals([adapter.type, adapter.options], ["vera", { initial: 0.25 }]);
     await page.getByRole("link", { name: "New like this" }).click();
     assertEquals(await page.getByLabel("Initial").inputValue(), "0.25");
@@ -176,7 +177,7 @@ pageTest("the form: a run like another has the options of its adapter", async ({
   for (let i = 0; i < 2; i++) {
     await page.getByRole("button", { name: "Start run" }).click();
     await page.locator("main .state", { hasText: "succeeded" }).waitFor();
-    const { adapter, student } = (await service.store.list()).data[0]!.recipe;
+    const { adapter, student } = distillationOf((await service.store.list()).data[0]!.recipe);
     assertEquals([adapter, student.train], ["none", ["norms"]]);
     await page.getByRole("link", { name: "New like this" }).click();
     await page.getByLabel("Kind").waitFor();
@@ -198,18 +199,21 @@ pageTest(
     };
     const { id } = await (await page.request.post(`${url}v1/runs`, { data: { recipe } })).json();
     await until(service, id, "succeeded");
-    const data = (await service.store.get(id))!.recipe.data;
+    const data = distillationOf((await service.store.get(id))!.recipe).data;
     await page.goto(`${url}#/new/${id}`);
     const choice = page.getByLabel("Training data");
     assertEquals(await choice.locator("option:checked").innerText(), "3 a + 1 b (edit as JSON)");
     await page.getByRole("button", { name: "Start run" }).click();
     await page.locator("main .state", { hasText: "succeeded" }).waitFor();
-    assertEquals((await service.store.list()).data[0]!.recipe.data, data);
+    assertEquals(distillationOf((await service.store.list()).data[0]!.recipe).data, data);
     await page.getByRole("link", { name: "New like this" }).click();
     await choice.selectOption("rows.jsonl");
     await page.getByRole("button", { name: "Start run" }).click();
     await page.locator("main .state", { hasText: "succeeded" }).waitFor();
-    assertEquals(basename((await service.store.list()).data[0]!.recipe.data.train as string), "rows.jsonl");
+    assertEquals(
+      basename(distillationOf((await service.store.list()).data[0]!.recipe).data.train as string),
+      "rows.jsonl",
+    );
   },
 );
 
@@ -241,14 +245,14 @@ pageTest(
     };
     const { id } = await (await page.request.post(`${url}v1/runs`, { data: { recipe } })).json();
     await until(service, id, "succeeded");
-    const [first, , third] = (await service.store.get(id))!.recipe.objective;
+    const [first, , third] = distillationOf((await service.store.get(id))!.recipe).objective;
     await page.goto(`${url}#/new/${id}`);
     await page.getByRole("button", { name: "Remove loss 2" }).click();
     await page.getByLabel("Weight").first().fill("0.25");
 
     await page.getByRole("button", { name: "Start run" }).click();
     await page.locator("main .state", { hasText: "succeeded" }).waitFor();
-    assertEquals((await service.store.list()).data[0]!.recipe.objective, [
+    assertEquals(distillationOf((await service.store.list()).data[0]!.recipe).objective, [
       { ...first!, weight: 0.25 },
       third!,
     ]);

@@ -1,6 +1,7 @@
 /** The page in a real browser: runs are begun, watched, steered and signed in for. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { distillationOf } from "../../src/runs/task/run_recipe.ts";
 import { newToken, TokenList } from "../../src/server/auth/tokens.ts";
 import { until } from "./harness.ts";
 import { begin, moreSteps, pageTest, stepsShown, submitted } from "./page_harness.ts";
@@ -38,7 +39,7 @@ pageTest(
     const rows = (await Deno.readTextFile(await download.path())).trim().split("\n");
     assertEquals(rows.filter((row) => JSON.parse(row).type === "metrics").length, 12);
     const [run] = (await service.store.list()).data;
-    assertEquals([run!.state, run!.recipe.train.steps], ["succeeded", 12]);
+    assertEquals([run!.state, distillationOf(run!.recipe).train.steps], ["succeeded", 12]);
 
     await page.getByRole("link", { name: "New like this" }).click();
     await page.getByRole("heading", { name: "New run" }).waitFor();
@@ -48,9 +49,13 @@ pageTest(
     await page.getByRole("button", { name: "Start run" }).click();
     await page.locator(".numbers", { hasText: "14 of 14" }).waitFor();
     const [second] = (await service.store.list()).data;
-    const { steps: _, ...rest } = run!.recipe.train;
-    const { steps, ...same } = second!.recipe.train;
-    assertEquals([steps, same, second!.recipe.objective], [14, rest, run!.recipe.objective]);
+    const { steps: _, ...rest } = distillationOf(run!.recipe).train;
+    const { steps, ...same } = distillationOf(second!.recipe).train;
+    assertEquals([steps, same, distillationOf(second!.recipe).objective], [
+      14,
+      rest,
+      distillationOf(run!.recipe).objective,
+    ]);
   },
 );
 

@@ -10,6 +10,7 @@ import type {
   MetricsEvent,
   PlanEvent,
   ProfileEvent,
+  ProgressEvent,
   RunEvent,
 } from "../../distill/run/events.ts";
 import type { Output } from "./output.ts";
@@ -45,6 +46,8 @@ export class Progress {
         return this.#lines([`${dim("·")} ${event.message}`]);
       case "metrics":
         return this.#metrics(event);
+      case "progress":
+        return this.#progress(event);
       case "evaluation":
         return this.#lines([evaluationLine(event, this.#out.terminal.columns())]);
       case "checkpoint":
@@ -79,6 +82,22 @@ export class Progress {
   /** Takes the bar away. */
   end(): void {
     this.#erase();
+  }
+
+  /** How far a task is that trains nothing. */
+  #progress({ step, message }: ProgressEvent): void {
+    const { interactive, columns, stdout } = this.#out.terminal;
+    const text = `${step} %  ${message}`;
+    if (interactive) {
+      this.#erase();
+      const filled = Math.round(24 * step / 100);
+      const bar = cyan("━".repeat(filled)) + dim("─".repeat(24 - filled));
+      this.#bar = `${bar} ${text.slice(0, Math.max(0, columns() - 26))}`;
+      return stdout(this.#bar);
+    }
+    if (this.#now() - this.#lastPlain < PLAIN_INTERVAL_MS) return;
+    this.#lastPlain = this.#now();
+    this.#out.line(text);
   }
 
   #metrics(event: MetricsEvent): void {

@@ -21,7 +21,8 @@ const LONGEST_SAMPLE = 300;
 /** Lines that sum a finished run up. */
 export function summaryLines(folder: string, result: RunResult, events: readonly RunEvent[]): string[] {
   const { heldOut, paths, peakBytes } = result;
-  const lines = [
+  // A task trained nothing.
+  const lines = result.findings ? [dim(`Done in ${duration(result.seconds)}`)] : [
     bold("Held-out loss") + dim(` (nats a token, ${heldOut.tokens} tokens)`),
     `  teacher         ${number3(heldOut.teacher)}`,
     `  student before  ${number3(heldOut.before)}`,
@@ -40,7 +41,8 @@ export function summaryLines(folder: string, result: RunResult, events: readonly
     ["adapter", paths.adapter],
     ["teacher's", paths.teacherAdapter],
     ["base", paths.base],
-    ["merged model", paths.merged],
+    [result.findings ? "model" : "merged model", paths.merged],
+    ["shape", paths.shape],
     ["report", paths.report],
   ];
   if (named.some(([, path]) => path)) lines.push("", bold("What there is"));

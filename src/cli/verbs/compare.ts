@@ -32,6 +32,7 @@ import { openStore, openStoreOf } from "../../runs/store/data_folder.ts";
 import type { Store } from "../../runs/store/store.ts";
 import { DATA_FLAG } from "../data_flag.ts";
 import { type RunOutcome, type SupervisedRun, superviseRun } from "../../runs/supervise/supervisor.ts";
+import { stepsOf } from "../../runs/task/run_recipe.ts";
 import type { Command, FlagReader, Invocation } from "../command.ts";
 import { checkModels, type MeasureComparison, measureSequences, readModels } from "./compare_models.ts";
 import { comparisonMarkdown, comparisonTables, tableLines } from "./comparison_table.ts";
@@ -262,7 +263,7 @@ class Runner {
         entry: this.#entry,
         watchdogSeconds: flags.number("watchdog"),
         debug: isDebug(),
-        onEvent: this.#follow(run.recipe.train.steps),
+        onEvent: this.#follow(stepsOf(run.recipe)),
       });
       // It may have been asked while the run's folder was made.
       if (this.#stopped) this.#current.request("pause");

@@ -8,6 +8,7 @@ import { join, resolve } from "@std/path";
 import { UsageError } from "../../base/errors.ts";
 import { HeldOutSequences } from "../../distill/evaluate/held_out_sequences.ts";
 import { SET_NAME, SET_NAME_FORM } from "../../distill/recipe/data_sets.ts";
+import { distillationOf } from "../../runs/task/run_recipe.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { PluginModule } from "../../registry/exported_plugins.ts";
 import { importName } from "../../runs/child/plugin_source.ts";
@@ -73,7 +74,9 @@ export async function measureSequences(
     for (const { name, run, path } of open) {
       out.line(`Measuring ${name} sequence by sequence`);
       const runPath = join(folder, name);
-      const source = run ? { folder: runPath, recipe: (await readRun(runPath)).recipe, registry } : path!;
+      const source = run
+        ? { folder: runPath, recipe: distillationOf((await readRun(runPath)).recipe, runPath), registry }
+        : path!;
       const found = await heldOut.measure(source, registry);
       await writeSequences(
         folder,

@@ -10,6 +10,7 @@ import { table } from "../terminal/table.ts";
 import { UsageError } from "../../base/errors.ts";
 import { findRunFolder } from "../../runs/store/data_folder.ts";
 import { readRun } from "../../runs/store/run_folder.ts";
+import { isTask } from "../../runs/task/run_recipe.ts";
 import type { Command, Invocation } from "../command.ts";
 import { MODEL_FLAGS, namedModel } from "../model_argument.ts";
 import { endTokenFlag, maskFlag, SAMPLE_FLAGS } from "../sample_flags.ts";
@@ -104,9 +105,9 @@ export const evaluate: Command = {
 /** How the named run's data are encoded. */
 async function runData({ flags }: Invocation): Promise<DataRecipe | undefined> {
   const run = flags.text("run");
-  return run === undefined
-    ? undefined
-    : (await readRun(await findRunFolder(run, flags.text("data")))).recipe.data;
+  if (run === undefined) return undefined;
+  const { recipe } = await readRun(await findRunFolder(run, flags.text("data")));
+  return isTask(recipe) ? undefined : recipe.data;
 }
 
 function optional<K extends string>(name: K, value: number | undefined): { [key in K]?: number } {

@@ -10,6 +10,7 @@ import { exportRun, type RunExport } from "../../distill/export/export_run.ts";
 import { exportShape } from "../../distill/export/export_shape.ts";
 import { UsageError } from "../../base/errors.ts";
 import type { GgufStorage } from "../../formats/gguf/export.ts";
+import { distillationOf } from "../../runs/task/run_recipe.ts";
 import type { Command, Invocation } from "../command.ts";
 import { findRunFolder } from "../../runs/store/data_folder.ts";
 import { readRun } from "../../runs/store/run_folder.ts";
@@ -91,7 +92,8 @@ async function writeTrained(invocation: Invocation, output: string, target: RunE
     }
   }
   const folder = await findRunFolder(run, flags.text("data"));
-  const { recipe, manifest } = await readRun(folder);
+  const { recipe: done, manifest } = await readRun(folder);
+  const recipe = distillationOf(done, folder);
   const plugins = await runPlugins(manifest, invocation);
   await exportRun(folder, recipe, await registryWith(plugins), output, target, {
     ...(name === undefined ? {} : { name }),

@@ -40,12 +40,21 @@ export interface RunResult {
   /** What was drawn of each training set in all attempts; absent where there is no list of them. */
   drawn?: DrawnShare[];
   /** Relative to the run's folder; absent where nothing was written. */
-  paths: { adapter?: string; teacherAdapter?: string; base?: string; merged?: string; report?: string };
+  paths: {
+    adapter?: string;
+    teacherAdapter?: string;
+    base?: string;
+    merged?: string;
+    shape?: string;
+    report?: string;
+  };
   /** How `paths.adapter` is laid out: as PEFT loads it, or, where PEFT has no layout for the adapter, as its own values. */
   adapterForm?: "peft" | "limbeck";
   /** Peak bytes on the GPU, planned and allocated. */
   peakBytes: { planned: number; allocated: number };
   seconds: number;
+  /** What a task that trains nothing found; JSON. */
+  findings?: Readonly<Record<string, unknown>>;
 }
 
 /** The storage type of a folder that holds this model exactly: the one that was asked for, or the smallest. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { inputPaths } from "./paths.ts";
+import { inputPaths, type RecipePath } from "./paths.ts";
 import type { Recipe } from "./recipe.ts";
 import { InputError } from "../../base/errors.ts";
 
@@ -13,8 +13,17 @@ import { InputError } from "../../base/errors.ts";
  * @throws {InputError} with every path that is not
  */
 export async function checkRecipePaths(recipe: Recipe): Promise<void> {
+  await checkPaths(inputPaths(recipe));
+}
+
+/**
+ * Checks that what is read of a list of paths is there.
+ *
+ * @throws {InputError} with every path that is not
+ */
+export async function checkPaths(paths: readonly RecipePath[]): Promise<void> {
   const problems: string[] = [];
-  for (const { field, path } of inputPaths(recipe)) {
+  for (const { field, path } of paths.filter(({ of }) => of !== "folder")) {
     try {
       await Deno.stat(path);
     } catch (error) {

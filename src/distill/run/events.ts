@@ -88,6 +88,15 @@ export interface MetricsEvent {
   secondsPerStep: number;
 }
 
+/** How far a task is that trains nothing. */
+export interface ProgressEvent {
+  type: "progress";
+  /** Hundredths of the work that are done. */
+  step: number;
+  /** What is worked on, for people. */
+  message: string;
+}
+
 /** A measurement on the held-out samples; of several sets, on the first, and in `sets` on all. */
 export interface EvaluationEvent extends SetEvaluation {
   type: "evaluation";
@@ -207,6 +216,7 @@ export type RunEventBody =
   | PlanEvent
   | StageEvent
   | MetricsEvent
+  | ProgressEvent
   | EvaluationEvent
   | SampleEvent
   | CheckpointEvent

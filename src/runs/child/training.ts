@@ -5,12 +5,12 @@
  * @module
  */
 import type { RunEventBody } from "../../distill/run/events.ts";
-import type { Recipe } from "../../distill/recipe/recipe.ts";
+import { isTask, type RunRecipe } from "../task/run_recipe.ts";
 import { readMessage } from "./lines.ts";
 
-/** What a training process is to do. */
+/** What the process of a run is to do. */
 export interface TrainingOrder {
-  recipe: Recipe;
+  recipe: RunRecipe;
   folder: string;
   /** Whether to continue from a checkpoint. */
   resume: boolean;
@@ -28,8 +28,11 @@ export interface TrainingOrder {
  */
 export type ControlWord = "checkpoint" | "pause" | "stop";
 
-/** The module that trains. */
-export const TRAIN_ENTRY: string = new URL("./inside/train_entry.ts", import.meta.url).href;
+/** The module that does what a run is to do. */
+export function runEntry(recipe: RunRecipe): string {
+  const name = isTask(recipe) ? "task_entry" : "train_entry";
+  return new URL(`./inside/${name}.ts`, import.meta.url).href;
+}
 
 /** The file whose lock tells that a training process lives, even when the one that started it is gone. */
 export const ALIVE_LOCK = "child/alive.lock";
@@ -67,6 +70,7 @@ const FIELDS: { readonly [type in RunEventBody["type"]]: Readonly<Record<string,
     learningRate: "number",
     secondsPerStep: "number?",
   },
+  progress: { step: "number", message: "string" },
   evaluation: { step: "number", model: "string", loss: "number?", losses: "object", tokens: "number" },
   sample: { step: "number", model: "string", prompt: "string", text: "string" },
   checkpoint: { step: "number", path: "string", best: "boolean" },

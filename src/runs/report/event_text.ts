@@ -30,6 +30,8 @@ export function eventText(event: RunEvent): string {
       return `Planned: ${event.steps} steps, ${event.totalBytes} bytes on ${event.adapterName}`;
     case "result":
       return `Done after ${event.result.steps} steps`;
+    case "progress":
+      return `${event.step} %: ${event.message}`;
     case "stage":
     case "warning":
     case "error":

@@ -6,12 +6,11 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { basename, join } from "@std/path";
 import type { PlanEvent, RunEvent, RunState } from "../../distill/run/events.ts";
-import { mapRecipePaths } from "../../distill/recipe/paths.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
-import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import { type MetricsRow, metricsRows, readEvents } from "../store/event_log.ts";
 import { readRun, type RunManifest } from "../store/run_folder.ts";
+import { isTask, mapRunRecipePaths, type RunRecipe } from "../task/run_recipe.ts";
 import { chart, escape, type Series } from "./chart.ts";
 import { drawnRows } from "./drawn_shares.ts";
 import { shapesTable } from "./shapes_table.ts";
@@ -22,7 +21,7 @@ import { bytes, count, duration, number3, short } from "../../base/units.ts";
 /** What a report shows. */
 export interface ReportInput {
   manifest: RunManifest;
-  recipe: Recipe;
+  recipe: RunRecipe;
   events: readonly RunEvent[];
 }
 
@@ -43,11 +42,11 @@ export function reportHtml({ manifest, recipe, events }: ReportInput): string {
   const rows = metricsRows(events);
   const plan = events.findLast((event) => event.type === "plan");
   // A report is passed on, so it has names alone; the paths are in recipe.json.
-  const named = mapRecipePaths(recipe, ({ path }) => basename(path));
+  const named = mapRunRecipePaths(recipe, ({ path }) => basename(path));
   const body = [
     `<h1>Limbeck run ${escape(manifest.id)}</h1>`,
     `<p class="note">${escape(overview(manifest, events, plan))}</p>`,
-    results(events),
+    isTask(recipe) ? found(events) : results(events),
     shapesTable(events),
     ...curves(rows, events),
     samples(events),
@@ -126,6 +125,13 @@ function drawn({ drawn = [] }: RunResult): string {
   return `<h2>Drawn of each training set</h2>
 <table><thead><tr><th></th><th>rows</th><th>tokens</th><th>of them learnt</th></tr></thead>
 <tbody>${rows.join("")}</tbody></table>`;
+}
+
+/** What a task says that it found. */
+function found(events: readonly RunEvent[]): string {
+  const result = events.findLast((event) => event.type === "result")?.result;
+  if (!result?.findings) return "";
+  return `<h2>Found</h2><pre>${escape(JSON.stringify(result.findings, null, 1))}</pre>`;
 }
 
 function curves(rows: readonly MetricsRow[], events: readonly RunEvent[]): string[] {

@@ -15,14 +15,12 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { basename, join, resolve } from "@std/path";
 import project from "../../../deno.json" with { type: "json" };
-import { type Recipe } from "../../distill/recipe/recipe.ts";
-import { recipeHash } from "../../distill/recipe/parse.ts";
-import { parseRecipe } from "../../distill/recipe/parse.ts";
 import { type ExitCode, InputError } from "../../base/errors.ts";
 import { exists, isFile, writeTextAtomically } from "../../formats/files.ts";
 import { checkPlugins, identifyPlugins } from "../child/plugin_identity.ts";
 import { EVENTS_FILE, readEvents } from "./event_log.ts";
-import { checkRecipePaths } from "../../distill/recipe/recipe_paths.ts";
+import { checkPaths } from "../../distill/recipe/recipe_paths.ts";
+import { isTask, parseRunRecipe, type RunRecipe, runRecipeHash, runRecipePaths } from "../task/run_recipe.ts";
 import { runFolder } from "./layout.ts";
 import { newRunId } from "./run_id.ts";
 import { isLocked, lock } from "./run_lock.ts";
@@ -37,7 +35,7 @@ export interface LockedRun {
   readonly id: string;
   readonly folder: string;
   readonly manifest: RunManifest;
-  readonly recipe: Recipe;
+  readonly recipe: RunRecipe;
   /** Lets others work on the run. Calling it twice is harmless. */
   release(): void;
 }
@@ -45,7 +43,9 @@ export interface LockedRun {
 /** How to make a run. */
 export interface CreateRunOptions {
   store: Store;
-  recipe: Recipe;
+  recipe: RunRecipe;
+  /** An empty folder, or one that is made; of its own below the store's when absent. */
+  folder?: string | undefined;
   /** Plugin modules: absolute paths, and packages with their version. */
   plugins?: readonly string[];
   /** What to find it by. */
@@ -59,9 +59,11 @@ export interface CreateRunOptions {
  */
 export async function createRun(options: CreateRunOptions): Promise<LockedRun> {
   const { store, recipe, plugins = [], metadata = {} } = options;
-  await checkRecipePaths(recipe);
+  await checkPaths(runRecipePaths(recipe));
   const manifest = newManifest(recipe, await identifyPlugins(plugins));
-  const folder = resolve(recipe.output.folder ?? runFolder(store, manifest.id));
+  const folder = resolve(
+    options.folder ?? (isTask(recipe) ? undefined : recipe.output.folder) ?? runFolder(store, manifest.id),
+  );
   const release = await makeRunFolder({ manifest, recipe, folder });
   try {
     // A run that had this folder and lost it to whoever deleted it.
@@ -77,13 +79,13 @@ export async function createRun(options: CreateRunOptions): Promise<LockedRun> {
 }
 
 /** What makes a run that begins now. */
-export function newManifest(recipe: Recipe, plugins: RunManifest["plugins"]): RunManifest {
+export function newManifest(recipe: RunRecipe, plugins: RunManifest["plugins"]): RunManifest {
   return {
     id: newRunId(),
     createdAt: new Date().toISOString(),
     limbeck: project.version,
     deno: Deno.version.deno,
-    recipeHash: recipeHash(recipe),
+    recipeHash: runRecipeHash(recipe),
     plugins,
   };
 }
@@ -120,7 +122,7 @@ async function makeRunFolder(
  */
 export async function takeRun(store: Store, run: StoredRun): Promise<LockedRun> {
   const { id, folder, manifest, recipe } = run;
-  await checkRecipePaths(recipe);
+  await checkPaths(runRecipePaths(recipe));
   const begun = await exists(join(folder, "manifest.json"));
   const release = begun ? await lock(folder) : await makeRunFolder(run);
   try {
@@ -208,11 +210,11 @@ export async function settle(store: Store, run: StoredRun, own = false): Promise
  *
  * @throws {InputError} no run there, or a file of it is damaged or was changed
  */
-export async function readRun(folder: string): Promise<{ manifest: RunManifest; recipe: Recipe }> {
+export async function readRun(folder: string): Promise<{ manifest: RunManifest; recipe: RunRecipe }> {
   const manifest = checkManifest(await readJson(join(folder, "manifest.json")), folder);
   const path = join(folder, "recipe.json");
-  const recipe = parseRecipe(await readJson(path), path);
-  if (recipeHash(recipe) !== manifest.recipeHash) {
+  const recipe = parseRunRecipe(await readJson(path), path);
+  if (runRecipeHash(recipe) !== manifest.recipeHash) {
     throw new InputError("the recipe was changed after the run began", {
       where: path,
       hint: "Put the old recipe back to resume, or begin a new run with the changed one.",

@@ -95,6 +95,8 @@ function changes(run: Run, event: RunEvent): Partial<RunProgress> {
       return stateChanges(run, event);
     case "metrics":
       return { step: event.step, loss: finite(event.loss) };
+    case "progress":
+      return { step: event.step };
     case "rewind":
       return { step: Math.max(0, event.step), loss: null };
     case "result":

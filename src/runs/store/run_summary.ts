@@ -5,6 +5,7 @@
  */
 import type { ErrorEvent, RunState } from "../../distill/run/events.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
+import { stepsOf } from "../task/run_recipe.ts";
 import { isLocked } from "./run_lock.ts";
 import type { StoredRun } from "./store.ts";
 
@@ -33,7 +34,7 @@ export function summarise(run: StoredRun): RunSummary {
     createdAt: manifest.createdAt,
     state,
     step,
-    steps: recipe.train.steps,
+    steps: stepsOf(recipe),
     loss,
     ...(result ? { result } : {}),
     ...(error && state === "failed" ? { error } : {}),

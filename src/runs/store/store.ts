@@ -9,8 +9,8 @@
  */
 import type { ErrorEvent, RunEvent, RunEventBody, RunState, StateEvent } from "../../distill/run/events.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
-import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { IdentifiedPlugin } from "../child/plugin_identity.ts";
+import type { RunRecipe, RunTask } from "../task/run_recipe.ts";
 
 /** A store with its queue. */
 export interface Store extends RunStore, RunQueue, Disposable {}
@@ -37,7 +37,7 @@ export type RunRequest = "checkpoint" | "pause" | "cancel";
 /** A run that is to be kept. */
 export interface NewRun {
   readonly manifest: RunManifest;
-  readonly recipe: Recipe;
+  readonly recipe: RunRecipe;
   /** Absolute path of its folder. */
   readonly folder: string;
   readonly worker: RunWorker;
@@ -60,7 +60,7 @@ export interface RunProgress {
   readonly seq: number;
   /** Number of its last attempt; 0 before the first. */
   readonly attempt: number;
-  /** Steps done. */
+  /** Steps done; of a task hundredths of its work. */
   readonly step: number;
   /** Training loss of the last step. */
   readonly loss: number | null;
@@ -88,6 +88,8 @@ export interface RunQuery {
   /** Only runs that have all of these. */
   readonly metadata?: Readonly<Record<string, string>>;
   readonly worker?: RunWorker;
+  /** Only runs that distil, or that do this task. */
+  readonly task?: RunTask;
 }
 
 /** A part of a list. */

@@ -19,10 +19,11 @@ import { storeUnsent } from "./unsent_events.ts";
 import { ConsoleFile } from "./console_file.ts";
 import { errorEvent } from "../child/told_error.ts";
 import { RunLog } from "../store/event_log.ts";
-import { type ControlWord, parseEvent, TRAIN_ENTRY, type TrainingOrder, WAITING } from "../child/training.ts";
+import { type ControlWord, parseEvent, runEntry, type TrainingOrder, WAITING } from "../child/training.ts";
 import type { LockedRun } from "../store/run_folder.ts";
 import { DEFAULT_GPU, type RunStore } from "../store/store.ts";
 import { StoreError } from "../store/store_errors.ts";
+import { isTask, needsGpu, runRecipePaths, watchdogSecondsOf } from "../task/run_recipe.ts";
 import { waitForTurn } from "./turn.ts";
 
 /** How often to look whether a full disk has room again, milliseconds. */
@@ -108,7 +109,7 @@ export class SupervisedRun {
 
   /** Seconds of silence after which a process is ended. */
   get #patience(): number {
-    return this.#options.watchdogSeconds ?? this.#options.run.recipe.limits.watchdogSeconds;
+    return this.#options.watchdogSeconds ?? watchdogSecondsOf(this.#options.run.recipe);
   }
 
   /** Asks the trainer to save a checkpoint, and to end after it unless `word` is `checkpoint`. */
@@ -142,9 +143,11 @@ export class SupervisedRun {
     try {
       const command = await prepareChild({
         folder: run.folder,
-        recipe: run.recipe,
+        ...(isTask(run.recipe)
+          ? { read: runRecipePaths(run.recipe).map(({ path }) => path) }
+          : { recipe: run.recipe }),
         plugins: run.manifest.plugins.map((plugin) => plugin.path),
-        entry: this.#options.entry ?? TRAIN_ENTRY,
+        entry: this.#options.entry ?? runEntry(run.recipe),
       });
       const waits = async (what: string) => {
         const message = `waiting for ${what}`;
@@ -155,10 +158,12 @@ export class SupervisedRun {
         () => waits("the process of an earlier attempt, which saves and ends"),
       );
       await storeUnsent(log, run.folder);
-      const ours = await waitForTurn(run.store, run, {
-        onWait: (holder) => waits(`the GPU: ${holder} has it or comes first`),
-        gaveUp: () => this.#killed || this.#ending !== undefined,
-      });
+      const ours = needsGpu(run.recipe)
+        ? await waitForTurn(run.store, run, {
+          onWait: (holder) => waits(`the GPU: ${holder} has it or comes first`),
+          gaveUp: () => this.#killed || this.#ending !== undefined,
+        })
+        : !this.#killed && !this.#ending && (await run.store.get(run.id))?.state === "queued";
       if (!ours) return await this.#neverBegan();
       return await this.#attempts(log, command);
     } catch (error) {
@@ -233,7 +238,7 @@ export class SupervisedRun {
     let timer = setTimeout(() => {
       this.#outOfTime = true;
       this.request("stop");
-      timer = setTimeout(() => this.terminate(), this.#options.run.recipe.limits.watchdogSeconds * 1000);
+      timer = setTimeout(() => this.terminate(), watchdogSecondsOf(this.#options.run.recipe) * 1000);
     }, Math.max(0, wallSeconds - spent) * 1000);
     return { [Symbol.dispose]: () => clearTimeout(timer) };
   }

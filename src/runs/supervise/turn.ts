@@ -6,6 +6,7 @@
 import { serviceLock } from "../store/layout.ts";
 import { isFileLocked, isLocked, lockFile } from "../store/run_lock.ts";
 import { DEFAULT_GPU, type Store, type StoredRun } from "../store/store.ts";
+import { needsGpu } from "../task/run_recipe.ts";
 
 /** Looked at so often for locks that were let go, which no store tells of; milliseconds. */
 const LOOK_MS = 500;
@@ -45,6 +46,7 @@ export async function waitForTurn(
 export async function firstInLine(store: Store, id?: string): Promise<string | undefined> {
   for (const run of await store.queued()) {
     if (run.id === id) return undefined;
+    if (!needsGpu(run.recipe)) continue;
     if (isLocked(run.folder)) return run.id;
     if (run.worker === "service" && isFileLocked(serviceLock(store))) return run.id;
   }

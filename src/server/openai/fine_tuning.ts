@@ -5,6 +5,8 @@
  */
 import { createRoute, z } from "@hono/zod-openapi";
 import type { StoredRun } from "../../runs/store/store.ts";
+import { UnknownRunError } from "../../runs/store/store_errors.ts";
+import { isTask } from "../../runs/task/run_recipe.ts";
 import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
 import { idempotencyHeader } from "../idempotency.ts";
@@ -136,6 +138,7 @@ export function addFineTuningRoutes(app: App, service: Service): void {
     }
     const page = await store.list({
       limit,
+      task: "distill",
       ...(after ? { after } : {}),
       ...(metadata ? { metadata } : {}),
     });
@@ -144,19 +147,19 @@ export function addFineTuningRoutes(app: App, service: Service): void {
     return c.json({ object: "list" as const, data, has_more: page.hasMore }, 200);
   });
 
-  app.openapi(get, async (c) => c.json(await jobOf(await find(service, c.req.valid("param").id)), 200));
+  app.openapi(get, async (c) => c.json(await jobOf(await findJob(service, c.req.valid("param").id)), 200));
 
   for (const [action, route] of actions) {
     app.openapi(route, async (c) => {
-      const run = await find(service, c.req.valid("param").id);
+      const run = await findJob(service, c.req.valid("param").id);
       mustControl(c.get("identity")!, run);
       await act(service, run, action);
-      return c.json(await jobOf(await find(service, run.id)), 200);
+      return c.json(await jobOf(await findJob(service, run.id)), 200);
     });
   }
 
   app.openapi(events, async (c) => {
-    const run = await find(service, c.req.valid("param").id);
+    const run = await findJob(service, c.req.valid("param").id);
     const { after, limit } = c.req.valid("query");
     const cursor = after === undefined ? 0 : eventNumber(run, after);
     if (cursor === undefined) throw unknownEntry(after!);
@@ -168,7 +171,7 @@ export function addFineTuningRoutes(app: App, service: Service): void {
   });
 
   app.openapi(checkpoints, async (c) => {
-    const run = await find(service, c.req.valid("param").id);
+    const run = await findJob(service, c.req.valid("param").id);
     // The model of each can be asked for, so only those that are kept are told of.
     const all = (await keptCheckpoints(store, run)).toReversed();
     const page = pageAfter(all, c.req.valid("query"), ({ step }) => checkpointId(run.id, step));
@@ -176,4 +179,11 @@ export function addFineTuningRoutes(app: App, service: Service): void {
     const data = page.data.map((checkpoint) => jobCheckpointView(run.id, checkpoint, losses));
     return c.json({ object: "list" as const, ...page, data }, 200);
   });
+}
+
+/** The run that distils with an id: what else runs do has no place among jobs. */
+async function findJob(service: Service, id: string): Promise<StoredRun> {
+  const run = await find(service, id);
+  if (isTask(run.recipe)) throw new UnknownRunError(id);
+  return run;
 }

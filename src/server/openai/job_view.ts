@@ -8,6 +8,7 @@ import type { RunEvent } from "../../distill/run/events.ts";
 import { eventText } from "../../runs/report/event_text.ts";
 import { stateNow } from "../../runs/store/run_summary.ts";
 import type { StoredCheckpoint, StoredRun } from "../../runs/store/store.ts";
+import { distillationOf } from "../../runs/task/run_recipe.ts";
 import { runModelName } from "../run_model.ts";
 import { type Hide, hideIn, shownRecipe } from "../run_view.ts";
 import { resultFiles } from "./step_metrics.ts";
@@ -32,11 +33,12 @@ const jobRecipe = z.looseObject({
 /** A run as a job. */
 export function jobView(run: StoredRun, hide: Hide, trainedTokens: number | null) {
   const recipe = jobRecipe.parse(shownRecipe(run, hide));
+  const { train } = distillationOf(run.recipe, run.folder);
   const { teacher, student, data } = recipe;
   const state = stateNow(run);
   const hyperparameters = {
     n_epochs: "auto" as const,
-    batch_size: run.recipe.train.accumulation,
+    batch_size: train.accumulation,
     learning_rate_multiplier: "auto" as const,
   };
   return {
@@ -55,7 +57,7 @@ export function jobView(run: StoredRun, hide: Hide, trainedTokens: number | null
     hyperparameters,
     method: methodOf(run, recipe, hyperparameters),
     trained_tokens: trainedTokens,
-    seed: run.recipe.train.seed,
+    seed: train.seed,
     error: run.error && state === "failed"
       ? { code: run.error.code, message: hide(run.error.message), param: null }
       : null,
@@ -66,10 +68,11 @@ export function jobView(run: StoredRun, hide: Hide, trainedTokens: number | null
 
 /** How a run learns, in the words of a job: from the data alone, or from a teacher. */
 function methodOf(
-  { recipe }: StoredRun,
+  run: StoredRun,
   { teacher, student, objective, adapter }: z.output<typeof jobRecipe>,
   hyperparameters: object,
 ) {
+  const recipe = distillationOf(run.recipe, run.folder);
   const learnsDataAlone = recipe.objective.every(({ loss }) => loss === "cross-entropy");
   if (
     learnsDataAlone && recipe.student.model === "teacher" && recipe.student.layers === undefined &&

@@ -6,6 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
 import type { InferenceModel } from "../../runs/child/inference.ts";
+import { distillationOf } from "../../runs/task/run_recipe.ts";
 import { HttpError } from "../http/http_error.ts";
 import { keptCheckpoints, parseRunModel } from "../run_model.ts";
 import type { Service } from "../service.ts";
@@ -39,6 +40,7 @@ export async function sourceOf(
   // The process reads the run's folder, so its recipe there must be the one that is told.
   await Deno.stat(join(run.folder, "recipe.json"));
   const plugins = run.manifest.plugins.map((plugin) => plugin.path);
-  const { folder, recipe } = run;
+  const { folder } = run;
+  const recipe = distillationOf(run.recipe, run.id);
   return { model: { folder, recipe, ...(step === undefined ? {} : { step }) }, plugins };
 }

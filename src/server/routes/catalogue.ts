@@ -8,6 +8,7 @@ import { oneOf } from "../../base/did_you_mean.ts";
 import { KINDS } from "../../registry/kinds/mod.ts";
 import { describePlugin } from "../../registry/plugin_description.ts";
 import type { StoredCheckpoint, StoredRun } from "../../runs/store/store.ts";
+import { isTask } from "../../runs/task/run_recipe.ts";
 import type { App } from "../http/app_env.ts";
 import { HttpError } from "../http/http_error.ts";
 import { keptCheckpoints, parseRunModel, runModelName } from "../run_model.ts";
@@ -151,7 +152,7 @@ export function addCatalogueRoutes(app: App, service: Service): void {
     owned_by: run.owner || "limbeck",
     source: "run",
     run: run.id,
-    base: baseName(run.named) ?? catalogue.hide(run.recipe.teacher.model),
+    base: isTask(run.recipe) ? null : baseName(run.named) ?? catalogue.hide(run.recipe.teacher.model),
   });
 
   /** Also what no list tells of: checkpoints, and runs that have not come to their end but can be tried. */
@@ -178,7 +179,8 @@ export function addCatalogueRoutes(app: App, service: Service): void {
 
   app.openapi(models, async (c) => {
     const { data: runs } = await store.list({ states: ["succeeded"], limit: MOST_RUNS });
-    const data = [...await namedModels(), ...runs.map((run) => modelOf(run))];
+    const made = runs.filter((run) => !isTask(run.recipe) || run.result?.paths.merged !== undefined);
+    const data = [...await namedModels(), ...made.map((run) => modelOf(run))];
     return c.json({ object: "list" as const, data }, 200);
   });
 

@@ -4,9 +4,10 @@
  * @module
  */
 import { createRoute, z } from "@hono/zod-openapi";
-import { parseRecipe } from "../../distill/recipe/parse.ts";
+import { parseRecipe, RecipeError } from "../../distill/recipe/parse.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { InspectionOrder } from "../../runs/child/inspection.ts";
+import { isTask } from "../../runs/task/run_recipe.ts";
 import type { Context } from "hono";
 import type { App, AppEnv } from "../http/app_env.ts";
 import { json, namedRecipe, otherwise } from "../schemas.ts";
@@ -101,6 +102,12 @@ export function addInspectionRoutes(app: App, service: Service): void {
     schema: T,
   ): Promise<z.output<T>> => {
     const recipe = await checkNamed(service, named);
+    if (isTask(recipe)) {
+      throw new RecipeError("recipe", [{
+        path: "recipe.task",
+        message: "only recipes that distil are looked at; submit it: what it needs is checked when it begins",
+      }]);
+    }
     const found = await inRecipe(() => inspector.inspect(order(recipe), { plugins, signal: req.raw.signal }));
     return schema.parse(hidden(found, catalogue.hide));
   };

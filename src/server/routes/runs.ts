@@ -8,6 +8,7 @@ import { RUN_STATES } from "../../runs/store/run_states.ts";
 import type { RunState } from "../../distill/run/events.ts";
 import { settle } from "../../runs/store/run_folder.ts";
 import { askOfRun } from "../../runs/store/run_actions.ts";
+import { RUN_TASKS } from "../../runs/task/run_recipe.ts";
 import type { StoredRun } from "../../runs/store/store.ts";
 import { UnknownRunError } from "../../runs/store/store_errors.ts";
 import type { App } from "../http/app_env.ts";
@@ -37,9 +38,9 @@ const submit = createRoute({
   method: "post",
   path: "/v1/runs",
   operationId: "submitRun",
-  summary: "Submit a recipe",
+  summary: "Submit a recipe, or a task",
   description:
-    "The run is queued. What its memory needs is checked when its turn comes; POST /v1/runs/estimate forecasts it.",
+    "The run is queued. A recipe with the field `task` (merge, residual or shrink) merges, adds or cuts instead of distilling. What its memory needs is checked when its turn comes; POST /v1/runs/estimate forecasts it.",
   tags: ["runs"],
   request: {
     headers: idempotencyHeader,
@@ -80,6 +81,7 @@ const list = createRoute({
           example: "queued,running",
         },
       ),
+      task: z.enum(RUN_TASKS).optional().openapi({ description: "Only runs that do this" }),
       metadata: metadataQuery,
     }),
   },
@@ -150,7 +152,7 @@ export function addRunRoutes(app: App, service: Service): void {
   });
 
   app.openapi(list, async (c) => {
-    const { after, limit, status } = c.req.valid("query");
+    const { after, limit, status, task } = c.req.valid("query");
     const states = status?.split(",") ?? [];
     const unknown = states.find((state) => !RUN_STATES.includes(state as RunState));
     if (unknown !== undefined) {
@@ -165,6 +167,7 @@ export function addRunRoutes(app: App, service: Service): void {
       ...(after === undefined ? {} : { after }),
       ...(states.length > 0 ? { states: states as RunState[] } : {}),
       ...(wanted ? { metadata: wanted } : {}),
+      ...(task === undefined ? {} : { task }),
     });
     return c.json({
       object: "list" as const,

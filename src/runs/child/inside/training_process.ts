@@ -17,22 +17,36 @@ import { errorEvent } from "../told_error.ts";
 import { ALIVE_LOCK, isCounted, type TrainingOrder, UNSENT_FILE } from "../training.ts";
 
 /** The trainer: does one attempt at a run. */
-export type Trainer<Plugins = Registry> = (recipe: Recipe, host: RunHost<Plugins>) => Promise<RunResult>;
+export type Trainer<Plugins = Registry, R = Recipe> = (
+  recipe: R,
+  host: RunHost<Plugins>,
+) => Promise<RunResult>;
 
 /**
  * Runs `trainer` as this process's only work and ends the process: exit code 0, or that of the error.
  *
  * @param registry losses and adapters; a function, so that a plugin refused by the registry is reported like any other error
+ * @param parse checks what the run is to do
  */
 export function runChild<Plugins>(
   trainer: Trainer<Plugins>,
   registry: () => Promise<Plugins>,
+): Promise<never>;
+export function runChild<Plugins, R>(
+  trainer: Trainer<Plugins, R>,
+  registry: () => Promise<Plugins>,
+  parse: (value: unknown, where: string) => R,
+): Promise<never>;
+export function runChild<Plugins, R>(
+  trainer: Trainer<Plugins, R>,
+  registry: () => Promise<Plugins>,
+  parse = parseRecipe as (value: unknown, where: string) => R,
 ): Promise<never> {
   let attempt: Attempt | undefined;
   return serve<TrainingOrder>(async (order, port) => {
     attempt = new Attempt(order, port);
     const { folder, resume, resumeLimit, profile } = order;
-    const recipe = parseRecipe(order.recipe, join(folder, "recipe.json"));
+    const recipe = parse(order.recipe, join(folder, "recipe.json"));
     using alive = await Deno.open(join(folder, ALIVE_LOCK), { read: true, write: true, create: true });
     if (!await alive.tryLock(true)) {
       throw new LimbeckError(`${folder}: another training process works on this run`);

@@ -85,7 +85,7 @@ export function keepProgress(db: SqliteConnection, run: RunProgress & { id: stri
 /** Runs from the newest to the oldest. */
 export function listRuns(
   db: SqliteConnection,
-  { after, limit = 20, states, metadata = {}, worker }: RunQuery,
+  { after, limit = 20, states, metadata = {}, worker, task }: RunQuery,
 ): Page<StoredRun> {
   const [where, values]: [string[], SQLInputValue[]] = [[], []];
   if (after !== undefined) {
@@ -99,6 +99,10 @@ export function listRuns(
   if (worker) {
     where.push("worker = ?");
     values.push(worker);
+  }
+  if (task) {
+    where.push("coalesce(json_extract(recipe, '$.task'), 'distill') = ?");
+    values.push(task);
   }
   for (const [name, value] of Object.entries(metadata)) {
     // As a table and not as a path: a name may hold any character.

@@ -1,0 +1,152 @@
+/**
+ * What a run may do instead of distilling: merge models, add a residual, cut a model. A task is written like a recipe, with the field
+ * `task` to tell which one it is.
+ *
+ * @module
+ */
+import { z } from "zod";
+import { didYouMean } from "../../base/did_you_mean.ts";
+import { isObject } from "../../base/json.ts";
+import { describeIssues, type FieldSchema } from "../../base/schema_problems.ts";
+import { RecipeError } from "../../distill/recipe/parse.ts";
+import { isMergekit, parseMergekit } from "../../merge/mergekit.ts";
+import { type MergeRecipe, MergeRecipeError, parseMergeRecipe } from "../../merge/recipe.ts";
+import { DEPTH_SEARCHES } from "../../shape/depth/depth_search.ts";
+import { DEPTH_METRICS } from "../../shape/depth/metrics.ts";
+import { WIDTH_STRUCTURES } from "../../shape/width/flap.ts";
+
+const model = z.string().min(1).describe("Folder in Hugging Face layout, or a GGUF file");
+const dataset = z.string().min(1).describe("JSON Lines file");
+
+const residualSchema = z.strictObject({
+  task: z.literal("residual"),
+  base: model.describe("What instruction tuning began from"),
+  instruct: model.describe("What it made of it"),
+  newBase: model.describe("What is to become an instruct model"),
+  scale: z.number().default(1).describe("What the residual is multiplied by"),
+  commonRows: z.boolean().default(false).describe(
+    "Where vocabularies differ, change only the rows of tokens that all three have",
+  ),
+  rank: z.int().min(1).optional().describe("Write an adapter of this rank instead of a model"),
+  dtype: z.enum(["f32", "f16", "bf16"]).optional().describe(
+    "How the model is stored; as the new base when absent",
+  ),
+}).refine(({ rank, dtype }) => rank === undefined || dtype === undefined, {
+  path: ["dtype"],
+  message: "is for models; an adapter is stored in f32",
+});
+
+const shrinkSchema = z.strictObject({
+  task: z.literal("shrink"),
+  model,
+  data: z.union([dataset, z.array(dataset).min(1)]).describe("Calibration samples, or questions"),
+  layers: z.int().min(1).optional().describe("Layers that stay"),
+  metric: z.enum(DEPTH_METRICS).default("loss").describe("What subsets of layers are measured by"),
+  search: z.enum(DEPTH_SEARCHES).default("dp").describe("How layers are chosen"),
+  keepLast: z.int().min(0).default(0).describe("Layers at the end that always stay"),
+  beam: z.int().min(1).default(4).describe("Subsets that a beam search goes on with"),
+  width: z.number().positive().max(1).optional().describe(
+    "Part of the parameters of heads and channels that stays",
+  ),
+  structure: z.enum(WIDTH_STRUCTURES).default("global").describe(
+    "One threshold for all layers, or the same widths everywhere",
+  ),
+  compensation: z.boolean().default(true).describe("Biases in place of the heads and channels that are cut"),
+  faithful: z.boolean().default(false).describe("Cut the width as AmoebaLLM's code does"),
+  contextLength: z.int().min(2).optional().describe("Longest sample in tokens"),
+  limit: z.int().min(1).optional().describe("Most samples used"),
+  mask: z.enum(["auto", "completion", "all"]).optional().describe("Which tokens are measured"),
+  endToken: z.union([z.enum(["auto", "eos", "bos", "none"]), z.int().min(0)]).optional()
+    .describe("Token put after a text"),
+}).refine(({ layers, width }) => layers !== undefined || width !== undefined, {
+  path: ["layers"],
+  message: "say how many layers stay, or how much of their width: width",
+});
+
+const SCHEMAS = { residual: residualSchema, shrink: shrinkSchema } as const;
+
+/** Merges models: beside `task` what a merge recipe holds, ours or mergekit's, as it is written. */
+export interface MergeTask {
+  readonly task: "merge";
+  readonly [field: string]: unknown;
+}
+
+/** Adds an instruction residual. */
+export type ResidualTask = z.output<typeof residualSchema>;
+
+/** Cuts layers, heads and channels out of a model. */
+export type ShrinkTask = z.output<typeof shrinkSchema>;
+
+/** What a run may do instead of distilling. */
+export type Task = MergeTask | ResidualTask | ShrinkTask;
+
+/** Names of all tasks. */
+export const TASKS: readonly Task["task"][] = ["merge", "residual", "shrink"];
+
+/** Whether something says of itself that it is a task, checked or not. */
+export function saysTask(value: unknown): value is { task: unknown } {
+  return isObject(value) && Object.hasOwn(value, "task");
+}
+
+/**
+ * Checks a task and fills in its defaults. Paths are left as they are; nothing is opened.
+ *
+ * @param where How errors name it, such as its file
+ * @throws {RecipeError} with every problem at once
+ */
+export function parseTask(value: unknown, where = "recipe"): Task {
+  const name = isObject(value) ? value.task : undefined;
+  if (name === "merge") {
+    mergeRecipeOf(value as MergeTask, where);
+    return value as MergeTask;
+  }
+  if (name !== "residual" && name !== "shrink") {
+    const near = typeof name === "string" ? didYouMean(name, TASKS) : "";
+    throw new RecipeError(where, [{
+      path: "task",
+      message: `must be one of ${TASKS.join(", ")}, not ${JSON.stringify(name)}${near}`,
+    }]);
+  }
+  const schema = SCHEMAS[name];
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const fields = z.toJSONSchema(schema, { io: "input" }) as FieldSchema;
+  throw new RecipeError(where, describeIssues(parsed.error.issues, value, fields));
+}
+
+/**
+ * The merge that a task means.
+ *
+ * @throws {RecipeError} with every problem at once
+ */
+export function mergeRecipeOf({ task: _, ...written }: MergeTask, where = "recipe"): MergeRecipe {
+  let recipe: MergeRecipe;
+  try {
+    recipe = isMergekit(written) ? mergekitRecipe(written, where) : parseMergeRecipe(written, where);
+  } catch (error) {
+    if (!(error instanceof MergeRecipeError)) throw error;
+    throw new RecipeError(where, error.problems);
+  }
+  if (recipe.output === undefined) return recipe;
+  throw new RecipeError(where, [{ path: "output", message: "is the run's own folder; leave it out" }]);
+}
+
+/** mergekit's file has no place for what the command line takes as `--like`. */
+function mergekitRecipe({ like, ...written }: Readonly<Record<string, unknown>>, where: string): MergeRecipe {
+  const recipe = parseMergekit(written, where);
+  if (like === undefined) return recipe;
+  if (typeof like === "string" && like !== "") return { ...recipe, like };
+  throw new MergeRecipeError(where, [{
+    path: "like",
+    message: "must be the name of a program, such as mergekit",
+  }]);
+}
+
+/** What a task leaves in its run's folder. */
+export const TASK_OUTPUTS = { model: "merged", adapter: "adapter", shape: "shape.json" } as const;
+
+/** Which of {@linkcode TASK_OUTPUTS} a task leaves. */
+export function outputsOf(task: Task): readonly (keyof typeof TASK_OUTPUTS)[] {
+  if (task.task === "shrink") return ["model", "shape"];
+  return task.task === "residual" && task.rank !== undefined ? ["adapter"] : ["model"];
+}

@@ -1,0 +1,132 @@
+/** Merges and residuals as runs of a service: submitted with names, watched, cancelled, used by what comes after them. */
+// @ts-types="../../types/std_assert.d.ts"
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { writeTinyModel } from "../distill/tiny_model.ts";
+import { submit, type TestService, until, withService } from "./harness.ts";
+
+/** Calls `fn` with a service that has two small models, and works with the real processes. */
+function withTasks(fn: (test: TestService) => Promise<void>, layers = 2): Promise<void> {
+  return withService(async (test) => {
+    await Deno.remove(`${test.folder}/models/model`, { recursive: true });
+    for (const [seed, name] of ["a", "b"].entries()) {
+      await writeTinyModel(`${test.folder}/models/${name}`, { layers, hiddenSize: 16, seed: seed + 1 });
+    }
+    await fn(test);
+  }, { entry: undefined });
+}
+
+const MERGE = {
+  task: "merge",
+  method: "linear",
+  models: [{ model: "a", weight: 1 }, { model: "b", weight: 1 }],
+};
+
+Deno.test("a merge is submitted, streamed and handed out, and later runs can name what it made", () =>
+  withTasks(async (test) => {
+    const id = await submit(test, MERGE);
+    await until(test.service, id, "succeeded", "failed");
+    const { body: run } = await test.call("GET", `/v1/runs/${id}`);
+    assertEquals([run.state, run.task, run.step, run.steps, run.recipe], [
+      "succeeded",
+      "merge",
+      100,
+      100,
+      MERGE,
+    ]);
+    assert(!JSON.stringify(run).includes(test.folder), "a path of this machine");
+
+    const stream = await test.request(`/v1/runs/${id}/events`, { headers: { Accept: "text/event-stream" } });
+    const text = await stream.text();
+    assertMatch(text, /"type":"progress"/);
+    assert(!text.includes(test.folder), "a path of this machine");
+
+    const { body: files } = await test.call("GET", `/v1/runs/${id}/artifacts`);
+    const names = files.data.map(({ name }: { name: string }) => name);
+    for (
+      const name of ["merged/model.safetensors", "merged/config.json", "merged/README.md", "result.json"]
+    ) {
+      assert(names.includes(name), `${name} is missing in ${names}`);
+    }
+    for (const name of names.filter((name: string) => !name.endsWith(".safetensors"))) {
+      const file = await (await test.request(`/v1/runs/${id}/artifacts/${name}`)).text();
+      assert(!file.includes(test.folder), `${name} has a path of this machine`);
+    }
+
+    const { body: models } = await test.call("GET", "/v1/models");
+    assert(models.data.some((model: { id: string }) => model.id === `run:${id}`));
+    const next = await submit(test, {
+      task: "residual",
+      ...{ base: "a", instruct: "b", newBase: `run:${id}` },
+    });
+    await until(test.service, next, "succeeded", "failed");
+    assertEquals((await test.call("GET", `/v1/runs/${next}`)).body.state, "succeeded");
+
+    const list = async (query: string) =>
+      (await test.call("GET", `/v1/runs${query}`)).body.data.map((run: { id: string }) => run.id);
+    assertEquals(await list("?task=merge"), [id]);
+    assertEquals(await list("?task=distill"), []);
+    assertEquals(await list(""), [next, id]);
+    assertEquals((await test.call("GET", "/v1/fine_tuning/jobs")).body.data, []);
+    assertEquals((await test.call("GET", `/v1/fine_tuning/jobs/${id}`)).status, 404);
+  }));
+
+Deno.test("what is wrong with a task is told with its place in the request", () =>
+  withTasks(async (test) => {
+    const refused = async (recipe: unknown) => {
+      const { status, body } = await test.call("POST", "/v1/runs", { recipe });
+      return [status, body.error.param, body.error.problems?.length];
+    };
+    assertEquals(await refused({ ...MERGE, task: "merg" }), [400, "recipe.task", 1]);
+    assertEquals(await refused({ ...MERGE, method: "none" }), [400, "recipe.method", 1]);
+    assertEquals(await refused({ ...MERGE, output: "/tmp/x" }), [400, "recipe.output", 1]);
+    assertEquals(await refused({ ...MERGE, chatTemplate: "{{ 1 }}" }), [400, "recipe.chatTemplate", 1]);
+    for (const path of ["/etc", "../a", `${test.folder}/models/a`]) {
+      const models = [MERGE.models[0], { model: path }];
+      assertEquals(await refused({ ...MERGE, models }), [400, "recipe.models.1.model", 1]);
+      assertEquals(await refused({ ...MERGE, base: path }), [400, "recipe.base", 1]);
+      assertEquals(await refused({ ...MERGE, tokenizer: path }), [400, "recipe.tokenizer", 1]);
+    }
+    const mergekit = {
+      task: "merge",
+      merge_method: "linear",
+      base_model: "a",
+      slices: [{ sources: [{ model: "/etc", layer_range: [0, 1] }] }],
+      tokenizer_source: "/etc",
+    };
+    assertEquals(await refused(mergekit), [400, "recipe.slices.0.sources.0.model", 2]);
+    assertEquals(
+      await refused({ task: "residual", base: "a", instruct: "b", newBase: "a", rank: 1000 }),
+      [400, "recipe.rank", 1],
+    );
+    assertEquals(await refused({ task: "shrink", model: "a", data: ["/etc/passwd"], layers: 1 }), [
+      400,
+      "recipe.data.0",
+      1,
+    ]);
+    const looked = await test.call("POST", "/v1/runs/estimate", { recipe: MERGE });
+    assertEquals([looked.status, looked.body.error.param], [400, "recipe.task"]);
+    assertEquals(await test.service.store.ids(), []);
+  }));
+
+Deno.test("a merge that is cancelled ends, and leaves no model", () =>
+  withTasks(async (test) => {
+    const id = await submit(test, MERGE);
+    await until(test.service, id, "running", "succeeded", "failed");
+    assertEquals((await test.call("POST", `/v1/runs/${id}/cancel`)).status, 202);
+    await until(test.service, id, "cancelled", "succeeded", "failed");
+    const { body } = await test.call("GET", `/v1/runs/${id}`);
+    assertEquals([body.state, body.error], ["cancelled", null]);
+    const { body: files } = await test.call("GET", `/v1/runs/${id}/artifacts`);
+    assertEquals(files.data.filter(({ name }: { name: string }) => name.startsWith("merged")), []);
+  }, 60));
+
+Deno.test("models that do not fit each other fail the run with a word that names no path", () =>
+  withTasks(async (test) => {
+    await writeTinyModel(`${test.folder}/models/wide`, { layers: 2, hiddenSize: 32 });
+    const id = await submit(test, { ...MERGE, models: [{ model: "a" }, { model: "wide" }] });
+    await until(test.service, id, "succeeded", "failed");
+    const { body } = await test.call("GET", `/v1/runs/${id}`);
+    assertEquals([body.state, body.error.exitCode], ["failed", 3]);
+    assert(!JSON.stringify(body).includes(test.folder), body.error.message);
+    assertMatch(body.error.message, /wide/);
+  }));
