@@ -79,6 +79,10 @@ const VERBS: Readonly<Record<string, { summary: string; load: () => Promise<Comm
     summary: "Write the difference of two models as an adapter",
     load: async () => (await import("./verbs/extract_lora.ts")).extractLoraCommand,
   },
+  chain: {
+    summary: "Run several steps in order, each on what earlier ones left",
+    load: async () => (await import("./verbs/chain.ts")).chain,
+  },
   plugin: {
     summary: "List, show, begin and check losses, adapters and merges",
     load: async () => (await import("./verbs/plugin.ts")).plugin,
