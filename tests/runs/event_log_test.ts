@@ -9,6 +9,7 @@ import { readLines } from "../../src/runs/child/lines.ts";
 import { adoptRun, createRun, type LockedRun } from "../../src/runs/store/run_folder.ts";
 import { StoreError } from "../../src/runs/store/store_errors.ts";
 import { fakeRecipe, resumeFake, startFake, withFolder } from "./fake_run.ts";
+import { withSmallDisk } from "./small_disk.ts";
 import { closeTestStore, testStore } from "./test_store.ts";
 
 const row = (step: number): RunEventBody => ({
@@ -96,24 +97,6 @@ Deno.test("adoptRun() refuses a log that was changed before its end, and takes i
     assertEquals((await adoptRun(run.folder, run.store)).state, "queued");
     assertEquals(await run.store.events(run.id), events);
   }));
-
-/** Mounts a file system of 1 MiB and calls `fn` with its path; only root may. */
-async function withSmallDisk(fn: (disk: string) => Promise<void>): Promise<void> {
-  await withFolder(async (folder) => {
-    const disk = `${folder}/runs`;
-    const run = (command: string, ...args: string[]) =>
-      new Deno.Command(command, { args, stderr: "null" }).output();
-    const mounted = await run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk).catch(() => ({
-      success: false,
-    }));
-    if (!mounted.success) return console.log("skip: a small disk cannot be mounted here");
-    try {
-      await fn(folder);
-    } finally {
-      await run("umount", disk);
-    }
-  });
-}
 
 Deno.test("append() refuses an event and the store stays whole when its disk is full", () =>
   withSmallDisk(async (folder) => {

@@ -5,10 +5,12 @@ import { InputError } from "../../src/base/errors.ts";
 import type { RunEvent } from "../../src/distill/run/events.ts";
 import { RecipeError } from "../../src/distill/recipe/parse.ts";
 import { createRun, type LockedRun, openRun, readRun } from "../../src/runs/store/run_folder.ts";
-import { superviseRun } from "../../src/runs/supervise/supervisor.ts";
+import { type SuperviseOptions, superviseRun } from "../../src/runs/supervise/supervisor.ts";
 import { parseTask, type Task } from "../../src/runs/task/task.ts";
 import { mapTaskPaths, taskPaths } from "../../src/runs/task/task_paths.ts";
 import { valuesOf, withModels } from "../merge/tiny_merge.ts";
+import { childrenOf } from "../processes.ts";
+import { withSmallDisk } from "./small_disk.ts";
 import { closeTestStore, testStore } from "./test_store.ts";
 
 const models = { a: {}, b: { seed: 2 }, base: { seed: 3 } };
@@ -27,6 +29,7 @@ async function work(
   folder: string,
   task: Task | LockedRun,
   onEvent: (event: RunEvent, run: ReturnType<typeof superviseRun>) => void = () => {},
+  options: Partial<SuperviseOptions> = {},
 ) {
   const resume = "recipe" in task && "release" in task;
   const run = resume
@@ -34,6 +37,7 @@ async function work(
     : await createRun({ store: testStore(folder), recipe: task as Task });
   const events: RunEvent[] = [];
   const supervised = superviseRun({
+    ...options,
     run,
     resume,
     onEvent(event) {
@@ -192,4 +196,40 @@ Deno.test("a task that is stopped leaves nothing, and does all of it when it is 
       assertEquals((await valuesOf(`${again.run.folder}/merged`)).size > 0, true);
       closeTestStore(folder);
     },
+  ));
+
+Deno.test("a task whose process is killed in the middle begins again, and leaves all of it", () =>
+  withModels({ a: { layers: 40, hiddenSize: 64 } }, async (folder) => {
+    const task = parseTask({
+      task: "merge",
+      method: "linear",
+      models: [{ model: `${folder}/a`, weight: 1 }, { model: `${folder}/a`, weight: 3 }],
+    });
+    let killed = 0;
+    const before = new Set(childrenOf(Deno.pid).keys());
+    const { run, events, outcome } = await work(folder, task, (event) => {
+      if (event.type !== "progress" || killed > 0) return;
+      for (const pid of childrenOf(Deno.pid).keys()) {
+        if (before.has(pid)) continue;
+        killed++;
+        Deno.kill(pid, "SIGKILL");
+      }
+    }, { unattended: true });
+    assertEquals([killed, outcome.state], [1, "succeeded"]);
+    const told = events.flatMap((event) => event.type === "state" ? [event.state] : []);
+    assertEquals(told, ["running", "interrupted", "queued", "running", "succeeded"]);
+    assertEquals(await valuesOf(`${run.folder}/merged`), await valuesOf(`${folder}/a`));
+    closeTestStore(folder);
+  }));
+
+Deno.test("a merge that the disk has no room for is refused before a byte is written", () =>
+  withSmallDisk((folder) =>
+    withModels({ a: { layers: 8, hiddenSize: 64 } }, async (models) => {
+      const task = parseTask({ task: "merge", method: "linear", models: [{ model: `${models}/a` }] });
+      const { run, outcome } = await work(`${folder}/runs`, task);
+      assertEquals([outcome.state, outcome.error?.code], ["failed", "disk_full"]);
+      const left = [...Deno.readDirSync(run.folder)].map(({ name }) => name);
+      assertEquals(left.filter((name) => name.includes("merged")), []);
+      closeTestStore(`${folder}/runs`);
+    })
   ));
