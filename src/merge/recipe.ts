@@ -108,6 +108,11 @@ const mergeRecipeSchema = z.strictObject({
 
 let cachedSchema: FieldSchema | undefined;
 
+/** The JSON Schema of a merge recipe, as it is written. */
+export function mergeRecipeJsonSchema(): FieldSchema {
+  return cachedSchema ??= z.toJSONSchema(mergeRecipeSchema, { io: "input" }) as FieldSchema;
+}
+
 /** The fields that a recipe may have. */
 export const MERGE_RECIPE_FIELDS: readonly string[] = Object.keys(mergeRecipeSchema.shape);
 
@@ -120,8 +125,7 @@ export const MERGE_RECIPE_FIELDS: readonly string[] = Object.keys(mergeRecipeSch
 export function parseMergeRecipe(value: unknown, where = "merge recipe"): MergeRecipe {
   const parsed = mergeRecipeSchema.safeParse(value);
   if (!parsed.success) {
-    cachedSchema ??= z.toJSONSchema(mergeRecipeSchema, { io: "input" }) as FieldSchema;
-    throw new MergeRecipeError(where, describeIssues(parsed.error.issues, value, cachedSchema));
+    throw new MergeRecipeError(where, describeIssues(parsed.error.issues, value, mergeRecipeJsonSchema()));
   }
   const { models, slices, tokenizer, ...rest } = parsed.data;
   if ((models === undefined) === (slices === undefined)) {

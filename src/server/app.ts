@@ -9,6 +9,7 @@ import { bodyLimit } from "hono/body-limit";
 import { routePath } from "hono/route";
 import project from "../../deno.json" with { type: "json" };
 import { recipeJsonSchema } from "../distill/recipe/problems.ts";
+import { taskJsonSchemas } from "../runs/task/task.ts";
 import { identify, needs } from "./http/access.ts";
 import type { App, AppEnv } from "./http/app_env.ts";
 import { secureHeaders } from "./http/headers.ts";
@@ -173,7 +174,8 @@ function addDocument(app: App): void {
       info: {
         title: "Limbeck",
         version: project.version,
-        description: "Distils language models: takes runs, streams what they say, hands out what they made.",
+        description:
+          "Distils, merges and cuts language models: takes runs, streams what they say, hands out what they made.",
         contact: { name: "Limbeck" },
         license: { name: "MIT", url: "https://opensource.org/license/mit" },
       },
@@ -194,20 +196,31 @@ function addDocument(app: App): void {
   });
 }
 
-/** Puts the schema of a recipe, which is written by the recipe's own rules, where the document speaks of recipes. */
+/** Puts the schemas of recipes and tasks, which are written by their own rules, where the document speaks of them. */
 function withRecipe(document: object): unknown {
-  const { $schema: _, ...recipe } = recipeJsonSchema();
+  const of = (name: string) => ({ $ref: `#/components/schemas/${name}` });
+  const tasks = Object.entries(taskJsonSchemas()).map(([name, schema]) => [taskName(name), schema] as const);
   const replaced = JSON.parse(JSON.stringify(document), (_, value) => {
     // Every operation is described, if only by its summary.
     if (value?.operationId) return { ...value, description: value.description ?? `${value.summary}.` };
-    if (value?.["x-schema"] !== "Recipe") return value;
-    return { allOf: [{ $ref: "#/components/schemas/Recipe" }], description: value.description };
+    const { description } = value ?? {};
+    if (value?.["x-schema"] === "Recipe") return { allOf: [of("Recipe")], description };
+    if (value?.["x-schema"] !== "RunRecipe") return value;
+    return { anyOf: ["Recipe", ...tasks.map(([name]) => name)].map(of), description };
   });
-  replaced.components.schemas.Recipe = JSON.parse(JSON.stringify(recipe), (_, value) => {
-    if (!value?.prefixItems) return value;
-    // Tools want `items` beside them.
-    const { length } = value.prefixItems;
-    return { ...value, items: value.prefixItems[0], minItems: length, maxItems: length };
-  });
+  for (const [name, schema] of [["Recipe", recipeJsonSchema()] as const, ...tasks]) {
+    const { $schema: _, ...shown } = schema as { $schema?: string };
+    replaced.components.schemas[name] = JSON.parse(JSON.stringify(shown), (_, value) => {
+      if (!value?.prefixItems) return value;
+      // Tools want `items` beside them.
+      const { length } = value.prefixItems;
+      return { ...value, items: value.prefixItems[0], minItems: length, maxItems: length };
+    });
+  }
   return replaced;
+}
+
+/** `MergeTask` of `merge`. */
+function taskName(task: string): string {
+  return `${task[0]!.toUpperCase()}${task.slice(1)}Task`;
 }

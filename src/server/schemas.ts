@@ -48,6 +48,15 @@ export const namedRecipe = z.custom<Record<string, unknown>>(
   description: "A recipe whose models and data are names that GET /v1/models and /v1/files list",
 });
 
+/** The same, or a task: what a run may be asked to do. */
+export const namedRunRecipe = namedRecipe.openapi({
+  type: "object",
+  additionalProperties: {},
+  "x-schema": "RunRecipe",
+  description:
+    "A recipe that distils, or a task, whose models and data are names that GET /v1/models and /v1/files list",
+});
+
 /** An error. */
 const errorSchema = z.object({
   error: z.object({
@@ -86,7 +95,7 @@ export const runSchema = z.object({
   worker: z.enum(["command", "service"]),
   owner: text,
   metadata,
-  recipe: namedRecipe,
+  recipe: namedRunRecipe,
   result: z.record(z.string(), z.unknown()).nullable(),
   error: z.object({ code: text, message: text, hint: text.optional(), exitCode: z.number().int() })
     .nullable(),

@@ -10,7 +10,12 @@ import { isObject } from "../../base/json.ts";
 import { describeIssues, type FieldSchema } from "../../base/schema_problems.ts";
 import { RecipeError } from "../../distill/recipe/parse.ts";
 import { isMergekit, parseMergekit } from "../../merge/mergekit.ts";
-import { type MergeRecipe, MergeRecipeError, parseMergeRecipe } from "../../merge/recipe.ts";
+import {
+  type MergeRecipe,
+  MergeRecipeError,
+  mergeRecipeJsonSchema,
+  parseMergeRecipe,
+} from "../../merge/recipe.ts";
 import { DEPTH_SEARCHES } from "../../shape/depth/depth_search.ts";
 import { DEPTH_METRICS } from "../../shape/depth/metrics.ts";
 import { WIDTH_STRUCTURES } from "../../shape/width/flap.ts";
@@ -82,6 +87,22 @@ export type Task = MergeTask | ResidualTask | ShrinkTask;
 
 /** Names of all tasks. */
 export const TASKS: readonly Task["task"][] = ["merge", "residual", "shrink"];
+
+/** The JSON Schemas of tasks, as they are written; a merge is also taken in mergekit's words. */
+export function taskJsonSchemas(): Readonly<Record<Task["task"], FieldSchema>> {
+  const { properties, ...merge } = mergeRecipeJsonSchema();
+  const { output: _, ...fields } = properties ?? {};
+  const written = merge as FieldSchema & { required?: string[] };
+  return {
+    merge: {
+      ...written,
+      properties: { task: { const: "merge", type: "string" } as FieldSchema, ...fields },
+      required: ["task", ...written.required ?? []],
+    } as FieldSchema,
+    residual: z.toJSONSchema(residualSchema, { io: "input" }) as FieldSchema,
+    shrink: z.toJSONSchema(shrinkSchema, { io: "input" }) as FieldSchema,
+  };
+}
 
 /** Whether something says of itself that it is a task, checked or not. */
 export function saysTask(value: unknown): value is { task: unknown } {

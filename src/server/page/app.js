@@ -3,6 +3,7 @@ import { api, ApiError } from "./api.js";
 import { showComparison } from "./compare/compare.js";
 import { fill, h, toast } from "./dom.js";
 import { showForm } from "./form/form.js";
+import { showTaskForm } from "./form/task_form.js";
 import { showRun } from "./run/run.js";
 import { comparisonOf, RunList } from "./run_list.js";
 import { showSignIn } from "./sign_in.js";
@@ -63,7 +64,9 @@ function route() {
   if (view === "runs" && names.length > 0) endView = showRun(main, names[0], { session, refresh });
   else if (view === "compare" && names.length > 0) endView = showComparison(main, names);
   else if (view === "new" && session.scope !== "read") endView = showForm(main, names[0]);
-  else showWelcome();
+  else if (view === "task" && names.length > 0 && session.scope !== "read") {
+    endView = showTaskForm(main, names[0]);
+  } else showWelcome();
   list.mark();
   main.focus({ preventScroll: true });
   scrollTo(0, 0);

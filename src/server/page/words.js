@@ -41,8 +41,18 @@ export function nameOf(run) {
 function titleOf(run) {
   const { teacher, student } = run.recipe;
   const short = (name) => String(name).replace(/\.gguf$/, "");
+  if (run.task !== "distill") return taskTitle(run, short);
   if (student?.model === "teacher") {
     return student.layers ? `${short(teacher.model)}, ${student.layers.length} layers` : short(teacher.model);
   }
   return `${short(teacher?.model)} → ${short(student?.model)}`;
+}
+
+/** What a run does that distils nothing. */
+function taskTitle({ task, recipe }, short) {
+  if (task === "shrink") return `shrink ${short(recipe.model)}`;
+  if (task === "residual") return `residual for ${short(recipe.newBase)}`;
+  const names = (recipe.models ?? []).map(({ model }) => short(model));
+  const method = recipe.method ?? recipe.merge_method;
+  return names.length > 0 && names.length < 4 ? `${method} of ${names.join(" + ")}` : `${method} merge`;
 }

@@ -23,10 +23,14 @@ import formExample from "../page/form/example.js" with { type: "text" };
 import formFields from "../page/form/fields.js" with { type: "text" };
 import formStyle from "../page/form/form.css" with { type: "text" };
 import form from "../page/form/form.js" with { type: "text" };
+import formKinds from "../page/form/kinds.js" with { type: "text" };
+import formMergeFields from "../page/form/merge_fields.js" with { type: "text" };
 import formObjective from "../page/form/objective.js" with { type: "text" };
 import formPaths from "../page/form/paths.js" with { type: "text" };
 import formRecipeFields from "../page/form/recipe_fields.js" with { type: "text" };
 import formSchemaInputs from "../page/form/schema_inputs.js" with { type: "text" };
+import formSection from "../page/form/section.js" with { type: "text" };
+import formTaskForm from "../page/form/task_form.js" with { type: "text" };
 import icon from "../page/icon.svg" with { type: "text" };
 import page from "../page/index.html" with { type: "text" };
 import layoutStyle from "../page/layout.css" with { type: "text" };
@@ -69,10 +73,14 @@ const FILES: Readonly<Record<string, readonly [type: string, text: string]>> = {
   "form/fields.js": [SCRIPT, formFields],
   "form/form.css": [STYLE, formStyle],
   "form/form.js": [SCRIPT, form],
+  "form/kinds.js": [SCRIPT, formKinds],
+  "form/merge_fields.js": [SCRIPT, formMergeFields],
   "form/objective.js": [SCRIPT, formObjective],
   "form/paths.js": [SCRIPT, formPaths],
   "form/recipe_fields.js": [SCRIPT, formRecipeFields],
   "form/schema_inputs.js": [SCRIPT, formSchemaInputs],
+  "form/section.js": [SCRIPT, formSection],
+  "form/task_form.js": [SCRIPT, formTaskForm],
   "icon.svg": ["image/svg+xml", icon],
   "layout.css": [STYLE, layoutStyle],
   "memory.js": [SCRIPT, memory],

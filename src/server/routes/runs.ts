@@ -18,7 +18,7 @@ import { runView } from "../run_view.ts";
 import {
   json,
   metadata,
-  namedRecipe,
+  namedRunRecipe,
   otherwise,
   pageOf,
   runId,
@@ -30,7 +30,7 @@ import { submitRun } from "../submit.ts";
 import { type Identity, isAllowed } from "../auth/tokens.ts";
 
 /** What is submitted. */
-const submission = z.strictObject({ recipe: namedRecipe, metadata: metadata.optional() }).openapi(
+const submission = z.strictObject({ recipe: namedRunRecipe, metadata: metadata.optional() }).openapi(
   "Submission",
 );
 

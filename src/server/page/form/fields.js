@@ -69,7 +69,7 @@ export class Fields {
     return names.filter((name) => properties[name] && isSimple(properties[name])).map((name) => {
       const { input, read } = inputOf(properties[name], values?.[name]);
       const help = firstSentence(properties[name].description);
-      return this.add(`${path}.${name}`, wordsOf(name), help, input, { read });
+      return this.add(path === "" ? name : `${path}.${name}`, wordsOf(name), help, input, { read });
     });
   }
 

@@ -2,6 +2,7 @@
 import { api } from "../api.js";
 import { fill, h, toast } from "../dom.js";
 import { Estimator, shownEstimate, summaryOf } from "./estimate.js";
+import { kindLinks } from "./kinds.js";
 import { RecipeFields } from "./recipe_fields.js";
 
 /** Shows the form, filled in like a run's recipe where one is named; returns how to stop. */
@@ -69,6 +70,7 @@ class Form {
     });
     fill(
       main,
+      kindLinks("distill"),
       h(
         "form",
         { novalidate: true, oninput: () => this.#changed(), onsubmit: submit },

@@ -4,6 +4,7 @@ import { fill, h } from "../dom.js";
 import { firstRecipe } from "./example.js";
 import { Fields } from "./fields.js";
 import { ObjectiveFields } from "./objective.js";
+import { section } from "./section.js";
 
 /** Fields that are shown at once; the others stand below. */
 const FIRST = {
@@ -212,17 +213,6 @@ export class RecipeFields {
     for (const part of this.#parts) part.disabled = json.open;
     changed(json);
   }
-}
-
-/** A part of the form. */
-function section(title, fields, ...rest) {
-  return h(
-    "fieldset",
-    { class: "panel" },
-    h("legend", {}, title),
-    fields.length > 0 && h("div", { class: "fields" }, ...fields),
-    ...rest,
-  );
 }
 
 /** Says that something was changed, as inputs do by themselves. */

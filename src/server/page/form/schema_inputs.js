@@ -33,14 +33,16 @@ export function inputOf(schema, value) {
     return { input, read: () => numberOf(input) };
   }
   if (choices?.length > 0 && schema.enum) {
+    // Without a default, none of them is a choice too.
+    const all = schema.default === undefined ? ["", ...choices] : choices;
     const input = h(
       "select",
       {},
-      ...choices.map((choice) =>
-        h("option", { value: choice, selected: choice === (shown ?? schema.default) }, choice)
+      ...all.map((choice) =>
+        h("option", { value: choice, selected: choice === (shown ?? schema.default ?? "") }, choice || "–")
       ),
     );
-    return { input, read: () => input.value === schema.default ? undefined : input.value };
+    return { input, read: () => input.value === (schema.default ?? "") ? undefined : input.value };
   }
   const input = h("input", { type: "text", value: shown, placeholder: schema.default });
   const isNumber = (text) => text !== "" && Number.isFinite(Number(text)) && schema.type !== "string";

@@ -1,5 +1,6 @@
 /** The head of a run: its name, its state, what went wrong, what can be asked of it, and its numbers. */
 import { fill, h } from "../dom.js";
+import { likeRun } from "../form/kinds.js";
 import { bytes, duration, ENDED, nameOf, number3 } from "../words.js";
 
 /** The head of a run. */
@@ -42,7 +43,7 @@ export class Head {
           { class: "actions" },
           ...this.#actions(run),
           this.#session.scope !== "read" &&
-            h("a", { class: "button", href: `#/new/${run.id}` }, "New like this"),
+            h("a", { class: "button", href: likeRun(run) }, "New like this"),
         ),
       ),
       h(
@@ -100,6 +101,10 @@ export class Head {
 }
 
 function numbersOf(run, plan, pace) {
+  if (run.task !== "distill") {
+    const { seconds } = run.result ?? {};
+    return [["Done", `${run.step} %`], seconds !== undefined && ["Took", duration(seconds)]].filter(Boolean);
+  }
   const heldOut = run.result?.heldOut;
   const left = run.state === "running" && pace ? (run.steps - run.step) * pace.secondsPerStep : undefined;
   return [

@@ -30,6 +30,8 @@ function sentence(event) {
       return event.message ? `${event.state}: ${event.message}` : event.state;
     case "plan":
       return `${event.adapterName}, ${bytes(event.totalBytes)} on the GPU`;
+    case "progress":
+      return event.step % 10 === 0 ? `${event.step} %, ${event.message}` : undefined;
     case "stage":
       return event.message;
     case "evaluation":

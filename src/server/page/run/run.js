@@ -136,6 +136,10 @@ class RunView {
         this.#pace = event;
         this.#head.showNumbers(this.#run, this.#plan, this.#pace);
         break;
+      case "progress":
+        if (isNews) this.#run.step = event.step;
+        this.#head.showNumbers(this.#run, this.#plan, this.#pace);
+        break;
       case "evaluation":
         this.#curves.evaluation(event);
         break;
@@ -201,6 +205,8 @@ class RunView {
 
   #showTry() {
     if (!this.#tryPanel.hidden || this.#session.scope === "read") return;
+    // A task may leave an adapter alone.
+    if (this.#run.task !== "distill" && !this.#run.result?.paths.merged) return;
     fill(this.#tryPanel, ...tryBox(`run:${decodeURIComponent(this.#id)}`, this.#samples.prompt));
     this.#tryPanel.hidden = false;
   }

@@ -1,0 +1,180 @@
+/** The forms of runs that do something else than distil: merge models, add a residual, cut a model. */
+import { api } from "../api.js";
+import { fill, h } from "../dom.js";
+import { Fields } from "./fields.js";
+import { isTask, kindLinks } from "./kinds.js";
+import { MergeFields } from "./merge_fields.js";
+import { section } from "./section.js";
+
+const TITLES = { merge: "Merge models", residual: "Add an instruction residual", shrink: "Shrink a model" };
+const ABOUT = {
+  merge: "Several models of one shape become one, tensor by tensor.",
+  residual:
+    "What instruction tuning changed in one base model is added to another one: new base + (instruct - base).",
+  shrink: "Layers, heads and channels that the model can do without are searched for on data, and cut away.",
+};
+/** The schema of each task, by its name in the service's document. */
+const SCHEMAS = { merge: "MergeTask", residual: "ResidualTask", shrink: "ShrinkTask" };
+/** Fields of a shrink that are shown at once. */
+const SHRINK_FIRST = ["layers", "search", "metric", "width", "structure"];
+
+/**
+ * Shows the form of a task; returns how to stop.
+ *
+ * @param {string} name a task, or the id of a run that the new one is to be like
+ */
+export function showTaskForm(main, name) {
+  document.title = "New run – Limbeck";
+  const abort = new AbortController();
+  const { signal } = abort;
+  fill(main, h("p", { class: "empty" }, "Reading what the service has …"));
+  load(name, signal).then(
+    (known) => !signal.aborted && new TaskForm(known, signal).show(main),
+    (error) => !signal.aborted && fill(main, h("p", { class: "notice bad", role: "alert" }, error.message)),
+  );
+  return () => abort.abort();
+}
+
+async function load(name, signal) {
+  const get = (path) => api(path, { signal });
+  const [document, plugins, models, datasets, run] = await Promise.all([
+    ...["/openapi.json", "/v1/plugins", "/v1/models", "/v1/datasets"].map(get),
+    isTask(name) ? undefined : get(`/v1/runs/${encodeURIComponent(name)}`),
+  ]);
+  const task = run?.task ?? name;
+  return {
+    task,
+    schema: document.components.schemas[SCHEMAS[task]],
+    plugins: plugins.data,
+    models: models.data,
+    datasets: datasets.data,
+    recipe: run?.recipe ?? {},
+  };
+}
+
+class TaskForm {
+  #signal;
+  #task;
+  /** What the run that this one is to be like has beside the fields of the form. */
+  #kept;
+  #fields = new Fields();
+  #parts;
+  #name = h("input", { type: "text", autocomplete: "off" });
+  #problem = h("div", { role: "alert" });
+  #button = h("button", { class: "primary" }, "Start run");
+
+  constructor(known, signal) {
+    this.#signal = signal;
+    this.#task = known.task;
+    this.#kept = known.recipe;
+    this.#parts = PARTS[known.task](this.#fields, known);
+  }
+
+  show(main) {
+    const submit = (event) => {
+      event.preventDefault();
+      this.#submit();
+    };
+    const name = this.#fields.add("metadata.name", "Name", "May be left empty", this.#name, { apart: true });
+    fill(
+      main,
+      kindLinks(this.#task),
+      h(
+        "form",
+        { novalidate: true, onsubmit: submit },
+        h(
+          "section",
+          { class: "panel" },
+          h("h1", {}, TITLES[this.#task]),
+          h("p", { class: "help" }, ABOUT[this.#task]),
+          h("div", { class: "fields" }, name),
+        ),
+        ...this.#parts,
+        h("section", { class: "panel begin" }, this.#problem, h("div", { class: "actions" }, this.#button)),
+      ),
+    );
+  }
+
+  #read() {
+    const recipe = { ...structuredClone(this.#kept), task: this.#task };
+    // Rows of models and options of a method are read anew: fields alone say how many there are.
+    for (const field of this.#task === "merge" ? ["models", "options"] : []) delete recipe[field];
+    this.#fields.write(recipe);
+    return recipe;
+  }
+
+  async #submit() {
+    this.#button.disabled = true;
+    try {
+      const name = this.#name.value.trim();
+      const body = { recipe: this.#read(), ...(name === "" ? {} : { metadata: { name } }) };
+      const run = await api("/v1/runs", { method: "POST", body, signal: this.#signal });
+      location.hash = `#/runs/${run.id}`;
+    } catch (error) {
+      if (!this.#signal.aborted) this.#tell(error);
+    } finally {
+      this.#button.disabled = false;
+    }
+  }
+
+  #tell({ problems, message }) {
+    const told = problems?.length > 0 ? problems : [{ param: "", message }];
+    const others = this.#fields.tell(told, { focus: true });
+    fill(
+      this.#problem,
+      ...others.map(({ param, message }) =>
+        h("p", { class: "notice bad" }, param ? `${param}: ${message}` : message)
+      ),
+    );
+  }
+}
+
+/** The parts of each form. */
+const PARTS = {
+  merge: (fields, known) => new MergeFields(fields, known, { method: "linear", ...known.recipe }).elements,
+
+  residual(fields, { schema, models, recipe }) {
+    const names = models.map(({ id }) => id);
+    return [
+      section("Models", [
+        fields.choice("base", "Base", names, recipe.base),
+        fields.choice("instruct", "Instruct, tuned from it", names, recipe.instruct),
+        fields.choice("newBase", "New base", names, recipe.newBase),
+      ]),
+      section(
+        "Residual",
+        fields.ofSchema("", schema.properties, recipe, ["scale", "rank", "dtype", "commonRows"]),
+      ),
+    ];
+  },
+
+  shrink(fields, { schema, models, datasets, recipe }) {
+    const { properties } = schema;
+    const more = Object.keys(properties).filter((name) =>
+      !["task", "model", "data", ...SHRINK_FIRST].includes(name)
+    );
+    const [data, ...others] = [recipe.data ?? []].flat();
+    return [
+      section("Model and data", [
+        fields.choice("model", "Model", models.map(({ id }) => id), recipe.model),
+        others.length > 0
+          ? fields.text("data", "Data", "Datasets, one a line", [data, ...others], {
+            read: (text) => text.split("\n").filter(Boolean),
+            write: (names) => names.join("\n"),
+            rows: 2,
+          })
+          : fields.choice("data", "Data", datasets.map(({ id }) => id), data),
+      ]),
+      section(
+        "What stays",
+        fields.ofSchema("", properties, recipe, SHRINK_FIRST),
+        h(
+          "details",
+          {},
+          h("summary", {}, "More"),
+          h("div", { class: "fields" }, ...fields.ofSchema("", properties, recipe, more)),
+        ),
+      ),
+    ];
+  },
+};
