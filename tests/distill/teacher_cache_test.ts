@@ -6,6 +6,7 @@ import {
   assertEquals,
   assertLess,
   assertMatch,
+  assertNotEquals,
   assertRejects,
 } from "@std/assert";
 import type { RunEventBody } from "../../src/distill/run/events.ts";
@@ -16,6 +17,7 @@ import { loadRecipe } from "../../src/distill/recipe/file.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { DEFAULT_DEVICE } from "../../src/gpu/description.ts";
 import { InputError } from "../../src/base/errors.ts";
+import { cacheKey, type CacheOrigin, cachePath } from "../../src/distill/teacher/cache.ts";
 import { heldMetrics, runHere } from "./tiny_run.ts";
 import { TINY_VOCABULARY, type TinyFiles, tinyRecipe, tinySetup, withTiny } from "./tiny_model.ts";
 
@@ -192,6 +194,60 @@ Deno.test("a shared folder serves runs of one teacher and data, and keeps those 
     );
   });
 });
+
+Deno.test("caches of the same samples, others of them held out, are kept apart", async () => {
+  await withTiny(async (files) => {
+    const folder = `${files.folder}/shared`;
+    const stages = async (recipe: Recipe, name: string) => {
+      const events: RunEventBody[] = [];
+      const result = await runHere(recipe, `${files.folder}/${name}`, {}, events);
+      const cache = events.flatMap((e) => (e.type === "stage" && e.stage === "cache" ? [e.message] : []));
+      return { said: cache[0]!, teacher: result.heldOut.teacher! };
+    };
+    const recipe = recipeFor(files, { topK: 8, folder });
+    const first = await stages(recipe, "a");
+    // As an earlier version named it: by what follows from the samples alone, not from which of them are held out.
+    const [name] = await cachesIn(folder);
+    const about = JSON.parse(await Deno.readTextFile(`${folder}/${name}/teacher.json`));
+    const { heldOutSets, ...origin } = about.origin as CacheOrigin;
+    assertEquals(heldOutSets?.length, 1);
+    const key = cacheKey(origin);
+    const bytes = await Deno.readFile(`${folder}/${name}/rows.safetensors`);
+    replaceText(bytes, about.key, key);
+    await Deno.rename(`${folder}/${name}`, cachePath(folder, key));
+    await Deno.writeFile(`${cachePath(folder, key)}/rows.safetensors`, bytes);
+    const earlier = JSON.stringify({ ...about, key, origin });
+    await Deno.writeTextFile(`${cachePath(folder, key)}/teacher.json`, earlier);
+    const again = await stages(recipe, "b");
+    assertMatch(again.said, /^using the teacher's cache /);
+    assertEquals(again.teacher, first.teacher);
+
+    // The last row for training is held out as well: the samples together, and their order, are the same.
+    const [train, heldOut] = [await Deno.readTextFile(files.train), await Deno.readTextFile(files.heldOut)];
+    const lines = train.trimEnd().split("\n");
+    const moved = lines.pop()!;
+    await Deno.writeTextFile(files.train, lines.join("\n"));
+    await Deno.writeTextFile(files.heldOut, `${moved}\n${heldOut}`);
+    const other = await stages(recipe, "c");
+    assertMatch(other.said, /^running the teacher over 46 samples$/);
+    const live = await stages(recipeFor(files), "d");
+    assertAlmostEquals(other.teacher, live.teacher, 1e-6);
+    assertNotEquals(other.teacher, first.teacher);
+    // And each goes on finding its own.
+    assertMatch((await stages(recipe, "e")).said, /^using the teacher's cache /);
+    await Deno.writeTextFile(files.train, train);
+    await Deno.writeTextFile(files.heldOut, heldOut);
+    assertEquals(await stages(recipe, "f"), again);
+  });
+});
+
+/** Puts a text in place of another of the same length. */
+function replaceText(bytes: Uint8Array, from: string, to: string): void {
+  const [old, next] = [from, to].map((text) => new TextEncoder().encode(text));
+  const at = bytes.findIndex((_, i) => old!.every((byte, k) => bytes[i + k] === byte));
+  assert(at >= 0 && old!.length === next!.length);
+  bytes.set(next!, at);
+}
 
 Deno.test("two runs that make one cache at once both end with it", async () => {
   await withTiny(async (files) => {

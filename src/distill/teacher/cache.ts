@@ -34,7 +34,10 @@ export interface CacheOrigin {
   readonly format: RowFormat;
   /** Of the draws; null where nothing is drawn. */
   readonly seed: number | null;
-  /** Samples of each of several held-out sets, since {@linkcode TeacherFindings} are of each; absent where there is one. */
+  /**
+   * Samples of each held-out set, since {@linkcode TeacherFindings} are of each. Absent in caches of one set that earlier versions made:
+   * they do not say which of the samples are held out.
+   */
   readonly heldOutSets?: readonly number[];
 }
 

@@ -26,6 +26,7 @@ import type { TeacherCacheRecipe } from "../recipe/recipe.ts";
 import { modelIdentity } from "../inputs/identity.ts";
 import { runInSlices } from "../program/slices.ts";
 import {
+  type CachedSamples,
   cachedSamples,
   cacheKey,
   type CacheOrigin,
@@ -36,7 +37,7 @@ import {
 } from "./cache.ts";
 import { cacheScalars, teacherRows } from "../program/teacher_rows.ts";
 import { headInput, traceModel } from "../program/traced_model.ts";
-import { countedPositions } from "../objective/token_masks.ts";
+import { countedPositions, type TokenMasks } from "../objective/token_masks.ts";
 import type { PlanChoices, TrainingSetup } from "../program/plan_training.ts";
 
 const BLOCK = "teacher";
@@ -164,18 +165,20 @@ export async function openTeacherCache(
   const kept = keptOf(setup);
   if (!kept) return undefined;
   const { heldOut } = prepared.sets;
-  const samples = cachedSamples([...prepared.train, ...prepared.heldOut], setup.objective.masks);
+  const { masks } = setup.objective;
+  const samples = cachedSamples([...prepared.train, ...prepared.heldOut], masks);
   const origin: CacheOrigin = {
     teacher: await modelIdentity(prepared.teacher),
     samples: samples.identity,
     format: kept.format,
     seed: kept.format.target.kind === "samples" ? kept.cache.seed : null,
-    ...(heldOut.length > 1 ? { heldOutSets: heldOut.map((set) => set.samples.length) } : {}),
+    heldOutSets: heldOut.map((set) => set.samples.length),
   };
   const place = kept.cache.folder ?? folder;
   const path = cachePath(place, cacheKey(origin));
-  const found = await TeacherCache.open(place, origin, samples);
-  host.onFound(path, found !== undefined);
+  const found = await TeacherCache.open(place, origin, samples) ??
+    await openEarlier(place, origin, samples, prepared, masks);
+  host.onFound(found?.path ?? path, found !== undefined);
   if (found) return { cache: found, plannedBytes: 0 };
   const memory = teacherPassMemory(setup, gpu.description, choices, texts);
   host.onPlanned(memory);
@@ -193,6 +196,29 @@ export async function openTeacherCache(
   // Another run may have made the same cache in a shared folder meanwhile: it has the name, and serves as well.
   if (!cache) throw failure;
   return { cache, plannedBytes: memory.total };
+}
+
+/**
+ * Opens the cache that an earlier version made of the same samples, if the same ones were held out: samples that are held out come last,
+ * so where as many tokens were measured, the loss is of the same tokens.
+ */
+async function openEarlier(
+  place: string,
+  { heldOutSets, ...origin }: CacheOrigin,
+  samples: CachedSamples,
+  { heldOut }: PreparedRun,
+  masks: TokenMasks,
+): Promise<TeacherCache | undefined> {
+  if (heldOutSets!.length > 1) return undefined;
+  const cache = await TeacherCache.open(place, origin, samples);
+  if (!cache) return undefined;
+  const tokens = heldOut.reduce(
+    (sum, sample) => sum + masks.mark(packBatch([sample], sample.ids.length)).counts[0]!,
+    0,
+  );
+  if (cache.findings.heldOut.tokens === tokens) return cache;
+  cache.close();
+  return undefined;
 }
 
 class TeacherPass {
