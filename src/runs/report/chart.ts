@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { short } from "../../base/units.ts";
+import { axesOf, HEIGHT, pixel, WIDTH } from "./axes.ts";
 
 /** A line of a chart. */
 export interface Series {
@@ -15,9 +15,6 @@ export interface Series {
   dashed?: boolean;
 }
 
-const WIDTH = 720;
-const HEIGHT = 260;
-const MARGIN = { left: 56, right: 12, top: 12, bottom: 28 };
 /** More points than this are thinned: there are no more pixels to show them. */
 const MOST_POINTS = 720;
 const COLOURS = 6;
@@ -29,33 +26,19 @@ export function chart(title: string, series: readonly Series[]): string {
     number,
   ][];
   if (finite.length === 0) return "";
-  const [x0, x1] = range(finite.map((point) => point[0]));
-  const [y0, y1] = padded(range(finite.map((point) => point[1])));
-  const x = (value: number) =>
-    MARGIN.left + (value - x0) / (x1 - x0 || 1) * (WIDTH - MARGIN.left - MARGIN.right);
-  const y = (value: number) =>
-    HEIGHT - MARGIN.bottom - (value - y0) / (y1 - y0 || 1) * (HEIGHT - MARGIN.top - MARGIN.bottom);
-  const parts = [
-    ...ticks(y0, y1, 5).map((value) =>
-      `<line class="grid" x1="${MARGIN.left}" x2="${WIDTH - MARGIN.right}" y1="${pixel(y(value))}" y2="${
-        pixel(y(value))
-      }"/>` +
-      `<text x="${MARGIN.left - 8}" y="${pixel(y(value) + 4)}" text-anchor="end">${short(value)}</text>`
-    ),
-    ...ticks(x0, x1, 8).filter(Number.isInteger).map((value) =>
-      `<text x="${pixel(x(value))}" y="${HEIGHT - 8}" text-anchor="middle">${value}</text>`
-    ),
-    ...series.map((line, i) => drawn(line, i, x, y)),
-  ];
+  const { x, y, grid } = axesOf(finite, {
+    label: (value) => (Number.isInteger(value) ? String(value) : undefined),
+  });
+  const lines = series.map((line, i) => drawn(line, i, x, y)).join("");
   const legend = series.map((line, i) =>
     `<svg viewBox="0 0 18 8" style="width:18px;height:8px" aria-hidden="true"><line class="line c${
       i % COLOURS
     }${line.dashed ? " dashed" : ""}" x1="0" x2="18" y1="4" y2="4"/></svg> ${escape(line.name)}`
   ).join(" &nbsp; ");
   return `<h2>${escape(title)}</h2>
-<figure><svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${escape(title)} by step">${
-    parts.join("")
-  }</svg>
+<figure><svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${
+    escape(title)
+  } by step">${grid}${lines}</svg>
 <figcaption class="note">${legend} &nbsp; by step</figcaption></figure>`;
 }
 
@@ -82,33 +65,6 @@ function drawn(
     }
   }
   return `<path class="line c${index % COLOURS}${line.dashed ? " dashed" : ""}" d="${path}"/>${circles}`;
-}
-
-/** Round values in a range, at most `most` of them. */
-function ticks(low: number, high: number, most: number): number[] {
-  const rough = (high - low) / most;
-  if (!(rough > 0)) return [low];
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough)!;
-  const first = Math.ceil(low / step);
-  const last = Math.floor(high / step + 1e-9);
-  return Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
-}
-
-function range(values: readonly number[]): [number, number] {
-  return values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [
-    Infinity,
-    -Infinity,
-  ]);
-}
-
-function padded([low, high]: [number, number]): [number, number] {
-  const room = high > low ? (high - low) * 0.05 : Math.abs(high) * 0.05 || 1;
-  return [low - room, high + room];
-}
-
-function pixel(value: number): string {
-  return value.toFixed(1);
 }
 
 /** Text as HTML, also inside a quoted attribute. */
