@@ -9,30 +9,97 @@ import { InputError } from "../base/errors.ts";
 import { modelIdentity } from "../distill/inputs/identity.ts";
 import { Model } from "../distill/inputs/models.ts";
 import { isTaken, unreadable } from "../formats/files.ts";
-import { openCalibration } from "./depth/calibration.ts";
+import { type Calibration, openCalibration } from "./depth/calibration.ts";
 import { narrowingOf } from "../distill/inputs/cut_model.ts";
 import type { WidthCut } from "../distill/inputs/width_cut.ts";
-import { checkDepthGoal } from "./depth/depth_search.ts";
+import { checkDepthGoal, type DepthGoal } from "./depth/depth_search.ts";
 import { measuredSearch } from "./depth/measured_search.ts";
-import { without } from "./depth/subsets.ts";
 import { checkRatio } from "./width/flap.ts";
-import { measuredWidth } from "./width/measured_width.ts";
-import type { ShrinkOptions, Shrunk } from "./shrunk.ts";
+import { measuredWidths, type WidthGoal } from "./width/measured_width.ts";
+import type { ShrinkGridOptions, ShrinkOptions, Shrunk, ShrunkGrid } from "./shrunk.ts";
+import { measureSpeeds } from "./shape_speed.ts";
+import { keptLayers, measuredShapes, shapeKey, shapesToTime } from "./shapes.ts";
 import { writeShrunk } from "./written_shape.ts";
 
 /**
  * Searches for the layers to keep, then for the heads and channels of those, and writes the smaller model or its shape.
  *
  * @throws {InputError} if the model, the data or the goal do not do, or something is at the place of an output
+ * @throws the reason of the signal, once it is aborted; what was measured is kept
+ *
+ * @example
+ * ```ts ignore
+ * const { findings } = await shrinkModel({
+ *   model: "./teacher",
+ *   data: { files: ["heldout.jsonl"] },
+ *   metric: "loss",
+ *   goal: { search: "dp", layers: 4, keepLast: 0, beamWidth: 4 },
+ *   cacheFolder: "evaluations",
+ *   registry,
+ *   output: "./small",
+ * });
+ * console.log(findings?.plan.kept);
+ * ```
  */
 export async function shrinkModel(options: ShrinkOptions): Promise<Shrunk> {
   await checkOutputs(options);
   const { goal, width } = options;
+  const { cells: [shrunk], shapes } = await shrinkCells(options, () => [goal], [width]);
+  const found = { ...shrunk!, ...(shapes ? { shapes } : {}) };
+  await writeShrunk(found, options);
+  return found;
+}
+
+/**
+ * Searches for several numbers of layers, and cuts each of what they leave to several widths. Nothing is written.
+ *
+ * @throws {InputError} if the model, the data or a goal do not do
+ * @throws the reason of the signal, once it is aborted; what was measured is kept
+ */
+export async function shrinkGrid(options: ShrinkGridOptions): Promise<ShrunkGrid> {
+  const { layers, search, widths } = options;
+  const { cells, shapes } = await shrinkCells(
+    { ...options, pictured: options.pictured ?? "shapes" },
+    (all) => {
+      const counts = layers === "all"
+        ? Array.from({ length: all }, (_, i) => i + 1).slice(Math.max(1, search.keepLast) - 1, -1)
+        : layers;
+      if (counts.length === 0) return [undefined];
+      return counts.map((count) => (count === all ? undefined : { ...search, layers: count }));
+    },
+    widths.length === 0 ? [undefined] : widths.map((width) => (width.ratio === 1 ? undefined : width)),
+  );
+  const warnings = cells.flatMap((cell) => cell.warnings);
+  const told = new Map(warnings.map((warning) => [warning.message, warning]));
+  const { model, data } = cells[0]!;
+  return { model, data, cells, shapes: shapes!, warnings: [...told.values()] };
+}
+
+/** A model, and what it is measured on. */
+interface Opened {
+  readonly model: Model;
+  readonly identity: string;
+  readonly data: Calibration;
+}
+
+/**
+ * Each goal with each width; undefined stands for all layers, and for all of their width.
+ *
+ * @param goalsFor The goals for a model of so many layers
+ */
+async function shrinkCells(
+  options: Omit<ShrinkOptions, "goal" | "width">,
+  goalsFor: (layers: number) => readonly ShrinkOptions["goal"][],
+  widths: readonly (WidthGoal | undefined)[],
+): Promise<Pick<Shrunk, "shapes"> & { cells: Shrunk[] }> {
   const model = await Model.open(options.model, { category: "weights" });
   try {
     const { architecture } = model;
-    if (goal) checkDepthGoal(goal, architecture.config.layers);
-    if (width) {
+    const { layers } = architecture.config;
+    const goals = goalsFor(layers).map((goal) => goal && wholeGoal(goal, layers));
+    for (const goal of goals) if (goal) checkDepthGoal(goal, layers);
+    for (const width of widths) {
+      if (!width) continue;
       checkRatio(width.ratio);
       narrowingOf(architecture, model.path);
     }
@@ -40,30 +107,87 @@ export async function shrinkModel(options: ShrinkOptions): Promise<Shrunk> {
       ...options.data,
       questions: options.metric === "accuracy",
     });
-    const identity = await modelIdentity(model);
-    const depth = goal ? await measuredSearch({ model, identity }, data, { ...options, goal }) : undefined;
-    const kept = depth?.findings.plan.kept ?? without(architecture.config.layers, []);
-    const narrowed = width ? await measuredWidth(model, kept, data, { ...options, width }) : undefined;
-    const shrunk: Shrunk = {
+    const opened: Opened = { model, identity: await modelIdentity(model), data };
+    const cells: Shrunk[] = [];
+    for (const [i, goal] of goals.entries()) {
+      if (goals.length > 1) {
+        options.onStage?.(`${goal?.layers ?? layers} layers: ${i + 1} of ${goals.length} numbers of them`);
+      }
+      cells.push(...await shrinkOnce(opened, goal, widths, options));
+    }
+    if (cells.length === 0) {
+      throw new InputError("all layers in their whole width are the model itself", {
+        hint: "Ask for fewer layers, or for less of their width.",
+      });
+    }
+    if (!options.pictured) return { cells };
+    const shapes = measuredShapes(cells, architecture, options.metric);
+    if (options.pictured === "shapes") return { cells, shapes };
+    const cuts = new Map(cells.flatMap((cell) => {
+      const { width } = cell;
+      const shape = { layers: keptLayers(cell, layers), width: width?.goal.ratio };
+      return width ? [[shapeKey(shape), width.cut] as const] : [];
+    }));
+    const speeds = await measureSpeeds(
+      model,
+      data,
+      shapesToTime(shapes, options.metric),
+      (shape) => cuts.get(shapeKey(shape))!,
+      options,
+    );
+    return {
+      cells,
+      shapes: shapes.map((shape) => {
+        const tokensPerSecond = speeds.get(shape);
+        return { ...shape, ...(tokensPerSecond === undefined ? {} : { tokensPerSecond }) };
+      }),
+    };
+  } finally {
+    model.close();
+  }
+}
+
+/** A goal with its number of layers. */
+function wholeGoal(goal: NonNullable<ShrinkOptions["goal"]>, layers: number): DepthGoal {
+  if (goal.layers !== undefined) return { ...goal, layers: goal.layers };
+  if (goal.search === "every-other") return { ...goal, layers: Math.ceil(layers / 2) };
+  throw new InputError(`a search by ${goal.search} needs the number of layers that stay`);
+}
+
+/** What one goal and several widths come to; nothing where neither is asked for. */
+async function shrinkOnce(
+  opened: Opened,
+  goal: DepthGoal | undefined,
+  widths: readonly (WidthGoal | undefined)[],
+  options: Omit<ShrinkOptions, "goal" | "width">,
+): Promise<Shrunk[]> {
+  const { model, identity, data } = opened;
+  const { architecture } = model;
+  const depth = goal ? await measuredSearch(opened, data, { ...options, goal }) : undefined;
+  const kept = keptLayers(depth ?? {}, architecture.config.layers);
+  const asked = widths.flatMap((width) => (width ? [width] : []));
+  const narrowed = asked.length === 0 ? [] : await measuredWidths(opened, kept, data, asked, options);
+  const shrunk: Shrunk[] = [];
+  for (const goalOfWidth of widths) {
+    const width = narrowed.find((found) => found.goal === goalOfWidth);
+    if (!depth && !width) continue;
+    shrunk.push({
       model: {
         ...{ path: model.path, identity, layers: architecture.config.layers },
         parameters: architecture.parameterCount,
       },
-      parameters: await parametersOf(model.path, kept, narrowed?.cut),
+      parameters: await parametersOf(model.path, kept, width?.cut),
       data: {
         ...{ files: options.data.files, samples: data.samples.length },
-        tokens: (depth ?? narrowed)!.tokens,
+        tokens: (depth ?? width)!.tokens,
         ...(data.questions ? { questions: data.questions.length } : {}),
       },
-      ...(depth ? { findings: depth.findings, cache: depth.cache } : {}),
-      ...(narrowed ? { width: narrowed } : {}),
-      warnings: [...data.warnings, ...narrowed?.warnings ?? []],
-    };
-    await writeShrunk(shrunk, options);
-    return shrunk;
-  } finally {
-    model.close();
+      ...(depth ? { goal: goal!, findings: depth.findings, cache: depth.cache } : {}),
+      ...(width ? { width } : {}),
+      warnings: [...data.warnings, ...width?.warnings ?? []],
+    });
   }
+  return shrunk;
 }
 
 /** Of the model that is left, as it would be written. */

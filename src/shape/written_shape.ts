@@ -19,7 +19,7 @@ import type { ShrinkOptions, Shrunk } from "./shrunk.ts";
 /** Writes what was asked for, each whole or not at all. */
 export async function writeShrunk(
   shrunk: Shrunk,
-  options: Pick<ShrinkOptions, "output" | "shape" | "metric" | "goal">,
+  options: Pick<ShrinkOptions, "output" | "shape" | "metric">,
 ): Promise<void> {
   const { output, shape } = options;
   const { model: { path, identity, layers }, findings, width } = shrunk;
@@ -43,8 +43,8 @@ export async function writeShrunk(
 /** The README of a model that was cut. */
 function modelCard(
   output: string,
-  { model, parameters, data, findings, width }: Shrunk,
-  { metric, goal }: Pick<ShrinkOptions, "metric" | "goal">,
+  { model, parameters, data, goal, findings, width }: Shrunk,
+  { metric }: Pick<ShrinkOptions, "metric">,
 ): string {
   const flags = [
     ...(goal ? [`--layers ${goal.layers} --search ${goal.search}`] : []),

@@ -21,6 +21,8 @@ export interface MeasuredSearch {
   readonly cacheFolder: string;
   readonly registry: Registry;
   readonly onProgress?: (progress: SearchProgress) => void;
+  /** Aborting it ends the search; what was measured is kept. */
+  readonly signal?: AbortSignal;
 }
 
 /** How far a search is, and whether its newest evaluation was remembered. */
@@ -59,7 +61,7 @@ export async function measuredSearch(
   try {
     const sizes = calibrationSizes(data, vocabularySize, gpu.description);
     program = await SubsetProgram.create(gpu, model, registry, sizes);
-    const evaluator = new SubsetEvaluator(program, layers, data.samples);
+    const evaluator = new SubsetEvaluator(program, layers, data.samples, { signal: options.signal });
     let reused = 0;
     let isReused = false;
     const findings = await searchDepth(

@@ -6,7 +6,10 @@
 import { InputError } from "../../base/errors.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import { IGNORED_LABEL, type PackedBatch, packSequential } from "../../text/packing.ts";
-import type { HeadBlock, SubsetProgram } from "./subset_program.ts";
+import type { Model } from "../../distill/inputs/models.ts";
+import type { Gpu } from "../../gpu/device.ts";
+import type { Registry } from "../../registry/registry.ts";
+import { type HeadBlock, SubsetProgram } from "./subset_program.ts";
 import { without } from "./subsets.ts";
 
 /** Sees the losses of a batch's positions, each [T], in the order of the head's losses. */
@@ -20,6 +23,14 @@ export interface CalibrationValues {
   readonly kl?: number;
 }
 
+/** What an evaluator is given beside its samples. */
+export interface EvaluatorOptions {
+  /** Final hidden states, batch by batch, of another model that divergences are from; see {@linkcode SubsetEvaluator.fullHidden}. */
+  readonly full?: Float32Array[] | undefined;
+  /** Aborting it ends what is being measured, between two batches. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** Runs subsets over batches of samples. */
 export class SubsetEvaluator {
   readonly #program: SubsetProgram;
@@ -31,17 +42,16 @@ export class SubsetEvaluator {
   #written = -1;
   #fullWritten = -1;
 
-  /**
-   * @param full Final hidden states, batch by batch, of another model that divergences are from; see {@linkcode fullHidden}
-   * @throws {InputError} if no token of the samples is supervised
-   */
+  readonly #signal: AbortSignal | undefined;
+
+  /** @throws {InputError} if no token of the samples is supervised */
   constructor(
     program: SubsetProgram,
     layers: number,
     samples: readonly EncodedSample[],
-    full?: Float32Array[],
+    { full, signal }: EvaluatorOptions = {},
   ) {
-    [this.#program, this.#layers, this.#full] = [program, layers, full];
+    [this.#program, this.#layers, this.#full, this.#signal] = [program, layers, full, signal];
     this.#batches = packSequential(samples, program.sizes.tokens);
     if (this.supervised > 0) return;
     throw new InputError(
@@ -107,7 +117,24 @@ export class SubsetEvaluator {
     return [...sums].map((sum) => sum / tokens);
   }
 
+  /**
+   * Runs a subset with its head several times over the batch that holds most tokens, until the GPU has done all.
+   *
+   * @returns tokens, and seconds
+   */
+  async passes(kept: readonly number[], times: number): Promise<{ tokens: number; seconds: number }> {
+    const tokens = this.#batches.map(({ segment }) => segment.reduce((sum, s) => sum + Number(s >= 0), 0));
+    const fullest = tokens.indexOf(Math.max(...tokens));
+    this.#write(fullest);
+    await this.#program.gpu.idle();
+    const begin = performance.now();
+    for (let i = 0; i < times; i++) await this.#program.run(kept, "loss");
+    await this.#program.gpu.idle();
+    return { tokens: tokens[fullest]! * times, seconds: (performance.now() - begin) / 1000 };
+  }
+
   #write(i: number): void {
+    this.#signal?.throwIfAborted();
     if (this.#written !== i) this.#program.write(this.#batches[this.#written = i]!);
   }
 
@@ -121,5 +148,23 @@ export class SubsetEvaluator {
       found.push(await this.#program.hidden());
     }
     return this.#full = found;
+  }
+}
+
+/** Lends an evaluator of a model that is there for so long. */
+export async function withEvaluator<T>(
+  gpu: Gpu,
+  model: Model,
+  registry: Registry,
+  sizes: SubsetProgram["sizes"],
+  samples: readonly EncodedSample[],
+  fn: (evaluator: SubsetEvaluator) => Promise<T>,
+  options: EvaluatorOptions = {},
+): Promise<T> {
+  const program = await SubsetProgram.create(gpu, model, registry, sizes);
+  try {
+    return await fn(new SubsetEvaluator(program, model.config.layers, samples, options));
+  } finally {
+    program.destroy();
   }
 }

@@ -4,26 +4,32 @@
  * @module
  */
 import { Model } from "../../distill/inputs/models.ts";
-import { type Gpu, openGpu } from "../../gpu/device.ts";
+import { openGpu } from "../../gpu/device.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { type Calibration, calibrationSizes } from "../depth/calibration.ts";
 import type { SubsetValues } from "../depth/evaluation_cache.ts";
 import { type DepthMetric, measureSubset } from "../depth/metrics.ts";
-import { SubsetEvaluator } from "../depth/subset_evaluator.ts";
-import { SubsetProgram } from "../depth/subset_program.ts";
+import { type SubsetEvaluator, withEvaluator } from "../depth/subset_evaluator.ts";
 import { without } from "../depth/subsets.ts";
+import { measureInputs } from "./input_statistics.ts";
+import { rememberedStatistics } from "./statistics_cache.ts";
 import { shrinkWidth, type ShrinkWidthOptions, type WidthShrink } from "./shrink_width.ts";
 
 /** How much of a model's width stays, and how that is chosen. */
-export type WidthGoal = Omit<ShrinkWidthOptions, "onProgress">;
+export type WidthGoal = Omit<ShrinkWidthOptions, "onProgress" | "statistics">;
 
 /** How the width is cut, and what is measured. */
 export interface MeasuredWidth {
-  readonly width: WidthGoal;
   readonly metric: DepthMetric;
   readonly registry: Registry;
+  /** Folder of statistics that have been measured; see {@linkcode rememberedStatistics}. */
+  readonly cacheFolder: string;
   /** Told what is being done now. */
   readonly onStage?: (message: string) => void;
+  /** Told on how many tokens of how many the inputs have been looked at. */
+  readonly onTokens?: (tokens: number, total: number) => void;
+  /** Aborting it ends the measuring. */
+  readonly signal?: AbortSignal;
 }
 
 /** What stays, and what it costs: means over the supervised tokens of the calibration samples. */
@@ -38,18 +44,19 @@ export interface WidthFindings extends WidthShrink {
 }
 
 /**
- * Chooses and measures.
+ * Chooses and measures, for one width after another.
  *
- * @param model The whole model
+ * @param model The whole model, with the hash of its weights and config
  * @param layers Those of it that are kept
  * @throws {InputError} as {@linkcode shrinkWidth} does, or if no token is supervised
  */
-export async function measuredWidth(
-  model: Model,
+export async function measuredWidths(
+  { model, identity }: { readonly model: Model; readonly identity: string },
   layers: readonly number[],
   data: Calibration,
-  { width, metric, registry, onStage = () => {} }: MeasuredWidth,
-): Promise<WidthFindings> {
+  widths: readonly WidthGoal[],
+  { metric, registry, cacheFolder, onStage = () => {}, onTokens, signal }: MeasuredWidth,
+): Promise<WidthFindings[]> {
   const gpu = await openGpu();
   try {
     const sizes = calibrationSizes(data, model.config.vocabularySize, gpu.description);
@@ -57,7 +64,7 @@ export async function measuredWidth(
       of: Model,
       fn: (evaluator: SubsetEvaluator) => Promise<T>,
       full?: Float32Array[],
-    ) => withEvaluator(gpu, of, registry, sizes, data, fn, full);
+    ) => withEvaluator(gpu, of, registry, sizes, data.samples, fn, { full, signal });
     const all = (of: Model) => without(of.config.layers, []);
     onStage("measuring the whole model");
     // Of samples the divergence is measured whatever is asked for: it costs a second run of the head.
@@ -67,23 +74,43 @@ export async function measuredWidth(
       hidden: metric === "accuracy" ? undefined : await evaluator.fullHidden(),
       tokens: evaluator.supervised,
     }));
-    onStage("looking at the inputs of its layers");
-    const chosen = await withModel(
-      await Model.open(model.path, { category: "weights", layers }),
-      (kept) => shrinkWidth(gpu, kept, data.samples, width),
-    );
-    onStage("measuring what is left");
-    const values = await withModel(
-      await Model.open(model.path, { category: "weights", layers, width: chosen.cut }),
-      (narrow) =>
-        evaluating(
-          narrow,
-          (evaluator) => measureSubset(evaluator, data, measured, all(narrow)),
-          whole.hidden,
-        ),
-    );
-    const parameters = { ...chosen.parameters, full: model.architecture.parameterCount };
-    return { ...chosen, parameters, goal: width, full: whole.full, values, tokens: whole.tokens };
+    const found: WidthFindings[] = [];
+    for (const width of widths) {
+      const { faithful = false } = width;
+      onStage("looking at the inputs of its layers");
+      const chosen = await withModel(
+        await Model.open(model.path, { category: "weights", layers }),
+        async (kept) => {
+          const origin = { model: identity, layers, data: data.identity, faithful };
+          const statistics = await rememberedStatistics(
+            cacheFolder,
+            origin,
+            () =>
+              measureInputs(gpu, kept, data.samples, {
+                faithful,
+                onProgress(tokens, total) {
+                  signal?.throwIfAborted();
+                  onTokens?.(tokens, total);
+                },
+              }),
+          );
+          return await shrinkWidth(gpu, kept, data.samples, { ...width, statistics });
+        },
+      );
+      onStage("measuring what is left");
+      const values = await withModel(
+        await Model.open(model.path, { category: "weights", layers, width: chosen.cut }),
+        (narrow) =>
+          evaluating(
+            narrow,
+            (evaluator) => measureSubset(evaluator, data, measured, all(narrow)),
+            whole.hidden,
+          ),
+      );
+      const parameters = { ...chosen.parameters, full: model.architecture.parameterCount };
+      found.push({ ...chosen, parameters, goal: width, full: whole.full, values, tokens: whole.tokens });
+    }
+    return found;
   } finally {
     gpu.destroy();
   }
@@ -94,23 +121,5 @@ async function withModel<T>(model: Model, fn: (model: Model) => Promise<T>): Pro
     return await fn(model);
   } finally {
     model.close();
-  }
-}
-
-/** @param full Final hidden states of the model that divergences are from; its own when absent */
-async function withEvaluator<T>(
-  gpu: Gpu,
-  model: Model,
-  registry: Registry,
-  sizes: SubsetProgram["sizes"],
-  data: Calibration,
-  fn: (evaluator: SubsetEvaluator) => Promise<T>,
-  full?: Float32Array[],
-): Promise<T> {
-  const program = await SubsetProgram.create(gpu, model, registry, sizes);
-  try {
-    return await fn(new SubsetEvaluator(program, model.config.layers, data.samples, full));
-  } finally {
-    program.destroy();
   }
 }

@@ -33,8 +33,10 @@ export interface ShrinkWidthOptions {
   readonly compensation?: boolean;
   /** Follows AmoebaLLM's code where it differs from its paper; docs/shapes.md says where. Off when absent. */
   readonly faithful?: boolean;
-  /** Tokens measured so far. */
+  /** Tokens measured so far; what it throws ends the measuring. */
   readonly onProgress?: (tokens: number, total: number) => void;
+  /** Of the model's inputs over the samples, where they are known: measured when absent. */
+  readonly statistics?: readonly LayerStatistics[];
 }
 
 /** What stays of a model. */
@@ -73,11 +75,12 @@ export async function shrinkWidth(
   gpu: Gpu,
   model: Model,
   samples: readonly EncodedSample[],
-  { ratio, structure = "global", compensation = true, faithful = false, onProgress }: ShrinkWidthOptions,
+  options: ShrinkWidthOptions,
 ): Promise<WidthShrink> {
+  const { ratio, structure = "global", compensation = true, faithful = false, onProgress } = options;
   checkRatio(ratio);
   const { projections } = narrowingOf(model.architecture, model.path);
-  const statistics = await measureInputs(gpu, model, samples, {
+  const statistics = options.statistics ?? await measureInputs(gpu, model, samples, {
     faithful,
     ...(onProgress ? { onProgress } : {}),
   });
