@@ -27,11 +27,15 @@ export interface Flag {
   above?: number;
   /** May be given several times. */
   many?: boolean;
+  /** A number, or several with commas between them. */
+  listed?: boolean;
   help: string;
 }
 
 /** The flags that were given, by name, already of their kind. */
-export type Flags = Readonly<Record<string, string | number | boolean | readonly string[] | undefined>>;
+export type Flags = Readonly<
+  Record<string, string | number | boolean | readonly string[] | readonly number[] | undefined>
+>;
 
 /** A verb. */
 export interface Command {
@@ -97,6 +101,12 @@ export class FlagReader {
     const value = this.#flags[name];
     return Array.isArray(value) ? value : [];
   }
+
+  /** The numbers of a flag that may be several. */
+  numbers(name: string): readonly number[] {
+    const value = this.#flags[name];
+    return Array.isArray(value) ? value : [];
+  }
 }
 
 /**
@@ -126,12 +136,14 @@ export function readArguments(command: Command, argv: readonly string[]): { args
     },
   });
   const args = parsed._.map(String);
-  const flags: Record<string, string | number | boolean | string[] | undefined> = {};
+  const flags: Record<string, string | number | boolean | string[] | number[] | undefined> = {};
   for (const [name, flag] of Object.entries(known)) {
     const value = parsed[name];
     if (value === undefined || value === false || (Array.isArray(value) && value.length === 0)) continue;
     if (value === "" || (Array.isArray(value) && value.includes(""))) {
       problems.push(`--${name} needs a value: ${flag.value}`);
+    } else if (flag.listed) {
+      flags[name] = String(value).split(",").map((part) => readNumber(name, flag, part, problems));
     } else if (flag.kind && flag.kind !== "text") {
       flags[name] = readNumber(name, flag, String(value), problems);
     } else flags[name] = value as string | boolean | string[];

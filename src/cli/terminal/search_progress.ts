@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { duration, number3 } from "../../base/units.ts";
+import { count, duration, number3 } from "../../base/units.ts";
 import type { SearchProgress } from "../../shape/depth/measured_search.ts";
 import type { Output } from "./output.ts";
 
@@ -35,7 +35,15 @@ export class SearchProgressLine {
     const pace = (this.#now() - this.#begin) / 1000 / Math.max(1, this.#measured);
     const left = this.#measured === 0 ? "" : `  at most ${duration((total - done) * pace)} left`;
     const figures = Object.entries(values).map(([name, value]) => `${name} ${number3(value)}`).join("  ");
-    const line = `${done} of ${total} subsets  kept ${kept.join(",")}  ${figures}${left}`;
+    this.#write(`${done} of ${total} subsets  kept ${kept.join(",")}  ${figures}${left}`);
+  }
+
+  /** Shows on how many tokens of how many the inputs of layers have been looked at. */
+  tokens(done: number, total: number): void {
+    if (!this.#out.json) this.#write(`${count(done)} of ${count(total)} tokens`);
+  }
+
+  #write(line: string): void {
     const { terminal } = this.#out;
     if (terminal.interactive) {
       terminal.stdout(`\r\x1b[2K${line.slice(0, Math.max(0, terminal.columns() - 1))}`);

@@ -5,31 +5,25 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
-// @ts-types="../../../types/std_colors.d.ts"
-import { bold } from "@std/fmt/colors";
-import { UsageError } from "../../base/errors.ts";
-import { count } from "../../base/units.ts";
+import { type ExitCode, LimbeckError, UsageError } from "../../base/errors.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
+import { shrinkReportHtml } from "../../runs/report/shrink_report.ts";
 import { DATA_FOLDER } from "../../runs/store/data_folder.ts";
-import {
-  DEPTH_SEARCHES,
-  type DepthFindings,
-  type DepthPlan,
-  type MeasuredSubset,
-} from "../../shape/depth/depth_search.ts";
-import type { SubsetValues } from "../../shape/depth/evaluation_cache.ts";
+import { DEPTH_SEARCHES, type DepthGoal } from "../../shape/depth/depth_search.ts";
 import { DEPTH_METRICS } from "../../shape/depth/metrics.ts";
-import { shrinkModel } from "../../shape/shrink.ts";
-import type { ShrinkOptions, Shrunk } from "../../shape/shrunk.ts";
+import { shrinkGrid, shrinkModel } from "../../shape/shrink.ts";
+import type { ShrinkGridOptions, ShrinkOptions } from "../../shape/shrunk.ts";
 import { WIDTH_STRUCTURES } from "../../shape/width/flap.ts";
-import type { WidthFindings, WidthGoal } from "../../shape/width/measured_width.ts";
+import type { WidthGoal } from "../../shape/width/measured_width.ts";
 import type { Command, FlagReader, Invocation } from "../command.ts";
 import { choice, endTokenFlag, maskFlag, SAMPLE_FLAGS } from "../sample_flags.ts";
 import { builtinRegistry } from "../setup/registry.ts";
 import { ensureAdapter } from "../setup/setup.ts";
+import type { Output } from "../terminal/output.ts";
 import { SearchProgressLine } from "../terminal/search_progress.ts";
 import { shownPath } from "../terminal/shown_path.ts";
-import { table } from "../terminal/table.ts";
+import { gridText, gridTold, textOf, toldOf } from "../terminal/shrunk_text.ts";
+import { handleSignals } from "../terminal/watch_run.ts";
 
 /** Where evaluations are kept, in the folder of runs. */
 const CACHE = "evaluations";
@@ -37,7 +31,8 @@ const CACHE = "evaluations";
 /** Cuts layers, heads and channels out of a model. */
 export const shrink: Command = {
   name: "shrink",
-  usage: "MODEL --data FILE [--layers COUNT] [--width RATIO] [--output FOLDER | --shape FILE]",
+  usage:
+    "MODEL --data FILE [--layers COUNT] [--width RATIO] [--output FOLDER] [--shape FILE] [--report FILE]",
   positional: [1, 1],
   details:
     "Searches for the layers that the model can do without. Searches: dp, AmoebaLLM's dynamic programme, which is greedy; exhaustive; beam; " +
@@ -45,10 +40,15 @@ export const shrink: Command = {
     "Metrics: loss, kl (to the whole model), accuracy (of questions: {prompt, choices, answer} a line). What was measured is " +
     "kept, so the same command after Ctrl-C goes on where it was. --width cuts heads and channels of the layers that stay, by FLAP: those whose " +
     "inputs vary least, weighed by the weights that read them; biases stand for what they gave on average. --output writes an ordinary model folder, --shape a small file that a recipe's " +
-    "student.shape names.",
+    "student.shape names. Of several numbers of layers and widths, such as --layers 3,4,5 --width 1,0.75, all are measured and none is written; --report " +
+    "draws what each loses against its size and its speed.",
   flags: {
     data: { value: "FILE", many: true, help: "JSON Lines file of calibration samples or questions" },
-    layers: { value: "COUNT", kind: "count", least: 1, help: "Layers that stay" },
+    layers: {
+      ...{ value: "COUNT[,COUNT]", kind: "count", least: 1, listed: true },
+      help:
+        "Layers that stay; of every-other they are known, and with --report alone all numbers are measured",
+    },
     metric: { value: "METRIC", help: `${DEPTH_METRICS.join(", ")} (default loss)` },
     search: { value: "SEARCH", help: `${DEPTH_SEARCHES.join(", ")} (default dp)` },
     "keep-last": { value: "COUNT", kind: "count", help: "Layers at the end that always stay (default 0)" },
@@ -59,8 +59,9 @@ export const shrink: Command = {
       help: "Subsets that a beam search goes on with (default 4)",
     },
     width: {
-      value: "RATIO",
+      value: "RATIO[,RATIO]",
       kind: "number",
+      listed: true,
       above: 0,
       most: 1,
       help: "Part of the parameters of heads and channels that stays, such as 0.75",
@@ -75,7 +76,10 @@ export const shrink: Command = {
     faithful: { help: "Cuts the width as AmoebaLLM's code does, where it differs from its paper" },
     output: { value: "FOLDER", help: "Where the smaller model goes" },
     shape: { value: "FILE", help: "Where its shape goes" },
-    report: { value: "FILE", help: "Where all that was evaluated goes, as JSON" },
+    report: {
+      value: "FILE",
+      help: "Where all that was evaluated goes: JSON, or a page with pictures (FILE.html)",
+    },
     cache: { value: "FOLDER", help: `Folder of what was measured (default ${join(DATA_FOLDER, CACHE)})` },
     "context-length": {
       value: "TOKENS",
@@ -90,57 +94,133 @@ export const shrink: Command = {
     "limbeck shrink ./teacher --data heldout.jsonl --layers 4 --output ./small",
     "limbeck shrink ./teacher --data heldout.jsonl --layers 4 --search exhaustive --metric kl --shape small.json",
     "limbeck shrink ./teacher --data heldout.jsonl --width 0.75 --structure uniform --output ./narrow",
+    "limbeck shrink ./teacher --data heldout.jsonl --layers 3,4,5 --width 1,0.75,0.5 --report shapes.html",
     "limbeck shrink ./teacher --data questions.jsonl --metric accuracy --layers 20 --keep-last 1",
   ],
   async run({ args: [model], flags, out }: Invocation): Promise<number> {
-    const options = readOptions(model!, flags);
+    const asked = readOptions(model!, flags);
     const report = flags.text("report");
     if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
-    const line = new SearchProgressLine(out);
-    let shrunk: Shrunk;
-    try {
-      shrunk = await shrinkModel({
-        ...options,
-        onProgress: (progress) => line.show(progress),
-        onStage: (message) => {
-          line.end();
-          out.note(message);
-        },
-      });
-    } finally {
-      line.end();
-    }
-    for (const { message } of shrunk.warnings) out.warn(message);
-    const told = toldOf(shrunk, options);
+    const found = await stoppable(
+      out,
+      (host) => asked.grid ? inGrid(asked.grid, host) : inOne(asked.one, host),
+    );
+    for (const { message } of found.warnings) out.warn(message);
     if (report !== undefined) {
-      const subsets = shrunk.findings?.subsets.map(({ kept, values }) => ({ kept, ...values }));
-      await writeTextAtomically(report, JSON.stringify({ ...told, subsets }, null, 1) + "\n");
+      const { told, all, page } = found;
+      await writeTextAtomically(
+        report,
+        isPage(report) ? page() : JSON.stringify({ ...told, ...all }, null, 1) + "\n",
+      );
     }
-    out.value({ ...told, ...(report === undefined ? {} : { report }) });
-    for (const text of textOf(shrunk)) out.line(text);
-    for (const path of [options.output, options.shape, report]) {
+    out.value({ ...found.told, ...(report === undefined ? {} : { report }) });
+    for (const text of found.text) out.line(text);
+    for (const path of [asked.one?.output, asked.one?.shape, report]) {
       if (path !== undefined) out.line(`Wrote ${shownPath(path)}`);
     }
     return 0;
   },
 };
 
-function readOptions(model: string, flags: FlagReader): ShrinkOptions {
+/** What a shrink is given to tell how far it is, and to be stopped by. */
+type Host = Pick<ShrinkOptions, "onProgress" | "onStage" | "onTokens" | "signal">;
+
+/** What came of it, in the forms in which it is told. */
+interface Told {
+  readonly warnings: readonly { readonly message: string }[];
+  readonly told: Readonly<Record<string, unknown>>;
+  /** What a report has beside it. */
+  readonly all: Readonly<Record<string, unknown>>;
+  readonly text: readonly string[];
+  readonly page: () => string;
+}
+
+async function inOne(options: ShrinkOptions, host: Host): Promise<Told> {
+  const shrunk = await shrinkModel({ ...options, ...host });
+  const { shapes = [] } = shrunk;
+  return {
+    ...{ warnings: shrunk.warnings, told: toldOf(shrunk, options), text: textOf(shrunk) },
+    all: { subsets: shrunk.findings?.subsets.map(({ kept, values }) => ({ kept, ...values })) },
+    page: () => shrinkReportHtml({ ...shrunk, ...{ shapes, metric: options.metric } }),
+  };
+}
+
+async function inGrid(options: ShrinkGridOptions, host: Host): Promise<Told> {
+  const found = await shrinkGrid({ ...options, ...host });
+  return {
+    ...{ warnings: found.warnings, told: gridTold(found, options), text: gridText(found) },
+    all: { shapes: found.shapes },
+    page: () => shrinkReportHtml({ ...found, metric: options.metric }),
+  };
+}
+
+/** A shrink that the user stopped. */
+class StoppedError extends LimbeckError {
+  override readonly exitCode: ExitCode = 130;
+  override readonly code = "stopped";
+}
+
+/** Shrinks under a line that tells how far it is, until Ctrl-C. */
+async function stoppable<T>(out: Output, work: (host: Host) => Promise<T>): Promise<T> {
+  const stop = new AbortController();
+  const line = new SearchProgressLine(out);
+  using _signals = handleSignals({
+    first: () =>
+      stop.abort(
+        new StoppedError("stopped; what was measured is kept", {
+          hint: "The same command goes on where it was.",
+        }),
+      ),
+    second: () => Deno.exit(130),
+  });
+  try {
+    return await work({
+      signal: stop.signal,
+      onProgress: (progress) => line.show(progress),
+      onTokens: (tokens, total) => line.tokens(tokens, total),
+      onStage: (message) => {
+        line.end();
+        out.note(message);
+      },
+    });
+  } finally {
+    line.end();
+  }
+}
+
+function isPage(report: string): boolean {
+  return /\.html?$/i.test(report);
+}
+
+/** One shrink, or several numbers of layers and widths. */
+type Asked =
+  | { readonly one: ShrinkOptions; readonly grid?: undefined }
+  | { readonly one?: undefined; readonly grid: ShrinkGridOptions };
+
+function readOptions(model: string, flags: FlagReader): Asked {
   const files = flags.list("data");
-  const layers = flags.number("layers");
+  const [layers, report] = [flags.numbers("layers"), flags.text("report")];
+  const widths = readWidths(flags);
+  const chosen = choice("search", flags.text("search"), DEPTH_SEARCHES);
   if (files.length === 0) throw new UsageError("name what subsets are measured on: --data FILE");
-  const width = readWidth(flags);
-  if (layers === undefined && !width) {
+  const isKnown = layers.length === 0 && chosen === "every-other";
+  const isAll = layers.length === 0 && widths.length === 0 && report !== undefined && !isKnown;
+  const isDeep = layers.length > 0 || isKnown || isAll;
+  if (!isDeep && widths.length === 0) {
     throw new UsageError(
-      "say how many layers stay: --layers COUNT, or how much of their width: --width RATIO",
+      "say how many layers stay: --layers COUNT, or how much of their width: --width RATIO; " +
+        "with --report FILE all numbers of layers are measured",
     );
   }
-  for (const flag of layers === undefined ? ["search", "keep-last", "beam"] : []) {
+  for (const flag of isDeep ? [] : ["search", "keep-last", "beam"]) {
     if (flags.given(flag)) throw new UsageError(`--${flag} is for --layers`);
   }
-  const optional = <K extends string, V>(name: K, value: V | undefined) =>
-    (value === undefined ? {} : { [name]: value }) as { [key in K]?: V };
-  return {
+  const search: Omit<DepthGoal, "layers"> = {
+    search: chosen ?? "dp",
+    keepLast: flags.number("keep-last") ?? 0,
+    beamWidth: flags.number("beam") ?? 4,
+  };
+  const common = {
     model,
     data: {
       files,
@@ -150,138 +230,42 @@ function readOptions(model: string, flags: FlagReader): ShrinkOptions {
       ...optional("endToken", endTokenFlag(flags)),
     },
     metric: choice("metric", flags.text("metric"), DEPTH_METRICS) ?? "loss",
-    ...(layers === undefined ? {} : {
-      goal: {
-        search: choice("search", flags.text("search"), DEPTH_SEARCHES) ?? "dp",
-        layers,
-        keepLast: flags.number("keep-last") ?? 0,
-        beamWidth: flags.number("beam") ?? 4,
-      },
-    }),
-    ...optional("width", width),
     cacheFolder: flags.text("cache") ?? join(DATA_FOLDER, CACHE),
     registry: builtinRegistry(),
-    ...optional("output", flags.text("output")),
-    ...optional("shape", flags.text("shape")),
+    ...(report !== undefined && isPage(report) ? { pictured: "speeds" as const } : {}),
   };
+  if (!isAll && layers.length < 2 && widths.length < 2) {
+    return {
+      one: {
+        ...common,
+        ...(isDeep ? { goal: { ...search, ...optional("layers", layers[0]) } } : {}),
+        ...optional("width", widths[0]),
+        ...optional("output", flags.text("output")),
+        ...optional("shape", flags.text("shape")),
+      },
+    };
+  }
+  for (const flag of ["output", "shape"]) {
+    if (flags.given(flag)) throw new UsageError(`--${flag} is for one number of layers and one width`);
+  }
+  if (isKnown) throw new UsageError("name the number of layers beside several widths: --layers COUNT");
+  return { grid: { ...common, ...{ layers: isAll ? "all" as const : layers, search, widths } } };
+}
+
+function optional<K extends string, V>(name: K, value: V | undefined) {
+  return (value === undefined ? {} : { [name]: value }) as { [key in K]?: V };
 }
 
 /** How the width is to be cut, if it is. */
-function readWidth(flags: FlagReader): WidthGoal | undefined {
-  const ratio = flags.number("width");
-  if (ratio === undefined) {
-    for (const flag of ["structure", "no-compensation", "faithful"]) {
-      if (flags.given(flag)) throw new UsageError(`--${flag} is for --width`);
-    }
-    return undefined;
+function readWidths(flags: FlagReader): WidthGoal[] {
+  const ratios = flags.numbers("width");
+  for (const flag of ratios.length === 0 ? ["structure", "no-compensation", "faithful"] : []) {
+    if (flags.given(flag)) throw new UsageError(`--${flag} is for --width`);
   }
-  return {
-    ratio,
-    structure: choice("structure", flags.text("structure"), WIDTH_STRUCTURES) ?? "global",
+  const structure = choice("structure", flags.text("structure"), WIDTH_STRUCTURES) ?? "global";
+  return ratios.map((ratio) => ({
+    ...{ ratio, structure },
     compensation: !flags.on("no-compensation"),
     faithful: flags.on("faithful"),
-  };
-}
-
-/** The result for machines. */
-function toldOf({ findings, width, ...shrunk }: Shrunk, { metric, goal, output, shape }: ShrinkOptions) {
-  return {
-    ...shrunk,
-    ...{ metric, ...goal },
-    ...(findings ? depthTold(findings) : {}),
-    ...(width ? { width: widthTold(width) } : {}),
-    ...(output === undefined ? {} : { output }),
-    ...(shape === undefined ? {} : { shape }),
-  };
-}
-
-function depthTold({ full, plan: found, others, evaluated, possible, cosines, byLayers }: DepthFindings) {
-  const subset = ({ kept, values }: MeasuredSubset) => ({ kept, ...values });
-  const plan = ({ by, rank, ...found }: DepthPlan) => ({ by, rank, ...subset(found) });
-  return {
-    ...plan(found),
-    full: subset(full),
-    others: others.map(plan),
-    ...{ evaluated, possible, cosines },
-    byLayers: byLayers.map(({ layers, kept }) => ({ layers, kept })),
-  };
-}
-
-function widthTold({ cut, goal, full, values, threshold, calibrationTokens, parameters }: WidthFindings) {
-  const { groups, channels } = cut;
-  return {
-    ...goal,
-    ...values,
-    full,
-    parameters,
-    ...(threshold === undefined ? {} : { threshold }),
-    ...{ calibrationTokens, groups, channels },
-  };
-}
-
-/** The result for people. */
-function textOf({ model, parameters, data, findings, cache, width }: Shrunk): string[] {
-  const reused = cache?.reused ?? 0;
-  return [
-    ...(findings ? depthText(findings, model.parameters, parameters, width === undefined) : []),
-    ...(findings && width ? [""] : []),
-    ...(width ? widthText(width) : []),
-    `Measured on ${
-      data.questions === undefined
-        ? `${count(data.tokens)} tokens of ${data.samples} samples`
-        : `${data.questions} questions`
-    }${reused > 0 ? `; ${reused} subsets had been measured before` : ""}.`,
-  ];
-}
-
-/** @param isAll Whether the layers that stay are all that is left, so that their parameters are known */
-function depthText(
-  { full, plan, others, evaluated, possible }: DepthFindings,
-  whole: number,
-  left: number,
-  isAll: boolean,
-): string[] {
-  const figures = Object.keys(plan.values);
-  const cells = (name: string, { kept, values }: MeasuredSubset, size: string, rank: string) => [
-    name,
-    kept.join(","),
-    ...figures.map((figure) => shown(values[figure])),
-    size,
-    rank,
-  ];
-  const ranked = (p: DepthPlan) => cells(p.by, p, isAll ? count(left) : "", `${p.rank} of ${evaluated}`);
-  return [
-    ...table(["", "kept", ...figures, "parameters", "place"], [
-      cells("whole", full, count(whole), ""),
-      ranked(plan),
-      ...others.map(ranked),
-    ]),
-    "",
-    `${
-      bold(`Layers ${plan.kept.join(", ")}`)
-    } are place ${plan.rank} of the ${evaluated} subsets of ${plan.kept.length} layers that were evaluated; ` +
-    (evaluated < possible ? `there are ${possible}.` : "there are no others."),
-  ];
-}
-
-function widthText({ goal, cut, full, values, parameters }: WidthFindings): string[] {
-  const figures = Object.keys(values);
-  const cells = (name: string, found: SubsetValues, size: number) => [
-    name,
-    ...figures.map((figure) => shown(found[figure])),
-    count(size),
-  ];
-  const each = (byLayer: readonly (readonly number[])[]) => byLayer.map(({ length }) => length).join(", ");
-  return [
-    ...table(["", ...figures, "parameters"], [
-      cells("whole", full, parameters.full),
-      cells(`width ${goal.ratio}`, values, parameters.kept),
-    ]),
-    "",
-    `${bold(`Groups of heads by layer: ${each(cut.groups)}`)}; channels: ${each(cut.channels)}.`,
-  ];
-}
-
-function shown(value: number | null | undefined): string {
-  return (value ?? null) === null ? "-" : value!.toFixed(4);
+  }));
 }
