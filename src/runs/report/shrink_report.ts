@@ -71,7 +71,7 @@ function shapeTable(shapes: readonly MeasuredShape[]): string {
     ...(has(({ width }) => width)
       ? [["width", ({ width }) => String(width ?? 1)] as [string, (s: MeasuredShape) => string]]
       : []),
-    ...([["loss", "loss"], ["KL to the whole model", "kl"], ["accuracy", "accuracy"]] as const)
+    ...([["loss", "loss"], ["KL", "kl"], ["accuracy", "accuracy"]] as const)
       .filter(([, figure]) => has(({ values }) => values[figure]))
       .map(([title, figure]): [string, (shape: MeasuredShape) => string] => [
         title,
@@ -106,7 +106,7 @@ function notes(
   const timed = shapes.filter(({ tokensPerSecond }) => tokensPerSecond !== undefined).length;
   const left = shapes.length - shown.length;
   return [
-    "Nothing was trained. Places are among the measured shapes of as many layers and the whole width.",
+    "Nothing was trained. KL is to the whole model. Places are among the measured shapes of as many layers and the whole width.",
     ...(timed === 0 ? [] : [
       `Tokens a second: the forward pass with the head over one full batch${
         adapter === undefined ? "" : ` on ${adapter}`
@@ -118,6 +118,6 @@ function notes(
           : "Measured of all shapes."
       }`,
     ]),
-    ...(left === 0 ? [] : [`${left} more shapes are in the charts alone.`]),
+    ...(left === 0 ? [] : [`${left} more ${left === 1 ? "shape is" : "shapes are"} in the charts alone.`]),
   ];
 }
