@@ -116,7 +116,8 @@ async function writeShape(
     throw new UsageError("--target limbeck writes the values of all shapes: leave --shape out");
   }
   const folder = await findRunFolder(run, flags.text("data"));
-  const { recipe, manifest } = await readRun(folder);
+  const { recipe: done, manifest } = await readRun(folder);
+  const recipe = distillationOf(done, folder);
   const registry = await registryWith(await runPlugins(manifest, invocation));
   await exportShape({ folder, recipe, registry, shape }, output, target, {
     storage: readStorage(flags.text("storage")),
