@@ -44,10 +44,10 @@ export function gradients(
   const recomputed = new Recomputation(graph, forward);
   for (let i = forward.length - 1; i >= 0; i--) {
     const node = forward[i]!;
-    const outputGradients = node.outputs.map((t) => sums.of(t));
-    if (outputGradients.every((g) => g === undefined) || node.op.stopsGradients) continue;
     const needed = node.inputs.map((t) => reaching.has(t));
-    if (!needed.includes(true)) continue;
+    if (!needed.includes(true) || node.op.stopsGradients) continue;
+    const outputGradients = node.outputs.map((t) => sums.of(t));
+    if (outputGradients.every((g) => g === undefined)) continue;
     if (!node.op.gradient) {
       throw new ShapeError(
         `${node.op.name} at ${

@@ -186,6 +186,8 @@ modelTest(
         const backward = ofLayer(layer).filter((d) => / backward|accumulate/.test(`${d.path} ${d.kernel}`));
         assertGreater(backward.length, 20, `layer ${layer}`);
       }
+      // So do the gradients of its parameters: nothing outside is done for each of them.
+      assertLess(outside.length, 60);
       // All products with weights are a layer's own or the head's.
       const products = outside.filter((d) => d.kernel.startsWith("matmul") && !d.path.includes("head"));
       assertLess(flops(products), 0.02 * flops(ofLayer(1)));
