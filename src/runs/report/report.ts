@@ -13,7 +13,7 @@ import { readRun, type RunManifest } from "../store/run_folder.ts";
 import { isTask, mapRunRecipePaths, type RunRecipe } from "../task/run_recipe.ts";
 import { chart, escape, type Series } from "./chart.ts";
 import { drawnRows } from "./drawn_shares.ts";
-import { shapesTable } from "./shapes_table.ts";
+import { shapesCharts, shapesTable } from "./shapes_table.ts";
 import { chosenSamples } from "./chosen_samples.ts";
 import { withoutFolders } from "./path_names.ts";
 import { bytes, count, duration, number3, short } from "../../base/units.ts";
@@ -48,6 +48,7 @@ export function reportHtml({ manifest, recipe, events }: ReportInput): string {
     `<p class="note">${escape(overview(manifest, events, plan))}</p>`,
     isTask(recipe) ? found(events) : results(events),
     shapesTable(events),
+    ...shapesCharts(events),
     ...curves(rows, events),
     samples(events),
     plan ? memory(plan) : "",

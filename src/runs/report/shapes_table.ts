@@ -6,6 +6,18 @@
 import type { RunEvent, ShapesEvent } from "../../distill/run/events.ts";
 import { count, number3, short } from "../../base/units.ts";
 import { escape } from "./chart.ts";
+import { frontierCharts } from "./frontier_chart.ts";
+
+/** What each shape loses against what it costs, as it was measured last; none where the run has one shape. */
+export function shapesCharts(events: readonly RunEvent[]): string[] {
+  const last = events.findLast((event) => event.type === "shapes");
+  if (!last) return [];
+  const shapes = last.shapes.map(({ name, parameters, loss, tokensPerSecond }) => ({
+    ...{ name, parameters, value: loss },
+    ...(tokensPerSecond === null ? {} : { tokensPerSecond }),
+  }));
+  return frontierCharts(shapes, { name: "held-out loss" });
+}
 
 /** The table with its heading; empty where the run has one shape, or has not been measured yet. */
 export function shapesTable(events: readonly RunEvent[]): string {
