@@ -146,13 +146,23 @@ export class Catalogue {
       (await this.#uploads.get(name))?.path;
   }
 
-  async #modelOfRun(id: string): Promise<string | undefined> {
+  /** Path of the shape that a run which shrank a model left, by the name of the run: `run:ID`. */
+  async shape(name: string): Promise<string | undefined> {
+    const made = parseRunModel(name);
+    return made && made.step === undefined ? await this.#leftBy(made.run, "shape") : undefined;
+  }
+
+  #modelOfRun(id: string): Promise<string | undefined> {
+    return this.#leftBy(id, "merged");
+  }
+
+  async #leftBy(id: string, what: "merged" | "shape"): Promise<string | undefined> {
     const run = await this.#store.get(id);
-    const merged = run?.result?.paths.merged;
-    if (!run || !merged) return undefined;
+    const left = run?.result?.paths[what];
+    if (!run || !left) return undefined;
     // A link there could lead anywhere.
     const folder = await Deno.realPath(run.folder);
-    const path = await pathWithin(folder, merged);
+    const path = await pathWithin(folder, left);
     return path !== undefined && await staysWithin(folder, path) ? path : undefined;
   }
 }

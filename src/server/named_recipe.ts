@@ -60,15 +60,21 @@ export async function resolveNamed(
     });
     return "";
   };
+  const shape = async (path: string, name: string): Promise<string> => {
+    const found = await catalogue.shape(name);
+    if (found === undefined) {
+      problems.push({
+        path,
+        message: "must be run:ID of a run that shrank a model; else name the layers in student.layers",
+      });
+    }
+    return found ?? "";
+  };
   const found = new Map<string, string>();
   for (const { field, of, path } of runRecipePaths(recipe)) {
     if (of === "folder") problems.push({ path: field, message: "is chosen by the service; leave it out" });
-    else if (of === "shape") {
-      problems.push({
-        path: field,
-        message: "cannot be given to a service; name the layers in student.layers",
-      });
-    } else found.set(field, await (of === "model" ? model : dataset)(field, path));
+    else if (of === "shape") found.set(field, await shape(field, path));
+    else found.set(field, await (of === "model" ? model : dataset)(field, path));
   }
   const resolved = mapRunRecipePaths(recipe, ({ field, path }) => found.get(field) ?? path);
   if (!isTask(resolved)) problems.push(...boundDistillation(resolved, caps, registry));

@@ -70,6 +70,40 @@ Deno.test("a merge is submitted, streamed and handed out, and later runs can nam
     assertEquals((await test.call("GET", `/v1/fine_tuning/jobs/${id}`)).status, 404);
   }));
 
+Deno.test("what a shrink found is a model and a shape to later runs", () =>
+  withTasks(async (test) => {
+    const lines = ["the quick brown fox", "jumps over the lazy dog"].map((text) => JSON.stringify({ text }));
+    await Deno.writeTextFile(`${test.folder}/datasets/rows.jsonl`, lines.join("\n") + "\n");
+    const id = await submit(test, { task: "shrink", model: "a", data: "rows.jsonl", layers: 1 });
+    await until(test.service, id, "succeeded", "failed");
+    const { body: run } = await test.call("GET", `/v1/runs/${id}`);
+    assertEquals([run.state, run.result?.paths], ["succeeded", { merged: "merged", shape: "shape.json" }]);
+    assertEquals(run.result.findings.depth.plan.kept.length, 1);
+    const found = await (await test.request(`/v1/runs/${id}/artifacts/shrink.json`)).text();
+    assert(!found.includes(test.folder), "a path of this machine");
+
+    const mended = (student: object) =>
+      submit(test, {
+        ...{
+          teacher: { model: "a" },
+          student,
+          data: { train: "rows.jsonl", heldOut: "rows.jsonl", contextLength: 16 },
+        },
+        train: { steps: 1, warmup: 0, tokensPerMicroBatch: 32 },
+      });
+    for (const student of [{ model: "teacher", shape: `run:${id}` }, { model: `run:${id}` }]) {
+      const next = await mended(student);
+      await until(test.service, next, "succeeded", "failed");
+      const { body } = await test.call("GET", `/v1/runs/${next}`);
+      assertEquals([body.state, body.error], ["succeeded", null]);
+      const wrong = { teacher: { model: "a" }, student: { model: "teacher", shape: `run:${next}` } };
+      const refused = await test.call("POST", "/v1/runs", {
+        recipe: { ...wrong, data: { train: "rows.jsonl" } },
+      });
+      assertEquals([refused.status, refused.body.error.param], [400, "recipe.student.shape"]);
+    }
+  }));
+
 Deno.test("what is wrong with a task is told with its place in the request", () =>
   withTasks(async (test) => {
     const refused = async (recipe: unknown) => {
