@@ -5,7 +5,10 @@ import { InputError } from "../../src/base/errors.ts";
 import type { RunEvent } from "../../src/distill/run/events.ts";
 import { RecipeError } from "../../src/distill/recipe/parse.ts";
 import { createRun, type LockedRun, openRun, readRun } from "../../src/runs/store/run_folder.ts";
+import { acquireLock } from "../../src/runs/store/run_lock.ts";
+import { DEFAULT_GPU } from "../../src/runs/store/store.ts";
 import { type SuperviseOptions, superviseRun } from "../../src/runs/supervise/supervisor.ts";
+import { firstInLine } from "../../src/runs/supervise/turn.ts";
 import { parseTask, type Task } from "../../src/runs/task/task.ts";
 import { mapTaskPaths, taskPaths } from "../../src/runs/task/task_paths.ts";
 import { valuesOf, withModels } from "../merge/tiny_merge.ts";
@@ -233,3 +236,19 @@ Deno.test("a merge that the disk has no room for is refused before a byte is wri
       closeTestStore(`${folder}/runs`);
     })
   ));
+
+Deno.test("merges do not wait for the GPU, nor does whoever wants it wait for them", () =>
+  inFolder(async (folder) => {
+    const store = testStore(folder);
+    const lock = `${folder}/other.lock`;
+    const release = await acquireLock(lock);
+    const holds = { holder: "another", lock };
+    assertEquals(await store.lease(DEFAULT_GPU, holds, () => true), undefined);
+    const task = parseTask({ task: "merge", method: "linear", models: [{ model: `${folder}/a` }] });
+    const waiting = await createRun({ store, recipe: task });
+    assertEquals(await firstInLine(store), undefined);
+    waiting.release();
+    assertEquals((await work(folder, task)).outcome.state, "succeeded");
+    assertEquals((await store.lease(DEFAULT_GPU, { holder: "b", lock: "b" }, () => true))?.holder, "another");
+    release();
+  }));

@@ -30,6 +30,7 @@ import formPaths from "../page/form/paths.js" with { type: "text" };
 import formRecipeFields from "../page/form/recipe_fields.js" with { type: "text" };
 import formSchemaInputs from "../page/form/schema_inputs.js" with { type: "text" };
 import formSection from "../page/form/section.js" with { type: "text" };
+import formShowLoaded from "../page/form/show_loaded.js" with { type: "text" };
 import formTaskForm from "../page/form/task_form.js" with { type: "text" };
 import icon from "../page/icon.svg" with { type: "text" };
 import page from "../page/index.html" with { type: "text" };
@@ -80,6 +81,7 @@ const FILES: Readonly<Record<string, readonly [type: string, text: string]>> = {
   "form/recipe_fields.js": [SCRIPT, formRecipeFields],
   "form/schema_inputs.js": [SCRIPT, formSchemaInputs],
   "form/section.js": [SCRIPT, formSection],
+  "form/show_loaded.js": [SCRIPT, formShowLoaded],
   "form/task_form.js": [SCRIPT, formTaskForm],
   "icon.svg": ["image/svg+xml", icon],
   "layout.css": [STYLE, layoutStyle],

@@ -4,18 +4,16 @@ import { fill, h, toast } from "../dom.js";
 import { Estimator, shownEstimate, summaryOf } from "./estimate.js";
 import { kindLinks } from "./kinds.js";
 import { RecipeFields } from "./recipe_fields.js";
+import { showLoaded } from "./show_loaded.js";
 
 /** Shows the form, filled in like a run's recipe where one is named; returns how to stop. */
 export function showForm(main, like) {
   document.title = "New run – Limbeck";
-  const abort = new AbortController();
-  const { signal } = abort;
-  fill(main, h("p", { class: "empty" }, "Reading what the service has …"));
-  load(like, signal).then(
-    (known) => !signal.aborted && new Form(known, signal).show(main),
-    (error) => !signal.aborted && fill(main, h("p", { class: "notice bad", role: "alert" }, error.message)),
+  return showLoaded(
+    main,
+    (signal) => load(like, signal),
+    (known, signal) => new Form(known, signal).show(main),
   );
-  return () => abort.abort();
 }
 
 async function load(like, signal) {

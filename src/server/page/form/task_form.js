@@ -5,6 +5,7 @@ import { Fields } from "./fields.js";
 import { isTask, kindLinks } from "./kinds.js";
 import { MergeFields } from "./merge_fields.js";
 import { section } from "./section.js";
+import { showLoaded } from "./show_loaded.js";
 
 const TITLES = { merge: "Merge models", residual: "Add an instruction residual", shrink: "Shrink a model" };
 const ABOUT = {
@@ -25,14 +26,11 @@ const SHRINK_FIRST = ["layers", "search", "metric", "width", "structure"];
  */
 export function showTaskForm(main, name) {
   document.title = "New run – Limbeck";
-  const abort = new AbortController();
-  const { signal } = abort;
-  fill(main, h("p", { class: "empty" }, "Reading what the service has …"));
-  load(name, signal).then(
-    (known) => !signal.aborted && new TaskForm(known, signal).show(main),
-    (error) => !signal.aborted && fill(main, h("p", { class: "notice bad", role: "alert" }, error.message)),
+  return showLoaded(
+    main,
+    (signal) => load(name, signal),
+    (known, signal) => new TaskForm(known, signal).show(main),
   );
-  return () => abort.abort();
 }
 
 async function load(name, signal) {
