@@ -7,6 +7,8 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { RunEvent, RunEventBody, RunState } from "../../src/distill/run/events.ts";
 import { newManifest } from "../../src/runs/store/run_folder.ts";
 import { afterAsking, afterEvent, NO_PROGRESS } from "../../src/runs/store/run_progress.ts";
+import type { RunTask } from "../../src/runs/task/run_recipe.ts";
+import { parseTask } from "../../src/runs/task/task.ts";
 import { RUN_STATES } from "../../src/runs/store/run_states.ts";
 import type { IdempotencyKey, NewRun, RunProgress, RunRequest, Store } from "../../src/runs/store/store.ts";
 import {
@@ -104,6 +106,27 @@ export function testRunStore(name: string, open: OpenStore): void {
     assert(bob.id !== both[0].id, "keys of different people do not meet");
     await store.remove(bob.id);
     assertEquals(await store.findByKey({ ...key, owner: "bob" }), undefined, "it goes with its run");
+  });
+
+  test("a run that does a task is kept like any other, and found by it", async (store, other) => {
+    const task = parseTask({
+      task: "merge",
+      method: "linear",
+      models: [{ model: "/srv/a", weight: [0, 1] }],
+    });
+    const merge = await store.create(newRun({ recipe: task, manifest: newRun().manifest }));
+    const plain = await other.create(newRun());
+    assertEquals((await other.get(merge.id))!.recipe, task);
+    const found = async (task: RunTask) => (await other.list({ task })).data.map(({ id }) => id);
+    assertEquals([await found("merge"), await found("distill"), await found("shrink")], [
+      [merge.id],
+      [plain.id],
+      [],
+    ]);
+    await store.append(merge.id, 1, [state("running"), { type: "progress", step: 40, message: "2 of 5" }]);
+    assertEquals((await other.get(merge.id))!.step, 40);
+    await store.append(merge.id, 2, [{ type: "rewind", step: -1 }]);
+    assertEquals((await other.get(merge.id))!.step, 0);
   });
 
   test("list(), ids() and queued() are in the order in which runs were made", async (store, other) => {

@@ -222,6 +222,7 @@ Deno.test("a task whose process is killed in the middle begins again, and leaves
     const told = events.flatMap((event) => event.type === "state" ? [event.state] : []);
     assertEquals(told, ["running", "interrupted", "queued", "running", "succeeded"]);
     assertEquals(await valuesOf(`${run.folder}/merged`), await valuesOf(`${folder}/a`));
+    assertEquals([...Deno.readDirSync(run.folder)].filter(({ name }) => name.endsWith(".tmp")), []);
     closeTestStore(folder);
   }));
 
