@@ -82,6 +82,9 @@ Deno.test("what a shrink found is a model and a shape to later runs", () =>
     const found = await (await test.request(`/v1/runs/${id}/artifacts/shrink.json`)).text();
     assert(!found.includes(test.folder), "a path of this machine");
 
+    const report = await test.request(`/v1/runs/${id}/artifacts/report.html`);
+    assertMatch(await report.text(), /<h2>Shapes<\/h2>[^]*<td><strong>[01]<\/strong>/);
+
     const mended = (student: object) =>
       submit(test, {
         ...{

@@ -10,10 +10,14 @@ import type { RunResult } from "../../distill/export/exports.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import { type MetricsRow, metricsRows, readEvents } from "../store/event_log.ts";
 import { readRun, type RunManifest } from "../store/run_folder.ts";
+import type { MeasuredShape } from "../../shape/shapes.ts";
+import type { Task } from "../task/task.ts";
 import { isTask, mapRunRecipePaths, type RunRecipe } from "../task/run_recipe.ts";
 import { chart, escape, type Series } from "./chart.ts";
 import { drawnRows } from "./drawn_shares.ts";
 import { shapesCharts, shapesTable } from "./shapes_table.ts";
+import { shrinkPicture } from "./shrink_report.ts";
+import { htmlPage } from "./html_page.ts";
 import { chosenSamples } from "./chosen_samples.ts";
 import { withoutFolders } from "./path_names.ts";
 import { bytes, count, duration, number3, short } from "../../base/units.ts";
@@ -44,9 +48,8 @@ export function reportHtml({ manifest, recipe, events }: ReportInput): string {
   // A report is passed on, so it has names alone; the paths are in recipe.json.
   const named = mapRunRecipePaths(recipe, ({ path }) => basename(path));
   const body = [
-    `<h1>Limbeck run ${escape(manifest.id)}</h1>`,
     `<p class="note">${escape(overview(manifest, events, plan))}</p>`,
-    isTask(recipe) ? found(events) : results(events),
+    ...(isTask(recipe) ? found(recipe, events) : [results(events)]),
     shapesTable(events),
     ...shapesCharts(events),
     ...curves(rows, events),
@@ -55,20 +58,7 @@ export function reportHtml({ manifest, recipe, events }: ReportInput): string {
     problems(events),
     `<h2>Recipe</h2><pre>${escape(JSON.stringify(named, null, 2))}</pre>`,
   ];
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>Limbeck run ${escape(manifest.id)}</title>
-<style>${STYLE}</style>
-</head>
-<body>
-${body.filter(Boolean).join("\n")}
-</body>
-</html>
-`;
+  return htmlPage(`Limbeck run ${manifest.id}`, body.filter(Boolean));
 }
 
 function overview(manifest: RunManifest, events: readonly RunEvent[], plan: PlanEvent | undefined): string {
@@ -129,10 +119,14 @@ function drawn({ drawn = [] }: RunResult): string {
 }
 
 /** What a task says that it found. */
-function found(events: readonly RunEvent[]): string {
+function found(task: Task, events: readonly RunEvent[]): string[] {
   const result = events.findLast((event) => event.type === "result")?.result;
-  if (!result?.findings) return "";
-  return `<h2>Found</h2><pre>${escape(JSON.stringify(result.findings, null, 1))}</pre>`;
+  if (!result?.findings) return [];
+  const { shapes, ...others } = result.findings as { shapes?: readonly MeasuredShape[] };
+  return [
+    ...(task.task === "shrink" && shapes ? shrinkPicture({ metric: task.metric, shapes }) : []),
+    `<h2>Found</h2><pre>${escape(JSON.stringify(others, null, 1))}</pre>`,
+  ];
 }
 
 function curves(rows: readonly MetricsRow[], events: readonly RunEvent[]): string[] {
@@ -227,20 +221,3 @@ function problems(events: readonly RunEvent[]): string {
     [...new Set(found)].map((text) => `<li>${escape(withoutFolders(text))}</li>`).join("")
   }</ul>`;
 }
-
-const STYLE = `
-:root { color-scheme: light dark; --ink: #1b1b1f; --paper: #ffffff; --faint: #6b6b76; --rule: #dcdce2;
-  --s0: #2563c9; --s1: #c2410c; --s2: #15803d; --s3: #7e22ce; --s4: #a16207; --s5: #be185d; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e8ec; --paper: #17171b; --faint: #9a9aa6; --rule: #34343c;
-  --s0: #7aa7f0; --s1: #f0925e; --s2: #6cc98a; --s3: #c79af2; --s4: #d8b45a; --s5: #f08bb8; } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-table { border-collapse: collapse; } th, td { text-align: left; vertical-align: top; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--rule); }
-th { font-weight: 600; white-space: nowrap; } td { font-variant-numeric: tabular-nums; }
-.note, .prompt { color: var(--faint); } .text { white-space: pre-wrap; overflow-wrap: anywhere; }
-pre { overflow: auto; font-size: .85rem; border: 1px solid var(--rule); padding: .8rem; border-radius: .3rem; }
-figure { margin: 1rem 0; } svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: var(--faint); }
-.grid { stroke: var(--rule); } .line { fill: none; stroke-width: 2; stroke-linejoin: round; } .dashed { stroke-dasharray: 6 5; }
-.c0 { stroke: var(--s0); } .c1 { stroke: var(--s1); } .c2 { stroke: var(--s2); } .c3 { stroke: var(--s3); } .c4 { stroke: var(--s4); } .c5 { stroke: var(--s5); }
-circle { fill: var(--paper); stroke-width: 2; }
-`;

@@ -30,17 +30,6 @@ const FIGURES: Readonly<Record<DepthMetric, PicturedFigure & { readonly of: "los
 
 /** The page as HTML. Names that someone else chose are escaped. */
 export function shrinkReportHtml({ model, data, metric, shapes, adapter }: ShrinkReport): string {
-  const figure = FIGURES[metric];
-  const pictured = shapes.map((shape): PicturedShape => ({
-    name: nameOf(shape),
-    value: shape.values[figure.of] ?? null,
-    parameters: shape.parameters,
-    ...(shape.tokensPerSecond === undefined ? {} : { tokensPerSecond: shape.tokensPerSecond }),
-    ...(shape.chosen ? { chosen: true } : {}),
-  }));
-  const shown = shapes.filter(({ by, chosen, tokensPerSecond }) =>
-    by.length > 0 || chosen || tokensPerSecond !== undefined
-  ).sort((a, b) => b.parameters - a.parameters || (a.values[figure.of] ?? 0) - (b.values[figure.of] ?? 0));
   const files = data.files.map((file) => basename(file)).join(", ");
   const amount = data.questions === undefined
     ? `${count(data.tokens)} supervised tokens of ${data.samples} samples`
@@ -53,11 +42,31 @@ export function shrinkReportHtml({ model, data, metric, shapes, adapter }: Shrin
         } shapes measured on ${amount} of ${files}.`,
       )
     }</p>`,
+    ...shrinkPicture({ metric, shapes, ...(adapter === undefined ? {} : { adapter }) }),
+  ]);
+}
+
+/** The charts of the frontier, and a table of what is worth telling. */
+export function shrinkPicture(
+  { metric, shapes, adapter }: Pick<ShrinkReport, "metric" | "shapes" | "adapter">,
+): string[] {
+  const figure = FIGURES[metric];
+  const pictured = shapes.map((shape): PicturedShape => ({
+    name: nameOf(shape),
+    value: shape.values[figure.of] ?? null,
+    parameters: shape.parameters,
+    ...(shape.tokensPerSecond === undefined ? {} : { tokensPerSecond: shape.tokensPerSecond }),
+    ...(shape.chosen ? { chosen: true } : {}),
+  }));
+  const shown = shapes.filter(({ by, chosen, tokensPerSecond }) =>
+    by.length > 0 || chosen || tokensPerSecond !== undefined
+  ).sort((a, b) => b.parameters - a.parameters || (a.values[figure.of] ?? 0) - (b.values[figure.of] ?? 0));
+  return [
     ...frontierCharts(pictured, figure),
     "<h2>Shapes</h2>",
     shapeTable(shown),
     `<p class="note">${escape(notes(shapes, shown, adapter).join(" "))}</p>`,
-  ]);
+  ];
 }
 
 function nameOf({ layers, width }: MeasuredShape): string {

@@ -146,15 +146,19 @@ const DO: { readonly [name in Task["task"]]: (task: never, host: RunHost, work: 
       }),
       cacheFolder: join(folder, "evaluations"),
       registry,
+      signal: work.signal,
+      pictured: "shapes",
       onStage: (message) => work.stage("shrink", message),
+      onTokens: () => work.hear(),
       onProgress: ({ done, total, kept }) => work.progress(done, total, `layers ${kept.join(", ")}`),
       output: join(folder, TASK_OUTPUTS.model),
       shape: join(folder, TASK_OUTPUTS.shape),
     });
     for (const { code, message } of shrunk.warnings) emit({ type: "warning", code, message });
-    const { model, findings: depth, width: narrowed, data, parameters } = shrunk;
+    const { model, findings: depth, width: narrowed, data, parameters, shapes } = shrunk;
     const findings = {
       parameters,
+      ...(shapes ? { shapes } : {}),
       model: { identity: model.identity, layers: model.layers, parameters: model.parameters },
       data: { samples: data.samples, tokens: data.tokens },
       ...(depth ? { depth } : {}),
@@ -201,6 +205,12 @@ class Work {
     if (step <= this.#told) return this.#beat();
     this.#told = step;
     this.#host.emit({ type: "progress", step, message });
+  }
+
+  /** Looks whether it is to stop where nothing is told of how far it is. */
+  hear(): void {
+    this.#hear();
+    this.#beat();
   }
 
   stage(stage: string, message: string): void {
