@@ -266,12 +266,14 @@ Deno.test("compare takes recipes and models or a folder, and says what is wrong 
       [2, "a name has at most 64", [ce, "--model", "a b=x"]],
       [2, "something else is called ce", [ce, "--model", "ce=x"]],
       [2, "something else is called m", [ce, "--model", "m=x", "--model", "m=y"]],
+      [2, "something else is called ce-seed2", [ce, "--model", "ce-seed2=x", "--seeds", "2"]],
+      [2, "something else is called m-seed1", [ce, "--model", "m={seed}", "--model", "m-seed1=x"]],
+      [3, `${files.folder}/m-2`, [ce, "--model", `m=${files.folder}/m-{seed}`, "--seeds", "2,3"]],
       [3, `${files.folder}/nothing`, [ce, "--model", `m=${files.folder}/nothing`]],
       [3, "trained for 32 positions, not 64", [ce, "--model", `m=${short}`]],
       [3, "another vocabulary than the recipes' teacher", [ce, "--model", `m=${foreign}`]],
       [3, "data.heldOut.1.name", [ce, kd, "--set", twice]],
       [2, "--resume takes no recipes", [ce, kd, "--resume", runs]],
-      [2, "--resume takes no --model", ["--resume", runs, "--model", "a=x"]],
       [2, "--resume takes no --seeds", ["--resume", runs, "--seeds", "5"]],
       [3, 'there is no loss "forward-lk"', [ce, kd, "--set", "objective.0.loss=forward-lk"]],
       [3, "there is no such file", [ce, `${files.folder}/none.json`]],
@@ -355,6 +357,48 @@ Deno.test("compare runs two recipes with two seeds on a tiny model, and measures
     assertEquals(again.code, 0, again.err);
     assertEquals(JSON.parse(again.out).summary, all.summary);
     assertEquals(await Deno.readTextFile(`${all.folder}/ce-seed1/events.jsonl`), log);
+
+    // Models of each seed come beside it later, are paired with the runs, and are measured again where they are named again.
+    const add = async (folder: string) => {
+      const given = ["--model", `each=${files.folder}/${folder}-{seed}`, "--no-setup", "--json"];
+      const { code, out, err } = await limbeck("compare", "--resume", all.folder, ...given);
+      assertEquals(code, 0, err);
+      return JSON.parse(out).summary;
+    };
+    for (const [i, name] of ["a-1", "a-2", "b-1", "b-2"].entries()) {
+      await writeTinyModel(`${files.folder}/${name}`, { seed: 20 + i });
+    }
+    const [a1, b1] = [await add("a"), await add("b")];
+    for (const summary of [a1, b1]) {
+      const [whole, each] = summary.models;
+      assertEquals([whole.n, each.model, each.n, summary.models.length], [undefined, "each", 2, 2]);
+      const losses = await Promise.all(
+        [1, 2].map(async (seed) => meanLoss((await sequences(`each-seed${seed}`))[0]!)!),
+      );
+      if (summary === a1) continue;
+      assertAlmostEquals(each.metrics["cross-entropy"], (losses[0]! + losses[1]!) / 2, 1e-9);
+      const { recipe, to, n, metrics } = summary.differences.at(-1);
+      assertEquals([recipe, to, n, Object.keys(metrics).length], ["each", "ce", 2, 3]);
+      const after = (seed: number) =>
+        all.runs.find((run: { recipe: string; seed: number }) => run.recipe === "ce" && run.seed === seed)
+          .after;
+      const differences = [1, 2].map((seed) => losses[seed - 1]! - after(seed)["cross-entropy"]);
+      assertAlmostEquals(metrics["cross-entropy"].mean, (differences[0]! + differences[1]!) / 2, 1e-9);
+      assertAlmostEquals(
+        metrics["cross-entropy"].standardError,
+        Math.abs(differences[0]! - differences[1]!) / 2,
+        1e-9,
+      );
+      for (const { best, others } of summary.verdicts as SetVerdict[]) {
+        const verdict = others.find(({ other }) => other === "each");
+        assert(best === "each" || verdict!.runs === 2 && verdict!.overSeeds !== null);
+      }
+    }
+    assert(
+      a1.models[1].metrics["cross-entropy"] !== b1.models[1].metrics["cross-entropy"],
+      "not measured again",
+    );
+    assertStringIncludes(await Deno.readTextFile(`${all.folder}/compare.md`), "| each | 2 | ");
   }));
 
 Deno.test("one recipe with a plugin's adapter beside a model; what was not measured is, also when it is resumed", () =>

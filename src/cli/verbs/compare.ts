@@ -13,6 +13,7 @@ import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { type ExitCode, LimbeckError, UsageError } from "../../base/errors.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import {
+  addModels,
   beginRun,
   type ComparedRun,
   type Comparison,
@@ -61,7 +62,8 @@ export const compare: Command = {
     "Runs each recipe with each seed, one run after another, and prints held-out figures with their spread over the seeds and " +
     "the differences to the first recipe, seed by seed. A seed decides initialisation, order of the data and dropout. Recipes " +
     "must share teacher, held-out data and context length. Models that are only measured, such as a merge or a base, stand beside " +
-    "them with --model. For each held-out set, the best is told by paired differences with intervals of 95 %, over texts and over " +
+    "them with --model, also later, with --resume; {seed} in a path stands for each seed, so that a merge of each seed's runs is " +
+    "paired with them. For each held-out set, the best is told by paired differences with intervals of 95 %, over texts and over " +
     "seeds. Samples and merged models are left out. Ctrl-C saves and stops; --resume continues and repeats nothing that is done.",
   flags: {
     ...RECIPE_FLAGS,
@@ -69,7 +71,8 @@ export const compare: Command = {
     model: {
       value: "NAME=PATH",
       many: true,
-      help: "A folder or GGUF file that is measured on the same held-out data",
+      help:
+        "A folder or GGUF file that is measured on the same held-out data; {seed} in PATH stands for each seed",
     },
     resume: { value: "FOLDER", help: "Continue a comparison" },
     ...DATA_FLAG,
@@ -81,6 +84,7 @@ export const compare: Command = {
     "limbeck compare lora.yaml llm-neo.yaml --seeds 11,12,13 --set train.steps=100 --json",
     "limbeck compare mixture.yaml --model merge=./merged --model base=./base",
     "limbeck compare --resume limbeck-data/runs/compare-20260724-153012-k7wq",
+    "limbeck compare --resume limbeck-data/runs/compare-20260724-153012-k7wq --model 'ties=./ties-seed{seed}'",
   ],
   run: (invocation) => runComparison(invocation),
 };
@@ -122,7 +126,7 @@ async function openOrCreate(invocation: Invocation): Promise<{ comparison: Compa
   const { args, flags } = invocation;
   const folder = flags.text("resume");
   if (folder !== undefined) {
-    const given = ["set", "plugin", "model"].filter((name) => flags.list(name).length > 0);
+    const given = ["set", "plugin"].filter((name) => flags.list(name).length > 0);
     for (const name of ["config", "seeds"]) if (flags.text(name) !== undefined) given.push(name);
     if (flags.on("merged")) given.push("merged");
     if (args.length > 0 || given.length > 0) {
@@ -133,23 +137,38 @@ async function openOrCreate(invocation: Invocation): Promise<{ comparison: Compa
     }
     await prepareMachine(invocation);
     const comparison = await openComparison(folder);
-    return { comparison, store: await openStoreOf(folder, flags.text("data")) };
+    try {
+      await addGivenModels(comparison, flags);
+      return { comparison, store: await openStoreOf(folder, flags.text("data")) };
+    } catch (error) {
+      comparison.release();
+      throw error;
+    }
   }
-  const models = readModels(flags, recipeNames(args));
+  const seeds = readSeeds(flags);
+  const models = readModels(flags, recipeNames(args), seeds);
   if (args.length < 1 || args.length + models.length < 2) {
     throw new UsageError(
       "name at least two recipes, the one first that others are compared with, or one and a --model",
       { hint: "See limbeck compare --help." },
     );
   }
-  const seeds = readSeeds(flags);
   const { recipes, warnings } = await checkRecipes(invocation);
-  await checkModels(models, recipes[0]!.recipe);
+  await checkModels({ seeds, models }, recipes[0]!.recipe);
   for (const warning of warnings) invocation.out.warn(warning);
   await prepareMachine(invocation);
   const store = openStore(flags.text("data"));
   const plugins = invocation.plugins?.map(({ path }) => path) ?? [];
   return { comparison: await createComparison({ recipes, models, seeds, warnings, plugins, store }), store };
+}
+
+/** Adds what `--model` names to a comparison that there is. */
+async function addGivenModels(comparison: Comparison, flags: FlagReader): Promise<void> {
+  const { recipes, seeds } = comparison.plan;
+  const models = readModels(flags, recipes.map(({ name }) => name), seeds);
+  if (models.length === 0) return;
+  await checkModels({ seeds, models }, recipes[0]!.recipe);
+  await addModels(comparison, models);
 }
 
 /**

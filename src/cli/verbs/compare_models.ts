@@ -12,7 +12,12 @@ import { distillationOf } from "../../runs/task/run_recipe.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { PluginModule } from "../../registry/exported_plugins.ts";
 import { importName } from "../../runs/child/plugin_source.ts";
-import { type ComparedRun, type Comparison, measurable } from "../../runs/compare/comparison.ts";
+import {
+  type ComparedRun,
+  type Comparison,
+  measurable,
+  plannedModels,
+} from "../../runs/compare/comparison.ts";
 import { readSequences, writeSequences } from "../../runs/compare/sequences.ts";
 import { readRun } from "../../runs/store/run_folder.ts";
 import type { FlagReader, Invocation } from "../command.ts";
@@ -21,10 +26,15 @@ import { builtinRegistry, registryWith } from "../setup/registry.ts";
 /**
  * The models that `--model` names.
  *
- * @param taken names that recipes have
+ * @param recipes names that are taken, also for what their runs and the models of each seed are called
  * @throws {UsageError} no NAME=PATH, a name that does not do, or one that is taken
  */
-export function readModels(flags: FlagReader, taken: readonly string[]): { name: string; path: string }[] {
+export function readModels(
+  flags: FlagReader,
+  recipes: readonly string[],
+  seeds: readonly number[],
+): { name: string; path: string }[] {
+  const taken = [...recipes, ...recipes.flatMap((name) => seeds.map((seed) => `${name}-seed${seed}`))];
   const models: { name: string; path: string }[] = [];
   for (const given of flags.list("model")) {
     const [, name, path] = /^([^=]*)=(.+)$/.exec(given) ?? [];
@@ -34,16 +44,24 @@ export function readModels(flags: FlagReader, taken: readonly string[]): { name:
       });
     }
     if (!SET_NAME.test(name)) throw new UsageError(`--model ${given}: a name has ${SET_NAME_FORM}`);
-    if ([...taken, ...models.map((model) => model.name)].includes(name)) {
-      throw new UsageError(`--model ${given}: something else is called ${name}; give it another name`);
+    const model = { name, path: resolve(path) };
+    const names = [name, ...plannedModels({ seeds, models: [model] }).map(({ file }) => file)];
+    const other = names.find((name) => taken.includes(name));
+    if (other) {
+      throw new UsageError(`--model ${given}: something else is called ${other}; give it another name`);
     }
-    models.push({ name, path: resolve(path) });
+    taken.push(...names);
+    models.push(model);
   }
   return models;
 }
 
 /** Opens every model once, so that all that is wrong with one is said before the first run. */
-export async function checkModels(models: readonly { path: string }[], recipe: Recipe): Promise<void> {
+export async function checkModels(
+  plan: Parameters<typeof plannedModels>[0],
+  recipe: Recipe,
+): Promise<void> {
+  const models = plannedModels(plan);
   if (models.length === 0) return;
   const heldOut = await HeldOutSequences.open(recipe);
   for (const { path } of models) await heldOut.check(path, builtinRegistry());

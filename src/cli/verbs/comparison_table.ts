@@ -26,7 +26,10 @@ const COLUMNS: readonly [key: string, title: string][] = [
 export interface ComparisonTables {
   /** Teacher, students before training, each recipe, and models that are only measured. */
   figures: Table;
-  /** Each further recipe against the first; undefined where there is none to compare. */
+  /**
+   * Each further recipe, and each model of which there is one for each seed, against the first recipe; undefined where there is none to
+   * compare.
+   */
   differences: Table | undefined;
   /** The best on each held-out set against each of the others; undefined where there is nothing to compare. */
   verdicts: Table | undefined;
@@ -57,7 +60,11 @@ export function comparisonTables(plan: ComparisonPlan, summary: ComparisonSummar
       String(n),
       ...keys.map((key) => sampleText(metrics[key], n)),
     ]),
-    ...models.map(({ model, metrics }) => single(model, metrics)),
+    ...models.map(({ model, metrics, n, samples }) =>
+      samples && n
+        ? [model, String(n), ...keys.map((key) => sampleText(samples[key], n))]
+        : single(model, metrics)
+    ),
   ];
   const paired = differences.filter(({ n }) => n > 0);
   return {

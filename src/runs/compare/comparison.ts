@@ -44,7 +44,10 @@ export interface ComparisonPlan {
   plugins: IdentifiedPlugin[];
   /** Resolved recipes, the one first that others are compared with. Their seed is each run's own. */
   recipes: { name: string; file: string; recipe: Recipe }[];
-  /** Models that are measured as they are, such as a merge; absent where there is none. */
+  /**
+   * Models that are measured as they are, such as a merge; absent where there is none. A path with {@linkcode SEED_PLACE} names a model
+   * for each seed.
+   */
   models?: { name: string; path: string }[];
   /** What makes the comparison less fair than it might be. */
   warnings: string[];
@@ -79,6 +82,20 @@ export interface PlannedRun {
   readonly seed: number;
   /** Below the comparison's folder. */
   readonly folder: string;
+}
+
+/** What stands for the seed in the path of a model that there is one of for each seed. */
+export const SEED_PLACE = "{seed}";
+
+/** One model of a comparison as it is measured. */
+export interface PlannedModel {
+  /** The model's name. */
+  readonly model: string;
+  /** Null of a model that is not one for each seed. */
+  readonly seed: number | null;
+  /** What its file of sequences is called. */
+  readonly file: string;
+  readonly path: string;
 }
 
 /**
@@ -197,6 +214,39 @@ export function plannedRuns({ seeds, recipes }: ComparisonPlan): PlannedRun[] {
   );
 }
 
+/** The models of a comparison, each as many times as it has to be measured. */
+export function plannedModels(
+  { seeds, models = [] }: { seeds: readonly number[]; models?: ComparisonPlan["models"] },
+): PlannedModel[] {
+  return models.flatMap(({ name: model, path }): PlannedModel[] =>
+    path.includes(SEED_PLACE)
+      ? seeds.map((seed) => ({
+        ...{ model, seed, file: `${model}-seed${seed}` },
+        path: path.replaceAll(SEED_PLACE, String(seed)),
+      }))
+      : [{ model, seed: null, file: model, path }]
+  );
+}
+
+/**
+ * Has further models measured beside a comparison's runs. One whose name a model has already takes that one's place, and all are
+ * measured anew, since what lies at a path may have changed.
+ */
+export async function addModels(
+  { folder, plan }: Comparison,
+  models: readonly { name: string; path: string }[],
+): Promise<void> {
+  const named = new Set(models.map(({ name }) => name));
+  const all = [...plan.models ?? [], ...models];
+  for (const { model, file } of plannedModels({ seeds: plan.seeds, models: all })) {
+    if (named.has(model)) await removeSequences(folder, file);
+  }
+  plan.models = all.filter((model) => models.includes(model) || !named.has(model.name));
+  const path = join(folder, COMPARISON_FILE);
+  const written = JSON.parse(await Deno.readTextFile(path));
+  await writeTextAtomically(path, JSON.stringify({ ...written, models: plan.models }, null, 2) + "\n");
+}
+
 /**
  * Makes and locks a run of a comparison, or locks it again where it has begun.
  *
@@ -302,7 +352,7 @@ export function measurable(
 ): { name: string; run?: ComparedRun; path?: string }[] {
   return [
     ...runs.filter((run) => run.after !== null).map((run) => ({ name: run.folder, run })),
-    ...(plan.models ?? []).map(({ name, path }) => ({ name, path })),
+    ...plannedModels(plan).map(({ file, path }) => ({ name: file, path })),
   ];
 }
 
@@ -326,7 +376,11 @@ export async function readParticipants(
       name,
       measured: runs.filter((run) => run.recipe === name).flatMap((run) => measured(run.folder, run.seed)),
     })),
-    ...(plan.models ?? []).map(({ name }) => ({ name, measured: measured(name, null) })),
+    ...(plan.models ?? []).map((model) => ({
+      name: model.name,
+      measured: plannedModels({ seeds: plan.seeds, models: [model] })
+        .flatMap(({ file, seed }) => measured(file, seed)),
+    })),
   ];
 }
 

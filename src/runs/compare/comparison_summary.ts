@@ -4,7 +4,7 @@
  * @module
  */
 import { type ComparedRun, type ComparisonPlan, type Measurement, setKey } from "./comparison.ts";
-import { meanLoss, type MeasuredSet } from "./sequences.ts";
+import { meanLoss } from "./sequences.ts";
 import { type Participant, type SetVerdict, verdicts } from "./verdicts.ts";
 import {
   type Direction,
@@ -39,7 +39,7 @@ export interface RecipeSummary {
   metrics: Record<string, SampleSummary>;
 }
 
-/** One recipe against the first. */
+/** One recipe, or one model that was made for each seed, against the first recipe. */
 export interface DifferenceSummary {
   recipe: string;
   /** The first recipe's name. */
@@ -52,7 +52,11 @@ export interface DifferenceSummary {
 /** A model that is only measured. */
 export interface ModelSummary {
   model: string;
+  /** Of a model that there is one of for each seed, the means. */
   metrics: Measurement;
+  /** Of such a model, how many have been measured, and their spread; else absent. */
+  n?: number;
+  samples?: Record<string, SampleSummary>;
 }
 
 /** All that a comparison says. */
@@ -89,6 +93,7 @@ export function summariseComparison(
       runs.find((run) => run.recipe === name && run.seed === seed)?.after?.[key] ?? null
     );
   const sets = keys.flatMap((key) => key.endsWith(SET_LOSS) ? [key.slice(0, -SET_LOSS.length)] : []);
+  const models = modelLosses(plan, participants);
   const seedsOf = (name: string) => done.filter((run) => run.recipe === name).map((run) => run.seed);
   return {
     tokens: done[0]?.tokens ?? null,
@@ -99,38 +104,70 @@ export function summariseComparison(
       n: seedsOf(recipe).length,
       metrics: Object.fromEntries(keys.map((key) => [key, summariseSample(values(recipe, key))])),
     })),
-    differences: others.map((recipe) => ({
-      recipe,
-      to: first,
-      n: seedsOf(recipe).filter((seed) => seedsOf(first).includes(seed)).length,
-      metrics: Object.fromEntries(
-        keys.flatMap((key) => {
-          const metric = key.slice(key.indexOf(":") + 1).trimStart();
-          if (!Object.hasOwn(DIRECTIONS, metric)) return [];
-          return [[key, summarisePairs(values(recipe, key), values(first, key), DIRECTIONS[metric]!)]];
-        }),
-      ),
-    })),
+    differences: [
+      ...others.map((recipe) => ({
+        recipe,
+        to: first,
+        n: seedsOf(recipe).filter((seed) => seedsOf(first).includes(seed)).length,
+        metrics: Object.fromEntries(
+          keys.flatMap((key) => {
+            const metric = key.slice(key.indexOf(":") + 1).trimStart();
+            if (!Object.hasOwn(DIRECTIONS, metric)) return [];
+            return [[key, summarisePairs(values(recipe, key), values(first, key), DIRECTIONS[metric]!)]];
+          }),
+        ),
+      })),
+      ...models.filter(({ seeds }) => seeds).map(({ model, seeds, losses }) => ({
+        recipe: model,
+        to: first,
+        n: seeds!.filter((seed) => seedsOf(first).includes(seed)).length,
+        metrics: Object.fromEntries(
+          losses.map(([key, ofSeeds]) => [key, summarisePairs(ofSeeds, values(first, key), "lower")]),
+        ),
+      })),
+    ],
     ...(sets.length > 1 ? { sets } : {}),
-    ...(plan.models ? { models: modelSummaries(plan.models, participants) } : {}),
+    ...(plan.models ? { models: models.map(modelSummary) } : {}),
     verdicts: verdicts(participants),
   };
 }
 
-/** What was measured of the models, under the same keys as of runs. */
-function modelSummaries(
-  models: NonNullable<ComparisonPlan["models"]>,
+/** What was measured of one model. */
+interface ModelLosses {
+  readonly model: string;
+  /** Seeds that it has been measured for; undefined of a model that is not one for each seed. */
+  readonly seeds: readonly number[] | undefined;
+  /** Under the same keys as of runs: in the order of the comparison's seeds, or one alone. Null where there is none. */
+  readonly losses: readonly (readonly [key: string, losses: readonly (number | null)[]])[];
+}
+
+function modelLosses(
+  { models = [], seeds }: ComparisonPlan,
   participants: readonly Participant[],
-): ModelSummary[] {
-  return models.flatMap(({ name }) => {
-    const sets = participants.find((participant) => participant.name === name)?.measured[0]?.sets;
-    if (!sets) return [];
-    const [first] = sets as readonly [MeasuredSet];
-    const ofSets = sets.length > 1
-      ? sets.map((set) => [setKey(set.name, "cross-entropy"), meanLoss(set)])
-      : [];
-    return [{ model: name, metrics: { "cross-entropy": meanLoss(first), ...Object.fromEntries(ofSets) } }];
+): ModelLosses[] {
+  return models.flatMap(({ name: model }): ModelLosses[] => {
+    const measured = participants.find(({ name }) => name === model)?.measured ?? [];
+    if (measured.length === 0) return [];
+    const single = measured.find(({ seed }) => seed === null);
+    const ordered = single ? [single] : seeds.map((seed) => measured.find((one) => one.seed === seed));
+    const names = measured[0]!.sets.map(({ name }) => name);
+    const lossesOf = (set: number) => ordered.map((one) => one ? meanLoss(one.sets[set]!) : null);
+    const keys = names.length > 1 ? names.map((name) => setKey(name, "cross-entropy")) : [];
+    return [{
+      model,
+      seeds: single ? undefined : measured.map(({ seed }) => seed!),
+      losses: [
+        ["cross-entropy", lossesOf(0)] as const,
+        ...keys.map((key, set) => [key, lossesOf(set)] as const),
+      ],
+    }];
   });
+}
+
+function modelSummary({ model, seeds, losses }: ModelLosses): ModelSummary {
+  const samples = Object.fromEntries(losses.map(([key, values]) => [key, summariseSample(values)]));
+  const metrics = Object.fromEntries(losses.map(([key]) => [key, samples[key]!.mean]));
+  return { model, metrics, ...(seeds ? { n: seeds.length, samples } : {}) };
 }
 
 /** Students before training, those of one base together. */

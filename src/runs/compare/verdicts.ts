@@ -3,8 +3,8 @@
  *
  * Two things are left to chance: which texts were held out, and which seed a recipe was trained with. Each has an interval of its own. Over
  * texts, the pairs are sequences: both models read the same ones, and what makes a text hard is hard for both. Over seeds, the pairs are
- * runs of one seed, which share initialisation and order of the data. A model that is only measured has no seed: it is paired with each
- * run of a recipe. A model wins only where every interval that there is lies on its side.
+ * runs of one seed, which share initialisation and order of the data. A model that is only measured has no seed, unless
+ * there is one for each, and is paired with each run of a recipe. A model wins only where every interval that there is lies on its side.
  *
  * The best one is compared with each other model, and wins against all only where it wins against each; asking for all of them at once
  * needs no correction for their number (R. L. Berger, "Multiparameter hypothesis testing and acceptance sampling", Technometrics 24, 1982).
@@ -17,7 +17,7 @@ import { meanLoss, type MeasuredSet } from "./sequences.ts";
 /** A recipe with its runs, or a model that is only measured. */
 export interface Participant {
   readonly name: string;
-  /** What was measured of each run by its seed; of a model once, under null. */
+  /** What was measured of each run by its seed; of a model that is not one for each seed, under null. */
   readonly measured: readonly { readonly seed: number | null; readonly sets: readonly MeasuredSet[] }[];
 }
 
