@@ -89,7 +89,8 @@ function withBase(
     if (method.base === "required") {
       problems.push({
         path: recipe.writtenFor === "mergekit" ? "base_model" : "base",
-        message: `${method.id} needs the model that the others were trained from`,
+        message:
+          `${method.id} needs the model that the others were trained from; beside --method it is --base`,
       });
     }
     return { parents: ranges };

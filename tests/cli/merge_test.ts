@@ -105,8 +105,9 @@ Deno.test("--dry-run shows the plan and writes nothing; --json is one value", as
     assertEquals(shown.code, 0, shown.err);
     assertMatch(
       shown.out,
-      /model\.layers\.1\.mlp\.up_proj\.weight +\[28, 16\] +normalize true +.*\/a \(weight 1\) \+ /,
+      /model\.layers\.1\.mlp\.up_proj\.weight +\[28, 16\] +normalize true +1 \(weight 1\) \+ 2 \(weight 1\)/,
     );
+    assertMatch(shown.out, /^1 +\S+\/a\n2 +\S+\/b\n/m);
     assertStringIncludes(shown.out, "Nothing was written.");
     const json = await limbeck("merge", "--method", "linear", ...models, "--dry-run", "--json");
     const plan = JSON.parse(json.out);

@@ -18,7 +18,7 @@ export const PLUGIN_FLAGS: Readonly<Record<string, Flag>> = {
   plugin: {
     value: "FILE|PACKAGE",
     many: true,
-    help: "A module with losses or adapters: a file, or a package as npm:NAME@1.2.3",
+    help: "A module with plugins: a file, or a package as npm:NAME@1.2.3",
   },
   config: { value: "FILE", help: `Configuration with plugins (default ${CONFIG_FILE}, where there is one)` },
 };

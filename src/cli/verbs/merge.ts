@@ -192,14 +192,21 @@ function showPlan(plan: MergePlan, { out }: Invocation): void {
     })),
   });
   notes.forEach((note) => out.note(note));
+  // Paths are long and few; in the rows of hundreds of tensors each has a number.
+  const paths = [...new Set(tensors.flatMap(({ parents }) => parents.map(({ parent }) => parent)))];
+  const base = tensors.find(({ base }) => base)?.base?.parent;
+  const named = (path: string) => String(paths.indexOf(path) + 1);
+  if (base !== undefined) out.line(`base  ${shownPath(base)}`);
+  for (const path of paths) out.line(`${named(path).padEnd(4)}  ${shownPath(path)}`);
+  out.line();
   const rows = tensors.map(({ name, shape, options, base, parents }) => [
     name,
     `[${shape.join(", ")}]`,
     inWords(options),
     [
-      ...(base ? [`${shownPath(base.parent)} (base)`] : []),
+      ...(base ? ["base"] : []),
       ...parents.map((input) =>
-        shownPath(input.parent) + (input.name === name ? "" : ` ${input.name}`) +
+        named(input.parent) + (input.name === name ? "" : ` ${input.name}`) +
         (Object.keys(input.options).length > 0 ? ` (${inWords(input.options)})` : "")
       ),
     ].join(" + "),

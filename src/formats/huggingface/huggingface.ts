@@ -150,7 +150,10 @@ class ModelFolder {
       hint = "This is a Hugging Face cache; give the folder inside its snapshots/.";
     }
     if (this.names.has("adapter_config.json")) {
-      hint = "This is an adapter; give the folder of its base model.";
+      hint = "This is an adapter; give the folder of its base model, or of a model that it was merged into.";
+    }
+    if (this.names.has("recipe.json") && this.names.has("manifest.json")) {
+      hint = "This is a run; the model that it made is in merged/, what it began from in base/.";
     }
     return new InputError("there is no config.json", { where: this.path, hint });
   }
