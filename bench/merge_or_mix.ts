@@ -16,7 +16,10 @@ import { join } from "@std/path";
 import { shellQuoted } from "../src/base/quoting.ts";
 import { count } from "../src/base/units.ts";
 import { table } from "../src/cli/terminal/table.ts";
+import { verdictTable } from "../src/cli/verbs/comparison_table.ts";
 import { exists } from "../src/formats/files.ts";
+import { readSequences } from "../src/runs/compare/sequences.ts";
+import { verdicts } from "../src/runs/compare/verdicts.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 const STORIES = join(ROOT, "examples/stories");
@@ -91,6 +94,21 @@ async function comparisonIn(data: string): Promise<string | undefined> {
   return undefined;
 }
 
+/** The mixture against each of the others, by itself. */
+async function againstMixture(folder: string, seeds: readonly number[]): Promise<string[]> {
+  const [mixture, ...others] = await Promise.all(
+    [...Object.keys(RECIPES), ...METHODS].map(async (name) => ({
+      name,
+      measured: await Promise.all(
+        seeds.map(async (seed) => ({ seed, sets: (await readSequences(folder, `${name}-seed${seed}`))! })),
+      ),
+    })),
+  );
+  const found = others.map((other) => verdicts([mixture!, other]));
+  const [head, ...rows] = verdictTable(SETS.flatMap((_, set) => found.map((ofSets) => ofSets[set]!)));
+  return table(head!, rows);
+}
+
 /** What the runs read of each kind of text. */
 function drawnTable(folder: string, seeds: readonly number[]): string[] {
   const rows = Object.keys(RECIPES).map((name) => {
@@ -126,7 +144,9 @@ if (import.meta.main) {
   if (begun) await limbeck("compare", "--resume", begun, "--data", data);
   else await limbeck("compare", ...files, "--seeds", seeds, "--merged", "--data", data);
   const folder = (await comparisonIn(data))!;
-  const list: number[] = JSON.parse(await Deno.readTextFile(join(folder, "compare.json"))).seeds;
+  const { seeds: list, models: measured = [] } = JSON.parse(
+    await Deno.readTextFile(join(folder, "compare.json")),
+  ) as { seeds: number[]; models?: { name: string }[] };
   for (const method of METHODS) {
     for (const seed of list) {
       const output = join(root, "merges", `${method}-seed${seed}`);
@@ -137,8 +157,11 @@ if (import.meta.main) {
       await limbeck("merge", "--method", method, ...parents, ...bases, "--output", output);
     }
   }
-  const models = METHODS.flatMap((m) => ["--model", `${m}=${join(root, "merges", `${m}-seed{seed}`)}`]);
-  await limbeck("compare", "--resume", folder, "--data", data, ...models);
+  const models = METHODS.filter((method) => !measured.some(({ name }) => name === method))
+    .flatMap((m) => ["--model", `${m}=${join(root, "merges", `${m}-seed{seed}`)}`]);
+  if (models.length > 0) await limbeck("compare", "--resume", folder, "--data", data, ...models);
+  console.log("\neach against the mixture");
+  for (const line of await againstMixture(folder, list)) console.log(line);
   console.log();
   for (const line of drawnTable(folder, list)) console.log(line);
 }

@@ -92,7 +92,8 @@ function columnsOf({ sets = [] }: ComparisonSummary): readonly (readonly [key: s
   ];
 }
 
-function verdictTable(verdicts: readonly SetVerdict[]): Table {
+/** The best on each held-out set against each of the others. */
+export function verdictTable(verdicts: readonly SetVerdict[]): Table {
   const interval = (found: Interval | null) => found ? `${signed(found.low)} to ${signed(found.high)}` : "-";
   return [
     ["held-out set", "lowest loss", "against", "difference", "95 % over texts", "95 % over seeds", ""],

@@ -99,7 +99,10 @@ export const merge: Command = {
       }));
     out.value(result);
     out.line(
-      `Merged ${result.models.length} models by ${result.method}: ${result.tensors} tensors, ` +
+      `Merged ${
+        result.models.length === 1 ? "one model" : `${result.models.length} models`
+      } by ${result.method}: ` +
+        `${result.tensors} tensors, ` +
         `${count(result.parameters)} parameters in ${result.dtype}, ${duration(result.seconds)}`,
     );
     out.line(`Wrote ${shownPath(output)}`);
