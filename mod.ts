@@ -1,8 +1,8 @@
 /**
  * Limbeck distils a language model into a smaller one on whatever GPU is at hand.
  *
- * {@linkcode distill} runs a recipe, {@linkcode merge} makes one model of several; the `define...` functions make losses, adapters and
- * merges of your own.
+ * {@linkcode distill} runs a recipe, {@linkcode merge} makes one model of several, {@linkcode shrink} a smaller one; the `define...`
+ * functions make losses, adapters and merges of your own.
  *
  * @example
  * ```ts ignore
@@ -36,6 +36,9 @@ import { pluginSource } from "./src/runs/child/plugin_source.ts";
 import { openStore, openStoreOf } from "./src/runs/store/data_folder.ts";
 import { createRun, type LockedRun, openRun, removeUnbegun } from "./src/runs/store/run_folder.ts";
 import { superviseRun } from "./src/runs/supervise/supervisor.ts";
+import { EVALUATIONS_FOLDER } from "./src/runs/store/data_folder.ts";
+import { shrinkGrid, shrinkModel } from "./src/shape/shrink.ts";
+import type { ShrinkGridOptions, ShrinkOptions, Shrunk, ShrunkGrid } from "./src/shape/shrunk.ts";
 
 export {
   defineRecipe,
@@ -45,6 +48,9 @@ export {
   type TrainingSet,
 } from "./src/distill/recipe/recipe.ts";
 export type { RunEvent } from "./src/distill/run/events.ts";
+export type { ShrinkGridOptions, ShrinkOptions, Shrunk, ShrunkGrid } from "./src/shape/shrunk.ts";
+export type { MeasuredShape } from "./src/shape/shapes.ts";
+export { shrinkReportHtml } from "./src/runs/report/shrink_report.ts";
 export type { RunResult } from "./src/distill/export/exports.ts";
 export * from "./src/base/errors.ts";
 export * from "./src/registry/contract.ts";
@@ -179,5 +185,48 @@ export async function merge(
     method: (id) => registry.get("merge", id),
     linalg: exactLinearAlgebra,
     where: typeof recipe === "string" ? recipe : "merge recipe",
+  });
+}
+
+/** What a program need not say of a shrink: the folder of what was measured is `limbeck-data/evaluations` unless it does. */
+type WithDefaults<T extends { registry: unknown; cacheFolder: string }> =
+  & Omit<T, "registry" | "cacheFolder">
+  & { readonly cacheFolder?: string };
+
+/**
+ * Cuts layers, heads and channels out of a model: searches for those that it can best do without, and writes what is left.
+ *
+ * @throws {InputError} if the model, the data or the goal do not do, or something is at the place of an output
+ *
+ * @example
+ * ```ts ignore
+ * const { findings, parameters } = await shrink({
+ *   model: "./teacher",
+ *   data: { files: ["heldout.jsonl"] },
+ *   metric: "loss",
+ *   goal: { search: "dp", layers: 4, keepLast: 0, beamWidth: 4 },
+ *   output: "./small",
+ * });
+ * console.log(findings?.plan.kept, parameters);
+ * ```
+ */
+export function shrink(options: WithDefaults<ShrinkOptions>): Promise<Shrunk> {
+  return shrinkModel({
+    cacheFolder: EVALUATIONS_FOLDER,
+    ...options,
+    registry: new Registry().addAll(builtins),
+  });
+}
+
+/**
+ * Measures several numbers of layers with several widths, and how fast they are; {@linkcode shrinkReportHtml} draws them.
+ *
+ * @throws {InputError} if the model, the data or a goal do not do
+ */
+export function shrinkEach(options: WithDefaults<ShrinkGridOptions>): Promise<ShrunkGrid> {
+  return shrinkGrid({
+    cacheFolder: EVALUATIONS_FOLDER,
+    ...options,
+    registry: new Registry().addAll(builtins),
   });
 }

@@ -1,4 +1,4 @@
-/** The recipes of examples/recipes: each is planned, one is run. */
+/** The recipes of examples/recipes: each is planned, two are run. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch } from "@std/assert";
 // @ts-types="../../types/std_path.d.ts"
@@ -7,7 +7,7 @@ import { checkComparable, comparedRecipe } from "../../src/distill/run/comparabi
 import { setUp } from "../../src/distill/run/set_up.ts";
 import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { runMemory } from "../../src/distill/program/memory.ts";
-import { prepareRun } from "../../src/distill/inputs/prepare.ts";
+import { openStudent, prepareRun } from "../../src/distill/inputs/prepare.ts";
 import { loadRecipe } from "../../src/distill/recipe/file.ts";
 import { checkRecipePlugins } from "../../src/distill/recipe/plugins.ts";
 import { sampleBytes } from "../../src/distill/generate/samples.ts";
@@ -59,13 +59,14 @@ Deno.test("every recipe of examples/recipes is valid and can be planned, and the
   await checkComparable(compared);
 });
 
-Deno.test("rlkd.yaml runs", async () => {
+/** Runs two steps of a recipe on one held-out story; gives the losses of each. */
+async function firstSteps(file: string): Promise<Record<string, number | null>[]> {
   const temporary = await Deno.makeTempDir({ prefix: "limbeck-" });
   try {
     const heldOut = join(temporary, "heldout.jsonl");
     const stories = await Deno.readTextFile(join(folder, "../stories/heldout.jsonl"));
     await Deno.writeTextFile(heldOut, stories.split("\n")[0]! + "\n");
-    const recipe = await loadRecipe(join(folder, "rlkd.yaml"), {
+    const recipe = await loadRecipe(join(folder, file), {
       sets: [
         "train.steps=2",
         "train.warmup=0",
@@ -79,10 +80,28 @@ Deno.test("rlkd.yaml runs", async () => {
     assertEquals([result.status, result.steps], ["succeeded", 2]);
     const metrics = events.filter((event) => event.type === "metrics");
     assertEquals(metrics.map((event) => event.step), [1, 2]);
-    for (const { losses, loss } of metrics) {
-      assert(Number.isFinite(loss) && Number.isFinite(losses["rank-correlation"]));
-    }
+    for (const { loss } of metrics) assert(Number.isFinite(loss));
+    return metrics.map(({ losses }) => losses);
   } finally {
     await Deno.remove(temporary, { recursive: true });
+  }
+}
+
+Deno.test("rlkd.yaml runs", async () => {
+  for (const losses of await firstSteps("rlkd.yaml")) assert(Number.isFinite(losses["rank-correlation"]));
+});
+
+Deno.test("width-and-depth.yaml trains a student that its shape cuts", async () => {
+  for (const losses of await firstSteps("width-and-depth.yaml")) assert(losses["forward-kl"]! > 0);
+});
+
+Deno.test("shapes of recipes are those of the example's model, and as large as their headers say", async () => {
+  const sizes = { "cut-and-mend.yaml": [3, 6, 768], "width-and-depth.yaml": [4, 5, 576] };
+  for (const [file, expected] of Object.entries(sizes)) {
+    // It is refused for another model.
+    const student = await openStudent(await loadRecipe(join(folder, file)));
+    student.close();
+    const { layers, keyValueHeads, intermediateSize } = student.config;
+    assertEquals([layers, keyValueHeads, intermediateSize], expected, file);
   }
 });

@@ -1,6 +1,7 @@
 /** Pictures of shrinks, several numbers of layers and widths at once, and shrinks that are stopped. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { shrink as shrinkInProgram, shrinkEach } from "../../mod.ts";
 import { main } from "../../src/cli/main.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
 import { shrinkReportHtml } from "../../src/runs/report/shrink_report.ts";
@@ -165,8 +166,10 @@ tinyTest("a shrink that is stopped ends with its reason, and what it measured is
   assertEquals(ended, reason);
   assert(!await Deno.stat(`${folder}/small`).then(() => true, () => false));
   const { signal: _, ...again } = options;
-  const { cache } = await shrinkModel(again);
+  const { cache } = await shrinkInProgram(again);
   assertEquals(cache!.reused, 2);
+  const { cells } = await shrinkEach({ ...again, layers: [1], widths: [], search: again.goal! });
+  assertEquals([cells.length, cells[0]!.cache!.reused], [1, 4]);
   // The statistics of inputs end too, and nothing half of them is kept.
   const other = new AbortController();
   const narrow = await shrinkModel({
@@ -174,6 +177,22 @@ tinyTest("a shrink that is stopped ends with its reason, and what it measured is
     onTokens: () => other.abort(reason),
   }).then(() => undefined, (error) => error);
   assertEquals(narrow, reason);
+});
+
+tinyTest("Ctrl-C ends a shrink with a word and its exit code", async ({ folder, teacher, heldOut }) => {
+  const cli = new URL("../../src/cli/main.ts", import.meta.url).pathname;
+  const more = ["--width", "0.5", "--output", `${folder}/small`, "--cache", `${folder}/cache`, "--no-setup"];
+  const args = ["run", "-A", "--no-check", cli, "shrink", teacher, "--data", heldOut, ...more];
+  const child = new Deno.Command(Deno.execPath(), { args, stdout: "null", stderr: "piped" }).spawn();
+  let said = "";
+  for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
+    if (said === "") child.kill("SIGINT");
+    said += text;
+  }
+  assertEquals((await child.status).code, 130, said);
+  assertMatch(said, /^measuring the whole model/);
+  assertStringIncludes(said, "stopped; what was measured is kept\nhint: The same command goes on");
+  assert(!await Deno.stat(`${folder}/small`).then(() => true, () => false));
 });
 
 Deno.test("what is timed is what has a name or is near the frontier, at most as many as there is time for", () => {

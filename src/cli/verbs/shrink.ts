@@ -3,12 +3,10 @@
  *
  * @module
  */
-// @ts-types="../../../types/std_path.d.ts"
-import { join } from "@std/path";
 import { type ExitCode, LimbeckError, UsageError } from "../../base/errors.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import { shrinkReportHtml } from "../../runs/report/shrink_report.ts";
-import { DATA_FOLDER } from "../../runs/store/data_folder.ts";
+import { EVALUATIONS_FOLDER } from "../../runs/store/data_folder.ts";
 import { DEPTH_SEARCHES, type DepthGoal } from "../../shape/depth/depth_search.ts";
 import { DEPTH_METRICS } from "../../shape/depth/metrics.ts";
 import { shrinkGrid, shrinkModel } from "../../shape/shrink.ts";
@@ -24,9 +22,6 @@ import { SearchProgressLine } from "../terminal/search_progress.ts";
 import { shownPath } from "../terminal/shown_path.ts";
 import { gridText, gridTold, textOf, toldOf } from "../terminal/shrunk_text.ts";
 import { handleSignals } from "../terminal/watch_run.ts";
-
-/** Where evaluations are kept, in the folder of runs. */
-const CACHE = "evaluations";
 
 /** Cuts layers, heads and channels out of a model. */
 export const shrink: Command = {
@@ -80,7 +75,7 @@ export const shrink: Command = {
       value: "FILE",
       help: "Where all that was evaluated goes: JSON, or a page with pictures (FILE.html)",
     },
-    cache: { value: "FOLDER", help: `Folder of what was measured (default ${join(DATA_FOLDER, CACHE)})` },
+    cache: { value: "FOLDER", help: `Folder of what was measured (default ${EVALUATIONS_FOLDER})` },
     "context-length": {
       value: "TOKENS",
       kind: "count",
@@ -230,7 +225,7 @@ function readOptions(model: string, flags: FlagReader): Asked {
       ...optional("endToken", endTokenFlag(flags)),
     },
     metric: choice("metric", flags.text("metric"), DEPTH_METRICS) ?? "loss",
-    cacheFolder: flags.text("cache") ?? join(DATA_FOLDER, CACHE),
+    cacheFolder: flags.text("cache") ?? EVALUATIONS_FOLDER,
     registry: builtinRegistry(),
     ...(report !== undefined && isPage(report) ? { pictured: "speeds" as const } : {}),
   };

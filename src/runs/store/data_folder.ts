@@ -14,6 +14,9 @@ import { exists, isFile } from "../../formats/files.ts";
 /** The data folder where none is named, in the working folder. */
 export const DATA_FOLDER = "limbeck-data";
 
+/** What has been measured of shapes, where no folder is named for it. */
+export const EVALUATIONS_FOLDER = join(DATA_FOLDER, "evaluations");
+
 /**
  * Opens the store of a data folder; both are made where they are not there.
  *
