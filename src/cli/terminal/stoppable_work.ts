@@ -9,7 +9,7 @@ import { handleSignals } from "./watch_run.ts";
 import { WorkProgress } from "./work_progress.ts";
 
 /** Work that the user stopped. */
-class StoppedError extends LimbeckError {
+export class StoppedError extends LimbeckError {
   override readonly exitCode: ExitCode = 130;
   override readonly code = "stopped";
 }

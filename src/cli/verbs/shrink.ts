@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type ExitCode, LimbeckError, UsageError } from "../../base/errors.ts";
+import { UsageError } from "../../base/errors.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import { shrinkReportHtml } from "../../runs/report/shrink_report.ts";
 import { EVALUATIONS_FOLDER } from "../../runs/store/data_folder.ts";
@@ -20,6 +20,7 @@ import { ensureAdapter } from "../setup/setup.ts";
 import type { Output } from "../terminal/output.ts";
 import { SearchProgressLine } from "../terminal/search_progress.ts";
 import { shownPath } from "../terminal/shown_path.ts";
+import { StoppedError } from "../terminal/stoppable_work.ts";
 import { gridText, gridTold, textOf, toldOf } from "../terminal/shrunk_text.ts";
 import { handleSignals } from "../terminal/watch_run.ts";
 
@@ -96,7 +97,7 @@ export const shrink: Command = {
     const asked = readOptions(model!, flags);
     const report = flags.text("report");
     if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
-    const found = await stoppable(
+    const found = await untilStopped(
       out,
       (host) => asked.grid ? inGrid(asked.grid, host) : inOne(asked.one, host),
     );
@@ -149,14 +150,8 @@ async function inGrid(options: ShrinkGridOptions, host: Host): Promise<Told> {
   };
 }
 
-/** A shrink that the user stopped. */
-class StoppedError extends LimbeckError {
-  override readonly exitCode: ExitCode = 130;
-  override readonly code = "stopped";
-}
-
 /** Shrinks under a line that tells how far it is, until Ctrl-C. */
-async function stoppable<T>(out: Output, work: (host: Host) => Promise<T>): Promise<T> {
+async function untilStopped<T>(out: Output, work: (host: Host) => Promise<T>): Promise<T> {
   const stop = new AbortController();
   const line = new SearchProgressLine(out);
   using _signals = handleSignals({
