@@ -203,8 +203,16 @@ async function checkOutputs({ output, shape }: ShrinkOptions): Promise<void> {
       throw new InputError("is already there", { where: path, hint: "Choose another name, or remove it." });
     }
   }
-  if (shape === undefined) return;
-  const folder = dirname(shape);
+  if (shape !== undefined) await requireFolderOf(shape);
+}
+
+/**
+ * Requires that a file can have its name: that the folder it goes to is there.
+ *
+ * @throws {InputError} if it is not
+ */
+export async function requireFolderOf(path: string): Promise<void> {
+  const folder = dirname(path);
   const info = await Deno.stat(folder).catch((error) => {
     throw unreadable(folder, error);
   });

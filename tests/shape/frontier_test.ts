@@ -83,4 +83,5 @@ Deno.test("a chosen shape that is beaten is seen", () => {
     { name: "loss" },
   );
   assertEquals(["c0", "c0 chosen", "dominated"].map((kind) => circles(picture!, kind)), [1, 1, 0]);
+  assert(!picture!.includes("dominated chosen"));
 });

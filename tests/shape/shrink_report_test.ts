@@ -110,6 +110,9 @@ tinyTest("a report alone measures every number of layers; every-other knows its 
   await refused('--layers must be a whole number, not "x"', "--layers", "2,x");
   await refused("--keep-last is for --layers", ...["--width", "0.5", "--keep-last", "1", "--report", json]);
   await refused("say how many layers stay: --layers COUNT", "--search", "dp");
+  const nowhere = await shrink(files, "--layers", "2", "--report", `${files.folder}/no/shapes.html`);
+  assertEquals(nowhere.code, 3);
+  assertStringIncludes(nowhere.err, "there is no such file or folder");
   const whole = await shrink(files, "--layers", "3,3", "--width", "1");
   assertEquals(whole.code, 3);
   assertStringIncludes(whole.err, "all layers in their whole width are the model itself");

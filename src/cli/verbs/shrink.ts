@@ -9,7 +9,7 @@ import { shrinkReportHtml } from "../../runs/report/shrink_report.ts";
 import { EVALUATIONS_FOLDER } from "../../runs/store/data_folder.ts";
 import { DEPTH_SEARCHES, type DepthGoal } from "../../shape/depth/depth_search.ts";
 import { DEPTH_METRICS } from "../../shape/depth/metrics.ts";
-import { shrinkGrid, shrinkModel } from "../../shape/shrink.ts";
+import { requireFolderOf, shrinkGrid, shrinkModel } from "../../shape/shrink.ts";
 import type { ShrinkGridOptions, ShrinkOptions } from "../../shape/shrunk.ts";
 import { WIDTH_STRUCTURES } from "../../shape/width/flap.ts";
 import type { WidthGoal } from "../../shape/width/measured_width.ts";
@@ -96,6 +96,7 @@ export const shrink: Command = {
   async run({ args: [model], flags, out }: Invocation): Promise<number> {
     const asked = readOptions(model!, flags);
     const report = flags.text("report");
+    if (report !== undefined) await requireFolderOf(report);
     if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
     const found = await untilStopped(
       out,
