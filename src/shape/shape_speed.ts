@@ -39,7 +39,7 @@ export async function measureSpeeds(
   shapes: readonly MeasuredShape[],
   cutOf: (shape: MeasuredShape) => WidthCut,
   { registry, onStage = () => {}, signal, shortest = SHORTEST }: SpeedOptions,
-): Promise<Map<MeasuredShape, number>> {
+): Promise<{ speeds: Map<MeasuredShape, number>; adapter: string }> {
   const gpu = await openGpu();
   const found = new Map<MeasuredShape, number>();
   try {
@@ -72,7 +72,7 @@ export async function measureSpeeds(
         narrow.close();
       }
     }
-    return found;
+    return { speeds: found, adapter: gpu.description.name };
   } finally {
     gpu.destroy();
   }

@@ -44,8 +44,8 @@ import { writeShrunk } from "./written_shape.ts";
 export async function shrinkModel(options: ShrinkOptions): Promise<Shrunk> {
   await checkOutputs(options);
   const { goal, width } = options;
-  const { cells: [shrunk], shapes } = await shrinkCells(options, () => [goal], [width]);
-  const found = { ...shrunk!, ...(shapes ? { shapes } : {}) };
+  const { cells: [shrunk], ...pictured } = await shrinkCells(options, () => [goal], [width]);
+  const found = { ...shrunk!, ...pictured };
   await writeShrunk(found, options);
   return found;
 }
@@ -58,7 +58,7 @@ export async function shrinkModel(options: ShrinkOptions): Promise<Shrunk> {
  */
 export async function shrinkGrid(options: ShrinkGridOptions): Promise<ShrunkGrid> {
   const { layers, search, widths } = options;
-  const { cells, shapes } = await shrinkCells(
+  const { cells, shapes, timedOn } = await shrinkCells(
     { ...options, pictured: options.pictured ?? "shapes" },
     (all) => {
       const counts = layers === "all"
@@ -72,7 +72,10 @@ export async function shrinkGrid(options: ShrinkGridOptions): Promise<ShrunkGrid
   const warnings = cells.flatMap((cell) => cell.warnings);
   const told = new Map(warnings.map((warning) => [warning.message, warning]));
   const { model, data } = cells[0]!;
-  return { model, data, cells, shapes: shapes!, warnings: [...told.values()] };
+  return {
+    ...{ model, data, cells, shapes: shapes!, warnings: [...told.values()] },
+    ...(timedOn === undefined ? {} : { timedOn }),
+  };
 }
 
 /** A model, and what it is measured on. */
@@ -91,7 +94,7 @@ async function shrinkCells(
   options: Omit<ShrinkOptions, "goal" | "width">,
   goalsFor: (layers: number) => readonly ShrinkOptions["goal"][],
   widths: readonly (WidthGoal | undefined)[],
-): Promise<Pick<Shrunk, "shapes"> & { cells: Shrunk[] }> {
+): Promise<Pick<Shrunk, "shapes" | "timedOn"> & { cells: Shrunk[] }> {
   const model = await Model.open(options.model, { category: "weights" });
   try {
     const { architecture } = model;
@@ -128,7 +131,7 @@ async function shrinkCells(
       const shape = { layers: keptLayers(cell, layers), width: width?.goal.ratio };
       return width ? [[shapeKey(shape), width.cut] as const] : [];
     }));
-    const speeds = await measureSpeeds(
+    const { speeds, adapter } = await measureSpeeds(
       model,
       data,
       shapesToTime(shapes, options.metric),
@@ -137,6 +140,7 @@ async function shrinkCells(
     );
     return {
       cells,
+      timedOn: adapter,
       shapes: shapes.map((shape) => {
         const tokensPerSecond = speeds.get(shape);
         return { ...shape, ...(tokensPerSecond === undefined ? {} : { tokensPerSecond }) };

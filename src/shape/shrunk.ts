@@ -42,7 +42,7 @@ export interface ShrinkGridOptions extends Omit<ShrinkOptions, "goal" | "width" 
 }
 
 /** What came of them. */
-export interface ShrunkGrid extends Pick<Shrunk, "model" | "data" | "warnings"> {
+export interface ShrunkGrid extends Pick<Shrunk, "model" | "data" | "timedOn" | "warnings"> {
   /** By number of layers, then by width. */
   readonly cells: readonly Shrunk[];
   readonly shapes: readonly MeasuredShape[];
@@ -73,5 +73,7 @@ export interface Shrunk {
   readonly width?: WidthFindings;
   /** Where they were asked for. */
   readonly shapes?: readonly MeasuredShape[];
+  /** Name of the adapter that speeds were measured on. */
+  readonly timedOn?: string;
   readonly warnings: readonly DataWarning[];
 }

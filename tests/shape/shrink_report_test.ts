@@ -74,6 +74,7 @@ tinyTest(
     );
 
     const html = await Deno.readTextFile(report);
+    assert(told.timedOn !== "" && html.includes(` on ${told.timedOn}`), told.timedOn);
     for (const said of ["Loss against parameters", "Loss against tokens a second", "<strong>0.6</strong>"]) {
       assertStringIncludes(html, said);
     }
@@ -222,7 +223,7 @@ Deno.test("the page of a shrink says what was chosen, what was not measured, and
     model: { path: "/srv/models/<big>", identity: "", layers: 3, parameters: 3000 },
     data: { files: ["/data/sets/a&b.jsonl"], samples: 2, tokens: 10 },
     metric: "kl",
-    adapter: "llvmpipe",
+    timedOn: "llvmpipe",
     shapes: [
       {
         ...common,

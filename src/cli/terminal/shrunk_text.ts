@@ -38,7 +38,7 @@ function worthTelling(shapes: readonly MeasuredShape[]): readonly MeasuredShape[
 
 /** What several numbers of layers and widths came to, for machines. */
 export function gridTold(
-  { model, data, warnings, cells, shapes }: ShrunkGrid,
+  { model, data, warnings, timedOn, cells, shapes }: ShrunkGrid,
   { metric, search }: Pick<ShrinkGridOptions, "metric" | "search">,
 ) {
   return {
@@ -51,6 +51,7 @@ export function gridTold(
       ...(cache ? { cache } : {}),
     })),
     shapes: worthTelling(shapes),
+    ...(timedOn === undefined ? {} : { timedOn }),
   };
 }
 

@@ -14,11 +14,9 @@ import { frontierCharts, type PicturedFigure, type PicturedShape } from "./front
 import { htmlPage } from "./html_page.ts";
 
 /** What the page shows. */
-export interface ShrinkReport extends Pick<Shrunk, "model" | "data"> {
+export interface ShrinkReport extends Pick<Shrunk, "model" | "data" | "timedOn"> {
   readonly metric: DepthMetric;
   readonly shapes: readonly MeasuredShape[];
-  /** The adapter that speeds were measured on. */
-  readonly adapter?: string;
 }
 
 /** What shapes are drawn by: the loss wherever it was measured, which is for all metrics of text. */
@@ -29,7 +27,7 @@ const FIGURES: Readonly<Record<DepthMetric, PicturedFigure & { readonly of: "los
 };
 
 /** The page as HTML. Names that someone else chose are escaped. */
-export function shrinkReportHtml({ model, data, metric, shapes, adapter }: ShrinkReport): string {
+export function shrinkReportHtml({ model, data, metric, shapes, timedOn }: ShrinkReport): string {
   const files = data.files.map((file) => basename(file)).join(", ");
   const amount = data.questions === undefined
     ? `${count(data.tokens)} supervised tokens of ${data.samples} samples`
@@ -42,13 +40,13 @@ export function shrinkReportHtml({ model, data, metric, shapes, adapter }: Shrin
         } shapes measured on ${amount} of ${files}.`,
       )
     }</p>`,
-    ...shrinkPicture({ metric, shapes, ...(adapter === undefined ? {} : { adapter }) }),
+    ...shrinkPicture({ metric, shapes, ...(timedOn === undefined ? {} : { timedOn }) }),
   ]);
 }
 
 /** The charts of the frontier, and a table of what is worth telling. */
 export function shrinkPicture(
-  { metric, shapes, adapter }: Pick<ShrinkReport, "metric" | "shapes" | "adapter">,
+  { metric, shapes, timedOn }: Pick<ShrinkReport, "metric" | "shapes" | "timedOn">,
 ): string[] {
   const figure = FIGURES[metric];
   const pictured = shapes.map((shape): PicturedShape => ({
@@ -65,7 +63,7 @@ export function shrinkPicture(
     ...frontierCharts(pictured, figure),
     "<h2>Shapes</h2>",
     shapeTable(shown),
-    `<p class="note">${escape(notes(shapes, shown, adapter).join(" "))}</p>`,
+    `<p class="note">${escape(notes(shapes, shown, timedOn).join(" "))}</p>`,
   ];
 }
 
@@ -110,7 +108,7 @@ function shapeTable(shapes: readonly MeasuredShape[]): string {
 function notes(
   shapes: readonly MeasuredShape[],
   shown: readonly MeasuredShape[],
-  adapter?: string,
+  timedOn?: string,
 ): string[] {
   const timed = shapes.filter(({ tokensPerSecond }) => tokensPerSecond !== undefined).length;
   const left = shapes.length - shown.length;
@@ -118,7 +116,7 @@ function notes(
     "Nothing was trained. KL is to the whole model. Places are among the measured shapes of as many layers and the whole width.",
     ...(timed === 0 ? [] : [
       `Tokens a second: the forward pass with the head over one full batch${
-        adapter === undefined ? "" : ` on ${adapter}`
+        timedOn === undefined ? "" : ` on ${timedOn}`
       }, the median of several turns of at least a tenth of a second each, after some to warm up. ${
         timed < shapes.length
           ? `Measured of ${timed} shapes, those on the frontier of loss and parameters or near it, those with a name and those cut in width; not of the other ${
