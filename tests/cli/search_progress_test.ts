@@ -36,3 +36,13 @@ Deno.test("where no line can be redrawn, a search says so now and then, beside i
   assertEquals(err.trim().split("\n").map((line) => line.slice(0, 7)), ["1 of 11", "2 of 11", "5 of 11"]);
   assertEquals(shown(true, true), { out: "", err: "" });
 });
+
+Deno.test("looking at inputs says on how many tokens of how many", () => {
+  const terminal = { ...fakeTerminal(), interactive: true };
+  let out = "";
+  terminal.stdout = (text: string) => void (out += text);
+  const line = new SearchProgressLine(new Output(terminal, false));
+  line.tokens(1024, 3200);
+  line.end();
+  assertEquals(out, "\r\x1b[2K1.02 k of 3.2 k tokens\r\x1b[2K");
+});
