@@ -6,6 +6,7 @@ import { main } from "../../src/cli/main.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
 import { shrinkReportHtml } from "../../src/runs/report/shrink_report.ts";
 import { shrinkModel } from "../../src/shape/shrink.ts";
+import { rememberedStatistics } from "../../src/shape/width/statistics_cache.ts";
 import { type MeasuredShape, shapesToTime } from "../../src/shape/shapes.ts";
 import type { ShrinkOptions } from "../../src/shape/shrunk.ts";
 import { Registry } from "../../src/registry/registry.ts";
@@ -181,6 +182,35 @@ tinyTest("a shrink that is stopped ends with its reason, and what it measured is
     onTokens: () => other.abort(reason),
   }).then(() => undefined, (error) => error);
   assertEquals(narrow, reason);
+  const kept = [...Deno.readDirSync(options.cacheFolder)].map(({ name }) => name);
+  assertEquals(kept.filter((name) => !name.endsWith(".jsonl")), []);
+});
+
+Deno.test("statistics are kept by all that they follow from", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const origin = { model: "m", layers: [0, 2], data: "d", faithful: false };
+    let measured = 0;
+    const ask = (change: Partial<typeof origin> = {}) =>
+      rememberedStatistics(`${folder}/new`, { ...origin, ...change }, () => {
+        const inputs = {
+          count: 7,
+          mean: Float64Array.of(++measured, 1e-300),
+          variance: Float64Array.of(0, 2),
+        };
+        return Promise.resolve(Array.from({ length: 2 }, () => ({ attention: inputs, mlp: inputs })));
+      });
+    const first = await ask();
+    for (const change of [{ model: "n" }, { layers: [0, 1] }, { data: "e" }, { faithful: true }]) {
+      const before = measured;
+      await ask(change);
+      assertEquals(measured, before + 1, JSON.stringify(change));
+    }
+    assertEquals(await ask(), first);
+    assertEquals(measured, 5);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });
 
 tinyTest("Ctrl-C ends a shrink with a word and its exit code", async ({ folder, teacher, heldOut }) => {

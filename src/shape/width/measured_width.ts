@@ -89,8 +89,8 @@ export async function measuredWidths(
               measureInputs(gpu, kept, data.samples, {
                 faithful,
                 onProgress(tokens, total) {
-                  signal?.throwIfAborted();
                   onTokens?.(tokens, total);
+                  signal?.throwIfAborted();
                 },
               }),
           );
