@@ -101,30 +101,6 @@ Deno.test("reportHtml() does with a run that has hardly begun", () => {
   assertMatch(report(events.slice(0, 6)), /running/);
 });
 
-Deno.test("reportHtml() draws the shapes of a run, each against its size, and those of a speed of their own against that", () => {
-  const shape = (name: string, parameters: number, loss: number | null, tokensPerSecond: number | null) => ({
-    ...{ name, parameters, loss, tokensPerSecond, layers: [0], width: 1 },
-  });
-  const at = (step: number, off: number): RunEventBody => ({
-    type: "shapes",
-    step,
-    shapes: [
-      shape("depth=3", 3e6, 1 + off, 10),
-      shape("depth=2", 2e6, 2 + off, 20),
-      shape("depth=1", 1e6, 1.5 + off, 30),
-      shape("depth=3,width=0.5", 2e6, 3 + off, null),
-    ],
-  });
-  const told = [at(0, 4), at(9, 0)];
-  const html = report(told.map((body, i) => ({ seq: i + 1, time: "", attempt: 1, ...body })));
-  const charts = html.split("<h2>").filter((part) => part.startsWith("Held-out loss of shapes against"));
-  const count = (svg: string, kind: string) =>
-    svg.split("<figcaption")[0]!.match(new RegExp(`<circle class="${kind}"`, "g"))?.length;
-  assertEquals(charts.map((svg) => [count(svg, "c0"), count(svg, "dominated")]), [[2, 2], [2, 1]]);
-  assertStringIncludes(charts[1]!, "depth=1: 1.500, 30 tokens a second");
-  assert(!report(events).includes("of shapes against"));
-});
-
 Deno.test("chart() leaves a gap where there is no value and thins what has no pixels", () => {
   const path = (svg: string) => svg.match(/<path[^>]* d="([^"]*)"/)![1];
   const gap = path(chart("t", [{ name: "a", points: [[1, 1], [2, 2], [3, null], [4, 4], [5, 5]] }]));

@@ -2,7 +2,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { writeTinyModel } from "../distill/tiny_model.ts";
-import { submit, type TestService, until, withService } from "./harness.ts";
+import { submit, type TestService, until, untilIdle, withService } from "./harness.ts";
 
 /** Calls `fn` with a service that has two small models, and works with the real processes. */
 function withTasks(fn: (test: TestService) => Promise<void>, layers = 2): Promise<void> {
@@ -82,6 +82,7 @@ Deno.test("what a shrink found is a model and a shape to later runs", () =>
     const found = await (await test.request(`/v1/runs/${id}/artifacts/shrink.json`)).text();
     assert(!found.includes(test.folder), "a path of this machine");
 
+    await untilIdle(test.service);
     const report = await test.request(`/v1/runs/${id}/artifacts/report.html`);
     assertMatch(await report.text(), /<h2>Shapes<\/h2>[^]*<td><strong>[01]<\/strong>/);
 
