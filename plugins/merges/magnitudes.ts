@@ -63,8 +63,8 @@ function boundary(bins: Float64Array, count: number): { at: number; above: numbe
   return { at, above };
 }
 
-function bitsOf(values: Float32Array): Uint32Array {
-  return new Uint32Array(values.buffer, values.byteOffset, values.length);
+function bitsOf(values: Float32Array): Int32Array {
+  return new Int32Array(values.buffer, values.byteOffset, values.length);
 }
 
 function cutOf(values: Float32Array, count: number): Cut {
@@ -74,6 +74,9 @@ function cutOf(values: Float32Array, count: number): Cut {
   return counts.cut(count);
 }
 
+// Which entries are large is as good as random, so a branch on each would be mispredicted often: the sign of a difference of magnitudes,
+// spread over all bits, is a mask instead. Equal ones are few.
+
 /** Sets all but the `count` largest magnitudes to 0; of equal ones those that come first stay. */
 export function keepLargest(values: Float32Array, count: number): void {
   if (count >= values.length) return;
@@ -81,8 +84,9 @@ export function keepLargest(values: Float32Array, count: number): void {
   const bits = bitsOf(values);
   let tied = 0;
   for (let i = 0; i < bits.length; i++) {
-    const own = bits[i]! & MAGNITUDE;
-    if (own < pattern || (own === pattern && tied++ >= ties)) values[i] = 0;
+    const difference = (bits[i]! & MAGNITUDE) - pattern;
+    bits[i]! &= ~(difference >> 31);
+    if (difference === 0 && tied++ >= ties) bits[i] = 0;
   }
 }
 
@@ -93,15 +97,16 @@ export function dropLargest(values: Float32Array, count: number): void {
   const bits = bitsOf(values);
   let tied = 0;
   for (let i = 0; i < bits.length; i++) {
-    const own = bits[i]! & MAGNITUDE;
-    if (own > pattern || (own === pattern && tied++ < ties)) values[i] = 0;
+    const difference = pattern - (bits[i]! & MAGNITUDE);
+    bits[i]! &= ~(difference >> 31);
+    if (difference === 0 && tied++ < ties) bits[i] = 0;
   }
 }
 
 /** Sets magnitudes below that of a pattern to 0. */
 export function dropBelow(values: Float32Array, pattern: number): void {
   const bits = bitsOf(values);
-  for (let i = 0; i < bits.length; i++) if ((bits[i]! & MAGNITUDE) < pattern) values[i] = 0;
+  for (let i = 0; i < bits.length; i++) bits[i]! &= ~(((bits[i]! & MAGNITUDE) - pattern) >> 31);
 }
 
 /** The magnitude that `count - 1` entries surpass, `count` from 1: the largest is the first. */

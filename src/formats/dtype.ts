@@ -124,6 +124,7 @@ export function scanNonFinite(
 ): { count: number; first: number } | undefined {
   const bits = data instanceof Float32Array ? bitsOf(data) : data;
   const exponent = { f32: 0x7f800000, f16: 0x7c00, bf16: 0x7f80 }[dtype];
+  if (data instanceof Uint16Array && allFinite(data, exponent)) return undefined;
   let count = 0;
   let first = -1;
   for (let i = 0; i < bits.length; i++) {
@@ -132,6 +133,18 @@ export function scanNonFinite(
     }
   }
   return count ? { count, first } : undefined;
+}
+
+/** Whether no f16 or bf16 has an exponent of ones, two at a time: one more than these carries into the sign's bit. False also where it cannot be seen so. */
+function allFinite(data: Uint16Array, exponent: number): boolean {
+  if (data.byteOffset % 4 !== 0) return false;
+  const pairs = new Uint32Array(data.buffer, data.byteOffset, data.length >> 1);
+  const mask = exponent * 0x10001;
+  const one = (0x8000 - exponent) * 0x10001;
+  let carries = 0;
+  for (let i = 0; i < pairs.length; i++) carries |= (pairs[i] & mask) + one;
+  if (data.length % 2 === 1) carries |= (data[data.length - 1] & mask) + one;
+  return (carries & 0x80008000) === 0;
 }
 
 function bitsOf(values: Float32Array): Uint32Array {

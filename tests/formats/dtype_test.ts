@@ -120,3 +120,24 @@ Deno.test("scanNonFinite() counts NaN and infinities and names the first, in eve
   assertEquals(scanNonFinite("f16", float32ToHalf(values)), { count: 3, first: 1 });
   assertEquals(scanNonFinite("f32", Float32Array.of(3.4e38, 1e-45, -0)), undefined);
 });
+
+Deno.test("scanNonFinite() sees one value wherever it is, at an end, in an odd number, and where memory is not aligned", () => {
+  const bits = { f32: 0xff800000, f16: 0xfc01, bf16: 0x7f80 };
+  for (const dtype of ["f32", "f16", "bf16"] as const) {
+    for (const [begin, length] of [[0, 1], [0, 4], [0, 5], [1, 4], [1, 5], [1, 0]]) {
+      const data = (dtype === "f32" ? new Uint32Array(8) : new Uint16Array(8)).subarray(
+        begin,
+        begin + length,
+      );
+      data.fill(bits[dtype] - (dtype === "f32" ? 1 << 23 : dtype === "f16" ? 1 << 10 : 1 << 7));
+      const values = data instanceof Uint32Array ? new Float32Array(data.buffer, 4 * begin, length) : data;
+      assertEquals(scanNonFinite(dtype, values), undefined);
+      for (let first = 0; first < length; first++) {
+        const before = data[first];
+        data[first] = bits[dtype];
+        assertEquals(scanNonFinite(dtype, values), { count: 1, first }, `${dtype} ${begin} ${length}`);
+        data[first] = before;
+      }
+    }
+  }
+});

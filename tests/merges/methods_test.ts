@@ -2,6 +2,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { PluginError } from "../../src/registry/contract.ts";
+import { dropAtRandom, type Rescaling } from "../../plugins/merges/drop.ts";
 import { randomNumbers } from "../../src/registry/check/rows.ts";
 import * as define from "./definitions.ts";
 import { farthest, mergeCalled, mergeModels, mergeOne, model, type TestModel } from "./host.ts";
@@ -232,6 +233,23 @@ Deno.test("della drops by rank in the row and divides by the probability of each
     });
   await compare("della", {}, own, (m, masks) => define.elected(m.base, thinned(m, masks), WEIGHTS));
   await compare("della-linear", {}, own, (m, masks) => define.added(m.base, thinned(m, masks), WEIGHTS));
+});
+
+Deno.test("dare keeps what is drawn below the density, not what is drawn at it", () => {
+  const drawn = Float32Array.of(0, 0.25, 0.1, Math.fround(0.1) - 2 ** -27, 1 - 2 ** -24);
+  const kept = (density: number, rescaling: Rescaling = "none") => {
+    const values = Float32Array.of(2, -2, 2, -2, 2);
+    dropAtRandom(values, drawn, density, rescaling);
+    return [...values];
+  };
+  assertEquals(kept(0.25), [2, 0, 2, -2, 0]);
+  // The f32 next to 0.1 is above it.
+  assertEquals(kept(0.1), [2, 0, 0, -2, 0]);
+  assertEquals(kept(Math.fround(0.1) + 1e-12), [2, 0, 2, -2, 0]);
+  assertEquals(kept(0.5, "expectation"), [4, -4, 4, -4, 0]);
+  for (const rescaling of ["none", "expectation", "l1"] as const) {
+    assertEquals(kept(0, rescaling), [0, 0, 0, 0, 0]);
+  }
 });
 
 Deno.test("della's draws keep each rank with its probability", async () => {

@@ -76,22 +76,22 @@ export async function writeHuggingFaceFolder(
   }
 
   function stored(name: string, tensor: TensorData): ArrayBufferView {
+    const rounded = tensor.dtype === dtype
+      ? tensor.data
+      : fromFloat32(dtype, toFloat32(tensor.dtype, tensor.data));
+    // What is not finite is not so when rounded either, so one look at what is written is enough.
+    const overflown = scanNonFinite(dtype, rounded);
+    if (!overflown) return rounded;
     const wrong = scanNonFinite(tensor.dtype, tensor.data);
     if (wrong) {
       throw new InputError(`tensor ${name} holds ${wrong.count} values that are NaN or infinite`, {
         where: path,
       });
     }
-    if (tensor.dtype === dtype) return tensor.data;
-    const rounded = fromFloat32(dtype, toFloat32(tensor.dtype, tensor.data));
-    const overflown = scanNonFinite(dtype, rounded);
-    if (overflown) {
-      throw new InputError(`tensor ${name} holds ${overflown.count} values too large for ${dtype}`, {
-        where: path,
-        hint: "Save the model in bf16 or f32.",
-      });
-    }
-    return rounded;
+    throw new InputError(`tensor ${name} holds ${overflown.count} values too large for ${dtype}`, {
+      where: path,
+      hint: "Save the model in bf16 or f32.",
+    });
   }
 
   async function* produce({ name, shape }: SafetensorsSpec): AsyncIterable<ArrayBufferView> {
