@@ -4,8 +4,10 @@
  *   deno run -A bench/merge.ts                                     two models of 250 MB and their base
  *   deno run -A bench/merge.ts --megabytes 1000 --dtype bf16       of another size or storage
  *   deno run -A bench/merge.ts --mergekit path/to/mergekit-yaml    mergekit beside it, in the same sitting
+ *   deno run -A bench/merge.ts --methods ties,slerp --repeats 5    some methods, more often
  *
- * Each merge is a process of its own, start included, as one calls it. Bytes are those of all models read and of the result.
+ * Each merge is a process of its own, start included, as one calls it. Bytes are those of all models read and of the result. Programs
+ * take turns; times are medians, memory is the most that was seen. Processor seconds tell less of what else the machine does than seconds.
  *
  * @module
  */
@@ -28,13 +30,19 @@ const METHODS: Readonly<Record<string, Readonly<Record<string, number>>>> = {
   slerp: {},
   ties: { weight: 0.5, density: 0.5 },
   dare_linear: { weight: 0.5, density: 0.5 },
+  dare_ties: { weight: 0.5, density: 0.5 },
 };
 
 interface Measured {
   readonly seconds: number;
-  /** Most memory that was resident, bytes. */
+  /** Seconds of all processors; 0 where the system does not say. */
+  readonly processor: number;
+  /** Most memory that was resident, of the process and all that it started, bytes. */
   readonly peak: number;
 }
+
+/** A system's unit of processor time, in seconds. */
+const TICK = 0.01;
 
 function configOf(layers: number): Record<string, unknown> {
   return {
@@ -81,13 +89,14 @@ async function writeModel(path: string, bytes: number, dtype: FloatDtype, seed: 
 /** Runs a command to its end. @throws where it fails, with what it said */
 async function measure(command: string, args: readonly string[], cwd: string): Promise<Measured> {
   const begun = performance.now();
-  const process = new Deno.Command(command, { args: [...args], cwd, stdout: "piped", stderr: "piped" })
+  const process = new Deno.Command(command, { args: [...args], cwd, stdout: "null", stderr: "piped" })
     .spawn();
-  let peak = 0;
+  let [peak, processor] = [0, 0];
   const watch = setInterval(() => {
     try {
-      const status = Deno.readTextFileSync(`/proc/${process.pid}/status`);
-      peak = Math.max(peak, Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024);
+      const seen = usage(process.pid);
+      peak = Math.max(peak, seen.peak);
+      processor = Math.max(processor, seen.processor);
     } catch {
       // It has ended, or this system has no such files.
     }
@@ -95,7 +104,25 @@ async function measure(command: string, args: readonly string[], cwd: string): P
   const { code, stderr } = await process.output();
   clearInterval(watch);
   if (code !== 0) throw new Error(`${command} ended with ${code}: ${new TextDecoder().decode(stderr)}`);
-  return { seconds: (performance.now() - begun) / 1000, peak };
+  return { seconds: (performance.now() - begun) / 1000, processor, peak };
+}
+
+/** What a process and its children have used so far. @throws where it is gone */
+function usage(pid: number): { peak: number; processor: number } {
+  const read = (name: string) => Deno.readTextFileSync(`/proc/${pid}/${name}`);
+  const stat = read("stat");
+  // The name, in brackets, may hold spaces; utime and stime are the 12th and 13th field after it.
+  const [user, system] = stat.slice(stat.lastIndexOf(")") + 2).split(" ").slice(11, 13).map(Number);
+  const own = {
+    peak: Number(/VmHWM:\s+(\d+) kB/.exec(read("status"))?.[1] ?? 0) * 1024,
+    processor: (user! + system!) * TICK,
+  };
+  for (const child of read(`task/${pid}/children`).split(" ").filter(Boolean).map(Number)) {
+    const { peak, processor } = usage(child);
+    own.peak += peak;
+    own.processor += processor;
+  }
+  return own;
 }
 
 /** Seconds to copy two models' files to a place that is flushed to the disk. */
@@ -122,50 +149,99 @@ function recipeOf(method: string, dtype: FloatDtype): Record<string, unknown> {
   };
 }
 
-async function bench(folder: string, size: number, dtype: FloatDtype, mergekit?: string): Promise<void> {
-  for (const [i, name] of MODELS.entries()) await writeModel(`${folder}/${name}`, size, dtype, i + 1);
+interface BenchOptions {
+  readonly megabytes: number;
+  readonly dtype: FloatDtype;
+  readonly methods: readonly string[];
+  readonly repeats: number;
+  readonly mergekit: string | undefined;
+}
+
+async function bench(folder: string, options: BenchOptions): Promise<void> {
+  const { megabytes, dtype, methods, repeats, mergekit } = options;
+  for (const [i, name] of MODELS.entries()) {
+    await writeModel(`${folder}/${name}`, megabytes * 1e6, dtype, i + 1);
+  }
   const bytes = (await Deno.stat(`${folder}/a/model.safetensors`)).size;
-  const limbeck = [
-    "run",
-    "-A",
-    "--no-check",
-    new URL("../src/cli/main.ts", import.meta.url).pathname,
-    "merge",
-  ];
+  const main = new URL("../src/cli/main.ts", import.meta.url).pathname;
+  const limbeck = ["run", "-A", "--no-check", main, "merge"];
+  const merge = async (command: string, args: readonly string[]) => {
+    const measured = await measure(command, args, folder);
+    await Deno.remove(`${folder}/out`, { recursive: true });
+    return measured;
+  };
   const rate = (models: number, seconds: number) =>
     `${((models + 1) * bytes / seconds / 1e6).toFixed(0)} MB/s`;
   // The first copy brings the files into the cache of the system, as every merge finds them.
   await copy(folder);
-  const copying = await copy(folder);
-  const rows = [["copying two models", copying.toFixed(2), rate(3, copying), "", ""]];
-  for (const method of Object.keys(METHODS)) {
-    const recipe = recipeOf(method, dtype);
-    await Deno.writeTextFile(`${folder}/${method}.json`, JSON.stringify(recipe));
+  const copies: number[] = [];
+  for (let i = 0; i < repeats; i++) copies.push(await copy(folder));
+  const copying = median(copies);
+  const rows = [["copying two models", copying.toFixed(2), "", rate(3, copying), "", "", ""]];
+  for (const method of methods) {
+    await Deno.writeTextFile(`${folder}/${method}.json`, JSON.stringify(recipeOf(method, dtype)));
+    const [ours, theirs]: Measured[][] = [[], []];
+    for (let i = 0; i < repeats; i++) {
+      ours!.push(
+        await merge(Deno.execPath(), [...limbeck, `${method}.json`, "-o", "out", "--like", "mergekit"]),
+      );
+      if (mergekit === undefined) continue;
+      // JSON is YAML. Its card asks the Hugging Face Hub about each model.
+      const args = [`${method}.json`, "out", "--no-copy-tokenizer", "--no-write-model-card"];
+      theirs!.push(await merge(mergekit, args));
+    }
     const models = method === "linear" || method === "slerp" ? 2 : 3;
-    const row = (name: string, { seconds, peak }: Measured, times: string) =>
-      rows.push([name, seconds.toFixed(2), rate(models, seconds), `${(peak / 1e6).toFixed(0)} MB`, times]);
-    const flags = ["--output", "out", "--like", "mergekit"];
-    const ours = await measure(Deno.execPath(), [...limbeck, `${method}.json`, ...flags], folder);
-    await Deno.remove(`${folder}/out`, { recursive: true });
-    row(method, ours, "");
+    const row = (name: string, all: readonly Measured[], ...ratios: string[]) => {
+      const seconds = median(all.map((one) => one.seconds));
+      const processor = median(all.map((one) => one.processor));
+      const peak = Math.max(...all.map((one) => one.peak));
+      const cells = [
+        seconds.toFixed(2),
+        processor.toFixed(2),
+        rate(models, seconds),
+        `${(peak / 1e6).toFixed(0)} MB`,
+      ];
+      rows.push([name, ...cells, ...ratios, ...["", ""].slice(ratios.length)]);
+    };
+    row(method, ours!);
     if (mergekit === undefined) continue;
-    // JSON is YAML.
-    const theirs = await measure(mergekit, [`${method}.json`, "out", "--no-copy-tokenizer"], folder);
-    await Deno.remove(`${folder}/out`, { recursive: true });
-    row(`  mergekit`, theirs, `${(theirs.seconds / ours.seconds).toFixed(1)} x`);
+    const times = (of: (one: Measured) => number) =>
+      `${median(theirs!.map((one, i) => of(one) / of(ours![i]!))).toFixed(1)} x`;
+    row("  mergekit", theirs!, times((one) => one.seconds), times((one) => one.peak));
   }
   console.log(`two models of ${(bytes / 1e6).toFixed(0)} MB in ${dtype} and their base`);
-  for (const line of table(["merge", "seconds", "bytes", "peak memory", "time"], rows)) console.log(line);
+  const head = ["merge", "seconds", "processor", "bytes", "peak memory", "time", "memory"];
+  for (const line of table(head, rows)) console.log(line);
+}
+
+function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return (sorted[Math.floor((sorted.length - 1) / 2)]! + sorted[Math.ceil((sorted.length - 1) / 2)]!) / 2;
 }
 
 if (import.meta.main) {
-  const { megabytes = "250", dtype = "f32", mergekit } = parseArgs(Deno.args, {
-    string: ["megabytes", "dtype", "mergekit"],
+  const {
+    megabytes = "250",
+    dtype = "f32",
+    mergekit,
+    repeats = "3",
+    methods: listed = Object.keys(METHODS).join(),
+  } = parseArgs(Deno.args, {
+    string: ["megabytes", "dtype", "mergekit", "methods", "repeats"],
   }) as Record<string, string | undefined>;
   if (dtype !== "f32" && dtype !== "bf16") throw new UsageError("--dtype is f32 or bf16");
+  const methods = listed.split(",");
+  const unknown = methods.find((method) => !Object.hasOwn(METHODS, method));
+  if (unknown !== undefined) throw new UsageError(`--methods knows ${Object.keys(METHODS).join(", ")}`);
   const folder = await Deno.makeTempDir({ prefix: "limbeck-bench-" });
   try {
-    await bench(folder, Number(megabytes) * 1e6, dtype, mergekit);
+    await bench(folder, {
+      megabytes: Number(megabytes),
+      dtype,
+      methods,
+      repeats: Number(repeats),
+      mergekit,
+    });
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
