@@ -31,7 +31,15 @@ export function tinyTokenizerJson(): Record<string, unknown> {
   const tokens = [...SPECIAL, ...PRINTABLE, ...MERGES.map((pair) => pair.join(""))];
   return {
     version: "1.0",
-    added_tokens: SPECIAL.map((content, id) => ({ id, content, special: true, normalized: false })),
+    added_tokens: SPECIAL.map((content, id) => ({
+      id,
+      content,
+      single_word: false,
+      lstrip: false,
+      rstrip: false,
+      normalized: false,
+      special: true,
+    })),
     normalizer: null,
     pre_tokenizer: null,
     post_processor: null,
