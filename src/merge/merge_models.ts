@@ -103,10 +103,10 @@ export async function mergeModels(
     options.onPlan?.(plan);
     const progress = progressOf(plan, options.onProgress);
     const merger = await TensorMerger.begin(plan, parents, { ...options, onBytes: progress.read });
-    // Files are hashed while others wait for the disk.
+    // Files are hashed while others wait for the disk; who waits for it hears of a failure.
     const hashed = hashesOfModels(parents);
     hashed.catch(() => {});
-    const models: WeightsHash[] = [];
+    let models: WeightsHash[] = [];
     let files = new Map<string, string>();
     await writeHuggingFaceFolder(output, {
       config: plan.config,
@@ -117,9 +117,7 @@ export async function mergeModels(
       dtype: plan.dtype,
       ...(options.shardBytes === undefined ? {} : { shardBytes: options.shardBytes }),
       async readme(folder) {
-        for (const { name, source } of parents) {
-          models.push({ model: name, sha256: await source.fingerprint() });
-        }
+        models = await hashed;
         files = await hashesOf(folder);
         options.signal?.throwIfAborted();
         return modelCard(plan, basename(output), models, files);
