@@ -60,7 +60,7 @@ const VERBS: Readonly<Record<string, { summary: string; load: () => Promise<Comm
     load: async () => (await import("./verbs/export.ts")).exportModel,
   },
   shrink: {
-    summary: "Cut layers out of a model",
+    summary: "Cut layers, heads and channels out of a model",
     load: async () => (await import("./verbs/shrink.ts")).shrink,
   },
   merge: {
