@@ -142,6 +142,45 @@ tinyTest(
   },
 );
 
+tinyTest(
+  "biases stand for what is cut, of attention and MLP alike, and for nothing that is kept",
+  async (gpu, model) => {
+    const statistics = await measureInputs(gpu, model, SAMPLES);
+    // Of each layer another unit stays.
+    const units = statistics.map((_, layer) => ({ group: layer % 2, channel: layer }));
+    const compensation = await compensate(model, statistics, {
+      groups: units.map(({ group }) => [group]),
+      channels: units.map(({ channel }) => [channel]),
+    });
+    for (const [layer, { group, channel }] of units.entries()) {
+      const { attention, mlp } = statistics[layer]!;
+      const perGroup = attention.mean.length / model.config.keyValueHeads;
+      const parts = [
+        [
+          "self_attn.o_proj",
+          attention,
+          compensation[layer]!.attention,
+          (j: number) => Math.floor(j / perGroup) === group,
+        ],
+        ["mlp.down_proj", mlp, compensation[layer]!.mlp, (j: number) => j === channel],
+      ] as const;
+      for (const [name, { mean }, bias, stays] of parts) {
+        const { data: weight, shape } = await model.read(`model.layers.${layer}.${name}.weight`);
+        const expected = Array.from(
+          { length: shape[0]! },
+          (_, i) =>
+            mean.reduce(
+              (sum, m, j) => stays(j) ? sum : sum + m * (weight as Float32Array)[i * mean.length + j]!,
+              0,
+            ),
+        );
+        assertWithin(bias, expected, 1e-9, `${name} of layer ${layer}`);
+        assert(Math.hypot(...expected) > 1e-3, "there was nothing to compensate");
+      }
+    }
+  },
+);
+
 for (const biases of [false, true]) {
   tinyTest(
     `the parameters of a cut ${biases ? "with" : "without"} biases are those of its model`,
