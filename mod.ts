@@ -26,9 +26,9 @@ import { absolutePaths } from "./src/distill/recipe/paths.ts";
 import { loadRecipe } from "./src/distill/recipe/file.ts";
 import { exactLinearAlgebra } from "./src/linalg/host.ts";
 import { LimbeckError } from "./src/base/errors.ts";
-import { mergeModels, type MergeProgress, type MergeResult } from "./src/merge/merge_models.ts";
-import type { MergeRecipe } from "./src/merge/recipe.ts";
-import { loadMergeRecipe } from "./src/merge/recipe_file.ts";
+import { mergeModels, type MergeProgress, type MergeResult } from "./src/merge/engine/merge_models.ts";
+import type { MergeRecipe } from "./src/merge/recipe/recipe.ts";
+import { loadMergeRecipe } from "./src/merge/recipe/recipe_file.ts";
 import type { Plugin } from "./src/registry/contract.ts";
 import { Registry } from "./src/registry/registry.ts";
 import { builtins } from "./plugins/mod.ts";
@@ -54,21 +54,21 @@ export { shrinkReportHtml } from "./src/runs/report/shrink_report.ts";
 export type { RunResult } from "./src/distill/export/exports.ts";
 export * from "./src/base/errors.ts";
 export * from "./src/registry/contract.ts";
-export type { MergeProgress, MergeResult } from "./src/merge/merge_models.ts";
-export { type AdapterMerge, type MergedAdapter, writeMergedAdapter } from "./src/merge/adapters.ts";
+export type { MergeProgress, MergeResult } from "./src/merge/engine/merge_models.ts";
+export { type AdapterMerge, type MergedAdapter, writeMergedAdapter } from "./src/merge/adapters/adapters.ts";
 export {
   extractLora,
   type ExtractOptions,
   type ExtractResult,
   writeResidualAdapter,
-} from "./src/merge/extract.ts";
+} from "./src/merge/residual/extract.ts";
 export {
   type ResidualModels,
   type ResidualOptions,
   type ResidualResult,
   writeResidual,
-} from "./src/merge/residual.ts";
-export { type MergeRecipe, parseMergeRecipe } from "./src/merge/recipe.ts";
+} from "./src/merge/residual/residual.ts";
+export { type MergeRecipe, parseMergeRecipe } from "./src/merge/recipe/recipe.ts";
 
 /** Options of {@linkcode distill} and {@linkcode resume}. */
 export interface DistillOptions {

@@ -48,6 +48,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     "export",
     "run",
   ],
+  merge: ["recipe", "parents", "written", "engine", "residual", "adapters"],
   shape: ["depth", "width"],
   runs: ["task", "child", "store", "supervise", "report", "compare", "chain"],
   server: ["auth", "http", "page", "routes", "openai"],

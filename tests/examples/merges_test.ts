@@ -6,8 +6,8 @@ import { fromFileUrl } from "@std/path";
 import { toFloat32 } from "../../src/formats/dtype.ts";
 import type { ModelSource } from "../../src/formats/model_source.ts";
 import { openModel } from "../../src/formats/open_model.ts";
-import { mergeModels } from "../../src/merge/merge_models.ts";
-import { loadMergeRecipe } from "../../src/merge/recipe_file.ts";
+import { mergeModels } from "../../src/merge/engine/merge_models.ts";
+import { loadMergeRecipe } from "../../src/merge/recipe/recipe_file.ts";
 import { tinyOptions } from "../merge/tiny_merge.ts";
 
 const root = fromFileUrl(new URL("../..", import.meta.url));

@@ -11,8 +11,8 @@ import {
   writePeftAdapter,
 } from "../../src/formats/peft/peft.ts";
 import { SafetensorsFile, type TensorData } from "../../src/formats/safetensors/safetensors.ts";
-import { writeAdaptedModel } from "../../src/merge/adapted_model.ts";
-import { type AdapterMerge, mergeAdapters, writeMergedAdapter } from "../../src/merge/adapters.ts";
+import { writeAdaptedModel } from "../../src/merge/adapters/adapted_model.ts";
+import { type AdapterMerge, mergeAdapters, writeMergedAdapter } from "../../src/merge/adapters/adapters.ts";
 import { writeTinyModel } from "../distill/tiny_model.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 import { assertWithin, randomArray } from "../tensor/harness.ts";

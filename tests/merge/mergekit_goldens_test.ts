@@ -10,9 +10,9 @@ import { toFloat32 } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { openModel } from "../../src/formats/open_model.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
-import { mergeModels, previewMerge } from "../../src/merge/merge_models.ts";
-import type { Draw } from "../../src/merge/merge_tensors.ts";
-import { loadMergeRecipe } from "../../src/merge/recipe_file.ts";
+import { mergeModels, previewMerge } from "../../src/merge/engine/merge_models.ts";
+import type { Draw } from "../../src/merge/engine/merge_tensors.ts";
+import { loadMergeRecipe } from "../../src/merge/recipe/recipe_file.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { hasShared, sharedPath, sharedTest } from "../shared.ts";
 

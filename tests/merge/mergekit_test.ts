@@ -1,8 +1,8 @@
 /** How files written for mergekit are read, and which are refused. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { parseMergekit } from "../../src/merge/mergekit.ts";
-import { MergeRecipeError, parseMergeRecipe } from "../../src/merge/recipe.ts";
+import { parseMergekit } from "../../src/merge/recipe/mergekit.ts";
+import { MergeRecipeError, parseMergeRecipe } from "../../src/merge/recipe/recipe.ts";
 
 const plain = { merge_method: "task_arithmetic", base_model: "b", models: [{ model: "m" }] };
 

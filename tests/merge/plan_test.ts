@@ -2,11 +2,11 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { openModel } from "../../src/formats/open_model.ts";
-import { previewMerge } from "../../src/merge/merge_models.ts";
-import { parseMergekit } from "../../src/merge/mergekit.ts";
-import type { MergePlan } from "../../src/merge/plan.ts";
-import { type MergeRecipe, parseMergeRecipe } from "../../src/merge/recipe.ts";
-import { withAbsolutePaths } from "../../src/merge/recipe_file.ts";
+import { previewMerge } from "../../src/merge/engine/merge_models.ts";
+import { parseMergekit } from "../../src/merge/recipe/mergekit.ts";
+import type { MergePlan } from "../../src/merge/engine/plan.ts";
+import { type MergeRecipe, parseMergeRecipe } from "../../src/merge/recipe/recipe.ts";
+import { withAbsolutePaths } from "../../src/merge/recipe/recipe_file.ts";
 import { mergeTiny, tinyOptions, valuesOf, withModels } from "./tiny_merge.ts";
 
 const MODELS = { base: { layers: 3 }, a: { layers: 3, seed: 2 }, b: { layers: 3, seed: 3 } };

@@ -5,7 +5,7 @@ import { LimbeckError } from "../../src/base/errors.ts";
 import { DiskFullError, freeBytes, openFile } from "../../src/formats/files.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { planSafetensors } from "../../src/formats/safetensors/write.ts";
-import type { MergeModelsOptions } from "../../src/merge/merge_models.ts";
+import type { MergeModelsOptions } from "../../src/merge/engine/merge_models.ts";
 import { tinyTokenizerJson } from "../distill/tiny_model.ts";
 import { mergeTiny, namesIn, tinyOptions, withModels } from "./tiny_merge.ts";
 

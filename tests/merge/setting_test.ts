@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertAlmostEquals, assertEquals } from "@std/assert";
-import { readOption, readSetting, type Settings } from "../../src/merge/setting.ts";
+import { readOption, readSetting, type Settings } from "../../src/merge/recipe/setting.ts";
 
 Deno.test("a gradient is linear between evenly spaced knots", () => {
   const at = (knots: number[], t: number) => readSetting(knots, "w", t) as number;

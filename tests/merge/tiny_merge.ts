@@ -4,9 +4,13 @@ import { exactLinearAlgebra } from "../../src/linalg/host.ts";
 import { toFloat32 } from "../../src/formats/dtype.ts";
 import { writeHuggingFaceFolder } from "../../src/formats/huggingface/write.ts";
 import { openModel } from "../../src/formats/open_model.ts";
-import { mergeModels, type MergeModelsOptions, type MergeResult } from "../../src/merge/merge_models.ts";
-import { parseMergeRecipe } from "../../src/merge/recipe.ts";
-import { withAbsolutePaths } from "../../src/merge/recipe_file.ts";
+import {
+  mergeModels,
+  type MergeModelsOptions,
+  type MergeResult,
+} from "../../src/merge/engine/merge_models.ts";
+import { parseMergeRecipe } from "../../src/merge/recipe/recipe.ts";
+import { withAbsolutePaths } from "../../src/merge/recipe/recipe_file.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { type TinyModelOptions, writeTinyModel } from "../distill/tiny_model.ts";
 

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import type { ExtractResult } from "../../merge/extract.ts";
-import { leftOutLines } from "../../merge/extract.ts";
+import type { ExtractResult } from "../../merge/residual/extract.ts";
+import { leftOutLines } from "../../merge/residual/extract.ts";
 import { table } from "./table.ts";
 
 /** Errors by layer and in total, and the share that no adapter holds. */

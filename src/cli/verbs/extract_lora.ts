@@ -4,7 +4,7 @@
  * @module
  */
 import { UsageError } from "../../base/errors.ts";
-import { extractLora } from "../../merge/extract.ts";
+import { extractLora } from "../../merge/residual/extract.ts";
 import type { Command, Invocation } from "../command.ts";
 import { leftOutTable } from "../terminal/left_out.ts";
 import { shownPath } from "../terminal/shown_path.ts";

@@ -10,16 +10,16 @@ import { UsageError } from "../../base/errors.ts";
 import { bytes, count, duration } from "../../base/units.ts";
 import { applySets } from "../../distill/recipe/file.ts";
 import { exactLinearAlgebra } from "../../linalg/host.ts";
-import { isMergekit, MERGEKIT_FIELDS } from "../../merge/mergekit.ts";
-import { mergeModels, type MergeModelsOptions, previewMerge } from "../../merge/merge_models.ts";
-import type { MergePlan } from "../../merge/plan.ts";
+import { isMergekit, MERGEKIT_FIELDS } from "../../merge/recipe/mergekit.ts";
+import { mergeModels, type MergeModelsOptions, previewMerge } from "../../merge/engine/merge_models.ts";
+import type { MergePlan } from "../../merge/engine/plan.ts";
 import {
   MERGE_RECIPE_FIELDS,
   type MergeRecipe,
   parseMergeRecipe,
   vocabularySource,
-} from "../../merge/recipe.ts";
-import { loadMergeRecipe, withAbsolutePaths } from "../../merge/recipe_file.ts";
+} from "../../merge/recipe/recipe.ts";
+import { loadMergeRecipe, withAbsolutePaths } from "../../merge/recipe/recipe_file.ts";
 import type { Command, FlagReader, Invocation } from "../command.ts";
 import { DTYPE_FLAG, dtypeFlag } from "../dtype_flag.ts";
 import { PLUGIN_FLAGS } from "../setup/plugin_sources.ts";

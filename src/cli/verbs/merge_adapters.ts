@@ -4,8 +4,8 @@
  * @module
  */
 import { UsageError } from "../../base/errors.ts";
-import { writeAdaptedModel } from "../../merge/adapted_model.ts";
-import { type AdapterMerge, type AdapterMethod, writeMergedAdapter } from "../../merge/adapters.ts";
+import { writeAdaptedModel } from "../../merge/adapters/adapted_model.ts";
+import { type AdapterMerge, type AdapterMethod, writeMergedAdapter } from "../../merge/adapters/adapters.ts";
 import type { Command, FlagReader, Invocation } from "../command.ts";
 import { DTYPE_FLAG, dtypeFlag } from "../dtype_flag.ts";
 import { shownPath } from "../terminal/shown_path.ts";

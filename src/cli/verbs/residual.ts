@@ -4,8 +4,8 @@
  * @module
  */
 import { UsageError } from "../../base/errors.ts";
-import { writeResidualAdapter } from "../../merge/extract.ts";
-import { writeResidual } from "../../merge/residual.ts";
+import { writeResidualAdapter } from "../../merge/residual/extract.ts";
+import { writeResidual } from "../../merge/residual/residual.ts";
 import type { Command, Invocation } from "../command.ts";
 import { DTYPE_FLAG, dtypeFlag } from "../dtype_flag.ts";
 import { leftOutTable } from "../terminal/left_out.ts";

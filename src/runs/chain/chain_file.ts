@@ -19,7 +19,7 @@ import { readWrittenRecipe } from "../../distill/recipe/file.ts";
 import { RecipeError } from "../../distill/recipe/parse.ts";
 import type { RecipePath } from "../../distill/recipe/paths.ts";
 import { readWrittenFile } from "../../formats/written_file.ts";
-import { isMergekit } from "../../merge/mergekit.ts";
+import { isMergekit } from "../../merge/recipe/mergekit.ts";
 import {
   isTask,
   mapRunRecipePaths,

@@ -10,9 +10,9 @@ import type { RunResult } from "../../distill/export/exports.ts";
 import type { RunHost } from "../../distill/run/events.ts";
 import { removeUnfinishedFolders, writeTextAtomically } from "../../formats/files.ts";
 import { exactLinearAlgebra } from "../../linalg/host.ts";
-import { leftOutLines, writeResidualAdapter } from "../../merge/extract.ts";
-import { mergeModels } from "../../merge/merge_models.ts";
-import { writeResidual } from "../../merge/residual.ts";
+import { leftOutLines, writeResidualAdapter } from "../../merge/residual/extract.ts";
+import { mergeModels } from "../../merge/engine/merge_models.ts";
+import { writeResidual } from "../../merge/residual/residual.ts";
 import { shrinkModel } from "../../shape/shrink.ts";
 import { TASK_STEPS } from "./run_recipe.ts";
 import {

@@ -9,13 +9,13 @@ import { didYouMean } from "../../base/did_you_mean.ts";
 import { isObject } from "../../base/json.ts";
 import { describeIssues, type FieldSchema } from "../../base/schema_problems.ts";
 import { RecipeError } from "../../distill/recipe/parse.ts";
-import { isMergekit, parseMergekit } from "../../merge/mergekit.ts";
+import { isMergekit, parseMergekit } from "../../merge/recipe/mergekit.ts";
 import {
   type MergeRecipe,
   MergeRecipeError,
   mergeRecipeJsonSchema,
   parseMergeRecipe,
-} from "../../merge/recipe.ts";
+} from "../../merge/recipe/recipe.ts";
 import { DEPTH_SEARCHES } from "../../shape/depth/depth_search.ts";
 import { DEPTH_METRICS } from "../../shape/depth/metrics.ts";
 import { WIDTH_STRUCTURES } from "../../shape/width/flap.ts";

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { InputError } from "../base/errors.ts";
-import { type TextTokenizer, vocabularyDifference } from "../text/tokenizer.ts";
-import type { ParentRows, Tokenized } from "./vocabulary.ts";
+import { InputError } from "../../base/errors.ts";
+import { type TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
+import type { ParentRows, Tokenized } from "../parents/vocabulary.ts";
 
 const HINT =
   "A row of the embedding must mean the same token in all of them. `--common-rows` changes only the rows of tokens " +

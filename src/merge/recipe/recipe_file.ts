@@ -3,9 +3,9 @@
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
+// @ts-types="../../../types/std_path.d.ts"
 import { dirname, resolve } from "@std/path";
-import { readWrittenFile } from "../formats/written_file.ts";
+import { readWrittenFile } from "../../formats/written_file.ts";
 import { isMergekit, parseMergekit } from "./mergekit.ts";
 import { mapModels, type MergeRecipe, parseMergeRecipe } from "./recipe.ts";
 

@@ -3,11 +3,16 @@
  *
  * @module
  */
-import { InputError } from "../base/errors.ts";
-import { type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "../formats/dtype.ts";
+import { InputError } from "../../base/errors.ts";
+import { type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "../../formats/dtype.ts";
 import type { Parents } from "./parents.ts";
-import type { PlannedInput } from "./plan.ts";
 import type { ParentRows, Vocabulary } from "./vocabulary.ts";
+
+/** A tensor of a parent, by the names of both. */
+export interface ParentTensor {
+  readonly parent: string;
+  readonly name: string;
+}
 
 /** Where values are read from and what they are rounded to first. */
 export interface InputReader {
@@ -25,7 +30,7 @@ export interface InputReader {
  */
 export async function readRows(
   { parents, vocabulary, dtype }: InputReader,
-  { parent, name }: PlannedInput,
+  { parent, name }: ParentTensor,
   first: number,
   count: number,
   ofTokens: boolean,

@@ -3,19 +3,14 @@
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
+// @ts-types="../../../types/std_path.d.ts"
 import { basename } from "@std/path";
-// @ts-types="../../types/std_yaml.d.ts"
+// @ts-types="../../../types/std_yaml.d.ts"
 import { stringify } from "@std/yaml";
-import project from "../../deno.json" with { type: "json" };
-import { mapModels } from "./recipe.ts";
+import project from "../../../deno.json" with { type: "json" };
+import { mapModels } from "../recipe/recipe.ts";
+import { shortNames, table, type WeightsHash } from "../written/card_text.ts";
 import type { MergePlan } from "./plan.ts";
-
-/** SHA-256 of the weights of a model, in hexadecimal. */
-export interface WeightsHash {
-  readonly model: string;
-  readonly sha256: string;
-}
 
 /**
  * The text of a model card.
@@ -79,13 +74,6 @@ export function modelCard(
   ].join("\n");
 }
 
-/** The last parts of paths where they tell them apart, else whole paths: a card is read where the folders are not. */
-export function shortNames(paths: readonly string[]): Map<string, string> {
-  const counts = new Map<string, number>();
-  for (const path of paths) counts.set(basename(path), (counts.get(basename(path)) ?? 0) + 1);
-  return new Map(paths.map((path) => [path, counts.get(basename(path)) === 1 ? basename(path) : path]));
-}
-
 /** What was written, with the same names for models as in the rest of the card. */
 function withShortNames(written: unknown, short: ReadonlyMap<string, string>): unknown {
   if (typeof written === "string") {
@@ -97,11 +85,4 @@ function withShortNames(written: unknown, short: ReadonlyMap<string, string>): u
   return Object.fromEntries(
     Object.entries(written).map(([key, value]) => [key, withShortNames(value, short)]),
   );
-}
-
-/** A table in Markdown. */
-export function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
-  const line = (cells: readonly string[]) =>
-    `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
-  return [line(head), line(head.map(() => "---")), ...rows.map(line)];
 }

@@ -1,10 +1,10 @@
 /** Low-rank factors of matrices and of products. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals } from "@std/assert";
-import { addLeftOut, lowRank, lowRankOfProduct, relativeError } from "../../src/merge/low_rank.ts";
+import { addLeftOut, lowRank, lowRankOfProduct, relativeError } from "../../src/linalg/low_rank.ts";
 import { assertWithin, randomArray } from "../tensor/harness.ts";
-import { figures } from "./figures.ts";
-import { product } from "./products.ts";
+import { figures } from "../merge/figures.ts";
+import { product } from "../merge/products.ts";
 
 Deno.test("the best approximation of rank 2 of a difference of two models is that of another program", async () => {
   using file = await figures();

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import type { SchemaProblem } from "../base/schema_problems.ts";
-import type { Merge } from "../registry/contract.ts";
-import type { Parents } from "./parents.ts";
-import type { MergeRecipe, MergeSlice, MergeSource } from "./recipe.ts";
+import type { SchemaProblem } from "../../base/schema_problems.ts";
+import type { Merge } from "../../registry/contract.ts";
+import type { Parents } from "../parents/parents.ts";
+import type { MergeRecipe, MergeSlice, MergeSource } from "../recipe/recipe.ts";
 
 /** A slice with what is found of its sources. */
 export interface ResolvedSlice {

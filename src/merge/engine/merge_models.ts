@@ -3,19 +3,20 @@
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
+// @ts-types="../../../types/std_path.d.ts"
 import { basename, dirname, join } from "@std/path";
-import { InputError } from "../base/errors.ts";
-import { DiskFullError, freeBytes, isTaken, openFile } from "../formats/files.ts";
-import { fingerprint } from "../formats/huggingface/huggingface.ts";
-import { writeHuggingFaceFolder } from "../formats/huggingface/write.ts";
-import { tensorBytes } from "../formats/safetensors/write.ts";
-import type { Merge } from "../registry/contract.ts";
+import { InputError } from "../../base/errors.ts";
+import { DiskFullError, freeBytes, isTaken, openFile } from "../../formats/files.ts";
+import { fingerprint } from "../../formats/huggingface/huggingface.ts";
+import { writeHuggingFaceFolder } from "../../formats/huggingface/write.ts";
+import { tensorBytes } from "../../formats/safetensors/write.ts";
+import type { Merge } from "../../registry/contract.ts";
+import type { WeightsHash } from "../written/card_text.ts";
+import { Parents } from "../parents/parents.ts";
+import { type MergeRecipe, modelsOf } from "../recipe/recipe.ts";
 import { type MergeWork, TensorMerger } from "./merge_tensors.ts";
-import { modelCard, type WeightsHash } from "./model_card.ts";
-import { Parents } from "./parents.ts";
+import { modelCard } from "./model_card.ts";
 import { type MergePlan, passesOf, planMerge, type PlannedTensor } from "./plan.ts";
-import { type MergeRecipe, modelsOf } from "./recipe.ts";
 
 /** How far a merge is. */
 export interface MergeProgress {

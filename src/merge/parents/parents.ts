@@ -3,14 +3,14 @@
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
+// @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
-import { InputError } from "../base/errors.ts";
-import type { ModelSource } from "../formats/model_source.ts";
-import { openModel } from "../formats/open_model.ts";
-import type { Architecture } from "../models/architecture.ts";
-import { readArchitecture } from "../models/families.ts";
-import { checkTensors } from "../models/weights.ts";
+import { InputError } from "../../base/errors.ts";
+import type { ModelSource } from "../../formats/model_source.ts";
+import { openModel } from "../../formats/open_model.ts";
+import type { Architecture } from "../../models/architecture.ts";
+import { readArchitecture } from "../../models/families.ts";
+import { checkTensors } from "../../models/weights.ts";
 
 /** A model that is merged. */
 export interface Parent {

@@ -4,12 +4,12 @@
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
+// @ts-types="../../../types/std_path.d.ts"
 import { resolve } from "@std/path";
 import { z } from "zod";
-import { describeIssues, type FieldSchema, type SchemaProblem } from "../base/schema_problems.ts";
-import type { FloatDtype } from "../formats/dtype.ts";
-import { isObject } from "../base/json.ts";
+import { describeIssues, type FieldSchema, type SchemaProblem } from "../../base/schema_problems.ts";
+import type { FloatDtype } from "../../formats/dtype.ts";
+import { isObject } from "../../base/json.ts";
 import {
   type MergeRecipe,
   MergeRecipeError,

@@ -3,34 +3,29 @@
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
+// @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
-import { oneOf } from "../base/did_you_mean.ts";
-import { InputError } from "../base/errors.ts";
-import type { SchemaProblem } from "../base/schema_problems.ts";
-import type { FloatDtype } from "../formats/dtype.ts";
-import type { Architecture } from "../models/architecture.ts";
-import { readArchitecture } from "../models/families.ts";
-import type { Merge } from "../registry/contract.ts";
+import { oneOf } from "../../base/did_you_mean.ts";
+import { InputError } from "../../base/errors.ts";
+import type { SchemaProblem } from "../../base/schema_problems.ts";
+import type { FloatDtype } from "../../formats/dtype.ts";
+import type { Architecture } from "../../models/architecture.ts";
+import { readArchitecture } from "../../models/families.ts";
+import type { Merge } from "../../registry/contract.ts";
+import { checkAlike, type Parents } from "../parents/parents.ts";
+import type { ParentTensor } from "../parents/read_pieces.ts";
+import { mergedModels, type MergeRecipe, MergeRecipeError, modelsOf } from "../recipe/recipe.ts";
+import { planVocabulary, type Vocabulary } from "../parents/vocabulary.ts";
 import { MergeOptions, type Options } from "./options.ts";
-import { checkAlike, type Parents } from "./parents.ts";
-import { mergedModels, type MergeRecipe, MergeRecipeError, modelsOf } from "./recipe.ts";
 import { type Placed, type ResolvedSlice, resolveSlice } from "./slices.ts";
-import { planVocabulary, type Vocabulary } from "./vocabulary.ts";
-
-/** A tensor of a parent. */
-export interface PlannedInput {
-  readonly parent: string;
-  readonly name: string;
-}
 
 /** A tensor of the result. */
 export interface PlannedTensor {
   readonly name: string;
   readonly shape: readonly number[];
   readonly options: Options;
-  readonly base?: PlannedInput;
-  readonly parents: readonly (PlannedInput & { readonly options: Options })[];
+  readonly base?: ParentTensor;
+  readonly parents: readonly (ParentTensor & { readonly options: Options })[];
   /** Whether its rows are tokens. */
   readonly ofTokens: boolean;
 }

@@ -3,10 +3,15 @@
  *
  * @module
  */
-import { writeHuggingFaceFolder } from "../formats/huggingface/write.ts";
-import type { FloatDtype } from "../formats/dtype.ts";
-import type { TensorData } from "../formats/model_source.ts";
-import { timesTransposed, transposed } from "../linalg/product.ts";
+import { writeHuggingFaceFolder } from "../../formats/huggingface/write.ts";
+import type { FloatDtype } from "../../formats/dtype.ts";
+import type { TensorData } from "../../formats/model_source.ts";
+import { timesTransposed, transposed } from "../../linalg/product.ts";
+import { derivedCard } from "../written/derived_card.ts";
+import { checkOutput, pieces, storageOf, type TensorWork } from "../written/output.ts";
+import { Parents } from "../parents/parents.ts";
+import { readRows } from "../parents/read_pieces.ts";
+import { withTokenizer } from "../parents/vocabulary.ts";
 import {
   adapterCard,
   type AdapterMerge,
@@ -14,11 +19,6 @@ import {
   type MergedAdapter,
   type MergedModule,
 } from "./adapters.ts";
-import { derivedCard } from "./derived_card.ts";
-import { checkOutput, pieces, storageOf, type TensorWork } from "./output.ts";
-import { Parents } from "./parents.ts";
-import { readRows } from "./read_pieces.ts";
-import { withTokenizer } from "./vocabulary.ts";
 
 /**
  * Writes a base model with adapters merged in, whole or not at all: every weight that one of them changes is W + scale B A, summed in f64 and

@@ -3,14 +3,14 @@
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
+// @ts-types="../../../types/std_path.d.ts"
 import { resolve } from "@std/path";
-import { InputError } from "../base/errors.ts";
-import type { TensorData } from "../formats/model_source.ts";
-import { writePeftAdapter } from "../formats/peft/peft.ts";
-import { derivedCard } from "./derived_card.ts";
-import { addLeftOut, type LeftOut, lowRank, relativeError } from "./low_rank.ts";
-import { checkOutput, pieces } from "./output.ts";
+import { InputError } from "../../base/errors.ts";
+import type { TensorData } from "../../formats/model_source.ts";
+import { writePeftAdapter } from "../../formats/peft/peft.ts";
+import { addLeftOut, type LeftOut, lowRank, relativeError } from "../../linalg/low_rank.ts";
+import { derivedCard } from "../written/derived_card.ts";
+import { checkOutput, pieces } from "../written/output.ts";
 import { Residual, type ResidualModels, type ResidualOptions } from "./residual.ts";
 
 /** How an adapter is taken from a difference. */

@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { InputError } from "../base/errors.ts";
-import type { TokenizerFiles } from "../formats/model_source.ts";
-import { TextTokenizer, vocabularyDifference } from "../text/tokenizer.ts";
+import { InputError } from "../../base/errors.ts";
+import type { TokenizerFiles } from "../../formats/model_source.ts";
+import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
+import type { MergeRecipe } from "../recipe/recipe.ts";
 import type { Parent } from "./parents.ts";
-import type { MergeRecipe } from "./recipe.ts";
 
 /** Where the rows of the result's embedding and head come from. */
 export interface Vocabulary {

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { orthonormalise } from "../linalg/orthonormal.ts";
-import { timesTransposed, transposed } from "../linalg/product.ts";
-import { thinSvd } from "../linalg/thin_svd.ts";
+import { orthonormalise } from "./orthonormal.ts";
+import { timesTransposed, transposed } from "./product.ts";
+import { thinSvd } from "./thin_svd.ts";
 
 /** matrix [out, in] ~ b a, and what that leaves out. */
 export interface LowRank {

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { InputError } from "../base/errors.ts";
-import type { FloatDtype } from "../formats/dtype.ts";
-import { isTaken } from "../formats/files.ts";
-import type { Parent } from "./parents.ts";
+import { InputError } from "../../base/errors.ts";
+import type { FloatDtype } from "../../formats/dtype.ts";
+import { isTaken } from "../../formats/files.ts";
+import type { Parent } from "../parents/parents.ts";
 
 /** Entries of a tensor that are worked on at once. */
 const PIECE = 1 << 20;

@@ -5,11 +5,11 @@
  * @module
  */
 import { z } from "zod";
-import { didYouMean } from "../base/did_you_mean.ts";
-import { describeIssues, type FieldSchema, type SchemaProblem } from "../base/schema_problems.ts";
-import type { Merge, OptionsSchema } from "../registry/contract.ts";
-import type { MergeRecipe, MergeSlice, MergeSource } from "./recipe.ts";
-import { readOption, type Setting, type Settings } from "./setting.ts";
+import { didYouMean } from "../../base/did_you_mean.ts";
+import { describeIssues, type FieldSchema, type SchemaProblem } from "../../base/schema_problems.ts";
+import type { Merge, OptionsSchema } from "../../registry/contract.ts";
+import type { MergeRecipe, MergeSlice, MergeSource } from "../recipe/recipe.ts";
+import { readOption, type Setting, type Settings } from "../recipe/setting.ts";
 
 /** Options that are checked, with defaults. */
 export type Options = Readonly<Record<string, unknown>>;

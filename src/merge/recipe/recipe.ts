@@ -4,9 +4,9 @@
  * @module
  */
 import { z } from "zod";
-import { InputError } from "../base/errors.ts";
-import { describeIssues, type FieldSchema, type SchemaProblem } from "../base/schema_problems.ts";
-import type { FloatDtype } from "../formats/dtype.ts";
+import { InputError } from "../../base/errors.ts";
+import { describeIssues, type FieldSchema, type SchemaProblem } from "../../base/schema_problems.ts";
+import type { FloatDtype } from "../../formats/dtype.ts";
 import { type Settings, settingSchema } from "./setting.ts";
 
 /** Whose tokens the result has. `base`: the base's; `union`: the base's and then those that only others have; else a model's. */

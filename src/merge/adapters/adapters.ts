@@ -7,17 +7,17 @@
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
+// @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
-import { InputError } from "../base/errors.ts";
-import { toFloat32 } from "../formats/dtype.ts";
-import { openFile } from "../formats/files.ts";
-import { fingerprint } from "../formats/huggingface/huggingface.ts";
-import type { TensorData } from "../formats/model_source.ts";
-import { type LoraAdapter, loraScaling, readPeftAdapter, writePeftAdapter } from "../formats/peft/peft.ts";
-import { type DerivedCard, derivedCard } from "./derived_card.ts";
-import { addLeftOut, type LeftOut, lowRankOfProduct, relativeError } from "./low_rank.ts";
-import { checkOutput } from "./output.ts";
+import { InputError } from "../../base/errors.ts";
+import { toFloat32 } from "../../formats/dtype.ts";
+import { openFile } from "../../formats/files.ts";
+import { fingerprint } from "../../formats/huggingface/huggingface.ts";
+import type { TensorData } from "../../formats/model_source.ts";
+import { type LoraAdapter, loraScaling, readPeftAdapter, writePeftAdapter } from "../../formats/peft/peft.ts";
+import { addLeftOut, type LeftOut, lowRankOfProduct, relativeError } from "../../linalg/low_rank.ts";
+import { type DerivedCard, derivedCard } from "../written/derived_card.ts";
+import { checkOutput } from "../written/output.ts";
 
 /** How adapters become one; see the module's description. */
 export type AdapterMethod = "cat" | "svd" | "linear";

@@ -3,13 +3,13 @@
  *
  * @module
  */
-import { LimbeckError } from "../base/errors.ts";
-import type { TensorData } from "../formats/model_source.ts";
-import type { LinearAlgebra, MergeInput } from "../registry/contract.ts";
+import { LimbeckError } from "../../base/errors.ts";
+import type { TensorData } from "../../formats/model_source.ts";
+import type { LinearAlgebra, MergeInput } from "../../registry/contract.ts";
+import type { Parents } from "../parents/parents.ts";
+import { readRows } from "../parents/read_pieces.ts";
 import { uniformDraws } from "./draws.ts";
-import type { Parents } from "./parents.ts";
 import { type MergePlan, passesOf, type PlannedTensor } from "./plan.ts";
-import { readRows } from "./read_pieces.ts";
 
 /** Entries of a piece. */
 const PIECE = 1 << 21;

@@ -5,7 +5,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { splitSeed, uniformNumbers } from "../base/random.ts";
+import { splitSeed, uniformNumbers } from "../../base/random.ts";
 
 /** Last counter word of these numbers; other users of the same seed take another one. */
 const SITE_MERGE = 0x6d657267;

@@ -6,16 +6,16 @@
  *
  * @module
  */
-import { InputError } from "../base/errors.ts";
-import type { FloatDtype } from "../formats/dtype.ts";
-import { writeHuggingFaceFolder } from "../formats/huggingface/write.ts";
-import type { TensorData, TokenizerFiles } from "../formats/model_source.ts";
+import { InputError } from "../../base/errors.ts";
+import type { FloatDtype } from "../../formats/dtype.ts";
+import { writeHuggingFaceFolder } from "../../formats/huggingface/write.ts";
+import type { TensorData, TokenizerFiles } from "../../formats/model_source.ts";
+import { type DerivedCard, derivedCard } from "../written/derived_card.ts";
+import { checkOutput, pieces, storageOf, type TensorWork } from "../written/output.ts";
+import { checkAlike, type Parent, Parents } from "../parents/parents.ts";
+import { type InputReader, readRows } from "../parents/read_pieces.ts";
+import { type Tokenized, type Vocabulary, withTokenizer } from "../parents/vocabulary.ts";
 import { checkSameTokens, commonRows } from "./common_rows.ts";
-import { type DerivedCard, derivedCard } from "./derived_card.ts";
-import { checkOutput, pieces, storageOf, type TensorWork } from "./output.ts";
-import { checkAlike, type Parent, Parents } from "./parents.ts";
-import { type InputReader, readRows } from "./read_pieces.ts";
-import { type Tokenized, type Vocabulary, withTokenizer } from "./vocabulary.ts";
 
 /** The three models of a residual, by their folders or GGUF files. */
 export interface ResidualModels {

@@ -3,10 +3,10 @@
  *
  * @module
  */
-// @ts-types="../../types/std_yaml.d.ts"
+// @ts-types="../../../types/std_yaml.d.ts"
 import { stringify } from "@std/yaml";
-import project from "../../deno.json" with { type: "json" };
-import { shortNames, table, type WeightsHash } from "./model_card.ts";
+import project from "../../../deno.json" with { type: "json" };
+import { shortNames, table, type WeightsHash } from "./card_text.ts";
 
 /** What a card says. */
 export interface DerivedCard {
