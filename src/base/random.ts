@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { MOST_NUMBERS, philoxSimd } from "./philox_simd.ts";
 
 const MULTIPLIER_0 = 0xd2511f53;
 const MULTIPLIER_1 = 0xcd9e8d57;
@@ -44,11 +45,34 @@ export function philox4x32(
 
 /**
  * Uniform numbers in [0, 1), the upper 24 bits of each word that {@linkcode philox4x32} gives for the counters (block, ...rest): number i
- * is word i mod 4 of block floor(i / 4). Ten times as fast as asking for one block after another, since nothing is allocated.
+ * is word i mod 4 of block floor(i / 4).
  *
  * @param first The first number that is wanted
  */
 export function uniformNumbers(
+  first: number,
+  count: number,
+  rest: readonly [number, number, number],
+  key: readonly [number, number],
+): Float32Array<ArrayBuffer> {
+  const simd = philoxSimd();
+  if (!simd) return plainUniformNumbers(first, count, rest, key);
+  const firstBlock = Math.floor(first / 4);
+  const skipped = first - 4 * firstBlock;
+  const numbers = new Float32Array(count);
+  for (let at = -skipped; at < count; at += MOST_NUMBERS) {
+    const wanted = Math.min(MOST_NUMBERS, count - at);
+    simd.fill(firstBlock + (at + skipped) / 4, Math.ceil(wanted / 16), ...rest, ...key);
+    numbers.set(simd.numbers.subarray(Math.max(0, -at), wanted), Math.max(0, at));
+  }
+  return numbers;
+}
+
+/**
+ * The same in plain JavaScript, for where vector instructions are missing. Ten times as fast as asking for one block after another, since
+ * nothing is allocated.
+ */
+export function plainUniformNumbers(
   first: number,
   count: number,
   rest: readonly [number, number, number],

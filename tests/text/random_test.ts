@@ -1,6 +1,13 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
-import { permutation, philox4x32, splitSeed, uniformNumbers } from "../../src/base/random.ts";
+import { MOST_NUMBERS, philoxSimd } from "../../src/base/philox_simd.ts";
+import {
+  permutation,
+  philox4x32,
+  plainUniformNumbers,
+  splitSeed,
+  uniformNumbers,
+} from "../../src/base/random.ts";
 
 Deno.test("philox4x32() gives the known answers published with Random123", () => {
   const ones = 0xffffffff;
@@ -17,18 +24,35 @@ Deno.test("philox4x32() gives the known answers published with Random123", () =>
   ) assertEquals(philox4x32(counter, key), [...expected]);
 });
 
-Deno.test("uniformNumbers() are the words of philox4x32(), wherever one begins", () => {
-  const [rest, key] = [[0xfedcba98, 7, 0xffffffff], splitSeed(2 ** 53 - 1)] as const;
-  const expected = Float32Array.from({ length: 4000 }, (_, i) => {
-    return (philox4x32([Math.floor(i / 4), ...rest], key)[i % 4]! >>> 8) / 2 ** 24;
+for (
+  const [how, numbers] of [["vector instructions", uniformNumbers], [
+    "plain JavaScript",
+    plainUniformNumbers,
+  ]] as const
+) {
+  Deno.test(`uniform numbers by ${how} are the words of philox4x32(), wherever one begins`, () => {
+    const [rest, key] = [[0xfedcba98, 7, 0xffffffff], splitSeed(2 ** 53 - 1)] as const;
+    const expected = Float32Array.from({ length: 4000 }, (_, i) => {
+      return (philox4x32([Math.floor(i / 4), ...rest], key)[i % 4]! >>> 8) / 2 ** 24;
+    });
+    assertEquals(numbers(0, 4000, rest, key), expected);
+    for (const [first, count] of [[0, 1], [1, 2], [3, 5], [8, 4], [2001, 1999], [5, 0]]) {
+      assertEquals(numbers(first!, count!, rest, key), expected.slice(first, first! + count!));
+    }
+    const block = 0xffff_fff0;
+    const [high] = philox4x32([block, ...rest], key);
+    assertEquals(numbers(4 * block, 1, rest, key)[0], (high >>> 8) / 2 ** 24);
   });
-  assertEquals(uniformNumbers(0, 4000, rest, key), expected);
-  for (const [first, count] of [[0, 1], [1, 2], [3, 5], [8, 4], [2001, 1999], [5, 0]]) {
-    assertEquals(uniformNumbers(first!, count!, rest, key), expected.slice(first, first! + count!));
+}
+
+Deno.test("uniform numbers are the same by vector instructions, over several of their turns", () => {
+  assert(philoxSimd(), "this engine has WebAssembly with vectors");
+  for (const first of [0, 3, 40_000]) {
+    for (const count of [1, MOST_NUMBERS - 1, MOST_NUMBERS, MOST_NUMBERS + 1, 2 * MOST_NUMBERS + 7]) {
+      const both = [uniformNumbers, plainUniformNumbers].map((f) => f(first, count, [1, 2, 3], [4, 5]));
+      assertEquals(both[0], both[1], `${count} from ${first}`);
+    }
   }
-  const block = 0xffff_fff0;
-  const [high] = philox4x32([block, ...rest], key);
-  assertEquals(uniformNumbers(4 * block, 1, rest, key)[0], (high >>> 8) / 2 ** 24);
 });
 
 Deno.test("splitSeed() keeps all 53 bits and refuses what is not a seed", () => {
