@@ -61,6 +61,33 @@ Deno.test("the card names parents, options and hashes that anyone can compute", 
   });
 });
 
+Deno.test("a model is read twice: once to merge it and once to hash it", async () => {
+  await withModels(two, async (folder) => {
+    const file = `${folder}/a/model.safetensors`;
+    const open = Deno.open;
+    let bytes = 0;
+    Deno.open = async (...args) => {
+      const opened = await open(...args);
+      if (args[0] !== file) return opened;
+      const read = opened.read.bind(opened);
+      opened.read = async (into) => {
+        const count = await read(into);
+        bytes += count ?? 0;
+        return count;
+      };
+      return opened;
+    };
+    try {
+      await mergeTiny(folder, { method: "linear", models: [{ model: "a" }, { model: "b" }] });
+    } finally {
+      Deno.open = open;
+    }
+    const turns = bytes / (await Deno.stat(file)).size;
+    // A few bytes more tell what kind of file it is.
+    assert(turns >= 2 && turns < 2.1, `it is read ${turns} times`);
+  });
+});
+
 Deno.test("pieces, shards and the seed: the same numbers whatever the pieces, others with another seed", async () => {
   await withModels({ base: {}, ...two }, async (folder) => {
     const recipe = { method: "dare-linear", base: "base", models: [{ model: "a" }, { model: "b" }] };

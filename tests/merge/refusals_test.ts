@@ -114,6 +114,29 @@ Deno.test("what a recipe asks for and cannot have is refused by its path", async
         assertEquals((await refused(folder, recipe, said)).exitCode, 3);
       });
     }
+    await t.step("models that are not there are all told, and with them options that are wrong", async () => {
+      await refused(folder, { method: "linear", models: [{ model: "c" }, { model: "d" }] }, [
+        "2 models cannot be opened",
+        "/c: there is no such file",
+        "/d: there is no such file",
+      ]);
+      const wrong = {
+        method: "ties",
+        base: "e",
+        models: [{ model: "c", density: [0.5, 2] }, { model: "a" }],
+      };
+      await refused(folder, { ...wrong, options: { lambada: 1 }, tokenizer: "f" }, [
+        "5 problems",
+        "models.0.model: ",
+        "/c: there is no such file",
+        "base: ",
+        "/e: there is no such file",
+        "tokenizer: ",
+        "/f: there is no such file",
+        "models.0.density: must be at most 1, not 2",
+        "options.lambada: ties has no such option",
+      ]);
+    });
     await t.step("several problems are told at once", async () => {
       await refused(folder, {
         method: "ties",

@@ -12,10 +12,11 @@ import { writeHuggingFaceFolder } from "../../formats/huggingface/write.ts";
 import { tensorBytes } from "../../formats/safetensors/write.ts";
 import type { Merge } from "../../registry/contract.ts";
 import type { WeightsHash } from "../written/card_text.ts";
-import { Parents } from "../parents/parents.ts";
-import { type MergeRecipe, modelsOf } from "../recipe/recipe.ts";
+import type { Parents } from "../parents/parents.ts";
+import type { MergeRecipe } from "../recipe/recipe.ts";
 import { type MergeWork, TensorMerger } from "./merge_tensors.ts";
 import { modelCard } from "./model_card.ts";
+import { openParents } from "./open_parents.ts";
 import { type MergePlan, passesOf, planMerge, type PlannedTensor } from "./plan.ts";
 
 /** How far a merge is. */
@@ -66,7 +67,7 @@ export async function previewMerge(
   { method, where = "merge recipe" }: Pick<MergeModelsOptions, "method" | "where">,
 ): Promise<MergePlan> {
   const found = method(recipe.method);
-  const parents = await Parents.open(modelsOf(recipe));
+  const parents = await openParents(recipe, found, where);
   try {
     return await planMerge(recipe, found, parents, where);
   } finally {
@@ -97,9 +98,10 @@ export async function mergeModels(
     throw new InputError("is already there", { where: output, hint: "choose another name, or remove it" });
   }
   const method = options.method(recipe.method);
-  const parents = await Parents.open(modelsOf(recipe));
+  const where = options.where ?? "merge recipe";
+  const parents = await openParents(recipe, method, where);
   try {
-    const plan = await planMerge(recipe, method, parents, options.where ?? "merge recipe");
+    const plan = await planMerge(recipe, method, parents, where);
     await checkSpace(output, plan);
     options.onPlan?.(plan);
     const progress = progressOf(plan, options.onProgress);

@@ -9,7 +9,7 @@ import { didYouMean } from "../../base/did_you_mean.ts";
 import { describeIssues, type FieldSchema, type SchemaProblem } from "../../base/schema_problems.ts";
 import type { Merge, OptionsSchema } from "../../registry/contract.ts";
 import type { MergeRecipe, MergeSlice, MergeSource } from "../recipe/recipe.ts";
-import { readOption, type Setting, type Settings } from "../recipe/setting.ts";
+import { readOption, type Setting, type Settings, writtenValues } from "../recipe/setting.ts";
 
 /** Options that are checked, with defaults. */
 export type Options = Readonly<Record<string, unknown>>;
@@ -82,6 +82,24 @@ export class MergeOptions {
   ofParent(source: MergeSource, slice: MergeSlice, name: string, t: number): Options | undefined {
     const levels = [source, slice, this.#recipe];
     return this.#options(this.#method.parentOptions, levels, name, t, this.#likeness?.parent);
+  }
+
+  /** Looks at each value that is written by itself, for when there are no tensors to read options for. */
+  checkValues(): void {
+    const schemas = [this.#method.options, this.#method.parentOptions];
+    for (const { settings, places } of this.#levels.values()) {
+      for (const [option, setting] of Object.entries(settings)) {
+        const schema = schemas.find(({ shape }) => Object.hasOwn(shape, option))!;
+        for (const value of writtenValues(setting)) {
+          const issues = schema.safeParse({ [option]: value }).error?.issues ?? [];
+          const own = issues.filter(({ path }) => path[0] === option);
+          const fields = z.toJSONSchema(schema, { io: "input" }) as FieldSchema;
+          for (const { message } of describeIssues(own, { [option]: value }, fields)) {
+            this.problems.push({ path: places.get(option)!, message });
+          }
+        }
+      }
+    }
   }
 
   get #likeness() {

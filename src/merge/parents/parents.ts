@@ -20,6 +20,20 @@ export interface Parent {
   readonly architecture: Architecture;
 }
 
+/** Models that are not there, are none, or are damaged. Of one it says what its own error says. */
+export class UnopenedModelsError extends InputError {
+  /** By the name of the model. */
+  readonly failures: ReadonlyMap<string, InputError>;
+
+  constructor(failures: ReadonlyMap<string, InputError>) {
+    const [one, ...others] = failures.values();
+    const lines = [...failures.values()].map(({ message }) => `\n  ${message}`);
+    if (others.length === 0) super(one!.message, { hint: one!.hint, cause: one });
+    else super(`${failures.size} models cannot be opened${lines.join("")}`);
+    this.failures = failures;
+  }
+}
+
 /** The models of a merge by the name that the recipe gives them, the base first. */
 export class Parents {
   readonly #byName: ReadonlyMap<string, Parent>;
@@ -31,17 +45,26 @@ export class Parents {
   /**
    * Opens models and checks that each holds what its config promises.
    *
-   * @throws {InputError} naming the first model that is not there, is none, or is damaged
+   * @throws {UnopenedModelsError} where models are not there, are none, or are damaged
    */
   static async open(names: Iterable<string>): Promise<Parents> {
     const parents = new Map<string, Parent>();
-    try {
-      for (const name of names) parents.set(name, await openParent(name));
-    } catch (error) {
-      for (const { source } of parents.values()) source.close();
-      throw error;
+    const failures = new Map<string, InputError>();
+    const close = () => parents.forEach(({ source }) => source.close());
+    for (const name of names) {
+      try {
+        if (!parents.has(name)) parents.set(name, await openParent(name));
+      } catch (error) {
+        if (error instanceof InputError) failures.set(name, error);
+        else {
+          close();
+          throw error;
+        }
+      }
     }
-    return new Parents(parents);
+    if (failures.size === 0) return new Parents(parents);
+    close();
+    throw new UnopenedModelsError(failures);
   }
 
   /** A model by its name. It must be one of those that were opened. */

@@ -43,6 +43,15 @@ export function readSetting(setting: Setting, name: string, t: number): Scalar |
   return found && readSetting(found.value, name, t);
 }
 
+/** Every value that is written in a setting, whatever the tensor: of a gradient its knots. */
+export function writtenValues(setting: Setting): readonly Scalar[] {
+  if (typeof setting !== "object") return [setting];
+  if (!Array.isArray(setting)) return writtenValues((setting as Filtered).value);
+  return setting.flatMap((entry: number | Filtered) =>
+    typeof entry === "number" ? [entry] : writtenValues(entry.value)
+  );
+}
+
 type Filtered = z.output<typeof filtered>;
 
 function isGradient(list: readonly unknown[]): list is readonly number[] {
