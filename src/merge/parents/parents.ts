@@ -20,18 +20,15 @@ export interface Parent {
   readonly architecture: Architecture;
 }
 
-/** Models that are not there, are none, or are damaged. Of one it says what its own error says. */
-export class UnopenedModelsError extends InputError {
-  /** By the name of the model. */
-  readonly failures: ReadonlyMap<string, InputError>;
+/** Why models cannot be merged, by their names. */
+export type Failures = ReadonlyMap<string, InputError>;
 
-  constructor(failures: ReadonlyMap<string, InputError>) {
-    const [one, ...others] = failures.values();
-    const lines = [...failures.values()].map(({ message }) => `\n  ${message}`);
-    if (others.length === 0) super(one!.message, { hint: one!.hint, cause: one });
-    else super(`${failures.size} models cannot be opened${lines.join("")}`);
-    this.failures = failures;
-  }
+/** The one error, or one that lists them all. */
+export function unopened(failures: Failures): InputError {
+  const [one, ...others] = failures.values();
+  if (others.length === 0) return one!;
+  const lines = [...failures.values()].map(({ message }) => `\n  ${message}`);
+  return new InputError(`${failures.size} models cannot be opened:${lines.join("")}`);
 }
 
 /** The models of a merge by the name that the recipe gives them, the base first. */
@@ -45,26 +42,33 @@ export class Parents {
   /**
    * Opens models and checks that each holds what its config promises.
    *
-   * @throws {UnopenedModelsError} where models are not there, are none, or are damaged
+   * @throws {InputError} naming every model that is not there, is none, or is damaged
    */
   static async open(names: Iterable<string>): Promise<Parents> {
+    const parents = await Parents.tryOpen(names);
+    if (parents instanceof Parents) return parents;
+    throw unopened(parents);
+  }
+
+  /** The same, which says what is wrong with each model that cannot be opened. None is left open then. */
+  static async tryOpen(names: Iterable<string>): Promise<Parents | Failures> {
     const parents = new Map<string, Parent>();
     const failures = new Map<string, InputError>();
-    const close = () => parents.forEach(({ source }) => source.close());
-    for (const name of names) {
-      try {
-        if (!parents.has(name)) parents.set(name, await openParent(name));
-      } catch (error) {
-        if (error instanceof InputError) failures.set(name, error);
-        else {
-          close();
+    let isDone = false;
+    try {
+      for (const name of new Set(names)) {
+        const opened = await openParent(name).catch((error) => {
+          if (error instanceof InputError) return error;
           throw error;
-        }
+        });
+        if (opened instanceof InputError) failures.set(name, opened);
+        else parents.set(name, opened);
       }
+      isDone = failures.size === 0;
+      return isDone ? new Parents(parents) : failures;
+    } finally {
+      if (!isDone) parents.forEach(({ source }) => source.close());
     }
-    if (failures.size === 0) return new Parents(parents);
-    close();
-    throw new UnopenedModelsError(failures);
   }
 
   /** A model by its name. It must be one of those that were opened. */
