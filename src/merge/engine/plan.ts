@@ -12,12 +12,19 @@ import type { FloatDtype } from "../../formats/dtype.ts";
 import type { Architecture } from "../../models/architecture.ts";
 import { readArchitecture } from "../../models/families.ts";
 import type { Merge } from "../../registry/contract.ts";
-import { checkAlike, type Parents } from "../parents/parents.ts";
+import { checkAlike, layerDifferences } from "../parents/alike.ts";
+import type { Parents } from "../parents/parents.ts";
 import type { ParentTensor } from "../parents/read_pieces.ts";
 import { mergedModels, type MergeRecipe, MergeRecipeError, modelsOf } from "../recipe/recipe.ts";
-import { planVocabulary, type Vocabulary } from "../parents/vocabulary.ts";
+import { isOfTokens, planVocabulary, type Vocabulary } from "../parents/vocabulary.ts";
 import { MergeOptions, type Options } from "./options.ts";
 import { type Placed, type ResolvedSlice, resolveSlice } from "./slices.ts";
+
+/** Under what config.json says how many layers there are. */
+const DEPTH_FIELDS: readonly string[] = ["num_hidden_layers", "n_layer"];
+
+/** Lists of config.json that have no entry for each layer, however long they are. */
+const LISTS: readonly string[] = ["architectures", "eos_token_id"];
 
 /** A tensor of the result. */
 export interface PlannedTensor {
@@ -105,8 +112,12 @@ async function planAsWritten(
   const primary = parents.get(recipe.base ?? slices[0]!.parents[0]!.source.model);
   const config = resultConfig(primary.source.config, recipe, slices, parents, vocabulary);
   const architecture = readArchitecture(config, join(primary.name, "config.json"));
+  checkLayers(architecture, slices, parents);
+  const names = [...architecture.tensors.keys()];
+  const firstOfLayers = names.findIndex((name) => name.startsWith(`${architecture.family.names.layers}.`));
+  const beforeLayers = new Set(names.slice(0, firstOfLayers));
   const tensors = [...architecture.tensors].map(([name, shape]): PlannedTensor => {
-    const { resolved, inputName, t } = placeOf(name, architecture, slices);
+    const { resolved, inputName, t } = placeOf(name, architecture, beforeLayers, slices);
     const input = ({ source, first }: Placed) => ({ parent: source.model, name: inputName(first) });
     return {
       name,
@@ -151,11 +162,12 @@ function likeProblems({ like }: MergeRecipe, method: Merge): SchemaProblem[] {
 function placeOf(
   name: string,
   { family: { names } }: Architecture,
+  beforeLayers: ReadonlySet<string>,
   slices: readonly ResolvedSlice[],
 ): { resolved: ResolvedSlice; inputName: (first: number) => string; t: number } {
   const prefix = `${names.layers}.`;
   if (!name.startsWith(prefix)) {
-    const resolved = name === names.embedding ? slices[0]! : slices.at(-1)!;
+    const resolved = beforeLayers.has(name) ? slices[0]! : slices.at(-1)!;
     return { resolved, inputName: () => name, t: 0 };
   }
   const [index, ...rest] = name.slice(prefix.length).split(".");
@@ -169,8 +181,27 @@ function placeOf(
   };
 }
 
-function isOfTokens(name: string, { family: { names } }: Architecture): boolean {
-  return name === names.embedding || name === `${names.head}.weight`;
+/** Refuses layers that would compute otherwise in the result than in the models that they come from. */
+function checkLayers({ config }: Architecture, slices: readonly ResolvedSlice[], parents: Parents): void {
+  let begin = 0;
+  for (const { base, parents: sources, layers } of slices) {
+    for (const { source, first } of base ? [base, ...sources] : sources) {
+      for (let i = 0; i < layers; i++) {
+        const own = parents.get(source.model).architecture.config;
+        const [difference] = layerDifferences(own, first + i, config, begin + i);
+        if (difference === undefined) continue;
+        throw new InputError(
+          `layer ${first + i} would be layer ${begin + i} of the result, where ${difference}`,
+          {
+            where: source.model,
+            hint:
+              "Layers of this family differ by their place: stack them so that each stays among its like.",
+          },
+        );
+      }
+    }
+    begin += layers;
+  }
 }
 
 /** The first model's config with the layers and tokens of the result. */
@@ -181,13 +212,14 @@ function resultConfig(
   parents: Parents,
   vocabulary: Vocabulary,
 ): Record<string, unknown> {
+  const depthField = DEPTH_FIELDS.find((field) => Object.hasOwn(config, field)) ?? DEPTH_FIELDS[0]!;
   const result: Record<string, unknown> = {
     ...config,
-    num_hidden_layers: slices.reduce((sum, { layers }) => sum + layers, 0),
+    [depthField]: slices.reduce((sum, { layers }) => sum + layers, 0),
     vocab_size: vocabulary.rows,
   };
   for (const [key, value] of Object.entries(config)) {
-    if (!Array.isArray(value) || value.length !== config.num_hidden_layers) continue;
+    if (!Array.isArray(value) || value.length !== config[depthField] || LISTS.includes(key)) continue;
     // What is said of each layer goes along with it.
     const lists = slices.map(({ base, parents: sources, layers }) => {
       const { source, first } = base ?? sources[0]!;

@@ -1,5 +1,5 @@
 /**
- * The models that are merged: opened, and checked against one another before anything is computed.
+ * The models that are merged: opened, each with all that its config promises.
  *
  * @module
  */
@@ -96,51 +96,4 @@ async function openParent(name: string): Promise<Parent> {
     source.close();
     throw error;
   }
-}
-
-/** What decides how weights are used, not which there are. Where it differs the result has the first model's. */
-const SOFT_FIELDS: Readonly<Record<string, string>> = {
-  normEpsilon: "rms_norm_eps",
-  contextLength: "max_position_embeddings",
-  inverseFrequencies: "the rotary frequencies (rope_theta, rope_scaling)",
-};
-
-/** What models of one merge may differ in, or what is looked at elsewhere. */
-const FREE_FIELDS = ["layers", "vocabularySize", "bosToken", "eosTokens", "ropeTheta", "attentionScaling"];
-
-/**
- * Checks that models are of one architecture.
- *
- * @returns What differs without forbidding the merge, in words
- * @throws {InputError} naming the first model that is unlike the first, and every field in which it is
- */
-export function checkAlike(parents: Iterable<Parent>): string[] {
-  const [first, ...others] = parents;
-  const notes: string[] = [];
-  for (const other of others) {
-    const unlike: string[] = [];
-    for (const [field, left, right] of differences(first!, other)) {
-      const soft = SOFT_FIELDS[field];
-      if (soft === undefined) unlike.push(`${field} is ${right}, not ${left}`);
-      else notes.push(`${soft} of ${other.name} differ from those of ${first!.name}, which the result has`);
-    }
-    if (unlike.length === 0) continue;
-    throw new InputError(`is another kind of model than ${first!.name}: ${unlike.join("; ")}`, {
-      where: other.name,
-      hint:
-        "Only models of one architecture and of the same sizes can be merged, such as those trained from one base.",
-    });
-  }
-  return notes;
-}
-
-/** Fields of two configs that differ, with their values as JSON. */
-function differences(first: Parent, other: Parent): [field: string, left: string, right: string][] {
-  const [a, b] = [first, other].map(({ architecture: { config } }) => new Map(Object.entries(config)));
-  const json = (value: unknown) =>
-    JSON.stringify(ArrayBuffer.isView(value) ? [...value as Float64Array] : value);
-  return [...new Set([...a!.keys(), ...b!.keys()])].flatMap((field) => {
-    const [left, right] = [json(a!.get(field)), json(b!.get(field))];
-    return left === right || FREE_FIELDS.includes(field) ? [] : [[field, left, right]];
-  });
 }

@@ -5,6 +5,7 @@
  */
 import { InputError } from "../../base/errors.ts";
 import type { TokenizerFiles } from "../../formats/model_source.ts";
+import type { Architecture } from "../../models/architecture.ts";
 import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
 import type { MergeRecipe } from "../recipe/recipe.ts";
 import type { Parent } from "./parents.ts";
@@ -29,6 +30,11 @@ export interface ParentRows {
 
 /** Rows of other parents, of which the mean is taken. */
 export type RowSource = readonly { readonly parent: string; readonly row: number }[];
+
+/** Whether the rows of a tensor are tokens: those of the embedding, and of the head with its bias. */
+export function isOfTokens(name: string, { family: { names } }: Architecture): boolean {
+  return name === names.embedding || name === `${names.head}.weight` || name === `${names.head}.bias`;
+}
 
 /** A parent with its tokenizer, if it has one. */
 export interface Tokenized {
