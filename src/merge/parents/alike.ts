@@ -16,11 +16,19 @@ const SOFT_FIELDS: Readonly<Record<string, string>> = {
   epsilon: "rms_norm_eps",
   contextLength: "max_position_embeddings",
   inverseFrequencies: "the rotary frequencies (rope_theta, rope_scaling)",
-  rotary: "the rotary frequencies (rope_theta, rope_scaling)",
+  long: "the rotary frequencies (rope_theta, rope_scaling)",
 };
 
 /** What models of one merge may differ in, or what is looked at elsewhere. */
-const FREE_FIELDS = ["layers", "vocabularySize", "bosToken", "eosTokens", "ropeTheta", "attentionScaling"];
+const FREE_FIELDS = [
+  "layers",
+  "vocabularySize",
+  "bosToken",
+  "eosTokens",
+  "ropeTheta",
+  "theta",
+  "attentionScaling",
+];
 
 /** Two values, as JSON, that stand at the same place of two configs. */
 interface Difference {
@@ -42,15 +50,19 @@ export function checkAlike(parents: Iterable<Parent>): string[] {
   const [first, ...others] = parents;
   const notes = new Set<string>();
   for (const other of others) {
-    const [left, right] = [first!, other].map(({ architecture: { config } }) => withoutLayers(config));
-    const unlike: string[] = [];
-    for (const difference of differences(left, right)) {
+    const [left, right] = [first!, other].map(({ architecture: { config } }) => config);
+    const unlike = new Set<string>();
+    for (const difference of differences(withoutLayers(left!), withoutLayers(right!))) {
       const soft = SOFT_FIELDS[difference.field];
-      if (soft === undefined) unlike.push(inWords(difference));
+      if (soft === undefined) unlike.add(inWords(difference));
       else notes.add(`${soft} of ${other.name} differ from those of ${first!.name}, which the result has`);
     }
-    if (unlike.length === 0) continue;
-    throw new InputError(`is another kind of model than ${first!.name}: ${unlike.join("; ")}`, {
+    // Of another depth, layers are compared where they are placed.
+    for (let layer = 0; left!.layers === right!.layers && layer < left!.layers; layer++) {
+      for (const difference of layerDifferences(left!, layer, right!, layer)) unlike.add(difference);
+    }
+    if (unlike.size === 0) continue;
+    throw new InputError(`is another kind of model than ${first!.name}: ${[...unlike].join("; ")}`, {
       where: other.name,
       hint:
         "Only models of one architecture and of the same sizes can be merged, such as those trained from one base.",
