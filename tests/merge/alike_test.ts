@@ -50,13 +50,25 @@ Deno.test("a number that differs deep in a config is told by its path", () => {
   );
 });
 
+Deno.test("models of one depth must have the same layers in the same order", () => {
+  const [one, other] = [configOf([full, windowed, full]), configOf([full, full, full])];
+  assertThrows(
+    () => checkAlike([parentOf("a", one), parentOf("b", other)]),
+    InputError,
+    "b: is another kind of model than a: decoder.layers.attention.window is undefined, not 8",
+  );
+});
+
 Deno.test("layers are compared as they are placed, whatever their numbers, but for norms and frequencies", () => {
   const one = configOf([full, windowed]);
   const table = (...numbers: number[]) => ({
     ...windowed,
     epsilon: numbers[0],
-    rotary: { inverseFrequencies: Float64Array.from(numbers) },
+    rotary: { inverseFrequencies: Float64Array.from(numbers), theta: numbers[1] },
   });
+  assertEquals(layerDifferences(configOf([{ ...full, rotary: { width: 4 } }]), 0, one, 0), [
+    'decoder.layers.rotary is undefined, not {"width":4}',
+  ]);
   assertEquals(layerDifferences(one, 0, one, 0), []);
   assertEquals(layerDifferences(one, 1, configOf([windowed]), 0), []);
   assertEquals(layerDifferences(one, 0, configOf([full, full, windowed]), 2), [

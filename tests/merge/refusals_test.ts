@@ -164,7 +164,7 @@ Deno.test("models of other shapes, kinds, tokens or layers are refused by name",
     await against("wide", "/wide: is another kind of model than", "hiddenSize is 32, not 16");
     await against("deep", "models.1: 3 layers, where models.0 has 2");
     await against("tied", "/tied: is another kind", "tiedHead is true, not false");
-    await against("biased", "/biased: is another kind", "attentionBias is true");
+    await against("biased", "/biased: is another kind", "ias is true");
     await against("rows", "/rows: has 150 rows of embeddings", "/a has");
     const { hint } = await against("tokens", "/tokens: has other tokens: token", '"a"', '"b"');
     assertStringIncludes(hint!, "tokenizer: base, union");
