@@ -35,7 +35,7 @@ function knownFamilies(): Map<string, Architecture> {
   return known;
 }
 
-/** Compares all tensors of two models. @param nameOf What a tensor of the first is called in the second */
+/** Compares all tensors of two models. */
 async function assertSame(path: string, original: string, { tensors }: Architecture): Promise<void> {
   const [found, expected] = [await valuesOf(path), await valuesOf(original)];
   assertEquals([...found.keys()].sort(), [...tensors.keys()].sort());
@@ -54,7 +54,10 @@ sharedTest("a model merged with itself, whole or in slices, is that model, whate
       const slices = [[0, 1], [1, layers]].map((part) => ({ sources: [{ model, layers: part }] }));
       await mergeTiny(folder, { method: "passthrough", slices }, "slices");
       await assertSame(`${folder}/slices`, model, architecture);
-      assertEquals(configOf(`${folder}/slices`).layer_types, configOf(`${folder}/whole`).layer_types);
+      for (const output of ["whole", "slices"]) {
+        const { config } = readArchitecture(configOf(`${folder}/${output}`), `${folder}/${output}`);
+        assertEquals(config, architecture.config, name);
+      }
     });
   }
 });
@@ -98,7 +101,7 @@ sharedTest(
         await assertRejects(
           () => mergeTiny(folder, { method: "passthrough", slices: moved }, "moved"),
           InputError,
-          "layer 1 would be layer 0 of the result",
+          "of the result, where ",
         );
       });
     }

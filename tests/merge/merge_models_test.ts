@@ -132,10 +132,10 @@ Deno.test("random numbers of a piece are those of the whole, uniform, and of eac
 
 Deno.test("layers are stacked, and what a config says of each layer goes along", async () => {
   await withModels({ a: { layers: 3, seed: 2 }, b: { layers: 3, seed: 3 } }, async (folder) => {
-    for (const [name, layer_dropout] of [["a", [0, 0, 0]], ["b", [0.1, 0.2, 0.3]]] as const) {
+    for (const [name, kinds] of [["a", ["full", "full", "full"]], ["b", ["x", "y", "z"]]] as const) {
       const path = `${folder}/${name}/config.json`;
       const config = JSON.parse(await Deno.readTextFile(path));
-      await Deno.writeTextFile(path, JSON.stringify({ ...config, layer_dropout }));
+      await Deno.writeTextFile(path, JSON.stringify({ ...config, _kinds: kinds }));
     }
     await mergeTiny(folder, {
       method: "passthrough",
@@ -153,7 +153,7 @@ Deno.test("layers are stacked, and what a config says of each layer goes along",
     same("model.layers.2.mlp.up_proj.weight", b!, "model.layers.1.mlp.up_proj.weight");
     same("model.layers.3.mlp.up_proj.weight", b!, "model.layers.2.mlp.up_proj.weight");
     const config = JSON.parse(await Deno.readTextFile(`${folder}/merged/config.json`));
-    assertEquals([config.num_hidden_layers, config.layer_dropout], [4, [0, 0, 0.2, 0.3]]);
+    assertEquals([config.num_hidden_layers, config._kinds], [4, ["full", "full", "y", "z"]]);
   });
 });
 
