@@ -147,6 +147,15 @@ async function factorise(residual: Residual, { rank, onProgress, signal }: Extra
   const ranks: Record<string, number> = {};
   const left = new Map<string, LeftOut>();
   const { linearLayers } = residual.newBase.architecture;
+  for (const { name, out, in: inSize } of linearLayers) {
+    const shape = residual.tensors.get(`${name}.weight`);
+    if (shape?.join() === `${out},${inSize}`) continue;
+    throw new InputError(`${name}.weight is stored as [${shape}], not as [out, in] = [${out}, ${inSize}]`, {
+      where: residual.newBase.name,
+      hint:
+        "No adapter can be taken of such a layer; `limbeck residual` without --rank takes the difference whole.",
+    });
+  }
   // What is quick comes first, so that values that are not finite are found before the long part.
   const linear = new Set(linearLayers.map(({ name }) => `${name}.weight`));
   let outside = 0;
