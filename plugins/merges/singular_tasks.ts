@@ -70,24 +70,5 @@ function mergeSingular(
   }
   const [u, v] = [linalg.polar(left, rows, total), linalg.polar(right, columns, total)];
   for (let i = 0; i < rows; i++) for (let k = 0; k < total; k++) u[i * total + k]! *= values[k]!;
-  return productTransposed(u, v, rows, columns, total);
-}
-
-/** a [rows, inner] times the transpose of b [columns, inner], summed in f64. */
-function productTransposed(
-  a: Float32Array,
-  b: Float32Array,
-  rows: number,
-  columns: number,
-  inner: number,
-): Float32Array {
-  const product = new Float32Array(rows * columns);
-  for (let i = 0; i < rows; i++) {
-    for (let j = 0; j < columns; j++) {
-      let sum = 0;
-      for (let k = 0; k < inner; k++) sum += a[i * inner + k]! * b[j * inner + k]!;
-      product[i * columns + j] = sum;
-    }
-  }
-  return product;
+  return linalg.timesTransposed(u, v, [rows, total, columns]);
 }

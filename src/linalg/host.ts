@@ -6,7 +6,7 @@
 import { Matrix, QrDecomposition, SingularValueDecomposition } from "ml-matrix";
 import { philox4x32, splitSeed } from "../base/random.ts";
 import type { LinearAlgebra } from "./linear_algebra.ts";
-import { transposed } from "./product.ts";
+import { timesTransposed, transposed } from "./product.ts";
 import { polarFactor, thinSvd } from "./thin_svd.ts";
 
 /** Smaller sides than this are decomposed whole; above, only the subspace that is wanted. */
@@ -49,6 +49,8 @@ export const hostLinearAlgebra: LinearAlgebra = {
     return { q, r };
   },
   polar: (matrix, rows, columns) => Float32Array.from(polarFactor(matrix, rows, columns)),
+  timesTransposed: (a, b, sizes) =>
+    Float32Array.from(timesTransposed(Float64Array.from(a), Float64Array.from(b), sizes)),
 };
 
 /** The same with singular values and vectors that are exact, however close they lie, for merges. */
@@ -105,5 +107,6 @@ export function memoised(linalg: LinearAlgebra): LinearAlgebra {
     },
     qr: linalg.qr,
     polar: linalg.polar,
+    timesTransposed: linalg.timesTransposed,
   };
 }

@@ -19,4 +19,10 @@ export interface LinearAlgebra {
    * the orthogonal Procrustes problem. Directions that the matrix does not have (of a rank that is not full), the result has neither.
    */
   polar(matrix: Float32Array, rows: number, columns: number): Float32Array;
+  /** a [m, k] times the transpose of b [n, k]: [m, n], summed in f64. */
+  timesTransposed(
+    a: Float32Array,
+    b: Float32Array,
+    sizes: readonly [m: number, k: number, n: number],
+  ): Float32Array;
 }

@@ -56,6 +56,14 @@ Deno.test("qr() gives orthonormal columns and a triangle", () => {
   assert(r.every((v, i) => Math.floor(i / 4) <= i % 4 || v === 0));
 });
 
+Deno.test("timesTransposed() is the product, rounded once", () => {
+  const [m, k, n] = [13, 300, 7];
+  const [a, b] = [randomArray(m * k, 4), randomArray(n * k, 5)];
+  const found = hostLinearAlgebra.timesTransposed(a, b, [m, k, n]);
+  assertWithin(found, product(a, transposed(b, n, k), m, k, n), 1e-6);
+  assertEquals(found.length, m * n);
+});
+
 Deno.test("memoised() decomposes a matrix once for each rank", () => {
   const linalg = memoised(hostLinearAlgebra);
   const matrix = randomArray(20, 4);
