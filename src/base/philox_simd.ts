@@ -2,15 +2,24 @@
  * Philox4x32 of four counters at a time in WebAssembly's vector instructions, which multiply 32 bits by 32 bits into 64; in JavaScript
  * such a product is made of four smaller ones, and a number takes several times as long.
  *
- * The module is put together here: it is one function without branches but for its loop.
- *
  * @module
  */
+import {
+  advance,
+  get,
+  I32,
+  i32,
+  instantiate,
+  PAGE,
+  repeat,
+  set,
+  store,
+  V128,
+  vector,
+  words,
+} from "./wasm.ts";
 
-/** Bytes of the module's memory: one page. */
-const PAGE = 1 << 16;
-
-/** Numbers that one call can make. */
+/** Numbers that one call can make: a page of them. */
 export const MOST_NUMBERS = PAGE / 4;
 
 /** The function, and where it leaves its numbers. */
@@ -19,7 +28,7 @@ export interface PhiloxSimd {
    * Writes uniform numbers in [0, 1), four for each counter (block, c1, c2, c3), the upper 24 bits of each word, to the beginning of
    * `numbers`.
    *
-   * @param groups How many times four counters, from block `first` on; at most `MOST_NUMBERS` / 16
+   * @param groups How many times four counters, from block `first` on; from 1 to `MOST_NUMBERS` / 16
    */
   fill(first: number, groups: number, c1: number, c2: number, c3: number, k0: number, k1: number): void;
   readonly numbers: Float32Array<ArrayBuffer>;
@@ -27,47 +36,15 @@ export interface PhiloxSimd {
 
 let made: PhiloxSimd | null | undefined;
 
-/** The one instance of this program; undefined where WebAssembly, or its vector instructions, are missing or forbidden. */
+/** The one instance of this program; undefined where there are no vector instructions. */
 export function philoxSimd(): PhiloxSimd | undefined {
-  if (made === undefined) made = instantiate();
+  if (made === undefined) {
+    const module = instantiate({ parameters: 7, locals: [[1, I32], [11, V128]], body: body(), pages: 1 });
+    made = module ? { fill: module.run, numbers: new Float32Array(module.memory) } : null;
+  }
   return made ?? undefined;
 }
 
-function instantiate(): PhiloxSimd | null {
-  try {
-    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(assemble()));
-    return {
-      fill: exports.fill as PhiloxSimd["fill"],
-      numbers: new Float32Array((exports.memory as WebAssembly.Memory).buffer as ArrayBuffer),
-    };
-  } catch {
-    // A page may forbid it, an engine may not have it.
-    return null;
-  }
-}
-
-// Instructions and sections as the WebAssembly core specification 2.0, chapter 5, numbers them.
-
-const [I32, V128] = [0x7f, 0x7b];
-
-/** An unsigned number in LEB128. */
-function unsigned(x: number): number[] {
-  return x < 0x80 ? [x] : [x & 0x7f | 0x80, ...unsigned(x >>> 7)];
-}
-
-/** A signed one of 32 bits. */
-function signed(x: number): number[] {
-  const low = x & 0x7f;
-  const rest = x >> 7;
-  return rest === -(low >> 6) ? [low] : [low | 0x80, ...signed(rest)];
-}
-
-const get = (local: number) => [0x20, ...unsigned(local)];
-const set = (local: number) => [0x21, ...unsigned(local)];
-const i32 = (x: number) => [0x41, ...signed(x | 0)];
-const i32Add = [0x6a];
-const i32Subtract = [0x6b];
-const vector = (operation: number, ...immediates: number[]) => [0xfd, ...unsigned(operation), ...immediates];
 const splat = vector(0x11);
 const xor = vector(0x51);
 const add = vector(0xae);
@@ -76,10 +53,6 @@ const productsHigh = vector(0xdf);
 /** Lanes of two vectors of four words, those of the second numbered from 4. */
 const shuffle = (...lanes: number[]) =>
   vector(0x0d, ...lanes.flatMap((lane) => [0, 1, 2, 3].map((byte) => 4 * lane + byte)));
-const words = (...values: number[]) =>
-  vector(0x0c, ...values.flatMap((x) => [0, 8, 16, 24].map((bits) => x >>> bits & 0xff)));
-const section = (id: number, ...bytes: number[]) => [id, ...unsigned(bytes.length), ...bytes];
-const named = (name: string, ...what: number[]) => [name.length, ...new TextEncoder().encode(name), ...what];
 
 /** Numbers of the locals: parameters, the address, and vectors. */
 const [FIRST, GROUPS, C1, C2, C3, K0, K1, ADDRESS] = [0, 1, 2, 3, 4, 5, 6, 7] as const;
@@ -131,7 +104,7 @@ function write(): number[] {
     // The upper 24 bits, exact as f32, times 2^-24.
     ...[...i32(8), ...vector(0xad), ...vector(0xfa)],
     ...[...words(...[0, 0, 0, 0].map(() => 0x33800000)), ...vector(0xe6)],
-    ...vector(0x0b, 4, ...unsigned(at)),
+    ...store(at),
   ];
   return [
     ...pair(COUNTER[0], COUNTER[1], [0, 4, 1, 5], low01),
@@ -145,30 +118,19 @@ function write(): number[] {
   ];
 }
 
-function assemble(): Uint8Array<ArrayBuffer> {
+function body(): number[] {
   const spread = (from: number, to: number) => [...get(from), ...splat, ...set(to)];
-  const body = [
-    ...[2, 1, I32, 11, V128],
+  return [
     ...[...get(FIRST), ...splat, ...words(0, 1, 2, 3), ...add, ...set(BLOCKS)],
-    // loop: at least one group, again while groups are left
-    ...[0x03, 0x40],
-    ...[...get(BLOCKS), ...set(COUNTER[0])],
-    ...[...spread(C1, COUNTER[1]), ...spread(C2, COUNTER[2]), ...spread(C3, COUNTER[3])],
-    ...[...spread(K0, KEY[0]), ...spread(K1, KEY[1])],
-    ...Array.from({ length: 10 }, round).flat(),
-    ...write(),
-    ...[...get(BLOCKS), ...words(4, 4, 4, 4), ...add, ...set(BLOCKS)],
-    ...[...get(ADDRESS), ...i32(64), ...i32Add, ...set(ADDRESS)],
-    ...[...get(GROUPS), ...i32(1), ...i32Subtract, 0x22, GROUPS, 0x0d, 0],
-    0x0b,
-    0x0b,
+    ...repeat(
+      GROUPS,
+      ...[...get(BLOCKS), ...set(COUNTER[0])],
+      ...[...spread(C1, COUNTER[1]), ...spread(C2, COUNTER[2]), ...spread(C3, COUNTER[3])],
+      ...[...spread(K0, KEY[0]), ...spread(K1, KEY[1])],
+      ...Array.from({ length: 10 }, round).flat(),
+      ...write(),
+      ...[...get(BLOCKS), ...words(4, 4, 4, 4), ...add, ...set(BLOCKS)],
+      ...advance(ADDRESS, 64),
+    ),
   ];
-  return Uint8Array.from([
-    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    ...section(1, 1, 0x60, 7, ...new Array(7).fill(I32), 0),
-    ...section(3, 1, 0),
-    ...section(5, 1, 0, 1),
-    ...section(7, 2, ...named("memory", 2, 0), ...named("fill", 0, 0)),
-    ...section(10, 1, ...unsigned(body.length), ...body),
-  ]);
 }
