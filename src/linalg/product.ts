@@ -3,13 +3,7 @@
  *
  * @module
  */
-
-/** Columns of the operands that are worked on at once. */
-const DEPTH = 256;
-/** Rows of b that are worked on at once: packed with DEPTH columns they stay in the second cache. */
-const BREADTH = 64;
-/** Rows of a and of b whose sixteen products are summed in registers. */
-const TILE = 4;
+import { BREADTH, DEPTH, TILE, tiles } from "./tiles.ts";
 
 /**
  * a [m, k] times the transpose of b [n, k]: both are read along their rows, and packed first, because rows whose distance is a power of two
@@ -24,19 +18,19 @@ export function timesTransposed(
   symmetric = false,
 ): Float64Array<ArrayBuffer> {
   const c = new Float64Array(m * n);
-  const [packedA, packedB] = [new Float64Array(TILE * DEPTH), new Float64Array(BREADTH * DEPTH)];
+  const work = tiles();
   for (let from = 0; from < k; from += DEPTH) {
     const depth = Math.min(DEPTH, k - from);
     for (let block = 0; block < n; block += BREADTH) {
       const end = Math.min(n, block + BREADTH);
-      for (let j = block; j < end; j += TILE) pack(b, packedB, (j - block) * depth, j, n, k, from, depth);
+      for (let j = block; j < end; j += TILE) pack(b, work.b, (j - block) * depth, j, n, k, from, depth);
       const first = symmetric ? block : 0;
       for (let i = first; i < m; i += TILE) {
-        pack(a, packedA, 0, i, m, k, from, depth);
+        pack(a, work.a, 0, i, m, k, from, depth);
         const last = symmetric ? Math.min(end, i + TILE) : end;
-        for (let j = block; j < last; j += TILE) {
-          addTile(packedA, packedB, (j - block) * depth, depth, c, i, j, m, n);
-        }
+        const count = Math.ceil((last - block) / TILE);
+        work.run(depth, count);
+        add(c, work.sums, i, block, Math.min(end, block + TILE * count), m, n);
       }
     }
   }
@@ -62,53 +56,24 @@ function pack(
   }
 }
 
-/** Adds the products of four packed rows of a and four of b to c. */
-function addTile(
-  a: Float64Array,
-  b: Float64Array,
-  bAt: number,
-  depth: number,
+/** Adds the sums of tiles to four rows of c from row i on, in the columns from `left` to `right`. */
+function add(
   c: Float64Array,
+  sums: Float64Array,
   i: number,
-  j: number,
+  left: number,
+  right: number,
   m: number,
   n: number,
 ): void {
-  let c00 = 0, c01 = 0, c02 = 0, c03 = 0;
-  let c10 = 0, c11 = 0, c12 = 0, c13 = 0;
-  let c20 = 0, c21 = 0, c22 = 0, c23 = 0;
-  let c30 = 0, c31 = 0, c32 = 0, c33 = 0;
-  for (let p = 0, q = bAt; p < TILE * depth; p += TILE, q += TILE) {
-    const x0 = a[p]!, x1 = a[p + 1]!, x2 = a[p + 2]!, x3 = a[p + 3]!;
-    const y0 = b[q]!, y1 = b[q + 1]!, y2 = b[q + 2]!, y3 = b[q + 3]!;
-    c00 += x0 * y0, c01 += x0 * y1, c02 += x0 * y2, c03 += x0 * y3;
-    c10 += x1 * y0, c11 += x1 * y1, c12 += x1 * y2, c13 += x1 * y3;
-    c20 += x2 * y0, c21 += x2 * y1, c22 += x2 * y2, c23 += x2 * y3;
-    c30 += x3 * y0, c31 += x3 * y1, c32 += x3 * y2, c33 += x3 * y3;
+  const rows = Math.min(TILE, m - i);
+  for (let row = 0; row < rows; row++) {
+    const at = (i + row) * n;
+    for (let j = left; j < right; j++) {
+      const [tile, column] = [(j - left) >> 2, (j - left) & 3];
+      c[at + j]! += sums[TILE * (TILE * tile + row) + column]!;
+    }
   }
-  addRow(c, i, j, m, n, c00, c01, c02, c03);
-  addRow(c, i + 1, j, m, n, c10, c11, c12, c13);
-  addRow(c, i + 2, j, m, n, c20, c21, c22, c23);
-  addRow(c, i + 3, j, m, n, c30, c31, c32, c33);
-}
-
-function addRow(
-  c: Float64Array,
-  i: number,
-  j: number,
-  m: number,
-  n: number,
-  c0: number,
-  c1: number,
-  c2: number,
-  c3: number,
-): void {
-  if (i >= m) return;
-  const at = i * n + j;
-  c[at]! += c0;
-  if (j + 1 < n) c[at + 1]! += c1;
-  if (j + 2 < n) c[at + 2]! += c2;
-  if (j + 3 < n) c[at + 3]! += c3;
 }
 
 /** The transpose of a [rows, columns], in f64. */
