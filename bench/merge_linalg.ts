@@ -123,17 +123,19 @@ async function measure(gpu: Gpu, m: number, k: number, repeats: number): Promise
       what: "  the same, half of it",
       host: gram.ms,
       device: device.ms,
-      note: `singular values right to 1 % down to ${
-        kept < 0 ? "the smallest" : Math.sqrt(exactValues[kept]! / exactValues[0]!).toExponential(1)
-      } of the largest`,
+      note: kept < 0
+        ? "all singular values right to 1 %"
+        : `singular values right to 1 % down to ${
+          Math.sqrt(exactValues[kept]! / exactValues[0]!).toExponential(1)
+        } of the largest`,
     },
     {
       what: `  singular values, ${RANK} vectors`,
       host: whole.ms,
       device: whole.ms - gram.ms + device.ms,
-      note: `rank ${RANK} leaves out ${more.toExponential(1)} more of the squares; reduction takes ${
-        (100 * eigen.ms / whole.ms).toFixed(0)
-      } %, the product ${(100 * gram.ms / whole.ms).toFixed(0)} %`,
+      note: `rank ${RANK} leaves out ${more.toExponential(1)} more of the squares; the product is ${
+        (100 * gram.ms / (gram.ms + eigen.ms)).toFixed(0)
+      } % of it`,
     },
     ...(m > 1024 ? [] : [{
       what: "  singular values, all vectors",
