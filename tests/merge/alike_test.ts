@@ -64,7 +64,11 @@ Deno.test("layers are compared as they are placed, whatever their numbers, but f
   const table = (...numbers: number[]) => ({
     ...windowed,
     epsilon: numbers[0],
-    rotary: { inverseFrequencies: Float64Array.from(numbers), theta: numbers[1] },
+    rotary: {
+      inverseFrequencies: Float64Array.from(numbers),
+      theta: numbers[1],
+      long: { beyond: numbers[0] },
+    },
   });
   assertEquals(layerDifferences(configOf([{ ...full, rotary: { width: 4 } }]), 0, one, 0), [
     'decoder.layers.rotary is undefined, not {"width":4}',
