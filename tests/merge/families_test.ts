@@ -63,6 +63,33 @@ sharedTest("a model merged with itself, whole or in slices, is that model, whate
 });
 
 sharedTest(
+  "what stands before the layers is the first slice's, what stands after them the last one's",
+  async () => {
+    for (const [name, { config, family }] of knownFamilies()) {
+      await inFolder(async (folder) => {
+        const model = sharedPath(`${FOLDER}/${name}`);
+        await mergeTiny(
+          folder,
+          { method: "linear", models: [{ model, weight: 2 }], options: { normalize: false } },
+          "twice",
+        );
+        const parts = [{ model, layers: [0, 1] }, { model: `${folder}/twice`, layers: [1, config.layers] }];
+        await mergeTiny(folder, {
+          method: "passthrough",
+          slices: parts.map((part) => ({ sources: [part] })),
+        });
+        const [merged, once] = [await valuesOf(`${folder}/merged`), await valuesOf(model)];
+        for (const [tensor, values] of merged) {
+          const isFirst = tensor.startsWith(`${family.names.layers}.0.`) ||
+            (/embed|wte|wpe/.test(tensor) && !tensor.startsWith(`${family.names.head}.`));
+          assertEquals(values, isFirst ? once.get(tensor) : once.get(tensor)!.map((x) => 2 * x), tensor);
+        }
+      });
+    }
+  },
+);
+
+sharedTest(
   "a residual of nothing changes nothing, and its adapter is nothing, whatever the family",
   async () => {
     for (const [name, architecture] of knownFamilies()) {
