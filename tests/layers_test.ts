@@ -1,5 +1,5 @@
 /**
- * The direction of imports: command line -> server -> runs -> shape -> distill -> models, text, formats, registry -> tensor -> gpu ->
+ * The direction of imports: command line -> server -> runs -> shape -> distill -> hub -> models, text, formats, registry -> tensor -> gpu ->
  * base; inside a room, from each of its rooms to those before it; and nowhere in a circle. The core runs in a browser page too, so it
  * knows neither Deno nor packages, and a bundle for one is made of it; plugins are known to the outermost files only.
  */
@@ -17,6 +17,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ["tensor"],
   ["losses"],
   ["models", "text", "formats", "registry"],
+  ["hub"],
   ["distill", "merge"],
   ["shape"],
   ["runs"],
