@@ -24,17 +24,19 @@ import { type RecipeInput } from "./src/distill/recipe/recipe.ts";
 import { parseRecipe } from "./src/distill/recipe/parse.ts";
 import { absolutePaths } from "./src/distill/recipe/paths.ts";
 import { loadRecipe } from "./src/distill/recipe/file.ts";
+import { type FetchOptions, localModel } from "./src/hub/fetch_model.ts";
 import { exactLinearAlgebra } from "./src/linalg/host.ts";
 import { LimbeckError } from "./src/base/errors.ts";
 import { mergeModels, type MergeProgress, type MergeResult } from "./src/merge/engine/merge_models.ts";
 import type { MergeRecipe } from "./src/merge/recipe/recipe.ts";
-import { loadMergeRecipe } from "./src/merge/recipe/recipe_file.ts";
+import { loadMergeRecipe, withLocalParents } from "./src/merge/recipe/recipe_file.ts";
 import type { Plugin } from "./src/registry/contract.ts";
 import { Registry } from "./src/registry/registry.ts";
 import { builtins } from "./plugins/mod.ts";
 import { pluginSource } from "./src/runs/child/plugin_source.ts";
+import { restoreModels, withLocalModels } from "./src/runs/task/hub_models.ts";
 import { openStore, openStoreOf } from "./src/runs/store/data_folder.ts";
-import { createRun, type LockedRun, openRun, removeUnbegun } from "./src/runs/store/run_folder.ts";
+import { createRun, type LockedRun, openRun, readRun, removeUnbegun } from "./src/runs/store/run_folder.ts";
 import { superviseRun } from "./src/runs/supervise/supervisor.ts";
 import { EVALUATIONS_FOLDER } from "./src/runs/store/data_folder.ts";
 import { shrinkGrid, shrinkModel } from "./src/shape/shrink.ts";
@@ -98,9 +100,10 @@ export async function distill(
   recipe: RecipeInput | string,
   options: DistillOptions = {},
 ): Promise<DistillResult> {
-  const checked = typeof recipe === "string"
+  const named = typeof recipe === "string"
     ? await loadRecipe(recipe)
     : absolutePaths(parseRecipe(recipe), Deno.cwd());
+  const checked = await withLocalModels(named, (name) => localModel(name, fetching(options)));
   const plugins = (options.plugins ?? []).map((name) => pluginSource(name, Deno.cwd()));
   using store = openStore(options.dataFolder);
   return await follow(await createRun({ store, recipe: checked, plugins }), false, options);
@@ -114,7 +117,12 @@ export async function distill(
  */
 export async function resume(folder: string, options: DistillOptions = {}): Promise<DistillResult> {
   using store = await openStoreOf(folder, options.dataFolder);
+  await restoreModels((await readRun(folder)).recipe, fetching(options));
   return await follow(await openRun(folder, store), true, options);
+}
+
+function fetching({ signal }: { readonly signal?: AbortSignal }): FetchOptions {
+  return signal ? { signal } : {};
 }
 
 async function follow(
@@ -180,7 +188,8 @@ export async function merge(
 ): Promise<MergeResult> {
   const registry = new Registry().addAll(builtins).addAll(plugins, "merge()");
   const read = typeof recipe === "string" ? await loadMergeRecipe(recipe) : recipe;
-  return await mergeModels(read, output, {
+  const local = await withLocalParents(read, (name) => localModel(name, fetching(options)));
+  return await mergeModels(local, output, {
     ...options,
     method: (id) => registry.get("merge", id),
     linalg: exactLinearAlgebra,
@@ -210,10 +219,11 @@ type WithDefaults<T extends { registry: unknown; cacheFolder: string }> =
  * console.log(findings?.plan.kept, parameters);
  * ```
  */
-export function shrink(options: WithDefaults<ShrinkOptions>): Promise<Shrunk> {
-  return shrinkModel({
+export async function shrink(options: WithDefaults<ShrinkOptions>): Promise<Shrunk> {
+  return await shrinkModel({
     cacheFolder: EVALUATIONS_FOLDER,
     ...options,
+    model: await localModel(options.model, fetching(options)),
     registry: new Registry().addAll(builtins),
   });
 }
@@ -223,10 +233,11 @@ export function shrink(options: WithDefaults<ShrinkOptions>): Promise<Shrunk> {
  *
  * @throws {InputError} if the model, the data or a goal do not do
  */
-export function shrinkEach(options: WithDefaults<ShrinkGridOptions>): Promise<ShrunkGrid> {
-  return shrinkGrid({
+export async function shrinkEach(options: WithDefaults<ShrinkGridOptions>): Promise<ShrunkGrid> {
+  return await shrinkGrid({
     cacheFolder: EVALUATIONS_FOLDER,
     ...options,
+    model: await localModel(options.model, fetching(options)),
     registry: new Registry().addAll(builtins),
   });
 }

@@ -1,5 +1,5 @@
 /**
- * Which model a command is to use: a folder, a GGUF file, or what a run made.
+ * Which model a command is to use: a folder, a GGUF file, one of the hub, or what a run made.
  *
  * @module
  */
@@ -18,17 +18,19 @@ import { PLUGIN_FLAGS } from "./setup/plugin_sources.ts";
 import { registryWith } from "./setup/registry.ts";
 import { runPlugins } from "./setup/run_plugins.ts";
 import { exists } from "../formats/files.ts";
+import { HUB_FLAGS, localModel } from "./hub_models.ts";
 
 /** Flags that name a model. */
 export const MODEL_FLAGS: Readonly<Record<string, Flag>> = {
-  model: { value: "PATH", help: "Hugging Face folder or GGUF file" },
+  model: { value: "MODEL", help: "Hugging Face folder, GGUF file, or hf:ORG/NAME of the hub" },
   run: { value: "RUN", help: "The model that a run made: its id, the beginning of one, last, or its folder" },
+  ...HUB_FLAGS,
   ...DATA_FLAG,
   ...PLUGIN_FLAGS,
 };
 
 /**
- * The model that the flags name: a path, for a run that of its merged model; or a run whose adapter no merged model can hold.
+ * The model that the flags name: a path, of one of the hub in the cache, for a run that of its merged model; or a run whose adapter no merged model can hold.
  *
  * @throws {UsageError} neither or both of `--model` and `--run`
  * @throws {InputError} a run that has no merged model, though its adapter can be merged, or one whose plugin is not named
@@ -37,13 +39,13 @@ export async function namedModel(invocation: Invocation): Promise<string | RunSo
   const { flags } = invocation;
   const [model, run] = [flags.text("model"), flags.text("run")];
   if ((model === undefined) === (run === undefined)) {
-    throw new UsageError("name one model: --model PATH or --run RUN");
+    throw new UsageError("name one model: --model MODEL or --run RUN");
   }
   if (model !== undefined) {
     if (flags.list("plugin").length > 0) {
       throw new UsageError("--plugin is for --run: a model needs no plugin");
     }
-    return model;
+    return await localModel(model, invocation);
   }
   const folder = await findRunFolder(run!, flags.text("data"));
   const merged = join(folder, "merged");

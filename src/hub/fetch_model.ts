@@ -12,7 +12,7 @@ import { exists, freeBytes, isFile } from "../formats/files.ts";
 import { parseShardIndex } from "../formats/safetensors/shard_index.ts";
 import { downloadBlob, DownloadFullError, type HubFile } from "./blob_download.ts";
 import { blobPath, cachedCommit, type CachedPlace, keepCommit, linkBlob, placePath } from "./hub_cache.ts";
-import { type HubName, isCommit, writeHubName } from "./hub_name.ts";
+import { type HubName, isCommit, isHubName, parseHubName, writeHubName } from "./hub_name.ts";
 import {
   HubError,
   hubFetch,
@@ -80,6 +80,15 @@ export async function fetchModel(model: HubName, options: FetchOptions = {}): Pr
   await fetchListed(listed, settings, options);
   await keepCommit(listed.place, model.revision);
   return placePath(listed.place);
+}
+
+/**
+ * The path of a model that was named by its path, or as one of the hub, which is then fetched.
+ *
+ * @throws as {@linkcode fetchModel}
+ */
+export async function localModel(model: string, options: FetchOptions = {}): Promise<string> {
+  return isHubName(model) ? await fetchModel(parseHubName(model), options) : model;
 }
 
 /**

@@ -107,6 +107,35 @@ export async function linkBlob(place: CachedPlace, path: string, hash: string): 
   }
 }
 
+/**
+ * The blobs that the links at a path lead to, so that a process may be allowed to read them: it needs more than the path itself. Links that
+ * lead out of the cache's blobs are left aside.
+ */
+export async function blobsAt(path: string): Promise<string[]> {
+  const place = placeOf(path);
+  if (!place) return [];
+  const folder = await Deno.realPath(repositoryFolder(place)).catch(() => undefined);
+  if (folder === undefined) return [];
+  // Newer versions of Python's library share blobs between repositories: links to <cache>/blobs/<prefix>/<hash>.
+  const homes = [join(folder, "blobs"), join(dirname(folder), "blobs")].map((home) => home + SEPARATOR);
+  const found = new Set<string>();
+  for (const file of await isFile(path) ? [path] : await filesIn(path)) {
+    const link = await Deno.readLink(file).catch(() => undefined);
+    const real = link === undefined ? undefined : await Deno.realPath(file).catch(() => undefined);
+    if (!real || !homes.some((home) => real.startsWith(home))) continue;
+    for (const blob of [real, resolve(dirname(file), link!)]) found.add(blob);
+  }
+  return [...found];
+}
+
+async function filesIn(folder: string): Promise<string[]> {
+  const files: string[] = [];
+  for await (const { name } of Deno.readDir(folder)) {
+    if (await isFile(join(folder, name))) files.push(join(folder, name));
+  }
+  return files.sort();
+}
+
 /** Which files of a snapshot a run used. */
 export interface HubRecord {
   readonly repository: string;
@@ -121,18 +150,14 @@ export async function hubRecord(path: string): Promise<HubRecord | undefined> {
   if (!place) return undefined;
   const files: Record<string, string> = {};
   const add = async (file: string, name: string) => {
-    const real = await Deno.realPath(file);
-    const isBlob = basename(dirname(real)) === "blobs";
-    files[name] = isBlob ? basename(real) : await gitHash(real);
+    // Blobs may be links in their turn: newer versions of Python's library share them between repositories.
+    const target = await Deno.readLink(file).catch(() => "");
+    files[name] = basename(dirname(target)) === "blobs" ? basename(target) : await gitHash(file);
   };
   if (await isFile(path)) await add(path, place.path!);
   else {
-    const names = [];
-    for await (const { name } of Deno.readDir(path)) {
-      if (await isFile(join(path, name))) names.push(name);
-    }
-    for (const name of names.sort()) {
-      await add(join(path, name), [...place.path ? [place.path] : [], name].join("/"));
+    for (const file of await filesIn(path)) {
+      await add(file, [...place.path ? [place.path] : [], basename(file)].join("/"));
     }
   }
   return { repository: place.repository, commit: place.commit, files };

@@ -15,10 +15,12 @@ import { beginStep, isDone, planChain, type PlannedStep } from "../../runs/chain
 import { identifyPlugins } from "../../runs/child/plugin_identity.ts";
 import { DATA_FOLDER, openStore, openStoreIfThere } from "../../runs/store/data_folder.ts";
 import type { Store } from "../../runs/store/store.ts";
+import { withLocalModels } from "../../runs/task/hub_models.ts";
 import { isTask, needsGpu, taskOf } from "../../runs/task/run_recipe.ts";
 import { mergeRecipeOf } from "../../runs/task/task.ts";
 import type { Command, Invocation } from "../command.ts";
 import { DATA_FLAG } from "../data_flag.ts";
+import { HUB_FLAGS, localModel } from "../hub_models.ts";
 import { PLUGIN_FLAGS } from "../setup/plugin_sources.ts";
 import { builtinRegistry } from "../setup/registry.ts";
 import { shownPath } from "../terminal/shown_path.ts";
@@ -42,6 +44,7 @@ export const chain: Command = {
     "Ctrl-C saves and stops; a second Ctrl-C stops at once.",
   flags: {
     "dry-run": { help: "Check everything and say what is to be done; do nothing" },
+    ...HUB_FLAGS,
     ...PLUGIN_FLAGS,
     ...DATA_FLAG,
     ...RUN_FLAGS,
@@ -55,7 +58,11 @@ export const chain: Command = {
     if (modules.length === 0) checkPlugins(file!, steps);
     const plugins = await identifyPlugins(modules);
     const data = resolve(flags.text("data") ?? DATA_FOLDER);
-    const all = await planChain(steps, { folder: data, plugins });
+    const local: ChainStep[] = [];
+    for (const { name, recipe } of steps) {
+      local.push({ name, recipe: await withLocalModels(recipe, (model) => localModel(model, invocation)) });
+    }
+    const all = await planChain(local, { folder: data, plugins });
     if (flags.on("dry-run")) {
       using store = await openStoreIfThere(data);
       const found = await lookAt(all, store);

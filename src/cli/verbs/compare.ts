@@ -138,7 +138,7 @@ async function openOrCreate(invocation: Invocation): Promise<{ comparison: Compa
     await prepareMachine(invocation);
     const comparison = await openComparison(folder);
     try {
-      await addGivenModels(comparison, flags);
+      await addGivenModels(comparison, invocation);
       return { comparison, store: await openStoreOf(folder, flags.text("data")) };
     } catch (error) {
       comparison.release();
@@ -146,7 +146,7 @@ async function openOrCreate(invocation: Invocation): Promise<{ comparison: Compa
     }
   }
   const seeds = readSeeds(flags);
-  const models = readModels(flags, recipeNames(args), seeds);
+  const models = await readModels(invocation, recipeNames(args), seeds);
   if (args.length < 1 || args.length + models.length < 2) {
     throw new UsageError(
       "name at least two recipes, the one first that others are compared with, or one and a --model",
@@ -163,9 +163,9 @@ async function openOrCreate(invocation: Invocation): Promise<{ comparison: Compa
 }
 
 /** Adds what `--model` names to a comparison that there is. */
-async function addGivenModels(comparison: Comparison, flags: FlagReader): Promise<void> {
+async function addGivenModels(comparison: Comparison, invocation: Invocation): Promise<void> {
   const { recipes, seeds } = comparison.plan;
-  const models = readModels(flags, recipes.map(({ name }) => name), seeds);
+  const models = await readModels(invocation, recipes.map(({ name }) => name), seeds);
   if (models.length === 0) return;
   await checkModels({ seeds, models }, recipes[0]!.recipe);
   await addModels(comparison, models);
@@ -192,14 +192,15 @@ export function readSeeds(flags: FlagReader): number[] {
 }
 
 /** Opens every recipe once, so that all that is wrong with one is said before the first run. */
-async function checkRecipes({ args, flags, out, plugins }: Invocation) {
+async function checkRecipes(invocation: Invocation) {
+  const { args, flags, out, plugins } = invocation;
   const registry = await registryWith(plugins);
   const names = recipeNames(args);
   const recipes: { name: string; file: string; recipe: Recipe }[] = [];
   const compared: ComparedRecipe[] = [];
   const said = new Set<string>();
   for (const [i, file] of args.entries()) {
-    const read = await readRecipe(file, flags.list("set"));
+    const read = await readRecipe(file, invocation);
     const name = names[i]!;
     const recipe = {
       ...read,

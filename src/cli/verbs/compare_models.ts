@@ -20,23 +20,24 @@ import {
 } from "../../runs/compare/comparison.ts";
 import { readSequences, writeSequences } from "../../runs/compare/sequences.ts";
 import { readRun } from "../../runs/store/run_folder.ts";
-import type { FlagReader, Invocation } from "../command.ts";
+import type { Invocation } from "../command.ts";
+import { localModels } from "../hub_models.ts";
 import { builtinRegistry, registryWith } from "../setup/registry.ts";
 
 /**
- * The models that `--model` names.
+ * The models that `--model` names; those of the hub are fetched.
  *
  * @param recipes names that are taken, also for what their runs and the models of each seed are called
  * @throws {UsageError} no NAME=PATH, a name that does not do, or one that is taken
  */
-export function readModels(
-  flags: FlagReader,
+export async function readModels(
+  invocation: Pick<Invocation, "flags" | "out">,
   recipes: readonly string[],
   seeds: readonly number[],
-): { name: string; path: string }[] {
+): Promise<{ name: string; path: string }[]> {
   const taken = [...recipes, ...recipes.flatMap((name) => seeds.map((seed) => `${name}-seed${seed}`))];
   const models: { name: string; path: string }[] = [];
-  for (const given of flags.list("model")) {
+  for (const given of invocation.flags.list("model")) {
     const [, name, path] = /^([^=]*)=(.+)$/.exec(given) ?? [];
     if (name === undefined || path === undefined) {
       throw new UsageError(`--model ${given}: expected NAME=PATH`, {
@@ -44,7 +45,7 @@ export function readModels(
       });
     }
     if (!SET_NAME.test(name)) throw new UsageError(`--model ${given}: a name has ${SET_NAME_FORM}`);
-    const model = { name, path: resolve(path) };
+    const model = { name, path };
     const names = [name, ...plannedModels({ seeds, models: [model] }).map(({ file }) => file)];
     const other = names.find((name) => taken.includes(name));
     if (other) {
@@ -53,7 +54,8 @@ export function readModels(
     taken.push(...names);
     models.push(model);
   }
-  return models;
+  const paths = await localModels(models.map(({ path }) => path), invocation);
+  return models.map(({ name }, i) => ({ name, path: resolve(paths[i]!) }));
 }
 
 /** Opens every model once, so that all that is wrong with one is said before the first run. */

@@ -13,8 +13,10 @@ import { InputError } from "../../base/errors.ts";
 import { checkRecipePaths } from "../../distill/recipe/recipe_paths.ts";
 import { openStore } from "../../runs/store/data_folder.ts";
 import { createRun } from "../../runs/store/run_folder.ts";
+import { withLocalModels } from "../../runs/task/hub_models.ts";
 import type { Command, Flag, Invocation } from "../command.ts";
 import { DATA_FLAG } from "../data_flag.ts";
+import { HUB_FLAGS, localModel } from "../hub_models.ts";
 import { distillRemote } from "./distill_remote.ts";
 import { REMOTE_FLAG, remoteRuns } from "../remote_flag.ts";
 import { PLUGIN_FLAGS } from "../setup/plugin_sources.ts";
@@ -24,6 +26,7 @@ import { prepareMachine, RUN_FLAGS, STOP_NOTE, watchRun } from "../terminal/watc
 /** Flags of every verb that reads a recipe. */
 export const RECIPE_FLAGS: Readonly<Record<string, Flag>> = {
   set: { value: "PATH=VALUE", many: true, help: "Change a field of the recipe, such as train.steps=100" },
+  ...HUB_FLAGS,
   ...PLUGIN_FLAGS,
 };
 
@@ -54,7 +57,7 @@ export const distill: Command = {
     const { args, flags } = invocation;
     const remote = remoteRuns(invocation);
     if (remote) return await distillRemote(invocation, remote, examplePath);
-    const recipe = await readRecipe(args[0], flags.list("set"));
+    const recipe = await readRecipe(args[0], invocation);
     // Plugins of others are loaded in the run's process only, which then checks as much.
     if (!invocation.plugins?.length) checkRecipePlugins(recipe, builtinRegistry());
     const output = flags.text("output");
@@ -71,12 +74,16 @@ export const distill: Command = {
 };
 
 /**
- * The recipe that was named, or the embedded example's. All that it names is there.
+ * The recipe that was named, or the embedded example's. All that it names is there: models of the hub are fetched.
  *
- * @throws {InputError} with every path that is not
+ * @throws {InputError} with every path that is not, or a model that the hub does not give
  */
-export async function readRecipe(path: string | undefined, sets: readonly string[]): Promise<Recipe> {
-  const recipe = await loadRecipe(path ?? examplePath(), { sets });
+export async function readRecipe(
+  path: string | undefined,
+  invocation: Pick<Invocation, "flags" | "out">,
+): Promise<Recipe> {
+  const written = await loadRecipe(path ?? examplePath(), { sets: invocation.flags.list("set") });
+  const recipe = await withLocalModels(written, (name) => localModel(name, invocation));
   await checkRecipePaths(recipe);
   return recipe;
 }
@@ -95,10 +102,11 @@ function examplePath(): string {
  * @throws {InputError} whatever is wrong with the recipe, its models, data or plugins
  */
 export async function withRecipe<T>(
-  { args, flags, out, plugins }: Invocation,
+  invocation: Invocation,
   use: (opened: OpenedRecipe) => Promise<T>,
 ): Promise<T> {
-  const recipe = await readRecipe(args[0], flags.list("set"));
+  const { args, out, plugins } = invocation;
+  const recipe = await readRecipe(args[0], invocation);
   return await openRecipe(recipe, await registryWith(plugins), (opened) => {
     for (const { message } of opened.warnings) out.warn(message);
     return use(opened);

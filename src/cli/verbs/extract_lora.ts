@@ -6,6 +6,7 @@
 import { UsageError } from "../../base/errors.ts";
 import { extractLora } from "../../merge/residual/extract.ts";
 import type { Command, Invocation } from "../command.ts";
+import { HUB_FLAGS, localModels } from "../hub_models.ts";
 import { leftOutTable } from "../terminal/left_out.ts";
 import { shownPath } from "../terminal/shown_path.ts";
 import { stoppable } from "../terminal/stoppable_work.ts";
@@ -22,12 +23,15 @@ export const extractLoraCommand: Command = {
   flags: {
     output: { value: "FOLDER", short: "o", help: "The folder to write" },
     rank: { value: "RANK", kind: "count", least: 1, help: "Rank of the adapter" },
+    ...HUB_FLAGS,
   },
   examples: ["limbeck extract-lora ./base ./fine-tuned --rank 32 --output adapter"],
-  async run({ args: [base, tuned], flags, out }: Invocation): Promise<number> {
+  async run(invocation: Invocation): Promise<number> {
+    const { args, flags, out } = invocation;
     const [output, rank] = [flags.text("output"), flags.number("rank")];
     if (output === undefined) throw new UsageError("name the folder to write: --output FOLDER");
     if (rank === undefined) throw new UsageError("say of which rank the adapter is to be: --rank RANK");
+    const [base, tuned] = await localModels(args, invocation);
     const result = await stoppable(
       out,
       "decomposing the difference",

@@ -19,9 +19,10 @@ import {
   parseMergeRecipe,
   vocabularySource,
 } from "../../merge/recipe/recipe.ts";
-import { loadMergeRecipe, withAbsolutePaths } from "../../merge/recipe/recipe_file.ts";
+import { loadMergeRecipe, withAbsolutePaths, withLocalParents } from "../../merge/recipe/recipe_file.ts";
 import type { Command, FlagReader, Invocation } from "../command.ts";
 import { DTYPE_FLAG, dtypeFlag } from "../dtype_flag.ts";
+import { HUB_FLAGS, localModel } from "../hub_models.ts";
 import { PLUGIN_FLAGS } from "../setup/plugin_sources.ts";
 import { registryWith } from "../setup/registry.ts";
 import { shownPath } from "../terminal/shown_path.ts";
@@ -61,6 +62,7 @@ export const merge: Command = {
       help: "Follow a program, such as mergekit, where it differs from the method's paper",
     },
     "dry-run": { help: "Check everything and print the plan; write nothing" },
+    ...HUB_FLAGS,
     ...PLUGIN_FLAGS,
   },
   examples: [
@@ -72,19 +74,21 @@ export const merge: Command = {
   ],
   async run(invocation: Invocation): Promise<number> {
     const { flags, out, args, plugins } = invocation;
-    const recipe = withFlags(await readRecipe(args, flags), flags);
+    const named = withFlags(await readRecipe(args, flags), flags);
     const registry = await registryWith(plugins);
     const options: MergeModelsOptions = {
       method: (id) => registry.get("merge", id),
       linalg: exactLinearAlgebra,
       where: flags.text("method") === undefined ? args[0]! : "limbeck merge",
     };
+    const local = () => withLocalParents(named, (model) => localModel(model, invocation));
     if (flags.on("dry-run")) {
-      showPlan(await previewMerge(recipe, options), invocation);
+      showPlan(await previewMerge(await local(), options), invocation);
       return 0;
     }
-    const output = flags.text("output") ?? recipe.output;
+    const output = flags.text("output") ?? named.output;
     if (output === undefined) throw new UsageError("name the folder to write: --output FOLDER");
+    const recipe = await local();
     const result = await stoppable(out, "merging", ({ signal, onProgress }) =>
       mergeModels(recipe, output, {
         ...options,

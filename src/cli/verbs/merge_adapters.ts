@@ -8,6 +8,7 @@ import { writeAdaptedModel } from "../../merge/adapters/adapted_model.ts";
 import { type AdapterMerge, type AdapterMethod, writeMergedAdapter } from "../../merge/adapters/adapters.ts";
 import type { Command, FlagReader, Invocation } from "../command.ts";
 import { DTYPE_FLAG, dtypeFlag } from "../dtype_flag.ts";
+import { HUB_FLAGS, localModels } from "../hub_models.ts";
 import { shownPath } from "../terminal/shown_path.ts";
 import { stoppable } from "../terminal/stoppable_work.ts";
 import { readWeights } from "./merge.ts";
@@ -30,21 +31,28 @@ export const mergeAdaptersCommand: Command = {
     rank: { value: "RANK", kind: "count", least: 1, help: "Rank of the result, with --method svd" },
     into: { value: "MODEL", help: "Merge them into this base model" },
     ...DTYPE_FLAG,
+    ...HUB_FLAGS,
   },
   examples: [
     "limbeck merge-adapters ./maths ./chat --weight 1,0.5 --output both",
     "limbeck merge-adapters ./maths ./chat --method svd --rank 16 --output both",
     "limbeck merge-adapters ./maths ./chat --into ./base --output model",
   ],
-  async run({ args, flags, out }: Invocation): Promise<number> {
+  async run(invocation: Invocation): Promise<number> {
+    const { flags, out } = invocation;
     const output = flags.text("output");
     if (output === undefined) throw new UsageError("name the folder to write: --output FOLDER");
-    const merge = readMerge(args, flags);
-    const into = flags.text("into");
+    const named = readMerge(invocation.args, flags);
     const dtype = dtypeFlag(flags);
-    if (into === undefined && dtype.dtype) {
+    if (flags.text("into") === undefined && dtype.dtype) {
       throw new UsageError("--dtype is for --into; an adapter is stored in f32");
     }
+    const [into] = await localModels([flags.text("into") ?? []].flat(), invocation);
+    const paths = await localModels(invocation.args, invocation);
+    const merge = {
+      ...named,
+      adapters: named.adapters.map((adapter, i) => ({ ...adapter, path: paths[i]! })),
+    };
     const merged = into === undefined
       ? await writeMergedAdapter(merge, output)
       : await stoppable(out, "merging", (work) =>

@@ -8,6 +8,7 @@ import { writeResidualAdapter } from "../../merge/residual/extract.ts";
 import { writeResidual } from "../../merge/residual/residual.ts";
 import type { Command, Invocation } from "../command.ts";
 import { DTYPE_FLAG, dtypeFlag } from "../dtype_flag.ts";
+import { HUB_FLAGS, localModels } from "../hub_models.ts";
 import { leftOutTable } from "../terminal/left_out.ts";
 import { shownPath } from "../terminal/shown_path.ts";
 import { stoppable } from "../terminal/stoppable_work.ts";
@@ -29,18 +30,24 @@ export const residual: Command = {
       help: "Where vocabularies differ: change only the rows of tokens that all three have",
     },
     ...DTYPE_FLAG,
+    ...HUB_FLAGS,
   },
   examples: [
     "limbeck residual ./base ./instruct ./my-base --output my-instruct",
     "limbeck residual ./base ./instruct ./my-base --rank 64 --output instruct-adapter",
   ],
-  async run({ args: [base, instruct, newBase], flags, out }: Invocation): Promise<number> {
+  async run(invocation: Invocation): Promise<number> {
+    const { args, flags, out } = invocation;
     const output = flags.text("output");
     if (output === undefined) throw new UsageError("name the folder to write: --output FOLDER");
-    const models = { base: base!, instruct: instruct!, newBase: newBase! };
     const options = { scale: flags.number("scale") ?? 1, commonRows: flags.on("common-rows") };
     const rank = flags.number("rank");
     const dtype = dtypeFlag(flags);
+    if (rank !== undefined && dtype.dtype) {
+      throw new UsageError("--dtype is for models; an adapter is stored in f32");
+    }
+    const [base, instruct, newBase] = await localModels(args, invocation);
+    const models = { base: base!, instruct: instruct!, newBase: newBase! };
     if (rank === undefined) {
       const result = await stoppable(
         out,
@@ -51,7 +58,6 @@ export const residual: Command = {
       if (result.keptRows > 0) out.line(`${result.keptRows} rows of the vocabulary stay as they are`);
       out.value({ output, ...models, ...options, ...result });
     } else {
-      if (dtype.dtype) throw new UsageError("--dtype is for models; an adapter is stored in f32");
       const result = await stoppable(
         out,
         "decomposing the residual",

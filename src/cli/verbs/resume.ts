@@ -5,8 +5,10 @@
  */
 import { openStoreOf } from "../../runs/store/data_folder.ts";
 import { findRun, openRun } from "../../runs/store/run_folder.ts";
+import { restoreModels } from "../../runs/task/hub_models.ts";
 import { InputError } from "../../base/errors.ts";
 import type { Command, Invocation } from "../command.ts";
+import { fetchOptions, HUB_FLAGS } from "../hub_models.ts";
 import { DATA_FLAG } from "../data_flag.ts";
 import { REMOTE_FLAG, remoteRuns } from "../remote_flag.ts";
 import { prepareMachine, RUN_FLAGS, STOP_NOTE, watchRun } from "../terminal/watch_run.ts";
@@ -17,7 +19,7 @@ export const resume: Command = {
   usage: "RUN",
   positional: [1, 1],
   details: `RUN is a run's id, the beginning of one, \`last\`, or its folder. ${STOP_NOTE}`,
-  flags: { ...DATA_FLAG, ...REMOTE_FLAG, ...RUN_FLAGS },
+  flags: { ...HUB_FLAGS, ...DATA_FLAG, ...REMOTE_FLAG, ...RUN_FLAGS },
   examples: ["limbeck resume last", "limbeck resume 20260724-153012", "limbeck resume ./my-run"],
   async run(invocation: Invocation): Promise<number> {
     const { args, flags, out } = invocation;
@@ -30,7 +32,7 @@ export const resume: Command = {
       return 0;
     }
     using store = await openStoreOf(args[0]!, flags.text("data"));
-    const { folder, state } = await findRun(args[0]!, store);
+    const { folder, state, recipe } = await findRun(args[0]!, store);
     if (state === "succeeded" || state === "cancelled") {
       const how = state === "succeeded"
         ? "done; there is nothing to continue"
@@ -39,6 +41,10 @@ export const resume: Command = {
         where: folder,
         hint: "`limbeck runs show` sums it up. To train longer, begin a new run with more train.steps.",
       });
+    }
+    {
+      using options = fetchOptions(invocation);
+      await restoreModels(recipe, options);
     }
     await prepareMachine(invocation);
     return await watchRun(await openRun(folder, store), { resume: true }, invocation);

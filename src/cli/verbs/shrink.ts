@@ -14,6 +14,7 @@ import type { ShrinkGridOptions, ShrinkOptions } from "../../shape/shrunk.ts";
 import { WIDTH_STRUCTURES } from "../../shape/width/flap.ts";
 import type { WidthGoal } from "../../shape/width/measured_width.ts";
 import type { Command, FlagReader, Invocation } from "../command.ts";
+import { HUB_FLAGS, localModel } from "../hub_models.ts";
 import { choice, endTokenFlag, maskFlag, SAMPLE_FLAGS } from "../sample_flags.ts";
 import { builtinRegistry } from "../setup/registry.ts";
 import { ensureAdapter } from "../setup/setup.ts";
@@ -84,6 +85,7 @@ export const shrink: Command = {
       help: "Longest sample in tokens (default: the model's, up to 1024)",
     },
     ...SAMPLE_FLAGS,
+    ...HUB_FLAGS,
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
   examples: [
@@ -93,8 +95,11 @@ export const shrink: Command = {
     "limbeck shrink ./teacher --data heldout.jsonl --layers 3,4,5 --width 1,0.75,0.5 --report shapes.html",
     "limbeck shrink ./teacher --data questions.jsonl --metric accuracy --layers 20 --keep-last 1",
   ],
-  async run({ args: [model], flags, out }: Invocation): Promise<number> {
-    const asked = readOptions(model!, flags);
+  async run(invocation: Invocation): Promise<number> {
+    const { args: [model], flags, out } = invocation;
+    // What is wrong with the flags is said before anything is fetched.
+    readOptions(model!, flags);
+    const asked = readOptions(await localModel(model!, invocation), flags);
     const report = flags.text("report");
     if (report !== undefined) await requireFolderOf(report);
     if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));

@@ -4,7 +4,7 @@
  * @module
  */
 // @ts-types="../../../types/std_path.d.ts"
-import { join } from "@std/path";
+import { extname, join, resolve } from "@std/path";
 import { InputError } from "../../base/errors.ts";
 import { type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "../../formats/dtype.ts";
 import type { ModelSource, TensorData } from "../../formats/model_source.ts";
@@ -110,7 +110,7 @@ export class Model {
     path: string,
     options: ModelOptions | ((files: OpenedFiles) => ModelOptions | Promise<ModelOptions>),
   ): Promise<Model> {
-    const real = await Deno.realPath(path).catch(() => path);
+    const real = await realModelPath(path);
     const source = await openModel(real);
     try {
       const whole = readArchitecture(
@@ -240,6 +240,13 @@ export class Model {
   close(): void {
     this.source.close();
   }
+}
+
+/** Without links, so that two ways to one model are one; but what says that a file is GGUF is its name, which a cache's blob has not. */
+async function realModelPath(path: string): Promise<string> {
+  const real = await Deno.realPath(path).catch(() => path);
+  const isGguf = (name: string) => extname(name).toLowerCase() === ".gguf";
+  return isGguf(path) && !isGguf(real) ? resolve(path) : real;
 }
 
 const PIECE_BYTES = 32 * 2 ** 20;

@@ -6,6 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { isAbsolute, resolve } from "@std/path";
 import { isObject } from "../../base/json.ts";
+import { isHubName } from "../../hub/hub_name.ts";
 
 /** A path in a recipe. */
 export interface RecipePath {
@@ -67,9 +68,14 @@ export function mapRecipePaths<R>(recipe: R, map: (path: RecipePath) => string |
   );
 }
 
-/** A copy of a recipe, checked or not, whose relative paths are taken from `folder`. */
+/** A copy of a recipe, checked or not, whose relative paths are taken from `folder`; models of the hub stay names. */
 export function absolutePaths<R>(recipe: R, folder: string): R {
-  return mapRecipePaths(recipe, ({ path }) => isAbsolute(path) ? path : resolve(folder, path));
+  return mapRecipePaths(recipe, (path) => absolutePath(path, folder));
+}
+
+/** A path taken from `folder` where it is relative, or the name of a model of the hub. */
+export function absolutePath({ of, path }: Pick<RecipePath, "of" | "path">, folder: string): string {
+  return isAbsolute(path) || (of === "model" && isHubName(path)) ? path : resolve(folder, path);
 }
 
 function withField<R>(group: R, [key, ...rest]: readonly string[], value: string | undefined): R {

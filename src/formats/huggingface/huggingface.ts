@@ -66,7 +66,10 @@ class ModelFolder {
   private constructor(
     readonly path: string,
     readonly names: ReadonlySet<string>,
-    readonly allowed: string[],
+    /** Folders that its files may really lie in. */
+    readonly allowed: readonly string[],
+    /** The folder in whose folders they may lie too. */
+    readonly shared: string | undefined,
   ) {}
 
   static async open(path: string): Promise<ModelFolder> {
@@ -84,9 +87,17 @@ class ModelFolder {
     }
     const real = await Deno.realPath(path);
     const allowed = [real];
-    // <cache>/models--owner--name/snapshots/<revision>/config.json -> ../../blobs/<hash>
-    if (basename(dirname(real)) === "snapshots") allowed.push(join(dirname(dirname(real)), "blobs"));
-    return new ModelFolder(path, names, allowed);
+    let shared: string | undefined;
+    // <cache>/models--owner--name/snapshots/<revision>/config.json -> ../../blobs/<hash>, which may be a link in its turn to
+    // <cache>/blobs/<prefix>/<hash>; a model may lie in a folder of the snapshot too.
+    for (let folder = real; folder !== dirname(folder); folder = dirname(folder)) {
+      if (basename(dirname(folder)) !== "snapshots") continue;
+      const repository = dirname(dirname(folder));
+      allowed.push(join(repository, "blobs"));
+      shared = join(dirname(repository), "blobs");
+      break;
+    }
+    return new ModelFolder(path, names, allowed, shared);
   }
 
   /** The path of a file that is in the folder, or undefined. @throws {InputError} when it is a link out of the folder. */
@@ -99,7 +110,8 @@ class ModelFolder {
     } catch (cause) {
       throw new InputError("is a link to a file that is not there", { where: path, cause });
     }
-    if (this.allowed.some((folder) => dirname(real) === folder)) return path;
+    const lies = dirname(real);
+    if (this.allowed.includes(lies) || dirname(lies) === this.shared) return path;
     throw new InputError(`is a link out of the model folder, to ${real}`, {
       where: path,
       hint: "Copy the file into the folder.",

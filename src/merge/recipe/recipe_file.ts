@@ -6,8 +6,9 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { dirname, resolve } from "@std/path";
 import { readWrittenFile } from "../../formats/written_file.ts";
+import { isHubName } from "../../hub/hub_name.ts";
 import { isMergekit, parseMergekit } from "./mergekit.ts";
-import { mapModels, type MergeRecipe, parseMergeRecipe } from "./recipe.ts";
+import { mapModels, type MergeRecipe, modelsOf, parseMergeRecipe } from "./recipe.ts";
 
 /**
  * Reads and checks a recipe. Paths come out absolute: in our own recipes they are relative to the recipe's folder, in those for mergekit
@@ -30,7 +31,21 @@ export async function loadMergeRecipe(
     : withAbsolutePaths(parseMergeRecipe(written, path), dirname(resolve(path)));
 }
 
-/** The same merge with paths taken from a folder, each spelt in one way. */
+/** The same merge with paths taken from a folder, each spelt in one way; models of the hub stay names. */
 export function withAbsolutePaths(recipe: MergeRecipe, folder: string): MergeRecipe {
-  return mapModels(recipe, (path) => resolve(folder, path));
+  return mapModels(recipe, (path) => isHubName(path) ? path : resolve(folder, path));
+}
+
+/**
+ * The same merge with paths in place of models of the hub.
+ *
+ * @param local Fetches one that is named, and returns its path
+ */
+export async function withLocalParents(
+  recipe: MergeRecipe,
+  local: (name: string) => Promise<string>,
+): Promise<MergeRecipe> {
+  const paths = new Map<string, string>();
+  for (const name of modelsOf(recipe).filter(isHubName)) paths.set(name, await local(name));
+  return mapModels(recipe, (model) => paths.get(model) ?? model);
 }

@@ -17,7 +17,7 @@ import { InputError } from "../../base/errors.ts";
 import { isObject } from "../../base/json.ts";
 import { readWrittenRecipe } from "../../distill/recipe/file.ts";
 import { RecipeError } from "../../distill/recipe/parse.ts";
-import type { RecipePath } from "../../distill/recipe/paths.ts";
+import { absolutePath, type RecipePath } from "../../distill/recipe/paths.ts";
 import { readWrittenFile } from "../../formats/written_file.ts";
 import { isMergekit } from "../../merge/recipe/mergekit.ts";
 import {
@@ -139,7 +139,7 @@ async function readStep(value: unknown, folder: string, cwd: string): Promise<Ch
   const whole = task === "distill" ? written : { ...written, task };
   const absolute = mapRunRecipePaths(
     whole,
-    ({ path }) => stepNamed(path) === undefined ? resolve(from, path) : path,
+    (found) => stepNamed(found.path) === undefined ? absolutePath(found, from) : found.path,
   );
   const recipe = parseRunRecipe(absolute);
   if (!isTask(recipe) && recipe.output.folder !== undefined) {

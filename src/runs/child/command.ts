@@ -9,6 +9,7 @@ import { join } from "@std/path";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { InputError } from "../../base/errors.ts";
 import { unreadable, unwritable } from "../../formats/files.ts";
+import { blobsAt } from "../../hub/hub_cache.ts";
 import { inputPaths } from "../../distill/recipe/paths.ts";
 import { prepareEntry } from "./entry.ts";
 import { refuseForeignFiles } from "./foreign_files.ts";
@@ -85,8 +86,8 @@ async function permissions(needs: ChildNeeds): Promise<string[]> {
 }
 
 /**
- * Files and folders the child may read, with links resolved, and as they were written where that differs. Permissions follow links
- * inside a folder, so the folders of a Hugging Face cache work.
+ * Files and folders the child may read, with links resolved, and as they were written where that differs; of models in a Hugging Face
+ * cache, whose files are links, the blobs too.
  */
 async function readPaths({ recipe, read = [] }: ChildNeeds): Promise<string[]> {
   const paths = new Set<string>();
@@ -94,6 +95,7 @@ async function readPaths({ recipe, read = [] }: ChildNeeds): Promise<string[]> {
     paths.add(path);
     try {
       paths.add(await Deno.realPath(path));
+      for (const blob of await blobsAt(path)) paths.add(blob);
     } catch (cause) {
       throw unreadable(path, cause);
     }

@@ -20,6 +20,7 @@ import { exists, isFile, writeTextAtomically } from "../../formats/files.ts";
 import { checkPlugins, identifyPlugins } from "../child/plugin_identity.ts";
 import { EVENTS_FILE, readEvents } from "./event_log.ts";
 import { checkPaths } from "../../distill/recipe/recipe_paths.ts";
+import { hubModels } from "../task/hub_models.ts";
 import { isTask, parseRunRecipe, type RunRecipe, runRecipeHash, runRecipePaths } from "../task/run_recipe.ts";
 import { runFolder } from "./layout.ts";
 import { newRunId } from "./run_id.ts";
@@ -60,7 +61,7 @@ export interface CreateRunOptions {
 export async function createRun(options: CreateRunOptions): Promise<LockedRun> {
   const { store, recipe, plugins = [], metadata = {} } = options;
   await checkPaths(runRecipePaths(recipe));
-  const manifest = newManifest(recipe, await identifyPlugins(plugins));
+  const manifest = newManifest(recipe, await identifyPlugins(plugins), await hubModels(recipe));
   const folder = resolve(
     options.folder ?? (isTask(recipe) ? undefined : recipe.output.folder) ?? runFolder(store, manifest.id),
   );
@@ -79,7 +80,11 @@ export async function createRun(options: CreateRunOptions): Promise<LockedRun> {
 }
 
 /** What makes a run that begins now. */
-export function newManifest(recipe: RunRecipe, plugins: RunManifest["plugins"]): RunManifest {
+export function newManifest(
+  recipe: RunRecipe,
+  plugins: RunManifest["plugins"],
+  models?: RunManifest["models"],
+): RunManifest {
   return {
     id: newRunId(),
     createdAt: new Date().toISOString(),
@@ -87,6 +92,7 @@ export function newManifest(recipe: RunRecipe, plugins: RunManifest["plugins"]):
     deno: Deno.version.deno,
     recipeHash: runRecipeHash(recipe),
     plugins,
+    ...(models ? { models } : {}),
   };
 }
 

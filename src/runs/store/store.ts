@@ -9,6 +9,7 @@
  */
 import type { ErrorEvent, RunEvent, RunEventBody, RunState, StateEvent } from "../../distill/run/events.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
+import type { HubRecord } from "../../hub/hub_cache.ts";
 import type { IdentifiedPlugin } from "../child/plugin_identity.ts";
 import type { RunRecipe, RunTask } from "../task/run_recipe.ts";
 
@@ -26,6 +27,8 @@ export interface RunManifest {
   recipeHash: string;
   /** Plugin modules in the order they were given. */
   plugins: IdentifiedPlugin[];
+  /** Models of the hub by the field of the recipe that names them: repository, commit, and the hash of each file. */
+  models?: Readonly<Record<string, HubRecord>>;
 }
 
 /** Who works on a run when its turn comes: the command that began it, or a service. */

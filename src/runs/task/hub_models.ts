@@ -1,0 +1,47 @@
+/**
+ * The models of the hub that a run names. They are fetched before it begins: its process has no network. From then on its recipe holds
+ * their places in the cache, which tell the commit, so that resuming it needs no hub and uses the same bytes.
+ *
+ * @module
+ */
+import { exists } from "../../formats/files.ts";
+import { type FetchOptions, fetchPlace } from "../../hub/fetch_model.ts";
+import { type HubRecord, hubRecord, placeOf } from "../../hub/hub_cache.ts";
+import { isHubName } from "../../hub/hub_name.ts";
+import { mapRunRecipePaths, type RunRecipe, runRecipePaths } from "./run_recipe.ts";
+
+/**
+ * A copy of a recipe or a task with paths in place of models of the hub.
+ *
+ * @param local Fetches one that is named, and returns its path
+ */
+export async function withLocalModels<R>(recipe: R, local: (name: string) => Promise<string>): Promise<R> {
+  const names = runRecipePaths(recipe).flatMap(({ of, path }) =>
+    of === "model" && isHubName(path) ? [path] : []
+  );
+  const paths = new Map<string, string>();
+  for (const name of new Set(names)) paths.set(name, await local(name));
+  return mapRunRecipePaths(recipe, ({ of, path }) => of === "model" ? paths.get(path) ?? path : path);
+}
+
+/**
+ * Brings back models of the hub that someone removed from the cache.
+ *
+ * @throws as {@linkcode fetchPlace}
+ */
+export async function restoreModels(recipe: RunRecipe, options: FetchOptions = {}): Promise<void> {
+  for (const { of, path } of runRecipePaths(recipe)) {
+    const place = of === "model" ? placeOf(path) : undefined;
+    if (place && !await exists(path)) await fetchPlace(place, options);
+  }
+}
+
+/** What of the hub a run uses, by the field of its recipe; undefined where nothing is. */
+export async function hubModels(recipe: RunRecipe): Promise<Record<string, HubRecord> | undefined> {
+  const records: Record<string, HubRecord> = {};
+  for (const { field, of, path } of runRecipePaths(recipe)) {
+    const record = of === "model" && await exists(path) ? await hubRecord(path) : undefined;
+    if (record) records[field] = record;
+  }
+  return Object.keys(records).length > 0 ? records : undefined;
+}
