@@ -184,8 +184,16 @@ function hider(
     text = uploads.hide(text);
     for (const [path, name] of exampleData) text = text.replaceAll(path, name);
     for (const folder of [...folders, dataFolder]) text = text.replaceAll(folder, "");
-    return withoutFolders(text);
+    return withoutFolders(withHubNames(text));
   };
+}
+
+/** A text in which names stand for places in a cache of the hub's models. */
+function withHubNames(text: string): string {
+  return text.replace(
+    /\/[^\s:,;'"`()]*\/models--([\w.-]+)\/snapshots\/([0-9a-f]{40})((?:\/[^\s:,;'"`()]+)?)/g,
+    (_, name: string, commit: string, path: string) => `hf:${name.replace("--", "/")}${path}@${commit}`,
+  );
 }
 
 async function realFolders(folders: readonly string[]): Promise<string[]> {

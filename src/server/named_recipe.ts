@@ -17,6 +17,11 @@ import {
   runRecipePaths,
 } from "../runs/task/run_recipe.ts";
 import { mergeRecipeOf, type Task } from "../runs/task/task.ts";
+import { type FetchOptions, locateModel } from "../hub/fetch_model.ts";
+import { isHubName, parseHubName } from "../hub/hub_name.ts";
+import { HubError, type Patience } from "../hub/hub_requests.ts";
+import { InputError } from "../base/errors.ts";
+import { HttpError } from "./http/http_error.ts";
 import { beyondCaps, beyondTaskCaps, type Caps } from "./caps.ts";
 import type { Catalogue } from "./catalogue.ts";
 
@@ -24,14 +29,24 @@ import type { Catalogue } from "./catalogue.ts";
 const MOST_VALUES = 10_000;
 const DEEPEST = 32;
 
+/** Whoever waits for an answer waits less long for the hub than a run does. */
+const REQUEST_PATIENCE: Patience = { tries: 2, pause: 500, longestPause: 2000, silence: 10_000 };
+
 /**
- * Reads a recipe or a task with names and resolves them.
+ * Reads a recipe or a task with names and resolves them. Models of the hub become the places in the cache that they will have: they are
+ * fetched when the run begins.
  *
  * @throws {RecipeError} with every problem that can be seen without opening a model
+ * @throws {HttpError} 503 the hub cannot be asked
  */
 export async function resolveNamed(
   value: unknown,
-  { catalogue, registry, caps }: { catalogue: Catalogue; registry: Registry; caps: Caps },
+  { catalogue, registry, caps, hub }: {
+    catalogue: Catalogue;
+    registry: Registry;
+    caps: Caps;
+    hub?: FetchOptions | undefined;
+  },
 ): Promise<RunRecipe> {
   checkSize(value);
   const recipe = parseRunRecipe(value);
@@ -42,11 +57,33 @@ export async function resolveNamed(
     const found = await catalogue.model(name);
     if (found !== undefined) return found;
     const names = (await catalogue.models()).map((model) => model.name);
+    if (isHubName(name)) return hub ? await located(path, name) : refused(path, name, names);
     problems.push({
       path,
       message: `this service has no model "${name}"; ${has(names)}${didYouMean(name, names)}`,
     });
     return "";
+  };
+  const refused = (path: string, name: string, names: readonly string[]): string => {
+    problems.push({
+      path,
+      message:
+        `"${name}" is on the hub, and this service fetches nothing from there: whoever runs it may allow it with ` +
+        `\`limbeck serve --hub\`, or put the model into a folder of --models; ${has(names)}`,
+    });
+    return "";
+  };
+  const located = async (path: string, name: string): Promise<string> => {
+    try {
+      return await locateModel(parseHubName(name), { ...hub, patience: hub?.patience ?? REQUEST_PATIENCE });
+    } catch (error) {
+      if (error instanceof HubError) {
+        throw new HttpError(503, error.message, { code: error.code, param: path, cause: error });
+      }
+      if (!(error instanceof InputError)) throw error;
+      problems.push({ path, message: [error.message, error.hint].filter(Boolean).join(". ") });
+      return "";
+    }
   };
   const dataset = async (path: string, name: string): Promise<string> => {
     const found = await catalogue.dataset(name);

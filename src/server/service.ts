@@ -5,6 +5,7 @@
  */
 import { builtins } from "../../plugins/mod.ts";
 import type { RunEvent } from "../distill/run/events.ts";
+import type { FetchOptions } from "../hub/fetch_model.ts";
 import type { Registry } from "../registry/registry.ts";
 import { openStore } from "../runs/store/data_folder.ts";
 import { type PluginModule, registryOf } from "../registry/exported_plugins.ts";
@@ -49,6 +50,8 @@ export interface ServiceOptions extends CatalogueOptions {
   readonly uploads?: Partial<UploadLimits>;
   /** Modules with losses, adapters and merges that requests may name. */
   readonly plugins?: readonly PluginModule[];
+  /** Fetches models of the hub that requests name, and says how; such names are refused when absent. */
+  readonly hub?: FetchOptions;
   readonly log?: LogLine;
   /** Finds the name of the GPU adapter in another process; this one stays free of drivers. */
   readonly findGpu?: () => Promise<string | undefined>;
@@ -77,6 +80,8 @@ export class Service {
   readonly streams = new Streams();
   readonly counters: Counters;
   readonly caps: Caps;
+  /** How models of the hub are fetched; undefined where they are refused. */
+  readonly hub: FetchOptions | undefined;
   readonly queueLimit: number;
   readonly rate: RateLimit;
   readonly bodyBytes: number;
@@ -105,6 +110,7 @@ export class Service {
     this.tokens = options.tokens ?? new TokenList([]);
     this.inference = new SharedInference({ store: parts.store, besideRuns: options.besideRuns ?? false });
     this.caps = { ...DEFAULT_CAPS, ...options.caps };
+    this.hub = options.hub;
     this.queueLimit = options.queueLimit ?? 1000;
     this.rate = options.rate ?? DEFAULT_RATE;
     this.bodyBytes = options.bodyBytes ?? 1 << 20;
@@ -136,6 +142,7 @@ export class Service {
       const scheduler = await Scheduler.start({
         store,
         wallSeconds: options.caps?.wallSeconds ?? DEFAULT_CAPS.wallSeconds,
+        ...(options.hub === undefined ? {} : { hub: options.hub }),
         ...(options.entry === undefined ? {} : { entry: options.entry }),
         ...(options.watchdogSeconds === undefined ? {} : { watchdogSeconds: options.watchdogSeconds }),
         onEvent: (id, event) => tell(log, counters, id, event),

@@ -4,10 +4,12 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
 import { InputError } from "../../src/base/errors.ts";
+import { DownloadFullError } from "../../src/hub/blob_download.ts";
 import { fetchModel, type FetchOptions, type FetchProgress, isWhole } from "../../src/hub/fetch_model.ts";
 import { hubRecord } from "../../src/hub/hub_cache.ts";
 import { parseHubName } from "../../src/hub/hub_name.ts";
 import { HubError, HubRefusal, HubUnreachableError } from "../../src/hub/hub_requests.ts";
+import { withSmallDisk } from "../runs/small_disk.ts";
 import { cutOff, gitHash, ranged, sha256 } from "./fake_hub.ts";
 import {
   commonFiles,
@@ -444,3 +446,36 @@ Deno.test("what Python's cache has is not fetched again", async () => {
     assertEquals(await fetch("hf:ada/small", { settings: { ...settings, offline: true } }), snapshot);
   });
 });
+
+Deno.test("a full disk is seen before anything is fetched, and where it fills up meanwhile the rest comes later", () =>
+  withSmallDisk((disk) =>
+    withHub({ "ada/large": repository(commonFiles(noise(2_000_000))) }, async (hub, settings) => {
+      const small = { ...settings, cacheFolder: `${disk}/runs/hub` };
+      const before = await assertRejects(() => fetch("hf:ada/large", { settings: small }), DownloadFullError);
+      assertEquals(before.code, "disk_full");
+      assertStringIncludes(before.message, "hf:ada/large: disk full: ");
+      assertStringIncludes(before.hint!, "HF_HOME");
+      assertEquals(hub.downloads, []);
+      assertEquals(await filesBelow(small.cacheFolder), []);
+
+      const weights = noise(600_000);
+      hub.repositories.set("ada/small", repository(commonFiles(weights)));
+      const filler = `${disk}/runs/filler`;
+      hub.fault = async ({ path }) => {
+        if (path.includes(sha256(weights))) await Deno.writeFile(filler, noise(700_000));
+        return undefined as unknown as Response;
+      };
+      const full = await assertRejects(() => fetch("hf:ada/small", { settings: small }), DownloadFullError);
+      assertStringIncludes(full.message, "of the 600000 bytes of model.safetensors are in");
+      const names = await filesBelow(small.cacheFolder);
+      assert(names.some((name) => name.endsWith(`${sha256(weights)}.incomplete`)));
+      assert(!names.some((name) => name.endsWith(`/${sha256(weights)}`)));
+      await Deno.remove(filler);
+      hub.fault = undefined;
+      hub.seen.length = 0;
+      const path = await fetch("hf:ada/small", { settings: small });
+      assertEquals(await Deno.readFile(join(path, "model.safetensors")), weights);
+      const [asked] = hub.seen.filter(({ path }) => path.includes(sha256(weights)));
+      assert(Number(/=(\d+)-/.exec(asked!.range!)![1]) > 100_000);
+    })
+  ));

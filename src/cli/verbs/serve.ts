@@ -36,6 +36,10 @@ export const serve: Command = {
     models: { value: "FOLDER", many: true, help: "Folder whose models requests may name" },
     datasets: { value: "FOLDER", many: true, help: "Folder whose .jsonl files requests may name" },
     "no-example": { help: "Do not let requests name the example" },
+    hub: {
+      help:
+        "Let requests name models of the hub (hf:ORG/NAME), which are fetched with this machine's token and kept in its cache",
+    },
     "public-host": { value: "NAME", many: true, help: "Name under which others reach the service" },
     origin: { value: "ORIGIN", many: true, help: "Other site whose pages may use the service (CORS)" },
     rate: {
@@ -138,6 +142,7 @@ export async function runService(invocation: Invocation, entry?: string): Promis
     },
     uploads: { ownerBytes: flags.number("max-files-bytes") ?? UPLOAD_LIMITS.ownerBytes },
     plugins,
+    ...(flags.on("hub") ? { hub: {} } : {}),
     besideRuns: flags.on("beside-runs"),
     ...(Deno.stderr.isTerminal() && !out.json ? { log: inWords(out) } : {}),
     findGpu: async () => (adapter ?? await thisMachine().probe())?.name,

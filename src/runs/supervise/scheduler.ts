@@ -6,11 +6,15 @@
  */
 import type { RunEvent } from "../../distill/run/events.ts";
 import { InputError } from "../../base/errors.ts";
+import { bytes } from "../../base/units.ts";
+import type { FetchOptions } from "../../hub/fetch_model.ts";
 import { errorEvent } from "../child/told_error.ts";
+import { WAITING } from "../child/training.ts";
 import { serviceLock } from "../store/layout.ts";
 import { settle, takeRun } from "../store/run_folder.ts";
 import { acquireLock } from "../store/run_lock.ts";
-import type { Store, StoredRun } from "../store/store.ts";
+import type { RunManifest, Store, StoredRun } from "../store/store.ts";
+import { absentModels, hubModels, restoreModels } from "../task/hub_models.ts";
 import { type SupervisedRun, superviseRun } from "./supervisor.ts";
 
 /** How a scheduler works. */
@@ -24,6 +28,8 @@ export interface SchedulerOptions {
   readonly onRest?: (run: StoredRun) => Promise<void>;
   /** Called with what is wrong beside any run. */
   readonly onError?: (error: unknown) => void;
+  /** Fetches models of the hub that runs name by their places in the cache; they must be there when absent. */
+  readonly hub?: FetchOptions;
   /** Module that exports `main(plugins)`; tests hand in their own. */
   readonly entry?: string;
   /** Overrides the recipes' `limits.watchdogSeconds`. */
@@ -42,6 +48,8 @@ export class Scheduler {
   #wake = Promise.withResolvers<void>();
   #current: { id: string; supervised: SupervisedRun } | undefined;
   #closed = false;
+  /** Ends the fetch that a run waits for. */
+  #fetching: AbortController | undefined;
 
   private constructor(options: SchedulerOptions, unlock: () => void) {
     this.#options = options;
@@ -90,6 +98,7 @@ export class Scheduler {
   async close(seconds = 30): Promise<void> {
     this.#closed = true;
     this.#wake.resolve();
+    this.#fetching?.abort();
     this.#current?.supervised.leave();
     const timer = setTimeout(() => this.#current?.supervised.terminate(), seconds * 1000);
     await this.#work;
@@ -113,11 +122,58 @@ export class Scheduler {
     }
   }
 
+  /**
+   * Fetches what of the hub a run needs; it waits in the queue meanwhile.
+   *
+   * @returns what its manifest has to say of its models; `ended` where the run was cancelled, or this scheduler is
+   */
+  async #fetchModels({ id, attempt, recipe }: StoredRun): Promise<Pick<RunManifest, "models"> | "ended"> {
+    const { store, hub, onEvent } = this.#options;
+    if (hub && (await absentModels(recipe)).size > 0) {
+      const stop = this.#fetching = new AbortController();
+      let told = Promise.resolve();
+      let last = -Infinity;
+      const tell = (message: string) => {
+        last = performance.now();
+        told = told.then(async () => {
+          const [event] = await store.append(id, attempt, [{ type: "stage", stage: WAITING, message }]);
+          onEvent?.(id, event!);
+        }).catch(() => {});
+      };
+      using _watched = store.onChange(async () => {
+        const run = await store.get(id).catch(() => undefined);
+        if (run?.state !== "queued") stop.abort();
+      });
+      try {
+        await restoreModels(recipe, {
+          ...hub,
+          signal: stop.signal,
+          onProgress: ({ name, bytes: there, bytesTotal }) => {
+            if (performance.now() - last < TELL_MS) return;
+            tell(`waiting for ${name} from the hub: ${bytes(there)} of ${bytes(bytesTotal)}`);
+          },
+          onNote: tell,
+        });
+      } catch (error) {
+        if (stop.signal.aborted) return "ended";
+        throw error;
+      } finally {
+        this.#fetching = undefined;
+        await told;
+      }
+      if (this.#closed) return "ended";
+    }
+    const models = await hubModels(recipe);
+    return models ? { models } : {};
+  }
+
   async #one(stored: StoredRun): Promise<void> {
     const { store, wallSeconds, entry, watchdogSeconds, onEvent, onRest } = this.#options;
     let run;
     try {
-      run = await takeRun(store, stored);
+      const models = await this.#fetchModels(stored);
+      if (models === "ended") return;
+      run = await takeRun(store, { ...stored, manifest: { ...stored.manifest, ...models } });
     } catch (error) {
       // What it needs is gone: it will not come back by waiting.
       await store.append(stored.id, stored.attempt, [errorEvent(error, false), {
@@ -150,6 +206,9 @@ export class Scheduler {
     }
   }
 }
+
+/** What a fetch has to say is told so often, milliseconds. */
+const TELL_MS = 5000;
 
 async function queueAgain(store: Store, id: string): Promise<void> {
   if ((await store.get(id))?.state === "interrupted") await store.requeue(id, "service", "service-end");

@@ -5,8 +5,8 @@
  * @module
  */
 import { exists } from "../../formats/files.ts";
-import { type FetchOptions, fetchPlace } from "../../hub/fetch_model.ts";
-import { type HubRecord, hubRecord, placeOf } from "../../hub/hub_cache.ts";
+import { type FetchOptions, fetchPlace, isWhole } from "../../hub/fetch_model.ts";
+import { type CachedPlace, type HubRecord, hubRecord, placeOf } from "../../hub/hub_cache.ts";
 import { isHubName } from "../../hub/hub_name.ts";
 import { mapRunRecipePaths, type RunRecipe, runRecipePaths } from "./run_recipe.ts";
 
@@ -24,16 +24,24 @@ export async function withLocalModels<R>(recipe: R, local: (name: string) => Pro
   return mapRunRecipePaths(recipe, ({ of, path }) => of === "model" ? paths.get(path) ?? path : path);
 }
 
+/** The places of models of the hub that a recipe names and the cache does not have, by field. */
+export async function absentModels(recipe: RunRecipe): Promise<Map<string, CachedPlace>> {
+  const absent = new Map<string, CachedPlace>();
+  for (const { field, of, path } of runRecipePaths(recipe)) {
+    const place = of === "model" ? placeOf(path) : undefined;
+    if (place && !await isWhole(path)) absent.set(field, place);
+  }
+  return absent;
+}
+
 /**
- * Brings back models of the hub that someone removed from the cache.
+ * Fetches the models of the hub that a recipe names by their places in the cache, where someone removed them from it or they were never
+ * there.
  *
  * @throws as {@linkcode fetchPlace}
  */
 export async function restoreModels(recipe: RunRecipe, options: FetchOptions = {}): Promise<void> {
-  for (const { of, path } of runRecipePaths(recipe)) {
-    const place = of === "model" ? placeOf(path) : undefined;
-    if (place && !await exists(path)) await fetchPlace(place, options);
-  }
+  for (const place of (await absentModels(recipe)).values()) await fetchPlace(place, options);
 }
 
 /** What of the hub a run uses, by the field of its recipe; undefined where nothing is. */

@@ -7,6 +7,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { parseRecipe, RecipeError } from "../../distill/recipe/parse.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { InspectionOrder } from "../../runs/child/inspection.ts";
+import { absentModels } from "../../runs/task/hub_models.ts";
 import { isTask } from "../../runs/task/run_recipe.ts";
 import type { Context } from "hono";
 import type { App, AppEnv } from "../http/app_env.ts";
@@ -107,6 +108,16 @@ export function addInspectionRoutes(app: App, service: Service): void {
         path: "recipe.task",
         message: "only recipes that distil are looked at; submit it: what it needs is checked when it begins",
       }]);
+    }
+    const absent = [...(await absentModels(recipe)).keys()];
+    if (absent.length > 0) {
+      throw new RecipeError(
+        "recipe",
+        absent.map((field) => ({
+          path: `recipe.${field}`,
+          message: "is fetched from the hub when a run of it begins; before that nothing can be told of it",
+        })),
+      );
     }
     const found = await inRecipe(() => inspector.inspect(order(recipe), { plugins, signal: req.raw.signal }));
     return schema.parse(hidden(found, catalogue.hide));
