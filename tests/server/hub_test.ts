@@ -3,16 +3,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { placePath } from "../../src/hub/hub_cache.ts";
 import type { FakeHub } from "../hub/fake_hub.ts";
-import {
-  commonFiles,
-  filesBelow,
-  FIRST,
-  HASTE,
-  noise,
-  repository,
-  settingsOf,
-  withHub,
-} from "../hub/hub_cases.ts";
+import { commonFiles, filesBelow, FIRST, HASTE, noise, repository, withHub } from "../hub/hub_cases.ts";
 import { fakeNamed, submit, type TestService, withService } from "./harness.ts";
 
 const named = (model: string) => ({ ...fakeNamed({}, 2), teacher: { model } });

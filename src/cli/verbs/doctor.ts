@@ -11,6 +11,7 @@ import { freeBytes } from "../../formats/files.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { Command, Invocation } from "../command.ts";
 import { ensureAdapter } from "../setup/setup.ts";
+import { examineModels } from "./doctor_models.ts";
 import { bytes } from "../../base/units.ts";
 
 /** One finding. */
@@ -33,10 +34,20 @@ export const doctor: Command = {
   usage: "",
   positional: [0, 0],
   details:
-    "Shows the GPU adapter, its limits and features, memory and disk, and compares a product and its gradients with exact ones.",
-  flags: { "no-setup": { help: "Do not install a driver where there is none" } },
-  examples: ["limbeck doctor", "limbeck doctor --json"],
-  async run({ flags, out }: Invocation): Promise<number> {
+    "Shows the GPU adapter, its limits and features, memory and disk, and compares a product and its gradients with exact ones. " +
+    "With --models it says of each model folder, adapter and GGUF file, two folders deep, what it is, whether it loads, and what is missing where it does not.",
+  flags: {
+    models: {
+      value: "FOLDER",
+      many: true,
+      help: "Look at the models in a folder instead; hf: is the cache of the hub's models",
+    },
+    "no-setup": { help: "Do not install a driver where there is none" },
+  },
+  examples: ["limbeck doctor", "limbeck doctor --json", "limbeck doctor --models ./models --models hf:"],
+  async run(invocation: Invocation): Promise<number> {
+    const { flags, out } = invocation;
+    if (flags.given("models")) return await examineModels(flags.list("models"), invocation);
     const checks: Check[] = [
       { name: "Deno", status: "ok", found: `${Deno.version.deno} on ${Deno.build.os} ${Deno.build.arch}` },
       memoryCheck(),
