@@ -6,6 +6,7 @@
 // @ts-types="../../types/std_path.d.ts"
 import { extname, isAbsolute, join } from "@std/path";
 import { createHash } from "node:crypto";
+import { placeOf } from "../hub/hub_cache.ts";
 import type { Hide } from "./run_view.ts";
 
 /** A file of a run. */
@@ -50,8 +51,8 @@ async function withoutPath(artifact: Artifact, folder: string, hide: Hide): Prom
   const text = await Deno.readTextFile(join(folder, artifact.name));
   const base = baseOf(text);
   if (base === undefined || !isAbsolute(base)) return artifact;
-  // The base that the run wrote lies among its files.
-  const name = base === join(folder, "base") ? "base" : hide(base);
+  // The base that the run wrote lies among its files; one of the hub is known there to those who load adapters.
+  const name = base === join(folder, "base") ? "base" : placeOf(base)?.repository ?? hide(base);
   // Only the value is replaced: PEFT's own way to write numbers stays.
   const shown = new TextEncoder().encode(text.replace(JSON.stringify(base), () => JSON.stringify(name)));
   return { ...artifact, bytes: shown.length, shown };

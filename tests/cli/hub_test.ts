@@ -71,6 +71,9 @@ Deno.test("models are merged by their names on the hub, as they are by their pat
     assertStringIncludes(fetched.err, "Fetching hf:ada/a: ");
     assertEquals(await valuesOf(`${folder}/fetched`), await valuesOf(`${folder}/local`));
     assert(!hub.downloads.some((path) => path.includes("pytorch")));
+    const card = await Deno.readTextFile(`${folder}/fetched/README.md`);
+    assertStringIncludes(card, "base_model:\n  - ada/a\n  - ada/b\n");
+    assert(!card.includes(FIRST), card);
 
     hub.seen.length = 0;
     const recipe = { method: "linear", models: [{ model: "hf:ada/a" }, { model: "b" }] };
@@ -108,6 +111,23 @@ Deno.test("a name that is misspelt is answered by the hub, and leaves nothing be
     assertEquals(right.code, 0, right.err);
   }));
 
+Deno.test("a fetch is a bar on a terminal, and nothing of it is in the result", () =>
+  withHub(async (hub) => {
+    hub.fault = async ({ path }) => {
+      if (path.startsWith("store:")) await new Promise((resolve) => setTimeout(resolve, 120));
+      return undefined as unknown as Response;
+    };
+    const terminal = fakeTerminal(true);
+    assertEquals(await main(["merge", "--method", "linear", "hf:ada/a", "--dry-run", "--json"], terminal), 0);
+    assertEquals(terminal.out.trim().split("\n").map((line) => JSON.parse(line)).length, 1);
+    await Deno.remove(`${Deno.env.get("HF_HOME")}`, { recursive: true });
+    const shown = fakeTerminal(true);
+    assertEquals(await main(["merge", "--method", "linear", "hf:ada/a", "--dry-run"], shown), 0);
+    assertStringIncludes(shown.out, "Fetching hf:ada/a ");
+    assertStringIncludes(shown.out, " KiB of ");
+    assertStringIncludes(shown.err, "Fetching hf:ada/a: ");
+  }));
+
 Deno.test("steps of a chain read models of the hub without a network, and are done once", () =>
   withHub(async (hub, folder) => {
     const steps = [{
@@ -139,6 +159,18 @@ Deno.test("steps of a chain read models of the hub without a network, and are do
     const again = await chain();
     assertEquals(again.code, 0, again.err);
     assertEquals(JSON.parse(again.out.trim().split("\n").at(-1)!).steps[0].done, true);
+    assertEquals(hub.downloads.length, downloads);
+
+    // Newer versions of Python's library keep a blob once for all repositories: a link to a link.
+    const blobs = `${folder}/home/hub/models--ada--b/blobs`;
+    await Deno.mkdir(`${folder}/home/hub/blobs/ab`, { recursive: true });
+    for await (const { name } of Deno.readDir(blobs)) {
+      await Deno.rename(`${blobs}/${name}`, `${folder}/home/hub/blobs/ab/${name}`);
+      await Deno.symlink(`../../blobs/ab/${name}`, `${blobs}/${name}`);
+    }
+    await Deno.writeTextFile(`${folder}/chain.json`, JSON.stringify({ steps: [{ ...steps[0], seed: 1 }] }));
+    const shared = await chain("--offline");
+    assertEquals(shared.code, 0, shared.err);
     assertEquals(hub.downloads.length, downloads);
   }));
 

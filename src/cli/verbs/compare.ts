@@ -72,7 +72,7 @@ export const compare: Command = {
       value: "NAME=PATH",
       many: true,
       help:
-        "A folder or GGUF file that is measured on the same held-out data; {seed} in PATH stands for each seed",
+        "A model that is measured on the same held-out data, by path or hf:ORG/NAME; {seed} in a path stands for each seed",
     },
     resume: { value: "FOLDER", help: "Continue a comparison" },
     ...DATA_FLAG,

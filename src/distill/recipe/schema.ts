@@ -59,7 +59,7 @@ const shapes = z.strictObject({
 
 const student = z.strictObject({
   model: path.describe(
-    "Hugging Face folder or GGUF file of the student, or `teacher` for the teacher's own weights",
+    "Hugging Face folder or GGUF file of the student, hf:ORG/NAME of the hub, or `teacher` for the teacher's own weights",
   ),
   layers: layers.optional().describe("Layers kept, counted from 0 and rising; all when absent"),
   shape: path.optional().describe(
@@ -253,7 +253,7 @@ const cache = z.strictObject({
 });
 
 const teacher = z.strictObject({
-  model: path.describe("Hugging Face folder or GGUF file of the teacher"),
+  model: path.describe("Hugging Face folder or GGUF file of the teacher, or hf:ORG/NAME@REVISION of the hub"),
   train: z.boolean().default(false).describe(
     "Trains an adapter on the teacher along with the student, by the losses whose learner is the teacher",
   ),

@@ -78,7 +78,9 @@ export class MergeRecipeError extends InputError {
   }
 }
 
-const model = z.string().min(1).describe("Folder in Hugging Face layout, or a GGUF file");
+const model = z.string().min(1).describe(
+  "Folder in Hugging Face layout, a GGUF file, or hf:ORG/NAME of the hub",
+);
 const dtype = z.enum(["f32", "f16", "bf16"]);
 const layers = z.tuple([z.int().min(0), z.int().min(1)])
   .describe("First layer and the one after the last");

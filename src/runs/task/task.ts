@@ -20,7 +20,9 @@ import { DEPTH_SEARCHES } from "../../shape/depth/depth_search.ts";
 import { DEPTH_METRICS } from "../../shape/depth/metrics.ts";
 import { WIDTH_STRUCTURES } from "../../shape/width/flap.ts";
 
-const model = z.string().min(1).describe("Folder in Hugging Face layout, or a GGUF file");
+const model = z.string().min(1).describe(
+  "Folder in Hugging Face layout, a GGUF file, or hf:ORG/NAME of the hub",
+);
 const dataset = z.string().min(1).describe("JSON Lines file");
 
 const residualSchema = z.strictObject({
