@@ -120,10 +120,8 @@ export async function blobsAt(path: string): Promise<string[]> {
   const homes = [join(folder, "blobs"), join(dirname(folder), "blobs")].map((home) => home + SEPARATOR);
   const found = new Set<string>();
   for (const file of await isFile(path) ? [path] : await filesIn(path)) {
-    const link = await Deno.readLink(file).catch(() => undefined);
-    const real = link === undefined ? undefined : await Deno.realPath(file).catch(() => undefined);
-    if (!real || !homes.some((home) => real.startsWith(home))) continue;
-    for (const blob of [real, resolve(dirname(file), link!)]) found.add(blob);
+    const real = await Deno.realPath(file).catch(() => undefined);
+    if (real && homes.some((home) => real.startsWith(home))) found.add(real);
   }
   return [...found];
 }

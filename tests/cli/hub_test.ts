@@ -105,7 +105,7 @@ Deno.test("a name that is misspelt is answered by the hub, and leaves nothing be
     const dataset = ["--set", "teacher.model=hf:ada/a", "--set", "data.train=hf:ada/rows"];
     const data = await limbeck("validate", `${folder}/recipe.json`, ...dataset);
     assertEquals(data.code, 3);
-    assertStringIncludes(data.err, "data.train");
+    assertStringIncludes(data.err, `data.train: ${Deno.cwd()}/hf:ada/rows: there is no such file`);
     assertEquals((await filesBelow(`${folder}/home`)).filter((file) => file.includes("ada--aa")), []);
     const right = await limbeck("validate", `${folder}/recipe.json`, "--set", "teacher.model=hf:ada/a@main");
     assertEquals(right.code, 0, right.err);

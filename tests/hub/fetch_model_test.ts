@@ -297,6 +297,19 @@ Deno.test("a server without ranges sends all again; one that sends too much or a
     const path = await fetch("hf:ada/small", { settings });
     assertEquals(await Deno.readFile(join(path, "model.safetensors")), weights);
 
+    // One that answers with another range than it was asked for is not believed either.
+    asked = 0;
+    onWeights((range) => {
+      if (asked++ === 0) return cutOff(weights, 20_000);
+      return range === null
+        ? whole()
+        : ranged({ headers: new Headers({ Range: "bytes=100-" }) }, weights, {});
+    });
+    const other = await fetch("hf:ada/small", {
+      settings: { ...settings, cacheFolder: join(folder, "range") },
+    });
+    assertEquals(await Deno.readFile(join(other, "model.safetensors")), weights);
+
     const again = async (name: string) => {
       const cache = { ...settings, cacheFolder: join(folder, name) };
       const error = await assertRejects(() => fetch("hf:ada/small", { settings: cache }), HubError);

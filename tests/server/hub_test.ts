@@ -15,7 +15,7 @@ function withBoth(fn: (test: TestService, hub: FakeHub, cache: string) => Promis
     { "ada/small": repository(commonFiles(WEIGHTS)) },
     (hub, settings) =>
       withService((test) => fn(test, hub, settings.cacheFolder), {
-        hub: { settings, patience: HASTE },
+        hub: { settings, patience: { ...HASTE, silence: 60_000 } },
       }),
   );
 }
