@@ -7,6 +7,8 @@ import { bytes } from "../base/units.ts";
 import { fetchModel, type FetchOptions, type FetchProgress } from "../hub/fetch_model.ts";
 import { isHubName, parseHubName } from "../hub/hub_name.ts";
 import { hubSettings } from "../hub/hub_settings.ts";
+import { restoreModels } from "../runs/task/hub_models.ts";
+import type { RunRecipe } from "../runs/task/run_recipe.ts";
 import type { Flag, Invocation } from "./command.ts";
 import type { Output } from "./terminal/output.ts";
 import { WorkProgress } from "./terminal/work_progress.ts";
@@ -20,7 +22,7 @@ export const HUB_FLAGS: Readonly<Record<string, Flag>> = {
 const NOTE_INTERVAL_MS = 10_000;
 
 /** How models are fetched for a command, and shown to be. */
-export function fetchOptions({ flags, out }: Pick<Invocation, "flags" | "out">): FetchOptions & Disposable {
+function fetchOptions({ flags, out }: Pick<Invocation, "flags" | "out">): FetchOptions & Disposable {
   const settings = hubSettings();
   const shown = new FetchLine(out);
   return {
@@ -58,6 +60,19 @@ export async function localModel(
   invocation: Pick<Invocation, "flags" | "out">,
 ): Promise<string> {
   return (await localModels([name], invocation))[0]!;
+}
+
+/**
+ * Fetches the models of the hub that a recipe names by their places in the cache and that are no longer there.
+ *
+ * @throws as `fetchModel`
+ */
+export async function restoredModels(
+  recipe: RunRecipe,
+  invocation: Pick<Invocation, "flags" | "out">,
+): Promise<void> {
+  using options = fetchOptions(invocation);
+  await restoreModels(recipe, options);
 }
 
 /** How far a fetch is: a bar on a terminal, else a note now and then. What a command prints stays free of both. */

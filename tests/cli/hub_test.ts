@@ -93,6 +93,13 @@ Deno.test("a name that is misspelt is answered by the hub, and leaves nothing be
       train: { steps: 1 },
     };
     await Deno.writeTextFile(`${folder}/recipe.json`, JSON.stringify(recipe));
+    // What can be seen without the hub is told before it is asked.
+    const early = await limbeck("validate", `${folder}/recipe.json`);
+    assertStringIncludes(early.err, `data.train: ${folder}/train.jsonl: there is no such file`);
+    await Deno.writeTextFile(`${folder}/train.jsonl`, tinyRows(8, 1));
+    const loss = await limbeck("distill", `${folder}/recipe.json`, "--set", "objective.0.loss=none");
+    assertStringIncludes(loss.err, "objective");
+    assertEquals([early.code, loss.code, hub.seen.length], [3, 3, 0]);
     for (const verb of ["validate", "estimate", "distill"]) {
       const wrong = await limbeck(verb, `${folder}/recipe.json`, ...verb === "distill" ? ["--no-setup"] : []);
       assertEquals(wrong.code, 3, verb);
@@ -101,7 +108,6 @@ Deno.test("a name that is misspelt is answered by the hub, and leaves nothing be
     const badly = await limbeck("validate", `${folder}/recipe.json`, "--set", "teacher.model=hf:ada/..");
     assertEquals(badly.code, 3);
     assertStringIncludes(badly.err, "names no model of the hub");
-    await Deno.writeTextFile(`${folder}/train.jsonl`, tinyRows(8, 1));
     const dataset = ["--set", "teacher.model=hf:ada/a", "--set", "data.train=hf:ada/rows"];
     const data = await limbeck("validate", `${folder}/recipe.json`, ...dataset);
     assertEquals(data.code, 3);

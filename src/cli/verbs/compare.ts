@@ -38,6 +38,7 @@ import type { Command, FlagReader, Invocation } from "../command.ts";
 import { checkModels, type MeasureComparison, measureSequences, readModels } from "./compare_models.ts";
 import { comparisonMarkdown, comparisonTables, tableLines } from "./comparison_table.ts";
 import { openRecipe } from "../../distill/run/open_recipe.ts";
+import { restoredModels } from "../hub_models.ts";
 import { readRecipe, RECIPE_FLAGS } from "./distill.ts";
 import { isDebug } from "../terminal/output.ts";
 import { registryWith } from "../setup/registry.ts";
@@ -138,6 +139,7 @@ async function openOrCreate(invocation: Invocation): Promise<{ comparison: Compa
     await prepareMachine(invocation);
     const comparison = await openComparison(folder);
     try {
+      for (const { recipe } of comparison.plan.recipes) await restoredModels(recipe, invocation);
       await addGivenModels(comparison, invocation);
       return { comparison, store: await openStoreOf(folder, flags.text("data")) };
     } catch (error) {

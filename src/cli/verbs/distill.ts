@@ -10,7 +10,9 @@ import { loadRecipe } from "../../distill/recipe/file.ts";
 import { checkRecipePlugins } from "../../distill/recipe/plugins.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { InputError } from "../../base/errors.ts";
-import { checkRecipePaths } from "../../distill/recipe/recipe_paths.ts";
+import { inputPaths } from "../../distill/recipe/paths.ts";
+import { checkPaths, checkRecipePaths } from "../../distill/recipe/recipe_paths.ts";
+import { isHubName } from "../../hub/hub_name.ts";
 import { openStore } from "../../runs/store/data_folder.ts";
 import { createRun } from "../../runs/store/run_folder.ts";
 import { withLocalModels } from "../../runs/task/hub_models.ts";
@@ -57,9 +59,10 @@ export const distill: Command = {
     const { args, flags } = invocation;
     const remote = remoteRuns(invocation);
     if (remote) return await distillRemote(invocation, remote, examplePath);
-    const recipe = await readRecipe(args[0], invocation);
-    // Plugins of others are loaded in the run's process only, which then checks as much.
-    if (!invocation.plugins?.length) checkRecipePlugins(recipe, builtinRegistry());
+    const recipe = await readRecipe(args[0], invocation, (written) => {
+      // Plugins of others are loaded in the run's process only, which then checks as much.
+      if (!invocation.plugins?.length) checkRecipePlugins(written, builtinRegistry());
+    });
     const output = flags.text("output");
     if (output) recipe.output.folder = resolve(output);
     await prepareMachine(invocation);
@@ -74,15 +77,19 @@ export const distill: Command = {
 };
 
 /**
- * The recipe that was named, or the embedded example's. All that it names is there: models of the hub are fetched.
+ * The recipe that was named, or the embedded example's. All that it names is there: models of the hub are fetched, once nothing else is wrong.
  *
+ * @param check Throws where something is
  * @throws {InputError} with every path that is not, or a model that the hub does not give
  */
 export async function readRecipe(
   path: string | undefined,
   invocation: Pick<Invocation, "flags" | "out">,
+  check: (written: Recipe) => void = () => {},
 ): Promise<Recipe> {
   const written = await loadRecipe(path ?? examplePath(), { sets: invocation.flags.list("set") });
+  check(written);
+  await checkPaths(inputPaths(written).filter(({ of, path }) => of !== "model" || !isHubName(path)));
   const recipe = await withLocalModels(written, (name) => localModel(name, invocation));
   await checkRecipePaths(recipe);
   return recipe;
@@ -106,8 +113,9 @@ export async function withRecipe<T>(
   use: (opened: OpenedRecipe) => Promise<T>,
 ): Promise<T> {
   const { args, out, plugins } = invocation;
-  const recipe = await readRecipe(args[0], invocation);
-  return await openRecipe(recipe, await registryWith(plugins), (opened) => {
+  const registry = await registryWith(plugins);
+  const recipe = await readRecipe(args[0], invocation, (written) => checkRecipePlugins(written, registry));
+  return await openRecipe(recipe, registry, (opened) => {
     for (const { message } of opened.warnings) out.warn(message);
     return use(opened);
   });

@@ -5,10 +5,9 @@
  */
 import { openStoreOf } from "../../runs/store/data_folder.ts";
 import { findRun, openRun } from "../../runs/store/run_folder.ts";
-import { restoreModels } from "../../runs/task/hub_models.ts";
 import { InputError } from "../../base/errors.ts";
 import type { Command, Invocation } from "../command.ts";
-import { fetchOptions, HUB_FLAGS } from "../hub_models.ts";
+import { HUB_FLAGS, restoredModels } from "../hub_models.ts";
 import { DATA_FLAG } from "../data_flag.ts";
 import { REMOTE_FLAG, remoteRuns } from "../remote_flag.ts";
 import { prepareMachine, RUN_FLAGS, STOP_NOTE, watchRun } from "../terminal/watch_run.ts";
@@ -42,10 +41,7 @@ export const resume: Command = {
         hint: "`limbeck runs show` sums it up. To train longer, begin a new run with more train.steps.",
       });
     }
-    {
-      using options = fetchOptions(invocation);
-      await restoreModels(recipe, options);
-    }
+    await restoredModels(recipe, invocation);
     await prepareMachine(invocation);
     return await watchRun(await openRun(folder, store), { resume: true }, invocation);
   },

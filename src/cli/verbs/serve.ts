@@ -7,6 +7,7 @@ import { DEFAULT_CAPS } from "../../server/caps.ts";
 import { checkBinding, listen } from "../../server/listen.ts";
 import { DEFAULT_RATE, Service } from "../../server/service.ts";
 import { UsageError } from "../../base/errors.ts";
+import { hubSettings } from "../../hub/hub_settings.ts";
 import { UPLOAD_LIMITS } from "../../server/uploads.ts";
 import { hostName } from "../../server/http/origin.ts";
 import { isOpenToOthers, TokenList } from "../../server/auth/tokens.ts";
@@ -142,7 +143,7 @@ export async function runService(invocation: Invocation, entry?: string): Promis
     },
     uploads: { ownerBytes: flags.number("max-files-bytes") ?? UPLOAD_LIMITS.ownerBytes },
     plugins,
-    ...(flags.on("hub") ? { hub: {} } : {}),
+    ...(flags.on("hub") ? { hub: { settings: hubSettings() } } : {}),
     besideRuns: flags.on("beside-runs"),
     ...(Deno.stderr.isTerminal() && !out.json ? { log: inWords(out) } : {}),
     findGpu: async () => (adapter ?? await thisMachine().probe())?.name,
