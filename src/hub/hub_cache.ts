@@ -14,7 +14,8 @@
 import { createHash } from "node:crypto";
 // @ts-types="../../types/std_path.d.ts"
 import { basename, dirname, join, relative, resolve, SEPARATOR } from "@std/path";
-import { exists, isFile, isTaken, openFile, writeTextAtomically } from "../formats/files.ts";
+import { exists, isFile, isTaken, openFile, unwritable, writeTextAtomically } from "../formats/files.ts";
+import { InputError } from "../base/errors.ts";
 import { type HubName, isCommit } from "./hub_name.ts";
 
 /** A place in the cache. */
@@ -77,13 +78,17 @@ export async function cachedCommit(
   return isCommit(commit) ? commit : undefined;
 }
 
-/** Keeps which commit a revision stands for. */
+/** Keeps which commit a revision stands for; a cache that may only be read stays as it is. */
 export async function keepCommit(place: CachedPlace, revision: string): Promise<void> {
   if (revision === place.commit) return;
   const path = join(repositoryFolder(place), "refs", ...revision.split("/"));
   if (await Deno.readTextFile(path).catch(() => "") === place.commit) return;
-  await Deno.mkdir(dirname(path), { recursive: true });
-  await writeTextAtomically(path, place.commit);
+  try {
+    await Deno.mkdir(dirname(path), { recursive: true });
+    await writeTextAtomically(path, place.commit);
+  } catch (error) {
+    if (!(unwritable(path, error) instanceof InputError)) throw error;
+  }
 }
 
 /**

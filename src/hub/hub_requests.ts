@@ -187,11 +187,14 @@ async function refusal(
   return new HubRefusal(
     `${hostOf(settings)} answers ${response.status}: ${said || response.statusText || "no reason given"}`,
     response.status,
-    { where: name, hint: hintFor(code, response.status, withToken) },
+    { where: name, hint: hintFor(code, response.status, said, withToken) },
   );
 }
 
-function hintFor(code: string, status: number, withToken: boolean): string {
+function hintFor(code: string, status: number, said: string, withToken: boolean): string {
+  if (withToken && status === 401 && /invalid (credentials|user ?token)|expired/i.test(said)) {
+    return "The token is not valid, or no longer: put another into HF_TOKEN, or none for a public model.";
+  }
   if (code === "GatedRepo") {
     return withToken
       ? "Ask for access on the model's page, with the account that the token is of."

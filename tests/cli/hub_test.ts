@@ -3,6 +3,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
+import { merge as mergeByProgram, parseMergeRecipe } from "../../mod.ts";
 import { main } from "../../src/cli/main.ts";
 import { openGgufModel } from "../../src/formats/gguf/model.ts";
 import { createRun, readRun } from "../../src/runs/store/run_folder.ts";
@@ -74,6 +75,13 @@ Deno.test("models are merged by their names on the hub, as they are by their pat
     const card = await Deno.readTextFile(`${folder}/fetched/README.md`);
     assertStringIncludes(card, "base_model:\n  - ada/a\n  - ada/b\n");
     assert(!card.includes(FIRST), card);
+
+    const merged = await mergeByProgram(
+      parseMergeRecipe({ method: "linear", models: [{ model: "hf:ada/a" }, { model: "hf:ada/b" }] }),
+      `${folder}/program`,
+    );
+    assertEquals(merged.tensors > 0, true);
+    assertEquals(await valuesOf(`${folder}/program`), await valuesOf(`${folder}/local`));
 
     hub.seen.length = 0;
     const recipe = { method: "linear", models: [{ model: "hf:ada/a" }, { model: "b" }] };

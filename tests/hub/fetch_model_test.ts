@@ -204,6 +204,13 @@ Deno.test("the hub's refusals are told in its own words, and leave nothing in th
     assertEquals(await filesBelow(folder), []);
     await assertRejects(() => Deno.stat(join(folder, "hub")), Deno.errors.NotFound);
 
+    hub.fault = ({ authorization }) =>
+      authorization === "Bearer hf_old"
+        ? Response.json({ error: "Invalid credentials in Authorization header" }, { status: 401 })
+        : undefined;
+    assertStringIncludes((await refused("hf:ada/small", "hf_old")).hint!, "The token is not valid");
+    hub.fault = undefined;
+
     const friend = { ...settings, token: () => Promise.resolve("hf_friend") };
     assert(await isWhole(await fetch("hf:ada/gated", { settings: friend })));
     // The token is the hub's alone; the other server has a signature.
@@ -457,6 +464,10 @@ Deno.test("what Python's cache has is not fetched again", async () => {
     assertEquals(await fetch("hf:ada/small", { settings: settingsOf(hub, folder) }), snapshot);
     assertEquals(hub.downloads, []);
     assertEquals(await fetch("hf:ada/small", { settings: { ...settings, offline: true } }), snapshot);
+    // Such as one of a cluster, that only its keeper writes to: here a folder is where the ref would be.
+    await Deno.remove(join(repo, "refs/main"));
+    await Deno.mkdir(join(repo, "refs/main"));
+    assertEquals(await fetch("hf:ada/small", { settings }), snapshot);
   });
 });
 
