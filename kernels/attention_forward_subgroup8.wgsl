@@ -91,6 +91,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     // Base 2 throughout: one multiplication less for each exponential.
     var maximum = highest;
 //#for j in 0..KEYS
+//#if SOFT_CAP
+    s$j = tanh_$LANES(s$j * size.inner);
+//#end
     s$j = select(Lanes(-3e38), s$j * size.factor, (first <= Indices(key + $j)) & (last > Indices(key + $j)));
     maximum = max(maximum, s$j);
 //#end

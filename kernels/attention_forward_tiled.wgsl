@@ -90,6 +90,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 
     let index = vec4<i32>(key + i32(tx) * 4) + vec4<i32>(0, 1, 2, 3);
 //#for r in 0..4
+//#if SOFT_CAP
+    s$r = tanh_vec4(s$r * size.inner);
+//#end
     s$r = select(vec4<f32>(-3e38), s$r * size.factor, (index >= vec4<i32>(range$r.x)) & (index < vec4<i32>(range$r.y)));
     let highest$r = max(max(s$r.x, s$r.y), max(s$r.z, s$r.w));
 //#end

@@ -82,10 +82,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#include attention_products_subgroup8 with OUT = s, SPREAD = q, SPREAD_ROWS = QUERIES, OWN = k, OWN_ROWS = 4
 //#include attention_products_subgroup8 with OUT = p, SPREAD = dout, SPREAD_ROWS = QUERIES, OWN = v, OWN_ROWS = 4
 //#for j in 0..QUERIES
+//#if SOFT_CAP
+      s$j = tanh_vec4(s$j * size.inner);
+      let slope$j = 1.0 - s$j * s$j;
+//#end
       s$j = select(vec4<f32>(), exp2(s$j * size.factor - subgroupBroadcast(normaliser$(j / 8), $(j % 8)u)),
         (vec4<i32>(subgroupBroadcast(first$(j / 8), $(j % 8)u)) <= key) &
         (vec4<i32>(subgroupBroadcast(last$(j / 8), $(j % 8)u)) > key));
       p$j = s$j * (p$j - subgroupBroadcast(delta$(j / 8), $(j % 8)u));
+//#if SOFT_CAP
+      p$j *= slope$j;
+//#end
 //#end
       var at = lane;
       for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {

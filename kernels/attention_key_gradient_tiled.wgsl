@@ -108,9 +108,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
       let first = vec4<i32>(vec4<u32>(known0.z, known1.z, known2.z, known3.z));
       let last = vec4<i32>(vec4<u32>(known0.w, known1.w, known2.w, known3.w));
 //#for r in 0..4
+//#if SOFT_CAP
+      s$r = tanh_vec4(s$r * size.inner);
+      let slope$r = 1.0 - s$r * s$r;
+//#end
       s$r = select(vec4<f32>(), exp2(s$r * size.factor - normaliser),
         (first <= vec4<i32>(index$r)) & (last > vec4<i32>(index$r)));
       p$r = s$r * (p$r - delta);
+//#if SOFT_CAP
+      p$r *= slope$r;
+//#end
 //#end
 
 //#for x in 0..4

@@ -66,8 +66,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#include attention_products_subgroup8 with OUT = s, SPREAD = k, SPREAD_ROWS = KEYS, OWN = q, OWN_ROWS = 4
 //#include attention_products_subgroup8 with OUT = p, SPREAD = v, SPREAD_ROWS = KEYS, OWN = dout, OWN_ROWS = 4
 //#for j in 0..KEYS
+//#if SOFT_CAP
+    s$j = tanh_vec4(s$j * size.inner);
+//#end
     p$j = select(vec4<f32>(), exp2(s$j * size.factor - normaliser) * (p$j - delta),
       (first <= vec4<i32>(key + $j)) & (last > vec4<i32>(key + $j)));
+//#if SOFT_CAP
+    p$j *= 1.0 - s$j * s$j;
+//#end
 //#end
     var at = lane;
     for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {

@@ -81,11 +81,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 
     let index = vec4<i32>(key + i32(tx) * 4) + vec4<i32>(0, 1, 2, 3);
 //#for r in 0..4
+//#if SOFT_CAP
+    s$r = tanh_vec4(s$r * size.inner);
+    let slope$r = 1.0 - s$r * s$r;
+//#end
     let ds$r = select(vec4<f32>(), exp2(s$r * size.factor - bitcast<f32>(known$r.x)) * (p$r - bitcast<f32>(known$r.y)),
       (index >= vec4<i32>(i32(known$r.z))) & (index < vec4<i32>(i32(known$r.w))));
 //#end
 //#for x in 0..4
+//#if SOFT_CAP
+    weights[(tx * 4u + $(x)u) * 9u + ty] =
+      vec4<f32>(ds0[$x] * slope0[$x], ds1[$x] * slope1[$x], ds2[$x] * slope2[$x], ds3[$x] * slope3[$x]);
+//#else
     weights[(tx * 4u + $(x)u) * 9u + ty] = vec4<f32>(ds0[$x], ds1[$x], ds2[$x], ds3[$x]);
+//#end
 //#end
 
 //#include attention_sums_tiled with OUT = o, RIGHT = k

@@ -36,6 +36,7 @@ import { sumRows } from "../../src/tensor/ops/pointwise.ts";
 import { topK } from "../../src/tensor/ops/top_k.ts";
 import { timesWeight } from "../../src/tensor/ops/times_weight.ts";
 import { topKSoftmax } from "../../src/tensor/ops/top_k_softmax.ts";
+import { windowed } from "../../src/tensor/ops/windowed.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 
 const STORAGE_TYPES: readonly DType[] = ["f32", "f16", "bf16"];
@@ -130,6 +131,9 @@ function attentions(block: OpBlock): void {
       const heads = { heads: 4, keyValueHeads: 2, headDim, scale: 1 };
       block.wantGradients(attention(q, k, v, ranges(rows), heads), qkv);
       block.wantGradients(attention(q, k, v, ranges(rows), heads), [q]);
+      if (![8, 256].includes(headDim)) continue;
+      const near = windowed(ranges(rows), 3);
+      block.wantGradients(attention(q, k, v, near, { ...heads, softCap: 30 }), qkv);
     }
   }
 }

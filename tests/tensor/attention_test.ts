@@ -83,21 +83,24 @@ function scattered(queries: number, keys: number): [number, number][] {
 
 /** Weights of one query of one head, over all keys, with the logarithm of their denominator; straight from the definition. */
 function weights(c: Case, q: ArrayLike<number>, k: ArrayLike<number>, i: number, h: number) {
-  const { heads, keyValueHeads, headDim, scale } = c.shape;
+  const { heads, keyValueHeads, headDim, scale, softCap } = c.shape;
   const g = Math.floor(h / (heads / keyValueHeads));
+  const cap = (s: number) => softCap === undefined ? s : softCap * Math.tanh(s / softCap);
   const scores = Array.from({ length: c.keys }, (_, j) => {
     if (j < c.start[i]! || j >= c.end[i]!) return -Infinity;
     let sum = 0;
     for (let d = 0; d < headDim; d++) {
       sum += q[(i * heads + h) * headDim + d]! * k[(j * keyValueHeads + g) * headDim + d]!;
     }
-    return sum * scale;
+    return cap(sum * scale);
   });
   const highest = Math.max(...scores);
-  if (highest === -Infinity) return { g, p: scores.map(() => 0), logsumexp: 0 };
+  if (highest === -Infinity) return { g, p: scores.map(() => 0), slopes: [], logsumexp: 0 };
   const e = scores.map((s) => Math.exp(s - highest));
   const total = e.reduce((a, b) => a + b, 0);
-  return { g, p: e.map((x) => x / total), logsumexp: highest + Math.log(total) };
+  // d score / d (scale * q . k)
+  const slopes = scores.map((s) => softCap === undefined ? 1 : 1 - (s / softCap) ** 2);
+  return { g, p: e.map((x) => x / total), slopes, logsumexp: highest + Math.log(total) };
 }
 
 /** The f64 oracle: output and log-denominators, and the gradients of sum(dout * out) by the chain rule. */
@@ -129,9 +132,10 @@ function oracle(c: Case, [q, k, v, dout]: readonly ArrayLike<number>[] = c.data)
       const mean = w.p.reduce((sum, p, j) => sum + p * dp[j]!, 0);
       w.p.forEach((p, j) => {
         if (p === 0) return;
+        const ds = scale * p * (dp[j]! - mean) * w.slopes[j]!;
         for (let d = 0; d < D; d++) {
-          dq[row + d]! += scale * p * (dp[j]! - mean) * k![keyRow(j) + d]!;
-          dk[keyRow(j) + d]! += scale * p * (dp[j]! - mean) * q![row + d]!;
+          dq[row + d]! += ds * k![keyRow(j) + d]!;
+          dk[keyRow(j) + d]! += ds * q![row + d]!;
         }
       });
     }
@@ -181,7 +185,7 @@ function assertMatches(actual: Results, expected: Results, tolerance = 1) {
   assertWithin(actual.dv, expected.dv, 8e-6 * tolerance, "gradients of v");
 }
 
-const CASES: readonly [string, Case][] = [
+const CASES: [string, Case][] = [
   ["one query", makeCase(shape(1, 1, 4), 1, packed([1]))],
   ["one sample of odd length", makeCase(shape(2, 2, 8), 33, packed([33]))],
   [
@@ -199,6 +203,13 @@ const CASES: readonly [string, Case][] = [
     makeCase(shape(4, 2, 48), 90, [[0, 33], [40, 41], [50, 90], [3, 3], [80, 97]]),
   ],
 ];
+
+/** Scores of both sizes: some far beyond the cap, where its slope is nearly 0. */
+const capped = (heads: number) => ({ ...shape(heads, 2, 8, 1), softCap: 3 });
+CASES.push(
+  ["capped scores", makeCase(capped(4), 70, packed([31, 1, 17, 15], 6), 2)],
+  ["capped scores of a few queries", makeCase(capped(4), 40, [[0, 33], [40, 41], [3, 40]], 2)],
+);
 
 for (const [name, c] of CASES) {
   gpuTest(`attention() and its gradients match f64 for ${name}`, async (gpu) => {
@@ -316,6 +327,24 @@ gpuTest("the comparison fails for kernels with a planted mistake", async (gpu, f
   }
 });
 
+gpuTest("a soft cap that bends only scores or only their gradients does not pass", async (gpu) => {
+  const [, c] = CASES.find(([name]) => name === "capped scores")!;
+  const expected = oracle(c);
+  const actual = await onGpu(gpu, c, (q, k, v, start, end, dout) => {
+    const straight = mistaken(attentionOp, " * size.inner);", " * size.inner / 3.0) * 3.0;");
+    const made = q.graph.add(straight, [q, k, v, start, end], c.shape);
+    const y = q.graph.add(attentionOp, [q, k, v, start, end], c.shape);
+    const flat = mistaken(attentionGradientOp, "1.0 - s0 * s0", "1.0 - s0 * 0.0");
+    const attributes = { ...c.shape, queries: true, keys: true };
+    return [...made, ...q.graph.add(flat, [q, k, v, start, end, ...y, dout], attributes)];
+  });
+  for (const name of ["out", "dq", "dk"] as const) {
+    const difference = maxDifference(actual[name], expected[name]);
+    assert(difference > 1e-3, `${name} differs by ${difference}`);
+  }
+  assertWithin(actual.dv, expected.dv, 8e-6, "gradients of v, where nothing was planted");
+});
+
 Deno.test("attention() longer than the software driver's loops may be is NaN, not wrong", async () => {
   const gpu = await testGpu("subgroup8");
   const few: [number, number][] = [[0, 40_000], [0, 40_000]];
@@ -346,6 +375,7 @@ Deno.test("attention() refuses shapes that do not fit, naming them", () => {
     [() => attention(q, k, v, ranges, shape(4, 1, 4)), "k must be [S, 1 * 4]"],
     [() => attention(q, k, input("w", [6, 8]), ranges, good), "one shape"],
     [() => attention(q, k, v, { ...ranges, end: input("e", [7], "i32") }, good), "start and end"],
+    [() => attention(q, k, v, ranges, { ...good, softCap: 0 }), "a positive number, not 0"],
   ];
   for (const [call, message] of refused) assertThrows(call, ShapeError, message);
   const made = g.add(attentionOp, [q, k, v, ranges.start, ranges.end], good);

@@ -21,7 +21,8 @@ import sumsTiled from "../../../kernels/include/attention_sums_tiled.wgsl" with 
 import turns from "../../../kernels/include/turns.wgsl" with { type: "text" };
 import rowsSource from "../../../kernels/attention_rows.wgsl" with { type: "text" };
 import type { DeviceDescription } from "../../gpu/description.ts";
-import { expandTemplate } from "../../gpu/template.ts";
+import { expandTemplate, type TemplateConstants } from "../../gpu/template.ts";
+import { helperFunctions } from "../expr/mod.ts";
 import type { Tensor, TensorSpec } from "../graph.ts";
 import { ensure, type GradientContext, grid, type LoweringContext, type Op, refuse } from "../op.ts";
 
@@ -35,6 +36,8 @@ export interface AttentionAttributes {
   readonly headDim: number;
   /** Factor of the scores, usually `headDim ** -0.5`. */
   readonly scale: number;
+  /** Scores s become softCap * tanh(s / softCap) before the softmax (Gemma 2, arXiv 2408.00118); no cap when absent. */
+  readonly softCap?: number | undefined;
 }
 
 /** Query i attends the keys `start[i] <= j < end[i]`. Both i32 [T]. */
@@ -54,7 +57,7 @@ export interface AttentionRanges {
  * @param k f32 [S, keyValueHeads * headDim]
  * @param v f32, the shape of k
  * @returns f32 [T, heads * headDim]
- * @throws {ShapeError} if the shapes do not fit, or headDim is not a multiple of 4 up to 256
+ * @throws {ShapeError} if the shapes do not fit, headDim is not a multiple of 4 up to 256, or the soft cap is not positive
  * @example
  * ```ts ignore
  * const y = attention(q, k, v, { start, end }, { heads: 6, keyValueHeads: 6, headDim: 48, scale: 48 ** -0.5 });
@@ -95,7 +98,7 @@ export const attentionGradientOp: Op<AttentionGradientAttributes> = {
 };
 
 function infer(inputs: readonly Tensor[], attributes: AttentionAttributes): TensorSpec[] {
-  const { heads, keyValueHeads, headDim } = attributes;
+  const { heads, keyValueHeads, headDim, softCap } = attributes;
   const [q, k, v, start, end] = inputs as [Tensor, Tensor, Tensor, Tensor, Tensor];
   const check = (condition: boolean, why: string) => ensure(condition, "attention", inputs, why);
   check(
@@ -106,6 +109,7 @@ function infer(inputs: readonly Tensor[], attributes: AttentionAttributes): Tens
     keyValueHeads > 0 && heads > 0 && heads % keyValueHeads === 0,
     `${heads} heads cannot share ${keyValueHeads} heads of keys and values evenly`,
   );
+  check(softCap === undefined || softCap > 0, `a soft cap must be a positive number, not ${softCap}`);
   check([q, k, v].every((t) => t.dtype === "f32"), "q, k and v must be f32");
   check([q, k, v].every((t) => t.shape.length === 2), "q, k and v must have two dimensions");
   check(q.dim(1) === heads * headDim, `q must be [T, ${heads} * ${headDim}]`);
@@ -161,6 +165,13 @@ const INCLUDES = {
   turns,
 };
 
+/** What the include `attention_size` needs, for a kernel that has scores of so many queries or keys in one value. */
+function softCapConstants(softCap: number | undefined, lanes: 1 | 4): TemplateConstants {
+  if (softCap === undefined) return { SOFT_CAP: false };
+  const LANES = lanes === 1 ? "f32" : "vec4";
+  return { SOFT_CAP: true, LANES, TANH: helperFunctions([`tanh_${LANES}`]) };
+}
+
 /** What the sizes of all kernels have in common. */
 interface Launch {
   readonly kernel: string;
@@ -173,20 +184,27 @@ interface Launch {
   readonly tileRows: number;
   readonly heads: number;
   readonly columns: number;
-  readonly extra?: readonly (number | { readonly f32: number })[];
+  /** Scores in one value of the kernel; 4 by default. */
+  readonly lanes?: 1 | 4;
+  /** Of 16 queries; for gradients of keys. */
+  readonly blocks?: number;
   /** Matrix products over queries and keys. */
   readonly products: number;
 }
 
 function launch(context: LoweringContext<AttentionAttributes>, l: Launch): void {
   const { inputs, attributes, device, dispatch } = context;
-  const { heads, keyValueHeads, headDim, scale } = attributes;
+  const { heads, keyValueHeads, headDim, scale, softCap } = attributes;
   const [queries, keys] = [inputs[0]!.dim(0), inputs[1]!.dim(0)];
   const tiles = Math.ceil(l.rows / l.tileRows);
   const total = tiles * l.heads * Math.ceil(headDim / l.columns);
   dispatch({
     kernel: l.kernel,
-    wgsl: expandTemplate(l.name, l.source, { ...l.constants, COLUMNS: l.columns }, INCLUDES),
+    wgsl: expandTemplate(l.name, l.source, {
+      ...l.constants,
+      COLUMNS: l.columns,
+      ...softCapConstants(softCap, l.lanes ?? 4),
+    }, INCLUDES),
     tensors: l.tensors,
     size: [
       queries,
@@ -196,9 +214,10 @@ function launch(context: LoweringContext<AttentionAttributes>, l: Launch): void 
       headDim / 4,
       tiles,
       total,
-      { f32: scale * Math.LOG2E },
+      { f32: (softCap ?? scale) * Math.LOG2E },
       { f32: scale },
-      ...(l.extra ?? []),
+      l.blocks ?? 0,
+      ...(softCap === undefined ? [] : [{ f32: scale / softCap }]),
     ],
     groups: grid(total, device),
     // An estimate: the ranges are not known. Causal attention over one sample is meant.
@@ -220,6 +239,7 @@ function lower(context: LoweringContext<AttentionAttributes>): void {
     tensors: [...inputs, ...outputs],
     rows: queries,
     tileRows: fast ? 8 * perLane : 32,
+    lanes: fast ? perLane : 4,
     heads,
     columns: columnsAtOnce(device, headDim, 32 * perLane),
     products: 2,
@@ -280,7 +300,7 @@ function lowerGradient(context: LoweringContext<AttentionGradientAttributes>): v
       tileRows: 32,
       heads: keyValueHeads,
       columns: columnsAtOnce(device, headDim, 256),
-      extra: [blockCount],
+      blocks: blockCount,
       products: 4,
     });
   }
