@@ -3,7 +3,7 @@
 // Bindings: x [T, H], w [H] (WEIGHT: its storage), y [T, H]. A workgroup of THREADS makes one row.
 //
 // Constants: WEIGHT, SUBGROUP (1: the workgroup is one subgroup of 8; 0: 64 threads and workgroup memory), THREADS,
-// VECTOR (4; or 1, where H is not a multiple of 4).
+// VECTOR (4; or 1, where H is not a multiple of 4), FACTOR (what stands for w[h]: the weight, or 1 + the weight).
 
 struct Size { rows: u32, units: u32, width: f32, epsilon: f32 }
 
@@ -59,7 +59,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#for i in 0..4
     if (u + $(i * THREADS)u < size.units) {
       let at = u + $(i * THREADS)u;
-      y[first + at] = weight(at) * (x[first + at] * scale);
+      y[first + at] = $FACTOR * (x[first + at] * scale);
     }
 //#end
   }

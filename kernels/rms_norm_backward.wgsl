@@ -7,7 +7,7 @@
 // Bindings: x [T, H], w [H] (WEIGHT: its storage), dy [T, H], dx [T, H], scale [T] (= r). A workgroup of THREADS makes one row.
 //
 // Constants: WEIGHT, SUBGROUP (1: the workgroup is one subgroup of 8; 0: 64 threads and workgroup memory), THREADS,
-// VECTOR (4; or 1, where H is not a multiple of 4).
+// VECTOR (4; or 1, where H is not a multiple of 4), FACTOR (what stands for w[h]: the weight, or 1 + the weight).
 
 struct Size { rows: u32, units: u32, width: f32, epsilon: f32 }
 
@@ -54,7 +54,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
       let at = u + $(i * THREADS)u;
       let value = x[first + at];
       squares += value * value;
-      products += value * (weight(at) * dy[first + at]);
+      products += value * ($FACTOR * dy[first + at]);
     }
 //#end
   }
@@ -71,7 +71,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#for i in 0..4
     if (u + $(i * THREADS)u < size.units) {
       let at = u + $(i * THREADS)u;
-      dx[first + at] = r * (weight(at) * dy[first + at] - x[first + at] * along);
+      dx[first + at] = r * ($FACTOR * dy[first + at] - x[first + at] * along);
     }
 //#end
   }

@@ -17,6 +17,7 @@ import { addRow } from "../../src/tensor/ops/add_row.ts";
 import { adamw } from "../../src/tensor/ops/adamw.ts";
 import { attention } from "../../src/tensor/ops/attention.ts";
 import { gatherRows, scatterRows } from "../../src/tensor/ops/cache.ts";
+import { splitColumns } from "../../src/tensor/ops/columns.ts";
 import { combine } from "../../src/tensor/ops/combine.ts";
 import { dropout } from "../../src/tensor/ops/dropout.ts";
 import { drawTokens } from "../../src/tensor/ops/draw_tokens.ts";
@@ -107,15 +108,25 @@ function rowOps(block: OpBlock): void {
     for (const dtype of STORAGE_TYPES) {
       const [x, weight] = [block.tensor([9, width]), block.tensor([width], dtype)];
       block.wantGradients(rmsNorm(x, weight, 1e-5), dtype === "f32" ? [x, weight] : [x]);
+      block.wantGradients(rmsNorm(x, weight, 1e-5, { plusOne: true }), [x]);
       block.want(gatherRows(block.tensor([5, width], dtype), positions));
       block.want(addRow(x, weight));
     }
     block.want(scatterRows(block.tensor([5, width]), block.tensor([9, width]), positions));
     block.want(rangeMean(block.tensor([9, width]), block.tensor([3], "i32"), block.tensor([3], "i32")));
   }
+  for (const width of [4, 7]) {
+    const x = block.tensor([9, 3 * width]);
+    block.wantGradients(splitColumns(x, [width, width, width])[1]!, [x]);
+  }
   for (const headDim of [6, 8, 64, 128]) {
     const x = block.tensor([9, 3 * headDim]);
     block.wantGradients(rope(x, positions, block.tensor([64, headDim]), 3, headDim), [x]);
+  }
+  for (const [rotated, headDim] of [[4, 6], [8, 12]] as const) {
+    block.want(
+      rope(block.tensor([9, 3 * headDim]), positions, block.tensor([64, rotated]), 3, headDim, rotated),
+    );
   }
 }
 

@@ -1,21 +1,23 @@
 // @ts-types="../../types/std_assert.d.ts"
-import { assert } from "@std/assert";
+import { assert, assertThrows } from "@std/assert";
 import { assertWithin, gpuTest, maxDifference, run, testGpu } from "./harness.ts";
 import { numericGradient, operand } from "./oracle.ts";
 import { plant } from "./planted.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
-import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
+import { headNorm, rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
+import { Program } from "../../src/tensor/plan.ts";
+import { ShapeError } from "../../src/base/errors.ts";
 
 const EPSILON = 1e-5;
 
-function reference(x: ArrayLike<number>, w: ArrayLike<number>, rows: number): Float64Array {
+function reference(x: ArrayLike<number>, w: ArrayLike<number>, rows: number, plus = 0): Float64Array {
   const width = w.length;
   const y = new Float64Array(rows * width);
   for (let t = 0; t < rows; t++) {
     let squares = 0;
     for (let h = 0; h < width; h++) squares += x[t * width + h]! ** 2;
     const scale = 1 / Math.sqrt(squares / width + EPSILON);
-    for (let h = 0; h < width; h++) y[t * width + h] = x[t * width + h]! * scale * w[h]!;
+    for (let h = 0; h < width; h++) y[t * width + h] = x[t * width + h]! * scale * (plus + w[h]!);
   }
   return y;
 }
@@ -28,6 +30,55 @@ gpuTest("rmsNorm() matches f64 for every weight type and odd widths", async (gpu
       assertWithin(outputs[0]!, reference(x.values, w.values, rows), 1e-6, `${dtype} ${rows}x${width}`);
     }
   }
+});
+
+gpuTest(
+  "rmsNorm() times 1 + weight matches f64, forward and backward, for every weight type",
+  async (gpu) => {
+    for (const dtype of ["f32", "f16", "bf16"] as const) {
+      for (const [rows, width] of [[3, 36], [33, 7]] as const) {
+        const kind = dtype === "f32" ? "input" : "weight";
+        const [x, dy] = [operand([rows, width], 1), operand([rows, width], 3)];
+        const w = operand([width], 2, dtype, kind);
+        const { outputs } = await run(gpu, [x, w, dy], (graph, x, w, dy) => {
+          const y = rmsNorm(x!, w!, EPSILON, { plusOne: true });
+          return [y, ...gradients(graph, [[y, dy!]], dtype === "f32" ? [x!, w!] : [x!]).map((g) => g!)];
+        });
+        const what = `${dtype} ${rows}x${width}`;
+        assertWithin(outputs[0]!, reference(x.values, w.values, rows, 1), 1e-6, what);
+        const dx = numericGradient((v) => reference(v, w.values, rows, 1), x.values, dy.values);
+        assertWithin(outputs[1]!, dx, 1e-5, `dx ${what}`);
+        if (dtype !== "f32") continue;
+        const dw = numericGradient((v) => reference(x.values, v, rows, 1), w.values, dy.values);
+        assertWithin(outputs[2]!, dw, 1e-5, `dw ${what}`);
+      }
+    }
+  },
+);
+
+gpuTest("headNorm() takes each head on its own, all with one weight", async (gpu) => {
+  // Heads in vectors of four, and heads that are none.
+  for (const headDim of [12, 14]) {
+    const [x, w, dy] = [operand([5, 3 * headDim], 1), operand([headDim], 2), operand([5, 3 * headDim], 3)];
+    const { outputs } = await run(gpu, [x, w, dy], (graph, x, w, dy) => {
+      const y = headNorm(x!, w!, EPSILON);
+      return [y, ...gradients(graph, [[y, dy!]], [x!, w!]).map((g) => g!)];
+    });
+    assertWithin(outputs[0]!, reference(x.values, w.values, 15), 1e-6, `${headDim}`);
+    const dx = numericGradient((v) => reference(v, w.values, 15), x.values, dy.values);
+    assertWithin(outputs[1]!, dx, 1e-5, `dx ${headDim}`);
+    const dw = numericGradient((v) => reference(x.values, v, 15), w.values, dy.values);
+    assertWithin(outputs[2]!, dw, 1e-5, `dw ${headDim}`);
+  }
+});
+
+Deno.test("headNorm() refuses a width that is no number of heads", () => {
+  const g = new Program().block("test");
+  assertThrows(
+    () => headNorm(g.input("x", [4, 32], "f32"), g.weight("w", [12], "f32"), EPSILON),
+    ShapeError,
+    "32 columns are no heads of 12",
+  );
 });
 
 gpuTest("rmsNorm() is as exact for tiny and large rows", async (gpu) => {
@@ -90,4 +141,14 @@ gpuTest("a missing epsilon, or a missing term of the gradient, does not pass", a
   const dx = numericGradient((v) => reference(v, w.values, 3), x.values, dy.values);
   assert(maxDifference(outputs[0]!, reference(x.values, w.values, 3)) > 1e-5);
   assert(maxDifference(outputs[1]!, dx) > 0.01);
+  const { outputs: plus } = await run(gpu, [x, w, dy], (graph, x, w, dy) => {
+    const planted = () =>
+      plant(rmsNorm(x!, w!, EPSILON, { plusOne: true }), "(1.0 + weight(at))", "weight(at)");
+    const right = rmsNorm(x!, w!, EPSILON, { plusOne: true });
+    const [dx] = gradients(graph, [[right, dy!]], [x!]);
+    return [planted(), plant(dx!, "(1.0 + weight(at))", "weight(at)")];
+  });
+  assert(maxDifference(plus[0]!, reference(x.values, w.values, 3, 1)) > 0.5);
+  const plusDx = numericGradient((v) => reference(v, w.values, 3, 1), x.values, dy.values);
+  assert(maxDifference(plus[1]!, plusDx) > 0.1);
 });

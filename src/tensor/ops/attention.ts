@@ -25,6 +25,7 @@ import { expandTemplate, type TemplateConstants } from "../../gpu/template.ts";
 import { helperFunctions } from "../expr/mod.ts";
 import type { Tensor, TensorSpec } from "../graph.ts";
 import { ensure, type GradientContext, grid, type LoweringContext, type Op, refuse } from "../op.ts";
+import { narrowColumns, widenColumns } from "./columns.ts";
 
 /** Attributes of {@linkcode attentionOp}. */
 export interface AttentionAttributes {
@@ -32,7 +33,7 @@ export interface AttentionAttributes {
   readonly heads: number;
   /** Heads of keys and values; each serves `heads / keyValueHeads` heads of queries. */
   readonly keyValueHeads: number;
-  /** Width of a head: a multiple of 4, at most 256. */
+  /** Width of a head, at most 256. Multiples of 4 are fastest: others are made so on the way in, and {@linkcode attentionOp} wants them. */
   readonly headDim: number;
   /** Factor of the scores, usually `headDim ** -0.5`. */
   readonly scale: number;
@@ -57,7 +58,7 @@ export interface AttentionRanges {
  * @param k f32 [S, keyValueHeads * headDim]
  * @param v f32, the shape of k
  * @returns f32 [T, heads * headDim]
- * @throws {ShapeError} if the shapes do not fit, headDim is not a multiple of 4 up to 256, or the soft cap is not positive
+ * @throws {ShapeError} if the shapes do not fit, headDim is beyond 256, or the soft cap is not positive
  * @example
  * ```ts ignore
  * const y = attention(q, k, v, { start, end }, { heads: 6, keyValueHeads: 6, headDim: 48, scale: 48 ** -0.5 });
@@ -70,7 +71,15 @@ export function attention(
   ranges: AttentionRanges,
   attributes: AttentionAttributes,
 ): Tensor {
-  return q.graph.add(attentionOp, [q, k, v, ranges.start, ranges.end], attributes)[0]!;
+  const inputs = [q, k, v, ranges.start, ranges.end];
+  const { heads, keyValueHeads, headDim } = attributes;
+  if (headDim % 4 === 0) return q.graph.add(attentionOp, inputs, attributes)[0]!;
+  ensureShapes(inputs, attributes);
+  // Kernels read heads in vectors of four: zeros make them wider without a change to any product.
+  const wide = Math.ceil(headDim / 4) * 4;
+  const [keys, values] = [k, v].map((t) => widenColumns(t, keyValueHeads, wide)) as [Tensor, Tensor];
+  const y = attention(widenColumns(q, heads, wide), keys, values, ranges, { ...attributes, headDim: wide });
+  return narrowColumns(y, heads, headDim);
 }
 
 /**
@@ -98,12 +107,20 @@ export const attentionGradientOp: Op<AttentionGradientAttributes> = {
 };
 
 function infer(inputs: readonly Tensor[], attributes: AttentionAttributes): TensorSpec[] {
+  const { heads, headDim } = attributes;
+  const [q] = inputs as [Tensor];
+  ensureShapes(inputs, attributes);
+  ensure(headDim % 4 === 0, "attention", inputs, `headDim must be a multiple of 4, not ${headDim}`);
+  return [{ shape: q.shape, dtype: "f32" }, { shape: [heads, q.dim(0)], dtype: "f32" }];
+}
+
+function ensureShapes(inputs: readonly Tensor[], attributes: AttentionAttributes): void {
   const { heads, keyValueHeads, headDim, softCap } = attributes;
   const [q, k, v, start, end] = inputs as [Tensor, Tensor, Tensor, Tensor, Tensor];
   const check = (condition: boolean, why: string) => ensure(condition, "attention", inputs, why);
   check(
-    Number.isInteger(headDim) && headDim % 4 === 0 && headDim > 0 && headDim <= 256,
-    `headDim must be a multiple of 4 up to 256, not ${headDim}`,
+    Number.isInteger(headDim) && headDim > 0 && headDim <= 256,
+    `headDim must be a whole number up to 256, not ${headDim}`,
   );
   check(
     keyValueHeads > 0 && heads > 0 && heads % keyValueHeads === 0,
@@ -120,7 +137,6 @@ function infer(inputs: readonly Tensor[], attributes: AttentionAttributes): Tens
     [start, end].every((t) => t.dtype === "i32" && t.shape.length === 1 && t.dim(0) === q.dim(0)),
     "start and end must be i32 [T]",
   );
-  return [{ shape: q.shape, dtype: "f32" }, { shape: [heads, q.dim(0)], dtype: "f32" }];
 }
 
 function gradient(context: GradientContext<AttentionAttributes>): (Tensor | undefined)[] {

@@ -10,17 +10,20 @@ import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
 import { ensure, grid, type LoweringContext, type Op } from "../op.ts";
 import { isWeight, weightIncludes } from "../weight_storage.ts";
+import { reshape } from "./views.ts";
 
 /** Attributes of the ops in this file. */
 export interface RmsNormAttributes {
   /** Added to the mean square; the model's `rms_norm_eps`. */
   readonly epsilon: number;
+  /** The rows are multiplied by 1 + weight. */
+  readonly plusOne: boolean;
 }
 
 /** Rows that level 1 of the weight's gradient sums; stands in the kernel too. */
 const BLOCK = 32;
 
-/** y[t, h] = w[h] * x[t, h] / sqrt(mean_h(x[t, h]^2) + epsilon). */
+/** y[t, h] = w[h] * x[t, h] / sqrt(mean_h(x[t, h]^2) + epsilon), or with 1 + w[h] for w[h]. */
 const rmsNormOp: Op<RmsNormAttributes> = {
   name: "rmsNorm",
   infer(inputs) {
@@ -97,6 +100,7 @@ function lowerRows(
       SUBGROUP: subgroup,
       THREADS: subgroup ? 8 : 64,
       VECTOR: vector,
+      FACTOR: attributes.plusOne ? "(1.0 + weight(at))" : "weight(at)",
     }, weightIncludes(weight)),
     tensors: [...inputs, ...outputs],
     size: [rows, width / vector, { f32: width }, { f32: attributes.epsilon }],
@@ -111,8 +115,32 @@ function lowerRows(
  * @param x f32 [T, H]
  * @param weight [H] in any storage of weights; only f32 can be trained
  * @param epsilon Added to the mean square
+ * @param options `plusOne`: multiply by 1 + weight, added in f32 after unpacking (Gemma, arXiv 2403.08295)
  * @throws {ShapeError} if shapes or types are others
  */
-export function rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
-  return x.graph.add(rmsNormOp, [x, weight], { epsilon })[0]!;
+export function rmsNorm(
+  x: Tensor,
+  weight: Tensor,
+  epsilon: number,
+  { plusOne = false }: { readonly plusOne?: boolean } = {},
+): Tensor {
+  return x.graph.add(rmsNormOp, [x, weight], { epsilon, plusOne })[0]!;
+}
+
+/**
+ * {@linkcode rmsNorm} of every head on its own, all with one weight: what stands before the rotary positions in Qwen3 and Gemma 3.
+ *
+ * @param x f32 [T, heads * headDim]
+ * @param weight [headDim] in any storage of weights
+ */
+export function headNorm(
+  x: Tensor,
+  weight: Tensor,
+  epsilon: number,
+  options: { readonly plusOne?: boolean } = {},
+): Tensor {
+  const [rows, headDim] = [x.dim(0), weight.dim(0)];
+  ensure(x.dim(1) % headDim === 0, "headNorm", [x, weight], `${x.dim(1)} columns are no heads of ${headDim}`);
+  const heads = reshape(x, [rows * x.dim(1) / headDim, headDim]);
+  return reshape(rmsNorm(heads, weight, epsilon, options), x.shape);
 }

@@ -11,18 +11,24 @@ import { ensure, grid, type Op } from "../op.ts";
 /** Attributes of {@linkcode ropeOp}. */
 export interface RopeAttributes {
   readonly heads: number;
-  /** Width of a head; even. */
   readonly headDim: number;
+  /** Columns of a head that are rotated, its first; even. */
+  readonly rotated: number;
   /** Rotate by minus the angle: the gradient of the rotation. */
   readonly inverse: boolean;
 }
 
-/** Rotates the pairs (i, i + headDim/2) of every head by the angle of the row's position. */
+/** Rotates the pairs (i, i + rotated/2) of every head by the angle of the row's position. */
 const ropeOp: Op<RopeAttributes> = {
   name: "rope",
-  infer(inputs, { heads, headDim }) {
+  infer(inputs, { heads, headDim, rotated }) {
     const [x, positions, table] = inputs as [Tensor, Tensor, Tensor];
-    ensure(headDim % 2 === 0, "rope", inputs, `the head width ${headDim} is not even`);
+    ensure(
+      rotated % 2 === 0 && rotated > 0 && rotated <= headDim,
+      "rope",
+      inputs,
+      `of a head of ${headDim} columns an even number can be rotated, not ${rotated}`,
+    );
     ensure(
       x.shape.length === 2 && x.dim(1) === heads * headDim && x.dtype === "f32",
       "rope",
@@ -36,10 +42,10 @@ const ropeOp: Op<RopeAttributes> = {
       "positions must be i32, one for each row",
     );
     ensure(
-      table.shape.length === 2 && table.dim(1) === headDim && table.dtype === "f32",
+      table.shape.length === 2 && table.dim(1) === rotated && table.dtype === "f32",
       "rope",
       inputs,
-      `the table must be f32 [P, ${headDim}]`,
+      `the table must be f32 [P, ${rotated}]`,
     );
     return [{ shape: x.shape, dtype: "f32" }];
   },
@@ -52,35 +58,45 @@ const ropeOp: Op<RopeAttributes> = {
     undefined,
   ],
   lower({ inputs, outputs, attributes, device, dispatch }) {
-    const { heads, headDim, inverse } = attributes;
+    const { heads, headDim, rotated, inverse } = attributes;
     const [x, , table] = inputs as [Tensor, Tensor, Tensor];
     const rows = x.dim(0);
-    const vector = headDim % 8 === 0 ? 4 : 1;
-    const half = headDim / 2 / vector;
+    const vector = rotated % 8 === 0 && headDim % 4 === 0 ? 4 : 1;
+    const half = rotated / 2 / vector;
     dispatch({
-      kernel: `rope ${headDim}`,
+      kernel: rotated === headDim ? `rope ${headDim}` : `rope ${rotated} of ${headDim}`,
       wgsl: expandTemplate("rope", source, {
         THREADS: device.family === "subgroup8" ? 8 : 64,
         HALF: half,
+        REST: (headDim - rotated) / vector,
         VECTOR: vector,
       }),
       tensors: [...inputs, outputs[0]!],
       size: [rows, heads * half, table.dim(0), { f32: inverse ? -1 : 1 }, { f32: NaN }],
       groups: grid(rows, device),
-      flops: 3 * rows * heads * headDim,
+      flops: 3 * rows * heads * rotated,
     });
   },
 };
 
 /**
- * Rotary position embedding. Pairs are (i, i + headDim/2) within a head, the order of Hugging Face's weights.
+ * Rotary position embedding. Pairs are (i, i + rotated/2) within a head, the order of Hugging Face's weights; the columns of a head from
+ * `rotated` on pass through.
  *
  * @param x f32 [T, heads * headDim]: queries or keys
  * @param positions i32 [T]; a position outside the table gives a row of NaN
- * @param table f32 [P, headDim]: for each position headDim/2 cosines, then headDim/2 sines. Made on the host in f64, because
+ * @param table f32 [P, rotated]: for each position rotated/2 cosines, then rotated/2 sines. Made on the host in f64, because
  *   drivers compute sines of large angles badly
- * @throws {ShapeError} if shapes or types are others
+ * @param rotated All of a head by default
+ * @throws {ShapeError} if shapes or types are others, or `rotated` is odd or more than a head has
  */
-export function rope(x: Tensor, positions: Tensor, table: Tensor, heads: number, headDim: number): Tensor {
-  return x.graph.add(ropeOp, [x, positions, table], { heads, headDim, inverse: false })[0]!;
+export function rope(
+  x: Tensor,
+  positions: Tensor,
+  table: Tensor,
+  heads: number,
+  headDim: number,
+  rotated = headDim,
+): Tensor {
+  return x.graph.add(ropeOp, [x, positions, table], { heads, headDim, rotated, inverse: false })[0]!;
 }
