@@ -189,6 +189,7 @@ function expressions(block: OpBlock): void {
   const unary = [
     expr.abs,
     expr.detach,
+    expr.erf,
     expr.exp,
     expr.expm1,
     expr.log,

@@ -7,6 +7,7 @@ import {
   constant,
   derivative,
   detach,
+  erf,
   exp,
   expm1,
   type Expression,
@@ -58,6 +59,23 @@ Deno.test("select() ignores what it does not choose: 0 log 0 is 0", () => {
   assertAlmostEquals(evaluate(entropy, 0.5), 0.5 * Math.log(0.5), 1e-15);
 });
 
+Deno.test("erf() in f64 is the integral that defines it", () => {
+  // Simpson's rule over 2000 steps.
+  const integral = (b: number) => {
+    const h = b / 2000;
+    let sum = 1 + Math.exp(-b * b);
+    for (let i = 1; i < 2000; i++) sum += (i % 2 ? 4 : 2) * Math.exp(-((i * h) ** 2));
+    return 2 / Math.sqrt(Math.PI) * sum * h / 3;
+  };
+  for (const a of [0, 1e-8, 0.1, 0.5, 1, 2, 2.499, 2.501, 3, 4.5, 5.9]) {
+    for (const sign of [1, -1]) {
+      assertAlmostEquals(evaluate(erf(x), sign * a), sign * integral(a), 3e-14, `erf(${sign * a})`);
+    }
+  }
+  assertEquals([7, -7, Infinity, -Infinity].map((a) => evaluate(erf(x), a)), [1, -1, 1, -1]);
+  assert(Number.isNaN(evaluate(erf(x), NaN)));
+});
+
 /** One expression for each operation with an argument range in which it is smooth. */
 const SMOOTH: [string, Expression, number, number][] = [
   ["arithmetic", x.mul(y).add(x.div(y)).sub(x.neg().mul(3)), 0.5, 2],
@@ -69,6 +87,7 @@ const SMOOTH: [string, Expression, number, number][] = [
   ["abs", abs(x.mul(-2)).mul(y), 0.1, 2],
   ["sigmoid", sigmoid(x.mul(3)).mul(y), -2, 2],
   ["tanh", tanh(x.mul(y)), -1, 1],
+  ["erf", erf(x.mul(y)), -2, 2],
   ["min and max", min(x, y.mul(3)).mul(max(x, y.neg())), 0.5, 1],
   ["logAddExp", logAddExp(x.mul(2), y.sub(x)), -3, 3],
   ["select", select(x.lessThan(5), x.square(), y), 0, 2],
@@ -187,7 +206,7 @@ Deno.test("printWgsl() computes in f32 what compile() computes in f64, on scalar
   expressions.push(derivative(logAddExp(x.mul(2), y), "x"), add(sign(x), sub(y, 1)));
   const pairs: number[][] = [];
   for (let i = 0; i < 25; i++) pairs.push([0.02 + 0.03 * i, Math.fround(0.9 - 0.031 * i)]);
-  const small = [log1p(x), expm1(x), logAddExp(x, y), sigmoid(x), tanh(x)];
+  const small = [log1p(x), expm1(x), logAddExp(x, y), sigmoid(x), tanh(x), erf(x)];
   const tiny = [[1e-7, 0], [-3e-5, 0], [0.29, -60], [-0.31, 60], [0.4, 0.4], [85, -85], [-85, 85], [
     100,
     -300,

@@ -10,6 +10,7 @@ import {
   constant,
   detach,
   div,
+  erf,
   exp,
   expm1,
   Expression,
@@ -85,6 +86,8 @@ export function derivative(expression: Expression, name: string): Expression {
         return mul(mul(node, sigmoid(neg(a!))), visit(a!));
       case "tanh":
         return mul(sub(1, mul(node, node)), visit(a!));
+      case "erf":
+        return mul(mul(2 / Math.sqrt(Math.PI), exp(neg(mul(a!, a!)))), visit(a!));
       case "min":
         return select(a!.lessOrEqual(b!), visit(a!), visit(b!));
       case "max":

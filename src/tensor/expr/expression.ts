@@ -274,6 +274,11 @@ export function tanh(a: Operand): Expression {
   return apply("tanh", lift(a));
 }
 
+/** The error function, 2 / sqrt(pi) times the integral of e^(-t^2) from 0 to a */
+export function erf(a: Operand): Expression {
+  return apply("erf", lift(a));
+}
+
 /** The smaller one. */
 export function min(a: Operand, b: Operand): Expression {
   const [x, y] = [lift(a), lift(b)];

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { erf, ERF_WGSL } from "./error_function.ts";
+
 /** Names of the operations. */
 export type Operation =
   | "add"
@@ -20,6 +22,7 @@ export type Operation =
   | "sign"
   | "sigmoid"
   | "tanh"
+  | "erf"
   | "min"
   | "max"
   | "logAddExp"
@@ -45,7 +48,7 @@ export interface OperationRule {
 }
 
 /** Functions that WGSL lacks or rounds too coarsely. */
-export type Helper = "log1p" | "expm1" | "sigmoid" | "logAddExp" | "tanh";
+export type Helper = "log1p" | "expm1" | "sigmoid" | "logAddExp" | "tanh" | "erf";
 
 const infix = (symbol: string) => (a: string, b: string) => `(${a} ${symbol} ${b})`;
 const call = (name: string) => (...operands: string[]) => `${name}(${operands.join(", ")})`;
@@ -70,6 +73,7 @@ export const OPERATIONS: Readonly<Record<Operation, OperationRule>> = {
     helper: "sigmoid",
   },
   tanh: { evaluate: Math.tanh, wgsl: call("tanh_T"), helper: "tanh" },
+  erf: { evaluate: erf, wgsl: call("erf_T"), helper: "erf" },
   min: { evaluate: Math.min, wgsl: call("min"), sameWidth: true },
   max: { evaluate: Math.max, wgsl: call("max"), sameWidth: true },
   logAddExp: {
@@ -121,6 +125,7 @@ export const HELPERS: Readonly<Record<Helper, { readonly source: string; readonl
       `fn tanh_SUFFIX(x: T) -> T {\n  let e = expm1_SUFFIX(-2.0 * abs(x));\n  return -sign(x) * e / (e + 2.0);\n}`,
     needs: "expm1",
   },
+  erf: { source: ERF_WGSL },
   logAddExp: {
     source: `fn logAddExp_SUFFIX(a: T, b: T) -> T {\n  return max(a, b) + log1p_SUFFIX(exp(-abs(a - b)));\n}`,
     needs: "log1p",
