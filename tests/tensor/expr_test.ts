@@ -115,6 +115,13 @@ Deno.test("derivative() sees detached parts and signs as constants", () => {
   assertEquals(String(derivative(stepScalar("beta").mul(x), "beta")), "x");
 });
 
+Deno.test("substitute() rebuilds every operation", () => {
+  for (const [name, expression] of SMOOTH) {
+    const moved = substitute(expression, { numbers: new Map([["x", x.add(0.5)]]) });
+    assertAlmostEquals(evaluate(moved, 0.3, 0.6), evaluate(expression, 0.8, 0.6), 1e-15, name);
+  }
+});
+
 Deno.test("substitute() replaces leaves and simplifies again", () => {
   const e = select(flag("isLabel"), x.sub(y), y.mul(2));
   const at = (isLabel: boolean) =>

@@ -166,6 +166,7 @@ const CONSTRUCTORS: Readonly<Record<string, (...operands: Expression[]) => Expre
   sign,
   sigmoid,
   tanh,
+  erf,
   min,
   max,
   logAddExp,
