@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { rmsNorm, rmsNormBackwardOp, rmsNormWeightOp } from "../src/tensor/ops/rms_norm.ts";
+import { normWeightGradient, rmsNorm, rmsNormBackwardOp } from "../src/tensor/ops/rms_norm.ts";
 import { line, measure, openForBench } from "./measure.ts";
 
 const gpu = await openForBench();
@@ -30,7 +30,7 @@ for (
   line(`${name} backward`, backward, "GB/s");
   const weight = await measure(gpu, (g) => {
     const [x, dy] = [g.weight("x", [rows, width], "f32"), g.weight("dy", [rows, width], "f32")];
-    return g.add(rmsNormWeightOp, [x, dy, g.weight("scale", [rows], "f32")], null);
+    return normWeightGradient(x, dy, g.weight("scale", [rows], "f32"));
   });
   line(`${name} weight gradient`, weight, "GB/s");
 }

@@ -18,21 +18,7 @@ alias Unit = f32;
 @group(0) @binding(2) var<storage, read_write> y: array<Unit>;
 @group(1) @binding(0) var<uniform> size: Size;
 
-//#if SUBGROUP
-fn sum_over_threads(value: f32, thread: u32) -> f32 { return subgroupAdd(value); }
-//#else
-var<workgroup> shared_sums: array<f32, $THREADS>;
-
-fn sum_over_threads(value: f32, thread: u32) -> f32 {
-  shared_sums[thread] = value;
-  workgroupBarrier();
-//#for level in 0..6
-  if (thread < (32u >> $(level)u)) { shared_sums[thread] += shared_sums[thread + (32u >> $(level)u)]; }
-  workgroupBarrier();
-//#end
-  return shared_sums[0];
-}
-//#end
+//#include row_sum
 
 @compute @workgroup_size($THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,

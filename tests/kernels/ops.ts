@@ -23,6 +23,7 @@ import { dropout } from "../../src/tensor/ops/dropout.ts";
 import { drawTokens } from "../../src/tensor/ops/draw_tokens.ts";
 import { fill, fillConstant } from "../../src/tensor/ops/fill.ts";
 import { gatedSilu } from "../../src/tensor/ops/gated.ts";
+import { layerNorm } from "../../src/tensor/ops/layer_norm.ts";
 import { matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
 import { normal } from "../../src/tensor/ops/normal.ts";
 import { clippingFactor, gradientNorm } from "../../src/tensor/ops/norms.ts";
@@ -109,6 +110,7 @@ function rowOps(block: OpBlock): void {
       const [x, weight] = [block.tensor([9, width]), block.tensor([width], dtype)];
       block.wantGradients(rmsNorm(x, weight, 1e-5), dtype === "f32" ? [x, weight] : [x]);
       block.wantGradients(rmsNorm(x, weight, 1e-5, { plusOne: true }), [x]);
+      block.wantGradients(layerNorm(x, weight, weight, 1e-5), dtype === "f32" ? [x, weight] : [x]);
       block.want(gatherRows(block.tensor([5, width], dtype), positions));
       block.want(addRow(x, weight));
     }

@@ -5,6 +5,7 @@
  */
 import forward from "../../../kernels/rms_norm.wgsl" with { type: "text" };
 import backward from "../../../kernels/rms_norm_backward.wgsl" with { type: "text" };
+import rowSum from "../../../kernels/include/row_sum.wgsl" with { type: "text" };
 import weightGradient from "../../../kernels/rms_norm_weight.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
@@ -41,21 +42,25 @@ const rmsNormOp: Op<RmsNormAttributes> = {
     const [x, weight] = inputs as [Tensor, Tensor];
     const dy = outputGradients[0]!;
     const [dx, scale] = x.graph.add(rmsNormBackwardOp, [x, weight, dy], attributes);
-    const dw = needed[1] ? x.graph.add(rmsNormWeightOp, [x, dy, scale!], null)[0] : undefined;
+    const dw = needed[1] ? normWeightGradient(x, dy, scale!) : undefined;
     return [dx, dw];
   },
-  lower: (context) => lowerRows(context, "rms_norm", forward, 4),
+  lower: (context) => lowerNorm(context, FORWARD),
 };
 
 /** dx and the scale of each row, 1 / sqrt(mean square + epsilon) [T], from x, weight and dy. */
 export const rmsNormBackwardOp: Op<RmsNormAttributes> = {
   name: "rmsNormBackward",
   infer: ([x]) => [{ shape: x!.shape, dtype: "f32" }, { shape: [x!.dim(0)], dtype: "f32" }],
-  lower: (context) => lowerRows(context, "rms_norm_backward", backward, 10),
+  lower: (context) => lowerNorm(context, BACKWARD),
 };
 
-/** The gradient of the weight [H] from x, dy and the scale of each row. */
-export const rmsNormWeightOp: Op<null> = {
+/** The gradient of a norm's weight, f32 [H], from x, dy, the scale of each row, and its mean where that was taken from x first. */
+export function normWeightGradient(x: Tensor, dy: Tensor, scale: Tensor, mean?: Tensor): Tensor {
+  return x.graph.add(rmsNormWeightOp, [x, dy, scale, ...(mean ? [mean] : [])], null)[0]!;
+}
+
+const rmsNormWeightOp: Op<null> = {
   name: "rmsNormWeight",
   infer: ([x]) => [{ shape: [x!.dim(1)], dtype: "f32" }],
   lower({ inputs, outputs, device, scratch, dispatch }) {
@@ -65,7 +70,7 @@ export const rmsNormWeightOp: Op<null> = {
     const partial = scratch([blocks, width], "f32");
     dispatch({
       kernel: "rmsNormWeight",
-      wgsl: expandTemplate("rms_norm_weight", weightGradient, { LEVEL: 1 }),
+      wgsl: expandTemplate("rms_norm_weight", weightGradient, { LEVEL: 1, CENTRED: inputs.length === 4 }),
       tensors: [...inputs, partial],
       size: [rows, width, columns, columns * blocks],
       groups: grid(columns * blocks, device),
@@ -73,7 +78,7 @@ export const rmsNormWeightOp: Op<null> = {
     });
     dispatch({
       kernel: "rmsNormWeight sum",
-      wgsl: expandTemplate("rms_norm_weight", weightGradient, { LEVEL: 2 }),
+      wgsl: expandTemplate("rms_norm_weight", weightGradient, { LEVEL: 2, CENTRED: false }),
       tensors: [partial, outputs[0]!],
       size: [blocks, width, columns, columns],
       groups: grid(columns, device),
@@ -82,30 +87,46 @@ export const rmsNormWeightOp: Op<null> = {
   },
 };
 
-function lowerRows(
-  context: LoweringContext<RmsNormAttributes>,
-  name: string,
-  source: string,
-  flopsEach: number,
-): void {
+/** A kernel that makes one row with one workgroup. */
+export interface RowKernel {
+  readonly kernel: string;
+  readonly name: string;
+  readonly source: string;
+  /** Type of the sums over a row. */
+  readonly sum: string;
+  readonly flopsEach: number;
+}
+
+const FORWARD: RowKernel = { kernel: "rmsNorm", name: "rms_norm", source: forward, sum: "f32", flopsEach: 4 };
+const BACKWARD: RowKernel = {
+  kernel: "rmsNormBackward",
+  name: "rms_norm_backward",
+  source: backward,
+  sum: "vec2<f32>",
+  flopsEach: 10,
+};
+
+/** Lowers a norm, forward or backward: x [T, H] and a weight [H] come first among its inputs. */
+export function lowerNorm(context: LoweringContext<RmsNormAttributes>, k: RowKernel): void {
   const { inputs, outputs, attributes, device } = context;
   const [rows, width] = [inputs[0]!.dim(0), inputs[0]!.dim(1)];
   const weight = inputs[1]!;
   const subgroup = device.family === "subgroup8";
   const vector = width % 4 === 0 ? 4 : 1;
   context.dispatch({
-    kernel: `${name === "rms_norm" ? "rmsNorm" : "rmsNormBackward"} ${weight.dtype}`,
-    wgsl: expandTemplate(name, source, {
+    kernel: `${k.kernel} ${weight.dtype}`,
+    wgsl: expandTemplate(k.name, k.source, {
       WEIGHT: weight.dtype,
       SUBGROUP: subgroup,
       THREADS: subgroup ? 8 : 64,
       VECTOR: vector,
       FACTOR: attributes.plusOne ? "(1.0 + weight(at))" : "weight(at)",
-    }, weightIncludes(weight)),
+      SUM: k.sum,
+    }, { ...weightIncludes(weight), row_sum: rowSum }),
     tensors: [...inputs, ...outputs],
     size: [rows, width / vector, { f32: width }, { f32: attributes.epsilon }],
     groups: grid(rows, device),
-    flops: flopsEach * rows * width,
+    flops: k.flopsEach * rows * width,
   });
 }
 
