@@ -11,7 +11,8 @@
 // them with subgroupBroadcast; loads dominate on this kind of adapter, so the tile is as large as the registers allow.
 // Tiles are numbered rows first, so that neighbours share a panel of w.
 //
-// Constants: ORIENTATION, ROWS (8, 16, 32), COLUMNS (4 or 1), TERMS (1, 2), WEIGHT (storage of w; w2 is f32).
+// Constants: ORIENTATION, ROWS (8, 16, 32), COLUMNS (4 or 1), TERMS (1, 2), WEIGHT (storage of w; w2 is f32), EXPERTS (w holds several
+// matrices, and each 32 rows of x meet one; then TERMS is 1).
 // x_column is where this launch begins along K, in x and for NT in w. Limits: K and K2 multiples of 4; for COLUMNS = 4, N a multiple of 4; for ORIENTATION = TN, M a multiple of 4.
 // Rows and columns beyond the edge are computed from whatever is read there and never stored.
 
@@ -20,6 +21,9 @@ struct Size {
   x_stride: u32, x_column: u32, out_stride: u32, out_column: u32,
   tiles_m: u32, tiles: u32, has_addend: u32, accumulate: u32,
   keep: u32, factor: f32, ratio: f32, pad: u32,
+//#if EXPERTS
+  first_expert: u32, experts: u32, expert_values: u32, expert_offset: u32, // of those bound; of each; of where k begins
+//#end
 }
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
@@ -48,6 +52,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let tile = group.x + group.y * groups.x;
   if (tile >= size.tiles) { return; }
   let row = (tile % size.tiles_m) * $(ROWS)u;
+//#if EXPERTS
+//#include expert_tile with THREAD = lane
+//#end
   let column = (tile / size.tiles_m) * $(8 * COLUMNS)u + lane * $(COLUMNS)u;
 //#for r in 0..ROWS
   var acc$r = Sum();

@@ -11,13 +11,17 @@
 // workgroup memory, one column of padding against bank conflicts. Everything beyond the edge is read as zero. Blocks of 256 along
 // K are summed on their own: one long sum rounds each product to the size of all before it.
 //
-// Constants: ORIENTATION, TERMS (1, 2), WEIGHT (storage of w; w2 is f32).
+// Constants: ORIENTATION, TERMS (1, 2), WEIGHT (storage of w; w2 is f32), EXPERTS (w holds several matrices, and each 32 rows of x meet
+// one; then TERMS is 1).
 
 struct Size {
   m: u32, n: u32, k: u32, k2: u32,
   x_stride: u32, x_column: u32, out_stride: u32, out_column: u32,
   tiles_m: u32, tiles: u32, has_addend: u32, accumulate: u32,
   keep: u32, factor: f32, ratio: f32, pad: u32,
+//#if EXPERTS
+  first_expert: u32, experts: u32, expert_values: u32, expert_offset: u32, // of those bound; of each; of where k begins
+//#end
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -40,6 +44,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let tile = group.x + group.y * groups.x;
   if (tile >= size.tiles) { return; }
   let row = (tile % size.tiles_m) * 32u;
+//#if EXPERTS
+//#include expert_tile with THREAD = thread
+//#end
   let column = (tile / size.tiles_m) * 32u;
   let ty = thread / 8u;
   let tx = thread % 8u;

@@ -19,6 +19,7 @@ import { attention } from "../../src/tensor/ops/attention.ts";
 import { gatherRows, scatterRows } from "../../src/tensor/ops/cache.ts";
 import { splitColumns } from "../../src/tensor/ops/columns.ts";
 import { combine } from "../../src/tensor/ops/combine.ts";
+import { expertWeights, mixture } from "../../src/tensor/ops/experts.ts";
 import { dropout } from "../../src/tensor/ops/dropout.ts";
 import { drawTokens } from "../../src/tensor/ops/draw_tokens.ts";
 import { fill, fillConstant } from "../../src/tensor/ops/fill.ts";
@@ -72,7 +73,9 @@ class OpBlock {
 export function opPlan(device: DeviceDescription): Plan {
   const program = new Program();
   const block = new OpBlock(program);
-  for (const trace of [products, rowOps, attentions, relations, elementwise, expressions, optimiser]) {
+  for (
+    const trace of [products, rowOps, attentions, experts, relations, elementwise, expressions, optimiser]
+  ) {
     trace(block);
   }
   return plan(program, device);
@@ -147,6 +150,23 @@ function attentions(block: OpBlock): void {
       if (![8, 256].includes(headDim)) continue;
       const near = windowed(ranges(rows), 3);
       block.wantGradients(attention(q, k, v, near, { ...heads, softCap: 30 }), qkv);
+    }
+  }
+}
+
+function experts(block: OpBlock): void {
+  for (const [tokens, experts] of [[3, 40], [37, 5], [120, 3]] as const) {
+    for (const [hidden, inner] of [[12, 8], [20, 24], [10, 7]] as const) {
+      for (const dtype of STORAGE_TYPES) {
+        const x = block.tensor([tokens, hidden]);
+        const logits = block.tensor([tokens, experts]);
+        const [into, outOf] = [[experts * inner, hidden], [experts * hidden, inner]].map((s) =>
+          block.tensor(s, dtype)
+        );
+        const weights = expertWeights(logits, 2, { normalise: false });
+        const y = mixture(x, weights, 2, (rows, linear) => linear(linear(rows, into!), outOf!));
+        block.wantGradients(y, [x, logits]);
+      }
     }
   }
 }

@@ -226,7 +226,7 @@ function launch(
   const terms = attributes.factors.length === 2 && part.k2 > 0 ? 2 : 1;
   const [tileRows, columns] = !fast ? [32, 4] : [m > 16 ? 32 : m > 8 ? 16 : 8, n > 16 && n % 4 === 0 ? 4 : 1];
   const tileColumns = fast ? 8 * columns : 32;
-  const constants = { ORIENTATION: orientation, TERMS: terms, WEIGHT: weight.dtype };
+  const constants = { ORIENTATION: orientation, TERMS: terms, WEIGHT: weight.dtype, EXPERTS: false };
   const includes = weightIncludes(weight);
   const wgsl = fast
     ? expandTemplate(

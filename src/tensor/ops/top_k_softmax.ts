@@ -6,9 +6,12 @@
 import source from "../../../kernels/top_k_softmax.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
-import { ensure, grid, type Op } from "../op.ts";
+import { ensure, grid, type Op, refuse } from "../op.ts";
 import { pointwise } from "./pointwise.ts";
 import { sumColumns } from "./pointwise.ts";
+
+/** Each element of a row is compared with all, and Mesa's software driver ends all loops of a thread after 65,535 turns. */
+const MOST_COMPARED = 250;
 
 /** y[n, :] = softmax over the k largest of x[n, :], 0 elsewhere; dx = y (dy - sum(y dy)), so what is not chosen learns nothing. */
 const topKSoftmaxOp: Op<{ readonly k: number }> = {
@@ -32,6 +35,9 @@ const topKSoftmaxOp: Op<{ readonly k: number }> = {
   lower({ inputs, outputs, attributes: { k }, device, dispatch }) {
     const [rows, width] = [inputs[0]!.dim(0), inputs[0]!.dim(1)];
     const groups = Math.ceil(rows / 64);
+    if (device.family === "subgroup8" && width > MOST_COMPARED) {
+      refuse("topKSoftmax", inputs, `a software device chooses from at most ${MOST_COMPARED}`);
+    }
     dispatch({
       kernel: "topKSoftmax",
       wgsl: expandTemplate("top_k_softmax", source, {}),

@@ -1,0 +1,12 @@
+// Weights of several experts, one after another: weight(i) is value i of the expert that expert_tile chose; VALUES as in stored_weights.
+//#include stored_weights
+
+var<private> expert_begin: u32;
+
+fn weight(i: u32) -> Weight {
+  return stored_weight(i + expert_begin / $(VALUES)u);
+}
+
+// Of every 32 rows of x: the expert whose they are, -1 for none, and how many of them, from the first on, are a token's.
+@group(0) @binding(4) var<storage, read> expert_tiles: array<vec2<i32>>;
+var<workgroup> expert_of_rows: vec2<i32>;
