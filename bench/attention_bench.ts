@@ -17,12 +17,14 @@ interface Case {
   readonly heads: number;
   readonly keyValueHeads: number;
   readonly headDim: number;
+  readonly softCap?: number;
 }
 
 const CASES: readonly Case[] = [
   { name: "stories15M", samples: [256], heads: 6, keyValueHeads: 6, headDim: 48 },
   { name: "stories260K", samples: [256, 256, 256, 256], heads: 8, keyValueHeads: 4, headDim: 8 },
   { name: "0.5B", samples: [512], heads: 14, keyValueHeads: 2, headDim: 64 },
+  { name: "0.5B, capped", samples: [512], heads: 14, keyValueHeads: 2, headDim: 64, softCap: 50 },
   { name: "stories15M decoding", samples: [1], cached: 256, heads: 6, keyValueHeads: 6, headDim: 48 },
   {
     name: "stories15M decoding",

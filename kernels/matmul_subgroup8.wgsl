@@ -23,6 +23,7 @@ struct Size {
   keep: u32, factor: f32, ratio: f32, pad: u32,
 //#if EXPERTS
   first_expert: u32, experts: u32, expert_values: u32, expert_offset: u32, // of those bound; of each; of where k begins
+  tiles_n: u32,
 //#end
 }
 
@@ -51,11 +52,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(subgroup_invocation_id) lane: u32) {
   let tile = group.x + group.y * groups.x;
   if (tile >= size.tiles) { return; }
-  let row = (tile % size.tiles_m) * $(ROWS)u;
 //#if EXPERTS
-//#include expert_tile with THREAD = lane
-//#end
+//#include expert_tile with THREAD = lane, ROWS = ROWS
+  let column = (tile % size.tiles_n) * $(8 * COLUMNS)u + lane * $(COLUMNS)u;
+//#else
+  let row = (tile % size.tiles_m) * $(ROWS)u;
   let column = (tile / size.tiles_m) * $(8 * COLUMNS)u + lane * $(COLUMNS)u;
+//#end
 //#for r in 0..ROWS
   var acc$r = Sum();
 //#end

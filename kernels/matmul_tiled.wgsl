@@ -21,6 +21,7 @@ struct Size {
   keep: u32, factor: f32, ratio: f32, pad: u32,
 //#if EXPERTS
   first_expert: u32, experts: u32, expert_values: u32, expert_offset: u32, // of those bound; of each; of where k begins
+  tiles_n: u32,
 //#end
 }
 
@@ -43,11 +44,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(local_invocation_index) thread: u32) {
   let tile = group.x + group.y * groups.x;
   if (tile >= size.tiles) { return; }
-  let row = (tile % size.tiles_m) * 32u;
 //#if EXPERTS
-//#include expert_tile with THREAD = thread
-//#end
+//#include expert_tile with THREAD = thread, ROWS = 32
+  let column = (tile % size.tiles_n) * 32u;
+//#else
+  let row = (tile % size.tiles_m) * 32u;
   let column = (tile / size.tiles_m) * 32u;
+//#end
   let ty = thread / 8u;
   let tx = thread % 8u;
 //#for r in 0..4

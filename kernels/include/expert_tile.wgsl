@@ -1,5 +1,8 @@
-// Chooses the expert of the rows from `row` on, and leaves where there is none, or none whose weights are bound, or no token's row.
-// The workgroup's first thread is the one whose THREAD is 0.
+// Chooses the rows of this tile and their expert, and leaves where there is none, or none whose weights are bound, or no token's row.
+// Tiles are numbered columns first: those that share an expert's weight are neighbours.
+//
+// Constants: ROWS of a tile; THREAD is 0 in one thread of the workgroup.
+  let row = tile / size.tiles_n * $(ROWS)u;
   if ($THREAD == 0u) { expert_of_rows = expert_tiles[row / 32u]; }
   let expert_rows = workgroupUniformLoad(&expert_of_rows);
   let expert = expert_rows.x - i32(size.first_expert);

@@ -21,6 +21,7 @@ import {
   attentionGradientOp,
   attentionOp,
 } from "../../src/tensor/ops/attention.ts";
+import { windowed } from "../../src/tensor/ops/windowed.ts";
 import { Program } from "../../src/tensor/plan.ts";
 
 interface Case {
@@ -327,6 +328,18 @@ gpuTest("the comparison fails for kernels with a planted mistake", async (gpu, f
     });
     assertThrows(() => assertMatches(actual, expected, 2), Error, "differ by", `${from} -> ${to}`);
   }
+});
+
+gpuTest("attention() within a window is attention over the last keys of each range", async (gpu) => {
+  const ranges = packed([75, 1, 20], 4);
+  const near = ranges.map(([start, end]): [number, number] => [Math.max(start, end - 17), end]);
+  const c = makeCase(shape(4, 2, 8), 100, ranges);
+  const actual = await onGpu(gpu, c, (q, k, v, start, end, dout) => {
+    const y = attention(q, k, v, windowed({ start, end }, 17), c.shape);
+    return [y, y.producer!.outputs[1]!, ...gradients(q.graph, [[y, dout]], [q, k, v]) as Tensor[]];
+  });
+  assertMatches(actual, oracle(makeCase(c.shape, 100, near)));
+  assert(maxDifference(actual.out, oracle(c).out) > 0.01, "the window hides nothing");
 });
 
 gpuTest("a soft cap that bends only scores or only their gradients does not pass", async (gpu) => {

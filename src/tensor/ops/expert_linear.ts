@@ -86,8 +86,8 @@ function lower(context: LoweringContext<ExpertLinearAttributes>): void {
       includes(weight),
     )
     : expandTemplate("matmul_tiled", tiled, constants, includes(weight));
-  const tilesM = Math.ceil(rows / tileRows);
-  const launched = tilesM * Math.ceil(n / tileColumns);
+  const [tilesM, tilesN] = [Math.ceil(rows / tileRows), Math.ceil(n / tileColumns)];
+  const launched = tilesM * tilesN;
   for (const { first, count, binding } of windows(weight, device, { unitElements: n * k })) {
     for (let from = 0; from < k; from += depth) {
       dispatch({
@@ -100,7 +100,7 @@ function lower(context: LoweringContext<ExpertLinearAttributes>): void {
           { f32: 1 },
           0,
           // The columns of x that this launch begins at are columns of w where it is read across, else rows.
-          ...[first, count, n * k, orientation === "NN" ? from * n : 0],
+          ...[first, count, n * k, orientation === "NN" ? from * n : 0, tilesN],
         ],
         groups: grid(launched, device),
         flops: 2 * Math.min(rows, pairs) * n * k,
