@@ -22,10 +22,7 @@ for (
   line(`${name}`, forward, "GB/s");
   const backward = await measure(gpu, (g) => {
     const [x, dy] = [g.weight("x", [rows, width], "f32"), g.weight("dy", [rows, width], "f32")];
-    return g.add(rmsNormBackwardOp, [x, g.weight("w", [width], "f32"), dy], {
-      epsilon: 1e-5,
-      plusOne: false,
-    });
+    return g.add(rmsNormBackwardOp, [x, g.weight("w", [width], "f32"), dy], { epsilon: 1e-5 });
   });
   line(`${name} backward`, backward, "GB/s");
   const weight = await measure(gpu, (g) => {

@@ -1,5 +1,5 @@
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { assertWithin, gpuTest, maxDifference, run, testGpu } from "./harness.ts";
 import { numericGradient, operand } from "./oracle.ts";
 import { plant } from "./planted.ts";
@@ -70,6 +70,12 @@ gpuTest("headNorm() takes each head on its own, all with one weight", async (gpu
     const dw = numericGradient((v) => reference(x.values, v, 15), w.values, dy.values);
     assertWithin(outputs[2]!, dw, 1e-5, `dw ${headDim}`);
   }
+});
+
+Deno.test("rmsNorm() has the attributes that identities in earlier manifests were made of", () => {
+  const g = new Program().block("test");
+  const y = rmsNorm(g.input("x", [4, 32], "f32"), g.weight("w", [32], "f32"), EPSILON);
+  assertEquals(JSON.stringify(y.producer!.attributes), '{"epsilon":0.00001}');
 });
 
 Deno.test("headNorm() refuses a width that is no number of heads", () => {

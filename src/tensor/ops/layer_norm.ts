@@ -6,10 +6,15 @@
 import forward from "../../../kernels/layer_norm.wgsl" with { type: "text" };
 import backward from "../../../kernels/layer_norm_backward.wgsl" with { type: "text" };
 import type { Tensor } from "../graph.ts";
-import { ensure, type Op } from "../op.ts";
-import { isWeight } from "../weight_storage.ts";
+import type { Op } from "../op.ts";
 import { addRow } from "./add_row.ts";
-import { lowerNorm, normWeightGradient, type RmsNormAttributes, type RowKernel } from "./rms_norm.ts";
+import {
+  inferNorm,
+  lowerNorm,
+  normWeightGradient,
+  type RmsNormAttributes,
+  type RowKernel,
+} from "./rms_norm.ts";
 
 const FORWARD: RowKernel = {
   kernel: "layerNorm",
@@ -29,17 +34,7 @@ const BACKWARD: RowKernel = {
 /** The norm without its bias. */
 const layerNormOp: Op<RmsNormAttributes> = {
   name: "layerNorm",
-  infer(inputs) {
-    const [x, weight] = inputs as [Tensor, Tensor];
-    ensure(x.shape.length === 2 && x.dtype === "f32", "layerNorm", inputs, "x must be f32 [T, H]");
-    ensure(
-      weight.shape.length === 1 && weight.dim(0) === x.dim(1) && isWeight(weight),
-      "layerNorm",
-      inputs,
-      `the second operand must be a weight [${x.dim(1)}]`,
-    );
-    return [{ shape: x.shape, dtype: "f32" }];
-  },
+  infer: (inputs) => inferNorm("layerNorm", inputs),
   gradient({ inputs, attributes, outputGradients, needed }) {
     const [x, weight] = inputs as [Tensor, Tensor];
     const dy = outputGradients[0]!;
@@ -67,5 +62,5 @@ const layerNormBackwardOp: Op<RmsNormAttributes> = {
  * @throws {ShapeError} if shapes or types are others
  */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: number): Tensor {
-  return addRow(x.graph.add(layerNormOp, [x, weight], { epsilon, plusOne: false })[0]!, bias);
+  return addRow(x.graph.add(layerNormOp, [x, weight], { epsilon })[0]!, bias);
 }

@@ -8,7 +8,7 @@ import backward from "../../../kernels/rms_norm_backward.wgsl" with { type: "tex
 import rowSum from "../../../kernels/include/row_sum.wgsl" with { type: "text" };
 import weightGradient from "../../../kernels/rms_norm_weight.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
-import type { Tensor } from "../graph.ts";
+import type { Tensor, TensorSpec } from "../graph.ts";
 import { ensure, grid, type LoweringContext, type Op } from "../op.ts";
 import { isWeight, weightIncludes } from "../weight_storage.ts";
 import { reshape } from "./views.ts";
@@ -17,8 +17,8 @@ import { reshape } from "./views.ts";
 export interface RmsNormAttributes {
   /** Added to the mean square; the model's `rms_norm_eps`. */
   readonly epsilon: number;
-  /** The rows are multiplied by 1 + weight. */
-  readonly plusOne: boolean;
+  /** The rows are multiplied by 1 + weight. Absent otherwise: plugins that use the op are known by its attributes as text. */
+  readonly plusOne?: true;
 }
 
 /** Rows that level 1 of the weight's gradient sums; stands in the kernel too. */
@@ -27,17 +27,7 @@ const BLOCK = 32;
 /** y[t, h] = w[h] * x[t, h] / sqrt(mean_h(x[t, h]^2) + epsilon), or with 1 + w[h] for w[h]. */
 const rmsNormOp: Op<RmsNormAttributes> = {
   name: "rmsNorm",
-  infer(inputs) {
-    const [x, weight] = inputs as [Tensor, Tensor];
-    ensure(x.shape.length === 2 && x.dtype === "f32", "rmsNorm", inputs, "x must be f32 [T, H]");
-    ensure(
-      weight.shape.length === 1 && weight.dim(0) === x.dim(1) && isWeight(weight),
-      "rmsNorm",
-      inputs,
-      `the second operand must be a weight [${x.dim(1)}]`,
-    );
-    return [{ shape: x.shape, dtype: "f32" }];
-  },
+  infer: (inputs) => inferNorm("rmsNorm", inputs),
   gradient({ inputs, attributes, outputGradients, needed }) {
     const [x, weight] = inputs as [Tensor, Tensor];
     const dy = outputGradients[0]!;
@@ -47,6 +37,19 @@ const rmsNormOp: Op<RmsNormAttributes> = {
   },
   lower: (context) => lowerNorm(context, FORWARD),
 };
+
+/** The shape rule of a norm of rows. */
+export function inferNorm(name: string, inputs: readonly Tensor[]): TensorSpec[] {
+  const [x, weight] = inputs as [Tensor, Tensor];
+  ensure(x.shape.length === 2 && x.dtype === "f32", name, inputs, "x must be f32 [T, H]");
+  ensure(
+    weight.shape.length === 1 && weight.dim(0) === x.dim(1) && isWeight(weight),
+    name,
+    inputs,
+    `the second operand must be a weight [${x.dim(1)}]`,
+  );
+  return [{ shape: x.shape, dtype: "f32" }];
+}
 
 /** dx and the scale of each row, 1 / sqrt(mean square + epsilon) [T], from x, weight and dy. */
 export const rmsNormBackwardOp: Op<RmsNormAttributes> = {
@@ -145,7 +148,7 @@ export function rmsNorm(
   epsilon: number,
   { plusOne = false }: { readonly plusOne?: boolean } = {},
 ): Tensor {
-  return x.graph.add(rmsNormOp, [x, weight], { epsilon, plusOne })[0]!;
+  return x.graph.add(rmsNormOp, [x, weight], { epsilon, ...(plusOne ? { plusOne } : {}) })[0]!;
 }
 
 /**
