@@ -6,13 +6,13 @@
 //   NT         x[M, K]    w[N, K]           forward: y = x W^T
 //   NN         x[M, K]    w[K, N]           back to the input: dx = dy W
 //   TN         x[K, M]    w[K, N]           weight gradients: dW = dy^T x
+// With EXPERTS w holds several such matrices, one after another, and each 32 rows of x meet one of them; there is one product then.
 //
 // One workgroup is one subgroup of 8 lanes and makes ROWS rows x 8 COLUMNS columns. Each lane loads different rows of x once and spreads
 // them with subgroupBroadcast; loads dominate on this kind of adapter, so the tile is as large as the registers allow.
 // Tiles are numbered rows first, so that neighbours share a panel of w.
 //
-// Constants: ORIENTATION, ROWS (8, 16, 32), COLUMNS (4 or 1), TERMS (1, 2), WEIGHT (storage of w; w2 is f32), EXPERTS (w holds several
-// matrices, and each 32 rows of x meet one; then TERMS is 1).
+// Constants: ORIENTATION, ROWS (8, 16, 32), COLUMNS (4 or 1), TERMS (1, 2), WEIGHT (storage of w; w2 is f32).
 // x_column is where this launch begins along K, in x and for NT in w. Limits: K and K2 multiples of 4; for COLUMNS = 4, N a multiple of 4; for ORIENTATION = TN, M a multiple of 4.
 // Rows and columns beyond the edge are computed from whatever is read there and never stored.
 

@@ -6,13 +6,13 @@
 //   NT         x[M, K]    w[N, K]           forward: y = x W^T
 //   NN         x[M, K]    w[K, N]           back to the input: dx = dy W
 //   TN         x[K, M]    w[K, N]           weight gradients: dW = dy^T x
+// With EXPERTS w holds several such matrices, one after another, and each 32 rows of x meet one of them; there is one product then.
 //
 // A workgroup of 64 threads makes a tile of 32 x 32 (8 x 8 threads, 4 x 4 each) from slices of 16 along K that are staged in
 // workgroup memory, one column of padding against bank conflicts. Everything beyond the edge is read as zero. Blocks of 256 along
 // K are summed on their own: one long sum rounds each product to the size of all before it.
 //
-// Constants: ORIENTATION, TERMS (1, 2), WEIGHT (storage of w; w2 is f32), EXPERTS (w holds several matrices, and each 32 rows of x meet
-// one; then TERMS is 1).
+// Constants: ORIENTATION, TERMS (1, 2), WEIGHT (storage of w; w2 is f32).
 
 struct Size {
   m: u32, n: u32, k: u32, k2: u32,
