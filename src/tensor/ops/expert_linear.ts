@@ -85,7 +85,7 @@ function lower(context: LoweringContext<ExpertLinearAttributes>): void {
       { ...constants, ROWS: tileRows, COLUMNS: columns },
       includes(weight),
     )
-    : expandTemplate("matmul_tiled", tiled, constants, includes(weight));
+    : expandTemplate("matmul_tiled", tiled, { ...constants, VALUES: 1 }, includes(weight));
   const [tilesM, tilesN] = [Math.ceil(rows / tileRows), Math.ceil(n / tileColumns)];
   const launched = tilesM * tilesN;
   for (const { first, count, binding } of windows(weight, device, { unitElements: n * k })) {
