@@ -6,6 +6,7 @@ import { DEFAULT_DEVICE } from "../../src/gpu/description.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { addRow } from "../../src/tensor/ops/add_row.ts";
 import { embedding } from "../../src/tensor/ops/embedding.ts";
+import { expertLinear } from "../../src/tensor/ops/expert_linear.ts";
 import { linear } from "../../src/tensor/ops/matmul.ts";
 import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
 import { timesWeight } from "../../src/tensor/ops/times_weight.ts";
@@ -120,6 +121,31 @@ gpuTest(
     }
   },
 );
+
+gpuTest("experts may be stored in blocks, forward and backward", async (gpu) => {
+  const [width, out] = [H, 8];
+  const w = blocks([3 * out, width], 6);
+  const [x, dy] = [width, out].map((n, i): Value => ({ shape: [32, n], data: randomArray(32 * n, 7 + i) }));
+  const tiles: Value = { shape: [1, 2], dtype: "i32", data: Int32Array.of(2, T) };
+  const { outputs } = await run(gpu, [x!, dy!, w, tiles], (g, x, dy, w, tiles) => {
+    const y = expertLinear(x!, w!, tiles!, { experts: 3, pairs: T });
+    return [y, gradients(g, [[y, dy!]], [x!])[0]!];
+  });
+  const at = (o: number, h: number) => w.values[(2 * out + o) * width + h]!;
+  for (let t = 0; t < T; t++) {
+    const row = (a: ArrayLike<number>, n: number) => Array.from(a).slice(t * n, (t + 1) * n);
+    const y = Array.from(
+      { length: out },
+      (_, o) => row(x!.data, width).reduce((s, v, h) => s + v * at(o, h), 0),
+    );
+    assertWithin(row(outputs[0]!, out), y, 1e-4, `row ${t}`);
+    const dx = Array.from(
+      { length: width },
+      (_, h) => row(dy!.data, out).reduce((s, v, o) => s + v * at(o, h), 0),
+    );
+    assertWithin(row(outputs[1]!, width), dx, 1e-4, `gradient of row ${t}`);
+  }
+});
 
 Deno.test("bytes of a storage of blocks are counted in blocks, and rows are whole ones", () => {
   assertEquals(bytesOf(NAME, 64), 68);
