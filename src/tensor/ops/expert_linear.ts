@@ -74,7 +74,7 @@ function lower(context: LoweringContext<ExpertLinearAttributes>): void {
   const rows = x.dim(0);
   const fast = device.family === "subgroup8" && k % 4 === 0 && n % 4 === 0;
   const each = pairs / experts;
-  const [tileRows, columns] = !fast ? [32, 4] : [each > 32 ? 32 : each > 8 ? 16 : 8, n > 16 ? 4 : 1];
+  const [tileRows, columns] = !fast ? [32, 4] : [each > 8 ? 16 : 8, n > 16 ? 4 : 1];
   const tileColumns = fast ? 8 * columns : 32;
   const depth = fast && k > 2 * SHORT_DEPTH ? SHORT_DEPTH : k;
   const constants = { ORIENTATION: orientation, TERMS: 1, WEIGHT: weight.dtype, EXPERTS: true };
