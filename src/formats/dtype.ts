@@ -11,10 +11,10 @@ export type FloatDtype = "f32" | "f16" | "bf16";
 /** Values of a tensor in the storage named by `dtype`: `Float32Array` for f32, raw bits for f16 and bf16. */
 export type FloatData = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
 
-let halfTable: Uint32Array | undefined;
+let halfTable: Uint32Array<ArrayBuffer> | undefined;
 
 /** The f32 bits of every f16, indexed by its bits: 256 KiB, made on first use. */
-function halfToFloatBits(): Uint32Array {
+function halfToFloatBits(): Uint32Array<ArrayBuffer> {
   if (halfTable) return halfTable;
   const table = new Uint32Array(65536);
   for (let half = 0; half < 65536; half++) {
@@ -36,6 +36,13 @@ function halfToFloatBits(): Uint32Array {
     table[half] = sign | bits;
   }
   return halfTable = table;
+}
+
+let halfNumbers: Float32Array | undefined;
+
+/** The value of every f16, indexed by its bits, for readers that meet one in the middle of other bytes. Not to be written to. */
+export function halfValues(): Float32Array {
+  return halfNumbers ??= new Float32Array(halfToFloatBits().buffer);
 }
 
 /** f16 bits to f32, exactly. */

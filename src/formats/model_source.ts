@@ -15,7 +15,7 @@ export interface TensorInfo {
   readonly dtype: string;
   /** Rows first. */
   readonly shape: number[];
-  /** The smallest storage that holds the stored values exactly; f32 for quantised types. */
+  /** The smallest storage that holds the stored values exactly; f32 for most quantised types. */
   readonly exactDtype: FloatDtype;
 }
 
@@ -45,6 +45,11 @@ export interface ModelSource {
   read(name: string): Promise<TensorData>;
   /** Rows `first` to `first + count` of a tensor, so that a large one can be uploaded in pieces. */
   readRows(name: string, first: number, count: number): Promise<TensorData>;
+  /**
+   * The bytes of rows of a matrix as the file stores them, in blocks of the type that `dtype` names; the rows are those of `readRows`.
+   * Absent where a model's rows are no rows of a file.
+   */
+  readBlocks?(name: string, first: number, count: number): Promise<Uint8Array<ArrayBuffer>>;
   tokenizer(): Promise<TokenizerFiles>;
   /** sha256 over the weight files in lower-case hexadecimal; of a single file it is what `sha256sum` prints. */
   fingerprint(): Promise<string>;

@@ -4,6 +4,7 @@ import { Tokenizer } from "@huggingface/tokenizers";
 import { InputError } from "../../src/base/errors.ts";
 import { ggufName, huggingFaceName, permuteHeads } from "../../src/formats/gguf/model.ts";
 import { mergesFromScores } from "../../src/formats/gguf/tokenizer.ts";
+import { unpackGguf } from "../../src/formats/gguf/types.ts";
 import { openModel } from "../../src/formats/open_model.ts";
 import { readArchitecture } from "../../src/models/families.ts";
 import { tensorProblems } from "../../src/models/weights.ts";
@@ -56,24 +57,29 @@ for (const [stem, family] of Object.entries(families)) {
     original.close();
   });
 
-  sharedTest(`readRows() of ${stem}.gguf gives the rows that read() gives, also across heads`, async () => {
-    const model = await openModel(sharedPath(`goldens/gguf/${stem}.gguf`));
-    for (const [name, { shape }] of model.tensors) {
-      const whole = await model.read(name);
-      const width = whole.data.length / shape[0];
-      for (const [first, count] of [[0, shape[0]], [3, 1], [5, 9], [shape[0] - 1, 1], [2, 0]]) {
-        const rows = await model.readRows(name, first, count);
-        assertEquals(rows.shape, [count, ...shape.slice(1)]);
-        assertEquals(rows.data, whole.data.slice(first * width, (first + count) * width));
+  sharedTest(
+    `readRows() and readBlocks() of ${stem}.gguf give the rows that read() gives, also across heads`,
+    async () => {
+      const model = await openModel(sharedPath(`goldens/gguf/${stem}.gguf`));
+      for (const [name, { dtype, shape }] of model.tensors) {
+        const whole = await model.read(name);
+        const width = whole.data.length / shape[0];
+        for (const [first, count] of [[0, shape[0]], [3, 1], [5, 9], [shape[0] - 1, 1], [2, 0]]) {
+          const rows = await model.readRows(name, first, count);
+          assertEquals(rows.shape, [count, ...shape.slice(1)]);
+          assertEquals(rows.data, whole.data.slice(first * width, (first + count) * width));
+          if (shape.length === 1) continue;
+          assertEquals(unpackGguf(dtype, await model.readBlocks!(name, first, count)), rows.data);
+        }
+        await assertRejects(
+          () => model.readRows(name, shape[0], 1),
+          InputError,
+          name.includes("q_proj") ? "rows" : "",
+        );
       }
-      await assertRejects(
-        () => model.readRows(name, shape[0], 1),
-        InputError,
-        name.includes("q_proj") ? "rows" : "",
-      );
-    }
-    model.close();
-  });
+      model.close();
+    },
+  );
 
   sharedTest(`the tokenizer of ${stem}.gguf gives the reference's ids`, async () => {
     type Case = { text: string; ids: number[]; parse_special?: boolean };

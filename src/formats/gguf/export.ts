@@ -7,7 +7,7 @@ import { InputError } from "../../base/errors.ts";
 import { fromFloat32, scanNonFinite, toFloat32 } from "../dtype.ts";
 import { ggufName, isPermuted, permuteHeads } from "./model.ts";
 import { ggufTokenizerMetadata } from "./tokenizer_write.ts";
-import { quantizeQ8 } from "./types.ts";
+import { quantizeQ8 } from "./blocks/quantize.ts";
 import { type GgufSpec, type GgufWriteValue, writeGguf } from "./write.ts";
 import type { TokenizerFiles } from "../model_source.ts";
 import type { TensorData } from "../safetensors/safetensors.ts";

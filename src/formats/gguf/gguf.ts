@@ -72,7 +72,7 @@ export class GgufFile {
     return tensor;
   }
 
-  /** A whole tensor: f32, f16 and bf16 as stored, Q8_0 and Q4_0 as f32. @throws {InputError} for other types. */
+  /** A whole tensor in the storage that its type is handed on in. @throws {InputError} for types that no weight is stored in. */
   async read(name: string): Promise<TensorData> {
     const { shape, begin, end } = this.entry(name);
     return this.#unpack(name, shape, await this.source.read(begin, end - begin));
@@ -80,16 +80,28 @@ export class GgufFile {
 
   /** Rows `first` to `first + count` of a tensor. */
   async readRows(name: string, first: number, count: number): Promise<TensorData> {
-    const { shape, begin, end } = this.entry(name);
-    checkRows(this.source.name, name, shape, first, count);
+    const { shape } = this.entry(name);
     if (shape.length === 1) {
+      checkRows(this.source.name, name, shape, first, count);
       // One row of blocks: no part of it can be read by itself.
       const { dtype, data } = await this.read(name);
       return { dtype, shape: [count], data: data.slice(first, first + count) };
     }
-    const bytes = shape[0] === 0 ? 0 : (end - begin) / shape[0];
-    const part = await this.source.read(begin + first * bytes, count * bytes);
-    return this.#unpack(name, [count, ...shape.slice(1)], part);
+    return this.#unpack(name, [count, ...shape.slice(1)], await this.readBlocks(name, first, count));
+  }
+
+  /**
+   * The bytes of rows `first` to `first + count` of a tensor, blocks as they are stored. Of a matrix, because rows of a vector are no
+   * whole blocks.
+   */
+  async readBlocks(name: string, first: number, count: number): Promise<Uint8Array<ArrayBuffer>> {
+    const { shape, begin, end } = this.entry(name);
+    checkRows(this.source.name, name, shape, first, count);
+    if (shape.length === 1) {
+      throw new RangeError(`tensor ${name} is a vector, whose rows are no whole blocks`);
+    }
+    const bytes = (end - begin) / shape[0];
+    return await this.source.read(begin + first * bytes, count * bytes);
   }
 
   close(): void {

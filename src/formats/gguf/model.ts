@@ -97,6 +97,23 @@ async function modelOf(path: string, file: GgufFile): Promise<ModelSource> {
     return found;
   }
 
+  /** Rows change place within their head only, so the heads that a range touches are read whole, put in order and cut. */
+  function headsAround(name: string, own: string, first: number, count: number) {
+    const { shape } = file.entry(own);
+    checkRows(path, name, shape, first, count);
+    const begin = Math.floor(first / headDim) * headDim;
+    const end = Math.min(shape[0], Math.ceil((first + count) / headDim) * headDim);
+    return {
+      first: begin,
+      count: end - begin,
+      pick<T extends Rows>(stored: T): T {
+        const width = stored.length / (end - begin) || 0;
+        const moved = moveHeadRows(stored, end - begin, headDim, "toHalves");
+        return moved.slice((first - begin) * width, (first - begin + count) * width) as T;
+      },
+    };
+  }
+
   return {
     path,
     kind: "gguf",
@@ -114,15 +131,15 @@ async function modelOf(path: string, file: GgufFile): Promise<ModelSource> {
       }
       const own = storedName(name);
       if (!isPermuted(name)) return await file.readRows(own, first, count);
-      // Rows change place within their head only, so the heads that the range touches are read whole.
-      const begin = Math.floor(first / headDim) * headDim;
-      const rows = file.entry(own).shape[0];
-      const end = Math.min(rows, Math.ceil((first + count) / headDim) * headDim);
-      if (first + count > rows) return await file.readRows(own, first, count); // refuses
-      const heads = permuteHeads(await file.readRows(own, begin, end - begin), headDim, "toHalves");
-      const width = heads.data.length / heads.shape[0];
-      const data = heads.data.slice((first - begin) * width, (first - begin + count) * width);
-      return { dtype: heads.dtype, shape: [count, ...heads.shape.slice(1)], data };
+      const heads = headsAround(name, own, first, count);
+      const { dtype, shape, data } = await file.readRows(own, heads.first, heads.count);
+      return { dtype, shape: [count, ...shape.slice(1)], data: heads.pick(data) };
+    },
+    async readBlocks(name, first, count) {
+      const own = storedName(name);
+      if (!isPermuted(name)) return await file.readBlocks(own, first, count);
+      const heads = headsAround(name, own, first, count);
+      return heads.pick(await file.readBlocks(own, heads.first, heads.count));
     },
     tokenizer: () => Promise.resolve(ggufTokenizer(file)),
     fingerprint: () => fingerprint([file.source]),
@@ -149,13 +166,22 @@ export function permuteHeads(
   direction: "toHalves" | "toNeighbours",
 ): TensorData {
   const { dtype, shape, data } = tensor;
-  const rows = shape[0];
+  return { dtype, shape, data: moveHeadRows(data, shape[0], headDim, direction) };
+}
+
+/** Rows one after another, of values or of bytes. */
+type Rows = FloatData | Uint8Array<ArrayBuffer>;
+
+function moveHeadRows<T extends Rows>(
+  data: T,
+  rows: number,
+  headDim: number,
+  direction: "toHalves" | "toNeighbours",
+): T {
   // A tensor of the wrong shape is reported, with the right one, where config and tensors are compared.
-  if (rows % headDim !== 0) return tensor;
+  if (rows % headDim !== 0) return data;
   const width = data.length / rows;
-  const moved: FloatData = data instanceof Float32Array
-    ? new Float32Array(data.length)
-    : new Uint16Array(data.length);
+  const moved = data.slice() as T;
   for (let head = 0; head < rows; head += headDim) {
     for (let pair = 0; pair < headDim / 2; pair++) {
       for (let side = 0; side < 2; side++) {
@@ -166,5 +192,5 @@ export function permuteHeads(
       }
     }
   }
-  return { dtype, shape, data: moved };
+  return moved;
 }
