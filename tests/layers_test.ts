@@ -32,7 +32,8 @@ const FLOORS: readonly (readonly string[])[] = [
  */
 const ROOMS: Readonly<Record<string, readonly string[]>> = {
   models: ["families"],
-  formats: ["safetensors", "huggingface", "peft", "gguf"],
+  text: ["sentencepiece"],
+  formats: ["safetensors", "sentencepiece", "huggingface", "peft", "gguf"],
   registry: ["check", "kinds"],
   losses: ["kernel"],
   tensor: ["expr", "ops"],

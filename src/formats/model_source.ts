@@ -29,6 +29,8 @@ export interface TokenizerFiles {
   readonly chatTemplate?: string;
   /** generation_config.json, if there is one. */
   readonly generationConfig?: Record<string, unknown>;
+  /** The bytes of tokenizer.model, where that is what the tokenizer was read from. */
+  readonly sentencePieceModel?: Uint8Array;
   /** The text of every tokenizer file the model came with, by name; absent for a tokenizer made from GGUF metadata. */
   readonly originals?: ReadonlyMap<string, string>;
 }

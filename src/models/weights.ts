@@ -12,7 +12,8 @@ export interface StoredTensor {
   readonly shape: readonly number[];
 }
 
-const readableDtypes = ["F32", "F16", "BF16", "Q8_0", "Q4_0"];
+/** Values, or blocks of them, which a GGUF file that opens has in types that are read alone. */
+const readableDtype = /^(F32|F16|BF16|I?Q\d_\w+|TQ\d_0|MXFP4)$/;
 const mostReported = 12;
 
 /** Buffers that old checkpoints hold and that are computed from the config. */
@@ -37,8 +38,8 @@ export function tensorProblems(
       problems.push(`${name} is missing, expected shape [${shape.join(", ")}]${hint}`);
     } else if (stored.shape.length !== shape.length || shape.some((size, i) => stored.shape[i] !== size)) {
       problems.push(`${name} has shape [${stored.shape.join(", ")}], expected [${shape.join(", ")}]`);
-    } else if (!readableDtypes.includes(stored.dtype)) {
-      problems.push(`${name} has dtype ${stored.dtype}, expected one of ${readableDtypes.join(", ")}`);
+    } else if (!readableDtype.test(stored.dtype)) {
+      problems.push(`${name} has dtype ${stored.dtype}, expected one of F32, F16, BF16`);
     }
   }
   for (const name of tensors.keys()) {

@@ -4,16 +4,10 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { Tokenizer } from "@huggingface/tokenizers";
 import { InputError } from "../base/errors.ts";
 import { type BosPolicy, decideBos } from "./bos_policy.ts";
-import {
-  checkTokenizerJson,
-  specialMarker,
-  type TokenizerJson,
-  withMarkedSpecialTokens,
-  withVisibleGaps,
-} from "./tokenizer_json.ts";
+import { libraryCoder, sentencePieceCoder, type TokenCoder } from "./token_coder.ts";
+import { checkTokenizerJson, specialMarker, type TokenizerJson } from "./tokenizer_json.ts";
 import { canonicalJson } from "../base/json.ts";
 import { isObject } from "../base/json.ts";
 
@@ -49,8 +43,7 @@ export class TextTokenizer {
   readonly where: string;
 
   readonly #json: TokenizerJson;
-  readonly #full: Tokenizer;
-  readonly #plain: Tokenizer;
+  readonly #coder: TokenCoder;
   readonly #special: ReadonlyMap<number, string>;
   #fingerprint: string | undefined;
 
@@ -63,17 +56,16 @@ export class TextTokenizer {
     this.where = where;
     this.#json = json;
     try {
-      const strict = withVisibleGaps(json);
-      this.#full = new Tokenizer(strict, config);
-      this.#plain = new Tokenizer(withMarkedSpecialTokens(strict), config);
+      this.#coder = json.sentencepiece
+        ? sentencePieceCoder(json, json.sentencepiece, config, where)
+        : libraryCoder(json, config);
     } catch (cause) {
+      if (cause instanceof InputError) throw cause;
       const reason = cause instanceof Error ? cause.message : String(cause);
       throw new InputError(`the tokenizer cannot be built: ${reason}`, { where, cause });
     }
     this.#special = new Map(json.added_tokens.filter((t) => t.special).map((t) => [t.id, t.content]));
-    let highest = -1;
-    for (const id of this.#full.get_vocab().values()) highest = Math.max(highest, id);
-    this.vocabularySize = highest + 1;
+    this.vocabularySize = this.#coder.vocabularySize;
 
     const { unk_token, unk_id } = json.model;
     this.unknownToken = typeof unk_id === "number"
@@ -122,7 +114,7 @@ export class TextTokenizer {
    * @throws {InputError} a character that the vocabulary cannot express; a component that fails; `addBos: true` without a BOS token
    */
   encode(text: string, options: { addBos?: boolean; special?: boolean } = {}): Int32Array {
-    const ids = this.#ids(options.special ? this.#full : this.#plain, text.toWellFormed());
+    const ids = this.#ids(text.toWellFormed(), options.special === true);
     let prefix: readonly number[] = options.addBos === false ? [] : this.bosPolicy.prefix;
     if (options.addBos && prefix.length === 0) {
       if (this.bosToken === undefined) {
@@ -147,13 +139,13 @@ export class TextTokenizer {
       }
       return specialMarker(part);
     });
-    return Int32Array.from(this.#ids(this.#plain, marked.join("")));
+    return Int32Array.from(this.#ids(marked.join(""), false));
   }
 
-  #ids(library: Tokenizer, text: string): number[] {
+  #ids(text: string, special: boolean): number[] {
     let ids: number[];
     try {
-      ids = library.encode(text, { add_special_tokens: false }).ids;
+      ids = this.#coder.encode(text, special);
     } catch (cause) {
       // Such as a normalizer that makes a text longer than a string may be.
       const reason = cause instanceof Error ? cause.message : String(cause);
@@ -188,7 +180,7 @@ export class TextTokenizer {
     const flush = () => {
       // The library refuses to decode an empty list.
       if (run.length > 0) {
-        text += this.#full.decode(run, { clean_up_tokenization_spaces: false });
+        text += this.#coder.decode(run);
       }
       run = [];
     };
@@ -213,12 +205,12 @@ export class TextTokenizer {
 
   /** The token of an id as the vocabulary writes it (`▁the`, `Ġthe`), or undefined if the id has none. */
   tokenText(id: number): string | undefined {
-    return Number.isInteger(id) && id >= 0 ? this.#full.id_to_token(id) : undefined;
+    return Number.isInteger(id) && id >= 0 ? this.#coder.token(id) : undefined;
   }
 
   /** The id of a token as the vocabulary writes it. */
   tokenId(token: string): number | undefined {
-    return this.#full.token_to_id(token);
+    return this.#coder.id(token);
   }
 
   /** Whether the id is a special (control) token. */

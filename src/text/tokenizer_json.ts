@@ -6,6 +6,7 @@
  */
 import { isObject } from "../base/json.ts";
 import { InputError } from "../base/errors.ts";
+import { checkSentencePiece, type SentencePieceSection } from "./sentencepiece/section.ts";
 
 /** An entry of `added_tokens`. */
 export interface AddedToken {
@@ -22,6 +23,8 @@ export interface TokenizerJson {
   pre_tokenizer: Record<string, unknown> | null;
   post_processor: Record<string, unknown> | null;
   decoder: Record<string, unknown> | null;
+  /** Where there is one, ids come from it; the other parts say the same in the words of the library. */
+  sentencepiece?: SentencePieceSection;
 }
 
 /** Ids above this cannot be rows of any real embedding; refusing them keeps a hostile file from making huge sparse arrays. */
@@ -92,6 +95,7 @@ export function checkTokenizerJson(value: unknown, where: string): TokenizerJson
   if (!isObject(value)) throw new InputError("a tokenizer.json must be a JSON object", { where });
   const model = checkModel(value.model, where);
   const component = (key: Component) => checkComponent(key, value[key], key, where);
+  const sentencepiece = checkSentencePiece(value.sentencepiece, where);
   return {
     model,
     added_tokens: checkAddedTokens(value.added_tokens, where),
@@ -99,6 +103,7 @@ export function checkTokenizerJson(value: unknown, where: string): TokenizerJson
     pre_tokenizer: component("pre_tokenizer"),
     post_processor: component("post_processor"),
     decoder: component("decoder"),
+    ...(sentencepiece ? { sentencepiece } : {}),
   };
 }
 

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { Tokenizer } from "@huggingface/tokenizers";
 import { InputError } from "../../src/base/errors.ts";
 import { ggufName, huggingFaceName, permuteHeads } from "../../src/formats/gguf/model.ts";
-import { mergesFromScores } from "../../src/formats/gguf/tokenizer.ts";
+import { mergesFromScores } from "../../src/formats/sentencepiece/merges.ts";
 import { unpackGguf } from "../../src/formats/gguf/types.ts";
 import { openModel } from "../../src/formats/open_model.ts";
 import { readArchitecture } from "../../src/models/families.ts";

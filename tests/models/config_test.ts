@@ -206,7 +206,7 @@ Deno.test("tensorProblems() reports everything at once", () => {
   tensors.set("model.layers.2.mlp.up_proj.weight", { dtype: "F32", shape: [96, 64] });
   assertEquals(tensorProblems(config, tensors), [
     "model.layers.0.mlp.down_proj.weight has shape [96, 64], expected [64, 96]",
-    "model.layers.1.mlp.up_proj.weight has dtype I8, expected one of F32, F16, BF16, Q8_0, Q4_0",
+    "model.layers.1.mlp.up_proj.weight has dtype I8, expected one of F32, F16, BF16",
     "model.norm.weight is missing, expected shape [64]",
     "model.layers.2.mlp.up_proj.weight is not part of this model",
   ]);

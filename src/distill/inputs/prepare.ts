@@ -48,7 +48,8 @@ export async function openTokenizer(
   const files = await model.source.tokenizer();
   const { bosToken, eosTokens, vocabularySize } = model.config;
   const isFolder = model.source.kind === "huggingface";
-  const where = isFolder ? join(model.path, "tokenizer.json") : model.path;
+  const file = files.sentencePieceModel ? "tokenizer.model" : "tokenizer.json";
+  const where = isFolder ? join(model.path, file) : model.path;
   const tokenizer = TextTokenizer.fromJson(files.tokenizerJson, files.tokenizerConfig, where, {
     ...(bosToken === undefined ? {} : { bosTokenId: bosToken }),
     eosTokenIds: eosTokens,

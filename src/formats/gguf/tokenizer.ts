@@ -8,9 +8,11 @@ import { InputError } from "../../base/errors.ts";
 import type { GgufFile } from "./gguf.ts";
 import { preTokenizerHint, preTokenizerOf } from "./pre_tokenizers.ts";
 import type { TokenizerFiles } from "../model_source.ts";
+import { mergesFromScores } from "../sentencepiece/merges.ts";
+import { pieceType } from "../sentencepiece/model.ts";
 
-/** `tokenizer.ggml.token_type`. */
-export const tokenType = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
+/** `tokenizer.ggml.token_type`: the types of SentencePiece. */
+export const tokenType = pieceType;
 
 /** Builds the tokenizer of a model. @throws {InputError} when the file has none, or one of a kind not known here. */
 export function ggufTokenizer(file: GgufFile): TokenizerFiles {
@@ -173,37 +175,6 @@ function sentencePiece(metadata: TokenizerMetadata): Parts {
     },
     addBos: true,
   };
-}
-
-/**
- * The merges of a vocabulary with scores: every way to split a token into two tokens, the token of the highest score first,
- * equal scores by id, ways to split one token by the ids of the halves. Joining by rank is then joining by score.
- */
-export function mergesFromScores(
-  tokens: readonly string[],
-  scores: ArrayLike<number>,
-  types: ArrayLike<number>,
-): [string, string][] {
-  const mergeable = new Map<string, number>();
-  for (const [id, token] of tokens.entries()) {
-    if (types[id] === tokenType.normal || types[id] === tokenType.userDefined) mergeable.set(token, id);
-  }
-  const ranked = [...mergeable.values()].sort((a, b) => scores[b] - scores[a] || a - b);
-  const merges: [string, string][] = [];
-  for (const id of ranked) {
-    const token = tokens[id];
-    const splits: [left: number, right: number][] = [];
-    let at = 0;
-    for (const character of token) {
-      at += character.length;
-      const left = mergeable.get(token.slice(0, at));
-      const right = mergeable.get(token.slice(at));
-      if (left !== undefined && right !== undefined) splits.push([left, right]);
-    }
-    splits.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
-    for (const [left, right] of splits) merges.push([tokens[left], tokens[right]]);
-  }
-  return merges;
 }
 
 /** Byte-level BPE: the text is cut by regular expressions, its bytes are written as printable characters, then merged. */

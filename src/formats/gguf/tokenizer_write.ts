@@ -6,9 +6,11 @@
  */
 import { InputError } from "../../base/errors.ts";
 import { preTokenizerName } from "./pre_tokenizers.ts";
-import { mergesFromScores, tokenType } from "./tokenizer.ts";
+import { tokenType } from "./tokenizer.ts";
 import type { GgufWriteValue } from "./write.ts";
 import type { TokenizerFiles } from "../model_source.ts";
+import { mergesFromScores } from "../sentencepiece/merges.ts";
+import type { SentencePieceModel } from "../sentencepiece/model.ts";
 
 /** The part of a tokenizer.json that is looked at here. */
 interface TokenizerJson {
@@ -23,6 +25,8 @@ interface TokenizerJson {
   normalizer?: Component | null;
   pre_tokenizer?: Component | null;
   post_processor?: Component | null;
+  /** Where the tokenizer was read from a tokenizer.model. */
+  sentencepiece?: SentencePieceModel;
 }
 
 type Component = Record<string, unknown> & { type: string };
@@ -39,7 +43,8 @@ export function ggufTokenizerMetadata(
   where: string,
 ): Map<string, GgufWriteValue> {
   const json = tokenizerJson as TokenizerJson;
-  const { model } = json;
+  const { model, sentencepiece } = json;
+  if (sentencepiece) refuseSentencePiece(sentencepiece, where);
   if (typeof model?.vocab !== "object" || !Array.isArray(model.merges)) {
     throw new InputError("only BPE tokenizers can be written to a GGUF file", { where });
   }
@@ -48,7 +53,17 @@ export function ggufTokenizerMetadata(
   const metadata = new Map<string, GgufWriteValue>();
   const set = (key: string, value: GgufWriteValue) => metadata.set(`tokenizer.ggml.${key}`, value);
 
-  if (model.byte_fallback) {
+  if (sentencepiece) {
+    set("model", { type: "string", value: "llama" });
+    set("pre", { type: "string", value: "default" });
+    set("tokens", { type: "strings", value: tokens });
+    const scores = new Float32Array(tokens.length);
+    scores.set(sentencepiece.scores);
+    types.set(sentencepiece.types);
+    set("scores", { type: "f32s", value: scores });
+    set("token_type", { type: "i32s", value: types });
+    set("add_space_prefix", { type: "bool", value: sentencepiece.normalizer.addDummyPrefix });
+  } else if (model.byte_fallback) {
     set("model", { type: "string", value: "llama" });
     set("pre", { type: "string", value: "default" });
     set("tokens", { type: "strings", value: tokens });
@@ -92,6 +107,29 @@ export function ggufTokenizerMetadata(
     metadata.set("tokenizer.chat_template", { type: "string", value: chatTemplate });
   }
   return metadata;
+}
+
+/** llama.cpp's kind "llama" merges by score and falls back to bytes, and has nothing that rewrites a text. */
+function refuseSentencePiece(
+  { type, byteFallback, normalizer }: SentencePieceModel,
+  where: string,
+): void {
+  const wrong = type !== "bpe"
+    ? `it is of the kind ${type}`
+    : !byteFallback
+    ? "it has no pieces for bytes"
+    : normalizer.charsmap !== ""
+    ? "it maps characters to others"
+    : normalizer.removeExtraWhitespaces
+    ? "it removes extra spaces"
+    : normalizer.whitespaceAsSuffix || !normalizer.escapeWhitespaces
+    ? "it treats spaces in a way of its own"
+    : undefined;
+  if (!wrong) return;
+  throw new InputError(`this tokenizer.model cannot be written to a GGUF file: ${wrong}`, {
+    where,
+    hint: 'llama.cpp\'s kind "llama" would give other ids. Export safetensors instead.',
+  });
 }
 
 /** Every token by id with its type. Rows of the embedding beyond the last token get tokens that are never produced. */

@@ -11,6 +11,7 @@ import { openFile, unreadable } from "../files.ts";
 import type { ModelSource, TensorInfo, TokenizerFiles } from "../model_source.ts";
 import { floatDtypeOf, SafetensorsFile } from "../safetensors/safetensors.ts";
 import { parseShardIndex } from "../safetensors/shard_index.ts";
+import { sentencePieceFiles } from "../sentencepiece/tokenizer_files.ts";
 import type { ByteSource } from "../source.ts";
 import { checkDownload } from "../wrong_download.ts";
 
@@ -118,18 +119,26 @@ class ModelFolder {
     });
   }
 
-  /** A file's text, or undefined when it is not there. */
-  async readText(name: string): Promise<string | undefined> {
+  /** A file's bytes, or undefined when it is not there. */
+  async readBytes(name: string): Promise<Uint8Array | undefined> {
     const path = await this.find(name);
     if (!path) return undefined;
     const source = await openFile(path);
     try {
-      return new TextDecoder("utf-8", { fatal: true }).decode(await source.read(0, source.size));
-    } catch (cause) {
-      if (cause instanceof InputError) throw cause;
-      throw new InputError("is not UTF-8 text", { where: path, cause });
+      return await source.read(0, source.size);
     } finally {
       source.close?.();
+    }
+  }
+
+  /** A file's text, or undefined when it is not there. */
+  async readText(name: string): Promise<string | undefined> {
+    const bytes = await this.readBytes(name);
+    if (!bytes) return undefined;
+    try {
+      return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    } catch (cause) {
+      throw new InputError("is not UTF-8 text", { where: join(this.path, name), cause });
     }
   }
 
@@ -243,29 +252,38 @@ async function openShard(path: string): Promise<SafetensorsFile> {
 }
 
 async function readTokenizer(folder: ModelFolder): Promise<TokenizerFiles> {
-  const tokenizerJson = await folder.readJson("tokenizer.json");
-  if (tokenizerJson === undefined) {
-    throw new InputError("there is no tokenizer.json", {
-      where: folder.path,
-      hint: folder.names.has("tokenizer.model")
-        ? 'Convert tokenizer.model, in Python: AutoTokenizer.from_pretrained(folder).save_pretrained("converted").'
-        : "Fetch the model's tokenizer.json into the folder.",
-    });
-  }
-  const tokenizerConfig = await folder.readJsonObject("tokenizer_config.json") ?? {};
+  const found = await readVocabulary(folder, await folder.readJsonObject("tokenizer_config.json") ?? {});
   const originals = new Map<string, string>();
   for (const name of tokenizerFiles) {
     const text = await folder.readText(name);
     if (text !== undefined) originals.set(name, text);
   }
   return {
-    tokenizerJson,
-    tokenizerConfig,
+    ...found,
     // Newer saves keep the template in a file of its own, which takes precedence.
     chatTemplate: await folder.readText("chat_template.jinja") ??
-      defaultTemplate(tokenizerConfig.chat_template),
+      defaultTemplate(found.tokenizerConfig.chat_template),
     generationConfig: await folder.readJsonObject("generation_config.json"),
     originals,
+  };
+}
+
+/** From tokenizer.json, or where there is none from tokenizer.model. */
+async function readVocabulary(folder: ModelFolder, tokenizerConfig: Record<string, unknown>) {
+  const tokenizerJson = await folder.readJson("tokenizer.json");
+  if (tokenizerJson !== undefined) return { tokenizerJson, tokenizerConfig };
+  const sentencePieceModel = await folder.readBytes("tokenizer.model");
+  if (sentencePieceModel === undefined) {
+    throw new InputError("there is no tokenizer.json", {
+      where: folder.path,
+      hint: "Fetch the model's tokenizer.json, or tokenizer.model, into the folder.",
+    });
+  }
+  const addedTokens = await folder.readJsonObject("added_tokens.json") ?? {};
+  const where = join(folder.path, "tokenizer.model");
+  return {
+    ...sentencePieceFiles(sentencePieceModel, tokenizerConfig, addedTokens, where),
+    sentencePieceModel,
   };
 }
 

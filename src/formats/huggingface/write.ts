@@ -7,7 +7,7 @@
 import { join } from "@std/path";
 import { InputError } from "../../base/errors.ts";
 import { type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "../dtype.ts";
-import { writeFolderAtomically, writeTextAtomically } from "../files.ts";
+import { writeAtomically, writeFolderAtomically, writeTextAtomically } from "../files.ts";
 import { exportedConfig } from "./config.ts";
 import type { TokenizerFiles } from "../model_source.ts";
 import { pythonJson } from "../python_json.ts";
@@ -161,6 +161,12 @@ async function writeWeights(
 
 /** The files of the source as they were, or, for a tokenizer made from other metadata, new ones. */
 async function writeTokenizer(folder: string, tokenizer: TokenizerFiles): Promise<void> {
+  const { sentencePieceModel } = tokenizer;
+  if (sentencePieceModel) {
+    await writeAtomically(join(folder, "tokenizer.model"), (sink) => sink.write(sentencePieceModel), {
+      size: sentencePieceModel.length,
+    });
+  }
   if (tokenizer.originals) {
     for (const [name, text] of tokenizer.originals) await writeTextAtomically(join(folder, name), text);
     return;
