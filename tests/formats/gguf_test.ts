@@ -4,9 +4,7 @@ import { InputError } from "../../src/base/errors.ts";
 import { toFloat32 } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { GgufFile } from "../../src/formats/gguf/gguf.ts";
-import { quantizeQ8 } from "../../src/formats/gguf/blocks/quantize.ts";
 import { unpackGguf } from "../../src/formats/gguf/types.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { memorySource } from "../../src/formats/source.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 
@@ -58,23 +56,6 @@ sharedTest(
     assertEquals(refused > 300, true);
   },
 );
-
-sharedTest("quantizeQ8() makes the reference's blocks byte for byte", async () => {
-  const file = await SafetensorsFile.open(await openFile(sharedPath("goldens/gguf/blocks.safetensors")));
-  const { data } = await file.read("Q8_0.source");
-  assertEquals(quantizeQ8(data as Float32Array), await file.readBytes("Q8_0.raw"));
-  file.close();
-});
-
-Deno.test("quantizeQ8() rounds halves away from zero and survives the smallest scales", () => {
-  // The scale is 1, so that a value is its own quotient.
-  const values = new Float32Array(64);
-  values.set([127, 0.5, -0.5, 1.5, -1.5, 2.5, 126.5, -126.5, 0.49999997]);
-  values.set([1e-45, -1e-45], 32);
-  const signed = new Int8Array(quantizeQ8(values).buffer);
-  assertEquals([...signed.subarray(2, 11)], [127, 1, -1, 2, -2, 3, 127, -127, 0]);
-  assertEquals([...signed.subarray(36, 38)], [0, 0]);
-});
 
 for (const stem of ["tied_q8_0", "untied_mixed"]) {
   sharedTest(`GgufFile reads the tensors and metadata of ${stem}.gguf`, async () => {

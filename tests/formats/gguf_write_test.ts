@@ -5,41 +5,91 @@ import { InputError } from "../../src/base/errors.ts";
 import { type FloatData, toFloat32 } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { GgufFile } from "../../src/formats/gguf/gguf.ts";
-import { type GgufStorage, writeGgufModel } from "../../src/formats/gguf/export.ts";
+import { type GgufStorage, type TypeChoice, writeGgufModel } from "../../src/formats/gguf/export.ts";
 import { ggufTokenizerMetadata } from "../../src/formats/gguf/tokenizer_write.ts";
 import { quantizeQ8 } from "../../src/formats/gguf/blocks/quantize.ts";
+import { chooseType, quantizers, type WrittenType } from "../../src/formats/gguf/mixture.ts";
 import { unpackGguf } from "../../src/formats/gguf/types.ts";
 import type { ModelSource } from "../../src/formats/model_source.ts";
+import { sentencePieceFiles } from "../../src/formats/sentencepiece/tokenizer_files.ts";
+import { splitSeed, uniformNumbers } from "../../src/base/random.ts";
 import { openModel } from "../../src/formats/open_model.ts";
 import { readArchitecture } from "../../src/models/families.ts";
 import { tensorProblems } from "../../src/models/weights.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
+import { llamaModel } from "../text/sentencepiece_file.ts";
 
 async function exported(
   model: ModelSource,
   tokenizerOf: ModelSource,
   body: (written: ModelSource, path: string) => Promise<void>,
   storage?: GgufStorage,
+  report?: (types: readonly TypeChoice[]) => void,
 ): Promise<void> {
   const folder = await Deno.makeTempDir();
   try {
     const { config, tensors } = readArchitecture(model.config, model.path);
     const path = `${folder}/model.gguf`;
-    await writeGgufModel(path, {
-      name: "a model",
-      about: { license: "mit" },
-      architecture: "llama",
-      config,
-      tokenizer: { ...await tokenizerOf.tokenizer(), chatTemplate: "{{ messages }}" },
-      tensors,
-      read: (name) => model.read(name),
-    }, storage);
+    await writeGgufModel(
+      path,
+      {
+        name: "a model",
+        about: { license: "mit" },
+        architecture: "llama",
+        config,
+        tokenizer: { ...await tokenizerOf.tokenizer(), chatTemplate: "{{ messages }}" },
+        tensors,
+        read: (name) => model.read(name),
+      },
+      storage,
+      report,
+    );
     const written = await openModel(path);
     await body(written, path);
     written.close();
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+}
+
+/** A model of two layers in memory, whose rows fill blocks of 256 or of 32 only. */
+function smallModel(): ModelSource {
+  const config = {
+    architectures: ["LlamaForCausalLM"],
+    hidden_act: "silu",
+    hidden_size: 256,
+    intermediate_size: 96,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    vocab_size: 272,
+    max_position_embeddings: 64,
+    rms_norm_eps: 1e-5,
+    rope_theta: 1e4,
+    tie_word_embeddings: true,
+    bos_token_id: 1,
+    eos_token_id: 2,
+  };
+  const tensors = new Map([...readArchitecture(config, "small").tensors].map(([name, shape]) => [
+    name,
+    { dtype: "F32", exactDtype: "f32" as const, shape: [...shape] },
+  ]));
+  const read = (name: string) => {
+    const { shape } = tensors.get(name)!;
+    const count = shape.reduce((product, size) => product * size, 1);
+    const seed = splitSeed(name.length);
+    return Promise.resolve({ dtype: "f32" as const, shape, data: uniformNumbers(0, count, [0, 0, 0], seed) });
+  };
+  return {
+    path: "small",
+    kind: "huggingface",
+    config,
+    tensors,
+    read,
+    readRows: read,
+    tokenizer: () => Promise.resolve(sentencePieceFiles(llamaModel, {}, {}, "tokenizer.model")),
+    fingerprint: () => Promise.resolve(""),
+    close() {},
+  };
 }
 
 /** What Q8_0 makes of a tensor: the reference for a whole written file. */
@@ -173,6 +223,83 @@ sharedTest(
     }
   },
 );
+
+Deno.test("chooseType() mixes as llama-quantize does, and takes smaller blocks where rows are short", () => {
+  const model = { layers: 8, tied: false };
+  const types = (storage: GgufStorage, tied = false) =>
+    ["token_embd", "output", "blk.0.attn_v", "blk.1.attn_v", "blk.3.ffn_down", "blk.3.attn_q"].map((name) =>
+      chooseType(`${name}.weight`, [4, 512], storage, { ...model, tied }).type
+    );
+  assertEquals(types("Q4_K_M"), ["Q4_K", "Q6_K", "Q6_K", "Q4_K", "Q6_K", "Q4_K"]);
+  assertEquals(types("Q4_K_M", true)[0], "Q6_K");
+  assertEquals(types("Q4_0"), ["Q4_0", "Q6_K", "Q4_0", "Q4_0", "Q4_0", "Q4_0"]);
+  assertEquals(types("Q6_K"), Array(6).fill("Q6_K"));
+  const down = Array.from(
+    { length: 22 },
+    (_, i) => chooseType(`blk.${i}.ffn_down.weight`, [4, 512], "Q4_K_M", { layers: 22, tied: false }).type,
+  );
+  const more = down.flatMap((type, i) => type === "Q6_K" ? [i] : []);
+  assertEquals(more, [0, 1, 4, 7, 10, 13, 16, 19, 20, 21]);
+  const short = (storage: GgufStorage, width: number, name = "blk.2.ffn_up.weight") => {
+    const { type, instead } = chooseType(name, [4, width], storage, model);
+    return [type, instead];
+  };
+  assertEquals(short("Q4_K_M", 96), ["Q5_0", "Q4_K"]);
+  assertEquals(short("Q4_K_M", 96, "output.weight"), ["Q8_0", "Q6_K"]);
+  assertEquals(short("Q4_K_M", 40), ["F16", "Q4_K"]);
+  assertEquals(short("Q4_0", 40), ["F16", "Q4_0"]);
+  assertEquals(chooseType("output_norm.weight", [512], "Q4_K_M", model).type, "F32");
+});
+
+Deno.test("writeGgufModel() writes each mixture so that it reads back as its quantisers round", async () => {
+  const model = smallModel();
+  const types = { Q4_K_M: "F32 Q4_K Q5_0 Q6_K Q8_0", Q6_K: "F32 Q6_K Q8_0", Q4_0: "F32 Q4_0 Q6_K" };
+  for (const [storage, expected] of Object.entries(types)) {
+    let told: readonly TypeChoice[] = [];
+    await exported(
+      model,
+      model,
+      async (written, path) => {
+        assertEquals(told.map(({ type }) => type), [...written.tensors.values()].map(({ dtype }) => dtype));
+        const file = await GgufFile.open(await openFile(path));
+        const fileType = { Q4_K_M: 15, Q6_K: 18, Q4_0: 2 }[storage]!;
+        assertEquals(file.metadata.get("general.file_type"), fileType);
+        file.close();
+        for (const [name, { dtype }] of written.tensors) {
+          const original = (await model.read(name)).data as Float32Array;
+          const quantize = quantizers[dtype as WrittenType];
+          // Rows of q and k change their place whole, and blocks lie within rows.
+          assertEquals(
+            (await written.read(name)).data,
+            quantize ? unpackGguf(dtype, quantize(original)) : original,
+          );
+        }
+      },
+      storage as GgufStorage,
+      (types) => told = types,
+    );
+    assertEquals([...new Set(told.map(({ type }) => type))].sort().join(" "), expected);
+  }
+});
+
+Deno.test("writeGgufModel() refuses values that no f16 can scale, but in f32", async () => {
+  const model = smallModel();
+  const large: ModelSource = {
+    ...model,
+    read: async (name) => {
+      const tensor = await model.read(name);
+      if (name.includes("mlp.up")) tensor.data[7] = 70000;
+      return tensor;
+    },
+  };
+  const error = await assertRejects(
+    () => exported(large, model, () => Promise.resolve(), "Q4_0"),
+    InputError,
+    "values too large for Q4_0",
+  );
+  assert(error.hint?.includes("f32"));
+  await exported(large, model, () => Promise.resolve(), "F32");
+});
 
 sharedTest(
   "writeGgufModel() refuses values that are not finite and a tokenizer it cannot express",

@@ -9,16 +9,27 @@ import { exportGguf } from "../../distill/export/export_model.ts";
 import { exportRun, type RunExport } from "../../distill/export/export_run.ts";
 import { exportShape } from "../../distill/export/export_shape.ts";
 import { UsageError } from "../../base/errors.ts";
-import type { GgufStorage } from "../../formats/gguf/export.ts";
+import type { GgufStorage, TypeChoice } from "../../formats/gguf/export.ts";
+import { ggufTensorBytes } from "../../formats/gguf/write.ts";
 import { distillationOf } from "../../runs/task/run_recipe.ts";
 import type { Command, Invocation } from "../command.ts";
 import { findRunFolder } from "../../runs/store/data_folder.ts";
 import { readRun } from "../../runs/store/run_folder.ts";
 import { MODEL_FLAGS, modelPath } from "../model_argument.ts";
+import { bytes } from "../../base/units.ts";
+import type { Output } from "../terminal/output.ts";
+import { table } from "../terminal/table.ts";
 import { registryWith } from "../setup/registry.ts";
 import { runPlugins } from "../setup/run_plugins.ts";
 
-const STORAGES: Readonly<Record<string, GgufStorage>> = { q8_0: "Q8_0", f16: "F16", f32: "F32" };
+const STORAGES: Readonly<Record<string, GgufStorage>> = {
+  q8_0: "Q8_0",
+  q6_k: "Q6_K",
+  q4_k_m: "Q4_K_M",
+  q4_0: "Q4_0",
+  f16: "F16",
+  f32: "F32",
+};
 
 const TARGETS = ["gguf", "merged", "peft", "peft-plain", "gguf-adapter", "mlx", "limbeck"] as const;
 
@@ -56,6 +67,7 @@ export const exportModel: Command = {
     "limbeck export --run last --target gguf-adapter --output adapter.gguf",
     "limbeck export --run last --shape depth=4,width=0.75 --output small.gguf",
     "limbeck export --model ./teacher --output teacher.gguf --storage f16 --about license=MIT",
+    "limbeck export --model ./teacher --output small.gguf --storage q4_k_m",
   ],
   async run(invocation: Invocation): Promise<number> {
     const { flags, out } = invocation;
@@ -68,11 +80,21 @@ export const exportModel: Command = {
     }
     if (isGguf && !output.endsWith(".gguf")) throw new UsageError(`${output}: the file must end in .gguf`);
     const shape = flags.text("shape");
-    if (shape !== undefined) await writeShape(invocation, output, target, shape);
-    else if (target === "gguf") await writeGguf(invocation, output);
+    let types: readonly TypeChoice[] | undefined;
+    const report = (chosen: readonly TypeChoice[]) => {
+      types = chosen;
+      showTypes(out, chosen);
+    };
+    if (shape !== undefined) await writeShape(invocation, output, target, shape, report);
+    else if (target === "gguf") await writeGguf(invocation, output, report);
     else await writeTrained(invocation, output, target);
     const { size, isFile } = await Deno.stat(output);
-    out.value({ output, target, ...(isFile ? { bytes: size } : {}) });
+    out.value({
+      output,
+      target,
+      ...(isFile ? { bytes: size } : {}),
+      ...(types ? { types: Object.fromEntries(types.map(({ name, type }) => [name, type])) } : {}),
+    });
     out.line(`Wrote ${output}`);
     return 0;
   },
@@ -106,6 +128,7 @@ async function writeShape(
   output: string,
   target: (typeof TARGETS)[number],
   shape: string,
+  report: (types: readonly TypeChoice[]) => void,
 ): Promise<void> {
   const { flags } = invocation;
   const run = flags.text("run");
@@ -123,10 +146,27 @@ async function writeShape(
     storage: readStorage(flags.text("storage")),
     name: flags.text("name") ?? basename(output, ".gguf"),
     about: readAbout(flags.list("about")),
+    report,
   });
 }
 
-async function writeGguf(invocation: Invocation, output: string): Promise<void> {
+/** The type of every tensor, in the order of the file. */
+function showTypes(out: Output, types: readonly TypeChoice[]): void {
+  const rows = types.map(({ name, shape, type, instead }) => [
+    name,
+    `[${shape.join(", ")}]`,
+    type,
+    bytes(ggufTensorBytes({ type, shape })),
+    instead ? `its rows are no whole blocks of ${instead}` : "",
+  ]);
+  for (const line of table(["tensor", "shape", "type", "size", ""], rows)) out.line(line);
+}
+
+async function writeGguf(
+  invocation: Invocation,
+  output: string,
+  report: (types: readonly TypeChoice[]) => void,
+): Promise<void> {
   const { flags } = invocation;
   if (flags.list("plugin").length > 0) throw new UsageError("--target gguf needs no --plugin");
   const storage = readStorage(flags.text("storage"));
@@ -134,6 +174,7 @@ async function writeGguf(invocation: Invocation, output: string): Promise<void> 
     storage,
     name: flags.text("name") ?? basename(output, ".gguf"),
     about: readAbout(flags.list("about")),
+    report,
   });
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import { type GgufStorage, writeGgufModel } from "../../formats/gguf/export.ts";
+import { type GgufStorage, type TypeChoice, writeGgufModel } from "../../formats/gguf/export.ts";
 import { ggufArchitecture } from "./gguf_architecture.ts";
 import { Model } from "../inputs/models.ts";
 import { isTaken } from "../../formats/files.ts";
@@ -16,6 +16,8 @@ export interface GgufExportOptions {
   readonly name: string;
   /** More of `general.*`, such as license and author. */
   readonly about?: Readonly<Record<string, string>>;
+  /** Told the type of every tensor before any is written. */
+  readonly report?: (types: readonly TypeChoice[]) => void;
 }
 
 /**
@@ -33,15 +35,20 @@ export async function exportGguf(
   }
   const model = await Model.open(modelPath, { category: "weights" });
   try {
-    await writeGgufModel(output, {
-      name: options.name,
-      ...(options.about ? { about: options.about } : {}),
-      architecture: ggufArchitecture(model),
-      config: model.config,
-      tokenizer: await model.source.tokenizer(),
-      tensors: model.architecture.tensors,
-      read: (name) => model.read(name),
-    }, options.storage);
+    await writeGgufModel(
+      output,
+      {
+        name: options.name,
+        ...(options.about ? { about: options.about } : {}),
+        architecture: ggufArchitecture(model),
+        config: model.config,
+        tokenizer: await model.source.tokenizer(),
+        tensors: model.architecture.tensors,
+        read: (name) => model.read(name),
+      },
+      options.storage,
+      options.report,
+    );
   } finally {
     model.close();
   }

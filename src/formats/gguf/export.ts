@@ -7,7 +7,7 @@ import { InputError } from "../../base/errors.ts";
 import { fromFloat32, scanNonFinite, toFloat32 } from "../dtype.ts";
 import { ggufName, isPermuted, permuteHeads } from "./model.ts";
 import { ggufTokenizerMetadata } from "./tokenizer_write.ts";
-import { quantizeQ8 } from "./blocks/quantize.ts";
+import { chooseType, fileTypes, type GgufStorage, quantizers, type TypeChoice } from "./mixture.ts";
 import { type GgufSpec, type GgufWriteValue, writeGguf } from "./write.ts";
 import type { TokenizerFiles } from "../model_source.ts";
 import type { TensorData } from "../safetensors/safetensors.ts";
@@ -45,16 +45,14 @@ export interface GgufModel {
   read(name: string): Promise<TensorData>;
 }
 
-/** How matrices are stored; vectors are always f32. */
-export type GgufStorage = "Q8_0" | "F16" | "F32";
-
-const fileTypes: Readonly<Record<GgufStorage, number>> = { F32: 0, F16: 1, Q8_0: 7 };
+export type { GgufStorage, TypeChoice } from "./mixture.ts";
 
 /**
- * Writes a model. With Q8_0, a matrix whose rows are not a multiple of 32 is stored as F16. Biases of a Llama that are all zero are left out:
+ * Writes a model. A matrix whose rows are no whole blocks of its type gets another, in the end F16. Biases of a Llama that are all zero are left out:
  * llama.cpp needs none, and takes those of queries to be as wide as the hidden states, which those of a model with heads cut away are not.
  *
- * @throws {InputError} for a tensor or a tokenizer that GGUF has no place for, or values that are not finite.
+ * @param report Told the type of every tensor before any is written
+ * @throws {InputError} for a tensor or a tokenizer that GGUF has no place for, or values that are not finite or too large.
  *
  * @example
  * ```ts
@@ -73,10 +71,15 @@ export async function writeGgufModel(
   path: string,
   model: GgufModel,
   storage: GgufStorage = "Q8_0",
+  report: (types: readonly TypeChoice[]) => void = () => {},
 ): Promise<void> {
   const { config } = model;
   const sources = new Map<string, string>();
-  const specs: GgufSpec[] = [];
+  const types: TypeChoice[] = [];
+  const mixture = {
+    layers: config.layers,
+    tied: ![...model.tensors.keys()].map(ggufName).includes("output.weight"),
+  };
   for (const [source, shape] of model.tensors) {
     if (await isIdle(model, source)) continue;
     const name = ggufName(source);
@@ -84,8 +87,10 @@ export async function writeGgufModel(
       throw new InputError(`tensor ${source} has no place in a GGUF file`, { where: path });
     }
     sources.set(name, source);
-    specs.push({ name, type: storageOf(shape, storage), shape });
+    types.push(chooseType(name, shape, storage, mixture));
   }
+  report(types);
+  const specs: GgufSpec[] = types.map(({ name, type, shape }) => ({ name, type, shape }));
   const factors = ropeFactors(config);
   if (factors) specs.push({ name: "rope_freqs.weight", type: "F32", shape: [factors.length] });
 
@@ -100,13 +105,24 @@ export async function writeGgufModel(
     }
     const ordered = isPermuted(source) ? permuteHeads(tensor, config.headDim, "toNeighbours") : tensor;
     const values = toFloat32(ordered.dtype, ordered.data);
-    const wrong = scanNonFinite("f32", values);
-    if (wrong) {
-      throw new InputError(`tensor ${source} holds ${wrong.count} values that are NaN or infinite`, {
-        where: path,
-      });
-    }
-    return type === "Q8_0" ? quantizeQ8(values) : fromFloat32(type === "F16" ? "f16" : "f32", values);
+    refuseValues(values, type, source, path);
+    const quantize = quantizers[type];
+    return quantize ? quantize(values) : fromFloat32(type === "F16" ? "f16" : "f32", values);
+  });
+}
+
+/** Largest f16; scales of blocks are f16 too. */
+const LARGEST_HALF = 65504;
+
+function refuseValues(values: Float32Array<ArrayBuffer>, type: string, source: string, where: string): void {
+  const wrong = scanNonFinite("f32", values);
+  if (wrong) {
+    throw new InputError(`tensor ${source} holds ${wrong.count} values that are NaN or infinite`, { where });
+  }
+  if (type === "F32" || values.every((value) => Math.abs(value) <= LARGEST_HALF)) return;
+  throw new InputError(`tensor ${source} holds values too large for ${type}`, {
+    where,
+    hint: "Store the model in f32: --storage f32.",
   });
 }
 
@@ -115,11 +131,6 @@ async function isIdle(model: GgufModel, name: string): Promise<boolean> {
   if (model.architecture !== "llama" || !name.endsWith(".bias")) return false;
   const { dtype, data } = await model.read(name);
   return toFloat32(dtype, data).every((value) => value === 0);
-}
-
-function storageOf(shape: readonly number[], storage: GgufStorage): GgufStorage {
-  if (shape.length < 2) return "F32";
-  return storage === "Q8_0" && shape[shape.length - 1] % 32 !== 0 ? "F16" : storage;
 }
 
 /** What the plain frequencies must be divided by, or undefined where they are not scaled. */

@@ -5,7 +5,8 @@
  */
 import { LimbeckError } from "../../base/errors.ts";
 import { writeAtomically } from "../files.ts";
-import { ggufTypeNumber, ggufTypes } from "./types.ts";
+import type { WrittenType } from "./mixture.ts";
+import { ggufType, ggufTypeNumber } from "./types.ts";
 
 /** A metadata value together with its type in the file. */
 export type GgufWriteValue =
@@ -19,7 +20,7 @@ export type GgufWriteValue =
 /** A tensor to be written; its shape has the rows first. */
 export interface GgufSpec {
   readonly name: string;
-  readonly type: "F32" | "F16" | "BF16" | "Q8_0";
+  readonly type: WrittenType;
   readonly shape: readonly number[];
 }
 
@@ -155,8 +156,8 @@ export async function writeGguf(
 }
 
 /** Bytes that a tensor takes, without padding. */
-function ggufTensorBytes({ type, shape }: GgufSpec): number {
-  const { block, bytes } = ggufTypes.get(ggufTypeNumber(type))!;
+export function ggufTensorBytes({ type, shape }: Omit<GgufSpec, "name">): number {
+  const { block, bytes } = ggufType(type);
   return shape.reduce((product, size) => product * size, 1) / block * bytes;
 }
 
