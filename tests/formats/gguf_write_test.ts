@@ -4,8 +4,9 @@ import { Tokenizer } from "@huggingface/tokenizers";
 import { InputError } from "../../src/base/errors.ts";
 import { type FloatData, toFloat32 } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";
-import { GgufFile } from "../../src/formats/gguf/gguf.ts";
+import { GgufFile, type GgufValue } from "../../src/formats/gguf/gguf.ts";
 import { type GgufStorage, type TypeChoice, writeGgufModel } from "../../src/formats/gguf/export.ts";
+import { ggufTokenizer } from "../../src/formats/gguf/tokenizer.ts";
 import { ggufTokenizerMetadata } from "../../src/formats/gguf/tokenizer_write.ts";
 import { quantizeQ8 } from "../../src/formats/gguf/blocks/quantize.ts";
 import { chooseType, quantizers, type WrittenType } from "../../src/formats/gguf/mixture.ts";
@@ -13,6 +14,7 @@ import { unpackGguf } from "../../src/formats/gguf/types.ts";
 import type { ModelSource } from "../../src/formats/model_source.ts";
 import { sentencePieceFiles } from "../../src/formats/sentencepiece/tokenizer_files.ts";
 import { splitSeed, uniformNumbers } from "../../src/base/random.ts";
+import { memorySource } from "../../src/formats/source.ts";
 import { openModel } from "../../src/formats/open_model.ts";
 import { readArchitecture } from "../../src/models/families.ts";
 import { tensorProblems } from "../../src/models/weights.ts";
@@ -358,8 +360,8 @@ Deno.test("ggufTokenizerMetadata() finds how a byte-level tokenizer cuts and whe
     type: "TemplateProcessing",
     single: [{ SpecialToken: { id: "a" } }, { Sequence: { id: "A" } }],
   };
-  const read = (parts: Record<string, unknown>) => {
-    const model = { type: "BPE", vocab: { a: 0, b: 1, ab: 2 }, merges: ["a b"] };
+  const read = (parts: Record<string, unknown>, ignore_merges = false) => {
+    const model = { type: "BPE", vocab: { a: 0, b: 1, ab: 2 }, merges: ["a b"], ignore_merges };
     const files = { tokenizerJson: { model, ...parts }, tokenizerConfig: {} };
     const metadata = ggufTokenizerMetadata(files, { vocabularySize: 4, eosTokens: [] }, "tokenizer.json");
     return ["tokens", "pre", "add_bos_token"].map((key) => metadata.get(`tokenizer.ggml.${key}`)?.value);
@@ -367,13 +369,12 @@ Deno.test("ggufTokenizerMetadata() finds how a byte-level tokenizer cuts and whe
   const tokens = ["a", "b", "ab", "[PAD3]"];
   const digits = String.raw`\p{N}`;
   assertEquals(read({ pre_tokenizer: bytes(true) }), [tokens, "gpt-2", false]);
-  assertEquals(
-    read({
-      pre_tokenizer: sequence(split(words(`${digits}{1,3}`)), bytes(false)),
-      post_processor: { type: "Sequence", processors: [{ type: "ByteLevel" }, template] },
-    }),
-    [tokens, "llama-bpe", true],
-  );
+  const llama3 = {
+    pre_tokenizer: sequence(split(words(`${digits}{1,3}`)), bytes(false)),
+    post_processor: { type: "Sequence", processors: [{ type: "ByteLevel" }, template] },
+  };
+  assertEquals(read(llama3, true), [tokens, "llama-bpe", true]);
+  assertEquals(read(llama3), [tokens, "dbrx", true]);
   const qwen = sequence(split(words(digits)), bytes(false));
   assertEquals(read({ pre_tokenizer: qwen, normalizer: { type: "NFC" } }), [tokens, "qwen2", false]);
   const smollm = sequence({ type: "Digits", individual_digits: true }, bytes(true));
@@ -386,4 +387,69 @@ Deno.test("ggufTokenizerMetadata() finds how a byte-level tokenizer cuts and whe
       { pre_tokenizer: null },
     ]
   ) assertThrows(() => read(unknown), InputError, "pre_tokenizer is not known");
+  assertThrows(() => read({ pre_tokenizer: qwen }, true), InputError, "pre_tokenizer is not known");
+});
+
+Deno.test("ggufTokenizer() knows the ways to cut of llama.cpp's names, and refuses others by name", () => {
+  const read = (pre: string) => {
+    const metadata = new Map<string, GgufValue>([
+      ["tokenizer.ggml.model", "gpt2"],
+      ["tokenizer.ggml.pre", pre],
+      // Bytes as they are written in byte-level tokens, and pieces that show where a text was cut.
+      ["tokenizer.ggml.tokens", [
+        "a",
+        "B",
+        "1",
+        "2",
+        "3",
+        "\u0120",
+        "'",
+        "12",
+        "123",
+        "aB",
+        "Ba",
+        "\u0120a",
+        "'a",
+      ]],
+      ["tokenizer.ggml.merges", ["1 2", "12 3", "a B", "B a", "\u0120 a", "' a"]],
+    ]);
+    return ggufTokenizer({ metadata, source: memorySource("m.gguf", new Uint8Array()) });
+  };
+  const pieces = (pre: string, text: string) => {
+    const { tokenizerJson, tokenizerConfig } = read(pre);
+    return new Tokenizer(tokenizerJson as object, tokenizerConfig).encode(text, { add_special_tokens: false })
+      .tokens;
+  };
+  for (
+    const pre of [
+      "default",
+      "gpt-2",
+      "olmo",
+      "llama-bpe",
+      "dbrx",
+      "qwen2",
+      "smollm",
+      "refact",
+      "tekken",
+      "gpt-4o",
+    ]
+  ) {
+    const isSingle = ["qwen2", "smollm", "refact", "tekken"].includes(pre);
+    assertEquals(pieces(pre, "123"), isSingle ? ["1", "2", "3"] : ["123"], pre);
+    assertEquals(
+      pieces(pre, "aB a"),
+      ["tekken", "gpt-4o"].includes(pre) ? ["a", "B", "\u0120a"] : ["aB", "\u0120a"],
+      pre,
+    );
+    const keeps = ["llama-bpe", "dbrx", "qwen2", "tekken", "gpt-4o"].includes(pre);
+    assertEquals(pieces(pre, "'a"), keeps ? ["'a"] : ["'", "a"], pre);
+  }
+  assertEquals(
+    (read("tekken").tokenizerJson as { model: { ignore_merges: boolean } }).model.ignore_merges,
+    true,
+  );
+  for (const pre of ["viking", "kimi-k2", "llama"]) {
+    const error = assertThrows(() => read(pre), InputError, `tokenizer.ggml.pre is "${pre}"`);
+    assert(error.hint?.includes("refact"));
+  }
 });

@@ -2,6 +2,11 @@
 import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
 import { InputError } from "../../src/base/errors.ts";
 import { TextStream } from "../../src/text/text_stream.ts";
+import { Tokenizer } from "@huggingface/tokenizers";
+import type { GgufValue } from "../../src/formats/gguf/gguf.ts";
+import { ggufTokenizer } from "../../src/formats/gguf/tokenizer.ts";
+import { ggufTokenizerMetadata } from "../../src/formats/gguf/tokenizer_write.ts";
+import { memorySource } from "../../src/formats/source.ts";
 import { TextTokenizer, vocabularyDifference } from "../../src/text/tokenizer.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 import { loadTokenizer, readJson, tinyConfig, tinyTokenizer, tinyTokenizerJson } from "./fixtures.ts";
@@ -42,6 +47,39 @@ for (const [name, read] of Object.entries(VECTORS)) {
     },
   );
 }
+
+sharedTest(
+  "a tokenizer written to a GGUF file's metadata and read from it gives llama.cpp's ids",
+  async () => {
+    for (const name of ["gpt2", "llama3", "qwen2_5"]) {
+      const files = {
+        tokenizerJson: await VECTORS[name]("tokenizer.json"),
+        tokenizerConfig: await VECTORS[name]("tokenizer_config.json") as Record<string, unknown>,
+      };
+      const { model, added_tokens } = files.tokenizerJson as {
+        model: { vocab: Record<string, number> };
+        added_tokens: { id: number }[];
+      };
+      const rows = Object.keys(model.vocab).length + added_tokens.length;
+      const written = ggufTokenizerMetadata(files, { vocabularySize: rows, eosTokens: [] }, name);
+      const metadata = new Map([...written].map(([key, { value }]) => [key, value as GgufValue]));
+      const source = memorySource(`${name}.gguf`, new Uint8Array());
+      const { tokenizerJson, tokenizerConfig } = ggufTokenizer({ metadata, source });
+      // Texts with special tokens in them are text there, and making the library alone costs half.
+      const library = new Tokenizer({ ...tokenizerJson as object, added_tokens: [] }, tokenizerConfig);
+      const { vectors } = readJson(sharedPath(`vectors/${name}.vectors.json`)) as {
+        vectors: { text: string; llama_cpp_ids: number[] }[];
+      };
+      for (const { text, llama_cpp_ids } of vectors) {
+        assertEquals(
+          library.encode(text, { add_special_tokens: false }).ids,
+          llama_cpp_ids,
+          `${name}: ${JSON.stringify(text)}`,
+        );
+      }
+    }
+  },
+);
 
 sharedTest(
   "encode() gives the ids of the stories260K reference text, BOS included by the tokenizer's own policy",

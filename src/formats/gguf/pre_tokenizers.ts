@@ -33,26 +33,62 @@ function wordsAndDigits(digits: string, apostrophes = `(?:${contractions})`): st
     .raw`${apostrophes}|[^\r\n\p{L}\p{N}]?\p{L}+|${digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
 }
 
+/** Words whose capitals begin a new piece; `after` is what may end one, `digits` what makes a number. */
+function capitalisedWords(after: string, digits: string): string {
+  const [begin, upper, lower] = [
+    String.raw`[^\r\n\p{L}\p{N}]?`,
+    String.raw`[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`,
+    String.raw`[\p{Ll}\p{Lm}\p{Lo}\p{M}]`,
+  ];
+  return `${begin}${upper}*${lower}+${after}|${begin}${upper}+${lower}*${after}|${digits}` +
+    String.raw`| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+}
+
 const rules: readonly Rule[] = [
   {
     names: ["default"],
     expressions: [String.raw`[\p{P}\$\+<=>\^~\|]+`, gpt2, String.raw`\p{N}+`, "[0-9][0-9][0-9]"],
   },
-  { names: ["gpt-2", "phi-2"], expressions: [gpt2], huggingFace: [gpt2Inside] },
   {
-    names: ["llama-bpe", "llama3", "llama-v3"],
+    names: ["gpt-2", "phi-2", "olmo", "mpt", "jais", "gigachat", "a.x-4.0", "mellum", "exaone4", "trillion"],
+    expressions: [gpt2],
+    huggingFace: [gpt2Inside],
+  },
+  {
+    names: ["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
     expressions: [wordsAndDigits(threeDigits)],
     huggingFace: [wordsAndDigits(threeDigits, anyCase)],
     ignoreMerges: true,
     addBos: true,
   },
   {
-    names: ["qwen2", "deepseek-r1-qwen"],
+    // As Llama 3's, with merges: Phi-4 and OLMo 2.
+    names: ["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"],
+    expressions: [wordsAndDigits(threeDigits)],
+    huggingFace: [wordsAndDigits(threeDigits, anyCase)],
+  },
+  {
+    names: ["qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan", "grok-2", "kormo"],
     expressions: [wordsAndDigits(digit)],
     huggingFace: [wordsAndDigits(digit, anyCase)],
     composes: true,
   },
-  { names: ["smollm"], expressions: [digit, gpt2], huggingFace: [digit, gpt2Inside] },
+  {
+    names: ["smollm", "refact", "starcoder", "command-r", "codeshell", "exaone", "minerva-7b"],
+    expressions: [digit, gpt2],
+    huggingFace: [digit, gpt2Inside],
+  },
+  {
+    // llama.cpp, whose expressions know no classes of letters, cuts letters beyond ASCII otherwise; this is the models' own.
+    names: ["tekken"],
+    expressions: [capitalisedWords("", digit)],
+    ignoreMerges: true,
+    addBos: true,
+  },
+  {
+    names: ["gpt-4o", "llama4"],
+    expressions: [capitalisedWords(`${anyCase}?`, threeDigits)],
+  },
 ];
 
 /** The tokenizer.json component of a name, and what else the name decides; undefined for a name not known here. */
@@ -79,12 +115,21 @@ export function preTokenizerOf(name: string):
 export const preTokenizerHint = `Supported: ${rules.flatMap((rule) => rule.names).join(", ")}. ` +
   "Or use the model's Hugging Face folder.";
 
-/** The name of a tokenizer.json's way to cut, or undefined where it is none of those known here. */
-export function preTokenizerName(normalizer: unknown, preTokenizer: unknown): string | undefined {
+/**
+ * The name of a tokenizer.json's way to cut, or undefined where it is none of those known here.
+ *
+ * @param ignoreMerges Whether its model takes a piece that is a token whole
+ */
+export function preTokenizerName(
+  normalizer: unknown,
+  preTokenizer: unknown,
+  ignoreMerges: boolean,
+): string | undefined {
   const expressions = expressionsOf(preTokenizer)?.join("\n");
   const normalizes = (normalizer as { type?: unknown } | null)?.type;
   if (expressions === undefined) return undefined;
   return rules.find((rule) =>
+    (rule.ignoreMerges ?? false) === ignoreMerges &&
     (normalizes === undefined || (normalizes === "NFC" && rule.composes)) &&
     [rule.expressions, rule.huggingFace].some((known) => known?.join("\n") === expressions)
   )?.names[0];

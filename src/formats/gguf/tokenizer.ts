@@ -15,7 +15,7 @@ import { pieceType } from "../sentencepiece/model.ts";
 export const tokenType = pieceType;
 
 /** Builds the tokenizer of a model. @throws {InputError} when the file has none, or one of a kind not known here. */
-export function ggufTokenizer(file: GgufFile): TokenizerFiles {
+export function ggufTokenizer(file: Pick<GgufFile, "metadata" | "source">): TokenizerFiles {
   const metadata = new TokenizerMetadata(file);
   const kind = metadata.text("model");
   if (kind === undefined) {
@@ -72,7 +72,7 @@ class TokenizerMetadata {
   readonly tokens: string[];
   readonly types: ArrayLike<number>;
 
-  constructor(readonly file: GgufFile) {
+  constructor(readonly file: Pick<GgufFile, "metadata" | "source">) {
     this.tokens = this.strings("tokens") ?? [];
     const types = this.#value("token_type");
     if (types !== undefined && !(types instanceof Int32Array && types.length === this.tokens.length)) {

@@ -19,6 +19,7 @@ interface TokenizerJson {
     vocab: Record<string, number>;
     merges: (string | [string, string])[];
     byte_fallback?: boolean;
+    ignore_merges?: boolean;
     unk_token?: string | null;
   };
   added_tokens?: { id: number; content: string; special?: boolean }[];
@@ -71,7 +72,11 @@ export function ggufTokenizerMetadata(
     set("token_type", { type: "i32s", value: types });
     set("add_space_prefix", { type: "bool", value: addsSpacePrefix(json, where) });
   } else {
-    const pre = preTokenizerName(json.normalizer ?? null, json.pre_tokenizer ?? null);
+    const pre = preTokenizerName(
+      json.normalizer ?? null,
+      json.pre_tokenizer ?? null,
+      model.ignore_merges === true,
+    );
     if (!pre) {
       throw new InputError("llama.cpp's name for this tokenizer's pre_tokenizer is not known", {
         where,
