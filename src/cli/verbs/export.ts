@@ -48,7 +48,8 @@ export const exportModel: Command = {
     "for programs that know neither rsLoRA nor ranks by layer, such as vLLM; gguf-adapter, the same as a file that llama.cpp puts on " +
     "its base; mlx, the adapter for mlx-lm; limbeck, the trained values of any adapter under their own names. A run already leaves " +
     "its adapter and the merged model. Of a run that has trained several shapes of its student, --shape takes one: without training, as " +
-    "plain LoRA with the smaller model in base/ beside it, merged, or as GGUF.",
+    "plain LoRA with the smaller model in base/ beside it, merged, or as GGUF. A quantised GGUF is another model than the one that the run " +
+    "has measured; `limbeck eval --model FILE.gguf --dataset FILE.jsonl` measures it.",
   flags: {
     ...MODEL_FLAGS,
     target: { value: "TARGET", help: `${TARGETS.join(", ")} (default gguf)` },
