@@ -95,6 +95,8 @@ export const mergingModel: Uint8Array = spmModel(
     ["aaa", -6],
     ["in", -7],
     ["fin", -8],
+    // What someone has defined joins with nothing, so this is never made.
+    ["a<sep>", 0],
     ...[..."\u2581theafins"].map((character, i): Piece => [character, -20 - i]),
   ],
   [[3, 2], [40, 0], [41, 1], [42, 2]],
@@ -116,9 +118,12 @@ export const probableModel: Uint8Array = spmModel(
     ["e", -2.5],
     [SPACE, -1.5],
     [`${SPACE}${SPACE}`, -2],
-    ["[a]", 0, 4],
+    ["[a]", -50, 4],
     ["a", -5],
     ["\u00e9", -6],
+    // Two that would lose to an unknown character and the other, did unknown ones cost no more than the rarest piece.
+    ["qz", -6],
+    ["z", 1],
   ],
   [[3, 1], [35, true], [40, 0], [41, 1], [42, 2]],
   [[1, "identity"], [3, false], [4, false]],

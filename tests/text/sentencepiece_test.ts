@@ -52,22 +52,23 @@ sharedTest("TextTokenizer gives SentencePiece's ids and texts for every row of t
 Deno.test("SentencePiece merges by score after its character map, and keeps apart what someone has defined", () => {
   assertEquals(
     differences(tokenizerOf(mergingModel), [
-      ["the thin", [6, 4, 14, 10]],
-      ["  the\t the  ", [4, 14, 6], "th the"],
+      ["the thin", [6, 4, 15, 10]],
+      ["  the\t the  ", [4, 15, 6], "th the"],
       ["", []],
       ["   ", [], ""],
-      ["aaaa", [12, 8, 8]],
-      ["aaaaa haa", [12, 8, 9, 12, 14, 8]],
-      ["finthe", [12, 11, 13, 5]],
-      ["\ufb01n \uff41a", [12, 11, 12, 8], "fin aa"],
-      ["a<sep>a", [12, 16, 3, 16]],
-      ["<sep>the", [12, 3, 13, 5]],
-      ["a <sep> the", [12, 16, 12, 3, 6]],
-      ["<s>the</s>", [12, 0, 20, 0, 13, 5, 0, 20, 0], " \u2047 s \u2047 the \u2047 s \u2047 "],
-      ["xyz a zz", [12, 0, 12, 16, 12, 0], " \u2047  a  \u2047 "],
-      ["the\u00adthe", [4, 14, 13, 5], "ththe"],
+      ["aaaa", [13, 8, 8]],
+      ["aaaaa haa", [13, 8, 9, 13, 15, 8]],
+      ["finthe", [13, 11, 14, 5]],
+      ["\ufb01n \uff41a", [13, 11, 13, 8], "fin aa"],
+      ["a<sep>a", [13, 17, 3, 17]],
+      ["fi the", [13, 18, 19, 6]],
+      ["<sep>the", [13, 3, 14, 5]],
+      ["a <sep> the", [13, 17, 13, 3, 6]],
+      ["<s>the</s>", [13, 0, 21, 0, 14, 5, 0, 21, 0], " \u2047 s \u2047 the \u2047 s \u2047 "],
+      ["xyz a zz", [13, 0, 13, 17, 13, 0], " \u2047  a  \u2047 "],
+      ["the\u00adthe", [4, 15, 14, 5], "ththe"],
       ["the\u0301", [6], "the"],
-      ["\u2581the", [12, 6], "the"],
+      ["\u2581the", [13, 6], "the"],
     ]),
     [],
   );
@@ -79,6 +80,7 @@ Deno.test("SentencePiece takes the most probable pieces, and bytes for what it d
       ["the the", [260, 265, 260]],
       ["  the   e", [266, 260, 265, 266, 264]],
       ["th[a]e", [259, 267, 264]],
+      ["qz q", [270, 265, 116]],
       ["[a", [94, 268]],
       ["\u00e9\u00e8", [269, 198, 171]],
       ["<s>", [63, 118, 65]],
@@ -94,12 +96,12 @@ Deno.test("SentencePiece takes the most probable pieces, and bytes for what it d
 Deno.test("special pieces count where they are asked for alone, each text between them with its prefix or only the first", () => {
   const tokenizer = tokenizerOf(mergingModel);
   assertEquals([...tokenizer.encode("<s>the</s>", { special: true })], [1, 6, 2]);
-  assertEquals([...tokenizer.encodeParts([1, "the", 2, "he"])], [1, 6, 2, 12, 5]);
+  assertEquals([...tokenizer.encodeParts([1, "the", 2, "he"])], [1, 6, 2, 13, 5]);
   const modern = tokenizerOf(mergingModel, { legacy: false });
-  assertEquals([...modern.encodeParts(["he", 1, "the"])], [12, 5, 1, 13, 5]);
+  assertEquals([...modern.encodeParts(["he", 1, "the"])], [13, 5, 1, 14, 5]);
   assertEquals(tokenizer.decode([1, 6, 2]), "<s>the</s>");
   assertEquals(tokenizer.decode([1, 6, 0, 2], { skipSpecial: true }), "the \u2047 ");
-  assertEquals([tokenizer.bosToken, tokenizer.eosTokens, tokenizer.vocabularySize], [1, [2], 21]);
+  assertEquals([tokenizer.bosToken, tokenizer.eosTokens, tokenizer.vocabularySize], [1, [2], 22]);
 });
 
 Deno.test("tokens beyond the pieces come from added_tokens.json and tokenizer_config.json", () => {
@@ -107,7 +109,7 @@ Deno.test("tokens beyond the pieces come from added_tokens.json and tokenizer_co
     added_tokens_decoder: { 22: { content: "<|end|>", special: true }, 2: { content: "</s>" } },
   };
   const tokenizer = tokenizerOf(mergingModel, config, { "<|x|>": 23 });
-  assertEquals([...tokenizer.encode("he<|end|>he", { special: true })], [12, 5, 22, 12, 5]);
+  assertEquals([...tokenizer.encode("he<|end|>he", { special: true })], [13, 5, 22, 13, 5]);
   assert(![...tokenizer.encode("he<|end|>he")].includes(22));
   assertEquals(tokenizer.decode([5, 22, 6, 23]), "he<|end|> the<|x|>");
   for (const added of [{ "<|x|>": 5 }, { "<|x|>": -1 }, { "": 30 }]) {
@@ -154,4 +156,15 @@ Deno.test("a tokenizer.model that is cut, changed or of another kind is refused"
     [Uint8Array.of(11), "begins no field"],
   ];
   for (const [bytes, expected] of bad) assertThrows(() => tokenizerOf(bytes), InputError, expected);
+  // Without the end of its last text, and with a leaf that points nowhere.
+  const map = charsmap({ a: "b" });
+  const whole = new Uint32Array(map.slice(4, -2).buffer);
+  const lost = Uint8Array.of(
+    ...map.subarray(0, 4),
+    ...new Uint8Array(whole.map((u) => u >>> 31 ? u + 99 : u).buffer),
+  );
+  for (const broken of [map.subarray(0, -1), lost]) {
+    const tokenizer = tokenizerOf(spmModel(pieces, [[3, 2]], [[2, broken]]));
+    assertThrows(() => tokenizer.encode("a"), InputError, "character map is damaged");
+  }
 });

@@ -41,8 +41,7 @@ export class CharacterMap {
       for (let i = 0; i < bytes; i++) {
         const byte = utf8Byte(point, i, bytes);
         node ^= byte;
-        if (node >= units.length) return this.#entry(leaf, length);
-        unit = units[node];
+        unit = units[node] ?? 0;
         if (((unit & 0x800000ff) >>> 0) !== byte) return this.#entry(leaf, length);
         node ^= offsetOf(unit);
       }
