@@ -5,6 +5,7 @@ import { toFloat32 } from "../../src/formats/dtype.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { GgufFile } from "../../src/formats/gguf/gguf.ts";
 import { unpackGguf } from "../../src/formats/gguf/types.ts";
+import { writeGguf } from "../../src/formats/gguf/write.ts";
 import { memorySource } from "../../src/formats/source.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 
@@ -93,3 +94,36 @@ for (const stem of ["tied_q8_0", "untied_mixed"]) {
     file.close();
   });
 }
+
+Deno.test("a type that cannot be read is named: by the file's reader where its size is not known, else by the tensor's", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const path = `${folder}/a.gguf`;
+    const tensor = { name: "tensor", type: "F32", shape: [2, 64] } as const;
+    await writeGguf(path, new Map(), [tensor], () => Promise.resolve(new Float32Array(128)));
+    const bytes = await Deno.readFile(path);
+    // Magic, version, two counts; the name with its length, the number of dimensions, two dimensions.
+    const at = 24 + 8 + tensor.name.length + 4 + 16;
+    const typed = (type: number) => {
+      const changed = bytes.slice();
+      new DataView(changed.buffer).setUint32(at, type, true);
+      return memorySource("a.gguf", changed);
+    };
+    for (
+      const [type, expected] of [[40, "stored as NVFP4"], [41, "stored as Q1_0"], [
+        99,
+        "unknown type 99",
+      ]] as const
+    ) {
+      await assertRejects(
+        () => GgufFile.open(typed(type)),
+        InputError,
+        `tensor tensor: ${type > 90 ? "" : "it is "}${expected}`,
+      );
+    }
+    const integers = await GgufFile.open(typed(24));
+    await assertRejects(() => integers.read("tensor"), InputError, "tensor tensor is stored as I8");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});

@@ -7,7 +7,7 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import { type GgufType, ggufTypes, readableGgufTypes, unpackGguf } from "./types.ts";
+import { type GgufType, ggufTypes, newerGgufTypes, readableGgufTypes, unpackGguf } from "./types.ts";
 import { checkRows, type TensorData } from "../safetensors/safetensors.ts";
 import type { ByteSource } from "../source.ts";
 
@@ -161,11 +161,11 @@ function parseHeader(bytes: Uint8Array<ArrayBuffer>, source: ByteSource) {
   let at = 0;
   let reading = "the header";
 
-  function wrong(what: string): never {
-    throw new InputError(`${reading}: ${what}`, {
-      where,
-      hint: "The file is damaged, cut short or not a GGUF file; fetch or write it again.",
-    });
+  function wrong(
+    what: string,
+    hint = "The file is damaged, cut short or not a GGUF file; fetch or write it again.",
+  ): never {
+    throw new InputError(`${reading}: ${what}`, { where, hint });
   }
 
   /** Moves over `count` bytes that are about to be read; `count` may be any number a file can claim. */
@@ -291,7 +291,13 @@ function parseHeader(bytes: Uint8Array<ArrayBuffer>, source: ByteSource) {
     const sizes = Array.from({ length: dimensions }, uint64);
     const typeNumber = uint32();
     const type = ggufTypes.get(typeNumber);
-    if (!type) wrong(`unknown type ${typeNumber}`);
+    if (!type) {
+      const newer = newerGgufTypes.get(typeNumber);
+      if (newer) {
+        wrong(`it is stored as ${newer}, which cannot be read`, "Use a Q8_0 or F16 file of the same model.");
+      }
+      wrong(`unknown type ${typeNumber}`);
+    }
     if (sizes[0] % BigInt(type.block) !== 0n) {
       wrong(`rows of ${sizes[0]} values are not whole blocks of ${type.block}, as ${type.name} needs`);
     }

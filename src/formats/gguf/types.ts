@@ -72,6 +72,9 @@ export const ggufTypes: ReadonlyMap<number, GgufType> = new Map(
   table.map(([number, name, block, bytes]) => [number, { name, block, bytes }]),
 );
 
+/** Names of types that came later and are not read. */
+export const newerGgufTypes: ReadonlyMap<number, string> = new Map([[40, "NVFP4"], [41, "Q1_0"]]);
+
 const readings: ReadonlyMap<string, Reading> = new Map(
   table.flatMap(([, name, , , reading]) => reading ? [[name, reading]] : []),
 );
