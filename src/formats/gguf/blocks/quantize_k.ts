@@ -26,7 +26,7 @@ function numberOf(value: number, highest: number): number {
 }
 
 /** Trial scales: how many steps the span of the values is cut into, beyond the highest number. */
-const TRIALS = Float64Array.from({ length: 21 }, (_, i) => -1 + 0.1 * i);
+const TRIALS = Float64Array.from({ length: 11 }, (_, i) => -1 + 0.2 * i);
 
 /** Scale and minimum of one group, value = scale * number - minimum with numbers from 0 to 15. */
 function fitWithMinimum(values: Float32Array, from: number): [scale: number, minimum: number] {
@@ -84,21 +84,19 @@ interface MinimumBlock {
   error: number;
 }
 
-/** Rounds a group with a scale and a minimum. @returns The squared error; the numbers are written where a place is given. */
-function roundGroup(
+/** The squared error of a group with a scale and a minimum; more than `limit`, and no more than that, where it exceeds it. */
+function groupError(
   values: Float32Array,
   from: number,
   scale: number,
   minimum: number,
-  numbers?: Uint8Array,
+  limit: number,
 ): number {
   const inverse = scale === 0 ? 0 : 1 / scale;
   let error = 0;
-  for (let i = 0; i < 32; i++) {
-    const number = numberOf((values[from + i] + minimum) * inverse, 15);
-    const difference = scale * number - minimum - values[from + i];
+  for (let i = from; i < from + 32 && error <= limit; i++) {
+    const difference = scale * numberOf((values[i] + minimum) * inverse, 15) - minimum - values[i];
     error += difference * difference;
-    if (numbers) numbers[i] = number;
   }
   return error;
 }
@@ -124,19 +122,23 @@ function roundMinimumBlock(
     const nearScale = scale === 0 ? 0 : Math.round(ownScale / scale);
     const nearMinimum = minimum === 0 ? 0 : Math.round(ownMinimum / minimum);
     // Zeros, where the f16 are too coarse for anything better.
-    let least = roundGroup(values, from + 32 * group, 0, 0);
+    let least = groupError(values, from + 32 * group, 0, 0, Infinity);
     for (let s = Math.max(0, nearScale - 1); s <= Math.min(63, nearScale + 1); s++) {
       for (let m = Math.max(0, nearMinimum - 1); m <= Math.min(63, nearMinimum + 1); m++) {
-        const error = roundGroup(values, from + 32 * group, scale * s, minimum * m);
+        const error = groupError(values, from + 32 * group, scale * s, minimum * m, least);
         if (error >= least) continue;
         least = error;
         block.scales[group] = s;
         block.minima[group] = m;
       }
     }
-    const numbers = block.numbers.subarray(32 * group, 32 * group + 32);
-    const [s, m] = [scale * block.scales[group], minimum * block.minima[group]];
-    block.error += roundGroup(values, from + 32 * group, s, m, numbers);
+    block.error += least;
+    const own = scale * block.scales[group];
+    const inverse = own === 0 ? 0 : 1 / own;
+    const below = minimum * block.minima[group];
+    for (let i = 32 * group; i < 32 * group + 32; i++) {
+      block.numbers[i] = numberOf((values[from + i] + below) * inverse, 15);
+    }
   }
   return block;
 }
