@@ -66,9 +66,9 @@ export function sentencePieceCoder(
   const ids = new Map([...tokens].map(([id, token]) => [token, id]));
   // Pieces of the model that are not special are its own business.
   const beyond = json.added_tokens.filter(({ id, special }) => special || id >= section.pieces.length);
-  const markers = new Map(beyond.filter((t) => t.special).map((t) => [specialMarker(t.id), t.id]));
-  const plain = beyond.filter((t) => !t.special).map((t) => [t.content, t.id] as const);
-  const written = beyond.map((t) => [t.content, t.id] as const);
+  const markers = beyond.filter((t) => t.special).map((t) => [specialMarker(t.id), t] as const);
+  const plain = beyond.filter((t) => !t.special).map((t) => [t.content, t] as const);
+  const written = beyond.map((t) => [t.content, t] as const);
   const splits = [plain, written].map((some) => {
     const found = new Map([...some, ...markers]);
     return { found, matcher: new PieceMatcher(found.keys()) };
@@ -79,23 +79,24 @@ export function sentencePieceCoder(
       const { found, matcher } = splits[special ? 1 : 0];
       const encoded: number[] = [];
       let begin = 0;
-      const flush = (end: number) => {
-        for (const id of model.encode(text.slice(begin, end), { prefix: everywhere || begin === 0 })) {
-          encoded.push(id);
-        }
+      const flush = (part: string) => {
+        const prefix = everywhere || begin === 0;
+        for (const id of model.encode(part, { prefix })) encoded.push(id);
       };
       for (let at = 0; !matcher.isEmpty && at < text.length;) {
-        const token = matcher.longest(text, at);
+        const token = found.get(matcher.longest(text, at) ?? "");
         if (token === undefined) {
           at++;
           continue;
         }
-        flush(at);
-        encoded.push(found.get(token)!);
-        at += token.length;
+        const before = text.slice(begin, at);
+        flush(token.lstrip ? before.trimEnd() : before);
+        encoded.push(token.id);
+        at += matcher.longest(text, at)!.length;
+        if (token.rstrip) at = text.length - text.slice(at).trimStart().length;
         begin = at;
       }
-      flush(text.length);
+      flush(text.slice(begin));
       return encoded;
     },
     decode: (all) => model.decode(all, (id) => tokens.get(id)),

@@ -112,6 +112,11 @@ Deno.test("tokens beyond the pieces come from added_tokens.json and tokenizer_co
   assertEquals([...tokenizer.encode("he<|end|>he", { special: true })], [13, 5, 22, 13, 5]);
   assert(![...tokenizer.encode("he<|end|>he")].includes(22));
   assertEquals(tokenizer.decode([5, 22, 6, 23]), "he<|end|> the<|x|>");
+  const strips = tokenizerOf(mergingModel, {
+    added_tokens_decoder: { 22: { content: "<|a|>", lstrip: true, rstrip: true }, 23: { content: "<|b|>" } },
+  });
+  // The dummy prefix is all that is left of a space.
+  assertEquals([...strips.encode("he <|a|>\n he<|b|> <|b|>")], [13, 5, 22, 13, 5, 23, 23]);
   for (const added of [{ "<|x|>": 5 }, { "<|x|>": -1 }, { "": 30 }]) {
     assertThrows(() => tokenizerOf(mergingModel, {}, added), InputError, "added token");
   }

@@ -13,6 +13,9 @@ export interface ExtraToken {
   readonly id: number;
   readonly content: string;
   readonly special: boolean;
+  /** Whether it takes the white space before or behind it. */
+  readonly lstrip?: boolean;
+  readonly rstrip?: boolean;
 }
 
 /**
@@ -47,7 +50,7 @@ function extraTokens(
   where: string,
 ): ExtraToken[] {
   const found = new Map<number, ExtraToken>();
-  const add = (id: unknown, content: unknown, special: boolean) => {
+  const add = (id: unknown, content: unknown, flags: Omit<ExtraToken, "id" | "content">) => {
     const number = Number(id);
     const isThere = Number.isSafeInteger(number) && number >= 0 && typeof content === "string" &&
       content !== "";
@@ -60,12 +63,12 @@ function extraTokens(
         },
       );
     }
-    if (number >= pieces.length) found.set(number, { id: number, content, special });
+    if (number >= pieces.length) found.set(number, { id: number, content, ...flags });
   };
-  for (const [content, id] of Object.entries(addedTokens)) add(id, content, true);
+  for (const [content, id] of Object.entries(addedTokens)) add(id, content, { special: true });
   for (const [id, token] of Object.entries((config.added_tokens_decoder ?? {}) as Record<string, unknown>)) {
-    const { content, special } = (token ?? {}) as { content?: unknown; special?: unknown };
-    add(id, content, special === true);
+    const { content, special, lstrip, rstrip } = (token ?? {}) as Record<string, unknown>;
+    add(id, content, { special: special === true, lstrip: lstrip === true, rstrip: rstrip === true });
   }
   return [...found.values()].sort((a, b) => a.id - b.id);
 }
@@ -92,11 +95,11 @@ function tokenizerJsonOf(model: SentencePieceModel, extra: readonly ExtraToken[]
     truncation: null,
     padding: null,
     added_tokens: [...own, ...extra].map((token) => ({
-      ...token,
       single_word: false,
       lstrip: false,
       rstrip: false,
       normalized: false,
+      ...token,
     })),
     normalizer: steps.length > 0 ? { type: "Sequence", normalizers: steps } : null,
     pre_tokenizer: {
