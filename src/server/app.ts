@@ -26,6 +26,7 @@ import { addFineTuningRoutes } from "./openai/fine_tuning.ts";
 import { addInspectionRoutes } from "./routes/inspect.ts";
 import { addPageRoutes } from "./routes/page.ts";
 import { addRunRoutes } from "./routes/runs.ts";
+import { addShapeRoutes } from "./routes/shapes.ts";
 import { addSystemRoutes } from "./routes/system.ts";
 import type { Service } from "./service.ts";
 
@@ -64,6 +65,7 @@ export function createApp(service: Service): App {
   addInspectionRoutes(app, service);
   addRunRoutes(app, service);
   addEventRoutes(app, service);
+  addShapeRoutes(app, service);
   addArtifactRoutes(app, service);
   addCatalogueRoutes(app, service);
   addFileRoutes(app, service);

@@ -2,7 +2,7 @@
  * A trainer without a model, for tests of what surrounds one: counts steps, keeps a checkpoint of its count, and fails in the way that
  * the first loss's options ask for.
  */
-import type { RunHost } from "../../src/distill/run/events.ts";
+import type { RunHost, ShapesEvent } from "../../src/distill/run/events.ts";
 import type { RunResult } from "../../src/distill/export/exports.ts";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import { DeviceError } from "../../src/base/errors.ts";
@@ -35,6 +35,8 @@ export interface Fault {
   measures?: number;
   /** Names of held-out sets that the student is measured on beside, each a tenth better than the one before. */
   sets?: string[];
+  /** Steps after which six made-up shapes are measured, beside before the first and after the last. */
+  shapesEvery?: number;
   /** Steps between checkpoints that nobody asks for; 5 when absent. */
   checkpointEvery?: number;
   /** Heartbeats instead of events for this many milliseconds before training. */
@@ -45,9 +47,7 @@ export interface Fault {
 type Plugins = { readonly name?: string }[];
 
 async function train(recipe: Recipe, host: RunHost<Plugins>): Promise<RunResult> {
-  // A service checks options, so a fault can also be told as the source that a loss counts.
-  const { options, source } = recipe.objective[0]!;
-  const fault: Fault = source === undefined ? options as Fault : JSON.parse(source);
+  const fault = faultOf(recipe);
   const folder = `${host.folder}/checkpoints`;
   await Deno.mkdir(folder, { recursive: true });
   host.emit({ type: "warning", code: "pid", message: String(Deno.pid) });
@@ -70,6 +70,11 @@ async function train(recipe: Recipe, host: RunHost<Plugins>): Promise<RunResult>
     host.emit({ type: "heartbeat" });
   }
   if (step === 0) host.emit({ type: "evaluation", step, model: "student", loss: 3, losses: {}, tokens: 100 });
+  const measureShapes = () => {
+    if (fault.shapesEvery === undefined) return;
+    host.emit({ type: "shapes", step, shapes: shapesAfter(step) });
+  };
+  if (step === 0) measureShapes();
   const first = !host.resume;
   while (step < recipe.train.steps) {
     step++;
@@ -87,6 +92,7 @@ async function train(recipe: Recipe, host: RunHost<Plugins>): Promise<RunResult>
       tokensPerSecond: 1000 * Math.random(),
       secondsPerStep: Math.random(),
     });
+    if (step % (fault.shapesEvery ?? 1) === 0) measureShapes();
     await sleep(fault.pace ?? 0);
     const asked = fault.deaf ? "run" : host.control();
     if (step % (fault.checkpointEvery ?? 5) === 0 || asked !== "run") {
@@ -112,6 +118,26 @@ async function train(recipe: Recipe, host: RunHost<Plugins>): Promise<RunResult>
     });
   }
   return result("succeeded", step);
+}
+
+/** A service checks options, so a fault can also be told as the source that a loss counts, or as the first prompt. */
+function faultOf({ objective, samples }: Recipe): Fault {
+  const { options, source } = objective[0]!;
+  const told = source ?? samples.prompts[0];
+  return told === undefined ? options as Fault : JSON.parse(told);
+}
+
+/** Three depths in two widths; the narrow ones have no speed, and two of all are beaten by the others. */
+function shapesAfter(step: number): ShapesEvent["shapes"] {
+  return [3, 2, 1].flatMap((depth) =>
+    [1, 0.5].map((width) => ({
+      name: `depth=${depth},width=${width}`,
+      layers: Array.from({ length: depth }, (_, layer) => layer),
+      ...{ width, parameters: 1e6 * (depth - (width === 1 ? 0 : 0.75)) },
+      loss: 2 + (width === 1 ? 1 / depth : 1.1) / (1 + step),
+      tokensPerSecond: width === 1 ? 1000 / depth : null,
+    }))
+  );
 }
 
 function result(status: "succeeded" | "paused", steps: number): RunResult {

@@ -83,6 +83,8 @@ export interface FakeRun extends Fault {
   readonly steps?: number;
   readonly seed?: number;
   readonly name?: string;
+  /** Whether several shapes of the student are trained. */
+  readonly shaped?: boolean;
   /** Losses beside cross-entropy, before it or after it. */
   readonly before?: readonly string[];
   readonly after?: readonly string[];
@@ -90,15 +92,17 @@ export interface FakeRun extends Fault {
 
 /** Submits a run; returns its id. */
 export async function submitted(page: Page, url: string, run: FakeRun = {}): Promise<string> {
-  const { steps = 12, seed = 1, name, before = [], after = [], ...fault } = run;
+  const { steps = 12, seed = 1, name, shaped = false, before = [], after = [], ...fault } = run;
   const terms = (ids: readonly string[]) => ids.map((loss) => ({ loss }));
   const recipe = {
     teacher: { model: "tiny" },
-    student: { model: "teacher" },
+    student: { model: "teacher", ...(shaped ? { shapes: { layers: [[0, 1], [0]] } } : {}) },
     data: { train: "rows.jsonl" },
+    // With several shapes, a loss has no options of its own.
+    ...(shaped ? { samples: { prompts: [JSON.stringify(fault)] } } : {}),
     // The trainer is fake: what it is to do is told as the source of the first loss.
     objective: [...terms(before), { loss: "cross-entropy" }, ...terms(after)]
-      .map((term, i) => i === 0 ? { ...term, source: JSON.stringify(fault) } : term),
+      .map((term, i) => i === 0 && !shaped ? { ...term, source: JSON.stringify(fault) } : term),
     train: { steps, seed, warmup: 0 },
   };
   const data = { recipe, ...(name === undefined ? {} : { metadata: { name } }) };

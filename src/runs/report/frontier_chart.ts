@@ -3,85 +3,33 @@
  *
  * @module
  */
-import { frontier } from "../../base/frontier.ts";
-import { count, number3, short } from "../../base/units.ts";
+import { number3 } from "../../base/units.ts";
 import { axesOf, HEIGHT, pixel, WIDTH } from "./axes.ts";
 import { escape } from "./chart.ts";
-
-/** A shape of a model as the picture shows it. */
-export interface PicturedShape {
-  /** Such as `layers 0, 1, 3, 5`. */
-  readonly name: string;
-  /** The figure; null where it is no finite number, which leaves the shape out. */
-  readonly value: number | null;
-  readonly parameters: number;
-  /** Absent where it was not measured: such shapes are in the chart of parameters alone. */
-  readonly tokensPerSecond?: number;
-  /** Whether it is the one that was chosen. */
-  readonly chosen?: boolean;
-}
-
-/** What shapes are compared by. */
-export interface PicturedFigure {
-  /** In words, such as `held-out loss`. */
-  readonly name: string;
-  readonly higherIsBetter?: boolean;
-}
-
-/** How a shape's cost is drawn. */
-interface CostAxis {
-  readonly name: string;
-  /** Along the axis; undefined where it is not known. */
-  readonly of: (shape: PicturedShape) => number | undefined;
-  readonly higherIsBetter: boolean;
-  readonly label: (value: number) => string;
-}
-
-const COSTS: readonly CostAxis[] = [
-  { name: "parameters", of: ({ parameters }) => parameters, higherIsBetter: false, label: count },
-  {
-    name: "tokens a second",
-    of: ({ tokensPerSecond }) => tokensPerSecond,
-    higherIsBetter: true,
-    label: short,
-  },
-];
+import {
+  type FrontierPoint,
+  type FrontierPoints,
+  frontierPoints,
+  type PicturedFigure,
+  type PicturedShape,
+} from "./frontier_points.ts";
 
 /**
  * A `figure` with its heading for each cost that is known of two shapes at the least: against parameters, and against measured tokens a
  * second.
  */
 export function frontierCharts(shapes: readonly PicturedShape[], figure: PicturedFigure): string[] {
-  return COSTS.flatMap((cost) => {
-    const points = shapes.flatMap((shape) => {
-      const [x, y] = [cost.of(shape), shape.value];
-      return x === undefined || y === null || !Number.isFinite(x) || !Number.isFinite(y)
-        ? []
-        : [{ shape, x, y }];
-    });
-    return points.length < 2 ? [] : [drawn(points, figure, cost)];
-  });
+  return frontierPoints(shapes, figure).map((points) => drawn(points, figure));
 }
 
-interface Point {
-  readonly shape: PicturedShape;
-  readonly x: number;
-  readonly y: number;
-}
-
-function drawn(points: readonly Point[], figure: PicturedFigure, cost: CostAxis): string {
-  const lowerIsBetter = (value: number, higher = false) => (higher ? -value : value);
-  const best = frontier(points, ({ x, y }) => [
-    lowerIsBetter(x, cost.higherIsBetter),
-    lowerIsBetter(y, figure.higherIsBetter),
-  ]);
+function drawn({ points, best, cost }: FrontierPoints, figure: PicturedFigure): string {
   const isBest = new Set(best);
   const { x, y, grid } = axesOf(points.map((point) => [point.x, point.y]), {
     label: cost.label,
     padded: true,
   });
-  const place = (point: Point) => [pixel(x(point.x)), pixel(y(point.y))] as const;
-  const circle = (point: Point, kind: string) => {
+  const place = (point: FrontierPoint) => [pixel(x(point.x)), pixel(y(point.y))] as const;
+  const circle = (point: FrontierPoint, kind: string) => {
     const [cx, cy] = place(point);
     const told = `${point.shape.name}: ${number3(point.y)}, ${cost.label(point.x)} ${cost.name}`;
     return `<circle class="${kind}${

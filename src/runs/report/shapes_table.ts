@@ -7,21 +7,17 @@ import type { RunEvent, ShapesEvent } from "../../distill/run/events.ts";
 import { count, number3, short } from "../../base/units.ts";
 import { escape } from "./chart.ts";
 import { frontierCharts } from "./frontier_chart.ts";
+import { measurementsOfShapes, trainedShapes } from "./run_shapes.ts";
 
 /** What each shape loses against what it costs, as it was measured last; none where the run has one shape. */
 export function shapesCharts(events: readonly RunEvent[]): string[] {
-  const last = events.findLast((event) => event.type === "shapes");
-  if (!last) return [];
-  const shapes = last.shapes.map(({ name, parameters, loss, tokensPerSecond }) => ({
-    ...{ name, parameters, value: loss },
-    ...(tokensPerSecond === null ? {} : { tokensPerSecond }),
-  }));
-  return frontierCharts(shapes, { name: "held-out loss" });
+  const found = trainedShapes(events);
+  return found ? frontierCharts(found.shapes, found.figure) : [];
 }
 
 /** The table with its heading; empty where the run has one shape, or has not been measured yet. */
 export function shapesTable(events: readonly RunEvent[]): string {
-  const measured = events.flatMap((event) => event.type === "shapes" ? [event] : []);
+  const measured = measurementsOfShapes(events);
   const last = measured.at(-1);
   if (!last) return "";
   const rows = last.shapes.map(({ name, layers, parameters, loss, tokensPerSecond }) => {

@@ -10,21 +10,15 @@ import type { DepthMetric } from "../../shape/depth/metrics.ts";
 import type { MeasuredShape } from "../../shape/shapes.ts";
 import type { Shrunk } from "../../shape/shrunk.ts";
 import { escape } from "./chart.ts";
-import { frontierCharts, type PicturedFigure, type PicturedShape } from "./frontier_chart.ts";
+import { frontierCharts } from "./frontier_chart.ts";
 import { htmlPage } from "./html_page.ts";
+import { searchedShapes } from "./run_shapes.ts";
 
 /** What the page shows. */
 export interface ShrinkReport extends Pick<Shrunk, "model" | "data" | "timedOn"> {
   readonly metric: DepthMetric;
   readonly shapes: readonly MeasuredShape[];
 }
-
-/** What shapes are drawn by: the loss wherever it was measured, which is for all metrics of text. */
-const FIGURES: Readonly<Record<DepthMetric, PicturedFigure & { readonly of: "loss" | "accuracy" }>> = {
-  loss: { name: "loss", of: "loss" },
-  kl: { name: "loss", of: "loss" },
-  accuracy: { name: "accuracy", of: "accuracy", higherIsBetter: true },
-};
 
 /** The page as HTML. Names that someone else chose are escaped. */
 export function shrinkReportHtml({ model, data, metric, shapes, timedOn }: ShrinkReport): string {
@@ -48,27 +42,17 @@ export function shrinkReportHtml({ model, data, metric, shapes, timedOn }: Shrin
 export function shrinkPicture(
   { metric, shapes, timedOn }: Pick<ShrinkReport, "metric" | "shapes" | "timedOn">,
 ): string[] {
-  const figure = FIGURES[metric];
-  const pictured = shapes.map((shape): PicturedShape => ({
-    name: nameOf(shape),
-    value: shape.values[figure.of] ?? null,
-    parameters: shape.parameters,
-    ...(shape.tokensPerSecond === undefined ? {} : { tokensPerSecond: shape.tokensPerSecond }),
-    ...(shape.chosen ? { chosen: true } : {}),
-  }));
+  const { figure, shapes: pictured } = searchedShapes(shapes, metric);
+  const value = new Map(shapes.map((shape, i) => [shape, pictured[i]!.value ?? 0]));
   const shown = shapes.filter(({ by, chosen, tokensPerSecond }) =>
     by.length > 0 || chosen || tokensPerSecond !== undefined
-  ).sort((a, b) => b.parameters - a.parameters || (a.values[figure.of] ?? 0) - (b.values[figure.of] ?? 0));
+  ).sort((a, b) => b.parameters - a.parameters || value.get(a)! - value.get(b)!);
   return [
     ...frontierCharts(pictured, figure),
     "<h2>Shapes</h2>",
     shapeTable(shown),
     `<p class="note">${escape(notes(shapes, shown, timedOn).join(" "))}</p>`,
   ];
-}
-
-function nameOf({ layers, width }: MeasuredShape): string {
-  return [`layers ${layers.join(", ")}`, ...(width === undefined ? [] : [`width ${width}`])].join("; ");
 }
 
 function shapeTable(shapes: readonly MeasuredShape[]): string {

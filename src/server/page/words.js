@@ -32,6 +32,15 @@ export function short(value) {
   return size >= 1000 ? Math.round(value).toLocaleString() : String(Number(value.toPrecision(4)));
 }
 
+/** A count in few characters, such as `15.2 M`; a dash where there is none. */
+export function compact(value) {
+  if (value === null || value === undefined) return "–";
+  for (const [size, unit] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+    if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(3))} ${unit}`;
+  }
+  return short(value);
+}
+
 /** What a run is called: what its owner calls it, else what it distils. */
 export function nameOf(run) {
   return run.metadata.suffix ?? run.metadata.name ?? titleOf(run);

@@ -10,10 +10,12 @@ import app from "../page/app.js" with { type: "text" };
 import baseStyle from "../page/base.css" with { type: "text" };
 import chart from "../page/charts/chart.js" with { type: "text" };
 import chartStyle from "../page/charts/charts.css" with { type: "text" };
+import chartsFrontier from "../page/charts/frontier.js" with { type: "text" };
 import chartsLegend from "../page/charts/legend.js" with { type: "text" };
 import chartsLineStyles from "../page/charts/line_styles.js" with { type: "text" };
 import chartsSettings from "../page/charts/settings.js" with { type: "text" };
 import chartsSmoothing from "../page/charts/smoothing.js" with { type: "text" };
+import chartsTicks from "../page/charts/ticks.js" with { type: "text" };
 import compareStyle from "../page/compare/compare.css" with { type: "text" };
 import compare from "../page/compare/compare.js" with { type: "text" };
 import controlsStyle from "../page/controls.css" with { type: "text" };
@@ -43,6 +45,7 @@ import runLog from "../page/run/log.js" with { type: "text" };
 import runStyle from "../page/run/run.css" with { type: "text" };
 import run from "../page/run/run.js" with { type: "text" };
 import runSamples from "../page/run/samples.js" with { type: "text" };
+import runShapes from "../page/run/shapes.js" with { type: "text" };
 import runTry from "../page/run/try.js" with { type: "text" };
 import runListStyle from "../page/run_list.css" with { type: "text" };
 import runList from "../page/run_list.js" with { type: "text" };
@@ -61,10 +64,12 @@ const FILES: Readonly<Record<string, readonly [type: string, text: string]>> = {
   "base.css": [STYLE, baseStyle],
   "charts/chart.js": [SCRIPT, chart],
   "charts/charts.css": [STYLE, chartStyle],
+  "charts/frontier.js": [SCRIPT, chartsFrontier],
   "charts/legend.js": [SCRIPT, chartsLegend],
   "charts/line_styles.js": [SCRIPT, chartsLineStyles],
   "charts/settings.js": [SCRIPT, chartsSettings],
   "charts/smoothing.js": [SCRIPT, chartsSmoothing],
+  "charts/ticks.js": [SCRIPT, chartsTicks],
   "compare/compare.css": [STYLE, compareStyle],
   "compare/compare.js": [SCRIPT, compare],
   "controls.css": [STYLE, controlsStyle],
@@ -93,6 +98,7 @@ const FILES: Readonly<Record<string, readonly [type: string, text: string]>> = {
   "run/run.css": [STYLE, runStyle],
   "run/run.js": [SCRIPT, run],
   "run/samples.js": [SCRIPT, runSamples],
+  "run/shapes.js": [SCRIPT, runShapes],
   "run/try.js": [SCRIPT, runTry],
   "run_list.css": [STYLE, runListStyle],
   "run_list.js": [SCRIPT, runList],

@@ -36,6 +36,10 @@ function sentence(event) {
       return event.message;
     case "evaluation":
       return `held-out loss of the ${event.model} after step ${event.step}: ${number3(event.loss)}`;
+    case "shapes":
+      return `held-out losses after step ${event.step}: ${
+        event.shapes.map(({ name, loss }) => `${name} ${number3(loss)}`).join("; ")
+      }`;
     case "checkpoint":
       return `checkpoint after step ${event.step}${event.best ? ", the best so far" : ""}`;
     case "rewind":

@@ -7,6 +7,7 @@ import { showFiles } from "./files.js";
 import { Head } from "./head.js";
 import { Log } from "./log.js";
 import { Samples } from "./samples.js";
+import { hasShapes, Shapes } from "./shapes.js";
 import { tryBox } from "./try.js";
 
 /** How long to wait before a stream is asked for again, milliseconds. */
@@ -34,6 +35,8 @@ class RunView {
   #pace;
   #head;
   #curves = new Curves();
+  /** Where the run can have some. */
+  #shapes;
   #samples = new Samples();
   #log = new Log();
   #filesPanel = h("section", { class: "panel", hidden: true });
@@ -58,9 +61,11 @@ class RunView {
     }
     if (this.#ended) return;
     document.title = `${nameOf(this.#run)} – Limbeck`;
+    if (hasShapes(this.#run)) this.#shapes = new Shapes(this.#id);
     fill(
       this.#main,
       this.#head.element,
+      this.#shapes?.element,
       this.#curves.element,
       this.#samples.element,
       this.#tryPanel,
@@ -74,7 +79,7 @@ class RunView {
       ),
     );
     this.#showHead();
-    await this.#readMetrics();
+    await Promise.all([this.#readMetrics(), this.#shapes?.read()]);
     if (!this.#ended) this.#follow();
   }
 
@@ -82,6 +87,7 @@ class RunView {
     this.#ended = true;
     this.#source?.close();
     this.#curves.destroy();
+    this.#shapes?.destroy();
   }
 
   async #load() {
@@ -146,7 +152,12 @@ class RunView {
       case "sample":
         this.#samples.add(event);
         break;
+      case "shapes":
+      case "result":
+        if (isNews) this.#shapes?.read();
+        break;
       case "rewind":
+        if (isNews) this.#shapes?.read();
         this.#curves.rewind(event.step);
         break;
       case "error":
