@@ -21,6 +21,8 @@ const SHORTEST = 0.1;
 export interface SpeedOptions {
   readonly registry: Registry;
   readonly onStage?: (message: string) => void;
+  /** Told how many turns of how many are done. */
+  readonly onTimed?: (done: number, total: number) => void;
   readonly signal?: AbortSignal;
   /** Seconds that a turn lasts at the least; a tenth when absent. */
   readonly shortest?: number;
@@ -38,10 +40,13 @@ export async function measureSpeeds(
   data: Calibration,
   shapes: readonly MeasuredShape[],
   cutOf: (shape: MeasuredShape) => WidthCut,
-  { registry, onStage = () => {}, signal, shortest = SHORTEST }: SpeedOptions,
+  { registry, onStage = () => {}, onTimed = () => {}, signal, shortest = SHORTEST }: SpeedOptions,
 ): Promise<{ speeds: Map<MeasuredShape, number>; adapter: string }> {
   const gpu = await openGpu();
   const found = new Map<MeasuredShape, number>();
+  let turns = 0;
+  // Warming up is the first turn of each.
+  const turned = () => onTimed(++turns, shapes.length * (1 + TURNS));
   try {
     const sizes = calibrationSizes(data, model.config.vocabularySize, gpu.description);
     const subsets = shapes.filter(({ width }) => width === undefined);
@@ -53,7 +58,7 @@ export async function measureSpeeds(
         registry,
         sizes,
         data.samples,
-        (evaluator) => timed(evaluator, subsets.map(({ layers }) => layers), shortest),
+        (evaluator) => timed(evaluator, subsets.map(({ layers }) => layers), shortest, turned),
         { signal },
       );
       subsets.forEach((shape, i) => found.set(shape, speeds[i]!));
@@ -65,7 +70,7 @@ export async function measureSpeeds(
       });
       try {
         const all = without(narrow.config.layers, []);
-        const time = (evaluator: SubsetEvaluator) => timed(evaluator, [all], shortest);
+        const time = (evaluator: SubsetEvaluator) => timed(evaluator, [all], shortest, turned);
         const [speed] = await withEvaluator(gpu, narrow, registry, sizes, data.samples, time, { signal });
         found.set(shape, speed!);
       } finally {
@@ -82,18 +87,21 @@ async function timed(
   evaluator: SubsetEvaluator,
   subsets: readonly (readonly number[])[],
   shortest: number,
+  turned: () => void,
 ): Promise<number[]> {
   const times: number[] = [];
   for (const kept of subsets) {
     let passes = 1;
     for (let taken = 0; taken < shortest; passes *= 2) taken = (await evaluator.passes(kept, passes)).seconds;
     times.push(passes / 2);
+    turned();
   }
   const speeds: number[][] = subsets.map(() => []);
   for (let turn = 0; turn < TURNS; turn++) {
     for (const [i, kept] of subsets.entries()) {
       const { tokens, seconds } = await evaluator.passes(kept, times[i]!);
       speeds[i]!.push(tokens / seconds);
+      turned();
     }
   }
   return speeds.map((of) => of.sort((a, b) => a - b)[(TURNS - 1) / 2]!);

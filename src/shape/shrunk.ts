@@ -22,6 +22,8 @@ export interface ShrinkOptions extends Omit<MeasuredSearch, "goal"> {
   readonly onStage?: (message: string) => void;
   /** Told on how many tokens of how many the inputs have been looked at. */
   readonly onTokens?: (tokens: number, total: number) => void;
+  /** Told how many turns of timing shapes are done, of how many. */
+  readonly onTimed?: (done: number, total: number) => void;
   /** Folder or GGUF file. */
   readonly model: string;
   /** Calibration samples, or questions where the metric is `accuracy`. */

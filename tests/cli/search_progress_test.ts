@@ -15,7 +15,7 @@ function shown(interactive: boolean, json = false): { out: string; err: string }
     const reused = done <= 2;
     // Opening the model takes a while, which says nothing of the evaluations.
     clock += reused ? 30_000 : 2000;
-    line.show({ done, total: 11, kept: [0, 2], values: { loss: 1.5 }, reused });
+    line.show({ done, total: 11, kept: [0, 2], values: { loss: 1.5 }, reused, tokens: 9 });
   }
   line.end();
   return { out, err };

@@ -79,6 +79,11 @@ pageTest(
       ...{ layers: 1, search: "exhaustive" },
     });
     await page.getByText("shrink.json").waitFor({ state: "attached" });
+    // What it has measured is drawn at once.
+    for (const cost of ["parameters", "tokens a second"]) {
+      await page.getByRole("heading", { name: `Loss against ${cost}` }).waitFor();
+    }
+    assert(await page.locator(".frontier .best.is-chosen").count() > 0);
     assert(await page.locator(".log").innerText().then((text) => text.includes("place 1 of")));
   },
   { entry: undefined },

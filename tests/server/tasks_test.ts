@@ -74,7 +74,8 @@ Deno.test("what a shrink found is a model and a shape to later runs", () =>
   withTasks(async (test) => {
     const lines = ["the quick brown fox", "jumps over the lazy dog"].map((text) => JSON.stringify({ text }));
     await Deno.writeTextFile(`${test.folder}/datasets/rows.jsonl`, lines.join("\n") + "\n");
-    const id = await submit(test, { task: "shrink", model: "a", data: "rows.jsonl", layers: 1 });
+    const shrink = { task: "shrink", model: "a", data: "rows.jsonl", layers: 1 };
+    const id = await submit(test, shrink);
     await until(test.service, id, "succeeded", "failed");
     const { body: run } = await test.call("GET", `/v1/runs/${id}`);
     assertEquals([run.state, run.result?.paths], ["succeeded", { merged: "merged", shape: "shape.json" }]);
@@ -85,6 +86,33 @@ Deno.test("what a shrink found is a model and a shape to later runs", () =>
     await untilIdle(test.service);
     const report = await test.request(`/v1/runs/${id}/artifacts/report.html`);
     assertMatch(await report.text(), /<h2>Shapes<\/h2>[^]*<td><strong>[01]<\/strong>/);
+
+    const { body: shapes } = await test.call("GET", `/v1/runs/${id}/shapes`);
+    assertEquals([shapes.figure, shapes.step, shapes.costs], ["loss", null, [
+      "parameters",
+      "tokensPerSecond",
+    ]]);
+    type Told = { name: string; frontier: string[]; chosen: boolean; tokensPerSecond: number };
+    const [whole, ...subsets]: Told[] = shapes.data;
+    assertEquals([whole!.name, subsets.length], ["layers 0, 1", 2]);
+    assertEquals(subsets.map(({ chosen }) => chosen).sort(), [false, true]);
+    assert(subsets.find(({ chosen }) => chosen)!.frontier.includes("parameters"));
+    assert(
+      shapes.data.every(({ tokensPerSecond, frontier }: Told) => tokensPerSecond > 0 || !frontier.length),
+    );
+
+    // What one run has measured of a model on some data, others of the service need not.
+    const measured = () =>
+      [...Deno.readDirSync(`${test.folder}/service/evaluations`)].filter(({ name }) =>
+        name.endsWith(".jsonl")
+      )
+        .map(({ name }) => Deno.readTextFileSync(`${test.folder}/service/evaluations/${name}`));
+    const known = measured();
+    const again = await submit(test, { ...shrink, search: "exhaustive", untimed: true });
+    await until(test.service, again, "succeeded", "failed");
+    assertEquals(measured(), known);
+    const { body: other } = await test.call("GET", `/v1/runs/${again}/shapes`);
+    assertEquals(other.data.map((shape: Told) => shape.tokensPerSecond), [null, null, null]);
 
     const mended = (student: object) =>
       submit(test, {

@@ -85,9 +85,10 @@ export class Progress {
   }
 
   /** How far a task is that trains nothing. */
-  #progress({ step, message }: ProgressEvent): void {
+  #progress({ step, message, secondsLeft }: ProgressEvent): void {
     const { interactive, columns, stdout } = this.#out.terminal;
-    const text = `${step} %  ${message}`;
+    const left = secondsLeft === undefined ? "" : `  ${duration(secondsLeft)} left`;
+    const text = `${step} %  ${message}${left}`;
     if (interactive) {
       this.#erase();
       const filled = Math.round(24 * step / 100);

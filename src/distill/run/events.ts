@@ -95,6 +95,12 @@ export interface ProgressEvent {
   step: number;
   /** What is worked on, for people. */
   message: string;
+  /** Bytes of values gone through a second, four for each value; absent where the work is no such. */
+  bytesPerSecond?: number;
+  /** Tokens through a model a second; absent where none go through one. */
+  tokensPerSecond?: number;
+  /** A forecast for all that is left; absent while nothing is known. */
+  secondsLeft?: number;
 }
 
 /** A measurement on the held-out samples; of several sets, on the first, and in `sets` on all. */
@@ -257,6 +263,8 @@ export interface RunHost<Plugins = Registry> {
   readonly resumeLimit: number;
   /** Whether each kernel is measured. */
   readonly profile?: boolean;
+  /** Absolute path of the folder of what was measured of shapes, which runs share; absent where there is none. */
+  readonly evaluations?: string;
   /** Losses and adapters by id. */
   readonly registry: Plugins;
   /** The device to work on, which stays the caller's to close; without it one is opened for this attempt. */

@@ -26,6 +26,8 @@ export interface ChildNeeds {
   recipe?: Recipe;
   /** Further files and folders that may be read. */
   read?: readonly string[];
+  /** A folder that runs share and it may write; made where it is not there. */
+  shares?: string;
   /** It may read and write nothing, not even in its folder. */
   touchesNothing?: boolean;
   /** Most memory of the JavaScript heap, MiB (default 4096). Weights and buffers lie outside of it. */
@@ -70,7 +72,7 @@ export async function prepareChild(needs: ChildNeeds): Promise<ChildCommand> {
 
 async function permissions(needs: ChildNeeds): Promise<string[]> {
   const read = await readPaths(needs);
-  const write = [await Deno.realPath(needs.folder), ...await cacheFolder(needs)];
+  const write = [await Deno.realPath(needs.folder), ...await sharedFolders(needs)];
   for (const path of [...read, ...write]) {
     if (!path.includes(",")) continue;
     throw new InputError("has a comma in its path, which permissions of a process cannot express", {
@@ -103,16 +105,19 @@ async function readPaths({ recipe, read = [] }: ChildNeeds): Promise<string[]> {
   return [...paths];
 }
 
-/** The folder of caches that runs share, if the recipe names one; made here, because the child may only write inside of it. */
-async function cacheFolder({ recipe }: ChildNeeds): Promise<string[]> {
-  const folder = recipe?.teacher.cache?.folder;
-  if (folder === undefined) return [];
-  try {
-    await Deno.mkdir(folder, { recursive: true });
-  } catch (error) {
-    throw unwritable(folder, error);
+/** Folders that runs share: of caches, where the recipe names one. Made here, because the child may only write inside of them. */
+async function sharedFolders({ recipe, shares }: ChildNeeds): Promise<string[]> {
+  const folders = [recipe?.teacher.cache?.folder, shares].filter((folder) => folder !== undefined);
+  const found = new Set<string>();
+  for (const folder of folders) {
+    try {
+      await Deno.mkdir(folder, { recursive: true });
+    } catch (error) {
+      throw unwritable(folder, error);
+    }
+    found.add(folder).add(await Deno.realPath(folder));
   }
-  return [...new Set([folder, await Deno.realPath(folder)])];
+  return [...found];
 }
 
 /**

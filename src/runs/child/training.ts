@@ -20,6 +20,8 @@ export interface TrainingOrder {
   debug: boolean;
   /** Whether each kernel is measured. */
   profile: boolean;
+  /** Folder of what was measured of shapes, where the run may use it. */
+  evaluations?: string;
 }
 
 /**

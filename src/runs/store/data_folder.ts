@@ -6,6 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { join, resolve } from "@std/path";
 import { InputError } from "../../base/errors.ts";
+import { evaluationsFolder } from "./layout.ts";
 import { findRun } from "./run_folder.ts";
 import { SqliteStore } from "./sqlite/store.ts";
 import type { Store } from "./store.ts";
@@ -15,7 +16,7 @@ import { exists, isFile } from "../../formats/files.ts";
 export const DATA_FOLDER = "limbeck-data";
 
 /** What has been measured of shapes, where no folder is named for it. */
-export const EVALUATIONS_FOLDER = join(DATA_FOLDER, "evaluations");
+export const EVALUATIONS_FOLDER = evaluationsFolder({ folder: DATA_FOLDER });
 
 /**
  * Opens the store of a data folder; both are made where they are not there.

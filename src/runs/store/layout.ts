@@ -4,6 +4,7 @@
  * ```
  * limbeck-data/
  *   runs/<id>/       what each run made           files/           what was uploaded
+ *   evaluations/     what was measured of shapes
  *   service.lock     locked by the service        inference.lock   locked while a model is tried
  * ```
  *
@@ -33,4 +34,9 @@ export function inferenceLock({ folder }: DataFolder): string {
 /** Folder of what was uploaded. */
 export function uploadFolder({ folder }: DataFolder): string {
   return join(folder, "files");
+}
+
+/** Folder of what was measured of shapes, which all shrinks of a data folder share. */
+export function evaluationsFolder({ folder }: DataFolder): string {
+  return join(folder, "evaluations");
 }

@@ -7,7 +7,7 @@
  * @module
  */
 // @ts-types="../../../types/std_path.d.ts"
-import { join } from "@std/path";
+import { join, resolve } from "@std/path";
 import type { ErrorEvent, RunEvent, RunEventBody, RunState } from "../../distill/run/events.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
@@ -19,6 +19,7 @@ import { storeUnsent } from "./unsent_events.ts";
 import { ConsoleFile } from "./console_file.ts";
 import { errorEvent } from "../child/told_error.ts";
 import { RunLog } from "../store/event_log.ts";
+import { evaluationsFolder } from "../store/layout.ts";
 import { type ControlWord, parseEvent, runEntry, type TrainingOrder, WAITING } from "../child/training.ts";
 import type { LockedRun } from "../store/run_folder.ts";
 import { DEFAULT_GPU, type RunStore } from "../store/store.ts";
@@ -112,6 +113,12 @@ export class SupervisedRun {
     return this.#options.watchdogSeconds ?? watchdogSecondsOf(this.#options.run.recipe);
   }
 
+  /** Where the run finds and leaves what was measured of shapes, if it measures some. */
+  get #evaluations(): string | undefined {
+    const { recipe, store } = this.#options.run;
+    return isTask(recipe) && recipe.task === "shrink" ? resolve(evaluationsFolder(store)) : undefined;
+  }
+
   /** Asks the trainer to save a checkpoint, and to end after it unless `word` is `checkpoint`. */
   request(word: ControlWord): void {
     if (word !== "checkpoint") this.#ending = word;
@@ -141,11 +148,13 @@ export class SupervisedRun {
     const log = await RunLog.open(run.store, run);
     using _asked = run.store.onChange(() => this.#hear());
     try {
+      const evaluations = this.#evaluations;
       const command = await prepareChild({
         folder: run.folder,
         ...(isTask(run.recipe)
           ? { read: runRecipePaths(run.recipe).map(({ path }) => path) }
           : { recipe: run.recipe }),
+        ...(evaluations === undefined ? {} : { shares: evaluations }),
         plugins: run.manifest.plugins.map((plugin) => plugin.path),
         entry: this.#options.entry ?? runEntry(run.recipe),
       });
@@ -280,6 +289,7 @@ export class SupervisedRun {
   ): Promise<AttemptEnd> {
     const { run } = this.#options;
     const output = await ConsoleFile.open(join(run.folder, "console.log"), attempt);
+    const evaluations = this.#evaluations;
     const order: TrainingOrder = {
       recipe: run.recipe,
       folder: run.folder,
@@ -287,6 +297,7 @@ export class SupervisedRun {
       resumeLimit: await lastCheckpoint(run.store, run.id),
       debug: this.#options.debug ?? false,
       profile: this.#options.profile ?? false,
+      ...(evaluations === undefined ? {} : { evaluations }),
     };
     // In a session of its own, the terminal's Ctrl-C does not reach it: we decide what it means.
     const child = this.#child = new Child<RunEventBody>({

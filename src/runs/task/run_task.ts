@@ -8,21 +8,15 @@ import { join } from "@std/path";
 import { count } from "../../base/units.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
 import type { RunHost } from "../../distill/run/events.ts";
-import { removeUnfinishedFolders, writeTextAtomically } from "../../formats/files.ts";
+import { removeUnfinishedFolders } from "../../formats/files.ts";
 import { exactLinearAlgebra } from "../../linalg/host.ts";
 import { leftOutLines, writeResidualAdapter } from "../../merge/residual/extract.ts";
 import { mergeModels } from "../../merge/engine/merge_models.ts";
 import { writeResidual } from "../../merge/residual/residual.ts";
-import { shrinkModel } from "../../shape/shrink.ts";
 import { TASK_STEPS } from "./run_recipe.ts";
-import {
-  mergeRecipeOf,
-  type MergeTask,
-  type ResidualTask,
-  type ShrinkTask,
-  type Task,
-  TASK_OUTPUTS,
-} from "./task.ts";
+import { shrink } from "./shrink_task.ts";
+import { mergeRecipeOf, type MergeTask, type ResidualTask, type Task, TASK_OUTPUTS } from "./task.ts";
+import { Work } from "./work.ts";
 
 /** What was found and is worth keeping beside the files; JSON. */
 type Findings = Readonly<Record<string, unknown>>;
@@ -41,7 +35,7 @@ export async function runTask(task: Task, host: RunHost): Promise<RunResult> {
     });
   }
   await removeUnfinishedFolders(host.folder);
-  const work = new Work(host);
+  using work = new Work(host);
   const seconds = () => (performance.now() - begun) / 1000;
   try {
     const { paths, findings } = await DO[task.task](task as never, host, work);
@@ -80,7 +74,10 @@ const DO: { readonly [name in Task["task"]]: (task: never, host: RunHost, work: 
         signal: work.signal,
         onPlan: ({ notes }) => work.note(notes),
         onProgress: ({ tensors, tensorsTotal, bytes, bytesTotal }) =>
-          work.progress(bytes, bytesTotal, `${tensors} of ${tensorsTotal} tensors`),
+          work.progress({
+            ...{ done: bytes, total: bytesTotal, bytes },
+            message: `${tensors} of ${tensorsTotal} tensors`,
+          }),
       },
     );
     emit({
@@ -101,7 +98,9 @@ const DO: { readonly [name in Task["task"]]: (task: never, host: RunHost, work: 
     const how = {
       ...options,
       signal: work.signal,
-      onProgress: (done: number, total: number, tensor: string) => work.progress(done, total, tensor),
+      // Values are counted as they are in f32.
+      onProgress: (done: number, total: number, message: string) =>
+        work.progress({ done, total, message, bytes: 4 * done }),
     };
     if (rank !== undefined) {
       work.stage("residual", "decomposing the residual");
@@ -120,118 +119,5 @@ const DO: { readonly [name in Task["task"]]: (task: never, host: RunHost, work: 
     return { paths: { merged: TASK_OUTPUTS.model }, findings };
   },
 
-  shrink: async (task: ShrinkTask, { folder, registry, emit }, work) => {
-    const { contextLength, limit, mask, endToken, layers, width } = task;
-    work.stage("shrink", "reading the model and the samples");
-    const shrunk = await shrinkModel({
-      model: task.model,
-      data: {
-        files: [task.data].flat(),
-        ...(contextLength === undefined ? {} : { contextLength }),
-        ...(limit === undefined ? {} : { limit }),
-        ...(mask === undefined ? {} : { mask }),
-        ...(endToken === undefined ? {} : { endToken }),
-      },
-      metric: task.metric,
-      ...(layers === undefined ? {} : {
-        goal: { search: task.search, layers, keepLast: task.keepLast, beamWidth: task.beam },
-      }),
-      ...(width === undefined ? {} : {
-        width: {
-          ratio: width,
-          structure: task.structure,
-          compensation: task.compensation,
-          faithful: task.faithful,
-        },
-      }),
-      cacheFolder: join(folder, "evaluations"),
-      registry,
-      signal: work.signal,
-      pictured: "shapes",
-      onStage: (message) => work.stage("shrink", message),
-      onTokens: () => work.hear(),
-      onProgress: ({ done, total, kept }) => work.progress(done, total, `layers ${kept.join(", ")}`),
-      output: join(folder, TASK_OUTPUTS.model),
-      shape: join(folder, TASK_OUTPUTS.shape),
-    });
-    for (const { code, message } of shrunk.warnings) emit({ type: "warning", code, message });
-    const { model, findings: depth, width: narrowed, data, parameters, shapes } = shrunk;
-    const findings = {
-      parameters,
-      ...(shapes ? { shapes } : {}),
-      model: { identity: model.identity, layers: model.layers, parameters: model.parameters },
-      data: { samples: data.samples, tokens: data.tokens },
-      ...(depth ? { depth } : {}),
-      ...(narrowed
-        ? { width: { ...narrowed.goal, ...narrowed.cut, full: narrowed.full, values: narrowed.values } }
-        : {}),
-    };
-    await writeTextAtomically(join(folder, "shrink.json"), JSON.stringify(findings, null, 1) + "\n");
-    if (depth) {
-      const { kept, rank, value } = depth.plan;
-      work.stage(
-        "found",
-        `layers ${kept.join(", ")}: ${task.metric} ${value}, place ${rank} of ${depth.evaluated}`,
-      );
-    }
-    return { paths: { merged: TASK_OUTPUTS.model, shape: TASK_OUTPUTS.shape }, findings };
-  },
+  shrink,
 };
-
-/** Tells how far a task is, and hears whether it is to stop. */
-class Work {
-  readonly #host: RunHost;
-  readonly #stop = new AbortController();
-  #told = -1;
-  #lastBeat = 0;
-
-  constructor(host: RunHost) {
-    this.#host = host;
-  }
-
-  /** Aborted when the run is to stop. */
-  get signal(): AbortSignal {
-    return this.#stop.signal;
-  }
-
-  /**
-   * Each hundredth of the work is told once, so that the log of a run stays short.
-   *
-   * @throws what {@linkcode signal} was aborted with
-   */
-  progress(done: number, total: number, message: string): void {
-    this.#hear();
-    const step = Math.min(TASK_STEPS, Math.floor(TASK_STEPS * done / Math.max(1, total)));
-    if (step <= this.#told) return this.#beat();
-    this.#told = step;
-    this.#host.emit({ type: "progress", step, message });
-  }
-
-  /** Looks whether it is to stop where nothing is told of how far it is. */
-  hear(): void {
-    this.#hear();
-    this.#beat();
-  }
-
-  stage(stage: string, message: string): void {
-    this.#hear();
-    this.#host.emit({ type: "stage", stage, message });
-  }
-
-  note(notes: readonly string[]): void {
-    for (const message of notes) this.#host.emit({ type: "warning", code: "note", message });
-  }
-
-  /** A sign of life a second. */
-  #beat(): void {
-    const now = performance.now();
-    if (now - this.#lastBeat < 1000) return;
-    this.#lastBeat = now;
-    this.#host.emit({ type: "heartbeat" });
-  }
-
-  #hear(): void {
-    if (this.#host.control() === "stop") this.#stop.abort();
-    this.signal.throwIfAborted();
-  }
-}

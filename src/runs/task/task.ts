@@ -60,6 +60,9 @@ const shrinkSchema = z.strictObject({
   ),
   compensation: z.boolean().default(true).describe("Biases in place of the heads and channels that are cut"),
   faithful: z.boolean().default(false).describe("Cut the width as AmoebaLLM's code does"),
+  untimed: z.boolean().optional().describe(
+    "Leave out how fast shapes are, those on the frontier or near it, which takes some seconds to measure",
+  ),
   contextLength: z.int().min(2).optional().describe("Longest sample in tokens"),
   limit: z.int().min(1).optional().describe("Most samples used"),
   mask: z.enum(["auto", "completion", "all"]).optional().describe("Which tokens are measured"),

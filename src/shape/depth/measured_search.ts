@@ -25,9 +25,12 @@ export interface MeasuredSearch {
   readonly signal?: AbortSignal;
 }
 
-/** How far a search is, and whether its newest evaluation was remembered. */
+/** How far a search is. */
 export interface SearchProgress extends DepthProgress {
+  /** Whether its newest evaluation was remembered. */
   readonly reused: boolean;
+  /** Tokens of the samples: those that went through the model where it was not. */
+  readonly tokens: number;
 }
 
 /** What a search finds, and what it looked at. */
@@ -64,6 +67,7 @@ export async function measuredSearch(
     const evaluator = new SubsetEvaluator(program, layers, data.samples, { signal: options.signal });
     let reused = 0;
     let isReused = false;
+    const tokens = data.samples.reduce((sum, { ids }) => sum + ids.length, 0);
     const findings = await searchDepth(
       {
         layers,
@@ -82,7 +86,7 @@ export async function measuredSearch(
         cosines: () => evaluator.cosines(),
       },
       goal,
-      (progress) => options.onProgress?.({ ...progress, reused: isReused }),
+      (progress) => options.onProgress?.({ ...progress, reused: isReused, tokens }),
     );
     return {
       findings: metric === "loss"

@@ -103,7 +103,14 @@ export class Head {
 function numbersOf(run, plan, pace) {
   if (run.task !== "distill") {
     const { seconds } = run.result ?? {};
-    return [["Done", `${run.step} %`], seconds !== undefined && ["Took", duration(seconds)]].filter(Boolean);
+    const { secondsLeft, bytesPerSecond, tokensPerSecond } = run.state === "running" ? pace ?? {} : {};
+    return [
+      ["Done", `${run.step} %`],
+      seconds !== undefined && ["Took", duration(seconds)],
+      secondsLeft !== undefined && ["Time left, about", duration(secondsLeft)],
+      bytesPerSecond !== undefined && ["Read a second", bytes(Math.round(bytesPerSecond))],
+      tokensPerSecond !== undefined && ["Tokens a second", Math.round(tokensPerSecond).toLocaleString()],
+    ].filter(Boolean);
   }
   const heldOut = run.result?.heldOut;
   const left = run.state === "running" && pace ? (run.steps - run.step) * pace.secondsPerStep : undefined;

@@ -144,6 +144,7 @@ class RunView {
         break;
       case "progress":
         if (isNews) this.#run.step = event.step;
+        this.#pace = event;
         this.#head.showNumbers(this.#run, this.#plan, this.#pace);
         break;
       case "evaluation":
