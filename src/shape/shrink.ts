@@ -99,13 +99,7 @@ async function shrinkCells(
   try {
     const { architecture } = model;
     const { layers } = architecture.config;
-    const goals = goalsFor(layers).map((goal) => goal && wholeGoal(goal, layers));
-    for (const goal of goals) if (goal) checkDepthGoal(goal, layers);
-    for (const width of widths) {
-      if (!width) continue;
-      checkRatio(width.ratio);
-      narrowingOf(architecture, model.path);
-    }
+    const goals = checkedGoals(model, goalsFor(layers), widths);
     const data = await openCalibration(model, {
       ...options.data,
       questions: options.metric === "accuracy",
@@ -149,6 +143,27 @@ async function shrinkCells(
   } finally {
     model.close();
   }
+}
+
+/**
+ * Goals with their numbers of layers, once it is sure that they and the widths can be reached.
+ *
+ * @throws {InputError} one of them cannot
+ */
+export function checkedGoals(
+  { architecture, path }: Pick<Model, "architecture" | "path">,
+  goals: readonly ShrinkOptions["goal"][],
+  widths: readonly (WidthGoal | undefined)[],
+): (DepthGoal | undefined)[] {
+  const { layers } = architecture.config;
+  const whole = goals.map((goal) => goal && wholeGoal(goal, layers));
+  for (const goal of whole) if (goal) checkDepthGoal(goal, layers);
+  for (const width of widths) {
+    if (!width) continue;
+    checkRatio(width.ratio);
+    narrowingOf(architecture, path);
+  }
+  return whole;
 }
 
 /** A goal with its number of layers. */

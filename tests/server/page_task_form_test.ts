@@ -62,6 +62,8 @@ pageTest(
     await page.getByText("4000 is more than this service allows").waitFor();
     assertEquals(await page.getByLabel("Rank").getAttribute("aria-invalid"), "true");
     await page.getByLabel("Rank").fill("2");
+    await page.getByRole("button", { name: "Estimate" }).click();
+    await page.getByText(/It leaves an adapter of .* parameters in f32/).waitFor();
     const adapter = await begin(page, service);
     assertEquals(adapter.result?.paths, { adapter: "adapter" });
     // An adapter alone cannot be tried.
@@ -73,6 +75,9 @@ pageTest(
     await page.getByText("say how many layers stay").waitFor();
     await page.getByLabel("Layers").fill("1");
     await page.getByLabel("Search").selectOption("exhaustive");
+    await page.getByRole("button", { name: "Estimate" }).click();
+    await page.getByText(/It measures on .* tokens of .* samples, at most 7 times\. .* on /).waitFor();
+    assertEquals(await page.getByText("say how many layers stay").count(), 0);
     const cut = await begin(page, service);
     assertEquals(cut.named, {
       ...{ task: "shrink", model: "tiny", data: "rows.jsonl" },

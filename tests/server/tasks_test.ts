@@ -169,8 +169,53 @@ Deno.test("what is wrong with a task is told with its place in the request", () 
       "recipe.data.0",
       1,
     ]);
-    const looked = await test.call("POST", "/v1/runs/estimate", { recipe: MERGE });
-    assertEquals([looked.status, looked.body.error.param], [400, "recipe.task"]);
+    assertEquals(await test.service.store.ids(), []);
+  }));
+
+Deno.test("what a task will leave and needs is told before it is submitted, and what it cannot do", () =>
+  withTasks(async (test) => {
+    const row = JSON.stringify({ text: "the quick brown fox" });
+    await Deno.writeTextFile(`${test.folder}/datasets/rows.jsonl`, row + "\n");
+    const silent = JSON.stringify({ prompt: "the quick", completion: "brown" });
+    await Deno.writeTextFile(`${test.folder}/datasets/silent.jsonl`, silent + "\n");
+    const ask = async (what: string, recipe: unknown) => {
+      const { status, body } = await test.call("POST", `/v1/runs/${what}`, { recipe });
+      assert(!JSON.stringify(body).includes(test.folder), JSON.stringify(body));
+      return { status, body };
+    };
+    const merge = await ask("validate", { ...MERGE, outDtype: "f16" });
+    assertEquals([merge.status, merge.body.valid, merge.body.task], [200, true, "merge"]);
+    const { parameters } = merge.body.output;
+    assertEquals(merge.body.output, { kind: "model", dtype: "f16", parameters, bytes: 2 * parameters });
+    const estimated = await ask("estimate", MERGE);
+    assertEquals([estimated.body.adapter, estimated.body.totalBytes, estimated.body.steps], [null, 0, 100]);
+
+    const residual = { task: "residual", base: "a", instruct: "b", newBase: "a" };
+    assertEquals((await ask("validate", residual)).body.output.parameters, parameters);
+    const small = (await ask("estimate", { ...residual, rank: 2 })).body.output;
+    assertEquals([small.kind, small.bytes], ["adapter", 4 * small.parameters]);
+
+    const shrink = { task: "shrink", model: "a", data: "rows.jsonl", layers: 1 };
+    const { body: cut } = await ask("estimate", shrink);
+    assertEquals([cut.model, cut.data.samples, cut.evaluations], [{ layers: 2, parameters }, 1, 7]);
+    assert(cut.totalBytes > 0 && cut.adapter !== null, JSON.stringify(cut));
+    assertEquals(
+      cut.totalBytes,
+      Object.values(cut.bytes as Record<string, number>).reduce((sum, bytes) => sum + bytes, 0),
+    );
+
+    await writeTinyModel(`${test.folder}/models/wide`, { layers: 2, hiddenSize: 32 });
+    const refused = async (recipe: object, said: RegExp) => {
+      const { status, body } = await ask("validate", recipe);
+      assertEquals(status, 400, JSON.stringify(body));
+      assertMatch(body.error.message, said);
+    };
+    await refused({ ...MERGE, models: [{ model: "a" }, { model: "wide" }] }, /another kind of model/);
+    await refused({ ...residual, newBase: "wide" }, /another kind of model/);
+    await refused({ ...shrink, layers: 2 }, /2 of the model's 2 layers cannot be what is left/);
+    await refused({ ...shrink, data: "silent.jsonl", contextLength: 2 }, /no .* left|no sample/);
+    const seen = await test.call("POST", "/v1/data/preview", { recipe: shrink });
+    assertEquals([seen.status, seen.body.error.param], [400, "recipe.task"]);
     assertEquals(await test.service.store.ids(), []);
   }));
 

@@ -6,19 +6,25 @@
  */
 import type { Estimate, Validation } from "../../distill/run/inspect_recipe.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
+import type { TaskEstimate, TaskValidation } from "../task/inspect_task.ts";
+import { isTask, runRecipePaths } from "../task/run_recipe.ts";
+import type { Task } from "../task/task.ts";
 import { LimbeckError } from "../../base/errors.ts";
 import type { Preview } from "../../text/preview.ts";
 import { type ChildEnd, howItEnded, withChild } from "./host.ts";
 
-/** What is to be told of a recipe. */
+/** What is to be told of a recipe, or of a task. */
 export type InspectionOrder =
   | { kind: "validate" | "estimate"; recipe: Recipe }
+  | { kind: "validate-task" | "estimate-task"; recipe: Task }
   | { kind: "preview"; recipe: Recipe; heldOut: boolean; samples: number };
 
 /** What each kind of order is answered with. */
 export interface InspectionValues {
   validate: Validation;
   estimate: Estimate;
+  "validate-task": TaskValidation;
+  "estimate-task": TaskEstimate;
   preview: Preview;
 }
 
@@ -125,7 +131,9 @@ async function inspectNow(
 ): Promise<unknown> {
   const { plugins = [], timeoutSeconds = 60, heapMegabytes = HEAP_MEGABYTES, signal } = options;
   const entry = new URL("./inside/inspect_entry.ts", import.meta.url).href;
-  return await withChild({ entry, plugins, order, recipe: order.recipe, heapMegabytes, signal }, (child) => {
+  const { recipe } = order;
+  const reads = isTask(recipe) ? { read: runRecipePaths(recipe).map(({ path }) => path) } : { recipe };
+  return await withChild({ entry, plugins, order, ...reads, heapMegabytes, signal }, (child) => {
     // It says nothing before its answer.
     child.expect(timeoutSeconds);
     return child.answer((end) => whyEnded(end, timeoutSeconds, heapMegabytes));

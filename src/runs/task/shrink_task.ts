@@ -10,7 +10,7 @@ import type { RunResult } from "../../distill/export/exports.ts";
 import type { RunHost } from "../../distill/run/events.ts";
 import { exists, writeTextAtomically } from "../../formats/files.ts";
 import { shrinkModel } from "../../shape/shrink.ts";
-import type { Shrunk } from "../../shape/shrunk.ts";
+import type { ShrinkOptions, Shrunk } from "../../shape/shrunk.ts";
 import { type ShrinkTask, TASK_OUTPUTS } from "./task.ts";
 import type { Work } from "./work.ts";
 
@@ -23,7 +23,7 @@ export async function shrink(
   { folder, registry, emit, evaluations }: RunHost,
   work: Work,
 ): Promise<{ paths: RunResult["paths"]; findings: Readonly<Record<string, unknown>> }> {
-  const { contextLength, limit, mask, endToken, layers, width, untimed = false } = task;
+  const { layers, width, untimed = false } = task;
   work.stage("shrink", "reading the model and the samples");
   work.divide({
     ...(layers === undefined ? {} : { depth: 6 }),
@@ -32,26 +32,8 @@ export async function shrink(
   });
   let [measured, remembered] = [0, 0];
   const shrunk = await shrinkModel({
+    ...shrinkSettings(task),
     model: task.model,
-    data: {
-      files: [task.data].flat(),
-      ...(contextLength === undefined ? {} : { contextLength }),
-      ...(limit === undefined ? {} : { limit }),
-      ...(mask === undefined ? {} : { mask }),
-      ...(endToken === undefined ? {} : { endToken }),
-    },
-    metric: task.metric,
-    ...(layers === undefined ? {} : {
-      goal: { search: task.search, layers, keepLast: task.keepLast, beamWidth: task.beam },
-    }),
-    ...(width === undefined ? {} : {
-      width: {
-        ratio: width,
-        structure: task.structure,
-        compensation: task.compensation,
-        faithful: task.faithful,
-      },
-    }),
     cacheFolder: await evaluationsFolder(folder, evaluations),
     registry,
     signal: work.signal,
@@ -82,6 +64,33 @@ export async function shrink(
     work.stage("found", `layers ${kept.join(", ")}: ${task.metric} ${value}, place ${rank} of ${evaluated}`);
   }
   return { paths: { merged: TASK_OUTPUTS.model, shape: TASK_OUTPUTS.shape }, findings };
+}
+
+/** What a task asks for. */
+export function shrinkSettings(
+  { data, contextLength, limit, mask, endToken, metric, layers, width, ...task }: ShrinkTask,
+): Pick<ShrinkOptions, "data" | "metric" | "goal" | "width"> {
+  return {
+    data: {
+      files: [data].flat(),
+      ...(contextLength === undefined ? {} : { contextLength }),
+      ...(limit === undefined ? {} : { limit }),
+      ...(mask === undefined ? {} : { mask }),
+      ...(endToken === undefined ? {} : { endToken }),
+    },
+    metric,
+    ...(layers === undefined ? {} : {
+      goal: { search: task.search, layers, keepLast: task.keepLast, beamWidth: task.beam },
+    }),
+    ...(width === undefined ? {} : {
+      width: {
+        ratio: width,
+        structure: task.structure,
+        compensation: task.compensation,
+        faithful: task.faithful,
+      },
+    }),
+  };
 }
 
 function findingsOf({ model, findings: depth, width, data, parameters, shapes, timedOn }: Shrunk) {

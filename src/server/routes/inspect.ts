@@ -5,19 +5,19 @@
  */
 import { createRoute, z } from "@hono/zod-openapi";
 import { parseRecipe, RecipeError } from "../../distill/recipe/parse.ts";
-import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { InspectionOrder } from "../../runs/child/inspection.ts";
 import { absentModels } from "../../runs/task/hub_models.ts";
-import { isTask } from "../../runs/task/run_recipe.ts";
+import { isTask, parseRunRecipe } from "../../runs/task/run_recipe.ts";
+import { TASKS } from "../../runs/task/task.ts";
 import type { Context } from "hono";
 import type { App, AppEnv } from "../http/app_env.ts";
-import { json, namedRecipe, otherwise } from "../schemas.ts";
+import { json, namedRecipe, namedRunRecipe, otherwise } from "../schemas.ts";
 import type { Hide } from "../run_view.ts";
 import type { Service } from "../service.ts";
 import { checkNamed, inRecipe } from "../submit.ts";
 
 const whole = z.looseObject({});
-const ofRecipe = z.strictObject({ recipe: namedRecipe }).openapi("RecipeToLookAt");
+const ofRecipe = z.strictObject({ recipe: namedRunRecipe }).openapi("RecipeToLookAt");
 
 const warnings = z.array(z.looseObject({ code: z.string(), message: z.string() }));
 
@@ -31,6 +31,39 @@ const validationSchema = z.object({
   trained: whole,
   warnings,
 }).openapi("Validation");
+
+const outputSchema = z.object({
+  kind: z.enum(["model", "adapter"]),
+  dtype: z.string(),
+  parameters: z.number().int(),
+  bytes: z.number().int().openapi({ description: "Of its weights on the disk" }),
+});
+
+/** What is told of a task beside what its kind adds. */
+const ofTask = {
+  task: z.enum(TASKS as [string, ...string[]]),
+  output: outputSchema.optional().openapi({
+    description: "What it will leave; absent where that is known once something is measured",
+  }),
+  model: whole.optional().openapi({ description: "The model that is shrunk" }),
+  data: whole.optional(),
+  evaluations: z.number().int().optional().openapi({ description: "Subsets of layers measured at most" }),
+  warnings,
+};
+
+const taskValidationSchema = z.object({
+  valid: z.literal(true),
+  recipe: namedRunRecipe.openapi({ description: "The task with all its defaults" }),
+  ...ofTask,
+}).openapi("TaskValidation");
+
+const taskEstimateSchema = z.object({
+  adapter: z.string().nullable().openapi({ description: "null where the processor works alone" }),
+  totalBytes: z.number().int(),
+  bytes: z.record(z.string(), z.number().int()),
+  steps: z.number().int(),
+  ...ofTask,
+}).openapi("TaskEstimate");
 
 const estimateSchema = z.looseObject({
   adapter: z.string(),
@@ -50,11 +83,14 @@ const validate = createRoute({
   method: "post",
   path: "/v1/runs/validate",
   operationId: "validateRecipe",
-  summary: "Check a recipe and all that it names",
+  summary: "Check a recipe or a task, and all that it names",
   tags: ["runs"],
   request: body(ofRecipe),
   responses: {
-    200: json(validationSchema, "The recipe is valid; what its data hold and what it trains"),
+    200: json(
+      z.union([validationSchema, taskValidationSchema]),
+      "The recipe is valid; what its data hold and what it trains. Of a task, what it will leave",
+    ),
     ...otherwise,
   },
 });
@@ -63,12 +99,12 @@ const estimate = createRoute({
   method: "post",
   path: "/v1/runs/estimate",
   operationId: "estimateRecipe",
-  summary: "Forecast the memory that a recipe needs",
+  summary: "Forecast the memory that a recipe or a task needs",
   description:
-    "Exact bytes on the GPU. A recipe that does not fit is answered 422, with the numbers and what can be turned.",
+    "Exact bytes on the GPU, and of a task those that it writes. A recipe that does not fit is answered 422, with the numbers and what can be turned.",
   tags: ["runs"],
   request: body(ofRecipe),
-  responses: { 200: json(estimateSchema, "What it needs"), ...otherwise },
+  responses: { 200: json(z.union([estimateSchema, taskEstimateSchema]), "What it needs"), ...otherwise },
 });
 
 const preview = createRoute({
@@ -95,21 +131,13 @@ export function addInspectionRoutes(app: App, service: Service): void {
   const { inspector, catalogue } = service;
   const plugins = service.plugins.map(({ path }) => path);
 
-  /** Looks at a recipe with names, in a process that ends with its request; the answer is in the shape of `schema`. */
+  /** Looks at something in a process that ends with its request; the answer is in the shape of `schema`. */
   const look = async <T extends z.ZodType>(
     { req }: Context<AppEnv>,
-    named: unknown,
-    order: (recipe: Recipe) => InspectionOrder,
+    order: InspectionOrder,
     schema: T,
   ): Promise<z.output<T>> => {
-    const recipe = await checkNamed(service, named);
-    if (isTask(recipe)) {
-      throw new RecipeError("recipe", [{
-        path: "recipe.task",
-        message: "only recipes that distil are looked at; submit it: what it needs is checked when it begins",
-      }]);
-    }
-    const absent = [...(await absentModels(recipe)).keys()];
+    const absent = [...(await absentModels(order.recipe)).keys()];
     if (absent.length > 0) {
       throw new RecipeError(
         "recipe",
@@ -119,25 +147,44 @@ export function addInspectionRoutes(app: App, service: Service): void {
         })),
       );
     }
-    const found = await inRecipe(() => inspector.inspect(order(recipe), { plugins, signal: req.raw.signal }));
+    const found = await inRecipe(() => inspector.inspect(order, { plugins, signal: req.raw.signal }));
     return schema.parse(hidden(found, catalogue.hide));
   };
 
   app.openapi(validate, async (c) => {
     const { recipe: named } = c.req.valid("json");
-    const found = await look(c, named, (recipe) => ({ kind: "validate", recipe }), validationSchema);
+    const recipe = await checkNamed(service, named);
+    if (isTask(recipe)) {
+      const task = taskValidationSchema.omit({ recipe: true });
+      return c.json({
+        ...await look(c, { kind: "validate-task", recipe }, task),
+        recipe: { ...parseRunRecipe(named) },
+      }, 200);
+    }
+    const found = await look(c, { kind: "validate", recipe }, validationSchema);
     return c.json({ ...found, recipe: { ...parseRecipe(named) } }, 200);
   });
 
   app.openapi(estimate, async (c) => {
-    const { recipe: named } = c.req.valid("json");
-    return c.json(await look(c, named, (recipe) => ({ kind: "estimate", recipe }), estimateSchema), 200);
+    const recipe = await checkNamed(service, c.req.valid("json").recipe);
+    return c.json(
+      isTask(recipe)
+        ? await look(c, { kind: "estimate-task", recipe }, taskEstimateSchema)
+        : await look(c, { kind: "estimate", recipe }, estimateSchema),
+      200,
+    );
   });
 
   app.openapi(preview, async (c) => {
     const { recipe: named, ...settings } = c.req.valid("json");
-    const order = (recipe: Recipe): InspectionOrder => ({ kind: "preview", recipe, ...settings });
-    return c.json(await look(c, named, order, previewSchema), 200);
+    const recipe = await checkNamed(service, named);
+    if (isTask(recipe)) {
+      throw new RecipeError("recipe", [{
+        path: "recipe.task",
+        message: "only recipes that distil have samples that training sees",
+      }]);
+    }
+    return c.json(await look(c, { kind: "preview", recipe, ...settings }, previewSchema), 200);
   });
 }
 

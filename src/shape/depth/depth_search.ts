@@ -150,11 +150,10 @@ export async function searchDepth(
 ): Promise<DepthFindings> {
   checkDepthGoal(goal, model.layers);
   const { layers } = model;
-  const limits: DepthLimits = { layers, keepLast: goal.keepLast, mostRemoved: layers - goal.layers };
+  const limits = limitsOf(goal, layers);
   const measured = new Map<string, MeasuredSubset>();
   let done = 0;
-  // What is not asked of the search: the full model, and up to three rules.
-  const total = Math.max(1, searchEvaluations(goal, limits)) + 4;
+  const total = mostEvaluations(goal, layers);
   const evaluate = async (kept: readonly number[]): Promise<MeasuredSubset> => {
     const key = subsetKey(kept);
     let found = measured.get(key);
@@ -231,6 +230,16 @@ export async function searchDepth(
     subsets: [...measured.values()],
     byLayers,
   };
+}
+
+/** Subsets that a search of a model with so many layers evaluates at most. */
+export function mostEvaluations(goal: DepthGoal, layers: number): number {
+  // What is not asked of the search: the full model, and up to three rules.
+  return Math.max(1, searchEvaluations(goal, limitsOf(goal, layers))) + 4;
+}
+
+function limitsOf({ keepLast, layers: kept }: DepthGoal, layers: number): DepthLimits {
+  return { layers, keepLast, mostRemoved: layers - kept };
 }
 
 function searchEvaluations({ search, beamWidth }: DepthGoal, limits: DepthLimits): number {

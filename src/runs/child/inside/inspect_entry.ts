@@ -7,8 +7,13 @@ import { builtins } from "../../../../plugins/mod.ts";
 import { estimate, preview, validation } from "../../../distill/run/inspect_recipe.ts";
 import { openRecipe } from "../../../distill/run/open_recipe.ts";
 import { parseRecipe } from "../../../distill/recipe/parse.ts";
-import { InputError } from "../../../base/errors.ts";
+import { DeviceError, InputError } from "../../../base/errors.ts";
+import type { DeviceDescription } from "../../../gpu/description.ts";
+import { openGpu } from "../../../gpu/device.ts";
 import { type PluginModule, registryOf } from "../../../registry/exported_plugins.ts";
+import { estimateTask, validateTask } from "../../task/inspect_task.ts";
+import { needsGpu } from "../../task/run_recipe.ts";
+import { parseTask } from "../../task/task.ts";
 import type { InspectionOrder } from "../inspection.ts";
 import { encodeLine, LONGEST_LINE } from "../lines.ts";
 import { serve } from "./port.ts";
@@ -34,6 +39,11 @@ function tooLong(bytes: number): InputError {
 
 async function inspect(order: InspectionOrder, modules: readonly PluginModule[]): Promise<unknown> {
   const registry = await registryOf(builtins, modules);
+  if (order.kind === "validate-task") return await validateTask(parseTask(order.recipe), registry);
+  if (order.kind === "estimate-task") {
+    const task = parseTask(order.recipe);
+    return await estimateTask(task, registry, needsGpu(task) ? await describedGpu() : undefined);
+  }
   return await openRecipe(parseRecipe(order.recipe), registry, async (opened) => {
     switch (order.kind) {
       case "validate":
@@ -44,4 +54,16 @@ async function inspect(order: InspectionOrder, modules: readonly PluginModule[])
         return preview(opened, order.heldOut, order.samples);
     }
   });
+}
+
+/** What the GPU here is like; undefined where there is none. */
+async function describedGpu(): Promise<DeviceDescription | undefined> {
+  try {
+    const gpu = await openGpu();
+    gpu.destroy();
+    return gpu.description;
+  } catch (error) {
+    if (error instanceof DeviceError) return undefined;
+    throw error;
+  }
 }

@@ -1,7 +1,7 @@
 /** What a recipe needs on the GPU. */
 import { api } from "../api.js";
 import { h } from "../dom.js";
-import { bytes } from "../words.js";
+import { bytes, compact } from "../words.js";
 
 /** How long nothing has to change before an estimate is asked for, milliseconds. */
 const PAUSE_MS = 700;
@@ -67,5 +67,24 @@ export function shownEstimate(estimate) {
       `${trained.parameters.toLocaleString()} values are trained in ${steps} steps; ${train.samples} training samples, ${heldOut.samples} held out.`,
     ),
     ...estimate.warnings.map(({ message }) => h("p", { class: "notice" }, message)),
+  ];
+}
+
+/** What a task needs and will leave, to be shown. */
+export function shownTask({ output, data, evaluations, totalBytes, adapter, warnings }) {
+  const said = [
+    output &&
+    `It leaves ${output.kind === "model" ? "a model" : "an adapter"} of ${
+      compact(output.parameters)
+    } parameters in ${output.dtype}, ${bytes(output.bytes)}.`,
+    data &&
+    `It measures on ${compact(data.tokens)} tokens of ${compact(data.samples)} samples${
+      evaluations === undefined ? "" : `, at most ${evaluations} times`
+    }.`,
+    adapter && `${bytes(totalBytes)} on ${adapter}.`,
+  ].filter(Boolean);
+  return [
+    h("p", {}, said.join(" ")),
+    ...warnings.map(({ message }) => h("p", { class: "notice" }, message)),
   ];
 }

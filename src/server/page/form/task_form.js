@@ -1,6 +1,7 @@
 /** The forms of runs that do something else than distil: merge models, add a residual, cut a model. */
 import { api } from "../api.js";
 import { fill, h } from "../dom.js";
+import { shownTask } from "./estimate.js";
 import { Fields } from "./fields.js";
 import { isTask, kindLinks } from "./kinds.js";
 import { MergeFields } from "./merge_fields.js";
@@ -59,7 +60,11 @@ class TaskForm {
   #parts;
   #name = h("input", { type: "text", autocomplete: "off" });
   #problem = h("div", { role: "alert" });
-  #button = h("button", { class: "primary" }, "Start run");
+  #summary = h("div", { class: "summary", role: "status" });
+  #buttons = [
+    h("button", { type: "button", onclick: () => this.#estimate() }, "Estimate"),
+    h("button", { class: "primary" }, "Start run"),
+  ];
 
   constructor(known, signal) {
     this.#signal = signal;
@@ -79,7 +84,7 @@ class TaskForm {
       kindLinks(this.#task),
       h(
         "form",
-        { novalidate: true, onsubmit: submit },
+        { novalidate: true, onsubmit: submit, oninput: () => fill(this.#summary) },
         h(
           "section",
           { class: "panel" },
@@ -88,7 +93,13 @@ class TaskForm {
           h("div", { class: "fields" }, name),
         ),
         ...this.#parts,
-        h("section", { class: "panel begin" }, this.#problem, h("div", { class: "actions" }, this.#button)),
+        h(
+          "section",
+          { class: "panel begin" },
+          this.#problem,
+          this.#summary,
+          h("div", { class: "actions" }, ...this.#buttons),
+        ),
       ),
     );
   }
@@ -101,22 +112,41 @@ class TaskForm {
     return recipe;
   }
 
-  async #submit() {
-    this.#button.disabled = true;
-    try {
+  /** Shows what it needs and will leave, or what is wrong with it; nothing is begun. */
+  #estimate() {
+    return this.#send(async (signal) => {
+      fill(this.#summary, h("p", {}, "Looking at the models …"));
+      const body = { recipe: this.#read() };
+      const found = await api("/v1/runs/estimate", { method: "POST", body, signal });
+      this.#tell({ problems: [] });
+      fill(this.#summary, ...shownTask(found));
+    });
+  }
+
+  #submit() {
+    return this.#send(async (signal) => {
       const name = this.#name.value.trim();
       const body = { recipe: this.#read(), ...(name === "" ? {} : { metadata: { name } }) };
-      const run = await api("/v1/runs", { method: "POST", body, signal: this.#signal });
+      const run = await api("/v1/runs", { method: "POST", body, signal });
       location.hash = `#/runs/${run.id}`;
+    });
+  }
+
+  async #send(work) {
+    for (const button of this.#buttons) button.disabled = true;
+    try {
+      await work(this.#signal);
     } catch (error) {
-      if (!this.#signal.aborted) this.#tell(error);
+      if (this.#signal.aborted) return;
+      fill(this.#summary);
+      this.#tell(error);
     } finally {
-      this.#button.disabled = false;
+      for (const button of this.#buttons) button.disabled = false;
     }
   }
 
   #tell({ problems, message }) {
-    const told = problems?.length > 0 ? problems : [{ param: "", message }];
+    const told = problems?.length > 0 || !message ? problems : [{ param: "", message }];
     const others = this.#fields.tell(told, { focus: true });
     fill(
       this.#problem,
