@@ -77,17 +77,32 @@ const schema: z.ZodType<ShapeFile> = z.strictObject({
  * @throws {InputError} if it is not there, or is none
  */
 export async function readShapeFile(path: string): Promise<ShapeFile> {
+  const text = await Deno.readTextFile(path).catch((error) => {
+    throw unreadable(path, error);
+  });
+  return parseShapeFile(text, path);
+}
+
+/**
+ * Reads what a shape file says.
+ *
+ * @param where How errors name it
+ * @throws {InputError} if it is none
+ */
+export function parseShapeFile(text: string, where: string): ShapeFile {
   let value: unknown;
   try {
-    value = JSON.parse(await Deno.readTextFile(path));
+    value = JSON.parse(text);
   } catch (error) {
-    if (!(error instanceof SyntaxError)) throw unreadable(path, error);
-    throw new InputError(`is no shape file: not valid JSON: ${error.message}`, { where: path, hint: HINT });
+    throw new InputError(`is no shape file: not valid JSON: ${(error as Error).message}`, {
+      where,
+      hint: HINT,
+    });
   }
   const { data, error } = schema.safeParse(value);
   if (data) return data;
   const problems = error.issues.map((issue) => `${issue.path.join(".") || "the file"}: ${issue.message}`);
-  throw new InputError(`is no shape file: ${problems.join("; ")}`, { where: path, hint: HINT });
+  throw new InputError(`is no shape file: ${problems.join("; ")}`, { where, hint: HINT });
 }
 
 const HINT = "`limbeck shrink MODEL --shape FILE` writes one.";

@@ -21,7 +21,7 @@ export interface Artifact {
 
 /** Folders and files of a run that clients may have. What else is there has paths of the machine in it. */
 const FOLDERS = ["adapter", "teacher-adapter", "base", "merged"] as const;
-const FILES = ["report.html", "metrics.jsonl", "result.json", "shrink.json"] as const;
+const FILES = ["report.html", "metrics.jsonl", "result.json", "shape.json", "shrink.json"] as const;
 
 const TYPES: Readonly<Record<string, string>> = {
   ".json": "application/json",
@@ -43,25 +43,30 @@ export async function listArtifacts(folder: string, hide: Hide): Promise<Artifac
   return shown.sort((a, b) => a.name < b.name ? -1 : 1);
 }
 
-/** PEFT's key for the folder of the model that an adapter belongs to. */
-const BASE = "base_model_name_or_path";
+/** Where files say in JSON which folder something lies in: an adapter's base, the model that a shape is of. */
+const PATHS: Readonly<Record<string, readonly string[]>> = {
+  // PEFT's key.
+  "adapter_config.json": ["base_model_name_or_path"],
+  "shape.json": ["model", "path"],
+};
 
 async function withoutPath(artifact: Artifact, folder: string, hide: Hide): Promise<Artifact> {
-  if (!artifact.name.endsWith("adapter_config.json")) return artifact;
+  const keys = PATHS[artifact.name.split("/").at(-1)!];
+  if (!keys) return artifact;
   const text = await Deno.readTextFile(join(folder, artifact.name));
-  const base = baseOf(text);
-  if (base === undefined || !isAbsolute(base)) return artifact;
+  const path = valueAt(text, keys);
+  if (path === undefined || !isAbsolute(path)) return artifact;
   // The base that the run wrote lies among its files; one of the hub is known there to those who load adapters.
-  const name = base === join(folder, "base") ? "base" : placeOf(base)?.repository ?? hide(base);
+  const name = path === join(folder, "base") ? "base" : placeOf(path)?.repository ?? hide(path);
   // Only the value is replaced: PEFT's own way to write numbers stays.
-  const shown = new TextEncoder().encode(text.replace(JSON.stringify(base), () => JSON.stringify(name)));
+  const shown = new TextEncoder().encode(text.replace(JSON.stringify(path), () => JSON.stringify(name)));
   return { ...artifact, bytes: shown.length, shown };
 }
 
-function baseOf(text: string): string | undefined {
+function valueAt(text: string, keys: readonly string[]): string | undefined {
   try {
-    const base = JSON.parse(text)[BASE];
-    return typeof base === "string" ? base : undefined;
+    const value = keys.reduce((value, key) => value[key], JSON.parse(text));
+    return typeof value === "string" ? value : undefined;
   } catch {
     return undefined;
   }

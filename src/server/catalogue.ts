@@ -11,6 +11,7 @@ import { exists, unreadable } from "../formats/files.ts";
 import { withoutFolders } from "../runs/report/path_names.ts";
 import type { RunStore } from "../runs/store/store.ts";
 import { parseRunModel } from "./run_model.ts";
+import { PURPOSES } from "./openai/upload_content.ts";
 import type { Hide } from "./run_view.ts";
 import type { Uploads } from "./uploads.ts";
 
@@ -107,7 +108,7 @@ export class Catalogue {
 
   /** Datasets that may be named. */
   async datasets(): Promise<NamedFile[]> {
-    const uploads = (await this.#uploads.list())
+    const uploads = (await this.#uploads.list()).filter(({ purpose }) => purpose !== PURPOSES["a shape file"])
       .map(({ id, path, createdAt }): NamedFile => ({ name: id, path, createdAt, source: "upload" }));
     return firstOfEachName([...await this.#standing(), ...uploads]);
   }
@@ -143,13 +144,21 @@ export class Catalogue {
   async dataset(name: string): Promise<string | undefined> {
     // An upload is found by its id: there may be thousands.
     return (await this.#standing()).find((data) => data.name === name)?.path ??
-      (await this.#uploads.get(name))?.path;
+      await this.#upload(name, "a dataset");
   }
 
-  /** Path of the shape that a run which shrank a model left, by the name of the run: `run:ID`. */
+  /** Path of a shape: one that was uploaded, or what a run which shrank a model left, by the name of the run, `run:ID`. */
   async shape(name: string): Promise<string | undefined> {
     const made = parseRunModel(name);
-    return made && made.step === undefined ? await this.#leftBy(made.run, "shape") : undefined;
+    if (!made) return await this.#upload(name, "a shape file");
+    return made.step === undefined ? await this.#leftBy(made.run, "shape") : undefined;
+  }
+
+  async #upload(id: string, kind: keyof typeof PURPOSES): Promise<string | undefined> {
+    const upload = await this.#uploads.get(id);
+    return upload && (upload.purpose === PURPOSES["a shape file"]) === (kind === "a shape file")
+      ? upload.path
+      : undefined;
   }
 
   #modelOfRun(id: string): Promise<string | undefined> {

@@ -102,7 +102,8 @@ export async function resolveNamed(
     if (found === undefined) {
       problems.push({
         path,
-        message: "must be run:ID of a run that shrank a model; else name the layers in student.layers",
+        message:
+          "must be run:ID of a run that shrank a model, or the id of a shape file that POST /v1/files was given",
       });
     }
     return found ?? "";

@@ -114,6 +114,48 @@ Deno.test("what a shrink found is a model and a shape to later runs", () =>
     const { body: other } = await test.call("GET", `/v1/runs/${again}/shapes`);
     assertEquals(other.data.map((shape: Told) => shape.tokensPerSecond), [null, null, null]);
 
+    // A shape file may be brought along, and be a width of several shapes.
+    const shape = await (await test.request(`/v1/runs/${id}/artifacts/shape.json`)).text();
+    assertEquals([shape.includes(test.folder), JSON.parse(shape).model.path], [false, "a"]);
+    const upload = async (text: string, purpose = "shape") => {
+      const body = new FormData();
+      body.set("purpose", purpose);
+      body.set("file", new File([text], "shape.json"));
+      const response = await test.request("/v1/files", { method: "POST", body });
+      return { status: response.status, body: await response.json() };
+    };
+    const uploaded = await upload(shape);
+    const cut = {
+      ...JSON.parse(shape),
+      ...{ keptLayers: [0, 1], width: { groups: [[0], [0]], channels: [[0, 2], [1, 3]] } },
+    };
+    const narrow = await upload(JSON.stringify(cut));
+    assertEquals([uploaded.status, narrow.status], [200, 200], JSON.stringify(narrow.body));
+    const looked = async (student: object, data = "rows.jsonl") => {
+      const recipe = {
+        ...{ teacher: { model: "a" }, student: { model: "teacher", ...student } },
+        data: { train: data, heldOut: "rows.jsonl", contextLength: 16 },
+        objective: [{ loss: "cross-entropy" }],
+      };
+      const { status, body } = await test.call("POST", "/v1/runs/validate", { recipe });
+      return [status, body.error?.param ?? null];
+    };
+    const widths = [{ width: 0.5, shape: narrow.body.id }];
+    assertEquals(await looked({ shape: uploaded.body.id }), [200, null]);
+    assertEquals(await looked({ shapes: { layers: [[0]], widths } }), [200, null]);
+    const nowhere = { widths: [{ width: 0.5, shape: "file-000000000000000000000000" }] };
+    assertEquals(await looked({ shapes: nowhere }), [400, "recipe.student.shapes.widths.0.shape"]);
+    assertEquals(await looked({}, uploaded.body.id), [400, "recipe.data.train"]);
+    assert(
+      !(await test.call("GET", "/v1/datasets")).body.data.some(({ id }: { id: string }) =>
+        id === uploaded.body.id
+      ),
+    );
+    assertEquals((await upload(shape, "fine-tune")).body.error.param, "purpose");
+    assertEquals((await upload('{"text": "once"}')).body.error.param, "purpose");
+    const damaged = await upload(shape.replace("keptLayers", "keptLayer"));
+    assertEquals([damaged.status, damaged.body.error.param], [400, "file"]);
+
     const mended = (student: object) =>
       submit(test, {
         ...{

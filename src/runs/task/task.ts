@@ -93,10 +93,13 @@ export type Task = MergeTask | ResidualTask | ShrinkTask;
 /** Names of all tasks. */
 export const TASKS: readonly Task["task"][] = ["merge", "residual", "shrink"];
 
-/** The JSON Schemas of tasks, as they are written; a merge is also taken in mergekit's words. */
+/**
+ * The JSON Schemas of tasks, as requests write them; a merge is also taken in mergekit's words. The folder of the result is the run's own,
+ * and a chat template is a program, which a request may not bring along.
+ */
 export function taskJsonSchemas(): Readonly<Record<Task["task"], FieldSchema>> {
   const { properties, ...merge } = mergeRecipeJsonSchema();
-  const { output: _, ...fields } = properties ?? {};
+  const { output: _output, chatTemplate: _template, ...fields } = properties ?? {};
   const written = merge as FieldSchema & { required?: string[] };
   return {
     merge: {

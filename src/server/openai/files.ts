@@ -1,5 +1,5 @@
 /**
- * Uploaded datasets, as the OpenAI API has files.
+ * Uploaded datasets and shape files, as the OpenAI API has files.
  *
  * @module
  */
@@ -13,6 +13,7 @@ import { isAllowed } from "../auth/tokens.ts";
 import type { Upload } from "../uploads.ts";
 import { pageAfter } from "./paging.ts";
 import { resultFile } from "./step_metrics.ts";
+import { PURPOSES, UploadContent } from "./upload_content.ts";
 
 const fileSchema = z.object({
   id: z.string(),
@@ -33,8 +34,9 @@ const upload = createRoute({
   method: "post",
   path: "/v1/files",
   operationId: "uploadFile",
-  summary: "Upload a dataset of JSON Lines",
-  description: "Its id then stands for it in recipes: data.train and data.heldOut.",
+  summary: "Upload a dataset of JSON Lines, or a shape file",
+  description:
+    "Its id then stands for it in recipes: data.train and data.heldOut, or student.shape and student.shapes.widths.",
   tags: ["files"],
   request: {
     body: {
@@ -46,7 +48,11 @@ const upload = createRoute({
             type: "object",
             properties: {
               file: { type: "string", format: "binary" },
-              purpose: { type: "string", description: "fine-tune", example: "fine-tune" },
+              purpose: {
+                type: "string",
+                description: "fine-tune for a dataset, shape for a shape file",
+                example: "fine-tune",
+              },
             },
             required: ["file", "purpose"],
           },
@@ -121,10 +127,6 @@ const remove = createRoute({
   },
 });
 
-/** Lines of an upload that are looked at at once; a run looks at all of them. */
-const LINES_CHECKED = 1000;
-const BYTES_CHECKED = 1 << 22;
-
 /** Adds the routes. */
 export function addFileRoutes(app: App, service: Service): void {
   const { uploads, store } = service;
@@ -135,17 +137,17 @@ export function addFileRoutes(app: App, service: Service): void {
   app.openapi(upload, async (c) => {
     const kept = await uploads.add(c.get("identity")!.name, async (write) => {
       let filename: string | undefined;
+      const checked = new UploadContent();
       const fields = await readForm(c.req.raw, mostBytes, async (file) => {
         if (file.field !== "file") throw noFile();
         filename = file.filename.slice(0, 255);
-        await write(checkedLines(file.content));
+        await write(checked.of(file.content));
       });
       if (filename === undefined) throw noFile();
       const purpose = fields.get("purpose");
-      if (purpose !== "fine-tune") {
-        throw new HttpError(400, "purpose must be fine-tune: datasets are all that can be uploaded", {
-          param: "purpose",
-        });
+      const expected = PURPOSES[checked.kind];
+      if (purpose !== expected) {
+        throw new HttpError(400, `purpose must be ${expected} for ${checked.kind}`, { param: "purpose" });
       }
       return { filename, purpose };
     });
@@ -225,43 +227,4 @@ function view({ id, bytes, createdAt, filename, purpose, sha256 }: Omit<Upload, 
 
 function noFile(): HttpError {
   return new HttpError(400, "the field file must be a file", { param: "file" });
-}
-
-/** Hands the bytes of a file on; refuses at once what is no JSON Lines at all. */
-async function* checkedLines(content: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  const decoder = new TextDecoder();
-  let [lines, rows, bytes] = [0, 0, 0];
-  let begun = "";
-  for await (const chunk of content) {
-    if (lines < LINES_CHECKED && (bytes += chunk.length) <= BYTES_CHECKED) {
-      const [first, ...more] = decoder.decode(chunk, { stream: true }).split("\n");
-      const found = [begun + first, ...more];
-      begun = found.pop()!;
-      for (const line of found) rows += checkRow(line, ++lines);
-    }
-    yield chunk;
-  }
-  // The last one needs no end.
-  if (bytes <= BYTES_CHECKED && lines < LINES_CHECKED) rows += checkRow(begun + decoder.decode(), ++lines);
-  if (rows === 0) throw new HttpError(400, "the file has no rows", { param: "file" });
-}
-
-/** Refuses a line that is no row; 0 for an empty one, else 1. */
-function checkRow(line: string, number: number): number {
-  if (line.trim() === "") return 0;
-  let value: unknown;
-  try {
-    value = JSON.parse(line);
-  } catch (cause) {
-    throw new HttpError(400, `line ${number} is not JSON: ${(cause as Error).message}`, {
-      param: "file",
-      cause,
-    });
-  }
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) return 1;
-  throw new HttpError(
-    400,
-    `line ${number} is no object; a row is {"text"}, {"prompt", "completion"} or {"messages"}`,
-    { param: "file" },
-  );
 }
