@@ -1,6 +1,6 @@
 /** Merging adapters: against figures made with PEFT, identities, and what is refused. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { InputError } from "../../src/base/errors.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { openModel } from "../../src/formats/open_model.ts";
@@ -231,6 +231,30 @@ Deno.test("adapters merge into their base model as PEFT would, tied head or not"
       "has no linear layer lm_head",
     );
     assertEquals(await exists(`${folder}/no`), false);
+  }));
+
+Deno.test("adapters of copies of one base name one base, those of other models are told of", () =>
+  inFolder(async (folder) => {
+    for (const [name, seed] of [["base", 1], ["copy", 1], ["other", 2]] as const) {
+      await writeTinyModel(`${folder}/${name}`, { seed });
+    }
+    const adapters = new Map<string, string>();
+    const of = async (baseModel: string) => {
+      const path = `${folder}/adapter-${adapters.size}`;
+      adapters.set(baseModel, adapters.get(baseModel) ?? await write(path, factors(Q, 2, 1), { baseModel }));
+      return adapters.get(baseModel)!;
+    };
+    const notes = async (...bases: string[]) => {
+      const paths: string[] = [];
+      for (const base of bases) paths.push(await of(base));
+      return (await mergeAdapters(merge(paths, [1, 1], "cat"))).notes.join();
+    };
+    const [base, copy, other] = ["base", "copy", "other"].map((name) => `${folder}/${name}`);
+    assertEquals(await notes(base!, copy!), "");
+    assertMatch(await notes(base!, other!), /different base models: .*base, .*other;/);
+    // Of what is not here the name is all that is known.
+    assertMatch(await notes("someone/base", copy!), /different base models: someone\/base, .*copy;/);
+    assertEquals(await notes("someone/base", "someone/base"), "");
   }));
 
 const exists = (path: string) => Deno.stat(path).then(() => true, () => false);

@@ -3,11 +3,14 @@
  *
  * @module
  */
+// @ts-types="../../../types/std_path.d.ts"
+import { resolve } from "@std/path";
 import { evaluateFiles } from "../../distill/evaluate/evaluate_model.ts";
 import { heldOutSets, setName } from "../../distill/recipe/data_sets.ts";
 import type { DataRecipe } from "../../distill/recipe/recipe.ts";
+import type { Output } from "../terminal/output.ts";
 import { table } from "../terminal/table.ts";
-import { UsageError } from "../../base/errors.ts";
+import { InputError, UsageError } from "../../base/errors.ts";
 import { findRunFolder } from "../../runs/store/data_folder.ts";
 import { readRun } from "../../runs/store/run_folder.ts";
 import { isTask } from "../../runs/task/run_recipe.ts";
@@ -62,12 +65,14 @@ export const evaluate: Command = {
       });
     }
     if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
+    const endToken = endTokenFlag(flags) ?? ofRun?.endToken ?? "auto";
+    if (typeof model === "string" && !flags.given("end-token")) await noteOtherEnd(model, out);
     const files = sets.map(({ path }) => path);
     const measured = await evaluateFiles(files, {
       model,
       registry: typeof model === "string" ? builtinRegistry() : model.registry,
       mask: maskFlag(flags) ?? ofRun?.mask ?? "auto",
-      endToken: endTokenFlag(flags) ?? ofRun?.endToken ?? "auto",
+      endToken,
       ...(ofRun ? { tooLong: ofRun.tooLong, template: ofRun.template } : {}),
       ...optional("contextLength", flags.number("context-length") ?? ofRun?.contextLength),
       ...optional("limit", flags.number("limit")),
@@ -108,6 +113,20 @@ async function runData({ flags }: Invocation): Promise<DataRecipe | undefined> {
   if (run === undefined) return undefined;
   const { recipe } = await readRun(await findRunFolder(run, flags.text("data")));
   return isTask(recipe) ? undefined : recipe.data;
+}
+
+/** A model that a run left may have learnt with texts that end otherwise; its folder does not say so. */
+async function noteOtherEnd(model: string, out: Output): Promise<void> {
+  const around = await readRun(resolve(model, "..")).catch((error) => {
+    if (error instanceof InputError) return undefined;
+    throw error;
+  });
+  if (!around || isTask(around.recipe)) return;
+  const { endToken } = around.recipe.data;
+  if (endToken === "auto" || endToken === "eos") return;
+  out.note(
+    `texts are taken to end with eos, those of the run that made this model with ${endToken}: --end-token ${endToken} measures as it did`,
+  );
 }
 
 function optional<K extends string>(name: K, value: number | undefined): { [key in K]?: number } {

@@ -17,6 +17,7 @@ import {
   MERGE_RECIPE_FIELDS,
   type MergeRecipe,
   parseMergeRecipe,
+  sourceModels,
   vocabularySource,
 } from "../../merge/recipe/recipe.ts";
 import { loadMergeRecipe, withAbsolutePaths, withLocalParents } from "../../merge/recipe/recipe_file.ts";
@@ -103,9 +104,7 @@ export const merge: Command = {
       }));
     out.value(result);
     out.line(
-      `Merged ${
-        result.models.length === 1 ? "one model" : `${result.models.length} models`
-      } by ${result.method}: ` +
+      `Merged ${mergedText(recipe)} by ${result.method}: ` +
         `${result.tensors} tensors, ` +
         `${count(result.parameters)} parameters in ${result.dtype}, ${duration(result.seconds)}`,
     );
@@ -113,6 +112,14 @@ export const merge: Command = {
     return 0;
   },
 };
+
+/** What is merged, in words: the base is what it is merged on. */
+function mergedText(recipe: MergeRecipe): string {
+  const { base } = recipe;
+  const models = sourceModels(recipe);
+  const onBase = base !== undefined && !models.includes(base) ? " on a base" : "";
+  return `${models.length === 1 ? "one model" : `${models.length} models`}${onBase}`;
+}
 
 /** The recipe that is named, or the one that the short form means. */
 async function readRecipe(args: readonly string[], flags: FlagReader): Promise<MergeRecipe> {

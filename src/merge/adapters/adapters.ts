@@ -16,6 +16,7 @@ import { fingerprint } from "../../formats/huggingface/huggingface.ts";
 import type { TensorData } from "../../formats/model_source.ts";
 import { type LoraAdapter, loraScaling, readPeftAdapter, writePeftAdapter } from "../../formats/peft/peft.ts";
 import { addLeftOut, type LeftOut, lowRankOfProduct, relativeError } from "../../linalg/low_rank.ts";
+import { differentModels } from "./adapter_bases.ts";
 import { type DerivedCard, derivedCard } from "../written/derived_card.ts";
 import { checkOutput } from "../written/output.ts";
 
@@ -108,8 +109,8 @@ export async function mergeAdapters(
       source.close?.();
     }
   }
-  const bases = new Set(
-    read.map(({ adapter }) => adapter.settings.baseModel).filter((base) => base !== null),
+  const bases = await differentModels(
+    read.flatMap(({ adapter: { settings: { baseModel } } }) => baseModel === null ? [] : [baseModel]),
   );
   return {
     modules,
@@ -118,10 +119,10 @@ export async function mergeAdapters(
     targets: targetsOf(read.filter(({ weight }) => weight !== 0).map(({ adapter }) => adapter), modules),
     baseModel: first.settings.baseModel,
     parents,
-    notes: bases.size > 1
+    notes: bases.length > 1
       ? [
         `the adapters name different base models: ${
-          [...bases].join(", ")
+          bases.join(", ")
         }; the sum belongs on one that all were trained on`,
       ]
       : [],

@@ -169,9 +169,14 @@ export function vocabularySource(tokenizer: string): VocabularySource {
 }
 
 /** Every model that is merged, each once, the base first. */
-export function mergedModels({ base, slices }: MergeRecipe): string[] {
-  const sources = slices.flatMap(({ sources }) => sources.map(({ model }) => model));
-  return [...new Set([...(base === undefined ? [] : [base]), ...sources])];
+export function mergedModels(recipe: MergeRecipe): string[] {
+  const { base } = recipe;
+  return [...new Set([...(base === undefined ? [] : [base]), ...sourceModels(recipe)])];
+}
+
+/** Every model whose part of the result is told by a weight or a place, each once: the base only where it is among them. */
+export function sourceModels({ slices }: Pick<MergeRecipe, "slices">): string[] {
+  return [...new Set(slices.flatMap(({ sources }) => sources.map(({ model }) => model)))];
 }
 
 /** Every model that is read, each once: those merged, and the one whose tokens the result has. */
