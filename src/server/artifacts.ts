@@ -21,7 +21,14 @@ export interface Artifact {
 
 /** Folders and files of a run that clients may have. What else is there has paths of the machine in it. */
 const FOLDERS = ["adapter", "teacher-adapter", "base", "merged"] as const;
-const FILES = ["report.html", "metrics.jsonl", "result.json", "shape.json", "shrink.json"] as const;
+const FILES = [
+  "report.html",
+  "metrics.jsonl",
+  "model.gguf",
+  "result.json",
+  "shape.json",
+  "shrink.json",
+] as const;
 
 const TYPES: Readonly<Record<string, string>> = {
   ".json": "application/json",

@@ -10,6 +10,7 @@ import { InputError } from "../base/errors.ts";
 import { exists, unreadable } from "../formats/files.ts";
 import { withoutFolders } from "../runs/report/path_names.ts";
 import type { RunStore } from "../runs/store/store.ts";
+import { isTask } from "../runs/task/run_recipe.ts";
 import { parseRunModel } from "./run_model.ts";
 import { PURPOSES } from "./openai/upload_content.ts";
 import type { Hide } from "./run_view.ts";
@@ -159,6 +160,14 @@ export class Catalogue {
     return upload && (upload.purpose === PURPOSES["a shape file"]) === (kind === "a shape file")
       ? upload.path
       : undefined;
+  }
+
+  /** Folder of a run that trained several shapes, by its name, `run:ID`. */
+  async run(name: string): Promise<string | undefined> {
+    const made = parseRunModel(name);
+    const run = made && made.step === undefined ? await this.#store.get(made.run) : undefined;
+    if (!run || isTask(run.recipe) || !run.recipe.student.shapes) return undefined;
+    return await Deno.realPath(run.folder);
   }
 
   #modelOfRun(id: string): Promise<string | undefined> {

@@ -108,11 +108,18 @@ export async function resolveNamed(
     }
     return found ?? "";
   };
+  const run = async (path: string, name: string): Promise<string> => {
+    const folder = await catalogue.run(name);
+    if (folder === undefined) {
+      problems.push({ path, message: "must be run:ID of a run that trains several shapes of its student" });
+    }
+    return folder ?? "";
+  };
+  const resolvers = { model, dataset, shape, run };
   const found = new Map<string, string>();
   for (const { field, of, path } of runRecipePaths(recipe)) {
     if (of === "folder") problems.push({ path: field, message: "is chosen by the service; leave it out" });
-    else if (of === "shape") found.set(field, await shape(field, path));
-    else found.set(field, await (of === "model" ? model : dataset)(field, path));
+    else found.set(field, await resolvers[of](field, path));
   }
   const resolved = mapRunRecipePaths(recipe, ({ field, path }) => found.get(field) ?? path);
   if (!isTask(resolved)) problems.push(...boundDistillation(resolved, caps, registry));

@@ -30,7 +30,8 @@ pageTest(
     const rows = await page.getByRole("region", { name: "Numbers of the shapes" }).locator("tbody tr")
       .allInnerTexts();
     assertEquals(rows.length, 6);
-    assertEquals(rows[0]!.split("\t"), ["depth=3,width=1", "2.005", "2.333", "3 M", "333.3", "frontier"]);
+    const [whole] = rows.map((row) => row.split("\t"));
+    assertEquals(whole, ["depth=3,width=1", "2.005", "2.333", "3 M", "333.3", "frontier", "Export"]);
     assertMatch(
       await page.locator(".log").innerText(),
       /held-out losses after step 30: depth=3,width=1 2\.011/,
@@ -49,6 +50,12 @@ pageTest(
     await beaten.press("Enter");
     assertEquals([await beaten.getAttribute("aria-pressed"), await first.count()], ["false", 0]);
     await beaten.press("Enter");
+
+    await page.getByRole("link", { name: "Export depth=2,width=0.5" }).click();
+    assertEquals(await page.getByLabel("Run", { exact: true }).inputValue(), `run:${id}`);
+    assertEquals(await page.getByLabel("Shape", { exact: true }).inputValue(), "depth=2,width=0.5");
+    await page.goBack();
+    await panel("Shapes after step 60").waitFor();
 
     await page.setViewportSize({ width: 390, height: 844 });
     await size.locator("svg[width]").first().waitFor();

@@ -261,6 +261,61 @@ Deno.test("what a task will leave and needs is told before it is submitted, and 
     assertEquals(await test.service.store.ids(), []);
   }));
 
+Deno.test("the difference of two models is an adapter, and a shape of a run becomes a model of its own", () =>
+  withTasks(async (test) => {
+    const end = async (recipe: unknown) => {
+      const id = await submit(test, recipe);
+      await until(test.service, id, "succeeded", "failed");
+      const { body } = await test.call("GET", `/v1/runs/${id}`);
+      assertEquals([body.state, body.error], ["succeeded", null]);
+      return body;
+    };
+    const extracted = await end({ task: "extract", base: "a", tuned: "b", rank: 2 });
+    assertEquals(extracted.result.paths, { adapter: "adapter" });
+    assert(extracted.result.findings.total > 0 && extracted.result.findings.total < 1);
+
+    const lines = ["the quick brown fox", "jumps over the lazy dog"].map((text) => JSON.stringify({ text }));
+    await Deno.writeTextFile(`${test.folder}/datasets/rows.jsonl`, lines.join("\n") + "\n");
+    const trained = await end({
+      ...{ teacher: { model: "a" }, student: { model: "teacher", shapes: { layers: [[1]] } } },
+      data: { train: "rows.jsonl", heldOut: "rows.jsonl", contextLength: 16 },
+      ...{ objective: [{ loss: "cross-entropy" }], samples: { tokens: 0 } },
+      train: { steps: 1, warmup: 0, tokensPerMicroBatch: 32 },
+    });
+    const { body: shapes } = await test.call("GET", `/v1/runs/${trained.id}/shapes`);
+    assertEquals([shapes.figure, shapes.step], ["held-out loss", 1]);
+    type Told = { name: string; value: number; before: number; layers: number[] };
+    assertEquals(shapes.data.map(({ name, layers }: Told) => [name, layers.length]), [
+      ["depth=2,width=1", 2],
+      ["depth=1,width=1", 1],
+    ]);
+    assert(shapes.data.every(({ value, before }: Told) => value > 0 && before > 0));
+
+    const shape = { task: "export", run: `run:${trained.id}`, shape: "depth=1" };
+    const valid = await test.call("POST", "/v1/runs/validate", { recipe: shape });
+    assertEquals([valid.status, valid.body.recipe.target], [200, "merged"]);
+    const small = await end(shape);
+    assertEquals(small.result.paths, { merged: "merged" });
+    const config = await (await test.request(`/v1/runs/${small.id}/artifacts/merged/config.json`)).json();
+    assertEquals(config.num_hidden_layers, 1);
+    const lora = await end({ ...shape, target: "peft" });
+    const { body: files } = await test.call("GET", `/v1/runs/${lora.id}/artifacts`);
+    const names = files.data.map(({ name }: { name: string }) => name);
+    for (const name of ["adapter/adapter_model.safetensors", "adapter/base/config.json"]) {
+      assert(names.includes(name), `${name} is missing in ${names}`);
+    }
+    const settings = await test.request(`/v1/runs/${lora.id}/artifacts/adapter/adapter_config.json`);
+    assert(!(await settings.text()).includes(test.folder), "a path of this machine");
+
+    const none = await test.call("POST", "/v1/runs/validate", { recipe: { ...shape, shape: "depth=3" } });
+    assertEquals(none.status, 400);
+    assertMatch(none.body.error.message, /"depth=3" is no shape of the run/);
+    for (const run of [`run:${small.id}`, "run:none", test.folder]) {
+      const refused = await test.call("POST", "/v1/runs", { recipe: { ...shape, run } });
+      assertEquals([refused.status, refused.body.error.param], [400, "recipe.run"]);
+    }
+  }));
+
 Deno.test("a merge that is cancelled ends, and leaves no model", () =>
   withTasks(async (test) => {
     const id = await submit(test, MERGE);

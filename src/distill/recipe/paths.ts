@@ -12,8 +12,8 @@ import { isHubName } from "../../hub/hub_name.ts";
 export interface RecipePath {
   /** Where it stands, such as `data.train` or `data.train.0.path`. */
   readonly field: string;
-  /** What it is of. Models, shapes and datasets are read; folders are written to. */
-  readonly of: "model" | "shape" | "dataset" | "folder";
+  /** What it is of. Models, shapes, datasets and what other runs left are read; folders are written to. */
+  readonly of: "model" | "shape" | "dataset" | "run" | "folder";
   readonly path: string;
 }
 

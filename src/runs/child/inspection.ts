@@ -7,7 +7,8 @@
 import type { Estimate, Validation } from "../../distill/run/inspect_recipe.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { TaskEstimate, TaskValidation } from "../task/inspect_task.ts";
-import { isTask, runRecipePaths } from "../task/run_recipe.ts";
+import { taskReads } from "../task/export_task.ts";
+import { isTask } from "../task/run_recipe.ts";
 import type { Task } from "../task/task.ts";
 import { LimbeckError } from "../../base/errors.ts";
 import type { Preview } from "../../text/preview.ts";
@@ -132,7 +133,7 @@ async function inspectNow(
   const { plugins = [], timeoutSeconds = 60, heapMegabytes = HEAP_MEGABYTES, signal } = options;
   const entry = new URL("./inside/inspect_entry.ts", import.meta.url).href;
   const { recipe } = order;
-  const reads = isTask(recipe) ? { read: runRecipePaths(recipe).map(({ path }) => path) } : { recipe };
+  const reads = isTask(recipe) ? { read: await taskReads(recipe) } : { recipe };
   return await withChild({ entry, plugins, order, ...reads, heapMegabytes, signal }, (child) => {
     // It says nothing before its answer.
     child.expect(timeoutSeconds);

@@ -24,7 +24,8 @@ import { type ControlWord, parseEvent, runEntry, type TrainingOrder, WAITING } f
 import type { LockedRun } from "../store/run_folder.ts";
 import { DEFAULT_GPU, type RunStore } from "../store/store.ts";
 import { StoreError } from "../store/store_errors.ts";
-import { isTask, needsGpu, runRecipePaths, watchdogSecondsOf } from "../task/run_recipe.ts";
+import { taskReads } from "../task/export_task.ts";
+import { isTask, needsGpu, watchdogSecondsOf } from "../task/run_recipe.ts";
 import { waitForTurn } from "./turn.ts";
 
 /** How often to look whether a full disk has room again, milliseconds. */
@@ -151,9 +152,7 @@ export class SupervisedRun {
       const evaluations = this.#evaluations;
       const command = await prepareChild({
         folder: run.folder,
-        ...(isTask(run.recipe)
-          ? { read: runRecipePaths(run.recipe).map(({ path }) => path) }
-          : { recipe: run.recipe }),
+        ...(isTask(run.recipe) ? { read: await taskReads(run.recipe) } : { recipe: run.recipe }),
         ...(evaluations === undefined ? {} : { shares: evaluations }),
         plugins: run.manifest.plugins.map((plugin) => plugin.path),
         entry: this.#options.entry ?? runEntry(run.recipe),

@@ -12,9 +12,18 @@ import { storageOf } from "../../merge/output.ts";
 import { Residual } from "../../merge/residual.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { previewShrink, type ShrinkPreview } from "../../shape/preview.ts";
+import { checkShape } from "./export_task.ts";
 import { shrinkSettings } from "./shrink_task.ts";
 import { TASK_STEPS } from "./run_recipe.ts";
-import { mergeRecipeOf, type MergeTask, type ResidualTask, type ShrinkTask, type Task } from "./task.ts";
+import {
+  type ExportTask,
+  type ExtractTask,
+  mergeRecipeOf,
+  type MergeTask,
+  type ResidualTask,
+  type ShrinkTask,
+  type Task,
+} from "./task.ts";
 
 /** What a task will leave. */
 export interface TaskOutput {
@@ -103,6 +112,19 @@ const INSPECT: {
         : adapterOf(residual.newBase.architecture.linearLayers, rank);
       return Promise.resolve({ output, warnings: notesOf(residual.notes) });
     });
+  },
+
+  async extract({ base, tuned, rank }: ExtractTask) {
+    const models = { base, instruct: tuned, newBase: base };
+    return await Residual.open(models, { commonRows: true }, (residual) => {
+      const output = adapterOf(residual.newBase.architecture.linearLayers, rank);
+      return Promise.resolve({ output, warnings: notesOf(residual.notes) });
+    });
+  },
+
+  async export(task: ExportTask) {
+    await checkShape(task);
+    return { warnings: [] };
   },
 
   async shrink(task: ShrinkTask, registry, device) {

@@ -10,12 +10,19 @@ import type { RunResult } from "../../distill/export/exports.ts";
 import type { RunHost } from "../../distill/run/events.ts";
 import { removeUnfinishedFolders } from "../../formats/files.ts";
 import { exactLinearAlgebra } from "../../linalg/host.ts";
-import { leftOutLines, writeResidualAdapter } from "../../merge/residual/extract.ts";
+import { extractLora, leftOutLines, writeResidualAdapter } from "../../merge/residual/extract.ts";
 import { mergeModels } from "../../merge/engine/merge_models.ts";
 import { writeResidual } from "../../merge/residual/residual.ts";
 import { TASK_STEPS } from "./run_recipe.ts";
 import { shrink } from "./shrink_task.ts";
-import { mergeRecipeOf, type MergeTask, type ResidualTask, type Task, TASK_OUTPUTS } from "./task.ts";
+import {
+  type ExtractTask,
+  mergeRecipeOf,
+  type MergeTask,
+  type ResidualTask,
+  type Task,
+  TASK_OUTPUTS,
+} from "./task.ts";
 import { Work } from "./work.ts";
 
 /** What was found and is worth keeping beside the files; JSON. */
@@ -120,4 +127,17 @@ const DO: { readonly [name in Task["task"]]: (task: never, host: RunHost, work: 
   },
 
   shrink,
+
+  extract: async ({ base, tuned, rank }: ExtractTask, { folder }, work) => {
+    work.stage("extract", "decomposing the difference");
+    const { notes, ...findings } = await extractLora(base, tuned, join(folder, TASK_OUTPUTS.adapter), {
+      ...{ rank, signal: work.signal },
+      onProgress: (done, total, message) => work.progress({ done, total, message, bytes: 4 * done }),
+    });
+    work.note(notes);
+    for (const message of leftOutLines(findings)) work.stage("left-out", message);
+    return { paths: { adapter: TASK_OUTPUTS.adapter }, findings };
+  },
+
+  export: exportOfRun,
 };

@@ -73,7 +73,34 @@ const shrinkSchema = z.strictObject({
   message: "say how many layers stay, or how much of their width: width",
 });
 
-const SCHEMAS = { residual: residualSchema, shrink: shrinkSchema } as const;
+const extractSchema = z.strictObject({
+  task: z.literal("extract"),
+  base: model.describe("What the adapter is for"),
+  tuned: model.describe("What was made of it: the adapter comes as near to it as its rank allows"),
+  rank: z.int().min(1).describe("Rank of the adapter"),
+});
+
+const exportSchema = z.strictObject({
+  task: z.literal("export"),
+  run: z.string().min(1).describe("A run that trained several shapes of its student"),
+  shape: z.string().min(1).max(64).describe("Which of them, such as depth=4,width=0.75"),
+  target: z.enum(["merged", "peft", "gguf"]).default("merged").describe(
+    "A small model with the adapter merged in, the adapter with the small model beside it, or a GGUF file",
+  ),
+  storage: z.enum(["q8_0", "f16", "f32"]).optional().describe(
+    "How a GGUF file stores weights; q8_0 when absent",
+  ),
+}).refine(({ target, storage }) => target === "gguf" || storage === undefined, {
+  path: ["storage"],
+  message: "is for the target gguf",
+});
+
+const SCHEMAS = {
+  residual: residualSchema,
+  shrink: shrinkSchema,
+  extract: extractSchema,
+  export: exportSchema,
+} as const;
 
 /** Merges models: beside `task` what a merge recipe holds, ours or mergekit's, as it is written. */
 export interface MergeTask {
@@ -87,11 +114,17 @@ export type ResidualTask = z.output<typeof residualSchema>;
 /** Cuts layers, heads and channels out of a model. */
 export type ShrinkTask = z.output<typeof shrinkSchema>;
 
+/** Writes the difference of two models as an adapter. */
+export type ExtractTask = z.output<typeof extractSchema>;
+
+/** Writes one shape of a run that trained several. */
+export type ExportTask = z.output<typeof exportSchema>;
+
 /** What a run may do instead of distilling. */
-export type Task = MergeTask | ResidualTask | ShrinkTask;
+export type Task = MergeTask | ResidualTask | ShrinkTask | ExtractTask | ExportTask;
 
 /** Names of all tasks. */
-export const TASKS: readonly Task["task"][] = ["merge", "residual", "shrink"];
+export const TASKS: readonly Task["task"][] = ["merge", "residual", "shrink", "extract", "export"];
 
 /**
  * The JSON Schemas of tasks, as requests write them; a merge is also taken in mergekit's words. The folder of the result is the run's own,
@@ -101,14 +134,17 @@ export function taskJsonSchemas(): Readonly<Record<Task["task"], FieldSchema>> {
   const { properties, ...merge } = mergeRecipeJsonSchema();
   const { output: _output, chatTemplate: _template, ...fields } = properties ?? {};
   const written = merge as FieldSchema & { required?: string[] };
+  const ofSchema = (schema: z.ZodType) => z.toJSONSchema(schema, { io: "input" }) as FieldSchema;
   return {
     merge: {
       ...written,
       properties: { task: { const: "merge", type: "string" } as FieldSchema, ...fields },
       required: ["task", ...written.required ?? []],
     } as FieldSchema,
-    residual: z.toJSONSchema(residualSchema, { io: "input" }) as FieldSchema,
-    shrink: z.toJSONSchema(shrinkSchema, { io: "input" }) as FieldSchema,
+    residual: ofSchema(residualSchema),
+    shrink: ofSchema(shrinkSchema),
+    extract: ofSchema(extractSchema),
+    export: ofSchema(exportSchema),
   };
 }
 
@@ -129,14 +165,14 @@ export function parseTask(value: unknown, where = "recipe"): Task {
     mergeRecipeOf(value as MergeTask, where);
     return value as MergeTask;
   }
-  if (name !== "residual" && name !== "shrink") {
+  if (typeof name !== "string" || !Object.hasOwn(SCHEMAS, name)) {
     const near = typeof name === "string" ? didYouMean(name, TASKS) : "";
     throw new RecipeError(where, [{
       path: "task",
       message: `must be one of ${TASKS.join(", ")}, not ${JSON.stringify(name)}${near}`,
     }]);
   }
-  const schema = SCHEMAS[name];
+  const schema = SCHEMAS[name as keyof typeof SCHEMAS];
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const fields = z.toJSONSchema(schema, { io: "input" }) as FieldSchema;
@@ -172,10 +208,16 @@ function mergekitRecipe({ like, ...written }: Readonly<Record<string, unknown>>,
 }
 
 /** What a task leaves in its run's folder. */
-export const TASK_OUTPUTS = { model: "merged", adapter: "adapter", shape: "shape.json" } as const;
+export const TASK_OUTPUTS = {
+  ...{ model: "merged", adapter: "adapter", shape: "shape.json", gguf: "model.gguf" },
+} as const;
 
 /** Which of {@linkcode TASK_OUTPUTS} a task leaves. */
 export function outputsOf(task: Task): readonly (keyof typeof TASK_OUTPUTS)[] {
   if (task.task === "shrink") return ["model", "shape"];
+  if (task.task === "extract") return ["adapter"];
+  if (task.task === "export") {
+    return [({ merged: "model", peft: "adapter", gguf: "gguf" } as const)[task.target]];
+  }
   return task.task === "residual" && task.rank !== undefined ? ["adapter"] : ["model"];
 }

@@ -7,7 +7,7 @@ import { isObject } from "../../base/json.ts";
 import type { RecipePath } from "../../distill/recipe/paths.ts";
 
 /** Fields by task; `*` stands for every place in a list. */
-const FIELDS: Readonly<Record<string, readonly (readonly [field: string, of: "model" | "dataset"])[]>> = {
+const FIELDS: Readonly<Record<string, readonly (readonly [field: string, of: RecipePath["of"]])[]>> = {
   merge: [
     ["base", "model"],
     ["base_model", "model"],
@@ -18,6 +18,8 @@ const FIELDS: Readonly<Record<string, readonly (readonly [field: string, of: "mo
     ["tokenizer_source", "model"],
   ],
   residual: [["base", "model"], ["instruct", "model"], ["newBase", "model"]],
+  extract: [["base", "model"], ["tuned", "model"]],
+  export: [["run", "run"]],
   shrink: [["model", "model"], ["data", "dataset"], ["data.*", "dataset"]],
 };
 

@@ -65,7 +65,7 @@ function route() {
   else if (view === "compare" && names.length > 0) endView = showComparison(main, names);
   else if (view === "new" && session.scope !== "read") endView = showForm(main, names[0]);
   else if (view === "task" && names.length > 0 && session.scope !== "read") {
-    endView = showTaskForm(main, names[0]);
+    endView = showTaskForm(main, ...names);
   } else showWelcome();
   list.mark();
   main.focus({ preventScroll: true });

@@ -60,6 +60,8 @@ function titleOf(run) {
 /** What a run does that distils nothing. */
 function taskTitle({ task, recipe }, short) {
   if (task === "shrink") return `shrink ${short(recipe.model)}`;
+  if (task === "extract") return `difference of ${short(recipe.tuned)} and ${short(recipe.base)}`;
+  if (task === "export") return `${recipe.shape} of ${short(recipe.run)}`;
   if (task === "residual") return `residual for ${short(recipe.newBase)}`;
   const names = (recipe.models ?? []).map(({ model }) => short(model));
   const method = recipe.method ?? recipe.merge_method;

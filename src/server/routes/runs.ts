@@ -40,7 +40,7 @@ const submit = createRoute({
   operationId: "submitRun",
   summary: "Submit a recipe, or a task",
   description:
-    "The run is queued. A recipe with the field `task` (merge, residual or shrink) merges, adds or cuts instead of distilling. What its memory needs is checked when its turn comes; POST /v1/runs/estimate forecasts it.",
+    "The run is queued. A recipe with the field `task` merges, adds a residual, cuts, or writes a difference or a shape instead of distilling. What its memory needs is checked when its turn comes; POST /v1/runs/estimate forecasts it.",
   tags: ["runs"],
   request: {
     headers: idempotencyHeader,

@@ -7,6 +7,8 @@ const KINDS = {
   merge: ["#/task/merge", "Merge"],
   residual: ["#/task/residual", "Add a residual"],
   shrink: ["#/task/shrink", "Shrink"],
+  extract: ["#/task/extract", "Extract an adapter"],
+  export: ["#/task/export", "Export a shape"],
 };
 
 /** Whether a text names a task that has a form of its own. */
@@ -17,6 +19,11 @@ export function isTask(name) {
 /** The address of a form that is filled in like a run. */
 export function likeRun({ id, task }) {
   return task === "distill" ? `#/new/${id}` : `#/task/${id}`;
+}
+
+/** The address of the form that exports a shape of a run. */
+export function exportShape(run, shape) {
+  return `#/task/${["export", run, shape].map(encodeURIComponent).join(",")}`;
 }
 
 /** Links to all forms, that of `current` marked. */

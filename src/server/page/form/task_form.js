@@ -8,15 +8,29 @@ import { MergeFields } from "./merge_fields.js";
 import { section } from "./section.js";
 import { showLoaded } from "./show_loaded.js";
 
-const TITLES = { merge: "Merge models", residual: "Add an instruction residual", shrink: "Shrink a model" };
+const TITLES = {
+  merge: "Merge models",
+  residual: "Add an instruction residual",
+  shrink: "Shrink a model",
+  extract: "Extract an adapter",
+  export: "Export a shape",
+};
 const ABOUT = {
   merge: "Several models of one shape become one, tensor by tensor.",
   residual:
     "What instruction tuning changed in one base model is added to another one: new base + (instruct - base).",
+  extract: "The difference of two models becomes an adapter for the first one.",
+  export: "One shape of a run that trained several, on its own and without training.",
   shrink: "Layers, heads and channels that the model can do without are searched for on data, and cut away.",
 };
 /** The schema of each task, by its name in the service's document. */
-const SCHEMAS = { merge: "MergeTask", residual: "ResidualTask", shrink: "ShrinkTask" };
+const SCHEMAS = {
+  merge: "MergeTask",
+  residual: "ResidualTask",
+  shrink: "ShrinkTask",
+  extract: "ExtractTask",
+  export: "ExportTask",
+};
 /** Fields of a shrink that are shown at once. */
 const SHRINK_FIRST = ["layers", "search", "metric", "width", "structure"];
 
@@ -24,17 +38,18 @@ const SHRINK_FIRST = ["layers", "search", "metric", "width", "structure"];
  * Shows the form of a task; returns how to stop.
  *
  * @param {string} name a task, or the id of a run that the new one is to be like
+ * @param {...string} values of an export the id of the run, and the shape
  */
-export function showTaskForm(main, name) {
+export function showTaskForm(main, name, ...values) {
   document.title = "New run – Limbeck";
   return showLoaded(
     main,
-    (signal) => load(name, signal),
+    (signal) => load(name, values, signal),
     (known, signal) => new TaskForm(known, signal).show(main),
   );
 }
 
-async function load(name, signal) {
+async function load(name, [id, shape], signal) {
   const get = (path) => api(path, { signal });
   const [document, plugins, models, datasets, run] = await Promise.all([
     ...["/openapi.json", "/v1/plugins", "/v1/models", "/v1/datasets"].map(get),
@@ -47,7 +62,7 @@ async function load(name, signal) {
     plugins: plugins.data,
     models: models.data,
     datasets: datasets.data,
-    recipe: run?.recipe ?? {},
+    recipe: run?.recipe ?? (id === undefined ? {} : { run: `run:${id}`, shape }),
   };
 }
 
@@ -175,6 +190,21 @@ const PARTS = {
       ),
     ];
   },
+
+  extract(fields, { schema, models, recipe }) {
+    const names = models.map(({ id }) => id);
+    return [
+      section("Models", [
+        fields.choice("base", "Base", names, recipe.base),
+        fields.choice("tuned", "Tuned from it", names, recipe.tuned),
+        ...fields.ofSchema("", schema.properties, recipe, ["rank"]),
+      ]),
+    ];
+  },
+
+  export: (fields, { schema: { properties }, recipe }) => [
+    section("Shape", fields.ofSchema("", properties, recipe, ["run", "shape", "target", "storage"])),
+  ],
 
   shrink(fields, { schema, models, datasets, recipe }) {
     const { properties } = schema;

@@ -7,7 +7,7 @@ import { bytes } from "../words.js";
 export async function showFiles(panel, id) {
   const { data } = await api(`/v1/runs/${id}/artifacts`);
   if (data.length === 0) return;
-  const important = data.filter(({ name }) => /^(adapter\/|report\.html)/.test(name));
+  const important = data.filter(({ name }) => /^(adapter\/|report\.html|model\.gguf)/.test(name));
   const others = data.filter((file) => !important.includes(file));
   fill(
     panel,

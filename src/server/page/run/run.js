@@ -61,7 +61,9 @@ class RunView {
     }
     if (this.#ended) return;
     document.title = `${nameOf(this.#run)} – Limbeck`;
-    if (hasShapes(this.#run)) this.#shapes = new Shapes(this.#id);
+    if (hasShapes(this.#run)) {
+      this.#shapes = new Shapes(this.#id, { mayExport: this.#session.scope !== "read" });
+    }
     fill(
       this.#main,
       this.#head.element,

@@ -2,6 +2,7 @@
 import { api } from "../api.js";
 import { FrontierChart } from "../charts/frontier.js";
 import { fill, h } from "../dom.js";
+import { exportShape } from "../form/kinds.js";
 import { compact, number3, short } from "../words.js";
 
 /** How a cost is told. */
@@ -32,9 +33,15 @@ export class Shapes {
   /** Reads one after another, so that what is shown is never older than what was shown. */
   #reading = Promise.resolve();
 
-  /** @param {string} id of the run, as it stands in addresses */
-  constructor(id) {
+  #mayExport;
+
+  /**
+   * @param {string} id of the run, as it stands in addresses
+   * @param {{mayExport: boolean}} who whether links are shown to export a shape that was trained
+   */
+  constructor(id, { mayExport }) {
     this.#id = id;
+    this.#mayExport = mayExport;
   }
 
   /** Reads what there is now. What cannot be read leaves what is shown. */
@@ -57,7 +64,9 @@ export class Shapes {
     if (data.length === 0) return;
     for (const cost of costs) this.#chart(cost, figure).show(pointsOf(data, cost));
     for (const [cost, { panel }] of this.#charts) panel.hidden = !costs.includes(cost);
-    fill(this.#table, ...tableOf(found));
+    const { step } = found;
+    const run = this.#mayExport && step > 0 ? decodeURIComponent(this.#id) : undefined;
+    fill(this.#table, ...tableOf(found, run));
     this.#table.hidden = false;
   }
 
@@ -82,7 +91,7 @@ function pointsOf(data, cost) {
 }
 
 /** What is worth telling in words: of a search the shapes that have a name, are chosen or are on a frontier. */
-function tableOf({ data, figure, higherIsBetter, step }) {
+function tableOf({ data, figure, higherIsBetter, step }, run) {
   const isTold = ({ frontier, chosen, by }) =>
     step !== null || frontier.length > 0 || chosen || by.length > 0;
   const order = (a, b) => b.parameters - a.parameters || (higherIsBetter ? -1 : 1) * (a.value - b.value);
@@ -100,6 +109,10 @@ function tableOf({ data, figure, higherIsBetter, step }) {
       "Place",
       ({ frontier, chosen }) =>
         [frontier.length > 0 && "frontier", chosen && "chosen"].filter(Boolean).join(", "),
+    ],
+    run !== undefined && [
+      "As it is alone",
+      ({ name }) => h("a", { href: exportShape(run, name), "aria-label": `Export ${name}` }, "Export"),
     ],
   ].filter(Boolean);
   const left = data.length - rows.length;
