@@ -48,6 +48,16 @@ export class FrontierChart {
     else this.#hidden.add(key);
     this.#draw();
   });
+  #chosen = h(
+    "span",
+    { class: "key", hidden: true },
+    svg(
+      "svg",
+      { viewBox: "0 0 12 12", width: 12, height: 12, "aria-hidden": "true" },
+      svg("circle", { class: "is-chosen", cx: 6, cy: 6, r: 4 }),
+    ),
+    "chosen",
+  );
   #observer = new ResizeObserver(() => this.#draw());
   element = h("div", { class: "chart" }, this.#plot, this.#said, this.#legend.element);
 
@@ -61,6 +71,7 @@ export class FrontierChart {
     this.#figure = figure;
     this.#costLabel = cost;
     for (const [key, kind] of Object.entries(KINDS)) this.#legend.add({ key, ...kind });
+    this.#legend.element.append(this.#chosen);
     this.#observer.observe(this.#plot);
   }
 
@@ -73,6 +84,7 @@ export class FrontierChart {
     this.#points = [...points].sort((a, b) => a.x - b.x || a.y - b.y);
     const best = this.#points.filter(({ isBest }) => isBest);
     this.#legend.show(undefined, new Map([["best", best.length], ["beaten", points.length - best.length]]));
+    this.#chosen.hidden = points.every(({ isChosen }) => !isChosen);
     this.#plot.setAttribute(
       "aria-label",
       `${this.#label}: ${points.length} shapes; on the frontier ${
