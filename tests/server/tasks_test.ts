@@ -85,7 +85,12 @@ Deno.test("what a shrink found is a model and a shape to later runs", () =>
 
     await untilIdle(test.service);
     const report = await test.request(`/v1/runs/${id}/artifacts/report.html`);
-    assertMatch(await report.text(), /<h2>Shapes<\/h2>[^]*<td><strong>[01]<\/strong>/);
+    const html = await report.text();
+    assertMatch(
+      html,
+      /<h2>Loss against tokens a second<\/h2>[^]*<h2>Shapes<\/h2>[^]*<td><strong>[01]<\/strong>/,
+    );
+    assertMatch(html, /Tokens a second: .* batch on .+, the median of several turns/);
 
     const { body: shapes } = await test.call("GET", `/v1/runs/${id}/shapes`);
     assertEquals([shapes.figure, shapes.step, shapes.costs], ["loss", null, [

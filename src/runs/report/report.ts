@@ -122,9 +122,13 @@ function drawn({ drawn = [] }: RunResult): string {
 function found(task: Task, events: readonly RunEvent[]): string[] {
   const result = events.findLast((event) => event.type === "result")?.result;
   if (!result?.findings) return [];
-  const { shapes, ...others } = result.findings as { shapes?: readonly MeasuredShape[] };
+  const { shapes, timedOn, ...others } = result.findings as {
+    shapes?: readonly MeasuredShape[];
+    timedOn?: string;
+  };
+  const timed = timedOn === undefined ? {} : { timedOn };
   return [
-    ...(task.task === "shrink" && shapes ? shrinkPicture({ metric: task.metric, shapes }) : []),
+    ...(task.task === "shrink" && shapes ? shrinkPicture({ metric: task.metric, shapes, ...timed }) : []),
     `<h2>Found</h2><pre>${escape(JSON.stringify(others, null, 1))}</pre>`,
   ];
 }
