@@ -34,7 +34,7 @@ Deno.test("work tells each hundredth once, with its pace and the time that is le
 Deno.test("what was remembered says nothing of the time that is left", () => {
   const { state, work, last } = watched();
   using _ended = work;
-  work.progress({ done: 60, total: 100, remembered: 60, message: "known" });
+  work.progress({ done: 10, total: 100, remembered: 10, message: "known" });
   assertEquals("secondsLeft" in last(), false);
   state.now += 4000;
   work.progress({ done: 70, total: 100, remembered: 60, tokens: 1000, message: "new" });
