@@ -222,7 +222,7 @@ function withRecipe(document: object): unknown {
   return replaced;
 }
 
-/** `MergeTask` of `merge`. */
+/** `MergeAdaptersTask` of `merge-adapters`. */
 function taskName(task: string): string {
-  return `${task[0]!.toUpperCase()}${task.slice(1)}Task`;
+  return `${task.replace(/(?:^|-)([a-z])/g, (_, letter: string) => letter.toUpperCase())}Task`;
 }

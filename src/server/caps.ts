@@ -81,7 +81,9 @@ export function beyondTaskCaps(task: Task, caps: Caps): RecipeProblem[] {
     if (value === undefined || value <= most) return;
     problems.push({ path, message: `${value} is more than this service allows, ${most}` });
   };
-  if (task.task === "residual" || task.task === "extract") check("rank", task.rank, caps.rank);
+  if (task.task === "residual" || task.task === "extract" || task.task === "merge-adapters") {
+    check("rank", task.rank, caps.rank);
+  }
   if (task.task === "shrink") check("contextLength", task.contextLength, caps.contextLength);
   return problems;
 }

@@ -170,11 +170,17 @@ export class Catalogue {
     return await Deno.realPath(run.folder);
   }
 
+  /** Folder of the adapter that a run left, by its name, `run:ID`. */
+  async adapter(name: string): Promise<string | undefined> {
+    const made = parseRunModel(name);
+    return made && made.step === undefined ? await this.#leftBy(made.run, "adapter") : undefined;
+  }
+
   #modelOfRun(id: string): Promise<string | undefined> {
     return this.#leftBy(id, "merged");
   }
 
-  async #leftBy(id: string, what: "merged" | "shape"): Promise<string | undefined> {
+  async #leftBy(id: string, what: "merged" | "shape" | "adapter"): Promise<string | undefined> {
     const run = await this.#store.get(id);
     const left = run?.result?.paths[what];
     if (!run || !left) return undefined;

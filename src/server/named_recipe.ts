@@ -115,7 +115,12 @@ export async function resolveNamed(
     }
     return folder ?? "";
   };
-  const resolvers = { model, dataset, shape, run };
+  const adapter = async (path: string, name: string): Promise<string> => {
+    const found = await catalogue.adapter(name);
+    if (found === undefined) problems.push({ path, message: "must be run:ID of a run that left an adapter" });
+    return found ?? "";
+  };
+  const resolvers = { model, dataset, shape, run, adapter };
   const found = new Map<string, string>();
   for (const { field, of, path } of runRecipePaths(recipe)) {
     if (of === "folder") problems.push({ path: field, message: "is chosen by the service; leave it out" });

@@ -69,6 +69,20 @@ pageTest(
     // An adapter alone cannot be tried.
     assertEquals(await page.getByRole("button", { name: "Write" }).count(), 0);
 
+    await page.goto(`${url}#/task/merge-adapters`);
+    await page.getByLabel("Adapters").fill("run:none 0.5\n\nrun:other\n");
+    await page.getByRole("button", { name: "Estimate" }).click();
+    await page.getByText("must be run:ID of a run that left an adapter").waitFor();
+    assertEquals(await page.getByLabel("Adapters").getAttribute("aria-invalid"), "true");
+    await page.getByLabel("Adapters").fill(`run:${adapter.id} 0.5\nrun:${adapter.id}`);
+    await page.getByRole("button", { name: "Estimate" }).click();
+    await page.getByText(/It leaves an adapter of .* parameters/).waitFor();
+    await page.goto(`${url}#/task/extract`);
+    await page.getByLabel("Tuned from it").selectOption("other");
+    await page.getByLabel("Rank").fill("2");
+    await page.getByRole("button", { name: "Estimate" }).click();
+    await page.getByText(/It leaves an adapter of .* parameters/).waitFor();
+
     await page.goto(`${url}#/task/shrink`);
     await page.getByLabel("Model", { exact: true }).selectOption("tiny");
     await page.getByRole("button", { name: "Start run" }).click();

@@ -279,6 +279,20 @@ Deno.test("the difference of two models is an adapter, and a shape of a run beco
     assertEquals(extracted.result.paths, { adapter: "adapter" });
     assert(extracted.result.findings.total > 0 && extracted.result.findings.total < 1);
 
+    const adapters = [{ adapter: `run:${extracted.id}`, weight: 0.5 }, { adapter: `run:${extracted.id}` }];
+    const both = { task: "merge-adapters", adapters };
+    const merged = await end(both);
+    assertEquals([merged.result.paths.adapter, merged.result.findings.method], ["adapter", "cat"]);
+    assertEquals((await end({ ...both, into: "a" })).result.paths, { merged: "merged" });
+    const { body: needs } = await test.call("POST", "/v1/runs/estimate", { recipe: both });
+    const { body: smaller } = await test.call("POST", "/v1/runs/estimate", {
+      recipe: { ...both, method: "svd", rank: 2 },
+    });
+    assertEquals(needs.output.parameters, 2 * smaller.output.parameters);
+    const wrong = { ...both, adapters: [...adapters, { adapter: "run:none" }] };
+    const unknown = await test.call("POST", "/v1/runs", { recipe: wrong });
+    assertEquals([unknown.status, unknown.body.error.param], [400, "recipe.adapters.2.adapter"]);
+
     const lines = ["the quick brown fox", "jumps over the lazy dog"].map((text) => JSON.stringify({ text }));
     await Deno.writeTextFile(`${test.folder}/datasets/rows.jsonl`, lines.join("\n") + "\n");
     const trained = await end({

@@ -5,15 +5,13 @@
  */
 import { UsageError } from "../../base/errors.ts";
 import { writeAdaptedModel } from "../../merge/adapters/adapted_model.ts";
-import { type AdapterMerge, type AdapterMethod, writeMergedAdapter } from "../../merge/adapters/adapters.ts";
+import { ADAPTER_METHODS, type AdapterMerge, writeMergedAdapter } from "../../merge/adapters/adapters.ts";
 import type { Command, FlagReader, Invocation } from "../command.ts";
 import { DTYPE_FLAG, dtypeFlag } from "../dtype_flag.ts";
 import { HUB_FLAGS, localModels } from "../hub_models.ts";
 import { shownPath } from "../terminal/shown_path.ts";
 import { stoppable } from "../terminal/stoppable_work.ts";
 import { readWeights } from "./merge.ts";
-
-const METHODS: readonly AdapterMethod[] = ["cat", "svd", "linear"];
 
 /** Merges adapters into one, or into their base model. */
 export const mergeAdaptersCommand: Command = {
@@ -27,7 +25,7 @@ export const mergeAdaptersCommand: Command = {
   flags: {
     output: { value: "FOLDER", short: "o", help: "The folder to write" },
     weight: { value: "LIST", help: "The weight of each adapter, such as 1,-0.5 (default 1 each)" },
-    method: { value: "METHOD", help: `${METHODS.join(", ")} (default cat)` },
+    method: { value: "METHOD", help: `${ADAPTER_METHODS.join(", ")} (default cat)` },
     rank: { value: "RANK", kind: "count", least: 1, help: "Rank of the result, with --method svd" },
     into: { value: "MODEL", help: "Merge them into this base model" },
     ...DTYPE_FLAG,
@@ -81,8 +79,8 @@ export const mergeAdaptersCommand: Command = {
 };
 
 function readMerge(args: readonly string[], flags: FlagReader): AdapterMerge {
-  const method = METHODS.find((known) => known === (flags.text("method") ?? "cat"));
-  if (!method) throw new UsageError(`--method must be one of ${METHODS.join(", ")}`);
+  const method = ADAPTER_METHODS.find((known) => known === (flags.text("method") ?? "cat"));
+  if (!method) throw new UsageError(`--method must be one of ${ADAPTER_METHODS.join(", ")}`);
   const rank = flags.number("rank");
   if (method === "svd" && rank === undefined) {
     throw new UsageError("--method svd needs the rank it is to have: --rank RANK");

@@ -13,7 +13,7 @@ export interface RecipePath {
   /** Where it stands, such as `data.train` or `data.train.0.path`. */
   readonly field: string;
   /** What it is of. Models, shapes, datasets and what other runs left are read; folders are written to. */
-  readonly of: "model" | "shape" | "dataset" | "run" | "folder";
+  readonly of: "model" | "shape" | "dataset" | "adapter" | "run" | "folder";
   readonly path: string;
 }
 

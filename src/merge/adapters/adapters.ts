@@ -21,7 +21,10 @@ import { type DerivedCard, derivedCard } from "../written/derived_card.ts";
 import { checkOutput } from "../written/output.ts";
 
 /** How adapters become one; see the module's description. */
-export type AdapterMethod = "cat" | "svd" | "linear";
+export type AdapterMethod = typeof ADAPTER_METHODS[number];
+
+/** All of them. */
+export const ADAPTER_METHODS = ["cat", "svd", "linear"] as const;
 
 /** What is merged, and how. */
 export interface AdapterMerge {

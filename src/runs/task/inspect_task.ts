@@ -7,9 +7,11 @@ import { DEFAULT_DEVICE, type DeviceDescription } from "../../gpu/description.ts
 import type { FloatDtype } from "../../formats/dtype.ts";
 import { tensorBytes } from "../../formats/safetensors/write.ts";
 import type { DataWarning } from "../../distill/inputs/data_warnings.ts";
-import { previewMerge } from "../../merge/merge_models.ts";
-import { storageOf } from "../../merge/output.ts";
-import { Residual } from "../../merge/residual.ts";
+import { mergeAdapters } from "../../merge/adapters/adapters.ts";
+import { Parents } from "../../merge/parents/parents.ts";
+import { previewMerge } from "../../merge/engine/merge_models.ts";
+import { storageOf } from "../../merge/written/output.ts";
+import { Residual } from "../../merge/residual/residual.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { previewShrink, type ShrinkPreview } from "../../shape/preview.ts";
 import { checkShape } from "./export_task.ts";
@@ -18,6 +20,7 @@ import { TASK_STEPS } from "./run_recipe.ts";
 import {
   type ExportTask,
   type ExtractTask,
+  type MergeAdaptersTask,
   mergeRecipeOf,
   type MergeTask,
   type ResidualTask,
@@ -120,6 +123,32 @@ const INSPECT: {
       const output = adapterOf(residual.newBase.architecture.linearLayers, rank);
       return Promise.resolve({ output, warnings: notesOf(residual.notes) });
     });
+  },
+
+  async "merge-adapters"({ adapters, method, rank = Infinity, into, dtype }: MergeAdaptersTask) {
+    const { modules, notes } = await mergeAdapters({
+      // That alone is quick, and reads and checks the same.
+      method: method === "svd" ? "cat" : method,
+      adapters: adapters.map(({ adapter: path, weight }) => ({ path, weight })),
+    });
+    if (into !== undefined) {
+      const parents = await Parents.open([into]);
+      try {
+        const base = parents.get(into);
+        const shapes = [...base.architecture.tensors.values()];
+        return { output: modelOf(shapes, dtype ?? storageOf(base)), warnings: notesOf(notes) };
+      } finally {
+        parents.close();
+      }
+    }
+    const parameters = modules.reduce(
+      (sum, { rank: own, out, in: from }) => sum + Math.min(rank, own) * (out + from),
+      0,
+    );
+    return {
+      output: { kind: "adapter", dtype: "f32", parameters, bytes: 4 * parameters },
+      warnings: notesOf(notes),
+    };
   },
 
   async export(task: ExportTask) {

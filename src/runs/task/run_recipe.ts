@@ -16,7 +16,9 @@ import { mapTaskPaths, taskPaths } from "./task_paths.ts";
 export type RunRecipe = Recipe | Task;
 
 /** What runs do, in a word each. */
-export const RUN_TASKS = ["distill", "merge", "residual", "shrink", "extract", "export"] as const;
+export const RUN_TASKS = [
+  ...["distill", "merge", "residual", "shrink", "extract", "export", "merge-adapters"] as const,
+] as const;
 
 /** See {@linkcode RUN_TASKS}. */
 export type RunTask = typeof RUN_TASKS[number];

@@ -10,13 +10,17 @@ import type { RunResult } from "../../distill/export/exports.ts";
 import type { RunHost } from "../../distill/run/events.ts";
 import { removeUnfinishedFolders } from "../../formats/files.ts";
 import { exactLinearAlgebra } from "../../linalg/host.ts";
+import { writeAdaptedModel } from "../../merge/adapters/adapted_model.ts";
+import { writeMergedAdapter } from "../../merge/adapters/adapters.ts";
 import { extractLora, leftOutLines, writeResidualAdapter } from "../../merge/residual/extract.ts";
 import { mergeModels } from "../../merge/engine/merge_models.ts";
 import { writeResidual } from "../../merge/residual/residual.ts";
+import { exportOfRun } from "./export_task.ts";
 import { TASK_STEPS } from "./run_recipe.ts";
 import { shrink } from "./shrink_task.ts";
 import {
   type ExtractTask,
+  type MergeAdaptersTask,
   mergeRecipeOf,
   type MergeTask,
   type ResidualTask,
@@ -140,4 +144,29 @@ const DO: { readonly [name in Task["task"]]: (task: never, host: RunHost, work: 
   },
 
   export: exportOfRun,
+
+  "merge-adapters": async ({ adapters, method, rank, into, dtype }: MergeAdaptersTask, { folder }, work) => {
+    work.stage("merge-adapters", "reading the adapters");
+    const merge = {
+      ...{ method, rank },
+      adapters: adapters.map(({ adapter: path, weight }) => ({ path, weight })),
+    };
+    const merged = into === undefined
+      ? await writeMergedAdapter(merge, join(folder, TASK_OUTPUTS.adapter))
+      : await writeAdaptedModel(into, merge, join(folder, TASK_OUTPUTS.model), {
+        ...(dtype === undefined ? {} : { dtype }),
+        signal: work.signal,
+        onProgress: (done, total, message) => work.progress({ done, total, message, bytes: 4 * done }),
+      });
+    work.note(merged.notes);
+    work.progress({ done: 1, total: 1, message: `${merged.modules.length} modules` });
+    const { errors, total } = merged;
+    return {
+      paths: into === undefined ? { adapter: TASK_OUTPUTS.adapter } : { merged: TASK_OUTPUTS.model },
+      findings: {
+        ...{ method, modules: merged.modules.length },
+        ...(method === "svd" ? { byModule: errors, total } : {}),
+      },
+    };
+  },
 };

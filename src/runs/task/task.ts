@@ -9,6 +9,7 @@ import { didYouMean } from "../../base/did_you_mean.ts";
 import { isObject } from "../../base/json.ts";
 import { describeIssues, type FieldSchema } from "../../base/schema_problems.ts";
 import { RecipeError } from "../../distill/recipe/parse.ts";
+import { ADAPTER_METHODS } from "../../merge/adapters/adapters.ts";
 import { isMergekit, parseMergekit } from "../../merge/recipe/mergekit.ts";
 import {
   type MergeRecipe,
@@ -95,11 +96,34 @@ const exportSchema = z.strictObject({
   message: "is for the target gguf",
 });
 
+const mergeAdaptersSchema = z.strictObject({
+  task: z.literal("merge-adapters"),
+  adapters: z.array(z.strictObject({
+    adapter: z.string().min(1).describe("Folder in PEFT's layout"),
+    weight: z.number().default(1).describe("What its update is multiplied by"),
+  })).min(1).max(100),
+  method: z.enum(ADAPTER_METHODS).default("cat").describe(
+    "cat: the sum, exactly, ranks add up; svd: that at a lower rank; linear: factors are summed, as PEFT does",
+  ),
+  rank: z.int().min(1).optional().describe("Rank of the result of svd"),
+  into: model.optional().describe("Merge them into this base model"),
+  dtype: z.enum(["f32", "f16", "bf16"]).optional().describe(
+    "How that model is stored; as the base when absent",
+  ),
+}).refine(({ method, rank }) => (method === "svd") === (rank !== undefined), {
+  path: ["rank"],
+  message: "is for the method svd, which needs it",
+}).refine(({ into, dtype }) => into !== undefined || dtype === undefined, {
+  path: ["dtype"],
+  message: "is for models; an adapter is stored in f32",
+});
+
 const SCHEMAS = {
   residual: residualSchema,
   shrink: shrinkSchema,
   extract: extractSchema,
   export: exportSchema,
+  "merge-adapters": mergeAdaptersSchema,
 } as const;
 
 /** Merges models: beside `task` what a merge recipe holds, ours or mergekit's, as it is written. */
@@ -120,11 +144,21 @@ export type ExtractTask = z.output<typeof extractSchema>;
 /** Writes one shape of a run that trained several. */
 export type ExportTask = z.output<typeof exportSchema>;
 
+/** Makes one adapter of several, or merges them into a model. */
+export type MergeAdaptersTask = z.output<typeof mergeAdaptersSchema>;
+
 /** What a run may do instead of distilling. */
-export type Task = MergeTask | ResidualTask | ShrinkTask | ExtractTask | ExportTask;
+export type Task = MergeTask | ResidualTask | ShrinkTask | ExtractTask | ExportTask | MergeAdaptersTask;
 
 /** Names of all tasks. */
-export const TASKS: readonly Task["task"][] = ["merge", "residual", "shrink", "extract", "export"];
+export const TASKS: readonly Task["task"][] = [
+  "merge",
+  "residual",
+  "shrink",
+  "extract",
+  "export",
+  "merge-adapters",
+];
 
 /**
  * The JSON Schemas of tasks, as requests write them; a merge is also taken in mergekit's words. The folder of the result is the run's own,
@@ -145,6 +179,7 @@ export function taskJsonSchemas(): Readonly<Record<Task["task"], FieldSchema>> {
     shrink: ofSchema(shrinkSchema),
     extract: ofSchema(extractSchema),
     export: ofSchema(exportSchema),
+    "merge-adapters": ofSchema(mergeAdaptersSchema),
   };
 }
 
@@ -216,6 +251,7 @@ export const TASK_OUTPUTS = {
 export function outputsOf(task: Task): readonly (keyof typeof TASK_OUTPUTS)[] {
   if (task.task === "shrink") return ["model", "shape"];
   if (task.task === "extract") return ["adapter"];
+  if (task.task === "merge-adapters") return [task.into === undefined ? "adapter" : "model"];
   if (task.task === "export") {
     return [({ merged: "model", peft: "adapter", gguf: "gguf" } as const)[task.target]];
   }

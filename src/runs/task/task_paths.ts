@@ -20,6 +20,7 @@ const FIELDS: Readonly<Record<string, readonly (readonly [field: string, of: Rec
   residual: [["base", "model"], ["instruct", "model"], ["newBase", "model"]],
   extract: [["base", "model"], ["tuned", "model"]],
   export: [["run", "run"]],
+  "merge-adapters": [["adapters.*.adapter", "adapter"], ["into", "model"]],
   shrink: [["model", "model"], ["data", "dataset"], ["data.*", "dataset"]],
 };
 

@@ -61,6 +61,7 @@ function titleOf(run) {
 function taskTitle({ task, recipe }, short) {
   if (task === "shrink") return `shrink ${short(recipe.model)}`;
   if (task === "extract") return `difference of ${short(recipe.tuned)} and ${short(recipe.base)}`;
+  if (task === "merge-adapters") return `${recipe.adapters.length} adapters by ${recipe.method ?? "cat"}`;
   if (task === "export") return `${recipe.shape} of ${short(recipe.run)}`;
   if (task === "residual") return `residual for ${short(recipe.newBase)}`;
   const names = (recipe.models ?? []).map(({ model }) => short(model));

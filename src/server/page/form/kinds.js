@@ -8,6 +8,7 @@ const KINDS = {
   residual: ["#/task/residual", "Add a residual"],
   shrink: ["#/task/shrink", "Shrink"],
   extract: ["#/task/extract", "Extract an adapter"],
+  "merge-adapters": ["#/task/merge-adapters", "Merge adapters"],
   export: ["#/task/export", "Export a shape"],
 };
 

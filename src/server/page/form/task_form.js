@@ -14,12 +14,14 @@ const TITLES = {
   shrink: "Shrink a model",
   extract: "Extract an adapter",
   export: "Export a shape",
+  "merge-adapters": "Merge adapters",
 };
 const ABOUT = {
   merge: "Several models of one shape become one, tensor by tensor.",
   residual:
     "What instruction tuning changed in one base model is added to another one: new base + (instruct - base).",
   extract: "The difference of two models becomes an adapter for the first one.",
+  "merge-adapters": "The adapters of several runs on one base become one, or are merged into their base.",
   export: "One shape of a run that trained several, on its own and without training.",
   shrink: "Layers, heads and channels that the model can do without are searched for on data, and cut away.",
 };
@@ -30,6 +32,7 @@ const SCHEMAS = {
   shrink: "ShrinkTask",
   extract: "ExtractTask",
   export: "ExportTask",
+  "merge-adapters": "MergeAdaptersTask",
 };
 /** Fields of a shrink that are shown at once. */
 const SHRINK_FIRST = ["layers", "search", "metric", "width", "structure"];
@@ -202,6 +205,23 @@ const PARTS = {
     ];
   },
 
+  "merge-adapters": (fields, { schema: { properties }, models, recipe }) => [
+    section("Adapters", [
+      fields.text(
+        "adapters",
+        "Adapters",
+        "Runs, one a line, each with its weight after it: run:ID 0.5",
+        recipe.adapters,
+        {
+          ...{ read: adaptersOf, write: adapterLines, rows: 3 },
+        },
+      ),
+      ...fields.ofSchema("", properties, recipe, ["method", "rank"]),
+      fields.choice("into", "Into", ["", ...models.map(({ id }) => id)], recipe.into, { "": "one adapter" }),
+      ...fields.ofSchema("", properties, recipe, ["dtype"]),
+    ]),
+  ],
+
   export: (fields, { schema: { properties }, recipe }) => [
     section("Shape", fields.ofSchema("", properties, recipe, ["run", "shape", "target", "storage"])),
   ],
@@ -236,3 +256,16 @@ const PARTS = {
     ];
   },
 };
+
+/** Adapters as they are entered. What is no number is sent as it is, so that the service says what is wrong with it. */
+function adaptersOf(text) {
+  return text.split("\n").map((line) => line.trim().split(/\s+/)).filter(([adapter]) => adapter)
+    .map(([adapter, weight]) => ({
+      adapter,
+      ...(weight === undefined ? {} : { weight: Number.isFinite(Number(weight)) ? Number(weight) : weight }),
+    }));
+}
+
+function adapterLines(adapters = []) {
+  return adapters.map(({ adapter, weight = 1 }) => `${adapter} ${weight}`).join("\n");
+}
