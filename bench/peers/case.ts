@@ -103,7 +103,7 @@ export function loadCase(name: CaseName): StepCase | undefined {
 
   const adapter = new Map<string, AdapterTensor>();
   let site = 0;
-  for (const { name: module, out, in: width } of whole.with({ layers: keptLayers.length }).linearLayers) {
+  for (const { name: module, out, in: width } of whole.with({ layers: keptLayers }).linearLayers) {
     // A as PEFT draws it; B small instead of zero, so that A has a gradient in the first step too.
     const a = uniform(SETTINGS.rank * width, 1 / Math.sqrt(width), site++);
     const b = uniform(out * SETTINGS.rank, 0.02, site++);

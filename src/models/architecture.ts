@@ -76,9 +76,16 @@ export class Architecture {
     return this.family.tables(this.config);
   }
 
-  /** The same with other numbers, such as fewer layers. */
-  with(change: Partial<DecoderConfig>): Architecture {
-    return new Architecture(this.family, { ...this.config, ...change });
+  /**
+   * The same with some of its layers, or another head.
+   *
+   * @param change.layers Layers that stay, rising; they are renumbered from 0
+   */
+  with({ layers, ...change }: { layers?: readonly number[]; tiedHead?: boolean }): Architecture {
+    const { family, config } = this;
+    const all = layers === undefined || layers.length === config.layers;
+    const kept = all ? config : family.keepLayers?.(config, layers) ?? { ...config, layers: layers.length };
+    return new Architecture(family, { ...kept, ...change });
   }
 
   /** Number of values in all tensors, a tied head once. */

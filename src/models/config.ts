@@ -6,9 +6,10 @@
  * @module
  */
 import { InputError } from "../base/errors.ts";
-import { parseRope } from "./rope.ts";
+import type { Fields } from "./fields.ts";
+import { parseRope, type Rotary } from "./rope.ts";
 
-/** The numbers of a decoder that families share; each adds its own. */
+/** The numbers of a decoder that others than its family need; what else a family computes with stands in its description. */
 export interface DecoderConfig {
   /** Its class in transformers, which names the family. */
   readonly architecture: string;
@@ -31,117 +32,142 @@ export interface DecoderConfig {
   readonly eosTokens: readonly number[];
   /** Base of the rotary frequencies before any scaling; `inverseFrequencies` is what to compute with. */
   readonly ropeTheta: number;
-  /** Rotary angle per position of pair i (dimensions i and i + headDim / 2), [headDim / 2]. */
+  /**
+   * Rotary angle per position of pair i (dimensions i and i + width / 2), [width / 2], where width is the rotated part of a head: headDim
+   * for most. Of layers that attend everything, where layers differ; empty where nothing is rotated.
+   */
   readonly inverseFrequencies: Float64Array;
   /**
-   * What cosines and sines of the rotary embedding are multiplied by, 1 for every scaling known here
-   * (`attention_scaling` in transformers). The scale of the attention scores is headDim ** -0.5, not this.
+   * What cosines and sines of the rotary embedding are multiplied by (`attention_scaling` in transformers). The scale of the attention
+   * scores is something else.
    */
   readonly attentionScaling: number;
 }
 
-/** Where families read the same field differently. */
+/** Where families name or read the same thing differently. */
 export interface ConfigRules {
   /** Without `num_key_value_heads`: each query head has its own keys and values, or the config is refused. */
   readonly grouping: "none" | "required";
-  /** Base of the rotary frequencies where the config names none. */
-  readonly ropeTheta: number;
+  /** Base of the rotary frequencies where the config names none; absent where nothing is rotated. */
+  readonly ropeTheta?: number;
+  /** The rotated part of a head where the config names none; when absent all of it always is. */
+  readonly partialRotary?: number;
+  /** The config as far as rotary positions go, where the family has names of its own for them. */
+  readonly rope?: Readonly<Record<string, unknown>>;
+  /** Width of a head where the config names none; hidden_size / num_attention_heads when absent. */
+  readonly headDim?: number;
+  /** Whether the head is the embedding where the config does not say. */
+  readonly tied?: boolean;
+  /** Names of fields that are not the usual ones. */
+  readonly names?: Partial<Readonly<Record<keyof typeof FIELD_NAMES, string>>>;
+  /** Width of the MLP where the config names none. */
+  readonly intermediateSize?: number;
+}
+
+const FIELD_NAMES = {
+  hiddenSize: "hidden_size",
+  intermediateSize: "intermediate_size",
+  layers: "num_hidden_layers",
+  attentionHeads: "num_attention_heads",
+  contextLength: "max_position_embeddings",
+  normEpsilon: "rms_norm_eps",
+} as const;
+
+const ROPE_FIELDS = [
+  "rope_theta",
+  "rope_scaling",
+  "rope_parameters",
+  "rope_frequency_factors",
+  "partial_rotary_factor",
+  "original_max_position_embeddings",
+];
+
+/** What {@linkcode parseDecoderConfig} reads. */
+export interface DecoderFields {
+  readonly config: DecoderConfig;
+  /** How positions are rotated; undefined for a family that rotates none. */
+  readonly rotary: Rotary | undefined;
 }
 
 /**
- * Reads what the configs of all families say in the same words.
+ * Reads what the configs of all families say.
  *
- * @param config The parsed config.json, or the same made from GGUF metadata (`rope_frequency_factors` included).
- * @param where The file, for errors.
+ * @param fields Of the parsed config.json, or the same made from GGUF metadata (`rope_frequency_factors` included).
  * @throws {InputError} naming the field, what it holds and what would be right.
  */
-export function parseDecoderConfig(
-  config: Readonly<Record<string, unknown>>,
-  architecture: string,
-  where: string,
-  { grouping, ropeTheta }: ConfigRules,
-): DecoderConfig {
+export function parseDecoderConfig(fields: Fields, architecture: string, rules: ConfigRules): DecoderFields {
+  const { config, where } = fields;
+  ROPE_FIELDS.forEach((key) => rules.ropeTheta === undefined || fields.get(key));
   if (config.quantization_config != null) {
     throw new InputError("quantization_config is set; weights quantised by other tools cannot be read", {
       where,
       hint: "Use the model's float32, float16 or bfloat16 weights, or a GGUF file.",
     });
   }
-  const hiddenSize = count(config, "hidden_size", where);
-  const attentionHeads = count(config, "num_attention_heads", where);
-  const keyValueHeads = config.num_key_value_heads == null && grouping === "none"
-    ? attentionHeads
-    : count(config, "num_key_value_heads", where);
+  const names = { ...FIELD_NAMES, ...rules.names };
+  const hiddenSize = fields.count(names.hiddenSize);
+  const attentionHeads = fields.count(names.attentionHeads);
+  const keyValueHeads = fields.count(
+    "num_key_value_heads",
+    rules.grouping === "none" ? attentionHeads : undefined,
+  );
   if (attentionHeads % keyValueHeads !== 0) {
     throw new InputError(
-      `num_attention_heads (${attentionHeads}) is not a multiple of num_key_value_heads (${keyValueHeads})`,
+      `${names.attentionHeads} (${attentionHeads}) is not a multiple of num_key_value_heads (${keyValueHeads})`,
       { where },
     );
   }
-  if (config.head_dim == null && hiddenSize % attentionHeads !== 0) {
-    throw new InputError(
-      `hidden_size (${hiddenSize}) is not a multiple of num_attention_heads (${attentionHeads}), and there is no head_dim`,
-      { where },
-    );
-  }
-  const headDim = config.head_dim == null ? hiddenSize / attentionHeads : count(config, "head_dim", where);
-  if (headDim % 2 !== 0) {
-    throw new InputError(`head_dim is ${headDim}; rotary positions need an even one`, { where });
-  }
-  const normEpsilon = config.rms_norm_eps;
-  if (typeof normEpsilon !== "number" || !(normEpsilon > 0 && normEpsilon < 1)) {
-    throw new InputError(`rms_norm_eps is ${JSON.stringify(normEpsilon)}; expected a small positive number`, {
-      where,
-    });
-  }
-  const vocabularySize = count(config, "vocab_size", where);
+  const headDim = headWidth(fields, rules, { hiddenSize, attentionHeads, names });
+  const vocabularySize = fields.count("vocab_size");
+  const contextLength = fields.count(names.contextLength);
+  const rotary = rules.ropeTheta === undefined ? undefined : parseRope(
+    rules.rope ?? config,
+    { headDim, contextLength, theta: rules.ropeTheta, partial: rules.partialRotary },
+    where,
+  );
+  const { theta, inverseFrequencies, attentionScaling } = rotary ?? NO_ROTATION;
   return {
-    architecture,
-    hiddenSize,
-    intermediateSize: count(config, "intermediate_size", where),
-    layers: count(config, "num_hidden_layers", where),
-    attentionHeads,
-    keyValueHeads,
-    headDim,
-    vocabularySize,
-    normEpsilon,
-    contextLength: count(config, "max_position_embeddings", where),
-    tiedHead: flag(config, "tie_word_embeddings", where),
-    bosToken: tokens(config, "bos_token_id", vocabularySize, where)[0],
-    eosTokens: tokens(config, "eos_token_id", vocabularySize, where),
-    ...parseRope(config, headDim, ropeTheta, where),
+    rotary,
+    config: {
+      architecture,
+      hiddenSize,
+      intermediateSize: fields.count(names.intermediateSize, rules.intermediateSize),
+      layers: fields.count(names.layers),
+      attentionHeads,
+      keyValueHeads,
+      headDim,
+      vocabularySize,
+      normEpsilon: fields.epsilon(names.normEpsilon),
+      contextLength,
+      tiedHead: fields.flag("tie_word_embeddings", rules.tied),
+      bosToken: fields.tokens("bos_token_id", vocabularySize)[0],
+      eosTokens: fields.tokens("eos_token_id", vocabularySize),
+      ...{ ropeTheta: theta, inverseFrequencies, attentionScaling },
+    },
   };
 }
 
-function count(config: Readonly<Record<string, unknown>>, key: string, where: string): number {
-  const value = config[key];
-  if (typeof value === "number" && Number.isSafeInteger(value) && value > 0) return value;
-  const what = value === undefined ? "is missing" : `is ${JSON.stringify(value)}`;
-  throw new InputError(`${key} ${what}; expected a positive integer`, { where });
-}
+const NO_ROTATION = { theta: 10_000, inverseFrequencies: new Float64Array(0), attentionScaling: 1 };
 
-/** A field that is true, false or absent, which is false. */
-export function flag(config: Readonly<Record<string, unknown>>, key: string, where: string): boolean {
-  const value = config[key] ?? false;
-  if (typeof value === "boolean") return value;
-  throw new InputError(`${key} is ${JSON.stringify(value)}; expected true or false`, { where });
-}
-
-function tokens(
-  config: Readonly<Record<string, unknown>>,
-  key: string,
-  vocabularySize: number,
-  where: string,
-): number[] {
-  const value = config[key] ?? [];
-  const list = Array.isArray(value) ? value : [value];
-  for (const token of list) {
-    if (!Number.isSafeInteger(token) || token < 0 || token >= vocabularySize) {
-      throw new InputError(
-        `${key} holds ${JSON.stringify(token)}; expected token ids below ${vocabularySize}`,
-        { where },
-      );
-    }
+function headWidth(
+  fields: Fields,
+  rules: ConfigRules,
+  { hiddenSize, attentionHeads, names }: {
+    hiddenSize: number;
+    attentionHeads: number;
+    names: Readonly<Record<keyof typeof FIELD_NAMES, string>>;
+  },
+): number {
+  const { config, where } = fields;
+  if (config.head_dim == null && rules.headDim === undefined && hiddenSize % attentionHeads !== 0) {
+    throw new InputError(
+      `${names.hiddenSize} (${hiddenSize}) is not a multiple of ${names.attentionHeads} (${attentionHeads}), and there is no head_dim`,
+      { where },
+    );
   }
-  return list;
+  const headDim = fields.count("head_dim", rules.headDim ?? hiddenSize / attentionHeads);
+  if (rules.ropeTheta !== undefined && headDim % 2 !== 0) {
+    throw new InputError(`head_dim is ${headDim}; rotary positions need an even one`, { where });
+  }
+  return headDim;
 }

@@ -154,9 +154,11 @@ export class ModelContext {
     return this.#onWeight?.(name, shape) ?? modelWeight(this.graph, this.weights, name, shape);
   }
 
-  /** A table that the family makes on the host, such as the rotary angles: a row of `width` numbers for each position. */
-  table(name: string, width: number): Tensor {
-    const shape = [this.inputs.length, width];
+  /**
+   * A table that the family makes on the host, such as the rotary angles: a row of `width` numbers for each position, so many times over.
+   */
+  table(name: string, width: number, times = 1): Tensor {
+    const shape = [times * this.inputs.length, width];
     return this.graph.weight(`${this.weights.prefix}${name}`, shape, "f32", this.weights.category);
   }
 

@@ -7,9 +7,10 @@ import { didYouMean } from "../base/did_you_mean.ts";
 import { InputError, ShapeError } from "../base/errors.ts";
 import { Architecture } from "./architecture.ts";
 import { llama } from "./families/llama.ts";
+import { mistral } from "./families/mistral.ts";
 import type { ModelFamily } from "./family.ts";
 
-const FAMILIES: readonly ModelFamily[] = [llama];
+const FAMILIES: readonly ModelFamily[] = [llama, mistral];
 
 /**
  * The family that a config names, with the config's numbers.

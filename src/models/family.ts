@@ -32,6 +32,10 @@ export interface ModelFamily<C extends DecoderConfig = DecoderConfig> {
   decoder(ctx: ModelContext, config: C): Tensor;
   /** Traces logits f32 [n, vocabularySize] of hidden states x [n, hiddenSize], with what is trained on the head. */
   head(ctx: ModelContext, config: C, x: Tensor): Tensor;
+  /** The config of a model of some of its layers, rising; where it is not the same with another number of layers. */
+  keepLayers?(config: C, kept: readonly number[]): C;
+  /** Tensors that old checkpoints hold and that are computed from the config. */
+  readonly buffers?: RegExp;
   /** How its layers are made narrower; absent where they cannot be. */
   readonly narrowing?: Narrowing;
 }

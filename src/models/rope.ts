@@ -5,12 +5,48 @@
  * @module
  */
 import { InputError } from "../base/errors.ts";
+import { objectOf, type RawConfig } from "./fields.ts";
+
+/** Rotary positions of the heads of a layer. */
+export interface Rotary {
+  /** Base of the frequencies before any scaling; `inverseFrequencies` is what to compute with. */
+  readonly theta: number;
+  /** Width of the part of a head that is rotated, from its first value on; the rest passes. */
+  readonly width: number;
+  /** Angle per position of pair i (values i and i + width / 2), [width / 2]. */
+  readonly inverseFrequencies: Float64Array;
+  /** What cosines and sines are multiplied by (`attention_scaling` in transformers). */
+  readonly attentionScaling: number;
+  /**
+   * Frequencies of every position of a sequence that is longer than `beyond` tokens (LongRoPE; Ding et al., arXiv 2402.13753).
+   */
+  readonly long?: { readonly beyond: number; readonly inverseFrequencies: Float64Array };
+}
+
+/** What a family knows of its rotary positions before it reads a config. */
+export interface RopeRules {
+  readonly headDim: number;
+  /** The base where the config names none, as transformers has it for the family. */
+  readonly theta: number;
+  /** The rotated part of a head where the config names none; when absent all of it always is. */
+  readonly partial?: number | undefined;
+  /** `max_position_embeddings`, which LongRoPE's scale of cosines follows from. */
+  readonly contextLength: number;
+}
 
 /** How a model's frequencies were stretched after pre-training. */
 type RopeScaling =
   | { type: "default" }
   | { type: "linear"; factor: number }
-  | { type: "llama3"; factor: number; lowFactor: number; highFactor: number; originalContext: number };
+  | { type: "llama3"; factor: number; lowFactor: number; highFactor: number; originalContext: number }
+  | {
+    type: "longrope";
+    short: number[];
+    long: number[];
+    originalContext: number;
+    factor: number | undefined;
+    attentionFactor: number | undefined;
+  };
 
 interface RopeSettings {
   theta: number | undefined;
@@ -21,62 +57,104 @@ interface RopeSettings {
 /**
  * Reads the rotary settings of either generation and works out the frequencies.
  *
- * @returns The base, `inverseFrequencies` [headDim / 2] in radians per position, and what cosines and sines are multiplied by.
- * @param defaultTheta The base where neither generation names one, as transformers has it for the family
+ * @param config Its fields `rope_theta`, `rope_scaling`, `rope_parameters` and `partial_rotary_factor`
  * @throws {InputError} when the two generations disagree, or for a scaling not known here.
  */
-export function parseRope(
-  config: Readonly<Record<string, unknown>>,
-  headDim: number,
-  defaultTheta: number,
-  where: string,
-): { ropeTheta: number; inverseFrequencies: Float64Array; attentionScaling: number } {
-  for (const owner of [config, record(config.rope_parameters)]) {
-    const partial = owner?.partial_rotary_factor ?? 1;
-    if (partial !== 1) {
-      throw new InputError(`partial_rotary_factor is ${JSON.stringify(partial)}; only 1 is supported`, {
-        where,
-      });
-    }
-  }
+export function parseRope(config: RawConfig, rules: RopeRules, where: string): Rotary {
+  const width = rotatedWidth(config, rules, where);
   const older = readOlder(config, where);
   const newer = readNewer(config, where);
-  const theta = agree("the rope base", older.theta, newer.theta, where) ?? defaultTheta;
+  const theta = agree("the rope base", older.theta, newer.theta, where) ?? rules.theta;
   const scaling = agree("rope scaling", older.scaling, newer.scaling, where) ?? { type: "default" };
-  const frequencies = new Float64Array(headDim / 2);
-  for (let i = 0; i < frequencies.length; i++) frequencies[i] = scaled(theta ** (-2 * i / headDim), scaling);
-  divideByFactors(frequencies, config.rope_frequency_factors, where);
-  return { ropeTheta: theta, inverseFrequencies: frequencies, attentionScaling: 1 };
+  const plain = Float64Array.from({ length: width / 2 }, (_, i) => theta ** (-2 * i / width));
+  if (scaling.type === "longrope") return longRope(theta, width, plain, scaling, rules.contextLength, where);
+  const inverseFrequencies = plain.map((frequency) => scaled(frequency, scaling));
+  divideByFactors(inverseFrequencies, config.rope_frequency_factors, where);
+  return { theta, width, inverseFrequencies, attentionScaling: 1 };
 }
 
-/** Where the rotary table lies among a model's weights; see {@linkcode rotaryTable}. */
-export const ROTARY_TABLE = "rotary_table";
+/** The rotated part of a head, from `partial_rotary_factor` of either generation. */
+function rotatedWidth(config: RawConfig, { headDim, partial }: RopeRules, where: string): number {
+  const [older, newer] = [config, objectOf(config.rope_parameters)].map((owner, i) =>
+    owner?.partial_rotary_factor == null ? undefined : positive(
+      owner.partial_rotary_factor,
+      `${i ? "rope_parameters." : ""}partial_rotary_factor`,
+      where,
+    )
+  );
+  const factor = agree("partial_rotary_factor", older, newer, where) ?? partial ?? 1;
+  if (partial === undefined && factor !== 1) {
+    throw new InputError(`partial_rotary_factor is ${factor}; only 1 is supported for this family`, {
+      where,
+    });
+  }
+  const width = Math.floor(headDim * factor);
+  if (factor > 1 || width < 2 || width % 2 !== 0) {
+    throw new InputError(
+      `partial_rotary_factor is ${factor}, which rotates ${width} of the ${headDim} values of a head; expected an even number of them`,
+      { where },
+    );
+  }
+  return width;
+}
+
+/** Two sets of frequencies, one for sequences that the model was first trained for and one for longer ones. */
+function longRope(
+  theta: number,
+  width: number,
+  plain: Float64Array,
+  scaling: RopeScaling & { type: "longrope" },
+  contextLength: number,
+  where: string,
+): Rotary {
+  const { short, long, originalContext } = scaling;
+  for (const [name, factors] of Object.entries({ short_factor: short, long_factor: long })) {
+    if (factors.length === plain.length) continue;
+    throw new InputError(`${name} has ${factors.length} numbers, not ${plain.length}`, { where });
+  }
+  const factor = scaling.factor ?? contextLength / originalContext;
+  const attentionScaling = scaling.attentionFactor ??
+    (factor > 1 ? Math.sqrt(1 + Math.log(factor) / Math.log(originalContext)) : 1);
+  return {
+    ...{ theta, width, attentionScaling },
+    inverseFrequencies: plain.map((frequency, i) => frequency / short[i]!),
+    long: { beyond: originalContext, inverseFrequencies: plain.map((frequency, i) => frequency / long[i]!) },
+  };
+}
 
 /**
- * Cosines and sines of the rotary angles, computed in f64: f32 [positions, headDim], each row the headDim/2 cosines, then the
- * sines. Angles are position times inverse frequency; pairs are i and i + headDim/2, as in Hugging Face.
+ * Cosines and sines of the rotary angles, computed in f64: f32 [positions, width], each row the width/2 cosines, then the sines. Angles are
+ * position times inverse frequency; pairs are i and i + width/2, as in Hugging Face. Of LongRoPE the table has twice as many rows: for each
+ * position the angles of short sequences, then for each those of long ones.
+ *
+ * @param rows Rows of the table
  */
-export function rotaryTable(
-  { headDim, inverseFrequencies, attentionScaling }: {
-    readonly headDim: number;
-    readonly inverseFrequencies: Float64Array;
-    readonly attentionScaling: number;
-  },
+export function rotaryTable(rotary: Rotary, rows: number): Float32Array<ArrayBuffer> {
+  if (rotary.long === undefined) return anglesOf(rotary, rows);
+  const { long, ...short } = rotary;
+  const table = new Float32Array(rows * rotary.width);
+  table.set(anglesOf(short, rows / 2));
+  table.set(anglesOf({ ...short, ...long }, rows / 2), table.length / 2);
+  return table;
+}
+
+function anglesOf(
+  { width, inverseFrequencies, attentionScaling }: Rotary,
   positions: number,
 ): Float32Array<ArrayBuffer> {
-  const half = headDim / 2;
-  const table = new Float32Array(positions * headDim);
+  const half = width / 2;
+  const table = new Float32Array(positions * width);
   for (let p = 0; p < positions; p++) {
     for (let i = 0; i < half; i++) {
       const angle = p * inverseFrequencies[i]!;
-      table[p * headDim + i] = Math.cos(angle) * attentionScaling;
-      table[p * headDim + half + i] = Math.sin(angle) * attentionScaling;
+      table[p * width + i] = Math.cos(angle) * attentionScaling;
+      table[p * width + half + i] = Math.sin(angle) * attentionScaling;
     }
   }
   return table;
 }
 
-function scaled(frequency: number, scaling: RopeScaling): number {
+function scaled(frequency: number, scaling: Exclude<RopeScaling, { type: "longrope" }>): number {
   if (scaling.type === "default") return frequency;
   if (scaling.type === "linear") return frequency / scaling.factor;
   // Llama 3.1: long wavelengths are stretched, short ones kept, those between blended.
@@ -100,11 +178,11 @@ function divideByFactors(frequencies: Float64Array, factors: unknown, where: str
 }
 
 /** transformers 4: `rope_theta` and `rope_scaling` beside each other. */
-function readOlder(config: Readonly<Record<string, unknown>>, where: string): RopeSettings {
+function readOlder(config: RawConfig, where: string): RopeSettings {
   const theta = config.rope_theta == null ? undefined : positive(config.rope_theta, "rope_theta", where);
   if (config.rope_scaling === undefined) return { theta, scaling: undefined };
   if (config.rope_scaling === null) return { theta, scaling: { type: "default" } };
-  const scaling = record(config.rope_scaling);
+  const scaling = objectOf(config.rope_scaling);
   if (!scaling) throw new InputError("rope_scaling is neither an object nor null", { where });
   // Files that transformers 5 wrote for older readers repeat the base in here.
   const inner = scaling.rope_theta == null
@@ -112,25 +190,30 @@ function readOlder(config: Readonly<Record<string, unknown>>, where: string): Ro
     : positive(scaling.rope_theta, "rope_scaling.rope_theta", where);
   return {
     theta: agree("the rope base", theta, inner, where),
-    scaling: readScaling(scaling, "rope_scaling", where),
+    scaling: readScaling(scaling, "rope_scaling", config, where),
   };
 }
 
 /** transformers 5: everything in `rope_parameters`. */
-function readNewer(config: Readonly<Record<string, unknown>>, where: string): RopeSettings {
+function readNewer(config: RawConfig, where: string): RopeSettings {
   if (config.rope_parameters == null) return { theta: undefined, scaling: undefined };
-  const parameters = record(config.rope_parameters);
+  const parameters = objectOf(config.rope_parameters);
   if (!parameters) throw new InputError("rope_parameters is neither an object nor null", { where });
-  if (Object.values(parameters).some((value) => record(value))) {
+  if (Object.values(parameters).some((value) => objectOf(value))) {
     throw new InputError("rope_parameters differ by layer type, which is not supported", { where });
   }
   const theta = parameters.rope_theta == null
     ? undefined
     : positive(parameters.rope_theta, "rope_parameters.rope_theta", where);
-  return { theta, scaling: readScaling(parameters, "rope_parameters", where) };
+  return { theta, scaling: readScaling(parameters, "rope_parameters", config, where) };
 }
 
-function readScaling(parameters: Record<string, unknown>, path: string, where: string): RopeScaling {
+function readScaling(
+  parameters: Record<string, unknown>,
+  path: string,
+  config: RawConfig,
+  where: string,
+): RopeScaling {
   const named = [parameters.rope_type, parameters.type].filter((type) => type != null);
   const type = named[0] ?? "default";
   if (named.length === 2 && named[0] !== named[1]) {
@@ -161,10 +244,27 @@ function readScaling(parameters: Record<string, unknown>, path: string, where: s
         originalContext: read("original_max_position_embeddings"),
       };
     }
+    // LongRoPE's first name.
+    case "su":
+    case "longrope": {
+      const optional = (key: string) => parameters[key] == null ? undefined : read(key);
+      const original = config.original_max_position_embeddings;
+      return {
+        type: "longrope",
+        short: factors(parameters.short_factor, `${path}.short_factor`, where),
+        long: factors(parameters.long_factor, `${path}.long_factor`, where),
+        // The config's own is asked first, and then says how far the context was stretched too.
+        originalContext: original == null
+          ? read("original_max_position_embeddings")
+          : positive(original, "original_max_position_embeddings", where),
+        factor: original == null ? optional("factor") : undefined,
+        attentionFactor: optional("attention_factor"),
+      };
+    }
     default:
       throw new InputError(`rope scaling ${JSON.stringify(type)} in ${path} is not supported`, {
         where,
-        hint: "Supported: default, linear, llama3.",
+        hint: "Supported: default, linear, llama3, longrope.",
       });
   }
 }
@@ -189,8 +289,7 @@ function positive(value: unknown, path: string, where: string): number {
   throw new InputError(`${path} ${what}; expected a positive number`, { where });
 }
 
-function record(value: unknown): Record<string, unknown> | undefined {
-  return typeof value === "object" && value !== null && !Array.isArray(value)
-    ? value as Record<string, unknown>
-    : undefined;
+function factors(value: unknown, path: string, where: string): number[] {
+  if (!Array.isArray(value)) throw new InputError(`${path} is no list of numbers`, { where });
+  return value.map((factor: unknown, i) => positive(factor, `${path}[${i}]`, where));
 }

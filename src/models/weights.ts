@@ -5,6 +5,7 @@
  */
 import { InputError } from "../base/errors.ts";
 import type { Architecture } from "./architecture.ts";
+import type { ModelFamily } from "./family.ts";
 
 /** What is looked at of a stored tensor. */
 export interface StoredTensor {
@@ -17,8 +18,8 @@ const readableDtype = /^(F32|F16|BF16|I?Q\d_\w+|TQ\d_0|MXFP4)$/;
 const mostReported = 12;
 
 /** Buffers that old checkpoints hold and that are computed from the config. */
-function isDerivedBuffer(name: string): boolean {
-  return name.endsWith("rotary_emb.inv_freq");
+function isDerivedBuffer({ buffers }: ModelFamily, name: string): boolean {
+  return name.endsWith("rotary_emb.inv_freq") || (buffers?.test(name) ?? false);
 }
 
 /**
@@ -44,7 +45,7 @@ export function tensorProblems(
   }
   for (const name of tensors.keys()) {
     const tied = name === head && config.tiedHead;
-    if (!expected.has(name) && !tied && !isDerivedBuffer(name)) {
+    if (!expected.has(name) && !tied && !isDerivedBuffer(family, name)) {
       problems.push(`${name} is not part of this model`);
     }
   }

@@ -82,8 +82,9 @@ export class Model {
     this.isNarrowed = width !== undefined;
     this.source = width ? cutModel(source, whole, width, kept) : source;
     this.untied = tiedHead && options.ownHead === true;
-    const left = width ? readArchitecture(this.source.config, path) : whole;
-    this.architecture = left.with({ layers: kept.length, tiedHead: tiedHead && !this.untied });
+    // Where the width is cut, the source has left the layers out already.
+    const left = width ? readArchitecture(this.source.config, path) : whole.with({ layers: kept });
+    this.architecture = left.with({ tiedHead: tiedHead && !this.untied });
     this.keptLayers = kept;
     this.sourceLayers = layers;
     this.#options = options;

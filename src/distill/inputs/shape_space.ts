@@ -111,7 +111,7 @@ export function shapeParameters(
 ): number {
   const { hiddenSize, headDim, attentionHeads, keyValueHeads, intermediateSize } = architecture.config;
   const { cut } = widths[width]!;
-  const whole = architecture.with({ layers: layers.length }).parameterCount;
+  const whole = architecture.with({ layers }).parameterCount;
   if (!cut) return whole;
   const queries = attentionHeads / keyValueHeads;
   const groupSize = hiddenSize * headDim * (2 * queries + 2);

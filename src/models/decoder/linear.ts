@@ -1,0 +1,29 @@
+/**
+ * The linear layers of a layer.
+ *
+ * @module
+ */
+import type { Tensor } from "../../tensor/graph.ts";
+import { addRow } from "../../tensor/ops/add_row.ts";
+import type { ModelContext } from "../context.ts";
+import type { LinearDescription } from "./description.ts";
+
+/** Where a layer is: its number, its name in the files, and the tables that it may look at. */
+export interface LayerPlace {
+  readonly i: number;
+  /** What stands before the names of its modules, without the dot. */
+  readonly at: string;
+  readonly tables: ReadonlyMap<string, Tensor>;
+}
+
+/** y = x W^T (+ b) of a module of the layer `at`. */
+export function biased(
+  ctx: ModelContext,
+  at: string,
+  { name, bias }: LinearDescription,
+  x: Tensor,
+  width: number,
+): Tensor {
+  const y = ctx.linear(`${at}.${name}`, x, width);
+  return bias ? addRow(y, ctx.weight(`${at}.${name}.bias`, [width])) : y;
+}

@@ -1,0 +1,29 @@
+/**
+ * The MLP of a layer.
+ *
+ * @module
+ */
+import type { Tensor } from "../../tensor/graph.ts";
+import { gatedSilu } from "../../tensor/ops/gated.ts";
+import type { ModelContext } from "../context.ts";
+import type { DescribedConfig, MlpDescription } from "./description.ts";
+import { biased, type LayerPlace } from "./linear.ts";
+
+/** The MLP over x [T, hiddenSize], f32 of the same shape. */
+export function feedForward(
+  ctx: ModelContext,
+  { hiddenSize }: DescribedConfig,
+  mlp: MlpDescription,
+  { at }: LayerPlace,
+  x: Tensor,
+): Tensor {
+  switch (mlp.kind) {
+    case "gated": {
+      const gate = biased(ctx, at, mlp.gate, x, mlp.width);
+      const up = biased(ctx, at, mlp.up, x, mlp.width);
+      return biased(ctx, at, mlp.down, gatedSilu(gate, up), hiddenSize);
+    }
+    default:
+      throw new Error(mlp.kind);
+  }
+}

@@ -1,0 +1,155 @@
+/**
+ * The layers that most families have, under the names that they share: norm, attention with three projections, norm, gated MLP.
+ *
+ * @module
+ */
+import type { DecoderConfig } from "../config.ts";
+import type { FamilyNames, LayerProjections, Widths } from "../family.ts";
+import type { Fields } from "../fields.ts";
+import type { Rotary } from "../rope.ts";
+import type {
+  Activation,
+  AttentionDescription,
+  LayerDescription,
+  LayerNorms,
+  LinearDescription,
+  MlpDescription,
+  NormDescription,
+  NormKind,
+  RotaryTable,
+} from "./description.ts";
+
+/** Names that most families have. */
+export const USUAL_NAMES: FamilyNames = {
+  embedding: "model.embed_tokens.weight",
+  layers: "model.layers",
+  head: "lm_head",
+};
+
+/** The linear layers that heads and channels run through, as most families call them. */
+export const USUAL_PROJECTIONS: LayerProjections = {
+  queries: "self_attn.q_proj",
+  keys: "self_attn.k_proj",
+  values: "self_attn.v_proj",
+  attentionOutput: "self_attn.o_proj",
+  mlpInputs: ["mlp.gate_proj", "mlp.up_proj"],
+  mlpOutput: "mlp.down_proj",
+};
+
+/** Activations by the names that configs have for them. */
+export const ACTIVATIONS: Readonly<Record<string, Activation>> = {
+  silu: "silu",
+  swish: "silu",
+  gelu: "gelu",
+  gelu_new: "gelu_tanh",
+  gelu_fast: "gelu_tanh",
+  gelu_pytorch_tanh: "gelu_tanh",
+};
+
+/** SiLU by its names, for families that have no other. */
+export const SILU: Readonly<Record<string, Activation>> = { silu: "silu", swish: "silu" };
+
+/** Where the rotary table lies among a model's weights. */
+const ROTARY_TABLE = "rotary_table";
+
+/** What the usual layers of one family have. */
+export interface UsualLayers {
+  /** Biases of queries, keys and values. */
+  readonly queryBias?: boolean;
+  readonly outputBias?: boolean;
+  readonly mlpBias?: boolean;
+  readonly activation?: Activation;
+  /** What scores are multiplied by; headDim ** -0.5 when absent. */
+  readonly scale?: number;
+  readonly norm?: NormKind;
+  /** By the names of their modules. Before attention and MLP when absent. */
+  readonly norms?: Readonly<Partial<Record<keyof LayerNorms, string>>>;
+  /** What queries and keys are normed over. */
+  readonly normsOver?: "head" | "row";
+}
+
+/** A layer of {@linkcode UsualLayers}, which a family then changes where its layers differ. */
+export function usualLayer(
+  { headDim, intermediateSize, normEpsilon }: DecoderConfig,
+  rotary: Rotary | undefined,
+  options: UsualLayers = {},
+): LayerDescription {
+  const { queryBias = false, outputBias = false, mlpBias = false, normsOver, scale } = options;
+  const norm = (name: string): NormDescription => ({
+    kind: options.norm ?? "rms",
+    name,
+    epsilon: normEpsilon,
+  });
+  const linear = (name: string, bias: boolean): LinearDescription => ({ name, bias });
+  const attention: AttentionDescription = {
+    projections: {
+      queries: linear("self_attn.q_proj", queryBias),
+      keys: linear("self_attn.k_proj", queryBias),
+      values: linear("self_attn.v_proj", queryBias),
+    },
+    output: linear("self_attn.o_proj", outputBias),
+    ...(normsOver
+      ? { queryNorm: norm("self_attn.q_norm"), keyNorm: norm("self_attn.k_norm"), normsOver }
+      : {}),
+    ...(rotary ? { rotary: rotaryTableOf(rotary) } : {}),
+    scale: scale ?? headDim ** -0.5,
+  };
+  const mlp: MlpDescription = {
+    kind: "gated",
+    activation: options.activation ?? "silu",
+    width: intermediateSize,
+    gate: linear("mlp.gate_proj", mlpBias),
+    up: linear("mlp.up_proj", mlpBias),
+    down: linear("mlp.down_proj", mlpBias),
+  };
+  const names = options.norms ??
+    { beforeAttention: "input_layernorm", beforeMlp: "post_attention_layernorm" };
+  const norms = Object.fromEntries(Object.entries(names).map(([place, name]) => [place, norm(name)]));
+  return { attention, mlp, norms };
+}
+
+/** A layer's rotary positions; layers that differ have tables of other names. */
+export function rotaryTableOf(rotary: Rotary, kind?: string): RotaryTable {
+  return { name: kind === undefined ? ROTARY_TABLE : `${ROTARY_TABLE}.${kind}`, rotary };
+}
+
+/** The same for each layer. */
+export function everyLayer<T>({ layers }: DecoderConfig, make: (layer: number) => T): T[] {
+  return Array.from({ length: layers }, (_, layer) => make(layer));
+}
+
+/** A layer whose queries see so many keys, itself included; a window as long as the context is none. */
+export function windowed(
+  layer: LayerDescription,
+  window: number | undefined,
+  { contextLength }: DecoderConfig,
+): LayerDescription {
+  if (window === undefined || window >= contextLength) return layer;
+  return { ...layer, attention: { ...layer.attention, window } };
+}
+
+/** Which layers attend within a window, by `layer_types`; undefined where the config has no such list. */
+export function slidingLayers(fields: Fields, layers: number): boolean[] | undefined {
+  const kinds: Readonly<Record<string, boolean>> = { full_attention: false, sliding_attention: true };
+  return fields.byLayer(
+    "layer_types",
+    layers,
+    (kind) => typeof kind === "string" ? kinds[kind] : undefined,
+    '"full_attention" or "sliding_attention"',
+  );
+}
+
+/** Fields of a config with these widths. */
+export function usualWidths(widths: Widths): Record<string, unknown> {
+  return {
+    num_attention_heads: widths.attentionHeads,
+    num_key_value_heads: widths.keyValueHeads,
+    head_dim: widths.headDim,
+    intermediate_size: widths.intermediateSize,
+  };
+}
+
+/** The norm before the head, as most families call it. */
+export function finalNorm({ normEpsilon }: DecoderConfig, kind: NormKind = "rms"): NormDescription {
+  return { kind, name: "model.norm", epsilon: normEpsilon };
+}
