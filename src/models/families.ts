@@ -6,11 +6,28 @@
 import { didYouMean } from "../base/did_you_mean.ts";
 import { InputError, ShapeError } from "../base/errors.ts";
 import { Architecture } from "./architecture.ts";
+import { gemma2 } from "./families/gemma2.ts";
+import { gemma3 } from "./families/gemma3.ts";
+import { granite } from "./families/granite.ts";
 import { llama } from "./families/llama.ts";
 import { mistral } from "./families/mistral.ts";
+import { olmo2 } from "./families/olmo2.ts";
+import { qwen2 } from "./families/qwen2.ts";
+import { qwen3 } from "./families/qwen3.ts";
+import { smollm3 } from "./families/smollm3.ts";
 import type { ModelFamily } from "./family.ts";
 
-const FAMILIES: readonly ModelFamily[] = [llama, mistral];
+const FAMILIES: readonly ModelFamily[] = [
+  llama,
+  mistral,
+  qwen2,
+  qwen3,
+  smollm3,
+  gemma2,
+  gemma3,
+  olmo2,
+  granite,
+];
 
 /**
  * The family that a config names, with the config's numbers.

@@ -17,7 +17,7 @@ export function attend(
   ctx: ModelContext,
   config: DescribedConfig,
   described: AttentionDescription,
-  { i, at, tables }: LayerPlace,
+  { i, at, tables, ranges }: LayerPlace,
   x: Tensor,
 ): Tensor {
   const { attentionHeads: heads, keyValueHeads, headDim } = config;
@@ -34,9 +34,9 @@ export function attend(
   const keys = tap("keys", turned(k(), described.keyNorm, keyValueHeads));
   const values = tap("values", v());
   const [allKeys, allValues] = [ctx.cached(`${i}.k`, keys), ctx.cached(`${i}.v`, values)];
-  const { start, end } = ctx.inputs;
-  const attended = attention(queries, allKeys, allValues, { start, end }, {
+  const attended = attention(queries, allKeys, allValues, ranges.get(window)!, {
     ...{ heads, keyValueHeads, headDim, scale },
+    ...(softCap === undefined ? {} : { softCap }),
   });
   return biased(ctx, at, described.output, tap("attention", attended), config.hiddenSize);
 }

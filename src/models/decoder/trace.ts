@@ -9,6 +9,7 @@ import { add, combine, scale } from "../../tensor/ops/combine.ts";
 import { embedding } from "../../tensor/ops/embedding.ts";
 import { linear } from "../../tensor/ops/matmul.ts";
 import { pointwise } from "../../tensor/ops/pointwise.ts";
+import { windowed } from "../../tensor/ops/windowed.ts";
 import type { ModelContext } from "../context.ts";
 import type { FamilyNames } from "../family.ts";
 import { rotaryTable } from "../rope.ts";
@@ -37,14 +38,22 @@ export function traceDecoder(ctx: ModelContext, config: DescribedConfig, names: 
     x = add(x, embedding(learned, ctx.inputs.positions));
   }
   x = ctx.tap("embeddings", x);
+  const ranges = new Map(
+    windowsOf(description.layers).map((window) => [window, windowed(ctx.inputs, window)]),
+  );
   description.layers.forEach((layer, i) => {
     x = ctx.layer(i, x, (x) => {
-      const at = `${names.layers}.${i}`;
-      return ctx.tap(`model.layers.${i}.output`, traceLayer(ctx, config, layer, { i, at, tables }, x));
+      const place = { i, at: `${names.layers}.${i}`, tables, ranges };
+      return ctx.tap(`model.layers.${i}.output`, traceLayer(ctx, config, layer, place, x));
     });
   });
   const hidden = ctx.tap("final_norm", normalise(ctx, description.finalNorm, x));
   return scale(hidden, description.logitScale ?? 1);
+}
+
+/** The windows of all layers, each once. */
+function windowsOf(layers: readonly LayerDescription[]): (number | undefined)[] {
+  return [...new Set(layers.map(({ attention }) => attention.window))];
 }
 
 function traceLayer(

@@ -46,6 +46,14 @@ export const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   gelu_pytorch_tanh: "gelu_tanh",
 };
 
+/** Norms before and after attention and MLP. */
+export const SANDWICH_NORMS = {
+  beforeAttention: "input_layernorm",
+  afterAttention: "post_attention_layernorm",
+  beforeMlp: "pre_feedforward_layernorm",
+  afterMlp: "post_feedforward_layernorm",
+} as const;
+
 /** SiLU by its names, for families that have no other. */
 export const SILU: Readonly<Record<string, Activation>> = { silu: "silu", swish: "silu" };
 
@@ -137,6 +145,19 @@ export function slidingLayers(fields: Fields, layers: number): boolean[] | undef
     (kind) => typeof kind === "string" ? kinds[kind] : undefined,
     '"full_attention" or "sliding_attention"',
   );
+}
+
+/** The windows of Qwen's layers: by `layer_types`, or in those from `max_window_layers` on; none without `use_sliding_window`. */
+export function qwenWindows(
+  fields: Fields,
+  config: DecoderConfig,
+): (layer: LayerDescription, index: number) => LayerDescription {
+  const width = fields.optional("sliding_window", 4096);
+  const first = fields.get("max_window_layers");
+  const listed = slidingLayers(fields, config.layers);
+  if (!fields.flag("use_sliding_window")) return (layer) => layer;
+  const slides = listed ?? everyLayer(config, (i) => i >= (typeof first === "number" ? first : 28));
+  return (layer, i) => windowed(layer, slides[i] ? width : undefined, config);
 }
 
 /** Fields of a config with these widths. */

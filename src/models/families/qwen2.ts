@@ -1,0 +1,36 @@
+/**
+ * The Qwen2 and Qwen2.5 families (arXiv 2407.10671): Llama with biases of queries, keys and values, and of nothing else.
+ *
+ * @module
+ */
+import { parseDecoderConfig } from "../config.ts";
+import { describedFamily } from "../decoder/record.ts";
+import {
+  everyLayer,
+  finalNorm,
+  qwenWindows,
+  SILU,
+  USUAL_NAMES,
+  USUAL_PROJECTIONS,
+  usualLayer,
+} from "../decoder/usual.ts";
+
+/** Qwen2 and Qwen2.5. */
+export const qwen2 = describedFamily({
+  name: "qwen2",
+  architectures: { Qwen2ForCausalLM: "qwen2" },
+  names: USUAL_NAMES,
+  describe(fields, architecture) {
+    fields.choice("hidden_act", SILU);
+    const { config, rotary } = parseDecoderConfig(fields, architecture, {
+      grouping: "required",
+      ropeTheta: 10_000,
+    });
+    const layer = usualLayer(config, rotary, { queryBias: true });
+    const windowed = qwenWindows(fields, config);
+    return {
+      ...config,
+      description: { layers: everyLayer(config, (i) => windowed(layer, i)), finalNorm: finalNorm(config) },
+    };
+  },
+});
