@@ -4,6 +4,8 @@
  * @module
  */
 import { Graph, StepScalars, StorageSet } from "../tensor/graph.ts";
+import { applies } from "../tensor/op.ts";
+import { matmulOp } from "../tensor/ops/matmul.ts";
 import type { DecoderConfig } from "./config.ts";
 import { ModelContext, streamInputs, type WeightSpecs } from "./context.ts";
 import type { ModelFamily } from "./family.ts";
@@ -37,6 +39,8 @@ export class Architecture {
   readonly taps: ReadonlyMap<string, number>;
   /** The tensor of the head's weight [vocabularySize, hiddenSize]: the embedding where it is tied. */
   readonly headWeight: string;
+  /** Whether logits are the product of hidden states and the head's weight, and nothing more. */
+  readonly plainHead: boolean;
 
   /** @throws {ShapeError} if there is no kernel for such numbers */
   constructor(family: ModelFamily, config: DecoderConfig) {
@@ -65,10 +69,11 @@ export class Architecture {
     });
     const hidden = family.decoder(ctx, config);
     const before = { asked: asked.length, linear: linear.length };
-    family.head(ctx, config, hidden);
+    const { producer } = family.head(ctx, config, hidden);
     [this.tensors, this.taps] = [tensors, taps];
     this.linearLayers = linear.slice(0, before.linear);
     this.headWeight = asked[before.asked]!;
+    this.plainHead = producer !== undefined && applies(producer, matmulOp) && !producer.attributes.addend;
   }
 
   /** Tables made on the host, by the names that the decoder asks for; each gives so many rows. */

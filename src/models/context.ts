@@ -19,6 +19,11 @@ export interface StreamInputs {
   readonly end: Tensor;
   /** One more than the largest position: rows of tables made on the host. */
   readonly length: number;
+  /**
+   * Rows of a table that has `length` rows for short sequences, then as many for those of more than `beyond` tokens: positions, and `length`
+   * more in long ones. Whoever writes the other arrays writes this too; see {@linkcode switchedRows}.
+   */
+  switched(beyond: number): Tensor;
   /** Keys and values of all sequences that are written: where a token's go, and how many there may be. */
   readonly cache?: { readonly slots: Tensor; readonly rows: number };
 }
@@ -46,8 +51,47 @@ export function streamInputs(
     start: input("start"),
     end: input("end"),
     length,
+    switched: (beyond) => input(`positions${SWITCH}${beyond} of ${length}`),
     ...(cacheRows === undefined ? {} : { cache: { slots: input("slots"), rows: cacheRows } }),
   };
+}
+
+const SWITCH = " beyond ";
+
+/**
+ * The inputs of {@linkcode StreamInputs.switched} among the storages of a program, with their rows.
+ *
+ * @param names Storages of the program
+ * @param positions i32 [T]
+ * @param reach How many tokens the sequence of each position has, as far as it is known
+ * @param prefix See {@linkcode StreamOptions}
+ */
+export function switchedRows(
+  names: Iterable<string>,
+  positions: Int32Array,
+  reach: (t: number) => number,
+  prefix = "",
+): [name: string, rows: Int32Array][] {
+  return switchesOf(names, prefix).map(({ name, beyond, length }) => [
+    name,
+    positions.map((position, t) => reach(t) > beyond ? position + length : position),
+  ]);
+}
+
+/** Numbers of tokens above which sequences of a stream have other tables, so that what a cache holds of them has to be made again. */
+export function switchPoints(names: Iterable<string>, prefix = ""): number[] {
+  return switchesOf(names, prefix).map(({ beyond }) => beyond);
+}
+
+function switchesOf(
+  names: Iterable<string>,
+  prefix: string,
+): { name: string; beyond: number; length: number }[] {
+  const before = `${prefix}positions${SWITCH}`;
+  return [...names].filter((name) => name.startsWith(before)).map((name) => {
+    const [beyond, length] = name.slice(before.length).split(" of ").map(Number) as [number, number];
+    return { name, beyond, length };
+  });
 }
 
 /** Called for every linear layer: base output in, output with whatever an adapter adds out. */

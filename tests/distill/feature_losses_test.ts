@@ -13,7 +13,7 @@ import { listCheckpoints } from "../../src/distill/checkpoint/checkpoint.ts";
 import { setUp } from "../../src/distill/run/set_up.ts";
 import type { RunEventBody } from "../../src/distill/run/events.ts";
 import type { ObjectiveTermInput, Recipe } from "../../src/distill/recipe/recipe.ts";
-import { sampleEnds } from "../../src/distill/program/sample_inputs.ts";
+import { sampleEnds } from "../../src/distill/program/stream.ts";
 import { Trainer } from "../../src/distill/program/trainer.ts";
 import { type StepMetrics } from "../../src/distill/program/step_metrics.ts";
 import { planTraining, type TrainingSetup } from "../../src/distill/program/plan_training.ts";
@@ -457,5 +457,5 @@ Deno.test("a program that gives no loss of each position, or asks for what it di
 
 Deno.test("sampleEnds() ends samples where the next begins, and filler after itself", () => {
   const { kvStart } = packBatch([tinySample(3, 1, 1), tinySample(2, 1, 2), tinySample(1, 0, 3)], 8);
-  assertEquals([...sampleEnds({ kvStart })], [3, 3, 3, 5, 5, 6, 7, 8]);
+  assertEquals([...sampleEnds(kvStart)], [3, 3, 3, 5, 5, 6, 7, 8]);
 });

@@ -2,6 +2,7 @@
 import { type Model, uploadWeights } from "../../src/distill/inputs/models.ts";
 import { FLAT } from "../../src/distill/trained/parameters.ts";
 import { writePrompts } from "../../src/distill/program/prompt_features.ts";
+import { writeStream } from "../../src/distill/program/stream.ts";
 import { traceModel } from "../../src/distill/program/traced_model.ts";
 import { attachOf, partsOf, type Trained } from "../../src/distill/trained/attach.ts";
 import { Trainables } from "../../src/distill/trained/trainables.ts";
@@ -51,10 +52,12 @@ export class Reader implements Disposable {
   async logits(tokens: Int32Array, prompt: number = tokens.length): Promise<Float32Array> {
     const column = (value: (t: number) => number) =>
       Int32Array.from({ length: this.#length }, (_, t) => t < tokens.length ? value(t) : 0);
-    this.#executable.write("tokens", column((t) => tokens[t]!));
-    this.#executable.write("positions", column((t) => t));
-    this.#executable.write("start", column(() => 0));
-    this.#executable.write("end", column((t) => t + 1));
+    writeStream(this.#executable, {
+      tokens: column((t) => tokens[t]!),
+      positions: column((t) => t),
+      start: column(() => 0),
+      end: column((t) => t + 1),
+    }, () => tokens.length);
     writePrompts(this.#executable, {
       segment: Int32Array.from({ length: this.#length }, (_, t) => t < tokens.length ? 0 : -1),
       label: column((t) => t < prompt - 1 ? IGNORED_LABEL : 0),

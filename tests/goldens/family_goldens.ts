@@ -7,6 +7,7 @@ import { openFile } from "../../src/formats/files.ts";
 import { type LoraAdapter, loraScaling, readPeftAdapter } from "../../src/formats/peft/peft.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { Model, uploadWeights } from "../../src/distill/inputs/models.ts";
+import { writeSamples } from "../../src/distill/program/stream.ts";
 import { traceModel } from "../../src/distill/program/traced_model.ts";
 import type { KernelFamily } from "../../src/gpu/description.ts";
 import type { LinearHook } from "../../src/models/context.ts";
@@ -110,10 +111,12 @@ export class LoraModel {
       const starts = sequences.map((_, i) => sequences.slice(0, i).reduce((sum, s) => sum + s.length, 0));
       const perToken = (value: (sequence: number, position: number) => number) =>
         Int32Array.from(sequences.flatMap((s, i) => s.map((_, p) => value(i, p))));
-      executable.write("tokens", Int32Array.from(tokens));
-      executable.write("positions", perToken((_, p) => p));
-      executable.write("start", perToken((i) => starts[i]!));
-      executable.write("end", perToken((i, p) => starts[i]! + p + 1));
+      writeSamples(executable, {
+        tokens: Int32Array.from(tokens),
+        positions: perToken((_, p) => p),
+        start: perToken((i) => starts[i]!),
+        end: perToken((i, p) => starts[i]! + p + 1),
+      });
       return new LoraModel(executable, adapter, [...taps.keys()], () => {
         executable.destroy();
         for (const w of weights.values()) w.destroy();

@@ -12,8 +12,10 @@ import { type Graph, type Tensor } from "../../tensor/graph.ts";
 import { gatherRows } from "../../tensor/ops/cache.ts";
 import { type Plan, plan, Program } from "../../tensor/plan.ts";
 import type { Model } from "../inputs/models.ts";
+import { switchPoints } from "../../models/context.ts";
 import { keepPrompts, writtenPrompts } from "../program/prompt_features.ts";
 import { sampleToken, type SamplingOptions } from "./sampling.ts";
+import { writeStream } from "../program/stream.ts";
 import { traceModel } from "../program/traced_model.ts";
 
 /** What a generator is made for. */
@@ -92,6 +94,8 @@ interface Feed {
   readonly sequence: number;
   readonly token: number;
   readonly position: number;
+  /** Tokens of the sequence that are known by now. */
+  readonly reach: number;
 }
 
 /** A model ready to write. */
@@ -171,35 +175,48 @@ export class Generator {
     if (options.maxTokens < 1) return results();
 
     this.#keepPrompts(prompts);
-    let active = new Set<number>();
-    const feeds = prompts.flatMap((prompt, sequence) =>
-      Array.from(prompt, (token, position): Feed => ({ sequence, token, position }))
-    );
-    const size = prefillTokens(this.#options);
-    for (let at = 0; at < feeds.length; at += size) {
-      const chunk = feeds.slice(at, at + size);
-      const lastOf = new Map<number, number>();
-      chunk.forEach((f, row) =>
-        f.position === prompts[f.sequence]!.length - 1 && lastOf.set(f.sequence, row)
+    /** Takes in whole sequences, and a token after each; returns those that go on. */
+    const takeIn = async (sequences: readonly number[]): Promise<number[]> => {
+      const lengthOf = (sequence: number) => prompts[sequence]!.length + texts[sequence]!.length;
+      const feeds = sequences.flatMap((sequence) =>
+        [...prompts[sequence]!, ...texts[sequence]!].map((token, position): Feed => ({
+          ...{ sequence, token, position },
+          reach: lengthOf(sequence),
+        }))
       );
-      const last = new Int32Array(this.#options.sequences);
-      for (const [sequence, row] of lastOf) last[sequence] = row;
-      this.#executable.write("prefill.last", last);
-      this.#feed("prefill", chunk, size);
-      if (lastOf.size === 0) continue;
-      const logits = await this.#logits("prefill");
-      for (const sequence of lastOf.keys()) if (take(sequence, logits(sequence))) active.add(sequence);
-    }
-    while (active.size > 0) {
-      const sequences = [...active];
-      const chunk = sequences.map((sequence): Feed => ({
-        sequence,
-        token: texts[sequence]!.at(-1)!,
-        position: prompts[sequence]!.length + texts[sequence]!.length - 1,
-      }));
-      this.#feed("decode", chunk, this.#options.sequences);
+      const size = prefillTokens(this.#options);
+      const goOn: number[] = [];
+      for (let at = 0; at < feeds.length; at += size) {
+        const chunk = feeds.slice(at, at + size);
+        const lastOf = new Map<number, number>();
+        chunk.forEach((f, row) => f.position === f.reach - 1 && lastOf.set(f.sequence, row));
+        const last = new Int32Array(this.#options.sequences);
+        for (const [sequence, row] of lastOf) last[sequence] = row;
+        this.#executable.write("prefill.last", last);
+        this.#feed("prefill", chunk, size);
+        if (lastOf.size === 0) continue;
+        const logits = await this.#logits("prefill");
+        goOn.push(...[...lastOf.keys()].filter((sequence) => take(sequence, logits(sequence))));
+      }
+      return goOn;
+    };
+    let active = await takeIn(prompts.map((_, sequence) => sequence));
+    const switches = new Set(switchPoints(this.#executable.plan.storages.keys(), "decode."));
+    while (active.length > 0) {
+      const chunk = active.map((sequence): Feed => {
+        const position = prompts[sequence]!.length + texts[sequence]!.length - 1;
+        return { sequence, token: texts[sequence]!.at(-1)!, position, reach: position + 1 };
+      });
+      // What is in the cache of a sequence that grows beyond such a length was rotated as in a short one: it is taken in again.
+      const [again, next] = [true, false].map((isAgain) =>
+        chunk.filter(({ position }) => switches.has(position) === isAgain)
+      ) as [Feed[], Feed[]];
+      active = [];
+      if (again.length > 0) active.push(...await takeIn(again.map(({ sequence }) => sequence)));
+      if (next.length === 0) continue;
+      this.#feed("decode", next, this.#options.sequences);
       const logits = await this.#logits("decode");
-      active = new Set(sequences.filter((sequence, row) => take(sequence, logits(row))));
+      active.push(...next.filter(({ sequence }, row) => take(sequence, logits(row))).map((f) => f.sequence));
     }
     return results();
   }
@@ -209,10 +226,13 @@ export class Generator {
     const { length } = this.#options;
     const column = (value: (f: Feed) => number, filler: number) =>
       Int32Array.from({ length: rows }, (_, i) => (feeds[i] ? value(feeds[i]!) : filler));
-    this.#executable.write(`${block}.tokens`, column((f) => f.token, 0));
-    this.#executable.write(`${block}.positions`, column((f) => f.position, 0));
-    this.#executable.write(`${block}.start`, column((f) => f.sequence * length, 0));
-    this.#executable.write(`${block}.end`, column((f) => f.sequence * length + f.position + 1, 0));
+    const stream = {
+      tokens: column((f) => f.token, 0),
+      positions: column((f) => f.position, 0),
+      start: column((f) => f.sequence * length, 0),
+      end: column((f) => f.sequence * length + f.position + 1, 0),
+    };
+    writeStream(this.#executable, stream, (t) => feeds[t]?.reach ?? 0, `${block}.`);
     this.#executable.write(`${block}.slots`, column((f) => f.sequence * length + f.position, -1));
     if (this.#looksAtPrompts) this.#executable.write(`${block}.sequences`, column((f) => f.sequence, -1));
     this.#executable.run(block);

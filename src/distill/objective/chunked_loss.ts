@@ -30,7 +30,7 @@ export interface HeadInput {
   readonly hidden: Tensor;
   /** [V, H] */
   readonly weight: Tensor;
-  /** Logits f32 [n, V] of hidden states x [n, H], where they are more than x W^T: with an adapter on the head. */
+  /** Logits f32 [n, V] of hidden states x [n, H], where they are more than x W^T: with an adapter on the head, or a soft cap. */
   readonly adapted?: (x: Tensor) => Tensor;
   /** What is trained of the head: its weight, or the parameters of its adapter. */
   readonly trained?: readonly HeadParameter[];

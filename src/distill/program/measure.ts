@@ -16,6 +16,7 @@ import { MetricsRing } from "./metrics_ring.ts";
 import type { Model } from "../inputs/models.ts";
 import { writePrompts } from "./prompt_features.ts";
 import { writeSampleInputs } from "./sample_inputs.ts";
+import { writeSamples } from "./stream.ts";
 import { headInput, traceModel } from "./traced_model.ts";
 import type { MarkedBatch, TokenMasks } from "../objective/token_masks.ts";
 
@@ -70,10 +71,10 @@ export function labelInput(graph: Graph, tokens: number, { tokenMasks }: RowLoss
 
 /** Writes a batch into a program's inputs. */
 export function writeBatch(executable: Executable, batch: PackedBatch, { labels, masks }: MarkedBatch): void {
-  executable.write("tokens", batch.tokens);
-  executable.write("positions", batch.position);
-  executable.write("start", batch.kvStart);
-  executable.write("end", batch.kvEnd);
+  writeSamples(executable, {
+    ...{ tokens: batch.tokens, positions: batch.position },
+    ...{ start: batch.kvStart, end: batch.kvEnd },
+  });
   executable.write("labels", labels);
   if (masks) executable.write("tokenMasks", masks);
   writePrompts(executable, batch);

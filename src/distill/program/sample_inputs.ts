@@ -8,6 +8,7 @@ import type { Executable } from "../../tensor/executable.ts";
 import type { Graph } from "../../tensor/graph.ts";
 import type { SampleInputs } from "../objective/feature_losses.ts";
 import { IGNORED_LABEL, type PackedBatch } from "../../text/packing.ts";
+import { sampleEnds } from "./stream.ts";
 
 /** The inputs of a block. */
 export function sampleInputs(graph: Graph, tokens: number): SampleInputs {
@@ -25,16 +26,7 @@ export function writeSampleInputs(executable: Executable, batch: PackedBatch): v
   if (!executable.plan.storages.has("sample.segments")) return;
   const { segment, label } = batch;
   executable.write("sample.segments", segment);
-  executable.write("sample.end", sampleEnds(batch));
+  executable.write("sample.end", sampleEnds(batch.kvStart));
   executable.write("sample.supervised", label.map((l) => Number(l !== IGNORED_LABEL)));
   executable.write("sample.prompt", label.map((l, t) => Number(l === IGNORED_LABEL && segment[t]! >= 0)));
-}
-
-/** One past the last position of each position's sample, i32 [T]. */
-export function sampleEnds({ kvStart }: Pick<PackedBatch, "kvStart">): Int32Array {
-  const ends = new Int32Array(kvStart.length);
-  for (let t = kvStart.length - 1; t >= 0; t--) {
-    ends[t] = kvStart[t + 1] === kvStart[t] ? ends[t + 1]! : t + 1;
-  }
-  return ends;
 }

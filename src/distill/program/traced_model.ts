@@ -29,6 +29,8 @@ export interface HeadTrace {
   headWeight(): Tensor;
   /** Logits f32 [n, vocabularySize] of hidden states [n, hiddenSize], with what is trained on the head. */
   logits(hidden: Tensor): Tensor;
+  /** Whether they are the product with the weight and nothing more, as long as nothing is trained on the head. */
+  readonly plain: boolean;
 }
 
 /** A model traced up to its final norm. */
@@ -69,8 +71,9 @@ export function traceHead(
 }
 
 function headOf(ctx: ModelContext, { architecture }: Model): HeadTrace {
-  const { family, config, headWeight, tensors } = architecture;
+  const { family, config, headWeight, tensors, plainHead } = architecture;
   return {
+    plain: plainHead,
     headWeight: () => ctx.weight(headWeight, tensors.get(headWeight)!),
     logits: (hidden) => family.head(ctx, config, hidden),
   };
@@ -81,6 +84,9 @@ function headOf(ctx: ModelContext, { architecture }: Model): HeadTrace {
  *
  * @param adapted Whether the head is more than its weight, because of what is trained on it
  */
-export function headInput({ hidden, headWeight, logits }: ModelTrace, adapted: boolean): HeadInput {
-  return { hidden, weight: headWeight(), ...(adapted ? { adapted: logits } : {}) };
+export function headInput(
+  { hidden, headWeight, logits, plain }: ModelTrace,
+  adapted: boolean,
+): HeadInput {
+  return { hidden, weight: headWeight(), ...(adapted || !plain ? { adapted: logits } : {}) };
 }

@@ -7,6 +7,7 @@ import { InputError } from "../../base/errors.ts";
 import { narrowingOf } from "../../distill/inputs/cut_model.ts";
 import { type Model, uploadWeights } from "../../distill/inputs/models.ts";
 import { runInSlices } from "../../distill/program/slices.ts";
+import { writeSamples } from "../../distill/program/stream.ts";
 import { traceModel } from "../../distill/program/traced_model.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { compile, type Executable } from "../../tensor/executable.ts";
@@ -164,10 +165,10 @@ async function measure(
 }
 
 function write(executable: Executable, batch: PackedBatch, count: number): void {
-  executable.write("tokens", batch.tokens);
-  executable.write("positions", batch.position);
-  executable.write("start", batch.kvStart);
-  executable.write("end", batch.kvEnd);
+  writeSamples(executable, {
+    ...{ tokens: batch.tokens, positions: batch.position },
+    ...{ start: batch.kvStart, end: batch.kvEnd },
+  });
   executable.write("counted", Float32Array.from(batch.segment, (segment) => Number(segment >= 0)));
   executable.setScalar(SHARE, 1 / count);
 }
