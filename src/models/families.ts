@@ -12,6 +12,7 @@ import { granite } from "./families/granite.ts";
 import { llama } from "./families/llama.ts";
 import { mistral } from "./families/mistral.ts";
 import { olmo2 } from "./families/olmo2.ts";
+import { phi3 } from "./families/phi3.ts";
 import { qwen2 } from "./families/qwen2.ts";
 import { qwen3 } from "./families/qwen3.ts";
 import { smollm3 } from "./families/smollm3.ts";
@@ -23,6 +24,7 @@ const FAMILIES: readonly ModelFamily[] = [
   qwen2,
   qwen3,
   smollm3,
+  phi3,
   gemma2,
   gemma3,
   olmo2,

@@ -5,8 +5,8 @@
  */
 import type { Tensor } from "../../tensor/graph.ts";
 import { attention } from "../../tensor/ops/attention.ts";
+import { splitColumns } from "../../tensor/ops/columns.ts";
 import { rope } from "../../tensor/ops/rope.ts";
-import { reshape } from "../../tensor/ops/views.ts";
 import type { ModelContext } from "../context.ts";
 import type { AttentionDescription, DescribedConfig, NormDescription } from "./description.ts";
 import { biased, type LayerPlace } from "./linear.ts";
@@ -24,10 +24,12 @@ export function attend(
   const { rotary, scale, window, softCap } = described;
   const tap = (name: string, x: Tensor) => ctx.tap(`model.layers.${i}.${name}`, x);
   const turned = (x: Tensor, norm: NormDescription | undefined, heads: number) => {
-    const normed = norm
-      ? normaliseHeads(ctx, described, { ...norm, name: `${at}.${norm.name}` }, x, headDim)
-      : x;
-    return rotary ? rope(normed, ctx.inputs.positions, tables.get(rotary.name)!, heads, headDim) : normed;
+    const width = described.normsOver === "row" ? x.dim(1) : headDim;
+    const normed = norm ? normalise(ctx, { ...norm, name: `${at}.${norm.name}` }, x, width) : x;
+    if (!rotary) return normed;
+    const { long, width: rotated } = rotary.rotary;
+    const positions = long ? ctx.inputs.switched(long.beyond) : ctx.inputs.positions;
+    return rope(normed, positions, tables.get(rotary.name)!, heads, headDim, rotated);
   };
   const [q, k, v] = projected(ctx, config, described, at, x);
   const queries = tap("queries", turned(q(), described.queryNorm, heads));
@@ -50,24 +52,18 @@ function projected(
   x: Tensor,
 ): [queries: () => Tensor, keys: () => Tensor, values: () => Tensor] {
   const [queryWidth, keyWidth] = [attentionHeads * headDim, keyValueHeads * headDim];
-  if ("fused" in projections) throw new Error("fused");
+  if ("fused" in projections) {
+    const { fused, order } = projections;
+    const all = biased(ctx, at, fused, x, queryWidth + 2 * keyWidth);
+    const parts = order === "parts"
+      ? splitColumns(all, [queryWidth, keyWidth, keyWidth])
+      : splitColumns(all, [headDim, headDim, headDim], attentionHeads);
+    return [() => parts[0]!, () => parts[1]!, () => parts[2]!];
+  }
   const { queries, keys, values } = projections;
   return [
     () => biased(ctx, at, queries, x, queryWidth),
     () => biased(ctx, at, keys, x, keyWidth),
     () => biased(ctx, at, values, x, keyWidth),
   ];
-}
-
-/** Norm of queries or keys [T, heads * headDim], of each head or of all of them at once. */
-function normaliseHeads(
-  ctx: ModelContext,
-  { normsOver }: AttentionDescription,
-  norm: NormDescription,
-  x: Tensor,
-  headDim: number,
-): Tensor {
-  if (normsOver === "row") return normalise(ctx, norm, x);
-  const heads = reshape(x, [x.dim(0) * x.dim(1) / headDim, headDim]);
-  return reshape(normalise(ctx, norm, heads), x.shape);
 }

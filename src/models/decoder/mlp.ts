@@ -4,6 +4,7 @@
  * @module
  */
 import type { Tensor } from "../../tensor/graph.ts";
+import { splitColumns } from "../../tensor/ops/columns.ts";
 import { gatedSilu } from "../../tensor/ops/gated.ts";
 import type { ModelContext } from "../context.ts";
 import type { DescribedConfig, MlpDescription } from "./description.ts";
@@ -21,6 +22,11 @@ export function feedForward(
     case "gated": {
       const gate = biased(ctx, at, mlp.gate, x, mlp.width);
       const up = biased(ctx, at, mlp.up, x, mlp.width);
+      return biased(ctx, at, mlp.down, gatedSilu(gate, up), hiddenSize);
+    }
+    case "fused": {
+      const both = biased(ctx, at, mlp.gateUp, x, 2 * mlp.width);
+      const [gate, up] = splitColumns(both, [mlp.width, mlp.width]) as [Tensor, Tensor];
       return biased(ctx, at, mlp.down, gatedSilu(gate, up), hiddenSize);
     }
     default:

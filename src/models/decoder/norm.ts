@@ -4,18 +4,25 @@
  * @module
  */
 import type { Tensor } from "../../tensor/graph.ts";
-import { rmsNorm } from "../../tensor/ops/rms_norm.ts";
+import { headNorm, rmsNorm } from "../../tensor/ops/rms_norm.ts";
 import type { ModelContext } from "../context.ts";
 import type { NormDescription } from "./description.ts";
 
 /**
- * Norm of each row.
+ * Norm of each row, or of each head of it.
  *
  * @param norm With the whole name of its module
  * @param x f32 [T, W]
+ * @param width Of what is normed: W, or that of a head
  */
-export function normalise(ctx: ModelContext, { kind, name, epsilon }: NormDescription, x: Tensor): Tensor {
-  const weight = ctx.weight(`${name}.weight`, [x.dim(1)]);
-  if (kind !== "rms") throw new Error(kind);
-  return rmsNorm(x, weight, epsilon);
+export function normalise(
+  ctx: ModelContext,
+  { kind, name, epsilon }: NormDescription,
+  x: Tensor,
+  width = x.dim(1),
+): Tensor {
+  const weight = ctx.weight(`${name}.weight`, [width]);
+  if (kind === "layer") throw new Error(kind);
+  const norm = width === x.dim(1) ? rmsNorm : headNorm;
+  return norm(x, weight, epsilon, { plusOne: kind === "rms + 1" });
 }
