@@ -31,7 +31,7 @@ const FLOORS: readonly (readonly string[])[] = [
  * them only circles are refused.
  */
 const ROOMS: Readonly<Record<string, readonly string[]>> = {
-  models: ["families"],
+  models: ["decoder", "families"],
   text: ["sentencepiece"],
   formats: ["safetensors", "sentencepiece", "huggingface", "peft", "gguf"],
   registry: ["check", "kinds"],

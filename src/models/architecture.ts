@@ -93,6 +93,11 @@ export class Architecture {
     return new Architecture(family, { ...kept, ...change });
   }
 
+  /** See {@linkcode ModelFamily.layerFields}. */
+  get layerFields(): Record<string, unknown> {
+    return this.family.layerFields?.(this.config) ?? {};
+  }
+
   /** Number of values in all tensors, a tied head once. */
   get parameterCount(): number {
     return [...this.tensors.values()].reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);

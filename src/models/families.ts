@@ -8,6 +8,8 @@ import { InputError, ShapeError } from "../base/errors.ts";
 import { Architecture } from "./architecture.ts";
 import { gemma2 } from "./families/gemma2.ts";
 import { gemma3 } from "./families/gemma3.ts";
+import { gpt2 } from "./families/gpt2.ts";
+import { gptNeox } from "./families/gpt_neox.ts";
 import { granite } from "./families/granite.ts";
 import { llama } from "./families/llama.ts";
 import { mistral } from "./families/mistral.ts";
@@ -29,6 +31,8 @@ const FAMILIES: readonly ModelFamily[] = [
   gemma3,
   olmo2,
   granite,
+  gpt2,
+  gptNeox,
 ];
 
 /**

@@ -34,6 +34,10 @@ export interface ModelFamily<C extends DecoderConfig = DecoderConfig> {
   head(ctx: ModelContext, config: C, x: Tensor): Tensor;
   /** The config of a model of some of its layers, rising; where it is not the same with another number of layers. */
   keepLayers?(config: C, kept: readonly number[]): C;
+  /** Fields of config.json with an entry for each layer that the config may leave to a rule, spelled out. */
+  layerFields?(config: C): Record<string, unknown>;
+  /** Whether its files store the weights of linear layers [in, out], which whoever loads an adapter must know. */
+  readonly fanInFanOut?: boolean;
   /** Tensors that old checkpoints hold and that are computed from the config. */
   readonly buffers?: RegExp;
   /** How its layers are made narrower; absent where they cannot be. */

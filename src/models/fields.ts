@@ -201,10 +201,3 @@ const INERT = new Set([
 /** Likewise, by what their names begin or end with, or say. */
 const INERT_KINDS =
   /^_|dropout|pdrop$|_token(_id)?$|^initializer|^init_|^summary_|version$|^unsloth|^transformers|^router_aux|^tokenizer|_name$/;
-
-/** A JSON object, or undefined for anything else. */
-export function objectOf(value: unknown): Record<string, unknown> | undefined {
-  return typeof value === "object" && value !== null && !Array.isArray(value)
-    ? value as Record<string, unknown>
-    : undefined;
-}

@@ -5,7 +5,8 @@
  * @module
  */
 import { InputError } from "../base/errors.ts";
-import { objectOf, type RawConfig } from "./fields.ts";
+import { asObject } from "../base/json.ts";
+import type { RawConfig } from "./fields.ts";
 
 /** Rotary positions of the heads of a layer. */
 export interface Rotary {
@@ -75,7 +76,7 @@ export function parseRope(config: RawConfig, rules: RopeRules, where: string): R
 
 /** The rotated part of a head, from `partial_rotary_factor` of either generation. */
 function rotatedWidth(config: RawConfig, { headDim, partial }: RopeRules, where: string): number {
-  const [older, newer] = [config, objectOf(config.rope_parameters)].map((owner, i) =>
+  const [older, newer] = [config, asObject(config.rope_parameters)].map((owner, i) =>
     owner?.partial_rotary_factor == null ? undefined : positive(
       owner.partial_rotary_factor,
       `${i ? "rope_parameters." : ""}partial_rotary_factor`,
@@ -182,7 +183,7 @@ function readOlder(config: RawConfig, where: string): RopeSettings {
   const theta = config.rope_theta == null ? undefined : positive(config.rope_theta, "rope_theta", where);
   if (config.rope_scaling === undefined) return { theta, scaling: undefined };
   if (config.rope_scaling === null) return { theta, scaling: { type: "default" } };
-  const scaling = objectOf(config.rope_scaling);
+  const scaling = asObject(config.rope_scaling);
   if (!scaling) throw new InputError("rope_scaling is neither an object nor null", { where });
   // Files that transformers 5 wrote for older readers repeat the base in here.
   const inner = scaling.rope_theta == null
@@ -197,9 +198,9 @@ function readOlder(config: RawConfig, where: string): RopeSettings {
 /** transformers 5: everything in `rope_parameters`. */
 function readNewer(config: RawConfig, where: string): RopeSettings {
   if (config.rope_parameters == null) return { theta: undefined, scaling: undefined };
-  const parameters = objectOf(config.rope_parameters);
+  const parameters = asObject(config.rope_parameters);
   if (!parameters) throw new InputError("rope_parameters is neither an object nor null", { where });
-  if (Object.values(parameters).some((value) => objectOf(value))) {
+  if (Object.values(parameters).some((value) => asObject(value))) {
     throw new InputError("rope_parameters differ by layer type, which is not supported", { where });
   }
   const theta = parameters.rope_theta == null

@@ -134,7 +134,7 @@ Deno.test("parsePeftConfig() refuses other methods and options by name", () => {
     [{ bias: "all" }, 'bias is "all"'],
     [{ lora_bias: true }, "lora_bias"],
     [{ modules_to_save: ["lm_head"] }, "modules_to_save"],
-    [{ fan_in_fan_out: true }, "fan_in_fan_out"],
+    [{ fan_in_fan_out: "yes" }, "fan_in_fan_out"],
     [{ use_qalora: true }, "use_qalora"],
     [{ init_lora_weights: "pissa" }, '"pissa" changes the base weights'],
     [{ r: 0 }, "r is 0"],

@@ -165,7 +165,7 @@ Deno.test("a Mistral is what a Llama without biases is", () => {
 Deno.test("a family that is not known is refused by its name, with the nearest that is", () => {
   const refusal = (change: Record<string, unknown>) => {
     const error = assertThrows(() => readArchitecture({ ...llama, ...change }, "config"), InputError);
-    assertEquals(error.hint, "Supported architectures: LlamaForCausalLM, MistralForCausalLM.");
+    assertStringIncludes(error.hint!, "Supported architectures: LlamaForCausalLM, MistralForCausalLM, ");
     return error.message;
   };
   assertStringIncludes(
@@ -177,12 +177,12 @@ Deno.test("a family that is not known is refused by its name, with the nearest t
     'model_type "mistal" is not supported; did you mean "mistral"?',
   );
   assertEquals(
-    refusal({ architectures: ["GPTNeoXModel"] }),
-    'config: architectures ["GPTNeoXModel"] is not supported',
+    refusal({ architectures: ["RwkvModel"] }),
+    'config: architectures ["RwkvModel"] is not supported',
   );
 });
 
 Deno.test("sizes that no kernel takes are refused with the file that names them", () => {
-  const error = assertThrows(() => readArchitecture({ ...llama, head_dim: 6 }, "config.json"), InputError);
+  const error = assertThrows(() => readArchitecture({ ...llama, head_dim: 258 }, "config.json"), InputError);
   assertStringIncludes(error.message, "config.json: a model of these sizes cannot be computed: attention");
 });

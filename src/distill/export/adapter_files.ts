@@ -175,6 +175,7 @@ async function writeLora(
       rsLora: rslora,
       dora: layout.config.use_dora === true,
       targetModules: targetModules(adapter),
+      fanInFanOut: adapter.model.architecture.family.fanInFanOut,
       baseModel,
       rankPattern: pattern(adapter.layers, rank, (l) => l.rank),
       alphaPattern: pattern(adapter.layers, alpha, (l) => l.alpha),
@@ -183,6 +184,9 @@ async function writeLora(
     ...(saved ? { saved } : {}),
   }, { replace: true });
 }
+
+/** Methods of PEFT that want to be told how weights are stored. */
+const TOLD_LAYOUT = new Set(["ADALORA", "VERA"]);
 
 /** Methods with a type of their own. */
 async function writeOther(
@@ -204,6 +208,9 @@ async function writeOther(
     { baseModel, targetModules: targetModules(adapter) },
     {
       ...layout.config,
+      ...(adapter.model.architecture.family.fanInFanOut && TOLD_LAYOUT.has(layout.peftType)
+        ? { fan_in_fan_out: true }
+        : {}),
       ...layout.trainedConfig?.(adapter.layers.map(({ path }) => adapter.values(path, values))),
       ...(saved ? { modules_to_save: saved.modules } : {}),
     },
@@ -226,6 +233,7 @@ async function writePlain(
       rank,
       alpha,
       targetModules: targetModules(adapter),
+      fanInFanOut: adapter.model.architecture.family.fanInFanOut,
       baseModel,
       rankPattern: pattern(adapter.layers, rank, (l) => of.get(l.path)!.rank),
       alphaPattern: pattern(adapter.layers, alpha, (l) => of.get(l.path)!.scale * of.get(l.path)!.rank),
@@ -302,6 +310,8 @@ function targetModules(adapter: ModelAdapter): string[] {
   const paths = adapter.layers.map((l) => l.path);
   const lastPart = (path: string) => path.split(".").at(-1)!;
   const names = new Set(paths.map(lastPart));
-  const all = [...adapter.model.architecture.linearLayers.map(({ name }) => name), adapter.head];
+  // Those of experts too, which none here adapts, but whose names PEFT would find.
+  const weights = [...adapter.model.architecture.tensors.keys()].filter((name) => name.endsWith(".weight"));
+  const all = [...weights.map((name) => name.slice(0, -".weight".length)), adapter.head];
   return all.every((path) => !names.has(lastPart(path)) || paths.includes(path)) ? [...names].sort() : paths;
 }

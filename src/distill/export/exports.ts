@@ -69,7 +69,10 @@ export function folderDtype(model: Model): FloatDtype {
 function huggingFaceModel(model: Model, read: (name: string) => Promise<TensorData>) {
   const { config: whole } = model.source;
   // Where the width is cut, the source is of the kept layers already.
-  const config = model.isNarrowed ? whole : configOfLayers(whole, model.keptLayers);
+  const isCut = !model.isNarrowed && model.keptLayers.length < model.sourceLayers;
+  const config = isCut
+    ? { ...configOfLayers(whole, model.keptLayers), ...model.architecture.layerFields }
+    : whole;
   return async () => ({
     config: model.untied ? { ...config, tie_word_embeddings: false } : config,
     tokenizer: await model.source.tokenizer(),

@@ -41,7 +41,10 @@ export function cutModel(
   checkWidthCut(cut, config, layers.length, source.path);
   const narrowing = narrowingOf(architecture, source.path);
   const widths = cutWidths(architecture, cut);
-  const narrowConfig = narrowing.config(configOfLayers(source.config, layers), widths);
+  const fewer = layers.length < config.layers
+    ? { ...configOfLayers(source.config, layers), ...architecture.with({ layers }).layerFields }
+    : source.config;
+  const narrowConfig = narrowing.config(fewer, widths);
   const narrow = readArchitecture(narrowConfig, source.path);
   const select = selectorOf(architecture, cut, layers, source.path);
   const tensors = new Map<string, SelectedTensor>();

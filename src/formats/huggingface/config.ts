@@ -4,7 +4,9 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
+import { asObject } from "../../base/json.ts";
 import type { FloatDtype } from "../dtype.ts";
+import { layoutOf } from "./layout.ts";
 import { ropeScalingOf } from "./rope_scaling.ts";
 
 const torchDtypes: Readonly<Record<FloatDtype, string>> = {
@@ -16,7 +18,6 @@ const torchDtypes: Readonly<Record<FloatDtype, string>> = {
 /** Fields of the newer generation, replaced below, and fields about how the source was saved. */
 const dropped = [
   "dtype",
-  "layer_types",
   "quantization_config",
   "rope_frequency_factors",
   "rope_parameters",
@@ -36,10 +37,11 @@ export function configOfLayers(
   config: Readonly<Record<string, unknown>>,
   kept: readonly number[],
 ): Record<string, unknown> {
-  const cut: Record<string, unknown> = { ...config, num_hidden_layers: kept.length };
+  const { layers } = layoutOf(config);
+  const cut: Record<string, unknown> = { ...config, [layers]: kept.length };
   for (const field of BY_LAYER) {
     const list = config[field];
-    if (Array.isArray(list) && list.length === config.num_hidden_layers) {
+    if (Array.isArray(list) && list.length === config[layers]) {
       cut[field] = kept.map((layer) => list[layer]);
     }
   }
@@ -57,27 +59,61 @@ export function exportedConfig(
   dtype: FloatDtype,
   where: string,
 ): Record<string, unknown> {
-  const kept = Object.entries(config).filter(([key]) => !dropped.includes(key));
-  const parameters = config.rope_parameters as Record<string, unknown> | null | undefined;
-  const theta = config.rope_theta ?? parameters?.rope_theta;
+  const kept = Object.entries(config).filter(([key, value]) =>
+    !dropped.includes(key) && !(key === "layer_types" && isUniform(value))
+  );
+  const parameters = asObject(config.rope_parameters);
+  const { rope } = layoutOf(config);
+  // Gemma 3 has a rope for each of two kinds of layers.
+  const [full, local] = [asObject(parameters?.full_attention), asObject(parameters?.sliding_attention)];
   return {
     ...Object.fromEntries(kept),
-    ...(theta === undefined ? {} : { rope_theta: theta }),
-    rope_scaling: exportedScaling(config, parameters, theta, where),
+    ...(rope ? exportedRope(config, full ?? parameters, rope, where) : {}),
+    ...(local?.rope_theta === undefined ? {} : { rope_local_base_freq: local.rope_theta }),
     torch_dtype: torchDtypes[dtype],
   };
 }
 
+/** Whether every layer attends everything, which older readers take for granted. */
+function isUniform(layerTypes: unknown): boolean {
+  return !Array.isArray(layerTypes) || layerTypes.every((type) => type === "full_attention");
+}
+
+function exportedRope(
+  config: Readonly<Record<string, unknown>>,
+  parameters: Readonly<Record<string, unknown>> | undefined,
+  names: { theta: string; partial: string },
+  where: string,
+): Record<string, unknown> {
+  const theta = config[names.theta] ?? config.rope_theta ?? parameters?.rope_theta;
+  const partial = config[names.partial] ?? config.partial_rotary_factor ?? parameters?.partial_rotary_factor;
+  return {
+    ...(theta === undefined ? {} : { [names.theta]: theta }),
+    ...(partial === undefined || partial === 1 ? {} : { [names.partial]: partial }),
+    rope_scaling: exportedScaling(config, parameters, theta, where),
+  };
+}
+
+/** Older readers of LongRoPE want no other fields than these, and find the context in the config itself. */
+function olderScaling(
+  { rope_type, ...scaling }: Record<string, unknown>,
+  { original_max_position_embeddings: original }: Readonly<Record<string, unknown>>,
+): Record<string, unknown> {
+  if (rope_type !== "longrope") return { rope_type, ...scaling };
+  const { original_max_position_embeddings: own, ...rest } = scaling;
+  return { type: rope_type, ...rest, ...(original == null ? { original_max_position_embeddings: own } : {}) };
+}
+
 function exportedScaling(
   config: Readonly<Record<string, unknown>>,
-  parameters: Record<string, unknown> | null | undefined,
+  parameters: Readonly<Record<string, unknown>> | undefined,
   theta: unknown,
   where: string,
 ): unknown {
   let scaling = config.rope_scaling ?? null;
   if (scaling === null && parameters) {
-    const { rope_theta: _, ...rest } = parameters;
-    scaling = (rest.rope_type ?? "default") === "default" ? null : rest;
+    const { rope_theta: _, partial_rotary_factor: __, ...rest } = parameters;
+    scaling = (rest.rope_type ?? "default") === "default" ? null : olderScaling(rest, config);
   }
   const factors = config.rope_frequency_factors;
   if (!Array.isArray(factors)) return scaling;

@@ -8,6 +8,7 @@ import { basename, dirname, join } from "@std/path";
 import { createHash } from "node:crypto";
 import { InputError } from "../../base/errors.ts";
 import { openFile, unreadable } from "../files.ts";
+import { laidOut, layoutOf } from "./layout.ts";
 import type { ModelSource, TensorInfo, TokenizerFiles } from "../model_source.ts";
 import { floatDtypeOf, SafetensorsFile } from "../safetensors/safetensors.ts";
 import { parseShardIndex } from "../safetensors/shard_index.ts";
@@ -49,7 +50,7 @@ export async function openHuggingFaceFolder(path: string): Promise<ModelSource> 
     return file;
   }
 
-  return {
+  const source: ModelSource = {
     path,
     kind: "huggingface",
     config,
@@ -60,6 +61,8 @@ export async function openHuggingFaceFolder(path: string): Promise<ModelSource> 
     fingerprint: () => fingerprint(files.map((file) => file.source)),
     close: () => files.forEach((file) => file.close()),
   };
+  const layout = layoutOf(config).tensors;
+  return layout ? laidOut(source, layout) : source;
 }
 
 /** The files of a model folder. Links out of it are refused, but for those of a Hugging Face cache into its own blobs. */

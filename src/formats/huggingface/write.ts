@@ -6,9 +6,10 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
 import { InputError } from "../../base/errors.ts";
-import { type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "../dtype.ts";
+import { type FloatData, type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "../dtype.ts";
 import { writeAtomically, writeFolderAtomically, writeTextAtomically } from "../files.ts";
 import { exportedConfig } from "./config.ts";
+import { layoutOf, transpose } from "./layout.ts";
 import type { TokenizerFiles } from "../model_source.ts";
 import { pythonJson } from "../python_json.ts";
 import type { TensorData } from "../safetensors/safetensors.ts";
@@ -69,13 +70,16 @@ export async function writeHuggingFaceFolder(
 ): Promise<void> {
   const { dtype } = options;
   const config = exportedConfig(model.config, dtype, path);
+  const { tensors: layout } = layoutOf(model.config);
+  const isTurned = (name: string, shape: readonly number[]) =>
+    shape.length === 2 && layout?.transposed.test(name);
   const specs: SafetensorsSpec[] = [];
   for (const [name, shape] of model.tensors) {
     if (name === "lm_head.weight" && config.tie_word_embeddings === true) continue;
-    specs.push({ name, dtype: dtypes[dtype], shape });
+    specs.push({ name, dtype: dtypes[dtype], shape: isTurned(name, shape) ? shape.toReversed() : shape });
   }
 
-  function stored(name: string, tensor: TensorData): ArrayBufferView {
+  function stored(name: string, tensor: TensorData): FloatData {
     const rounded = tensor.dtype === dtype
       ? tensor.data
       : fromFloat32(dtype, toFloat32(tensor.dtype, tensor.data));
@@ -95,6 +99,14 @@ export async function writeHuggingFaceFolder(
   }
 
   async function* produce({ name, shape }: SafetensorsSpec): AsyncIterable<ArrayBufferView> {
+    if (!isTurned(name, shape)) return yield* piecesOf(name, shape);
+    const pieces: FloatData[] = [];
+    const turned = shape.toReversed();
+    for await (const piece of piecesOf(name, turned)) pieces.push(piece);
+    yield transpose({ dtype, shape: turned, data: joined(pieces) }).data;
+  }
+
+  async function* piecesOf(name: string, shape: readonly number[]): AsyncIterable<FloatData> {
     const [rows, ...row] = shape;
     const wrongShape = (found: readonly (number | undefined)[]) =>
       new InputError(`tensor ${name} has shape [${found}], expected [${shape}]`, { where: path });
@@ -122,6 +134,19 @@ export async function writeHuggingFaceFolder(
     const text = typeof readme === "string" ? readme : await readme(folder);
     await writeTextAtomically(join(folder, "README.md"), text);
   }, { replace: options.replace });
+}
+
+function joined(pieces: readonly FloatData[]): FloatData {
+  const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
+  const whole: FloatData = pieces[0] instanceof Float32Array
+    ? new Float32Array(length)
+    : new Uint16Array(length);
+  let at = 0;
+  for (const piece of pieces) {
+    whole.set(piece, at);
+    at += piece.length;
+  }
+  return whole;
 }
 
 async function writeWeights(

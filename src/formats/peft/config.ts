@@ -21,6 +21,8 @@ export interface LoraSettings {
   readonly dropout?: number;
   /** Scaling by alpha / sqrt(rank) instead of alpha / rank (rsLoRA, arXiv 2312.03732). */
   readonly rsLora?: boolean;
+  /** Whether the base model's files store its weights [in, out], as those of GPT-2 do; the factors are laid out the same. */
+  readonly fanInFanOut?: boolean | undefined;
   /** Weight-decomposed LoRA (DoRA, arXiv 2402.09353): rows are rescaled to a learnt magnitude. */
   readonly dora?: boolean;
   /** Ranks of single modules; keys are as `MODULE_PATTERN` says. */
@@ -78,7 +80,7 @@ const required: Readonly<Record<string, readonly unknown[]>> = {
   alora_invocation_tokens: [null],
   arrow_config: [null],
   bias: ["none"],
-  fan_in_fan_out: [false],
+  fan_in_fan_out: [false, true],
   kasa_config: [null],
   layer_replication: [null],
   lora_bias: [false],
@@ -104,6 +106,7 @@ export function peftConfigJson(settings: LoraSettings, modulesToSave?: readonly 
     ...defaults,
     alpha_pattern: settings.alphaPattern ?? {},
     base_model_name_or_path: settings.baseModel,
+    fan_in_fan_out: settings.fanInFanOut ?? false,
     lora_alpha: settings.alpha,
     lora_dropout: settings.dropout ?? 0,
     modules_to_save: modulesToSave ?? null,
@@ -220,6 +223,7 @@ export function parsePeftConfig(text: string, where: string): LoraSettings {
     baseModel: typeof base === "string" ? base : null,
     dropout: typeof config.lora_dropout === "number" ? config.lora_dropout : 0,
     rsLora: config.use_rslora === true,
+    ...(config.fan_in_fan_out === true ? { fanInFanOut: true } : {}),
     dora: config.use_dora === true,
     rankPattern: pattern("rank_pattern", true),
     alphaPattern: pattern("alpha_pattern", false),

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { Activation } from "../../tensor/ops/activation.ts";
 import type { DecoderConfig } from "../config.ts";
 import type { Rotary } from "../rope.ts";
 
@@ -102,9 +103,6 @@ export interface RotaryTable {
   readonly name: string;
   readonly rotary: Rotary;
 }
-
-/** Activations: SiLU, GELU with the error function, GELU in its tanh form. */
-export type Activation = "silu" | "gelu" | "gelu_tanh";
 
 /** The MLP: gated, gated with one layer for gate and up, plain, or a mixture of gated experts. */
 export type MlpDescription =

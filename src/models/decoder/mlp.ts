@@ -5,7 +5,7 @@
  */
 import type { Tensor } from "../../tensor/graph.ts";
 import { splitColumns } from "../../tensor/ops/columns.ts";
-import { gatedSilu } from "../../tensor/ops/gated.ts";
+import { activate, gated } from "../../tensor/ops/activation.ts";
 import type { ModelContext } from "../context.ts";
 import type { DescribedConfig, MlpDescription } from "./description.ts";
 import { biased, type LayerPlace } from "./linear.ts";
@@ -22,12 +22,16 @@ export function feedForward(
     case "gated": {
       const gate = biased(ctx, at, mlp.gate, x, mlp.width);
       const up = biased(ctx, at, mlp.up, x, mlp.width);
-      return biased(ctx, at, mlp.down, gatedSilu(gate, up), hiddenSize);
+      return biased(ctx, at, mlp.down, gated(gate, up, mlp.activation), hiddenSize);
     }
     case "fused": {
       const both = biased(ctx, at, mlp.gateUp, x, 2 * mlp.width);
       const [gate, up] = splitColumns(both, [mlp.width, mlp.width]) as [Tensor, Tensor];
-      return biased(ctx, at, mlp.down, gatedSilu(gate, up), hiddenSize);
+      return biased(ctx, at, mlp.down, gated(gate, up, mlp.activation), hiddenSize);
+    }
+    case "plain": {
+      const up = biased(ctx, at, mlp.up, x, mlp.width);
+      return biased(ctx, at, mlp.down, activate(up, mlp.activation), hiddenSize);
     }
     default:
       throw new Error(mlp.kind);

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Tensor } from "../../tensor/graph.ts";
+import { layerNorm } from "../../tensor/ops/layer_norm.ts";
 import { headNorm, rmsNorm } from "../../tensor/ops/rms_norm.ts";
 import type { ModelContext } from "../context.ts";
 import type { NormDescription } from "./description.ts";
@@ -22,7 +23,7 @@ export function normalise(
   width = x.dim(1),
 ): Tensor {
   const weight = ctx.weight(`${name}.weight`, [width]);
-  if (kind === "layer") throw new Error(kind);
+  if (kind === "layer") return layerNorm(x, weight, ctx.weight(`${name}.bias`, [width]), epsilon);
   const norm = width === x.dim(1) ? rmsNorm : headNorm;
   return norm(x, weight, epsilon, { plusOne: kind === "rms + 1" });
 }

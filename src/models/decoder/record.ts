@@ -5,14 +5,17 @@
  */
 import type { ModelFamily } from "../family.ts";
 import { Fields, type RawConfig } from "../fields.ts";
-import type { DescribedConfig } from "./description.ts";
+import type { DescribedConfig, LayerDescription } from "./description.ts";
 import { decoderTables, traceDecoder, traceHead } from "./trace.ts";
 
 /** What sets a family apart, all of it data but the reading of its config. */
 export interface DescribedFamily
-  extends Pick<ModelFamily, "name" | "architectures" | "names" | "gguf" | "narrowing" | "buffers"> {
+  extends
+    Pick<ModelFamily, "name" | "architectures" | "names" | "gguf" | "narrowing" | "buffers" | "fanInFanOut"> {
   /** Fields that its configs have and that change nothing that is computed here, beside those of every family. */
   readonly ignored?: readonly string[];
+  /** Fields with an entry for each layer that configs may leave to a rule; see `ModelFamily.layerFields`. */
+  layerFields?(layers: readonly LayerDescription[]): Record<string, unknown>;
   /**
    * Reads a config of one of its architectures.
    *
@@ -23,7 +26,7 @@ export interface DescribedFamily
 
 /** The record. */
 export function describedFamily(
-  { describe, ignored = [], ...family }: DescribedFamily,
+  { describe, ignored = [], layerFields, ...family }: DescribedFamily,
 ): ModelFamily<DescribedConfig> {
   return {
     ...family,
@@ -36,6 +39,7 @@ export function describedFamily(
     tables: decoderTables,
     decoder: (ctx, config) => traceDecoder(ctx, config, family.names),
     head: (ctx, config, x) => traceHead(ctx, config, family.names, x),
+    ...(layerFields ? { layerFields: (config) => layerFields(config.description.layers) } : {}),
     keepLayers: (config, kept) => ({
       ...config,
       layers: kept.length,

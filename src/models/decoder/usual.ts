@@ -3,13 +3,15 @@
  *
  * @module
  */
+import type { Activation } from "../../tensor/ops/activation.ts";
 import type { DecoderConfig } from "../config.ts";
-import type { FamilyNames, LayerProjections, Widths } from "../family.ts";
-import type { Fields } from "../fields.ts";
+import { InputError } from "../../base/errors.ts";
+import type { FamilyNames, LayerProjections, Narrowing, Widths } from "../family.ts";
+import type { Fields, RawConfig } from "../fields.ts";
 import type { Rotary } from "../rope.ts";
 import type {
-  Activation,
   AttentionDescription,
+  DescribedConfig,
   LayerDescription,
   LayerNorms,
   LinearDescription,
@@ -27,7 +29,7 @@ export const USUAL_NAMES: FamilyNames = {
 };
 
 /** The linear layers that heads and channels run through, as most families call them. */
-export const USUAL_PROJECTIONS: LayerProjections = {
+const USUAL_PROJECTIONS: LayerProjections = {
   queries: "self_attn.q_proj",
   keys: "self_attn.k_proj",
   values: "self_attn.v_proj",
@@ -56,9 +58,6 @@ export const SANDWICH_NORMS = {
 
 /** SiLU by its names, for families that have no other. */
 export const SILU: Readonly<Record<string, Activation>> = { silu: "silu", swish: "silu" };
-
-/** Where the rotary table lies among a model's weights. */
-const ROTARY_TABLE = "rotary_table";
 
 /** What the usual layers of one family have. */
 export interface UsualLayers {
@@ -116,9 +115,14 @@ export function usualLayer(
   return { attention, mlp, norms };
 }
 
-/** A layer's rotary positions; layers that differ have tables of other names. */
+/** A layer's rotary positions; layers that differ have tables of other kinds. */
 export function rotaryTableOf(rotary: Rotary, kind?: string): RotaryTable {
-  return { name: kind === undefined ? ROTARY_TABLE : `${ROTARY_TABLE}.${kind}`, rotary };
+  return { name: rotaryTableName(kind), rotary };
+}
+
+/** Where the table of a kind lies among a model's weights. */
+export function rotaryTableName(kind?: string): string {
+  return kind === undefined ? "rotary_table" : `rotary_table.${kind}`;
 }
 
 /** The same for each layer. */
@@ -160,8 +164,63 @@ export function qwenWindows(
   return (layer, i) => windowed(layer, slides[i] ? width : undefined, config);
 }
 
+/** `layer_types`, by the windows that layers have. */
+export function layerTypes(
+  layers: readonly LayerDescription[],
+  slides = ({ attention }: LayerDescription) => attention.window !== undefined,
+): { layer_types: string[] } {
+  return { layer_types: layers.map((layer) => slides(layer) ? "sliding_attention" : "full_attention") };
+}
+
+/**
+ * How the usual layers are made narrower.
+ *
+ * @param biased Fields with which `o_proj` and `down_proj` have biases; a family without any has no place for them
+ */
+export function usualNarrowing(biased: Readonly<Record<string, unknown>> | undefined): Narrowing {
+  return {
+    projections: USUAL_PROJECTIONS,
+    config(config, widths) {
+      if (widths.biases && biased === undefined) {
+        const [name] = Array.isArray(config.architectures) ? config.architectures : [config.model_type];
+        throw new InputError(`a ${name} has no place for biases in place of what is cut`, {
+          hint: "Cut it without them (--no-compensation), or cut layers instead.",
+        });
+      }
+      return { ...config, ...usualWidths(widths), ...(widths.biases ? biased : {}) };
+    },
+  };
+}
+
+/**
+ * Likewise for a family that computes as Llama does but has no place for these biases: with them it becomes a Llama, which has no windows.
+ *
+ * @param describe Reads a config of the family
+ */
+export function narrowedAsLlama(describe: (config: RawConfig) => DescribedConfig): Narrowing {
+  const usual = usualNarrowing({
+    architectures: ["LlamaForCausalLM"],
+    ...{ model_type: "llama", attention_bias: true, mlp_bias: true },
+  });
+  return {
+    ...usual,
+    config(config, widths) {
+      if (!widths.biases) return usual.config(config, widths);
+      if (describe(config).description.layers.some(({ attention }) => attention.window !== undefined)) {
+        return usualNarrowing(undefined).config(config, widths);
+      }
+      return usual.config(
+        Object.fromEntries(Object.entries(config).filter(([key]) => !WINDOW_FIELDS.includes(key))),
+        widths,
+      );
+    },
+  };
+}
+
+const WINDOW_FIELDS = ["sliding_window", "use_sliding_window", "max_window_layers", "layer_types"];
+
 /** Fields of a config with these widths. */
-export function usualWidths(widths: Widths): Record<string, unknown> {
+function usualWidths(widths: Widths): Record<string, unknown> {
   return {
     num_attention_heads: widths.attentionHeads,
     num_key_value_heads: widths.keyValueHeads,

@@ -10,10 +10,12 @@ import {
   ACTIVATIONS,
   everyLayer,
   finalNorm,
+  layerTypes,
   SANDWICH_NORMS,
   slidingLayers,
   USUAL_NAMES,
   usualLayer,
+  usualNarrowing,
   windowed,
 } from "../decoder/usual.ts";
 
@@ -22,8 +24,10 @@ export const gemma2 = describedFamily({
   name: "gemma2",
   architectures: { Gemma2ForCausalLM: "gemma2" },
   names: USUAL_NAMES,
+  layerFields: layerTypes,
   // The activation of Gemma 1, which transformers does not look at here.
   ignored: ["hidden_act", "cache_implementation"],
+  narrowing: usualNarrowing(undefined),
   describe(fields, architecture) {
     fields.require({ use_bidirectional_attention: [null, false] });
     const { config, rotary } = parseDecoderConfig(fields, architecture, {

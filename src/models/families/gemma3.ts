@@ -10,26 +10,35 @@ import {
   ACTIVATIONS,
   everyLayer,
   finalNorm,
+  layerTypes,
+  rotaryTableName,
   rotaryTableOf,
   SANDWICH_NORMS,
   slidingLayers,
   USUAL_NAMES,
   usualLayer,
+  usualNarrowing,
   windowed,
 } from "../decoder/usual.ts";
-import { objectOf } from "../fields.ts";
+import { asObject } from "../../base/json.ts";
 import { parseRope } from "../rope.ts";
+
+/** What the rotary table of layers within a window is called. */
+const LOCAL = "local";
 
 /** Gemma 3 for text. */
 export const gemma3 = describedFamily({
   name: "gemma3",
   architectures: { Gemma3ForCausalLM: "gemma3_text" },
   names: USUAL_NAMES,
+  layerFields: (layers) =>
+    layerTypes(layers, ({ attention }) => attention.rotary?.name === rotaryTableName(LOCAL)),
   ignored: ["hidden_act", "cache_implementation"],
+  narrowing: usualNarrowing(undefined),
   describe(fields, architecture) {
     fields.require({ use_bidirectional_attention: [null, false] });
     // Both generations: `rope_parameters` by layer type, or the global rope beside `rope_local_base_freq`.
-    const newer = objectOf(fields.get("rope_parameters")) ?? {};
+    const newer = asObject(fields.get("rope_parameters")) ?? {};
     const { config, rotary } = parseDecoderConfig(fields, architecture, {
       grouping: "required",
       ropeTheta: 1_000_000,
@@ -55,7 +64,7 @@ export const gemma3 = describedFamily({
       attention: { ...usual.attention, ...(softCap === undefined ? {} : { softCap }) },
     };
     const window = fields.optional("sliding_window", 4096);
-    const sliding = { ...layer, attention: { ...layer.attention, rotary: rotaryTableOf(local, "local") } };
+    const sliding = { ...layer, attention: { ...layer.attention, rotary: rotaryTableOf(local, LOCAL) } };
     const pattern = fields.count("sliding_window_pattern", 6);
     const slides = slidingLayers(fields, config.layers) ?? everyLayer(config, (i) => (i + 1) % pattern !== 0);
     const logitSoftCap = fields.optional("final_logit_softcapping");

@@ -5,13 +5,14 @@
  */
 import { parseDecoderConfig } from "../config.ts";
 import { describedFamily } from "../decoder/record.ts";
-import { everyLayer, finalNorm, SILU, USUAL_NAMES, USUAL_PROJECTIONS, usualLayer } from "../decoder/usual.ts";
+import { everyLayer, finalNorm, SILU, USUAL_NAMES, usualLayer, usualNarrowing } from "../decoder/usual.ts";
 
 /** Granite. */
 export const granite = describedFamily({
   name: "granite",
   architectures: { GraniteForCausalLM: "granite" },
   names: USUAL_NAMES,
+  narrowing: usualNarrowing({ attention_bias: true, mlp_bias: true }),
   describe(fields, architecture) {
     fields.choice("hidden_act", SILU);
     const { config, rotary } = parseDecoderConfig(fields, architecture, {

@@ -6,15 +6,7 @@
  */
 import { parseDecoderConfig } from "../config.ts";
 import { describedFamily } from "../decoder/record.ts";
-import {
-  everyLayer,
-  finalNorm,
-  SILU,
-  USUAL_NAMES,
-  USUAL_PROJECTIONS,
-  usualLayer,
-  usualWidths,
-} from "../decoder/usual.ts";
+import { everyLayer, finalNorm, SILU, USUAL_NAMES, usualLayer, usualNarrowing } from "../decoder/usual.ts";
 
 /** Llama, and what computes as it does. */
 export const llama = describedFamily({
@@ -39,12 +31,5 @@ export const llama = describedFamily({
       description: { layers: everyLayer(config, () => layer), finalNorm: finalNorm(config) },
     };
   },
-  narrowing: {
-    projections: USUAL_PROJECTIONS,
-    config: (config, widths) => ({
-      ...config,
-      ...usualWidths(widths),
-      ...(widths.biases ? { attention_bias: true, mlp_bias: true } : {}),
-    }),
-  },
+  narrowing: usualNarrowing({ attention_bias: true, mlp_bias: true }),
 });

@@ -4,20 +4,21 @@
  * @module
  */
 import { parseDecoderConfig } from "../config.ts";
+import type { DescribedConfig } from "../decoder/description.ts";
 import { describedFamily } from "../decoder/record.ts";
 import {
   everyLayer,
   finalNorm,
+  narrowedAsLlama,
   SILU,
   USUAL_NAMES,
-  USUAL_PROJECTIONS,
   usualLayer,
-  usualWidths,
   windowed,
 } from "../decoder/usual.ts";
+import type { ModelFamily } from "../family.ts";
 
 /** Mistral. */
-export const mistral = describedFamily({
+export const mistral: ModelFamily<DescribedConfig> = describedFamily({
   name: "mistral",
   architectures: { MistralForCausalLM: "mistral" },
   names: USUAL_NAMES,
@@ -32,9 +33,8 @@ export const mistral = describedFamily({
       ropeTheta: 10_000,
     });
     const layer = usualLayer(config, rotary);
-    const window = fields.flag("use_sliding_window", true)
-      ? fields.optional("sliding_window", 4096)
-      : undefined;
+    const width = fields.optional("sliding_window", 4096);
+    const window = fields.flag("use_sliding_window", true) ? width : undefined;
     return {
       ...config,
       description: {
@@ -43,22 +43,7 @@ export const mistral = describedFamily({
       },
     };
   },
-  narrowing: {
-    projections: USUAL_PROJECTIONS,
-    // There is no place for biases: with them it becomes a Llama, which computes the same where the window is none.
-    config: (config, widths) => {
-      const { sliding_window: _, use_sliding_window: __, ...windowless } = config;
-      return {
-        ...(widths.biases ? { ...windowless, ...LLAMA_WITH_BIASES } : config),
-        ...usualWidths(widths),
-      };
-    },
-  },
+  narrowing: narrowedAsLlama((config): DescribedConfig =>
+    mistral.parse(config, "MistralForCausalLM", "config.json")
+  ),
 });
-
-const LLAMA_WITH_BIASES = {
-  architectures: ["LlamaForCausalLM"],
-  model_type: "llama",
-  attention_bias: true,
-  mlp_bias: true,
-};

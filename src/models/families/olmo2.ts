@@ -5,7 +5,7 @@
  */
 import { parseDecoderConfig } from "../config.ts";
 import { describedFamily } from "../decoder/record.ts";
-import { everyLayer, finalNorm, SILU, USUAL_NAMES, USUAL_PROJECTIONS, usualLayer } from "../decoder/usual.ts";
+import { everyLayer, finalNorm, SILU, USUAL_NAMES, usualLayer } from "../decoder/usual.ts";
 
 /** OLMo 2. */
 export const olmo2 = describedFamily({

@@ -4,22 +4,29 @@
  * @module
  */
 import { parseDecoderConfig } from "../config.ts";
+import type { DescribedConfig } from "../decoder/description.ts";
 import { describedFamily } from "../decoder/record.ts";
 import {
   everyLayer,
   finalNorm,
+  layerTypes,
+  narrowedAsLlama,
   qwenWindows,
   SILU,
   USUAL_NAMES,
-  USUAL_PROJECTIONS,
   usualLayer,
 } from "../decoder/usual.ts";
+import type { ModelFamily } from "../family.ts";
 
 /** Qwen2 and Qwen2.5. */
-export const qwen2 = describedFamily({
+export const qwen2: ModelFamily<DescribedConfig> = describedFamily({
   name: "qwen2",
   architectures: { Qwen2ForCausalLM: "qwen2" },
   names: USUAL_NAMES,
+  layerFields: layerTypes,
+  narrowing: narrowedAsLlama((config): DescribedConfig =>
+    qwen2.parse(config, "Qwen2ForCausalLM", "config.json")
+  ),
   describe(fields, architecture) {
     fields.choice("hidden_act", SILU);
     const { config, rotary } = parseDecoderConfig(fields, architecture, {

@@ -8,11 +8,12 @@ import { describedFamily } from "../decoder/record.ts";
 import {
   everyLayer,
   finalNorm,
+  layerTypes,
   qwenWindows,
   SILU,
   USUAL_NAMES,
-  USUAL_PROJECTIONS,
   usualLayer,
+  usualNarrowing,
 } from "../decoder/usual.ts";
 
 /** Qwen3. */
@@ -20,6 +21,8 @@ export const qwen3 = describedFamily({
   name: "qwen3",
   architectures: { Qwen3ForCausalLM: "qwen3" },
   names: USUAL_NAMES,
+  layerFields: layerTypes,
+  narrowing: usualNarrowing(undefined),
   describe(fields, architecture) {
     fields.choice("hidden_act", SILU);
     const { config, rotary } = parseDecoderConfig(fields, architecture, {

@@ -8,11 +8,12 @@ import { describedFamily } from "../decoder/record.ts";
 import {
   everyLayer,
   finalNorm,
+  layerTypes,
   SILU,
   slidingLayers,
   USUAL_NAMES,
-  USUAL_PROJECTIONS,
   usualLayer,
+  usualNarrowing,
   windowed,
 } from "../decoder/usual.ts";
 
@@ -21,6 +22,11 @@ export const smollm3 = describedFamily({
   name: "smollm3",
   architectures: { SmolLM3ForCausalLM: "smollm3" },
   names: USUAL_NAMES,
+  layerFields: (layers) => ({
+    ...layerTypes(layers),
+    no_rope_layers: layers.map(({ attention }) => Number(attention.rotary !== undefined)),
+  }),
+  narrowing: usualNarrowing({ attention_bias: true, mlp_bias: true }),
   describe(fields, architecture) {
     fields.choice("hidden_act", SILU);
     const { config, rotary } = parseDecoderConfig(fields, architecture, {
