@@ -82,11 +82,13 @@ export class Architecture {
   }
 
   /**
-   * The same with some of its layers, or another head.
+   * The same with some of its layers, another head, or fewer rows of embedding and head.
    *
    * @param change.layers Layers that stay, rising; they are renumbered from 0
    */
-  with({ layers, ...change }: { layers?: readonly number[]; tiedHead?: boolean }): Architecture {
+  with(
+    { layers, ...change }: { layers?: readonly number[]; tiedHead?: boolean; vocabularySize?: number },
+  ): Architecture {
     const { family, config } = this;
     const all = layers === undefined || layers.length === config.layers;
     const kept = all ? config : family.keepLayers?.(config, layers) ?? { ...config, layers: layers.length };

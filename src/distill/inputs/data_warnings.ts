@@ -17,7 +17,7 @@ export interface DataWarning {
 export function dataWarnings(
   prepared: Pick<
     PreparedRun,
-    "recipe" | "trainReport" | "heldOutReport" | "trainRows" | "heldOutRows" | "train" | "heldOut"
+    "recipe" | "padding" | "trainReport" | "heldOutReport" | "trainRows" | "heldOutRows" | "train" | "heldOut"
   >,
 ): DataWarning[] {
   const { contextLength } = prepared.recipe.data;
@@ -31,7 +31,20 @@ export function dataWarnings(
         "so the held-out loss measures memory too",
     }]),
     ...sourceWarnings(prepared),
+    ...paddingWarnings(prepared.padding),
   ];
+}
+
+/** Rows of heads that stand for no token. */
+function paddingWarnings(padding: PreparedRun["padding"]): DataWarning[] {
+  if (!padding) return [];
+  const { teacher, student, common } = padding;
+  return [{
+    code: "heads_cut",
+    message:
+      `the heads of teacher and student have ${teacher} and ${student} rows for a vocabulary of ${common} tokens: ` +
+      `both are cut to these, here and in what is measured; what is written keeps its rows`,
+  }];
 }
 
 /** Samples that train nothing, and losses that cannot be measured, because of who wrote the samples. */

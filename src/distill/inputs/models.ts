@@ -47,6 +47,8 @@ export interface ModelOptions {
   readonly storage?: WeightStorage;
   /** Gives a model whose head is its embedding a head of its own, which begins as the embedding. */
   readonly ownHead?: boolean;
+  /** Rows of embedding and head that take part, from the first on; all when absent. Files that are written have them all. */
+  readonly rows?: number | undefined;
   /** Line of `estimate` under which the weights count. */
   readonly category: string;
 }
@@ -68,6 +70,7 @@ export class Model {
   readonly isNarrowed: boolean;
   readonly specs: WeightSpecs;
   readonly #options: ModelOptions;
+  readonly #files: OpenedFiles;
 
   private constructor(
     path: string,
@@ -84,13 +87,18 @@ export class Model {
     this.untied = tiedHead && options.ownHead === true;
     // Where the width is cut, the source has left the layers out already.
     const left = width ? readArchitecture(this.source.config, path) : whole.with({ layers: kept });
-    this.architecture = left.with({ tiedHead: tiedHead && !this.untied });
+    this.architecture = left.with({
+      tiedHead: tiedHead && !this.untied,
+      ...(options.rows === undefined ? {} : { vocabularySize: options.rows }),
+    });
     this.keptLayers = kept;
     this.sourceLayers = layers;
     this.#options = options;
+    this.#files = { source, architecture: whole };
     // Two models with the same files, the same cut and the same rounding have the same prefix, and so share their weights.
     const cut = width ? ` cut to ${cutIdentity(width, kept)}` : "";
-    const prefix = `${path}${cut}${this.isRounded ? ` as ${this.storage}` : ""}: `;
+    const rows = options.rows === undefined ? "" : ` of ${options.rows} rows`;
+    const prefix = `${path}${cut}${rows}${this.isRounded ? ` as ${this.storage}` : ""}: `;
     this.specs = {
       prefix,
       category: options.category,
@@ -139,6 +147,17 @@ export class Model {
     }
   }
 
+  /** The same of which only so many rows of embedding and head take part. Whoever closes one of the two closes both. */
+  withRows(rows: number): Model {
+    const { source, architecture } = this.#files;
+    return new Model(this.path, source, architecture, this.keptLayers, { ...this.#options, rows });
+  }
+
+  /** Whether some rows of embedding and head take no part. */
+  get isRowCut(): boolean {
+    return this.#options.rows !== undefined;
+  }
+
   get config(): DecoderConfig {
     return this.architecture.config;
   }
@@ -171,15 +190,22 @@ export class Model {
 
   /** Whether some weight is not what the file holds. */
   get isRounded(): boolean {
-    return [...this.source.tensors].some(([name, { exactDtype }]) => this.dtype(name) !== exactDtype);
+    return [...this.architecture.tensors.keys()].some((name) => {
+      const stored = this.storedName(name);
+      return this.dtype(stored) !== this.source.tensors.get(stored)!.exactDtype;
+    });
   }
 
-  /** Every tensor of this model (renumbered names) with shape and storage type. */
+  /** Every tensor of this model (renumbered names) with shape and storage type, rows that take no part included. */
   tensors(): Map<string, { shape: number[]; dtype: FloatDtype }> {
+    const { embedding, head } = this.architecture.family.names;
+    const cut = this.isRowCut ? [embedding, `${head}.weight`] : [];
     return new Map(
-      [...this.architecture.tensors].map((
-        [name, shape],
-      ) => [name, { shape, dtype: this.dtype(this.storedName(name)) }]),
+      [...this.architecture.tensors].map(([name, shape]) => {
+        const stored = this.storedName(name);
+        const own = cut.includes(name) ? this.source.tensors.get(stored)!.shape : shape;
+        return [name, { shape: own, dtype: this.dtype(stored) }];
+      }),
     );
   }
 

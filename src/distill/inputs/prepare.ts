@@ -28,6 +28,8 @@ export interface PreparedRun {
   readonly student: Model;
   readonly tokenizer: TextTokenizer;
   readonly template: ChatTemplate | undefined;
+  /** Present where teacher and student have heads of different sizes for one vocabulary: only its rows take part. */
+  readonly padding?: { readonly teacher: number; readonly student: number; readonly common: number };
   /** The data, set by set. What follows is all sets together, one after another, but training sets of which nothing is drawn. */
   readonly sets: SampleSets;
   readonly train: EncodedSample[];
@@ -82,14 +84,15 @@ export async function openTokenizer(
  * @throws {InputError} on a model, tokenizer or dataset that does not do, or two models whose vocabularies differ
  */
 export async function prepareRun(recipe: Recipe, begun?: BegunStudent): Promise<PreparedRun> {
-  const teacher = await Model.open(recipe.teacher.model, { category: "teacher weights" });
+  let teacher = await Model.open(recipe.teacher.model, { category: "teacher weights" });
   let student: Model | undefined;
   try {
     student = await openStudent(recipe, begun);
     const { tokenizer, template } = await openTokenizer(teacher);
-    if (recipe.student.model !== "teacher") {
-      checkVocabularies(teacher, tokenizer, student, (await openTokenizer(student)).tokenizer);
-    }
+    const padding = recipe.student.model === "teacher"
+      ? undefined
+      : compareVocabularies(teacher, tokenizer, student, (await openTokenizer(student)).tokenizer);
+    if (padding) [teacher, student] = [teacher, student].map((model) => model.withRows(padding.common));
     if (recipe.data.contextLength > Math.min(teacher.config.contextLength, student.config.contextLength)) {
       throw new InputError(
         `data.contextLength is ${recipe.data.contextLength}; the models were trained for ${teacher.config.contextLength} (teacher) and ${student.config.contextLength} (student) positions`,
@@ -100,13 +103,13 @@ export async function prepareRun(recipe: Recipe, begun?: BegunStudent): Promise<
     const drawn = drawnSets(sets.train);
     const samples = drawn.flatMap((set) => set.samples);
     checkSources(recipe, samples);
-    const opened = student;
+    const opened = { teacher: teacher!, student: student! };
     return {
       recipe,
-      teacher,
-      student: opened,
+      ...opened,
       tokenizer,
       template,
+      ...(padding ? { padding } : {}),
       sets,
       train: samples,
       heldOut: sets.heldOut.flatMap((set) => set.samples),
@@ -116,8 +119,8 @@ export async function prepareRun(recipe: Recipe, begun?: BegunStudent): Promise<
       heldOutReport: joinedReport(sets.heldOut.map((set) => set.report)),
       stopTokens: stopTokens(tokenizer, recipe.data.endToken),
       close() {
-        teacher.close();
-        opened.close();
+        opened.teacher.close();
+        opened.student.close();
       },
     };
   } catch (error) {
@@ -224,13 +227,16 @@ export function stopTokens(tokenizer: TextTokenizer, endToken: Recipe["data"]["e
   return [...stop];
 }
 
-/** Losses compare rows of logits, so each id must mean the same token and both heads must have the same rows. */
-function checkVocabularies(
+/**
+ * Losses compare rows of logits, so each id must mean the same token. Heads may have more rows than there are tokens: where one has more than
+ * the other, these take no part in either, since no token stands for them.
+ */
+function compareVocabularies(
   teacher: Model,
   teacherTokenizer: TextTokenizer,
   student: Model,
   studentTokenizer: TextTokenizer,
-): void {
+): PreparedRun["padding"] {
   const difference = vocabularyDifference(teacherTokenizer, studentTokenizer);
   if (difference) {
     throw new InputError(`teacher and student have different vocabularies: ${difference}`, {
@@ -242,13 +248,5 @@ function checkVocabularies(
     });
   }
   const [t, s] = [teacher.config.vocabularySize, student.config.vocabularySize];
-  if (t === s) return;
-  throw new InputError(
-    `teacher and student have the same tokens, but heads of ${t} and ${s} rows: one has more unused rows at its end`,
-    {
-      where: student.path,
-      hint: "Give both the same number of rows, in Python: " +
-        `model.resize_token_embeddings(${Math.max(t, s)}), then save the model.`,
-    },
-  );
+  return t === s ? undefined : { teacher: t, student: s, common: teacherTokenizer.vocabularySize };
 }

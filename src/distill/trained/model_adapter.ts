@@ -376,14 +376,18 @@ function checkSettings(plugin: Adapter, recipe: AdapterRecipe, where: string): v
 }
 
 /** The linear layers a recipe's targets mean, in the order of the forward pass. */
-function targetLayers(recipe: AdapterRecipe, { architecture }: Model, where: string): AdaptedLayer[] {
+function targetLayers(
+  recipe: AdapterRecipe,
+  { architecture, isRowCut }: Model,
+  where: string,
+): AdaptedLayer[] {
   const { linearLayers: linear, family, config } = architecture;
   const { head } = family.names;
   const all = [...linear, { name: head, out: config.vocabularySize, in: config.hiddenSize }];
   const matches = (target: string, path: string) => path === target || path.endsWith(`.${target}`);
   if (recipe.targets !== "all-linear") {
     for (const target of recipe.targets) {
-      if (target === head) checkHead(recipe, head, config.tiedHead, where);
+      if (target === head) checkHead(recipe, head, config.tiedHead, where, isRowCut);
       if (all.some(({ name }) => matches(target, name))) continue;
       const known = [...new Set(all.map(({ name }) => name.split(".").at(-1)!))];
       throw new InputError(
@@ -413,7 +417,22 @@ function targetLayers(recipe: AdapterRecipe, { architecture }: Model, where: str
 }
 
 /** @throws {InputError} where the head cannot have this adapter */
-function checkHead({ dropout }: AdapterRecipe, head: string, tied: boolean, where: string): void {
+function checkHead(
+  { dropout }: AdapterRecipe,
+  head: string,
+  tied: boolean,
+  where: string,
+  isRowCut: boolean,
+): void {
+  if (isRowCut) {
+    throw new InputError(
+      "the head is cut to the rows that the other model has too, so it can have no adapter",
+      {
+        where: `recipe ${where}.targets`,
+        hint: `leave ${head} out, or give both models heads of one size`,
+      },
+    );
+  }
   if (tied) {
     throw new InputError("the head is the embedding (tie_word_embeddings), so it can have no adapter", {
       where: `recipe ${where}.targets`,

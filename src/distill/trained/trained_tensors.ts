@@ -106,6 +106,12 @@ function selectTensors(model: Model, names: readonly string[]): Map<string, stri
           `such as ${TENSOR_KINDS.join(", ")}`,
       });
     }
+    if (model.isRowCut && found.includes(headWeight(model))) {
+      throw new InputError(
+        `"${name}" means the head, which is cut to the rows that the other model has too and so cannot be trained`,
+        { where: WHERE, hint: "name other tensors, or give both models heads of one size" },
+      );
+    }
     if (found.length === 0) {
       const known = [...TENSOR_KINDS, ...new Set(all.flatMap(endings))];
       throw new InputError(
