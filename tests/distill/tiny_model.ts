@@ -64,12 +64,14 @@ export interface TinyModelOptions {
   readonly biases?: boolean;
   readonly dtype?: FloatDtype;
   readonly seed?: number;
+  /** A whole config.json, in place of all that decides a Llama's. */
+  readonly config?: Readonly<Record<string, unknown>>;
 }
 
 /** Writes a model folder: grouped-query attention with two heads of queries to one of keys, an MLP of odd width. */
 export async function writeTinyModel(path: string, options: TinyModelOptions = {}): Promise<void> {
   const { hiddenSize = 32, contextLength = 128, dtype = "f32", seed = 1 } = options;
-  const config = {
+  const config = options.config ?? {
     architectures: ["LlamaForCausalLM"],
     model_type: "llama",
     hidden_act: "silu",
@@ -102,9 +104,9 @@ export async function writeTinyModel(path: string, options: TinyModelOptions = {
         shape.reduce((a, b) => a * b, 1),
         seed * 1000 + names.indexOf(name) + 1,
         // Logits of a standard deviation near 2, so that the model has opinions; norms around 1.
-        shape.length === 1 ? 0.3 : Math.sqrt((/embed|lm_head/.test(name) ? 12 : 3) / hiddenSize),
+        shape.length === 1 ? 0.3 : Math.sqrt((/embed|lm_head|wte/.test(name) ? 12 : 3) / hiddenSize),
       ) as Float32Array<ArrayBuffer>;
-      if (name.endsWith("norm.weight")) values.forEach((v, i) => values[i] = 1 + v);
+      if (/(norm|ln_\w+)\.weight$/.test(name)) values.forEach((v, i) => values[i] = 1 + v);
       return Promise.resolve({ dtype, shape, data: fromFloat32(dtype, values) });
     },
   }, { dtype });

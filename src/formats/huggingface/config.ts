@@ -60,7 +60,7 @@ export function exportedConfig(
   where: string,
 ): Record<string, unknown> {
   const kept = Object.entries(config).filter(([key, value]) =>
-    !dropped.includes(key) && !(key === "layer_types" && isUniform(value))
+    !dropped.includes(key) && !(key === "layer_types" && config.sliding_window == null && isUniform(value))
   );
   const parameters = asObject(config.rope_parameters);
   const { rope } = layoutOf(config);
@@ -74,7 +74,7 @@ export function exportedConfig(
   };
 }
 
-/** Whether every layer attends everything, which older readers take for granted. */
+/** Whether every layer attends everything, which older readers take for granted where there is no window. */
 function isUniform(layerTypes: unknown): boolean {
   return !Array.isArray(layerTypes) || layerTypes.every((type) => type === "full_attention");
 }
