@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { InputError } from "../base/errors.ts";
 import { select, stepScalar } from "../tensor/expr/mod.ts";
 import type { DType, Graph, Tensor } from "../tensor/graph.ts";
 import { scatterRows } from "../tensor/ops/cache.ts";
@@ -130,6 +131,21 @@ export function modelWeight(
   return graph.weight(`${weights.prefix}${stored}`, shape, dtype, weights.category);
 }
 
+const STACK = " to ";
+
+/** Name under which weights that are stacked are stored: that of the first and how many there are. */
+function stackName(first: string, count: number): string {
+  return `${first}${STACK}${count}`;
+}
+
+/** The weights behind a stored name: several where they are stacked. */
+export function storedNames(name: string): string[] {
+  const [first, count] = name.split(STACK);
+  if (count === undefined) return [name];
+  // The last number is the expert's: that of the layer stands before it.
+  return Array.from({ length: Number(count) }, (_, i) => first!.replace(/\.0(\.[^\d]*)$/, `.${i}$1`));
+}
+
 /** Name under which a model's layer is traced: what a block can be run without. */
 export function layerName(model: string, index: number): string {
   return `${model}/layers.${index}`;
@@ -196,6 +212,29 @@ export class ModelContext {
   /** A weight by its Hugging Face name, or the trained tensor in its place. */
   weight(name: string, shape: readonly number[]): Tensor {
     return this.#onWeight?.(name, shape) ?? modelWeight(this.graph, this.weights, name, shape);
+  }
+
+  /**
+   * Weights of one shape, one after another in one tensor [count * rows, columns]: those of experts. They are frozen.
+   *
+   * @param nameOf The Hugging Face name of each
+   */
+  stacked(count: number, nameOf: (i: number) => string, shape: readonly [number, number]): Tensor {
+    for (let i = 0; i < count; i++) {
+      if (!this.#onWeight?.(nameOf(i), shape)) continue;
+      throw new InputError(`${nameOf(i)} belongs to an expert, and experts cannot be trained`, {
+        where: "recipe student.train",
+        hint: "Name other tensors.",
+      });
+    }
+    const { name, dtype } = this.weights.resolve(nameOf(0));
+    const stack = [count * shape[0], shape[1]];
+    return this.graph.weight(
+      `${this.weights.prefix}${stackName(name, count)}`,
+      stack,
+      dtype,
+      this.weights.category,
+    );
   }
 
   /**

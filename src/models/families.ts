@@ -17,6 +17,7 @@ import { olmo2 } from "./families/olmo2.ts";
 import { phi3 } from "./families/phi3.ts";
 import { qwen2 } from "./families/qwen2.ts";
 import { qwen3 } from "./families/qwen3.ts";
+import { qwen3Moe } from "./families/qwen3_moe.ts";
 import { smollm3 } from "./families/smollm3.ts";
 import type { ModelFamily } from "./family.ts";
 
@@ -25,6 +26,7 @@ const FAMILIES: readonly ModelFamily[] = [
   mistral,
   qwen2,
   qwen3,
+  qwen3Moe,
   smollm3,
   phi3,
   gemma2,

@@ -118,6 +118,18 @@ export class Fields {
     });
   }
 
+  /** Numbers of layers; none where the field is absent. */
+  indices(key: string, layers: number): number[] {
+    const value = this.get(key) ?? [];
+    if (Array.isArray(value) && value.every((i) => Number.isSafeInteger(i) && i >= 0 && i < layers)) {
+      return value;
+    }
+    throw new InputError(
+      `${key} is ${JSON.stringify(value)}; expected numbers of layers from 0 to ${layers - 1}`,
+      { where: this.where },
+    );
+  }
+
   /** Requires that fields which would change the computation hold nothing but these values, or are absent. */
   require(neutral: Readonly<Record<string, readonly unknown[]>>): void {
     for (const [key, values] of Object.entries(neutral)) {

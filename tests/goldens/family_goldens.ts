@@ -6,6 +6,7 @@
 import { openFile } from "../../src/formats/files.ts";
 import { type LoraAdapter, loraScaling, readPeftAdapter } from "../../src/formats/peft/peft.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
+import { writeSafetensors } from "../../src/formats/safetensors/write.ts";
 import { Model, uploadWeights } from "../../src/distill/inputs/models.ts";
 import { writeSamples } from "../../src/distill/program/stream.ts";
 import { traceModel } from "../../src/distill/program/traced_model.ts";
@@ -186,4 +187,76 @@ export function meanCrossEntropy(
     }
   }
   return { loss, gradient };
+}
+
+/**
+ * A golden whose adapter has factors for all experts of a layer at once, which nothing here trains: a folder with them merged into the
+ * experts, and an adapter of the rest. Whoever asks removes it.
+ */
+export async function withExpertsMerged(golden: string): Promise<{ folder: string; adapter: string }> {
+  const folder = await Deno.makeTempDir({ prefix: "limbeck-" });
+  const adapter = `${folder}/adapter`;
+  await Deno.mkdir(adapter);
+  const config = JSON.parse(await Deno.readTextFile(`${golden}/adapter/adapter_config.json`));
+  const plain = { ...config, target_parameters: null, rank_pattern: {}, alpha_pattern: {} };
+  await Deno.writeTextFile(`${adapter}/adapter_config.json`, JSON.stringify(plain));
+  await Deno.copyFile(`${golden}/config.json`, `${folder}/config.json`);
+  const weights = await readTensors(`${golden}/model.safetensors`);
+  const factors = await readTensors(`${golden}/adapter/adapter_model.safetensors`);
+  const before = "base_model.model.";
+  for (const name of factors.keys()) {
+    const [, layer, inner] = /^base_model\.model\.(.*\.experts)(\.base_layer)?\.lora_A\.weight$/.exec(name) ??
+      [];
+    if (layer === undefined) continue;
+    const [a, b] = ["A", "B"].map((side) => factors.get(name.replace("lora_A", `lora_${side}`))!) as [
+      Stored,
+      Stored,
+    ];
+    const experts = [...weights.keys()].filter((key) =>
+      key.startsWith(`${layer}.`) && key.endsWith(".up_proj.weight")
+    ).length;
+    // The inner one wraps gate and up, the outer one down. Both have a scale of 2.
+    const modules = inner ? ["gate_proj", "up_proj"] : ["down_proj"];
+    const rank = a.shape[0]! / experts;
+    for (let e = 0; e < experts; e++) {
+      modules.forEach((module, half) => {
+        const { shape: [out, width], data } = weights.get(`${layer}.${e}.${module}.weight`)!;
+        for (let o = 0; o < out!; o++) {
+          for (let i = 0; i < width!; i++) {
+            for (let r = 0; r < rank; r++) {
+              data[o * width! + i]! += 2 * b.data[(half * out! + o) * b.shape[1]! + r * experts + e]! *
+                a.data[(e * rank + r) * width! + i]!;
+            }
+          }
+        }
+      });
+    }
+    for (const side of ["A", "B"]) factors.delete(name.replace("lora_A", `lora_${side}`));
+  }
+  if ([...factors.keys()].some((name) => !name.startsWith(before))) throw new Error("another adapter");
+  await writeTensors(`${folder}/model.safetensors`, weights);
+  await writeTensors(`${adapter}/adapter_model.safetensors`, factors);
+  return { folder, adapter };
+}
+
+/** An f32 tensor of a file. */
+interface Stored {
+  readonly shape: readonly number[];
+  readonly data: Float32Array<ArrayBuffer>;
+}
+
+async function readTensors(path: string): Promise<Map<string, Stored>> {
+  const file = await SafetensorsFile.open(await openFile(path));
+  const tensors = new Map<string, Stored>();
+  for (const name of file.tensors.keys()) {
+    const { shape, data } = await file.read(name);
+    tensors.set(name, { shape, data: data as Float32Array<ArrayBuffer> });
+  }
+  file.close();
+  return tensors;
+}
+
+async function writeTensors(path: string, tensors: ReadonlyMap<string, Stored>): Promise<void> {
+  const specs = [...tensors].map(([name, { shape }]) => ({ name, dtype: "F32" as const, shape }));
+  await writeSafetensors(path, specs, ({ name }) => tensors.get(name)!.data);
 }

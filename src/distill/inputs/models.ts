@@ -13,7 +13,7 @@ import { BUFFER_USAGE } from "../../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import type { Architecture } from "../../models/architecture.ts";
 import type { DecoderConfig } from "../../models/config.ts";
-import type { WeightSpecs } from "../../models/context.ts";
+import { storedNames, type WeightSpecs } from "../../models/context.ts";
 import { readArchitecture } from "../../models/families.ts";
 import { checkTensors } from "../../models/weights.ts";
 import type { Plan } from "../../tensor/plan.ts";
@@ -253,12 +253,32 @@ export class Model {
   async upload(gpu: Gpu, buffer: GpuBuffer, storedName: string, shape: readonly number[]): Promise<void> {
     const table = this.architecture.tables[storedName];
     if (table) return gpu.device.queue.writeBuffer(buffer.raw, 0, table(shape[0]!));
+    const names = storedNames(storedName);
+    const each = [shape[0]! / names.length, ...shape.slice(1)];
+    for (const [i, name] of names.entries()) await this.#uploadOne(gpu, buffer, name, each, i);
+  }
+
+  /** Fills the `index`th of equal parts of a buffer. */
+  async #uploadOne(
+    gpu: Gpu,
+    buffer: GpuBuffer,
+    storedName: string,
+    shape: readonly number[],
+    index: number,
+  ): Promise<void> {
     const bytesOfRow = rowBytes({ shape, dtype: this.dtype(storedName) });
+    const begin = index * shape[0]! * bytesOfRow;
+    if (begin % 4 !== 0) {
+      throw new InputError(`${storedName} has an odd number of 16-bit values, so no other can follow it`, {
+        where: this.path,
+        hint: "Convert the model to float32.",
+      });
+    }
     // Pieces of a few MB whose bytes are a multiple of 4.
     const rows = Math.max(4, Math.floor(PIECE_BYTES / bytesOfRow / 4) * 4);
     for (let first = 0; first < shape[0]!; first += rows) {
       const { data } = await this.#readStored(storedName, first, Math.min(rows, shape[0]! - first));
-      gpu.device.queue.writeBuffer(buffer.raw, first * bytesOfRow, wholeWords(data));
+      gpu.device.queue.writeBuffer(buffer.raw, begin + first * bytesOfRow, wholeWords(data));
       // What is written stays staged in host memory until something is submitted.
       gpu.device.queue.submit([]);
     }

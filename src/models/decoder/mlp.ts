@@ -6,8 +6,10 @@
 import type { Tensor } from "../../tensor/graph.ts";
 import { splitColumns } from "../../tensor/ops/columns.ts";
 import { activate, gated } from "../../tensor/ops/activation.ts";
+import { expertWeights, mixture } from "../../tensor/ops/experts.ts";
+import { linear } from "../../tensor/ops/matmul.ts";
 import type { ModelContext } from "../context.ts";
-import type { DescribedConfig, MlpDescription } from "./description.ts";
+import type { DescribedConfig, ExpertsDescription, MlpDescription } from "./description.ts";
 import { biased, type LayerPlace } from "./linear.ts";
 
 /** The MLP over x [T, hiddenSize], f32 of the same shape. */
@@ -33,7 +35,31 @@ export function feedForward(
       const up = biased(ctx, at, mlp.up, x, mlp.width);
       return biased(ctx, at, mlp.down, activate(up, mlp.activation), hiddenSize);
     }
-    default:
-      throw new Error(mlp.kind);
+    case "experts":
+      return mixed(ctx, mlp, `${at}.`, x);
   }
+}
+
+/** A mixture of experts. The router is no layer that adapters see: what chooses experts stays as it is. */
+function mixed(
+  ctx: ModelContext,
+  { router, experts, count, perToken, normalised, gate, up, down, activation, width }:
+    & MlpDescription
+    & ExpertsDescription,
+  before: string,
+  x: Tensor,
+): Tensor {
+  const hiddenSize = x.dim(1);
+  const logits = linear(x, ctx.weight(`${before}${router}.weight`, [count, hiddenSize]));
+  const stacked = (name: string, shape: readonly [number, number]) =>
+    ctx.stacked(count, (i) => `${before}${experts}.${i}.${name}.weight`, shape);
+  const [gates, ups] = [stacked(gate, [width, hiddenSize]), stacked(up, [width, hiddenSize])];
+  const downs = stacked(down, [hiddenSize, width]);
+  const weights = expertWeights(logits, perToken, { normalise: normalised });
+  return mixture(
+    x,
+    weights,
+    perToken,
+    (rows, linear) => linear(gated(linear(rows, gates), linear(rows, ups), activation), downs),
+  );
 }
