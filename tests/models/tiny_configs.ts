@@ -28,6 +28,15 @@ const CONFIGS: Readonly<Record<string, Config>> = {
   MistralForCausalLM: { model_type: "mistral", ...usual, sliding_window: 8 },
   Qwen2ForCausalLM: { model_type: "qwen2", ...usual, tie_word_embeddings: true },
   Qwen3ForCausalLM: { model_type: "qwen3", ...usual, head_dim: 12 },
+  Qwen3MoeForCausalLM: {
+    model_type: "qwen3_moe",
+    ...usual,
+    num_experts: 3,
+    num_experts_per_tok: 2,
+    moe_intermediate_size: 20,
+    norm_topk_prob: true,
+    mlp_only_layers: [1],
+  },
   SmolLM3ForCausalLM: { model_type: "smollm3", ...usual, no_rope_layer_interval: 2 },
   Phi3ForCausalLM: {
     model_type: "phi3",

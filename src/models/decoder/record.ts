@@ -9,9 +9,11 @@ import type { DescribedConfig, LayerDescription } from "./description.ts";
 import { decoderTables, traceDecoder, traceHead } from "./trace.ts";
 
 /** What sets a family apart, all of it data but the reading of its config. */
-export interface DescribedFamily
-  extends
-    Pick<ModelFamily, "name" | "architectures" | "names" | "gguf" | "narrowing" | "buffers" | "fanInFanOut"> {
+export interface DescribedFamily extends
+  Pick<
+    ModelFamily<DescribedConfig>,
+    "name" | "architectures" | "names" | "gguf" | "ggufFits" | "narrowing" | "buffers" | "fanInFanOut"
+  > {
   /** Fields that its configs have and that change nothing that is computed here, beside those of every family. */
   readonly ignored?: readonly string[];
   /** Fields with an entry for each layer that configs may leave to a rule; see `ModelFamily.layerFields`. */
