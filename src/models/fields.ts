@@ -184,7 +184,7 @@ function saysNothing(value: unknown): boolean {
 /** Fields that configs of many families have and that are not about what is computed. */
 const INERT = new Set([
   ...["architectures", "model_type", "auto_map", "torch_dtype", "dtype", "vocab_size", "use_cache"],
-  ...["is_decoder", "is_llama_config", "rope_interleaved"],
+  ...["is_decoder", "is_llama_config", "max_sequence_length", "use_bfloat16"],
   ...["output_attentions", "output_hidden_states", "output_router_logits", "return_dict", "torchscript"],
   ...["id2label", "label2id", "problem_type", "task_specific_params", "finetuning_task"],
   ...["chunk_size_feed_forward", "attn_implementation", "use_flash_attn", "license", "language"],

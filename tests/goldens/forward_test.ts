@@ -106,30 +106,6 @@ for (const family of FAMILIES) {
   );
 }
 
-for (
-  const name of [
-    "llama3_rope",
-    "llama_tied_bias",
-    "llama_tied_bias/bf16",
-    "llama_tied_bias/f16",
-    "llama3_rope/sharded",
-  ]
-) {
-  sharedTest(
-    `decoder() gives the reference logits of ${name}, two sequences packed, in both families`,
-    async () => {
-      const folder = sharedPath(`goldens/families/${name}`);
-      const parent = sharedPath(`goldens/families/${name.split("/")[0]}`);
-      const { ids } = JSON.parse(await Deno.readTextFile(`${parent}/ids.json`));
-      const own = await Deno.stat(`${folder}/expected.safetensors`).then(() => folder, () => parent);
-      const file = await SafetensorsFile.open(await openFile(`${own}/expected.safetensors`));
-      const expected = (await file.readArray("logits")).data as Float32Array;
-      file.close();
-      await comparePacked(folder, ids, expected);
-    },
-  );
-}
-
 for (const name of ["tied_q8_0", "untied_mixed"]) {
   sharedTest(`decoder() gives the reference logits of ${name}.gguf, in both families`, async () => {
     const { ids } = JSON.parse(await Deno.readTextFile(sharedPath(`goldens/gguf/${name}.json`)));

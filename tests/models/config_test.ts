@@ -173,6 +173,7 @@ const refused: [string, Record<string, unknown>, string][] = [
   ["a token beyond the vocabulary", { ...llama, eos_token_id: [2, 320] }, "eos_token_id holds 320"],
   ["a flag that is a string", { ...llama, tie_word_embeddings: "yes" }, "tie_word_embeddings"],
   ["a window of none", { ...mistral, sliding_window: 0 }, "sliding_window is 0"],
+  ["pairs that lie side by side", { ...llama, rope_interleaved: true }, "rope_interleaved is true"],
   ["a field that nobody knows", { ...llama, attention_sink: 4 }, "attention_sink is 4, and what that means"],
   ["a field of another family", { ...llama, query_pre_attn_scalar: 256 }, "query_pre_attn_scalar"],
 ];
@@ -203,6 +204,7 @@ Deno.test("readArchitecture() takes no offence at fields that say nothing, or ar
   parse({
     ...llama,
     ...{ attention_sink: null, clip_qkv: false, pruned_heads: {}, unsloth_version: "1", _name_or_path: "x" },
+    ...{ rope_interleaved: false, max_sequence_length: 2048 },
     ...{ "transformers.js_config": { dtype: "q4" }, attention_dropout: 0.1, is_llama_config: true },
   });
 });

@@ -57,6 +57,8 @@ export interface MergedAdapter {
   readonly targets: readonly string[];
   /** Where the first adapter finds its base model. */
   readonly baseModel: string | null;
+  /** Whether the base model's files store weights [in, out]. */
+  readonly fanInFanOut: boolean;
   readonly parents: DerivedCard["parents"];
   readonly notes: readonly string[];
 }
@@ -121,6 +123,7 @@ export async function mergeAdapters(
     total: relativeError(addLeftOut(left.values())),
     targets: targetsOf(read.filter(({ weight }) => weight !== 0).map(({ adapter }) => adapter), modules),
     baseModel: first.settings.baseModel,
+    fanInFanOut: read.some(({ adapter }) => adapter.settings.fanInFanOut),
     parents,
     notes: bases.length > 1
       ? [
@@ -148,7 +151,7 @@ const NOTHING: LeftOut = { squares: 0, of: 0 };
 export async function writeMergedAdapter(merge: AdapterMerge, output: string): Promise<MergedAdapter> {
   await checkOutput(output);
   const merged = await mergeAdapters(merge);
-  const { modules, baseModel } = merged;
+  const { modules, baseModel, fanInFanOut } = merged;
   const rank = Math.max(...modules.map((m) => m.rank));
   const alpha = modules[0]!.scale * rank;
   const unusual = (usual: number, valueOf: (module: MergedModule) => number) =>
@@ -159,6 +162,7 @@ export async function writeMergedAdapter(merge: AdapterMerge, output: string): P
       alpha,
       targetModules: merged.targets,
       baseModel,
+      fanInFanOut,
       rankPattern: unusual(rank, (m) => m.rank),
       alphaPattern: unusual(alpha, (m) => m.scale * m.rank),
     },

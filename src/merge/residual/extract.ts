@@ -127,6 +127,7 @@ async function writeDifference(
       // A scale of 1: the factors multiply to the difference.
       alpha: rank,
       targetModules: [...new Set(linearLayers.map(({ name }) => name.split(".").at(-1)!))],
+      fanInFanOut: family.fanInFanOut,
       baseModel: resolve(residual.newBase.name),
       rankPattern: ranks,
       alphaPattern: ranks,

@@ -14,7 +14,7 @@ export const phi3 = describedFamily({
   architectures: { Phi3ForCausalLM: "phi3" },
   names: USUAL_NAMES,
   // Biases are none whatever the config says, as in transformers.
-  ignored: ["attention_bias", "mlp_bias", "lm_head_bias", "interpolate_factor"],
+  ignored: ["attention_bias", "mlp_bias", "lm_head_bias", "interpolate_factor", "full_attn_mod"],
   describe(fields, architecture) {
     fields.choice("hidden_act", SILU);
     const { config, rotary } = parseDecoderConfig(fields, architecture, {

@@ -27,6 +27,7 @@ export const smollm3 = describedFamily({
     no_rope_layers: layers.map(({ attention }) => Number(attention.rotary !== undefined)),
   }),
   narrowing: usualNarrowing({ attention_bias: true, mlp_bias: true }),
+  ignored: ["max_window_layers", "pretraining_tp"],
   describe(fields, architecture) {
     fields.choice("hidden_act", SILU);
     const { config, rotary } = parseDecoderConfig(fields, architecture, {
