@@ -51,7 +51,9 @@ export async function previewShrink(
       data.samples.reduce((sum, sample) => sum + of(sample), 0);
     // The first token of a sample is predicted from nothing.
     const supervisedTokens = count(({ supervised }) => supervised.subarray(1).reduce((a, b) => a + b, 0));
-    const left = whole ? architecture.with({ layers: whole.layers }).parameterCount : parameterCount;
+    // Which layers will stay is not known yet; where they differ in size, these stand for them.
+    const firstLayers = whole && Array.from({ length: whole.layers }, (_, i) => i);
+    const left = firstLayers ? architecture.with({ layers: firstLayers }).parameterCount : parameterCount;
     return {
       model: { layers, parameters: parameterCount },
       ...(width ? {} : { parameters: left }),
