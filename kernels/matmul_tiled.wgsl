@@ -12,7 +12,8 @@
 // workgroup memory, one column of padding against bank conflicts. Everything beyond the edge is read as zero. Blocks of 256 along
 // K are summed on their own: one long sum rounds each product to the size of all before it.
 //
-// Constants: ORIENTATION, TERMS (1, 2), WEIGHT (storage of w; w2 is f32).
+// Constants: ORIENTATION, TERMS (1, 2), WEIGHT (storage of w; w2 is f32), VALUES (of w that are read at once: 1, or 4 where its rows are
+// a multiple of 4).
 
 struct Size {
   m: u32, n: u32, k: u32, k2: u32,
@@ -26,7 +27,7 @@ struct Size {
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
-//#include weights with VALUES = 1
+//#include weights with VALUES = VALUES
 @group(0) @binding(2) var<storage, read> addend: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 //#if TERMS == 2
@@ -96,6 +97,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
           xs[k * 33u + r] = value;
         }
+//#if VALUES == 1 || (TERMS == 2 && term == 0)
         {
 //#if ORIENTATION == NT
           let c = thread / 16u + $(i * 4)u;
@@ -116,6 +118,31 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
           ws[k * 33u + c] = value;
         }
+//#end
+//#end
+//#if VALUES == 4 && (TERMS == 1 || term == 1)
+//#for i in 0..2
+        {
+//#if ORIENTATION == NT
+          let c = thread / 4u + $(i * 16)u;
+          let k = thread % 4u * 4u;
+          let index = (column + c) * depth + k0 + k;
+//#else
+          let c = thread % 8u * 4u;
+          let k = thread / 8u + $(i * 8)u;
+          let index = (k0 + k) * size.n + column + c;
+//#end
+          var values = vec4<f32>();
+          if (column + c < size.n && k0 + k < depth) { values = weight(index / 4u); }
+//#for e in 0..4
+//#if ORIENTATION == NT
+          ws[(k + $(e)u) * 33u + c] = values[$e];
+//#else
+          ws[k * 33u + c + $(e)u] = values[$e];
+//#end
+//#end
+        }
+//#end
 //#end
         workgroupBarrier();
 //#for k in 0..16

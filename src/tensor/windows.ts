@@ -7,7 +7,7 @@ import type { DeviceDescription } from "../gpu/description.ts";
 import { DeviceError } from "../base/errors.ts";
 import { show, type Tensor } from "./graph.ts";
 import type { Window } from "./op.ts";
-import { byteLength, bytesOf, elementCount, padded } from "./weight_storage.ts";
+import { byteLength, bytesOf, elementCount, gcd, padded, wholeBlockUnits } from "./weight_storage.ts";
 
 /** Consecutive units of a tensor, and what to bind to reach them: the first of them is the first in the binding. */
 export interface Part {
@@ -28,6 +28,8 @@ export interface Cut {
   readonly multiple?: number;
   /** No part holds more units, even where a binding could. */
   readonly most?: number;
+  /** No part holds more units than these or the smallest part, even where a binding could. */
+  readonly about?: number;
 }
 
 /**
@@ -40,33 +42,32 @@ export function windows(tensor: Tensor, device: DeviceDescription, cut: Cut = {}
   const unitElements = cut.unitElements ?? elements / tensor.dim(0);
   const { first = 0, count = elements / unitElements - first, multiple = 1 } = cut;
   const whole = byteLength(tensor);
-  const limit = cut.most ?? Infinity;
+  const limit = cut.most ?? cut.about ?? Infinity;
   if (whole <= device.maxBindingSize && first === 0 && count <= limit) {
     return [{ first, count, binding: tensor }];
   }
 
-  const unitBytes = bytesOf(tensor.dtype, unitElements);
-  // Both a multiple of `multiple` and a multiple of the alignment in bytes.
-  const step = multiple * device.offsetAlignment / gcd(multiple * unitBytes, device.offsetAlignment);
-  const most = Math.floor(Math.min(limit, device.maxBindingSize / unitBytes) / step) * step;
+  // So many units are a multiple of `multiple`, whole blocks, and a multiple of the alignment in bytes.
+  const blocks = wholeBlockUnits(tensor.dtype, unitElements);
+  const unit = multiple * blocks / gcd(multiple, blocks);
+  const bytesOfUnits = (units: number) => bytesOf(tensor.dtype, units * unitElements);
+  const step = unit * device.offsetAlignment / gcd(bytesOfUnits(unit), device.offsetAlignment);
+  const fits = Math.floor(device.maxBindingSize / bytesOfUnits(step)) * step;
+  const wanted = Math.floor(limit / step) * step;
+  const most = Math.min(cut.most === undefined ? Math.max(wanted, step) : wanted, fits);
   if (most === 0) {
     throw new DeviceError(
-      `${show(tensor)} must be bound in parts of at least ${step * unitBytes} bytes, ` +
+      `${show(tensor)} must be bound in parts of at least ${bytesOfUnits(step)} bytes, ` +
         `which this device's limit of ${device.maxBindingSize} bytes a binding does not allow`,
     );
   }
   const parts: Part[] = [];
   for (let at = first; at < first + count; at += most) {
     const units = Math.min(most, first + count - at);
-    const byteOffset = at * unitBytes;
+    const byteOffset = bytesOfUnits(at);
     // Whole vectors of four words: storage is padded to them, and kernels read them.
-    const bytes = Math.min(padded(units * unitBytes), whole - byteOffset);
+    const bytes = Math.min(padded(bytesOfUnits(units)), whole - byteOffset);
     parts.push({ first: at, count: units, binding: { tensor, byteOffset, byteLength: bytes } });
   }
   return parts;
-}
-
-/** Greatest common divisor. */
-export function gcd(a: number, b: number): number {
-  return b === 0 ? a : gcd(b, a % b);
 }

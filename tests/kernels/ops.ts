@@ -25,7 +25,8 @@ import { drawTokens } from "../../src/tensor/ops/draw_tokens.ts";
 import { fill, fillConstant } from "../../src/tensor/ops/fill.ts";
 import { gatedSilu } from "../../src/tensor/ops/gated.ts";
 import { layerNorm } from "../../src/tensor/ops/layer_norm.ts";
-import { matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
+import { materialise } from "../../src/tensor/ops/materialise.ts";
+import { matmul, matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
 import { normal } from "../../src/tensor/ops/normal.ts";
 import { clippingFactor, gradientNorm } from "../../src/tensor/ops/norms.ts";
 import { maskRows } from "../../src/tensor/ops/mask_rows.ts";
@@ -43,6 +44,7 @@ import { windowed } from "../../src/tensor/ops/windowed.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 
 const STORAGE_TYPES: readonly DType[] = ["f32", "f16", "bf16"];
+const BLOCK_TYPES: readonly DType[] = ["q8_0", "q4_0", "q4_k", "q6_k", "nf4", "nf4-double"];
 
 /** A block whose operands are declared on the fly and whose results are all wanted. */
 class OpBlock {
@@ -74,7 +76,17 @@ export function opPlan(device: DeviceDescription): Plan {
   const program = new Program();
   const block = new OpBlock(program);
   for (
-    const trace of [products, rowOps, attentions, experts, relations, elementwise, expressions, optimiser]
+    const trace of [
+      products,
+      blockWeights,
+      rowOps,
+      attentions,
+      experts,
+      relations,
+      elementwise,
+      expressions,
+      optimiser,
+    ]
   ) {
     trace(block);
   }
@@ -101,6 +113,21 @@ function products(block: OpBlock): void {
             }
           }
         }
+      }
+    }
+  }
+}
+
+/** Weights in blocks: each text that reads them, in every kernel that includes one. */
+function blockWeights(block: OpBlock): void {
+  const positions = block.tensor([9], "i32");
+  for (const dtype of BLOCK_TYPES) {
+    for (const width of [36, 37]) {
+      const w = block.tensor([20, width], dtype);
+      block.want(materialise(w), gatherRows(w, positions));
+      block.wantGradients(timesWeight(block.tensor([20, width]), w), []);
+      for (const rows of [5, 65]) {
+        block.want(matmul("NT", block.tensor([rows, width]), w), matmul("NN", block.tensor([rows, 20]), w));
       }
     }
   }

@@ -12,9 +12,10 @@ import tiled from "../../../kernels/matmul_tiled.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { nothing, type StepScalar, type Tensor } from "../graph.ts";
 import { ensure, type GradientContext, grid, type LoweringContext, type Op, type Window } from "../op.ts";
-import { byteLength, isWeight, padded, rowBytes, weightIncludes } from "../weight_storage.ts";
-import { gcd, windows } from "../windows.ts";
+import { byteLength, gcd, isWeight, padded, rowBytes, STORAGES, weightIncludes } from "../weight_storage.ts";
+import { windows } from "../windows.ts";
 import { scaleFactor } from "./combine.ts";
+import { unpackRows } from "./materialise.ts";
 
 /**
  * Which operand is read across its rows.
@@ -159,6 +160,15 @@ function gradient(context: GradientContext<MatmulAttributes>): (Tensor | undefin
  */
 const SHORT_DEPTH = 1024;
 
+/**
+ * Software devices unpack weights in blocks in the loader where few rows are made. From so many rows on, a piece of them is unpacked
+ * once, and all tiles of rows read the numbers: with 256 rows the loader would unpack each eight times. bench/quantised_bench.ts has both.
+ */
+const UNPACKED_ROWS = 64;
+
+/** Values of such a piece: a megabyte stays in the second-level cache. */
+const UNPACKED_VALUES = 2 ** 18;
+
 /** The greatest depth that is not cut into parts of {@linkcode SHORT_DEPTH}, and that a second product may have. */
 export const WHOLE_DEPTH = 2 * SHORT_DEPTH;
 
@@ -176,14 +186,24 @@ function lower(context: LoweringContext<MatmulAttributes>): void {
   // Parts of w that one binding holds: along N for NT, along K otherwise. Whatever is cut with it must begin at an aligned byte
   // too: the rows of w2 beside those of w, the rows of x where both are read across.
   const alongN = orientation === "NT";
+  const unpacked = fast && m >= UNPACKED_ROWS && STORAGES[w.dtype].running === true && orientation !== "TN";
   const beside = alongN ? k2 : orientation === "TN" ? m : 1;
-  const rows = orientation === "TN"
-    ? Math.min(depth, Math.floor(device.maxBindingSize / rowBytes(x)))
-    : depth;
-  const cut = { multiple: Math.max(4, 64 / gcd(64, beside)), ...(alongN ? {} : { most: rows }) };
-  for (const { first, count, binding } of windows(w, device, cut)) {
-    for (let from = alongN ? 0 : first; from < (alongN ? k : first + count); from += depth) {
-      launch(context, fast, binding, {
+  const about = Math.min(
+    alongN ? Infinity : depth,
+    unpacked ? Math.ceil(UNPACKED_VALUES / w.dim(1)) : Infinity,
+  );
+  const cut = {
+    multiple: Math.max(4, 64 / gcd(64, beside)),
+    ...(orientation === "TN"
+      ? { most: Math.min(depth, Math.floor(device.maxBindingSize / rowBytes(x))) }
+      : { about }),
+  };
+  const parts = windows(w, device, cut);
+  const piece = unpacked ? context.scratch([parts[0]!.count, w.dim(1)], "f32") : undefined;
+  for (const { first, count, binding } of parts) {
+    if (piece) unpackRows(context, w, binding, piece, count);
+    for (let from = alongN ? 0 : first; from < (alongN ? k : first + count); from += alongN ? depth : count) {
+      launch(context, fast, piece ?? binding, piece ?? w, {
         m,
         n: alongN ? count : n,
         k: alongN ? Math.min(depth, k - from) : count,
@@ -217,17 +237,19 @@ function launch(
   context: LoweringContext<MatmulAttributes>,
   fast: boolean,
   w: Tensor | Window,
+  weight: Tensor,
   part: Part,
 ): void {
   const { inputs, outputs, attributes, device } = context;
   const { orientation, accumulate } = attributes;
   const { m, n } = part;
-  const weight = inputs[1]!;
   const terms = attributes.factors.length === 2 && part.k2 > 0 ? 2 : 1;
   const [tileRows, columns] = !fast ? [32, 4] : [m > 16 ? 32 : m > 8 ? 16 : 8, n > 16 && n % 4 === 0 ? 4 : 1];
   const tileColumns = fast ? 8 * columns : 32;
   const constants = { ORIENTATION: orientation, TERMS: terms, WEIGHT: weight.dtype, EXPERTS: false };
   const includes = weightIncludes(weight);
+  // Four values of a block have a scale in common.
+  const wide = STORAGES[weight.dtype].running === true && weight.dim(1) % 4 === 0;
   const wgsl = fast
     ? expandTemplate(
       "matmul_subgroup8",
@@ -235,7 +257,7 @@ function launch(
       { ...constants, ROWS: tileRows, COLUMNS: columns },
       includes,
     )
-    : expandTemplate("matmul_tiled", tiled, constants, includes);
+    : expandTemplate("matmul_tiled", tiled, { ...constants, VALUES: wide ? 4 : 1 }, includes);
   const tilesM = Math.ceil(m / tileRows);
   const tiles = tilesM * Math.ceil(n / tileColumns);
   const addend = attributes.addend && !part.continued;

@@ -7,7 +7,7 @@ import source from "../../../kernels/times_weight.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type Tensor } from "../graph.ts";
 import { ensure, grid, type Op, type Window } from "../op.ts";
-import { bytesOf, isWeight, padded, STORAGES, weightIncludes } from "../weight_storage.ts";
+import { bytesOf, gcd, isWeight, padded, STORAGES, weightIncludes } from "../weight_storage.ts";
 import { windows } from "../windows.ts";
 
 /** x * w, with w in any storage of weights. It gets no gradient. */
@@ -25,7 +25,8 @@ const timesWeightOp: Op<null> = {
     const [x, w] = inputs as [Tensor, Tensor];
     const elements = elementCount(x.shape);
     // Of so many blocks every part begins where a binding may.
-    const multiple = device.offsetAlignment * STORAGES[w.dtype].blockValues;
+    const { blockValues, blockBytes } = STORAGES[w.dtype];
+    const multiple = blockValues * device.offsetAlignment / gcd(blockBytes, device.offsetAlignment);
     for (const { first, count } of windows(x, device, { unitElements: 1, multiple })) {
       const part = (t: Tensor): Tensor | Window =>
         count === elements ? t : {
