@@ -8,7 +8,7 @@ import {
   quantizeMagnitudes,
   quantizeNf4,
   restoreMagnitudes,
-} from "../../src/formats/quantised/nf4.ts";
+} from "../../src/formats/nf4.ts";
 import { quantizeQ8 } from "../../src/formats/gguf/blocks/quantize.ts";
 import { unpackGguf } from "../../src/formats/gguf/types.ts";
 import { maxDifference, randomArray } from "../tensor/harness.ts";

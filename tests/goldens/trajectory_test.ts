@@ -10,45 +10,11 @@ import { Trainer } from "../../src/distill/program/trainer.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { Registry } from "../../src/registry/registry.ts";
-import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
 import { FAMILIES, testGpu } from "../tensor/harness.ts";
+import { goldenBatch, type GoldenStep, near, relative } from "./trajectory.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 
 const FOLDER = "goldens/lora_kd_trajectory/";
-
-interface GoldenStep {
-  lr: number;
-  loss: number;
-  ce: number;
-  kl: number;
-  grad_norm: number;
-  tokens: number;
-}
-
-/** A golden batch of B sequences as one packed stream; labels there are not shifted. */
-function goldenBatch(ids: Int32Array, labels: Int32Array, length: number): PackedBatch {
-  const source = { file: "golden", line: 1 };
-  const samples = Array.from({ length: ids.length / length }, (_, b) => ({
-    ids: ids.slice(b * length, (b + 1) * length),
-    supervised: Uint8Array.from(labels.subarray(b * length, (b + 1) * length), (l) => Number(l !== -100)),
-    source,
-  }));
-  return packBatch(samples, ids.length);
-}
-
-function relative(
-  actual: ArrayLike<number>,
-  expected: ArrayLike<number>,
-): { l2: number; norm: number; max: number } {
-  let [difference, norm, max] = [0, 0, 0];
-  for (let i = 0; i < expected.length; i++) {
-    const d = actual[i]! - expected[i]!;
-    difference += d * d;
-    norm += expected[i]! ** 2;
-    max = Math.max(max, Number.isNaN(d) ? Infinity : Math.abs(d));
-  }
-  return { l2: Math.sqrt(difference), norm: Math.sqrt(norm), max };
-}
 
 /** The name of a parameter that PEFT calls `name`. */
 function ourName(name: string, kind: string): string {
@@ -70,12 +36,6 @@ async function tensors(path: string, kind = ""): Promise<Map<string, Float32Arra
   }
   file.close();
   return all;
-}
-
-function near(actual: number, expected: number, tolerance: number, what: string): void {
-  if (!(Math.abs(actual - expected) <= tolerance)) {
-    throw new Error(`${what} is ${actual}, expected ${expected} +- ${tolerance}`);
-  }
 }
 
 async function followTrajectory(

@@ -8,7 +8,7 @@ import {
   quantizeMagnitudes,
   quantizeNf4,
   restoreMagnitudes,
-} from "../../src/formats/quantised/nf4.ts";
+} from "../../src/formats/nf4.ts";
 import { type BlockDtype, byteLength } from "../../src/tensor/weight_storage.ts";
 import { randomArray, type Value } from "./harness.ts";
 

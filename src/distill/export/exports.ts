@@ -59,7 +59,8 @@ export interface RunResult {
 
 /** The storage type of a folder that holds this model exactly: the one that was asked for, or the smallest. */
 export function folderDtype(model: Model): FloatDtype {
-  if (model.storage === "f32") return "f32";
+  // What was asked for, of values in blocks too, which are f32 when they are read.
+  if (model.storage !== "exact" && model.storage !== "half") return model.storage;
   const dtypes = new Set([...model.tensors().values()].map((t) => t.dtype));
   // f16 and bf16 side by side only fit f32.
   if (dtypes.has("f32") || dtypes.size > 1) return "f32";

@@ -14,6 +14,14 @@ export async function modelIdentity({ source }: Pick<Model, "source">): Promise<
   return sha256(`${await source.fingerprint()} ${canonicalJson(source.config)}`);
 }
 
+/** {@linkcode modelIdentity} of what a run computes with: quantised weights are others than those of the files. */
+export async function quantisedIdentity(
+  model: Pick<Model, "source" | "isQuantised" | "quantize">,
+): Promise<string> {
+  const identity = await modelIdentity(model);
+  return model.isQuantised ? sha256(`${identity} in ${model.quantize}`) : identity;
+}
+
 /** Hash of the tokens of samples, of which of them are learnt, and of who wrote them. */
 export function samplesIdentity(samples: readonly EncodedSample[]): string {
   const hash = createHash("sha256");

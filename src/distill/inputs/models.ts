@@ -9,6 +9,14 @@ import { InputError } from "../../base/errors.ts";
 import { type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "../../formats/dtype.ts";
 import type { ModelSource, TensorData } from "../../formats/model_source.ts";
 import { openModel } from "../../formats/open_model.ts";
+import { badBlock } from "../../formats/quantised/gpu_layout.ts";
+import {
+  type BlockWeight,
+  canQuantize,
+  QuantisedWeight,
+  type QuantizeDtype,
+} from "../../formats/quantised/quantiser.ts";
+import { StoredBlocks, storedBlocks } from "../../formats/quantised/stored_blocks.ts";
 import { BUFFER_USAGE } from "../../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import type { Architecture } from "../../models/architecture.ts";
@@ -17,7 +25,13 @@ import { storedNames, type WeightSpecs } from "../../models/context.ts";
 import { readArchitecture } from "../../models/families.ts";
 import { checkTensors } from "../../models/weights.ts";
 import type { Plan } from "../../tensor/plan.ts";
-import { rowBytes } from "../../tensor/weight_storage.ts";
+import {
+  type BlockDtype,
+  bytesOf,
+  type DType,
+  elementCount,
+  wholeBlockUnits,
+} from "../../tensor/weight_storage.ts";
 import { cutIdentity, cutModel } from "./cut_model.ts";
 import type { ShapeSpace } from "./shape_space.ts";
 import type { WidthCut } from "./width_cut.ts";
@@ -45,6 +59,11 @@ export interface ModelOptions {
   readonly shapes?: ShapeSpace | undefined;
   /** `exact` when absent. */
   readonly storage?: WeightStorage;
+  /**
+   * Keeps the weights of linear layers but the head in blocks of this type, where the file has none that kernels read: quantised when
+   * they are loaded. Norms, biases, embedding and head stay as `storage` says.
+   */
+  readonly quantize?: QuantizeDtype | undefined;
   /** Gives a model whose head is its embedding a head of its own, which begins as the embedding. */
   readonly ownHead?: boolean;
   /** Rows of embedding and head that take part, from the first on; all when absent. Files that are written have them all. */
@@ -69,8 +88,12 @@ export class Model {
   /** Whether some layer has fewer heads or channels than in the files. */
   readonly isNarrowed: boolean;
   readonly specs: WeightSpecs;
+  /** The storage in blocks of the tensors that have one, by their names in the source. */
+  readonly #blocks: ReadonlyMap<string, BlockDtype>;
   readonly #options: ModelOptions;
   readonly #files: OpenedFiles;
+  /** The weight in blocks that was read last: its scales are made once for all of its rows. */
+  #open: { readonly name: string; readonly weight: BlockWeight } | undefined;
 
   private constructor(
     path: string,
@@ -95,16 +118,18 @@ export class Model {
     this.sourceLayers = layers;
     this.#options = options;
     this.#files = { source, architecture: whole };
+    this.#blocks = this.#chooseBlocks();
     // Two models with the same files, the same cut and the same rounding have the same prefix, and so share their weights.
     const cut = width ? ` cut to ${cutIdentity(width, kept)}` : "";
     const rows = options.rows === undefined ? "" : ` of ${options.rows} rows`;
-    const prefix = `${path}${cut}${rows}${this.isRounded ? ` as ${this.storage}` : ""}: `;
+    const rounded = this.#isRoundedBeside ? ` as ${this.storage}` : "";
+    const prefix = `${path}${cut}${rows}${rounded}${this.isQuantised ? ` in ${options.quantize}` : ""}: `;
     this.specs = {
       prefix,
       category: options.category,
       resolve: (name) => {
         const stored = this.storedName(name);
-        return { name: stored, dtype: this.dtype(stored) };
+        return { name: stored, dtype: this.gpuDtype(stored) };
       },
     };
   }
@@ -172,8 +197,31 @@ export class Model {
     return [layers, this.keptLayers[Number(index)], ...rest].join(".");
   }
 
-  /** Storage type of a tensor of the source on the GPU and in `base/`. */
+  #chooseBlocks(): Map<string, BlockDtype> {
+    const { quantize } = this.#options;
+    const blocks = new Map<string, BlockDtype>();
+    // Where everything is rounded to a type, so are the values of blocks, unless blocks are asked for.
+    const keeps = quantize !== undefined || this.storage === "exact" || this.storage === "f32";
+    for (const name of this.source.tensors.keys()) {
+      const kept = keeps ? storedBlocks(this.source, name) : undefined;
+      if (kept) blocks.set(name, kept);
+    }
+    if (quantize === undefined) return blocks;
+    for (const { name, in: width } of this.architecture.linearLayers) {
+      const stored = this.storedName(`${name}.weight`);
+      if (!blocks.has(stored) && canQuantize(quantize, width)) blocks.set(stored, quantize);
+    }
+    return blocks;
+  }
+
+  /** Type of a tensor of the source on the GPU. */
+  gpuDtype(stored: string): DType {
+    return this.#blocks.get(stored) ?? this.dtype(stored);
+  }
+
+  /** Type in which a tensor of the source is read, and written in `base/`: that of the GPU, or f32 for what is in blocks there. */
   dtype(stored: string): FloatDtype {
+    if (this.#blocks.has(stored)) return "f32";
     const exact = this.source.tensors.get(stored)!.exactDtype;
     if (this.storage === "half") return exact === "f32" ? "f16" : exact;
     return this.storage === "exact" || this.storage === "f32" ? exact : this.storage;
@@ -190,10 +238,25 @@ export class Model {
 
   /** Whether some weight is not what the file holds. */
   get isRounded(): boolean {
+    return this.#isRoundedBeside || this.isQuantised;
+  }
+
+  /** Whether some weight is quantised when it is loaded. */
+  get isQuantised(): boolean {
+    return [...this.#blocks].some(([name, dtype]) => storedBlocks(this.source, name) !== dtype);
+  }
+
+  /** Whether some weight that is not in blocks is not what the file holds. */
+  get #isRoundedBeside(): boolean {
     return [...this.architecture.tensors.keys()].some((name) => {
       const stored = this.storedName(name);
-      return this.dtype(stored) !== this.source.tensors.get(stored)!.exactDtype;
+      return !this.#blocks.has(stored) && this.dtype(stored) !== this.source.tensors.get(stored)!.exactDtype;
     });
+  }
+
+  /** What weights of linear layers are quantised to when they are loaded. */
+  get quantize(): QuantizeDtype | undefined {
+    return this.#options.quantize;
   }
 
   /** Every tensor of this model (renumbered names) with shape and storage type, rows that take no part included. */
@@ -218,13 +281,15 @@ export class Model {
     return await this.#readStored(this.storedName(name), first, count);
   }
 
-  async #readStored(stored: string, first: number, count: number | undefined): Promise<TensorData> {
+  async #readStored(stored: string, first: number, count?: number): Promise<TensorData> {
     const shape = this.source.tensors.get(stored)!.shape;
-    const data = first === 0 && (count === undefined || count === shape[0])
-      ? await this.source.read(stored)
-      : await this.source.readRows(stored, first, count ?? shape[0]! - first);
-    const offset = first * shape.slice(1).reduce((a, b) => a * b, 1);
-    this.#checkFinite(stored, data, offset);
+    if (this.#blocks.has(stored)) {
+      const rows = count ?? shape[0]! - first;
+      const data = await this.#blockWeight(stored).values(first, rows);
+      this.#checkFinite(stored, { dtype: "f32", shape, data }, first * shape[1]!);
+      return { dtype: "f32", shape: [rows, ...shape.slice(1)], data };
+    }
+    const data = await this.#readSource(stored, first, count);
     const wanted = this.dtype(stored);
     if (wanted === data.dtype) return data;
     const rounded: TensorData = {
@@ -232,21 +297,50 @@ export class Model {
       dtype: wanted,
       data: fromFloat32(wanted, toFloat32(data.dtype, data.data)),
     };
-    this.#checkFinite(stored, rounded, offset, `are too large for ${wanted}`);
+    this.#checkFinite(stored, rounded, first * valuesOfRow(shape), `are too large for ${wanted}`);
     return rounded;
+  }
+
+  /** Rows as the source has them, all of them finite. */
+  async #readSource(stored: string, first: number, count: number | undefined): Promise<TensorData> {
+    const shape = this.source.tensors.get(stored)!.shape;
+    const data = first === 0 && (count === undefined || count === shape[0])
+      ? await this.source.read(stored)
+      : await this.source.readRows(stored, first, count ?? shape[0]! - first);
+    this.#checkFinite(stored, data, first * valuesOfRow(shape));
+    return data;
+  }
+
+  #blockWeight(stored: string): BlockWeight {
+    if (this.#open?.name !== stored) this.#open = { name: stored, weight: this.#openBlocks(stored) };
+    return this.#open.weight;
+  }
+
+  #openBlocks(stored: string): BlockWeight {
+    const dtype = this.#blocks.get(stored)!;
+    const kept = storedBlocks(this.source, stored);
+    if (kept) return new StoredBlocks(this.source, stored, kept);
+    const [rows, width] = this.source.tensors.get(stored)!.shape as [number, number];
+    return new QuantisedWeight(dtype as QuantizeDtype, [rows, width], async (first, count) => {
+      const { dtype, data } = await this.#readSource(stored, first, count);
+      return toFloat32(dtype, data);
+    });
   }
 
   /** @param offset Place of the first value in the whole tensor */
   #checkFinite(stored: string, tensor: TensorData, offset: number, why = "are not finite numbers"): void {
     const bad = scanNonFinite(tensor.dtype, tensor.data);
     if (!bad) return;
-    throw new InputError(
+    throw this.#notFinite(
       `${bad.count} values of tensor ${stored} (the first at ${offset + bad.first}) ${why}`,
-      {
-        where: this.path,
-        hint: "The weights are damaged, or come from a training that diverged: get the model again.",
-      },
     );
+  }
+
+  #notFinite(message: string): InputError {
+    return new InputError(message, {
+      where: this.path,
+      hint: "The weights are damaged, or come from a training that diverged: get the model again.",
+    });
   }
 
   /** Fills one weight of a plan whose name has this model's prefix. */
@@ -266,22 +360,41 @@ export class Model {
     shape: readonly number[],
     index: number,
   ): Promise<void> {
-    const bytesOfRow = rowBytes({ shape, dtype: this.dtype(storedName) });
-    const begin = index * shape[0]! * bytesOfRow;
+    const dtype = this.gpuDtype(storedName);
+    const width = valuesOfRow(shape);
+    const begin = bytesOf(dtype, index * shape[0]! * width);
     if (begin % 4 !== 0) {
       throw new InputError(`${storedName} has an odd number of 16-bit values, so no other can follow it`, {
         where: this.path,
         hint: "Convert the model to float32.",
       });
     }
-    // Pieces of a few MB whose bytes are a multiple of 4.
-    const rows = Math.max(4, Math.floor(PIECE_BYTES / bytesOfRow / 4) * 4);
+    // Pieces of a few MB that are whole blocks, and whose bytes are a multiple of 4.
+    const step = Math.max(4, wholeBlockUnits(dtype, width));
+    const bytesOfRow = this.#blocks.has(storedName) ? 4 * width : bytesOf(dtype, width);
+    const rows = Math.max(step, Math.floor(PIECE_BYTES / bytesOfRow / step) * step);
     for (let first = 0; first < shape[0]!; first += rows) {
-      const { data } = await this.#readStored(storedName, first, Math.min(rows, shape[0]! - first));
-      gpu.device.queue.writeBuffer(buffer.raw, begin + first * bytesOfRow, wholeWords(data));
+      const data = await this.#gpuRows(storedName, first, Math.min(rows, shape[0]! - first));
+      gpu.device.queue.writeBuffer(buffer.raw, begin + bytesOf(dtype, first * width), wholeWords(data));
       // What is written stays staged in host memory until something is submitted.
       gpu.device.queue.submit([]);
     }
+  }
+
+  /** Rows as they lie on the GPU; the first of them begins a block. */
+  async #gpuRows(stored: string, first: number, count: number): Promise<Uint8Array<ArrayBuffer>> {
+    const dtype = this.#blocks.get(stored);
+    if (!dtype) {
+      const { data } = await this.#readStored(stored, first, count);
+      return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    }
+    const blocks = await this.#blockWeight(stored).laidOut(first, count);
+    const bad = badBlock(dtype, blocks);
+    if (bad !== undefined) {
+      const offset = first * valuesOfRow(this.source.tensors.get(stored)!.shape) + bad;
+      throw this.#notFinite(`the values of tensor ${stored} from ${offset} on are not finite numbers`);
+    }
+    return blocks;
   }
 
   close(): void {
@@ -298,8 +411,11 @@ async function realModelPath(path: string): Promise<string> {
 
 const PIECE_BYTES = 32 * 2 ** 20;
 
-function wholeWords(data: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+function valuesOfRow(shape: readonly number[]): number {
+  return elementCount(shape.slice(1));
+}
+
+function wholeWords(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   if (bytes.byteLength % 4 === 0) return bytes;
   const padded = new Uint8Array(Math.ceil(bytes.byteLength / 4) * 4);
   padded.set(bytes);

@@ -84,7 +84,8 @@ export async function openTokenizer(
  * @throws {InputError} on a model, tokenizer or dataset that does not do, or two models whose vocabularies differ
  */
 export async function prepareRun(recipe: Recipe, begun?: BegunStudent): Promise<PreparedRun> {
-  let teacher = await Model.open(recipe.teacher.model, { category: "teacher weights" });
+  const { model, quantize } = recipe.teacher;
+  let teacher = await Model.open(model, { category: "teacher weights", quantize });
   let student: Model | undefined;
   try {
     student = await openStudent(recipe, begun);
@@ -167,6 +168,7 @@ export async function openStudent({ teacher, student }: Recipe, begun?: BegunStu
   const path = model === "teacher" ? teacher.model : model;
   return await Model.open(path, async (files) => ({
     category: "student weights",
+    quantize: student.quantize,
     ...(shape === undefined ? { layers } : await shapeOf(shape, path, files)),
     storage: begun ? begun.storage ?? earlierStorage(student, files) : chosenStorage(student, files),
     ...(shapes

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import type { QuantizeDtype } from "../../formats/quantised/quantiser.ts";
 import type { Course } from "./schedule.ts";
 
 /** A resolved recipe: every default filled in. */
@@ -25,6 +26,8 @@ export interface Recipe {
 export interface TeacherRecipe {
   /** A Hugging Face folder or a GGUF file. */
   model: string;
+  /** What the weights of its linear layers but the head are quantised to while they are loaded; absent is not. */
+  quantize?: QuantizeDtype;
   /** An adapter on the teacher is trained along with the student (online distillation). */
   train: boolean;
   /** That adapter; like the student's when absent. */
@@ -59,6 +62,8 @@ export interface StudentRecipe {
   shapes?: ShapesRecipe;
   /** What its weights are rounded to; what the files hold when absent, and f16 for a GGUF file in f16 or quantised. */
   dtype?: "f32" | "f16" | "bf16";
+  /** What the weights of its linear layers but the head are quantised to while they are loaded; absent is not. */
+  quantize?: QuantizeDtype;
   /** Tensors whose own values are trained: norms, biases, head, linear, names of tensors or modules, or ends of such names. */
   train?: string[];
 }
@@ -254,7 +259,7 @@ export interface ObjectiveTermInput extends Partial<Omit<ObjectiveTerm, "schedul
 
 /** What one may write: all but the models and the training data has a default. */
 export interface RecipeInput {
-  teacher: Pick<TeacherRecipe, "model"> & {
+  teacher: Pick<TeacherRecipe, "model" | "quantize"> & {
     train?: boolean;
     adapter?: Partial<AdapterRecipe>;
     cache?: Partial<TeacherCacheRecipe>;

@@ -57,6 +57,11 @@ const shapes = z.strictObject({
   }
 });
 
+const quantize = z.enum(["nf4", "nf4-double", "q8_0", "q4_0"]);
+const QUANTIZES =
+  "Keeps the weights of linear layers but the head in 4 or 8 bits on the GPU, quantised while they are loaded, or as they " +
+  "are where the file has them in blocks that kernels read; embedding, norms, biases and head stay. ";
+
 const student = z.strictObject({
   model: path.describe(
     "Hugging Face folder or GGUF file of the student, hf:ORG/NAME of the hub, or `teacher` for the teacher's own weights",
@@ -71,6 +76,9 @@ const student = z.strictObject({
   dtype: z.enum(["f32", "f16", "bf16"]).optional().describe(
     "What its weights are rounded to before training, and what base/ and merged/ hold. " +
       "When absent, what the files hold; f16 for a GGUF file in f16 or quantised",
+  ),
+  quantize: quantize.optional().describe(
+    `${QUANTIZES}What is trained, measured and written to base/ and merged/ is made of the quantised values; not quantised when absent`,
   ),
   train: z.array(z.string().min(1)).optional().describe(
     "Tensors whose own values are trained, beside the adapter or, with adapter: none, instead of it: norms, biases, head, linear, " +
@@ -254,6 +262,7 @@ const cache = z.strictObject({
 
 const teacher = z.strictObject({
   model: path.describe("Hugging Face folder or GGUF file of the teacher, or hf:ORG/NAME@REVISION of the hub"),
+  quantize: quantize.optional().describe(`${QUANTIZES}As it is stored when absent`),
   train: z.boolean().default(false).describe(
     "Trains an adapter on the teacher along with the student, by the losses whose learner is the teacher",
   ),

@@ -71,8 +71,10 @@ export async function checkComparable(
     const refuse = (what: string, mine: unknown, its: unknown) =>
       problems.push(`${other.name}: another ${what} than ${first.name}: ${its}, not ${mine}`);
     const [a, b] = [first.recipe, other.recipe];
-    if (!await isSame(a.teacher.model, b.teacher.model)) {
-      refuse("teacher", a.teacher.model, b.teacher.model);
+    const quantised = ({ teacher: { model, quantize } }: Recipe) =>
+      `${model}${quantize ? ` in ${quantize}` : ""}`;
+    if (a.teacher.quantize !== b.teacher.quantize || !await isSame(a.teacher.model, b.teacher.model)) {
+      refuse("teacher", quantised(a), quantised(b));
     }
     if (a.data.contextLength !== b.data.contextLength) {
       refuse("context length", a.data.contextLength, b.data.contextLength);
@@ -114,7 +116,7 @@ function studentPath({ teacher, student }: Recipe): string {
 }
 
 function keptLayers({ student }: Recipe): string {
-  const { layers, shape, shapes, dtype } = student;
+  const { layers, shape, shapes, dtype, quantize } = student;
   const kept = layers
     ? `layers [${layers.join(", ")}]`
     : shape
@@ -122,7 +124,7 @@ function keptLayers({ student }: Recipe): string {
     : shapes
     ? `all layers and smaller shapes`
     : "all layers";
-  return `${kept}${dtype ? ` in ${dtype}` : ""}`;
+  return `${kept}${dtype ? ` in ${dtype}` : ""}${quantize ? ` quantised to ${quantize}` : ""}`;
 }
 
 function tokensPerStep({ train }: Recipe): number {

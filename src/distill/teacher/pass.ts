@@ -23,7 +23,7 @@ import { uploadWeights } from "../inputs/models.ts";
 import { LOSS_SUMS } from "../objective/loss_sets.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import type { TeacherCacheRecipe } from "../recipe/recipe.ts";
-import { modelIdentity } from "../inputs/identity.ts";
+import { quantisedIdentity } from "../inputs/identity.ts";
 import { runInSlices } from "../program/slices.ts";
 import {
   type CachedSamples,
@@ -168,7 +168,7 @@ export async function openTeacherCache(
   const { masks } = setup.objective;
   const samples = cachedSamples([...prepared.train, ...prepared.heldOut], masks);
   const origin: CacheOrigin = {
-    teacher: await modelIdentity(prepared.teacher),
+    teacher: await quantisedIdentity(prepared.teacher),
     samples: samples.identity,
     format: kept.format,
     seed: kept.format.target.kind === "samples" ? kept.cache.seed : null,

@@ -4,8 +4,8 @@
  *
  * @module
  */
-import { type BlockDtype, bytesOf } from "../../tensor/weight_storage.ts";
-import { NESTED_BLOCK, type NestedMagnitudes, NF4_BLOCK } from "./nf4.ts";
+import { type BlockDtype, bytesOf, STORAGES } from "../../tensor/weight_storage.ts";
+import { NESTED_BLOCK, type NestedMagnitudes, NF4_BLOCK } from "../nf4.ts";
 
 /** Blocks of GGUF: bytes, and how many of them are one block on the GPU. */
 const GGUF_BLOCKS: Readonly<Record<string, { values: number; bytes: number; together: number }>> = {
@@ -96,4 +96,26 @@ export function layOutNf4Double(
     out.set(packed.subarray(at, at + bytes), to + HEAD_BYTES);
   }
   return out;
+}
+
+/** Where the scales of a block on the GPU are, in bytes. */
+const SCALES: Readonly<Record<BlockDtype, { halves?: readonly number[]; singles?: readonly number[] }>> = {
+  q8_0: { halves: [0, 2] },
+  q4_0: { halves: [0, 2] },
+  q4_k: { halves: [0, 2] },
+  q6_k: { halves: [0, 2] },
+  nf4: { singles: [0] },
+  "nf4-double": { singles: [0, 4] },
+};
+
+/** The place of the first value that belongs to a block with a scale that is no finite number; undefined where all are. */
+export function badBlock(dtype: BlockDtype, bytes: Uint8Array<ArrayBuffer>): number | undefined {
+  const { blockBytes, blockValues } = STORAGES[dtype];
+  const { halves = [], singles = [] } = SCALES[dtype];
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = 0, value = 0; at < bytes.length; at += blockBytes, value += blockValues) {
+    if (halves.some((half) => (view.getUint16(at + half, true) & 0x7c00) === 0x7c00)) return value;
+    if (singles.some((single) => !Number.isFinite(view.getFloat32(at + single, true)))) return value;
+  }
+  return undefined;
 }

@@ -1,0 +1,45 @@
+/** What reference runs are compared by. */
+import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
+
+/** A step of a reference run. */
+export interface GoldenStep {
+  lr: number;
+  loss: number;
+  ce: number;
+  kl: number;
+  grad_norm: number;
+  tokens: number;
+}
+
+/** A golden batch of B sequences as one packed stream; labels there are not shifted. */
+export function goldenBatch(ids: Int32Array, labels: Int32Array, length: number): PackedBatch {
+  const source = { file: "golden", line: 1 };
+  const samples = Array.from({ length: ids.length / length }, (_, b) => ({
+    ids: ids.slice(b * length, (b + 1) * length),
+    supervised: Uint8Array.from(labels.subarray(b * length, (b + 1) * length), (l) => Number(l !== -100)),
+    source,
+  }));
+  return packBatch(samples, ids.length);
+}
+
+/** The length of a difference, that of what was expected, and the largest difference. */
+export function relative(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+): { l2: number; norm: number; max: number } {
+  let [difference, norm, max] = [0, 0, 0];
+  for (let i = 0; i < expected.length; i++) {
+    const d = actual[i]! - expected[i]!;
+    difference += d * d;
+    norm += expected[i]! ** 2;
+    max = Math.max(max, Number.isNaN(d) ? Infinity : Math.abs(d));
+  }
+  return { l2: Math.sqrt(difference), norm: Math.sqrt(norm), max };
+}
+
+/** Fails unless a number is near the one expected. */
+export function near(actual: number, expected: number, tolerance: number, what: string): void {
+  if (!(Math.abs(actual - expected) <= tolerance)) {
+    throw new Error(`${what} is ${actual}, expected ${expected} +- ${tolerance}`);
+  }
+}
