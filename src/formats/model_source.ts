@@ -5,6 +5,7 @@
  * @module
  */
 import type { FloatDtype } from "./dtype.ts";
+import type { NestedMagnitudes } from "./nf4.ts";
 import type { TensorData } from "./safetensors/safetensors.ts";
 
 export type { TensorData } from "./safetensors/safetensors.ts";
@@ -35,6 +36,18 @@ export interface TokenizerFiles {
   readonly originals?: ReadonlyMap<string, string>;
 }
 
+/** A weight that a file has in NF4, one list of values row after row. */
+export interface StoredNf4 {
+  /** Whether the magnitudes of its blocks are quantised in their turn. */
+  readonly nested: boolean;
+  /** Codes of values `from` to `from + count`; `from` is even. */
+  packed(from: number, count: number): Promise<Uint8Array<ArrayBuffer>>;
+  /** Of all blocks. */
+  magnitudes(): Promise<Float32Array<ArrayBuffer>>;
+  /** Of all blocks, as they are stored where they are nested. */
+  nestedMagnitudes(): Promise<NestedMagnitudes>;
+}
+
 /** An open model. Nothing but headers is read until it is asked for. */
 export interface ModelSource {
   readonly path: string;
@@ -52,6 +65,8 @@ export interface ModelSource {
    * Absent where a model's rows are no rows of a file.
    */
   readBlocks?(name: string, first: number, count: number): Promise<Uint8Array<ArrayBuffer>>;
+  /** A weight in NF4; undefined for all others. Absent where there are none. */
+  nf4?(name: string): StoredNf4 | undefined;
   tokenizer(): Promise<TokenizerFiles>;
   /** sha256 over the weight files in lower-case hexadecimal; of a single file it is what `sha256sum` prints. */
   fingerprint(): Promise<string>;

@@ -14,7 +14,7 @@ export interface StoredTensor {
 }
 
 /** Values, or blocks of them, which a GGUF file that opens has in types that are read alone. */
-const readableDtype = /^(F32|F16|BF16|I?Q\d_\w+|TQ\d_0|MXFP4)$/;
+const readableDtype = /^(F32|F16|BF16|NF4|I?Q\d_\w+|TQ\d_0|MXFP4)$/;
 const mostReported = 12;
 
 /** Buffers that old checkpoints hold and that are computed from the config. */

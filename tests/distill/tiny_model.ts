@@ -202,7 +202,8 @@ export async function tinySetup(recipe: Recipe): Promise<AdaptedSetup & Disposab
 
 /** Opens the models of a recipe and resolves its plugins. */
 export async function openTiny(recipe: Recipe): Promise<TrainingSetup & Disposable> {
-  const teacher = await Model.open(recipe.teacher.model, { category: "teacher weights" });
+  const { model, quantize } = recipe.teacher;
+  const teacher = await Model.open(model, { category: "teacher weights", quantize });
   const student = await openStudent(recipe);
   const setup = setUp({ recipe, teacher, student }, new Registry().addAll(builtins));
   return {

@@ -219,6 +219,11 @@ export class Model {
     return this.#blocks.get(stored) ?? this.dtype(stored);
   }
 
+  /** Whether a tensor of the source is in blocks on the GPU. */
+  isInBlocks(stored: string): boolean {
+    return this.#blocks.has(stored);
+  }
+
   /** Type in which a tensor of the source is read, and written in `base/`: that of the GPU, or f32 for what is in blocks there. */
   dtype(stored: string): FloatDtype {
     if (this.#blocks.has(stored)) return "f32";

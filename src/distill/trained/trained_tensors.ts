@@ -40,6 +40,7 @@ export class TrainedTensors implements Trainable {
     this.#model = model;
     this.selection = selectTensors(model, names);
     this.#names = new Set([...this.selection.values()].flat());
+    refuseBlocks(model, this.selection);
     this.trained = [...model.tensors()].filter(([name]) => this.#names.has(name)).map((
       [name, { shape }],
     ) => ({
@@ -75,6 +76,22 @@ export class TrainedTensors implements Trainable {
       values.set(name, toFloat32(dtype, data));
     }
     return values;
+  }
+}
+
+/** Trained values are numbers; those of a weight in blocks would not be what the recipe asks to keep small. */
+function refuseBlocks(model: Model, selection: ReadonlyMap<string, readonly string[]>): void {
+  for (const [word, names] of selection) {
+    const name = names.find((name) => model.isInBlocks(model.storedName(name)));
+    if (!name) continue;
+    throw new InputError(
+      `"${word}" means ${name}, which is ${model.gpuDtype(model.storedName(name))} on the GPU and stays so`,
+      {
+        where: WHERE,
+        hint:
+          "train an adapter on it, or leave student.quantize out; of a quantised file, set student.dtype: f16",
+      },
+    );
   }
 }
 

@@ -8,6 +8,7 @@ import { basename, dirname, join } from "@std/path";
 import { createHash } from "node:crypto";
 import { InputError } from "../../base/errors.ts";
 import { openFile, unreadable } from "../files.ts";
+import { type Nf4Weight, refuseOtherMethods, takeNf4Weights } from "./bitsandbytes.ts";
 import { laidOut, layoutOf } from "./layout.ts";
 import type { ModelSource, TensorInfo, TokenizerFiles } from "../model_source.ts";
 import { floatDtypeOf, SafetensorsFile } from "../safetensors/safetensors.ts";
@@ -50,19 +51,40 @@ export async function openHuggingFaceFolder(path: string): Promise<ModelSource> 
     return file;
   }
 
+  const quantised = await quantisedWeights().catch((error) => {
+    files.forEach((file) => file.close());
+    throw error;
+  });
+
+  async function quantisedWeights(): Promise<Map<string, Nf4Weight>> {
+    refuseOtherMethods(config!, tensors.keys(), join(path, "config.json"));
+    return await takeNf4Weights(tensors, owner, path);
+  }
+
   const source: ModelSource = {
     path,
     kind: "huggingface",
-    config,
+    config: quantised.size > 0 ? withoutQuantization(config) : config,
     tensors,
-    read: async (name) => await owner(name).read(name),
-    readRows: async (name, first, count) => await owner(name).readRows(name, first, count),
+    read: async (name) => {
+      const weight = quantised.get(name);
+      return weight ? await weight.readRows(0, weight.shape[0]) : await owner(name).read(name);
+    },
+    readRows: async (name, first, count) =>
+      await (quantised.get(name)?.readRows(first, count) ?? owner(name).readRows(name, first, count)),
+    nf4: (name) => quantised.get(name),
     tokenizer: () => readTokenizer(folder),
     fingerprint: () => fingerprint(files.map((file) => file.source)),
     close: () => files.forEach((file) => file.close()),
   };
   const layout = layoutOf(config).tensors;
   return layout ? laidOut(source, layout) : source;
+}
+
+/** The config of what is computed: how weights are stored is known of each of them. */
+function withoutQuantization(config: Record<string, unknown>): Record<string, unknown> {
+  const { quantization_config: _, ...rest } = config;
+  return rest;
 }
 
 /** The files of a model folder. Links out of it are refused, but for those of a Hugging Face cache into its own blobs. */

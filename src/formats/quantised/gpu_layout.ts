@@ -7,8 +7,11 @@
 import { type BlockDtype, bytesOf, STORAGES } from "../../tensor/weight_storage.ts";
 import { NESTED_BLOCK, type NestedMagnitudes, NF4_BLOCK } from "../nf4.ts";
 
+/** Storages whose blocks are those of a GGUF type. */
+export type GgufBlockDtype = Exclude<BlockDtype, "nf4" | "nf4-double">;
+
 /** Blocks of GGUF: bytes, and how many of them are one block on the GPU. */
-const GGUF_BLOCKS: Readonly<Record<string, { values: number; bytes: number; together: number }>> = {
+const GGUF_BLOCKS: Readonly<Record<GgufBlockDtype, { values: number; bytes: number; together: number }>> = {
   q8_0: { values: 32, bytes: 34, together: 2 },
   q4_0: { values: 32, bytes: 18, together: 2 },
   q4_k: { values: 256, bytes: 144, together: 1 },
@@ -22,10 +25,10 @@ const GGUF_BLOCKS: Readonly<Record<string, { values: number; bytes: number; toge
  * @param blocks Whole blocks, the first of which begins a block on the GPU
  */
 export function layOutGguf(
-  dtype: Exclude<BlockDtype, "nf4" | "nf4-double">,
+  dtype: GgufBlockDtype,
   blocks: Uint8Array,
 ): Uint8Array<ArrayBuffer> {
-  const { values, bytes, together } = GGUF_BLOCKS[dtype]!;
+  const { values, bytes, together } = GGUF_BLOCKS[dtype];
   const count = blocks.length / bytes;
   const out = new Uint8Array(bytesOf(dtype, count * values));
   if (together === 1) {

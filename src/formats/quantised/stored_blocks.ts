@@ -3,10 +3,11 @@
  *
  * @module
  */
-import { type BlockDtype } from "../../tensor/weight_storage.ts";
+import type { BlockDtype } from "../../tensor/weight_storage.ts";
 import type { ModelSource } from "../model_source.ts";
 import { toFloat32 } from "../dtype.ts";
-import { layOutGguf } from "./gpu_layout.ts";
+import { NF4_BLOCK } from "../nf4.ts";
+import { type GgufBlockDtype, layOutGguf, layOutNf4, layOutNf4Double } from "./gpu_layout.ts";
 import type { BlockWeight } from "./quantiser.ts";
 
 const GGUF_TYPES = { Q8_0: "q8_0", Q4_0: "q4_0", Q4_K: "q4_k", Q6_K: "q6_k" } as const;
@@ -15,8 +16,9 @@ const GGUF_TYPES = { Q8_0: "q8_0", Q4_0: "q4_0", Q4_K: "q4_k", Q6_K: "q6_k" } as
 export function storedBlocks(source: ModelSource, name: string): BlockDtype | undefined {
   const { dtype, shape } = source.tensors.get(name)!;
   if (shape.length !== 2) return undefined;
-  if (source.readBlocks) return GGUF_TYPES[dtype as keyof typeof GGUF_TYPES];
-  return undefined;
+  const weight = source.nf4?.(name);
+  if (weight) return weight.nested ? "nf4-double" : "nf4";
+  return source.readBlocks && GGUF_TYPES[dtype as keyof typeof GGUF_TYPES];
 }
 
 /** A weight whose blocks a file has: their bits are those that kernels read. */
@@ -31,8 +33,18 @@ export class StoredBlocks implements BlockWeight {
   }
 
   async laidOut(first: number, count: number): Promise<Uint8Array<ArrayBuffer>> {
-    const blocks = await this.#source.readBlocks!(this.#name, first, count);
-    return layOutGguf(this.dtype as "q8_0", blocks);
+    const weight = this.#source.nf4?.(this.#name);
+    if (!weight) {
+      const blocks = await this.#source.readBlocks!(this.#name, first, count);
+      return layOutGguf(this.dtype as GgufBlockDtype, blocks);
+    }
+    const width = this.#source.tensors.get(this.#name)!.shape[1]!;
+    const [from, values] = [first * width, count * width];
+    const packed = await weight.packed(from, values);
+    const block = from / NF4_BLOCK;
+    if (weight.nested) return layOutNf4Double(packed, await weight.nestedMagnitudes(), block, values);
+    const magnitudes = await weight.magnitudes();
+    return layOutNf4(packed, magnitudes.subarray(block, block + Math.ceil(values / NF4_BLOCK)), values);
   }
 
   async values(first: number, count: number): Promise<Float32Array<ArrayBuffer>> {
