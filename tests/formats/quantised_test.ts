@@ -9,10 +9,13 @@ import {
   quantizeNf4,
   restoreMagnitudes,
 } from "../../src/formats/nf4.ts";
-import { quantizeQ8 } from "../../src/formats/gguf/blocks/quantize.ts";
+import { quantizeQ4, quantizeQ8 } from "../../src/formats/gguf/blocks/quantize.ts";
 import { unpackGguf } from "../../src/formats/gguf/types.ts";
 import { maxDifference, randomArray } from "../tensor/harness.ts";
+import { badBlock } from "../../src/formats/quantised/gpu_layout.ts";
+import { STORAGES } from "../../src/tensor/weight_storage.ts";
 import { goldenArrays } from "../goldens/arrays.ts";
+import { BLOCK_DTYPES, blockOf, quantisedValue } from "../tensor/quantised.ts";
 import { sharedTest } from "../shared.ts";
 
 /** Numbers in which -0 is 0. */
@@ -75,40 +78,60 @@ Deno.test("magnitudes are quantised around their mean, 256 to a factor", () => {
   assertEquals([...restoreMagnitudes(alone)], [0.75]);
 });
 
-sharedTest("blocks of NF4, twice quantised or not, and of Q8_0 are those of the reference", async () => {
-  const golden = await goldenArrays("goldens/quantised/blocks.safetensors");
-  assertEquals(NF4_CODE, golden.get("nf4_code"));
-  assertEquals(DYNAMIC_CODE, golden.get("dynamic_code"));
-  const names = [...golden.keys()].filter((name) => name.endsWith(".W"));
-  assert(names.length > 5);
-  for (const name of names) {
-    const of = (part: string) => golden.get(`${name.slice(0, -2)}.${part}`)!;
-    const weight = of("W") as Float32Array<ArrayBuffer>;
-    const { packed, magnitudes } = quantizeNf4(weight);
-    assertEquals(packed, of("nf4.packed"), name);
-    assertEquals(magnitudes, of("nf4.absmax"), name);
-    assertEquals(
-      numbers(dequantizeNf4({ packed, magnitudes }, 0, weight.length)),
-      numbers(of("nf4.values")),
-      name,
-    );
-
-    const nested = quantizeMagnitudes(magnitudes);
-    assertEquals(nested.codes, of("nf4_dq.absmax_codes"), name);
-    const near = (actual: ArrayLike<number>, expected: ArrayLike<number>) => {
-      const largest = Array.from(expected).reduce((a, b) => Math.max(a, Math.abs(b)), 0);
-      assert(maxDifference(actual, expected) <= 1e-6 * largest, name);
-    };
-    near(nested.factors, of("nf4_dq.absmax2"));
-    near([nested.offset], of("nf4_dq.offset"));
-    const restored = restoreMagnitudes(nested);
-    near(restored, of("nf4_dq.absmax"));
-    near(dequantizeNf4({ packed, magnitudes: restored }, 0, weight.length), of("nf4_dq.values"));
-
-    const raw = golden.get(`${name.slice(0, -2)}.q8_0.raw`);
-    if (!raw) continue;
-    const blocks = quantizeQ8(weight);
-    assertEquals(blocks, raw, name);
-    assertEquals(numbers(unpackGguf("Q8_0", blocks)), numbers(of("q8_0.values")), name);
+Deno.test("a block whose scale is no finite number is found wherever it is", () => {
+  for (const dtype of BLOCK_DTYPES) {
+    const width = blockOf(dtype) === 256 ? 256 : 64;
+    const { blockBytes, blockValues } = STORAGES[dtype];
+    const { data } = quantisedValue(dtype, [4 * blockValues / width, width], 1);
+    const bytes = new Uint8Array(data.buffer, 0, 4 * blockBytes) as Uint8Array<ArrayBuffer>;
+    assertEquals(badBlock(dtype, bytes), undefined, dtype);
+    // The last scale of the third block becomes infinite, as an f16 or as an f32.
+    const view = new DataView(bytes.buffer, 2 * blockBytes);
+    if (dtype === "nf4") view.setFloat32(0, Infinity, true);
+    else if (dtype === "nf4-double") view.setFloat32(4, NaN, true);
+    else view.setUint16(2, 0xfc00, true);
+    assertEquals(badBlock(dtype, bytes), 2 * blockValues, dtype);
   }
 });
+
+sharedTest(
+  "blocks of NF4, twice quantised or not, of Q8_0 and of Q4_0 are those of the reference",
+  async () => {
+    const golden = await goldenArrays("goldens/quantised/blocks.safetensors");
+    assertEquals(NF4_CODE, golden.get("nf4_code"));
+    assertEquals(DYNAMIC_CODE, golden.get("dynamic_code"));
+    const names = [...golden.keys()].filter((name) => name.endsWith(".W"));
+    assert(names.length > 5);
+    for (const name of names) {
+      const of = (part: string) => golden.get(`${name.slice(0, -2)}.${part}`)!;
+      const weight = of("W") as Float32Array<ArrayBuffer>;
+      const { packed, magnitudes } = quantizeNf4(weight);
+      assertEquals(packed, of("nf4.packed"), name);
+      assertEquals(magnitudes, of("nf4.absmax"), name);
+      assertEquals(
+        numbers(dequantizeNf4({ packed, magnitudes }, 0, weight.length)),
+        numbers(of("nf4.values")),
+        name,
+      );
+
+      const nested = quantizeMagnitudes(magnitudes);
+      assertEquals(nested.codes, of("nf4_dq.absmax_codes"), name);
+      const near = (actual: ArrayLike<number>, expected: ArrayLike<number>) => {
+        const largest = Array.from(expected).reduce((a, b) => Math.max(a, Math.abs(b)), 0);
+        assert(maxDifference(actual, expected) <= 1e-6 * largest, name);
+      };
+      near(nested.factors, of("nf4_dq.absmax2"));
+      near([nested.offset], of("nf4_dq.offset"));
+      const restored = restoreMagnitudes(nested);
+      near(restored, of("nf4_dq.absmax"));
+      near(dequantizeNf4({ packed, magnitudes: restored }, 0, weight.length), of("nf4_dq.values"));
+
+      if (!golden.has(`${name.slice(0, -2)}.q8_0.raw`)) continue;
+      for (const [type, quantize] of [["q8_0", quantizeQ8], ["q4_0", quantizeQ4]] as const) {
+        const blocks = quantize(weight);
+        assertEquals(blocks, of(`${type}.raw`), name);
+        assertEquals(numbers(unpackGguf(type.toUpperCase(), blocks)), numbers(of(`${type}.values`)), name);
+      }
+    }
+  },
+);
