@@ -59,14 +59,20 @@ export const estimate: Command = {
 };
 
 function memoryLines(
-  { bytes: byCategory, totalBytes }: Pick<Estimate, "bytes" | "totalBytes">,
+  { bytes: byCategory, totalBytes, weightTypes = {} }:
+    & Pick<Estimate, "bytes" | "totalBytes">
+    & Partial<Pick<Estimate, "weightTypes">>,
   where: string,
 ): string[] {
-  const widest = Math.max(...Object.keys(byCategory).map((name) => name.length));
+  const named = Object.entries(byCategory).map(([name, size]) => {
+    const types = Object.keys(weightTypes[name] ?? {});
+    return [types.length ? `${name} (${types.join(", ")})` : name, size] as const;
+  });
+  const widest = Math.max(...named.map(([name]) => name.length));
   const row = (name: string, size: number) => `  ${name.padEnd(widest)}  ${bytes(size).padStart(10)}`;
   return [
     bold("Memory on the GPU") + dim(` (${where})`),
-    ...Object.entries(byCategory).map(([name, size]) => row(name, size)),
+    ...named.map(([name, size]) => row(name, size)),
     bold(row("total", totalBytes)),
   ];
 }

@@ -32,6 +32,20 @@ export function runMemory(plan: Plan, sampleBytes: number): RunMemory {
   return { byCategory, total: plan.totalBytes + sampleBytes };
 }
 
+/** Bytes of weights on the GPU by line of a memory table and by the type in which they lie there, the most bytes first. */
+export function weightTypes(plan: Plan): Record<string, Record<string, number>> {
+  const lines: Record<string, Record<string, number>> = {};
+  for (const { kind, category, dtype, bytes } of plan.storages.values()) {
+    if (kind !== "weight") continue;
+    const types = lines[category] ??= {};
+    types[dtype] = (types[dtype] ?? 0) + bytes;
+  }
+  for (const [category, types] of Object.entries(lines)) {
+    lines[category] = Object.fromEntries(Object.entries(types).sort(([, a], [, b]) => b - a));
+  }
+  return lines;
+}
+
 /** What there is to take from. */
 export interface Allowance {
   readonly bytes: number;
@@ -64,7 +78,11 @@ function knobs(memory: RunMemory, allowed: Allowance, recipe: Recipe, recompute:
     .reduce((sum, [, size]) => sum + size, 0);
   const raise = allowed.name.startsWith("limits.") ? `, or raise ${allowed.name}` : "";
   if (weights > allowed.bytes) {
-    return `The weights alone take ${bytes(weights)}: choose smaller models${raise}.`;
+    const whole = (["teacher", "student"] as const).filter((model) => !recipe[model].quantize);
+    const smaller = whole.length === 0
+      ? ""
+      : `, or keep linear layers in 4 bits (${whole.map((model) => `${model}.quantize: nf4`).join(", ")})`;
+    return `The weights alone take ${bytes(weights)}: choose smaller models${smaller}${raise}.`;
   }
   const shorter = train.tokensPerMicroBatch <= data.contextLength ? " and data.contextLength" : "";
   const choices = [

@@ -12,7 +12,7 @@ import { type Preview, previewDataset } from "../../text/preview.ts";
 import type { DataWarning } from "../inputs/data_warnings.ts";
 import { type Forecast, forecast } from "./forecast.ts";
 import { checkHostMemory } from "./host_memory.ts";
-import { runMemory } from "../program/memory.ts";
+import { runMemory, weightTypes } from "../program/memory.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { drawnSets } from "../inputs/sample_sets.ts";
 import type { OpenedRecipe } from "./open_recipe.ts";
@@ -125,6 +125,8 @@ export interface Estimate extends SetValues {
   readonly totalBytes: number;
   /** Bytes on the GPU by category. */
   readonly bytes: Readonly<Record<string, number>>;
+  /** Those of weights by the type in which they lie there, such as `{"student weights": {nf4: 2048, f32: 512}}`. */
+  readonly weightTypes: Readonly<Record<string, Readonly<Record<string, number>>>>;
   readonly tokensPerMicroBatch: number;
   readonly headChunk: number;
   /** Whether activations are computed twice to save memory. */
@@ -167,6 +169,7 @@ export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<
       adapter: device.name,
       totalBytes: memory.total,
       bytes: Object.fromEntries(memory.byCategory),
+      weightTypes: weightTypes(planned.plan),
       tokensPerMicroBatch: choices.tokens,
       headChunk: choices.chunkRows,
       activationCheckpointing: choices.recompute,
