@@ -12,7 +12,7 @@ import { openModel } from "../../src/formats/open_model.ts";
 import { QuantisedWeight, type QuantizeDtype } from "../../src/formats/quantised/quantiser.ts";
 import { dequantizeNf4, quantizeNf4 } from "../../src/formats/nf4.ts";
 import { DEFAULT_DEVICE } from "../../src/gpu/description.ts";
-import { byteLength } from "../../src/tensor/weight_storage.ts";
+import { byteLength, type DType } from "../../src/tensor/weight_storage.ts";
 import { assertWithin, randomArray } from "../tensor/harness.ts";
 import { writeBitsAndBytes } from "./tiny_bitsandbytes.ts";
 import { writeTinyGguf } from "./tiny_gguf.ts";
@@ -147,22 +147,28 @@ Deno.test("the plan counts the bytes of blocks, and models that are quantised al
       return ["teacher weights", "student weights"].map((name) => bytesByCategory.get(name) ?? 0);
     };
     const teacher = await Model.open(files.teacher, { category: "weights" });
-    const expected = (quantize?: QuantizeDtype) =>
-      [...teacher.tensors()].filter(([name]) => !/layers\.1\./.test(name)).reduce(
-        (sum, [name, { shape }]) => {
-          const dtype = quantize && LINEAR.test(name) ? quantize : "f32";
-          return sum + byteLength({ shape, dtype });
-        },
-        0,
-      );
+    /** Of layers 0 and 2, or of all. */
+    const linear = (dtype: DType, layers = /layers\.[02]\./) =>
+      [...teacher.tensors()].filter(([name]) => LINEAR.test(name) && layers.test(name))
+        .reduce((sum, [, { shape }]) => sum + byteLength({ shape, dtype }), 0);
+    const whole = [...teacher.tensors().values()].reduce(
+      (sum, { shape }) => sum + byteLength({ shape, dtype: "f32" }),
+      0,
+    );
     teacher.close();
     const rotary = 64 * 8 * 4;
-    const [, plain] = await bytes({ student: { ...CUT, dtype: "bf16", quantize: "nf4" } });
-    const [, double] = await bytes({ student: { ...CUT, quantize: "nf4-double" } });
-    assertEquals(double, expected("nf4-double") + rotary);
-    assert(plain! < expected("nf4"));
-    const shared = await bytes({ teacher: { quantize: "nf4" }, student: { ...CUT, quantize: "nf4" } });
-    assertEquals(shared.filter((size) => size > 0).length, 1, String(shared));
+    // What is not quantised is shared with the teacher.
+    for (const quantize of ["nf4", "nf4-double"] as const) {
+      assertEquals(await bytes({ student: { ...CUT, quantize } }), [whole + rotary, linear(quantize)]);
+    }
+    const alike = await bytes({ teacher: { quantize: "nf4" }, student: { ...CUT, quantize: "nf4" } });
+    const all = /./;
+    assertEquals(alike, [whole + rotary - linear("f32", all) + linear("nf4", all), 0]);
+    const others = await bytes({
+      teacher: { quantize: "q8_0" },
+      student: { ...CUT, quantize: "nf4", dtype: "f32" },
+    });
+    assertEquals(others[1], linear("nf4"));
   }));
 
 Deno.test("dtype with quantize says what base/ and merged/ hold, and what the other tensors are", () =>

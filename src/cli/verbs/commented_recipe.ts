@@ -24,11 +24,13 @@ const EXAMPLE = {
 
 /** Values shown, commented out, for fields that have no default. */
 const SHOWN: Readonly<Record<string, string>> = {
+  "teacher.quantize": "q8_0",
   "teacher.adapter": "{type: lora, rank: 16}",
   "teacher.cache": "{topK: 64}",
   "student.layers": "[0, 1, 3, 5]",
   "student.shape": "./shape.json",
   "student.dtype": "f16",
+  "student.quantize": "nf4",
   "student.train": "[norms, head]",
   "data.mix": "tokens",
   "data.heldOut": "./heldout.jsonl",

@@ -122,14 +122,13 @@ export class Model {
     // Two models with the same files, the same cut and the same rounding have the same prefix, and so share their weights.
     const cut = width ? ` cut to ${cutIdentity(width, kept)}` : "";
     const rows = options.rows === undefined ? "" : ` of ${options.rows} rows`;
-    const rounded = this.#isRoundedBeside ? ` as ${this.storage}` : "";
-    const prefix = `${path}${cut}${rows}${rounded}${this.isQuantised ? ` in ${options.quantize}` : ""}: `;
+    const prefix = `${path}${cut}${rows}${this.#isRoundedBeside ? ` as ${this.storage}` : ""}: `;
     this.specs = {
       prefix,
       category: options.category,
       resolve: (name) => {
         const stored = this.storedName(name);
-        return { name: stored, dtype: this.gpuDtype(stored) };
+        return { name: this.#gpuName(stored), dtype: this.gpuDtype(stored) };
       },
     };
   }
@@ -219,6 +218,24 @@ export class Model {
     return this.#blocks.get(stored) ?? this.dtype(stored);
   }
 
+  /** What tells a tensor that is quantised here from the same as it is: both may be in one program, and all others are shared. */
+  #gpuName(stored: string): string {
+    return this.#isQuantised(stored) ? `${stored}${QUANTISED}${this.quantize}` : stored;
+  }
+
+  #isQuantised(stored: string): boolean {
+    const dtype = this.#blocks.get(stored);
+    return dtype !== undefined && dtype !== storedBlocks(this.source, stored);
+  }
+
+  /** Whether this model fills a weight of a plan. */
+  provides(name: string): boolean {
+    if (!name.startsWith(this.specs.prefix)) return false;
+    const own = name.slice(this.specs.prefix.length);
+    const [stored] = own.split(QUANTISED) as [string];
+    return !this.source.tensors.has(stored) || this.#gpuName(stored) === own;
+  }
+
   /** Whether a tensor of the source is in blocks on the GPU. */
   isInBlocks(stored: string): boolean {
     return this.#blocks.has(stored);
@@ -248,7 +265,7 @@ export class Model {
 
   /** Whether some weight is quantised when it is loaded. */
   get isQuantised(): boolean {
-    return [...this.#blocks].some(([name, dtype]) => storedBlocks(this.source, name) !== dtype);
+    return [...this.#blocks.keys()].some((name) => this.#isQuantised(name));
   }
 
   /** Whether some weight that is not in blocks is not what the file holds. */
@@ -348,8 +365,9 @@ export class Model {
     });
   }
 
-  /** Fills one weight of a plan whose name has this model's prefix. */
-  async upload(gpu: Gpu, buffer: GpuBuffer, storedName: string, shape: readonly number[]): Promise<void> {
+  /** Fills a weight of a plan that this model {@linkcode provides}. */
+  async upload(gpu: Gpu, buffer: GpuBuffer, name: string, shape: readonly number[]): Promise<void> {
+    const [storedName] = name.slice(this.specs.prefix.length).split(QUANTISED) as [string];
     const table = this.architecture.tables[storedName];
     if (table) return gpu.device.queue.writeBuffer(buffer.raw, 0, table(shape[0]!));
     const names = storedNames(storedName);
@@ -414,6 +432,8 @@ async function realModelPath(path: string): Promise<string> {
   return isGguf(path) && !isGguf(real) ? resolve(path) : real;
 }
 
+/** Stands between the name of a weight and what it is quantised to. */
+const QUANTISED = " in ";
 const PIECE_BYTES = 32 * 2 ** 20;
 
 function valuesOfRow(shape: readonly number[]): number {
@@ -445,14 +465,14 @@ export async function uploadWeights(
   let done = 0;
   try {
     for (const weight of weights) {
-      const model = models.find((m) => weight.name.startsWith(m.specs.prefix));
+      const model = models.find((m) => m.provides(weight.name));
       if (!model) throw new InputError(`no model provides the weight "${weight.name}"; this is a bug`);
       const buffer = await gpu.allocating(
         `weight ${weight.name}`,
         () => gpu.createBuffer(weight.bytes, BUFFER_USAGE.storage, weight.name),
       );
       buffers.set(weight.name, buffer);
-      await model.upload(gpu, buffer, weight.name.slice(model.specs.prefix.length), weight.shape);
+      await model.upload(gpu, buffer, weight.name, weight.shape);
       onProgress?.(done += weight.bytes, total);
     }
     return buffers;
