@@ -1,4 +1,5 @@
 /** What reference runs are compared by. */
+import type { StepMetrics } from "../../src/distill/program/step_metrics.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
 
 /** A step of a reference run. */
@@ -42,4 +43,14 @@ export function near(actual: number, expected: number, tolerance: number, what: 
   if (!(Math.abs(actual - expected) <= tolerance)) {
     throw new Error(`${what} is ${actual}, expected ${expected} +- ${tolerance}`);
   }
+}
+
+/** Fails unless a step was that of the reference run. */
+export function compareStep(step: StepMetrics, expected: GoldenStep, where: string): void {
+  near(step.learningRate, expected.lr, 1e-9, `${where} learning rate`);
+  near(step.supervisedTokens, expected.tokens, 0, `${where} supervised tokens`);
+  near(step.loss, expected.loss, 2e-5, `${where} loss`);
+  near(step.losses["cross-entropy"]!, expected.ce, 2e-5, `${where} cross-entropy`);
+  near(step.losses["forward-kl"]!, expected.kl, 2e-5, `${where} forward KL`);
+  near(step.gradientNorm, expected.grad_norm, 1e-4 * expected.grad_norm, `${where} gradient norm`);
 }

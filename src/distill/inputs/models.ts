@@ -10,13 +10,7 @@ import { type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "../../fo
 import type { ModelSource, TensorData } from "../../formats/model_source.ts";
 import { openModel } from "../../formats/open_model.ts";
 import { badBlock } from "../../formats/quantised/gpu_layout.ts";
-import {
-  type BlockWeight,
-  canQuantize,
-  QuantisedWeight,
-  type QuantizeDtype,
-} from "../../formats/quantised/quantiser.ts";
-import { StoredBlocks, storedBlocks } from "../../formats/quantised/stored_blocks.ts";
+import type { QuantizeDtype } from "../../formats/quantised/quantiser.ts";
 import { BUFFER_USAGE } from "../../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import type { Architecture } from "../../models/architecture.ts";
@@ -25,14 +19,9 @@ import { storedNames, type WeightSpecs } from "../../models/context.ts";
 import { readArchitecture } from "../../models/families.ts";
 import { checkTensors } from "../../models/weights.ts";
 import type { Plan } from "../../tensor/plan.ts";
-import {
-  type BlockDtype,
-  bytesOf,
-  type DType,
-  elementCount,
-  wholeBlockUnits,
-} from "../../tensor/weight_storage.ts";
+import { bytesOf, type DType, elementCount, wholeBlockUnits } from "../../tensor/weight_storage.ts";
 import { cutIdentity, cutModel } from "./cut_model.ts";
+import { ModelBlocks } from "./model_blocks.ts";
 import type { ShapeSpace } from "./shape_space.ts";
 import type { WidthCut } from "./width_cut.ts";
 
@@ -88,12 +77,9 @@ export class Model {
   /** Whether some layer has fewer heads or channels than in the files. */
   readonly isNarrowed: boolean;
   readonly specs: WeightSpecs;
-  /** The storage in blocks of the tensors that have one, by their names in the source. */
-  readonly #blocks: ReadonlyMap<string, BlockDtype>;
+  readonly #blocks: ModelBlocks;
   readonly #options: ModelOptions;
   readonly #files: OpenedFiles;
-  /** The weight in blocks that was read last: its scales are made once for all of its rows. */
-  #open: { readonly name: string; readonly weight: BlockWeight } | undefined;
 
   private constructor(
     path: string,
@@ -118,7 +104,15 @@ export class Model {
     this.sourceLayers = layers;
     this.#options = options;
     this.#files = { source, architecture: whole };
-    this.#blocks = this.#chooseBlocks();
+    this.#blocks = new ModelBlocks(this.source, {
+      // Where everything is rounded to a type, so are the values of blocks, unless blocks are asked for.
+      keeps: options.quantize !== undefined || this.storage === "exact" || this.storage === "f32",
+      quantize: options.quantize,
+      linear: this.architecture.linearLayers.map(({ name }) => this.storedName(`${name}.weight`)),
+    }, (stored) => async (first, count) => {
+      const { dtype, data } = await this.#readSource(stored, first, count);
+      return toFloat32(dtype, data);
+    });
     // Two models with the same files, the same cut and the same rounding have the same prefix, and so share their weights.
     const cut = width ? ` cut to ${cutIdentity(width, kept)}` : "";
     const rows = options.rows === undefined ? "" : ` of ${options.rows} rows`;
@@ -196,36 +190,14 @@ export class Model {
     return [layers, this.keptLayers[Number(index)], ...rest].join(".");
   }
 
-  #chooseBlocks(): Map<string, BlockDtype> {
-    const { quantize } = this.#options;
-    const blocks = new Map<string, BlockDtype>();
-    // Where everything is rounded to a type, so are the values of blocks, unless blocks are asked for.
-    const keeps = quantize !== undefined || this.storage === "exact" || this.storage === "f32";
-    for (const name of this.source.tensors.keys()) {
-      const kept = keeps ? storedBlocks(this.source, name) : undefined;
-      if (kept) blocks.set(name, kept);
-    }
-    if (quantize === undefined) return blocks;
-    for (const { name, in: width } of this.architecture.linearLayers) {
-      const stored = this.storedName(`${name}.weight`);
-      if (!blocks.has(stored) && canQuantize(quantize, width)) blocks.set(stored, quantize);
-    }
-    return blocks;
-  }
-
   /** Type of a tensor of the source on the GPU. */
   gpuDtype(stored: string): DType {
-    return this.#blocks.get(stored) ?? this.dtype(stored);
+    return this.#blocks.dtype(stored) ?? this.dtype(stored);
   }
 
   /** What tells a tensor that is quantised here from the same as it is: both may be in one program, and all others are shared. */
   #gpuName(stored: string): string {
-    return this.#isQuantised(stored) ? `${stored}${QUANTISED}${this.quantize}` : stored;
-  }
-
-  #isQuantised(stored: string): boolean {
-    const dtype = this.#blocks.get(stored);
-    return dtype !== undefined && dtype !== storedBlocks(this.source, stored);
+    return this.#blocks.isQuantised(stored) ? `${stored}${QUANTISED}${this.quantize}` : stored;
   }
 
   /** Whether this model fills a weight of a plan. */
@@ -238,12 +210,12 @@ export class Model {
 
   /** Whether a tensor of the source is in blocks on the GPU. */
   isInBlocks(stored: string): boolean {
-    return this.#blocks.has(stored);
+    return this.#blocks.dtype(stored) !== undefined;
   }
 
   /** Type in which a tensor of the source is read, and written in `base/`: that of the GPU, or f32 for what is in blocks there. */
   dtype(stored: string): FloatDtype {
-    if (this.#blocks.has(stored)) return "f32";
+    if (this.isInBlocks(stored)) return "f32";
     const exact = this.source.tensors.get(stored)!.exactDtype;
     if (this.storage === "half") return exact === "f32" ? "f16" : exact;
     return this.storage === "exact" || this.storage === "f32" ? exact : this.storage;
@@ -265,14 +237,14 @@ export class Model {
 
   /** Whether some weight is quantised when it is loaded. */
   get isQuantised(): boolean {
-    return [...this.#blocks.keys()].some((name) => this.#isQuantised(name));
+    return this.#blocks.isQuantised();
   }
 
   /** Whether some weight that is not in blocks is not what the file holds. */
   get #isRoundedBeside(): boolean {
     return [...this.architecture.tensors.keys()].some((name) => {
       const stored = this.storedName(name);
-      return !this.#blocks.has(stored) && this.dtype(stored) !== this.source.tensors.get(stored)!.exactDtype;
+      return !this.isInBlocks(stored) && this.dtype(stored) !== this.source.tensors.get(stored)!.exactDtype;
     });
   }
 
@@ -305,9 +277,9 @@ export class Model {
 
   async #readStored(stored: string, first: number, count?: number): Promise<TensorData> {
     const shape = this.source.tensors.get(stored)!.shape;
-    if (this.#blocks.has(stored)) {
+    if (this.isInBlocks(stored)) {
       const rows = count ?? shape[0]! - first;
-      const data = await this.#blockWeight(stored).values(first, rows);
+      const data = await this.#blocks.weight(stored).values(first, rows);
       this.#checkFinite(stored, { dtype: "f32", shape, data }, first * shape[1]!);
       return { dtype: "f32", shape: [rows, ...shape.slice(1)], data };
     }
@@ -331,22 +303,6 @@ export class Model {
       : await this.source.readRows(stored, first, count ?? shape[0]! - first);
     this.#checkFinite(stored, data, first * valuesOfRow(shape));
     return data;
-  }
-
-  #blockWeight(stored: string): BlockWeight {
-    if (this.#open?.name !== stored) this.#open = { name: stored, weight: this.#openBlocks(stored) };
-    return this.#open.weight;
-  }
-
-  #openBlocks(stored: string): BlockWeight {
-    const dtype = this.#blocks.get(stored)!;
-    const kept = storedBlocks(this.source, stored);
-    if (kept) return new StoredBlocks(this.source, stored, kept);
-    const [rows, width] = this.source.tensors.get(stored)!.shape as [number, number];
-    return new QuantisedWeight(dtype as QuantizeDtype, [rows, width], async (first, count) => {
-      const { dtype, data } = await this.#readSource(stored, first, count);
-      return toFloat32(dtype, data);
-    });
   }
 
   /** @param offset Place of the first value in the whole tensor */
@@ -394,7 +350,7 @@ export class Model {
     }
     // Pieces of a few MB that are whole blocks, and whose bytes are a multiple of 4.
     const step = Math.max(4, wholeBlockUnits(dtype, width));
-    const bytesOfRow = this.#blocks.has(storedName) ? 4 * width : bytesOf(dtype, width);
+    const bytesOfRow = this.isInBlocks(storedName) ? 4 * width : bytesOf(dtype, width);
     const rows = Math.max(step, Math.floor(PIECE_BYTES / bytesOfRow / step) * step);
     for (let first = 0; first < shape[0]!; first += rows) {
       const data = await this.#gpuRows(storedName, first, Math.min(rows, shape[0]! - first));
@@ -406,12 +362,12 @@ export class Model {
 
   /** Rows as they lie on the GPU; the first of them begins a block. */
   async #gpuRows(stored: string, first: number, count: number): Promise<Uint8Array<ArrayBuffer>> {
-    const dtype = this.#blocks.get(stored);
+    const dtype = this.#blocks.dtype(stored);
     if (!dtype) {
       const { data } = await this.#readStored(stored, first, count);
       return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     }
-    const blocks = await this.#blockWeight(stored).laidOut(first, count);
+    const blocks = await this.#blocks.weight(stored).laidOut(first, count);
     const bad = badBlock(dtype, blocks);
     if (bad !== undefined) {
       const offset = first * valuesOfRow(this.source.tensors.get(stored)!.shape) + bad;
