@@ -2,7 +2,9 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { InputError } from "../../src/base/errors.ts";
+import { modelIdentity, quantisedIdentity } from "../../src/distill/inputs/identity.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
+import type { Gpu, GpuBuffer } from "../../src/gpu/device.ts";
 import { openStudent } from "../../src/distill/inputs/prepare.ts";
 import { folderDtype, writeBase } from "../../src/distill/export/exports.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
@@ -239,6 +241,52 @@ Deno.test("layers that are quantised cannot be trained themselves", () =>
       tinyRecipe(files, { student: { ...CUT, quantize: "nf4", train: ["norms"] } }),
     );
     assert(setup.trainables.layout.has("model.norm.weight"));
+  }));
+
+Deno.test("a weight is the same on the GPU in however many pieces it is uploaded", () =>
+  withTiny(async (files) => {
+    const name = "model.layers.1.mlp.down_proj.weight";
+    for (const quantize of ["nf4", "q8_0", undefined] as const) {
+      const model = await openStudent(
+        tinyRecipe(files, { student: { model: "teacher", ...(quantize ? { quantize } : {}), dtype: "f16" } }),
+      );
+      const { shape } = model.tensors().get(name)!;
+      const dtype = model.gpuDtype(name);
+      const uploaded = async (pieceBytes: number) => {
+        const held = new Uint8Array(byteLength({ shape, dtype }));
+        let writes = 0;
+        const queue = {
+          writeBuffer(_: unknown, at: number, bytes: Uint8Array) {
+            held.set(bytes, at);
+            writes++;
+          },
+          submit() {},
+        };
+        const gpu = { device: { queue } } as unknown as Gpu;
+        const named = model.specs.resolve(name).name;
+        await model.upload(gpu, {} as GpuBuffer, `${model.specs.prefix}${named}`, shape, pieceBytes);
+        return { held, writes };
+      };
+      const [whole, parts] = [await uploaded(1e6), await uploaded(2000)];
+      assertEquals([whole.writes, parts.writes > 1], [1, true], dtype);
+      assertEquals(parts.held, whole.held, dtype);
+      model.close();
+    }
+  }));
+
+Deno.test("what is computed with quantised weights is told apart from what is computed with the file's", () =>
+  withTiny(async (files) => {
+    const identity = async (quantize?: QuantizeDtype) => {
+      const model = await Model.open(files.teacher, { category: "weights", quantize });
+      const found = await quantisedIdentity(model);
+      model.close();
+      return found;
+    };
+    const found = [await identity(), await identity("nf4"), await identity("q8_0")];
+    assertEquals(new Set(found).size, 3);
+    const model = await Model.open(files.teacher, { category: "weights" });
+    assertEquals(found[0], await modelIdentity(model));
+    model.close();
   }));
 
 Deno.test("a recipe with another word for quantize is refused", () =>

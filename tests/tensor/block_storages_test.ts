@@ -7,7 +7,7 @@ import { gradients } from "../../src/tensor/differentiate.ts";
 import type { Graph, Tensor } from "../../src/tensor/graph.ts";
 import { add, scale } from "../../src/tensor/ops/combine.ts";
 import { embedding } from "../../src/tensor/ops/embedding.ts";
-import { linear } from "../../src/tensor/ops/matmul.ts";
+import { linear, matmul } from "../../src/tensor/ops/matmul.ts";
 import { materialise } from "../../src/tensor/ops/materialise.ts";
 import { timesWeight } from "../../src/tensor/ops/times_weight.ts";
 import { rows } from "../../src/tensor/ops/views.ts";
@@ -149,6 +149,20 @@ gpuTest("products with weights in blocks are cut where blocks and bindings begin
   const dys = (i: number, k: number) => dy.data[i * out + k]!;
   assertWithin(outputs[0]!, product([tokens, out, width], xs, at), 2e-5, "y");
   assertWithin(outputs[1]!, product([tokens, width, out], dys, (k, i) => at(i, k)), 2e-5, "dx");
+});
+
+gpuTest("a part of a weight that cannot be cut where depth is cut is summed once", async (gpu) => {
+  // 16384 rows are the fewest that are whole blocks and begin where a binding may.
+  const [out, width, tokens] = [16_500, 100, 3];
+  const w = quantisedValue("nf4-double", [out, width], 9);
+  const dy: Value = { shape: [tokens, out], data: randomArray(tokens * out, 2, 0.1) };
+  const { outputs } = await run(gpu, [w, dy], (_, w, dy) => matmul("NN", dy!, w!));
+  const expected = product(
+    [tokens, width, out],
+    (i, k) => dy.data[i * out + k]!,
+    (k, i) => w.values[i * width + k]!,
+  );
+  assertWithin(outputs[0]!, expected, 1e-4, "dx");
 });
 
 gpuTest("a slip in the reading of blocks is noticed", async (gpu) => {

@@ -321,8 +321,18 @@ export class Model {
     });
   }
 
-  /** Fills a weight of a plan that this model {@linkcode provides}. */
-  async upload(gpu: Gpu, buffer: GpuBuffer, name: string, shape: readonly number[]): Promise<void> {
+  /**
+   * Fills a weight of a plan that this model {@linkcode provides}.
+   *
+   * @param pieceBytes About how much is in memory at once
+   */
+  async upload(
+    gpu: Pick<Gpu, "device">,
+    buffer: Pick<GpuBuffer, "raw">,
+    name: string,
+    shape: readonly number[],
+    pieceBytes: number = PIECE_BYTES,
+  ): Promise<void> {
     const [storedName] = name.slice(this.specs.prefix.length).split(QUANTISED) as [string];
     const table = this.architecture.tables[storedName];
     if (table) return gpu.device.queue.writeBuffer(buffer.raw, 0, table(shape[0]!));
@@ -351,7 +361,7 @@ export class Model {
     // Pieces of a few MB that are whole blocks, and whose bytes are a multiple of 4.
     const step = Math.max(4, wholeBlockUnits(dtype, width));
     const bytesOfRow = this.isInBlocks(storedName) ? 4 * width : bytesOf(dtype, width);
-    const rows = Math.max(step, Math.floor(PIECE_BYTES / bytesOfRow / step) * step);
+    const rows = Math.max(step, Math.floor(pieceBytes / bytesOfRow / step) * step);
     for (let first = 0; first < shape[0]!; first += rows) {
       const data = await this.#gpuRows(storedName, first, Math.min(rows, shape[0]! - first));
       gpu.device.queue.writeBuffer(buffer.raw, begin + bytesOf(dtype, first * width), wholeWords(data));
