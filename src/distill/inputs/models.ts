@@ -338,16 +338,28 @@ export class Model {
     if (table) return gpu.device.queue.writeBuffer(buffer.raw, 0, table(shape[0]!));
     const names = storedNames(storedName);
     const each = [shape[0]! / names.length, ...shape.slice(1)];
-    for (const [i, name] of names.entries()) await this.#uploadOne(gpu, buffer, name, each, i);
+    const other = names.find((name) => this.gpuDtype(name) !== this.gpuDtype(names[0]!));
+    if (other !== undefined) {
+      throw new InputError(`${other} is stored in another type than ${names[0]}`, {
+        where: this.path,
+        hint: "The experts of a layer must be stored alike: convert the model to one type.",
+      });
+    }
+    for (const [i, name] of names.entries()) {
+      await this.#uploadOne(gpu, buffer, { storedName: name, shape: each, index: i, pieceBytes });
+    }
   }
 
   /** Fills the `index`th of equal parts of a buffer. */
   async #uploadOne(
-    gpu: Gpu,
-    buffer: GpuBuffer,
-    storedName: string,
-    shape: readonly number[],
-    index: number,
+    gpu: Pick<Gpu, "device">,
+    buffer: Pick<GpuBuffer, "raw">,
+    { storedName, shape, index, pieceBytes }: {
+      readonly storedName: string;
+      readonly shape: readonly number[];
+      readonly index: number;
+      readonly pieceBytes: number;
+    },
   ): Promise<void> {
     const dtype = this.gpuDtype(storedName);
     const width = valuesOfRow(shape);

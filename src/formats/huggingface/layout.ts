@@ -73,6 +73,7 @@ export function laidOut(source: ModelSource, { transposed, prefix }: TensorLayou
   return {
     ...source,
     tensors,
+    nf4: (name) => isTurned(name) ? undefined : source.nf4?.(stored.get(name) ?? name),
     read: async (name) =>
       isTurned(name)
         ? transpose(await source.read(stored.get(name)!))
