@@ -9,6 +9,7 @@ import dora from "./dora.ts";
 import hira from "./hira.ts";
 import instanceGatedLora from "./instance_gated_lora.ts";
 import lora from "./lora.ts";
+import loraByShape from "./lora_by_shape.ts";
 import loraFa from "./lora_fa.ts";
 import miss from "./miss.ts";
 import moslora from "./moslora.ts";
@@ -29,6 +30,7 @@ export const adapters: readonly Adapter[] = [
   miss,
   hira,
   shapeGatedLora,
+  loraByShape,
   instanceGatedLora,
   adalora,
 ];

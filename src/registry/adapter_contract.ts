@@ -35,6 +35,10 @@ export interface AdaptedModel {
   readonly widths?: number;
   /** Which of them it has, from 0, the whole width; 0 when absent. */
   readonly width?: number;
+  /** How many shapes of it are trained at once, every depth in every width; 1 when absent. */
+  readonly shapes?: number;
+  /** Which of them it has, from 0, the whole model; 0 when absent, -1 where it is none of them. */
+  readonly shape?: number;
 }
 
 /** What the recipe says for any adapter, beside the plugin's own options. */
@@ -203,6 +207,7 @@ export interface AdapterDefinition<Schema extends OptionsSchema = OptionsSchema>
     layer: AdaptedLayer,
     settings: AdapterSettings,
     options: z.output<Schema>,
+    model: AdaptedModel,
   ): readonly ParameterDefinition[];
   /** Parameters shared by all layers. */
   shared?(

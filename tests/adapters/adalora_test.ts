@@ -49,7 +49,7 @@ const NAMES = ["A", "B", "E"];
 
 /** The parameters of all layers, with the seeds that PEFT's numbers came from. */
 const parameters = layers.flatMap((layer, l) =>
-  adalora.parameters(layer, settings, options).map(({ name, shape }) => {
+  adalora.parameters(layer, settings, options, MODEL).map(({ name, shape }) => {
     const seed = 10 * l + NAMES.indexOf(name) + 1;
     const count = shape.reduce((a, b) => a * b);
     return { key: `${layer.path}.${name}`, shape, seed, count, begin: randomArray(count, seed, 0.5) };

@@ -17,7 +17,7 @@ const adapters = all.filter((a): a is Adapter & Required<Pick<Adapter, "merge">>
 type Mergeable = (typeof adapters)[number];
 
 const T = 5;
-const MODEL = { hiddenSize: 12, sourceLayers: 4, keptLayers: [0, 2] };
+const MODEL = { hiddenSize: 12, sourceLayers: 4, keptLayers: [0, 2], shapes: 3, shape: 1 };
 const settings = { rank: 3, alpha: 5, dropout: 0, rslora: false, loraPlusRatio: 1, steps: 10 };
 
 interface Case {
@@ -38,7 +38,7 @@ function prepare(adapter: Adapter, layer: AdaptedLayer, begun = false): Case {
     inFeatures: layer.inFeatures + 3,
     outFeatures: layer.outFeatures + 2,
   };
-  const own = adapter.parameters(layer, settings, options);
+  const own = adapter.parameters(layer, settings, options, MODEL);
   const shared = adapter.shared?.([layer, wider], settings, options, MODEL) ?? [];
   const weight = randomArray(layer.outFeatures * layer.inFeatures, 3, 0.5);
   const data = new Map<string, Float32Array>();

@@ -135,7 +135,7 @@ async function runLayer(
 function prepare(adapter: Adapter, given: Record<string, unknown>) {
   const options = adapter.options.parse(given) as Record<string, unknown>;
   const parameters = [
-    ...adapter.parameters(layer, settings, options),
+    ...adapter.parameters(layer, settings, options, MODEL),
     ...adapter.shared!([layer], settings, options, MODEL),
   ];
   const random = (count: number, seed: number) => randomArray(count, seed, 0.7);

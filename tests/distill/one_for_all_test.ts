@@ -37,12 +37,22 @@ import { writeShapeFile } from "../../src/formats/shape_file.ts";
 import { layerName } from "../../src/models/context.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { packBatch } from "../../src/text/packing.ts";
-import { modelTest, randomArray } from "../tensor/harness.ts";
-import { type TinyFiles, tinyRecipe, tinySample, tinySetup, withTiny } from "./tiny_model.ts";
+import { assertWithin, modelTest, randomArray } from "../tensor/harness.ts";
+import {
+  type RecipeChanges,
+  type TinyFiles,
+  tinyRecipe,
+  tinySample,
+  tinySetup,
+  withTiny,
+  writeTinyModel,
+} from "./tiny_model.ts";
 import { heldMetrics, runHere } from "./tiny_run.ts";
 
 const registry = new Registry().addAll(builtins);
 const LAYERS = 4;
+
+type OneForAllInput = NonNullable<NonNullable<RecipeInput["train"]>["oneForAll"]>;
 
 /** Writes a shape file of every layer with one of two groups and some channels, and biases. */
 async function writeWidth(files: TinyFiles, keptLayers = [0, 1, 2, 3]): Promise<string> {
@@ -193,6 +203,149 @@ modelTest(
       assertLess(flops(products), 0.02 * flops(ofLayer(1)));
     }, { layers: LAYERS }),
 );
+
+/** A parameter, by how many values it has. */
+interface Named {
+  readonly name: string;
+  readonly count: number;
+}
+
+/** Three shapes with LoRAs of their own, which learn from a frozen teacher of another size. */
+async function byTeacher(files: TinyFiles, changes: RecipeChanges = {}): Promise<Recipe> {
+  const teacher = `${files.folder}/other`;
+  await writeTinyModel(teacher, { layers: 2, hiddenSize: 48, seed: 5 });
+  return tinyRecipe(files, {
+    teacher: { model: teacher },
+    student: { model: files.teacher, shapes: { layers: [[0, 1, 3], [1, 3]] } },
+    adapter: { type: "lora-by-shape", rank: 2 },
+    ...changes,
+    train: { oneForAll: { target: "teacher", balance: { min: 1, max: 1 } }, ...changes.train },
+  });
+}
+
+modelTest(
+  "a shape with a LoRA of its own and a frozen teacher gets the gradients that it gets alone",
+  (gpu) =>
+    withTiny(async (files) => {
+      const gradientsOf = async (recipe: Recipe, values: (p: Named) => Float32Array) => {
+        using setup = await tinySetup(recipe);
+        const trainer = await Trainer.create(gpu, setup, planTraining(setup, gpu.description));
+        assertEquals(gpu.allocatedBytes, trainer.planned.plan.totalBytes);
+        trainer.executable.poison();
+        const { layout } = setup.trainables;
+        const flat = new Float32Array(layout.total);
+        layout.scatter(flat, new Map(layout.parameters.map((p) => [p.name, values(p)])));
+        trainer.setState(flat);
+        await trainer.step(0, [BATCH]);
+        const [gradients, [metrics]] = [await trainer.readGradients(), await trainer.collect()];
+        trainer.destroy();
+        return { gradients, metrics: metrics! };
+      };
+      const random = ({ name, count }: Named) =>
+        randomArray(count, [...name].reduce((sum, c) => sum * 31 + c.charCodeAt(0) & 0xffff, 1), 0.3);
+      const objective = [{ loss: "soft-cross-entropy" }];
+      const recipe = await byTeacher(files, { objective: [{ ...objective[0]!, weight: 0 }] });
+      const { gradients, metrics } = await gradientsOf(recipe, random);
+      assertEquals(metrics.shapes!.map(({ layers, factor }) => [layers.length, factor]), [[4, 1], [3, 1], [
+        2,
+        1,
+      ]]);
+
+      // Row k of all LoRAs is that of the k-th shape.
+      const row = (values: Float32Array, k: number) =>
+        values.subarray(k * values.length / 3, (k + 1) * values.length / 3);
+      const kept = [0, 1, 3];
+      const ofSource = (name: string) =>
+        name.replace(/layers\.(\d)/, (_, i) => `layers.${kept[i]}`).replace("lora_", "lora_by_shape_");
+      const alone = await gradientsOf(
+        tinyRecipe(files, {
+          teacher: { model: recipe.teacher.model },
+          student: { model: files.teacher, layers: kept },
+          ...{ objective, adapter: { type: "lora", rank: 2 } },
+        }),
+        ({ name, count }) => row(random({ name: ofSource(name), count: 3 * count }), 1),
+      );
+      assertAlmostEquals(metrics.shapes![1]!.loss, alone.metrics.loss, 1e-5);
+      assertGreater(alone.gradients.size, 20);
+      for (const [name, expected] of alone.gradients) {
+        const found = row(gradients.get(ofSource(name))!, 1);
+        const size = Math.max(...expected.map(Math.abs));
+        assertGreater(size, 1e-4, name);
+        assertWithin(found, expected, 1e-4 * size, name);
+      }
+      for (const [name, all] of gradients) {
+        assert(row(all, 0).every((g) => g === 0), `the whole model has nothing to learn: ${name}`);
+        assertEquals(row(all, 1).every((g) => g === 0), name.includes(".layers.2."), name);
+      }
+
+      // The whole student would be another target.
+      const whole = { ...recipe, objective: [{ ...recipe.objective[0]!, loss: "cross-entropy", weight: 1 }] };
+      whole.train = { ...recipe.train, oneForAll: { ...recipe.train.oneForAll!, target: "whole" } };
+      const other = await gradientsOf(whole, random);
+      assertGreater(Math.abs(other.metrics.shapes![1]!.loss - metrics.shapes![1]!.loss), 1e-2);
+    }, { layers: LAYERS }),
+);
+
+Deno.test("a run whose shapes learn from a frozen teacher is resumed bit for bit, and leaves the whole model as it was", () =>
+  withTiny(async (files) => {
+    const recipe = await byTeacher(files, {
+      objective: [{ loss: "soft-cross-entropy", weight: 0 }],
+      train: {
+        steps: 4,
+        evaluateEvery: 0,
+        learningRate: 3e-2,
+        oneForAll: { target: "teacher", random: 0, balance: { min: 1, max: 1 } },
+      },
+    });
+    const [whole, folder] = [`${files.folder}/whole`, `${files.folder}/run`];
+    const events: RunEventBody[] = [];
+    await runHere(recipe, whole, {}, events);
+    const control = (step: number) => step === 2 ? "stop" as const : "run" as const;
+    assertEquals((await runHere(recipe, folder, { control })).status, "paused");
+    assertEquals((await runHere(recipe, folder, { resume: true })).steps, 4);
+    const state = (run: string) => Deno.readFile(`${run}/checkpoints/step-000004/state.safetensors`);
+    assertEquals(await state(folder), await state(whole));
+
+    const [before, after] = events.flatMap((event) => event.type === "shapes" ? [event.shapes] : []);
+    const [full, never, smallest] = [0, 1, 2].map((i) => [before![i]!.loss!, after![i]!.loss!] as const);
+    assertEquals(full![1], full![0]);
+    // Nothing trains a shape that no step has.
+    assertEquals(never![1], never![0]);
+    assertGreater(Math.abs(smallest![1] - smallest![0]), 1e-3);
+    await exportShape({ folder: whole, recipe, registry, shape: "depth=2" }, `${files.folder}/2`, "merged", {
+      storage: "F32",
+      name: "tiny",
+    });
+    const options = { data: files.heldOut, registry, contextLength: 64 };
+    const exported = await evaluateModel({ ...options, model: `${files.folder}/2` });
+    assertAlmostEquals(exported.loss, smallest![1], 1e-4);
+  }, { layers: LAYERS }));
+
+Deno.test("where shapes learn from the teacher, the whole model does too unless the objective says otherwise", () => {
+  const recipe = (objective: RecipeInput["objective"], oneForAll: OneForAllInput = {}): RecipeInput => ({
+    teacher: { model: "a" },
+    student: { model: "teacher", shapes: { layers: [[0, 1]] } },
+    data: { train: "d" },
+    ...(objective ? { objective } : {}),
+    train: { oneForAll: { target: "teacher", ...oneForAll } },
+  });
+  const losses = (input: RecipeInput) => parseRecipe(input).objective.map((t) => t.loss);
+  assertEquals(losses(recipe(undefined)), ["soft-cross-entropy"]);
+  assertEquals(losses(recipe(undefined, { loss: "forward-kl" })), ["forward-kl"]);
+  assertEquals(losses(recipe(undefined, { target: "whole" })), ["cross-entropy"]);
+  assertEquals(losses(recipe([{ loss: "reverse-kl", weight: 0 }])), ["reverse-kl"]);
+  const refused: [RecipeInput["objective"], OneForAllInput, string][] = [
+    [[{ loss: "forward-kl" }, { loss: "cross-entropy" }], {}, "must be one loss of the supervised tokens"],
+    [[{ loss: "forward-kl", temperature: 2 }], {}, "must be one loss of the supervised tokens"],
+    [[{ loss: "cross-entropy", weight: 0 }], { target: "whole" }, "must have a weight above 0"],
+  ];
+  for (const [objective, oneForAll, said] of refused) {
+    assertStringIncludes(
+      assertThrows(() => parseRecipe(recipe(objective, oneForAll)), InputError).message,
+      said,
+    );
+  }
+});
 
 Deno.test("a run of several shapes is resumed bit for bit, and each shape can be taken from it", () =>
   withTiny(async (files) => {

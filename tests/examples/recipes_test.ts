@@ -50,8 +50,10 @@ Deno.test("every recipe of examples/recipes is valid and can be planned, and the
       const samples = sampleBytes(DEFAULT_DEVICE, prepared, setup);
       const { plan } = planTraining(setup, DEFAULT_DEVICE, { sampleBytes: samples });
       assert(runMemory(plan, samples).total > 50e6, file);
-      // One that is measured on more than the stories is compared with itself.
-      if (prepared.sets.heldOut.length === 1) compared.push(comparedRecipe(file, prepared));
+      // One that is measured on more than the stories, or on less of them, is compared with itself.
+      if (prepared.sets.heldOut.length === 1 && recipe.data.contextLength === 256) {
+        compared.push(comparedRecipe(file, prepared));
+      }
     } finally {
       prepared.close();
     }

@@ -103,6 +103,14 @@ export function allShapes({ depths, widths }: ShapeSpace): StudentShape[] {
   return depths.flatMap((layers) => widths.map((_, width) => ({ layers, width })));
 }
 
+/** Place of a shape among {@linkcode allShapes}, the whole width when absent; -1 where it is none of them. */
+export function shapeIndex(
+  { layers, width = 0 }: Pick<StudentShape, "layers"> & { readonly width?: number | undefined },
+  space: ShapeSpace,
+): number {
+  return allShapes(space).findIndex((s) => s.width === width && `${s.layers}` === `${layers}`);
+}
+
 /** Values of a shape's weights, biases in place of what was cut left aside. */
 export function shapeParameters(
   architecture: Architecture,

@@ -35,8 +35,10 @@ export interface OneForAll {
   readonly space: ShapeSpace;
   /** Shapes that a step trains, the whole model among them. */
   readonly shapes: number;
-  /** Losses of the shapes below the whole model, whose target is the whole model. */
+  /** Losses of the shapes below the whole model. */
   readonly objective: Objective;
+  /** Whose distribution they learn: that of the whole student as it is in the step, or of the frozen teacher. */
+  readonly target: Learner;
   /** Bounds of the factors. */
   readonly balance: { readonly min: number; readonly max: number };
   /** Absent where all shapes have one width. */

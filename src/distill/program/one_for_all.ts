@@ -23,10 +23,18 @@ import { fill } from "../../tensor/ops/fill.ts";
 import { pointwise, sumRows } from "../../tensor/ops/pointwise.ts";
 import { part, reshape } from "../../tensor/ops/views.ts";
 import type { Program } from "../../tensor/plan.ts";
-import { chunkedLoss } from "../objective/chunked_loss.ts";
+import { chunkedLoss, type HeadInput } from "../objective/chunked_loss.ts";
+import type { Learner } from "../recipe/recipe.ts";
 import { FLAT } from "../trained/parameters.ts";
-import { BlockModels, GradientSums, type OneForAll, type TrainingProgramOptions } from "./block_models.ts";
+import {
+  BlockModels,
+  GradientSums,
+  type OneForAll,
+  type Side,
+  type TrainingProgramOptions,
+} from "./block_models.ts";
 import { labelInput } from "./measure.ts";
+import { headInput, traceHead } from "./traced_model.ts";
 
 /** Blocks and states. */
 export const ONE_FOR_ALL = {
@@ -38,7 +46,7 @@ export const ONE_FOR_ALL = {
   loss: (i: number) => `one-for-all.loss.${i}`,
   /** Its factor, f32 [1]. */
   factor: (i: number) => `one-for-all.factor.${i}`,
-  /** i32 [T]: where the rows of a micro-batch lie in the whole model's hidden states of the window. */
+  /** i32 [T]: where the rows of a micro-batch lie in the hidden states of the window. */
   rows: "hiddenRows",
 } as const;
 
@@ -51,15 +59,16 @@ const PIECE = 2 ** 24;
 /** Keeps a loss that has vanished from being divided by. */
 const SMALLEST = 1e-30;
 
-/** Traces into the whole model's micro-batch what the other shapes need of it: its hidden states, and its loss. */
+/** Traces into the whole model's micro-batch what the other shapes need of it: the hidden states that they learn from, and its loss. */
 export function traceTarget(
   graph: Graph,
   models: BlockModels,
   weighted: Tensor,
   options: TrainingProgramOptions,
+  { target }: OneForAll,
 ): void {
   const rows = graph.input(ONE_FOR_ALL.rows, [options.tokens], "i32");
-  scatterRows(hiddenState(graph, options), models.side("student").hidden, rows);
+  scatterRows(hiddenState(graph, options, target), models.side(target).hidden, rows);
   addLoss(graph, ONE_FOR_ALL.loss(0), weighted);
 }
 
@@ -74,7 +83,7 @@ export function traceShapes(program: Program, options: TrainingProgramOptions, o
 function traceShape(
   graph: Graph,
   options: TrainingProgramOptions,
-  { objective, widths }: OneForAll,
+  { objective, widths, target }: OneForAll,
 ): void {
   const { tokens, chunkRows, trainables } = options;
   const sums = new GradientSums(graph, trainables.layout, { state: "shapeGradients", keep: 1 });
@@ -84,7 +93,13 @@ function traceShape(
   const losses = objective.rowLosses(objective.passes[0]!, graph);
   const { weighted } = chunkedLoss(graph, {
     learner,
-    target: { hidden: gatherRows(hiddenState(graph, options), rows), weight: learner.weight },
+    target: targetInput(
+      graph,
+      gatherRows(hiddenState(graph, options, target), rows),
+      learner,
+      options,
+      target,
+    ),
     ...labelInput(graph, tokens, losses),
     ...{ losses, chunkRows, gradient: true },
   });
@@ -95,9 +110,26 @@ function traceShape(
   found.forEach((gradient, i) => gradient && sums.add(names[i]!, gradient));
 }
 
-/** Final hidden states of the whole model over all micro-batches of the window. */
-function hiddenState(graph: Graph, { tokens, accumulation, models }: TrainingProgramOptions): Tensor {
-  const { hiddenSize } = models.student.model.config;
+/** Hidden states with the head that they belong to. */
+function targetInput(
+  graph: Graph,
+  hidden: Tensor,
+  learner: Side,
+  { models: { teacher }, tokens, positions }: TrainingProgramOptions,
+  target: Learner,
+): HeadInput {
+  if (target === "student") return { hidden, weight: learner.weight };
+  const head = traceHead(graph, "teacher", teacher.model, tokens, { length: positions });
+  return headInput({ hidden, ...head }, teacher.adaptsHead);
+}
+
+/** Final hidden states of what shapes learn from, over all micro-batches of the window. */
+function hiddenState(
+  graph: Graph,
+  { tokens, accumulation, models }: TrainingProgramOptions,
+  target: Learner,
+): Tensor {
+  const { hiddenSize } = models[target].model.config;
   return graph.state("full.hidden", [accumulation * tokens, hiddenSize], "f32", "program");
 }
 

@@ -146,7 +146,9 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<str
     references.set(learner, reference);
     return [weighted, balanced(weighted, reference, seed, balance.weight, balance)];
   });
-  if (options.oneForAll) traceTarget(graph, models, plain("student"), options);
+  if (options.oneForAll) {
+    traceTarget(graph, models, plain("student"), options, options.oneForAll);
+  }
   const names = [...models.parameters.keys()];
   const found = gradients(graph, seeds, [...models.parameters.values()]);
   found.forEach((gradient, i) => gradient && gradientSums.add(names[i]!, gradient));

@@ -204,11 +204,13 @@ export interface TrainRecipe {
   oneForAll?: OneForAllRecipe;
 }
 
-/** Training several shapes at once: the whole model by the objective, the others from the whole model (AmoebaLLM, arXiv 2411.10606). */
+/** Training several shapes at once: the whole model by the objective, the others from it or the teacher (AmoebaLLM, arXiv 2411.10606). */
 export interface OneForAllRecipe {
   /** Shapes a step trains beside the whole model and the smallest. */
   random: number;
-  /** Id of the loss that compares a shape with the whole model. */
+  /** What the shapes below the whole model learn from: it, as it is in the step, when absent; or the frozen teacher. */
+  target?: "whole" | "teacher";
+  /** Id of the loss that compares a shape with what it learns from. */
   loss: string;
   /** Its share; the rest is cross-entropy with the data. */
   lossWeight: number;

@@ -206,11 +206,7 @@ const objectiveTerm = z.strictObject({
   options: options.describe("Options of the loss, checked by its own schema"),
 });
 
-const objective = z.array(objectiveTerm).min(1)
-  .refine(
-    (terms) => terms.some(({ weight, schedule }) => weight !== 0 || isEverPositive(schedule?.weight)),
-    "at least one loss must have a weight above 0",
-  );
+const objective = z.array(objectiveTerm).min(1);
 
 /** The LLM-Neo objective (arXiv 2411.06839): half cross-entropy on the data, half forward KL to the teacher. */
 export const defaultObjective: readonly { loss: string; weight: number }[] = [
@@ -286,8 +282,12 @@ const oneForAll = z.strictObject({
   random: countOrNone.default(2).describe(
     "Shapes that a step trains beside the whole model and the smallest, chosen at random",
   ),
+  // Without a default, so that recipes of earlier runs keep their hash.
+  target: z.enum(["whole", "teacher"]).optional().describe(
+    "What the smaller shapes learn from: the whole student as it is in the step (whole, when absent), or the teacher, which stays as it is",
+  ),
   loss: z.string().min(1).default("soft-cross-entropy").describe(
-    "Id of the loss that compares a shape's logits with the whole model's of the same step, such as soft-cross-entropy or forward-kl",
+    "Id of the loss that compares a shape's logits with those of its target, such as soft-cross-entropy or forward-kl",
   ),
   lossWeight: z.number().min(0).max(1).default(1).describe(
     "Share of that loss; the rest is cross-entropy with the data",
@@ -393,7 +393,19 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
   when: ({ value }) =>
     isObject(value) && haveNumbers(value.data, "contextLength") &&
     haveNumbers(value.train, "tokensPerMicroBatch"),
-}).superRefine(({ teacher, student, objective, adapter, train }, context) => {
+}).refine(
+  // A whole model that only teaches its shapes may have nothing to learn.
+  ({ objective, train }) =>
+    train.oneForAll?.target === "teacher" ||
+    objective.some(({ weight, schedule }) => weight !== 0 || isEverPositive(schedule?.weight)),
+  {
+    path: ["objective"],
+    error: "at least one loss must have a weight above 0",
+    when: ({ value }) =>
+      isObject(value) && isObject(value.train) && Array.isArray(value.objective) &&
+      value.objective.every((term) => isObject(term) && typeof term.weight === "number"),
+  },
+).superRefine(({ teacher, student, objective, adapter, train }, context) => {
   checkOneForAll({ teacher, student, objective, adapter, train }, (path, message) => {
     context.addIssue({ code: "custom", path, message });
   });
@@ -479,13 +491,15 @@ function checkOneForAll(
     return;
   }
   const [first, ...others] = objective;
-  if (
-    others.length > 0 || first?.loss !== "cross-entropy" || first.tokens || first.source ||
-    first.temperature !== 1
-  ) {
+  const isPlain = others.length === 0 && !first?.tokens && !first?.source && first?.temperature === 1;
+  const byTeacher = train.oneForAll?.target === "teacher";
+  if (!isPlain || !(byTeacher || first.loss === "cross-entropy")) {
     wrong(
       ["objective"],
-      "must be cross-entropy alone, which the whole model learns by; train.oneForAll.loss is what the other shapes learn by",
+      `must be ${
+        byTeacher ? "one loss of the supervised tokens, at temperature 1" : "cross-entropy alone"
+      }, ` +
+        "which the whole model learns by; train.oneForAll.loss is what the other shapes learn by",
     );
   }
   const beside: [unknown, string[], string][] = [
@@ -504,7 +518,7 @@ function checkOneForAll(
     [
       teacher.cache,
       ["teacher", "cache"],
-      "has no use with student.shapes: the whole student is their teacher",
+      "has no use with student.shapes: their target is the whole student, or a teacher that is there",
     ],
   ];
   for (const [given, path, message] of beside) if (given) wrong(path, message);
@@ -537,10 +551,18 @@ export function deriveDefaults(value: unknown): unknown {
     if (train.warmup === undefined && typeof steps === "number") filled.warmup = Math.floor(0.05 * steps);
     const shaped = section(value, "student")?.shapes !== undefined;
     if (shaped && filled.oneForAll === undefined) filled.oneForAll = {};
-    if (shaped && derived.objective === undefined) derived.objective = [{ loss: "cross-entropy" }];
+    if (shaped && derived.objective === undefined) {
+      derived.objective = [{ loss: lossOfWhole(filled.oneForAll) }];
+    }
     derived.train = filled;
   }
   return derived;
+}
+
+/** What the whole model learns by where the objective is absent: the data, or what the other shapes learn from too. */
+function lossOfWhole(oneForAll: unknown): unknown {
+  if (!isObject(oneForAll) || oneForAll.target !== "teacher") return "cross-entropy";
+  return oneForAll.loss ?? "soft-cross-entropy";
 }
 
 /** An adapter whose alpha, where it is absent, follows from its rank. */

@@ -17,7 +17,6 @@ import { checkRecipePlugins } from "../recipe/plugins.ts";
 import { Trainables } from "../trained/trainables.ts";
 import { openAdapter, trainedStudent } from "../trained/trained_student.ts";
 import type { Model } from "../inputs/models.ts";
-import type { ShapeSpace } from "../inputs/shape_space.ts";
 import type { OneForAll } from "../program/block_models.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 import { sandwichSize } from "../program/sandwich.ts";
@@ -56,7 +55,7 @@ export function setUp(
     ...{ recipe, teacher, student, objective, features },
     ...trained,
     ...(teacherAdapter ? { teacherAdapter } : {}),
-    ...(student.shapes ? { oneForAll: resolveOneForAll(recipe, student, student.shapes, registry) } : {}),
+    ...(student.shapes ? { oneForAll: resolveOneForAll(recipe, objective, student, registry) } : {}),
     trainables: new Trainables([
       ...partsOf(trained),
       ...(teacherAdapter ? [teacherAdapter] : []),
@@ -68,11 +67,18 @@ export function setUp(
 /** How the shapes of a student are trained. @throws {InputError} on a loss or an adapter that does not do */
 function resolveOneForAll(
   { train: { oneForAll }, adapter }: Recipe,
+  ofWhole: Objective,
   student: Model,
-  space: ShapeSpace,
   registry: Registry,
 ): OneForAll {
-  const { random, loss, lossWeight, balance } = oneForAll!;
+  const space = student.shapes!;
+  if (ofWhole.features.length > 0) {
+    throw new InputError("the whole model of a student of several shapes learns by a loss over logits", {
+      where: "recipe objective.0.loss",
+      hint: "take one that is, such as soft-cross-entropy or cross-entropy",
+    });
+  }
+  const { random, target, loss, lossWeight, balance } = oneForAll!;
   const { head } = student.architecture.family.names;
   if (adapter !== "none" && adapter.targets !== "all-linear" && adapter.targets.includes(head)) {
     throw new InputError("the head of a student of several shapes can have no adapter", {
@@ -86,13 +92,14 @@ function resolveOneForAll(
     ...(lossWeight < 1 ? [term("cross-entropy", 1 - lossWeight)] : []),
   ], student.config.vocabularySize);
   if (objective.features.length > 0 || objective.passes.length !== 1 || !objective.passes[0]!.needsTarget) {
-    throw new InputError(`"${loss}" does not compare the logits of a shape with those of the whole model`, {
+    throw new InputError(`"${loss}" does not compare the logits of a shape with those of another model`, {
       where: "recipe train.oneForAll.loss",
       hint: "take one that does, such as soft-cross-entropy or forward-kl",
     });
   }
   return {
     ...{ space, objective, balance, shapes: sandwichSize(space, random) },
+    target: target === "teacher" ? "teacher" : "student",
     ...(space.widths.length > 1 ? { widths: new WidthInputs(student) } : {}),
   };
 }

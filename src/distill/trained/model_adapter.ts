@@ -27,6 +27,7 @@ import { didYouMean } from "../../base/did_you_mean.ts";
 import { fillNormal, fillUniform } from "./initialisation.ts";
 import { hostLinearAlgebra, memoised } from "../../linalg/host.ts";
 import type { Model } from "../inputs/models.ts";
+import { allShapes, shapeIndex } from "../inputs/shape_space.ts";
 import type { ParameterSpec } from "./parameters.ts";
 import { cannotMerge } from "../recipe/plugins.ts";
 import type { AdapterRecipe } from "../recipe/recipe.ts";
@@ -108,10 +109,11 @@ export class ModelAdapter implements Trainable {
         shape: p.shape,
         group: `${prefix}${p.group ?? "default"}`,
       });
-    this.#shared = this.#sharedOf({ keptLayers: model.keptLayers });
+    const whole = { keptLayers: model.keptLayers };
+    this.#shared = this.#sharedOf(whole);
     for (const p of this.#shared) place(SHARED, p);
     this.layers.forEach((layer, site) => {
-      const parameters = plugin.parameters(layer, this.settings, options);
+      const parameters = plugin.parameters(layer, this.settings, options, this.#modelOf(whole));
       for (const p of parameters) place(layer.path, p);
       attached.set(layer.path, { layer, parameters, site: site + (prefix === "" ? 0 : SITES) });
     });
@@ -129,12 +131,22 @@ export class ModelAdapter implements Trainable {
   }
 
   #sharedOf(shape: AdaptedShape): readonly ParameterDefinition[] {
-    const { config, sourceLayers, shapes } = this.model;
-    return this.plugin.shared?.(this.layers, this.settings, this.options, {
+    return this.plugin.shared?.(this.layers, this.settings, this.options, this.#modelOf(shape)) ?? [];
+  }
+
+  #modelOf(shape: AdaptedShape): AdaptedModel {
+    const { config, sourceLayers, shapes: space } = this.model;
+    return {
       ...{ hiddenSize: config.hiddenSize, sourceLayers },
-      ...(shapes ? { widths: shapes.widths.length } : {}),
+      ...(space
+        ? {
+          widths: space.widths.length,
+          shapes: allShapes(space).length,
+          shape: shapeIndex({ layers: shape.keptLayers, width: shape.width }, space),
+        }
+        : {}),
       ...shape,
-    }) ?? [];
+    };
   }
 
   /** What its fixed parameters are, by name, in another shape of the model; only those that all layers share and that are given as such. */

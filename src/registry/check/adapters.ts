@@ -40,7 +40,7 @@ export async function checkAdapter(
     for (const [i, [inFeatures, outFeatures]] of SIZES.entries()) {
       const path = `model.layers.0.layer_${i}`;
       const layer = { path, inFeatures, outFeatures, rank: SETTINGS.rank, alpha: SETTINGS.alpha };
-      const own = adapter.parameters(layer, SETTINGS, options);
+      const own = adapter.parameters(layer, SETTINGS, options, MODEL);
       const shared = adapter.shared?.([layer], SETTINGS, options, MODEL) ?? [];
       checkParameters(adapter, [...own, ...shared]);
       const weight = randomValues([outFeatures, inFeatures], 3 + i, 0.3).data;

@@ -29,6 +29,17 @@ ${body.join("\n")}
 `;
 }
 
+/**
+ * A chart as a file of its own, such as a README shows.
+ *
+ * @param chart HTML with an `svg`, the first of which is taken
+ */
+export function standaloneSvg(chart: string): string {
+  const [, attributes, inner] = /<svg([^>]*)>([\s\S]*?)<\/svg>/.exec(chart)!;
+  const style = `${STYLE}svg { background: var(--paper); }`;
+  return `<svg xmlns="http://www.w3.org/2000/svg"${attributes}><style>${style}</style>${inner}</svg>\n`;
+}
+
 const STYLE = `
 :root { color-scheme: light dark; --ink: #1b1b1f; --paper: #ffffff; --faint: #6b6b76; --rule: #dcdce2;
   --s0: #2563c9; --s1: #c2410c; --s2: #15803d; --s3: #7e22ce; --s4: #a16207; --s5: #be185d; }

@@ -30,8 +30,8 @@ const LIES: Readonly<Record<string, () => unknown>> = {
   "wrong-shape": (): Adapter => ({ ...honest("wrong-shape"), forward: ({ x }) => x }),
   "not-the-base": (): Adapter => ({
     ...honest("not-the-base"),
-    parameters: (layer, settings, options) =>
-      honest("x").parameters(layer, settings, options).map((p) => ({
+    parameters: (layer, settings, options, model) =>
+      honest("x").parameters(layer, settings, options, model).map((p) => ({
         ...p,
         initialisation: { kind: "constant", value: 1 },
       })),
