@@ -14,7 +14,7 @@
 // @ts-types="../types/std_parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
 // @ts-types="../types/std_path.d.ts"
-import { join } from "@std/path";
+import { join, resolve } from "@std/path";
 import { shellQuoted } from "../src/base/quoting.ts";
 import { count } from "../src/base/units.ts";
 import { table } from "../src/cli/terminal/table.ts";
@@ -105,7 +105,7 @@ if (import.meta.main) {
     Deno.args,
     { string: ["recipe", "set"], collect: ["set"] },
   ) as { readonly recipe?: string; readonly set?: string[]; readonly _: readonly (string | number)[] };
-  const root = join(Deno.cwd(), String(given ?? "limbeck-data/shapes-alone"));
+  const root = resolve(String(given ?? "limbeck-data/shapes-alone"));
   const data = join(root, "data");
   await Deno.mkdir(root, { recursive: true });
   const together = join(root, "together");
