@@ -19,6 +19,7 @@ import { Model } from "../../src/distill/inputs/models.ts";
 import {
   allShapes,
   fullShape,
+  shapeIndex,
   shapeName,
   shapeNamed,
   shapeSpace,
@@ -110,6 +111,13 @@ Deno.test("sandwich() has the whole model, different shapes at random, and the s
   assertEquals(sandwich(shapeSpace([[0, 1], [0]], [{ share: 1 }]), 2, 1, 0).map((s) => s.layers), [[0, 1], [
     0,
   ]]);
+});
+
+Deno.test("shapeIndex() counts depths and widths, and knows what is no shape of the run", () => {
+  const space = shapeSpace([[0, 1, 2], [0, 2]], [{ share: 1 }, { share: 0.75 }]);
+  assertEquals(allShapes(space).map((shape) => shapeIndex(shape, space)), [0, 1, 2, 3]);
+  assertEquals(shapeIndex({ layers: [0, 2] }, space), 2);
+  assertEquals(shapeIndex({ layers: [0, 1] }, space), -1);
 });
 
 Deno.test("shapeNamed() finds a shape by what people call it, or says which there are", () => {
