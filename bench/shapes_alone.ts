@@ -117,11 +117,13 @@ if (import.meta.main) {
   for (const shape of after) {
     if (shape.width !== 1) continue;
     const { name, layers, parameters } = shape;
-    const alone = join(root, `alone ${name}`);
+    // A comma in a path is nothing that a run's permissions can express.
+    const plain = name.replaceAll(/[=,]/g, "-");
+    const alone = join(root, `alone-${plain}`);
     await Deno.writeTextFile(`${alone}.json`, JSON.stringify(aloneRecipe(recipe, shape), null, 2) + "\n");
     const result = (await trained(alone, data, [`${alone}.json`])).find((event) => event.type === "result");
     if (result?.type !== "result") throw new Error(`${alone} has no result`);
-    const exported = join(root, `exported ${name}`);
+    const exported = join(root, `exported-${plain}`);
     if (!await exists(exported)) {
       await limbeck("export", "--run", together, "--shape", name, "--target", "merged", "--output", exported);
     }
