@@ -18,7 +18,6 @@ import { join, resolve } from "@std/path";
 import { shellQuoted } from "../src/base/quoting.ts";
 import { count } from "../src/base/units.ts";
 import { table } from "../src/cli/terminal/table.ts";
-import { loadRecipe } from "../src/distill/recipe/file.ts";
 import type { Recipe } from "../src/distill/recipe/recipe.ts";
 import type { RunEvent, ShapesEvent } from "../src/distill/run/events.ts";
 import { exists } from "../src/formats/files.ts";

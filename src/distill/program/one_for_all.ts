@@ -1,9 +1,9 @@
 /**
  * Training several shapes of a student at once (AmoebaLLM, Fu et al., arXiv 2411.10606): in each step the whole model learns from the data,
- * and smaller shapes of it learn from the whole one as it is in that step.
+ * and smaller shapes of it learn from the whole one as it is in that step, or from a teacher that stays as it is.
  *
- * All shapes share weights, states and the memory of the largest. The whole model's final hidden states of a step stay; from them its
- * logits, the others' target, are made anew a chunk of rows at a time. A smaller shape is the same block with layers left out and inputs
+ * All shapes share weights, states and the memory of the largest. The final hidden states of the whole model, or of the teacher, stay for a
+ * step; from them the others' target, its logits, are made anew a chunk of rows at a time. A smaller shape is the same block with layers left out and inputs
  * masked. Its gradients are summed up over the window by themselves and then added to those of the step times its factor
  *
  *   f_i = clamp(L_0 / L_i), a constant in the gradient,
