@@ -118,7 +118,9 @@ function targetInput(
   { models: { teacher }, tokens, positions }: TrainingProgramOptions,
   target: Learner,
 ): HeadInput {
-  if (target === "student") return { hidden, weight: learner.weight };
+  if (target === "student") {
+    return { hidden, weight: learner.weight, ...(learner.adapted ? { adapted: learner.adapted } : {}) };
+  }
   const head = traceHead(graph, "teacher", teacher.model, tokens, { length: positions });
   return headInput({ hidden, ...head }, teacher.adaptsHead);
 }
