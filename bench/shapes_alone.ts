@@ -6,8 +6,9 @@
  *   deno run -A bench/shapes_alone.ts FOLDER --recipe FILE --set train.steps=100
  *
  * Alone: the same cut, a LoRA of the same rank, and the same data, steps and learning rate, with the whole model as frozen teacher and the
- * loss that the shapes learn by. Shapes of the whole width are compared, and losses of shapes are those of what was exported. Nothing but commands that anyone can give; each is
- * printed. A run that was ended goes on from its last checkpoint and what is done is not done again, so it may be stopped and started.
+ * loss that the shapes learn by. Losses of shapes are those of what was exported; narrower ones are left out. Nothing but commands that
+ * anyone can give; each is printed. A run that was ended goes on from its last checkpoint and what is done is not done again, so it may be
+ * stopped and started.
  *
  * @module
  */
