@@ -16,8 +16,6 @@ export interface ModelFamily<C extends DecoderConfig = DecoderConfig> {
   readonly names: FamilyNames;
   /** The architecture of its GGUF files; absent where there is none. */
   readonly gguf?: string;
-  /** Whether that architecture computes what a config says; it does when absent. */
-  ggufFits?(config: C): boolean;
   /**
    * Reads a config of one of its architectures.
    *

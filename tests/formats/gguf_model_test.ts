@@ -2,7 +2,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { Tokenizer } from "@huggingface/tokenizers";
 import { InputError } from "../../src/base/errors.ts";
-import { ggufName, huggingFaceName, permuteHeads } from "../../src/formats/gguf/model.ts";
 import { mergesFromScores } from "../../src/formats/sentencepiece/merges.ts";
 import { unpackGguf } from "../../src/formats/gguf/types.ts";
 import { openModel } from "../../src/formats/open_model.ts";
@@ -103,37 +102,6 @@ for (const [stem, family] of Object.entries(families)) {
     model.close();
   });
 }
-
-Deno.test("huggingFaceName() and ggufName() are inverse on every tensor of a model, and leave others alone", () => {
-  const { tensors } = readArchitecture({
-    architectures: ["LlamaForCausalLM"],
-    hidden_act: "silu",
-    hidden_size: 8,
-    intermediate_size: 8,
-    num_hidden_layers: 11,
-    num_attention_heads: 2,
-    vocab_size: 8,
-    max_position_embeddings: 8,
-    rms_norm_eps: 1e-5,
-    rope_theta: 1e4,
-    attention_bias: true,
-    mlp_bias: true,
-  }, "config");
-  const names = [...tensors.keys()];
-  for (const name of names) assertEquals(huggingFaceName(ggufName(name)!), name);
-  assertEquals(new Set(names.map(ggufName)).size, names.length);
-  assertEquals([huggingFaceName("blk.0.ffn_gate_exps.weight"), ggufName("model.layers.0.other.weight")], [
-    "blk.0.ffn_gate_exps.weight",
-    undefined,
-  ]);
-});
-
-Deno.test("permuteHeads() interleaves the halves of every head, and back", () => {
-  const rows = { dtype: "f32" as const, shape: [8, 1], data: Float32Array.of(0, 1, 2, 3, 10, 11, 12, 13) };
-  const moved = permuteHeads(rows, 4, "toNeighbours");
-  assertEquals([...moved.data], [0, 2, 1, 3, 10, 12, 11, 13]);
-  assertEquals(permuteHeads(moved, 4, "toHalves"), rows);
-});
 
 Deno.test("mergesFromScores() ranks by score, then id, and leaves control tokens out", () => {
   const tokens = ["<s>", "<", "s>", "a", "b", "ab", "aba", "ba"];

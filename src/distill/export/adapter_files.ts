@@ -16,7 +16,7 @@ import type { UniformLora } from "../../formats/peft/uniform_lora.ts";
 import type { AdaptedLayer, PeftLayout } from "../../registry/contract.ts";
 import type { ModelAdapter } from "../trained/model_adapter.ts";
 import type { Model } from "../inputs/models.ts";
-import { ggufArchitecture } from "./gguf_architecture.ts";
+import { ggufTarget } from "./gguf_architecture.ts";
 import { MERGE, savedModules, unsavable } from "./modules_to_save.ts";
 import { writeOwnAdapter } from "./own_adapter.ts";
 import { type PlainLayer, plainLayers, uniform } from "./plain_lora.ts";
@@ -101,8 +101,7 @@ export async function writeAdapter(
         name: origin.name ?? basename(path, ".gguf"),
         ...(origin.about ? { about: origin.about } : {}),
         lora: uniform(plainLayers(adapter, values)),
-        architecture: ggufArchitecture(adapter.model),
-        headDim: adapter.model.config.headDim,
+        ...ggufTarget(adapter.model),
       });
     case "mlx": {
       if (adapter.adaptsHead) {

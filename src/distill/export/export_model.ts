@@ -5,7 +5,7 @@
  */
 import { InputError } from "../../base/errors.ts";
 import { type GgufStorage, type TypeChoice, writeGgufModel } from "../../formats/gguf/export.ts";
-import { ggufArchitecture } from "./gguf_architecture.ts";
+import { ggufTarget } from "./gguf_architecture.ts";
 import { Model } from "../inputs/models.ts";
 import { isTaken } from "../../formats/files.ts";
 
@@ -40,8 +40,7 @@ export async function exportGguf(
       {
         name: options.name,
         ...(options.about ? { about: options.about } : {}),
-        architecture: ggufArchitecture(model),
-        config: model.config,
+        ...ggufTarget(model),
         tokenizer: await model.source.tokenizer(),
         tensors: model.architecture.tensors,
         read: (name) => model.read(name),

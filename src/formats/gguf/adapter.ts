@@ -4,7 +4,10 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import { ggufName, isPermuted, permuteHeads } from "./model.ts";
+import { type GgufArchitecture, ggufArchitecture } from "./architectures.ts";
+import { type GgufName, ggufName } from "./architectures/names.ts";
+import type { GgufHyperparameters } from "./hyperparameters.ts";
+import { scaleOf, storedOrder } from "./stored_values.ts";
 import { type GgufSpec, type GgufWriteValue, writeGguf } from "./write.ts";
 import type { UniformLora, UniformLoraLayer } from "../peft/uniform_lora.ts";
 
@@ -17,8 +20,7 @@ export interface GgufAdapter {
   readonly lora: UniformLora;
   /** `general.architecture` of the model that it is for. */
   readonly architecture: string;
-  /** Width of a head of that model. */
-  readonly headDim: number;
+  readonly config: GgufHyperparameters;
 }
 
 /**
@@ -28,20 +30,22 @@ export interface GgufAdapter {
  * @throws {InputError} for DoRA, or a layer that GGUF has no name for
  */
 export async function writeGgufAdapter(path: string, adapter: GgufAdapter): Promise<void> {
-  const { lora, headDim } = adapter;
+  const { lora, config } = adapter;
+  const architecture = ggufArchitecture(adapter.architecture, path);
   const sources = new Map<string, () => Float32Array>();
   const specs = lora.layers.flatMap((layer): GgufSpec[] => {
-    const weight = ggufName(`${layer.path}.weight`);
-    if (weight === undefined || layer.magnitude) {
+    const found = ggufName(architecture.names, `${layer.path}.weight`);
+    if (found === undefined || found.expert !== undefined || layer.magnitude) {
       throw new InputError(
-        weight === undefined
-          ? `the layer ${layer.path} has no name in a GGUF file`
-          : "llama.cpp knows no DoRA: the magnitudes have no place in a GGUF file",
+        layer.magnitude
+          ? "llama.cpp knows no DoRA: the magnitudes have no place in a GGUF file"
+          : `the layer ${layer.path} has no name in a GGUF file of the architecture ${architecture.name}`,
         { where: path },
       );
     }
+    const weight = found.name;
     sources.set(`${weight}.lora_a`, () => layer.a);
-    sources.set(`${weight}.lora_b`, () => orderedRows(layer, lora.rank, headDim));
+    sources.set(`${weight}.lora_b`, () => storedFactor(architecture, config, found, layer));
     return [
       { name: `${weight}.lora_a`, type: "F32", shape: [lora.rank, layer.inFeatures] },
       { name: `${weight}.lora_b`, type: "F32", shape: [layer.outFeatures, lora.rank] },
@@ -50,12 +54,17 @@ export async function writeGgufAdapter(path: string, adapter: GgufAdapter): Prom
   await writeGguf(path, metadataOf(adapter), specs, ({ name }) => Promise.resolve(sources.get(name)!()));
 }
 
-/** Rows of B are rows of the weight, so they move with them. */
-function orderedRows(layer: UniformLoraLayer, rank: number, headDim: number): Float32Array {
-  const { path, outFeatures, b } = layer;
-  if (!isPermuted(`${path}.weight`)) return b;
-  const tensor = { dtype: "f32" as const, shape: [outFeatures, rank], data: b };
-  return permuteHeads(tensor, headDim, "toNeighbours").data as Float32Array;
+/** Rows of B are rows of the weight, so they move with them, and are scaled as they are. */
+function storedFactor(
+  architecture: GgufArchitecture,
+  config: GgufHyperparameters,
+  { module }: GgufName,
+  { outFeatures, b }: UniformLoraLayer,
+): Float32Array {
+  if (module === undefined) return b;
+  const scale = scaleOf(architecture, config, module);
+  const values = scale === 1 ? b : b.map((value) => value * scale);
+  return storedOrder(architecture, config, module, outFeatures, values as Float32Array<ArrayBuffer>);
 }
 
 function metadataOf({ name, architecture, about = {}, lora }: GgufAdapter): Map<string, GgufWriteValue> {

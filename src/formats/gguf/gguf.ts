@@ -78,7 +78,7 @@ export class GgufFile {
     return this.#unpack(name, shape, await this.source.read(begin, end - begin));
   }
 
-  /** Rows `first` to `first + count` of a tensor. */
+  /** Rows `first` to `first + count` of a tensor; of a stack of matrices, those of the first one, then those of the next. */
   async readRows(name: string, first: number, count: number): Promise<TensorData> {
     const { shape } = this.entry(name);
     if (shape.length === 1) {
@@ -87,7 +87,7 @@ export class GgufFile {
       const { dtype, data } = await this.read(name);
       return { dtype, shape: [count], data: data.slice(first, first + count) };
     }
-    return this.#unpack(name, [count, ...shape.slice(1)], await this.readBlocks(name, first, count));
+    return this.#unpack(name, [count, shape.at(-1)!], await this.readBlocks(name, first, count));
   }
 
   /**
@@ -96,11 +96,12 @@ export class GgufFile {
    */
   async readBlocks(name: string, first: number, count: number): Promise<Uint8Array<ArrayBuffer>> {
     const { shape, begin, end } = this.entry(name);
-    checkRows(this.source.name, name, shape, first, count);
     if (shape.length === 1) {
       throw new RangeError(`tensor ${name} is a vector, whose rows are no whole blocks`);
     }
-    const bytes = (end - begin) / shape[0];
+    const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
+    checkRows(this.source.name, name, [rows, shape.at(-1)!], first, count);
+    const bytes = (end - begin) / rows;
     return await this.source.read(begin + first * bytes, count * bytes);
   }
 

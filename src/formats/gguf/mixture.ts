@@ -52,6 +52,9 @@ export interface MixedModel {
   readonly tied: boolean;
 }
 
+/** What chooses experts, and learned positions, are as they are whatever the mixture. */
+const KEPT = /^position_embd\.weight$|\.ffn_gate_inp\.weight$/;
+
 /** The type of a tensor by its name in the file. */
 export function chooseType(
   name: string,
@@ -59,7 +62,7 @@ export function chooseType(
   storage: GgufStorage,
   model: MixedModel,
 ): TypeChoice {
-  if (shape.length < 2) return { name, shape, type: "F32" };
+  if (shape.length < 2 || KEPT.test(name)) return { name, shape, type: "F32" };
   const wanted = mixed(name, storage, model);
   const width = shape[shape.length - 1];
   const fits = (type: WrittenType) => width % ggufType(type).block === 0;
@@ -72,7 +75,7 @@ function mixed(name: string, storage: GgufStorage, { layers, tied }: MixedModel)
   const isHead = name === (tied ? "token_embd.weight" : "output.weight");
   if (storage === "Q4_0") return isHead ? "Q6_K" : "Q4_0";
   if (storage !== "Q4_K_M") return storage;
-  const layer = Number(/^blk\.(\d+)\.(attn_v|ffn_down)\.weight$/.exec(name)?.[1] ?? -1);
+  const layer = Number(/^blk\.(\d+)\.(attn_v|ffn_down|ffn_down_exps)\.weight$/.exec(name)?.[1] ?? -1);
   return isHead || (layer >= 0 && needsMoreBits(layer, layers)) ? "Q6_K" : "Q4_K";
 }
 

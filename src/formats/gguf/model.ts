@@ -1,61 +1,31 @@
 /**
- * A model from a GGUF file, under Hugging Face names: config made from the metadata, rows of q and k put back in order.
+ * A model from a GGUF file, under Hugging Face names: config made from the metadata, rows put back in order.
  *
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import type { FloatData } from "../dtype.ts";
+import { toFloat32 } from "../dtype.ts";
 import { openFile } from "../files.ts";
-import { GgufFile, unreadableType } from "./gguf.ts";
-import { ggufConfig, optionalBiases, requireLlama } from "./config.ts";
-import { ggufTokenizer } from "./tokenizer.ts";
-import { readableGgufTypes } from "./types.ts";
 import { fingerprint } from "../huggingface/huggingface.ts";
 import type { ModelSource, TensorInfo } from "../model_source.ts";
 import { checkRows, type TensorData } from "../safetensors/safetensors.ts";
 import { refuseWrongDownload } from "../wrong_download.ts";
+import { type GgufArchitecture, ROPE_TENSORS } from "./architectures.ts";
+import { huggingFaceName } from "./architectures/names.ts";
+import {
+  type Heads,
+  pickRows,
+  rangesOf,
+  type RowRange,
+  type Rows,
+  storedRows,
+} from "./architectures/rows.ts";
+import { architectureOf, ggufConfig, optionalBiases } from "./config.ts";
+import { GgufFile, type GgufTensor, unreadableType } from "./gguf.ts";
+import { ggufTokenizer } from "./tokenizer.ts";
+import { readableGgufTypes } from "./types.ts";
 
-const fixedNames: Readonly<Record<string, string>> = {
-  "token_embd.weight": "model.embed_tokens.weight",
-  "output_norm.weight": "model.norm.weight",
-  "output.weight": "lm_head.weight",
-};
-
-/** Parts of a layer, GGUF name to Hugging Face name. */
-const layerNames: Readonly<Record<string, string>> = {
-  attn_norm: "input_layernorm",
-  attn_q: "self_attn.q_proj",
-  attn_k: "self_attn.k_proj",
-  attn_v: "self_attn.v_proj",
-  attn_output: "self_attn.o_proj",
-  ffn_norm: "post_attention_layernorm",
-  ffn_gate: "mlp.gate_proj",
-  ffn_up: "mlp.up_proj",
-  ffn_down: "mlp.down_proj",
-};
-
-/** What divides the rotary frequencies; part of the config here, not a weight. */
-const ropeFactors = "rope_freqs.weight";
-
-/** The Hugging Face name of a GGUF tensor, or its own name when there is none. */
-export function huggingFaceName(name: string): string {
-  const layer = /^blk\.(\d+)\.([a-z_]+)\.(weight|bias)$/.exec(name);
-  const part = layer && layerNames[layer[2]];
-  return fixedNames[name] ?? (part ? `model.layers.${layer[1]}.${part}.${layer[3]}` : name);
-}
-
-/** The GGUF name of a Hugging Face tensor, or undefined when there is none. */
-export function ggufName(name: string): string | undefined {
-  for (const [gguf, huggingFace] of Object.entries(fixedNames)) if (huggingFace === name) return gguf;
-  const layer = /^model\.layers\.(\d+)\.([a-z_.]+)\.(weight|bias)$/.exec(name);
-  if (!layer) return undefined;
-  for (const [gguf, huggingFace] of Object.entries(layerNames)) {
-    if (huggingFace === layer[2]) return `blk.${layer[1]}.${gguf}.${layer[3]}`;
-  }
-  return undefined;
-}
-
-/** Opens a .gguf file of the llama architecture. */
+/** Opens a .gguf file of a known architecture. */
 export async function openGgufModel(path: string): Promise<ModelSource> {
   const source = await openFile(path);
   try {
@@ -67,79 +37,97 @@ export async function openGgufModel(path: string): Promise<ModelSource> {
   }
 }
 
+/** Where a tensor lies. */
+interface Place {
+  /** Its name in the file; undefined for zeros that the file leaves out. */
+  readonly own: string | undefined;
+  readonly info: TensorInfo;
+  /** Its first row there: a tensor may be a slice of a stack. */
+  readonly first: number;
+  /** Where each of its rows lies, where they have another order. */
+  readonly order: Uint32Array | undefined;
+  /** Whether the file has one more than its values. */
+  readonly plusOne: boolean;
+}
+
 async function modelOf(path: string, file: GgufFile): Promise<ModelSource> {
-  requireLlama(file);
-  const stored = new Map<string, string>();
-  const tensors = new Map<string, TensorInfo>();
-  for (const [name, { type, shape }] of file.tensors) {
-    const exactDtype = readableGgufTypes.get(type.name);
-    if (!exactDtype) throw unreadableType(path, type.name, name);
-    if (name === ropeFactors) continue;
-    stored.set(huggingFaceName(name), name);
-    tensors.set(huggingFaceName(name), { dtype: type.name, shape, exactDtype });
+  const architecture = architectureOf(file.metadata, path);
+  for (const [name, { type }] of file.tensors) {
+    if (!readableGgufTypes.has(type.name)) throw unreadableType(path, type.name, name);
   }
-  if (tensors.size === 0) {
+  const weights = new Map([...file.tensors].filter(([name]) => !ROPE_TENSORS.includes(name)));
+  if (weights.size === 0) {
     throw new InputError("there are no weights in it", { where: path, hint: "Is it a vocabulary file?" });
   }
-  const factors = file.tensors.has(ropeFactors) ? await file.read(ropeFactors) : undefined;
-  const config = ggufConfig(file, factors && [...factors.data]);
-  const headDim = config.head_dim as number;
-  const zeros = new Set<string>();
-  for (const [bias, weight] of optionalBiases(config, file.tensors)) {
-    const name = huggingFaceName(bias);
-    zeros.add(name);
-    tensors.set(name, { dtype: "F32", shape: [file.entry(weight).shape[0]], exactDtype: "f32" });
+  const rope = new Map<string, number[]>();
+  for (const name of ROPE_TENSORS) {
+    if (!file.tensors.has(name)) continue;
+    const { dtype, data } = await file.read(name);
+    rope.set(name, [...toFloat32(dtype, data)]);
+  }
+  const { metadata, tensors } = file;
+  const config = ggufConfig(architecture, { where: path, metadata, tensors, rope });
+  const heads = headsOf(config);
+  const places = new Map<string, Place>();
+  for (const [name, tensor] of weights) {
+    for (const [found, place] of placesOf(architecture, name, tensor, heads)) places.set(found, place);
+  }
+  for (const [bias, weight] of optionalBiases(architecture, config, tensors)) {
+    const info = { dtype: "F32", shape: [file.entry(weight).shape[0]], exactDtype: "f32" as const };
+    places.set(huggingFaceName(architecture.names, bias).name, {
+      ...{ own: undefined, info, first: 0, order: undefined, plusOne: false },
+    });
   }
 
-  function storedName(name: string): string {
-    const found = stored.get(name);
+  function placeOf(name: string): Place {
+    const found = places.get(name);
     if (found === undefined) throw new InputError(`there is no tensor ${name}`, { where: path });
     return found;
   }
 
-  /** Rows change place within their head only, so the heads that a range touches are read whole, put in order and cut. */
-  function headsAround(name: string, own: string, first: number, count: number) {
-    const { shape } = file.entry(own);
+  /** Rows of a tensor, whatever their order in the file. @param read Reads rows of the file */
+  async function rowsOf<T extends Rows>(
+    place: Place,
+    range: RowRange,
+    read: (range: RowRange) => Promise<T>,
+  ): Promise<T> {
+    const { first, order } = place;
+    if (!order || range.count === 0) return await read({ first: first + range.first, count: range.count });
+    const wanted = order.subarray(range.first, range.first + range.count).map((row) => first + row);
+    const ranges = rangesOf(wanted);
+    const parts: T[] = [];
+    for (const range of ranges) parts.push(await read(range));
+    return pickRows(wanted, ranges, parts);
+  }
+
+  async function readRows(name: string, first: number, count: number): Promise<TensorData> {
+    const place = placeOf(name);
+    const { own, info: { shape, exactDtype } } = place;
     checkRows(path, name, shape, first, count);
-    const begin = Math.floor(first / headDim) * headDim;
-    const end = Math.min(shape[0], Math.ceil((first + count) / headDim) * headDim);
-    return {
-      first: begin,
-      count: end - begin,
-      pick<T extends Rows>(stored: T): T {
-        const width = stored.length / (end - begin) || 0;
-        const moved = moveHeadRows(stored, end - begin, headDim, "toHalves");
-        return moved.slice((first - begin) * width, (first - begin + count) * width) as T;
-      },
-    };
+    const cut = [count, ...shape.slice(1)];
+    if (own === undefined) return { dtype: "f32", shape: cut, data: new Float32Array(count) };
+    const data = await rowsOf(place, { first, count }, async ({ first, count }) => {
+      const rows = await file.readRows(own, first, count);
+      return place.plusOne ? toFloat32(rows.dtype, rows.data) : rows.data;
+    });
+    return { dtype: exactDtype, shape: cut, data: place.plusOne ? data.map((value) => value - 1) : data };
   }
 
   return {
     path,
     kind: "gguf",
     config,
-    tensors,
-    async read(name) {
-      if (zeros.has(name)) return zeroVector(tensors.get(name)!.shape[0]);
-      const tensor = await file.read(storedName(name));
-      return isPermuted(name) ? permuteHeads(tensor, headDim, "toHalves") : tensor;
-    },
-    async readRows(name, first, count) {
-      if (zeros.has(name)) {
-        checkRows(path, name, tensors.get(name)!.shape, first, count);
-        return zeroVector(count);
-      }
-      const own = storedName(name);
-      if (!isPermuted(name)) return await file.readRows(own, first, count);
-      const heads = headsAround(name, own, first, count);
-      const { dtype, shape, data } = await file.readRows(own, heads.first, heads.count);
-      return { dtype, shape: [count, ...shape.slice(1)], data: heads.pick(data) };
-    },
+    tensors: new Map([...places].map(([name, { info }]) => [name, info])),
+    read: (name) => readRows(name, 0, placeOf(name).info.shape[0]!),
+    readRows,
     async readBlocks(name, first, count) {
-      const own = storedName(name);
-      if (!isPermuted(name)) return await file.readBlocks(own, first, count);
-      const heads = headsAround(name, own, first, count);
-      return heads.pick(await file.readBlocks(own, heads.first, heads.count));
+      const place = placeOf(name);
+      checkRows(path, name, place.info.shape, first, count);
+      return await rowsOf(
+        place,
+        { first, count },
+        ({ first, count }) => file.readBlocks(place.own ?? name, first, count),
+      );
     },
     tokenizer: () => Promise.resolve(ggufTokenizer(file)),
     fingerprint: () => fingerprint([file.source]),
@@ -147,50 +135,30 @@ async function modelOf(path: string, file: GgufFile): Promise<ModelSource> {
   };
 }
 
-function zeroVector(count: number): TensorData {
-  return { dtype: "f32", shape: [count], data: new Float32Array(count) };
+/** The heads of a config, as far as it has them: what is missing is said where the config is read. */
+function headsOf(config: Readonly<Record<string, unknown>>): Heads {
+  const attentionHeads = (config.num_attention_heads ?? config.n_head) as number;
+  const hiddenSize = (config.hidden_size ?? config.n_embd) as number;
+  return { attentionHeads, headDim: (config.head_dim as number | undefined) ?? hiddenSize / attentionHeads };
 }
 
-/** Whether llama.cpp's converter changed the order of a tensor's rows. */
-export function isPermuted(name: string): boolean {
-  return /\.self_attn\.[qk]_proj\.(weight|bias)$/.test(name);
-}
-
-/**
- * Moves the rows of every head between the two orders of rotary pairs. Hugging Face rotates row i with row i + d/2 ("halves"),
- * llama.cpp rotates neighbours, rows 2i and 2i + 1.
- */
-export function permuteHeads(
-  tensor: TensorData,
-  headDim: number,
-  direction: "toHalves" | "toNeighbours",
-): TensorData {
-  const { dtype, shape, data } = tensor;
-  return { dtype, shape, data: moveHeadRows(data, shape[0], headDim, direction) };
-}
-
-/** Rows one after another, of values or of bytes. */
-type Rows = FloatData | Uint8Array<ArrayBuffer>;
-
-function moveHeadRows<T extends Rows>(
-  data: T,
-  rows: number,
-  headDim: number,
-  direction: "toHalves" | "toNeighbours",
-): T {
-  // A tensor of the wrong shape is reported, with the right one, where config and tensors are compared.
-  if (rows % headDim !== 0) return data;
-  const width = data.length / rows;
-  const moved = data.slice() as T;
-  for (let head = 0; head < rows; head += headDim) {
-    for (let pair = 0; pair < headDim / 2; pair++) {
-      for (let side = 0; side < 2; side++) {
-        const neighbour = head + 2 * pair + side;
-        const half = head + side * headDim / 2 + pair;
-        const [from, to] = direction === "toHalves" ? [neighbour, half] : [half, neighbour];
-        moved.set(data.subarray(from * width, (from + 1) * width), to * width);
-      }
-    }
-  }
-  return moved;
+/** The tensors that a tensor of the file is: itself, or one for each expert of a stack. */
+function placesOf(
+  { names, rows, normsPlusOne }: GgufArchitecture,
+  own: string,
+  { type, shape }: GgufTensor,
+  heads: Heads,
+): [string, Place][] {
+  const { name, module } = huggingFaceName(names, own);
+  const plusOne = normsPlusOne === true && /norm\.weight$/.test(own);
+  const exactDtype = plusOne ? "f32" : readableGgufTypes.get(type.name)!;
+  const moved = module === undefined ? undefined : rows?.[module];
+  const order = moved && storedRows(moved, shape[0]!, heads);
+  const info = { dtype: type.name, shape, exactDtype };
+  if (!name.includes("*") || shape.length !== 3) return [[name, { own, info, first: 0, order, plusOne }]];
+  const [experts, height, width] = shape as [number, number, number];
+  return Array.from({ length: experts }, (_, i) => [
+    name.replace("*", String(i)),
+    { own, info: { ...info, shape: [height, width] }, first: i * height, order, plusOne },
+  ]);
 }

@@ -14,6 +14,7 @@ export type GgufWriteValue =
   | { type: "bool"; value: boolean }
   | { type: "string"; value: string }
   | { type: "strings"; value: readonly string[] }
+  | { type: "bools"; value: readonly boolean[] }
   | { type: "f32s"; value: Float32Array }
   | { type: "i32s"; value: Int32Array };
 
@@ -25,7 +26,7 @@ export interface GgufSpec {
 }
 
 const alignment = 32;
-const valueTypes = { u32: 4, f32: 6, bool: 7, string: 8, strings: 8, f32s: 6, i32s: 5 } as const;
+const valueTypes = { u32: 4, f32: 6, bool: 7, string: 8, strings: 8, bools: 7, f32s: 6, i32s: 5 } as const;
 const arrayType = 9;
 
 /** Appends little-endian values to a growing buffer. */
@@ -89,6 +90,9 @@ class HeaderBytes {
       case "strings":
         this.uint64(value.value.length);
         return value.value.forEach((text) => this.string(text));
+      case "bools":
+        this.uint64(value.value.length);
+        return this.bytes(Uint8Array.from(value.value, Number));
       case "f32s":
       case "i32s": {
         const { buffer, byteOffset, byteLength, length } = value.value;

@@ -13,6 +13,11 @@ export interface DescribedConfig extends DecoderConfig {
   readonly description: DecoderDescription;
 }
 
+/** Whether a family's config has a description. */
+export function isDescribed(config: DecoderConfig): config is DescribedConfig {
+  return "description" in config;
+}
+
 /** A decoder: embeddings, layers, a norm, a head. */
 export interface DecoderDescription {
   /** What token embeddings are multiplied by; 1 when absent. */

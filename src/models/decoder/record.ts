@@ -12,7 +12,7 @@ import { decoderTables, traceDecoder, traceHead } from "./trace.ts";
 export interface DescribedFamily extends
   Pick<
     ModelFamily<DescribedConfig>,
-    "name" | "architectures" | "names" | "gguf" | "ggufFits" | "narrowing" | "buffers" | "fanInFanOut"
+    "name" | "architectures" | "names" | "gguf" | "narrowing" | "buffers" | "fanInFanOut"
   > {
   /** Fields that its configs have and that change nothing that is computed here, beside those of every family. */
   readonly ignored?: readonly string[];

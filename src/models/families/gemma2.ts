@@ -24,6 +24,7 @@ export const gemma2 = describedFamily({
   name: "gemma2",
   architectures: { Gemma2ForCausalLM: "gemma2" },
   names: USUAL_NAMES,
+  gguf: "gemma2",
   layerFields: layerTypes,
   // The activation of Gemma 1, which transformers does not look at here.
   ignored: ["hidden_act", "cache_implementation"],

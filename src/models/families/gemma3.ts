@@ -31,6 +31,7 @@ export const gemma3 = describedFamily({
   name: "gemma3",
   architectures: { Gemma3ForCausalLM: "gemma3_text" },
   names: USUAL_NAMES,
+  gguf: "gemma3",
   layerFields: (layers) =>
     layerTypes(layers, ({ attention }) => attention.rotary?.name === rotaryTableName(LOCAL)),
   ignored: ["hidden_act", "cache_implementation"],

@@ -14,6 +14,7 @@ export const gpt2 = describedFamily({
   name: "gpt2",
   architectures: { GPT2LMHeadModel: "gpt2" },
   names: { embedding: "transformer.wte.weight", layers: "transformer.h", head: "lm_head" },
+  gguf: "gpt2",
   fanInFanOut: true,
   // The causal mask, and what masked scores become.
   buffers: /\.attn\.(bias|masked_bias)$/,

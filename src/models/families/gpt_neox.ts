@@ -14,6 +14,7 @@ export const gptNeox = describedFamily({
   name: "gpt_neox",
   architectures: { GPTNeoXForCausalLM: "gpt_neox" },
   names: { embedding: "gpt_neox.embed_in.weight", layers: "gpt_neox.layers", head: "embed_out" },
+  gguf: "gptneox",
   // The causal mask, and what masked scores become.
   buffers: /\.attention\.(bias|masked_bias)$/,
   describe(fields, architecture) {

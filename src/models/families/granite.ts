@@ -12,6 +12,7 @@ export const granite = describedFamily({
   name: "granite",
   architectures: { GraniteForCausalLM: "granite" },
   names: USUAL_NAMES,
+  gguf: "granite",
   narrowing: usualNarrowing({ attention_bias: true, mlp_bias: true }),
   describe(fields, architecture) {
     fields.choice("hidden_act", SILU);

@@ -23,8 +23,6 @@ export const mistral: ModelFamily<DescribedConfig> = describedFamily({
   architectures: { MistralForCausalLM: "mistral" },
   names: USUAL_NAMES,
   gguf: "llama",
-  // The architecture has no windows.
-  ggufFits: ({ description }) => description.layers.every(({ attention }) => attention.window === undefined),
   // Biases are none whatever the config says, as in transformers.
   ignored: ["attention_bias", "mlp_bias"],
   describe(fields, architecture) {

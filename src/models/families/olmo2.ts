@@ -12,6 +12,7 @@ export const olmo2 = describedFamily({
   name: "olmo2",
   architectures: { Olmo2ForCausalLM: "olmo2" },
   names: USUAL_NAMES,
+  gguf: "olmo2",
   describe(fields, architecture) {
     fields.choice("hidden_act", SILU);
     const { config, rotary } = parseDecoderConfig(fields, architecture, {

@@ -13,6 +13,7 @@ export const phi3 = describedFamily({
   name: "phi3",
   architectures: { Phi3ForCausalLM: "phi3" },
   names: USUAL_NAMES,
+  gguf: "phi3",
   // Biases are none whatever the config says, as in transformers.
   ignored: ["attention_bias", "mlp_bias", "lm_head_bias", "interpolate_factor", "full_attn_mod"],
   describe(fields, architecture) {

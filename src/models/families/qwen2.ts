@@ -23,6 +23,7 @@ export const qwen2: ModelFamily<DescribedConfig> = describedFamily({
   name: "qwen2",
   architectures: { Qwen2ForCausalLM: "qwen2" },
   names: USUAL_NAMES,
+  gguf: "qwen2",
   layerFields: layerTypes,
   narrowing: narrowedAsLlama((config): DescribedConfig =>
     qwen2.parse(config, "Qwen2ForCausalLM", "config.json")

@@ -21,6 +21,7 @@ export const qwen3 = describedFamily({
   name: "qwen3",
   architectures: { Qwen3ForCausalLM: "qwen3" },
   names: USUAL_NAMES,
+  gguf: "qwen3",
   layerFields: layerTypes,
   narrowing: usualNarrowing(undefined),
   describe(fields, architecture) {

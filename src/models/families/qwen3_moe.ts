@@ -13,6 +13,7 @@ export const qwen3Moe = describedFamily({
   name: "qwen3_moe",
   architectures: { Qwen3MoeForCausalLM: "qwen3_moe" },
   names: USUAL_NAMES,
+  gguf: "qwen3moe",
   layerFields: (layers) => ({
     mlp_only_layers: layers.flatMap(({ mlp }, i) => mlp.kind === "experts" ? [] : [i]),
     decoder_sparse_step: 1,

@@ -22,6 +22,7 @@ export const smollm3 = describedFamily({
   name: "smollm3",
   architectures: { SmolLM3ForCausalLM: "smollm3" },
   names: USUAL_NAMES,
+  gguf: "smollm3",
   layerFields: (layers) => ({
     ...layerTypes(layers),
     no_rope_layers: layers.map(({ attention }) => Number(attention.rotary !== undefined)),
