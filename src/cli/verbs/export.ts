@@ -148,6 +148,7 @@ async function writeShape(
     name: flags.text("name") ?? basename(output, ".gguf"),
     about: readAbout(flags.list("about")),
     report,
+    warn: (message) => invocation.out.warn(message),
   });
 }
 
@@ -176,6 +177,7 @@ async function writeGguf(
     name: flags.text("name") ?? basename(output, ".gguf"),
     about: readAbout(flags.list("about")),
     report,
+    warn: (message) => invocation.out.warn(message),
   });
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import { type GgufStorage, type TypeChoice, writeGgufModel } from "../../formats/gguf/export.ts";
+import { type GgufStorage, ggufWarning, type TypeChoice, writeGgufModel } from "../../formats/gguf/export.ts";
 import { ggufTarget } from "./gguf_architecture.ts";
 import { Model } from "../inputs/models.ts";
 import { isTaken } from "../../formats/files.ts";
@@ -18,6 +18,8 @@ export interface GgufExportOptions {
   readonly about?: Readonly<Record<string, string>>;
   /** Told the type of every tensor before any is written. */
   readonly report?: (types: readonly TypeChoice[]) => void;
+  /** Told what llama.cpp will compute otherwise than the model, once the file is there. */
+  readonly warn?: (message: string) => void;
 }
 
 /**
@@ -35,12 +37,13 @@ export async function exportGguf(
   }
   const model = await Model.open(modelPath, { category: "weights" });
   try {
+    const target = ggufTarget(model);
     await writeGgufModel(
       output,
       {
         name: options.name,
         ...(options.about ? { about: options.about } : {}),
-        ...ggufTarget(model),
+        ...target,
         tokenizer: await model.source.tokenizer(),
         tensors: model.architecture.tensors,
         read: (name) => model.read(name),
@@ -48,6 +51,8 @@ export async function exportGguf(
       options.storage,
       options.report,
     );
+    const warning = ggufWarning(target.architecture, target.config, output);
+    if (warning) options.warn?.(warning);
   } finally {
     model.close();
   }

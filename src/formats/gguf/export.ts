@@ -12,7 +12,7 @@ import { KeyWriter } from "./architectures/keys.ts";
 import { type GgufName, ggufName } from "./architectures/names.ts";
 import { ggufConfig } from "./config.ts";
 import type { GgufValue } from "./gguf.ts";
-import type { GgufHyperparameters } from "./hyperparameters.ts";
+import { type GgufHyperparameters, ofLayers } from "./hyperparameters.ts";
 import { chooseType, fileTypes, type GgufStorage, quantizers, type TypeChoice } from "./mixture.ts";
 import { storedValues } from "./stored_values.ts";
 import { ggufTokenizerMetadata } from "./tokenizer_write.ts";
@@ -133,6 +133,13 @@ export function configOnceWritten(
 /** Whether scores are scaled by a rule of the architecture's own, so that a model's scale is multiplied into its weights. */
 export function scalesWeights(architecture: string, where: string): boolean {
   return ggufArchitecture(architecture, where).scale !== undefined;
+}
+
+/** What someone should know who runs a model's file in llama.cpp; undefined where there is nothing. */
+export function ggufWarning(name: string, config: GgufHyperparameters, where: string): string | undefined {
+  const window = ofLayers(config, ({ attention }) => attention.window);
+  if (window === undefined || !ggufArchitecture(name, where).windowUnheeded) return undefined;
+  return `llama.cpp attends to all of a text in models of the architecture ${name}: beyond ${window} tokens, the model's window, it computes something else`;
 }
 
 /** A value as reading the file gives it. */

@@ -42,6 +42,8 @@ export interface GgufArchitecture {
   read(keys: GgufKeys): Record<string, unknown>;
   /** Hyperparameters of a model, beside those that every file has. */
   write(config: GgufHyperparameters, keys: KeyWriter): void;
+  /** Whether llama.cpp attends to everything in spite of a window that the file has. */
+  readonly windowUnheeded?: boolean;
   /** Tensors made of a config, by their names, f32. */
   tables?(config: GgufHyperparameters): ReadonlyMap<string, Float32Array>;
 }

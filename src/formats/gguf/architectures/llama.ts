@@ -26,6 +26,7 @@ export const llama: GgufArchitecture = {
   rows: NEIGHBOURS,
   ropeFactors: true,
   optionalBiases: true,
+  windowUnheeded: true,
   read(keys) {
     const window = keys.optional("attention.sliding_window") ?? 0;
     const slides = window > 0 && window < keys.required("context_length");

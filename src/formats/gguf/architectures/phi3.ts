@@ -48,6 +48,7 @@ export const phi3: GgufArchitecture = {
     },
   },
   wholeWidth: true,
+  windowUnheeded: true,
   read(keys) {
     const { headDim } = headFields(keys);
     const scaling = longRope(keys);
