@@ -333,6 +333,8 @@ Deno.test("ggufTokenizerMetadata() finds how a byte-level tokenizer cuts and whe
   const tokens = ["a", "b", "ab", "[PAD3]"];
   const digits = String.raw`\p{N}`;
   assertEquals(read({ pre_tokenizer: bytes(true) }), [tokens, "gpt-2", false]);
+  // GPT-NeoX composes characters, which llama.cpp leaves out.
+  assertEquals(read({ pre_tokenizer: bytes(true), normalizer: { type: "NFC" } }), [tokens, "gpt-2", false]);
   const llama3 = {
     pre_tokenizer: sequence(split(words(`${digits}{1,3}`)), bytes(false)),
     post_processor: { type: "Sequence", processors: [{ type: "ByteLevel" }, template] },
@@ -352,6 +354,77 @@ Deno.test("ggufTokenizerMetadata() finds how a byte-level tokenizer cuts and whe
     ]
   ) assertThrows(() => read(unknown), InputError, "pre_tokenizer is not known");
   assertThrows(() => read({ pre_tokenizer: qwen }, true), InputError, "pre_tokenizer is not known");
+});
+
+Deno.test("ggufTokenizerMetadata() writes Gemma's tokenizer: no leading space, longer halves first, tokens of the text's own", () => {
+  const bytes = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, "0")}>`);
+  const tokens = [
+    "<pad>",
+    "<eos>",
+    "<bos>",
+    "<unk>",
+    "<tag>",
+    ...bytes,
+    "a",
+    "b",
+    "\u2581",
+    "ab",
+    "ba",
+    "aba",
+    "\u2581a",
+  ];
+  const added = tokens.slice(0, 5).map((content, id) => ({ id, content, special: id < 4 }));
+  const files = (merges: string[][], pre_tokenizer: unknown) => ({
+    tokenizerJson: {
+      added_tokens: added,
+      normalizer: { type: "Replace", pattern: { String: " " }, content: "\u2581" },
+      pre_tokenizer,
+      post_processor: {
+        type: "TemplateProcessing",
+        single: [{ SpecialToken: { id: "<bos>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
+        special_tokens: { "<bos>": { id: "<bos>", ids: [2], tokens: ["<bos>"] } },
+      },
+      decoder: { type: "Fuse" },
+      model: {
+        ...{ type: "BPE", unk_token: "<unk>", fuse_unk: true, byte_fallback: true },
+        vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+        merges,
+      },
+    },
+    tokenizerConfig: { bos_token: "<bos>", eos_token: "<eos>", unk_token: "<unk>" },
+  });
+  const split = { type: "Split", pattern: { String: " " }, behavior: "MergedWithPrevious", invert: false };
+  // Of the ways to make "aba", the one with the longer left half first: ids would have it the other way round.
+  const merges = [["ab", "a"], ["a", "ba"], ["a", "b"], ["b", "a"], ["\u2581", "a"]];
+  const config = { vocabularySize: tokens.length, bosToken: 2, eosTokens: [1] };
+  const metadata = ggufTokenizerMetadata(files(merges, split), config, "tokenizer.json");
+  const value = (key: string) => metadata.get(`tokenizer.ggml.${key}`)?.value;
+  assertEquals(["model", "add_space_prefix", "add_bos_token"].map(value), ["llama", false, true]);
+  assertEquals([...(value("token_type") as Int32Array).slice(0, 6)], [3, 3, 3, 2, 4, 6]);
+  const read = ggufTokenizer({
+    metadata: new Map([...metadata].map(([key, { value }]) => [key, value as GgufValue])),
+    source: memorySource("a.gguf", new Uint8Array()),
+  });
+  const [ours, theirs] = [read, files(merges, split)].map(({ tokenizerJson, tokenizerConfig }) =>
+    new Tokenizer(tokenizerJson as object, tokenizerConfig)
+  );
+  for (const text of ["aba ab", " a", "ab<tag>é ba", "<bos>b  a"]) {
+    assertEquals(ours.encode(text).ids, theirs.encode(text).ids, text);
+  }
+  const without = (merge: string[]) => merges.filter((other) => other !== merge);
+  for (const changed of [without(merges[0]!), without(merges[2]!), [...merges, ["a", "\u2581"]]]) {
+    assertThrows(
+      () => ggufTokenizerMetadata(files(changed, split), config, "tokenizer.json"),
+      InputError,
+      "do not follow from scores",
+    );
+  }
+  const elsewhere = { ...split, pattern: { String: "a" } };
+  assertThrows(
+    () => ggufTokenizerMetadata(files(merges, elsewhere), config, "tokenizer.json"),
+    InputError,
+    "treats spaces in a way",
+  );
 });
 
 Deno.test("ggufTokenizer() knows the ways to cut of llama.cpp's names, and refuses others by name", () => {

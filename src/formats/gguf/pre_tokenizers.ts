@@ -53,6 +53,8 @@ const rules: readonly Rule[] = [
     names: ["gpt-2", "phi-2", "olmo", "mpt", "jais", "gigachat", "a.x-4.0", "mellum", "exaone4", "trillion"],
     expressions: [gpt2],
     huggingFace: [gpt2Inside],
+    // GPT-NeoX does, GPT-2 does not.
+    composes: true,
   },
   {
     names: ["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],

@@ -183,9 +183,12 @@ function scoresFromMerges(
       scores[id] = -(ranks.get(token) ?? last++);
     }
   }
-  const derived = mergesFromScores(tokens, scores, types);
-  const same = derived.length === merges.length &&
-    derived.every(([left, right], i) => left === merges[i][0] && right === merges[i][1]);
+  // Tokens that are found in a text before anything is merged are no parts of merges in some files, and are in others.
+  const normal = types.map((type) => type === tokenType.userDefined ? tokenType.unused : type);
+  const wanted = splitsByToken(merges);
+  const same = [types, normal].some((types) =>
+    sameSplits(wanted, splitsByToken(mergesFromScores(tokens, scores, types)))
+  );
   if (same) return scores;
   throw new InputError(
     'the merges of this tokenizer.json do not follow from scores, as GGUF\'s kind "llama" needs',
@@ -194,6 +197,25 @@ function scoresFromMerges(
       hint: "Export safetensors instead.",
     },
   );
+}
+
+/** The ways to make each token of two, the token of the lowest rank first. Which way is taken first makes no difference to scores. */
+function splitsByToken(merges: readonly (readonly [string, string])[]): Map<string, Set<number>> {
+  const splits = new Map<string, Set<number>>();
+  for (const [left, right] of merges) {
+    const token = left + right;
+    splits.set(token, (splits.get(token) ?? new Set()).add(left.length));
+  }
+  return splits;
+}
+
+function sameSplits(a: ReadonlyMap<string, Set<number>>, b: ReadonlyMap<string, Set<number>>): boolean {
+  const others = b.entries();
+  return a.size === b.size && [...a].every(([token, splits]) => {
+    const [other, otherSplits] = others.next().value!;
+    return token === other && splits.size === otherSplits.size &&
+      [...splits].every((at) => otherSplits.has(at));
+  });
 }
 
 /** Whether the text gets a leading space: by a normalizer (older files) or by the Metaspace pre-tokenizer. */
@@ -211,11 +233,16 @@ function addsSpacePrefix(json: TokenizerJson, where: string): boolean {
   const replace = steps[steps.length - 1];
   const replaces = replace?.type === "Replace" && replace.content === "\u2581" &&
     (replace.pattern as { String?: string }).String === " ";
-  if (!pre && replaces && (prepends || steps.length === 1)) return prepends;
+  if ((!pre || cutsAtSpaces(pre)) && replaces && (prepends || steps.length === 1)) return prepends;
   throw new InputError('this tokenizer.json treats spaces in a way that GGUF\'s kind "llama" does not', {
     where,
     hint: "Export safetensors instead.",
   });
+}
+
+/** Gemma cuts at spaces after all of them have been replaced, which cuts nothing. */
+function cutsAtSpaces({ type, pattern }: Component): boolean {
+  return type === "Split" && (pattern as { String?: string } | undefined)?.String === " ";
 }
 
 /** tokenizer_config.json decides, then the template in tokenizer.json, then the class. */
