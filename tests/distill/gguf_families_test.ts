@@ -11,7 +11,7 @@ import { GgufFile } from "../../src/formats/gguf/gguf.ts";
 import type { GgufStorage } from "../../src/formats/gguf/export.ts";
 import { writeHuggingFaceFolder } from "../../src/formats/huggingface/write.ts";
 import type { DescribedConfig } from "../../src/models/decoder/description.ts";
-import { memoryModel, tinyGgufTokenizer } from "../formats/memory_model.ts";
+import { fittingConfig, memoryModel, tinyGgufTokenizer } from "../formats/memory_model.ts";
 import { referenceLogits } from "../models/reference_decoder.ts";
 import { ARCHITECTURES, tinyConfig } from "../models/tiny_configs.ts";
 import { modelTest } from "../tensor/harness.ts";
@@ -109,15 +109,9 @@ Deno.test("a window that llama.cpp does not heed is in the file, and warned of",
   });
 });
 
-/** What fits llama.cpp's architecture where the tiny config does not. */
-const FITTING: Readonly<Record<string, Record<string, unknown>>> = {
-  Qwen3MoeForCausalLM: { mlp_only_layers: [] },
-  SmolLM3ForCausalLM: { no_rope_layer_interval: 4, num_hidden_layers: 4 },
-};
-
 Deno.test("a folder written of a GGUF file is the model of the file, and so is the file of that folder", async () => {
   for (const architecture of ARCHITECTURES) {
-    await exported(architecture, FITTING[architecture] ?? {}, "F32", async (path) => {
+    await exported(architecture, fittingConfig(architecture), "F32", async (path) => {
       const file = await Model.open(path, { category: "weights" });
       await writeModelFolder(`${path}.folder`, file);
       await exportGguf(`${path}.folder`, `${path}.again.gguf`, { name: "tiny", storage: "F32" });

@@ -4,36 +4,20 @@ import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows }
 import { InputError } from "../../src/base/errors.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { ggufArchitecture } from "../../src/formats/gguf/architectures.ts";
-import { writeGgufAdapter } from "../../src/formats/gguf/adapter.ts";
 import { ggufConfig } from "../../src/formats/gguf/config.ts";
-import { configOnceWritten, type GgufModel, writeGgufModel } from "../../src/formats/gguf/export.ts";
+import { configOnceWritten, writeGgufModel } from "../../src/formats/gguf/export.ts";
 import { GgufFile, type GgufValue } from "../../src/formats/gguf/gguf.ts";
 import { openGgufModel } from "../../src/formats/gguf/model.ts";
-import type { GgufStorage } from "../../src/formats/gguf/mixture.ts";
 import { unpackGguf } from "../../src/formats/gguf/types.ts";
 import type { DescribedConfig } from "../../src/models/decoder/description.ts";
 import { readArchitecture } from "../../src/models/families.ts";
 import { tensorProblems } from "../../src/models/weights.ts";
-import { randomArray } from "../tensor/harness.ts";
-import { TINY_VOCABULARY } from "../distill/tiny_model.ts";
-import { ARCHITECTURES, tinyConfig } from "../models/tiny_configs.ts";
+import { ARCHITECTURES } from "../models/tiny_configs.ts";
 import { referenceLogits } from "../models/reference_decoder.ts";
-import { type MemoryModel, memoryModel, tinyGgufTokenizer } from "./memory_model.ts";
+import { fittingConfig, ggufModel, type MemoryModel, memoryModel, ROWS, withGguf } from "./memory_model.ts";
 
-/** Some rows more than there are tokens. */
-const VOCABULARY = TINY_VOCABULARY + 2;
 /** Longer than every window, and than the first context of the Phi-3. */
-const TOKENS = Array.from({ length: 19 }, (_, i) => 3 + (i * i * 7 + 5 * i) % (VOCABULARY - 3));
-
-/** What llama.cpp's architecture fixes that the tiny configs have otherwise. */
-const CHANGES: Readonly<Record<string, Record<string, unknown>>> = {
-  Qwen3MoeForCausalLM: { mlp_only_layers: [] },
-  SmolLM3ForCausalLM: { no_rope_layer_interval: 4, num_hidden_layers: 4 },
-};
-
-function configOf(architecture: string, changes: Record<string, unknown> = {}): Record<string, unknown> {
-  return { ...tinyConfig(architecture, VOCABULARY), ...CHANGES[architecture], ...changes };
-}
+const TOKENS = Array.from({ length: 19 }, (_, i) => 3 + (i * i * 7 + 5 * i) % (ROWS - 3));
 
 const USUAL = "attn_norm attn_q attn_k attn_v attn_output ffn_norm";
 const GATED = "ffn_gate ffn_up ffn_down";
@@ -103,31 +87,6 @@ const METADATA: Readonly<Record<string, readonly [name: string, keys: Record<str
   }],
 };
 
-function ggufModel({ architecture, read }: MemoryModel, name?: string): GgufModel {
-  return {
-    name: "tiny",
-    architecture: name ?? architecture.family.gguf!,
-    config: architecture.config,
-    tokenizer: tinyGgufTokenizer(),
-    tensors: architecture.tensors,
-    read,
-  };
-}
-
-async function written(
-  model: MemoryModel,
-  body: (path: string) => Promise<void>,
-  storage: GgufStorage = "F32",
-): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await writeGgufModel(`${folder}/tiny.gguf`, ggufModel(model), storage);
-    await body(`${folder}/tiny.gguf`);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
 /** Gemma's norms are stored one larger, and the scale of its scores is in its queries. */
 function isChanged(architecture: string, name: string): boolean {
   return /^Gemma/.test(architecture) && /norm|q_proj/.test(name);
@@ -135,8 +94,8 @@ function isChanged(architecture: string, name: string): boolean {
 
 for (const architecture of ARCHITECTURES) {
   Deno.test(`the GGUF file of a ${architecture} is as llama.cpp's converter has it, and reads back`, async () => {
-    const model = memoryModel(configOf(architecture));
-    await written(model, async (path) => {
+    const model = memoryModel(fittingConfig(architecture));
+    await withGguf(model, async (path) => {
       const file = await GgufFile.open(await openFile(path));
       const inLayer = [...file.tensors.keys()].filter((name) => name.startsWith("blk.1."))
         .map((name) => name.slice("blk.1.".length).replace(/\.weight$/, ""));
@@ -149,7 +108,7 @@ for (const architecture of ARCHITECTURES) {
         Object.fromEntries([...file.metadata].filter(([key]) => key.startsWith(`${name}.`))),
         Object.fromEntries(
           Object.entries<GgufValue>({
-            ...{ "vocab_size": VOCABULARY, "context_length": 64, "embedding_length": 32 },
+            ...{ "vocab_size": ROWS, "context_length": 64, "embedding_length": 32 },
             "block_count": config.layers,
             "feed_forward_length": config.intermediateSize,
             "attention.head_count": 4,
@@ -218,8 +177,8 @@ function rowsOf(model: MemoryModel, name: string): Float32Array[] {
 
 Deno.test("rows of files lie where llama.cpp looks for them", async () => {
   // Heads of 8: row i of the first half of a head goes to 2i, row i of the second to 2i + 1.
-  const granite = memoryModel(configOf("GraniteForCausalLM"));
-  await written(granite, async (path) => {
+  const granite = memoryModel(fittingConfig("GraniteForCausalLM"));
+  await withGguf(granite, async (path) => {
     const [stored, own] = [
       await rowsIn(path, "blk.0.attn_k.weight"),
       rowsOf(granite, "model.layers.0.self_attn.k_proj.weight"),
@@ -235,8 +194,8 @@ Deno.test("rows of files lie where llama.cpp looks for them", async () => {
       rowsOf(granite, "model.layers.0.self_attn.v_proj.weight"),
     );
   });
-  const neox = memoryModel(configOf("GPTNeoXForCausalLM"));
-  await written(neox, async (path) => {
+  const neox = memoryModel(fittingConfig("GPTNeoXForCausalLM"));
+  await withGguf(neox, async (path) => {
     for (const kind of ["weight", "bias"]) {
       const stored = await rowsIn(path, `blk.1.attn_qkv.${kind}`);
       const own = rowsOf(neox, `gpt_neox.layers.1.attention.query_key_value.${kind}`);
@@ -249,8 +208,8 @@ Deno.test("rows of files lie where llama.cpp looks for them", async () => {
       }
     }
   });
-  const mixture = memoryModel(configOf("Qwen3MoeForCausalLM"));
-  await written(mixture, async (path) => {
+  const mixture = memoryModel(fittingConfig("Qwen3MoeForCausalLM"));
+  await withGguf(mixture, async (path) => {
     const stored = await rowsIn(path, "blk.1.ffn_down_exps.weight");
     const own = [0, 1, 2].flatMap((e) => rowsOf(mixture, `model.layers.1.mlp.experts.${e}.down_proj.weight`));
     assertEquals(stored, own);
@@ -269,8 +228,8 @@ Deno.test("Gemma's norms have their one in the file, and the scale of its scores
       ["Gemma3ForCausalLM", "attn_q_norm", "self_attn.q_norm"],
     ] as const
   ) {
-    const model = memoryModel(configOf(architecture));
-    await written(model, async (path) => {
+    const model = memoryModel(fittingConfig(architecture));
+    await withGguf(model, async (path) => {
       const flat = async (name: string) => (await rowsIn(path, name)).flatMap((row) => [...row]);
       const norm = model.values.get("model.layers.1.pre_feedforward_layernorm.weight")!;
       assertEquals(await flat("blk.1.ffn_norm.weight"), [...norm.map((v) => v + 1)]);
@@ -287,9 +246,9 @@ Deno.test("Gemma's norms have their one in the file, and the scale of its scores
 
 Deno.test("vectors, routers and learned positions stay f32, and experts are quantised each", async () => {
   const model = memoryModel(
-    configOf("Qwen3MoeForCausalLM", { hidden_size: 64, moe_intermediate_size: 64, head_dim: 16 }),
+    fittingConfig("Qwen3MoeForCausalLM", { hidden_size: 64, moe_intermediate_size: 64, head_dim: 16 }),
   );
-  await written(model, async (path) => {
+  await withGguf(model, async (path) => {
     const again = await openGgufModel(path);
     for (const [name, { dtype, shape }] of again.tensors) {
       const kept = shape.length === 1 || name.endsWith("mlp.gate.weight");
@@ -303,8 +262,8 @@ Deno.test("vectors, routers and learned positions stay f32, and experts are quan
     }
     again.close();
   }, "Q8_0");
-  const gpt2 = memoryModel(configOf("GPT2LMHeadModel"));
-  await written(gpt2, async (path) => {
+  const gpt2 = memoryModel(fittingConfig("GPT2LMHeadModel"));
+  await withGguf(gpt2, async (path) => {
     const again = await openGgufModel(path);
     assertEquals(again.tensors.get("transformer.wpe.weight")!.dtype, "F32");
     assertEquals(again.tensors.get("transformer.wte.weight")!.dtype, "F16");
@@ -313,8 +272,8 @@ Deno.test("vectors, routers and learned positions stay f32, and experts are quan
 });
 
 Deno.test("the head of an architecture that has one in every file is written where it is tied, too", async () => {
-  const model = memoryModel(configOf("Olmo2ForCausalLM", { tie_word_embeddings: true }));
-  await written(model, async (path) => {
+  const model = memoryModel(fittingConfig("Olmo2ForCausalLM", { tie_word_embeddings: true }));
+  await withGguf(model, async (path) => {
     const again = await openGgufModel(path);
     assertEquals(again.config.tie_word_embeddings, false);
     assertEquals((await again.read("lm_head.weight")).data, model.values.get("model.embed_tokens.weight"));
@@ -322,72 +281,9 @@ Deno.test("the head of an architecture that has one in every file is written whe
   });
 });
 
-for (const architecture of ARCHITECTURES) {
-  Deno.test(`a ${architecture}'s file and its adapter are together the file of the merged model`, async () => {
-    const model = memoryModel(configOf(architecture));
-    const { config, family, linearLayers } = model.architecture;
-    const [rank, scale] = [2, 1.5];
-    const layers = linearLayers.map(({ name, out, in: width }, i) => ({
-      ...{ path: name, inFeatures: width, outFeatures: out },
-      a: randomArray(rank * width, 900 + i) as Float32Array<ArrayBuffer>,
-      b: randomArray(out * rank, 800 + i) as Float32Array<ArrayBuffer>,
-    }));
-    const product = (a: ArrayLike<number>, b: ArrayLike<number>) => {
-      const width = a.length / rank;
-      return Float64Array.from({ length: b.length / rank * width }, (_, k) => {
-        const [row, column] = [Math.floor(k / width), k % width];
-        return scale * (b[row * rank]! * a[column]! + b[row * rank + 1]! * a[width + column]!);
-      });
-    };
-    const merged = new Map(model.values);
-    for (const { path, a, b } of layers) {
-      const update = product(a, b);
-      merged.set(`${path}.weight`, model.values.get(`${path}.weight`)!.map((v, k) => v + update[k]!));
-    }
-    const readAll = async (path: string) => {
-      const file = await GgufFile.open(await openFile(path));
-      const found = new Map<string, Float32Array>();
-      for (const name of file.tensors.keys()) found.set(name, (await file.read(name)).data as Float32Array);
-      file.close();
-      return found;
-    };
-    await written(model, async (path) => {
-      const adapterPath = `${path}.adapter`;
-      const lora = { rank, scale, layers };
-      const architecture = family.gguf!;
-      await writeGgufAdapter(adapterPath, { name: "update", lora, architecture, config });
-      const [base, adapter] = [await readAll(path), await readAll(adapterPath)];
-      assertEquals(adapter.size, 2 * layers.length);
-      const both = memoryModel(configOf(model.architecture.config.architecture));
-      await written({ ...both, read: readerOf(both, merged) }, async (path) => {
-        let adapted = 0;
-        for (const [name, values] of await readAll(path)) {
-          const [a, b] = ["a", "b"].map((side) => adapter.get(`${name}.lora_${side}`));
-          const update = a && b ? product(a, b) : new Float64Array(values.length);
-          if (a && b) adapted++;
-          values.forEach((v, k) => assertAlmostEquals(v, base.get(name)![k]! + update[k]!, 1e-5, name));
-        }
-        assertEquals(adapted, layers.length);
-      });
-    });
-  });
-}
-
-function readerOf(
-  { architecture }: MemoryModel,
-  values: ReadonlyMap<string, Float32Array<ArrayBuffer>>,
-): MemoryModel["read"] {
-  return (name) =>
-    Promise.resolve({
-      dtype: "f32",
-      shape: architecture.tensors.get(name)!,
-      data: values.get(name)!.slice(),
-    });
-}
-
 Deno.test("rotary scalings are written as the architecture has a place for them", () => {
   const fields = (architecture: string, changes: Record<string, unknown>) => {
-    const config = configOf(architecture, changes);
+    const config = fittingConfig(architecture, changes);
     const { config: parsed, tensors, family } = readArchitecture(config, "memory");
     const read = configOnceWritten({ architecture: family.gguf!, config: parsed, tensors }, "memory");
     const again = readArchitecture(read, "memory").config;
@@ -425,7 +321,7 @@ Deno.test("layers within a window are told by a number, or by a list where they 
       [[true, true, true, true], "list"],
     ] as const
   ) {
-    const config = configOf("Gemma2ForCausalLM", { num_hidden_layers: 4, layer_types: types(slides) });
+    const config = fittingConfig("Gemma2ForCausalLM", { num_hidden_layers: 4, layer_types: types(slides) });
     const model = memoryModel(config);
     const keys = configOnceWritten(ggufModel(model), "memory");
     assertEquals(keys.layer_types, types(slides), String(expected));
@@ -433,7 +329,7 @@ Deno.test("layers within a window are told by a number, or by a list where they 
 });
 
 Deno.test("an unknown architecture is refused with the nearest, and keys of unknown meaning by name", async () => {
-  const model = ggufModel(memoryModel(configOf("Qwen3ForCausalLM")));
+  const model = ggufModel(memoryModel(fittingConfig("Qwen3ForCausalLM")));
   const error = await assertRejects(
     () => writeGgufModel("/nowhere/a.gguf", { ...model, architecture: "qwen4" }),
     InputError,
@@ -451,6 +347,18 @@ Deno.test("an unknown architecture is refused with the nearest, and keys of unkn
     return ggufConfig(ggufArchitecture("qwen3", "a.gguf"), header);
   };
   assertEquals(read({ "qwen3.attention.causal": true, "qwen3.expert_count": 0 }).rms_norm_eps, 1e-6);
+  const noPositions = new Map<string, GgufValue>(Object.entries({
+    ...{ "granite.embedding_length": 32, "granite.attention.head_count": 4 },
+    "granite.rope.scaling.finetuned": false,
+  }));
+  assertThrows(
+    () =>
+      ggufConfig(ggufArchitecture("granite", "a"), {
+        ...{ where: "a.gguf", tensors: new Map(), rope: new Map(), metadata: noPositions },
+      }),
+    InputError,
+    "granite.rope.scaling.finetuned is false",
+  );
   for (
     const [key, value, message] of [
       ["attention.causal", false, "qwen3.attention.causal is false, which is not supported"],
@@ -475,6 +383,6 @@ Deno.test("an unknown architecture is refused with the nearest, and keys of unkn
 });
 
 Deno.test("a model whose heads are not as wide as its hidden states is refused where llama.cpp needs it", async () => {
-  const model = ggufModel(memoryModel(configOf("Qwen2ForCausalLM", { head_dim: 12 })));
+  const model = ggufModel(memoryModel(fittingConfig("Qwen2ForCausalLM", { head_dim: 12 })));
   await assertRejects(() => writeGgufModel("/nowhere/a.gguf", model), InputError, "4 heads of 12");
 });

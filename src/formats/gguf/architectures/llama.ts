@@ -66,6 +66,10 @@ export const granite: GgufArchitecture = {
   read(keys) {
     const { headDim } = headFields(keys);
     const some = (key: string) => keys.decimal(key) || undefined;
+    // The key that elsewhere says that frequencies were trained on turns positions off in this architecture.
+    if (keys.flag("rope.scaling.finetuned") === false) {
+      throw keys.wrong("rope.scaling.finetuned", "is false, and layers without positions are not supported");
+    }
     return {
       ...usualConfig(keys, { architecture: "GraniteForCausalLM", type: "granite" }),
       ...ropeFields(keys, headDim),
