@@ -4,6 +4,7 @@ import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows }
 import { InputError } from "../../src/base/errors.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { ggufArchitecture } from "../../src/formats/gguf/architectures.ts";
+import { pickRows, rangesOf } from "../../src/formats/gguf/architectures/rows.ts";
 import { ggufConfig } from "../../src/formats/gguf/config.ts";
 import { configOnceWritten, writeGgufModel } from "../../src/formats/gguf/export.ts";
 import { GgufFile, type GgufValue } from "../../src/formats/gguf/gguf.ts";
@@ -217,6 +218,17 @@ Deno.test("rows of files lie where llama.cpp looks for them", async () => {
     assertEquals(file.entry("blk.1.ffn_down_exps.weight").shape, [3, 32, 20]);
     file.close();
   });
+});
+
+Deno.test("rows that lie far apart are read in ranges, and come in the order that they were asked for", () => {
+  const wanted = Uint32Array.of(400, 5, 200, 6, 401);
+  const ranges = rangesOf(wanted);
+  assertEquals(ranges, [{ first: 5, count: 2 }, { first: 200, count: 1 }, { first: 400, count: 2 }]);
+  const read = ranges.map(({ first, count }) =>
+    Float32Array.from({ length: 2 * count }, (_, i) => 2 * first + i)
+  );
+  const expected = [...wanted].flatMap((row) => [2 * row, 2 * row + 1]);
+  assertEquals([...pickRows(wanted, ranges, read)], expected);
 });
 
 Deno.test("Gemma's norms have their one in the file, and the scale of its scores is in its queries", async () => {
