@@ -274,6 +274,12 @@ Deno.test("vectors, routers and learned positions stay f32, and experts are quan
     }
     again.close();
   }, "Q8_0");
+  const alone = memoryModel(fittingConfig("Qwen3MoeForCausalLM", { num_experts: 1, num_experts_per_tok: 1 }));
+  await withGguf(alone, async (path) => {
+    const again = await openGgufModel(path);
+    assertEquals(again.tensors.get("model.layers.0.mlp.experts.0.up_proj.weight")?.shape, [20, 32]);
+    again.close();
+  });
   const gpt2 = memoryModel(fittingConfig("GPT2LMHeadModel"));
   await withGguf(gpt2, async (path) => {
     const again = await openGgufModel(path);
@@ -291,6 +297,15 @@ Deno.test("the head of an architecture that has one in every file is written whe
     assertEquals((await again.read("lm_head.weight")).data, model.values.get("model.embed_tokens.weight"));
     again.close();
   });
+});
+
+Deno.test("a head of its own has no place in an architecture that takes the embedding", async () => {
+  const model = ggufModel(memoryModel(fittingConfig("Gemma2ForCausalLM", { tie_word_embeddings: false })));
+  await assertRejects(
+    () => writeGgufModel("/nowhere/a.gguf", model),
+    InputError,
+    "tensor lm_head.weight has no place in a GGUF file of the architecture gemma2",
+  );
 });
 
 Deno.test("rotary scalings are written as the architecture has a place for them", () => {

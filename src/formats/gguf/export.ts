@@ -32,7 +32,7 @@ export interface GgufModel {
   readonly tokenizer: TokenizerFiles;
   /** Every tensor by its Hugging Face name with its shape, in the order they will be asked for. */
   readonly tensors: ReadonlyMap<string, readonly number[]>;
-  /** Reads a tensor, rows of q and k in Hugging Face order. */
+  /** Reads a tensor, its rows in Hugging Face order. */
   read(name: string): Promise<TensorData>;
 }
 
@@ -77,7 +77,7 @@ export async function writeGgufModel(
   const found = await tensorsOf(architecture, model, path);
   const mixture = { layers: config.layers, tied: !found.has("output.weight") };
   const types = [...found.values()].map(({ name, shape, sources }) =>
-    chooseType(name.name, sources.length > 1 ? [sources.length, ...shape] : shape, storage, mixture)
+    chooseType(name.name, name.expert === undefined ? shape : [sources.length, ...shape], storage, mixture)
   );
   report(types);
   const specs: GgufSpec[] = types.map(({ name, type, shape }) => ({ name, type, shape }));

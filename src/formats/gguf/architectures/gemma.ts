@@ -43,10 +43,14 @@ function scalar(
   return layers === largest ? Math.floor(hiddenSize / heads) : headDim;
 }
 
-function common(keys: GgufKeys, largest: number): Record<string, unknown> {
+function common(
+  keys: GgufKeys,
+  model: { architecture: string; type: string },
+  largest: number,
+): Record<string, unknown> {
   const heads = headFields(keys);
   const finalCap = keys.decimal("final_logit_softcapping");
-  const { hidden_act: _, ...usual } = usualConfig(keys, { architecture: "", type: "" });
+  const { hidden_act: _, ...usual } = usualConfig(keys, model);
   return {
     ...{ ...usual, ...ropeFields(keys, heads.headDim) },
     hidden_activation: "gelu_pytorch_tanh",
@@ -71,16 +75,16 @@ const [LARGEST_2, LARGEST_3] = [46, 62];
 /** Without a pattern in the file, one of so many layers attends everything. */
 const [PATTERN_2, PATTERN_3] = [2, 6];
 
-/** Gemma 2. */
+const { "output.weight": _, ...WITHOUT_HEAD } = USUAL_OUTSIDE;
+
+/** Gemma 2, whose head is the embedding in every file. */
 export const gemma2: GgufArchitecture = {
   name: "gemma2",
-  names: NAMES,
+  names: { ...NAMES, outside: WITHOUT_HEAD },
   normsPlusOne: true,
   scale: { of: scaleOf(LARGEST_2), scaled: "attn_q" },
   read: (keys) => ({
-    ...common(keys, LARGEST_2),
-    architectures: ["Gemma2ForCausalLM"],
-    model_type: "gemma2",
+    ...common(keys, { architecture: "Gemma2ForCausalLM", type: "gemma2" }, LARGEST_2),
     attn_logit_softcapping: keys.decimal("attn_logit_softcapping") ?? 50,
     final_logit_softcapping: keys.decimal("final_logit_softcapping") ?? 30,
     sliding_window: keys.optional("attention.sliding_window") ?? 4096,
@@ -107,9 +111,7 @@ export const gemma3: GgufArchitecture = {
     const window = keys.optional("attention.sliding_window") ?? 0;
     const layers = keys.required("block_count");
     return {
-      ...common(keys, LARGEST_3),
-      architectures: ["Gemma3ForCausalLM"],
-      model_type: "gemma3_text",
+      ...common(keys, { architecture: "Gemma3ForCausalLM", type: "gemma3_text" }, LARGEST_3),
       sliding_window: window || null,
       rope_local_base_freq: keys.decimal("rope.freq_base_swa") ?? 10_000,
       ...(window > 0 ? slidingFields(keys, layers, PATTERN_3) : {
