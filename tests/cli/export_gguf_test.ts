@@ -3,6 +3,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { main } from "../../src/cli/main.ts";
 import { writeHuggingFaceFolder } from "../../src/formats/huggingface/write.ts";
 import { openModel } from "../../src/formats/open_model.ts";
+import { fittingConfig, memoryModel, tinyGgufTokenizer } from "../formats/memory_model.ts";
 import { smallModel } from "../formats/small_model.ts";
 import { fakeTerminal } from "./fake_terminal.ts";
 
@@ -46,6 +47,22 @@ Deno.test("export writes a folder as GGUF and prints the type of every tensor, a
     const unknown = await limbeck(...from, `${folder}/c.gguf`, "--storage", "q3_k");
     assertEquals(unknown.code, 2);
     assert(unknown.err.includes("q4_k_m"));
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("export warns of what llama.cpp will compute otherwise, and still writes", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const config = fittingConfig("MistralForCausalLM");
+    const { architecture: { tensors }, read } = memoryModel(config);
+    const tokenizer = tinyGgufTokenizer();
+    await writeHuggingFaceFolder(`${folder}/m`, { config, tokenizer, tensors, read }, { dtype: "f32" });
+    const { code, err } = await limbeck("export", "--model", `${folder}/m`, "--output", `${folder}/m.gguf`);
+    assertEquals(code, 0);
+    assertStringIncludes(err, "beyond 8 tokens, the model's window");
+    assert((await Deno.stat(`${folder}/m.gguf`)).size > 0);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
