@@ -188,6 +188,8 @@ const INERT = new Set([
   ...["output_attentions", "output_hidden_states", "output_router_logits", "return_dict", "torchscript"],
   ...["id2label", "label2id", "problem_type", "task_specific_params", "finetuning_task"],
   ...["chunk_size_feed_forward", "attn_implementation", "use_flash_attn", "license", "language"],
+  ...["output_past", "gradient_checkpointing", "num_labels", "custom_pipelines"],
+  ...["keys_to_ignore_at_inference", "model_max_length"],
   // How text was written by default, in configs of old.
   ...[
     "max_length",

@@ -26,8 +26,8 @@ export const gemma2 = describedFamily({
   names: USUAL_NAMES,
   gguf: "gemma2",
   layerFields: layerTypes,
-  // The activation of Gemma 1, which transformers does not look at here.
-  ignored: ["hidden_act", "cache_implementation"],
+  // The activation of Gemma 1, and the window's first name beside its own; transformers looks at neither.
+  ignored: ["hidden_act", "sliding_window_size", "cache_implementation"],
   narrowing: usualNarrowing(undefined),
   describe(fields, architecture) {
     fields.require({ use_bidirectional_attention: [null, false] });

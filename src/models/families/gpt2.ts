@@ -18,7 +18,7 @@ export const gpt2 = describedFamily({
   fanInFanOut: true,
   // The causal mask, and what masked scores become.
   buffers: /\.attn\.(bias|masked_bias)$/,
-  ignored: ["n_ctx", "reorder_and_upcast_attn"],
+  ignored: ["n_ctx", "n_special", "predict_special_tokens", "reorder_and_upcast_attn"],
   describe(fields, architecture) {
     fields.require({ add_cross_attention: [false], scale_attn_by_inverse_layer_idx: [false] });
     const { config } = parseDecoderConfig(fields, architecture, {
