@@ -62,20 +62,27 @@ interface RopeSettings {
  * @throws {InputError} when the two generations disagree, or for a scaling not known here.
  */
 export function parseRope(config: RawConfig, rules: RopeRules, where: string): Rotary {
-  const width = rotatedWidth(config, rules, where);
+  const { dimension, width } = rotatedPart(config, rules, where);
   const older = readOlder(config, where);
   const newer = readNewer(config, where);
   const theta = agree("the rope base", older.theta, newer.theta, where) ?? rules.theta;
   const scaling = agree("rope scaling", older.scaling, newer.scaling, where) ?? { type: "default" };
-  const plain = Float64Array.from({ length: width / 2 }, (_, i) => theta ** (-2 * i / width));
+  const plain = Float64Array.from({ length: width / 2 }, (_, i) => theta ** (-2 * i / dimension));
   if (scaling.type === "longrope") return longRope(theta, width, plain, scaling, rules.contextLength, where);
   const inverseFrequencies = plain.map((frequency) => scaled(frequency, scaling));
   divideByFactors(inverseFrequencies, config.rope_frequency_factors, where);
   return { theta, width, inverseFrequencies, attentionScaling: 1 };
 }
 
-/** The rotated part of a head, from `partial_rotary_factor` of either generation. */
-function rotatedWidth(config: RawConfig, { headDim, partial }: RopeRules, where: string): number {
+/**
+ * The rotated part of a head, from `partial_rotary_factor` of either generation. Where it is odd one more value is rotated, as values go in
+ * pairs, while the frequencies still fall by the odd number.
+ */
+function rotatedPart(
+  config: RawConfig,
+  { headDim, partial }: RopeRules,
+  where: string,
+): { dimension: number; width: number } {
   const [older, newer] = [config, asObject(config.rope_parameters)].map((owner, i) =>
     owner?.partial_rotary_factor == null ? undefined : positive(
       owner.partial_rotary_factor,
@@ -89,14 +96,15 @@ function rotatedWidth(config: RawConfig, { headDim, partial }: RopeRules, where:
       where,
     });
   }
-  const width = Math.floor(headDim * factor);
-  if (factor > 1 || width < 2 || width % 2 !== 0) {
+  const dimension = Math.floor(headDim * factor);
+  const width = dimension + dimension % 2;
+  if (factor > 1 || dimension < 2 || width > headDim) {
     throw new InputError(
-      `partial_rotary_factor is ${factor}, which rotates ${width} of the ${headDim} values of a head; expected an even number of them`,
+      `partial_rotary_factor is ${factor}, which rotates ${dimension} of the ${headDim} values of a head; expected 2 or more, and an even number where it is all of them`,
       { where },
     );
   }
-  return width;
+  return { dimension, width };
 }
 
 /** Two sets of frequencies, one for sequences that the model was first trained for and one for longer ones. */

@@ -151,6 +151,12 @@ Deno.test("scales, caps and stretched positions are those of the config", () => 
   assertEquals([...rotary.inverseFrequencies], [1, 0.01 / 1.5]);
   assertEquals([rotary.long!.beyond, ...rotary.long!.inverseFrequencies], [16, 0.5, 0.01 / 4]);
   assertEquals(described("GPTNeoXForCausalLM").layers[0]!.attention.rotary!.rotary.width, 4);
+  // 3 of 8 values are rotated, and so 4 are, at the frequencies of 3.
+  const odd = described("GPTNeoXForCausalLM", { rotary_pct: 0.4 }).layers[0]!.attention.rotary!.rotary;
+  assertEquals([odd.width, ...odd.inverseFrequencies], [4, 1, 10_000 ** (-2 / 3)]);
+  // What Gemma 3's configs say of a cap of scores transformers does not look at.
+  const gemma3 = described("Gemma3ForCausalLM", { attn_logit_softcapping: 3, final_logit_softcapping: 6 });
+  assertEquals([gemma3.layers[0]!.attention.softCap, gemma3.logitSoftCap], [undefined, 6]);
 });
 
 Deno.test("a field that would change what a family computes is refused by its name", () => {

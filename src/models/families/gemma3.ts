@@ -34,7 +34,8 @@ export const gemma3 = describedFamily({
   gguf: "gemma3",
   layerFields: (layers) =>
     layerTypes(layers, ({ attention }) => attention.rotary?.name === rotaryTableName(LOCAL)),
-  ignored: ["hidden_act", "cache_implementation"],
+  // transformers has the cap of scores in its configs and computes without one; norms of queries and keys stand in its place.
+  ignored: ["hidden_act", "attn_logit_softcapping", "cache_implementation"],
   narrowing: usualNarrowing(undefined),
   describe(fields, architecture) {
     fields.require({ use_bidirectional_attention: [null, false] });
@@ -54,16 +55,11 @@ export const gemma3 = describedFamily({
       fields.where,
     );
     const bias = fields.flag("attention_bias");
-    const usual = usualLayer(config, rotary, {
+    const layer = usualLayer(config, rotary, {
       ...{ queryBias: bias, outputBias: bias, norm: "rms + 1", norms: SANDWICH_NORMS, normsOver: "head" },
       activation: fields.choice("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh"),
       scale: fields.positive("query_pre_attn_scalar", 256) ** -0.5,
     });
-    const softCap = fields.optional("attn_logit_softcapping");
-    const layer = {
-      ...usual,
-      attention: { ...usual.attention, ...(softCap === undefined ? {} : { softCap }) },
-    };
     const window = fields.optional("sliding_window", 4096);
     const sliding = { ...layer, attention: { ...layer.attention, rotary: rotaryTableOf(local, LOCAL) } };
     const pattern = fields.count("sliding_window_pattern", 6);
