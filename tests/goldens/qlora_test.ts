@@ -32,7 +32,7 @@ async function follow(name: "nf4" | "nf4_dq", family: "subgroup8" | "tiled"): Pr
       layers: golden.student_layers_kept,
       quantize: golden.double_quant ? "nf4-double" : "nf4",
     },
-    data: { train: "golden", contextLength: 64 },
+    data: { train: "golden", contextLength: h.seq_len },
     objective: [{ loss: "cross-entropy", weight: 1 - h.kd_ratio }, {
       loss: "forward-kl",
       weight: h.kd_ratio,
@@ -40,7 +40,7 @@ async function follow(name: "nf4" | "nf4_dq", family: "subgroup8" | "tiled"): Pr
     adapter: { type: "lora", rank: h.r, alpha: h.lora_alpha },
     train: {
       steps: h.steps,
-      tokensPerMicroBatch: 128,
+      tokensPerMicroBatch: h.seq_len * h.micro_batch,
       learningRate: h.lr,
       schedule: "cosine",
       warmup: h.warmup_steps,
