@@ -12,7 +12,7 @@ export interface GoldenStep {
   tokens: number;
 }
 
-/** A golden batch of B sequences as one packed stream; labels there are not shifted. */
+/** A golden batch of B sequences as one packed stream, filled up to whole chunks of the head; labels there are not shifted. */
 export function goldenBatch(ids: Int32Array, labels: Int32Array, length: number): PackedBatch {
   const source = { file: "golden", line: 1 };
   const samples = Array.from({ length: ids.length / length }, (_, b) => ({
@@ -20,7 +20,7 @@ export function goldenBatch(ids: Int32Array, labels: Int32Array, length: number)
     supervised: Uint8Array.from(labels.subarray(b * length, (b + 1) * length), (l) => Number(l !== -100)),
     source,
   }));
-  return packBatch(samples, ids.length);
+  return packBatch(samples, Math.ceil(ids.length / 64) * 64);
 }
 
 /** The length of a difference, that of what was expected, and the largest difference. */
