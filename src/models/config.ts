@@ -165,9 +165,5 @@ function headWidth(
       { where },
     );
   }
-  const headDim = fields.count("head_dim", rules.headDim ?? hiddenSize / attentionHeads);
-  if (rules.ropeTheta !== undefined && headDim % 2 !== 0) {
-    throw new InputError(`head_dim is ${headDim}; rotary positions need an even one`, { where });
-  }
-  return headDim;
+  return fields.count("head_dim", rules.headDim ?? hiddenSize / attentionHeads);
 }

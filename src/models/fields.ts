@@ -187,7 +187,7 @@ const INERT = new Set([
   ...["is_decoder", "is_llama_config", "max_sequence_length", "use_bfloat16"],
   ...["output_attentions", "output_hidden_states", "output_router_logits", "return_dict", "torchscript"],
   ...["id2label", "label2id", "problem_type", "task_specific_params", "finetuning_task"],
-  ...["chunk_size_feed_forward", "attn_implementation", "use_flash_attn", "license", "language"],
+  ...["chunk_size_feed_forward", "attn_implementation", "license", "language"],
   ...["output_past", "gradient_checkpointing", "num_labels", "custom_pipelines"],
   ...["keys_to_ignore_at_inference", "model_max_length"],
   // How text was written by default, in configs of old.
@@ -214,4 +214,4 @@ const INERT = new Set([
 
 /** Likewise, by what their names begin or end with, or say. */
 const INERT_KINDS =
-  /^_|dropout|pdrop$|_token(_id)?$|^initializer|^init_|^summary_|version$|^unsloth|^transformers|^router_aux|^tokenizer|_name$/;
+  /^_|dropout|pdrop$|_token(_id)?$|^initializer|^init_|^summary_|version$|^unsloth|^transformers|^router_aux|^tokenizer|^use_flash_att|_name$/;

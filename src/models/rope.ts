@@ -97,12 +97,17 @@ function rotatedPart(
     });
   }
   const dimension = Math.floor(headDim * factor);
-  const width = dimension + dimension % 2;
-  if (factor > 1 || dimension < 2 || width > headDim) {
+  if (factor > 1 || dimension < 2) {
     throw new InputError(
-      `partial_rotary_factor is ${factor}, which rotates ${dimension} of the ${headDim} values of a head; expected 2 or more, and an even number where it is all of them`,
+      `partial_rotary_factor is ${factor}, which rotates ${dimension} of the ${headDim} values of a head; expected 2 or more of them`,
       { where },
     );
+  }
+  const width = dimension + dimension % 2;
+  if (width > headDim) {
+    throw new InputError(`head_dim is ${headDim}; rotary positions of whole heads need an even one`, {
+      where,
+    });
   }
   return { dimension, width };
 }

@@ -154,6 +154,9 @@ Deno.test("scales, caps and stretched positions are those of the config", () => 
   // 3 of 8 values are rotated, and so 4 are, at the frequencies of 3.
   const odd = described("GPTNeoXForCausalLM", { rotary_pct: 0.4 }).layers[0]!.attention.rotary!.rotary;
   assertEquals([odd.width, ...odd.inverseFrequencies], [4, 1, 10_000 ** (-2 / 3)]);
+  const heads = { hidden_size: 55, num_attention_heads: 5 };
+  assertEquals(described("GPTNeoXForCausalLM", heads).layers[0]!.attention.rotary!.rotary.width, 6);
+  assertThrows(() => tiny("GPTNeoXForCausalLM", { ...heads, rotary_pct: 1 }), InputError, "head_dim is 11");
   // What Gemma 3's configs say of a cap of scores transformers does not look at.
   const gemma3 = described("Gemma3ForCausalLM", { attn_logit_softcapping: 3, final_logit_softcapping: 6 });
   assertEquals([gemma3.layers[0]!.attention.softCap, gemma3.logitSoftCap], [undefined, 6]);
