@@ -222,7 +222,31 @@ function readNewer(config: RawConfig, where: string): RopeSettings {
   return { theta, scaling: readScaling(parameters, "rope_parameters", config, where) };
 }
 
+/** What the scalings below read, and others of them leave unread as transformers does. */
+const KNOWN_PARAMETERS = new Set([
+  ...["rope_type", "type", "rope_theta", "partial_rotary_factor", "factor", "attention_factor"],
+  ...["low_freq_factor", "high_freq_factor", "short_factor", "long_factor"],
+  "original_max_position_embeddings",
+]);
+
 function readScaling(
+  parameters: Record<string, unknown>,
+  path: string,
+  config: RawConfig,
+  where: string,
+): RopeScaling {
+  const scaling = scalingOf(parameters, path, config, where);
+  for (const [key, value] of Object.entries(parameters)) {
+    if (KNOWN_PARAMETERS.has(key) || value === null || value === false) continue;
+    throw new InputError(`${path}.${key} is ${JSON.stringify(value)}, and what that means is not known`, {
+      where,
+      hint: "If it changes nothing that the model computes, take it out of config.json.",
+    });
+  }
+  return scaling;
+}
+
+function scalingOf(
   parameters: Record<string, unknown>,
   path: string,
   config: RawConfig,

@@ -135,7 +135,14 @@ const refused: [string, Record<string, unknown>, string][] = [
     rope_parameters: { rope_theta: 10000, ...llama3 },
   }, "rope scaling is given twice"],
   ["type and rope_type that differ", { ...llama, rope_scaling: { ...llama3, type: "linear" } }, "differ"],
-  ["an unknown scaling", { ...llama, rope_scaling: { type: "yarn", factor: 4 } }, '"yarn"'],
+  ["a parameter of the scaling that nobody knows", {
+    ...llama,
+    rope_scaling: { ...llama3, mscale: 1.2 },
+  }, "rope_scaling.mscale is 1.2, and what that means"],
+  ["an unknown scaling, named before its parameters", {
+    ...llama,
+    rope_scaling: { beta_fast: 32, type: "yarn", factor: 4 },
+  }, '"yarn"'],
   [
     "a scaling without its factor",
     { ...llama, rope_scaling: { type: "linear" } },
