@@ -93,7 +93,7 @@ sharedTest(
         theirs.tokenizerJson,
         theirs.tokenizerConfig,
       ]);
-      assertEquals(ours.generationConfig?.eos_token_id, [2, 5]);
+      assertEquals(ours.generationConfig?.eos_token_id, gguf.config.eos_token_id);
     });
     gguf.close();
   },
@@ -157,14 +157,27 @@ Deno.test("exportedConfig() writes the older generation's fields and no others o
   assertEquals(plain, { rope_theta: 1e4, rope_scaling: null, torch_dtype: "float16" });
 });
 
-Deno.test("ropeScalingOf() finds the parameters that real models used, and none for arbitrary divisors", () => {
-  for (const [factor, theta, headDim] of [[8, 500_000, 128], [32, 500_000, 64]]) {
+Deno.test("ropeScalingOf() finds the parameters that real models used, others too, and none for arbitrary divisors", () => {
+  const scalings: [
+    factor: number,
+    theta: number,
+    headDim: number,
+    low: number,
+    high: number,
+    context: number,
+  ][] = [
+    [8, 500_000, 128, 1, 4, 8192],
+    [32, 500_000, 64, 1, 4, 8192],
+    [4, 30_000, 32, 1, 3, 24],
+    [5.5, 500_000, 128, 1, 2.5, 6000],
+  ];
+  for (const [factor, theta, headDim, low, high, context] of scalings) {
     const scaling = {
       rope_type: "llama3",
       factor,
-      low_freq_factor: 1,
-      high_freq_factor: 4,
-      original_max_position_embeddings: 8192,
+      low_freq_factor: low,
+      high_freq_factor: high,
+      original_max_position_embeddings: context,
     };
     const size = { hidden_size: headDim, num_attention_heads: 1, rope_theta: theta };
     const frequencies = (rope_scaling: unknown) =>
