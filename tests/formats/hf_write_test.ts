@@ -105,10 +105,11 @@ sharedTest(
     const model = await openModel(sharedPath("goldens/families/llama_tied_bias"));
     const nothing = () => Promise.reject(new Error("was written"));
     const name = "model.norm.weight";
+    const [width] = model.tensors.get(name)!.shape as [number];
     const wrong: [Float32Array<ArrayBuffer>, number[], string][] = [
-      [new Float32Array(64).fill(NaN), [64], "64 values that are NaN"],
-      [new Float32Array(64).fill(70000), [64], "64 values too large for f16"],
-      [new Float32Array(32), [32], "has shape [32], expected [64]"],
+      [new Float32Array(width).fill(NaN), [width], `${width} values that are NaN`],
+      [new Float32Array(width).fill(70000), [width], `${width} values too large for f16`],
+      [new Float32Array(width / 2), [width / 2], `has shape [${width / 2}], expected [${width}]`],
     ];
     for (const [data, shape, says] of wrong) {
       const broken: ModelSource = {
