@@ -13,6 +13,9 @@ import { accessVariant, type Binding, parseBindings } from "./bindings.ts";
 import { findPreamble } from "./preamble.ts";
 import { ReadBack } from "./read_back.ts";
 
+/** Bytes that may be on their way to the device; see {@linkcode Gpu.upload}. */
+const STAGED_BYTES = 128 * 2 ** 20;
+
 /** Options of {@linkcode openGpu}. */
 export interface GpuOptions {
   /** The WebGPU entry point: `navigator.gpu` by default, or another implementation such as Dawn's. */
@@ -137,6 +140,7 @@ export class Gpu {
   #peak = 0;
   #failure: DeviceError | undefined;
   #pipelines = new Map<string, Pipeline>();
+  #staged = 0;
   #destroyed = false;
 
   constructor(adapter: GPUAdapter, device: GPUDevice, features: readonly string[], options: GpuOptions) {
@@ -283,6 +287,23 @@ export class Gpu {
   /** How many distinct pipelines were compiled so far. */
   get pipelineCount(): number {
     return this.#pipelines.size;
+  }
+
+  /**
+   * Writes bytes into a buffer, behind all work that is queued. They stay staged in host memory until the device has come so far: so that this
+   * never grows beyond {@linkcode STAGED_BYTES} or one call's bytes, the device is waited for now and then.
+   *
+   * @param bytes Whole words
+   * @throws {DeviceError} if an earlier operation failed
+   */
+  async upload(buffer: GpuBuffer, offset: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+    if (this.#staged > 0 && this.#staged + bytes.byteLength > STAGED_BYTES) {
+      this.#staged = 0;
+      await this.idle();
+    }
+    this.device.queue.writeBuffer(buffer.raw, offset, bytes);
+    this.#staged += bytes.byteLength;
+    this.device.queue.submit([]);
   }
 
   /** Waits until all submitted work is done. Costs at least 10 ms and blocks the event loop: never inside a step. */

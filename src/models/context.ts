@@ -6,10 +6,11 @@
  */
 import { InputError } from "../base/errors.ts";
 import { select, stepScalar } from "../tensor/expr/mod.ts";
-import type { DType, Graph, Tensor } from "../tensor/graph.ts";
+import type { DType, Graph, Tensor, TensorSpec } from "../tensor/graph.ts";
 import { scatterRows } from "../tensor/ops/cache.ts";
 import { linear } from "../tensor/ops/matmul.ts";
 import { pointwise } from "../tensor/ops/pointwise.ts";
+import { readAs } from "../tensor/ops/views.ts";
 
 /** The per-token arrays of a packed stream, as inputs of a block; each i32 [T]. */
 export interface StreamInputs {
@@ -118,6 +119,8 @@ export interface WeightSpecs {
   readonly category: string;
   /** Storage type of a tensor by its Hugging Face name, and the name it is stored under (layers cut away renumber). */
   resolve(name: string): { readonly name: string; readonly dtype: DType };
+  /** The buffer, filled while the program runs, that a weight of such a stored name lies in; weights have their own when absent. */
+  buffer?(stored: string): TensorSpec | undefined;
 }
 
 /** A weight of a model by its Hugging Face name. */
@@ -128,7 +131,17 @@ export function modelWeight(
   shape: readonly number[],
 ): Tensor {
   const { name: stored, dtype } = weights.resolve(name);
-  return graph.weight(`${weights.prefix}${stored}`, shape, dtype, weights.category);
+  return storedWeight(graph, weights, stored, { shape, dtype });
+}
+
+function storedWeight(graph: Graph, weights: WeightSpecs, stored: string, spec: TensorSpec): Tensor {
+  const { prefix, category } = weights;
+  const name = `${prefix}${stored}`;
+  const buffer = weights.buffer?.(stored);
+  if (!buffer) return graph.weight(name, spec.shape, spec.dtype, category);
+  const lies = graph.use({ ...buffer, kind: "weight", name, category, late: true });
+  const isWhole = buffer.dtype === spec.dtype && String(buffer.shape) === String(spec.shape);
+  return isWhole ? lies : readAs(lies, spec);
 }
 
 const STACK = " to ";
@@ -164,6 +177,9 @@ export interface NarrowedLinears {
   output(name: string, y: Tensor): Tensor;
 }
 
+/** Called in place of every layer, counted from 0: `layer` traces it. */
+export type LayerHook = (index: number, x: Tensor, layer: (x: Tensor) => Tensor) => Tensor;
+
 /** How a model is traced into a block. */
 export interface ModelTracing extends ModelHooks {
   readonly onTap?: TapHook;
@@ -175,6 +191,7 @@ export interface ModelTracing extends ModelHooks {
    */
   readonly gated?: boolean;
   readonly narrowed?: NarrowedLinears;
+  readonly onLayer?: LayerHook | undefined;
 }
 
 /** The tracing context of one model in one block. */
@@ -188,6 +205,7 @@ export class ModelContext {
   readonly #recompute: boolean;
   readonly #gated: boolean;
   readonly #narrowed: NarrowedLinears | undefined;
+  readonly #onLayer: LayerHook | undefined;
   readonly #name: string;
 
   constructor(
@@ -207,6 +225,7 @@ export class ModelContext {
     this.#recompute = options.recompute ?? false;
     this.#gated = options.gated ?? false;
     this.#narrowed = options.narrowed;
+    this.#onLayer = options.onLayer;
   }
 
   /** A weight by its Hugging Face name, or the trained tensor in its place. */
@@ -229,12 +248,7 @@ export class ModelContext {
     }
     const { name, dtype } = this.weights.resolve(nameOf(0));
     const stack = [count * shape[0], shape[1]];
-    return this.graph.weight(
-      `${this.weights.prefix}${stackName(name, count)}`,
-      stack,
-      dtype,
-      this.weights.category,
-    );
+    return storedWeight(this.graph, this.weights, stackName(name, count), { shape: stack, dtype });
   }
 
   /**
@@ -271,6 +285,10 @@ export class ModelContext {
 
   /** One layer: the unit of activation checkpointing, and of what may be left out. */
   layer(index: number, x: Tensor, body: (x: Tensor) => Tensor): Tensor {
+    return this.#onLayer?.(index, x, (x) => this.#layer(index, x, body)) ?? this.#layer(index, x, body);
+  }
+
+  #layer(index: number, x: Tensor, body: (x: Tensor) => Tensor): Tensor {
     const name = layerName(this.#name, index);
     if (!this.#gated) return this.graph.layer(name, this.#recompute, () => body(x));
     const switched = this.graph.scalar(layerGate(this.#name, index));

@@ -19,6 +19,8 @@ export interface Storage extends TensorSpec {
   readonly name: string;
   /** The line under which `estimate` counts its bytes. */
   readonly category: string;
+  /** Of a weight: whether it is filled while the program runs, and not before. */
+  readonly late?: boolean;
 }
 
 /** The storages of a program, by unique name. */

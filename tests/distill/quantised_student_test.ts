@@ -3,8 +3,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { InputError } from "../../src/base/errors.ts";
 import { modelIdentity, quantisedIdentity } from "../../src/distill/inputs/identity.ts";
-import { Model } from "../../src/distill/inputs/models.ts";
-import type { Gpu, GpuBuffer } from "../../src/gpu/device.ts";
+import { Model, putPieces } from "../../src/distill/inputs/models.ts";
 import { openStudent } from "../../src/distill/inputs/prepare.ts";
 import { folderDtype, writeBase } from "../../src/distill/export/exports.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
@@ -255,16 +254,12 @@ Deno.test("a weight is the same on the GPU in however many pieces it is uploaded
       const uploaded = async (pieceBytes: number) => {
         const held = new Uint8Array(byteLength({ shape, dtype }));
         let writes = 0;
-        const queue = {
-          writeBuffer(_: unknown, at: number, bytes: Uint8Array) {
-            held.set(bytes, at);
-            writes++;
-          },
-          submit() {},
-        };
-        const gpu = { device: { queue } } as unknown as Gpu;
         const named = model.specs.resolve(name).name;
-        await model.upload(gpu, {} as GpuBuffer, `${model.specs.prefix}${named}`, shape, pieceBytes);
+        const pieces = model.pieces(`${model.specs.prefix}${named}`, shape, pieceBytes);
+        await putPieces(pieces, ({ at }, bytes) => {
+          held.set(bytes, at);
+          writes++;
+        });
         return { held, writes };
       };
       const [whole, parts] = [await uploaded(1e6), await uploaded(2000)];

@@ -48,7 +48,7 @@ Deno.test("every recipe of examples/recipes is valid and can be planned, and the
     try {
       const setup = setUp(prepared, registry);
       const samples = sampleBytes(DEFAULT_DEVICE, prepared, setup);
-      const { plan } = planTraining(setup, DEFAULT_DEVICE, { sampleBytes: samples });
+      const { plan } = planTraining(setup, DEFAULT_DEVICE, { sampleBytes: () => samples });
       assert(runMemory(plan, samples).total > 50e6, file);
       // One that is measured on more than the stories, or on less of them, is compared with itself.
       if (prepared.sets.heldOut.length === 1 && recipe.data.contextLength === 256) {

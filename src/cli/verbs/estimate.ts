@@ -6,6 +6,7 @@
 // @ts-types="../../../types/std_colors.d.ts"
 import { bold, dim } from "@std/fmt/colors";
 import { type Estimate, estimate as planned } from "../../distill/run/inspect_recipe.ts";
+import { streamCostText } from "../../distill/run/stream_cost.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { Command, Invocation } from "../command.ts";
 import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
@@ -41,6 +42,7 @@ export const estimate: Command = {
         const { cacheBytes, bytesPerToken } = teacherPass;
         out.line(`The cache takes ${bytes(cacheBytes)} on disk, ${bytesPerToken} bytes a token that counts.`);
       }
+      if (found.stream) out.line(sentence(streamCostText(found.stream)));
       out.line();
       for (const line of trainedLines(opened.setup)) out.line(line);
       for (const line of readingLines(opened.recipe, found)) out.line(line);
@@ -57,6 +59,10 @@ export const estimate: Command = {
     });
   },
 };
+
+function sentence(text: string): string {
+  return `${text[0]!.toUpperCase()}${text.slice(1)}.`;
+}
 
 function memoryLines(
   { bytes: byCategory, totalBytes, weightTypes = {} }:

@@ -49,14 +49,21 @@ function generatorOptions(
   };
 }
 
-/** Bytes that writing samples takes beside the training program, at the most. With a cache the teacher's are written before. */
+/**
+ * Bytes that writing samples takes beside the training program, at the most. With a cache the teacher's are written before.
+ *
+ * @param streamed Whether the teacher's layers come from disk: it writes nothing then
+ */
 export function sampleBytes(
   description: DeviceDescription,
   prepared: SampleSetup & Pick<PreparedRun, "teacher" | "student">,
   setup: LearnedStudent,
+  streamed = false,
 ): number {
   const own = (which: "teacher" | "student") => sampleBytesOf(description, prepared, setup, which);
-  return prepared.recipe.teacher.cache ? own("student") : Math.max(own("teacher"), own("student"));
+  return prepared.recipe.teacher.cache || streamed
+    ? own("student")
+    : Math.max(own("teacher"), own("student"));
 }
 
 /** Bytes that writing samples of one model takes beside its weights. */

@@ -322,20 +322,17 @@ export class Model {
   }
 
   /**
-   * Fills a weight of a plan that this model {@linkcode provides}.
+   * A weight of a plan that this model {@linkcode provides}, as it lies on the GPU: in pieces that are read one after another.
    *
    * @param pieceBytes About how much is in memory at once
    */
-  async upload(
-    gpu: Pick<Gpu, "device">,
-    buffer: Pick<GpuBuffer, "raw">,
-    name: string,
-    shape: readonly number[],
-    pieceBytes: number = PIECE_BYTES,
-  ): Promise<void> {
+  *pieces(name: string, shape: readonly number[], pieceBytes: number = PIECE_BYTES): Iterable<WeightPiece> {
     const [storedName] = name.slice(this.specs.prefix.length).split(QUANTISED) as [string];
     const table = this.architecture.tables[storedName];
-    if (table) return gpu.device.queue.writeBuffer(buffer.raw, 0, table(shape[0]!));
+    if (table) {
+      yield { at: 0, read: () => Promise.resolve(new Uint8Array(table(shape[0]!).buffer)) };
+      return;
+    }
     const names = storedNames(storedName);
     const each = [shape[0]! / names.length, ...shape.slice(1)];
     const other = names.find((name) => this.gpuDtype(name) !== this.gpuDtype(names[0]!));
@@ -345,22 +342,16 @@ export class Model {
         hint: "The experts of a layer must be stored alike: convert the model to one type.",
       });
     }
-    for (const [i, name] of names.entries()) {
-      await this.#uploadOne(gpu, buffer, { storedName: name, shape: each, index: i, pieceBytes });
-    }
+    for (const [i, name] of names.entries()) yield* this.#piecesOfOne(name, each, i, pieceBytes);
   }
 
-  /** Fills the `index`th of equal parts of a buffer. */
-  async #uploadOne(
-    gpu: Pick<Gpu, "device">,
-    buffer: Pick<GpuBuffer, "raw">,
-    { storedName, shape, index, pieceBytes }: {
-      readonly storedName: string;
-      readonly shape: readonly number[];
-      readonly index: number;
-      readonly pieceBytes: number;
-    },
-  ): Promise<void> {
+  /** Those of the `index`th of equal parts of a weight. */
+  *#piecesOfOne(
+    storedName: string,
+    shape: readonly number[],
+    index: number,
+    pieceBytes: number,
+  ): Iterable<WeightPiece> {
     const dtype = this.gpuDtype(storedName);
     const width = valuesOfRow(shape);
     const begin = bytesOf(dtype, index * shape[0]! * width);
@@ -375,10 +366,11 @@ export class Model {
     const bytesOfRow = this.isInBlocks(storedName) ? 4 * width : bytesOf(dtype, width);
     const rows = Math.max(step, Math.floor(pieceBytes / bytesOfRow / step) * step);
     for (let first = 0; first < shape[0]!; first += rows) {
-      const data = await this.#gpuRows(storedName, first, Math.min(rows, shape[0]! - first));
-      gpu.device.queue.writeBuffer(buffer.raw, begin + bytesOf(dtype, first * width), wholeWords(data));
-      // What is written stays staged in host memory until something is submitted.
-      gpu.device.queue.submit([]);
+      const count = Math.min(rows, shape[0]! - first);
+      yield {
+        at: begin + bytesOf(dtype, first * width),
+        read: async () => wholeWords(await this.#gpuRows(storedName, first, count)),
+      };
     }
   }
 
@@ -412,7 +404,32 @@ async function realModelPath(path: string): Promise<string> {
 
 /** Stands between the name of a weight and what it is quantised to. */
 const QUANTISED = " in ";
-const PIECE_BYTES = 32 * 2 ** 20;
+
+/** A part of a weight. */
+export interface WeightPiece {
+  /** Where it begins, in bytes. */
+  readonly at: number;
+  /** Whole words. @throws {InputError} if they cannot be read, or hold what is no number */
+  read(): Promise<Uint8Array<ArrayBuffer>>;
+}
+
+/** Reads pieces one after another, each while the one before it is put where it belongs. */
+export async function putPieces<P extends WeightPiece>(
+  pieces: Iterable<P>,
+  put: (piece: P, bytes: Uint8Array<ArrayBuffer>) => void | Promise<void>,
+): Promise<void> {
+  let last: { piece: P; bytes: Uint8Array<ArrayBuffer> } | undefined;
+  for (const piece of pieces) {
+    const reading = piece.read();
+    // Where putting fails, nobody waits for it.
+    reading.catch(() => {});
+    if (last) await put(last.piece, last.bytes);
+    last = { piece, bytes: await reading };
+  }
+  if (last) await put(last.piece, last.bytes);
+}
+
+const PIECE_BYTES = 16 * 2 ** 20;
 
 function valuesOfRow(shape: readonly number[]): number {
   return elementCount(shape.slice(1));
@@ -426,7 +443,7 @@ function wholeWords(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * Allocates and fills every weight of a plan.
+ * Allocates and fills every weight of a plan but those that are filled while it runs.
  *
  * @returns Buffers by storage name, for `compile`; the caller destroys them
  * @throws {DeviceError} if memory does not suffice
@@ -438,24 +455,38 @@ export async function uploadWeights(
   onProgress?: (bytes: number, total: number) => void,
 ): Promise<Map<string, GpuBuffer>> {
   const buffers = new Map<string, GpuBuffer>();
-  const weights = [...plan.storages.values()].filter((s) => s.kind === "weight");
+  const weights = [...plan.storages.values()].filter((s) => s.kind === "weight" && !s.late);
   const total = weights.reduce((sum, w) => sum + w.bytes, 0);
   let done = 0;
   try {
-    for (const weight of weights) {
-      const model = models.find((m) => m.provides(weight.name));
-      if (!model) throw new InputError(`no model provides the weight "${weight.name}"; this is a bug`);
-      const buffer = await gpu.allocating(
-        `weight ${weight.name}`,
-        () => gpu.createBuffer(weight.bytes, BUFFER_USAGE.storage, weight.name),
-      );
-      buffers.set(weight.name, buffer);
-      await model.upload(gpu, buffer, weight.name, weight.shape);
-      onProgress?.(done += weight.bytes, total);
-    }
+    await putPieces(piecesOf(weights, models), async ({ weight, at }, bytes) => {
+      let buffer = buffers.get(weight.name);
+      if (!buffer) {
+        onProgress?.(done, total);
+        buffer = await gpu.allocating(
+          `weight ${weight.name}`,
+          () => gpu.createBuffer(weight.bytes, BUFFER_USAGE.storage, weight.name),
+        );
+        buffers.set(weight.name, buffer);
+      }
+      await gpu.upload(buffer, at, bytes);
+      done += bytes.byteLength;
+    });
+    onProgress?.(total, total);
     return buffers;
   } catch (error) {
     for (const buffer of buffers.values()) buffer.destroy();
     throw error;
+  }
+}
+
+type PlannedWeight = Plan["storages"] extends ReadonlyMap<string, infer W> ? W : never;
+
+/** The pieces of weights that models provide. */
+function* piecesOf(weights: readonly PlannedWeight[], models: readonly Model[]) {
+  for (const weight of weights) {
+    const model = models.find((m) => m.provides(weight.name));
+    if (!model) throw new InputError(`no model provides the weight "${weight.name}"; this is a bug`);
+    for (const piece of model.pieces(weight.name, weight.shape)) yield { ...piece, weight };
   }
 }

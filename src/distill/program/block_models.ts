@@ -7,14 +7,14 @@ import type { Graph, StepScalar, Tensor } from "../../tensor/graph.ts";
 import { accumulate } from "../../tensor/ops/accumulate.ts";
 import type { Attach } from "../trained/attach.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
-import type { HeadInput } from "../objective/chunked_loss.ts";
 import type { Model } from "../inputs/models.ts";
 import type { ShapeSpace } from "../inputs/shape_space.ts";
 import type { Objective } from "../objective/objective.ts";
 import type { ParameterLayout } from "../trained/parameters.ts";
 import type { Learner } from "../recipe/recipe.ts";
 import { checkSeparable } from "./gated_layers.ts";
-import { headInput, traceModel } from "./traced_model.ts";
+import { headInput, type Side, traceModel } from "./traced_model.ts";
+import { streamedSide, type StreamedTeacher } from "./streamed_teacher.ts";
 import type { Trainables } from "../trained/trainables.ts";
 import type { OptimiserSettings } from "./update_block.ts";
 import type { WidthInputs } from "./width_inputs.ts";
@@ -63,6 +63,8 @@ export interface TrainingProgramOptions {
   readonly accumulation: number;
   /** Where several shapes of the student are trained at once. */
   readonly oneForAll?: OneForAll | undefined;
+  /** Where the teacher's layers come from disk. */
+  readonly streamed?: StreamedTeacher | undefined;
   readonly optimiser: OptimiserSettings;
 }
 
@@ -103,12 +105,6 @@ export class GradientSums {
   }
 }
 
-/** A model in a block. */
-export interface Side extends HeadInput {
-  /** Its inner values by name. */
-  readonly taps: ReadonlyMap<string, Tensor>;
-}
-
 /** How the student takes part in a block of a run that trains several shapes of it. */
 export interface ShapedStudent {
   readonly widths?: WidthInputs | undefined;
@@ -144,7 +140,8 @@ export class BlockModels {
 
   #trace(name: Learner): Side {
     const graph = this.#graph;
-    const { models, tokens, positions, recompute } = this.#options;
+    const { models, tokens, positions, recompute, streamed } = this.#options;
+    if (name === "teacher" && streamed) return streamedSide(graph, streamed, { tokens, positions });
     const { model, attach, adaptsHead, headParameters } = models[name];
     const sums = this.#sums;
     const training = sums !== undefined;

@@ -71,14 +71,19 @@ export function labelInput(graph: Graph, tokens: number, { tokenMasks }: RowLoss
 
 /** Writes a batch into a program's inputs. */
 export function writeBatch(executable: Executable, batch: PackedBatch, { labels, masks }: MarkedBatch): void {
-  writeSamples(executable, {
-    ...{ tokens: batch.tokens, positions: batch.position },
-    ...{ start: batch.kvStart, end: batch.kvEnd },
-  });
+  writePacked(executable, batch);
   executable.write("labels", labels);
   if (masks) executable.write("tokenMasks", masks);
   writePrompts(executable, batch);
   writeSampleInputs(executable, batch);
+}
+
+/** Writes what models see of a batch into a program's inputs. */
+export function writePacked(executable: Executable, batch: PackedBatch): void {
+  writeSamples(executable, {
+    ...{ tokens: batch.tokens, positions: batch.position },
+    ...{ start: batch.kvStart, end: batch.kvEnd },
+  });
 }
 
 /** What {@linkcode measureLosses} runs. */
@@ -89,15 +94,17 @@ export interface Measuring extends CountedLosses {
   readonly tokensPerBatch: number;
   /** How the block is run, when not in one go. */
   readonly run?: () => Promise<void>;
-  /** How a batch gets into the program's inputs, where that is more than {@linkcode writeBatch}. */
-  readonly write?: (batch: PackedBatch, marked: MarkedBatch) => Promise<void>;
+  /** What has to be done with some batches, and how many, before the block runs with the first of them. */
+  readonly ahead?: { readonly most: number; run(batches: readonly PackedBatch[]): Promise<void> } | undefined;
+  /** How a batch gets into the program's inputs, where that is more than {@linkcode writeBatch}; with its place among those of `ahead`. */
+  readonly write?: (batch: PackedBatch, marked: MarkedBatch, i: number) => Promise<void>;
 }
 
 /** Runs a measuring block over samples in file order. Sums of a batch are f32 on the GPU, sums of batches f64 on the host. */
 export async function measureLosses(
   executable: Executable,
   samples: readonly EncodedSample[],
-  { block, state, terms, masks, tokensPerBatch, run, write }: Measuring,
+  { block, state, terms, masks, tokensPerBatch, run, write, ahead }: Measuring,
 ): Promise<Evaluation> {
   const ring = new MetricsRing<readonly number[]>(
     executable.gpu,
@@ -115,9 +122,12 @@ export async function measureLosses(
   };
   try {
     executable.setScalar("accumulate", 0);
-    for (const batch of packSequential(samples, tokensPerBatch)) {
+    const batches = packSequential(samples, tokensPerBatch);
+    for (const [n, batch] of batches.entries()) {
+      const i = n % (ahead?.most ?? 1);
+      if (i === 0) await ahead?.run(batches.slice(n, n + ahead.most));
       const marked = masks.mark(batch);
-      await (write ? write(batch, marked) : writeBatch(executable, batch, marked));
+      await (write ? write(batch, marked, i) : writeBatch(executable, batch, marked));
       await (run ? run() : executable.run(block));
       ring.push(marked.counts);
       if (ring.full) await add();

@@ -73,7 +73,7 @@ export function memoryError(
 }
 
 function knobs(memory: RunMemory, allowed: Allowance, recipe: Recipe, recompute: boolean) {
-  const { train, data, samples, student, adapter } = recipe;
+  const { train, data, samples, student, teacher, adapter } = recipe;
   const weights = [...memory.byCategory].filter(([name]) => name.endsWith("weights"))
     .reduce((sum, [, size]) => sum + size, 0);
   const raise = allowed.name.startsWith("limits.") ? `, or raise ${allowed.name}` : "";
@@ -82,7 +82,8 @@ function knobs(memory: RunMemory, allowed: Allowance, recipe: Recipe, recompute:
     const smaller = whole.length === 0
       ? ""
       : `, or keep linear layers in 4 bits (${whole.map((model) => `${model}.quantize: nf4`).join(", ")})`;
-    return `The weights alone take ${bytes(weights)}: choose smaller models${smaller}${raise}.`;
+    const streamed = teacher.stream === false ? ", leave out teacher.stream: false" : "";
+    return `The weights alone take ${bytes(weights)}: choose smaller models${smaller}${streamed}${raise}.`;
   }
   const shorter = train.tokensPerMicroBatch <= data.contextLength ? " and data.contextLength" : "";
   const choices = [
@@ -91,6 +92,7 @@ function knobs(memory: RunMemory, allowed: Allowance, recipe: Recipe, recompute:
     "lower train.headChunk",
     ...(adapter === "none" ? [] : ["lower adapter.rank"]),
     ...(student.train?.length ? ["train fewer tensors in student.train (16 bytes a value)"] : []),
+    ...(teacher.stream === false ? ["leave out teacher.stream: false"] : []),
     ...(samples.tokens > 0 ? ["set samples.tokens: 0"] : []),
   ];
   const [first, ...others] = choices;

@@ -16,6 +16,7 @@ import type { Trainables } from "../trained/trainables.ts";
 import type { TrainedTensors } from "../trained/trained_tensors.ts";
 import { memoryError, runMemory } from "./memory.ts";
 import type { OneForAll, TracedModel } from "./block_models.ts";
+import { type StreamedTeacher, streamTeacher, waitingCounts } from "./streamed_teacher.ts";
 import { trainingProgram } from "./training_program.ts";
 
 /** What a trainer trains. */
@@ -44,12 +45,18 @@ export interface PlanChoices {
   readonly chunkRows: number;
   readonly recompute: boolean;
   readonly family: KernelFamily;
+  /** Where the teacher's layers come from disk: how many micro-batches go through each while it is there. */
+  readonly streamed?: { readonly waiting: number };
 }
 
 /** A training program planned for an adapter. */
 export interface PlannedTraining {
   readonly choices: PlanChoices;
   readonly plan: Plan;
+  /** The teacher, where its layers come from disk. */
+  readonly streamed?: StreamedTeacher;
+  /** Bytes that writing samples takes beside the program. */
+  readonly sampleBytes: number;
 }
 
 /** Bytes of one chunk of logits that the head aims at: large enough for full speed, small beside the rest. */
@@ -63,7 +70,9 @@ export interface PlanningOptions {
   /** Choices to follow exactly, from the checkpoint of a run that is resumed. */
   readonly choices?: PlanChoices;
   /** Bytes that writing samples takes beside the program; they count towards the limit. */
-  readonly sampleBytes?: number;
+  readonly sampleBytes?: (streamed: boolean) => number;
+  /** Bytes that there are for the run, where that is known: a teacher that does not fit comes from disk, layer by layer. */
+  readonly availableBytes?: number | undefined;
 }
 
 /**
@@ -74,7 +83,7 @@ export interface PlanningOptions {
 export function planTraining(
   setup: TrainingSetup,
   device: DeviceDescription,
-  { choices, sampleBytes = 0 }: PlanningOptions = {},
+  { choices, sampleBytes = () => 0, availableBytes = Infinity }: PlanningOptions = {},
 ): PlannedTraining {
   const { recipe } = setup;
   const { family } = device;
@@ -84,23 +93,46 @@ export function planTraining(
       { hint: "Resume on the device the run began on, or start a new run." },
     );
   }
-  const build = (choices: PlanChoices): PlannedTraining => ({
-    choices,
-    plan: plan(programFor(setup, choices), device),
-  });
+  const build = (choices: PlanChoices): PlannedTraining => {
+    const streamed = choices.streamed &&
+      streamTeacher(setup, choices.tokens, choices.streamed.waiting, device);
+    return {
+      ...{ choices, sampleBytes: sampleBytes(streamed !== undefined) },
+      plan: plan(programFor(setup, choices, streamed), device),
+      ...(streamed ? { streamed } : {}),
+    };
+  };
   if (choices) return build(choices);
   const { tokens, chunkRows } = headChunks(recipe.train, setup.student.config.vocabularySize, device);
   const allowed = recipe.limits.gpuBytes;
-  const budget = (allowed ?? DEFAULT_BUDGET) - sampleBytes;
+  const fits = ({ plan, sampleBytes }: PlannedTraining, bytes: number) =>
+    plan.totalBytes + sampleBytes <= bytes;
   const modes = { auto: [false, true], on: [true], off: [false] }[recipe.train.activationCheckpointing];
+  const ways = waysOfTeacher(setup, tokens, device);
   let last: PlannedTraining | undefined;
-  for (const recompute of modes) {
-    last = build({ tokens, chunkRows, recompute, family });
-    if (last.plan.totalBytes <= budget) return last;
+  for (const streamed of ways) {
+    for (const recompute of modes) {
+      last = build({ tokens, chunkRows, recompute, family, ...(streamed ? { streamed } : {}) });
+      if (fits(last, Math.min(allowed ?? DEFAULT_BUDGET, availableBytes))) return last;
+    }
+    // More than what activations are kept within is no reason to read a teacher again and again.
+    if (allowed === undefined && fits(last!, availableBytes)) return last!;
   }
-  if (allowed === undefined) return last!;
-  const memory = runMemory(last!.plan, sampleBytes);
+  if (allowed === undefined || fits(last!, allowed)) return last!;
+  const memory = runMemory(last!.plan, last!.sampleBytes);
   throw memoryError(memory, { bytes: allowed, name: "limits.gpuBytes" }, recipe, last!.choices.recompute);
+}
+
+/** Whether a live teacher may be, and has to be, streamed: in the order in which they are tried. */
+function waysOfTeacher(
+  { recipe, teacher, objective }: TrainingSetup,
+  tokens: number,
+  device: DeviceDescription,
+): PlanChoices["streamed"][] {
+  const { stream, train } = recipe.teacher;
+  if (objective.target || train || stream === false) return [undefined];
+  const streamed = waitingCounts(teacher, tokens, recipe.train.accumulation, device);
+  return [...(stream ? [] : [undefined]), ...streamed.map((waiting) => ({ waiting }))];
 }
 
 /** Rows of the head at a time, and T rounded up to whole chunks; both multiples of 64. */
@@ -118,7 +150,11 @@ export function headChunks(
   return { tokens: chunks * chunkRows, chunkRows };
 }
 
-function programFor(setup: TrainingSetup, { tokens, chunkRows, recompute }: PlanChoices): Program {
+function programFor(
+  setup: TrainingSetup,
+  { tokens, chunkRows, recompute }: PlanChoices,
+  streamed: StreamedTeacher | undefined,
+): Program {
   const { recipe, objective, features, trainables } = setup;
   const { beta1, beta2, epsilon, clip, weightDecay } = recipe.train;
   const traced = (model: Model, trained: Trained): TracedModel => {
@@ -137,7 +173,7 @@ function programFor(setup: TrainingSetup, { tokens, chunkRows, recompute }: Plan
     },
     positions: recipe.data.contextLength,
     ...{ tokens, chunkRows, recompute, objective, features, trainables },
-    ...{ accumulation: recipe.train.accumulation, oneForAll: setup.oneForAll },
+    ...{ accumulation: recipe.train.accumulation, oneForAll: setup.oneForAll, streamed },
     optimiser: { beta1, beta2, epsilon, clip, weightDecay },
   });
 }

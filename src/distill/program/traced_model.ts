@@ -9,6 +9,7 @@ import {
   type ModelTracing,
   streamInputs,
   type StreamOptions,
+  type WeightSpecs,
 } from "../../models/context.ts";
 import type { Graph, Tensor } from "../../tensor/graph.ts";
 import type { Model } from "../inputs/models.ts";
@@ -16,7 +17,10 @@ import type { HeadInput } from "../objective/chunked_loss.ts";
 import { streamPrompts } from "./prompt_features.ts";
 
 /** How a model takes part in a block. */
-export interface ModelRole extends Pick<ModelTracing, "onTap" | "recompute" | "gated" | "narrowed"> {
+export interface ModelRole
+  extends Pick<ModelTracing, "onTap" | "onLayer" | "recompute" | "gated" | "narrowed"> {
+  /** How its weights are named and stored, where that is not as the model says. */
+  readonly weights?: WeightSpecs;
   /** Hooks of what is trained on it, given the prompt of each position, f32 [T, H]. */
   readonly attach?: ((prompt: () => Tensor) => ModelHooks) | undefined;
   /** The prompt of each position; found in the stream when absent, which then holds whole samples. */
@@ -31,6 +35,12 @@ export interface HeadTrace {
   logits(hidden: Tensor): Tensor;
   /** Whether they are the product with the weight and nothing more, as long as nothing is trained on the head. */
   readonly plain: boolean;
+}
+
+/** A model in a block. */
+export interface Side extends HeadInput {
+  /** Its inner values by name. */
+  readonly taps: ReadonlyMap<string, Tensor>;
 }
 
 /** A model traced up to its final norm. */
@@ -50,12 +60,12 @@ export function traceModel(
   model: Model,
   tokens: number,
   stream: StreamOptions,
-  { attach, prompt, ...options }: ModelRole = {},
+  { attach, prompt, weights = model.specs, ...options }: ModelRole = {},
 ): ModelTrace {
   const { family, config } = model.architecture;
   const inputs = streamInputs(graph, tokens, stream);
   const hooks = attach?.(prompt ?? (() => streamPrompts(graph, model, inputs.tokens)));
-  const ctx = new ModelContext(graph, name, inputs, model.specs, { ...hooks, ...options });
+  const ctx = new ModelContext(graph, name, inputs, weights, { ...hooks, ...options });
   return { hidden: graph.within(name, () => family.decoder(ctx, config)), ...headOf(ctx, model) };
 }
 

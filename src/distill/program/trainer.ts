@@ -27,6 +27,7 @@ import { sandwich } from "./sandwich.ts";
 import { ShapeSwitch } from "./shape_switch.ts";
 import { runInSlices } from "./slices.ts";
 import { stepMeans, type StepMetrics, stepMetrics, stepSources, type StepTag } from "./step_metrics.ts";
+import { TeacherStream } from "./teacher_stream.ts";
 import { CACHED_INPUTS, type RowArrays, type TargetSource } from "./teacher_rows.ts";
 
 /** Options of {@linkcode Trainer.create}. */
@@ -56,6 +57,7 @@ export class Trainer {
   readonly #ring: MetricsRing<StepTag>;
   readonly #cached: RowArrays | undefined;
   readonly #shapes: ShapeSwitch | undefined;
+  readonly #teacher: TeacherStream | undefined;
 
   private constructor(
     gpu: Gpu,
@@ -75,6 +77,9 @@ export class Trainer {
     this.#options = options;
     this.#cached = options.cache?.arrays(planned.choices.tokens);
     this.#ring = new MetricsRing(gpu, executable, stepSources(setup, planned), RING);
+    if (planned.streamed) {
+      this.#teacher = new TeacherStream(executable, planned.streamed, weights, (block) => this.#run(block));
+    }
     if (!setup.oneForAll) return;
     this.#shapes = new ShapeSwitch(executable, setup, fixed);
     this.#shapes.set(fullShape(setup.oneForAll.space));
@@ -206,12 +211,16 @@ export class Trainer {
   ): Promise<void> {
     const { executable } = this;
     const seed = splitSeed(this.setup.recipe.train.seed);
+    const teacher = this.#teacherOf(block);
     for (const [batchIndex, batch] of window.entries()) {
+      const place = batchIndex % (teacher?.most ?? 1);
+      if (place === 0) await teacher?.pass(window.slice(batchIndex, batchIndex + teacher.most));
       executable.setScalar("accumulate", batchIndex === 0 ? 0 : 1);
       if (executable.hasScalar(RANDOM_KEY)) {
         executable.setScalarWord(RANDOM_KEY, philox4x32([step, batchIndex, i, RANDOM_SITE], seed)[0]);
       }
       await this.#write(batch, marked[batchIndex]!);
+      teacher?.select(place);
       if (this.#shapes) {
         const { tokens } = this.planned.choices;
         const rows = Int32Array.from({ length: tokens }, (_, t) => batchIndex * tokens + t);
@@ -219,6 +228,11 @@ export class Trainer {
       }
       await this.#run(block, without);
     }
+  }
+
+  /** What batches have to be brought through before a block sees them. */
+  #teacherOf(block: string): TeacherStream | undefined {
+    return this.#teacher?.serves(block) ? this.#teacher : undefined;
   }
 
   /** Adds the gradients of the i-th shape of a step to those of the shapes before it. */
@@ -298,12 +312,17 @@ export class Trainer {
     without?: ReadonlySet<string>,
   ): Promise<Evaluation> {
     const { objective } = this.setup;
+    const teacher = this.#teacherOf(block);
     objective.setEvaluationScalars(this.executable);
     return await measureLosses(this.executable, samples, {
       ...{ block, state, terms, masks: objective.masks },
       tokensPerBatch: this.planned.choices.tokens,
       run: () => this.#run(block, without),
-      write: (batch, marked) => this.#write(batch, marked),
+      ahead: teacher && { most: teacher.most, run: (batches) => teacher.pass(batches) },
+      write: async (batch, marked, i) => {
+        await this.#write(batch, marked);
+        teacher?.select(i);
+      },
     });
   }
 
@@ -326,6 +345,7 @@ export class Trainer {
 
   /** Frees everything on the device that belongs to this trainer. */
   destroy(): void {
+    this.#teacher?.close();
     this.#ring.destroy();
     this.executable.destroy();
     for (const buffer of this.weights.values()) buffer.destroy();

@@ -23,6 +23,7 @@ import { BlockModels, GradientSums, type TrainingProgramOptions } from "./block_
 import { labelInput } from "./measure.ts";
 import { traceShapes, traceTarget } from "./one_for_all.ts";
 import { sampleInputs } from "./sample_inputs.ts";
+import { traceStreamedTeacher } from "./streamed_teacher.ts";
 import { cachedInputs } from "./teacher_rows.ts";
 import { traceUpdate } from "./update_block.ts";
 
@@ -30,6 +31,7 @@ import { traceUpdate } from "./update_block.ts";
 export function trainingProgram(options: TrainingProgramOptions): Program {
   const program = new Program();
   const reached = traceMicroBatch(program.block("microBatch"), options);
+  if (options.streamed) traceStreamedTeacher(program, options.streamed, options);
   if (options.oneForAll) traceShapes(program, options, options.oneForAll);
   traceUpdate(program.block("update"), options.trainables, options.optimiser, reached);
   traceEvaluation(

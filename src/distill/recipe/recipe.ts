@@ -28,6 +28,11 @@ export interface TeacherRecipe {
   model: string;
   /** What the weights of its linear layers but the head are quantised to while they are loaded; absent is not. */
   quantize?: QuantizeDtype;
+  /**
+   * Whether its layers come from disk, two at a time, each time they are needed: always or never; when absent, where the run does not fit
+   * otherwise.
+   */
+  stream?: boolean;
   /** An adapter on the teacher is trained along with the student (online distillation). */
   train: boolean;
   /** That adapter; like the student's when absent. */
@@ -261,7 +266,7 @@ export interface ObjectiveTermInput extends Partial<Omit<ObjectiveTerm, "schedul
 
 /** What one may write: all but the models and the training data has a default. */
 export interface RecipeInput {
-  teacher: Pick<TeacherRecipe, "model" | "quantize"> & {
+  teacher: Pick<TeacherRecipe, "model" | "quantize" | "stream"> & {
     train?: boolean;
     adapter?: Partial<AdapterRecipe>;
     cache?: Partial<TeacherCacheRecipe>;

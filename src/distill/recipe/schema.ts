@@ -259,6 +259,10 @@ const cache = z.strictObject({
 const teacher = z.strictObject({
   model: path.describe("Hugging Face folder or GGUF file of the teacher, or hf:ORG/NAME@REVISION of the hub"),
   quantize: quantize.optional().describe(`${QUANTIZES}As it is stored when absent`),
+  stream: z.boolean().optional().describe(
+    "Reads its layers from disk, two at a time, each time they are needed, so that only embedding, head and two layers take memory on " +
+      "the GPU; numbers stay the same, steps take longer. When absent, where the run does not fit otherwise; false: never",
+  ),
   train: z.boolean().default(false).describe(
     "Trains an adapter on the teacher along with the student, by the losses whose learner is the teacher",
   ),
@@ -269,6 +273,9 @@ const teacher = z.strictObject({
 }).refine((t) => !(t.train && t.cache), {
   path: ["cache"],
   error: "cannot keep a teacher that is trained along; leave it out, or teacher.train",
+}).refine((t) => !(t.train && t.stream), {
+  path: ["stream"],
+  error: "cannot stream a teacher that is trained along; leave it out, or teacher.train",
 });
 
 const divergence = z.strictObject({

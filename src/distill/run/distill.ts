@@ -8,6 +8,7 @@
 import { join } from "@std/path";
 import { removeUnfinishedFolders } from "../../formats/files.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
+import type { Plan } from "../../tensor/plan.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { BatchStream } from "../../text/batch_stream.ts";
 import { type CheckpointState, newestState } from "../checkpoint/checkpoint.ts";
@@ -25,6 +26,7 @@ import {
   planTraining,
   type TrainingSetup,
 } from "../program/plan_training.ts";
+import type { StreamedTeacher } from "../program/streamed_teacher.ts";
 import { checkPrompts } from "../program/prompt_features.ts";
 import { Trainer } from "../program/trainer.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
@@ -32,9 +34,10 @@ import type { Recipe } from "../recipe/recipe.ts";
 import { openTeacherCache } from "../teacher/pass.ts";
 import { Attempt } from "./attempt.ts";
 import type { RunHost } from "./events.ts";
-import { checkHostMemory } from "./host_memory.ts";
+import { checkHostMemory, hostMemory } from "./host_memory.ts";
 import { evaluate, measureShapes, measureTeacher, tellSamples } from "./measurements.ts";
 import { runIdentity } from "./run_identity.ts";
+import { streamCost, streamCostText } from "./stream_cost.ts";
 import { setUp } from "./set_up.ts";
 import { TrainingLoop } from "./training_loop.ts";
 
@@ -113,14 +116,15 @@ class Run {
     const resumed = host.resume
       ? await this.#checkpoints.latest(host.resumeLimit, this.#identity, [CACHE_IDENTITY])
       : undefined;
-    const samples = sampleBytes(gpu.description, prepared, setup);
     const planned = planTraining(setup, gpu.description, {
       ...(resumed ? { choices: resumed.frozen } : {}),
-      sampleBytes: samples,
+      sampleBytes: (streamed) => sampleBytes(gpu.description, prepared, setup, streamed),
+      availableBytes: this.#availableBytes,
     });
-    const memory = runMemory(planned.plan, samples);
+    const memory = runMemory(planned.plan, planned.sampleBytes);
     attempt.plannedBytes = memory.total;
     attempt.tellPlan(memory);
+    if (planned.streamed) await this.#tellStream(planned.streamed, planned.plan);
     this.#checkHost(memory, planned.choices.recompute);
 
     attempt.stage("base", "writing the student's base");
@@ -137,10 +141,19 @@ class Run {
     }
   }
 
+  /** Where a CPU plays the GPU, the machine's own memory is its memory. */
+  get #availableBytes(): number | undefined {
+    return this.#attempt.gpu.adapter.info.isFallbackAdapter ? hostMemory() : undefined;
+  }
+
   /** @throws {DeviceError} if a CPU plays the GPU, and the machine lacks the memory */
   #checkHost(memory: RunMemory, recompute: boolean): void {
     const { gpu, recipe } = this.#attempt;
     if (gpu.adapter.info.isFallbackAdapter) checkHostMemory(memory, recipe, recompute);
+  }
+
+  async #tellStream(streamed: StreamedTeacher, plan: Plan): Promise<void> {
+    this.#attempt.stage("stream", streamCostText(await streamCost(streamed, plan)));
   }
 
   /** Opens the teacher's cache, or runs the teacher to make it. @throws {StopAsked} in the middle of that */
@@ -148,7 +161,8 @@ class Run {
     const attempt = this.#attempt;
     const { host, prepared, setup, gpu } = attempt;
     const texts = teacherTexts(gpu.description, prepared, setup);
-    const opened = await openTeacherCache(gpu, prepared, setup, choices, this.#caches, texts, {
+    const sizes = { choices, texts, availableBytes: this.#availableBytes };
+    const opened = await openTeacherCache(gpu, prepared, setup, sizes, this.#caches, {
       onSlice: () => {
         host.emit({ type: "heartbeat" });
         if (attempt.stopAsked()) throw new StopAsked();
@@ -160,7 +174,10 @@ class Run {
           : `running the teacher over ${train.length + heldOut.length} samples`;
         attempt.stage("cache", message);
       },
-      onPlanned: (memory) => this.#checkHost(memory, true),
+      onPlanned: async ({ memory, plan, streamed }) => {
+        this.#checkHost(memory, true);
+        if (streamed) await this.#tellStream(streamed, plan);
+      },
     });
     if (!opened) return;
     const { cache, plannedBytes } = opened;

@@ -6,6 +6,15 @@
 import { memoryError, type RunMemory } from "../program/memory.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 
+/** Bytes that the machine has free; undefined where the system does not tell. */
+export function hostMemory(): number | undefined {
+  try {
+    return Deno.systemMemoryInfo().available || undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * Refuses a run whose buffers the machine cannot hold, where a CPU plays the GPU: its memory is the machine's own, and the system would
  * end some process, not necessarily this one. Does nothing where the system does not tell what is free.
@@ -13,12 +22,7 @@ import type { Recipe } from "../recipe/recipe.ts";
  * @throws {DeviceError} with the numbers and what can be turned
  */
 export function checkHostMemory(memory: RunMemory, recipe: Recipe, recompute: boolean): void {
-  let available: number;
-  try {
-    available = Deno.systemMemoryInfo().available;
-  } catch {
-    return;
-  }
-  if (available === 0 || memory.total <= available) return;
+  const available = hostMemory();
+  if (available === undefined || memory.total <= available) return;
   throw memoryError(memory, { bytes: available, name: "the machine's free memory" }, recipe, recompute);
 }

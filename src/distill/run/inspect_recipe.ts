@@ -11,14 +11,15 @@ import type { EncodeReport } from "../../text/encode.ts";
 import { type Preview, previewDataset } from "../../text/preview.ts";
 import type { DataWarning } from "../inputs/data_warnings.ts";
 import { type Forecast, forecast } from "./forecast.ts";
-import { checkHostMemory } from "./host_memory.ts";
+import { checkHostMemory, hostMemory } from "./host_memory.ts";
 import { runMemory, weightTypes } from "../program/memory.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { drawnSets } from "../inputs/sample_sets.ts";
 import type { OpenedRecipe } from "./open_recipe.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
-import { cacheBytes, teacherPassMemory } from "../teacher/pass.ts";
+import { cacheBytes, planTeacherPass } from "../teacher/pass.ts";
+import { type StreamCost, streamCost } from "./stream_cost.ts";
 import { planTraining, type TrainingSetup } from "../program/plan_training.ts";
 
 /** What is trained, for `--json`. */
@@ -141,6 +142,8 @@ export interface Estimate extends SetValues {
   readonly teacherPass:
     | { totalBytes: number; bytes: Record<string, number>; cacheBytes: number; bytesPerToken: number }
     | null;
+  /** Where the teacher's layers come from disk, in training or in its pass: what reading them takes. */
+  readonly stream: StreamCost | null;
   readonly warnings: readonly DataWarning[];
 }
 
@@ -155,16 +158,22 @@ export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<
   const gpu = await openHere(measure);
   try {
     const device = gpu?.description ?? DEFAULT_DEVICE;
-    const samples = sampleBytes(device, prepared, setup);
-    const planned = planTraining(setup, device, { sampleBytes: samples });
-    const memory = runMemory(planned.plan, samples);
-    const { choices } = planned;
     const software = gpu?.adapter.info.isFallbackAdapter ?? false;
+    const planned = planTraining(setup, device, {
+      sampleBytes: (streamed) => sampleBytes(device, prepared, setup, streamed),
+      availableBytes: software ? hostMemory() : undefined,
+    });
+    const memory = runMemory(planned.plan, planned.sampleBytes);
+    const { choices } = planned;
     if (software) checkHostMemory(memory, recipe, choices.recompute);
     const texts = teacherTexts(device, prepared, setup);
-    const pass = recipe.teacher.cache ? teacherPassMemory(setup, device, choices, texts) : undefined;
-    if (pass && software) checkHostMemory(pass, recipe, choices.recompute);
+    const availableBytes = software ? hostMemory() : undefined;
+    const pass = recipe.teacher.cache
+      ? planTeacherPass(setup, device, { choices, texts, availableBytes })
+      : undefined;
+    if (pass && software) checkHostMemory(pass.memory, recipe, choices.recompute);
     const kept = cacheBytes(setup, prepared);
+    const reading = planned.streamed ? planned : pass;
     return {
       adapter: device.name,
       totalBytes: memory.total,
@@ -181,12 +190,13 @@ export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<
       seconds: measure ? await forecast(gpu!, prepared, setup, planned) : null,
       teacherPass: pass && kept
         ? {
-          totalBytes: pass.total,
-          bytes: Object.fromEntries(pass.byCategory),
+          totalBytes: pass.memory.total,
+          bytes: Object.fromEntries(pass.memory.byCategory),
           cacheBytes: kept.total,
           bytesPerToken: kept.row,
         }
         : null,
+      stream: reading?.streamed ? await streamCost(reading.streamed, reading.plan) : null,
       warnings,
     };
   } finally {

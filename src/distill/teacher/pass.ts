@@ -36,6 +36,14 @@ import {
   writeTeacherCache,
 } from "./cache.ts";
 import { cacheScalars, teacherRows } from "../program/teacher_rows.ts";
+import {
+  streamedSide,
+  type StreamedTeacher,
+  streamTeacher,
+  traceStreamedTeacher,
+  waitingCounts,
+} from "../program/streamed_teacher.ts";
+import { TeacherStream } from "../program/teacher_stream.ts";
 import { headInput, traceModel } from "../program/traced_model.ts";
 import { countedPositions, type TokenMasks } from "../objective/token_masks.ts";
 import type { PlanChoices, TrainingSetup } from "../program/plan_training.ts";
@@ -66,18 +74,64 @@ export function cacheBytes(
   return { row, total: row * rows };
 }
 
-/** Plans the pass for streams like the training's. Pure: needs no GPU. */
-function planTeacherPass(
+/** The pass, planned. */
+export interface PlannedPass {
+  readonly plan: Plan;
+  /** What it takes on the GPU. */
+  readonly memory: RunMemory;
+  /** Where the teacher's layers come from disk. It writes no texts then. */
+  readonly streamed?: StreamedTeacher;
+}
+
+/** What a pass is planned for. */
+export interface PassSizes {
+  readonly choices: Pick<PlanChoices, "tokens" | "chunkRows">;
+  readonly texts: Pick<TeacherTexts, "bytes"> | undefined;
+  /** Bytes that there are for it, where that is known. */
+  readonly availableBytes?: number | undefined;
+}
+
+/**
+ * Plans the pass for streams like the training's. Pure: needs no GPU.
+ *
+ * @throws {DeviceError} with the numbers and what can be turned, where the recipe allows less
+ */
+export function planTeacherPass(
   setup: TrainingSetup,
   device: DeviceDescription,
+  { choices, texts, availableBytes = Infinity }: PassSizes,
+): PlannedPass {
+  const { teacher, recipe } = setup;
+  const { stream } = recipe.teacher;
+  const allowed = recipe.limits.gpuBytes ?? Infinity;
+  const counts = stream === false ? [] : waitingCounts(teacher, choices.tokens, 1, device);
+  let last: PlannedPass | undefined;
+  for (const waiting of [...(stream ? [] : [undefined]), ...counts]) {
+    const streamed = waiting && streamTeacher(setup, choices.tokens, waiting, device) || undefined;
+    const planned = plan(passProgram(setup, choices, streamed), device);
+    const memory = runMemory(planned, streamed ? 0 : texts?.bytes ?? 0);
+    last = { plan: planned, memory, ...(streamed ? { streamed } : {}) };
+    if (memory.total <= Math.min(allowed, availableBytes)) return last;
+  }
+  const { memory } = last!;
+  if (memory.total <= allowed) return last!;
+  throw memoryError(memory, { bytes: allowed, name: "limits.gpuBytes" }, recipe, true);
+}
+
+function passProgram(
+  setup: TrainingSetup,
   { tokens, chunkRows }: Pick<PlanChoices, "tokens" | "chunkRows">,
-): Plan {
+  streamed: StreamedTeacher | undefined,
+): Program {
   const { recipe, teacher: model, objective } = setup;
   const { cache, format: { target } } = keptOf(setup)!;
   const program = new Program();
   const graph = program.block(BLOCK);
-  const traced = traceModel(graph, "teacher", model, tokens, { length: recipe.data.contextLength });
-  const learner = headInput(traced, false);
+  const positions = recipe.data.contextLength;
+  if (streamed) traceStreamedTeacher(program, streamed, { tokens, positions });
+  const learner = streamed
+    ? streamedSide(graph, streamed, { tokens, positions })
+    : headInput(traceModel(graph, "teacher", model, tokens, { length: positions }), false);
   const losses = objective.rowLosses(objective.crossEntropy, graph);
   const labels = labelInput(graph, tokens, losses);
   const kept = graph.input(KEPT, [tokens], "i32");
@@ -98,7 +152,7 @@ function planTeacherPass(
     graph.state(LOSS_SUMS.teacher, [losses.valueCount], "f32", "program"),
     graph.scalar("accumulate"),
   );
-  return plan(program, device);
+  return program;
 }
 
 /** Outputs of a chunk: ids, values, tails. */
@@ -120,36 +174,15 @@ export interface TeacherPassHost {
   onSlice(): void;
   /** Called once: where the cache lies, and whether it was there already. */
   onFound(path: string, exists: boolean): void;
-  /** Called before anything is made on the GPU, with what the pass takes there. What it throws ends it. */
-  onPlanned(memory: RunMemory): void;
-}
-
-/**
- * What the pass takes on the GPU.
- *
- * @throws {DeviceError} with the numbers and what can be turned, where the recipe allows less
- */
-export function teacherPassMemory(
-  setup: TrainingSetup,
-  device: DeviceDescription,
-  choices: Pick<PlanChoices, "tokens" | "chunkRows">,
-  texts: Pick<TeacherTexts, "bytes"> | undefined,
-): RunMemory {
-  const { recipe } = setup;
-  const planned = planTeacherPass(setup, device, choices);
-  const memory = runMemory(planned, texts?.bytes ?? 0);
-  const allowed = recipe.limits.gpuBytes;
-  if (allowed !== undefined && memory.total > allowed) {
-    throw memoryError(memory, { bytes: allowed, name: "limits.gpuBytes" }, recipe, true);
-  }
-  return memory;
+  /** Called before anything is made on the GPU. What it throws ends the pass. */
+  onPlanned(planned: PlannedPass): void | Promise<void>;
 }
 
 /**
  * Opens the run's cache, or makes it.
  *
  * @param folder the run's own folder of caches, where the recipe names none
- * @param texts what the teacher is to write, if anything
+ * @param sizes with what the teacher is to write, if anything
  * @returns the cache, and the bytes on the GPU that the pass was planned with; 0 where there was none
  * @throws {InputError} if a cache of this key is damaged, or the teacher's logits are not finite
  */
@@ -157,9 +190,8 @@ export async function openTeacherCache(
   gpu: Gpu,
   prepared: PreparedRun,
   setup: TrainingSetup,
-  choices: Pick<PlanChoices, "tokens" | "chunkRows">,
+  sizes: PassSizes & { readonly texts: TeacherTexts | undefined },
   folder: string,
-  texts: TeacherTexts | undefined,
   host: TeacherPassHost,
 ): Promise<{ cache: TeacherCache; plannedBytes: number } | undefined> {
   const kept = keptOf(setup);
@@ -180,10 +212,10 @@ export async function openTeacherCache(
     await openEarlier(place, origin, samples, prepared, masks);
   host.onFound(found?.path ?? path, found !== undefined);
   if (found) return { cache: found, plannedBytes: 0 };
-  const memory = teacherPassMemory(setup, gpu.description, choices, texts);
-  host.onPlanned(memory);
-  const planned = planTeacherPass(setup, gpu.description, choices);
-  const pass = await TeacherPass.create(gpu, prepared, setup, planned, choices, texts);
+  const planned = planTeacherPass(setup, gpu.description, sizes);
+  await host.onPlanned(planned);
+  const texts = planned.streamed ? undefined : sizes.texts;
+  const pass = await TeacherPass.create(gpu, prepared, setup, planned, sizes.choices, texts);
   let failure: unknown;
   try {
     await writeTeacherCache(path, origin, samples, () => pass.rows(host), () => pass.findings());
@@ -195,7 +227,7 @@ export async function openTeacherCache(
   const cache = await TeacherCache.open(place, origin, samples);
   // Another run may have made the same cache in a shared folder meanwhile: it has the name, and serves as well.
   if (!cache) throw failure;
-  return { cache, plannedBytes: memory.total };
+  return { cache, plannedBytes: planned.memory.total };
 }
 
 /**
@@ -229,6 +261,8 @@ class TeacherPass {
   readonly #texts: TeacherTexts | undefined;
   readonly #executable: Executable;
   readonly #weights: ReadonlyMap<string, GpuBuffer>;
+  readonly #streamed: StreamedTeacher | undefined;
+  #stream: TeacherStream | undefined;
   /** Of each held-out set: the sum of its losses, and its tokens. */
   readonly #heldOut: { loss: number; tokens: number }[];
 
@@ -240,7 +274,9 @@ class TeacherPass {
     texts: TeacherTexts | undefined,
     executable: Executable,
     weights: ReadonlyMap<string, GpuBuffer>,
+    streamed: StreamedTeacher | undefined,
   ) {
+    this.#streamed = streamed;
     [this.#gpu, this.#prepared, this.#setup, this.#texts] = [gpu, prepared, setup, texts];
     [this.#choices, this.#executable, this.#weights] = [choices, executable, weights];
     this.#heldOut = prepared.sets.heldOut.map(() => ({ loss: 0, tokens: 0 }));
@@ -250,14 +286,14 @@ class TeacherPass {
     gpu: Gpu,
     prepared: PreparedRun,
     setup: TrainingSetup,
-    planned: Plan,
+    { plan, streamed }: PlannedPass,
     choices: Pick<PlanChoices, "tokens" | "chunkRows">,
     texts: TeacherTexts | undefined,
   ): Promise<TeacherPass> {
-    const weights = await uploadWeights(gpu, planned, [setup.teacher]);
+    const weights = await uploadWeights(gpu, plan, [setup.teacher]);
     try {
-      const executable = await compile(gpu, planned, { weights });
-      return new TeacherPass(gpu, prepared, setup, choices, texts, executable, weights);
+      const executable = await compile(gpu, plan, { weights });
+      return new TeacherPass(gpu, prepared, setup, choices, texts, executable, weights, streamed);
     } catch (error) {
       for (const buffer of weights.values()) buffer.destroy();
       throw error;
@@ -275,19 +311,26 @@ class TeacherPass {
       [train, undefined],
       ...heldOut.map((set, i) => [set.samples, this.#heldOut[i]] as const),
     ] as const;
+    const run = (block: string) => runInSlices(executable, block, host.onSlice);
+    const stream = this.#streamed && new TeacherStream(executable, this.#streamed, this.#weights, run);
+    this.#stream = stream;
     let row = 0;
     for (const [samples, measured] of parts) {
-      for (const batch of sequentialBatches(samples, this.#choices.tokens)) {
-        const marked = this.#setup.objective.masks.mark(batch);
-        const positions = countedPositions(marked, 0, batch.tokens.length);
-        writeBatch(executable, batch, marked);
-        if (target.kind === "samples") executable.write(COUNTERS, countersOf(batch, positions, row));
-        else executable.write(KEPT, keptFlags(batch, positions));
-        await runInSlices(executable, BLOCK, host.onSlice);
-        const bytes = await this.#read(batch, positions);
-        row += positions.length;
-        if (measured) await this.#measure(measured, marked.counts[0]!);
-        yield bytes;
+      for (const group of inGroups(sequentialBatches(samples, this.#choices.tokens), stream?.most ?? 1)) {
+        await stream?.pass(group);
+        for (const [i, batch] of group.entries()) {
+          const marked = this.#setup.objective.masks.mark(batch);
+          const positions = countedPositions(marked, 0, batch.tokens.length);
+          writeBatch(executable, batch, marked);
+          if (target.kind === "samples") executable.write(COUNTERS, countersOf(batch, positions, row));
+          else executable.write(KEPT, keptFlags(batch, positions));
+          stream?.select(i);
+          await run(BLOCK);
+          const bytes = await this.#read(batch, positions);
+          row += positions.length;
+          if (measured) await this.#measure(measured, marked.counts[0]!);
+          yield bytes;
+        }
       }
     }
   }
@@ -338,6 +381,7 @@ class TeacherPass {
   }
 
   destroy(): void {
+    this.#stream?.close();
     this.#executable.destroy();
     for (const buffer of this.#weights.values()) buffer.destroy();
   }
@@ -349,6 +393,17 @@ function* sequentialBatches(samples: readonly EncodedSample[], tokens: number): 
   for (const batch of planBatches(lengths, samples.map((_, i) => i), tokens, 1)) {
     yield packBatch(batch.map((i) => samples[i]!), tokens);
   }
+}
+
+function* inGroups<T>(items: Iterable<T>, size: number): Iterable<T[]> {
+  let group: T[] = [];
+  for (const item of items) {
+    group.push(item);
+    if (group.length < size) continue;
+    yield group;
+    group = [];
+  }
+  if (group.length > 0) yield group;
 }
 
 /** 0 for some positions of a batch, -100 for the others. */

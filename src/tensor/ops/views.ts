@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { elementCount, type Tensor } from "../graph.ts";
+import { byteLength, elementCount, show, type Tensor, type TensorSpec } from "../graph.ts";
 import { ensure, type Op } from "../op.ts";
 import { ShapeError } from "../../base/errors.ts";
 import { bytesOf, rowBytes } from "../weight_storage.ts";
@@ -96,6 +96,22 @@ const partOp: Op<PartAttributes> = {
 export function part(flat: Tensor, elementOffset: number, shape: readonly number[]): Tensor {
   ensure(elementOffset % 64 === 0, "part", [flat], `element ${elementOffset} is not a multiple of 64`);
   return flat.graph.add(partOp, [flat], { shape, elementOffset })[0]!;
+}
+
+/** The op behind {@linkcode readAs}. */
+const readAsOp: Op<TensorSpec> = {
+  name: "readAs",
+  infer: ([x], spec) => {
+    ensure(byteLength(spec) <= byteLength(x!), "readAs", [x!], `is too small for ${show(spec)}`);
+    return [spec];
+  },
+  alias: () => ({ input: 0, byteOffset: 0 }),
+  lower: isNeverLowered,
+};
+
+/** The memory at the beginning of a tensor as another tensor, of whatever type. */
+export function readAs(x: Tensor, { shape, dtype }: TensorSpec): Tensor {
+  return x.graph.add(readAsOp, [x], { shape, dtype })[0]!;
 }
 
 function isNeverLowered(): never {
