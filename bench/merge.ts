@@ -14,13 +14,10 @@
 // @ts-types="../types/std_parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
 import { UsageError } from "../src/base/errors.ts";
-import { type FloatDtype, fromFloat32 } from "../src/formats/dtype.ts";
-import { writeHuggingFaceFolder } from "../src/formats/huggingface/write.ts";
-import { readArchitecture } from "../src/models/families.ts";
+import type { FloatDtype } from "../src/formats/dtype.ts";
 import { table } from "../src/cli/terminal/table.ts";
-import { tinyTokenizerJson } from "../tests/distill/tiny_model.ts";
+import { writeRandomModel } from "./random_model.ts";
 
-const HIDDEN = 1024;
 const MODELS = ["base", "a", "b"];
 
 /** The methods that are measured, in mergekit's words, with the parameters of each model. */
@@ -43,48 +40,6 @@ interface Measured {
 
 /** A system's unit of processor time, in seconds. */
 const TICK = 0.01;
-
-function configOf(layers: number): Record<string, unknown> {
-  return {
-    architectures: ["LlamaForCausalLM"],
-    model_type: "llama",
-    hidden_act: "silu",
-    hidden_size: HIDDEN,
-    intermediate_size: 2816,
-    num_hidden_layers: layers,
-    num_attention_heads: 16,
-    num_key_value_heads: 8,
-    vocab_size: 16_000,
-    max_position_embeddings: 512,
-    rms_norm_eps: 1e-5,
-    rope_theta: 10_000,
-    tie_word_embeddings: true,
-  };
-}
-
-/** Writes a model of about so many bytes whose values are noise. */
-async function writeModel(path: string, bytes: number, dtype: FloatDtype, seed: number): Promise<void> {
-  const count = (layers: number) => readArchitecture(configOf(layers), path).parameterCount;
-  const values = bytes / (dtype === "f32" ? 4 : 2);
-  const layers = Math.max(1, Math.round((values - count(1)) / (count(2) - count(1))) + 1);
-  const { tensors } = readArchitecture(configOf(layers), path);
-  let state = seed;
-  const noise = Float32Array.from({ length: 1 << 20 }, () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return (state / 2 ** 32 - 0.5) * 0.04;
-  });
-  await writeHuggingFaceFolder(path, {
-    config: configOf(layers),
-    tokenizer: { tokenizerJson: tinyTokenizerJson(), tokenizerConfig: {} },
-    tensors,
-    read(name) {
-      const shape = tensors.get(name)!;
-      const data = new Float32Array(shape.reduce((a, b) => a * b, 1));
-      for (let i = 0; i < data.length; i += noise.length) data.set(noise.subarray(0, data.length - i), i);
-      return Promise.resolve({ dtype, shape, data: fromFloat32(dtype, data) });
-    },
-  }, { dtype });
-}
 
 /** Runs a command to its end. @throws where it fails, with what it said */
 async function measure(command: string, args: readonly string[], cwd: string): Promise<Measured> {
@@ -160,7 +115,7 @@ interface BenchOptions {
 async function bench(folder: string, options: BenchOptions): Promise<void> {
   const { megabytes, dtype, methods, repeats, mergekit } = options;
   for (const [i, name] of MODELS.entries()) {
-    await writeModel(`${folder}/${name}`, megabytes * 1e6, dtype, i + 1);
+    await writeRandomModel(`${folder}/${name}`, megabytes * 1e6, dtype, i + 1);
   }
   const bytes = (await Deno.stat(`${folder}/a/model.safetensors`)).size;
   const main = new URL("../src/cli/main.ts", import.meta.url).pathname;
