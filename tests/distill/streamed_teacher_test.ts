@@ -12,9 +12,12 @@ import { Model } from "../../src/distill/inputs/models.ts";
 import { fromFloat32, toFloat32 } from "../../src/formats/dtype.ts";
 import { openModel } from "../../src/formats/open_model.ts";
 import { writeSafetensors } from "../../src/formats/safetensors/write.ts";
+import { StreamedLayers } from "../../src/distill/program/streamed_layers.ts";
+import { tinyConfig } from "../models/tiny_configs.ts";
 import { testGpu } from "../tensor/harness.ts";
 import {
   type RecipeChanges,
+  TINY_VOCABULARY,
   type TinyFiles,
   tinyRecipe,
   tinySample,
@@ -141,6 +144,45 @@ async function mixTypes(folder: string): Promise<void> {
       return halved(name) ? fromFloat32("bf16", toFloat32(dtype, data)) : data;
     },
   );
+}
+
+/** Configs of three layers. */
+function threeLayers(architecture: string): Readonly<Record<string, unknown>> {
+  return { ...tinyConfig(architecture, TINY_VOCABULARY), num_hidden_layers: 3 };
+}
+
+Deno.test("layers of every family share blocks where they compute alike", async () => {
+  const kinds: Readonly<Record<string, readonly number[]>> = {
+    LlamaForCausalLM: [0, 0, 0],
+    Qwen3MoeForCausalLM: [0, 1, 0],
+    SmolLM3ForCausalLM: [0, 1, 0],
+    Phi3ForCausalLM: [0, 0, 0],
+    Gemma2ForCausalLM: [0, 1, 0],
+    Gemma3ForCausalLM: [0, 1, 0],
+    GPT2LMHeadModel: [0, 0, 0],
+  };
+  for (const [architecture, expected] of Object.entries(kinds)) {
+    await withTiny(async ({ teacher }) => {
+      const model = await Model.open(teacher, { category: "teacher weights" });
+      const layers = new StreamedLayers(model, { tokens: 64, positions: 64 }, DEFAULT_DEVICE, new Set());
+      assertEquals(layers.kinds, expected, architecture);
+      model.close();
+    }, {
+      config: architecture === "GPT2LMHeadModel"
+        ? { ...tinyConfig(architecture, TINY_VOCABULARY), n_layer: 3 }
+        : threeLayers(architecture),
+    });
+  }
+});
+
+// Windows by layer, a head that bends its logits; experts, one weight after another.
+for (const architecture of ["Gemma2ForCausalLM", "Qwen3MoeForCausalLM"]) {
+  Deno.test(`a ${architecture} is streamed alike`, () =>
+    withTiny(async (files) => {
+      await ownStudent(files);
+      const { there, streamed } = await bothWays(files, { student: { model: `${files.folder}/student` } });
+      assertSame(streamed, there);
+    }, { config: threeLayers(architecture) }));
 }
 
 /** How often each layer is read by {@linkcode trained} with a teacher of so many layers. */
