@@ -110,6 +110,11 @@ export class GpuBuffer {
     this.label = label;
   }
 
+  /** Whether it has not been freed. */
+  get isAlive(): boolean {
+    return this.#alive;
+  }
+
   /** Frees the memory now. Calling it twice is harmless. */
   destroy(): void {
     if (!this.#alive) return;
@@ -231,7 +236,8 @@ export class Gpu {
     if (memory) {
       throw new DeviceError(`out of GPU memory while allocating ${what}: ${memory.message}`, {
         hint:
-          "lower tokensPerMicroBatch or headChunk, or turn activationCheckpointing on; `limbeck estimate` shows the bytes",
+          "lower tokensPerMicroBatch or headChunk, turn activationCheckpointing on, or let a teacher's layers come from disk " +
+          "(teacher.stream: true); `limbeck estimate` shows the bytes",
       });
     }
     if (invalid) throw new DeviceError(`cannot allocate ${what}: ${invalid.message}`);
@@ -291,7 +297,8 @@ export class Gpu {
 
   /**
    * Writes bytes into a buffer, behind all work that is queued. They stay staged in host memory until the device has come so far: so that this
-   * never grows beyond {@linkcode STAGED_BYTES} or one call's bytes, the device is waited for now and then.
+   * never grows beyond {@linkcode STAGED_BYTES} or one call's bytes, the device is waited for now and then. Nothing is written into a buffer
+   * that has been freed meanwhile.
    *
    * @param bytes Whole words
    * @throws {DeviceError} if an earlier operation failed
@@ -301,6 +308,7 @@ export class Gpu {
       this.#staged = 0;
       await this.idle();
     }
+    if (!buffer.isAlive) return;
     this.device.queue.writeBuffer(buffer.raw, offset, bytes);
     this.#staged += bytes.byteLength;
     this.device.queue.submit([]);

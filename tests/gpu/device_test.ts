@@ -1,5 +1,6 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { DeviceError } from "../../src/base/errors.ts";
+import { BUFFER_USAGE } from "../../src/gpu/buffer_usage.ts";
 import { openGpu } from "../../src/gpu/device.ts";
 
 /** Lets events of the device arrive. */
@@ -46,5 +47,36 @@ Deno.test("Gpu counts bytes, and refuses a buffer larger than the device allows"
     DeviceError,
     'buffer "b"',
   );
+  gpu.destroy();
+});
+
+Deno.test("Gpu.upload() waits for the device now and then, and leaves buffers alone that have been freed", async () => {
+  const gpu = await openGpu();
+  const bytes = new Uint8Array(48 * 2 ** 20);
+  const buffer = gpu.createBuffer(bytes.length, BUFFER_USAGE.storage, "a weight");
+  let waits = 0;
+  const { idle } = gpu;
+  gpu.idle = () => {
+    waits++;
+    return idle.call(gpu);
+  };
+  const counts: number[] = [];
+  for (let i = 1; i <= 5; i++) {
+    bytes.fill(i);
+    await gpu.upload(buffer, 0, bytes);
+    counts.push(waits);
+  }
+  // Two of them are within what may be on its way, three are not.
+  assertEquals(counts, [0, 0, 1, 1, 2]);
+  assertEquals(new Set(new Uint8Array(await gpu.read(buffer, bytes.length - 64, 64))), new Set([5]));
+  // Freed while the device is waited for.
+  gpu.idle = async () => {
+    await idle.call(gpu);
+    buffer.destroy();
+  };
+  await gpu.upload(buffer, 0, bytes);
+  await gpu.upload(buffer, 0, bytes);
+  await settle();
+  gpu.check();
   gpu.destroy();
 });

@@ -25,6 +25,7 @@ const EXAMPLE = {
 /** Values shown, commented out, for fields that have no default. */
 const SHOWN: Readonly<Record<string, string>> = {
   "teacher.quantize": "q8_0",
+  "teacher.stream": "true",
   "teacher.adapter": "{type: lora, rank: 16}",
   "teacher.cache": "{topK: 64}",
   "student.layers": "[0, 1, 3, 5]",
