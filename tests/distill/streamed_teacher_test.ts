@@ -32,7 +32,7 @@ const SAMPLES = Array.from({ length: 12 }, (_, i) => tinySample(10 + 5 * i % 40,
 const OBJECTIVE = [{ loss: "cross-entropy", weight: 0.5 }, { loss: "forward-kl", weight: 0.5 }];
 
 /** Three steps and measurements of both models, and what they took on the GPU. */
-async function trained(files: TinyFiles, changes: RecipeChanges) {
+async function trained(files: TinyFiles, changes: RecipeChanges, waiting?: number) {
   const gpu = await testGpu();
   const { accumulation = 2 } = changes.train ?? {};
   const recipe = tinyRecipe(files, {
@@ -41,7 +41,9 @@ async function trained(files: TinyFiles, changes: RecipeChanges) {
     train: { accumulation, ...changes.train },
   });
   using setup = await tinySetup(recipe);
-  const planned = planTraining(setup, gpu.description);
+  const free = planTraining(setup, gpu.description);
+  const choices = { ...free.choices, ...(waiting ? { streamed: { waiting } } : {}) };
+  const planned = planTraining(setup, gpu.description, { choices });
   const before = gpu.allocatedBytes;
   gpu.forgetPeak();
   const trainer = await Trainer.create(gpu, setup, planned);
@@ -69,11 +71,11 @@ function assertSame(a: Awaited<ReturnType<typeof trained>>, b: typeof a) {
   assertEquals(a.parameters, b.parameters);
 }
 
-/** Both ways of training. */
-async function bothWays(files: TinyFiles, changes: RecipeChanges = {}) {
+/** Both ways of training. @param waiting Micro-batches that go through a layer; as planned when absent */
+async function bothWays(files: TinyFiles, changes: RecipeChanges = {}, waiting?: number) {
   const { teacher } = changes;
   const there = await trained(files, { ...changes, teacher: { ...teacher, stream: false } });
-  const streamed = await trained(files, { ...changes, teacher: { ...teacher, stream: true } });
+  const streamed = await trained(files, { ...changes, teacher: { ...teacher, stream: true } }, waiting);
   assertEquals(there.planned.streamed, undefined);
   assertEquals(streamed.bytes, streamed.planned.plan.totalBytes);
   return { there, streamed };
@@ -118,7 +120,7 @@ Deno.test("layers of several types, inner values and layers that the student has
       }],
       student: { model: "teacher", layers: [1, 4] },
       train: { accumulation: 3 },
-    });
+    }, 2);
     assertSame(streamed, there);
     const { kinds } = streamed.planned.streamed!.layers;
     // 1 and 2 have other types than the others; 0 and 3 show inner values.

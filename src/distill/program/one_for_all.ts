@@ -26,15 +26,9 @@ import type { Program } from "../../tensor/plan.ts";
 import { chunkedLoss, type HeadInput } from "../objective/chunked_loss.ts";
 import type { Learner } from "../recipe/recipe.ts";
 import { FLAT } from "../trained/parameters.ts";
-import {
-  BlockModels,
-  GradientSums,
-  type OneForAll,
-  type Side,
-  type TrainingProgramOptions,
-} from "./block_models.ts";
+import { BlockModels, GradientSums, type OneForAll, type TrainingProgramOptions } from "./block_models.ts";
 import { labelInput } from "./measure.ts";
-import { headInput, traceHead } from "./traced_model.ts";
+import { headInput, type Side, traceHead } from "./traced_model.ts";
 
 /** Blocks and states. */
 export const ONE_FOR_ALL = {
