@@ -20,15 +20,24 @@ export class LayerReader {
   readonly #executable: Executable;
   readonly #layers: StreamedLayers;
   readonly #weights: ReadonlyMap<string, GpuBuffer>;
+  readonly #onPiece: () => void;
   readonly #held = new Map<Slot, number>();
   #slot: Slot = "B";
   /** The last reading that was begun. */
   #reading: Promise<void> = Promise.resolve();
   #closed = false;
 
-  /** @param weights On the GPU already, by storage name: layers that another model has there are copied */
-  constructor(executable: Executable, layers: StreamedLayers, weights: ReadonlyMap<string, GpuBuffer>) {
-    [this.#executable, this.#layers, this.#weights] = [executable, layers, weights];
+  /**
+   * @param weights On the GPU already, by storage name: layers that another model has there are copied
+   * @param onPiece Called after each piece that has been read; what it throws ends the reading
+   */
+  constructor(
+    executable: Executable,
+    layers: StreamedLayers,
+    weights: ReadonlyMap<string, GpuBuffer>,
+    onPiece: () => void = () => {},
+  ) {
+    [this.#executable, this.#layers, this.#weights, this.#onPiece] = [executable, layers, weights, onPiece];
   }
 
   /**
@@ -86,6 +95,7 @@ export class LayerReader {
     await putPieces(pieces(), async ({ storage, at }, bytes) => {
       if (this.#closed) throw new Closed();
       await gpu.upload(this.#executable.buffer(storage), at, bytes);
+      this.#onPiece();
     });
   }
 }

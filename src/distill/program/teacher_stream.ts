@@ -22,15 +22,17 @@ export class TeacherStream {
   /**
    * @param weights On the GPU already, by storage name
    * @param run Runs a block of the program
+   * @param onPiece Called now and then while layers are read
    */
   constructor(
     executable: Executable,
     streamed: StreamedTeacher,
     weights: ReadonlyMap<string, GpuBuffer>,
     run: (block: string) => Promise<void>,
+    onPiece?: () => void,
   ) {
     [this.#executable, this.#streamed, this.#run] = [executable, streamed, run];
-    this.#reader = new LayerReader(executable, streamed.layers, weights);
+    this.#reader = new LayerReader(executable, streamed.layers, weights, onPiece);
     this.most = streamed.waiting;
   }
 

@@ -78,7 +78,8 @@ export class Trainer {
     this.#cached = options.cache?.arrays(planned.choices.tokens);
     this.#ring = new MetricsRing(gpu, executable, stepSources(setup, planned), RING);
     if (planned.streamed) {
-      this.#teacher = new TeacherStream(executable, planned.streamed, weights, (block) => this.#run(block));
+      const run = (block: string) => this.#run(block);
+      this.#teacher = new TeacherStream(executable, planned.streamed, weights, run, options.onSlice);
     }
     if (!setup.oneForAll) return;
     this.#shapes = new ShapeSwitch(executable, setup, fixed);

@@ -18,7 +18,7 @@ import { drawnSets } from "../inputs/sample_sets.ts";
 import type { OpenedRecipe } from "./open_recipe.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
-import { cacheBytes, planTeacherPass } from "../teacher/pass.ts";
+import { cacheBytes, planTeacherPass } from "../teacher/plan_pass.ts";
 import { type StreamCost, streamCost } from "./stream_cost.ts";
 import { planTraining, type TrainingSetup } from "../program/plan_training.ts";
 
