@@ -59,14 +59,15 @@ interface RunEvents {
 
 function readEvents(output: string): RunEvents {
   const events = output.trim().split("\n").flatMap((line) => line.startsWith("{") ? [JSON.parse(line)] : []);
-  const passes = events.filter(({ type }) => type === "plan").map(({ totalBytes }) => bytes(totalBytes));
-  const { heldOut, peakBytes } = events.findLast(({ type }) => type === "result") ??
-    events.findLast((e) => e.heldOut) ?? {};
+  const planned = events.find(({ type }) => type === "plan");
+  const { heldOut, peakBytes } = events.findLast(({ type }) => type === "outcome").result;
   const cost = events.find(({ type, stage }) => type === "stage" && stage === "stream")?.message;
   return {
-    memory: `training ${passes[0]}, at most ${bytes(peakBytes?.allocated ?? 0)} on the GPU`,
+    memory: `on the GPU ${bytes(planned.totalBytes)} while it trains, ${
+      bytes(peakBytes.allocated)
+    } at the most`,
     heldOut:
-      `held-out loss of the teacher ${heldOut?.teacher}, of the student ${heldOut?.before}, then ${heldOut?.after}`,
+      `held-out loss of the teacher ${heldOut.teacher}, of the student ${heldOut.before}, then ${heldOut.after}`,
     cost,
   };
 }
