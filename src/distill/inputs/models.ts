@@ -459,17 +459,14 @@ export async function uploadWeights(
   const total = weights.reduce((sum, w) => sum + w.bytes, 0);
   let done = 0;
   try {
+    // All of them first: between what is on its way, they would leave holes in the device's memory.
+    for (const { name, bytes } of weights) {
+      const allocate = () => gpu.createBuffer(bytes, BUFFER_USAGE.storage, name);
+      buffers.set(name, await gpu.allocating(`weight ${name}`, allocate));
+    }
     await putPieces(piecesOf(weights, models), async ({ weight, at }, bytes) => {
-      let buffer = buffers.get(weight.name);
-      if (!buffer) {
-        onProgress?.(done, total);
-        buffer = await gpu.allocating(
-          `weight ${weight.name}`,
-          () => gpu.createBuffer(weight.bytes, BUFFER_USAGE.storage, weight.name),
-        );
-        buffers.set(weight.name, buffer);
-      }
-      await gpu.upload(buffer, at, bytes);
+      if (at === 0) onProgress?.(done, total);
+      await gpu.upload(buffers.get(weight.name)!, at, bytes);
       done += bytes.byteLength;
     });
     onProgress?.(total, total);
