@@ -76,7 +76,8 @@ for (const { family } of FAMILIES) {
   });
 
   Deno.test(`${family} monitors agree with referenceRow() on hard rows`, async () => {
-    for (const vocabulary of [1, 4, 513]) {
+    // One text a family beside the one above: they take long to compile.
+    for (const vocabulary of family === "tiled" ? [1, 4] : [1, 513]) {
       const list = hardRows(vocabulary);
       await withGpu(family!, async (gpu) => {
         const { values } = await runKernel(gpu, terms, list, { gradient: false });
@@ -115,11 +116,9 @@ Deno.test("a loss's own monitors are measured beside it on held-out samples: RLK
     row("soft and right", 8.5, 8, 6),
     row("hard and right", 9, 7, 2),
   ];
-  for (const { family } of FAMILIES) {
-    await withGpu(family!, async (gpu) => {
-      const { values } = await runKernel(gpu, [share], list, { gradient: false });
-      assertEquals(values.map(([value]) => value), [0, 1, 1, 0]);
-    });
-  }
+  await withGpu("tiled", async (gpu) => {
+    const { values } = await runKernel(gpu, [share], list, { gradient: false });
+    assertEquals(values.map(([value]) => value), [0, 1, 1, 0]);
+  });
   assertEquals(list.map((row) => reference([share], row).values[0]), [0, 1, 1, 0]);
 });

@@ -1,6 +1,6 @@
 /** Row kernels against their f64 reference on rows that break naive ones; the reference against finite differences. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { initialScalars, type ResolvedLoss } from "../../src/losses/traced.ts";
 import { referenceRow } from "../../src/losses/reference.ts";
 import { CONTRACT_VERSION, defineDivergence, noOptions, PluginError } from "../../src/registry/contract.ts";

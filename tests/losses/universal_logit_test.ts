@@ -6,9 +6,11 @@ import forwardKl from "../../plugins/losses/forward_kl.ts";
 import { type ResolvedLoss } from "../../src/losses/traced.ts";
 import { referenceRow } from "../../src/losses/reference.ts";
 import { assertRow, hardRows, random, withGpu } from "./hard_rows.ts";
-import { assertClose, FAMILIES, reference, type Row, runKernel, term } from "./harness.ts";
+import { assertClose, atAnyTemperature, FAMILIES, reference, type Row, runKernel, term } from "./harness.ts";
+import { assertNoticed, type Mistake } from "./mistakes.ts";
 
-const LOSS = [term(universalLogit)];
+/** At any temperature, as in builtins_test.ts: the texts are the same then. */
+const LOSS = [atAnyTemperature(term(universalLogit))];
 
 /** Rows whose signs are not decided by rounding: the probabilities of mirrored logits are equal in pairs. */
 const rowsOf = (vocabulary: number) => hardRows(vocabulary).filter((row) => row.name !== "rising");
@@ -43,7 +45,7 @@ for (const { family } of FAMILIES) {
       const rows = rowsOf(vocabulary);
       await withGpu(family!, async (gpu) => {
         for (const temperature of [1, 2.5]) {
-          const terms = [term(universalLogit, {}, { temperature })];
+          const terms = [atAnyTemperature(term(universalLogit, {}, { temperature }))];
           const { values, gradient } = await runKernel(gpu, terms, rows);
           rows.forEach((row, r) => assertRow(terms, row, { values: values[r]!, gradient: gradient[r]! }));
         }
@@ -51,9 +53,9 @@ for (const { family } of FAMILIES) {
     });
   }
 
-  for (const vocabulary of [4099, 32_000, 150_001]) {
+  for (const vocabulary of [4099, 32_001, 150_001]) {
     Deno.test(`${family} universal-logit agrees with a sort in f64 at vocabulary ${vocabulary}`, async () => {
-      const names = ["random", "tied", "extreme", "padded", "one-hot"];
+      const names = ["random", "tied", ...vocabulary > 100_000 ? [] : ["extreme", "padded", "one-hot"]];
       const rows = rowsOf(vocabulary).filter(({ name }) => names.includes(name));
       await withGpu(family!, async (gpu) => {
         const { values, gradient } = await runKernel(gpu, LOSS, rows);
@@ -106,60 +108,40 @@ for (const { family } of FAMILIES) {
 // What follows is in the loss's own text, the same for both families; these kernels compile sooner.
 const FAMILY = "tiled";
 
-Deno.test(`universal-logit at two temperatures shares a kernel, with and without gradient`, async () => {
+Deno.test(`universal-logit at two temperatures shares a kernel`, async () => {
   const terms = [
     term(universalLogit, {}, { name: "a", weight: 0.5 }),
     term(forwardKl, {}, { weight: 0.25 }),
     term(universalLogit, {}, { name: "b", temperature: 2, weight: 2 }),
   ];
-  const counted = rowsOf(516);
+  const rows = rowsOf(516);
   await withGpu(FAMILY, async (gpu) => {
-    const trained = await runKernel(gpu, terms, counted);
-    counted.forEach((row, r) =>
-      assertRow(terms, row, { values: trained.values[r]!, gradient: trained.gradient[r]! })
-    );
-    const measured = await runKernel(gpu, terms, counted, { gradient: false });
-    counted.forEach((row, r) => assertEquals(measured.gradient[r], row.student));
-    const again = await runKernel(gpu, terms, counted);
-    assertEquals(again.values, trained.values);
-    assertEquals(again.gradient, trained.gradient);
+    const { values, gradient } = await runKernel(gpu, terms, rows);
+    rows.forEach((row, r) => assertRow(terms, row, { values: values[r]!, gradient: gradient[r]! }));
+    const again = await runKernel(gpu, terms, rows);
+    assertEquals([again.values, again.gradient], [values, gradient]);
   });
 });
 
 /** Mistakes that the comparison above must notice. */
-const MISTAKES: Record<string, [RegExp, string]> = {
-  "the sign bit is not sorted": [/shift < 32u/g, "shift < 24u"],
+const MISTAKES: Record<string, Mistake> = {
+  "the sign bit is not sorted": [/shift < 32u/g, "shift < select(32u, 24u, WRONG)"],
   "a sort that is not stable": [
     /\* loss0_SORTERS \+ lane;/g,
-    "* loss0_SORTERS + (loss0_SORTERS - 1u - lane);",
+    "* loss0_SORTERS + select(lane, loss0_SORTERS - 1u - lane, WRONG);",
   ],
-  "the end of a lane's share left out": [/i \+ 1u <= end/g, "i + 1u < end"],
-  "one sign for all": [/sign\(q - p\)/, "1.0"],
-  "slopes of other tokens": [/_slopes \+ id/, "_slopes + i"],
-  "the mean of the slopes forgotten": [/ - loss0_mean\)/, ")"],
+  "the end of a lane's share left out": [/i \+ 1u <= end/g, "i + select(1u, 2u, WRONG) <= end"],
+  "one sign for all": [/sign\(q - p\)/, "select(sign(q - p), 1.0, WRONG)"],
+  "slopes of other tokens": [/_slopes \+ id/, "_slopes + select(id, i, WRONG)"],
+  "the mean of the slopes forgotten": [/ - loss0_mean\)/, " - select(loss0_mean, 0.0, WRONG))"],
 };
-for (const [name, [pattern, replacement]] of Object.entries(MISTAKES)) {
-  Deno.test(`universal-logit with a planted mistake fails: ${name}`, async () => {
-    const rows = rowsOf(1025).filter(({ label }) => label >= 0);
-    const edit = (wgsl: string) => {
-      const edited = wgsl.replace(pattern, replacement);
-      assert(edited !== wgsl, "the mistake has nothing to change");
-      return edited;
-    };
-    await withGpu(FAMILY, async (gpu) => {
-      const { values, gradient } = await runKernel(gpu, LOSS, rows, { edit });
-      const noticed = rows.some((row, r) => {
-        try {
-          assertRow(LOSS, row, { values: values[r]!, gradient: gradient[r]! });
-          return false;
-        } catch {
-          return true;
-        }
-      });
-      assert(noticed, "nobody noticed");
-    });
-  });
-}
+Deno.test("universal-logit with planted mistakes fails", async () => {
+  const rows = rowsOf(1025).filter(({ label }) => label >= 0);
+  await withGpu(
+    FAMILY,
+    (gpu) => assertNoticed(gpu, LOSS, rows, MISTAKES, (row, got) => assertRow(LOSS, row, got)),
+  );
+});
 
 Deno.test("universal-logit in f64 is the distance between sorted probabilities", () => {
   const logits = (...p: number[]) => Float64Array.from(p, Math.log);

@@ -39,7 +39,8 @@ for (const kernel of KERNELS) {
   const ids = kernel.map(({ id }) => id).join(", ");
   Deno.test(`subgroup8 ${ids} agree with f64 over up to ${VOCABULARIES[0]} entries`, async () => {
     await withGpu("subgroup8", async (gpu) => {
-      for (const vocabulary of VOCABULARIES) {
+      // Row losses write their loops themselves, the same ones for both: the most turns are enough.
+      for (const vocabulary of kernel.length > 1 ? VOCABULARIES : [VOCABULARIES[0]!]) {
         const row = wideRow(vocabulary);
         const terms = kernel.map((loss) => term(loss));
         const { values, gradient } = await runKernel(gpu, terms, [row]);
