@@ -246,6 +246,7 @@ Deno.test("a run keeps the checkpoint with the lowest held-out loss when later o
       files.train,
       Array.from({ length: 20 }, () => '{"text":"aaaa aaaa"}\n').join(""),
     );
+    await Deno.writeTextFile(files.heldOut, '{"text":"zqzq"}\n'.repeat(5));
     const recipe = {
       ...shortRecipe(files, { steps: 10, evaluateEvery: 2, learningRate: 0.05 }),
       objective: [{ loss: "cross-entropy", weight: 1, temperature: 1, options: {} }],

@@ -328,7 +328,7 @@ Deno.test("a cache in a recipe is checked: what it cannot serve is refused, with
       [
         { topK: 256 },
         [{ loss: "forward-kl" }],
-        /teacher\.cache\.topK: is 256, but the vocabulary has 199 tokens/,
+        /teacher\.cache\.topK: is 256, but the vocabulary has 119 tokens/,
       ],
     ];
     const file = `${files.folder}/recipe.json`;

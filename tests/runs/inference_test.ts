@@ -97,7 +97,7 @@ Deno.test("a process writes what the model writes, ends at stops, and can be ask
       await process.close();
     }
     await assertRejects(() => read(process.generate(request())), InferenceEndedError);
-  }, { contextLength: 256 }));
+  }, { contextLength: 256, seed: 5 }));
 
 Deno.test("a process ends by itself when it is not used, and a request fails when it is killed", () =>
   withTiny(async ({ teacher }) => {
@@ -135,7 +135,7 @@ Deno.test("a process ends by itself when it is not used, and a request fails whe
     busy = true;
     await assertRejects(() => read(pool.generate("tiny", model, request())), GpuBusyError);
     await pool.close();
-  }));
+  }, { seed: 5 }));
 
 Deno.test("a model that cannot be used is an error like any other", () =>
   withTiny(async ({ folder, teacher }) => {

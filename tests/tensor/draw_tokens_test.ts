@@ -7,7 +7,7 @@ import { drawTokens } from "../../src/tensor/ops/draw_tokens.ts";
 import { Program } from "../../src/tensor/plan.ts";
 import { philox4x32 } from "../../src/base/random.ts";
 import { gpuTest, randomArray, run } from "./harness.ts";
-import { plant } from "./planted.ts";
+import { type Mistake, plantAny } from "./planted.ts";
 
 const NONE = 0xffff_ffff;
 type Draws = { readonly ids: number[]; readonly counts: number[] };
@@ -16,7 +16,12 @@ async function drawn(
   gpu: Gpu,
   list: readonly Float32Array[],
   draws: number,
-  options: { seed?: [number, number]; counters?: number[]; spoil?: (t: Tensor) => Tensor } = {},
+  options: {
+    seed?: [number, number];
+    counters?: number[];
+    spoil?: (t: Tensor) => Tensor;
+    scalars?: Record<string, number>;
+  } = {},
 ): Promise<Draws[]> {
   const { seed = [7, 9], counters = list.map((_, r) => 100 + r), spoil = (t) => t } = options;
   const data = Float32Array.from(list.flatMap((row) => [...row]));
@@ -30,6 +35,7 @@ async function drawn(
       const { ids, counts } = drawTokens(x!, counter!, { draws, seed });
       return [ids, spoil(counts)];
     },
+    options.scalars,
   );
   const part = (t: Float32Array, r: number) => [...t.slice(r * draws, (r + 1) * draws)];
   return list.map((_, r) => ({ ids: part(outputs[0]!, r), counts: part(outputs[1]!, r) }));
@@ -129,18 +135,22 @@ gpuTest(
 
 gpuTest("a draw with a planted mistake does not pass", async (gpu) => {
   const list = rows(300);
-  const mistakes: [string, string][] = [
-    ["counters[row], 0x72736b64u", "row, 0x72736b64u"],
-    ["- before < sum", "< sum"],
-    ["isNew && other <= i", "isNew && other < i"],
-    ["exp(x[first + min(v, end - 1u)] - top)", "exp(0.5 * (x[first + min(v, end - 1u)] - top))"],
-    ["draws[other] < draw ||", ""],
+  const mistakes: Mistake[] = [
+    ["counters[row], 0x72736b64u", "select(counters[row], row, WRONG), 0x72736b64u"],
+    ["- before < sum", "- select(before, 0.0, WRONG) < sum"],
+    ["isNew && other <= i", "isNew && other < i + select(1u, 0u, WRONG)"],
+    [
+      "exp(x[first + min(v, end - 1u)] - top)",
+      "exp(select(1.0, 0.5, WRONG) * (x[first + min(v, end - 1u)] - top))",
+    ],
+    ["draws[other] < draw ||", "(draws[other] < draw && !WRONG) ||"],
   ];
-  for (const [right, wrong] of mistakes) {
-    const found = await drawn(gpu, list, 40, { spoil: (t) => plant(t, right, wrong) });
-    const faults = list.map((row, r) => fault(row, found[r]!, uniformNumbers(40, 100 + r, [7, 9]), 2e-5));
-    assert(faults.some((f) => f !== undefined), right);
-  }
+  const faults = async (mistake: number) => {
+    const found = await drawn(gpu, list, 40, { spoil: (t) => plantAny(t, mistakes), scalars: { mistake } });
+    return list.flatMap((row, r) => fault(row, found[r]!, uniformNumbers(40, 100 + r, [7, 9]), 2e-5) ?? []);
+  };
+  assertEquals(await faults(0), []);
+  for (const [i, [right]] of mistakes.entries()) assert((await faults(i + 1)).length > 0, right);
 });
 
 Deno.test("drawTokens() refuses more than 256 draws, and counters that do not fit", () => {

@@ -9,7 +9,7 @@ import { type RelationAttributes, relationDivergence, relationsOp } from "../../
 import { Program } from "../../src/tensor/plan.ts";
 import { assertWithin, gpuTest, randomArray, run, testGpu, type Value } from "./harness.ts";
 import { indices, numericGradient } from "./oracle.ts";
-import { plant } from "./planted.ts";
+import { type Mistake, NOTHING, plantAny } from "./planted.ts";
 
 interface Case {
   readonly attributes: RelationAttributes;
@@ -85,7 +85,12 @@ function values(c: Case, x: ArrayLike<number>, y: ArrayLike<number>): Float64Arr
   });
 }
 
-async function onGpu(gpu: Gpu, c: Case, change = (_values: Tensor, _gradient: Tensor) => {}) {
+async function onGpu(
+  gpu: Gpu,
+  c: Case,
+  change = (_values: Tensor, _gradient: Tensor) => {},
+  scalars: Record<string, number> = {},
+) {
   const rows = c.start.length;
   const inputs: Value[] = [
     { shape: [rows, c.widths[0]], data: c.data[0] },
@@ -100,7 +105,7 @@ async function onGpu(gpu: Gpu, c: Case, change = (_values: Tensor, _gradient: Te
     const [dx] = gradients(graph, [[made, above!]], [x!]);
     change(made, dx!);
     return [made, dx!];
-  });
+  }, scalars);
   return { values: outputs[0]!, dx: outputs[1]! };
 }
 
@@ -160,32 +165,46 @@ gpuTest("relations stay exact where scores are in the hundreds", async (gpu) => 
   assertWithin(actual.dx, expected.dx, 2e-3, "gradients");
 });
 
-const MISTAKES: readonly (readonly ["values" | "gradient", Case["attributes"]["kind"], string, string])[] = [
-  ["values", "softmax", "< last)", "<= last)"],
-  ["values", "softmax", "gap * mine", "gap"],
-  ["values", "softmax", "partial3[i] * other", "partial3[i] * mine"],
-  ["values", "cosine", "keys[j] != 0", "keys[j] == 0"],
-  ["gradient", "softmax", "- exp(b - stat.y)", "- exp(b - stat.x)"],
-  ["gradient", "softmax", "(i <= vec4", "(i < vec4"],
-  ["gradient", "cosine", "inside & is_key", "inside & j_is_key"],
-  ["gradient", "cosine", "stat.y * b", "stat.x * b"],
-];
+const MISTAKES: Record<Case["attributes"]["kind"], Record<"values" | "gradient", readonly Mistake[]>> = {
+  softmax: {
+    values: [
+      ["< last)", "< last + select(0, 1, WRONG))"],
+      ["gap * mine", "gap * select(mine, vec4<f32>(1.0), WRONG)"],
+      ["partial3[i] * other", "partial3[i] * select(other, mine, WRONG)"],
+    ],
+    gradient: [
+      ["- exp(b - stat.y)", "- exp(b - select(stat.y, stat.x, WRONG))"],
+      ["(i <= vec4", "(i + select(0, 1, WRONG) <= vec4"],
+    ],
+  },
+  cosine: {
+    values: [["keys[j] != 0", "(keys[j] != 0) != WRONG"]],
+    gradient: [
+      ["inside & is_key", "inside & select(is_key, j_is_key, WRONG)"],
+      ["stat.y * b", "select(stat.y, stat.x, WRONG) * b"],
+    ],
+  },
+};
 
 gpuTest("the comparison fails for kernels with a planted mistake", async (gpu) => {
   const cases = {
     softmax: makeCase({ kind: "softmax", heads: 2 }, [8, 4], [21, 10], { size: 2 }),
     cosine: makeCase({ kind: "cosine" }, [8, 4], [6, 17], { masked: true }),
   };
-  const expected = { softmax: oracle(cases.softmax), cosine: oracle(cases.cosine) };
-  for (const [where, kind, right, wrong] of MISTAKES) {
-    const c = cases[kind];
-    const actual = await onGpu(gpu, c, (values, dx) => {
-      plant(where === "values" ? values : dx, right, wrong);
-    });
-    assertThrows(() => assertMatches(actual, expected[kind], 10), Error, "differ by", `${right} -> ${wrong}`);
-  }
   for (const kind of ["softmax", "cosine"] as const) {
-    assertMatches(await onGpu(gpu, cases[kind]), expected[kind], 10);
+    const c = cases[kind];
+    const expected = oracle(c);
+    const { values, gradient } = MISTAKES[kind];
+    const withMistake = (mistake: number) =>
+      onGpu(gpu, c, (made, dx) => {
+        plantAny(made, values);
+        plantAny(dx, [...values.map(() => NOTHING), ...gradient]);
+      }, { mistake });
+    assertMatches(await withMistake(0), expected, 10);
+    for (const [i, [right]] of [...values, ...gradient].entries()) {
+      const actual = await withMistake(i + 1);
+      assertThrows(() => assertMatches(actual, expected, 10), Error, "differ by", right);
+    }
   }
 });
 

@@ -6,7 +6,7 @@ import type { Tensor } from "../../src/tensor/graph.ts";
 import { topK } from "../../src/tensor/ops/top_k.ts";
 import { Program } from "../../src/tensor/plan.ts";
 import { gpuTest, randomArray, run } from "./harness.ts";
-import { plant } from "./planted.ts";
+import { type Mistake, plantAny } from "./planted.ts";
 
 /** Rows on which selections go wrong: ties of every kind, signs, both zeros, infinities, order. */
 function rows(width: number): Float32Array[] {
@@ -28,14 +28,20 @@ function sorted(row: Float32Array, k: number): number[] {
   return [...row.keys()].sort((a, b) => row[b]! > row[a]! ? 1 : row[b]! < row[a]! ? -1 : a - b).slice(0, k);
 }
 
-async function selected(gpu: Gpu, list: Float32Array[], k: number, spoil = (t: Tensor) => t) {
+async function selected(
+  gpu: Gpu,
+  list: Float32Array[],
+  k: number,
+  spoil = (t: Tensor) => t,
+  scalars: Record<string, number> = {},
+) {
   const width = list[0]!.length;
   const data = Float32Array.from(list.flatMap((row) => [...row]));
   const { outputs } = await run(gpu, [{ shape: [list.length, width], data }], (_, x) => {
     const { ids, values } = topK(x!, k);
     spoil(values);
     return [ids, values];
-  });
+  }, scalars);
   const part = (t: Float32Array, r: number) => [...t.slice(r * k, (r + 1) * k)];
   return list.map((_, r) => ({ ids: part(outputs[0]!, r), values: part(outputs[1]!, r) }));
 }
@@ -54,17 +60,18 @@ for (const [width, k] of [[1, 1], [7, 7], [8, 3], [255, 256 - 1], [257, 64], [20
 
 gpuTest("a selection with a planted mistake does not pass", async (gpu) => {
   const list = rows(300);
-  const mistakes: [string, string][] = [
-    ["tied = inside > wanted;", "tied = false;"],
-    ["select(bits | 0x80000000u, ~bits,", "select(bits | 0x80000000u, bits,"],
-    ["chosen_id[other] < id", "chosen_id[other] > id"],
-    ["select(z, 0.0, z == 0.0)", "z"],
-    ["wanted -= above;", ""],
+  const mistakes: Mistake[] = [
+    ["tied = inside > wanted;", "tied = inside > wanted && !WRONG;"],
+    ["select(bits | 0x80000000u, ~bits,", "select(bits | 0x80000000u, select(~bits, bits, WRONG),"],
+    ["chosen_id[other] < id", "select(chosen_id[other] < id, chosen_id[other] > id, WRONG)"],
+    ["select(z, 0.0, z == 0.0)", "select(z, 0.0, z == 0.0 && !WRONG)"],
+    ["wanted -= above;", "wanted -= select(above, 0u, WRONG);"],
   ];
-  for (const [right, wrong] of mistakes) {
-    const found = await selected(gpu, list, 20, (t) => plant(t, right, wrong));
-    assertNotEquals(found.map((f) => f.ids), list.map((row) => sorted(row, 20)), right);
-  }
+  const withMistake = async (mistake: number) =>
+    (await selected(gpu, list, 20, (t) => plantAny(t, mistakes), { mistake })).map((f) => f.ids);
+  const expected = list.map((row) => sorted(row, 20));
+  assertEquals(await withMistake(0), expected);
+  for (const [i, [right]] of mistakes.entries()) assertNotEquals(await withMistake(i + 1), expected, right);
 });
 
 Deno.test("topK() refuses more than there are, and more than 256", () => {
