@@ -246,11 +246,13 @@ gpuTest("relations of long samples and wide vectors match f64", async (gpu) => {
 
 Deno.test("relations with more turns than the software driver lets them have are NaN, not wrong", async () => {
   for (const kind of ["softmax", "cosine"] as const) {
+    // Few positions, so that there is little to compute beside the turns.
+    const WIDTH = 280_001;
     const { values, dx } = await onGpu(
       await testGpu("subgroup8"),
-      makeCase({ kind }, [16_401, 16_403], [130]),
+      makeCase({ kind }, [WIDTH, 16_403], [8]),
     );
-    assertEquals([values[129], dx[129 * 16_401]], [NaN, NaN], kind);
+    assertEquals([values[7], dx[7 * WIDTH]], [NaN, NaN], kind);
   }
 });
 
