@@ -26,6 +26,8 @@ export interface CompileOptions {
   readonly onProgress?: (done: number, total: number) => void;
   /** Measure each kernel. Needs `timestamp-query`; every kernel gets a pass of its own, which costs time. */
   readonly profile?: boolean;
+  /** Blocks that not every use of the program runs: compiled when {@linkcode Executable.ready} asks for them. */
+  readonly later?: readonly string[];
 }
 
 /**
@@ -45,17 +47,15 @@ export async function compile(gpu: Gpu, plan: Plan, options: CompileOptions = {}
       0,
       plan.sizeWords as Uint32Array<ArrayBuffer>,
     );
-    const all = [...plan.blocks.values()];
-    const total = all.reduce((sum, b) => sum + b.dispatches.length, 0);
+    const now = [...plan.blocks.values()].filter(({ name }) => !options.later?.includes(name));
+    const total = now.reduce((sum, b) => sum + b.dispatches.length, 0);
     const blocks = new Map<string, Launch[]>();
     let done = 0;
-    for (const block of all) {
-      const launches: Launch[] = [];
-      for (const dispatch of block.dispatches) {
-        options.onProgress?.(done++, total);
-        launches.push(await prepare(gpu, plan, buffers, dispatch));
-      }
-      blocks.set(block.name, launches);
+    for (const block of now) {
+      blocks.set(
+        block.name,
+        await prepareAll(gpu, plan, buffers, block, () => options.onProgress?.(done++, total)),
+      );
     }
     return new Executable(gpu, plan, buffers, owned, blocks, options.profile ?? false);
   } catch (error) {
@@ -100,6 +100,21 @@ function createBuffers(
   return buffers;
 }
 
+async function prepareAll(
+  gpu: Gpu,
+  plan: Plan,
+  buffers: readonly GpuBuffer[],
+  block: PlannedBlock,
+  onKernel?: () => void,
+): Promise<Launch[]> {
+  const launches: Launch[] = [];
+  for (const dispatch of block.dispatches) {
+    onKernel?.();
+    launches.push(await prepare(gpu, plan, buffers, dispatch));
+  }
+  return launches;
+}
+
 async function prepare(
   gpu: Gpu,
   plan: Plan,
@@ -142,7 +157,7 @@ export class Executable {
   readonly profiler: Profiler | undefined;
   readonly #buffers: readonly GpuBuffer[];
   readonly #owned: readonly GpuBuffer[];
-  readonly #blocks: ReadonlyMap<string, Launch[]>;
+  readonly #blocks: Map<string, Launch[]>;
   readonly #step = new ArrayBuffer(StepScalars.capacity * 4);
   readonly #stepFloats = new Float32Array(this.#step);
   readonly #stepWords = new Uint32Array(this.#step);
@@ -153,7 +168,7 @@ export class Executable {
     plan: Plan,
     buffers: readonly GpuBuffer[],
     owned: readonly GpuBuffer[],
-    blocks: ReadonlyMap<string, Launch[]>,
+    blocks: Map<string, Launch[]>,
     profile: boolean,
   ) {
     this.gpu = gpu;
@@ -238,6 +253,17 @@ export class Executable {
     const encoder = this.gpu.device.createCommandEncoder();
     encoder.clearBuffer(this.#buffers[range.buffer]!.raw, range.offset, range.bytes);
     this.gpu.device.queue.submit([encoder.finish()]);
+  }
+
+  /**
+   * Compiles a block that was left for later, once; nothing is to be done for the others.
+   *
+   * @throws {DeviceError} if a kernel does not compile
+   */
+  async ready(block: string): Promise<void> {
+    const planned = this.#planned(block);
+    if (this.#blocks.has(block)) return;
+    this.#blocks.set(block, await prepareAll(this.gpu, this.plan, this.#buffers, planned));
   }
 
   /**
@@ -344,8 +370,10 @@ export class Executable {
 
   #launches(block: string): readonly Launch[] {
     const launches = this.#blocks.get(block);
-    if (!launches) throw new DeviceError(`the program has no block "${block}"`);
-    return launches;
+    if (launches) return launches;
+    throw new DeviceError(
+      `the block "${this.#planned(block).name}" was left for later, and nobody has made it ready`,
+    );
   }
 }
 

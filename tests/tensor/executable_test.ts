@@ -1,5 +1,5 @@
 // @ts-types="../../types/std_assert.d.ts"
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { DeviceError } from "../../src/base/errors.ts";
 import { compile } from "../../src/tensor/executable.ts";
 import { fill } from "../../src/tensor/ops/fill.ts";
@@ -37,3 +37,27 @@ gpuTest("Executable refuses a scalar that no block of the program reads", async 
     executable.destroy();
   }
 });
+
+gpuTest(
+  "a block that is left for later is compiled when it is asked for, and does the same then",
+  async (gpu) => {
+    const program = new Program();
+    for (const [i, name] of ["now", "later"].entries()) {
+      const graph = program.block(name);
+      graph.output("y", fill(graph, [4], graph.scalar(`${i}.value`)));
+    }
+    const executable = await compile(gpu, plan(program, gpu.description), { later: ["later"] });
+    try {
+      executable.setScalars(new Map([["0.value", 2], ["1.value", 3]]));
+      executable.run("now");
+      assertThrows(() => executable.run("later"), DeviceError, '"later" was left for later');
+      await executable.ready("now");
+      await executable.ready("later");
+      executable.run("later");
+      assertEquals([...(await executable.read(["y"], "later")).get("y")!.data], [3, 3, 3, 3]);
+      await assertRejects(() => executable.ready("never"), DeviceError, 'the program has no block "never"');
+    } finally {
+      executable.destroy();
+    }
+  },
+);

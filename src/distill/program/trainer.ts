@@ -104,6 +104,8 @@ export class Trainer {
     try {
       const executable = await compile(gpu, planned.plan, {
         weights,
+        // Their row kernels are the largest, and not every trainer measures.
+        later: ["evaluate", "evaluateTeacher"].filter((block) => planned.plan.blocks.has(block)),
         ...(options.profile ? { profile: true } : {}),
       });
       const { trainables, recipe } = setup;
@@ -313,6 +315,7 @@ export class Trainer {
     without?: ReadonlySet<string>,
   ): Promise<Evaluation> {
     const { objective } = this.setup;
+    await this.executable.ready(block);
     const teacher = this.#teacherOf(block);
     objective.setEvaluationScalars(this.executable);
     return await measureLosses(this.executable, samples, {
