@@ -284,7 +284,10 @@ function optimiser(block: OpBlock): void {
   for (const clip of [undefined, 1]) block.want(clippingFactor(small!, clip));
 }
 
-/** Kernels of losses over rows: every built-in loss alone and mixtures of all, for vocabularies that take each way over a row. */
+/**
+ * Kernels of losses over rows: mixtures of all built-in losses, for vocabularies that take each way over a row; and every loss alone, whose
+ * kernel may lack what others bring into a mixture, for one vocabulary of each kind of loop.
+ */
 export function rowLossTexts(device: DeviceDescription): { label: string; wgsl: string }[] {
   const losses = builtins.flatMap((p) => (p.kind === "divergence" || p.kind === "row-loss" ? [p] : []));
   const term = (loss: (typeof losses)[number], rest: Partial<ResolvedLoss> = {}): ResolvedLoss => ({
@@ -295,9 +298,7 @@ export function rowLossTexts(device: DeviceDescription): { label: string; wgsl: 
     temperature: 1,
     ...rest,
   });
-  const objectives = [
-    ...losses.map((l) => [term(l)]),
-    ...losses.map((l) => [term(l, { temperature: 2 })]),
+  const mixtures = [
     losses.flatMap((l) => [term(l), term(l, { temperature: 2 })]),
     losses.map((l) => term(l, { monitor: true })),
   ];
@@ -328,13 +329,19 @@ export function rowLossTexts(device: DeviceDescription): { label: string; wgsl: 
       texts.push({ label: `${label} of ${vocabulary}`, wgsl });
     }
   }
-  for (const terms of objectives) {
+  const add = (terms: readonly ResolvedLoss[], vocabulary: number, gradient: boolean) => {
+    const { label, wgsl } = compileRowLoss(terms, { vocabulary }, device, { gradient });
+    texts.push({ label: `${label} of ${vocabulary}`, wgsl });
+  };
+  for (const terms of mixtures) {
     for (const vocabulary of [3, 16, 127, 128, 132, 1024, 1027, 32000]) {
-      for (const gradient of [true, false]) {
-        const { label, wgsl } = compileRowLoss(terms, { vocabulary }, device, { gradient });
-        texts.push({ label: `${label} of ${vocabulary}`, wgsl });
-      }
+      for (const gradient of [true, false]) add(terms, vocabulary, gradient);
     }
+  }
+  for (const loss of losses) {
+    for (const vocabulary of [127, 1024, 1027]) add([term(loss)], vocabulary, true);
+    add([term(loss)], 127, false);
+    for (const gradient of [true, false]) add([term(loss, { temperature: 2 })], 1027, gradient);
   }
   return texts;
 }
