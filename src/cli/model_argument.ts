@@ -41,12 +41,7 @@ export async function namedModel(invocation: Invocation): Promise<string | RunSo
   if ((model === undefined) === (run === undefined)) {
     throw new UsageError("name one model: --model MODEL or --run RUN");
   }
-  if (model !== undefined) {
-    if (flags.list("plugin").length > 0) {
-      throw new UsageError("--plugin is for --run: a model needs no plugin");
-    }
-    return await localModel(model, invocation);
-  }
+  if (model !== undefined) return await localModel(model, invocation);
   const folder = await findRunFolder(run!, flags.text("data"));
   const merged = join(folder, "merged");
   if (await exists(join(merged, "config.json"))) return merged;

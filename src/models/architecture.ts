@@ -31,6 +31,8 @@ export interface LinearLayer {
 export class Architecture {
   readonly family: ModelFamily;
   readonly config: DecoderConfig;
+  /** Families beside the built-in ones that were known when it was read: those that a config made of its config may name. */
+  readonly further: readonly ModelFamily[];
   /** Every tensor by its Hugging Face name with its shape, in the order of the forward pass. */
   readonly tensors: ReadonlyMap<string, number[]>;
   /** Every linear layer but the head, in the order of the forward pass. */
@@ -43,9 +45,10 @@ export class Architecture {
   readonly plainHead: boolean;
 
   /** @throws {ShapeError} if there is no kernel for such numbers */
-  constructor(family: ModelFamily, config: DecoderConfig) {
+  constructor(family: ModelFamily, config: DecoderConfig, further: readonly ModelFamily[] = []) {
     this.family = family;
     this.config = config;
+    this.further = further;
     const tensors = new Map<string, number[]>();
     const taps = new Map<string, number>();
     const [asked, linear]: [string[], LinearLayer[]] = [[], []];
@@ -89,10 +92,10 @@ export class Architecture {
   with(
     { layers, ...change }: { layers?: readonly number[]; tiedHead?: boolean; vocabularySize?: number },
   ): Architecture {
-    const { family, config } = this;
+    const { family, config, further } = this;
     const all = layers === undefined || layers.length === config.layers;
     const kept = all ? config : family.keepLayers?.(config, layers) ?? { ...config, layers: layers.length };
-    return new Architecture(family, { ...kept, ...change });
+    return new Architecture(family, { ...kept, ...change }, further);
   }
 
   /** See {@linkcode ModelFamily.layerFields}. */

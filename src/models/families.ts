@@ -37,18 +37,28 @@ const FAMILIES: readonly ModelFamily[] = [
   gptNeox,
 ];
 
+/** The built-in family that computes as a class of transformers; undefined where none does. */
+export function builtinFamilyOf(architecture: string): string | undefined {
+  return FAMILIES.find(({ architectures }) => Object.hasOwn(architectures, architecture))?.name;
+}
+
 /**
  * The family that a config names, with the config's numbers.
  *
  * @param config The parsed config.json, or the same made from GGUF metadata
  * @param where The file, for errors
+ * @param further Families beside those of the table
  * @throws {InputError} for a family that is not known, and naming the field that does not do
  */
-export function readArchitecture(config: Readonly<Record<string, unknown>>, where: string): Architecture {
-  const { family, architecture } = findFamily(config, where);
+export function readArchitecture(
+  config: Readonly<Record<string, unknown>>,
+  where: string,
+  further: readonly ModelFamily[] = [],
+): Architecture {
+  const { family, architecture } = findFamily(config, where, further);
   const parsed = family.parse(config, architecture, where);
   try {
-    return new Architecture(family, parsed);
+    return new Architecture(family, parsed, further);
   } catch (cause) {
     if (!(cause instanceof ShapeError)) throw cause;
     throw new InputError(`a model of these sizes cannot be computed: ${cause.message}`, { where, cause });
@@ -58,8 +68,9 @@ export function readArchitecture(config: Readonly<Record<string, unknown>>, wher
 function findFamily(
   config: Readonly<Record<string, unknown>>,
   where: string,
+  further: readonly ModelFamily[],
 ): { family: ModelFamily; architecture: string } {
-  const known = FAMILIES.flatMap((family) =>
+  const known = [...FAMILIES, ...further].flatMap((family) =>
     Object.entries(family.architectures).map(([architecture, type]) => ({ family, architecture, type }))
   );
   const named: unknown[] = Array.isArray(config.architectures) ? config.architectures : [];
@@ -73,7 +84,9 @@ function findFamily(
       : [`model_type ${JSON.stringify(type)}`, known.map((row) => row.type)];
     throw new InputError(`${what} is not supported${didYouMean(String(named[0] ?? type), near)}`, {
       where,
-      hint: `Supported architectures: ${known.map(({ architecture }) => architecture).join(", ")}.`,
+      hint: `Supported architectures: ${
+        known.map(({ architecture }) => architecture).join(", ")
+      }. One of your own is a plugin: limbeck plugin new family NAME.`,
     });
   }
   if (type !== undefined && type !== found.type) {

@@ -11,6 +11,8 @@ import type { ModelContext } from "./context.ts";
 /** A model family: how a config is read, and what is computed. */
 export interface ModelFamily<C extends DecoderConfig = DecoderConfig> {
   readonly name: string;
+  /** Of a family that is no built-in one: what changes when its behaviour may. */
+  readonly identity?: string;
   /** The classes of transformers that it computes as, each with its `model_type`. */
   readonly architectures: Readonly<Record<string, string>>;
   readonly names: FamilyNames;

@@ -18,6 +18,7 @@ export * from "../losses/contract.ts";
 export * from "./feature_contract.ts";
 export * from "./adapter_contract.ts";
 export * from "./merge_contract.ts";
+export * from "./family_contract.ts";
 export { type Config, defineConfig } from "./config.ts";
 export {
   abs,
@@ -45,6 +46,22 @@ export {
   tanh,
 } from "../tensor/expr/mod.ts";
 export * as tensor from "./tensor_ops.ts";
+export * as decoder from "./decoder_parts.ts";
+export type {
+  AttentionDescription,
+  DecoderDescription,
+  DescribedConfig,
+  LayerDescription,
+  LayerNorms,
+  LinearDescription,
+  MlpDescription,
+  NormDescription,
+  Projections,
+} from "../models/decoder/description.ts";
+export type { DecoderConfig } from "../models/config.ts";
+export type { ModelContext } from "../models/context.ts";
+export type { FamilyNames, LayerProjections, Narrowing, Widths } from "../models/family.ts";
+export type { Fields } from "../models/fields.ts";
 export { NO_ENTRY, topEntries, topIds } from "../losses/top_entries.ts";
 export type { DType, Tensor, TensorSpec } from "../tensor/graph.ts";
 

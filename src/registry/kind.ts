@@ -7,6 +7,7 @@ import type { PluginHeader } from "../base/plugin.ts";
 import type { LinearAlgebra } from "./adapter_contract.ts";
 import type { Controller } from "../losses/contract.ts";
 import type { Checklist } from "./check/checklist.ts";
+import type { FamilyReference } from "./check/family_reference.ts";
 
 /** A plugin, as far as all kinds are alike. */
 export interface AnyPlugin extends PluginHeader {
@@ -45,12 +46,13 @@ export interface Kind<P extends AnyPlugin = AnyPlugin, Role extends string = str
   };
   /** What it computes with these options, as text, where the text of its functions does not show it: a part of its identity. */
   computes?(plugin: P, options: Readonly<Record<string, unknown>>): string | undefined;
-  /** Checks its behaviour, when contract and options have passed. */
+  /** Checks its behaviour, when contract and options have passed; against values of another program where the user has some. */
   check(
     plugin: P,
     options: Record<string, unknown>,
     list: Checklist,
     linalg: LinearAlgebra,
+    reference?: FamilyReference,
   ): Promise<void>;
   /** How one is begun: `limbeck plugin new NAME`. */
   readonly template: {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { familiesOf } from "../registry/families.ts";
 import type { DataWarning } from "../distill/inputs/data_warnings.ts";
 import { Model } from "../distill/inputs/models.ts";
 import type { DeviceDescription } from "../gpu/description.ts";
@@ -41,7 +42,7 @@ export async function previewShrink(
     & { readonly registry: Registry },
   device?: DeviceDescription,
 ): Promise<ShrinkPreview & { readonly plan?: Plan }> {
-  const model = await Model.open(path, { category: "weights" });
+  const model = await Model.open(path, { category: "weights" }, familiesOf(registry));
   try {
     const { architecture } = model;
     const { config: { layers, vocabularySize }, parameterCount } = architecture;

@@ -65,9 +65,11 @@ export async function measureSpeeds(
     }
     for (const shape of shapes.filter(({ width }) => width !== undefined)) {
       onStage(`timing the width ${shape.width} of ${shape.layers.length} layers`);
-      const narrow = await Model.open(model.path, {
-        ...{ category: "weights", layers: shape.layers, width: cutOf(shape) },
-      });
+      const narrow = await Model.open(
+        model.path,
+        { category: "weights", layers: shape.layers, width: cutOf(shape) },
+        model.architecture.further,
+      );
       try {
         const all = without(narrow.config.layers, []);
         const time = (evaluator: SubsetEvaluator) => timed(evaluator, [all], shortest, turned);

@@ -5,6 +5,7 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { dirname } from "@std/path";
+import { familiesOf } from "../registry/families.ts";
 import { InputError } from "../base/errors.ts";
 import { modelIdentity } from "../distill/inputs/identity.ts";
 import { Model } from "../distill/inputs/models.ts";
@@ -95,7 +96,7 @@ async function shrinkCells(
   goalsFor: (layers: number) => readonly ShrinkOptions["goal"][],
   widths: readonly (WidthGoal | undefined)[],
 ): Promise<Pick<Shrunk, "shapes" | "timedOn"> & { cells: Shrunk[] }> {
-  const model = await Model.open(options.model, { category: "weights" });
+  const model = await Model.open(options.model, { category: "weights" }, familiesOf(options.registry));
   try {
     const { architecture } = model;
     const { layers } = architecture.config;
@@ -195,7 +196,7 @@ async function shrinkOnce(
         ...{ path: model.path, identity, layers: architecture.config.layers },
         parameters: architecture.parameterCount,
       },
-      parameters: await parametersOf(model.path, kept, width?.cut),
+      parameters: await parametersOf(model, kept, width?.cut),
       data: {
         ...{ files: options.data.files, samples: data.samples.length },
         tokens: (depth ?? width)!.tokens,
@@ -210,8 +211,12 @@ async function shrinkOnce(
 }
 
 /** Of the model that is left, as it would be written. */
-async function parametersOf(path: string, layers: readonly number[], width?: WidthCut): Promise<number> {
-  const left = await Model.open(path, { category: "weights", layers, width });
+async function parametersOf(
+  { path, architecture }: Model,
+  layers: readonly number[],
+  width?: WidthCut,
+): Promise<number> {
+  const left = await Model.open(path, { category: "weights", layers, width }, architecture.further);
   left.close();
   return left.architecture.parameterCount;
 }

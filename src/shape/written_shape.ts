@@ -5,6 +5,7 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { basename } from "@std/path";
+import { familiesOf } from "../registry/families.ts";
 import { writeModelFolder } from "../distill/export/exports.ts";
 import { Model } from "../distill/inputs/models.ts";
 import { writeShapeFile } from "../formats/shape_file.ts";
@@ -19,13 +20,14 @@ import type { ShrinkOptions, Shrunk } from "./shrunk.ts";
 /** Writes what was asked for, each whole or not at all. */
 export async function writeShrunk(
   shrunk: Shrunk,
-  options: Pick<ShrinkOptions, "output" | "shape" | "metric">,
+  options: Pick<ShrinkOptions, "output" | "shape" | "metric" | "registry">,
 ): Promise<void> {
-  const { output, shape } = options;
+  const { output, shape, registry } = options;
   const { model: { path, identity, layers }, findings, width } = shrunk;
   const kept = findings?.plan.kept ?? without(layers, []);
   if (output !== undefined) {
-    const small = await Model.open(path, { category: "weights", layers: kept, width: width?.cut });
+    const how = { category: "weights", layers: kept, width: width?.cut };
+    const small = await Model.open(path, how, familiesOf(registry));
     try {
       await writeModelFolder(output, small, { readme: modelCard(output, shrunk, options) });
     } finally {

@@ -13,6 +13,7 @@ import type { TrainingSetup } from "../../src/distill/program/plan_training.ts";
 import { type FloatDtype, fromFloat32 } from "../../src/formats/dtype.ts";
 import { writeHuggingFaceFolder } from "../../src/formats/huggingface/write.ts";
 import { readArchitecture } from "../../src/models/families.ts";
+import type { ModelFamily } from "../../src/models/family.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
 import { builtins } from "../../plugins/mod.ts";
@@ -72,6 +73,8 @@ export interface TinyModelOptions {
   readonly seed?: number;
   /** A whole config.json, in place of all that decides a Llama's. */
   readonly config?: Readonly<Record<string, unknown>>;
+  /** Families beside the built-in ones. */
+  readonly families?: readonly ModelFamily[];
 }
 
 /** Writes a model folder: grouped-query attention with two heads of queries to one of keys, an MLP of odd width. */
@@ -95,7 +98,7 @@ export async function writeTinyModel(path: string, options: TinyModelOptions = {
     bos_token_id: 1,
     eos_token_id: 2,
   };
-  const tensors = readArchitecture(config, path).tensors;
+  const tensors = readArchitecture(config, path, options.families).tensors;
   const names = [...tensors.keys()];
   await writeHuggingFaceFolder(path, {
     config,

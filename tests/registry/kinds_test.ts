@@ -86,11 +86,11 @@ Deno.test("a plugin of such a kind is refused where it is malformed, and by a ta
   refused(made("test/other", { abbreviation: "f" }), 'abbreviated "f", as those of "test/falling"');
   refused(made("test/falling"), "same id");
   assert(
-    refused(made("test/x", { kind: "shedule" as "schedule" }), "no loss, adapter, merge or schedule").hint!
-      .endsWith("defineAdapter, defineMerge or defineSchedule"),
+    refused(made("test/x", { kind: "shedule" as "schedule" }), "no loss, adapter, merge, family or schedule").hint!
+      .endsWith("defineAdapter, defineMerge, defineFamily or defineSchedule"),
   );
   const known: Registry<Kind> = new Registry<Kind>(KINDS);
-  assertThrows(() => known.add(falling), PluginError, "it is no loss, adapter or merge");
+  assertThrows(() => known.add(falling), PluginError, "it is no loss, adapter, merge or family");
 });
 
 Deno.test("a plugin of such a kind is described, checked and identified by the row", async () => {

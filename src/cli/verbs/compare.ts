@@ -156,7 +156,7 @@ async function openOrCreate(invocation: Invocation): Promise<{ comparison: Compa
     );
   }
   const { recipes, warnings } = await checkRecipes(invocation);
-  await checkModels({ seeds, models }, recipes[0]!.recipe);
+  await checkModels({ seeds, models }, recipes[0]!.recipe, invocation);
   for (const warning of warnings) invocation.out.warn(warning);
   await prepareMachine(invocation);
   const store = openStore(flags.text("data"));
@@ -169,7 +169,7 @@ async function addGivenModels(comparison: Comparison, invocation: Invocation): P
   const { recipes, seeds } = comparison.plan;
   const models = await readModels(invocation, recipes.map(({ name }) => name), seeds);
   if (models.length === 0) return;
-  await checkModels({ seeds, models }, recipes[0]!.recipe);
+  await checkModels({ seeds, models }, recipes[0]!.recipe, invocation);
   await addModels(comparison, models);
 }
 

@@ -22,7 +22,7 @@ import { readSequences, writeSequences } from "../../runs/compare/sequences.ts";
 import { readRun } from "../../runs/store/run_folder.ts";
 import type { Invocation } from "../command.ts";
 import { localModels } from "../hub_models.ts";
-import { builtinRegistry, registryWith } from "../setup/registry.ts";
+import { registryWith } from "../setup/registry.ts";
 
 /**
  * The models that `--model` names; those of the hub are fetched.
@@ -62,11 +62,13 @@ export async function readModels(
 export async function checkModels(
   plan: Parameters<typeof plannedModels>[0],
   recipe: Recipe,
+  { plugins }: Pick<Invocation, "plugins">,
 ): Promise<void> {
   const models = plannedModels(plan);
   if (models.length === 0) return;
-  const heldOut = await HeldOutSequences.open(recipe);
-  for (const { path } of models) await heldOut.check(path, builtinRegistry());
+  const registry = await registryWith(plugins);
+  const heldOut = await HeldOutSequences.open(recipe, registry);
+  for (const { path } of models) await heldOut.check(path, registry);
 }
 
 /** Measures what is done of a comparison, where it has not been measured. */
@@ -89,7 +91,7 @@ export async function measureSequences(
   }
   if (open.length === 0) return;
   const registry = await registryWith(modulesOf(plan, plugins));
-  const heldOut = await HeldOutSequences.open(plan.recipes[0]!.recipe);
+  const heldOut = await HeldOutSequences.open(plan.recipes[0]!.recipe, registry);
   try {
     for (const { name, run, path } of open) {
       out.line(`Measuring ${name} sequence by sequence`);

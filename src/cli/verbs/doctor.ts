@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_colors.d.ts"
 import { bold, green, red, yellow } from "@std/fmt/colors";
+import { PLUGIN_FLAGS } from "../setup/plugin_sources.ts";
 import { selfTest } from "../../distill/run/self_test.ts";
 import { DeviceError } from "../../base/errors.ts";
 import { freeBytes } from "../../formats/files.ts";
@@ -33,6 +34,7 @@ export const doctor: Command = {
   name: "doctor",
   usage: "",
   positional: [0, 0],
+  loadsPlugins: true,
   details:
     "Shows the GPU adapter, its limits and features, memory and disk, and compares a product and its gradients with exact ones. " +
     "With --models it says of each model folder, adapter and GGUF file, two folders deep, what it is, whether it loads, and what is missing where it does not.",
@@ -42,6 +44,7 @@ export const doctor: Command = {
       many: true,
       help: "Look at the models in a folder instead; hf: is the cache of the hub's models",
     },
+    ...PLUGIN_FLAGS,
     "no-setup": { help: "Do not install a driver where there is none" },
   },
   examples: ["limbeck doctor", "limbeck doctor --json", "limbeck doctor --models ./models --models hf:"],

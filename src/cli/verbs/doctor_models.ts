@@ -7,6 +7,8 @@
 import { relative } from "@std/path";
 // @ts-types="../../../types/std_colors.d.ts"
 import { green, red } from "@std/fmt/colors";
+import { registryWith } from "../setup/registry.ts";
+import { familiesOf } from "../../registry/families.ts";
 import { type ExaminedModel, examineModel } from "../../distill/inputs/examine_model.ts";
 import { findModels, type FoundModel } from "../../formats/find_models.ts";
 import { count } from "../../base/units.ts";
@@ -29,7 +31,11 @@ const LEAST_SHARE = 0.01;
  * @returns 0, or 3 where some model does not load
  * @throws {InputError} a folder that cannot be read
  */
-export async function examineModels(folders: readonly string[], { out }: Invocation): Promise<number> {
+export async function examineModels(
+  folders: readonly string[],
+  { out, plugins }: Invocation,
+): Promise<number> {
+  const families = familiesOf(await registryWith(plugins));
   const found = new Map<string, FoundModel & { name: string }>();
   for (const folder of folders) {
     const path = folder === CACHE ? hubSettings().cacheFolder : folder;
@@ -38,7 +44,9 @@ export async function examineModels(folders: readonly string[], { out }: Invocat
     }
   }
   const examined: (ExaminedModel & { name: string })[] = [];
-  for (const model of found.values()) examined.push({ name: model.name, ...await examineModel(model) });
+  for (const model of found.values()) {
+    examined.push({ name: model.name, ...await examineModel(model, families) });
+  }
   const loads = examined.filter((model) => model.loads).length;
   out.value({ ok: loads === examined.length, models: examined });
   if (examined.length === 0) {

@@ -17,7 +17,7 @@ import { isTask } from "../../runs/task/run_recipe.ts";
 import type { Command, Invocation } from "../command.ts";
 import { MODEL_FLAGS, namedModel } from "../model_argument.ts";
 import { endTokenFlag, maskFlag, SAMPLE_FLAGS } from "../sample_flags.ts";
-import { builtinRegistry } from "../setup/registry.ts";
+import { registryWith } from "../setup/registry.ts";
 import { ensureAdapter } from "../setup/setup.ts";
 import { count } from "../../base/units.ts";
 
@@ -70,7 +70,7 @@ export const evaluate: Command = {
     const files = sets.map(({ path }) => path);
     const measured = await evaluateFiles(files, {
       model,
-      registry: typeof model === "string" ? builtinRegistry() : model.registry,
+      registry: typeof model === "string" ? await registryWith(invocation.plugins) : model.registry,
       mask: maskFlag(flags) ?? ofRun?.mask ?? "auto",
       endToken,
       ...(ofRun ? { tooLong: ofRun.tooLong, template: ofRun.template } : {}),

@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { basename } from "@std/path";
+import { familiesOf } from "../../registry/families.ts";
 import { exportGguf } from "../../distill/export/export_model.ts";
 import { exportRun, type RunExport } from "../../distill/export/export_run.ts";
 import { exportShape } from "../../distill/export/export_shape.ts";
@@ -147,6 +148,7 @@ async function writeShape(
     storage: readStorage(flags.text("storage")),
     name: flags.text("name") ?? basename(output, ".gguf"),
     about: readAbout(flags.list("about")),
+    families: familiesOf(await registryWith(invocation.plugins)),
     report,
     warn: (message) => invocation.out.warn(message),
   });
@@ -170,7 +172,6 @@ async function writeGguf(
   report: (types: readonly TypeChoice[]) => void,
 ): Promise<void> {
   const { flags } = invocation;
-  if (flags.list("plugin").length > 0) throw new UsageError("--target gguf needs no --plugin");
   const storage = readStorage(flags.text("storage"));
   await exportGguf(await modelPath(invocation), output, {
     storage,

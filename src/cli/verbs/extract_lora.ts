@@ -3,6 +3,9 @@
  *
  * @module
  */
+import { PLUGIN_FLAGS } from "../setup/plugin_sources.ts";
+import { registryWith } from "../setup/registry.ts";
+import { familiesOf } from "../../registry/families.ts";
 import { UsageError } from "../../base/errors.ts";
 import { extractLora } from "../../merge/residual/extract.ts";
 import type { Command, Invocation } from "../command.ts";
@@ -16,6 +19,7 @@ export const extractLoraCommand: Command = {
   name: "extract-lora",
   usage: "BASE TUNED --rank RANK --output FOLDER",
   positional: [2, 2],
+  loadsPlugins: true,
   details:
     "Writes an adapter for BASE, in PEFT's layout, that comes as near to TUNED as its rank allows: the truncated singular value " +
     "decomposition of every linear layer's difference. How much is left out is printed by layer, and so is the share of the difference " +
@@ -24,6 +28,7 @@ export const extractLoraCommand: Command = {
     output: { value: "FOLDER", short: "o", help: "The folder to write" },
     rank: { value: "RANK", kind: "count", least: 1, help: "Rank of the adapter" },
     ...HUB_FLAGS,
+    ...PLUGIN_FLAGS,
   },
   examples: ["limbeck extract-lora ./base ./fine-tuned --rank 32 --output adapter"],
   async run(invocation: Invocation): Promise<number> {
@@ -31,11 +36,12 @@ export const extractLoraCommand: Command = {
     const [output, rank] = [flags.text("output"), flags.number("rank")];
     if (output === undefined) throw new UsageError("name the folder to write: --output FOLDER");
     if (rank === undefined) throw new UsageError("say of which rank the adapter is to be: --rank RANK");
+    const families = familiesOf(await registryWith(invocation.plugins));
     const [base, tuned] = await localModels(args, invocation);
     const result = await stoppable(
       out,
       "decomposing the difference",
-      (work) => extractLora(base!, tuned!, output, { rank, ...work }),
+      (work) => extractLora(base!, tuned!, output, { rank, families, ...work }),
     );
     result.notes.forEach((note) => out.note(note));
     for (const line of leftOutTable(result)) out.line(line);

@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { registryWith } from "../setup/registry.ts";
+import { familiesOf } from "../../registry/families.ts";
 import { generateTexts } from "../../distill/generate/generate_texts.ts";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { isTaken, unreadable, unwritable, writeTextAtomically } from "../../formats/files.ts";
@@ -91,6 +93,7 @@ export const generate: Command = {
     };
     const texts = await generateTexts({
       model,
+      families: familiesOf(await registryWith(invocation.plugins)),
       prompts,
       ...sampling,
       batch: flags.number("together") ?? 8,

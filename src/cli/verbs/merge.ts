@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_yaml.d.ts"
 import { parse as parseYaml } from "@std/yaml";
+import { familiesOf } from "../../registry/families.ts";
 import { isObject } from "../../base/json.ts";
 import { UsageError } from "../../base/errors.ts";
 import { bytes, count, duration } from "../../base/units.ts";
@@ -79,6 +80,7 @@ export const merge: Command = {
     const registry = await registryWith(plugins);
     const options: MergeModelsOptions = {
       method: (id) => registry.get("merge", id),
+      families: familiesOf(registry),
       linalg: exactLinearAlgebra,
       where: flags.text("method") === undefined ? args[0]! : "limbeck merge",
     };

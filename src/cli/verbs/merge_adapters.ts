@@ -3,6 +3,9 @@
  *
  * @module
  */
+import { PLUGIN_FLAGS } from "../setup/plugin_sources.ts";
+import { registryWith } from "../setup/registry.ts";
+import { familiesOf } from "../../registry/families.ts";
 import { UsageError } from "../../base/errors.ts";
 import { writeAdaptedModel } from "../../merge/adapters/adapted_model.ts";
 import { ADAPTER_METHODS, type AdapterMerge, writeMergedAdapter } from "../../merge/adapters/adapters.ts";
@@ -18,6 +21,7 @@ export const mergeAdaptersCommand: Command = {
   name: "merge-adapters",
   usage: "ADAPTER [...] --output FOLDER",
   positional: [1, 100],
+  loadsPlugins: true,
   details:
     "Makes one LoRA adapter of several, each a folder in PEFT's layout. Methods: cat, the weighted sum of their updates, exactly: ranks add " +
     "up; svd, that sum at a lower rank, with the error printed; linear, what PEFT calls linear: factors are summed instead of updates. " +
@@ -30,6 +34,7 @@ export const mergeAdaptersCommand: Command = {
     into: { value: "MODEL", help: "Merge them into this base model" },
     ...DTYPE_FLAG,
     ...HUB_FLAGS,
+    ...PLUGIN_FLAGS,
   },
   examples: [
     "limbeck merge-adapters ./maths ./chat --weight 1,0.5 --output both",
@@ -45,6 +50,7 @@ export const mergeAdaptersCommand: Command = {
     if (flags.text("into") === undefined && dtype.dtype) {
       throw new UsageError("--dtype is for --into; an adapter is stored in f32");
     }
+    const families = familiesOf(await registryWith(invocation.plugins));
     const [into] = await localModels([flags.text("into") ?? []].flat(), invocation);
     const paths = await localModels(invocation.args, invocation);
     const merge = {
@@ -54,7 +60,7 @@ export const mergeAdaptersCommand: Command = {
     const merged = into === undefined
       ? await writeMergedAdapter(merge, output)
       : await stoppable(out, "merging", (work) =>
-        writeAdaptedModel(into, merge, output, { ...dtype, ...work }));
+        writeAdaptedModel(into, merge, output, { ...dtype, families, ...work }));
     merged.notes.forEach((note) => out.note(note));
     const ranks = [...new Set(merged.modules.map(({ rank }) => rank))].sort((a, b) => a - b);
     const { adapters, method } = merge;

@@ -5,6 +5,8 @@
  */
 // @ts-types="../../../types/std_colors.d.ts"
 import { bold, dim, green, red, yellow } from "@std/fmt/colors";
+// @ts-types="../../../types/std_path.d.ts"
+import { resolve } from "@std/path";
 import { didYouMean, oneOf } from "../../base/did_you_mean.ts";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { isFile, isTaken, writeTextAtomically } from "../../formats/files.ts";
@@ -35,6 +37,10 @@ export const plugin: Command = {
     "`check` runs the plugin in a process that may touch nothing, and exits with 1 if any check fails.",
   flags: {
     set: { value: "OPTION=VALUE", many: true, help: "An option to check the plugin with" },
+    reference: {
+      value: "FOLDER",
+      help: "What a family is checked against: a small model with its logits, see docs/families.md",
+    },
     timeout: { value: "SECONDS", kind: "number", help: "Longest time of a single check (default 60)" },
     config: PLUGIN_FLAGS.config!,
     output: { value: "FILE", help: "File that `new` writes (default ./NAME.ts)" },
@@ -45,6 +51,7 @@ export const plugin: Command = {
     "limbeck plugin new loss my-loss",
     "limbeck plugin check ./my-loss.ts",
     "limbeck plugin check ./my-loss.ts --set share=0.3",
+    "limbeck plugin check ./my-family.ts --reference ./reference",
   ],
   async run(invocation: Invocation): Promise<number> {
     const [action = "list", ...rest] = invocation.args;
@@ -176,9 +183,11 @@ async function check(name: string, { flags, out }: Invocation): Promise<number> 
   const seconds = flags.number("timeout") ?? NOTHING.timeoutSeconds;
   if (!(seconds > 0)) throw new UsageError("--timeout must be above 0");
   const begun = performance.now();
+  const reference = flags.text("reference");
   const found = await inspectPlugins({
     ...await named(name),
     check: true,
+    reference: reference === undefined ? undefined : resolve(reference),
     options: readOptions(flags.list("set")),
     timeoutSeconds: seconds,
     onPlugin: (p) => out.line(`${bold(p.id)}  ${p.kind} ${p.version}`),

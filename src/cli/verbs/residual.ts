@@ -3,6 +3,9 @@
  *
  * @module
  */
+import { PLUGIN_FLAGS } from "../setup/plugin_sources.ts";
+import { registryWith } from "../setup/registry.ts";
+import { familiesOf } from "../../registry/families.ts";
 import { UsageError } from "../../base/errors.ts";
 import { writeResidualAdapter } from "../../merge/residual/extract.ts";
 import { writeResidual } from "../../merge/residual/residual.ts";
@@ -18,6 +21,7 @@ export const residual: Command = {
   name: "residual",
   usage: "BASE INSTRUCT NEW_BASE --output FOLDER",
   positional: [3, 3],
+  loadsPlugins: true,
   details:
     "Writes NEW_BASE + (INSTRUCT - BASE), every tensor: what instruction tuning made of a base model, given to one that was trained " +
     "further (arXiv 2410.10739). The three must have the same vocabulary. With --rank an adapter for NEW_BASE is written instead, " +
@@ -31,6 +35,7 @@ export const residual: Command = {
     },
     ...DTYPE_FLAG,
     ...HUB_FLAGS,
+    ...PLUGIN_FLAGS,
   },
   examples: [
     "limbeck residual ./base ./instruct ./my-base --output my-instruct",
@@ -41,6 +46,7 @@ export const residual: Command = {
     const output = flags.text("output");
     if (output === undefined) throw new UsageError("name the folder to write: --output FOLDER");
     const options = { scale: flags.number("scale") ?? 1, commonRows: flags.on("common-rows") };
+    const families = familiesOf(await registryWith(invocation.plugins));
     const rank = flags.number("rank");
     const dtype = dtypeFlag(flags);
     if (rank !== undefined && dtype.dtype) {
@@ -52,7 +58,7 @@ export const residual: Command = {
       const result = await stoppable(
         out,
         "adding the residual",
-        (work) => writeResidual(models, output, { ...options, ...dtype, ...work }),
+        (work) => writeResidual(models, output, { ...options, ...dtype, families, ...work }),
       );
       result.notes.forEach((note) => out.note(note));
       if (result.keptRows > 0) out.line(`${result.keptRows} rows of the vocabulary stay as they are`);
@@ -61,7 +67,7 @@ export const residual: Command = {
       const result = await stoppable(
         out,
         "decomposing the residual",
-        (work) => writeResidualAdapter(models, output, { ...options, rank, ...work }),
+        (work) => writeResidualAdapter(models, output, { ...options, rank, families, ...work }),
       );
       result.notes.forEach((note) => out.note(note));
       for (const line of leftOutTable(result)) out.line(line);

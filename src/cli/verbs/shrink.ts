@@ -5,6 +5,7 @@
  */
 import { UsageError } from "../../base/errors.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
+import type { Registry } from "../../registry/registry.ts";
 import { shrinkReportHtml } from "../../runs/report/shrink_report.ts";
 import { EVALUATIONS_FOLDER } from "../../runs/store/data_folder.ts";
 import { DEPTH_SEARCHES, type DepthGoal } from "../../shape/depth/depth_search.ts";
@@ -16,7 +17,8 @@ import type { WidthGoal } from "../../shape/width/measured_width.ts";
 import type { Command, FlagReader, Invocation } from "../command.ts";
 import { HUB_FLAGS, localModel } from "../hub_models.ts";
 import { choice, endTokenFlag, maskFlag, SAMPLE_FLAGS } from "../sample_flags.ts";
-import { builtinRegistry } from "../setup/registry.ts";
+import { PLUGIN_FLAGS } from "../setup/plugin_sources.ts";
+import { registryWith } from "../setup/registry.ts";
 import { ensureAdapter } from "../setup/setup.ts";
 import type { Output } from "../terminal/output.ts";
 import { SearchProgressLine } from "../terminal/search_progress.ts";
@@ -31,6 +33,7 @@ export const shrink: Command = {
   usage:
     "MODEL --data FILE [--layers COUNT] [--width RATIO] [--output FOLDER] [--shape FILE] [--report FILE]",
   positional: [1, 1],
+  loadsPlugins: true,
   details:
     "Searches for the layers that the model can do without. Searches: dp, AmoebaLLM's dynamic programme, which is greedy; exhaustive; beam; " +
     "and the rules cosine (what changes its input least goes first), every-other and evenly-spaced, which measure no subset. " +
@@ -86,6 +89,7 @@ export const shrink: Command = {
     },
     ...SAMPLE_FLAGS,
     ...HUB_FLAGS,
+    ...PLUGIN_FLAGS,
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
   examples: [
@@ -98,8 +102,9 @@ export const shrink: Command = {
   async run(invocation: Invocation): Promise<number> {
     const { args: [model], flags, out } = invocation;
     // What is wrong with the flags is said before anything is fetched.
-    readOptions(model!, flags);
-    const asked = readOptions(await localModel(model!, invocation), flags);
+    const registry = await registryWith(invocation.plugins);
+    readOptions(model!, flags, registry);
+    const asked = readOptions(await localModel(model!, invocation), flags, registry);
     const report = flags.text("report");
     if (report !== undefined) await requireFolderOf(report);
     if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
@@ -193,7 +198,7 @@ type Asked =
   | { readonly one: ShrinkOptions; readonly grid?: undefined }
   | { readonly one?: undefined; readonly grid: ShrinkGridOptions };
 
-function readOptions(model: string, flags: FlagReader): Asked {
+function readOptions(model: string, flags: FlagReader, registry: Registry): Asked {
   const files = flags.list("data");
   const [layers, report] = [flags.numbers("layers"), flags.text("report")];
   const widths = readWidths(flags);
@@ -227,7 +232,7 @@ function readOptions(model: string, flags: FlagReader): Asked {
     },
     metric: choice("metric", flags.text("metric"), DEPTH_METRICS) ?? "loss",
     cacheFolder: flags.text("cache") ?? EVALUATIONS_FOLDER,
-    registry: builtinRegistry(),
+    registry,
     ...(report !== undefined && isPage(report) ? { pictured: "speeds" as const } : {}),
   };
   if (!isAll && layers.length < 2 && widths.length < 2) {

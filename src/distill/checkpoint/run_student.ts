@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
+import { familiesOf } from "../../registry/families.ts";
 import { InputError } from "../../base/errors.ts";
 import { BUFFER_USAGE } from "../../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
@@ -70,7 +71,7 @@ export class RunStudent implements Trained {
         hint: "let it run on: `limbeck resume`",
       });
     }
-    const model = await openStudent(recipe, await newestState(checkpoints));
+    const model = await openStudent(recipe, await newestState(checkpoints), familiesOf(registry));
     try {
       const trained = trainedStudent(recipe, model, registry);
       const trainables = new Trainables(partsOf(trained));

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { familiesOf } from "../../registry/families.ts";
 import { InputError } from "../../base/errors.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { Registry } from "../../registry/registry.ts";
@@ -35,8 +36,8 @@ export class HeldOutSequences {
    *
    * @throws {InputError} whatever is wrong with the recipe's models and data
    */
-  static async open(recipe: Recipe): Promise<HeldOutSequences> {
-    const prepared = await prepareRun(recipe);
+  static async open(recipe: Recipe, registry: Registry): Promise<HeldOutSequences> {
+    const prepared = await prepareRun(recipe, undefined, familiesOf(registry));
     prepared.close();
     return new HeldOutSequences(prepared.sets.heldOut, prepared.tokenizer, recipe.data.contextLength);
   }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { familiesOf } from "../../registry/families.ts";
 import { InputError } from "../../base/errors.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { Registry } from "../../registry/registry.ts";
@@ -59,7 +60,8 @@ export class OpenedModel {
    */
   static async open(source: string | RunSource, registry: Registry): Promise<OpenedModel> {
     const run = typeof source === "string" ? undefined : await RunStudent.open(source);
-    const model = run?.model ?? await Model.open(source as string, { category: "weights" });
+    const model = run?.model ??
+      await Model.open(source as string, { category: "weights" }, familiesOf(registry));
     try {
       const { tokenizer, template } = await openTokenizer(model);
       return new OpenedModel(model, tokenizer, template, run, registry);

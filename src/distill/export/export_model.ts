@@ -6,6 +6,7 @@
 import { InputError } from "../../base/errors.ts";
 import { type GgufStorage, ggufWarning, type TypeChoice, writeGgufModel } from "../../formats/gguf/export.ts";
 import { ggufTarget } from "./gguf_architecture.ts";
+import type { ModelFamily } from "../../models/family.ts";
 import { Model } from "../inputs/models.ts";
 import { isTaken } from "../../formats/files.ts";
 
@@ -16,6 +17,8 @@ export interface GgufExportOptions {
   readonly name: string;
   /** More of `general.*`, such as license and author. */
   readonly about?: Readonly<Record<string, string>>;
+  /** Families of models beside the built-in ones. */
+  readonly families?: readonly ModelFamily[] | undefined;
   /** Told the type of every tensor before any is written. */
   readonly report?: (types: readonly TypeChoice[]) => void;
   /** Told what llama.cpp will compute otherwise than the model, once the file is there. */
@@ -35,7 +38,7 @@ export async function exportGguf(
   if (await isTaken(output)) {
     throw new InputError("is already there", { where: output, hint: "choose another name, or remove it" });
   }
-  const model = await Model.open(modelPath, { category: "weights" });
+  const model = await Model.open(modelPath, { category: "weights" }, options.families);
   try {
     const target = ggufTarget(model);
     await writeGgufModel(

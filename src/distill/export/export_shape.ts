@@ -99,7 +99,7 @@ export async function cutShape(
     layers: shape.layers,
     width: cut,
     storage: whole.storage,
-  });
+  }, whole.architecture.further);
   try {
     const select = selection(whole.architecture, model, cut, shape.layers);
     const adapted = new Map(adapter.layers.map((layer) => [layer.path, layer]));

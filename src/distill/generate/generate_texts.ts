@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { ModelFamily } from "../../models/family.ts";
 import type { RunSource } from "../checkpoint/run_student.ts";
 import type { SamplingOptions } from "./sampling.ts";
 import { TextWriter } from "./text_writer.ts";
@@ -11,6 +12,8 @@ import { TextWriter } from "./text_writer.ts";
 export interface GenerateTextsOptions extends SamplingOptions {
   /** Folder or GGUF file; or a run, for its student with its adapter. */
   readonly model: string | RunSource;
+  /** Families of models beside the built-in ones. */
+  readonly families?: readonly ModelFamily[] | undefined;
   /** Texts to continue; an empty one starts at the beginning-of-text token. */
   readonly prompts: readonly string[];
   /** Puts each prompt into the model's chat template as the user's turn. */
@@ -40,7 +43,7 @@ export interface TextResult {
  * @throws {InputError} if the model does not do or a prompt is too long
  */
 export async function generateTexts(options: GenerateTextsOptions): Promise<TextResult[]> {
-  const writer = await TextWriter.open(options.model);
+  const writer = await TextWriter.open(options.model, options.families);
   try {
     const prompts = options.prompts.map((prompt) =>
       options.chat ? writer.encodeChat([{ role: "user", content: prompt }]) : writer.encode(prompt)

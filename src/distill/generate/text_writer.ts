@@ -11,6 +11,7 @@ import type { ChatMessage } from "../../text/dataset.ts";
 import { TextStream } from "../../text/text_stream.ts";
 import type { TextTokenizer } from "../../text/tokenizer.ts";
 import { type GeneratedText, generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
+import type { ModelFamily } from "../../models/family.ts";
 import { Model, uploadWeights } from "../inputs/models.ts";
 import { openTokenizer, stopTokens } from "../inputs/prepare.ts";
 import { type RunSource, RunStudent } from "../checkpoint/run_student.ts";
@@ -56,11 +57,15 @@ export class TextWriter {
   /**
    * Opens a model: a folder or GGUF file; or a run, for its student with its adapter.
    *
+   * @param families Of models, beside the built-in ones; those of a run are its plugins'
    * @throws {InputError} the model does not do
    */
-  static async open(source: string | RunSource): Promise<TextWriter> {
+  static async open(
+    source: string | RunSource,
+    families: readonly ModelFamily[] = [],
+  ): Promise<TextWriter> {
     const run = typeof source === "string" ? undefined : await RunStudent.open(source);
-    const model = run?.model ?? await Model.open(source as string, { category: "weights" });
+    const model = run?.model ?? await Model.open(source as string, { category: "weights" }, families);
     try {
       return new TextWriter(model, run, await openTokenizer(model));
     } catch (error) {

@@ -45,7 +45,7 @@ export function cutModel(
     ? { ...configOfLayers(source.config, layers), ...architecture.with({ layers }).layerFields }
     : source.config;
   const narrowConfig = narrowing.config(fewer, widths);
-  const narrow = readArchitecture(narrowConfig, source.path);
+  const narrow = readArchitecture(narrowConfig, source.path, architecture.further);
   const select = selectorOf(architecture, cut, layers, source.path);
   const tensors = new Map<string, SelectedTensor>();
   for (const [name, shape] of narrow.tensors) tensors.set(name, { ...select(name), shape });

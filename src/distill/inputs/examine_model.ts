@@ -12,6 +12,7 @@ import type { ModelSource } from "../../formats/model_source.ts";
 import { openModel } from "../../formats/open_model.ts";
 import { readPeftAdapter } from "../../formats/peft/peft.ts";
 import { readArchitecture } from "../../models/families.ts";
+import type { ModelFamily } from "../../models/family.ts";
 import { Model } from "./models.ts";
 import { openTokenizer } from "./prepare.ts";
 
@@ -40,8 +41,15 @@ export interface ExaminedModel extends FoundModel {
   readonly problems: readonly ModelProblem[];
 }
 
-/** Looks at a model. What is wrong with it is an answer, not an error. */
-export async function examineModel({ path, kind }: FoundModel): Promise<ExaminedModel> {
+/**
+ * Looks at a model. What is wrong with it is an answer, not an error.
+ *
+ * @param families Beside the built-in ones
+ */
+export async function examineModel(
+  { path, kind }: FoundModel,
+  families: readonly ModelFamily[] = [],
+): Promise<ExaminedModel> {
   const problems: ModelProblem[] = [];
   const found: { -readonly [K in keyof ExaminedModel]?: ExaminedModel[K] } = {};
   /** Tries a part; what it throws is a problem of that part. */
@@ -67,7 +75,7 @@ export async function examineModel({ path, kind }: FoundModel): Promise<Examined
   try {
     Object.assign(found, storageOf(source));
     const where = source.kind === "huggingface" ? join(path, "config.json") : path;
-    const architecture = await part("config", () => readArchitecture(source.config, where));
+    const architecture = await part("config", () => readArchitecture(source.config, where, families));
     found.family = architecture?.family.name ?? familyIn(source.config);
     if (architecture) {
       found.layers = architecture.config.layers;
@@ -77,7 +85,7 @@ export async function examineModel({ path, kind }: FoundModel): Promise<Examined
     source.close();
   }
   const model = problems.length === 0
-    ? await part("weights", () => Model.open(path, { category: "weights" }))
+    ? await part("weights", () => Model.open(path, { category: "weights" }, families))
     : undefined;
   try {
     const opened = model && await part("tokenizer", () => openTokenizer(model));

@@ -17,6 +17,7 @@ import type { Architecture } from "../../models/architecture.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { storedNames, type WeightSpecs } from "../../models/context.ts";
 import { readArchitecture } from "../../models/families.ts";
+import type { ModelFamily } from "../../models/family.ts";
 import { checkTensors } from "../../models/weights.ts";
 import type { Plan } from "../../tensor/plan.ts";
 import { bytesOf, type DType, elementCount, wholeBlockUnits } from "../../tensor/weight_storage.ts";
@@ -95,7 +96,9 @@ export class Model {
     this.source = width ? cutModel(source, whole, width, kept) : source;
     this.untied = tiedHead && options.ownHead === true;
     // Where the width is cut, the source has left the layers out already.
-    const left = width ? readArchitecture(this.source.config, path) : whole.with({ layers: kept });
+    const left = width
+      ? readArchitecture(this.source.config, path, whole.further)
+      : whole.with({ layers: kept });
     this.architecture = left.with({
       tiedHead: tiedHead && !this.untied,
       ...(options.rows === undefined ? {} : { vocabularySize: options.rows }),
@@ -131,11 +134,13 @@ export class Model {
    * Opens a folder or GGUF file and checks that it holds every tensor its config promises.
    *
    * @param options May depend on what is found
+   * @param families Beside the built-in ones
    * @throws {InputError} naming every missing or wrongly shaped tensor, or a layer that does not exist
    */
   static async open(
     path: string,
     options: ModelOptions | ((files: OpenedFiles) => ModelOptions | Promise<ModelOptions>),
+    families: readonly ModelFamily[] = [],
   ): Promise<Model> {
     const real = await realModelPath(path);
     const source = await openModel(real);
@@ -143,6 +148,7 @@ export class Model {
       const whole = readArchitecture(
         source.config,
         source.kind === "huggingface" ? join(path, "config.json") : path,
+        families,
       );
       checkTensors(whole, source.tensors, path);
       const { layers } = whole.config;

@@ -6,6 +6,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
+import type { ModelFamily } from "../../models/family.ts";
 import { InputError } from "../../base/errors.ts";
 import { ChatTemplate } from "../../text/chat_template.ts";
 import type { DatasetRow } from "../../text/dataset.ts";
@@ -81,14 +82,19 @@ export async function openTokenizer(
  * Opens and checks everything a recipe names.
  *
  * @param begun What a checkpoint says of the run that goes on; see {@linkcode openStudent}
+ * @param families Of models, beside the built-in ones
  * @throws {InputError} on a model, tokenizer or dataset that does not do, or two models whose vocabularies differ
  */
-export async function prepareRun(recipe: Recipe, begun?: BegunStudent): Promise<PreparedRun> {
+export async function prepareRun(
+  recipe: Recipe,
+  begun?: BegunStudent,
+  families: readonly ModelFamily[] = [],
+): Promise<PreparedRun> {
   const { model, quantize } = recipe.teacher;
-  let teacher = await Model.open(model, { category: "teacher weights", quantize });
+  let teacher = await Model.open(model, { category: "teacher weights", quantize }, families);
   let student: Model | undefined;
   try {
-    student = await openStudent(recipe, begun);
+    student = await openStudent(recipe, begun, families);
     const { tokenizer, template } = await openTokenizer(teacher);
     const padding = recipe.student.model === "teacher"
       ? undefined
@@ -162,11 +168,16 @@ export interface BegunStudent {
  * trained and was the embedding, it has one of its own.
  *
  * @param begun What a checkpoint of the run says: a run goes on with the weights that it began with
+ * @param families Of models, beside the built-in ones
  */
-export async function openStudent({ teacher, student }: Recipe, begun?: BegunStudent): Promise<Model> {
+export async function openStudent(
+  { teacher, student }: Recipe,
+  begun?: BegunStudent,
+  families: readonly ModelFamily[] = [],
+): Promise<Model> {
   const { model, layers, shape, shapes, train = [] } = student;
   const path = model === "teacher" ? teacher.model : model;
-  return await Model.open(path, async (files) => ({
+  const options = async (files: OpenedFiles): Promise<ModelOptions> => ({
     category: "student weights",
     quantize: student.quantize,
     ...(shape === undefined ? { layers } : await shapeOf(shape, path, files)),
@@ -182,7 +193,8 @@ export async function openStudent({ teacher, student }: Recipe, begun?: BegunStu
       }
       : {}),
     ownHead: selectsHead(train, files.architecture.family.names.head),
-  }));
+  });
+  return await Model.open(path, options, families);
 }
 
 /** What a shape file keeps of a model. */

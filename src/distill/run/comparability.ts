@@ -4,8 +4,8 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import { Model } from "../inputs/models.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
+import { openModel } from "../../formats/open_model.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { modelIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
 import type { SampleSet } from "../inputs/sample_sets.ts";
@@ -147,10 +147,10 @@ function heldOutText({ data }: Recipe, { data: other }: Recipe): string {
 }
 
 async function modelIdentityAt(path: string): Promise<string> {
-  const model = await Model.open(path, { category: "weights" });
+  const source = await openModel(path);
   try {
-    return await modelIdentity(model);
+    return await modelIdentity({ source });
   } finally {
-    model.close();
+    source.close();
   }
 }

@@ -6,6 +6,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
+import { familiesOf } from "../../registry/families.ts";
 import { removeUnfinishedFolders } from "../../formats/files.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { Plan } from "../../tensor/plan.ts";
@@ -54,7 +55,7 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
   checkRecipePlugins(recipe, registry);
   host.emit({ type: "stage", stage: "load", message: "reading models and data" });
   const begun = host.resume ? await newestState(join(host.folder, CHECKPOINTS)) : undefined;
-  const prepared = await prepareRun(recipe, begun);
+  const prepared = await prepareRun(recipe, begun, familiesOf(registry));
   let own: Gpu | undefined;
   try {
     const setup = setUp(prepared, registry);

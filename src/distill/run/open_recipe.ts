@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { familiesOf } from "../../registry/families.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { type DataWarning, dataWarnings } from "../inputs/data_warnings.ts";
 import { type PreparedRun, prepareRun } from "../inputs/prepare.ts";
@@ -31,7 +32,7 @@ export async function openRecipe<T>(
   use: (opened: OpenedRecipe) => T | Promise<T>,
 ): Promise<T> {
   checkRecipePlugins(recipe, registry);
-  const prepared = await prepareRun(recipe);
+  const prepared = await prepareRun(recipe, undefined, familiesOf(registry));
   try {
     const setup = setUp(prepared, registry);
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);

@@ -5,6 +5,7 @@
  */
 import { pluginIdentity } from "../../registry/identity.ts";
 import { modelIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
+import type { Model } from "../inputs/models.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { type ShapeSpace } from "../inputs/shape_space.ts";
 import { cutIdentity } from "../inputs/cut_model.ts";
@@ -32,6 +33,7 @@ export async function runIdentity(
     ...(recipe.student.shape === undefined
       ? {}
       : { "student's shape": sha256(prepared.student.keptLayers.join(",")) }),
+    ...familyIdentities([prepared.teacher, prepared.student]),
     tokenizer: prepared.tokenizer.fingerprint(),
     "training data": samplesIdentity(prepared.train),
     "held-out data": samplesIdentity(prepared.heldOut),
@@ -47,6 +49,18 @@ export async function runIdentity(
       : {}),
     ...Object.fromEntries(losses),
   };
+}
+
+/** Of families that are plugins: their own text, and what it makes of the models' configs. */
+function familyIdentities(models: readonly Model[]): Record<string, string> {
+  const made = models.flatMap(({ architecture: { family: { name, identity }, config } }) =>
+    identity === undefined ? [] : [[`family ${name}`, `${identity} ${JSON.stringify(config)}`] as const]
+  );
+  const names = [...new Set(made.map(([name]) => name))];
+  return Object.fromEntries(names.map((name) => [
+    name,
+    sha256(made.filter(([of]) => of === name).map(([, text]) => text).join("\n")),
+  ]));
 }
 
 function shapesIdentity({ depths, widths }: ShapeSpace): string {

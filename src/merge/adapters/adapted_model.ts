@@ -34,7 +34,7 @@ export async function writeAdaptedModel(
   options: TensorWork & { readonly dtype?: FloatDtype } = {},
 ): Promise<MergedAdapter> {
   await checkOutput(output);
-  const parents = await Parents.open([base]);
+  const parents = await Parents.open([base], options.families);
   try {
     const parent = parents.get(base);
     const { tensors, parameterCount } = parent.architecture;

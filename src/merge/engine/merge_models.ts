@@ -16,6 +16,7 @@ import type { Parents } from "../parents/parents.ts";
 import type { MergeRecipe } from "../recipe/recipe.ts";
 import { type MergeWork, TensorMerger } from "./merge_tensors.ts";
 import { modelCard } from "./model_card.ts";
+import type { ModelFamily } from "../../models/family.ts";
 import { openParents } from "./open_parents.ts";
 import { type MergePlan, passesOf, planMerge, type PlannedTensor } from "./plan.ts";
 
@@ -33,6 +34,8 @@ export interface MergeProgress {
 export interface MergeModelsOptions extends Omit<MergeWork, "onBytes"> {
   /** A method by its id. @throws {InputError} where there is none */
   readonly method: (id: string) => Merge;
+  /** Families of models beside the built-in ones. */
+  readonly families?: readonly ModelFamily[] | undefined;
   /** How errors name the recipe. */
   readonly where?: string;
   /** Most bytes of tensors in one file. */
@@ -64,10 +67,10 @@ export interface MergeResult {
  */
 export async function previewMerge(
   recipe: MergeRecipe,
-  { method, where = "merge recipe" }: Pick<MergeModelsOptions, "method" | "where">,
+  { method, where = "merge recipe", families }: Pick<MergeModelsOptions, "method" | "where" | "families">,
 ): Promise<MergePlan> {
   const found = method(recipe.method);
-  const parents = await openParents(recipe, found, where);
+  const parents = await openParents(recipe, found, where, families);
   try {
     return await planMerge(recipe, found, parents, where);
   } finally {
@@ -99,7 +102,7 @@ export async function mergeModels(
   }
   const method = options.method(recipe.method);
   const where = options.where ?? "merge recipe";
-  const parents = await openParents(recipe, method, where);
+  const parents = await openParents(recipe, method, where, options.families);
   try {
     const plan = await planMerge(recipe, method, parents, where);
     await checkSpace(output, plan);

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { ModelFamily } from "../../models/family.ts";
 import type { Merge } from "../../registry/contract.ts";
 import { Parents, unopened } from "../parents/parents.ts";
 import { type MergeRecipe, MergeRecipeError, modelsOf } from "../recipe/recipe.ts";
@@ -11,11 +12,17 @@ import { MergeOptions } from "./options.ts";
 
 /**
  * @param where How errors name the recipe
+ * @param families Beside the built-in ones
  * @throws {MergeRecipeError} where a model cannot be opened and options are wrong, with every one of both
  * @throws {InputError} where models cannot be opened and no option is seen to be wrong
  */
-export async function openParents(recipe: MergeRecipe, method: Merge, where: string): Promise<Parents> {
-  const parents = await Parents.tryOpen(modelsOf(recipe));
+export async function openParents(
+  recipe: MergeRecipe,
+  method: Merge,
+  where: string,
+  families: readonly ModelFamily[] = [],
+): Promise<Parents> {
+  const parents = await Parents.tryOpen(modelsOf(recipe), families);
   if (parents instanceof Parents) return parents;
   const options = new MergeOptions(method, recipe);
   options.checkValues();

@@ -111,7 +111,11 @@ async function planAsWritten(
   );
   const primary = parents.get(recipe.base ?? slices[0]!.parents[0]!.source.model);
   const config = resultConfig(primary.source.config, recipe, slices, parents, vocabulary);
-  const architecture = readArchitecture(config, join(primary.name, "config.json"));
+  const architecture = readArchitecture(
+    config,
+    join(primary.name, "config.json"),
+    primary.architecture.further,
+  );
   checkLayers(architecture, slices, parents);
   const names = [...architecture.tensors.keys()];
   const firstOfLayers = names.findIndex((name) => name.startsWith(`${architecture.family.names.layers}.`));

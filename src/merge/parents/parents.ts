@@ -10,6 +10,7 @@ import type { ModelSource } from "../../formats/model_source.ts";
 import { openModel } from "../../formats/open_model.ts";
 import type { Architecture } from "../../models/architecture.ts";
 import { readArchitecture } from "../../models/families.ts";
+import type { ModelFamily } from "../../models/family.ts";
 import { checkTensors } from "../../models/weights.ts";
 
 /** A model that is merged. */
@@ -42,22 +43,29 @@ export class Parents {
   /**
    * Opens models and checks that each holds what its config promises.
    *
+   * @param families Beside the built-in ones
    * @throws {InputError} naming every model that is not there, is none, or is damaged
    */
-  static async open(names: Iterable<string>): Promise<Parents> {
-    const parents = await Parents.tryOpen(names);
+  static async open(
+    names: Iterable<string>,
+    families: readonly ModelFamily[] = [],
+  ): Promise<Parents> {
+    const parents = await Parents.tryOpen(names, families);
     if (parents instanceof Parents) return parents;
     throw unopened(parents);
   }
 
   /** The same, which says what is wrong with each model that cannot be opened. None is left open then. */
-  static async tryOpen(names: Iterable<string>): Promise<Parents | Failures> {
+  static async tryOpen(
+    names: Iterable<string>,
+    families: readonly ModelFamily[] = [],
+  ): Promise<Parents | Failures> {
     const parents = new Map<string, Parent>();
     const failures = new Map<string, InputError>();
     let isDone = false;
     try {
       for (const name of new Set(names)) {
-        const opened = await openParent(name).catch((error) => {
+        const opened = await openParent(name, families).catch((error) => {
           if (error instanceof InputError) return error;
           throw error;
         });
@@ -85,11 +93,11 @@ export class Parents {
   }
 }
 
-async function openParent(name: string): Promise<Parent> {
+async function openParent(name: string, families: readonly ModelFamily[]): Promise<Parent> {
   const source = await openModel(name);
   try {
     const where = source.kind === "huggingface" ? join(name, "config.json") : name;
-    const architecture = readArchitecture(source.config, where);
+    const architecture = readArchitecture(source.config, where, families);
     checkTensors(architecture, source.tensors, name);
     return { name, source, architecture };
   } catch (error) {

@@ -104,7 +104,7 @@ export class Residual {
     options: ResidualOptions,
     body: (residual: Residual) => Promise<T>,
   ): Promise<T> {
-    const parents = await Parents.open([base, instruct, newBase]);
+    const parents = await Parents.open([base, instruct, newBase], options.families);
     try {
       const notes = checkAlike(parents);
       checkLayers([base, instruct, newBase].map((name) => parents.get(name)));

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { ModelFamily } from "../../models/family.ts";
 import { InputError } from "../../base/errors.ts";
 import type { FloatDtype } from "../../formats/dtype.ts";
 import { isTaken } from "../../formats/files.ts";
@@ -16,6 +17,8 @@ export interface TensorWork {
   /** Called as values are done, with the tensor that is worked on. */
   readonly onProgress?: (done: number, total: number, tensor: string) => void;
   readonly signal?: AbortSignal | undefined;
+  /** Families of models beside the built-in ones. */
+  readonly families?: readonly ModelFamily[] | undefined;
 }
 
 /** The pieces of a tensor in order: which rows, and how many. */

@@ -8,6 +8,7 @@ import type { AnyPlugin, Kind } from "../kind.ts";
 import { Registry } from "../registry.ts";
 import { Checklist, type CheckListener } from "./checklist.ts";
 import { checkContract, checkOptions } from "./contract_checks.ts";
+import type { FamilyReference } from "./family_reference.ts";
 
 export type { CheckListener, CheckResult, Outcome } from "./checklist.ts";
 
@@ -22,6 +23,8 @@ export interface PluginCheck {
   readonly linalg: LinearAlgebra;
   /** The kinds there are; Limbeck's own when absent. */
   readonly kinds?: readonly Kind[];
+  /** What a family is held to. */
+  readonly reference?: FamilyReference;
 }
 
 /**
@@ -30,12 +33,12 @@ export interface PluginCheck {
  * It runs the plugin's own code, so it belongs in a process that may hang and may touch nothing.
  */
 export async function checkPlugin(
-  { plugin, others, options, linalg, kinds }: PluginCheck,
+  { plugin, others, options, linalg, kinds, reference }: PluginCheck,
   listener: CheckListener,
 ): Promise<void> {
   const list = new Checklist(listener);
   const registry = new Registry<Kind>(kinds);
   if (!await checkContract(plugin, others, registry, list)) return;
   const parsed = await checkOptions(plugin, options, list);
-  if (parsed) await registry.kindOf(plugin)!.check(plugin, parsed, list, linalg);
+  if (parsed) await registry.kindOf(plugin)!.check(plugin, parsed, list, linalg, reference);
 }

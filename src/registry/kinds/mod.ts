@@ -6,13 +6,14 @@
 import { oneOf } from "../../base/did_you_mean.ts";
 import { adapter } from "./adapter.ts";
 import { divergence } from "./divergence.ts";
+import { family } from "./family.ts";
 import { featureLoss } from "./feature_loss.ts";
 import type { AnyPlugin, Kind } from "../kind.ts";
 import { merge } from "./merge.ts";
 import { rowLoss } from "./row_loss.ts";
 
 /** All kinds of plugins, in the order in which they are named to users. */
-export const KINDS = [divergence, rowLoss, featureLoss, adapter, merge] as const;
+export const KINDS = [divergence, rowLoss, featureLoss, adapter, merge, family] as const;
 
 /** A kind of {@linkcode KINDS}. */
 export type KnownKind = typeof KINDS[number];

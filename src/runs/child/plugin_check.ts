@@ -19,6 +19,8 @@ export interface CheckOrder {
   check: boolean;
   /** Options to check with. */
   options: Readonly<Record<string, unknown>>;
+  /** A folder of reference values, absolute, that families are held to; it may be read. */
+  reference?: string | undefined;
 }
 
 /** What the process says. */
@@ -68,10 +70,12 @@ interface Progress {
  * @throws {LimbeckError} a module that does not parse, that hangs or throws while it is loaded, or that exports no plugin
  */
 export async function inspectPlugins(options: InspectOptions): Promise<InspectedPlugin[]> {
-  const { files, ids, check, options: own } = options;
-  const order: CheckOrder = { ids, check, options: own };
+  const { files, ids, check, options: own, reference } = options;
+  const order: CheckOrder = { ids, check, options: own, reference };
   const entry = new URL("./inside/check_entry.ts", import.meta.url).href;
-  const limits = { touchesNothing: true, heapMegabytes: 1024 };
+  const limits = reference === undefined
+    ? { touchesNothing: true, heapMegabytes: 1024 }
+    : { read: [reference], heapMegabytes: 1024 };
   return await withChild<CheckMessage, InspectedPlugin[]>(
     { entry, plugins: files, order, ...limits },
     (child) => follow(child, options),

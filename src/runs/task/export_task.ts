@@ -5,6 +5,8 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { basename, join } from "@std/path";
+import type { Registry } from "../../registry/registry.ts";
+import { familiesOf } from "../../registry/families.ts";
 import { InputError } from "../../base/errors.ts";
 import { exportShape } from "../../distill/export/export_shape.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
@@ -57,9 +59,12 @@ export async function exportOfRun(
  *
  * @throws {InputError} it has not, or its student cannot be read
  */
-export async function checkShape({ run, shape }: Pick<ExportTask, "run" | "shape">): Promise<void> {
+export async function checkShape(
+  { run, shape }: Pick<ExportTask, "run" | "shape">,
+  registry: Registry,
+): Promise<void> {
   const recipe = await exportedRecipe(run);
-  const student = await openStudent(recipe);
+  const student = await openStudent(recipe, undefined, familiesOf(registry));
   try {
     if (!student.shapes) {
       throw new InputError("the run has trained one shape only", {

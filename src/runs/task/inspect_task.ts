@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { familiesOf } from "../../registry/families.ts";
 import { DEFAULT_DEVICE, type DeviceDescription } from "../../gpu/description.ts";
 import type { FloatDtype } from "../../formats/dtype.ts";
 import { tensorBytes } from "../../formats/safetensors/write.ts";
@@ -104,12 +105,14 @@ const INSPECT: {
   async merge(task: MergeTask, registry) {
     const { tensors, dtype, notes } = await previewMerge(mergeRecipeOf(task), {
       method: (id) => registry.get("merge", id),
+      families: familiesOf(registry),
     });
     return { output: modelOf(tensors.map(({ shape }) => shape), dtype), warnings: notesOf(notes) };
   },
 
-  async residual({ task: _, base, instruct, newBase, rank, dtype, ...options }: ResidualTask) {
-    return await Residual.open({ base, instruct, newBase }, options, (residual) => {
+  async residual({ task: _, base, instruct, newBase, rank, dtype, ...options }: ResidualTask, registry) {
+    const how = { ...options, families: familiesOf(registry) };
+    return await Residual.open({ base, instruct, newBase }, how, (residual) => {
       const output = rank === undefined
         ? modelOf([...residual.tensors.values()], dtype ?? storageOf(residual.newBase))
         : adapterOf(residual.newBase.architecture.linearLayers, rank);
@@ -117,22 +120,26 @@ const INSPECT: {
     });
   },
 
-  async extract({ base, tuned, rank }: ExtractTask) {
+  async extract({ base, tuned, rank }: ExtractTask, registry) {
     const models = { base, instruct: tuned, newBase: base };
-    return await Residual.open(models, { commonRows: true }, (residual) => {
+    const how = { commonRows: true, families: familiesOf(registry) };
+    return await Residual.open(models, how, (residual) => {
       const output = adapterOf(residual.newBase.architecture.linearLayers, rank);
       return Promise.resolve({ output, warnings: notesOf(residual.notes) });
     });
   },
 
-  async "merge-adapters"({ adapters, method, rank = Infinity, into, dtype }: MergeAdaptersTask) {
+  async "merge-adapters"(
+    { adapters, method, rank = Infinity, into, dtype }: MergeAdaptersTask,
+    registry,
+  ) {
     const { modules, notes } = await mergeAdapters({
       // That alone is quick, and reads and checks the same.
       method: method === "svd" ? "cat" : method,
       adapters: adapters.map(({ adapter: path, weight }) => ({ path, weight })),
     });
     if (into !== undefined) {
-      const parents = await Parents.open([into]);
+      const parents = await Parents.open([into], familiesOf(registry));
       try {
         const base = parents.get(into);
         const shapes = [...base.architecture.tensors.values()];
@@ -151,8 +158,8 @@ const INSPECT: {
     };
   },
 
-  async export(task: ExportTask) {
-    await checkShape(task);
+  async export(task: ExportTask, registry) {
+    await checkShape(task, registry);
     return { warnings: [] };
   },
 

@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
+import { familiesOf } from "../../registry/families.ts";
 import { count } from "../../base/units.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
 import type { RunHost } from "../../distill/run/events.ts";
@@ -81,6 +82,7 @@ const DO: { readonly [name in Task["task"]]: (task: never, host: RunHost, work: 
       join(folder, TASK_OUTPUTS.model),
       {
         method: (id) => registry.get("merge", id),
+        families: familiesOf(registry),
         linalg: exactLinearAlgebra,
         signal: work.signal,
         onPlan: ({ notes }) => work.note(notes),
@@ -108,7 +110,7 @@ const DO: { readonly [name in Task["task"]]: (task: never, host: RunHost, work: 
     const models = { base, instruct, newBase };
     const how = {
       ...options,
-      signal: work.signal,
+      ...{ signal: work.signal, families: familiesOf(host.registry) },
       // Values are counted as they are in f32.
       onProgress: (done: number, total: number, message: string) =>
         work.progress({ done, total, message, bytes: 4 * done }),
@@ -132,10 +134,10 @@ const DO: { readonly [name in Task["task"]]: (task: never, host: RunHost, work: 
 
   shrink,
 
-  extract: async ({ base, tuned, rank }: ExtractTask, { folder }, work) => {
+  extract: async ({ base, tuned, rank }: ExtractTask, { folder, registry }, work) => {
     work.stage("extract", "decomposing the difference");
     const { notes, ...findings } = await extractLora(base, tuned, join(folder, TASK_OUTPUTS.adapter), {
-      ...{ rank, signal: work.signal },
+      ...{ rank, signal: work.signal, families: familiesOf(registry) },
       onProgress: (done, total, message) => work.progress({ done, total, message, bytes: 4 * done }),
     });
     work.note(notes);
@@ -145,7 +147,11 @@ const DO: { readonly [name in Task["task"]]: (task: never, host: RunHost, work: 
 
   export: exportOfRun,
 
-  "merge-adapters": async ({ adapters, method, rank, into, dtype }: MergeAdaptersTask, { folder }, work) => {
+  "merge-adapters": async (
+    { adapters, method, rank, into, dtype }: MergeAdaptersTask,
+    { folder, registry },
+    work,
+  ) => {
     work.stage("merge-adapters", "reading the adapters");
     const merge = {
       ...{ method, rank },
@@ -155,7 +161,7 @@ const DO: { readonly [name in Task["task"]]: (task: never, host: RunHost, work: 
       ? await writeMergedAdapter(merge, join(folder, TASK_OUTPUTS.adapter))
       : await writeAdaptedModel(into, merge, join(folder, TASK_OUTPUTS.model), {
         ...(dtype === undefined ? {} : { dtype }),
-        signal: work.signal,
+        ...{ signal: work.signal, families: familiesOf(registry) },
         onProgress: (done, total, message) => work.progress({ done, total, message, bytes: 4 * done }),
       });
     work.note(merged.notes);

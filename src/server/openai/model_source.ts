@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
+import { familiesOf } from "../../registry/families.ts";
 import type { InferenceModel } from "../../runs/child/inference.ts";
 import { distillationOf } from "../../runs/task/run_recipe.ts";
 import { HttpError } from "../http/http_error.ts";
@@ -21,7 +22,11 @@ export async function sourceOf(
   name: string,
 ): Promise<{ model: InferenceModel; plugins?: string[] }> {
   const path = await service.catalogue.model(name);
-  if (path !== undefined) return { model: { path } };
+  if (path !== undefined) {
+    // A model of a plugin's family can be read by that plugin alone.
+    const needs = familiesOf(service.registry).length > 0;
+    return { model: { path }, ...(needs ? { plugins: service.plugins.map(({ path }) => path) } : {}) };
+  }
   const made = parseRunModel(name);
   const run = made && await service.store.get(made.run);
   if (!run) {

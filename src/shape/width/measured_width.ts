@@ -74,12 +74,13 @@ export async function measuredWidths(
       hidden: metric === "accuracy" ? undefined : await evaluator.fullHidden(),
       tokens: evaluator.supervised,
     }));
+    const { further } = model.architecture;
     const found: WidthFindings[] = [];
     for (const width of widths) {
       const { faithful = false } = width;
       onStage("looking at the inputs of its layers");
       const chosen = await withModel(
-        await Model.open(model.path, { category: "weights", layers }),
+        await Model.open(model.path, { category: "weights", layers }, further),
         async (kept) => {
           const origin = { model: identity, layers, data: data.identity, faithful };
           const statistics = await rememberedStatistics(
@@ -99,7 +100,7 @@ export async function measuredWidths(
       );
       onStage("measuring what is left");
       const values = await withModel(
-        await Model.open(model.path, { category: "weights", layers, width: chosen.cut }),
+        await Model.open(model.path, { category: "weights", layers, width: chosen.cut }, further),
         (narrow) =>
           evaluating(
             narrow,

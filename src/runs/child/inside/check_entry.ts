@@ -12,6 +12,7 @@ import { loadPlugins, type PluginModule } from "../../../registry/exported_plugi
 import { describePlugin } from "../../../registry/plugin_description.ts";
 import type { CheckMessage, CheckOrder } from "../plugin_check.ts";
 import { serve } from "./port.ts";
+import { readReference } from "./read_reference.ts";
 
 /** Does what was ordered with the plugins of the modules, or with built-in ones, and ends the process. */
 export function main(modules: readonly PluginModule[]): Promise<never> {
@@ -24,12 +25,14 @@ export function main(modules: readonly PluginModule[]): Promise<never> {
     for (const module of modules) {
       for (const plugin of await loadPlugins(module)) given.push({ plugin, module: module.path });
     }
+    const reference = order.reference === undefined ? undefined : await readReference(order.reference);
     for (const { plugin, module } of given) {
       say({ type: "plugin", plugin: describePlugin(plugin), module });
       if (!order.check) continue;
       const all = new Set([...builtins, ...given.map((other) => other.plugin)]);
       const others = [...all].filter((other) => other !== plugin);
-      await checkPlugin({ plugin, others, options: order.options, linalg: hostLinearAlgebra }, {
+      const subject = { plugin, others, options: order.options, linalg: hostLinearAlgebra };
+      await checkPlugin({ ...subject, ...(reference ? { reference } : {}) }, {
         begin: (check) => say({ type: "begin", check }),
         result: (result) => say({ type: "result", result }),
         kernels: (kernels) => say({ type: "kernels", kernels }),

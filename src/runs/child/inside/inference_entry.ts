@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { familiesOf } from "../../../registry/families.ts";
 import { builtins } from "../../../../plugins/mod.ts";
 import { TextWriter } from "../../../distill/generate/text_writer.ts";
 import { type PluginModule, registryOf } from "../../../registry/exported_plugins.ts";
@@ -28,8 +29,9 @@ export function main(modules: readonly PluginModule[]): Promise<never> {
 }
 
 async function open(model: InferenceModel, modules: readonly PluginModule[]): Promise<TextWriter> {
-  if ("path" in model) return await TextWriter.open(model.path);
-  return await TextWriter.open({ ...model, registry: await registryOf(builtins, modules) });
+  const registry = await registryOf(builtins, modules);
+  if ("path" in model) return await TextWriter.open(model.path, familiesOf(registry));
+  return await TextWriter.open({ ...model, registry });
 }
 
 /** Requests, one after another. */
