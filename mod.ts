@@ -2,7 +2,7 @@
  * Limbeck distils a language model into a smaller one on whatever GPU is at hand.
  *
  * {@linkcode distill} runs a recipe, {@linkcode merge} makes one model of several, {@linkcode shrink} a smaller one; the `define...`
- * functions make losses, adapters and merges of your own.
+ * functions make losses, adapters, merges and families of models of your own.
  *
  * @example
  * ```ts ignore

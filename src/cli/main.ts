@@ -84,7 +84,7 @@ const VERBS: Readonly<Record<string, { summary: string; load: () => Promise<Comm
     load: async () => (await import("./verbs/chain.ts")).chain,
   },
   plugin: {
-    summary: "List, show, begin and check losses, adapters and merges",
+    summary: "List, show, begin and check losses, adapters, merges and families",
     load: async () => (await import("./verbs/plugin.ts")).plugin,
   },
   logs: { summary: "Print what a run says", load: async () => (await import("./verbs/logs.ts")).logs },

@@ -48,7 +48,7 @@ export interface ServiceOptions extends CatalogueOptions {
   readonly bodyBytes?: number;
   /** Bounds of what is uploaded. */
   readonly uploads?: Partial<UploadLimits>;
-  /** Modules with losses, adapters and merges that requests may name. */
+  /** Modules with losses, adapters, merges and families that requests may name. */
   readonly plugins?: readonly PluginModule[];
   /** Fetches models of the hub that requests name, and says how; such names are refused when absent. */
   readonly hub?: FetchOptions;

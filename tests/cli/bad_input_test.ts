@@ -293,7 +293,7 @@ Deno.test("plugins that throw, export nothing or break the contract are named", 
       ],
       "half.ts": [
         'export default { kind: "divergence", id: "me/half", version: "1.0.0", contract: 1 };',
-        'plugin "me/half": it is no loss, adapter or merge',
+        'plugin "me/half": it is no loss, adapter, merge or family',
       ],
     };
     for (const [name, [source, ...said]] of Object.entries(plugins)) {

@@ -1,5 +1,5 @@
 /**
- * The losses, adapters and merges that the command line knows.
+ * The losses, adapters, merges and families that the command line knows.
  *
  * @module
  */

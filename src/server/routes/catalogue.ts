@@ -41,7 +41,7 @@ const plugins = createRoute({
   method: "get",
   path: "/v1/plugins",
   operationId: "listPlugins",
-  summary: "List losses, adapters and merges with the schemas of their options",
+  summary: "List losses, adapters, merges and families with the schemas of their options",
   tags: ["catalogue"],
   responses: {
     200: json(z.object({ object: z.literal("list"), data: z.array(pluginSchema) }), "Plugins by kind and id"),
