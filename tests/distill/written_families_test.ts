@@ -8,6 +8,24 @@ import { writeTinyModel } from "./tiny_model.ts";
 
 const VOCABULARY = 146;
 
+Deno.test("numbers that transformers wants as floats are written as such", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "limbeck-" });
+  try {
+    const config = { ...tinyConfig("Gemma2ForCausalLM", VOCABULARY), initializer_range: 1 };
+    await writeTinyModel(`${folder}/model`, { config });
+    const text = await Deno.readTextFile(`${folder}/model/config.json`);
+    const found = text.match(/"(\w+_softcapping|initializer_range|rope_theta)": [\d.]+/g);
+    assertEquals(found?.toSorted(), [
+      '"attn_logit_softcapping": 3.0',
+      '"final_logit_softcapping": 6.0',
+      '"initializer_range": 1.0',
+      '"rope_theta": 10000.0',
+    ]);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
 for (const architecture of ARCHITECTURES) {
   Deno.test(`a folder of ${architecture} reads back, whole and without its first layer`, async () => {
     const folder = await Deno.makeTempDir({ prefix: "limbeck-" });

@@ -86,7 +86,8 @@ Deno.test("a plugin of such a kind is refused where it is malformed, and by a ta
   refused(made("test/other", { abbreviation: "f" }), 'abbreviated "f", as those of "test/falling"');
   refused(made("test/falling"), "same id");
   assert(
-    refused(made("test/x", { kind: "shedule" as "schedule" }), "no loss, adapter, merge, family or schedule").hint!
+    refused(made("test/x", { kind: "shedule" as "schedule" }), "no loss, adapter, merge, family or schedule")
+      .hint!
       .endsWith("defineAdapter, defineMerge, defineFamily or defineSchedule"),
   );
   const known: Registry<Kind> = new Registry<Kind>(KINDS);

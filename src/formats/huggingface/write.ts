@@ -43,8 +43,18 @@ export interface HuggingFaceOptions {
   readonly replace?: boolean;
 }
 
-/** Fields of config.json that transformers 4 warns about when they are integers. */
-const floatFields = ["rope_theta", "factor", "low_freq_factor", "high_freq_factor"];
+/** Fields of config.json that transformers 4 warns about, or transformers 5 refuses, when they are integers. */
+const floatFields = [
+  ...[
+    "rope_theta",
+    "factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "attention_factor",
+    "partial_rotary_factor",
+  ],
+  ...["final_logit_softcapping", "attn_logit_softcapping", "initializer_range", "router_aux_loss_coef"],
+];
 const defaultShardBytes = 5e9;
 const dtypes = { f32: "F32", f16: "F16", bf16: "BF16" } as const;
 
