@@ -84,4 +84,6 @@ export interface FamilyNames {
   readonly layers: string;
   /** Module path of the head. */
   readonly head: string;
+  /** What mlx-lm has in place of `layers`, where that is not the same. */
+  readonly mlxLayers?: string;
 }

@@ -1,10 +1,14 @@
 /** Whole runs between models of other families than Llama: what they learn, and what they leave. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals } from "@std/assert";
+import { builtins } from "../../plugins/mod.ts";
+import { exportRun } from "../../src/distill/export/export_run.ts";
+import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { openModel } from "../../src/formats/open_model.ts";
 import { readPeftAdapter } from "../../src/formats/peft/peft.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { openFile } from "../../src/formats/files.ts";
+import { Registry } from "../../src/registry/registry.ts";
 import { tinyConfig } from "../models/tiny_configs.ts";
 import { TINY_VOCABULARY, tinyRecipe, withTiny, writeTinyModel } from "./tiny_model.ts";
 import { runHere } from "./tiny_run.ts";
@@ -21,11 +25,37 @@ Deno.test({
       const folder = `${files.folder}/run`;
       const recipe = tinyRecipe(files, {
         student: { model: student },
-        train: { steps: 12 },
+        // Inner values are called alike whatever the families call their layers.
+        objective: [
+          { loss: "cross-entropy", weight: 0.5 },
+          { loss: "forward-kl", weight: 0.5 },
+          { loss: "hidden-state-mse", weight: 0.1 },
+        ],
+        train: { steps: 12, checkpointEvery: 6 },
         output: { merged: true },
       });
-      const { heldOut } = await runHere(recipe, folder);
+      const events: RunEventBody[] = [];
+      const { heldOut } = await runHere(recipe, folder, {}, events);
       assert(heldOut.after! < heldOut.before!, `from ${heldOut.before} to ${heldOut.after}`);
+      const steps = events.filter((event) => event.type === "metrics");
+      assert(
+        steps.every(({ losses }) => Number.isFinite(losses["hidden-state-mse"])),
+        JSON.stringify(steps[0]),
+      );
+
+      const resumed = `${files.folder}/resumed`;
+      const control = (step: number) => step >= 6 ? "stop" as const : "run" as const;
+      assertEquals((await runHere(recipe, resumed, { control })).status, "paused");
+      await runHere(recipe, resumed, { resume: true });
+      const weights = (run: string) => Deno.readFile(`${run}/adapter/adapter_model.safetensors`);
+      assertEquals(await weights(resumed), await weights(folder));
+
+      const registry = new Registry().addAll(builtins);
+      await exportRun(folder, recipe, registry, `${files.folder}/mlx`, "mlx");
+      const mlx = await SafetensorsFile.open(await openFile(`${files.folder}/mlx/adapters.safetensors`));
+      assertEquals(mlx.tensors.get("model.h.1.mlp.c_fc.lora_a")!.shape, [32, 4]);
+      assertEquals([...mlx.tensors.keys()].every((name) => name.startsWith("model.h.")), true);
+      mlx.close();
 
       const adapter = JSON.parse(await Deno.readTextFile(`${folder}/adapter/adapter_config.json`));
       assertEquals([adapter.fan_in_fan_out, adapter.target_modules], [true, ["c_attn", "c_fc", "c_proj"]]);

@@ -17,7 +17,8 @@ import type { Tensor } from "../../src/tensor/graph.ts";
 import { add } from "../../src/tensor/ops/combine.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
 import { packBatch } from "../../src/text/packing.ts";
-import { tinySample, withTiny } from "../distill/tiny_model.ts";
+import { TINY_VOCABULARY, tinySample, withTiny } from "../distill/tiny_model.ts";
+import { tinyConfig } from "../models/tiny_configs.ts";
 import { modelTest } from "../tensor/harness.ts";
 
 const LAYERS = 4;
@@ -164,3 +165,12 @@ Deno.test("a model whose layers read more of each other than their outputs is re
     planSubsets(model, registry, SIZES, DEFAULT_DEVICE);
     model.close();
   }));
+
+Deno.test("layers of a family with other names show what they change", () =>
+  withTiny(async ({ teacher }) => {
+    const model = await Model.open(teacher, { category: "weights" });
+    const { planned } = planSubsets(model, registry, SIZES, DEFAULT_DEVICE);
+    const outputs = [...planned.blocks.values()].flatMap(({ outputs }) => [...outputs.keys()]);
+    assertEquals(outputs.filter((name) => name.startsWith("cosine ")), ["cosine 0", "cosine 1"]);
+    model.close();
+  }, { config: tinyConfig("GPTNeoXForCausalLM", TINY_VOCABULARY) }));

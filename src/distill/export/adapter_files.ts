@@ -112,12 +112,25 @@ export async function writeAdapter(
       }
       const layers = isDora(layout) ? doraLayers(adapter, values, layout) : plainLayers(adapter, values);
       const { model, settings: { dropout } } = adapter;
-      const mlx = { model: baseModel, lora: uniform(layers), dropout, modelLayers: model.config.layers };
+      const lora = uniform(layers.map((layer) => ({ ...layer, path: mlxPath(model, layer.path) })));
+      const mlx = { model: baseModel, lora, dropout, modelLayers: model.config.layers };
       return await writeMlxAdapter(path, mlx, { replace: true });
     }
     case "limbeck":
       return await writeOwnAdapter(path, adapter, values, origin);
   }
+}
+
+/** What mlx-lm calls a module inside of a layer. @throws {InputError} where that is not known */
+function mlxPath({ architecture: { family: { name, names } }, path }: Model, module: string): string {
+  const { layers, mlxLayers } = names;
+  if (mlxLayers === undefined && layers !== "model.layers") {
+    throw new InputError(`what mlx-lm calls the layers of a model of the family ${name} is not known`, {
+      where: path,
+      hint: MERGE,
+    });
+  }
+  return `${mlxLayers ?? layers}${module.slice(layers.length)}`;
 }
 
 /** @throws {InputError} where a form has no place for tensors that were trained beside an adapter */

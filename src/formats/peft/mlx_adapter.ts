@@ -81,7 +81,7 @@ function transposed(matrix: Float32Array, rows: number, columns: number): Float3
 
 /** Decoder layer of a module, and its name within it. */
 function placeOf(path: string): { layer: number; name: string } {
-  const [, layer, name] = /\.layers\.(\d+)\.(.+)$/.exec(path)!;
+  const [, layer, name] = /^model\.(?:layers|h)\.(\d+)\.(.+)$/.exec(path)!;
   return { layer: Number(layer), name: name! };
 }
 

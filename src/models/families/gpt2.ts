@@ -13,7 +13,12 @@ import type { LayerDescription, NormDescription } from "../decoder/description.t
 export const gpt2 = describedFamily({
   name: "gpt2",
   architectures: { GPT2LMHeadModel: "gpt2" },
-  names: { embedding: "transformer.wte.weight", layers: "transformer.h", head: "lm_head" },
+  names: {
+    embedding: "transformer.wte.weight",
+    layers: "transformer.h",
+    head: "lm_head",
+    mlxLayers: "model.h",
+  },
   gguf: "gpt2",
   fanInFanOut: true,
   // The causal mask, and what masked scores become.

@@ -13,7 +13,12 @@ import type { LayerDescription, NormDescription } from "../decoder/description.t
 export const gptNeox = describedFamily({
   name: "gpt_neox",
   architectures: { GPTNeoXForCausalLM: "gpt_neox" },
-  names: { embedding: "gpt_neox.embed_in.weight", layers: "gpt_neox.layers", head: "embed_out" },
+  names: {
+    embedding: "gpt_neox.embed_in.weight",
+    layers: "gpt_neox.layers",
+    head: "embed_out",
+    mlxLayers: "model.h",
+  },
   gguf: "gptneox",
   // The causal mask, and what masked scores become.
   buffers: /\.attention\.(bias|masked_bias)$/,

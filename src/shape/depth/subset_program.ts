@@ -96,12 +96,11 @@ function traceLosses(
 
 /** Cosines of what goes into each layer and what comes out, one a position: the outputs `cosine 0`, `cosine 1`, ... */
 function traceCosines(graph: Graph, model: Model, { tokens, positions }: StreamSizes): void {
-  const { names } = model.architecture.family;
   let before: Tensor | undefined;
   let layer = 0;
   traceModel(graph, NAME, model, tokens, { length: positions }, {
     onTap(tap, x) {
-      if (tap === `${names.layers}.${layer}.output`) graph.output(`cosine ${layer++}`, cosine(before!, x));
+      if (tap === `model.layers.${layer}.output`) graph.output(`cosine ${layer++}`, cosine(before!, x));
       else if (tap !== "embeddings") return;
       before = x;
     },
