@@ -86,7 +86,7 @@ function findFamily(
       where,
       hint: `Supported architectures: ${
         known.map(({ architecture }) => architecture).join(", ")
-      }. One of your own is a plugin: limbeck plugin new family NAME.`,
+      }. Another is read by a plugin, --plugin FILE: see docs/families.md.`,
     });
   }
   if (type !== undefined && type !== found.type) {

@@ -4,6 +4,7 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { builtins } from "../../plugins/mod.ts";
 import starcoder2 from "../../examples/families/starcoder2.ts";
 import { InputError } from "../../src/base/errors.ts";
+import { exportGguf } from "../../src/distill/export/export_model.ts";
 import { hostLinearAlgebra } from "../../src/linalg/host.ts";
 import { readArchitecture } from "../../src/models/families.ts";
 import { checkPlugin, type CheckResult } from "../../src/registry/check/check_plugin.ts";
@@ -144,7 +145,7 @@ Deno.test("its class is known where the registry's families are handed in, and n
     InputError,
     "Starcoder2ForCausalLM",
   ) as InputError;
-  assert(error.hint!.includes("plugin new family"));
+  assert(error.hint!.includes("--plugin FILE"));
   const families = familiesOf(new Registry().addAll(builtins).add(starcoder2));
   const architecture = readArchitecture(config, "model", families);
   assertEquals([architecture.family.name, architecture.linearLayers.length], ["example/starcoder2", 12]);
@@ -193,6 +194,12 @@ Deno.test({
       await runHere(recipe, run, { plugins: [starcoder2], resume: true });
       const written = JSON.parse(await Deno.readTextFile(`${run}/merged/config.json`));
       assertEquals([written.architectures, written.num_hidden_layers], [["Starcoder2ForCausalLM"], 1]);
+      const gguf = { storage: "F32", name: "a", families: [recordOf(starcoder2)] } as const;
+      await assertRejects(
+        () => exportGguf(`${run}/merged`, `${run}/a.gguf`, gguf),
+        InputError,
+        "models of the family example/starcoder2 cannot be written",
+      );
       const adapter = JSON.parse(await Deno.readTextFile(`${run}/adapter/adapter_config.json`));
       assert(adapter.target_modules.includes("c_fc"), adapter.target_modules.join());
     }, {

@@ -148,7 +148,7 @@ async function writeShape(
     storage: readStorage(flags.text("storage")),
     name: flags.text("name") ?? basename(output, ".gguf"),
     about: readAbout(flags.list("about")),
-    families: familiesOf(await registryWith(invocation.plugins)),
+    families: familiesOf(registry),
     report,
     warn: (message) => invocation.out.warn(message),
   });
@@ -177,6 +177,7 @@ async function writeGguf(
     storage,
     name: flags.text("name") ?? basename(output, ".gguf"),
     about: readAbout(flags.list("about")),
+    families: familiesOf(await registryWith(invocation.plugins)),
     report,
     warn: (message) => invocation.out.warn(message),
   });
