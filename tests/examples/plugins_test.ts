@@ -131,7 +131,8 @@ Deno.test("a run with an adapter of a plugin that cannot be merged writes and is
       "--dataset",
       files.train,
     );
-    assertStringIncludes(other.err, "--plugin is for --run");
+    // A model may be of a plugin's family, so a plugin is never too much.
+    assertEquals(other.code, 0, other.err);
   }));
 
 Deno.test("the plugins of examples/ pass their checks", async () => {
