@@ -11,6 +11,8 @@ import { bitsAndBytesTensors } from "../distill/tiny_bitsandbytes.ts";
 import { goldenArrays } from "../goldens/arrays.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 import { maxDifference, randomArray } from "../tensor/harness.ts";
+import { laidOut, layoutOf } from "../../src/formats/huggingface/layout.ts";
+import type { ModelSource, StoredNf4 } from "../../src/formats/model_source.ts";
 
 type Tensors = ReturnType<typeof bitsAndBytesTensors>;
 
@@ -170,4 +172,19 @@ sharedTest("a checkpoint of bitsandbytes holds the values that it gives there", 
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+});
+
+Deno.test("what is turned while it is read is not kept in blocks, whose order would be that of the file", () => {
+  const weight = { dtype: "NF4", exactDtype: "f32" };
+  const stored = { nf4: true } as unknown as StoredNf4;
+  const source = {
+    tensors: new Map(
+      ["h.0.attn.c_attn.weight", "wte.weight"].map((name) => [name, { ...weight, shape: [8, 4] }]),
+    ),
+    nf4: () => stored,
+  } as unknown as ModelSource;
+  const turned = laidOut(source, layoutOf({ model_type: "gpt2" }).tensors!);
+  assertEquals(turned.tensors.get("transformer.h.0.attn.c_attn.weight")!.shape, [4, 8]);
+  assertEquals(turned.nf4!("transformer.h.0.attn.c_attn.weight"), undefined);
+  assertEquals(turned.nf4!("transformer.wte.weight"), stored);
 });
