@@ -4,7 +4,7 @@ import { FlagReader } from "../../src/cli/command.ts";
 import { main } from "../../src/cli/main.ts";
 import { Output } from "../../src/cli/terminal/output.ts";
 import { RunError } from "../../src/cli/terminal/run_error.ts";
-import { watchRun } from "../../src/cli/terminal/watch_run.ts";
+import { handleSignals, watchRun } from "../../src/cli/terminal/watch_run.ts";
 import { createRun, findRun } from "../../src/runs/store/run_folder.ts";
 import { isLocked } from "../../src/runs/store/run_lock.ts";
 import { summarise } from "../../src/runs/store/run_summary.ts";
@@ -12,6 +12,8 @@ import { fakeEntry, fakeRecipe, resumeFake, withFolder } from "../runs/fake_run.
 import type { Fault } from "../runs/fake_trainer.ts";
 import { fakeTerminal } from "./fake_terminal.ts";
 import { testStore } from "../runs/test_store.ts";
+
+const later = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 function start(folder: string, fault: Fault = {}) {
   return createRun({ recipe: fakeRecipe(folder, fault), store: testStore(folder) });
@@ -78,10 +80,12 @@ async function interrupted(
   const script = new URL("./watched_run.ts", import.meta.url).pathname;
   const args = ["run", "-A", script, folder, JSON.stringify(fault)];
   const process = new Deno.Command(Deno.execPath(), { args, stdout: "piped" }).spawn();
-  let printed = "";
+  let [printed, asked] = ["", 0];
   for await (const text of process.stdout.pipeThrough(new TextDecoderStream())) {
     printed += text;
     if (next.length > 0 && printed.includes(next[0])) {
+      // As a person would: what comes sooner is taken for the same press.
+      if (asked++ > 0) await later(600);
       next.shift();
       process.kill("SIGINT");
     }
@@ -115,3 +119,17 @@ Deno.test("a second Ctrl-C ends a run that does not listen", () =>
     assertStringIncludes(printed, "continues from the last checkpoint, if there is one");
     assertEquals(summarise(await findRun("last", testStore(folder))).state, "interrupted");
   }));
+
+Deno.test("one Ctrl-C counts once, however often it is passed on; a later one is a second", async () => {
+  const said: string[] = [];
+  const signals = { first: () => void said.push("first"), second: () => void said.push("second") };
+  using _handled = handleSignals(signals);
+  Deno.kill(Deno.pid, "SIGHUP");
+  await later(50);
+  Deno.kill(Deno.pid, "SIGHUP");
+  await later(550);
+  assertEquals(said, ["first"]);
+  Deno.kill(Deno.pid, "SIGHUP");
+  await later(50);
+  assertEquals(said, ["first", "second"]);
+});

@@ -110,13 +110,18 @@ async function conclude(
   return exitCode;
 }
 
-/** Calls back at the first signal to end, and at each further one, until it is disposed of. */
+/** Signals nearer than this come from one Ctrl-C: `deno task` and npx pass on what the terminal has sent already. */
+const ONE_PRESS_MILLISECONDS = 500;
+
+/** Calls back at the first signal to end, and at each further one, until it is disposed of. One Ctrl-C counts once. */
 export function handleSignals({ first, second }: { first(): void; second(): void }): Disposable {
-  let asked = false;
+  let asked: number | undefined;
   const handle = () => {
-    if (asked) return second();
-    asked = true;
-    first();
+    const now = performance.now();
+    if (asked === undefined) {
+      asked = now;
+      first();
+    } else if (now - asked > ONE_PRESS_MILLISECONDS) second();
   };
   const signals: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM", "SIGHUP"];
   for (const signal of signals) Deno.addSignalListener(signal, handle);
