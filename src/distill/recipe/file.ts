@@ -14,7 +14,7 @@ import { checkWrittenSize, readWrittenFile } from "../../formats/written_file.ts
 import { type Recipe } from "./recipe.ts";
 import { parseRecipe } from "./parse.ts";
 import { absolutePaths } from "./paths.ts";
-import { defaultObjective } from "./schema.ts";
+import { defaultObjective } from "./schema/objective.ts";
 
 /** Options of {@linkcode loadRecipe}. */
 export interface LoadRecipeOptions {

@@ -8,7 +8,8 @@ import { InputError } from "../../base/errors.ts";
 import { canonicalJson } from "../../base/json.ts";
 import { describeProblems, type RecipeProblem } from "./problems.ts";
 import type { Recipe } from "./recipe.ts";
-import { deriveDefaults, recipeSchema } from "./schema.ts";
+import { deriveDefaults } from "./schema/defaults.ts";
+import { recipeSchema } from "./schema/mod.ts";
 
 /** A recipe that breaks rules: `problems` has one entry for each, with its path. */
 export class RecipeError extends InputError {

@@ -5,7 +5,7 @@
  */
 import { z } from "zod";
 import { describeIssues, type FieldSchema, type SchemaProblem } from "../../base/schema_problems.ts";
-import { recipeSchema } from "./schema.ts";
+import { recipeSchema } from "./schema/mod.ts";
 
 /** One broken rule of a recipe. */
 export type RecipeProblem = SchemaProblem;

@@ -1,0 +1,62 @@
+/**
+ * What depends on another field and was left out.
+ *
+ * @module
+ */
+import { isObject } from "../../../base/json.ts";
+import { withSetNames } from "../data_sets.ts";
+
+const OPTIONAL_SECTIONS = ["objective", "adapter", "train", "samples", "output", "limits"];
+
+/** Fills in what depends on another field and was left out, before the rules are checked. */
+export function deriveDefaults(value: unknown): unknown {
+  if (!isObject(value)) return value;
+  const derived: Record<string, unknown> = { ...value };
+  // A section all of whose lines are commented out reads as null in YAML.
+  for (const name of OPTIONAL_SECTIONS) if (derived[name] === null) delete derived[name];
+  if (isObject(value.data)) derived.data = withSetNames(value.data);
+  const adapter = section(value, "adapter");
+  if (adapter) derived.adapter = twiceTheRank(adapter);
+  const teacher = section(value, "teacher");
+  if (teacher && isObject(teacher.adapter)) {
+    derived.teacher = { ...teacher, adapter: twiceTheRank(teacher.adapter) };
+  }
+  const train = section(value, "train");
+  if (train) {
+    const filled = { ...train };
+    if (filled.divergence === null) delete filled.divergence;
+    const context = section(value, "data")?.contextLength;
+    if (train.tokensPerMicroBatch === undefined && typeof context === "number" && context > 1024) {
+      filled.tokensPerMicroBatch = context;
+    }
+    const { steps = 200 } = train;
+    if (train.warmup === undefined && typeof steps === "number") filled.warmup = Math.floor(0.05 * steps);
+    const shaped = section(value, "student")?.shapes !== undefined;
+    if (shaped && filled.oneForAll === undefined) filled.oneForAll = {};
+    if (shaped && derived.objective === undefined) {
+      derived.objective = [{ loss: lossOfWhole(filled.oneForAll) }];
+    }
+    derived.train = filled;
+  }
+  return derived;
+}
+
+/** What the whole model learns by where the objective is absent: the data, or what the other shapes learn from too. */
+function lossOfWhole(oneForAll: unknown): unknown {
+  if (!isObject(oneForAll) || oneForAll.target !== "teacher") return "cross-entropy";
+  return oneForAll.loss ?? "soft-cross-entropy";
+}
+
+/** An adapter whose alpha, where it is absent, follows from its rank. */
+function twiceTheRank(adapter: Record<string, unknown>): Record<string, unknown> {
+  const { rank, alpha } = adapter;
+  return typeof rank === "number" && rank > 0 && alpha === undefined
+    ? { ...adapter, alpha: 2 * rank }
+    : adapter;
+}
+
+/** A section that may be left out; undefined where something else stands in its place. */
+function section(value: Record<string, unknown>, name: string): Record<string, unknown> | undefined {
+  const found = value[name] ?? {};
+  return isObject(found) ? found : undefined;
+}

@@ -1,0 +1,46 @@
+/**
+ * The model that is imitated.
+ *
+ * @module
+ */
+import { z } from "zod";
+import { adapter } from "./adapter.ts";
+import { path, quantize, QUANTIZES, seed } from "./fields.ts";
+
+const cacheEntries = z.number().int().min(1).max(256);
+
+const cache = z.strictObject({
+  topK: cacheEntries.optional().describe("Largest logits kept of the teacher at each position"),
+  samples: cacheEntries.optional().describe(
+    "Instead of topK: tokens drawn from the teacher's distribution at each position (RS-KD, arXiv 2503.16870)",
+  ),
+  seed: seed.default(1).describe("Seed of the draws"),
+  precision: z.enum(["f16", "f32"]).default("f16").describe(
+    "Of the logits kept, as distances from the largest",
+  ),
+  folder: path.optional().describe("Folder of caches that runs share; one in the run's folder when absent"),
+}).refine((c) => (c.topK === undefined) !== (c.samples === undefined), {
+  error: "needs one of topK and samples, such as {topK: 64}",
+});
+
+export const teacher = z.strictObject({
+  model: path.describe("Hugging Face folder or GGUF file of the teacher, or hf:ORG/NAME@REVISION of the hub"),
+  quantize: quantize.optional().describe(`${QUANTIZES}As it is stored when absent`),
+  stream: z.boolean().optional().describe(
+    "Reads its layers from disk, two at a time, each time they are needed, so that only embedding, head and two layers take memory on " +
+      "the GPU; numbers stay the same, steps take longer. When absent, where the run does not fit otherwise; false: never",
+  ),
+  train: z.boolean().default(false).describe(
+    "Trains an adapter on the teacher along with the student, by the losses whose learner is the teacher",
+  ),
+  adapter: adapter.optional().describe("The teacher's adapter; like the student's when absent"),
+  cache: cache.optional().describe(
+    "Runs the teacher once before training and keeps the top of its distribution; training then needs no teacher on the GPU",
+  ),
+}).refine((t) => !(t.train && t.cache), {
+  path: ["cache"],
+  error: "cannot keep a teacher that is trained along; leave it out, or teacher.train",
+}).refine((t) => !(t.train && t.stream), {
+  path: ["stream"],
+  error: "cannot stream a teacher that is trained along; leave it out, or teacher.train",
+});
