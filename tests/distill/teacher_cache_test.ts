@@ -335,7 +335,10 @@ Deno.test("the training program of a cached teacher has nothing of the teacher i
     using hidden = await tinySetup(recipeFor(files, { payload: "hidden" }));
     const [a, b, c] = [live, cached, hidden].map((setup) => planTraining(setup, DEFAULT_DEVICE).plan);
     // Of hidden states, the teacher's head; here the student has the same one.
-    assertEquals([...c!.storages.values()].filter(({ category }) => category === "teacher weights").length, 0);
+    assertEquals(
+      [...c!.storages.values()].filter(({ category }) => category === "teacher weights").length,
+      0,
+    );
     assert(c!.storages.has("cached.hidden") && !a!.storages.has("cached.hidden"));
     assertEquals([...c!.blocks.keys()], ["microBatch", "update", "evaluate"]);
     assert(a!.bytesByCategory.has("teacher weights") && !b!.bytesByCategory.has("teacher weights"));
