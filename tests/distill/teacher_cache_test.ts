@@ -367,8 +367,8 @@ Deno.test("a cache in a recipe is checked: what it cannot serve is refused, with
       ],
       [
         { payload: "hidden" },
-        [{ loss: "forward-kl" }, { loss: "hidden-states" }],
-        /objective\.1: with teacher\.cache, "hidden-states" cannot be had: .* no inner values of the teacher/,
+        [{ loss: "forward-kl" }, { loss: "hidden-state-mse" }],
+        /objective\.1: with teacher\.cache, "hidden-state-mse" cannot be had: .* no inner values of the teacher/,
       ],
       [{ samples: 8 }, [{ loss: "reverse-kl" }], /"reverse-kl" cannot be had: its gradient is not linear/],
       [

@@ -75,7 +75,9 @@ async function withTeacher(
         write: async (batch, marked, i) => {
           writeBatch(executable, batch, marked);
           await feed?.fill(batch, marked);
-          for (const [name, data] of feed?.inputs ?? []) executable.write(name, data);
+          for (const [name, data] of feed?.inputs ?? []) {
+            if (plan.storages.has(name)) executable.write(name, data);
+          }
           stream?.select(i);
         },
       });
