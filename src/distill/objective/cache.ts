@@ -32,9 +32,13 @@ export function sparseTarget(
       hint: `set it to at most ${vocabulary}`,
     });
   }
+  return { kind: "top-k", entries: topK, temperatures: cacheTemperatures(terms) };
+}
+
+/** Temperatures at which a cache of the largest logits knows what the others weigh, for these losses. */
+export function cacheTemperatures(terms: readonly ResolvedLoss[]): number[] {
   const own = terms.filter(({ loss, options }) => looksAtTarget(loss, options)).map((t) => t.temperature);
-  const temperatures = [...new Set([1, ...own])].sort((a, b) => a - b);
-  return { kind: "top-k", entries: topK, temperatures };
+  return [...new Set([1, ...own])].sort((a, b) => a - b);
 }
 
 /**

@@ -42,7 +42,7 @@ export interface CacheHost {
   onFound(path: string, samples: number): void;
   /** Called before anything is made on the GPU. What it throws ends the work. */
   onPlanned(planned: PlannedPass): void | Promise<void>;
-  /** Called as rows are made: samples that have theirs, of all. */
+  /** Called batch by batch as rows are made: samples that have theirs, of all. */
   onRows?(done: number, all: number): void;
 }
 
@@ -169,6 +169,8 @@ class CacheMaking {
   readonly #works: readonly Work[];
   #pass: TeacherPass | undefined;
   #texts: TeacherTexts | undefined;
+  /** Samples that have their rows. */
+  #done = 0;
 
   constructor(
     gpu: Gpu,
@@ -286,7 +288,11 @@ class CacheMaking {
     const sum = { loss: 0, tokens: 0 };
     try {
       for await (const made of pass.rows(open, this.#keys, isMeasured ? sum : undefined)) {
-        for (const { sample, rows } of made) await writer.put(this.#keys.get(sample)!, rows);
+        for (const { sample, rows } of made) {
+          if (this.#isMissing(sample)) this.#done++;
+          await writer.put(this.#keys.get(sample)!, rows);
+        }
+        this.#host.onRows?.(this.#done, this.#keys.size);
       }
     } finally {
       // Also what a stop leaves in the middle is worth keeping.
@@ -304,9 +310,10 @@ class CacheMaking {
     return await TeacherPass.create(this.#gpu, this.#setup, planned, this.#sizes.choices, onSlice);
   }
 
+  /** Counts anew: others may have made some. */
   #tell(): void {
-    const samples = [...this.#keys.keys()];
-    this.#host.onRows?.(samples.filter((sample) => !this.#isMissing(sample)).length, samples.length);
+    this.#done = [...this.#keys.keys()].filter((sample) => !this.#isMissing(sample)).length;
+    this.#host.onRows?.(this.#done, this.#keys.size);
   }
 
   /** What the cache says of the teacher, all of which is there. */

@@ -16,7 +16,7 @@ import { memoryError, type RunMemory, runMemory } from "../program/memory.ts";
 import { LOSS_SUMS } from "../objective/loss_sets.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import type { TeacherCacheRecipe } from "../recipe/recipe.ts";
-import { sampleKeys } from "./origin.ts";
+import { countRows } from "./payload_sizes.ts";
 import { keepsHidden, type PayloadFormat, rowStorage } from "./payload.ts";
 import type { RowFormat } from "./cached_rows.ts";
 import { teacherRows } from "../program/teacher_rows.ts";
@@ -59,10 +59,7 @@ export function cacheBytes(
   const kept = keptOf(setup);
   if (!kept) return undefined;
   const row = rowStorage(kept.format).bytes;
-  // Samples of the same tokens are kept once.
-  const keys = [...sampleKeys([...train, ...heldOut], setup.objective.masks).values()];
-  const rows = new Map(keys.map(({ hash, positions }) => [hash, positions.length]));
-  return { row, total: row * rows.values().reduce((sum, count) => sum + count, 0) };
+  return { row, total: row * countRows([...train, ...heldOut], setup.objective) };
 }
 
 /** The pass, planned. */
