@@ -8,6 +8,7 @@ import { InputError } from "../base/errors.ts";
 import { select, stepScalar } from "../tensor/expr/mod.ts";
 import type { DType, Graph, Tensor, TensorSpec } from "../tensor/graph.ts";
 import { scatterRows } from "../tensor/ops/cache.ts";
+import { joinColumns, splitColumns } from "../tensor/ops/columns.ts";
 import { linear } from "../tensor/ops/matmul.ts";
 import { pointwise } from "../tensor/ops/pointwise.ts";
 import { readAs } from "../tensor/ops/views.ts";
@@ -99,12 +100,39 @@ function switchesOf(
 /** Called for every linear layer: base output in, output with whatever an adapter adds out. */
 export type LinearHook = (name: string, x: Tensor, weight: Tensor, base: () => Tensor) => Tensor;
 
+/** A layer of the experts of a mixture, as adapters see it: one weight [out, in] for each expert. */
+export interface ExpertLayer {
+  /** Module path of the experts and what transformers calls the parameter: `model.layers.0.mlp.experts.gate_up_proj`. */
+  readonly name: string;
+  readonly experts: number;
+  readonly out: number;
+  readonly in: number;
+  /** The modules whose weights lie one above the other in that of an expert. */
+  modules(expert: number): readonly string[];
+}
+
+/**
+ * Called for every layer of experts: the outputs of the frozen experts in, outputs with whatever an adapter adds out; undefined where none
+ * is adapted.
+ *
+ * @param x f32 [S, in], a row for each pair of a token and one of its experts
+ * @param base f32 [S, out]
+ * @param linear Multiplies rows by the part of a parameter [experts * out, in] that is their expert's
+ */
+export type ExpertsHook = (
+  layer: ExpertLayer,
+  x: Tensor,
+  base: () => Tensor,
+  linear: (rows: Tensor, parameter: Tensor) => Tensor,
+) => Tensor | undefined;
+
 /** Called for every weight by its Hugging Face name: the tensor that stands in its place, where one does. */
 export type WeightHook = (name: string, shape: readonly number[]) => Tensor | undefined;
 
 /** How what is trained on a model takes part in its forward pass. */
 export interface ModelHooks {
   readonly onLinear?: LinearHook;
+  readonly onExperts?: ExpertsHook;
   readonly onWeight?: WeightHook;
 }
 
@@ -200,6 +228,7 @@ export class ModelContext {
   readonly inputs: StreamInputs;
   readonly weights: WeightSpecs;
   readonly #onLinear: LinearHook | undefined;
+  readonly #onExperts: ExpertsHook | undefined;
   readonly #onWeight: WeightHook | undefined;
   readonly #onTap: TapHook | undefined;
   readonly #recompute: boolean;
@@ -220,6 +249,7 @@ export class ModelContext {
     this.weights = weights;
     this.#name = name;
     this.#onLinear = options.onLinear;
+    this.#onExperts = options.onExperts;
     this.#onWeight = options.onWeight;
     this.#onTap = options.onTap;
     this.#recompute = options.recompute ?? false;
@@ -280,6 +310,30 @@ export class ModelContext {
       const base = () => linear(input, weight);
       const y = this.#onLinear ? this.#onLinear(name, input, weight, base) : base();
       return this.#narrowed?.output(name, y) ?? y;
+    });
+  }
+
+  /**
+   * Outputs of a layer of experts, and what an adapter attached to it adds.
+   *
+   * @param x f32 [S, in]
+   * @param weights Of the layer's modules, each [experts * out, in]
+   * @param linear Multiplies rows by what is their expert's
+   * @returns Those of each module, f32 [S, out]
+   */
+  experts(
+    layer: ExpertLayer,
+    x: Tensor,
+    weights: readonly Tensor[],
+    linear: (rows: Tensor, weight: Tensor) => Tensor,
+  ): readonly Tensor[] {
+    return this.graph.within(layer.name, () => {
+      const base = () => weights.map((weight) => linear(x, weight));
+      const joined = () => weights.length > 1 ? joinColumns(base()) : base()[0]!;
+      const adapted = this.#onExperts?.(layer, x, joined, linear);
+      if (!adapted) return base();
+      if (weights.length === 1) return [adapted];
+      return splitColumns(adapted, weights.map((weight) => weight.dim(0) / layer.experts));
     });
   }
 
