@@ -38,7 +38,7 @@ export function checkSettings(plugin: Adapter, recipe: AdapterRecipe, where: str
 export function targetLayers(
   plugin: Adapter,
   recipe: AdapterRecipe,
-  { architecture, isRowCut }: Model,
+  { architecture, isRowCut, shapes }: Model,
   where: string,
 ): AdaptedLayer[] {
   const { linearLayers: linear, expertLayers: experts, family, config } = architecture;
@@ -52,8 +52,12 @@ export function targetLayers(
       if (experts.some(({ name }) => meansExperts(target, name))) continue;
       const known = [...new Set(all.map(({ name }) => name.split(".").at(-1)!))];
       const ofExperts = [...new Set(experts.map(({ name }) => name.split(".").slice(-2).join(".")))];
+      // Without `experts` it would mean dense layers beside them too.
+      const parameter = ofExperts.find((name) => ends(name, target));
       throw new InputError(
-        `"${target}" names no linear layer of the model${didYouMean(target, [...known, ...ofExperts])}`,
+        `"${target}" names no linear layer of the model${
+          parameter ? `; did you mean "${parameter}"?` : didYouMean(target, [...known, ...ofExperts])
+        }`,
         {
           where: `recipe ${where}.targets`,
           hint: `targets are all-linear (which leaves the head out), or names among ${
@@ -69,7 +73,7 @@ export function targetLayers(
   const chosenExperts = targets === "all-linear"
     ? []
     : experts.filter(({ name }) => targets.some((target) => meansExperts(target, name)));
-  if (chosenExperts.length > 0) checkExperts(plugin, recipe, where);
+  if (chosenExperts.length > 0) checkExperts(plugin, recipe, where, shapes !== undefined);
   const [rankOf, alphaOf] = [patternReader(recipe.rankPattern), patternReader(recipe.alphaPattern)];
   const both: (LinearLayer & { readonly experts?: number })[] = [...chosen, ...chosenExperts];
   return both.map((layer) => ({
@@ -97,11 +101,17 @@ function meansExperts(target: string, path: string): boolean {
 }
 
 /** @throws {InputError} where experts cannot have this adapter */
-function checkExperts(plugin: Adapter, { dropout }: AdapterRecipe, where: string): void {
+function checkExperts(plugin: Adapter, { dropout }: AdapterRecipe, where: string, ofShapes: boolean): void {
   if (!plugin.experts) {
     throw new InputError(`the adapter "${plugin.id}" is of linear layers, and cannot be on experts`, {
       where: `recipe ${where}.targets`,
       hint: `leave the experts out, or set ${where}.type: lora`,
+    });
+  }
+  if (ofShapes) {
+    throw new InputError("the experts of a student of several shapes can have no adapter", {
+      where: `recipe ${where}.targets`,
+      hint: "leave the experts out of the targets",
     });
   }
   if (dropout > 0) {
