@@ -7,6 +7,7 @@ import { writeMerged } from "../../src/distill/export/exports.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { readPeftAdapter } from "../../src/formats/peft/peft.ts";
+import { GgufFile } from "../../src/formats/gguf/gguf.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import { writeAdaptedModel } from "../../src/merge/adapters/adapted_model.ts";
 import { writeMergedAdapter } from "../../src/merge/adapters/adapters.ts";
@@ -28,6 +29,8 @@ import { trained } from "./trained_adapter.ts";
 const EXPERTS = "model.layers.0.mlp.experts";
 /** Three experts in the first of two layers; of widths that `subgroup8` has kernels for. */
 const TINY = { config: tinyConfig("Qwen3MoeForCausalLM", TINY_VOCABULARY) };
+/** Of that layer alone: files of llama.cpp have no dense layers beside experts. */
+const ALONE = { config: { ...TINY.config, num_hidden_layers: 1, mlp_only_layers: [] } };
 
 function recipeOf(files: Parameters<typeof tinyRecipe>[0], changes: RecipeChanges = {}) {
   const adapter = { targets: ["q_proj", "experts"], rankPattern: { gate_up_proj: 8 }, ...changes.adapter };
@@ -42,7 +45,7 @@ async function shapesOf(path: string): Promise<Record<string, readonly number[]>
 }
 
 modelTest(
-  "experts with an adapter compute what the merged model does, and the files say the same",
+  "experts with an adapter are those of the merged model, and of the files",
   (gpu) =>
     withTiny(async (files) => {
       const recipe = recipeOf(files);
@@ -95,12 +98,38 @@ modelTest(
         assertWithin(twice!.get(name)!, values, 1e-5, `${name} of a sum by singular values`);
       }
 
+      // Both modules of the first parameter have the same A; all have the largest rank.
+      await writeAdapter(`${files.folder}/adapter.gguf`, adapter, values, origin, "gguf-adapter");
+      const gguf = await GgufFile.open(await openFile(`${files.folder}/adapter.gguf`));
+      const scale = Number(gguf.metadata.get("adapter.lora.alpha")) / 8;
+      const [up, down] = ["up", "down"].map((name) => `blk.0.ffn_${name}_exps.weight`);
+      assertEquals(gguf.tensors.get(`${up}.lora_a`)!.shape, [3, 8, 32]);
+      assertEquals(gguf.tensors.get(`${up}.lora_b`)!.shape, [3, 20, 8]);
+      for (const [stack, module] of [[up!, "up_proj"], [down!, "down_proj"]] as const) {
+        const [a, b] = await Promise.all(
+          ["a", "b"].map(async (side) => (await gguf.read(`${stack}.lora_${side}`)).data as Float32Array),
+        );
+        for (let e = 0; e < 3; e++) {
+          const name = `${EXPERTS}.${e}.${module}.weight`;
+          const [out, width] = student.architecture.tensors.get(name) as [number, number];
+          const before = (await student.read(name)).data as Float32Array;
+          const update = Float32Array.from(before, (w, i) => {
+            const [o, k] = [Math.floor(i / width), i % width];
+            let sum = 0;
+            for (let r = 0; r < 8; r++) sum += b![(e * out + o) * 8 + r]! * a![(e * 8 + r) * width + k]!;
+            return w + scale * sum;
+          });
+          assertWithin(update, ours!.get(name)!, 1e-5, name);
+        }
+      }
+      gguf.close();
+
       // The outermost wrapper is that of the last parameter.
       assertEquals(of("lora_A"), [3 * 4, 20]);
       assertEquals(of("lora_B"), [32, 4 * 3]);
       assertEquals(of("base_layer.lora_A"), [3 * 8, 32]);
       assertEquals(of("base_layer.lora_B"), [40, 8 * 3]);
-    }, TINY),
+    }, ALONE),
 );
 
 modelTest("a run on experts goes on after a stop as if there had been none", () =>
@@ -159,7 +188,7 @@ Deno.test("adapters that experts cannot have are refused by name", () =>
 
     const { setup, adapter, values, origin } = await trained(recipeOf(files));
     using _ = setup;
-    for (const form of ["peft-plain", "mlx", "gguf-adapter"] as const) {
+    for (const form of ["peft-plain", "mlx"] as const) {
       const write = () => writeAdapter(`${files.folder}/no`, adapter, values, origin, form);
       await assertRejects(write, InputError, "the adapter is on experts of a mixture");
     }

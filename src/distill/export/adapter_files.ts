@@ -84,7 +84,7 @@ export async function writeAdapter(
   form: AdapterForm = "peft",
 ): Promise<void> {
   if (!hasForm(adapter, form)) throw formless(adapter, form);
-  if (adapter.adaptsExperts && form !== "peft" && form !== "limbeck") throw expertless(form);
+  if (adapter.adaptsExperts && (form === "peft-plain" || form === "mlx")) throw expertless(form);
   const { baseModel, beside } = origin;
   if (beside && form !== "limbeck") checkBeside(adapter, beside.tensors, form);
   const layout = peftLayout(adapter);
@@ -172,14 +172,12 @@ function formless(adapter: ModelAdapter, form: AdapterForm): InputError {
 }
 
 /** The refusal of a form that has no place for what is trained of experts. */
-function expertless(form: AdapterForm): InputError {
-  const programs = {
+function expertless(form: "peft-plain" | "mlx"): InputError {
+  const reasons = {
     "peft-plain": "programs that know plain LoRA alone know none of PEFT's target_parameters",
-    "mlx": "Limbeck knows no layout of mlx-lm for them",
-    "gguf-adapter": "Limbeck writes no GGUF adapter of experts",
+    "mlx": "what mlx-lm calls them is not known",
   };
-  const reason = programs[form as keyof typeof programs];
-  return new InputError(`the adapter is on experts of a mixture, and ${reason}`, {
+  return new InputError(`the adapter is on experts of a mixture, and ${reasons[form]}`, {
     where: "recipe adapter.targets",
     hint: MERGE,
   });
