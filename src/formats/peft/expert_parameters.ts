@@ -45,12 +45,12 @@ export function namedExperts(
   if (!settings.targetParameters) return { tensors, experts: new Map() };
   const named = new Map<string, TensorData>();
   const experts = new Map<string, number>();
-  const wrappers = new Map<string, number>();
+  const wrappers = new Map<string, Set<number>>();
   const found = [...tensors].map(([key, tensor]) => {
     const [, module, inner = "", side] = WRAPPED.exec(key) ?? [];
     const wrapped = module !== undefined && !isTargeted(module, settings.targetModules);
     const depth = inner.length / ".base_layer".length;
-    if (wrapped) wrappers.set(module, Math.max(depth + 1, wrappers.get(module) ?? 0));
+    if (wrapped) wrappers.set(module, (wrappers.get(module) ?? new Set()).add(depth));
     return { key, tensor, module: wrapped ? module : undefined, depth, side };
   });
   for (const { key, tensor, module, depth, side } of found) {
@@ -59,8 +59,8 @@ export function namedExperts(
       continue;
     }
     const parameters = wrappedParameters(module, settings.targetParameters, where);
-    const count = wrappers.get(module)!;
-    if (parameters.length !== count) {
+    const count = wrappers.get(module)!.size;
+    if (parameters.length !== count || depth >= count) {
       throw new InputError(
         `${module} has ${count} adapted ${
           count === 1 ? "parameter" : "parameters"
