@@ -17,6 +17,20 @@ export interface EncodedSample {
   source: RowSource;
   /** Who wrote its row, where the row says so. */
   origin?: string;
+  /** The same sample as a second tokenizer has it, where there is one. */
+  other?: OtherEncoding;
+}
+
+/** A sample in the tokens of a second tokenizer. */
+export interface OtherEncoding {
+  ids: Int32Array;
+  /** As in {@linkcode EncodedSample}. */
+  supervised: Uint8Array;
+  /**
+   * Groups of tokens of both sides that stand for the same bytes, in order, four numbers each: first token and one past the last, of the
+   * sample, then of this encoding. Tokens between groups stand for nothing on the other side.
+   */
+  groups: Int32Array;
 }
 
 /** What to do with a sample that is longer than the context. */
