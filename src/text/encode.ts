@@ -62,6 +62,16 @@ export interface EncodeOptions {
   tooLong?: TooLong;
   /** Whether `</s>` and the like in text, prompt and completion become control tokens (off by default; never in messages). */
   specialInText?: boolean;
+  /** A second tokenizer that encodes every row too. */
+  align?: SampleAlignment;
+}
+
+/** Encodes rows for a second tokenizer. */
+export interface SampleAlignment {
+  /** A whole row; undefined where its tokens cannot be aligned and such rows are left out. */
+  align(row: DatasetRow, whole: EncodedSample): OtherEncoding | undefined;
+  /** Most tokens of a sample in the second encoding. */
+  readonly limit: number;
 }
 
 /** Counts of what {@linkcode encodeDataset} did. */
@@ -78,6 +88,8 @@ export interface EncodeReport {
   split: number;
   /** Rows and pieces left out because no target was left in them. */
   withoutTarget: number;
+  /** Rows left out because a second tokenizer does not spell them alike; absent where there is none. */
+  unlike?: number;
 }
 
 /** Resolves the token that ends a text. */
@@ -175,6 +187,7 @@ export function encodeDataset(
     dropped: 0,
     split: 0,
     withoutTarget: 0,
+    ...(options.align ? { unlike: 0 } : {}),
   };
   const samples: EncodedSample[] = [];
   const refused: string[] = [];
@@ -183,9 +196,19 @@ export function encodeDataset(
     report.rows++;
     report.rowsByShape[row.shape]++;
     file ??= row.source.file;
-    const whole = encodeRow(row, options);
+    let whole = encodeRow(row, options);
+    if (options.align) {
+      const other = options.align.align(row, whole);
+      if (!other) {
+        report.unlike!++;
+        continue;
+      }
+      whole = { ...whole, other };
+    }
     report.longest = Math.max(report.longest, whole.ids.length);
-    let pieces = [whole];
+    const { limit = Infinity } = options.align ?? {};
+    const cut = (start: number, end: number) => slice(whole, start, end, limit);
+    let pieces = [whole.other && whole.other.ids.length > limit ? cut(0, whole.ids.length) : whole];
     if (whole.ids.length > contextLength) {
       if (tooLong === "refuse") {
         refused.push(`${row.source.file}:${row.source.line}: ${whole.ids.length} tokens`);
@@ -194,9 +217,9 @@ export function encodeDataset(
       if (tooLong === "drop") report.dropped++;
       if (tooLong === "split") report.split++;
       pieces = tooLong === "cut"
-        ? [slice(whole, 0, contextLength)]
+        ? [cut(0, contextLength)]
         : tooLong === "split"
-        ? splitSample(whole, contextLength)
+        ? splitSample(whole.ids.length, contextLength, cut)
         : [];
     }
     for (const piece of pieces) {
@@ -232,17 +255,47 @@ function tooLongError(refused: string[], contextLength: number): InputError {
   );
 }
 
-function slice(sample: EncodedSample, start: number, end: number): EncodedSample {
+function slice(sample: EncodedSample, start: number, end: number, limit: number): EncodedSample {
   const supervised = sample.supervised.slice(start, end);
   supervised[0] = 0;
-  return { ...sample, ids: sample.ids.slice(start, end), supervised };
+  const other = sample.other && sliceOther(sample.other, start, end, limit);
+  return { ...sample, ids: sample.ids.slice(start, end), supervised, ...(other ? { other } : {}) };
+}
+
+/**
+ * What belongs to tokens from `start` up to `end` in the second encoding: the tokens of their groups, as far as they lie within the limit, and
+ * the one before them, which gives the first its context. The token at `start` is a context itself.
+ */
+function sliceOther(
+  { ids, supervised, groups }: OtherEncoding,
+  start: number,
+  end: number,
+  limit: number,
+): OtherEncoding {
+  const kept: number[] = [];
+  let from = 0;
+  for (let g = 0; g < groups.length; g += 4) {
+    const [a, b, c, d] = groups.subarray(g, g + 4) as unknown as [number, number, number, number];
+    if (a < start + Number(start > 0) || b > end) continue;
+    if (kept.length === 0) from = start === 0 ? 0 : Math.max(0, c - 1);
+    if (d - from > limit) break;
+    kept.push(a - start, b - start, c - from, d - from);
+  }
+  const count = kept.length === 0 ? Math.min(1, ids.length) : kept.at(-1)!;
+  const flags = supervised.slice(from, from + count);
+  flags.fill(0, 0, 1);
+  return { ids: ids.slice(from, from + count), supervised: flags, groups: Int32Array.from(kept) };
 }
 
 /** Pieces of at most `length` tokens; each begins with the last token of the one before, which gives its first target a context. */
-function splitSample(sample: EncodedSample, length: number): EncodedSample[] {
+function splitSample(
+  total: number,
+  length: number,
+  cut: (start: number, end: number) => EncodedSample,
+): EncodedSample[] {
   const pieces: EncodedSample[] = [];
-  for (let start = 0; start < sample.ids.length - 1; start += length - 1) {
-    pieces.push(slice(sample, start, Math.min(start + length, sample.ids.length)));
+  for (let start = 0; start < total - 1; start += length - 1) {
+    pieces.push(cut(start, Math.min(start + length, total)));
   }
   return pieces;
 }

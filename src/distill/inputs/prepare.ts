@@ -13,6 +13,7 @@ import type { DatasetRow } from "../../text/dataset.ts";
 import type { EncodedSample, EncodeReport } from "../../text/encode.ts";
 import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
 import { checkShapedModel, readShapeFile } from "../../formats/shape_file.ts";
+import { alignedData, type AlignedTeacher, matchTokens } from "./aligned_teacher.ts";
 import { modelIdentity } from "./identity.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
@@ -31,6 +32,8 @@ export interface PreparedRun {
   readonly template: ChatTemplate | undefined;
   /** Present where teacher and student have heads of different sizes for one vocabulary: only its rows take part. */
   readonly padding?: { readonly teacher: number; readonly student: number; readonly common: number };
+  /** Where the teacher has a tokenizer of its own; `tokenizer` and `template` are then the student's. */
+  readonly aligned?: AlignedTeacher;
   /** The data, set by set. What follows is all sets together, one after another, but training sets of which nothing is drawn. */
   readonly sets: SampleSets;
   readonly train: EncodedSample[];
@@ -95,28 +98,48 @@ export async function prepareRun(
   let student: Model | undefined;
   try {
     student = await openStudent(recipe, begun, families);
-    const { tokenizer, template } = await openTokenizer(teacher);
-    const padding = recipe.student.model === "teacher"
+    const { align } = recipe.teacher;
+    const ofTeacher = await openTokenizer(teacher);
+    const ofStudent = recipe.student.model === "teacher" ? ofTeacher : await openTokenizer(student);
+    const { tokenizer, template } = align ? ofStudent : ofTeacher;
+    const padding = recipe.student.model === "teacher" || align
       ? undefined
-      : compareVocabularies(teacher, tokenizer, student, (await openTokenizer(student)).tokenizer);
+      : compareVocabularies(teacher, tokenizer, student, ofStudent.tokenizer);
     if (padding) [teacher, student] = [teacher, student].map((model) => model.withRows(padding.common));
-    if (recipe.data.contextLength > Math.min(teacher.config.contextLength, student.config.contextLength)) {
+    // A teacher with tokens of its own has its own limit.
+    const positions = align ? Infinity : teacher.config.contextLength;
+    if (recipe.data.contextLength > Math.min(positions, student.config.contextLength)) {
       throw new InputError(
         `data.contextLength is ${recipe.data.contextLength}; the models were trained for ${teacher.config.contextLength} (teacher) and ${student.config.contextLength} (student) positions`,
         { where: "recipe", hint: "Lower data.contextLength." },
       );
     }
-    const sets = await openSampleSets(recipe.data, { tokenizer, ...(template ? { template } : {}) });
+    const sets = await openSampleSets(
+      recipe.data,
+      { tokenizer, ...(template ? { template } : {}) },
+      align && { ...ofTeacher, align, contextLength: teacher.config.contextLength },
+    );
     const drawn = drawnSets(sets.train);
     const samples = drawn.flatMap((set) => set.samples);
     checkSources(recipe, samples);
     const opened = { teacher: teacher!, student: student! };
+    const all = [...samples, ...sets.heldOut.flatMap((set) => set.samples)];
+    const sizes = {
+      rows: opened.student.config.vocabularySize,
+      teacherRows: opened.teacher.config.vocabularySize,
+    };
+    const aligned: AlignedTeacher | undefined = align && {
+      ...ofTeacher,
+      ...matchTokens(tokenizer, ofTeacher.tokenizer, sizes),
+      data: alignedData(all),
+    };
     return {
       recipe,
       ...opened,
       tokenizer,
       template,
       ...(padding ? { padding } : {}),
+      ...(aligned ? { aligned } : {}),
       sets,
       train: samples,
       heldOut: sets.heldOut.flatMap((set) => set.samples),
@@ -256,9 +279,9 @@ function compareVocabularies(
     throw new InputError(`teacher and student have different vocabularies: ${difference}`, {
       where: student.path,
       hint:
-        "Distillation over logits needs one vocabulary, with universal-logit too: positions of different " +
-        "tokenisations are not paired. So choose models of one family, or cut a student from the teacher " +
-        "(student: {model: teacher, layers: [...]}).",
+        `To let ${teacherTokenizer.where} teach ${studentTokenizer.where} by groups of tokens that stand for the same bytes, say so: ` +
+        "teacher.align: {by: bytes}, with a loss such as universal-logit-groups. All other losses over logits need one vocabulary: choose " +
+        "models of one family, or cut a student from the teacher (student: {model: teacher, layers: [...]}).",
     });
   }
   const [t, s] = [teacher.config.vocabularySize, student.config.vocabularySize];

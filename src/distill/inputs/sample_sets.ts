@@ -12,8 +12,9 @@ import {
   type EncodeOptions,
   type EncodeReport,
 } from "../../text/encode.ts";
+import { RowAligner } from "../../text/alignment/row_aligner.ts";
 import { heldOutSets, trainingSets } from "../recipe/data_sets.ts";
-import type { DataRecipe } from "../recipe/recipe.ts";
+import type { AlignRecipe, DataRecipe } from "../recipe/recipe.ts";
 
 /** A set of samples under its name. */
 export interface SampleSet {
@@ -35,6 +36,13 @@ export interface SampleSets {
   readonly heldOut: readonly SampleSet[];
 }
 
+/** A teacher with a tokenizer of its own, which encodes every row too. */
+export interface OtherTokenizer extends Pick<EncodeOptions, "tokenizer" | "template"> {
+  readonly align: AlignRecipe;
+  /** Positions that the teacher was trained for. */
+  readonly contextLength: number;
+}
+
 /**
  * Reads and encodes all sets. Without held-out sets, each training set gives a part of its rows to one of its name.
  *
@@ -42,15 +50,23 @@ export interface SampleSets {
  */
 export async function openSampleSets(
   data: DataRecipe,
-  options: Omit<EncodeOptions, "contextLength" | "mask" | "tooLong" | "endToken" | "promptsAsChat">,
+  options: Pick<EncodeOptions, "tokenizer" | "template">,
+  other?: OtherTokenizer,
 ): Promise<SampleSets> {
   const { contextLength, mask, tooLong, endToken, template: promptsAsChat, limit } = data;
   const encode = (rows: DatasetRow[]) => {
-    const { samples, report } = encodeDataset(rows, {
-      ...options,
-      ...{ contextLength, mask, tooLong, endToken, promptsAsChat },
-    });
-    return { rows, samples, report };
+    const aligner = other && alignerOf(data, options, other);
+    try {
+      const { samples, report } = encodeDataset(rows, {
+        ...options,
+        ...{ contextLength, mask, tooLong, endToken, promptsAsChat },
+        ...(aligner ? { align: aligner } : {}),
+      });
+      return { rows, samples, report };
+    } finally {
+      // What it has to say goes before that nothing is left.
+      aligner?.check();
+    }
   };
   /** Names the entry of a list where something is wrong with it; a file alone is named by its errors. */
   const within = async <T>(field: "train" | "heldOut", i: number, work: () => T | Promise<T>): Promise<T> => {
@@ -80,6 +96,23 @@ export async function openSampleSets(
     await within("heldOut", i, async () => heldOut.push({ name, ...encode(await openDataset(path)) }));
   }
   return { train, heldOut };
+}
+
+/** What encodes rows for the teacher too. An end token given by its id is one of the student's; the teacher's ends as it does. */
+function alignerOf(
+  { mask, endToken, template: promptsAsChat }: DataRecipe,
+  own: Pick<EncodeOptions, "tokenizer" | "template">,
+  { tokenizer, template, align, contextLength }: OtherTokenizer,
+): RowAligner {
+  const shared = { mask, promptsAsChat };
+  return new RowAligner(
+    { ...own, ...shared, endToken },
+    {
+      ...{ tokenizer, ...shared, endToken: typeof endToken === "number" ? "auto" : endToken },
+      ...(template ? { template } : {}),
+    },
+    { ...align, limit: contextLength },
+  );
 }
 
 /** The training sets that have a weight. */
@@ -113,6 +146,7 @@ export function joinedReport(reports: readonly EncodeReport[]): EncodeReport {
         messages: all.rowsByShape.messages + messages,
       },
       longest: Math.max(all.longest, report.longest),
+      ...(all.unlike === undefined ? {} : { unlike: all.unlike + (report.unlike ?? 0) }),
     };
   }, first);
 }

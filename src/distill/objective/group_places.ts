@@ -5,6 +5,7 @@
  */
 import type { GroupRows } from "../../losses/group_contract.ts";
 import type { EncodedSample } from "../../text/encode.ts";
+import { MOST_TOKENS } from "../../text/alignment/groups.ts";
 import { IGNORED_LABEL } from "../../text/packing.ts";
 
 /** Sizes of the inputs that groups go through. */
@@ -36,9 +37,6 @@ export interface PlacedGroups {
   readonly student: PlacedStream;
   readonly teacher: PlacedStream;
 }
-
-/** Tokens of a group on one side above which it is left out: the product of so many probabilities says nothing. */
-export const MOST_TOKENS = 64;
 
 /** A group that counts: its tokens in the two encodings of its sample, ends not included. */
 interface Counted {

@@ -39,6 +39,16 @@ export interface TeacherRecipe {
   adapter?: AdapterRecipe;
   /** Runs the teacher once, before training, and trains on what is kept of it. */
   cache?: TeacherCacheRecipe;
+  /** The teacher has a tokenizer of its own, and its tokens are aligned with the student's. */
+  align?: AlignRecipe;
+}
+
+/** How tokens of a teacher with another tokenizer are aligned with the student's. */
+export interface AlignRecipe {
+  /** What makes tokens of both sides one group: the bytes that they stand for, or the least edit distance of their texts. */
+  by: "bytes" | "edit-distance";
+  /** What becomes of rows whose bytes the two tokenizers do not spell alike. */
+  unlike: "refuse" | "skip";
 }
 
 /** How the values of a stored hidden state are kept: int8 with one scale for each. */
@@ -275,6 +285,7 @@ export interface RecipeInput {
     train?: boolean;
     adapter?: Partial<AdapterRecipe>;
     cache?: Partial<TeacherCacheRecipe>;
+    align?: Partial<AlignRecipe>;
   };
   student: Omit<StudentRecipe, "shapes"> & { shapes?: Partial<ShapesRecipe> };
   data: Partial<Omit<DataRecipe, "train">> & {

@@ -4,6 +4,9 @@
  * @module
  */
 
+/** Tokens of a group on one side above which no loss looks at it: the product of so many probabilities says nothing. */
+export const MOST_TOKENS = 64;
+
 /** Sizes of groups, in order: tokens of the first tokenisation, tokens of the second, and so on. */
 export type GroupSizes = Int32Array;
 

@@ -75,3 +75,23 @@ function addsSpace(tokenizer: TextTokenizer, text: string): boolean {
   }
   return adds;
 }
+
+/**
+ * Bytes of the text that targets stand for; special tokens stand for none. The space that a tokenizer puts before a text is not counted, but
+ * inside of a conversation it is, where one stands before a turn.
+ */
+export function supervisedBytes(
+  tokenizer: TextTokenizer,
+  { ids, supervised }: { readonly ids: Int32Array; readonly supervised: Uint8Array },
+): number {
+  let [bytes, isFirst] = [0, true];
+  for (let i = 0; i < ids.length; i++) {
+    if (tokenizer.isSpecial(ids[i]!)) continue;
+    const own = tokenBytes(tokenizer, ids[i]!) ?? NONE;
+    if (supervised[i]) bytes += own.length - Number(isFirst && own[0] === SPACE && addsSpace(tokenizer, "a"));
+    isFirst = false;
+  }
+  return bytes;
+}
+
+const NONE = new Uint8Array();
