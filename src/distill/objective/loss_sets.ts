@@ -58,6 +58,8 @@ export interface ResolvedObjective {
   readonly terms: readonly ResolvedTerm[];
   readonly masks: TokenMasks;
   readonly shape: RowLossShape;
+  /** Whether the target's rows are of another vocabulary, and none of its positions is one of the learner's. */
+  readonly aligned: boolean;
 }
 
 /** These keys mean the same in every run, whatever its objective: the loss at temperature 1. */
@@ -72,10 +74,11 @@ export function crossEntropySet({ registry, shape }: ResolvedObjective): LossSet
  * What is measured of the student: cross-entropy and forward KL first, then whatever else the objective has, then the monitors. What a
  * schedule changes is at the end of its course, so that measurements of different steps can be compared.
  */
-export function evaluationSet({ registry, recipe, terms, masks, shape }: ResolvedObjective): LossSet {
+export function evaluationSet(objective: ResolvedObjective): LossSet {
+  const { registry, recipe, terms, masks, shape, aligned } = objective;
   // Of a cache, what is measured of the teacher would be something else under the same name.
   const isSeen = ({ loss, options }: Pick<ResolvedLoss, "loss" | "options">) =>
-    !shape.sparseTarget || !looksAtTarget(loss, options);
+    !(shape.sparseTarget || aligned) || !looksAtTarget(loss, options);
   const monitors = MONITORS.filter((loss) => isSeen({ loss, options: {} })).map((loss) => ({
     ...{ loss, options: {}, name: loss.id },
     ...{ weight: 0, temperature: 1, monitor: true },
@@ -89,7 +92,8 @@ export function evaluationSet({ registry, recipe, terms, masks, shape }: Resolve
     .filter((t) => !always.includes(t.name))
     .map((t) => ({ ...t, temperatureVaries: false, monitor: true }))
     .flatMap((t) => [t, ...companions(t).filter(isSeen)]);
-  return lossSet([...BASICS.map((loss) => measured(registry, loss)), ...others, ...monitors], shape);
+  const basics = BASICS.map((loss) => measured(registry, loss)).filter((t) => !aligned || isSeen(t));
+  return lossSet([...basics, ...others, ...monitors], shape);
 }
 
 /** A loss without options at temperature 1, of which only the value is wanted. */

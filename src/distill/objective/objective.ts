@@ -6,6 +6,7 @@
 import { compileRowLoss } from "../../losses/compile.ts";
 import type { SparseTarget } from "../../losses/sparse_target.ts";
 import { initialScalars, type ResolvedLoss, type RowLossShape } from "../../losses/traced.ts";
+import type { ResolvedGroupLoss } from "../../losses/compile_group.ts";
 import type { Loss } from "../../registry/contract.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { Executable } from "../../tensor/executable.ts";
@@ -15,6 +16,13 @@ import { ensureCached, hiddenPrecision, sparseTarget } from "./cache.ts";
 import type { ControlledOptions } from "./controllers.ts";
 import type { ResolvedFeature } from "./feature_losses.ts";
 import {
+  type GroupPass,
+  groupPasses,
+  groupScalars,
+  refuseUnaligned,
+  type TwoVocabularies,
+} from "./group_terms.ts";
+import {
   crossEntropySet,
   evaluationSet,
   type LossPass,
@@ -23,7 +31,7 @@ import {
   trainingPasses,
 } from "./loss_sets.ts";
 import type { RowLosses } from "./row_loss.ts";
-import { isRowTerm, resolve, type ResolvedTerm, termAt, uniqueNames } from "./terms.ts";
+import { isGroupTerm, isRowTerm, resolve, type ResolvedTerm, termAt, uniqueNames } from "./terms.ts";
 import { TokenMasks } from "./token_masks.ts";
 
 /** The losses of a recipe. */
@@ -39,6 +47,8 @@ export class Objective {
   readonly crossEntropy: LossSet;
   /** How the hidden states are stored that the target's logits are made of; undefined where no cache keeps them. */
   readonly hidden: HiddenPrecision | undefined;
+  /** Its losses over groups of tokens, where the teacher has a tokenizer of its own; each a pass over the heads. */
+  readonly groups: readonly GroupPass[];
   readonly #recipe: readonly ObjectiveTerm[];
   readonly #shape: RowLossShape;
 
@@ -48,8 +58,9 @@ export class Objective {
     evaluation: LossSet,
     crossEntropy: LossSet,
     hidden: HiddenPrecision | undefined,
+    groups: readonly GroupPass[],
   ) {
-    this.hidden = hidden;
+    [this.hidden, this.groups] = [hidden, groups];
     [this.terms, this.masks, this.#recipe, this.#shape] = [terms, masks, recipe, shape];
     [this.passes, this.evaluation, this.crossEntropy] = [passes, evaluation, crossEntropy];
   }
@@ -58,6 +69,7 @@ export class Objective {
    * The objective of a recipe.
    *
    * @param cache Where the target of the student's losses comes from a cache
+   * @param aligned Where the teacher has a vocabulary of its own
    * @throws {InputError} on an unknown loss, an option or a schedule that it refuses, or one that the cache cannot serve
    */
   static of(
@@ -65,23 +77,30 @@ export class Objective {
     recipe: readonly ObjectiveTerm[],
     vocabulary: number,
     cache?: TeacherCacheRecipe,
+    aligned?: TwoVocabularies,
   ): Objective {
     const names = uniqueNames(recipe);
-    const masks = new TokenMasks(recipe);
-    const terms = recipe.map((term, i): ResolvedTerm => ({
-      ...resolve(registry, term, names[i]!, `objective.${i}`),
-      tokenMask: masks.bit(term),
+    const found = recipe.map((term, i) => resolve(registry, term, names[i]!, `objective.${i}`));
+    found.forEach((term, i) => refuseUnaligned(term, aligned, `recipe objective.${i}`));
+    const masks = new TokenMasks(
+      recipe,
+      found.filter(isGroupTerm).map(({ loss, options }) => loss.rows(options)),
+    );
+    const terms = found.map((term, i): ResolvedTerm => ({
+      ...term,
+      tokenMask: isGroupTerm(term) ? masks.groupCount(term.loss.rows(term.options)) : masks.bit(recipe[i]!),
     }));
     const target = cache && sparseTarget(cache, terms.filter(isRowTerm), vocabulary);
     if (cache) terms.forEach((term, i) => ensureCached(term, target, `recipe objective.${i}`));
     const shape = { vocabulary, ...(target ? { sparseTarget: target } : {}) };
-    const resolved = { registry, recipe, terms, masks, shape };
+    const resolved = { registry, recipe, terms, masks, shape, aligned: aligned !== undefined };
     return new Objective(
       resolved,
       trainingPasses(resolved),
       evaluationSet(resolved),
       crossEntropySet(resolved),
       hiddenPrecision(cache),
+      groupPasses(registry, terms.filter(isGroupTerm), vocabulary, aligned),
     );
   }
 
@@ -92,7 +111,7 @@ export class Objective {
 
   /** Its losses over inner values of the models. */
   get features(): readonly ResolvedFeature[] {
-    return this.terms.filter((t): t is ResolvedFeature => !isRowTerm(t));
+    return this.terms.filter((t): t is ResolvedFeature => !isRowTerm(t) && !isGroupTerm(t));
   }
 
   /** Every loss plugin in use, each once. */
@@ -123,10 +142,14 @@ export class Objective {
     });
   }
 
-  /** What the head needs to trace one of the sets in a block. */
-  rowLosses({ terms, needsTarget, needsCache }: LossSet, graph: Graph): RowLosses {
+  /** What the head needs to trace one of the sets in a block. @param vocabulary Of the learner, where it is not the student's */
+  rowLosses(
+    { terms, needsTarget, needsCache }: LossSet,
+    graph: Graph,
+    vocabulary: number = this.#shape.vocabulary,
+  ): RowLosses {
     const tokenMasks = this.masks.needed;
-    const shape = { ...this.#shape, tokenMasks };
+    const shape = { ...this.#shape, tokenMasks, vocabulary };
     return {
       ...{ valueCount: terms.length, needsTarget, needsCache, tokenMasks },
       weights: terms.map((t) => (t.monitor ? undefined : graph.scalar(`${t.name}.weight`))),
@@ -161,12 +184,16 @@ export class Objective {
     });
     executable.setScalars(initialScalars(terms.filter(isRowTerm)));
     for (const term of terms) {
-      if (!isRowTerm(term)) executable.setScalar(`${term.name}.weight`, term.weight);
+      if (isGroupTerm(term)) executable.setScalars(groupScalars(term));
+      else if (!isRowTerm(term)) executable.setScalar(`${term.name}.weight`, term.weight);
     }
   }
 
   /** Writes what measuring needs into the step buffer. */
   setEvaluationScalars(executable: Executable): void {
     executable.setScalars(initialScalars(this.evaluation.terms));
+    for (const term of this.at(Infinity)) {
+      if (isGroupTerm(term)) executable.setScalars(groupScalars(term));
+    }
   }
 }

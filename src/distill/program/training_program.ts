@@ -18,7 +18,9 @@ import { chunkedLoss } from "../objective/chunked_loss.ts";
 import { balanced } from "../objective/balanced.ts";
 import { lossSums } from "../objective/loss_sums.ts";
 import { LOSS_SUMS, type LossSet } from "../objective/loss_sets.ts";
+import type { GroupPass } from "../objective/group_terms.ts";
 import type { Balance, Learner } from "../recipe/recipe.ts";
+import { traceAlignedTeacher, traceGroups } from "./aligned_groups.ts";
 import { BlockModels, GradientSums, type TrainingProgramOptions } from "./block_models.ts";
 import { labelInput } from "./measure.ts";
 import { traceShapes, traceTarget } from "./one_for_all.ts";
@@ -113,9 +115,33 @@ function traceEvaluation(
   const { oneForAll } = options;
   const models = new BlockModels(graph, options, undefined, oneForAll && { widths: oneForAll.widths });
   const count = set.names.length;
-  const state = sumsState(graph, sums, count + features.length);
+  if (learner === "teacher" && options.aligned) {
+    const { objective, aligned, models: { teacher } } = options;
+    const state = sumsState(graph, sums, count);
+    const { vocabularySize } = teacher.model.config;
+    traceAlignedTeacher(graph, models.side(learner), set, state, objective, aligned, vocabularySize);
+    return;
+  }
+  const groups = learner === "student" ? options.objective.groups : [];
+  const state = sumsState(graph, sums, count + features.length + groups.length);
   tracePass(graph, models, learner, set, state, options, false);
   features.forEach((f, i) => traceFeature(graph, models, f, { state, first: count + i }, options));
+  groups.forEach((pass, i) =>
+    tracePassOfGroups(graph, models, pass, { state, first: count + features.length + i }, options, false)
+  );
+}
+
+/** Traces a loss over groups of tokens; see {@linkcode traceGroups}. */
+function tracePassOfGroups(
+  graph: Graph,
+  models: BlockModels,
+  pass: GroupPass,
+  place: { state: Tensor; first: number },
+  { tokens, chunkRows, aligned }: TrainingProgramOptions,
+  training: boolean,
+): Tensor | undefined {
+  const sides = { student: models.side("student"), teacher: models.side("teacher") };
+  return traceGroups(graph, sides, pass, place, { tokens, chunkRows, aligned: aligned! }, training);
 }
 
 /** A part of the objective: its weighted value at each position, and whose gradient it makes. */
@@ -137,6 +163,11 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<str
   const plain = (learner: Learner) =>
     parts.filter((p) => p.learner === learner && !p.balance).map((p) => p.weighted).reduce(add);
   const references = new Map<Learner, Tensor>();
+  const ofGroups = options.objective.groups.map((pass): [Tensor, Tensor] => {
+    const place = { state: sumsState(graph, pass.sums, 1), first: 0 };
+    const weighted = tracePassOfGroups(graph, models, pass, place, options, true)!;
+    return [weighted, fill(graph, weighted.shape, graph.scalar("oneOverTokens"))];
+  });
   const seeds = parts.map(({ learner, weighted, balance }): [Tensor, Tensor] => {
     if (!balance) return [weighted, seed];
     const reference = references.get(learner) ?? plain(learner);
@@ -147,7 +178,7 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<str
     traceTarget(graph, models, plain("student"), options, options.oneForAll);
   }
   const names = [...models.parameters.keys()];
-  const found = gradients(graph, seeds, [...models.parameters.values()]);
+  const found = gradients(graph, [...seeds, ...ofGroups], [...models.parameters.values()]);
   found.forEach((gradient, i) => gradient && gradientSums.add(names[i]!, gradient));
   return gradientSums.written;
 }

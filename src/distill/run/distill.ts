@@ -201,6 +201,7 @@ class Run {
     try {
       const stream = new BatchStream(attempt.prepared.train, {
         tokensPerBatch: planned.choices.tokens,
+        ...(planned.choices.aligned ? { otherTokens: planned.choices.aligned.tokens } : {}),
         seed: train.seed,
         ...mixtureOf(attempt.recipe.data, attempt.prepared.sets.train),
       });

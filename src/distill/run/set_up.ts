@@ -9,6 +9,7 @@ import type { Registry } from "../../registry/registry.ts";
 import { TEACHER } from "../trained/model_adapter.ts";
 import { partsOf } from "../trained/attach.ts";
 import { ModelFeatureLoss } from "../objective/feature_losses.ts";
+import type { TwoVocabularies } from "../objective/group_terms.ts";
 import { Objective } from "../objective/objective.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { checkPromptLosses } from "../program/prompt_features.ts";
@@ -24,16 +25,17 @@ import { WidthInputs } from "../program/width_inputs.ts";
 
 /** Resolves a prepared recipe's losses and what it trains. */
 export function setUp(
-  prepared: Pick<PreparedRun, "recipe" | "teacher" | "student">,
+  prepared: Pick<PreparedRun, "recipe" | "teacher" | "student" | "aligned">,
   registry: Registry,
 ): TrainingSetup {
-  const { recipe, teacher, student } = prepared;
+  const { recipe, teacher, student, aligned } = prepared;
   checkRecipePlugins(recipe, registry);
   const objective = resolveTerms(
     registry,
     recipe.objective,
     student.config.vocabularySize,
     recipe.teacher.cache,
+    aligned && { teacherVocabulary: teacher.config.vocabularySize, matched: aligned.matched },
   );
   const trained = trainedStudent(recipe, student, registry);
   if (!trained.adapter && !recipe.output.merged) {
@@ -55,6 +57,7 @@ export function setUp(
     ...{ recipe, teacher, student, objective, features },
     ...trained,
     ...(teacherAdapter ? { teacherAdapter } : {}),
+    ...(aligned ? { aligned } : {}),
     ...(student.shapes ? { oneForAll: resolveOneForAll(recipe, objective, student, registry) } : {}),
     trainables: new Trainables([
       ...partsOf(trained),
@@ -110,9 +113,10 @@ function resolveTerms(
   objective: Recipe["objective"],
   vocabulary: number,
   cache?: Recipe["teacher"]["cache"],
+  aligned?: TwoVocabularies,
 ): Objective {
   try {
-    return Objective.of(registry, objective, vocabulary, cache);
+    return Objective.of(registry, objective, vocabulary, cache, aligned);
   } catch (error) {
     if (error instanceof LimbeckError) throw error;
     const ids = [...new Set(objective.map((term) => term.loss))];
