@@ -6,7 +6,6 @@
 import { compileRowLoss } from "../../losses/compile.ts";
 import type { SparseTarget } from "../../losses/sparse_target.ts";
 import { initialScalars, type ResolvedLoss, type RowLossShape } from "../../losses/traced.ts";
-import type { ResolvedGroupLoss } from "../../losses/compile_group.ts";
 import type { Loss } from "../../registry/contract.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { Executable } from "../../tensor/executable.ts";
