@@ -147,23 +147,27 @@ const registry = new Registry().addAll(builtins);
 
 /**
  * A case on the GPU. The student's hidden states are its logits and its head the identity; the teacher's head has its logits, and a hidden state
- * chooses one of them.
+ * chooses one of them. With `trainHead` the student's is like the teacher's, and the gradient is that of its head.
  */
 export async function runGroups(
   gpu: Gpu,
   { student, teacher, sample, teacherOf }: GroupCase,
   term: ResolvedGroupLoss,
+  { trainHead = false }: { trainHead?: boolean } = {},
 ): Promise<GroupOutcome> {
   const [vocabulary, teacherVocabulary] = [student[0]!.length, teacher[0]!.length];
-  const width = Math.ceil(vocabulary / 4) * 4;
+  const width = trainHead ? T : Math.ceil(vocabulary / 4) * 4;
   const sizes: GroupSizes = { groups: G, student: T, teacher: T, studentFactors: EACH, teacherFactors: EACH };
   const placed = placeGroups([sample], term.loss.rows(term.options), sizes);
   const hidden = new Float32Array(T * width);
-  student.forEach((row, t) => hidden.set(row, t * width));
+  if (!trainHead) student.forEach((row, t) => hidden.set(row, t * width));
   const identity = (rows: number, width: number) =>
     Float32Array.from({ length: rows * width }, (_, i) => Number(Math.floor(i / width) === i % width));
-  const head = new Float32Array(teacherVocabulary * T);
-  teacher.forEach((row, t) => row.forEach((z, w) => head[w * T + t] = z));
+  const chosen = (logits: readonly Float64Array[], vocabulary: number) => {
+    const head = new Float32Array(vocabulary * T);
+    logits.forEach((row, t) => row.forEach((z, w) => head[w * T + t] = z));
+    return head;
+  };
   const match = new Int32Array(vocabulary + teacherVocabulary).fill(-1);
   teacherOf.forEach((w, v) => {
     match[v] = w;
@@ -174,10 +178,13 @@ export async function runGroups(
     ...[i32(base, G, 1), i32(baseOf, T, 1), i32(factors, G, EACH), i32(factorOf, T, 1), i32(tokens, T)],
   ];
   const values: Value[] = [
-    { shape: [T, width], data: hidden },
-    { shape: [vocabulary, width], data: identity(vocabulary, width) },
+    { shape: [T, width], data: trainHead ? identity(T, T) : hidden },
+    {
+      shape: [vocabulary, width],
+      data: trainHead ? chosen(student, vocabulary) : identity(vocabulary, width),
+    },
     { shape: [T, T], data: identity(T, T) },
-    { shape: [teacherVocabulary, T], data: head },
+    { shape: [teacherVocabulary, T], data: chosen(teacher, teacherVocabulary) },
     { shape: [G], data: new Float32Array(G).fill(1 / placed.count) },
     i32(placed.counted, G),
     i32(match, vocabulary + teacherVocabulary),
@@ -190,8 +197,10 @@ export async function runGroups(
   };
   const factors = factorLosses(registry, term, vocabulary);
   const { outputs } = await run(gpu, values, (graph, x, w, tx, tw, above, counted, match, ...places) => {
+    const ofHead: Tensor[] = [];
+    const trained = [{ tensor: w!, addGradient: (gradient: Tensor) => void ofHead.push(gradient) }];
     const traced = groupLoss(graph, {
-      learner: { hidden: x!, weight: w! },
+      learner: { hidden: x!, weight: w!, ...(trainHead ? { trained } : {}) },
       target: { hidden: tx!, weight: tw! },
       ...{ student: stream(places.slice(0, 5)), teacher: stream(places.slice(5)) },
       ...{ counted: counted!, match: match!, term },
@@ -206,18 +215,19 @@ export async function runGroups(
       chunkRows: { groups: 64, student: 64, teacher: 64 },
       gradient: true,
     });
-    const [gradient] = gradients(graph, [[traced.weighted!, above!]], [x!]);
-    return [traced.values, traced.weighted!, gradient!];
+    const [gradient] = gradients(graph, [[traced.weighted!, above!]], [trainHead ? w! : x!]);
+    return [traced.values, traced.weighted!, ...(trainHead ? ofHead : [gradient!])];
   }, {
     "group.weight": term.weight,
     "group.temperature": term.temperature,
     ...Object.fromEntries(initialScalars([factors.term])),
   });
-  const [found, , flat] = outputs as [Float32Array, Float32Array, Float32Array];
+  const [found, , ...parts] = outputs as [Float32Array, Float32Array, ...Float32Array[]];
+  const at = (t: number, v: number) => trainHead ? v * width + t : t * width + v;
   return {
     values: Array.from(found.subarray(0, placed.count)),
-    gradient: student.map((_, t) =>
-      Float64Array.from(flat.subarray(t * width, t * width + vocabulary), (g) => g / term.weight)
+    gradient: student.map((row, t) =>
+      row.map((_, v) => parts.reduce((sum, part) => sum + part[at(t, v)]!, 0) / term.weight)
     ),
   };
 }

@@ -107,6 +107,15 @@ gpuTest(
   },
 );
 
+gpuTest(
+  "groupLoss() gives the gradient of a head that is trained, base rows and factors together",
+  async (gpu, family) => {
+    const [one] = CASES as [GroupCase];
+    const term = termOf("gold_chain", 2);
+    compareCase(await runGroups(gpu, one, term, { trainHead: true }), referenceGroups(one, term), family);
+  },
+);
+
 function compareCase(
   got: { readonly values: readonly number[]; readonly gradient: readonly Float64Array[] },
   want: { readonly values: readonly number[]; readonly gradient: readonly Float64Array[] },
