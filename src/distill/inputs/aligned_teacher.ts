@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { count } from "../../base/units.ts";
 import type { ChatTemplate } from "../../text/chat_template.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import { MOST_TOKENS } from "../../text/alignment/groups.ts";
@@ -29,6 +30,30 @@ export interface AlignedData {
   /** Most tokens of a group on either side beside its base, at least 1. */
   readonly studentFactors: number;
   readonly teacherFactors: number;
+}
+
+/** How the data came out, for people. */
+export function alignmentText({ aligned, train, heldOut }: {
+  readonly aligned: AlignedTeacher;
+  readonly train: readonly EncodedSample[];
+  readonly heldOut: readonly EncodedSample[];
+}): string {
+  let [groups, pairs, largest] = [0, 0, 0];
+  for (const { other } of [...train, ...heldOut]) {
+    for (let g = 0; g < (other?.groups.length ?? 0); g += 4) {
+      const [a, b, c, d] = other!.groups.subarray(g, g + 4) as unknown as [number, number, number, number];
+      groups++;
+      pairs += Number(b - a === 1 && d - c === 1);
+      largest = Math.max(largest, b - a, d - c);
+    }
+  }
+  return `the teacher reads the texts in ${
+    aligned.data.ratio.toFixed(2)
+  } of its tokens for each of the student's; ` +
+    `${count(groups)} groups of tokens stand for the same, ${
+      Math.round(100 * pairs / Math.max(1, groups))
+    } % of them one token each, ` +
+    `the largest of ${largest}; ${count(aligned.matched)} tokens are in both vocabularies`;
 }
 
 /** Tokens that stand for the same, both ways. */

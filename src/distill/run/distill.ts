@@ -17,6 +17,7 @@ import { RunCheckpoints } from "../checkpoint/run_checkpoints.ts";
 import { runForm } from "../export/adapter_files.ts";
 import { type RunResult, writeBase, writeResults } from "../export/exports.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
+import { alignmentText } from "../inputs/aligned_teacher.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { prepareRun } from "../inputs/prepare.ts";
 import { mixtureOf } from "../inputs/sample_sets.ts";
@@ -61,6 +62,10 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
     const setup = setUp(prepared, registry);
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
     for (const message of origins(setup, registry)) host.emit({ type: "stage", stage: "plugins", message });
+    const { aligned } = prepared;
+    if (aligned) {
+      host.emit({ type: "stage", stage: "align", message: alignmentText({ ...prepared, aligned }) });
+    }
     for (const warning of dataWarnings(prepared)) host.emit({ type: "warning", ...warning });
     const gpu = host.gpu ?? (own = await openGpu());
     gpu.forgetPeak();
