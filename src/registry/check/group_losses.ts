@@ -4,7 +4,7 @@
  * @module
  */
 import type { Gpu } from "../../gpu/device.ts";
-import type { ResolvedGroupLoss } from "../../losses/compile_group.ts";
+import { compileGroupLoss, type ResolvedGroupLoss } from "../../losses/compile_group.ts";
 import type { GroupLoss, GroupReference } from "../../losses/group_contract.ts";
 import { CheckFailure, type Checklist, CheckSkipped } from "./checklist.ts";
 import { type GroupOutcome, runGroupKernel, type TestGroup } from "./group_runner.ts";
@@ -47,6 +47,11 @@ export async function checkGroupLoss(
         if (family === "subgroup8" && gpu.description.subgroupSize !== 8) {
           throw new CheckSkipped("this device's subgroups do not have 8 lanes");
         }
+        list.offer([true, false].map((gradient) => {
+          const shape = { vocabulary: SMALL[0], teacherVocabulary: SMALL[1], matched: 1 };
+          const { label, wgsl } = compileGroupLoss(term(1), shape, gpu!.description, { gradient });
+          return { label: `${label} (${family})`, family, wgsl };
+        }));
         const errors: number[] = [];
         for (const { sizes, temperature } of SHAPES) {
           errors.push(await compare(gpu, term(temperature), testGroups(sizes[0], sizes[1])));
