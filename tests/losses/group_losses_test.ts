@@ -130,15 +130,27 @@ function compareCase(
   assert(got.gradient.at(-1)!.every((g) => g === 0), `${what}: the last row predicts no token`);
 }
 
-/** Mistakes that the comparison must notice, made in one group of two each. */
+/**
+ * Mistakes that the comparison must notice, all in one text: `WRONG` is a condition that holds for the groups of one mistake. Elsewhere
+ * the replacement does what stood there.
+ */
 const MISTAKES: Readonly<Record<string, readonly [RegExp, string]>> = {
-  "the target's scale left out": [/teacher_softmax\) \+ teacher_scale/, "teacher_softmax)"],
-  "the longer row cut": [/let third = max\(/, "let third = min("],
-  "slopes of other tokens": [/_slopes \+ id/, "_slopes + k"],
-  "the mean of the slopes forgotten": [/ - exp\(loss_logQ\(z\)\) \* loss_mean\)/, ")"],
+  "the target's scale left out": [
+    /teacher_softmax\) \+ teacher_scale/,
+    "teacher_softmax) + select(teacher_scale, 0.0, WRONG)",
+  ],
+  "the longer row cut": [
+    /let third = max\((.*)\);/,
+    "let third = select(max($1), min($1), WRONG);",
+  ],
+  "slopes of other tokens": [/_slopes \+ id/, "_slopes + select(id, k, WRONG)"],
+  "the mean of the slopes forgotten": [
+    /exp\(loss_logQ\(z\)\) \* loss_mean\)/,
+    "select(exp(loss_logQ(z)) * loss_mean, 0.0, WRONG))",
+  ],
   "temperature on one side": [
     /\(teacher\(v\) - high\) \/ row_temperature/,
-    "(teacher(v) - high)",
+    "(teacher(v) - high) / select(row_temperature, 1.0, WRONG)",
   ],
 };
 
@@ -150,21 +162,29 @@ Deno.test({
     const gpu = await testGpu("tiled");
     const term = termOf("gold_chain", 2);
     const groups = testGroups(37, 53);
-    for (const [what, [pattern, wrong]] of Object.entries(MISTAKES)) {
-      const found = await runGroupKernel(gpu, term, groups, testMatch(37, 53), (wgsl) => {
-        assert(pattern.test(wgsl), `${what} has nothing to change`);
-        return wgsl.replace(pattern, wrong);
-      });
-      const failed = groups.filter((group, r) => {
-        try {
-          groupError(term, group, found, r);
-          return false;
-        } catch {
-          return true;
-        }
-      });
-      assert(failed.length > 0, `${what} was not noticed`);
-    }
+    const names = Object.keys(MISTAKES);
+    // All groups under every mistake, and before them under none.
+    const repeated = [undefined, ...names].flatMap(() => groups);
+    const found = await runGroupKernel(gpu, term, repeated, testMatch(37, 53), (wgsl) => {
+      const numbered = wgsl
+        .replace(/^ *let row = .*;$/m, `$&\n  planted = row / ${groups.length}u;`)
+        .replace("var<private> lane: u32;", "var<private> lane: u32;\nvar<private> planted: u32;");
+      return Object.entries(MISTAKES).reduce((text, [what, [pattern, wrong]], i) => {
+        assert(pattern.test(text), `${what} has nothing to change`);
+        return text.replace(pattern, wrong.replaceAll("WRONG", `planted == ${i + 1}u`));
+      }, numbered);
+    });
+    const failed = repeated.map((group, r) => {
+      try {
+        groupError(term, group, found, r);
+        return false;
+      } catch {
+        return true;
+      }
+    });
+    const of = (i: number) => failed.slice(i * groups.length, (i + 1) * groups.length);
+    assertEquals(of(0), groups.map(() => false), "groups without a mistake");
+    assertEquals(names.filter((_, i) => !of(i + 1).includes(true)), [], "mistakes that nobody noticed");
   },
 });
 
