@@ -33,6 +33,7 @@ export const validate: Command = {
       }
       out.line(`Held-out data  ${reportText(found.heldOut)}`);
       for (const { name, ...report } of found.heldOutSets ?? []) out.line(`  ${name}: ${reportText(report)}`);
+      if (found.alignment !== undefined) out.line(`Tokenizers     ${found.alignment}`);
       for (const line of trainedLines(opened.setup)) out.line(line);
       out.line(green("The recipe is valid."));
       return Promise.resolve(0);
