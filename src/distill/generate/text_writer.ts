@@ -4,7 +4,7 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import { type Gpu, openGpu } from "../../gpu/device.ts";
+import { type Gpu, type GpuBuffer, openGpu } from "../../gpu/device.ts";
 import type { ChatTemplate } from "../../text/chat_template.ts";
 import { encodeChat } from "../../text/conversation.ts";
 import type { ChatMessage } from "../../text/dataset.ts";
@@ -15,6 +15,7 @@ import type { ModelFamily } from "../../models/family.ts";
 import { Model, uploadWeights } from "../inputs/models.ts";
 import { openTokenizer, stopTokens } from "../inputs/prepare.ts";
 import { type RunSource, RunStudent } from "../checkpoint/run_student.ts";
+import { Scorer, type ScorerOptions, type TextScores } from "./scorer.ts";
 import type { SamplingOptions } from "./sampling.ts";
 
 /** How some texts are written. */
@@ -34,6 +35,9 @@ export interface WrittenText {
   readonly finished: boolean;
 }
 
+/** How many likeliest tokens scorers are compiled for. */
+const TOPS = [0, 20, 256];
+
 /** A model with its tokenizer, and once it is compiled, on the GPU. */
 export class TextWriter {
   readonly model: Model;
@@ -42,6 +46,9 @@ export class TextWriter {
   readonly #run: RunStudent | undefined;
   #gpu: Gpu | undefined;
   #generator: Generator | undefined;
+  #weights: ReadonlyMap<string, GpuBuffer> = new Map();
+  #length = 0;
+  #scorer: Scorer | undefined;
 
   private constructor(
     model: Model,
@@ -108,6 +115,7 @@ export class TextWriter {
       this.model,
     ]);
     await run?.upload(gpu, weights);
+    [this.#weights, this.#length] = [weights, settings.length];
     this.#generator = await Generator.create(gpu, this.model, weights, options);
   }
 
@@ -136,7 +144,43 @@ export class TextWriter {
     return { text, tokens: tokens.length, finished };
   }
 
+  /**
+   * What the model says of each token of texts, each of at most as many tokens as it was prepared for.
+   *
+   * @param top The likeliest tokens that are told of each place
+   * @param onPass Called now and then
+   * @throws {InputError} a text is empty or too long; an adapter looks at prompts, and nobody says where these end
+   */
+  async score(texts: readonly Int32Array[], top: number, onPass?: () => void): Promise<TextScores[]> {
+    const run = this.#run;
+    if (run?.adapter?.plugin.readsPrompt) {
+      throw new InputError(
+        `the adapter "${run.adapter.plugin.id}" chooses by the prompt, and a text that is scored has none`,
+        { hint: "Measure such a student with `limbeck eval`, whose rows say where their prompts end." },
+      );
+    }
+    if (!this.#scorer || this.#scorer.top < top) {
+      this.#scorer?.destroy();
+      this.#scorer = undefined;
+      const options: ScorerOptions = {
+        length: this.#length,
+        top: Math.min(TOPS.find((most) => most >= top) ?? top, this.model.config.vocabularySize),
+        ...(run
+          ? {
+            attach: (graph) =>
+              run.attach(graph, () => {
+                throw new Error("it reads no prompts");
+              }),
+          }
+          : {}),
+      };
+      this.#scorer = await Scorer.create(this.#gpu!, this.model, this.#weights, options);
+    }
+    return await this.#scorer.score(texts, onPass);
+  }
+
   close(): void {
+    this.#scorer?.destroy();
     this.#generator?.destroy();
     this.#gpu?.destroy();
     this.model.close();
