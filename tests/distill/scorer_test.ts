@@ -16,7 +16,8 @@ const TEXTS = [5, 70, 1, 17, 31, 30].map((length, i) => tinySample(length, 0, i 
 async function furthest(reader: Reader, all: readonly TextScores[]): Promise<number> {
   let worst = 0;
   const far = (found: number, right: number) => {
-    if (!(Math.abs(found - right) <= worst)) worst = Math.abs(found - right);
+    const distance = Math.abs(found - right);
+    worst = Math.max(worst, Number.isNaN(distance) ? Infinity : distance);
   };
   for (const { tokens, logProbabilities, ranks, topIds, topLogProbabilities, top } of all) {
     for (let n = 1; n <= tokens.length; n++) {
