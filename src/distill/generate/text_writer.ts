@@ -30,7 +30,10 @@ export interface WriteOptions extends SamplingOptions {
 /** A text. */
 export interface WrittenText {
   readonly text: string;
+  /** How many tokens it has. */
   readonly tokens: number;
+  /** These tokens, and the stop token that ended it, if one did. */
+  readonly ids: Int32Array;
   /** Whether the model ended it, rather than the limit. */
   readonly finished: boolean;
 }
@@ -81,6 +84,36 @@ export class TextWriter {
     }
   }
 
+  /** Longest text, prompt included, that it was prepared for. */
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Tokens that end a text. */
+  get stopTokens(): readonly number[] {
+    return stopTokens(this.tokenizer, "auto");
+  }
+
+  /**
+   * Tokens that somebody else has made.
+   *
+   * @param where How errors name them
+   * @throws {InputError} an id that is no token of the model, or none at all
+   */
+  checkIds(ids: readonly number[], where: string): Int32Array {
+    const { vocabularySize } = this.model.config;
+    const wrong = ids.findIndex((id) => !(Number.isInteger(id) && id >= 0 && id < vocabularySize));
+    if (wrong >= 0 || ids.length === 0) {
+      throw new InputError(
+        wrong >= 0
+          ? `token ${wrong + 1} is ${ids[wrong]}; the model has ids from 0 to ${vocabularySize - 1}`
+          : "there are no tokens",
+        { where, hint: "Encode the text with this model's own tokenizer, or send the text." },
+      );
+    }
+    return Int32Array.from(ids);
+  }
+
   /** Tokens of a text that is to be continued; an empty one begins as the tokenizer begins texts. */
   encode(prompt: string): Int32Array {
     if (prompt !== "") return Int32Array.from(this.tokenizer.encode(prompt));
@@ -129,7 +162,7 @@ export class TextWriter {
     const stopped = new Set<number>();
     const written = await this.#generator!.generate(prompts, {
       ...options,
-      stopTokens: stopTokens(this.tokenizer, "auto"),
+      stopTokens: this.stopTokens,
       onToken: (i, token) => {
         if (options.onText?.(i, streams[i]!.push(token)) === false) stopped.add(i);
       },
@@ -138,10 +171,11 @@ export class TextWriter {
     return written.map((text, i) => this.#decode(text, prompts[i]!));
   }
 
-  #decode({ tokens, finished }: GeneratedText, after: Int32Array): WrittenText {
+  #decode({ tokens, finished, stopToken }: GeneratedText, after: Int32Array): WrittenText {
     const stream = new TextStream(this.tokenizer, { after });
     const text = Array.from(tokens, (token) => stream.push(token)).join("") + stream.end();
-    return { text, tokens: tokens.length, finished };
+    const ids = Int32Array.from([...tokens, ...(stopToken === undefined ? [] : [stopToken])]);
+    return { text, tokens: tokens.length, ids, finished };
   }
 
   /**
