@@ -189,6 +189,7 @@ function readPromptScores(choice: Record<string, unknown>, asked: Asked): PlaceS
       )
       : [];
     const own = entries.find(([id]) => id === ids[i]);
+    if (own && !Number.isFinite(own[1])) places.take(i, entries);
     if (!own) {
       throw otherTokens(
         asked,
@@ -198,7 +199,9 @@ function readPromptScores(choice: Record<string, unknown>, asked: Asked): PlaceS
       );
     }
     places.own[i] = own[1];
-    places.take(i, entries);
+    // The token that stands there is told too, where it is none of the likeliest.
+    const likeliest = isObject(list[i]) ? entries.filter(([id]) => rankOf(list[i], id) <= top) : entries;
+    places.take(i, likeliest);
   }
   const after = next ? nextOf(choice, asked) : undefined;
   if (after) places.take(ids.length, after);
@@ -257,6 +260,12 @@ function readEcho(choice: Record<string, unknown>, asked: Asked): PlaceScores {
 
 function placesOf({ own, ids, logProbabilities }: Places): Omit<PlaceScores, "hasNext"> {
   return { own, ids, logProbabilities };
+}
+
+/** The place of a token among all, where it is told. */
+function rankOf(told: Record<string, unknown>, id: number): number {
+  const one = told[id];
+  return isObject(one) && typeof one.rank === "number" ? one.rank : 0;
 }
 
 function numberOf(value: unknown): number {

@@ -94,7 +94,7 @@ Deno.test("a probe finds the dialect, a BOS that is put before texts, and whethe
   await refused({ encode: () => [3, 4, 5] }, "makes other tokens of a text");
   await refused({ dialects: [] }, "without the log-probabilities of the prompt");
   await refused({ most: 3 }, "gives 3 log-probabilities where 5 were asked for");
-  await refused({ most: 3, dialects: ["echo"] }, "Lower teacher.cache.topK to 3");
+  await refused({ most: 3, dialects: ["echo"] }, "where 5 were asked for");
 });
 
 Deno.test("what passes by itself is tried again, and nothing is charged twice", async () => {
