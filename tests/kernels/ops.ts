@@ -41,6 +41,7 @@ import { tokenScores } from "../../src/tensor/ops/token_scores.ts";
 import { topK } from "../../src/tensor/ops/top_k.ts";
 import { timesWeight } from "../../src/tensor/ops/times_weight.ts";
 import { topKSoftmax } from "../../src/tensor/ops/top_k_softmax.ts";
+import { unpackRows } from "../../src/tensor/ops/unpack_rows.ts";
 import { windowed } from "../../src/tensor/ops/windowed.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 
@@ -212,6 +213,8 @@ function relations(block: OpBlock): void {
     }
   }
   block.want(maskRows(block.tensor([9]), flags()));
+  block.want(unpackRows(block.tensor([9, 3], "u32"), 5));
+  block.want(unpackRows(block.tensor([9, 3], "u32"), 11, block.tensor([9, 1])));
 }
 
 function elementwise(block: OpBlock): void {
