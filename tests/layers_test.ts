@@ -1,5 +1,5 @@
 /**
- * The direction of imports: command line -> server -> runs -> shape -> distill -> hub -> registry -> models, text, formats -> tensor -> gpu ->
+ * The direction of imports: command line -> server -> runs -> shape -> distill -> hub -> registry, evaluation -> models, text, formats -> tensor -> gpu ->
  * base; inside a room, from each of its rooms to those before it; and nowhere in a circle. The core runs in a browser page too, so it
  * knows neither Deno nor packages, and a bundle for one is made of it; plugins are known to the outermost files only.
  */
@@ -17,7 +17,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ["tensor"],
   ["losses"],
   ["models", "text", "formats"],
-  ["registry"],
+  ["registry", "evaluation"],
   ["hub"],
   ["distill", "merge"],
   ["shape"],
@@ -37,6 +37,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   formats: ["safetensors", "sentencepiece", "huggingface", "peft", "gguf", "quantised"],
   registry: ["check", "kinds"],
   losses: ["kernel"],
+  evaluation: ["scores", "tasks", "results"],
   tensor: ["expr", "ops"],
   distill: [
     "recipe",

@@ -32,7 +32,12 @@ sharedTest("ROUGE and stems are those of rouge-score and nltk", async () => {
       for (const name of ROUGES) {
         const values = [found[name].precision, found[name].recall, found[name].f];
         values.forEach((value, i) => {
-          assertAlmostEquals(value, expected[way][name][i]!, 1e-9, `${name} of ${JSON.stringify(prediction)}`);
+          assertAlmostEquals(
+            value,
+            expected[way][name][i]!,
+            1e-9,
+            `${name} of ${JSON.stringify(prediction)}`,
+          );
           sums[name]![i]! += value;
         });
       }
@@ -46,7 +51,12 @@ sharedTest("ROUGE and stems are those of rouge-score and nltk", async () => {
 sharedTest("answers are extracted as the rule says, of 60 texts and all of GSM8K's test set", async () => {
   const { cases, gsm8k_test } = await golden<{
     cases: { text: string; expected: string | null }[];
-    gsm8k_test: { count: number; first_20: string[]; sum: string; sha256_of_values_joined_by_newline: string };
+    gsm8k_test: {
+      count: number;
+      first_20: string[];
+      sum: string;
+      sha256_of_values_joined_by_newline: string;
+    };
   }>("extract");
   for (const { text, expected } of cases) {
     assertEquals(extractedAnswer(text), expected, JSON.stringify(text));
