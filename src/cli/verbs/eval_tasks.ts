@@ -12,12 +12,7 @@ import { isObject } from "../../base/json.ts";
 import type { RunSource } from "../../distill/checkpoint/run_student.ts";
 import { TaskEvaluator } from "../../distill/evaluate/measure_tasks.ts";
 import { type Evaluation, evaluationOf, type MeasuredModel } from "../../evaluation/results/evaluation.ts";
-import {
-  differenceTable,
-  evaluationMarkdown,
-  evaluationNotes,
-  figureTable,
-} from "../../evaluation/results/tables.ts";
+import { evaluationMarkdown } from "../../evaluation/results/tables.ts";
 import { readItems } from "../../evaluation/tasks/items.ts";
 import { namedTask } from "../../evaluation/tasks/task.ts";
 import { exists, writeTextAtomically } from "../../formats/files.ts";
@@ -30,7 +25,7 @@ import { localModel } from "../hub_models.ts";
 import { namedModel, runModel } from "../model_argument.ts";
 import { registryWith } from "../setup/registry.ts";
 import { ensureAdapter } from "../setup/setup.ts";
-import { table } from "../terminal/table.ts";
+import { evaluationLines } from "../terminal/evaluation_lines.ts";
 
 /** A model as it is named on the command line. */
 interface NamedModel {
@@ -103,15 +98,7 @@ async function show(evaluation: Evaluation, { flags, out }: Invocation): Promise
   const report = flags.text("report");
   if (report !== undefined) await writeTextAtomically(report, evaluationReportHtml(evaluation));
   if (flags.on("markdown")) out.write(evaluationMarkdown(evaluation));
-  else {
-    for (const words of [figureTable(evaluation), differenceTable(evaluation)]) {
-      if (!words) continue;
-      const [head, ...rows] = words;
-      for (const line of table(head!, rows)) out.line(line);
-      out.line();
-    }
-    for (const note of evaluationNotes(evaluation)) out.line(note);
-  }
+  else for (const line of evaluationLines(evaluation)) out.line(line);
   if (report !== undefined) out.note(`${bold(report)} has the tables and the reliability diagrams`);
 }
 

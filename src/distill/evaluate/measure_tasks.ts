@@ -56,6 +56,9 @@ export interface EvaluateOptions {
   readonly onStage?: (message: string) => void;
   /** Told how far the work on a model's tasks is. */
   readonly onProgress?: (done: number, total: number) => void;
+  /** Told again and again while something is computed or written. */
+  readonly onBreath?: () => void;
+  /** Ends the work with its reason. */
   readonly signal?: AbortSignal;
 }
 
@@ -113,13 +116,13 @@ export class TaskEvaluator {
     task: EvaluationTask,
     items: readonly WrittenItem[],
   ): Promise<Answer[]> {
-    const { registry, onStage, signal } = this.#options;
+    const { registry, onStage } = this.#options;
     if (!isWritten(task)) return [];
     const { chat, maxTokens, stop } = task;
     onStage?.(`${name} writes ${items.length} answers of ${task.name}`);
     return await writeAnswers(model, items.map(({ prompt }) => prompt), {
       ...{ chat, maxTokens, stop, families: familiesOf(registry) },
-      onAnswer: () => signal?.throwIfAborted(),
+      onBreath: () => this.#breathe(),
     });
   }
 
@@ -138,7 +141,7 @@ export class TaskEvaluator {
     beside: boolean,
     take: (task: EvaluationTask, measurement: Measurement) => void,
   ): Promise<void> {
-    const { registry, teacher: teacherPath, onStage, signal } = this.#options;
+    const { registry, teacher: teacherPath, onStage } = this.#options;
     const open = model.open ?? (() => OpenedModel.open(model.source, registry));
     const learner = await open();
     let teacher: OpenedModel | undefined;
@@ -157,13 +160,19 @@ export class TaskEvaluator {
       scorer = await TokenScorer.create(this.#gpu, registry, models, work);
       for (const { task, stretches, measurement } of encoded) {
         onStage?.(`measuring ${name} on ${task.name}`);
-        take(task, measurement(await scorer.score(stretches, () => signal?.throwIfAborted())));
+        take(task, measurement(await scorer.score(stretches, () => this.#breathe())));
       }
     } finally {
       scorer?.destroy();
       teacher?.close();
       learner.close();
     }
+  }
+
+  /** Lets others have a word. @throws what the signal was aborted with */
+  #breathe(): void {
+    this.#options.onBreath?.();
+    this.#options.signal?.throwIfAborted();
   }
 
   /** Frees the device, where it is its own. */

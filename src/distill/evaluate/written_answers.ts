@@ -18,8 +18,8 @@ export interface AnswerOptions {
   /** Answers that are written at once. */
   readonly batch?: number;
   readonly families?: readonly ModelFamily[];
-  /** Told after each answer how many there are. */
-  readonly onAnswer?: (done: number) => void;
+  /** Told with every piece of a text. */
+  readonly onBreath?: () => void;
 }
 
 /** An answer. */
@@ -38,7 +38,7 @@ export interface Answer {
 export async function writeAnswers(
   model: string | RunSource,
   prompts: readonly string[],
-  { chat, maxTokens, stop, batch = 8, families, onAnswer }: AnswerOptions,
+  { chat, maxTokens, stop, batch = 8, families, onBreath }: AnswerOptions,
 ): Promise<Answer[]> {
   const answers: Answer[] = [];
   const grown = prompts.map(() => "");
@@ -46,11 +46,13 @@ export async function writeAnswers(
     ...{ model, prompts, chat, maxTokens, batch, families },
     ...{ temperature: 0, topK: 0, topP: 1, seed: 0 },
     // What it answers with ends the text.
-    onText: (index, piece) => cutAt(grown[index] += piece, stop) === undefined,
+    onText(index, piece) {
+      onBreath?.();
+      return cutAt(grown[index] += piece, stop) === undefined;
+    },
     onDone({ index, text, tokens, finished }) {
       const cut = cutAt(text, stop);
       answers[index] = { text: cut ?? text, tokens, finished: finished || cut !== undefined };
-      onAnswer?.(answers.length);
     },
   });
   return answers;

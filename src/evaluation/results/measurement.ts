@@ -188,8 +188,8 @@ export function choiceMeasurement(
       return {
         right: Number(choice === answer),
         tied,
-        undecided: choice < 0,
         confidence: pickConfidence(scores),
+        undecided: choice < 0,
       };
     });
   const own = picks(score);
@@ -214,7 +214,7 @@ export function choiceMeasurement(
     counts: counted({
       ...counts,
       ties: own.filter(({ tied }) => tied).length,
-      undecided: own.length - decided.length,
+      undecided: own.filter(({ undecided }) => undecided).length,
     }),
     calibration: calibrated,
   };

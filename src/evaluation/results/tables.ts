@@ -92,7 +92,8 @@ export function markdownTable(table: WordTable): string {
 /** A figure with as many digits as say something. */
 export function figureText(value: number | null): string {
   if (value === null) return "-";
-  return Math.abs(value) >= 100 ? value.toFixed(2) : value.toFixed(4);
+  // No negative zeros: what rounding makes of nothing is nothing.
+  return (Math.abs(value) >= 100 ? value.toFixed(2) : value.toFixed(4)).replace(/^-(0\.0+)$/, "$1");
 }
 
 /** The figure of a task that decides. */

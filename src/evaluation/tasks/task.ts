@@ -145,8 +145,9 @@ export function needsTeacher(task: EvaluationTask): boolean {
  * @param where How errors name it, such as its file
  * @throws {InputError} with every problem at once
  */
-export function parseEvaluationTask(value: unknown, where: string): EvaluationTask {
-  if (!isObject(value)) throw new InputError("a task is a map of fields, such as kind and data", { where });
+export function parseEvaluationTask(value: unknown, where?: string): EvaluationTask {
+  const at = where === undefined ? {} : { where };
+  if (!isObject(value)) throw new InputError("a task is a map of fields, such as kind and data", at);
   const layout = LAYOUTS[value.layout as keyof typeof LAYOUTS];
   const whole: Record<string, unknown> = { ...layout?.task, ...value };
   const { kind } = whole;
@@ -156,7 +157,7 @@ export function parseEvaluationTask(value: unknown, where: string): EvaluationTa
     const not = kind === undefined ? "" : `, not ${JSON.stringify(kind)}`;
     const layouts = `, or name a layout: ${LAYOUT_NAMES.join(", ")}`;
     throw new InputError(`kind: ${said} one of ${TASK_KINDS.join(", ")}${not}${near}`, {
-      where,
+      ...at,
       hint: `See docs/evaluation.md${layouts}.`,
     });
   }
@@ -167,7 +168,7 @@ export function parseEvaluationTask(value: unknown, where: string): EvaluationTa
     const problems = describeIssues(error.issues, whole, fields);
     throw new InputError(
       problems.map(({ path, message }) => (path ? `${path}: ${message}` : message)).join("\n  "),
-      { where, hint: "docs/evaluation.md lists the fields of each kind of task." },
+      { ...at, hint: "docs/evaluation.md lists the fields of each kind of task." },
     );
   }
   const files = [data.data].flat();

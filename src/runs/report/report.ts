@@ -17,6 +17,7 @@ import { chart, escape, type Series } from "./chart.ts";
 import { drawnRows } from "./drawn_shares.ts";
 import { shapesCharts, shapesTable } from "./shapes_table.ts";
 import { shrinkPicture } from "./shrink_report.ts";
+import { evaluationParts } from "./evaluation_report.ts";
 import { htmlPage } from "./html_page.ts";
 import { chosenSamples } from "./chosen_samples.ts";
 import { withoutFolders } from "./path_names.ts";
@@ -89,7 +90,9 @@ function results(events: readonly RunEvent[]): string {
     number3(heldOut.after)
   }</strong></td></tr></tbody></table>
 <p class="note">Cross-entropy in nats a token over ${heldOut.tokens} tokens.</p>
-${gap}${sets(result)}${drawn(result)}`;
+${gap}${sets(result)}${drawn(result)}${
+    result.evaluation ? evaluationParts(result.evaluation).join("\n") : ""
+  }`;
 }
 
 /** Each of several held-out sets. */
