@@ -23,8 +23,8 @@ export function evaluationReportHtml(evaluation: Evaluation, title = "Evaluation
 export function evaluationParts(evaluation: Evaluation): string[] {
   const differences = differenceTable(evaluation);
   return [
-    `<h2>Tasks</h2>${htmlTable(figureTable(evaluation))}`,
-    ...(differences ? [`<h2>Differences</h2>${htmlTable(differences)}`] : []),
+    `<h2>Tasks</h2>${evaluationTableHtml(figureTable(evaluation))}`,
+    ...(differences ? [`<h2>Differences</h2>${evaluationTableHtml(differences)}`] : []),
     evaluationNotes(evaluation).map((note) => `<p class="note">${escape(note)}</p>`).join("\n"),
     ...evaluation.tasks.map((task) => reliability(task, evaluation)),
     ...evaluation.tasks.map((task) => texts(task, evaluation)),
@@ -32,7 +32,7 @@ export function evaluationParts(evaluation: Evaluation): string[] {
 }
 
 /** A table of words as HTML. */
-export function htmlTable([head, ...rows]: WordTable): string {
+export function evaluationTableHtml([head, ...rows]: WordTable): string {
   const line = (cells: readonly string[], cell: "th" | "td") =>
     `<tr>${cells.map((text) => `<${cell}>${escape(text)}</${cell}>`).join("")}</tr>`;
   return `<table><thead>${line(head!, "th")}</thead>
