@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { DEFAULT_DEVICE, type DeviceDescription } from "../../gpu/description.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import {
   agreementMeasurement,
@@ -23,10 +24,19 @@ import {
 import { InputError } from "../../base/errors.ts";
 import { familiesOf } from "../../registry/families.ts";
 import type { Registry } from "../../registry/registry.ts";
+import type { Plan } from "../../tensor/plan.ts";
 import type { RunSource } from "../checkpoint/run_student.ts";
 import { encodeChoices, encodeText } from "./encode_items.ts";
 import { OpenedModel } from "./measured_model.ts";
-import { ALONE, type ScoredStretch, type Stretch, TokenScorer, workOf } from "./token_scorer.ts";
+import {
+  ALONE,
+  type ScoredModels,
+  type ScoredStretch,
+  type ScoringWork,
+  type Stretch,
+  TokenScorer,
+  workOf,
+} from "./token_scorer.ts";
 import { type Answer, writeAnswers } from "./written_answers.ts";
 
 /** A task with what it asks. */
@@ -94,7 +104,7 @@ export class TaskEvaluator {
       this.#options.onProgress?.(++done, all);
     };
     for (const beside of [false, true]) {
-      const some = this.#tasks.filter(({ task }) => !isWritten(task) && needsTeacher(task) === beside);
+      const some = this.#scored(beside);
       if (some.length > 0) await this.#score(model, name, some, beside, take);
     }
     for (const { task, items } of this.#tasks) {
@@ -141,29 +151,69 @@ export class TaskEvaluator {
     beside: boolean,
     take: (task: EvaluationTask, measurement: Measurement) => void,
   ): Promise<void> {
-    const { registry, teacher: teacherPath, onStage } = this.#options;
+    const { registry, onStage } = this.#options;
+    await this.#opened(model, tasks, beside, async ({ models, encoded, work }) => {
+      this.#gpu ??= this.#options.gpu ?? await openGpu();
+      const scorer = await TokenScorer.create(this.#gpu, registry, models, work);
+      try {
+        for (const { task, stretches, measurement } of encoded) {
+          onStage?.(`measuring ${name} on ${task.name}`);
+          take(task, measurement(await scorer.score(stretches, () => this.#breathe())));
+        }
+      } finally {
+        scorer.destroy();
+      }
+    });
+  }
+
+  /**
+   * What measuring a model would put on a device, once without and once with its teacher. Pure: needs no GPU.
+   *
+   * @throws {InputError} as {@linkcode measure}
+   */
+  async plans(model: EvaluatedModel, device: DeviceDescription = DEFAULT_DEVICE): Promise<Plan[]> {
+    const plans: Plan[] = [];
+    for (const beside of [false, true]) {
+      const some = this.#scored(beside);
+      if (some.length === 0) continue;
+      await this.#opened(model, some, beside, ({ models, work }) => {
+        plans.push(TokenScorer.plan(device, this.#options.registry, models, work));
+      });
+    }
+    return plans;
+  }
+
+  /** Tasks that are scored, those that need the teacher beside the model or the others. */
+  #scored(beside: boolean): OpenedTask[] {
+    return this.#tasks.filter(({ task }) => !isWritten(task) && needsTeacher(task) === beside);
+  }
+
+  /** Opens a model, and its teacher where that is wanted, with the tasks as their tokens. */
+  async #opened(
+    model: EvaluatedModel,
+    tasks: readonly OpenedTask[],
+    beside: boolean,
+    use: (opened: {
+      models: ScoredModels;
+      encoded: readonly EncodedTask[];
+      work: ScoringWork;
+    }) => void | Promise<void>,
+  ): Promise<void> {
+    const { registry, teacher: teacherPath, contextLength: wanted } = this.#options;
     const open = model.open ?? (() => OpenedModel.open(model.source, registry));
     const learner = await open();
     let teacher: OpenedModel | undefined;
-    let scorer: TokenScorer | undefined;
     try {
       if (beside) teacher = await OpenedModel.open(teacherPath!, registry);
       const contextLength = Math.min(
-        learner.contextLength(this.#options.contextLength),
-        teacher?.contextLength(this.#options.contextLength) ?? Infinity,
+        learner.contextLength(wanted),
+        teacher?.contextLength(wanted) ?? Infinity,
       );
       const encoded = tasks.map((task) => encode(task, learner, contextLength));
-      const work = workOf(encoded.flatMap(({ stretches }) => stretches));
       const topK = tasks.flatMap(({ task }) => (task.kind === "agreement" ? [task.topK] : []));
-      this.#gpu ??= this.#options.gpu ?? await openGpu();
-      const models = { learner, teacher, topK: [...new Set(topK)] };
-      scorer = await TokenScorer.create(this.#gpu, registry, models, work);
-      for (const { task, stretches, measurement } of encoded) {
-        onStage?.(`measuring ${name} on ${task.name}`);
-        take(task, measurement(await scorer.score(stretches, () => this.#breathe())));
-      }
+      const work = workOf(encoded.flatMap(({ stretches }) => stretches));
+      await use({ models: { learner, teacher, topK: [...new Set(topK)] }, encoded, work });
     } finally {
-      scorer?.destroy();
       teacher?.close();
       learner.close();
     }

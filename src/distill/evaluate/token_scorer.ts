@@ -20,7 +20,7 @@ import type { EncodedSample } from "../../text/encode.ts";
 import { IGNORED_LABEL, packBatch, planBatches } from "../../text/packing.ts";
 import { vocabularyDifference } from "../../text/tokenizer.ts";
 import { type Model, uploadWeights } from "../inputs/models.ts";
-import { chunkedLoss, type HeadInput } from "../objective/chunked_loss.ts";
+import { chunkedLoss, type HeadInput, headTarget } from "../objective/chunked_loss.ts";
 import {
   accuracy,
   agreement,
@@ -168,6 +168,22 @@ export class TokenScorer {
       for (const buffer of weights.values()) buffer.destroy();
       throw error;
     }
+  }
+
+  /**
+   * What {@linkcode TokenScorer.create} would put on a device. Pure: needs no GPU.
+   *
+   * @throws {InputError} as it
+   */
+  static plan(
+    device: DeviceDescription,
+    registry: Registry,
+    { learner, teacher, topK = [] }: ScoredModels,
+    work: ScoringWork,
+  ): Plan {
+    const roles = rolesOf(learner, teacher);
+    const sizes = sizesOf(work, roles[0]!.model.config.vocabularySize, device);
+    return planScoring(roles, termsOf(registry, teacher !== undefined, topK), sizes, device);
   }
 
   /**
@@ -331,7 +347,7 @@ function planScoring(
   const [learner, target] = roles.map(side) as [HeadInput, HeadInput?];
   const { values } = chunkedLoss(graph, {
     learner,
-    ...(target ? { target } : {}),
+    ...(target ? { target: headTarget(target) } : {}),
     labels: graph.input(LABELS!, [sizes.rows], "i32") as Tensor,
     ...{ losses: rowLosses(terms, roles[0]!.model.config.vocabularySize, graph) },
     ...{ chunkRows: sizes.rows, gradient: false },

@@ -33,13 +33,14 @@ const task = z.union([
   }
 });
 
-export const evaluate = z.strictObject({
-  tasks: z.array(task).min(1).max(MOST_TASKS).superRefine((tasks, { addIssue }) => {
-    tasks.forEach(({ name }, i) => {
-      const other = tasks.findIndex((task) => task.name === name);
-      if (other === i) return;
-      const message = `is ${JSON.stringify(name)}, as that of task ${other}; give each a name of its own`;
-      addIssue({ code: "custom", path: [i, "name"], message });
-    });
-  }).describe("Tasks, or paths of their files: what models are asked, and how their answers count"),
-});
+/** Tasks with names of their own. */
+export const evaluationTasks = z.array(task).min(1).max(MOST_TASKS).superRefine((tasks, { addIssue }) => {
+  tasks.forEach(({ name }, i) => {
+    const other = tasks.findIndex((task) => task.name === name);
+    if (other === i) return;
+    const message = `is ${JSON.stringify(name)}, as that of task ${other}; give each a name of its own`;
+    addIssue({ code: "custom", path: [i, "name"], message });
+  });
+}).describe("Tasks, or paths of their files: what models are asked, and how their answers count");
+
+export const evaluate = z.strictObject({ tasks: evaluationTasks });
