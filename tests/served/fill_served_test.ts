@@ -49,7 +49,9 @@ interface Test {
   readonly folder: string;
   readonly server: FakeServer;
   readonly wanted: WantedAnswers;
-  fill(change?: { server?: object; options?: Partial<FillServedOptions> }): Promise<FilledServed>;
+  fill(
+    change?: { server?: object; wanted?: WantedAnswers; options?: Partial<FillServedOptions> },
+  ): Promise<FilledServed>;
 }
 
 function withServed(fake: Partial<FakeOptions>, fn: (test: Test) => Promise<void>): Promise<void> {
@@ -64,8 +66,8 @@ function withServed(fake: Partial<FakeOptions>, fn: (test: Test) => Promise<void
     try {
       await fn({
         ...{ folder, server, wanted },
-        fill: ({ server = {}, options = {} } = {}) =>
-          fillWanted(wanted, { ...settings, ...server }, { patience, ...options }),
+        fill: ({ server = {}, options = {}, ...change } = {}) =>
+          fillWanted(change.wanted ?? wanted, { ...settings, ...server }, { patience, ...options }),
       });
     } finally {
       await server.close();
@@ -148,7 +150,6 @@ Deno.test("a cache is filled through refusals, errors and cut connections, and n
     });
     assert(!first.complete && first.asked > 3 && first.asked < first.samples);
     assertStringIncludes(said.join("\n"), "answers 429");
-    // As if it had been killed after an answer and before a shard: the answer is in the journal alone.
     const second = await test.fill();
     assert(second.complete);
     assertEquals(first.asked + second.asked, second.samples);
@@ -231,6 +232,41 @@ Deno.test("a wrong tokenizer, another model of the same name, and a server that 
     assertStringIncludes(error.hint!, "kept");
   });
 });
+
+Deno.test("a kill loses what was under way, and nothing else", () =>
+  withServed({}, async (test) => {
+    const copy = `${test.folder}/killed`;
+    let left = 20;
+    const options = {
+      stopped() {
+        // What lies on the disk at this moment is what a kill leaves.
+        if (--left === 0) copyFolder(test.wanted.place, copy);
+        return left < -3;
+      },
+    };
+    await test.fill({ options });
+    const [cache] = [...Deno.readDirSync(copy)];
+    const journal = `${copy}/${cache!.name}/served/answers.jsonl`;
+    const kept = Deno.readTextFileSync(journal).trim().split("\n").length;
+    assert(kept >= 19 - 4, `${kept} answers were kept`);
+    // It was cut in the middle of a line.
+    await Deno.writeTextFile(journal, '{"hash":"ab', { append: true });
+    const before = test.server.seen.length;
+    const wanted = { ...test.wanted, place: copy };
+    const after = await test.fill({ wanted });
+    assertEquals([after.complete, after.asked], [true, after.samples - kept]);
+    // One more than it asks about samples: whether the server is still the same.
+    assertEquals(test.server.seen.length - before, after.asked + 1);
+    await holdsAll({ ...test, wanted });
+  }));
+
+function copyFolder(from: string, to: string): void {
+  Deno.mkdirSync(to, { recursive: true });
+  for (const { name, isDirectory } of Deno.readDirSync(from)) {
+    if (isDirectory) copyFolder(`${from}/${name}`, `${to}/${name}`);
+    else Deno.copyFileSync(`${from}/${name}`, `${to}/${name}`);
+  }
+}
 
 Deno.test("two that fill one cache at once ask for each sample once", () =>
   withServed({}, async (test) => {
