@@ -194,7 +194,7 @@ function experts(block: OpBlock): void {
         );
         const weights = expertWeights(logits, 2, { normalise: false });
         const y = mixture(x, weights, 2, (rows, linear) => linear(linear(rows, into!), outOf!));
-        block.wantGradients(y, [x, logits]);
+        block.wantGradients(y, dtype === "f32" ? [x, logits, into!, outOf!] : [x, logits]);
       }
     }
   }
