@@ -25,6 +25,7 @@ import { widthCutOf } from "./width_cut.ts";
 /** A recipe's inputs, checked and loaded; weights are still on disk. */
 export interface PreparedRun {
   readonly recipe: Recipe;
+  /** The student itself, where the teacher is behind a server. */
   readonly teacher: Model;
   readonly student: Model;
   readonly tokenizer: TextTokenizer;
@@ -90,13 +91,14 @@ export async function prepareRun(
   begun?: BegunStudent,
   families: readonly ModelFamily[] = [],
 ): Promise<PreparedRun> {
-  const { model, quantize } = recipe.teacher;
-  let teacher = await Model.open(model, { category: "teacher weights", quantize }, families);
-  let student: Model | undefined;
+  const { model, quantize, server } = recipe.teacher;
+  // Of a teacher behind a server nothing is here: it has the student's tokenizer, and what is planned of it the student's sizes.
+  let student = server ? await openStudent(recipe, begun, families) : undefined;
+  let teacher = student ?? await Model.open(model, { category: "teacher weights", quantize }, families);
   try {
-    student = await openStudent(recipe, begun, families);
+    student ??= await openStudent(recipe, begun, families);
     const { tokenizer, template } = await openTokenizer(teacher);
-    const padding = recipe.student.model === "teacher"
+    const padding = recipe.student.model === "teacher" || server
       ? undefined
       : compareVocabularies(teacher, tokenizer, student, (await openTokenizer(student)).tokenizer);
     if (padding) [teacher, student] = [teacher, student].map((model) => model.withRows(padding.common));
@@ -126,8 +128,7 @@ export async function prepareRun(
       heldOutReport: joinedReport(sets.heldOut.map((set) => set.report)),
       stopTokens: stopTokens(tokenizer, recipe.data.endToken),
       close() {
-        opened.teacher.close();
-        opened.student.close();
+        for (const source of new Set([opened.teacher.source, opened.student.source])) source.close();
       },
     };
   } catch (error) {

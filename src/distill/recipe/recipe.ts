@@ -7,6 +7,7 @@
  */
 import type { QuantizeDtype } from "../../formats/quantised/quantiser.ts";
 import type { EvaluationTask } from "../../evaluation/tasks/task.ts";
+import type { ServerSettings } from "../../served/server.ts";
 import type { Course } from "./schedule.ts";
 
 /** A resolved recipe: every default filled in. */
@@ -33,8 +34,10 @@ export interface EvaluateRecipe {
 
 /** The model that is imitated. */
 export interface TeacherRecipe {
-  /** A Hugging Face folder or a GGUF file. */
+  /** A Hugging Face folder or a GGUF file; `server` for one behind a server. */
   model: string;
+  /** Where it is served. */
+  server?: ServedTeacherRecipe;
   /** What the weights of its linear layers but the head are quantised to while they are loaded; absent is not. */
   quantize?: QuantizeDtype;
   /**
@@ -52,6 +55,9 @@ export interface TeacherRecipe {
 
 /** How the values of a stored hidden state are kept: int8 with one scale for each. */
 export type HiddenPrecision = "f32" | "bf16" | "int8";
+
+/** A server of the OpenAI API that gives log-probabilities of a prompt. */
+export type ServedTeacherRecipe = ServerSettings;
 
 /** What is kept of the teacher at each position: `topK`, `samples`, or the hidden states that its head reads. */
 export interface TeacherCacheRecipe {
@@ -284,6 +290,7 @@ export interface RecipeInput {
     train?: boolean;
     adapter?: Partial<AdapterRecipe>;
     cache?: Partial<TeacherCacheRecipe>;
+    server?: Pick<ServedTeacherRecipe, "url" | "model"> & Partial<ServedTeacherRecipe>;
   };
   student: Omit<StudentRecipe, "shapes"> & { shapes?: Partial<ShapesRecipe> };
   data: Partial<Omit<DataRecipe, "train">> & {

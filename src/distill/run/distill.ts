@@ -86,6 +86,9 @@ function origins({ objective, adapter, teacherAdapter }: TrainingSetup, registry
 /** Where in a run's folder they lie. */
 const CHECKPOINTS = "checkpoints";
 
+/** Where in a run's folder the caches of its teacher lie, where its recipe names none. */
+export const OWN_CACHES = "teacher-cache";
+
 /** Someone asked to stop while the teacher's cache was being made. */
 class StopAsked extends Error {}
 
@@ -110,7 +113,7 @@ class Run {
       recipe.train.keepCheckpoints,
       (message) => host.emit({ type: "warning", code: "damaged_checkpoint", message }),
     );
-    this.#caches = join(host.folder, "teacher-cache");
+    this.#caches = join(host.folder, OWN_CACHES);
   }
 
   async run(): Promise<RunResult> {
