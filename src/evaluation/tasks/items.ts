@@ -9,10 +9,12 @@ import { extractedAnswer } from "../scores/extracted_answer.ts";
 import { withLayout } from "./layouts.ts";
 import { readTaskRows } from "./rows.ts";
 import {
+  type AgreementTask,
   type EvaluationTask,
   type ExactMatchTask,
   isWritten,
   type MultipleChoiceTask,
+  type PerplexityTask,
   type RougeTask,
   TEACHER_FIELD,
 } from "./task.ts";
@@ -91,19 +93,19 @@ export async function readItems(task: EvaluationTask): Promise<TaskItems> {
   if (task.kind === "multiple-choice") {
     return { kind: "choice", items: each((row, source) => choiceItem(task, row, source)) };
   }
-  const { text, context } = task;
-  return {
-    kind: "text",
-    items: each((row, source) => {
-      const predicted = filled(text, row);
-      if (predicted === "") throw new TaskRowError("has no text to predict");
-      return {
-        text: predicted,
-        context: context === undefined ? "" : firstFilled([context].flat(), row),
-        source,
-      };
-    }),
-  };
+  return { kind: "text", items: each((row, source) => textItem(task, row, source)) };
+}
+
+function textItem(
+  { text, context }: PerplexityTask | AgreementTask,
+  row: TaskRow,
+  source: RowSource,
+): TextItem {
+  const isAnswer = text === undefined && !Object.hasOwn(row, "text") && Object.hasOwn(row, "completion");
+  const predicted = filled(text ?? (isAnswer ? "{completion}" : "{text}"), row);
+  if (predicted === "") throw new TaskRowError("has no text to predict");
+  const before = context ?? (isAnswer && Object.hasOwn(row, "prompt") ? "{prompt}" : undefined);
+  return { text: predicted, context: before === undefined ? "" : firstFilled([before].flat(), row), source };
 }
 
 function choiceItem(
