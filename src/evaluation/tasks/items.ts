@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { InputError } from "../../base/errors.ts";
 import { DatasetError, type RowSource } from "../../text/dataset.ts";
 import { extractedAnswer } from "../scores/extracted_answer.ts";
 import { withLayout } from "./layouts.ts";
@@ -178,12 +177,4 @@ function writtenItem(task: ExactMatchTask | RougeTask, row: TaskRow, source: Row
 /** An answer in the form in which it is compared; null where a number is wanted and there is none. */
 export function comparedAnswer(text: string, extract: ExactMatchTask["extract"]): string | null {
   return extract === "number" ? extractedAnswer(text) : text.trim();
-}
-
-/** @throws {InputError} a task that needs a teacher, where there is none */
-export function checkTeacher(task: EvaluationTask, needed: boolean, hasTeacher: boolean): void {
-  if (!needed || hasTeacher) return;
-  throw new InputError(`the task "${task.name}" compares with a teacher, and none is named`, {
-    hint: "Name one: --teacher MODEL.",
-  });
 }
