@@ -1,6 +1,6 @@
 /**
- * The direction of imports: command line -> server -> runs -> shape -> distill -> hub -> registry, evaluation -> models, text, formats -> tensor -> gpu ->
- * base; inside a room, from each of its rooms to those before it; and nowhere in a circle. The core runs in a browser page too, so it
+ * The direction of imports: command line -> server -> runs -> shape -> distill -> served -> hub -> registry, evaluation -> models, text, formats ->
+ * tensor -> gpu -> base; inside a room, from each of its rooms to those before it; and nowhere in a circle. The core runs in a browser page too, so it
  * knows neither Deno nor packages, and a bundle for one is made of it; plugins are known to the outermost files only.
  */
 // @ts-types="../types/std_assert.d.ts"
@@ -19,6 +19,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ["models", "text", "formats"],
   ["registry", "evaluation"],
   ["hub"],
+  ["served"],
   ["distill", "merge"],
   ["shape"],
   ["runs"],

@@ -33,7 +33,7 @@ import { checkPrompts } from "../program/prompt_features.ts";
 import { Trainer } from "../program/trainer.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
 import type { Recipe } from "../recipe/recipe.ts";
-import { openTeacherCache } from "../teacher/pass.ts";
+import { openTeacherCache } from "../teacher/make_cache.ts";
 import { Attempt } from "./attempt.ts";
 import type { RunHost } from "./events.ts";
 import { checkHostMemory, hostMemory } from "./host_memory.ts";
@@ -188,11 +188,10 @@ class Run {
         host.emit({ type: "heartbeat" });
         if (attempt.stopAsked()) throw new StopAsked();
       },
-      onFound: (path, exists) => {
-        const { train, heldOut } = prepared;
-        const message = exists
+      onFound: (path, samples) => {
+        const message = samples === 0
           ? `using the teacher's cache ${path}`
-          : `running the teacher over ${train.length + heldOut.length} samples`;
+          : `running the teacher over ${samples} samples`;
         attempt.stage("cache", message);
       },
       onPlanned: async ({ memory, plan, streamed }) => {

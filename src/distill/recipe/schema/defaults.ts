@@ -21,6 +21,12 @@ export function deriveDefaults(value: unknown): unknown {
   if (teacher && isObject(teacher.adapter)) {
     derived.teacher = { ...teacher, adapter: twiceTheRank(teacher.adapter) };
   }
+  if (teacher && isObject(teacher.cache) && teacher.cache.payload === "hidden") {
+    derived.teacher = {
+      ...derived.teacher as typeof teacher,
+      cache: { precision: "bf16", ...teacher.cache },
+    };
+  }
   const train = section(value, "train");
   if (train) {
     const filled = { ...train };
