@@ -13,7 +13,7 @@
 // @ts-types="../types/std_parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
 // @ts-types="../types/std_path.d.ts"
-import { join } from "@std/path";
+import { join, resolve } from "@std/path";
 import { shellQuoted } from "../src/base/quoting.ts";
 import { table } from "../src/cli/terminal/table.ts";
 import { exists } from "../src/formats/files.ts";
@@ -174,7 +174,7 @@ if (import.meta.main) {
     readonly claim?: string;
     readonly _: readonly (string | number)[];
   };
-  const root = join(Deno.cwd(), String(given ?? "limbeck-data/claims"));
+  const root = resolve(String(given ?? "limbeck-data/claims"));
   const told: string[] = [];
   for (const [name, wanted] of Object.entries(CLAIMS)) {
     if (claim !== undefined && claim !== name) continue;
