@@ -5,7 +5,7 @@
  */
 import { InputError } from "../../base/errors.ts";
 import type { BatchStreamOptions } from "../../text/batch_stream.ts";
-import { DatasetError, type DatasetRow, openDataset, splitHeldOut } from "../../text/dataset.ts";
+import { DatasetError, type DatasetRow, Duplicates, openDataset, splitHeldOut } from "../../text/dataset.ts";
 import {
   encodeDataset,
   type EncodedSample,
@@ -13,7 +13,7 @@ import {
   type EncodeReport,
 } from "../../text/encode.ts";
 import { heldOutSets, trainingSets } from "../recipe/data_sets.ts";
-import type { DataRecipe } from "../recipe/recipe.ts";
+import type { DataRecipe, HeldOutSet } from "../recipe/recipe.ts";
 
 /** A set of samples under its name. */
 export interface SampleSet {
@@ -21,6 +21,8 @@ export interface SampleSet {
   readonly rows: DatasetRow[];
   readonly samples: EncodedSample[];
   readonly report: EncodeReport;
+  /** Rows left out because they say the same as others, where that is asked for. */
+  readonly duplicates?: number;
 }
 
 /** One of which batches are drawn. */
@@ -35,6 +37,20 @@ export interface SampleSets {
   readonly heldOut: readonly SampleSet[];
 }
 
+/** How rows of a recipe become samples. */
+export function encodeOptions(
+  data: DataRecipe,
+  models: Pick<EncodeOptions, "tokenizer" | "template">,
+): EncodeOptions {
+  const { contextLength, mask, tooLong, endToken, template: promptsAsChat, overlap, specialTokens } = data;
+  return {
+    ...models,
+    ...{ contextLength, mask, tooLong, endToken, promptsAsChat },
+    ...(overlap === undefined ? {} : { overlap }),
+    specialInText: specialTokens === "parse",
+  };
+}
+
 /**
  * Reads and encodes all sets. Without held-out sets, each training set gives a part of its rows to one of its name.
  *
@@ -42,44 +58,61 @@ export interface SampleSets {
  */
 export async function openSampleSets(
   data: DataRecipe,
-  options: Omit<EncodeOptions, "contextLength" | "mask" | "tooLong" | "endToken" | "promptsAsChat">,
+  models: Pick<EncodeOptions, "tokenizer" | "template">,
 ): Promise<SampleSets> {
-  const { contextLength, mask, tooLong, endToken, template: promptsAsChat, limit } = data;
-  const encode = (rows: DatasetRow[]) => {
-    const { samples, report } = encodeDataset(rows, {
-      ...options,
-      ...{ contextLength, mask, tooLong, endToken, promptsAsChat },
-    });
-    return { rows, samples, report };
-  };
-  /** Names the entry of a list where something is wrong with it; a file alone is named by its errors. */
-  const within = async <T>(field: "train" | "heldOut", i: number, work: () => T | Promise<T>): Promise<T> => {
-    try {
-      return await work();
-    } catch (error) {
-      if (typeof data[field] === "string" || !(error instanceof InputError)) throw error;
-      if (error instanceof DatasetError) throw error;
-      throw new InputError(error.message, {
-        where: `data.${data[field] === undefined ? "train" : field}.${i}`,
-        cause: error,
-        ...(error.hint === undefined ? {} : { hint: error.hint }),
-      });
+  const options = encodeOptions(data, models);
+  const encode = (rows: DatasetRow[]) => ({ rows, ...encodeDataset(rows, options) });
+  const open = ({ path, columns = data.columns }: HeldOutSet) =>
+    openDataset(path, columns ? { columns } : {});
+  const [train, heldOut]: [TrainingSamples[], SampleSet[]] = [[], []];
+  const openHeldOut = async () => {
+    for (const [i, set] of (heldOutSets(data) ?? []).entries()) {
+      await within(
+        data,
+        "heldOut",
+        i,
+        async () => heldOut.push({ name: set.name, ...encode(await open(set)) }),
+      );
     }
   };
-  const [train, heldOut]: [TrainingSamples[], SampleSet[]] = [[], []];
-  const measured = heldOutSets(data);
-  for (const [i, { path, name, weight }] of trainingSets(data).entries()) {
-    await within("train", i, async () => {
-      const rows = (await openDataset(path)).slice(0, limit);
-      const split = measured ? { train: rows, heldOut: [] } : splitHeldOut(rows);
-      train.push({ name, weight, ...encode(split.train) });
-      if (!measured) heldOut.push({ name, ...encode(split.heldOut) });
+  if (data.deduplicate) await openHeldOut();
+  const seen = data.deduplicate ? new Duplicates(heldOut.flatMap(({ rows }) => rows)) : undefined;
+  for (const [i, set] of trainingSets(data).entries()) {
+    await within(data, "train", i, async () => {
+      const { name, weight } = set;
+      const rows = (await open(set)).slice(0, data.limit);
+      const kept = seen ? rows.filter((row) => seen.isNew(row)) : rows;
+      const duplicates = seen ? { duplicates: rows.length - kept.length } : {};
+      if (kept.length === 0) {
+        throw new InputError("all of its rows are copies of others", { where: set.path });
+      }
+      const split = data.heldOut ? { train: kept, heldOut: [] } : splitHeldOut(kept);
+      train.push({ name, weight, ...duplicates, ...encode(split.train) });
+      if (!data.heldOut) heldOut.push({ name, ...encode(split.heldOut) });
     });
   }
-  for (const [i, { path, name }] of (measured ?? []).entries()) {
-    await within("heldOut", i, async () => heldOut.push({ name, ...encode(await openDataset(path)) }));
-  }
+  if (!data.deduplicate) await openHeldOut();
   return { train, heldOut };
+}
+
+/** Names the entry of a list where something is wrong with it; a file alone is named by its errors. */
+async function within(
+  data: DataRecipe,
+  field: "train" | "heldOut",
+  i: number,
+  work: () => Promise<unknown>,
+): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    if (typeof data[field] === "string" || !(error instanceof InputError)) throw error;
+    if (error instanceof DatasetError) throw error;
+    throw new InputError(error.message, {
+      where: `data.${field}.${i}`,
+      cause: error,
+      ...(error.hint === undefined ? {} : { hint: error.hint }),
+    });
+  }
 }
 
 /** The training sets that have a weight. */
@@ -126,4 +159,6 @@ const COUNTS = [
   "dropped",
   "split",
   "withoutTarget",
+  "lostTargets",
+  "stopsLearnt",
 ] as const;

@@ -14,7 +14,7 @@ import { type Forecast, forecast } from "./forecast.ts";
 import { checkHostMemory, hostMemory } from "./host_memory.ts";
 import { runMemory, weightTypes } from "../program/memory.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
-import { drawnSets } from "../inputs/sample_sets.ts";
+import { drawnSets, encodeOptions } from "../inputs/sample_sets.ts";
 import type { OpenedRecipe } from "./open_recipe.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
@@ -102,15 +102,11 @@ export function validation({ recipe, prepared, setup, warnings }: OpenedRecipe):
 
 /** Samples as training sees them. */
 export function preview({ recipe, prepared }: OpenedRecipe, heldOut: boolean, samples: number): Preview {
-  const { contextLength, mask, tooLong, endToken, template: promptsAsChat } = recipe.data;
   const sets = heldOut ? prepared.sets.heldOut : drawnSets(prepared.sets.train);
   const rows = inTurn(sets.map((set) => set.rows));
-  const options = { tokenizer: prepared.tokenizer, contextLength, mask, tooLong, endToken, promptsAsChat };
-  return previewDataset(
-    rows,
-    { ...options, ...(prepared.template ? { template: prepared.template } : {}) },
-    samples,
-  );
+  const { tokenizer, template } = prepared;
+  const options = encodeOptions(recipe.data, { tokenizer, ...(template ? { template } : {}) });
+  return previewDataset(rows, options, samples);
 }
 
 /** The first row of each list, then the second of each, so that the first few are of all. */
