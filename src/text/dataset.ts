@@ -41,7 +41,8 @@ export function readRows(
   file: string,
   options: ReadOptions = {},
 ): AsyncGenerator<DatasetRow> {
-  return rowsOf(jsonLines(source, file, options.maxLineBytes), file, options);
+  const { maxLineBytes } = options;
+  return rowsOf(jsonLines(source, file, maxLineBytes === undefined ? {} : { maxLineBytes }), file, options);
 }
 
 /** {@linkcode readRows} of the records of any file. */
@@ -113,8 +114,24 @@ export async function openDataset(path: string, options: ReadOptions = {}): Prom
 
 /** SHA-256 (hex) of what a row says, without its id, place and origin: equal content, equal hash. */
 export function contentHash(row: DatasetRow): string {
+  return createHash("sha256").update(contentJson(row)).digest("hex");
+}
+
+/** Canonical JSON of what a row says; that of texts is put together here, which takes a third of the time. */
+function contentJson(row: DatasetRow): string {
+  if (row.shape === "text") return `{"shape":"text","text":${JSON.stringify(row.text)}}`;
+  if (row.shape === "prompt") {
+    const [prompt, completion] = [row.prompt, row.completion].map((text) => JSON.stringify(text));
+    return `{"completion":${completion},"prompt":${prompt},"shape":"prompt"}`;
+  }
   const { source: _source, id: _id, origin: _origin, ...content } = row;
-  return createHash("sha256").update(canonicalJson(content)).digest("hex");
+  return canonicalJson(content);
+}
+
+/** Where the hash of a row lies among all that there are, from 0 to 1: those below the share that is held out are. */
+export function hashPlace(hash: string): number {
+  // The first 52 bits.
+  return parseInt(hash.slice(0, 13), 16) / 2 ** 52;
 }
 
 /**
@@ -129,8 +146,7 @@ export function splitHeldOut(
   fraction = 0.05,
 ): { train: DatasetRow[]; heldOut: DatasetRow[] } {
   const hashes = rows.map(contentHash);
-  // The first 52 bits of the hash as a number in [0, 1).
-  const places = hashes.map((hash) => parseInt(hash.slice(0, 13), 16) / 2 ** 52);
+  const places = hashes.map(hashPlace);
   const distinct = [...new Set(places)].sort((a, b) => a - b);
   if (distinct.length < 2) {
     throw new InputError("held-out rows cannot be split off: the dataset has fewer than two different rows", {

@@ -17,7 +17,7 @@ import { modelIdentity } from "./identity.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
 import type { Recipe } from "../recipe/recipe.ts";
-import { drawnSets, joinedReport, openSampleSets, type SampleSets } from "./sample_sets.ts";
+import { drawnSets, joinedReport, openSampleSets, type Reading, type SampleSets } from "./sample_sets.ts";
 import { readShapeSpace } from "./shape_space.ts";
 import { selectsHead } from "./tensor_names.ts";
 import { widthCutOf } from "./width_cut.ts";
@@ -83,12 +83,14 @@ export async function openTokenizer(
  *
  * @param begun What a checkpoint says of the run that goes on; see {@linkcode openStudent}
  * @param families Of models, beside the built-in ones
+ * @param reading Whether large files are only looked at
  * @throws {InputError} on a model, tokenizer or dataset that does not do, or two models whose vocabularies differ
  */
 export async function prepareRun(
   recipe: Recipe,
   begun?: BegunStudent,
   families: readonly ModelFamily[] = [],
+  reading: Reading = "whole",
 ): Promise<PreparedRun> {
   const { model, quantize } = recipe.teacher;
   let teacher = await Model.open(model, { category: "teacher weights", quantize }, families);
@@ -106,7 +108,11 @@ export async function prepareRun(
         { where: "recipe", hint: "Lower data.contextLength." },
       );
     }
-    const sets = await openSampleSets(recipe.data, { tokenizer, ...(template ? { template } : {}) });
+    const sets = await openSampleSets(
+      recipe.data,
+      { tokenizer, ...(template ? { template } : {}) },
+      reading,
+    );
     const drawn = drawnSets(sets.train);
     const samples = drawn.flatMap((set) => set.samples);
     checkSources(recipe, samples);

@@ -12,6 +12,7 @@ import {
   type EncodeOptions,
   type EncodeReport,
 } from "../../text/encode.ts";
+import { type Look, LOOK_BYTES, lookAt } from "../../text/stream/look.ts";
 import { heldOutSets, trainingSets } from "../recipe/data_sets.ts";
 import type { DataRecipe, HeldOutSet } from "../recipe/recipe.ts";
 
@@ -23,6 +24,8 @@ export interface SampleSet {
   readonly report: EncodeReport;
   /** Rows left out because they say the same as others, where that is asked for. */
   readonly duplicates?: number;
+  /** Where the file was looked at only: what is known of all its rows. */
+  readonly looked?: Omit<Look, "rows">;
 }
 
 /** One of which batches are drawn. */
@@ -35,6 +38,20 @@ export interface SampleSets {
   readonly train: readonly TrainingSamples[];
   /** The first one decides what is best. */
   readonly heldOut: readonly SampleSet[];
+}
+
+/** Whether all rows are read, or large files are only looked at, for who wants to know of them within seconds. */
+export type Reading = "whole" | "look";
+
+/** Rows of a file, and what is known of it where they are not all. */
+interface ReadSet {
+  readonly rows: DatasetRow[];
+  readonly part: Pick<SampleSet, "looked">;
+}
+
+/** Whether it takes long to read a file; one that is not there is told of by who opens it. */
+async function isLarge(path: string): Promise<boolean> {
+  return await Deno.stat(path).then(({ size }) => size > LOOK_BYTES, () => false);
 }
 
 /** How rows of a recipe become samples. */
@@ -59,20 +76,25 @@ export function encodeOptions(
 export async function openSampleSets(
   data: DataRecipe,
   models: Pick<EncodeOptions, "tokenizer" | "template">,
+  reading: Reading = "whole",
 ): Promise<SampleSets> {
   const options = encodeOptions(data, models);
   const encode = (rows: DatasetRow[]) => ({ rows, ...encodeDataset(rows, options) });
-  const open = ({ path, columns = data.columns }: HeldOutSet) =>
-    openDataset(path, columns ? { columns } : {});
+  const open = async ({ path, columns = data.columns }: HeldOutSet, limit?: number): Promise<ReadSet> => {
+    const named = columns ? { columns } : {};
+    if (reading === "look" && await isLarge(path)) {
+      const { rows, ...looked } = await lookAt(path, { ...named, ...(limit === undefined ? {} : { limit }) });
+      return { rows, part: { looked } };
+    }
+    return { rows: (await openDataset(path, named)).slice(0, limit), part: {} };
+  };
   const [train, heldOut]: [TrainingSamples[], SampleSet[]] = [[], []];
   const openHeldOut = async () => {
     for (const [i, set] of (heldOutSets(data) ?? []).entries()) {
-      await within(
-        data,
-        "heldOut",
-        i,
-        async () => heldOut.push({ name: set.name, ...encode(await open(set)) }),
-      );
+      await within(data, "heldOut", i, async () => {
+        const { rows, part } = await open(set);
+        heldOut.push({ name: set.name, ...part, ...encode(rows) });
+      });
     }
   };
   if (data.deduplicate) await openHeldOut();
@@ -80,15 +102,16 @@ export async function openSampleSets(
   for (const [i, set] of trainingSets(data).entries()) {
     await within(data, "train", i, async () => {
       const { name, weight } = set;
-      const rows = (await open(set)).slice(0, data.limit);
+      const { rows, part } = await open(set, data.limit);
       const kept = seen ? rows.filter((row) => seen.isNew(row)) : rows;
-      const duplicates = seen ? { duplicates: rows.length - kept.length } : {};
+      // Of some of the rows nothing is told of all.
+      const duplicates = seen && !part.looked ? { duplicates: rows.length - kept.length } : {};
       if (kept.length === 0) {
         throw new InputError("all of its rows are copies of others", { where: set.path });
       }
       const split = data.heldOut ? { train: kept, heldOut: [] } : splitHeldOut(kept);
-      train.push({ name, weight, ...duplicates, ...encode(split.train) });
-      if (!data.heldOut) heldOut.push({ name, ...encode(split.heldOut) });
+      train.push({ name, weight, ...part, ...duplicates, ...encode(split.train) });
+      if (!data.heldOut) heldOut.push({ name, ...part, ...encode(split.heldOut) });
     });
   }
   if (!data.deduplicate) await openHeldOut();

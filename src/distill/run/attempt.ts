@@ -6,6 +6,7 @@
 import type { Gpu } from "../../gpu/device.ts";
 import type { Progress } from "../checkpoint/checkpoint.ts";
 import type { RunResult } from "../export/exports.ts";
+import { packingReport } from "../inputs/packing_report.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import type { SampleSet } from "../inputs/sample_sets.ts";
 import type { DrawnShare } from "../../text/batch_stream.ts";
@@ -88,6 +89,7 @@ export class Attempt {
         heldOutSamples: heldOut.length,
         trainTokens: report.tokens,
         supervisedTokens: report.supervisedTokens,
+        packing: packingReport(this.prepared),
         ...(sets.train.length > 1
           ? { sets: sets.train.map((set) => ({ ...setSize(set), weight: set.weight })) }
           : {}),

@@ -6,7 +6,7 @@
  */
 import { InputError } from "../../base/errors.ts";
 import { isObject } from "../../base/json.ts";
-import { isUtf16, jsonLines } from "./json_lines.ts";
+import { isUtf16, jsonLines, type JsonLinesOptions } from "./json_lines.ts";
 import type { FileRecord } from "./records.ts";
 
 /** Largest file that is parsed as a whole: no longer text fits a string. */
@@ -23,12 +23,12 @@ const BATCH = 1024;
 export async function* jsonFile(
   source: AsyncIterable<Uint8Array>,
   file: string,
-  maxLineBytes?: number,
+  options: JsonLinesOptions = {},
 ): AsyncGenerator<FileRecord[]> {
   const chunks = source[Symbol.asyncIterator]();
   const begun = await beginning(chunks);
   if (isJsonLines(begun)) {
-    yield* jsonLines(following(begun, chunks), file, maxLineBytes);
+    yield* jsonLines(following(begun, chunks), file, options);
     return;
   }
   const list = rowsIn(parse(await whole(following(begun, chunks), file), file), file);

@@ -7,19 +7,19 @@ import { InputError } from "../../base/errors.ts";
 import type { CsvOptions } from "./csv.ts";
 import { type FileFormat, fileFormat, FORMATS } from "./format.ts";
 import { jsonFile } from "./json_file.ts";
-import { jsonLines, MAX_LINE_BYTES } from "./json_lines.ts";
+import { jsonLines, type JsonLinesOptions, MAX_LINE_BYTES } from "./json_lines.ts";
 import type { ParquetOptions } from "./parquet.ts";
 import { unpacked } from "./unpack.ts";
 import type { FileRecord, RecordBatches } from "./records.ts";
 
 /** What is wanted of a file. */
-export interface RecordOptions {
-  /** Longest line or record in bytes (default 16 MiB). */
-  readonly maxLineBytes?: number;
+export interface RecordOptions extends JsonLinesOptions {
   /** Columns that are asked for by name. */
   readonly wanted?: readonly string[];
   /** Those of them that may hold lists of objects. */
   readonly nested?: ReadonlySet<string>;
+  /** Told how many bytes of the file, as it lies on the disk, have been read. */
+  readonly onRead?: (bytes: number) => void;
 }
 
 /** A file that is open. */
@@ -76,16 +76,18 @@ function recordsOf(
   path: string,
   bytes: number,
   { format, compression }: FileFormat,
-  { maxLineBytes = MAX_LINE_BYTES, wanted, nested }: RecordOptions,
+  options: RecordOptions,
 ): RecordBatches {
+  const { maxLineBytes = MAX_LINE_BYTES, wanted, nested, onRead } = options;
   const named = wanted ? { wanted } : {};
   if (format === "parquet") return parquetFile(path, bytes, { ...named, ...(nested ? { nested } : {}) });
-  const source = compression ? unpacked(chunksOf(path), compression, path) : chunksOf(path);
+  const chunks = onRead ? counted(chunksOf(path), onRead) : chunksOf(path);
+  const source = compression ? unpacked(chunks, compression, path) : chunks;
   switch (format) {
     case "jsonl":
-      return jsonLines(source, path, maxLineBytes);
+      return jsonLines(source, path, options);
     case "json":
-      return jsonFile(source, path, maxLineBytes);
+      return jsonFile(source, path, options);
     default:
       return table(source, path, {
         ...{ delimiter: format === "csv" ? "," : "\t", maxRecord: maxLineBytes },
@@ -109,6 +111,17 @@ export async function* chunksOf(path: string): AsyncGenerator<Uint8Array> {
   using file = await opened(path);
   const chunk = new Uint8Array(CHUNK);
   for (let count; (count = await file.read(chunk)) !== null;) yield chunk.subarray(0, count);
+}
+
+async function* counted(
+  chunks: AsyncIterable<Uint8Array>,
+  onRead: (bytes: number) => void,
+): AsyncGenerator<Uint8Array> {
+  let bytes = 0;
+  for await (const chunk of chunks) {
+    onRead(bytes += chunk.length);
+    yield chunk;
+  }
 }
 
 async function* parquetFile(

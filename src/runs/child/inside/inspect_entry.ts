@@ -53,7 +53,7 @@ async function inspect(order: InspectionOrder, modules: readonly PluginModule[])
       case "preview":
         return preview(opened, order.heldOut, order.samples);
     }
-  });
+  }, order.kind === "estimate" ? "whole" : "look");
 }
 
 /** What the GPU here is like; undefined where there is none. */
