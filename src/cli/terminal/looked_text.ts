@@ -11,5 +11,5 @@ export function lookedText({ name, encoded, checked, total, isCounted }: LookedV
   const all = `${isCounted ? "" : "about "}${count(total)}`;
   return `  ${name} is large: ${count(checked)} of its ${all} rows were checked and ${
     count(encoded)
-  } encoded, of which the figures above are.`;
+  } encoded, from which the figures above are estimated.`;
 }

@@ -5,7 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { fromFileUrl, resolve } from "@std/path";
-import type { Reading } from "../../distill/inputs/sample_sets.ts";
+import type { DataAccess } from "../../distill/inputs/sample_sets.ts";
 import { type OpenedRecipe, openRecipe } from "../../distill/run/open_recipe.ts";
 import { loadRecipe } from "../../distill/recipe/file.ts";
 import { checkRecipePlugins } from "../../distill/recipe/plugins.ts";
@@ -113,7 +113,7 @@ function examplePath(): string {
 export async function withRecipe<T>(
   invocation: Invocation,
   use: (opened: OpenedRecipe) => Promise<T>,
-  reading: Reading = "whole",
+  reading: (recipe: Recipe) => DataAccess["reading"] & string = () => "whole",
 ): Promise<T> {
   const { args, out, plugins } = invocation;
   const registry = await registryWith(plugins);
@@ -121,5 +121,5 @@ export async function withRecipe<T>(
   return await openRecipe(recipe, registry, (opened) => {
     for (const { message } of opened.warnings) out.warn(message);
     return use(opened);
-  }, reading);
+  }, { reading: reading(recipe) });
 }

@@ -35,6 +35,6 @@ export const preview: Command = {
       out.line(`packing: ${packingText(shown.packing, opened.prepared.train.length)}`);
       for (const looked of shown.looked ?? []) out.line(lookedText(looked));
       return Promise.resolve(0);
-    }, "look");
+    }, () => "look");
   },
 };

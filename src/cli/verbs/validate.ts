@@ -41,7 +41,7 @@ export const validate: Command = {
       for (const line of trainedLines(opened.setup)) out.line(line);
       out.line(green("The recipe is valid."));
       return Promise.resolve(0);
-    }, "look");
+    }, () => "look");
   },
 };
 

@@ -22,7 +22,7 @@ export function dataWarnings(
   >,
 ): DataWarning[] {
   const { contextLength } = prepared.recipe.data;
-  const shared = countShared(prepared.trainRows, prepared.heldOutRows);
+  const shared = sharedRows(prepared);
   return [
     ...encodingWarnings("training", prepared.trainReport, contextLength),
     ...encodingWarnings("held-out", prepared.heldOutReport, contextLength),
@@ -36,6 +36,15 @@ export function dataWarnings(
     ...sourceWarnings(prepared),
     ...paddingWarnings(prepared.padding),
   ];
+}
+
+/** Held-out rows that training sees too. */
+function sharedRows(
+  { sets, trainRows, heldOutRows }: Pick<PreparedRun, "sets" | "trainRows" | "heldOutRows">,
+): number {
+  const streamed = sets.train.flatMap(({ streamed }) => streamed ?? []);
+  if (streamed.length === 0) return countShared(trainRows, heldOutRows);
+  return Math.min(heldOutRows.length, streamed.reduce((sum, { shared }) => sum + shared, 0));
 }
 
 /** Samples none of which ends, where they are meant to. */

@@ -42,7 +42,8 @@ export function packingReport(
   const { cut, dropped, lostTargets, stopsLearnt } = trainReport;
   return {
     tokensPerMicroBatch,
-    microBatches: plan.length,
+    // Where only some rows are encoded, the report is of all.
+    microBatches: Math.round(plan.length * trainReport.samples / samples.length),
     fill: tokens / (plan.length * tokensPerMicroBatch),
     ...{ cut, dropped, lostTargets, stopsLearnt },
   };

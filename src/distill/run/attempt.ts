@@ -72,7 +72,7 @@ export class Attempt {
   /** Tells what is going to be done. */
   tellPlan({ byCategory, total }: RunMemory): void {
     const { teacher, student, trainables } = this.setup;
-    const { trainReport: report, train, heldOut, sets } = this.prepared;
+    const { trainReport: report, heldOut, sets } = this.prepared;
     this.host.emit({
       type: "plan",
       adapterName: this.gpu.description.name,
@@ -85,7 +85,7 @@ export class Attempt {
         trainable: trainables.layout.trainable,
       },
       data: {
-        trainSamples: train.length,
+        trainSamples: report.samples,
         heldOutSamples: heldOut.length,
         trainTokens: report.tokens,
         supervisedTokens: report.supervisedTokens,

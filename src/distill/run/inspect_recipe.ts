@@ -54,7 +54,7 @@ export interface TrainingSetValue extends SetValue {
   readonly share: number;
 }
 
-/** A set whose file was looked at only, for `--json`. What is counted of it is counted of the rows that were encoded. */
+/** A set whose file was looked at only, for `--json`. Its counts are estimated from the rows that were encoded. */
 export interface LookedValue {
   readonly field: "train" | "heldOut";
   readonly name: string;
@@ -150,6 +150,7 @@ export function preview(
   const options = encodeOptions(recipe.data, { tokenizer, ...(template ? { template } : {}) });
   return {
     ...previewDataset(rows, options, samples),
+    report: heldOut ? prepared.heldOutReport : prepared.trainReport,
     packing: packingReport(prepared),
     ...lookedValues(prepared),
   };

@@ -7,7 +7,7 @@ import { familiesOf } from "../../registry/families.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { type DataWarning, dataWarnings } from "../inputs/data_warnings.ts";
 import { type PreparedRun, prepareRun } from "../inputs/prepare.ts";
-import type { Reading } from "../inputs/sample_sets.ts";
+import type { DataAccess } from "../inputs/sample_sets.ts";
 import { checkPrompts } from "../program/prompt_features.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
@@ -25,17 +25,17 @@ export interface OpenedRecipe {
 /**
  * Opens all that a recipe names, hands it to `use` and closes it again.
  *
- * @param reading Whether large files are only looked at
+ * @param access How the data are read
  * @throws {InputError} whatever is wrong with the recipe, its models, data or plugins
  */
 export async function openRecipe<T>(
   recipe: Recipe,
   registry: Registry,
   use: (opened: OpenedRecipe) => T | Promise<T>,
-  reading: Reading = "whole",
+  access: DataAccess = {},
 ): Promise<T> {
   checkRecipePlugins(recipe, registry);
-  const prepared = await prepareRun(recipe, undefined, familiesOf(registry), reading);
+  const prepared = await prepareRun(recipe, undefined, familiesOf(registry), access);
   try {
     const setup = setUp(prepared, registry);
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);

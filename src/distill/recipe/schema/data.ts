@@ -122,6 +122,10 @@ export const data = z.strictObject({
   overlap: count.optional().describe(
     "Tokens that the pieces of a split sample have in common, as context of what follows; 1 when absent",
   ),
+  streaming: z.boolean().optional().describe(
+    "Whether training rows stay on the disk and are encoded when they are drawn, so that memory does not grow with the files; when " +
+      "absent, where they are larger than 1 GiB together",
+  ),
   specialTokens: z.enum(["text", "parse"]).optional().describe(
     "Whether special tokens that are written out in the data, such as </s>, stay text or become those tokens; text when absent. With " +
       "parse, whoever wrote the data can end a turn and begin another",
