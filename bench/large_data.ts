@@ -51,11 +51,12 @@ async function writeRows(path: string, most: { bytes: number; rows: number }): P
   return { rows };
 }
 
-function recipeOf(train: string, steps: number) {
+/** @param heldOut Few rows, since measuring a model on them is not what is measured here */
+function recipeOf(train: string, heldOut: string, steps: number) {
   return {
     teacher: { model: MODEL },
     student: { model: "teacher", layers: [0] },
-    data: { train, contextLength: 128, streaming: true },
+    data: { train, heldOut, contextLength: 128, streaming: true },
     adapter: { rank: 4 },
     train: { steps, tokensPerMicroBatch: 128, evaluateEvery: 0, checkpointEvery: 0 },
     samples: { tokens: 0 },
@@ -63,9 +64,9 @@ function recipeOf(train: string, steps: number) {
 }
 
 /** What one process finds: seconds until the rows are known, and for each batch. */
-async function drawBatches(file: string): Promise<void> {
+async function drawBatches(file: string, heldOut: string): Promise<void> {
   const begin = performance.now();
-  const prepared = await prepareRun(parseRecipe(recipeOf(file, 1)));
+  const prepared = await prepareRun(parseRecipe(recipeOf(file, heldOut, 1)));
   const ready = performance.now();
   const batches = trainingBatches(prepared, 1024);
   batches.next();
@@ -81,14 +82,16 @@ async function drawBatches(file: string): Promise<void> {
 }
 
 async function main(): Promise<void> {
-  const args = parseArgs(Deno.args, { string: ["megabytes", "rows", "folder", "draw", "train"] });
-  if (typeof args.draw === "string") return await drawBatches(args.draw);
+  const args = parseArgs(Deno.args, { string: ["megabytes", "rows", "folder", "draw", "heldOut", "train"] });
+  if (typeof args.draw === "string") return await drawBatches(args.draw, String(args.heldOut));
   const folder = await Deno.makeTempDir({
     ...(typeof args.folder === "string" ? { dir: args.folder } : {}),
     prefix: "large-data-",
   });
   try {
     const lines: string[][] = [];
+    const heldOut = `${folder}/heldout.jsonl`;
+    await writeRows(heldOut, { bytes: Infinity, rows: 8 });
     const sizes = [
       { name: "small", bytes: 2e6, rows: Infinity },
       { name: "large", bytes: Number(args.megabytes ?? 2000) * 1e6, rows: Number(args.rows ?? Infinity) },
@@ -98,7 +101,7 @@ async function main(): Promise<void> {
       const { rows } = await writeRows(path, most);
       const file = bytes((await Deno.stat(path)).size);
       const recipe = `${folder}/${name}.json`;
-      await Deno.writeTextFile(recipe, JSON.stringify(recipeOf(path, Number(args.train ?? 1))));
+      await Deno.writeTextFile(recipe, JSON.stringify(recipeOf(path, heldOut, Number(args.train ?? 1))));
       const say = (what: string, seconds: string, peak: number) => {
         lines.push([file, count(rows), what, seconds, bytes(peak)]);
       };
@@ -107,7 +110,11 @@ async function main(): Promise<void> {
         say(`limbeck ${verb}`, seconds.toFixed(2), peak);
       }
       const self = new URL(import.meta.url).pathname;
-      const drawn = await measure(Deno.execPath(), ["run", "-A", self, "--draw", path], folder);
+      const drawn = await measure(
+        Deno.execPath(),
+        ["run", "-A", self, "--draw", path, "--heldOut", heldOut],
+        folder,
+      );
       const { ready, first, batch } = JSON.parse(drawn.output.trim().split("\n").at(-1)!);
       say("until rows are known", ready.toFixed(2), drawn.peak);
       say("first batch of 1024 tokens", first.toFixed(2), drawn.peak);

@@ -198,7 +198,7 @@ class Run {
 
   async #main(planned: PlannedTraining, resumed: CheckpointState | undefined): Promise<RunResult> {
     const attempt = this.#attempt;
-    const { cache, gpu, host, setup, recipe: { train } } = attempt;
+    const { cache, gpu, host, setup } = attempt;
     const paused = () => attempt.result("paused", resumed?.step ?? 0);
     attempt.stage("compile", "uploading weights and compiling kernels");
     const trainer = await Trainer.create(gpu, setup, planned, {
