@@ -20,6 +20,7 @@ import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { prepareRun } from "../inputs/prepare.ts";
 import { trainingBatches } from "../inputs/training_batches.ts";
+import type { OpenedTask } from "../evaluate/measure_tasks.ts";
 import { type RunMemory, runMemory } from "../program/memory.ts";
 import {
   type PlanChoices,
@@ -32,7 +33,7 @@ import { checkPrompts } from "../program/prompt_features.ts";
 import { Trainer } from "../program/trainer.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
 import type { Recipe } from "../recipe/recipe.ts";
-import { openTeacherCache } from "../teacher/pass.ts";
+import { openTeacherCache } from "../teacher/make_cache.ts";
 import { Attempt } from "./attempt.ts";
 import type { RunHost } from "./events.ts";
 import { checkHostMemory, hostMemory } from "./host_memory.ts";
@@ -40,6 +41,7 @@ import { evaluate, measureShapes, measureTeacher, tellSamples } from "./measurem
 import { runIdentity } from "./run_identity.ts";
 import { streamCost, streamCostText } from "./stream_cost.ts";
 import { setUp } from "./set_up.ts";
+import { evaluateRun, EvaluationStopped, openTasks } from "./task_evaluation.ts";
 import { TrainingLoop } from "./training_loop.ts";
 
 /**
@@ -68,9 +70,10 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
     for (const message of origins(setup, registry)) host.emit({ type: "stage", stage: "plugins", message });
     for (const warning of dataWarnings(prepared)) host.emit({ type: "warning", ...warning });
+    const tasks = await openTasks(recipe.evaluate?.tasks ?? []);
     const gpu = host.gpu ?? (own = await openGpu());
     gpu.forgetPeak();
-    return await new Run(new Attempt(prepared, setup, gpu, host, started)).run();
+    return await new Run(new Attempt(prepared, setup, gpu, host, started), tasks).run();
   } finally {
     prepared.close();
     own?.destroy();
@@ -102,9 +105,12 @@ class Run {
   readonly #attempt: Attempt;
   readonly #checkpoints: RunCheckpoints;
   readonly #caches: string;
+  /** What models are asked at the end. */
+  readonly #tasks: readonly OpenedTask[];
   #identity: Record<string, string> = {};
 
-  constructor(attempt: Attempt) {
+  constructor(attempt: Attempt, tasks: readonly OpenedTask[]) {
+    this.#tasks = tasks;
     const { host, setup, recipe } = this.#attempt = attempt;
     this.#checkpoints = new RunCheckpoints(
       join(host.folder, CHECKPOINTS),
@@ -141,12 +147,26 @@ class Run {
     if (attempt.stopAsked()) return attempt.result("paused", resumed?.step ?? 0);
     try {
       await this.#openCache(planned.choices, resumed);
-      return await this.#main(planned, resumed);
+      const result = await this.#main(planned, resumed);
+      return result.status === "succeeded" ? await this.#evaluated(result, !planned.streamed) : result;
     } catch (error) {
       if (error instanceof StopAsked) return attempt.result("paused", resumed?.step ?? 0);
       throw error;
     } finally {
       attempt.cache?.close();
+    }
+  }
+
+  /** The result with what the recipe's tasks find; paused where it was asked to stop meanwhile. */
+  async #evaluated(result: RunResult, withTeacher: boolean): Promise<RunResult> {
+    const attempt = this.#attempt;
+    if (this.#tasks.length === 0) return result;
+    try {
+      const evaluation = await evaluateRun(attempt, this.#tasks, result.steps, withTeacher);
+      return { ...result, evaluation, seconds: attempt.seconds };
+    } catch (error) {
+      if (error instanceof EvaluationStopped) return attempt.result("paused", result.steps);
+      throw error;
     }
   }
 
@@ -176,11 +196,10 @@ class Run {
         host.emit({ type: "heartbeat" });
         if (attempt.stopAsked()) throw new StopAsked();
       },
-      onFound: (path, exists) => {
-        const { train, heldOut } = prepared;
-        const message = exists
+      onFound: (path, samples) => {
+        const message = samples === 0
           ? `using the teacher's cache ${path}`
-          : `running the teacher over ${train.length + heldOut.length} samples`;
+          : `running the teacher over ${samples} samples`;
         attempt.stage("cache", message);
       },
       onPlanned: async ({ memory, plan, streamed }) => {
@@ -202,7 +221,7 @@ class Run {
     const paused = () => attempt.result("paused", resumed?.step ?? 0);
     attempt.stage("compile", "uploading weights and compiling kernels");
     const trainer = await Trainer.create(gpu, setup, planned, {
-      ...(cache ? { cache } : {}),
+      ...(cache ? { target: cache } : {}),
       profile: host.profile ?? false,
       onSlice: () => host.emit({ type: "heartbeat" }),
       onProgress: () => host.emit({ type: "heartbeat" }),
