@@ -38,6 +38,7 @@ import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
 import { sumColumns } from "../../src/tensor/ops/pointwise.ts";
 import { sumRows } from "../../src/tensor/ops/pointwise.ts";
+import { tokenScores } from "../../src/tensor/ops/token_scores.ts";
 import { topK } from "../../src/tensor/ops/top_k.ts";
 import { timesWeight } from "../../src/tensor/ops/times_weight.ts";
 import { topKSoftmax } from "../../src/tensor/ops/top_k_softmax.ts";
@@ -229,6 +230,7 @@ function elementwise(block: OpBlock): void {
   block.want(dropout(x, { rate: 0.5, ...draw }), normal(graph, [9, 37], draw));
   block.wantGradients(topKSoftmax(x, 2), [x]);
   for (const k of [1, 3]) block.want(...Object.values(topK(x, k)));
+  block.want(tokenScores(x, block.tensor([9], "i32")));
   const counters = block.graph.input("counters", [x.dim(0)], "u32");
   block.want(...Object.values(drawTokens(x, counters, { draws: 5, seed: [1, 2] })));
   block.want(fill(graph, [64], graph.scalar("value")), fillConstant(graph, [64], 0.5));

@@ -18,7 +18,14 @@ import { modelIdentity } from "./identity.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
 import type { Recipe } from "../recipe/recipe.ts";
-import { drawnSets, joinedReport, openSampleSets, type SampleSets } from "./sample_sets.ts";
+import {
+  type DataAccess,
+  drawnSets,
+  joinedReport,
+  openSampleSets,
+  type SampleSets,
+  type TrainingSamples,
+} from "./sample_sets.ts";
 import { readShapeSpace } from "./shape_space.ts";
 import { selectsHead } from "./tensor_names.ts";
 import { widthCutOf } from "./width_cut.ts";
@@ -26,6 +33,7 @@ import { widthCutOf } from "./width_cut.ts";
 /** A recipe's inputs, checked and loaded; weights are still on disk. */
 export interface PreparedRun {
   readonly recipe: Recipe;
+  /** The student itself, where the teacher is behind a server. */
   readonly teacher: Model;
   readonly student: Model;
   readonly tokenizer: TextTokenizer;
@@ -86,23 +94,27 @@ export async function openTokenizer(
  *
  * @param begun What a checkpoint says of the run that goes on; see {@linkcode openStudent}
  * @param families Of models, beside the built-in ones
+ * @param access How the data are read
  * @throws {InputError} on a model, tokenizer or dataset that does not do, or two models whose vocabularies differ
  */
 export async function prepareRun(
   recipe: Recipe,
   begun?: BegunStudent,
   families: readonly ModelFamily[] = [],
+  access: DataAccess = {},
 ): Promise<PreparedRun> {
-  const { model, quantize } = recipe.teacher;
-  let teacher = await Model.open(model, { category: "teacher weights", quantize }, families);
-  let student: Model | undefined;
+  const { model, quantize, server } = recipe.teacher;
+  // Of a teacher behind a server nothing is here: it has the student's tokenizer, and what is planned of it the student's sizes.
+  let student = server ? await openStudent(recipe, begun, families) : undefined;
+  let teacher = student ?? await Model.open(model, { category: "teacher weights", quantize }, families);
+  let dataSets: SampleSets | undefined;
   try {
-    student = await openStudent(recipe, begun, families);
+    student ??= await openStudent(recipe, begun, families);
     const { align } = recipe.teacher;
     const ofTeacher = await openTokenizer(teacher);
-    const ofStudent = recipe.student.model === "teacher" ? ofTeacher : await openTokenizer(student);
+    const ofStudent = recipe.student.model === "teacher" || server ? ofTeacher : await openTokenizer(student);
     const { tokenizer, template } = align ? ofStudent : ofTeacher;
-    const padding = recipe.student.model === "teacher" || align
+    const padding = ofStudent === ofTeacher || align
       ? undefined
       : compareVocabularies(teacher, tokenizer, student, ofStudent.tokenizer);
     if (padding) [teacher, student] = [teacher, student].map((model) => model.withRows(padding.common));
@@ -117,11 +129,17 @@ export async function prepareRun(
     const sets = await openSampleSets(
       recipe.data,
       { tokenizer, ...(template ? { template } : {}) },
-      align && { ...ofTeacher, align, contextLength: teacher.config.contextLength },
+      access,
+      align && {
+        ...{ tokenizer: ofTeacher.tokenizer, align, contextLength: teacher.config.contextLength },
+        ...(ofTeacher.template ? { template: ofTeacher.template } : {}),
+      },
     );
+    dataSets = sets;
     const drawn = drawnSets(sets.train);
     const samples = drawn.flatMap((set) => set.samples);
-    checkSources(recipe, samples);
+    checkSources(recipe, samples, drawn);
+    checkStreamed(recipe, drawn);
     const opened = { teacher: teacher!, student: student! };
     const all = [...samples, ...sets.heldOut.flatMap((set) => set.samples)];
     const sizes = {
@@ -149,11 +167,12 @@ export async function prepareRun(
       heldOutReport: joinedReport(sets.heldOut.map((set) => set.report)),
       stopTokens: stopTokens(tokenizer, recipe.data.endToken),
       close() {
-        opened.teacher.close();
-        opened.student.close();
+        sets.close();
+        for (const source of new Set([opened.teacher.source, opened.student.source])) source.close();
       },
     };
   } catch (error) {
+    dataSets?.close();
     teacher.close();
     student?.close();
     throw error;
@@ -161,8 +180,13 @@ export async function prepareRun(
 }
 
 /** A loss that counts samples of one source has to find some. */
-function checkSources({ objective, data }: Recipe, samples: readonly EncodedSample[]): void {
+function checkSources(
+  { objective, data }: Recipe,
+  samples: readonly EncodedSample[],
+  sets: readonly TrainingSamples[],
+): void {
   const there = new Set(samples.flatMap(({ origin }) => origin ?? []));
+  for (const { streamed } of sets) streamed?.origins.forEach((origin) => there.add(origin));
   for (const [i, { loss, source }] of objective.entries()) {
     if (source === undefined || there.has(source)) continue;
     const names = [...there].slice(0, 8).map((name) => JSON.stringify(name)).join(", ");
@@ -178,6 +202,29 @@ function checkSources({ objective, data }: Recipe, samples: readonly EncodedSamp
       },
     );
   }
+}
+
+/** A cache holds a row for each token, so that samples have to be known before. */
+function checkStreamed({ teacher }: Recipe, sets: readonly TrainingSamples[]): void {
+  if (sets.every(({ streamed }) => !streamed)) return;
+  if (teacher.align) {
+    throw new InputError(
+      "a teacher with a tokenizer of its own needs all samples in memory, since its sizes are planned from them, and the training data " +
+        "stay on the disk",
+      {
+        where: "recipe teacher.align",
+        hint: "Set data.streaming: false, or data.limit.",
+      },
+    );
+  }
+  if (!teacher.cache) return;
+  throw new InputError(
+    "a cached teacher needs all samples in memory, and the training data stay on the disk",
+    {
+      where: "recipe teacher.cache",
+      hint: "Leave out teacher.cache, or set data.streaming: false, or data.limit.",
+    },
+  );
 }
 
 /** What a checkpoint says of the student that its run began with. */

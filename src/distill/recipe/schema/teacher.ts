@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { adapter } from "./adapter.ts";
 import { path, quantize, QUANTIZES, seed } from "./fields.ts";
+import { checkServed, server } from "./server.ts";
 
 const cacheEntries = z.number().int().min(1).max(256);
 
@@ -42,7 +43,13 @@ const align = z.strictObject({
 });
 
 export const teacher = z.strictObject({
-  model: path.describe("Hugging Face folder or GGUF file of the teacher, or hf:ORG/NAME@REVISION of the hub"),
+  model: path.describe(
+    "Hugging Face folder or GGUF file of the teacher, hf:ORG/NAME@REVISION of the hub, or `server` for a model behind a server",
+  ),
+  server: server.optional().describe(
+    "Where model is `server`: a server of the OpenAI API that gives log-probabilities of a prompt. It is asked once, before training, and " +
+      "cache.topK of them are kept at each position",
+  ),
   quantize: quantize.optional().describe(`${QUANTIZES}As it is stored when absent`),
   stream: z.boolean().optional().describe(
     "Reads its layers from disk, two at a time, each time they are needed, so that only embedding, head and two layers take memory on " +
@@ -59,7 +66,7 @@ export const teacher = z.strictObject({
     "For a teacher with another tokenizer than the student's: it reads the same texts in its own tokens, and losses over groups of tokens " +
       "compare the two, such as universal-logit-groups",
   ),
-}).refine((t) => !(t.align && t.train), {
+}).superRefine(checkServed).refine((t) => !(t.align && t.train), {
   path: ["align"],
   error:
     "cannot be had with teacher.train: a teacher that is trained along must have the student's tokenizer",
