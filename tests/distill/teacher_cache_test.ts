@@ -138,7 +138,7 @@ Deno.test("a run on a cache that is stopped and resumed leaves what an uninterru
       await assertRejects(
         () => runHere(recipe, folder, { resume: true }),
         InputError,
-        "cannot be resumed: changed since the checkpoint: teacher's cache",
+        "cannot be resumed: changed since the checkpoint: teacher's cache (its hash was ",
       );
     }
   });
