@@ -125,9 +125,9 @@ Deno.test("a cache is made for a whole recipe, whose problems and paths are told
   const paths = (problems: { path: string }[]) => problems.map(({ path }) => path);
   assertEquals(paths(problemsOf({ task: "cache" })), ["recipe"]);
   assertEquals(paths(problemsOf({ task: "cache", recipe, layers: 2 })), ["layers"]);
-  const wrong = { ...recipe, teacher: { model: "a", cache: { topK: 0 } }, train: { steps: -1 } };
+  const wrong = { ...recipe, teacher: { model: "a", cache: { topK: 0 } }, train: { seed: -1 } };
   assertEquals(paths(problemsOf({ task: "cache", recipe: wrong })), [
-    ...["recipe.teacher.cache.topK", "recipe.train.steps"],
+    ...["recipe.teacher.cache.topK", "recipe.train.seed"],
   ]);
   assertEquals(paths(problemsOf({ task: "cache", recipe: { ...recipe, teacher: { model: "a" } } })), [
     "recipe.teacher.cache",

@@ -9,6 +9,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { join, resolve } from "@std/path";
 import type { ErrorEvent, RunEvent, RunEventBody, RunState } from "../../distill/run/events.ts";
+import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import { explainDeath } from "./run_death.ts";
@@ -25,7 +26,6 @@ import type { LockedRun } from "../store/run_folder.ts";
 import { DEFAULT_GPU, type RunStore } from "../store/store.ts";
 import { StoreError } from "../store/store_errors.ts";
 import { taskReads } from "../task/export_task.ts";
-import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { isTask, needsGpu, watchdogSecondsOf } from "../task/run_recipe.ts";
 import { waitForTurn } from "./turn.ts";
 
