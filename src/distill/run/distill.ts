@@ -194,7 +194,9 @@ class Run {
     const { host, prepared, setup, gpu } = attempt;
     const texts = teacherTexts(gpu.description, prepared, setup);
     const sizes = { choices, texts, availableBytes: this.#availableBytes };
-    const opened = await openTeacherCache(gpu, prepared, setup, sizes, this.#caches, {
+    // One that an earlier version made lies in the run's own folder, and is found there.
+    const places = [this.#caches, ...(host.caches === undefined ? [] : [host.caches])];
+    const opened = await openTeacherCache(gpu, prepared, setup, sizes, places, {
       onSlice: () => {
         host.emit({ type: "heartbeat" });
         if (attempt.stopAsked()) throw new StopAsked();

@@ -268,6 +268,8 @@ export interface RunHost<Plugins = Registry> {
   readonly profile?: boolean;
   /** Absolute path of the folder of what was measured of shapes, which runs share; absent where there is none. */
   readonly evaluations?: string;
+  /** Absolute path of a folder of teachers' caches that runs share; absent where there is none. */
+  readonly caches?: string;
   /** Losses and adapters by id. */
   readonly registry: Plugins;
   /** The device to work on, which stays the caller's to close; without it one is opened for this attempt. */
