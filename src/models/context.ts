@@ -38,17 +38,19 @@ export interface StreamOptions {
   readonly cacheRows?: number;
   /** Tells streams of different lengths in one program apart. */
   readonly prefix?: string;
+  /** Where its tokens come from another kernel: i32 [T]. From the host when absent. */
+  readonly tokens?: Tensor;
 }
 
 /** The inputs of a stream of `tokens` tokens in a block. */
 export function streamInputs(
   graph: Graph,
   tokens: number,
-  { length, cacheRows, prefix = "" }: StreamOptions,
+  { length, cacheRows, prefix = "", tokens: chosen }: StreamOptions,
 ): StreamInputs {
   const input = (name: string) => graph.input(`${prefix}${name}`, [tokens], "i32");
   return {
-    tokens: input("tokens"),
+    tokens: chosen ?? input("tokens"),
     positions: input("positions"),
     start: input("start"),
     end: input("end"),

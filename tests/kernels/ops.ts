@@ -37,6 +37,7 @@ import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
 import { sumColumns } from "../../src/tensor/ops/pointwise.ts";
 import { sumRows } from "../../src/tensor/ops/pointwise.ts";
+import { DRAW_WORDS, sampleTokens } from "../../src/tensor/ops/sample_tokens.ts";
 import { topK } from "../../src/tensor/ops/top_k.ts";
 import { timesWeight } from "../../src/tensor/ops/times_weight.ts";
 import { topKSoftmax } from "../../src/tensor/ops/top_k_softmax.ts";
@@ -227,6 +228,8 @@ function elementwise(block: OpBlock): void {
   for (const k of [1, 3]) block.want(...Object.values(topK(x, k)));
   const counters = block.graph.input("counters", [x.dim(0)], "u32");
   block.want(...Object.values(drawTokens(x, counters, { draws: 5, seed: [1, 2] })));
+  const chosen = [graph.state("chosen", [x.dim(0)], "i32"), graph.state("measures", [x.dim(0), 2], "f32")];
+  sampleTokens(x, graph.input("draws", [x.dim(0), DRAW_WORDS], "u32"), chosen[0]!, chosen[1]!);
   block.want(fill(graph, [64], graph.scalar("value")), fillConstant(graph, [64], 0.5));
   for (const dtype of STORAGE_TYPES) block.wantGradients(timesWeight(x, block.tensor([9, 37], dtype)), [x]);
   accumulate(block.tensor([9, 37]), x, graph.scalar("keep"));
