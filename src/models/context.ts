@@ -26,6 +26,8 @@ export interface StreamInputs {
    * more in long ones. Whoever writes the other arrays writes this too; see {@linkcode switchedRows}.
    */
   switched(beyond: number): Tensor;
+  /** Whether each token is of another sequence than its neighbours. */
+  readonly apart: boolean;
   /** Keys and values of all sequences that are written: where a token's go, and how many there may be. */
   readonly cache?: { readonly slots: Tensor; readonly rows: number };
 }
@@ -38,6 +40,8 @@ export interface StreamOptions {
   readonly cacheRows?: number;
   /** Tells streams of different lengths in one program apart. */
   readonly prefix?: string;
+  /** Whether each token is of another sequence than its neighbours; they are not when absent. */
+  readonly apart?: boolean;
   /** Where its tokens come from another kernel: i32 [T]. From the host when absent. */
   readonly tokens?: Tensor;
 }
@@ -46,7 +50,7 @@ export interface StreamOptions {
 export function streamInputs(
   graph: Graph,
   tokens: number,
-  { length, cacheRows, prefix = "", tokens: chosen }: StreamOptions,
+  { length, cacheRows, prefix = "", apart = false, tokens: chosen }: StreamOptions,
 ): StreamInputs {
   const input = (name: string) => graph.input(`${prefix}${name}`, [tokens], "i32");
   return {
@@ -54,7 +58,7 @@ export function streamInputs(
     positions: input("positions"),
     start: input("start"),
     end: input("end"),
-    length,
+    ...{ length, apart },
     switched: (beyond) => input(`positions${SWITCH}${beyond} of ${length}`),
     ...(cacheRows === undefined ? {} : { cache: { slots: input("slots"), rows: cacheRows } }),
   };

@@ -175,9 +175,11 @@ function attentions(block: OpBlock): void {
       const heads = { heads: 4, keyValueHeads: 2, headDim, scale: 1 };
       block.wantGradients(attention(q, k, v, ranges(rows), heads), qkv);
       block.wantGradients(attention(q, k, v, ranges(rows), heads), [q]);
+      block.want(attention(q, k, v, ranges(rows), { ...heads, apart: true }));
       if (![8, 256].includes(headDim)) continue;
       const near = windowed(ranges(rows), 3);
       block.wantGradients(attention(q, k, v, near, { ...heads, softCap: 30 }), qkv);
+      block.want(attention(q, k, v, near, { ...heads, softCap: 30, apart: true }));
     }
   }
 }

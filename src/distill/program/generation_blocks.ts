@@ -84,7 +84,7 @@ export function traceGeneration(
     const graph = program.block(name);
     const stream = {
       ...{ length: positions, cacheRows: sequences * length, prefix: `${name}.` },
-      ...(chosen ? { tokens: chosen(graph) } : {}),
+      ...(chosen ? { tokens: chosen(graph), apart: true } : {}),
     };
     const { hidden, logits } = traceModel(graph, "model", model, tokens, stream, {
       attach: attach && ((prompt) => attach(graph, prompt)),
