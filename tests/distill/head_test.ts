@@ -1,7 +1,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertMatch, assertThrows } from "@std/assert";
 import { builtins } from "../../plugins/mod.ts";
-import { chunkedLoss } from "../../src/distill/objective/chunked_loss.ts";
+import { chunkedLoss, headTarget } from "../../src/distill/objective/chunked_loss.ts";
 import { lossSums } from "../../src/distill/objective/loss_sums.ts";
 import { Objective } from "../../src/distill/objective/objective.ts";
 import { initialScalars } from "../../src/losses/traced.ts";
@@ -111,7 +111,7 @@ for (const [what, objective, describe] of CASES) {
           learner: { hidden: x!, weight: w! },
           labels: label!,
           ...(losses.tokenMasks ? { masks: mask! } : {}),
-          ...{ target, losses, chunkRows: ROWS, gradient: true },
+          ...{ target: headTarget(target), losses, chunkRows: ROWS, gradient: true },
         });
         lossSums(values, sums!, graph.scalar("keep"));
         const [gradient] = gradients(graph, [[weighted!, dy!]], [x!]);
@@ -143,7 +143,14 @@ Deno.test("chunkedLoss() refuses chunks that do not divide the rows", () => {
   for (const rows of [48, 96]) {
     const error = assertThrows(() =>
       chunkedLoss(graph, {
-        ...{ learner: side("a"), target: side("b"), labels, losses, chunkRows: rows, gradient: true },
+        ...{
+          learner: side("a"),
+          target: headTarget(side("b")),
+          labels,
+          losses,
+          chunkRows: rows,
+          gradient: true,
+        },
       })
     );
     assertMatch((error as Error).message, /chunks of \d+ rows must divide T and be a multiple of 64/);

@@ -2,7 +2,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertGreater } from "@std/assert";
 import { builtins } from "../../plugins/mod.ts";
-import { chunkedLoss, type HeadInput } from "../../src/distill/objective/chunked_loss.ts";
+import { chunkedLoss, type HeadInput, headTarget } from "../../src/distill/objective/chunked_loss.ts";
 import { Objective } from "../../src/distill/objective/objective.ts";
 import { initialScalars } from "../../src/losses/traced.ts";
 import { referenceRow } from "../../src/losses/reference.ts";
@@ -128,7 +128,14 @@ async function trace(
       const target = { hidden: tx!, weight: tw! };
       const seeds = shares.map((share): [Tensor, Tensor] => [
         chunkedLoss(graph, {
-          ...{ learner, target, labels: labels!, losses, chunkRows: ROWS, gradient: true },
+          ...{
+            learner,
+            target: headTarget(target),
+            labels: labels!,
+            losses,
+            chunkRows: ROWS,
+            gradient: true,
+          },
         }).weighted!,
         scale(above!, share),
       ]);

@@ -6,7 +6,7 @@
 import { builtins } from "../../plugins/mod.ts";
 import { setUp } from "../../src/distill/run/set_up.ts";
 import { generationPlan } from "../../src/distill/generate/generator.ts";
-import { chunkedLoss } from "../../src/distill/objective/chunked_loss.ts";
+import { chunkedLoss, headTarget } from "../../src/distill/objective/chunked_loss.ts";
 import type { Model } from "../../src/distill/inputs/models.ts";
 import { Objective } from "../../src/distill/objective/objective.ts";
 import { type RecipeInput } from "../../src/distill/recipe/recipe.ts";
@@ -84,7 +84,7 @@ export function headPlan(device: DeviceDescription): Plan {
     const rowLosses = objective.rowLosses(objective.passes[0]!, graph);
     const { weighted } = chunkedLoss(graph, {
       learner,
-      target: side("target"),
+      target: headTarget(side("target")),
       labels,
       losses: rowLosses,
       chunkRows: 64,

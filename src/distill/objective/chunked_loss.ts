@@ -54,6 +54,20 @@ export interface Labels {
 /** A target from a cache, as row kernels bind it: ids [T, K], logits [T, K] and, but for samples, tails [T, C]. */
 export type CachedRows = readonly Tensor[];
 
+/** A target with logits for the whole vocabulary, made a chunk of rows at a time. */
+export interface DenseTarget {
+  /** Its logits f32 [count, V] at `count` positions from `first` on. */
+  logits(first: number, count: number): Tensor;
+}
+
+/** What the rows of a learner are compared with. */
+export type Target = DenseTarget | CachedRows;
+
+/** The logits of another model's head. */
+export function headTarget(head: HeadInput): DenseTarget {
+  return { logits: (first, count) => logitsOf(head, rows(head.hidden, first, count)) };
+}
+
 /** What {@linkcode chunkedLoss} traces. */
 export interface ChunkedLoss {
   /** Values of every loss, unweighted: f32 [chunks, K * chunkRows], each chunk K rows of chunkRows. */
@@ -65,8 +79,8 @@ export interface ChunkedLoss {
 /** What {@linkcode chunkedLoss} is made of. */
 export interface ChunkedLossInputs extends Labels {
   readonly learner: HeadInput;
-  /** The other model, or what a cache has of it; absent where nothing compares. */
-  readonly target?: HeadInput | CachedRows | undefined;
+  /** Absent where nothing compares. */
+  readonly target?: Target | undefined;
   readonly losses: RowLosses;
   /** Positions at a time; a multiple of 64 that divides T. */
   readonly chunkRows: number;
@@ -102,8 +116,8 @@ export function chunkedLoss(
     const logits = logitsOf(learner, x);
     onLogits?.(logits, c * chunkRows);
     const bound = masks ? [part(masks, c)] : [];
-    if (target && "hidden" in target) {
-      if (losses.needsTarget) bound.push(logitsOf(target, part(target.hidden, c)));
+    if (target && "logits" in target) {
+      if (losses.needsTarget) bound.push(target.logits(c * chunkRows, chunkRows));
     } else if (target && losses.needsCache) bound.push(...target.map((t) => part(t, c)));
     const inputs = [part(labels, c), logits, values, ...bound];
     const [, dLogits] = graph.add(rowLossOp, inputs, { losses, gradient });

@@ -6,7 +6,9 @@
 import type { Graph, StepScalar, Tensor } from "../../tensor/graph.ts";
 import { accumulate } from "../../tensor/ops/accumulate.ts";
 import type { Attach } from "../trained/attach.ts";
+import { headTarget, type Target } from "../objective/chunked_loss.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
+import type { LossSet } from "../objective/loss_sets.ts";
 import type { Model } from "../inputs/models.ts";
 import type { ShapeSpace } from "../inputs/shape_space.ts";
 import type { Objective } from "../objective/objective.ts";
@@ -15,6 +17,7 @@ import type { Learner } from "../recipe/recipe.ts";
 import { checkSeparable } from "./gated_layers.ts";
 import { headInput, type Side, traceModel } from "./traced_model.ts";
 import { streamedSide, type StreamedTeacher } from "./streamed_teacher.ts";
+import { cachedInputs } from "./teacher_rows.ts";
 import type { Trainables } from "../trained/trainables.ts";
 import type { OptimiserSettings } from "./update_block.ts";
 import type { WidthInputs } from "./width_inputs.ts";
@@ -136,6 +139,13 @@ export class BlockModels {
     let side = this.#sides.get(name);
     if (!side) this.#sides.set(name, side = this.#trace(name));
     return side;
+  }
+
+  /** What the rows of a learner are compared with by a set of losses. */
+  target(learner: Learner, { needsCache, needsTarget }: LossSet): Target | undefined {
+    const { objective, tokens } = this.#options;
+    if (needsCache) return cachedInputs(this.#graph, tokens, objective.target!);
+    return needsTarget ? headTarget(this.side(learner === "student" ? "teacher" : "student")) : undefined;
   }
 
   #trace(name: Learner): Side {

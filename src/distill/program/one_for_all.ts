@@ -23,7 +23,7 @@ import { fill } from "../../tensor/ops/fill.ts";
 import { pointwise, sumRows } from "../../tensor/ops/pointwise.ts";
 import { part, reshape } from "../../tensor/ops/views.ts";
 import type { Program } from "../../tensor/plan.ts";
-import { chunkedLoss, type HeadInput } from "../objective/chunked_loss.ts";
+import { chunkedLoss, type HeadInput, headTarget } from "../objective/chunked_loss.ts";
 import type { Learner } from "../recipe/recipe.ts";
 import { FLAT } from "../trained/parameters.ts";
 import { BlockModels, GradientSums, type OneForAll, type TrainingProgramOptions } from "./block_models.ts";
@@ -87,12 +87,8 @@ function traceShape(
   const losses = objective.rowLosses(objective.passes[0]!, graph);
   const { weighted } = chunkedLoss(graph, {
     learner,
-    target: targetInput(
-      graph,
-      gatherRows(hiddenState(graph, options, target), rows),
-      learner,
-      options,
-      target,
+    target: headTarget(
+      targetInput(graph, gatherRows(hiddenState(graph, options, target), rows), learner, options, target),
     ),
     ...labelInput(graph, tokens, losses),
     ...{ losses, chunkRows, gradient: true },

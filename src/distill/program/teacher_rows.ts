@@ -25,10 +25,25 @@ export interface RowArrays {
 
 /** Fills the target of a batch where no teacher runs beside the student. */
 export interface TargetSource {
-  /** Arrays for a batch of some positions; no position has a row yet. */
-  arrays(positions: number): RowArrays;
+  /** Begins to feed a program whose micro-batches have so many positions. */
+  feed(positions: number): TargetFeed;
+}
+
+/** Brings what is stored of a teacher into the inputs of one program, batch by batch. */
+export interface TargetFeed {
+  /** By the name of the input; a program may lack some. No position has a row before the first batch. */
+  readonly inputs: ReadonlyMap<string, Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>>;
   /** The rows of a batch's positions that some loss counts; others keep what they have. */
-  fill(batch: PackedBatch, marked: MarkedBatch, to: RowArrays): Promise<void>;
+  fill(batch: PackedBatch, marked: MarkedBatch): Promise<void>;
+}
+
+/** The inputs of a program that rows go into. */
+export function rowInputs({ ids, logits, tails }: RowArrays): TargetFeed["inputs"] {
+  return new Map<string, Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>>([
+    [CACHED_INPUTS.ids, ids],
+    [CACHED_INPUTS.logits, logits],
+    [CACHED_INPUTS.tails, tails],
+  ]);
 }
 
 /** The cached target of each position of a stream. */

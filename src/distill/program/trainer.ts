@@ -28,12 +28,12 @@ import { ShapeSwitch } from "./shape_switch.ts";
 import { runInSlices } from "./slices.ts";
 import { stepMeans, type StepMetrics, stepMetrics, stepSources, type StepTag } from "./step_metrics.ts";
 import { TeacherStream } from "./teacher_stream.ts";
-import { CACHED_INPUTS, type RowArrays, type TargetSource } from "./teacher_rows.ts";
+import type { TargetFeed, TargetSource } from "./teacher_rows.ts";
 
 /** Options of {@linkcode Trainer.create}. */
 export interface TrainerOptions {
   /** Where the objective's target comes from, if not from the teacher itself. Stays the caller's to close. */
-  readonly cache?: TargetSource;
+  readonly target?: TargetSource;
   readonly profile?: boolean;
   readonly onProgress?: (message: string) => void;
   /** Called between slices of work that take a fraction of a second each. */
@@ -55,7 +55,7 @@ export class Trainer {
   readonly controllers: Controllers;
   readonly #options: TrainerOptions;
   readonly #ring: MetricsRing<StepTag>;
-  readonly #cached: RowArrays | undefined;
+  readonly #target: TargetFeed | undefined;
   readonly #shapes: ShapeSwitch | undefined;
   readonly #teacher: TeacherStream | undefined;
 
@@ -75,7 +75,7 @@ export class Trainer {
     this.weights = weights;
     this.controllers = new Controllers(setup.objective.rows, setup.recipe.train.steps);
     this.#options = options;
-    this.#cached = options.cache?.arrays(planned.choices.tokens);
+    this.#target = options.target?.feed(planned.choices.tokens);
     this.#ring = new MetricsRing(gpu, executable, stepSources(setup, planned), RING);
     if (planned.streamed) {
       const run = (block: string) => this.#run(block);
@@ -330,16 +330,13 @@ export class Trainer {
     });
   }
 
-  /** Puts a batch, and what a cache has of its positions, into the program's inputs. */
+  /** Puts a batch, and what is stored of its target, into the program's inputs. */
   async #write(batch: PackedBatch, marked: MarkedBatch): Promise<void> {
     writeBatch(this.executable, batch, marked);
-    const rows = this.#cached;
-    if (!rows) return;
-    await this.#options.cache!.fill(batch, marked, rows);
-    for (const part of ["ids", "logits", "tails"] as const) {
-      if (this.planned.plan.storages.has(CACHED_INPUTS[part])) {
-        this.executable.write(CACHED_INPUTS[part], rows[part]);
-      }
+    if (!this.#target) return;
+    await this.#target.fill(batch, marked);
+    for (const [name, data] of this.#target.inputs) {
+      if (this.planned.plan.storages.has(name)) this.executable.write(name, data);
     }
   }
 

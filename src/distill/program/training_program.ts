@@ -24,7 +24,6 @@ import { labelInput } from "./measure.ts";
 import { traceShapes, traceTarget } from "./one_for_all.ts";
 import { sampleInputs } from "./sample_inputs.ts";
 import { traceStreamedTeacher } from "./streamed_teacher.ts";
-import { cachedInputs } from "./teacher_rows.ts";
 import { traceUpdate } from "./update_block.ts";
 
 /** Traces all blocks. */
@@ -64,11 +63,7 @@ function tracePass(
   { objective, tokens, chunkRows }: TrainingProgramOptions,
   training: boolean,
 ): Tensor | undefined {
-  const target = set.needsCache
-    ? cachedInputs(graph, tokens, objective.target!)
-    : set.needsTarget
-    ? models.side(learner === "student" ? "teacher" : "student")
-    : undefined;
+  const target = models.target(learner, set);
   const losses = objective.rowLosses(set, graph);
   const { values, weighted } = chunkedLoss(graph, {
     learner: models.side(learner),

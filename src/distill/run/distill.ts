@@ -194,7 +194,7 @@ class Run {
     const paused = () => attempt.result("paused", resumed?.step ?? 0);
     attempt.stage("compile", "uploading weights and compiling kernels");
     const trainer = await Trainer.create(gpu, setup, planned, {
-      ...(cache ? { cache } : {}),
+      ...(cache ? { target: cache } : {}),
       profile: host.profile ?? false,
       onSlice: () => host.emit({ type: "heartbeat" }),
       onProgress: () => host.emit({ type: "heartbeat" }),

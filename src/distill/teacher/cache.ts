@@ -16,7 +16,7 @@ import { writeSafetensors } from "../../formats/safetensors/write.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import type { PackedBatch } from "../../text/packing.ts";
 import { canonicalJson } from "../../base/json.ts";
-import type { RowArrays, TargetSource } from "../program/teacher_rows.ts";
+import { type RowArrays, rowInputs, type TargetFeed, type TargetSource } from "../program/teacher_rows.ts";
 import { RowCodec, type RowFormat } from "./cached_rows.ts";
 import type { Evaluation } from "../objective/monitors.ts";
 import { countedPositions, type MarkedBatch, type TokenMasks } from "../objective/token_masks.ts";
@@ -228,16 +228,12 @@ export class TeacherCache implements TargetSource {
     }
   }
 
-  arrays(positions: number): RowArrays {
-    return this.codec.arrays(positions);
+  feed(positions: number): TargetFeed {
+    const rows = this.codec.arrays(positions);
+    return { inputs: rowInputs(rows), fill: (batch, marked) => this.#fill(batch, marked, rows) };
   }
 
-  /**
-   * The rows of a batch's positions that some loss counts.
-   *
-   * @param to arrays for as many positions as the batch has; others keep what they have
-   */
-  async fill({ members }: PackedBatch, marked: MarkedBatch, to: RowArrays): Promise<void> {
+  async #fill({ members }: PackedBatch, marked: MarkedBatch, to: RowArrays): Promise<void> {
     const { bytes } = this.codec;
     let start = 0;
     for (const sample of members) {

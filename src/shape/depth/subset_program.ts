@@ -16,7 +16,7 @@ import { pointwise, sumColumns } from "../../tensor/ops/pointwise.ts";
 import { type Plan, plan, Program } from "../../tensor/plan.ts";
 import type { MarkedBatch } from "../../distill/objective/token_masks.ts";
 import { type Model, uploadWeights } from "../../distill/inputs/models.ts";
-import { chunkedLoss } from "../../distill/objective/chunked_loss.ts";
+import { chunkedLoss, headTarget } from "../../distill/objective/chunked_loss.ts";
 import type { LossSet } from "../../distill/objective/loss_sets.ts";
 import { Objective } from "../../distill/objective/objective.ts";
 import { checkSeparable } from "../../distill/program/gated_layers.ts";
@@ -86,7 +86,7 @@ function traceLosses(
     headInput({ ...head, hidden: hiddenState(graph, state, model, tokens) }, false);
   const { values } = chunkedLoss(graph, {
     learner: side(HIDDEN),
-    ...(set.needsTarget ? { target: side(FULL) } : {}),
+    ...(set.needsTarget ? { target: headTarget(side(FULL)) } : {}),
     ...labelInput(graph, tokens, losses),
     ...{ losses, chunkRows, gradient: false },
   });
