@@ -270,7 +270,11 @@ export class ModelContext {
     const { cache } = this.inputs;
     if (!cache) return x;
     const at = `${this.weights.prefix}cache.${name}`;
-    return scatterRows(this.graph.state(at, [cache.rows, x.dim(1)], "f32", "cache"), x, cache.slots);
+    return scatterRows(
+      this.graph.state(at, [cache.rows, x.dim(1)], "f32", "keys and values"),
+      x,
+      cache.slots,
+    );
   }
 
   /**

@@ -139,6 +139,16 @@ export class BatchStream {
     return batch;
   }
 
+  /** The next batches, which stay the next ones. */
+  ahead(count: number): PackedBatch[] {
+    let [epoch, index] = [this.#epoch, this.#index];
+    return Array.from({ length: count }, () => {
+      const batch = this.batchAt(epoch, index++);
+      if (index === this.plan(epoch).length) [epoch, index] = [epoch + 1, 0];
+      return batch;
+    });
+  }
+
   /** Where the stream stands; give it to {@linkcode restore} of a stream over the same samples. */
   state(): DataCursor {
     return { epoch: this.#epoch, index: this.#index, key: this.#key };

@@ -58,6 +58,8 @@ export interface ResolvedObjective {
   readonly terms: readonly ResolvedTerm[];
   readonly masks: TokenMasks;
   readonly shape: RowLossShape;
+  /** Temperature at which the log-probabilities of labels are wanted in training, to weigh positions by; see `importance.ts`. */
+  readonly importance?: number;
 }
 
 /** These keys mean the same in every run, whatever its objective: the loss at temperature 1. */
@@ -112,11 +114,16 @@ function lossSet(terms: readonly ResolvedLoss[], shape: RowLossShape): LossSet {
  * The passes over the head of a training step, for each learner the one without balance first. Losses with one learner share a pass, and
  * so the logits and sweeps; a balanced one needs a gradient of its own.
  */
-export function trainingPasses({ terms, recipe, shape }: ResolvedObjective): LossPass[] {
+export function trainingPasses(
+  { registry, terms, recipe, shape, importance }: ResolvedObjective,
+): LossPass[] {
   const found: LossPass[] = [];
   const add = (own: readonly ResolvedLoss[], learner: Learner, balance?: Balance) => {
     const sums = found.length === 0 ? LOSS_SUMS.train : `${LOSS_SUMS.train}.${found.length}`;
     const all = [...own, ...own.flatMap(measures)];
+    if (importance !== undefined && learner === "student" && !balance) {
+      all.push(surprise(registry, importance));
+    }
     found.push({ ...lossSet(all, shape), learner, sums, ...(balance ? { balance } : {}) });
   };
   for (const learner of ["student", "teacher"] as const) {
@@ -127,4 +134,11 @@ export function trainingPasses({ terms, recipe, shape }: ResolvedObjective): Los
     for (const { term, balance } of own) if (balance) add([term], learner, balance);
   }
   return found;
+}
+
+/** Name of the value -log q(label) of each position that importance weights are made of. */
+export const SURPRISE = "on-policy surprise";
+
+function surprise(registry: Registry, temperature: number): ResolvedLoss {
+  return { ...measured(registry, "cross-entropy"), name: SURPRISE, temperature };
 }

@@ -10,7 +10,8 @@ import type { Loss } from "../../registry/contract.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { Executable } from "../../tensor/executable.ts";
 import type { Graph } from "../../tensor/graph.ts";
-import type { ObjectiveTerm, TeacherCacheRecipe } from "../recipe/recipe.ts";
+import { looksAtTarget } from "../../losses/sparse_target.ts";
+import type { ObjectiveTerm, OnPolicyRecipe, TeacherCacheRecipe } from "../recipe/recipe.ts";
 import { ensureCached, sparseTarget } from "./cache.ts";
 import type { ControlledOptions } from "./controllers.ts";
 import type { ResolvedFeature } from "./feature_losses.ts";
@@ -24,7 +25,7 @@ import {
 } from "./loss_sets.ts";
 import type { RowLosses } from "./row_loss.ts";
 import { isRowTerm, resolve, type ResolvedTerm, termAt, uniqueNames } from "./terms.ts";
-import { TokenMasks } from "./token_masks.ts";
+import { type TokenChoice, TokenMasks } from "./token_masks.ts";
 
 /** The losses of a recipe. */
 export class Objective {
@@ -54,6 +55,7 @@ export class Objective {
    * The objective of a recipe.
    *
    * @param cache Where the target of the student's losses comes from a cache
+   * @param onPolicy Where some of the samples are texts of the student: losses that look at no teacher leave them out
    * @throws {InputError} on an unknown loss, an option or a schedule that it refuses, or one that the cache cannot serve
    */
   static of(
@@ -61,17 +63,20 @@ export class Objective {
     recipe: readonly ObjectiveTerm[],
     vocabulary: number,
     cache?: TeacherCacheRecipe,
+    onPolicy?: Pick<OnPolicyRecipe, "temperature" | "importance">,
   ): Objective {
     const names = uniqueNames(recipe);
-    const masks = new TokenMasks(recipe);
-    const terms = recipe.map((term, i): ResolvedTerm => ({
-      ...resolve(registry, term, names[i]!, `objective.${i}`),
-      tokenMask: masks.bit(term),
-    }));
+    const found = recipe.map((term, i) => resolve(registry, term, names[i]!, `objective.${i}`));
+    const choices = recipe.map((term, i) => onPolicy ? choiceOnPolicy(term, found[i]!) : term);
+    const masks = new TokenMasks(choices);
+    const terms = found.map((term, i): ResolvedTerm => ({ ...term, tokenMask: masks.bit(choices[i]!) }));
     const target = cache && sparseTarget(cache, terms.filter(isRowTerm), vocabulary);
     if (target) terms.forEach((term, i) => ensureCached(term, target, `recipe objective.${i}`));
     const shape = { vocabulary, ...(target ? { sparseTarget: target } : {}) };
-    const resolved = { registry, recipe, terms, masks, shape };
+    const resolved = {
+      ...{ registry, recipe, terms, masks, shape },
+      ...(onPolicy?.importance ? { importance: onPolicy.temperature } : {}),
+    };
     return new Objective(
       resolved,
       trainingPasses(resolved),
@@ -159,4 +164,11 @@ export class Objective {
   setEvaluationScalars(executable: Executable): void {
     executable.setScalars(initialScalars(this.evaluation.terms));
   }
+}
+
+/** A loss that looks at no teacher learns from the data, unless it names the student's own texts. */
+function choiceOnPolicy({ tokens, source }: ObjectiveTerm, term: ResolvedTerm): TokenChoice {
+  const choice = { ...(tokens ? { tokens } : {}), ...(source === undefined ? {} : { source }) };
+  const isOfData = source === undefined && isRowTerm(term) && !looksAtTarget(term.loss, term.options);
+  return isOfData ? { ...choice, data: true } : choice;
 }

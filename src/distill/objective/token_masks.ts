@@ -5,6 +5,7 @@
  */
 import { InputError } from "../../base/errors.ts";
 import type { EncodedSample } from "../../text/encode.ts";
+import { ON_POLICY } from "../recipe/recipe.ts";
 import { IGNORED_LABEL, packBatch, type PackedBatch } from "../../text/packing.ts";
 
 /** The positions that a loss counts. */
@@ -16,6 +17,8 @@ export interface TokenChoice {
   readonly tokens?: "supervised" | "all" | "unshifted";
   /** Samples of this origin alone. */
   readonly source?: string;
+  /** Samples of the training data alone, and none that the student has written in the run. */
+  readonly data?: boolean;
 }
 
 /** What the head needs of a batch. */
@@ -68,6 +71,7 @@ export class TokenMasks {
   /** What is said of a mask after the name of a loss; nothing of the default. */
   description(bit: number): string {
     const { tokens, source } = this.#choices[bit]!;
+    // What of a choice is about the run's own texts is the same for all held-out samples.
     return (tokens === "supervised" ? "" : ` of ${tokens} tokens`) +
       (source === ANY ? "" : ` of source ${source}`);
   }
@@ -93,8 +97,9 @@ export class TokenMasks {
         all: hasNext,
         unshifted: t > 0 && segment[t - 1] === sample && label[t - 1] !== IGNORED_LABEL,
       };
-      this.#choices.forEach(({ tokens, source }, bit) => {
+      this.#choices.forEach(({ tokens, source, data }, bit) => {
         if (!isIn[tokens] || (source !== ANY && source !== origins[sample])) return;
+        if (data && origins[sample] === ON_POLICY) return;
         masks[t]! |= 1 << bit;
         counts[bit]!++;
       });
@@ -114,11 +119,13 @@ export function countedPositions({ labels, masks }: MarkedBatch, start: number, 
 /** Samples of every origin. No row has it: an empty source counts as none. */
 const ANY = "";
 
-function complete({ tokens = "supervised", source = ANY }: TokenChoice): Required<TokenChoice> {
-  return { tokens, source };
+function complete(
+  { tokens = "supervised", source = ANY, data = false }: TokenChoice,
+): Required<TokenChoice> {
+  return { tokens, source, data };
 }
 
 function keyOf(choice: TokenChoice): string {
-  const { tokens, source } = complete(choice);
-  return `${tokens} ${source}`;
+  const { tokens, source, data } = complete(choice);
+  return `${tokens} ${data} ${source}`;
 }

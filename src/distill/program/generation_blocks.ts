@@ -97,10 +97,10 @@ export function traceGeneration(
       logits(last(graph, hidden)),
       graph.input(`${name}.draws`, [sequences, DRAW_WORDS], "u32"),
       lastTokens(graph),
-      graph.state(names.measures, [sequences, 2], "f32", "cache"),
+      graph.state(names.measures, [sequences, 2], "f32", "keys and values"),
     );
   };
-  const lastTokens = (graph: Graph) => graph.state(names.tokens, [sequences], "i32", "cache");
+  const lastTokens = (graph: Graph) => graph.state(names.tokens, [sequences], "i32", "keys and values");
   block(
     names.prefill,
     prefillTokens(options),

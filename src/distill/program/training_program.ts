@@ -14,10 +14,11 @@ import { pointwise } from "../../tensor/ops/pointwise.ts";
 import { reshape } from "../../tensor/ops/views.ts";
 import { Program } from "../../tensor/plan.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
-import { chunkedLoss } from "../objective/chunked_loss.ts";
+import { type ChunkedLoss, chunkedLoss } from "../objective/chunked_loss.ts";
 import { balanced } from "../objective/balanced.ts";
+import { DRAWN_LOG_PROBABILITIES, importanceWeights, lossOfRows } from "../objective/importance.ts";
 import { lossSums } from "../objective/loss_sums.ts";
-import { LOSS_SUMS, type LossSet } from "../objective/loss_sets.ts";
+import { LOSS_SUMS, type LossSet, SURPRISE } from "../objective/loss_sets.ts";
 import type { Balance, Learner } from "../recipe/recipe.ts";
 import { BlockModels, GradientSums, type TrainingProgramOptions } from "./block_models.ts";
 import { labelInput } from "./measure.ts";
@@ -53,7 +54,7 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
   return program;
 }
 
-/** Traces the losses of one pass and adds their sums up, at the beginning of the state `sums`. */
+/** Traces the losses of one pass and adds their sums up, at the beginning of the state `sums`; returns those of each position. */
 function tracePass(
   graph: Graph,
   models: BlockModels,
@@ -62,16 +63,16 @@ function tracePass(
   sums: Tensor,
   { objective, tokens, chunkRows }: TrainingProgramOptions,
   training: boolean,
-): Tensor | undefined {
+): ChunkedLoss {
   const target = models.target(learner, set);
   const losses = objective.rowLosses(set, graph);
-  const { values, weighted } = chunkedLoss(graph, {
+  const made = chunkedLoss(graph, {
     learner: models.side(learner),
     ...labelInput(graph, tokens, losses),
     ...{ target, losses, chunkRows, gradient: training },
   });
-  lossSums(values, sums, graph.scalar("accumulate"), { first: 0, count: losses.valueCount });
-  return weighted;
+  lossSums(made.values, sums, graph.scalar("accumulate"), { first: 0, count: losses.valueCount });
+  return made;
 }
 
 /** Traces a loss over inner values and adds its sum into element `first` of a state; returns the loss of each position that counts. */
@@ -122,6 +123,8 @@ function traceEvaluation(
 interface ObjectivePart {
   readonly learner: Learner;
   readonly weighted: Tensor;
+  /** What positions are to be weighed by, where its pass makes it. */
+  readonly importance?: Tensor;
   /** With the name of its weight. */
   readonly balance?: Balance & { readonly weight: string };
 }
@@ -132,12 +135,15 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<str
   const gradientSums = new GradientSums(graph, trainables.layout);
   const models = new BlockModels(graph, options, gradientSums);
   // The token mean over the accumulation window: N counts the supervised positions of all its micro-batches.
-  const seed = fill(graph, [tokens], graph.scalar("oneOverTokens"));
+  const everywhere = fill(graph, [tokens], graph.scalar("oneOverTokens"));
   const parts = traceParts(graph, models, options);
+  const importance = parts.flatMap((p) => p.importance ?? [])[0];
+  const weighed = importance && pointwise([everywhere, importance], (s, w) => s!.mul(w!));
   const plain = (learner: Learner) =>
     parts.filter((p) => p.learner === learner && !p.balance).map((p) => p.weighted).reduce(add);
   const references = new Map<Learner, Tensor>();
   const seeds = parts.map(({ learner, weighted, balance }): [Tensor, Tensor] => {
+    const seed = (learner === "student" && weighed) || everywhere;
     if (!balance) return [weighted, seed];
     const reference = references.get(learner) ?? plain(learner);
     references.set(learner, reference);
@@ -158,8 +164,19 @@ function traceParts(graph: Graph, models: BlockModels, options: TrainingProgramO
     balance ? { balance: { ...balance, weight: `${name}.weight` } } : {};
   const overLogits = options.objective.passes.map(({ learner, balance, sums, ...set }): ObjectivePart => {
     const state = sumsState(graph, sums, set.names.length);
-    const weighted = tracePass(graph, models, learner, set, state, options, true)!;
-    return { learner, weighted, ...balancing(balance, set.names[0]!) };
+    const { values, weighted } = tracePass(graph, models, learner, set, state, options, true);
+    return {
+      ...{ learner, weighted: weighted!, ...balancing(balance, set.names[0]!) },
+      ...(set.names.includes(SURPRISE)
+        ? {
+          importance: importanceWeights(
+            lossOfRows(values, set, SURPRISE),
+            graph.input(DRAWN_LOG_PROBABILITIES, [options.tokens], "f32"),
+            options.importance!.max,
+          ),
+        }
+        : {}),
+    };
   });
   const overInnerValues = options.features.map((feature): ObjectivePart => {
     const { name, balance } = feature.term;

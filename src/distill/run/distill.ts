@@ -16,6 +16,7 @@ import { type CheckpointState, newestState } from "../checkpoint/checkpoint.ts";
 import { RunCheckpoints } from "../checkpoint/run_checkpoints.ts";
 import { runForm } from "../export/adapter_files.ts";
 import { type RunResult, writeBase, writeResults } from "../export/exports.ts";
+import { Rollouts } from "../generate/rollouts.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { prepareRun } from "../inputs/prepare.ts";
@@ -199,7 +200,10 @@ class Run {
       onSlice: () => host.emit({ type: "heartbeat" }),
       onProgress: () => host.emit({ type: "heartbeat" }),
     });
+    let rollouts: Rollouts | undefined;
     try {
+      rollouts = await Rollouts.open(trainer, attempt.prepared.stopTokens);
+      if (resumed?.rollouts) rollouts?.restore(resumed.rollouts);
       const stream = new BatchStream(attempt.prepared.train, {
         tokensPerBatch: planned.choices.tokens,
         seed: train.seed,
@@ -209,12 +213,13 @@ class Run {
       const step = await this.#begin(trainer, stream, resumed);
       if (step === undefined) return paused();
       await trainer.profile({ reset: true });
-      const loop = new TrainingLoop(attempt, trainer, stream, this.#checkpoints, this.#identity);
+      const loop = new TrainingLoop(attempt, trainer, stream, this.#checkpoints, this.#identity, rollouts);
       const { done, stopped } = await loop.run(step);
       const kernels = await trainer.profile();
       if (kernels) host.emit({ type: "profile", kernels });
       return stopped ? attempt.result("paused", done) : await this.#finish(trainer, done);
     } finally {
+      rollouts?.close();
       trainer.destroy();
     }
   }

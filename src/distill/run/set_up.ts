@@ -34,6 +34,7 @@ export function setUp(
     recipe.objective,
     student.config.vocabularySize,
     recipe.teacher.cache,
+    recipe.train.onPolicy,
   );
   const trained = trainedStudent(recipe, student, registry);
   if (!trained.adapter && !recipe.output.merged) {
@@ -110,9 +111,10 @@ function resolveTerms(
   objective: Recipe["objective"],
   vocabulary: number,
   cache?: Recipe["teacher"]["cache"],
+  onPolicy?: Recipe["train"]["onPolicy"],
 ): Objective {
   try {
-    return Objective.of(registry, objective, vocabulary, cache);
+    return Objective.of(registry, objective, vocabulary, cache, onPolicy);
   } catch (error) {
     if (error instanceof LimbeckError) throw error;
     const ids = [...new Set(objective.map((term) => term.loss))];
