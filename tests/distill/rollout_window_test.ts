@@ -21,7 +21,7 @@ import { IGNORED_LABEL, packBatch, type PackedBatch } from "../../src/text/packi
 import { tinySample } from "./tiny_model.ts";
 
 const options: WindowOptions = {
-  ...{ ratio: 0.5, tokens: 10, promptTokens: 4, contextLength: 32, seed: 3, step: 0 },
+  ...{ ratio: 0.5, tokens: 10, promptTokens: 4, temperature: 1, contextLength: 32, seed: 3, step: 0 },
 };
 
 function sample(supervised: readonly number[]): EncodedSample {
@@ -64,11 +64,15 @@ Deno.test("a share of the samples leaves, whatever the batch, and the longest an
       assert(Math.abs(leaving[b]!.length - ratio * batch.samples) < 1 + 1e-9);
       const own = requests.filter((r) => r.batch === b);
       assert(own.length > 0 || leaving[b]!.length === 0, "who leaves is asked, one at least");
-      assertEquals(new Set(own.map((r) => r.member)).size, own.length);
       const kept = batch.members.filter((_, i) => !leaving[b]!.includes(i));
       const needed = kept.reduce((sum, s) => sum + s.ids.length, 0) +
         own.reduce((sum, r) => sum + r.prompt.length + r.limit, 0);
       assert(needed <= 64, `${needed} tokens`);
+      assert(own.length === 0 || needed > 64 - 22, `room for more than ${needed} tokens`);
+      // Nobody is asked again before all others whose answers fit.
+      const times = leaving[b]!.map((member) => own.filter((r) => r.member === member).length);
+      const shortest = Math.min(...own.map((r) => r.prompt.length + r.limit));
+      if (needed + shortest <= 64) assert(Math.max(...times) - Math.min(...times) <= 1);
       for (const { member, prompt, limit } of own) {
         assert(leaving[b]!.includes(member));
         assert(limit >= 1 && limit <= 10 && prompt.length + limit <= 32);
@@ -92,6 +96,11 @@ Deno.test("a sample as long as the context is asked for what room there is, and 
   const whole = packBatch([tinySample(32, 2, 1)], 32);
   const { requests } = rolloutWindow([whole], { ...options, ratio: 1 });
   assertEquals(requests.map(({ limit }) => limit), [2]);
+  // The likeliest answer is one.
+  const room = packBatch([tinySample(30, 25, 1)], 64);
+  const of = (temperature: number) => rolloutWindow([room], { ...options, ratio: 1, temperature }).requests;
+  assertEquals(of(0).map(({ member, limit }) => [member, limit]), [[0, 10]]);
+  assertEquals(of(1).map(({ member, limit }) => [member, limit]), [[0, 10], [0, 10], [0, 10], [0, 10]]);
   const full = rolloutWindow([whole], { ...options, ratio: 1, contextLength: 30 });
   assertEquals(full, { leaving: [[]], requests: [] });
 });

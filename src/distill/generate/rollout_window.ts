@@ -10,7 +10,8 @@ import { ON_POLICY, type OnPolicyRecipe } from "../recipe/recipe.ts";
 import type { WrittenSample } from "../program/written_samples.ts";
 
 /** What decides which samples leave, and how long answers may be. */
-export interface WindowOptions extends Pick<OnPolicyRecipe, "ratio" | "tokens" | "promptTokens"> {
+export interface WindowOptions
+  extends Pick<OnPolicyRecipe, "ratio" | "tokens" | "promptTokens" | "temperature"> {
   readonly contextLength: number;
   readonly seed: number;
   /** Steps done before the first of the batches. */
@@ -59,11 +60,12 @@ export function promptOf({ ids, supervised }: EncodedSample, promptTokens: numbe
 }
 
 /**
- * Chooses the samples that leave, a share `ratio` of each batch and on the average exactly that, and asks for as many answers as fit into
- * what they leave behind, were each of them as long as it may be; for one at least. A pure function of its arguments.
+ * Chooses the samples that leave, a share `ratio` of each batch and on the average exactly that, and asks for as many answers to their
+ * prompts, in turn, as fit into what they leave behind, were each of them as long as it may be; for one at least. A pure function of its
+ * arguments.
  */
 export function rolloutWindow(batches: readonly PackedBatch[], options: WindowOptions): RolloutWindow {
-  const { ratio, tokens, promptTokens, contextLength, seed, step } = options;
+  const { ratio, tokens, promptTokens, temperature, contextLength, seed, step } = options;
   const requests: Request[] = [];
   const leaving = batches.map(({ members, tokens: { length } }, batch) => {
     const counter = [step, batch, 0, SITE] as const;
@@ -73,16 +75,21 @@ export function rolloutWindow(batches: readonly PackedBatch[], options: WindowOp
     const left = chosen.filter((member) => promptOf(members[member]!, promptTokens).length < contextLength);
     const kept = members.reduce((sum, { ids }, i) => left.includes(i) ? sum : sum + ids.length, 0);
     let room = length - kept;
-    let asked = 0;
-    for (const member of left) {
-      const prompt = promptOf(members[member]!, promptTokens);
-      const most = Math.min(tokens, contextLength - prompt.length);
-      const limit = asked === 0 ? Math.min(most, room - prompt.length) : most;
-      if (prompt.length + limit > room) continue;
-      room -= prompt.length + limit;
-      asked++;
-      requests.push({ batch, member, prompt, limit });
-    }
+    /** Asks each of those that leave whose answer fits; returns whether one does. */
+    const ask = (isFirst: boolean) => {
+      const before = requests.length;
+      for (const member of left) {
+        const prompt = promptOf(members[member]!, promptTokens);
+        const most = Math.min(tokens, contextLength - prompt.length);
+        const limit = isFirst && requests.length === before ? Math.min(most, room - prompt.length) : most;
+        if (prompt.length + limit > room) continue;
+        room -= prompt.length + limit;
+        requests.push({ batch, member, prompt, limit });
+      }
+      return requests.length > before;
+    };
+    // A second answer to a prompt is another one only where it is drawn.
+    for (let more = ask(true); more && temperature > 0;) more = ask(false);
     return left.sort((a, b) => a - b);
   });
   return { leaving, requests };

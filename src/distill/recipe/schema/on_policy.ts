@@ -28,7 +28,7 @@ export const onPolicy = z.strictObject({
     "Steps between rollouts: the student as it is then writes the answers of so many steps",
   ),
   ratio: z.number().gt(0).max(1).default(0.5).describe(
-    "Share of the samples of a batch that are left out for answers of the student to their prompts",
+    "Share of the samples of a batch that leave for answers of the student to their prompts, as many as fit",
   ),
   tokens: count.default(128).describe(
     "Most new tokens of an answer, as far as data.contextLength allows; longer ones leave room for fewer",
