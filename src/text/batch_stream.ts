@@ -6,7 +6,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { InputError } from "../base/errors.ts";
 import { permutation } from "../base/random.ts";
-import type { EncodedSample } from "./encode.ts";
+import { type EncodedSample, sampleLength } from "./encode.ts";
 import { type MixedBy, type MixedSet, Mixture } from "./mixture.ts";
 import { checkFits, packBatch, type PackedBatch, planBatches } from "./packing.ts";
 
@@ -71,7 +71,7 @@ export class BatchStream {
     this.#samples = samples;
     const { mixture, ...rest } = options;
     this.#options = { shuffle: true, ...rest };
-    this.#lengths = Int32Array.from(samples, (sample) => sample.ids.length);
+    this.#lengths = Int32Array.from(samples, sampleLength);
     for (const { count } of mixture?.sets ?? []) this.#ends.push((this.#ends.at(-1) ?? 0) + count);
     this.#drawn = mixture?.sets.map(({ name }) => emptyShare(name)) ?? [];
     this.#mixture = mixture && mixture.sets.length > 1
@@ -196,10 +196,11 @@ function identity(
 
 /** Adds samples to a hash: their tokens, which of them are learnt, and who wrote them. */
 export function hashSamples(hash: Hash, samples: readonly EncodedSample[]): void {
-  for (const { ids, supervised, origin } of samples) {
+  for (const { ids, supervised, origin, rejected } of samples) {
     hash.update(Int32Array.of(ids.length));
     hash.update(ids);
     hash.update(supervised);
     if (origin !== undefined) hash.update(origin);
+    if (rejected) hash.update("rejected").update(rejected.ids).update(rejected.supervised);
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Datasets: JSON Lines with one sample a line, in one of three shapes that the field's tools share:
- * `{"text"}`, `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, ...]}`. A file may mix them, since each line says which it is;
+ * Datasets: JSON Lines with one sample a line, in one of four shapes that the field's tools share:
+ * `{"text"}`, `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, ...]}`, `{"prompt", "chosen", "rejected"}`. A file may mix them, since each line says which it is;
  * a line that fits two is refused. A line may say who wrote it: `"source": "student"`.
  *
  * @module
@@ -35,6 +35,7 @@ export type DatasetRow =
     | { shape: "text"; text: string }
     | { shape: "prompt"; prompt: string; completion: string }
     | { shape: "messages"; messages: ChatMessage[]; tools?: unknown[] }
+    | { shape: "pair"; prompt: string; chosen: string; rejected: string }
   );
 
 /** Limits of the reader. */
@@ -55,8 +56,9 @@ export class DatasetError extends InputError {
     file: string,
     problems: { source: RowSource; message: string }[],
     stoppedEarly: boolean,
-    hint = 'Each line must be a JSON object: {"text": "..."}, {"prompt": "...", "completion": "..."} or ' +
-      '{"messages": [{"role": "user", "content": "..."}, ...]}.',
+    hint = 'Each line must be a JSON object: {"text": "..."}, {"prompt": "...", "completion": "..."}, ' +
+      '{"messages": [{"role": "user", "content": "..."}, ...]} or ' +
+      '{"prompt": "...", "chosen": "...", "rejected": "..."}.',
   ) {
     const lines = problems.map(({ source, message }) => `${source.file}:${source.line}: ${message}`);
     const count = problems.length === 1 ? "1 faulty line" : `${problems.length} faulty lines`;
@@ -175,13 +177,16 @@ function parseRow(text: string, source: RowSource): DatasetRow {
   if (!isObject(value)) throw new RowProblem(`expected a JSON object, found ${describe(value)}`);
   const shapes = [
     "text" in value ? "text" : "",
-    "prompt" in value || "completion" in value ? "prompt and completion" : "",
+    "completion" in value || ("prompt" in value && !isPair(value)) ? "prompt and completion" : "",
     "messages" in value ? "messages" : "",
+    isPair(value) ? "chosen and rejected" : "",
   ].filter((shape) => shape !== "");
   if (shapes.length === 0) {
     const keys = Object.keys(value).slice(0, 8).map((key) => JSON.stringify(key)).join(", ");
     throw new RowProblem(
-      `found neither text, nor prompt and completion, nor messages; its keys are: ${keys || "none"}`,
+      `found neither text, nor prompt and completion, nor messages, nor chosen and rejected; its keys are: ${
+        keys || "none"
+      }`,
     );
   }
   if (shapes.length > 1) throw new RowProblem(`has ${shapes.join(" as well as ")}; keep one of them`);
@@ -191,7 +196,19 @@ function parseRow(text: string, source: RowSource): DatasetRow {
     return { ...row, shape: "messages", messages: chat(value.messages), ...tools(value.tools) };
   }
   const prompt = string(value.prompt, "prompt", "any");
+  if (isPair(value)) {
+    const [chosen, rejected] = [
+      string(value.chosen, "chosen", "filled"),
+      string(value.rejected, "rejected", "filled"),
+    ];
+    if (chosen === rejected) throw new RowProblem("chosen and rejected are the same");
+    return { ...row, shape: "pair", prompt, chosen, rejected };
+  }
   return { ...row, shape: "prompt", prompt, completion: string(value.completion, "completion", "filled") };
+}
+
+function isPair(value: Readonly<Record<string, unknown>>): boolean {
+  return "chosen" in value || "rejected" in value;
 }
 
 function describe(value: unknown): string {

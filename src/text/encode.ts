@@ -17,6 +17,13 @@ export interface EncodedSample {
   source: RowSource;
   /** Who wrote its row, where the row says so. */
   origin?: string;
+  /** The worse answer to the same prompt, of a row that has one: only losses over pairs of texts look at it. */
+  rejected?: { ids: Int32Array; supervised: Uint8Array };
+}
+
+/** Tokens of a sample, those of its rejected text with them. */
+export function sampleLength({ ids, rejected }: EncodedSample): number {
+  return ids.length + (rejected?.ids.length ?? 0);
 }
 
 /** What to do with a sample that is longer than the context. */
@@ -53,7 +60,7 @@ export interface EncodeOptions {
 /** Counts of what {@linkcode encodeDataset} did. */
 export interface EncodeReport {
   rows: number;
-  rowsByShape: { text: number; prompt: number; messages: number };
+  rowsByShape: { text: number; prompt: number; messages: number; pair?: number };
   samples: number;
   tokens: number;
   supervisedTokens: number;
@@ -95,6 +102,13 @@ function endTokenId(options: EncodeOptions): number | undefined {
 export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSample {
   const { tokenizer, specialInText: special = false } = options;
   const { source, origin } = row;
+  if (row.shape === "pair") {
+    const { prompt, chosen, rejected, ...rest } = row;
+    const encode = (completion: string) =>
+      encodeRow({ ...rest, shape: "prompt", prompt, completion }, { ...options, mask: "completion" });
+    const { ids, supervised } = encode(rejected);
+    return { ...encode(chosen), rejected: { ids, supervised } };
+  }
   const wanted = options.mask ?? "auto";
   const mask = wanted !== "auto" ? wanted : row.shape === "text" ? "all" : "completion";
   const messages = conversation(row, options);
@@ -167,19 +181,22 @@ export function encodeDataset(
   let file: string | undefined;
   for (const row of rows) {
     report.rows++;
-    report.rowsByShape[row.shape]++;
+    report.rowsByShape[row.shape] = (report.rowsByShape[row.shape] ?? 0) + 1;
     file ??= row.source.file;
     const whole = encodeRow(row, options);
-    report.longest = Math.max(report.longest, whole.ids.length);
+    const longest = Math.max(whole.ids.length, whole.rejected?.ids.length ?? 0);
+    report.longest = Math.max(report.longest, longest);
     let pieces = [whole];
-    if (whole.ids.length > contextLength) {
+    if (longest > contextLength) {
+      // A pair is compared whole, so it cannot become several.
+      const cuts = tooLong === "cut" || (tooLong === "split" && whole.rejected);
       if (tooLong === "refuse") {
-        refused.push(`${row.source.file}:${row.source.line}: ${whole.ids.length} tokens`);
+        refused.push(`${row.source.file}:${row.source.line}: ${longest} tokens`);
       }
-      if (tooLong === "cut") report.cut++;
-      if (tooLong === "drop") report.dropped++;
-      if (tooLong === "split") report.split++;
-      pieces = tooLong === "cut"
+      if (cuts) report.cut++;
+      else if (tooLong === "drop") report.dropped++;
+      else if (tooLong === "split") report.split++;
+      pieces = cuts
         ? [slice(whole, 0, contextLength)]
         : tooLong === "split"
         ? splitSample(whole, contextLength)
@@ -187,13 +204,13 @@ export function encodeDataset(
     }
     for (const piece of pieces) {
       const targets = piece.supervised.reduce((sum, flag) => sum + flag, 0);
-      if (targets === 0) {
+      if (targets === 0 || piece.rejected?.supervised.includes(1) === false) {
         report.withoutTarget++;
         continue;
       }
       samples.push(piece);
       report.samples++;
-      report.tokens += piece.ids.length;
+      report.tokens += sampleLength(piece);
       report.supervisedTokens += targets;
     }
   }
@@ -219,9 +236,12 @@ function tooLongError(refused: string[], contextLength: number): InputError {
 }
 
 function slice(sample: EncodedSample, start: number, end: number): EncodedSample {
-  const supervised = sample.supervised.slice(start, end);
-  supervised[0] = 0;
-  return { ...sample, ids: sample.ids.slice(start, end), supervised };
+  const part = ({ ids, supervised }: Pick<EncodedSample, "ids" | "supervised">) => {
+    const flags = supervised.slice(start, end);
+    flags[0] = 0;
+    return { ids: ids.slice(start, end), supervised: flags };
+  };
+  return { ...sample, ...part(sample), ...(sample.rejected ? { rejected: part(sample.rejected) } : {}) };
 }
 
 /** Pieces of at most `length` tokens; each begins with the last token of the one before, which gives its first target a context. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { InputError } from "../../base/errors.ts";
 import { compileRowLoss } from "../../losses/compile.ts";
 import type { SparseTarget } from "../../losses/sparse_target.ts";
 import { initialScalars, type ResolvedLoss, type RowLossShape } from "../../losses/traced.ts";
@@ -20,9 +21,11 @@ import {
   evaluationSet,
   type LossPass,
   type LossSet,
+  pairSets,
   type ResolvedObjective,
   trainingPasses,
 } from "./loss_sets.ts";
+import { isPairTerm } from "./pairs.ts";
 import type { RowLosses } from "./row_loss.ts";
 import { isRowTerm, resolve, type ResolvedTerm, termAt, uniqueNames } from "./terms.ts";
 import { type TokenChoice, TokenMasks } from "./token_masks.ts";
@@ -38,6 +41,8 @@ export class Objective {
   /** What is measured of the student on held-out samples. */
   readonly evaluation: LossSet;
   readonly crossEntropy: LossSet;
+  /** The losses over pairs, as they are measured on held-out samples, each a set of its own. */
+  readonly pairs: readonly LossSet[];
   readonly #recipe: readonly ObjectiveTerm[];
   readonly #shape: RowLossShape;
 
@@ -46,9 +51,10 @@ export class Objective {
     passes: readonly LossPass[],
     evaluation: LossSet,
     crossEntropy: LossSet,
+    pairs: readonly LossSet[],
   ) {
     [this.terms, this.masks, this.#recipe, this.#shape] = [terms, masks, recipe, shape];
-    [this.passes, this.evaluation, this.crossEntropy] = [passes, evaluation, crossEntropy];
+    [this.passes, this.evaluation, this.crossEntropy, this.pairs] = [passes, evaluation, crossEntropy, pairs];
   }
 
   /**
@@ -67,9 +73,22 @@ export class Objective {
   ): Objective {
     const names = uniqueNames(recipe);
     const found = recipe.map((term, i) => resolve(registry, term, names[i]!, `objective.${i}`));
-    const choices = recipe.map((term, i) => onPolicy ? choiceOnPolicy(term, found[i]!) : term);
-    const masks = new TokenMasks(choices);
-    const terms = found.map((term, i): ResolvedTerm => ({ ...term, tokenMask: masks.bit(choices[i]!) }));
+    const choices = recipe.map((term, i): TokenChoice =>
+      isPairTerm(found[i]!) ? { tokens: "pair" } : onPolicy ? choiceOnPolicy(term, found[i]!) : term
+    );
+    const heads: TokenChoice[] = found.some(isPairTerm) ? [{ tokens: "pairHead" }] : [];
+    const masks = new TokenMasks([...choices, ...heads]);
+    const terms = found.map((term, i): ResolvedTerm => ({
+      ...term,
+      tokenMask: masks.bit(choices[i]!),
+      ...(isPairTerm(term) ? { countMask: masks.bit(heads[0]!) } : {}),
+    }));
+    if (cache && heads.length > 0) {
+      throw new InputError("a teacher's cache holds nothing of rejected texts", {
+        where: "recipe teacher.cache",
+        hint: `Leave it out, or "${found.find(isPairTerm)!.loss.id}".`,
+      });
+    }
     const target = cache && sparseTarget(cache, terms.filter(isRowTerm), vocabulary);
     if (target) terms.forEach((term, i) => ensureCached(term, target, `recipe objective.${i}`));
     const shape = { vocabulary, ...(target ? { sparseTarget: target } : {}) };
@@ -82,6 +101,7 @@ export class Objective {
       trainingPasses(resolved),
       evaluationSet(resolved),
       crossEntropySet(resolved),
+      pairSets(resolved),
     );
   }
 
@@ -151,7 +171,7 @@ export class Objective {
     controlled: ControlledOptions = {},
   ): void {
     const terms = this.at(step, controlled).map((term) => {
-      const count = counts[term.tokenMask ?? 0]!;
+      const count = counts[countMaskOf(term)]!;
       return { ...term, weight: count > 0 ? term.weight * (Math.max(1, counts[0]!) / count) : 0 };
     });
     executable.setScalars(initialScalars(terms.filter(isRowTerm)));
@@ -162,8 +182,19 @@ export class Objective {
 
   /** Writes what measuring needs into the step buffer. */
   setEvaluationScalars(executable: Executable): void {
-    executable.setScalars(initialScalars(this.evaluation.terms));
+    executable.setScalars(initialScalars([this.evaluation, ...this.pairs].flatMap(({ terms }) => terms)));
   }
+}
+
+/** The mask over whose positions a loss is a mean. */
+export function countMaskOf({ tokenMask = 0, countMask = tokenMask }: CountedTerm): number {
+  return countMask;
+}
+
+/** What of a loss says over which positions its mean is. */
+export interface CountedTerm {
+  readonly tokenMask?: number;
+  readonly countMask?: number;
 }
 
 /** A loss that looks at no teacher learns from the data, unless it names the student's own texts. */

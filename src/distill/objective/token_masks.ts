@@ -12,9 +12,10 @@ import { IGNORED_LABEL, packBatch, type PackedBatch } from "../../text/packing.t
 export interface TokenChoice {
   /**
    * `supervised` (default): those that predict a target. `all`: those with a next token in their sample, prompts included.
-   * `unshifted`: those that hold a target, one later than those that predict it. Some papers' codes do so by mistake.
+   * `unshifted`: those that hold a target, one later than those that predict it. Some papers' codes do so by mistake. `pair`: those that
+   * predict what is learnt of either text of a pair. `pairHead`: one for each pair.
    */
-  readonly tokens?: "supervised" | "all" | "unshifted";
+  readonly tokens?: "supervised" | "all" | "unshifted" | "pair" | "pairHead";
   /** Samples of this origin alone. */
   readonly source?: string;
   /** Samples of the training data alone, and none that the student has written in the run. */
@@ -84,7 +85,7 @@ export class TokenMasks {
   /** Marks the positions of a batch. */
   mark(batch: PackedBatch): MarkedBatch {
     if (!this.needed) return { labels: batch.label, counts: [batch.supervised] };
-    const { tokens, segment, label, origins } = batch;
+    const { tokens, segment, label, origins, pairs } = batch;
     const length = tokens.length;
     const labels = new Int32Array(length).fill(IGNORED_LABEL);
     const masks = new Int32Array(length);
@@ -95,6 +96,8 @@ export class TokenMasks {
       const isIn = {
         supervised: label[t] !== IGNORED_LABEL,
         all: hasNext,
+        pair: pairs !== undefined && pairs.role[t] !== 0,
+        pairHead: pairs !== undefined && pairs.head[t] !== 0,
         unshifted: t > 0 && segment[t - 1] === sample && label[t - 1] !== IGNORED_LABEL,
       };
       this.#choices.forEach(({ tokens, source, data }, bit) => {

@@ -299,8 +299,12 @@ export class Trainer {
    * @param shape Where several are trained at once; the whole model when absent
    */
   async evaluate(samples: readonly EncodedSample[], shape?: StudentShape): Promise<Evaluation> {
-    const { objective: { evaluation }, features, oneForAll } = this.setup;
-    const terms = [...evaluation.terms, ...features.flatMap((f) => f.terms)];
+    const { objective: { evaluation, pairs }, features, oneForAll } = this.setup;
+    // Of pairs, the loss and how often the chosen text is the likelier one.
+    const ofPairs = pairs.flatMap(({ terms: [term] }) =>
+      ["", " accuracy"].map((what) => ({ ...term!, name: term!.name + what }))
+    );
+    const terms = [...evaluation.terms, ...features.flatMap((f) => f.terms), ...ofPairs];
     const without = shape && this.#shapes?.set(shape);
     const measured = await this.#measure("evaluate", LOSS_SUMS.evaluate, terms, samples, without);
     if (oneForAll) this.#shapes!.set(fullShape(oneForAll.space));

@@ -29,6 +29,7 @@ import {
   type TrainingSetup,
 } from "../program/plan_training.ts";
 import type { StreamedTeacher } from "../program/streamed_teacher.ts";
+import { checkPairs } from "../objective/pairs.ts";
 import { checkPrompts } from "../program/prompt_features.ts";
 import { Trainer } from "../program/trainer.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
@@ -61,6 +62,7 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
   try {
     const setup = setUp(prepared, registry);
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
+    checkPairs({ terms: setup.objective.terms, recipe: prepared.recipe }, prepared);
     for (const message of origins(setup, registry)) host.emit({ type: "stage", stage: "plugins", message });
     for (const warning of dataWarnings(prepared)) host.emit({ type: "warning", ...warning });
     const gpu = host.gpu ?? (own = await openGpu());

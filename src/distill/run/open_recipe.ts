@@ -7,6 +7,7 @@ import { familiesOf } from "../../registry/families.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { type DataWarning, dataWarnings } from "../inputs/data_warnings.ts";
 import { type PreparedRun, prepareRun } from "../inputs/prepare.ts";
+import { checkPairs } from "../objective/pairs.ts";
 import { checkPrompts } from "../program/prompt_features.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
@@ -36,6 +37,7 @@ export async function openRecipe<T>(
   try {
     const setup = setUp(prepared, registry);
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
+    checkPairs({ terms: setup.objective.terms, recipe: prepared.recipe }, prepared);
     return await use({ recipe, prepared, setup, warnings: dataWarnings(prepared) });
   } finally {
     prepared.close();
