@@ -61,7 +61,7 @@ async function ownTexts(
     const ids = Int32Array.from([
       ...prompts[i]!,
       ...text.tokens,
-      ...(text.stop === undefined ? [] : [text.stop]),
+      ...(text.stopToken === undefined ? [] : [text.stopToken]),
     ]);
     const supervised = Uint8Array.from(ids, (_, t) => Number(t >= prompts[i]!.length));
     return ids.length > prompts[i]!.length ? [{ ids, supervised, source: { file: "own", line: i + 1 } }] : [];

@@ -52,7 +52,7 @@ export async function generateTexts(options: GenerateTextsOptions): Promise<Text
     const sequences = Math.min(options.batch ?? 8, prompts.length);
     const length = Math.min(writer.model.config.contextLength, longest + options.maxTokens);
     await writer.prepare({ sequences, length });
-    const result = (index: number, text: WrittenText) => ({
+    const result = (index: number, { ids: _, ...text }: WrittenText) => ({
       index,
       prompt: options.prompts[index]!,
       ...text,

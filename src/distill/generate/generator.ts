@@ -52,8 +52,8 @@ export interface GeneratedText {
   readonly tokens: Int32Array;
   /** Whether it ended with a stop token, rather than for want of room. */
   readonly finished: boolean;
-  /** The stop token, where it ended with one. */
-  readonly stop?: number;
+  /** That stop token. */
+  readonly stopToken?: number;
   /** Of each token, the stop token with them: its log-probability in nats under softmax(logits / temperature), before top-k and top-p. */
   readonly logProbabilities: Float32Array;
   /** Likewise, the entropy of that distribution in nats. */
@@ -94,7 +94,7 @@ function generatedText({ text, stop, logProbabilities, entropies }: Sequence): G
   return {
     tokens: Int32Array.from(text),
     finished: stop !== undefined,
-    ...(stop === undefined ? {} : { stop }),
+    ...(stop === undefined ? {} : { stopToken: stop }),
     logProbabilities: Float32Array.from(logProbabilities),
     entropies: Float32Array.from(entropies),
   };

@@ -101,10 +101,10 @@ export class Rollouts {
         leaving: [...members],
         answers: requests.flatMap(({ batch, member }, r): Answer[] => {
           if (batch !== i) return [];
-          const { tokens, stop, logProbabilities } = texts[r]!;
+          const { tokens, stopToken, logProbabilities } = texts[r]!;
           return [{
             member,
-            tokens: stop === undefined ? [...tokens] : [...tokens, stop],
+            tokens: stopToken === undefined ? [...tokens] : [...tokens, stopToken],
             logProbabilities: [...logProbabilities],
           }];
         }),

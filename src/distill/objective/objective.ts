@@ -12,8 +12,8 @@ import type { Registry } from "../../registry/registry.ts";
 import type { Executable } from "../../tensor/executable.ts";
 import type { Graph } from "../../tensor/graph.ts";
 import { looksAtTarget } from "../../losses/sparse_target.ts";
-import type { ObjectiveTerm, OnPolicyRecipe, TeacherCacheRecipe } from "../recipe/recipe.ts";
-import { ensureCached, sparseTarget } from "./cache.ts";
+import type { HiddenPrecision, ObjectiveTerm, OnPolicyRecipe, TeacherCacheRecipe } from "../recipe/recipe.ts";
+import { ensureCached, hiddenPrecision, sparseTarget } from "./cache.ts";
 import type { ControlledOptions } from "./controllers.ts";
 import type { ResolvedFeature } from "./feature_losses.ts";
 import {
@@ -43,6 +43,8 @@ export class Objective {
   readonly crossEntropy: LossSet;
   /** The losses over pairs, as they are measured on held-out samples, each a set of its own. */
   readonly pairs: readonly LossSet[];
+  /** How the hidden states are stored that the target's logits are made of; undefined where no cache keeps them. */
+  readonly hidden: HiddenPrecision | undefined;
   readonly #recipe: readonly ObjectiveTerm[];
   readonly #shape: RowLossShape;
 
@@ -52,7 +54,9 @@ export class Objective {
     evaluation: LossSet,
     crossEntropy: LossSet,
     pairs: readonly LossSet[],
+    hidden: HiddenPrecision | undefined,
   ) {
+    this.hidden = hidden;
     [this.terms, this.masks, this.#recipe, this.#shape] = [terms, masks, recipe, shape];
     [this.passes, this.evaluation, this.crossEntropy, this.pairs] = [passes, evaluation, crossEntropy, pairs];
   }
@@ -90,7 +94,7 @@ export class Objective {
       });
     }
     const target = cache && sparseTarget(cache, terms.filter(isRowTerm), vocabulary);
-    if (target) terms.forEach((term, i) => ensureCached(term, target, `recipe objective.${i}`));
+    if (cache) terms.forEach((term, i) => ensureCached(term, target, `recipe objective.${i}`));
     const shape = { vocabulary, ...(target ? { sparseTarget: target } : {}) };
     const resolved = {
       ...{ registry, recipe, terms, masks, shape },
@@ -102,6 +106,7 @@ export class Objective {
       evaluationSet(resolved),
       crossEntropySet(resolved),
       pairSets(resolved),
+      hiddenPrecision(cache),
     );
   }
 
@@ -120,9 +125,14 @@ export class Objective {
     return [...new Set(this.terms.map((t) => t.loss))];
   }
 
-  /** What a cache keeps of the teacher; undefined where the teacher itself is there. */
+  /** What a cache keeps of the teacher's distribution; undefined where the target has logits for the whole vocabulary. */
   get target(): SparseTarget | undefined {
     return this.#shape.sparseTarget;
+  }
+
+  /** Whether the target is stored: then the teacher's layers are no part of the training program. */
+  get isStored(): boolean {
+    return this.target !== undefined || this.hidden !== undefined;
   }
 
   /**

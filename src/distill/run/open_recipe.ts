@@ -11,6 +11,7 @@ import { checkPairs } from "../objective/pairs.ts";
 import { checkPrompts } from "../program/prompt_features.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
+import { openTasks } from "./task_evaluation.ts";
 import { setUp } from "./set_up.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 
@@ -36,6 +37,7 @@ export async function openRecipe<T>(
   const prepared = await prepareRun(recipe, undefined, familiesOf(registry));
   try {
     const setup = setUp(prepared, registry);
+    await openTasks(recipe.evaluate?.tasks ?? []);
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
     checkPairs({ terms: setup.objective.terms, recipe: prepared.recipe }, prepared);
     return await use({ recipe, prepared, setup, warnings: dataWarnings(prepared) });

@@ -47,8 +47,17 @@ export async function runIdentity(
         ),
       }
       : {}),
+    ...expertIdentities([adapter, teacherAdapter]),
     ...Object.fromEntries(losses),
   };
+}
+
+/** What adapters do with experts, where they have some. */
+function expertIdentities(adapters: TrainingSetup["adapter"][]): Record<string, string> {
+  const some = adapters.flatMap((adapter) => adapter?.adaptsExperts ? [adapter.plugin] : []);
+  return Object.fromEntries(
+    some.map(({ id, experts }) => [`adapter ${id} on experts`, sha256(String(experts))]),
+  );
 }
 
 /** Of families that are plugins: their own text, and what it makes of the models' configs. */
