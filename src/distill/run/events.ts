@@ -136,6 +136,25 @@ export interface SampleEvent {
   text: string;
 }
 
+/** The student has answered prompts of the training data, to learn from the teacher on its answers. */
+export interface RolloutEvent {
+  type: "rollout";
+  /** Steps done. */
+  step: number;
+  answers: number;
+  /** Of all answers, their stop tokens with them. */
+  tokens: number;
+  /** Tokens of an answer. */
+  meanLength: number;
+  /** Share of answers that were cut off by their limit. */
+  atLimit: number;
+  /** Mean entropy of the student where it wrote, in nats, at the sampling temperature; null where it is not finite. */
+  entropy: number | null;
+  /** Share of n-grams that their answer has had before. */
+  repetition: number;
+  seconds: number;
+}
+
 /** A checkpoint lies on the disk. */
 export interface CheckpointEvent {
   type: "checkpoint";
@@ -228,6 +247,7 @@ export type RunEventBody =
   | ProgressEvent
   | EvaluationEvent
   | SampleEvent
+  | RolloutEvent
   | CheckpointEvent
   | RewindEvent
   | WarningEvent
