@@ -89,6 +89,7 @@ export async function resolveNamed(
     const found = await catalogue.dataset(name);
     if (found !== undefined) return found;
     const names = (await catalogue.datasets()).map((data) => data.name);
+    if (isHubName(name)) return hub ? await located(path, name) : refused(path, name, names);
     problems.push({
       path,
       message: `this service has no dataset "${name}"; ${has(names)}; POST /v1/files uploads one${

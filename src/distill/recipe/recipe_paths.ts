@@ -6,6 +6,7 @@
 import { inputPaths, type RecipePath } from "./paths.ts";
 import type { Recipe } from "./recipe.ts";
 import { InputError } from "../../base/errors.ts";
+import { datasetFiles } from "../../text/read/files.ts";
 
 /**
  * Checks that everything is there that a recipe names, before anything is made.
@@ -23,9 +24,9 @@ export async function checkRecipePaths(recipe: Recipe): Promise<void> {
  */
 export async function checkPaths(paths: readonly RecipePath[]): Promise<void> {
   const problems: string[] = [];
-  for (const { field, path } of paths.filter(({ of }) => of !== "folder")) {
+  for (const { field, of, path } of paths.filter(({ of }) => of !== "folder")) {
     try {
-      await Deno.stat(path);
+      for (const file of of === "dataset" ? await datasetFiles(path) : [path]) await Deno.stat(file);
     } catch (error) {
       const missing = error instanceof Deno.errors.NotFound;
       problems.push(
