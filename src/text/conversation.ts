@@ -15,6 +15,8 @@ export interface ConversationOptions extends RenderOptions {
   where?: string;
   /** Mark the assistant's turns (default) or everything. */
   mask?: "completion" | "all";
+  /** Mark every turn of the assistant (default) or its last one alone. */
+  turns?: "all" | "last";
   /** Whether special tokens that are written out in messages become those tokens (off by default). */
   specialInText?: boolean;
 }
@@ -71,8 +73,9 @@ export function encodeConversation(
   const supervised = new Uint8Array(whole.ids.length);
   if (options.mask === "all") supervised.fill(1);
   else {
+    const last = messages.findLastIndex(({ role }) => role === "assistant");
     messages.forEach((message, turn) => {
-      if (message.role !== "assistant") return;
+      if (message.role !== "assistant" || (options.turns === "last" && turn !== last)) return;
       const before = chat.encode(turn, { addGenerationPrompt: true });
       const through = turn + 1 === messages.length ? whole : chat.encode(turn + 1);
       if (!whole.text.startsWith(through.text)) {
@@ -164,7 +167,8 @@ function unstable(
     {
       where: options.where,
       hint:
-        "Write one row for each assistant turn, ending with that turn, or rows of prompt and completion, or set data.mask to all.",
+        "Set data.turns to each, which makes a sample of every assistant turn with what comes before it; or write rows of prompt and " +
+        "completion, or set data.mask to all.",
     },
   );
 }

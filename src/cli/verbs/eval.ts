@@ -104,6 +104,7 @@ export const evaluate: Command = {
       ...(ofRun ? { tooLong: ofRun.tooLong, template: ofRun.template } : {}),
       ...(ofRun?.overlap === undefined ? {} : { overlap: ofRun.overlap }),
       ...(ofRun?.specialTokens ? { specialTokens: ofRun.specialTokens } : {}),
+      ...(ofRun?.turns ? { turns: ofRun.turns } : {}),
       columns: columnsOf(sets, ofRun),
       ...optional("contextLength", flags.number("context-length") ?? ofRun?.contextLength),
       ...optional("limit", flags.number("limit")),

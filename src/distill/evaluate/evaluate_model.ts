@@ -28,6 +28,7 @@ export interface MeasureOptions {
   readonly columns?: ReadonlyMap<string, ColumnNames>;
   readonly overlap?: number;
   readonly specialTokens?: DataRecipe["specialTokens"];
+  readonly turns?: DataRecipe["turns"];
   readonly registry: Registry;
 }
 
@@ -85,6 +86,7 @@ export async function evaluateFiles(
         ...(template ? { template } : {}),
         ...(options.mask ? { mask: options.mask } : {}),
         ...(options.overlap === undefined ? {} : { overlap: options.overlap }),
+        ...(options.turns ? { turns: options.turns } : {}),
         specialInText: options.specialTokens === "parse",
         ...(options.endToken === undefined ? {} : { endToken: options.endToken }),
       }));

@@ -122,11 +122,13 @@ export function encodeOptions(
   data: DataRecipe,
   models: Pick<EncodeOptions, "tokenizer" | "template">,
 ): EncodeOptions {
-  const { contextLength, mask, tooLong, endToken, template: promptsAsChat, overlap, specialTokens } = data;
+  const { contextLength, mask, tooLong, endToken, template: promptsAsChat, overlap, specialTokens, turns } =
+    data;
   return {
     ...models,
     ...{ contextLength, mask, tooLong, endToken, promptsAsChat },
     ...(overlap === undefined ? {} : { overlap }),
+    ...(turns === undefined ? {} : { turns }),
     specialInText: specialTokens === "parse",
   };
 }
