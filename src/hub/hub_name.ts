@@ -47,6 +47,11 @@ export function isHubName(text: string): boolean {
   return text.startsWith(SCHEME);
 }
 
+/** Whether a text names a dataset of the hub. */
+export function isHubDataset(text: string): boolean {
+  return text.startsWith(SCHEME + DATASETS);
+}
+
 /** Whether a revision is a whole commit, whose files never change. */
 export function isCommit(revision: string): boolean {
   return COMMIT.test(revision);
@@ -59,7 +64,7 @@ export function isCommit(revision: string): boolean {
  * @throws {InputError} it is not formed as one
  */
 export function parseHubName(text: string, where?: string): HubName {
-  const kind = text.startsWith(SCHEME + DATASETS) ? "dataset" : undefined;
+  const kind = isHubDataset(text) ? "dataset" : undefined;
   const refuse = (why: string): never => {
     throw new InputError(`"${text}" names no ${kind ?? "model"} of the hub: ${why}`, {
       ...(where === undefined ? {} : { where }),

@@ -6,7 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { isAbsolute, resolve } from "@std/path";
 import { isObject } from "../../base/json.ts";
-import { isHubName } from "../../hub/hub_name.ts";
+import { isHubDataset, isHubName } from "../../hub/hub_name.ts";
 
 /** A path in a recipe. */
 export interface RecipePath {
@@ -84,7 +84,7 @@ export function absolutePath(named: Pick<RecipePath, "of" | "path">, folder: str
 
 /** Whether a path is the name of a model or a dataset of the hub. */
 export function isOnHub({ of, path }: Pick<RecipePath, "of" | "path">): boolean {
-  return (of === "model" || of === "dataset") && isHubName(path);
+  return of === "model" ? isHubName(path) : of === "dataset" && isHubDataset(path);
 }
 
 function withField<R>(group: R, [key, ...rest]: readonly string[], value: string | undefined): R {

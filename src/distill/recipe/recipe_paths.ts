@@ -36,7 +36,8 @@ export async function checkPaths(paths: readonly RecipePath[]): Promise<void> {
   }
   if (problems.length === 0) return;
   throw new InputError(problems.join("\n"), {
-    hint:
-      "Paths in a recipe are relative to the recipe's own folder; those given with --set to the working folder.",
+    hint: paths.some(({ of, path }) => of === "dataset" && path.includes("hf:"))
+      ? "A dataset of the hub is named hf:datasets/ORG/NAME."
+      : "Paths in a recipe are relative to the recipe's own folder; those given with --set to the working folder.",
   });
 }
