@@ -118,3 +118,28 @@ sharedTest(
     assertEquals([1, 2].map((id) => ids.filter((other) => other === id).length), [7, 7]);
   },
 );
+
+Deno.test("where turns cannot be found by rendering up to them, the template's generation tags say what is learnt", () => {
+  const tokenizer = tinyTokenizer();
+  // The header of the last answer is another, so that earlier turns change when others follow.
+  const tagged = (open: string, close: string, body = "{{ m.content }}</s>") =>
+    ChatTemplate.fromConfig({
+      chat_template: "{% for m in messages %}\n  {% if m.role == 'user' %}\n<s>{{ m.content }} {% else %}\n" +
+        `d{% if not loop.last %}c{% endif %} ${open}\n${body}${close}\n{% endif %}\n{% endfor %}\n`,
+    }, { where: "m" })!;
+  const talk = row(user("a"), assistant("b"), user("c"), assistant("e"));
+  const of = (template: ChatTemplate, turns?: EncodeOptions["turns"]) =>
+    marked([talk], { tokenizer, template, contextLength: 99, ...(turns ? { turns } : {}) });
+  assertEquals(of(tagged("{% generation %}", "{% endgeneration %}")), ["<s>a dc [b</s>]<s>c d [e</s>]"]);
+  assertEquals(of(tagged("{%- generation -%}", "{%- endgeneration -%}")), ["<s>a dc[b</s>]<s>c d[e</s>]"]);
+  // Without them, or where they would change what is written, it stays refused.
+  assertThrows(() => of(tagged("", "")), InputError, "later turns change it");
+  const odd = tagged("{% generation %}", "{% endgeneration %}", "{{- m.content }}</s>");
+  assertThrows(() => of(odd), InputError, "later turns change it");
+  // A template that needs no tags is read as it was: the end of a turn is learnt, tagged or not.
+  const plain = ChatTemplate.fromConfig({
+    chat_template: "{% for m in messages %}{% if m.role == 'user' %}<s>{{ m.content }} {% else %}" +
+      "{% generation %}{{ m.content }}{% endgeneration %}</s>{% endif %}{% endfor %}",
+  }, { where: "m" })!;
+  assertEquals(of(plain), ["<s>a [b</s>]<s>c [e</s>]"]);
+});
