@@ -18,7 +18,7 @@ import { tinyRecipe, tinySample, tinySetup, withTiny } from "./tiny_model.ts";
 
 /** Rounding of sums of a few hundred f32 in another order. */
 const ROUNDING = 1e-5;
-const TRIALS = 4;
+const TRIALS = 3;
 /** Longest sample, and so the smallest stream that holds any. */
 const LONGEST = 48;
 
@@ -30,7 +30,7 @@ function draws(seed: number): (below: number) => number {
 
 /** Samples of 2 to 48 tokens, of which at least one is learnt. */
 function someSamples(draw: (below: number) => number): EncodedSample[] {
-  return Array.from({ length: 3 + draw(7) }, () => {
+  return Array.from({ length: 3 + draw(5) }, () => {
     const length = 2 + draw(LONGEST - 1);
     return tinySample(length, 1 + draw(length - 1), 1 + draw(1 << 20));
   });
@@ -140,6 +140,8 @@ gpuTest(
             const draw = draws(seed);
             const samples = someSamples(draw);
             for (const [name, window] of Object.entries(layouts(samples, size, draw))) {
+              // Mostly filler, once: it costs as much as tokens.
+              if (window.length > 3 && size > 64 && trial > 0) continue;
               const found = await ask(window);
               expected[trial] ??= found;
               assertSame(found, expected[trial], `seed ${seed}, ${name}, streams of ${size}`);
