@@ -61,7 +61,7 @@ export async function* rowsOf(
         yield row;
         continue;
       }
-      problems.push({ source: { file, line: record.line }, message: row });
+      problems.push({ source: { file: record.file ?? file, line: record.line }, message: row });
       if (problems.length >= maxErrors) throw new DatasetError(file, problems, true);
     }
   }
@@ -80,7 +80,10 @@ export function rowReader(
   return (record) => {
     if ("problem" in record) return record.problem;
     try {
-      return rowOf(columns ? columns.read(record.value) : record.value, { file, line: record.line });
+      return rowOf(columns ? columns.read(record.value) : record.value, {
+        file: record.file ?? file,
+        line: record.line,
+      });
     } catch (error) {
       if (error instanceof RowProblem) return error.message;
       throw error;

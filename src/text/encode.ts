@@ -53,6 +53,11 @@ export interface EncodeOptions {
    * that overlap by `overlap` tokens, in which every target is predicted exactly once.
    */
   tooLong?: TooLong;
+  /**
+   * Which of the assistant's turns are learnt: `all` in one sample (default); the `last`; or `each` in a sample of its own that ends with it,
+   * as the model sees it when it writes that turn: templates may render earlier turns otherwise, such as without their thinking.
+   */
+  turns?: "all" | "last" | "each";
   /** Tokens that the pieces of a split sample have in common, as context (default 1); below `contextLength`. */
   overlap?: number;
   /** Whether `</s>` and the like that are written out in the data become control tokens (off by default). */
@@ -132,6 +137,7 @@ export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSampl
     ({ ids, supervised } = encodeConversation(options.template, tokenizer, messages, {
       ...{ tools, where, mask },
       specialInText: special,
+      ...(options.turns === undefined || options.turns === "all" ? {} : { turns: "last" }),
     }));
   } else {
     const text = row.shape === "text" ? row.text : row.shape === "prompt" ? row.prompt + row.completion : "";
@@ -211,11 +217,16 @@ export class SampleEncoder {
    * @throws {InputError} what {@linkcode encodeRow} throws
    */
   encode(row: DatasetRow): EncodedSample[] {
-    const { contextLength, tooLong = "cut" } = this.#options;
     const { report } = this;
     report.rows++;
     report.rowsByShape[row.shape] = (report.rowsByShape[row.shape] ?? 0) + 1;
     this.#file ??= row.source.file;
+    return turnsOf(row, this.#options).flatMap((turn) => this.#encodeTurn(turn));
+  }
+
+  #encodeTurn(row: DatasetRow): EncodedSample[] {
+    const { contextLength, tooLong = "cut" } = this.#options;
+    const { report } = this;
     const whole = encodeRow(row, this.#options);
     const longest = Math.max(whole.ids.length, whole.rejected?.ids.length ?? 0);
     report.longest = Math.max(report.longest, longest);
@@ -291,6 +302,17 @@ export function encodeDataset(
   const samples: EncodedSample[] = [];
   for (const row of rows) for (const sample of encoder.encode(row)) samples.push(sample);
   return { samples, report: encoder.finish() };
+}
+
+/** The rows that a conversation stands for: itself, or what leads to its last turn of the assistant, or to each of them. */
+function turnsOf(row: DatasetRow, { turns = "all", mask }: EncodeOptions): DatasetRow[] {
+  if (row.shape !== "messages" || turns === "all" || mask === "all") return [row];
+  const ends = row.messages.flatMap(({ role }, i) => role === "assistant" ? [i + 1] : []);
+  if (ends.length === 0) return [row];
+  return (turns === "each" ? ends : ends.slice(-1)).map((end) => ({
+    ...row,
+    messages: row.messages.slice(0, end),
+  }));
 }
 
 function countTargets({ supervised }: EncodedSample): number {

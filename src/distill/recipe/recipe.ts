@@ -136,6 +136,8 @@ export interface DataRecipe {
   deduplicate?: boolean;
   /** Tokens that pieces of a split sample have in common; 1 when absent. */
   overlap?: number;
+  /** Which of an assistant's turns are learnt; all when absent. */
+  turns?: "all" | "last" | "each";
   /** Whether training rows stay on the disk until they are drawn; where they are large when absent. */
   streaming?: boolean;
   /** Whether special tokens that are written out stay text (absent) or become those tokens. */
