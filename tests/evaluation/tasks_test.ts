@@ -174,6 +174,14 @@ Deno.test("rows that do not fit are named with file and line; nothing is taken f
     assertEquals((await namedTask(`gsm8k=${folder}/n.jsonl`)).kind, "exact-match");
   }));
 
+Deno.test("the example task is one of sixteen questions with four choices each", async () => {
+  const path = new URL("../../examples/tasks/story-endings.yaml", import.meta.url).pathname;
+  const { items } = await readItems(await loadTask(path));
+  const questions = items as unknown as ChoiceItem[];
+  assertEquals(questions.map(({ choices }) => choices.length), new Array(16).fill(4));
+  assertEquals(new Set(questions.map(({ answer }) => answer)).size, 4);
+});
+
 const tokenizer = (config: Record<string, unknown>) =>
   TextTokenizer.fromJson(tinyTokenizerJson(), { unk_token: "<unk>", ...config }, "tokenizer.json");
 
