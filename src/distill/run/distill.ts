@@ -19,7 +19,7 @@ import { type RunResult, writeBase, writeResults } from "../export/exports.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { prepareRun } from "../inputs/prepare.ts";
-import type { OpenedTask } from "../evaluate/measure_tasks.ts";
+import type { OpenedTask } from "../evaluate/encoded_tasks.ts";
 import { mixtureOf } from "../inputs/sample_sets.ts";
 import { type RunMemory, runMemory } from "../program/memory.ts";
 import {
