@@ -153,7 +153,7 @@ interface ChoiceGolden {
 
 scoringTest("multiple choice is that of the reference, by texts and by letters", async (gpu) => {
   const expected = await golden<ChoiceGolden>("mc");
-  const rows = expected.rows.slice(0, all ? undefined : 3);
+  const rows = expected.rows.slice(0, all ? undefined : 2);
   const data = sharedPath("data/mmlu-val");
   const layouts = ["mmlu-text", "mmlu"] as const;
   const tasks = layouts.map((layout) =>
