@@ -142,6 +142,7 @@ async function samplesOf(
   if (model === "student" || !cache) {
     return await writeSamples(gpu, generationBuffers(trainer), prepared, setup, model);
   }
+  if (prepared.recipe.teacher.server) return [];
   const { texts } = cache.findings;
   if (texts?.settings === textSettings(prepared)) return texts.samples;
   host.emit({

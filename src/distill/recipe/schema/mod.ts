@@ -13,6 +13,7 @@ import { evaluate } from "./evaluate.ts";
 import { haveNumbers } from "./fields.ts";
 import { defaultObjective, isEverPositive, objective } from "./objective.ts";
 import { limits, output, samples } from "./run.ts";
+import { checkBesideServed } from "./server.ts";
 import { student } from "./student.ts";
 import { teacher } from "./teacher.ts";
 import { train } from "./train.ts";
@@ -54,6 +55,9 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
   },
 ).superRefine(({ teacher, student, objective, adapter, train }, context) => {
   checkOneForAll({ teacher, student, objective, adapter, train }, (path, message) => {
+    context.addIssue({ code: "custom", path, message });
+  });
+  checkBesideServed({ teacher, student, train }, (path, message) => {
     context.addIssue({ code: "custom", path, message });
   });
   const trains = objective.findIndex(({ learner }) => learner === "teacher");
