@@ -137,6 +137,7 @@ Deno.test("rows that do not fit are named with file and line; nothing is taken f
       a: 2,
     }),
     "empty.jsonl": "\n",
+    "bare.csv": "1,2\n3\n",
     "n.jsonl": lines({ question: "2+2?", answer: "four" }),
     "t.csv": "question,answer\na,1\n",
     "short.csv": "a,b\n1,2\n3\n",
@@ -165,7 +166,7 @@ Deno.test("rows that do not fit are named with file and line; nothing is taken f
     );
     assertStringIncludes(
       await said({ kind: "perplexity", data: `${folder}/short.csv`, text: "{b}" }),
-      "short.csv:3: has 1 fields",
+      "short.csv:3: has 1 field, the header 2",
     );
     assertStringIncludes(
       (await assertRejects(() => namedTask("mmlu"), InputError)).message,

@@ -34,7 +34,7 @@ const shared = {
     "A known data set's: its fields are filled in where they are absent",
   ),
   data: z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]).describe(
-    "Files of rows, .jsonl, .csv, .tsv or .txt, or folders of such",
+    "Files of rows in any format of datasets, .txt files that are one text, or folders of such",
   ),
   columns: z.array(z.string().min(1)).min(1).optional().describe(
     "Names of a CSV's columns, where its first line has none",
