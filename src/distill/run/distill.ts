@@ -20,8 +20,8 @@ import { Rollouts } from "../generate/rollouts.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { prepareRun } from "../inputs/prepare.ts";
+import type { OpenedTask } from "../evaluate/encoded_tasks.ts";
 import { trainingBatches } from "../inputs/training_batches.ts";
-import type { OpenedTask } from "../evaluate/measure_tasks.ts";
 import { type RunMemory, runMemory } from "../program/memory.ts";
 import {
   type PlanChoices,
