@@ -1,6 +1,8 @@
 /** A run whose teacher is behind `limbeck serve`, with a line in between on which things go wrong. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { InputError } from "../../src/base/errors.ts";
+import { fillServed } from "../../src/runs/served/fill_served.ts";
 import { createRun } from "../../src/runs/store/run_folder.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { runHere, watchRun } from "../distill/tiny_run.ts";
@@ -23,10 +25,14 @@ function proxy(target: string, fault: (n: number) => Fault) {
         headers: { "Retry-After": "0.01" },
       });
     }
-    const answer = await fetch(target + new URL(request.url).pathname, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: await request.text(),
+    const { pathname, search } = new URL(request.url);
+    const { method } = request;
+    const answer = await fetch(target + pathname + search, {
+      method,
+      ...(method === "GET" ? {} : {
+        headers: { "Content-Type": "application/json" },
+        body: await request.text(),
+      }),
     });
     const bytes = await answer.bytes();
     const headers = { "Content-Type": "application/json", "Content-Length": String(bytes.length) };
@@ -52,12 +58,12 @@ Deno.test({
       await writeTinyModel(model, { seed: 5, contextLength: 64 });
       await Deno.writeTextFile(`${folder}/train.jsonl`, tinyRows(24, 1));
       await Deno.writeTextFile(`${folder}/heldout.jsonl`, tinyRows(6, 2));
-      const recipe = (teacher: object) =>
+      const recipe = (teacher: object, cache: object = { topK: 8, precision: "f32" }, temperature = 1) =>
         parseRecipe({
-          teacher: { ...teacher, cache: { topK: 8, precision: "f32" } },
+          teacher: { ...teacher, cache },
           student: { model, layers: [0, 2] },
           data: { train: `${folder}/train.jsonl`, heldOut: `${folder}/heldout.jsonl`, contextLength: 64 },
-          objective: [{ loss: "forward-kl", weight: 1 }],
+          objective: [{ loss: "forward-kl", weight: 1, temperature }],
           adapter: { rank: 4 },
           train: { steps: 6, tokensPerMicroBatch: 64, learningRate: 1e-2, schedule: "constant", warmup: 0 },
           samples: { tokens: 0 },
@@ -85,6 +91,28 @@ Deno.test({
         }
         assert(result!.heldOut.after! < result!.heldOut.before!);
         assert(line.seen() > 30);
+
+        // Of hidden states every temperature can be had. The head comes with them, and the model has nothing of its layers here.
+        const cache = { payload: "hidden", precision: "f32", folder: `${folder}/caches` };
+        const server = { url: line.url, model: "tiny" };
+        const exact = await runHere(
+          recipe({ model }, { ...cache, folder: `${folder}/own` }, 2),
+          `${folder}/exact`,
+        );
+        const hidden = recipe({ model: "server", server }, cache, 2);
+        await assertRejects(
+          () => runHere(hidden, `${folder}/early`),
+          InputError,
+          "head has not been fetched",
+        );
+        const filled = await fillServed(hidden, { place: `${folder}/none` });
+        assert(filled.complete && filled.asked > 20);
+        const far = await runHere(hidden, `${folder}/far`);
+        for (const  of of["teacher", "before", "after"] as const) {
+          const [a, b] = [far.heldOut[of]!, exact.heldOut[of]!];
+          assert(Math.abs(a - b) < 1e-4, `${of} of hidden states: ${a}, not ${b}`);
+        }
+        assert(far.heldOut.after! < far.heldOut.before!);
       } finally {
         await line.close();
       }

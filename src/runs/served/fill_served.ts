@@ -11,7 +11,9 @@ import { exists, writeTextAtomically } from "../../formats/files.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { CacheFolder } from "../../distill/teacher/cache_folder.ts";
 import { CacheWriter } from "../../distill/teacher/cache_writer.ts";
-import type { RowFormat } from "../../distill/teacher/cached_rows.ts";
+import { servedHeadPath } from "../../distill/inputs/served_teacher.ts";
+import { keepsHidden, type PayloadFormat } from "../../distill/teacher/payload.ts";
+import { fetchHead } from "../../served/head.ts";
 import { RECORDS } from "../../distill/teacher/make_cache.ts";
 import type { PlaceScores, TokenNames } from "../../served/answers.ts";
 import { Budget } from "../../served/budget.ts";
@@ -20,7 +22,7 @@ import { type Probe, ServedModel } from "../../served/served_model.ts";
 import { type Environment, keyOf, type ServerSettings } from "../../served/server.ts";
 import { type WantedAnswers, wantedAnswers, type WantedSample } from "../child/served_samples.ts";
 import { Journal } from "./journal.ts";
-import { rowsOf } from "./rows.ts";
+import { hiddenRowsOf, rowsOf } from "./rows.ts";
 
 /** How a cache is filled. */
 export interface FillServedOptions {
@@ -75,8 +77,32 @@ const MOST_MOVED = 0.1;
  */
 export async function fillServed(recipe: Recipe, options: FillServedOptions): Promise<FilledServed> {
   const { place, plugins, signal } = options;
+  await fetchMissingHead(recipe.teacher, options);
   const wanted = await wantedAnswers({ recipe, place }, plugins, signal);
   return await fillWanted(wanted, recipe.teacher.server!, options);
+}
+
+/** Where hidden states are kept, the head that reads them is fetched first: how wide they are is the head's to say. */
+async function fetchMissingHead(
+  teacher: Recipe["teacher"],
+  { environment, patience, signal, onStage }: WorkOptions,
+): Promise<void> {
+  const path = servedHeadPath(teacher);
+  if (path === undefined || await exists(path)) return;
+  const settings = teacher.server!;
+  onStage?.(`fetching the head of ${settings.model} from ${hostOf(settings)}`);
+  const requests = new ServerRequests({
+    ...{ settings, key: keyOf(settings, environment), budget: await Budget.open({}) },
+    ...(patience ? { patience } : {}),
+    ...(signal ? { signal } : {}),
+    onRetry: (message) => onStage?.(message),
+  });
+  try {
+    await fetchHead(requests, settings, path);
+  } catch (error) {
+    // Another has fetched it meanwhile.
+    if (!await exists(path)) throw error;
+  }
 }
 
 /** Likewise, of what is known to be wanted. @throws as {@linkcode fillServed} */
@@ -115,7 +141,7 @@ class Filling {
   readonly #server: ServerSettings;
   readonly #options: WorkOptions;
   readonly #names: TokenNames;
-  readonly #format: RowFormat;
+  readonly #format: PayloadFormat;
   #probe: Probe | undefined;
   #asked = 0;
 
@@ -127,7 +153,12 @@ class Filling {
   ) {
     [this.#folder, this.#wanted, this.#server, this.#options] = [folder, wanted, server, options];
     this.#names = namesOf(wanted.texts);
-    this.#format = wanted.origin.format as RowFormat;
+    this.#format = wanted.origin.format;
+  }
+
+  /** Likeliest tokens that are asked of each place: one for a look at the server where hidden states are kept. */
+  get #top(): number {
+    return keepsHidden(this.#format) ? 1 : this.#format.target.entries;
   }
 
   get #place(): string {
@@ -229,7 +260,7 @@ class Filling {
   async #know(model: ServedModel): Promise<Probe> {
     const path = join(this.#place, "probe.json");
     const { probe } = this.#wanted;
-    const top = this.#format.target.entries;
+    const top = this.#top;
     const known: Probe | undefined = await exists(path)
       ? JSON.parse(await Deno.readTextFile(path))
       : undefined;
@@ -275,7 +306,12 @@ class Filling {
       for (const sample of left) {
         if (failure || stopped?.()) return;
         try {
-          this.#keep(sample, await this.#ask(model, sample), journal);
+          const { rows, loss } = await this.#ask(model, sample);
+          journal.add({
+            hash: sample.hash,
+            ...(rows.length > 0 ? { rows: rows.toBase64() } : {}),
+            ...(loss === undefined ? {} : { loss }),
+          });
           this.#asked++;
           onProgress?.(all - missing.length + this.#asked, all);
           await (storing = storing.then(() => store(sample)));
@@ -289,26 +325,27 @@ class Filling {
     if (failure) throw failure.error;
   }
 
-  async #ask(model: ServedModel, { ids, positions, where }: WantedSample): Promise<PlaceScores> {
-    const next = positions.at(-1) === ids.length - 1;
-    const { dialect } = this.#probe!;
+  /** The rows of a sample, and the teacher's losses on it where they are wanted. */
+  async #ask(
+    model: ServedModel,
+    sample: WantedSample,
+  ): Promise<{ rows: Uint8Array<ArrayBuffer>; loss: number | undefined }> {
+    const { ids, positions, measured, where } = sample;
+    const format = this.#format;
+    const asked = { dialect: this.#probe!.dialect, top: this.#top, names: this.#names };
+    const lossOf = (scores: PlaceScores) => measured?.reduce((sum, i) => sum - scores.own[i]!, 0);
     try {
-      return await model.score(ids, { dialect, next, top: this.#format.target.entries, names: this.#names });
+      if (keepsHidden(format)) {
+        const rows = hiddenRowsOf(sample, await model.hiddenStates(ids, format.width), format);
+        return { rows, loss: measured ? lossOf(await model.score(ids, asked)) : undefined };
+      }
+      const scores = await model.score(ids, { ...asked, next: positions.at(-1) === ids.length - 1 });
+      return { rows: rowsOf(sample, scores, format), loss: lossOf(scores) };
     } catch (error) {
       if (!(error instanceof InputError)) throw error;
       const hint = `This came of the sample ${where}. ${error.hint ?? ""}`.trim();
       throw Object.assign(error, { hint });
     }
-  }
-
-  #keep(sample: WantedSample, scores: PlaceScores, journal: Journal): void {
-    const rows = rowsOf(sample, scores, this.#format);
-    const loss = sample.measured?.reduce((sum, i) => sum - scores.own[i]!, 0);
-    journal.add({
-      hash: sample.hash,
-      ...(rows.length > 0 ? { rows: rows.toBase64() } : {}),
-      ...(loss === undefined ? {} : { loss }),
-    });
   }
 
   /** Records the teacher's loss on sets all of whose samples have been asked about. */
