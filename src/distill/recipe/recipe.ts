@@ -6,6 +6,7 @@
  * @module
  */
 import type { QuantizeDtype } from "../../formats/quantised/quantiser.ts";
+import type { EvaluationTask } from "../../evaluation/tasks/task.ts";
 import type { ServerSettings } from "../../served/server.ts";
 import type { Course } from "./schedule.ts";
 
@@ -19,8 +20,16 @@ export interface Recipe {
   adapter: AdapterRecipe | "none";
   train: TrainRecipe;
   samples: SamplesRecipe;
+  /** What teacher, student before and student after are measured on at the end; nothing when absent. */
+  evaluate?: EvaluateRecipe;
   output: OutputRecipe;
   limits: LimitsRecipe;
+}
+
+/** What is measured at the end. */
+export interface EvaluateRecipe {
+  /** Tasks; a recipe's file may name theirs by path. */
+  tasks: EvaluationTask[];
 }
 
 /** The model that is imitated. */
@@ -294,6 +303,8 @@ export interface RecipeInput {
     oneForAll?: Partial<Omit<OneForAllRecipe, "balance">> & { balance?: Partial<OneForAllRecipe["balance"]> };
   };
   samples?: Partial<SamplesRecipe>;
+  /** Tasks as they are written, or, in a recipe's file, paths of their files. */
+  evaluate?: { tasks: (string | { [field: string]: unknown })[] };
   output?: Partial<OutputRecipe>;
   limits?: Partial<LimitsRecipe>;
 }

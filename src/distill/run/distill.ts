@@ -19,6 +19,7 @@ import { type RunResult, writeBase, writeResults } from "../export/exports.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { prepareRun } from "../inputs/prepare.ts";
+import type { OpenedTask } from "../evaluate/measure_tasks.ts";
 import { mixtureOf } from "../inputs/sample_sets.ts";
 import { type RunMemory, runMemory } from "../program/memory.ts";
 import {
@@ -40,6 +41,7 @@ import { evaluate, measureShapes, measureTeacher, tellSamples } from "./measurem
 import { runIdentity } from "./run_identity.ts";
 import { streamCost, streamCostText } from "./stream_cost.ts";
 import { setUp } from "./set_up.ts";
+import { evaluateRun, EvaluationStopped, openTasks } from "./task_evaluation.ts";
 import { TrainingLoop } from "./training_loop.ts";
 
 /**
@@ -62,9 +64,10 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
     for (const message of origins(setup, registry)) host.emit({ type: "stage", stage: "plugins", message });
     for (const warning of dataWarnings(prepared)) host.emit({ type: "warning", ...warning });
+    const tasks = await openTasks(recipe.evaluate?.tasks ?? []);
     const gpu = host.gpu ?? (own = await openGpu());
     gpu.forgetPeak();
-    return await new Run(new Attempt(prepared, setup, gpu, host, started)).run();
+    return await new Run(new Attempt(prepared, setup, gpu, host, started), tasks).run();
   } finally {
     prepared.close();
     own?.destroy();
@@ -97,9 +100,12 @@ class Run {
   readonly #attempt: Attempt;
   readonly #checkpoints: RunCheckpoints;
   readonly #caches: string;
+  /** What models are asked at the end. */
+  readonly #tasks: readonly OpenedTask[];
   #identity: Record<string, string> = {};
 
-  constructor(attempt: Attempt) {
+  constructor(attempt: Attempt, tasks: readonly OpenedTask[]) {
+    this.#tasks = tasks;
     const { host, setup, recipe } = this.#attempt = attempt;
     this.#checkpoints = new RunCheckpoints(
       join(host.folder, CHECKPOINTS),
@@ -136,12 +142,26 @@ class Run {
     if (attempt.stopAsked()) return attempt.result("paused", resumed?.step ?? 0);
     try {
       await this.#openCache(planned.choices, resumed);
-      return await this.#main(planned, resumed);
+      const result = await this.#main(planned, resumed);
+      return result.status === "succeeded" ? await this.#evaluated(result, !planned.streamed) : result;
     } catch (error) {
       if (error instanceof StopAsked) return attempt.result("paused", resumed?.step ?? 0);
       throw error;
     } finally {
       attempt.cache?.close();
+    }
+  }
+
+  /** The result with what the recipe's tasks find; paused where it was asked to stop meanwhile. */
+  async #evaluated(result: RunResult, withTeacher: boolean): Promise<RunResult> {
+    const attempt = this.#attempt;
+    if (this.#tasks.length === 0) return result;
+    try {
+      const evaluation = await evaluateRun(attempt, this.#tasks, result.steps, withTeacher);
+      return { ...result, evaluation, seconds: attempt.seconds };
+    } catch (error) {
+      if (error instanceof EvaluationStopped) return attempt.result("paused", result.steps);
+      throw error;
     }
   }
 

@@ -240,7 +240,7 @@ class Filling {
 
   async #flush(journal: Journal, writer: CacheWriter): Promise<void> {
     await writer.flush();
-    await journal.dropRows();
+    journal.dropRows((hash) => this.#folder.entry(hash) !== undefined);
   }
 
   /** Samples without rows, and those of sets that are to be measured of which no loss has come. */
@@ -295,9 +295,9 @@ class Filling {
     let failure: { error: unknown } | undefined;
     let waiting = 0;
     const store = async (sample: WantedSample) => {
-      const { rows } = journal.get(sample.hash)!;
+      const rows = journal.get(sample.hash)?.rows;
       if (rows !== undefined) await writer.put(sample, Uint8Array.fromBase64(rows));
-      if (++waiting % SHARD_SAMPLES === 0) await writer.flush();
+      if (++waiting % SHARD_SAMPLES === 0) await this.#flush(journal, writer);
     };
     // A shard is written while nothing is put into the next.
     let storing: Promise<void> = Promise.resolve();

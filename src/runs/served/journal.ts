@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { writeTextAtomically } from "../../formats/files.ts";
 
 /** What came of a sample. */
 export interface JournalEntry {
@@ -14,14 +13,15 @@ export interface JournalEntry {
   readonly loss?: number;
 }
 
-/** A file of answers. Nobody else may write to it. */
+/** A file of answers. Nobody else may write to it. What is written is on the disk when a call returns. */
 export class Journal {
   readonly #path: string;
   readonly #entries: Map<string, JournalEntry>;
   #file: Deno.FsFile;
 
-  private constructor(path: string, entries: Map<string, JournalEntry>, file: Deno.FsFile) {
-    [this.#path, this.#entries, this.#file] = [path, entries, file];
+  private constructor(path: string, entries: Map<string, JournalEntry>) {
+    [this.#path, this.#entries] = [path, entries];
+    this.#file = this.#rewrite();
   }
 
   /** Opens a file, which is made where it is not there. A last line that a kill has cut is left out. */
@@ -38,9 +38,7 @@ export class Journal {
       const entry = JSON.parse(line) as JournalEntry;
       entries.set(entry.hash, entry);
     }
-    const journal = new Journal(path, entries, undefined as unknown as Deno.FsFile);
-    await journal.#rewrite();
-    return journal;
+    return new Journal(path, entries);
   }
 
   /** What came of a sample. */
@@ -49,35 +47,45 @@ export class Journal {
   }
 
   /** All that came, in its order. */
-  entries(): IterableIterator<JournalEntry> {
-    return this.#entries.values();
+  entries(): JournalEntry[] {
+    return [...this.#entries.values()];
   }
 
-  /** Keeps an answer, flushed to the disk. */
+  /** Keeps an answer. */
   add(entry: JournalEntry): void {
     this.#entries.set(entry.hash, entry);
-    const bytes = new TextEncoder().encode(JSON.stringify(entry) + "\n");
-    for (let done = 0; done < bytes.length;) done += this.#file.writeSync(bytes.subarray(done));
-    this.#file.syncDataSync();
+    write(this.#file, JSON.stringify(entry) + "\n");
   }
 
-  /** Forgets the rows, which are in the cache now. */
-  async dropRows(): Promise<void> {
+  /** Forgets rows that are in the cache by now. */
+  dropRows(isThere: (hash: string) => boolean): void {
     for (const [hash, { rows: _, ...entry }] of this.#entries) {
+      if (!isThere(hash)) continue;
       if (entry.loss === undefined) this.#entries.delete(hash);
       else this.#entries.set(hash, entry);
     }
     this.#file.close();
-    await this.#rewrite();
+    this.#file = this.#rewrite();
   }
 
-  async #rewrite(): Promise<void> {
-    const lines = [...this.#entries.values()].map((entry) => JSON.stringify(entry) + "\n");
-    await writeTextAtomically(this.#path, lines.join(""));
-    this.#file = await Deno.open(this.#path, { append: true });
+  /** Writes all entries anew, whole or not at all: between two answers, so none may come meanwhile. */
+  #rewrite(): Deno.FsFile {
+    const temporary = `${this.#path}.tmp`;
+    {
+      using file = Deno.openSync(temporary, { write: true, create: true, truncate: true });
+      write(file, [...this.#entries.values()].map((entry) => JSON.stringify(entry) + "\n").join(""));
+    }
+    Deno.renameSync(temporary, this.#path);
+    return Deno.openSync(this.#path, { append: true });
   }
 
   close(): void {
     this.#file.close();
   }
+}
+
+function write(file: Deno.FsFile, text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
+  file.syncDataSync();
 }

@@ -6,7 +6,7 @@
 import { isObject } from "../../../base/json.ts";
 import { withSetNames } from "../data_sets.ts";
 
-const OPTIONAL_SECTIONS = ["objective", "adapter", "train", "samples", "output", "limits"];
+const OPTIONAL_SECTIONS = ["objective", "adapter", "train", "samples", "evaluate", "output", "limits"];
 
 /** Fills in what depends on another field and was left out, before the rules are checked. */
 export function deriveDefaults(value: unknown): unknown {
