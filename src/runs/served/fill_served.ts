@@ -17,9 +17,10 @@ import { fetchHead } from "../../served/head.ts";
 import { RECORDS } from "../../distill/teacher/make_cache.ts";
 import type { PlaceScores, TokenNames } from "../../served/answers.ts";
 import { Budget } from "../../served/budget.ts";
-import { hostOf, type Patience, ServerRequests } from "../../served/requests.ts";
-import { type Probe, ServedModel } from "../../served/served_model.ts";
-import { type Environment, keyOf, type ServerSettings } from "../../served/server.ts";
+import { openServed } from "../../served/open_served.ts";
+import { hostOf, type Patience } from "../../served/requests.ts";
+import type { Probe, ServedModel } from "../../served/served_model.ts";
+import type { Environment, ServerSettings } from "../../served/server.ts";
 import { type WantedAnswers, wantedAnswers, type WantedSample } from "../child/served_samples.ts";
 import { Journal } from "./journal.ts";
 import { hiddenRowsOf, rowsOf } from "./rows.ts";
@@ -65,6 +66,8 @@ const SHARD_SAMPLES = 64;
 const WAIT_MS = 500;
 /** Where in the folder of a cache what belongs to the server lies. */
 const SERVED = "served";
+/** What was used; answers whose rows are not in the cache yet, and losses; what the server was found to be. */
+const [USED, ANSWERS, PROBE] = ["used.jsonl", "answers.jsonl", "probe.json"];
 /** How far log-probabilities of the probe may move between two looks: servers compute in 16 bits, in changing batches. */
 const MOST_MOVED = 0.1;
 
@@ -91,14 +94,12 @@ async function fetchMissingHead(
   if (path === undefined || await exists(path)) return;
   const settings = teacher.server!;
   onStage?.(`fetching the head of ${settings.model} from ${hostOf(settings)}`);
-  const requests = new ServerRequests({
-    ...{ settings, key: keyOf(settings, environment), budget: await Budget.open({}) },
-    ...(patience ? { patience } : {}),
-    ...(signal ? { signal } : {}),
+  using served = await openServed({ ...settings, budget: {} }, {
+    ...{ environment, patience, signal },
     onRetry: (message) => onStage?.(message),
   });
   try {
-    await fetchHead(requests, settings, path);
+    await fetchHead(served.requests, settings, path);
   } catch (error) {
     // Another has fetched it meanwhile.
     if (!await exists(path)) throw error;
@@ -185,7 +186,7 @@ class Filling {
   }
 
   async result(asked: number): Promise<FilledServed> {
-    const path = join(this.#place, "used.jsonl");
+    const path = join(this.#place, USED);
     const budget = await exists(path) ? await Budget.open({}, path) : undefined;
     const used = budget?.used ?? { requests: 0, tokens: 0 };
     budget?.close();
@@ -198,18 +199,15 @@ class Filling {
   /** Asks for what is missing. Nobody else does. */
   async fill(): Promise<FilledServed> {
     const { environment, patience, signal, onStage } = this.#options;
-    const key = keyOf(this.#server, environment);
     await Deno.mkdir(this.#place, { recursive: true });
-    const budget = await Budget.open(this.#server.budget ?? {}, join(this.#place, "used.jsonl"));
-    const journal = await Journal.open(join(this.#place, "answers.jsonl"));
+    using served = await openServed(this.#server, {
+      ...{ environment, patience, signal },
+      usedFile: join(this.#place, USED),
+      onRetry: (message) => onStage?.(message),
+    });
+    const { model } = served;
+    const journal = await Journal.open(join(this.#place, ANSWERS));
     try {
-      const requests = new ServerRequests({
-        ...{ settings: this.#server, key, budget },
-        ...(patience ? { patience } : {}),
-        ...(signal ? { signal } : {}),
-        onRetry: (message) => onStage?.(message),
-      });
-      const model = new ServedModel(this.#server, requests);
       const writer = new CacheWriter(this.#folder);
       await this.#takeOver(journal, writer);
       const missing = await this.#missing(journal, writer);
@@ -221,10 +219,9 @@ class Filling {
       await this.#measure(journal);
     } finally {
       journal.close();
-      budget.close();
     }
     const result = await this.result(this.#asked);
-    if (result.complete) await Deno.remove(join(this.#place, "answers.jsonl"));
+    if (result.complete) await Deno.remove(join(this.#place, ANSWERS));
     return result;
   }
 
@@ -258,7 +255,7 @@ class Filling {
    * @throws {InputError} it is not
    */
   async #know(model: ServedModel): Promise<Probe> {
-    const path = join(this.#place, "probe.json");
+    const path = join(this.#place, PROBE);
     const { probe } = this.#wanted;
     const top = this.#top;
     const known: Probe | undefined = await exists(path)
