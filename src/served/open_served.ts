@@ -37,14 +37,14 @@ export interface OpenServed extends Disposable {
  *
  * @example
  * ```ts ignore
- * using served = await openServed({ url, model, concurrency: 4, timeoutSeconds: 300 });
+ * using served = openServed({ url, model, concurrency: 4, timeoutSeconds: 300 });
  * const { text } = await served.model.complete([{ role: "user", content: "Why?" }], { maxTokens: 200 });
  * ```
  */
-export async function openServed(settings: ServerSettings, options: ServedOptions = {}): Promise<OpenServed> {
+export function openServed(settings: ServerSettings, options: ServedOptions = {}): OpenServed {
   const { usedFile, environment, patience, clock, signal, onRetry } = options;
   const key = keyOf(settings, environment);
-  const budget = await Budget.open(settings.budget ?? {}, usedFile);
+  const budget = Budget.open(settings.budget ?? {}, usedFile);
   const requests = new ServerRequests({
     ...{ settings, key, budget },
     ...(patience ? { patience } : {}),

@@ -31,7 +31,7 @@ async function withAnswers(
     timeoutSeconds: 9,
   };
   const patience = { tries: 3, pause: 1, longestPause: 10 };
-  const requests = new ServerRequests({ settings, key: undefined, budget: await Budget.open({}), patience });
+  const requests = new ServerRequests({ settings, key: undefined, budget: Budget.open({}), patience });
   try {
     await fn(requests, settings);
   } finally {

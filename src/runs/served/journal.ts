@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { LineFile } from "../../served/line_file.ts";
 
 /** What came of a sample. */
 export interface JournalEntry {
@@ -13,32 +14,16 @@ export interface JournalEntry {
   readonly loss?: number;
 }
 
-/** A file of answers. Nobody else may write to it. What is written is on the disk when a call returns. */
+/** A file of answers. Nobody else may write to it. What is kept is on the disk when a call returns. */
 export class Journal {
-  readonly #path: string;
+  readonly #file: LineFile<JournalEntry>;
   readonly #entries: Map<string, JournalEntry>;
-  #file: Deno.FsFile;
 
-  private constructor(path: string, entries: Map<string, JournalEntry>) {
-    [this.#path, this.#entries] = [path, entries];
-    this.#file = this.#rewrite();
-  }
-
-  /** Opens a file, which is made where it is not there. A last line that a kill has cut is left out. */
-  static async open(path: string): Promise<Journal> {
-    let text = "";
-    try {
-      text = await Deno.readTextFile(path);
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-    }
-    const entries = new Map<string, JournalEntry>();
-    for (const line of text.slice(0, text.lastIndexOf("\n") + 1).split("\n")) {
-      if (line === "") continue;
-      const entry = JSON.parse(line) as JournalEntry;
-      entries.set(entry.hash, entry);
-    }
-    return new Journal(path, entries);
+  /** Opens a file, which is made where it is not there. */
+  constructor(path: string) {
+    const { file, values } = LineFile.open<JournalEntry>(path);
+    this.#file = file;
+    this.#entries = new Map(values.map((entry) => [entry.hash, entry]));
   }
 
   /** What came of a sample. */
@@ -51,10 +36,10 @@ export class Journal {
     return [...this.#entries.values()];
   }
 
-  /** Keeps an answer. */
+  /** Keeps an answer. @throws {DiskFullError} and those before it are kept */
   add(entry: JournalEntry): void {
+    this.#file.append(entry);
     this.#entries.set(entry.hash, entry);
-    write(this.#file, JSON.stringify(entry) + "\n");
   }
 
   /** Forgets rows that are in the cache by now. */
@@ -64,28 +49,10 @@ export class Journal {
       if (entry.loss === undefined) this.#entries.delete(hash);
       else this.#entries.set(hash, entry);
     }
-    this.#file.close();
-    this.#file = this.#rewrite();
-  }
-
-  /** Writes all entries anew, whole or not at all: between two answers, so none may come meanwhile. */
-  #rewrite(): Deno.FsFile {
-    const temporary = `${this.#path}.tmp`;
-    {
-      using file = Deno.openSync(temporary, { write: true, create: true, truncate: true });
-      write(file, [...this.#entries.values()].map((entry) => JSON.stringify(entry) + "\n").join(""));
-    }
-    Deno.renameSync(temporary, this.#path);
-    return Deno.openSync(this.#path, { append: true });
+    this.#file.rewrite(this.#entries.values());
   }
 
   close(): void {
     this.#file.close();
   }
-}
-
-function write(file: Deno.FsFile, text: string): void {
-  const bytes = new TextEncoder().encode(text);
-  for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
-  file.syncDataSync();
 }
