@@ -53,7 +53,7 @@ export class LineFile<T> {
       using file = Deno.openSync(temporary, { write: true, create: true, truncate: true });
       write(file, bytes);
     } catch (error) {
-      Deno.removeSync(temporary);
+      remove(temporary);
       throw explained(this.path, bytes.length, error);
     }
     this.#file.close();
@@ -64,6 +64,14 @@ export class LineFile<T> {
 
   close(): void {
     this.#file.close();
+  }
+}
+
+function remove(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch {
+    // It could not even be made.
   }
 }
 
