@@ -5,10 +5,12 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
+import { LimbeckError } from "../base/errors.ts";
 import { isObject } from "../base/json.ts";
 import { writeFolderAtomically } from "../formats/files.ts";
 import { hostOf, type ServerRequests } from "./requests.ts";
-import { ServedRefusal, type ServerSettings } from "./server.ts";
+import { plainText } from "./plain_text.ts";
+import { ServedError, ServedRefusal, type ServerSettings } from "./server.ts";
 
 /** Names that a file of a model folder may have. */
 const NAME = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/;

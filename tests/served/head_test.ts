@@ -39,9 +39,12 @@ async function withAnswers(
   }
 }
 
-Deno.test("a head arrives whole, also after an error, or leaves nothing", () =>
+Deno.test("a head arrives whole, also after an error and a cut connection, or leaves nothing", () =>
   withFolder(async (folder) => {
-    await withAnswers([new Response("", { status: 500 }), GOOD], async (requests, settings) => {
+    const half = new Response(new Blob([GOOD.slice(0, 60)]).stream(), {
+      headers: { "Content-Length": String(GOOD.length) },
+    });
+    await withAnswers([new Response("", { status: 500 }), half, GOOD], async (requests, settings) => {
       await fetchHead(requests, settings as never, `${folder}/head`);
       assertEquals(await Deno.readTextFile(`${folder}/head/config.json`), "{}  ");
       assertEquals(await Deno.readTextFile(`${folder}/head/empty.json`), "");
