@@ -5,7 +5,6 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { join } from "@std/path";
-import { LimbeckError } from "../base/errors.ts";
 import { isObject } from "../base/json.ts";
 import { writeFolderAtomically } from "../formats/files.ts";
 import { hostOf, type ServerRequests } from "./requests.ts";
@@ -16,18 +15,36 @@ import { ServedError, ServedRefusal, type ServerSettings } from "./server.ts";
 const NAME = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/;
 const LONGEST_LINE = 16 << 20;
 
+/** Tries of a connection that is cut: it begins anew each time. */
+const TRIES = 5;
+
 /**
  * Fetches it into a folder, whole or not at all.
  *
  * @param path A folder that is not there yet
  * @throws {ServedRefusal} the server gives none, or something else
- * @throws {ServedError} it cannot be reached
+ * @throws {ServedError} it cannot be reached, or goes on cutting the connection
  */
 export async function fetchHead(
   requests: ServerRequests,
   settings: ServerSettings,
   path: string,
 ): Promise<void> {
+  for (let tried = 1;; tried++) {
+    try {
+      return await fetchOnce(requests, settings, path);
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error;
+      if (tried < TRIES) continue;
+      throw new ServedError(
+        `${hostOf(settings)} cut the connection ${tried} times (${plainText(error.message)})`,
+        { hint: "Try again later.", cause: error },
+      );
+    }
+  }
+}
+
+async function fetchOnce(requests: ServerRequests, settings: ServerSettings, path: string): Promise<void> {
   const where = hostOf(settings);
   const refuse = (what: string): never => {
     throw new ServedRefusal(`answers with ${what} where the model's head was asked for`, {
