@@ -92,6 +92,10 @@ Deno.test("known layouts give their questions", () =>
       { instruction: "Say hi", instances: [{ input: "", output: "hi" }] },
       { instruction: "Echo", instances: [{ input: "x", output: "x" }] },
     ),
+    "dolly.jsonl": lines(
+      { prompt: "As it stands:", answer: "hi" },
+      { instruction: "Echo", context: "y", response: "x" },
+    ),
     "gsm.jsonl": lines({ question: "2+2?", answer: "2+2=<<2+2=4>>4\n#### 4" }),
   }, async (folder) => {
     const items = async <T>(layout: string, file: string) =>
@@ -118,6 +122,9 @@ Deno.test("known layouts give their questions", () =>
     const instructions = await items<WrittenItem>("self-instruct", "si.jsonl");
     assertEquals(instructions.map(({ prompt }) => prompt.includes("### Input:\nx\n")), [false, true]);
     assertEquals(instructions.map(({ reference }) => reference()), ["hi", "x"]);
+    const dolly = await items<WrittenItem>("dolly", "dolly.jsonl");
+    assertEquals(dolly.map(({ reference }) => reference()), ["hi", "x"]);
+    assertEquals([dolly[0]!.prompt, dolly[1]!.prompt.includes("### Input:\ny\n")], ["As it stands:", true]);
     const [gsm] = await items<WrittenItem>("gsm8k", "gsm.jsonl");
     assertEquals(gsm!.reference(), "4");
   }));

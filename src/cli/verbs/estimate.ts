@@ -61,7 +61,7 @@ export const estimate: Command = {
         if (teacherPass) out.line("The pass of the teacher over the data before that was not measured.");
       }
       return 0;
-    });
+    }, ({ teacher }) => teacher.cache ? "whole" : "look");
   },
 };
 

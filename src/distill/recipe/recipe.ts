@@ -6,6 +6,7 @@
  * @module
  */
 import type { QuantizeDtype } from "../../formats/quantised/quantiser.ts";
+import type { ColumnNames } from "../../text/read/columns.ts";
 import type { EvaluationTask } from "../../evaluation/tasks/task.ts";
 import type { ServerSettings } from "../../served/server.ts";
 import type { Course } from "./schedule.ts";
@@ -111,12 +112,12 @@ export interface ShapesWidthRecipe {
 
 /** Training and held-out text. */
 export interface DataRecipe {
-  /** JSON Lines file, or several that are mixed. */
+  /** File, or several that are mixed. */
   train: string | TrainingSet[];
   /** What the weights of several are shares of; rows when absent. */
   mix?: "rows" | "tokens";
   /**
-   * JSON Lines file, or several that are measured one by one, the first of which decides what is best. When absent, 5 % of each training
+   * File, or several that are measured one by one, the first of which decides what is best. When absent, 5 % of each training
    * set, chosen by hash.
    */
   heldOut?: string | HeldOutSet[];
@@ -129,14 +130,25 @@ export interface DataRecipe {
   template: boolean;
   /** Most rows used of each training set. */
   limit?: number;
+  /** From which columns the parts of a row are read; those of their own names when absent. */
+  columns?: ColumnNames;
+  /** Whether rows that say the same as another are left out. */
+  deduplicate?: boolean;
+  /** Tokens that pieces of a split sample have in common; 1 when absent. */
+  overlap?: number;
+  /** Whether training rows stay on the disk until they are drawn; where they are large when absent. */
+  streaming?: boolean;
+  /** Whether special tokens that are written out stay text (absent) or become those tokens. */
+  specialTokens?: "text" | "parse";
 }
 
 /** One of several held-out sets. */
 export interface HeldOutSet {
-  /** JSON Lines file. */
   path: string;
   /** How reports call it; the file's name without its ending when absent. */
   name?: string;
+  /** As `data.columns`, of this file. */
+  columns?: ColumnNames;
 }
 
 /** One of several training sets. */

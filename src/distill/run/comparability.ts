@@ -8,6 +8,7 @@ import type { PreparedRun } from "../inputs/prepare.ts";
 import { openModel } from "../../formats/open_model.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { modelIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
+import { trainingIdentity } from "../inputs/training_batches.ts";
 import type { SampleSet } from "../inputs/sample_sets.ts";
 import { heldOutSets, trainingSets } from "../recipe/data_sets.ts";
 
@@ -25,9 +26,10 @@ export interface ComparedRecipe {
 /** Hashes what an opened recipe measures and learns. */
 export function comparedRecipe(
   name: string,
-  { recipe, sets, train }: Pick<PreparedRun, "recipe" | "sets" | "train">,
+  prepared: Pick<PreparedRun, "recipe" | "sets" | "train" | "tokenizer">,
 ): ComparedRecipe {
-  return { name, recipe, heldOut: heldOutIdentity(sets.heldOut), train: samplesIdentity(train) };
+  const { recipe, sets } = prepared;
+  return { name, recipe, heldOut: heldOutIdentity(sets.heldOut), train: trainingIdentity(prepared) };
 }
 
 /** One set is the same whatever it is called; of several, the names are columns. */

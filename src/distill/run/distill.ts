@@ -11,7 +11,7 @@ import { removeUnfinishedFolders } from "../../formats/files.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { Plan } from "../../tensor/plan.ts";
 import type { Registry } from "../../registry/registry.ts";
-import { BatchStream } from "../../text/batch_stream.ts";
+import type { Batches } from "../../text/batch_stream.ts";
 import { type CheckpointState, newestState } from "../checkpoint/checkpoint.ts";
 import { RunCheckpoints } from "../checkpoint/run_checkpoints.ts";
 import { runForm } from "../export/adapter_files.ts";
@@ -19,8 +19,8 @@ import { type RunResult, writeBase, writeResults } from "../export/exports.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { prepareRun } from "../inputs/prepare.ts";
+import { trainingBatches } from "../inputs/training_batches.ts";
 import type { OpenedTask } from "../evaluate/measure_tasks.ts";
-import { mixtureOf } from "../inputs/sample_sets.ts";
 import { type RunMemory, runMemory } from "../program/memory.ts";
 import {
   type PlanChoices,
@@ -57,7 +57,13 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
   checkRecipePlugins(recipe, registry);
   host.emit({ type: "stage", stage: "load", message: "reading models and data" });
   const begun = host.resume ? await newestState(join(host.folder, CHECKPOINTS)) : undefined;
-  const prepared = await prepareRun(recipe, begun, familiesOf(registry));
+  const scratch = join(host.folder, ROWS);
+  // Of an attempt that was killed.
+  await Deno.remove(scratch, { recursive: true }).catch(() => {});
+  const prepared = await prepareRun(recipe, begun, familiesOf(registry), {
+    scratch,
+    onProgress: () => host.emit({ type: "heartbeat" }),
+  });
   let own: Gpu | undefined;
   try {
     const setup = setUp(prepared, registry);
@@ -85,6 +91,8 @@ function origins({ objective, adapter, teacherAdapter }: TrainingSetup, registry
 
 /** Where in a run's folder they lie. */
 const CHECKPOINTS = "checkpoints";
+/** Where copies of training rows lie that are read while they are needed. */
+const ROWS = "rows";
 
 /** Where in a run's folder the caches of its teacher lie, where its recipe names none. */
 export const OWN_CACHES = "teacher-cache";
@@ -213,7 +221,7 @@ class Run {
 
   async #main(planned: PlannedTraining, resumed: CheckpointState | undefined): Promise<RunResult> {
     const attempt = this.#attempt;
-    const { cache, gpu, host, setup, recipe: { train } } = attempt;
+    const { cache, gpu, host, setup } = attempt;
     const paused = () => attempt.result("paused", resumed?.step ?? 0);
     attempt.stage("compile", "uploading weights and compiling kernels");
     const trainer = await Trainer.create(gpu, setup, planned, {
@@ -223,11 +231,7 @@ class Run {
       onProgress: () => host.emit({ type: "heartbeat" }),
     });
     try {
-      const stream = new BatchStream(attempt.prepared.train, {
-        tokensPerBatch: planned.choices.tokens,
-        seed: train.seed,
-        ...mixtureOf(attempt.recipe.data, attempt.prepared.sets.train),
-      });
+      const stream = trainingBatches(attempt.prepared, planned.choices.tokens);
       if (attempt.stopAsked()) return paused();
       const step = await this.#begin(trainer, stream, resumed);
       if (step === undefined) return paused();
@@ -249,7 +253,7 @@ class Run {
    */
   async #begin(
     trainer: Trainer,
-    stream: BatchStream,
+    stream: Batches,
     resumed: CheckpointState | undefined,
   ): Promise<number | undefined> {
     const attempt = this.#attempt;

@@ -14,7 +14,8 @@ import { type Forecast, forecast } from "./forecast.ts";
 import { checkHostMemory, hostMemory } from "./host_memory.ts";
 import { runMemory, weightTypes } from "../program/memory.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
-import { drawnSets } from "../inputs/sample_sets.ts";
+import { type PackingReport, packingReport } from "../inputs/packing_report.ts";
+import { drawnSets, encodeOptions } from "../inputs/sample_sets.ts";
 import type { OpenedRecipe } from "./open_recipe.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
@@ -55,6 +56,30 @@ export interface TrainingSetValue extends SetValue {
   readonly share: number;
 }
 
+/** A set whose file was looked at only, for `--json`. Its counts are estimated from the rows that were encoded. */
+export interface LookedValue {
+  readonly field: "train" | "heldOut";
+  readonly name: string;
+  /** Rows that were encoded, spread over those that were read. */
+  readonly encoded: number;
+  /** Rows that were read and found to be right. */
+  readonly checked: number;
+  /** Rows of the whole file. */
+  readonly total: number;
+  /** Whether they were counted; else they are estimated. */
+  readonly isCounted: boolean;
+}
+
+function lookedValues({ recipe: { data }, sets }: PreparedRun): { looked?: LookedValue[] } {
+  const of = (field: LookedValue["field"]) =>
+    sets[field].flatMap(({ name, looked, rows }): LookedValue[] =>
+      looked ? [{ field, name, encoded: rows.length, ...looked }] : []
+    );
+  // Held-out rows that were split off a training file were looked at with it.
+  const looked = [...of("train"), ...(data.heldOut === undefined ? [] : of("heldOut"))];
+  return looked.length > 0 ? { looked } : {};
+}
+
 /** The sets of lists; a file alone has none. */
 export interface SetValues {
   readonly trainSets?: readonly TrainingSetValue[];
@@ -84,6 +109,10 @@ export interface Validation extends SetValues {
   readonly recipe: Recipe;
   readonly train: EncodeReport;
   readonly heldOut: EncodeReport;
+  /** How the training samples are packed. */
+  readonly packing: PackingReport;
+  /** Sets whose files are too large to be read whole here. */
+  readonly looked?: readonly LookedValue[];
   readonly trained: TrainedValue;
   readonly warnings: readonly DataWarning[];
 }
@@ -97,22 +126,36 @@ export function validation({ recipe, prepared, setup, warnings }: OpenedRecipe):
     train,
     heldOut,
     ...setValues(prepared),
+    packing: packingReport(prepared),
+    ...lookedValues(prepared),
     trained: trainedValue(setup),
     warnings,
   };
 }
 
+/** Samples as training sees them, with how all of them are packed. */
+export interface RecipePreview extends Preview {
+  readonly packing: PackingReport;
+  /** Sets whose files are too large to be read whole here. */
+  readonly looked?: readonly LookedValue[];
+}
+
 /** Samples as training sees them. */
-export function preview({ recipe, prepared }: OpenedRecipe, heldOut: boolean, samples: number): Preview {
-  const { contextLength, mask, tooLong, endToken, template: promptsAsChat } = recipe.data;
+export function preview(
+  { recipe, prepared }: OpenedRecipe,
+  heldOut: boolean,
+  samples: number,
+): RecipePreview {
   const sets = heldOut ? prepared.sets.heldOut : drawnSets(prepared.sets.train);
   const rows = inTurn(sets.map((set) => set.rows));
-  const options = { tokenizer: prepared.tokenizer, contextLength, mask, tooLong, endToken, promptsAsChat };
-  return previewDataset(
-    rows,
-    { ...options, ...(prepared.template ? { template: prepared.template } : {}) },
-    samples,
-  );
+  const { tokenizer, template } = prepared;
+  const options = encodeOptions(recipe.data, { tokenizer, ...(template ? { template } : {}) });
+  return {
+    ...previewDataset(rows, options, samples),
+    report: heldOut ? prepared.heldOutReport : prepared.trainReport,
+    packing: packingReport(prepared),
+    ...lookedValues(prepared),
+  };
 }
 
 /** The first row of each list, then the second of each, so that the first few are of all. */

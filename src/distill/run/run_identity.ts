@@ -7,6 +7,7 @@ import { pluginIdentity } from "../../registry/identity.ts";
 import { modelIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
 import type { Model } from "../inputs/models.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
+import { trainingIdentity } from "../inputs/training_batches.ts";
 import { type ShapeSpace } from "../inputs/shape_space.ts";
 import { cutIdentity } from "../inputs/cut_model.ts";
 import { recipeHash } from "../recipe/parse.ts";
@@ -36,7 +37,7 @@ export async function runIdentity(
       : { "student's shape": sha256(prepared.student.keptLayers.join(",")) }),
     ...familyIdentities([prepared.teacher, prepared.student]),
     tokenizer: prepared.tokenizer.fingerprint(),
-    "training data": samplesIdentity(prepared.train),
+    "training data": trainingIdentity(prepared),
     "held-out data": samplesIdentity(prepared.heldOut),
     ...(adapter
       ? { [`adapter ${adapter.plugin.id}`]: sha256(pluginIdentity(adapter.plugin, adapter.options)) }

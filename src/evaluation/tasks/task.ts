@@ -43,7 +43,9 @@ const shared = {
   ),
 };
 const text = {
-  text: template.default("{text}").describe("What is predicted"),
+  text: template.optional().describe(
+    "What is predicted; when absent the field text, or completion behind prompt",
+  ),
   context: templates.optional().describe("What stands before it and is not predicted"),
   window: z.strictObject({
     length: z.int().min(2).optional().describe(
