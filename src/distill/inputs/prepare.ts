@@ -26,6 +26,7 @@ import {
   type TrainingSamples,
 } from "./sample_sets.ts";
 import { readShapeSpace } from "./shape_space.ts";
+import { openServedHead } from "./served_teacher.ts";
 import { selectsHead } from "./tensor_names.ts";
 import { widthCutOf } from "./width_cut.ts";
 
@@ -101,15 +102,17 @@ export async function prepareRun(
   access: DataAccess = {},
 ): Promise<PreparedRun> {
   const { model, quantize, server } = recipe.teacher;
-  // Of a teacher behind a server nothing is here: it has the student's tokenizer, and what is planned of it the student's sizes.
-  let student = server ? await openStudent(recipe, begun, families) : undefined;
-  let teacher = student ?? await Model.open(model, { category: "teacher weights", quantize }, families);
+  // Of a teacher behind a server nothing but its head is ever here: else what is planned of it has the student's sizes.
+  const head = server ? await openServedHead(recipe.teacher) : undefined;
+  let student = server && !head ? await openStudent(recipe, begun, families) : undefined;
+  let teacher = head ?? student ??
+    await Model.open(model, { category: "teacher weights", quantize }, families);
   let dataSets: SampleSets | undefined;
   try {
     student ??= await openStudent(recipe, begun, families);
-    const { tokenizer, template } = await openTokenizer(teacher);
+    const { tokenizer, template } = await openTokenizer(head ? student : teacher);
     const padding = recipe.student.model === "teacher" || server
-      ? undefined
+      ? head && headPadding(head, student, tokenizer)
       : compareVocabularies(teacher, tokenizer, student, (await openTokenizer(student)).tokenizer);
     if (padding) [teacher, student] = [teacher, student].map((model) => model.withRows(padding.common));
     if (recipe.data.contextLength > Math.min(teacher.config.contextLength, student.config.contextLength)) {
@@ -299,6 +302,11 @@ function compareVocabularies(
         "(student: {model: teacher, layers: [...]}).",
     });
   }
+  return headPadding(teacher, student, teacherTokenizer);
+}
+
+/** Heads of different sizes for one vocabulary. */
+function headPadding(teacher: Model, student: Model, tokenizer: TextTokenizer): PreparedRun["padding"] {
   const [t, s] = [teacher.config.vocabularySize, student.config.vocabularySize];
-  return t === s ? undefined : { teacher: t, student: s, common: teacherTokenizer.vocabularySize };
+  return t === s ? undefined : { teacher: t, student: s, common: tokenizer.vocabularySize };
 }

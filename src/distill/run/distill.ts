@@ -154,7 +154,8 @@ class Run {
     try {
       await this.#openCache(planned.choices, resumed);
       const result = await this.#main(planned, resumed);
-      return result.status === "succeeded" ? await this.#evaluated(result, !planned.streamed) : result;
+      const teaches = !planned.streamed && !attempt.recipe.teacher.server;
+      return result.status === "succeeded" ? await this.#evaluated(result, teaches) : result;
     } catch (error) {
       if (error instanceof StopAsked) return attempt.result("paused", resumed?.step ?? 0);
       throw error;

@@ -54,7 +54,10 @@ export async function evaluateRun(
   const { host, recipe, gpu, prepared } = attempt;
   const tasks = withTeacher ? all : all.filter(({ task }) => !needsTeacher(task));
   if (!withTeacher) {
-    const message = "the teacher's layers come from disk, so tasks are measured without it";
+    const where = recipe.teacher.server
+      ? "the teacher is behind a server"
+      : "the teacher's layers come from disk";
+    const message = `${where}, so tasks are measured without it`;
     host.emit({ type: "warning", code: "no_teacher_tasks", message });
   }
   const { registry, folder } = host;

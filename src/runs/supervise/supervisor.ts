@@ -27,7 +27,8 @@ import { DEFAULT_GPU, type RunStore } from "../store/store.ts";
 import { StoreError } from "../store/store_errors.ts";
 import { taskReads } from "../task/export_task.ts";
 import { isTask, needsGpu, watchdogSecondsOf } from "../task/run_recipe.ts";
-import { waitForTurn } from "./turn.ts";
+import { acquireLock } from "../store/run_lock.ts";
+import { askingLock, waitForTurn } from "./turn.ts";
 import { OWN_CACHES } from "../../distill/run/distill.ts";
 import { fillServed } from "../served/fill_served.ts";
 
@@ -215,6 +216,7 @@ export class SupervisedRun {
       this.#publish(log, Math.max(log.attempt, 1), { type: "stage", stage: "served", message });
     let telling: Promise<void> = Promise.resolve();
     let told = performance.now();
+    const release = await acquireLock(askingLock(run.folder));
     const filled = await fillServed(run.recipe, {
       place: join(run.folder, OWN_CACHES),
       plugins: run.manifest.plugins.map((plugin) => plugin.path),
@@ -225,7 +227,7 @@ export class SupervisedRun {
         told = performance.now();
         telling = telling.then(() => tell(`${done} of ${all} samples have been answered`));
       },
-    });
+    }).finally(release);
     await telling;
     return filled.complete;
   }
