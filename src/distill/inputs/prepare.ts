@@ -17,7 +17,7 @@ import { alignedData, type AlignedTeacher, matchTokens } from "./aligned_teacher
 import { modelIdentity } from "./identity.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
-import type { Recipe } from "../recipe/recipe.ts";
+import { ON_POLICY, type Recipe } from "../recipe/recipe.ts";
 import {
   type DataAccess,
   drawnSets,
@@ -27,6 +27,7 @@ import {
   type TrainingSamples,
 } from "./sample_sets.ts";
 import { readShapeSpace } from "./shape_space.ts";
+import { openServedHead } from "./served_teacher.ts";
 import { selectsHead } from "./tensor_names.ts";
 import { widthCutOf } from "./width_cut.ts";
 
@@ -104,17 +105,23 @@ export async function prepareRun(
   access: DataAccess = {},
 ): Promise<PreparedRun> {
   const { model, quantize, server } = recipe.teacher;
-  // Of a teacher behind a server nothing is here: it has the student's tokenizer, and what is planned of it the student's sizes.
-  let student = server ? await openStudent(recipe, begun, families) : undefined;
-  let teacher = student ?? await Model.open(model, { category: "teacher weights", quantize }, families);
+  // Of a teacher behind a server nothing but its head is ever here: else what is planned of it has the student's sizes.
+  const head = server ? await openServedHead(recipe.teacher) : undefined;
+  let student = server && !head ? await openStudent(recipe, begun, families) : undefined;
+  let teacher = head ?? student ??
+    await Model.open(model, { category: "teacher weights", quantize }, families);
   let dataSets: SampleSets | undefined;
   try {
     student ??= await openStudent(recipe, begun, families);
     const { align } = recipe.teacher;
-    const ofTeacher = await openTokenizer(teacher);
-    const ofStudent = recipe.student.model === "teacher" || server ? ofTeacher : await openTokenizer(student);
+    const ofTeacher = await openTokenizer(head ? student : teacher);
+    const ofStudent = recipe.student.model === "teacher" || server || head
+      ? ofTeacher
+      : await openTokenizer(student);
     const { tokenizer, template } = align ? ofStudent : ofTeacher;
-    const padding = ofStudent === ofTeacher || align
+    const padding = ofStudent === ofTeacher
+      ? head && headPadding(head, student, tokenizer)
+      : align
       ? undefined
       : compareVocabularies(teacher, tokenizer, student, ofStudent.tokenizer);
     if (padding) [teacher, student] = [teacher, student].map((model) => model.withRows(padding.common));
@@ -181,12 +188,14 @@ export async function prepareRun(
 
 /** A loss that counts samples of one source has to find some. */
 function checkSources(
-  { objective, data }: Recipe,
+  { objective, data, train }: Recipe,
   samples: readonly EncodedSample[],
   sets: readonly TrainingSamples[],
 ): void {
   const there = new Set(samples.flatMap(({ origin }) => origin ?? []));
   for (const { streamed } of sets) streamed?.origins.forEach((origin) => there.add(origin));
+  // What the student will write.
+  if (train.onPolicy) there.add(ON_POLICY);
   for (const [i, { loss, source }] of objective.entries()) {
     if (source === undefined || there.has(source)) continue;
     const names = [...there].slice(0, 8).map((name) => JSON.stringify(name)).join(", ");
@@ -331,6 +340,11 @@ function compareVocabularies(
         "models of one family, or cut a student from the teacher (student: {model: teacher, layers: [...]}).",
     });
   }
+  return headPadding(teacher, student, teacherTokenizer);
+}
+
+/** Heads of different sizes for one vocabulary. */
+function headPadding(teacher: Model, student: Model, tokenizer: TextTokenizer): PreparedRun["padding"] {
   const [t, s] = [teacher.config.vocabularySize, student.config.vocabularySize];
-  return t === s ? undefined : { teacher: t, student: s, common: teacherTokenizer.vocabularySize };
+  return t === s ? undefined : { teacher: t, student: s, common: tokenizer.vocabularySize };
 }

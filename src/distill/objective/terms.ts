@@ -66,6 +66,7 @@ export function resolve(registry: Registry, term: ObjectiveTerm, name: string, w
   const isFeature = loss.kind === "feature-loss";
   if (isFeature) checkFeatureTerm(term, where);
   if (loss.kind === "group-loss") checkGroupTerm(term, where);
+  if (loss.kind === "divergence" && loss.pairs) checkPairTerm(term, where);
   const schedule = Object.entries(term.schedule ?? {});
   const scheduled = "scheduled" in loss ? loss.scheduled ?? [] : [];
   const known = isFeature ? ["weight"] : ["weight", "temperature", ...scheduled];
@@ -132,6 +133,18 @@ function checkGroupTerm(term: ObjectiveTerm, where: string): void {
       hint: "Leave it out.",
     });
   }
+}
+
+/** Refuses what a loss over pairs of texts cannot have. */
+function checkPairTerm(term: ObjectiveTerm, where: string): void {
+  const given = (["tokens", "source", "balance", "learner"] as const).find((name) =>
+    term[name] !== undefined
+  );
+  if (given === undefined) return;
+  throw new InputError(`"${term.loss}" compares pairs of texts, whole, for the student`, {
+    where: `recipe ${where}.${given}`,
+    hint: `Leave ${given} out.`,
+  });
 }
 
 /** A loss as it is at a step: from the recipe alone. */

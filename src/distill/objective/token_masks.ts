@@ -6,6 +6,7 @@
 import { InputError } from "../../base/errors.ts";
 import type { GroupRows } from "../../losses/group_contract.ts";
 import type { EncodedSample } from "../../text/encode.ts";
+import { ON_POLICY } from "../recipe/recipe.ts";
 import { IGNORED_LABEL, packBatch, type PackedBatch } from "../../text/packing.ts";
 import { countedGroups } from "./group_places.ts";
 
@@ -13,11 +14,14 @@ import { countedGroups } from "./group_places.ts";
 export interface TokenChoice {
   /**
    * `supervised` (default): those that predict a target. `all`: those with a next token in their sample, prompts included.
-   * `unshifted`: those that hold a target, one later than those that predict it. Some papers' codes do so by mistake.
+   * `unshifted`: those that hold a target, one later than those that predict it. Some papers' codes do so by mistake. `pair`: those that
+   * predict what is learnt of either text of a pair. `pairHead`: one for each pair.
    */
-  readonly tokens?: "supervised" | "all" | "unshifted";
+  readonly tokens?: "supervised" | "all" | "unshifted" | "pair" | "pairHead";
   /** Samples of this origin alone. */
   readonly source?: string;
+  /** Samples of the training data alone, and none that the student has written in the run. */
+  readonly data?: boolean;
 }
 
 /** What the head needs of a batch. */
@@ -82,6 +86,7 @@ export class TokenMasks {
     const choice = this.#choices[bit];
     if (!choice) return "";
     const { tokens, source } = choice;
+    // What of a choice is about the run's own texts is the same for all held-out samples.
     return (tokens === "supervised" ? "" : ` of ${tokens} tokens`) +
       (source === ANY ? "" : ` of source ${source}`);
   }
@@ -102,7 +107,7 @@ export class TokenMasks {
       batch.members.reduce((sum, member) => sum + countedGroups(member, rows).length, 0)
     );
     if (!this.needed) return { labels: batch.label, counts: [batch.supervised, ...groups] };
-    const { tokens, segment, label, origins } = batch;
+    const { tokens, segment, label, origins, pairs } = batch;
     const length = tokens.length;
     const labels = new Int32Array(length).fill(IGNORED_LABEL);
     const masks = new Int32Array(length);
@@ -113,10 +118,13 @@ export class TokenMasks {
       const isIn = {
         supervised: label[t] !== IGNORED_LABEL,
         all: hasNext,
+        pair: pairs !== undefined && pairs.role[t] !== 0,
+        pairHead: pairs !== undefined && pairs.head[t] !== 0,
         unshifted: t > 0 && segment[t - 1] === sample && label[t - 1] !== IGNORED_LABEL,
       };
-      this.#choices.forEach(({ tokens, source }, bit) => {
+      this.#choices.forEach(({ tokens, source, data }, bit) => {
         if (!isIn[tokens] || (source !== ANY && source !== origins[sample])) return;
+        if (data && origins[sample] === ON_POLICY) return;
         masks[t]! |= 1 << bit;
         counts[bit]!++;
       });
@@ -136,11 +144,13 @@ export function countedPositions({ labels, masks }: MarkedBatch, start: number, 
 /** Samples of every origin. No row has it: an empty source counts as none. */
 const ANY = "";
 
-function complete({ tokens = "supervised", source = ANY }: TokenChoice): Required<TokenChoice> {
-  return { tokens, source };
+function complete(
+  { tokens = "supervised", source = ANY, data = false }: TokenChoice,
+): Required<TokenChoice> {
+  return { tokens, source, data };
 }
 
 function keyOf(choice: TokenChoice): string {
-  const { tokens, source } = complete(choice);
-  return `${tokens} ${source}`;
+  const { tokens, source, data } = complete(choice);
+  return `${tokens} ${data} ${source}`;
 }

@@ -73,6 +73,8 @@ export interface TrainingProgramOptions {
   /** Where the teacher has a tokenizer, and so a stream, of its own. */
   readonly aligned?: AlignedProgram | undefined;
   readonly optimiser: OptimiserSettings;
+  /** Where tokens that an earlier student has written are weighed by what the student makes of them now. */
+  readonly importance?: { readonly max: number } | undefined;
 }
 
 /** Where {@linkcode GradientSums} adds up. */

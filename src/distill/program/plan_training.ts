@@ -17,6 +17,7 @@ import type { TrainedTensors } from "../trained/trained_tensors.ts";
 import type { AlignedProgram, AlignedSizes } from "./aligned_groups.ts";
 import type { AlignedTeacher } from "../inputs/aligned_teacher.ts";
 import { memoryError, runMemory } from "./memory.ts";
+import { traceRollouts } from "./rollout_blocks.ts";
 import type { OneForAll, TracedModel } from "./block_models.ts";
 import { type StreamedTeacher, streamTeacher, waitingCounts } from "./streamed_teacher.ts";
 import { trainingProgram } from "./training_program.ts";
@@ -212,7 +213,7 @@ function programFor(
       headParameters: headParameters(trained),
     };
   };
-  return trainingProgram({
+  const program = trainingProgram({
     models: {
       teacher: traced(setup.teacher, setup.teacherAdapter ? { adapter: setup.teacherAdapter } : {}),
       student: traced(setup.student, setup),
@@ -222,5 +223,8 @@ function programFor(
     ...{ accumulation: recipe.train.accumulation, oneForAll: setup.oneForAll, streamed },
     aligned: alignedProgram(setup, aligned),
     optimiser: { beta1, beta2, epsilon, clip, weightDecay },
+    importance: recipe.train.onPolicy?.importance,
   });
+  traceRollouts(program, setup);
+  return program;
 }

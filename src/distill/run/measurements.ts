@@ -154,7 +154,8 @@ export async function tellSamples(
   model: Learner,
   step: number,
 ): Promise<void> {
-  if (attempt.recipe.samples.tokens === 0) return;
+  const { samples, teacher } = attempt.recipe;
+  if (samples.tokens === 0 || (model === "teacher" && teacher.server)) return;
   attempt.stage("sample", `writing samples of the ${model}`);
   for (const sample of await samplesOf(attempt, trainer, model)) {
     attempt.progress.samples.push({ model, step, ...sample });
@@ -176,7 +177,6 @@ async function samplesOf(
   if (model === "student" || !cache) {
     return await writeSamples(gpu, generationBuffers(trainer), prepared, setup, model);
   }
-  if (prepared.recipe.teacher.server) return [];
   const { texts } = cache.findings;
   if (texts?.settings === textSettings(prepared)) return texts.samples;
   host.emit({

@@ -36,6 +36,7 @@ export function setUp(
     recipe.objective,
     student.config.vocabularySize,
     recipe.teacher.cache,
+    recipe.train.onPolicy,
     aligned && { teacherVocabulary: teacher.config.vocabularySize, matched: aligned.matched },
   );
   checkServedObjective(recipe, objective);
@@ -115,10 +116,11 @@ function resolveTerms(
   objective: Recipe["objective"],
   vocabulary: number,
   cache?: Recipe["teacher"]["cache"],
+  onPolicy?: Recipe["train"]["onPolicy"],
   aligned?: TwoVocabularies,
 ): Objective {
   try {
-    return Objective.of(registry, objective, vocabulary, cache, aligned);
+    return Objective.of(registry, objective, vocabulary, cache, onPolicy, aligned);
   } catch (error) {
     if (error instanceof LimbeckError) throw error;
     const ids = [...new Set(objective.map((term) => term.loss))];

@@ -46,12 +46,18 @@ export function alignRow(
   second: SideEncoding,
   by: AlignBy,
 ): OtherEncoding {
+  const where = `${row.source.file}:${row.source.line}`;
+  if (row.shape === "pair") {
+    throw new InputError("a row of a chosen and a rejected answer cannot be aligned with another tokenizer", {
+      where,
+      hint: "Leave out teacher.align, or make it a row of prompt and completion.",
+    });
+  }
   const other = encodeRow(row, { ...second, contextLength: Infinity });
   const sides = [
     { tokenizer: first.tokenizer, ids: sample.ids },
     { tokenizer: second.tokenizer, ids: other.ids },
   ] as const;
-  const where = `${row.source.file}:${row.source.line}`;
   const text = textOf(row, first);
   const groups = text === undefined
     ? conversationGroups(row, sides, [first, second], by, where)
@@ -163,12 +169,14 @@ function conversationGroups(
   by: AlignBy,
   where: string,
 ): number[] {
-  const contents = row.shape === "messages"
+  const all = row.shape === "messages"
     ? row.messages.filter((m) => m.role === "assistant").map((m) => String(m.content ?? ""))
     : [row.shape === "prompt" ? row.completion : ""];
   const [own, other] = encodings.map((encoding) =>
     supervisedRuns(encodeRow(row, { ...encoding, mask: "completion", contextLength: Infinity }).supervised)
   ) as [Run[], Run[]];
+  // Where only the last turn is learnt, only that one is marked.
+  const contents = encodings.some(({ turns = "all" }) => turns !== "all") ? all.slice(-1) : all;
   if (own.length !== contents.length || other.length !== contents.length) {
     throw new SpellingError(
       `the conversation has ${contents.length} assistant turns, of which the student's template shows ` +
