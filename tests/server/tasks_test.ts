@@ -111,7 +111,7 @@ Deno.test("models are measured on tasks, and the table is in the result and in t
     const id = await submit(test, whole);
     await until(test.service, id, "succeeded", "failed");
     const { body: run } = await test.call("GET", `/v1/runs/${id}`);
-    assertEquals([run.state, run.task, run.recipe], ["succeeded", "evaluate", whole]);
+    assertEquals([run.state, run.task, run.step, run.recipe], ["succeeded", "evaluate", 100, whole]);
     const { evaluation } = run.result.findings;
     assertEquals(evaluation.models, ["a", "other"]);
     const [accuracy, near] = evaluation.tasks;

@@ -6,7 +6,7 @@
 // @ts-types="../../../types/std_colors.d.ts"
 import { bold } from "@std/fmt/colors";
 import { didYouMean } from "../../base/did_you_mean.ts";
-import { UsageError } from "../../base/errors.ts";
+import { InputError, UsageError } from "../../base/errors.ts";
 import { bytes, count, duration, number3 } from "../../base/units.ts";
 import type { AuditedLoss } from "../../distill/evaluate/audit_sums.ts";
 import { auditCache } from "../../distill/evaluate/cache_audit.ts";
@@ -19,7 +19,10 @@ import { fillCache } from "../../distill/run/fill_cache.ts";
 import type { Command, Invocation } from "../command.ts";
 import { shownPath } from "../terminal/shown_path.ts";
 import { stoppable } from "../terminal/stoppable_work.ts";
-import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
+
+import type { Recipe } from "../../distill/recipe/recipe.ts";
+import { fillServed } from "../../runs/served/fill_served.ts";
+import { readRecipe, RECIPE_FLAGS, withRecipe } from "./distill.ts";
 
 /** Makes the cache of a teacher ahead of the runs that train on it. */
 export const cache: Command = {
@@ -97,8 +100,48 @@ function scientific(value: number): string {
   return value.toExponential(1);
 }
 
+/** Asks the server that the teacher is behind. */
+async function fillFromServer(invocation: Invocation, recipe: Recipe): Promise<number> {
+  const { out, plugins = [] } = invocation;
+  const place = recipe.teacher.cache?.folder;
+  if (place === undefined) {
+    throw new InputError("is absent, and the cache would lie in the folder of a run that is not there yet", {
+      where: "recipe teacher.cache.folder",
+      hint: "Name a folder that runs share, such as --set teacher.cache.folder=caches.",
+    });
+  }
+  const filled = await stoppable(
+    out,
+    "asking",
+    async ({ signal, onProgress }) => {
+      const filled = await fillServed(recipe, {
+        place,
+        // What is under way is paid for: it is waited for.
+        stopped: () => signal.aborted,
+        plugins: plugins.map(({ path }) => path),
+        onStage: (message) => out.note(message),
+        onProgress: (done, all) => onProgress(done, all, `${done} of ${all} samples`),
+      });
+      if (!filled.complete) signal.throwIfAborted();
+      return filled;
+    },
+    "stopped; what was answered stays, and is not asked again",
+  );
+  out.value(filled);
+  const { requests, tokens } = filled.used;
+  out.line(
+    `${count(filled.samples)} samples, ${count(filled.asked)} asked now; ${count(requests)} requests and ${
+      count(tokens)
+    } tokens used for this cache in all`,
+  );
+  out.line(`In ${shownPath(filled.path)}`);
+  return 0;
+}
+
 async function fill(invocation: Invocation): Promise<number> {
   const { out, flags } = invocation;
+  const recipe = await readRecipe(invocation.args[0], invocation);
+  if (recipe.teacher.server) return await fillFromServer(invocation, recipe);
   return await withRecipe(invocation, async (opened) => {
     const left = "stopped; what is finished stays, and is not made again";
     const made = await stoppable(out, "caching", ({ signal, onProgress }) =>

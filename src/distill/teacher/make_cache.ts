@@ -7,7 +7,7 @@
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { exists } from "../../formats/files.ts";
 import type { EncodedSample } from "../../text/encode.ts";
-import { quantisedIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
+import { samplesIdentity, sha256 } from "../inputs/identity.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 import {
@@ -23,6 +23,7 @@ import { earlierSamples, openEarlierCache } from "./earlier_cache.ts";
 import { cacheKey, type CacheOrigin, cachePath, type SampleKey, sampleKeys } from "./origin.ts";
 import { measuredSet, sequentialBatches, TeacherPass } from "./pass.ts";
 import { keepsHidden } from "./payload.ts";
+import { missingAnswers, teacherIdentity } from "./served.ts";
 import { keptOf, type PassSizes, type PlannedPass, planTeacherPass } from "./plan_pass.ts";
 
 /** The sample texts that the teacher writes in its pass, since nothing of it is left afterwards. */
@@ -83,10 +84,10 @@ export async function wantedCache(
 ): Promise<WantedCache | undefined> {
   const kept = keptOf(setup);
   if (!kept) return undefined;
-  const { teacher, tokenizer, template } = prepared;
+  const { tokenizer, template } = prepared;
   const drawn = !keepsHidden(kept.format) && kept.format.target.kind === "samples";
   const origin: CacheOrigin = {
-    teacher: await quantisedIdentity(teacher),
+    teacher: await teacherIdentity(prepared),
     tokenizer: tokenizer.fingerprint(),
     template: template ? sha256(template.source) : null,
     format: kept.format,
@@ -129,6 +130,7 @@ export async function openTeacherCache(
     const earlier = missing > 0 ? await openEarlier(prepared, setup, wanted) : undefined;
     host.onFound(earlier?.path ?? folder.path, earlier ? 0 : missing);
     if (earlier) return { cache: earlier, plannedBytes: 0 };
+    if (missing > 0 && prepared.recipe.teacher.server) throw missingAnswers(folder.path, missing);
     if (missing > 0) await making.make();
     const findings = await making.findings();
     const cache = await openCache(folder, wanted.keys, findings, () => host.onSlice());
@@ -152,7 +154,7 @@ async function openEarlier(
 }
 
 /** Kinds of records, by what identifies them: a held-out set, and the settings of texts. */
-const RECORDS = { heldOut: "held-out", texts: "texts" } as const;
+export const RECORDS = { heldOut: "held-out", texts: "texts" } as const;
 
 /** A piece of the work that one process does. */
 interface Work {
