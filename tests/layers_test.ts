@@ -55,7 +55,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   ],
   merge: ["recipe", "parents", "written", "engine", "residual", "adapters"],
   shape: ["depth", "width"],
-  runs: ["task", "child", "store", "supervise", "report", "compare", "chain"],
+  runs: ["task", "child", "served", "store", "supervise", "report", "compare", "chain"],
   server: ["auth", "http", "page", "routes", "openai"],
   cli: ["setup", "terminal", "verbs"],
 };

@@ -131,6 +131,15 @@ export async function resolveNamed(
   }
   const resolved = mapRunRecipePaths(recipe, ({ field, path }) => found.get(field) ?? path);
   if (!isTask(resolved)) problems.push(...boundDistillation(resolved, caps, registry));
+  else if (resolved.task === "cache") {
+    const { recipe } = resolved;
+    problems.push(
+      ...boundDistillation(recipe, caps, registry).map(({ path, ...rest }) => ({
+        path: `recipe.${path}`,
+        ...rest,
+      })),
+    );
+  }
   if (problems.length > 0) throw new RecipeError("recipe", problems);
   return resolved;
 }

@@ -1,6 +1,7 @@
 /**
- * Datasets: files of rows, one sample each, in one of three shapes that the field's tools share:
- * `{"text"}`, `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, ...]}`. A file may mix them, since each row says which it is;
+ * Datasets: files of rows, one sample each, in one of four shapes that the field's tools share:
+ * `{"text"}`, `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, ...]}`,
+ * `{"prompt", "chosen", "rejected"}`. A file may mix them, since each row says which it is;
  * a row that fits two is refused. A row may say who wrote it: `"source": "student"`. Files are JSON Lines, JSON, CSV or Parquet, and their
  * columns may have other names.
  *

@@ -86,11 +86,17 @@ export function previewSample(sample: EncodedSample, tokenizer: TextTokenizer): 
   };
 }
 
+const SHAPE_NAMES: Readonly<Record<string, string>> = {
+  prompt: "prompt/completion",
+  pair: "prompt/chosen/rejected",
+};
+
 const place = ({ file, line }: RowSource) => `${file}:${line}`;
 
 function rowTexts(row: DatasetRow): string[] {
   if (row.shape === "text") return [row.text];
   if (row.shape === "prompt") return [row.prompt, row.completion];
+  if (row.shape === "pair") return [row.prompt, row.chosen, row.rejected];
   return row.messages.map((message) => message.content);
 }
 
@@ -198,7 +204,7 @@ function renderOrigins({ origins }: Preview): string[] {
 function renderReport(report: EncodeReport): string {
   const { tokens, supervisedTokens, rowsByShape } = report;
   const shapes = Object.entries(rowsByShape).filter(([, count]) => count > 0)
-    .map(([shape, count]) => `${count} ${shape === "prompt" ? "prompt/completion" : shape}`).join(", ");
+    .map(([shape, count]) => `${count} ${SHAPE_NAMES[shape] ?? shape}`).join(", ");
   const share = tokens > 0 ? (100 * supervisedTokens / tokens).toFixed(1) : "0.0";
   return [
     `rows: ${report.rows} (${shapes})`,

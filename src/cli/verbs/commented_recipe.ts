@@ -47,8 +47,13 @@ const SHOWN: Readonly<Record<string, string>> = {
   "limits.gpuBytes": "8000000000",
 };
 
-/** Sections of runs of their own kind: `examples/recipes/one-for-all.yaml` shows them. */
-const ELSEWHERE: readonly string[] = ["student.shapes", "train.oneForAll"];
+/** Sections of runs of their own kind: recipes of examples/recipes, and docs/served-teachers.md, show them. */
+const ELSEWHERE: readonly string[] = [
+  "student.shapes",
+  "train.oneForAll",
+  "train.onPolicy",
+  "teacher.server",
+];
 
 /** YAML text. Loading it gives the defaults. */
 export function commentedRecipe(): string {

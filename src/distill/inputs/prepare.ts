@@ -16,7 +16,7 @@ import { checkShapedModel, readShapeFile } from "../../formats/shape_file.ts";
 import { modelIdentity } from "./identity.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
-import type { Recipe } from "../recipe/recipe.ts";
+import { ON_POLICY, type Recipe } from "../recipe/recipe.ts";
 import {
   type DataAccess,
   drawnSets,
@@ -26,12 +26,14 @@ import {
   type TrainingSamples,
 } from "./sample_sets.ts";
 import { readShapeSpace } from "./shape_space.ts";
+import { openServedHead } from "./served_teacher.ts";
 import { selectsHead } from "./tensor_names.ts";
 import { widthCutOf } from "./width_cut.ts";
 
 /** A recipe's inputs, checked and loaded; weights are still on disk. */
 export interface PreparedRun {
   readonly recipe: Recipe;
+  /** The student itself, where the teacher is behind a server. */
   readonly teacher: Model;
   readonly student: Model;
   readonly tokenizer: TextTokenizer;
@@ -99,15 +101,18 @@ export async function prepareRun(
   families: readonly ModelFamily[] = [],
   access: DataAccess = {},
 ): Promise<PreparedRun> {
-  const { model, quantize } = recipe.teacher;
-  let teacher = await Model.open(model, { category: "teacher weights", quantize }, families);
-  let student: Model | undefined;
+  const { model, quantize, server } = recipe.teacher;
+  // Of a teacher behind a server nothing but its head is ever here: else what is planned of it has the student's sizes.
+  const head = server ? await openServedHead(recipe.teacher) : undefined;
+  let student = server && !head ? await openStudent(recipe, begun, families) : undefined;
+  let teacher = head ?? student ??
+    await Model.open(model, { category: "teacher weights", quantize }, families);
   let dataSets: SampleSets | undefined;
   try {
-    student = await openStudent(recipe, begun, families);
-    const { tokenizer, template } = await openTokenizer(teacher);
-    const padding = recipe.student.model === "teacher"
-      ? undefined
+    student ??= await openStudent(recipe, begun, families);
+    const { tokenizer, template } = await openTokenizer(head ? student : teacher);
+    const padding = recipe.student.model === "teacher" || server
+      ? head && headPadding(head, student, tokenizer)
       : compareVocabularies(teacher, tokenizer, student, (await openTokenizer(student)).tokenizer);
     if (padding) [teacher, student] = [teacher, student].map((model) => model.withRows(padding.common));
     if (recipe.data.contextLength > Math.min(teacher.config.contextLength, student.config.contextLength)) {
@@ -143,8 +148,7 @@ export async function prepareRun(
       stopTokens: stopTokens(tokenizer, recipe.data.endToken),
       close() {
         sets.close();
-        opened.teacher.close();
-        opened.student.close();
+        for (const source of new Set([opened.teacher.source, opened.student.source])) source.close();
       },
     };
   } catch (error) {
@@ -157,12 +161,14 @@ export async function prepareRun(
 
 /** A loss that counts samples of one source has to find some. */
 function checkSources(
-  { objective, data }: Recipe,
+  { objective, data, train }: Recipe,
   samples: readonly EncodedSample[],
   sets: readonly TrainingSamples[],
 ): void {
   const there = new Set(samples.flatMap(({ origin }) => origin ?? []));
   for (const { streamed } of sets) streamed?.origins.forEach((origin) => there.add(origin));
+  // What the student will write.
+  if (train.onPolicy) there.add(ON_POLICY);
   for (const [i, { loss, source }] of objective.entries()) {
     if (source === undefined || there.has(source)) continue;
     const names = [...there].slice(0, 8).map((name) => JSON.stringify(name)).join(", ");
@@ -296,6 +302,11 @@ function compareVocabularies(
         "(student: {model: teacher, layers: [...]}).",
     });
   }
+  return headPadding(teacher, student, teacherTokenizer);
+}
+
+/** Heads of different sizes for one vocabulary. */
+function headPadding(teacher: Model, student: Model, tokenizer: TextTokenizer): PreparedRun["padding"] {
   const [t, s] = [teacher.config.vocabularySize, student.config.vocabularySize];
-  return t === s ? undefined : { teacher: t, student: s, common: teacherTokenizer.vocabularySize };
+  return t === s ? undefined : { teacher: t, student: s, common: tokenizer.vocabularySize };
 }

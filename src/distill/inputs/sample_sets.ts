@@ -353,13 +353,15 @@ export function joinedReport(reports: readonly EncodeReport[]): EncodeReport {
     const sum = Object.fromEntries(
       COUNTS.map((name) => [name, all[name] + report[name]]),
     ) as Record<typeof COUNTS[number], number>;
-    const { text, prompt, messages } = report.rowsByShape;
+    const { text, prompt, messages, pair } = report.rowsByShape;
+    const pairs = (all.rowsByShape.pair ?? 0) + (pair ?? 0);
     return {
       ...sum,
       rowsByShape: {
         text: all.rowsByShape.text + text,
         prompt: all.rowsByShape.prompt + prompt,
         messages: all.rowsByShape.messages + messages,
+        ...(pairs > 0 ? { pair: pairs } : {}),
       },
       longest: Math.max(all.longest, report.longest),
     };

@@ -35,12 +35,13 @@ const FIELDS: readonly Omit<RecipePath, "path">[] = [
   { field: "output.folder", of: "folder" },
 ];
 
-/** The paths of a recipe, checked or not, as far as they are there; `student.model: teacher` is none. */
+/** The paths of a recipe, checked or not, as far as they are there; `student.model: teacher` is none, nor is `teacher.model: server`. */
 export function recipePaths(recipe: unknown): RecipePath[] {
   return FIELDS.flatMap(({ field, of }) =>
     valuesAt(recipe, field.split(".")).flatMap(({ field, value }) => {
       const isPath = typeof value === "string" && value !== "" &&
-        (field !== "student.model" || value !== "teacher");
+        (field !== "student.model" || value !== "teacher") &&
+        (field !== "teacher.model" || value !== "server");
       return isPath ? [{ field, of, path: value as string }] : [];
     })
   );

@@ -80,7 +80,8 @@ export class Attempt {
       bytes: Object.fromEntries(byCategory),
       totalBytes: total,
       parameters: {
-        teacher: teacher.architecture.parameterCount,
+        // Nobody here knows how large a model behind a server is.
+        teacher: this.recipe.teacher.server ? 0 : teacher.architecture.parameterCount,
         student: student.architecture.parameterCount,
         trainable: trainables.layout.trainable,
       },

@@ -21,6 +21,7 @@ import type { Recipe } from "../recipe/recipe.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { type PayloadSize, payloadSizes } from "../teacher/payload_sizes.ts";
 import { cacheBytes, planTeacherPass } from "../teacher/plan_pass.ts";
+import { type ServedCost, servedCost } from "./served_cost.ts";
 import { type StreamCost, streamCost } from "./stream_cost.ts";
 import { planTraining, type TrainingSetup } from "../program/plan_training.ts";
 
@@ -189,6 +190,8 @@ export interface Estimate extends SetValues {
   readonly teacherPass:
     | { totalBytes: number; bytes: Record<string, number>; cacheBytes: number; bytesPerToken: number }
     | null;
+  /** What a server will be asked for, where the teacher is behind one and as if nothing of it were there yet. */
+  readonly served: ServedCost | null;
   /** What a cache of the teacher would take by its payload; empty where the teacher trains along. */
   readonly payloads: readonly PayloadSize[];
   /** Where the teacher's layers come from disk, in training or in its pass: what reading them takes. */
@@ -217,7 +220,7 @@ export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<
     if (software) checkHostMemory(memory, recipe, choices.recompute);
     const texts = teacherTexts(device, prepared, setup);
     const availableBytes = software ? hostMemory() : undefined;
-    const pass = recipe.teacher.cache
+    const pass = recipe.teacher.cache && !recipe.teacher.server
       ? planTeacherPass(setup, device, { choices, texts, availableBytes })
       : undefined;
     if (pass && software) checkHostMemory(pass.memory, recipe, choices.recompute);
@@ -245,7 +248,8 @@ export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<
           bytesPerToken: kept.row,
         }
         : null,
-      payloads: recipe.teacher.train ? [] : payloadSizes(setup, prepared),
+      served: servedCost(opened) ?? null,
+      payloads: recipe.teacher.train || recipe.teacher.server ? [] : payloadSizes(setup, prepared),
       stream: reading?.streamed ? await streamCost(reading.streamed, reading.plan) : null,
       warnings,
     };

@@ -12,6 +12,7 @@ import { type ShapeSpace } from "../inputs/shape_space.ts";
 import { cutIdentity } from "../inputs/cut_model.ts";
 import { recipeHash } from "../recipe/parse.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
+import { teacherIdentity } from "../teacher/served.ts";
 
 /** Hashes (SHA-256, hex) under names that tell the user what has changed where one differs. */
 export async function runIdentity(
@@ -25,7 +26,7 @@ export async function runIdentity(
   );
   return {
     recipe: recipeHash(recipe),
-    teacher: await modelIdentity(prepared.teacher),
+    teacher: recipe.teacher.server ? await teacherIdentity(prepared) : await modelIdentity(prepared.teacher),
     student: await modelIdentity(prepared.student),
     // The recipe only says where the files of shapes are.
     ...(prepared.student.shapes

@@ -17,6 +17,7 @@ import { checkRecipePlugins } from "../recipe/plugins.ts";
 import { Trainables } from "../trained/trainables.ts";
 import { openAdapter, trainedStudent } from "../trained/trained_student.ts";
 import type { Model } from "../inputs/models.ts";
+import { checkServedObjective } from "../teacher/served.ts";
 import type { OneForAll } from "../program/block_models.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 import { sandwichSize } from "../program/sandwich.ts";
@@ -34,7 +35,9 @@ export function setUp(
     recipe.objective,
     student.config.vocabularySize,
     recipe.teacher.cache,
+    recipe.train.onPolicy,
   );
+  checkServedObjective(recipe, objective);
   const trained = trainedStudent(recipe, student, registry);
   if (!trained.adapter && !recipe.output.merged) {
     throw new InputError(
@@ -110,9 +113,10 @@ function resolveTerms(
   objective: Recipe["objective"],
   vocabulary: number,
   cache?: Recipe["teacher"]["cache"],
+  onPolicy?: Recipe["train"]["onPolicy"],
 ): Objective {
   try {
-    return Objective.of(registry, objective, vocabulary, cache);
+    return Objective.of(registry, objective, vocabulary, cache, onPolicy);
   } catch (error) {
     if (error instanceof LimbeckError) throw error;
     const ids = [...new Set(objective.map((term) => term.loss))];
