@@ -51,7 +51,7 @@ export function listedPath(files: readonly string[]): string | undefined {
  */
 export async function datasetFiles(path: string): Promise<string[]> {
   const list = LIST.exec(basename(path));
-  if (list?.[2]!.includes(",") && !await isThere(path)) {
+  if (list && list[2]!.includes(",") && !await isThere(path)) {
     return list[2]!.split(",").map((part) => join(dirname(path), `${list[1]}${part}${list[3]}`));
   }
   if (!isPattern(path)) return [path];
