@@ -188,12 +188,15 @@ function checkSources(
 
 /** A cache holds a row for each token, so that samples have to be known before. */
 function checkStreamed({ teacher }: Recipe, sets: readonly TrainingSamples[]): void {
-  if (!teacher.cache || sets.every(({ streamed }) => !streamed)) return;
+  if ((!teacher.cache && !teacher.server) || sets.every(({ streamed }) => !streamed)) return;
   throw new InputError(
-    "a cached teacher needs all samples in memory, and the training data stay on the disk",
+    `a ${
+      teacher.cache ? "cached" : "served"
+    } teacher needs all samples in memory, and the training data stay on the disk`,
     {
-      where: "recipe teacher.cache",
-      hint: "Leave out teacher.cache, or set data.streaming: false, or data.limit.",
+      where: `recipe teacher.${teacher.cache ? "cache" : "server"}`,
+      hint:
+        "Take a teacher that is there while the student learns, or set data.streaming: false, or data.limit.",
     },
   );
 }
