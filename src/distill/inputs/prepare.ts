@@ -226,12 +226,15 @@ function checkStreamed({ teacher }: Recipe, sets: readonly TrainingSamples[]): v
       },
     );
   }
-  if (!teacher.cache) return;
+  if (!teacher.cache && !teacher.server) return;
   throw new InputError(
-    "a cached teacher needs all samples in memory, and the training data stay on the disk",
+    `a ${
+      teacher.cache ? "cached" : "served"
+    } teacher needs all samples in memory, and the training data stay on the disk`,
     {
-      where: "recipe teacher.cache",
-      hint: "Leave out teacher.cache, or set data.streaming: false, or data.limit.",
+      where: `recipe teacher.${teacher.cache ? "cache" : "server"}`,
+      hint:
+        "Take a teacher that is there while the student learns, or set data.streaming: false, or data.limit.",
     },
   );
 }
