@@ -6,7 +6,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { InputError } from "../base/errors.ts";
 import { permutation } from "../base/random.ts";
-import type { EncodedSample } from "./encode.ts";
+import { type EncodedSample, sampleLength } from "./encode.ts";
 import { type MixedBy, type MixedSet, Mixture } from "./mixture.ts";
 import { checkFits, packBatch, type PackedBatch, planBatches } from "./packing.ts";
 
@@ -29,6 +29,14 @@ export interface Batches {
   restore(state: DataCursor): void;
   /** What has been drawn of each set of a mixture so far; empty where there is no mixture. */
   drawn(): DrawnShare[];
+}
+
+/** The next batches, which stay the next ones. */
+export function upcoming(batches: Batches, count: number): PackedBatch[] {
+  const here = batches.state();
+  const found = Array.from({ length: count }, () => batches.next());
+  batches.restore(here);
+  return found;
 }
 
 /** How a {@linkcode BatchStream} orders and packs. */
@@ -84,7 +92,7 @@ export class BatchStream implements Batches {
     this.#samples = samples;
     const { mixture, ...rest } = options;
     this.#options = { shuffle: true, ...rest };
-    this.#lengths = Int32Array.from(samples, (sample) => sample.ids.length);
+    this.#lengths = Int32Array.from(samples, sampleLength);
     for (const { count } of mixture?.sets ?? []) this.#ends.push((this.#ends.at(-1) ?? 0) + count);
     this.#drawn = mixture?.sets.map(({ name }) => emptyShare(name)) ?? [];
     this.#mixture = mixture && mixture.sets.length > 1
@@ -202,10 +210,11 @@ function identity(
 
 /** Adds samples to a hash: their tokens, which of them are learnt, and who wrote them. */
 export function hashSamples(hash: Hash, samples: readonly EncodedSample[]): void {
-  for (const { ids, supervised, origin } of samples) {
+  for (const { ids, supervised, origin, rejected } of samples) {
     hash.update(Int32Array.of(ids.length));
     hash.update(ids);
     hash.update(supervised);
     if (origin !== undefined) hash.update(origin);
+    if (rejected) hash.update("rejected").update(rejected.ids).update(rejected.supervised);
   }
 }

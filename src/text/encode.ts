@@ -17,6 +17,13 @@ export interface EncodedSample {
   source: RowSource;
   /** Who wrote its row, where the row says so. */
   origin?: string;
+  /** The worse answer to the same prompt, of a row that has one: only losses over pairs of texts look at it. */
+  rejected?: { ids: Int32Array; supervised: Uint8Array };
+}
+
+/** Tokens of a sample, those of its rejected text with them. */
+export function sampleLength({ ids, rejected }: EncodedSample): number {
+  return ids.length + (rejected?.ids.length ?? 0);
 }
 
 /** What to do with a sample that is longer than the context. */
@@ -46,6 +53,11 @@ export interface EncodeOptions {
    * that overlap by `overlap` tokens, in which every target is predicted exactly once.
    */
   tooLong?: TooLong;
+  /**
+   * Which of the assistant's turns are learnt: `all` in one sample (default); the `last`; or `each` in a sample of its own that ends with it,
+   * as the model sees it when it writes that turn: templates may render earlier turns otherwise, such as without their thinking.
+   */
+  turns?: "all" | "last" | "each";
   /** Tokens that the pieces of a split sample have in common, as context (default 1); below `contextLength`. */
   overlap?: number;
   /** Whether `</s>` and the like that are written out in the data become control tokens (off by default). */
@@ -55,7 +67,7 @@ export interface EncodeOptions {
 /** Counts of what {@linkcode encodeDataset} did. */
 export interface EncodeReport {
   rows: number;
-  rowsByShape: { text: number; prompt: number; messages: number };
+  rowsByShape: { text: number; prompt: number; messages: number; pair?: number };
   samples: number;
   tokens: number;
   supervisedTokens: number;
@@ -101,6 +113,13 @@ function endTokenId(options: EncodeOptions): number | undefined {
 export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSample {
   const { tokenizer, specialInText: special = false } = options;
   const { source, origin } = row;
+  if (row.shape === "pair") {
+    const { prompt, chosen, rejected, ...rest } = row;
+    const encode = (completion: string) =>
+      encodeRow({ ...rest, shape: "prompt", prompt, completion }, { ...options, mask: "completion" });
+    const { ids, supervised } = encode(rejected);
+    return { ...encode(chosen), rejected: { ids, supervised } };
+  }
   const wanted = options.mask ?? "auto";
   const mask = wanted !== "auto" ? wanted : row.shape === "text" ? "all" : "completion";
   const messages = conversation(row, options);
@@ -118,6 +137,7 @@ export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSampl
     ({ ids, supervised } = encodeConversation(options.template, tokenizer, messages, {
       ...{ tools, where, mask },
       specialInText: special,
+      ...(options.turns === undefined || options.turns === "all" ? {} : { turns: "last" }),
     }));
   } else {
     const text = row.shape === "text" ? row.text : row.shape === "prompt" ? row.prompt + row.completion : "";
@@ -197,27 +217,35 @@ export class SampleEncoder {
    * @throws {InputError} what {@linkcode encodeRow} throws
    */
   encode(row: DatasetRow): EncodedSample[] {
-    const { contextLength, tooLong = "cut" } = this.#options;
     const { report } = this;
     report.rows++;
-    report.rowsByShape[row.shape]++;
+    report.rowsByShape[row.shape] = (report.rowsByShape[row.shape] ?? 0) + 1;
     this.#file ??= row.source.file;
+    return turnsOf(row, this.#options).flatMap((turn) => this.#encodeTurn(turn));
+  }
+
+  #encodeTurn(row: DatasetRow): EncodedSample[] {
+    const { contextLength, tooLong = "cut" } = this.#options;
+    const { report } = this;
     const whole = encodeRow(row, this.#options);
-    report.longest = Math.max(report.longest, whole.ids.length);
+    const longest = Math.max(whole.ids.length, whole.rejected?.ids.length ?? 0);
+    report.longest = Math.max(report.longest, longest);
     let pieces = [whole];
-    if (whole.ids.length > contextLength) {
+    if (longest > contextLength) {
+      // A pair is compared whole, so it cannot become several.
+      const cuts = tooLong === "cut" || (tooLong === "split" && whole.rejected);
       if (tooLong === "refuse") {
-        this.#refused.push(`${row.source.file}:${row.source.line}: ${whole.ids.length} tokens`);
+        this.#refused.push(`${row.source.file}:${row.source.line}: ${longest} tokens`);
       }
-      if (tooLong === "cut") report.cut++;
-      if (tooLong === "drop") report.dropped++;
-      if (tooLong === "split") report.split++;
-      pieces = tooLong === "cut"
+      if (cuts) report.cut++;
+      else if (tooLong === "drop") report.dropped++;
+      else if (tooLong === "split") report.split++;
+      pieces = cuts
         ? [slice(whole, 0, contextLength)]
         : tooLong === "split"
         ? splitSample(whole, contextLength, this.#options.overlap ?? 1)
         : [];
-      if (tooLong !== "split") {
+      if (cuts || tooLong !== "split") {
         report.lostTargets += countTargets(whole) -
           pieces.reduce((sum, piece) => sum + countTargets(piece), 0);
       }
@@ -228,12 +256,12 @@ export class SampleEncoder {
   #count(piece: EncodedSample): boolean {
     const { report } = this;
     const targets = countTargets(piece);
-    if (targets === 0) {
+    if (targets === 0 || piece.rejected?.supervised.includes(1) === false) {
       report.withoutTarget++;
       return false;
     }
     report.samples++;
-    report.tokens += piece.ids.length;
+    report.tokens += sampleLength(piece);
     report.supervisedTokens += targets;
     if (piece.ids.some((id, i) => piece.supervised[i] === 1 && this.#stops.has(id))) report.stopsLearnt++;
     return true;
@@ -276,6 +304,17 @@ export function encodeDataset(
   return { samples, report: encoder.finish() };
 }
 
+/** The rows that a conversation stands for: itself, or what leads to its last turn of the assistant, or to each of them. */
+function turnsOf(row: DatasetRow, { turns = "all", mask }: EncodeOptions): DatasetRow[] {
+  if (row.shape !== "messages" || turns === "all" || mask === "all") return [row];
+  const ends = row.messages.flatMap(({ role }, i) => role === "assistant" ? [i + 1] : []);
+  if (ends.length === 0) return [row];
+  return (turns === "each" ? ends : ends.slice(-1)).map((end) => ({
+    ...row,
+    messages: row.messages.slice(0, end),
+  }));
+}
+
 function countTargets({ supervised }: EncodedSample): number {
   return supervised.reduce((sum, flag) => sum + flag, 0);
 }
@@ -292,9 +331,12 @@ function tooLongError(refused: string[], contextLength: number): InputError {
 
 /** Tokens `start` to `end` of a sample, of which the first `context` are no targets. */
 function slice(sample: EncodedSample, start: number, end: number, context = 1): EncodedSample {
-  const supervised = sample.supervised.slice(start, end);
-  supervised.fill(0, 0, context);
-  return { ...sample, ids: sample.ids.slice(start, end), supervised };
+  const part = ({ ids, supervised }: Pick<EncodedSample, "ids" | "supervised">) => {
+    const flags = supervised.slice(start, end);
+    flags.fill(0, 0, context);
+    return { ids: ids.slice(start, end), supervised: flags };
+  };
+  return { ...sample, ...part(sample), ...(sample.rejected ? { rejected: part(sample.rejected) } : {}) };
 }
 
 /**

@@ -66,6 +66,7 @@ export class Progress {
       case "profile":
         return this.#lines(profileLines(event));
       case "sample":
+      case "rollout":
       case "error":
       case "result":
       case "heartbeat":

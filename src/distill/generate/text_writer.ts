@@ -26,6 +26,8 @@ export interface WriteOptions extends SamplingOptions {
   readonly firstSequence?: number;
   /** Piece by piece, as texts grow; false ends that text. */
   readonly onText?: (index: number, piece: string) => boolean | void;
+  /** When a text is complete; they end in any order. */
+  readonly onDone?: (index: number, text: WrittenText) => void;
 }
 
 /** A text. */
@@ -155,7 +157,7 @@ export class TextWriter {
   }
 
   /**
-   * Continues prompts, as many as it was prepared for.
+   * Continues prompts, as many at once as it was prepared for.
    *
    * @throws {InputError} a prompt is empty, or leaves no room for a token
    */
@@ -168,6 +170,7 @@ export class TextWriter {
       onToken: (i, token) => {
         if (options.onText?.(i, streams[i]!.push(token)) === false) stopped.add(i);
       },
+      onDone: (i, text) => options.onDone?.(i, this.#decode(text, prompts[i]!)),
       goesOn: (i) => !stopped.has(i),
     });
     return written.map((text, i) => this.#decode(text, prompts[i]!));

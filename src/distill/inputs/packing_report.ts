@@ -55,7 +55,9 @@ export function packingText(
   samples: number,
 ): string {
   return [
-    `${microBatches} micro-batches of ${tokensPerMicroBatch} tokens, ${percent(fill)} filled`,
+    `${microBatches} ${
+      microBatches === 1 ? "micro-batch" : "micro-batches"
+    } of ${tokensPerMicroBatch} tokens, ${percent(fill)} filled`,
     ...(cut > 0 ? [`${cut} rows cut`] : []),
     ...(dropped > 0 ? [`${dropped} rows dropped`] : []),
     ...(lostTargets > 0 ? [`${lostTargets} tokens not learnt for it`] : []),

@@ -16,7 +16,7 @@ import { checkShapedModel, readShapeFile } from "../../formats/shape_file.ts";
 import { modelIdentity } from "./identity.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
-import type { Recipe } from "../recipe/recipe.ts";
+import { ON_POLICY, type Recipe } from "../recipe/recipe.ts";
 import {
   type DataAccess,
   drawnSets,
@@ -161,12 +161,14 @@ export async function prepareRun(
 
 /** A loss that counts samples of one source has to find some. */
 function checkSources(
-  { objective, data }: Recipe,
+  { objective, data, train }: Recipe,
   samples: readonly EncodedSample[],
   sets: readonly TrainingSamples[],
 ): void {
   const there = new Set(samples.flatMap(({ origin }) => origin ?? []));
   for (const { streamed } of sets) streamed?.origins.forEach((origin) => there.add(origin));
+  // What the student will write.
+  if (train.onPolicy) there.add(ON_POLICY);
   for (const [i, { loss, source }] of objective.entries()) {
     if (source === undefined || there.has(source)) continue;
     const names = [...there].slice(0, 8).map((name) => JSON.stringify(name)).join(", ");

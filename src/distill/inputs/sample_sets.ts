@@ -11,6 +11,7 @@ import {
   type EncodedSample,
   type EncodeOptions,
   type EncodeReport,
+  SampleEncoder,
 } from "../../text/encode.ts";
 import { type Look, LOOK_BYTES, lookAt } from "../../text/stream/look.ts";
 import { NumberSet } from "../../text/stream/number_list.ts";
@@ -69,6 +70,39 @@ async function bytesOf(path: string): Promise<number> {
   return await Deno.stat(path).then(({ size }) => size, () => 0);
 }
 
+/** Milliseconds in which rows are encoded for a look, all sets together. */
+const LOOK_MS = 700;
+/** Rows of a set that are encoded for a look, however long it takes. */
+const LOOK_ROWS = 64;
+
+/** Encodes as many rows as it can within a time, spread over all of them. */
+function encodeSome(
+  rows: readonly DatasetRow[],
+  options: EncodeOptions,
+  milliseconds: number,
+): Pick<SampleSet, "rows" | "samples" | "report"> {
+  const encoder = new SampleEncoder(options);
+  const end = performance.now() + milliseconds;
+  const found: (readonly EncodedSample[] | undefined)[] = [];
+  for (const [i, place] of spreadOrder(rows.length).entries()) {
+    if (i >= LOOK_ROWS && performance.now() > end) break;
+    found[place] = encoder.encode(rows[place]!);
+  }
+  const encoded = rows.filter((_, i) => found[i]);
+  return { rows: encoded, samples: found.flatMap((some) => some ?? []), report: encoder.finish() };
+}
+
+/** An order in which the first few of a list are spread over all of it, however few they are: steps of the golden ratio. */
+function spreadOrder(count: number): number[] {
+  let step = Math.max(1, Math.round(count * 0.618034));
+  while (greatestDivisor(step, count) > 1) step++;
+  return Array.from({ length: count }, (_, i) => i * step % count);
+}
+
+function greatestDivisor(a: number, b: number): number {
+  return b === 0 ? a : greatestDivisor(b, a % b);
+}
+
 /** Bytes of training files from which on their rows stay on the disk. */
 const STREAMED_BYTES = 2 ** 30;
 /** Rows of a streamed file that stand for all in figures that are told of it. */
@@ -88,11 +122,13 @@ export function encodeOptions(
   data: DataRecipe,
   models: Pick<EncodeOptions, "tokenizer" | "template">,
 ): EncodeOptions {
-  const { contextLength, mask, tooLong, endToken, template: promptsAsChat, overlap, specialTokens } = data;
+  const { contextLength, mask, tooLong, endToken, template: promptsAsChat, overlap, specialTokens, turns } =
+    data;
   return {
     ...models,
     ...{ contextLength, mask, tooLong, endToken, promptsAsChat },
     ...(overlap === undefined ? {} : { overlap }),
+    ...(turns === undefined ? {} : { turns }),
     specialInText: specialTokens === "parse",
   };
 }
@@ -108,9 +144,30 @@ export async function openSampleSets(
   access: DataAccess = {},
 ): Promise<SampleSets> {
   const options = encodeOptions(data, models);
-  const encode = (rows: readonly DatasetRow[], total = rows.length) => {
-    const { samples, report } = encodeDataset(rows, options);
-    return { rows, samples, report: scaledReport(report, total / rows.length) };
+  /** @param total Rows that these stand for */
+  const encode = (rows: readonly DatasetRow[], looked?: SampleSet["looked"], total = rows.length) => {
+    if (!isLook) {
+      const { samples, report } = encodeDataset(rows, options);
+      return {
+        rows,
+        samples,
+        report: scaledReport(report, total / rows.length),
+        ...(looked ? { looked } : {}),
+      };
+    }
+    const some = encodeSome(
+      rows,
+      options,
+      LOOK_MS / (trainingSets(data).length + (heldOutSets(data)?.length ?? 1)),
+    );
+    const isAll = some.rows.length === rows.length;
+    const { length: checked } = rows;
+    const seen = looked ?? (isAll ? undefined : { checked, total, isCounted: true });
+    return {
+      ...some,
+      report: scaledReport(some.report, total / some.rows.length),
+      ...(seen ? { looked: seen } : {}),
+    };
   };
   const isLook = access.reading === "look";
   const streams = !isLook && await isStreamed(data);
@@ -120,7 +177,7 @@ export async function openSampleSets(
     for (const [i, set] of (heldOutSets(data) ?? []).entries()) {
       await within(data, "heldOut", i, async () => {
         const { rows, part } = await readSet(set, data, isLook);
-        heldOut.push({ name: set.name, ...part, ...encode(rows, part.looked?.total) });
+        heldOut.push({ name: set.name, ...encode(rows, part.looked, part.looked?.total) });
       });
     }
   };
@@ -140,7 +197,8 @@ export async function openSampleSets(
         const { name, weight } = set;
         try {
           const part = read.part.looked ? read.part.looked.total / read.rows.length : 1;
-          train.push({ name, weight, ...read.part, ...encode(split.train, split.train.length * part) });
+          const encoded = encode(split.train, read.part.looked, split.train.length * part);
+          train.push({ name, weight, ...read.part, ...encoded });
         } catch (error) {
           read.part.streamed?.close();
           throw error;
@@ -149,7 +207,7 @@ export async function openSampleSets(
         // Of a streamed file all that is held out was read.
         const { looked } = streams ? {} as ReadSet["part"] : read.part;
         const total = looked ? split.heldOut.length * looked.total / read.rows.length : undefined;
-        heldOut.push({ name, ...(looked ? { looked } : {}), ...encode(split.heldOut, total) });
+        heldOut.push({ name, ...encode(split.heldOut, looked, total) });
       });
     }
     if (!data.deduplicate && !streams) await openHeldOut();
@@ -295,13 +353,15 @@ export function joinedReport(reports: readonly EncodeReport[]): EncodeReport {
     const sum = Object.fromEntries(
       COUNTS.map((name) => [name, all[name] + report[name]]),
     ) as Record<typeof COUNTS[number], number>;
-    const { text, prompt, messages } = report.rowsByShape;
+    const { text, prompt, messages, pair } = report.rowsByShape;
+    const pairs = (all.rowsByShape.pair ?? 0) + (pair ?? 0);
     return {
       ...sum,
       rowsByShape: {
         text: all.rowsByShape.text + text,
         prompt: all.rowsByShape.prompt + prompt,
         messages: all.rowsByShape.messages + messages,
+        ...(pairs > 0 ? { pair: pairs } : {}),
       },
       longest: Math.max(all.longest, report.longest),
     };

@@ -39,8 +39,17 @@ export function trainingIdentity(
 ): string {
   const drawn = drawnSets(sets.train);
   if (!drawn.some(({ streamed }) => streamed)) return samplesIdentity(train);
-  const { contextLength, mask, tooLong, endToken, template, overlap = 1, specialTokens = "text" } = data;
-  const options = [contextLength, mask, tooLong, endToken, template, overlap, specialTokens];
+  const {
+    contextLength,
+    mask,
+    tooLong,
+    endToken,
+    template,
+    overlap = 1,
+    specialTokens = "text",
+    turns = "all",
+  } = data;
+  const options = [contextLength, mask, tooLong, endToken, template, overlap, specialTokens, turns];
   const rows = drawn.map(({ streamed }) => streamed!.identity);
   return sha256(JSON.stringify([rows, options, tokenizer.fingerprint(), samplesIdentity(train)]));
 }

@@ -70,6 +70,8 @@ export interface TrainingProgramOptions {
   /** Where the teacher's layers come from disk. */
   readonly streamed?: StreamedTeacher | undefined;
   readonly optimiser: OptimiserSettings;
+  /** Where tokens that an earlier student has written are weighed by what the student makes of them now. */
+  readonly importance?: { readonly max: number } | undefined;
 }
 
 /** Where {@linkcode GradientSums} adds up. */

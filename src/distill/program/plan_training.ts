@@ -15,6 +15,7 @@ import type { ModelAdapter } from "../trained/model_adapter.ts";
 import type { Trainables } from "../trained/trainables.ts";
 import type { TrainedTensors } from "../trained/trained_tensors.ts";
 import { memoryError, runMemory } from "./memory.ts";
+import { traceRollouts } from "./rollout_blocks.ts";
 import type { OneForAll, TracedModel } from "./block_models.ts";
 import { type StreamedTeacher, streamTeacher, waitingCounts } from "./streamed_teacher.ts";
 import { trainingProgram } from "./training_program.ts";
@@ -166,7 +167,7 @@ function programFor(
       headParameters: headParameters(trained),
     };
   };
-  return trainingProgram({
+  const program = trainingProgram({
     models: {
       teacher: traced(setup.teacher, setup.teacherAdapter ? { adapter: setup.teacherAdapter } : {}),
       student: traced(setup.student, setup),
@@ -175,5 +176,8 @@ function programFor(
     ...{ tokens, chunkRows, recompute, objective, features, trainables },
     ...{ accumulation: recipe.train.accumulation, oneForAll: setup.oneForAll, streamed },
     optimiser: { beta1, beta2, epsilon, clip, weightDecay },
+    importance: recipe.train.onPolicy?.importance,
   });
+  traceRollouts(program, setup);
+  return program;
 }

@@ -13,6 +13,7 @@ import type { PackedBatch } from "../../text/packing.ts";
 import { uploadWeights } from "../inputs/models.ts";
 import { fullShape, type StudentShape } from "../inputs/shape_space.ts";
 import { type ControlledOptions, Controllers } from "../objective/controllers.ts";
+import { DRAWN_LOG_PROBABILITIES } from "../objective/importance.ts";
 import { LOSS_SUMS } from "../objective/loss_sets.ts";
 import { type Evaluation, withCalibrationError } from "../objective/monitors.ts";
 import type { MarkedBatch } from "../objective/token_masks.ts";
@@ -23,12 +24,14 @@ import { type CountedLosses, measureLosses, writeBatch } from "./measure.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import { ONE_FOR_ALL } from "./one_for_all.ts";
 import type { PlannedTraining, TrainingSetup } from "./plan_training.ts";
+import { rolloutBlocks } from "./rollout_blocks.ts";
 import { sandwich } from "./sandwich.ts";
 import { ShapeSwitch } from "./shape_switch.ts";
 import { runInSlices } from "./slices.ts";
 import { stepMeans, type StepMetrics, stepMetrics, stepSources, type StepTag } from "./step_metrics.ts";
 import { TeacherStream } from "./teacher_stream.ts";
 import type { TargetFeed, TargetSource } from "./teacher_rows.ts";
+import { drawnLogProbabilities } from "./written_samples.ts";
 
 /** Options of {@linkcode Trainer.create}. */
 export interface TrainerOptions {
@@ -105,7 +108,10 @@ export class Trainer {
       const executable = await compile(gpu, planned.plan, {
         weights,
         // Their row kernels are the largest, and not every trainer measures.
-        later: ["evaluate", "evaluateTeacher"].filter((block) => planned.plan.blocks.has(block)),
+        later: [
+          ...["evaluate", "evaluateTeacher"].filter((block) => planned.plan.blocks.has(block)),
+          ...rolloutBlocks(planned.plan),
+        ],
         ...(options.profile ? { profile: true } : {}),
       });
       const { trainables, recipe } = setup;
@@ -293,8 +299,12 @@ export class Trainer {
    * @param shape Where several are trained at once; the whole model when absent
    */
   async evaluate(samples: readonly EncodedSample[], shape?: StudentShape): Promise<Evaluation> {
-    const { objective: { evaluation }, features, oneForAll } = this.setup;
-    const terms = [...evaluation.terms, ...features.flatMap((f) => f.terms)];
+    const { objective: { evaluation, pairs }, features, oneForAll } = this.setup;
+    // Of pairs, the loss and how often the chosen text is the likelier one.
+    const ofPairs = pairs.flatMap(({ terms: [term] }) =>
+      ["", " accuracy"].map((what) => ({ ...term!, name: term!.name + what }))
+    );
+    const terms = [...evaluation.terms, ...features.flatMap((f) => f.terms), ...ofPairs];
     const without = shape && this.#shapes?.set(shape);
     const measured = await this.#measure("evaluate", LOSS_SUMS.evaluate, terms, samples, without);
     if (oneForAll) this.#shapes!.set(fullShape(oneForAll.space));
@@ -333,6 +343,9 @@ export class Trainer {
   /** Puts a batch, and what is stored of its target, into the program's inputs. */
   async #write(batch: PackedBatch, marked: MarkedBatch): Promise<void> {
     writeBatch(this.executable, batch, marked);
+    if (this.planned.plan.storages.has(DRAWN_LOG_PROBABILITIES)) {
+      this.executable.write(DRAWN_LOG_PROBABILITIES, drawnLogProbabilities(batch));
+    }
     if (!this.#target) return;
     await this.#target.fill(batch, marked);
     for (const [name, data] of this.#target.inputs) {

@@ -136,6 +136,8 @@ export interface DataRecipe {
   deduplicate?: boolean;
   /** Tokens that pieces of a split sample have in common; 1 when absent. */
   overlap?: number;
+  /** Which of an assistant's turns are learnt; all when absent. */
+  turns?: "all" | "last" | "each";
   /** Whether training rows stay on the disk until they are drawn; where they are large when absent. */
   streaming?: boolean;
   /** Whether special tokens that are written out stay text (absent) or become those tokens. */
@@ -239,6 +241,45 @@ export interface TrainRecipe {
   divergence: DivergenceGuard;
   /** How the shapes of `student.shapes` are trained; there where they are. */
   oneForAll?: OneForAllRecipe;
+  /** Texts that the student writes to learn from the teacher on them; absent is none. */
+  onPolicy?: OnPolicyRecipe;
+}
+
+/** The `source` of samples that the student has written in the run. */
+export const ON_POLICY = "on-policy";
+
+/** On-policy distillation: GKD (arXiv 2306.13649) with whatever losses the objective has. */
+export interface OnPolicyRecipe {
+  /** Steps between rollouts; the student as it is then writes the answers of so many steps. */
+  every: number;
+  /** Share of the samples of a batch that leave for answers of the student to their prompts. */
+  ratio: number;
+  /** Most new tokens of an answer. */
+  tokens: number;
+  /** Tokens of a text that are its prompt, where no part of it is one. */
+  promptTokens: number;
+  temperature: number;
+  topK: number;
+  topP: number;
+  /** Answers written at once. */
+  together: number;
+  /** Weighs tokens by what the student has learnt since it wrote them; absent is no. */
+  importance?: { max: number };
+  alarms: RolloutAlarms;
+}
+
+/** When a run warns of what the student writes. */
+export interface RolloutAlarms {
+  /** Mean tokens of an answer; 0 is never. */
+  shortest: number;
+  /** Share of answers that the limit cuts off; 0 is never. */
+  atLimit: number;
+  /** Mean entropy in nats; 0 is never. */
+  entropy: number;
+  /** Share of n-grams that an answer has had before; 1 is never. */
+  repetition: number;
+  /** Tokens of an n-gram. */
+  ngram: number;
 }
 
 /** Training several shapes at once: the whole model by the objective, the others from it or the teacher (AmoebaLLM, arXiv 2411.10606). */
@@ -310,9 +351,13 @@ export interface RecipeInput {
   };
   objective?: ObjectiveTermInput[];
   adapter?: Partial<AdapterRecipe> | "none";
-  train?: Partial<Omit<TrainRecipe, "divergence" | "oneForAll">> & {
+  train?: Partial<Omit<TrainRecipe, "divergence" | "oneForAll" | "onPolicy">> & {
     divergence?: Partial<DivergenceGuard>;
     oneForAll?: Partial<Omit<OneForAllRecipe, "balance">> & { balance?: Partial<OneForAllRecipe["balance"]> };
+    onPolicy?: Partial<Omit<OnPolicyRecipe, "importance" | "alarms">> & {
+      importance?: Partial<OnPolicyRecipe["importance"] & object>;
+      alarms?: Partial<RolloutAlarms>;
+    };
   };
   samples?: Partial<SamplesRecipe>;
   /** Tasks as they are written, or, in a recipe's file, paths of their files. */

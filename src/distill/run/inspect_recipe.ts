@@ -150,9 +150,12 @@ export function preview(
   const rows = inTurn(sets.map((set) => set.rows));
   const { tokenizer, template } = prepared;
   const options = encodeOptions(recipe.data, { tokenizer, ...(template ? { template } : {}) });
-  return {
-    ...previewDataset(rows, options, samples),
+  const encoded = {
+    samples: inTurn(sets.map((set) => set.samples)),
     report: heldOut ? prepared.heldOutReport : prepared.trainReport,
+  };
+  return {
+    ...previewDataset(rows, options, samples, encoded),
     packing: packingReport(prepared),
     ...lookedValues(prepared),
   };

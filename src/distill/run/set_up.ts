@@ -35,6 +35,7 @@ export function setUp(
     recipe.objective,
     student.config.vocabularySize,
     recipe.teacher.cache,
+    recipe.train.onPolicy,
   );
   checkServedObjective(recipe, objective);
   const trained = trainedStudent(recipe, student, registry);
@@ -112,9 +113,10 @@ function resolveTerms(
   objective: Recipe["objective"],
   vocabulary: number,
   cache?: Recipe["teacher"]["cache"],
+  onPolicy?: Recipe["train"]["onPolicy"],
 ): Objective {
   try {
-    return Objective.of(registry, objective, vocabulary, cache);
+    return Objective.of(registry, objective, vocabulary, cache, onPolicy);
   } catch (error) {
     if (error instanceof LimbeckError) throw error;
     const ids = [...new Set(objective.map((term) => term.loss))];

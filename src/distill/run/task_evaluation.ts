@@ -7,7 +7,8 @@
 import { join } from "@std/path";
 import { OpenedModel } from "../evaluate/measured_model.ts";
 import { keptMeasurements, measuringIdentity } from "../evaluate/kept_measurements.ts";
-import { type EvaluatedModel, type OpenedTask, TaskEvaluator } from "../evaluate/measure_tasks.ts";
+import type { OpenedTask } from "../evaluate/encoded_tasks.ts";
+import { type EvaluatedModel, TaskEvaluator } from "../evaluate/measure_tasks.ts";
 import { type Evaluation, evaluationOf, type MeasuredModel } from "../../evaluation/results/evaluation.ts";
 import { readItems } from "../../evaluation/tasks/items.ts";
 import { type EvaluationTask, needsTeacher } from "../../evaluation/tasks/task.ts";

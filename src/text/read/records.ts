@@ -8,7 +8,12 @@ import { InputError } from "../../base/errors.ts";
 
 /** One record: its value, or why it has none. */
 export type FileRecord =
-  & { /** Line that it begins at, or its number in a file without lines; from 1. */ readonly line: number }
+  & {
+    /** Line that it begins at, or its number in a file without lines; from 1. */
+    readonly line: number;
+    /** The file that it is in, where there are several. */
+    readonly file?: string;
+  }
   & ({ readonly value: unknown } | { readonly problem: string });
 
 /** Records in pieces, because waiting for each one takes longer than reading it. */

@@ -122,6 +122,10 @@ export const data = z.strictObject({
   overlap: count.optional().describe(
     "Tokens that the pieces of a split sample have in common, as context of what follows; 1 when absent",
   ),
+  turns: z.enum(["all", "last", "each"]).optional().describe(
+    "Which of an assistant's turns in a conversation are learnt: all, the last, or each in a sample of its own that ends with it; all when " +
+      "absent. Templates that leave the thinking out of earlier turns need last or each",
+  ),
   streaming: z.boolean().optional().describe(
     "Whether training rows stay on the disk and are encoded when they are drawn, so that memory does not grow with the files; when " +
       "absent, where they are larger than 1 GiB together",

@@ -12,6 +12,7 @@ import { data } from "./data.ts";
 import { evaluate } from "./evaluate.ts";
 import { haveNumbers } from "./fields.ts";
 import { defaultObjective, isEverPositive, objective } from "./objective.ts";
+import { checkOnPolicy } from "./on_policy.ts";
 import { limits, output, samples } from "./run.ts";
 import { checkBesideServed } from "./server.ts";
 import { student } from "./student.ts";
@@ -53,13 +54,11 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
       isObject(value) && isObject(value.train) && Array.isArray(value.objective) &&
       value.objective.every((term) => isObject(term) && typeof term.weight === "number"),
   },
-).superRefine(({ teacher, student, objective, adapter, train }, context) => {
-  checkOneForAll({ teacher, student, objective, adapter, train }, (path, message) => {
-    context.addIssue({ code: "custom", path, message });
-  });
-  checkBesideServed({ teacher, student, train }, (path, message) => {
-    context.addIssue({ code: "custom", path, message });
-  });
+).superRefine(({ teacher, student, data, objective, adapter, train }, context) => {
+  const wrong = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message });
+  checkOneForAll({ teacher, student, objective, adapter, train }, wrong);
+  checkBesideServed({ teacher, student, train }, wrong);
+  checkOnPolicy({ teacher, student, data, train }, wrong);
   const trains = objective.findIndex(({ learner }) => learner === "teacher");
   if (trains >= 0 && !teacher.train) {
     context.addIssue({
