@@ -40,10 +40,16 @@ export interface Preview {
  * Encodes a dataset as training would and takes the first samples apart.
  *
  * @param count samples to show
+ * @param encoded what the rows were encoded to, if they have been
  * @throws {InputError} what encoding throws
  */
-export function previewDataset(rows: readonly DatasetRow[], options: EncodeOptions, count = 3): Preview {
-  const { samples, report } = encodeDataset(rows, options);
+export function previewDataset(
+  rows: readonly DatasetRow[],
+  options: EncodeOptions,
+  count = 3,
+  encoded?: { samples: readonly EncodedSample[]; report: EncodeReport },
+): Preview {
+  const { samples, report } = encoded ?? encodeDataset(rows, options);
   return {
     samples: samples.slice(0, count).map((sample) => previewSample(sample, options.tokenizer)),
     report,
@@ -112,7 +118,11 @@ function writtenOutSpecials(rows: readonly DatasetRow[], options: EncodeOptions)
 }
 
 /** Conversations get no BOS beside the template's; a tokenizer that puts one before every text suggests that the model expects one. */
-function missingBos(rows: readonly DatasetRow[], samples: EncodedSample[], options: EncodeOptions): string[] {
+function missingBos(
+  rows: readonly DatasetRow[],
+  samples: readonly EncodedSample[],
+  options: EncodeOptions,
+): string[] {
   const { bosPolicy: { prefix }, bosToken } = options.tokenizer;
   const chat = rows.some((row) =>
     row.shape === "messages" || (row.shape === "prompt" && options.promptsAsChat)

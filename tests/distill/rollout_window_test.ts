@@ -15,7 +15,7 @@ import {
 import { TokenMasks } from "../../src/distill/objective/token_masks.ts";
 import { drawnLogProbabilities } from "../../src/distill/program/written_samples.ts";
 import { parseRecipe, RecipeError, recipeHash } from "../../src/distill/recipe/parse.ts";
-import { BatchStream } from "../../src/text/batch_stream.ts";
+import { BatchStream, upcoming } from "../../src/text/batch_stream.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
 import { IGNORED_LABEL, packBatch, type PackedBatch } from "../../src/text/packing.ts";
 import { prepareRun } from "../../src/distill/inputs/prepare.ts";
@@ -132,7 +132,7 @@ Deno.test("a stream tells its next batches and stays where it is, over the end o
   const samples = Array.from({ length: 7 }, (_, i) => tinySample(5 + i, 2, i + 1));
   const stream = new BatchStream(samples, { tokensPerBatch: 20, seed: 1 });
   stream.next();
-  const ahead = stream.ahead(9);
+  const ahead = upcoming(stream, 9);
   assertEquals(Array.from({ length: 9 }, () => stream.next()), ahead);
 });
 

@@ -240,7 +240,8 @@ function pairedText(pair: PairedSummary | undefined, runs: number): string {
 
 /** Four decimals: claims are about the third. */
 function number4(value: number | null | undefined): string {
-  return value === null || value === undefined ? "-" : value.toFixed(4);
+  // No negative zeros: what rounding makes of nothing is nothing.
+  return value === null || value === undefined ? "-" : value.toFixed(4).replace(/^-(0\.0+)$/, "$1");
 }
 
 /** Columns that say what a row is: its name and n, or a set and who is the best on it. */

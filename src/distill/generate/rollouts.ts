@@ -8,7 +8,7 @@
  * @module
  */
 import { philox4x32, splitSeed } from "../../base/random.ts";
-import type { BatchStream } from "../../text/batch_stream.ts";
+import { type Batches, upcoming } from "../../text/batch_stream.ts";
 import type { PackedBatch } from "../../text/packing.ts";
 import type { RolloutState } from "../checkpoint/checkpoint.ts";
 import { ROLLOUT, rolloutBlocks, rolloutOptions } from "../program/rollout_blocks.ts";
@@ -71,14 +71,14 @@ export class Rollouts {
    * Lets the student answer, for this step and those up to the next rollout. Waits for all queued work.
    *
    * @param step Steps done
-   * @param stream Stands before the first batch of the step
+   * @param batches Stand before the first batch of the step
    */
-  async write(step: number, stream: BatchStream, onSlice: () => void = () => {}): Promise<RolloutReport> {
+  async write(step: number, batches: Batches, onSlice: () => void = () => {}): Promise<RolloutReport> {
     const begun = performance.now();
     const { train, data } = this.#trainer.setup.recipe;
     const { every, temperature, topK, topP, alarms: limits } = this.#recipe;
     const steps = Math.min(every, train.steps - step);
-    const { leaving, requests } = rolloutWindow(stream.ahead(steps * train.accumulation), {
+    const { leaving, requests } = rolloutWindow(upcoming(batches, steps * train.accumulation), {
       ...this.#recipe,
       ...{ contextLength: data.contextLength, seed: train.seed, step },
     });

@@ -15,6 +15,7 @@ import type { ModelFamily } from "../../models/family.ts";
 import { Model, uploadWeights } from "../inputs/models.ts";
 import { type ModelText, openTokenizer, stopTokens } from "../inputs/prepare.ts";
 import { type RunSource, RunStudent } from "../checkpoint/run_student.ts";
+import { HiddenStates } from "./hidden_states.ts";
 import { Scorer, type ScorerOptions, type TextScores } from "./scorer.ts";
 import type { SamplingOptions } from "./sampling.ts";
 
@@ -55,6 +56,7 @@ export class TextWriter {
   #weights: ReadonlyMap<string, GpuBuffer> = new Map();
   #length = 0;
   #scorer: Scorer | undefined;
+  #hidden: HiddenStates | undefined;
 
   private constructor(
     model: Model,
@@ -216,7 +218,26 @@ export class TextWriter {
     return await this.#scorer.score(texts, onPass);
   }
 
+  /**
+   * What the model's head reads at each token of texts, each f32 [n, H].
+   *
+   * @throws {InputError} a text is empty or too long; the model is a run's student, whose head may have more than its weight
+   */
+  async hiddenStates(
+    texts: readonly Int32Array[],
+    onPass?: () => void,
+  ): Promise<Float32Array<ArrayBuffer>[]> {
+    if (this.#run) {
+      throw new InputError("hidden states are given of models, not of a run's student with its adapter", {
+        hint: "Export the run's merged model, and serve that.",
+      });
+    }
+    this.#hidden ??= await HiddenStates.create(this.#gpu!, this.model, this.#weights, this.#length);
+    return await this.#hidden.of(texts, onPass);
+  }
+
   close(): void {
+    this.#hidden?.destroy();
     this.#scorer?.destroy();
     this.#generator?.destroy();
     this.#gpu?.destroy();

@@ -17,14 +17,23 @@ import { modelIdentity } from "./identity.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
 import { ON_POLICY, type Recipe } from "../recipe/recipe.ts";
-import { drawnSets, joinedReport, openSampleSets, type SampleSets } from "./sample_sets.ts";
+import {
+  type DataAccess,
+  drawnSets,
+  joinedReport,
+  openSampleSets,
+  type SampleSets,
+  type TrainingSamples,
+} from "./sample_sets.ts";
 import { readShapeSpace } from "./shape_space.ts";
+import { openServedHead } from "./served_teacher.ts";
 import { selectsHead } from "./tensor_names.ts";
 import { widthCutOf } from "./width_cut.ts";
 
 /** A recipe's inputs, checked and loaded; weights are still on disk. */
 export interface PreparedRun {
   readonly recipe: Recipe;
+  /** The student itself, where the teacher is behind a server. */
   readonly teacher: Model;
   readonly student: Model;
   readonly tokenizer: TextTokenizer;
@@ -93,21 +102,29 @@ export async function openTokenizer(model: Model): Promise<ModelText> {
  *
  * @param begun What a checkpoint says of the run that goes on; see {@linkcode openStudent}
  * @param families Of models, beside the built-in ones
+ * @param access How the data are read
  * @throws {InputError} on a model, tokenizer or dataset that does not do, or two models whose vocabularies differ
  */
 export async function prepareRun(
   recipe: Recipe,
   begun?: BegunStudent,
   families: readonly ModelFamily[] = [],
+  access: DataAccess = {},
 ): Promise<PreparedRun> {
-  const { model, quantize } = recipe.teacher;
-  let teacher = await Model.open(model, { category: "teacher weights", quantize }, families);
-  let student: Model | undefined;
+  const { model, quantize, server } = recipe.teacher;
+  // Of a teacher behind a server nothing but its head is ever here: else what is planned of it has the student's sizes.
+  const head = server ? await openServedHead(recipe.teacher) : undefined;
+  let student = server && !head ? await openStudent(recipe, begun, families) : undefined;
+  let teacher = head ?? student ??
+    await Model.open(model, { category: "teacher weights", quantize }, families);
+  let dataSets: SampleSets | undefined;
   try {
-    student = await openStudent(recipe, begun, families);
-    const { tokenizer, template, endTokens } = await openTokenizer(teacher);
-    const own = recipe.student.model === "teacher" ? undefined : await openTokenizer(student);
-    const padding = own && compareVocabularies(teacher, tokenizer, student, own.tokenizer);
+    student ??= await openStudent(recipe, begun, families);
+    const { tokenizer, template, endTokens } = await openTokenizer(head ? student : teacher);
+    const own = recipe.student.model === "teacher" || server ? undefined : await openTokenizer(student);
+    const padding = own
+      ? compareVocabularies(teacher, tokenizer, student, own.tokenizer)
+      : head && headPadding(head, student, tokenizer);
     if (padding) [teacher, student] = [teacher, student].map((model) => model.withRows(padding.common));
     if (recipe.data.contextLength > Math.min(teacher.config.contextLength, student.config.contextLength)) {
       throw new InputError(
@@ -115,10 +132,16 @@ export async function prepareRun(
         { where: "recipe", hint: "Lower data.contextLength." },
       );
     }
-    const sets = await openSampleSets(recipe.data, { tokenizer, ...(template ? { template } : {}) });
+    const sets = await openSampleSets(
+      recipe.data,
+      { tokenizer, ...(template ? { template } : {}) },
+      access,
+    );
+    dataSets = sets;
     const drawn = drawnSets(sets.train);
     const samples = drawn.flatMap((set) => set.samples);
-    checkSources(recipe, samples);
+    checkSources(recipe, samples, drawn);
+    checkStreamed(recipe, drawn);
     const opened = { teacher: teacher!, student: student! };
     return {
       recipe,
@@ -139,11 +162,12 @@ export async function prepareRun(
         ...own?.tokenizer.eosTokens ?? [],
       ]),
       close() {
-        opened.teacher.close();
-        opened.student.close();
+        sets.close();
+        for (const source of new Set([opened.teacher.source, opened.student.source])) source.close();
       },
     };
   } catch (error) {
+    dataSets?.close();
     teacher.close();
     student?.close();
     throw error;
@@ -151,8 +175,13 @@ export async function prepareRun(
 }
 
 /** A loss that counts samples of one source has to find some. */
-function checkSources({ objective, data, train }: Recipe, samples: readonly EncodedSample[]): void {
+function checkSources(
+  { objective, data, train }: Recipe,
+  samples: readonly EncodedSample[],
+  sets: readonly TrainingSamples[],
+): void {
   const there = new Set(samples.flatMap(({ origin }) => origin ?? []));
+  for (const { streamed } of sets) streamed?.origins.forEach((origin) => there.add(origin));
   // What the student will write.
   if (train.onPolicy) there.add(ON_POLICY);
   for (const [i, { loss, source }] of objective.entries()) {
@@ -170,6 +199,18 @@ function checkSources({ objective, data, train }: Recipe, samples: readonly Enco
       },
     );
   }
+}
+
+/** A cache holds a row for each token, so that samples have to be known before. */
+function checkStreamed({ teacher }: Recipe, sets: readonly TrainingSamples[]): void {
+  if (!teacher.cache || sets.every(({ streamed }) => !streamed)) return;
+  throw new InputError(
+    "a cached teacher needs all samples in memory, and the training data stay on the disk",
+    {
+      where: "recipe teacher.cache",
+      hint: "Leave out teacher.cache, or set data.streaming: false, or data.limit.",
+    },
+  );
 }
 
 /** What a checkpoint says of the student that its run began with. */
@@ -280,6 +321,11 @@ function compareVocabularies(
         "(student: {model: teacher, layers: [...]}).",
     });
   }
+  return headPadding(teacher, student, teacherTokenizer);
+}
+
+/** Heads of different sizes for one vocabulary. */
+function headPadding(teacher: Model, student: Model, tokenizer: TextTokenizer): PreparedRun["padding"] {
   const [t, s] = [teacher.config.vocabularySize, student.config.vocabularySize];
-  return t === s ? undefined : { teacher: t, student: s, common: teacherTokenizer.vocabularySize };
+  return t === s ? undefined : { teacher: t, student: s, common: tokenizer.vocabularySize };
 }

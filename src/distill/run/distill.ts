@@ -11,7 +11,7 @@ import { removeUnfinishedFolders } from "../../formats/files.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { Plan } from "../../tensor/plan.ts";
 import type { Registry } from "../../registry/registry.ts";
-import { BatchStream } from "../../text/batch_stream.ts";
+import type { Batches } from "../../text/batch_stream.ts";
 import { type CheckpointState, newestState } from "../checkpoint/checkpoint.ts";
 import { RunCheckpoints } from "../checkpoint/run_checkpoints.ts";
 import { runForm } from "../export/adapter_files.ts";
@@ -20,8 +20,8 @@ import { Rollouts } from "../generate/rollouts.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { prepareRun } from "../inputs/prepare.ts";
-import type { OpenedTask } from "../evaluate/measure_tasks.ts";
-import { mixtureOf } from "../inputs/sample_sets.ts";
+import type { OpenedTask } from "../evaluate/encoded_tasks.ts";
+import { trainingBatches } from "../inputs/training_batches.ts";
 import { type RunMemory, runMemory } from "../program/memory.ts";
 import {
   type PlanChoices,
@@ -59,7 +59,13 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
   checkRecipePlugins(recipe, registry);
   host.emit({ type: "stage", stage: "load", message: "reading models and data" });
   const begun = host.resume ? await newestState(join(host.folder, CHECKPOINTS)) : undefined;
-  const prepared = await prepareRun(recipe, begun, familiesOf(registry));
+  const scratch = join(host.folder, ROWS);
+  // Of an attempt that was killed.
+  await Deno.remove(scratch, { recursive: true }).catch(() => {});
+  const prepared = await prepareRun(recipe, begun, familiesOf(registry), {
+    scratch,
+    onProgress: () => host.emit({ type: "heartbeat" }),
+  });
   let own: Gpu | undefined;
   try {
     const setup = setUp(prepared, registry);
@@ -88,6 +94,11 @@ function origins({ objective, adapter, teacherAdapter }: TrainingSetup, registry
 
 /** Where in a run's folder they lie. */
 const CHECKPOINTS = "checkpoints";
+/** Where copies of training rows lie that are read while they are needed. */
+const ROWS = "rows";
+
+/** Where in a run's folder the caches of its teacher lie, where its recipe names none. */
+export const OWN_CACHES = "teacher-cache";
 
 /** Someone asked to stop while the teacher's cache was being made. */
 class StopAsked extends Error {}
@@ -113,7 +124,7 @@ class Run {
       recipe.train.keepCheckpoints,
       (message) => host.emit({ type: "warning", code: "damaged_checkpoint", message }),
     );
-    this.#caches = join(host.folder, "teacher-cache");
+    this.#caches = join(host.folder, OWN_CACHES);
   }
 
   async run(): Promise<RunResult> {
@@ -143,7 +154,8 @@ class Run {
     try {
       await this.#openCache(planned.choices, resumed);
       const result = await this.#main(planned, resumed);
-      return result.status === "succeeded" ? await this.#evaluated(result, !planned.streamed) : result;
+      const teaches = !planned.streamed && !attempt.recipe.teacher.server;
+      return result.status === "succeeded" ? await this.#evaluated(result, teaches) : result;
     } catch (error) {
       if (error instanceof StopAsked) return attempt.result("paused", resumed?.step ?? 0);
       throw error;
@@ -186,7 +198,9 @@ class Run {
     const { host, prepared, setup, gpu } = attempt;
     const texts = teacherTexts(gpu.description, prepared, setup);
     const sizes = { choices, texts, availableBytes: this.#availableBytes };
-    const opened = await openTeacherCache(gpu, prepared, setup, sizes, this.#caches, {
+    // One that an earlier version made lies in the run's own folder, and is found there.
+    const places = [this.#caches, ...(host.caches === undefined ? [] : [host.caches])];
+    const opened = await openTeacherCache(gpu, prepared, setup, sizes, places, {
       onSlice: () => {
         host.emit({ type: "heartbeat" });
         if (attempt.stopAsked()) throw new StopAsked();
@@ -212,7 +226,7 @@ class Run {
 
   async #main(planned: PlannedTraining, resumed: CheckpointState | undefined): Promise<RunResult> {
     const attempt = this.#attempt;
-    const { cache, gpu, host, setup, recipe: { train } } = attempt;
+    const { cache, gpu, host, setup } = attempt;
     const paused = () => attempt.result("paused", resumed?.step ?? 0);
     attempt.stage("compile", "uploading weights and compiling kernels");
     const trainer = await Trainer.create(gpu, setup, planned, {
@@ -225,11 +239,7 @@ class Run {
     try {
       rollouts = await Rollouts.open(trainer, attempt.prepared.stopTokens);
       if (resumed?.rollouts) rollouts?.restore(resumed.rollouts);
-      const stream = new BatchStream(attempt.prepared.train, {
-        tokensPerBatch: planned.choices.tokens,
-        seed: train.seed,
-        ...mixtureOf(attempt.recipe.data, attempt.prepared.sets.train),
-      });
+      const stream = trainingBatches(attempt.prepared, planned.choices.tokens);
       if (attempt.stopAsked()) return paused();
       const step = await this.#begin(trainer, stream, resumed);
       if (step === undefined) return paused();
@@ -252,7 +262,7 @@ class Run {
    */
   async #begin(
     trainer: Trainer,
-    stream: BatchStream,
+    stream: Batches,
     resumed: CheckpointState | undefined,
   ): Promise<number | undefined> {
     const attempt = this.#attempt;

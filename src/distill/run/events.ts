@@ -7,6 +7,7 @@
 import type { Gpu } from "../../gpu/device.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { DrawnShare } from "../../text/batch_stream.ts";
+import type { PackingReport } from "../inputs/packing_report.ts";
 import type { RunResult } from "../export/exports.ts";
 
 /** Where a run stands. */
@@ -47,6 +48,8 @@ export interface PlanEvent {
     heldOutSamples: number;
     trainTokens: number;
     supervisedTokens: number;
+    /** How the training samples are packed; absent in logs from before it was told. */
+    packing?: PackingReport;
     /** Training sets that are mixed; absent where there is one. */
     sets?: { name: string; weight: number; samples: number; tokens: number; supervisedTokens: number }[];
     /** Held-out sets, the one first that decides; absent where there is one. */
@@ -285,6 +288,8 @@ export interface RunHost<Plugins = Registry> {
   readonly profile?: boolean;
   /** Absolute path of the folder of what was measured of shapes, which runs share; absent where there is none. */
   readonly evaluations?: string;
+  /** Absolute path of a folder of teachers' caches that runs share; absent where there is none. */
+  readonly caches?: string;
   /** Losses and adapters by id. */
   readonly registry: Plugins;
   /** The device to work on, which stays the caller's to close; without it one is opened for this attempt. */

@@ -22,6 +22,8 @@ export interface TrainingOrder {
   profile: boolean;
   /** Folder of what was measured of shapes, where the run may use it. */
   evaluations?: string;
+  /** Folder of teachers' caches, where the run may use it. */
+  caches?: string;
 }
 
 /**

@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { adapter } from "./adapter.ts";
 import { path, quantize, QUANTIZES, seed } from "./fields.ts";
+import { checkServed, server } from "./server.ts";
 
 const cacheEntries = z.number().int().min(1).max(256);
 
@@ -32,7 +33,13 @@ const cache = z.strictObject({
 });
 
 export const teacher = z.strictObject({
-  model: path.describe("Hugging Face folder or GGUF file of the teacher, or hf:ORG/NAME@REVISION of the hub"),
+  model: path.describe(
+    "Hugging Face folder or GGUF file of the teacher, hf:ORG/NAME@REVISION of the hub, or `server` for a model behind a server",
+  ),
+  server: server.optional().describe(
+    "Where model is `server`: a server of the OpenAI API that gives log-probabilities of a prompt. It is asked once, before training, and " +
+      "cache.topK of them are kept at each position",
+  ),
   quantize: quantize.optional().describe(`${QUANTIZES}As it is stored when absent`),
   stream: z.boolean().optional().describe(
     "Reads its layers from disk, two at a time, each time they are needed, so that only embedding, head and two layers take memory on " +
@@ -45,7 +52,7 @@ export const teacher = z.strictObject({
   cache: cache.optional().describe(
     "Runs the teacher once before training and keeps the top of its distribution; training then needs no teacher on the GPU",
   ),
-}).refine((t) => !(t.train && t.cache), {
+}).superRefine(checkServed).refine((t) => !(t.train && t.cache), {
   path: ["cache"],
   error: "cannot keep a teacher that is trained along; leave it out, or teacher.train",
 }).refine((t) => !(t.train && t.stream), {
