@@ -38,7 +38,7 @@ const SHOWN: Readonly<Record<string, string>> = {
   "data.limit": "1000",
   "data.columns": "{prompt: question, completion: answer}",
   "data.deduplicate": "true",
-  "data.overlap": "32",
+  "data.overlap": "1",
   "data.turns": "each",
   "data.streaming": "true",
   "data.specialTokens": "text",
