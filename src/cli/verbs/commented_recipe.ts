@@ -38,6 +38,7 @@ const SHOWN: Readonly<Record<string, string>> = {
   "data.limit": "1000",
   "data.columns": "{prompt: question, completion: answer}",
   "data.deduplicate": "true",
+  "data.overlap": "1",
   "data.turns": "each",
   "data.streaming": "true",
   "data.specialTokens": "text",
@@ -46,14 +47,13 @@ const SHOWN: Readonly<Record<string, string>> = {
   "limits.gpuBytes": "8000000000",
 };
 
-/** What belongs to runs of a kind of their own, or beside another choice: recipes of examples/recipes and pages of docs/ show it. */
+/** Sections of runs of their own kind: recipes of examples/recipes and pages of docs/ show them. */
 const ELSEWHERE: readonly string[] = [
   "student.shapes",
   "train.oneForAll",
   "train.onPolicy",
   "teacher.server",
   "teacher.align",
-  "data.overlap",
 ];
 
 /** YAML text. Loading it gives the defaults. */
