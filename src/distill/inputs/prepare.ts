@@ -56,10 +56,16 @@ export interface PreparedRun {
   close(): void;
 }
 
+/** What turns text into tokens of a model. */
+export interface ModelText {
+  readonly tokenizer: TextTokenizer;
+  readonly template: ChatTemplate | undefined;
+  /** Tokens with which the model ends a text, besides those of the tokenizer: what its generation_config.json names. */
+  readonly endTokens: readonly number[];
+}
+
 /** A tokenizer with its chat template, read from a model. */
-export async function openTokenizer(
-  model: Model,
-): Promise<{ tokenizer: TextTokenizer; template: ChatTemplate | undefined }> {
+export async function openTokenizer(model: Model): Promise<ModelText> {
   const files = await model.source.tokenizer();
   const { bosToken, eosTokens, vocabularySize } = model.config;
   const isFolder = model.source.kind === "huggingface";
@@ -87,7 +93,11 @@ export async function openTokenizer(
     ...(jinja === undefined ? {} : { jinja }),
     ...(isFolder ? {} : { jinjaWhere: `${model.path} (tokenizer.chat_template)` }),
   });
-  return { tokenizer, template };
+  const named = [files.generationConfig?.eos_token_id].flat();
+  const endTokens = named.filter((id): id is number =>
+    typeof id === "number" && Number.isInteger(id) && id >= 0 && id < vocabularySize
+  );
+  return { tokenizer, template, endTokens };
 }
 
 /**
@@ -172,7 +182,12 @@ export async function prepareRun(
       heldOutRows: sets.heldOut.flatMap((set) => set.rows),
       trainReport: joinedReport(drawn.map((set) => set.report)),
       heldOutReport: joinedReport(sets.heldOut.map((set) => set.report)),
-      stopTokens: stopTokens(tokenizer, recipe.data.endToken),
+      // Ids of a teacher with a tokenizer of its own mean nothing to the student.
+      stopTokens: stopTokens(tokenizer, recipe.data.endToken, [
+        ...(align ? [] : [...ofTeacher.endTokens, ...ofTeacher.tokenizer.eosTokens]),
+        ...ofStudent.endTokens,
+        ...ofStudent.tokenizer.eosTokens,
+      ]),
       close() {
         sets.close();
         for (const source of new Set([opened.teacher.source, opened.student.source])) source.close();
@@ -226,12 +241,15 @@ function checkStreamed({ teacher }: Recipe, sets: readonly TrainingSamples[]): v
       },
     );
   }
-  if (!teacher.cache) return;
+  if (!teacher.cache && !teacher.server) return;
   throw new InputError(
-    "a cached teacher needs all samples in memory, and the training data stay on the disk",
+    `a ${
+      teacher.cache ? "cached" : "served"
+    } teacher needs all samples in memory, and the training data stay on the disk`,
     {
-      where: "recipe teacher.cache",
-      hint: "Leave out teacher.cache, or set data.streaming: false, or data.limit.",
+      where: `recipe teacher.${teacher.cache ? "cache" : "server"}`,
+      hint:
+        "Take a teacher that is there while the student learns, or set data.streaming: false, or data.limit.",
     },
   );
 }
@@ -311,9 +329,13 @@ export function needsBase(student: Model): boolean {
     student.keptLayers.length < student.sourceLayers;
 }
 
-/** Where a text of this model ends: its end tokens, and what the recipe puts after a text. */
-export function stopTokens(tokenizer: TextTokenizer, endToken: Recipe["data"]["endToken"]): number[] {
-  const stop = new Set(tokenizer.eosTokens);
+/** Where a text of this model ends: its end tokens, what the recipe puts after a text, and what else models name. */
+export function stopTokens(
+  tokenizer: TextTokenizer,
+  endToken: Recipe["data"]["endToken"],
+  others: readonly number[] = [],
+): number[] {
+  const stop = new Set([...tokenizer.eosTokens, ...others]);
   if (typeof endToken === "number") stop.add(endToken);
   // A BOS in the middle begins another text, so this one is over.
   if (tokenizer.bosToken !== undefined) stop.add(tokenizer.bosToken);

@@ -368,14 +368,17 @@ export function mixtureOf(
 /** What counts of some rows say of more of them. */
 function scaledReport(report: EncodeReport, factor: number): EncodeReport {
   if (factor === 1) return report;
-  const { text, prompt, messages } = report.rowsByShape;
+  const { text, prompt, messages, pair } = report.rowsByShape;
   const all = (count: number) => Math.round(count * factor);
   return {
     ...Object.fromEntries(COUNTS.map((name) => [name, all(report[name])])) as Record<
       typeof COUNTS[number],
       number
     >,
-    rowsByShape: { text: all(text), prompt: all(prompt), messages: all(messages) },
+    rowsByShape: {
+      ...{ text: all(text), prompt: all(prompt), messages: all(messages) },
+      ...(pair === undefined ? {} : { pair: all(pair) }),
+    },
     longest: report.longest,
     ...(report.unlike === undefined ? {} : { unlike: all(report.unlike) }),
   };

@@ -84,6 +84,7 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
     return await new Run(new Attempt(prepared, setup, gpu, host, started), tasks).run();
   } finally {
     prepared.close();
+    await Deno.remove(scratch).catch(() => {});
     own?.destroy();
   }
 }
