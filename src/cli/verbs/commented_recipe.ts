@@ -38,7 +38,6 @@ const SHOWN: Readonly<Record<string, string>> = {
   "data.limit": "1000",
   "data.columns": "{prompt: question, completion: answer}",
   "data.deduplicate": "true",
-  "data.overlap": "32",
   "data.turns": "each",
   "data.streaming": "true",
   "data.specialTokens": "text",
@@ -47,12 +46,14 @@ const SHOWN: Readonly<Record<string, string>> = {
   "limits.gpuBytes": "8000000000",
 };
 
-/** Sections of runs of their own kind: recipes of examples/recipes, and docs/served-teachers.md, show them. */
+/** What belongs to runs of a kind of their own, or beside another choice: recipes of examples/recipes and pages of docs/ show it. */
 const ELSEWHERE: readonly string[] = [
   "student.shapes",
   "train.oneForAll",
   "train.onPolicy",
   "teacher.server",
+  "teacher.align",
+  "data.overlap",
 ];
 
 /** YAML text. Loading it gives the defaults. */

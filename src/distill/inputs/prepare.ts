@@ -13,6 +13,7 @@ import type { DatasetRow } from "../../text/dataset.ts";
 import type { EncodedSample, EncodeReport } from "../../text/encode.ts";
 import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
 import { checkShapedModel, readShapeFile } from "../../formats/shape_file.ts";
+import { alignedData, type AlignedTeacher, matchTokens } from "./aligned_teacher.ts";
 import { modelIdentity } from "./identity.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
@@ -40,6 +41,8 @@ export interface PreparedRun {
   readonly template: ChatTemplate | undefined;
   /** Present where teacher and student have heads of different sizes for one vocabulary: only its rows take part. */
   readonly padding?: { readonly teacher: number; readonly student: number; readonly common: number };
+  /** Where the teacher has a tokenizer of its own; `tokenizer` and `template` are then the student's. */
+  readonly aligned?: AlignedTeacher;
   /** The data, set by set. What follows is all sets together, one after another, but training sets of which nothing is drawn. */
   readonly sets: SampleSets;
   readonly train: EncodedSample[];
@@ -120,13 +123,21 @@ export async function prepareRun(
   let dataSets: SampleSets | undefined;
   try {
     student ??= await openStudent(recipe, begun, families);
-    const { tokenizer, template, endTokens } = await openTokenizer(head ? student : teacher);
-    const own = recipe.student.model === "teacher" || server ? undefined : await openTokenizer(student);
-    const padding = own
-      ? compareVocabularies(teacher, tokenizer, student, own.tokenizer)
-      : head && headPadding(head, student, tokenizer);
+    const { align } = recipe.teacher;
+    const ofTeacher = await openTokenizer(head ? student : teacher);
+    const ofStudent = recipe.student.model === "teacher" || server || head
+      ? ofTeacher
+      : await openTokenizer(student);
+    const { tokenizer, template } = align ? ofStudent : ofTeacher;
+    const padding = ofStudent === ofTeacher
+      ? head && headPadding(head, student, tokenizer)
+      : align
+      ? undefined
+      : compareVocabularies(teacher, tokenizer, student, ofStudent.tokenizer);
     if (padding) [teacher, student] = [teacher, student].map((model) => model.withRows(padding.common));
-    if (recipe.data.contextLength > Math.min(teacher.config.contextLength, student.config.contextLength)) {
+    // A teacher with tokens of its own has its own limit.
+    const positions = align ? Infinity : teacher.config.contextLength;
+    if (recipe.data.contextLength > Math.min(positions, student.config.contextLength)) {
       throw new InputError(
         `data.contextLength is ${recipe.data.contextLength}; the models were trained for ${teacher.config.contextLength} (teacher) and ${student.config.contextLength} (student) positions`,
         { where: "recipe", hint: "Lower data.contextLength." },
@@ -136,6 +147,10 @@ export async function prepareRun(
       recipe.data,
       { tokenizer, ...(template ? { template } : {}) },
       access,
+      align && {
+        ...{ tokenizer: ofTeacher.tokenizer, align, contextLength: teacher.config.contextLength },
+        ...(ofTeacher.template ? { template: ofTeacher.template } : {}),
+      },
     );
     dataSets = sets;
     const drawn = drawnSets(sets.train);
@@ -143,12 +158,23 @@ export async function prepareRun(
     checkSources(recipe, samples, drawn);
     checkStreamed(recipe, drawn);
     const opened = { teacher: teacher!, student: student! };
+    const all = [...samples, ...sets.heldOut.flatMap((set) => set.samples)];
+    const sizes = {
+      rows: opened.student.config.vocabularySize,
+      teacherRows: opened.teacher.config.vocabularySize,
+    };
+    const aligned: AlignedTeacher | undefined = align && {
+      ...ofTeacher,
+      ...matchTokens(tokenizer, ofTeacher.tokenizer, sizes),
+      data: alignedData(all),
+    };
     return {
       recipe,
       ...opened,
       tokenizer,
       template,
       ...(padding ? { padding } : {}),
+      ...(aligned ? { aligned } : {}),
       sets,
       train: samples,
       heldOut: sets.heldOut.flatMap((set) => set.samples),
@@ -156,10 +182,11 @@ export async function prepareRun(
       heldOutRows: sets.heldOut.flatMap((set) => set.rows),
       trainReport: joinedReport(drawn.map((set) => set.report)),
       heldOutReport: joinedReport(sets.heldOut.map((set) => set.report)),
+      // Ids of a teacher with a tokenizer of its own mean nothing to the student.
       stopTokens: stopTokens(tokenizer, recipe.data.endToken, [
-        ...endTokens,
-        ...own?.endTokens ?? [],
-        ...own?.tokenizer.eosTokens ?? [],
+        ...(align ? [] : [...ofTeacher.endTokens, ...ofTeacher.tokenizer.eosTokens]),
+        ...ofStudent.endTokens,
+        ...ofStudent.tokenizer.eosTokens,
       ]),
       close() {
         sets.close();
@@ -203,12 +230,26 @@ function checkSources(
 
 /** A cache holds a row for each token, so that samples have to be known before. */
 function checkStreamed({ teacher }: Recipe, sets: readonly TrainingSamples[]): void {
-  if (!teacher.cache || sets.every(({ streamed }) => !streamed)) return;
+  if (sets.every(({ streamed }) => !streamed)) return;
+  if (teacher.align) {
+    throw new InputError(
+      "a teacher with a tokenizer of its own needs all samples in memory, since its sizes are planned from them, and the training data " +
+        "stay on the disk",
+      {
+        where: "recipe teacher.align",
+        hint: "Set data.streaming: false, or data.limit.",
+      },
+    );
+  }
+  if (!teacher.cache && !teacher.server) return;
   throw new InputError(
-    "a cached teacher needs all samples in memory, and the training data stay on the disk",
+    `a ${
+      teacher.cache ? "cached" : "served"
+    } teacher needs all samples in memory, and the training data stay on the disk`,
     {
-      where: "recipe teacher.cache",
-      hint: "Leave out teacher.cache, or set data.streaming: false, or data.limit.",
+      where: `recipe teacher.${teacher.cache ? "cache" : "server"}`,
+      hint:
+        "Take a teacher that is there while the student learns, or set data.streaming: false, or data.limit.",
     },
   );
 }
@@ -316,9 +357,9 @@ function compareVocabularies(
     throw new InputError(`teacher and student have different vocabularies: ${difference}`, {
       where: student.path,
       hint:
-        "Distillation over logits needs one vocabulary, with universal-logit too: positions of different " +
-        "tokenisations are not paired. So choose models of one family, or cut a student from the teacher " +
-        "(student: {model: teacher, layers: [...]}).",
+        `To let ${teacherTokenizer.where} teach ${studentTokenizer.where} by groups of tokens that stand for the same bytes, say so: ` +
+        "teacher.align: {by: bytes}, with a loss such as universal-logit-groups. All other losses over logits need one vocabulary: choose " +
+        "models of one family, or cut a student from the teacher (student: {model: teacher, layers: [...]}).",
     });
   }
   return headPadding(teacher, student, teacherTokenizer);

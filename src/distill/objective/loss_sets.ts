@@ -61,6 +61,8 @@ export interface ResolvedObjective {
   readonly terms: readonly ResolvedTerm[];
   readonly masks: TokenMasks;
   readonly shape: RowLossShape;
+  /** Whether the target's rows are of another vocabulary, and none of its positions is one of the learner's. */
+  readonly aligned: boolean;
   /** Temperature at which the log-probabilities of labels are wanted in training, to weigh positions by; see `importance.ts`. */
   readonly importance?: number;
 }
@@ -77,10 +79,11 @@ export function crossEntropySet({ registry, shape }: ResolvedObjective): LossSet
  * What is measured of the student: cross-entropy and forward KL first, then whatever else the objective has, then the monitors. What a
  * schedule changes is at the end of its course, so that measurements of different steps can be compared.
  */
-export function evaluationSet({ registry, recipe, terms, masks, shape }: ResolvedObjective): LossSet {
+export function evaluationSet(objective: ResolvedObjective): LossSet {
+  const { registry, recipe, terms, masks, shape, aligned } = objective;
   // Of a cache, what is measured of the teacher would be something else under the same name.
   const isSeen = ({ loss, options }: Pick<ResolvedLoss, "loss" | "options">) =>
-    !shape.sparseTarget || !looksAtTarget(loss, options);
+    !(shape.sparseTarget || aligned) || !looksAtTarget(loss, options);
   const monitors = MONITORS.filter((loss) => isSeen({ loss, options: {} })).map((loss) => ({
     ...{ loss, options: {}, name: loss.id },
     ...{ weight: 0, temperature: 1, monitor: true },
@@ -95,7 +98,8 @@ export function evaluationSet({ registry, recipe, terms, masks, shape }: Resolve
     .filter((t) => !always.includes(t.name))
     .map((t) => ({ ...t, temperatureVaries: false, monitor: true }))
     .flatMap((t) => [t, ...companions(t).filter(isSeen)]);
-  return lossSet([...BASICS.map((loss) => measured(registry, loss)), ...others, ...monitors], shape);
+  const basics = BASICS.map((loss) => measured(registry, loss)).filter((t) => !aligned || isSeen(t));
+  return lossSet([...basics, ...others, ...monitors], shape);
 }
 
 /** What is measured of each loss over pairs. */
