@@ -5,7 +5,7 @@
  */
 import type { ModelAdapter } from "../../src/distill/trained/model_adapter.ts";
 import { setUp } from "../../src/distill/run/set_up.ts";
-import { Model } from "../../src/distill/inputs/models.ts";
+import { closeModels, openModels } from "../../src/distill/inputs/open_models.ts";
 import { openStudent } from "../../src/distill/inputs/prepare.ts";
 import { type AdapterRecipe, type Recipe, type RecipeInput } from "../../src/distill/recipe/recipe.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
@@ -211,16 +211,12 @@ export async function tinySetup(recipe: Recipe): Promise<AdaptedSetup & Disposab
 
 /** Opens the models of a recipe and resolves its plugins. */
 export async function openTiny(recipe: Recipe): Promise<TrainingSetup & Disposable> {
-  const { model, quantize } = recipe.teacher;
-  const teacher = await Model.open(model, { category: "teacher weights", quantize });
-  const student = await openStudent(recipe);
-  const setup = setUp({ recipe, teacher, student }, new Registry().addAll(builtins));
+  const models = await openModels(recipe, () => openStudent(recipe));
+  const { student, teachers } = models;
+  const setup = setUp({ recipe, teacher: teachers[0]!, teachers, student }, new Registry().addAll(builtins));
   return {
     ...setup,
-    [Symbol.dispose]() {
-      teacher.close();
-      student.close();
-    },
+    [Symbol.dispose]: () => closeModels(models),
   };
 }
 

@@ -40,8 +40,11 @@ const SHOWN: Readonly<Record<string, string>> = {
   "limits.gpuBytes": "8000000000",
 };
 
-/** Sections of runs of their own kind: `examples/recipes/one-for-all.yaml` shows them. */
-const ELSEWHERE: readonly string[] = ["student.shapes", "train.oneForAll"];
+/** Fields of runs of their own kind: recipes in `examples/recipes/`, such as one-for-all.yaml and mince.yaml, show them. */
+const ELSEWHERE: readonly string[] = [
+  ...["student.shapes", "train.oneForAll"],
+  ...["teacher.self", "teacher.teachers", "teacher.combine"],
+];
 
 /** YAML text. Loading it gives the defaults. */
 export function commentedRecipe(): string {

@@ -14,6 +14,7 @@ import type { EncodedSample, EncodeReport } from "../../text/encode.ts";
 import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
 import { checkShapedModel, readShapeFile } from "../../formats/shape_file.ts";
 import { modelIdentity } from "./identity.ts";
+import { closeModels, type OpenModels, openModels, withRows } from "./open_models.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
 import type { Recipe } from "../recipe/recipe.ts";
@@ -25,7 +26,10 @@ import { widthCutOf } from "./width_cut.ts";
 /** A recipe's inputs, checked and loaded; weights are still on disk. */
 export interface PreparedRun {
   readonly recipe: Recipe;
+  /** The first of its teachers; the student itself, where that is its own. */
   readonly teacher: Model;
+  /** All of them, in the recipe's order. */
+  readonly teachers: readonly Model[];
   readonly student: Model;
   readonly tokenizer: TextTokenizer;
   readonly template: ChatTemplate | undefined;
@@ -90,19 +94,16 @@ export async function prepareRun(
   begun?: BegunStudent,
   families: readonly ModelFamily[] = [],
 ): Promise<PreparedRun> {
-  const { model, quantize } = recipe.teacher;
-  let teacher = await Model.open(model, { category: "teacher weights", quantize }, families);
-  let student: Model | undefined;
+  let models = await openModels(recipe, () => openStudent(recipe, begun, families), families);
   try {
-    student = await openStudent(recipe, begun, families);
-    const { tokenizer, template } = await openTokenizer(teacher);
-    const padding = recipe.student.model === "teacher"
-      ? undefined
-      : compareVocabularies(teacher, tokenizer, student, (await openTokenizer(student)).tokenizer);
-    if (padding) [teacher, student] = [teacher, student].map((model) => model.withRows(padding.common));
-    if (recipe.data.contextLength > Math.min(teacher.config.contextLength, student.config.contextLength)) {
+    const { tokenizer, template } = await openTokenizer(models.teachers[0]!);
+    const padding = await compareVocabularies(recipe, models, tokenizer);
+    if (padding) models = withRows(models, padding.common);
+    const { student, teachers } = models;
+    const longest = Math.min(...teachers.map(({ config }) => config.contextLength));
+    if (recipe.data.contextLength > Math.min(longest, student.config.contextLength)) {
       throw new InputError(
-        `data.contextLength is ${recipe.data.contextLength}; the models were trained for ${teacher.config.contextLength} (teacher) and ${student.config.contextLength} (student) positions`,
+        `data.contextLength is ${recipe.data.contextLength}; the models were trained for ${longest} (teacher) and ${student.config.contextLength} (student) positions`,
         { where: "recipe", hint: "Lower data.contextLength." },
       );
     }
@@ -110,10 +111,9 @@ export async function prepareRun(
     const drawn = drawnSets(sets.train);
     const samples = drawn.flatMap((set) => set.samples);
     checkSources(recipe, samples);
-    const opened = { teacher: teacher!, student: student! };
     return {
       recipe,
-      ...opened,
+      ...{ teacher: teachers[0]!, teachers, student },
       tokenizer,
       template,
       ...(padding ? { padding } : {}),
@@ -125,14 +125,10 @@ export async function prepareRun(
       trainReport: joinedReport(drawn.map((set) => set.report)),
       heldOutReport: joinedReport(sets.heldOut.map((set) => set.report)),
       stopTokens: stopTokens(tokenizer, recipe.data.endToken),
-      close() {
-        opened.teacher.close();
-        opened.student.close();
-      },
+      close: () => closeModels(models),
     };
   } catch (error) {
-    teacher.close();
-    student?.close();
+    closeModels(models);
     throw error;
   }
 }
@@ -245,22 +241,29 @@ export function stopTokens(tokenizer: TextTokenizer, endToken: Recipe["data"]["e
  * Losses compare rows of logits, so each id must mean the same token. Heads may have more rows than there are tokens: where one has more than
  * the other, these take no part in either, since no token stands for them.
  */
-function compareVocabularies(
-  teacher: Model,
-  teacherTokenizer: TextTokenizer,
-  student: Model,
-  studentTokenizer: TextTokenizer,
-): PreparedRun["padding"] {
-  const difference = vocabularyDifference(teacherTokenizer, studentTokenizer);
-  if (difference) {
-    throw new InputError(`teacher and student have different vocabularies: ${difference}`, {
-      where: student.path,
+async function compareVocabularies(
+  { student: { model }, teacher }: Recipe,
+  { teachers: [first, ...others], student }: OpenModels,
+  tokenizer: TextTokenizer,
+): Promise<PreparedRun["padding"]> {
+  const own = model === "teacher" ? first : student;
+  const sizes = [first!, ...others].map(({ config }) => config.vocabularySize);
+  for (const other of new Set([...others, own])) {
+    if (other === first) continue;
+    const difference = vocabularyDifference(tokenizer, (await openTokenizer(other!)).tokenizer);
+    if (!difference) continue;
+    const which = other === student
+      ? teacher.teachers ? "the first teacher and the student" : "teacher and student"
+      : `the first teacher and ${teacher.teachers![1 + others.indexOf(other!)]!.name}`;
+    throw new InputError(`${which} have different vocabularies: ${difference}`, {
+      where: other!.path,
       hint:
         "Distillation over logits needs one vocabulary, with universal-logit too: positions of different " +
         "tokenisations are not paired. So choose models of one family, or cut a student from the teacher " +
         "(student: {model: teacher, layers: [...]}).",
     });
   }
-  const [t, s] = [teacher.config.vocabularySize, student.config.vocabularySize];
-  return t === s ? undefined : { teacher: t, student: s, common: teacherTokenizer.vocabularySize };
+  const s = student.config.vocabularySize;
+  const t = sizes.find((size) => size !== s) ?? s;
+  return t === s ? undefined : { teacher: t, student: s, common: tokenizer.vocabularySize };
 }

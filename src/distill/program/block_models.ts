@@ -31,6 +31,8 @@ export interface TracedModel {
   readonly adaptsHead: boolean;
   /** The trained parameters of the head: its weight, or those of its adapter. */
   readonly headParameters: readonly string[];
+  /** Whether what is trained on it is the copy that follows it, which no loss reaches. */
+  readonly copied?: boolean;
 }
 
 /** How several shapes are trained at once. */
@@ -152,13 +154,14 @@ export class BlockModels {
     const graph = this.#graph;
     const { models, tokens, positions, recompute, streamed } = this.#options;
     if (name === "teacher" && streamed) return streamedSide(graph, streamed, { tokens, positions });
-    const { model, attach, adaptsHead, headParameters } = models[name];
-    const sums = this.#sums;
+    const { model, attach, adaptsHead, headParameters, copied = false } = models[name];
+    const sums = copied ? undefined : this.#sums;
     const training = sums !== undefined;
+    const parameter = (p: string) => (copied ? this.#copied(p) : this.parameter(p));
     const taps = new Map<string, Tensor>();
     const shaped = name === "student" ? this.#shaped : undefined;
     const traced = traceModel(graph, name, model, tokens, { length: positions }, {
-      attach: attach && ((prompt) => attach(graph, (p) => this.parameter(p), training, prompt)),
+      attach: attach && ((prompt) => attach(graph, parameter, training, prompt)),
       onTap: (tap, x) => taps.set(tap, x),
       recompute: training && recompute && attach !== undefined,
       gated: shaped !== undefined,
@@ -177,6 +180,10 @@ export class BlockModels {
         : {}),
       taps,
     };
+  }
+
+  #copied(name: string): Tensor {
+    return this.#graph.ungated(() => this.#options.trainables.copied(this.#graph, name));
   }
 
   /** The tensor of a parameter, trained or fixed. */

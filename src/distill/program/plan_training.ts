@@ -9,7 +9,8 @@ import { type Plan, plan, type Program } from "../../tensor/plan.ts";
 import type { Model } from "../inputs/models.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
 import type { Objective } from "../objective/objective.ts";
-import type { Recipe } from "../recipe/recipe.ts";
+import type { Recipe, SelfRecipe } from "../recipe/recipe.ts";
+import { isMoving } from "../recipe/schema/several_teachers.ts";
 import { attachOf, headParameters, type Trained } from "../trained/attach.ts";
 import type { ModelAdapter } from "../trained/model_adapter.ts";
 import type { Trainables } from "../trained/trainables.ts";
@@ -22,6 +23,7 @@ import { trainingProgram } from "./training_program.ts";
 /** What a trainer trains. */
 export interface TrainingSetup {
   readonly recipe: Recipe;
+  /** The student itself, where it is its own teacher. */
   readonly teacher: Model;
   readonly student: Model;
   /** The student's, if it has one. */
@@ -129,8 +131,8 @@ function waysOfTeacher(
   tokens: number,
   device: DeviceDescription,
 ): PlanChoices["streamed"][] {
-  const { stream, train } = recipe.teacher;
-  if (objective.target || train || stream === false) return [undefined];
+  const { stream, train, model } = recipe.teacher;
+  if (objective.target || train || stream === false || model === "student") return [undefined];
   const streamed = waitingCounts(teacher, tokens, recipe.train.accumulation, device);
   return [...(stream ? [] : [undefined]), ...streamed.map((waiting) => ({ waiting }))];
 }
@@ -166,9 +168,13 @@ function programFor(
       headParameters: headParameters(trained),
     };
   };
+  const ownTeacher = (self: SelfRecipe | undefined): TracedModel =>
+    isMoving(self) ? { ...traced(setup.student, setup), copied: true } : traced(setup.student, {});
   return trainingProgram({
     models: {
-      teacher: traced(setup.teacher, setup.teacherAdapter ? { adapter: setup.teacherAdapter } : {}),
+      teacher: recipe.teacher.model === "student"
+        ? ownTeacher(recipe.teacher.self)
+        : traced(setup.teacher, setup.teacherAdapter ? { adapter: setup.teacherAdapter } : {}),
       student: traced(setup.student, setup),
     },
     positions: recipe.data.contextLength,

@@ -28,6 +28,8 @@ import { ShapeSwitch } from "./shape_switch.ts";
 import { runInSlices } from "./slices.ts";
 import { stepMeans, type StepMetrics, stepMetrics, stepSources, type StepTag } from "./step_metrics.ts";
 import { TeacherStream } from "./teacher_stream.ts";
+import { COPY_KEEPS } from "./update_block.ts";
+import { copyKeeps } from "./own_teacher.ts";
 import type { TargetFeed, TargetSource } from "./teacher_rows.ts";
 
 /** Options of {@linkcode Trainer.create}. */
@@ -127,15 +129,20 @@ export class Trainer {
       if (rest) this.executable.write(FLAT[name], rest[name]);
       else this.executable.clear(FLAT[name]);
     }
-    if (this.#hasStates) {
-      this.executable.write(FLAT.states, rest?.states ?? this.setup.trainables.initialStates());
-    }
+    const { trainables } = this.setup;
+    if (this.#hasStates) this.executable.write(FLAT.states, rest?.states ?? trainables.initialStates());
+    const { total } = trainables.copy;
+    if (total > 0) this.executable.write(FLAT.copy, rest?.copy ?? parameters.subarray(0, total));
   }
 
   /** Reads back all that training changes. Waits for all queued work. */
   async readState(): Promise<FlatState> {
-    const { layout, states } = this.setup.trainables;
-    const names = [FLAT.parameters, FLAT.m, FLAT.v, ...(this.#hasStates ? [FLAT.states] : [])];
+    const { layout, states, copy } = this.setup.trainables;
+    const names = [
+      ...[FLAT.parameters, FLAT.m, FLAT.v],
+      ...(this.#hasStates ? [FLAT.states] : []),
+      ...(copy.total > 0 ? [FLAT.copy] : []),
+    ];
     const back = await this.executable.read(names);
     const get = (name: string, { total }: ParameterLayout) =>
       (back.get(name)?.data as Float32Array | undefined)?.subarray(0, total) ?? new Float32Array(total);
@@ -144,6 +151,7 @@ export class Trainer {
       m: get(FLAT.m, layout),
       v: get(FLAT.v, layout),
       states: get(FLAT.states, states),
+      ...(copy.total > 0 ? { copy: get(FLAT.copy, copy) } : {}),
     };
   }
 
@@ -268,6 +276,7 @@ export class Trainer {
     executable.setScalar("oneOverTokens", 1 / Math.max(1, counts[0]!));
     executable.setScalar("learningRate", learningRate);
     executable.setScalars(Object.entries(biasCorrections(recipe.train, step + 1)));
+    if (trainables.copy.total > 0) executable.setScalar(COPY_KEEPS, copyKeeps(step, recipe.teacher));
     for (const { work } of trainables.parts) {
       executable.setScalars(Object.entries(work?.scalars(step + 1) ?? {}));
     }

@@ -19,6 +19,7 @@ export interface RecipePath {
 
 const FIELDS: readonly Omit<RecipePath, "path">[] = [
   { field: "teacher.model", of: "model" },
+  { field: "teacher.teachers.*.model", of: "model" },
   { field: "student.model", of: "model" },
   { field: "student.shape", of: "shape" },
   { field: "student.shapes.widths.*.shape", of: "shape" },
@@ -31,12 +32,12 @@ const FIELDS: readonly Omit<RecipePath, "path">[] = [
   { field: "output.folder", of: "folder" },
 ];
 
-/** The paths of a recipe, checked or not, as far as they are there; `student.model: teacher` is none. */
+/** The paths of a recipe, checked or not, as far as they are there; `student.model: teacher` and a teacher `student` are none. */
 export function recipePaths(recipe: unknown): RecipePath[] {
   return FIELDS.flatMap(({ field, of }) =>
     valuesAt(recipe, field.split(".")).flatMap(({ field, value }) => {
       const isPath = typeof value === "string" && value !== "" &&
-        (field !== "student.model" || value !== "teacher");
+        value !== (field === "student.model" ? "teacher" : of === "model" ? "student" : undefined);
       return isPath ? [{ field, of, path: value as string }] : [];
     })
   );

@@ -24,8 +24,17 @@ export interface Recipe {
 
 /** The model that is imitated. */
 export interface TeacherRecipe {
-  /** A Hugging Face folder or a GGUF file. */
+  /**
+   * A Hugging Face folder or a GGUF file, or `student`: the student itself, as `self` says. Of several teachers that of the first, which has
+   * the tokenizer and writes the sample texts.
+   */
   model: string;
+  /** What of the student teaches it, where `model` is `student`: what it began as, when absent. */
+  self?: SelfRecipe;
+  /** Several teachers, two at least; one when absent. */
+  teachers?: TeacherMemberRecipe[];
+  /** What several teachers are together; there where they are. */
+  combine?: Combine;
   /** What the weights of its linear layers but the head are quantised to while they are loaded; absent is not. */
   quantize?: QuantizeDtype;
   /**
@@ -39,6 +48,36 @@ export interface TeacherRecipe {
   adapter?: AdapterRecipe;
   /** Runs the teacher once, before training, and trains on what is kept of it. */
   cache?: TeacherCacheRecipe;
+}
+
+/**
+ * The student as its own teacher: without what is trained of it (`initial`); with what was trained of it up to some steps back, copied anew
+ * every so many steps (`lagged`); or with an exponential mean of what was trained of it (`mean`).
+ */
+export type SelfRecipe =
+  | { kind: "initial" }
+  | { kind: "lagged"; every: number }
+  | { kind: "mean"; decay: number };
+
+/**
+ * What several teachers are together: the weighted mean of their distributions (`mixture`), the product of their distributions, each to the
+ * power of its weight (`product`), for each sample the one whose cross-entropy on it is least (`best`; MinCE, FuseLLM, arXiv 2401.10491), or
+ * the one that the sample's row names (`tag`).
+ */
+export type Combine = "mixture" | "product" | "best" | "tag";
+
+/** One of several teachers. */
+export interface TeacherMemberRecipe {
+  /** A Hugging Face folder or a GGUF file, or `student`. */
+  model: string;
+  /** How rows, reports and schedules call it; the file's name without its ending when absent. */
+  name?: string;
+  /** Its share in a mixture or a product, against the weights of the others. */
+  weight?: number;
+  /** The course of `weight`. */
+  schedule?: { weight: Course };
+  quantize?: QuantizeDtype;
+  self?: SelfRecipe;
 }
 
 /** What is kept of the teacher at each position: one of `topK` and `samples`. */
@@ -261,12 +300,22 @@ export interface LimitsRecipe {
 export interface ObjectiveTermInput extends Partial<Omit<ObjectiveTerm, "schedule" | "balance">> {
   loss: string;
   balance?: Partial<Balance>;
-  schedule?: Record<string, Omit<Course, "shape"> & Partial<Pick<Course, "shape">>>;
+  schedule?: Record<string, CourseInput>;
 }
+
+/** One of several teachers as one may write it. */
+export interface TeacherMemberInput extends Omit<TeacherMemberRecipe, "schedule"> {
+  schedule?: { weight: CourseInput };
+}
+
+type CourseInput = Omit<Course, "shape"> & Partial<Pick<Course, "shape">>;
 
 /** What one may write: all but the models and the training data has a default. */
 export interface RecipeInput {
-  teacher: Pick<TeacherRecipe, "model" | "quantize" | "stream"> & {
+  teacher: Pick<TeacherRecipe, "quantize" | "stream" | "self" | "combine"> & {
+    /** Absent where there are `teachers`. */
+    model?: string;
+    teachers?: TeacherMemberInput[];
     train?: boolean;
     adapter?: Partial<AdapterRecipe>;
     cache?: Partial<TeacherCacheRecipe>;

@@ -31,12 +31,13 @@ export async function measureTeacher(attempt: Attempt, trainer: Trainer): Promis
 }
 
 /**
- * Measures the student after so many steps, and a teacher that trains along; remembers the best, which of several sets the first decides.
+ * Measures the student after so many steps, and a teacher that changes with them; remembers the best, which of several sets the first decides.
  * Returns the student's cross-entropy on that one.
  */
 export async function evaluate(attempt: Attempt, trainer: Trainer, step: number): Promise<number | null> {
   const { progress, setup } = attempt;
-  if (setup.teacherAdapter && step > 0) {
+  const changes = setup.teacherAdapter !== undefined || setup.trainables.copy.total > 0;
+  if (changes && step > 0) {
     const found = await measureSets(attempt, (samples) => trainer.evaluateTeacher(samples));
     tellEvaluation(attempt, "teacher", step, found);
   }

@@ -19,12 +19,13 @@ import { openAdapter, trainedStudent } from "../trained/trained_student.ts";
 import type { Model } from "../inputs/models.ts";
 import type { OneForAll } from "../program/block_models.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
+import { movingSelf } from "../program/own_teacher.ts";
 import { sandwichSize } from "../program/sandwich.ts";
 import { WidthInputs } from "../program/width_inputs.ts";
 
 /** Resolves a prepared recipe's losses and what it trains. */
 export function setUp(
-  prepared: Pick<PreparedRun, "recipe" | "teacher" | "student">,
+  prepared: Pick<PreparedRun, "recipe" | "teacher" | "student"> & Partial<Pick<PreparedRun, "teachers">>,
   registry: Registry,
 ): TrainingSetup {
   const { recipe, teacher, student } = prepared;
@@ -56,11 +57,10 @@ export function setUp(
     ...trained,
     ...(teacherAdapter ? { teacherAdapter } : {}),
     ...(student.shapes ? { oneForAll: resolveOneForAll(recipe, objective, student, registry) } : {}),
-    trainables: new Trainables([
-      ...partsOf(trained),
-      ...(teacherAdapter ? [teacherAdapter] : []),
-      ...features,
-    ]),
+    trainables: new Trainables(
+      [...partsOf(trained), ...(teacherAdapter ? [teacherAdapter] : []), ...features],
+      movingSelf(recipe.teacher) ? partsOf(trained) : [],
+    ),
   };
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { isObject } from "../../../base/json.ts";
-import { withSetNames } from "../data_sets.ts";
+import { withNames, withSetNames } from "../data_sets.ts";
 
 const OPTIONAL_SECTIONS = ["objective", "adapter", "train", "samples", "output", "limits"];
 
@@ -17,9 +17,12 @@ export function deriveDefaults(value: unknown): unknown {
   if (isObject(value.data)) derived.data = withSetNames(value.data);
   const adapter = section(value, "adapter");
   if (adapter) derived.adapter = twiceTheRank(adapter);
-  const teacher = section(value, "teacher");
-  if (teacher && isObject(teacher.adapter)) {
-    derived.teacher = { ...teacher, adapter: twiceTheRank(teacher.adapter) };
+  const { teacher } = value;
+  if (isObject(teacher)) {
+    derived.teacher = {
+      ...firstOfTeachers(teacher),
+      ...(isObject(teacher.adapter) ? { adapter: twiceTheRank(teacher.adapter) } : {}),
+    };
   }
   const train = section(value, "train");
   if (train) {
@@ -39,6 +42,16 @@ export function deriveDefaults(value: unknown): unknown {
     derived.train = filled;
   }
   return derived;
+}
+
+/** A teacher with what stands for several: names for each, and the first one's model. */
+function firstOfTeachers(teacher: Record<string, unknown>): Record<string, unknown> {
+  const { teachers } = teacher;
+  if (!Array.isArray(teachers)) return teacher;
+  const named = withNames(teachers);
+  const [first] = named;
+  const model = isObject(first) && teacher.model === undefined ? { model: first.model } : {};
+  return { ...model, ...teacher, teachers: named };
 }
 
 /** What the whole model learns by where the objective is absent: the data, or what the other shapes learn from too. */

@@ -12,6 +12,7 @@ import { data } from "./data.ts";
 import { haveNumbers } from "./fields.ts";
 import { defaultObjective, isEverPositive, objective } from "./objective.ts";
 import { limits, output, samples } from "./run.ts";
+import { checkOwnTeacher } from "./several_teachers.ts";
 import { student } from "./student.ts";
 import { teacher } from "./teacher.ts";
 import { train } from "./train.ts";
@@ -49,9 +50,9 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
       value.objective.every((term) => isObject(term) && typeof term.weight === "number"),
   },
 ).superRefine(({ teacher, student, objective, adapter, train }, context) => {
-  checkOneForAll({ teacher, student, objective, adapter, train }, (path, message) => {
-    context.addIssue({ code: "custom", path, message });
-  });
+  const wrong = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message });
+  checkOneForAll({ teacher, student, objective, adapter, train }, wrong);
+  checkOwnTeacher(teacher, student, wrong);
   const trains = objective.findIndex(({ learner }) => learner === "teacher");
   if (trains >= 0 && !teacher.train) {
     context.addIssue({

@@ -5,7 +5,10 @@
  */
 import { z } from "zod";
 import { adapter } from "./adapter.ts";
-import { path, quantize, QUANTIZES, seed } from "./fields.ts";
+import { count, path, quantize, QUANTIZES, seed, share } from "./fields.ts";
+import { checkSelf, checkTeachers } from "./several_teachers.ts";
+import { course } from "./objective.ts";
+import { SET_NAME, SET_NAME_FORM } from "../data_sets.ts";
 
 const cacheEntries = z.number().int().min(1).max(256);
 
@@ -23,8 +26,52 @@ const cache = z.strictObject({
   error: "needs one of topK and samples, such as {topK: 64}",
 });
 
+const self = z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("initial").describe("Without what is trained of it") }),
+  z.strictObject({
+    kind: z.literal("lagged").describe("With a copy of what was trained of it, some steps back"),
+    every: count.describe("Optimiser steps after which it is copied anew"),
+  }),
+  z.strictObject({
+    kind: z.literal("mean").describe("With an exponential mean of what was trained of it"),
+    decay: share.describe(
+      "What each step keeps of the mean, such as 0.999; the rest is the student after the step",
+    ),
+  }),
+]).describe("What of the student teaches it, where model is `student`: what it began as, when absent");
+
+const member = z.strictObject({
+  model: path.describe(
+    "Hugging Face folder or GGUF file, hf:ORG/NAME@REVISION of the hub, or `student` for the student itself",
+  ),
+  name: z.string().regex(SET_NAME, `must be ${SET_NAME_FORM}`).optional().describe(
+    "How rows and reports call it; the file's name without its ending when absent",
+  ),
+  weight: z.number().min(0).max(1e9).optional().describe(
+    "Its share in a mixture or a product, against the weights of the others; 1 when absent",
+  ),
+  schedule: z.strictObject({ weight: course.describe("In the place of weight") }).optional().describe(
+    "Course of its weight over the steps",
+  ),
+  quantize: quantize.optional().describe(`${QUANTIZES}As it is stored when absent`),
+  self: self.optional(),
+});
+
+/** Teachers at once, at the most: a kernel binds a row of each. */
+const MOST_TEACHERS = 6;
+
 export const teacher = z.strictObject({
-  model: path.describe("Hugging Face folder or GGUF file of the teacher, or hf:ORG/NAME@REVISION of the hub"),
+  model: path.describe(
+    "Hugging Face folder or GGUF file of the teacher, hf:ORG/NAME@REVISION of the hub, or `student` for the student itself",
+  ),
+  self: self.optional(),
+  teachers: z.array(member).min(2).max(MOST_TEACHERS).optional().describe(
+    "Several teachers in the place of one, such as [{model: ./a, weight: 0.3}, {model: ./b, weight: 0.7}]; see combine",
+  ),
+  combine: z.enum(["mixture", "product", "best", "tag"]).optional().describe(
+    "What several teachers are together: the mean of their distributions, their product, for each sample the one with the least " +
+      "cross-entropy on it, or the one that the row's `teacher` names",
+  ),
   quantize: quantize.optional().describe(`${QUANTIZES}As it is stored when absent`),
   stream: z.boolean().optional().describe(
     "Reads its layers from disk, two at a time, each time they are needed, so that only embedding, head and two layers take memory on " +
@@ -37,7 +84,7 @@ export const teacher = z.strictObject({
   cache: cache.optional().describe(
     "Runs the teacher once before training and keeps the top of its distribution; training then needs no teacher on the GPU",
   ),
-}).refine((t) => !(t.train && t.cache), {
+}).superRefine(checkSelf).superRefine(checkTeachers).refine((t) => !(t.train && t.cache), {
   path: ["cache"],
   error: "cannot keep a teacher that is trained along; leave it out, or teacher.train",
 }).refine((t) => !(t.train && t.stream), {

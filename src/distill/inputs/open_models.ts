@@ -1,0 +1,60 @@
+/**
+ * The models of a recipe: its teachers and its student, one object where they are the same.
+ *
+ * @module
+ */
+import type { ModelFamily } from "../../models/family.ts";
+import type { Recipe, TeacherMemberRecipe, TeacherRecipe } from "../recipe/recipe.ts";
+import { Model } from "./models.ts";
+
+/** Open models. */
+export interface OpenModels {
+  readonly student: Model;
+  /** In the recipe's order; the student itself where it teaches. */
+  readonly teachers: readonly Model[];
+}
+
+/** The teachers that a recipe names; one is a list of itself. */
+export function teachersOf(
+  { model, quantize, self, teachers }: TeacherRecipe,
+): readonly Pick<TeacherMemberRecipe, "model" | "name" | "quantize" | "self">[] {
+  return teachers ?? [{ model, ...(quantize ? { quantize } : {}), ...(self ? { self } : {}) }];
+}
+
+/**
+ * Opens them. Teachers of one file and one quantisation share what they have on the GPU.
+ *
+ * @param openStudent Called once all other models are open
+ * @throws {InputError} on a model that does not do; what was opened is closed again
+ */
+export async function openModels(
+  { teacher }: Pick<Recipe, "teacher">,
+  openStudent: () => Promise<Model>,
+  families: readonly ModelFamily[] = [],
+): Promise<OpenModels> {
+  const open: (Model | undefined)[] = [];
+  try {
+    for (const { model, quantize } of teachersOf(teacher)) {
+      const isOther = model !== "student";
+      open.push(
+        isOther ? await Model.open(model, { category: "teacher weights", quantize }, families) : undefined,
+      );
+    }
+    const student = await openStudent();
+    return { student, teachers: open.map((model) => model ?? student) };
+  } catch (error) {
+    for (const model of open) model?.close();
+    throw error;
+  }
+}
+
+/** Closes models, each once. */
+export function closeModels({ student, teachers }: OpenModels): void {
+  for (const source of new Set([...teachers, student].map((model) => model.source))) source.close();
+}
+
+/** The same models of which only so many rows of embedding and head take part; what was one object is one. */
+export function withRows({ student, teachers }: OpenModels, rows: number): OpenModels {
+  const cut = new Map([...teachers, student].map((model) => [model, model.withRows(rows)]));
+  return { student: cut.get(student)!, teachers: teachers.map((model) => cut.get(model)!) };
+}
