@@ -179,7 +179,8 @@ export type AdaptedRecipe = Recipe & { adapter: AdapterRecipe };
 /** A recipe over the files, with a student cut from the teacher; the learning rate is constant unless `changes` say otherwise. */
 export function tinyRecipe(files: TinyFiles, changes: RecipeChanges = {}): AdaptedRecipe {
   return parseRecipe({
-    teacher: { model: files.teacher, ...changes.teacher },
+    // Of several teachers, the first one's model is the teacher's.
+    teacher: { ...(changes.teacher?.teachers ? {} : { model: files.teacher }), ...changes.teacher },
     student: changes.student ?? { model: "teacher", layers: [0, 2] },
     data: { train: files.train, heldOut: files.heldOut, contextLength: 64, ...changes.data },
     ...(changes.objective ? { objective: changes.objective } : {}),

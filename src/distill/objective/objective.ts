@@ -19,6 +19,7 @@ import {
   evaluationSet,
   type LossPass,
   type LossSet,
+  type MeasuredLosses,
   type ResolvedObjective,
   trainingPasses,
 } from "./loss_sets.ts";
@@ -26,16 +27,24 @@ import type { RowLosses } from "./row_loss.ts";
 import { isRowTerm, resolve, type ResolvedTerm, termAt, uniqueNames } from "./terms.ts";
 import { TokenMasks } from "./token_masks.ts";
 
+/** What the student's losses are compared with, where that is not one model. */
+export interface ObjectiveTarget {
+  /** What a cache keeps of the teacher. */
+  readonly cache?: TeacherCacheRecipe | undefined;
+  /** Whether its logits are made for one temperature. */
+  readonly oneTemperature?: boolean;
+}
+
 /** The losses of a recipe. */
 export class Objective {
   /** As they are before the first step, in the recipe's order. */
   readonly terms: readonly ResolvedTerm[];
   /** The tokens that its losses count. */
   readonly masks: TokenMasks;
-  /** The passes over the head of a training step: for each learner the one without balance first. */
+  /** The passes over the head of a training step: for each learner those without balance first. */
   readonly passes: readonly LossPass[];
   /** What is measured of the student on held-out samples. */
-  readonly evaluation: LossSet;
+  readonly evaluation: MeasuredLosses;
   readonly crossEntropy: LossSet;
   readonly #recipe: readonly ObjectiveTerm[];
   readonly #shape: RowLossShape;
@@ -43,7 +52,7 @@ export class Objective {
   private constructor(
     { recipe, terms, masks, shape }: ResolvedObjective,
     passes: readonly LossPass[],
-    evaluation: LossSet,
+    evaluation: MeasuredLosses,
     crossEntropy: LossSet,
   ) {
     [this.terms, this.masks, this.#recipe, this.#shape] = [terms, masks, recipe, shape];
@@ -53,14 +62,14 @@ export class Objective {
   /**
    * The objective of a recipe.
    *
-   * @param cache Where the target of the student's losses comes from a cache
+   * @param target Where the target of the student's losses comes from a cache, or is made for one temperature
    * @throws {InputError} on an unknown loss, an option or a schedule that it refuses, or one that the cache cannot serve
    */
   static of(
     registry: Registry,
     recipe: readonly ObjectiveTerm[],
     vocabulary: number,
-    cache?: TeacherCacheRecipe,
+    { cache, oneTemperature = false }: ObjectiveTarget = {},
   ): Objective {
     const names = uniqueNames(recipe);
     const masks = new TokenMasks(recipe);
@@ -71,7 +80,7 @@ export class Objective {
     const target = cache && sparseTarget(cache, terms.filter(isRowTerm), vocabulary);
     if (target) terms.forEach((term, i) => ensureCached(term, target, `recipe objective.${i}`));
     const shape = { vocabulary, ...(target ? { sparseTarget: target } : {}) };
-    const resolved = { registry, recipe, terms, masks, shape };
+    const resolved = { registry, recipe, terms, masks, shape, oneTemperature };
     return new Objective(
       resolved,
       trainingPasses(resolved),

@@ -6,14 +6,15 @@
 import type { Graph, StepScalar, Tensor } from "../../tensor/graph.ts";
 import { accumulate } from "../../tensor/ops/accumulate.ts";
 import type { Attach } from "../trained/attach.ts";
-import { headTarget, type Target } from "../objective/chunked_loss.ts";
+import { type DenseTarget, headTarget, type Target } from "../objective/chunked_loss.ts";
+import { chosenTarget, mixedTarget, multipliedTarget } from "../objective/several_targets.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
 import type { LossSet } from "../objective/loss_sets.ts";
 import type { Model } from "../inputs/models.ts";
 import type { ShapeSpace } from "../inputs/shape_space.ts";
 import type { Objective } from "../objective/objective.ts";
 import type { ParameterLayout } from "../trained/parameters.ts";
-import type { Learner } from "../recipe/recipe.ts";
+import type { Combine, Learner } from "../recipe/recipe.ts";
 import { checkSeparable } from "./gated_layers.ts";
 import { headInput, type Side, traceModel } from "./traced_model.ts";
 import { streamedSide, type StreamedTeacher } from "./streamed_teacher.ts";
@@ -50,6 +51,13 @@ export interface OneForAll {
   readonly widths?: WidthInputs;
 }
 
+/** Several teachers as one target. */
+export interface SeveralTeachers {
+  readonly combine: Combine;
+  /** In the recipe's order. */
+  readonly members: readonly (TracedModel & { readonly name: string })[];
+}
+
 /** What the program is made for: all of it follows from the recipe and the choices of the plan. */
 export interface TrainingProgramOptions {
   readonly models: Readonly<Record<Learner, TracedModel>>;
@@ -70,7 +78,14 @@ export interface TrainingProgramOptions {
   readonly oneForAll?: OneForAll | undefined;
   /** Where the teacher's layers come from disk. */
   readonly streamed?: StreamedTeacher | undefined;
+  /** Where there is more than one teacher; that of `models` is the first then, and no part of the program as such. */
+  readonly several?: SeveralTeachers | undefined;
   readonly optimiser: OptimiserSettings;
+}
+
+/** What the model of one of several teachers is called in a block. */
+export function memberName(name: string): string {
+  return `teacher ${name}`;
 }
 
 /** Where {@linkcode GradientSums} adds up. */
@@ -124,7 +139,7 @@ export class BlockModels {
   /** Where gradients go; undefined in evaluation. */
   readonly #sums: GradientSums | undefined;
   readonly #shaped: ShapedStudent | undefined;
-  readonly #sides = new Map<Learner, Side>();
+  readonly #sides = new Map<string, Side>();
 
   /**
    * @param sums Where gradients go
@@ -138,23 +153,47 @@ export class BlockModels {
   }
 
   side(name: Learner): Side {
-    let side = this.#sides.get(name);
-    if (!side) this.#sides.set(name, side = this.#trace(name));
-    return side;
+    return this.#once(name, () => {
+      const { models, tokens, positions, streamed } = this.#options;
+      if (name === "teacher" && streamed) return streamedSide(this.#graph, streamed, { tokens, positions });
+      return this.#trace(name, models[name]);
+    });
   }
 
   /** What the rows of a learner are compared with by a set of losses. */
-  target(learner: Learner, { needsCache, needsTarget }: LossSet): Target | undefined {
-    const { objective, tokens } = this.#options;
+  target(learner: Learner, { needsCache, needsTarget, temperature }: LossSet): Target | undefined {
+    const { objective, tokens, several } = this.#options;
     if (needsCache) return cachedInputs(this.#graph, tokens, objective.target!);
-    return needsTarget ? headTarget(this.side(learner === "student" ? "teacher" : "student")) : undefined;
+    if (!needsTarget) return undefined;
+    if (learner === "student" && several) return this.together(several, temperature);
+    return headTarget(this.side(learner === "student" ? "teacher" : "student"));
   }
 
-  #trace(name: Learner): Side {
+  /** Several teachers as one target. @param temperature See {@linkcode LossSet.temperature} */
+  together({ combine, members }: SeveralTeachers, temperature?: string): DenseTarget {
+    const targets = members.map((member) => {
+      const name = memberName(member.name);
+      return headTarget(this.#once(name, () => this.#trace(name, member)));
+    });
+    switch (combine) {
+      case "mixture":
+        return mixedTarget(targets, temperature);
+      case "product":
+        return multipliedTarget(targets);
+      default:
+        return chosenTarget(this.#graph, this.#options.tokens, targets);
+    }
+  }
+
+  #once(name: string, trace: () => Side): Side {
+    let side = this.#sides.get(name);
+    if (!side) this.#sides.set(name, side = trace());
+    return side;
+  }
+
+  #trace(name: string, { model, attach, adaptsHead, headParameters, copied = false }: TracedModel): Side {
     const graph = this.#graph;
-    const { models, tokens, positions, recompute, streamed } = this.#options;
-    if (name === "teacher" && streamed) return streamedSide(graph, streamed, { tokens, positions });
-    const { model, attach, adaptsHead, headParameters, copied = false } = models[name];
+    const { tokens, positions, recompute } = this.#options;
     const sums = copied ? undefined : this.#sums;
     const training = sums !== undefined;
     const parameter = (p: string) => (copied ? this.#copied(p) : this.parameter(p));

@@ -9,7 +9,7 @@ import { type Plan, plan, type Program } from "../../tensor/plan.ts";
 import type { Model } from "../inputs/models.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
 import type { Objective } from "../objective/objective.ts";
-import type { Recipe, SelfRecipe } from "../recipe/recipe.ts";
+import type { Recipe, SelfRecipe, TeacherMemberRecipe } from "../recipe/recipe.ts";
 import { isMoving } from "../recipe/schema/several_teachers.ts";
 import { attachOf, headParameters, type Trained } from "../trained/attach.ts";
 import type { ModelAdapter } from "../trained/model_adapter.ts";
@@ -25,6 +25,8 @@ export interface TrainingSetup {
   readonly recipe: Recipe;
   /** The student itself, where it is its own teacher. */
   readonly teacher: Model;
+  /** All teachers, in the recipe's order: the first of them is `teacher`. */
+  readonly teachers: readonly Model[];
   readonly student: Model;
   /** The student's, if it has one. */
   readonly adapter?: ModelAdapter;
@@ -131,8 +133,9 @@ function waysOfTeacher(
   tokens: number,
   device: DeviceDescription,
 ): PlanChoices["streamed"][] {
-  const { stream, train, model } = recipe.teacher;
-  if (objective.target || train || stream === false || model === "student") return [undefined];
+  const { stream, train, model, teachers } = recipe.teacher;
+  const isAlone = !teachers && model !== "student";
+  if (objective.target || train || stream === false || !isAlone) return [undefined];
   const streamed = waitingCounts(teacher, tokens, recipe.train.accumulation, device);
   return [...(stream ? [] : [undefined]), ...streamed.map((waiting) => ({ waiting }))];
 }
@@ -170,6 +173,11 @@ function programFor(
   };
   const ownTeacher = (self: SelfRecipe | undefined): TracedModel =>
     isMoving(self) ? { ...traced(setup.student, setup), copied: true } : traced(setup.student, {});
+  const { teachers, combine } = recipe.teacher;
+  const member = ({ name, self, model }: TeacherMemberRecipe, i: number) => ({
+    name: name!,
+    ...(model === "student" ? ownTeacher(self) : traced(setup.teachers[i]!, {})),
+  });
   return trainingProgram({
     models: {
       teacher: recipe.teacher.model === "student"
@@ -180,6 +188,9 @@ function programFor(
     positions: recipe.data.contextLength,
     ...{ tokens, chunkRows, recompute, objective, features, trainables },
     ...{ accumulation: recipe.train.accumulation, oneForAll: setup.oneForAll, streamed },
+    ...(teachers && !objective.target
+      ? { several: { combine: combine!, members: teachers.map(member) } }
+      : {}),
     optimiser: { beta1, beta2, epsilon, clip, weightDecay },
   });
 }

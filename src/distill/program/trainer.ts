@@ -16,7 +16,9 @@ import { type ControlledOptions, Controllers } from "../objective/controllers.ts
 import { LOSS_SUMS } from "../objective/loss_sets.ts";
 import { type Evaluation, withCalibrationError } from "../objective/monitors.ts";
 import type { MarkedBatch } from "../objective/token_masks.ts";
+import { shareScalars } from "../objective/several_targets.ts";
 import { learningRateAt } from "../recipe/schedule.ts";
+import { weightAt } from "../recipe/schema/several_teachers.ts";
 import { RANDOM_KEY } from "../trained/model_adapter.ts";
 import { FLAT, type FlatState, type ParameterLayout } from "../trained/parameters.ts";
 import { type CountedLosses, measureLosses, writeBatch } from "./measure.ts";
@@ -99,7 +101,7 @@ export class Trainer {
     planned: PlannedTraining,
     options: TrainerOptions = {},
   ): Promise<Trainer> {
-    const models = [setup.teacher, setup.student];
+    const models = [...setup.teachers, setup.student];
     const weights = await uploadWeights(gpu, planned.plan, models, (done, total) => {
       options.onProgress?.(`weights ${Math.round(100 * done / total)} %`);
     });
@@ -273,6 +275,7 @@ export class Trainer {
     const { recipe, objective, trainables } = this.setup;
     const { executable } = this;
     objective.setScalars(executable, step, counts, controlled);
+    this.#setShares(step);
     executable.setScalar("oneOverTokens", 1 / Math.max(1, counts[0]!));
     executable.setScalar("learningRate", learningRate);
     executable.setScalars(Object.entries(biasCorrections(recipe.train, step + 1)));
@@ -280,6 +283,13 @@ export class Trainer {
     for (const { work } of trainables.parts) {
       executable.setScalars(Object.entries(work?.scalars(step + 1) ?? {}));
     }
+  }
+
+  /** Writes what each of several teachers weighs. @param step Infinity for the end of its course */
+  #setShares(step: number): void {
+    const { teachers, combine } = this.setup.recipe.teacher;
+    if (combine !== "mixture" && combine !== "product") return;
+    this.executable.setScalars(shareScalars(teachers!.map((teacher) => weightAt(teacher, step))));
   }
 
   /** Whether {@linkcode collect} must be called before the next step. */
@@ -327,6 +337,7 @@ export class Trainer {
     await this.executable.ready(block);
     const teacher = this.#teacherOf(block);
     objective.setEvaluationScalars(this.executable);
+    this.#setShares(Infinity);
     return await measureLosses(this.executable, samples, {
       ...{ block, state, terms, masks: objective.masks },
       tokensPerBatch: this.planned.choices.tokens,

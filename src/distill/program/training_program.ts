@@ -14,10 +14,10 @@ import { pointwise } from "../../tensor/ops/pointwise.ts";
 import { reshape } from "../../tensor/ops/views.ts";
 import { Program } from "../../tensor/plan.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
-import { chunkedLoss } from "../objective/chunked_loss.ts";
+import { chunkedLoss, targetLosses } from "../objective/chunked_loss.ts";
 import { balanced } from "../objective/balanced.ts";
 import { lossSums } from "../objective/loss_sums.ts";
-import { LOSS_SUMS, type LossSet } from "../objective/loss_sets.ts";
+import { LOSS_SUMS, type LossSet, type MeasuredLosses } from "../objective/loss_sets.ts";
 import type { Balance, Learner } from "../recipe/recipe.ts";
 import { BlockModels, GradientSums, type TrainingProgramOptions } from "./block_models.ts";
 import { labelInput } from "./measure.ts";
@@ -43,17 +43,29 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
   );
   // A cached teacher has been measured when the cache was made, and is no part of the program.
   if (options.objective.target) return program;
-  traceEvaluation(
-    program.block("evaluateTeacher"),
-    "teacher",
-    options.objective.crossEntropy,
-    LOSS_SUMS.teacher,
-    options,
-  );
+  traceTeacher(program.block("evaluateTeacher"), options);
   return program;
 }
 
-/** Traces the losses of one pass and adds their sums up, at the beginning of the state `sums`. */
+/** Traces what is measured of the teacher: of several, of what they are together. */
+function traceTeacher(graph: Graph, options: TrainingProgramOptions): void {
+  const { objective: { crossEntropy: set }, several } = options;
+  if (!several) {
+    const only = { passes: [set], names: set.names };
+    return traceEvaluation(graph, "teacher", only, LOSS_SUMS.teacher, options);
+  }
+  const { objective, tokens, chunkRows } = options;
+  const target = new BlockModels(graph, options).together(several);
+  const losses = objective.rowLosses(set, graph);
+  const values = targetLosses(graph, {
+    target,
+    ...labelInput(graph, tokens, losses),
+    ...{ losses, chunkRows },
+  });
+  lossSums(values, sumsState(graph, LOSS_SUMS.teacher, set.names.length), graph.scalar("accumulate"));
+}
+
+/** Traces the losses of one pass and adds their sums up in the state `sums`, from element `at` on. */
 function tracePass(
   graph: Graph,
   models: BlockModels,
@@ -62,6 +74,7 @@ function tracePass(
   sums: Tensor,
   { objective, tokens, chunkRows }: TrainingProgramOptions,
   training: boolean,
+  at = 0,
 ): Tensor | undefined {
   const target = models.target(learner, set);
   const losses = objective.rowLosses(set, graph);
@@ -70,7 +83,7 @@ function tracePass(
     ...labelInput(graph, tokens, losses),
     ...{ target, losses, chunkRows, gradient: training },
   });
-  lossSums(values, sums, graph.scalar("accumulate"), { first: 0, count: losses.valueCount });
+  lossSums(values, sums, graph.scalar("accumulate"), { first: at, count: losses.valueCount });
   return weighted;
 }
 
@@ -105,16 +118,20 @@ function sumsState(graph: Graph, name: string, count: number): Tensor {
 function traceEvaluation(
   graph: Graph,
   learner: Learner,
-  set: LossSet,
+  { passes, names }: Pick<MeasuredLosses, "passes" | "names">,
   sums: string,
   options: TrainingProgramOptions,
   features: readonly ModelFeatureLoss[] = [],
 ): void {
   const { oneForAll } = options;
   const models = new BlockModels(graph, options, undefined, oneForAll && { widths: oneForAll.widths });
-  const count = set.names.length;
+  const count = names.length;
   const state = sumsState(graph, sums, count + features.length);
-  tracePass(graph, models, learner, set, state, options, false);
+  let at = 0;
+  for (const set of passes) {
+    tracePass(graph, models, learner, set, state, options, false, at);
+    at += set.names.length;
+  }
   features.forEach((f, i) => traceFeature(graph, models, f, { state, first: count + i }, options));
 }
 

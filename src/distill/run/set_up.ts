@@ -9,7 +9,7 @@ import type { Registry } from "../../registry/registry.ts";
 import { TEACHER } from "../trained/model_adapter.ts";
 import { partsOf } from "../trained/attach.ts";
 import { ModelFeatureLoss } from "../objective/feature_losses.ts";
-import { Objective } from "../objective/objective.ts";
+import { Objective, type ObjectiveTarget } from "../objective/objective.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { checkPromptLosses } from "../program/prompt_features.ts";
 import type { Recipe } from "../recipe/recipe.ts";
@@ -28,14 +28,15 @@ export function setUp(
   prepared: Pick<PreparedRun, "recipe" | "teacher" | "student"> & Partial<Pick<PreparedRun, "teachers">>,
   registry: Registry,
 ): TrainingSetup {
-  const { recipe, teacher, student } = prepared;
+  const { recipe, teacher, student, teachers = [teacher] } = prepared;
   checkRecipePlugins(recipe, registry);
   const objective = resolveTerms(
     registry,
     recipe.objective,
     student.config.vocabularySize,
-    recipe.teacher.cache,
+    { cache: recipe.teacher.cache, oneTemperature: recipe.teacher.combine === "mixture" },
   );
+  checkOneTeacher(recipe, objective);
   const trained = trainedStudent(recipe, student, registry);
   if (!trained.adapter && !recipe.output.merged) {
     throw new InputError(
@@ -53,7 +54,7 @@ export function setUp(
   checkPromptLosses(recipe, trained.adapter, teacherAdapter);
   const features = objective.features.map((term) => new ModelFeatureLoss(term, { student, teacher }));
   return {
-    ...{ recipe, teacher, student, objective, features },
+    ...{ recipe, teacher, teachers, student, objective, features },
     ...trained,
     ...(teacherAdapter ? { teacherAdapter } : {}),
     ...(student.shapes ? { oneForAll: resolveOneForAll(recipe, objective, student, registry) } : {}),
@@ -62,6 +63,16 @@ export function setUp(
       movingSelf(recipe.teacher) ? partsOf(trained) : [],
     ),
   };
+}
+
+/** @throws {InputError} on a loss over inner values, of which several teachers have one each */
+function checkOneTeacher({ teacher }: Recipe, { terms, features }: Objective): void {
+  const [first] = features;
+  if (!teacher.teachers || !first) return;
+  throw new InputError(`"${first.loss.id}" looks at inner values of the teacher, and there are several`, {
+    where: `recipe objective.${terms.indexOf(first)}.loss`,
+    hint: "take losses over logits, such as forward-kl, or one teacher",
+  });
 }
 
 /** How the shapes of a student are trained. @throws {InputError} on a loss or an adapter that does not do */
@@ -109,10 +120,10 @@ function resolveTerms(
   registry: Registry,
   objective: Recipe["objective"],
   vocabulary: number,
-  cache?: Recipe["teacher"]["cache"],
+  target: ObjectiveTarget = {},
 ): Objective {
   try {
-    return Objective.of(registry, objective, vocabulary, cache);
+    return Objective.of(registry, objective, vocabulary, target);
   } catch (error) {
     if (error instanceof LimbeckError) throw error;
     const ids = [...new Set(objective.map((term) => term.loss))];
