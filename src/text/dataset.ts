@@ -1,7 +1,8 @@
 /**
  * Datasets: JSON Lines with one sample a line, in one of three shapes that the field's tools share:
  * `{"text"}`, `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, ...]}`. A file may mix them, since each line says which it is;
- * a line that fits two is refused. A line may say who wrote it: `"source": "student"`.
+ * a line that fits two is refused. A line may say who wrote it, `"source": "student"`, and which of several teachers is to teach it,
+ * `"teacher": "math"`.
  *
  * @module
  */
@@ -30,6 +31,8 @@ export type DatasetRow =
     id?: string;
     /** Who wrote it, such as `teacher` or `student`: the member `source` of the line. Losses may count rows of one origin alone. */
     origin?: string;
+    /** Which of several teachers is to teach it: the member `teacher` of the line. */
+    teacher?: string;
   }
   & (
     | { shape: "text"; text: string }
@@ -185,7 +188,7 @@ function parseRow(text: string, source: RowSource): DatasetRow {
     );
   }
   if (shapes.length > 1) throw new RowProblem(`has ${shapes.join(" as well as ")}; keep one of them`);
-  const row = { source, ...rowId(value.id), ...origin(value.source) };
+  const row = { source, ...rowId(value.id), ...origin(value.source), ...teacherName(value.teacher) };
   if (shapes[0] === "text") return { ...row, shape: "text", text: string(value.text, "text", "filled") };
   if (shapes[0] === "messages") {
     return { ...row, shape: "messages", messages: chat(value.messages), ...tools(value.tools) };
@@ -219,6 +222,11 @@ function rowId(id: unknown): { id?: string } {
 /** Datasets of others have a `source` of any kind; only a name means something here. */
 function origin(value: unknown): { origin?: string } {
   return typeof value === "string" && value !== "" ? { origin: value } : {};
+}
+
+/** Likewise. */
+function teacherName(value: unknown): { teacher?: string } {
+  return typeof value === "string" && value !== "" ? { teacher: value } : {};
 }
 
 function tools(value: unknown): { tools?: unknown[] } {

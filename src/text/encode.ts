@@ -17,6 +17,8 @@ export interface EncodedSample {
   source: RowSource;
   /** Who wrote its row, where the row says so. */
   origin?: string;
+  /** Which of several teachers is to teach it, where the row says so. */
+  teacher?: string;
 }
 
 /** What to do with a sample that is longer than the context. */
@@ -94,7 +96,7 @@ function endTokenId(options: EncodeOptions): number | undefined {
  */
 export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSample {
   const { tokenizer, specialInText: special = false } = options;
-  const { source, origin } = row;
+  const { source, origin, teacher } = row;
   const wanted = options.mask ?? "auto";
   const mask = wanted !== "auto" ? wanted : row.shape === "text" ? "all" : "completion";
   const messages = conversation(row, options);
@@ -119,7 +121,11 @@ export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSampl
     }
   }
   if (supervised.length > 0) supervised[0] = 0;
-  return { ids, supervised, source, ...(origin === undefined ? {} : { origin }) };
+  return {
+    ...{ ids, supervised, source },
+    ...(origin === undefined ? {} : { origin }),
+    ...(teacher === undefined ? {} : { teacher }),
+  };
 }
 
 /** The turns of a row that goes through the chat template. */

@@ -1,16 +1,31 @@
 /** Several teachers in whole training programs: against runs of one teacher, where what they are together is one of them. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertAlmostEquals, assertEquals, assertGreater, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertAlmostEquals,
+  assertEquals,
+  assertGreater,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { InputError } from "../../src/base/errors.ts";
+import { generationPlan, Generator } from "../../src/distill/generate/generator.ts";
+import { Model, uploadWeights } from "../../src/distill/inputs/models.ts";
+import { openTokenizer, prepareRun } from "../../src/distill/inputs/prepare.ts";
+import { type SampleChoice, unneededLayers } from "../../src/distill/program/sample_choice.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { Trainer } from "../../src/distill/program/trainer.ts";
 import { RecipeError } from "../../src/distill/recipe/parse.ts";
 import type { Recipe, RecipeInput } from "../../src/distill/recipe/recipe.ts";
-import type { RunEventBody } from "../../src/distill/run/events.ts";
+import type { RunEventBody, TeachersEvent } from "../../src/distill/run/events.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
+import type { EncodedSample } from "../../src/text/encode.ts";
 import { packBatch } from "../../src/text/packing.ts";
-import { modelTest, relativeError } from "../tensor/harness.ts";
+import { modelTest, randomArray, relativeError, testGpu } from "../tensor/harness.ts";
 import {
   type RecipeChanges,
+  TINY_VOCABULARY,
   type TinyFiles,
   type TinyModelOptions,
   tinyRecipe,
@@ -165,6 +180,210 @@ Deno.test({
       assertEquals(heldMetrics(parts.events).at(-1), heldMetrics(whole.events).at(-1));
     }, SMALL),
 });
+
+/** Samples and which of two teachers each has. */
+const CHOSEN: SampleChoice = new Map([[SAMPLES[0]!, 1], [SAMPLES[1]!, 0]]);
+
+modelTest(
+  "each sample learns from its own teacher, and a batch is run without the teachers that it has no need of",
+  (gpu) =>
+    withTiny(async (files) => {
+      const { other, student } = await writeOthers(files);
+      const objective = [{ loss: "cross-entropy", weight: 0.5 }, { loss: "forward-kl", weight: 0.7 }];
+      const teachers = [{ model: files.teacher, name: "a" }, { model: other, name: "b" }];
+      const recipe = (teacher: RecipeChanges["teacher"]) =>
+        tinyRecipe(files, { teacher, student: { model: student }, objective });
+      /** The gradient, the losses and what each teacher taught of a step over some batches. */
+      const step = async (teacher: RecipeChanges["teacher"], batches: readonly EncodedSample[][]) => {
+        using setup = await tinySetup(recipe(teacher));
+        const planned = planTraining(setup, gpu.description);
+        const trainer = await Trainer.create(gpu, setup, planned, { choice: CHOSEN });
+        try {
+          trainer.executable.poison();
+          trainer.setState(randomArray(setup.trainables.layout.total, 1, 0.2));
+          const { tokens } = planned.choices;
+          await trainer.step(0, batches.map((samples) => packBatch(samples, tokens)));
+          const gradients = await trainer.readGradients();
+          const [metrics] = await trainer.collect();
+          return { gradients, metrics: metrics!, teacher: await trainer.evaluateTeacher(SAMPLES) };
+        } finally {
+          trainer.destroy();
+        }
+      };
+      const [first, second] = SAMPLES as [EncodedSample, EncodedSample];
+      const together = await step({ combine: "tag", teachers }, [[first, second]]);
+      const apart = await step({ combine: "best", teachers }, [[first], [second]]);
+      const ofB = await step({ model: other }, [[first]]);
+      const ofA = await step({ model: files.teacher }, [[second]]);
+      const tokens = [second, first].map(({ supervised }) => supervised.subarray(1).reduce((a, b) => a + b));
+      const share = tokens.map((n) => n / (tokens[0]! + tokens[1]!));
+      for (const { gradients, metrics, teacher } of [together, apart]) {
+        for (const [name, found] of gradients) {
+          const [a, b] = [ofA, ofB].map((run) => run.gradients.get(name)!);
+          const expected = found.map((_, i) => share[0]! * a![i]! + share[1]! * b![i]!);
+          assert(
+            relativeError(found, expected) < 1e-4,
+            `gradient of ${name}: ${relativeError(found, expected)}`,
+          );
+        }
+        assertEquals(metrics.teachers!.map(({ name, tokens }) => [name, tokens]), [["a", tokens[0]], [
+          "b",
+          tokens[1],
+        ]]);
+        assertAlmostEquals(metrics.teachers![0]!.loss, ofA.metrics.loss, 2e-5);
+        assertAlmostEquals(metrics.teachers![1]!.loss, ofB.metrics.loss, 2e-5);
+        assertAlmostEquals(metrics.loss, share[0]! * ofA.metrics.loss + share[1]! * ofB.metrics.loss, 2e-5);
+        const losses = [ofA, ofB].map((run) => run.teacher.losses["cross-entropy"]!);
+        assertGreater(Math.abs(losses[0]! - losses[1]!), 1e-3);
+        assert(
+          teacher.losses["cross-entropy"]! !== losses[0] && teacher.losses["cross-entropy"]! !== losses[1],
+        );
+      }
+      // A batch of one sample runs the model of one teacher.
+      using setup = await tinySetup(recipe({ combine: "tag", teachers }));
+      const { blocks } = planTraining(setup, gpu.description).plan;
+      const { dispatches } = blocks.get("microBatch")!;
+      const named = teachers.map(({ name }, i) => ({ name, model: setup.teachers[i]! }));
+      const left = unneededLayers({ members: [first] }, CHOSEN, named);
+      const without = dispatches.filter(({ layer }) => layer !== undefined && left.has(layer));
+      const layers = new Set(without.map(({ layer }) => layer));
+      assertEquals(layers, new Set(["teacher a", "teacher a/layers.0"]));
+      const ofOther = dispatches.filter(({ layer }) => layer?.startsWith("teacher b"));
+      assertEquals(without.length, ofOther.length, "as many kernels of the one as of the other");
+    }, SMALL),
+);
+
+/** Texts that a model wrote: nobody finds them as likely as it does. */
+async function writtenBy(gpu: Gpu, path: string, count: number): Promise<string[]> {
+  const model = await Model.open(path, { category: "weights" });
+  const { tokenizer } = await openTokenizer(model);
+  const planned = generationPlan(gpu.description, model, { sequences: 4, length: 48 });
+  const weights = await uploadWeights(gpu, planned, [model]);
+  const generator = await Generator.create(gpu, model, weights, { sequences: 4, length: 48 });
+  try {
+    const prompts = Array.from(
+      { length: count },
+      (_, i) => tokenizer.encode(["the cat", "a sun", "his mat", "and"][i % 4]!),
+    );
+    const options = { maxTokens: 24, temperature: 1, topK: 0, topP: 1, seed: 1, stopTokens: [] };
+    const texts: string[] = [];
+    for (let i = 0; i < prompts.length; i += 4) {
+      const some = await generator.generate(prompts.slice(i, i + 4), { ...options, seed: i + 1 });
+      texts.push(
+        ...some.map(({ tokens }, k) =>
+          tokenizer.decode([...prompts[i + k]!, ...tokens], { skipSpecial: true })
+        ),
+      );
+    }
+    return texts;
+  } finally {
+    generator.destroy();
+    for (const buffer of weights.values()) buffer.destroy();
+    model.close();
+  }
+}
+
+Deno.test({
+  name:
+    "the best teacher of each sample is found once, and kept, live and cached; a resumed run goes on bit for bit",
+  sanitizeOps: false,
+  sanitizeResources: false,
+  fn: () =>
+    withTiny(async (files) => {
+      const gpu = await testGpu();
+      const { other, student } = await writeOthers(files);
+      const texts = [files.teacher, other].map((path) => writtenBy(gpu, path, 12));
+      const rows = (await Promise.all(texts)).flatMap((own, teacher) =>
+        own.map((text) => ({ text, teacher: ["teacher", "other"][teacher]! }))
+      );
+      const lines = (some: typeof rows) => some.map((row) => JSON.stringify(row) + "\n").join("");
+      // One after another, so that batches have samples of both.
+      const mixed = rows.map((_, i) => rows[i % 2 * 12 + Math.floor(i / 2)]!);
+      await Deno.writeTextFile(files.train, lines(mixed.slice(0, 20)));
+      await Deno.writeTextFile(files.heldOut, lines(mixed.slice(20)));
+      const recipe = (teacher: RecipeChanges["teacher"]) =>
+        tinyRecipe(files, {
+          teacher: {
+            teachers: [{ model: files.teacher }, { model: other }, { model: "student" }],
+            ...teacher,
+          },
+          student: { model: student },
+          objective: [{ loss: "cross-entropy", weight: 0.9 }, { loss: "soft-cross-entropy", weight: 0.1 }],
+          train: { steps: 4, checkpointEvery: 2, evaluateEvery: 0, tokensPerMicroBatch: 128 },
+        });
+      const run = async (name: string, recipe: Recipe, stopAt?: number) => {
+        const events: RunEventBody[] = [];
+        const folder = `${files.folder}/${name}`;
+        await runHere(recipe, folder, { control: (step) => step === stopAt ? "stop" : "run" }, events);
+        if (stopAt) await runHere(recipe, folder, { resume: true }, events);
+        const state = await Deno.readFile(`${folder}/checkpoints/step-000004/state.safetensors`);
+        const found = events.flatMap((e) => (e.type === "teachers" ? [e] : []));
+        const passes = events.filter((e) => e.type === "stage" && e.stage === "teachers").length;
+        const steps = events.flatMap((e) => (e.type === "metrics" ? [e] : []));
+        const loss = events.flatMap((
+          e,
+        ) => (e.type === "evaluation" && e.model === "teacher" ? [e.loss!] : []))[0]!;
+        return { state, found, passes, steps, loss };
+      };
+      const whole = await run("whole", recipe({ combine: "best" }));
+      const [{ teachers: found }] = whole.found as [TeachersEvent];
+      assertEquals(found.map(({ name, samples }) => [name, samples]), [["teacher", 10], ["other", 10], [
+        "student",
+        0,
+      ]]);
+      for (const { loss, lossOfAll } of found.slice(0, 2)) assertGreater(lossOfAll! - loss!, 0.3);
+      assertEquals(found[2]!.loss, null);
+      assertEquals([whole.passes, whole.steps[0]!.teachers!.map(({ name }) => name)], [3, [
+        "teacher",
+        "other",
+        "student",
+      ]]);
+
+      const parts = await run("parts", recipe({ combine: "best" }), 3);
+      assertEquals([parts.passes, parts.found.length], [3, 1], "it is not measured again");
+      assertEquals(parts.state, whole.state);
+      assertEquals(parts.steps.at(-1)!.teachers, whole.steps.at(-1)!.teachers);
+
+      // Rows that name the same teachers are the same run.
+      const tagged = await run("tagged", recipe({ combine: "tag" }));
+      assertEquals(tagged.passes, 0);
+      assertEquals(tagged.state, whole.state);
+      assertAlmostEquals(tagged.loss, whole.loss, 1e-5);
+
+      // With every logit kept, what is stored of each sample's own teacher is that teacher.
+      const cache = { topK: TINY_VOCABULARY, precision: "f32" } as const;
+      for (const combine of ["best", "tag"] as const) {
+        const cached = await run(`cached-${combine}`, recipe({ combine, cache }));
+        assertEquals(cached.passes, 3);
+        assertAlmostEquals(cached.loss, whole.loss, 1e-5);
+        for (const [i, { losses, teachers }] of whole.steps.entries()) {
+          const its = cached.steps[i]!;
+          assertAlmostEquals(its.losses["soft-cross-entropy"]!, losses["soft-cross-entropy"]!, 1e-4);
+          assertEquals(its.teachers!.map((t) => t.tokens), teachers!.map((t) => t.tokens));
+        }
+      }
+    }, SMALL),
+});
+
+Deno.test("rows that name no teacher are told with their lines", () =>
+  withTiny(async (files) => {
+    const rows = [{ text: "the cat", teacher: "a" }, { text: "the cat sat" }, {
+      text: "a mat",
+      teacher: "c",
+    }];
+    await Deno.writeTextFile(files.train, rows.map((row) => JSON.stringify(row) + "\n").join(""));
+    await Deno.writeTextFile(files.heldOut, JSON.stringify({ text: "a mat", teacher: "b" }) + "\n");
+    const teachers = [{ model: files.teacher, name: "a" }, { model: files.teacher, name: "b" }];
+    const recipe = tinyRecipe(files, {
+      teacher: { combine: "tag", teachers },
+      student: { model: files.teacher },
+    });
+    const error = await assertRejects(() => prepareRun(recipe), InputError);
+    assertStringIncludes(error.message, "2 samples name no teacher that there is");
+    assertStringIncludes(error.message, `${files.train}:2: names none`);
+    assertStringIncludes(error.message, `${files.train}:3: names "c"`);
+    assertStringIncludes(error.hint!, '"a", "b"');
+  }, SMALL));
 
 Deno.test("several teachers that make no sense are refused by the field", () => {
   const files = { folder: "", teacher: "a", train: "train.jsonl", heldOut: "heldout.jsonl" };

@@ -13,15 +13,17 @@ import {
   shareScalars,
 } from "../../src/distill/objective/several_targets.ts";
 import type { Combine } from "../../src/distill/recipe/recipe.ts";
+import { courseAt } from "../../src/distill/recipe/schedule.ts";
+import { leastChoice } from "../../src/distill/teacher/choose.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { referenceRow } from "../../src/losses/reference.ts";
-import { initialScalars } from "../../src/losses/traced.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { compile } from "../../src/tensor/executable.ts";
-import type { Graph, Tensor } from "../../src/tensor/graph.ts";
+import type { Graph } from "../../src/tensor/graph.ts";
 import { empty } from "../../src/tensor/ops/fill.ts";
 import { rows } from "../../src/tensor/ops/views.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
+import { tinySample } from "../distill/tiny_model.ts";
 import { goldenArrays } from "../goldens/arrays.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 import { assertWithin, FAMILIES, gpuTest, maxDifference, randomArray, testGpu } from "../tensor/harness.ts";
@@ -313,3 +315,110 @@ for (const family of FAMILIES) {
     }
   });
 }
+
+interface Fused {
+  readonly candidates: readonly string[];
+  readonly ce_per_sequence: Readonly<Record<string, readonly number[]>>;
+  readonly picked: readonly string[];
+  readonly clm: number;
+  readonly loss: Readonly<Record<string, number>>;
+}
+
+/** 0.9 + 0.1 step / 10, as an objective's schedule has it. */
+const DECAY = { from: 0.9, to: 1, steps: [0, 10], shape: "linear" } as const;
+
+for (const family of FAMILIES) {
+  sharedTest(
+    `the teacher of least cross-entropy, and what is learnt of it, are the reference's [${family}]`,
+    async () => {
+      const gpu = await testGpu(family);
+      const described = JSON.parse(await Deno.readTextFile(sharedPath(`${FOLDER}.json`)));
+      const arrays = await goldenArrays(`${FOLDER}.safetensors`);
+      for (
+        const [name, { V, mince }] of Object.entries<Described & { mince: Record<string, Fused> }>(described)
+      ) {
+        const get = (what: string) => arrays.get(`${name}.${what}`)!;
+        const [student, labels, sequence] = [
+          get("student") as Float32Array,
+          get("labels") as Int32Array,
+          get("sequence"),
+        ];
+        const count = labels.length;
+        const counted = Array.from({ length: count }, (_, t) => t).filter((t) => labels[t] !== -100);
+        const ofCandidate = (who: string) => get(who === "base" ? "base" : `teacher_${who}`) as Float32Array;
+        for (const [form, loss] of [["soft_ce", "soft-cross-entropy"], ["kl", "forward-kl"]] as const) {
+          const rows = await Rows.of(gpu, "best", 3, [count, V], ["cross-entropy", loss]);
+          try {
+            for (const fused of Object.values(mince)) {
+              const { candidates } = fused;
+              const where = `${name}, ${candidates}, ${form}`;
+              const teachers = Object.fromEntries(
+                [0, 1, 2].map((i) => [`teacher ${i}`, ofCandidate(candidates[i] ?? candidates[0]!)]),
+              );
+              const run = (own: Float32Array, weights: readonly number[], choice: readonly number[]) =>
+                rows.run(
+                  { ...teachers, student: own, labels, [CHOICE]: Float32Array.from(choice) },
+                  weights,
+                  [],
+                  1,
+                );
+              // Each candidate's own cross-entropy, summed up over the supervised rows of each sequence.
+              const samples = fused.picked.map((_, i) => tinySample(3, 1, i + 1));
+              const sums = await Promise.all(candidates.map(async (who) => {
+                const { values } = await run(ofCandidate(who), [1, 0], Array(count).fill(0));
+                const own = new Float64Array(samples.length);
+                for (const t of counted) own[sequence[t]!]! += values[t]!;
+                return own;
+              }));
+              const tokens = samples.map((_, i) => counted.filter((t) => sequence[t] === i).length);
+              for (const [c, who] of candidates.entries()) {
+                compareValues(
+                  [...sums[c]!].map((sum, i) => sum / tokens[i]!),
+                  fused.ce_per_sequence[who]!,
+                  where,
+                );
+              }
+              const choice = leastChoice(samples, sums);
+              assertEquals(samples.map((sample) => candidates[choice.get(sample)!]), fused.picked);
+
+              const chosen = Array.from(sequence, (i) => choice.get(samples[Number(i)]!)!);
+              for (
+                const [key, step] of [["hard", 0], ["decay_step3_of_10", 3], [
+                  "decay_step10_of_10",
+                  10,
+                ]] as const
+              ) {
+                const share = courseAt(step, DECAY);
+                const { values, gradient } = await run(student, [share, 1 - share], chosen);
+                const mean = (k: number) =>
+                  counted.reduce((sum, t) => sum + values[k * count + t]!, 0) / counted.length;
+                compareValues([mean(0)], [fused.clm], `${where}: cross-entropy`);
+                const total = share * mean(0) + (1 - share) * mean(1);
+                compareValues([total], [fused.loss[`${form}.${key}`]!], `${where}, ${key}`);
+                const expected = arrays.get(`${name}.mince_${candidates.length}.${form}.${key}.grad`);
+                if (!expected) continue;
+                assertWithin(
+                  gradient.map((g) => g / counted.length),
+                  expected,
+                  GRADIENT,
+                  `${where}, ${key}: gradient`,
+                );
+              }
+            }
+          } finally {
+            rows.destroy();
+          }
+        }
+      }
+    },
+  );
+}
+
+Deno.test("of equal teachers the first is the best", () => {
+  const samples = [tinySample(3, 1, 1), tinySample(3, 1, 2), tinySample(3, 1, 3)];
+  const choice = leastChoice(
+    samples,
+    [[2, 1, 3], [1, 1, 3], [1, 0.5, 3]].map((own) => Float64Array.from(own)),
+  );
+  assertEquals(samples.map((sample) => choice.get(sample)), [1, 2, 0]);
+});

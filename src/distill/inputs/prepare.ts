@@ -111,6 +111,7 @@ export async function prepareRun(
     const drawn = drawnSets(sets.train);
     const samples = drawn.flatMap((set) => set.samples);
     checkSources(recipe, samples);
+    checkTags(recipe, [...samples, ...sets.heldOut.flatMap((set) => set.samples)]);
     return {
       recipe,
       ...{ teacher: teachers[0]!, teachers, student },
@@ -151,6 +152,28 @@ function checkSources({ objective, data }: Recipe, samples: readonly EncodedSamp
       },
     );
   }
+}
+
+/** Faulty rows that are named. */
+const MOST_NAMED = 10;
+
+/** Where rows choose their teacher, each has to name one that there is. */
+function checkTags({ teacher: { combine, teachers = [] } }: Recipe, samples: readonly EncodedSample[]): void {
+  if (combine !== "tag") return;
+  const names = teachers.map(({ name }) => name!);
+  const wrong = samples.filter(({ teacher }) => teacher === undefined || !names.includes(teacher));
+  if (wrong.length === 0) return;
+  const lines = wrong.slice(0, MOST_NAMED).map(({ source: { file, line }, teacher }) =>
+    `${file}:${line}: ${teacher === undefined ? "names none" : `names ${JSON.stringify(teacher)}`}`
+  );
+  if (wrong.length > lines.length) lines.push(`and ${wrong.length - lines.length} more`);
+  const count = wrong.length === 1 ? "1 sample names" : `${wrong.length} samples name`;
+  throw new InputError([`${count} no teacher that there is:`, ...lines].join("\n  "), {
+    where: "recipe teacher.combine",
+    hint: `with combine: tag each row has a member "teacher", one of: ${
+      names.map((name) => JSON.stringify(name)).join(", ")
+    }`,
+  });
 }
 
 /** What a checkpoint says of the student that its run began with. */

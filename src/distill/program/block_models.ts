@@ -80,6 +80,8 @@ export interface TrainingProgramOptions {
   readonly streamed?: StreamedTeacher | undefined;
   /** Where there is more than one teacher; that of `models` is the first then, and no part of the program as such. */
   readonly several?: SeveralTeachers | undefined;
+  /** Teachers that have samples of their own; 0 where samples have none. */
+  readonly taught?: number;
   readonly optimiser: OptimiserSettings;
 }
 
@@ -171,9 +173,14 @@ export class BlockModels {
 
   /** Several teachers as one target. @param temperature See {@linkcode LossSet.temperature} */
   together({ combine, members }: SeveralTeachers, temperature?: string): DenseTarget {
-    const targets = members.map((member) => {
+    const isChosen = combine === "best" || combine === "tag";
+    const targets = members.map((member): DenseTarget => {
       const name = memberName(member.name);
-      return headTarget(this.#once(name, () => this.#trace(name, member)));
+      // A batch without samples of this teacher is run without it.
+      const within = <T>(trace: () => T) =>
+        isChosen ? this.#graph.partOf({ name, recompute: false }, trace) : trace();
+      const target = headTarget(this.#once(name, () => within(() => this.#trace(name, member))));
+      return { logits: (first, count) => within(() => target.logits(first, count)) };
     });
     switch (combine) {
       case "mixture":

@@ -17,6 +17,7 @@ import type { Trainables } from "../trained/trainables.ts";
 import type { TrainedTensors } from "../trained/trained_tensors.ts";
 import { memoryError, runMemory } from "./memory.ts";
 import type { OneForAll, TracedModel } from "./block_models.ts";
+import { teachersBySample } from "./sample_choice.ts";
 import { type StreamedTeacher, streamTeacher, waitingCounts } from "./streamed_teacher.ts";
 import { trainingProgram } from "./training_program.ts";
 
@@ -188,6 +189,7 @@ function programFor(
     positions: recipe.data.contextLength,
     ...{ tokens, chunkRows, recompute, objective, features, trainables },
     ...{ accumulation: recipe.train.accumulation, oneForAll: setup.oneForAll, streamed },
+    taught: teachersBySample(recipe.teacher),
     ...(teachers && !objective.target
       ? { several: { combine: combine!, members: teachers.map(member) } }
       : {}),

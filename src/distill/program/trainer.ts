@@ -4,6 +4,7 @@
  * @module
  */
 import { philox4x32, splitSeed } from "../../base/random.ts";
+import { LimbeckError } from "../../base/errors.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import type { KernelTime } from "../../gpu/profiler.ts";
 import { compile, type Executable } from "../../tensor/executable.ts";
@@ -25,6 +26,13 @@ import { type CountedLosses, measureLosses, writeBatch } from "./measure.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import { ONE_FOR_ALL } from "./one_for_all.ts";
 import type { PlannedTraining, TrainingSetup } from "./plan_training.ts";
+import {
+  type SampleChoice,
+  taughtTokens,
+  teachersBySample,
+  unneededLayers,
+  writeChoice,
+} from "./sample_choice.ts";
 import { sandwich } from "./sandwich.ts";
 import { ShapeSwitch } from "./shape_switch.ts";
 import { runInSlices } from "./slices.ts";
@@ -38,6 +46,8 @@ import type { TargetFeed, TargetSource } from "./teacher_rows.ts";
 export interface TrainerOptions {
   /** Where the objective's target comes from, if not from the teacher itself. Stays the caller's to close. */
   readonly target?: TargetSource;
+  /** Which teacher each sample has, of training and held out, where each has one of several. */
+  readonly choice?: SampleChoice;
   readonly profile?: boolean;
   readonly onProgress?: (message: string) => void;
   /** Called between slices of work that take a fraction of a second each. */
@@ -62,6 +72,8 @@ export class Trainer {
   readonly #target: TargetFeed | undefined;
   readonly #shapes: ShapeSwitch | undefined;
   readonly #teacher: TeacherStream | undefined;
+  /** Layers of teachers that the batch in the inputs has no need of. */
+  #unneeded: ReadonlySet<string> = new Set();
 
   private constructor(
     gpu: Gpu,
@@ -204,7 +216,24 @@ export class Trainer {
     await this.#run("update");
     const tokens = window.reduce((sum, b) => sum + b.segment.reduce((n, s) => n + Number(s >= 0), 0), 0);
     const supervisedTokens = counts[0]!;
-    this.#ring.push({ step: step + 1, learningRate, supervisedTokens, tokens, counts, controlled, shapes });
+    const taught = window.map((batch) => this.#taughtTokens(batch)).reduce((sum, own) =>
+      sum.map((count, i) => count + own[i]!)
+    );
+    this.#ring.push({
+      ...{ step: step + 1, learningRate, supervisedTokens, tokens, counts, controlled, shapes, taught },
+    });
+  }
+
+  #taughtTokens(batch: PackedBatch): number[] {
+    const teachers = teachersBySample(this.setup.recipe.teacher);
+    return teachers === 0 ? [] : taughtTokens(batch, this.#choice, teachers);
+  }
+
+  /** @throws {LimbeckError} nobody has said which teacher each sample has */
+  get #choice(): SampleChoice {
+    const { choice } = this.#options;
+    if (!choice) throw new LimbeckError("no sample has a teacher; this is a bug");
+    return choice;
   }
 
   /** The shapes of a step; none where the student has one. */
@@ -353,6 +382,12 @@ export class Trainer {
   /** Puts a batch, and what is stored of its target, into the program's inputs. */
   async #write(batch: PackedBatch, marked: MarkedBatch): Promise<void> {
     writeBatch(this.executable, batch, marked);
+    if (teachersBySample(this.setup.recipe.teacher) > 0) {
+      const { teachers, recipe } = this.setup;
+      const named = recipe.teacher.teachers!.map(({ name }, i) => ({ name: name!, model: teachers[i]! }));
+      writeChoice(this.executable, batch, this.#choice);
+      this.#unneeded = unneededLayers(batch, this.#choice, named);
+    }
     if (!this.#target) return;
     await this.#target.fill(batch, marked);
     for (const [name, data] of this.#target.inputs) {
@@ -360,7 +395,7 @@ export class Trainer {
     }
   }
 
-  async #run(block: string, without?: ReadonlySet<string>): Promise<void> {
+  async #run(block: string, without: ReadonlySet<string> = this.#unneeded): Promise<void> {
     await runInSlices(this.executable, block, this.#options.onSlice, without);
   }
 

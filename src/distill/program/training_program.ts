@@ -22,6 +22,7 @@ import type { Balance, Learner } from "../recipe/recipe.ts";
 import { BlockModels, GradientSums, type TrainingProgramOptions } from "./block_models.ts";
 import { labelInput } from "./measure.ts";
 import { traceShapes, traceTarget } from "./one_for_all.ts";
+import { traceTaught } from "./sample_choice.ts";
 import { sampleInputs } from "./sample_inputs.ts";
 import { traceStreamedTeacher } from "./streamed_teacher.ts";
 import { traceUpdate } from "./update_block.ts";
@@ -160,6 +161,7 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<str
     references.set(learner, reference);
     return [weighted, balanced(weighted, reference, seed, balance.weight, balance)];
   });
+  if (options.taught) traceTaught(graph, plain("student"), options.taught);
   if (options.oneForAll) {
     traceTarget(graph, models, plain("student"), options, options.oneForAll);
   }

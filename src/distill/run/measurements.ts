@@ -10,6 +10,7 @@ import type { Trainer } from "../program/trainer.ts";
 import { allShapes, shapeName, shapeParameters } from "../inputs/shape_space.ts";
 import type { Learner } from "../recipe/recipe.ts";
 import { cachedEvaluation } from "../teacher/cache.ts";
+import { lossUnderChosen } from "../teacher/choose.ts";
 import { type Attempt, finite, finiteAll } from "./attempt.ts";
 import type { SetEvaluation, ShapesEvent } from "./events.ts";
 
@@ -17,10 +18,12 @@ import type { SetEvaluation, ShapesEvent } from "./events.ts";
 export async function measureTeacher(attempt: Attempt, trainer: Trainer): Promise<void> {
   const { progress } = attempt;
   const known = attempt.cache?.findings;
-  const found = await measureSets(
-    attempt,
-    (samples, i) => known ? cachedEvaluation(known, i) : trainer.evaluateTeacher(samples),
-  );
+  const found = await measureSets(attempt, (samples, i) => {
+    if (!known) return trainer.evaluateTeacher(samples);
+    const sum = attempt.found && lossUnderChosen(attempt.found, samples);
+    if (!sum) return cachedEvaluation(known, i);
+    return { losses: { "cross-entropy": sum.loss / Math.max(1, sum.tokens) }, tokens: sum.tokens };
+  });
   progress.heldOutTokens = found[0]!.tokens;
   progress.teacherLoss = tellEvaluation(attempt, "teacher", 0, found);
   const sets = Object.entries(setsOf(attempt, found) ?? {});

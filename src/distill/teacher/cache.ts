@@ -239,6 +239,11 @@ export class TeacherCache implements TargetSource {
     for (const sample of members) {
       const end = start + sample.ids.length;
       const positions = countedPositions(marked, start, end);
+      // Of several caches each has some of the samples.
+      if (positions.length === 0) {
+        start = end;
+        continue;
+      }
       const first = this.#begin + this.#offsets.get(sample)! * bytes;
       const read = await this.#file.source.read(first, positions.length * bytes);
       positions.forEach((t, i) => this.codec.read(read.buffer, i * bytes, to, t));
