@@ -7,31 +7,32 @@ import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import type { RecipeInput } from "../../src/distill/recipe/recipe.ts";
 import { readPeftAdapter } from "../../src/formats/peft/peft.ts";
 import type { KernelFamily } from "../../src/gpu/description.ts";
-import type { PackedBatch } from "../../src/text/packing.ts";
+import type { EncodedSample } from "../../src/text/encode.ts";
+import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
 import { type AdaptedRecipe, tinySetup } from "../distill/tiny_model.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 import { FAMILIES, testGpu } from "../tensor/harness.ts";
-import { goldenArrays } from "./arrays.ts";
+import { type GoldenArray, goldenArrays } from "./arrays.ts";
 import { goldenBatch, near, relative } from "./trajectory.ts";
 
 const FOLDER = "goldens/teachers/";
 const PREFIX = "base_model.model.";
 
-/** A step of stories260K with an adapter that is there already: what is measured, and the gradients. */
-async function stepWith(
+/** Steps of stories260K with an adapter that is there already: what is measured of each, and the gradients of each window. */
+async function stepsWith(
   family: KernelFamily,
   adapter: string,
   { teacher, objective }: Pick<RecipeInput, "teacher" | "objective">,
-  batch: (tokens: number) => PackedBatch,
-  tokens: number,
+  windows: readonly (readonly PackedBatch[])[],
 ) {
+  const tokens = windows[0]![0]!.tokens.length;
   const recipe = parseRecipe({
     teacher,
     student: { model: sharedPath("models/stories260K") },
     data: { train: "unread.jsonl", contextLength: 72 },
     objective,
     adapter: { rank: 4, alpha: 8 },
-    train: { steps: 1, tokensPerMicroBatch: tokens },
+    train: { steps: 1, tokensPerMicroBatch: tokens, headChunk: 64 },
   }) as AdaptedRecipe;
   using setup = await tinySetup(recipe);
   const gpu = await testGpu(family);
@@ -41,15 +42,16 @@ async function stepWith(
     const { layout } = setup.trainables;
     const flat = new Float32Array(layout.total);
     layout.scatter(flat, new Map([...tensors].map(([name, { data }]) => [name, data as Float32Array])));
-    trainer.executable.poison();
-    trainer.setState(flat, {
-      ...{ m: new Float32Array(layout.total), v: new Float32Array(layout.total) },
-      // What a copy would be from the beginning of training: nothing.
-      ...{ states: setup.trainables.initialStates(), copy: new Float32Array(setup.trainables.copy.total) },
-    });
-    await trainer.step(0, [batch(trainer.planned.choices.tokens)]);
-    const gradients = await trainer.readGradients();
-    return { metrics: (await trainer.collect())[0]!, gradients };
+    assertEquals(trainer.planned.choices.tokens, tokens);
+    const found = [];
+    for (const window of windows) {
+      trainer.executable.poison();
+      trainer.setState(flat);
+      await trainer.step(0, window);
+      const gradients = await trainer.readGradients();
+      found.push({ metrics: (await trainer.collect())[0]!, gradients });
+    }
+    return found;
   } finally {
     trainer.destroy();
   }
@@ -77,20 +79,81 @@ for (const family of FAMILIES) {
       Int32Array,
       Int32Array,
     ];
-    const { metrics, gradients } = await stepWith(
-      family,
-      "self",
-      {
-        teacher: { model: "student" },
-        objective: [{ loss: "forward-kl" }, { loss: "forward-kl", weight: 0, tokens: "all" }],
-      },
-      () => goldenBatch(ids, labels, ids.length / 2),
-      128,
-    );
+    const recipe = {
+      teacher: { model: "student" },
+      objective: [{ loss: "forward-kl" }, { loss: "forward-kl", weight: 0, tokens: "all" as const }],
+    };
+    const batch = goldenBatch(ids, labels, ids.length / 2);
+    const [step] = await stepsWith(family, "self", recipe, [[batch]]);
+    const { metrics, gradients } = step!;
     assertEquals(metrics.supervisedTokens, N);
     near(metrics.losses["forward-kl 1"]!, expected.loss, 2e-5, "the loss");
     near(metrics.losses["forward-kl 2"]!, expected.fkl_all_rows_mean, 2e-5, "the mean over all rows");
     near(metrics.gradientNorm, expected.grad_norm, 1e-4 * expected.grad_norm, "the gradient's norm");
     await compareGradients(gradients, "self/grads_same_context.safetensors");
+  });
+}
+
+const TASKS = ["answer", "rationale_1", "rationale_2"] as const;
+
+/** The samples of a task, without their padding. */
+function taskSamples(arrays: ReadonlyMap<string, GoldenArray>, task: string): EncodedSample[] {
+  const get = (what: string) => arrays.get(`${task}.${what}`) as Int32Array;
+  const [ids, labels, mask] = [get("ids"), get("labels"), get("attention_mask")];
+  const width = ids.length / 2;
+  return [0, 1].map((row) => {
+    const length = mask.subarray(row * width, (row + 1) * width).reduce((a, b) => a + b);
+    const own = (all: Int32Array) => all.slice(row * width, row * width + length);
+    return {
+      ids: own(ids),
+      supervised: Uint8Array.from(own(labels), (l) => Number(l !== -100)),
+      source: { file: task, line: row + 1 },
+      origin: task,
+    };
+  });
+}
+
+for (const family of FAMILIES) {
+  sharedTest(`answers and rationales in one batch are the three passes of TinyLLM [${family}]`, async () => {
+    const golden = JSON.parse(await Deno.readTextFile(sharedPath(`${FOLDER}tinyllm/tinyllm.json`)));
+    const arrays = await goldenArrays(`${FOLDER}tinyllm/batches.safetensors`);
+    const samples = TASKS.map((task) => taskSamples(arrays, task));
+    const weights = [1, 2, 2];
+    const recipe = {
+      // Nothing looks at it.
+      teacher: { model: "student" },
+      objective: TASKS.map((source, i) => ({ loss: "cross-entropy", source, weight: weights[i]! })),
+    };
+    const tokens = 384;
+    const all = samples.flat();
+    const pass = (some: readonly EncodedSample[]) => packBatch(some, tokens);
+    /** The same batch, of which one task alone is learnt. */
+    const only = (task: string) =>
+      pass(all.map((s) => (s.origin === task ? s : { ...s, supervised: s.supervised.map(() => 0) })));
+    // The tiles of the other family take seconds a batch on a CPU.
+    const passes = family === "tiled" ? [] : TASKS.map((task) => [only(task)]);
+    const [together, ...alone] = await stepsWith(family, "tinyllm", recipe, [[pass(all)], ...passes]);
+    const { metrics, gradients } = together!;
+    const expected = golden.losses["1_2_2"];
+    near(metrics.loss, expected.loss, 2e-4, "the loss");
+    near(metrics.gradientNorm, expected.grad_norm, 2e-4 * expected.grad_norm, "the gradient's norm");
+    await compareGradients(gradients, "tinyllm/grads_1_2_2.safetensors");
+    assert(
+      Math.abs(expected.loss - expected.loss_if_all_tokens_are_averaged_together) > 1,
+      "means kept apart",
+    );
+    for (const [i, task] of TASKS.entries()) {
+      near(metrics.losses[`cross-entropy ${i + 1}`]!, golden.ce[task], 5e-5, task);
+    }
+    for (const [i, pass] of alone.entries()) {
+      const name = `cross-entropy ${i + 1}`;
+      assertEquals(pass.metrics.losses, { [name]: metrics.losses[name] }, "bit for bit");
+    }
+    if (alone.length === 0) return;
+    for (const [name, gradient] of gradients) {
+      const sum = gradient.map((_, i) => alone.reduce((sum, pass) => sum + pass.gradients.get(name)![i]!, 0));
+      const { l2, norm } = relative(gradient, sum);
+      assert(l2 <= 2e-6 * norm, `the gradient of ${name} is off by ${l2 / norm} from that of three passes`);
+    }
   });
 }

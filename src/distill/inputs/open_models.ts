@@ -17,7 +17,7 @@ export interface OpenModels {
 /** The teachers that a recipe names; one is a list of itself. */
 export function teachersOf(
   { model, quantize, self, teachers }: TeacherRecipe,
-): readonly Pick<TeacherMemberRecipe, "model" | "name" | "quantize" | "self">[] {
+): readonly TeacherMemberRecipe[] {
   return teachers ?? [{ model, ...(quantize ? { quantize } : {}), ...(self ? { self } : {}) }];
 }
 
@@ -34,11 +34,9 @@ export async function openModels(
 ): Promise<OpenModels> {
   const open: (Model | undefined)[] = [];
   try {
-    for (const { model, quantize } of teachersOf(teacher)) {
-      const isOther = model !== "student";
-      open.push(
-        isOther ? await Model.open(model, { category: "teacher weights", quantize }, families) : undefined,
-      );
+    for (const { model, layers, quantize } of teachersOf(teacher)) {
+      const options = { category: "teacher weights", layers, quantize };
+      open.push(model === "student" ? undefined : await Model.open(model, options, families));
     }
     const student = await openStudent();
     return { student, teachers: open.map((model) => model ?? student) };

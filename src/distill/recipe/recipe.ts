@@ -76,6 +76,8 @@ export interface TeacherMemberRecipe {
   weight?: number;
   /** The course of `weight`. */
   schedule?: { weight: Course };
+  /** The layers that are kept, counted from 0, rising; all when absent. */
+  layers?: number[];
   quantize?: QuantizeDtype;
   self?: SelfRecipe;
 }

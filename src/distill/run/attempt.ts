@@ -73,7 +73,7 @@ export class Attempt {
 
   /** Tells what is going to be done. */
   tellPlan({ byCategory, total }: RunMemory): void {
-    const { teacher, student, trainables } = this.setup;
+    const { teachers, student, trainables } = this.setup;
     const { trainReport: report, train, heldOut, sets } = this.prepared;
     this.host.emit({
       type: "plan",
@@ -82,7 +82,7 @@ export class Attempt {
       bytes: Object.fromEntries(byCategory),
       totalBytes: total,
       parameters: {
-        teacher: teacher.architecture.parameterCount,
+        teacher: teachers.reduce((sum, { architecture }) => sum + architecture.parameterCount, 0),
         student: student.architecture.parameterCount,
         trainable: trainables.layout.trainable,
       },

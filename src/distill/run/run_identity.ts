@@ -25,6 +25,7 @@ export async function runIdentity(
   return {
     recipe: recipeHash(recipe),
     teacher: await modelIdentity(prepared.teacher),
+    ...await otherTeachers(prepared),
     student: await modelIdentity(prepared.student),
     // The recipe only says where the files of shapes are.
     ...(prepared.student.shapes
@@ -33,7 +34,7 @@ export async function runIdentity(
     ...(recipe.student.shape === undefined
       ? {}
       : { "student's shape": sha256(prepared.student.keptLayers.join(",")) }),
-    ...familyIdentities([prepared.teacher, prepared.student]),
+    ...familyIdentities([...prepared.teachers, prepared.student]),
     tokenizer: prepared.tokenizer.fingerprint(),
     "training data": samplesIdentity(prepared.train),
     "held-out data": samplesIdentity(prepared.heldOut),
@@ -49,6 +50,14 @@ export async function runIdentity(
       : {}),
     ...Object.fromEntries(losses),
   };
+}
+
+/** Those of several teachers but the first; the recipe says the rest. */
+async function otherTeachers({ recipe, teachers }: PreparedRun): Promise<Record<string, string>> {
+  const others = teachers.slice(1).map(async (model, i) =>
+    [`teacher ${recipe.teacher.teachers![i + 1]!.name}`, await modelIdentity(model)] as const
+  );
+  return Object.fromEntries(await Promise.all(others));
 }
 
 /** Of families that are plugins: their own text, and what it makes of the models' configs. */

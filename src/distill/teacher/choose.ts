@@ -17,7 +17,7 @@ import type { EncodedSample } from "../../text/encode.ts";
 import { IGNORED_LABEL, packSequential } from "../../text/packing.ts";
 import { InputError } from "../../base/errors.ts";
 import { canonicalJson } from "../../base/json.ts";
-import { quantisedIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
+import { computedIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
 import { type Model, uploadWeights } from "../inputs/models.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { chunkedLoss } from "../objective/chunked_loss.ts";
@@ -174,12 +174,7 @@ async function identityOf(
   samples: readonly EncodedSample[],
   tagged: SampleChoice | undefined,
 ): Promise<string> {
-  const models = await Promise.all(teachers.map(async (model) => ({
-    weights: await quantisedIdentity(model),
-    // Of the student itself: the recipe says the rest.
-    layers: model.keptLayers,
-    storage: model.storage,
-  })));
+  const models = await Promise.all(teachers.map((model) => computedIdentity(model)));
   return sha256(canonicalJson({
     ...{ format: 1, models, samples: samplesIdentity(samples) },
     choice: tagged ? choiceIdentity(samples, tagged) : null,

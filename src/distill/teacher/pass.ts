@@ -14,7 +14,7 @@ import { writeBatch } from "../program/measure.ts";
 import { uploadWeights } from "../inputs/models.ts";
 import { LOSS_SUMS } from "../objective/loss_sets.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
-import { quantisedIdentity } from "../inputs/identity.ts";
+import { computedIdentity } from "../inputs/identity.ts";
 import { runInSlices } from "../program/slices.ts";
 import {
   type CachedSamples,
@@ -84,7 +84,7 @@ export async function openTeacherCache(
   const { masks } = setup.objective;
   const samples = cachedSamples([...prepared.train, ...prepared.heldOut], masks);
   const origin: CacheOrigin = {
-    teacher: await quantisedIdentity(prepared.teacher),
+    teacher: await computedIdentity(prepared.teacher),
     samples: samples.identity,
     format: kept.format,
     seed: kept.format.target.kind === "samples" ? kept.cache.seed : null,

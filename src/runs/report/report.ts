@@ -16,6 +16,7 @@ import { isTask, mapRunRecipePaths, type RunRecipe } from "../task/run_recipe.ts
 import { chart, escape, type Series } from "./chart.ts";
 import { drawnRows } from "./drawn_shares.ts";
 import { shapesCharts, shapesTable } from "./shapes_table.ts";
+import { teachersTable } from "./teachers_table.ts";
 import { shrinkPicture } from "./shrink_report.ts";
 import { htmlPage } from "./html_page.ts";
 import { chosenSamples } from "./chosen_samples.ts";
@@ -50,6 +51,7 @@ export function reportHtml({ manifest, recipe, events }: ReportInput): string {
   const body = [
     `<p class="note">${escape(overview(manifest, events, plan))}</p>`,
     ...(isTask(recipe) ? found(recipe, events) : [results(events)]),
+    teachersTable(events),
     shapesTable(events),
     ...shapesCharts(events),
     ...curves(rows, events),

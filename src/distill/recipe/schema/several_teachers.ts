@@ -111,7 +111,7 @@ export function checkTeachers(
   }
   const weighs = combine === "mixture" || combine === "product";
   const names = new Map<string, number>();
-  for (const [i, { model, name, weight, schedule, quantize, self }] of teachers.entries()) {
+  for (const [i, { model, name, weight, schedule, layers, quantize, self }] of teachers.entries()) {
     const at = (field: string, message: string) => wrong(["teachers", i, field], message);
     if (!weighs && weight !== undefined) {
       at("weight", `has no meaning with combine: ${combine}; leave it out`);
@@ -123,6 +123,7 @@ export function checkTeachers(
     if (model !== "student" && self) {
       at("self", "says what of the student teaches it, but model is not `student`");
     }
+    if (model === "student" && layers) at("layers", "are student.layers, where the student teaches itself");
     if (model === "student" && quantize) {
       at("quantize", "is student.quantize, where the student teaches itself");
     }

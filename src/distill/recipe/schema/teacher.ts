@@ -8,6 +8,7 @@ import { adapter } from "./adapter.ts";
 import { count, path, quantize, QUANTIZES, seed, share } from "./fields.ts";
 import { checkSelf, checkTeachers } from "./several_teachers.ts";
 import { course } from "./objective.ts";
+import { layers } from "./student.ts";
 import { SET_NAME, SET_NAME_FORM } from "../data_sets.ts";
 
 const cacheEntries = z.number().int().min(1).max(256);
@@ -53,6 +54,7 @@ const member = z.strictObject({
   schedule: z.strictObject({ weight: course.describe("In the place of weight") }).optional().describe(
     "Course of its weight over the steps",
   ),
+  layers: layers.optional().describe("Layers kept, counted from 0 and rising; all when absent"),
   quantize: quantize.optional().describe(`${QUANTIZES}As it is stored when absent`),
   self: self.optional(),
 });
