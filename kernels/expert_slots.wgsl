@@ -6,6 +6,7 @@
 //   slots_of_token[t, j]                 where the pair of token t and the j-th of its experts lies; -1 if it has not so many
 //   slot_of_entry[t, e]                  the same by expert; -1 where t does not use e
 //   tiles[i]                             the expert of slots 32 i ... 32 i + 31, and how many of them are used; (-1, 0) for none
+//   ranges[e]                            the first slot of the expert, and how many it uses from there on
 //
 // Bindings: weights [T, E], then level 1: counts [E]; level 2: counts and the above. A workgroup of 64 takes one expert; its threads
 // take neighbouring tokens, a run each. Constant: LEVEL.
@@ -22,6 +23,7 @@ struct Size { tokens: u32, experts: u32, chosen: u32, tiles: u32, run: u32 }
 @group(0) @binding(4) var<storage, read_write> slots_of_token: array<i32>;
 @group(0) @binding(5) var<storage, read_write> slot_of_entry: array<i32>;
 @group(0) @binding(6) var<storage, read_write> tiles: array<vec2<i32>>;
+@group(0) @binding(7) var<storage, read_write> ranges: array<vec2<i32>>;
 //#end
 @group(1) @binding(0) var<uniform> size: Size;
 
@@ -66,6 +68,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   var tile = 0u;
   for (var e = 0u; e < expert; e++) { tile += (counts[e] + 31u) / 32u; }
   let after = tile + (count + 31u) / 32u;
+  if (thread == 0u) { ranges[expert] = vec2<i32>(i32(tile * 32u), i32(count)); }
   var slot = tile * 32u + sums[thread] - own;
   for (var t = begin; t < end; t++) {
     let entry = t * size.experts + expert;

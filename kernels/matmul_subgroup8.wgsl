@@ -6,7 +6,8 @@
 //   NT         x[M, K]    w[N, K]           forward: y = x W^T
 //   NN         x[M, K]    w[K, N]           back to the input: dx = dy W
 //   TN         x[K, M]    w[K, N]           weight gradients: dW = dy^T x
-// With EXPERTS w holds several such matrices, one after another, and each 32 rows of x meet one of them; there is one product then.
+// With EXPERTS w holds several such matrices, one after another, and each 32 rows of x meet one of them; there is one product then. TN gives
+// one matrix for each expert, from the rows that are its own: others are not looked at, and may hold anything.
 //
 // One workgroup is one subgroup of 8 lanes and makes ROWS rows x 8 COLUMNS columns. Each lane loads different rows of x once and spreads
 // them with subgroupBroadcast; loads dominate on this kind of adapter, so the tile is as large as the registers allow.
@@ -70,13 +71,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let x_stride = size.k2;
     let x_column = 0u;
 //#else
+//#if EXPERTS && ORIENTATION == TN
+    let depth = u32(range.y);
+//#else
     let depth = size.k;
+//#end
     let x_stride = size.x_stride;
     let x_column = size.x_column;
 //#end
 //#if ORIENTATION == TN
-    var xi = row / 4u + min(lane, $(ROWS / 4 - 1)u);
     let x_step = size.m / 4u;
+//#if EXPERTS
+    var xi = first_row * x_step + row / 4u + min(lane, $(ROWS / 4 - 1)u);
+//#else
+    var xi = row / 4u + min(lane, $(ROWS / 4 - 1)u);
+//#end
 //#else
 //#for i in 0..ROWS / 8
     var xi$i = ((row + $(i * 8)u + lane) * x_stride + x_column) / 4u;
@@ -101,7 +110,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#if TERMS == 2 && term == 0
       let a$kk = x2[xi];
 //#else
+//#if EXPERTS
+      let a$kk = select(vec4<f32>(), x[xi], k + $(kk)u < depth);
+//#else
       let a$kk = x[xi];
+//#end
 //#end
       xi += x_step;
 //#end
@@ -136,7 +149,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#if TERMS == 2 && term == 0
       let b$kk = w2[wi];
 //#else
+//#if EXPERTS && ORIENTATION == TN
+      let b$kk = select(Weight(), weight(wi), k + $(kk)u < depth);
+//#else
       let b$kk = weight(wi);
+//#end
 //#end
       wi += w_step;
 //#end
@@ -162,7 +179,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   if (column >= size.n) { return; }
   let keep = step[size.keep / 4u][size.keep % 4u];
   // One place that stores, with the accumulators moved up by one each turn: unrolled it would double the compile time.
+//#if EXPERTS && ORIENTATION == TN
+  var at = ((expert * size.m + row) * size.out_stride + column) / $(COLUMNS)u;
+//#else
   var at = (row * size.out_stride + size.out_column + column) / $(COLUMNS)u;
+//#end
   let at_step = size.out_stride / $(COLUMNS)u;
   let rows = min($(ROWS)u, size.m - row);
   for (var r = 0u; r < rows; r++) {

@@ -6,7 +6,8 @@
 //   NT         x[M, K]    w[N, K]           forward: y = x W^T
 //   NN         x[M, K]    w[K, N]           back to the input: dx = dy W
 //   TN         x[K, M]    w[K, N]           weight gradients: dW = dy^T x
-// With EXPERTS w holds several such matrices, one after another, and each 32 rows of x meet one of them; there is one product then.
+// With EXPERTS w holds several such matrices, one after another, and each 32 rows of x meet one of them; there is one product then. TN gives
+// one matrix for each expert, from the rows that are its own: others are not looked at, and may hold anything.
 //
 // A workgroup of 64 threads makes a tile of 32 x 32 (8 x 8 threads, 4 x 4 each) from slices of 16 along K that are staged in
 // workgroup memory, one column of padding against bank conflicts. Everything beyond the edge is read as zero. Blocks of 256 along
@@ -65,7 +66,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let x_stride = size.k2;
     let x_column = 0u;
 //#else
+//#if EXPERTS && ORIENTATION == TN
+    let depth = u32(range.y);
+//#else
     let depth = size.k;
+//#end
     let x_stride = size.x_stride;
     let x_column = size.x_column;
 //#end
@@ -82,7 +87,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
           let r = thread % 32u;
           let k = thread / 32u + $(i * 2)u;
           let inside = row + r < size.m && k0 + k < depth;
+//#if EXPERTS
+          let index = (first_row + k0 + k) * size.m + row + r;
+//#else
           let index = (k0 + k) * size.m + row + r;
+//#end
 //#else
           let r = thread / 16u + $(i * 4)u;
           let k = thread % 16u;
@@ -175,7 +184,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let m = row + ty * 4u + $(r)u;
     let n = column + tx * 4u + $(c)u;
     if (m < size.m && n < size.n) {
+//#if EXPERTS && ORIENTATION == TN
+      let at = (expert * size.m + m) * size.out_stride + n;
+//#else
       let at = m * size.out_stride + size.out_column + n;
+//#end
       var value = sum$r[$c] * size.factor;
       if (size.has_addend != 0u) { value += addend[at]; }
       if (size.accumulate == 1u && keep != 0.0) { value += keep * out[at]; }

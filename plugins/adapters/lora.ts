@@ -74,6 +74,10 @@ export default defineAdapter({
     const h = linear(dropout(x), parameter("A"));
     return add(base(), linear(scale(h, loraScale(layer, settings)), parameter("B")));
   },
+  experts: ({ x, base, parameter, linear, layer, settings }) => {
+    const h = linear(x, parameter("A"));
+    return add(base(), linear(scale(h, loraScale(layer, settings)), parameter("B")));
+  },
   merge: (weight, { parameter, layer, settings }) =>
     addLowRank(weight, parameter("A"), parameter("B"), loraScale(layer, settings), layer),
   peft: ({ rank, alpha, dropout, rslora }) => ({

@@ -7,7 +7,7 @@ import { Graph, StepScalars, StorageSet } from "../tensor/graph.ts";
 import { applies } from "../tensor/op.ts";
 import { matmulOp } from "../tensor/ops/matmul.ts";
 import type { DecoderConfig } from "./config.ts";
-import { ModelContext, streamInputs, type WeightSpecs } from "./context.ts";
+import { type ExpertLayer, ModelContext, streamInputs, type WeightSpecs } from "./context.ts";
 import type { ModelFamily } from "./family.ts";
 
 /** A linear layer: y = x W^T with W [out, in]. */
@@ -37,6 +37,8 @@ export class Architecture {
   readonly tensors: ReadonlyMap<string, number[]>;
   /** Every linear layer but the head, in the order of the forward pass. */
   readonly linearLayers: readonly LinearLayer[];
+  /** Every layer of experts, likewise. */
+  readonly expertLayers: readonly ExpertLayer[];
   /** Width of every inner value that is shown to losses, f32 [T, width], by its name. */
   readonly taps: ReadonlyMap<string, number>;
   /** The tensor of the head's weight [vocabularySize, hiddenSize]: the embedding where it is tied. */
@@ -51,7 +53,7 @@ export class Architecture {
     this.further = further;
     const tensors = new Map<string, number[]>();
     const taps = new Map<string, number>();
-    const [asked, linear]: [string[], LinearLayer[]] = [[], []];
+    const [asked, linear, experts]: [string[], LinearLayer[], ExpertLayer[]] = [[], [], []];
     const graph = new Graph("outline", new StorageSet(), new StepScalars());
     const weights: WeightSpecs = {
       prefix: "",
@@ -68,6 +70,10 @@ export class Architecture {
         linear.push({ name, out: weight.dim(0), in: weight.dim(1) });
         return base();
       },
+      onExperts(layer) {
+        experts.push(layer);
+        return undefined;
+      },
       onTap: (name, x) => void taps.set(name, x.dim(1)),
     });
     const hidden = family.decoder(ctx, config);
@@ -75,6 +81,7 @@ export class Architecture {
     const { producer } = family.head(ctx, config, hidden);
     [this.tensors, this.taps] = [tensors, taps];
     this.linearLayers = linear.slice(0, before.linear);
+    this.expertLayers = experts;
     this.headWeight = asked[before.asked]!;
     this.plainHead = producer !== undefined && applies(producer, matmulOp) && !producer.attributes.addend;
   }

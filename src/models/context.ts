@@ -8,9 +8,13 @@ import { InputError } from "../base/errors.ts";
 import { select, stepScalar } from "../tensor/expr/mod.ts";
 import type { DType, Graph, Tensor, TensorSpec } from "../tensor/graph.ts";
 import { scatterRows } from "../tensor/ops/cache.ts";
+import { joinColumns, splitColumns } from "../tensor/ops/columns.ts";
 import { linear } from "../tensor/ops/matmul.ts";
 import { pointwise } from "../tensor/ops/pointwise.ts";
 import { readAs } from "../tensor/ops/views.ts";
+import type { ExpertLayer, ExpertsHook, LinearHook, ModelHooks, WeightHook } from "./hooks.ts";
+
+export type { ExpertLayer, ExpertsHook, LinearHook, ModelHooks, WeightHook } from "./hooks.ts";
 
 /** The per-token arrays of a packed stream, as inputs of a block; each i32 [T]. */
 export interface StreamInputs {
@@ -94,18 +98,6 @@ function switchesOf(
     const [beyond, length] = name.slice(before.length).split(" of ").map(Number) as [number, number];
     return { name, beyond, length };
   });
-}
-
-/** Called for every linear layer: base output in, output with whatever an adapter adds out. */
-export type LinearHook = (name: string, x: Tensor, weight: Tensor, base: () => Tensor) => Tensor;
-
-/** Called for every weight by its Hugging Face name: the tensor that stands in its place, where one does. */
-export type WeightHook = (name: string, shape: readonly number[]) => Tensor | undefined;
-
-/** How what is trained on a model takes part in its forward pass. */
-export interface ModelHooks {
-  readonly onLinear?: LinearHook;
-  readonly onWeight?: WeightHook;
 }
 
 /** Called with named inner values of a model, for losses over hidden states. */
@@ -200,6 +192,7 @@ export class ModelContext {
   readonly inputs: StreamInputs;
   readonly weights: WeightSpecs;
   readonly #onLinear: LinearHook | undefined;
+  readonly #onExperts: ExpertsHook | undefined;
   readonly #onWeight: WeightHook | undefined;
   readonly #onTap: TapHook | undefined;
   readonly #recompute: boolean;
@@ -220,6 +213,7 @@ export class ModelContext {
     this.weights = weights;
     this.#name = name;
     this.#onLinear = options.onLinear;
+    this.#onExperts = options.onExperts;
     this.#onWeight = options.onWeight;
     this.#onTap = options.onTap;
     this.#recompute = options.recompute ?? false;
@@ -280,6 +274,30 @@ export class ModelContext {
       const base = () => linear(input, weight);
       const y = this.#onLinear ? this.#onLinear(name, input, weight, base) : base();
       return this.#narrowed?.output(name, y) ?? y;
+    });
+  }
+
+  /**
+   * Outputs of a layer of experts, and what an adapter attached to it adds.
+   *
+   * @param x f32 [S, in]
+   * @param weights Of the layer's modules, each [experts * out, in]
+   * @param linear Multiplies rows by what is their expert's
+   * @returns Those of each module, f32 [S, out]
+   */
+  experts(
+    layer: ExpertLayer,
+    x: Tensor,
+    weights: readonly Tensor[],
+    linear: (rows: Tensor, weight: Tensor) => Tensor,
+  ): readonly Tensor[] {
+    return this.graph.within(layer.name, () => {
+      const base = () => weights.map((weight) => linear(x, weight));
+      const joined = () => weights.length > 1 ? joinColumns(base()) : base()[0]!;
+      const adapted = this.#onExperts?.(layer, x, joined, linear);
+      if (!adapted) return base();
+      if (weights.length === 1) return [adapted];
+      return splitColumns(adapted, weights.map((weight) => weight.dim(0) / layer.experts));
     });
   }
 

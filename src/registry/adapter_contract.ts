@@ -21,6 +21,11 @@ export interface AdaptedLayer {
   /** Rank and alpha of this layer, patterns of the recipe applied. */
   readonly rank: number;
   readonly alpha: number;
+  /**
+   * Where it is a layer of a mixture's experts, how many they are: each has a weight, and parameters, of these sizes. See
+   * {@linkcode AdapterDefinition.experts}.
+   */
+  readonly experts?: number;
 }
 
 /** The model whose layers are adapted. */
@@ -154,6 +159,18 @@ export interface AdapterInputs<Options = Record<string, unknown>> {
   readonly options: Options;
 }
 
+/** What an adapter of the experts of a mixture is traced with. */
+export interface ExpertAdapterInputs<Options = Record<string, unknown>>
+  extends Pick<AdapterInputs<Options>, "base" | "settings" | "options"> {
+  /** A row for each pair of a token and one of its experts, f32 [S, in]; rows of no pair may hold anything. */
+  readonly x: Tensor;
+  /** A parameter [rows, columns] of all experts, one after another: [experts * rows, columns]. */
+  parameter(name: string): Tensor;
+  /** x P^T, each row with its own expert's part of a parameter [experts * out, in]; f32 [S, out]. */
+  linear(x: Tensor, parameter: Tensor): Tensor;
+  readonly layer: AdaptedLayer & { readonly experts: number };
+}
+
 /** Host values for merging and exporting one layer. */
 export interface AdapterValues<Options = Record<string, unknown>> {
   /** Values of a parameter of this layer, as trained. */
@@ -218,6 +235,12 @@ export interface AdapterDefinition<Schema extends OptionsSchema = OptionsSchema>
   ): readonly ParameterDefinition[];
   /** Output of the adapted layer, f32 [T, out]. */
   forward(inputs: AdapterInputs<z.output<Schema>>): Tensor;
+  /**
+   * Output of the experts of a mixture, f32 [S, out]; absent where the adapter knows linear layers only. `parameters` is asked for those of
+   * one expert, each a matrix that begins constant or at random, and `merge` is told the values and the weight of one. Must give for every
+   * expert what `forward` gives without dropout.
+   */
+  experts?(inputs: ExpertAdapterInputs<z.output<Schema>>): Tensor;
   /** Learning-rate ratio and weight decay (on or off) of the optimiser groups; 1 and on for groups not named. */
   groups?(
     settings: AdapterSettings,

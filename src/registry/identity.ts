@@ -21,8 +21,9 @@ export function pluginIdentity(
   options?: Readonly<Record<string, unknown>>,
   kinds: readonly Kind[] = KINDS,
 ): string {
-  const { furtherOptions = {} } = kindOf(plugin, kinds) ?? {};
-  const parts: [string, unknown][] = Object.entries(plugin).map(([key, value]) => [
+  const { furtherOptions = {}, apart = [] } = kindOf(plugin, kinds) ?? {};
+  const own = Object.entries(plugin).filter(([key]) => !apart.includes(key));
+  const parts: [string, unknown][] = own.map(([key, value]) => [
     key,
     key === "options" || key in furtherOptions
       ? z.toJSONSchema(value, { unrepresentable: "any", io: "input" })

@@ -44,6 +44,8 @@ export interface Kind<P extends AnyPlugin = AnyPlugin, Role extends string = str
     /** Says so of one of them: `its tensors end in "x"`. */
     say(name: string): string;
   };
+  /** Functions that few runs call: they count in the identity of a plugin only where a run says so itself. */
+  readonly apart?: readonly string[];
   /** What it computes with these options, as text, where the text of its functions does not show it: a part of its identity. */
   computes?(plugin: P, options: Readonly<Record<string, unknown>>): string | undefined;
   /** Checks its behaviour, when contract and options have passed; against values of another program where the user has some. */

@@ -284,9 +284,8 @@ modelTest(
           sequences,
           length: LENGTH,
           prefillTokens,
-          attach: (graph, prompt) => ({
-            onLinear: adapter.attach(graph, (name) => trainables.view(graph, name), false, prompt),
-          }),
+          attach: (graph, prompt) =>
+            adapter.attach(graph, (name) => trainables.view(graph, name), false, prompt),
         });
         const texts = await generator.generate(prompts, {
           temperature: 0,

@@ -23,6 +23,8 @@ const KEYS: readonly [key: string, fits: number][] = [
   ["layers\\.\\d+\\.mlp.up_proj", 4],
   ["\\d+.up_proj", 0],
   ["^\\w+", 1],
+  [".*\\.q_proj", 4],
+  [".*\\.lm_head", 0],
 ];
 
 Deno.test("patternReader() matches as PEFT's get_pattern_key() does", () => {

@@ -5,13 +5,13 @@
  */
 import { openFile } from "../../src/formats/files.ts";
 import { type LoraAdapter, loraScaling, readPeftAdapter } from "../../src/formats/peft/peft.ts";
-import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
-import { writeSafetensors } from "../../src/formats/safetensors/write.ts";
+import { namedExperts } from "../../src/formats/peft/expert_parameters.ts";
+import { SafetensorsFile, type TensorData } from "../../src/formats/safetensors/safetensors.ts";
 import { Model, uploadWeights } from "../../src/distill/inputs/models.ts";
 import { writeSamples } from "../../src/distill/program/stream.ts";
 import { traceModel } from "../../src/distill/program/traced_model.ts";
 import type { KernelFamily } from "../../src/gpu/description.ts";
-import type { LinearHook } from "../../src/models/context.ts";
+import type { ExpertsHook, LinearHook } from "../../src/models/context.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { compile, type Executable } from "../../src/tensor/executable.ts";
 import type { Tensor } from "../../src/tensor/graph.ts";
@@ -22,6 +22,27 @@ import { testGpu } from "../tensor/harness.ts";
 
 /** Arrays of a safetensors file by name. */
 export type Arrays = ReadonlyMap<string, Float32Array>;
+
+/**
+ * The gradients of a golden by the paths of what is trained, those of experts one after another as they are in training.
+ *
+ * @param adapter The folder whose config says what they are of
+ */
+export async function readGradients(path: string, adapter: string): Promise<Arrays> {
+  const before = "base_model.model.";
+  const file = await SafetensorsFile.open(await openFile(path));
+  const tensors = new Map<string, TensorData>();
+  for (const name of file.tensors.keys()) {
+    if (name.startsWith(before)) tensors.set(name.slice(before.length), await file.read(name));
+  }
+  file.close();
+  const { settings } = await readPeftAdapter(adapter);
+  return new Map(
+    [...namedExperts(tensors, settings, path).tensors].map((
+      [name, { data }],
+    ) => [name, data as Float32Array]),
+  );
+}
 
 /** Reads every f32 array of a safetensors file. */
 export async function readArrays(path: string): Promise<Arrays> {
@@ -74,13 +95,13 @@ export class LoraModel {
     try {
       const adapter = adapterPath === undefined
         ? undefined
-        : await readPeftAdapter(adapterPath, model.architecture.tensors);
+        : await readPeftAdapter(adapterPath, model.architecture.tensors, model.architecture.expertLayers);
       const program = new Program();
       const graph = program.block("model");
       const tokens = sequences.flat();
       const trained = new Map<string, Tensor>();
       const taps = new Map<string, Tensor>();
-      const onLinear: LinearHook = (name, x, _weight, base) => {
+      const adapted = (name: string, x: Tensor, base: () => Tensor, times: typeof linear) => {
         const factors = ["A", "B"].map((side) => {
           const key = `${name}.lora_${side}.weight`;
           const found = adapter?.tensors.get(key);
@@ -89,12 +110,14 @@ export class LoraModel {
           return trained.get(key)!;
         });
         const [a, b] = factors;
-        if (!adapter || !a || !b) return base();
-        return add(base(), scale(linear(linear(x, a), b), loraScaling(adapter.settings, name)));
+        if (!adapter || !a || !b) return undefined;
+        return add(base(), scale(times(times(x, a), b), loraScaling(adapter.settings, name)));
       };
+      const onLinear: LinearHook = (name, x, _weight, base) => adapted(name, x, base, linear) ?? base();
+      const onExperts: ExpertsHook = ({ name }, x, base, times) => adapted(name, x, base, times);
       const stream = { length: model.config.contextLength };
       const traced = traceModel(graph, "model", model, tokens.length, stream, {
-        attach: () => ({ onLinear }),
+        attach: () => ({ onLinear, onExperts }),
         onTap: (name, x) => void taps.set(name, x),
       });
       const logits = traced.logits(traced.hidden);
@@ -137,15 +160,13 @@ export class LoraModel {
     return { logits: array("logits"), taps: new Map(this.#taps.map((name) => [name, array(name)])) };
   }
 
-  /** Gradients by the keys of PEFT's files, given that of the logits [T, V]. */
+  /** Gradients by the paths of what is trained, given that of the logits [T, V]. */
   async gradients(seed: Float32Array): Promise<Arrays> {
     this.#writeAdapter(true, seed);
     this.#executable.run("model");
     const keys = [...this.#adapter!.tensors.keys()];
     const back = await this.#executable.read(keys.map((key) => `d ${key}`), "model");
-    return new Map(
-      keys.map((key) => [`base_model.model.${key}`, back.get(`d ${key}`)!.data as Float32Array]),
-    );
+    return new Map(keys.map((key) => [key, back.get(`d ${key}`)!.data as Float32Array]));
   }
 
   #writeAdapter(adapted: boolean, seed?: Float32Array): void {
@@ -187,76 +208,4 @@ export function meanCrossEntropy(
     }
   }
   return { loss, gradient };
-}
-
-/**
- * A golden whose adapter has factors for all experts of a layer at once, which nothing here trains: a folder with them merged into the
- * experts, and an adapter of the rest. Whoever asks removes it.
- */
-export async function withExpertsMerged(golden: string): Promise<{ folder: string; adapter: string }> {
-  const folder = await Deno.makeTempDir({ prefix: "limbeck-" });
-  const adapter = `${folder}/adapter`;
-  await Deno.mkdir(adapter);
-  const config = JSON.parse(await Deno.readTextFile(`${golden}/adapter/adapter_config.json`));
-  const plain = { ...config, target_parameters: null, rank_pattern: {}, alpha_pattern: {} };
-  await Deno.writeTextFile(`${adapter}/adapter_config.json`, JSON.stringify(plain));
-  await Deno.copyFile(`${golden}/config.json`, `${folder}/config.json`);
-  const weights = await readTensors(`${golden}/model.safetensors`);
-  const factors = await readTensors(`${golden}/adapter/adapter_model.safetensors`);
-  const before = "base_model.model.";
-  for (const name of factors.keys()) {
-    const [, layer, inner] = /^base_model\.model\.(.*\.experts)(\.base_layer)?\.lora_A\.weight$/.exec(name) ??
-      [];
-    if (layer === undefined) continue;
-    const [a, b] = ["A", "B"].map((side) => factors.get(name.replace("lora_A", `lora_${side}`))!) as [
-      Stored,
-      Stored,
-    ];
-    const experts = [...weights.keys()].filter((key) =>
-      key.startsWith(`${layer}.`) && key.endsWith(".up_proj.weight")
-    ).length;
-    // The inner one wraps gate and up, the outer one down. Both have a scale of 2.
-    const modules = inner ? ["gate_proj", "up_proj"] : ["down_proj"];
-    const rank = a.shape[0]! / experts;
-    for (let e = 0; e < experts; e++) {
-      modules.forEach((module, half) => {
-        const { shape: [out, width], data } = weights.get(`${layer}.${e}.${module}.weight`)!;
-        for (let o = 0; o < out!; o++) {
-          for (let i = 0; i < width!; i++) {
-            for (let r = 0; r < rank; r++) {
-              data[o * width! + i]! += 2 * b.data[(half * out! + o) * b.shape[1]! + r * experts + e]! *
-                a.data[(e * rank + r) * width! + i]!;
-            }
-          }
-        }
-      });
-    }
-    for (const side of ["A", "B"]) factors.delete(name.replace("lora_A", `lora_${side}`));
-  }
-  if ([...factors.keys()].some((name) => !name.startsWith(before))) throw new Error("another adapter");
-  await writeTensors(`${folder}/model.safetensors`, weights);
-  await writeTensors(`${adapter}/adapter_model.safetensors`, factors);
-  return { folder, adapter };
-}
-
-/** An f32 tensor of a file. */
-interface Stored {
-  readonly shape: readonly number[];
-  readonly data: Float32Array<ArrayBuffer>;
-}
-
-async function readTensors(path: string): Promise<Map<string, Stored>> {
-  const file = await SafetensorsFile.open(await openFile(path));
-  const tensors = new Map<string, Stored>();
-  for (const name of file.tensors.keys()) {
-    const { shape, data } = await file.read(name);
-    tensors.set(name, { shape, data: data as Float32Array<ArrayBuffer> });
-  }
-  file.close();
-  return tensors;
-}
-
-async function writeTensors(path: string, tensors: ReadonlyMap<string, Stored>): Promise<void> {
-  const specs = [...tensors].map(([name, { shape }]) => ({ name, dtype: "F32" as const, shape }));
-  await writeSafetensors(path, specs, ({ name }) => tensors.get(name)!.data);
 }

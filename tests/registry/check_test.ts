@@ -104,6 +104,7 @@ const ADAPTERS: readonly [name: string, check: RegExp, detail: string][] = [
   ["wrong-shape", /^forward/, "it returns f32 [7, 24] where f32 [7, 40] is wanted"],
   ["not-the-base", /^output at the start/, "differs from the base's"],
   ["unsaid-prompt", /^forward/, "calls prompt(), which is not declared"],
+  ["other-experts", /^experts equal forward/, "experts() gives another output than forward()"],
   ["unused", /^gradients/, "does not depend on D"],
   ["steep-penalty", /^penalty/, "where training begins the penalty's gradient"],
   ["wide-penalty", /^penalty/, "it returns f32 [40, 24] where f32 [1] is wanted"],

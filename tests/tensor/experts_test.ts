@@ -206,7 +206,7 @@ gpuTest("mixture() gives the same bits twice, and when its layer is computed aga
   assertEquals(await onGpu(gpu, usual, undefined, true), once);
 });
 
-Deno.test("a mixture of the wrong shape, or trained experts, are refused", () => {
+Deno.test("a mixture of the wrong shape, or experts trained without their ranges, are refused", () => {
   const g = new Program().block("test");
   const [x, weights] = [g.input("x", [4, 8], "f32"), g.input("weights", [4, 3], "f32")];
   const packed = g.weight("experts", [3 * 8, 8], "bf16");
@@ -220,5 +220,11 @@ Deno.test("a mixture of the wrong shape, or trained experts, are refused", () =>
   assertThrows(() => mixture(x, few, 2, (rows) => rows), ShapeError, "a row of weights for each token");
   const trained = g.state("trained", [3 * 8, 8], "f32");
   const y = through(trained);
-  assertThrows(() => gradients(g, [[y, y]], [trained]), ShapeError, "experts cannot be trained");
+  assertEquals(gradients(g, [[y, y]], [trained])[0]!.shape, trained.shape);
+  const [rows, tiles] = [g.input("rows", [32, 8], "f32"), g.input("tiles", [1, 2], "i32")];
+  const alone = expertLinear(rows, trained, tiles, { experts: 3, pairs: 4 });
+  assertThrows(() => gradients(g, [[alone, alone]], [trained]), ShapeError, "where ranges are given");
+  const ranges = g.input("ranges", [2, 2], "i32");
+  const withRanges = () => expertLinear(rows, trained, tiles, { experts: 3, pairs: 4, ranges });
+  assertThrows(withRanges, ShapeError, "ranges must be i32 [3, 2]");
 });

@@ -10,6 +10,7 @@ import { streamCostText } from "../../distill/run/stream_cost.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { Command, Invocation } from "../command.ts";
 import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
+import { table } from "../terminal/table.ts";
 import { trainedLines } from "../terminal/trained_text.ts";
 import { bytes, count, duration, percent, short } from "../../base/units.ts";
 
@@ -41,6 +42,8 @@ export const estimate: Command = {
         for (const line of memoryLines(teacherPass, when)) out.line(line);
         const { cacheBytes, bytesPerToken } = teacherPass;
         out.line(`The cache takes ${bytes(cacheBytes)} on disk, ${bytesPerToken} bytes a token that counts.`);
+        out.line();
+        for (const line of payloadLines(found)) out.line(line);
       }
       if (found.stream) out.line(sentence(streamCostText(found.stream)));
       out.line();
@@ -81,6 +84,14 @@ function memoryLines(
     ...named.map(([name, size]) => row(name, size)),
     bold(row("total", totalBytes)),
   ];
+}
+
+/** What other payloads would take. */
+function payloadLines({ payloads }: Estimate): string[] {
+  const rows = payloads.map(({ payload, bytesPerToken, cacheBytes }) => [
+    ...[payload, String(bytesPerToken), bytes(cacheBytes)],
+  ]);
+  return table(["teacher.cache", "bytes a token", "on disk"], rows);
 }
 
 function readingLines(

@@ -84,6 +84,7 @@ export async function writeAdapter(
   form: AdapterForm = "peft",
 ): Promise<void> {
   if (!hasForm(adapter, form)) throw formless(adapter, form);
+  if (adapter.adaptsExperts && (form === "peft-plain" || form === "mlx")) throw expertless(form);
   const { baseModel, beside } = origin;
   if (beside && form !== "limbeck") checkBeside(adapter, beside.tensors, form);
   const layout = peftLayout(adapter);
@@ -170,6 +171,18 @@ function formless(adapter: ModelAdapter, form: AdapterForm): InputError {
   });
 }
 
+/** The refusal of a form that has no place for what is trained of experts. */
+function expertless(form: "peft-plain" | "mlx"): InputError {
+  const reasons = {
+    "peft-plain": "programs that know plain LoRA alone know none of PEFT's target_parameters",
+    "mlx": "what mlx-lm calls them is not known",
+  };
+  return new InputError(`the adapter is on experts of a mixture, and ${reasons[form]}`, {
+    where: "recipe adapter.targets",
+    hint: MERGE,
+  });
+}
+
 /** LoRA and its relatives that PEFT knows by a flag. */
 async function writeLora(
   path: string,
@@ -187,12 +200,16 @@ async function writeLora(
       rsLora: rslora,
       dora: layout.config.use_dora === true,
       targetModules: targetModules(adapter),
+      ...(adapter.adaptsExperts ? { targetParameters: targetParameters(adapter) } : {}),
       fanInFanOut: adapter.model.architecture.family.fanInFanOut,
       baseModel,
       rankPattern: pattern(adapter.layers, rank, (l) => l.rank),
       alphaPattern: pattern(adapter.layers, alpha, (l) => l.alpha),
     },
     tensors: new Map(layerTensors(adapter, values, layout)),
+    experts: new Map(
+      adapter.layers.flatMap(({ path, experts }) => experts === undefined ? [] : [[path, experts]]),
+    ),
     ...(saved ? { saved } : {}),
   }, { replace: true });
 }
@@ -317,12 +334,21 @@ function pattern(
   return Object.fromEntries(layers.filter((l) => valueOf(l) !== usual).map((l) => [l.path, valueOf(l)]));
 }
 
+/** The same of experts: PEFT finds the parameters that hold all experts of a layer by their own names. */
+function targetParameters({ layers, model: { architecture } }: ModelAdapter): string[] {
+  const paths = layers.filter(({ experts }) => experts !== undefined).map(({ path }) => path);
+  const ending = (path: string) => path.split(".").slice(-2).join(".");
+  const names = new Set(paths.map(ending));
+  const all = architecture.expertLayers.map(({ name }) => name);
+  return all.every((path) => !names.has(ending(path)) || paths.includes(path)) ? [...names].sort() : paths;
+}
+
 /** Short names where they mean exactly the adapted layers, else full paths. */
 function targetModules(adapter: ModelAdapter): string[] {
-  const paths = adapter.layers.map((l) => l.path);
+  const paths = adapter.layers.filter(({ experts }) => experts === undefined).map((l) => l.path);
   const lastPart = (path: string) => path.split(".").at(-1)!;
   const names = new Set(paths.map(lastPart));
-  // Those of experts too, which none here adapts, but whose names PEFT would find.
+  // Those of single experts too, which are none of these, but whose names PEFT would find.
   const weights = [...adapter.model.architecture.tensors.keys()].filter((name) => name.endsWith(".weight"));
   const all = [...weights.map((name) => name.slice(0, -".weight".length)), adapter.head];
   return all.every((path) => !names.has(lastPart(path)) || paths.includes(path)) ? [...names].sort() : paths;

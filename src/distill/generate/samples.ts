@@ -10,7 +10,7 @@ import { generationPlan, Generator, type GeneratorOptions } from "./generator.ts
 import { FLAT } from "../trained/parameters.ts";
 import { samplesIdentity, sha256 } from "../inputs/identity.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
-import type { TeacherTexts } from "../teacher/pass.ts";
+import type { TeacherTexts } from "../teacher/make_cache.ts";
 import { canonicalJson } from "../../base/json.ts";
 import type { Trainer } from "../program/trainer.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";

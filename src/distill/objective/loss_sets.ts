@@ -89,7 +89,11 @@ export function evaluationSet(resolved: ResolvedObjective): MeasuredLosses {
   // Of a cache, what is measured of the teacher would be something else under the same name.
   const isSeen = ({ loss, options }: Pick<ResolvedLoss, "loss" | "options">) =>
     !shape.sparseTarget || !looksAtTarget(loss, options);
-  const always = [...BASICS, ...MONITORS.map(({ id }) => id)];
+  const monitors = MONITORS.filter((loss) => isSeen({ loss, options: {} })).map((loss) => ({
+    ...{ loss, options: {}, name: loss.id },
+    ...{ weight: 0, temperature: 1, monitor: true },
+  }));
+  const always = [...BASICS, ...monitors.map(({ name }) => name)];
   const others = terms.map((t, i) => termAt(t, recipe[i]!, Infinity))
     .filter((_, i) => learnerOf(recipe[i]!) === "student")
     .filter(isRowTerm)
@@ -98,10 +102,6 @@ export function evaluationSet(resolved: ResolvedObjective): MeasuredLosses {
     .filter((t) => !always.includes(t.name))
     .map((t) => ({ ...t, temperatureVaries: false, monitor: true }))
     .flatMap((t) => [t, ...companions(t).filter(isSeen)]);
-  const monitors = MONITORS.filter((loss) => isSeen({ loss, options: {} })).map((loss) => ({
-    ...{ loss, options: {}, name: loss.id },
-    ...{ weight: 0, temperature: 1, monitor: true },
-  }));
   const all = [...BASICS.map((loss) => measured(registry, loss)), ...others, ...monitors];
   const passes = byTemperature(all, resolved).map((own) => lossSet(own, shape));
   return {

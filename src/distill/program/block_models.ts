@@ -18,6 +18,7 @@ import type { Combine, Learner } from "../recipe/recipe.ts";
 import { checkSeparable } from "./gated_layers.ts";
 import { headInput, type Side, traceModel } from "./traced_model.ts";
 import { streamedSide, type StreamedTeacher } from "./streamed_teacher.ts";
+import { hiddenTarget } from "./hidden_target.ts";
 import { cachedInputs } from "./teacher_rows.ts";
 import type { Trainables } from "../trained/trainables.ts";
 import type { OptimiserSettings } from "./update_block.ts";
@@ -164,10 +165,13 @@ export class BlockModels {
 
   /** What the rows of a learner are compared with by a set of losses. */
   target(learner: Learner, { needsCache, needsTarget, temperature }: LossSet): Target | undefined {
-    const { objective, tokens, several } = this.#options;
+    const { objective, tokens, positions, models, several } = this.#options;
     if (needsCache) return cachedInputs(this.#graph, tokens, objective.target!);
     if (!needsTarget) return undefined;
     if (learner === "student" && several) return this.together(several, temperature);
+    if (objective.hidden) {
+      return hiddenTarget(this.#graph, models.teacher.model, { tokens, positions }, objective.hidden);
+    }
     return headTarget(this.side(learner === "student" ? "teacher" : "student"));
   }
 
@@ -179,7 +183,7 @@ export class BlockModels {
       // A batch without samples of this teacher is run without it.
       const within = <T>(trace: () => T) =>
         isChosen ? this.#graph.partOf({ name, recompute: false }, trace) : trace();
-      const target = headTarget(this.#once(name, () => within(() => this.#trace(name, member))));
+      const target = within(() => this.#memberTarget(name, member));
       return { logits: (first, count) => within(() => target.logits(first, count)) };
     });
     switch (combine) {
@@ -190,6 +194,14 @@ export class BlockModels {
       default:
         return chosenTarget(this.#graph, this.#options.tokens, targets);
     }
+  }
+
+  /** One of several teachers: live, or from its stored hidden states. */
+  #memberTarget(name: string, member: TracedModel): DenseTarget {
+    const { objective: { hidden }, tokens, positions } = this.#options;
+    return hidden
+      ? hiddenTarget(this.#graph, member.model, { tokens, positions }, hidden, name)
+      : headTarget(this.#once(name, () => this.#trace(name, member)));
   }
 
   #once(name: string, trace: () => Side): Side {

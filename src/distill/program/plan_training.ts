@@ -136,7 +136,7 @@ function waysOfTeacher(
 ): PlanChoices["streamed"][] {
   const { stream, train, model, teachers } = recipe.teacher;
   const isAlone = !teachers && model !== "student";
-  if (objective.target || train || stream === false || !isAlone) return [undefined];
+  if (objective.isStored || train || stream === false || !isAlone) return [undefined];
   const streamed = waitingCounts(teacher, tokens, recipe.train.accumulation, device);
   return [...(stream ? [] : [undefined]), ...streamed.map((waiting) => ({ waiting }))];
 }

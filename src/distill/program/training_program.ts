@@ -42,8 +42,8 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
     options,
     options.features,
   );
-  // A cached teacher has been measured when the cache was made, and is no part of the program.
-  if (options.objective.target) return program;
+  // A cached teacher has been measured when the cache was made, and is no part of the program; but what several are together has not.
+  if (options.objective.isStored && !options.several) return program;
   traceTeacher(program.block("evaluateTeacher"), options);
   return program;
 }

@@ -28,6 +28,10 @@ const FIELDS: readonly Omit<RecipePath, "path">[] = [
   { field: "data.train.*.path", of: "dataset" },
   { field: "data.heldOut", of: "dataset" },
   { field: "data.heldOut.*.path", of: "dataset" },
+  // A task's file, or the data of one that stands in the recipe itself.
+  { field: "evaluate.tasks.*", of: "dataset" },
+  { field: "evaluate.tasks.*.data", of: "dataset" },
+  { field: "evaluate.tasks.*.data.*", of: "dataset" },
   { field: "teacher.cache.folder", of: "folder" },
   { field: "output.folder", of: "folder" },
 ];

@@ -6,6 +6,7 @@
  * @module
  */
 import type { QuantizeDtype } from "../../formats/quantised/quantiser.ts";
+import type { EvaluationTask } from "../../evaluation/tasks/task.ts";
 import type { Course } from "./schedule.ts";
 
 /** A resolved recipe: every default filled in. */
@@ -18,8 +19,16 @@ export interface Recipe {
   adapter: AdapterRecipe | "none";
   train: TrainRecipe;
   samples: SamplesRecipe;
+  /** What teacher, student before and student after are measured on at the end; nothing when absent. */
+  evaluate?: EvaluateRecipe;
   output: OutputRecipe;
   limits: LimitsRecipe;
+}
+
+/** What is measured at the end. */
+export interface EvaluateRecipe {
+  /** Tasks; a recipe's file may name theirs by path. */
+  tasks: EvaluationTask[];
 }
 
 /** The model that is imitated. */
@@ -82,16 +91,21 @@ export interface TeacherMemberRecipe {
   self?: SelfRecipe;
 }
 
-/** What is kept of the teacher at each position: one of `topK` and `samples`. */
+/** How the values of a stored hidden state are kept: int8 with one scale for each. */
+export type HiddenPrecision = "f32" | "bf16" | "int8";
+
+/** What is kept of the teacher at each position: `topK`, `samples`, or the hidden states that its head reads. */
 export interface TeacherCacheRecipe {
+  /** Its last hidden state, after the final norm; absent where a part of its distribution is kept. */
+  payload?: "hidden";
   /** Its largest logits, this many. */
   topK?: number;
   /** Tokens drawn from its distribution, this often (RS-KD, arXiv 2503.16870). */
   samples?: number;
   /** Seed of the draws. */
   seed: number;
-  /** Of the logits kept, which are stored as distances from the largest. */
-  precision: "f16" | "f32";
+  /** Of the logits kept, which are stored as distances from the largest: f16 or f32. Of hidden states: bf16, int8 or f32. */
+  precision: "f16" | HiddenPrecision;
   /** Folder that runs share; the run's own when absent. */
   folder?: string;
 }
@@ -333,6 +347,8 @@ export interface RecipeInput {
     oneForAll?: Partial<Omit<OneForAllRecipe, "balance">> & { balance?: Partial<OneForAllRecipe["balance"]> };
   };
   samples?: Partial<SamplesRecipe>;
+  /** Tasks as they are written, or, in a recipe's file, paths of their files. */
+  evaluate?: { tasks: (string | { [field: string]: unknown })[] };
   output?: Partial<OutputRecipe>;
   limits?: Partial<LimitsRecipe>;
 }

@@ -148,6 +148,9 @@ function teacherText({ teacher }: Recipe): string {
 /** What a cache has of the teacher; empty where the teacher is there itself. */
 function keptOfTeacher({ teacher: { cache } }: Recipe): string {
   if (!cache) return "";
+  if (cache.payload === "hidden") {
+    return cache.precision === "f32" ? "" : `the hidden states in ${cache.precision}`;
+  }
   return cache.topK === undefined ? `${cache.samples} samples a token` : `the ${cache.topK} largest logits`;
 }
 

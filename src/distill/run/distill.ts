@@ -19,8 +19,10 @@ import { type RunResult, writeBase, writeResults } from "../export/exports.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { type PreparedRun, prepareRun } from "../inputs/prepare.ts";
+import type { OpenedTask } from "../evaluate/measure_tasks.ts";
 import { mixtureOf } from "../inputs/sample_sets.ts";
 import { type RunMemory, runMemory } from "../program/memory.ts";
+import { memberName } from "../program/block_models.ts";
 import {
   type PlanChoices,
   type PlannedTraining,
@@ -34,8 +36,8 @@ import { checkRecipePlugins } from "../recipe/plugins.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import type { TeacherCache } from "../teacher/cache.ts";
 import { findTeachers, teacherParts } from "../teacher/choose.ts";
-import { ChosenTargets, samplesOf } from "../teacher/chosen_targets.ts";
-import { openTeacherCache } from "../teacher/pass.ts";
+import { samplesOf, TeacherTargets } from "../teacher/teacher_targets.ts";
+import { openTeacherCache } from "../teacher/make_cache.ts";
 import { Attempt } from "./attempt.ts";
 import type { RunHost, TeachersEvent } from "./events.ts";
 import { checkHostMemory, hostMemory } from "./host_memory.ts";
@@ -43,6 +45,7 @@ import { evaluate, measureShapes, measureTeacher, tellSamples } from "./measurem
 import { runIdentity } from "./run_identity.ts";
 import { streamCost, streamCostText } from "./stream_cost.ts";
 import { setUp } from "./set_up.ts";
+import { evaluateRun, EvaluationStopped, openTasks } from "./task_evaluation.ts";
 import { TrainingLoop } from "./training_loop.ts";
 
 /**
@@ -65,9 +68,10 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
     for (const message of origins(setup, registry)) host.emit({ type: "stage", stage: "plugins", message });
     for (const warning of dataWarnings(prepared)) host.emit({ type: "warning", ...warning });
+    const tasks = await openTasks(recipe.evaluate?.tasks ?? []);
     const gpu = host.gpu ?? (own = await openGpu());
     gpu.forgetPeak();
-    return await new Run(new Attempt(prepared, setup, gpu, host, started)).run();
+    return await new Run(new Attempt(prepared, setup, gpu, host, started), tasks).run();
   } finally {
     prepared.close();
     own?.destroy();
@@ -105,9 +109,12 @@ class Run {
   readonly #caches: string;
   /** Open caches, by the teacher's number in the recipe. */
   readonly #opened: (TeacherCache | undefined)[] = [];
+  /** What models are asked at the end. */
+  readonly #tasks: readonly OpenedTask[];
   #identity: Record<string, string> = {};
 
-  constructor(attempt: Attempt) {
+  constructor(attempt: Attempt, tasks: readonly OpenedTask[]) {
+    this.#tasks = tasks;
     const { host, setup, recipe } = this.#attempt = attempt;
     this.#checkpoints = new RunCheckpoints(
       join(host.folder, CHECKPOINTS),
@@ -145,12 +152,26 @@ class Run {
     try {
       await this.#findTeachers(planned.choices, resumed);
       await this.#openCache(planned.choices, resumed);
-      return await this.#main(planned, resumed);
+      const result = await this.#main(planned, resumed);
+      return result.status === "succeeded" ? await this.#evaluated(result, !planned.streamed) : result;
     } catch (error) {
       if (error instanceof StopAsked) return attempt.result("paused", resumed?.step ?? 0);
       throw error;
     } finally {
       for (const cache of this.#opened) cache?.close();
+    }
+  }
+
+  /** The result with what the recipe's tasks find; paused where it was asked to stop meanwhile. */
+  async #evaluated(result: RunResult, withTeacher: boolean): Promise<RunResult> {
+    const attempt = this.#attempt;
+    if (this.#tasks.length === 0) return result;
+    try {
+      const evaluation = await evaluateRun(attempt, this.#tasks, result.steps, withTeacher);
+      return { ...result, evaluation, seconds: attempt.seconds };
+    } catch (error) {
+      if (error instanceof EvaluationStopped) return attempt.result("paused", result.steps);
+      throw error;
     }
   }
 
@@ -224,11 +245,10 @@ class Run {
     const sizes = { choices, texts, availableBytes: this.#availableBytes };
     const opened = await openTeacherCache(attempt.gpu, prepared, setup, sizes, this.#caches, {
       onSlice: this.#onSlice,
-      onFound: (path, exists) => {
-        const { train, heldOut } = prepared;
-        const message = exists
+      onFound: (path, samples) => {
+        const message = samples === 0
           ? `using the teacher's cache ${path}`
-          : `running the teacher over ${train.length + heldOut.length} samples`;
+          : `running the teacher over ${samples} samples`;
         attempt.stage("cache", message);
       },
       onPlanned: async ({ memory, plan, streamed }) => {
@@ -244,7 +264,14 @@ class Run {
   async #main(planned: PlannedTraining, resumed: CheckpointState | undefined): Promise<RunResult> {
     const attempt = this.#attempt;
     const { cache, found, gpu, host, setup, recipe: { train } } = attempt;
-    const target = found && cache ? new ChosenTargets(this.#opened, found.choice) : cache;
+    const { teachers } = setup.recipe.teacher;
+    const target = teachers && cache
+      ? new TeacherTargets(
+        this.#opened,
+        found?.choice,
+        setup.objective.hidden && teachers.map(({ name }) => memberName(name!)),
+      )
+      : cache;
     const paused = () => attempt.result("paused", resumed?.step ?? 0);
     attempt.stage("compile", "uploading weights and compiling kernels");
     const trainer = await Trainer.create(gpu, setup, planned, {

@@ -18,6 +18,7 @@ import { drawnSets } from "../inputs/sample_sets.ts";
 import type { OpenedRecipe } from "./open_recipe.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
+import { type PayloadSize, payloadSizes } from "../teacher/payload_sizes.ts";
 import { cacheBytes, planTeacherPass } from "../teacher/plan_pass.ts";
 import { type StreamCost, streamCost } from "./stream_cost.ts";
 import { planTraining, type TrainingSetup } from "../program/plan_training.ts";
@@ -142,6 +143,8 @@ export interface Estimate extends SetValues {
   readonly teacherPass:
     | { totalBytes: number; bytes: Record<string, number>; cacheBytes: number; bytesPerToken: number }
     | null;
+  /** What a cache of the teacher would take by its payload; empty where the teacher trains along. */
+  readonly payloads: readonly PayloadSize[];
   /** Where the teacher's layers come from disk, in training or in its pass: what reading them takes. */
   readonly stream: StreamCost | null;
   readonly warnings: readonly DataWarning[];
@@ -196,6 +199,7 @@ export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<
           bytesPerToken: kept.row,
         }
         : null,
+      payloads: recipe.teacher.train ? [] : payloadSizes(setup, prepared),
       stream: reading?.streamed ? await streamCost(reading.streamed, reading.plan) : null,
       warnings,
     };

@@ -19,7 +19,7 @@ export async function measureTeacher(attempt: Attempt, trainer: Trainer): Promis
   const { progress } = attempt;
   const known = attempt.cache?.findings;
   const found = await measureSets(attempt, (samples, i) => {
-    if (!known) return trainer.evaluateTeacher(samples);
+    if (!known || trainer.planned.plan.blocks.has("evaluateTeacher")) return trainer.evaluateTeacher(samples);
     const sum = attempt.found && lossUnderChosen(attempt.found, samples);
     if (!sum) return cachedEvaluation(known, i);
     return { losses: { "cross-entropy": sum.loss / Math.max(1, sum.tokens) }, tokens: sum.tokens };

@@ -10,6 +10,7 @@ import { type PreparedRun, prepareRun } from "../inputs/prepare.ts";
 import { checkPrompts } from "../program/prompt_features.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
+import { openTasks } from "./task_evaluation.ts";
 import { setUp } from "./set_up.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 
@@ -35,6 +36,7 @@ export async function openRecipe<T>(
   const prepared = await prepareRun(recipe, undefined, familiesOf(registry));
   try {
     const setup = setUp(prepared, registry);
+    await openTasks(recipe.evaluate?.tasks ?? []);
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
     return await use({ recipe, prepared, setup, warnings: dataWarnings(prepared) });
   } finally {

@@ -48,6 +48,7 @@ export async function runIdentity(
         ),
       }
       : {}),
+    ...expertIdentities([adapter, teacherAdapter]),
     ...Object.fromEntries(losses),
   };
 }
@@ -58,6 +59,14 @@ async function otherTeachers({ recipe, teachers }: PreparedRun): Promise<Record<
     [`teacher ${recipe.teacher.teachers![i + 1]!.name}`, await modelIdentity(model)] as const
   );
   return Object.fromEntries(await Promise.all(others));
+}
+
+/** What adapters do with experts, where they have some. */
+function expertIdentities(adapters: TrainingSetup["adapter"][]): Record<string, string> {
+  const some = adapters.flatMap((adapter) => adapter?.adaptsExperts ? [adapter.plugin] : []);
+  return Object.fromEntries(
+    some.map(({ id, experts }) => [`adapter ${id} on experts`, sha256(String(experts))]),
+  );
 }
 
 /** Of families that are plugins: their own text, and what it makes of the models' configs. */

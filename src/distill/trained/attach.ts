@@ -33,7 +33,7 @@ export type Attach = (
 export function attachOf({ adapter, tensors }: Trained): Attach | undefined {
   if (!adapter && !tensors) return undefined;
   return (graph, parameter, training, prompt) => ({
-    ...(adapter ? { onLinear: adapter.attach(graph, parameter, training, prompt) } : {}),
+    ...adapter?.attach(graph, parameter, training, prompt),
     ...(tensors ? { onWeight: tensors.attach(parameter) } : {}),
   });
 }

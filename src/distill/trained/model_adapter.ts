@@ -5,14 +5,12 @@
  */
 import { InputError } from "../../base/errors.ts";
 import { toFloat32 } from "../../formats/dtype.ts";
-import { patternReader } from "../../formats/peft/module_pattern.ts";
-import type { LinearHook } from "../../models/context.ts";
+import type { ExpertsHook, LinearHook, ModelHooks } from "../../models/context.ts";
 import type {
   AdaptedLayer,
   AdaptedModel,
   Adapter,
   AdapterInputs,
-  AdapterSetting,
   AdapterSettings,
   AdapterValues,
   Initialisation,
@@ -23,7 +21,6 @@ import { elementCount, type Graph, type Tensor } from "../../tensor/graph.ts";
 import { dropout } from "../../tensor/ops/dropout.ts";
 import { normal } from "../../tensor/ops/normal.ts";
 import { pointwise } from "../../tensor/ops/pointwise.ts";
-import { didYouMean } from "../../base/did_you_mean.ts";
 import { fillNormal, fillUniform } from "./initialisation.ts";
 import { hostLinearAlgebra, memoised } from "../../linalg/host.ts";
 import type { Model } from "../inputs/models.ts";
@@ -32,9 +29,11 @@ import type { ParameterSpec } from "./parameters.ts";
 import { cannotMerge } from "../recipe/plugins.ts";
 import type { AdapterRecipe } from "../recipe/recipe.ts";
 import { AdapterWork, SHARED } from "./adapter_work.ts";
+import { expertPart, expertsOf, expertValues } from "./expert_values.ts";
+import { checkSettings, targetLayers } from "./target_layers.ts";
 import type { GroupSettings, StepWork, Trainable } from "./trainables.ts";
 
-/** A layer that is adapted, with its parameters. */
+/** A layer that is adapted, with its parameters; those of a layer of experts are of all experts. */
 interface Attached {
   readonly layer: AdaptedLayer;
   readonly parameters: readonly ParameterDefinition[];
@@ -100,7 +99,7 @@ export class ModelAdapter implements Trainable {
     const { rank, alpha, dropout, rslora, loraPlusRatio } = recipe;
     this.settings = { rank, alpha, dropout, rslora, loraPlusRatio, steps };
     checkSettings(plugin, recipe, where);
-    this.layers = targetLayers(recipe, model, where);
+    this.layers = targetLayers(plugin, recipe, model, where);
     const attached = new Map<string, Attached>();
     const [trained, fixed]: [ParameterSpec[], ParameterSpec[]] = [[], []];
     const place = (owner: string, p: ParameterDefinition) =>
@@ -113,7 +112,11 @@ export class ModelAdapter implements Trainable {
     this.#shared = this.#sharedOf(whole);
     for (const p of this.#shared) place(SHARED, p);
     this.layers.forEach((layer, site) => {
-      const parameters = plugin.parameters(layer, this.settings, options, this.#modelOf(whole));
+      const parameters = expertsOf(
+        layer,
+        plugin.parameters(layer, this.settings, options, this.#modelOf(whole)),
+        plugin,
+      );
       for (const p of parameters) place(layer.path, p);
       attached.set(layer.path, { layer, parameters, site: site + (prefix === "" ? 0 : SITES) });
     });
@@ -165,6 +168,11 @@ export class ModelAdapter implements Trainable {
     return this.model.architecture.family.names.head;
   }
 
+  /** Whether experts have an adapter. */
+  get adaptsExperts(): boolean {
+    return this.layers.some(({ experts }) => experts !== undefined);
+  }
+
   /** Whether the head has an adapter. */
   get adaptsHead(): boolean {
     return this.#attached.has(this.head);
@@ -180,12 +188,38 @@ export class ModelAdapter implements Trainable {
   }
 
   /**
-   * The hook for the model's linear layers in one block.
+   * The hooks for the model's layers in one block.
    *
    * @param parameter The tensor of a parameter, trained or fixed
    * @param prompt The prompt of each position, f32 [T, H]
    */
   attach(
+    graph: Graph,
+    parameter: (name: string) => Tensor,
+    training: boolean,
+    prompt: () => Tensor,
+  ): ModelHooks {
+    return {
+      onLinear: this.#onLinear(graph, parameter, training, prompt),
+      ...(this.adaptsExperts ? { onExperts: this.#onExperts(parameter) } : {}),
+    };
+  }
+
+  #onExperts(parameter: (name: string) => Tensor): ExpertsHook {
+    return ({ name: path, experts }, x, base, linear) => {
+      const attached = this.#attached.get(path);
+      if (!attached) return undefined;
+      return this.plugin.experts!({
+        ...{ x, base, linear },
+        layer: { ...attached.layer, experts },
+        settings: this.settings,
+        options: this.options,
+        parameter: (name) => parameter(this.#layerParameter(path, name)),
+      });
+    };
+  }
+
+  #onLinear(
     graph: Graph,
     parameter: (name: string) => Tensor,
     training: boolean,
@@ -298,17 +332,30 @@ export class ModelAdapter implements Trainable {
   }
 
   /**
-   * The merged weight [out, in] of an adapted layer, f32, or undefined for a layer without adapter.
+   * The merged weight [out, in] of an adapted layer or of an expert's part of one, f32, or undefined for a layer without adapter.
    *
+   * @param path Module path
    * @throws {InputError} if the adapter cannot be merged
    */
   async merged(
     path: string,
     values: ReadonlyMap<string, Float32Array>,
   ): Promise<Float32Array | undefined> {
-    if (!this.#attached.has(path)) return undefined;
-    if (!this.plugin.merge) throw unmergeable(this.plugin);
-    return this.plugin.merge(await readWeight(this.model, path), this.values(path, values));
+    const { merge } = this.plugin;
+    if (this.#attached.has(path)) {
+      if (!merge) throw unmergeable(this.plugin);
+      return merge(await readWeight(this.model, path), this.values(path, values));
+    }
+    const part = expertPart(this.model.architecture, path);
+    if (!part || !this.#attached.has(part.layer.name)) return undefined;
+    if (!merge) throw unmergeable(this.plugin);
+    const weights = await Promise.all(part.modules.map((module) => readWeight(this.model, module)));
+    const weight = new Float32Array(weights.reduce((sum, { length }) => sum + length, 0));
+    let at = 0;
+    const begins = weights.map((own) => (weight.set(own, at), at += own.length) - own.length);
+    const of = expertValues(this.values(part.layer.name, values), part.expert, part.layer.experts);
+    const own = part.modules.indexOf(path);
+    return merge(weight, of).slice(begins[own]!, begins[own]! + weights[own]!.length);
   }
 
   /** Host values of a layer's parameters, as plugins read them. */
@@ -366,98 +413,4 @@ const SITES = 1 << 16;
 async function readWeight(model: Model, path: string): Promise<Float32Array> {
   const { dtype, data } = await model.read(`${path}.weight`);
   return toFloat32(dtype, data);
-}
-
-/** No setting of a recipe is silently without effect. */
-function checkSettings(plugin: Adapter, recipe: AdapterRecipe, where: string): void {
-  const given: [string, AdapterSetting, boolean][] = [
-    ["alphaPattern", "alpha", Object.keys(recipe.alphaPattern).length > 0],
-    ["dropout", "dropout", recipe.dropout !== 0],
-    ["rslora", "rslora", recipe.rslora],
-    ["loraPlusRatio", "loraPlusRatio", recipe.loraPlusRatio !== 1],
-  ];
-  for (const [field, setting, set] of given) {
-    if (!set || plugin.settings?.includes(setting)) continue;
-    throw new InputError(`the adapter "${plugin.id}" cannot be combined with ${field}`, {
-      where: `recipe ${where}.${field}`,
-      hint: `leave ${field} out; "${plugin.id}" knows ${
-        plugin.settings?.join(", ") || "none of these settings"
-      }`,
-    });
-  }
-}
-
-/** The linear layers a recipe's targets mean, in the order of the forward pass. */
-function targetLayers(
-  recipe: AdapterRecipe,
-  { architecture, isRowCut }: Model,
-  where: string,
-): AdaptedLayer[] {
-  const { linearLayers: linear, family, config } = architecture;
-  const { head } = family.names;
-  const all = [...linear, { name: head, out: config.vocabularySize, in: config.hiddenSize }];
-  const matches = (target: string, path: string) => path === target || path.endsWith(`.${target}`);
-  if (recipe.targets !== "all-linear") {
-    for (const target of recipe.targets) {
-      if (target === head) checkHead(recipe, head, config.tiedHead, where, isRowCut);
-      if (all.some(({ name }) => matches(target, name))) continue;
-      const known = [...new Set(all.map(({ name }) => name.split(".").at(-1)!))];
-      throw new InputError(
-        `"${target}" names no linear layer of the model${didYouMean(target, known)}`,
-        {
-          where: `recipe ${where}.targets`,
-          hint: `targets are all-linear (which leaves the head out), or names among ${
-            known.join(", ")
-          }, or full module paths`,
-        },
-      );
-    }
-  }
-  const chosen = recipe.targets === "all-linear"
-    ? linear
-    : all.filter(({ name }) =>
-      recipe.targets !== "all-linear" && recipe.targets.some((t) => matches(t, name))
-    );
-  const [rankOf, alphaOf] = [patternReader(recipe.rankPattern), patternReader(recipe.alphaPattern)];
-  return chosen.map(({ name, out, in: inFeatures }) => ({
-    path: name,
-    inFeatures,
-    outFeatures: out,
-    rank: rankOf(name) ?? recipe.rank,
-    alpha: alphaOf(name) ?? recipe.alpha,
-  }));
-}
-
-/** @throws {InputError} where the head cannot have this adapter */
-function checkHead(
-  { dropout }: AdapterRecipe,
-  head: string,
-  tied: boolean,
-  where: string,
-  isRowCut: boolean,
-): void {
-  if (isRowCut) {
-    throw new InputError(
-      "the head is cut to the rows that the other model has too, so it can have no adapter",
-      {
-        where: `recipe ${where}.targets`,
-        hint: `leave ${head} out, or give both models heads of one size`,
-      },
-    );
-  }
-  if (tied) {
-    throw new InputError("the head is the embedding (tie_word_embeddings), so it can have no adapter", {
-      where: `recipe ${where}.targets`,
-      hint: `leave ${head} out, or train a head of its own with student.train: [head]`,
-    });
-  }
-  if (dropout > 0) {
-    throw new InputError(
-      "an adapter on the head cannot have dropout: the head is computed by chunks of rows",
-      {
-        where: `recipe ${where}.dropout`,
-        hint: `set dropout: 0, or leave ${head} out of the targets`,
-      },
-    );
-  }
 }

@@ -25,7 +25,8 @@ export interface GgufAdapter {
 
 /**
  * Writes an adapter in f32, as llama.cpp's convert_lora_to_gguf.py does: `lora_a` [rank, in] and `lora_b` [out, rank] after the name
- * of the weight. llama.cpp multiplies their product by `adapter.lora.alpha` / rank.
+ * of the weight. llama.cpp multiplies their product by `adapter.lora.alpha` / rank. Those of experts are stacks, as their weights are, with
+ * the expert first.
  *
  * @throws {InputError} for DoRA, or a layer that GGUF has no name for
  */
@@ -35,7 +36,8 @@ export async function writeGgufAdapter(path: string, adapter: GgufAdapter): Prom
   const sources = new Map<string, () => Float32Array>();
   const specs = lora.layers.flatMap((layer): GgufSpec[] => {
     const found = ggufName(architecture.names, `${layer.path}.weight`);
-    if (found === undefined || found.expert !== undefined || layer.magnitude) {
+    const { experts } = layer;
+    if (found === undefined || (found.expert !== undefined) !== (experts !== undefined) || layer.magnitude) {
       throw new InputError(
         layer.magnitude
           ? "llama.cpp knows no DoRA: the magnitudes have no place in a GGUF file"
@@ -46,9 +48,10 @@ export async function writeGgufAdapter(path: string, adapter: GgufAdapter): Prom
     const weight = found.name;
     sources.set(`${weight}.lora_a`, () => layer.a);
     sources.set(`${weight}.lora_b`, () => storedFactor(architecture, config, found, layer));
+    const stack = experts === undefined ? [] : [experts];
     return [
-      { name: `${weight}.lora_a`, type: "F32", shape: [lora.rank, layer.inFeatures] },
-      { name: `${weight}.lora_b`, type: "F32", shape: [layer.outFeatures, lora.rank] },
+      { name: `${weight}.lora_a`, type: "F32", shape: [...stack, lora.rank, layer.inFeatures] },
+      { name: `${weight}.lora_b`, type: "F32", shape: [...stack, layer.outFeatures, lora.rank] },
     ];
   });
   await writeGguf(path, metadataOf(adapter), specs, ({ name }) => Promise.resolve(sources.get(name)!()));
@@ -59,9 +62,10 @@ function storedFactor(
   architecture: GgufArchitecture,
   config: GgufHyperparameters,
   { module }: GgufName,
-  { outFeatures, b }: UniformLoraLayer,
+  { outFeatures, b, experts }: UniformLoraLayer,
 ): Float32Array {
-  if (module === undefined) return b;
+  // No architecture stores rows of experts in another order.
+  if (module === undefined || experts !== undefined) return b;
   const scale = scaleOf(architecture, config, module);
   const values = scale === 1 ? b : b.map((value) => value * scale);
   return storedOrder(architecture, config, module, outFeatures, values as Float32Array<ArrayBuffer>);

@@ -15,6 +15,8 @@ export interface LoraSettings {
   readonly alpha: number;
   /** Module names, matched as whole ends of module paths: `q_proj`, or a full path. */
   readonly targetModules: readonly string[];
+  /** Parameters that hold all experts of a mixture, named likewise: `experts.down_proj`; none when absent. */
+  readonly targetParameters?: readonly string[];
   /** Where PEFT finds the base model. */
   readonly baseModel: string | null;
   /** Probability with which an input of A is dropped in training; no part of the finished adapter's computation. */
@@ -86,7 +88,6 @@ const required: Readonly<Record<string, readonly unknown[]>> = {
   lora_bias: [false],
   modules_to_save: [null],
   monteclora_config: [null],
-  target_parameters: [null],
   trainable_token_indices: [null],
   use_bdlora: [null, false],
   use_qalora: [false],
@@ -113,6 +114,7 @@ export function peftConfigJson(settings: LoraSettings, modulesToSave?: readonly 
     r: settings.rank,
     rank_pattern: settings.rankPattern ?? {},
     target_modules: [...settings.targetModules].sort(),
+    target_parameters: settings.targetParameters ? [...settings.targetParameters].sort() : null,
     use_dora: settings.dora ?? false,
     use_rslora: settings.rsLora ?? false,
   };
@@ -209,17 +211,20 @@ export function parsePeftConfig(text: string, where: string): LoraSettings {
     );
   }
 
-  const targets = config.target_modules;
-  if (!Array.isArray(targets) || !targets.every((target) => typeof target === "string")) {
-    throw new InputError(`target_modules is ${JSON.stringify(targets)}; expected a list of module names`, {
-      where,
-    });
+  function names(key: string, of: string): string[] {
+    const value = config[key];
+    if (Array.isArray(value) && value.every((name) => typeof name === "string")) return value;
+    throw new InputError(`${key} is ${JSON.stringify(value)}; expected a list of ${of} names`, { where });
   }
+
+  const targets = names("target_modules", "module");
+  const parameters = config.target_parameters == null ? [] : names("target_parameters", "parameter");
   const base = config.base_model_name_or_path;
   return {
     rank: positive("r", config.r, true),
     alpha: positive("lora_alpha", config.lora_alpha, false),
     targetModules: targets,
+    ...(parameters.length > 0 ? { targetParameters: parameters } : {}),
     baseModel: typeof base === "string" ? base : null,
     dropout: typeof config.lora_dropout === "number" ? config.lora_dropout : 0,
     rsLora: config.use_rslora === true,

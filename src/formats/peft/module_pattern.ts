@@ -10,9 +10,14 @@ const PART = `(?:${NAME}|\\(${NAME}(?:\\|${NAME})*\\)|\\\\[dw]\\+)`;
 
 /**
  * Names joined by dots (`.` or `\.`), 1000 characters at most. In the place of a name there may be a choice, `(0|1)`, `\d+` for any number
- * or `\w+` for any name; `^` in front asks for the whole path.
+ * or `\w+` for any name; `^` in front asks for the whole path, `.*\.` for a longer one.
  */
-export const MODULE_PATTERN: RegExp = new RegExp(`^(?=.{1,1000}$)\\^?${PART}(?:\\\\?\\.${PART})*$`);
+export const MODULE_PATTERN: RegExp = new RegExp(
+  `^(?=.{1,1000}$)(?:\\^|\\.\\*\\\\\\.)?${PART}(?:\\\\?\\.${PART})*$`,
+);
+
+/** How PEFT itself writes that a name ends a path. */
+const LONGER = ".*\\.";
 
 /** What {@linkcode MODULE_PATTERN} takes, for errors. */
 export const MODULE_PATTERN_FORM = "the name of a module or the end of its path, such as q_proj or " +
@@ -27,15 +32,18 @@ export function patternReader(
 }
 
 function reader(key: string): (names: readonly string[]) => boolean {
-  const parts = key.replace("^", "").replaceAll("\\.", ".").split(".").map((part) => {
-    if (part === "\\w+") return () => true;
-    if (part === "\\d+") return (name: string) => /^\d+$/.test(name);
-    const choices = part.replace(/[()]/g, "").split("|");
-    return (name: string) => choices.includes(name);
-  });
+  const longer = key.startsWith(LONGER);
+  const parts = key.slice(longer ? LONGER.length : 0).replace("^", "").replaceAll("\\.", ".").split(".").map(
+    (part) => {
+      if (part === "\\w+") return () => true;
+      if (part === "\\d+") return (name: string) => /^\d+$/.test(name);
+      const choices = part.replace(/[()]/g, "").split("|");
+      return (name: string) => choices.includes(name);
+    },
+  );
   return (names) => {
     const before = names.length - parts.length;
-    return (key.startsWith("^") ? before === 0 : before >= 0) &&
+    return (key.startsWith("^") ? before === 0 : before >= Number(longer)) &&
       parts.every((is, i) => is(names[before + i]!));
   };
 }

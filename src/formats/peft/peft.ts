@@ -1,6 +1,7 @@
 /**
  * LoRA adapters in the layout of PEFT (https://github.com/huggingface/peft): adapter_config.json and adapter_model.safetensors,
- * where the tensor of a module is called `base_model.model.` + module + `.lora_A.weight`.
+ * where the tensor of a module is called `base_model.model.` + module + `.lora_A.weight`; `expert_parameters.ts` says what it is for the
+ * experts of a mixture.
  *
  * @module
  */
@@ -10,6 +11,7 @@ import { InputError } from "../../base/errors.ts";
 import { scanNonFinite } from "../dtype.ts";
 import { openFile, writeFolderAtomically, writeTextAtomically } from "../files.ts";
 import { loraRank, type LoraSettings, parsePeftConfig, peftConfigJson } from "./config.ts";
+import { isTargeted, namedExperts, wrappedExperts } from "./expert_parameters.ts";
 import { SafetensorsFile, type TensorData } from "../safetensors/safetensors.ts";
 import { writeSafetensors } from "../safetensors/write.ts";
 
@@ -20,11 +22,24 @@ export interface LoraAdapter {
   readonly settings: LoraSettings;
   /**
    * Every tensor by module path and suffix, for instance `model.layers.0.self_attn.q_proj.lora_A.weight` [rank, in] and
-   * `.lora_B.weight` [out, rank]; with DoRA also `.lora_magnitude_vector` [out].
+   * `.lora_B.weight` [out, rank]; with DoRA also `.lora_magnitude_vector` [out]. Those of the experts of a mixture lie one after another:
+   * `model.layers.0.mlp.experts.down_proj.lora_A.weight` [experts * rank, in] and `.lora_B.weight` [experts * out, rank].
    */
   readonly tensors: ReadonlyMap<string, TensorData>;
+  /** How many experts there are, by the path of a parameter that holds all of them; none when absent. */
+  readonly experts?: ReadonlyMap<string, number>;
   /** Modules that were trained whole beside the adapter; only for writing. */
   readonly saved?: SavedModules;
+}
+
+/** All experts of a layer in one parameter of the base model. */
+export interface ExpertsParameter {
+  /** Such as `model.layers.0.mlp.experts.down_proj`. */
+  readonly name: string;
+  readonly experts: number;
+  /** Of each. */
+  readonly out: number;
+  readonly in: number;
 }
 
 /** Modules that an adapter folder holds whole. */
@@ -61,8 +76,8 @@ export async function writePeftAdapter(
   options: { readme?: string; replace?: boolean } = {},
 ): Promise<void> {
   checkAdapter(adapter, path);
-  const { settings, saved } = adapter;
-  const all = [...adapter.tensors, ...saved?.tensors ?? []];
+  const { settings, saved, tensors: own, experts = new Map() } = adapter;
+  const all = [...wrappedExperts({ tensors: own, experts }), ...saved?.tensors ?? []];
   const tensors = new Map(all.map(([name, tensor]) => [prefix + name, tensor]));
   await writePeftFolder(path, peftConfigJson(settings, saved?.modules), tensors, options);
 }
@@ -91,12 +106,14 @@ export async function writePeftFolder(
  * Reads an adapter folder, bit for bit.
  *
  * @param weights Shapes of the base model's weights by name (`module.weight`), when known: every module must be one of them and fit.
+ * @param experts Its layers of experts, likewise
  * @throws {InputError} for another kind of adapter, an option that is not supported, a tensor that is missing, unexpected, of the
  * wrong shape or not finite.
  */
 export async function readPeftAdapter(
   path: string,
   weights?: ReadonlyMap<string, readonly number[]>,
+  experts?: readonly ExpertsParameter[],
 ): Promise<LoraAdapter> {
   const settings = parsePeftConfig(await readText(join(path, configFile)), join(path, configFile));
   const where = join(path, weightsFile);
@@ -117,8 +134,13 @@ export async function readPeftAdapter(
       }
       tensors.set(name.slice(prefix.length), tensor);
     }
-    const adapter = { settings, tensors };
-    checkAdapter(adapter, where, weights);
+    const named = namedExperts(tensors, settings, where);
+    const adapter = {
+      settings,
+      tensors: named.tensors,
+      ...(named.experts.size > 0 ? { experts: named.experts } : {}),
+    };
+    checkAdapter(adapter, where, weights, experts);
     return adapter;
   } finally {
     source.close?.();
@@ -136,9 +158,10 @@ async function readText(path: string): Promise<string> {
 
 /** Checks that the tensors are complete, of fitting shapes, and of modules that the settings target. */
 function checkAdapter(
-  { settings, tensors }: LoraAdapter,
+  { settings, tensors, experts }: LoraAdapter,
   where: string,
   weights?: ReadonlyMap<string, readonly number[]>,
+  layers: readonly ExpertsParameter[] = [],
 ): void {
   const suffixes = ["lora_A.weight", "lora_B.weight", ...(settings.dora ? ["lora_magnitude_vector"] : [])];
   const modules = new Set<string>();
@@ -161,12 +184,20 @@ function checkAdapter(
       return tensor.shape;
     });
     const rank = loraRank(settings, module);
-    const weight = weights?.get(`${module}.weight`);
+    const count = experts?.get(module);
+    const layer = layers.find(({ name }) => name === module);
+    const weight = count === undefined ? weights?.get(`${module}.weight`) : layer && [layer.out, layer.in];
     if (weights && weight?.length !== 2) {
-      throw new InputError(`the base model has no linear layer ${module}`, { where });
+      throw new InputError(
+        `the base model has no ${count === undefined ? "linear layer" : "experts"} ${module}`,
+        { where },
+      );
     }
-    const [rows, columns] = weight ?? [shapes[1][0], shapes[0][1]];
-    const expected = [[rank, columns], [rows, rank], [rows]];
+    if (layer && count !== undefined && layer.experts !== count) {
+      throw new InputError(`${module} has ${layer.experts} experts, and the adapter ${count}`, { where });
+    }
+    const [rows, columns] = weight ?? [shapes[1][0]! / (count ?? 1), shapes[0][1]];
+    const expected = [[(count ?? 1) * rank, columns], [(count ?? 1) * rows, rank], [rows]];
     for (const [i, shape] of shapes.entries()) {
       if (shape.join() === expected[i].join()) continue;
       throw new InputError(
@@ -176,13 +207,11 @@ function checkAdapter(
         { where },
       );
     }
-    const targeted = settings.targetModules.some((target) =>
-      module === target || module.endsWith(`.${target}`)
-    );
-    if (!targeted) {
-      throw new InputError(`no entry of target_modules names ${module}, so PEFT would not load it`, {
-        where,
-      });
+    const [key, targets] = count === undefined
+      ? ["target_modules", settings.targetModules] as const
+      : ["target_parameters", settings.targetParameters] as const;
+    if (!isTargeted(module, targets)) {
+      throw new InputError(`no entry of ${key} names ${module}, so PEFT would not load it`, { where });
     }
   }
 }

@@ -19,6 +19,7 @@ import {
   type MergedAdapter,
   type MergedModule,
 } from "./adapters.ts";
+import { type WeightUpdate, weightUpdates } from "./expert_modules.ts";
 
 /**
  * Writes a base model with adapters merged in, whole or not at all: every weight that one of them changes is W + scale B A, summed in f64 and
@@ -38,14 +39,14 @@ export async function writeAdaptedModel(
   try {
     const parent = parents.get(base);
     const { tensors, parameterCount } = parent.architecture;
-    const merged = await mergeAdapters(merge, tensors);
-    const modules = new Map(merged.modules.map((module) => [`${module.path}.weight`, module]));
+    const merged = await mergeAdapters(merge, parent.architecture);
+    const updates = weightUpdates(merged.modules, parent.architecture);
     const reader = { parents, vocabulary: { rows: 0, tokenizer: undefined }, dtype: undefined };
     let done = 0;
 
     const read = async function* (name: string): AsyncGenerator<TensorData> {
       const shape = tensors.get(name)!;
-      const update = updateOf(modules.get(name));
+      const update = updateOf(updates.get(name));
       for (const { first, count } of pieces(shape)) {
         options.signal?.throwIfAborted();
         const data = await readRows(reader, { parent: base, name }, first, count, false);
@@ -78,15 +79,16 @@ export async function writeAdaptedModel(
   }
 }
 
-/** Adds scale b a to rows of a weight. */
+/** Adds rows of scale b a to rows of a weight. */
 function updateOf(
-  module: MergedModule | undefined,
+  found: WeightUpdate<MergedModule> | undefined,
 ): ((values: Float32Array, first: number, count: number) => void) | undefined {
-  if (!module) return undefined;
+  if (!found) return undefined;
+  const { module, firstRow } = found;
   const { rank, scale, in: inSize, a, b } = module;
   const aT = transposed(a, rank, inSize);
   return (values, first, count) => {
-    const rows = b.subarray(first * rank, (first + count) * rank);
+    const rows = b.subarray((firstRow + first) * rank, (firstRow + first + count) * rank);
     const update = timesTransposed(rows, aT, [count, rank, inSize]);
     for (let i = 0; i < values.length; i++) values[i] = values[i]! + scale * update[i]!;
   };

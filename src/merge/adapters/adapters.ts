@@ -10,13 +10,21 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
 import { InputError } from "../../base/errors.ts";
-import { toFloat32 } from "../../formats/dtype.ts";
 import { openFile } from "../../formats/files.ts";
 import { fingerprint } from "../../formats/huggingface/huggingface.ts";
 import type { TensorData } from "../../formats/model_source.ts";
 import { type LoraAdapter, loraScaling, readPeftAdapter, writePeftAdapter } from "../../formats/peft/peft.ts";
 import { addLeftOut, type LeftOut, lowRankOfProduct, relativeError } from "../../linalg/low_rank.ts";
+import type { Architecture } from "../../models/architecture.ts";
 import { differentModels } from "./adapter_bases.ts";
+import {
+  type ModuleFactors,
+  moduleLabel,
+  type ModuleName,
+  modulesOf,
+  type StackedModule,
+  stackedModules,
+} from "./expert_modules.ts";
 import { type DerivedCard, derivedCard } from "../written/derived_card.ts";
 import { checkOutput } from "../written/output.ts";
 
@@ -34,17 +42,9 @@ export interface AdapterMerge {
   readonly rank?: number | undefined;
 }
 
-/** scale b a of one linear layer. */
-export interface MergedModule {
-  readonly path: string;
-  readonly out: number;
-  readonly in: number;
-  readonly rank: number;
+/** scale b a of one linear layer, or of one expert. */
+export interface MergedModule extends ModuleFactors {
   readonly scale: number;
-  /** [rank, in] */
-  readonly a: Float64Array;
-  /** [out, rank] */
-  readonly b: Float64Array;
 }
 
 /** One adapter of several. */
@@ -55,6 +55,8 @@ export interface MergedAdapter {
   readonly total: number;
   /** For PEFT's `target_modules`. */
   readonly targets: readonly string[];
+  /** For its `target_parameters`; none when empty. */
+  readonly targetParameters: readonly string[];
   /** Where the first adapter finds its base model. */
   readonly baseModel: string | null;
   /** Whether the base model's files store weights [in, out]. */
@@ -73,8 +75,7 @@ interface Part {
 }
 
 /** A module with the parts that adapters have of it. */
-interface Parts {
-  readonly path: string;
+interface Parts extends ModuleName {
   readonly out: number;
   readonly in: number;
   readonly parts: Part[];
@@ -83,16 +84,16 @@ interface Parts {
 /**
  * Reads adapters and makes one of them.
  *
- * @param weights Shapes of the base model's weights by name, when known
+ * @param base The base model, when known
  * @throws {InputError} an adapter that is no plain LoRA, modules of different shapes, ranks that differ where `linear` sums them
  */
 export async function mergeAdapters(
   { adapters, method, rank }: AdapterMerge,
-  weights?: ReadonlyMap<string, readonly number[]>,
+  base?: Architecture,
 ): Promise<MergedAdapter> {
   const read: { path: string; weight: number; adapter: LoraAdapter }[] = [];
   for (const { path, weight } of adapters) {
-    read.push({ path, weight, adapter: await readPlain(path, weights) });
+    read.push({ path, weight, adapter: await readPlain(path, base) });
   }
   const left = new Map<string, LeftOut>();
   const modules = partsOf(read).map((module): MergedModule => {
@@ -101,7 +102,7 @@ export async function mergeAdapters(
     const all = sideBySide(module);
     const a = all.a.map((x) => x * all.scale);
     const found = lowRankOfProduct({ a, b: all.b }, all.out, all.in, rank!);
-    left.set(module.path, found.left);
+    left.set(moduleLabel(module), found.left);
     return { ...all, scale: 1, rank: found.rank, a: found.a, b: found.b };
   });
   const [{ adapter: first }] = read as [typeof read[number]];
@@ -119,9 +120,11 @@ export async function mergeAdapters(
   );
   return {
     modules,
-    errors: Object.fromEntries(modules.map(({ path }) => [path, relativeError(left.get(path) ?? NOTHING)])),
+    errors: Object.fromEntries(
+      modules.map(moduleLabel).map((label) => [label, relativeError(left.get(label) ?? NOTHING)]),
+    ),
     total: relativeError(addLeftOut(left.values())),
-    targets: targetsOf(read.filter(({ weight }) => weight !== 0).map(({ adapter }) => adapter), modules),
+    ...targetsOf(read.filter(({ weight }) => weight !== 0).map(({ adapter }) => adapter), modules),
     baseModel: first.settings.baseModel,
     fanInFanOut: read.some(({ adapter }) => adapter.settings.fanInFanOut),
     parents,
@@ -151,25 +154,30 @@ const NOTHING: LeftOut = { squares: 0, of: 0 };
 export async function writeMergedAdapter(merge: AdapterMerge, output: string): Promise<MergedAdapter> {
   await checkOutput(output);
   const merged = await mergeAdapters(merge);
-  const { modules, baseModel, fanInFanOut } = merged;
+  const { baseModel, fanInFanOut, targetParameters } = merged;
+  const modules = stackedModules(merged.modules);
   const rank = Math.max(...modules.map((m) => m.rank));
-  const alpha = modules[0]!.scale * rank;
-  const unusual = (usual: number, valueOf: (module: MergedModule) => number) =>
+  const alpha = modules[0]!.first.scale * rank;
+  const unusual = (usual: number, valueOf: (module: StackedModule<MergedModule>) => number) =>
     Object.fromEntries(modules.filter((m) => valueOf(m) !== usual).map((m) => [m.path, valueOf(m)]));
   await writePeftAdapter(output, {
     settings: {
       rank,
       alpha,
       targetModules: merged.targets,
+      ...(targetParameters.length > 0 ? { targetParameters } : {}),
       baseModel,
       fanInFanOut,
       rankPattern: unusual(rank, (m) => m.rank),
-      alphaPattern: unusual(alpha, (m) => m.scale * m.rank),
+      alphaPattern: unusual(alpha, (m) => m.first.scale * m.rank),
     },
-    tensors: new Map(modules.flatMap(({ path, out, in: inSize, rank, a, b }): [string, TensorData][] => [
-      [`${path}.lora_A.weight`, stored([rank, inSize], a, path)],
-      [`${path}.lora_B.weight`, stored([out, rank], b, path)],
+    tensors: new Map(modules.flatMap(({ path, shapes, a, b }): [string, TensorData][] => [
+      [`${path}.lora_A.weight`, stored(shapes.a, a, path)],
+      [`${path}.lora_B.weight`, stored(shapes.b, b, path)],
     ])),
+    experts: new Map(
+      modules.flatMap(({ path, experts }) => experts === undefined ? [] : [[path, experts]]),
+    ),
   }, { readme: derivedCard(adapterCard(merge, merged, "peft")) });
   return merged;
 }
@@ -192,7 +200,7 @@ export function adapterCard(
 /** Reads an adapter and refuses what is no plain LoRA. */
 async function readPlain(
   path: string,
-  weights: ReadonlyMap<string, readonly number[]> | undefined,
+  base: Architecture | undefined,
 ): Promise<LoraAdapter> {
   const own = await ownAdapter(path);
   if (own !== undefined) {
@@ -203,7 +211,7 @@ async function readPlain(
         "with --target merged.",
     });
   }
-  const adapter = await readPeftAdapter(path, weights);
+  const adapter = await readPeftAdapter(path, base?.tensors, base?.expertLayers);
   if (adapter.settings.dora) {
     throw new InputError("is a DoRA adapter (use_dora): rows are rescaled, so there is no update to add up", {
       where: path,
@@ -230,18 +238,19 @@ function partsOf(
   read: readonly { path: string; weight: number; adapter: LoraAdapter }[],
 ): Parts[] {
   const found = new Map<string, Parts>();
-  for (const { path: from, weight, adapter: { settings, tensors } } of read) {
+  for (const { path: from, weight, adapter } of read) {
     if (weight === 0) continue;
-    for (const [name, tensor] of tensors) {
-      if (!name.endsWith(".lora_A.weight")) continue;
-      const path = name.slice(0, -".lora_A.weight".length);
-      const other = tensors.get(`${path}.lora_B.weight`)!;
-      const [[rank, inSize], [out]] = [tensor.shape, other.shape];
-      let module = found.get(path);
-      if (!module) found.set(path, module = { path, out: out!, in: inSize!, parts: [] });
-      if (module.out !== out || module.in !== inSize) {
+    for (const { rank, out, in: inSize, a, b, ...name } of modulesOf(adapter)) {
+      const label = moduleLabel(name);
+      let module = found.get(label);
+      if (!module) found.set(label, module = { ...name, out, in: inSize, parts: [] });
+      if (module.out !== out || module.in !== inSize || module.expert?.of !== name.expert?.of) {
+        const size = (out: number, width: number, { expert }: ModuleName) =>
+          `[${out}, ${width}]${expert ? ` of ${expert.of} experts` : ""}`;
         throw new InputError(
-          `${path} is [${out}, ${inSize}], not [${module.out}, ${module.in}] as in ${read[0]!.path}`,
+          `${name.path} is ${size(out, inSize, name)}, not ${size(module.out, module.in, module)} as in ${
+            read[0]!.path
+          }`,
           {
             where: from,
             hint: "Adapters can be merged where they belong on the same base model.",
@@ -249,10 +258,8 @@ function partsOf(
         );
       }
       module.parts.push({
-        factor: weight * loraScaling(settings, path),
-        rank: rank!,
-        a: toFloat32(tensor.dtype, tensor.data),
-        b: toFloat32(other.dtype, other.data),
+        factor: weight * loraScaling(adapter.settings, name.path),
+        ...{ rank, a, b },
       });
     }
   }
@@ -286,9 +293,12 @@ function linear({ parts, ...module }: Parts): MergedModule {
   const { rank } = parts[0]!;
   const other = parts.find((part) => part.rank !== rank);
   if (other) {
-    throw new InputError(`${module.path} has rank ${rank} in one adapter and ${other.rank} in another`, {
-      hint: "The method linear adds factors up, so ranks must be equal; cat and svd take any.",
-    });
+    throw new InputError(
+      `${moduleLabel(module)} has rank ${rank} in one adapter and ${other.rank} in another`,
+      {
+        hint: "The method linear adds factors up, so ranks must be equal; cat and svd take any.",
+      },
+    );
   }
   const [a, b] = [new Float64Array(rank * module.in), new Float64Array(module.out * rank)];
   for (const part of parts) {
@@ -301,9 +311,18 @@ function linear({ parts, ...module }: Parts): MergedModule {
 }
 
 /** What the adapters target; whole paths where one of them does not mean every layer of a name. */
-function targetsOf(adapters: readonly LoraAdapter[], modules: readonly MergedModule[]): string[] {
+function targetsOf(
+  adapters: readonly LoraAdapter[],
+  modules: readonly MergedModule[],
+): Pick<MergedAdapter, "targets" | "targetParameters"> {
   const names = [...new Set(adapters.flatMap(({ settings }) => settings.targetModules))];
-  return names.some((name) => name.includes(".")) ? modules.map(({ path }) => path) : names;
+  const paths = (ofExperts: boolean) => [
+    ...new Set(modules.flatMap(({ path, expert }) => (expert !== undefined) === ofExperts ? [path] : [])),
+  ];
+  return {
+    targets: names.some((name) => name.includes(".")) ? paths(false) : names,
+    targetParameters: paths(true),
+  };
 }
 
 function stored(shape: number[], values: Float64Array, module: string): TensorData {

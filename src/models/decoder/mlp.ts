@@ -8,7 +8,7 @@ import { splitColumns } from "../../tensor/ops/columns.ts";
 import { activate, gated } from "../../tensor/ops/activation.ts";
 import { expertWeights, mixture } from "../../tensor/ops/experts.ts";
 import { linear } from "../../tensor/ops/matmul.ts";
-import type { ModelContext } from "../context.ts";
+import type { ExpertLayer, ModelContext } from "../context.ts";
 import type { DescribedConfig, ExpertsDescription, MlpDescription } from "./description.ts";
 import { biased, type LayerPlace } from "./linear.ts";
 
@@ -40,7 +40,7 @@ export function feedForward(
   }
 }
 
-/** A mixture of experts. The router is no layer that adapters see: what chooses experts stays as it is. */
+/** A mixture of experts. The router is no layer that adapters see: what chooses experts stays as it is. Adapters see all experts at once. */
 function mixed(
   ctx: ModelContext,
   { router, experts, count, perToken, normalised, gate, up, down, activation, width }:
@@ -50,9 +50,16 @@ function mixed(
   x: Tensor,
 ): Tensor {
   const hiddenSize = x.dim(1);
+  const at = `${before}${experts}`;
+  const layer = (name: string, modules: readonly string[], out: number, width: number): ExpertLayer => ({
+    name: `${at}.${name}`,
+    experts: count,
+    ...{ out, in: width },
+    modules: (expert) => modules.map((module) => `${at}.${expert}.${module}`),
+  });
   const logits = linear(x, ctx.weight(`${before}${router}.weight`, [count, hiddenSize]));
   const stacked = (name: string, shape: readonly [number, number]) =>
-    ctx.stacked(count, (i) => `${before}${experts}.${i}.${name}.weight`, shape);
+    ctx.stacked(count, (i) => `${at}.${i}.${name}.weight`, shape);
   const [gates, ups] = [stacked(gate, [width, hiddenSize]), stacked(up, [width, hiddenSize])];
   const downs = stacked(down, [hiddenSize, width]);
   const weights = expertWeights(logits, perToken, { normalise: normalised });
@@ -60,6 +67,12 @@ function mixed(
     x,
     weights,
     perToken,
-    (rows, linear) => linear(gated(linear(rows, gates), linear(rows, ups), activation), downs),
+    (rows, linear) => {
+      // The names under which transformers holds all experts in one parameter.
+      const inner = layer("gate_up_proj", [gate, up], 2 * width, hiddenSize);
+      const [g, u] = ctx.experts(inner, rows, [gates, ups], linear) as [Tensor, Tensor];
+      const outer = layer("down_proj", [down], hiddenSize, width);
+      return ctx.experts(outer, gated(g, u, activation), [downs], linear)[0]!;
+    },
   );
 }

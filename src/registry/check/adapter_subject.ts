@@ -8,6 +8,7 @@ import { elementCount, type Tensor } from "../../tensor/graph.ts";
 import { linear } from "../../tensor/ops/matmul.ts";
 import { normal } from "../../tensor/ops/normal.ts";
 import { pointwise } from "../../tensor/ops/pointwise.ts";
+import { part } from "../../tensor/ops/views.ts";
 import type {
   AdaptedLayer,
   AdaptedModel,
@@ -83,10 +84,14 @@ export function hostValues({ own, shared, layer, options }: Subject, values: Val
   return { parameter: of(own), shared: of(shared), layer, settings: SETTINGS, options };
 }
 
-/** The forward pass as it is used and as it is trained: two where the adapter draws noise, else one and the same. */
+/**
+ * The forward pass as it is used and as it is trained: two where the adapter draws noise, else one and the same; and that of experts, where it
+ * has one.
+ */
 export interface Programs {
   readonly use: TracedProgram;
   readonly train: TracedProgram;
+  readonly experts?: TracedProgram;
 }
 
 /** Traces the forward pass of a subject. @throws {CheckFailure} where it has another shape than the layer's output */
@@ -94,13 +99,47 @@ export async function tracePrograms(gpu: Gpu, subject: Subject): Promise<Program
   let noisy = false;
   const quiet = (x: Tensor) => (noisy = true, x);
   const use = await traceLayer(gpu, subject, quiet);
-  if (!noisy) return { use, train: use };
+  let train = use;
   try {
-    return { use, train: await traceLayer(gpu, subject, draw) };
+    if (noisy) train = await traceLayer(gpu, subject, draw);
+    const experts = subject.adapter.experts && await traceExperts(gpu, subject);
+    return { use, train, ...(experts ? { experts } : {}) };
   } catch (error) {
-    use.destroy();
+    for (const program of new Set([use, train])) program.destroy();
     throw error;
   }
+}
+
+/** Two experts, of which the first has the parameters of the layer and all rows; see {@linkcode expertValues}. */
+function traceExperts(gpu: Gpu, subject: Subject): Promise<TracedProgram> {
+  const { adapter, options, layer, own } = subject;
+  const values = expertValues(subject, valuesOf(subject, "random"));
+  return TracedProgram.make(gpu, values, [], [TOKENS, layer.outFeatures], (_, input) => {
+    const [x, weight] = [input("x"), input("weight")];
+    return adapter.experts!({
+      x,
+      base: () => linear(x, weight),
+      parameter(name) {
+        if (own.some((p) => p.name === name)) return input(name);
+        throw new CheckFailure(`experts() asks for the parameter "${name}", which is not declared`);
+      },
+      linear: (x, stack) => linear(x, part(stack, 0, [stack.dim(0) / 2, stack.dim(1)])),
+      layer: { ...layer, experts: 2 },
+      settings: SETTINGS,
+      options,
+    });
+  });
+}
+
+/** Parameters of two experts: those of the layer, and others. */
+export function expertValues({ own }: Subject, values: Values): Values {
+  const stacks = own.map(({ name, shape }) => {
+    const { data } = values[name]!;
+    const both = new Float32Array(2 * data.length).fill(0.5);
+    both.set(data);
+    return [name, { shape: [2 * shape[0]!, ...shape.slice(1)], data: both }] as const;
+  });
+  return { ...values, ...Object.fromEntries(stacks) };
 }
 
 /** The same noise at every run, so that the output can be differentiated by shifting what goes in. */

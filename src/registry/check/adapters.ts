@@ -9,6 +9,7 @@ import { elementCount } from "../../tensor/graph.ts";
 import type { AdaptedLayer, Adapter, LinearAlgebra, ParameterDefinition } from "../adapter_contract.ts";
 import {
   draw,
+  expertValues,
   hostValues,
   initialValues,
   MODEL,
@@ -115,7 +116,7 @@ function checkParameters(adapter: Adapter, parameters: readonly ParameterDefinit
 
 async function checkLayer(
   subject: Subject,
-  { use, train }: Programs,
+  { use, train, experts }: Programs,
   on: string,
   list: Checklist,
 ): Promise<boolean> {
@@ -189,6 +190,18 @@ async function checkLayer(
       throw new CheckFailure("two runs on the same values gave different bytes");
     }),
   ];
+  if (experts) {
+    passed.push(
+      await list.step(`experts equal forward ${on}`, async () => {
+        const { y } = await use.run(random);
+        const found = await experts.run(expertValues(subject, random));
+        return closeTo(found.y, y, "experts() gives another output than forward()", {
+          hint:
+            "experts() must give for the rows of every expert what forward() gives for a layer, with linear() of what it is handed.",
+        });
+      }),
+    );
+  }
   if (adapter.plainLora) {
     passed.push(
       await list.step(`plain LoRA means the same ${on}`, () => {

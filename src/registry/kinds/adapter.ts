@@ -14,6 +14,8 @@ export const adapter: Kind<Adapter, "adapter"> = {
   role: "adapter",
   define: "defineAdapter",
   functions: ["parameters", "forward"],
+  // Runs that were begun before adapters knew experts go on.
+  apart: ["experts"],
   malformed: ({ suffixes }) =>
     Array.isArray(suffixes) ? undefined : {
       message: "suffixes is missing",

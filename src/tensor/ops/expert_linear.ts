@@ -1,5 +1,6 @@
 /**
- * Products of rows with weights of which each tile of rows has its own: the experts of a mixture, one after another in one weight.
+ * Products of rows with weights of which each tile of rows has its own: the experts of a mixture, one after another in one weight. Where
+ * such a weight is trained, as an adapter of experts is, its gradient is a product for each expert over the rows that are its own.
  *
  * @module
  */
@@ -25,7 +26,7 @@ interface ExpertLinearAttributes {
   readonly pairs: number;
 }
 
-/** Inputs: x [S, in], the weights [experts * out, in], the tiles i32 [S / 32, 2]. The weights are frozen. */
+/** Inputs: x [S, in], the weights [experts * out, in], the tiles i32 [S / 32, 2], and, where weights are trained, the ranges i32 [experts, 2]. */
 const expertLinearOp: Op<ExpertLinearAttributes> = {
   name: "expertLinear",
   infer(inputs, attributes) {
@@ -43,19 +44,79 @@ const expertLinearOp: Op<ExpertLinearAttributes> = {
       inputs,
       `tiles must be i32 [S / ${EXPERT_TILE}, 2]`,
     );
+    ensureRanges("expertLinear", inputs, inputs[3], attributes.experts);
     const { n, k } = sizes(inputs, attributes);
     ensure(x.dim(1) === k, "expertLinear", inputs, `inner sizes ${x.dim(1)} and ${k} differ`);
     return [{ shape: [x.dim(0), n], dtype: "f32" }];
   },
   gradient({ inputs, attributes, outputGradients, needed }) {
-    if (needed[1]) refuse("expertLinear", inputs, "experts cannot be trained");
-    const orientation = attributes.orientation === "NT" ? "NN" : "NT";
-    const [, weight, tiles] = inputs as [Tensor, Tensor, Tensor];
+    const { orientation, experts, pairs } = attributes;
+    const [x, weight, tiles, ranges] = inputs as [Tensor, Tensor, Tensor, Tensor | undefined];
     const dy = outputGradients[0]!;
-    return [dy.graph.add(expertLinearOp, [dy, weight, tiles], { ...attributes, orientation })[0]];
+    if (needed[1] && !ranges) refuse("expertLinear", inputs, "weights are trained where ranges are given");
+    const turned = { ...attributes, orientation: orientation === "NT" ? "NN" : "NT" } as const;
+    const [outer, inner] = orientation === "NT" ? [dy, x] : [x, dy];
+    return [
+      needed[0] ? dy.graph.add(expertLinearOp, [dy, weight, tiles], turned)[0] : undefined,
+      needed[1] ? dy.graph.add(expertGradientOp, [outer, inner, ranges!], { experts, pairs })[0] : undefined,
+    ];
   },
   lower,
 };
+
+/** Inputs: two arrays of rows [S, out] and [S, in], the ranges i32 [experts, 2]. Output: [experts * out, in]. */
+const expertGradientOp: Op<Pick<ExpertLinearAttributes, "experts" | "pairs">> = {
+  name: "expertGradient",
+  infer(inputs, { experts }) {
+    const [outer, inner, ranges] = inputs as [Tensor, Tensor, Tensor];
+    ensure(
+      [outer, inner].every((t) => t.shape.length === 2 && t.dtype === "f32") && outer.dim(0) === inner.dim(0),
+      "expertGradient",
+      inputs,
+      "both must be f32, with as many rows",
+    );
+    ensureRanges("expertGradient", inputs, ranges, experts);
+    return [{ shape: [experts * outer.dim(1), inner.dim(1)], dtype: "f32" }];
+  },
+  lower({ inputs, outputs, attributes: { experts, pairs }, device, dispatch }) {
+    const [outer, inner, ranges] = inputs as [Tensor, Tensor, Tensor];
+    const [m, n] = [outer.dim(1), inner.dim(1)];
+    const fast = device.family === "subgroup8" && m % 4 === 0 && n % 4 === 0;
+    const [tileRows, columns] = !fast ? [32, 4] : [m > 16 ? 32 : m > 8 ? 16 : 8, n > 16 ? 4 : 1];
+    const tileColumns = fast ? 8 * columns : 32;
+    const [tilesM, tilesN] = [Math.ceil(m / tileRows), Math.ceil(n / tileColumns)];
+    const launched = experts * tilesM * tilesN;
+    dispatch({
+      kernel: `expertGradient${fast ? ` ${tileRows}x${tileColumns}` : ""}`,
+      wgsl: kernelText(inner, { orientation: "TN", fast, rows: tileRows, columns }),
+      tensors: [outer, inner, nothing(outer.graph), outputs[0]!, ranges],
+      size: [
+        // How deep a product is stands in the ranges.
+        ...[m, n, 0, 0, 0, 0, n, 0, tilesM, launched, 0, 0, 0],
+        { f32: 1 },
+        { f32: 1 },
+        0,
+        ...[0, experts, 0, 0, tilesN],
+      ],
+      groups: grid(launched, device),
+      flops: 2 * Math.min(outer.dim(0), pairs) * m * n,
+    });
+  },
+};
+
+function ensureRanges(
+  op: string,
+  inputs: readonly Tensor[],
+  ranges: Tensor | undefined,
+  experts: number,
+): void {
+  ensure(
+    !ranges || ranges.dtype === "i32" && String(ranges.shape) === String([experts, 2]),
+    op,
+    inputs,
+    `ranges must be i32 [${experts}, 2]`,
+  );
+}
 
 /** Sizes of one expert's product. */
 function sizes([, weight]: readonly Tensor[], { orientation, experts }: ExpertLinearAttributes) {
@@ -77,15 +138,7 @@ function lower(context: LoweringContext<ExpertLinearAttributes>): void {
   const [tileRows, columns] = !fast ? [32, 4] : [each > 8 ? 16 : 8, n > 16 ? 4 : 1];
   const tileColumns = fast ? 8 * columns : 32;
   const depth = fast && k > 2 * SHORT_DEPTH ? SHORT_DEPTH : k;
-  const constants = { ORIENTATION: orientation, TERMS: 1, WEIGHT: weight.dtype, EXPERTS: true };
-  const wgsl = fast
-    ? expandTemplate(
-      "matmul_subgroup8",
-      subgroup8,
-      { ...constants, ROWS: tileRows, COLUMNS: columns },
-      includes(weight),
-    )
-    : expandTemplate("matmul_tiled", tiled, { ...constants, VALUES: 1 }, includes(weight));
+  const wgsl = kernelText(weight, { orientation, fast, rows: tileRows, columns });
   const [tilesM, tilesN] = [Math.ceil(rows / tileRows), Math.ceil(n / tileColumns)];
   const launched = tilesM * tilesN;
   for (const { first, count, binding } of windows(weight, device, { unitElements: n * k })) {
@@ -109,6 +162,26 @@ function lower(context: LoweringContext<ExpertLinearAttributes>): void {
   }
 }
 
+interface KernelText {
+  readonly orientation: "NT" | "NN" | "TN";
+  readonly fast: boolean;
+  readonly rows: number;
+  readonly columns: number;
+}
+
+/** The kernel of matrix products, for experts. */
+function kernelText(weight: Tensor, { orientation, fast, rows, columns }: KernelText): string {
+  const constants = { ORIENTATION: orientation, TERMS: 1, WEIGHT: weight.dtype, EXPERTS: true };
+  return fast
+    ? expandTemplate(
+      "matmul_subgroup8",
+      subgroup8,
+      { ...constants, ROWS: rows, COLUMNS: columns },
+      includes(weight),
+    )
+    : expandTemplate("matmul_tiled", tiled, { ...constants, VALUES: 1 }, includes(weight));
+}
+
 /** The kernels' weight is one of many. */
 function includes(weight: Tensor): TemplateIncludes {
   const { weights, ...others } = weightIncludes(weight);
@@ -124,8 +197,9 @@ function includes(weight: Tensor): TemplateIncludes {
  * y[s, :] = W_e x[s, :], with e the expert of s's tile. Rows that no token has, and tiles of no expert, are left as they are.
  *
  * @param x f32 [S, in]
- * @param weight [experts * out, in] in any storage of weights; frozen
+ * @param weight [experts * out, in] in any storage of weights; f32 where it is trained
  * @param tiles i32 [S / 32, 2]: the expert of each 32 rows, and how many of them, from the first on, are used
+ * @param ranges i32 [experts, 2]: the first row of each expert, a multiple of 32, and how many there are. Needed where the weight is trained
  * @returns f32 [S, out]
  * @throws {ShapeError} if shapes or types are others
  */
@@ -133,7 +207,8 @@ export function expertLinear(
   x: Tensor,
   weight: Tensor,
   tiles: Tensor,
-  sizes: { readonly experts: number; readonly pairs: number },
+  { ranges, ...sizes }: { readonly experts: number; readonly pairs: number; readonly ranges?: Tensor },
 ): Tensor {
-  return x.graph.add(expertLinearOp, [x, weight, tiles], { orientation: "NT", ...sizes })[0]!;
+  const inputs = [x, weight, tiles, ...(ranges ? [ranges] : [])];
+  return x.graph.add(expertLinearOp, inputs, { orientation: "NT", ...sizes })[0]!;
 }

@@ -1,7 +1,8 @@
 /**
  * A mixture of experts of which every token uses a few (Shazeer et al., arXiv 1701.06538), computed for those alone: pairs of a token and
  * one of its experts are sorted by expert into slots, and products go over slots in tiles of rows, each tile with its expert's weight.
- * The experts are frozen; gradients reach the tokens both through them and through the weights by which their outputs are summed.
+ * Gradients reach the tokens both through them and through the weights by which their outputs are summed. The experts themselves are frozen,
+ * but what an adapter adds to them is not.
  *
  * @module
  */
@@ -43,7 +44,7 @@ interface SlotsAttributes {
 
 /**
  * The op behind {@linkcode mixture}'s order. Input: the weights [T, E]. Outputs, all i32, described in the kernel: the token [S, 1] and the
- * entry [S, 1] of each slot, the slots of each token [T, chosen] and of each entry [T * E, 1], the tiles [S / 32, 2].
+ * entry [S, 1] of each slot, the slots of each token [T, chosen] and of each entry [T * E, 1], the tiles [S / 32, 2], the ranges [E, 2].
  */
 const expertSlotsOp: Op<SlotsAttributes> = {
   name: "expertSlots",
@@ -72,7 +73,7 @@ const expertSlotsOp: Op<SlotsAttributes> = {
     ], [
       tiles,
       2,
-    ]];
+    ], [experts, 2]];
     return shapes.map((shape) => ({ shape, dtype: "i32" }));
   },
   lower({ inputs, outputs, attributes: { chosen }, device, scratch, dispatch }) {
@@ -122,13 +123,15 @@ export function mixture(
 ): Tensor {
   const [tokens, experts] = [weights.dim(0), weights.dim(1)];
   ensure(x.dim(0) === tokens, "mixture", [x, weights], "a row of weights for each token");
-  const [tokenOfSlot, entryOfSlot, slotsOfToken, slotOfEntry, tiles] = x.graph.add(expertSlotsOp, [weights], {
-    chosen,
-  }) as [Tensor, Tensor, Tensor, Tensor, Tensor];
+  const [tokenOfSlot, entryOfSlot, slotsOfToken, slotOfEntry, tiles, ranges] = x.graph.add(
+    expertSlotsOp,
+    [weights],
+    { chosen },
+  ) as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
   const rows = gatherSum(x, { index: tokenOfSlot, inverse: slotsOfToken });
   const made = expert(
     rows,
-    (rows, weight) => expertLinear(rows, weight, tiles, { experts, pairs: tokens * chosen }),
+    (rows, weight) => expertLinear(rows, weight, tiles, { experts, pairs: tokens * chosen, ranges }),
   );
   const entries = reshape(weights, [tokens * experts, 1]);
   const factors = gatherSum(entries, { index: entryOfSlot, inverse: slotOfEntry }); // [S, 1]

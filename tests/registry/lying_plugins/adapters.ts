@@ -22,7 +22,15 @@ const honest = (id: string): Adapter =>
   });
 
 const LIES: Readonly<Record<string, () => unknown>> = {
-  "honest-adapter": () => honest("honest-adapter"),
+  "honest-adapter": (): Adapter => ({
+    ...honest("honest-adapter"),
+    experts: ({ x, base, parameter, linear }) => tensor.add(base(), linear(x, parameter("D"))),
+  }),
+  "other-experts": (): Adapter => ({
+    ...honest("other-experts"),
+    experts: ({ x, base, parameter, linear }) =>
+      tensor.add(base(), tensor.scale(linear(x, parameter("D")), 0.5)),
+  }),
   "wrong-merge": (): Adapter => ({
     ...honest("wrong-merge"),
     merge: (weight, { parameter }) => weight.map((w, i) => w + 2 * parameter("D")[i]!),

@@ -16,7 +16,8 @@ export const adapter = z.strictObject({
   dropout: share.default(0).describe("Share of an adapter's inputs set to zero while training"),
   targets: z.union([z.literal("all-linear"), z.array(z.string().min(1)).min(1)]).default("all-linear")
     .describe(
-      "Linear layers that get an adapter: all-linear (all but the head), or names such as [q_proj, v_proj]",
+      "Layers that get an adapter: all-linear (linear layers but the head), or names such as [q_proj, v_proj], and experts for those of " +
+        "a mixture",
     ),
   rslora: z.boolean().default(false).describe("Scales by alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732)"),
   loraPlusRatio: z.number().min(1).default(1).describe(

@@ -6,7 +6,7 @@
 import { isObject } from "../../../base/json.ts";
 import { withNames, withSetNames } from "../data_sets.ts";
 
-const OPTIONAL_SECTIONS = ["objective", "adapter", "train", "samples", "output", "limits"];
+const OPTIONAL_SECTIONS = ["objective", "adapter", "train", "samples", "evaluate", "output", "limits"];
 
 /** Fills in what depends on another field and was left out, before the rules are checked. */
 export function deriveDefaults(value: unknown): unknown {
@@ -22,6 +22,9 @@ export function deriveDefaults(value: unknown): unknown {
     derived.teacher = {
       ...firstOfTeachers(teacher),
       ...(isObject(teacher.adapter) ? { adapter: twiceTheRank(teacher.adapter) } : {}),
+      ...(isObject(teacher.cache) && teacher.cache.payload === "hidden"
+        ? { cache: { precision: "bf16", ...teacher.cache } }
+        : {}),
     };
   }
   const train = section(value, "train");

@@ -15,7 +15,7 @@ interface Teachers {
   readonly quantize?: unknown;
   readonly stream?: boolean | undefined;
   readonly train: boolean;
-  readonly cache?: unknown;
+  readonly cache?: { readonly payload?: "hidden" | undefined } | undefined;
 }
 
 type Member = { [K in keyof TeacherMemberRecipe]: TeacherMemberRecipe[K] | undefined };
@@ -102,11 +102,11 @@ export function checkTeachers(
       "cannot be had with several teachers; with teacher.cache each of them is streamed where that is needed",
     );
   }
-  if (cache && (combine === "mixture" || combine === "product")) {
+  if (cache && cache.payload !== "hidden" && (combine === "mixture" || combine === "product")) {
     wrong(
       ["cache"],
       `cannot be had with combine: ${combine}, which needs every logit of every teacher: what one cache keeps, another lacks; ` +
-        "leave it out, or combine: best or tag",
+        "take cache: {payload: hidden}, leave it out, or combine: best or tag",
     );
   }
   const weighs = combine === "mixture" || combine === "product";

@@ -13,18 +13,26 @@ import { SET_NAME, SET_NAME_FORM } from "../data_sets.ts";
 
 const cacheEntries = z.number().int().min(1).max(256);
 
+const PRECISIONS = { logits: ["f16", "f32"], hidden: ["bf16", "int8", "f32"] };
+
 const cache = z.strictObject({
+  payload: z.enum(["hidden"]).optional().describe(
+    "Instead of topK and samples: the hidden states that the teacher's head reads, of which every loss over logits is exact",
+  ),
   topK: cacheEntries.optional().describe("Largest logits kept of the teacher at each position"),
   samples: cacheEntries.optional().describe(
     "Instead of topK: tokens drawn from the teacher's distribution at each position (RS-KD, arXiv 2503.16870)",
   ),
   seed: seed.default(1).describe("Seed of the draws"),
-  precision: z.enum(["f16", "f32"]).default("f16").describe(
-    "Of the logits kept, as distances from the largest",
+  precision: z.enum(["f16", "f32", "bf16", "int8"]).default("f16").describe(
+    "f16 or f32 of the logits kept, as distances from the largest; of hidden states bf16 (when absent), int8 with a scale a row, or f32",
   ),
   folder: path.optional().describe("Folder of caches that runs share; one in the run's folder when absent"),
-}).refine((c) => (c.topK === undefined) !== (c.samples === undefined), {
-  error: "needs one of topK and samples, such as {topK: 64}",
+}).refine((c) => [c.payload, c.topK, c.samples].filter((kept) => kept !== undefined).length === 1, {
+  error: "needs one of topK and samples, such as {topK: 64}, or payload: hidden",
+}).refine((c) => PRECISIONS[c.payload ?? "logits"].includes(c.precision), {
+  path: ["precision"],
+  error: "must be f16 or f32 for logits, and bf16, int8 or f32 for payload: hidden",
 });
 
 const self = z.discriminatedUnion("kind", [

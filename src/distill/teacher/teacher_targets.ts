@@ -1,35 +1,49 @@
 /**
- * What is stored of several teachers, of which each sample has one.
+ * What is stored of several teachers: of each all of the samples, or those that it teaches.
  *
  * @module
  */
-import type { PackedBatch } from "../../text/packing.ts";
 import type { EncodedSample } from "../../text/encode.ts";
+import type { PackedBatch } from "../../text/packing.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { countedPositions, type MarkedBatch } from "../objective/token_masks.ts";
+import { inputOf } from "../program/hidden_target.ts";
 import { markedOf, type SampleChoice } from "../program/sample_choice.ts";
 import type { TargetFeed, TargetSource } from "../program/teacher_rows.ts";
 
-/** Fills each position from what is stored of its sample's teacher. */
-export class ChosenTargets implements TargetSource {
+/** Fills the targets of several teachers. */
+export class TeacherTargets implements TargetSource {
   readonly #sources: readonly (TargetSource | undefined)[];
-  readonly #choice: SampleChoice;
+  readonly #choice: SampleChoice | undefined;
+  readonly #names: readonly string[] | undefined;
 
   /**
-   * @param sources By the teacher's number in the recipe; all store their rows in one form. Undefined where no sample has the teacher
-   * @param choice Of all samples that will come
+   * @param sources By the teacher's number in the recipe; undefined where no sample has the teacher
+   * @param choice The teacher of each sample that will come, where each has one
+   * @param names What the teachers are called in the program, where each has inputs of its own there. Otherwise all fill the same inputs,
+   *   each the positions of its samples, and so store their rows in one form
    */
-  constructor(sources: readonly (TargetSource | undefined)[], choice: SampleChoice) {
-    [this.#sources, this.#choice] = [sources, choice];
+  constructor(
+    sources: readonly (TargetSource | undefined)[],
+    choice: SampleChoice | undefined,
+    names: readonly string[] | undefined,
+  ) {
+    [this.#sources, this.#choice, this.#names] = [sources, choice, names];
   }
 
   feed(positions: number): TargetFeed {
     const feeds = this.#sources.map((source) => source?.feed(positions));
-    const inputs = feeds.find((feed) => feed !== undefined)!.inputs;
+    const names = this.#names;
+    const inputs = names
+      ? new Map(
+        feeds.flatMap((feed, i) =>
+          [...feed?.inputs ?? []].map(([name, data]) => [inputOf(names[i]!, name), data])
+        ),
+      )
+      : feeds.find((feed) => feed !== undefined)!.inputs;
     return { inputs, fill: (batch, marked) => this.#fill(batch, marked, feeds, inputs, positions) };
   }
 
-  /** Rows go into the inputs of the first feed, whose own are there already. */
   async #fill(
     batch: PackedBatch,
     marked: MarkedBatch,
@@ -38,11 +52,12 @@ export class ChosenTargets implements TargetSource {
     positions: number,
   ): Promise<void> {
     for (const [i, feed] of feeds.entries()) {
-      const own = markedOf(marked, batch, this.#choice, i);
+      const own = this.#choice ? markedOf(marked, batch, this.#choice, i) : marked;
       const rows = countedPositions(own, 0, batch.tokens.length);
       if (!feed || rows.length === 0) continue;
       await feed.fill(batch, own);
-      if (feed.inputs === inputs) continue;
+      // Inputs of its own, or the first feed's, which all others are put into.
+      if (this.#names || feed.inputs === inputs) continue;
       for (const [name, to] of inputs) {
         const from = feed.inputs.get(name)!;
         const width = to.length / positions;
