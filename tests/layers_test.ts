@@ -34,7 +34,7 @@ const FLOORS: readonly (readonly string[])[] = [
  */
 const ROOMS: Readonly<Record<string, readonly string[]>> = {
   models: ["decoder", "families"],
-  text: ["sentencepiece"],
+  text: ["sentencepiece", "read", "stream"],
   formats: ["safetensors", "sentencepiece", "huggingface", "peft", "gguf", "quantised"],
   registry: ["check", "kinds"],
   losses: ["kernel"],
@@ -55,7 +55,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   ],
   merge: ["recipe", "parents", "written", "engine", "residual", "adapters"],
   shape: ["depth", "width"],
-  runs: ["task", "child", "store", "supervise", "report", "compare", "chain"],
+  runs: ["task", "child", "served", "store", "supervise", "report", "compare", "chain"],
   server: ["auth", "http", "page", "routes", "openai"],
   cli: ["setup", "terminal", "verbs"],
 };

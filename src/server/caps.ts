@@ -61,6 +61,14 @@ export function beyondCaps(recipe: Recipe, caps: Caps): RecipeProblem[] {
   check("samples.tokens", samples.tokens, caps.generatedTokens);
   check("objective", objective.length, caps.losses, " losses");
   check("limits.watchdogSeconds", limits.watchdogSeconds, 600);
+  // A request may name no address: what this machine reaches is its operator's to say.
+  if (recipe.teacher.server) {
+    problems.push({
+      path: "teacher.server",
+      message:
+        "this service asks no other servers for its clients; fill teacher.cache with `limbeck cache` and train where it lies",
+    });
+  }
   const adapters: [string, AdapterRecipe | "none" | undefined][] = [
     ["adapter", recipe.adapter],
     ["teacher.adapter", recipe.teacher.adapter],
@@ -93,6 +101,12 @@ function checkTasks(
 
 /** What of a task is out of bounds. */
 export function beyondTaskCaps(task: Task, caps: Caps): RecipeProblem[] {
+  if (task.task === "cache") {
+    return beyondCaps(task.recipe, caps).map(({ path, ...problem }) => ({
+      path: `recipe.${path}`,
+      ...problem,
+    }));
+  }
   const problems: RecipeProblem[] = [];
   const check = (path: string, value: number | undefined, most: number) => {
     if (value === undefined || value <= most) return;

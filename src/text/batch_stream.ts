@@ -6,7 +6,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { InputError } from "../base/errors.ts";
 import { permutation } from "../base/random.ts";
-import type { EncodedSample } from "./encode.ts";
+import { type EncodedSample, sampleLength } from "./encode.ts";
 import { type MixedBy, type MixedSet, Mixture } from "./mixture.ts";
 import { checkFits, packBatch, type PackedBatch, planBatches } from "./packing.ts";
 
@@ -16,6 +16,27 @@ export interface DataCursor {
   index: number;
   /** Identity of samples, order and batch size; a cursor means nothing for another stream. */
   key: string;
+  /** Of samples that are read from the disk while they are needed: what waits to be drawn. */
+  streamed?: unknown;
+}
+
+/** Batches without end. */
+export interface Batches {
+  next(): PackedBatch;
+  /** Where they stand, for {@linkcode restore} of others over the same samples. */
+  state(): DataCursor;
+  /** @throws {InputError} a cursor of other samples, another seed or another batch size */
+  restore(state: DataCursor): void;
+  /** What has been drawn of each set of a mixture so far; empty where there is no mixture. */
+  drawn(): DrawnShare[];
+}
+
+/** The next batches, which stay the next ones. */
+export function upcoming(batches: Batches, count: number): PackedBatch[] {
+  const here = batches.state();
+  const found = Array.from({ length: count }, () => batches.next());
+  batches.restore(here);
+  return found;
 }
 
 /** How a {@linkcode BatchStream} orders and packs. */
@@ -51,7 +72,7 @@ export interface DrawnShare {
  * new BatchStream(samples, { tokensPerBatch: 256, seed: 1 }).restore(JSON.parse(saved)); // continues with the second batch
  * ```
  */
-export class BatchStream {
+export class BatchStream implements Batches {
   readonly #samples: readonly EncodedSample[];
   readonly #options: Required<Omit<BatchStreamOptions, "mixture">>;
   readonly #lengths: Int32Array;
@@ -71,7 +92,7 @@ export class BatchStream {
     this.#samples = samples;
     const { mixture, ...rest } = options;
     this.#options = { shuffle: true, ...rest };
-    this.#lengths = Int32Array.from(samples, (sample) => sample.ids.length);
+    this.#lengths = Int32Array.from(samples, sampleLength);
     for (const { count } of mixture?.sets ?? []) this.#ends.push((this.#ends.at(-1) ?? 0) + count);
     this.#drawn = mixture?.sets.map(({ name }) => emptyShare(name)) ?? [];
     this.#mixture = mixture && mixture.sets.length > 1
@@ -150,11 +171,7 @@ export class BatchStream {
    * @throws {InputError} a cursor of other samples, another seed or another batch size, or one that is not a cursor
    */
   restore(state: DataCursor): void {
-    if (state.key !== this.#key) {
-      throw new InputError("the data, the seed or the batch size differ from those of the saved run", {
-        hint: "Resume with the same files and recipe, or start a new run.",
-      });
-    }
+    if (state.key !== this.#key) throw otherStream();
     const whole = (n: unknown) => Number.isSafeInteger(n) && (n as number) >= 0;
     if (!whole(state.epoch) || !whole(state.index) || state.index >= this.plan(state.epoch).length) {
       throw new InputError(`the data cursor is not valid: epoch ${state.epoch}, index ${state.index}`);
@@ -163,6 +180,13 @@ export class BatchStream {
     this.#index = state.index;
     this.#countAgain();
   }
+}
+
+/** What is said of a cursor that belongs to other samples. */
+export function otherStream(): InputError {
+  return new InputError("the data, the seed or the batch size differ from those of the saved run", {
+    hint: "Resume with the same files and recipe, or start a new run.",
+  });
 }
 
 function emptyShare(name: string): DrawnShare {
@@ -186,10 +210,11 @@ function identity(
 
 /** Adds samples to a hash: their tokens, which of them are learnt, and who wrote them. */
 export function hashSamples(hash: Hash, samples: readonly EncodedSample[]): void {
-  for (const { ids, supervised, origin } of samples) {
+  for (const { ids, supervised, origin, rejected } of samples) {
     hash.update(Int32Array.of(ids.length));
     hash.update(ids);
     hash.update(supervised);
     if (origin !== undefined) hash.update(origin);
+    if (rejected) hash.update("rejected").update(rejected.ids).update(rejected.supervised);
   }
 }

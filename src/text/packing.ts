@@ -4,7 +4,7 @@
  * @module
  */
 import { InputError } from "../base/errors.ts";
-import type { EncodedSample } from "./encode.ts";
+import { type EncodedSample, sampleLength } from "./encode.ts";
 
 /** Label of a position whose next token is not a target. */
 export const IGNORED_LABEL = -100;
@@ -32,8 +32,22 @@ export interface PackedBatch {
   samples: number;
   /** Who wrote each sample, where its row says so, in the order of `segment`. */
   origins: (string | undefined)[];
-  /** The samples themselves, in the order of their segments. */
+  /** The samples themselves, in the order of their segments: of a pair the chosen text, then the rejected one, as samples of their own. */
   members: readonly EncodedSample[];
+  /** Where the texts of pairs lie; absent where there are none. */
+  pairs?: PackedPairs;
+}
+
+/** For each position of a text of a pair, where its pair lies; each `[T]`, and 0 where there is no pair. */
+export interface PackedPairs {
+  /** 1 where a token of the chosen text is predicted that is learnt, -1 likewise of the rejected one. */
+  role: Int32Array;
+  /** 1 at one position of each pair. */
+  head: Int32Array;
+  chosenStart: Int32Array;
+  chosenEnd: Int32Array;
+  rejectedStart: Int32Array;
+  rejectedEnd: Int32Array;
 }
 
 /**
@@ -48,8 +62,13 @@ export interface PackedBatch {
  * ```
  */
 export function packBatch(samples: readonly EncodedSample[], tokensPerBatch: number): PackedBatch {
-  const used = samples.reduce((sum, sample) => sum + sample.ids.length, 0);
+  const used = samples.reduce((sum, sample) => sum + sampleLength(sample), 0);
   if (used > tokensPerBatch) throw new RangeError(`${used} tokens do not fit a batch of ${tokensPerBatch}`);
+  const texts = samples.flatMap((sample): EncodedSample[] => {
+    const { rejected, source, ...chosen } = sample;
+    return rejected ? [{ ...chosen, source }, { ...rejected, source }] : [sample];
+  });
+  const pairs = samples.some(({ rejected }) => rejected) ? emptyPairs(tokensPerBatch) : undefined;
   const batch: PackedBatch = {
     tokens: new Int32Array(tokensPerBatch),
     position: new Int32Array(tokensPerBatch),
@@ -58,25 +77,60 @@ export function packBatch(samples: readonly EncodedSample[], tokensPerBatch: num
     kvEnd: Int32Array.from({ length: tokensPerBatch }, (_, t) => t + 1),
     label: new Int32Array(tokensPerBatch).fill(IGNORED_LABEL),
     supervised: 0,
-    samples: samples.length,
-    origins: samples.map((sample) => sample.origin),
-    members: samples,
+    samples: texts.length,
+    origins: texts.map((text) => text.origin),
+    members: texts,
+    ...(pairs ? { pairs } : {}),
   };
   let start = 0;
-  samples.forEach(({ ids, supervised }, segment) => {
+  const place = (
+    { ids, supervised }: Pick<EncodedSample, "ids" | "supervised">,
+    segment: number,
+    isRejected: boolean,
+  ) => {
     batch.tokens.set(ids, start);
     batch.segment.fill(segment, start, start + ids.length);
     batch.kvStart.fill(start, start, start + ids.length);
     for (let i = 0; i < ids.length; i++) {
       batch.position[start + i] = i;
-      if (i + 1 < ids.length && supervised[i + 1]) {
-        batch.label[start + i] = ids[i + 1];
-        batch.supervised++;
-      }
+      if (isRejected || i + 1 === ids.length || !supervised[i + 1]) continue;
+      batch.label[start + i] = ids[i + 1];
+      batch.supervised++;
     }
     start += ids.length;
-  });
+  };
+  let segment = 0;
+  for (const sample of samples) {
+    const first = start;
+    place(sample, segment++, false);
+    if (!sample.rejected) continue;
+    place(sample.rejected, segment++, true);
+    placePair(pairs!, sample, first);
+  }
   return batch;
+}
+
+function emptyPairs(length: number): PackedPairs {
+  const column = () => new Int32Array(length);
+  return {
+    ...{ role: column(), head: column() },
+    ...{ chosenStart: column(), chosenEnd: column(), rejectedStart: column(), rejectedEnd: column() },
+  };
+}
+
+/** Writes where a pair lies that begins at `first`. */
+function placePair(pairs: PackedPairs, { ids, supervised, rejected }: EncodedSample, first: number): void {
+  const middle = first + ids.length;
+  const end = middle + rejected!.ids.length;
+  const of = (flags: Uint8Array, start: number, role: number) =>
+    flags.forEach((flag, i) => i > 0 && flag && (pairs.role[start + i - 1] = role));
+  of(supervised, first, 1);
+  of(rejected!.supervised, middle, -1);
+  pairs.head[first] = 1;
+  pairs.chosenStart.fill(first, first, end);
+  pairs.chosenEnd.fill(middle, first, end);
+  pairs.rejectedStart.fill(middle, first, end);
+  pairs.rejectedEnd.fill(end, first, end);
 }
 
 /** How many waiting samples are looked at to fill a batch; more fills better, but planning costs more. */
@@ -124,12 +178,17 @@ export function checkFits(samples: readonly EncodedSample[], tokensPerBatch: num
     throw new InputError(`tokens per batch must be a whole number from 1, not ${tokensPerBatch}`);
   }
   if (samples.length === 0) throw new InputError("there are no samples to make batches of");
-  for (const { ids, source } of samples) {
-    if (ids.length > tokensPerBatch) {
-      throw new InputError(`the sample has ${ids.length} tokens, but a micro-batch holds ${tokensPerBatch}`, {
-        where: `${source.file}:${source.line}`,
-        hint: "Raise train.tokensPerMicroBatch to at least data.contextLength.",
-      });
+  for (const sample of samples) {
+    const { source, rejected } = sample;
+    const length = sampleLength(sample);
+    if (length > tokensPerBatch) {
+      throw new InputError(
+        `the ${rejected ? "pair" : "sample"} has ${length} tokens, but a micro-batch holds ${tokensPerBatch}`,
+        {
+          where: `${source.file}:${source.line}`,
+          hint: `Raise train.tokensPerMicroBatch to at least ${rejected ? "twice " : ""}data.contextLength.`,
+        },
+      );
     }
   }
 }
@@ -141,7 +200,7 @@ export function checkFits(samples: readonly EncodedSample[], tokensPerBatch: num
  */
 export function packSequential(samples: readonly EncodedSample[], tokensPerBatch: number): PackedBatch[] {
   checkFits(samples, tokensPerBatch);
-  const lengths = samples.map((sample) => sample.ids.length);
+  const lengths = samples.map(sampleLength);
   return planBatches(lengths, samples.map((_, i) => i), tokensPerBatch, 1)
     .map((batch) => packBatch(batch.map((i) => samples[i]), tokensPerBatch));
 }

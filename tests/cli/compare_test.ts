@@ -421,7 +421,7 @@ Deno.test("a recipe is compared with its plain fine-tuning twin, on tasks too, a
     assertEquals(twin.objective.map(({ loss }: { loss: string }) => loss), ["cross-entropy"]);
     assertEquals([twin.train.seed, twin.evaluate], [5, undefined]);
     const [task] = summary.tasks;
-    assertEquals([task.name, task.items, task.unit], ["texts", 6, "texts"]);
+    assertEquals([task.name, task.items, task.unit], ["texts-agreement", 6, "texts"]);
     const [kl] = task.figures;
     assertEquals(Object.keys(kl.values), ["kd", "fine-tuning", "student before", "teacher"]);
     assertEquals([kl.values.kd.n, kl.values.teacher.n, kl.values.teacher.mean < 1e-6], [2, 1, true]);

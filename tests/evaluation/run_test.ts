@@ -6,6 +6,8 @@ import { RecipeError, recipeHash } from "../../src/distill/recipe/parse.ts";
 import { loadRecipe } from "../../src/distill/recipe/file.ts";
 import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { evaluationReportHtml } from "../../src/runs/report/evaluation_report.ts";
+import { main } from "../../src/cli/main.ts";
+import { fakeTerminal } from "../cli/fake_terminal.ts";
 import { tinyRecipe, tinyRows, withTiny } from "../distill/tiny_model.ts";
 import { runHere } from "../distill/tiny_run.ts";
 import { modelTest } from "../tensor/harness.ts";
@@ -73,6 +75,25 @@ modelTest(
       ) assertStringIncludes(html, part);
       assertEquals(/<script|https?:/.test(html), false);
       assertStringIncludes(evaluationMarkdown(evaluation!), "| near | KL(teacher ‖ model) |");
+
+      // An adapter's folder is measured as the run itself is.
+      const file = `${files.folder}/near.yaml`;
+      await Deno.writeTextFile(file, `kind: agreement\ndata: texts.jsonl\ntopK: 3\n`);
+      const terminal = fakeTerminal();
+      const argv = [
+        "eval",
+        `tuned=${run}/adapter`,
+        "--teacher",
+        files.teacher,
+        "--task",
+        file,
+        "--json",
+        "--no-setup",
+      ];
+      assertEquals(await main(argv, terminal), 0, terminal.err);
+      const told = JSON.parse(terminal.out);
+      assertEquals(told.models, ["tuned", "teacher"]);
+      assertAlmostEquals(told.tasks[0].figures[0].values[0], after, 1e-4);
 
       // What is there is read again: a kept figure that was changed shows.
       const kept = `${run}/evaluation/student-before.json`;

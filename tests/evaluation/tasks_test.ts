@@ -92,6 +92,10 @@ Deno.test("known layouts give their questions", () =>
       { instruction: "Say hi", instances: [{ input: "", output: "hi" }] },
       { instruction: "Echo", instances: [{ input: "x", output: "x" }] },
     ),
+    "dolly.jsonl": lines(
+      { prompt: "As it stands:", answer: "hi" },
+      { instruction: "Echo", context: "y", response: "x" },
+    ),
     "gsm.jsonl": lines({ question: "2+2?", answer: "2+2=<<2+2=4>>4\n#### 4" }),
   }, async (folder) => {
     const items = async <T>(layout: string, file: string) =>
@@ -118,6 +122,9 @@ Deno.test("known layouts give their questions", () =>
     const instructions = await items<WrittenItem>("self-instruct", "si.jsonl");
     assertEquals(instructions.map(({ prompt }) => prompt.includes("### Input:\nx\n")), [false, true]);
     assertEquals(instructions.map(({ reference }) => reference()), ["hi", "x"]);
+    const dolly = await items<WrittenItem>("dolly", "dolly.jsonl");
+    assertEquals(dolly.map(({ reference }) => reference()), ["hi", "x"]);
+    assertEquals([dolly[0]!.prompt, dolly[1]!.prompt.includes("### Input:\ny\n")], ["As it stands:", true]);
     const [gsm] = await items<WrittenItem>("gsm8k", "gsm.jsonl");
     assertEquals(gsm!.reference(), "4");
   }));
@@ -130,6 +137,7 @@ Deno.test("rows that do not fit are named with file and line; nothing is taken f
       a: 2,
     }),
     "empty.jsonl": "\n",
+    "bare.csv": "1,2\n3\n",
     "n.jsonl": lines({ question: "2+2?", answer: "four" }),
     "t.csv": "question,answer\na,1\n",
     "short.csv": "a,b\n1,2\n3\n",
@@ -158,7 +166,7 @@ Deno.test("rows that do not fit are named with file and line; nothing is taken f
     );
     assertStringIncludes(
       await said({ kind: "perplexity", data: `${folder}/short.csv`, text: "{b}" }),
-      "short.csv:3: has 1 fields",
+      "short.csv:3: has 1 field, the header 2",
     );
     assertStringIncludes(
       (await assertRejects(() => namedTask("mmlu"), InputError)).message,
@@ -166,6 +174,14 @@ Deno.test("rows that do not fit are named with file and line; nothing is taken f
     );
     assertEquals((await namedTask(`gsm8k=${folder}/n.jsonl`)).kind, "exact-match");
   }));
+
+Deno.test("the example task is one of sixteen questions with four choices each", async () => {
+  const path = new URL("../../examples/tasks/story-endings.yaml", import.meta.url).pathname;
+  const { items } = await readItems(await loadTask(path));
+  const questions = items as unknown as ChoiceItem[];
+  assertEquals(questions.map(({ choices }) => choices.length), new Array(16).fill(4));
+  assertEquals(new Set(questions.map(({ answer }) => answer)).size, 4);
+});
 
 const tokenizer = (config: Record<string, unknown>) =>
   TextTokenizer.fromJson(tinyTokenizerJson(), { unk_token: "<unk>", ...config }, "tokenizer.json");

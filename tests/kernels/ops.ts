@@ -38,6 +38,7 @@ import { rope } from "../../src/tensor/ops/rope.ts";
 import { rowLogSumExp } from "../../src/tensor/ops/row_log_sum_exp.ts";
 import { sumColumns } from "../../src/tensor/ops/pointwise.ts";
 import { sumRows } from "../../src/tensor/ops/pointwise.ts";
+import { DRAW_WORDS, sampleTokens } from "../../src/tensor/ops/sample_tokens.ts";
 import { tokenScores } from "../../src/tensor/ops/token_scores.ts";
 import { topK } from "../../src/tensor/ops/top_k.ts";
 import { timesWeight } from "../../src/tensor/ops/times_weight.ts";
@@ -177,9 +178,11 @@ function attentions(block: OpBlock): void {
       const heads = { heads: 4, keyValueHeads: 2, headDim, scale: 1 };
       block.wantGradients(attention(q, k, v, ranges(rows), heads), qkv);
       block.wantGradients(attention(q, k, v, ranges(rows), heads), [q]);
+      block.want(attention(q, k, v, ranges(rows), { ...heads, apart: true }));
       if (![8, 256].includes(headDim)) continue;
       const near = windowed(ranges(rows), 3);
       block.wantGradients(attention(q, k, v, near, { ...heads, softCap: 30 }), qkv);
+      block.want(attention(q, k, v, near, { ...heads, softCap: 30, apart: true }));
     }
   }
 }
@@ -236,6 +239,8 @@ function elementwise(block: OpBlock): void {
   block.want(tokenScores(x, block.tensor([9], "i32")));
   const counters = block.graph.input("counters", [x.dim(0)], "u32");
   block.want(...Object.values(drawTokens(x, counters, { draws: 5, seed: [1, 2] })));
+  const chosen = [graph.state("chosen", [x.dim(0)], "i32"), graph.state("measures", [x.dim(0), 2], "f32")];
+  sampleTokens(x, graph.input("draws", [x.dim(0), DRAW_WORDS], "u32"), chosen[0]!, chosen[1]!);
   block.want(fill(graph, [64], graph.scalar("value")), fillConstant(graph, [64], 0.5));
   for (const dtype of STORAGE_TYPES) block.wantGradients(timesWeight(x, block.tensor([9, 37], dtype)), [x]);
   accumulate(block.tensor([9, 37]), x, graph.scalar("keep"));

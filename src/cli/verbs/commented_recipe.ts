@@ -36,15 +36,26 @@ const SHOWN: Readonly<Record<string, string>> = {
   "data.mix": "tokens",
   "data.heldOut": "./heldout.jsonl",
   "data.limit": "1000",
+  "data.columns": "{prompt: question, completion: answer}",
+  "data.deduplicate": "true",
+  "data.overlap": "32",
+  "data.turns": "each",
+  "data.streaming": "true",
+  "data.specialTokens": "text",
   "evaluate.tasks": "[{kind: perplexity, data: ./heldout.jsonl}]",
   "output.folder": "./my-run",
   "limits.gpuBytes": "8000000000",
 };
 
-/** Fields of runs of their own kind: recipes in `examples/recipes/`, such as one-for-all.yaml and mince.yaml, show them. */
+/** Fields of runs of their own kind: recipes of examples/recipes, and docs/served-teachers.md, show them. */
 const ELSEWHERE: readonly string[] = [
-  ...["student.shapes", "train.oneForAll"],
-  ...["teacher.self", "teacher.teachers", "teacher.combine"],
+  "student.shapes",
+  "train.oneForAll",
+  "train.onPolicy",
+  "teacher.server",
+  "teacher.self",
+  "teacher.teachers",
+  "teacher.combine",
 ];
 
 /** YAML text. Loading it gives the defaults. */

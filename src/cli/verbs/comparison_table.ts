@@ -172,6 +172,18 @@ function signed(value: number): string {
   return `${value > 0 ? "+" : ""}${number4(value)}`;
 }
 
+/** What each of several teachers taught. */
+function taughtNote(recipe: string, taught: ComparisonSummary["recipes"][number]["taught"] & object): string {
+  const parts = taught.map(({ name, share, loss }) =>
+    `${name} ${share === null ? "nothing" : `${Math.round(100 * share)} %`}${
+      loss === null ? "" : ` (${number4(loss)})`
+    }`
+  );
+  return `${recipe}, by teacher: ${
+    parts.join(", ")
+  } of the tokens, with the objective over them in the last steps.`;
+}
+
 function notes(
   plan: ComparisonPlan,
   { tokens, recipes, differences, verdicts, sets = [], tasks = [] }: ComparisonSummary,
@@ -183,6 +195,7 @@ function notes(
   return [
     `n: runs that are done, of ${seeds}. ` +
     (spread ? "± is the standard deviation over them." : "One run shows no spread."),
+    ...recipes.flatMap(({ recipe, taught }) => taught ? [taughtNote(recipe, taught)] : []),
     ...(hasPairs
       ? [
         `Differences are paired by seed${
@@ -240,7 +253,8 @@ function pairedText(pair: PairedSummary | undefined, runs: number): string {
 
 /** Four decimals: claims are about the third. */
 function number4(value: number | null | undefined): string {
-  return value === null || value === undefined ? "-" : value.toFixed(4);
+  // No negative zeros: what rounding makes of nothing is nothing.
+  return value === null || value === undefined ? "-" : value.toFixed(4).replace(/^-(0\.0+)$/, "$1");
 }
 
 /** Columns that say what a row is: its name and n, or a set and who is the best on it. */

@@ -5,14 +5,14 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { fromFileUrl, resolve } from "@std/path";
+import type { DataAccess } from "../../distill/inputs/sample_sets.ts";
 import { type OpenedRecipe, openRecipe } from "../../distill/run/open_recipe.ts";
 import { loadRecipe } from "../../distill/recipe/file.ts";
 import { checkRecipePlugins } from "../../distill/recipe/plugins.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { InputError } from "../../base/errors.ts";
-import { inputPaths } from "../../distill/recipe/paths.ts";
+import { inputPaths, isOnHub } from "../../distill/recipe/paths.ts";
 import { checkPaths, checkRecipePaths } from "../../distill/recipe/recipe_paths.ts";
-import { isHubName } from "../../hub/hub_name.ts";
 import { openStore } from "../../runs/store/data_folder.ts";
 import { createRun } from "../../runs/store/run_folder.ts";
 import { withLocalModels } from "../../runs/task/hub_models.ts";
@@ -89,7 +89,7 @@ export async function readRecipe(
 ): Promise<Recipe> {
   const written = await loadRecipe(path ?? examplePath(), { sets: invocation.flags.list("set") });
   check(written);
-  await checkPaths(inputPaths(written).filter(({ of, path }) => of !== "model" || !isHubName(path)));
+  await checkPaths(inputPaths(written).filter((path) => !isOnHub(path)));
   const recipe = await withLocalModels(written, (name) => localModel(name, invocation));
   await checkRecipePaths(recipe);
   return recipe;
@@ -106,11 +106,13 @@ function examplePath(): string {
 /**
  * Opens all that a recipe names, hands it to `use` and closes it again. Warnings about the data are printed, and handed on.
  *
+ * @param reading Whether large files are only looked at
  * @throws {InputError} whatever is wrong with the recipe, its models, data or plugins
  */
 export async function withRecipe<T>(
   invocation: Invocation,
   use: (opened: OpenedRecipe) => Promise<T>,
+  reading: (recipe: Recipe) => DataAccess["reading"] & string = () => "whole",
 ): Promise<T> {
   const { args, out, plugins } = invocation;
   const registry = await registryWith(plugins);
@@ -118,5 +120,5 @@ export async function withRecipe<T>(
   return await openRecipe(recipe, registry, (opened) => {
     for (const { message } of opened.warnings) out.warn(message);
     return use(opened);
-  });
+  }, { reading: reading(recipe) });
 }

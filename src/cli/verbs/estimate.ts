@@ -6,6 +6,7 @@
 // @ts-types="../../../types/std_colors.d.ts"
 import { bold, dim } from "@std/fmt/colors";
 import { type Estimate, estimate as planned } from "../../distill/run/inspect_recipe.ts";
+import type { ServedCost } from "../../distill/run/served_cost.ts";
 import { streamCostText } from "../../distill/run/stream_cost.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { Command, Invocation } from "../command.ts";
@@ -45,6 +46,7 @@ export const estimate: Command = {
         out.line();
         for (const line of payloadLines(found)) out.line(line);
       }
+      if (found.served) { for (const line of servedLines(found.served)) out.line(line); }
       if (found.stream) out.line(sentence(streamCostText(found.stream)));
       out.line();
       for (const line of trainedLines(opened.setup)) out.line(line);
@@ -54,12 +56,14 @@ export const estimate: Command = {
         out.line(
           `About ${duration(seconds.total)}: ${duration(seconds.setUp)} to begin, ${
             short(seconds.step)
-          } s a step, ${short(seconds.evaluation)} s a measurement of the held-out loss.`,
+          } s a step, ${short(seconds.evaluation)} s a measurement of the held-out loss${
+            seconds.rollout === undefined ? "" : `, ${short(seconds.rollout)} s a rollout`
+          }.`,
         );
         if (teacherPass) out.line("The pass of the teacher over the data before that was not measured.");
       }
       return 0;
-    });
+    }, ({ teacher }) => teacher.cache ? "whole" : "look");
   },
 };
 
@@ -83,6 +87,20 @@ function memoryLines(
     bold("Memory on the GPU") + dim(` (${where})`),
     ...named.map(([name, size]) => row(name, size)),
     bold(row("total", totalBytes)),
+  ];
+}
+
+/** What a server will be asked for. */
+function servedLines(
+  { model, url, requests, tokens, cacheBytes, bytesPerToken, minutes, withinBudget }: ServedCost,
+): string[] {
+  return [
+    "",
+    `Before training, ${model} of ${url} is asked about ${count(requests)} samples, ${count(tokens)} tokens${
+      minutes > 0 ? `, in ${duration(minutes * 60)} at the least` : ""
+    }; what is there already is not asked again.`,
+    `The cache takes ${bytes(cacheBytes)} on disk, ${bytesPerToken} bytes a token that counts.`,
+    ...(withinBudget ? [] : ["teacher.server.budget does not allow as much."]),
   ];
 }
 

@@ -74,13 +74,10 @@ export async function evaluateTasks(invocation: Invocation): Promise<number> {
     if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
     const measured: MeasuredModel[] = [];
     try {
-      const all = teacherPath === undefined || models.some(({ source }) => source === teacherPath)
-        ? models
-        : [{ name: freeName("teacher", models), source: teacherPath }, ...models];
       // Differences are to the first model that was named; the teacher stands behind for scale.
-      const [, ...rest] = all;
-      const ordered = all.length > models.length ? [...rest, all[0]!] : all;
-      for (const { name, source } of ordered) {
+      const known = teacherPath === undefined || models.some(({ source }) => source === teacherPath);
+      const all = known ? models : [...models, { name: freeName("teacher", models), source: teacherPath }];
+      for (const { name, source } of all) {
         measured.push({ name, measurements: await evaluator.measure({ source }, name) });
       }
     } finally {
@@ -114,7 +111,7 @@ async function namedModels(
   for (const argument of args) {
     const [, given, path = argument] = /^([\w.-]+)=(.+)$/.exec(argument) ?? [];
     const source = await sourceOf(path, invocation, registry, temporary);
-    const name = given ?? freeName(basename(path).replace(/^hf:/, ""), models);
+    const name = given ?? freeName(basename(path).replace(/^hf:|\.gguf$/gi, ""), models);
     if (models.some((model) => model.name === name)) throw new UsageError(`two models are called ${name}`);
     models.push({ name, source });
   }
@@ -143,7 +140,7 @@ async function sourceOf(
     return merged;
   }
   const isRun = await exists(join(path, "manifest.json")) ||
-    !await exists(path) && /^(last|\d{8}-)/.test(path);
+    !await exists(path) && /^(last|\d[\w-]*)$/.test(path);
   return isRun ? await runModel(path, invocation) : await localModel(path, invocation);
 }
 

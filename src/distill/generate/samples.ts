@@ -136,7 +136,8 @@ export function teacherTexts(
   prepared: PreparedRun,
   setup: Pick<TrainingSetup, "adapter" | "trainables">,
 ): TeacherTexts | undefined {
-  if (prepared.recipe.samples.tokens === 0) return undefined;
+  // Of one behind a server nothing is here that could write.
+  if (prepared.recipe.samples.tokens === 0 || prepared.recipe.teacher.server) return undefined;
   return {
     settings: textSettings(prepared),
     bytes: sampleBytesOf(description, prepared, setup, "teacher"),

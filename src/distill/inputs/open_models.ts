@@ -4,21 +4,16 @@
  * @module
  */
 import type { ModelFamily } from "../../models/family.ts";
-import type { Recipe, TeacherMemberRecipe, TeacherRecipe } from "../recipe/recipe.ts";
+import type { Recipe } from "../recipe/recipe.ts";
 import { Model } from "./models.ts";
+import { openServedHead } from "./served_teacher.ts";
+import { teachersOf } from "../recipe/teachers.ts";
 
 /** Open models. */
 export interface OpenModels {
   readonly student: Model;
   /** In the recipe's order; the student itself where it teaches. */
   readonly teachers: readonly Model[];
-}
-
-/** The teachers that a recipe names; one is a list of itself. */
-export function teachersOf(
-  { model, quantize, self, teachers }: TeacherRecipe,
-): readonly TeacherMemberRecipe[] {
-  return teachers ?? [{ model, ...(quantize ? { quantize } : {}), ...(self ? { self } : {}) }];
 }
 
 /**
@@ -34,10 +29,12 @@ export async function openModels(
 ): Promise<OpenModels> {
   const open: (Model | undefined)[] = [];
   try {
-    for (const { model, layers, quantize } of teachersOf(teacher)) {
-      const options = { category: "teacher weights", layers, quantize };
-      open.push(model === "student" ? undefined : await Model.open(model, options, families));
-    }
+    // Of a teacher behind a server nothing but its head is ever here: else what is planned of it has the student's sizes.
+    if (teacher.server) open.push(await openServedHead(teacher));
+    else {for (const { model, layers, quantize } of teachersOf(teacher)) {
+        const options = { category: "teacher weights", layers, quantize };
+        open.push(model === "student" ? undefined : await Model.open(model, options, families));
+      }}
     const student = await openStudent();
     return { student, teachers: open.map((model) => model ?? student) };
   } catch (error) {

@@ -17,16 +17,24 @@ import { modelIdentity } from "./identity.ts";
 import { closeModels, type OpenModels, openModels, withRows } from "./open_models.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
-import type { Recipe } from "../recipe/recipe.ts";
-import { drawnSets, joinedReport, openSampleSets, type SampleSets } from "./sample_sets.ts";
+import { ON_POLICY, type Recipe } from "../recipe/recipe.ts";
+import {
+  type DataAccess,
+  drawnSets,
+  joinedReport,
+  openSampleSets,
+  type SampleSets,
+  type TrainingSamples,
+} from "./sample_sets.ts";
 import { readShapeSpace } from "./shape_space.ts";
 import { selectsHead } from "./tensor_names.ts";
 import { widthCutOf } from "./width_cut.ts";
+import { teachersBySample } from "../recipe/teachers.ts";
 
 /** A recipe's inputs, checked and loaded; weights are still on disk. */
 export interface PreparedRun {
   readonly recipe: Recipe;
-  /** The first of its teachers; the student itself, where that is its own. */
+  /** The first of its teachers; the student itself, where that is its own, or where the teacher is behind a server. */
   readonly teacher: Model;
   /** All of them, in the recipe's order. */
   readonly teachers: readonly Model[];
@@ -87,16 +95,22 @@ export async function openTokenizer(
  *
  * @param begun What a checkpoint says of the run that goes on; see {@linkcode openStudent}
  * @param families Of models, beside the built-in ones
+ * @param access How the data are read
  * @throws {InputError} on a model, tokenizer or dataset that does not do, or two models whose vocabularies differ
  */
 export async function prepareRun(
   recipe: Recipe,
   begun?: BegunStudent,
   families: readonly ModelFamily[] = [],
+  access: DataAccess = {},
 ): Promise<PreparedRun> {
   let models = await openModels(recipe, () => openStudent(recipe, begun, families), families);
+  let dataSets: SampleSets | undefined;
   try {
-    const { tokenizer, template } = await openTokenizer(models.teachers[0]!);
+    // Of a teacher behind a server no more than its head is here.
+    const { tokenizer, template } = await openTokenizer(
+      recipe.teacher.server ? models.student : models.teachers[0]!,
+    );
     const padding = await compareVocabularies(recipe, models, tokenizer);
     if (padding) models = withRows(models, padding.common);
     const { student, teachers } = models;
@@ -107,10 +121,16 @@ export async function prepareRun(
         { where: "recipe", hint: "Lower data.contextLength." },
       );
     }
-    const sets = await openSampleSets(recipe.data, { tokenizer, ...(template ? { template } : {}) });
+    const sets = await openSampleSets(
+      recipe.data,
+      { tokenizer, ...(template ? { template } : {}) },
+      access,
+    );
+    dataSets = sets;
     const drawn = drawnSets(sets.train);
     const samples = drawn.flatMap((set) => set.samples);
-    checkSources(recipe, samples);
+    checkSources(recipe, samples, drawn);
+    checkStreamed(recipe, drawn);
     checkTags(recipe, [...samples, ...sets.heldOut.flatMap((set) => set.samples)]);
     return {
       recipe,
@@ -126,17 +146,28 @@ export async function prepareRun(
       trainReport: joinedReport(drawn.map((set) => set.report)),
       heldOutReport: joinedReport(sets.heldOut.map((set) => set.report)),
       stopTokens: stopTokens(tokenizer, recipe.data.endToken),
-      close: () => closeModels(models),
+      close() {
+        sets.close();
+        closeModels(models);
+      },
     };
   } catch (error) {
+    dataSets?.close();
     closeModels(models);
     throw error;
   }
 }
 
 /** A loss that counts samples of one source has to find some. */
-function checkSources({ objective, data }: Recipe, samples: readonly EncodedSample[]): void {
+function checkSources(
+  { objective, data, train }: Recipe,
+  samples: readonly EncodedSample[],
+  sets: readonly TrainingSamples[],
+): void {
   const there = new Set(samples.flatMap(({ origin }) => origin ?? []));
+  for (const { streamed } of sets) streamed?.origins.forEach((origin) => there.add(origin));
+  // What the student will write.
+  if (train.onPolicy) there.add(ON_POLICY);
   for (const [i, { loss, source }] of objective.entries()) {
     if (source === undefined || there.has(source)) continue;
     const names = [...there].slice(0, 8).map((name) => JSON.stringify(name)).join(", ");
@@ -174,6 +205,25 @@ function checkTags({ teacher: { combine, teachers = [] } }: Recipe, samples: rea
       names.map((name) => JSON.stringify(name)).join(", ")
     }`,
   });
+}
+
+/** A cache holds a row for each token, so that samples have to be known before. */
+function checkStreamed({ teacher }: Recipe, sets: readonly TrainingSamples[]): void {
+  if (sets.every(({ streamed }) => !streamed)) return;
+  if (teachersBySample(teacher) > 0) {
+    throw new InputError(
+      "each sample has a teacher of its own, and the training data stay on the disk: all samples must be known before",
+      { where: "recipe teacher.combine", hint: "Set data.streaming: false, or data.limit." },
+    );
+  }
+  if (!teacher.cache) return;
+  throw new InputError(
+    "a cached teacher needs all samples in memory, and the training data stay on the disk",
+    {
+      where: "recipe teacher.cache",
+      hint: "Leave out teacher.cache, or set data.streaming: false, or data.limit.",
+    },
+  );
 }
 
 /** What a checkpoint says of the student that its run began with. */
@@ -271,6 +321,8 @@ async function compareVocabularies(
 ): Promise<PreparedRun["padding"]> {
   const own = model === "teacher" ? first : student;
   const sizes = [first!, ...others].map(({ config }) => config.vocabularySize);
+  // Nobody can look at the tokenizer of a teacher behind a server here.
+  if (teacher.server) return headPadding(sizes, student, tokenizer);
   for (const other of new Set([...others, own])) {
     if (other === first) continue;
     const difference = vocabularyDifference(tokenizer, (await openTokenizer(other!)).tokenizer);
@@ -286,6 +338,15 @@ async function compareVocabularies(
         "(student: {model: teacher, layers: [...]}).",
     });
   }
+  return headPadding(sizes, student, tokenizer);
+}
+
+/** Heads of different sizes for one vocabulary. */
+function headPadding(
+  sizes: readonly number[],
+  student: Model,
+  tokenizer: TextTokenizer,
+): PreparedRun["padding"] {
   const s = student.config.vocabularySize;
   const t = sizes.find((size) => size !== s) ?? s;
   return t === s ? undefined : { teacher: t, student: s, common: tokenizer.vocabularySize };

@@ -20,6 +20,7 @@ import {
   type ResolvedTerm,
   termAt,
 } from "./terms.ts";
+import { isPairTerm } from "./pairs.ts";
 import type { TokenMasks } from "./token_masks.ts";
 
 /** Names of the states that hold sums of losses. */
@@ -56,6 +57,8 @@ export interface LossPass extends LossSet {
   readonly learner: Learner;
   /** Gives them the size of the learner's pass without it. Such a pass has one loss. */
   readonly balance?: Balance;
+  /** The loss over pairs of texts whose rows they are. Such a pass has one loss. */
+  readonly pairs?: ResolvedLoss;
   /** Name of the state with the sums of the values. */
   readonly sums: string;
 }
@@ -70,6 +73,8 @@ export interface ResolvedObjective {
   readonly shape: RowLossShape;
   /** Whether the target is made for one temperature, so that losses of different ones need passes of their own. */
   readonly oneTemperature: boolean;
+  /** Temperature at which the log-probabilities of labels are wanted in training, to weigh positions by; see `importance.ts`. */
+  readonly importance?: number;
 }
 
 /** These keys mean the same in every run, whatever its objective: the loss at temperature 1. */
@@ -97,6 +102,7 @@ export function evaluationSet(resolved: ResolvedObjective): MeasuredLosses {
   const others = terms.map((t, i) => termAt(t, recipe[i]!, Infinity))
     .filter((_, i) => learnerOf(recipe[i]!) === "student")
     .filter(isRowTerm)
+    .filter((t) => !isPairTerm(t))
     .map(heldOutTerm)
     .map((t) => (always.includes(t.name) ? { ...t, name: t.name + measuredHow(t, masks) } : t))
     .filter((t) => !always.includes(t.name))
@@ -129,6 +135,11 @@ function byTemperature(
   return [terms.filter((t) => [undefined, first].includes(keyOf(t))), ...found.slice(1)];
 }
 
+/** What is measured of each loss over pairs. */
+export function pairSets({ terms, shape }: ResolvedObjective): LossSet[] {
+  return terms.filter(isPairTerm).map((t) => lossSet([{ ...t, monitor: true }], shape));
+}
+
 /** A loss without options at temperature 1, of which only the value is wanted. */
 function measured(registry: Registry, loss: string): ResolvedLoss {
   const term = resolve(registry, { loss, weight: 0, temperature: 1, options: {} }, loss, "objective");
@@ -157,27 +168,43 @@ function lossSet(terms: readonly ResolvedLoss[], shape: RowLossShape): LossSet {
  * temperature.
  */
 export function trainingPasses(resolved: ResolvedObjective): LossPass[] {
-  const { terms, recipe, shape } = resolved;
+  const { registry, terms, recipe, shape, importance } = resolved;
   const found: LossPass[] = [];
-  const add = (own: readonly ResolvedLoss[], learner: Learner, balance?: Balance) => {
+  const add = (
+    own: readonly ResolvedLoss[],
+    learner: Learner,
+    { balance, pairs }: Pick<LossPass, "balance" | "pairs"> = {},
+  ) => {
     const sums = found.length === 0 ? LOSS_SUMS.train : `${LOSS_SUMS.train}.${found.length}`;
-    found.push({ ...lossSet(own, shape), learner, sums, ...(balance ? { balance } : {}) });
+    const kind = { ...(balance ? { balance } : {}), ...(pairs ? { pairs } : {}) };
+    found.push({ ...lossSet(own, shape), learner, sums, ...kind });
   };
   const withMeasures = (own: readonly ResolvedLoss[]) => [...own, ...own.flatMap(measures)];
+  const withSurprise = (own: readonly ResolvedLoss[], learner: Learner) =>
+    importance !== undefined && learner === "student" ? [...own, surprise(registry, importance)] : own;
   for (const learner of ["student", "teacher"] as const) {
     const own = terms.flatMap((term, i) => (isRowTerm(term) ? [{ term, ...recipe[i]! }] : []))
       .filter((t) => learnerOf(t) === learner);
-    const plain = own.filter((t) => !t.balance);
+    const plain = own.filter((t) => !t.balance && !isPairTerm(t.term));
     if (plain.length > 0) {
-      for (const part of byTemperature(withMeasures(plain.map((t) => t.term)), resolved)) add(part, learner);
+      const parts = byTemperature(withMeasures(plain.map((t) => t.term)), resolved);
+      parts.forEach((part, i) => add(i === 0 ? withSurprise(part, learner) : part, learner));
     }
     for (const { term, balance } of own) {
       if (!balance) continue;
       // What its controller measures at another temperature is no part of what is balanced.
       const [first, ...others] = byTemperature(withMeasures([term]), resolved);
-      add(first!, learner, balance);
+      add(first!, learner, { balance });
       for (const part of others) add(part, learner);
     }
+    for (const { term } of own) if (isPairTerm(term)) add(withMeasures([term]), learner, { pairs: term });
   }
   return found;
+}
+
+/** Name of the value -log q(label) of each position that importance weights are made of. */
+export const SURPRISE = "on-policy surprise";
+
+function surprise(registry: Registry, temperature: number): ResolvedLoss {
+  return { ...measured(registry, "cross-entropy"), name: SURPRISE, temperature };
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { InputError } from "../../base/errors.ts";
 import { compileRowLoss } from "../../losses/compile.ts";
 import type { SparseTarget } from "../../losses/sparse_target.ts";
 import { initialScalars, type ResolvedLoss, type RowLossShape } from "../../losses/traced.ts";
@@ -10,7 +11,8 @@ import type { Loss } from "../../registry/contract.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { Executable } from "../../tensor/executable.ts";
 import type { Graph } from "../../tensor/graph.ts";
-import type { HiddenPrecision, ObjectiveTerm, TeacherCacheRecipe } from "../recipe/recipe.ts";
+import { looksAtTarget } from "../../losses/sparse_target.ts";
+import type { HiddenPrecision, ObjectiveTerm, OnPolicyRecipe, TeacherCacheRecipe } from "../recipe/recipe.ts";
 import { ensureCached, hiddenPrecision, sparseTarget } from "./cache.ts";
 import type { ControlledOptions } from "./controllers.ts";
 import type { ResolvedFeature } from "./feature_losses.ts";
@@ -20,18 +22,22 @@ import {
   type LossPass,
   type LossSet,
   type MeasuredLosses,
+  pairSets,
   type ResolvedObjective,
   trainingPasses,
 } from "./loss_sets.ts";
+import { isPairTerm } from "./pairs.ts";
 import type { RowLosses } from "./row_loss.ts";
 import { isRowTerm, resolve, type ResolvedTerm, termAt, uniqueNames } from "./terms.ts";
-import { TokenMasks } from "./token_masks.ts";
+import { type TokenChoice, TokenMasks } from "./token_masks.ts";
 
-/** What the student's losses are compared with, where that is not one model. */
-export interface ObjectiveTarget {
+/** What the losses meet in a run, where that is more than one live teacher and the data. */
+export interface ObjectiveSetting {
   /** What a cache keeps of the teacher. */
   readonly cache?: TeacherCacheRecipe | undefined;
-  /** Whether its logits are made for one temperature. */
+  /** Where some of the samples are texts of the student: losses that look at no teacher leave them out. */
+  readonly onPolicy?: Pick<OnPolicyRecipe, "temperature" | "importance"> | undefined;
+  /** Whether the logits of the target are made for one temperature. */
   readonly oneTemperature?: boolean;
 }
 
@@ -46,6 +52,8 @@ export class Objective {
   /** What is measured of the student on held-out samples. */
   readonly evaluation: MeasuredLosses;
   readonly crossEntropy: LossSet;
+  /** The losses over pairs, as they are measured on held-out samples, each a set of its own. */
+  readonly pairs: readonly LossSet[];
   /** How the hidden states are stored that the target's logits are made of; undefined where no cache keeps them. */
   readonly hidden: HiddenPrecision | undefined;
   readonly #recipe: readonly ObjectiveTerm[];
@@ -56,40 +64,57 @@ export class Objective {
     passes: readonly LossPass[],
     evaluation: MeasuredLosses,
     crossEntropy: LossSet,
+    pairs: readonly LossSet[],
     hidden: HiddenPrecision | undefined,
   ) {
     this.hidden = hidden;
     [this.terms, this.masks, this.#recipe, this.#shape] = [terms, masks, recipe, shape];
-    [this.passes, this.evaluation, this.crossEntropy] = [passes, evaluation, crossEntropy];
+    [this.passes, this.evaluation, this.crossEntropy, this.pairs] = [passes, evaluation, crossEntropy, pairs];
   }
 
   /**
    * The objective of a recipe.
    *
-   * @param target Where the target of the student's losses comes from a cache, or is made for one temperature
+   * @param setting Where the target is not one live teacher, or samples are not data alone
    * @throws {InputError} on an unknown loss, an option or a schedule that it refuses, or one that the cache cannot serve
    */
   static of(
     registry: Registry,
     recipe: readonly ObjectiveTerm[],
     vocabulary: number,
-    { cache, oneTemperature = false }: ObjectiveTarget = {},
+    { cache, onPolicy, oneTemperature = false }: ObjectiveSetting = {},
   ): Objective {
     const names = uniqueNames(recipe);
-    const masks = new TokenMasks(recipe);
-    const terms = recipe.map((term, i): ResolvedTerm => ({
-      ...resolve(registry, term, names[i]!, `objective.${i}`),
-      tokenMask: masks.bit(term),
+    const found = recipe.map((term, i) => resolve(registry, term, names[i]!, `objective.${i}`));
+    const choices = recipe.map((term, i): TokenChoice =>
+      isPairTerm(found[i]!) ? { tokens: "pair" } : onPolicy ? choiceOnPolicy(term, found[i]!) : term
+    );
+    const heads: TokenChoice[] = found.some(isPairTerm) ? [{ tokens: "pairHead" }] : [];
+    const masks = new TokenMasks([...choices, ...heads]);
+    const terms = found.map((term, i): ResolvedTerm => ({
+      ...term,
+      tokenMask: masks.bit(choices[i]!),
+      ...(isPairTerm(term) ? { countMask: masks.bit(heads[0]!) } : {}),
     }));
+    if (cache && heads.length > 0) {
+      throw new InputError("a teacher's cache holds nothing of rejected texts", {
+        where: "recipe teacher.cache",
+        hint: `Leave it out, or "${found.find(isPairTerm)!.loss.id}".`,
+      });
+    }
     const target = cache && sparseTarget(cache, terms.filter(isRowTerm), vocabulary);
     if (cache) terms.forEach((term, i) => ensureCached(term, target, `recipe objective.${i}`));
     const shape = { vocabulary, ...(target ? { sparseTarget: target } : {}) };
-    const resolved = { registry, recipe, terms, masks, shape, oneTemperature };
+    const resolved = {
+      ...{ registry, recipe, terms, masks, shape, oneTemperature },
+      ...(onPolicy?.importance ? { importance: onPolicy.temperature } : {}),
+    };
     return new Objective(
       resolved,
       trainingPasses(resolved),
       evaluationSet(resolved),
       crossEntropySet(resolved),
+      pairSets(resolved),
       hiddenPrecision(cache),
     );
   }
@@ -165,7 +190,7 @@ export class Objective {
     controlled: ControlledOptions = {},
   ): void {
     const terms = this.at(step, controlled).map((term) => {
-      const count = counts[term.tokenMask ?? 0]!;
+      const count = counts[countMaskOf(term)]!;
       return { ...term, weight: count > 0 ? term.weight * (Math.max(1, counts[0]!) / count) : 0 };
     });
     executable.setScalars(initialScalars(terms.filter(isRowTerm)));
@@ -176,6 +201,24 @@ export class Objective {
 
   /** Writes what measuring needs into the step buffer. */
   setEvaluationScalars(executable: Executable): void {
-    executable.setScalars(initialScalars(this.evaluation.terms));
+    executable.setScalars(initialScalars([this.evaluation, ...this.pairs].flatMap(({ terms }) => terms)));
   }
+}
+
+/** The mask over whose positions a loss is a mean. */
+export function countMaskOf({ tokenMask = 0, countMask = tokenMask }: CountedTerm): number {
+  return countMask;
+}
+
+/** What of a loss says over which positions its mean is. */
+export interface CountedTerm {
+  readonly tokenMask?: number;
+  readonly countMask?: number;
+}
+
+/** A loss that looks at no teacher learns from the data, unless it names the student's own texts. */
+function choiceOnPolicy({ tokens, source }: ObjectiveTerm, term: ResolvedTerm): TokenChoice {
+  const choice = { ...(tokens ? { tokens } : {}), ...(source === undefined ? {} : { source }) };
+  const isOfData = source === undefined && isRowTerm(term) && !looksAtTarget(term.loss, term.options);
+  return isOfData ? { ...choice, data: true } : choice;
 }

@@ -59,6 +59,7 @@ export function resolve(registry: Registry, term: ObjectiveTerm, name: string, w
   const loss = registry.get("loss", term.loss);
   const isFeature = loss.kind === "feature-loss";
   if (isFeature) checkFeatureTerm(term, where);
+  if (loss.kind === "divergence" && loss.pairs) checkPairTerm(term, where);
   const schedule = Object.entries(term.schedule ?? {});
   const known = isFeature ? ["weight"] : ["weight", "temperature", ...(loss.scheduled ?? [])];
   for (const [what, course] of schedule) {
@@ -106,6 +107,18 @@ export function resolve(registry: Registry, term: ObjectiveTerm, name: string, w
     );
   }
   return termAt(overRows, term, 0);
+}
+
+/** Refuses what a loss over pairs of texts cannot have. */
+function checkPairTerm(term: ObjectiveTerm, where: string): void {
+  const given = (["tokens", "source", "balance", "learner"] as const).find((name) =>
+    term[name] !== undefined
+  );
+  if (given === undefined) return;
+  throw new InputError(`"${term.loss}" compares pairs of texts, whole, for the student`, {
+    where: `recipe ${where}.${given}`,
+    hint: `Leave ${given} out.`,
+  });
 }
 
 /** A loss as it is at a step: from the recipe alone. */

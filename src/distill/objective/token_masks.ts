@@ -5,17 +5,21 @@
  */
 import { InputError } from "../../base/errors.ts";
 import type { EncodedSample } from "../../text/encode.ts";
+import { ON_POLICY } from "../recipe/recipe.ts";
 import { IGNORED_LABEL, packBatch, type PackedBatch } from "../../text/packing.ts";
 
 /** The positions that a loss counts. */
 export interface TokenChoice {
   /**
    * `supervised` (default): those that predict a target. `all`: those with a next token in their sample, prompts included.
-   * `unshifted`: those that hold a target, one later than those that predict it. Some papers' codes do so by mistake.
+   * `unshifted`: those that hold a target, one later than those that predict it. Some papers' codes do so by mistake. `pair`: those that
+   * predict what is learnt of either text of a pair. `pairHead`: one for each pair.
    */
-  readonly tokens?: "supervised" | "all" | "unshifted";
+  readonly tokens?: "supervised" | "all" | "unshifted" | "pair" | "pairHead";
   /** Samples of this origin alone. */
   readonly source?: string;
+  /** Samples of the training data alone, and none that the student has written in the run. */
+  readonly data?: boolean;
 }
 
 /** What the head needs of a batch. */
@@ -68,6 +72,7 @@ export class TokenMasks {
   /** What is said of a mask after the name of a loss; nothing of the default. */
   description(bit: number): string {
     const { tokens, source } = this.#choices[bit]!;
+    // What of a choice is about the run's own texts is the same for all held-out samples.
     return (tokens === "supervised" ? "" : ` of ${tokens} tokens`) +
       (source === ANY ? "" : ` of source ${source}`);
   }
@@ -85,7 +90,7 @@ export class TokenMasks {
   /** Marks the positions of a batch. */
   mark(batch: PackedBatch): MarkedBatch {
     if (!this.needed) return { labels: batch.label, counts: [batch.supervised] };
-    const { tokens, segment, label, origins } = batch;
+    const { tokens, segment, label, origins, pairs } = batch;
     const length = tokens.length;
     const labels = new Int32Array(length).fill(IGNORED_LABEL);
     const masks = new Int32Array(length);
@@ -96,10 +101,13 @@ export class TokenMasks {
       const isIn = {
         supervised: label[t] !== IGNORED_LABEL,
         all: hasNext,
+        pair: pairs !== undefined && pairs.role[t] !== 0,
+        pairHead: pairs !== undefined && pairs.head[t] !== 0,
         unshifted: t > 0 && segment[t - 1] === sample && label[t - 1] !== IGNORED_LABEL,
       };
-      this.#choices.forEach(({ tokens, source }, bit) => {
+      this.#choices.forEach(({ tokens, source, data }, bit) => {
         if (!isIn[tokens] || (source !== ANY && source !== origins[sample])) return;
+        if (data && origins[sample] === ON_POLICY) return;
         masks[t]! |= 1 << bit;
         counts[bit]!++;
       });
@@ -119,11 +127,13 @@ export function countedPositions({ labels, masks }: MarkedBatch, start: number, 
 /** Samples of every origin. No row has it: an empty source counts as none. */
 const ANY = "";
 
-function complete({ tokens = "supervised", source = ANY }: TokenChoice): Required<TokenChoice> {
-  return { tokens, source };
+function complete(
+  { tokens = "supervised", source = ANY, data = false }: TokenChoice,
+): Required<TokenChoice> {
+  return { tokens, source, data };
 }
 
 function keyOf(choice: TokenChoice): string {
-  const { tokens, source } = complete(choice);
-  return `${tokens} ${source}`;
+  const { tokens, source, data } = complete(choice);
+  return `${tokens} ${data} ${source}`;
 }

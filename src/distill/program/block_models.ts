@@ -84,6 +84,8 @@ export interface TrainingProgramOptions {
   /** Teachers that have samples of their own; 0 where samples have none. */
   readonly taught?: number;
   readonly optimiser: OptimiserSettings;
+  /** Where tokens that an earlier student has written are weighed by what the student makes of them now. */
+  readonly importance?: { readonly max: number } | undefined;
 }
 
 /** What the model of one of several teachers is called in a block. */

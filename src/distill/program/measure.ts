@@ -10,6 +10,8 @@ import type { EncodedSample } from "../../text/encode.ts";
 import { type PackedBatch, packSequential } from "../../text/packing.ts";
 import { chunkedLoss, type Labels } from "../objective/chunked_loss.ts";
 import { lossSums } from "../objective/loss_sums.ts";
+import { type CountedTerm, countMaskOf } from "../objective/objective.ts";
+import { writePairs } from "../objective/pairs.ts";
 import { type RowLosses } from "../objective/row_loss.ts";
 import type { Evaluation } from "../objective/monitors.ts";
 import { MetricsRing } from "./metrics_ring.ts";
@@ -22,7 +24,7 @@ import type { MarkedBatch, TokenMasks } from "../objective/token_masks.ts";
 
 /** Losses in the order of their values, and the tokens that they count. */
 export interface CountedLosses {
-  readonly terms: readonly { readonly name: string; readonly tokenMask?: number }[];
+  readonly terms: readonly ({ readonly name: string } & CountedTerm)[];
   readonly masks: TokenMasks;
 }
 
@@ -76,6 +78,7 @@ export function writeBatch(executable: Executable, batch: PackedBatch, { labels,
   if (masks) executable.write("tokenMasks", masks);
   writePrompts(executable, batch);
   writeSampleInputs(executable, batch);
+  writePairs(executable, batch);
 }
 
 /** Writes what models see of a batch into a program's inputs. */
@@ -145,8 +148,8 @@ export function tokenMeans(
   sums: ArrayLike<number>,
   counts: readonly number[],
 ): Record<string, number> {
-  return Object.fromEntries(terms.flatMap(({ name, tokenMask = 0 }, k) => {
-    const count = counts[tokenMask]!;
+  return Object.fromEntries(terms.flatMap(({ name, ...term }, k) => {
+    const count = counts[countMaskOf(term)]!;
     return count > 0 ? [[name, sums[k]! / count]] : [];
   }));
 }

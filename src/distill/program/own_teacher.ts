@@ -3,16 +3,8 @@
  *
  * @module
  */
-import type { SelfRecipe, TeacherRecipe } from "../recipe/recipe.ts";
-import { isMoving } from "../recipe/schema/several_teachers.ts";
-
-/** What of the student follows its training as a teacher, if anything; there is no more than one such teacher. */
-export function movingSelf(
-  { self, teachers }: Pick<TeacherRecipe, "self" | "teachers">,
-): Exclude<SelfRecipe, { kind: "initial" }> | undefined {
-  const found = [self, ...(teachers ?? []).map((t) => t.self)].find(isMoving);
-  return found as Exclude<SelfRecipe, { kind: "initial" }> | undefined;
-}
+import type { TeacherRecipe } from "../recipe/recipe.ts";
+import { movingSelf } from "../recipe/teachers.ts";
 
 /**
  * What the copy of the student's parameters keeps of itself at the end of a step; the rest are the parameters after the step. An

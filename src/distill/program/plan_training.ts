@@ -10,16 +10,16 @@ import type { Model } from "../inputs/models.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
 import type { Objective } from "../objective/objective.ts";
 import type { Recipe, SelfRecipe, TeacherMemberRecipe } from "../recipe/recipe.ts";
-import { isMoving } from "../recipe/schema/several_teachers.ts";
 import { attachOf, headParameters, type Trained } from "../trained/attach.ts";
 import type { ModelAdapter } from "../trained/model_adapter.ts";
 import type { Trainables } from "../trained/trainables.ts";
 import type { TrainedTensors } from "../trained/trained_tensors.ts";
 import { memoryError, runMemory } from "./memory.ts";
+import { traceRollouts } from "./rollout_blocks.ts";
 import type { OneForAll, TracedModel } from "./block_models.ts";
-import { teachersBySample } from "./sample_choice.ts";
 import { type StreamedTeacher, streamTeacher, waitingCounts } from "./streamed_teacher.ts";
 import { trainingProgram } from "./training_program.ts";
+import { isMoving, teachersBySample } from "../recipe/teachers.ts";
 
 /** What a trainer trains. */
 export interface TrainingSetup {
@@ -179,7 +179,7 @@ function programFor(
     name: name!,
     ...(model === "student" ? ownTeacher(self) : traced(setup.teachers[i]!, {})),
   });
-  return trainingProgram({
+  const program = trainingProgram({
     models: {
       teacher: recipe.teacher.model === "student"
         ? ownTeacher(recipe.teacher.self)
@@ -194,5 +194,8 @@ function programFor(
       ? { several: { combine: combine!, members: teachers.map(member) } }
       : {}),
     optimiser: { beta1, beta2, epsilon, clip, weightDecay },
+    importance: recipe.train.onPolicy?.importance,
   });
+  traceRollouts(program, setup);
+  return program;
 }

@@ -14,18 +14,10 @@ import type { Model } from "../inputs/models.ts";
 import { lossSums } from "../objective/loss_sums.ts";
 import { CHOICE } from "../objective/several_targets.ts";
 import type { MarkedBatch } from "../objective/token_masks.ts";
-import type { TeacherRecipe } from "../recipe/recipe.ts";
 import { memberName } from "./block_models.ts";
 
 /** The teacher of each sample, by its number in the recipe. */
 export type SampleChoice = ReadonlyMap<EncodedSample, number>;
-
-/** How many teachers there are, each of some samples; 0 where samples have no teacher of their own. */
-export function teachersBySample(
-  { combine, teachers = [] }: Pick<TeacherRecipe, "combine" | "teachers">,
-): number {
-  return combine === "best" || combine === "tag" ? teachers.length : 0;
-}
 
 /** i32 [T]: the bit of each position's teacher. */
 const FLAGS = "teacher.flags";

@@ -9,7 +9,8 @@ import type { MetricSource } from "./metrics_ring.ts";
 import type { StudentShape } from "../inputs/shape_space.ts";
 import { ONE_FOR_ALL } from "./one_for_all.ts";
 import type { PlannedTraining, TrainingSetup } from "./plan_training.ts";
-import { TAUGHT, teachersBySample } from "./sample_choice.ts";
+import { TAUGHT } from "./sample_choice.ts";
+import { teachersBySample } from "../recipe/teachers.ts";
 
 /** Numbers of one optimiser step. */
 export interface StepMetrics {

@@ -14,25 +14,20 @@ import type { PackedBatch } from "../../text/packing.ts";
 import { uploadWeights } from "../inputs/models.ts";
 import { fullShape, type StudentShape } from "../inputs/shape_space.ts";
 import { type ControlledOptions, Controllers } from "../objective/controllers.ts";
+import { DRAWN_LOG_PROBABILITIES } from "../objective/importance.ts";
 import { LOSS_SUMS } from "../objective/loss_sets.ts";
 import { type Evaluation, withCalibrationError } from "../objective/monitors.ts";
 import type { MarkedBatch } from "../objective/token_masks.ts";
 import { shareScalars } from "../objective/several_targets.ts";
 import { learningRateAt } from "../recipe/schedule.ts";
-import { weightAt } from "../recipe/schema/several_teachers.ts";
 import { RANDOM_KEY } from "../trained/model_adapter.ts";
 import { FLAT, type FlatState, type ParameterLayout } from "../trained/parameters.ts";
 import { type CountedLosses, measureLosses, writeBatch } from "./measure.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import { ONE_FOR_ALL } from "./one_for_all.ts";
 import type { PlannedTraining, TrainingSetup } from "./plan_training.ts";
-import {
-  type SampleChoice,
-  taughtTokens,
-  teachersBySample,
-  unneededLayers,
-  writeChoice,
-} from "./sample_choice.ts";
+import { rolloutBlocks } from "./rollout_blocks.ts";
+import { type SampleChoice, taughtTokens, unneededLayers, writeChoice } from "./sample_choice.ts";
 import { sandwich } from "./sandwich.ts";
 import { ShapeSwitch } from "./shape_switch.ts";
 import { runInSlices } from "./slices.ts";
@@ -41,6 +36,8 @@ import { TeacherStream } from "./teacher_stream.ts";
 import { COPY_KEEPS } from "./update_block.ts";
 import { copyKeeps } from "./own_teacher.ts";
 import type { TargetFeed, TargetSource } from "./teacher_rows.ts";
+import { drawnLogProbabilities } from "./written_samples.ts";
+import { teachersBySample, weightAt } from "../recipe/teachers.ts";
 
 /** Options of {@linkcode Trainer.create}. */
 export interface TrainerOptions {
@@ -121,7 +118,10 @@ export class Trainer {
       const executable = await compile(gpu, planned.plan, {
         weights,
         // Their row kernels are the largest, and not every trainer measures.
-        later: ["evaluate", "evaluateTeacher"].filter((block) => planned.plan.blocks.has(block)),
+        later: [
+          ...["evaluate", "evaluateTeacher"].filter((block) => planned.plan.blocks.has(block)),
+          ...rolloutBlocks(planned.plan),
+        ],
         ...(options.profile ? { profile: true } : {}),
       });
       const { trainables, recipe } = setup;
@@ -341,8 +341,12 @@ export class Trainer {
    * @param shape Where several are trained at once; the whole model when absent
    */
   async evaluate(samples: readonly EncodedSample[], shape?: StudentShape): Promise<Evaluation> {
-    const { objective: { evaluation }, features, oneForAll } = this.setup;
-    const terms = [...evaluation.terms, ...features.flatMap((f) => f.terms)];
+    const { objective: { evaluation, pairs }, features, oneForAll } = this.setup;
+    // Of pairs, the loss and how often the chosen text is the likelier one.
+    const ofPairs = pairs.flatMap(({ terms: [term] }) =>
+      ["", " accuracy"].map((what) => ({ ...term!, name: term!.name + what }))
+    );
+    const terms = [...evaluation.terms, ...features.flatMap((f) => f.terms), ...ofPairs];
     const without = shape && this.#shapes?.set(shape);
     const measured = await this.#measure("evaluate", LOSS_SUMS.evaluate, terms, samples, without);
     if (oneForAll) this.#shapes!.set(fullShape(oneForAll.space));
@@ -387,6 +391,9 @@ export class Trainer {
       const named = recipe.teacher.teachers!.map(({ name }, i) => ({ name: name!, model: teachers[i]! }));
       writeChoice(this.executable, batch, this.#choice);
       this.#unneeded = unneededLayers(batch, this.#choice, named);
+    }
+    if (this.planned.plan.storages.has(DRAWN_LOG_PROBABILITIES)) {
+      this.executable.write(DRAWN_LOG_PROBABILITIES, drawnLogProbabilities(batch));
     }
     if (!this.#target) return;
     await this.#target.fill(batch, marked);

@@ -14,10 +14,12 @@ import { pointwise } from "../../tensor/ops/pointwise.ts";
 import { reshape } from "../../tensor/ops/views.ts";
 import { Program } from "../../tensor/plan.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
-import { chunkedLoss, targetLosses } from "../objective/chunked_loss.ts";
+import { type ChunkedLoss, chunkedLoss, targetLosses } from "../objective/chunked_loss.ts";
 import { balanced } from "../objective/balanced.ts";
+import { DRAWN_LOG_PROBABILITIES, importanceWeights, lossOfRows } from "../objective/importance.ts";
 import { lossSums } from "../objective/loss_sums.ts";
-import { LOSS_SUMS, type LossSet, type MeasuredLosses } from "../objective/loss_sets.ts";
+import { tracePairs } from "../objective/pairs.ts";
+import { LOSS_SUMS, type LossSet, type MeasuredLosses, SURPRISE } from "../objective/loss_sets.ts";
 import type { Balance, Learner } from "../recipe/recipe.ts";
 import { BlockModels, GradientSums, type TrainingProgramOptions } from "./block_models.ts";
 import { labelInput } from "./measure.ts";
@@ -41,6 +43,7 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
     LOSS_SUMS.evaluate,
     options,
     options.features,
+    options.objective.pairs,
   );
   // A cached teacher has been measured when the cache was made, and is no part of the program; but what several are together has not.
   if (options.objective.isStored && !options.several) return program;
@@ -66,26 +69,27 @@ function traceTeacher(graph: Graph, options: TrainingProgramOptions): void {
   lossSums(values, sumsState(graph, LOSS_SUMS.teacher, set.names.length), graph.scalar("accumulate"));
 }
 
-/** Traces the losses of one pass and adds their sums up in the state `sums`, from element `at` on. */
+/** Traces the losses of one pass and adds their sums up in the state `sums`, from element `at` on; returns those of each position. */
 function tracePass(
   graph: Graph,
   models: BlockModels,
   learner: Learner,
   set: LossSet,
-  sums: Tensor,
+  sums: Tensor | undefined,
   { objective, tokens, chunkRows }: TrainingProgramOptions,
   training: boolean,
   at = 0,
-): Tensor | undefined {
+): ChunkedLoss {
   const target = models.target(learner, set);
   const losses = objective.rowLosses(set, graph);
-  const { values, weighted } = chunkedLoss(graph, {
+  const made = chunkedLoss(graph, {
     learner: models.side(learner),
     ...labelInput(graph, tokens, losses),
     ...{ target, losses, chunkRows, gradient: training },
   });
-  lossSums(values, sums, graph.scalar("accumulate"), { first: at, count: losses.valueCount });
-  return weighted;
+  // Of pairs not the rows count, but what is made of them.
+  if (sums) lossSums(made.values, sums, graph.scalar("accumulate"), { first: at, count: losses.valueCount });
+  return made;
 }
 
 /** Traces a loss over inner values and adds its sum into element `first` of a state; returns the loss of each position that counts. */
@@ -108,8 +112,13 @@ function traceFeature(
   const counted = masks.needed
     ? maskRows(rows, graph.input("tokenMasks", [tokens], "i32"), feature.term.tokenMask)
     : maskRows(rows, stream.supervised);
-  lossSums(reshape(counted, [1, tokens]), state, graph.scalar("accumulate"), { first, count: 1 });
+  addRows(graph, counted, state, first);
   return counted;
+}
+
+/** Adds the sum of a loss at each position, f32 [T], into element `first` of a state. */
+function addRows(graph: Graph, rows: Tensor, state: Tensor, first: number): void {
+  lossSums(reshape(rows, [1, rows.dim(0)]), state, graph.scalar("accumulate"), { first, count: 1 });
 }
 
 function sumsState(graph: Graph, name: string, count: number): Tensor {
@@ -123,23 +132,34 @@ function traceEvaluation(
   sums: string,
   options: TrainingProgramOptions,
   features: readonly ModelFeatureLoss[] = [],
+  pairs: readonly LossSet[] = [],
 ): void {
   const { oneForAll } = options;
   const models = new BlockModels(graph, options, undefined, oneForAll && { widths: oneForAll.widths });
   const count = names.length;
-  const state = sumsState(graph, sums, count + features.length);
+  const state = sumsState(graph, sums, count + features.length + 2 * pairs.length);
   let at = 0;
   for (const set of passes) {
     tracePass(graph, models, learner, set, state, options, false, at);
     at += set.names.length;
   }
   features.forEach((f, i) => traceFeature(graph, models, f, { state, first: count + i }, options));
+  pairs.forEach((set, i) => {
+    const { values } = tracePass(graph, models, learner, set, undefined, options, false);
+    const made = tracePairs(graph, lossOfRows(values, set, set.names[0]!), set.terms[0]!);
+    const first = count + features.length + 2 * i;
+    [made.values, made.accuracy].forEach((rows, j) => addRows(graph, rows, state, first + j));
+  });
 }
 
 /** A part of the objective: its weighted value at each position, and whose gradient it makes. */
 interface ObjectivePart {
   readonly learner: Learner;
   readonly weighted: Tensor;
+  /** What positions are to be weighed by, where its pass makes it. */
+  readonly importance?: Tensor;
+  /** What the gradient of each position's value is multiplied by beside, f32 [T]. */
+  readonly factor?: Tensor;
   /** With the name of its weight. */
   readonly balance?: Balance & { readonly weight: string };
 }
@@ -150,12 +170,17 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<str
   const gradientSums = new GradientSums(graph, trainables.layout);
   const models = new BlockModels(graph, options, gradientSums);
   // The token mean over the accumulation window: N counts the supervised positions of all its micro-batches.
-  const seed = fill(graph, [tokens], graph.scalar("oneOverTokens"));
+  const everywhere = fill(graph, [tokens], graph.scalar("oneOverTokens"));
   const parts = traceParts(graph, models, options);
+  const importance = parts.flatMap((p) => p.importance ?? [])[0];
+  const weighed = importance && pointwise([everywhere, importance], (s, w) => s!.mul(w!));
   const plain = (learner: Learner) =>
     parts.filter((p) => p.learner === learner && !p.balance).map((p) => p.weighted).reduce(add);
   const references = new Map<Learner, Tensor>();
-  const seeds = parts.map(({ learner, weighted, balance }): [Tensor, Tensor] => {
+  const seeds = parts.map(({ learner, weighted, balance, factor }): [Tensor, Tensor] => {
+    const seed = factor
+      ? pointwise([everywhere, factor], (s, f) => s!.mul(f!))
+      : (learner === "student" && weighed) || everywhere;
     if (!balance) return [weighted, seed];
     const reference = references.get(learner) ?? plain(learner);
     references.set(learner, reference);
@@ -175,11 +200,30 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<str
 function traceParts(graph: Graph, models: BlockModels, options: TrainingProgramOptions): ObjectivePart[] {
   const balancing = (balance: Balance | undefined, name: string) =>
     balance ? { balance: { ...balance, weight: `${name}.weight` } } : {};
-  const overLogits = options.objective.passes.map(({ learner, balance, sums, ...set }): ObjectivePart => {
-    const state = sumsState(graph, sums, set.names.length);
-    const weighted = tracePass(graph, models, learner, set, state, options, true)!;
-    return { learner, weighted, ...balancing(balance, set.names[0]!) };
-  });
+  const overLogits = options.objective.passes.map(
+    ({ learner, balance, pairs, sums, ...set }): ObjectivePart => {
+      const state = sumsState(graph, sums, set.names.length);
+      if (pairs) {
+        const { values, weighted } = tracePass(graph, models, learner, set, undefined, options, true);
+        const made = tracePairs(graph, lossOfRows(values, set, pairs.name), pairs);
+        addRows(graph, made.values, state, 0);
+        return { learner, weighted: weighted!, factor: made.gradient };
+      }
+      const { values, weighted } = tracePass(graph, models, learner, set, state, options, true);
+      return {
+        ...{ learner, weighted: weighted!, ...balancing(balance, set.names[0]!) },
+        ...(set.names.includes(SURPRISE)
+          ? {
+            importance: importanceWeights(
+              lossOfRows(values, set, SURPRISE),
+              graph.input(DRAWN_LOG_PROBABILITIES, [options.tokens], "f32"),
+              options.importance!.max,
+            ),
+          }
+          : {}),
+      };
+    },
+  );
   const overInnerValues = options.features.map((feature): ObjectivePart => {
     const { name, balance } = feature.term;
     const state = sumsState(graph, feature.sums, 1);

@@ -6,7 +6,9 @@
  * @module
  */
 import type { QuantizeDtype } from "../../formats/quantised/quantiser.ts";
+import type { ColumnNames } from "../../text/read/columns.ts";
 import type { EvaluationTask } from "../../evaluation/tasks/task.ts";
+import type { ServerSettings } from "../../served/server.ts";
 import type { Course } from "./schedule.ts";
 
 /** A resolved recipe: every default filled in. */
@@ -34,10 +36,12 @@ export interface EvaluateRecipe {
 /** The model that is imitated. */
 export interface TeacherRecipe {
   /**
-   * A Hugging Face folder or a GGUF file, or `student`: the student itself, as `self` says. Of several teachers that of the first, which has
+   * A Hugging Face folder or a GGUF file; `student` for the student itself, as `self` says; `server` for one behind a server. Of several teachers that of the first, which has
    * the tokenizer and writes the sample texts.
    */
   model: string;
+  /** Where it is served. */
+  server?: ServedTeacherRecipe;
   /** What of the student teaches it, where `model` is `student`: what it began as, when absent. */
   self?: SelfRecipe;
   /** Several teachers, two at least; one when absent. */
@@ -94,6 +98,9 @@ export interface TeacherMemberRecipe {
 /** How the values of a stored hidden state are kept: int8 with one scale for each. */
 export type HiddenPrecision = "f32" | "bf16" | "int8";
 
+/** A server of the OpenAI API that gives log-probabilities of a prompt. */
+export type ServedTeacherRecipe = ServerSettings;
+
 /** What is kept of the teacher at each position: `topK`, `samples`, or the hidden states that its head reads. */
 export interface TeacherCacheRecipe {
   /** Its last hidden state, after the final norm; absent where a part of its distribution is kept. */
@@ -146,12 +153,12 @@ export interface ShapesWidthRecipe {
 
 /** Training and held-out text. */
 export interface DataRecipe {
-  /** JSON Lines file, or several that are mixed. */
+  /** File, or several that are mixed. */
   train: string | TrainingSet[];
   /** What the weights of several are shares of; rows when absent. */
   mix?: "rows" | "tokens";
   /**
-   * JSON Lines file, or several that are measured one by one, the first of which decides what is best. When absent, 5 % of each training
+   * File, or several that are measured one by one, the first of which decides what is best. When absent, 5 % of each training
    * set, chosen by hash.
    */
   heldOut?: string | HeldOutSet[];
@@ -164,14 +171,27 @@ export interface DataRecipe {
   template: boolean;
   /** Most rows used of each training set. */
   limit?: number;
+  /** From which columns the parts of a row are read; those of their own names when absent. */
+  columns?: ColumnNames;
+  /** Whether rows that say the same as another are left out. */
+  deduplicate?: boolean;
+  /** Tokens that pieces of a split sample have in common; 1 when absent. */
+  overlap?: number;
+  /** Which of an assistant's turns are learnt; all when absent. */
+  turns?: "all" | "last" | "each";
+  /** Whether training rows stay on the disk until they are drawn; where they are large when absent. */
+  streaming?: boolean;
+  /** Whether special tokens that are written out stay text (absent) or become those tokens. */
+  specialTokens?: "text" | "parse";
 }
 
 /** One of several held-out sets. */
 export interface HeldOutSet {
-  /** JSON Lines file. */
   path: string;
   /** How reports call it; the file's name without its ending when absent. */
   name?: string;
+  /** As `data.columns`, of this file. */
+  columns?: ColumnNames;
 }
 
 /** One of several training sets. */
@@ -262,6 +282,45 @@ export interface TrainRecipe {
   divergence: DivergenceGuard;
   /** How the shapes of `student.shapes` are trained; there where they are. */
   oneForAll?: OneForAllRecipe;
+  /** Texts that the student writes to learn from the teacher on them; absent is none. */
+  onPolicy?: OnPolicyRecipe;
+}
+
+/** The `source` of samples that the student has written in the run. */
+export const ON_POLICY = "on-policy";
+
+/** On-policy distillation: GKD (arXiv 2306.13649) with whatever losses the objective has. */
+export interface OnPolicyRecipe {
+  /** Steps between rollouts; the student as it is then writes the answers of so many steps. */
+  every: number;
+  /** Share of the samples of a batch that leave for answers of the student to their prompts. */
+  ratio: number;
+  /** Most new tokens of an answer. */
+  tokens: number;
+  /** Tokens of a text that are its prompt, where no part of it is one. */
+  promptTokens: number;
+  temperature: number;
+  topK: number;
+  topP: number;
+  /** Answers written at once. */
+  together: number;
+  /** Weighs tokens by what the student has learnt since it wrote them; absent is no. */
+  importance?: { max: number };
+  alarms: RolloutAlarms;
+}
+
+/** When a run warns of what the student writes. */
+export interface RolloutAlarms {
+  /** Mean tokens of an answer; 0 is never. */
+  shortest: number;
+  /** Share of answers that the limit cuts off; 0 is never. */
+  atLimit: number;
+  /** Mean entropy in nats; 0 is never. */
+  entropy: number;
+  /** Share of n-grams that an answer has had before; 1 is never. */
+  repetition: number;
+  /** Tokens of an n-gram. */
+  ngram: number;
 }
 
 /** Training several shapes at once: the whole model by the objective, the others from it or the teacher (AmoebaLLM, arXiv 2411.10606). */
@@ -335,6 +394,7 @@ export interface RecipeInput {
     train?: boolean;
     adapter?: Partial<AdapterRecipe>;
     cache?: Partial<TeacherCacheRecipe>;
+    server?: Pick<ServedTeacherRecipe, "url" | "model"> & Partial<ServedTeacherRecipe>;
   };
   student: Omit<StudentRecipe, "shapes"> & { shapes?: Partial<ShapesRecipe> };
   data: Partial<Omit<DataRecipe, "train">> & {
@@ -342,9 +402,13 @@ export interface RecipeInput {
   };
   objective?: ObjectiveTermInput[];
   adapter?: Partial<AdapterRecipe> | "none";
-  train?: Partial<Omit<TrainRecipe, "divergence" | "oneForAll">> & {
+  train?: Partial<Omit<TrainRecipe, "divergence" | "oneForAll" | "onPolicy">> & {
     divergence?: Partial<DivergenceGuard>;
     oneForAll?: Partial<Omit<OneForAllRecipe, "balance">> & { balance?: Partial<OneForAllRecipe["balance"]> };
+    onPolicy?: Partial<Omit<OnPolicyRecipe, "importance" | "alarms">> & {
+      importance?: Partial<OnPolicyRecipe["importance"] & object>;
+      alarms?: Partial<RolloutAlarms>;
+    };
   };
   samples?: Partial<SamplesRecipe>;
   /** Tasks as they are written, or, in a recipe's file, paths of their files. */

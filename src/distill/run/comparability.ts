@@ -9,10 +9,10 @@ import { openModel } from "../../formats/open_model.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { canonicalJson } from "../../base/json.ts";
 import { modelIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
-import { teachersOf } from "../inputs/open_models.ts";
-import { movingSelf } from "../program/own_teacher.ts";
+import { trainingIdentity } from "../inputs/training_batches.ts";
 import type { SampleSet } from "../inputs/sample_sets.ts";
 import { heldOutSets, trainingSets } from "../recipe/data_sets.ts";
+import { movingSelf, teachersOf } from "../recipe/teachers.ts";
 
 /** A recipe with what decides whether it can be compared. */
 export interface ComparedRecipe {
@@ -28,9 +28,10 @@ export interface ComparedRecipe {
 /** Hashes what an opened recipe measures and learns. */
 export function comparedRecipe(
   name: string,
-  { recipe, sets, train }: Pick<PreparedRun, "recipe" | "sets" | "train">,
+  prepared: Pick<PreparedRun, "recipe" | "sets" | "train" | "tokenizer">,
 ): ComparedRecipe {
-  return { name, recipe, heldOut: heldOutIdentity(sets.heldOut), train: samplesIdentity(train) };
+  const { recipe, sets } = prepared;
+  return { name, recipe, heldOut: heldOutIdentity(sets.heldOut), train: trainingIdentity(prepared) };
 }
 
 /** One set is the same whatever it is called; of several, the names are columns. */
@@ -81,7 +82,8 @@ export async function checkComparable(
     const refuse = (what: string, mine: unknown, its: unknown) =>
       problems.push(`${other.name}: another ${what} than ${first.name}: ${its}, not ${mine}`);
     const [a, b] = [first.recipe, other.recipe];
-    if (!await haveOneTeacher(a, b, isSame)) refuse("teacher", teacherText(a), teacherText(b));
+    const isOne = servedAt(a) === servedAt(b) && await haveOneTeacher(a, b, isSame);
+    if (!isOne) refuse("teacher", servedAt(a) || teacherText(a), servedAt(b) || teacherText(b));
     if (a.data.contextLength !== b.data.contextLength) {
       refuse("context length", a.data.contextLength, b.data.contextLength);
     } else if (first.heldOut !== other.heldOut) {
@@ -143,6 +145,11 @@ function teacherText({ teacher }: Recipe): string {
     ].join(" ")
   );
   return teacher.combine ? `${teacher.combine} of ${each.join(" and ")}` : each.join();
+}
+
+/** Where a teacher is served; empty where it is here. */
+function servedAt({ teacher: { server } }: Pick<Recipe, "teacher">): string {
+  return server ? `${server.model} of ${server.url.replace(/\/+$/, "")}` : "";
 }
 
 /** What a cache has of the teacher; empty where the teacher is there itself. */

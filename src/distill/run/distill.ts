@@ -11,16 +11,17 @@ import { removeUnfinishedFolders } from "../../formats/files.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { Plan } from "../../tensor/plan.ts";
 import type { Registry } from "../../registry/registry.ts";
-import { BatchStream } from "../../text/batch_stream.ts";
+import type { Batches } from "../../text/batch_stream.ts";
 import { type CheckpointState, newestState } from "../checkpoint/checkpoint.ts";
 import { RunCheckpoints } from "../checkpoint/run_checkpoints.ts";
 import { runForm } from "../export/adapter_files.ts";
 import { type RunResult, writeBase, writeResults } from "../export/exports.ts";
+import { Rollouts } from "../generate/rollouts.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { type PreparedRun, prepareRun } from "../inputs/prepare.ts";
-import type { OpenedTask } from "../evaluate/measure_tasks.ts";
-import { mixtureOf } from "../inputs/sample_sets.ts";
+import type { OpenedTask } from "../evaluate/encoded_tasks.ts";
+import { trainingBatches } from "../inputs/training_batches.ts";
 import { type RunMemory, runMemory } from "../program/memory.ts";
 import { memberName } from "../program/block_models.ts";
 import {
@@ -30,6 +31,7 @@ import {
   type TrainingSetup,
 } from "../program/plan_training.ts";
 import type { StreamedTeacher } from "../program/streamed_teacher.ts";
+import { checkPairs } from "../objective/pairs.ts";
 import { checkPrompts } from "../program/prompt_features.ts";
 import { Trainer } from "../program/trainer.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
@@ -61,11 +63,18 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
   checkRecipePlugins(recipe, registry);
   host.emit({ type: "stage", stage: "load", message: "reading models and data" });
   const begun = host.resume ? await newestState(join(host.folder, CHECKPOINTS)) : undefined;
-  const prepared = await prepareRun(recipe, begun, familiesOf(registry));
+  const scratch = join(host.folder, ROWS);
+  // Of an attempt that was killed.
+  await Deno.remove(scratch, { recursive: true }).catch(() => {});
+  const prepared = await prepareRun(recipe, begun, familiesOf(registry), {
+    scratch,
+    onProgress: () => host.emit({ type: "heartbeat" }),
+  });
   let own: Gpu | undefined;
   try {
     const setup = setUp(prepared, registry);
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
+    checkPairs({ terms: setup.objective.terms, recipe: prepared.recipe }, prepared);
     for (const message of origins(setup, registry)) host.emit({ type: "stage", stage: "plugins", message });
     for (const warning of dataWarnings(prepared)) host.emit({ type: "warning", ...warning });
     const tasks = await openTasks(recipe.evaluate?.tasks ?? []);
@@ -89,6 +98,11 @@ function origins({ objective, adapter, teacherAdapter }: TrainingSetup, registry
 
 /** Where in a run's folder they lie. */
 const CHECKPOINTS = "checkpoints";
+/** Where copies of training rows lie that are read while they are needed. */
+const ROWS = "rows";
+
+/** Where in a run's folder the caches of its teacher lie, where its recipe names none. */
+export const OWN_CACHES = "teacher-cache";
 
 /** Someone asked to stop while teachers went over the samples. */
 class StopAsked extends Error {}
@@ -122,7 +136,7 @@ class Run {
       recipe.train.keepCheckpoints,
       (message) => host.emit({ type: "warning", code: "damaged_checkpoint", message }),
     );
-    this.#caches = join(host.folder, "teacher-cache");
+    this.#caches = join(host.folder, OWN_CACHES);
   }
 
   async run(): Promise<RunResult> {
@@ -153,7 +167,8 @@ class Run {
       await this.#findTeachers(planned.choices, resumed);
       await this.#openCache(planned.choices, resumed);
       const result = await this.#main(planned, resumed);
-      return result.status === "succeeded" ? await this.#evaluated(result, !planned.streamed) : result;
+      const teaches = !planned.streamed && !attempt.recipe.teacher.server;
+      return result.status === "succeeded" ? await this.#evaluated(result, teaches) : result;
     } catch (error) {
       if (error instanceof StopAsked) return attempt.result("paused", resumed?.step ?? 0);
       throw error;
@@ -243,7 +258,10 @@ class Run {
       ? teacherTexts(attempt.gpu.description, prepared, setup)
       : undefined;
     const sizes = { choices, texts, availableBytes: this.#availableBytes };
-    const opened = await openTeacherCache(attempt.gpu, prepared, setup, sizes, this.#caches, {
+    // One that an earlier version made lies in the run's own folder, and is found there.
+    const { caches } = attempt.host;
+    const places = [this.#caches, ...(caches === undefined ? [] : [caches])];
+    const opened = await openTeacherCache(attempt.gpu, prepared, setup, sizes, places, {
       onSlice: this.#onSlice,
       onFound: (path, samples) => {
         const message = samples === 0
@@ -263,7 +281,7 @@ class Run {
 
   async #main(planned: PlannedTraining, resumed: CheckpointState | undefined): Promise<RunResult> {
     const attempt = this.#attempt;
-    const { cache, found, gpu, host, setup, recipe: { train } } = attempt;
+    const { cache, found, gpu, host, setup } = attempt;
     const { teachers } = setup.recipe.teacher;
     const target = teachers && cache
       ? new TeacherTargets(
@@ -281,22 +299,22 @@ class Run {
       onSlice: () => host.emit({ type: "heartbeat" }),
       onProgress: () => host.emit({ type: "heartbeat" }),
     });
+    let rollouts: Rollouts | undefined;
     try {
-      const stream = new BatchStream(attempt.prepared.train, {
-        tokensPerBatch: planned.choices.tokens,
-        seed: train.seed,
-        ...mixtureOf(attempt.recipe.data, attempt.prepared.sets.train),
-      });
+      rollouts = await Rollouts.open(trainer, attempt.prepared.stopTokens);
+      if (resumed?.rollouts) rollouts?.restore(resumed.rollouts);
+      const stream = trainingBatches(attempt.prepared, planned.choices.tokens);
       if (attempt.stopAsked()) return paused();
       const step = await this.#begin(trainer, stream, resumed);
       if (step === undefined) return paused();
       await trainer.profile({ reset: true });
-      const loop = new TrainingLoop(attempt, trainer, stream, this.#checkpoints, this.#identity);
+      const loop = new TrainingLoop(attempt, trainer, stream, this.#checkpoints, this.#identity, rollouts);
       const { done, stopped } = await loop.run(step);
       const kernels = await trainer.profile();
       if (kernels) host.emit({ type: "profile", kernels });
       return stopped ? attempt.result("paused", done) : await this.#finish(trainer, done);
     } finally {
+      rollouts?.close();
       trainer.destroy();
     }
   }
@@ -308,7 +326,7 @@ class Run {
    */
   async #begin(
     trainer: Trainer,
-    stream: BatchStream,
+    stream: Batches,
     resumed: CheckpointState | undefined,
   ): Promise<number | undefined> {
     const attempt = this.#attempt;

@@ -7,6 +7,7 @@
 import type { Gpu } from "../../gpu/device.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { DrawnShare } from "../../text/batch_stream.ts";
+import type { PackingReport } from "../inputs/packing_report.ts";
 import type { RunResult } from "../export/exports.ts";
 
 /** Where a run stands. */
@@ -47,6 +48,8 @@ export interface PlanEvent {
     heldOutSamples: number;
     trainTokens: number;
     supervisedTokens: number;
+    /** How the training samples are packed; absent in logs from before it was told. */
+    packing?: PackingReport;
     /** Training sets that are mixed; absent where there is one. */
     sets?: { name: string; weight: number; samples: number; tokens: number; supervisedTokens: number }[];
     /** Held-out sets, the one first that decides; absent where there is one. */
@@ -136,6 +139,25 @@ export interface SampleEvent {
   prompt: string;
   /** The continuation, without the prompt. */
   text: string;
+}
+
+/** The student has answered prompts of the training data, to learn from the teacher on its answers. */
+export interface RolloutEvent {
+  type: "rollout";
+  /** Steps done. */
+  step: number;
+  answers: number;
+  /** Of all answers, their stop tokens with them. */
+  tokens: number;
+  /** Tokens of an answer. */
+  meanLength: number;
+  /** Share of answers that were cut off by their limit. */
+  atLimit: number;
+  /** Mean entropy of the student where it wrote, in nats, at the sampling temperature; null where it is not finite. */
+  entropy: number | null;
+  /** Share of n-grams that their answer has had before. */
+  repetition: number;
+  seconds: number;
 }
 
 /** A checkpoint lies on the disk. */
@@ -248,6 +270,7 @@ export type RunEventBody =
   | ProgressEvent
   | EvaluationEvent
   | SampleEvent
+  | RolloutEvent
   | CheckpointEvent
   | RewindEvent
   | WarningEvent
@@ -289,6 +312,8 @@ export interface RunHost<Plugins = Registry> {
   readonly profile?: boolean;
   /** Absolute path of the folder of what was measured of shapes, which runs share; absent where there is none. */
   readonly evaluations?: string;
+  /** Absolute path of a folder of teachers' caches that runs share; absent where there is none. */
+  readonly caches?: string;
   /** Losses and adapters by id. */
   readonly registry: Plugins;
   /** The device to work on, which stays the caller's to close; without it one is opened for this attempt. */

@@ -6,11 +6,13 @@
 import type { Gpu } from "../../gpu/device.ts";
 import { packSequential } from "../../text/packing.ts";
 import { BatchStream } from "../../text/batch_stream.ts";
+import { Rollouts } from "../generate/rollouts.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { mixtureOf } from "../inputs/sample_sets.ts";
-import { type SampleChoice, teachersBySample } from "../program/sample_choice.ts";
+import { type SampleChoice } from "../program/sample_choice.ts";
 import { Trainer } from "../program/trainer.ts";
 import type { PlannedTraining, TrainingSetup } from "../program/plan_training.ts";
+import { teachersBySample } from "../recipe/teachers.ts";
 
 /** Seconds of a run. */
 export interface Forecast {
@@ -19,6 +21,8 @@ export interface Forecast {
   readonly step: number;
   /** One measurement on all held-out samples. */
   readonly evaluation: number;
+  /** What the student writes at once to learn from, at its longest; absent where it writes nothing. */
+  readonly rollout?: number;
   /** The whole run without samples and exports. */
   readonly total: number;
 }
@@ -46,6 +50,13 @@ export async function forecast(
     const { sets, recipe: { data } } = prepared;
     const mixture = mixtureOf(data, sets.train);
     const stream = new BatchStream(prepared.train, { tokensPerBatch: tokens, seed: train.seed, ...mixture });
+    const rollouts = await Rollouts.open(trainer, prepared.stopTokens);
+    let rollout = 0;
+    if (rollouts) {
+      // Drivers put off work until a kernel is first used, so that only the second one counts.
+      for (let i = 0; i < 2; i++) [, rollout] = await timed(() => rollouts.write(0, stream));
+      rollouts.close();
+    }
     const step = async (done: number) => {
       await trainer.step(done, Array.from({ length: train.accumulation }, () => stream.next()));
       await trainer.collect();
@@ -56,7 +67,10 @@ export async function forecast(
     const some = prepared.heldOut.slice(0, SAMPLES);
     const [, measured] = await timed(() => trainer.evaluate(some));
     const batches = (samples: PreparedRun["heldOut"]) => packSequential(samples, tokens).length;
-    const measuredBatches = sets.heldOut.reduce((sum, { samples }) => sum + batches(samples), 0);
+    const measuredBatches = sets.heldOut.reduce(
+      (sum, { samples, report }) => sum + batches(samples) * report.samples / samples.length,
+      0,
+    );
     const evaluation = measured / batches(some) * measuredBatches;
     // The teacher alone takes less, and is counted as one more measurement of the student.
     const between = train.evaluateEvery > 0 ? Math.ceil(train.steps / train.evaluateEvery) - 1 : 0;
@@ -65,7 +79,9 @@ export async function forecast(
       setUp,
       step: second,
       evaluation,
-      total: setUp + train.steps * second + (3 + between) * evaluation,
+      ...(rollouts ? { rollout } : {}),
+      total: setUp + train.steps * second + (3 + between) * evaluation +
+        rollout * Math.ceil(train.steps / (train.onPolicy?.every ?? 1)),
     };
   } finally {
     trainer.destroy();

@@ -124,7 +124,8 @@ export async function tellSamples(
   model: Learner,
   step: number,
 ): Promise<void> {
-  if (attempt.recipe.samples.tokens === 0) return;
+  const { samples, teacher } = attempt.recipe;
+  if (samples.tokens === 0 || (model === "teacher" && teacher.server)) return;
   attempt.stage("sample", `writing samples of the ${model}`);
   for (const sample of await samplesOf(attempt, trainer, model)) {
     attempt.progress.samples.push({ model, step, ...sample });

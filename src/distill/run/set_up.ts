@@ -9,7 +9,7 @@ import type { Registry } from "../../registry/registry.ts";
 import { TEACHER } from "../trained/model_adapter.ts";
 import { partsOf } from "../trained/attach.ts";
 import { ModelFeatureLoss } from "../objective/feature_losses.ts";
-import { Objective, type ObjectiveTarget } from "../objective/objective.ts";
+import { Objective, type ObjectiveSetting } from "../objective/objective.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { checkPromptLosses } from "../program/prompt_features.ts";
 import type { Recipe } from "../recipe/recipe.ts";
@@ -17,11 +17,12 @@ import { checkRecipePlugins } from "../recipe/plugins.ts";
 import { Trainables } from "../trained/trainables.ts";
 import { openAdapter, trainedStudent } from "../trained/trained_student.ts";
 import type { Model } from "../inputs/models.ts";
+import { checkServedObjective } from "../teacher/served.ts";
 import type { OneForAll } from "../program/block_models.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
-import { movingSelf } from "../program/own_teacher.ts";
 import { sandwichSize } from "../program/sandwich.ts";
 import { WidthInputs } from "../program/width_inputs.ts";
+import { movingSelf } from "../recipe/teachers.ts";
 
 /** Resolves a prepared recipe's losses and what it trains. */
 export function setUp(
@@ -34,8 +35,12 @@ export function setUp(
     registry,
     recipe.objective,
     student.config.vocabularySize,
-    { cache: recipe.teacher.cache, oneTemperature: recipe.teacher.combine === "mixture" },
+    {
+      ...{ cache: recipe.teacher.cache, onPolicy: recipe.train.onPolicy },
+      oneTemperature: recipe.teacher.combine === "mixture",
+    },
   );
+  checkServedObjective(recipe, objective);
   checkOneTeacher(recipe, objective);
   const trained = trainedStudent(recipe, student, registry);
   if (!trained.adapter && !recipe.output.merged) {
@@ -120,10 +125,10 @@ function resolveTerms(
   registry: Registry,
   objective: Recipe["objective"],
   vocabulary: number,
-  target: ObjectiveTarget = {},
+  setting: ObjectiveSetting = {},
 ): Objective {
   try {
-    return Objective.of(registry, objective, vocabulary, target);
+    return Objective.of(registry, objective, vocabulary, setting);
   } catch (error) {
     if (error instanceof LimbeckError) throw error;
     const ids = [...new Set(objective.map((term) => term.loss))];

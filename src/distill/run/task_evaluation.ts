@@ -7,7 +7,8 @@
 import { join } from "@std/path";
 import { OpenedModel } from "../evaluate/measured_model.ts";
 import { keptMeasurements, measuringIdentity } from "../evaluate/kept_measurements.ts";
-import { type EvaluatedModel, type OpenedTask, TaskEvaluator } from "../evaluate/measure_tasks.ts";
+import type { OpenedTask } from "../evaluate/encoded_tasks.ts";
+import { type EvaluatedModel, TaskEvaluator } from "../evaluate/measure_tasks.ts";
 import { type Evaluation, evaluationOf, type MeasuredModel } from "../../evaluation/results/evaluation.ts";
 import { readItems } from "../../evaluation/tasks/items.ts";
 import { type EvaluationTask, needsTeacher } from "../../evaluation/tasks/task.ts";
@@ -16,6 +17,7 @@ import { familiesOf } from "../../registry/families.ts";
 import { Model } from "../inputs/models.ts";
 import { needsBase, openStudent } from "../inputs/prepare.ts";
 import type { Attempt } from "./attempt.ts";
+import { teachersOf } from "../recipe/teachers.ts";
 
 /** Where a run keeps what its models came to, in its folder. */
 export const EVALUATION_FOLDER = "evaluation";
@@ -53,7 +55,10 @@ export async function evaluateRun(
   const { host, recipe, gpu, prepared } = attempt;
   const tasks = withTeacher ? all : all.filter(({ task }) => !needsTeacher(task));
   if (!withTeacher) {
-    const message = "the teacher's layers come from disk, so tasks are measured without it";
+    const where = recipe.teacher.server
+      ? "the teacher is behind a server"
+      : "the teacher's layers come from disk";
+    const message = `${where}, so tasks are measured without it`;
     host.emit({ type: "warning", code: "no_teacher_tasks", message });
   }
   const { registry, folder } = host;
@@ -62,31 +67,39 @@ export async function evaluateRun(
     host.emit({ type: "heartbeat" });
     if (attempt.stopAsked()) stop.abort(new EvaluationStopped());
   };
+  const untrained = needsBase(prepared.student) ? join(folder, "base") : prepared.student.path;
+  const teachers = teachersOf(recipe.teacher);
   const evaluator = new TaskEvaluator(tasks, {
-    ...{ registry, gpu, teacher: recipe.teacher.model },
+    // Tasks compare with the first of several; with a student that teaches itself as it began.
+    ...{ registry, gpu, teacher: teachers[0]!.model === "student" ? untrained : teachers[0]!.model },
     signal: stop.signal,
     onStage: (message) => attempt.stage("evaluate", message),
     onBreath: breathe,
   });
-  const { quantize, model: teacher } = recipe.teacher;
   const families = familiesOf(registry);
   const models: [name: string, model: EvaluatedModel, changes: unknown][] = [
     ["student before", {
-      source: needsBase(prepared.student) ? join(folder, "base") : prepared.student.path,
+      source: untrained,
       open: async () => await OpenedModel.of(await openStudent(recipe, undefined, families), registry),
     }, null],
     ["student after", { source: { folder, recipe, registry } }, steps],
-    ["teacher", {
-      source: teacher,
-      open: async () => {
-        const model = await Model.open(teacher, { category: "weights", quantize }, families);
+    ...teachers.flatMap(({ model: source, name, layers, quantize }) => {
+      // It is in the table, untrained.
+      if (source === "student" || !withTeacher) return [];
+      const open = async () => {
+        const model = await Model.open(source, { category: "weights", layers, quantize }, families);
         return await OpenedModel.of(model, registry);
-      },
-    }, null],
+      };
+      const changes = layers ? { layers } : null;
+      return [[
+        name === undefined ? "teacher" : `teacher ${name}`,
+        { source, open },
+        changes,
+      ]] as typeof models;
+    }),
   ];
   const measured: MeasuredModel[] = [];
   for (const [name, model, changes] of models) {
-    if (name === "teacher" && !withTeacher) continue;
     const path = join(folder, EVALUATION_FOLDER, `${name.replace(" ", "-")}.json`);
     const identity = measuringIdentity(tasks, changes);
     const measurements = await keptMeasurements(path, identity, () => evaluator.measure(model, name));

@@ -23,7 +23,7 @@ import type { PreparedRun } from "../inputs/prepare.ts";
 import { chunkedLoss } from "../objective/chunked_loss.ts";
 import { labelInput, writeBatch } from "../program/measure.ts";
 import type { PlanChoices, TrainingSetup } from "../program/plan_training.ts";
-import { type SampleChoice, teachersBySample } from "../program/sample_choice.ts";
+import { type SampleChoice } from "../program/sample_choice.ts";
 import { runInSlices } from "../program/slices.ts";
 import {
   streamedSide,
@@ -34,6 +34,7 @@ import {
 } from "../program/streamed_teacher.ts";
 import { TeacherStream } from "../program/teacher_stream.ts";
 import { headInput, traceModel } from "../program/traced_model.ts";
+import { teachersBySample } from "../recipe/teachers.ts";
 
 /** What each of several teachers is found to be on each sample. */
 export interface FoundTeachers {

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { float32ToBfloat } from "../../formats/dtype.ts";
+import { bfloatToFloat32, float32ToBfloat } from "../../formats/dtype.ts";
 import { hiddenArrays } from "../program/hidden_target.ts";
 import type { HiddenPrecision } from "../recipe/recipe.ts";
 import type { RowFeed, RowStorage } from "./row_storage.ts";
@@ -47,6 +47,17 @@ export class HiddenCodec implements RowStorage {
       new Int8Array(into, at + 4, width).set(quantised(row, scale));
     }
     return good;
+  }
+
+  /** What comes back of a row, f32. */
+  rounded(row: Float32Array): Float32Array {
+    const { width, precision } = this.format;
+    const bytes = new ArrayBuffer(this.bytes);
+    this.write(row, bytes, 0);
+    if (precision === "f32") return new Float32Array(bytes, 0, width);
+    if (precision === "bf16") return bfloatToFloat32(new Uint16Array(bytes, 0, width));
+    const [scale] = new Float32Array(bytes, 0, 1);
+    return Float32Array.from(new Int8Array(bytes, 4, width), (code) => code * scale!);
   }
 
   feed(positions: number): RowFeed {

@@ -5,8 +5,9 @@
  * @module
  */
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
+import { exists } from "../../formats/files.ts";
 import type { EncodedSample } from "../../text/encode.ts";
-import { computedIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
+import { samplesIdentity, sha256 } from "../inputs/identity.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 import {
@@ -19,9 +20,10 @@ import {
 import { CacheFolder } from "./cache_folder.ts";
 import { CacheWriter } from "./cache_writer.ts";
 import { earlierSamples, openEarlierCache } from "./earlier_cache.ts";
-import { type CacheOrigin, type SampleKey, sampleKeys } from "./origin.ts";
+import { cacheKey, type CacheOrigin, cachePath, type SampleKey, sampleKeys } from "./origin.ts";
 import { measuredSet, sequentialBatches, TeacherPass } from "./pass.ts";
 import { keepsHidden } from "./payload.ts";
+import { missingAnswers, teacherIdentity } from "./served.ts";
 import { keptOf, type PassSizes, type PlannedPass, planTeacherPass } from "./plan_pass.ts";
 
 /** The sample texts that the teacher writes in its pass, since nothing of it is left afterwards. */
@@ -71,35 +73,42 @@ export interface WantedCache {
 /**
  * What a run wants.
  *
- * @param place The run's own folder of caches, where the recipe names none
+ * @param places Folders of caches where the recipe names none: the run's own, then those that it may share. The first that has the cache
+ * serves, or else its own
  * @returns undefined where its recipe wants no cache
  */
 export async function wantedCache(
   prepared: PreparedRun,
   setup: TrainingSetup,
-  place: string,
+  places: readonly string[],
 ): Promise<WantedCache | undefined> {
   const kept = keptOf(setup);
   if (!kept) return undefined;
-  const { teacher, tokenizer, template } = prepared;
+  const { tokenizer, template } = prepared;
   const drawn = !keepsHidden(kept.format) && kept.format.target.kind === "samples";
+  const origin: CacheOrigin = {
+    teacher: await teacherIdentity(prepared),
+    tokenizer: tokenizer.fingerprint(),
+    template: template ? sha256(template.source) : null,
+    format: kept.format,
+    seed: drawn ? kept.cache.seed : null,
+  };
   return {
-    origin: {
-      teacher: await computedIdentity(teacher),
-      tokenizer: tokenizer.fingerprint(),
-      template: template ? sha256(template.source) : null,
-      format: kept.format,
-      seed: drawn ? kept.cache.seed : null,
-    },
-    place: kept.cache.folder ?? place,
+    origin,
+    place: kept.cache.folder ?? await firstWith(cacheKey(origin), places),
     keys: sampleKeys([...prepared.train, ...prepared.heldOut], setup.objective.masks),
   };
+}
+
+async function firstWith(key: string, places: readonly string[]): Promise<string> {
+  for (const place of places) if (await exists(cachePath(place, key))) return place;
+  return places[0]!;
 }
 
 /**
  * Opens the run's cache; what is missing of it is made.
  *
- * @param place The run's own folder of caches, where the recipe names none
+ * @param places As of {@linkcode wantedCache}
  * @param sizes With what the teacher is to write, if anything
  * @returns the cache, and the bytes on the GPU that the pass was planned with; 0 where there was none
  * @throws {InputError} if a cache of this key is damaged, or what the teacher gives is not finite
@@ -109,10 +118,10 @@ export async function openTeacherCache(
   prepared: PreparedRun,
   setup: TrainingSetup,
   sizes: CacheSizes,
-  place: string,
+  places: readonly string[],
   host: CacheHost,
 ): Promise<{ cache: TeacherCache; plannedBytes: number } | undefined> {
-  const wanted = await wantedCache(prepared, setup, place);
+  const wanted = await wantedCache(prepared, setup, places);
   if (!wanted) return undefined;
   const folder = await CacheFolder.open(wanted.place, wanted.origin);
   const making = new CacheMaking(gpu, prepared, setup, sizes, folder, wanted.keys, host);
@@ -121,6 +130,7 @@ export async function openTeacherCache(
     const earlier = missing > 0 ? await openEarlier(prepared, setup, wanted) : undefined;
     host.onFound(earlier?.path ?? folder.path, earlier ? 0 : missing);
     if (earlier) return { cache: earlier, plannedBytes: 0 };
+    if (missing > 0 && prepared.recipe.teacher.server) throw missingAnswers(folder.path, missing);
     if (missing > 0) await making.make();
     const findings = await making.findings();
     const cache = await openCache(folder, wanted.keys, findings, () => host.onSlice());
@@ -144,7 +154,7 @@ async function openEarlier(
 }
 
 /** Kinds of records, by what identifies them: a held-out set, and the settings of texts. */
-const RECORDS = { heldOut: "held-out", texts: "texts" } as const;
+export const RECORDS = { heldOut: "held-out", texts: "texts" } as const;
 
 /** A piece of the work that one process does. */
 interface Work {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type EvaluatedTask, type Evaluation, verdictOf } from "./evaluation.ts";
+import { type Evaluation, verdictOf } from "./evaluation.ts";
 
 /** A table whose first row is its head. */
 export type WordTable = readonly (readonly string[])[];
@@ -94,11 +94,6 @@ export function figureText(value: number | null): string {
   if (value === null) return "-";
   // No negative zeros: what rounding makes of nothing is nothing.
   return (Math.abs(value) >= 100 ? value.toFixed(2) : value.toFixed(4)).replace(/^-(0\.0+)$/, "$1");
-}
-
-/** The figure of a task that decides. */
-export function decidingFigure({ figures }: EvaluatedTask): EvaluatedTask["figures"][number] {
-  return figures[0]!;
 }
 
 function signed(value: number): string {

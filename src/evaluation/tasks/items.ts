@@ -3,16 +3,17 @@
  *
  * @module
  */
-import { InputError } from "../../base/errors.ts";
 import { DatasetError, type RowSource } from "../../text/dataset.ts";
 import { extractedAnswer } from "../scores/extracted_answer.ts";
 import { withLayout } from "./layouts.ts";
 import { readTaskRows } from "./rows.ts";
 import {
+  type AgreementTask,
   type EvaluationTask,
   type ExactMatchTask,
   isWritten,
   type MultipleChoiceTask,
+  type PerplexityTask,
   type RougeTask,
   TEACHER_FIELD,
 } from "./task.ts";
@@ -91,19 +92,19 @@ export async function readItems(task: EvaluationTask): Promise<TaskItems> {
   if (task.kind === "multiple-choice") {
     return { kind: "choice", items: each((row, source) => choiceItem(task, row, source)) };
   }
-  const { text, context } = task;
-  return {
-    kind: "text",
-    items: each((row, source) => {
-      const predicted = filled(text, row);
-      if (predicted === "") throw new TaskRowError("has no text to predict");
-      return {
-        text: predicted,
-        context: context === undefined ? "" : firstFilled([context].flat(), row),
-        source,
-      };
-    }),
-  };
+  return { kind: "text", items: each((row, source) => textItem(task, row, source)) };
+}
+
+function textItem(
+  { text, context }: PerplexityTask | AgreementTask,
+  row: TaskRow,
+  source: RowSource,
+): TextItem {
+  const isAnswer = text === undefined && !Object.hasOwn(row, "text") && Object.hasOwn(row, "completion");
+  const predicted = filled(text ?? (isAnswer ? "{completion}" : "{text}"), row);
+  if (predicted === "") throw new TaskRowError("has no text to predict");
+  const before = context ?? (isAnswer && Object.hasOwn(row, "prompt") ? "{prompt}" : undefined);
+  return { text: predicted, context: before === undefined ? "" : firstFilled([before].flat(), row), source };
 }
 
 function choiceItem(
@@ -176,12 +177,4 @@ function writtenItem(task: ExactMatchTask | RougeTask, row: TaskRow, source: Row
 /** An answer in the form in which it is compared; null where a number is wanted and there is none. */
 export function comparedAnswer(text: string, extract: ExactMatchTask["extract"]): string | null {
   return extract === "number" ? extractedAnswer(text) : text.trim();
-}
-
-/** @throws {InputError} a task that needs a teacher, where there is none */
-export function checkTeacher(task: EvaluationTask, needed: boolean, hasTeacher: boolean): void {
-  if (!needed || hasTeacher) return;
-  throw new InputError(`the task "${task.name}" compares with a teacher, and none is named`, {
-    hint: "Name one: --teacher MODEL.",
-  });
 }

@@ -98,9 +98,15 @@ export const LAYOUTS = {
   },
   /** Rows of instructions with answers, Dolly's fields among them (Conover et al., 2023). */
   dolly: {
-    task: { kind: "rouge", prompt: [WITH_INPUT, INSTRUCTION], reference: "{$reference}", stop: ["\n### "] },
+    task: {
+      kind: "rouge",
+      prompt: ["{$asked}", WITH_INPUT, INSTRUCTION],
+      reference: "{$reference}",
+      stop: ["\n### "],
+    },
     fields: (row) => ({
-      ...given("instruction", row.instruction ?? row.prompt),
+      // What is a prompt already is asked as it stands.
+      ...(row.instruction === undefined ? given("$asked", row.prompt) : {}),
       ...given("input", row.input ?? row.context ?? ""),
       ...given("$reference", row.response ?? row.output ?? row.answer),
     }),

@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { basename, join } from "@std/path";
+import { packingText } from "../../distill/inputs/packing_report.ts";
 import type { PlanEvent, RunEvent, RunState } from "../../distill/run/events.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
@@ -221,7 +222,9 @@ function memory(plan: PlanEvent): string {
   }</strong></td></tr></tbody></table>
 <p class="note">Parameters: teacher ${count(teacher)}, student ${count(student)}, trained ${
     count(trainable)
-  }. Data: ${short(plan.data.trainSamples)} samples, ${count(plan.data.trainTokens)} tokens.</p>`;
+  }. Data: ${short(plan.data.trainSamples)} samples, ${count(plan.data.trainTokens)} tokens${
+    plan.data.packing ? `; ${packingText(plan.data.packing, plan.data.trainSamples)}` : ""
+  }.</p>`;
 }
 
 function problems(events: readonly RunEvent[]): string {

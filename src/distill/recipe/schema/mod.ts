@@ -12,8 +12,10 @@ import { data } from "./data.ts";
 import { evaluate } from "./evaluate.ts";
 import { haveNumbers } from "./fields.ts";
 import { defaultObjective, isEverPositive, objective } from "./objective.ts";
+import { checkOnPolicy } from "./on_policy.ts";
 import { limits, output, samples } from "./run.ts";
 import { checkOwnTeacher } from "./several_teachers.ts";
+import { checkBesideServed } from "./server.ts";
 import { student } from "./student.ts";
 import { teacher } from "./teacher.ts";
 import { train } from "./train.ts";
@@ -53,10 +55,12 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
       isObject(value) && isObject(value.train) && Array.isArray(value.objective) &&
       value.objective.every((term) => isObject(term) && typeof term.weight === "number"),
   },
-).superRefine(({ teacher, student, objective, adapter, train }, context) => {
+).superRefine(({ teacher, student, data, objective, adapter, train }, context) => {
   const wrong = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message });
   checkOneForAll({ teacher, student, objective, adapter, train }, wrong);
-  checkOwnTeacher(teacher, student, wrong);
+  checkBesideServed({ teacher, student, train }, wrong);
+  checkOnPolicy({ teacher, student, data, train }, wrong);
+  checkOwnTeacher(teacher, { student, train }, wrong);
   const trains = objective.findIndex(({ learner }) => learner === "teacher");
   if (trains >= 0 && !teacher.train) {
     context.addIssue({

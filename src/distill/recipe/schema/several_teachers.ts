@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { courseAt } from "../schedule.ts";
+import { isMoving, weightAt } from "../teachers.ts";
 import type { Combine, SelfRecipe, TeacherMemberRecipe } from "../recipe.ts";
 
 /** What the rules look at. */
@@ -20,14 +20,6 @@ interface Teachers {
 
 type Member = { [K in keyof TeacherMemberRecipe]: TeacherMemberRecipe[K] | undefined };
 
-/** A teacher's weight at a step, counted from 0. */
-export function weightAt(
-  { weight = 1, schedule }: Pick<Readonly<Member>, "weight" | "schedule">,
-  step: number,
-): number {
-  return schedule ? courseAt(step, schedule.weight) : weight;
-}
-
 /** Steps between which weights only rise or only fall. */
 function turningPoints(teachers: readonly Readonly<Member>[]): number[] {
   const own = teachers.flatMap(({ schedule }) => {
@@ -39,11 +31,6 @@ function turningPoints(teachers: readonly Readonly<Member>[]): number[] {
 
 interface Context {
   addIssue(issue: { code: "custom"; path: PropertyKey[]; message: string }): void;
-}
-
-/** Whether what a student teaches itself changes as it learns. */
-export function isMoving(self: SelfRecipe | undefined): boolean {
-  return self !== undefined && self.kind !== "initial";
 }
 
 /** What a student that is its own teacher cannot have. */
@@ -113,6 +100,9 @@ export function checkTeachers(
   const names = new Map<string, number>();
   for (const [i, { model, name, weight, schedule, layers, quantize, self }] of teachers.entries()) {
     const at = (field: string, message: string) => wrong(["teachers", i, field], message);
+    if (model === "server") {
+      at("model", "cannot be behind a server, as one of several; name models that are here");
+    }
     if (!weighs && weight !== undefined) {
       at("weight", `has no meaning with combine: ${combine}; leave it out`);
     }
@@ -153,8 +143,11 @@ export function checkTeachers(
 
 /** What a student cannot be where it teaches itself, or has several teachers. */
 export function checkOwnTeacher(
-  { model, teachers }: Pick<Teachers, "model" | "teachers">,
-  student: { readonly model: string; readonly shapes?: unknown },
+  { model, teachers, combine }: Pick<Teachers, "model" | "teachers" | "combine">,
+  { student, train }: {
+    readonly student: { readonly model: string; readonly shapes?: unknown };
+    readonly train: { readonly onPolicy?: unknown };
+  },
   wrong: (path: PropertyKey[], message: string) => void,
 ): void {
   if (model === "student" && student.model === "teacher") {
@@ -162,6 +155,13 @@ export function checkOwnTeacher(
       ? "; name the model, or put another first in teacher.teachers"
       : "; name the model in one of the two";
     wrong(["student", "model"], `is the teacher's, which is the student's${other}`);
+  }
+  if (train.onPolicy && (combine === "best" || combine === "tag")) {
+    wrong(
+      ["train", "onPolicy"],
+      `cannot be had with teacher.combine: ${combine}, since nobody has said which teacher the student's own texts have; ` +
+        "take mixture or product",
+    );
   }
   if (student.shapes && (teachers || model === "student")) {
     wrong(

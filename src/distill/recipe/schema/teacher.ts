@@ -10,6 +10,7 @@ import { checkSelf, checkTeachers } from "./several_teachers.ts";
 import { course } from "./objective.ts";
 import { layers } from "./student.ts";
 import { SET_NAME, SET_NAME_FORM } from "../data_sets.ts";
+import { checkServed, server } from "./server.ts";
 
 const cacheEntries = z.number().int().min(1).max(256);
 
@@ -72,7 +73,12 @@ const MOST_TEACHERS = 6;
 
 export const teacher = z.strictObject({
   model: path.describe(
-    "Hugging Face folder or GGUF file of the teacher, hf:ORG/NAME@REVISION of the hub, or `student` for the student itself",
+    "Hugging Face folder or GGUF file of the teacher, hf:ORG/NAME@REVISION of the hub, `server` for a model behind a server, or `student` " +
+      "for the student itself",
+  ),
+  server: server.optional().describe(
+    "Where model is `server`: a server of the OpenAI API that gives log-probabilities of a prompt. It is asked once, before training, and " +
+      "cache.topK of them are kept at each position",
   ),
   self: self.optional(),
   teachers: z.array(member).min(2).max(MOST_TEACHERS).optional().describe(
@@ -94,10 +100,13 @@ export const teacher = z.strictObject({
   cache: cache.optional().describe(
     "Runs the teacher once before training and keeps the top of its distribution; training then needs no teacher on the GPU",
   ),
-}).superRefine(checkSelf).superRefine(checkTeachers).refine((t) => !(t.train && t.cache), {
-  path: ["cache"],
-  error: "cannot keep a teacher that is trained along; leave it out, or teacher.train",
-}).refine((t) => !(t.train && t.stream), {
+}).superRefine(checkServed).superRefine(checkSelf).superRefine(checkTeachers).refine(
+  (t) => !(t.train && t.cache),
+  {
+    path: ["cache"],
+    error: "cannot keep a teacher that is trained along; leave it out, or teacher.train",
+  },
+).refine((t) => !(t.train && t.stream), {
   path: ["stream"],
   error: "cannot stream a teacher that is trained along; leave it out, or teacher.train",
 });
