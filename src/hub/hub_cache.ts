@@ -26,7 +26,7 @@ export interface CachedPlace {
   readonly cacheFolder: string;
   readonly repository: string;
   readonly commit: string;
-  /** Within the snapshot: a GGUF file, or a folder; of a dataset a file, or several by a `*`. The whole when absent. */
+  /** Within the snapshot: a GGUF file, or a folder; of a dataset a file, or several by names in braces. The whole when absent. */
   readonly path?: string;
 }
 

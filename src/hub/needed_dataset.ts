@@ -5,7 +5,7 @@
  */
 import { InputError } from "../base/errors.ts";
 import { isDatasetName } from "../text/read/format.ts";
-import { matches } from "../text/read/files.ts";
+import { listedPath, matches } from "../text/read/files.ts";
 import type { NeededFiles } from "./needed_files.ts";
 
 /** Files of a repository that say something of the data, and hold none. */
@@ -26,12 +26,12 @@ const FORMATS: readonly RegExp[] = [
 const TRAIN = /(^|[/._-])train(ing)?([/._-]|$)/i;
 
 /**
- * Chooses from what there is. What is wanted together lies in one folder and has names that one pattern stands for.
+ * Chooses from what there is. What is wanted together lies in one folder.
  *
  * @param listing Every file of the repository
- * @param path A file, several by a `*` in their names, or a folder that was named, if any
+ * @param path A file, several by a `*` or by names in braces, or a folder that was named, if any
  * @param name How errors call the dataset
- * @returns `only` is the file, or the pattern
+ * @returns `only` is the file, or a path with the names of several in braces
  * @throws {InputError} nothing that could be read, or more than one choice
  */
 export function neededDataset(
@@ -52,11 +52,12 @@ export function neededDataset(
     });
   };
   if (path !== undefined && listing.includes(path)) return { files: [path], only: path };
-  if (path?.includes("*")) {
-    const found = data.filter((file) => matches(path, file) && folderOf(file) === folderOf(path));
-    return found.length > 0
-      ? { files: found, only: path }
-      : refuse(`the repository has no data files like ${path}`, data);
+  if (path !== undefined && /[*{]/.test(path)) {
+    const found = data.filter((file) => folderOf(file) === folderOf(path) && isMeant(path, file));
+    const only = found.length > 0 ? listedPath(found) : undefined;
+    return only === undefined
+      ? refuse(`the repository has no data files like ${path}`, data)
+      : { files: found, only };
   }
   const within = path === undefined ? data : data.filter((file) => file.startsWith(`${path}/`));
   if (within.length === 0) {
@@ -69,32 +70,23 @@ export function neededDataset(
   const split = train.length > 0 ? train : within;
   const format = FORMATS.find((pattern) => split.some((file) => pattern.test(file)))!;
   const files = split.filter((file) => format.test(file));
-  const pattern = patternOf(files);
-  const isExact = pattern !== undefined &&
-    data.filter((file) => matches(pattern, file) && folderOf(file) === folderOf(pattern)).length ===
-      files.length;
-  if (!isExact || (train.length === 0 && files.length > 1)) {
+  const only = listedPath(files);
+  if (only === undefined || (train.length === 0 && files.length > 1)) {
     return refuse(`it is not clear which of its ${within.length} data files are meant`, within);
   }
-  return { files, only: pattern };
+  return { files, only };
+}
+
+/** Whether a path with a `*`, or with names in braces, means a file of its folder. */
+function isMeant(path: string, file: string): boolean {
+  const list = /^([^{}]*)\{([^{}]+)\}([^{}]*)$/.exec(path);
+  return list
+    ? list[2]!.split(",").some((part) => `${list[1]}${part}${list[3]}` === file)
+    : matches(path, file);
 }
 
 function folderOf(file: string): string {
   return file.slice(0, file.lastIndexOf("/") + 1);
-}
-
-/** What stands for all of some files of one folder; undefined where they lie in several. */
-function patternOf(files: readonly string[]): string | undefined {
-  const [first, ...others] = files as [string, ...string[]];
-  if (others.length === 0) return first;
-  const folder = folderOf(first);
-  if (others.some((file) => folderOf(file) !== folder)) return undefined;
-  const names = files.map((file) => file.slice(folder.length));
-  const shortest = Math.min(...names.map(({ length }) => length));
-  let [begin, end] = [0, 0];
-  while (begin < shortest && names.every((name) => name[begin] === names[0]![begin])) begin++;
-  while (end < shortest - begin && names.every((name) => name.at(-1 - end) === names[0]!.at(-1 - end))) end++;
-  return `${folder}${names[0]!.slice(0, begin)}*${names[0]!.slice(names[0]!.length - end)}`;
 }
 
 /** The whole name of a file. */

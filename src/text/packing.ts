@@ -136,6 +136,29 @@ function placePair(pairs: PackedPairs, { ids, supervised, rejected }: EncodedSam
 /** How many waiting samples are looked at to fill a batch; more fills better, but planning costs more. */
 const LOOK_AHEAD = 64;
 
+/** What of a second tokenizer's encodings goes into a batch: of each sample, and together. */
+export interface OtherRoom {
+  readonly lengths: ArrayLike<number>;
+  readonly tokensPerBatch: number;
+}
+
+/** The room that samples take in a second stream, where they have one. */
+export function otherRoom(
+  samples: readonly EncodedSample[],
+  tokensPerBatch: number | undefined,
+): OtherRoom | undefined {
+  if (tokensPerBatch === undefined) return undefined;
+  return { lengths: Int32Array.from(samples, ({ other }) => other?.ids.length ?? 0), tokensPerBatch };
+}
+
+/** The samples of a batch as a second tokenizer has them. */
+export function packOther(samples: readonly EncodedSample[], tokensPerBatch: number): PackedBatch {
+  return packBatch(
+    samples.map(({ source, other }) => ({ ids: other!.ids, supervised: other!.supervised, source })),
+    tokensPerBatch,
+  );
+}
+
 /**
  * Groups samples into batches: each batch takes the first waiting sample, then whichever of the next ones still fit, in order.
  * No sample waits for ever, since the first in line always goes into the next batch.
@@ -143,12 +166,14 @@ const LOOK_AHEAD = 64;
  * @param lengths tokens of each sample, all at most `tokensPerBatch`
  * @param order sample numbers in the order they wait
  * @param lookAhead waiting samples to consider; 1 packs strictly in order
+ * @param other where a batch holds the samples' encodings of a second tokenizer too: both have to fit
  */
 export function planBatches(
   lengths: ArrayLike<number>,
   order: ArrayLike<number>,
   tokensPerBatch: number,
   lookAhead: number = LOOK_AHEAD,
+  other?: OtherRoom,
 ): number[][] {
   const batches: number[][] = [];
   const window: number[] = [];
@@ -160,9 +185,12 @@ export function planBatches(
   while (window.length > 0) {
     const batch: number[] = [];
     let room = tokensPerBatch;
+    let beside = other?.tokensPerBatch ?? 0;
     for (let i = 0; i < window.length && room > 0;) {
-      if (lengths[window[i]] <= room) {
+      const otherLength = other?.lengths[window[i]] ?? 0;
+      if (lengths[window[i]] <= room && otherLength <= beside) {
         room -= lengths[window[i]];
+        beside -= otherLength;
         batch.push(...window.splice(i, 1));
         refill();
       } else i++;
@@ -196,11 +224,17 @@ export function checkFits(samples: readonly EncodedSample[], tokensPerBatch: num
 /**
  * Batches in file order, for evaluation.
  *
+ * @param otherTokens Tokens of a batch in the second tokenizer's encoding, where samples have one
  * @throws {InputError} no samples, or one that is longer than a batch
  */
-export function packSequential(samples: readonly EncodedSample[], tokensPerBatch: number): PackedBatch[] {
+export function packSequential(
+  samples: readonly EncodedSample[],
+  tokensPerBatch: number,
+  otherTokens?: number,
+): PackedBatch[] {
   checkFits(samples, tokensPerBatch);
   const lengths = samples.map(sampleLength);
-  return planBatches(lengths, samples.map((_, i) => i), tokensPerBatch, 1)
+  const other = otherRoom(samples, otherTokens);
+  return planBatches(lengths, samples.map((_, i) => i), tokensPerBatch, 1, other)
     .map((batch) => packBatch(batch.map((i) => samples[i]), tokensPerBatch));
 }

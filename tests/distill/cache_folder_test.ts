@@ -91,6 +91,16 @@ Deno.test("a writer takes samples in any order and as they come; what was writte
     );
   }));
 
+Deno.test("what comes while a shard is written waits for the next, and nothing is lost", () =>
+  inFolder(async (place) => {
+    const writer = new CacheWriter(await CacheFolder.open(place, ORIGIN), 2 * ROW);
+    await Promise.all(Array.from({ length: 9 }, (_, i) => writer.put(sample(i).key, sample(i).rows)));
+    await writer.flush();
+    const folder = await CacheFolder.open(place, ORIGIN);
+    assertEquals(folder.size, 9);
+    for (let i = 0; i < 9; i++) assertEquals(await rowsOf(folder, i), sample(i).rows);
+  }));
+
 Deno.test("several that write one cache at once leave each sample there once", () =>
   inFolder(async (place) => {
     const write = async (order: number[]) => {

@@ -18,7 +18,8 @@ import { parseRecipe, RecipeError, recipeHash } from "../../src/distill/recipe/p
 import { BatchStream, upcoming } from "../../src/text/batch_stream.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
 import { IGNORED_LABEL, packBatch, type PackedBatch } from "../../src/text/packing.ts";
-import { tinySample } from "./tiny_model.ts";
+import { prepareRun } from "../../src/distill/inputs/prepare.ts";
+import { tinyRecipe, tinySample, withTiny, writeTinyModel } from "./tiny_model.ts";
 
 const options: WindowOptions = {
   ...{ ratio: 0.5, tokens: 10, promptTokens: 4, temperature: 1, contextLength: 32, seed: 3, step: 0 },
@@ -211,3 +212,21 @@ Deno.test("rollouts are refused where they cannot be, with the place in the reci
   ];
   for (const [parse, message] of refused) assertThrows(parse, RecipeError, message);
 });
+
+Deno.test("texts end with what tokenizers, both models' generation_config.json and the recipe say", () =>
+  withTiny(async (files) => {
+    const student = `${files.folder}/student`;
+    await writeTinyModel(student, { layers: 2 });
+    const config = (folder: string, eos_token_id: unknown) =>
+      Deno.writeTextFile(`${folder}/generation_config.json`, JSON.stringify({ eos_token_id }));
+    await config(files.teacher, [2, 40]);
+    // An id that the vocabulary does not have ends nothing.
+    await config(student, [41, 4_000_000]);
+    const own = tinyRecipe(files, {
+      student: { model: student },
+      data: { train: files.train, endToken: 42 },
+    });
+    const prepared = await prepareRun(own);
+    assertEquals([...prepared.stopTokens].sort((a, b) => a - b), [1, 2, 40, 41, 42]);
+    prepared.close();
+  }));

@@ -11,7 +11,7 @@ import { parseHubName, writeHubName } from "../../src/hub/hub_name.ts";
 import { neededDataset } from "../../src/hub/needed_dataset.ts";
 import { withLocalModels } from "../../src/runs/task/hub_models.ts";
 import { openDataset } from "../../src/text/dataset.ts";
-import { datasetFiles } from "../../src/text/read/files.ts";
+import { datasetFiles, withoutPattern } from "../../src/text/read/files.ts";
 import { RowFile } from "../../src/text/stream/row_file.ts";
 import { gitHash } from "./fake_hub.ts";
 import { filesBelow, FIRST, HASTE, noise, repository, text, withHub } from "./hub_cases.ts";
@@ -59,12 +59,15 @@ Deno.test("of a dataset's files one split is fetched, in one format; where that 
   const shards = ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"];
   const test = "data/test-00000-of-00001.parquet";
   assertEquals(of([...about, "all.jsonl"]), { files: ["all.jsonl"], only: "all.jsonl" });
-  assertEquals(of([...about, ...shards, test]), { files: shards, only: "data/train-0000*-of-00002.parquet" });
+  assertEquals(of([...about, ...shards, test]), {
+    files: shards,
+    only: "data/train-0000{0,1}-of-00002.parquet",
+  });
   assertEquals(of([...about, ...shards, test], "data"), {
     files: shards,
-    only: "data/train-0000*-of-00002.parquet",
+    only: "data/train-0000{0,1}-of-00002.parquet",
   });
-  assertEquals(of([...shards, test], "data/test-*.parquet"), { files: [test], only: "data/test-*.parquet" });
+  assertEquals(of([...shards, test], "data/test-*.parquet"), { files: [test], only: test });
   assertEquals(of([...shards, test], test), { files: [test], only: test });
   assertEquals(of(["train.csv", "train.jsonl.gz", "test.csv"]).files, ["train.jsonl.gz"]);
   assertEquals(of(["main/train-1.parquet", "other/train-1.parquet"], "main").files, ["main/train-1.parquet"]);
@@ -102,11 +105,11 @@ Deno.test("a dataset is fetched into the cache that Python has too, read as one,
     const path = await fetchModel(parseHubName(name), options);
     assertEquals(
       relative(folder, path),
-      `hub/datasets--ada--rows/snapshots/${FIRST}/data/train-0000*-of-00002.jsonl`,
+      `hub/datasets--ada--rows/snapshots/${FIRST}/data/train-0000{0,1}-of-00002.jsonl`,
     );
     assertEquals(placeOf(path), {
       ...{ kind: "dataset", cacheFolder: settings.cacheFolder, repository: "ada/rows", commit: FIRST },
-      path: "data/train-0000*-of-00002.jsonl",
+      path: "data/train-0000{0,1}-of-00002.jsonl",
     });
     const files = (await filesBelow(folder)).filter((file) => file.includes("snapshots"));
     assertEquals(files.map((file) => file.split(" -> ")[0]!.split("/").at(-1)), [
@@ -195,6 +198,16 @@ Deno.test("a * stands for files of a folder, in the order of their names", async
     (await datasetFiles(`${folder}/${pattern}`)).map((file) => relative(folder, file));
   assertEquals(await names("b-*.jsonl"), ["b-1.jsonl", "b-10.jsonl", "b-2.jsonl"]);
   assertEquals(await names("no.such"), ["no.such"]);
+  // The process of a run may list no folders, so its files are named once.
+  const listed = await withoutPattern(`${folder}/b-*.jsonl`);
+  assertEquals(listed, `${folder}/b-{1,10,2}.jsonl`);
+  assertEquals(await datasetFiles(listed), await datasetFiles(`${folder}/b-*.jsonl`));
+  assertEquals(await withoutPattern(`${folder}/c*`), `${folder}/c.jsonl`);
+  // A file may have such a name, and one that is not there is named by who opens it.
+  await Deno.writeTextFile(`${folder}/{x,y}.csv`, "");
+  assertEquals(await names("{x,y}.csv"), ["{x,y}.csv"]);
+  assertEquals(await names("{x,z}.csv"), ["x.csv", "z.csv"]);
+  await assertRejects(() => withoutPattern(`${folder}/*`), InputError, "commas or braces");
   await assertRejects(() => names("d*"), InputError, "has a name like d*");
   await assertRejects(() => datasetFiles(`${folder}/none/*`), InputError, "cannot be listed");
   await Deno.remove(folder, { recursive: true });

@@ -7,6 +7,7 @@ import { builtins } from "../../plugins/mod.ts";
 import type { DeviceDescription } from "../../src/gpu/description.ts";
 import { type ResolvedLoss } from "../../src/losses/traced.ts";
 import { compileRowLoss } from "../../src/losses/compile.ts";
+import { compileGroupLoss } from "../../src/losses/compile_group.ts";
 import { compileTails } from "../../src/losses/row_tails.ts";
 import { cacheRefusal, type SparseTarget } from "../../src/losses/sparse_target.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
@@ -350,6 +351,14 @@ export function rowLossTexts(device: DeviceDescription): { label: string; wgsl: 
   for (const terms of mixtures) {
     for (const vocabulary of [3, 16, 127, 128, 132, 1024, 1027, 32000]) {
       for (const gradient of [true, false]) add(terms, vocabulary, gradient);
+    }
+  }
+  for (const loss of builtins.flatMap((p) => (p.kind === "group-loss" ? [p] : []))) {
+    const shape = { vocabulary: 127, teacherVocabulary: 64, matched: 5 };
+    for (const gradient of [true, false]) {
+      const options = loss.options.parse({});
+      const { label, wgsl } = compileGroupLoss({ loss, options, name: "group" }, shape, device, { gradient });
+      texts.push({ label, wgsl });
     }
   }
   for (const loss of losses) {

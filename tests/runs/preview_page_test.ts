@@ -42,7 +42,7 @@ Deno.test("a page of samples marks what is learnt and where it ends, and escapes
   for (const tag of ["<img", "<b>", "<i>", "<u>", "<s>", "</s>", 'onerror="', "<script"]) {
     assert(!page.includes(tag), tag);
   }
-  assert(!["\u202e", "\u001b"].some((character) => page.includes(character)));
+  assert(!page.includes("\u202e") && !page.includes("\u001b"));
   assertStringIncludes(page, '<span class="t special" title="token 1 at 0">&lt;s&gt;</span>');
   assertStringIncludes(page, '<span class="t" title="token 8 at 2">\u25e6</span>');
   assertStringIncludes(page, '<span class="t s" title="token 9 at 3, learnt">yes\u21b5\n</span>');

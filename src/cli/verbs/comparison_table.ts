@@ -19,6 +19,7 @@ export type Table = readonly (readonly string[])[];
 /** The measurements that are shown; compare.json has all of them. */
 const COLUMNS: readonly [key: string, title: string][] = [
   ["cross-entropy", "held-out loss"],
+  ["bits-per-byte", "bits a byte"],
   ["forward-kl", "forward KL"],
   ["reverse-kl", "reverse KL"],
   ["top-1-agreement", "top-1 agreement"],

@@ -77,6 +77,8 @@ export interface Progress {
     string,
     { teacher: number | null; before: number | null; last: number | null; tokens: number }
   >;
+  /** Held-out loss in bits a byte, of a teacher with a tokenizer of its own; absent otherwise. */
+  bitsPerByte?: { teacher: number | null; before: number | null; last: number | null };
   /** Sum and count of the running window of training losses, and the lowest window mean so far. */
   window: { sum: number; count: number; lowest: number | null };
   samples: { model: "teacher" | "student"; step: number; prompt: string; text: string }[];

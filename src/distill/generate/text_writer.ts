@@ -13,7 +13,7 @@ import type { TextTokenizer } from "../../text/tokenizer.ts";
 import { type GeneratedText, generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
 import type { ModelFamily } from "../../models/family.ts";
 import { Model, uploadWeights } from "../inputs/models.ts";
-import { openTokenizer, stopTokens } from "../inputs/prepare.ts";
+import { type ModelText, openTokenizer, stopTokens } from "../inputs/prepare.ts";
 import { type RunSource, RunStudent } from "../checkpoint/run_student.ts";
 import { HiddenStates } from "./hidden_states.ts";
 import { Scorer, type ScorerOptions, type TextScores } from "./scorer.ts";
@@ -50,6 +50,7 @@ export class TextWriter {
   readonly tokenizer: TextTokenizer;
   readonly template: ChatTemplate | undefined;
   readonly #run: RunStudent | undefined;
+  readonly #endTokens: readonly number[];
   #gpu: Gpu | undefined;
   #generator: Generator | undefined;
   #weights: ReadonlyMap<string, GpuBuffer> = new Map();
@@ -60,12 +61,11 @@ export class TextWriter {
   private constructor(
     model: Model,
     run: RunStudent | undefined,
-    text: { tokenizer: TextTokenizer; template: ChatTemplate | undefined },
+    { tokenizer, template, endTokens }: ModelText,
   ) {
     this.model = model;
     this.#run = run;
-    this.tokenizer = text.tokenizer;
-    this.template = text.template;
+    [this.tokenizer, this.template, this.#endTokens] = [tokenizer, template, endTokens];
   }
 
   /**
@@ -95,7 +95,7 @@ export class TextWriter {
 
   /** Tokens that end a text. */
   get stopTokens(): readonly number[] {
-    return stopTokens(this.tokenizer, "auto");
+    return stopTokens(this.tokenizer, "auto", this.#endTokens);
   }
 
   /**

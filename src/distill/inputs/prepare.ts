@@ -13,6 +13,7 @@ import type { DatasetRow } from "../../text/dataset.ts";
 import type { EncodedSample, EncodeReport } from "../../text/encode.ts";
 import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
 import { checkShapedModel, readShapeFile } from "../../formats/shape_file.ts";
+import { alignedData, type AlignedTeacher, matchTokens } from "./aligned_teacher.ts";
 import { modelIdentity } from "./identity.ts";
 import { closeModels, type OpenModels, openModels, withRows } from "./open_models.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
@@ -43,6 +44,8 @@ export interface PreparedRun {
   readonly template: ChatTemplate | undefined;
   /** Present where teacher and student have heads of different sizes for one vocabulary: only its rows take part. */
   readonly padding?: { readonly teacher: number; readonly student: number; readonly common: number };
+  /** Where the teacher has a tokenizer of its own; `tokenizer` and `template` are then the student's. */
+  readonly aligned?: AlignedTeacher;
   /** The data, set by set. What follows is all sets together, one after another, but training sets of which nothing is drawn. */
   readonly sets: SampleSets;
   readonly train: EncodedSample[];
@@ -56,10 +59,16 @@ export interface PreparedRun {
   close(): void;
 }
 
+/** What turns text into tokens of a model. */
+export interface ModelText {
+  readonly tokenizer: TextTokenizer;
+  readonly template: ChatTemplate | undefined;
+  /** Tokens with which the model ends a text, besides those of the tokenizer: what its generation_config.json names. */
+  readonly endTokens: readonly number[];
+}
+
 /** A tokenizer with its chat template, read from a model. */
-export async function openTokenizer(
-  model: Model,
-): Promise<{ tokenizer: TextTokenizer; template: ChatTemplate | undefined }> {
+export async function openTokenizer(model: Model): Promise<ModelText> {
   const files = await model.source.tokenizer();
   const { bosToken, eosTokens, vocabularySize } = model.config;
   const isFolder = model.source.kind === "huggingface";
@@ -87,7 +96,11 @@ export async function openTokenizer(
     ...(jinja === undefined ? {} : { jinja }),
     ...(isFolder ? {} : { jinjaWhere: `${model.path} (tokenizer.chat_template)` }),
   });
-  return { tokenizer, template };
+  const named = [files.generationConfig?.eos_token_id].flat();
+  const endTokens = named.filter((id): id is number =>
+    typeof id === "number" && Number.isInteger(id) && id >= 0 && id < vocabularySize
+  );
+  return { tokenizer, template, endTokens };
 }
 
 /**
@@ -108,14 +121,21 @@ export async function prepareRun(
   let dataSets: SampleSets | undefined;
   try {
     // Of a teacher behind a server no more than its head is here.
-    const { tokenizer, template } = await openTokenizer(
-      recipe.teacher.server ? models.student : models.teachers[0]!,
-    );
-    const padding = await compareVocabularies(recipe, models, tokenizer);
+    const { server, align } = recipe.teacher;
+    const ofTeacher = await openTokenizer(server ? models.student : models.teachers[0]!);
+    const isOne = recipe.student.model === "teacher" || server || models.teachers[0] === models.student;
+    const ofStudent = isOne ? ofTeacher : await openTokenizer(models.student);
+    const { tokenizer, template } = align ? ofStudent : ofTeacher;
+    const padding = align
+      ? undefined
+      : await compareVocabularies(recipe, models, ofTeacher.tokenizer, ofStudent.tokenizer);
     if (padding) models = withRows(models, padding.common);
     const { student, teachers } = models;
+    const teacher = teachers[0]!;
     const longest = Math.min(...teachers.map(({ config }) => config.contextLength));
-    if (recipe.data.contextLength > Math.min(longest, student.config.contextLength)) {
+    // A teacher with tokens of its own has its own limit.
+    const positions = align ? Infinity : longest;
+    if (recipe.data.contextLength > Math.min(positions, student.config.contextLength)) {
       throw new InputError(
         `data.contextLength is ${recipe.data.contextLength}; the models were trained for ${longest} (teacher) and ${student.config.contextLength} (student) positions`,
         { where: "recipe", hint: "Lower data.contextLength." },
@@ -125,19 +145,31 @@ export async function prepareRun(
       recipe.data,
       { tokenizer, ...(template ? { template } : {}) },
       access,
+      align && {
+        ...{ tokenizer: ofTeacher.tokenizer, align, contextLength: teacher.config.contextLength },
+        ...(ofTeacher.template ? { template: ofTeacher.template } : {}),
+      },
     );
     dataSets = sets;
     const drawn = drawnSets(sets.train);
     const samples = drawn.flatMap((set) => set.samples);
     checkSources(recipe, samples, drawn);
     checkStreamed(recipe, drawn);
-    checkTags(recipe, [...samples, ...sets.heldOut.flatMap((set) => set.samples)]);
+    const all = [...samples, ...sets.heldOut.flatMap((set) => set.samples)];
+    checkTags(recipe, all);
+    const sizes = { rows: student.config.vocabularySize, teacherRows: teacher.config.vocabularySize };
+    const aligned: AlignedTeacher | undefined = align && {
+      ...ofTeacher,
+      ...matchTokens(tokenizer, ofTeacher.tokenizer, sizes),
+      data: alignedData(all),
+    };
     return {
       recipe,
-      ...{ teacher: teachers[0]!, teachers, student },
+      ...{ teacher, teachers, student },
       tokenizer,
       template,
       ...(padding ? { padding } : {}),
+      ...(aligned ? { aligned } : {}),
       sets,
       train: samples,
       heldOut: sets.heldOut.flatMap((set) => set.samples),
@@ -145,7 +177,12 @@ export async function prepareRun(
       heldOutRows: sets.heldOut.flatMap((set) => set.rows),
       trainReport: joinedReport(drawn.map((set) => set.report)),
       heldOutReport: joinedReport(sets.heldOut.map((set) => set.report)),
-      stopTokens: stopTokens(tokenizer, recipe.data.endToken),
+      // Ids of a teacher with a tokenizer of its own mean nothing to the student.
+      stopTokens: stopTokens(tokenizer, recipe.data.endToken, [
+        ...(align ? [] : [...ofTeacher.endTokens, ...ofTeacher.tokenizer.eosTokens]),
+        ...ofStudent.endTokens,
+        ...ofStudent.tokenizer.eosTokens,
+      ]),
       close() {
         sets.close();
         closeModels(models);
@@ -216,12 +253,25 @@ function checkStreamed({ teacher }: Recipe, sets: readonly TrainingSamples[]): v
       { where: "recipe teacher.combine", hint: "Set data.streaming: false, or data.limit." },
     );
   }
-  if (!teacher.cache) return;
+  if (teacher.align) {
+    throw new InputError(
+      "a teacher with a tokenizer of its own needs all samples in memory, since its sizes are planned from them, and the training data " +
+        "stay on the disk",
+      {
+        where: "recipe teacher.align",
+        hint: "Set data.streaming: false, or data.limit.",
+      },
+    );
+  }
+  if (!teacher.cache && !teacher.server) return;
   throw new InputError(
-    "a cached teacher needs all samples in memory, and the training data stay on the disk",
+    `a ${
+      teacher.cache ? "cached" : "served"
+    } teacher needs all samples in memory, and the training data stay on the disk`,
     {
-      where: "recipe teacher.cache",
-      hint: "Leave out teacher.cache, or set data.streaming: false, or data.limit.",
+      where: `recipe teacher.${teacher.cache ? "cache" : "server"}`,
+      hint:
+        "Take a teacher that is there while the student learns, or set data.streaming: false, or data.limit.",
     },
   );
 }
@@ -301,9 +351,13 @@ export function needsBase(student: Model): boolean {
     student.keptLayers.length < student.sourceLayers;
 }
 
-/** Where a text of this model ends: its end tokens, and what the recipe puts after a text. */
-export function stopTokens(tokenizer: TextTokenizer, endToken: Recipe["data"]["endToken"]): number[] {
-  const stop = new Set(tokenizer.eosTokens);
+/** Where a text of this model ends: its end tokens, what the recipe puts after a text, and what else models name. */
+export function stopTokens(
+  tokenizer: TextTokenizer,
+  endToken: Recipe["data"]["endToken"],
+  others: readonly number[] = [],
+): number[] {
+  const stop = new Set([...tokenizer.eosTokens, ...others]);
   if (typeof endToken === "number") stop.add(endToken);
   // A BOS in the middle begins another text, so this one is over.
   if (tokenizer.bosToken !== undefined) stop.add(tokenizer.bosToken);
@@ -318,6 +372,7 @@ async function compareVocabularies(
   { student: { model }, teacher }: Recipe,
   { teachers: [first, ...others], student }: OpenModels,
   tokenizer: TextTokenizer,
+  studentTokenizer: TextTokenizer,
 ): Promise<PreparedRun["padding"]> {
   const own = model === "teacher" ? first : student;
   const sizes = [first!, ...others].map(({ config }) => config.vocabularySize);
@@ -325,7 +380,8 @@ async function compareVocabularies(
   if (teacher.server) return headPadding(sizes, student, tokenizer);
   for (const other of new Set([...others, own])) {
     if (other === first) continue;
-    const difference = vocabularyDifference(tokenizer, (await openTokenizer(other!)).tokenizer);
+    const its = other === student ? studentTokenizer : (await openTokenizer(other!)).tokenizer;
+    const difference = vocabularyDifference(tokenizer, its);
     if (!difference) continue;
     const which = other === student
       ? teacher.teachers ? "the first teacher and the student" : "teacher and student"
@@ -333,9 +389,9 @@ async function compareVocabularies(
     throw new InputError(`${which} have different vocabularies: ${difference}`, {
       where: other!.path,
       hint:
-        "Distillation over logits needs one vocabulary, with universal-logit too: positions of different " +
-        "tokenisations are not paired. So choose models of one family, or cut a student from the teacher " +
-        "(student: {model: teacher, layers: [...]}).",
+        `To let ${tokenizer.where} teach ${studentTokenizer.where} by groups of tokens that stand for the same bytes, say so: ` +
+        "teacher.align: {by: bytes}, with a loss such as universal-logit-groups. All other losses over logits need one vocabulary: choose " +
+        "models of one family, or cut a student from the teacher (student: {model: teacher, layers: [...]}).",
     });
   }
   return headPadding(sizes, student, tokenizer);

@@ -16,8 +16,9 @@ import {
 import { type Look, LOOK_BYTES, lookAt } from "../../text/stream/look.ts";
 import { NumberSet } from "../../text/stream/number_list.ts";
 import { RowFile, shortHash } from "../../text/stream/row_file.ts";
+import { RowAligner } from "../../text/alignment/row_aligner.ts";
 import { heldOutSets, trainingSets } from "../recipe/data_sets.ts";
-import type { DataRecipe, HeldOutSet } from "../recipe/recipe.ts";
+import type { AlignRecipe, DataRecipe, HeldOutSet } from "../recipe/recipe.ts";
 
 /** A set of samples under its name. */
 export interface SampleSet {
@@ -133,6 +134,13 @@ export function encodeOptions(
   };
 }
 
+/** A teacher with a tokenizer of its own, which encodes every row too. */
+export interface OtherTokenizer extends Pick<EncodeOptions, "tokenizer" | "template"> {
+  readonly align: AlignRecipe;
+  /** Positions that the teacher was trained for. */
+  readonly contextLength: number;
+}
+
 /**
  * Reads and encodes all sets. Without held-out sets, each training set gives a part of its rows to one of its name.
  *
@@ -142,12 +150,23 @@ export async function openSampleSets(
   data: DataRecipe,
   models: Pick<EncodeOptions, "tokenizer" | "template">,
   access: DataAccess = {},
+  other?: OtherTokenizer,
 ): Promise<SampleSets> {
   const options = encodeOptions(data, models);
+  const encodeWhole = (rows: readonly DatasetRow[]) => {
+    const aligner = other && alignerOf(data, options, other);
+    try {
+      return encodeDataset(rows, { ...options, ...(aligner ? { align: aligner } : {}) });
+    } finally {
+      // What it has to say goes before that nothing is left.
+      aligner?.check();
+    }
+  };
   /** @param total Rows that these stand for */
   const encode = (rows: readonly DatasetRow[], looked?: SampleSet["looked"], total = rows.length) => {
-    if (!isLook) {
-      const { samples, report } = encodeDataset(rows, options);
+    // A second tokenizer wants all rows: its sizes are planned from them.
+    if (!isLook || other) {
+      const { samples, report } = encodeWhole(rows);
       return {
         rows,
         samples,
@@ -216,6 +235,21 @@ export async function openSampleSets(
     throw error;
   }
   return { train, heldOut, close };
+}
+
+/** What encodes rows for the teacher too. An end token given by its id is one of the student's; the teacher's ends as it does. */
+function alignerOf(
+  data: DataRecipe,
+  own: EncodeOptions,
+  { tokenizer, template, align, contextLength }: OtherTokenizer,
+): RowAligner {
+  const { endToken } = data;
+  const second = encodeOptions(data, { tokenizer, ...(template ? { template } : {}) });
+  return new RowAligner(
+    own,
+    { ...second, endToken: typeof endToken === "number" ? "auto" : endToken },
+    { ...align, limit: contextLength },
+  );
 }
 
 /** The rows of a file, or some of those of a large one. */
@@ -334,15 +368,19 @@ export function mixtureOf(
 /** What counts of some rows say of more of them. */
 function scaledReport(report: EncodeReport, factor: number): EncodeReport {
   if (factor === 1) return report;
-  const { text, prompt, messages } = report.rowsByShape;
+  const { text, prompt, messages, pair } = report.rowsByShape;
   const all = (count: number) => Math.round(count * factor);
   return {
     ...Object.fromEntries(COUNTS.map((name) => [name, all(report[name])])) as Record<
       typeof COUNTS[number],
       number
     >,
-    rowsByShape: { text: all(text), prompt: all(prompt), messages: all(messages) },
+    rowsByShape: {
+      ...{ text: all(text), prompt: all(prompt), messages: all(messages) },
+      ...(pair === undefined ? {} : { pair: all(pair) }),
+    },
     longest: report.longest,
+    ...(report.unlike === undefined ? {} : { unlike: all(report.unlike) }),
   };
 }
 
@@ -364,6 +402,7 @@ export function joinedReport(reports: readonly EncodeReport[]): EncodeReport {
         ...(pairs > 0 ? { pair: pairs } : {}),
       },
       longest: Math.max(all.longest, report.longest),
+      ...(all.unlike === undefined ? {} : { unlike: all.unlike + (report.unlike ?? 0) }),
     };
   }, first);
 }

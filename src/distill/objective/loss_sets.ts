@@ -73,6 +73,8 @@ export interface ResolvedObjective {
   readonly shape: RowLossShape;
   /** Whether the target is made for one temperature, so that losses of different ones need passes of their own. */
   readonly oneTemperature: boolean;
+  /** Whether the target's rows are of another vocabulary, and none of its positions is one of the learner's. */
+  readonly aligned: boolean;
   /** Temperature at which the log-probabilities of labels are wanted in training, to weigh positions by; see `importance.ts`. */
   readonly importance?: number;
 }
@@ -90,10 +92,10 @@ export function crossEntropySet({ registry, shape }: ResolvedObjective): LossSet
  * schedule changes is at the end of its course, so that measurements of different steps can be compared.
  */
 export function evaluationSet(resolved: ResolvedObjective): MeasuredLosses {
-  const { registry, recipe, terms, masks, shape } = resolved;
+  const { registry, recipe, terms, masks, shape, aligned } = resolved;
   // Of a cache, what is measured of the teacher would be something else under the same name.
   const isSeen = ({ loss, options }: Pick<ResolvedLoss, "loss" | "options">) =>
-    !shape.sparseTarget || !looksAtTarget(loss, options);
+    !(shape.sparseTarget || aligned) || !looksAtTarget(loss, options);
   const monitors = MONITORS.filter((loss) => isSeen({ loss, options: {} })).map((loss) => ({
     ...{ loss, options: {}, name: loss.id },
     ...{ weight: 0, temperature: 1, monitor: true },
@@ -108,7 +110,8 @@ export function evaluationSet(resolved: ResolvedObjective): MeasuredLosses {
     .filter((t) => !always.includes(t.name))
     .map((t) => ({ ...t, temperatureVaries: false, monitor: true }))
     .flatMap((t) => [t, ...companions(t).filter(isSeen)]);
-  const all = [...BASICS.map((loss) => measured(registry, loss)), ...others, ...monitors];
+  const basics = BASICS.map((loss) => measured(registry, loss)).filter((t) => !aligned || isSeen(t));
+  const all = [...basics, ...others, ...monitors];
   const passes = byTemperature(all, resolved).map((own) => lossSet(own, shape));
   return {
     passes,

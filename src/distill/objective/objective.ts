@@ -17,6 +17,13 @@ import { ensureCached, hiddenPrecision, sparseTarget } from "./cache.ts";
 import type { ControlledOptions } from "./controllers.ts";
 import type { ResolvedFeature } from "./feature_losses.ts";
 import {
+  type GroupPass,
+  groupPasses,
+  groupScalars,
+  refuseUnaligned,
+  type TwoVocabularies,
+} from "./group_terms.ts";
+import {
   crossEntropySet,
   evaluationSet,
   type LossPass,
@@ -28,7 +35,7 @@ import {
 } from "./loss_sets.ts";
 import { isPairTerm } from "./pairs.ts";
 import type { RowLosses } from "./row_loss.ts";
-import { isRowTerm, resolve, type ResolvedTerm, termAt, uniqueNames } from "./terms.ts";
+import { isGroupTerm, isRowTerm, resolve, type ResolvedTerm, termAt, uniqueNames } from "./terms.ts";
 import { type TokenChoice, TokenMasks } from "./token_masks.ts";
 
 /** What the losses meet in a run, where that is more than one live teacher and the data. */
@@ -37,6 +44,8 @@ export interface ObjectiveSetting {
   readonly cache?: TeacherCacheRecipe | undefined;
   /** Where some of the samples are texts of the student: losses that look at no teacher leave them out. */
   readonly onPolicy?: Pick<OnPolicyRecipe, "temperature" | "importance"> | undefined;
+  /** Where the teacher has a vocabulary of its own. */
+  readonly aligned?: TwoVocabularies | undefined;
   /** Whether the logits of the target are made for one temperature. */
   readonly oneTemperature?: boolean;
 }
@@ -56,6 +65,8 @@ export class Objective {
   readonly pairs: readonly LossSet[];
   /** How the hidden states are stored that the target's logits are made of; undefined where no cache keeps them. */
   readonly hidden: HiddenPrecision | undefined;
+  /** Its losses over groups of tokens, where the teacher has a tokenizer of its own; each a pass over the heads. */
+  readonly groups: readonly GroupPass[];
   readonly #recipe: readonly ObjectiveTerm[];
   readonly #shape: RowLossShape;
 
@@ -66,8 +77,9 @@ export class Objective {
     crossEntropy: LossSet,
     pairs: readonly LossSet[],
     hidden: HiddenPrecision | undefined,
+    groups: readonly GroupPass[],
   ) {
-    this.hidden = hidden;
+    [this.hidden, this.groups] = [hidden, groups];
     [this.terms, this.masks, this.#recipe, this.#shape] = [terms, masks, recipe, shape];
     [this.passes, this.evaluation, this.crossEntropy, this.pairs] = [passes, evaluation, crossEntropy, pairs];
   }
@@ -82,18 +94,22 @@ export class Objective {
     registry: Registry,
     recipe: readonly ObjectiveTerm[],
     vocabulary: number,
-    { cache, onPolicy, oneTemperature = false }: ObjectiveSetting = {},
+    { cache, onPolicy, aligned, oneTemperature = false }: ObjectiveSetting = {},
   ): Objective {
     const names = uniqueNames(recipe);
     const found = recipe.map((term, i) => resolve(registry, term, names[i]!, `objective.${i}`));
+    found.forEach((term, i) => refuseUnaligned(term, aligned, `recipe objective.${i}`));
     const choices = recipe.map((term, i): TokenChoice =>
       isPairTerm(found[i]!) ? { tokens: "pair" } : onPolicy ? choiceOnPolicy(term, found[i]!) : term
     );
     const heads: TokenChoice[] = found.some(isPairTerm) ? [{ tokens: "pairHead" }] : [];
-    const masks = new TokenMasks([...choices, ...heads]);
+    const masks = new TokenMasks(
+      [...choices, ...heads],
+      found.filter(isGroupTerm).map(({ loss, options }) => loss.rows(options)),
+    );
     const terms = found.map((term, i): ResolvedTerm => ({
       ...term,
-      tokenMask: masks.bit(choices[i]!),
+      tokenMask: isGroupTerm(term) ? masks.groupCount(term.loss.rows(term.options)) : masks.bit(choices[i]!),
       ...(isPairTerm(term) ? { countMask: masks.bit(heads[0]!) } : {}),
     }));
     if (cache && heads.length > 0) {
@@ -106,7 +122,7 @@ export class Objective {
     if (cache) terms.forEach((term, i) => ensureCached(term, target, `recipe objective.${i}`));
     const shape = { vocabulary, ...(target ? { sparseTarget: target } : {}) };
     const resolved = {
-      ...{ registry, recipe, terms, masks, shape, oneTemperature },
+      ...{ registry, recipe, terms, masks, shape, oneTemperature, aligned: aligned !== undefined },
       ...(onPolicy?.importance ? { importance: onPolicy.temperature } : {}),
     };
     return new Objective(
@@ -116,6 +132,7 @@ export class Objective {
       crossEntropySet(resolved),
       pairSets(resolved),
       hiddenPrecision(cache),
+      groupPasses(registry, terms.filter(isGroupTerm), vocabulary, aligned),
     );
   }
 
@@ -126,7 +143,7 @@ export class Objective {
 
   /** Its losses over inner values of the models. */
   get features(): readonly ResolvedFeature[] {
-    return this.terms.filter((t): t is ResolvedFeature => !isRowTerm(t));
+    return this.terms.filter((t): t is ResolvedFeature => !isRowTerm(t) && !isGroupTerm(t));
   }
 
   /** Every loss plugin in use, each once. */
@@ -157,10 +174,14 @@ export class Objective {
     });
   }
 
-  /** What the head needs to trace one of the sets in a block. */
-  rowLosses({ terms, needsTarget, needsCache }: LossSet, graph: Graph): RowLosses {
+  /** What the head needs to trace one of the sets in a block. @param vocabulary Of the learner, where it is not the student's */
+  rowLosses(
+    { terms, needsTarget, needsCache }: LossSet,
+    graph: Graph,
+    vocabulary: number = this.#shape.vocabulary,
+  ): RowLosses {
     const tokenMasks = this.masks.needed;
-    const shape = { ...this.#shape, tokenMasks };
+    const shape = { ...this.#shape, tokenMasks, vocabulary };
     return {
       ...{ valueCount: terms.length, needsTarget, needsCache, tokenMasks },
       weights: terms.map((t) => (t.monitor ? undefined : graph.scalar(`${t.name}.weight`))),
@@ -195,13 +216,17 @@ export class Objective {
     });
     executable.setScalars(initialScalars(terms.filter(isRowTerm)));
     for (const term of terms) {
-      if (!isRowTerm(term)) executable.setScalar(`${term.name}.weight`, term.weight);
+      if (isGroupTerm(term)) executable.setScalars(groupScalars(term));
+      else if (!isRowTerm(term)) executable.setScalar(`${term.name}.weight`, term.weight);
     }
   }
 
   /** Writes what measuring needs into the step buffer. */
   setEvaluationScalars(executable: Executable): void {
     executable.setScalars(initialScalars([this.evaluation, ...this.pairs].flatMap(({ terms }) => terms)));
+    for (const term of this.at(Infinity)) {
+      if (isGroupTerm(term)) executable.setScalars(groupScalars(term));
+    }
   }
 }
 

@@ -10,7 +10,7 @@ import type { ResolvedLoss } from "../../losses/traced.ts";
 import { type Expression, select, substitute } from "../../tensor/expr/mod.ts";
 import type { Executable } from "../../tensor/executable.ts";
 import type { Graph, Tensor } from "../../tensor/graph.ts";
-import { pointwise, sumColumns } from "../../tensor/ops/pointwise.ts";
+import { pointwise, sumRows } from "../../tensor/ops/pointwise.ts";
 import { rangeMean } from "../../tensor/ops/range_mean.ts";
 import { reshape } from "../../tensor/ops/views.ts";
 import type { EncodedSample } from "../../text/encode.ts";
@@ -55,7 +55,7 @@ export function tracePairs(graph: Graph, rows: Tensor, { loss, options }: Resolv
     pointwise([reshape(rangeMean(x, start, end), [tokens]), length], (mean, n) => mean!.mul(n!));
   const chosen = sum(ranges.chosenStart, ranges.chosenEnd, column("chosenLength"));
   const rejected = sum(ranges.rejectedStart, ranges.rejectedEnd, column("rejectedLength"));
-  const total = (t: Tensor) => reshape(sumColumns(reshape(t, [tokens, 1])), [1]);
+  const total = (t: Tensor) => sumRows(reshape(t, [tokens, 1]));
   const pairs = total(head);
   const mean = (t: Tensor) => {
     const atHeads = pointwise([t, head], (v, h) => v!.mul(h!));

@@ -4,9 +4,11 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
+import type { GroupRows } from "../../losses/group_contract.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import { ON_POLICY } from "../recipe/recipe.ts";
 import { IGNORED_LABEL, packBatch, type PackedBatch } from "../../text/packing.ts";
+import { countedGroups } from "./group_places.ts";
 
 /** The positions that a loss counts. */
 export interface TokenChoice {
@@ -28,7 +30,7 @@ export interface MarkedBatch {
   readonly labels: Int32Array;
   /** Bits of each position, i32 [T]; absent where all losses count the same positions, those with a label. */
   readonly masks?: Int32Array;
-  /** Positions in each mask, by bit. */
+  /** Positions in each mask, by bit; then groups of tokens, by what stands for them. */
   readonly counts: readonly number[];
 }
 
@@ -38,9 +40,14 @@ const MOST = 32;
 /** The different choices of an objective's losses. Mask 0 is the default. */
 export class TokenMasks {
   readonly #choices: readonly Required<TokenChoice>[];
+  readonly #groups: readonly GroupRows[];
 
-  /** @throws {InputError} more than 31 choices beside the default */
-  constructor(choices: readonly TokenChoice[]) {
+  /**
+   * @param groups What stands for the groups of tokens that some losses compare
+   * @throws {InputError} more than 31 choices beside the default
+   */
+  constructor(choices: readonly TokenChoice[], groups: readonly GroupRows[] = []) {
+    this.#groups = [...new Set(groups)];
     const found = new Map([{}, ...choices].map((choice) => [keyOf(choice), complete(choice)]));
     if (found.size > MOST) {
       throw new InputError(
@@ -59,9 +66,14 @@ export class TokenMasks {
     return this.#choices.length > 1;
   }
 
-  /** Counts of no batch: a zero for each mask. */
+  /** Counts of no batch: a zero for each mask, and for each count of groups. */
   get none(): readonly number[] {
-    return this.#choices.map(() => 0);
+    return [...this.#choices, ...this.#groups].map(() => 0);
+  }
+
+  /** The place, among the counts, of groups with such rows. */
+  groupCount(rows: GroupRows): number {
+    return this.#choices.length + this.#groups.indexOf(rows);
   }
 
   /** The bit of a choice that the constructor was given. */
@@ -71,7 +83,9 @@ export class TokenMasks {
 
   /** What is said of a mask after the name of a loss; nothing of the default. */
   description(bit: number): string {
-    const { tokens, source } = this.#choices[bit]!;
+    const choice = this.#choices[bit];
+    if (!choice) return "";
+    const { tokens, source } = choice;
     // What of a choice is about the run's own texts is the same for all held-out samples.
     return (tokens === "supervised" ? "" : ` of ${tokens} tokens`) +
       (source === ANY ? "" : ` of source ${source}`);
@@ -89,12 +103,15 @@ export class TokenMasks {
 
   /** Marks the positions of a batch. */
   mark(batch: PackedBatch): MarkedBatch {
-    if (!this.needed) return { labels: batch.label, counts: [batch.supervised] };
+    const groups = this.#groups.map((rows) =>
+      batch.members.reduce((sum, member) => sum + countedGroups(member, rows).length, 0)
+    );
+    if (!this.needed) return { labels: batch.label, counts: [batch.supervised, ...groups] };
     const { tokens, segment, label, origins, pairs } = batch;
     const length = tokens.length;
     const labels = new Int32Array(length).fill(IGNORED_LABEL);
     const masks = new Int32Array(length);
-    const counts = [...this.none];
+    const counts = this.#choices.map(() => 0);
     for (let t = 0; t < length && segment[t]! >= 0; t++) {
       const sample = segment[t]!;
       const hasNext = t + 1 < length && segment[t + 1] === sample;
@@ -113,7 +130,7 @@ export class TokenMasks {
       });
       if (masks[t] !== 0 && hasNext) labels[t] = tokens[t + 1]!;
     }
-    return { labels, masks, counts };
+    return { labels, masks, counts: [...counts, ...groups] };
   }
 }
 

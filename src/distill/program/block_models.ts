@@ -17,6 +17,7 @@ import type { ParameterLayout } from "../trained/parameters.ts";
 import type { Combine, Learner } from "../recipe/recipe.ts";
 import { checkSeparable } from "./gated_layers.ts";
 import { headInput, type Side, traceModel } from "./traced_model.ts";
+import { ALIGNED, type AlignedProgram } from "./aligned_groups.ts";
 import { streamedSide, type StreamedTeacher } from "./streamed_teacher.ts";
 import { hiddenTarget } from "./hidden_target.ts";
 import { cachedInputs } from "./teacher_rows.ts";
@@ -83,6 +84,8 @@ export interface TrainingProgramOptions {
   readonly several?: SeveralTeachers | undefined;
   /** Teachers that have samples of their own; 0 where samples have none. */
   readonly taught?: number;
+  /** Where the teacher has a tokenizer, and so a stream, of its own. */
+  readonly aligned?: AlignedProgram | undefined;
   readonly optimiser: OptimiserSettings;
   /** Where tokens that an earlier student has written are weighed by what the student makes of them now. */
   readonly importance?: { readonly max: number } | undefined;
@@ -214,13 +217,16 @@ export class BlockModels {
 
   #trace(name: string, { model, attach, adaptsHead, headParameters, copied = false }: TracedModel): Side {
     const graph = this.#graph;
-    const { tokens, positions, recompute } = this.#options;
+    const { recompute, aligned } = this.#options;
+    const own = name === "teacher" ? aligned : undefined;
+    const { tokens, positions } = own ?? this.#options;
     const sums = copied ? undefined : this.#sums;
     const training = sums !== undefined;
     const parameter = (p: string) => (copied ? this.#copied(p) : this.parameter(p));
     const taps = new Map<string, Tensor>();
     const shaped = name === "student" ? this.#shaped : undefined;
-    const traced = traceModel(graph, name, model, tokens, { length: positions }, {
+    const stream = { length: positions, ...(own ? { prefix: ALIGNED.prefix } : {}) };
+    const traced = traceModel(graph, name, model, tokens, stream, {
       attach: attach && ((prompt) => attach(graph, parameter, training, prompt)),
       onTap: (tap, x) => taps.set(tap, x),
       recompute: training && recompute && attach !== undefined,

@@ -101,13 +101,15 @@ export interface Measuring extends CountedLosses {
   readonly ahead?: { readonly most: number; run(batches: readonly PackedBatch[]): Promise<void> } | undefined;
   /** How a batch gets into the program's inputs, where that is more than {@linkcode writeBatch}; with its place among those of `ahead`. */
   readonly write?: (batch: PackedBatch, marked: MarkedBatch, i: number) => Promise<void>;
+  /** Tokens of a batch in the samples' second encoding, where they have one. */
+  readonly otherTokens?: number | undefined;
 }
 
 /** Runs a measuring block over samples in file order. Sums of a batch are f32 on the GPU, sums of batches f64 on the host. */
 export async function measureLosses(
   executable: Executable,
   samples: readonly EncodedSample[],
-  { block, state, terms, masks, tokensPerBatch, run, write, ahead }: Measuring,
+  { block, state, terms, masks, tokensPerBatch, run, write, ahead, otherTokens }: Measuring,
 ): Promise<Evaluation> {
   const ring = new MetricsRing<readonly number[]>(
     executable.gpu,
@@ -125,7 +127,7 @@ export async function measureLosses(
   };
   try {
     executable.setScalar("accumulate", 0);
-    const batches = packSequential(samples, tokensPerBatch);
+    const batches = packSequential(samples, tokensPerBatch, otherTokens);
     for (const [n, batch] of batches.entries()) {
       const i = n % (ahead?.most ?? 1);
       if (i === 0) await ahead?.run(batches.slice(n, n + ahead.most));

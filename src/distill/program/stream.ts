@@ -39,9 +39,9 @@ export function writeStream(
 }
 
 /** Likewise, of samples that are packed whole. */
-export function writeSamples(executable: Executable, stream: StreamArrays): void {
+export function writeSamples(executable: Executable, stream: StreamArrays, prefix = ""): void {
   const ends = sampleEnds(stream.start);
-  writeStream(executable, stream, (t) => ends[t]! - stream.start[t]!);
+  writeStream(executable, stream, (t) => ends[t]! - stream.start[t]!, prefix);
 }
 
 /** One past the last position of each position's sample, i32 [T]. */

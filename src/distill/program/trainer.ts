@@ -17,15 +17,16 @@ import { type ControlledOptions, Controllers } from "../objective/controllers.ts
 import { DRAWN_LOG_PROBABILITIES } from "../objective/importance.ts";
 import { LOSS_SUMS } from "../objective/loss_sets.ts";
 import { type Evaluation, withCalibrationError } from "../objective/monitors.ts";
-import type { MarkedBatch } from "../objective/token_masks.ts";
+import { type MarkedBatch, TokenMasks } from "../objective/token_masks.ts";
 import { shareScalars } from "../objective/several_targets.ts";
 import { learningRateAt } from "../recipe/schedule.ts";
 import { RANDOM_KEY } from "../trained/model_adapter.ts";
 import { FLAT, type FlatState, type ParameterLayout } from "../trained/parameters.ts";
+import { AlignedInputs } from "./aligned_groups.ts";
 import { type CountedLosses, measureLosses, writeBatch } from "./measure.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import { ONE_FOR_ALL } from "./one_for_all.ts";
-import type { PlannedTraining, TrainingSetup } from "./plan_training.ts";
+import { alignedProgram, type PlannedTraining, type TrainingSetup } from "./plan_training.ts";
 import { rolloutBlocks } from "./rollout_blocks.ts";
 import { type SampleChoice, taughtTokens, unneededLayers, writeChoice } from "./sample_choice.ts";
 import { sandwich } from "./sandwich.ts";
@@ -71,6 +72,7 @@ export class Trainer {
   readonly #teacher: TeacherStream | undefined;
   /** Layers of teachers that the batch in the inputs has no need of. */
   #unneeded: ReadonlySet<string> = new Set();
+  readonly #aligned: AlignedInputs | undefined;
 
   private constructor(
     gpu: Gpu,
@@ -90,6 +92,10 @@ export class Trainer {
     this.#options = options;
     this.#target = options.target?.feed(planned.choices.tokens);
     this.#ring = new MetricsRing(gpu, executable, stepSources(setup, planned), RING);
+    const aligned = alignedProgram(setup, planned.choices.aligned);
+    if (aligned) {
+      this.#aligned = new AlignedInputs(executable, planned.choices.tokens, aligned, setup.objective.groups);
+    }
     if (planned.streamed) {
       const run = (block: string) => this.#run(block);
       this.#teacher = new TeacherStream(executable, planned.streamed, weights, run, options.onSlice);
@@ -341,12 +347,17 @@ export class Trainer {
    * @param shape Where several are trained at once; the whole model when absent
    */
   async evaluate(samples: readonly EncodedSample[], shape?: StudentShape): Promise<Evaluation> {
-    const { objective: { evaluation, pairs }, features, oneForAll } = this.setup;
+    const { objective: { evaluation, pairs, groups }, features, oneForAll } = this.setup;
     // Of pairs, the loss and how often the chosen text is the likelier one.
     const ofPairs = pairs.flatMap(({ terms: [term] }) =>
       ["", " accuracy"].map((what) => ({ ...term!, name: term!.name + what }))
     );
-    const terms = [...evaluation.terms, ...features.flatMap((f) => f.terms), ...ofPairs];
+    const terms = [
+      ...evaluation.terms,
+      ...features.flatMap((f) => f.terms),
+      ...ofPairs,
+      ...groups.flatMap((g) => g.terms),
+    ];
     const without = shape && this.#shapes?.set(shape);
     const measured = await this.#measure("evaluate", LOSS_SUMS.evaluate, terms, samples, without);
     if (oneForAll) this.#shapes!.set(fullShape(oneForAll.space));
@@ -356,7 +367,30 @@ export class Trainer {
   /** Cross-entropy of the teacher. */
   async evaluateTeacher(samples: readonly EncodedSample[]): Promise<Evaluation> {
     const { terms } = this.setup.objective.crossEntropy;
+    const { choices } = this.planned;
+    if (this.#aligned && choices.aligned) {
+      return await this.#measureAligned(terms, samples, choices.aligned.tokens);
+    }
     return await this.#measure("evaluateTeacher", LOSS_SUMS.teacher, terms, samples);
+  }
+
+  /** Cross-entropy of a teacher with a tokenizer of its own, over its own tokens. */
+  async #measureAligned(
+    terms: CountedLosses["terms"],
+    samples: readonly EncodedSample[],
+    tokensPerBatch: number,
+  ): Promise<Evaluation> {
+    const block = "evaluateTeacher";
+    const own = samples.flatMap(({ source, other }) =>
+      other && other.ids.length > 0 ? [{ ...other, source }] : []
+    );
+    await this.executable.ready(block);
+    this.setup.objective.setEvaluationScalars(this.executable);
+    return await measureLosses(this.executable, own, {
+      ...{ block, state: LOSS_SUMS.teacher, terms, masks: new TokenMasks([]), tokensPerBatch },
+      run: () => this.#run(block),
+      write: (batch) => Promise.resolve(this.#aligned!.writeTeacher(batch)),
+    });
   }
 
   async #measure(
@@ -374,6 +408,7 @@ export class Trainer {
     return await measureLosses(this.executable, samples, {
       ...{ block, state, terms, masks: objective.masks },
       tokensPerBatch: this.planned.choices.tokens,
+      otherTokens: this.planned.choices.aligned?.tokens,
       run: () => this.#run(block, without),
       ahead: teacher && { most: teacher.most, run: (batches) => teacher.pass(batches) },
       write: async (batch, marked, i) => {
@@ -392,6 +427,7 @@ export class Trainer {
       writeChoice(this.executable, batch, this.#choice);
       this.#unneeded = unneededLayers(batch, this.#choice, named);
     }
+    this.#aligned?.write(batch);
     if (this.planned.plan.storages.has(DRAWN_LOG_PROBABILITIES)) {
       this.executable.write(DRAWN_LOG_PROBABILITIES, drawnLogProbabilities(batch));
     }

@@ -20,7 +20,9 @@ import { DRAWN_LOG_PROBABILITIES, importanceWeights, lossOfRows } from "../objec
 import { lossSums } from "../objective/loss_sums.ts";
 import { tracePairs } from "../objective/pairs.ts";
 import { LOSS_SUMS, type LossSet, type MeasuredLosses, SURPRISE } from "../objective/loss_sets.ts";
+import type { GroupPass } from "../objective/group_terms.ts";
 import type { Balance, Learner } from "../recipe/recipe.ts";
+import { traceAlignedTeacher, traceGroups } from "./aligned_groups.ts";
 import { BlockModels, GradientSums, type TrainingProgramOptions } from "./block_models.ts";
 import { labelInput } from "./measure.ts";
 import { traceShapes, traceTarget } from "./one_for_all.ts";
@@ -137,7 +139,16 @@ function traceEvaluation(
   const { oneForAll } = options;
   const models = new BlockModels(graph, options, undefined, oneForAll && { widths: oneForAll.widths });
   const count = names.length;
-  const state = sumsState(graph, sums, count + features.length + 2 * pairs.length);
+  if (learner === "teacher" && options.aligned) {
+    const { objective, aligned, models: { teacher } } = options;
+    const state = sumsState(graph, sums, count);
+    const { vocabularySize } = teacher.model.config;
+    traceAlignedTeacher(graph, models.side(learner), passes[0]!, state, objective, aligned, vocabularySize);
+    return;
+  }
+  const groups = learner === "student" ? options.objective.groups : [];
+  const beside = count + features.length + 2 * pairs.length;
+  const state = sumsState(graph, sums, beside + groups.length);
   let at = 0;
   for (const set of passes) {
     tracePass(graph, models, learner, set, state, options, false, at);
@@ -150,6 +161,22 @@ function traceEvaluation(
     const first = count + features.length + 2 * i;
     [made.values, made.accuracy].forEach((rows, j) => addRows(graph, rows, state, first + j));
   });
+  groups.forEach((pass, i) =>
+    tracePassOfGroups(graph, models, pass, { state, first: beside + i }, options, false)
+  );
+}
+
+/** Traces a loss over groups of tokens; see {@linkcode traceGroups}. */
+function tracePassOfGroups(
+  graph: Graph,
+  models: BlockModels,
+  pass: GroupPass,
+  place: { state: Tensor; first: number },
+  { tokens, chunkRows, aligned }: TrainingProgramOptions,
+  training: boolean,
+): Tensor | undefined {
+  const sides = { student: models.side("student"), teacher: models.side("teacher") };
+  return traceGroups(graph, sides, pass, place, { tokens, chunkRows, aligned: aligned! }, training);
 }
 
 /** A part of the objective: its weighted value at each position, and whose gradient it makes. */
@@ -177,6 +204,11 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<str
   const plain = (learner: Learner) =>
     parts.filter((p) => p.learner === learner && !p.balance).map((p) => p.weighted).reduce(add);
   const references = new Map<Learner, Tensor>();
+  const ofGroups = options.objective.groups.map((pass): [Tensor, Tensor] => {
+    const place = { state: sumsState(graph, pass.sums, 1), first: 0 };
+    const weighted = tracePassOfGroups(graph, models, pass, place, options, true)!;
+    return [weighted, fill(graph, weighted.shape, graph.scalar("oneOverTokens"))];
+  });
   const seeds = parts.map(({ learner, weighted, balance, factor }): [Tensor, Tensor] => {
     const seed = factor
       ? pointwise([everywhere, factor], (s, f) => s!.mul(f!))
@@ -191,7 +223,7 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<str
     traceTarget(graph, models, plain("student"), options, options.oneForAll);
   }
   const names = [...models.parameters.keys()];
-  const found = gradients(graph, seeds, [...models.parameters.values()]);
+  const found = gradients(graph, [...seeds, ...ofGroups], [...models.parameters.values()]);
   found.forEach((gradient, i) => gradient && gradientSums.add(names[i]!, gradient));
   return gradientSums.written;
 }

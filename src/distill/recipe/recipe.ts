@@ -61,6 +61,8 @@ export interface TeacherRecipe {
   adapter?: AdapterRecipe;
   /** Runs the teacher once, before training, and trains on what is kept of it. */
   cache?: TeacherCacheRecipe;
+  /** The teacher has a tokenizer of its own, and its tokens are aligned with the student's. */
+  align?: AlignRecipe;
 }
 
 /**
@@ -100,6 +102,14 @@ export type HiddenPrecision = "f32" | "bf16" | "int8";
 
 /** A server of the OpenAI API that gives log-probabilities of a prompt. */
 export type ServedTeacherRecipe = ServerSettings;
+
+/** How tokens of a teacher with another tokenizer are aligned with the student's. */
+export interface AlignRecipe {
+  /** What makes tokens of both sides one group: the bytes that they stand for, or the least edit distance of their texts. */
+  by: "bytes" | "edit-distance";
+  /** What becomes of rows whose bytes the two tokenizers do not spell alike. */
+  unlike: "refuse" | "skip";
+}
 
 /** What is kept of the teacher at each position: `topK`, `samples`, or the hidden states that its head reads. */
 export interface TeacherCacheRecipe {
@@ -394,6 +404,7 @@ export interface RecipeInput {
     train?: boolean;
     adapter?: Partial<AdapterRecipe>;
     cache?: Partial<TeacherCacheRecipe>;
+    align?: Partial<AlignRecipe>;
     server?: Pick<ServedTeacherRecipe, "url" | "model"> & Partial<ServedTeacherRecipe>;
   };
   student: Omit<StudentRecipe, "shapes"> & { shapes?: Partial<ShapesRecipe> };

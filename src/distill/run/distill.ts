@@ -18,6 +18,7 @@ import { runForm } from "../export/adapter_files.ts";
 import { type RunResult, writeBase, writeResults } from "../export/exports.ts";
 import { Rollouts } from "../generate/rollouts.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
+import { alignmentText } from "../inputs/aligned_teacher.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { type PreparedRun, prepareRun } from "../inputs/prepare.ts";
 import type { OpenedTask } from "../evaluate/encoded_tasks.ts";
@@ -76,6 +77,10 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
     checkPairs({ terms: setup.objective.terms, recipe: prepared.recipe }, prepared);
     for (const message of origins(setup, registry)) host.emit({ type: "stage", stage: "plugins", message });
+    const { aligned } = prepared;
+    if (aligned) {
+      host.emit({ type: "stage", stage: "align", message: alignmentText({ ...prepared, aligned }) });
+    }
     for (const warning of dataWarnings(prepared)) host.emit({ type: "warning", ...warning });
     const tasks = await openTasks(recipe.evaluate?.tasks ?? []);
     const gpu = host.gpu ?? (own = await openGpu());
@@ -83,6 +88,7 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
     return await new Run(new Attempt(prepared, setup, gpu, host, started), tasks).run();
   } finally {
     prepared.close();
+    await Deno.remove(scratch).catch(() => {});
     own?.destroy();
   }
 }
@@ -303,7 +309,11 @@ class Run {
     try {
       rollouts = await Rollouts.open(trainer, attempt.prepared.stopTokens);
       if (resumed?.rollouts) rollouts?.restore(resumed.rollouts);
-      const stream = trainingBatches(attempt.prepared, planned.choices.tokens);
+      const stream = trainingBatches(
+        attempt.prepared,
+        planned.choices.tokens,
+        planned.choices.aligned?.tokens,
+      );
       if (attempt.stopAsked()) return paused();
       const step = await this.#begin(trainer, stream, resumed);
       if (step === undefined) return paused();

@@ -42,14 +42,18 @@ export async function forecast(
   planned: PlannedTraining,
 ): Promise<Forecast> {
   const { train } = prepared.recipe;
-  const { tokens } = planned.choices;
+  const { tokens, aligned } = planned.choices;
+  const otherTokens = aligned?.tokens;
   const choice = anyChoice(prepared, setup);
   const [trainer, created] = await timed(() => Trainer.create(gpu, setup, planned, { choice }));
   try {
     trainer.setState((await setup.trainables.initialValues(train.seed)).trained);
     const { sets, recipe: { data } } = prepared;
     const mixture = mixtureOf(data, sets.train);
-    const stream = new BatchStream(prepared.train, { tokensPerBatch: tokens, seed: train.seed, ...mixture });
+    const stream = new BatchStream(prepared.train, {
+      ...{ tokensPerBatch: tokens, seed: train.seed, ...mixture },
+      ...(otherTokens === undefined ? {} : { otherTokens }),
+    });
     const rollouts = await Rollouts.open(trainer, prepared.stopTokens);
     let rollout = 0;
     if (rollouts) {
@@ -66,7 +70,7 @@ export async function forecast(
     const [, second] = await timed(() => step(1));
     const some = prepared.heldOut.slice(0, SAMPLES);
     const [, measured] = await timed(() => trainer.evaluate(some));
-    const batches = (samples: PreparedRun["heldOut"]) => packSequential(samples, tokens).length;
+    const batches = (samples: PreparedRun["heldOut"]) => packSequential(samples, tokens, otherTokens).length;
     const measuredBatches = sets.heldOut.reduce(
       (sum, { samples, report }) => sum + batches(samples) * report.samples / samples.length,
       0,

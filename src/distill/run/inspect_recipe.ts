@@ -9,6 +9,7 @@ import { DEFAULT_DEVICE } from "../../gpu/description.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { EncodeReport } from "../../text/encode.ts";
 import { type Preview, previewDataset } from "../../text/preview.ts";
+import { alignmentText } from "../inputs/aligned_teacher.ts";
 import type { DataWarning } from "../inputs/data_warnings.ts";
 import { type Forecast, forecast } from "./forecast.ts";
 import { checkHostMemory, hostMemory } from "./host_memory.ts";
@@ -115,6 +116,8 @@ export interface Validation extends SetValues {
   /** Sets whose files are too large to be read whole here. */
   readonly looked?: readonly LookedValue[];
   readonly trained: TrainedValue;
+  /** Of a teacher with a tokenizer of its own: how its tokens and the student's stand for the same texts, in words. */
+  readonly alignment?: string;
   readonly warnings: readonly DataWarning[];
 }
 
@@ -130,6 +133,7 @@ export function validation({ recipe, prepared, setup, warnings }: OpenedRecipe):
     packing: packingReport(prepared),
     ...lookedValues(prepared),
     trained: trainedValue(setup),
+    ...(prepared.aligned ? { alignment: alignmentText({ ...prepared, aligned: prepared.aligned }) } : {}),
     warnings,
   };
 }

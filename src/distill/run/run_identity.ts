@@ -38,6 +38,7 @@ export async function runIdentity(
       : { "student's shape": sha256(prepared.student.keptLayers.join(",")) }),
     ...familyIdentities([...prepared.teachers, prepared.student]),
     tokenizer: prepared.tokenizer.fingerprint(),
+    ...(prepared.aligned ? { "teacher's tokenizer": prepared.aligned.tokenizer.fingerprint() } : {}),
     "training data": trainingIdentity(prepared),
     "held-out data": samplesIdentity(prepared.heldOut),
     ...(adapter

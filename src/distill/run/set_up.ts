@@ -26,10 +26,12 @@ import { movingSelf } from "../recipe/teachers.ts";
 
 /** Resolves a prepared recipe's losses and what it trains. */
 export function setUp(
-  prepared: Pick<PreparedRun, "recipe" | "teacher" | "student"> & Partial<Pick<PreparedRun, "teachers">>,
+  prepared:
+    & Pick<PreparedRun, "recipe" | "teacher" | "student" | "aligned">
+    & Partial<Pick<PreparedRun, "teachers">>,
   registry: Registry,
 ): TrainingSetup {
-  const { recipe, teacher, student, teachers = [teacher] } = prepared;
+  const { recipe, teacher, student, aligned, teachers = [teacher] } = prepared;
   checkRecipePlugins(recipe, registry);
   const objective = resolveTerms(
     registry,
@@ -37,6 +39,7 @@ export function setUp(
     student.config.vocabularySize,
     {
       ...{ cache: recipe.teacher.cache, onPolicy: recipe.train.onPolicy },
+      aligned: aligned && { teacherVocabulary: teacher.config.vocabularySize, matched: aligned.matched },
       oneTemperature: recipe.teacher.combine === "mixture",
     },
   );
@@ -62,6 +65,7 @@ export function setUp(
     ...{ recipe, teacher, teachers, student, objective, features },
     ...trained,
     ...(teacherAdapter ? { teacherAdapter } : {}),
+    ...(aligned ? { aligned } : {}),
     ...(student.shapes ? { oneForAll: resolveOneForAll(recipe, objective, student, registry) } : {}),
     trainables: new Trainables(
       [...partsOf(trained), ...(teacherAdapter ? [teacherAdapter] : []), ...features],

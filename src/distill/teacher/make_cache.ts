@@ -257,15 +257,15 @@ class CacheMaking {
     while (left.length > 0) {
       const others: Work[] = [];
       for (const work of left) {
-        await this.#folder.refresh();
         if (await this.#isDone(work)) continue;
         const release = await this.#folder.claim(work.name);
         if (!release) {
+          await this.#folder.refresh();
           others.push(work);
           continue;
         }
         try {
-          // It may have been done before it could be claimed.
+          // Others may have done it before it could be claimed.
           await this.#folder.refresh();
           if (!await this.#isDone(work)) await this.#do(work);
         } finally {

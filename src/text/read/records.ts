@@ -24,6 +24,8 @@ export const ROW_COLUMNS: readonly string[] = [
   "text",
   "prompt",
   "completion",
+  "chosen",
+  "rejected",
   "messages",
   "tools",
   "id",
@@ -61,9 +63,11 @@ export function checkColumns(file: string, there: readonly string[], wanted?: re
       hint: "Correct data.columns, which says from which column each part of a row is read.",
     });
   }
-  if (wanted || there.some((name) => ["text", "prompt", "completion", "messages"].includes(name))) return;
+  if (wanted || there.some((name) => ["text", "prompt", "completion", "chosen", "messages"].includes(name))) {
+    return;
+  }
   throw new InputError(
-    `has neither text, nor prompt and completion, nor messages; its columns are: ${
+    `has neither text, nor prompt and completion, nor messages, nor chosen and rejected; its columns are: ${
       there.slice(0, 12).map((name) => JSON.stringify(name)).join(", ") || "none"
     }`,
     {

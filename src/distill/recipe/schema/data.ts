@@ -27,6 +27,8 @@ const PART_MEANS: Readonly<Record<RowPart, string>> = {
   text: "Column of texts that are learnt whole",
   prompt: "Column of what stands before a completion",
   completion: "Column of what is learnt to follow a prompt",
+  chosen: "Column of what is preferred to follow a prompt",
+  rejected: "Column of what is not, beside chosen",
   messages: "Column of conversations: lists of turns, or such lists as JSON",
   system: "Column of what the system says first; it makes a conversation of prompt and completion",
   tools: "Column of the tools that the chat template is told of",
@@ -38,10 +40,18 @@ const columns = z.strictObject(
     ROW_PARTS.map((part) => [part, column.describe(PART_MEANS[part])]),
   ) as Record<RowPart, typeof column>,
 ).refine(
-  ({ text, prompt, completion, messages }) =>
-    [text, prompt ?? completion, messages].filter((part) => part !== undefined).length === 1 &&
-    (prompt === undefined) === (completion === undefined),
-  "must say where text, prompt and completion, or messages are read from: one of the three",
+  ({ text, prompt, completion, messages, chosen, rejected }) => {
+    const has = (...parts: (string | undefined)[]) => parts.every((part) => part !== undefined);
+    const shapes = [has(text), has(messages), has(prompt, completion), has(prompt, chosen, rejected)];
+    const given = [text, prompt, completion, messages, chosen, rejected].filter((part) => part !== undefined);
+    const needed = [1, 1, 2, 3];
+    return shapes.some((isShape, i) => isShape && given.length === needed[i]);
+  },
+  "must say where text, prompt and completion, prompt, chosen and rejected, or messages are read from: one of them",
+).refine(
+  ({ system, completion, messages }) =>
+    system === undefined || completion !== undefined || messages !== undefined,
+  "a system's text goes before prompt and completion, or messages",
 ).optional();
 const COLUMNS =
   "From which column of a file each part of a row is read, such as {prompt: question, completion: answer}; a name with " +

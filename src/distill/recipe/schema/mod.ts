@@ -93,6 +93,21 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
       message: "only works over the supervised tokens of all samples: leave out tokens and source",
     });
   }
+  if (teacher.align && train.onPolicy) {
+    context.addIssue({
+      code: "custom",
+      path: ["train", "onPolicy"],
+      message:
+        "cannot be had with teacher.align: texts of the student are not encoded for a teacher with another tokenizer",
+    });
+  }
+  if (teacher.align && student.model === "teacher") {
+    context.addIssue({
+      code: "custom",
+      path: ["teacher", "align"],
+      message: "has no use with student.model: teacher, which has the teacher's tokenizer; leave it out",
+    });
+  }
   if (student.shape !== undefined && student.layers) {
     context.addIssue({
       code: "custom",
@@ -167,6 +182,7 @@ function checkOneForAll(
     ],
     [adapter === "none", ["adapter"], "is none, but the shapes of student.shapes share an adapter"],
     [teacher.train, ["teacher", "train"], "cannot be combined with student.shapes"],
+    [teacher.align, ["teacher", "align"], "cannot be combined with student.shapes"],
     [
       teacher.cache,
       ["teacher", "cache"],

@@ -15,6 +15,7 @@ interface Teachers {
   readonly quantize?: unknown;
   readonly stream?: boolean | undefined;
   readonly train: boolean;
+  readonly align?: unknown;
   readonly cache?: { readonly payload?: "hidden" | undefined } | undefined;
 }
 
@@ -35,7 +36,7 @@ interface Context {
 
 /** What a student that is its own teacher cannot have. */
 export function checkSelf(
-  { model, self, quantize, stream, train, cache, teachers }: Teachers,
+  { model, self, quantize, stream, train, align, cache, teachers }: Teachers,
   context: Context,
 ) {
   const wrong = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message });
@@ -56,6 +57,7 @@ export function checkSelf(
       "cannot be had where the student teaches itself; self: {kind: mean, decay: 0.999} follows it",
     );
   }
+  if (align) wrong(["align"], "is for another tokenizer, and the student's own is the same; leave it out");
   if (cache && isMoving(self)) {
     wrong(
       ["cache"],
@@ -66,7 +68,7 @@ export function checkSelf(
 
 /** What several teachers must and cannot have. */
 export function checkTeachers(
-  { model, self, teachers, combine, quantize, stream, train, cache }: Teachers,
+  { model, self, teachers, combine, quantize, stream, train, align, cache }: Teachers,
   context: Context,
 ): void {
   const wrong = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message });
@@ -82,6 +84,12 @@ export function checkTeachers(
   }
   if (self) wrong(["self"], "belongs to the one of teachers whose model is `student`");
   if (quantize) wrong(["quantize"], "belongs to each of teachers");
+  if (align) {
+    wrong(
+      ["align"],
+      "cannot be had with several teachers, which need one vocabulary: leave it out, or name one teacher",
+    );
+  }
   if (train) wrong(["train"], "cannot be had with several teachers: leave it out, or name one teacher");
   if (stream) {
     wrong(
