@@ -9,9 +9,9 @@ import { cacheRefusal } from "../../src/losses/sparse_target.ts";
 import type { Divergence, RowLoss } from "../../src/registry/contract.ts";
 import { TINY_VOCABULARY } from "./tiny_model.ts";
 
-/** Every built-in loss over logits. */
+/** Every built-in loss over the logits of a text; those over pairs of texts have tests of their own. */
 export const LOGIT_LOSSES: readonly (Divergence | RowLoss)[] = builtins.flatMap((plugin) =>
-  plugin.kind === "divergence" || plugin.kind === "row-loss" ? [plugin] : []
+  (plugin.kind === "divergence" && !plugin.pairs) || plugin.kind === "row-loss" ? [plugin] : []
 );
 
 /** A kind of teacher, as a recipe names it. */
