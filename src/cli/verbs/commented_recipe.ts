@@ -38,7 +38,7 @@ const SHOWN: Readonly<Record<string, string>> = {
   "data.limit": "1000",
   "data.columns": "{prompt: question, completion: answer}",
   "data.deduplicate": "true",
-  "data.overlap": "32",
+  "data.overlap": "1",
   "data.turns": "each",
   "data.streaming": "true",
   "data.specialTokens": "text",
@@ -47,7 +47,7 @@ const SHOWN: Readonly<Record<string, string>> = {
   "limits.gpuBytes": "8000000000",
 };
 
-/** Fields of runs of their own kind: recipes of examples/recipes, and docs/served-teachers.md, show them. */
+/** Sections of runs of their own kind: recipes of examples/recipes and pages of docs/ show them. */
 const ELSEWHERE: readonly string[] = [
   "student.shapes",
   "train.oneForAll",
@@ -56,6 +56,7 @@ const ELSEWHERE: readonly string[] = [
   "teacher.self",
   "teacher.teachers",
   "teacher.combine",
+  "teacher.align",
 ];
 
 /** YAML text. Loading it gives the defaults. */

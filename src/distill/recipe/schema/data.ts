@@ -144,7 +144,7 @@ export const data = z.strictObject({
     "Whether special tokens that are written out in the data, such as </s>, stay text or become those tokens; text when absent. With " +
       "parse, whoever wrote the data can end a turn and begin another",
   ),
-}).refine(({ overlap, tooLong }) => overlap === undefined || tooLong === "split", {
+}).refine(({ overlap = 1, tooLong }) => overlap === 1 || tooLong === "split", {
   path: ["overlap"],
   error: "is for split samples; set tooLong: split, or leave it out",
 }).refine(({ overlap = 1, contextLength }) => overlap < contextLength, {
