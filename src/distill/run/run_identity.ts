@@ -27,6 +27,7 @@ export async function runIdentity(
   return {
     recipe: recipeHash(recipe),
     teacher: recipe.teacher.server ? await teacherIdentity(prepared) : await modelIdentity(prepared.teacher),
+    ...await otherTeachers(prepared),
     student: await modelIdentity(prepared.student),
     // The recipe only says where the files of shapes are.
     ...(prepared.student.shapes
@@ -35,7 +36,7 @@ export async function runIdentity(
     ...(recipe.student.shape === undefined
       ? {}
       : { "student's shape": sha256(prepared.student.keptLayers.join(",")) }),
-    ...familyIdentities([prepared.teacher, prepared.student]),
+    ...familyIdentities([...prepared.teachers, prepared.student]),
     tokenizer: prepared.tokenizer.fingerprint(),
     ...(prepared.aligned ? { "teacher's tokenizer": prepared.aligned.tokenizer.fingerprint() } : {}),
     "training data": trainingIdentity(prepared),
@@ -53,6 +54,14 @@ export async function runIdentity(
     ...expertIdentities([adapter, teacherAdapter]),
     ...Object.fromEntries(losses),
   };
+}
+
+/** Those of several teachers but the first; the recipe says the rest. */
+async function otherTeachers({ recipe, teachers }: PreparedRun): Promise<Record<string, string>> {
+  const others = teachers.slice(1).map(async (model, i) =>
+    [`teacher ${recipe.teacher.teachers![i + 1]!.name}`, await modelIdentity(model)] as const
+  );
+  return Object.fromEntries(await Promise.all(others));
 }
 
 /** What adapters do with experts, where they have some. */
