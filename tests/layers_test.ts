@@ -49,6 +49,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     "teacher",
     "checkpoint",
     "generate",
+    "rationales",
     "evaluate",
     "export",
     "run",

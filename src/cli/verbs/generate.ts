@@ -11,6 +11,7 @@ import { isTaken, unreadable, unwritable, writeTextAtomically } from "../../form
 import type { Command, Invocation } from "../command.ts";
 import { MODEL_FLAGS, namedModel } from "../model_argument.ts";
 import { ensureAdapter } from "../setup/setup.ts";
+import { generateRationales, RATIONALE_FLAGS, refuseRationaleFlags } from "./generate_rationales.ts";
 
 /** A prompt and what the model wrote after it. */
 interface Written {
@@ -23,18 +24,25 @@ interface Written {
 /** Writes text. */
 export const generate: Command = {
   name: "generate",
-  usage: "(--model PATH | --run RUN) [--prompt TEXT ...]",
+  usage: "(--model PATH | --run RUN) [--prompt TEXT ...] | --rationales FILE --output FILE",
   positional: [0, 0],
   loadsPlugins: true,
   details:
     "Several prompts are continued at once. Without a prompt, texts begin as the tokenizer begins them. " +
     "--count writes so many texts for each prompt; with --output they become a dataset that `data.train` can name. " +
-    "With --pairs only what the model wrote is learnt of it, with --source a loss can count these rows alone.",
+    "With --pairs only what the model wrote is learnt of it, with --source a loss can count these rows alone.\n" +
+    "With --rationales, the model, or one behind --server, writes why the answer of each question is the right one, which it is told; the " +
+    "rows are what a student learns of them. Texts are kept as they come: after a kill the same command goes on. docs/teachers.md says more.",
   flags: {
     ...MODEL_FLAGS,
     prompt: { value: "TEXT", many: true, help: "Text to continue" },
     "prompts-file": { value: "FILE", help: "Prompts, one a line" },
-    tokens: { value: "COUNT", kind: "count", least: 1, help: "Most new tokens of a text (default 128)" },
+    tokens: {
+      value: "COUNT",
+      kind: "count",
+      least: 1,
+      help: "Most new tokens of a text (default 128, of a rationale 256)",
+    },
     temperature: {
       value: "NUMBER",
       kind: "number",
@@ -57,6 +65,7 @@ export const generate: Command = {
     output: { value: "FILE", help: "Write texts as JSON Lines, prompt included, instead of printing them" },
     pairs: { help: "Write rows of prompt and completion, rather than of the whole text" },
     source: { value: "NAME", help: "Say in each row who wrote it, such as teacher or student" },
+    ...RATIONALE_FLAGS,
     force: { help: "Replace an output file that is there" },
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
@@ -65,9 +74,12 @@ export const generate: Command = {
     "limbeck generate --model ./student --prompt Hello --temperature 0.8 --top-p 0.95 --seed 7",
     "limbeck generate --model teacher.gguf --count 400 --temperature 1 --output train.jsonl",
     "limbeck generate --model ./student --prompts-file prompts.txt --pairs --source student --output student.jsonl",
+    "limbeck generate --rationales questions.jsonl --model ./teacher --examples solved.jsonl --per-question 2 --output rationales.jsonl",
   ],
   async run(invocation: Invocation): Promise<number> {
     const { flags, out } = invocation;
+    if (flags.given("rationales")) return await generateRationales(invocation, checkOutput);
+    refuseRationaleFlags(flags);
     const model = await namedModel(invocation);
     const prompts = await readPrompts(invocation);
     const sampling = {
