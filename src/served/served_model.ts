@@ -178,7 +178,9 @@ export class ServedModel {
     const path = isText ? "completions" : "chat/completions";
     const answer = await this.#requests.post(path, body, most, (a) => usedTokens(a) ?? most);
     const choice = isObject(answer) && Array.isArray(answer.choices) ? answer.choices[0] : undefined;
-    const text = isText ? choice?.text : choice?.message?.content;
+    // Null is what a model says that refused, or that only thought until the limit.
+    const content = choice?.message?.content === null ? "" : choice?.message?.content;
+    const text = isText ? choice?.text : content;
     if (typeof text !== "string") {
       throw new ServedRefusal("answers without a text", {
         where: hostOf(this.#settings),

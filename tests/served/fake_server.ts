@@ -163,7 +163,10 @@ function answerOf(
     const text = `answer to ${JSON.stringify(body.messages)}`;
     const usage = { prompt_tokens: 9, completion_tokens: 4, total_tokens: 13 };
     return {
-      answer: { choices: [{ message: { content: text }, finish_reason: "stop" }], usage },
+      answer: {
+        choices: [{ message: { content: fault === "null" ? null : text }, finish_reason: "stop" }],
+        usage,
+      },
       tokens: 13,
     };
   }

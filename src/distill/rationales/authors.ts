@@ -7,7 +7,7 @@ import { InputError } from "../../base/errors.ts";
 import type { ModelFamily } from "../../models/family.ts";
 import { type OpenServed, openServed, type ServedOptions } from "../../served/open_served.ts";
 import { hostOf } from "../../served/requests.ts";
-import type { ServerSettings } from "../../served/server.ts";
+import { ServedRefusal, type ServerSettings } from "../../served/server.ts";
 import type { RunSource } from "../checkpoint/run_student.ts";
 import type { SamplingOptions } from "../generate/sampling.ts";
 import { StopText } from "../generate/stop_text.ts";
@@ -124,7 +124,7 @@ export function servedAuthor(
             onText(one, await ask(open, one));
           } catch (error) {
             failed = true;
-            throw error;
+            throw ofQuestion(error, one);
           }
           if (failed) return;
         }
@@ -141,7 +141,15 @@ export function servedAuthor(
 
 /** How a server's model is named where no other name is given. */
 export function servedName(server: Pick<ServerSettings, "url" | "model">): string {
-  return server.model.split("/").at(-1) || hostOf(server);
+  return server.model.split("/").at(-1)!.replace(/\.gguf$/i, "") || hostOf(server);
+}
+
+/** An error that names the question, where a server takes others: it is too long, say, or against its rules. */
+function ofQuestion(error: unknown, { where }: AskedText): unknown {
+  if (!(error instanceof ServedRefusal) || !/ answers (400|413|422)\b/.test(error.message)) return error;
+  const hint =
+    "What has come is kept. Leave this question out, shorten what is asked around it, or check the server.";
+  return new ServedRefusal(error.message, { where, hint, cause: error });
 }
 
 /** A text up to what ends it. */

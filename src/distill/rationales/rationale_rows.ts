@@ -75,7 +75,8 @@ export function rationaleRows(
     }
     const kept = new Set<string>();
     for (const { text, finished } of texts(index)) {
-      const rationale = withoutThoughts(text).trim();
+      // Half of a character, which a cut text may end with, is in no dataset.
+      const rationale = withoutThoughts(text.toWellFormed()).trim();
       if (rationale === "") {
         counts.empty++;
         continue;
