@@ -17,6 +17,8 @@ import { keepPrompts, writtenPrompts } from "../program/prompt_features.ts";
 import { sampleToken, type SamplingOptions } from "./sampling.ts";
 import { writeStream } from "../program/stream.ts";
 import { traceModel } from "../program/traced_model.ts";
+import { LayerReader } from "../program/layer_reader.ts";
+import { type LayerSource, StreamedWriting, traceStreamedWriting } from "./streamed_writing.ts";
 
 /** What a generator is made for. */
 export interface GeneratorOptions {
@@ -31,6 +33,11 @@ export interface GeneratorOptions {
    * name of their state.
    */
   readonly attach?: (graph: Graph, prompt: () => Tensor) => ModelHooks;
+  /**
+   * Where layers come from disk, for a model with nothing attached. Where nobody takes layers for it, the generator reads them into
+   * buffers of its own.
+   */
+  readonly streamed?: LayerSource;
 }
 
 /** Options of one call of {@linkcode Generator.generate}. */
@@ -57,12 +64,19 @@ export interface GeneratedText {
 
 /** The blocks `prefill` and `decode` of a model, and `prompts` where its adapter looks at them. */
 export function generationPlan(device: DeviceDescription, model: Model, options: GeneratorOptions): Plan {
-  const { sequences, length, attach } = options;
+  const { sequences, length, attach, streamed } = options;
   const program = new Program();
   let looksAtPrompts = false;
   const block = (name: string, tokens: number, last: (graph: Graph, hidden: Tensor) => Tensor) => {
     const graph = program.block(name);
-    const stream = { length, cacheRows: sequences * length, prefix: `${name}.` };
+    const cacheRows = sequences * length;
+    if (streamed) {
+      const sizes = { name, tokens, length, cacheRows };
+      const { hidden, logits } = traceStreamedWriting(program, graph, streamed.layers, sizes);
+      graph.output("logits", logits(last(graph, hidden)));
+      return;
+    }
+    const stream = { length, cacheRows, prefix: `${name}.` };
     const { hidden, logits } = traceModel(graph, "model", model, tokens, stream, {
       attach: attach && ((prompt) => attach(graph, prompt)),
       prompt() {
@@ -103,11 +117,24 @@ export class Generator {
   readonly #executable: Executable;
   readonly #model: Model;
   readonly #options: GeneratorOptions;
+  readonly #reader: LayerReader | undefined;
+  readonly #writing: StreamedWriting | undefined;
 
-  private constructor(executable: Executable, model: Model, options: GeneratorOptions) {
+  private constructor(
+    executable: Executable,
+    model: Model,
+    weights: ReadonlyMap<string, GpuBuffer>,
+    options: GeneratorOptions,
+  ) {
     this.#executable = executable;
     this.#model = model;
     this.#options = options;
+    const { sequences, length, streamed } = options;
+    if (!streamed) return;
+    const { layers } = streamed;
+    const reader = streamed.take ? undefined : this.#reader = new LayerReader(executable, layers, weights);
+    const take = streamed.take ?? ((layer: number) => reader!.take(layer));
+    this.#writing = new StreamedWriting(executable, { layers, take }, sequences * length);
   }
 
   /**
@@ -124,6 +151,7 @@ export class Generator {
     return new Generator(
       await compile(gpu, generationPlan(gpu.description, model, options), { weights }),
       model,
+      weights,
       options,
     );
   }
@@ -193,7 +221,7 @@ export class Generator {
         const last = new Int32Array(this.#options.sequences);
         for (const [sequence, row] of lastOf) last[sequence] = row;
         this.#executable.write("prefill.last", last);
-        this.#feed("prefill", chunk, size);
+        await this.#feed("prefill", chunk, size);
         if (lastOf.size === 0) continue;
         const logits = await this.#logits("prefill");
         goOn.push(...[...lastOf.keys()].filter((sequence) => take(sequence, logits(sequence))));
@@ -214,7 +242,7 @@ export class Generator {
       active = [];
       if (again.length > 0) active.push(...await takeIn(again.map(({ sequence }) => sequence)));
       if (next.length === 0) continue;
-      this.#feed("decode", next, this.#options.sequences);
+      await this.#feed("decode", next, this.#options.sequences);
       const logits = await this.#logits("decode");
       active.push(...next.filter(({ sequence }, row) => take(sequence, logits(row))).map((f) => f.sequence));
     }
@@ -222,18 +250,21 @@ export class Generator {
   }
 
   /** Writes a stream's inputs and runs its block. Rows beyond the feeds write no cache and attend to nothing. */
-  #feed(block: string, feeds: readonly Feed[], rows: number): void {
+  async #feed(block: string, feeds: readonly Feed[], rows: number): Promise<void> {
     const { length } = this.#options;
     const column = (value: (f: Feed) => number, filler: number) =>
       Int32Array.from({ length: rows }, (_, i) => (feeds[i] ? value(feeds[i]!) : filler));
-    const stream = {
+    const arrays = {
       tokens: column((f) => f.token, 0),
       positions: column((f) => f.position, 0),
       start: column((f) => f.sequence * length, 0),
       end: column((f) => f.sequence * length + f.position + 1, 0),
     };
-    writeStream(this.#executable, stream, (t) => feeds[t]?.reach ?? 0, `${block}.`);
-    this.#executable.write(`${block}.slots`, column((f) => f.sequence * length + f.position, -1));
+    const slots = column((f) => f.sequence * length + f.position, -1);
+    const reach = (t: number) => feeds[t]?.reach ?? 0;
+    if (this.#writing) return await this.#writing.run(block, { arrays, slots, reach });
+    writeStream(this.#executable, arrays, reach, `${block}.`);
+    this.#executable.write(`${block}.slots`, slots);
     if (this.#looksAtPrompts) this.#executable.write(`${block}.sequences`, column((f) => f.sequence, -1));
     this.#executable.run(block);
   }
@@ -265,6 +296,7 @@ export class Generator {
 
   /** Frees caches and buffers; shared weights stay. */
   destroy(): void {
+    this.#reader?.close();
     this.#executable.destroy();
   }
 }
