@@ -18,7 +18,8 @@ import { sampleToken, type SamplingOptions } from "./sampling.ts";
 import { writeStream } from "../program/stream.ts";
 import { traceModel } from "../program/traced_model.ts";
 import { LayerReader } from "../program/layer_reader.ts";
-import { type LayerSource, StreamedWriting, traceStreamedWriting } from "./streamed_writing.ts";
+import type { LayerSource } from "../program/streamed_layers.ts";
+import { StreamedWriting, traceStreamedWriting } from "./streamed_writing.ts";
 
 /** What a generator is made for. */
 export interface GeneratorOptions {

@@ -8,16 +8,9 @@ import type { Executable } from "../../tensor/executable.ts";
 import type { Graph } from "../../tensor/graph.ts";
 import type { Program } from "../../tensor/plan.ts";
 import { type StreamArrays, writeStream } from "../program/stream.ts";
-import type { Slot, StreamedLayers } from "../program/streamed_layers.ts";
+import type { LayerSource, Slot, StreamedLayers } from "../program/streamed_layers.ts";
 import { STREAMED, streamedTrace, traceStreamedTeacher } from "../program/streamed_teacher.ts";
 import type { ModelTrace } from "../program/traced_model.ts";
-
-/** Where layers come from. */
-export interface LayerSource {
-  readonly layers: StreamedLayers;
-  /** Waits until a layer is on the GPU; work with the one taken before must be queued. Its buffers are among the generator's weights. */
-  take?(layer: number): Promise<Slot>;
-}
 
 /** What the blocks of one stream are traced for. */
 export interface WritingSizes {

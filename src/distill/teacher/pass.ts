@@ -28,6 +28,7 @@ import {
 } from "./cache.ts";
 import { cacheScalars } from "../program/teacher_rows.ts";
 import type { StreamedTeacher } from "../program/streamed_teacher.ts";
+import type { LayerSource } from "../program/streamed_layers.ts";
 import { TeacherStream } from "../program/teacher_stream.ts";
 import { countedPositions, type TokenMasks } from "../objective/token_masks.ts";
 import type { PlanChoices, TrainingSetup } from "../program/plan_training.ts";
@@ -46,10 +47,14 @@ import {
 export interface TeacherTexts {
   /** Hash of what decides them. */
   readonly settings: string;
-  /** Bytes on the GPU that writing them takes beside the weights. */
-  readonly bytes: number;
+  /** Bytes on the GPU that writing them takes beside the weights, and beside the buffers that layers from disk come through. */
+  bytes(streamed?: LayerSource): number;
   /** Writes them with the teacher's weights, by the name of their storage. */
-  write(gpu: Gpu, weights: ReadonlyMap<string, GpuBuffer>): Promise<{ prompt: string; text: string }[]>;
+  write(
+    gpu: Gpu,
+    weights: ReadonlyMap<string, GpuBuffer>,
+    streamed?: LayerSource,
+  ): Promise<{ prompt: string; text: string }[]>;
 }
 
 /** What the pass tells while it runs. */
@@ -98,8 +103,7 @@ export async function openTeacherCache(
   if (found) return { cache: found, plannedBytes: 0 };
   const planned = planTeacherPass(setup, gpu.description, sizes);
   await host.onPlanned(planned);
-  const texts = planned.streamed ? undefined : sizes.texts;
-  const pass = await TeacherPass.create(gpu, prepared, setup, planned, sizes.choices, texts);
+  const pass = await TeacherPass.create(gpu, prepared, setup, planned, sizes.choices, sizes.texts);
   let failure: unknown;
   try {
     await writeTeacherCache(path, origin, samples, () => pass.rows(host), () => pass.findings());
@@ -223,8 +227,12 @@ class TeacherPass {
   /** What the teacher is found to be, once all rows have been read. */
   async findings(): Promise<TeacherFindings> {
     const sets = this.#heldOut.map(({ loss, tokens }) => ({ loss: loss / Math.max(1, tokens), tokens }));
+    const buffers = new Map([...this.#weights, ...this.#stream?.buffers ?? []]);
     const texts = this.#texts
-      ? { settings: this.#texts.settings, samples: await this.#texts.write(this.#gpu, this.#weights) }
+      ? {
+        settings: this.#texts.settings,
+        samples: await this.#texts.write(this.#gpu, buffers, this.#stream?.source),
+      }
       : null;
     return { heldOut: { ...sets[0]!, ...(sets.length > 1 ? { sets } : {}) }, texts };
   }
