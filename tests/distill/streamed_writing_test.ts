@@ -1,10 +1,14 @@
-/** Texts of models whose layers come from disk: what models that are there write, and as many bytes as planned. */
+/** Texts and losses of models whose layers come from disk: those of models that are there, in as many bytes as planned. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals } from "@std/assert";
+import { OpenedModel } from "../../src/distill/evaluate/measured_model.ts";
 import { generationPlan, Generator, type GeneratorOptions } from "../../src/distill/generate/generator.ts";
 import { Model, uploadWeights } from "../../src/distill/inputs/models.ts";
+import { TextWriter } from "../../src/distill/generate/text_writer.ts";
 import { StreamedLayers } from "../../src/distill/program/streamed_layers.ts";
+import { Registry } from "../../src/registry/registry.ts";
 import { tinyConfig } from "../models/tiny_configs.ts";
+import { builtins } from "../../plugins/mod.ts";
 import { modelTest, testGpu } from "../tensor/harness.ts";
 import { TINY_VOCABULARY, type TinyModelOptions, tinySample, withTiny } from "./tiny_model.ts";
 
@@ -57,3 +61,45 @@ for (const [what, tiny] of MODELS) {
       }, tiny),
   );
 }
+
+modelTest(
+  "losses of a model are the same when its layers come from disk",
+  (gpu) =>
+    withTiny(async ({ teacher }) => {
+      const opened = await OpenedModel.open(teacher, new Registry().addAll(builtins));
+      try {
+        // Several passes of 1024 tokens.
+        const samples = Array.from({ length: 70 }, (_, i) => tinySample(20 + i % 30, 9, i + 1));
+        const measured = async (stream: boolean) => {
+          const found = await opened.measure(
+            { contextLength: 64, stream },
+            samples,
+            async (program) => [await program.mean(samples), await program.sequences(samples)] as const,
+            gpu,
+          );
+          gpu.check();
+          return found;
+        };
+        assertEquals(await measured(true), await measured(false));
+      } finally {
+        opened.close();
+      }
+    }, { layers: 4, vocabularySize: TINY_VOCABULARY }),
+);
+
+Deno.test("a model with its layers from disk writes as one that is there, prepared as users do", () =>
+  withTiny(async ({ teacher }) => {
+    const texts: string[] = [];
+    for (const stream of [true, false]) {
+      const writer = await TextWriter.open(teacher);
+      try {
+        await writer.prepare({ sequences: 1, length: 30, stream });
+        const sampling = { temperature: 0, topK: 0, topP: 1, seed: 1, maxTokens: 6 };
+        const [found] = await writer.write([writer.encode("the cat")], sampling);
+        texts.push(found!.text);
+      } finally {
+        writer.close();
+      }
+    }
+    assertEquals(texts[0], texts[1]);
+  }, { layers: 3 }));

@@ -18,7 +18,7 @@ import { sampleToken, type SamplingOptions } from "./sampling.ts";
 import { writeStream } from "../program/stream.ts";
 import { traceModel } from "../program/traced_model.ts";
 import { LayerReader } from "../program/layer_reader.ts";
-import type { LayerSource } from "../program/streamed_layers.ts";
+import { type LayerSource, StreamedLayers } from "../program/streamed_layers.ts";
 import { StreamedWriting, traceStreamedWriting } from "./streamed_writing.ts";
 
 /** What a generator is made for. */
@@ -97,10 +97,20 @@ export function generationPlan(device: DeviceDescription, model: Model, options:
   return plan(program, device);
 }
 
+/** The layers of a model that a generator reads from disk. */
+export function streamedLayers(
+  device: DeviceDescription,
+  model: Model,
+  options: Pick<GeneratorOptions, "length" | "prefillTokens">,
+): StreamedLayers {
+  const sizes = { tokens: prefillTokens(options), positions: options.length };
+  return new StreamedLayers(model, sizes, device, new Set());
+}
+
 /** Name of the block that looks at prompts before any of their tokens is taken in. */
 const PROMPTS = "prompts";
 
-function prefillTokens(options: GeneratorOptions): number {
+function prefillTokens(options: Pick<GeneratorOptions, "prefillTokens">): number {
   return options.prefillTokens ?? 128;
 }
 
