@@ -16,10 +16,11 @@ export async function modelIdentity({ source }: Pick<Model, "source">): Promise<
 
 /** {@linkcode modelIdentity} of what a run computes with: quantised weights are others than those of the files. */
 export async function quantisedIdentity(
-  model: Pick<Model, "source" | "isQuantised" | "quantize">,
+  model: Pick<Model, "source" | "isQuantised" | "quantize" | "hasQuantisedExperts">,
 ): Promise<string> {
   const identity = await modelIdentity(model);
-  return model.isQuantised ? sha256(`${identity} in ${model.quantize}`) : identity;
+  const experts = model.hasQuantisedExperts ? " with its experts" : "";
+  return model.isQuantised ? sha256(`${identity} in ${model.quantize}${experts}`) : identity;
 }
 
 /** Hash of the tokens of samples, of which of them are learnt, and of who wrote them. */

@@ -34,6 +34,7 @@ export async function runIdentity(
       ? {}
       : { "student's shape": sha256(prepared.student.keptLayers.join(",")) }),
     ...familyIdentities([prepared.teacher, prepared.student]),
+    ...quantisedExperts(prepared),
     tokenizer: prepared.tokenizer.fingerprint(),
     "training data": samplesIdentity(prepared.train),
     "held-out data": samplesIdentity(prepared.heldOut),
@@ -50,6 +51,16 @@ export async function runIdentity(
     ...expertIdentities([adapter, teacherAdapter]),
     ...Object.fromEntries(losses),
   };
+}
+
+/** Experts were not quantised at first, and a run that was begun so cannot go on otherwise. */
+function quantisedExperts({ teacher, student }: PreparedRun): Record<string, string> {
+  const models = [["teacher", teacher], ["student", student]] as const;
+  return Object.fromEntries(
+    models.flatMap(([name, model]) =>
+      model.hasQuantisedExperts ? [[`${name}'s experts`, model.quantize!]] : []
+    ),
+  );
 }
 
 /** What adapters do with experts, where they have some. */
