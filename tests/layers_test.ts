@@ -1,6 +1,6 @@
 /**
- * The direction of imports: command line -> server -> runs -> shape -> distill -> hub -> registry -> models, text, formats -> tensor -> gpu ->
- * base; inside a room, from each of its rooms to those before it; and nowhere in a circle. The core runs in a browser page too, so it
+ * The direction of imports: command line -> server -> runs -> shape -> distill -> served -> hub -> registry, evaluation -> models, text, formats ->
+ * tensor -> gpu -> base; inside a room, from each of its rooms to those before it; and nowhere in a circle. The core runs in a browser page too, so it
  * knows neither Deno nor packages, and a bundle for one is made of it; plugins are known to the outermost files only.
  */
 // @ts-types="../types/std_assert.d.ts"
@@ -17,8 +17,9 @@ const FLOORS: readonly (readonly string[])[] = [
   ["tensor"],
   ["losses"],
   ["models", "text", "formats"],
-  ["registry"],
+  ["registry", "evaluation"],
   ["hub"],
+  ["served"],
   ["distill", "merge"],
   ["shape"],
   ["runs"],
@@ -33,10 +34,11 @@ const FLOORS: readonly (readonly string[])[] = [
  */
 const ROOMS: Readonly<Record<string, readonly string[]>> = {
   models: ["decoder", "families"],
-  text: ["sentencepiece"],
+  text: ["sentencepiece", "read", "stream"],
   formats: ["safetensors", "sentencepiece", "huggingface", "peft", "gguf", "quantised"],
   registry: ["check", "kinds"],
   losses: ["kernel"],
+  evaluation: ["scores", "tasks", "results"],
   tensor: ["expr", "ops"],
   distill: [
     "recipe",
@@ -53,7 +55,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   ],
   merge: ["recipe", "parents", "written", "engine", "residual", "adapters"],
   shape: ["depth", "width"],
-  runs: ["task", "child", "store", "supervise", "report", "compare", "chain"],
+  runs: ["task", "child", "served", "store", "supervise", "report", "compare", "chain"],
   server: ["auth", "http", "page", "routes", "openai"],
   cli: ["setup", "terminal", "verbs"],
 };

@@ -42,7 +42,17 @@ export async function namedModel(invocation: Invocation): Promise<string | RunSo
     throw new UsageError("name one model: --model MODEL or --run RUN");
   }
   if (model !== undefined) return await localModel(model, invocation);
-  const folder = await findRunFolder(run!, flags.text("data"));
+  return await runModel(run!, invocation);
+}
+
+/**
+ * What a run made: its merged model, or the run itself where no merged model can hold its adapter.
+ *
+ * @param run Its id, the beginning of one, last, or its folder
+ * @throws {InputError} as {@linkcode namedModel}
+ */
+export async function runModel(run: string, invocation: Invocation): Promise<string | RunSource> {
+  const folder = await findRunFolder(run, invocation.flags.text("data"));
   const merged = join(folder, "merged");
   if (await exists(join(merged, "config.json"))) return merged;
   const { recipe: done, manifest } = await readRun(folder);

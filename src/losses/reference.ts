@@ -48,17 +48,19 @@ export function referenceRow(
     names: [...entryNames, ENTRY.student, ENTRY.teacher, ENTRY.isLabel],
     count: size,
     label,
-    entry: (v) => [
-      ...softmaxes.flatMap(({ logQ, logP }) => [logQ[v]!, logP[v]!]),
-      ...[student[v]!, teacher[v]!, Number(v === label)],
+    columns: [
+      ...softmaxes.flatMap(({ logQ, logP }) => [logQ, logP]),
+      ...[student, teacher, oneAt(label, size)],
     ],
     row: rowLeaves(counted, traced, size),
   });
   row.compute(traced.statistics);
   const found = row.at([...traced.values.values()])(Math.max(0, label));
   [...traced.values.keys()].forEach((index, i) => values[place(index)] = found[i]!);
-  const slope = row.at([traced.gradient]);
-  for (let v = 0; v < size; v++) gradient[v] = slope(v)[0]!;
+  if (counted.some((term) => !term.monitor)) {
+    const slope = row.at([traced.gradient]);
+    for (let v = 0; v < size; v++) gradient[v] = slope(v)[0]!;
+  }
   for (const { term, index } of traced.rowLosses) {
     const { temperature, options } = term;
     const own = (term.loss as RowLoss).reference({ student, teacher, label, temperature, options });
@@ -79,6 +81,13 @@ export function rowLeaves(
     ...groups.map(({ temperature }, g): [string, number] => [ROW.inverseTemperature(g), 1 / temperature]),
     ...initialScalars(terms),
   ]);
+}
+
+/** 1 at a place, 0 elsewhere: what tells the label. */
+export function oneAt(place: number, count: number): Uint8Array {
+  const column = new Uint8Array(count);
+  if (place >= 0) column[place] = 1;
+  return column;
 }
 
 /** log softmax(z / temperature), floored. */

@@ -14,8 +14,8 @@ export interface RowLeaves {
   readonly count: number;
   /** The entry that look-ups at the label find. */
   readonly label: number;
-  /** Values of `names` at an entry. */
-  entry(v: number): readonly number[];
+  /** Values of each of `names`, entry by entry. */
+  readonly columns: readonly ArrayLike<number>[];
   /** Leaves that are the same for the row. */
   readonly row: ReadonlyMap<string, number>;
 }
@@ -32,10 +32,13 @@ export class RowValues {
 
   /** Expressions as a function of the entry. The result is reused by the next call. */
   at(expressions: readonly Expression[]): (v: number) => Float64Array {
-    const { names, entry } = this.#leaves;
+    const { names, columns } = this.#leaves;
     const run: CompiledExpressions = compile(expressions, [...names, ...this.#row.keys()]);
-    const known = [...this.#row.values()];
-    return (v) => run([...entry(v), ...known]);
+    const values = [...names.map(() => 0), ...this.#row.values()];
+    return (v) => {
+      for (let i = 0; i < columns.length; i++) values[i] = columns[i]![v]!;
+      return run(values);
+    };
   }
 
   /** Computes statistics in the order in which they were made; from then on they are leaves of the row. */

@@ -4,7 +4,7 @@
  * @module
  */
 import { type ResolvedLoss, traceObjective } from "./traced.ts";
-import { logSoftmax, rowLeaves, type RowReference } from "./reference.ts";
+import { logSoftmax, oneAt, rowLeaves, type RowReference } from "./reference.ts";
 import { LOG_FLOOR, type RowLoss } from "./contract.ts";
 import { ENTRY } from "./row_leaves.ts";
 import { RowValues } from "./row_values.ts";
@@ -50,7 +50,7 @@ export function referenceSparseRow(
     names: [...groups.map((_, g) => ENTRY.logQ(g)), ENTRY.student, ENTRY.isLabel],
     count: size,
     label,
-    entry: (v) => [...logQ.map((l) => l[v]!), student[v]!, Number(v === label)],
+    columns: [...logQ, student, oneAt(label, size)],
     row: shared,
   });
   whole.compute(traced.statistics);
@@ -70,16 +70,17 @@ export function referenceSparseRow(
   const totals = groups.map(({ temperature }) => logSumExp([...student].map((z) => z / temperature)));
   const targets = groups.map(({ temperature }) => targetOf(row, target, temperature, ids.length));
   const names = groups.flatMap((_, g) => [ENTRY.logQ(g), ENTRY.logP(g)]);
+  const place = ids.includes(label) ? ids.indexOf(label) : ids.length;
   const buckets = new RowValues({
     names: [...names, ENTRY.isLabel],
     count: ids.length + 1,
-    label: ids.includes(label) ? ids.indexOf(label) : ids.length,
-    entry: (k) => [
+    label: place,
+    columns: [
       ...groups.flatMap((_, g) => [
-        k < ids.length ? logQ[g]![ids[k]!]! : Math.max(tails[g]! - totals[g]!, LOG_FLOOR),
-        targets[g]![k]!,
+        [...ids.map((id) => logQ[g]![id]!), Math.max(tails[g]! - totals[g]!, LOG_FLOOR)],
+        targets[g]!,
       ]),
-      Number(k < ids.length ? ids[k] === label : !ids.includes(label)),
+      oneAt(place, ids.length + 1),
     ],
     row: shared,
   });

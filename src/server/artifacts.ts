@@ -28,6 +28,8 @@ const FILES = [
   "result.json",
   "shape.json",
   "shrink.json",
+  "evaluation.json",
+  "evaluation/evaluation.json",
 ] as const;
 
 const TYPES: Readonly<Record<string, string>> = {

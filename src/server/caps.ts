@@ -5,6 +5,7 @@
  */
 import type { RecipeProblem } from "../distill/recipe/problems.ts";
 import type { AdapterRecipe, Recipe } from "../distill/recipe/recipe.ts";
+import { type EvaluationTask, isWritten } from "../evaluation/tasks/task.ts";
 import type { Task } from "../runs/task/task.ts";
 
 /** Bounds of a run. */
@@ -60,6 +61,14 @@ export function beyondCaps(recipe: Recipe, caps: Caps): RecipeProblem[] {
   check("samples.tokens", samples.tokens, caps.generatedTokens);
   check("objective", objective.length, caps.losses, " losses");
   check("limits.watchdogSeconds", limits.watchdogSeconds, 600);
+  // A request may name no address: what this machine reaches is its operator's to say.
+  if (recipe.teacher.server) {
+    problems.push({
+      path: "teacher.server",
+      message:
+        "this service asks no other servers for its clients; fill teacher.cache with `limbeck cache` and train where it lies",
+    });
+  }
   const adapters: [string, AdapterRecipe | "none" | undefined][] = [
     ["adapter", recipe.adapter],
     ["teacher.adapter", recipe.teacher.adapter],
@@ -71,7 +80,23 @@ export function beyondCaps(recipe: Recipe, caps: Caps): RecipeProblem[] {
       check(`${path}.rankPattern.${pattern}`, rank, caps.rank);
     }
   }
+  checkTasks("evaluate.tasks", recipe.evaluate?.tasks ?? [], caps, check);
   return problems;
+}
+
+/** What evaluation tasks may ask for. */
+function checkTasks(
+  path: string,
+  tasks: readonly EvaluationTask[],
+  caps: Caps,
+  check: (path: string, value: number, most: number) => void,
+): void {
+  tasks.forEach((task, i) => {
+    if (isWritten(task)) check(`${path}.${i}.maxTokens`, task.maxTokens, caps.generatedTokens);
+    else if (task.kind !== "multiple-choice") {
+      check(`${path}.${i}.window.length`, task.window.length ?? 0, caps.contextLength);
+    }
+  });
 }
 
 /** What of a task is out of bounds. */
@@ -84,6 +109,9 @@ export function beyondTaskCaps(task: Task, caps: Caps): RecipeProblem[] {
   if (task.task === "residual" || task.task === "extract" || task.task === "merge-adapters") {
     check("rank", task.rank, caps.rank);
   }
-  if (task.task === "shrink") check("contextLength", task.contextLength, caps.contextLength);
+  if (task.task === "shrink" || task.task === "evaluate") {
+    check("contextLength", task.contextLength, caps.contextLength);
+  }
+  if (task.task === "evaluate") checkTasks("tasks", task.tasks, caps, check);
   return problems;
 }

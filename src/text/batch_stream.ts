@@ -16,6 +16,19 @@ export interface DataCursor {
   index: number;
   /** Identity of samples, order and batch size; a cursor means nothing for another stream. */
   key: string;
+  /** Of samples that are read from the disk while they are needed: what waits to be drawn. */
+  streamed?: unknown;
+}
+
+/** Batches without end. */
+export interface Batches {
+  next(): PackedBatch;
+  /** Where they stand, for {@linkcode restore} of others over the same samples. */
+  state(): DataCursor;
+  /** @throws {InputError} a cursor of other samples, another seed or another batch size */
+  restore(state: DataCursor): void;
+  /** What has been drawn of each set of a mixture so far; empty where there is no mixture. */
+  drawn(): DrawnShare[];
 }
 
 /** How a {@linkcode BatchStream} orders and packs. */
@@ -51,7 +64,7 @@ export interface DrawnShare {
  * new BatchStream(samples, { tokensPerBatch: 256, seed: 1 }).restore(JSON.parse(saved)); // continues with the second batch
  * ```
  */
-export class BatchStream {
+export class BatchStream implements Batches {
   readonly #samples: readonly EncodedSample[];
   readonly #options: Required<Omit<BatchStreamOptions, "mixture">>;
   readonly #lengths: Int32Array;
@@ -150,11 +163,7 @@ export class BatchStream {
    * @throws {InputError} a cursor of other samples, another seed or another batch size, or one that is not a cursor
    */
   restore(state: DataCursor): void {
-    if (state.key !== this.#key) {
-      throw new InputError("the data, the seed or the batch size differ from those of the saved run", {
-        hint: "Resume with the same files and recipe, or start a new run.",
-      });
-    }
+    if (state.key !== this.#key) throw otherStream();
     const whole = (n: unknown) => Number.isSafeInteger(n) && (n as number) >= 0;
     if (!whole(state.epoch) || !whole(state.index) || state.index >= this.plan(state.epoch).length) {
       throw new InputError(`the data cursor is not valid: epoch ${state.epoch}, index ${state.index}`);
@@ -163,6 +172,13 @@ export class BatchStream {
     this.#index = state.index;
     this.#countAgain();
   }
+}
+
+/** What is said of a cursor that belongs to other samples. */
+export function otherStream(): InputError {
+  return new InputError("the data, the seed or the batch size differ from those of the saved run", {
+    hint: "Resume with the same files and recipe, or start a new run.",
+  });
 }
 
 function emptyShare(name: string): DrawnShare {

@@ -146,6 +146,11 @@ export class ChatTemplate {
     }
   }
 
+  /** Its text. */
+  get source(): string {
+    return this.#source;
+  }
+
   /** The line a refusal comes from, if its message stands in the template as it is. */
   #lineOf(message: string): string {
     const at = message === "" ? -1 : this.#source.indexOf(message);

@@ -15,6 +15,8 @@ export interface ConversationOptions extends RenderOptions {
   where?: string;
   /** Mark the assistant's turns (default) or everything. */
   mask?: "completion" | "all";
+  /** Whether special tokens that are written out in messages become those tokens (off by default). */
+  specialInText?: boolean;
 }
 
 /** Length of the longest common start of two id sequences. */
@@ -84,8 +86,37 @@ export function encodeConversation(
       supervised.fill(1, start, endOfTurn(whole.ids, start, end, tokenizer));
     });
   }
+  if (options.mask !== "all") checkMask(messages, supervised, template, options);
   if (supervised.length > 0) supervised[0] = 0;
   return { ids: whole.ids, supervised };
+}
+
+/**
+ * Refuses masks that cannot be meant: nothing is learnt although the assistant says something, or everything although someone else does.
+ * Either way the template leaves a part of the conversation out.
+ */
+function checkMask(
+  messages: readonly ChatMessage[],
+  supervised: Uint8Array,
+  template: ChatTemplate,
+  { where }: ConversationOptions,
+): void {
+  const says = (isAssistant: boolean) =>
+    messages.some(({ role, content }) => (role === "assistant") === isAssistant && content.trim() !== "");
+  const refuse = (what: string) => {
+    throw new InputError(`${what} (template: ${template.where})`, {
+      ...(where === undefined ? {} : { where }),
+      hint: "Correct the template, or set data.mask to all, which learns every token.",
+    });
+  };
+  if (says(true) && !supervised.includes(1)) {
+    refuse("no token would be learnt: the chat template writes nothing of what the assistant says");
+  }
+  if (says(false) && supervised.length > 0 && !supervised.includes(0)) {
+    refuse(
+      "every token would be learnt: the chat template writes nothing of what others than the assistant say",
+    );
+  }
 }
 
 /**
@@ -165,7 +196,7 @@ class GuardedChat {
     template: ChatTemplate,
     tokenizer: TextTokenizer,
     messages: readonly ChatMessage[],
-    options: RenderOptions,
+    options: ConversationOptions,
   ) {
     this.#template = template;
     this.#tokenizer = tokenizer;
@@ -174,11 +205,12 @@ class GuardedChat {
       ? new RegExp(`(${contents.map(RegExp.escape).join("|")})`)
       : undefined;
     this.#guard = unusedCharacter(JSON.stringify([messages, options.tools ?? null]));
+    const guarded = (value: unknown) => options.specialInText ? value : this.#guarded(value);
     this.#messages = messages.map((message) => ({
-      ...this.#guarded(message) as ChatMessage,
+      ...guarded(message) as ChatMessage,
       role: message.role,
     }));
-    this.#options = { ...options, tools: options.tools && this.#guarded(options.tools) as unknown[] };
+    this.#options = { ...options, tools: options.tools && guarded(options.tools) as unknown[] };
   }
 
   /** The first `count` messages and perhaps others as text; control tokens written out in messages are broken. */

@@ -43,10 +43,12 @@ export interface EncodeOptions {
   endToken?: number | "auto" | "eos" | "bos" | "none";
   /**
    * `cut` keeps the first `contextLength` tokens (default); `drop` leaves the sample out; `refuse` is an error; `split` makes several samples
-   * that overlap by one token, so every target is predicted exactly once.
+   * that overlap by `overlap` tokens, in which every target is predicted exactly once.
    */
   tooLong?: TooLong;
-  /** Whether `</s>` and the like in text, prompt and completion become control tokens (off by default; never in messages). */
+  /** Tokens that the pieces of a split sample have in common, as context (default 1); below `contextLength`. */
+  overlap?: number;
+  /** Whether `</s>` and the like that are written out in the data become control tokens (off by default). */
   specialInText?: boolean;
 }
 
@@ -64,6 +66,10 @@ export interface EncodeReport {
   split: number;
   /** Rows and pieces left out because no target was left in them. */
   withoutTarget: number;
+  /** Targets that were cut away or dropped with what is too long. */
+  lostTargets: number;
+  /** Samples in which the token that ends a text or a turn is a target, so that the model learns to stop. */
+  stopsLearnt: number;
 }
 
 /** Resolves the token that ends a text. */
@@ -109,7 +115,10 @@ export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSampl
       });
     }
     const tools = row.shape === "messages" ? row.tools : undefined;
-    ({ ids, supervised } = encodeConversation(options.template, tokenizer, messages, { tools, where, mask }));
+    ({ ids, supervised } = encodeConversation(options.template, tokenizer, messages, {
+      ...{ tools, where, mask },
+      specialInText: special,
+    }));
   } else {
     const text = row.shape === "text" ? row.text : row.shape === "prompt" ? row.prompt + row.completion : "";
     ids = withEnd(tokenizer.encode(text, { special }), endTokenId(options));
@@ -137,20 +146,9 @@ function withEnd(ids: Int32Array, end: number | undefined): Int32Array {
   return result;
 }
 
-/**
- * Encodes a dataset: every row to at most `contextLength` tokens, with counts of what was cut, dropped, split or left without a target.
- *
- * @throws {InputError} what {@linkcode encodeRow} throws; rows that are too long, if those are refused (all are listed); no sample left
- */
-export function encodeDataset(
-  rows: Iterable<DatasetRow>,
-  options: EncodeOptions,
-): { samples: EncodedSample[]; report: EncodeReport } {
-  const { contextLength, tooLong = "cut" } = options;
-  if (!Number.isInteger(contextLength) || contextLength < 2) {
-    throw new InputError(`the context length must be a whole number from 2, not ${contextLength}`);
-  }
-  const report: EncodeReport = {
+/** What is counted before anything is encoded. */
+export function emptyReport(): EncodeReport {
+  return {
     rows: 0,
     rowsByShape: { text: 0, prompt: 0, messages: 0 },
     samples: 0,
@@ -161,20 +159,55 @@ export function encodeDataset(
     dropped: 0,
     split: 0,
     withoutTarget: 0,
+    lostTargets: 0,
+    stopsLearnt: 0,
   };
-  const samples: EncodedSample[] = [];
-  const refused: string[] = [];
-  let file: string | undefined;
-  for (const row of rows) {
+}
+
+/** Makes samples of rows, and counts what becomes of them. */
+export class SampleEncoder {
+  readonly report: EncodeReport = emptyReport();
+  readonly #options: EncodeOptions;
+  readonly #stops: ReadonlySet<number>;
+  readonly #refused: string[] = [];
+  #file: string | undefined;
+
+  /** @throws {InputError} a context length or an overlap that does not do */
+  constructor(options: EncodeOptions) {
+    const { contextLength, overlap = 1, tokenizer, endToken } = options;
+    if (!Number.isInteger(contextLength) || contextLength < 2) {
+      throw new InputError(`the context length must be a whole number from 2, not ${contextLength}`);
+    }
+    if (!Number.isInteger(overlap) || overlap < 1 || overlap >= contextLength) {
+      throw new InputError(
+        `the overlap must be a whole number from 1 to ${contextLength - 1}, not ${overlap}`,
+      );
+    }
+    this.#options = options;
+    this.#stops = new Set([
+      ...tokenizer.eosTokens,
+      ...(endToken === "bos" && tokenizer.bosToken !== undefined ? [tokenizer.bosToken] : []),
+      ...(typeof endToken === "number" ? [endToken] : []),
+    ]);
+  }
+
+  /**
+   * The samples of a row, each of at most `contextLength` tokens and with a target: none, one, or several where it is split.
+   *
+   * @throws {InputError} what {@linkcode encodeRow} throws
+   */
+  encode(row: DatasetRow): EncodedSample[] {
+    const { contextLength, tooLong = "cut" } = this.#options;
+    const { report } = this;
     report.rows++;
     report.rowsByShape[row.shape]++;
-    file ??= row.source.file;
-    const whole = encodeRow(row, options);
+    this.#file ??= row.source.file;
+    const whole = encodeRow(row, this.#options);
     report.longest = Math.max(report.longest, whole.ids.length);
     let pieces = [whole];
     if (whole.ids.length > contextLength) {
       if (tooLong === "refuse") {
-        refused.push(`${row.source.file}:${row.source.line}: ${whole.ids.length} tokens`);
+        this.#refused.push(`${row.source.file}:${row.source.line}: ${whole.ids.length} tokens`);
       }
       if (tooLong === "cut") report.cut++;
       if (tooLong === "drop") report.dropped++;
@@ -182,30 +215,69 @@ export function encodeDataset(
       pieces = tooLong === "cut"
         ? [slice(whole, 0, contextLength)]
         : tooLong === "split"
-        ? splitSample(whole, contextLength)
+        ? splitSample(whole, contextLength, this.#options.overlap ?? 1)
         : [];
-    }
-    for (const piece of pieces) {
-      const targets = piece.supervised.reduce((sum, flag) => sum + flag, 0);
-      if (targets === 0) {
-        report.withoutTarget++;
-        continue;
+      if (tooLong !== "split") {
+        report.lostTargets += countTargets(whole) -
+          pieces.reduce((sum, piece) => sum + countTargets(piece), 0);
       }
-      samples.push(piece);
-      report.samples++;
-      report.tokens += piece.ids.length;
-      report.supervisedTokens += targets;
     }
+    return pieces.filter((piece) => this.#count(piece));
   }
-  if (refused.length > 0) throw tooLongError(refused, contextLength);
-  if (samples.length === 0) {
-    throw new InputError(
-      `no sample is left of ${report.rows} rows: ${report.dropped} dropped as too long, ` +
-        `${report.withoutTarget} without a token to predict`,
-      { where: file, hint: "Raise data.contextLength, or look at the rows with `limbeck preview`." },
-    );
+
+  #count(piece: EncodedSample): boolean {
+    const { report } = this;
+    const targets = countTargets(piece);
+    if (targets === 0) {
+      report.withoutTarget++;
+      return false;
+    }
+    report.samples++;
+    report.tokens += piece.ids.length;
+    report.supervisedTokens += targets;
+    if (piece.ids.some((id, i) => piece.supervised[i] === 1 && this.#stops.has(id))) report.stopsLearnt++;
+    return true;
   }
-  return { samples, report };
+
+  /**
+   * Says what was wrong with all rows together.
+   *
+   * @throws {InputError} rows that are too long, if those are refused (all are listed); no sample left
+   */
+  finish(): EncodeReport {
+    const { report } = this;
+    if (this.#refused.length > 0) throw tooLongError(this.#refused, this.#options.contextLength);
+    if (report.samples === 0) {
+      throw new InputError(
+        `no sample is left of ${report.rows} rows: ${report.dropped} dropped as too long, ` +
+          `${report.withoutTarget} without a token to predict`,
+        {
+          ...(this.#file === undefined ? {} : { where: this.#file }),
+          hint: "Raise data.contextLength, or look at the rows with `limbeck preview`.",
+        },
+      );
+    }
+    return report;
+  }
+}
+
+/**
+ * Encodes a dataset: every row to at most `contextLength` tokens, with counts of what was cut, dropped, split or left without a target.
+ *
+ * @throws {InputError} what {@linkcode encodeRow} throws; rows that are too long, if those are refused (all are listed); no sample left
+ */
+export function encodeDataset(
+  rows: Iterable<DatasetRow>,
+  options: EncodeOptions,
+): { samples: EncodedSample[]; report: EncodeReport } {
+  const encoder = new SampleEncoder(options);
+  const samples: EncodedSample[] = [];
+  for (const row of rows) for (const sample of encoder.encode(row)) samples.push(sample);
+  return { samples, report: encoder.finish() };
+}
+
+function countTargets({ supervised }: EncodedSample): number {
+  return supervised.reduce((sum, flag) => sum + flag, 0);
 }
 
 function tooLongError(refused: string[], contextLength: number): InputError {
@@ -218,17 +290,22 @@ function tooLongError(refused: string[], contextLength: number): InputError {
   );
 }
 
-function slice(sample: EncodedSample, start: number, end: number): EncodedSample {
+/** Tokens `start` to `end` of a sample, of which the first `context` are no targets. */
+function slice(sample: EncodedSample, start: number, end: number, context = 1): EncodedSample {
   const supervised = sample.supervised.slice(start, end);
-  supervised[0] = 0;
+  supervised.fill(0, 0, context);
   return { ...sample, ids: sample.ids.slice(start, end), supervised };
 }
 
-/** Pieces of at most `length` tokens; each begins with the last token of the one before, which gives its first target a context. */
-function splitSample(sample: EncodedSample, length: number): EncodedSample[] {
+/**
+ * Pieces of at most `length` tokens; each begins with the last `overlap` tokens of the one before, which give its targets a context and are
+ * none themselves.
+ */
+function splitSample(sample: EncodedSample, length: number, overlap: number): EncodedSample[] {
   const pieces: EncodedSample[] = [];
-  for (let start = 0; start < sample.ids.length - 1; start += length - 1) {
-    pieces.push(slice(sample, start, Math.min(start + length, sample.ids.length)));
+  for (let start = 0; start + overlap < sample.ids.length; start += length - overlap) {
+    const end = Math.min(start + length, sample.ids.length);
+    pieces.push(slice(sample, start, end, start === 0 ? 1 : overlap));
   }
   return pieces;
 }

@@ -259,9 +259,10 @@ Deno.test("compare takes recipes and models or a folder, and says what is wrong 
       tokenizer.replace('"ca"', '"CA"').replace('["c","a"]', '["C","A"]'),
     );
     const cases: [code: number, message: string, argv: string[]][] = [
-      [2, "name at least two recipes", [ce]],
+      [2, "name a second recipe, or a --model", [ce]],
+      [2, "Without --no-twin, its plain fine-tuning twin", [kd, "--no-twin"]],
       [2, "--seeds must be a count or a list", [ce, kd, "--seeds", "1,1"]],
-      [2, "or one and a --model", ["--model", "a=x", "--model", "b=y"]],
+      [2, "name a recipe, the one first", ["--model", "a=x", "--model", "b=y"]],
       [2, "expected NAME=PATH", [ce, "--model", files.teacher]],
       [2, "a name has at most 64", [ce, "--model", "a b=x"]],
       [2, "something else is called ce", [ce, "--model", "ce=x"]],
@@ -399,6 +400,46 @@ Deno.test("compare runs two recipes with two seeds on a tiny model, and measures
       "not measured again",
     );
     assertStringIncludes(await Deno.readTextFile(`${all.folder}/compare.md`), "| each | 2 | ");
+  }));
+
+Deno.test("a recipe is compared with its plain fine-tuning twin, on tasks too, and a page shows it", () =>
+  withTiny(async (files) => {
+    const [, kd] = await writeRecipes(files);
+    const texts = `${files.folder}/texts.jsonl`;
+    const rows = tinyRows(9, 4).split("\n").filter((line) => line.includes('"text"'));
+    await Deno.writeTextFile(texts, rows.join("\n"));
+    const { code, out, err } = await limbeck(
+      ...["compare", kd, "--seeds", "5,6", "--set", "train.steps=2", "--task", `agreement=${texts}`],
+      ...["--data", files.folder, "--no-setup", "--json"],
+    );
+    assertEquals(code, 0, err);
+    const { folder, summary, runs } = JSON.parse(out);
+    assertEquals(runs.map((run: { folder: string }) => run.folder), [
+      ...["kd-seed5", "fine-tuning-seed5", "kd-seed6", "fine-tuning-seed6"],
+    ]);
+    const twin = JSON.parse(await Deno.readTextFile(`${folder}/fine-tuning-seed5/recipe.json`));
+    assertEquals(twin.objective.map(({ loss }: { loss: string }) => loss), ["cross-entropy"]);
+    assertEquals([twin.train.seed, twin.evaluate], [5, undefined]);
+    const [task] = summary.tasks;
+    assertEquals([task.name, task.items, task.unit], ["texts", 6, "texts"]);
+    const [kl] = task.figures;
+    assertEquals(Object.keys(kl.values), ["kd", "fine-tuning", "student before", "teacher"]);
+    assertEquals([kl.values.kd.n, kl.values.teacher.n, kl.values.teacher.mean < 1e-6], [2, 1, true]);
+    const [{ other, runs: pairs, overItems, overSeeds }] = kl.differences;
+    assertEquals([other, pairs, overItems.items], ["fine-tuning", 2, 6]);
+    assertAlmostEquals(overItems.difference, kl.values["fine-tuning"].mean - kl.values.kd.mean, 1e-9);
+    assert(overSeeds.low <= overItems.difference && overItems.difference <= overSeeds.high);
+    for (const { p } of summary.verdicts[0].others) assert(p >= 0 && p <= 1);
+    const page = await Deno.readTextFile(`${folder}/compare.html`);
+    for (const part of ["others less kd", "95 % over seeds", "<svg", "fine-tuning"]) {
+      assertStringIncludes(page, part);
+    }
+    assertEquals(/<script|https?:/.test(page), false);
+    // What was measured on tasks is not measured again.
+    const again = await limbeck("compare", "--resume", folder, "--no-setup");
+    assertEquals(again.code, 0, again.err);
+    assertEquals(/[Mm]easuring/.test(again.out), false, again.out);
+    assertEquals(JSON.parse(await Deno.readTextFile(`${folder}/compare.json`)).summary, summary);
   }));
 
 Deno.test("one recipe with a plugin's adapter beside a model; what was not measured is, also when it is resumed", () =>

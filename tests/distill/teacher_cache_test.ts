@@ -15,9 +15,15 @@ import { recipeHash } from "../../src/distill/recipe/parse.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { loadRecipe } from "../../src/distill/recipe/file.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
+import { distillRun } from "../../src/distill/run/distill.ts";
+import { Registry } from "../../src/registry/registry.ts";
+import { builtins } from "../../plugins/mod.ts";
 import { DEFAULT_DEVICE } from "../../src/gpu/description.ts";
 import { InputError } from "../../src/base/errors.ts";
-import { cacheKey, type CacheOrigin, cachePath } from "../../src/distill/teacher/cache.ts";
+import { writeShard } from "../../src/distill/teacher/shard.ts";
+import { openFile } from "../../src/formats/files.ts";
+import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
+import { makeEarlier } from "./earlier_cache.ts";
 import { heldMetrics, runHere } from "./tiny_run.ts";
 import { TINY_VOCABULARY, type TinyFiles, tinyRecipe, tinySetup, withTiny } from "./tiny_model.ts";
 
@@ -102,44 +108,33 @@ Deno.test("a run on a cache that is stopped and resumed leaves what an uninterru
         : OBJECTIVE;
       const recipe = recipeFor(files, cache, objective);
       const name = Object.keys(cache)[0]!;
-      const [whole, parts]: [RunEventBody[], RunEventBody[]] = [[], []];
-      await runHere(recipe, `${files.folder}/${name}-whole`, {}, whole);
+      const [uncut, parts]: [RunEventBody[], RunEventBody[]] = [[], []];
+      await runHere(recipe, `${files.folder}/${name}-whole`, {}, uncut);
       const folder = `${files.folder}/${name}-parts`;
       await runHere(recipe, folder, { control: (step) => step === 3 ? "stop" : "run" }, parts);
-      const [only] = await cachesIn(`${folder}/teacher-cache`);
-      const made = await Deno.stat(`${folder}/teacher-cache/${only}`);
+      const made = await shardTimes(`${folder}/teacher-cache`);
       await runHere(recipe, folder, { resume: true }, parts);
       assertEquals(
         await sha(`${folder}/adapter/adapter_model.safetensors`),
         await sha(`${files.folder}/${name}-whole/adapter/adapter_model.safetensors`),
       );
-      assertEquals(
-        (await Deno.stat(`${folder}/teacher-cache/${only}`)).mtime,
-        made.mtime,
-        "it was used again",
-      );
+      assertEquals(await shardTimes(`${folder}/teacher-cache`), made, "it was used again");
       const steps = (events: RunEventBody[]) => heldMetrics(events).filter((row) => row.type === "metrics");
-      assertEquals(steps(parts), steps(whole));
+      assertEquals(steps(parts), steps(uncut));
 
-      // Made anew it has the same bytes; another one in its place is refused.
+      // Made anew it has the same bytes; other rows in their place are refused.
       await Deno.remove(`${folder}/teacher-cache`, { recursive: true });
       await runHere(recipe, folder, { resume: true });
-      const about = `${folder}/teacher-cache/${only}/teacher.json`;
-      const rows = `${folder}/teacher-cache/${only}/rows.safetensors`;
-      const bytes = await Deno.readFile(rows);
-      bytes[bytes.length - 9]! ^= 1;
-      await Deno.writeFile(rows, bytes);
-      await assertRejects(
-        () => runHere(recipe, folder, { resume: true }),
-        InputError,
-        "is not the teacher's cache it should be: the rows are not those that teacher.json describes",
-      );
-      const text = await Deno.readTextFile(about);
-      const hash = Array.from(
-        new Uint8Array(await crypto.subtle.digest("SHA-256", bytes.slice(rowsBegin(bytes)))),
-        (b) => b.toString(16).padStart(2, "0"),
-      ).join("");
-      await Deno.writeTextFile(about, text.replace(/"sha256": "[0-9a-f]+"/, `"sha256": "${hash}"`));
+      const [[shard]] = await shardTimes(`${folder}/teacher-cache`) as [[string, unknown]];
+      const whole = await Deno.readFile(shard);
+      for (const [tensor, message] of DAMAGES) {
+        const file = await SafetensorsFile.open(await openFile(shard));
+        const { end } = file.entry(tensor);
+        file.close();
+        await Deno.writeFile(shard, whole.with(end - 9, whole[end - 9]! ^ 1));
+        await assertRejects(() => runHere(recipe, folder, { resume: true }), InputError, message);
+      }
+      await replaceRows(shard);
       await assertRejects(
         () => runHere(recipe, folder, { resume: true }),
         InputError,
@@ -149,11 +144,45 @@ Deno.test("a run on a cache that is stopped and resumed leaves what an uninterru
   });
 });
 
-/** Where the tensor `rows` begins in a file. */
-function rowsBegin(bytes: Uint8Array): number {
-  const length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
-  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
-  return 8 + length + header.rows.data_offsets[0];
+/** Where a bit of a shard is turned, and what is said of that. */
+const DAMAGES = [
+  ["samples", "which is its name"],
+  ["offsets", "which is its name"],
+  ["rows", "are not those that its index describes"],
+] as const;
+
+/** Shards of all caches in a folder, with the time each was written. */
+async function shardTimes(folder: string): Promise<[string, Date | null][]> {
+  const found: [string, Date | null][] = [];
+  for (const cache of await cachesIn(folder)) {
+    for (const name of await cachesIn(`${folder}/${cache}/shards`)) {
+      const path = `${folder}/${cache}/shards/${name}`;
+      found.push([path, (await Deno.stat(path)).mtime]);
+    }
+  }
+  return found;
+}
+
+/** Writes the rows of a shard, whatever they have become, as one that is in order. */
+async function replaceRows(path: string): Promise<void> {
+  const file = await SafetensorsFile.open(await openFile(path));
+  const [offsets, samples, rows] = [
+    (await file.readArray("offsets")).data,
+    await file.readBytes("samples"),
+    await file.readBytes("rows"),
+  ];
+  const [rowBytes, key] = [file.entry("rows").shape[1]!, file.metadata.get("key")!];
+  file.close();
+  await Deno.remove(path);
+  await writeShard(
+    path.replace(/[^/]+$/, ""),
+    key,
+    rowBytes,
+    [...offsets.slice(1)].map((end, i) => ({
+      hash: samples.subarray(i * 32, (i + 1) * 32).toHex(),
+      rows: rows.slice(Number(offsets[i]) * rowBytes, Number(end) * rowBytes),
+    })),
+  );
 }
 
 Deno.test("a shared folder serves runs of one teacher and data, and keeps those of others apart", async () => {
@@ -181,12 +210,17 @@ Deno.test("a shared folder serves runs of one teacher and data, and keeps those 
     await assertRejects(
       () => stages(recipe, "e"),
       InputError,
-      "made for another teacher, other samples or other settings",
+      `it was made for another teacher or other settings: its hash is ${another}`,
     );
+    await Deno.rename(`${folder}/${first[0]}`, `${folder}/${another}`);
+    await Deno.rename(`${files.folder}/aside`, `${folder}/${first[0]}`);
 
+    // Samples are found whatever data they are of: only what is new is run.
     const rows = await Deno.readTextFile(files.train);
     await Deno.writeTextFile(files.train, rows.split("\n").slice(1).join("\n"));
-    assertMatch((await stages(recipe, "f"))[0]!, /^running the teacher over 45 samples$/);
+    assertMatch((await stages(recipe, "f"))[0]!, /^using the teacher's cache /);
+    await Deno.writeTextFile(files.train, `${JSON.stringify({ text: "another sun" })}\n${rows}`);
+    assertMatch((await stages(recipe, "g"))[0]!, /^running the teacher over 1 samples$/);
     assertEquals(
       recipeHash(recipe),
       recipeHash(recipeFor(files, { topK: 8 })),
@@ -195,37 +229,31 @@ Deno.test("a shared folder serves runs of one teacher and data, and keeps those 
   });
 });
 
-Deno.test("caches of the same samples, others of them held out, are kept apart", async () => {
+Deno.test("the loss on a held-out set is of that set, and caches of earlier versions are read", async () => {
   await withTiny(async (files) => {
     const folder = `${files.folder}/shared`;
     const stages = async (recipe: Recipe, name: string) => {
       const events: RunEventBody[] = [];
-      const result = await runHere(recipe, `${files.folder}/${name}`, {}, events);
+      const result = await runHere(recipe, `${files.folder}/${name}`, { control: () => "stop" }, events);
       const cache = events.flatMap((e) => (e.type === "stage" && e.stage === "cache" ? [e.message] : []));
-      return { said: cache[0]!, teacher: result.heldOut.teacher! };
+      return { said: cache[0]!, teacher: result.heldOut.teacher!, losses: lossesOf(events) };
     };
     const recipe = recipeFor(files, { topK: 8, folder });
     const first = await stages(recipe, "a");
-    // As an earlier version named it: by what follows from the samples alone, not from which of them are held out.
-    const [name] = await cachesIn(folder);
-    const about = JSON.parse(await Deno.readTextFile(`${folder}/${name}/teacher.json`));
-    const { heldOutSets, ...origin } = about.origin as CacheOrigin;
-    assertEquals(heldOutSets?.length, 1);
-    const key = cacheKey(origin);
-    const bytes = await Deno.readFile(`${folder}/${name}/rows.safetensors`);
-    replaceText(bytes, about.key, key);
-    await Deno.rename(`${folder}/${name}`, cachePath(folder, key));
-    await Deno.writeFile(`${cachePath(folder, key)}/rows.safetensors`, bytes);
-    const earlier = JSON.stringify({ ...about, key, origin });
-    await Deno.writeTextFile(`${cachePath(folder, key)}/teacher.json`, earlier);
-    const again = await stages(recipe, "b");
-    assertMatch(again.said, /^using the teacher's cache /);
-    assertEquals(again.teacher, first.teacher);
+    // One that names the held-out sets, and one of the earliest, which go by the count of tokens.
+    for (const named of [true, false]) {
+      const earlier = await makeEarlier(recipe, folder, named);
+      const again = await stages(recipe, `earlier-${named}`);
+      assertEquals(again, { ...first, said: `using the teacher's cache ${earlier}` });
+      await Deno.remove(earlier, { recursive: true });
+      await stages(recipe, `anew-${named}`);
+    }
 
     // The last row for training is held out as well: the samples together, and their order, are the same.
     const [train, heldOut] = [await Deno.readTextFile(files.train), await Deno.readTextFile(files.heldOut)];
     const lines = train.trimEnd().split("\n");
     const moved = lines.pop()!;
+    const earliest = await makeEarlier(recipe, folder, false);
     await Deno.writeTextFile(files.train, lines.join("\n"));
     await Deno.writeTextFile(files.heldOut, `${moved}\n${heldOut}`);
     const other = await stages(recipe, "c");
@@ -233,21 +261,16 @@ Deno.test("caches of the same samples, others of them held out, are kept apart",
     const live = await stages(recipeFor(files), "d");
     assertAlmostEquals(other.teacher, live.teacher, 1e-6);
     assertNotEquals(other.teacher, first.teacher);
-    // And each goes on finding its own.
+    // And each goes on finding its own: rows are shared, what was measured is not.
+    await Deno.remove(earliest, { recursive: true });
     assertMatch((await stages(recipe, "e")).said, /^using the teacher's cache /);
     await Deno.writeTextFile(files.train, train);
     await Deno.writeTextFile(files.heldOut, heldOut);
-    assertEquals(await stages(recipe, "f"), again);
+    const back = await stages(recipe, "f");
+    assertMatch(back.said, /^running the teacher over 6 samples$/);
+    assertAlmostEquals(back.teacher, first.teacher, 1e-6);
   });
 });
-
-/** Puts a text in place of another of the same length. */
-function replaceText(bytes: Uint8Array, from: string, to: string): void {
-  const [old, next] = [from, to].map((text) => new TextEncoder().encode(text));
-  const at = bytes.findIndex((_, i) => old!.every((byte, k) => bytes[i + k] === byte));
-  assert(at >= 0 && old!.length === next!.length);
-  bytes.set(next!, at);
-}
 
 Deno.test("two runs that make one cache at once both end with it", async () => {
   await withTiny(async (files) => {
@@ -270,28 +293,38 @@ Deno.test("two runs that make one cache at once both end with it", async () => {
   });
 });
 
-Deno.test("stopping while the teacher is run leaves no cache behind", async () => {
+Deno.test("what is finished of a cache stays when a run is stopped in the middle, and is not made again", async () => {
   await withTiny(async (files) => {
-    const events: RunEventBody[] = [];
-    const { distillRun } = await import("../../src/distill/run/distill.ts");
-    const { Registry } = await import("../../src/registry/registry.ts");
-    const { builtins } = await import("../../plugins/mod.ts");
+    const recipe = recipeFor(files, { topK: 8 });
     const folder = `${files.folder}/run`;
     await Deno.mkdir(folder);
-    const asked = () => events.some((e) => e.type === "stage" && e.stage === "cache");
-    const result = await distillRun(recipeFor(files, { topK: 8 }), {
+    const shards = async () => (await shardTimes(`${folder}/teacher-cache`)).length;
+    let slices = 0;
+    const events: RunEventBody[] = [];
+    const result = await distillRun(recipe, {
       ...{ folder, resume: false, resumeLimit: Infinity, registry: new Registry().addAll(builtins) },
-      emit: (event) => void events.push(event),
-      control: () => asked() ? "stop" : "run",
+      emit(event) {
+        if (event.type === "heartbeat") slices++;
+        else events.push(event);
+      },
+      control: () =>
+        slices > 0 && events.some((e) => e.type === "stage" && e.stage === "cache") ? "stop" : "run",
     });
     assertEquals(result.status, "paused");
-    assertEquals(await cachesIn(`${folder}/teacher-cache`), []);
-
+    const said = async (name: string) => {
+      const events: RunEventBody[] = [];
+      await runHere(recipe, folder, { resume: name !== "a", control: () => "stop" }, events);
+      return events.flatMap((e) => (e.type === "stage" && e.stage === "cache" ? [e.message] : []))[0]!;
+    };
     // What a process that was killed left behind is cleared away.
-    await Deno.mkdir(`${folder}/teacher-cache/.0123456789abcdef.01234567.tmp`);
-    await runHere(recipeFor(files, { topK: 8 }), folder, { control: () => "stop" });
-    assertEquals((await cachesIn(`${folder}/teacher-cache`)).length, 1);
-    assertMatch((await cachesIn(`${folder}/teacher-cache`))[0]!, /^[0-9a-f]{16}$/);
+    const [cache] = await cachesIn(`${folder}/teacher-cache`);
+    const unfinished = `${folder}/teacher-cache/${cache}/shards/.x.safetensors.01234567.tmp`;
+    await Deno.writeTextFile(unfinished, "half");
+    assertMatch(await said("a"), /^running the teacher over \d+ samples$/);
+    assertEquals(await cachesIn(`${folder}/teacher-cache/${cache}/claims`), []);
+    assert(await shards() >= 2);
+    await assertRejects(() => Deno.stat(unfinished), Deno.errors.NotFound);
+    assertMatch(await said("b"), /^using the teacher's cache /);
   });
 });
 
@@ -299,7 +332,15 @@ Deno.test("the training program of a cached teacher has nothing of the teacher i
   await withTiny(async (files) => {
     using live = await tinySetup(recipeFor(files));
     using cached = await tinySetup(recipeFor(files, { topK: 8 }));
-    const [a, b] = [live, cached].map((setup) => planTraining(setup, DEFAULT_DEVICE).plan);
+    using hidden = await tinySetup(recipeFor(files, { payload: "hidden" }));
+    const [a, b, c] = [live, cached, hidden].map((setup) => planTraining(setup, DEFAULT_DEVICE).plan);
+    // Of hidden states, the teacher's head; here the student has the same one.
+    assertEquals(
+      [...c!.storages.values()].filter(({ category }) => category === "teacher weights").length,
+      0,
+    );
+    assert(c!.storages.has("cached.hidden") && !a!.storages.has("cached.hidden"));
+    assertEquals([...c!.blocks.keys()], ["microBatch", "update", "evaluate"]);
     assert(a!.bytesByCategory.has("teacher weights") && !b!.bytesByCategory.has("teacher weights"));
     assertLess(b!.totalBytes, a!.totalBytes);
     assertEquals([...b!.blocks.keys()], ["microBatch", "update", "evaluate"]);
@@ -324,6 +365,11 @@ Deno.test("a cache in a recipe is checked: what it cannot serve is refused, with
         [{ loss: "forward-kl", temperature: 2 }],
         /objective\.0\.temperature: .* must have temperature 1, not 2/,
       ],
+      [
+        { payload: "hidden" },
+        [{ loss: "forward-kl" }, { loss: "hidden-state-mse" }],
+        /objective\.1: with teacher\.cache, "hidden-state-mse" cannot be had: .* no inner values of the teacher/,
+      ],
       [{ samples: 8 }, [{ loss: "reverse-kl" }], /"reverse-kl" cannot be had: its gradient is not linear/],
       [
         { topK: 256 },
@@ -347,7 +393,10 @@ Deno.test("a cache in a recipe is checked: what it cannot serve is refused, with
     }
     for (
       const [cache, message] of [
-        [{}, /needs one of topK and samples/],
+        [{}, /needs one of topK and samples, such as .*, or payload: hidden/],
+        [{ payload: "hidden", topK: 4 }, /needs one of topK and samples/],
+        [{ payload: "hidden", precision: "f16" }, /must be .* bf16, int8 or f32 for payload: hidden/],
+        [{ topK: 4, precision: "bf16" }, /must be f16 or f32 for logits/],
         [{ topK: 4, samples: 4 }, /needs one of topK and samples/],
         [{ topK: 257 }, /must be at most 256, not 257/],
       ] as const

@@ -193,6 +193,7 @@ export function tinyRecipe(files: TinyFiles, changes: RecipeChanges = {}): Adapt
       ...changes.train,
     },
     samples: { tokens: 0, ...changes.samples },
+    ...(changes.evaluate ? { evaluate: changes.evaluate } : {}),
     output: { ...changes.output },
     limits: { ...changes.limits },
   }) as AdaptedRecipe;

@@ -37,9 +37,11 @@ import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
 import { sumColumns } from "../../src/tensor/ops/pointwise.ts";
 import { sumRows } from "../../src/tensor/ops/pointwise.ts";
+import { tokenScores } from "../../src/tensor/ops/token_scores.ts";
 import { topK } from "../../src/tensor/ops/top_k.ts";
 import { timesWeight } from "../../src/tensor/ops/times_weight.ts";
 import { topKSoftmax } from "../../src/tensor/ops/top_k_softmax.ts";
+import { unpackRows } from "../../src/tensor/ops/unpack_rows.ts";
 import { windowed } from "../../src/tensor/ops/windowed.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 
@@ -211,6 +213,8 @@ function relations(block: OpBlock): void {
     }
   }
   block.want(maskRows(block.tensor([9]), flags()));
+  block.want(unpackRows(block.tensor([9, 3], "u32"), 5));
+  block.want(unpackRows(block.tensor([9, 3], "u32"), 11, block.tensor([9, 1])));
 }
 
 function elementwise(block: OpBlock): void {
@@ -225,6 +229,7 @@ function elementwise(block: OpBlock): void {
   block.want(dropout(x, { rate: 0.5, ...draw }), normal(graph, [9, 37], draw));
   block.wantGradients(topKSoftmax(x, 2), [x]);
   for (const k of [1, 3]) block.want(...Object.values(topK(x, k)));
+  block.want(tokenScores(x, block.tensor([9], "i32")));
   const counters = block.graph.input("counters", [x.dim(0)], "u32");
   block.want(...Object.values(drawTokens(x, counters, { draws: 5, seed: [1, 2] })));
   block.want(fill(graph, [64], graph.scalar("value")), fillConstant(graph, [64], 0.5));

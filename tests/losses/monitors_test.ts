@@ -1,7 +1,12 @@
 /** Monitors against counting by hand, on both kernel families. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
-import { MONITORS, withCalibrationError } from "../../src/distill/objective/monitors.ts";
+import {
+  confidence,
+  MONITORS,
+  teacherFirstAmong,
+  withCalibrationError,
+} from "../../src/distill/objective/monitors.ts";
 import { Objective } from "../../src/distill/objective/objective.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { Registry } from "../../src/registry/registry.ts";
@@ -9,7 +14,8 @@ import { builtins } from "../../plugins/mod.ts";
 import { hardRows, random, withGpu } from "./hard_rows.ts";
 import { assertClose, FAMILIES, reference, type Row, runKernel, term } from "./harness.ts";
 
-const terms = MONITORS.map((loss) => term(loss, {}, { monitor: true, name: loss.id }));
+const measured = [...MONITORS, confidence, teacherFirstAmong(5)];
+const terms = measured.map((loss) => term(loss, {}, { monitor: true, name: loss.id }));
 
 /** Rows whose student is right now and then, from unsure to sure. */
 function rows(count: number, vocabulary: number): Row[] {
@@ -54,6 +60,8 @@ function expected(list: readonly Row[]): Record<string, number> {
     "top-5-consistency": mean((row) =>
       top(row.student, 5).filter((v, place) => v === top(row.teacher, 5)[place]).length / 5
     ),
+    confidence: mean((_, __, q) => Math.max(...q)),
+    "teacher-first-in-top-5": mean((row) => Number(top(row.student, 5).includes(top(row.teacher, 1)[0]!))),
     "expected-calibration-error": error,
   };
 }

@@ -120,7 +120,7 @@ Deno.test("append() refuses an event and the store stays whole when its disk is 
 
 Deno.test("superviseRun() fails with a clear error when the disk is full, and the run can be resumed", () =>
   withSmallDisk(async (folder) => {
-    const fake = await startFake(folder, { pace: 5 }, { steps: 150 });
+    const fake = await startFake(folder, { pace: 15 }, { steps: 150 });
     await fake.until((event) => event.type === "checkpoint");
     const ballast = await Deno.open(`${fake.run.folder}/ballast`, { write: true, create: true });
     while (await ballast.write(new Uint8Array(1024)).catch(() => 0) > 0);

@@ -28,7 +28,7 @@ async function read(events: AsyncIterable<InferenceEvent>) {
   const pieces: string[] = [];
   for await (const event of events) {
     if (event.type === "text") pieces.push(event.text);
-    else return { text: pieces.join(""), pieces, ...event };
+    if (event.type === "end") return { text: pieces.join(""), pieces, ...event };
   }
   throw new Error("there was no end");
 }

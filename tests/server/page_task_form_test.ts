@@ -104,6 +104,32 @@ pageTest(
     }
     assert(await page.locator(".frontier .best.is-chosen").count() > 0);
     assert(await page.locator(".log").innerText().then((text) => text.includes("place 1 of")));
+
+    await page.goto(`${url}#/task/evaluate`);
+    await page.getByLabel("Models", { exact: true }).fill("tiny\nother");
+    await page.getByLabel("Tasks", { exact: true }).fill('[{"kind": "perplexty", "data": "rows.jsonl"}]');
+    await page.getByRole("button", { name: "Start run" }).click();
+    await page.getByText('did you mean "perplexity"?').waitFor();
+    await page.getByLabel("Tasks", { exact: true }).fill(
+      '[{"kind": "perplexity", "data": "rows.jsonl", "limit": 9}]',
+    );
+    await page.getByRole("button", { name: "Estimate" }).click();
+    await page.getByText(/ on /).first().waitFor();
+    const measured = await begin(page, service);
+    assertEquals((measured.named as { models: unknown }).models, [{ model: "tiny" }, { model: "other" }]);
+    const region = page.getByRole("region", { name: "Figures of the tasks" });
+    await region.waitFor();
+    assertEquals((await region.locator("thead").innerText()).trim(), "Task\tFigure\ttiny\tother");
+    assert((await region.locator("tbody tr").allInnerTexts())[0]!.startsWith("rows\tloss, nats a token\t"));
+    const image = page.getByRole("img", { name: /Reliability, rows: tiny, calibration error 0\.\d+; other/ });
+    await image.focus();
+    await page.keyboard.press("ArrowRight");
+    await page.getByText(/confidence 0\.\d\d to 0\.\d\d: right/).waitFor();
+    assert(await image.locator("circle").count() > 3);
+    await page.getByRole("region", { name: "Differences" }).waitFor();
+    if (Deno.env.has("LIMBECK_SHOT")) {
+      await page.screenshot({ path: Deno.env.get("LIMBECK_SHOT")!, fullPage: true });
+    }
   },
   { entry: undefined },
 );

@@ -70,6 +70,63 @@ Deno.test("a merge is submitted, streamed and handed out, and later runs can nam
     assertEquals((await test.call("GET", `/v1/fine_tuning/jobs/${id}`)).status, 404);
   }));
 
+Deno.test("models are measured on tasks, and the table is in the result and in the report", () =>
+  withTasks(async (test) => {
+    const rows = [["the cat", "sat on", "zz"], ["a mat", "and ran", "zz"]]
+      .map(([context, ...choices]) => JSON.stringify({ context, choices, answer: 0, text: context }) + "\n");
+    await Deno.writeTextFile(`${test.folder}/datasets/rows.jsonl`, rows.join(""));
+    const choice = {
+      ...{ kind: "multiple-choice", name: "choice", data: "rows.jsonl", context: "{context}" },
+      ...{ choices: "{choices}", answer: "{answer}" },
+    };
+    const evaluate = {
+      task: "evaluate",
+      models: [{ model: "a" }, { model: "b", name: "other" }],
+      tasks: [choice, { kind: "agreement", name: "near", data: "rows.jsonl", text: "{text}", topK: 2 }],
+    };
+    const refused = async (recipe: unknown) => {
+      const { status, body } = await test.call("POST", "/v1/runs", { recipe });
+      return [status, body.error.problems?.[0]?.param, body.error.message];
+    };
+    const [status, param] = await refused({ ...evaluate, tasks: [{ ...choice, kind: "choices" }] });
+    assertEquals([status, param], [400, "recipe.tasks.0"]);
+    assertEquals((await refused({ ...evaluate, tasks: [{ ...choice, data: "/etc/passwd" }] }))[0], 400);
+    const long = {
+      kind: "exact-match",
+      data: "rows.jsonl",
+      prompt: "{text}",
+      answer: "{text}",
+      extract: "text",
+    };
+    assertMatch(
+      String((await refused({ ...evaluate, tasks: [{ ...long, maxTokens: 5000 }] }))[2]),
+      /more than this service allows/,
+    );
+    const { body: checked } = await test.call("POST", "/v1/runs/validate", { recipe: evaluate });
+    assertMatch(JSON.stringify(checked), /compares with a teacher, and none is named/);
+
+    const whole = { ...evaluate, teacher: "b" };
+    const { body: needs } = await test.call("POST", "/v1/runs/estimate", { recipe: whole });
+    assert(needs.totalBytes > 0, JSON.stringify(needs));
+    const id = await submit(test, whole);
+    await until(test.service, id, "succeeded", "failed");
+    const { body: run } = await test.call("GET", `/v1/runs/${id}`);
+    assertEquals([run.state, run.task, run.recipe], ["succeeded", "evaluate", whole]);
+    const { evaluation } = run.result.findings;
+    assertEquals(evaluation.models, ["a", "other"]);
+    const [accuracy, near] = evaluation.tasks;
+    assertEquals([accuracy.name, accuracy.items, accuracy.figures[0].key], ["choice", 2, "accuracy"]);
+    assertEquals(near.figures[0].values[0] > 0.01 && near.figures[0].values[1] < 1e-6, true);
+    assertEquals(accuracy.calibration.length, 2);
+    assert(!JSON.stringify(run).includes(test.folder), "a path of this machine");
+    const table = await (await test.request(`/v1/runs/${id}/artifacts/evaluation.json`)).json();
+    assertEquals(table, evaluation);
+    await untilIdle(test.service);
+    const html = await (await test.request(`/v1/runs/${id}/artifacts/report.html`)).text();
+    assertMatch(html, /<h2>Tasks<\/h2>[^]*Reliability, choice/);
+    assert(!html.includes(test.folder), "a path of this machine");
+  }));
+
 Deno.test("what a shrink found is a model and a shape to later runs", () =>
   withTasks(async (test) => {
     const lines = ["the quick brown fox", "jumps over the lazy dog"].map((text) => JSON.stringify({ text }));

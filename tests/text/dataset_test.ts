@@ -125,7 +125,7 @@ Deno.test("openDataset() refuses a missing file, a folder and an empty dataset",
   await Deno.writeTextFile(path, '{"text": "a"}');
   assertEquals((await openDataset(path)).length, 1);
   await Deno.writeTextFile(path, "x\n".repeat(30));
-  await assertRejects(() => openDataset(path), DatasetError, "20 faulty lines (reading stopped");
+  await assertRejects(() => openDataset(path), DatasetError, "10 faulty lines (reading stopped");
   await Deno.remove(folder, { recursive: true });
 });
 

@@ -1,5 +1,5 @@
 /**
- * Work of some minutes that leaves nothing behind when it is stopped.
+ * Work of some minutes that the user may stop.
  *
  * @module
  */
@@ -22,16 +22,17 @@ export interface StoppableWork {
   readonly onProgress: (done: number, total: number, text: string) => void;
 }
 
-/** Does work under a progress bar. */
+/** Does work under a progress bar. @param left What is said when it is stopped */
 export async function stoppable<T>(
   out: Output,
   label: string,
   work: (given: StoppableWork) => Promise<T>,
+  left = "stopped; nothing was left behind",
 ): Promise<T> {
   const stop = new AbortController();
   const progress = new WorkProgress(out, label);
   using _signals = handleSignals({
-    first: () => stop.abort(new StoppedError("stopped; nothing was left behind")),
+    first: () => stop.abort(new StoppedError(left)),
     second: () => Deno.exit(130),
   });
   try {

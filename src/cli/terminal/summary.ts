@@ -9,6 +9,7 @@ import { join } from "@std/path";
 import { bold, cyan, dim } from "@std/fmt/colors";
 import type { RunEvent } from "../../distill/run/events.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
+import { evaluationLines } from "./evaluation_lines.ts";
 import { table } from "./table.ts";
 import { drawnRows } from "../../runs/report/drawn_shares.ts";
 import type { DrawnShare } from "../../text/batch_stream.ts";
@@ -29,6 +30,7 @@ export function summaryLines(folder: string, result: RunResult, events: readonly
     `  student after   ${bold(number3(heldOut.after))}${gapText(heldOut.gapClosed)}`,
     ...setLines(result),
     ...drawnLines(result.drawn ?? []),
+    ...(result.evaluation ? ["", ...evaluationLines(result.evaluation)] : []),
     ...sampleLines(events),
     "",
     dim(

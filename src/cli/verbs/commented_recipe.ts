@@ -36,6 +36,7 @@ const SHOWN: Readonly<Record<string, string>> = {
   "data.mix": "tokens",
   "data.heldOut": "./heldout.jsonl",
   "data.limit": "1000",
+  "evaluate.tasks": "[{kind: perplexity, data: ./heldout.jsonl}]",
   "output.folder": "./my-run",
   "limits.gpuBytes": "8000000000",
 };
@@ -61,7 +62,7 @@ export function commentedRecipe(): string {
       continue;
     }
     const group = section.anyOf?.find((branch) => branch.properties) ?? section;
-    lines.push(`${name}:`, ...fields(group, [name], defaults[name] as Record<string, unknown>));
+    lines.push(`${name}:`, ...fields(group, [name], (defaults[name] ?? {}) as Record<string, unknown>));
   }
   return lines.join("\n") + "\n";
 }

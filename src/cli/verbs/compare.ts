@@ -24,9 +24,15 @@ import {
   plannedRuns,
   readParticipants,
   readRuns,
+  readTaskParticipants,
   recipeNames,
 } from "../../runs/compare/comparison.ts";
+import { COMPARISON_PAGE, comparisonPage } from "../../runs/compare/comparison_page.ts";
 import { summariseComparison } from "../../runs/compare/comparison_summary.ts";
+import { fineTuningTwin } from "../../runs/compare/twin.ts";
+import { openTasks } from "../../distill/run/task_evaluation.ts";
+import { namedTask } from "../../evaluation/tasks/task.ts";
+import { uniqueTasks } from "./compare_tasks.ts";
 import { shellQuoted } from "../../base/quoting.ts";
 import { WAITING } from "../../runs/child/training.ts";
 import { openStore, openStoreOf } from "../../runs/store/data_folder.ts";
@@ -56,7 +62,7 @@ const { watchdog, "no-setup": noSetup } = RUN_FLAGS;
 /** Compares recipes on paired seeds, and models with them. */
 export const compare: Command = {
   name: "compare",
-  usage: "RECIPE [RECIPE ...] [--model NAME=PATH ...] | --resume FOLDER",
+  usage: "RECIPE ... [--task TASK ...] [--model NAME=PATH ...] | --resume FOLDER",
   positional: [0, 100],
   loadsPlugins: true,
   details:
@@ -65,7 +71,8 @@ export const compare: Command = {
     "must share teacher, held-out data and context length. Models that are only measured, such as a merge or a base, stand beside " +
     "them with --model, also later, with --resume; {seed} in a path stands for each seed, so that a merge of each seed's runs is " +
     "paired with them. For each held-out set, the best is told by paired differences with intervals of 95 %, over texts and over " +
-    "seeds. Samples and merged models are left out. Ctrl-C saves and stops; --resume continues and repeats nothing that is done.",
+    "seeds. Where no recipe learns by cross-entropy alone, a twin of the first that does is run too: what distilling gives is what it " +
+    "gives beyond that. Tasks of --task and of the first recipe are measured of all. Samples and merged models are left out. Ctrl-C saves and stops; --resume continues and repeats nothing that is done.",
   flags: {
     ...RECIPE_FLAGS,
     seeds: { value: "COUNT|LIST", help: "3 means 1,2,3; a list such as 11,12 means these (default 3)" },
@@ -77,11 +84,14 @@ export const compare: Command = {
     },
     resume: { value: "FOLDER", help: "Continue a comparison" },
     ...DATA_FLAG,
+    task: { value: "TASK", many: true, help: "Measure all on a task too, as limbeck eval takes them" },
+    "no-twin": { help: "Leave out the plain fine-tuning twin of the first recipe" },
     merged: { help: "Write merged models too" },
     ...{ watchdog: watchdog!, "no-setup": noSetup! },
   },
   examples: [
     "limbeck compare lora.yaml llm-neo.yaml --seeds 3",
+    "limbeck compare llm-neo.yaml --task mmlu=./mmlu-val --task agreement=heldout.jsonl",
     "limbeck compare lora.yaml llm-neo.yaml --seeds 11,12,13 --set train.steps=100 --json",
     "limbeck compare mixture.yaml --model merge=./merged --model base=./base",
     "limbeck compare --resume limbeck-data/runs/compare-20260724-153012-k7wq",
@@ -129,7 +139,8 @@ async function openOrCreate(invocation: Invocation): Promise<{ comparison: Compa
   if (folder !== undefined) {
     const given = ["set", "plugin"].filter((name) => flags.list(name).length > 0);
     for (const name of ["config", "seeds"]) if (flags.text(name) !== undefined) given.push(name);
-    if (flags.on("merged")) given.push("merged");
+    for (const name of ["merged", "no-twin"]) if (flags.on(name)) given.push(name);
+    if (flags.list("task").length > 0) given.push("task");
     if (args.length > 0 || given.length > 0) {
       throw new UsageError(
         `--resume takes no ${args.length > 0 ? "recipes" : `--${given[0]}`}: the comparison has its own`,
@@ -149,19 +160,28 @@ async function openOrCreate(invocation: Invocation): Promise<{ comparison: Compa
   }
   const seeds = readSeeds(flags);
   const models = await readModels(invocation, recipeNames(args), seeds);
-  if (args.length < 1 || args.length + models.length < 2) {
-    throw new UsageError(
-      "name at least two recipes, the one first that others are compared with, or one and a --model",
-      { hint: "See limbeck compare --help." },
-    );
+  if (args.length < 1) {
+    throw new UsageError("name a recipe, the one first that others are compared with", {
+      hint: "See limbeck compare --help.",
+    });
   }
-  const { recipes, warnings } = await checkRecipes(invocation);
+  const { recipes, tasks, warnings } = await checkRecipes(invocation);
+  if (recipes.length + models.length < 2) {
+    throw new UsageError("there is nothing to compare with: name a second recipe, or a --model", {
+      hint: flags.on("no-twin")
+        ? "Without --no-twin, its plain fine-tuning twin is compared with it."
+        : "It learns by cross-entropy alone, or trains several shapes, so it has no plain fine-tuning twin.",
+    });
+  }
   await checkModels({ seeds, models }, recipes[0]!.recipe, invocation);
   for (const warning of warnings) invocation.out.warn(warning);
   await prepareMachine(invocation);
   const store = openStore(flags.text("data"));
   const plugins = invocation.plugins?.map(({ path }) => path) ?? [];
-  return { comparison: await createComparison({ recipes, models, seeds, warnings, plugins, store }), store };
+  return {
+    comparison: await createComparison({ recipes, models, tasks, seeds, warnings, plugins, store }),
+    store,
+  };
 }
 
 /** Adds what `--model` names to a comparison that there is. */
@@ -201,11 +221,19 @@ async function checkRecipes(invocation: Invocation) {
   const recipes: { name: string; file: string; recipe: Recipe }[] = [];
   const compared: ComparedRecipe[] = [];
   const said = new Set<string>();
+  const given = [];
   for (const [i, file] of args.entries()) {
-    const read = await readRecipe(file, invocation);
-    const name = names[i]!;
+    given.push({ name: names[i]!, file, recipe: await readRecipe(file, invocation) });
+  }
+  const twin = flags.on("no-twin") || given.length === 0 ? undefined : fineTuningTwin(given);
+  const named = await Promise.all(flags.list("task").map(namedTask));
+  const tasks = uniqueTasks([...named, ...given[0]!.recipe.evaluate?.tasks ?? []]);
+  await openTasks(tasks);
+  for (const { name, file, recipe: read } of twin ? [...given, twin] : given) {
+    // What is asked of all is measured here, of each model once.
+    const { evaluate: _, ...asked } = read;
     const recipe = {
-      ...read,
+      ...asked,
       samples: { ...read.samples, tokens: 0 },
       // Without an adapter, the merged model is all that a run leaves.
       output: { merged: flags.on("merged") || read.adapter === "none" },
@@ -219,7 +247,7 @@ async function checkRecipes(invocation: Invocation) {
     });
     recipes.push({ name, file, recipe });
   }
-  return { recipes, warnings: await checkComparable(compared) };
+  return { recipes, tasks, warnings: await checkComparable(compared) };
 }
 
 /** Runs what is not done, one run after another. */
@@ -326,11 +354,21 @@ function outcomeText({ state, result, error }: RunOutcome): string {
 async function write(comparison: Comparison, store: Store) {
   const { folder, plan } = comparison;
   const runs = await readRuns(comparison, store);
-  const summary = summariseComparison(plan, runs, await readParticipants(comparison, runs));
+  const summary = summariseComparison(
+    plan,
+    runs,
+    await readParticipants(comparison, runs),
+    plan.tasks ? await readTaskParticipants(comparison, runs) : [],
+  );
   const tables = comparisonTables(plan, summary);
   const all = { ...plan, runs, summary };
   await writeTextAtomically(join(folder, COMPARISON_FILE), JSON.stringify(all, null, 2) + "\n");
   await writeTextAtomically(join(folder, "compare.md"), comparisonMarkdown(plan, tables));
+  const shown = [tables.figures, tables.differences, tables.verdicts, tables.tasks, tables.taskDifferences];
+  await writeTextAtomically(
+    join(folder, COMPARISON_PAGE),
+    comparisonPage(plan, summary, shown.filter((table) => table !== undefined), tables.notes),
+  );
   return { runs, tables, all };
 }
 
@@ -345,7 +383,15 @@ async function conclude(
   const open = runs.filter((run) => run.after === null);
   out.value({ ...all, folder });
   if (open.length < runs.length) {
-    for (const table of [tables.figures, tables.differences, tables.verdicts]) {
+    for (
+      const table of [
+        tables.figures,
+        tables.differences,
+        tables.verdicts,
+        tables.tasks,
+        tables.taskDifferences,
+      ]
+    ) {
       if (!table) continue;
       const width = out.terminal.interactive ? out.terminal.columns() : undefined;
       for (const [head, ...lines] of tableLines(table, width)) {
@@ -355,7 +401,9 @@ async function conclude(
     out.line();
     for (const note of tables.notes) out.line(note);
     out.line(
-      `The table is in ${join(folder, "compare.md")}, every number in ${join(folder, COMPARISON_FILE)}.`,
+      `A page to look at is ${join(folder, COMPARISON_PAGE)}; the table is in ${
+        join(folder, "compare.md")
+      }, every number in ${join(folder, COMPARISON_FILE)}.`,
     );
   }
   const command = `\`limbeck compare --resume ${shellQuoted(folder)}\``;

@@ -22,7 +22,9 @@ import { readSequences, writeSequences } from "../../runs/compare/sequences.ts";
 import { readRun } from "../../runs/store/run_folder.ts";
 import type { Invocation } from "../command.ts";
 import { localModels } from "../hub_models.ts";
+import type { Registry } from "../../registry/registry.ts";
 import { registryWith } from "../setup/registry.ts";
+import { measureComparedTasks } from "./compare_tasks.ts";
 
 /**
  * The models that `--model` names; those of the hub are fetched.
@@ -78,11 +80,23 @@ export type MeasureComparison = (
   invocation: Invocation,
 ) => Promise<void>;
 
-/** Measures the student of each run that is done and each model on the held-out sets of the first recipe. */
+/** Measures the student of each run that is done and each model on the held-out sets of the first recipe, and on the tasks. */
 export async function measureSequences(
   comparison: Comparison,
   runs: readonly ComparedRun[],
   { out, plugins }: Invocation,
+): Promise<void> {
+  const { plan } = comparison;
+  const registry = await registryWith(modulesOf(plan, plugins));
+  await measureHeldOut(comparison, runs, registry, out);
+  await measureComparedTasks(comparison, runs, registry, out);
+}
+
+async function measureHeldOut(
+  comparison: Comparison,
+  runs: readonly ComparedRun[],
+  registry: Registry,
+  out: Invocation["out"],
 ): Promise<void> {
   const { folder, plan } = comparison;
   const open = [];
@@ -90,7 +104,6 @@ export async function measureSequences(
     if (!await readSequences(folder, one.name)) open.push(one);
   }
   if (open.length === 0) return;
-  const registry = await registryWith(modulesOf(plan, plugins));
   const heldOut = await HeldOutSequences.open(plan.recipes[0]!.recipe, registry);
   try {
     for (const { name, run, path } of open) {

@@ -9,6 +9,9 @@ import type { Interval } from "../../runs/compare/intervals.ts";
 import type { SetVerdict } from "../../runs/compare/verdicts.ts";
 import type { PairedSummary, SampleSummary } from "../../runs/compare/paired_statistics.ts";
 import { count } from "../../base/units.ts";
+import { verdictOf } from "../../evaluation/results/evaluation.ts";
+import { RESAMPLES } from "../../evaluation/scores/bootstrap.ts";
+import type { ComparedTask } from "../../runs/compare/compared_tasks.ts";
 
 /** A table whose first row is its head. */
 export type Table = readonly (readonly string[])[];
@@ -33,6 +36,9 @@ export interface ComparisonTables {
   differences: Table | undefined;
   /** The best on each held-out set against each of the others; undefined where there is nothing to compare. */
   verdicts: Table | undefined;
+  /** What all come to on tasks, and differences there; undefined where there are none. */
+  tasks: Table | undefined;
+  taskDifferences: Table | undefined;
   notes: string[];
 }
 
@@ -78,6 +84,8 @@ export function comparisonTables(plan: ComparisonPlan, summary: ComparisonSummar
       ]),
     ],
     verdicts: summary.verdicts.length === 0 ? undefined : verdictTable(summary.verdicts),
+    tasks: taskTable(summary.tasks ?? []),
+    taskDifferences: taskDifferenceTable(summary.tasks ?? [], plan.recipes[0]!.name),
     notes: notes(plan, summary, paired.length > 0),
   };
 }
@@ -96,19 +104,68 @@ function columnsOf({ sets = [] }: ComparisonSummary): readonly (readonly [key: s
 export function verdictTable(verdicts: readonly SetVerdict[]): Table {
   const interval = (found: Interval | null) => found ? `${signed(found.low)} to ${signed(found.high)}` : "-";
   return [
-    ["held-out set", "lowest loss", "against", "difference", "95 % over texts", "95 % over seeds", ""],
+    ["held-out set", "lowest loss", "against", "difference", "95 % over texts", "p", "95 % over seeds", ""],
     ...verdicts.flatMap(({ set, best, loss, others }) =>
-      others.map(({ other, difference, overTexts, overSeeds, wins }) => [
+      others.map(({ other, difference, overTexts, p, overSeeds, wins }) => [
         set,
         `${best} ${number4(loss)}`,
         other,
         difference === null ? "-" : signed(difference),
         interval(overTexts),
+        chanceText(p),
         interval(overSeeds),
         wins ? `${best} wins` : "not told apart",
       ])
     ),
   ];
+}
+
+/** A probability, which a bootstrap of so many resamples cannot tell from nothing when it is below one of them. */
+function chanceText(p: number | null | undefined): string {
+  if (p === null || p === undefined) return "-";
+  return p < 1 / RESAMPLES ? `< ${1 / RESAMPLES}` : p.toFixed(4);
+}
+
+/** What all come to on tasks; undefined where there are none. */
+export function taskTable(tasks: readonly ComparedTask[]): Table | undefined {
+  const names = Object.keys(tasks[0]?.figures[0]?.values ?? {});
+  if (names.length === 0) return undefined;
+  return [
+    ["task", "figure", ...names],
+    ...tasks.flatMap(({ name, figures }) =>
+      figures.map(({ title, values }, i) => [
+        ...[i === 0 ? name : "", title],
+        ...names.map((who) => sampleText(values[who], values[who]?.n ?? 0)),
+      ])
+    ),
+  ];
+}
+
+/** Differences on tasks to the first recipe, of the figures that decide; undefined where there are none. */
+export function taskDifferenceTable(tasks: readonly ComparedTask[], first: string): Table | undefined {
+  const rows = tasks.flatMap(({ name, figures: [figure] }) =>
+    (figure?.differences ?? []).flatMap(({ other, overItems, overSeeds }) =>
+      overItems
+        ? [[
+          ...[name, figure!.title, other, signed(overItems.difference)],
+          ...[`${signed(overItems.low)} to ${signed(overItems.high)}`, chanceText(overItems.p)],
+          overSeeds ? `${signed(overSeeds.low)} to ${signed(overSeeds.high)}` : "-",
+          verdictOf(figure!, overItems),
+        ]]
+        : []
+    )
+  );
+  const head = [
+    "task",
+    "figure",
+    `less ${first}`,
+    "difference",
+    "95 % over items",
+    "p",
+    "95 % over seeds",
+    "over items",
+  ];
+  return rows.length === 0 ? undefined : [head, ...rows];
 }
 
 function signed(value: number): string {
@@ -117,7 +174,7 @@ function signed(value: number): string {
 
 function notes(
   plan: ComparisonPlan,
-  { tokens, recipes, differences, verdicts, sets = [] }: ComparisonSummary,
+  { tokens, recipes, differences, verdicts, sets = [], tasks = [] }: ComparisonSummary,
   hasPairs: boolean,
 ): string[] {
   const spread = recipes.some(({ n }) => n > 1);
@@ -141,6 +198,12 @@ function notes(
       }, the same for every run: the spread is that of seeds, not of texts.`,
     ]),
     ...(verdicts.length === 0 ? [] : [verdictNote(verdicts)]),
+    ...(tasks.length === 0 ? [] : [
+      `Tasks: ${
+        tasks.map(({ name, items, unit }) => `${name}, ${items} ${unit}`).join("; ")
+      }. Differences there are over the same items, ` +
+      "of each the mean over the paired runs; over items by a paired bootstrap.",
+    ]),
     ...plan.warnings.map((warning) => `Beware: ${warning}.`),
   ];
 }
@@ -156,7 +219,7 @@ function verdictNote(verdicts: readonly SetVerdict[]): string {
   return `By paired differences, ${
     found.join("; ")
   }. A model wins where all its intervals lie below 0. Pairs over texts are sequences ` +
-    `of the held-out set${
+    `of the held-out set, p is of a paired bootstrap over them${
       seeds ? ", over seeds runs of one seed" : "; with one pair of runs, nothing is said of other seeds"
     }.`;
 }
@@ -225,6 +288,8 @@ export function comparisonMarkdown(plan: ComparisonPlan, tables: ComparisonTable
     tableMarkdown(figures),
     ...(differences ? [tableMarkdown(differences)] : []),
     ...(verdicts ? [tableMarkdown(verdicts)] : []),
+    ...(tables.tasks ? [tableMarkdown(tables.tasks)] : []),
+    ...(tables.taskDifferences ? [tableMarkdown(tables.taskDifferences)] : []),
     notes.map((note) => `- ${note}\n`).join(""),
     `Limbeck ${plan.limbeck}, begun ${plan.createdAt.slice(0, 16).replace("T", " ")} UTC. ` +
     `Recipes: ${plan.recipes.map(({ name, file }) => `${name} (${file})`).join(", ")}. ` +

@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { fromFileUrl, resolve } from "@std/path";
+import type { DataAccess } from "../../distill/inputs/sample_sets.ts";
 import { type OpenedRecipe, openRecipe } from "../../distill/run/open_recipe.ts";
 import { loadRecipe } from "../../distill/recipe/file.ts";
 import { checkRecipePlugins } from "../../distill/recipe/plugins.ts";
@@ -106,11 +107,13 @@ function examplePath(): string {
 /**
  * Opens all that a recipe names, hands it to `use` and closes it again. Warnings about the data are printed, and handed on.
  *
+ * @param reading Whether large files are only looked at
  * @throws {InputError} whatever is wrong with the recipe, its models, data or plugins
  */
 export async function withRecipe<T>(
   invocation: Invocation,
   use: (opened: OpenedRecipe) => Promise<T>,
+  reading: (recipe: Recipe) => DataAccess["reading"] & string = () => "whole",
 ): Promise<T> {
   const { args, out, plugins } = invocation;
   const registry = await registryWith(plugins);
@@ -118,5 +121,5 @@ export async function withRecipe<T>(
   return await openRecipe(recipe, registry, (opened) => {
     for (const { message } of opened.warnings) out.warn(message);
     return use(opened);
-  });
+  }, { reading: reading(recipe) });
 }

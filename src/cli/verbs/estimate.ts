@@ -6,10 +6,12 @@
 // @ts-types="../../../types/std_colors.d.ts"
 import { bold, dim } from "@std/fmt/colors";
 import { type Estimate, estimate as planned } from "../../distill/run/inspect_recipe.ts";
+import type { ServedCost } from "../../distill/run/served_cost.ts";
 import { streamCostText } from "../../distill/run/stream_cost.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { Command, Invocation } from "../command.ts";
 import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
+import { table } from "../terminal/table.ts";
 import { trainedLines } from "../terminal/trained_text.ts";
 import { bytes, count, duration, percent, short } from "../../base/units.ts";
 
@@ -41,7 +43,10 @@ export const estimate: Command = {
         for (const line of memoryLines(teacherPass, when)) out.line(line);
         const { cacheBytes, bytesPerToken } = teacherPass;
         out.line(`The cache takes ${bytes(cacheBytes)} on disk, ${bytesPerToken} bytes a token that counts.`);
+        out.line();
+        for (const line of payloadLines(found)) out.line(line);
       }
+      if (found.served) { for (const line of servedLines(found.served)) out.line(line); }
       if (found.stream) out.line(sentence(streamCostText(found.stream)));
       out.line();
       for (const line of trainedLines(opened.setup)) out.line(line);
@@ -56,7 +61,7 @@ export const estimate: Command = {
         if (teacherPass) out.line("The pass of the teacher over the data before that was not measured.");
       }
       return 0;
-    });
+    }, ({ teacher }) => teacher.cache ? "whole" : "look");
   },
 };
 
@@ -81,6 +86,28 @@ function memoryLines(
     ...named.map(([name, size]) => row(name, size)),
     bold(row("total", totalBytes)),
   ];
+}
+
+/** What a server will be asked for. */
+function servedLines(
+  { model, url, requests, tokens, cacheBytes, bytesPerToken, minutes, withinBudget }: ServedCost,
+): string[] {
+  return [
+    "",
+    `Before training, ${model} of ${url} is asked about ${count(requests)} samples, ${count(tokens)} tokens${
+      minutes > 0 ? `, in ${duration(minutes * 60)} at the least` : ""
+    }; what is there already is not asked again.`,
+    `The cache takes ${bytes(cacheBytes)} on disk, ${bytesPerToken} bytes a token that counts.`,
+    ...(withinBudget ? [] : ["teacher.server.budget does not allow as much."]),
+  ];
+}
+
+/** What other payloads would take. */
+function payloadLines({ payloads }: Estimate): string[] {
+  const rows = payloads.map(({ payload, bytesPerToken, cacheBytes }) => [
+    ...[payload, String(bytesPerToken), bytes(cacheBytes)],
+  ]);
+  return table(["teacher.cache", "bytes a token", "on disk"], rows);
 }
 
 function readingLines(

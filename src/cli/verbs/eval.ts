@@ -20,18 +20,31 @@ import { endTokenFlag, maskFlag, SAMPLE_FLAGS } from "../sample_flags.ts";
 import { registryWith } from "../setup/registry.ts";
 import { ensureAdapter } from "../setup/setup.ts";
 import { count } from "../../base/units.ts";
+import { evaluateTasks } from "./eval_tasks.ts";
 
-/** Measures a model. */
+/** Measures models. */
 export const evaluate: Command = {
   name: "eval",
-  usage: "(--model PATH | --run RUN) [--dataset FILE ...]",
-  positional: [0, 0],
+  usage: "[MODEL ...] [--task TASK ...] | (--model PATH | --run RUN) [--dataset FILE ...]",
+  positional: [0, 20],
   loadsPlugins: true,
   details:
     "Prints the cross-entropy in nats a token and the perplexity. A run is measured on its own held-out data, encoded as its " +
-    "recipe says, unless --dataset names other data. Several datasets are measured one by one.",
+    "recipe says, unless --dataset names other data. Several datasets are measured one by one.\n" +
+    "With --task, models are measured beside each other on tasks: files, or a layout or kind with its data, such as mmlu=./mmlu-val, " +
+    "perplexity=heldout.jsonl, agreement=heldout.jsonl. A MODEL is a folder, a GGUF file, hf:ORG/NAME, a folder of an adapter in PEFT's " +
+    "layout, a run, or NAME= before one of them; differences are to the first. docs/evaluation.md says what tasks are.",
   flags: {
     ...MODEL_FLAGS,
+    task: {
+      value: "TASK",
+      many: true,
+      help: "A task's file, or LAYOUT=PATH or KIND=PATH; may be given several times",
+    },
+    teacher: { value: "MODEL", help: "The model that tasks compare with; it is measured too" },
+    base: { value: "MODEL", help: "What adapters are for, where they do not say it" },
+    markdown: { help: "Print tables in Markdown" },
+    report: { value: "FILE", help: "Write the tables and reliability diagrams as a page" },
     dataset: { value: "FILE", many: true, help: "JSON Lines file; may be given several times" },
     "context-length": {
       value: "TOKENS",
@@ -53,9 +66,23 @@ export const evaluate: Command = {
     },
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
-  examples: ["limbeck eval --run last", "limbeck eval --model ./teacher --dataset heldout.jsonl --json"],
+  examples: [
+    "limbeck eval --run last",
+    "limbeck eval --model ./teacher --dataset heldout.jsonl --json",
+    "limbeck eval before=./student after=last --teacher ./teacher --task agreement=heldout.jsonl --task mmlu=./mmlu-val",
+  ],
   async run(invocation: Invocation): Promise<number> {
-    const { flags, out } = invocation;
+    const { args, flags, out } = invocation;
+    if (flags.given("task")) return await evaluateTasks(invocation);
+    const forTasks = ["teacher", "base", "markdown", "report"].find((name) => flags.given(name));
+    if (args.length > 0 || forTasks) {
+      throw new UsageError(
+        `${args.length > 0 ? "models side by side are" : `--${forTasks} is`} for tasks: name one with --task`,
+        {
+          hint: "Without a task, --model or --run and --dataset give one model's cross-entropy.",
+        },
+      );
+    }
     const model = await namedModel(invocation);
     const ofRun = await runData(invocation);
     const given = flags.list("dataset").map((path) => ({ path, name: setName(path) }));

@@ -8,6 +8,8 @@ import { renderPreview } from "../../text/preview.ts";
 // @ts-types="../../../types/std_colors.d.ts"
 import { getColorEnabled } from "@std/fmt/colors";
 import type { Command, Invocation } from "../command.ts";
+import { packingText } from "../../distill/inputs/packing_report.ts";
+import { lookedText } from "../terminal/looked_text.ts";
 import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
 
 /** Shows samples as training sees them. */
@@ -30,7 +32,9 @@ export const preview: Command = {
       const shown = samplesOf(opened, flags.on("held-out"), flags.number("samples") ?? 3);
       out.value(shown);
       out.line(renderPreview(shown, { color: getColorEnabled() }));
+      out.line(`packing: ${packingText(shown.packing, opened.prepared.train.length)}`);
+      for (const looked of shown.looked ?? []) out.line(lookedText(looked));
       return Promise.resolve(0);
-    });
+    }, () => "look");
   },
 };

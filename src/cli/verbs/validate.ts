@@ -6,8 +6,10 @@
 // @ts-types="../../../types/std_colors.d.ts"
 import { green } from "@std/fmt/colors";
 import { validation } from "../../distill/run/inspect_recipe.ts";
+import { packingText } from "../../distill/inputs/packing_report.ts";
 import type { EncodeReport } from "../../text/encode.ts";
 import type { Command, Invocation } from "../command.ts";
+import { lookedText } from "../terminal/looked_text.ts";
 import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
 import { trainedLines } from "../terminal/trained_text.ts";
 import { count, percent } from "../../base/units.ts";
@@ -19,7 +21,8 @@ export const validate: Command = {
   positional: [0, 1],
   loadsPlugins: true,
   details:
-    "Opens the models and encodes the data, but needs no GPU. Without a recipe, the example is checked.",
+    "Opens the models and encodes the data, but needs no GPU. Of large files some rows are encoded, and as many checked as " +
+    "can be within a second. Without a recipe, the example is checked.",
   flags: RECIPE_FLAGS,
   examples: ["limbeck validate my.yaml", "limbeck validate my.yaml --set train.steps=100 --json"],
   async run(invocation: Invocation): Promise<number> {
@@ -33,10 +36,12 @@ export const validate: Command = {
       }
       out.line(`Held-out data  ${reportText(found.heldOut)}`);
       for (const { name, ...report } of found.heldOutSets ?? []) out.line(`  ${name}: ${reportText(report)}`);
+      out.line(`Packing        ${packingText(found.packing, found.train.samples)}`);
+      for (const looked of found.looked ?? []) out.line(lookedText(looked));
       for (const line of trainedLines(opened.setup)) out.line(line);
       out.line(green("The recipe is valid."));
       return Promise.resolve(0);
-    });
+    }, () => "look");
   },
 };
 

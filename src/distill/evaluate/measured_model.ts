@@ -51,7 +51,8 @@ export class OpenedModel {
   readonly model: Model;
   readonly tokenizer: TextTokenizer;
   readonly template: ChatTemplate | undefined;
-  readonly #run: RunStudent | undefined;
+  /** Its run, where something is trained on it. */
+  readonly run: RunStudent | undefined;
   readonly #registry: Registry;
 
   private constructor(
@@ -62,7 +63,7 @@ export class OpenedModel {
     registry: Registry,
   ) {
     [this.model, this.tokenizer, this.template] = [model, tokenizer, template];
-    [this.#run, this.#registry] = [run, registry];
+    [this.run, this.#registry] = [run, registry];
   }
 
   /**
@@ -74,6 +75,15 @@ export class OpenedModel {
     const run = typeof source === "string" ? undefined : await RunStudent.open(source);
     const model = run?.model ??
       await Model.open(source as string, { category: "weights" }, familiesOf(registry));
+    return await OpenedModel.of(model, registry, run);
+  }
+
+  /**
+   * The same of a model whose weights are open already; it is closed where this fails.
+   *
+   * @throws {InputError} its tokenizer does not do
+   */
+  static async of(model: Model, registry: Registry, run?: RunStudent): Promise<OpenedModel> {
     try {
       const { tokenizer, template } = await openTokenizer(model);
       return new OpenedModel(model, tokenizer, template, run, registry);
@@ -111,7 +121,7 @@ export class OpenedModel {
     use: (program: MeasuringProgram) => Promise<T>,
     gpu?: Gpu,
   ): Promise<T> {
-    const run = this.#run;
+    const { run } = this;
     if (run && stream) throw notStreamed(this.model.path);
     checkPrompts([...samples], run?.adapter);
     const device = gpu ?? await openGpu();

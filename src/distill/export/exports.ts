@@ -13,6 +13,7 @@ import type { ModelAdapter } from "../trained/model_adapter.ts";
 import { type AdapterOrigin, runForm, writeAdapter } from "./adapter_files.ts";
 import type { Trained } from "../trained/attach.ts";
 import type { DrawnShare } from "../../text/batch_stream.ts";
+import type { Evaluation } from "../../evaluation/results/evaluation.ts";
 import type { Model } from "../inputs/models.ts";
 import { needsBase, type PreparedRun } from "../inputs/prepare.ts";
 import type { Recipe } from "../recipe/recipe.ts";
@@ -53,6 +54,8 @@ export interface RunResult {
   /** Peak bytes on the GPU, planned and allocated. */
   peakBytes: { planned: number; allocated: number };
   seconds: number;
+  /** What teacher, student before and student after came to on the recipe's tasks; absent where it has none. */
+  evaluation?: Evaluation;
   /** What a task that trains nothing found; JSON. */
   findings?: Readonly<Record<string, unknown>>;
 }

@@ -61,7 +61,7 @@ export async function generateTexts(options: GenerateTextsOptions): Promise<Text
         firstSequence: first,
         onText: (i, piece) => options.onText?.(first + i, piece),
       });
-      texts.forEach((text, i) => {
+      texts.forEach(({ ids: _, ...text }, i) => {
         const index = first + i;
         const result = { index, prompt: options.prompts[index]!, ...text };
         results.push(result);

@@ -61,6 +61,8 @@ export interface GeneratedText {
   readonly tokens: Int32Array;
   /** Whether it ended with a stop token, rather than for want of room. */
   readonly finished: boolean;
+  /** That stop token. */
+  readonly stopToken?: number;
 }
 
 /** The blocks `prefill` and `decode` of a model, and `prompts` where its adapter looks at them. */
@@ -197,15 +199,23 @@ export class Generator {
     options: GenerateOptions,
   ): Promise<GeneratedText[]> {
     const texts = prompts.map((): number[] => []);
-    const finished = prompts.map(() => false);
-    const results = () => texts.map((t, i) => ({ tokens: Int32Array.from(t), finished: finished[i]! }));
+    const ends = new Map<number, number>();
+    const results = () =>
+      texts.map((t, i): GeneratedText => ({
+        tokens: Int32Array.from(t),
+        finished: ends.has(i),
+        ...(ends.has(i) ? { stopToken: ends.get(i)! } : {}),
+      }));
     const stop = new Set(options.stopTokens);
     const base = (options.firstSequence ?? 0) + first;
     /** Takes the logits of a sequence's last token; returns whether the sequence goes on. */
     const take = (sequence: number, logits: Float32Array): boolean => {
       const text = texts[sequence]!;
       const token = sampleToken(logits, options, base + sequence, text.length);
-      if (stop.has(token)) return !(finished[sequence] = true);
+      if (stop.has(token)) {
+        ends.set(sequence, token);
+        return false;
+      }
       text.push(token);
       options.onToken?.(first + sequence, token);
       return (options.goesOn?.(first + sequence) ?? true) && text.length < options.maxTokens &&

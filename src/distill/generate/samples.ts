@@ -10,7 +10,7 @@ import { generationPlan, Generator, type GeneratorOptions } from "./generator.ts
 import { FLAT } from "../trained/parameters.ts";
 import { samplesIdentity, sha256 } from "../inputs/identity.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
-import type { TeacherTexts } from "../teacher/pass.ts";
+import type { TeacherTexts } from "../teacher/make_cache.ts";
 import { canonicalJson } from "../../base/json.ts";
 import type { LayerSource } from "../program/streamed_layers.ts";
 import type { Trainer } from "../program/trainer.ts";
@@ -141,7 +141,8 @@ export function teacherTexts(
   prepared: PreparedRun,
   setup: Pick<TrainingSetup, "adapter" | "trainables">,
 ): TeacherTexts | undefined {
-  if (prepared.recipe.samples.tokens === 0) return undefined;
+  // Of one behind a server nothing is here that could write.
+  if (prepared.recipe.samples.tokens === 0 || prepared.recipe.teacher.server) return undefined;
   return {
     settings: textSettings(prepared),
     bytes: (streamed) => sampleBytesOf(description, prepared, setup, "teacher", streamed),

@@ -4,7 +4,7 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import { type Gpu, openGpu } from "../../gpu/device.ts";
+import { type Gpu, type GpuBuffer, openGpu } from "../../gpu/device.ts";
 import type { ChatTemplate } from "../../text/chat_template.ts";
 import { encodeChat } from "../../text/conversation.ts";
 import type { ChatMessage } from "../../text/dataset.ts";
@@ -21,6 +21,7 @@ import type { ModelFamily } from "../../models/family.ts";
 import { Model, uploadWeights } from "../inputs/models.ts";
 import { openTokenizer, stopTokens } from "../inputs/prepare.ts";
 import { type RunSource, RunStudent } from "../checkpoint/run_student.ts";
+import { Scorer, type ScorerOptions, type TextScores } from "./scorer.ts";
 import type { SamplingOptions } from "./sampling.ts";
 
 /** How some texts are written. */
@@ -43,10 +44,16 @@ export function notStreamed(where: string): InputError {
 /** A text. */
 export interface WrittenText {
   readonly text: string;
+  /** How many tokens it has. */
   readonly tokens: number;
+  /** These tokens, and the stop token that ended it, if one did. */
+  readonly ids: Int32Array;
   /** Whether the model ended it, rather than the limit. */
   readonly finished: boolean;
 }
+
+/** How many likeliest tokens scorers are compiled for. */
+const TOPS = [0, 20, 256];
 
 /** A model with its tokenizer, and once it is compiled, on the GPU. */
 export class TextWriter {
@@ -56,6 +63,9 @@ export class TextWriter {
   readonly #run: RunStudent | undefined;
   #gpu: Gpu | undefined;
   #generator: Generator | undefined;
+  #weights: ReadonlyMap<string, GpuBuffer> = new Map();
+  #length = 0;
+  #scorer: Scorer | undefined;
 
   private constructor(
     model: Model,
@@ -86,6 +96,36 @@ export class TextWriter {
       model.close();
       throw error;
     }
+  }
+
+  /** Longest text, prompt included, that it was prepared for. */
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Tokens that end a text. */
+  get stopTokens(): readonly number[] {
+    return stopTokens(this.tokenizer, "auto");
+  }
+
+  /**
+   * Tokens that somebody else has made.
+   *
+   * @param where How errors name them
+   * @throws {InputError} an id that is no token of the model, or none at all
+   */
+  checkIds(ids: readonly number[], where: string): Int32Array {
+    const { vocabularySize } = this.model.config;
+    const wrong = ids.findIndex((id) => !(Number.isInteger(id) && id >= 0 && id < vocabularySize));
+    if (wrong >= 0 || ids.length === 0) {
+      throw new InputError(
+        wrong >= 0
+          ? `token ${wrong + 1} is ${ids[wrong]}; the model has ids from 0 to ${vocabularySize - 1}`
+          : "there are no tokens",
+        { where, hint: "Encode the text with this model's own tokenizer, or send the text." },
+      );
+    }
+    return Int32Array.from(ids);
   }
 
   /** Tokens of a text that is to be continued; an empty one begins as the tokenizer begins texts. */
@@ -131,6 +171,7 @@ export class TextWriter {
       this.model,
     ]);
     await run?.upload(gpu, weights);
+    [this.#weights, this.#length] = [weights, settings.length];
     this.#generator = await Generator.create(gpu, this.model, weights, options);
   }
 
@@ -144,7 +185,7 @@ export class TextWriter {
     const stopped = new Set<number>();
     const written = await this.#generator!.generate(prompts, {
       ...options,
-      stopTokens: stopTokens(this.tokenizer, "auto"),
+      stopTokens: this.stopTokens,
       onToken: (i, token) => {
         if (options.onText?.(i, streams[i]!.push(token)) === false) stopped.add(i);
       },
@@ -153,13 +194,50 @@ export class TextWriter {
     return written.map((text, i) => this.#decode(text, prompts[i]!));
   }
 
-  #decode({ tokens, finished }: GeneratedText, after: Int32Array): WrittenText {
+  #decode({ tokens, finished, stopToken }: GeneratedText, after: Int32Array): WrittenText {
     const stream = new TextStream(this.tokenizer, { after });
     const text = Array.from(tokens, (token) => stream.push(token)).join("") + stream.end();
-    return { text, tokens: tokens.length, finished };
+    const ids = Int32Array.from([...tokens, ...(stopToken === undefined ? [] : [stopToken])]);
+    return { text, tokens: tokens.length, ids, finished };
+  }
+
+  /**
+   * What the model says of each token of texts, each of at most as many tokens as it was prepared for.
+   *
+   * @param top The likeliest tokens that are told of each place
+   * @param onPass Called now and then
+   * @throws {InputError} a text is empty or too long; an adapter looks at prompts, and nobody says where these end
+   */
+  async score(texts: readonly Int32Array[], top: number, onPass?: () => void): Promise<TextScores[]> {
+    const run = this.#run;
+    if (run?.adapter?.plugin.readsPrompt) {
+      throw new InputError(
+        `the adapter "${run.adapter.plugin.id}" chooses by the prompt, and a text that is scored has none`,
+        { hint: "Measure such a student with `limbeck eval`, whose rows say where their prompts end." },
+      );
+    }
+    if (!this.#scorer || this.#scorer.top < top) {
+      this.#scorer?.destroy();
+      this.#scorer = undefined;
+      const options: ScorerOptions = {
+        length: this.#length,
+        top: Math.min(TOPS.find((most) => most >= top) ?? top, this.model.config.vocabularySize),
+        ...(run
+          ? {
+            attach: (graph) =>
+              run.attach(graph, () => {
+                throw new Error("it reads no prompts");
+              }),
+          }
+          : {}),
+      };
+      this.#scorer = await Scorer.create(this.#gpu!, this.model, this.#weights, options);
+    }
+    return await this.#scorer.score(texts, onPass);
   }
 
   close(): void {
+    this.#scorer?.destroy();
     this.#generator?.destroy();
     this.#gpu?.destroy();
     this.model.close();

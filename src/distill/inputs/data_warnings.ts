@@ -17,14 +17,17 @@ export interface DataWarning {
 export function dataWarnings(
   prepared: Pick<
     PreparedRun,
-    "recipe" | "padding" | "trainReport" | "heldOutReport" | "trainRows" | "heldOutRows" | "train" | "heldOut"
+    | ("recipe" | "padding" | "sets")
+    | ("trainReport" | "heldOutReport" | "trainRows" | "heldOutRows" | "train" | "heldOut")
   >,
 ): DataWarning[] {
   const { contextLength } = prepared.recipe.data;
-  const shared = countShared(prepared.trainRows, prepared.heldOutRows);
+  const shared = sharedRows(prepared);
   return [
     ...encodingWarnings("training", prepared.trainReport, contextLength),
     ...encodingWarnings("held-out", prepared.heldOutReport, contextLength),
+    ...stopWarnings(prepared),
+    ...duplicateWarnings(prepared),
     ...(shared === 0 ? [] : [{
       code: "held_out_seen",
       message: `${shared} of ${prepared.heldOutRows.length} held-out rows are also in the training data, ` +
@@ -33,6 +36,38 @@ export function dataWarnings(
     ...sourceWarnings(prepared),
     ...paddingWarnings(prepared.padding),
   ];
+}
+
+/** Held-out rows that training sees too. */
+function sharedRows(
+  { sets, trainRows, heldOutRows }: Pick<PreparedRun, "sets" | "trainRows" | "heldOutRows">,
+): number {
+  const streamed = sets.train.flatMap(({ streamed }) => streamed ?? []);
+  if (streamed.length === 0) return countShared(trainRows, heldOutRows);
+  return Math.min(heldOutRows.length, streamed.reduce((sum, { shared }) => sum + shared, 0));
+}
+
+/** Samples none of which ends, where they are meant to. */
+function stopWarnings({ recipe, trainReport }: Pick<PreparedRun, "recipe" | "trainReport">): DataWarning[] {
+  const { samples, stopsLearnt } = trainReport;
+  if (stopsLearnt > 0 || recipe.data.endToken === "none") return [];
+  return [{
+    code: "stop_not_learnt",
+    message: `in none of ${samples} training samples is the token that ends a text or a turn learnt, ` +
+      "so nothing teaches the student to stop",
+  }];
+}
+
+/** Rows left out as copies. */
+function duplicateWarnings({ sets }: Pick<PreparedRun, "sets">): DataWarning[] {
+  const count = sets.train.reduce((sum, { duplicates = 0 }) => sum + duplicates, 0);
+  if (count === 0) return [];
+  return [{
+    code: "duplicates_left_out",
+    message: `${count} training ${count === 1 ? "row" : "rows"} left out: ${
+      count === 1 ? "it says" : "they say"
+    } the same as others`,
+  }];
 }
 
 /** Rows of heads that stand for no token. */
@@ -71,11 +106,14 @@ function sourceWarnings(
 
 /** The same for one dataset, named as `what`. */
 export function encodingWarnings(what: string, report: EncodeReport, contextLength: number): DataWarning[] {
-  const { cut, dropped, split, withoutTarget, rows } = report;
+  const { cut, dropped, split, withoutTarget, lostTargets, supervisedTokens, rows } = report;
   const why = `longer than the context length of ${contextLength} tokens; the longest has ${report.longest}`;
+  const lost = lostTargets === 0
+    ? ""
+    : `; with them ${lostTargets} of ${lostTargets + supervisedTokens} tokens that would be learnt`;
   const changed: [count: number, code: string, message: string][] = [
-    [cut, "samples_cut", `${cut} of ${rows} ${what} rows cut: ${why}`],
-    [dropped, "samples_dropped", `${dropped} of ${rows} ${what} rows left out: ${why}`],
+    [cut, "samples_cut", `${cut} of ${rows} ${what} rows cut: ${why}${lost}`],
+    [dropped, "samples_dropped", `${dropped} of ${rows} ${what} rows left out: ${why}${lost}`],
     [split, "samples_split", `${split} of ${rows} ${what} rows split into several: ${why}`],
     [
       withoutTarget,

@@ -17,7 +17,14 @@ import { modelIdentity } from "./identity.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
 import type { Recipe } from "../recipe/recipe.ts";
-import { drawnSets, joinedReport, openSampleSets, type SampleSets } from "./sample_sets.ts";
+import {
+  type DataAccess,
+  drawnSets,
+  joinedReport,
+  openSampleSets,
+  type SampleSets,
+  type TrainingSamples,
+} from "./sample_sets.ts";
 import { readShapeSpace } from "./shape_space.ts";
 import { selectsHead } from "./tensor_names.ts";
 import { widthCutOf } from "./width_cut.ts";
@@ -25,6 +32,7 @@ import { widthCutOf } from "./width_cut.ts";
 /** A recipe's inputs, checked and loaded; weights are still on disk. */
 export interface PreparedRun {
   readonly recipe: Recipe;
+  /** The student itself, where the teacher is behind a server. */
   readonly teacher: Model;
   readonly student: Model;
   readonly tokenizer: TextTokenizer;
@@ -83,20 +91,24 @@ export async function openTokenizer(
  *
  * @param begun What a checkpoint says of the run that goes on; see {@linkcode openStudent}
  * @param families Of models, beside the built-in ones
+ * @param access How the data are read
  * @throws {InputError} on a model, tokenizer or dataset that does not do, or two models whose vocabularies differ
  */
 export async function prepareRun(
   recipe: Recipe,
   begun?: BegunStudent,
   families: readonly ModelFamily[] = [],
+  access: DataAccess = {},
 ): Promise<PreparedRun> {
-  const { model, quantize } = recipe.teacher;
-  let teacher = await Model.open(model, { category: "teacher weights", quantize }, families);
-  let student: Model | undefined;
+  const { model, quantize, server } = recipe.teacher;
+  // Of a teacher behind a server nothing is here: it has the student's tokenizer, and what is planned of it the student's sizes.
+  let student = server ? await openStudent(recipe, begun, families) : undefined;
+  let teacher = student ?? await Model.open(model, { category: "teacher weights", quantize }, families);
+  let dataSets: SampleSets | undefined;
   try {
-    student = await openStudent(recipe, begun, families);
+    student ??= await openStudent(recipe, begun, families);
     const { tokenizer, template } = await openTokenizer(teacher);
-    const padding = recipe.student.model === "teacher"
+    const padding = recipe.student.model === "teacher" || server
       ? undefined
       : compareVocabularies(teacher, tokenizer, student, (await openTokenizer(student)).tokenizer);
     if (padding) [teacher, student] = [teacher, student].map((model) => model.withRows(padding.common));
@@ -106,10 +118,16 @@ export async function prepareRun(
         { where: "recipe", hint: "Lower data.contextLength." },
       );
     }
-    const sets = await openSampleSets(recipe.data, { tokenizer, ...(template ? { template } : {}) });
+    const sets = await openSampleSets(
+      recipe.data,
+      { tokenizer, ...(template ? { template } : {}) },
+      access,
+    );
+    dataSets = sets;
     const drawn = drawnSets(sets.train);
     const samples = drawn.flatMap((set) => set.samples);
-    checkSources(recipe, samples);
+    checkSources(recipe, samples, drawn);
+    checkStreamed(recipe, drawn);
     const opened = { teacher: teacher!, student: student! };
     return {
       recipe,
@@ -126,11 +144,12 @@ export async function prepareRun(
       heldOutReport: joinedReport(sets.heldOut.map((set) => set.report)),
       stopTokens: stopTokens(tokenizer, recipe.data.endToken),
       close() {
-        opened.teacher.close();
-        opened.student.close();
+        sets.close();
+        for (const source of new Set([opened.teacher.source, opened.student.source])) source.close();
       },
     };
   } catch (error) {
+    dataSets?.close();
     teacher.close();
     student?.close();
     throw error;
@@ -138,8 +157,13 @@ export async function prepareRun(
 }
 
 /** A loss that counts samples of one source has to find some. */
-function checkSources({ objective, data }: Recipe, samples: readonly EncodedSample[]): void {
+function checkSources(
+  { objective, data }: Recipe,
+  samples: readonly EncodedSample[],
+  sets: readonly TrainingSamples[],
+): void {
   const there = new Set(samples.flatMap(({ origin }) => origin ?? []));
+  for (const { streamed } of sets) streamed?.origins.forEach((origin) => there.add(origin));
   for (const [i, { loss, source }] of objective.entries()) {
     if (source === undefined || there.has(source)) continue;
     const names = [...there].slice(0, 8).map((name) => JSON.stringify(name)).join(", ");
@@ -155,6 +179,18 @@ function checkSources({ objective, data }: Recipe, samples: readonly EncodedSamp
       },
     );
   }
+}
+
+/** A cache holds a row for each token, so that samples have to be known before. */
+function checkStreamed({ teacher }: Recipe, sets: readonly TrainingSamples[]): void {
+  if (!teacher.cache || sets.every(({ streamed }) => !streamed)) return;
+  throw new InputError(
+    "a cached teacher needs all samples in memory, and the training data stay on the disk",
+    {
+      where: "recipe teacher.cache",
+      hint: "Leave out teacher.cache, or set data.streaming: false, or data.limit.",
+    },
+  );
 }
 
 /** What a checkpoint says of the student that its run began with. */

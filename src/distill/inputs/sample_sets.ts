@@ -5,27 +5,37 @@
  */
 import { InputError } from "../../base/errors.ts";
 import type { BatchStreamOptions } from "../../text/batch_stream.ts";
-import { DatasetError, type DatasetRow, openDataset, splitHeldOut } from "../../text/dataset.ts";
+import { DatasetError, type DatasetRow, Duplicates, openDataset, splitHeldOut } from "../../text/dataset.ts";
 import {
   encodeDataset,
   type EncodedSample,
   type EncodeOptions,
   type EncodeReport,
 } from "../../text/encode.ts";
+import { type Look, LOOK_BYTES, lookAt } from "../../text/stream/look.ts";
+import { NumberSet } from "../../text/stream/number_list.ts";
+import { RowFile, shortHash } from "../../text/stream/row_file.ts";
 import { heldOutSets, trainingSets } from "../recipe/data_sets.ts";
-import type { DataRecipe } from "../recipe/recipe.ts";
+import type { DataRecipe, HeldOutSet } from "../recipe/recipe.ts";
 
 /** A set of samples under its name. */
 export interface SampleSet {
   readonly name: string;
-  readonly rows: DatasetRow[];
+  readonly rows: readonly DatasetRow[];
   readonly samples: EncodedSample[];
+  /** Of all its rows: estimated, where only some of them were encoded. */
   readonly report: EncodeReport;
+  /** Rows left out because they say the same as others, where that is asked for. */
+  readonly duplicates?: number;
+  /** Where rows and samples are only some of the file's: what is known of all. */
+  readonly looked?: Omit<Look, "rows">;
 }
 
 /** One of which batches are drawn. */
 export interface TrainingSamples extends SampleSet {
   readonly weight: number;
+  /** All of its rows, where they stay on the disk. */
+  readonly streamed?: RowFile;
 }
 
 /** All data of a recipe, in the order of its lists. */
@@ -33,6 +43,58 @@ export interface SampleSets {
   readonly train: readonly TrainingSamples[];
   /** The first one decides what is best. */
   readonly heldOut: readonly SampleSet[];
+  close(): void;
+}
+
+/** How the files of a recipe are read. */
+export interface DataAccess {
+  /** Whether large files are only looked at, for who wants to know of them within seconds. */
+  readonly reading?: "whole" | "look";
+  /** A folder for rows of other formats than JSON Lines, where they are streamed; the system's when absent. */
+  readonly scratch?: string;
+  /** Called now and then while a large file is read. */
+  readonly onProgress?: () => void;
+}
+
+/** Rows of a file, and what is known of it where they are not all. */
+interface ReadSet {
+  readonly rows: readonly DatasetRow[];
+  readonly part: Pick<TrainingSamples, "looked" | "streamed" | "duplicates">;
+  /** Rows of it that are held out. */
+  readonly heldOut?: readonly DatasetRow[];
+}
+
+/** Bytes of a file; 0 where there is none, of which is told by who opens it. */
+async function bytesOf(path: string): Promise<number> {
+  return await Deno.stat(path).then(({ size }) => size, () => 0);
+}
+
+/** Bytes of training files from which on their rows stay on the disk. */
+const STREAMED_BYTES = 2 ** 30;
+/** Rows of a streamed file that stand for all in figures that are told of it. */
+const STREAMED_ROWS = 1024;
+/** Rows that are split off a streamed file to be measured, about. */
+const STREAMED_HELD_OUT = 1000;
+
+/** Whether training rows stay on the disk. */
+async function isStreamed(data: DataRecipe): Promise<boolean> {
+  if (data.streaming !== undefined) return data.streaming;
+  const sizes = await Promise.all(trainingSets(data).map(({ path }) => bytesOf(path)));
+  return sizes.reduce((sum, size) => sum + size, 0) > STREAMED_BYTES;
+}
+
+/** How rows of a recipe become samples. */
+export function encodeOptions(
+  data: DataRecipe,
+  models: Pick<EncodeOptions, "tokenizer" | "template">,
+): EncodeOptions {
+  const { contextLength, mask, tooLong, endToken, template: promptsAsChat, overlap, specialTokens } = data;
+  return {
+    ...models,
+    ...{ contextLength, mask, tooLong, endToken, promptsAsChat },
+    ...(overlap === undefined ? {} : { overlap }),
+    specialInText: specialTokens === "parse",
+  };
 }
 
 /**
@@ -42,44 +104,158 @@ export interface SampleSets {
  */
 export async function openSampleSets(
   data: DataRecipe,
-  options: Omit<EncodeOptions, "contextLength" | "mask" | "tooLong" | "endToken" | "promptsAsChat">,
+  models: Pick<EncodeOptions, "tokenizer" | "template">,
+  access: DataAccess = {},
 ): Promise<SampleSets> {
-  const { contextLength, mask, tooLong, endToken, template: promptsAsChat, limit } = data;
-  const encode = (rows: DatasetRow[]) => {
-    const { samples, report } = encodeDataset(rows, {
-      ...options,
-      ...{ contextLength, mask, tooLong, endToken, promptsAsChat },
-    });
-    return { rows, samples, report };
+  const options = encodeOptions(data, models);
+  const encode = (rows: readonly DatasetRow[], total = rows.length) => {
+    const { samples, report } = encodeDataset(rows, options);
+    return { rows, samples, report: scaledReport(report, total / rows.length) };
   };
-  /** Names the entry of a list where something is wrong with it; a file alone is named by its errors. */
-  const within = async <T>(field: "train" | "heldOut", i: number, work: () => T | Promise<T>): Promise<T> => {
-    try {
-      return await work();
-    } catch (error) {
-      if (typeof data[field] === "string" || !(error instanceof InputError)) throw error;
-      if (error instanceof DatasetError) throw error;
-      throw new InputError(error.message, {
-        where: `data.${data[field] === undefined ? "train" : field}.${i}`,
-        cause: error,
-        ...(error.hint === undefined ? {} : { hint: error.hint }),
+  const isLook = access.reading === "look";
+  const streams = !isLook && await isStreamed(data);
+  const [train, heldOut]: [TrainingSamples[], SampleSet[]] = [[], []];
+  const close = () => train.forEach(({ streamed }) => streamed?.close());
+  const openHeldOut = async () => {
+    for (const [i, set] of (heldOutSets(data) ?? []).entries()) {
+      await within(data, "heldOut", i, async () => {
+        const { rows, part } = await readSet(set, data, isLook);
+        heldOut.push({ name: set.name, ...part, ...encode(rows, part.looked?.total) });
       });
     }
   };
-  const [train, heldOut]: [TrainingSamples[], SampleSet[]] = [[], []];
-  const measured = heldOutSets(data);
-  for (const [i, { path, name, weight }] of trainingSets(data).entries()) {
-    await within("train", i, async () => {
-      const rows = (await openDataset(path)).slice(0, limit);
-      const split = measured ? { train: rows, heldOut: [] } : splitHeldOut(rows);
-      train.push({ name, weight, ...encode(split.train) });
-      if (!measured) heldOut.push({ name, ...encode(split.heldOut) });
+  try {
+    if (data.deduplicate || streams) await openHeldOut();
+    const seen = new SeenRows(data, heldOut, streams);
+    for (const [i, set] of trainingSets(data).entries()) {
+      await within(data, "train", i, async () => {
+        const read = streams
+          ? await streamSet(set, data, seen, access)
+          : seen.without(await readSet(set, data, isLook, data.limit), set.path);
+        const split = data.heldOut
+          ? { train: read.rows, heldOut: [] }
+          : read.heldOut
+          ? { train: read.rows, heldOut: read.heldOut }
+          : splitHeldOut(read.rows);
+        const { name, weight } = set;
+        try {
+          const part = read.part.looked ? read.part.looked.total / read.rows.length : 1;
+          train.push({ name, weight, ...read.part, ...encode(split.train, split.train.length * part) });
+        } catch (error) {
+          read.part.streamed?.close();
+          throw error;
+        }
+        if (data.heldOut) return;
+        // Of a streamed file all that is held out was read.
+        const { looked } = streams ? {} as ReadSet["part"] : read.part;
+        const total = looked ? split.heldOut.length * looked.total / read.rows.length : undefined;
+        heldOut.push({ name, ...(looked ? { looked } : {}), ...encode(split.heldOut, total) });
+      });
+    }
+    if (!data.deduplicate && !streams) await openHeldOut();
+  } catch (error) {
+    close();
+    throw error;
+  }
+  return { train, heldOut, close };
+}
+
+/** The rows of a file, or some of those of a large one. */
+async function readSet(
+  { path, columns }: HeldOutSet,
+  data: DataRecipe,
+  isLook: boolean,
+  limit?: number,
+): Promise<ReadSet> {
+  const used = columns ?? data.columns;
+  const named = used ? { columns: used } : {};
+  if (isLook && await bytesOf(path) > LOOK_BYTES) {
+    const { rows, ...looked } = await lookAt(path, { ...named, ...(limit === undefined ? {} : { limit }) });
+    return { rows, part: { looked } };
+  }
+  return { rows: (await openDataset(path, named)).slice(0, limit), part: {} };
+}
+
+/** Some of the rows of a file that stays on the disk. */
+async function streamSet(
+  { path, columns }: HeldOutSet,
+  data: DataRecipe,
+  { numbers, heldOut }: SeenRows,
+  { scratch, onProgress }: DataAccess,
+): Promise<ReadSet> {
+  const used = columns ?? data.columns;
+  const streamed = await RowFile.open(path, {
+    heldOut,
+    ...(used ? { columns: used } : {}),
+    ...(data.limit === undefined ? {} : { limit: data.limit }),
+    ...(data.deduplicate ? { seen: numbers } : {}),
+    ...(data.heldOut ? {} : { heldOutShare: (rows: number) => Math.min(0.05, STREAMED_HELD_OUT / rows) }),
+    ...(scratch === undefined ? {} : { scratch }),
+    ...(onProgress ? { onProgress } : {}),
+  });
+  const { count, duplicates } = streamed;
+  const some = Math.min(count, STREAMED_ROWS);
+  return {
+    rows: Array.from({ length: some }, (_, i) => streamed.row(Math.floor(i * count / some))),
+    part: {
+      streamed,
+      looked: { checked: count, total: count, isCounted: true },
+      ...(data.deduplicate ? { duplicates } : {}),
+    },
+    heldOut: streamed.heldOut,
+  };
+}
+
+/** What is held out, and, where copies are left out, which rows there were. */
+class SeenRows {
+  /** Hashes of rows that are held out by a file of their own. */
+  readonly heldOut: NumberSet = new NumberSet();
+  /** Hashes of rows that are left out when they come again, where they are streamed. */
+  readonly numbers: NumberSet = new NumberSet();
+  readonly #duplicates: Duplicates | undefined;
+
+  constructor({ deduplicate }: DataRecipe, sets: readonly SampleSet[], streams: boolean) {
+    const rows = deduplicate || streams ? sets.flatMap((set) => set.rows) : [];
+    if (deduplicate && !streams) this.#duplicates = new Duplicates(rows);
+    if (!streams) return;
+    for (const row of rows) {
+      const hash = shortHash(row);
+      this.heldOut.add(hash);
+      this.numbers.add(hash);
+    }
+  }
+
+  /** A set without the rows that came before. */
+  without({ rows, part }: ReadSet, path: string): ReadSet {
+    if (!this.#duplicates) return { rows, part };
+    const kept = rows.filter((row) => this.#duplicates!.isNew(row));
+    if (kept.length === 0) throw new InputError("all of its rows are copies of others", { where: path });
+    // Of some of the rows nothing is told of all.
+    return {
+      rows: kept,
+      part: { ...part, ...(part.looked ? {} : { duplicates: rows.length - kept.length }) },
+    };
+  }
+}
+
+/** Names the entry of a list where something is wrong with it; a file alone is named by its errors. */
+async function within(
+  data: DataRecipe,
+  field: "train" | "heldOut",
+  i: number,
+  work: () => Promise<unknown>,
+): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    if (typeof data[field] === "string" || !(error instanceof InputError)) throw error;
+    if (error instanceof DatasetError) throw error;
+    throw new InputError(error.message, {
+      where: `data.${field}.${i}`,
+      cause: error,
+      ...(error.hint === undefined ? {} : { hint: error.hint }),
     });
   }
-  for (const [i, { path, name }] of (measured ?? []).entries()) {
-    await within("heldOut", i, async () => heldOut.push({ name, ...encode(await openDataset(path)) }));
-  }
-  return { train, heldOut };
 }
 
 /** The training sets that have a weight. */
@@ -95,6 +271,21 @@ export function mixtureOf(
   if (typeof train === "string") return {};
   const mixed = drawnSets(sets).map(({ name, weight, samples }) => ({ name, weight, count: samples.length }));
   return { mixture: { sets: mixed, by: mix } };
+}
+
+/** What counts of some rows say of more of them. */
+function scaledReport(report: EncodeReport, factor: number): EncodeReport {
+  if (factor === 1) return report;
+  const { text, prompt, messages } = report.rowsByShape;
+  const all = (count: number) => Math.round(count * factor);
+  return {
+    ...Object.fromEntries(COUNTS.map((name) => [name, all(report[name])])) as Record<
+      typeof COUNTS[number],
+      number
+    >,
+    rowsByShape: { text: all(text), prompt: all(prompt), messages: all(messages) },
+    longest: report.longest,
+  };
 }
 
 /** The counts of several datasets together. */
@@ -126,4 +317,6 @@ const COUNTS = [
   "dropped",
   "split",
   "withoutTarget",
+  "lostTargets",
+  "stopsLearnt",
 ] as const;

@@ -7,15 +7,24 @@ import { InputError } from "../../base/errors.ts";
 import type { ResolvedLoss } from "../../losses/traced.ts";
 import { cacheRefusal, looksAtTarget, type SparseTarget } from "../../losses/sparse_target.ts";
 import { isRowTerm, measures, type ResolvedTerm } from "./terms.ts";
-import type { TeacherCacheRecipe } from "../recipe/recipe.ts";
+import type { HiddenPrecision, TeacherCacheRecipe } from "../recipe/recipe.ts";
 
-/** What a cache keeps for these losses. Held-out losses are measured at temperature 1 too. */
+/** How a cache keeps hidden states; undefined where it keeps a part of the distribution. */
+export function hiddenPrecision(cache: TeacherCacheRecipe | undefined): HiddenPrecision | undefined {
+  return cache?.payload === "hidden" ? cache.precision as HiddenPrecision : undefined;
+}
+
+/**
+ * What a cache keeps of the distribution for these losses; undefined where it keeps hidden states. Held-out losses are measured at
+ * temperature 1 too.
+ */
 export function sparseTarget(
   cache: TeacherCacheRecipe,
   terms: readonly ResolvedLoss[],
   vocabulary: number,
-): SparseTarget {
+): SparseTarget | undefined {
   const { topK, samples } = cache;
+  if (hiddenPrecision(cache)) return undefined;
   if (topK === undefined) return { kind: "samples", entries: samples!, temperatures: [] };
   if (topK > vocabulary) {
     throw new InputError(`is ${topK}, but the vocabulary has ${vocabulary} tokens`, {
@@ -23,13 +32,20 @@ export function sparseTarget(
       hint: `set it to at most ${vocabulary}`,
     });
   }
-  const own = terms.filter(({ loss, options }) => looksAtTarget(loss, options)).map((t) => t.temperature);
-  const temperatures = [...new Set([1, ...own])].sort((a, b) => a - b);
-  return { kind: "top-k", entries: topK, temperatures };
+  return { kind: "top-k", entries: topK, temperatures: cacheTemperatures(terms) };
 }
 
-/** @throws {InputError} if a loss cannot be had with a cached teacher */
-export function ensureCached(term: ResolvedTerm, target: SparseTarget, where: string): void {
+/** Temperatures at which a cache of the largest logits knows what the others weigh, for these losses. */
+export function cacheTemperatures(terms: readonly ResolvedLoss[]): number[] {
+  const own = terms.filter(({ loss, options }) => looksAtTarget(loss, options)).map((t) => t.temperature);
+  return [...new Set([1, ...own])].sort((a, b) => a - b);
+}
+
+/**
+ * @param target Absent where the cache keeps hidden states: then every loss over logits can be had
+ * @throws {InputError} if a loss cannot be had with a cached teacher
+ */
+export function ensureCached(term: ResolvedTerm, target: SparseTarget | undefined, where: string): void {
   const refuse = (path: string, message: string, hint: string): never => {
     throw new InputError(`with teacher.cache, "${term.loss.id}" ${message}`, { where: path, hint });
   };
@@ -37,6 +53,7 @@ export function ensureCached(term: ResolvedTerm, target: SparseTarget, where: st
   if (!isRowTerm(term)) {
     return refuse(where, "cannot be had: a cache holds logits, no inner values of the teacher", instead);
   }
+  if (!target) return;
   const { loss, options, temperature, temperatureVaries } = term;
   if (!looksAtTarget(loss, options)) return;
   const reason = cacheRefusal(loss, options, target);

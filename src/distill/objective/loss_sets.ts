@@ -76,7 +76,11 @@ export function evaluationSet({ registry, recipe, terms, masks, shape }: Resolve
   // Of a cache, what is measured of the teacher would be something else under the same name.
   const isSeen = ({ loss, options }: Pick<ResolvedLoss, "loss" | "options">) =>
     !shape.sparseTarget || !looksAtTarget(loss, options);
-  const always = [...BASICS, ...MONITORS.map(({ id }) => id)];
+  const monitors = MONITORS.filter((loss) => isSeen({ loss, options: {} })).map((loss) => ({
+    ...{ loss, options: {}, name: loss.id },
+    ...{ weight: 0, temperature: 1, monitor: true },
+  }));
+  const always = [...BASICS, ...monitors.map(({ name }) => name)];
   const others = terms.map((t, i) => termAt(t, recipe[i]!, Infinity))
     .filter((_, i) => learnerOf(recipe[i]!) === "student")
     .filter(isRowTerm)
@@ -85,10 +89,6 @@ export function evaluationSet({ registry, recipe, terms, masks, shape }: Resolve
     .filter((t) => !always.includes(t.name))
     .map((t) => ({ ...t, temperatureVaries: false, monitor: true }))
     .flatMap((t) => [t, ...companions(t).filter(isSeen)]);
-  const monitors = MONITORS.filter((loss) => isSeen({ loss, options: {} })).map((loss) => ({
-    ...{ loss, options: {}, name: loss.id },
-    ...{ weight: 0, temperature: 1, monitor: true },
-  }));
   return lossSet([...BASICS.map((loss) => measured(registry, loss)), ...others, ...monitors], shape);
 }
 

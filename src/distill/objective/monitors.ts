@@ -23,7 +23,7 @@ import {
 const common = { version: "1.0.0", contract: CONTRACT_VERSION, options: noOptions };
 
 /** KL(q || p). */
-const reverseKl = defineDivergence({
+export const reverseKl: Divergence = defineDivergence({
   ...common,
   id: "reverse-kl",
   term: ({ q, logP, logQ }) => q.mul(logQ.sub(logP)),
@@ -42,7 +42,7 @@ const studentEntropy = defineDivergence({
 });
 
 /** Share of positions whose likeliest token is the same for both models. */
-const agreement = defineDivergence({
+export const agreement: Divergence = defineDivergence({
   ...common,
   id: "top-1-agreement",
   value({ studentLogit, teacherLogit, max }) {
@@ -52,7 +52,7 @@ const agreement = defineDivergence({
 });
 
 /** Share of positions whose likeliest token is the label. */
-const accuracy = defineDivergence({
+export const accuracy: Divergence = defineDivergence({
   ...common,
   id: "top-1-accuracy",
   value: ({ studentLogit, max, atLabel }) => select(atLabel(studentLogit).equalTo(max(studentLogit)), 1, 0),
@@ -61,41 +61,72 @@ const accuracy = defineDivergence({
 /** Tokens of each model that are compared; at equal logits the lower id is the likelier. */
 const FAVOURITES = 5;
 
-/** A monitor over the ids of both models' likeliest tokens, `$ids_student` and `$ids_teacher`. */
-function ofFavourites(id: string, rate: string, inF64: (own: number[], target: number[]) => number): RowLoss {
+/** A monitor over the ids of both models' k likeliest tokens, `$ids_student` and `$ids_teacher`; a rate of `most` at the most. */
+function ofFavourites(
+  id: string,
+  k: number,
+  most: string,
+  rate: string,
+  inF64: (own: number[], target: number[], vocabulary: number) => number,
+): RowLoss {
   return defineLoss({
     ...common,
     id,
     needsTeacher: true,
     wgsl: () => `
-      ${topEntries("student", FAVOURITES)}
-      ${topEntries("teacher", FAVOURITES)}
+      ${topEntries("student", k)}
+      ${topEntries("teacher", k)}
       fn $value() -> f32 {
         $find_student();
         $find_teacher();
         var count = 0.0;
         ${rate}
-        return count / f32(min(${FAVOURITES}u, row_vocabulary));
+        return count / f32(${most});
       }
       fn $gradient(v: u32, z: f32, t: f32) -> f32 { return 0.0; }`,
     reference: ({ student, teacher }) => ({
-      value: inF64(topIds(student, FAVOURITES), topIds(teacher, FAVOURITES)) /
-        Math.min(FAVOURITES, student.length),
+      value: inF64(topIds(student, k), topIds(teacher, k), student.length),
       gradient: new Float64Array(student.length),
     }),
   });
 }
 
 /** Overlap rate: share of one model's k likeliest tokens that are among the other's (arXiv 2409.12545). */
-const overlap = ofFavourites(
-  `top-${FAVOURITES}-overlap`,
-  `for (var i = 0u; i < ${FAVOURITES}u; i++) {
-    for (var j = 0u; j < ${FAVOURITES}u; j++) {
-      if ($ids_student[i] == $ids_teacher[j] && $ids_student[i] != ${NO_ENTRY}) { count += 1.0; }
-    }
-  }`,
-  (own, target) => own.filter((v) => target.includes(v)).length,
-);
+export function topOverlap(k: number): RowLoss {
+  return ofFavourites(
+    `top-${k}-overlap`,
+    k,
+    `min(${k}u, row_vocabulary)`,
+    `for (var i = 0u; i < ${k}u; i++) {
+      for (var j = 0u; j < ${k}u; j++) {
+        if ($ids_student[i] == $ids_teacher[j] && $ids_student[i] != ${NO_ENTRY}) { count += 1.0; }
+      }
+    }`,
+    (own, target, vocabulary) => own.filter((v) => target.includes(v)).length / Math.min(k, vocabulary),
+  );
+}
+
+/** Whether the target's likeliest token is among the learner's k likeliest. */
+export function teacherFirstAmong(k: number): RowLoss {
+  return ofFavourites(
+    `teacher-first-in-top-${k}`,
+    k,
+    "1u",
+    `for (var i = 0u; i < ${k}u; i++) {
+      if ($ids_student[i] == $ids_teacher[0] && $ids_student[i] != ${NO_ENTRY}) { count += 1.0; }
+    }`,
+    (own, [first]) => (own.includes(first!) ? 1 : 0),
+  );
+}
+
+/** The probability of the likeliest token. */
+export const confidence: Divergence = defineDivergence({
+  ...common,
+  id: "confidence",
+  value: ({ logQ, max }) => max(logQ).exp(),
+});
+
+const overlap = topOverlap(FAVOURITES);
 
 /**
  * Consistency rate: share of the first k places, by falling logit, at which both models have the same token. The paper
@@ -103,10 +134,13 @@ const overlap = ofFavourites(
  */
 const consistency = ofFavourites(
   `top-${FAVOURITES}-consistency`,
+  FAVOURITES,
+  `min(${FAVOURITES}u, row_vocabulary)`,
   `for (var i = 0u; i < ${FAVOURITES}u; i++) {
     if ($ids_student[i] == $ids_teacher[i] && $ids_student[i] != ${NO_ENTRY}) { count += 1.0; }
   }`,
-  (own, target) => own.filter((v, place) => v === target[place]).length,
+  (own, target, vocabulary) =>
+    own.filter((v, place) => v === target[place]).length / Math.min(FAVOURITES, vocabulary),
 );
 
 /** Bins of equal width that confidences are sorted into. */

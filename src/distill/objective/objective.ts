@@ -10,8 +10,8 @@ import type { Loss } from "../../registry/contract.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { Executable } from "../../tensor/executable.ts";
 import type { Graph } from "../../tensor/graph.ts";
-import type { ObjectiveTerm, TeacherCacheRecipe } from "../recipe/recipe.ts";
-import { ensureCached, sparseTarget } from "./cache.ts";
+import type { HiddenPrecision, ObjectiveTerm, TeacherCacheRecipe } from "../recipe/recipe.ts";
+import { ensureCached, hiddenPrecision, sparseTarget } from "./cache.ts";
 import type { ControlledOptions } from "./controllers.ts";
 import type { ResolvedFeature } from "./feature_losses.ts";
 import {
@@ -37,6 +37,8 @@ export class Objective {
   /** What is measured of the student on held-out samples. */
   readonly evaluation: LossSet;
   readonly crossEntropy: LossSet;
+  /** How the hidden states are stored that the target's logits are made of; undefined where no cache keeps them. */
+  readonly hidden: HiddenPrecision | undefined;
   readonly #recipe: readonly ObjectiveTerm[];
   readonly #shape: RowLossShape;
 
@@ -45,7 +47,9 @@ export class Objective {
     passes: readonly LossPass[],
     evaluation: LossSet,
     crossEntropy: LossSet,
+    hidden: HiddenPrecision | undefined,
   ) {
+    this.hidden = hidden;
     [this.terms, this.masks, this.#recipe, this.#shape] = [terms, masks, recipe, shape];
     [this.passes, this.evaluation, this.crossEntropy] = [passes, evaluation, crossEntropy];
   }
@@ -69,7 +73,7 @@ export class Objective {
       tokenMask: masks.bit(term),
     }));
     const target = cache && sparseTarget(cache, terms.filter(isRowTerm), vocabulary);
-    if (target) terms.forEach((term, i) => ensureCached(term, target, `recipe objective.${i}`));
+    if (cache) terms.forEach((term, i) => ensureCached(term, target, `recipe objective.${i}`));
     const shape = { vocabulary, ...(target ? { sparseTarget: target } : {}) };
     const resolved = { registry, recipe, terms, masks, shape };
     return new Objective(
@@ -77,6 +81,7 @@ export class Objective {
       trainingPasses(resolved),
       evaluationSet(resolved),
       crossEntropySet(resolved),
+      hiddenPrecision(cache),
     );
   }
 
@@ -95,9 +100,14 @@ export class Objective {
     return [...new Set(this.terms.map((t) => t.loss))];
   }
 
-  /** What a cache keeps of the teacher; undefined where the teacher itself is there. */
+  /** What a cache keeps of the teacher's distribution; undefined where the target has logits for the whole vocabulary. */
   get target(): SparseTarget | undefined {
     return this.#shape.sparseTarget;
+  }
+
+  /** Whether the target is stored: then the teacher's layers are no part of the training program. */
+  get isStored(): boolean {
+    return this.target !== undefined || this.hidden !== undefined;
   }
 
   /**

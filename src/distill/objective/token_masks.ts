@@ -77,6 +77,11 @@ export class TokenMasks {
     return countedPositions(this.mark(packBatch([sample], sample.ids.length)), 0, sample.ids.length);
   }
 
+  /** Supervised positions of a sample. */
+  supervised(sample: EncodedSample): number {
+    return this.mark(packBatch([sample], sample.ids.length)).counts[0]!;
+  }
+
   /** Marks the positions of a batch. */
   mark(batch: PackedBatch): MarkedBatch {
     if (!this.needed) return { labels: batch.label, counts: [batch.supervised] };

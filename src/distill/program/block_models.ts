@@ -17,6 +17,7 @@ import type { Learner } from "../recipe/recipe.ts";
 import { checkSeparable } from "./gated_layers.ts";
 import { headInput, type Side, traceModel } from "./traced_model.ts";
 import { streamedSide, type StreamedTeacher } from "./streamed_teacher.ts";
+import { hiddenTarget } from "./hidden_target.ts";
 import { cachedInputs } from "./teacher_rows.ts";
 import type { Trainables } from "../trained/trainables.ts";
 import type { OptimiserSettings } from "./update_block.ts";
@@ -143,8 +144,11 @@ export class BlockModels {
 
   /** What the rows of a learner are compared with by a set of losses. */
   target(learner: Learner, { needsCache, needsTarget }: LossSet): Target | undefined {
-    const { objective, tokens } = this.#options;
+    const { objective, tokens, positions, models } = this.#options;
     if (needsCache) return cachedInputs(this.#graph, tokens, objective.target!);
+    if (needsTarget && objective.hidden) {
+      return hiddenTarget(this.#graph, models.teacher.model, { tokens, positions }, objective.hidden);
+    }
     return needsTarget ? headTarget(this.side(learner === "student" ? "teacher" : "student")) : undefined;
   }
 

@@ -130,7 +130,7 @@ function waysOfTeacher(
   device: DeviceDescription,
 ): PlanChoices["streamed"][] {
   const { stream, train } = recipe.teacher;
-  if (objective.target || train || stream === false) return [undefined];
+  if (objective.isStored || train || stream === false) return [undefined];
   const streamed = waitingCounts(teacher, tokens, recipe.train.accumulation, device);
   return [...(stream ? [] : [undefined]), ...streamed.map((waiting) => ({ waiting }))];
 }

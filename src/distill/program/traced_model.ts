@@ -69,15 +69,23 @@ export function traceModel(
   return { hidden: graph.within(name, () => family.decoder(ctx, config)), ...headOf(ctx, model) };
 }
 
-/** A model's head alone, over hidden states that another block has made. */
+/**
+ * A model's head alone, over hidden states that another block has made.
+ *
+ * @param hooks Of what is trained on it
+ */
 export function traceHead(
   graph: Graph,
   name: string,
   model: Model,
   tokens: number,
   stream: StreamOptions,
+  hooks: ModelHooks = {},
 ): HeadTrace {
-  return headOf(new ModelContext(graph, name, streamInputs(graph, tokens, stream), model.specs), model);
+  return headOf(
+    new ModelContext(graph, name, streamInputs(graph, tokens, stream), model.specs, hooks),
+    model,
+  );
 }
 
 function headOf(ctx: ModelContext, { architecture }: Model): HeadTrace {

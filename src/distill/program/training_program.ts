@@ -42,7 +42,7 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
     options.features,
   );
   // A cached teacher has been measured when the cache was made, and is no part of the program.
-  if (options.objective.target) return program;
+  if (options.objective.isStored) return program;
   traceEvaluation(
     program.block("evaluateTeacher"),
     "teacher",

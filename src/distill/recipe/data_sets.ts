@@ -16,7 +16,8 @@ export const SET_NAME_FORM =
 
 /** The name of a set that is given none: its file's, without folder and ending. */
 export function setName(path: string): string {
-  const plain = basename(path, extname(path)).replace(/[^\p{L}\p{N}._-]+/gu, "-").replace(/^[._-]+/, "");
+  const file = /\.(gz|gzip|zst|zstd)$/i.test(path) ? path.slice(0, path.lastIndexOf(".")) : path;
+  const plain = basename(file, extname(file)).replace(/[^\p{L}\p{N}._-]+/gu, "-").replace(/^[._-]+/, "");
   return plain.slice(0, 64) || "data";
 }
 

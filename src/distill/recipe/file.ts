@@ -12,6 +12,7 @@ import { InputError, UsageError } from "../../base/errors.ts";
 import { unreadable } from "../../formats/files.ts";
 import { checkWrittenSize, readWrittenFile } from "../../formats/written_file.ts";
 import { type Recipe } from "./recipe.ts";
+import { loadTask } from "../../evaluation/tasks/task.ts";
 import { parseRecipe } from "./parse.ts";
 import { absolutePaths } from "./paths.ts";
 import { defaultObjective } from "./schema/objective.ts";
@@ -44,7 +45,17 @@ export async function loadRecipe(path: string, options: LoadRecipeOptions = {}):
   const absolute = resolve(path);
   const written = absolutePaths(await readRecipe(absolute), dirname(absolute));
   const changed = applySets(written, options.sets ?? []);
-  return parseRecipe(absolutePaths(changed, options.cwd ?? Deno.cwd()), path);
+  return parseRecipe(await withTaskFiles(absolutePaths(changed, options.cwd ?? Deno.cwd())), path);
+}
+
+/** A recipe with tasks in the place of paths of their files. */
+async function withTaskFiles(recipe: unknown): Promise<unknown> {
+  if (!isObject(recipe) || !isObject(recipe.evaluate) || !Array.isArray(recipe.evaluate.tasks)) return recipe;
+  const tasks: unknown[] = [];
+  for (const task of recipe.evaluate.tasks) {
+    tasks.push(typeof task === "string" && task !== "" ? await loadTask(task) : task);
+  }
+  return { ...recipe, evaluate: { ...recipe.evaluate, tasks } };
 }
 
 /**

@@ -39,9 +39,9 @@ export function parseRecipe(value: unknown, where = "recipe"): Recipe {
   throw new RecipeError(where, describeProblems(result.error.issues, value));
 }
 
-/** SHA-256 (hex) of what decides a run's numbers: all of the recipe but `output`, `limits` and where a cache lies. */
+/** SHA-256 (hex) of what decides a run's numbers: all of the recipe but `evaluate`, `output`, `limits` and where a cache lies. */
 export function recipeHash(recipe: Recipe): string {
-  const { output: _output, limits: _limits, ...decisive } = recipe;
+  const { evaluate: _evaluate, output: _output, limits: _limits, ...decisive } = recipe;
   const { cache, ...teacher } = decisive.teacher;
   if (cache) {
     const { folder: _folder, ...kept } = cache;

@@ -27,16 +27,21 @@ const FIELDS: readonly Omit<RecipePath, "path">[] = [
   { field: "data.train.*.path", of: "dataset" },
   { field: "data.heldOut", of: "dataset" },
   { field: "data.heldOut.*.path", of: "dataset" },
+  // A task's file, or the data of one that stands in the recipe itself.
+  { field: "evaluate.tasks.*", of: "dataset" },
+  { field: "evaluate.tasks.*.data", of: "dataset" },
+  { field: "evaluate.tasks.*.data.*", of: "dataset" },
   { field: "teacher.cache.folder", of: "folder" },
   { field: "output.folder", of: "folder" },
 ];
 
-/** The paths of a recipe, checked or not, as far as they are there; `student.model: teacher` is none. */
+/** The paths of a recipe, checked or not, as far as they are there; `student.model: teacher` is none, nor is `teacher.model: server`. */
 export function recipePaths(recipe: unknown): RecipePath[] {
   return FIELDS.flatMap(({ field, of }) =>
     valuesAt(recipe, field.split(".")).flatMap(({ field, value }) => {
       const isPath = typeof value === "string" && value !== "" &&
-        (field !== "student.model" || value !== "teacher");
+        (field !== "student.model" || value !== "teacher") &&
+        (field !== "teacher.model" || value !== "server");
       return isPath ? [{ field, of, path: value as string }] : [];
     })
   );

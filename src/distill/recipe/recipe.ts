@@ -6,6 +6,9 @@
  * @module
  */
 import type { QuantizeDtype } from "../../formats/quantised/quantiser.ts";
+import type { ColumnNames } from "../../text/read/columns.ts";
+import type { EvaluationTask } from "../../evaluation/tasks/task.ts";
+import type { ServerSettings } from "../../served/server.ts";
 import type { Course } from "./schedule.ts";
 
 /** A resolved recipe: every default filled in. */
@@ -18,14 +21,24 @@ export interface Recipe {
   adapter: AdapterRecipe | "none";
   train: TrainRecipe;
   samples: SamplesRecipe;
+  /** What teacher, student before and student after are measured on at the end; nothing when absent. */
+  evaluate?: EvaluateRecipe;
   output: OutputRecipe;
   limits: LimitsRecipe;
 }
 
+/** What is measured at the end. */
+export interface EvaluateRecipe {
+  /** Tasks; a recipe's file may name theirs by path. */
+  tasks: EvaluationTask[];
+}
+
 /** The model that is imitated. */
 export interface TeacherRecipe {
-  /** A Hugging Face folder or a GGUF file. */
+  /** A Hugging Face folder or a GGUF file; `server` for one behind a server. */
   model: string;
+  /** Where it is served. */
+  server?: ServedTeacherRecipe;
   /** What the weights of its linear layers but the head are quantised to while they are loaded; absent is not. */
   quantize?: QuantizeDtype;
   /**
@@ -41,16 +54,24 @@ export interface TeacherRecipe {
   cache?: TeacherCacheRecipe;
 }
 
-/** What is kept of the teacher at each position: one of `topK` and `samples`. */
+/** How the values of a stored hidden state are kept: int8 with one scale for each. */
+export type HiddenPrecision = "f32" | "bf16" | "int8";
+
+/** A server of the OpenAI API that gives log-probabilities of a prompt. */
+export type ServedTeacherRecipe = ServerSettings;
+
+/** What is kept of the teacher at each position: `topK`, `samples`, or the hidden states that its head reads. */
 export interface TeacherCacheRecipe {
+  /** Its last hidden state, after the final norm; absent where a part of its distribution is kept. */
+  payload?: "hidden";
   /** Its largest logits, this many. */
   topK?: number;
   /** Tokens drawn from its distribution, this often (RS-KD, arXiv 2503.16870). */
   samples?: number;
   /** Seed of the draws. */
   seed: number;
-  /** Of the logits kept, which are stored as distances from the largest. */
-  precision: "f16" | "f32";
+  /** Of the logits kept, which are stored as distances from the largest: f16 or f32. Of hidden states: bf16, int8 or f32. */
+  precision: "f16" | HiddenPrecision;
   /** Folder that runs share; the run's own when absent. */
   folder?: string;
 }
@@ -91,12 +112,12 @@ export interface ShapesWidthRecipe {
 
 /** Training and held-out text. */
 export interface DataRecipe {
-  /** JSON Lines file, or several that are mixed. */
+  /** File, or several that are mixed. */
   train: string | TrainingSet[];
   /** What the weights of several are shares of; rows when absent. */
   mix?: "rows" | "tokens";
   /**
-   * JSON Lines file, or several that are measured one by one, the first of which decides what is best. When absent, 5 % of each training
+   * File, or several that are measured one by one, the first of which decides what is best. When absent, 5 % of each training
    * set, chosen by hash.
    */
   heldOut?: string | HeldOutSet[];
@@ -109,14 +130,25 @@ export interface DataRecipe {
   template: boolean;
   /** Most rows used of each training set. */
   limit?: number;
+  /** From which columns the parts of a row are read; those of their own names when absent. */
+  columns?: ColumnNames;
+  /** Whether rows that say the same as another are left out. */
+  deduplicate?: boolean;
+  /** Tokens that pieces of a split sample have in common; 1 when absent. */
+  overlap?: number;
+  /** Whether training rows stay on the disk until they are drawn; where they are large when absent. */
+  streaming?: boolean;
+  /** Whether special tokens that are written out stay text (absent) or become those tokens. */
+  specialTokens?: "text" | "parse";
 }
 
 /** One of several held-out sets. */
 export interface HeldOutSet {
-  /** JSON Lines file. */
   path: string;
   /** How reports call it; the file's name without its ending when absent. */
   name?: string;
+  /** As `data.columns`, of this file. */
+  columns?: ColumnNames;
 }
 
 /** One of several training sets. */
@@ -270,6 +302,7 @@ export interface RecipeInput {
     train?: boolean;
     adapter?: Partial<AdapterRecipe>;
     cache?: Partial<TeacherCacheRecipe>;
+    server?: Pick<ServedTeacherRecipe, "url" | "model"> & Partial<ServedTeacherRecipe>;
   };
   student: Omit<StudentRecipe, "shapes"> & { shapes?: Partial<ShapesRecipe> };
   data: Partial<Omit<DataRecipe, "train">> & {
@@ -282,6 +315,8 @@ export interface RecipeInput {
     oneForAll?: Partial<Omit<OneForAllRecipe, "balance">> & { balance?: Partial<OneForAllRecipe["balance"]> };
   };
   samples?: Partial<SamplesRecipe>;
+  /** Tasks as they are written, or, in a recipe's file, paths of their files. */
+  evaluate?: { tasks: (string | { [field: string]: unknown })[] };
   output?: Partial<OutputRecipe>;
   limits?: Partial<LimitsRecipe>;
 }

@@ -6,6 +6,7 @@
 import type { Gpu } from "../../gpu/device.ts";
 import type { Progress } from "../checkpoint/checkpoint.ts";
 import type { RunResult } from "../export/exports.ts";
+import { packingReport } from "../inputs/packing_report.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import type { SampleSet } from "../inputs/sample_sets.ts";
 import type { DrawnShare } from "../../text/batch_stream.ts";
@@ -71,7 +72,7 @@ export class Attempt {
   /** Tells what is going to be done. */
   tellPlan({ byCategory, total }: RunMemory): void {
     const { teacher, student, trainables } = this.setup;
-    const { trainReport: report, train, heldOut, sets } = this.prepared;
+    const { trainReport: report, heldOut, sets } = this.prepared;
     this.host.emit({
       type: "plan",
       adapterName: this.gpu.description.name,
@@ -79,15 +80,17 @@ export class Attempt {
       bytes: Object.fromEntries(byCategory),
       totalBytes: total,
       parameters: {
-        teacher: teacher.architecture.parameterCount,
+        // Nobody here knows how large a model behind a server is.
+        teacher: this.recipe.teacher.server ? 0 : teacher.architecture.parameterCount,
         student: student.architecture.parameterCount,
         trainable: trainables.layout.trainable,
       },
       data: {
-        trainSamples: train.length,
+        trainSamples: report.samples,
         heldOutSamples: heldOut.length,
         trainTokens: report.tokens,
         supervisedTokens: report.supervisedTokens,
+        packing: packingReport(this.prepared),
         ...(sets.train.length > 1
           ? { sets: sets.train.map((set) => ({ ...setSize(set), weight: set.weight })) }
           : {}),

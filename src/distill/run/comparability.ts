@@ -8,6 +8,7 @@ import type { PreparedRun } from "../inputs/prepare.ts";
 import { openModel } from "../../formats/open_model.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { modelIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
+import { trainingIdentity } from "../inputs/training_batches.ts";
 import type { SampleSet } from "../inputs/sample_sets.ts";
 import { heldOutSets, trainingSets } from "../recipe/data_sets.ts";
 
@@ -25,9 +26,10 @@ export interface ComparedRecipe {
 /** Hashes what an opened recipe measures and learns. */
 export function comparedRecipe(
   name: string,
-  { recipe, sets, train }: Pick<PreparedRun, "recipe" | "sets" | "train">,
+  prepared: Pick<PreparedRun, "recipe" | "sets" | "train" | "tokenizer">,
 ): ComparedRecipe {
-  return { name, recipe, heldOut: heldOutIdentity(sets.heldOut), train: samplesIdentity(train) };
+  const { recipe, sets } = prepared;
+  return { name, recipe, heldOut: heldOutIdentity(sets.heldOut), train: trainingIdentity(prepared) };
 }
 
 /** One set is the same whatever it is called; of several, the names are columns. */
@@ -71,9 +73,12 @@ export async function checkComparable(
     const refuse = (what: string, mine: unknown, its: unknown) =>
       problems.push(`${other.name}: another ${what} than ${first.name}: ${its}, not ${mine}`);
     const [a, b] = [first.recipe, other.recipe];
-    const quantised = ({ teacher: { model, quantize } }: Recipe) =>
-      `${model}${quantize ? ` in ${quantize}` : ""}`;
-    if (a.teacher.quantize !== b.teacher.quantize || !await isSame(a.teacher.model, b.teacher.model)) {
+    const quantised = ({ teacher, teacher: { model, quantize } }: Recipe) =>
+      `${servedAt({ teacher }) || model}${quantize ? ` in ${quantize}` : ""}`;
+    if (
+      a.teacher.quantize !== b.teacher.quantize || servedAt(a) !== servedAt(b) ||
+      !await isSame(a.teacher.model, b.teacher.model)
+    ) {
       refuse("teacher", quantised(a), quantised(b));
     }
     if (a.data.contextLength !== b.data.contextLength) {
@@ -104,9 +109,17 @@ export async function checkComparable(
   });
 }
 
+/** Where a teacher is served; empty where it is here. */
+function servedAt({ teacher: { server } }: Pick<Recipe, "teacher">): string {
+  return server ? `${server.model} of ${server.url.replace(/\/+$/, "")}` : "";
+}
+
 /** What a cache has of the teacher; empty where the teacher is there itself. */
 function keptOfTeacher({ teacher: { cache } }: Recipe): string {
   if (!cache) return "";
+  if (cache.payload === "hidden") {
+    return cache.precision === "f32" ? "" : `the hidden states in ${cache.precision}`;
+  }
   return cache.topK === undefined ? `${cache.samples} samples a token` : `the ${cache.topK} largest logits`;
 }
 

@@ -11,7 +11,7 @@ import { removeUnfinishedFolders } from "../../formats/files.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { Plan } from "../../tensor/plan.ts";
 import type { Registry } from "../../registry/registry.ts";
-import { BatchStream } from "../../text/batch_stream.ts";
+import type { Batches } from "../../text/batch_stream.ts";
 import { type CheckpointState, newestState } from "../checkpoint/checkpoint.ts";
 import { RunCheckpoints } from "../checkpoint/run_checkpoints.ts";
 import { runForm } from "../export/adapter_files.ts";
@@ -19,7 +19,8 @@ import { type RunResult, writeBase, writeResults } from "../export/exports.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { prepareRun } from "../inputs/prepare.ts";
-import { mixtureOf } from "../inputs/sample_sets.ts";
+import { trainingBatches } from "../inputs/training_batches.ts";
+import type { OpenedTask } from "../evaluate/measure_tasks.ts";
 import { type RunMemory, runMemory } from "../program/memory.ts";
 import {
   type PlanChoices,
@@ -32,7 +33,7 @@ import { checkPrompts } from "../program/prompt_features.ts";
 import { Trainer } from "../program/trainer.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
 import type { Recipe } from "../recipe/recipe.ts";
-import { openTeacherCache } from "../teacher/pass.ts";
+import { openTeacherCache } from "../teacher/make_cache.ts";
 import { Attempt } from "./attempt.ts";
 import type { RunHost } from "./events.ts";
 import { checkHostMemory, hostMemory } from "./host_memory.ts";
@@ -40,6 +41,7 @@ import { evaluate, measureShapes, measureTeacher, tellSamples } from "./measurem
 import { runIdentity } from "./run_identity.ts";
 import { streamCost, streamCostText } from "./stream_cost.ts";
 import { setUp } from "./set_up.ts";
+import { evaluateRun, EvaluationStopped, openTasks } from "./task_evaluation.ts";
 import { TrainingLoop } from "./training_loop.ts";
 
 /**
@@ -55,16 +57,23 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
   checkRecipePlugins(recipe, registry);
   host.emit({ type: "stage", stage: "load", message: "reading models and data" });
   const begun = host.resume ? await newestState(join(host.folder, CHECKPOINTS)) : undefined;
-  const prepared = await prepareRun(recipe, begun, familiesOf(registry));
+  const scratch = join(host.folder, ROWS);
+  // Of an attempt that was killed.
+  await Deno.remove(scratch, { recursive: true }).catch(() => {});
+  const prepared = await prepareRun(recipe, begun, familiesOf(registry), {
+    scratch,
+    onProgress: () => host.emit({ type: "heartbeat" }),
+  });
   let own: Gpu | undefined;
   try {
     const setup = setUp(prepared, registry);
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
     for (const message of origins(setup, registry)) host.emit({ type: "stage", stage: "plugins", message });
     for (const warning of dataWarnings(prepared)) host.emit({ type: "warning", ...warning });
+    const tasks = await openTasks(recipe.evaluate?.tasks ?? []);
     const gpu = host.gpu ?? (own = await openGpu());
     gpu.forgetPeak();
-    return await new Run(new Attempt(prepared, setup, gpu, host, started)).run();
+    return await new Run(new Attempt(prepared, setup, gpu, host, started), tasks).run();
   } finally {
     prepared.close();
     own?.destroy();
@@ -82,6 +91,11 @@ function origins({ objective, adapter, teacherAdapter }: TrainingSetup, registry
 
 /** Where in a run's folder they lie. */
 const CHECKPOINTS = "checkpoints";
+/** Where copies of training rows lie that are read while they are needed. */
+const ROWS = "rows";
+
+/** Where in a run's folder the caches of its teacher lie, where its recipe names none. */
+export const OWN_CACHES = "teacher-cache";
 
 /** Someone asked to stop while the teacher's cache was being made. */
 class StopAsked extends Error {}
@@ -94,9 +108,12 @@ class Run {
   readonly #attempt: Attempt;
   readonly #checkpoints: RunCheckpoints;
   readonly #caches: string;
+  /** What models are asked at the end. */
+  readonly #tasks: readonly OpenedTask[];
   #identity: Record<string, string> = {};
 
-  constructor(attempt: Attempt) {
+  constructor(attempt: Attempt, tasks: readonly OpenedTask[]) {
+    this.#tasks = tasks;
     const { host, setup, recipe } = this.#attempt = attempt;
     this.#checkpoints = new RunCheckpoints(
       join(host.folder, CHECKPOINTS),
@@ -104,7 +121,7 @@ class Run {
       recipe.train.keepCheckpoints,
       (message) => host.emit({ type: "warning", code: "damaged_checkpoint", message }),
     );
-    this.#caches = join(host.folder, "teacher-cache");
+    this.#caches = join(host.folder, OWN_CACHES);
   }
 
   async run(): Promise<RunResult> {
@@ -133,12 +150,26 @@ class Run {
     if (attempt.stopAsked()) return attempt.result("paused", resumed?.step ?? 0);
     try {
       await this.#openCache(planned.choices, resumed);
-      return await this.#main(planned, resumed);
+      const result = await this.#main(planned, resumed);
+      return result.status === "succeeded" ? await this.#evaluated(result, !planned.streamed) : result;
     } catch (error) {
       if (error instanceof StopAsked) return attempt.result("paused", resumed?.step ?? 0);
       throw error;
     } finally {
       attempt.cache?.close();
+    }
+  }
+
+  /** The result with what the recipe's tasks find; paused where it was asked to stop meanwhile. */
+  async #evaluated(result: RunResult, withTeacher: boolean): Promise<RunResult> {
+    const attempt = this.#attempt;
+    if (this.#tasks.length === 0) return result;
+    try {
+      const evaluation = await evaluateRun(attempt, this.#tasks, result.steps, withTeacher);
+      return { ...result, evaluation, seconds: attempt.seconds };
+    } catch (error) {
+      if (error instanceof EvaluationStopped) return attempt.result("paused", result.steps);
+      throw error;
     }
   }
 
@@ -168,11 +199,10 @@ class Run {
         host.emit({ type: "heartbeat" });
         if (attempt.stopAsked()) throw new StopAsked();
       },
-      onFound: (path, exists) => {
-        const { train, heldOut } = prepared;
-        const message = exists
+      onFound: (path, samples) => {
+        const message = samples === 0
           ? `using the teacher's cache ${path}`
-          : `running the teacher over ${train.length + heldOut.length} samples`;
+          : `running the teacher over ${samples} samples`;
         attempt.stage("cache", message);
       },
       onPlanned: async ({ memory, plan, streamed }) => {
@@ -190,7 +220,7 @@ class Run {
 
   async #main(planned: PlannedTraining, resumed: CheckpointState | undefined): Promise<RunResult> {
     const attempt = this.#attempt;
-    const { cache, gpu, host, setup, recipe: { train } } = attempt;
+    const { cache, gpu, host, setup } = attempt;
     const paused = () => attempt.result("paused", resumed?.step ?? 0);
     attempt.stage("compile", "uploading weights and compiling kernels");
     const trainer = await Trainer.create(gpu, setup, planned, {
@@ -200,11 +230,7 @@ class Run {
       onProgress: () => host.emit({ type: "heartbeat" }),
     });
     try {
-      const stream = new BatchStream(attempt.prepared.train, {
-        tokensPerBatch: planned.choices.tokens,
-        seed: train.seed,
-        ...mixtureOf(attempt.recipe.data, attempt.prepared.sets.train),
-      });
+      const stream = trainingBatches(attempt.prepared, planned.choices.tokens);
       if (attempt.stopAsked()) return paused();
       const step = await this.#begin(trainer, stream, resumed);
       if (step === undefined) return paused();
@@ -226,7 +252,7 @@ class Run {
    */
   async #begin(
     trainer: Trainer,
-    stream: BatchStream,
+    stream: Batches,
     resumed: CheckpointState | undefined,
   ): Promise<number | undefined> {
     const attempt = this.#attempt;

@@ -7,6 +7,7 @@
 import type { Gpu } from "../../gpu/device.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { DrawnShare } from "../../text/batch_stream.ts";
+import type { PackingReport } from "../inputs/packing_report.ts";
 import type { RunResult } from "../export/exports.ts";
 
 /** Where a run stands. */
@@ -47,6 +48,8 @@ export interface PlanEvent {
     heldOutSamples: number;
     trainTokens: number;
     supervisedTokens: number;
+    /** How the training samples are packed; absent in logs from before it was told. */
+    packing?: PackingReport;
     /** Training sets that are mixed; absent where there is one. */
     sets?: { name: string; weight: number; samples: number; tokens: number; supervisedTokens: number }[];
     /** Held-out sets, the one first that decides; absent where there is one. */

@@ -54,7 +54,10 @@ export async function forecast(
     const some = prepared.heldOut.slice(0, SAMPLES);
     const [, measured] = await timed(() => trainer.evaluate(some));
     const batches = (samples: PreparedRun["heldOut"]) => packSequential(samples, tokens).length;
-    const measuredBatches = sets.heldOut.reduce((sum, { samples }) => sum + batches(samples), 0);
+    const measuredBatches = sets.heldOut.reduce(
+      (sum, { samples, report }) => sum + batches(samples) * report.samples / samples.length,
+      0,
+    );
     const evaluation = measured / batches(some) * measuredBatches;
     // The teacher alone takes less, and is counted as one more measurement of the student.
     const between = train.evaluateEvery > 0 ? Math.ceil(train.steps / train.evaluateEvery) - 1 : 0;

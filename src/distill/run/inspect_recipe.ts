@@ -14,11 +14,14 @@ import { type Forecast, forecast } from "./forecast.ts";
 import { checkHostMemory, hostMemory } from "./host_memory.ts";
 import { runMemory, weightTypes } from "../program/memory.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
-import { drawnSets } from "../inputs/sample_sets.ts";
+import { type PackingReport, packingReport } from "../inputs/packing_report.ts";
+import { drawnSets, encodeOptions } from "../inputs/sample_sets.ts";
 import type { OpenedRecipe } from "./open_recipe.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
+import { type PayloadSize, payloadSizes } from "../teacher/payload_sizes.ts";
 import { cacheBytes, planTeacherPass } from "../teacher/plan_pass.ts";
+import { type ServedCost, servedCost } from "./served_cost.ts";
 import { type StreamCost, streamCost } from "./stream_cost.ts";
 import { planTraining, type TrainingSetup } from "../program/plan_training.ts";
 
@@ -53,6 +56,30 @@ export interface TrainingSetValue extends SetValue {
   readonly share: number;
 }
 
+/** A set whose file was looked at only, for `--json`. Its counts are estimated from the rows that were encoded. */
+export interface LookedValue {
+  readonly field: "train" | "heldOut";
+  readonly name: string;
+  /** Rows that were encoded, spread over those that were read. */
+  readonly encoded: number;
+  /** Rows that were read and found to be right. */
+  readonly checked: number;
+  /** Rows of the whole file. */
+  readonly total: number;
+  /** Whether they were counted; else they are estimated. */
+  readonly isCounted: boolean;
+}
+
+function lookedValues({ recipe: { data }, sets }: PreparedRun): { looked?: LookedValue[] } {
+  const of = (field: LookedValue["field"]) =>
+    sets[field].flatMap(({ name, looked, rows }): LookedValue[] =>
+      looked ? [{ field, name, encoded: rows.length, ...looked }] : []
+    );
+  // Held-out rows that were split off a training file were looked at with it.
+  const looked = [...of("train"), ...(data.heldOut === undefined ? [] : of("heldOut"))];
+  return looked.length > 0 ? { looked } : {};
+}
+
 /** The sets of lists; a file alone has none. */
 export interface SetValues {
   readonly trainSets?: readonly TrainingSetValue[];
@@ -82,6 +109,10 @@ export interface Validation extends SetValues {
   readonly recipe: Recipe;
   readonly train: EncodeReport;
   readonly heldOut: EncodeReport;
+  /** How the training samples are packed. */
+  readonly packing: PackingReport;
+  /** Sets whose files are too large to be read whole here. */
+  readonly looked?: readonly LookedValue[];
   readonly trained: TrainedValue;
   readonly warnings: readonly DataWarning[];
 }
@@ -95,22 +126,36 @@ export function validation({ recipe, prepared, setup, warnings }: OpenedRecipe):
     train,
     heldOut,
     ...setValues(prepared),
+    packing: packingReport(prepared),
+    ...lookedValues(prepared),
     trained: trainedValue(setup),
     warnings,
   };
 }
 
+/** Samples as training sees them, with how all of them are packed. */
+export interface RecipePreview extends Preview {
+  readonly packing: PackingReport;
+  /** Sets whose files are too large to be read whole here. */
+  readonly looked?: readonly LookedValue[];
+}
+
 /** Samples as training sees them. */
-export function preview({ recipe, prepared }: OpenedRecipe, heldOut: boolean, samples: number): Preview {
-  const { contextLength, mask, tooLong, endToken, template: promptsAsChat } = recipe.data;
+export function preview(
+  { recipe, prepared }: OpenedRecipe,
+  heldOut: boolean,
+  samples: number,
+): RecipePreview {
   const sets = heldOut ? prepared.sets.heldOut : drawnSets(prepared.sets.train);
   const rows = inTurn(sets.map((set) => set.rows));
-  const options = { tokenizer: prepared.tokenizer, contextLength, mask, tooLong, endToken, promptsAsChat };
-  return previewDataset(
-    rows,
-    { ...options, ...(prepared.template ? { template: prepared.template } : {}) },
-    samples,
-  );
+  const { tokenizer, template } = prepared;
+  const options = encodeOptions(recipe.data, { tokenizer, ...(template ? { template } : {}) });
+  return {
+    ...previewDataset(rows, options, samples),
+    report: heldOut ? prepared.heldOutReport : prepared.trainReport,
+    packing: packingReport(prepared),
+    ...lookedValues(prepared),
+  };
 }
 
 /** The first row of each list, then the second of each, so that the first few are of all. */
@@ -142,6 +187,10 @@ export interface Estimate extends SetValues {
   readonly teacherPass:
     | { totalBytes: number; bytes: Record<string, number>; cacheBytes: number; bytesPerToken: number }
     | null;
+  /** What a server will be asked for, where the teacher is behind one and as if nothing of it were there yet. */
+  readonly served: ServedCost | null;
+  /** What a cache of the teacher would take by its payload; empty where the teacher trains along. */
+  readonly payloads: readonly PayloadSize[];
   /** Where the teacher's layers come from disk, in training or in its pass: what reading them takes. */
   readonly stream: StreamCost | null;
   readonly warnings: readonly DataWarning[];
@@ -168,7 +217,7 @@ export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<
     if (software) checkHostMemory(memory, recipe, choices.recompute);
     const texts = teacherTexts(device, prepared, setup);
     const availableBytes = software ? hostMemory() : undefined;
-    const pass = recipe.teacher.cache
+    const pass = recipe.teacher.cache && !recipe.teacher.server
       ? planTeacherPass(setup, device, { choices, texts, availableBytes })
       : undefined;
     if (pass && software) checkHostMemory(pass.memory, recipe, choices.recompute);
@@ -196,6 +245,8 @@ export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<
           bytesPerToken: kept.row,
         }
         : null,
+      served: servedCost(opened) ?? null,
+      payloads: recipe.teacher.train || recipe.teacher.server ? [] : payloadSizes(setup, prepared),
       stream: reading?.streamed ? await streamCost(reading.streamed, reading.plan) : null,
       warnings,
     };

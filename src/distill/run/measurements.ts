@@ -138,6 +138,7 @@ async function samplesOf(
     const source = trainer.streamed?.source;
     return await writeSamples(gpu, generationBuffers(trainer), prepared, setup, model, source);
   }
+  if (prepared.recipe.teacher.server) return [];
   const { texts } = cache.findings;
   if (texts?.settings === textSettings(prepared)) return texts.samples;
   host.emit({

@@ -7,9 +7,11 @@ import { familiesOf } from "../../registry/families.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { type DataWarning, dataWarnings } from "../inputs/data_warnings.ts";
 import { type PreparedRun, prepareRun } from "../inputs/prepare.ts";
+import type { DataAccess } from "../inputs/sample_sets.ts";
 import { checkPrompts } from "../program/prompt_features.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
+import { openTasks } from "./task_evaluation.ts";
 import { setUp } from "./set_up.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 
@@ -24,17 +26,20 @@ export interface OpenedRecipe {
 /**
  * Opens all that a recipe names, hands it to `use` and closes it again.
  *
+ * @param access How the data are read
  * @throws {InputError} whatever is wrong with the recipe, its models, data or plugins
  */
 export async function openRecipe<T>(
   recipe: Recipe,
   registry: Registry,
   use: (opened: OpenedRecipe) => T | Promise<T>,
+  access: DataAccess = {},
 ): Promise<T> {
   checkRecipePlugins(recipe, registry);
-  const prepared = await prepareRun(recipe, undefined, familiesOf(registry));
+  const prepared = await prepareRun(recipe, undefined, familiesOf(registry), access);
   try {
     const setup = setUp(prepared, registry);
+    await openTasks(recipe.evaluate?.tasks ?? []);
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
     return await use({ recipe, prepared, setup, warnings: dataWarnings(prepared) });
   } finally {

@@ -7,10 +7,12 @@ import { pluginIdentity } from "../../registry/identity.ts";
 import { modelIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
 import type { Model } from "../inputs/models.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
+import { trainingIdentity } from "../inputs/training_batches.ts";
 import { type ShapeSpace } from "../inputs/shape_space.ts";
 import { cutIdentity } from "../inputs/cut_model.ts";
 import { recipeHash } from "../recipe/parse.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
+import { teacherIdentity } from "../teacher/served.ts";
 
 /** Hashes (SHA-256, hex) under names that tell the user what has changed where one differs. */
 export async function runIdentity(
@@ -24,7 +26,7 @@ export async function runIdentity(
   );
   return {
     recipe: recipeHash(recipe),
-    teacher: await modelIdentity(prepared.teacher),
+    teacher: recipe.teacher.server ? await teacherIdentity(prepared) : await modelIdentity(prepared.teacher),
     student: await modelIdentity(prepared.student),
     // The recipe only says where the files of shapes are.
     ...(prepared.student.shapes
@@ -36,7 +38,7 @@ export async function runIdentity(
     ...familyIdentities([prepared.teacher, prepared.student]),
     ...quantisedExperts(prepared),
     tokenizer: prepared.tokenizer.fingerprint(),
-    "training data": samplesIdentity(prepared.train),
+    "training data": trainingIdentity(prepared),
     "held-out data": samplesIdentity(prepared.heldOut),
     ...(adapter
       ? { [`adapter ${adapter.plugin.id}`]: sha256(pluginIdentity(adapter.plugin, adapter.options)) }

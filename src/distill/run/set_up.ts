@@ -17,6 +17,7 @@ import { checkRecipePlugins } from "../recipe/plugins.ts";
 import { Trainables } from "../trained/trainables.ts";
 import { openAdapter, trainedStudent } from "../trained/trained_student.ts";
 import type { Model } from "../inputs/models.ts";
+import { checkServedObjective } from "../teacher/served.ts";
 import type { OneForAll } from "../program/block_models.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 import { sandwichSize } from "../program/sandwich.ts";
@@ -35,6 +36,7 @@ export function setUp(
     student.config.vocabularySize,
     recipe.teacher.cache,
   );
+  checkServedObjective(recipe, objective);
   const trained = trainedStudent(recipe, student, registry);
   if (!trained.adapter && !recipe.output.merged) {
     throw new InputError(

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { BatchStream } from "../../text/batch_stream.ts";
+import type { Batches } from "../../text/batch_stream.ts";
 import type { CheckpointState } from "../checkpoint/checkpoint.ts";
 import type { RunCheckpoints } from "../checkpoint/run_checkpoints.ts";
 import type { ShapeMetrics } from "../program/step_metrics.ts";
@@ -20,7 +20,7 @@ const REPORT_SECONDS = 1;
 export class TrainingLoop {
   readonly #attempt: Attempt;
   readonly #trainer: Trainer;
-  readonly #stream: BatchStream;
+  readonly #stream: Batches;
   readonly #checkpoints: RunCheckpoints;
   readonly #identity: CheckpointState["identity"];
   /** Since the numbers of steps were last fetched, or something else took its time. */
@@ -31,7 +31,7 @@ export class TrainingLoop {
   constructor(
     attempt: Attempt,
     trainer: Trainer,
-    stream: BatchStream,
+    stream: Batches,
     checkpoints: RunCheckpoints,
     identity: CheckpointState["identity"],
   ) {

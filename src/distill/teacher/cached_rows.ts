@@ -8,8 +8,9 @@
  * @module
  */
 import { float32ToHalf, halfToNumber } from "../../formats/dtype.ts";
-import type { RowArrays } from "../program/teacher_rows.ts";
+import { type RowArrays, rowInputs } from "../program/teacher_rows.ts";
 import { EMPTY_TAIL, NO_TOKEN, type SparseTarget } from "../../losses/sparse_target.ts";
+import type { RowFeed, RowStorage } from "./row_storage.ts";
 
 /** How rows are stored. */
 export interface RowFormat {
@@ -32,7 +33,7 @@ export interface TeacherRow {
 const NO_SHORT_TOKEN = 0xffff;
 
 /** Writes and reads rows. */
-export class RowCodec {
+export class RowCodec implements RowStorage {
   readonly format: RowFormat;
   /** Bytes of a row. */
   readonly bytes: number;
@@ -104,6 +105,11 @@ export class RowCodec {
         to.ids[first + k] = id === NO_SHORT_TOKEN ? NO_TOKEN : id
       );
     }
+  }
+
+  feed(positions: number): RowFeed {
+    const to = this.arrays(positions);
+    return { inputs: rowInputs(to), read: (from, at, position) => this.read(from, at, to, position) };
   }
 
   /** Arrays for a batch of some positions; no position has a row yet. */

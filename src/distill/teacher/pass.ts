@@ -1,6 +1,5 @@
 /**
- * The one pass of the teacher over all samples that makes a cache: its rows, its own held-out loss and its sample texts. When it is
- * over, nothing of the teacher is left on the GPU.
+ * Running the teacher over samples for a cache: their rows, its own held-out loss and its sample texts.
  *
  * @module
  */
@@ -9,243 +8,162 @@ import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { compile, type Executable } from "../../tensor/executable.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import { IGNORED_LABEL, packBatch, type PackedBatch, planBatches } from "../../text/packing.ts";
-import { RowCodec, type TeacherRow } from "./cached_rows.ts";
-import { writeBatch } from "../program/measure.ts";
 import { uploadWeights } from "../inputs/models.ts";
 import { LOSS_SUMS } from "../objective/loss_sets.ts";
-import type { PreparedRun } from "../inputs/prepare.ts";
-import { quantisedIdentity } from "../inputs/identity.ts";
-import { runInSlices } from "../program/slices.ts";
-import {
-  type CachedSamples,
-  cachedSamples,
-  cacheKey,
-  type CacheOrigin,
-  cachePath,
-  TeacherCache,
-  type TeacherFindings,
-  writeTeacherCache,
-} from "./cache.ts";
-import { cacheScalars } from "../program/teacher_rows.ts";
-import type { StreamedTeacher } from "../program/streamed_teacher.ts";
-import type { LayerSource } from "../program/streamed_layers.ts";
-import { TeacherStream } from "../program/teacher_stream.ts";
-import { countedPositions, type TokenMasks } from "../objective/token_masks.ts";
+import { countedPositions } from "../objective/token_masks.ts";
+import { writeBatch } from "../program/measure.ts";
 import type { PlanChoices, TrainingSetup } from "../program/plan_training.ts";
-import {
-  BLOCK,
-  COUNTERS,
-  KEPT,
-  keptOf,
-  PARTS,
-  type PassSizes,
-  type PlannedPass,
-  planTeacherPass,
-} from "./plan_pass.ts";
+import { runInSlices } from "../program/slices.ts";
+import type { StreamedTeacher } from "../program/streamed_teacher.ts";
+import { cacheScalars } from "../program/teacher_rows.ts";
+import { TeacherStream } from "../program/teacher_stream.ts";
+import type { MeasuredSet } from "./cache.ts";
+import { RowCodec, type RowFormat, type TeacherRow } from "./cached_rows.ts";
+import { HiddenCodec, type HiddenFormat } from "./hidden_rows.ts";
+import type { SampleKey } from "./origin.ts";
+import { keepsHidden } from "./payload.ts";
+import { BLOCKS, COUNTERS, HIDDEN, KEPT, keptOf, PARTS, type PlannedPass } from "./plan_pass.ts";
 
-/** The sample texts that the teacher writes in its pass, since nothing of it is left afterwards. */
-export interface TeacherTexts {
-  /** Hash of what decides them. */
-  readonly settings: string;
-  /** Bytes on the GPU that writing them takes beside the weights, and beside the buffers that layers from disk come through. */
-  bytes(streamed?: LayerSource): number;
-  /** Writes them with the teacher's weights, by the name of their storage. */
-  write(
-    gpu: Gpu,
-    weights: ReadonlyMap<string, GpuBuffer>,
-    streamed?: LayerSource,
-  ): Promise<{ prompt: string; text: string }[]>;
+/** The rows of a sample, as the teacher gave them. */
+export interface SampleRows {
+  readonly sample: EncodedSample;
+  readonly rows: Uint8Array<ArrayBuffer>;
 }
 
-/** What the pass tells while it runs. */
-export interface TeacherPassHost {
-  /** Called several times a batch. What it throws ends the pass, and nothing is left behind. */
-  onSlice(): void;
-  /** Called once: where the cache lies, and whether it was there already. */
-  onFound(path: string, exists: boolean): void;
-  /** Called before anything is made on the GPU. What it throws ends the pass. */
-  onPlanned(planned: PlannedPass): void | Promise<void>;
-}
-
-/**
- * Opens the run's cache, or makes it.
- *
- * @param folder the run's own folder of caches, where the recipe names none
- * @param sizes with what the teacher is to write, if anything
- * @returns the cache, and the bytes on the GPU that the pass was planned with; 0 where there was none
- * @throws {InputError} if a cache of this key is damaged, or the teacher's logits are not finite
- */
-export async function openTeacherCache(
-  gpu: Gpu,
-  prepared: PreparedRun,
-  setup: TrainingSetup,
-  sizes: PassSizes & { readonly texts: TeacherTexts | undefined },
-  folder: string,
-  host: TeacherPassHost,
-): Promise<{ cache: TeacherCache; plannedBytes: number } | undefined> {
-  const kept = keptOf(setup);
-  if (!kept) return undefined;
-  const { heldOut } = prepared.sets;
-  const { masks } = setup.objective;
-  const samples = cachedSamples([...prepared.train, ...prepared.heldOut], masks);
-  const origin: CacheOrigin = {
-    teacher: await quantisedIdentity(prepared.teacher),
-    samples: samples.identity,
-    format: kept.format,
-    seed: kept.format.target.kind === "samples" ? kept.cache.seed : null,
-    heldOutSets: heldOut.map((set) => set.samples.length),
-  };
-  const place = kept.cache.folder ?? folder;
-  const path = cachePath(place, cacheKey(origin));
-  const found = await TeacherCache.open(place, origin, samples) ??
-    await openEarlier(place, origin, samples, prepared, masks);
-  host.onFound(found?.path ?? path, found !== undefined);
-  if (found) return { cache: found, plannedBytes: 0 };
-  const planned = planTeacherPass(setup, gpu.description, sizes);
-  await host.onPlanned(planned);
-  const pass = await TeacherPass.create(gpu, prepared, setup, planned, sizes.choices, sizes.texts);
-  let failure: unknown;
-  try {
-    await writeTeacherCache(path, origin, samples, () => pass.rows(host), () => pass.findings());
-  } catch (error) {
-    failure = error;
-  } finally {
-    pass.destroy();
-  }
-  const cache = await TeacherCache.open(place, origin, samples);
-  // Another run may have made the same cache in a shared folder meanwhile: it has the name, and serves as well.
-  if (!cache) throw failure;
-  return { cache, plannedBytes: planned.memory.total };
-}
-
-/**
- * Opens the cache that an earlier version made of the same samples, if the same ones were held out: samples that are held out come last,
- * so where as many tokens were measured, the loss is of the same tokens.
- */
-async function openEarlier(
-  place: string,
-  { heldOutSets, ...origin }: CacheOrigin,
-  samples: CachedSamples,
-  { heldOut }: PreparedRun,
-  masks: TokenMasks,
-): Promise<TeacherCache | undefined> {
-  if (heldOutSets!.length > 1) return undefined;
-  const cache = await TeacherCache.open(place, origin, samples);
-  if (!cache) return undefined;
-  const tokens = heldOut.reduce(
-    (sum, sample) => sum + masks.mark(packBatch([sample], sample.ids.length)).counts[0]!,
-    0,
-  );
-  if (cache.findings.heldOut.tokens === tokens) return cache;
-  cache.close();
-  return undefined;
-}
-
-class TeacherPass {
-  readonly #gpu: Gpu;
-  readonly #prepared: PreparedRun;
+/** The teacher on the GPU, alone. */
+export class TeacherPass {
+  /** By the name of their storage. */
+  readonly weights: ReadonlyMap<string, GpuBuffer>;
+  /** Batches that are brought through a streamed teacher at once; 1 where it is on the GPU. */
+  readonly together: number;
   readonly #setup: TrainingSetup;
   readonly #choices: Pick<PlanChoices, "tokens" | "chunkRows">;
-  readonly #texts: TeacherTexts | undefined;
   readonly #executable: Executable;
-  readonly #weights: ReadonlyMap<string, GpuBuffer>;
-  readonly #streamed: StreamedTeacher | undefined;
-  #stream: TeacherStream | undefined;
-  /** Of each held-out set: the sum of its losses, and its tokens. */
-  readonly #heldOut: { loss: number; tokens: number }[];
+  readonly #onSlice: () => void;
+  readonly #stream: TeacherStream | undefined;
 
   private constructor(
-    gpu: Gpu,
-    prepared: PreparedRun,
     setup: TrainingSetup,
     choices: Pick<PlanChoices, "tokens" | "chunkRows">,
-    texts: TeacherTexts | undefined,
     executable: Executable,
     weights: ReadonlyMap<string, GpuBuffer>,
     streamed: StreamedTeacher | undefined,
+    onSlice: () => void,
   ) {
-    this.#streamed = streamed;
-    [this.#gpu, this.#prepared, this.#setup, this.#texts] = [gpu, prepared, setup, texts];
-    [this.#choices, this.#executable, this.#weights] = [choices, executable, weights];
-    this.#heldOut = prepared.sets.heldOut.map(() => ({ loss: 0, tokens: 0 }));
+    [this.#setup, this.#choices, this.#executable] = [setup, choices, executable];
+    [this.weights, this.#onSlice] = [weights, onSlice];
+    this.#stream = streamed &&
+      new TeacherStream(executable, streamed, weights, (block) => this.#run(block), onSlice);
+    this.together = this.#stream?.most ?? 1;
   }
 
+  /** Its layers, where they come from disk. */
+  get streamed(): TeacherStream | undefined {
+    return this.#stream;
+  }
+
+  /** Uploads the teacher's weights and compiles the program. @param onSlice Called several times a batch; what it throws ends the work */
   static async create(
     gpu: Gpu,
-    prepared: PreparedRun,
     setup: TrainingSetup,
     { plan, streamed }: PlannedPass,
     choices: Pick<PlanChoices, "tokens" | "chunkRows">,
-    texts: TeacherTexts | undefined,
+    onSlice: () => void,
   ): Promise<TeacherPass> {
     const weights = await uploadWeights(gpu, plan, [setup.teacher]);
     try {
-      const executable = await compile(gpu, plan, { weights });
-      return new TeacherPass(gpu, prepared, setup, choices, texts, executable, weights, streamed);
+      // A set may have been measured before.
+      const later = plan.blocks.has(BLOCKS.measured) ? [BLOCKS.measured] : [];
+      const executable = await compile(gpu, plan, { weights, later });
+      return new TeacherPass(setup, choices, executable, weights, streamed, onSlice);
     } catch (error) {
       for (const buffer of weights.values()) buffer.destroy();
       throw error;
     }
   }
 
-  /** The bytes of all rows, batch by batch. */
-  async *rows(host: TeacherPassHost): AsyncIterable<Uint8Array> {
-    const { target } = keptOf(this.#setup)!.format;
+  /**
+   * The rows of samples, batch by batch.
+   *
+   * @param keys of the samples: what draws are counted by
+   * @param measured Where the teacher's cross-entropy on them is wanted: the sum of its losses, and its tokens, are added to it
+   * @throws {InputError} if what the teacher gives are no finite numbers, or `onSlice` throws
+   */
+  async *rows(
+    samples: readonly EncodedSample[],
+    keys: ReadonlyMap<EncodedSample, SampleKey>,
+    measured?: { loss: number; tokens: number },
+  ): AsyncIterable<SampleRows[]> {
     const executable = this.#executable;
+    const stream = this.#stream;
+    const { format } = keptOf(this.#setup)!;
+    const block = measured && keepsHidden(format) ? BLOCKS.measured : BLOCKS.rows;
+    await executable.ready(block);
     executable.setScalar("accumulate", 0);
-    executable.setScalars(cacheScalars(target));
-    const { train, sets: { heldOut } } = this.#prepared;
-    const parts = [
-      [train, undefined],
-      ...heldOut.map((set, i) => [set.samples, this.#heldOut[i]] as const),
-    ] as const;
-    const run = (block: string) => runInSlices(executable, block, host.onSlice);
-    const stream = this.#streamed &&
-      new TeacherStream(executable, this.#streamed, this.#weights, run, host.onSlice);
-    this.#stream = stream;
-    let row = 0;
-    for (const [samples, measured] of parts) {
-      for (const group of inGroups(sequentialBatches(samples, this.#choices.tokens), stream?.most ?? 1)) {
-        await stream?.pass(group);
-        for (const [i, batch] of group.entries()) {
-          const marked = this.#setup.objective.masks.mark(batch);
-          const positions = countedPositions(marked, 0, batch.tokens.length);
-          writeBatch(executable, batch, marked);
-          if (target.kind === "samples") executable.write(COUNTERS, countersOf(batch, positions, row));
-          else executable.write(KEPT, keptFlags(batch, positions));
-          stream?.select(i);
-          await run(BLOCK);
-          const bytes = await this.#read(batch, positions);
-          row += positions.length;
-          if (measured) await this.#measure(measured, marked.counts[0]!);
-          yield bytes;
-        }
+    if (!keepsHidden(format)) executable.setScalars(cacheScalars(format.target));
+    for (const group of inGroups(sequentialBatches(samples, this.#choices.tokens), this.together)) {
+      await stream?.pass(group);
+      for (const [i, batch] of group.entries()) {
+        const marked = this.#setup.objective.masks.mark(batch);
+        const positions = countedPositions(marked, 0, batch.tokens.length);
+        writeBatch(executable, batch, marked);
+        if (!keepsHidden(format)) this.#writeKept(batch, positions, keys, format);
+        stream?.select(i);
+        await this.#run(block);
+        const bytes = keepsHidden(format)
+          ? await this.#readHidden(batch, positions, block, format)
+          : await this.#readSparse(batch, positions, format);
+        if (measured) await this.#measure(measured, marked.counts[0]!);
+        yield bySample(batch, positions, bytes);
       }
     }
   }
 
-  /** What the teacher is found to be, once all rows have been read. */
-  async findings(): Promise<TeacherFindings> {
-    const sets = this.#heldOut.map(({ loss, tokens }) => ({ loss: loss / Math.max(1, tokens), tokens }));
-    const buffers = new Map([...this.#weights, ...this.#stream?.buffers ?? []]);
-    const texts = this.#texts
-      ? {
-        settings: this.#texts.settings,
-        samples: await this.#texts.write(this.#gpu, buffers, this.#stream?.source),
-      }
-      : null;
-    return { heldOut: { ...sets[0]!, ...(sets.length > 1 ? { sets } : {}) }, texts };
+  async #run(block: string): Promise<void> {
+    await runInSlices(this.#executable, block, this.#onSlice);
   }
 
-  /** The rows of some positions of a batch, encoded. */
-  async #read(batch: PackedBatch, positions: readonly number[]): Promise<Uint8Array> {
-    const { format } = keptOf(this.#setup)!;
+  #writeKept(
+    batch: PackedBatch,
+    positions: readonly number[],
+    keys: ReadonlyMap<EncodedSample, SampleKey>,
+    { target }: RowFormat,
+  ): void {
+    if (target.kind === "samples") this.#executable.write(COUNTERS, countersOf(batch, positions, keys));
+    else this.#executable.write(KEPT, keptFlags(batch, positions));
+  }
+
+  /** Hidden states of some positions of a batch, encoded. */
+  async #readHidden(
+    batch: PackedBatch,
+    positions: readonly number[],
+    block: string,
+    format: HiddenFormat,
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    const codec = new HiddenCodec(format);
+    const { width } = format;
+    const all = (await this.#executable.read([HIDDEN], block)).get(HIDDEN)!.data as Float32Array;
+    const bytes = new Uint8Array(positions.length * codec.bytes);
+    positions.forEach((t, i) => {
+      const good = codec.write(all.subarray(t * width, (t + 1) * width), bytes.buffer, i * codec.bytes);
+      if (!good) throw notFinite("hidden states", batch, t);
+    });
+    return bytes;
+  }
+
+  /** What is kept of the logits of some positions of a batch, encoded. */
+  async #readSparse(
+    batch: PackedBatch,
+    positions: readonly number[],
+    format: RowFormat,
+  ): Promise<Uint8Array<ArrayBuffer>> {
     const codec = new RowCodec(format);
     const { entries, temperatures } = format.target;
     const { tokens, chunkRows } = this.#choices;
     const parts = format.target.kind === "samples" ? PARTS.slice(0, 2) : PARTS;
     const chunks = Array.from({ length: tokens / chunkRows }, (_, c) => c * chunkRows);
-    const back = await this.#executable.read(chunks.flatMap((c) => parts.map((p) => `${p} ${c}`)), BLOCK);
+    const names = chunks.flatMap((c) => parts.map((p) => `${p} ${c}`));
+    const back = await this.#executable.read(names, BLOCKS.rows);
     const bytes = new Uint8Array(positions.length * codec.bytes);
     positions.forEach((t, i) => {
       const r = t % chunkRows;
@@ -256,32 +174,56 @@ class TeacherPass {
         values: own("values") as Float32Array | Uint32Array,
         tails: temperatures.map((_, c) => data("tails")[c * chunkRows + r]!),
       };
-      if (codec.write(row, bytes.buffer, i * codec.bytes)) return;
-      const { source } = batch.members[batch.segment[t]!]!;
-      throw new InputError("the teacher's logits are not finite numbers here", {
-        where: `${source.file}:${source.line}`,
-        hint: "The teacher's weights are damaged, or too large for f32: check the model.",
-      });
+      if (!codec.write(row, bytes.buffer, i * codec.bytes)) throw notFinite("logits", batch, t);
     });
     return bytes;
   }
 
   /** Adds what the last batch came to. */
-  async #measure(set: { loss: number; tokens: number }, tokens: number): Promise<void> {
+  async #measure(sum: { loss: number; tokens: number }, tokens: number): Promise<void> {
     const back = await this.#executable.read([LOSS_SUMS.teacher]);
-    set.loss += (back.get(LOSS_SUMS.teacher)!.data as Float32Array)[0]!;
-    set.tokens += tokens;
+    sum.loss += (back.get(LOSS_SUMS.teacher)!.data as Float32Array)[0]!;
+    sum.tokens += tokens;
   }
 
   destroy(): void {
     this.#stream?.close();
     this.#executable.destroy();
-    for (const buffer of this.#weights.values()) buffer.destroy();
+    for (const buffer of this.weights.values()) buffer.destroy();
   }
 }
 
+/** The mean of a sum of losses. */
+export function measuredSet({ loss, tokens }: { loss: number; tokens: number }): MeasuredSet {
+  return { loss: loss / Math.max(1, tokens), tokens };
+}
+
+function notFinite(what: string, batch: PackedBatch, t: number): InputError {
+  const { source } = batch.members[batch.segment[t]!]!;
+  return new InputError(`the teacher's ${what} are not finite numbers here`, {
+    where: `${source.file}:${source.line}`,
+    hint: "The teacher's weights are damaged, or too large for f32: check the model.",
+  });
+}
+
+/** The samples of a batch, each with its own part of the rows of all. */
+function bySample(
+  batch: PackedBatch,
+  positions: readonly number[],
+  bytes: Uint8Array<ArrayBuffer>,
+): SampleRows[] {
+  const counts = batch.members.map(() => 0);
+  for (const t of positions) counts[batch.segment[t]!]!++;
+  const rowBytes = bytes.length / Math.max(1, positions.length);
+  let at = 0;
+  return batch.members.map((sample, i) => {
+    const rows = bytes.subarray(at, at += counts[i]! * rowBytes);
+    return { sample, rows };
+  });
+}
+
 /** Batches in the order of the samples, made one at a time. */
-function* sequentialBatches(samples: readonly EncodedSample[], tokens: number): Iterable<PackedBatch> {
+export function* sequentialBatches(samples: readonly EncodedSample[], tokens: number): Iterable<PackedBatch> {
   const lengths = samples.map((sample) => sample.ids.length);
   for (const batch of planBatches(lengths, samples.map((_, i) => i), tokens, 1)) {
     yield packBatch(batch.map((i) => samples[i]!), tokens);
@@ -306,9 +248,14 @@ function keptFlags(batch: PackedBatch, positions: readonly number[]): Int32Array
   return flags;
 }
 
-/** The number among all rows of some positions of a batch: what their draws depend on, wherever they lie. */
-function countersOf(batch: PackedBatch, positions: readonly number[], first: number): Uint32Array {
+/** What the draws of some positions of a batch depend on: the sample's own tokens, and the place among its rows. */
+function countersOf(
+  batch: PackedBatch,
+  positions: readonly number[],
+  keys: ReadonlyMap<EncodedSample, SampleKey>,
+): Uint32Array {
   const numbers = new Uint32Array(batch.tokens.length);
-  positions.forEach((t, i) => numbers[t] = first + i);
+  const next = batch.members.map((sample) => parseInt(keys.get(sample)!.hash.slice(0, 8), 16));
+  for (const t of positions) numbers[t] = next[batch.segment[t]!]!++;
   return numbers;
 }

@@ -4,19 +4,21 @@
  * @module
  */
 import type { DeviceDescription } from "../../gpu/description.ts";
-import type { Tensor } from "../../tensor/graph.ts";
+import type { SparseTarget } from "../../losses/sparse_target.ts";
+import type { Graph, Tensor } from "../../tensor/graph.ts";
 import { rows } from "../../tensor/ops/views.ts";
 import { type Plan, plan, Program } from "../../tensor/plan.ts";
 import { splitSeed } from "../../base/random.ts";
-import { RowCodec, type RowFormat } from "./cached_rows.ts";
-import { chunkedLoss } from "../objective/chunked_loss.ts";
+import { chunkedLoss, type HeadInput } from "../objective/chunked_loss.ts";
 import { lossSums } from "../objective/loss_sums.ts";
 import { labelInput } from "../program/measure.ts";
 import { memoryError, type RunMemory, runMemory } from "../program/memory.ts";
 import { LOSS_SUMS } from "../objective/loss_sets.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import type { TeacherCacheRecipe } from "../recipe/recipe.ts";
-import { cachedSamples } from "./cache.ts";
+import { countRows } from "./payload_sizes.ts";
+import { keepsHidden, type PayloadFormat, rowStorage } from "./payload.ts";
+import type { RowFormat } from "./cached_rows.ts";
 import { teacherRows } from "../program/teacher_rows.ts";
 import {
   streamedSide,
@@ -29,21 +31,25 @@ import type { LayerSource } from "../program/streamed_layers.ts";
 import { headInput, traceModel } from "../program/traced_model.ts";
 import type { PlanChoices, TrainingSetup } from "../program/plan_training.ts";
 
-/** The block that runs it. */
-export const BLOCK = "teacher";
+/** The block that runs the teacher, and the one that measures it too where that is more work. */
+export const BLOCKS = { rows: "teacher", measured: "teacher.measured" } as const;
 /** i32 [T]: 0, or -100 for positions of which nothing is kept. */
 export const KEPT = "kept";
 /** u32 [T]: what draws are counted by. */
 export const COUNTERS = "counters";
+/** f32 [T, H]: what the head reads. */
+export const HIDDEN = "hidden";
 
 /** What a run keeps of its teacher, and how; undefined where it has no cache. */
 export function keptOf(
   { recipe, objective, teacher }: TrainingSetup,
-): { cache: TeacherCacheRecipe; format: RowFormat } | undefined {
+): { cache: TeacherCacheRecipe; format: PayloadFormat } | undefined {
   const { cache } = recipe.teacher;
-  if (!cache || !objective.target) return undefined;
-  const vocabulary = teacher.config.vocabularySize;
-  return { cache, format: { target: objective.target, precision: cache.precision, vocabulary } };
+  if (!cache) return undefined;
+  const { hiddenSize: width, vocabularySize: vocabulary } = teacher.config;
+  if (objective.hidden) return { cache, format: { width, precision: objective.hidden } };
+  const precision = cache.precision as RowFormat["precision"];
+  return { cache, format: { target: objective.target!, precision, vocabulary } };
 }
 
 /** Bytes that the run's cache takes on disk, headers left out; undefined where it has none. */
@@ -53,9 +59,8 @@ export function cacheBytes(
 ): { row: number; total: number } | undefined {
   const kept = keptOf(setup);
   if (!kept) return undefined;
-  const row = new RowCodec(kept.format).bytes;
-  const rows = cachedSamples([...train, ...heldOut], setup.objective.masks).offsets.at(-1)!;
-  return { row, total: row * rows };
+  const row = rowStorage(kept.format).bytes;
+  return { row, total: row * countRows([...train, ...heldOut], setup.objective) };
 }
 
 /** The pass, planned. */
@@ -104,23 +109,54 @@ export function planTeacherPass(
 
 function passProgram(
   setup: TrainingSetup,
-  { tokens, chunkRows }: Pick<PlanChoices, "tokens" | "chunkRows">,
+  choices: Pick<PlanChoices, "tokens" | "chunkRows">,
   streamed: StreamedTeacher | undefined,
 ): Program {
-  const { recipe, teacher: model, objective } = setup;
-  const { cache, format: { target } } = keptOf(setup)!;
+  const { format } = keptOf(setup)!;
   const program = new Program();
-  const graph = program.block(BLOCK);
-  const positions = recipe.data.contextLength;
-  if (streamed) traceStreamedTeacher(program, streamed, { tokens, positions });
-  const learner = streamed
-    ? streamedSide(graph, streamed, { tokens, positions })
-    : headInput(traceModel(graph, "teacher", model, tokens, { length: positions }), false);
+  if (streamed) traceStreamedTeacher(program, streamed, passStream(setup, choices));
+  if (keepsHidden(format)) {
+    // Of hidden states alone no logits are made.
+    const graph = program.block(BLOCKS.rows);
+    graph.output(HIDDEN, passSide(graph, setup, choices, streamed).hidden);
+    tracePass(program.block(BLOCKS.measured), setup, choices, streamed);
+  } else tracePass(program.block(BLOCKS.rows), setup, choices, streamed);
+  return program;
+}
+
+function passStream({ recipe }: TrainingSetup, { tokens }: Pick<PlanChoices, "tokens">) {
+  return { tokens, positions: recipe.data.contextLength };
+}
+
+function passSide(
+  graph: Graph,
+  setup: TrainingSetup,
+  choices: Pick<PlanChoices, "tokens">,
+  streamed: StreamedTeacher | undefined,
+): HeadInput {
+  const sizes = passStream(setup, choices);
+  return streamed ? streamedSide(graph, streamed, sizes) : headInput(
+    traceModel(graph, "teacher", setup.teacher, sizes.tokens, { length: sizes.positions }),
+    false,
+  );
+}
+
+/** Traces the teacher with its cross-entropy and what is kept of it. */
+function tracePass(
+  graph: Graph,
+  setup: TrainingSetup,
+  choices: Pick<PlanChoices, "tokens" | "chunkRows">,
+  streamed: StreamedTeacher | undefined,
+): void {
+  const { objective } = setup;
+  const { tokens, chunkRows } = choices;
+  const { cache, format } = keptOf(setup)!;
+  const learner = passSide(graph, setup, choices, streamed);
   const losses = objective.rowLosses(objective.crossEntropy, graph);
   const labels = labelInput(graph, tokens, losses);
-  const kept = graph.input(KEPT, [tokens], "i32");
   const part = (t: Tensor, first: number) => rows(t, first, chunkRows);
-  const keep = (logits: Tensor, first: number) => {
+  const keep = (logits: Tensor, first: number, target: SparseTarget) => {
+    const kept = graph.input(KEPT, [tokens], "i32");
     const draws = target.kind === "samples"
       ? { counters: part(graph.input(COUNTERS, [tokens], "u32"), first), seed: splitSeed(cache.seed) }
       : undefined;
@@ -129,14 +165,14 @@ function passProgram(
   };
   const { values } = chunkedLoss(graph, {
     ...{ learner, ...labels, losses, chunkRows, gradient: false },
-    onLogits: keep,
+    ...(keepsHidden(format) ? {} : { onLogits: (logits, first) => keep(logits, first, format.target) }),
   });
+  if (keepsHidden(format)) graph.output(HIDDEN, learner.hidden);
   lossSums(
     values,
     graph.state(LOSS_SUMS.teacher, [losses.valueCount], "f32", "program"),
     graph.scalar("accumulate"),
   );
-  return program;
 }
 
 /** Outputs of a chunk: ids, values, tails. */

@@ -9,6 +9,7 @@ import { LimbeckError } from "../../base/errors.ts";
 import type { ChatMessage } from "../../text/dataset.ts";
 import { type Child, type ChildEnd, errorOf, howItEnded, isTold, startAlone } from "./host.ts";
 import type { ToldError } from "./told_error.ts";
+import type { ToldScores } from "./told_scores.ts";
 
 /** Whose text it is: a model's by its path, or that of a run's student with its adapter, as of a step or of the last checkpoint. */
 export type InferenceModel =
@@ -17,8 +18,9 @@ export type InferenceModel =
 
 /** What is to be written. */
 export interface InferenceRequest {
-  /** A text to continue, or a conversation. */
-  readonly prompt: string | readonly ChatMessage[];
+  /** A text to continue, its token ids, or a conversation. */
+  readonly prompt: string | { readonly ids: readonly number[] } | readonly ChatMessage[];
+  /** 0 writes nothing. */
   readonly maxTokens: number;
   readonly temperature: number;
   readonly topK: number;
@@ -26,11 +28,14 @@ export interface InferenceRequest {
   readonly seed: number;
   /** Texts before which it ends. */
   readonly stop: readonly string[];
+  /** Tells, when the text is whole, what the model says of each token of prompt and text, with so many of the likeliest ones. */
+  readonly scores?: number;
 }
 
 /** What comes of a request. */
 export type InferenceEvent =
   | { readonly type: "text"; readonly text: string }
+  | { readonly type: "scores"; readonly scores: ToldScores }
   | {
     readonly type: "end";
     readonly finishReason: "stop" | "length" | "cancelled";

@@ -5,7 +5,9 @@
  * runs/compare-<id>/
  *   compare.json           what is compared, and every number of it
  *   compare.md             the table
+ *   compare.html           the same as a page
  *   sequences/             what each held-out sequence came to, one file a run or model
+ *   tasks/                 what each came to on tasks
  *   <recipe>-seed<seed>/   a run
  * ```
  *
@@ -17,6 +19,7 @@ import { z } from "zod";
 import project from "../../../deno.json" with { type: "json" };
 import type { ErrorEvent, RunState, SetEvaluation } from "../../distill/run/events.ts";
 import { type Recipe } from "../../distill/recipe/recipe.ts";
+import { type EvaluationTask, parseEvaluationTask } from "../../evaluation/tasks/task.ts";
 import { recipeHash } from "../../distill/recipe/parse.ts";
 import { parseRecipe } from "../../distill/recipe/parse.ts";
 import { InputError } from "../../base/errors.ts";
@@ -28,6 +31,7 @@ import { newRunId } from "../store/run_id.ts";
 import { lock } from "../store/run_lock.ts";
 import { summarise } from "../store/run_summary.ts";
 import type { Store } from "../store/store.ts";
+import { readTaskMeasurements, type TaskParticipant } from "./compared_tasks.ts";
 import { type MeasuredSet, readSequences, removeSequences } from "./sequences.ts";
 import type { Participant } from "./verdicts.ts";
 
@@ -49,6 +53,8 @@ export interface ComparisonPlan {
    * for each seed.
    */
   models?: { name: string; path: string }[];
+  /** What all of them are measured on beside the held-out sets; absent where there is nothing. */
+  tasks?: EvaluationTask[];
   /** What makes the comparison less fair than it might be. */
   warnings: string[];
 }
@@ -67,6 +73,7 @@ export interface CreateComparisonOptions {
   recipes: readonly { name: string; file: string; recipe: Recipe }[];
   /** Models that are only measured. */
   models?: readonly { name: string; path: string }[];
+  tasks?: readonly EvaluationTask[];
   seeds: readonly number[];
   /** Plugin modules: absolute paths, and packages with their version. */
   plugins: readonly string[];
@@ -142,6 +149,7 @@ export async function createComparison(options: CreateComparisonOptions): Promis
     plugins: await identifyPlugins(options.plugins),
     recipes: [...options.recipes],
     ...(options.models?.length ? { models: [...options.models] } : {}),
+    ...(options.tasks?.length ? { tasks: [...options.tasks] } : {}),
     warnings: [...options.warnings],
   };
   const folder = runFolder(options.store, `compare-${id}`);
@@ -186,8 +194,12 @@ export async function openComparison(folder: string): Promise<Comparison> {
   const release = await lock(folder);
   try {
     await checkPlugins(read.data.plugins);
-    const { models, ...rest } = read.data;
-    const plan = { ...rest, recipes, ...(models ? { models } : {}) };
+    const { models, tasks, ...rest } = read.data;
+    const plan = {
+      ...{ ...rest, recipes },
+      ...(models ? { models } : {}),
+      ...(tasks ? { tasks: tasks.map((task) => parseEvaluationTask(task, path)) } : {}),
+    };
     return { folder: resolve(folder), plan, release };
   } catch (error) {
     release();
@@ -204,6 +216,7 @@ const planSchema = z.object({
   plugins: z.array(z.object({ path: z.string(), sha256: z.string() })),
   recipes: z.array(z.object({ name: z.string(), file: z.string(), recipe: z.unknown() })).min(1),
   models: z.array(z.object({ name: z.string(), path: z.string() })).optional(),
+  tasks: z.array(z.unknown()).optional(),
   warnings: z.array(z.string()),
 });
 
@@ -382,6 +395,36 @@ export async function readParticipants(
         .flatMap(({ file, seed }) => measured(file, seed)),
     })),
   ];
+}
+
+/** What the files of the teacher and of the student before are called; no recipe's run and no model can be. */
+export const TEACHER = "teacher (measured)";
+/** See {@linkcode TEACHER}. */
+export const BEFORE = "student before (measured)";
+
+/** The recipes and models of a comparison with what they came to on its tasks so far; the teacher and the student before last. */
+export async function readTaskParticipants(
+  { folder, plan }: Comparison,
+  runs: readonly ComparedRun[],
+): Promise<TaskParticipant[]> {
+  const measured = async (file: string, seed: number | null) => {
+    const measurements = await readTaskMeasurements(folder, file);
+    return measurements?.length === plan.tasks?.length && measurements ? [{ seed, measurements }] : [];
+  };
+  const participants: TaskParticipant[] = [];
+  for (const { name } of plan.recipes) {
+    const own = runs.filter((run) => run.recipe === name && run.after !== null);
+    const found = await Promise.all(own.map((run) => measured(run.folder, run.seed)));
+    participants.push({ name, measured: found.flat() });
+  }
+  for (const model of plan.models ?? []) {
+    const own = plannedModels({ seeds: plan.seeds, models: [model] });
+    const found = await Promise.all(own.map(({ file, seed }) => measured(file, seed)));
+    participants.push({ name: model.name, measured: found.flat() });
+  }
+  participants.push({ name: "student before", measured: await measured(BEFORE, null) });
+  participants.push({ name: "teacher", measured: await measured(TEACHER, null) });
+  return participants;
 }
 
 /** Short names of recipes: their files' without folder and ending, a number behind those that are taken. */

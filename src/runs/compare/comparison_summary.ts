@@ -4,6 +4,7 @@
  * @module
  */
 import { type ComparedRun, type ComparisonPlan, type Measurement, setKey } from "./comparison.ts";
+import { type ComparedTask, comparedTasks, type TaskParticipant } from "./compared_tasks.ts";
 import { meanLoss } from "./sequences.ts";
 import { type Participant, type SetVerdict, verdicts } from "./verdicts.ts";
 import {
@@ -76,13 +77,16 @@ export interface ComparisonSummary {
   models?: ModelSummary[];
   /** Which is the best on each held-out set, as far as sequences have been measured. */
   verdicts: SetVerdict[];
+  /** What they come to on tasks, as far as they have been measured; absent where there are none. */
+  tasks?: ComparedTask[];
 }
 
-/** Sums up what the runs measured. Runs that are not done take no part. @param participants Recipes, then models, sequence by sequence */
+/** Sums up what the runs measured. Runs that are not done take no part. @param participants Recipes, then models, sequence by sequence @param onTasks The same on tasks, and the teacher and the student before */
 export function summariseComparison(
   plan: ComparisonPlan,
   runs: readonly ComparedRun[],
   participants: readonly Participant[] = [],
+  onTasks: readonly TaskParticipant[] = [],
 ): ComparisonSummary {
   const done = runs.filter((run) => run.after !== null);
   const keys = [...new Set(done.flatMap((run) => Object.keys(run.after!)))];
@@ -129,6 +133,7 @@ export function summariseComparison(
     ...(sets.length > 1 ? { sets } : {}),
     ...(plan.models ? { models: models.map(modelSummary) } : {}),
     verdicts: verdicts(participants),
+    ...(plan.tasks ? { tasks: comparedTasks(plan.tasks, onTasks) } : {}),
   };
 }
 

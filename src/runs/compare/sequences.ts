@@ -9,6 +9,7 @@ import { join } from "@std/path";
 import { z } from "zod";
 import { InputError } from "../../base/errors.ts";
 import { exists, writeTextAtomically } from "../../formats/files.ts";
+import { taskFile } from "./compared_tasks.ts";
 
 /** One held-out set, measured sequence by sequence. */
 export interface MeasuredSet {
@@ -65,10 +66,11 @@ export async function writeSequences(
   await writeTextAtomically(join(folder, FOLDER, `${name}.json`), JSON.stringify({ sets }) + "\n");
 }
 
-/** Forgets what has been measured of a model that is made anew. */
+/** Forgets what has been measured of a model that is made anew, on tasks too. */
 export async function removeSequences(folder: string, name: string): Promise<void> {
-  const path = join(folder, FOLDER, `${name}.json`);
-  if (await exists(path)) await Deno.remove(path);
+  for (const path of [join(folder, FOLDER, `${name}.json`), taskFile(folder, name)]) {
+    if (await exists(path)) await Deno.remove(path);
+  }
 }
 
 /** The mean over all tokens of a set, in nats; null where it is not finite. */

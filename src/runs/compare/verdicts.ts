@@ -11,6 +11,7 @@
  *
  * @module
  */
+import { pairedBootstrap } from "../../evaluation/scores/bootstrap.ts";
 import { type Interval, meanInterval, ratioInterval } from "./intervals.ts";
 import { meanLoss, type MeasuredSet } from "./sequences.ts";
 
@@ -33,6 +34,11 @@ export interface PairVerdict {
   sequences: number;
   /** 95 % over texts; null below two sequences. */
   overTexts: Interval | null;
+  /**
+   * Two-sided p of a paired bootstrap over the same texts: how often a resample of them would show no difference, or one to the other side;
+   * null below two sequences.
+   */
+  p: number | null;
   /** 95 % over seeds; null below two pairs of runs. */
   overSeeds: Interval | null;
   /** Whether every interval that there is lies below 0, and there is one. */
@@ -86,12 +92,14 @@ function comparePair(best: Participant, other: Participant, set: number): Omit<P
   const difference = mean(byRun);
   const shared = { other: other.name, runs: pairs.length, sequences: tokens.length };
   if (pairs.length === 0 || !Number.isFinite(difference)) {
-    return { ...shared, difference: null, overTexts: null, overSeeds: null, wins: false };
+    return { ...shared, difference: null, overTexts: null, p: null, overSeeds: null, wins: false };
   }
   const [overTexts, overSeeds] = [ratioInterval(bySequence, tokens), meanInterval(byRun)];
   const there = [overTexts, overSeeds].filter((interval) => interval !== null);
   const wins = there.length > 0 && there.every(({ high }) => high < 0);
-  return { ...shared, difference, overTexts, overSeeds, wins };
+  const nothing = bySequence.map(() => 0);
+  const p = overTexts ? pairedBootstrap(bySequence, nothing, { sizes: tokens })?.p ?? null : null;
+  return { ...shared, difference, overTexts, p, overSeeds, wins };
 }
 
 function mean(values: readonly number[]): number {

@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { basename, join } from "@std/path";
+import { packingText } from "../../distill/inputs/packing_report.ts";
 import type { PlanEvent, RunEvent, RunState } from "../../distill/run/events.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
@@ -17,6 +18,8 @@ import { chart, escape, type Series } from "./chart.ts";
 import { drawnRows } from "./drawn_shares.ts";
 import { shapesCharts, shapesTable } from "./shapes_table.ts";
 import { shrinkPicture } from "./shrink_report.ts";
+import type { Evaluation } from "../../evaluation/results/evaluation.ts";
+import { evaluationParts } from "./evaluation_report.ts";
 import { htmlPage } from "./html_page.ts";
 import { chosenSamples } from "./chosen_samples.ts";
 import { withoutFolders } from "./path_names.ts";
@@ -89,7 +92,9 @@ function results(events: readonly RunEvent[]): string {
     number3(heldOut.after)
   }</strong></td></tr></tbody></table>
 <p class="note">Cross-entropy in nats a token over ${heldOut.tokens} tokens.</p>
-${gap}${sets(result)}${drawn(result)}`;
+${gap}${sets(result)}${drawn(result)}${
+    result.evaluation ? evaluationParts(result.evaluation).join("\n") : ""
+  }`;
 }
 
 /** Each of several held-out sets. */
@@ -122,10 +127,12 @@ function drawn({ drawn = [] }: RunResult): string {
 function found(task: Task, events: readonly RunEvent[]): string[] {
   const result = events.findLast((event) => event.type === "result")?.result;
   if (!result?.findings) return [];
-  const { shapes, timedOn, ...others } = result.findings as {
+  const { shapes, timedOn, evaluation, ...others } = result.findings as {
     shapes?: readonly MeasuredShape[];
     timedOn?: string;
+    evaluation?: Evaluation;
   };
+  if (evaluation) return evaluationParts(evaluation);
   const timed = timedOn === undefined ? {} : { timedOn };
   return [
     ...(task.task === "shrink" && shapes ? shrinkPicture({ metric: task.metric, shapes, ...timed }) : []),
@@ -213,7 +220,9 @@ function memory(plan: PlanEvent): string {
   }</strong></td></tr></tbody></table>
 <p class="note">Parameters: teacher ${count(teacher)}, student ${count(student)}, trained ${
     count(trainable)
-  }. Data: ${short(plan.data.trainSamples)} samples, ${count(plan.data.trainTokens)} tokens.</p>`;
+  }. Data: ${short(plan.data.trainSamples)} samples, ${count(plan.data.trainTokens)} tokens${
+    plan.data.packing ? `; ${packingText(plan.data.packing, plan.data.trainSamples)}` : ""
+  }.</p>`;
 }
 
 function problems(events: readonly RunEvent[]): string {

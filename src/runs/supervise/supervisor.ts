@@ -27,6 +27,11 @@ import { StoreError } from "../store/store_errors.ts";
 import { taskReads } from "../task/export_task.ts";
 import { isTask, needsGpu, watchdogSecondsOf } from "../task/run_recipe.ts";
 import { waitForTurn } from "./turn.ts";
+import { OWN_CACHES } from "../../distill/run/distill.ts";
+import { fillServed } from "../served/fill_served.ts";
+
+/** How often to tell how far a server has answered, milliseconds. */
+const PROGRESS_MS = 5000;
 
 /** How often to look whether a full disk has room again, milliseconds. */
 const ROOM_MS = 1000;
@@ -166,6 +171,7 @@ export class SupervisedRun {
         () => waits("the process of an earlier attempt, which saves and ends"),
       );
       await storeUnsent(log, run.folder);
+      if (!await this.#fillServed(log)) return await this.#neverBegan();
       const ours = needsGpu(run.recipe)
         ? await waitForTurn(run.store, run, {
           onWait: (holder) => waits(`the GPU: ${holder} has it or comes first`),
@@ -180,6 +186,33 @@ export class SupervisedRun {
       log.close();
       await run.store.release(DEFAULT_GPU, run.id).catch(() => {});
     }
+  }
+
+  /**
+   * Asks the server that the teacher is behind, if it is, for what is missing: the run's own process has no network.
+   *
+   * @returns false where it was asked to stop meanwhile
+   */
+  async #fillServed(log: RunLog): Promise<boolean> {
+    const { run } = this.#options;
+    if (isTask(run.recipe) || !run.recipe.teacher.server) return true;
+    const tell = (message: string) =>
+      this.#publish(log, Math.max(log.attempt, 1), { type: "stage", stage: "served", message });
+    let telling: Promise<void> = Promise.resolve();
+    let told = performance.now();
+    const filled = await fillServed(run.recipe, {
+      place: join(run.folder, OWN_CACHES),
+      plugins: run.manifest.plugins.map((plugin) => plugin.path),
+      stopped: () => this.#killed || this.#ending !== undefined,
+      onStage: (message) => void (telling = telling.then(() => tell(message))),
+      onProgress: (done, all) => {
+        if (performance.now() - told < PROGRESS_MS) return;
+        told = performance.now();
+        telling = telling.then(() => tell(`${done} of ${all} samples have been answered`));
+      },
+    });
+    await telling;
+    return filled.complete;
   }
 
   /** One process after another, as long as they die and there is a checkpoint to continue from. */

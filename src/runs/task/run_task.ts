@@ -16,6 +16,7 @@ import { writeMergedAdapter } from "../../merge/adapters/adapters.ts";
 import { extractLora, leftOutLines, writeResidualAdapter } from "../../merge/residual/extract.ts";
 import { mergeModels } from "../../merge/engine/merge_models.ts";
 import { writeResidual } from "../../merge/residual/residual.ts";
+import { evaluateModels } from "./evaluate_task.ts";
 import { exportOfRun } from "./export_task.ts";
 import { TASK_STEPS } from "./run_recipe.ts";
 import { shrink } from "./shrink_task.ts";
@@ -34,7 +35,7 @@ import { Work } from "./work.ts";
 type Findings = Readonly<Record<string, unknown>>;
 
 /**
- * Does a task. What an earlier attempt left is begun anew; a shrink does not measure again what it has measured.
+ * Does a task. What an earlier attempt left is begun anew; a shrink or an evaluation does not measure again what it has measured.
  *
  * @throws {InputError} models that do not fit each other or the task
  */
@@ -133,6 +134,8 @@ const DO: { readonly [name in Task["task"]]: (task: never, host: RunHost, work: 
   },
 
   shrink,
+
+  evaluate: evaluateModels,
 
   extract: async ({ base, tuned, rank }: ExtractTask, { folder, registry }, work) => {
     work.stage("extract", "decomposing the difference");

@@ -1,5 +1,5 @@
 /**
- * What a run may do instead of distilling: merge models, add a residual, cut a model. A task is written like a recipe, with the field
+ * What a run may do instead of distilling: merge models, add a residual, cut a model, measure some. A task is written like a recipe, with the field
  * `task` to tell which one it is.
  *
  * @module
@@ -8,6 +8,7 @@ import { z } from "zod";
 import { didYouMean } from "../../base/did_you_mean.ts";
 import { isObject } from "../../base/json.ts";
 import { describeIssues, type FieldSchema } from "../../base/schema_problems.ts";
+import { evaluationTasks } from "../../distill/recipe/schema/evaluate.ts";
 import { RecipeError } from "../../distill/recipe/parse.ts";
 import { ADAPTER_METHODS } from "../../merge/adapters/adapters.ts";
 import { isMergekit, parseMergekit } from "../../merge/recipe/mergekit.ts";
@@ -74,6 +75,17 @@ const shrinkSchema = z.strictObject({
   message: "say how many layers stay, or how much of their width: width",
 });
 
+const evaluateSchema = z.strictObject({
+  task: z.literal("evaluate"),
+  models: z.array(z.strictObject({
+    model,
+    name: z.string().min(1).max(60).optional().describe("What the table calls it; its own name when absent"),
+  })).min(1).max(16).describe("Models that are measured; differences are to the first"),
+  teacher: model.optional().describe("What tasks compare with; it is measured too"),
+  tasks: evaluationTasks,
+  contextLength: z.int().min(2).optional().describe("Longest text in tokens"),
+});
+
 const extractSchema = z.strictObject({
   task: z.literal("extract"),
   base: model.describe("What the adapter is for"),
@@ -121,6 +133,7 @@ const mergeAdaptersSchema = z.strictObject({
 const SCHEMAS = {
   residual: residualSchema,
   shrink: shrinkSchema,
+  evaluate: evaluateSchema,
   extract: extractSchema,
   export: exportSchema,
   "merge-adapters": mergeAdaptersSchema,
@@ -138,6 +151,9 @@ export type ResidualTask = z.output<typeof residualSchema>;
 /** Cuts layers, heads and channels out of a model. */
 export type ShrinkTask = z.output<typeof shrinkSchema>;
 
+/** Measures models on tasks. */
+export type EvaluateTask = z.output<typeof evaluateSchema>;
+
 /** Writes the difference of two models as an adapter. */
 export type ExtractTask = z.output<typeof extractSchema>;
 
@@ -148,13 +164,21 @@ export type ExportTask = z.output<typeof exportSchema>;
 export type MergeAdaptersTask = z.output<typeof mergeAdaptersSchema>;
 
 /** What a run may do instead of distilling. */
-export type Task = MergeTask | ResidualTask | ShrinkTask | ExtractTask | ExportTask | MergeAdaptersTask;
+export type Task =
+  | MergeTask
+  | ResidualTask
+  | ShrinkTask
+  | EvaluateTask
+  | ExtractTask
+  | ExportTask
+  | MergeAdaptersTask;
 
 /** Names of all tasks. */
 export const TASKS: readonly Task["task"][] = [
   "merge",
   "residual",
   "shrink",
+  "evaluate",
   "extract",
   "export",
   "merge-adapters",
@@ -177,6 +201,7 @@ export function taskJsonSchemas(): Readonly<Record<Task["task"], FieldSchema>> {
     } as FieldSchema,
     residual: ofSchema(residualSchema),
     shrink: ofSchema(shrinkSchema),
+    evaluate: ofSchema(evaluateSchema),
     extract: ofSchema(extractSchema),
     export: ofSchema(exportSchema),
     "merge-adapters": ofSchema(mergeAdaptersSchema),
@@ -250,6 +275,7 @@ export const TASK_OUTPUTS = {
 /** Which of {@linkcode TASK_OUTPUTS} a task leaves. */
 export function outputsOf(task: Task): readonly (keyof typeof TASK_OUTPUTS)[] {
   if (task.task === "shrink") return ["model", "shape"];
+  if (task.task === "evaluate") return [];
   if (task.task === "extract") return ["adapter"];
   if (task.task === "merge-adapters") return [task.into === undefined ? "adapter" : "model"];
   if (task.task === "export") {

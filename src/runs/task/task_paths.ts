@@ -18,6 +18,12 @@ const FIELDS: Readonly<Record<string, readonly (readonly [field: string, of: Rec
     ["tokenizer_source", "model"],
   ],
   residual: [["base", "model"], ["instruct", "model"], ["newBase", "model"]],
+  evaluate: [
+    ["models.*.model", "model"],
+    ["teacher", "model"],
+    ["tasks.*.data", "dataset"],
+    ["tasks.*.data.*", "dataset"],
+  ],
   extract: [["base", "model"], ["tuned", "model"]],
   export: [["run", "run"]],
   "merge-adapters": [["adapters.*.adapter", "adapter"], ["into", "model"]],

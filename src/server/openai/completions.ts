@@ -9,6 +9,17 @@ import type { App } from "../http/app_env.ts";
 import { errorBody, HttpError, toHttpError } from "../http/http_error.ts";
 import { otherwise } from "../schemas.ts";
 import type { Service } from "../service.ts";
+import {
+  choiceOf,
+  promptsOf,
+  reasonOf,
+  streamedChoices,
+  sumOf,
+  usageOf,
+  wantedOf,
+  whole,
+} from "./choices.ts";
+import { completionLogProbabilities, promptLogProbabilities } from "./log_probabilities.ts";
 import { sourceOf } from "./model_source.ts";
 
 /** Fields that are taken only where they change nothing: what they would ask for is not possible here. */
@@ -37,14 +48,37 @@ const common = {
   ...neutral,
 };
 
+/** Prompts of one request. */
+const MOST_PROMPTS = 256;
+
+const tokenIds = z.array(z.number().int().min(0).max(0x7fff_ffff)).min(1);
+
 const completionRequest = z.strictObject({
   ...common,
-  prompt: z.union([z.string(), z.array(z.string()).length(1)]).openapi({
-    description: "The text to continue",
+  prompt: z.union([
+    z.string(),
+    tokenIds,
+    z.array(z.string()).min(1).max(MOST_PROMPTS),
+    z.array(tokenIds).min(1).max(MOST_PROMPTS),
+  ]).openapi({
+    description:
+      `The text to continue, or its token ids; or several, at most ${MOST_PROMPTS}, each with a choice`,
   }),
-  max_tokens: z.number().int().min(1).nullish().openapi({ description: "16 when absent" }),
-  echo: z.literal(false).nullish(),
-  logprobs: z.literal(0).nullish(),
+  max_tokens: z.number().int().min(0).nullish().openapi({
+    description: "16 when absent; 0 writes nothing, for log-probabilities of the prompt alone",
+  }),
+  echo: z.boolean().nullish().openapi({ description: "Begins the answer with the prompt" }),
+  logprobs: z.number().int().min(0).max(20).nullish().openapi({
+    description:
+      "Log-probabilities of the tokens, with so many of the likeliest at each place; streamed once the text is whole",
+  }),
+  prompt_logprobs: z.number().int().min(0).max(256).nullish().openapi({
+    description:
+      "Log-probabilities of the prompt by token id, with so many of the likeliest at each place; as vLLM has them",
+  }),
+  return_tokens_as_token_ids: z.boolean().nullish().openapi({
+    description: "Writes the tokens of logprobs as token_id:ID; as vLLM does",
+  }),
   suffix: z.null().optional(),
 }).openapi("CompletionRequest");
 
@@ -68,14 +102,14 @@ const usage = z.object({
   total_tokens: z.number().int(),
 });
 const finishReason = z.enum(["stop", "length"]);
-const answer = <T extends z.ZodRawShape>(object: string, choice: T) =>
+const answer = <T extends z.ZodRawShape, L extends z.ZodType>(object: string, logprobs: L, choice: T) =>
   z.object({
     id: z.string(),
     object: z.literal(object),
     created: z.number().int(),
     model: z.string(),
     choices: z.array(
-      z.object({ index: z.number().int(), finish_reason: finishReason, logprobs: z.null(), ...choice }),
+      z.object({ index: z.number().int(), finish_reason: finishReason, logprobs, ...choice }),
     ),
     usage,
   });
@@ -95,7 +129,12 @@ const completions = createRoute({
     200: {
       description: "The continuation; with stream: true as server-sent events",
       content: {
-        "application/json": { schema: answer("text_completion", { text: z.string() }).openapi("Completion") },
+        "application/json": {
+          schema: answer("text_completion", completionLogProbabilities.nullable(), {
+            text: z.string(),
+            prompt_logprobs: promptLogProbabilities.optional(),
+          }).openapi("Completion"),
+        },
         ...streamed,
       },
     },
@@ -116,7 +155,7 @@ const chat = createRoute({
       description: "The answer; with stream: true as server-sent events",
       content: {
         "application/json": {
-          schema: answer("chat.completion", {
+          schema: answer("chat.completion", z.null(), {
             message: z.object({ role: z.literal("assistant"), content: z.string(), refusal: z.null() }),
           }).openapi("ChatCompletion"),
         },
@@ -131,28 +170,47 @@ const chat = createRoute({
 export function addCompletionRoutes(app: App, service: Service): void {
   app.openapi(completions, async (c) => {
     const body = c.req.valid("json");
-    const prompt = typeof body.prompt === "string" ? body.prompt : body.prompt[0]!;
-    const events = await begin(service, body, prompt, body.max_tokens ?? 16, c.req.raw.signal);
-    const head = { id: `cmpl-${crypto.randomUUID()}`, created: now(), model: body.model };
-    const choice = (
-      text: string,
-      reason: string | null,
-    ) => [{ index: 0, text, finish_reason: reason, logprobs: null }];
+    const prompts = promptsOf(body.prompt);
+    const most = body.max_tokens ?? 16;
+    const wanted = wantedOf(body);
+    // Whoever leaves, or one prompt that cannot be continued, ends them all.
+    const leaving = new AbortController();
+    const signal = AbortSignal.any([c.req.raw.signal, leaving.signal]);
+    const head = {
+      id: `cmpl-${crypto.randomUUID()}`,
+      object: "text_completion" as const,
+      created: now(),
+      model: body.model,
+    };
+    const begun = (prompt: InferenceRequest["prompt"]) =>
+      begin(service, body, prompt, most, signal, { texts: prompts.length, scores: wanted.scores });
     if (!body.stream) {
-      const { text, reason, usage } = await whole(events);
-      return c.json(
-        { ...head, object: "text_completion", choices: choice(text, reason), usage },
-        200,
-      );
+      try {
+        const answers = await Promise.all(prompts.map(async (prompt) => await whole(await begun(prompt))));
+        const choices = answers.map((answer, index) => choiceOf(answer, prompts[index]!, wanted, index));
+        return c.json({ ...head, choices, usage: sumOf(answers.map(({ usage }) => usage)) }, 200);
+      } finally {
+        leaving.abort();
+      }
     }
-    const stream = serverSent(service, events, {
-      text: (text) => ({ ...head, object: "text_completion", choices: choice(text, null) }),
-      end: (reason) => ({ ...head, object: "text_completion", choices: choice("", reason) }),
-      usage: body.stream_options?.include_usage
-        ? (usage) => ({ ...head, object: "text_completion", choices: [], usage })
-        : undefined,
-    });
-    return stream;
+    const first = await begun(prompts[0]!);
+    async function* chunks(): AsyncGenerator<unknown> {
+      const used: ReturnType<typeof usageOf>[] = [];
+      try {
+        for (const [index, prompt] of prompts.entries()) {
+          const events = index === 0 ? first : await begun(prompt);
+          for await (const choice of streamedChoices(events, prompt, wanted, index)) {
+            if ("usage" in choice) used.push(choice.usage);
+            else yield { ...head, choices: [choice] };
+          }
+        }
+        if (body.stream_options?.include_usage) yield { ...head, choices: [], usage: sumOf(used) };
+      } finally {
+        await first.return(undefined);
+        leaving.abort();
+      }
+    }
+    return serverSent(service, chunks());
   });
 
   app.openapi(chat, async (c) => {
@@ -175,15 +233,17 @@ export function addCompletionRoutes(app: App, service: Service): void {
       const choices = [{ index: 0, message, finish_reason: reason, logprobs: null }];
       return c.json({ ...head, object: "chat.completion", choices, usage }, 200);
     }
-    const stream = serverSent(service, events, {
-      first: chunk({ role: "assistant", content: "" }, null),
-      text: (text) => chunk({ content: text }, null),
-      end: (reason) => chunk({}, reason),
-      usage: body.stream_options?.include_usage
-        ? (usage) => ({ ...head, object: "chat.completion.chunk", choices: [], usage })
-        : undefined,
-    });
-    return stream;
+    async function* chunks(): AsyncGenerator<unknown> {
+      yield chunk({ role: "assistant", content: "" }, null);
+      for await (const event of events) {
+        if (event.type === "text") yield chunk({ content: event.text }, null);
+        if (event.type !== "end") continue;
+        yield chunk({}, reasonOf(event.finishReason));
+        if (!body.stream_options?.include_usage) return;
+        yield { ...head, object: "chat.completion.chunk", choices: [], usage: usageOf(event) };
+      }
+    }
+    return serverSent(service, chunks());
   });
 }
 
@@ -199,12 +259,15 @@ async function begin(
   prompt: InferenceRequest["prompt"],
   maxTokens: number,
   signal: AbortSignal,
+  { texts = 1, scores }: { texts?: number; scores?: number | undefined } = {},
 ): Promise<AsyncGenerator<InferenceEvent>> {
   const source = await sourceOf(service, model);
-  if (maxTokens > service.caps.generatedTokens) {
+  if (maxTokens * texts > service.caps.generatedTokens) {
     throw new HttpError(
       400,
-      `${maxTokens} tokens are more than this service allows, ${service.caps.generatedTokens}`,
+      `${maxTokens} tokens${
+        texts > 1 ? ` of each of ${texts} texts` : ""
+      } are more than this service allows, ${service.caps.generatedTokens}`,
       {
         param: "max_tokens",
         code: "cap",
@@ -219,6 +282,7 @@ async function begin(
     topK: top_k ?? 0,
     seed: seed ?? crypto.getRandomValues(new Uint32Array(1))[0]!,
     stop: typeof stop === "string" ? [stop] : stop ?? [],
+    ...(scores === undefined ? {} : { scores }),
   }, signal);
   const first = await events.next();
   return (async function* () {
@@ -231,60 +295,24 @@ async function begin(
   })();
 }
 
-async function whole(events: AsyncIterable<InferenceEvent>) {
-  let text = "";
-  for await (const event of events) {
-    if (event.type === "text") text += event.text;
-    else return { text, reason: reasonOf(event.finishReason), usage: usageOf(event) };
-  }
-  throw new HttpError(500, "the text has no end", { code: "internal" });
-}
-
-function reasonOf(reason: string): string {
-  return reason === "length" ? "length" : "stop";
-}
-
-function usageOf({ promptTokens, completionTokens }: Extract<InferenceEvent, { type: "end" }>) {
-  return {
-    prompt_tokens: promptTokens,
-    completion_tokens: completionTokens,
-    total_tokens: promptTokens + completionTokens,
-  };
-}
-
-/** What a stream is made of. */
-interface Chunks {
-  first?: unknown;
-  text: (text: string) => unknown;
-  end: (reason: string) => unknown;
-  usage: ((usage: ReturnType<typeof usageOf>) => unknown) | undefined;
-}
-
-function serverSent(service: Service, events: AsyncGenerator<InferenceEvent>, chunks: Chunks): Response {
+/** A stream of server-sent events, one for each chunk. */
+function serverSent(service: Service, chunks: AsyncGenerator<unknown>): Response {
   const encoder = new TextEncoder();
   const data = (value: unknown) =>
     encoder.encode(`data: ${typeof value === "string" ? value : JSON.stringify(value)}\n\n`);
   const body = new ReadableStream<Uint8Array>({
-    start(controller) {
-      if (chunks.first) controller.enqueue(data(chunks.first));
-    },
     async pull(controller) {
       try {
-        const { value: event, done } = await events.next();
-        if (done) {
-          controller.enqueue(data("[DONE]"));
-          return controller.close();
-        }
-        if (event.type === "text") return controller.enqueue(data(chunks.text(event.text)));
-        controller.enqueue(data(chunks.end(reasonOf(event.finishReason))));
-        if (chunks.usage) controller.enqueue(data(chunks.usage(usageOf(event))));
+        const { value, done } = await chunks.next();
+        controller.enqueue(data(done ? "[DONE]" : value));
+        if (done) controller.close();
       } catch (error) {
         controller.enqueue(data(errorBody(toHttpError(error, service.catalogue.hide))));
         controller.close();
       }
     },
     async cancel() {
-      await events.return(undefined);
+      await chunks.return(undefined);
     },
   });
   return new Response(body, {

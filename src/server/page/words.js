@@ -60,6 +60,7 @@ function titleOf(run) {
 /** What a run does that distils nothing. */
 function taskTitle({ task, recipe }, short) {
   if (task === "shrink") return `shrink ${short(recipe.model)}`;
+  if (task === "evaluate") return `${recipe.models.map(({ model }) => short(model)).join(", ")} on tasks`;
   if (task === "extract") return `difference of ${short(recipe.tuned)} and ${short(recipe.base)}`;
   if (task === "merge-adapters") return `${recipe.adapters.length} adapters by ${recipe.method ?? "cat"}`;
   if (task === "export") return `${recipe.shape} of ${short(recipe.run)}`;

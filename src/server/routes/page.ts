@@ -13,6 +13,7 @@ import chartStyle from "../page/charts/charts.css" with { type: "text" };
 import chartsFrontier from "../page/charts/frontier.js" with { type: "text" };
 import chartsLegend from "../page/charts/legend.js" with { type: "text" };
 import chartsLineStyles from "../page/charts/line_styles.js" with { type: "text" };
+import chartsReliability from "../page/charts/reliability.js" with { type: "text" };
 import chartsSettings from "../page/charts/settings.js" with { type: "text" };
 import chartsSmoothing from "../page/charts/smoothing.js" with { type: "text" };
 import chartsTicks from "../page/charts/ticks.js" with { type: "text" };
@@ -39,6 +40,7 @@ import page from "../page/index.html" with { type: "text" };
 import layoutStyle from "../page/layout.css" with { type: "text" };
 import memory from "../page/memory.js" with { type: "text" };
 import runCurves from "../page/run/curves.js" with { type: "text" };
+import runEvaluation from "../page/run/evaluation.js" with { type: "text" };
 import runFiles from "../page/run/files.js" with { type: "text" };
 import runHead from "../page/run/head.js" with { type: "text" };
 import runLog from "../page/run/log.js" with { type: "text" };
@@ -67,6 +69,7 @@ const FILES: Readonly<Record<string, readonly [type: string, text: string]>> = {
   "charts/frontier.js": [SCRIPT, chartsFrontier],
   "charts/legend.js": [SCRIPT, chartsLegend],
   "charts/line_styles.js": [SCRIPT, chartsLineStyles],
+  "charts/reliability.js": [SCRIPT, chartsReliability],
   "charts/settings.js": [SCRIPT, chartsSettings],
   "charts/smoothing.js": [SCRIPT, chartsSmoothing],
   "charts/ticks.js": [SCRIPT, chartsTicks],
@@ -92,6 +95,7 @@ const FILES: Readonly<Record<string, readonly [type: string, text: string]>> = {
   "layout.css": [STYLE, layoutStyle],
   "memory.js": [SCRIPT, memory],
   "run/curves.js": [SCRIPT, runCurves],
+  "run/evaluation.js": [SCRIPT, runEvaluation],
   "run/files.js": [SCRIPT, runFiles],
   "run/head.js": [SCRIPT, runHead],
   "run/log.js": [SCRIPT, runLog],

@@ -6,7 +6,7 @@
 import { isObject } from "../../../base/json.ts";
 import { withSetNames } from "../data_sets.ts";
 
-const OPTIONAL_SECTIONS = ["objective", "adapter", "train", "samples", "output", "limits"];
+const OPTIONAL_SECTIONS = ["objective", "adapter", "train", "samples", "evaluate", "output", "limits"];
 
 /** Fills in what depends on another field and was left out, before the rules are checked. */
 export function deriveDefaults(value: unknown): unknown {
@@ -20,6 +20,12 @@ export function deriveDefaults(value: unknown): unknown {
   const teacher = section(value, "teacher");
   if (teacher && isObject(teacher.adapter)) {
     derived.teacher = { ...teacher, adapter: twiceTheRank(teacher.adapter) };
+  }
+  if (teacher && isObject(teacher.cache) && teacher.cache.payload === "hidden") {
+    derived.teacher = {
+      ...derived.teacher as typeof teacher,
+      cache: { precision: "bf16", ...teacher.cache },
+    };
   }
   const train = section(value, "train");
   if (train) {

@@ -9,9 +9,11 @@ import { isObject } from "../../../base/json.ts";
 import type { Recipe, RecipeInput } from "../recipe.ts";
 import { adapter } from "./adapter.ts";
 import { data } from "./data.ts";
+import { evaluate } from "./evaluate.ts";
 import { haveNumbers } from "./fields.ts";
 import { defaultObjective, isEverPositive, objective } from "./objective.ts";
 import { limits, output, samples } from "./run.ts";
+import { checkBesideServed } from "./server.ts";
 import { student } from "./student.ts";
 import { teacher } from "./teacher.ts";
 import { train } from "./train.ts";
@@ -28,6 +30,9 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
   ),
   train: train.prefault({}).describe("How it is trained"),
   samples: samples.prefault({}).describe("Sample texts for the before and after"),
+  evaluate: evaluate.optional().describe(
+    "Tasks that teacher, student before and student after are measured on at the end; none when absent",
+  ),
   output: output.prefault({}).describe("What the run leaves"),
   limits: limits.prefault({}).describe("Bounds of the run"),
 }).refine((recipe) => recipe.data.contextLength <= recipe.train.tokensPerMicroBatch, {
@@ -50,6 +55,9 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
   },
 ).superRefine(({ teacher, student, objective, adapter, train }, context) => {
   checkOneForAll({ teacher, student, objective, adapter, train }, (path, message) => {
+    context.addIssue({ code: "custom", path, message });
+  });
+  checkBesideServed({ teacher, student, train }, (path, message) => {
     context.addIssue({ code: "custom", path, message });
   });
   const trains = objective.findIndex(({ learner }) => learner === "teacher");

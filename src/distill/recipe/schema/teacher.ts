@@ -6,25 +6,40 @@
 import { z } from "zod";
 import { adapter } from "./adapter.ts";
 import { path, quantize, QUANTIZES, seed } from "./fields.ts";
+import { checkServed, server } from "./server.ts";
 
 const cacheEntries = z.number().int().min(1).max(256);
 
+const PRECISIONS = { logits: ["f16", "f32"], hidden: ["bf16", "int8", "f32"] };
+
 const cache = z.strictObject({
+  payload: z.enum(["hidden"]).optional().describe(
+    "Instead of topK and samples: the hidden states that the teacher's head reads, of which every loss over logits is exact",
+  ),
   topK: cacheEntries.optional().describe("Largest logits kept of the teacher at each position"),
   samples: cacheEntries.optional().describe(
     "Instead of topK: tokens drawn from the teacher's distribution at each position (RS-KD, arXiv 2503.16870)",
   ),
   seed: seed.default(1).describe("Seed of the draws"),
-  precision: z.enum(["f16", "f32"]).default("f16").describe(
-    "Of the logits kept, as distances from the largest",
+  precision: z.enum(["f16", "f32", "bf16", "int8"]).default("f16").describe(
+    "f16 or f32 of the logits kept, as distances from the largest; of hidden states bf16 (when absent), int8 with a scale a row, or f32",
   ),
   folder: path.optional().describe("Folder of caches that runs share; one in the run's folder when absent"),
-}).refine((c) => (c.topK === undefined) !== (c.samples === undefined), {
-  error: "needs one of topK and samples, such as {topK: 64}",
+}).refine((c) => [c.payload, c.topK, c.samples].filter((kept) => kept !== undefined).length === 1, {
+  error: "needs one of topK and samples, such as {topK: 64}, or payload: hidden",
+}).refine((c) => PRECISIONS[c.payload ?? "logits"].includes(c.precision), {
+  path: ["precision"],
+  error: "must be f16 or f32 for logits, and bf16, int8 or f32 for payload: hidden",
 });
 
 export const teacher = z.strictObject({
-  model: path.describe("Hugging Face folder or GGUF file of the teacher, or hf:ORG/NAME@REVISION of the hub"),
+  model: path.describe(
+    "Hugging Face folder or GGUF file of the teacher, hf:ORG/NAME@REVISION of the hub, or `server` for a model behind a server",
+  ),
+  server: server.optional().describe(
+    "Where model is `server`: a server of the OpenAI API that gives log-probabilities of a prompt. It is asked once, before training, and " +
+      "cache.topK of them are kept at each position",
+  ),
   quantize: quantize.optional().describe(`${QUANTIZES}As it is stored when absent`),
   stream: z.boolean().optional().describe(
     "Reads its layers from disk, two at a time, each time they are needed, so that only embedding, head and two layers take memory on " +
@@ -37,7 +52,7 @@ export const teacher = z.strictObject({
   cache: cache.optional().describe(
     "Runs the teacher once before training and keeps the top of its distribution; training then needs no teacher on the GPU",
   ),
-}).refine((t) => !(t.train && t.cache), {
+}).superRefine(checkServed).refine((t) => !(t.train && t.cache), {
   path: ["cache"],
   error: "cannot keep a teacher that is trained along; leave it out, or teacher.train",
 }).refine((t) => !(t.train && t.stream), {

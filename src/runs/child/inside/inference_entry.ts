@@ -7,10 +7,21 @@ import { familiesOf } from "../../../registry/families.ts";
 import { builtins } from "../../../../plugins/mod.ts";
 import { TextWriter } from "../../../distill/generate/text_writer.ts";
 import { type PluginModule, registryOf } from "../../../registry/exported_plugins.ts";
-import type { InferenceMessage, InferenceModel, InferenceOrder, InferenceRequest } from "../inference.ts";
+import type {
+  InferenceEvent,
+  InferenceMessage,
+  InferenceModel,
+  InferenceOrder,
+  InferenceRequest,
+} from "../inference.ts";
 import { type Port, serve } from "./port.ts";
+import { InputError } from "../../../base/errors.ts";
+import type { TextScores } from "../../../distill/generate/scorer.ts";
 import { StopText } from "../../../distill/generate/stop_text.ts";
+import { TextStream } from "../../../text/text_stream.ts";
+import { TokenTexts } from "../../../text/token_texts.ts";
 import { tellError } from "../told_error.ts";
+import { MOST_TOLD, tellScores } from "../told_scores.ts";
 
 /** Longest sequence, prompt included, where the model allows more: its cache takes memory. */
 const LONGEST = 2048;
@@ -34,16 +45,25 @@ async function open(model: InferenceModel, modules: readonly PluginModule[]): Pr
   return await TextWriter.open({ ...model, registry });
 }
 
-/** Requests, one after another. */
+/** A request that waits for its turn. */
+interface Request {
+  readonly id: number;
+  readonly request: InferenceRequest;
+}
+
+/** Requests, one after another; those that are scored alone several at once. */
 class Desk {
   readonly #writer: TextWriter;
+  readonly #texts: TokenTexts;
   readonly #port: Port;
   readonly #cancelled = new Set<number>();
-  #last: Promise<void> = Promise.resolve();
+  readonly #queue: Request[] = [];
+  #working = false;
+  #beat = performance.now();
 
   constructor(writer: TextWriter, port: Port) {
-    this.#writer = writer;
-    this.#port = port;
+    [this.#writer, this.#port] = [writer, port];
+    this.#texts = new TokenTexts(writer.tokenizer);
   }
 
   /** Says something. Where nobody listens any more, there is nothing left to do. */
@@ -55,42 +75,190 @@ class Desk {
   async work(): Promise<void> {
     for await (const order of this.#port.orders as AsyncIterable<InferenceOrder>) {
       if ("cancel" in order) this.#cancelled.add(order.cancel);
-      else this.#last = this.#last.then(() => this.#one(order.id, order.request));
+      else {
+        this.#queue.push(order);
+        void this.#drain();
+      }
     }
   }
 
-  async #one(id: number, request: InferenceRequest): Promise<void> {
-    let beat = performance.now();
+  async #drain(): Promise<void> {
+    if (this.#working) return;
+    this.#working = true;
+    while (this.#queue.length > 0) {
+      const first = this.#queue.shift()!;
+      if (!scoresAlone(first.request)) {
+        await this.#telling(first.id, () => this.#write(first));
+        continue;
+      }
+      const together = [first];
+      for (let i = 0; i < this.#queue.length && together.length < MOST_TOGETHER;) {
+        if (scoresAlone(this.#queue[i]!.request)) together.push(...this.#queue.splice(i, 1));
+        else i++;
+      }
+      await this.#score(together);
+    }
+    this.#working = false;
+  }
+
+  /** Does a part of the work for a request, whose error is that request's alone. */
+  async #telling<T>(id: number, work: () => T | Promise<T>): Promise<T | undefined> {
     try {
-      const { prompt } = request;
-      const ids = typeof prompt === "string" ? this.#writer.encode(prompt) : this.#writer.encodeChat(prompt);
-      const stop = new StopText(request.stop);
-      const say = (text: string) => {
-        if (text !== "") this.say({ type: "event", id, event: { type: "text", text } });
-      };
-      const [written] = await this.#writer.write([ids], {
-        ...request,
-        onText: (_, piece) => {
-          say(stop.push(piece));
-          if (performance.now() - beat > HEARTBEAT_MS) {
-            beat = performance.now();
-            this.say({ type: "alive" });
-          }
-          return !stop.stopped && !this.#cancelled.has(id);
-        },
-      });
-      say(stop.end(written!.text));
-      const finishReason = this.#cancelled.has(id) && !stop.stopped
-        ? "cancelled"
-        : written!.finished || stop.stopped
-        ? "stop"
-        : "length";
-      const [promptTokens, completionTokens] = [ids.length, written!.tokens];
-      this.say({ type: "event", id, event: { type: "end", finishReason, promptTokens, completionTokens } });
+      return await work();
     } catch (error) {
       this.say({ type: "failed", id, error: tellError(error) });
+      return undefined;
     } finally {
+      this.#alive();
+    }
+  }
+
+  #alive(): void {
+    if (performance.now() - this.#beat <= HEARTBEAT_MS) return;
+    this.#beat = performance.now();
+    this.say({ type: "alive" });
+  }
+
+  #encode({ prompt, maxTokens, scores }: InferenceRequest): Int32Array {
+    const writer = this.#writer;
+    const ids = typeof prompt === "string"
+      ? writer.encode(prompt)
+      : "ids" in prompt
+      ? writer.checkIds(prompt.ids, "prompt")
+      : writer.encodeChat(prompt);
+    if (scores === undefined && maxTokens > 0) return ids;
+    const most = writer.length;
+    if (ids.length > most || maxTokens > 1 && ids.length >= most) {
+      throw new InputError(
+        `the prompt has ${ids.length} tokens; it must have at most ${maxTokens > 1 ? most - 1 : most}`,
+      );
+    }
+    if (scores !== undefined && (ids.length + maxTokens) * scores > MOST_TOLD) {
+      throw new InputError(
+        `${scores} log-probabilities at each of ${ids.length + maxTokens} tokens are more than ${MOST_TOLD}`,
+        { hint: "Ask for fewer log-probabilities, or send a shorter prompt." },
+      );
+    }
+    return ids;
+  }
+
+  /** Scores prompts of which at most the likeliest next token is wanted. */
+  async #score(requests: readonly Request[]): Promise<void> {
+    const encoded: { one: Request; ids: Int32Array }[] = [];
+    for (const one of requests) {
+      const ids = await this.#telling(one.id, () => this.#encode(one.request));
+      if (ids) encoded.push({ one, ids });
+    }
+    const wanted = encoded.filter(({ one: { id, request } }) => {
+      return request.scores !== undefined && !this.#cancelled.has(id);
+    });
+    const top = Math.max(
+      0,
+      ...wanted.map(({ one: { request } }) => Math.max(request.scores!, request.maxTokens)),
+    );
+    let found: TextScores[] = [];
+    try {
+      found = await this.#writer.score(wanted.map(({ ids }) => ids), top, () => this.#alive());
+    } catch (error) {
+      // Nobody knows whose it is.
+      for (const { one } of wanted) this.say({ type: "failed", id: one.id, error: tellError(error) });
+      for (const one of wanted) encoded.splice(encoded.indexOf(one), 1);
+    }
+    for (const each of encoded) {
+      const { one: { id, request }, ids } = each;
+      await this.#telling(id, () => {
+        const scores = found[wanted.indexOf(each)];
+        const next = request.maxTokens > 0 && scores ? scores.topIds[ids.length * scores.top] : undefined;
+        const isStop = next !== undefined && this.#writer.stopTokens.includes(next);
+        const stop = new StopText(request.stop);
+        const text = next === undefined || isStop ? "" : this.#text(ids, [next]);
+        this.#sayText(id, stop.push(text) + stop.end(text));
+        if (scores) {
+          this.#sayScores(id, request, scores, [...ids, ...(next === undefined ? [] : [next])], ids);
+        }
+        const finishReason = this.#cancelled.has(id)
+          ? "cancelled"
+          : isStop || stop.stopped
+          ? "stop"
+          : "length";
+        const completionTokens = next === undefined || isStop ? 0 : 1;
+        this.#sayEnd(id, finishReason, ids.length, completionTokens);
+      });
       this.#cancelled.delete(id);
     }
   }
+
+  async #write({ id, request }: Request): Promise<void> {
+    const ids = this.#encode(request);
+    const stop = new StopText(request.stop);
+    const [written] = await this.#writer.write([ids], {
+      ...request,
+      onText: (_, piece) => {
+        this.#sayText(id, stop.push(piece));
+        this.#alive();
+        return !stop.stopped && !this.#cancelled.has(id);
+      },
+    });
+    this.#sayText(id, stop.end(written!.text));
+    if (request.scores !== undefined && !this.#cancelled.has(id)) {
+      const tokens = Int32Array.from([...ids, ...written!.ids]);
+      const [scores] = await this.#writer.score([tokens], request.scores, () => this.#alive());
+      this.#sayScores(id, request, scores!, [...tokens], ids);
+    }
+    const finishReason = this.#cancelled.has(id) && !stop.stopped
+      ? "cancelled"
+      : written!.finished || stop.stopped
+      ? "stop"
+      : "length";
+    this.#cancelled.delete(id);
+    this.#sayEnd(id, finishReason, ids.length, written!.tokens);
+  }
+
+  #text(after: Int32Array, ids: readonly number[]): string {
+    const stream = new TextStream(this.#writer.tokenizer, { after });
+    return ids.map((id) => stream.push(id)).join("") + stream.end();
+  }
+
+  #sayText(id: number, text: string): void {
+    if (text !== "") this.say({ type: "event", id, event: { type: "text", text } });
+  }
+
+  #sayScores(
+    id: number,
+    { scores: top }: InferenceRequest,
+    scores: TextScores,
+    tokens: number[],
+    { length: promptTokens }: Int32Array,
+  ): void {
+    const stream = new TextStream(this.#writer.tokenizer);
+    const pieces = tokens.map((token) => stream.push(token));
+    const offsets = [0];
+    for (const piece of pieces) offsets.push(offsets.at(-1)! + piece.length);
+    const text = { offsets, promptText: pieces.slice(0, promptTokens).join(""), promptTokens };
+    const told = tellScores(
+      scores,
+      tokens,
+      Math.min(top!, scores.top),
+      text,
+      (token) => this.#texts.of(token),
+    );
+    this.say({ type: "event", id, event: { type: "scores", scores: told } });
+  }
+
+  #sayEnd(
+    id: number,
+    finishReason: Extract<InferenceEvent, { type: "end" }>["finishReason"],
+    promptTokens: number,
+    completionTokens: number,
+  ): void {
+    this.say({ type: "event", id, event: { type: "end", finishReason, promptTokens, completionTokens } });
+  }
+}
+
+/** Most prompts that are scored together. */
+const MOST_TOGETHER = 64;
+
+/** Whether all that is wanted of a text follows from scores of its prompt: nothing is written, or the likeliest token alone. */
+function scoresAlone({ maxTokens, temperature, scores }: InferenceRequest): boolean {
+  return maxTokens === 0 || maxTokens === 1 && temperature === 0 && scores !== undefined;
 }

@@ -44,7 +44,10 @@ async function inspect(order: InspectionOrder, modules: readonly PluginModule[])
     const task = parseTask(order.recipe);
     return await estimateTask(task, registry, needsGpu(task) ? await describedGpu() : undefined);
   }
-  return await openRecipe(parseRecipe(order.recipe), registry, async (opened) => {
+  const recipe = parseRecipe(order.recipe);
+  // The rows of a cache have to be counted.
+  const reading = order.kind === "estimate" && recipe.teacher.cache ? "whole" : "look";
+  return await openRecipe(recipe, registry, async (opened) => {
     switch (order.kind) {
       case "validate":
         return validation(opened);
@@ -53,7 +56,7 @@ async function inspect(order: InspectionOrder, modules: readonly PluginModule[])
       case "preview":
         return preview(opened, order.heldOut, order.samples);
     }
-  });
+  }, { reading });
 }
 
 /** What the GPU here is like; undefined where there is none. */

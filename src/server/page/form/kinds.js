@@ -7,6 +7,7 @@ const KINDS = {
   merge: ["#/task/merge", "Merge"],
   residual: ["#/task/residual", "Add a residual"],
   shrink: ["#/task/shrink", "Shrink"],
+  evaluate: ["#/task/evaluate", "Evaluate"],
   extract: ["#/task/extract", "Extract an adapter"],
   "merge-adapters": ["#/task/merge-adapters", "Merge adapters"],
   export: ["#/task/export", "Export a shape"],

@@ -1,4 +1,4 @@
-/** The forms of runs that do something else than distil: merge models, add a residual, cut a model. */
+/** The forms of runs that do something else than distil: merge models, add a residual, cut a model, measure some. */
 import { api } from "../api.js";
 import { fill, h } from "../dom.js";
 import { shownTask } from "./estimate.js";
@@ -12,6 +12,7 @@ const TITLES = {
   merge: "Merge models",
   residual: "Add an instruction residual",
   shrink: "Shrink a model",
+  evaluate: "Evaluate models",
   extract: "Extract an adapter",
   export: "Export a shape",
   "merge-adapters": "Merge adapters",
@@ -20,6 +21,8 @@ const ABOUT = {
   merge: "Several models of one shape become one, tensor by tensor.",
   residual:
     "What instruction tuning changed in one base model is added to another one: new base + (instruct - base).",
+  evaluate:
+    "Models are measured beside each other on tasks: how well they predict, choose, agree with a teacher, or answer.",
   extract: "The difference of two models becomes an adapter for the first one.",
   "merge-adapters": "The adapters of several runs on one base become one, or are merged into their base.",
   export: "One shape of a run that trained several, on its own and without training.",
@@ -30,6 +33,7 @@ const SCHEMAS = {
   merge: "MergeTask",
   residual: "ResidualTask",
   shrink: "ShrinkTask",
+  evaluate: "EvaluateTask",
   extract: "ExtractTask",
   export: "ExportTask",
   "merge-adapters": "MergeAdaptersTask",
@@ -194,6 +198,37 @@ const PARTS = {
     ];
   },
 
+  evaluate(fields, { models, datasets, recipe }) {
+    const example = [{ kind: "perplexity", data: datasets[0]?.id ?? "" }];
+    const listed = recipe.models ?? models.slice(0, 2).map(({ id }) => ({ model: id }));
+    return [
+      section("Models", [
+        fields.text("models", "Models", "One a line, the one first that others are compared with", listed, {
+          read: (text) =>
+            text.split("\n").map((line) => line.trim()).filter(Boolean).map((model) => ({ model })),
+          write: (list = []) => list.map(({ model }) => model).join("\n"),
+          rows: 3,
+        }),
+        fields.choice("teacher", "Teacher", ["", ...models.map(({ id }) => id)], recipe.teacher, {
+          "": "none",
+        }),
+      ]),
+      section("Tasks", [
+        fields.text(
+          "tasks",
+          "Tasks",
+          "A list in JSON: kind or layout, data, and what the kind wants",
+          recipe.tasks ?? example,
+          {
+            read: tasksOf,
+            write: (tasks) => JSON.stringify(tasks, null, 1),
+            rows: 8,
+          },
+        ),
+      ]),
+    ];
+  },
+
   extract(fields, { schema, models, recipe }) {
     const names = models.map(({ id }) => id);
     return [
@@ -256,6 +291,15 @@ const PARTS = {
     ];
   },
 };
+
+/** Tasks as they are entered. What is no JSON is sent as it is, so that the service says what is wrong with it. */
+function tasksOf(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
 
 /** Adapters as they are entered. What is no number is sent as it is, so that the service says what is wrong with it. */
 function adaptersOf(text) {

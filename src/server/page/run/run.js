@@ -3,6 +3,7 @@ import { api, ApiError } from "../api.js";
 import { fill, h, toast } from "../dom.js";
 import { ENDED, nameOf } from "../words.js";
 import { Curves } from "./curves.js";
+import { Evaluation } from "./evaluation.js";
 import { showFiles } from "./files.js";
 import { Head } from "./head.js";
 import { Log } from "./log.js";
@@ -38,6 +39,7 @@ class RunView {
   /** Where the run can have some. */
   #shapes;
   #samples = new Samples();
+  #evaluation = new Evaluation();
   #log = new Log();
   #filesPanel = h("section", { class: "panel", hidden: true });
   #tryPanel = h("section", { class: "panel", hidden: true });
@@ -68,6 +70,7 @@ class RunView {
       this.#main,
       this.#head.element,
       this.#shapes?.element,
+      this.#evaluation.element,
       this.#curves.element,
       this.#samples.element,
       this.#tryPanel,
@@ -90,6 +93,7 @@ class RunView {
     this.#source?.close();
     this.#curves.destroy();
     this.#shapes?.destroy();
+    this.#evaluation.destroy();
   }
 
   async #load() {
@@ -171,6 +175,7 @@ class RunView {
 
   #showHead() {
     this.#head.show(this.#run, this.#plan, this.#pace);
+    this.#evaluation.show(this.#run.result);
   }
 
   async #stateChanged() {

@@ -1,0 +1,352 @@
+/**
+ * Models measured on tasks, one after another.
+ *
+ * @module
+ */
+import { DEFAULT_DEVICE, type DeviceDescription } from "../../gpu/description.ts";
+import { type Gpu, openGpu } from "../../gpu/device.ts";
+import {
+  agreementMeasurement,
+  choiceMeasurement,
+  type Measurement,
+  textMeasurement,
+  writtenMeasurement,
+} from "../../evaluation/results/measurement.ts";
+import type { ChoiceItem, TaskItems, TextItem, WrittenItem } from "../../evaluation/tasks/items.ts";
+import {
+  type AgreementTask,
+  type EvaluationTask,
+  isWritten,
+  type MultipleChoiceTask,
+  needsTeacher,
+  type PerplexityTask,
+} from "../../evaluation/tasks/task.ts";
+import { InputError } from "../../base/errors.ts";
+import { familiesOf } from "../../registry/families.ts";
+import type { Registry } from "../../registry/registry.ts";
+import type { Plan } from "../../tensor/plan.ts";
+import type { RunSource } from "../checkpoint/run_student.ts";
+import { encodeChoices, encodeText } from "./encode_items.ts";
+import { OpenedModel } from "./measured_model.ts";
+import {
+  ALONE,
+  type ScoredModels,
+  type ScoredStretch,
+  type ScoringWork,
+  type Stretch,
+  TokenScorer,
+  workOf,
+} from "./token_scorer.ts";
+import { type Answer, writeAnswers } from "./written_answers.ts";
+
+/** A task with what it asks. */
+export interface OpenedTask {
+  readonly task: EvaluationTask;
+  readonly items: TaskItems;
+}
+
+/** A model by where its weights come from. */
+export interface EvaluatedModel {
+  /** What writes texts: a folder, a GGUF file, or a run. */
+  readonly source: string | RunSource;
+  /** Opens it for scoring, where that is not the source itself. */
+  readonly open?: () => Promise<OpenedModel>;
+}
+
+/** How {@linkcode TaskEvaluator} measures. */
+export interface EvaluateOptions {
+  readonly registry: Registry;
+  /** A folder or a GGUF file. */
+  readonly teacher?: string | undefined;
+  /** Longest text in tokens; what a model was trained for when absent, up to 1024. */
+  readonly contextLength?: number | undefined;
+  /** Stays the caller's; one is opened and closed where it is absent. */
+  readonly gpu?: Gpu;
+  /** Told what is worked on, for people. */
+  readonly onStage?: (message: string) => void;
+  /** Told how far the work on a model's tasks is. */
+  readonly onProgress?: (done: number, total: number) => void;
+  /** Told again and again while something is computed or written. */
+  readonly onBreath?: () => void;
+  /** Ends the work with its reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** Measures models on tasks; the device and what the teacher wrote are kept between them. */
+export class TaskEvaluator {
+  readonly #tasks: readonly OpenedTask[];
+  readonly #options: EvaluateOptions;
+  readonly #teacherTexts = new Map<EvaluationTask, readonly Answer[]>();
+  #gpu: Gpu | undefined;
+
+  /** @throws {InputError} a task that needs a teacher, where there is none */
+  constructor(tasks: readonly OpenedTask[], options: EvaluateOptions) {
+    [this.#tasks, this.#options] = [tasks, options];
+    const lacking = tasks.find(({ task }) => needsTeacher(task));
+    if (!lacking || options.teacher !== undefined) return;
+    throw new InputError(`the task "${lacking.task.name}" compares with a teacher, and none is named`, {
+      hint: "Name one: --teacher MODEL.",
+    });
+  }
+
+  /**
+   * Measures a model on each task, in their order.
+   *
+   * @throws {InputError} the model does not do, or has another vocabulary than the teacher it is compared with
+   * @throws {DeviceError} without a device, or where memory does not suffice
+   */
+  async measure(model: EvaluatedModel, name: string): Promise<Measurement[]> {
+    const found = new Map<EvaluationTask, Measurement>();
+    const all = this.#tasks.length;
+    let done = 0;
+    const take = (task: EvaluationTask, measurement: Measurement) => {
+      found.set(task, measurement);
+      this.#options.onProgress?.(++done, all);
+    };
+    for (const beside of [false, true]) {
+      const some = this.#scored(beside);
+      if (some.length > 0) await this.#score(model, name, some, beside, take);
+    }
+    for (const { task, items } of this.#tasks) {
+      if (items.kind !== "written" || !isWritten(task)) continue;
+      const texts = await this.#write(model.source, name, task, items.items);
+      const teacher = needsTeacher(task) ? await this.#ofTeacher(task, items.items) : undefined;
+      const answers = items.items.map(({ prompt, reference }, i) => ({
+        ...{ prompt, ...texts[i]! },
+        reference: reference(teacher?.[i]?.text),
+      }));
+      take(task, writtenMeasurement(answers, task));
+    }
+    return this.#tasks.map(({ task }) => found.get(task)!);
+  }
+
+  async #write(
+    model: string | RunSource,
+    name: string,
+    task: EvaluationTask,
+    items: readonly WrittenItem[],
+  ): Promise<Answer[]> {
+    const { registry, onStage } = this.#options;
+    if (!isWritten(task)) return [];
+    const { chat, maxTokens, stop } = task;
+    onStage?.(`${name} writes ${items.length} answers of ${task.name}`);
+    return await writeAnswers(model, items.map(({ prompt }) => prompt), {
+      ...{ chat, maxTokens, stop, families: familiesOf(registry) },
+      onBreath: () => this.#breathe(),
+    });
+  }
+
+  async #ofTeacher(task: EvaluationTask, items: readonly WrittenItem[]): Promise<readonly Answer[]> {
+    const known = this.#teacherTexts.get(task);
+    if (known) return known;
+    const texts = await this.#write(this.#options.teacher!, "the teacher", task, items);
+    this.#teacherTexts.set(task, texts);
+    return texts;
+  }
+
+  async #score(
+    model: EvaluatedModel,
+    name: string,
+    tasks: readonly OpenedTask[],
+    beside: boolean,
+    take: (task: EvaluationTask, measurement: Measurement) => void,
+  ): Promise<void> {
+    const { registry, onStage } = this.#options;
+    await this.#opened(model, tasks, beside, async ({ models, encoded, work }) => {
+      this.#gpu ??= this.#options.gpu ?? await openGpu();
+      const scorer = await TokenScorer.create(this.#gpu, registry, models, work);
+      try {
+        for (const { task, stretches, measurement } of encoded) {
+          onStage?.(`measuring ${name} on ${task.name}`);
+          take(task, measurement(await scorer.score(stretches, () => this.#breathe())));
+        }
+      } finally {
+        scorer.destroy();
+      }
+    });
+  }
+
+  /**
+   * What measuring a model would put on a device, once without and once with its teacher. Pure: needs no GPU.
+   *
+   * @throws {InputError} as {@linkcode measure}
+   */
+  async plans(model: EvaluatedModel, device: DeviceDescription = DEFAULT_DEVICE): Promise<Plan[]> {
+    const plans: Plan[] = [];
+    for (const beside of [false, true]) {
+      const some = this.#scored(beside);
+      if (some.length === 0) continue;
+      await this.#opened(model, some, beside, ({ models, work }) => {
+        plans.push(TokenScorer.plan(device, this.#options.registry, models, work));
+      });
+    }
+    return plans;
+  }
+
+  /** Tasks that are scored, those that need the teacher beside the model or the others. */
+  #scored(beside: boolean): OpenedTask[] {
+    return this.#tasks.filter(({ task }) => !isWritten(task) && needsTeacher(task) === beside);
+  }
+
+  /** Opens a model, and its teacher where that is wanted, with the tasks as their tokens. */
+  async #opened(
+    model: EvaluatedModel,
+    tasks: readonly OpenedTask[],
+    beside: boolean,
+    use: (opened: {
+      models: ScoredModels;
+      encoded: readonly EncodedTask[];
+      work: ScoringWork;
+    }) => void | Promise<void>,
+  ): Promise<void> {
+    const { registry, teacher: teacherPath, contextLength: wanted } = this.#options;
+    const open = model.open ?? (() => OpenedModel.open(model.source, registry));
+    const learner = await open();
+    let teacher: OpenedModel | undefined;
+    try {
+      if (beside) teacher = await OpenedModel.open(teacherPath!, registry);
+      const contextLength = Math.min(
+        learner.contextLength(wanted),
+        teacher?.contextLength(wanted) ?? Infinity,
+      );
+      const encoded = tasks.map((task) => encode(task, learner, contextLength));
+      const topK = tasks.flatMap(({ task }) => (task.kind === "agreement" ? [task.topK] : []));
+      const work = workOf(encoded.flatMap(({ stretches }) => stretches));
+      await use({ models: { learner, teacher, topK: [...new Set(topK)] }, encoded, work });
+    } finally {
+      teacher?.close();
+      learner.close();
+    }
+  }
+
+  /** Lets others have a word. @throws what the signal was aborted with */
+  #breathe(): void {
+    this.#options.onBreath?.();
+    this.#options.signal?.throwIfAborted();
+  }
+
+  /** Frees the device, where it is its own. */
+  close(): void {
+    if (!this.#options.gpu) this.#gpu?.destroy();
+    this.#gpu = undefined;
+  }
+}
+
+/** A task's items as stretches, and what becomes of their scores. */
+interface EncodedTask {
+  readonly task: EvaluationTask;
+  readonly stretches: readonly Stretch[];
+  measurement(scores: readonly ScoredStretch[]): Measurement;
+}
+
+function encode({ task, items }: OpenedTask, model: OpenedModel, contextLength: number): EncodedTask {
+  if (items.kind === "choice") {
+    return encodeQuestions(task as MultipleChoiceTask, items.items, model, contextLength);
+  }
+  return encodeTexts(task as PerplexityTask | AgreementTask, items.items as TextItem[], model, contextLength);
+}
+
+function encodeQuestions(
+  task: MultipleChoiceTask,
+  items: readonly ChoiceItem[],
+  { tokenizer }: OpenedModel,
+  contextLength: number,
+): EncodedTask {
+  const questions = items.map((item) => encodeChoices(item, task, tokenizer, contextLength));
+  return {
+    task,
+    stretches: questions.flatMap(({ choices }) => choices.map(({ stretch }) => stretch)),
+    measurement(scores) {
+      const left = scores.values();
+      const scored = questions.map(({ choices, answer }) => ({
+        answer,
+        choices: choices.map(({ bytes }) => {
+          const losses = left.next().value![ALONE.loss]!;
+          return { logLikelihood: -sum(losses), tokens: losses.length, bytes };
+        }),
+      }));
+      return choiceMeasurement(scored, task, {
+        "cut at the beginning": questions.filter(({ cut }) => cut).length,
+      });
+    },
+  };
+}
+
+function encodeTexts(
+  task: PerplexityTask | AgreementTask,
+  items: readonly TextItem[],
+  { tokenizer, model }: OpenedModel,
+  contextLength: number,
+): EncodedTask {
+  const { length } = task.window;
+  if (length !== undefined && length > model.config.contextLength) {
+    throw new InputError(
+      `has windows of ${length} tokens; the model was trained for ${model.config.contextLength}`,
+      {
+        where: `task "${task.name}"`,
+        hint: "Give a smaller window.length, or leave it out.",
+      },
+    );
+  }
+  const all = items.map((item) => encodeText(item, task, tokenizer, contextLength));
+  const texts = all.filter(({ stretches }) => stretches.length > 0);
+  if (texts.length === 0) {
+    throw new InputError("has no text with a token to predict", { where: `task "${task.name}"` });
+  }
+  // Of one long text the windows are what can be compared one by one; their bytes are by their share of the tokens.
+  const [only, ...others] = texts as [typeof texts[number], ...typeof texts];
+  const single = others.length === 0 && only.stretches.length > 1;
+  const tokens = only.stretches.reduce((sum, { ids, from }) => sum + ids.length - from, 0);
+  const units = single
+    ? only.stretches.map((stretch) => ({
+      stretches: [stretch],
+      bytes: only.bytes * (stretch.ids.length - stretch.from) / tokens,
+    }))
+    : texts;
+  const about = {
+    unit: single ? "windows" : "texts",
+    counts: { "without a token to predict": all.length - texts.length },
+  };
+  return {
+    task,
+    stretches: units.flatMap(({ stretches }) => stretches),
+    measurement(scores) {
+      const left = scores.values();
+      const scored = units.map(({ stretches, bytes }) => ({
+        bytes,
+        scores: stretches.map(() => left.next().value!),
+      }));
+      if (task.kind === "agreement") return agreementMeasurement(scored.map(sumsOf), task.topK, about);
+      const flat = (measure: string) => scores.flatMap((score) => Array.from(score[measure]!));
+      return textMeasurement(
+        scored.map((unit) => {
+          const { tokens, sums } = sumsOf(unit);
+          return { loss: sums[ALONE.loss]!, tokens, bytes: unit.bytes };
+        }),
+        {
+          confidence: flat(ALONE.confidence).map((value) => Math.min(1, value)),
+          correct: flat(ALONE.correct),
+        },
+        about,
+      );
+    },
+  };
+}
+
+function sumsOf({ scores }: { readonly scores: readonly ScoredStretch[] }) {
+  const measures = Object.keys(scores[0]!);
+  return {
+    tokens: scores.reduce((total, score) => total + score[ALONE.loss]!.length, 0),
+    sums: Object.fromEntries(measures.map((name) => [
+      name,
+      scores.reduce((total, score) => total + sum(score[name]!), 0),
+    ])),
+  };
+}
+
+/** In f64: each value is f32 on the GPU. */
+function sum(values: Float32Array): number {
+  let total = 0;
+  for (const value of values) total += value;
+  return total;
+}

@@ -1,0 +1,45 @@
+/**
+ * What of a teacher behind a server can be known without asking it.
+ *
+ * @module
+ */
+import { InputError } from "../../base/errors.ts";
+import { canonicalJson } from "../../base/json.ts";
+import { quantisedIdentity, sha256 } from "../inputs/identity.ts";
+import type { PreparedRun } from "../inputs/prepare.ts";
+import type { Objective } from "../objective/objective.ts";
+import { isRowTerm } from "../objective/terms.ts";
+import { looksAtTarget } from "../../losses/sparse_target.ts";
+import type { Recipe } from "../recipe/recipe.ts";
+
+/** What a cache of the teacher is known by: of a served one its address and name, since nobody can look at its weights. */
+export async function teacherIdentity({ recipe, teacher }: PreparedRun): Promise<string> {
+  const { server } = recipe.teacher;
+  if (!server) return await quantisedIdentity(teacher);
+  return sha256(`served ${canonicalJson({ url: server.url.replace(/\/+$/, ""), model: server.model })}`);
+}
+
+/** @throws {InputError} on a loss that asks a server for another temperature than 1 */
+export function checkServedObjective({ teacher: { server } }: Recipe, { terms }: Objective): void {
+  if (!server) return;
+  for (const [i, term] of terms.entries()) {
+    if (!isRowTerm(term) || term.temperature === 1 || !looksAtTarget(term.loss, term.options)) continue;
+    throw new InputError(
+      `"${term.loss.id}" must have temperature 1, not ${term.temperature}: a server tells its log-probabilities at 1, and what is left of ` +
+        "them at another temperature cannot be known",
+      {
+        where: `recipe objective.${i}.temperature`,
+        hint: "set it to 1, or take a teacher whose weights are here",
+      },
+    );
+  }
+}
+
+/** @throws {InputError} what a server was to be asked for is not there: whoever starts a run asks before */
+export function missingAnswers(path: string, samples: number): InputError {
+  return new InputError(`lacks what the server says of ${samples} samples`, {
+    where: path,
+    hint:
+      "Run the recipe again, or `limbeck cache RECIPE`: the server is asked for them, and what is there is kept.",
+  });
+}

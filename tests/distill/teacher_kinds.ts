@@ -1,0 +1,64 @@
+/**
+ * The kinds of teachers, each with what it promises: one table, which the conformance test goes through.
+ *
+ * @module
+ */
+import { builtins } from "../../plugins/mod.ts";
+import type { RecipeInput } from "../../src/distill/recipe/recipe.ts";
+import { cacheRefusal } from "../../src/losses/sparse_target.ts";
+import type { Divergence, RowLoss } from "../../src/registry/contract.ts";
+import { TINY_VOCABULARY } from "./tiny_model.ts";
+
+/** Every built-in loss over logits. */
+export const LOGIT_LOSSES: readonly (Divergence | RowLoss)[] = builtins.flatMap((plugin) =>
+  plugin.kind === "divergence" || plugin.kind === "row-loss" ? [plugin] : []
+);
+
+/** A kind of teacher, as a recipe names it. */
+export interface TeacherKind {
+  readonly name: string;
+  /** What the recipe says of the teacher beside its model. */
+  readonly teacher: Partial<RecipeInput["teacher"]>;
+  /** Its stated error: how far a loss may be from that of the live model, absolute and as a share of the value. */
+  readonly error: number;
+  /** Losses that it serves; all when absent. */
+  readonly losses?: readonly (Divergence | RowLoss)[];
+  /** What a run with it learns by; forward and reverse KL when absent. */
+  readonly objective?: readonly string[];
+}
+
+/** Losses that rows of a kind can serve. */
+function servedBy(kind: "top-k" | "samples", entries: number) {
+  return LOGIT_LOSSES.filter((loss) => !cacheRefusal(loss, loss.options.parse({}), { kind, entries }));
+}
+
+/** The live model comes first: the others are held to it. */
+export const TEACHER_KINDS: readonly TeacherKind[] = [
+  { name: "live", teacher: {}, error: 0 },
+  { name: "streamed", teacher: { stream: true }, error: 1e-6 },
+  {
+    name: "the largest logits, all of them",
+    teacher: { cache: { topK: TINY_VOCABULARY, precision: "f32" } },
+    error: 2e-5,
+    losses: servedBy("top-k", TINY_VOCABULARY),
+  },
+  {
+    name: "many samples of the distribution",
+    teacher: { cache: { samples: 256, seed: 3 } },
+    // Of 256 draws, shares are off by 1/16 of their root; the entropy of the sample is below the teacher's.
+    error: 0.2,
+    losses: servedBy("samples", 256),
+    objective: ["cross-entropy", "forward-kl"],
+  },
+  { name: "hidden states in f32", teacher: { cache: { payload: "hidden", precision: "f32" } }, error: 2e-5 },
+  {
+    name: "hidden states in bf16",
+    teacher: { cache: { payload: "hidden", precision: "bf16" } },
+    error: 2e-2,
+  },
+  {
+    name: "hidden states in int8",
+    teacher: { cache: { payload: "hidden", precision: "int8" } },
+    error: 6e-2,
+  },
+];
