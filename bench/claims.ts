@@ -15,7 +15,7 @@ import { parseArgs } from "@std/cli/parse-args";
 // @ts-types="../types/std_path.d.ts"
 import { join, resolve } from "@std/path";
 import { shellQuoted } from "../src/base/quoting.ts";
-import { table } from "../src/cli/terminal/table.ts";
+import { markdownTable } from "../src/evaluation/results/tables.ts";
 import { exists } from "../src/formats/files.ts";
 import type { ComparisonSummary } from "../src/runs/compare/comparison_summary.ts";
 import { meanInterval } from "../src/runs/compare/intervals.ts";
@@ -162,7 +162,10 @@ function claimLines(
     }),
   ]);
   const head = keys.map((key) => figures[key]!);
-  return [...table(["", ...head], [before, ...rows]), "", ...table(["over seeds, 95 %", ...head], compared)];
+  return [
+    markdownTable([["", ...head], before, ...rows]),
+    markdownTable([["over seeds, 95 %", ...head], ...compared]),
+  ];
 }
 
 if (import.meta.main) {
@@ -206,7 +209,7 @@ if (import.meta.main) {
     const { summary, runs } = JSON.parse(
       await Deno.readTextFile(join((await comparisonIn(data))!, "compare.json")),
     );
-    told.push("", `claim of ${name}`, ...claimLines(wanted, summary, runs));
+    told.push("", `## ${name}`, "", ...claimLines(wanted, summary, runs));
   }
   for (const line of told) console.log(line);
 }

@@ -12,12 +12,15 @@ import attentionRelation from "./losses/attention_relation.ts";
 import centredLogitMse from "./losses/centred_logit_mse.ts";
 import crossEntropy from "./losses/cross_entropy.ts";
 import decoupledKd from "./losses/decoupled_kd.ts";
+import dpo from "./losses/dpo.ts";
 import entropy from "./losses/entropy.ts";
 import entropyGapKl from "./losses/entropy_gap_kl.ts";
 import forwardKl from "./losses/forward_kl.ts";
 import hiddenStateCosine from "./losses/hidden_state_cosine.ts";
 import hiddenStateMse from "./losses/hidden_state_mse.ts";
+import hybridLogitGroups from "./losses/hybrid_logit_groups.ts";
 import jensenShannon from "./losses/jensen_shannon.ts";
+import ktoPair from "./losses/kto_pair.ts";
 import pairwiseRanking from "./losses/pairwise_ranking.ts";
 import rankCorrelation from "./losses/rank_correlation.ts";
 import relationDistillation from "./losses/relation_distillation.ts";
@@ -29,6 +32,7 @@ import sortedTopK from "./losses/sorted_top_k.ts";
 import taid from "./losses/taid.ts";
 import totalVariation from "./losses/total_variation.ts";
 import universalLogit from "./losses/universal_logit.ts";
+import universalLogitGroups from "./losses/universal_logit_groups.ts";
 import { merges } from "./merges/mod.ts";
 
 /** Every built-in plugin. */
@@ -53,6 +57,10 @@ export const builtins: readonly Plugin[] = [
   pairwiseRanking,
   universalLogit,
   sortedTopK,
+  universalLogitGroups,
+  hybridLogitGroups,
+  dpo,
+  ktoPair,
   hiddenStateMse,
   hiddenStateCosine,
   attentionRelation,

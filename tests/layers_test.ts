@@ -34,7 +34,7 @@ const FLOORS: readonly (readonly string[])[] = [
  */
 const ROOMS: Readonly<Record<string, readonly string[]>> = {
   models: ["decoder", "families"],
-  text: ["sentencepiece", "read", "stream"],
+  text: ["sentencepiece", "alignment", "read", "stream"],
   formats: ["safetensors", "sentencepiece", "huggingface", "peft", "gguf", "quantised"],
   registry: ["check", "kinds"],
   losses: ["kernel"],

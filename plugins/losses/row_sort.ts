@@ -63,9 +63,22 @@ const KEYS = `
  */
 export const ROW_SORTS = `${KEYS}${rowSort("student", "id")}${rowSort("teacher", "key")}`;
 
-function rowSort(side: "student" | "teacher", keep: "id" | "key"): string {
-  const key = keep === "id" ? `$key_of(${side}(item))` : "item";
-  const start = keep === "id" ? "i" : `$key_of(${side}(i))`;
+/**
+ * The same of rows of two vocabularies. @param logits Functions that give the logits which are sorted, `student` and `teacher` or others
+ */
+export function groupSorts(logits: { readonly student: string; readonly teacher: string }): string {
+  const student = rowSort("student", "id", logits.student);
+  return `${KEYS}${student}${rowSort("teacher", "key", logits.teacher, "row_teacher_vocabulary")}`;
+}
+
+function rowSort(
+  side: "student" | "teacher",
+  keep: "id" | "key",
+  logit: string = side,
+  count = "row_vocabulary",
+): string {
+  const key = keep === "id" ? `$key_of(${logit}(item))` : "item";
+  const start = keep === "id" ? "i" : `$key_of(${logit}(i))`;
   const item = (u: number) => `$item_${side}(i + ${u}u, source, shift)`;
   const digit = `((${key} >> shift) & ($DIGITS - 1u)) * $SORTERS + lane`;
   const turns = (count: number, body: (u: number) => string) => `
@@ -82,9 +95,9 @@ function rowSort(side: "student" | "teacher", keep: "id" | "key"): string {
       return $load(source + i);
     }
     fn $sort_${side}(first: u32, second: u32) -> u32 {
-      let share = (row_vocabulary + $SORTERS - 1u) / $SORTERS;
-      let begin = min(lane * share, row_vocabulary);
-      let end = select(begin, min(begin + share, row_vocabulary), lane < $SORTERS);
+      let share = (${count} + $SORTERS - 1u) / $SORTERS;
+      let begin = min(lane * share, ${count});
+      let end = select(begin, min(begin + share, ${count}), lane < $SORTERS);
       var source = second;
       var to = first;
       var i = 0u;

@@ -95,6 +95,7 @@ function describe(
       );
     }
     case "invalid_union": {
+      if (found === undefined) return explained("is missing");
       // A branch whose kind the value has says better than a list of kinds what is wrong with it.
       const isOfKind = (i: Issue) => i.path.length > 0 || !["invalid_type", "invalid_value"].includes(i.code);
       const inner = issue.errors.find((branch) => branch.length > 0 && branch.every(isOfKind));

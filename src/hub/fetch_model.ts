@@ -4,14 +4,28 @@
  *
  * @module
  */
-import type { listFiles as ListFiles, modelInfo as ModelInfo } from "@huggingface/hub";
+import type {
+  datasetInfo as DatasetInfo,
+  listFiles as ListFiles,
+  modelInfo as ModelInfo,
+} from "@huggingface/hub";
 // @ts-types="../../types/std_path.d.ts"
 import { dirname, join } from "@std/path";
 import { InputError, LimbeckError } from "../base/errors.ts";
 import { exists, freeBytes, isFile } from "../formats/files.ts";
 import { parseShardIndex } from "../formats/safetensors/shard_index.ts";
 import { downloadBlob, DownloadFullError, type HubFile } from "./blob_download.ts";
-import { blobPath, cachedCommit, type CachedPlace, keepCommit, linkBlob, placePath } from "./hub_cache.ts";
+import {
+  blobPath,
+  cachedCommit,
+  type CachedPlace,
+  keepCommit,
+  linkBlob,
+  placeOf,
+  placePath,
+} from "./hub_cache.ts";
+import { datasetFiles } from "../text/read/files.ts";
+import { neededDataset } from "./needed_dataset.ts";
 import { type HubName, isCommit, isHubName, parseHubName, writeHubName } from "./hub_name.ts";
 import {
   HubError,
@@ -108,9 +122,14 @@ export async function locateModel(model: HubName, options: FetchOptions = {}): P
  * @throws as {@linkcode fetchModel}
  */
 export async function fetchPlace(place: CachedPlace, options: FetchOptions = {}): Promise<void> {
-  const { repository, commit: revision, path } = place;
+  const { kind, repository, commit: revision, path } = place;
   const settings = { ...options.settings ?? hubSettings(), cacheFolder: place.cacheFolder };
-  await fetchModel({ repository, revision, ...(path === undefined ? {} : { path }) }, {
+  await fetchModel({
+    ...(kind ? { kind } : {}),
+    repository,
+    revision,
+    ...(path === undefined ? {} : { path }),
+  }, {
     ...options,
     settings,
   });
@@ -129,8 +148,12 @@ async function cachedModel(model: HubName, { cacheFolder }: HubSettings): Promis
   if (commit === undefined) {
     throw new InputError(`is not in the cache, and offline nothing is fetched`, { where: name, hint });
   }
-  const { repository, path } = model;
-  let place: CachedPlace = { cacheFolder, repository, commit, ...(path === undefined ? {} : { path }) };
+  const { path } = model;
+  if (model.kind === "dataset") return await cachedDataset(placeFor(model, cacheFolder, commit), path, name);
+  let place: CachedPlace = {
+    ...placeFor(model, cacheFolder, commit),
+    ...(path === undefined ? {} : { path }),
+  };
   const whole = placePath(place);
   const only = path === undefined && !await exists(join(whole, "config.json")) ? await onlyGguf(whole) : [];
   if (only.length === 1) place = { ...place, path: only[0]! };
@@ -140,6 +163,25 @@ async function cachedModel(model: HubName, { cacheFolder }: HubSettings): Promis
     where: name,
     hint,
   });
+}
+
+function placeFor({ kind, repository }: HubName, cacheFolder: string, commit: string): CachedPlace {
+  return { ...(kind ? { kind } : {}), cacheFolder, repository, commit };
+}
+
+/** The files of a dataset that the cache has. */
+async function cachedDataset(place: CachedPlace, path: string | undefined, name: string): Promise<string> {
+  const listing = await filesBelow(placePath(place));
+  return placePath({ ...place, path: neededDataset(listing, path, name).only! });
+}
+
+async function filesBelow(folder: string, within = ""): Promise<string[]> {
+  const found: string[] = [];
+  for await (const { name, isDirectory } of Deno.readDir(folder)) {
+    if (isDirectory) found.push(...await filesBelow(join(folder, name), `${within}${name}/`));
+    else found.push(within + name);
+  }
+  return found.sort();
 }
 
 async function onlyGguf(folder: string): Promise<string[]> {
@@ -152,8 +194,14 @@ async function onlyGguf(folder: string): Promise<string[]> {
   return names;
 }
 
-/** What is missing of a model, as far as what is there tells. */
+/** What is missing of a model, or the files of a dataset, as far as what is there tells. */
 async function missingAt(path: string): Promise<string[]> {
+  if (placeOf(path)?.kind === "dataset") {
+    const isThere = async (file: string) => await isFile(file);
+    const files = await datasetFiles(path).catch(() => []);
+    const there = files.length > 0 && (await Promise.all(files.map(isThere))).every(Boolean);
+    return there ? [] : [path.split(/[/\\]/).at(-1)!];
+  }
   if (isGguf(path)) return await isFile(path) ? [] : [path.split(/[/\\]/).at(-1)!];
   const has = (name: string) => isFile(join(path, name));
   if (await has("adapter_config.json") && await has("adapter_model.safetensors")) return [];
@@ -168,15 +216,17 @@ async function missingAt(path: string): Promise<string[]> {
 }
 
 /** The library is loaded by who fetches alone: most commands do not. */
-async function library(): Promise<{ listFiles: typeof ListFiles; modelInfo: typeof ModelInfo }> {
+async function library(): Promise<
+  { listFiles: typeof ListFiles; modelInfo: typeof ModelInfo; datasetInfo: typeof DatasetInfo }
+> {
   return await import("@huggingface/hub");
 }
 
 /** Asks the hub for the commit and its files. */
 async function lookUp(model: HubName, settings: HubSettings, options: FetchOptions): Promise<Listed> {
-  const { listFiles, modelInfo } = await library();
+  const { listFiles, modelInfo, datasetInfo } = await library();
   const name = writeHubName(model);
-  const { repository, revision } = model;
+  const { kind, repository, revision } = model;
   const { patience = USUAL_PATIENCE, signal } = options;
   const fetch = hubFetch({ settings, name, patience, ...(signal ? { signal } : {}) });
   const asked = { hubUrl: settings.endpoint, fetch: fetch as typeof globalThis.fetch };
@@ -196,14 +246,17 @@ async function lookUp(model: HubName, settings: HubSettings, options: FetchOptio
     }
   };
   const commit = isCommit(revision) ? revision : await answer(async () => {
-    const { sha } = await modelInfo({ name: repository, revision, additionalFields: ["sha"], ...asked });
+    const wanted = { name: repository, revision, ...asked };
+    const { sha } = kind === "dataset"
+      ? await datasetInfo({ ...wanted, additionalFields: ["sha"] })
+      : await modelInfo({ ...wanted, additionalFields: ["sha"] });
     if (typeof sha !== "string" || !isCommit(sha)) throw new Error(`"${sha}" is no commit`);
     return sha;
   });
   const files = new Map<string, HubFile>();
   await answer(async () => {
     const entries = listFiles({
-      repo: { type: "model", name: repository },
+      repo: { type: kind ?? "model", name: repository },
       revision: commit,
       recursive: true,
       ...asked,
@@ -216,11 +269,14 @@ async function lookUp(model: HubName, settings: HubSettings, options: FetchOptio
       if (isSound) files.set(path, { path, size, hash });
     }
   });
-  const { files: needed, index, only } = neededFiles([...files.keys()], model.path, name);
-  const path = model.path ?? only;
+  const listing = [...files.keys()];
+  const { files: needed, index, only } = kind === "dataset"
+    ? neededDataset(listing, model.path, name)
+    : neededFiles(listing, model.path, name);
+  const path = kind === "dataset" ? only : model.path ?? only;
   const { cacheFolder } = settings;
   return {
-    place: { cacheFolder, repository, commit, ...(path === undefined ? {} : { path }) },
+    place: { ...placeFor(model, cacheFolder, commit), ...(path === undefined ? {} : { path }) },
     ...{ name, files, needed, index },
   };
 }
@@ -259,7 +315,8 @@ async function fetchListed(listed: Listed, settings: HubSettings, options: Fetch
 
   function urlOf(path: string): string {
     const encoded = path.split("/").map(encodeURIComponent).join("/");
-    return `${settings.endpoint}/${place.repository}/resolve/${place.commit}/${encoded}`;
+    const of = place.kind === "dataset" ? "datasets/" : "";
+    return `${settings.endpoint}/${of}${place.repository}/resolve/${place.commit}/${encoded}`;
   }
 
   /** Whoever may not have the files learns it before anything is made in the cache. */

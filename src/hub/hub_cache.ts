@@ -17,23 +17,26 @@ import { basename, dirname, join, relative, resolve, SEPARATOR } from "@std/path
 import { exists, isFile, isTaken, openFile, unwritable, writeTextAtomically } from "../formats/files.ts";
 import { InputError } from "../base/errors.ts";
 import { type HubName, isCommit } from "./hub_name.ts";
+import { datasetFiles } from "../text/read/files.ts";
 
 /** A place in the cache. */
 export interface CachedPlace {
+  /** Absent of models. */
+  readonly kind?: "dataset";
   readonly cacheFolder: string;
   readonly repository: string;
   readonly commit: string;
-  /** Within the snapshot: a GGUF file, or a folder; the whole when absent. */
+  /** Within the snapshot: a GGUF file, or a folder; of a dataset a file, or several by names in braces. The whole when absent. */
   readonly path?: string;
 }
 
 /** The folder of a repository. */
-export function repositoryFolder({ cacheFolder, repository }: Omit<CachedPlace, "commit" | "path">): string {
-  return join(cacheFolder, folderName(repository));
+export function repositoryFolder(place: Omit<CachedPlace, "commit" | "path">): string {
+  return join(place.cacheFolder, folderName(place));
 }
 
-function folderName(repository: string): string {
-  return `models--${repository.replaceAll("/", "--")}`;
+function folderName({ kind, repository }: Pick<CachedPlace, "kind" | "repository">): string {
+  return `${kind ?? "model"}s--${repository.replaceAll("/", "--")}`;
 }
 
 /** Where the bytes of a file lie. */
@@ -42,8 +45,8 @@ export function blobPath(place: Omit<CachedPlace, "commit">, hash: string): stri
 }
 
 /** The file whose lock whoever fetches a blob has. */
-export function blobLock({ cacheFolder, repository }: Omit<CachedPlace, "commit">, hash: string): string {
-  return join(cacheFolder, ".locks", folderName(repository), `${hash}.lock`);
+export function blobLock(place: Omit<CachedPlace, "commit">, hash: string): string {
+  return join(place.cacheFolder, ".locks", folderName(place), `${hash}.lock`);
 }
 
 /** Where a model lies, or would lie. */
@@ -55,25 +58,36 @@ export function placePath(place: CachedPlace): string {
 export function placeOf(path: string): CachedPlace | undefined {
   const parts = resolve(path).split(SEPARATOR);
   const at = parts.findLastIndex((part, i) =>
-    part === "snapshots" && isCommit(parts[i + 1] ?? "") && /^models--./.test(parts[i - 1] ?? "")
+    part === "snapshots" && isCommit(parts[i + 1] ?? "") && /^(model|dataset)s--./.test(parts[i - 1] ?? "")
   );
   if (at < 0) return undefined;
   const within = parts.slice(at + 2);
+  const [kind, repository] = splitOnce(parts[at - 1]!, "s--");
   return {
+    ...(kind === "dataset" ? { kind } : {}),
     cacheFolder: parts.slice(0, at - 1).join(SEPARATOR) || SEPARATOR,
-    repository: parts[at - 1]!.slice("models--".length).replace("--", "/"),
+    repository: repository.replace("--", "/"),
     commit: parts[at + 1]!,
     ...(within.length > 0 ? { path: within.join("/") } : {}),
   };
 }
 
+function splitOnce(text: string, at: string): [string, string] {
+  const place = text.indexOf(at);
+  return [text.slice(0, place), text.slice(place + at.length)];
+}
+
 /** The commit that a revision stood for when it was last asked for. */
 export async function cachedCommit(
-  { repository, revision }: HubName,
+  { kind, repository, revision }: HubName,
   cacheFolder: string,
 ): Promise<string | undefined> {
   if (isCommit(revision)) return revision;
-  const path = join(repositoryFolder({ cacheFolder, repository }), "refs", ...revision.split("/"));
+  const path = join(
+    repositoryFolder({ ...(kind ? { kind } : {}), cacheFolder, repository }),
+    "refs",
+    ...revision.split("/"),
+  );
   const commit = (await Deno.readTextFile(path).catch(() => "")).trim();
   return isCommit(commit) ? commit : undefined;
 }
@@ -157,7 +171,10 @@ export async function hubRecord(path: string): Promise<HubRecord | undefined> {
     const target = await Deno.readLink(file).catch(() => "");
     files[name] = basename(dirname(target)) === "blobs" ? basename(target) : await gitHash(file);
   };
-  if (await isFile(path)) await add(path, place.path!);
+  if (place.kind === "dataset") {
+    const folder = placePath({ ...place, path: "" });
+    for (const file of await datasetFiles(path)) await add(file, relative(folder, file));
+  } else if (await isFile(path)) await add(path, place.path!);
   else {
     for (const file of await filesIn(path)) {
       await add(file, [...place.path ? [place.path] : [], basename(file)].join("/"));

@@ -45,6 +45,19 @@ export interface DivergenceSymbols<Options = Record<string, unknown>> {
   atLabel(entry: Expression): Expression;
 }
 
+/** What the loss of a pair of texts is made of; see {@linkcode DivergenceDefinition.pairs}. */
+export interface PairSymbols<Options = Record<string, unknown>> {
+  /** The row values of the better text, summed over what is learnt of it. */
+  readonly chosen: Expression;
+  /** Likewise of the worse text. */
+  readonly rejected: Expression;
+  /** Mean of `chosen` over the pairs of the micro-batch, constant in the gradient. */
+  readonly chosenMean: Expression;
+  /** Mean of `rejected`, likewise. */
+  readonly rejectedMean: Expression;
+  readonly options: Options;
+}
+
 /** Lowest log-probability. exp of it is 0 in f32 and f64, and its product with 0 is 0. */
 export const LOG_FLOOR = -10_000;
 
@@ -63,14 +76,20 @@ export interface DivergenceDefinition<
   term?(symbols: DivergenceSymbols<SymbolicOptions<Schema, Scheduled>>): Expression;
   /** Instead of `term`: the value of the whole row, from `sum`, `max`, `logSumExp` and `atLabel` of entry expressions. */
   value?(symbols: DivergenceSymbols<SymbolicOptions<Schema, Scheduled>>): Expression;
+  /**
+   * Makes it a loss over pairs of texts, rows of prompt, chosen and rejected: row values are summed over each text, and this function of the
+   * two sums is what is minimised, on the average over pairs. Differentiated through; such a loss has no scheduled options.
+   */
+  pairs?(symbols: PairSymbols<z.output<Schema>>): Expression;
 }
 
 /** A registered level-1 loss. */
-export interface Divergence extends Omit<DivergenceDefinition, "term" | "value" | "controller"> {
+export interface Divergence extends Omit<DivergenceDefinition, "term" | "value" | "controller" | "pairs"> {
   readonly kind: "divergence";
   readonly controller?: Controller;
   term?(symbols: DivergenceSymbols): Expression;
   value?(symbols: DivergenceSymbols): Expression;
+  pairs?(symbols: PairSymbols): Expression;
 }
 
 /**

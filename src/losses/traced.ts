@@ -29,6 +29,8 @@ export interface ResolvedLoss {
   readonly monitor?: boolean;
   /** Which of the row's token masks says whether it counts here, from 0 (default) to 31; for kernels with token masks. */
   readonly tokenMask?: number;
+  /** The mask over whose positions its mean is; `tokenMask` when absent. */
+  readonly countMask?: number;
 }
 
 /** A kernel for the losses of an objective, one row of logits a workgroup. */

@@ -30,6 +30,8 @@ export interface StreamInputs {
    * more in long ones. Whoever writes the other arrays writes this too; see {@linkcode switchedRows}.
    */
   switched(beyond: number): Tensor;
+  /** Whether each token is of another sequence than its neighbours. */
+  readonly apart: boolean;
   /** Keys and values of all sequences that are written: where a token's go, and how many there may be. */
   readonly cache?: { readonly slots: Tensor; readonly rows: number };
 }
@@ -42,21 +44,25 @@ export interface StreamOptions {
   readonly cacheRows?: number;
   /** Tells streams of different lengths in one program apart. */
   readonly prefix?: string;
+  /** Whether each token is of another sequence than its neighbours; they are not when absent. */
+  readonly apart?: boolean;
+  /** Where its tokens come from another kernel: i32 [T]. From the host when absent. */
+  readonly tokens?: Tensor;
 }
 
 /** The inputs of a stream of `tokens` tokens in a block. */
 export function streamInputs(
   graph: Graph,
   tokens: number,
-  { length, cacheRows, prefix = "" }: StreamOptions,
+  { length, cacheRows, prefix = "", apart = false, tokens: chosen }: StreamOptions,
 ): StreamInputs {
   const input = (name: string) => graph.input(`${prefix}${name}`, [tokens], "i32");
   return {
-    tokens: input("tokens"),
+    tokens: chosen ?? input("tokens"),
     positions: input("positions"),
     start: input("start"),
     end: input("end"),
-    length,
+    ...{ length, apart },
     switched: (beyond) => input(`positions${SWITCH}${beyond} of ${length}`),
     ...(cacheRows === undefined ? {} : { cache: { slots: input("slots"), rows: cacheRows } }),
   };
@@ -258,7 +264,11 @@ export class ModelContext {
     const { cache } = this.inputs;
     if (!cache) return x;
     const at = `${this.weights.prefix}cache.${name}`;
-    return scatterRows(this.graph.state(at, [cache.rows, x.dim(1)], "f32", "cache"), x, cache.slots);
+    return scatterRows(
+      this.graph.state(at, [cache.rows, x.dim(1)], "f32", "keys and values"),
+      x,
+      cache.slots,
+    );
   }
 
   /**

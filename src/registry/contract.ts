@@ -15,6 +15,7 @@ export {
   type PluginHeader,
 } from "../base/plugin.ts";
 export * from "../losses/contract.ts";
+export * from "../losses/group_contract.ts";
 export * from "./feature_contract.ts";
 export * from "./adapter_contract.ts";
 export * from "./merge_contract.ts";

@@ -6,6 +6,7 @@
 import type { z } from "zod";
 import type { OptionsSchema, PluginHeader } from "../base/plugin.ts";
 import type { Divergence, RowLoss } from "../losses/contract.ts";
+import type { GroupLoss } from "../losses/group_contract.ts";
 import type { Tensor } from "../tensor/graph.ts";
 import type { ParameterDefinition } from "./adapter_contract.ts";
 
@@ -106,4 +107,4 @@ export function defineFeatureLoss<Schema extends OptionsSchema>(
 }
 
 /** A loss of any level. */
-export type Loss = Divergence | RowLoss | FeatureLoss;
+export type Loss = Divergence | RowLoss | FeatureLoss | GroupLoss;

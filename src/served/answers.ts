@@ -225,7 +225,7 @@ function readEcho(choice: Record<string, unknown>, asked: Asked): PlaceScores {
   if (!isTold || tokens.length <= 1 && ids.length > 1) {
     throw new ServedRefusal("answers without the log-probabilities of the prompt that were asked for", {
       where,
-      hint: "It does not echo prompts with logprobs; vLLM, llama.cpp's server and Limbeck do.",
+      hint: "It does not echo prompts with logprobs; vLLM and Limbeck do.",
     });
   }
   // The prompt, and the token that was written after it, unless the model ended there.

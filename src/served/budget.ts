@@ -7,6 +7,7 @@
  * @module
  */
 import { LimbeckError } from "../base/errors.ts";
+import { LineFile } from "./line_file.ts";
 import type { BudgetLimits } from "./server.ts";
 
 /** A limit does not allow the next request. */
@@ -21,14 +22,14 @@ type Entry = { readonly n: number; readonly tokens: number } | { readonly n: num
 /** What is left to use. */
 export class Budget {
   readonly #limits: BudgetLimits;
-  readonly #file: Deno.FsFile | undefined;
+  readonly #file: LineFile<Entry> | undefined;
   #requests: number;
   #tokens: number;
   #last: number;
 
   private constructor(
     limits: BudgetLimits,
-    file: Deno.FsFile | undefined,
+    file: LineFile<Entry> | undefined,
     used: { requests: number; tokens: number; last: number },
   ) {
     [this.#limits, this.#file] = [limits, file];
@@ -39,26 +40,10 @@ export class Budget {
    * Opens a file of what was used, which is made where it is not there; or, without one, counts for this process alone. Nobody else may
    * have the file open.
    */
-  static async open(limits: BudgetLimits, path?: string): Promise<Budget> {
-    if (path === undefined) return new Budget(limits, undefined, { requests: 0, tokens: 0, last: 0 });
-    const file = await Deno.open(path, { read: true, write: true, create: true });
-    try {
-      const text = await new Response(file.readable).text();
-      // What was being written when the process ended was not sent yet.
-      const whole = text.slice(0, text.lastIndexOf("\n") + 1);
-      const again = await Deno.open(path, { read: true, write: true });
-      const bytes = new TextEncoder().encode(whole).length;
-      await again.truncate(bytes);
-      await again.seek(bytes, Deno.SeekMode.Start);
-      return new Budget(limits, again, sumOf(whole));
-    } catch (error) {
-      try {
-        file.close();
-      } catch {
-        // Reading it to its end has closed it.
-      }
-      throw error;
-    }
+  static open(limits: BudgetLimits, path?: string): Budget {
+    if (path === undefined) return new Budget(limits, undefined, sumOf([]));
+    const { file, values } = LineFile.open<Entry>(path);
+    return new Budget(limits, file, sumOf(values));
   }
 
   /** What was used so far, by all who used the file. */
@@ -86,21 +71,13 @@ export class Budget {
       );
     }
     const n = ++this.#last;
-    this.#write({ n, tokens });
+    this.#file?.append({ n, tokens });
     this.#requests++;
     this.#tokens += tokens;
     return (used) => {
-      this.#write({ n, used });
+      this.#file?.append({ n, used });
       this.#tokens += used - tokens;
     };
-  }
-
-  #write(entry: Entry): void {
-    const file = this.#file;
-    if (!file) return;
-    const bytes = new TextEncoder().encode(JSON.stringify(entry) + "\n");
-    for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
-    file.syncDataSync();
   }
 
   close(): void {
@@ -108,11 +85,9 @@ export class Budget {
   }
 }
 
-function sumOf(text: string): { requests: number; tokens: number; last: number } {
+function sumOf(entries: readonly Entry[]): { requests: number; tokens: number; last: number } {
   const [sum, taken] = [{ requests: 0, tokens: 0, last: 0 }, new Map<number, number>()];
-  for (const line of text.split("\n")) {
-    if (line === "") continue;
-    const entry = JSON.parse(line) as Entry;
+  for (const entry of entries) {
     if ("used" in entry) sum.tokens += entry.used - (taken.get(entry.n) ?? 0);
     else {
       taken.set(entry.n, entry.tokens);

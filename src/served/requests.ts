@@ -97,6 +97,44 @@ export class ServerRequests {
     }
   }
 
+  /**
+   * Reads what is answered to a request without a body, as it comes. It is not tried again once it has begun.
+   *
+   * @throws {ServedRefusal} the server refuses it
+   * @throws {ServedError} it cannot be reached, or goes on failing
+   */
+  async stream(path: string): Promise<ReadableStream<Uint8Array<ArrayBuffer>>> {
+    const { settings, key, budget, signal, onRetry } = this.#options;
+    for (let tried = 1;; tried++) {
+      signal?.throwIfAborted();
+      budget.spend(0);
+      let response: Response | undefined;
+      let why = "cannot be reached";
+      try {
+        response = await fetch(addressOf(settings, path), {
+          redirect: "manual",
+          headers: key === undefined ? {} : { Authorization: `Bearer ${key}` },
+          ...(signal ? { signal } : {}),
+        });
+      } catch (error) {
+        signal?.throwIfAborted();
+        why += error instanceof Error ? ` (${this.#hide(plainText(error.message))})` : "";
+      }
+      if (response?.ok && response.body) return response.body;
+      if (response) {
+        const text = await readText(response);
+        if (!PASSING.has(response.status)) throw this.#refusal(response.status, text, response);
+        why = `answers ${response.status}${this.#said(text)}`;
+      }
+      if (tried >= this.#patience.tries) {
+        throw new ServedError(`${hostOf(settings)} ${why}, ${tried} times`, { hint: "Try again later." });
+      }
+      const wait = this.#patience.pause * 2 ** (tried - 1) * (1 - Math.random() / 2);
+      onRetry?.(`${hostOf(settings)} ${why}; trying again in ${(wait / 1000).toFixed(1)} s`);
+      await this.#clock.wait(wait, signal);
+    }
+  }
+
   async #once(
     path: string,
     body: string,

@@ -124,6 +124,37 @@ export class ServedModel {
   }
 
   /**
+   * What the model's head reads at each token, f32 [n, width]; only another Limbeck gives it.
+   *
+   * @throws as {@linkcode score}
+   */
+  async hiddenStates(ids: readonly number[], width: number): Promise<Float32Array<ArrayBuffer>> {
+    const where = hostOf(this.#settings);
+    const body = { model: this.#settings.model, prompt: ids };
+    const answer = await this.#requests.post(
+      "hidden_states",
+      body,
+      ids.length,
+      (a) => usedTokens(a) ?? ids.length,
+    );
+    const data = isObject(answer) && Array.isArray(answer.data) ? answer.data[0] : undefined;
+    const refuse = (what: string): never => {
+      throw new ServedRefusal(`answers with ${what} where hidden states were asked for`, {
+        where,
+        hint:
+          "Only `limbeck serve` gives them; the model behind it may be another than the one whose head was fetched.",
+      });
+    };
+    if (!isObject(data) || typeof data.states !== "string") return refuse("something else");
+    const bytes = Uint8Array.fromBase64(data.states);
+    if (bytes.length !== 4 * ids.length * width) {
+      refuse(`${bytes.length} bytes, not ${ids.length} states of ${width} values,`);
+    }
+    const states = new Float32Array(bytes.buffer);
+    return states.every(Number.isFinite) ? states : refuse("numbers that are not finite");
+  }
+
+  /**
    * Lets the model write: continue a text, or answer a conversation.
    *
    * @throws as {@linkcode score}

@@ -20,6 +20,7 @@ import { logRequests, requestId } from "./http/request_log.ts";
 import { addArtifactRoutes } from "./routes/artifacts.ts";
 import { addCatalogueRoutes } from "./routes/catalogue.ts";
 import { addCompletionRoutes } from "./openai/completions.ts";
+import { addHiddenStateRoutes } from "./openai/hidden_states.ts";
 import { addEventRoutes } from "./routes/events.ts";
 import { addFileRoutes } from "./openai/files.ts";
 import { addFineTuningRoutes } from "./openai/fine_tuning.ts";
@@ -71,6 +72,7 @@ export function createApp(service: Service): App {
   addFileRoutes(app, service);
   addFineTuningRoutes(app, service);
   addCompletionRoutes(app, service);
+  addHiddenStateRoutes(app, service);
   addSystemRoutes(app, service);
   addPageRoutes(app);
   addDocument(app);

@@ -101,6 +101,12 @@ function checkTasks(
 
 /** What of a task is out of bounds. */
 export function beyondTaskCaps(task: Task, caps: Caps): RecipeProblem[] {
+  if (task.task === "cache") {
+    return beyondCaps(task.recipe, caps).map(({ path, ...problem }) => ({
+      path: `recipe.${path}`,
+      ...problem,
+    }));
+  }
   const problems: RecipeProblem[] = [];
   const check = (path: string, value: number | undefined, most: number) => {
     if (value === undefined || value <= most) return;

@@ -15,6 +15,7 @@ import { parseRunModel } from "./run_model.ts";
 import { PURPOSES } from "./openai/upload_content.ts";
 import type { Hide } from "./run_view.ts";
 import type { Uploads } from "./uploads.ts";
+import { isDatasetName } from "../text/read/format.ts";
 
 /** Something a request may name. */
 export interface NamedFile {
@@ -31,7 +32,7 @@ export interface NamedFile {
 export interface CatalogueOptions {
   /** Folders whose model folders and GGUF files may be named. */
   readonly models?: readonly string[];
-  /** Folders whose JSON Lines files may be named. */
+  /** Folders whose datasets may be named. */
   readonly datasets?: readonly string[];
   /** Whether the example that comes with Limbeck may be named (default true). */
   readonly example?: boolean;
@@ -126,7 +127,7 @@ export class Catalogue {
     for (const folder of this.#datasets) {
       for await (const { name, isFile } of Deno.readDir(folder)) {
         // A link could lead anywhere, also one that is put there later.
-        const path = isFile && name.endsWith(".jsonl") ? await pathWithin(folder, name) : undefined;
+        const path = isFile && isDatasetName(name) ? await pathWithin(folder, name) : undefined;
         if (path) found.push({ ...await fileInfo(path), name, path, source: "operator" });
       }
     }

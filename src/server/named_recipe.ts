@@ -18,7 +18,7 @@ import {
 } from "../runs/task/run_recipe.ts";
 import { mergeRecipeOf, type Task } from "../runs/task/task.ts";
 import { type FetchOptions, locateModel } from "../hub/fetch_model.ts";
-import { isHubName, parseHubName } from "../hub/hub_name.ts";
+import { isHubDataset, isHubName, parseHubName } from "../hub/hub_name.ts";
 import { HubError, type Patience } from "../hub/hub_requests.ts";
 import { InputError } from "../base/errors.ts";
 import { HttpError } from "./http/http_error.ts";
@@ -69,7 +69,9 @@ export async function resolveNamed(
       path,
       message:
         `"${name}" is on the hub, and this service fetches nothing from there: whoever runs it may allow it with ` +
-        `\`limbeck serve --hub\`, or put the model into a folder of --models; ${has(names)}`,
+        `\`limbeck serve --hub\`, or put ${
+          isHubDataset(name) ? "the file into a folder of --datasets" : "the model into a folder of --models"
+        }; ${has(names)}`,
     });
     return "";
   };
@@ -89,6 +91,7 @@ export async function resolveNamed(
     const found = await catalogue.dataset(name);
     if (found !== undefined) return found;
     const names = (await catalogue.datasets()).map((data) => data.name);
+    if (isHubDataset(name)) return hub ? await located(path, name) : refused(path, name, names);
     problems.push({
       path,
       message: `this service has no dataset "${name}"; ${has(names)}; POST /v1/files uploads one${
@@ -128,6 +131,15 @@ export async function resolveNamed(
   }
   const resolved = mapRunRecipePaths(recipe, ({ field, path }) => found.get(field) ?? path);
   if (!isTask(resolved)) problems.push(...boundDistillation(resolved, caps, registry));
+  else if (resolved.task === "cache") {
+    const { recipe } = resolved;
+    problems.push(
+      ...boundDistillation(recipe, caps, registry).map(({ path, ...rest }) => ({
+        path: `recipe.${path}`,
+        ...rest,
+      })),
+    );
+  }
   if (problems.length > 0) throw new RecipeError("recipe", problems);
   return resolved;
 }

@@ -6,9 +6,9 @@
 import { createHash, type Hash } from "node:crypto";
 import { InputError } from "../base/errors.ts";
 import { permutation } from "../base/random.ts";
-import type { EncodedSample } from "./encode.ts";
+import { type EncodedSample, sampleLength } from "./encode.ts";
 import { type MixedBy, type MixedSet, Mixture } from "./mixture.ts";
-import { checkFits, packBatch, type PackedBatch, planBatches } from "./packing.ts";
+import { checkFits, type OtherRoom, otherRoom, packBatch, type PackedBatch, planBatches } from "./packing.ts";
 
 /** Where a {@linkcode BatchStream} stands: the next batch it will give. Plain JSON. */
 export interface DataCursor {
@@ -31,6 +31,14 @@ export interface Batches {
   drawn(): DrawnShare[];
 }
 
+/** The next batches, which stay the next ones. */
+export function upcoming(batches: Batches, count: number): PackedBatch[] {
+  const here = batches.state();
+  const found = Array.from({ length: count }, () => batches.next());
+  batches.restore(here);
+  return found;
+}
+
 /** How a {@linkcode BatchStream} orders and packs. */
 export interface BatchStreamOptions {
   /** T: length of every batch. */
@@ -39,6 +47,8 @@ export interface BatchStreamOptions {
   seed: number;
   /** A new order every epoch (default), or the file's order. */
   shuffle?: boolean;
+  /** Tokens of a batch in the second tokenizer's encoding, where samples have one. */
+  otherTokens?: number;
   /** Sets that the samples are of, one after another, and what their weights are shares of. One set of all samples when absent. */
   mixture?: { sets: readonly MixedSet[]; by: MixedBy };
 }
@@ -66,8 +76,9 @@ export interface DrawnShare {
  */
 export class BatchStream implements Batches {
   readonly #samples: readonly EncodedSample[];
-  readonly #options: Required<Omit<BatchStreamOptions, "mixture">>;
+  readonly #options: Required<Omit<BatchStreamOptions, "mixture" | "otherTokens">>;
   readonly #lengths: Int32Array;
+  readonly #other: OtherRoom | undefined;
   /** One past the last sample of each set of a mixture. */
   readonly #ends: number[] = [];
   #drawn: DrawnShare[];
@@ -82,15 +93,19 @@ export class BatchStream implements Batches {
   constructor(samples: readonly EncodedSample[], options: BatchStreamOptions) {
     checkFits(samples, options.tokensPerBatch);
     this.#samples = samples;
-    const { mixture, ...rest } = options;
+    const { mixture, otherTokens, ...rest } = options;
+    this.#other = otherRoom(samples, otherTokens);
     this.#options = { shuffle: true, ...rest };
-    this.#lengths = Int32Array.from(samples, (sample) => sample.ids.length);
+    this.#lengths = Int32Array.from(samples, sampleLength);
     for (const { count } of mixture?.sets ?? []) this.#ends.push((this.#ends.at(-1) ?? 0) + count);
     this.#drawn = mixture?.sets.map(({ name }) => emptyShare(name)) ?? [];
     this.#mixture = mixture && mixture.sets.length > 1
-      ? new Mixture(this.#lengths, { ...mixture, ...this.#options })
+      ? new Mixture(this.#lengths, {
+        ...{ ...mixture, ...this.#options },
+        ...(this.#other ? { other: this.#other } : {}),
+      })
       : undefined;
-    this.#key = identity(samples, this.#options, this.#mixture && mixture);
+    this.#key = identity(samples, this.#options, this.#mixture && mixture, otherTokens);
   }
 
   /** The batches of an epoch as lists of sample numbers. */
@@ -105,7 +120,7 @@ export class BatchStream implements Batches {
     const order = this.#options.shuffle
       ? permutation(count, this.#options.seed, epoch)
       : Uint32Array.from({ length: count }, (_, i) => i);
-    return planBatches(this.#lengths, order, this.#options.tokensPerBatch);
+    return planBatches(this.#lengths, order, this.#options.tokensPerBatch, undefined, this.#other);
   }
 
   /** What has been drawn of each set of a mixture so far, in the order of the sets; empty where there is no mixture. */
@@ -187,8 +202,9 @@ function emptyShare(name: string): DrawnShare {
 
 function identity(
   samples: readonly EncodedSample[],
-  options: Omit<BatchStreamOptions, "mixture">,
+  options: Omit<BatchStreamOptions, "mixture" | "otherTokens">,
   mixture: BatchStreamOptions["mixture"],
+  otherTokens: number | undefined,
 ): string {
   const hash = createHash("sha256");
   hash.update(JSON.stringify([options.tokensPerBatch, options.seed, options.shuffle, samples.length]));
@@ -196,16 +212,21 @@ function identity(
     const sets = mixture.sets.map(({ name, weight, count }) => [name, weight, count]);
     hash.update(JSON.stringify([mixture.by, sets]));
   }
+  if (otherTokens !== undefined) hash.update(`beside ${otherTokens}`);
   hashSamples(hash, samples);
   return hash.digest("hex");
 }
 
 /** Adds samples to a hash: their tokens, which of them are learnt, and who wrote them. */
 export function hashSamples(hash: Hash, samples: readonly EncodedSample[]): void {
-  for (const { ids, supervised, origin } of samples) {
+  for (const { ids, supervised, origin, rejected, other } of samples) {
     hash.update(Int32Array.of(ids.length));
     hash.update(ids);
     hash.update(supervised);
     if (origin !== undefined) hash.update(origin);
+    if (rejected) hash.update("rejected").update(rejected.ids).update(rejected.supervised);
+    if (!other) continue;
+    hash.update(Int32Array.of(other.ids.length, other.groups.length));
+    for (const part of [other.ids, other.supervised, other.groups]) hash.update(part);
   }
 }

@@ -6,6 +6,7 @@
 import { InputError } from "../base/errors.ts";
 import type { ChatMessage } from "./dataset.ts";
 import {
+  compileMarkedTemplate,
   compileTemplate,
   type Program,
   type RenderLimits,
@@ -56,6 +57,8 @@ export class ChatTemplate {
   readonly where: string;
   readonly #source: string;
   readonly #program: Program;
+  /** Writes {@linkcode GENERATION_MARKS}; absent where the template does not say what is generated. */
+  readonly #marked: Program | undefined;
   readonly #constants: Record<string, unknown>;
   readonly #limits: RenderLimits | undefined;
 
@@ -71,6 +74,7 @@ export class ChatTemplate {
     this.#limits = limits;
     try {
       this.#program = compileTemplate(source);
+      this.#marked = compileMarkedTemplate(source, ...GENERATION_MARKS);
     } catch (cause) {
       throw new InputError(`the chat template cannot be parsed: ${(cause as Error).message}`, {
         where,
@@ -125,8 +129,21 @@ export class ChatTemplate {
    * @throws {InputError} the template refuses the conversation, fails, or goes over a limit
    */
   render(messages: readonly ChatMessage[], options: RenderOptions = {}): string {
+    return this.#run(this.#program, messages, options);
+  }
+
+  /**
+   * The conversation as text, with {@linkcode GENERATION_MARKS} around what the template says is generated; undefined where it says nothing.
+   *
+   * @throws {InputError} as {@linkcode render}
+   */
+  renderMarked(messages: readonly ChatMessage[], options: RenderOptions = {}): string | undefined {
+    return this.#marked && this.#run(this.#marked, messages, options);
+  }
+
+  #run(program: Program, messages: readonly ChatMessage[], options: RenderOptions): string {
     try {
-      return renderTemplate(this.#program, {
+      return renderTemplate(program, {
         ...this.#constants,
         documents: null,
         ...options.variables,
@@ -157,6 +174,9 @@ export class ChatTemplate {
     return at < 0 ? "" : ` (line ${this.#source.slice(0, at).split("\n").length})`;
   }
 }
+
+/** What stands before and after generated text where that is asked for: code points that are no characters. */
+export const GENERATION_MARKS: readonly [begin: string, end: string] = ["\ufdee", "\ufdef"];
 
 const MONTHS = "January February March April May June July August September October November December".split(
   " ",

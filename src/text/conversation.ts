@@ -4,7 +4,7 @@
  * @module
  */
 import { InputError } from "../base/errors.ts";
-import type { ChatTemplate, RenderOptions } from "./chat_template.ts";
+import { type ChatTemplate, GENERATION_MARKS, type RenderOptions } from "./chat_template.ts";
 import type { ChatMessage } from "./dataset.ts";
 import type { TextTokenizer } from "./tokenizer.ts";
 import { isObject } from "../base/json.ts";
@@ -15,6 +15,8 @@ export interface ConversationOptions extends RenderOptions {
   where?: string;
   /** Mark the assistant's turns (default) or everything. */
   mask?: "completion" | "all";
+  /** Mark every turn of the assistant (default) or its last one alone. */
+  turns?: "all" | "last";
   /** Whether special tokens that are written out in messages become those tokens (off by default). */
   specialInText?: boolean;
 }
@@ -47,6 +49,8 @@ export function encodeChat(
  * the header before it and not the line end after it.
  *
  * The turns are found by rendering the conversation up to the turn's header and up to its end, and comparing text and ids with the whole.
+ * Where a template renders earlier turns differently once later ones follow, its `{% generation %}` tags say what the assistant wrote, if it
+ * has them.
  *
  * @returns `supervised[i]` is 1 where token i is a target; never for the first token
  * @throws {InputError} a template that renders earlier turns differently once later ones follow
@@ -71,8 +75,23 @@ export function encodeConversation(
   const supervised = new Uint8Array(whole.ids.length);
   if (options.mask === "all") supervised.fill(1);
   else {
+    try {
+      markTurns();
+    } catch (error) {
+      supervised.fill(0);
+      if (!(error instanceof UnstableTurn) || !chat.markGenerated(whole, supervised, options.turns)) {
+        throw error;
+      }
+    }
+  }
+  if (options.mask !== "all") checkMask(messages, supervised, template, options);
+  if (supervised.length > 0) supervised[0] = 0;
+  return { ids: whole.ids, supervised };
+
+  function markTurns(): void {
+    const last = messages.findLastIndex(({ role }) => role === "assistant");
     messages.forEach((message, turn) => {
-      if (message.role !== "assistant") return;
+      if (message.role !== "assistant" || (options.turns === "last" && turn !== last)) return;
       const before = chat.encode(turn, { addGenerationPrompt: true });
       const through = turn + 1 === messages.length ? whole : chat.encode(turn + 1);
       if (!whole.text.startsWith(through.text)) {
@@ -86,9 +105,6 @@ export function encodeConversation(
       supervised.fill(1, start, endOfTurn(whole.ids, start, end, tokenizer));
     });
   }
-  if (options.mask !== "all") checkMask(messages, supervised, template, options);
-  if (supervised.length > 0) supervised[0] = 0;
-  return { ids: whole.ids, supervised };
 }
 
 /**
@@ -153,18 +169,22 @@ function commonEnd(a: string, b: string): string {
   return a.slice(a.length - length);
 }
 
+/** A turn that cannot be found by rendering the conversation up to it. */
+class UnstableTurn extends InputError {}
+
 function unstable(
   turn: number,
   why: string,
   template: ChatTemplate,
   options: ConversationOptions,
-): InputError {
-  return new InputError(
+): UnstableTurn {
+  return new UnstableTurn(
     `the assistant's turn in messages[${turn}] cannot be found in the rendered conversation: ${why} (template: ${template.where})`,
     {
       where: options.where,
       hint:
-        "Write one row for each assistant turn, ending with that turn, or rows of prompt and completion, or set data.mask to all.",
+        "Set data.turns to each, which makes a sample of every assistant turn with what comes before it; or write rows of prompt and " +
+        "completion, or set data.mask to all.",
     },
   );
 }
@@ -222,12 +242,44 @@ class GuardedChat {
   /** The first `count` messages, rendered and encoded. */
   encode(count: number, options: RenderOptions = {}): { text: string; ids: Int32Array } {
     const text = this.render(count, options);
+    return { text, ids: this.#ids(text) };
+  }
+
+  /**
+   * Marks what the template itself says is generated.
+   *
+   * @param whole The conversation
+   * @returns whether it says anything, and writes the same otherwise
+   */
+  markGenerated(
+    whole: { text: string; ids: Int32Array },
+    supervised: Uint8Array,
+    turns: ConversationOptions["turns"],
+  ): boolean {
+    const [begin, end] = GENERATION_MARKS;
+    const marked = this.#template.renderMarked(this.#messages, this.#options);
+    if (marked === undefined || whole.text.includes(begin) || whole.text.includes(end)) return false;
+    const pieces = marked.split(new RegExp(`[${begin}${end}]`));
+    if (pieces.join("") !== whole.text) return false;
+    // Outside and inside, in turn: tags do not nest.
+    let before = "";
+    for (const [i, piece] of pieces.entries()) {
+      const from = before;
+      before += piece;
+      if (i % 2 === 0 || piece === "" || (turns === "last" && i < pieces.length - 2)) continue;
+      const [first, last] = [from, before].map((text) => commonPrefix(this.#ids(text), whole.ids));
+      supervised.fill(1, first, last);
+    }
+    return true;
+  }
+
+  #ids(text: string): Int32Array {
     const pieces = this.#special ? text.split(this.#special) : [text];
     // Splitting by a pattern with one group puts the matches at odd places.
     const parts = pieces.map((piece, i) =>
       i % 2 === 1 ? this.#tokenizer.tokenId(piece)! : piece.replaceAll(this.#guard, "")
     );
-    return { text, ids: this.#tokenizer.encodeParts(parts) };
+    return this.#tokenizer.encodeParts(parts);
   }
 
   #guarded(value: unknown): unknown {

@@ -1,6 +1,7 @@
 /**
- * Datasets: files of rows, one sample each, in one of three shapes that the field's tools share:
- * `{"text"}`, `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, ...]}`. A file may mix them, since each row says which it is;
+ * Datasets: files of rows, one sample each, in one of four shapes that the field's tools share:
+ * `{"text"}`, `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, ...]}`,
+ * `{"prompt", "chosen", "rejected"}`. A file may mix them, since each row says which it is;
  * a row that fits two is refused. A row may say who wrote it: `"source": "student"`. Files are JSON Lines, JSON, CSV or Parquet, and their
  * columns may have other names.
  *
@@ -60,7 +61,7 @@ export async function* rowsOf(
         yield row;
         continue;
       }
-      problems.push({ source: { file, line: record.line }, message: row });
+      problems.push({ source: { file: record.file ?? file, line: record.line }, message: row });
       if (problems.length >= maxErrors) throw new DatasetError(file, problems, true);
     }
   }
@@ -79,7 +80,10 @@ export function rowReader(
   return (record) => {
     if ("problem" in record) return record.problem;
     try {
-      return rowOf(columns ? columns.read(record.value) : record.value, { file, line: record.line });
+      return rowOf(columns ? columns.read(record.value) : record.value, {
+        file: record.file ?? file,
+        line: record.line,
+      });
     } catch (error) {
       if (error instanceof RowProblem) return error.message;
       throw error;

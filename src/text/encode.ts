@@ -17,6 +17,27 @@ export interface EncodedSample {
   source: RowSource;
   /** Who wrote its row, where the row says so. */
   origin?: string;
+  /** The worse answer to the same prompt, of a row that has one: only losses over pairs of texts look at it. */
+  rejected?: { ids: Int32Array; supervised: Uint8Array };
+  /** The same sample as a second tokenizer has it, where there is one. */
+  other?: OtherEncoding;
+}
+
+/** Tokens of a sample, those of its rejected text with them. */
+export function sampleLength({ ids, rejected }: EncodedSample): number {
+  return ids.length + (rejected?.ids.length ?? 0);
+}
+
+/** A sample in the tokens of a second tokenizer. */
+export interface OtherEncoding {
+  ids: Int32Array;
+  /** As in {@linkcode EncodedSample}. */
+  supervised: Uint8Array;
+  /**
+   * Groups of tokens of both sides that stand for the same bytes, in order, four numbers each: first token and one past the last, of the
+   * sample, then of this encoding. Tokens between groups stand for nothing on the other side.
+   */
+  groups: Int32Array;
 }
 
 /** What to do with a sample that is longer than the context. */
@@ -46,16 +67,31 @@ export interface EncodeOptions {
    * that overlap by `overlap` tokens, in which every target is predicted exactly once.
    */
   tooLong?: TooLong;
+  /**
+   * Which of the assistant's turns are learnt: `all` in one sample (default); the `last`; or `each` in a sample of its own that ends with it,
+   * as the model sees it when it writes that turn: templates may render earlier turns otherwise, such as without their thinking.
+   */
+  turns?: "all" | "last" | "each";
   /** Tokens that the pieces of a split sample have in common, as context (default 1); below `contextLength`. */
   overlap?: number;
   /** Whether `</s>` and the like that are written out in the data become control tokens (off by default). */
   specialInText?: boolean;
+  /** A second tokenizer that encodes every row too. */
+  align?: SampleAlignment;
+}
+
+/** Encodes rows for a second tokenizer. */
+export interface SampleAlignment {
+  /** A whole row; undefined where its tokens cannot be aligned and such rows are left out. */
+  align(row: DatasetRow, whole: EncodedSample): OtherEncoding | undefined;
+  /** Most tokens of a sample in the second encoding. */
+  readonly limit: number;
 }
 
 /** Counts of what {@linkcode encodeDataset} did. */
 export interface EncodeReport {
   rows: number;
-  rowsByShape: { text: number; prompt: number; messages: number };
+  rowsByShape: { text: number; prompt: number; messages: number; pair?: number };
   samples: number;
   tokens: number;
   supervisedTokens: number;
@@ -70,6 +106,8 @@ export interface EncodeReport {
   lostTargets: number;
   /** Samples in which the token that ends a text or a turn is a target, so that the model learns to stop. */
   stopsLearnt: number;
+  /** Rows left out because a second tokenizer does not spell them alike; absent where there is none. */
+  unlike?: number;
 }
 
 /** Resolves the token that ends a text. */
@@ -101,6 +139,13 @@ function endTokenId(options: EncodeOptions): number | undefined {
 export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSample {
   const { tokenizer, specialInText: special = false } = options;
   const { source, origin } = row;
+  if (row.shape === "pair") {
+    const { prompt, chosen, rejected, ...rest } = row;
+    const encode = (completion: string) =>
+      encodeRow({ ...rest, shape: "prompt", prompt, completion }, { ...options, mask: "completion" });
+    const { ids, supervised } = encode(rejected);
+    return { ...encode(chosen), rejected: { ids, supervised } };
+  }
   const wanted = options.mask ?? "auto";
   const mask = wanted !== "auto" ? wanted : row.shape === "text" ? "all" : "completion";
   const messages = conversation(row, options);
@@ -118,6 +163,7 @@ export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSampl
     ({ ids, supervised } = encodeConversation(options.template, tokenizer, messages, {
       ...{ tools, where, mask },
       specialInText: special,
+      ...(options.turns === undefined || options.turns === "all" ? {} : { turns: "last" }),
     }));
   } else {
     const text = row.shape === "text" ? row.text : row.shape === "prompt" ? row.prompt + row.completion : "";
@@ -184,6 +230,7 @@ export class SampleEncoder {
       );
     }
     this.#options = options;
+    if (options.align) this.report.unlike = 0;
     this.#stops = new Set([
       ...tokenizer.eosTokens,
       ...(endToken === "bos" && tokenizer.bosToken !== undefined ? [tokenizer.bosToken] : []),
@@ -197,27 +244,38 @@ export class SampleEncoder {
    * @throws {InputError} what {@linkcode encodeRow} throws
    */
   encode(row: DatasetRow): EncodedSample[] {
-    const { contextLength, tooLong = "cut" } = this.#options;
     const { report } = this;
     report.rows++;
-    report.rowsByShape[row.shape]++;
+    report.rowsByShape[row.shape] = (report.rowsByShape[row.shape] ?? 0) + 1;
     this.#file ??= row.source.file;
-    const whole = encodeRow(row, this.#options);
-    report.longest = Math.max(report.longest, whole.ids.length);
-    let pieces = [whole];
-    if (whole.ids.length > contextLength) {
+    return turnsOf(row, this.#options).flatMap((turn) => this.#encodeTurn(turn));
+  }
+
+  #encodeTurn(row: DatasetRow): EncodedSample[] {
+    const { contextLength, tooLong = "cut", align } = this.#options;
+    const { report } = this;
+    const whole = this.#encodeWhole(row);
+    if (!whole) return [];
+    const longest = Math.max(whole.ids.length, whole.rejected?.ids.length ?? 0);
+    report.longest = Math.max(report.longest, longest);
+    const { limit = Infinity } = align ?? {};
+    const cut = (start: number, end: number, context = 1) => slice(whole, start, end, context, limit);
+    let pieces = [whole.other && whole.other.ids.length > limit ? cut(0, whole.ids.length) : whole];
+    if (longest > contextLength) {
+      // A pair is compared whole, so it cannot become several.
+      const cuts = tooLong === "cut" || (tooLong === "split" && whole.rejected);
       if (tooLong === "refuse") {
-        this.#refused.push(`${row.source.file}:${row.source.line}: ${whole.ids.length} tokens`);
+        this.#refused.push(`${row.source.file}:${row.source.line}: ${longest} tokens`);
       }
-      if (tooLong === "cut") report.cut++;
-      if (tooLong === "drop") report.dropped++;
-      if (tooLong === "split") report.split++;
-      pieces = tooLong === "cut"
-        ? [slice(whole, 0, contextLength)]
+      if (cuts) report.cut++;
+      else if (tooLong === "drop") report.dropped++;
+      else if (tooLong === "split") report.split++;
+      pieces = cuts
+        ? [cut(0, contextLength)]
         : tooLong === "split"
-        ? splitSample(whole, contextLength, this.#options.overlap ?? 1)
+        ? splitSample(whole.ids.length, contextLength, this.#options.overlap ?? 1, cut)
         : [];
-      if (tooLong !== "split") {
+      if (cuts || tooLong !== "split") {
         report.lostTargets += countTargets(whole) -
           pieces.reduce((sum, piece) => sum + countTargets(piece), 0);
       }
@@ -225,15 +283,26 @@ export class SampleEncoder {
     return pieces.filter((piece) => this.#count(piece));
   }
 
+  /** A row in the tokens of both sides, where there are two; undefined where it is left out because they are not alike. */
+  #encodeWhole(row: DatasetRow): EncodedSample | undefined {
+    const whole = encodeRow(row, this.#options);
+    const { align } = this.#options;
+    if (!align) return whole;
+    const other = align.align(row, whole);
+    if (other) return { ...whole, other };
+    this.report.unlike!++;
+    return undefined;
+  }
+
   #count(piece: EncodedSample): boolean {
     const { report } = this;
     const targets = countTargets(piece);
-    if (targets === 0) {
+    if (targets === 0 || piece.rejected?.supervised.includes(1) === false) {
       report.withoutTarget++;
       return false;
     }
     report.samples++;
-    report.tokens += piece.ids.length;
+    report.tokens += sampleLength(piece);
     report.supervisedTokens += targets;
     if (piece.ids.some((id, i) => piece.supervised[i] === 1 && this.#stops.has(id))) report.stopsLearnt++;
     return true;
@@ -276,6 +345,17 @@ export function encodeDataset(
   return { samples, report: encoder.finish() };
 }
 
+/** The rows that a conversation stands for: itself, or what leads to its last turn of the assistant, or to each of them. */
+function turnsOf(row: DatasetRow, { turns = "all", mask }: EncodeOptions): DatasetRow[] {
+  if (row.shape !== "messages" || turns === "all" || mask === "all") return [row];
+  const ends = row.messages.flatMap(({ role }, i) => role === "assistant" ? [i + 1] : []);
+  if (ends.length === 0) return [row];
+  return (turns === "each" ? ends : ends.slice(-1)).map((end) => ({
+    ...row,
+    messages: row.messages.slice(0, end),
+  }));
+}
+
 function countTargets({ supervised }: EncodedSample): number {
   return supervised.reduce((sum, flag) => sum + flag, 0);
 }
@@ -290,22 +370,66 @@ function tooLongError(refused: string[], contextLength: number): InputError {
   );
 }
 
-/** Tokens `start` to `end` of a sample, of which the first `context` are no targets. */
-function slice(sample: EncodedSample, start: number, end: number, context = 1): EncodedSample {
-  const supervised = sample.supervised.slice(start, end);
-  supervised.fill(0, 0, context);
-  return { ...sample, ids: sample.ids.slice(start, end), supervised };
+/** Tokens `start` to `end` of a sample, of which the first `context` are no targets; of a second encoding at most `limit` tokens. */
+function slice(
+  sample: EncodedSample,
+  start: number,
+  end: number,
+  context: number,
+  limit: number,
+): EncodedSample {
+  const part = ({ ids, supervised }: Pick<EncodedSample, "ids" | "supervised">) => {
+    const flags = supervised.slice(start, end);
+    flags.fill(0, 0, context);
+    return { ids: ids.slice(start, end), supervised: flags };
+  };
+  const other = sample.other && sliceOther(sample.other, { start, end, context, limit });
+  return {
+    ...{ ...sample, ...part(sample) },
+    ...(sample.rejected ? { rejected: part(sample.rejected) } : {}),
+    ...(other ? { other } : {}),
+  };
+}
+
+/**
+ * What belongs to tokens from `start` up to `end` in the second encoding: the tokens of their groups, as far as they lie within the limit, and
+ * the one before them, which gives the first its context. Those of the first `context` tokens are no targets here either.
+ */
+function sliceOther(
+  { ids, supervised, groups }: OtherEncoding,
+  { start, end, context, limit }: { start: number; end: number; context: number; limit: number },
+): OtherEncoding {
+  const kept: number[] = [];
+  let from = 0;
+  for (let g = 0; g < groups.length; g += 4) {
+    const [a, b, c, d] = groups.subarray(g, g + 4) as unknown as [number, number, number, number];
+    if (a < start + Number(start > 0) || b > end) continue;
+    if (kept.length === 0) from = start === 0 ? 0 : Math.max(0, c - 1);
+    if (d - from > limit) break;
+    kept.push(a - start, b - start, c - from, d - from);
+  }
+  const count = kept.length === 0 ? Math.min(1, ids.length) : kept.at(-1)!;
+  const flags = supervised.slice(from, from + count);
+  flags.fill(0, 0, 1);
+  for (let g = 0; start > 0 && g < kept.length && kept[g]! < context; g += 4) {
+    flags.fill(0, kept[g + 2]!, kept[g + 3]!);
+  }
+  return { ids: ids.slice(from, from + count), supervised: flags, groups: Int32Array.from(kept) };
 }
 
 /**
  * Pieces of at most `length` tokens; each begins with the last `overlap` tokens of the one before, which give its targets a context and are
  * none themselves.
  */
-function splitSample(sample: EncodedSample, length: number, overlap: number): EncodedSample[] {
+function splitSample(
+  total: number,
+  length: number,
+  overlap: number,
+  cut: (start: number, end: number, context: number) => EncodedSample,
+): EncodedSample[] {
   const pieces: EncodedSample[] = [];
-  for (let start = 0; start + overlap < sample.ids.length; start += length - overlap) {
-    const end = Math.min(start + length, sample.ids.length);
-    pieces.push(slice(sample, start, end, start === 0 ? 1 : overlap));
+  for (let start = 0; start + overlap < total; start += length - overlap) {
+    pieces.push(cut(start, Math.min(start + length, total), start === 0 ? 1 : overlap));
   }
   return pieces;
 }

@@ -10,6 +10,7 @@
  * @module
  */
 import { permutation } from "../base/random.ts";
+import type { OtherRoom } from "./packing.ts";
 
 /** What weights are shares of; a row that was split counts as often as it has samples. */
 export type MixedBy = "rows" | "tokens";
@@ -33,6 +34,8 @@ export interface MixtureOptions {
   readonly seed: number;
   /** A new order of a set each time it has been read, or always that of its file. */
   readonly shuffle: boolean;
+  /** Where a batch holds the samples' encodings of a second tokenizer too; no sample is longer than it. */
+  readonly other?: OtherRoom;
 }
 
 /** Waiting samples of a set that are looked at to fill a batch. */
@@ -138,20 +141,26 @@ export class Mixture {
 
   #drawBatch(): number[] {
     const batch: number[] = [];
-    let room = this.#options.tokensPerBatch;
-    for (let sample = this.#take(room); sample !== undefined; sample = this.#take(room)) {
+    const { tokensPerBatch, other } = this.#options;
+    let [room, beside] = [tokensPerBatch, other?.tokensPerBatch ?? 0];
+    const take = () => this.#take(room, beside);
+    for (let sample = take(); sample !== undefined; sample = take()) {
       batch.push(sample);
       room -= this.#lengths[sample]!;
+      beside -= other?.lengths[sample] ?? 0;
     }
     return batch;
   }
 
   /** Draws a sample of at most so many tokens; undefined where none fits, or would put its set too far ahead. */
-  #take(room: number): number | undefined {
+  #take(room: number, beside: number): number | undefined {
+    const { other } = this.#options;
     const behind = this.#sets.map((set) => ({ set, lag: this.#lag(set) })).sort((a, b) => a.lag - b.lag);
     for (const { set, lag } of behind) {
       if (lag - behind[0]!.lag > this.#batch) return undefined;
-      const place = set.waiting.findIndex((sample) => this.#lengths[sample]! <= room);
+      const place = set.waiting.findIndex((sample) =>
+        this.#lengths[sample]! <= room && (other?.lengths[sample] ?? 0) <= beside
+      );
       if (place < 0) continue;
       const [sample] = set.waiting.splice(place, 1) as [number];
       set.drawn += this.#sizeOf(sample);

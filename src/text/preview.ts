@@ -40,10 +40,16 @@ export interface Preview {
  * Encodes a dataset as training would and takes the first samples apart.
  *
  * @param count samples to show
+ * @param encoded what the rows were encoded to, if they have been
  * @throws {InputError} what encoding throws
  */
-export function previewDataset(rows: readonly DatasetRow[], options: EncodeOptions, count = 3): Preview {
-  const { samples, report } = encodeDataset(rows, options);
+export function previewDataset(
+  rows: readonly DatasetRow[],
+  options: EncodeOptions,
+  count = 3,
+  encoded?: { samples: readonly EncodedSample[]; report: EncodeReport },
+): Preview {
+  const { samples, report } = encoded ?? encodeDataset(rows, options);
   return {
     samples: samples.slice(0, count).map((sample) => previewSample(sample, options.tokenizer)),
     report,
@@ -80,11 +86,17 @@ export function previewSample(sample: EncodedSample, tokenizer: TextTokenizer): 
   };
 }
 
+const SHAPE_NAMES: Readonly<Record<string, string>> = {
+  prompt: "prompt/completion",
+  pair: "prompt/chosen/rejected",
+};
+
 const place = ({ file, line }: RowSource) => `${file}:${line}`;
 
 function rowTexts(row: DatasetRow): string[] {
   if (row.shape === "text") return [row.text];
   if (row.shape === "prompt") return [row.prompt, row.completion];
+  if (row.shape === "pair") return [row.prompt, row.chosen, row.rejected];
   return row.messages.map((message) => message.content);
 }
 
@@ -106,7 +118,11 @@ function writtenOutSpecials(rows: readonly DatasetRow[], options: EncodeOptions)
 }
 
 /** Conversations get no BOS beside the template's; a tokenizer that puts one before every text suggests that the model expects one. */
-function missingBos(rows: readonly DatasetRow[], samples: EncodedSample[], options: EncodeOptions): string[] {
+function missingBos(
+  rows: readonly DatasetRow[],
+  samples: readonly EncodedSample[],
+  options: EncodeOptions,
+): string[] {
   const { bosPolicy: { prefix }, bosToken } = options.tokenizer;
   const chat = rows.some((row) =>
     row.shape === "messages" || (row.shape === "prompt" && options.promptsAsChat)
@@ -188,7 +204,7 @@ function renderOrigins({ origins }: Preview): string[] {
 function renderReport(report: EncodeReport): string {
   const { tokens, supervisedTokens, rowsByShape } = report;
   const shapes = Object.entries(rowsByShape).filter(([, count]) => count > 0)
-    .map(([shape, count]) => `${count} ${shape === "prompt" ? "prompt/completion" : shape}`).join(", ");
+    .map(([shape, count]) => `${count} ${SHAPE_NAMES[shape] ?? shape}`).join(", ");
   const share = tokens > 0 ? (100 * supervisedTokens / tokens).toFixed(1) : "0.0";
   return [
     `rows: ${report.rows} (${shapes})`,

@@ -73,6 +73,34 @@ export function compileTemplate(source: string): Program {
   return parse(tokenize(source, { lstrip_blocks: true, trim_blocks: true }));
 }
 
+const GENERATION = /(\s*)\{%(-?)\s*(end)?generation\s*(-?)%\}(\s*)/g;
+
+/**
+ * A template that writes marks where its `{% generation %}` begins and ends, which say what of a conversation the assistant writes;
+ * undefined where it has none. The library leaves the tags out.
+ *
+ * @param begin Written before what is generated
+ * @param end Written after it
+ */
+export function compileMarkedTemplate(source: string, begin: string, end: string): Program | undefined {
+  if (source.search(GENERATION) < 0) return undefined;
+  // What the library does to white space, which it would do to the tags but not to the marks.
+  const trimmed = source.replace(/\n$/, "")
+    .replace(/^[ \t]*(\{[#%-])/gm, "$1")
+    .replace(/([#%-]\})\n/g, "$1");
+  const marked = trimmed.replace(
+    GENERATION,
+    (_, before: string, left: string, isEnd: string | undefined, right: string, after: string) =>
+      (left ? "" : before) + (isEnd ? end : begin) + (right ? "" : after),
+  );
+  try {
+    return parse(tokenize(marked.endsWith("\n") ? `${marked}{##}` : marked));
+  } catch {
+    // Tags where no text may stand.
+    return undefined;
+  }
+}
+
 /** `range(start, stop, step)` that refuses to make a list over the limit before making it. */
 function boundedRange(limit: number): (start: number, stop?: number, step?: number) => number[] {
   return (start, stop, step = 1) => {

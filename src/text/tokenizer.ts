@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { InputError } from "../base/errors.ts";
 import { type BosPolicy, decideBos } from "./bos_policy.ts";
 import { libraryCoder, sentencePieceCoder, type TokenCoder } from "./token_coder.ts";
+import { TokenSpelling } from "./token_spelling.ts";
 import { checkTokenizerJson, specialMarker, type TokenizerJson } from "./tokenizer_json.ts";
 import { canonicalJson } from "../base/json.ts";
 import { isObject } from "../base/json.ts";
@@ -41,6 +42,8 @@ export class TextTokenizer {
   readonly bosPolicy: BosPolicy;
   /** How the tokenizer is named in errors: its file. */
   readonly where: string;
+  /** How its tokens are written; undefined where they have no bytes of their own. */
+  readonly spelling: TokenSpelling | undefined;
 
   readonly #json: TokenizerJson;
   readonly #coder: TokenCoder;
@@ -55,6 +58,7 @@ export class TextTokenizer {
   ) {
     this.where = where;
     this.#json = json;
+    this.spelling = TokenSpelling.of(json);
     try {
       this.#coder = json.sentencepiece
         ? sentencePieceCoder(json, json.sentencepiece, config, where)

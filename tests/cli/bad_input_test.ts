@@ -217,7 +217,11 @@ Deno.test("validate names the file and the line of faulty data", () =>
         'keys are: "txt"',
         "train.jsonl:3: text is empty",
       ],
-      ['[\n{"text":"a"},\n{"text":"b"}\n]\n', "train.jsonl:1: expected a JSON object, found a list", "jq -c"],
+      [
+        '[\n{"text":"a"},\n{"text":"b"}\n]\n',
+        "train.jsonl:1: expected a JSON object, found a list",
+        "its name ends with .json",
+      ],
     ];
     for (const [text, ...said] of cases) {
       await Deno.writeTextFile(files.train, text);

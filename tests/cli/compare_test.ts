@@ -409,29 +409,28 @@ Deno.test("a recipe is compared with its plain fine-tuning twin, on tasks too, a
     const rows = tinyRows(9, 4).split("\n").filter((line) => line.includes('"text"'));
     await Deno.writeTextFile(texts, rows.join("\n"));
     const { code, out, err } = await limbeck(
-      ...["compare", kd, "--seeds", "5,6", "--set", "train.steps=2", "--task", `agreement=${texts}`],
+      ...["compare", kd, "--seeds", "1", "--set", "train.steps=2", "--task", `agreement=${texts}`],
       ...["--data", files.folder, "--no-setup", "--json"],
     );
     assertEquals(code, 0, err);
     const { folder, summary, runs } = JSON.parse(out);
     assertEquals(runs.map((run: { folder: string }) => run.folder), [
-      ...["kd-seed5", "fine-tuning-seed5", "kd-seed6", "fine-tuning-seed6"],
+      ...["kd-seed1", "fine-tuning-seed1"],
     ]);
-    const twin = JSON.parse(await Deno.readTextFile(`${folder}/fine-tuning-seed5/recipe.json`));
+    const twin = JSON.parse(await Deno.readTextFile(`${folder}/fine-tuning-seed1/recipe.json`));
     assertEquals(twin.objective.map(({ loss }: { loss: string }) => loss), ["cross-entropy"]);
-    assertEquals([twin.train.seed, twin.evaluate], [5, undefined]);
+    assertEquals([twin.train.seed, twin.evaluate], [1, undefined]);
     const [task] = summary.tasks;
-    assertEquals([task.name, task.items, task.unit], ["texts", 6, "texts"]);
+    assertEquals([task.name, task.items, task.unit], ["texts-agreement", 6, "texts"]);
     const [kl] = task.figures;
     assertEquals(Object.keys(kl.values), ["kd", "fine-tuning", "student before", "teacher"]);
-    assertEquals([kl.values.kd.n, kl.values.teacher.n, kl.values.teacher.mean < 1e-6], [2, 1, true]);
+    assertEquals([kl.values.kd.n, kl.values.teacher.n, kl.values.teacher.mean < 1e-6], [1, 1, true]);
     const [{ other, runs: pairs, overItems, overSeeds }] = kl.differences;
-    assertEquals([other, pairs, overItems.items], ["fine-tuning", 2, 6]);
+    assertEquals([other, pairs, overItems.items, overSeeds], ["fine-tuning", 1, 6, null]);
     assertAlmostEquals(overItems.difference, kl.values["fine-tuning"].mean - kl.values.kd.mean, 1e-9);
-    assert(overSeeds.low <= overItems.difference && overItems.difference <= overSeeds.high);
     for (const { p } of summary.verdicts[0].others) assert(p >= 0 && p <= 1);
     const page = await Deno.readTextFile(`${folder}/compare.html`);
-    for (const part of ["others less kd", "95 % over seeds", "<svg", "fine-tuning"]) {
+    for (const part of ["others less kd", "95 % over items", "<svg", "fine-tuning"]) {
       assertStringIncludes(page, part);
     }
     assertEquals(/<script|https?:/.test(page), false);

@@ -19,7 +19,8 @@ function through(format: RowFormat, rows: readonly TeacherRow[]) {
   const bytes = new ArrayBuffer(codec.bytes * rows.length);
   const good = rows.map((row, i) => codec.write(row, bytes, i * codec.bytes));
   const arrays = codec.arrays(2 * rows.length);
-  rows.forEach((_, i) => codec.read(bytes, i * codec.bytes, arrays, 2 * i + 1));
+  // What is no good is not kept, and may be refused.
+  good.forEach((kept, i) => kept && codec.read(bytes, i * codec.bytes, arrays, 2 * i + 1));
   return { codec, good, arrays };
 }
 

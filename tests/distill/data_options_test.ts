@@ -36,7 +36,12 @@ Deno.test("what is wrong with the columns, the overlap and the rest is told with
     found({ columns: { prompt: "q" } })["data.columns"]!,
     "must say where text, prompt and",
   );
-  assertStringIncludes(found({ columns: { text: "a", messages: "b" } })["data.columns"]!, "one of the three");
+  assertStringIncludes(found({ columns: { text: "a", messages: "b" } })["data.columns"]!, "one of them");
+  assertEquals(found({ columns: { prompt: "q", chosen: "a", rejected: "b" } }), {});
+  assertStringIncludes(
+    found({ columns: { text: "a", system: "s" } })["data.columns"]!,
+    "a system's text goes",
+  );
   assertStringIncludes(found({ columns: { text: "{a" } })["data.columns.text"]!, "belongs to no {column}");
   assertStringIncludes(found({ columns: { promt: "a" } })["data.columns.promt"]!, 'did you mean "prompt"?');
   assertStringIncludes(found({ overlap: 8 })["data.overlap"]!, "set tooLong: split");

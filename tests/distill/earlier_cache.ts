@@ -23,7 +23,7 @@ export async function makeEarlier(recipe: Recipe, place: string, namesHeldOut: b
   const prepared = await prepareRun(recipe);
   try {
     const setup = setUp(prepared, new Registry().addAll(builtins));
-    const wanted = (await wantedCache(prepared, setup, place))!;
+    const wanted = (await wantedCache(prepared, setup, [place]))!;
     const folder = await CacheFolder.open(place, wanted.origin);
     const { offsets, identity } = earlierSamples(wanted.keys);
     const pieces: Uint8Array[] = [];

@@ -3,11 +3,10 @@
 import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { type GenerateOptions, Generator } from "../../src/distill/generate/generator.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
-import { argmax } from "../../src/distill/generate/sampling.ts";
 import { InputError } from "../../src/base/errors.ts";
 import { type Gpu, openGpu } from "../../src/gpu/device.ts";
 import { modelTest } from "../tensor/harness.ts";
-import { Reader } from "./logits.ts";
+import { argmax, Reader } from "./logits.ts";
 import { tinySample, withTiny } from "./tiny_model.ts";
 
 const LENGTH = 40;

@@ -11,6 +11,13 @@ import { compile, type Executable } from "../../src/tensor/executable.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 import { IGNORED_LABEL } from "../../src/text/packing.ts";
 
+/** The index of the largest logit, the first among equals. */
+export function argmax(logits: Float32Array): number {
+  let best = 0;
+  for (let i = 1; i < logits.length; i++) if (logits[i]! > logits[best]!) best = i;
+  return best;
+}
+
 /** What is trained of a model, and its values. */
 export interface Adapted extends Trained {
   readonly parameters: Float32Array;

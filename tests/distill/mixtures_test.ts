@@ -24,7 +24,6 @@ import {
   writePrompts,
 } from "../../src/distill/program/prompt_features.ts";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
-import { argmax } from "../../src/distill/generate/sampling.ts";
 import { Trainer } from "../../src/distill/program/trainer.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { InputError } from "../../src/base/errors.ts";
@@ -41,7 +40,7 @@ import { uploadWeights } from "../../src/distill/inputs/models.ts";
 import { packBatch } from "../../src/text/packing.ts";
 import { builtins } from "../../plugins/mod.ts";
 import { assertWithin, modelTest, randomArray } from "../tensor/harness.ts";
-import { Reader } from "./logits.ts";
+import { argmax, Reader } from "./logits.ts";
 import {
   type RecipeChanges,
   type TinyFiles,

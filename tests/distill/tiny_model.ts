@@ -34,8 +34,8 @@ const MERGES = [
 export const TINY_VOCABULARY: number = SPECIAL.length + PRINTABLE.length + MERGES.length;
 
 /** A byte-pair tokenizer over printable ASCII; `<unk>`, `<s>`, `</s>` are 0 to 2. */
-export function tinyTokenizerJson(): Record<string, unknown> {
-  const tokens = [...SPECIAL, ...PRINTABLE, ...MERGES.map((pair) => pair.join(""))];
+export function tinyTokenizerJson(merges: readonly (readonly string[])[] = MERGES): Record<string, unknown> {
+  const tokens = [...SPECIAL, ...PRINTABLE, ...merges.map((pair) => pair.join(""))];
   return {
     version: "1.0",
     added_tokens: SPECIAL.map((content, id) => ({
@@ -55,7 +55,7 @@ export function tinyTokenizerJson(): Record<string, unknown> {
       type: "BPE",
       unk_token: "<unk>",
       vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
-      merges: MERGES,
+      merges,
     },
   };
 }
@@ -75,6 +75,8 @@ export interface TinyModelOptions {
   readonly config?: Readonly<Record<string, unknown>>;
   /** Families beside the built-in ones. */
   readonly families?: readonly ModelFamily[];
+  /** Merges of another tokenizer than the others have. */
+  readonly merges?: readonly (readonly string[])[];
 }
 
 /** Writes a model folder: grouped-query attention with two heads of queries to one of keys, an MLP of odd width. */
@@ -89,7 +91,8 @@ export async function writeTinyModel(path: string, options: TinyModelOptions = {
     num_hidden_layers: options.layers ?? 3,
     num_attention_heads: 4,
     num_key_value_heads: 2,
-    vocab_size: options.vocabularySize ?? TINY_VOCABULARY,
+    vocab_size: options.vocabularySize ??
+      (options.merges ? SPECIAL.length + PRINTABLE.length + options.merges.length : TINY_VOCABULARY),
     max_position_embeddings: contextLength,
     rms_norm_eps: 1e-5,
     rope_theta: 10000,
@@ -103,7 +106,7 @@ export async function writeTinyModel(path: string, options: TinyModelOptions = {
   await writeHuggingFaceFolder(path, {
     config,
     tokenizer: {
-      tokenizerJson: tinyTokenizerJson(),
+      tokenizerJson: tinyTokenizerJson(options.merges),
       tokenizerConfig: { bos_token: "<s>", eos_token: "</s>", unk_token: "<unk>", add_bos_token: true },
     },
     tensors,

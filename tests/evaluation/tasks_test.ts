@@ -137,6 +137,7 @@ Deno.test("rows that do not fit are named with file and line; nothing is taken f
       a: 2,
     }),
     "empty.jsonl": "\n",
+    "bare.csv": "1,2\n3\n",
     "n.jsonl": lines({ question: "2+2?", answer: "four" }),
     "t.csv": "question,answer\na,1\n",
     "short.csv": "a,b\n1,2\n3\n",
@@ -165,7 +166,7 @@ Deno.test("rows that do not fit are named with file and line; nothing is taken f
     );
     assertStringIncludes(
       await said({ kind: "perplexity", data: `${folder}/short.csv`, text: "{b}" }),
-      "short.csv:3: has 1 fields",
+      "short.csv:3: has 1 field, the header 2",
     );
     assertStringIncludes(
       (await assertRejects(() => namedTask("mmlu"), InputError)).message,
@@ -173,6 +174,14 @@ Deno.test("rows that do not fit are named with file and line; nothing is taken f
     );
     assertEquals((await namedTask(`gsm8k=${folder}/n.jsonl`)).kind, "exact-match");
   }));
+
+Deno.test("the example task is one of sixteen questions with four choices each", async () => {
+  const path = new URL("../../examples/tasks/story-endings.yaml", import.meta.url).pathname;
+  const { items } = await readItems(await loadTask(path));
+  const questions = items as unknown as ChoiceItem[];
+  assertEquals(questions.map(({ choices }) => choices.length), new Array(16).fill(4));
+  assertEquals(new Set(questions.map(({ answer }) => answer)).size, 4);
+});
 
 const tokenizer = (config: Record<string, unknown>) =>
   TextTokenizer.fromJson(tinyTokenizerJson(), { unk_token: "<unk>", ...config }, "tokenizer.json");

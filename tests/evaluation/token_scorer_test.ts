@@ -4,9 +4,8 @@ import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/as
 import { builtins } from "../../plugins/mod.ts";
 import { InputError } from "../../src/base/errors.ts";
 import { OpenedModel } from "../../src/distill/evaluate/measured_model.ts";
+import { ALONE, BESIDE } from "../../src/distill/evaluate/scoring_program.ts";
 import {
-  ALONE,
-  BESIDE,
   type ScoredStretch,
   type Stretch,
   TokenScorer,

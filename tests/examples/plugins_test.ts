@@ -167,7 +167,7 @@ Deno.test("the commands of docs/plugins.md work in their order", () =>
 
 Deno.test("limbeck plugin new overwrites nothing, and says what names it takes", () =>
   withTiny(async ({ folder }) => {
-    for (const kind of ["loss", "row-loss", "feature-loss", "adapter", "merge"]) {
+    for (const kind of ["loss", "row-loss", "feature-loss", "group-loss", "adapter", "merge"]) {
       assertEquals((await limbeck(folder, "plugin", "new", kind, `my-${kind}`)).code, 0);
       await Deno.writeTextFile(`${folder}/my-${kind}.ts`, "mine");
       const again = await limbeck(folder, "plugin", "new", kind, `my-${kind}`);

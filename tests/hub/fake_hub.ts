@@ -1,5 +1,5 @@
 /**
- * A small server that speaks the hub's protocol, as far as models are fetched by it: the commit of a revision, the tree of a commit in
+ * A small server that speaks the hub's protocol, as far as models and datasets (`datasets/org/name`) are fetched by it: the commit of a revision, the tree of a commit in
  * pages, files that are redirected (large ones to another server, with a signature), ranges, hashes in headers, and the refusals with
  * their codes. What goes wrong is said by the test.
  */
@@ -78,8 +78,8 @@ export class FakeHub implements AsyncDisposable {
     const seen = this.#see(request);
     const { pathname, searchParams } = new URL(request.url);
     const path = decodeURIComponent(pathname);
-    const api = /^\/api\/models\/(.+?)\/(revision|tree)\/([^?]+)$/.exec(path);
-    const cached = /^\/api\/resolve-cache\/models\/(.+?)\/([0-9a-f]{40})\/(.+)$/.exec(path);
+    const api = /^\/api\/(?:models\/)?(.+?)\/(revision|tree)\/([^?]+)$/.exec(path);
+    const cached = /^\/api\/resolve-cache\/(?:models\/)?(.+?)\/([0-9a-f]{40})\/(.+)$/.exec(path);
     const file = /^\/(.+?)\/resolve\/([^/]+)\/(.+)$/.exec(path);
     const name = (cached ?? api ?? file)?.[1];
     const repository = this.repositories.get(name ?? "");
@@ -127,7 +127,9 @@ export class FakeHub implements AsyncDisposable {
         status: 307,
         headers: {
           ...headers,
-          Location: `/api/resolve-cache/models/${name}/${found.commit}/${where}`,
+          Location: `/api/resolve-cache/${
+            name!.startsWith("datasets/") ? "" : "models/"
+          }${name}/${found.commit}/${where}`,
           "X-Linked-Size": String(found.bytes.length),
           ETag: `"${gitHash(found.bytes)}"`,
         },

@@ -7,6 +7,7 @@ import { builtins } from "../../plugins/mod.ts";
 import type { DeviceDescription } from "../../src/gpu/description.ts";
 import { type ResolvedLoss } from "../../src/losses/traced.ts";
 import { compileRowLoss } from "../../src/losses/compile.ts";
+import { compileGroupLoss } from "../../src/losses/compile_group.ts";
 import { compileTails } from "../../src/losses/row_tails.ts";
 import { cacheRefusal, type SparseTarget } from "../../src/losses/sparse_target.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
@@ -37,6 +38,7 @@ import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
 import { sumColumns } from "../../src/tensor/ops/pointwise.ts";
 import { sumRows } from "../../src/tensor/ops/pointwise.ts";
+import { DRAW_WORDS, sampleTokens } from "../../src/tensor/ops/sample_tokens.ts";
 import { tokenScores } from "../../src/tensor/ops/token_scores.ts";
 import { topK } from "../../src/tensor/ops/top_k.ts";
 import { timesWeight } from "../../src/tensor/ops/times_weight.ts";
@@ -176,9 +178,11 @@ function attentions(block: OpBlock): void {
       const heads = { heads: 4, keyValueHeads: 2, headDim, scale: 1 };
       block.wantGradients(attention(q, k, v, ranges(rows), heads), qkv);
       block.wantGradients(attention(q, k, v, ranges(rows), heads), [q]);
+      block.want(attention(q, k, v, ranges(rows), { ...heads, apart: true }));
       if (![8, 256].includes(headDim)) continue;
       const near = windowed(ranges(rows), 3);
       block.wantGradients(attention(q, k, v, near, { ...heads, softCap: 30 }), qkv);
+      block.want(attention(q, k, v, near, { ...heads, softCap: 30, apart: true }));
     }
   }
 }
@@ -232,6 +236,8 @@ function elementwise(block: OpBlock): void {
   block.want(tokenScores(x, block.tensor([9], "i32")));
   const counters = block.graph.input("counters", [x.dim(0)], "u32");
   block.want(...Object.values(drawTokens(x, counters, { draws: 5, seed: [1, 2] })));
+  const chosen = [graph.state("chosen", [x.dim(0)], "i32"), graph.state("measures", [x.dim(0), 2], "f32")];
+  sampleTokens(x, graph.input("draws", [x.dim(0), DRAW_WORDS], "u32"), chosen[0]!, chosen[1]!);
   block.want(fill(graph, [64], graph.scalar("value")), fillConstant(graph, [64], 0.5));
   for (const dtype of STORAGE_TYPES) block.wantGradients(timesWeight(x, block.tensor([9, 37], dtype)), [x]);
   accumulate(block.tensor([9, 37]), x, graph.scalar("keep"));
@@ -341,6 +347,14 @@ export function rowLossTexts(device: DeviceDescription): { label: string; wgsl: 
   for (const terms of mixtures) {
     for (const vocabulary of [3, 16, 127, 128, 132, 1024, 1027, 32000]) {
       for (const gradient of [true, false]) add(terms, vocabulary, gradient);
+    }
+  }
+  for (const loss of builtins.flatMap((p) => (p.kind === "group-loss" ? [p] : []))) {
+    const shape = { vocabulary: 127, teacherVocabulary: 64, matched: 5 };
+    for (const gradient of [true, false]) {
+      const options = loss.options.parse({});
+      const { label, wgsl } = compileGroupLoss({ loss, options, name: "group" }, shape, device, { gradient });
+      texts.push({ label, wgsl });
     }
   }
   for (const loss of losses) {

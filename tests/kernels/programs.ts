@@ -20,7 +20,8 @@ import { gradients } from "../../src/tensor/differentiate.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 
 const registry = new Registry().addAll(builtins);
-const losses = builtins.flatMap((p) => (kindOf(p)?.role === "loss" ? [p.id] : []));
+/** All but those that want a teacher with another tokenizer. */
+const losses = builtins.flatMap((p) => kindOf(p)?.role === "loss" && p.kind !== "group-loss" ? [p.id] : []);
 const adapters = builtins.flatMap((p) => (p.kind === "adapter" ? [p] : []));
 
 /** One recipe for each built-in adapter, and objectives that differ in losses and temperatures. */

@@ -143,8 +143,13 @@ Deno.test("a tokenizer that fails is bad input, and data that are too large are 
 
     await withTokenizer(files.teacher, {});
     await Deno.writeTextFile(files.train, '{"text":"the cat"}\n'.repeat(300_000));
+    // Of a file some rows are encoded, unless they are to be counted, as those of a cache are.
+    const { valid } = await new Inspector().inspect(order, { heapMegabytes: 100 });
+    assertEquals(valid, true);
+    const cache = { topK: 4, seed: 1, precision: "f32" as const };
+    const counted = { kind: "estimate", recipe: tinyRecipe(files, { teacher: { cache } }) } as const;
     const error = await assertRejects(
-      () => new Inspector().inspect(order, { heapMegabytes: 100 }),
+      () => new Inspector().inspect(counted, { heapMegabytes: 100 }),
       InspectionMemoryError,
     );
     assertStringIncludes(error.message, "the 100 MiB that it may have");

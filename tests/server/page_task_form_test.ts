@@ -120,8 +120,14 @@ pageTest(
     const region = page.getByRole("region", { name: "Figures of the tasks" });
     await region.waitFor();
     assertEquals((await region.locator("thead").innerText()).trim(), "Task\tFigure\ttiny\tother");
-    assert((await region.locator("tbody tr").allInnerTexts())[0]!.startsWith("rows\tloss, nats a token\t"));
-    const image = page.getByRole("img", { name: /Reliability, rows: tiny, calibration error 0\.\d+; other/ });
+    assert(
+      (await region.locator("tbody tr").allInnerTexts())[0]!.startsWith(
+        "rows-perplexity\tloss, nats a token\t",
+      ),
+    );
+    const image = page.getByRole("img", {
+      name: /Reliability, rows-perplexity: tiny, calibration error 0\.\d+; other/,
+    });
     await image.focus();
     await page.keyboard.press("ArrowRight");
     await page.getByText(/confidence 0\.\d\d to 0\.\d\d: right/).waitFor();

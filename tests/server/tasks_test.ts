@@ -111,7 +111,7 @@ Deno.test("models are measured on tasks, and the table is in the result and in t
     const id = await submit(test, whole);
     await until(test.service, id, "succeeded", "failed");
     const { body: run } = await test.call("GET", `/v1/runs/${id}`);
-    assertEquals([run.state, run.task, run.recipe], ["succeeded", "evaluate", whole]);
+    assertEquals([run.state, run.task, run.step, run.recipe], ["succeeded", "evaluate", 100, whole]);
     const { evaluation } = run.result.findings;
     assertEquals(evaluation.models, ["a", "other"]);
     const [accuracy, near] = evaluation.tasks;
@@ -125,6 +125,61 @@ Deno.test("models are measured on tasks, and the table is in the result and in t
     const html = await (await test.request(`/v1/runs/${id}/artifacts/report.html`)).text();
     assertMatch(html, /<h2>Tasks<\/h2>[^]*Reliability, choice/);
     assert(!html.includes(test.folder), "a path of this machine");
+  }));
+
+Deno.test("a teacher's cache is a run of its own, which runs that train on it find", () =>
+  withTasks(async (test) => {
+    const lines = ["the cat sat on a mat", "and ran home to see", "his sun"].map((text) =>
+      JSON.stringify({ text })
+    );
+    for (const name of ["rows", "heldout"]) {
+      await Deno.writeTextFile(`${test.folder}/datasets/${name}.jsonl`, lines.join("\n") + "\n");
+    }
+    const recipe = {
+      teacher: { model: "a", cache: { payload: "hidden", precision: "int8" } },
+      student: { model: "b" },
+      data: { train: "rows.jsonl", heldOut: "heldout.jsonl", contextLength: 32 },
+      objective: [{ loss: "forward-kl" }],
+      adapter: { rank: 2 },
+      train: { steps: 1, tokensPerMicroBatch: 64 },
+      samples: { tokens: 0 },
+    };
+    const refused = async (recipe: unknown) => {
+      const { status, body } = await test.call("POST", "/v1/runs", { recipe });
+      assertEquals(status, 400);
+      return body.error.problems.map(({ param }: { param: string }) => param);
+    };
+    assertEquals(await refused({ task: "cache", recipe, more: 1 }), ["recipe.more"]);
+    const { cache: _, ...uncached } = recipe.teacher;
+    assertEquals(await refused({ task: "cache", recipe: { ...recipe, teacher: uncached } }), [
+      "recipe.recipe.teacher.cache",
+    ]);
+    const placed = { ...recipe.teacher, cache: { ...recipe.teacher.cache, folder: "/tmp/x" } };
+    assertEquals(await refused({ task: "cache", recipe: { ...recipe, teacher: placed } }), [
+      "recipe.recipe.teacher.cache.folder",
+    ]);
+    const wide = { ...recipe, student: { model: "c" }, data: { ...recipe.data, train: "/etc/passwd" } };
+    assertEquals(await refused({ task: "cache", recipe: wide }), [
+      ...["recipe.recipe.student.model", "recipe.recipe.data.train"],
+    ]);
+
+    const task = { task: "cache", recipe };
+    const { body: needs } = await test.call("POST", "/v1/runs/estimate", { recipe: task });
+    assert(needs.totalBytes > 0, JSON.stringify(needs));
+    const id = await submit(test, task);
+    await until(test.service, id, "succeeded", "failed");
+    const { body: run } = await test.call("GET", `/v1/runs/${id}`);
+    assertEquals([run.state, run.task], ["succeeded", "cache"], JSON.stringify(run.error));
+    const { cache } = run.result.findings;
+    assertEquals([cache.samples, cache.made, cache.bytesPerToken], [6, 6, 4 + 16]);
+    assert(!JSON.stringify(run).includes(test.folder), "a path of this machine");
+
+    const next = await submit(test, recipe);
+    await until(test.service, next, "succeeded", "failed");
+    const { body: events } = await test.call("GET", `/v1/runs/${next}/events`);
+    const said = JSON.stringify(events);
+    assertMatch(said, /using the teacher's cache/);
+    assertEquals((await test.call("GET", `/v1/runs/${next}`)).body.state, "succeeded");
   }));
 
 Deno.test("what a shrink found is a model and a shape to later runs", () =>

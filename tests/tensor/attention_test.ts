@@ -224,6 +224,43 @@ for (const [name, c] of CASES) {
   });
 }
 
+for (
+  const c of [
+    makeCase(shape(1, 1, 4), 1, packed([1])),
+    makeCase(shape(4, 2, 48), 190, [[0, 133], [140, 141], [50, 190], [3, 3], [180, 197], [-4, 31], [60, 92]]),
+    makeCase(shape(3, 1, 20), 101, scattered(50, 101)),
+    makeCase(shape(2, 1, 256), 97, scattered(9, 97)),
+    capped(6, [[0, 33], [30, 31], [3, 33]]),
+  ]
+) {
+  const apart = { ...c, shape: { ...c.shape, apart: true } };
+  const name = `${c.queries} queries over ${c.keys} keys, heads of ${c.shape.headDim}`;
+  gpuTest(`attention() of ranges apart and its gradients match f64 for ${name}`, async (gpu) => {
+    assertMatches(await onGpu(gpu, apart), oracle(c));
+  });
+}
+
+gpuTest("attention() of ranges apart with a planted mistake does not pass", async (gpu) => {
+  const c = makeCase({ ...shape(4, 2, 8), apart: true }, 190, [[0, 133], [140, 141], [50, 190], [3, 80]], 2);
+  const expected = oracle(c);
+  const mistakes: Mistake[] = [
+    ["key0 < bounds.y)", "key0 + select(0, 1, WRONG) < bounds.y)"],
+    ["total *= correction;", "total *= select(correction, 1.0, WRONG);"],
+    ["let kv_head = head / size.group;", "let kv_head = select(head / size.group, 0u, WRONG);"],
+    ["o0 = o0 * correction", "o0 = o0 * select(correction, 1.0, WRONG)"],
+    ["min(end[row],", "min(end[row] - select(0, 1, WRONG),"],
+  ];
+  const found = async (mistake: number) => {
+    const { out, logsumexp } = await onGpu(gpu, c, (q, k, v, start, end) => {
+      const y = plantAny(attention(q, k, v, { start, end }, c.shape), mistakes);
+      return [y, y.producer!.outputs[1]!];
+    }, { mistake });
+    return Math.max(maxDifference(out, expected.out), maxDifference(logsumexp, expected.logsumexp));
+  };
+  assert(await found(0) < 1e-5);
+  for (const [i, [right]] of mistakes.entries()) assert(await found(i + 1) > 1e-4, right);
+});
+
 gpuTest("attention() splits wide heads where workgroup memory is small", async (_, family) => {
   const c = makeCase(shape(2, 1, 48), 40, packed([40]));
   assertMatches(await onGpu(await testGpu(family, { maxWorkgroupMemory: 4096 }), c), oracle(c));

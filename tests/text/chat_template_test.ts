@@ -98,7 +98,7 @@ Deno.test("encodeConversation() refuses templates that change earlier turns, and
     InputError,
     "train.jsonl:9: the assistant's turn in messages[1] cannot be found in the rendered conversation: later turns change it",
   );
-  assertStringIncludes(error.hint ?? "", "one row for each assistant turn");
+  assertStringIncludes(error.hint ?? "", "data.turns to each");
   const single = encodeConversation(lastOnly, tokenizer, messages.slice(0, 2));
   assertEquals([[...single.ids], [...single.supervised]], [[1, 3, 8, 7, 4, 2], [0, 0, 0, 1, 1, 1]]);
   const noHeader = make(

@@ -66,6 +66,7 @@ export class Progress {
       case "profile":
         return this.#lines(profileLines(event));
       case "sample":
+      case "rollout":
       case "error":
       case "result":
       case "heartbeat":
@@ -139,9 +140,9 @@ function planLines(plan: PlanEvent): string[] {
     `${bold("GPU")}      ${plan.adapterName}${
       plan.software ? yellow(" (software: a CPU does the work)") : ""
     }`,
-    `${bold("Models")}   teacher ${count(parameters.teacher)}, student ${
-      count(parameters.student)
-    }, trained ${count(parameters.trainable)} parameters`,
+    `${bold("Models")}   teacher ${
+      parameters.teacher === 0 ? "behind a server" : count(parameters.teacher)
+    }, student ${count(parameters.student)}, trained ${count(parameters.trainable)} parameters`,
     `${bold("Data")}     ${data.trainSamples} samples, ${count(data.trainTokens)} tokens, ${
       count(data.supervisedTokens)
     } of them learnt; ${data.heldOutSamples} held out`,

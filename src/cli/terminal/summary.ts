@@ -28,6 +28,7 @@ export function summaryLines(folder: string, result: RunResult, events: readonly
     `  teacher         ${number3(heldOut.teacher)}`,
     `  student before  ${number3(heldOut.before)}`,
     `  student after   ${bold(number3(heldOut.after))}${gapText(heldOut.gapClosed)}`,
+    ...bitsLines(result),
     ...setLines(result),
     ...drawnLines(result.drawn ?? []),
     ...(result.evaluation ? ["", ...evaluationLines(result.evaluation)] : []),
@@ -56,6 +57,17 @@ export function summaryLines(folder: string, result: RunResult, events: readonly
     );
   }
   return lines;
+}
+
+/** Of models with tokenizers of their own, what compares them. */
+function bitsLines({ bitsPerByte: bits }: RunResult): string[] {
+  if (!bits) return [];
+  return [
+    bold("Held-out bits a byte") + dim(" (which compare across tokenizers; so does the gap)"),
+    `  teacher         ${number3(bits.teacher)}`,
+    `  student before  ${number3(bits.before)}`,
+    `  student after   ${bold(number3(bits.after))}`,
+  ];
 }
 
 /** Each of several held-out sets. The first is what the lines above say. */

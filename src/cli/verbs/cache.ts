@@ -11,6 +11,8 @@ import { bytes, count, duration, number3 } from "../../base/units.ts";
 import type { AuditedLoss } from "../../distill/evaluate/audit_sums.ts";
 import { auditCache } from "../../distill/evaluate/cache_audit.ts";
 import { openGpu } from "../../gpu/device.ts";
+import { dataCaches } from "../../runs/store/data_folder.ts";
+import { DATA_FLAG } from "../data_flag.ts";
 import { registryWith } from "../setup/registry.ts";
 import { table } from "../terminal/table.ts";
 import { fillCache } from "../../distill/run/fill_cache.ts";
@@ -29,12 +31,13 @@ export const cache: Command = {
   positional: [1, 2],
   loadsPlugins: true,
   details:
-    "Runs the teacher over all samples of a recipe and keeps what teacher.cache says, in the folder that it names. Rows that are there " +
-    "already are not made again, whatever run they were made for. Stop it whenever you like: what is finished stays. Several may work " +
+    "Runs the teacher over all samples of a recipe and keeps what teacher.cache says, in the folder that it names, or where " +
+    "the runs of the data folder find it. Rows that are there already are not made again, whatever run they were made for. Stop it whenever you like: what is finished stays. Several may work " +
     "on one folder at once. `audit` measures on held-out tokens what each payload would cost each loss, beside what the weight of the " +
     "tokens left out allows at most; the student is as the run begins with it. It needs no cache.",
   flags: {
     ...RECIPE_FLAGS,
+    ...DATA_FLAG,
     tokens: { value: "COUNT", kind: "count", least: 1, help: "Held-out tokens of an audit (default 128)" },
   },
   examples: [
@@ -136,14 +139,14 @@ async function fillFromServer(invocation: Invocation, recipe: Recipe): Promise<n
 }
 
 async function fill(invocation: Invocation): Promise<number> {
-  const { out } = invocation;
+  const { out, flags } = invocation;
   const recipe = await readRecipe(invocation.args[0], invocation);
   if (recipe.teacher.server) return await fillFromServer(invocation, recipe);
   return await withRecipe(invocation, async (opened) => {
     const left = "stopped; what is finished stays, and is not made again";
     const made = await stoppable(out, "caching", ({ signal, onProgress }) =>
       fillCache(opened, {
-        signal,
+        ...{ signal, place: dataCaches(flags.text("data")) },
         onStage: (message) => out.note(message),
         onProgress: (done, all) => onProgress(done, all, `${done} of ${all} samples`),
       }), left);

@@ -36,13 +36,25 @@ const SHOWN: Readonly<Record<string, string>> = {
   "data.mix": "tokens",
   "data.heldOut": "./heldout.jsonl",
   "data.limit": "1000",
+  "data.columns": "{prompt: question, completion: answer}",
+  "data.deduplicate": "true",
+  "data.overlap": "1",
+  "data.turns": "each",
+  "data.streaming": "true",
+  "data.specialTokens": "text",
   "evaluate.tasks": "[{kind: perplexity, data: ./heldout.jsonl}]",
   "output.folder": "./my-run",
   "limits.gpuBytes": "8000000000",
 };
 
-/** Sections of runs of their own kind: `examples/recipes/one-for-all.yaml` shows them. */
-const ELSEWHERE: readonly string[] = ["student.shapes", "train.oneForAll"];
+/** Sections of runs of their own kind: recipes of examples/recipes and pages of docs/ show them. */
+const ELSEWHERE: readonly string[] = [
+  "student.shapes",
+  "train.oneForAll",
+  "train.onPolicy",
+  "teacher.server",
+  "teacher.align",
+];
 
 /** YAML text. Loading it gives the defaults. */
 export function commentedRecipe(): string {

@@ -19,6 +19,7 @@ export type Table = readonly (readonly string[])[];
 /** The measurements that are shown; compare.json has all of them. */
 const COLUMNS: readonly [key: string, title: string][] = [
   ["cross-entropy", "held-out loss"],
+  ["bits-per-byte", "bits a byte"],
   ["forward-kl", "forward KL"],
   ["reverse-kl", "reverse KL"],
   ["top-1-agreement", "top-1 agreement"],
@@ -240,7 +241,8 @@ function pairedText(pair: PairedSummary | undefined, runs: number): string {
 
 /** Four decimals: claims are about the third. */
 function number4(value: number | null | undefined): string {
-  return value === null || value === undefined ? "-" : value.toFixed(4);
+  // No negative zeros: what rounding makes of nothing is nothing.
+  return value === null || value === undefined ? "-" : value.toFixed(4).replace(/^-(0\.0+)$/, "$1");
 }
 
 /** Columns that say what a row is: its name and n, or a set and who is the best on it. */

@@ -11,9 +11,8 @@ import { loadRecipe } from "../../distill/recipe/file.ts";
 import { checkRecipePlugins } from "../../distill/recipe/plugins.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { InputError } from "../../base/errors.ts";
-import { inputPaths } from "../../distill/recipe/paths.ts";
+import { inputPaths, isOnHub } from "../../distill/recipe/paths.ts";
 import { checkPaths, checkRecipePaths } from "../../distill/recipe/recipe_paths.ts";
-import { isHubName } from "../../hub/hub_name.ts";
 import { openStore } from "../../runs/store/data_folder.ts";
 import { createRun } from "../../runs/store/run_folder.ts";
 import { withLocalModels } from "../../runs/task/hub_models.ts";
@@ -90,7 +89,7 @@ export async function readRecipe(
 ): Promise<Recipe> {
   const written = await loadRecipe(path ?? examplePath(), { sets: invocation.flags.list("set") });
   check(written);
-  await checkPaths(inputPaths(written).filter(({ of, path }) => of !== "model" || !isHubName(path)));
+  await checkPaths(inputPaths(written).filter((path) => !isOnHub(path)));
   const recipe = await withLocalModels(written, (name) => localModel(name, invocation));
   await checkRecipePaths(recipe);
   return recipe;

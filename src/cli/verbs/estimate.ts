@@ -56,7 +56,9 @@ export const estimate: Command = {
         out.line(
           `About ${duration(seconds.total)}: ${duration(seconds.setUp)} to begin, ${
             short(seconds.step)
-          } s a step, ${short(seconds.evaluation)} s a measurement of the held-out loss.`,
+          } s a step, ${short(seconds.evaluation)} s a measurement of the held-out loss${
+            seconds.rollout === undefined ? "" : `, ${short(seconds.rollout)} s a rollout`
+          }.`,
         );
         if (teacherPass) out.line("The pass of the teacher over the data before that was not measured.");
       }

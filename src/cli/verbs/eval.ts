@@ -6,8 +6,9 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { resolve } from "@std/path";
 import { evaluateFiles } from "../../distill/evaluate/evaluate_model.ts";
-import { heldOutSets, setName } from "../../distill/recipe/data_sets.ts";
-import type { DataRecipe } from "../../distill/recipe/recipe.ts";
+import { heldOutSets, type Named, setName } from "../../distill/recipe/data_sets.ts";
+import type { DataRecipe, HeldOutSet } from "../../distill/recipe/recipe.ts";
+import type { ColumnNames } from "../../text/dataset.ts";
 import type { Output } from "../terminal/output.ts";
 import { table } from "../terminal/table.ts";
 import { InputError, UsageError } from "../../base/errors.ts";
@@ -86,7 +87,7 @@ export const evaluate: Command = {
     const model = await namedModel(invocation);
     const ofRun = await runData(invocation);
     const given = flags.list("dataset").map((path) => ({ path, name: setName(path) }));
-    const sets = given.length > 0 ? given : ofRun && heldOutSets(ofRun) || [];
+    const sets: readonly Named<HeldOutSet>[] = given.length > 0 ? given : ofRun && heldOutSets(ofRun) || [];
     if (sets.length === 0) {
       throw new UsageError("name the data: --dataset FILE", {
         hint: ofRun
@@ -104,6 +105,10 @@ export const evaluate: Command = {
       mask: maskFlag(flags) ?? ofRun?.mask ?? "auto",
       endToken,
       ...(ofRun ? { tooLong: ofRun.tooLong, template: ofRun.template } : {}),
+      ...(ofRun?.overlap === undefined ? {} : { overlap: ofRun.overlap }),
+      ...(ofRun?.specialTokens ? { specialTokens: ofRun.specialTokens } : {}),
+      ...(ofRun?.turns ? { turns: ofRun.turns } : {}),
+      columns: columnsOf(sets, ofRun),
       ...optional("contextLength", flags.number("context-length") ?? ofRun?.contextLength),
       ...optional("limit", flags.number("limit")),
       stream: flags.on("stream"),
@@ -162,4 +167,12 @@ async function noteOtherEnd(model: string, out: Output): Promise<void> {
 
 function optional<K extends string>(name: K, value: number | undefined): { [key in K]?: number } {
   return value === undefined ? {} : { [name]: value } as { [key in K]?: number };
+}
+
+/** From which columns rows of each file are read: those of the run, which its own files may have others than. */
+function columnsOf(
+  sets: readonly HeldOutSet[],
+  data: DataRecipe | undefined,
+): ReadonlyMap<string, ColumnNames> {
+  return new Map(sets.flatMap(({ path, columns = data?.columns }) => columns ? [[path, columns]] : []));
 }

@@ -111,7 +111,7 @@ async function namedModels(
   for (const argument of args) {
     const [, given, path = argument] = /^([\w.-]+)=(.+)$/.exec(argument) ?? [];
     const source = await sourceOf(path, invocation, registry, temporary);
-    const name = given ?? freeName(basename(path).replace(/^hf:/, ""), models);
+    const name = given ?? freeName(basename(path).replace(/^hf:|\.gguf$/gi, ""), models);
     if (models.some((model) => model.name === name)) throw new UsageError(`two models are called ${name}`);
     models.push({ name, source });
   }

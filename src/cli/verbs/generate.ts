@@ -90,6 +90,7 @@ export const generate: Command = {
     const shown = output === undefined && prompts.length === 1 && !out.json;
     // Only once the model writes: what goes wrong before is told alone.
     let begun = false;
+    let done = 0;
     const begin = () => {
       if (!begun && shown) out.write(prompts[0]!);
       begun = true;
@@ -110,7 +111,7 @@ export const generate: Command = {
           },
         }
         : {}),
-      onDone: ({ index }) => output !== undefined && out.note(`${index + 1} of ${prompts.length} texts`),
+      onDone: () => output !== undefined && out.note(`${++done} of ${prompts.length} texts`),
     });
     const written = texts.filter(({ finished }) => finished || !flags.on("finished"))
       .map(({ prompt, text, finished }): Written => ({ prompt, text, finished }));

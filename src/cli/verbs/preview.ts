@@ -9,6 +9,8 @@ import { renderPreview } from "../../text/preview.ts";
 import { getColorEnabled } from "@std/fmt/colors";
 import type { Command, Invocation } from "../command.ts";
 import { packingText } from "../../distill/inputs/packing_report.ts";
+import { writeTextAtomically } from "../../formats/files.ts";
+import { previewPage } from "../../runs/report/preview_page.ts";
 import { lookedText } from "../terminal/looked_text.ts";
 import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
 
@@ -23,18 +25,30 @@ export const preview: Command = {
   flags: {
     ...RECIPE_FLAGS,
     samples: { value: "COUNT", kind: "count", help: "Samples shown (default 3)" },
+    html: { value: "FILE", help: "Write a page with the tokens in colours instead of printing samples" },
     "held-out": { help: "Show held-out samples instead of training samples" },
   },
-  examples: ["limbeck preview my.yaml", "limbeck preview my.yaml --samples 1 --json"],
+  examples: [
+    "limbeck preview my.yaml",
+    "limbeck preview my.yaml --samples 1 --json",
+    "limbeck preview my.yaml --samples 20 --html samples.html",
+  ],
   async run(invocation: Invocation): Promise<number> {
     const { flags, out } = invocation;
-    return await withRecipe(invocation, (opened) => {
+    return await withRecipe(invocation, async (opened) => {
       const shown = samplesOf(opened, flags.on("held-out"), flags.number("samples") ?? 3);
       out.value(shown);
-      out.line(renderPreview(shown, { color: getColorEnabled() }));
-      out.line(`packing: ${packingText(shown.packing, opened.prepared.train.length)}`);
+      const page = flags.text("html");
+      if (page !== undefined) {
+        const { tokenizer, stopTokens } = opened.prepared;
+        const title = `${flags.on("held-out") ? "Held-out" : "Training"} samples`;
+        const isSpecial = (id: number) => tokenizer.isSpecial(id);
+        await writeTextAtomically(page, previewPage(title, shown, { isSpecial, stopTokens }));
+        out.line(`Samples are in ${page}`);
+      } else out.line(renderPreview(shown, { color: getColorEnabled() }));
+      out.line(`packing: ${packingText(shown.packing, opened.prepared.trainReport.samples)}`);
       for (const looked of shown.looked ?? []) out.line(lookedText(looked));
-      return Promise.resolve(0);
+      return 0;
     }, () => "look");
   },
 };

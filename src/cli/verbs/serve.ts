@@ -35,7 +35,11 @@ export const serve: Command = {
     ...DATA_FLAG,
     tokens: { value: "FILE", help: "File of tokens; `limbeck token NAME` makes a line of it" },
     models: { value: "FOLDER", many: true, help: "Folder whose models requests may name" },
-    datasets: { value: "FOLDER", many: true, help: "Folder whose .jsonl files requests may name" },
+    datasets: {
+      value: "FOLDER",
+      many: true,
+      help: "Folder whose datasets (.jsonl, .json, .csv, .parquet) requests may name",
+    },
     "no-example": { help: "Do not let requests name the example" },
     hub: {
       help:

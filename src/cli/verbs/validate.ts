@@ -38,6 +38,7 @@ export const validate: Command = {
       for (const { name, ...report } of found.heldOutSets ?? []) out.line(`  ${name}: ${reportText(report)}`);
       out.line(`Packing        ${packingText(found.packing, found.train.samples)}`);
       for (const looked of found.looked ?? []) out.line(lookedText(looked));
+      if (found.alignment !== undefined) out.line(`Tokenizers     ${found.alignment}`);
       for (const line of trainedLines(opened.setup)) out.line(line);
       out.line(green("The recipe is valid."));
       return Promise.resolve(0);

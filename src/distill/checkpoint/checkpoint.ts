@@ -34,12 +34,32 @@ export interface CheckpointState extends BegunStudent {
   readonly cursor: DataCursor;
   /** What the controllers of losses remember; absent without controllers. */
   readonly controllers?: ControllerStates;
+  /** What the student has written that steps to come will learn from; absent in runs without rollouts. */
+  readonly rollouts?: RolloutState;
   /** Identities that a resumed run must share: recipe, models, tokenizer, plugins. */
   readonly identity: Readonly<Record<string, string>>;
   /** The plan's choices, followed exactly on resume. */
   readonly frozen: PlanChoices;
   /** Held-out losses so far, and what early stopping remembers. */
   readonly progress: Progress;
+}
+
+/** What rollouts remember. Plain JSON. */
+export interface RolloutState {
+  /** Codes of the alarms that the last one gave. */
+  readonly told: readonly string[];
+  /** For each batch to come that the last one was for: the samples that leave it, by their places, and what stands for them. */
+  readonly waiting?: readonly {
+    readonly leaving: readonly number[];
+    readonly answers: readonly {
+      /** The sample whose prompt it answers, by its place in the batch. */
+      readonly member: number;
+      /** What is learnt: the tokens after the prompt, the stop token with them. */
+      readonly tokens: readonly number[];
+      /** Of each of them, when it was drawn. */
+      readonly logProbabilities: readonly number[];
+    }[];
+  }[];
 }
 
 /** Measurements that later decisions and the final report need. */
@@ -56,6 +76,8 @@ export interface Progress {
     string,
     { teacher: number | null; before: number | null; last: number | null; tokens: number }
   >;
+  /** Held-out loss in bits a byte, of a teacher with a tokenizer of its own; absent otherwise. */
+  bitsPerByte?: { teacher: number | null; before: number | null; last: number | null };
   /** Sum and count of the running window of training losses, and the lowest window mean so far. */
   window: { sum: number; count: number; lowest: number | null };
   samples: { model: "teacher" | "student"; step: number; prompt: string; text: string }[];

@@ -75,7 +75,11 @@ export class RunCheckpoints {
   ): void {
     const changed = names.filter((name) => state.identity[name] !== identity[name]);
     if (changed.length === 0) return;
-    throw new InputError(`cannot be resumed: changed since the checkpoint: ${changed.join(", ")}`, {
+    const [first, ...others] = changed;
+    const hashes = others.length === 0
+      ? ` (its hash was ${state.identity[first!] ?? "none"}, and is ${identity[first!] ?? "none"})`
+      : "";
+    throw new InputError(`cannot be resumed: changed since the checkpoint: ${changed.join(", ")}${hashes}`, {
       where: dirname(this.folder),
       hint: "Resume with the recipe, models and plugins the run began with, or start a new run.",
     });

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Registry } from "../../registry/registry.ts";
-import { openDataset } from "../../text/dataset.ts";
+import { type ColumnNames, openDataset } from "../../text/dataset.ts";
 import { encodeDataset, type EncodeReport } from "../../text/encode.ts";
 import type { RunSource } from "../checkpoint/run_student.ts";
 import { type DataWarning, encodingWarnings } from "../inputs/data_warnings.ts";
@@ -26,6 +26,11 @@ export interface MeasureOptions {
   readonly template?: boolean;
   /** Reads the layers from disk, so that the model need not fit on the GPU. */
   readonly stream?: boolean;
+  /** From which columns of a file rows are read, by its path; those of their own names where it says nothing. */
+  readonly columns?: ReadonlyMap<string, ColumnNames>;
+  readonly overlap?: number;
+  readonly specialTokens?: DataRecipe["specialTokens"];
+  readonly turns?: DataRecipe["turns"];
   readonly registry: Registry;
 }
 
@@ -73,7 +78,8 @@ export async function evaluateFiles(
     const contextLength = opened.contextLength(options.contextLength);
     const encoded: ReturnType<typeof encodeDataset>[] = [];
     for (const file of files) {
-      const rows = (await openDataset(file)).slice(0, options.limit);
+      const columns = options.columns?.get(file);
+      const rows = (await openDataset(file, columns ? { columns } : {})).slice(0, options.limit);
       encoded.push(encodeDataset(rows, {
         tokenizer,
         contextLength,
@@ -81,6 +87,9 @@ export async function evaluateFiles(
         ...(options.tooLong ? { tooLong: options.tooLong } : {}),
         ...(template ? { template } : {}),
         ...(options.mask ? { mask: options.mask } : {}),
+        ...(options.overlap === undefined ? {} : { overlap: options.overlap }),
+        ...(options.turns ? { turns: options.turns } : {}),
+        specialInText: options.specialTokens === "parse",
         ...(options.endToken === undefined ? {} : { endToken: options.endToken }),
       }));
     }

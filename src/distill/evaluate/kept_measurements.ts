@@ -9,7 +9,7 @@ import { createHash } from "node:crypto";
 import { canonicalJson, isObject } from "../../base/json.ts";
 import type { Measurement } from "../../evaluation/results/measurement.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
-import type { OpenedTask } from "./measure_tasks.ts";
+import type { OpenedTask } from "./encoded_tasks.ts";
 
 /**
  * SHA-256 (hex) of what tasks ask, and of whatever else decides what a model comes to.

@@ -36,6 +36,11 @@ export interface RunResult {
     /** Supervised tokens measured. */
     tokens: number;
   };
+  /**
+   * Of a teacher with a tokenizer of its own, the same in bits a byte of the text, which compare across tokenizers; absent otherwise. The gap
+   * closed is then that in bits a byte.
+   */
+  bitsPerByte?: Pick<RunResult["heldOut"], "teacher" | "before" | "after">;
   /** The same of each of several held-out sets, the one first that `heldOut` is of; absent where there is one. */
   heldOutSets?: ({ name: string } & RunResult["heldOut"])[];
   /** What was drawn of each training set in all attempts; absent where there is no list of them. */

@@ -6,7 +6,7 @@
 import type { ModelFamily } from "../../models/family.ts";
 import type { RunSource } from "../checkpoint/run_student.ts";
 import type { SamplingOptions } from "./sampling.ts";
-import { TextWriter } from "./text_writer.ts";
+import { TextWriter, type WrittenText } from "./text_writer.ts";
 
 /** What {@linkcode generateTexts} does. */
 export interface GenerateTextsOptions extends SamplingOptions {
@@ -25,7 +25,7 @@ export interface GenerateTextsOptions extends SamplingOptions {
   readonly stream?: boolean;
   /** Piece by piece, as texts grow. */
   readonly onText?: (index: number, piece: string) => void;
-  /** When a text is complete. */
+  /** When a text is complete; they end in any order. */
   readonly onDone?: (result: TextResult) => void;
 }
 
@@ -50,25 +50,21 @@ export async function generateTexts(options: GenerateTextsOptions): Promise<Text
     const prompts = options.prompts.map((prompt) =>
       options.chat ? writer.encodeChat([{ role: "user", content: prompt }]) : writer.encode(prompt)
     );
-    const longest = Math.max(...prompts.map((p) => p.length));
+    const longest = prompts.reduce((most, p) => Math.max(most, p.length), 1);
     const sequences = Math.min(options.batch ?? 8, prompts.length);
     const length = Math.min(writer.model.config.contextLength, longest + options.maxTokens);
     await writer.prepare({ sequences, length, stream: options.stream ?? false });
-    const results: TextResult[] = [];
-    for (let first = 0; first < prompts.length; first += sequences) {
-      const texts = await writer.write(prompts.slice(first, first + sequences), {
-        ...options,
-        firstSequence: first,
-        onText: (i, piece) => options.onText?.(first + i, piece),
-      });
-      texts.forEach(({ ids: _, ...text }, i) => {
-        const index = first + i;
-        const result = { index, prompt: options.prompts[index]!, ...text };
-        results.push(result);
-        options.onDone?.(result);
-      });
-    }
-    return results;
+    const result = (index: number, { ids: _, ...text }: WrittenText) => ({
+      index,
+      prompt: options.prompts[index]!,
+      ...text,
+    });
+    const { onDone, ...settings } = options;
+    const texts = await writer.write(prompts, {
+      ...settings,
+      onDone: (index, text) => onDone?.(result(index, text)),
+    });
+    return texts.map((text, index) => result(index, text));
   } finally {
     writer.close();
   }

@@ -1,58 +1,51 @@
 /**
  * Text generation with a key-value cache, several sequences at once.
  *
+ * Tokens are chosen on the GPU, and the next pass takes them in from there; they are fetched several passes at once, since a wait costs at
+ * least 10 ms. What a sequence's row makes after it has ended, and before anyone knows, is thrown away; then the next prompt takes its place.
+ *
  * @module
  */
 import { InputError } from "../../base/errors.ts";
+import { splitSeed } from "../../base/random.ts";
 import type { DeviceDescription } from "../../gpu/description.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
-import type { ModelHooks } from "../../models/context.ts";
+import { switchPoints } from "../../models/context.ts";
 import { compile, type Executable } from "../../tensor/executable.ts";
-import { type Graph, type Tensor } from "../../tensor/graph.ts";
-import { gatherRows } from "../../tensor/ops/cache.ts";
+import { drawWords } from "../../tensor/ops/sample_tokens.ts";
 import { type Plan, plan, Program } from "../../tensor/plan.ts";
 import type { Model } from "../inputs/models.ts";
-import { switchPoints } from "../../models/context.ts";
-import { keepPrompts, writtenPrompts } from "../program/prompt_features.ts";
-import { sampleToken, type SamplingOptions } from "./sampling.ts";
-import { writeStream } from "../program/stream.ts";
-import { traceModel } from "../program/traced_model.ts";
+import {
+  type GenerationNames,
+  generationNames,
+  type GeneratorOptions,
+  prefillTokens,
+  traceGeneration,
+} from "../program/generation_blocks.ts";
 import { LayerReader } from "../program/layer_reader.ts";
-import { type LayerSource, StreamedLayers } from "../program/streamed_layers.ts";
-import { StreamedWriting, traceStreamedWriting } from "./streamed_writing.ts";
+import { MetricsRing } from "../program/metrics_ring.ts";
+import { writeStream } from "../program/stream.ts";
+import { type FedStream, StreamedWriting } from "../program/streamed_writing.ts";
+import type { SamplingOptions } from "./sampling.ts";
 
-/** What a generator is made for. */
-export interface GeneratorOptions {
-  /** Sequences decoded at once, B. */
-  readonly sequences: number;
-  /** Longest sequence, prompt included. */
-  readonly length: number;
-  /** Tokens of prompts that one pass takes in. */
-  readonly prefillTokens?: number;
-  /**
-   * Hooks of what is trained on the student, given the prompt of each token, f32 [T, H]; its parameters are found among `weights` by the
-   * name of their state.
-   */
-  readonly attach?: (graph: Graph, prompt: () => Tensor) => ModelHooks;
-  /**
-   * Where layers come from disk, for a model with nothing attached. Where nobody takes layers for it, the generator reads them into
-   * buffers of its own.
-   */
-  readonly streamed?: LayerSource;
-}
+export type { GeneratorOptions } from "../program/generation_blocks.ts";
 
 /** Options of one call of {@linkcode Generator.generate}. */
 export interface GenerateOptions extends SamplingOptions {
-  /** Most new tokens. */
-  readonly maxTokens: number;
+  /** Most new tokens; of each prompt where there are several numbers. */
+  readonly maxTokens: number | readonly number[];
   /** Generation of a sequence ends after one of these; the token itself is not part of the result. */
   readonly stopTokens: readonly number[];
   /** Called for every new token, in order within a sequence. */
   readonly onToken?: (sequence: number, token: number) => void;
+  /** Called when a text is complete; they end in any order. */
+  readonly onDone?: (sequence: number, text: GeneratedText) => void;
   /** Asked after each new token whether a sequence goes on; it always does when absent. */
   readonly goesOn?: (sequence: number) => boolean;
   /** Number of the first prompt in the numbering that random numbers depend on. */
   readonly firstSequence?: number;
+  /** Called between slices of work that take a fraction of a second each. */
+  readonly onSlice?: () => void;
 }
 
 /** A continuation. */
@@ -63,65 +56,59 @@ export interface GeneratedText {
   readonly finished: boolean;
   /** That stop token. */
   readonly stopToken?: number;
+  /** Of each token, the stop token with them: its log-probability in nats under softmax(logits / temperature), before top-k and top-p. */
+  readonly logProbabilities: Float32Array;
+  /** Likewise, the entropy of that distribution in nats. */
+  readonly entropies: Float32Array;
 }
 
-/** The blocks `prefill` and `decode` of a model, and `prompts` where its adapter looks at them. */
+/** A generator's program. */
 export function generationPlan(device: DeviceDescription, model: Model, options: GeneratorOptions): Plan {
-  const { sequences, length, attach, streamed } = options;
   const program = new Program();
-  let looksAtPrompts = false;
-  const block = (name: string, tokens: number, last: (graph: Graph, hidden: Tensor) => Tensor) => {
-    const graph = program.block(name);
-    const cacheRows = sequences * length;
-    if (streamed) {
-      const sizes = { name, tokens, length, cacheRows };
-      const { hidden, logits } = traceStreamedWriting(program, graph, streamed.layers, sizes);
-      graph.output("logits", logits(last(graph, hidden)));
-      return;
-    }
-    const stream = { length, cacheRows, prefix: `${name}.` };
-    const { hidden, logits } = traceModel(graph, "model", model, tokens, stream, {
-      attach: attach && ((prompt) => attach(graph, prompt)),
-      prompt() {
-        looksAtPrompts = true;
-        return writtenPrompts(graph, name, tokens, { sequences, model });
-      },
-    });
-    graph.output("logits", logits(last(graph, hidden)));
-  };
-  block(
-    "prefill",
-    prefillTokens(options),
-    (graph, hidden) => gatherRows(hidden, graph.input("prefill.last", [sequences], "i32")),
-  );
-  block("decode", sequences, (_, hidden) => hidden);
-  if (looksAtPrompts) keepPrompts(program.block(PROMPTS), model, options);
+  traceGeneration(program, model, options);
   return plan(program, device);
 }
 
-/** The layers of a model that a generator reads from disk. */
-export function streamedLayers(
-  device: DeviceDescription,
-  model: Model,
-  options: Pick<GeneratorOptions, "length" | "prefillTokens">,
-): StreamedLayers {
-  const sizes = { tokens: prefillTokens(options), positions: options.length };
-  return new StreamedLayers(model, sizes, device, new Set());
+/** Passes of `decode` between two waits, once a text has its first tokens. */
+const MOST_PASSES = 8;
+
+/** Passes whose tokens may wait on the GPU, those that take in prompts with them. */
+const RING = 64;
+
+/** A sequence in the making, in one row of the decoder and one part of the cache. */
+interface Sequence {
+  /** Number of its prompt. */
+  readonly index: number;
+  readonly prompt: Int32Array;
+  /** Tokens that the host knows. */
+  readonly text: number[];
+  readonly logProbabilities: number[];
+  readonly entropies: number[];
+  /** Tokens chosen on the GPU, known or not. */
+  issued: number;
+  /** Most tokens. */
+  readonly limit: number;
+  stop?: number;
+  ended: boolean;
 }
 
-/** Name of the block that looks at prompts before any of their tokens is taken in. */
-const PROMPTS = "prompts";
-
-function prefillTokens(options: Pick<GeneratorOptions, "prefillTokens">): number {
-  return options.prefillTokens ?? 128;
+function generatedText({ text, stop, logProbabilities, entropies }: Sequence): GeneratedText {
+  return {
+    tokens: Int32Array.from(text),
+    finished: stop !== undefined,
+    ...(stop === undefined ? {} : { stopToken: stop }),
+    logProbabilities: Float32Array.from(logProbabilities),
+    entropies: Float32Array.from(entropies),
+  };
 }
 
-/** One token of a stream: which sequence it belongs to, its id and its place. */
+/** One token of a stream: which row it belongs to and its place. */
 interface Feed {
-  readonly sequence: number;
-  readonly token: number;
+  readonly row: number;
+  /** Absent where it is on the GPU. */
+  readonly token?: number;
   readonly position: number;
-  /** Tokens of the sequence that are known by now. */
+  /** Tokens of the sequence by now. */
   readonly reach: number;
 }
 
@@ -130,18 +117,32 @@ export class Generator {
   readonly #executable: Executable;
   readonly #model: Model;
   readonly #options: GeneratorOptions;
+  readonly #names: GenerationNames;
+  /** Whether the program is this generator's own. */
+  readonly #owned: boolean;
+  readonly #ring: MetricsRing<readonly (Sequence | undefined)[]>;
+  readonly #switches: ReadonlySet<number>;
   readonly #reader: LayerReader | undefined;
   readonly #writing: StreamedWriting | undefined;
+  /** What was fed last. */
+  #fed: FedStream | undefined;
 
   private constructor(
     executable: Executable,
     model: Model,
-    weights: ReadonlyMap<string, GpuBuffer>,
     options: GeneratorOptions,
+    prefix: string,
+    owned: boolean,
+    weights: ReadonlyMap<string, GpuBuffer> = new Map(),
   ) {
-    this.#executable = executable;
-    this.#model = model;
-    this.#options = options;
+    [this.#executable, this.#model, this.#options, this.#owned] = [executable, model, options, owned];
+    const names = this.#names = generationNames(prefix);
+    const sources = [
+      { name: names.tokens, words: options.sequences },
+      { name: names.measures, words: 2 * options.sequences },
+    ];
+    this.#ring = new MetricsRing(executable.gpu, executable, sources, RING);
+    this.#switches = new Set(switchPoints(executable.plan.storages.keys(), `${names.decode}.`));
     const { sequences, length, streamed } = options;
     if (!streamed) return;
     const { layers } = streamed;
@@ -161,163 +162,223 @@ export class Generator {
     weights: ReadonlyMap<string, GpuBuffer>,
     options: GeneratorOptions,
   ): Promise<Generator> {
-    return new Generator(
-      await compile(gpu, generationPlan(gpu.description, model, options), { weights }),
-      model,
-      weights,
-      options,
-    );
+    const executable = await compile(gpu, generationPlan(gpu.description, model, options), { weights });
+    return new Generator(executable, model, options, "", true, weights);
+  }
+
+  /** The generator whose blocks {@linkcode traceGeneration} has put into a program, under a prefix. Their kernels must be ready. */
+  static within(
+    executable: Executable,
+    model: Model,
+    options: GeneratorOptions,
+    prefix: string,
+  ): Generator {
+    return new Generator(executable, model, options, prefix, false);
   }
 
   /**
-   * Continues each prompt.
+   * Continues each prompt. Of more prompts than there are rows, the next is begun when a text is done.
    *
    * @param prompts Token ids, each with at least one token
    * @throws {InputError} if a prompt is empty, or leaves no room for a token
    */
   async generate(prompts: readonly Int32Array[], options: GenerateOptions): Promise<GeneratedText[]> {
+    const { sequences: rows, length } = this.#options;
     prompts.forEach((prompt, i) => {
-      if (prompt.length === 0 || prompt.length >= this.#options.length) {
+      if (prompt.length === 0 || prompt.length >= length) {
         throw new InputError(
-          `prompt ${i + 1} has ${prompt.length} tokens; it must have at least 1 and at most ${
-            this.#options.length - 1
-          }`,
+          `prompt ${i + 1} has ${prompt.length} tokens; it must have at least 1 and at most ${length - 1}`,
         );
       }
     });
-    const results: GeneratedText[] = [];
-    for (let first = 0; first < prompts.length; first += this.#options.sequences) {
-      const some = prompts.slice(first, first + this.#options.sequences);
-      results.push(...await this.#generateTogether(some, first, options));
-    }
-    return results;
-  }
-
-  async #generateTogether(
-    prompts: readonly Int32Array[],
-    first: number,
-    options: GenerateOptions,
-  ): Promise<GeneratedText[]> {
-    const texts = prompts.map((): number[] => []);
-    const ends = new Map<number, number>();
-    const results = () =>
-      texts.map((t, i): GeneratedText => ({
-        tokens: Int32Array.from(t),
-        finished: ends.has(i),
-        ...(ends.has(i) ? { stopToken: ends.get(i)! } : {}),
-      }));
-    const stop = new Set(options.stopTokens);
-    const base = (options.firstSequence ?? 0) + first;
-    /** Takes the logits of a sequence's last token; returns whether the sequence goes on. */
-    const take = (sequence: number, logits: Float32Array): boolean => {
-      const text = texts[sequence]!;
-      const token = sampleToken(logits, options, base + sequence, text.length);
-      if (stop.has(token)) {
-        ends.set(sequence, token);
-        return false;
-      }
-      text.push(token);
-      options.onToken?.(first + sequence, token);
-      return (options.goesOn?.(first + sequence) ?? true) && text.length < options.maxTokens &&
-        prompts[sequence]!.length + text.length < this.#options.length;
-    };
-    if (options.maxTokens < 1) return results();
-
-    this.#keepPrompts(prompts);
-    /** Takes in whole sequences, and a token after each; returns those that go on. */
-    const takeIn = async (sequences: readonly number[]): Promise<number[]> => {
-      const lengthOf = (sequence: number) => prompts[sequence]!.length + texts[sequence]!.length;
-      const feeds = sequences.flatMap((sequence) =>
-        [...prompts[sequence]!, ...texts[sequence]!].map((token, position): Feed => ({
-          ...{ sequence, token, position },
-          reach: lengthOf(sequence),
-        }))
-      );
-      const size = prefillTokens(this.#options);
-      const goOn: number[] = [];
-      for (let at = 0; at < feeds.length; at += size) {
-        const chunk = feeds.slice(at, at + size);
-        const lastOf = new Map<number, number>();
-        chunk.forEach((f, row) => f.position === f.reach - 1 && lastOf.set(f.sequence, row));
-        const last = new Int32Array(this.#options.sequences);
-        for (const [sequence, row] of lastOf) last[sequence] = row;
-        this.#executable.write("prefill.last", last);
-        await this.#feed("prefill", chunk, size);
-        if (lastOf.size === 0) continue;
-        const logits = await this.#logits("prefill");
-        goOn.push(...[...lastOf.keys()].filter((sequence) => take(sequence, logits(sequence))));
-      }
-      return goOn;
-    };
-    let active = await takeIn(prompts.map((_, sequence) => sequence));
-    const switches = new Set(switchPoints(this.#executable.plan.storages.keys(), "decode."));
-    while (active.length > 0) {
-      const chunk = active.map((sequence): Feed => {
-        const position = prompts[sequence]!.length + texts[sequence]!.length - 1;
-        return { sequence, token: texts[sequence]!.at(-1)!, position, reach: position + 1 };
+    const { maxTokens } = options;
+    const all = prompts.map((prompt, index): Sequence => {
+      const most = typeof maxTokens === "number" ? maxTokens : maxTokens[index]!;
+      const limit = Math.min(most, length - prompt.length);
+      return {
+        ...{ index, prompt, limit, text: [], logProbabilities: [], entropies: [], issued: 0 },
+        ended: limit < 1,
+      };
+    });
+    const waiting = all.filter(({ ended }) => !ended);
+    const at = new Array<Sequence | undefined>(rows).fill(undefined);
+    let passes = 1;
+    for (;;) {
+      const begun: number[] = [];
+      at.forEach((sequence, row) => {
+        if (sequence && !sequence.ended) return;
+        at[row] = waiting.shift();
+        if (at[row]) begun.push(row);
       });
-      // What is in the cache of a sequence that grows beyond such a length was rotated as in a short one: it is taken in again.
-      const [again, next] = [true, false].map((isAgain) =>
-        chunk.filter(({ position }) => switches.has(position) === isAgain)
-      ) as [Feed[], Feed[]];
-      active = [];
-      if (again.length > 0) active.push(...await takeIn(again.map(({ sequence }) => sequence)));
-      if (next.length === 0) continue;
-      await this.#feed("decode", next, this.#options.sequences);
-      const logits = await this.#logits("decode");
-      active.push(...next.filter(({ sequence }, row) => take(sequence, logits(row))).map((f) => f.sequence));
+      if (at.every((sequence) => !sequence)) break;
+      if (begun.length > 0) {
+        this.#keepPrompts(at, begun);
+        await this.#takeIn(at, begun, options);
+        // The first tokens are wanted soon.
+        passes = 1;
+      }
+      await this.#decode(at, passes, options);
+      // A pass too many is cheap, unless it reads the whole model.
+      passes = this.#writing ? 1 : Math.min(2 * passes, MOST_PASSES);
     }
-    return results();
+    return all.map(generatedText);
   }
 
-  /** Writes a stream's inputs and runs its block. Rows beyond the feeds write no cache and attend to nothing. */
-  async #feed(block: string, feeds: readonly Feed[], rows: number): Promise<void> {
+  /** Chooses up to so many tokens of each sequence that goes on, and fetches them. */
+  async #decode(
+    at: readonly (Sequence | undefined)[],
+    passes: number,
+    options: GenerateOptions,
+  ): Promise<void> {
+    for (let pass = 0; pass < passes; pass++) {
+      const feeds: Feed[] = [];
+      const again: number[] = [];
+      at.forEach((sequence, row) => {
+        if (!sequence || sequence.ended || sequence.issued >= sequence.limit) return;
+        const position = sequence.prompt.length + sequence.issued - 1;
+        // What is in the cache of a sequence that grows beyond such a length was rotated as in a short one: it is taken in again.
+        if (this.#switches.has(position)) again.push(row);
+        else feeds.push({ row, position, reach: position + 1 });
+      });
+      if (again.length > 0) {
+        await this.#collect(options);
+        const rows = again.filter((row) => !at[row]!.ended);
+        if (rows.length > 0) await this.#takeIn(at, rows, options);
+      }
+      if (feeds.length === 0) {
+        if (again.length > 0) continue;
+        break;
+      }
+      const { sequences } = this.#options;
+      const byRow = new Array<Feed | undefined>(sequences).fill(undefined);
+      for (const feed of feeds) byRow[feed.row] = feed;
+      this.#feed(this.#names.decode, byRow, sequences);
+      await this.#choose(this.#names.decode, at, new Set(feeds.map(({ row }) => row)), options);
+      if (this.#ring.full) await this.#collect(options);
+      options.onSlice?.();
+    }
+    await this.#collect(options);
+  }
+
+  /** Takes in all known tokens of some rows, and chooses one after each. */
+  async #takeIn(
+    at: readonly (Sequence | undefined)[],
+    rows: readonly number[],
+    options: GenerateOptions,
+  ): Promise<void> {
+    const { prefill } = this.#names;
+    const feeds = rows.flatMap((row) => {
+      const { prompt, text } = at[row]!;
+      const reach = prompt.length + text.length;
+      return [...prompt, ...text].map((token, position): Feed => ({ row, token, position, reach }));
+    });
+    const size = prefillTokens(this.#options);
+    for (let first = 0; first < feeds.length; first += size) {
+      const chunk = feeds.slice(first, first + size);
+      const last = new Int32Array(this.#options.sequences);
+      const whole = new Set<number>();
+      chunk.forEach(({ row, position, reach }, i) => {
+        if (position < reach - 1) return;
+        last[row] = i;
+        whole.add(row);
+      });
+      this.#executable.write(`${prefill}.last`, last);
+      this.#feed(prefill, chunk, size);
+      await this.#choose(prefill, at, whole, options);
+      if (this.#ring.full) await this.#collect(options);
+      options.onSlice?.();
+    }
+  }
+
+  /** Runs a block whose stream is written, which chooses a token of each of some rows. */
+  async #choose(
+    block: string,
+    at: readonly (Sequence | undefined)[],
+    rows: ReadonlySet<number>,
+    { temperature, topK, topP, seed, firstSequence = 0 }: GenerateOptions,
+  ): Promise<void> {
+    const words = drawWords(at.map((sequence, row) =>
+      rows.has(row)
+        ? {
+          ...{ temperature, topK, topP, seed: splitSeed(seed) },
+          ...{ place: sequence!.issued, sequence: firstSequence + sequence!.index },
+        }
+        : undefined
+    ));
+    this.#executable.write(`${block}.draws`, words);
+    if (this.#writing) await this.#writing.run(block, this.#fed!);
+    this.#executable.run(block);
+    if (rows.size === 0) return;
+    for (const row of rows) at[row]!.issued++;
+    this.#ring.push(at.map((sequence, row) => rows.has(row) ? sequence : undefined));
+  }
+
+  /** Waits for the tokens that were chosen, and gives them to their sequences. */
+  async #collect({ stopTokens, onToken, onDone, goesOn }: GenerateOptions): Promise<void> {
+    const stop = new Set(stopTokens);
+    for (const { tag, values } of await this.#ring.collect()) {
+      const [tokens, measures] = values as [Float32Array, Float32Array];
+      const ids = new Int32Array(tokens.buffer, tokens.byteOffset, tokens.length);
+      tag.forEach((sequence, row) => {
+        if (!sequence || sequence.ended) return;
+        const token = ids[row]!;
+        sequence.logProbabilities.push(measures[2 * row]!);
+        sequence.entropies.push(measures[2 * row + 1]!);
+        if (stop.has(token)) [sequence.stop, sequence.ended] = [token, true];
+        else {
+          sequence.text.push(token);
+          onToken?.(sequence.index, token);
+          sequence.ended = !(goesOn?.(sequence.index) ?? true) || sequence.text.length >= sequence.limit;
+        }
+        if (sequence.ended) onDone?.(sequence.index, generatedText(sequence));
+      });
+    }
+  }
+
+  /** Writes a stream's inputs. Rows without a feed write no cache and attend to nothing. */
+  #feed(block: string, feeds: readonly (Feed | undefined)[], rows: number): void {
     const { length } = this.#options;
     const column = (value: (f: Feed) => number, filler: number) =>
       Int32Array.from({ length: rows }, (_, i) => (feeds[i] ? value(feeds[i]!) : filler));
-    const arrays = {
-      tokens: column((f) => f.token, 0),
+    const stream = {
       positions: column((f) => f.position, 0),
-      start: column((f) => f.sequence * length, 0),
-      end: column((f) => f.sequence * length + f.position + 1, 0),
+      start: column((f) => f.row * length, 0),
+      end: column((f) => f.row * length + f.position + 1, 0),
+      ...(block === this.#names.prefill ? { tokens: column((f) => f.token!, 0) } : {}),
     };
-    const slots = column((f) => f.sequence * length + f.position, -1);
     const reach = (t: number) => feeds[t]?.reach ?? 0;
-    if (this.#writing) return await this.#writing.run(block, { arrays, slots, reach });
-    writeStream(this.#executable, arrays, reach, `${block}.`);
+    const slots = column((f) => f.row * length + f.position, -1);
+    this.#fed = { arrays: stream, slots, reach };
+    if (this.#writing) return;
+    writeStream(this.#executable, stream, reach, `${block}.`);
     this.#executable.write(`${block}.slots`, slots);
-    if (this.#looksAtPrompts) this.#executable.write(`${block}.sequences`, column((f) => f.sequence, -1));
-    this.#executable.run(block);
+    if (this.#looksAtPrompts) this.#executable.write(`${block}.sequences`, column((f) => f.row, -1));
   }
 
   get #looksAtPrompts(): boolean {
-    return this.#executable.plan.blocks.has(PROMPTS);
+    return this.#executable.plan.blocks.has(this.#names.prompts);
   }
 
-  /** Lets the adapter see whole prompts, which may be taken in piece by piece. */
-  #keepPrompts(prompts: readonly Int32Array[]): void {
+  /** Lets the adapter see the whole prompts of some rows, which may be taken in piece by piece. */
+  #keepPrompts(at: readonly (Sequence | undefined)[], rows: readonly number[]): void {
     if (!this.#looksAtPrompts) return;
+    const { prompts } = this.#names;
     const { sequences, length } = this.#options;
     const tokens = new Int32Array(sequences * length);
-    prompts.forEach((prompt, i) => tokens.set(prompt, i * length));
-    const column = (value: (i: number) => number) =>
-      Int32Array.from({ length: sequences }, (_, i) => value(i));
-    this.#executable.write(`${PROMPTS}.tokens`, tokens);
-    this.#executable.write(`${PROMPTS}.start`, column((i) => i * length));
-    this.#executable.write(`${PROMPTS}.end`, column((i) => i * length + (prompts[i]?.length ?? 0)));
-    this.#executable.write(`${PROMPTS}.slots`, column((i) => i));
-    this.#executable.run(PROMPTS);
+    for (const row of rows) tokens.set(at[row]!.prompt, row * length);
+    const column = (value: (row: number) => number) =>
+      Int32Array.from({ length: sequences }, (_, row) => value(row));
+    this.#executable.write(`${prompts}.tokens`, tokens);
+    this.#executable.write(`${prompts}.start`, column((row) => row * length));
+    this.#executable.write(`${prompts}.end`, column((row) => row * length + (at[row]?.prompt.length ?? 0)));
+    this.#executable.write(`${prompts}.slots`, column((row) => rows.includes(row) ? row : -1));
+    this.#executable.run(prompts);
   }
 
-  async #logits(block: string): Promise<(row: number) => Float32Array> {
-    const { data } = (await this.#executable.read(["logits"], block)).get("logits")!;
-    const width = this.#model.config.vocabularySize;
-    return (row) => (data as Float32Array).subarray(row * width, (row + 1) * width);
-  }
-
-  /** Frees caches and buffers; shared weights stay. */
+  /** Frees caches and buffers, but what it shares with others. */
   destroy(): void {
     this.#reader?.close();
-    this.#executable.destroy();
+    this.#ring.destroy();
+    if (this.#owned) this.#executable.destroy();
   }
 }

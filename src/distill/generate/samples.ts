@@ -9,14 +9,15 @@ import { attachOf } from "../trained/attach.ts";
 import { generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
 import { FLAT } from "../trained/parameters.ts";
 import { samplesIdentity, sha256 } from "../inputs/identity.ts";
-import type { PreparedRun } from "../inputs/prepare.ts";
+import { type PreparedRun, stopTokens } from "../inputs/prepare.ts";
 import type { TeacherTexts } from "../teacher/make_cache.ts";
 import { canonicalJson } from "../../base/json.ts";
 import type { LayerSource } from "../program/streamed_layers.ts";
 import type { Trainer } from "../program/trainer.ts";
-import type { TrainingSetup } from "../program/plan_training.ts";
+import { teacherPositions, type TrainingSetup } from "../program/plan_training.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { TextStream } from "../../text/text_stream.ts";
+import type { TextTokenizer } from "../../text/tokenizer.ts";
 
 /** Tokens of a held-out text that serve as a prompt where the recipe names none. */
 const PROMPT_TOKENS = 12;
@@ -24,13 +25,32 @@ const PROMPT_TOKENS = 12;
 /** What of a setup the student is made with. */
 type LearnedStudent = Pick<TrainingSetup, "adapter" | "tensors" | "trainables">;
 
-type SampleSetup = Pick<PreparedRun, "recipe" | "tokenizer" | "heldOut">;
+type SampleSetup = Pick<PreparedRun, "recipe" | "tokenizer" | "heldOut" | "aligned">;
 
-/** The prompts of a run's samples as token ids. */
-function samplePrompts({ recipe, tokenizer, heldOut }: SampleSetup): Int32Array[] {
+/** The prompts of a run's samples as token ids of a model. */
+function samplePrompts(setup: SampleSetup, which: "teacher" | "student"): Int32Array[] {
+  const { recipe, heldOut } = setup;
+  const tokenizer = tokenizerOf(setup, which);
   const { prompts } = recipe.samples;
-  const ids = prompts.length > 0 ? prompts.map((text) => tokenizer.encode(text)) : [firstTokens(heldOut)];
+  const ids = prompts.length > 0
+    ? prompts.map((text) => tokenizer.encode(text))
+    : [beginning(heldOut, setup, tokenizer)];
   return ids.map((p) => p.subarray(0, recipe.data.contextLength - 1));
+}
+
+/** A teacher may have a tokenizer of its own. */
+function tokenizerOf({ tokenizer, aligned }: SampleSetup, which: "teacher" | "student"): TextTokenizer {
+  return which === "teacher" && aligned ? aligned.tokenizer : tokenizer;
+}
+
+/** The first held-out sample's beginning; in the tokens of a teacher of its own tokenizer the same text. */
+function beginning(
+  heldOut: readonly EncodedSample[],
+  { tokenizer }: SampleSetup,
+  wanted: TextTokenizer,
+): Int32Array {
+  const ids = firstTokens(heldOut);
+  return wanted === tokenizer ? ids : wanted.encode(tokenizer.decode(ids, { skipSpecial: true }));
 }
 
 function generatorOptions(
@@ -40,11 +60,14 @@ function generatorOptions(
   streamed?: LayerSource,
 ): GeneratorOptions {
   const { trainables } = setup;
+  const { recipe: { data }, aligned } = prepared;
   const attach = which === "student" ? attachOf(setup) : undefined;
   return {
-    sequences: Math.min(4, samplePrompts(prepared).length),
+    sequences: Math.min(4, samplePrompts(prepared, which).length),
     // The rotary table of the training program is shared, and it is this long.
-    length: prepared.recipe.data.contextLength,
+    length: which === "teacher" && aligned
+      ? teacherPositions(data, aligned.data.longest)
+      : data.contextLength,
     ...(streamed && which === "teacher" ? { streamed } : {}),
     ...(attach
       ? { attach: (graph, prompt) => attach(graph, (name) => trainables.view(graph, name), false, prompt) }
@@ -106,8 +129,8 @@ export async function writeSamples(
   streamed?: LayerSource,
 ): Promise<{ prompt: string; text: string }[]> {
   const { samples } = prepared.recipe;
-  const { tokenizer } = prepared;
-  const prompts = samplePrompts(prepared);
+  const tokenizer = tokenizerOf(prepared, which);
+  const prompts = samplePrompts(prepared, which);
   const options = generatorOptions(prepared, setup, which, streamed);
   const generator = await Generator.create(gpu, prepared[which], buffers, options);
   try {
@@ -117,7 +140,9 @@ export async function writeSamples(
       topK: samples.topK,
       topP: samples.topP,
       seed: samples.seed,
-      stopTokens: prepared.stopTokens,
+      stopTokens: which === "teacher" && prepared.aligned
+        ? stopTokens(tokenizer, "auto")
+        : prepared.stopTokens,
     });
     return texts.map(({ tokens }, i) => {
       const stream = new TextStream(tokenizer, { after: prompts[i]! });

@@ -1,9 +1,6 @@
 /**
  * What a model says of each token of texts: its log-probability over the whole vocabulary, its place, and the likeliest tokens.
  *
- * Texts share the rows of one cache of keys and values, so that many short ones are taken in with the same pass, and a long one piece by
- * piece.
- *
  * @module
  */
 import { InputError } from "../../base/errors.ts";
@@ -17,8 +14,8 @@ import { topK } from "../../tensor/ops/top_k.ts";
 import { rows } from "../../tensor/ops/views.ts";
 import { type Plan, plan, Program } from "../../tensor/plan.ts";
 import type { Model } from "../inputs/models.ts";
-import { writeStream } from "../program/stream.ts";
 import { traceModel } from "../program/traced_model.ts";
+import { CHUNK, type Feed, passColumn, passes, passStream, passTokens } from "./text_passes.ts";
 
 /** What a scorer is made for. */
 export interface ScorerOptions {
@@ -47,20 +44,19 @@ export interface TextScores {
 }
 
 const BLOCK = "score";
-/** Rows of logits at a time. */
-const CHUNK = 64;
+/** i32 [T]: the token that stands after each, or -1. */
+const NEXT = `${BLOCK}.next`;
 
 /** The block `score` of a model. */
 export function scoringPlan(device: DeviceDescription, model: Model, options: ScorerOptions): Plan {
   const { length, top, attach } = options;
-  const count = passTokens(options);
+  const count = passTokens(length, options.passTokens);
   const program = new Program();
   const graph = program.block(BLOCK);
-  const stream = { length, cacheRows: length, prefix: `${BLOCK}.` };
-  const { hidden, logits } = traceModel(graph, "model", model, count, stream, {
+  const { hidden, logits } = traceModel(graph, "model", model, count, passStream({ block: BLOCK, length }), {
     attach: attach && (() => attach(graph)),
   });
-  const next = graph.input(`${BLOCK}.next`, [count], "i32");
+  const next = graph.input(NEXT, [count], "i32");
   for (let first = 0; first < count; first += CHUNK) {
     const z = logits(rows(hidden, first, CHUNK));
     graph.output(`scores ${first}`, tokenScores(z, rows(next, first, CHUNK)));
@@ -70,18 +66,6 @@ export function scoringPlan(device: DeviceDescription, model: Model, options: Sc
     graph.output(`values ${first}`, values);
   }
   return plan(program, device);
-}
-
-function passTokens({ passTokens = 128, length }: ScorerOptions): number {
-  return Math.min(passTokens, Math.ceil(length / CHUNK) * CHUNK);
-}
-
-/** A token of one of the texts. */
-interface Feed {
-  readonly text: number;
-  readonly position: number;
-  /** First row of the cache that its text has. */
-  readonly offset: number;
 }
 
 /** A model ready to score. */
@@ -124,12 +108,6 @@ export class Scorer {
    */
   async score(texts: readonly Int32Array[], onPass?: () => void): Promise<TextScores[]> {
     const { length, top } = this.#options;
-    texts.forEach((tokens, i) => {
-      if (tokens.length >= 1 && tokens.length <= length) return;
-      throw new InputError(
-        `text ${i + 1} has ${tokens.length} tokens; it must have at least 1 and at most ${length}`,
-      );
-    });
     const found = texts.map((tokens): TextScores => ({
       tokens,
       logProbabilities: new Float64Array(tokens.length).fill(NaN),
@@ -138,47 +116,14 @@ export class Scorer {
       topIds: new Uint32Array((tokens.length + 1) * top),
       topLogProbabilities: new Float64Array((tokens.length + 1) * top),
     }));
-    const count = passTokens(this.#options);
-    for (const feeds of this.#together(texts)) {
-      for (let at = 0; at < feeds.length; at += count) {
-        const chunk = feeds.slice(at, at + count);
-        this.#feed(texts, chunk, count);
-        await this.#take(chunk, found);
-        onPass?.();
-      }
+    const count = passTokens(length, this.#options.passTokens);
+    const writeNext = (feeds: readonly Feed[]) =>
+      this.#executable.write(NEXT, passColumn(feeds, count, (f) => texts[f.text]![f.position + 1] ?? -1, -1));
+    for (const feeds of passes(this.#executable, texts, { block: BLOCK, length, count }, writeNext)) {
+      await this.#take(feeds, found);
+      onPass?.();
     }
     return found;
-  }
-
-  /** The tokens of texts, as many of which as the cache has rows for are taken in together. */
-  *#together(texts: readonly Int32Array[]): Iterable<Feed[]> {
-    let feeds: Feed[] = [];
-    for (const [text, tokens] of texts.entries()) {
-      if (feeds.length + tokens.length > this.#options.length) {
-        yield feeds;
-        feeds = [];
-      }
-      const offset = feeds.length;
-      for (let position = 0; position < tokens.length; position++) feeds.push({ text, position, offset });
-    }
-    if (feeds.length > 0) yield feeds;
-  }
-
-  /** Takes in some tokens. Rows beyond them write no cache and attend to nothing. */
-  #feed(texts: readonly Int32Array[], feeds: readonly Feed[], count: number): void {
-    const column = (value: (f: Feed) => number, filler: number) =>
-      Int32Array.from({ length: count }, (_, i) => feeds[i] ? value(feeds[i]!) : filler);
-    const stream = {
-      tokens: column((f) => texts[f.text]![f.position]!, 0),
-      positions: column((f) => f.position, 0),
-      start: column((f) => f.offset, 0),
-      end: column((f) => f.offset + f.position + 1, 0),
-    };
-    const reach = (t: number) => feeds[t] ? texts[feeds[t]!.text]!.length : 0;
-    writeStream(this.#executable, stream, reach, `${BLOCK}.`);
-    this.#executable.write(`${BLOCK}.slots`, column((f) => f.offset + f.position, -1));
-    this.#executable.write(`${BLOCK}.next`, column((f) => texts[f.text]![f.position + 1] ?? -1, -1));
-    this.#executable.run(BLOCK);
   }
 
   /** Reads what came of some tokens. */

@@ -10,17 +10,13 @@ import { encodeChat } from "../../text/conversation.ts";
 import type { ChatMessage } from "../../text/dataset.ts";
 import { TextStream } from "../../text/text_stream.ts";
 import type { TextTokenizer } from "../../text/tokenizer.ts";
-import {
-  type GeneratedText,
-  generationPlan,
-  Generator,
-  type GeneratorOptions,
-  streamedLayers,
-} from "./generator.ts";
+import { type GeneratedText, generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
+import { streamedLayers } from "../program/generation_blocks.ts";
 import type { ModelFamily } from "../../models/family.ts";
 import { Model, uploadWeights } from "../inputs/models.ts";
-import { openTokenizer, stopTokens } from "../inputs/prepare.ts";
+import { type ModelText, openTokenizer, stopTokens } from "../inputs/prepare.ts";
 import { type RunSource, RunStudent } from "../checkpoint/run_student.ts";
+import { HiddenStates } from "./hidden_states.ts";
 import { Scorer, type ScorerOptions, type TextScores } from "./scorer.ts";
 import type { SamplingOptions } from "./sampling.ts";
 
@@ -31,6 +27,8 @@ export interface WriteOptions extends SamplingOptions {
   readonly firstSequence?: number;
   /** Piece by piece, as texts grow; false ends that text. */
   readonly onText?: (index: number, piece: string) => boolean | void;
+  /** When a text is complete; they end in any order. */
+  readonly onDone?: (index: number, text: WrittenText) => void;
 }
 
 /** The refusal of what is trained on a model whose layers come from disk. */
@@ -61,21 +59,22 @@ export class TextWriter {
   readonly tokenizer: TextTokenizer;
   readonly template: ChatTemplate | undefined;
   readonly #run: RunStudent | undefined;
+  readonly #endTokens: readonly number[];
   #gpu: Gpu | undefined;
   #generator: Generator | undefined;
   #weights: ReadonlyMap<string, GpuBuffer> = new Map();
   #length = 0;
   #scorer: Scorer | undefined;
+  #hidden: HiddenStates | undefined;
 
   private constructor(
     model: Model,
     run: RunStudent | undefined,
-    text: { tokenizer: TextTokenizer; template: ChatTemplate | undefined },
+    { tokenizer, template, endTokens }: ModelText,
   ) {
     this.model = model;
     this.#run = run;
-    this.tokenizer = text.tokenizer;
-    this.template = text.template;
+    [this.tokenizer, this.template, this.#endTokens] = [tokenizer, template, endTokens];
   }
 
   /**
@@ -105,7 +104,7 @@ export class TextWriter {
 
   /** Tokens that end a text. */
   get stopTokens(): readonly number[] {
-    return stopTokens(this.tokenizer, "auto");
+    return stopTokens(this.tokenizer, "auto", this.#endTokens);
   }
 
   /**
@@ -176,7 +175,7 @@ export class TextWriter {
   }
 
   /**
-   * Continues prompts, as many as it was prepared for.
+   * Continues prompts, as many at once as it was prepared for.
    *
    * @throws {InputError} a prompt is empty, or leaves no room for a token
    */
@@ -189,6 +188,7 @@ export class TextWriter {
       onToken: (i, token) => {
         if (options.onText?.(i, streams[i]!.push(token)) === false) stopped.add(i);
       },
+      onDone: (i, text) => options.onDone?.(i, this.#decode(text, prompts[i]!)),
       goesOn: (i) => !stopped.has(i),
     });
     return written.map((text, i) => this.#decode(text, prompts[i]!));
@@ -236,7 +236,26 @@ export class TextWriter {
     return await this.#scorer.score(texts, onPass);
   }
 
+  /**
+   * What the model's head reads at each token of texts, each f32 [n, H].
+   *
+   * @throws {InputError} a text is empty or too long; the model is a run's student, whose head may have more than its weight
+   */
+  async hiddenStates(
+    texts: readonly Int32Array[],
+    onPass?: () => void,
+  ): Promise<Float32Array<ArrayBuffer>[]> {
+    if (this.#run) {
+      throw new InputError("hidden states are given of models, not of a run's student with its adapter", {
+        hint: "Export the run's merged model, and serve that.",
+      });
+    }
+    this.#hidden ??= await HiddenStates.create(this.#gpu!, this.model, this.#weights, this.#length);
+    return await this.#hidden.of(texts, onPass);
+  }
+
   close(): void {
+    this.#hidden?.destroy();
     this.#scorer?.destroy();
     this.#generator?.destroy();
     this.#gpu?.destroy();

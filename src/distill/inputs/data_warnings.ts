@@ -33,6 +33,8 @@ export function dataWarnings(
       message: `${shared} of ${prepared.heldOutRows.length} held-out rows are also in the training data, ` +
         "so the held-out loss measures memory too",
     }]),
+    ...unlikeWarnings("training", prepared.trainReport),
+    ...unlikeWarnings("held-out", prepared.heldOutReport),
     ...sourceWarnings(prepared),
     ...paddingWarnings(prepared.padding),
   ];
@@ -67,6 +69,15 @@ function duplicateWarnings({ sets }: Pick<PreparedRun, "sets">): DataWarning[] {
     message: `${count} training ${count === 1 ? "row" : "rows"} left out: ${
       count === 1 ? "it says" : "they say"
     } the same as others`,
+  }];
+}
+
+/** Rows that a teacher with a tokenizer of its own spells otherwise. */
+function unlikeWarnings(which: string, { unlike = 0, rows }: EncodeReport): DataWarning[] {
+  if (unlike === 0) return [];
+  return [{
+    code: "rows_unlike",
+    message: `${unlike} of ${rows} ${which} rows are left out: the two tokenizers do not spell them alike`,
   }];
 }
 

@@ -5,6 +5,7 @@
  */
 import { percent } from "../../base/units.ts";
 import { BatchStream } from "../../text/batch_stream.ts";
+import { sampleLength } from "../../text/encode.ts";
 import type { PreparedRun } from "./prepare.ts";
 import { mixtureOf } from "./sample_sets.ts";
 
@@ -36,7 +37,7 @@ export function packingReport(
   const plan = new BatchStream(samples, { tokensPerBatch: tokensPerMicroBatch, seed: train.seed, ...mixture })
     .plan(0);
   const tokens = plan.reduce(
-    (sum, batch) => batch.reduce((sum, i) => sum + samples[i]!.ids.length, sum),
+    (sum, batch) => batch.reduce((sum, i) => sum + sampleLength(samples[i]!), sum),
     0,
   );
   const { cut, dropped, lostTargets, stopsLearnt } = trainReport;
@@ -55,7 +56,9 @@ export function packingText(
   samples: number,
 ): string {
   return [
-    `${microBatches} micro-batches of ${tokensPerMicroBatch} tokens, ${percent(fill)} filled`,
+    `${microBatches} ${
+      microBatches === 1 ? "micro-batch" : "micro-batches"
+    } of ${tokensPerMicroBatch} tokens, ${percent(fill)} filled`,
     ...(cut > 0 ? [`${cut} rows cut`] : []),
     ...(dropped > 0 ? [`${dropped} rows dropped`] : []),
     ...(lostTargets > 0 ? [`${lostTargets} tokens not learnt for it`] : []),

@@ -13,10 +13,11 @@ import type { DatasetRow } from "../../text/dataset.ts";
 import type { EncodedSample, EncodeReport } from "../../text/encode.ts";
 import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
 import { checkShapedModel, readShapeFile } from "../../formats/shape_file.ts";
+import { alignedData, type AlignedTeacher, matchTokens } from "./aligned_teacher.ts";
 import { modelIdentity } from "./identity.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
-import type { Recipe } from "../recipe/recipe.ts";
+import { ON_POLICY, type Recipe } from "../recipe/recipe.ts";
 import {
   type DataAccess,
   drawnSets,
@@ -26,6 +27,7 @@ import {
   type TrainingSamples,
 } from "./sample_sets.ts";
 import { readShapeSpace } from "./shape_space.ts";
+import { openServedHead } from "./served_teacher.ts";
 import { selectsHead } from "./tensor_names.ts";
 import { widthCutOf } from "./width_cut.ts";
 
@@ -39,6 +41,8 @@ export interface PreparedRun {
   readonly template: ChatTemplate | undefined;
   /** Present where teacher and student have heads of different sizes for one vocabulary: only its rows take part. */
   readonly padding?: { readonly teacher: number; readonly student: number; readonly common: number };
+  /** Where the teacher has a tokenizer of its own; `tokenizer` and `template` are then the student's. */
+  readonly aligned?: AlignedTeacher;
   /** The data, set by set. What follows is all sets together, one after another, but training sets of which nothing is drawn. */
   readonly sets: SampleSets;
   readonly train: EncodedSample[];
@@ -52,10 +56,16 @@ export interface PreparedRun {
   close(): void;
 }
 
+/** What turns text into tokens of a model. */
+export interface ModelText {
+  readonly tokenizer: TextTokenizer;
+  readonly template: ChatTemplate | undefined;
+  /** Tokens with which the model ends a text, besides those of the tokenizer: what its generation_config.json names. */
+  readonly endTokens: readonly number[];
+}
+
 /** A tokenizer with its chat template, read from a model. */
-export async function openTokenizer(
-  model: Model,
-): Promise<{ tokenizer: TextTokenizer; template: ChatTemplate | undefined }> {
+export async function openTokenizer(model: Model): Promise<ModelText> {
   const files = await model.source.tokenizer();
   const { bosToken, eosTokens, vocabularySize } = model.config;
   const isFolder = model.source.kind === "huggingface";
@@ -83,7 +93,11 @@ export async function openTokenizer(
     ...(jinja === undefined ? {} : { jinja }),
     ...(isFolder ? {} : { jinjaWhere: `${model.path} (tokenizer.chat_template)` }),
   });
-  return { tokenizer, template };
+  const named = [files.generationConfig?.eos_token_id].flat();
+  const endTokens = named.filter((id): id is number =>
+    typeof id === "number" && Number.isInteger(id) && id >= 0 && id < vocabularySize
+  );
+  return { tokenizer, template, endTokens };
 }
 
 /**
@@ -101,18 +115,29 @@ export async function prepareRun(
   access: DataAccess = {},
 ): Promise<PreparedRun> {
   const { model, quantize, server } = recipe.teacher;
-  // Of a teacher behind a server nothing is here: it has the student's tokenizer, and what is planned of it the student's sizes.
-  let student = server ? await openStudent(recipe, begun, families) : undefined;
-  let teacher = student ?? await Model.open(model, { category: "teacher weights", quantize }, families);
+  // Of a teacher behind a server nothing but its head is ever here: else what is planned of it has the student's sizes.
+  const head = server ? await openServedHead(recipe.teacher) : undefined;
+  let student = server && !head ? await openStudent(recipe, begun, families) : undefined;
+  let teacher = head ?? student ??
+    await Model.open(model, { category: "teacher weights", quantize }, families);
   let dataSets: SampleSets | undefined;
   try {
     student ??= await openStudent(recipe, begun, families);
-    const { tokenizer, template } = await openTokenizer(teacher);
-    const padding = recipe.student.model === "teacher" || server
+    const { align } = recipe.teacher;
+    const ofTeacher = await openTokenizer(head ? student : teacher);
+    const ofStudent = recipe.student.model === "teacher" || server || head
+      ? ofTeacher
+      : await openTokenizer(student);
+    const { tokenizer, template } = align ? ofStudent : ofTeacher;
+    const padding = ofStudent === ofTeacher
+      ? head && headPadding(head, student, tokenizer)
+      : align
       ? undefined
-      : compareVocabularies(teacher, tokenizer, student, (await openTokenizer(student)).tokenizer);
+      : compareVocabularies(teacher, tokenizer, student, ofStudent.tokenizer);
     if (padding) [teacher, student] = [teacher, student].map((model) => model.withRows(padding.common));
-    if (recipe.data.contextLength > Math.min(teacher.config.contextLength, student.config.contextLength)) {
+    // A teacher with tokens of its own has its own limit.
+    const positions = align ? Infinity : teacher.config.contextLength;
+    if (recipe.data.contextLength > Math.min(positions, student.config.contextLength)) {
       throw new InputError(
         `data.contextLength is ${recipe.data.contextLength}; the models were trained for ${teacher.config.contextLength} (teacher) and ${student.config.contextLength} (student) positions`,
         { where: "recipe", hint: "Lower data.contextLength." },
@@ -122,6 +147,10 @@ export async function prepareRun(
       recipe.data,
       { tokenizer, ...(template ? { template } : {}) },
       access,
+      align && {
+        ...{ tokenizer: ofTeacher.tokenizer, align, contextLength: teacher.config.contextLength },
+        ...(ofTeacher.template ? { template: ofTeacher.template } : {}),
+      },
     );
     dataSets = sets;
     const drawn = drawnSets(sets.train);
@@ -129,12 +158,23 @@ export async function prepareRun(
     checkSources(recipe, samples, drawn);
     checkStreamed(recipe, drawn);
     const opened = { teacher: teacher!, student: student! };
+    const all = [...samples, ...sets.heldOut.flatMap((set) => set.samples)];
+    const sizes = {
+      rows: opened.student.config.vocabularySize,
+      teacherRows: opened.teacher.config.vocabularySize,
+    };
+    const aligned: AlignedTeacher | undefined = align && {
+      ...ofTeacher,
+      ...matchTokens(tokenizer, ofTeacher.tokenizer, sizes),
+      data: alignedData(all),
+    };
     return {
       recipe,
       ...opened,
       tokenizer,
       template,
       ...(padding ? { padding } : {}),
+      ...(aligned ? { aligned } : {}),
       sets,
       train: samples,
       heldOut: sets.heldOut.flatMap((set) => set.samples),
@@ -142,7 +182,12 @@ export async function prepareRun(
       heldOutRows: sets.heldOut.flatMap((set) => set.rows),
       trainReport: joinedReport(drawn.map((set) => set.report)),
       heldOutReport: joinedReport(sets.heldOut.map((set) => set.report)),
-      stopTokens: stopTokens(tokenizer, recipe.data.endToken),
+      // Ids of a teacher with a tokenizer of its own mean nothing to the student.
+      stopTokens: stopTokens(tokenizer, recipe.data.endToken, [
+        ...(align ? [] : [...ofTeacher.endTokens, ...ofTeacher.tokenizer.eosTokens]),
+        ...ofStudent.endTokens,
+        ...ofStudent.tokenizer.eosTokens,
+      ]),
       close() {
         sets.close();
         for (const source of new Set([opened.teacher.source, opened.student.source])) source.close();
@@ -158,12 +203,14 @@ export async function prepareRun(
 
 /** A loss that counts samples of one source has to find some. */
 function checkSources(
-  { objective, data }: Recipe,
+  { objective, data, train }: Recipe,
   samples: readonly EncodedSample[],
   sets: readonly TrainingSamples[],
 ): void {
   const there = new Set(samples.flatMap(({ origin }) => origin ?? []));
   for (const { streamed } of sets) streamed?.origins.forEach((origin) => there.add(origin));
+  // What the student will write.
+  if (train.onPolicy) there.add(ON_POLICY);
   for (const [i, { loss, source }] of objective.entries()) {
     if (source === undefined || there.has(source)) continue;
     const names = [...there].slice(0, 8).map((name) => JSON.stringify(name)).join(", ");
@@ -183,12 +230,26 @@ function checkSources(
 
 /** A cache holds a row for each token, so that samples have to be known before. */
 function checkStreamed({ teacher }: Recipe, sets: readonly TrainingSamples[]): void {
-  if (!teacher.cache || sets.every(({ streamed }) => !streamed)) return;
+  if (sets.every(({ streamed }) => !streamed)) return;
+  if (teacher.align) {
+    throw new InputError(
+      "a teacher with a tokenizer of its own needs all samples in memory, since its sizes are planned from them, and the training data " +
+        "stay on the disk",
+      {
+        where: "recipe teacher.align",
+        hint: "Set data.streaming: false, or data.limit.",
+      },
+    );
+  }
+  if (!teacher.cache && !teacher.server) return;
   throw new InputError(
-    "a cached teacher needs all samples in memory, and the training data stay on the disk",
+    `a ${
+      teacher.cache ? "cached" : "served"
+    } teacher needs all samples in memory, and the training data stay on the disk`,
     {
-      where: "recipe teacher.cache",
-      hint: "Leave out teacher.cache, or set data.streaming: false, or data.limit.",
+      where: `recipe teacher.${teacher.cache ? "cache" : "server"}`,
+      hint:
+        "Take a teacher that is there while the student learns, or set data.streaming: false, or data.limit.",
     },
   );
 }
@@ -268,9 +329,13 @@ export function needsBase(student: Model): boolean {
     student.keptLayers.length < student.sourceLayers;
 }
 
-/** Where a text of this model ends: its end tokens, and what the recipe puts after a text. */
-export function stopTokens(tokenizer: TextTokenizer, endToken: Recipe["data"]["endToken"]): number[] {
-  const stop = new Set(tokenizer.eosTokens);
+/** Where a text of this model ends: its end tokens, what the recipe puts after a text, and what else models name. */
+export function stopTokens(
+  tokenizer: TextTokenizer,
+  endToken: Recipe["data"]["endToken"],
+  others: readonly number[] = [],
+): number[] {
+  const stop = new Set([...tokenizer.eosTokens, ...others]);
   if (typeof endToken === "number") stop.add(endToken);
   // A BOS in the middle begins another text, so this one is over.
   if (tokenizer.bosToken !== undefined) stop.add(tokenizer.bosToken);
@@ -292,11 +357,16 @@ function compareVocabularies(
     throw new InputError(`teacher and student have different vocabularies: ${difference}`, {
       where: student.path,
       hint:
-        "Distillation over logits needs one vocabulary, with universal-logit too: positions of different " +
-        "tokenisations are not paired. So choose models of one family, or cut a student from the teacher " +
-        "(student: {model: teacher, layers: [...]}).",
+        `To let ${teacherTokenizer.where} teach ${studentTokenizer.where} by groups of tokens that stand for the same bytes, say so: ` +
+        "teacher.align: {by: bytes}, with a loss such as universal-logit-groups. All other losses over logits need one vocabulary: choose " +
+        "models of one family, or cut a student from the teacher (student: {model: teacher, layers: [...]}).",
     });
   }
+  return headPadding(teacher, student, teacherTokenizer);
+}
+
+/** Heads of different sizes for one vocabulary. */
+function headPadding(teacher: Model, student: Model, tokenizer: TextTokenizer): PreparedRun["padding"] {
   const [t, s] = [teacher.config.vocabularySize, student.config.vocabularySize];
-  return t === s ? undefined : { teacher: t, student: s, common: teacherTokenizer.vocabularySize };
+  return t === s ? undefined : { teacher: t, student: s, common: tokenizer.vocabularySize };
 }

@@ -11,12 +11,14 @@ import {
   type EncodedSample,
   type EncodeOptions,
   type EncodeReport,
+  SampleEncoder,
 } from "../../text/encode.ts";
 import { type Look, LOOK_BYTES, lookAt } from "../../text/stream/look.ts";
 import { NumberSet } from "../../text/stream/number_list.ts";
 import { RowFile, shortHash } from "../../text/stream/row_file.ts";
+import { RowAligner } from "../../text/alignment/row_aligner.ts";
 import { heldOutSets, trainingSets } from "../recipe/data_sets.ts";
-import type { DataRecipe, HeldOutSet } from "../recipe/recipe.ts";
+import type { AlignRecipe, DataRecipe, HeldOutSet } from "../recipe/recipe.ts";
 
 /** A set of samples under its name. */
 export interface SampleSet {
@@ -69,6 +71,39 @@ async function bytesOf(path: string): Promise<number> {
   return await Deno.stat(path).then(({ size }) => size, () => 0);
 }
 
+/** Milliseconds in which rows are encoded for a look, all sets together. */
+const LOOK_MS = 700;
+/** Rows of a set that are encoded for a look, however long it takes. */
+const LOOK_ROWS = 64;
+
+/** Encodes as many rows as it can within a time, spread over all of them. */
+function encodeSome(
+  rows: readonly DatasetRow[],
+  options: EncodeOptions,
+  milliseconds: number,
+): Pick<SampleSet, "rows" | "samples" | "report"> {
+  const encoder = new SampleEncoder(options);
+  const end = performance.now() + milliseconds;
+  const found: (readonly EncodedSample[] | undefined)[] = [];
+  for (const [i, place] of spreadOrder(rows.length).entries()) {
+    if (i >= LOOK_ROWS && performance.now() > end) break;
+    found[place] = encoder.encode(rows[place]!);
+  }
+  const encoded = rows.filter((_, i) => found[i]);
+  return { rows: encoded, samples: found.flatMap((some) => some ?? []), report: encoder.finish() };
+}
+
+/** An order in which the first few of a list are spread over all of it, however few they are: steps of the golden ratio. */
+function spreadOrder(count: number): number[] {
+  let step = Math.max(1, Math.round(count * 0.618034));
+  while (greatestDivisor(step, count) > 1) step++;
+  return Array.from({ length: count }, (_, i) => i * step % count);
+}
+
+function greatestDivisor(a: number, b: number): number {
+  return b === 0 ? a : greatestDivisor(b, a % b);
+}
+
 /** Bytes of training files from which on their rows stay on the disk. */
 const STREAMED_BYTES = 2 ** 30;
 /** Rows of a streamed file that stand for all in figures that are told of it. */
@@ -88,13 +123,22 @@ export function encodeOptions(
   data: DataRecipe,
   models: Pick<EncodeOptions, "tokenizer" | "template">,
 ): EncodeOptions {
-  const { contextLength, mask, tooLong, endToken, template: promptsAsChat, overlap, specialTokens } = data;
+  const { contextLength, mask, tooLong, endToken, template: promptsAsChat, overlap, specialTokens, turns } =
+    data;
   return {
     ...models,
     ...{ contextLength, mask, tooLong, endToken, promptsAsChat },
     ...(overlap === undefined ? {} : { overlap }),
+    ...(turns === undefined ? {} : { turns }),
     specialInText: specialTokens === "parse",
   };
+}
+
+/** A teacher with a tokenizer of its own, which encodes every row too. */
+export interface OtherTokenizer extends Pick<EncodeOptions, "tokenizer" | "template"> {
+  readonly align: AlignRecipe;
+  /** Positions that the teacher was trained for. */
+  readonly contextLength: number;
 }
 
 /**
@@ -106,11 +150,43 @@ export async function openSampleSets(
   data: DataRecipe,
   models: Pick<EncodeOptions, "tokenizer" | "template">,
   access: DataAccess = {},
+  other?: OtherTokenizer,
 ): Promise<SampleSets> {
   const options = encodeOptions(data, models);
-  const encode = (rows: readonly DatasetRow[], total = rows.length) => {
-    const { samples, report } = encodeDataset(rows, options);
-    return { rows, samples, report: scaledReport(report, total / rows.length) };
+  const encodeWhole = (rows: readonly DatasetRow[]) => {
+    const aligner = other && alignerOf(data, options, other);
+    try {
+      return encodeDataset(rows, { ...options, ...(aligner ? { align: aligner } : {}) });
+    } finally {
+      // What it has to say goes before that nothing is left.
+      aligner?.check();
+    }
+  };
+  /** @param total Rows that these stand for */
+  const encode = (rows: readonly DatasetRow[], looked?: SampleSet["looked"], total = rows.length) => {
+    // A second tokenizer wants all rows: its sizes are planned from them.
+    if (!isLook || other) {
+      const { samples, report } = encodeWhole(rows);
+      return {
+        rows,
+        samples,
+        report: scaledReport(report, total / rows.length),
+        ...(looked ? { looked } : {}),
+      };
+    }
+    const some = encodeSome(
+      rows,
+      options,
+      LOOK_MS / (trainingSets(data).length + (heldOutSets(data)?.length ?? 1)),
+    );
+    const isAll = some.rows.length === rows.length;
+    const { length: checked } = rows;
+    const seen = looked ?? (isAll ? undefined : { checked, total, isCounted: true });
+    return {
+      ...some,
+      report: scaledReport(some.report, total / some.rows.length),
+      ...(seen ? { looked: seen } : {}),
+    };
   };
   const isLook = access.reading === "look";
   const streams = !isLook && await isStreamed(data);
@@ -120,7 +196,7 @@ export async function openSampleSets(
     for (const [i, set] of (heldOutSets(data) ?? []).entries()) {
       await within(data, "heldOut", i, async () => {
         const { rows, part } = await readSet(set, data, isLook);
-        heldOut.push({ name: set.name, ...part, ...encode(rows, part.looked?.total) });
+        heldOut.push({ name: set.name, ...encode(rows, part.looked, part.looked?.total) });
       });
     }
   };
@@ -140,7 +216,8 @@ export async function openSampleSets(
         const { name, weight } = set;
         try {
           const part = read.part.looked ? read.part.looked.total / read.rows.length : 1;
-          train.push({ name, weight, ...read.part, ...encode(split.train, split.train.length * part) });
+          const encoded = encode(split.train, read.part.looked, split.train.length * part);
+          train.push({ name, weight, ...read.part, ...encoded });
         } catch (error) {
           read.part.streamed?.close();
           throw error;
@@ -149,7 +226,7 @@ export async function openSampleSets(
         // Of a streamed file all that is held out was read.
         const { looked } = streams ? {} as ReadSet["part"] : read.part;
         const total = looked ? split.heldOut.length * looked.total / read.rows.length : undefined;
-        heldOut.push({ name, ...(looked ? { looked } : {}), ...encode(split.heldOut, total) });
+        heldOut.push({ name, ...encode(split.heldOut, looked, total) });
       });
     }
     if (!data.deduplicate && !streams) await openHeldOut();
@@ -158,6 +235,21 @@ export async function openSampleSets(
     throw error;
   }
   return { train, heldOut, close };
+}
+
+/** What encodes rows for the teacher too. An end token given by its id is one of the student's; the teacher's ends as it does. */
+function alignerOf(
+  data: DataRecipe,
+  own: EncodeOptions,
+  { tokenizer, template, align, contextLength }: OtherTokenizer,
+): RowAligner {
+  const { endToken } = data;
+  const second = encodeOptions(data, { tokenizer, ...(template ? { template } : {}) });
+  return new RowAligner(
+    own,
+    { ...second, endToken: typeof endToken === "number" ? "auto" : endToken },
+    { ...align, limit: contextLength },
+  );
 }
 
 /** The rows of a file, or some of those of a large one. */
@@ -276,15 +368,19 @@ export function mixtureOf(
 /** What counts of some rows say of more of them. */
 function scaledReport(report: EncodeReport, factor: number): EncodeReport {
   if (factor === 1) return report;
-  const { text, prompt, messages } = report.rowsByShape;
+  const { text, prompt, messages, pair } = report.rowsByShape;
   const all = (count: number) => Math.round(count * factor);
   return {
     ...Object.fromEntries(COUNTS.map((name) => [name, all(report[name])])) as Record<
       typeof COUNTS[number],
       number
     >,
-    rowsByShape: { text: all(text), prompt: all(prompt), messages: all(messages) },
+    rowsByShape: {
+      ...{ text: all(text), prompt: all(prompt), messages: all(messages) },
+      ...(pair === undefined ? {} : { pair: all(pair) }),
+    },
     longest: report.longest,
+    ...(report.unlike === undefined ? {} : { unlike: all(report.unlike) }),
   };
 }
 
@@ -295,15 +391,18 @@ export function joinedReport(reports: readonly EncodeReport[]): EncodeReport {
     const sum = Object.fromEntries(
       COUNTS.map((name) => [name, all[name] + report[name]]),
     ) as Record<typeof COUNTS[number], number>;
-    const { text, prompt, messages } = report.rowsByShape;
+    const { text, prompt, messages, pair } = report.rowsByShape;
+    const pairs = (all.rowsByShape.pair ?? 0) + (pair ?? 0);
     return {
       ...sum,
       rowsByShape: {
         text: all.rowsByShape.text + text,
         prompt: all.rowsByShape.prompt + prompt,
         messages: all.rowsByShape.messages + messages,
+        ...(pairs > 0 ? { pair: pairs } : {}),
       },
       longest: Math.max(all.longest, report.longest),
+      ...(all.unlike === undefined ? {} : { unlike: all.unlike + (report.unlike ?? 0) }),
     };
   }, first);
 }

@@ -10,15 +10,19 @@ import { samplesIdentity, sha256 } from "./identity.ts";
 import type { PreparedRun } from "./prepare.ts";
 import { drawnSets, encodeOptions, mixtureOf } from "./sample_sets.ts";
 
-/** The batches of a run. */
+/** The batches of a run. @param otherTokens Of a teacher with a tokenizer of its own: tokens of its side of a batch */
 export function trainingBatches(
   prepared: Pick<PreparedRun, "recipe" | "train" | "sets" | "tokenizer" | "template">,
   tokensPerBatch: number,
+  otherTokens?: number,
 ): Batches {
   const { recipe: { data, train: { seed } }, train, sets, tokenizer, template } = prepared;
   const drawn = drawnSets(sets.train);
   if (!drawn.some(({ streamed }) => streamed)) {
-    return new BatchStream(train, { tokensPerBatch, seed, ...mixtureOf(data, sets.train) });
+    return new BatchStream(train, {
+      ...{ tokensPerBatch, seed, ...mixtureOf(data, sets.train) },
+      ...(otherTokens === undefined ? {} : { otherTokens }),
+    });
   }
   const encoder = new SampleEncoder(encodeOptions(data, { tokenizer, ...(template ? { template } : {}) }));
   const rows = drawn.map(({ name, weight, streamed, report }) => ({
@@ -39,8 +43,17 @@ export function trainingIdentity(
 ): string {
   const drawn = drawnSets(sets.train);
   if (!drawn.some(({ streamed }) => streamed)) return samplesIdentity(train);
-  const { contextLength, mask, tooLong, endToken, template, overlap = 1, specialTokens = "text" } = data;
-  const options = [contextLength, mask, tooLong, endToken, template, overlap, specialTokens];
+  const {
+    contextLength,
+    mask,
+    tooLong,
+    endToken,
+    template,
+    overlap = 1,
+    specialTokens = "text",
+    turns = "all",
+  } = data;
+  const options = [contextLength, mask, tooLong, endToken, template, overlap, specialTokens, turns];
   const rows = drawn.map(({ streamed }) => streamed!.identity);
   return sha256(JSON.stringify([rows, options, tokenizer.fingerprint(), samplesIdentity(train)]));
 }

@@ -82,6 +82,8 @@ export interface ChunkedLossInputs extends Labels {
   /** Absent where nothing compares. */
   readonly target?: Target | undefined;
   readonly losses: RowLosses;
+  /** What the losses bind beside, of `count` positions from `first` on. */
+  readonly beside?: (first: number, count: number) => readonly Tensor[];
   /** Positions at a time; a multiple of 64 that divides T. */
   readonly chunkRows: number;
   /** Whether gradients are wanted; without, logits are only read. */
@@ -93,7 +95,7 @@ export interface ChunkedLossInputs extends Labels {
 /** Traces head and losses over all T positions. */
 export function chunkedLoss(
   graph: Graph,
-  { learner, target, labels, masks, losses, chunkRows, gradient, onLogits }: ChunkedLossInputs,
+  { learner, target, labels, masks, losses, beside, chunkRows, gradient, onLogits }: ChunkedLossInputs,
 ): ChunkedLoss {
   const total = learner.hidden.dim(0);
   ensure(
@@ -116,6 +118,7 @@ export function chunkedLoss(
     const logits = logitsOf(learner, x);
     onLogits?.(logits, c * chunkRows);
     const bound = masks ? [part(masks, c)] : [];
+    if (beside) bound.push(...beside(c * chunkRows, chunkRows));
     if (target && "logits" in target) {
       if (losses.needsTarget) bound.push(target.logits(c * chunkRows, chunkRows));
     } else if (target && losses.needsCache) bound.push(...target.map((t) => part(t, c)));

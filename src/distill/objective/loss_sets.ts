@@ -20,6 +20,7 @@ import {
   type ResolvedTerm,
   termAt,
 } from "./terms.ts";
+import { isPairTerm } from "./pairs.ts";
 import type { TokenMasks } from "./token_masks.ts";
 
 /** Names of the states that hold sums of losses. */
@@ -46,6 +47,8 @@ export interface LossPass extends LossSet {
   readonly learner: Learner;
   /** Gives them the size of the learner's pass without it. Such a pass has one loss. */
   readonly balance?: Balance;
+  /** The loss over pairs of texts whose rows they are. Such a pass has one loss. */
+  readonly pairs?: ResolvedLoss;
   /** Name of the state with the sums of the values. */
   readonly sums: string;
 }
@@ -58,6 +61,10 @@ export interface ResolvedObjective {
   readonly terms: readonly ResolvedTerm[];
   readonly masks: TokenMasks;
   readonly shape: RowLossShape;
+  /** Whether the target's rows are of another vocabulary, and none of its positions is one of the learner's. */
+  readonly aligned: boolean;
+  /** Temperature at which the log-probabilities of labels are wanted in training, to weigh positions by; see `importance.ts`. */
+  readonly importance?: number;
 }
 
 /** These keys mean the same in every run, whatever its objective: the loss at temperature 1. */
@@ -72,10 +79,11 @@ export function crossEntropySet({ registry, shape }: ResolvedObjective): LossSet
  * What is measured of the student: cross-entropy and forward KL first, then whatever else the objective has, then the monitors. What a
  * schedule changes is at the end of its course, so that measurements of different steps can be compared.
  */
-export function evaluationSet({ registry, recipe, terms, masks, shape }: ResolvedObjective): LossSet {
+export function evaluationSet(objective: ResolvedObjective): LossSet {
+  const { registry, recipe, terms, masks, shape, aligned } = objective;
   // Of a cache, what is measured of the teacher would be something else under the same name.
   const isSeen = ({ loss, options }: Pick<ResolvedLoss, "loss" | "options">) =>
-    !shape.sparseTarget || !looksAtTarget(loss, options);
+    !(shape.sparseTarget || aligned) || !looksAtTarget(loss, options);
   const monitors = MONITORS.filter((loss) => isSeen({ loss, options: {} })).map((loss) => ({
     ...{ loss, options: {}, name: loss.id },
     ...{ weight: 0, temperature: 1, monitor: true },
@@ -84,12 +92,19 @@ export function evaluationSet({ registry, recipe, terms, masks, shape }: Resolve
   const others = terms.map((t, i) => termAt(t, recipe[i]!, Infinity))
     .filter((_, i) => learnerOf(recipe[i]!) === "student")
     .filter(isRowTerm)
+    .filter((t) => !isPairTerm(t))
     .map(heldOutTerm)
     .map((t) => (always.includes(t.name) ? { ...t, name: t.name + measuredHow(t, masks) } : t))
     .filter((t) => !always.includes(t.name))
     .map((t) => ({ ...t, temperatureVaries: false, monitor: true }))
     .flatMap((t) => [t, ...companions(t).filter(isSeen)]);
-  return lossSet([...BASICS.map((loss) => measured(registry, loss)), ...others, ...monitors], shape);
+  const basics = BASICS.map((loss) => measured(registry, loss)).filter((t) => !aligned || isSeen(t));
+  return lossSet([...basics, ...others, ...monitors], shape);
+}
+
+/** What is measured of each loss over pairs. */
+export function pairSets({ terms, shape }: ResolvedObjective): LossSet[] {
+  return terms.filter(isPairTerm).map((t) => lossSet([{ ...t, monitor: true }], shape));
 }
 
 /** A loss without options at temperature 1, of which only the value is wanted. */
@@ -112,19 +127,37 @@ function lossSet(terms: readonly ResolvedLoss[], shape: RowLossShape): LossSet {
  * The passes over the head of a training step, for each learner the one without balance first. Losses with one learner share a pass, and
  * so the logits and sweeps; a balanced one needs a gradient of its own.
  */
-export function trainingPasses({ terms, recipe, shape }: ResolvedObjective): LossPass[] {
+export function trainingPasses(
+  { registry, terms, recipe, shape, importance }: ResolvedObjective,
+): LossPass[] {
   const found: LossPass[] = [];
-  const add = (own: readonly ResolvedLoss[], learner: Learner, balance?: Balance) => {
+  const add = (
+    own: readonly ResolvedLoss[],
+    learner: Learner,
+    { balance, pairs }: Pick<LossPass, "balance" | "pairs"> = {},
+  ) => {
     const sums = found.length === 0 ? LOSS_SUMS.train : `${LOSS_SUMS.train}.${found.length}`;
     const all = [...own, ...own.flatMap(measures)];
-    found.push({ ...lossSet(all, shape), learner, sums, ...(balance ? { balance } : {}) });
+    if (importance !== undefined && learner === "student" && !balance && !pairs) {
+      all.push(surprise(registry, importance));
+    }
+    const kind = { ...(balance ? { balance } : {}), ...(pairs ? { pairs } : {}) };
+    found.push({ ...lossSet(all, shape), learner, sums, ...kind });
   };
   for (const learner of ["student", "teacher"] as const) {
     const own = terms.flatMap((term, i) => (isRowTerm(term) ? [{ term, ...recipe[i]! }] : []))
       .filter((t) => learnerOf(t) === learner);
-    const plain = own.filter((t) => !t.balance);
+    const plain = own.filter((t) => !t.balance && !isPairTerm(t.term));
     if (plain.length > 0) add(plain.map((t) => t.term), learner);
-    for (const { term, balance } of own) if (balance) add([term], learner, balance);
+    for (const { term, balance } of own) if (balance) add([term], learner, { balance });
+    for (const { term } of own) if (isPairTerm(term)) add([term], learner, { pairs: term });
   }
   return found;
+}
+
+/** Name of the value -log q(label) of each position that importance weights are made of. */
+export const SURPRISE = "on-policy surprise";
+
+function surprise(registry: Registry, temperature: number): ResolvedLoss {
+  return { ...measured(registry, "cross-entropy"), name: SURPRISE, temperature };
 }

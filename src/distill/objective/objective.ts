@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { InputError } from "../../base/errors.ts";
 import { compileRowLoss } from "../../losses/compile.ts";
 import type { SparseTarget } from "../../losses/sparse_target.ts";
 import { initialScalars, type ResolvedLoss, type RowLossShape } from "../../losses/traced.ts";
@@ -10,21 +11,31 @@ import type { Loss } from "../../registry/contract.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { Executable } from "../../tensor/executable.ts";
 import type { Graph } from "../../tensor/graph.ts";
-import type { HiddenPrecision, ObjectiveTerm, TeacherCacheRecipe } from "../recipe/recipe.ts";
+import { looksAtTarget } from "../../losses/sparse_target.ts";
+import type { HiddenPrecision, ObjectiveTerm, OnPolicyRecipe, TeacherCacheRecipe } from "../recipe/recipe.ts";
 import { ensureCached, hiddenPrecision, sparseTarget } from "./cache.ts";
 import type { ControlledOptions } from "./controllers.ts";
 import type { ResolvedFeature } from "./feature_losses.ts";
+import {
+  type GroupPass,
+  groupPasses,
+  groupScalars,
+  refuseUnaligned,
+  type TwoVocabularies,
+} from "./group_terms.ts";
 import {
   crossEntropySet,
   evaluationSet,
   type LossPass,
   type LossSet,
+  pairSets,
   type ResolvedObjective,
   trainingPasses,
 } from "./loss_sets.ts";
+import { isPairTerm } from "./pairs.ts";
 import type { RowLosses } from "./row_loss.ts";
-import { isRowTerm, resolve, type ResolvedTerm, termAt, uniqueNames } from "./terms.ts";
-import { TokenMasks } from "./token_masks.ts";
+import { isGroupTerm, isRowTerm, resolve, type ResolvedTerm, termAt, uniqueNames } from "./terms.ts";
+import { type TokenChoice, TokenMasks } from "./token_masks.ts";
 
 /** The losses of a recipe. */
 export class Objective {
@@ -37,8 +48,12 @@ export class Objective {
   /** What is measured of the student on held-out samples. */
   readonly evaluation: LossSet;
   readonly crossEntropy: LossSet;
+  /** The losses over pairs, as they are measured on held-out samples, each a set of its own. */
+  readonly pairs: readonly LossSet[];
   /** How the hidden states are stored that the target's logits are made of; undefined where no cache keeps them. */
   readonly hidden: HiddenPrecision | undefined;
+  /** Its losses over groups of tokens, where the teacher has a tokenizer of its own; each a pass over the heads. */
+  readonly groups: readonly GroupPass[];
   readonly #recipe: readonly ObjectiveTerm[];
   readonly #shape: RowLossShape;
 
@@ -47,17 +62,21 @@ export class Objective {
     passes: readonly LossPass[],
     evaluation: LossSet,
     crossEntropy: LossSet,
+    pairs: readonly LossSet[],
     hidden: HiddenPrecision | undefined,
+    groups: readonly GroupPass[],
   ) {
-    this.hidden = hidden;
+    [this.hidden, this.groups] = [hidden, groups];
     [this.terms, this.masks, this.#recipe, this.#shape] = [terms, masks, recipe, shape];
-    [this.passes, this.evaluation, this.crossEntropy] = [passes, evaluation, crossEntropy];
+    [this.passes, this.evaluation, this.crossEntropy, this.pairs] = [passes, evaluation, crossEntropy, pairs];
   }
 
   /**
    * The objective of a recipe.
    *
    * @param cache Where the target of the student's losses comes from a cache
+   * @param onPolicy Where some of the samples are texts of the student: losses that look at no teacher leave them out
+   * @param aligned Where the teacher has a vocabulary of its own
    * @throws {InputError} on an unknown loss, an option or a schedule that it refuses, or one that the cache cannot serve
    */
   static of(
@@ -65,23 +84,46 @@ export class Objective {
     recipe: readonly ObjectiveTerm[],
     vocabulary: number,
     cache?: TeacherCacheRecipe,
+    onPolicy?: Pick<OnPolicyRecipe, "temperature" | "importance">,
+    aligned?: TwoVocabularies,
   ): Objective {
     const names = uniqueNames(recipe);
-    const masks = new TokenMasks(recipe);
-    const terms = recipe.map((term, i): ResolvedTerm => ({
-      ...resolve(registry, term, names[i]!, `objective.${i}`),
-      tokenMask: masks.bit(term),
+    const found = recipe.map((term, i) => resolve(registry, term, names[i]!, `objective.${i}`));
+    found.forEach((term, i) => refuseUnaligned(term, aligned, `recipe objective.${i}`));
+    const choices = recipe.map((term, i): TokenChoice =>
+      isPairTerm(found[i]!) ? { tokens: "pair" } : onPolicy ? choiceOnPolicy(term, found[i]!) : term
+    );
+    const heads: TokenChoice[] = found.some(isPairTerm) ? [{ tokens: "pairHead" }] : [];
+    const masks = new TokenMasks(
+      [...choices, ...heads],
+      found.filter(isGroupTerm).map(({ loss, options }) => loss.rows(options)),
+    );
+    const terms = found.map((term, i): ResolvedTerm => ({
+      ...term,
+      tokenMask: isGroupTerm(term) ? masks.groupCount(term.loss.rows(term.options)) : masks.bit(choices[i]!),
+      ...(isPairTerm(term) ? { countMask: masks.bit(heads[0]!) } : {}),
     }));
+    if (cache && heads.length > 0) {
+      throw new InputError("a teacher's cache holds nothing of rejected texts", {
+        where: "recipe teacher.cache",
+        hint: `Leave it out, or "${found.find(isPairTerm)!.loss.id}".`,
+      });
+    }
     const target = cache && sparseTarget(cache, terms.filter(isRowTerm), vocabulary);
     if (cache) terms.forEach((term, i) => ensureCached(term, target, `recipe objective.${i}`));
     const shape = { vocabulary, ...(target ? { sparseTarget: target } : {}) };
-    const resolved = { registry, recipe, terms, masks, shape };
+    const resolved = {
+      ...{ registry, recipe, terms, masks, shape, aligned: aligned !== undefined },
+      ...(onPolicy?.importance ? { importance: onPolicy.temperature } : {}),
+    };
     return new Objective(
       resolved,
       trainingPasses(resolved),
       evaluationSet(resolved),
       crossEntropySet(resolved),
+      pairSets(resolved),
       hiddenPrecision(cache),
+      groupPasses(registry, terms.filter(isGroupTerm), vocabulary, aligned),
     );
   }
 
@@ -92,7 +134,7 @@ export class Objective {
 
   /** Its losses over inner values of the models. */
   get features(): readonly ResolvedFeature[] {
-    return this.terms.filter((t): t is ResolvedFeature => !isRowTerm(t));
+    return this.terms.filter((t): t is ResolvedFeature => !isRowTerm(t) && !isGroupTerm(t));
   }
 
   /** Every loss plugin in use, each once. */
@@ -123,10 +165,14 @@ export class Objective {
     });
   }
 
-  /** What the head needs to trace one of the sets in a block. */
-  rowLosses({ terms, needsTarget, needsCache }: LossSet, graph: Graph): RowLosses {
+  /** What the head needs to trace one of the sets in a block. @param vocabulary Of the learner, where it is not the student's */
+  rowLosses(
+    { terms, needsTarget, needsCache }: LossSet,
+    graph: Graph,
+    vocabulary: number = this.#shape.vocabulary,
+  ): RowLosses {
     const tokenMasks = this.masks.needed;
-    const shape = { ...this.#shape, tokenMasks };
+    const shape = { ...this.#shape, tokenMasks, vocabulary };
     return {
       ...{ valueCount: terms.length, needsTarget, needsCache, tokenMasks },
       weights: terms.map((t) => (t.monitor ? undefined : graph.scalar(`${t.name}.weight`))),
@@ -156,17 +202,39 @@ export class Objective {
     controlled: ControlledOptions = {},
   ): void {
     const terms = this.at(step, controlled).map((term) => {
-      const count = counts[term.tokenMask ?? 0]!;
+      const count = counts[countMaskOf(term)]!;
       return { ...term, weight: count > 0 ? term.weight * (Math.max(1, counts[0]!) / count) : 0 };
     });
     executable.setScalars(initialScalars(terms.filter(isRowTerm)));
     for (const term of terms) {
-      if (!isRowTerm(term)) executable.setScalar(`${term.name}.weight`, term.weight);
+      if (isGroupTerm(term)) executable.setScalars(groupScalars(term));
+      else if (!isRowTerm(term)) executable.setScalar(`${term.name}.weight`, term.weight);
     }
   }
 
   /** Writes what measuring needs into the step buffer. */
   setEvaluationScalars(executable: Executable): void {
-    executable.setScalars(initialScalars(this.evaluation.terms));
+    executable.setScalars(initialScalars([this.evaluation, ...this.pairs].flatMap(({ terms }) => terms)));
+    for (const term of this.at(Infinity)) {
+      if (isGroupTerm(term)) executable.setScalars(groupScalars(term));
+    }
   }
+}
+
+/** The mask over whose positions a loss is a mean. */
+export function countMaskOf({ tokenMask = 0, countMask = tokenMask }: CountedTerm): number {
+  return countMask;
+}
+
+/** What of a loss says over which positions its mean is. */
+export interface CountedTerm {
+  readonly tokenMask?: number;
+  readonly countMask?: number;
+}
+
+/** A loss that looks at no teacher learns from the data, unless it names the student's own texts. */
+function choiceOnPolicy({ tokens, source }: ObjectiveTerm, term: ResolvedTerm): TokenChoice {
+  const choice = { ...(tokens ? { tokens } : {}), ...(source === undefined ? {} : { source }) };
+  const isOfData = source === undefined && isRowTerm(term) && !looksAtTarget(term.loss, term.options);
+  return isOfData ? { ...choice, data: true } : choice;
 }

@@ -30,6 +30,8 @@ export interface RowLosses {
   readonly tokenMasks: boolean;
   /** Whether a cached target is compared. */
   readonly needsCache: boolean;
+  /** Whether the target's rows may be of another vocabulary. */
+  readonly ownVocabularies?: boolean;
   compile(device: DeviceDescription, gradient: boolean): RowKernel;
 }
 
@@ -41,7 +43,8 @@ export const rowLossOp: Op<{ losses: RowLosses; gradient: boolean }> = {
   infer(inputs, { losses }) {
     const [labels, logits, values] = inputs;
     ensure(
-      !losses.needsTarget || String(inputs.at(-1)!.shape) === String(logits!.shape),
+      !losses.needsTarget || losses.ownVocabularies ||
+        String(inputs.at(-1)!.shape) === String(logits!.shape),
       "rowLoss",
       inputs,
       "both models need one vocabulary",

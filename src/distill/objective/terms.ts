@@ -6,6 +6,7 @@
 import { InputError } from "../../base/errors.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { type ResolvedLoss } from "../../losses/traced.ts";
+import type { ResolvedGroupLoss } from "../../losses/compile_group.ts";
 import { looksAtLabel } from "../../losses/compile.ts";
 import { controllerOf, measureName } from "./controllers.ts";
 import { checkFeatureTerm, type ResolvedFeature } from "./feature_losses.ts";
@@ -13,11 +14,16 @@ import type { Learner, ObjectiveTerm } from "../recipe/recipe.ts";
 import { courseAt } from "../recipe/schedule.ts";
 
 /** A loss of the objective, of any level. */
-export type ResolvedTerm = ResolvedLoss | ResolvedFeature;
+export type ResolvedTerm = ResolvedLoss | ResolvedFeature | ResolvedGroupLoss;
 
 /** Whether a loss is one over rows of logits. */
 export function isRowTerm(term: ResolvedTerm): term is ResolvedLoss {
-  return term.loss.kind !== "feature-loss";
+  return term.loss.kind !== "feature-loss" && term.loss.kind !== "group-loss";
+}
+
+/** Whether a loss is one over groups of tokens of two tokenisations. */
+export function isGroupTerm(term: ResolvedTerm): term is ResolvedGroupLoss {
+  return term.loss.kind === "group-loss";
 }
 
 /** The model that a term trains. */
@@ -59,8 +65,11 @@ export function resolve(registry: Registry, term: ObjectiveTerm, name: string, w
   const loss = registry.get("loss", term.loss);
   const isFeature = loss.kind === "feature-loss";
   if (isFeature) checkFeatureTerm(term, where);
+  if (loss.kind === "group-loss") checkGroupTerm(term, where);
+  if (loss.kind === "divergence" && loss.pairs) checkPairTerm(term, where);
   const schedule = Object.entries(term.schedule ?? {});
-  const known = isFeature ? ["weight"] : ["weight", "temperature", ...(loss.scheduled ?? [])];
+  const scheduled = "scheduled" in loss ? loss.scheduled ?? [] : [];
+  const known = isFeature ? ["weight"] : ["weight", "temperature", ...scheduled];
   for (const [what, course] of schedule) {
     const place = `recipe ${where}.schedule.${what}`;
     if (!known.includes(what)) {
@@ -85,6 +94,7 @@ export function resolve(registry: Registry, term: ObjectiveTerm, name: string, w
     const { balance } = term;
     return termAt({ ...resolved, loss, where: `recipe ${where}`, ...(balance ? { balance } : {}) }, term, 0);
   }
+  if (loss.kind === "group-loss") return termAt({ ...resolved, loss }, term, 0);
   const overRows = { ...resolved, loss, ...(term.schedule?.temperature ? { temperatureVaries: true } : {}) };
   for (const name of controllerOf(overRows)?.sets ?? []) {
     if (term.schedule?.[name] === undefined) continue;
@@ -106,6 +116,35 @@ export function resolve(registry: Registry, term: ObjectiveTerm, name: string, w
     );
   }
   return termAt(overRows, term, 0);
+}
+
+/** A loss over groups counts those whose tokens are supervised on both sides. @throws {InputError} on what it cannot have */
+function checkGroupTerm(term: ObjectiveTerm, where: string): void {
+  const given = [
+    ["learner", learnerOf(term) === "teacher"],
+    ["tokens", (term.tokens ?? "supervised") !== "supervised"],
+    ["source", term.source !== undefined],
+    ["balance", term.balance !== undefined],
+  ] as const;
+  for (const [field, isGiven] of given) {
+    if (!isGiven) continue;
+    throw new InputError(`"${term.loss}" compares groups of supervised tokens, and cannot have ${field}`, {
+      where: `recipe ${where}.${field}`,
+      hint: "Leave it out.",
+    });
+  }
+}
+
+/** Refuses what a loss over pairs of texts cannot have. */
+function checkPairTerm(term: ObjectiveTerm, where: string): void {
+  const given = (["tokens", "source", "balance", "learner"] as const).find((name) =>
+    term[name] !== undefined
+  );
+  if (given === undefined) return;
+  throw new InputError(`"${term.loss}" compares pairs of texts, whole, for the student`, {
+    where: `recipe ${where}.${given}`,
+    hint: `Leave ${given} out.`,
+  });
 }
 
 /** A loss as it is at a step: from the recipe alone. */

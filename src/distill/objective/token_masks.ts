@@ -4,18 +4,24 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
+import type { GroupRows } from "../../losses/group_contract.ts";
 import type { EncodedSample } from "../../text/encode.ts";
+import { ON_POLICY } from "../recipe/recipe.ts";
 import { IGNORED_LABEL, packBatch, type PackedBatch } from "../../text/packing.ts";
+import { countedGroups } from "./group_places.ts";
 
 /** The positions that a loss counts. */
 export interface TokenChoice {
   /**
    * `supervised` (default): those that predict a target. `all`: those with a next token in their sample, prompts included.
-   * `unshifted`: those that hold a target, one later than those that predict it. Some papers' codes do so by mistake.
+   * `unshifted`: those that hold a target, one later than those that predict it. Some papers' codes do so by mistake. `pair`: those that
+   * predict what is learnt of either text of a pair. `pairHead`: one for each pair.
    */
-  readonly tokens?: "supervised" | "all" | "unshifted";
+  readonly tokens?: "supervised" | "all" | "unshifted" | "pair" | "pairHead";
   /** Samples of this origin alone. */
   readonly source?: string;
+  /** Samples of the training data alone, and none that the student has written in the run. */
+  readonly data?: boolean;
 }
 
 /** What the head needs of a batch. */
@@ -24,7 +30,7 @@ export interface MarkedBatch {
   readonly labels: Int32Array;
   /** Bits of each position, i32 [T]; absent where all losses count the same positions, those with a label. */
   readonly masks?: Int32Array;
-  /** Positions in each mask, by bit. */
+  /** Positions in each mask, by bit; then groups of tokens, by what stands for them. */
   readonly counts: readonly number[];
 }
 
@@ -34,9 +40,14 @@ const MOST = 32;
 /** The different choices of an objective's losses. Mask 0 is the default. */
 export class TokenMasks {
   readonly #choices: readonly Required<TokenChoice>[];
+  readonly #groups: readonly GroupRows[];
 
-  /** @throws {InputError} more than 31 choices beside the default */
-  constructor(choices: readonly TokenChoice[]) {
+  /**
+   * @param groups What stands for the groups of tokens that some losses compare
+   * @throws {InputError} more than 31 choices beside the default
+   */
+  constructor(choices: readonly TokenChoice[], groups: readonly GroupRows[] = []) {
+    this.#groups = [...new Set(groups)];
     const found = new Map([{}, ...choices].map((choice) => [keyOf(choice), complete(choice)]));
     if (found.size > MOST) {
       throw new InputError(
@@ -55,9 +66,14 @@ export class TokenMasks {
     return this.#choices.length > 1;
   }
 
-  /** Counts of no batch: a zero for each mask. */
+  /** Counts of no batch: a zero for each mask, and for each count of groups. */
   get none(): readonly number[] {
-    return this.#choices.map(() => 0);
+    return [...this.#choices, ...this.#groups].map(() => 0);
+  }
+
+  /** The place, among the counts, of groups with such rows. */
+  groupCount(rows: GroupRows): number {
+    return this.#choices.length + this.#groups.indexOf(rows);
   }
 
   /** The bit of a choice that the constructor was given. */
@@ -67,7 +83,10 @@ export class TokenMasks {
 
   /** What is said of a mask after the name of a loss; nothing of the default. */
   description(bit: number): string {
-    const { tokens, source } = this.#choices[bit]!;
+    const choice = this.#choices[bit];
+    if (!choice) return "";
+    const { tokens, source } = choice;
+    // What of a choice is about the run's own texts is the same for all held-out samples.
     return (tokens === "supervised" ? "" : ` of ${tokens} tokens`) +
       (source === ANY ? "" : ` of source ${source}`);
   }
@@ -84,28 +103,34 @@ export class TokenMasks {
 
   /** Marks the positions of a batch. */
   mark(batch: PackedBatch): MarkedBatch {
-    if (!this.needed) return { labels: batch.label, counts: [batch.supervised] };
-    const { tokens, segment, label, origins } = batch;
+    const groups = this.#groups.map((rows) =>
+      batch.members.reduce((sum, member) => sum + countedGroups(member, rows).length, 0)
+    );
+    if (!this.needed) return { labels: batch.label, counts: [batch.supervised, ...groups] };
+    const { tokens, segment, label, origins, pairs } = batch;
     const length = tokens.length;
     const labels = new Int32Array(length).fill(IGNORED_LABEL);
     const masks = new Int32Array(length);
-    const counts = [...this.none];
+    const counts = this.#choices.map(() => 0);
     for (let t = 0; t < length && segment[t]! >= 0; t++) {
       const sample = segment[t]!;
       const hasNext = t + 1 < length && segment[t + 1] === sample;
       const isIn = {
         supervised: label[t] !== IGNORED_LABEL,
         all: hasNext,
+        pair: pairs !== undefined && pairs.role[t] !== 0,
+        pairHead: pairs !== undefined && pairs.head[t] !== 0,
         unshifted: t > 0 && segment[t - 1] === sample && label[t - 1] !== IGNORED_LABEL,
       };
-      this.#choices.forEach(({ tokens, source }, bit) => {
+      this.#choices.forEach(({ tokens, source, data }, bit) => {
         if (!isIn[tokens] || (source !== ANY && source !== origins[sample])) return;
+        if (data && origins[sample] === ON_POLICY) return;
         masks[t]! |= 1 << bit;
         counts[bit]!++;
       });
       if (masks[t] !== 0 && hasNext) labels[t] = tokens[t + 1]!;
     }
-    return { labels, masks, counts };
+    return { labels, masks, counts: [...counts, ...groups] };
   }
 }
 
@@ -119,11 +144,13 @@ export function countedPositions({ labels, masks }: MarkedBatch, start: number, 
 /** Samples of every origin. No row has it: an empty source counts as none. */
 const ANY = "";
 
-function complete({ tokens = "supervised", source = ANY }: TokenChoice): Required<TokenChoice> {
-  return { tokens, source };
+function complete(
+  { tokens = "supervised", source = ANY, data = false }: TokenChoice,
+): Required<TokenChoice> {
+  return { tokens, source, data };
 }
 
 function keyOf(choice: TokenChoice): string {
-  const { tokens, source } = complete(choice);
-  return `${tokens} ${source}`;
+  const { tokens, source, data } = complete(choice);
+  return `${tokens} ${data} ${source}`;
 }

@@ -8,7 +8,7 @@ import rowScaleSource from "../../../kernels/row_scale.wgsl" with { type: "text"
 import weightedRowsSource from "../../../kernels/weighted_rows.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../../tensor/graph.ts";
-import { ensure, grid, type Op } from "../../tensor/op.ts";
+import { ensure, grid, type LoweringContext, type Op } from "../../tensor/op.ts";
 import type { RowLosses } from "./row_loss.ts";
 
 interface WeightedRowsAttributes {
@@ -29,25 +29,53 @@ export const weightedRowsOp: Op<WeightedRowsAttributes> = {
     if (needed.includes(true, 3)) attributes.trainHead(above!);
     return [undefined, undefined, needed[2] ? rowScale(inputs[1]!, above!) : undefined];
   },
-  lower({ inputs, outputs, attributes: { losses, chunkRows }, device, dispatch }) {
-    const total = outputs[0]!.dim(0);
-    const groups = Math.ceil(total / 64);
-    const weighted = losses.weights.flatMap((weight, k) => (weight ? [{ k, weight }] : []));
-    dispatch({
-      kernel: "weightedRows",
-      wgsl: expandTemplate("weighted_rows", weightedRowsSource, { TERMS: weighted.length }),
-      tensors: [inputs[0]!, outputs[0]!],
-      size: [
-        total,
-        groups,
-        chunkRows,
-        losses.valueCount,
-        ...weighted.flatMap(({ k, weight }) => [k, weight, 0, 0]),
-      ],
-      groups: grid(groups, device),
-    });
-  },
+  lower: lowerWeightedValues,
 };
+
+/** Values that are weighted and added up. */
+interface WeightedValues {
+  readonly losses: Pick<RowLosses, "valueCount" | "weights">;
+  readonly chunkRows: number;
+}
+
+function lowerWeightedValues(
+  { inputs, outputs, attributes: { losses, chunkRows }, device, dispatch }: LoweringContext<WeightedValues>,
+): void {
+  const total = outputs[0]!.dim(0);
+  const groups = Math.ceil(total / 64);
+  const weighted = losses.weights.flatMap((weight, k) => (weight ? [{ k, weight }] : []));
+  dispatch({
+    kernel: "weightedRows",
+    wgsl: expandTemplate("weighted_rows", weightedRowsSource, { TERMS: weighted.length }),
+    tensors: [inputs[0]!, outputs[0]!],
+    size: [
+      total,
+      groups,
+      chunkRows,
+      losses.valueCount,
+      ...weighted.flatMap(({ k, weight }) => [k, weight, 0, 0]),
+    ],
+    groups: grid(groups, device),
+  });
+}
+
+const weightedValuesOp: Op<WeightedValues> = {
+  name: "weightedValues",
+  infer: ([values], { losses }) => [{
+    shape: [values!.dim(0) * values!.dim(1) / losses.valueCount],
+    dtype: "f32",
+  }],
+  lower: lowerWeightedValues,
+};
+
+/**
+ * sum_k w_k value_k per position, f32 [T], constant in every gradient.
+ *
+ * @param values f32 [chunks, K * chunkRows], each chunk K rows of chunkRows
+ */
+export function weightedValues(values: Tensor, sums: WeightedValues): Tensor {
+  return values.graph.add(weightedValuesOp, [values], sums)[0]!;
+}
 
 const rowScaleOp: Op<null> = {
   name: "rowScale",

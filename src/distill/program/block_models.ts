@@ -16,6 +16,7 @@ import type { ParameterLayout } from "../trained/parameters.ts";
 import type { Learner } from "../recipe/recipe.ts";
 import { checkSeparable } from "./gated_layers.ts";
 import { headInput, type Side, traceModel } from "./traced_model.ts";
+import { ALIGNED, type AlignedProgram } from "./aligned_groups.ts";
 import { streamedSide, type StreamedTeacher } from "./streamed_teacher.ts";
 import { hiddenTarget } from "./hidden_target.ts";
 import { cachedInputs } from "./teacher_rows.ts";
@@ -69,7 +70,11 @@ export interface TrainingProgramOptions {
   readonly oneForAll?: OneForAll | undefined;
   /** Where the teacher's layers come from disk. */
   readonly streamed?: StreamedTeacher | undefined;
+  /** Where the teacher has a tokenizer, and so a stream, of its own. */
+  readonly aligned?: AlignedProgram | undefined;
   readonly optimiser: OptimiserSettings;
+  /** Where tokens that an earlier student has written are weighed by what the student makes of them now. */
+  readonly importance?: { readonly max: number } | undefined;
 }
 
 /** Where {@linkcode GradientSums} adds up. */
@@ -154,14 +159,17 @@ export class BlockModels {
 
   #trace(name: Learner): Side {
     const graph = this.#graph;
-    const { models, tokens, positions, recompute, streamed } = this.#options;
+    const { models, recompute, streamed, aligned } = this.#options;
+    const own = name === "teacher" ? aligned : undefined;
+    const { tokens, positions } = own ?? this.#options;
     if (name === "teacher" && streamed) return streamedSide(graph, streamed, { tokens, positions });
     const { model, attach, adaptsHead, headParameters } = models[name];
     const sums = this.#sums;
     const training = sums !== undefined;
     const taps = new Map<string, Tensor>();
     const shaped = name === "student" ? this.#shaped : undefined;
-    const traced = traceModel(graph, name, model, tokens, { length: positions }, {
+    const stream = { length: positions, ...(own ? { prefix: ALIGNED.prefix } : {}) };
+    const traced = traceModel(graph, name, model, tokens, stream, {
       attach: attach && ((prompt) => attach(graph, (p) => this.parameter(p), training, prompt)),
       onTap: (tap, x) => taps.set(tap, x),
       recompute: training && recompute && attach !== undefined,

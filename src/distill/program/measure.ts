@@ -9,6 +9,8 @@ import type { EncodedSample } from "../../text/encode.ts";
 import { type PackedBatch, packSequential } from "../../text/packing.ts";
 import { chunkedLoss, type HeadInput, type Labels } from "../objective/chunked_loss.ts";
 import { lossSums } from "../objective/loss_sums.ts";
+import { type CountedTerm, countMaskOf } from "../objective/objective.ts";
+import { writePairs } from "../objective/pairs.ts";
 import { type RowLosses } from "../objective/row_loss.ts";
 import type { Evaluation } from "../objective/monitors.ts";
 import { MetricsRing } from "./metrics_ring.ts";
@@ -19,7 +21,7 @@ import type { MarkedBatch, TokenMasks } from "../objective/token_masks.ts";
 
 /** Losses in the order of their values, and the tokens that they count. */
 export interface CountedLosses {
-  readonly terms: readonly { readonly name: string; readonly tokenMask?: number }[];
+  readonly terms: readonly ({ readonly name: string } & CountedTerm)[];
   readonly masks: TokenMasks;
 }
 
@@ -67,6 +69,7 @@ export function writeBatch(executable: Executable, batch: PackedBatch, { labels,
   if (masks) executable.write("tokenMasks", masks);
   writePrompts(executable, batch);
   writeSampleInputs(executable, batch);
+  writePairs(executable, batch);
 }
 
 /** Writes what models see of a batch into a program's inputs. */
@@ -89,13 +92,15 @@ export interface Measuring extends CountedLosses {
   readonly ahead?: { readonly most: number; run(batches: readonly PackedBatch[]): Promise<void> } | undefined;
   /** How a batch gets into the program's inputs, where that is more than {@linkcode writeBatch}; with its place among those of `ahead`. */
   readonly write?: (batch: PackedBatch, marked: MarkedBatch, i: number) => Promise<void>;
+  /** Tokens of a batch in the samples' second encoding, where they have one. */
+  readonly otherTokens?: number | undefined;
 }
 
 /** Runs a measuring block over samples in file order. Sums of a batch are f32 on the GPU, sums of batches f64 on the host. */
 export async function measureLosses(
   executable: Executable,
   samples: readonly EncodedSample[],
-  { block, state, terms, masks, tokensPerBatch, run, write, ahead }: Measuring,
+  { block, state, terms, masks, tokensPerBatch, run, write, ahead, otherTokens }: Measuring,
 ): Promise<Evaluation> {
   const ring = new MetricsRing<readonly number[]>(
     executable.gpu,
@@ -113,7 +118,7 @@ export async function measureLosses(
   };
   try {
     executable.setScalar("accumulate", 0);
-    const batches = packSequential(samples, tokensPerBatch);
+    const batches = packSequential(samples, tokensPerBatch, otherTokens);
     for (const [n, batch] of batches.entries()) {
       const i = n % (ahead?.most ?? 1);
       if (i === 0) await ahead?.run(batches.slice(n, n + ahead.most));
@@ -136,8 +141,8 @@ export function tokenMeans(
   sums: ArrayLike<number>,
   counts: readonly number[],
 ): Record<string, number> {
-  return Object.fromEntries(terms.flatMap(({ name, tokenMask = 0 }, k) => {
-    const count = counts[tokenMask]!;
+  return Object.fromEntries(terms.flatMap(({ name, ...term }, k) => {
+    const count = counts[countMaskOf(term)]!;
     return count > 0 ? [[name, sums[k]! / count]] : [];
   }));
 }

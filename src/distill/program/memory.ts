@@ -22,6 +22,7 @@ const CATEGORIES = [
   "program",
   "inputs",
   "activations",
+  "keys and values",
 ];
 
 /** What the training program takes, and the writing of samples beside it. */
@@ -93,6 +94,7 @@ function knobs(memory: RunMemory, allowed: Allowance, recipe: Recipe, recompute:
     ...(adapter === "none" ? [] : ["lower adapter.rank"]),
     ...(student.train?.length ? ["train fewer tensors in student.train (16 bytes a value)"] : []),
     ...(teacher.stream === false ? ["leave out teacher.stream: false"] : []),
+    ...(train.onPolicy ? ["lower train.onPolicy.together"] : []),
     ...(samples.tokens > 0 ? ["set samples.tokens: 0"] : []),
   ];
   const [first, ...others] = choices;

@@ -14,7 +14,10 @@ import { attachOf, headParameters, type Trained } from "../trained/attach.ts";
 import type { ModelAdapter } from "../trained/model_adapter.ts";
 import type { Trainables } from "../trained/trainables.ts";
 import type { TrainedTensors } from "../trained/trained_tensors.ts";
+import type { AlignedProgram, AlignedSizes } from "./aligned_groups.ts";
+import type { AlignedTeacher } from "../inputs/aligned_teacher.ts";
 import { memoryError, runMemory } from "./memory.ts";
+import { traceRollouts } from "./rollout_blocks.ts";
 import type { OneForAll, TracedModel } from "./block_models.ts";
 import { type StreamedTeacher, streamTeacher, waitingCounts } from "./streamed_teacher.ts";
 import { trainingProgram } from "./training_program.ts";
@@ -36,6 +39,8 @@ export interface TrainingSetup {
   readonly trainables: Trainables;
   /** Where several shapes of the student are trained at once. */
   readonly oneForAll?: OneForAll;
+  /** Where the teacher has a tokenizer of its own. */
+  readonly aligned?: AlignedTeacher;
 }
 
 /** The choices of a plan that change the last digits of results: kept in checkpoints, and followed on resume. */
@@ -47,6 +52,8 @@ export interface PlanChoices {
   readonly family: KernelFamily;
   /** Where the teacher's layers come from disk: how many micro-batches go through each while it is there. */
   readonly streamed?: { readonly waiting: number };
+  /** Where the teacher has a tokenizer of its own: the sizes of its stream, and of the groups. */
+  readonly aligned?: AlignedSizes;
 }
 
 /** A training program planned for an adapter. */
@@ -104,6 +111,7 @@ export function planTraining(
   };
   if (choices) return build(choices);
   const { tokens, chunkRows } = headChunks(recipe.train, setup.student.config.vocabularySize, device);
+  const aligned = setup.aligned && alignedSizes(setup, setup.aligned, tokens, device);
   const allowed = recipe.limits.gpuBytes;
   const fits = ({ plan, sampleBytes }: PlannedTraining, bytes: number) =>
     plan.totalBytes + sampleBytes <= bytes;
@@ -112,7 +120,11 @@ export function planTraining(
   let last: PlannedTraining | undefined;
   for (const streamed of ways) {
     for (const recompute of modes) {
-      last = build({ tokens, chunkRows, recompute, family, ...(streamed ? { streamed } : {}) });
+      last = build({
+        ...{ tokens, chunkRows, recompute, family },
+        ...(streamed ? { streamed } : {}),
+        ...(aligned ? { aligned } : {}),
+      });
       if (fits(last, Math.min(allowed ?? DEFAULT_BUDGET, availableBytes))) return last;
     }
     // More than what activations are kept within is no reason to read a teacher again and again.
@@ -125,12 +137,12 @@ export function planTraining(
 
 /** Whether a live teacher may be, and has to be, streamed: in the order in which they are tried. */
 function waysOfTeacher(
-  { recipe, teacher, objective }: TrainingSetup,
+  { recipe, teacher, objective, aligned }: TrainingSetup,
   tokens: number,
   device: DeviceDescription,
 ): PlanChoices["streamed"][] {
   const { stream, train } = recipe.teacher;
-  if (objective.isStored || train || stream === false) return [undefined];
+  if (objective.isStored || train || stream === false || aligned) return [undefined];
   const streamed = waitingCounts(teacher, tokens, recipe.train.accumulation, device);
   return [...(stream ? [] : [undefined]), ...streamed.map((waiting) => ({ waiting }))];
 }
@@ -150,9 +162,44 @@ export function headChunks(
   return { tokens: chunks * chunkRows, chunkRows };
 }
 
+/** More room in the teacher's stream than the mean needs, so that batches whose samples it splits finer are filled too. */
+const SPARE = 1.1;
+
+/** Sizes that follow from the data: a micro-batch is full on the student's side, as a rule. */
+function alignedSizes(
+  { recipe: { train }, student, teacher }: TrainingSetup,
+  { data: { longest, ratio } }: AlignedTeacher,
+  tokens: number,
+  device: DeviceDescription,
+): AlignedSizes {
+  const wanted = Math.max(longest, Math.ceil(tokens * ratio * SPARE));
+  const chunks = (count: number, vocabulary: number) =>
+    headChunks({ tokensPerMicroBatch: count, headChunk: train.headChunk }, vocabulary, device);
+  const own = chunks(wanted, teacher.config.vocabularySize);
+  // A group has a token of each side at least.
+  const widest = Math.max(student.config.vocabularySize, teacher.config.vocabularySize);
+  const groups = chunks(Math.min(tokens, own.tokens), widest);
+  return { ...own, groups: groups.tokens, groupRows: groups.chunkRows };
+}
+
+/** How a teacher with a tokenizer of its own takes part. */
+export function alignedProgram(
+  { recipe: { data }, aligned }: TrainingSetup,
+  sizes: AlignedSizes | undefined,
+): AlignedProgram | undefined {
+  if (!sizes || !aligned) return undefined;
+  const { match, data: { longest, studentFactors, teacherFactors } } = aligned;
+  return { ...sizes, match, studentFactors, teacherFactors, positions: teacherPositions(data, longest) };
+}
+
+/** Rows of the teacher's rotary table, which writes samples too. */
+export function teacherPositions({ contextLength }: Recipe["data"], longest: number): number {
+  return Math.max(contextLength, longest);
+}
+
 function programFor(
   setup: TrainingSetup,
-  { tokens, chunkRows, recompute }: PlanChoices,
+  { tokens, chunkRows, recompute, aligned }: PlanChoices,
   streamed: StreamedTeacher | undefined,
 ): Program {
   const { recipe, objective, features, trainables } = setup;
@@ -166,7 +213,7 @@ function programFor(
       headParameters: headParameters(trained),
     };
   };
-  return trainingProgram({
+  const program = trainingProgram({
     models: {
       teacher: traced(setup.teacher, setup.teacherAdapter ? { adapter: setup.teacherAdapter } : {}),
       student: traced(setup.student, setup),
@@ -174,6 +221,10 @@ function programFor(
     positions: recipe.data.contextLength,
     ...{ tokens, chunkRows, recompute, objective, features, trainables },
     ...{ accumulation: recipe.train.accumulation, oneForAll: setup.oneForAll, streamed },
+    aligned: alignedProgram(setup, aligned),
     optimiser: { beta1, beta2, epsilon, clip, weightDecay },
+    importance: recipe.train.onPolicy?.importance,
   });
+  traceRollouts(program, setup);
+  return program;
 }

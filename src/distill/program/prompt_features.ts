@@ -116,7 +116,7 @@ export function writtenPrompts(
   tokens: number,
   { sequences, model }: { sequences: number; model: Model },
 ): Tensor {
-  const means = graph.state(WRITTEN, [sequences, model.config.hiddenSize], "f32", "cache");
+  const means = graph.state(WRITTEN, [sequences, model.config.hiddenSize], "f32", "keys and values");
   return gatherRows(means, graph.input(`${block}.sequences`, [tokens], "i32"));
 }
 
@@ -129,6 +129,6 @@ export function keepPrompts(
   const input = (name: string, count: number) => graph.input(`${graph.name}.${name}`, [count], "i32");
   const tokens = input("tokens", sequences * length);
   const means = promptMeans(graph, model, tokens, input("start", sequences), input("end", sequences));
-  const state = graph.state(WRITTEN, [sequences, model.config.hiddenSize], "f32", "cache");
+  const state = graph.state(WRITTEN, [sequences, model.config.hiddenSize], "f32", "keys and values");
   scatterRows(state, means, input("slots", sequences));
 }

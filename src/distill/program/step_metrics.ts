@@ -113,7 +113,7 @@ export function stepMetrics(
 function summed(
   { objective, features }: TrainingSetup,
 ): readonly { readonly sums: string; readonly terms: CountedLosses["terms"] }[] {
-  return [...objective.passes, ...features];
+  return [...objective.passes, ...features, ...objective.groups];
 }
 
 /** Options under one name each: `LOSS.OPTION`. */

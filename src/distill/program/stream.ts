@@ -14,6 +14,9 @@ export interface StreamArrays {
   readonly end: Int32Array;
 }
 
+/** Of a stream whose tokens another kernel makes, all but those. */
+export type WrittenStream = Omit<StreamArrays, "tokens"> & Partial<Pick<StreamArrays, "tokens">>;
+
 /**
  * Writes a stream's arrays, and what models of the program derive from them.
  *
@@ -22,11 +25,13 @@ export interface StreamArrays {
  */
 export function writeStream(
   executable: Executable,
-  stream: StreamArrays,
+  stream: WrittenStream,
   reach: (t: number) => number,
   prefix = "",
 ): void {
-  for (const [name, data] of Object.entries(stream)) executable.write(`${prefix}${name}`, data);
+  for (const [name, data] of Object.entries(stream) as [string, Int32Array][]) {
+    executable.write(`${prefix}${name}`, data);
+  }
   const names = executable.plan.storages.keys();
   for (const [name, rows] of switchedRows(names, stream.positions, reach, prefix)) {
     executable.write(name, rows);
@@ -34,9 +39,9 @@ export function writeStream(
 }
 
 /** Likewise, of samples that are packed whole. */
-export function writeSamples(executable: Executable, stream: StreamArrays): void {
+export function writeSamples(executable: Executable, stream: StreamArrays, prefix = ""): void {
   const ends = sampleEnds(stream.start);
-  writeStream(executable, stream, (t) => ends[t]! - stream.start[t]!);
+  writeStream(executable, stream, (t) => ends[t]! - stream.start[t]!, prefix);
 }
 
 /** One past the last position of each position's sample, i32 [T]. */

@@ -84,6 +84,8 @@ export interface StreamedSizes extends LayerSizes {
   readonly prefix?: string;
   /** Keys and values that the cache holds for all layers of a kind; there is none when absent. */
   readonly cacheRows?: (kind: number) => number;
+  /** The tokens of the stream, where they are on the GPU. */
+  readonly chosen?: (graph: Graph) => Tensor;
 }
 
 /** Traces the blocks that bring micro-batches through the teacher. */
@@ -116,10 +118,11 @@ function tracePart(
   const last = layers.count - 1;
   const states = new WaitingStates(graph, streamed, sizes);
   let isInside = part === "begin";
-  const { tokens, positions: length, prefix = "", cacheRows } = sizes;
+  const { tokens, positions: length, prefix = "", cacheRows, chosen } = sizes;
   const stream = {
     ...{ length, prefix },
     ...(cacheRows && typeof part === "object" ? { cacheRows: cacheRows(part.layer) } : {}),
+    ...(chosen ? { tokens: chosen(graph), apart: true } : {}),
   };
   const { hidden } = traceModel(graph, NAME, layers.model, tokens, stream, {
     ...(typeof part === "object" ? { weights: layers.weights(part.layer, part.slot) } : {}),
@@ -146,10 +149,13 @@ function tracePart(
 /** The hidden states of a micro-batch that has been brought through the teacher, and its head. */
 export function streamedTrace(graph: Graph, streamed: StreamedTeacher, sizes: StreamedSizes): ModelTrace {
   const { layers: { model } } = streamed;
-  const { tokens, positions: length, prefix = "" } = sizes;
+  const { tokens, positions: length, prefix = "", chosen } = sizes;
   return {
     hidden: new WaitingStates(graph, streamed, sizes).waiting(STREAMED.hidden, model.config.hiddenSize),
-    ...traceHead(graph, NAME, model, tokens, { length, prefix }),
+    ...traceHead(graph, NAME, model, tokens, {
+      ...{ length, prefix },
+      ...(chosen ? { tokens: chosen(graph) } : {}),
+    }),
   };
 }
 

@@ -13,22 +13,26 @@ import type { PackedBatch } from "../../text/packing.ts";
 import { uploadWeights } from "../inputs/models.ts";
 import { fullShape, type StudentShape } from "../inputs/shape_space.ts";
 import { type ControlledOptions, Controllers } from "../objective/controllers.ts";
+import { DRAWN_LOG_PROBABILITIES } from "../objective/importance.ts";
 import { LOSS_SUMS } from "../objective/loss_sets.ts";
 import { type Evaluation, withCalibrationError } from "../objective/monitors.ts";
-import type { MarkedBatch } from "../objective/token_masks.ts";
+import { type MarkedBatch, TokenMasks } from "../objective/token_masks.ts";
 import { learningRateAt } from "../recipe/schedule.ts";
 import { RANDOM_KEY } from "../trained/model_adapter.ts";
 import { FLAT, type FlatState, type ParameterLayout } from "../trained/parameters.ts";
+import { AlignedInputs } from "./aligned_groups.ts";
 import { type CountedLosses, measureLosses, writeBatch } from "./measure.ts";
 import { MetricsRing } from "./metrics_ring.ts";
 import { ONE_FOR_ALL } from "./one_for_all.ts";
-import type { PlannedTraining, TrainingSetup } from "./plan_training.ts";
+import { alignedProgram, type PlannedTraining, type TrainingSetup } from "./plan_training.ts";
+import { rolloutBlocks } from "./rollout_blocks.ts";
 import { sandwich } from "./sandwich.ts";
 import { ShapeSwitch } from "./shape_switch.ts";
 import { runInSlices } from "./slices.ts";
 import { stepMeans, type StepMetrics, stepMetrics, stepSources, type StepTag } from "./step_metrics.ts";
 import { TeacherStream } from "./teacher_stream.ts";
 import type { TargetFeed, TargetSource } from "./teacher_rows.ts";
+import { drawnLogProbabilities } from "./written_samples.ts";
 
 /** Options of {@linkcode Trainer.create}. */
 export interface TrainerOptions {
@@ -58,6 +62,7 @@ export class Trainer {
   readonly #target: TargetFeed | undefined;
   readonly #shapes: ShapeSwitch | undefined;
   readonly #teacher: TeacherStream | undefined;
+  readonly #aligned: AlignedInputs | undefined;
 
   private constructor(
     gpu: Gpu,
@@ -77,6 +82,10 @@ export class Trainer {
     this.#options = options;
     this.#target = options.target?.feed(planned.choices.tokens);
     this.#ring = new MetricsRing(gpu, executable, stepSources(setup, planned), RING);
+    const aligned = alignedProgram(setup, planned.choices.aligned);
+    if (aligned) {
+      this.#aligned = new AlignedInputs(executable, planned.choices.tokens, aligned, setup.objective.groups);
+    }
     if (planned.streamed) {
       const run = (block: string) => this.#run(block);
       this.#teacher = new TeacherStream(executable, planned.streamed, weights, run, options.onSlice);
@@ -105,7 +114,10 @@ export class Trainer {
       const executable = await compile(gpu, planned.plan, {
         weights,
         // Their row kernels are the largest, and not every trainer measures.
-        later: ["evaluate", "evaluateTeacher"].filter((block) => planned.plan.blocks.has(block)),
+        later: [
+          ...["evaluate", "evaluateTeacher"].filter((block) => planned.plan.blocks.has(block)),
+          ...rolloutBlocks(planned.plan),
+        ],
         ...(options.profile ? { profile: true } : {}),
       });
       const { trainables, recipe } = setup;
@@ -298,8 +310,17 @@ export class Trainer {
    * @param shape Where several are trained at once; the whole model when absent
    */
   async evaluate(samples: readonly EncodedSample[], shape?: StudentShape): Promise<Evaluation> {
-    const { objective: { evaluation }, features, oneForAll } = this.setup;
-    const terms = [...evaluation.terms, ...features.flatMap((f) => f.terms)];
+    const { objective: { evaluation, pairs, groups }, features, oneForAll } = this.setup;
+    // Of pairs, the loss and how often the chosen text is the likelier one.
+    const ofPairs = pairs.flatMap(({ terms: [term] }) =>
+      ["", " accuracy"].map((what) => ({ ...term!, name: term!.name + what }))
+    );
+    const terms = [
+      ...evaluation.terms,
+      ...features.flatMap((f) => f.terms),
+      ...ofPairs,
+      ...groups.flatMap((g) => g.terms),
+    ];
     const without = shape && this.#shapes?.set(shape);
     const measured = await this.#measure("evaluate", LOSS_SUMS.evaluate, terms, samples, without);
     if (oneForAll) this.#shapes!.set(fullShape(oneForAll.space));
@@ -309,7 +330,30 @@ export class Trainer {
   /** Cross-entropy of the teacher. */
   async evaluateTeacher(samples: readonly EncodedSample[]): Promise<Evaluation> {
     const { terms } = this.setup.objective.crossEntropy;
+    const { choices } = this.planned;
+    if (this.#aligned && choices.aligned) {
+      return await this.#measureAligned(terms, samples, choices.aligned.tokens);
+    }
     return await this.#measure("evaluateTeacher", LOSS_SUMS.teacher, terms, samples);
+  }
+
+  /** Cross-entropy of a teacher with a tokenizer of its own, over its own tokens. */
+  async #measureAligned(
+    terms: CountedLosses["terms"],
+    samples: readonly EncodedSample[],
+    tokensPerBatch: number,
+  ): Promise<Evaluation> {
+    const block = "evaluateTeacher";
+    const own = samples.flatMap(({ source, other }) =>
+      other && other.ids.length > 0 ? [{ ...other, source }] : []
+    );
+    await this.executable.ready(block);
+    this.setup.objective.setEvaluationScalars(this.executable);
+    return await measureLosses(this.executable, own, {
+      ...{ block, state: LOSS_SUMS.teacher, terms, masks: new TokenMasks([]), tokensPerBatch },
+      run: () => this.#run(block),
+      write: (batch) => Promise.resolve(this.#aligned!.writeTeacher(batch)),
+    });
   }
 
   async #measure(
@@ -326,6 +370,7 @@ export class Trainer {
     return await measureLosses(this.executable, samples, {
       ...{ block, state, terms, masks: objective.masks },
       tokensPerBatch: this.planned.choices.tokens,
+      otherTokens: this.planned.choices.aligned?.tokens,
       run: () => this.#run(block, without),
       ahead: teacher && { most: teacher.most, run: (batches) => teacher.pass(batches) },
       write: async (batch, marked, i) => {
@@ -338,6 +383,10 @@ export class Trainer {
   /** Puts a batch, and what is stored of its target, into the program's inputs. */
   async #write(batch: PackedBatch, marked: MarkedBatch): Promise<void> {
     writeBatch(this.executable, batch, marked);
+    this.#aligned?.write(batch);
+    if (this.planned.plan.storages.has(DRAWN_LOG_PROBABILITIES)) {
+      this.executable.write(DRAWN_LOG_PROBABILITIES, drawnLogProbabilities(batch));
+    }
     if (!this.#target) return;
     await this.#target.fill(batch, marked);
     for (const [name, data] of this.#target.inputs) {

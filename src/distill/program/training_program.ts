@@ -14,11 +14,15 @@ import { pointwise } from "../../tensor/ops/pointwise.ts";
 import { reshape } from "../../tensor/ops/views.ts";
 import { Program } from "../../tensor/plan.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
-import { chunkedLoss } from "../objective/chunked_loss.ts";
+import { type ChunkedLoss, chunkedLoss } from "../objective/chunked_loss.ts";
 import { balanced } from "../objective/balanced.ts";
+import { DRAWN_LOG_PROBABILITIES, importanceWeights, lossOfRows } from "../objective/importance.ts";
 import { lossSums } from "../objective/loss_sums.ts";
-import { LOSS_SUMS, type LossSet } from "../objective/loss_sets.ts";
+import { tracePairs } from "../objective/pairs.ts";
+import { LOSS_SUMS, type LossSet, SURPRISE } from "../objective/loss_sets.ts";
+import type { GroupPass } from "../objective/group_terms.ts";
 import type { Balance, Learner } from "../recipe/recipe.ts";
+import { traceAlignedTeacher, traceGroups } from "./aligned_groups.ts";
 import { BlockModels, GradientSums, type TrainingProgramOptions } from "./block_models.ts";
 import { labelInput } from "./measure.ts";
 import { traceShapes, traceTarget } from "./one_for_all.ts";
@@ -40,6 +44,7 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
     LOSS_SUMS.evaluate,
     options,
     options.features,
+    options.objective.pairs,
   );
   // A cached teacher has been measured when the cache was made, and is no part of the program.
   if (options.objective.isStored) return program;
@@ -53,25 +58,26 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
   return program;
 }
 
-/** Traces the losses of one pass and adds their sums up, at the beginning of the state `sums`. */
+/** Traces the losses of one pass and adds their sums up, at the beginning of the state `sums`; returns those of each position. */
 function tracePass(
   graph: Graph,
   models: BlockModels,
   learner: Learner,
   set: LossSet,
-  sums: Tensor,
+  sums: Tensor | undefined,
   { objective, tokens, chunkRows }: TrainingProgramOptions,
   training: boolean,
-): Tensor | undefined {
+): ChunkedLoss {
   const target = models.target(learner, set);
   const losses = objective.rowLosses(set, graph);
-  const { values, weighted } = chunkedLoss(graph, {
+  const made = chunkedLoss(graph, {
     learner: models.side(learner),
     ...labelInput(graph, tokens, losses),
     ...{ target, losses, chunkRows, gradient: training },
   });
-  lossSums(values, sums, graph.scalar("accumulate"), { first: 0, count: losses.valueCount });
-  return weighted;
+  // Of pairs not the rows count, but what is made of them.
+  if (sums) lossSums(made.values, sums, graph.scalar("accumulate"), { first: 0, count: losses.valueCount });
+  return made;
 }
 
 /** Traces a loss over inner values and adds its sum into element `first` of a state; returns the loss of each position that counts. */
@@ -94,8 +100,13 @@ function traceFeature(
   const counted = masks.needed
     ? maskRows(rows, graph.input("tokenMasks", [tokens], "i32"), feature.term.tokenMask)
     : maskRows(rows, stream.supervised);
-  lossSums(reshape(counted, [1, tokens]), state, graph.scalar("accumulate"), { first, count: 1 });
+  addRows(graph, counted, state, first);
   return counted;
+}
+
+/** Adds the sum of a loss at each position, f32 [T], into element `first` of a state. */
+function addRows(graph: Graph, rows: Tensor, state: Tensor, first: number): void {
+  lossSums(reshape(rows, [1, rows.dim(0)]), state, graph.scalar("accumulate"), { first, count: 1 });
 }
 
 function sumsState(graph: Graph, name: string, count: number): Tensor {
@@ -109,19 +120,55 @@ function traceEvaluation(
   sums: string,
   options: TrainingProgramOptions,
   features: readonly ModelFeatureLoss[] = [],
+  pairs: readonly LossSet[] = [],
 ): void {
   const { oneForAll } = options;
   const models = new BlockModels(graph, options, undefined, oneForAll && { widths: oneForAll.widths });
   const count = set.names.length;
-  const state = sumsState(graph, sums, count + features.length);
+  if (learner === "teacher" && options.aligned) {
+    const { objective, aligned, models: { teacher } } = options;
+    const state = sumsState(graph, sums, count);
+    const { vocabularySize } = teacher.model.config;
+    traceAlignedTeacher(graph, models.side(learner), set, state, objective, aligned, vocabularySize);
+    return;
+  }
+  const groups = learner === "student" ? options.objective.groups : [];
+  const beside = count + features.length + 2 * pairs.length;
+  const state = sumsState(graph, sums, beside + groups.length);
   tracePass(graph, models, learner, set, state, options, false);
   features.forEach((f, i) => traceFeature(graph, models, f, { state, first: count + i }, options));
+  pairs.forEach((set, i) => {
+    const { values } = tracePass(graph, models, learner, set, undefined, options, false);
+    const made = tracePairs(graph, lossOfRows(values, set, set.names[0]!), set.terms[0]!);
+    const first = count + features.length + 2 * i;
+    [made.values, made.accuracy].forEach((rows, j) => addRows(graph, rows, state, first + j));
+  });
+  groups.forEach((pass, i) =>
+    tracePassOfGroups(graph, models, pass, { state, first: beside + i }, options, false)
+  );
+}
+
+/** Traces a loss over groups of tokens; see {@linkcode traceGroups}. */
+function tracePassOfGroups(
+  graph: Graph,
+  models: BlockModels,
+  pass: GroupPass,
+  place: { state: Tensor; first: number },
+  { tokens, chunkRows, aligned }: TrainingProgramOptions,
+  training: boolean,
+): Tensor | undefined {
+  const sides = { student: models.side("student"), teacher: models.side("teacher") };
+  return traceGroups(graph, sides, pass, place, { tokens, chunkRows, aligned: aligned! }, training);
 }
 
 /** A part of the objective: its weighted value at each position, and whose gradient it makes. */
 interface ObjectivePart {
   readonly learner: Learner;
   readonly weighted: Tensor;
+  /** What positions are to be weighed by, where its pass makes it. */
+  readonly importance?: Tensor;
+  /** What the gradient of each position's value is multiplied by beside, f32 [T]. */
+  readonly factor?: Tensor;
   /** With the name of its weight. */
   readonly balance?: Balance & { readonly weight: string };
 }
@@ -132,12 +179,22 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<str
   const gradientSums = new GradientSums(graph, trainables.layout);
   const models = new BlockModels(graph, options, gradientSums);
   // The token mean over the accumulation window: N counts the supervised positions of all its micro-batches.
-  const seed = fill(graph, [tokens], graph.scalar("oneOverTokens"));
+  const everywhere = fill(graph, [tokens], graph.scalar("oneOverTokens"));
   const parts = traceParts(graph, models, options);
+  const importance = parts.flatMap((p) => p.importance ?? [])[0];
+  const weighed = importance && pointwise([everywhere, importance], (s, w) => s!.mul(w!));
   const plain = (learner: Learner) =>
     parts.filter((p) => p.learner === learner && !p.balance).map((p) => p.weighted).reduce(add);
   const references = new Map<Learner, Tensor>();
-  const seeds = parts.map(({ learner, weighted, balance }): [Tensor, Tensor] => {
+  const ofGroups = options.objective.groups.map((pass): [Tensor, Tensor] => {
+    const place = { state: sumsState(graph, pass.sums, 1), first: 0 };
+    const weighted = tracePassOfGroups(graph, models, pass, place, options, true)!;
+    return [weighted, fill(graph, weighted.shape, graph.scalar("oneOverTokens"))];
+  });
+  const seeds = parts.map(({ learner, weighted, balance, factor }): [Tensor, Tensor] => {
+    const seed = factor
+      ? pointwise([everywhere, factor], (s, f) => s!.mul(f!))
+      : (learner === "student" && weighed) || everywhere;
     if (!balance) return [weighted, seed];
     const reference = references.get(learner) ?? plain(learner);
     references.set(learner, reference);
@@ -147,7 +204,7 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<str
     traceTarget(graph, models, plain("student"), options, options.oneForAll);
   }
   const names = [...models.parameters.keys()];
-  const found = gradients(graph, seeds, [...models.parameters.values()]);
+  const found = gradients(graph, [...seeds, ...ofGroups], [...models.parameters.values()]);
   found.forEach((gradient, i) => gradient && gradientSums.add(names[i]!, gradient));
   return gradientSums.written;
 }
@@ -156,11 +213,30 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<str
 function traceParts(graph: Graph, models: BlockModels, options: TrainingProgramOptions): ObjectivePart[] {
   const balancing = (balance: Balance | undefined, name: string) =>
     balance ? { balance: { ...balance, weight: `${name}.weight` } } : {};
-  const overLogits = options.objective.passes.map(({ learner, balance, sums, ...set }): ObjectivePart => {
-    const state = sumsState(graph, sums, set.names.length);
-    const weighted = tracePass(graph, models, learner, set, state, options, true)!;
-    return { learner, weighted, ...balancing(balance, set.names[0]!) };
-  });
+  const overLogits = options.objective.passes.map(
+    ({ learner, balance, pairs, sums, ...set }): ObjectivePart => {
+      const state = sumsState(graph, sums, set.names.length);
+      if (pairs) {
+        const { values, weighted } = tracePass(graph, models, learner, set, undefined, options, true);
+        const made = tracePairs(graph, lossOfRows(values, set, pairs.name), pairs);
+        addRows(graph, made.values, state, 0);
+        return { learner, weighted: weighted!, factor: made.gradient };
+      }
+      const { values, weighted } = tracePass(graph, models, learner, set, state, options, true);
+      return {
+        ...{ learner, weighted: weighted!, ...balancing(balance, set.names[0]!) },
+        ...(set.names.includes(SURPRISE)
+          ? {
+            importance: importanceWeights(
+              lossOfRows(values, set, SURPRISE),
+              graph.input(DRAWN_LOG_PROBABILITIES, [options.tokens], "f32"),
+              options.importance!.max,
+            ),
+          }
+          : {}),
+      };
+    },
+  );
   const overInnerValues = options.features.map((feature): ObjectivePart => {
     const { name, balance } = feature.term;
     const state = sumsState(graph, feature.sums, 1);

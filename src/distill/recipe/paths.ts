@@ -6,7 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { isAbsolute, resolve } from "@std/path";
 import { isObject } from "../../base/json.ts";
-import { isHubName } from "../../hub/hub_name.ts";
+import { isHubDataset, isHubName } from "../../hub/hub_name.ts";
 
 /** A path in a recipe. */
 export interface RecipePath {
@@ -78,9 +78,14 @@ export function absolutePaths<R>(recipe: R, folder: string): R {
   return mapRecipePaths(recipe, (path) => absolutePath(path, folder));
 }
 
-/** A path taken from `folder` where it is relative, or the name of a model of the hub. */
-export function absolutePath({ of, path }: Pick<RecipePath, "of" | "path">, folder: string): string {
-  return isAbsolute(path) || (of === "model" && isHubName(path)) ? path : resolve(folder, path);
+/** A path taken from `folder` where it is relative, or the name of a model or dataset of the hub. */
+export function absolutePath(named: Pick<RecipePath, "of" | "path">, folder: string): string {
+  return isAbsolute(named.path) || isOnHub(named) ? named.path : resolve(folder, named.path);
+}
+
+/** Whether a path is the name of a model or a dataset of the hub. */
+export function isOnHub({ of, path }: Pick<RecipePath, "of" | "path">): boolean {
+  return of === "model" ? isHubName(path) : of === "dataset" && isHubDataset(path);
 }
 
 function withField<R>(group: R, [key, ...rest]: readonly string[], value: string | undefined): R {

@@ -52,6 +52,8 @@ export interface TeacherRecipe {
   adapter?: AdapterRecipe;
   /** Runs the teacher once, before training, and trains on what is kept of it. */
   cache?: TeacherCacheRecipe;
+  /** The teacher has a tokenizer of its own, and its tokens are aligned with the student's. */
+  align?: AlignRecipe;
 }
 
 /** How the values of a stored hidden state are kept: int8 with one scale for each. */
@@ -59,6 +61,14 @@ export type HiddenPrecision = "f32" | "bf16" | "int8";
 
 /** A server of the OpenAI API that gives log-probabilities of a prompt. */
 export type ServedTeacherRecipe = ServerSettings;
+
+/** How tokens of a teacher with another tokenizer are aligned with the student's. */
+export interface AlignRecipe {
+  /** What makes tokens of both sides one group: the bytes that they stand for, or the least edit distance of their texts. */
+  by: "bytes" | "edit-distance";
+  /** What becomes of rows whose bytes the two tokenizers do not spell alike. */
+  unlike: "refuse" | "skip";
+}
 
 /** What is kept of the teacher at each position: `topK`, `samples`, or the hidden states that its head reads. */
 export interface TeacherCacheRecipe {
@@ -136,6 +146,8 @@ export interface DataRecipe {
   deduplicate?: boolean;
   /** Tokens that pieces of a split sample have in common; 1 when absent. */
   overlap?: number;
+  /** Which of an assistant's turns are learnt; all when absent. */
+  turns?: "all" | "last" | "each";
   /** Whether training rows stay on the disk until they are drawn; where they are large when absent. */
   streaming?: boolean;
   /** Whether special tokens that are written out stay text (absent) or become those tokens. */
@@ -239,6 +251,45 @@ export interface TrainRecipe {
   divergence: DivergenceGuard;
   /** How the shapes of `student.shapes` are trained; there where they are. */
   oneForAll?: OneForAllRecipe;
+  /** Texts that the student writes to learn from the teacher on them; absent is none. */
+  onPolicy?: OnPolicyRecipe;
+}
+
+/** The `source` of samples that the student has written in the run. */
+export const ON_POLICY = "on-policy";
+
+/** On-policy distillation: GKD (arXiv 2306.13649) with whatever losses the objective has. */
+export interface OnPolicyRecipe {
+  /** Steps between rollouts; the student as it is then writes the answers of so many steps. */
+  every: number;
+  /** Share of the samples of a batch that leave for answers of the student to their prompts. */
+  ratio: number;
+  /** Most new tokens of an answer. */
+  tokens: number;
+  /** Tokens of a text that are its prompt, where no part of it is one. */
+  promptTokens: number;
+  temperature: number;
+  topK: number;
+  topP: number;
+  /** Answers written at once. */
+  together: number;
+  /** Weighs tokens by what the student has learnt since it wrote them; absent is no. */
+  importance?: { max: number };
+  alarms: RolloutAlarms;
+}
+
+/** When a run warns of what the student writes. */
+export interface RolloutAlarms {
+  /** Mean tokens of an answer; 0 is never. */
+  shortest: number;
+  /** Share of answers that the limit cuts off; 0 is never. */
+  atLimit: number;
+  /** Mean entropy in nats; 0 is never. */
+  entropy: number;
+  /** Share of n-grams that an answer has had before; 1 is never. */
+  repetition: number;
+  /** Tokens of an n-gram. */
+  ngram: number;
 }
 
 /** Training several shapes at once: the whole model by the objective, the others from it or the teacher (AmoebaLLM, arXiv 2411.10606). */
@@ -302,6 +353,7 @@ export interface RecipeInput {
     train?: boolean;
     adapter?: Partial<AdapterRecipe>;
     cache?: Partial<TeacherCacheRecipe>;
+    align?: Partial<AlignRecipe>;
     server?: Pick<ServedTeacherRecipe, "url" | "model"> & Partial<ServedTeacherRecipe>;
   };
   student: Omit<StudentRecipe, "shapes"> & { shapes?: Partial<ShapesRecipe> };
@@ -310,9 +362,13 @@ export interface RecipeInput {
   };
   objective?: ObjectiveTermInput[];
   adapter?: Partial<AdapterRecipe> | "none";
-  train?: Partial<Omit<TrainRecipe, "divergence" | "oneForAll">> & {
+  train?: Partial<Omit<TrainRecipe, "divergence" | "oneForAll" | "onPolicy">> & {
     divergence?: Partial<DivergenceGuard>;
     oneForAll?: Partial<Omit<OneForAllRecipe, "balance">> & { balance?: Partial<OneForAllRecipe["balance"]> };
+    onPolicy?: Partial<Omit<OnPolicyRecipe, "importance" | "alarms">> & {
+      importance?: Partial<OnPolicyRecipe["importance"] & object>;
+      alarms?: Partial<RolloutAlarms>;
+    };
   };
   samples?: Partial<SamplesRecipe>;
   /** Tasks as they are written, or, in a recipe's file, paths of their files. */

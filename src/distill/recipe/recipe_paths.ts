@@ -6,6 +6,7 @@
 import { inputPaths, type RecipePath } from "./paths.ts";
 import type { Recipe } from "./recipe.ts";
 import { InputError } from "../../base/errors.ts";
+import { datasetFiles } from "../../text/read/files.ts";
 
 /**
  * Checks that everything is there that a recipe names, before anything is made.
@@ -23,9 +24,9 @@ export async function checkRecipePaths(recipe: Recipe): Promise<void> {
  */
 export async function checkPaths(paths: readonly RecipePath[]): Promise<void> {
   const problems: string[] = [];
-  for (const { field, path } of paths.filter(({ of }) => of !== "folder")) {
+  for (const { field, of, path } of paths.filter(({ of }) => of !== "folder")) {
     try {
-      await Deno.stat(path);
+      for (const file of of === "dataset" ? await datasetFiles(path) : [path]) await Deno.stat(file);
     } catch (error) {
       const missing = error instanceof Deno.errors.NotFound;
       problems.push(
@@ -35,7 +36,8 @@ export async function checkPaths(paths: readonly RecipePath[]): Promise<void> {
   }
   if (problems.length === 0) return;
   throw new InputError(problems.join("\n"), {
-    hint:
-      "Paths in a recipe are relative to the recipe's own folder; those given with --set to the working folder.",
+    hint: paths.some(({ of, path }) => of === "dataset" && path.includes("hf:"))
+      ? "A dataset of the hub is named hf:datasets/ORG/NAME."
+      : "Paths in a recipe are relative to the recipe's own folder; those given with --set to the working folder.",
   });
 }

@@ -108,6 +108,10 @@ export class Attempt {
     paths: RunResult["paths"] = {},
   ): RunResult {
     const { teacherLoss: teacher, beforeLoss: before, heldOutTokens: tokens, sets = {} } = this.progress;
+    const { bitsPerByte: bits } = this.progress;
+    const compared = bits
+      ? { ...bits, after: after === null ? null : bits.last }
+      : { teacher, before, after };
     const heldOutSets = Object.entries(sets).map(([name, { teacher, before, last, tokens }]) => {
       const own = after === null ? null : last;
       return { name, teacher, before, after: own, gapClosed: gapClosed(teacher, before, own), tokens };
@@ -115,7 +119,11 @@ export class Attempt {
     return {
       status,
       steps,
-      heldOut: { teacher, before, after, gapClosed: gapClosed(teacher, before, after), tokens },
+      heldOut: {
+        ...{ teacher, before, after, tokens },
+        gapClosed: gapClosed(compared.teacher, compared.before, compared.after),
+      },
+      ...(bits ? { bitsPerByte: { teacher: bits.teacher, before: bits.before, after: compared.after } } : {}),
       ...(heldOutSets.length > 0 ? { heldOutSets } : {}),
       ...(this.drawn.length > 0 ? { drawn: this.drawn } : {}),
       paths,

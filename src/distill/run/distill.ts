@@ -16,11 +16,13 @@ import { type CheckpointState, newestState } from "../checkpoint/checkpoint.ts";
 import { RunCheckpoints } from "../checkpoint/run_checkpoints.ts";
 import { runForm } from "../export/adapter_files.ts";
 import { type RunResult, writeBase, writeResults } from "../export/exports.ts";
+import { Rollouts } from "../generate/rollouts.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
+import { alignmentText } from "../inputs/aligned_teacher.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { prepareRun } from "../inputs/prepare.ts";
+import type { OpenedTask } from "../evaluate/encoded_tasks.ts";
 import { trainingBatches } from "../inputs/training_batches.ts";
-import type { OpenedTask } from "../evaluate/measure_tasks.ts";
 import { type RunMemory, runMemory } from "../program/memory.ts";
 import {
   type PlanChoices,
@@ -29,6 +31,7 @@ import {
   type TrainingSetup,
 } from "../program/plan_training.ts";
 import type { StreamedTeacher } from "../program/streamed_teacher.ts";
+import { checkPairs } from "../objective/pairs.ts";
 import { checkPrompts } from "../program/prompt_features.ts";
 import { Trainer } from "../program/trainer.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
@@ -68,7 +71,12 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
   try {
     const setup = setUp(prepared, registry);
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
+    checkPairs({ terms: setup.objective.terms, recipe: prepared.recipe }, prepared);
     for (const message of origins(setup, registry)) host.emit({ type: "stage", stage: "plugins", message });
+    const { aligned } = prepared;
+    if (aligned) {
+      host.emit({ type: "stage", stage: "align", message: alignmentText({ ...prepared, aligned }) });
+    }
     for (const warning of dataWarnings(prepared)) host.emit({ type: "warning", ...warning });
     const tasks = await openTasks(recipe.evaluate?.tasks ?? []);
     const gpu = host.gpu ?? (own = await openGpu());
@@ -76,6 +84,7 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
     return await new Run(new Attempt(prepared, setup, gpu, host, started), tasks).run();
   } finally {
     prepared.close();
+    await Deno.remove(scratch).catch(() => {});
     own?.destroy();
   }
 }
@@ -151,7 +160,8 @@ class Run {
     try {
       await this.#openCache(planned.choices, resumed);
       const result = await this.#main(planned, resumed);
-      return result.status === "succeeded" ? await this.#evaluated(result, !planned.streamed) : result;
+      const teaches = !planned.streamed && !attempt.recipe.teacher.server;
+      return result.status === "succeeded" ? await this.#evaluated(result, teaches) : result;
     } catch (error) {
       if (error instanceof StopAsked) return attempt.result("paused", resumed?.step ?? 0);
       throw error;
@@ -194,7 +204,9 @@ class Run {
     const { host, prepared, setup, gpu } = attempt;
     const texts = teacherTexts(gpu.description, prepared, setup);
     const sizes = { choices, texts, availableBytes: this.#availableBytes };
-    const opened = await openTeacherCache(gpu, prepared, setup, sizes, this.#caches, {
+    // One that an earlier version made lies in the run's own folder, and is found there.
+    const places = [this.#caches, ...(host.caches === undefined ? [] : [host.caches])];
+    const opened = await openTeacherCache(gpu, prepared, setup, sizes, places, {
       onSlice: () => {
         host.emit({ type: "heartbeat" });
         if (attempt.stopAsked()) throw new StopAsked();
@@ -229,18 +241,26 @@ class Run {
       onSlice: () => host.emit({ type: "heartbeat" }),
       onProgress: () => host.emit({ type: "heartbeat" }),
     });
+    let rollouts: Rollouts | undefined;
     try {
-      const stream = trainingBatches(attempt.prepared, planned.choices.tokens);
+      rollouts = await Rollouts.open(trainer, attempt.prepared.stopTokens);
+      if (resumed?.rollouts) rollouts?.restore(resumed.rollouts);
+      const stream = trainingBatches(
+        attempt.prepared,
+        planned.choices.tokens,
+        planned.choices.aligned?.tokens,
+      );
       if (attempt.stopAsked()) return paused();
       const step = await this.#begin(trainer, stream, resumed);
       if (step === undefined) return paused();
       await trainer.profile({ reset: true });
-      const loop = new TrainingLoop(attempt, trainer, stream, this.#checkpoints, this.#identity);
+      const loop = new TrainingLoop(attempt, trainer, stream, this.#checkpoints, this.#identity, rollouts);
       const { done, stopped } = await loop.run(step);
       const kernels = await trainer.profile();
       if (kernels) host.emit({ type: "profile", kernels });
       return stopped ? attempt.result("paused", done) : await this.#finish(trainer, done);
     } finally {
+      rollouts?.close();
       trainer.destroy();
     }
   }

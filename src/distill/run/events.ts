@@ -136,6 +136,25 @@ export interface SampleEvent {
   text: string;
 }
 
+/** The student has answered prompts of the training data, to learn from the teacher on its answers. */
+export interface RolloutEvent {
+  type: "rollout";
+  /** Steps done. */
+  step: number;
+  answers: number;
+  /** Of all answers, their stop tokens with them. */
+  tokens: number;
+  /** Tokens of an answer. */
+  meanLength: number;
+  /** Share of answers that were cut off by their limit. */
+  atLimit: number;
+  /** Mean entropy of the student where it wrote, in nats, at the sampling temperature; null where it is not finite. */
+  entropy: number | null;
+  /** Share of n-grams that their answer has had before. */
+  repetition: number;
+  seconds: number;
+}
+
 /** A checkpoint lies on the disk. */
 export interface CheckpointEvent {
   type: "checkpoint";
@@ -228,6 +247,7 @@ export type RunEventBody =
   | ProgressEvent
   | EvaluationEvent
   | SampleEvent
+  | RolloutEvent
   | CheckpointEvent
   | RewindEvent
   | WarningEvent
@@ -268,6 +288,8 @@ export interface RunHost<Plugins = Registry> {
   readonly profile?: boolean;
   /** Absolute path of the folder of what was measured of shapes, which runs share; absent where there is none. */
   readonly evaluations?: string;
+  /** Absolute path of a folder of teachers' caches that runs share; absent where there is none. */
+  readonly caches?: string;
   /** Losses and adapters by id. */
   readonly registry: Plugins;
   /** The device to work on, which stays the caller's to close; without it one is opened for this attempt. */

@@ -15,6 +15,8 @@ import { streamCost, streamCostText } from "./stream_cost.ts";
 
 /** What is told while a cache is made. */
 export interface FillOptions {
+  /** Folder of caches where the recipe names none. */
+  readonly place?: string;
   /** Opened where it is absent. */
   readonly gpu?: Gpu;
   /** Aborting it stops the work; what is finished stays. */
@@ -54,18 +56,19 @@ export interface FilledCache {
  */
 export async function fillCache(
   { recipe, prepared, setup }: OpenedRecipe,
-  { gpu, signal, onProgress, onStage, onSlice, shardBatches }: FillOptions = {},
+  { place: given, gpu, signal, onProgress, onStage, onSlice, shardBatches }: FillOptions = {},
 ): Promise<FilledCache> {
   const begun = performance.now();
-  const place = recipe.teacher.cache?.folder;
+  const { cache } = recipe.teacher;
+  const place = cache && (cache.folder ?? given);
   if (place === undefined) {
     throw new InputError(
-      recipe.teacher.cache
-        ? "is absent, and the cache would lie in the folder of a run that is not there yet"
+      cache
+        ? "is absent, and no other place for the cache is given"
         : "is absent, as is teacher.cache: the recipe keeps nothing of its teacher",
       {
         where: "recipe teacher.cache.folder",
-        hint: recipe.teacher.cache
+        hint: cache
           ? "Name a folder that runs share, such as --set teacher.cache.folder=caches."
           : "Say what is kept and where, such as teacher.cache: {payload: hidden, folder: caches}.",
       },
@@ -87,7 +90,7 @@ export async function fillCache(
         availableBytes: software ? hostMemory() : undefined,
         ...(shardBatches === undefined ? {} : { shardBatches }),
       },
-      place,
+      [place],
       {
         onSlice() {
           signal?.throwIfAborted();
@@ -106,21 +109,21 @@ export async function fillCache(
         ...(onProgress ? { onRows: onProgress } : {}),
       },
     );
-    const { cache } = opened!;
+    const { cache: filled } = opened!;
     try {
       const { row, total } = cacheBytes(setup, prepared)!;
       return {
-        path: cache.path,
+        path: filled.path,
         samples: prepared.train.length + prepared.heldOut.length,
         made,
         bytesPerToken: row,
         cacheBytes: total,
-        identity: cache.identity,
-        heldOut: prepared.sets.heldOut.map(({ name }, i) => ({ name, ...cache.findings.heldOut[i]! })),
+        identity: filled.identity,
+        heldOut: prepared.sets.heldOut.map(({ name }, i) => ({ name, ...filled.findings.heldOut[i]! })),
         seconds: (performance.now() - begun) / 1000,
       };
     } finally {
-      cache.close();
+      filled.close();
     }
   } finally {
     own?.destroy();

@@ -6,6 +6,7 @@
 import type { Gpu } from "../../gpu/device.ts";
 import { packSequential } from "../../text/packing.ts";
 import { BatchStream } from "../../text/batch_stream.ts";
+import { Rollouts } from "../generate/rollouts.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { mixtureOf } from "../inputs/sample_sets.ts";
 import { Trainer } from "../program/trainer.ts";
@@ -18,6 +19,8 @@ export interface Forecast {
   readonly step: number;
   /** One measurement on all held-out samples. */
   readonly evaluation: number;
+  /** What the student writes at once to learn from, at its longest; absent where it writes nothing. */
+  readonly rollout?: number;
   /** The whole run without samples and exports. */
   readonly total: number;
 }
@@ -37,13 +40,24 @@ export async function forecast(
   planned: PlannedTraining,
 ): Promise<Forecast> {
   const { train } = prepared.recipe;
-  const { tokens } = planned.choices;
+  const { tokens, aligned } = planned.choices;
+  const otherTokens = aligned?.tokens;
   const [trainer, created] = await timed(() => Trainer.create(gpu, setup, planned));
   try {
     trainer.setState((await setup.trainables.initialValues(train.seed)).trained);
     const { sets, recipe: { data } } = prepared;
     const mixture = mixtureOf(data, sets.train);
-    const stream = new BatchStream(prepared.train, { tokensPerBatch: tokens, seed: train.seed, ...mixture });
+    const stream = new BatchStream(prepared.train, {
+      ...{ tokensPerBatch: tokens, seed: train.seed, ...mixture },
+      ...(otherTokens === undefined ? {} : { otherTokens }),
+    });
+    const rollouts = await Rollouts.open(trainer, prepared.stopTokens);
+    let rollout = 0;
+    if (rollouts) {
+      // Drivers put off work until a kernel is first used, so that only the second one counts.
+      for (let i = 0; i < 2; i++) [, rollout] = await timed(() => rollouts.write(0, stream));
+      rollouts.close();
+    }
     const step = async (done: number) => {
       await trainer.step(done, Array.from({ length: train.accumulation }, () => stream.next()));
       await trainer.collect();
@@ -53,7 +67,7 @@ export async function forecast(
     const [, second] = await timed(() => step(1));
     const some = prepared.heldOut.slice(0, SAMPLES);
     const [, measured] = await timed(() => trainer.evaluate(some));
-    const batches = (samples: PreparedRun["heldOut"]) => packSequential(samples, tokens).length;
+    const batches = (samples: PreparedRun["heldOut"]) => packSequential(samples, tokens, otherTokens).length;
     const measuredBatches = sets.heldOut.reduce(
       (sum, { samples, report }) => sum + batches(samples) * report.samples / samples.length,
       0,
@@ -66,7 +80,9 @@ export async function forecast(
       setUp,
       step: second,
       evaluation,
-      total: setUp + train.steps * second + (3 + between) * evaluation,
+      ...(rollouts ? { rollout } : {}),
+      total: setUp + train.steps * second + (3 + between) * evaluation +
+        rollout * Math.ceil(train.steps / (train.onPolicy?.every ?? 1)),
     };
   } finally {
     trainer.destroy();

@@ -9,6 +9,7 @@ import { DEFAULT_DEVICE } from "../../gpu/description.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { EncodeReport } from "../../text/encode.ts";
 import { type Preview, previewDataset } from "../../text/preview.ts";
+import { alignmentText } from "../inputs/aligned_teacher.ts";
 import type { DataWarning } from "../inputs/data_warnings.ts";
 import { type Forecast, forecast } from "./forecast.ts";
 import { checkHostMemory, hostMemory } from "./host_memory.ts";
@@ -114,6 +115,8 @@ export interface Validation extends SetValues {
   /** Sets whose files are too large to be read whole here. */
   readonly looked?: readonly LookedValue[];
   readonly trained: TrainedValue;
+  /** Of a teacher with a tokenizer of its own: how its tokens and the student's stand for the same texts, in words. */
+  readonly alignment?: string;
   readonly warnings: readonly DataWarning[];
 }
 
@@ -129,6 +132,7 @@ export function validation({ recipe, prepared, setup, warnings }: OpenedRecipe):
     packing: packingReport(prepared),
     ...lookedValues(prepared),
     trained: trainedValue(setup),
+    ...(prepared.aligned ? { alignment: alignmentText({ ...prepared, aligned: prepared.aligned }) } : {}),
     warnings,
   };
 }
@@ -150,9 +154,12 @@ export function preview(
   const rows = inTurn(sets.map((set) => set.rows));
   const { tokenizer, template } = prepared;
   const options = encodeOptions(recipe.data, { tokenizer, ...(template ? { template } : {}) });
-  return {
-    ...previewDataset(rows, options, samples),
+  const encoded = {
+    samples: inTurn(sets.map((set) => set.samples)),
     report: heldOut ? prepared.heldOutReport : prepared.trainReport,
+  };
+  return {
+    ...previewDataset(rows, options, samples, encoded),
     packing: packingReport(prepared),
     ...lookedValues(prepared),
   };

@@ -4,7 +4,9 @@
  * @module
  */
 import { generationBuffers, textSettings, writeSamples } from "../generate/samples.ts";
+import { supervisedBytes } from "../../text/alignment/spell.ts";
 import type { EncodedSample } from "../../text/encode.ts";
+import type { TextTokenizer } from "../../text/tokenizer.ts";
 import type { Evaluation } from "../objective/monitors.ts";
 import type { Trainer } from "../program/trainer.ts";
 import { allShapes, shapeName, shapeParameters } from "../inputs/shape_space.ts";
@@ -19,8 +21,11 @@ export async function measureTeacher(attempt: Attempt, trainer: Trainer): Promis
   const known = attempt.cache?.findings;
   const found = await measureSets(
     attempt,
+    "teacher",
     (samples, i) => known ? cachedEvaluation(known, i) : trainer.evaluateTeacher(samples),
   );
+  const bits = bitsOf(found);
+  if (bits !== undefined) progress.bitsPerByte = { teacher: bits, before: null, last: null };
   progress.heldOutTokens = found[0]!.tokens;
   progress.teacherLoss = tellEvaluation(attempt, "teacher", 0, found);
   const sets = Object.entries(setsOf(attempt, found) ?? {});
@@ -37,13 +42,17 @@ export async function measureTeacher(attempt: Attempt, trainer: Trainer): Promis
 export async function evaluate(attempt: Attempt, trainer: Trainer, step: number): Promise<number | null> {
   const { progress, setup } = attempt;
   if (setup.teacherAdapter && step > 0) {
-    const found = await measureSets(attempt, (samples) => trainer.evaluateTeacher(samples));
+    const found = await measureSets(attempt, "teacher", (samples) => trainer.evaluateTeacher(samples));
     tellEvaluation(attempt, "teacher", step, found);
   }
-  const found = await measureSets(attempt, (samples) => trainer.evaluate(samples));
+  const found = await measureSets(attempt, "student", (samples) => trainer.evaluate(samples));
   const loss = tellEvaluation(attempt, "student", step, found);
   if (loss !== null && step > 0 && loss < (progress.best?.loss ?? Infinity)) progress.best = { loss, step };
   progress.lastLoss = loss;
+  if (progress.bitsPerByte) {
+    progress.bitsPerByte.last = bitsOf(found) ?? null;
+    if (step === 0) progress.bitsPerByte.before = progress.bitsPerByte.last;
+  }
   for (const [name, { loss }] of Object.entries(setsOf(attempt, found) ?? {})) {
     const known = progress.sets?.[name];
     if (!known) continue;
@@ -55,12 +64,37 @@ export async function evaluate(attempt: Attempt, trainer: Trainer, step: number)
 
 /** What `measure` finds of each held-out set, in their order. */
 async function measureSets(
-  { prepared: { sets } }: Attempt,
+  { prepared: { sets, aligned, tokenizer } }: Attempt,
+  model: Learner,
   measure: (samples: readonly EncodedSample[], i: number) => Evaluation | Promise<Evaluation>,
 ): Promise<Evaluation[]> {
   const found: Evaluation[] = [];
-  for (const [i, { samples }] of sets.heldOut.entries()) found.push(await measure(samples, i));
+  for (const [i, { samples }] of sets.heldOut.entries()) {
+    const evaluation = await measure(samples, i);
+    if (!aligned) found.push(evaluation);
+    else if (model === "student") found.push(withBits(evaluation, tokenizer, samples));
+    else found.push(withBits(evaluation, aligned.tokenizer, samples.flatMap(({ other }) => other ?? [])));
+  }
   return found;
+}
+
+/** The key of the cross-entropy in bits a byte of the text, which compares across tokenizers. */
+const BITS = "bits-per-byte";
+
+/** Adds it: of all targets together, over the bytes that they stand for. */
+function withBits(
+  { losses, tokens }: Evaluation,
+  tokenizer: TextTokenizer,
+  samples: readonly { readonly ids: Int32Array; readonly supervised: Uint8Array }[],
+): Evaluation {
+  const bytes = samples.reduce((sum, sample) => sum + supervisedBytes(tokenizer, sample), 0);
+  const bits = losses["cross-entropy"]! * tokens / Math.LN2 / bytes;
+  return { losses: { ...losses, [BITS]: bits }, tokens };
+}
+
+function bitsOf([first]: readonly Evaluation[]): number | null | undefined {
+  const bits = first?.losses[BITS];
+  return bits === undefined ? undefined : finite(bits);
 }
 
 /** Each of several held-out sets by its name; undefined where there is one. */
@@ -120,7 +154,8 @@ export async function tellSamples(
   model: Learner,
   step: number,
 ): Promise<void> {
-  if (attempt.recipe.samples.tokens === 0) return;
+  const { samples, teacher } = attempt.recipe;
+  if (samples.tokens === 0 || (model === "teacher" && teacher.server)) return;
   attempt.stage("sample", `writing samples of the ${model}`);
   for (const sample of await samplesOf(attempt, trainer, model)) {
     attempt.progress.samples.push({ model, step, ...sample });
@@ -138,7 +173,6 @@ async function samplesOf(
     const source = trainer.streamed?.source;
     return await writeSamples(gpu, generationBuffers(trainer), prepared, setup, model, source);
   }
-  if (prepared.recipe.teacher.server) return [];
   const { texts } = cache.findings;
   if (texts?.settings === textSettings(prepared)) return texts.samples;
   host.emit({

@@ -8,6 +8,7 @@ import type { Registry } from "../../registry/registry.ts";
 import { type DataWarning, dataWarnings } from "../inputs/data_warnings.ts";
 import { type PreparedRun, prepareRun } from "../inputs/prepare.ts";
 import type { DataAccess } from "../inputs/sample_sets.ts";
+import { checkPairs } from "../objective/pairs.ts";
 import { checkPrompts } from "../program/prompt_features.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
@@ -41,6 +42,7 @@ export async function openRecipe<T>(
     const setup = setUp(prepared, registry);
     await openTasks(recipe.evaluate?.tasks ?? []);
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
+    checkPairs({ terms: setup.objective.terms, recipe: prepared.recipe }, prepared);
     return await use({ recipe, prepared, setup, warnings: dataWarnings(prepared) });
   } finally {
     prepared.close();

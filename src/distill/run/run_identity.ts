@@ -38,6 +38,7 @@ export async function runIdentity(
     ...familyIdentities([prepared.teacher, prepared.student]),
     ...quantisedExperts(prepared),
     tokenizer: prepared.tokenizer.fingerprint(),
+    ...(prepared.aligned ? { "teacher's tokenizer": prepared.aligned.tokenizer.fingerprint() } : {}),
     "training data": trainingIdentity(prepared),
     "held-out data": samplesIdentity(prepared.heldOut),
     ...(adapter

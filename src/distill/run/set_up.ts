@@ -9,6 +9,7 @@ import type { Registry } from "../../registry/registry.ts";
 import { TEACHER } from "../trained/model_adapter.ts";
 import { partsOf } from "../trained/attach.ts";
 import { ModelFeatureLoss } from "../objective/feature_losses.ts";
+import type { TwoVocabularies } from "../objective/group_terms.ts";
 import { Objective } from "../objective/objective.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { checkPromptLosses } from "../program/prompt_features.ts";
@@ -25,16 +26,18 @@ import { WidthInputs } from "../program/width_inputs.ts";
 
 /** Resolves a prepared recipe's losses and what it trains. */
 export function setUp(
-  prepared: Pick<PreparedRun, "recipe" | "teacher" | "student">,
+  prepared: Pick<PreparedRun, "recipe" | "teacher" | "student" | "aligned">,
   registry: Registry,
 ): TrainingSetup {
-  const { recipe, teacher, student } = prepared;
+  const { recipe, teacher, student, aligned } = prepared;
   checkRecipePlugins(recipe, registry);
   const objective = resolveTerms(
     registry,
     recipe.objective,
     student.config.vocabularySize,
     recipe.teacher.cache,
+    recipe.train.onPolicy,
+    aligned && { teacherVocabulary: teacher.config.vocabularySize, matched: aligned.matched },
   );
   checkServedObjective(recipe, objective);
   const trained = trainedStudent(recipe, student, registry);
@@ -57,6 +60,7 @@ export function setUp(
     ...{ recipe, teacher, student, objective, features },
     ...trained,
     ...(teacherAdapter ? { teacherAdapter } : {}),
+    ...(aligned ? { aligned } : {}),
     ...(student.shapes ? { oneForAll: resolveOneForAll(recipe, objective, student, registry) } : {}),
     trainables: new Trainables([
       ...partsOf(trained),
@@ -112,9 +116,11 @@ function resolveTerms(
   objective: Recipe["objective"],
   vocabulary: number,
   cache?: Recipe["teacher"]["cache"],
+  onPolicy?: Recipe["train"]["onPolicy"],
+  aligned?: TwoVocabularies,
 ): Objective {
   try {
-    return Objective.of(registry, objective, vocabulary, cache);
+    return Objective.of(registry, objective, vocabulary, cache, onPolicy, aligned);
   } catch (error) {
     if (error instanceof LimbeckError) throw error;
     const ids = [...new Set(objective.map((term) => term.loss))];

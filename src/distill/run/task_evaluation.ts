@@ -7,7 +7,8 @@
 import { join } from "@std/path";
 import { OpenedModel } from "../evaluate/measured_model.ts";
 import { keptMeasurements, measuringIdentity } from "../evaluate/kept_measurements.ts";
-import { type EvaluatedModel, type OpenedTask, TaskEvaluator } from "../evaluate/measure_tasks.ts";
+import type { OpenedTask } from "../evaluate/encoded_tasks.ts";
+import { type EvaluatedModel, TaskEvaluator } from "../evaluate/measure_tasks.ts";
 import { type Evaluation, evaluationOf, type MeasuredModel } from "../../evaluation/results/evaluation.ts";
 import { readItems } from "../../evaluation/tasks/items.ts";
 import { type EvaluationTask, needsTeacher } from "../../evaluation/tasks/task.ts";
@@ -53,7 +54,10 @@ export async function evaluateRun(
   const { host, recipe, gpu, prepared } = attempt;
   const tasks = withTeacher ? all : all.filter(({ task }) => !needsTeacher(task));
   if (!withTeacher) {
-    const message = "the teacher's layers come from disk, so tasks are measured without it";
+    const where = recipe.teacher.server
+      ? "the teacher is behind a server"
+      : "the teacher's layers come from disk";
+    const message = `${where}, so tasks are measured without it`;
     host.emit({ type: "warning", code: "no_teacher_tasks", message });
   }
   const { registry, folder } = host;

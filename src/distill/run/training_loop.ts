@@ -6,6 +6,8 @@
 import type { Batches } from "../../text/batch_stream.ts";
 import type { CheckpointState } from "../checkpoint/checkpoint.ts";
 import type { RunCheckpoints } from "../checkpoint/run_checkpoints.ts";
+import type { Rollouts } from "../generate/rollouts.ts";
+import type { PackedBatch } from "../../text/packing.ts";
 import type { ShapeMetrics } from "../program/step_metrics.ts";
 import type { Trainer } from "../program/trainer.ts";
 import { type Attempt, finite, finiteAll } from "./attempt.ts";
@@ -23,20 +25,25 @@ export class TrainingLoop {
   readonly #stream: Batches;
   readonly #checkpoints: RunCheckpoints;
   readonly #identity: CheckpointState["identity"];
+  readonly #rollouts: Rollouts | undefined;
   /** Since the numbers of steps were last fetched, or something else took its time. */
   #lastReport = performance.now();
   #stepsSinceReport = 0;
 
-  /** @param identity What the run is made of, for its checkpoints */
+  /**
+   * @param identity What the run is made of, for its checkpoints
+   * @param rollouts The student's own texts, where it learns from them
+   */
   constructor(
     attempt: Attempt,
     trainer: Trainer,
     stream: Batches,
     checkpoints: RunCheckpoints,
     identity: CheckpointState["identity"],
+    rollouts?: Rollouts,
   ) {
     [this.#attempt, this.#trainer, this.#stream] = [attempt, trainer, stream];
-    [this.#checkpoints, this.#identity] = [checkpoints, identity];
+    [this.#checkpoints, this.#identity, this.#rollouts] = [checkpoints, identity, rollouts];
   }
 
   /**
@@ -46,11 +53,11 @@ export class TrainingLoop {
    */
   async run(from: number): Promise<{ done: number; stopped: boolean }> {
     const { host, progress, recipe: { train } } = this.#attempt;
-    const { steps, accumulation, evaluateEvery, checkpointEvery } = train;
+    const { steps, evaluateEvery, checkpointEvery } = train;
     this.#attempt.stage("train", `training ${steps} steps`);
     this.#lastReport = performance.now();
     for (let step = from; step < steps;) {
-      await this.#trainer.step(step, Array.from({ length: accumulation }, () => this.#stream.next()));
+      await this.#trainer.step(step, await this.#window(step));
       step++;
       this.#stepsSinceReport++;
       const control = host.control();
@@ -68,6 +75,20 @@ export class TrainingLoop {
       if (control === "stop") return { done: step, stopped: step < steps };
     }
     return { done: steps, stopped: false };
+  }
+
+  /** The micro-batches of a step; where the student's own texts are due, they are written first. */
+  async #window(step: number): Promise<PackedBatch[]> {
+    const { host, recipe: { train: { accumulation } } } = this.#attempt;
+    const rollouts = this.#rollouts;
+    if (rollouts?.isDue(step)) {
+      const onSlice = () => host.emit({ type: "heartbeat" });
+      const { statistics, alarms, seconds } = await rollouts.write(step, this.#stream, onSlice);
+      host.emit({ type: "rollout", step, ...statistics, entropy: finite(statistics.entropy), seconds });
+      for (const alarm of alarms) host.emit({ type: "warning", ...alarm });
+    }
+    const next = () => rollouts ? rollouts.next(this.#stream.next()) : this.#stream.next();
+    return Array.from({ length: accumulation }, next);
   }
 
   #told(shapes: readonly ShapeMetrics[]): MetricsEvent["shapes"] & object {
@@ -116,6 +137,7 @@ export class TrainingLoop {
       step,
       cursor: this.#stream.state(),
       ...(controllers.active ? { controllers: controllers.state() } : {}),
+      ...(this.#rollouts ? { rollouts: this.#rollouts.state() } : {}),
       identity: this.#identity,
       storage: setup.student.storage,
       frozen: planned.choices,

@@ -18,6 +18,8 @@ export class CacheWriter {
   readonly #most: number;
   readonly #waiting = new Map<string, ShardRows>();
   #bytes = 0;
+  /** The shard before, written or not. */
+  #last: Promise<void> = Promise.resolve();
 
   /** @param shardBytes A shard is written when so many bytes of rows wait */
   constructor(folder: CacheFolder, shardBytes: number = SHARD_BYTES) {
@@ -47,11 +49,20 @@ export class CacheWriter {
     if (this.#bytes >= this.#most) await this.flush();
   }
 
-  /** Writes what waits as a shard. */
-  async flush(): Promise<void> {
-    if (this.#waiting.size === 0) return;
-    await this.folder.add([...this.#waiting.values()]);
-    this.#waiting.clear();
-    this.#bytes = 0;
+  /** Writes what waits as a shard. More may come meanwhile, and waits for the next. */
+  flush(): Promise<void> {
+    const written = this.#last.then(() => this.#write());
+    this.#last = written.catch(() => {});
+    return written;
+  }
+
+  async #write(): Promise<void> {
+    const samples = [...this.#waiting.values()];
+    if (samples.length === 0) return;
+    await this.folder.add(samples);
+    for (const { hash, rows } of samples) {
+      this.#waiting.delete(hash);
+      this.#bytes -= rows.length;
+    }
   }
 }

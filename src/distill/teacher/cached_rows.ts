@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { InputError } from "../../base/errors.ts";
 import { float32ToHalf, halfToNumber } from "../../formats/dtype.ts";
 import { type RowArrays, rowInputs } from "../program/teacher_rows.ts";
 import { EMPTY_TAIL, NO_TOKEN, type SparseTarget } from "../../losses/sparse_target.ts";
@@ -99,12 +100,21 @@ export class RowCodec implements RowStorage {
       to.logits.set(new Float32Array(from, at, entries), first);
     }
     at += entries * (this.#halves ? 2 : 4);
-    if (!this.#shortIds) to.ids.set(new Uint32Array(from, at, entries), first);
-    else {
-      new Uint16Array(from, at, entries).forEach((id, k) =>
-        to.ids[first + k] = id === NO_SHORT_TOKEN ? NO_TOKEN : id
-      );
+    const ids = this.#shortIds ? new Uint16Array(from, at, entries) : new Uint32Array(from, at, entries);
+    const none = this.#shortIds ? NO_SHORT_TOKEN : NO_TOKEN;
+    for (let k = 0; k < entries; k++) {
+      const id = ids[k]!;
+      if (id >= this.format.vocabulary && id !== none) throw this.#unknownToken(id);
+      to.ids[first + k] = id === none ? NO_TOKEN : id;
     }
+  }
+
+  #unknownToken(id: number): InputError {
+    const { vocabulary } = this.format;
+    return new InputError(`a stored row names token ${id}, but the vocabulary has ${vocabulary}`, {
+      where: "the teacher's cache",
+      hint: "Whatever wrote it has another vocabulary: remove the cache, and it is made again.",
+    });
   }
 
   feed(positions: number): RowFeed {

@@ -5,6 +5,7 @@
  * @module
  */
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
+import { exists } from "../../formats/files.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import { samplesIdentity, sha256 } from "../inputs/identity.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
@@ -19,7 +20,7 @@ import {
 import { CacheFolder } from "./cache_folder.ts";
 import { CacheWriter } from "./cache_writer.ts";
 import { earlierSamples, openEarlierCache } from "./earlier_cache.ts";
-import { type CacheOrigin, type SampleKey, sampleKeys } from "./origin.ts";
+import { cacheKey, type CacheOrigin, cachePath, type SampleKey, sampleKeys } from "./origin.ts";
 import { measuredSet, sequentialBatches, TeacherPass } from "./pass.ts";
 import { keepsHidden } from "./payload.ts";
 import { missingAnswers, teacherIdentity } from "./served.ts";
@@ -77,35 +78,42 @@ export interface WantedCache {
 /**
  * What a run wants.
  *
- * @param place The run's own folder of caches, where the recipe names none
+ * @param places Folders of caches where the recipe names none: the run's own, then those that it may share. The first that has the cache
+ * serves, or else its own
  * @returns undefined where its recipe wants no cache
  */
 export async function wantedCache(
   prepared: PreparedRun,
   setup: TrainingSetup,
-  place: string,
+  places: readonly string[],
 ): Promise<WantedCache | undefined> {
   const kept = keptOf(setup);
   if (!kept) return undefined;
   const { tokenizer, template } = prepared;
   const drawn = !keepsHidden(kept.format) && kept.format.target.kind === "samples";
+  const origin: CacheOrigin = {
+    teacher: await teacherIdentity(prepared),
+    tokenizer: tokenizer.fingerprint(),
+    template: template ? sha256(template.source) : null,
+    format: kept.format,
+    seed: drawn ? kept.cache.seed : null,
+  };
   return {
-    origin: {
-      teacher: await teacherIdentity(prepared),
-      tokenizer: tokenizer.fingerprint(),
-      template: template ? sha256(template.source) : null,
-      format: kept.format,
-      seed: drawn ? kept.cache.seed : null,
-    },
-    place: kept.cache.folder ?? place,
+    origin,
+    place: kept.cache.folder ?? await firstWith(cacheKey(origin), places),
     keys: sampleKeys([...prepared.train, ...prepared.heldOut], setup.objective.masks),
   };
+}
+
+async function firstWith(key: string, places: readonly string[]): Promise<string> {
+  for (const place of places) if (await exists(cachePath(place, key))) return place;
+  return places[0]!;
 }
 
 /**
  * Opens the run's cache; what is missing of it is made.
  *
- * @param place The run's own folder of caches, where the recipe names none
+ * @param places As of {@linkcode wantedCache}
  * @param sizes With what the teacher is to write, if anything
  * @returns the cache, and the bytes on the GPU that the pass was planned with; 0 where there was none
  * @throws {InputError} if a cache of this key is damaged, or what the teacher gives is not finite
@@ -115,10 +123,10 @@ export async function openTeacherCache(
   prepared: PreparedRun,
   setup: TrainingSetup,
   sizes: CacheSizes,
-  place: string,
+  places: readonly string[],
   host: CacheHost,
 ): Promise<{ cache: TeacherCache; plannedBytes: number } | undefined> {
-  const wanted = await wantedCache(prepared, setup, place);
+  const wanted = await wantedCache(prepared, setup, places);
   if (!wanted) return undefined;
   const folder = await CacheFolder.open(wanted.place, wanted.origin);
   const making = new CacheMaking(gpu, prepared, setup, sizes, folder, wanted.keys, host);
@@ -254,15 +262,15 @@ class CacheMaking {
     while (left.length > 0) {
       const others: Work[] = [];
       for (const work of left) {
-        await this.#folder.refresh();
         if (await this.#isDone(work)) continue;
         const release = await this.#folder.claim(work.name);
         if (!release) {
+          await this.#folder.refresh();
           others.push(work);
           continue;
         }
         try {
-          // It may have been done before it could be claimed.
+          // Others may have done it before it could be claimed.
           await this.#folder.refresh();
           if (!await this.#isDone(work)) await this.#do(work);
         } finally {

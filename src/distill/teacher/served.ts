@@ -4,9 +4,9 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import { canonicalJson } from "../../base/json.ts";
-import { quantisedIdentity, sha256 } from "../inputs/identity.ts";
+import { modelIdentity, quantisedIdentity, sha256 } from "../inputs/identity.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
+import { servedIdentity } from "../inputs/served_teacher.ts";
 import type { Objective } from "../objective/objective.ts";
 import { isRowTerm } from "../objective/terms.ts";
 import { looksAtTarget } from "../../losses/sparse_target.ts";
@@ -14,14 +14,18 @@ import type { Recipe } from "../recipe/recipe.ts";
 
 /** What a cache of the teacher is known by: of a served one its address and name, since nobody can look at its weights. */
 export async function teacherIdentity({ recipe, teacher }: PreparedRun): Promise<string> {
-  const { server } = recipe.teacher;
-  if (!server) return await quantisedIdentity(teacher);
-  return sha256(`served ${canonicalJson({ url: server.url.replace(/\/+$/, ""), model: server.model })}`);
+  if (!recipe.teacher.server) return await quantisedIdentity(teacher);
+  const served = servedIdentity(recipe.teacher);
+  // Where its head is here, that is known of it too.
+  return recipe.teacher.cache?.payload === "hidden"
+    ? sha256(`${served} with the head ${await modelIdentity(teacher)}`)
+    : served;
 }
 
 /** @throws {InputError} on a loss that asks a server for another temperature than 1 */
-export function checkServedObjective({ teacher: { server } }: Recipe, { terms }: Objective): void {
-  if (!server) return;
+export function checkServedObjective({ teacher: { server } }: Recipe, { terms, hidden }: Objective): void {
+  // Of hidden states every temperature can be had.
+  if (!server || hidden) return;
   for (const [i, term] of terms.entries()) {
     if (!isRowTerm(term) || term.temperature === 1 || !looksAtTarget(term.loss, term.options)) continue;
     throw new InputError(

@@ -96,7 +96,14 @@ export async function readShardIndex(
   rowBytes: number,
 ): Promise<Map<string, ShardEntry>> {
   const path = join(folder, name);
-  const file = await SafetensorsFile.open(await openFile(path));
+  const source = await openFile(path);
+  let file: SafetensorsFile;
+  try {
+    file = await SafetensorsFile.open(source);
+  } catch (error) {
+    source.close?.();
+    throw damaged(path, (error as Error).message.replace(`${path}: `, ""), error);
+  }
   try {
     const { metadata, tensors } = file;
     if (metadata.get("format") !== ABOUT) throw damaged(path, `it is no shard: it does not say "${ABOUT}"`);

@@ -1,6 +1,6 @@
 /**
- * Rows of a task's data: JSON Lines with an object a line, CSV, or a text file that is one row. A folder stands for its files in the order
- * of their names.
+ * Rows of a task's data: files in any format that datasets have, tables without a line of names, or a text file that is one row. A folder
+ * stands for its files in the order of their names.
  *
  * @module
  */
@@ -11,6 +11,8 @@ import { InputError } from "../../base/errors.ts";
 import { isObject } from "../../base/json.ts";
 import { unreadable } from "../../formats/files.ts";
 import { DatasetError, type RowSource } from "../../text/dataset.ts";
+import { FORMATS, isDatasetName } from "../../text/read/format.ts";
+import { openDataFile } from "../../text/read/open.ts";
 import type { TaskRow } from "./template.ts";
 
 /** A row and where it stands. */
@@ -21,7 +23,7 @@ export interface SourcedRow {
 
 /** How files are read. */
 export interface RowOptions {
-  /** Names of the columns of CSV files that have no line with them. */
+  /** Names of the columns of tables that have no line with them. */
   readonly columns?: readonly string[] | undefined;
   /** Most rows. */
   readonly limit?: number | undefined;
@@ -30,30 +32,34 @@ export interface RowOptions {
 /** The field with the name of a row's file, without its ending. */
 export const FILE_FIELD = "$file";
 
-const ENDINGS = ".jsonl, .csv, .tsv or .txt";
-const FORM = "Each line must be a JSON object.";
+const HINT = `Name ${FORMATS}, or a .txt file that is one text.`;
+const FORM = "Each row must be an object with the fields that the task names.";
+/** Faulty rows that are named. */
+const MOST_PROBLEMS = 20;
 
 /**
- * All rows of some files.
+ * The rows of some files.
  *
- * @throws {InputError} a file that is not there, of another kind, or without rows
- * @throws {DatasetError} faulty lines
+ * @throws {InputError} a file that is not there, that is not what its name says, or no rows at all
+ * @throws {DatasetError} faulty rows
  */
 export async function readTaskRows(
   paths: readonly string[],
-  options: RowOptions = {},
+  { columns, limit = Infinity }: RowOptions = {},
 ): Promise<SourcedRow[]> {
   const rows: SourcedRow[] = [];
   for (const path of paths) {
     for (const file of await filesAt(path)) {
-      if (rows.length < (options.limit ?? Infinity)) rows.push(...await rowsOf(file, options));
+      if (rows.length >= limit) break;
+      const name = basename(file, extname(file));
+      for await (const { row, source } of rowsOf(file, columns)) {
+        rows.push({ row: { ...row, [FILE_FIELD]: name }, source });
+        if (rows.length >= limit) break;
+      }
     }
   }
-  if (rows.length > 0) return rows.slice(0, options.limit);
-  throw new InputError("the task has no rows", {
-    where: paths.join(", "),
-    hint: `Name a ${ENDINGS} file with at least one row.`,
-  });
+  if (rows.length > 0) return rows;
+  throw new InputError("the task has no rows", { where: paths.join(", "), hint: HINT });
 }
 
 async function filesAt(path: string): Promise<string[]> {
@@ -63,90 +69,79 @@ async function filesAt(path: string): Promise<string[]> {
   if (!info.isDirectory) return [path];
   const names: string[] = [];
   for await (const { name, isFile } of Deno.readDir(path)) {
-    if (isFile && extname(name) in READERS) names.push(name);
+    if (isFile && (isDatasetName(name) || isText(name))) names.push(name);
   }
-  if (names.length === 0) throw new InputError(`has no ${ENDINGS} file`, { where: path });
+  if (names.length === 0) {
+    throw new InputError("has no file that a task can be of", { where: path, hint: HINT });
+  }
   return names.sort().map((name) => join(path, name));
 }
 
-async function rowsOf(path: string, options: RowOptions): Promise<SourcedRow[]> {
-  const read = READERS[extname(path).toLowerCase()];
-  if (!read) throw new InputError(`a task's data are ${ENDINGS} files`, { where: path });
-  let text: string;
+function isText(name: string): boolean {
+  return extname(name).toLowerCase() === ".txt";
+}
+
+async function* rowsOf(path: string, columns: readonly string[] | undefined): AsyncGenerator<SourcedRow> {
+  if (isText(path)) {
+    const text = await textOf(path);
+    if (text !== "") yield { row: { text }, source: { file: path, line: 1 } };
+    return;
+  }
+  const file = await openDataFile(path);
+  if (columns && (file.format === "csv" || file.format === "tsv")) {
+    yield* bareTable(await textOf(path), path, columns, file.format === "csv" ? "," : "\t");
+    return;
+  }
+  const problems: { source: RowSource; message: string }[] = [];
+  // Which columns are wanted is the templates' matter, row by row.
+  for await (const batch of file.records({ wanted: [] })) {
+    for (const record of batch) {
+      const source = { file: path, line: record.line };
+      if ("problem" in record) problems.push({ source, message: record.problem });
+      else if (isObject(record.value)) yield { row: record.value, source };
+      else problems.push({ source, message: "is no object" });
+    }
+    if (problems.length > MOST_PROBLEMS) break;
+  }
+  if (problems.length === 0) return;
+  throw new DatasetError(path, problems.slice(0, MOST_PROBLEMS), problems.length > MOST_PROBLEMS, FORM);
+}
+
+async function textOf(path: string): Promise<string> {
   try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(await Deno.readFile(path));
+    return new TextDecoder("utf-8", { fatal: true }).decode(await Deno.readFile(path));
   } catch (error) {
     if (error instanceof TypeError) throw new InputError("is not UTF-8 text", { where: path });
     throw unreadable(path, error);
   }
-  const file = basename(path, extname(path));
-  return read(text, path, options).map(({ row, source }) => ({
-    row: { ...row, [FILE_FIELD]: file },
-    source,
-  }));
 }
 
-type Reader = (text: string, path: string, options: RowOptions) => SourcedRow[];
-
-const READERS: Readonly<Record<string, Reader>> = {
-  ".jsonl": jsonLines,
-  ".csv": (text, path, options) => table(text, path, options, ","),
-  ".tsv": (text, path, options) => table(text, path, options, "\t"),
-  ".txt": (text, path) => (text === "" ? [] : [{ row: { text }, source: { file: path, line: 1 } }]),
-};
-
-function jsonLines(text: string, path: string): SourcedRow[] {
-  const rows: SourcedRow[] = [];
-  const problems: { source: RowSource; message: string }[] = [];
-  for (const [i, line] of text.split("\n").entries()) {
-    if (line.trim() === "") continue;
-    const source = { file: path, line: i + 1 };
-    try {
-      const row: unknown = JSON.parse(line);
-      if (isObject(row)) rows.push({ row, source });
-      else problems.push({ source, message: "is no JSON object" });
-    } catch (error) {
-      problems.push({ source, message: `not valid JSON: ${(error as Error).message}` });
-    }
-  }
-  if (problems.length > 0) throw new DatasetError(path, problems.slice(0, 20), problems.length > 20, FORM);
-  return rows;
-}
-
-/** Fields are taken as they are, with nothing stripped; quoted ones may hold line ends. */
-function table(text: string, path: string, { columns }: RowOptions, separator: string): SourcedRow[] {
+/** A table whose first line is a row. Fields are taken as they are, with nothing stripped; quoted ones may hold line ends. */
+function bareTable(text: string, path: string, names: readonly string[], delimiter: string): SourcedRow[] {
   let records: string[][];
   try {
     // A quote within a field that does not begin with one is a character like others, as in MMLU's own files.
     records = parseCsv(text, {
-      ...{ delimiter: separator, bom: true, skip_empty_lines: true },
+      ...{ delimiter, bom: true, skip_empty_lines: true },
       ...{ relax_quotes: true, relax_column_count: true },
     });
   } catch (cause) {
     throw new InputError(`cannot be read as a table: ${(cause as Error).message}`, { where: path, cause });
   }
-  const names = columns ?? records.shift() ?? [];
-  const twice = names.find((name, i) => names.indexOf(name) !== i);
-  if (twice !== undefined) {
-    throw new InputError(`two columns are called ${JSON.stringify(twice)}`, {
-      where: path,
-      hint: "Name the columns in the task: columns: [question, answer].",
-    });
-  }
   // Records are counted, not lines: a quoted field may hold several.
-  const first = columns ? 1 : 2;
+  const sourceOf = (i: number) => ({ file: path, line: i + 1 });
   const problems = records.flatMap((record, i) =>
     record.length === names.length ? [] : [{
-      source: { file: path, line: first + i },
+      source: sourceOf(i),
       message: `has ${record.length} fields where there are ${names.length} columns: ${names.join(", ")}`,
     }]
   );
   if (problems.length > 0) {
     const hint = "Lines are counted as records: a quoted field may hold line ends.";
-    throw new DatasetError(path, problems.slice(0, 20), problems.length > 20, hint);
+    throw new DatasetError(path, problems.slice(0, MOST_PROBLEMS), problems.length > MOST_PROBLEMS, hint);
   }
   return records.map((record, i) => ({
     row: Object.fromEntries(names.map((name, column) => [name, record[column]!])),
-    source: { file: path, line: first + i },
+    source: sourceOf(i),
   }));
 }

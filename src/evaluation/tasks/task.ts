@@ -27,12 +27,14 @@ const count = z.int().min(1);
 const shared = {
   name: z.string().regex(/^[\w.-]{1,60}$/, "must be letters, digits, _, . and -, at most 60 of them")
     .optional()
-    .describe("What reports call the task; the file's name without its ending when absent"),
+    .describe(
+      "What reports call the task; when absent the name of its file, its layout, or of its data with the kind",
+    ),
   layout: z.enum(LAYOUT_NAMES).optional().describe(
     "A known data set's: its fields are filled in where they are absent",
   ),
   data: z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]).describe(
-    "Files of rows, .jsonl, .csv, .tsv or .txt, or folders of such",
+    "Files of rows in any format of datasets, .txt files that are one text, or folders of such",
   ),
   columns: z.array(z.string().min(1)).min(1).optional().describe(
     "Names of a CSV's columns, where its first line has none",
@@ -175,7 +177,7 @@ export function parseEvaluationTask(value: unknown, where?: string): EvaluationT
   }
   const files = [data.data].flat();
   const [first] = files as [string];
-  const name = data.name ?? data.layout ?? (basename(first, extname(first)) || kind);
+  const name = data.name ?? data.layout ?? `${plainName(first)}-${kind}`;
   return { ...data, data: files, name } as EvaluationTask;
 }
 
@@ -186,12 +188,13 @@ export function parseEvaluationTask(value: unknown, where?: string): EvaluationT
  */
 export async function loadTask(path: string): Promise<EvaluationTask> {
   const written = await readWrittenFile(path, { kind: "task" });
-  const task = parseEvaluationTask(isObject(written) ? { name: taskName(path), ...written } : written, path);
+  const task = parseEvaluationTask(isObject(written) ? { name: plainName(path), ...written } : written, path);
   return withFolder(task, dirname(resolve(path)));
 }
 
-function taskName(path: string): string {
-  return basename(path, extname(path)).replaceAll(/[^\w.-]+/g, "-");
+/** The name of a file without its ending, as names are written. */
+function plainName(path: string): string {
+  return basename(path, extname(path)).replaceAll(/[^\w.-]+/g, "-").slice(0, 40);
 }
 
 /** The task with data that are looked for in `folder`. */

@@ -38,6 +38,7 @@ export function attend(
   const [allKeys, allValues] = [ctx.cached(`${i}.k`, keys), ctx.cached(`${i}.v`, values)];
   const attended = attention(queries, allKeys, allValues, ranges.get(window)!, {
     ...{ heads, keyValueHeads, headDim, scale },
+    ...(ctx.inputs.apart ? { apart: true } : {}),
     ...(softCap === undefined ? {} : { softCap }),
   });
   return biased(ctx, at, described.output, tap("attention", attended), config.hiddenSize);

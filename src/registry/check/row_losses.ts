@@ -15,6 +15,7 @@ import { CONTRACT_VERSION, noOptions } from "../../base/plugin.ts";
 import { cachedForm } from "./cached_teacher.ts";
 import { CheckFailure, type Checklist, CheckSkipped } from "./checklist.ts";
 import { checkController } from "./controllers.ts";
+import { checkPairs } from "./pairs.ts";
 import { compileKernels, runRows } from "./row_runner.ts";
 import { type TestRow, testRows } from "./rows.ts";
 import { openDevice } from "./traced.ts";
@@ -50,6 +51,7 @@ export async function checkRowLoss(
     temperature,
   });
   await checkController(loss, options, list);
+  if (loss.kind === "divergence" && loss.pairs) await checkPairs(loss, options, list);
   const own = loss.kind === "row-loss" ? "reference()" : loss.term ? "term()" : "value()";
 
   const finite = await list.step(`${own} in f64`, () => {

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Divergence } from "../../losses/contract.ts";
+import { pairExpression } from "../../losses/pairs.ts";
 import { RowProgram, symbolicOptions } from "../../losses/row_program.ts";
 import { checkRowLoss } from "../check/row_losses.ts";
 import type { Kind } from "../kind.ts";
@@ -15,11 +16,16 @@ export const divergence: Kind<Divergence, "loss"> = {
   role: "loss",
   define: "defineDivergence",
   functions: [],
-  malformed: ({ term, value }) =>
+  malformed: ({ term, value, pairs, scheduled }) =>
     (term === undefined) === (value === undefined)
       ? {
         message: "it must have either term() or value()",
         hint: "term() is the summand of one vocabulary entry, value() the whole row's loss.",
+      }
+      : pairs && scheduled?.length
+      ? {
+        message: "it has pairs() and scheduled options",
+        hint: "leave out `scheduled`: what a loss makes of pairs of texts is fixed when the program is made.",
       }
       : undefined,
   computes(plugin, options) {
@@ -27,7 +33,8 @@ export const divergence: Kind<Divergence, "loss"> = {
     const symbols = symbolicOptions(plugin.scheduled ?? [], options, (name) => name);
     const { value, gradient } = program.trace(plugin, symbols, 0, true);
     const statistics = program.statistics.map((s) => `${s.name} = ${s.kind} ${s.body}`);
-    return [...statistics, `value ${value}`, `gradient ${gradient}`].join("\n");
+    const ofPairs = plugin.pairs ? [`pairs ${pairExpression(plugin, options)}`] : [];
+    return [...statistics, `value ${value}`, `gradient ${gradient}`, ...ofPairs].join("\n");
   },
   check: checkRowLoss,
   template: {

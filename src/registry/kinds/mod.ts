@@ -8,12 +8,13 @@ import { adapter } from "./adapter.ts";
 import { divergence } from "./divergence.ts";
 import { family } from "./family.ts";
 import { featureLoss } from "./feature_loss.ts";
+import { groupLoss } from "./group_loss.ts";
 import type { AnyPlugin, Kind } from "../kind.ts";
 import { merge } from "./merge.ts";
 import { rowLoss } from "./row_loss.ts";
 
 /** All kinds of plugins, in the order in which they are named to users. */
-export const KINDS = [divergence, rowLoss, featureLoss, adapter, merge, family] as const;
+export const KINDS = [divergence, rowLoss, featureLoss, groupLoss, adapter, merge, family] as const;
 
 /** A kind of {@linkcode KINDS}. */
 export type KnownKind = typeof KINDS[number];

@@ -10,6 +10,7 @@ import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { InputError } from "../../base/errors.ts";
 import { unreadable, unwritable } from "../../formats/files.ts";
 import { blobsAt } from "../../hub/hub_cache.ts";
+import { datasetFiles } from "../../text/read/files.ts";
 import { inputPaths } from "../../distill/recipe/paths.ts";
 import { prepareEntry } from "./entry.ts";
 import { refuseForeignFiles } from "./foreign_files.ts";
@@ -93,7 +94,7 @@ async function permissions(needs: ChildNeeds): Promise<string[]> {
  */
 async function readPaths({ recipe, read = [] }: ChildNeeds): Promise<string[]> {
   const paths = new Set<string>();
-  for (const path of [...read, ...(recipe ? inputPaths(recipe).map(({ path }) => path) : [])]) {
+  for (const path of [...read, ...(recipe ? await recipeFiles(recipe) : [])]) {
     paths.add(path);
     try {
       paths.add(await Deno.realPath(path));
@@ -103,6 +104,12 @@ async function readPaths({ recipe, read = [] }: ChildNeeds): Promise<string[]> {
     }
   }
   return [...paths];
+}
+
+/** The files and folders that a recipe names; of a dataset in several files, each. */
+async function recipeFiles(recipe: Recipe): Promise<string[]> {
+  const files = inputPaths(recipe).map(({ of, path }) => of === "dataset" ? datasetFiles(path) : [path]);
+  return (await Promise.all(files)).flat();
 }
 
 /** Folders that runs share: of caches, where the recipe names one. Made here, because the child may only write inside of them. */

@@ -30,12 +30,20 @@ export interface InferenceRequest {
   readonly stop: readonly string[];
   /** Tells, when the text is whole, what the model says of each token of prompt and text, with so many of the likeliest ones. */
   readonly scores?: number;
+  /** Instead of all that: what the model's head reads at each token of the prompt; or the head itself. */
+  readonly instead?: "hidden states" | "head";
 }
 
 /** What comes of a request. */
 export type InferenceEvent =
   | { readonly type: "text"; readonly text: string }
   | { readonly type: "scores"; readonly scores: ToldScores }
+  /** f32 [promptTokens, width], base64. */
+  | { readonly type: "hidden"; readonly width: number; readonly states: string }
+  /** A file of the head's folder begins. */
+  | { readonly type: "file"; readonly name: string; readonly bytes: number }
+  /** A piece of it, base64. */
+  | { readonly type: "piece"; readonly bytes: string }
   | {
     readonly type: "end";
     readonly finishReason: "stop" | "length" | "cancelled";

@@ -22,6 +22,8 @@ export interface TrainingOrder {
   profile: boolean;
   /** Folder of what was measured of shapes, where the run may use it. */
   evaluations?: string;
+  /** Folder of teachers' caches, where the run may use it. */
+  caches?: string;
 }
 
 /**
@@ -74,6 +76,10 @@ const FIELDS: { readonly [type in RunEventBody["type"]]: Readonly<Record<string,
   },
   progress: { step: "number", message: "string" },
   evaluation: { step: "number", model: "string", loss: "number?", losses: "object", tokens: "number" },
+  rollout: {
+    ...{ step: "number", answers: "number", tokens: "number", meanLength: "number", atLimit: "number" },
+    ...{ entropy: "number?", repetition: "number", seconds: "number" },
+  },
   sample: { step: "number", model: "string", prompt: "string", text: "string" },
   checkpoint: { step: "number", path: "string", best: "boolean" },
   rewind: { step: "number" },

@@ -21,6 +21,7 @@ import {
  */
 const DIRECTIONS: Readonly<Record<string, Direction>> = {
   "cross-entropy": "lower",
+  "bits-per-byte": "lower",
   "forward-kl": "lower",
   "reverse-kl": "lower",
   "top-1-agreement": "higher",

@@ -24,6 +24,10 @@ export function eventText(event: RunEvent): string {
       return `Checkpoint saved after step ${event.step}`;
     case "sample":
       return `The ${event.model} wrote: ${event.prompt}${event.text}`;
+    case "rollout":
+      return `Step ${event.step}: ${event.answers} answers of the student, ${
+        event.meanLength.toFixed(1)
+      } tokens each, entropy ${event.entropy?.toFixed(2) ?? "not finite"}`;
     case "rewind":
       return `Continuing after step ${Math.max(0, event.step)}`;
     case "plan":

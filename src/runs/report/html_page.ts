@@ -10,8 +10,13 @@ import { escape } from "./chart.ts";
  *
  * @param title As text; the heading too
  * @param body HTML
+ * @param options.wide Whether it is for wide tables
  */
-export function htmlPage(title: string, body: readonly string[]): string {
+export function htmlPage(
+  title: string,
+  body: readonly string[],
+  { wide = false }: { readonly wide?: boolean } = {},
+): string {
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -21,7 +26,7 @@ export function htmlPage(title: string, body: readonly string[]): string {
 <title>${escape(title)}</title>
 <style>${STYLE}</style>
 </head>
-<body>
+<body${wide ? ' class="wide"' : ""}>
 <h1>${escape(title)}</h1>
 ${body.join("\n")}
 </body>
@@ -46,6 +51,7 @@ const STYLE = `
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e8ec; --paper: #17171b; --faint: #9a9aa6; --rule: #34343c;
   --s0: #7aa7f0; --s1: #f0925e; --s2: #6cc98a; --s3: #c79af2; --s4: #d8b45a; --s5: #f08bb8; } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
+.wide { max-width: 76rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 table { border-collapse: collapse; } th, td { text-align: left; vertical-align: top; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--rule); }
 th { font-weight: 600; white-space: nowrap; } td { font-variant-numeric: tabular-nums; }

@@ -92,9 +92,19 @@ function results(events: readonly RunEvent[]): string {
     number3(heldOut.after)
   }</strong></td></tr></tbody></table>
 <p class="note">Cross-entropy in nats a token over ${heldOut.tokens} tokens.</p>
+${bits(result)}
 ${gap}${sets(result)}${drawn(result)}${
     result.evaluation ? evaluationParts(result.evaluation).join("\n") : ""
   }`;
+}
+
+/** What compares models with tokenizers of their own. */
+function bits({ bitsPerByte }: RunResult): string {
+  if (!bitsPerByte) return "";
+  const { teacher, before, after } = bitsPerByte;
+  return `<p>In bits a byte, which compare across tokenizers: teacher ${number3(teacher)}, student before ${
+    number3(before)
+  }, after <strong>${number3(after)}</strong>.</p>`;
 }
 
 /** Each of several held-out sets. */

@@ -4,67 +4,21 @@
  *
  * @module
  */
-// @ts-types="../../../types/std_path.d.ts"
-import { join } from "@std/path";
-import { InputError } from "../../base/errors.ts";
-import { exists, writeTextAtomically } from "../../formats/files.ts";
+import { exists } from "../../formats/files.ts";
+import { servedHeadPath } from "../../distill/inputs/served_teacher.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { CacheFolder } from "../../distill/teacher/cache_folder.ts";
-import { CacheWriter } from "../../distill/teacher/cache_writer.ts";
-import type { RowFormat } from "../../distill/teacher/cached_rows.ts";
-import { RECORDS } from "../../distill/teacher/make_cache.ts";
-import type { PlaceScores, TokenNames } from "../../served/answers.ts";
-import { Budget } from "../../served/budget.ts";
-import { hostOf, type Patience, ServerRequests } from "../../served/requests.ts";
-import { type Probe, ServedModel } from "../../served/served_model.ts";
-import { type Environment, keyOf, type ServerSettings } from "../../served/server.ts";
-import { type WantedAnswers, wantedAnswers, type WantedSample } from "../child/served_samples.ts";
-import { Journal } from "./journal.ts";
-import { rowsOf } from "./rows.ts";
+import { fetchHead } from "../../served/head.ts";
+import { openServed } from "../../served/open_served.ts";
+import { hostOf } from "../../served/requests.ts";
+import type { ServerSettings } from "../../served/server.ts";
+import { type WantedAnswers, wantedAnswers } from "../child/served_samples.ts";
+import { type FilledServed, Filling, type FillServedOptions, SERVED, type WorkOptions } from "./filling.ts";
 
-/** How a cache is filled. */
-export interface FillServedOptions {
-  /** Folder of caches, where the recipe names none. */
-  readonly place: string;
-  /** Plugin modules of the run: absolute paths, and packages with their version. */
-  readonly plugins?: readonly string[];
-  readonly patience?: Patience;
-  /** Where the key is looked up; this process's environment by default. */
-  readonly environment?: Environment;
-  /** Asked before each request; true ends the work once those under way are answered. */
-  readonly stopped?: () => boolean;
-  /** Aborting it ends the work at once. */
-  readonly signal?: AbortSignal;
-  /** Samples that have their rows, of all. */
-  readonly onProgress?: (done: number, all: number) => void;
-  /** What is being done, in words. */
-  readonly onStage?: (message: string) => void;
-}
+export type { FilledServed, FillServedOptions } from "./filling.ts";
 
-type WorkOptions = Omit<FillServedOptions, "place" | "plugins">;
-
-/** What came of it. */
-export interface FilledServed {
-  /** Folder of the cache. */
-  readonly path: string;
-  readonly samples: number;
-  /** Samples that the server was asked about here. */
-  readonly asked: number;
-  /** Whether all is there; false where it was stopped. */
-  readonly complete: boolean;
-  /** What was used for this cache so far, by all who worked on it. */
-  readonly used: { readonly requests: number; readonly tokens: number };
-  readonly probe: Probe | undefined;
-}
-
-/** Samples whose rows make a shard. */
-const SHARD_SAMPLES = 64;
 /** How long to wait before looking again whether another is done, milliseconds. */
 const WAIT_MS = 500;
-/** Where in the folder of a cache what belongs to the server lies. */
-const SERVED = "served";
-/** How far log-probabilities of the probe may move between two looks: servers compute in 16 bits, in changing batches. */
-const MOST_MOVED = 0.1;
 
 /**
  * Asks a server for what is missing of a run's cache.
@@ -75,8 +29,30 @@ const MOST_MOVED = 0.1;
  */
 export async function fillServed(recipe: Recipe, options: FillServedOptions): Promise<FilledServed> {
   const { place, plugins, signal } = options;
+  await fetchMissingHead(recipe.teacher, options);
   const wanted = await wantedAnswers({ recipe, place }, plugins, signal);
   return await fillWanted(wanted, recipe.teacher.server!, options);
+}
+
+/** Where hidden states are kept, the head that reads them is fetched first: how wide they are is the head's to say. */
+async function fetchMissingHead(
+  teacher: Recipe["teacher"],
+  { environment, patience, signal, onStage }: WorkOptions,
+): Promise<void> {
+  const path = servedHeadPath(teacher);
+  if (path === undefined || await exists(path)) return;
+  const settings = teacher.server!;
+  onStage?.(`fetching the head of ${settings.model} from ${hostOf(settings)}`);
+  using served = openServed({ ...settings, budget: {} }, {
+    ...{ environment, patience, signal },
+    onRetry: (message) => onStage?.(message),
+  });
+  try {
+    await fetchHead(served.requests, settings, path);
+  } catch (error) {
+    // Another has fetched it meanwhile.
+    if (!await exists(path)) throw error;
+  }
 }
 
 /** Likewise, of what is known to be wanted. @throws as {@linkcode fillServed} */
@@ -107,231 +83,4 @@ export async function fillWanted(
     signal?.throwIfAborted();
     await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
   }
-}
-
-class Filling {
-  readonly #folder: CacheFolder;
-  readonly #wanted: WantedAnswers;
-  readonly #server: ServerSettings;
-  readonly #options: WorkOptions;
-  readonly #names: TokenNames;
-  readonly #format: RowFormat;
-  #probe: Probe | undefined;
-  #asked = 0;
-
-  constructor(
-    folder: CacheFolder,
-    wanted: WantedAnswers,
-    server: ServerSettings,
-    options: WorkOptions,
-  ) {
-    [this.#folder, this.#wanted, this.#server, this.#options] = [folder, wanted, server, options];
-    this.#names = namesOf(wanted.texts);
-    this.#format = wanted.origin.format as RowFormat;
-  }
-
-  get #place(): string {
-    return join(this.#folder.path, SERVED);
-  }
-
-  /** Whether all rows and the teacher's own losses are there. */
-  async isComplete(): Promise<boolean> {
-    if (this.#wanted.samples.some((sample) => this.#lacksRows(sample))) return false;
-    return (await this.#unmeasured()).length === 0;
-  }
-
-  #lacksRows({ hash, positions }: WantedSample): boolean {
-    return positions.length > 0 && this.#folder.entry(hash) === undefined;
-  }
-
-  /** Held-out sets on which the teacher's loss is not known. */
-  async #unmeasured(): Promise<WantedAnswers["heldOut"]> {
-    const found: WantedAnswers["heldOut"][number][] = [];
-    for (const set of this.#wanted.heldOut) {
-      if (await this.#folder.record(RECORDS.heldOut, set.id) === undefined) found.push(set);
-    }
-    return found;
-  }
-
-  async result(asked: number): Promise<FilledServed> {
-    const path = join(this.#place, "used.jsonl");
-    const budget = await exists(path) ? await Budget.open({}, path) : undefined;
-    const used = budget?.used ?? { requests: 0, tokens: 0 };
-    budget?.close();
-    return {
-      ...{ path: this.#folder.path, samples: this.#wanted.samples.length, asked, used, probe: this.#probe },
-      complete: await this.isComplete(),
-    };
-  }
-
-  /** Asks for what is missing. Nobody else does. */
-  async fill(): Promise<FilledServed> {
-    const { environment, patience, signal, onStage } = this.#options;
-    const key = keyOf(this.#server, environment);
-    await Deno.mkdir(this.#place, { recursive: true });
-    const budget = await Budget.open(this.#server.budget ?? {}, join(this.#place, "used.jsonl"));
-    const journal = await Journal.open(join(this.#place, "answers.jsonl"));
-    try {
-      const requests = new ServerRequests({
-        ...{ settings: this.#server, key, budget },
-        ...(patience ? { patience } : {}),
-        ...(signal ? { signal } : {}),
-        onRetry: (message) => onStage?.(message),
-      });
-      const model = new ServedModel(this.#server, requests);
-      const writer = new CacheWriter(this.#folder);
-      await this.#takeOver(journal, writer);
-      const missing = await this.#missing(journal, writer);
-      if (missing.length > 0) {
-        this.#probe = await this.#know(model);
-        onStage?.(`asking ${hostOf(this.#server)} about ${missing.length} samples`);
-        await this.#askAll(model, missing, journal, writer);
-      }
-      await this.#measure(journal);
-    } finally {
-      journal.close();
-      budget.close();
-    }
-    const result = await this.result(this.#asked);
-    if (result.complete) await Deno.remove(join(this.#place, "answers.jsonl"));
-    return result;
-  }
-
-  /** Puts what came before a kill into the cache. */
-  async #takeOver(journal: Journal, writer: CacheWriter): Promise<void> {
-    const byHash = new Map(this.#wanted.samples.map((sample) => [sample.hash, sample]));
-    for (const { hash, rows } of journal.entries()) {
-      const sample = byHash.get(hash);
-      if (sample && rows !== undefined) await writer.put(sample, Uint8Array.fromBase64(rows));
-    }
-    await this.#flush(journal, writer);
-  }
-
-  async #flush(journal: Journal, writer: CacheWriter): Promise<void> {
-    await writer.flush();
-    await journal.dropRows();
-  }
-
-  /** Samples without rows, and those of sets that are to be measured of which no loss has come. */
-  async #missing(journal: Journal, writer: CacheWriter): Promise<WantedSample[]> {
-    const measured = new Set((await this.#unmeasured()).flatMap(({ hashes }) => hashes));
-    return this.#wanted.samples.filter((sample) =>
-      sample.positions.length > 0 && !writer.has(sample) ||
-      measured.has(sample.hash) && journal.get(sample.hash)?.loss === undefined
-    );
-  }
-
-  /**
-   * Finds out what the server is like; or, where it was asked before, whether it is the same as then.
-   *
-   * @throws {InputError} it is not
-   */
-  async #know(model: ServedModel): Promise<Probe> {
-    const path = join(this.#place, "probe.json");
-    const { probe } = this.#wanted;
-    const top = this.#format.target.entries;
-    const known: Probe | undefined = await exists(path)
-      ? JSON.parse(await Deno.readTextFile(path))
-      : undefined;
-    if (!known) {
-      const found = await model.probe(probe, top, this.#names);
-      await writeTextAtomically(path, JSON.stringify(found, null, 1) + "\n");
-      return found;
-    }
-    const { own } = await model.score(probe.ids, { dialect: known.dialect, top, names: this.#names });
-    const moved = known.fingerprint.reduce((most, p, i) => Math.max(most, Math.abs(p - own[i + 1]!)), 0);
-    if (moved <= MOST_MOVED) return known;
-    throw new InputError(
-      `gives other log-probabilities than when this cache was begun: they differ by ${moved.toFixed(2)} nats`,
-      {
-        where: hostOf(this.#server),
-        hint:
-          `Another model has taken its name. Remove ${this.#folder.path} to begin again with this one, or ask for the other.`,
-      },
-    );
-  }
-
-  /** Asks about samples, several at once. What is under way when something fails, or it is stopped, is waited for and kept. */
-  async #askAll(
-    model: ServedModel,
-    missing: readonly WantedSample[],
-    journal: Journal,
-    writer: CacheWriter,
-  ): Promise<void> {
-    const { stopped, onProgress } = this.#options;
-    const all = this.#wanted.samples.length;
-    const left = missing.values();
-    let failure: { error: unknown } | undefined;
-    let waiting = 0;
-    const store = async (sample: WantedSample) => {
-      const { rows } = journal.get(sample.hash)!;
-      if (rows !== undefined) await writer.put(sample, Uint8Array.fromBase64(rows));
-      if (++waiting % SHARD_SAMPLES === 0) await writer.flush();
-    };
-    // A shard is written while nothing is put into the next.
-    let storing: Promise<void> = Promise.resolve();
-    onProgress?.(all - missing.length, all);
-    const work = async () => {
-      for (const sample of left) {
-        if (failure || stopped?.()) return;
-        try {
-          this.#keep(sample, await this.#ask(model, sample), journal);
-          this.#asked++;
-          onProgress?.(all - missing.length + this.#asked, all);
-          await (storing = storing.then(() => store(sample)));
-        } catch (error) {
-          failure ??= { error };
-        }
-      }
-    };
-    await Promise.all(Array.from({ length: Math.min(this.#server.concurrency, missing.length) }, work));
-    await this.#flush(journal, writer);
-    if (failure) throw failure.error;
-  }
-
-  async #ask(model: ServedModel, { ids, positions, where }: WantedSample): Promise<PlaceScores> {
-    const next = positions.at(-1) === ids.length - 1;
-    const { dialect } = this.#probe!;
-    try {
-      return await model.score(ids, { dialect, next, top: this.#format.target.entries, names: this.#names });
-    } catch (error) {
-      if (!(error instanceof InputError)) throw error;
-      const hint = `This came of the sample ${where}. ${error.hint ?? ""}`.trim();
-      throw Object.assign(error, { hint });
-    }
-  }
-
-  #keep(sample: WantedSample, scores: PlaceScores, journal: Journal): void {
-    const rows = rowsOf(sample, scores, this.#format);
-    const loss = sample.measured?.reduce((sum, i) => sum - scores.own[i]!, 0);
-    journal.add({
-      hash: sample.hash,
-      ...(rows.length > 0 ? { rows: rows.toBase64() } : {}),
-      ...(loss === undefined ? {} : { loss }),
-    });
-  }
-
-  /** Records the teacher's loss on sets all of whose samples have been asked about. */
-  async #measure(journal: Journal): Promise<void> {
-    const byHash = new Map(this.#wanted.samples.map((sample) => [sample.hash, sample]));
-    for (const { id, hashes } of await this.#unmeasured()) {
-      const losses = hashes.map((hash) => journal.get(hash)?.loss);
-      if (losses.some((loss) => loss === undefined)) continue;
-      const tokens = hashes.reduce((sum, hash) => sum + byHash.get(hash)!.measured!.length, 0);
-      const loss = losses.reduce((sum: number, loss) => sum + loss!, 0) / Math.max(1, tokens);
-      await this.#folder.keep(RECORDS.heldOut, id, { loss, tokens });
-    }
-  }
-}
-
-/** Ids by the texts of tokens; a text that several have names none. */
-function namesOf(texts: readonly string[]): TokenNames {
-  const ids = new Map<string, number>();
-  texts.forEach((text, id) => ids.set(text, ids.has(text) ? -1 : id));
-  return {
-    idOf(name) {
-      const id = ids.get(name);
-      return id === undefined || id < 0 ? undefined : id;
-    },
-  };
 }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { writeTextAtomically } from "../../formats/files.ts";
+import { LineFile } from "../../served/line_file.ts";
 
 /** What came of a sample. */
 export interface JournalEntry {
@@ -14,33 +14,16 @@ export interface JournalEntry {
   readonly loss?: number;
 }
 
-/** A file of answers. Nobody else may write to it. */
+/** A file of answers. Nobody else may write to it. What is kept is on the disk when a call returns. */
 export class Journal {
-  readonly #path: string;
+  readonly #file: LineFile<JournalEntry>;
   readonly #entries: Map<string, JournalEntry>;
-  #file: Deno.FsFile;
 
-  private constructor(path: string, entries: Map<string, JournalEntry>, file: Deno.FsFile) {
-    [this.#path, this.#entries, this.#file] = [path, entries, file];
-  }
-
-  /** Opens a file, which is made where it is not there. A last line that a kill has cut is left out. */
-  static async open(path: string): Promise<Journal> {
-    let text = "";
-    try {
-      text = await Deno.readTextFile(path);
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-    }
-    const entries = new Map<string, JournalEntry>();
-    for (const line of text.slice(0, text.lastIndexOf("\n") + 1).split("\n")) {
-      if (line === "") continue;
-      const entry = JSON.parse(line) as JournalEntry;
-      entries.set(entry.hash, entry);
-    }
-    const journal = new Journal(path, entries, undefined as unknown as Deno.FsFile);
-    await journal.#rewrite();
-    return journal;
+  /** Opens a file, which is made where it is not there. */
+  constructor(path: string) {
+    const { file, values } = LineFile.open<JournalEntry>(path);
+    this.#file = file;
+    this.#entries = new Map(values.map((entry) => [entry.hash, entry]));
   }
 
   /** What came of a sample. */
@@ -49,32 +32,24 @@ export class Journal {
   }
 
   /** All that came, in its order. */
-  entries(): IterableIterator<JournalEntry> {
-    return this.#entries.values();
+  entries(): JournalEntry[] {
+    return [...this.#entries.values()];
   }
 
-  /** Keeps an answer, flushed to the disk. */
+  /** Keeps an answer. @throws {DiskFullError} and those before it are kept */
   add(entry: JournalEntry): void {
+    this.#file.append(entry);
     this.#entries.set(entry.hash, entry);
-    const bytes = new TextEncoder().encode(JSON.stringify(entry) + "\n");
-    for (let done = 0; done < bytes.length;) done += this.#file.writeSync(bytes.subarray(done));
-    this.#file.syncDataSync();
   }
 
-  /** Forgets the rows, which are in the cache now. */
-  async dropRows(): Promise<void> {
+  /** Forgets rows that are in the cache by now. */
+  dropRows(isThere: (hash: string) => boolean): void {
     for (const [hash, { rows: _, ...entry }] of this.#entries) {
+      if (!isThere(hash)) continue;
       if (entry.loss === undefined) this.#entries.delete(hash);
       else this.#entries.set(hash, entry);
     }
-    this.#file.close();
-    await this.#rewrite();
-  }
-
-  async #rewrite(): Promise<void> {
-    const lines = [...this.#entries.values()].map((entry) => JSON.stringify(entry) + "\n");
-    await writeTextAtomically(this.#path, lines.join(""));
-    this.#file = await Deno.open(this.#path, { append: true });
+    this.#file.rewrite(this.#entries.values());
   }
 
   close(): void {

@@ -5,6 +5,7 @@
  */
 import { InputError } from "../../base/errors.ts";
 import { RowCodec, type RowFormat } from "../../distill/teacher/cached_rows.ts";
+import { HiddenCodec, type HiddenFormat } from "../../distill/teacher/hidden_rows.ts";
 import { EMPTY_TAIL } from "../../losses/sparse_target.ts";
 import type { PlaceScores } from "../../served/answers.ts";
 import type { WantedSample } from "../child/served_samples.ts";
@@ -52,6 +53,20 @@ export function rowsOf(
         hint: "Its model has another vocabulary: teacher and student must have the same one.",
       },
     );
+  });
+  return bytes;
+}
+
+/** Likewise, of hidden states. */
+export function hiddenRowsOf(
+  { positions }: WantedSample,
+  states: Float32Array,
+  format: HiddenFormat,
+): Uint8Array<ArrayBuffer> {
+  const codec = new HiddenCodec(format);
+  const bytes = new Uint8Array(positions.length * codec.bytes);
+  positions.forEach((t, i) => {
+    codec.write(states.subarray(t * format.width, (t + 1) * format.width), bytes.buffer, i * codec.bytes);
   });
   return bytes;
 }

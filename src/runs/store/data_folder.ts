@@ -6,7 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { join, resolve } from "@std/path";
 import { InputError } from "../../base/errors.ts";
-import { evaluationsFolder } from "./layout.ts";
+import { cachesFolder, evaluationsFolder } from "./layout.ts";
 import { findRun } from "./run_folder.ts";
 import { SqliteStore } from "./sqlite/store.ts";
 import type { Store } from "./store.ts";
@@ -17,6 +17,11 @@ export const DATA_FOLDER = "limbeck-data";
 
 /** What has been measured of shapes, where no folder is named for it. */
 export const EVALUATIONS_FOLDER = evaluationsFolder({ folder: DATA_FOLDER });
+
+/** Folder of teachers' caches in a data folder. */
+export function dataCaches(dataFolder: string = DATA_FOLDER): string {
+  return resolve(cachesFolder({ folder: dataFolder }));
+}
 
 /**
  * Opens the store of a data folder; both are made where they are not there.

@@ -4,7 +4,7 @@
  * ```
  * limbeck-data/
  *   runs/<id>/       what each run made           files/           what was uploaded
- *   evaluations/     what was measured of shapes
+ *   evaluations/     what was measured of shapes     teacher-caches/  what is kept of teachers
  *   service.lock     locked by the service        inference.lock   locked while a model is tried
  * ```
  *
@@ -34,6 +34,11 @@ export function inferenceLock({ folder }: DataFolder): string {
 /** Folder of what was uploaded. */
 export function uploadFolder({ folder }: DataFolder): string {
   return join(folder, "files");
+}
+
+/** Folder of what is kept of teachers ahead of runs. */
+export function cachesFolder({ folder }: DataFolder): string {
+  return join(folder, "teacher-caches");
 }
 
 /** Folder of what was measured of shapes, which all shrinks of a data folder share. */

@@ -21,7 +21,15 @@ import { checkPlugins, identifyPlugins } from "../child/plugin_identity.ts";
 import { EVENTS_FILE, readEvents } from "./event_log.ts";
 import { checkPaths } from "../../distill/recipe/recipe_paths.ts";
 import { hubModels } from "../task/hub_models.ts";
-import { isTask, parseRunRecipe, type RunRecipe, runRecipeHash, runRecipePaths } from "../task/run_recipe.ts";
+import { withoutPattern } from "../../text/read/files.ts";
+import {
+  isTask,
+  mapRunRecipePaths,
+  parseRunRecipe,
+  type RunRecipe,
+  runRecipeHash,
+  runRecipePaths,
+} from "../task/run_recipe.ts";
 import { runFolder } from "./layout.ts";
 import { newRunId } from "./run_id.ts";
 import { isLocked, lock } from "./run_lock.ts";
@@ -59,8 +67,9 @@ export interface CreateRunOptions {
  * @throws {InputError} a path that the recipe names is not there; the output folder holds something already, or cannot be made
  */
 export async function createRun(options: CreateRunOptions): Promise<LockedRun> {
-  const { store, recipe, plugins = [], metadata = {} } = options;
-  await checkPaths(runRecipePaths(recipe));
+  const { store, plugins = [], metadata = {} } = options;
+  await checkPaths(runRecipePaths(options.recipe));
+  const recipe = await withListedFiles(options.recipe);
   const manifest = newManifest(recipe, await identifyPlugins(plugins), await hubModels(recipe));
   const folder = resolve(
     options.folder ?? (isTask(recipe) ? undefined : recipe.output.folder) ?? runFolder(store, manifest.id),
@@ -77,6 +86,15 @@ export async function createRun(options: CreateRunOptions): Promise<LockedRun> {
     throw error;
   }
   return { store, id: manifest.id, folder, manifest, recipe, release };
+}
+
+/** A recipe in which the files of a dataset are named that a `*` stood for. */
+async function withListedFiles(recipe: RunRecipe): Promise<RunRecipe> {
+  const listed = new Map<string, string>();
+  for (const { of, path } of runRecipePaths(recipe)) {
+    if (of === "dataset") listed.set(path, await withoutPattern(path));
+  }
+  return mapRunRecipePaths(recipe, ({ of, path }) => of === "dataset" ? listed.get(path)! : path);
 }
 
 /** What makes a run that begins now. */

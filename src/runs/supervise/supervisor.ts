@@ -9,6 +9,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { join, resolve } from "@std/path";
 import type { ErrorEvent, RunEvent, RunEventBody, RunState } from "../../distill/run/events.ts";
+import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import { explainDeath } from "./run_death.ts";
@@ -19,14 +20,15 @@ import { storeUnsent } from "./unsent_events.ts";
 import { ConsoleFile } from "./console_file.ts";
 import { errorEvent } from "../child/told_error.ts";
 import { RunLog } from "../store/event_log.ts";
-import { evaluationsFolder } from "../store/layout.ts";
+import { cachesFolder, evaluationsFolder } from "../store/layout.ts";
 import { type ControlWord, parseEvent, runEntry, type TrainingOrder, WAITING } from "../child/training.ts";
 import type { LockedRun } from "../store/run_folder.ts";
 import { DEFAULT_GPU, type RunStore } from "../store/store.ts";
 import { StoreError } from "../store/store_errors.ts";
 import { taskReads } from "../task/export_task.ts";
 import { isTask, needsGpu, watchdogSecondsOf } from "../task/run_recipe.ts";
-import { waitForTurn } from "./turn.ts";
+import { acquireLock } from "../store/run_lock.ts";
+import { askingLock, waitForTurn } from "./turn.ts";
 import { OWN_CACHES } from "../../distill/run/distill.ts";
 import { fillServed } from "../served/fill_served.ts";
 
@@ -125,6 +127,20 @@ export class SupervisedRun {
     return isTask(recipe) && recipe.task === "shrink" ? resolve(evaluationsFolder(store)) : undefined;
   }
 
+  /** The recipe that the run distils by, or makes a teacher's cache for. */
+  get #distilled(): Recipe | undefined {
+    const { recipe } = this.#options.run;
+    if (!isTask(recipe)) return recipe;
+    return recipe.task === "cache" ? recipe.recipe : undefined;
+  }
+
+  /** Where the run finds what was kept of its teacher ahead, if it keeps something and its recipe names no folder. */
+  get #caches(): string | undefined {
+    const { cache } = this.#distilled?.teacher ?? {};
+    const { store } = this.#options.run;
+    return cache && cache.folder === undefined ? resolve(cachesFolder(store)) : undefined;
+  }
+
   /** Asks the trainer to save a checkpoint, and to end after it unless `word` is `checkpoint`. */
   request(word: ControlWord): void {
     if (word !== "checkpoint") this.#ending = word;
@@ -154,11 +170,11 @@ export class SupervisedRun {
     const log = await RunLog.open(run.store, run);
     using _asked = run.store.onChange(() => this.#hear());
     try {
-      const evaluations = this.#evaluations;
+      const shares = this.#evaluations ?? this.#caches;
       const command = await prepareChild({
         folder: run.folder,
-        ...(isTask(run.recipe) ? { read: await taskReads(run.recipe) } : { recipe: run.recipe }),
-        ...(evaluations === undefined ? {} : { shares: evaluations }),
+        ...(this.#distilled ? { recipe: this.#distilled } : { read: await taskReads(run.recipe) }),
+        ...(shares === undefined ? {} : { shares }),
         plugins: run.manifest.plugins.map((plugin) => plugin.path),
         entry: this.#options.entry ?? runEntry(run.recipe),
       });
@@ -200,6 +216,7 @@ export class SupervisedRun {
       this.#publish(log, Math.max(log.attempt, 1), { type: "stage", stage: "served", message });
     let telling: Promise<void> = Promise.resolve();
     let told = performance.now();
+    const release = await acquireLock(askingLock(run.folder));
     const filled = await fillServed(run.recipe, {
       place: join(run.folder, OWN_CACHES),
       plugins: run.manifest.plugins.map((plugin) => plugin.path),
@@ -210,7 +227,7 @@ export class SupervisedRun {
         told = performance.now();
         telling = telling.then(() => tell(`${done} of ${all} samples have been answered`));
       },
-    });
+    }).finally(release);
     await telling;
     return filled.complete;
   }
@@ -321,7 +338,7 @@ export class SupervisedRun {
   ): Promise<AttemptEnd> {
     const { run } = this.#options;
     const output = await ConsoleFile.open(join(run.folder, "console.log"), attempt);
-    const evaluations = this.#evaluations;
+    const [evaluations, caches] = [this.#evaluations, this.#caches];
     const order: TrainingOrder = {
       recipe: run.recipe,
       folder: run.folder,
@@ -330,6 +347,7 @@ export class SupervisedRun {
       debug: this.#options.debug ?? false,
       profile: this.#options.profile ?? false,
       ...(evaluations === undefined ? {} : { evaluations }),
+      ...(caches === undefined ? {} : { caches }),
     };
     // In a session of its own, the terminal's Ctrl-C does not reach it: we decide what it means.
     const child = this.#child = new Child<RunEventBody>({

@@ -3,10 +3,12 @@
  *
  * @module
  */
+// @ts-types="../../../types/std_path.d.ts"
+import { join } from "@std/path";
 import { serviceLock } from "../store/layout.ts";
 import { isFileLocked, isLocked, lockFile } from "../store/run_lock.ts";
 import { DEFAULT_GPU, type Store, type StoredRun } from "../store/store.ts";
-import { needsGpu } from "../task/run_recipe.ts";
+import { isTask, needsGpu } from "../task/run_recipe.ts";
 
 /** Looked at so often for locks that were let go, which no store tells of; milliseconds. */
 const LOOK_MS = 500;
@@ -42,11 +44,21 @@ export async function waitForTurn(
   }
 }
 
+/** Whether a run waits for what a server says of its data, and not yet for the GPU. */
+function asksServer({ recipe, folder }: StoredRun): boolean {
+  return !isTask(recipe) && recipe.teacher.server !== undefined && isFileLocked(askingLock(folder));
+}
+
+/** The file whose lock tells that a run's supervisor asks the server that its teacher is behind. */
+export function askingLock(folder: string): string {
+  return join(folder, "asking.lock");
+}
+
 /** The oldest queued run for which someone waits, unless it is `id`. */
 export async function firstInLine(store: Store, id?: string): Promise<string | undefined> {
   for (const run of await store.queued()) {
     if (run.id === id) return undefined;
-    if (!needsGpu(run.recipe)) continue;
+    if (!needsGpu(run.recipe) || asksServer(run)) continue;
     if (isLocked(run.folder)) return run.id;
     if (run.worker === "service" && isFileLocked(serviceLock(store))) return run.id;
   }

@@ -13,6 +13,7 @@ import type { RunResult } from "../../distill/export/exports.ts";
 import type { RunHost } from "../../distill/run/events.ts";
 import { openTasks } from "../../distill/run/task_evaluation.ts";
 import { evaluationOf, type MeasuredModel } from "../../evaluation/results/evaluation.ts";
+import { figureText } from "../../evaluation/results/tables.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { Plan } from "../../tensor/plan.ts";
@@ -59,10 +60,13 @@ export async function evaluateModels(
       );
       measured.push({ name, measurements });
     }
+    work.progress({ done: 1, total: 1, message: "measured" });
     const evaluation = evaluationOf(tasks, measured);
     await writeTextAtomically(join(folder, TABLE_FILE), JSON.stringify(evaluation, null, 1) + "\n");
     for (const { name, figures: [figure] } of evaluation.tasks) {
-      const told = evaluation.models.map((model, i) => `${model} ${figure!.values[i]}`).join(", ");
+      const told = evaluation.models.map((model, i) => `${model} ${figureText(figure!.values[i]!)}`).join(
+        ", ",
+      );
       emit({ type: "stage", stage: "found", message: `${name}, ${figure!.title}: ${told}` });
     }
     return { paths: {}, findings: { evaluation } };

@@ -4,10 +4,9 @@
  *
  * @module
  */
-import { exists } from "../../formats/files.ts";
+import { isOnHub } from "../../distill/recipe/paths.ts";
 import { type FetchOptions, fetchPlace, isWhole } from "../../hub/fetch_model.ts";
 import { type CachedPlace, type HubRecord, hubRecord, placeOf } from "../../hub/hub_cache.ts";
-import { isHubName } from "../../hub/hub_name.ts";
 import { mapRunRecipePaths, type RunRecipe, runRecipePaths } from "./run_recipe.ts";
 
 /**
@@ -16,19 +15,21 @@ import { mapRunRecipePaths, type RunRecipe, runRecipePaths } from "./run_recipe.
  * @param local Fetches one that is named, and returns its path
  */
 export async function withLocalModels<R>(recipe: R, local: (name: string) => Promise<string>): Promise<R> {
-  const names = runRecipePaths(recipe).flatMap(({ of, path }) =>
-    of === "model" && isHubName(path) ? [path] : []
-  );
+  const names = runRecipePaths(recipe).flatMap((named) => isOnHub(named) ? [named.path] : []);
   const paths = new Map<string, string>();
   for (const name of new Set(names)) paths.set(name, await local(name));
-  return mapRunRecipePaths(recipe, ({ of, path }) => of === "model" ? paths.get(path) ?? path : path);
+  return mapRunRecipePaths(recipe, (named) => isOnHub(named) ? paths.get(named.path)! : named.path);
+}
+
+function mayBeOnHub(of: string): boolean {
+  return of === "model" || of === "dataset";
 }
 
 /** The places of models of the hub that a recipe names and the cache does not have, by field. */
 export async function absentModels(recipe: RunRecipe): Promise<Map<string, CachedPlace>> {
   const absent = new Map<string, CachedPlace>();
   for (const { field, of, path } of runRecipePaths(recipe)) {
-    const place = of === "model" ? placeOf(path) : undefined;
+    const place = mayBeOnHub(of) ? placeOf(path) : undefined;
     if (place && !await isWhole(path)) absent.set(field, place);
   }
   return absent;
@@ -48,7 +49,7 @@ export async function restoreModels(recipe: RunRecipe, options: FetchOptions = {
 export async function hubModels(recipe: RunRecipe): Promise<Record<string, HubRecord> | undefined> {
   const records: Record<string, HubRecord> = {};
   for (const { field, of, path } of runRecipePaths(recipe)) {
-    const record = of === "model" && await exists(path) ? await hubRecord(path) : undefined;
+    const record = mayBeOnHub(of) && await isWhole(path) ? await hubRecord(path) : undefined;
     if (record) records[field] = record;
   }
   return Object.keys(records).length > 0 ? records : undefined;

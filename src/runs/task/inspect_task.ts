@@ -15,6 +15,7 @@ import { storageOf } from "../../merge/written/output.ts";
 import { Residual } from "../../merge/residual/residual.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { previewShrink, type ShrinkPreview } from "../../shape/preview.ts";
+import { previewCache } from "./cache_task.ts";
 import { previewEvaluation } from "./evaluate_task.ts";
 import { checkShape } from "./export_task.ts";
 import { shrinkSettings } from "./shrink_task.ts";
@@ -165,6 +166,8 @@ const INSPECT: {
   },
 
   evaluate: previewEvaluation,
+
+  cache: previewCache,
 
   async shrink(task: ShrinkTask, registry, device) {
     const found = await previewShrink({ ...shrinkSettings(task), model: task.model, registry }, device);

@@ -17,7 +17,7 @@ export type RunRecipe = Recipe | Task;
 
 /** What runs do, in a word each. */
 export const RUN_TASKS = [
-  ...["distill", "merge", "residual", "shrink", "evaluate"] as const,
+  ...["distill", "merge", "residual", "shrink", "evaluate", "cache"] as const,
   ...["extract", "export", "merge-adapters"] as const,
 ] as const;
 
@@ -80,7 +80,7 @@ export function watchdogSecondsOf(recipe: RunRecipe): number {
 
 /** Whether a run works on the GPU: merges and residuals are made by the processor alone. */
 export function needsGpu(recipe: RunRecipe): boolean {
-  return !isTask(recipe) || recipe.task === "shrink" || recipe.task === "evaluate";
+  return !isTask(recipe) || ["shrink", "evaluate", "cache"].includes(recipe.task);
 }
 
 /**

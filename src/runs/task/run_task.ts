@@ -16,6 +16,7 @@ import { writeMergedAdapter } from "../../merge/adapters/adapters.ts";
 import { extractLora, leftOutLines, writeResidualAdapter } from "../../merge/residual/extract.ts";
 import { mergeModels } from "../../merge/engine/merge_models.ts";
 import { writeResidual } from "../../merge/residual/residual.ts";
+import { cacheTeacher } from "./cache_task.ts";
 import { evaluateModels } from "./evaluate_task.ts";
 import { exportOfRun } from "./export_task.ts";
 import { TASK_STEPS } from "./run_recipe.ts";
@@ -136,6 +137,8 @@ const DO: { readonly [name in Task["task"]]: (task: never, host: RunHost, work: 
   shrink,
 
   evaluate: evaluateModels,
+
+  cache: cacheTeacher,
 
   extract: async ({ base, tuned, rank }: ExtractTask, { folder, registry }, work) => {
     work.stage("extract", "decomposing the difference");

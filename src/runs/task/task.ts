@@ -10,8 +10,10 @@ import { isObject } from "../../base/json.ts";
 import { describeIssues, type FieldSchema } from "../../base/schema_problems.ts";
 import { evaluationTasks } from "../../distill/recipe/schema/evaluate.ts";
 import { RecipeError } from "../../distill/recipe/parse.ts";
+import { recipeJsonSchema } from "../../distill/recipe/problems.ts";
 import { ADAPTER_METHODS } from "../../merge/adapters/adapters.ts";
 import { isMergekit, parseMergekit } from "../../merge/recipe/mergekit.ts";
+import { type CacheTask, parseCacheTask } from "./cache_recipe.ts";
 import {
   type MergeRecipe,
   MergeRecipeError,
@@ -163,8 +165,11 @@ export type ExportTask = z.output<typeof exportSchema>;
 /** Makes one adapter of several, or merges them into a model. */
 export type MergeAdaptersTask = z.output<typeof mergeAdaptersSchema>;
 
+export type { CacheTask };
+
 /** What a run may do instead of distilling. */
 export type Task =
+  | CacheTask
   | MergeTask
   | ResidualTask
   | ShrinkTask
@@ -179,6 +184,7 @@ export const TASKS: readonly Task["task"][] = [
   "residual",
   "shrink",
   "evaluate",
+  "cache",
   "extract",
   "export",
   "merge-adapters",
@@ -202,6 +208,18 @@ export function taskJsonSchemas(): Readonly<Record<Task["task"], FieldSchema>> {
     residual: ofSchema(residualSchema),
     shrink: ofSchema(shrinkSchema),
     evaluate: ofSchema(evaluateSchema),
+    cache: {
+      type: "object",
+      properties: {
+        task: { const: "cache", type: "string" } as FieldSchema,
+        recipe: {
+          ...recipeJsonSchema(),
+          description: "Of a distillation, with teacher.cache",
+        } as FieldSchema,
+      },
+      required: ["task", "recipe"],
+      additionalProperties: false,
+    } as FieldSchema,
     extract: ofSchema(extractSchema),
     export: ofSchema(exportSchema),
     "merge-adapters": ofSchema(mergeAdaptersSchema),
@@ -225,6 +243,7 @@ export function parseTask(value: unknown, where = "recipe"): Task {
     mergeRecipeOf(value as MergeTask, where);
     return value as MergeTask;
   }
+  if (name === "cache") return parseCacheTask(value as Readonly<Record<string, unknown>>, where);
   if (typeof name !== "string" || !Object.hasOwn(SCHEMAS, name)) {
     const near = typeof name === "string" ? didYouMean(name, TASKS) : "";
     throw new RecipeError(where, [{
@@ -275,7 +294,7 @@ export const TASK_OUTPUTS = {
 /** Which of {@linkcode TASK_OUTPUTS} a task leaves. */
 export function outputsOf(task: Task): readonly (keyof typeof TASK_OUTPUTS)[] {
   if (task.task === "shrink") return ["model", "shape"];
-  if (task.task === "evaluate") return [];
+  if (task.task === "evaluate" || task.task === "cache") return [];
   if (task.task === "extract") return ["adapter"];
   if (task.task === "merge-adapters") return [task.into === undefined ? "adapter" : "model"];
   if (task.task === "export") {

@@ -4,7 +4,7 @@
  * @module
  */
 import { isObject } from "../../base/json.ts";
-import type { RecipePath } from "../../distill/recipe/paths.ts";
+import { mapRecipePaths, type RecipePath } from "../../distill/recipe/paths.ts";
 
 /** Fields by task; `*` stands for every place in a list. */
 const FIELDS: Readonly<Record<string, readonly (readonly [field: string, of: RecipePath["of"]])[]>> = {
@@ -50,6 +50,13 @@ export function mapTaskPaths<T>(task: T, map: (path: RecipePath) => string): T {
 
 function visit(task: unknown, map: (path: RecipePath) => string): unknown {
   const name = isObject(task) ? String(task.task) : "";
+  if (name === "cache") {
+    const { recipe } = task as { readonly recipe?: unknown };
+    return {
+      ...task as object,
+      recipe: mapRecipePaths(recipe, (path) => map({ ...path, field: `recipe.${path.field}` })),
+    };
+  }
   const fields = Object.hasOwn(FIELDS, name) ? FIELDS[name]! : [];
   return fields.reduce(
     (copy: unknown, [field, of]) =>

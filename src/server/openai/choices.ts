@@ -32,7 +32,9 @@ export async function whole(events: AsyncIterable<InferenceEvent>): Promise<Answ
   for await (const event of events) {
     if (event.type === "text") text += event.text;
     else if (event.type === "scores") scores = readScores(event.scores);
-    else return { text, reason: reasonOf(event.finishReason), usage: usageOf(event), scores };
+    else if (event.type === "end") {
+      return { text, reason: reasonOf(event.finishReason), usage: usageOf(event), scores };
+    }
   }
   throw new HttpError(500, "the text has no end", { code: "internal" });
 }

@@ -64,6 +64,7 @@ function taskTitle({ task, recipe }, short) {
   if (task === "extract") return `difference of ${short(recipe.tuned)} and ${short(recipe.base)}`;
   if (task === "merge-adapters") return `${recipe.adapters.length} adapters by ${recipe.method ?? "cat"}`;
   if (task === "export") return `${recipe.shape} of ${short(recipe.run)}`;
+  if (task === "cache") return `cache of ${short(recipe.recipe.teacher.model)}`;
   if (task === "residual") return `residual for ${short(recipe.newBase)}`;
   const names = (recipe.models ?? []).map(({ model }) => short(model));
   const method = recipe.method ?? recipe.merge_method;

@@ -29,6 +29,10 @@ const validationSchema = z.object({
   trainSets: z.array(whole).optional(),
   heldOutSets: z.array(whole).optional(),
   trained: whole,
+  alignment: z.string().optional().openapi({
+    description:
+      "Of a teacher with a tokenizer of its own: how its tokens and the student's stand for the same texts",
+  }),
   warnings,
 }).openapi("Validation");
 

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import apart from "../../../kernels/attention_apart.wgsl" with { type: "text" };
 import forwardSubgroup8 from "../../../kernels/attention_forward_subgroup8.wgsl" with { type: "text" };
 import forwardTiled from "../../../kernels/attention_forward_tiled.wgsl" with { type: "text" };
 import keySubgroup8 from "../../../kernels/attention_key_gradient_subgroup8.wgsl" with { type: "text" };
@@ -39,6 +40,8 @@ export interface AttentionAttributes {
   readonly scale: number;
   /** Scores s become softCap * tanh(s / softCap) before the softmax (Gemma 2, arXiv 2408.00118); no cap when absent. */
   readonly softCap?: number | undefined;
+  /** Whether neighbouring queries have ranges of keys that have nothing to do with each other, as where several sequences are written. */
+  readonly apart?: boolean | undefined;
 }
 
 /** Query i attends the keys `start[i] <= j < end[i]`. Both i32 [T]. */
@@ -51,8 +54,8 @@ export interface AttentionRanges {
  * Attention of each query over its own range of keys.
  *
  * In training `end[i]` is i + 1 and `start[i]` the first token of i's sample; in decoding both are slots of the cache. Any ranges are
- * computed right, forward and backward, and cut to 0 ... S; neighbouring queries with neighbouring ranges are computed fast. A query with
- * an empty range gives zeros and no gradient.
+ * computed right, forward and backward, and cut to 0 ... S; neighbouring queries with neighbouring ranges are computed fast, or with
+ * `apart` those whose ranges have nothing to do with each other. A query with an empty range gives zeros and no gradient.
  *
  * @param q f32 [T, heads * headDim]
  * @param k f32 [S, keyValueHeads * headDim]
@@ -243,6 +246,7 @@ function launch(context: LoweringContext<AttentionAttributes>, l: Launch): void 
 
 function lower(context: LoweringContext<AttentionAttributes>): void {
   const { inputs, outputs, attributes, device } = context;
+  if (attributes.apart) return lowerApart(context);
   const [queries, keys] = [inputs[0]!.dim(0), inputs[1]!.dim(0)];
   const { heads, headDim } = attributes;
   const fast = device.family === "subgroup8";
@@ -259,6 +263,32 @@ function lower(context: LoweringContext<AttentionAttributes>): void {
     heads,
     columns: columnsAtOnce(device, headDim, 32 * perLane),
     products: 2,
+  });
+}
+
+function lowerApart({ inputs, outputs, attributes, device, dispatch }: LoweringContext<AttentionAttributes>) {
+  const [queries, keys] = [inputs[0]!.dim(0), inputs[1]!.dim(0)];
+  const { heads, keyValueHeads, headDim, scale, softCap } = attributes;
+  const SUBGROUP = device.family === "subgroup8";
+  const [THREADS, BLOCK] = SUBGROUP ? [8, 16] : [64, 64];
+  const total = queries * heads;
+  dispatch({
+    kernel: "attention apart",
+    wgsl: expandTemplate("attention_apart", apart, {
+      ...{ SUBGROUP, THREADS, BLOCK, COLUMNS: Math.ceil(headDim / 4 / THREADS) },
+      ...softCapConstants(softCap, 1),
+    }, INCLUDES),
+    tensors: [...inputs, ...outputs],
+    size: [
+      ...[queries, keys, heads, heads / keyValueHeads, headDim / 4, 1, total],
+      { f32: (softCap ?? scale) * Math.LOG2E },
+      { f32: scale },
+      0,
+      ...(softCap === undefined ? [] : [{ f32: scale / softCap }]),
+    ],
+    groups: grid(total, device),
+    // An estimate: each query has its part of the keys.
+    flops: 4 * heads * headDim * keys,
   });
 }
 

@@ -12,12 +12,17 @@ export const ROW_PARTS = [
   "text",
   "prompt",
   "completion",
+  "chosen",
+  "rejected",
   "messages",
   "system",
   "tools",
   "id",
   "source",
 ] as const;
+
+/** Parts that are text. */
+const TEXTS: ReadonlySet<string> = new Set(["text", "prompt", "completion", "chosen", "rejected", "system"]);
 
 /** A part of a row. */
 export type RowPart = typeof ROW_PARTS[number];
@@ -78,8 +83,7 @@ export class Columns {
     for (const [part, found] of this.#parts) {
       if (typeof found !== "string") row[part] = found.map((piece) => filled(piece, value)).join("");
       else if (Object.hasOwn(value, found)) {
-        const isText = part === "text" || part === "prompt" || part === "completion" || part === "system";
-        row[part] = isText ? textOf(value[found], found) : value[found];
+        row[part] = TEXTS.has(part) ? textOf(value[found], found) : value[found];
       } else if (part !== "id" && part !== "source" && part !== "tools" && part !== "system") {
         throw new RowProblem(missingColumn(found, Object.keys(value)));
       }

@@ -51,7 +51,8 @@ export async function* jsonLines(
       const content = line === 1 && text.startsWith("\ufeff") ? text.slice(1) : text;
       const record = jsonRecord(content, line);
       if (!record) continue;
-      if (!begun && "value" in record && Array.isArray(record.value)) {
+      // The list may go on over the lines that follow.
+      if (!begun && content.trimStart().startsWith("[")) {
         throw new DatasetError(
           file,
           [{ source: { file, line }, message: "expected a JSON object, found a list" }],

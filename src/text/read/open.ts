@@ -5,6 +5,7 @@
  */
 import { InputError } from "../../base/errors.ts";
 import type { CsvOptions } from "./csv.ts";
+import { datasetFiles } from "./files.ts";
 import { type FileFormat, fileFormat, FORMATS } from "./format.ts";
 import { jsonFile } from "./json_file.ts";
 import { jsonLines, type JsonLinesOptions, MAX_LINE_BYTES } from "./json_lines.ts";
@@ -22,11 +23,13 @@ export interface RecordOptions extends JsonLinesOptions {
   readonly onRead?: (bytes: number) => void;
 }
 
-/** A file that is open. */
+/** A file that is open, or several that are read one after another. */
 export interface OpenedFile extends FileFormat {
   readonly path: string;
   /** As it lies on the disk. */
   readonly bytes: number;
+  /** Whether it is several files, each of a format of its own. */
+  readonly isSeveral: boolean;
   /** Reads it from its beginning. */
   records(options?: RecordOptions): RecordBatches;
 }
@@ -35,11 +38,44 @@ export interface OpenedFile extends FileFormat {
 const CHUNK = 1 << 20;
 
 /**
- * Opens a file.
+ * Opens a file, or all that a `*` in its name stands for.
  *
  * @throws {InputError} there is none, it may not be read, or it is not what its name says
  */
 export async function openDataFile(path: string): Promise<OpenedFile> {
+  const files = await Promise.all((await datasetFiles(path)).map(openOne));
+  const [first] = files as [OpenedFile, ...OpenedFile[]];
+  if (files.length === 1) return first;
+  const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
+  return {
+    ...first,
+    path,
+    bytes,
+    isSeveral: true,
+    records: (options = {}) => oneAfterAnother(files, options),
+  };
+}
+
+async function* oneAfterAnother(
+  files: readonly OpenedFile[],
+  options: RecordOptions,
+): AsyncGenerator<readonly FileRecord[]> {
+  let [before, lines] = [0, 0];
+  for (const { path, bytes, records } of files) {
+    let own = 0;
+    const batches = records({
+      ...options,
+      onRead: (count) => options.onRead?.(before + count),
+      onLines: (count) => options.onLines?.(lines + (own = count)),
+    });
+    for await (const batch of batches) yield batch.map((record) => ({ ...record, file: path }));
+    before += bytes;
+    lines += own;
+    options.onRead?.(before);
+  }
+}
+
+async function openOne(path: string): Promise<OpenedFile> {
   const beginning = new Uint8Array(4);
   let bytes: number;
   let read: number;
@@ -49,14 +85,15 @@ export async function openDataFile(path: string): Promise<OpenedFile> {
     if (isDirectory) {
       throw new InputError("this is a folder; name a file in it", {
         where: path,
-        hint: `Datasets are ${FORMATS}.`,
+        hint: `Datasets are ${FORMATS}. A * in a file's name stands for several: ${path}/*.parquet`,
       });
     }
     bytes = size;
     read = await file.read(beginning) ?? 0;
   }
   const format = fileFormat(path, beginning.subarray(0, read));
-  return { path, bytes, ...format, records: (options = {}) => recordsOf(path, bytes, format, options) };
+  const records = (options: RecordOptions = {}) => recordsOf(path, bytes, format, options);
+  return { path, bytes, ...format, isSeveral: false, records };
 }
 
 async function opened(path: string): Promise<Deno.FsFile> {

@@ -8,7 +8,12 @@ import { InputError } from "../../base/errors.ts";
 
 /** One record: its value, or why it has none. */
 export type FileRecord =
-  & { /** Line that it begins at, or its number in a file without lines; from 1. */ readonly line: number }
+  & {
+    /** Line that it begins at, or its number in a file without lines; from 1. */
+    readonly line: number;
+    /** The file that it is in, where there are several. */
+    readonly file?: string;
+  }
   & ({ readonly value: unknown } | { readonly problem: string });
 
 /** Records in pieces, because waiting for each one takes longer than reading it. */
@@ -19,6 +24,8 @@ export const ROW_COLUMNS: readonly string[] = [
   "text",
   "prompt",
   "completion",
+  "chosen",
+  "rejected",
   "messages",
   "tools",
   "id",
@@ -56,9 +63,11 @@ export function checkColumns(file: string, there: readonly string[], wanted?: re
       hint: "Correct data.columns, which says from which column each part of a row is read.",
     });
   }
-  if (wanted || there.some((name) => ["text", "prompt", "completion", "messages"].includes(name))) return;
+  if (wanted || there.some((name) => ["text", "prompt", "completion", "chosen", "messages"].includes(name))) {
+    return;
+  }
   throw new InputError(
-    `has neither text, nor prompt and completion, nor messages; its columns are: ${
+    `has neither text, nor prompt and completion, nor messages, nor chosen and rejected; its columns are: ${
       there.slice(0, 12).map((name) => JSON.stringify(name)).join(", ") || "none"
     }`,
     {

@@ -31,6 +31,7 @@ export type DatasetRow =
     | { shape: "text"; text: string }
     | { shape: "prompt"; prompt: string; completion: string }
     | { shape: "messages"; messages: ChatMessage[]; tools?: unknown[] }
+    | { shape: "pair"; prompt: string; chosen: string; rejected: string }
   );
 
 /** What is wrong with one row; becomes part of a {@linkcode DatasetError}. */
@@ -46,8 +47,9 @@ export class DatasetError extends InputError {
     file: string,
     problems: { source: RowSource; message: string }[],
     stoppedEarly: boolean,
-    hint = 'Each line must be a JSON object: {"text": "..."}, {"prompt": "...", "completion": "..."} or ' +
-      '{"messages": [{"role": "user", "content": "..."}, ...]}. data.columns gives other names a meaning.',
+    hint = 'Each line must be a JSON object: {"text": "..."}, {"prompt": "...", "completion": "..."}, ' +
+      '{"messages": [{"role": "user", "content": "..."}, ...]} or ' +
+      '{"prompt": "...", "chosen": "...", "rejected": "..."}. data.columns gives other names a meaning.',
   ) {
     const lines = problems.map(({ source, message }) => `${source.file}:${source.line}: ${message}`);
     const count = problems.length === 1 ? "1 faulty line" : `${problems.length} faulty lines`;
@@ -70,7 +72,9 @@ export function rowOf(value: unknown, source: RowSource): DatasetRow {
   if (shapes.length === 0) {
     const keys = Object.keys(value).slice(0, 8).map((key) => JSON.stringify(key)).join(", ");
     throw new RowProblem(
-      `found neither text, nor prompt and completion, nor messages; its keys are: ${keys || "none"}`,
+      `found neither text, nor prompt and completion, nor messages, nor chosen and rejected; its keys are: ${
+        keys || "none"
+      }`,
     );
   }
   if (shapes.length > 1) {
@@ -84,14 +88,25 @@ export function rowOf(value: unknown, source: RowSource): DatasetRow {
     return { ...row, shape: "messages", messages: chat(value.messages), ...tools(value.tools) };
   }
   const prompt = string(value.prompt, "prompt", "any");
+  if (shapes[0] === PAIR) {
+    const chosen = string(value.chosen, "chosen", "filled");
+    const rejected = string(value.rejected, "rejected", "filled");
+    if (chosen === rejected) throw new RowProblem("chosen and rejected are the same");
+    return { ...row, shape: "pair", prompt, chosen, rejected };
+  }
   return { ...row, shape: "prompt", prompt, completion: string(value.completion, "completion", "filled") };
 }
 
+/** What a row of two answers to compare is called. */
+const PAIR = "chosen and rejected";
+
 function shapesOf(has: (name: string) => boolean): string[] {
+  const isPair = has("chosen") || has("rejected");
   return [
     has("text") ? "text" : "",
-    has("prompt") || has("completion") ? "prompt and completion" : "",
+    has("completion") || (has("prompt") && !isPair) ? "prompt and completion" : "",
     has("messages") ? "messages" : "",
+    isPair ? PAIR : "",
   ].filter((shape) => shape !== "");
 }
 

@@ -64,7 +64,7 @@ export async function lookAt(path: string, options: LookOptions = {}): Promise<L
       if (checked === limit) break reading;
       const row = read(record);
       if (typeof row === "string") {
-        problems.push({ source: { file: path, line: record.line }, message: row });
+        problems.push({ source: { file: record.file ?? path, line: record.line }, message: row });
         if (problems.length === MOST_ERRORS) throw new DatasetError(path, problems, true);
         continue;
       }

@@ -98,7 +98,7 @@ export class RowFile {
    */
   static async open(path: string, options: RowFileOptions = {}): Promise<RowFile> {
     const file = await openDataFile(path);
-    if (file.format === "jsonl" && !file.compression) {
+    if (file.format === "jsonl" && !file.compression && !file.isSeveral) {
       const found = await new Finder(file, options).find(linesOf(file, options.onProgress));
       return new RowFile({ path, name: path, removed: false }, found, options.columns);
     }
@@ -209,7 +209,7 @@ class Finder {
         if (rows === limit) break reading;
         const row = this.#read(record);
         if (typeof row === "string") {
-          problems.push({ source: { file: path, line }, message: row });
+          problems.push({ source: { file: record.file ?? path, line }, message: row });
           if (problems.length === MOST_ERRORS) throw new DatasetError(path, problems, true);
           continue;
         }

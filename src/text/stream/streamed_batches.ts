@@ -13,7 +13,7 @@ import { InputError } from "../../base/errors.ts";
 import { permutation } from "../../base/random.ts";
 import { type Batches, type DataCursor, type DrawnShare, otherStream } from "../batch_stream.ts";
 import type { DatasetRow } from "../dataset.ts";
-import type { EncodedSample } from "../encode.ts";
+import { type EncodedSample, sampleLength } from "../encode.ts";
 import type { MixedBy } from "../mixture.ts";
 import { checkFits, packBatch, type PackedBatch } from "../packing.ts";
 
@@ -201,9 +201,9 @@ export class StreamedBatches implements Batches {
     let room = this.#options.tokensPerBatch;
     for (let i = 0; i < drawing.waiting.length && room > 0;) {
       const { sample } = drawing.waiting[i]!;
-      if (sample.ids.length > room) i++;
+      if (sampleLength(sample) > room) i++;
       else {
-        room -= sample.ids.length;
+        room -= sampleLength(sample);
         batch.push(sample);
         drawing.waiting.splice(i, 1);
         drawing.refill();
@@ -221,7 +221,7 @@ export class StreamedBatches implements Batches {
     let room = this.#options.tokensPerBatch;
     for (let sample = this.#take(room); sample; sample = this.#take(room)) {
       batch.push(sample);
-      room -= sample.ids.length;
+      room -= sampleLength(sample);
     }
     this.#epochSamples += batch.length;
     return batch;
@@ -235,7 +235,7 @@ export class StreamedBatches implements Batches {
       .sort((a, b) => a.lag - b.lag);
     for (const { drawing, lag } of behind) {
       if (lag - behind[0]!.lag > this.#batch) return undefined;
-      const place = drawing.waiting.findIndex(({ sample }) => sample.ids.length <= room);
+      const place = drawing.waiting.findIndex(({ sample }) => sampleLength(sample) <= room);
       if (place < 0) continue;
       const [{ sample }] = drawing.waiting.splice(place, 1) as [Waiting];
       drawing.drawn += this.#sizeOf(sample);
@@ -249,15 +249,15 @@ export class StreamedBatches implements Batches {
     return (drawn + this.#sizeOf(waiting[0]!.sample) / 2) / (set.weight / this.#weights);
   }
 
-  #sizeOf({ ids }: EncodedSample): number {
-    return this.#options.by === "rows" ? 1 : ids.length;
+  #sizeOf(sample: EncodedSample): number {
+    return this.#options.by === "rows" ? 1 : sampleLength(sample);
   }
 
-  #count(name: string, { ids, supervised }: EncodedSample): void {
+  #count(name: string, sample: EncodedSample): void {
     const share = this.#shares.find((share) => share.name === name)!;
     share.samples++;
-    share.tokens += ids.length;
-    share.supervisedTokens += supervised.reduce((sum, flag) => sum + flag, 0);
+    share.tokens += sampleLength(sample);
+    share.supervisedTokens += sample.supervised.reduce((sum, flag) => sum + flag, 0);
   }
 
   state(): DataCursor {

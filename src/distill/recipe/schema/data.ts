@@ -27,6 +27,8 @@ const PART_MEANS: Readonly<Record<RowPart, string>> = {
   text: "Column of texts that are learnt whole",
   prompt: "Column of what stands before a completion",
   completion: "Column of what is learnt to follow a prompt",
+  chosen: "Column of what is preferred to follow a prompt",
+  rejected: "Column of what is not, beside chosen",
   messages: "Column of conversations: lists of turns, or such lists as JSON",
   system: "Column of what the system says first; it makes a conversation of prompt and completion",
   tools: "Column of the tools that the chat template is told of",
@@ -38,10 +40,18 @@ const columns = z.strictObject(
     ROW_PARTS.map((part) => [part, column.describe(PART_MEANS[part])]),
   ) as Record<RowPart, typeof column>,
 ).refine(
-  ({ text, prompt, completion, messages }) =>
-    [text, prompt ?? completion, messages].filter((part) => part !== undefined).length === 1 &&
-    (prompt === undefined) === (completion === undefined),
-  "must say where text, prompt and completion, or messages are read from: one of the three",
+  ({ text, prompt, completion, messages, chosen, rejected }) => {
+    const has = (...parts: (string | undefined)[]) => parts.every((part) => part !== undefined);
+    const shapes = [has(text), has(messages), has(prompt, completion), has(prompt, chosen, rejected)];
+    const given = [text, prompt, completion, messages, chosen, rejected].filter((part) => part !== undefined);
+    const needed = [1, 1, 2, 3];
+    return shapes.some((isShape, i) => isShape && given.length === needed[i]);
+  },
+  "must say where text, prompt and completion, prompt, chosen and rejected, or messages are read from: one of them",
+).refine(
+  ({ system, completion, messages }) =>
+    system === undefined || completion !== undefined || messages !== undefined,
+  "a system's text goes before prompt and completion, or messages",
 ).optional();
 const COLUMNS =
   "From which column of a file each part of a row is read, such as {prompt: question, completion: answer}; a name with " +
@@ -122,6 +132,10 @@ export const data = z.strictObject({
   overlap: count.optional().describe(
     "Tokens that the pieces of a split sample have in common, as context of what follows; 1 when absent",
   ),
+  turns: z.enum(["all", "last", "each"]).optional().describe(
+    "Which of an assistant's turns in a conversation are learnt: all, the last, or each in a sample of its own that ends with it; all when " +
+      "absent. Templates that leave the thinking out of earlier turns need last or each",
+  ),
   streaming: z.boolean().optional().describe(
     "Whether training rows stay on the disk and are encoded when they are drawn, so that memory does not grow with the files; when " +
       "absent, where they are larger than 1 GiB together",
@@ -130,7 +144,7 @@ export const data = z.strictObject({
     "Whether special tokens that are written out in the data, such as </s>, stay text or become those tokens; text when absent. With " +
       "parse, whoever wrote the data can end a turn and begin another",
   ),
-}).refine(({ overlap, tooLong }) => overlap === undefined || tooLong === "split", {
+}).refine(({ overlap = 1, tooLong }) => overlap === 1 || tooLong === "split", {
   path: ["overlap"],
   error: "is for split samples; set tooLong: split, or leave it out",
 }).refine(({ overlap = 1, contextLength }) => overlap < contextLength, {

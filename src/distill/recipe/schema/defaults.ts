@@ -27,6 +27,12 @@ export function deriveDefaults(value: unknown): unknown {
       cache: { precision: "bf16", ...teacher.cache },
     };
   }
+  if (teacher && isObject(teacher.align) && derived.objective === undefined) {
+    derived.objective = [
+      { loss: "cross-entropy", weight: 0.5 },
+      { loss: "universal-logit-groups", weight: 0.5 },
+    ];
+  }
   const train = section(value, "train");
   if (train) {
     const filled = { ...train };

@@ -12,6 +12,7 @@ import { data } from "./data.ts";
 import { evaluate } from "./evaluate.ts";
 import { haveNumbers } from "./fields.ts";
 import { defaultObjective, isEverPositive, objective } from "./objective.ts";
+import { checkOnPolicy } from "./on_policy.ts";
 import { limits, output, samples } from "./run.ts";
 import { checkBesideServed } from "./server.ts";
 import { student } from "./student.ts";
@@ -53,13 +54,11 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
       isObject(value) && isObject(value.train) && Array.isArray(value.objective) &&
       value.objective.every((term) => isObject(term) && typeof term.weight === "number"),
   },
-).superRefine(({ teacher, student, objective, adapter, train }, context) => {
-  checkOneForAll({ teacher, student, objective, adapter, train }, (path, message) => {
-    context.addIssue({ code: "custom", path, message });
-  });
-  checkBesideServed({ teacher, student, train }, (path, message) => {
-    context.addIssue({ code: "custom", path, message });
-  });
+).superRefine(({ teacher, student, data, objective, adapter, train }, context) => {
+  const wrong = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message });
+  checkOneForAll({ teacher, student, objective, adapter, train }, wrong);
+  checkBesideServed({ teacher, student, train }, wrong);
+  checkOnPolicy({ teacher, student, data, train }, wrong);
   const trains = objective.findIndex(({ learner }) => learner === "teacher");
   if (trains >= 0 && !teacher.train) {
     context.addIssue({
@@ -90,6 +89,21 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
       code: "custom",
       path: ["objective", unequal, "balance"],
       message: "only works over the supervised tokens of all samples: leave out tokens and source",
+    });
+  }
+  if (teacher.align && train.onPolicy) {
+    context.addIssue({
+      code: "custom",
+      path: ["train", "onPolicy"],
+      message:
+        "cannot be had with teacher.align: texts of the student are not encoded for a teacher with another tokenizer",
+    });
+  }
+  if (teacher.align && student.model === "teacher") {
+    context.addIssue({
+      code: "custom",
+      path: ["teacher", "align"],
+      message: "has no use with student.model: teacher, which has the teacher's tokenizer; leave it out",
     });
   }
   if (student.shape !== undefined && student.layers) {
@@ -166,6 +180,7 @@ function checkOneForAll(
     ],
     [adapter === "none", ["adapter"], "is none, but the shapes of student.shapes share an adapter"],
     [teacher.train, ["teacher", "train"], "cannot be combined with student.shapes"],
+    [teacher.align, ["teacher", "align"], "cannot be combined with student.shapes"],
     [
       teacher.cache,
       ["teacher", "cache"],

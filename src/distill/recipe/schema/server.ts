@@ -59,10 +59,15 @@ export function checkServed(
   if (quantize) wrong(["quantize"], elsewhere);
   if (stream !== undefined) wrong(["stream"], elsewhere);
   if (train) wrong(["train"], elsewhere);
-  if (cache?.topK === undefined) {
+  if (cache?.payload === "hidden") {
+    if (cache.folder === undefined) {
+      wrong(["cache", "folder"], "is missing: where hidden states and the teacher's head are kept");
+    }
+  } else if (cache?.topK === undefined) {
     wrong(
       ["cache"],
-      "must say how many log-probabilities are asked of the server at each position, such as {topK: 20}",
+      "must say how many log-probabilities are asked of the server at each position, such as {topK: 20}; of another Limbeck, " +
+        "{payload: hidden, folder: caches} too",
     );
   }
 }

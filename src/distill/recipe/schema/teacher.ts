@@ -32,6 +32,16 @@ const cache = z.strictObject({
   error: "must be f16 or f32 for logits, and bf16, int8 or f32 for payload: hidden",
 });
 
+const align = z.strictObject({
+  by: z.enum(["bytes", "edit-distance"]).default("bytes").describe(
+    "What makes tokens of teacher and student one group: the bytes of the text that they stand for, or the least edit distance of their " +
+      "texts, for rows that the two tokenizers do not spell alike",
+  ),
+  unlike: z.enum(["refuse", "skip"]).default("refuse").describe(
+    "Rows whose bytes the two tokenizers do not spell alike, such as where one normalises to NFC: an error, or left out",
+  ),
+});
+
 export const teacher = z.strictObject({
   model: path.describe(
     "Hugging Face folder or GGUF file of the teacher, hf:ORG/NAME@REVISION of the hub, or `server` for a model behind a server",
@@ -52,7 +62,21 @@ export const teacher = z.strictObject({
   cache: cache.optional().describe(
     "Runs the teacher once before training and keeps the top of its distribution; training then needs no teacher on the GPU",
   ),
-}).superRefine(checkServed).refine((t) => !(t.train && t.cache), {
+  align: align.optional().describe(
+    "For a teacher with another tokenizer than the student's: it reads the same texts in its own tokens, and losses over groups of tokens " +
+      "compare the two, such as universal-logit-groups",
+  ),
+}).superRefine(checkServed).refine((t) => !(t.align && t.train), {
+  path: ["align"],
+  error:
+    "cannot be had with teacher.train: a teacher that is trained along must have the student's tokenizer",
+}).refine((t) => !(t.align && t.cache), {
+  path: ["align"],
+  error: "cannot be had with teacher.cache: what is kept of a teacher belongs to the student's tokens",
+}).refine((t) => !(t.align && t.stream), {
+  path: ["align"],
+  error: "cannot be had with teacher.stream: leave stream out",
+}).refine((t) => !(t.train && t.cache), {
   path: ["cache"],
   error: "cannot keep a teacher that is trained along; leave it out, or teacher.train",
 }).refine((t) => !(t.train && t.stream), {

@@ -5,6 +5,7 @@
  */
 import { z } from "zod";
 import { count, countOrNone, haveNumbers, positive, seed, share } from "./fields.ts";
+import { onPolicy } from "./on_policy.ts";
 
 const divergence = z.strictObject({
   maxLossFactor: z.union([z.literal(0), z.number().gt(1)]).default(3).describe(
@@ -72,6 +73,11 @@ export const train = z.strictObject({
   divergence: divergence.prefault({}).describe("When a run that gets worse is stopped"),
   oneForAll: oneForAll.optional().describe(
     "How the shapes of student.shapes are trained: in each step the whole model by the objective, the others from the whole model",
+  ),
+  // Without a default, so that recipes of earlier runs keep their hash.
+  onPolicy: onPolicy.optional().describe(
+    "On-policy distillation (arXiv 2306.13649): the student answers prompts of the training data, and learns from the teacher on its own " +
+      "answers; losses that look at no teacher, such as cross-entropy, count the data alone unless their source is on-policy",
   ),
 }).refine((t) => t.warmup < t.steps, {
   path: ["warmup"],

@@ -27,7 +27,7 @@ export function main(modules: readonly PluginModule[]): Promise<never> {
   return serve<ServedOrder>(async ({ recipe, place }, port) => {
     const registry = await registryOf(builtins, modules);
     await openRecipe(parseRecipe(recipe), registry, async ({ prepared, setup }) => {
-      const { origin, place: folder, keys } = (await wantedCache(prepared, setup, place))!;
+      const { origin, place: folder, keys } = (await wantedCache(prepared, setup, [place]))!;
       const { train, sets, tokenizer, student } = prepared;
       const say = (message: ServedMessage) => port.say(message);
       const hashes = (samples: readonly EncodedSample[]) => samples.map((sample) => keys.get(sample)!.hash);

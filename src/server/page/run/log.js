@@ -40,6 +40,10 @@ function sentence(event) {
       return `held-out losses after step ${event.step}: ${
         event.shapes.map(({ name, loss }) => `${name} ${number3(loss)}`).join("; ")
       }`;
+    case "rollout":
+      return `the student wrote ${event.answers} answers after step ${event.step}, ${
+        number3(event.meanLength)
+      } tokens each, entropy ${number3(event.entropy)}`;
     case "checkpoint":
       return `checkpoint after step ${event.step}${event.best ? ", the best so far" : ""}`;
     case "rewind":

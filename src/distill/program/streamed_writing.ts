@@ -5,12 +5,12 @@
  * @module
  */
 import type { Executable } from "../../tensor/executable.ts";
-import type { Graph } from "../../tensor/graph.ts";
+import type { Graph, Tensor } from "../../tensor/graph.ts";
 import type { Program } from "../../tensor/plan.ts";
-import { type StreamArrays, writeStream } from "../program/stream.ts";
-import type { LayerSource, Slot, StreamedLayers } from "../program/streamed_layers.ts";
-import { STREAMED, streamedTrace, traceStreamedTeacher } from "../program/streamed_teacher.ts";
-import type { ModelTrace } from "../program/traced_model.ts";
+import { writeStream, type WrittenStream } from "./stream.ts";
+import type { LayerSource, Slot, StreamedLayers } from "./streamed_layers.ts";
+import { STREAMED, streamedTrace, traceStreamedTeacher } from "./streamed_teacher.ts";
+import type { ModelTrace } from "./traced_model.ts";
 
 /** What the blocks of one stream are traced for. */
 export interface WritingSizes {
@@ -21,6 +21,8 @@ export interface WritingSizes {
   readonly length: number;
   /** Keys and values of a layer. */
   readonly cacheRows: number;
+  /** The stream's tokens, where they are on the GPU. */
+  readonly chosen?: (graph: Graph) => Tensor;
 }
 
 /** Traces the blocks of a stream up to its hidden states, for a block that makes logits of them. */
@@ -28,11 +30,12 @@ export function traceStreamedWriting(
   program: Program,
   graph: Graph,
   layers: StreamedLayers,
-  { name, tokens, length, cacheRows }: WritingSizes,
+  { name, tokens, length, cacheRows, chosen }: WritingSizes,
 ): ModelTrace {
   const streamed = { layers, waiting: 1, taps: new Set<string>() };
   const sizes = {
     ...{ tokens, positions: length, prefix: `${name}.` },
+    ...(chosen ? { chosen } : {}),
     cacheRows: (kind: number) => cacheRows * layers.kinds.filter((k) => k === kind).length,
   };
   traceStreamedTeacher(program, streamed, sizes);
@@ -40,8 +43,8 @@ export function traceStreamedWriting(
 }
 
 /** A stream as it is written, with the rows of the cache that its tokens write, -1 for none. */
-export interface WrittenStream {
-  readonly arrays: StreamArrays;
+export interface FedStream {
+  readonly arrays: WrittenStream;
   readonly slots: Int32Array;
   /** How many tokens the sequence of each position has. */
   reach(t: number): number;
@@ -60,8 +63,8 @@ export class StreamedWriting {
     this.#cacheRows = cacheRows;
   }
 
-  /** Brings a stream through all layers. */
-  async run(name: string, { arrays, slots, reach }: WrittenStream): Promise<void> {
+  /** Brings a stream through all layers, so that the block that makes logits may run. */
+  async run(name: string, { arrays, slots, reach }: FedStream): Promise<void> {
     const executable = this.#executable;
     const prefix = `${name}.`;
     executable.write(`${prefix}${STREAMED.rows}`, Int32Array.from(slots, (_, t) => t));
@@ -78,6 +81,5 @@ export class StreamedWriting {
       executable.run(`${prefix}${STREAMED.layer(kind, slot)}`);
     }
     executable.run(`${prefix}${STREAMED.end}`);
-    executable.run(name);
   }
 }
