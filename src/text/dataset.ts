@@ -2,7 +2,8 @@
  * Datasets: files of rows, one sample each, in one of four shapes that the field's tools share:
  * `{"text"}`, `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, ...]}`,
  * `{"prompt", "chosen", "rejected"}`. A file may mix them, since each row says which it is;
- * a row that fits two is refused. A row may say who wrote it: `"source": "student"`. Files are JSON Lines, JSON, CSV or Parquet, and their
+ * a row that fits two is refused. A row may say who wrote it, `"source": "student"`, and which of several teachers is to teach it,
+ * `"teacher": "math"`. Files are JSON Lines, JSON, CSV or Parquet, and their
  * columns may have other names.
  *
  * @module

@@ -17,6 +17,8 @@ export interface EncodedSample {
   source: RowSource;
   /** Who wrote its row, where the row says so. */
   origin?: string;
+  /** Which of several teachers is to teach it, where the row says so. */
+  teacher?: string;
   /** The worse answer to the same prompt, of a row that has one: only losses over pairs of texts look at it. */
   rejected?: { ids: Int32Array; supervised: Uint8Array };
   /** The same sample as a second tokenizer has it, where there is one. */
@@ -138,7 +140,7 @@ function endTokenId(options: EncodeOptions): number | undefined {
  */
 export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSample {
   const { tokenizer, specialInText: special = false } = options;
-  const { source, origin } = row;
+  const { source, origin, teacher } = row;
   if (row.shape === "pair") {
     const { prompt, chosen, rejected, ...rest } = row;
     const encode = (completion: string) =>
@@ -174,7 +176,11 @@ export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSampl
     }
   }
   if (supervised.length > 0) supervised[0] = 0;
-  return { ids, supervised, source, ...(origin === undefined ? {} : { origin }) };
+  return {
+    ...{ ids, supervised, source },
+    ...(origin === undefined ? {} : { origin }),
+    ...(teacher === undefined ? {} : { teacher }),
+  };
 }
 
 /** The turns of a row that goes through the chat template. */

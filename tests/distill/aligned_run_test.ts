@@ -45,6 +45,7 @@ Deno.test({
       const whole = `${files.folder}/whole`;
       const result = await runHere(recipe, whole, {}, events);
       assertEquals(result.status, "succeeded");
+      assertEquals(result.peakBytes.planned, result.peakBytes.allocated);
 
       const prepared = await prepareRun(recipe);
       const length = 64;
@@ -170,5 +171,6 @@ Deno.test("what two tokenizers rule out is refused with what would do", () =>
       "cannot have tokens",
       "Leave it out",
     );
+    await refuse({ train: { onPolicy: {} } }, "train.onPolicy: cannot be had with teacher.align", "");
     await refuse({ teacher: { cache: { topK: 4 } } }, "teacher.align: cannot be had with teacher.cache", "");
   }));

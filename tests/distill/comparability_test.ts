@@ -3,7 +3,7 @@ import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { checkComparable, comparedRecipe } from "../../src/distill/run/comparability.ts";
 import { prepareRun } from "../../src/distill/inputs/prepare.ts";
 import { InputError } from "../../src/base/errors.ts";
-import type { RecipeInput } from "../../src/distill/recipe/recipe.ts";
+import type { RecipeInput, SelfRecipe } from "../../src/distill/recipe/recipe.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { type TinyFiles, tinyRows, withTiny, writeTinyModel } from "./tiny_model.ts";
 
@@ -58,6 +58,57 @@ Deno.test("checkComparable() refuses another teacher, held-out data or context l
     );
     assertEquals(message.includes("other-5"), false);
   }));
+
+Deno.test("checkComparable() compares with several teachers, and with the student itself, by what they are", () =>
+  withTiny(async (files) => {
+    const [other, copy] = [`${files.folder}/other`, `${files.folder}/copy`] as const;
+    await writeTinyModel(other, { seed: 2 });
+    await writeTinyModel(copy);
+    const several = (combine: "best" | "product", second: string, weights: object = {}) => ({
+      teacher: {
+        combine,
+        teachers: [{ model: files.teacher, name: "x" }, { model: second, name: "y", ...weights }],
+      },
+    });
+    const own = (self?: SelfRecipe, layers = [0, 2]) => ({
+      teacher: { model: "student", ...(self ? { self } : {}) },
+      student: { model: files.teacher, layers },
+    });
+    const mean = { kind: "mean", decay: 0.9 } as const;
+    const recipes = await opened(
+      files,
+      several("best", other),
+      several("product", other),
+      several("product", copy),
+      several("product", files.teacher),
+      several("product", copy, { weight: 2 }),
+      own(),
+      own(mean),
+      own(mean, [0, 1]),
+    );
+    const areOne = async (i: number, j: number) =>
+      await checkComparable([recipes[i]!, recipes[j]!]).then(() => true, () => false);
+    assertEquals(await areOne(0, 1), false);
+    assertEquals([await areOne(1, 1), await areOne(1, 2), await areOne(2, 3), await areOne(3, 4)], [
+      true,
+      false,
+      false,
+      true,
+    ]);
+    assertEquals([await areOne(3, 5), await areOne(0, 6), await areOne(6, 6)], [false, false, true]);
+    assertEquals([await areOne(6, 7), await areOne(7, 8)], [false, false]);
+    const { message } = await assertRejects(
+      () => checkComparable([recipes[1]!, recipes[5]!, recipes[7]!]),
+      InputError,
+    );
+    assertMatch(
+      message,
+      /other-5: another teacher than other-1: product of \S+teacher and \S+copy weight 2, not best of \S+ and \S+other\n/,
+    );
+    assertMatch(message, /other-7: .*: the student itself \(mean\), not /);
+    const warnings = await checkComparable([recipes[7]!, recipes[7]!]);
+    assertMatch(warnings[0]!, /teaches itself, so its divergences/);
+  }, { layers: 3 }));
 
 Deno.test("checkComparable() warns where students, steps, tokens per step or training data differ, or a teacher learns", () =>
   withTiny(async (files) => {

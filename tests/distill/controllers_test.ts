@@ -153,12 +153,12 @@ Deno.test("a controller that measures the teacher at the label is refused with a
   const registry = new Registry().addAll(builtins);
   const cache = { topK: 4, seed: 1, precision: "f16" as const };
   const make = (options: Record<string, unknown>) =>
-    Objective.of(registry, [{ loss: "skew-kl", weight: 1, temperature: 1, options }], 64, cache);
+    Objective.of(registry, [{ loss: "skew-kl", weight: 1, temperature: 1, options }], 64, { cache });
   make({});
   const error = assertThrows(() => make({ curriculum: true }), InputError, "cannot measure in training");
   assertEquals(error.where, "recipe objective.0.options");
   const taid = [{ loss: "taid", weight: 1, temperature: 1, options: { adaptive: true } }];
-  Objective.of(registry, taid, 64, cache);
+  Objective.of(registry, taid, 64, { cache });
 });
 
 Deno.test("a schedule of what a controller sets is refused by its path", () =>

@@ -157,7 +157,7 @@ Deno.test("what a loss over pairs cannot have is refused by its place", () => {
   }
   const cache = { topK: 4, seed: 1, precision: "f32" as const };
   assertThrows(
-    () => Objective.of(registry, [term("dpo")], 100, cache),
+    () => Objective.of(registry, [term("dpo")], 100, { cache }),
     InputError,
     "nothing of rejected texts",
   );

@@ -89,7 +89,12 @@ function objectiveOf(losses: readonly string[], cache?: Partial<TeacherCacheReci
   const terms = [1, 2].flatMap((temperature) =>
     losses.map((loss) => ({ loss, weight: 1, temperature, options: {} }))
   );
-  return Objective.of(registry, terms, VOCABULARY, cache && { seed: 1, precision: "f32", ...cache });
+  return Objective.of(
+    registry,
+    terms,
+    VOCABULARY,
+    cache ? { cache: { seed: 1, precision: "f32", ...cache } } : {},
+  );
 }
 
 /** Values of all losses [K, T] and the gradient of the hidden states [T, H], of one weight at a time. */

@@ -2,7 +2,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals } from "@std/assert";
 import { writeModelFolder } from "../../src/distill/export/exports.ts";
-import { modelIdentity, quantisedIdentity } from "../../src/distill/inputs/identity.ts";
+import { computedIdentity, modelIdentity } from "../../src/distill/inputs/identity.ts";
 import { Model } from "../../src/distill/inputs/models.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { toFloat32 } from "../../src/formats/dtype.ts";
@@ -41,7 +41,7 @@ modelTest(
           }
         }
         assert(model.hasQuantisedExperts);
-        assert(await quantisedIdentity(model) !== await modelIdentity(model));
+        assert(await computedIdentity(model) !== await modelIdentity(model));
         const found = await logitsOf(model);
         await writeModelFolder(`${folder}/${quantize}`, model);
         const written = await Model.open(`${folder}/${quantize}`, { category: "weights" });

@@ -2,7 +2,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { InputError } from "../../src/base/errors.ts";
-import { modelIdentity, quantisedIdentity } from "../../src/distill/inputs/identity.ts";
+import { computedIdentity, modelIdentity } from "../../src/distill/inputs/identity.ts";
 import { Model, putPieces } from "../../src/distill/inputs/models.ts";
 import { openStudent } from "../../src/distill/inputs/prepare.ts";
 import { folderDtype, writeBase } from "../../src/distill/export/exports.ts";
@@ -273,7 +273,7 @@ Deno.test("what is computed with quantised weights is told apart from what is co
   withTiny(async (files) => {
     const identity = async (quantize?: QuantizeDtype) => {
       const model = await Model.open(files.teacher, { category: "weights", quantize });
-      const found = await quantisedIdentity(model);
+      const found = await computedIdentity(model);
       model.close();
       return found;
     };

@@ -199,6 +199,10 @@ Deno.test("rollouts are refused where they cannot be, with the place in the reci
       "teacher.cache: holds what the teacher makes of texts that are there before training",
     ],
     [
+      () => recipe({}, { teacher: { model: "server", server: { url: "http://localhost:1", model: "m" } } }),
+      "train.onPolicy: needs a teacher that is there while it trains",
+    ],
+    [
       () => recipe({}, { student: { model: "s", shapes: { layers: [[0]] } } }),
       "train.onPolicy: cannot be combined with student.shapes",
     ],

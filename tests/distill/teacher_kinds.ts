@@ -9,16 +9,16 @@ import { cacheRefusal } from "../../src/losses/sparse_target.ts";
 import type { Divergence, RowLoss } from "../../src/registry/contract.ts";
 import { TINY_VOCABULARY } from "./tiny_model.ts";
 
-/** Every built-in loss over logits. */
+/** Every built-in loss over the logits of a text; those over pairs of texts have tests of their own. */
 export const LOGIT_LOSSES: readonly (Divergence | RowLoss)[] = builtins.flatMap((plugin) =>
-  plugin.kind === "divergence" || plugin.kind === "row-loss" ? [plugin] : []
+  (plugin.kind === "divergence" && !plugin.pairs) || plugin.kind === "row-loss" ? [plugin] : []
 );
 
 /** A kind of teacher, as a recipe names it. */
 export interface TeacherKind {
   readonly name: string;
-  /** What the recipe says of the teacher beside its model. */
-  readonly teacher: Partial<RecipeInput["teacher"]>;
+  /** What the recipe says of the teacher beside its model, or with it. */
+  readonly teacher: Partial<RecipeInput["teacher"]> | ((model: string) => RecipeInput["teacher"]);
   /** Its stated error: how far a loss may be from that of the live model, absolute and as a share of the value. */
   readonly error: number;
   /** Losses that it serves; all when absent. */
@@ -61,4 +61,21 @@ export const TEACHER_KINDS: readonly TeacherKind[] = [
     teacher: { cache: { payload: "hidden", precision: "int8" } },
     error: 6e-2,
   },
+  // Of one model twice, whatever they are together is that model.
+  { name: "a product", teacher: (model) => ({ combine: "product", ...twice(model) }), error: 2e-5 },
+  { name: "the best of two", teacher: (model) => ({ combine: "best", ...twice(model) }), error: 1e-6 },
+  {
+    name: "a mixture of hidden states",
+    teacher: (model) => ({
+      ...{ combine: "mixture", ...twice(model) },
+      cache: { payload: "hidden", precision: "f32" },
+    }),
+    error: 2e-5,
+    // Its losses are parted by temperature: a kernel of all of them would be one more to compile.
+    losses: LOGIT_LOSSES.filter(({ id }) => ["forward-kl", "reverse-kl", "universal-logit"].includes(id)),
+  },
 ];
+
+function twice(model: string) {
+  return { teachers: ["a", "b"].map((name) => ({ model, name })) };
+}

@@ -9,7 +9,11 @@ import { prepareRun } from "../../src/distill/inputs/prepare.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { measureLosses, writeBatch } from "../../src/distill/program/measure.ts";
 import { TeacherStream } from "../../src/distill/program/teacher_stream.ts";
-import { uploadWeights } from "../../src/distill/inputs/models.ts";
+import { type Model, uploadWeights } from "../../src/distill/inputs/models.ts";
+import { memberName } from "../../src/distill/program/block_models.ts";
+import { writeChoice } from "../../src/distill/program/sample_choice.ts";
+import { shareScalars } from "../../src/distill/objective/several_targets.ts";
+import { TeacherTargets } from "../../src/distill/teacher/teacher_targets.ts";
 import { LOSS_SUMS } from "../../src/distill/objective/loss_sets.ts";
 import { FLAT } from "../../src/distill/trained/parameters.ts";
 import { compile } from "../../src/tensor/executable.ts";
@@ -28,11 +32,13 @@ import { type TinyFiles, tinyRecipe, withTiny } from "./tiny_model.ts";
 /** All losses that a kind serves, and one at another temperature. */
 function recipeFor(files: TinyFiles, { teacher, losses = LOGIT_LOSSES }: TeacherKind): Recipe {
   return tinyRecipe(files, {
-    teacher,
+    teacher: typeof teacher === "function" ? teacher(files.teacher) : teacher,
     objective: [
       ...losses.map(({ id }) => ({ loss: id, weight: 0.1 })),
       // Samples are of the distribution as it is.
-      ...(teacher.cache?.samples ? [] : [{ loss: "forward-kl", weight: 0.1, temperature: 2 }]),
+      ...("cache" in teacher && teacher.cache?.samples
+        ? []
+        : [{ loss: "forward-kl", weight: 0.1, temperature: 2 }]),
     ],
     train: { steps: 4, checkpointEvery: 2, evaluateEvery: 0 },
   });
@@ -55,25 +61,34 @@ async function withTeacher(
   const setup = setUp(prepared, new Registry().addAll(builtins));
   const { plan, choices, streamed } = planTraining(setup, gpu.description);
   const nothing = { onSlice() {}, onFound() {}, onPlanned() {} };
-  const opened = await openTeacherCache(
-    gpu,
-    prepared,
-    setup,
-    { choices, texts: undefined },
-    [folder],
-    nothing,
-  );
-  const weights = await uploadWeights(gpu, plan, [setup.teacher, setup.student]);
+  const open = (teacher: Model) =>
+    openTeacherCache(
+      gpu,
+      { ...prepared, teacher },
+      { ...setup, teacher },
+      { choices, texts: undefined },
+      [folder],
+      nothing,
+    );
+  const opened = await Promise.all(setup.teachers.map(open));
+  const weights = await uploadWeights(gpu, plan, [...setup.teachers, setup.student]);
   const later = [...plan.blocks.keys()].filter((block) => !block.startsWith("teacher."));
   const executable = await compile(gpu, plan, { weights, later });
   const run = (block: string) => Promise.resolve(executable.run(block));
   const stream = streamed && new TeacherStream(executable, streamed, weights, run);
-  const feed = opened?.cache.feed(choices.tokens);
+  const { teachers, combine } = recipe.teacher;
+  const caches = opened.map((one) => one?.cache);
+  const names = teachers?.map(({ name }) => memberName(name!));
+  const source = names && caches[0] ? new TeacherTargets(caches, undefined, names) : caches[0];
+  const feed = source?.feed(choices.tokens);
+  // One after another; the two are the same.
+  const choice = new Map(prepared.heldOut.map((sample, i) => [sample, i % 2]));
   const { objective, trainables } = setup;
   try {
     await executable.ready("evaluate");
     executable.write(FLAT.parameters, (await trainables.initialValues(1)).trained);
     objective.setEvaluationScalars(executable);
+    executable.setScalars(shareScalars([1, 3]));
     const measure = async (samples: readonly EncodedSample[]) => {
       const { losses } = await measureLosses(executable, samples, {
         ...{ block: "evaluate", state: LOSS_SUMS.evaluate, tokensPerBatch: choices.tokens },
@@ -81,6 +96,7 @@ async function withTeacher(
         ahead: stream && { most: stream.most, run: (batches) => stream.pass(batches) },
         write: async (batch, marked, i) => {
           writeBatch(executable, batch, marked);
+          if (combine === "best") writeChoice(executable, batch, choice);
           await feed?.fill(batch, marked);
           for (const [name, data] of feed?.inputs ?? []) {
             if (plan.storages.has(name)) executable.write(name, data);
@@ -95,7 +111,7 @@ async function withTeacher(
     stream?.close();
     executable.destroy();
     for (const buffer of weights.values()) buffer.destroy();
-    opened?.cache.close();
+    for (const cache of caches) cache?.close();
     prepared.close();
   }
 }
@@ -158,7 +174,7 @@ modelTest(
     await withTiny(async (files) => {
       for (const { name, teacher, objective = SMALL } of TEACHER_KINDS) {
         const recipe = tinyRecipe(files, {
-          teacher,
+          teacher: typeof teacher === "function" ? teacher(files.teacher) : teacher,
           objective: objective.map((loss) => ({ loss, weight: 0.5 })),
           train: { steps: 4, accumulation: 2, checkpointEvery: 2, evaluateEvery: 0 },
         });

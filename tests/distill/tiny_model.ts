@@ -5,7 +5,7 @@
  */
 import type { ModelAdapter } from "../../src/distill/trained/model_adapter.ts";
 import { setUp } from "../../src/distill/run/set_up.ts";
-import { Model } from "../../src/distill/inputs/models.ts";
+import { closeModels, openModels } from "../../src/distill/inputs/open_models.ts";
 import { openStudent } from "../../src/distill/inputs/prepare.ts";
 import { type AdapterRecipe, type Recipe, type RecipeInput } from "../../src/distill/recipe/recipe.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
@@ -182,7 +182,8 @@ export type AdaptedRecipe = Recipe & { adapter: AdapterRecipe };
 /** A recipe over the files, with a student cut from the teacher; the learning rate is constant unless `changes` say otherwise. */
 export function tinyRecipe(files: TinyFiles, changes: RecipeChanges = {}): AdaptedRecipe {
   return parseRecipe({
-    teacher: { model: files.teacher, ...changes.teacher },
+    // Of several teachers, the first one's model is the teacher's.
+    teacher: { ...(changes.teacher?.teachers ? {} : { model: files.teacher }), ...changes.teacher },
     student: changes.student ?? { model: "teacher", layers: [0, 2] },
     data: { train: files.train, heldOut: files.heldOut, contextLength: 64, ...changes.data },
     ...(changes.objective ? { objective: changes.objective } : {}),
@@ -215,16 +216,12 @@ export async function tinySetup(recipe: Recipe): Promise<AdaptedSetup & Disposab
 
 /** Opens the models of a recipe and resolves its plugins. */
 export async function openTiny(recipe: Recipe): Promise<TrainingSetup & Disposable> {
-  const { model, quantize } = recipe.teacher;
-  const teacher = await Model.open(model, { category: "teacher weights", quantize });
-  const student = await openStudent(recipe);
-  const setup = setUp({ recipe, teacher, student }, new Registry().addAll(builtins));
+  const models = await openModels(recipe, () => openStudent(recipe));
+  const { student, teachers } = models;
+  const setup = setUp({ recipe, teacher: teachers[0]!, teachers, student }, new Registry().addAll(builtins));
   return {
     ...setup,
-    [Symbol.dispose]() {
-      teacher.close();
-      student.close();
-    },
+    [Symbol.dispose]: () => closeModels(models),
   };
 }
 

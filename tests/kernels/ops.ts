@@ -36,6 +36,7 @@ import { rangeMean } from "../../src/tensor/ops/range_mean.ts";
 import { relationsOp } from "../../src/tensor/ops/relations.ts";
 import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
+import { rowLogSumExp } from "../../src/tensor/ops/row_log_sum_exp.ts";
 import { sumColumns } from "../../src/tensor/ops/pointwise.ts";
 import { sumRows } from "../../src/tensor/ops/pointwise.ts";
 import { DRAW_WORDS, sampleTokens } from "../../src/tensor/ops/sample_tokens.ts";
@@ -222,6 +223,9 @@ function relations(block: OpBlock): void {
 }
 
 function elementwise(block: OpBlock): void {
+  for (const [width, temperature] of [[8, undefined], [9, "tau"]] as const) {
+    block.want(rowLogSumExp(block.tensor([3, width]), temperature));
+  }
   const { graph } = block;
   const x = block.tensor([9, 37]);
   const others = [1, 2, 3].map(() => block.tensor([9, 37]));

@@ -12,6 +12,7 @@ import type {
   ProfileEvent,
   ProgressEvent,
   RunEvent,
+  TeachersEvent,
 } from "../../distill/run/events.ts";
 import type { Output } from "./output.ts";
 import { bytes, count, duration, number3, short } from "../../base/units.ts";
@@ -63,6 +64,8 @@ export class Progress {
           this.#lines([yellow(event.message ?? "the training process ended")]);
         }
         return;
+      case "teachers":
+        return this.#lines(teacherLines(event));
       case "profile":
         return this.#lines(profileLines(event));
       case "sample":
@@ -154,6 +157,16 @@ function planLines(plan: PlanEvent): string[] {
     ...Object.entries(plan.bytes).map(([name, size]) => row(name, size)),
     bold(row("total", plan.totalBytes)),
   ];
+}
+
+/** Which of several teachers teaches how much. */
+function teacherLines({ teachers }: TeachersEvent): string[] {
+  const all = teachers.reduce((sum, { tokens }) => sum + tokens, 0);
+  return teachers.map(({ name, samples, tokens, loss }, i) => {
+    const share = all > 0 ? `, ${Math.round(100 * tokens / all)} % of the tokens` : "";
+    const own = loss === null ? "" : `, cross-entropy ${number3(loss)}`;
+    return `${i === 0 ? `${bold("Teachers")} ` : "         "}${name}: ${samples} samples${share}${own}`;
+  });
 }
 
 function profileLines({ kernels }: ProfileEvent): string[] {

@@ -53,6 +53,9 @@ const ELSEWHERE: readonly string[] = [
   "train.oneForAll",
   "train.onPolicy",
   "teacher.server",
+  "teacher.self",
+  "teacher.teachers",
+  "teacher.combine",
   "teacher.align",
 ];
 

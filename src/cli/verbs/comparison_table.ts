@@ -173,6 +173,18 @@ function signed(value: number): string {
   return `${value > 0 ? "+" : ""}${number4(value)}`;
 }
 
+/** What each of several teachers taught. */
+function taughtNote(recipe: string, taught: ComparisonSummary["recipes"][number]["taught"] & object): string {
+  const parts = taught.map(({ name, share, loss }) =>
+    `${name} ${share === null ? "nothing" : `${Math.round(100 * share)} %`}${
+      loss === null ? "" : ` (${number4(loss)})`
+    }`
+  );
+  return `${recipe}, by teacher: ${
+    parts.join(", ")
+  } of the tokens, with the objective over them in the last steps.`;
+}
+
 function notes(
   plan: ComparisonPlan,
   { tokens, recipes, differences, verdicts, sets = [], tasks = [] }: ComparisonSummary,
@@ -184,6 +196,7 @@ function notes(
   return [
     `n: runs that are done, of ${seeds}. ` +
     (spread ? "± is the standard deviation over them." : "One run shows no spread."),
+    ...recipes.flatMap(({ recipe, taught }) => taught ? [taughtNote(recipe, taught)] : []),
     ...(hasPairs
       ? [
         `Differences are paired by seed${

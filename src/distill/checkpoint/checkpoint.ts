@@ -20,10 +20,11 @@ import type { FlatState, Parameter, ParameterLayout } from "../trained/parameter
 import type { PlanChoices } from "../program/plan_training.ts";
 import type { BegunStudent } from "../inputs/prepare.ts";
 
-/** Where the tensors of a checkpoint lie: those of parameters and moments, and those of states. */
+/** Where the tensors of a checkpoint lie: those of parameters and moments, those of states, and those of a copy that follows parameters. */
 export interface CheckpointLayouts {
   readonly layout: ParameterLayout;
   readonly states: ParameterLayout;
+  readonly copy: ParameterLayout;
 }
 
 /** What a checkpoint holds beside tensors. Plain JSON. */
@@ -118,7 +119,7 @@ export async function writeCheckpoint(
   await writeFolderAtomically(path, async (temporary) => {
     await writeSafetensors(join(temporary, "state.safetensors"), tensors, ({ name }) => {
       const { kind, p } = byName.get(name)!;
-      return flat[kind].subarray(p.offset, p.offset + p.count);
+      return flat[kind]!.subarray(p.offset, p.offset + p.count);
     });
     await writeTextAtomically(
       join(temporary, "state.json"),
@@ -148,7 +149,10 @@ export async function readCheckpoint(
   const file = await SafetensorsFile.open(await openFile(join(path, "state.safetensors")));
   try {
     const empty = (kind: Kind) => new Float32Array(layoutOf(kind, layouts).total);
-    const flat = { parameters: empty("parameters"), m: empty("m"), v: empty("v"), states: empty("states") };
+    const flat = {
+      ...{ parameters: empty("parameters"), m: empty("m"), v: empty("v") },
+      ...{ states: empty("states"), copy: empty("copy") },
+    };
     for (const kind of KINDS) {
       for (const p of layoutOf(kind, layouts).parameters) {
         const name = tensorName(kind, p);
@@ -237,11 +241,11 @@ export async function removeCheckpointsAfter(folder: string, step: number): Prom
   }
 }
 
-const KINDS = ["parameters", "m", "v", "states"] as const;
+const KINDS = ["parameters", "m", "v", "states", "copy"] as const;
 type Kind = typeof KINDS[number];
 
-function layoutOf(kind: Kind, { layout, states }: CheckpointLayouts): ParameterLayout {
-  return kind === "states" ? states : layout;
+function layoutOf(kind: Kind, { layout, states, copy }: CheckpointLayouts): ParameterLayout {
+  return kind === "states" ? states : kind === "copy" ? copy : layout;
 }
 
 /** A tensor's name in `state.safetensors`. That of states is an old one, which checkpoints of earlier runs have. */

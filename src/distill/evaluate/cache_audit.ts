@@ -16,7 +16,8 @@ import { matmul } from "../../tensor/ops/matmul.ts";
 import { type PackedBatch, packSequential } from "../../text/packing.ts";
 import { type Model, uploadWeights } from "../inputs/models.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
-import { isRowTerm, learnerOf, resolve } from "../objective/terms.ts";
+import { isPairTerm } from "../objective/pairs.ts";
+import { isRowTerm, learnerOf, resolve, type ResolvedTerm } from "../objective/terms.ts";
 import { writePacked } from "../program/measure.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 import { runInSlices } from "../program/slices.ts";
@@ -87,8 +88,9 @@ const DIVERGENCES = [
 function auditedTerms({ objective, recipe }: TrainingSetup, registry: Registry): ResolvedLoss[] {
   const plain = (loss: string) =>
     resolve(registry, { loss, weight: 0, temperature: 1, options: {} }, loss, "audit") as ResolvedLoss;
+  const rows = new Set<ResolvedTerm>(objective.terms.filter((term) => !isPairTerm(term)));
   const own = objective.terms.filter((term, i): term is ResolvedLoss =>
-    isRowTerm(term) && looksAtTarget(term.loss, term.options) &&
+    rows.has(term) && isRowTerm(term) && looksAtTarget(term.loss, term.options) &&
     learnerOf(recipe.objective[i]!) === "student"
   );
   const key = ({ loss, options, temperature }: ResolvedLoss) =>

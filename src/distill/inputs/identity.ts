@@ -14,13 +14,28 @@ export async function modelIdentity({ source }: Pick<Model, "source">): Promise<
   return sha256(`${await source.fingerprint()} ${canonicalJson(source.config)}`);
 }
 
-/** {@linkcode modelIdentity} of what a run computes with: quantised weights are others than those of the files. */
-export async function quantisedIdentity(
-  model: Pick<Model, "source" | "isQuantised" | "quantize" | "hasQuantisedExperts">,
+/** {@linkcode modelIdentity} of what a run computes with: quantised, rounded or cut it is another than that of the files. */
+export async function computedIdentity(
+  model: Pick<
+    Model,
+    | "source"
+    | "isQuantised"
+    | "hasQuantisedExperts"
+    | "isRounded"
+    | "quantize"
+    | "storage"
+    | "keptLayers"
+    | "sourceLayers"
+  >,
 ): Promise<string> {
+  const { isQuantised, quantize, isRounded, storage, keptLayers, sourceLayers } = model;
   const identity = await modelIdentity(model);
-  const experts = model.hasQuantisedExperts ? " with its experts" : "";
-  return model.isQuantised ? sha256(`${identity} in ${model.quantize}${experts}`) : identity;
+  const changes = [
+    ...(isQuantised ? [`in ${quantize}${model.hasQuantisedExperts ? " with its experts" : ""}`] : []),
+    ...(isRounded && storage !== "exact" ? [`as ${storage}`] : []),
+    ...(keptLayers.length < sourceLayers ? [`of layers ${keptLayers}`] : []),
+  ];
+  return changes.length > 0 ? sha256(`${identity} ${changes.join(" ")}`) : identity;
 }
 
 /** Hash of the tokens of samples, of which of them are learnt, and of who wrote them. */

@@ -161,7 +161,7 @@ export class Model {
           `layers ${missing.join(", ")} do not exist; the model has layers 0 to ${layers - 1}`,
           {
             where: path,
-            hint: "Correct student.layers in the recipe.",
+            hint: "Correct the layers in the recipe.",
           },
         );
       }

@@ -15,6 +15,7 @@ import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
 import { checkShapedModel, readShapeFile } from "../../formats/shape_file.ts";
 import { alignedData, type AlignedTeacher, matchTokens } from "./aligned_teacher.ts";
 import { modelIdentity } from "./identity.ts";
+import { closeModels, type OpenModels, openModels, withRows } from "./open_models.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
 import { ON_POLICY, type Recipe } from "../recipe/recipe.ts";
@@ -27,15 +28,17 @@ import {
   type TrainingSamples,
 } from "./sample_sets.ts";
 import { readShapeSpace } from "./shape_space.ts";
-import { openServedHead } from "./served_teacher.ts";
 import { selectsHead } from "./tensor_names.ts";
 import { widthCutOf } from "./width_cut.ts";
+import { teachersBySample } from "../recipe/teachers.ts";
 
 /** A recipe's inputs, checked and loaded; weights are still on disk. */
 export interface PreparedRun {
   readonly recipe: Recipe;
-  /** The student itself, where the teacher is behind a server. */
+  /** The first of its teachers; the student itself, where that is its own, or where the teacher is behind a server. */
   readonly teacher: Model;
+  /** All of them, in the recipe's order. */
+  readonly teachers: readonly Model[];
   readonly student: Model;
   readonly tokenizer: TextTokenizer;
   readonly template: ChatTemplate | undefined;
@@ -114,32 +117,27 @@ export async function prepareRun(
   families: readonly ModelFamily[] = [],
   access: DataAccess = {},
 ): Promise<PreparedRun> {
-  const { model, quantize, server } = recipe.teacher;
-  // Of a teacher behind a server nothing but its head is ever here: else what is planned of it has the student's sizes.
-  const head = server ? await openServedHead(recipe.teacher) : undefined;
-  let student = server && !head ? await openStudent(recipe, begun, families) : undefined;
-  let teacher = head ?? student ??
-    await Model.open(model, { category: "teacher weights", quantize }, families);
+  let models = await openModels(recipe, () => openStudent(recipe, begun, families), families);
   let dataSets: SampleSets | undefined;
   try {
-    student ??= await openStudent(recipe, begun, families);
-    const { align } = recipe.teacher;
-    const ofTeacher = await openTokenizer(head ? student : teacher);
-    const ofStudent = recipe.student.model === "teacher" || server || head
-      ? ofTeacher
-      : await openTokenizer(student);
+    // Of a teacher behind a server no more than its head is here.
+    const { server, align } = recipe.teacher;
+    const ofTeacher = await openTokenizer(server ? models.student : models.teachers[0]!);
+    const isOne = recipe.student.model === "teacher" || server || models.teachers[0] === models.student;
+    const ofStudent = isOne ? ofTeacher : await openTokenizer(models.student);
     const { tokenizer, template } = align ? ofStudent : ofTeacher;
-    const padding = ofStudent === ofTeacher
-      ? head && headPadding(head, student, tokenizer)
-      : align
+    const padding = align
       ? undefined
-      : compareVocabularies(teacher, tokenizer, student, ofStudent.tokenizer);
-    if (padding) [teacher, student] = [teacher, student].map((model) => model.withRows(padding.common));
+      : await compareVocabularies(recipe, models, ofTeacher.tokenizer, ofStudent.tokenizer);
+    if (padding) models = withRows(models, padding.common);
+    const { student, teachers } = models;
+    const teacher = teachers[0]!;
+    const longest = Math.min(...teachers.map(({ config }) => config.contextLength));
     // A teacher with tokens of its own has its own limit.
-    const positions = align ? Infinity : teacher.config.contextLength;
+    const positions = align ? Infinity : longest;
     if (recipe.data.contextLength > Math.min(positions, student.config.contextLength)) {
       throw new InputError(
-        `data.contextLength is ${recipe.data.contextLength}; the models were trained for ${teacher.config.contextLength} (teacher) and ${student.config.contextLength} (student) positions`,
+        `data.contextLength is ${recipe.data.contextLength}; the models were trained for ${longest} (teacher) and ${student.config.contextLength} (student) positions`,
         { where: "recipe", hint: "Lower data.contextLength." },
       );
     }
@@ -157,12 +155,9 @@ export async function prepareRun(
     const samples = drawn.flatMap((set) => set.samples);
     checkSources(recipe, samples, drawn);
     checkStreamed(recipe, drawn);
-    const opened = { teacher: teacher!, student: student! };
     const all = [...samples, ...sets.heldOut.flatMap((set) => set.samples)];
-    const sizes = {
-      rows: opened.student.config.vocabularySize,
-      teacherRows: opened.teacher.config.vocabularySize,
-    };
+    checkTags(recipe, all);
+    const sizes = { rows: student.config.vocabularySize, teacherRows: teacher.config.vocabularySize };
     const aligned: AlignedTeacher | undefined = align && {
       ...ofTeacher,
       ...matchTokens(tokenizer, ofTeacher.tokenizer, sizes),
@@ -170,7 +165,7 @@ export async function prepareRun(
     };
     return {
       recipe,
-      ...opened,
+      ...{ teacher, teachers, student },
       tokenizer,
       template,
       ...(padding ? { padding } : {}),
@@ -190,13 +185,12 @@ export async function prepareRun(
       ]),
       close() {
         sets.close();
-        for (const source of new Set([opened.teacher.source, opened.student.source])) source.close();
+        closeModels(models);
       },
     };
   } catch (error) {
     dataSets?.close();
-    teacher.close();
-    student?.close();
+    closeModels(models);
     throw error;
   }
 }
@@ -228,9 +222,37 @@ function checkSources(
   }
 }
 
+/** Faulty rows that are named. */
+const MOST_NAMED = 10;
+
+/** Where rows choose their teacher, each has to name one that there is. */
+function checkTags({ teacher: { combine, teachers = [] } }: Recipe, samples: readonly EncodedSample[]): void {
+  if (combine !== "tag") return;
+  const names = teachers.map(({ name }) => name!);
+  const wrong = samples.filter(({ teacher }) => teacher === undefined || !names.includes(teacher));
+  if (wrong.length === 0) return;
+  const lines = wrong.slice(0, MOST_NAMED).map(({ source: { file, line }, teacher }) =>
+    `${file}:${line}: ${teacher === undefined ? "names none" : `names ${JSON.stringify(teacher)}`}`
+  );
+  if (wrong.length > lines.length) lines.push(`and ${wrong.length - lines.length} more`);
+  const count = wrong.length === 1 ? "1 sample names" : `${wrong.length} samples name`;
+  throw new InputError([`${count} no teacher that there is:`, ...lines].join("\n  "), {
+    where: "recipe teacher.combine",
+    hint: `with combine: tag each row has a member "teacher", one of: ${
+      names.map((name) => JSON.stringify(name)).join(", ")
+    }`,
+  });
+}
+
 /** A cache holds a row for each token, so that samples have to be known before. */
 function checkStreamed({ teacher }: Recipe, sets: readonly TrainingSamples[]): void {
   if (sets.every(({ streamed }) => !streamed)) return;
+  if (teachersBySample(teacher) > 0) {
+    throw new InputError(
+      "each sample has a teacher of its own, and the training data stay on the disk: all samples must be known before",
+      { where: "recipe teacher.combine", hint: "Set data.streaming: false, or data.limit." },
+    );
+  }
   if (teacher.align) {
     throw new InputError(
       "a teacher with a tokenizer of its own needs all samples in memory, since its sizes are planned from them, and the training data " +
@@ -346,27 +368,42 @@ export function stopTokens(
  * Losses compare rows of logits, so each id must mean the same token. Heads may have more rows than there are tokens: where one has more than
  * the other, these take no part in either, since no token stands for them.
  */
-function compareVocabularies(
-  teacher: Model,
-  teacherTokenizer: TextTokenizer,
-  student: Model,
+async function compareVocabularies(
+  { student: { model }, teacher }: Recipe,
+  { teachers: [first, ...others], student }: OpenModels,
+  tokenizer: TextTokenizer,
   studentTokenizer: TextTokenizer,
-): PreparedRun["padding"] {
-  const difference = vocabularyDifference(teacherTokenizer, studentTokenizer);
-  if (difference) {
-    throw new InputError(`teacher and student have different vocabularies: ${difference}`, {
-      where: student.path,
+): Promise<PreparedRun["padding"]> {
+  const own = model === "teacher" ? first : student;
+  const sizes = [first!, ...others].map(({ config }) => config.vocabularySize);
+  // Nobody can look at the tokenizer of a teacher behind a server here.
+  if (teacher.server) return headPadding(sizes, student, tokenizer);
+  for (const other of new Set([...others, own])) {
+    if (other === first) continue;
+    const its = other === student ? studentTokenizer : (await openTokenizer(other!)).tokenizer;
+    const difference = vocabularyDifference(tokenizer, its);
+    if (!difference) continue;
+    const which = other === student
+      ? teacher.teachers ? "the first teacher and the student" : "teacher and student"
+      : `the first teacher and ${teacher.teachers![1 + others.indexOf(other!)]!.name}`;
+    throw new InputError(`${which} have different vocabularies: ${difference}`, {
+      where: other!.path,
       hint:
-        `To let ${teacherTokenizer.where} teach ${studentTokenizer.where} by groups of tokens that stand for the same bytes, say so: ` +
+        `To let ${tokenizer.where} teach ${studentTokenizer.where} by groups of tokens that stand for the same bytes, say so: ` +
         "teacher.align: {by: bytes}, with a loss such as universal-logit-groups. All other losses over logits need one vocabulary: choose " +
         "models of one family, or cut a student from the teacher (student: {model: teacher, layers: [...]}).",
     });
   }
-  return headPadding(teacher, student, teacherTokenizer);
+  return headPadding(sizes, student, tokenizer);
 }
 
 /** Heads of different sizes for one vocabulary. */
-function headPadding(teacher: Model, student: Model, tokenizer: TextTokenizer): PreparedRun["padding"] {
-  const [t, s] = [teacher.config.vocabularySize, student.config.vocabularySize];
+function headPadding(
+  sizes: readonly number[],
+  student: Model,
+  tokenizer: TextTokenizer,
+): PreparedRun["padding"] {
+  const s = student.config.vocabularySize;
+  const t = sizes.find((size) => size !== s) ?? s;
   return t === s ? undefined : { teacher: t, student: s, common: tokenizer.vocabularySize };
 }

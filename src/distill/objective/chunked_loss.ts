@@ -92,6 +92,34 @@ export interface ChunkedLossInputs extends Labels {
   readonly onLogits?: (logits: Tensor, first: number) => void;
 }
 
+/**
+ * Traces losses that look at no target over logits that something makes a chunk at a time.
+ *
+ * @returns the losses of each position; see {@linkcode ChunkedLoss.values}
+ */
+export function targetLosses(
+  graph: Graph,
+  { target, labels, masks, losses, chunkRows }:
+    & Omit<ChunkedLossInputs, "learner" | "gradient" | "onLogits">
+    & { readonly target: DenseTarget },
+): Tensor {
+  return graph.within("head", () => {
+    const chunks = labels.dim(0) / chunkRows;
+    const values = empty(graph, [chunks, losses.valueCount * chunkRows]);
+    for (let c = 0; c < chunks; c++) {
+      const part = (t: Tensor) => rows(t, c * chunkRows, chunkRows);
+      const inputs = [
+        part(labels),
+        target.logits(c * chunkRows, chunkRows),
+        rows(values, c, 1),
+        ...(masks ? [part(masks)] : []),
+      ];
+      graph.add(rowLossOp, inputs, { losses, gradient: false });
+    }
+    return values;
+  });
+}
+
 /** Traces head and losses over all T positions. */
 export function chunkedLoss(
   graph: Graph,

@@ -39,6 +39,16 @@ export interface LossSet {
   readonly needsTarget: boolean;
   /** Whether what a cache has of the target is needed. */
   readonly needsCache: boolean;
+  /**
+   * Name of the step scalar with the one temperature of all that looks at the target, where that is made for one; absent where it is 1,
+   * or any will do.
+   */
+  readonly temperature?: string;
+}
+
+/** Losses that are measured in one block: the passes that compute them, one after another in the order of the values. */
+export interface MeasuredLosses extends Pick<LossSet, "names" | "terms"> {
+  readonly passes: readonly LossSet[];
 }
 
 /** Losses of the objective that one pass over the head computes, and what becomes of them. */
@@ -61,6 +71,8 @@ export interface ResolvedObjective {
   readonly terms: readonly ResolvedTerm[];
   readonly masks: TokenMasks;
   readonly shape: RowLossShape;
+  /** Whether the target is made for one temperature, so that losses of different ones need passes of their own. */
+  readonly oneTemperature: boolean;
   /** Whether the target's rows are of another vocabulary, and none of its positions is one of the learner's. */
   readonly aligned: boolean;
   /** Temperature at which the log-probabilities of labels are wanted in training, to weigh positions by; see `importance.ts`. */
@@ -79,8 +91,8 @@ export function crossEntropySet({ registry, shape }: ResolvedObjective): LossSet
  * What is measured of the student: cross-entropy and forward KL first, then whatever else the objective has, then the monitors. What a
  * schedule changes is at the end of its course, so that measurements of different steps can be compared.
  */
-export function evaluationSet(objective: ResolvedObjective): LossSet {
-  const { registry, recipe, terms, masks, shape, aligned } = objective;
+export function evaluationSet(resolved: ResolvedObjective): MeasuredLosses {
+  const { registry, recipe, terms, masks, shape, aligned } = resolved;
   // Of a cache, what is measured of the teacher would be something else under the same name.
   const isSeen = ({ loss, options }: Pick<ResolvedLoss, "loss" | "options">) =>
     !(shape.sparseTarget || aligned) || !looksAtTarget(loss, options);
@@ -99,7 +111,31 @@ export function evaluationSet(objective: ResolvedObjective): LossSet {
     .map((t) => ({ ...t, temperatureVaries: false, monitor: true }))
     .flatMap((t) => [t, ...companions(t).filter(isSeen)]);
   const basics = BASICS.map((loss) => measured(registry, loss)).filter((t) => !aligned || isSeen(t));
-  return lossSet([...basics, ...others, ...monitors], shape);
+  const all = [...basics, ...others, ...monitors];
+  const passes = byTemperature(all, resolved).map((own) => lossSet(own, shape));
+  return {
+    passes,
+    terms: passes.flatMap((pass) => pass.terms),
+    names: passes.flatMap((pass) => pass.names),
+  };
+}
+
+/**
+ * Losses parted by the temperature at which they look at the target, where it is made for one; all together otherwise. Those that do not
+ * look at it go with the first.
+ */
+function byTemperature(
+  terms: readonly ResolvedLoss[],
+  { oneTemperature }: Pick<ResolvedObjective, "oneTemperature">,
+): readonly (readonly ResolvedLoss[])[] {
+  if (!oneTemperature) return [terms];
+  const keyOf = ({ loss, options, temperature, temperatureVaries, name }: ResolvedLoss) =>
+    !looksAtTarget(loss, options) ? undefined : temperatureVaries ? name : temperature;
+  const keys = new Set(terms.map(keyOf).filter((key) => key !== undefined));
+  const [first, ...others] = keys;
+  const found = [first, ...others].map((key) => terms.filter((t) => keyOf(t) === key));
+  if (first === undefined) return found;
+  return [terms.filter((t) => [undefined, first].includes(keyOf(t))), ...found.slice(1)];
 }
 
 /** What is measured of each loss over pairs. */
@@ -120,16 +156,22 @@ function measuredHow({ temperature, tokenMask = 0 }: ResolvedLoss, masks: TokenM
 
 function lossSet(terms: readonly ResolvedLoss[], shape: RowLossShape): LossSet {
   const { needsTeacher, needsCache } = compileRowLoss(terms, shape, DEFAULT_DEVICE);
-  return { terms, names: terms.map((t) => t.name), needsTarget: needsTeacher, needsCache };
+  const looking = terms.find((t) =>
+    (t.temperature !== 1 || t.temperatureVaries) && looksAtTarget(t.loss, t.options)
+  );
+  return {
+    ...{ terms, names: terms.map((t) => t.name), needsTarget: needsTeacher, needsCache },
+    ...(looking ? { temperature: `${looking.name}.temperature` } : {}),
+  };
 }
 
 /**
- * The passes over the head of a training step, for each learner the one without balance first. Losses with one learner share a pass, and
- * so the logits and sweeps; a balanced one needs a gradient of its own.
+ * The passes over the head of a training step, for each learner those without balance first. Losses with one learner share a pass, and
+ * so the logits and sweeps; a balanced one needs a gradient of its own, and where the target is made for one temperature, so does each
+ * temperature.
  */
-export function trainingPasses(
-  { registry, terms, recipe, shape, importance }: ResolvedObjective,
-): LossPass[] {
+export function trainingPasses(resolved: ResolvedObjective): LossPass[] {
+  const { registry, terms, recipe, shape, importance } = resolved;
   const found: LossPass[] = [];
   const add = (
     own: readonly ResolvedLoss[],
@@ -137,20 +179,28 @@ export function trainingPasses(
     { balance, pairs }: Pick<LossPass, "balance" | "pairs"> = {},
   ) => {
     const sums = found.length === 0 ? LOSS_SUMS.train : `${LOSS_SUMS.train}.${found.length}`;
-    const all = [...own, ...own.flatMap(measures)];
-    if (importance !== undefined && learner === "student" && !balance && !pairs) {
-      all.push(surprise(registry, importance));
-    }
     const kind = { ...(balance ? { balance } : {}), ...(pairs ? { pairs } : {}) };
-    found.push({ ...lossSet(all, shape), learner, sums, ...kind });
+    found.push({ ...lossSet(own, shape), learner, sums, ...kind });
   };
+  const withMeasures = (own: readonly ResolvedLoss[]) => [...own, ...own.flatMap(measures)];
+  const withSurprise = (own: readonly ResolvedLoss[], learner: Learner) =>
+    importance !== undefined && learner === "student" ? [...own, surprise(registry, importance)] : own;
   for (const learner of ["student", "teacher"] as const) {
     const own = terms.flatMap((term, i) => (isRowTerm(term) ? [{ term, ...recipe[i]! }] : []))
       .filter((t) => learnerOf(t) === learner);
     const plain = own.filter((t) => !t.balance && !isPairTerm(t.term));
-    if (plain.length > 0) add(plain.map((t) => t.term), learner);
-    for (const { term, balance } of own) if (balance) add([term], learner, { balance });
-    for (const { term } of own) if (isPairTerm(term)) add([term], learner, { pairs: term });
+    if (plain.length > 0) {
+      const parts = byTemperature(withMeasures(plain.map((t) => t.term)), resolved);
+      parts.forEach((part, i) => add(i === 0 ? withSurprise(part, learner) : part, learner));
+    }
+    for (const { term, balance } of own) {
+      if (!balance) continue;
+      // What its controller measures at another temperature is no part of what is balanced.
+      const [first, ...others] = byTemperature(withMeasures([term]), resolved);
+      add(first!, learner, { balance });
+      for (const part of others) add(part, learner);
+    }
+    for (const { term } of own) if (isPairTerm(term)) add(withMeasures([term]), learner, { pairs: term });
   }
   return found;
 }

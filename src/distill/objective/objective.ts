@@ -28,6 +28,7 @@ import {
   evaluationSet,
   type LossPass,
   type LossSet,
+  type MeasuredLosses,
   pairSets,
   type ResolvedObjective,
   trainingPasses,
@@ -37,16 +38,28 @@ import type { RowLosses } from "./row_loss.ts";
 import { isGroupTerm, isRowTerm, resolve, type ResolvedTerm, termAt, uniqueNames } from "./terms.ts";
 import { type TokenChoice, TokenMasks } from "./token_masks.ts";
 
+/** What the losses meet in a run, where that is more than one live teacher and the data. */
+export interface ObjectiveSetting {
+  /** What a cache keeps of the teacher. */
+  readonly cache?: TeacherCacheRecipe | undefined;
+  /** Where some of the samples are texts of the student: losses that look at no teacher leave them out. */
+  readonly onPolicy?: Pick<OnPolicyRecipe, "temperature" | "importance"> | undefined;
+  /** Where the teacher has a vocabulary of its own. */
+  readonly aligned?: TwoVocabularies | undefined;
+  /** Whether the logits of the target are made for one temperature. */
+  readonly oneTemperature?: boolean;
+}
+
 /** The losses of a recipe. */
 export class Objective {
   /** As they are before the first step, in the recipe's order. */
   readonly terms: readonly ResolvedTerm[];
   /** The tokens that its losses count. */
   readonly masks: TokenMasks;
-  /** The passes over the head of a training step: for each learner the one without balance first. */
+  /** The passes over the head of a training step: for each learner those without balance first. */
   readonly passes: readonly LossPass[];
   /** What is measured of the student on held-out samples. */
-  readonly evaluation: LossSet;
+  readonly evaluation: MeasuredLosses;
   readonly crossEntropy: LossSet;
   /** The losses over pairs, as they are measured on held-out samples, each a set of its own. */
   readonly pairs: readonly LossSet[];
@@ -60,7 +73,7 @@ export class Objective {
   private constructor(
     { recipe, terms, masks, shape }: ResolvedObjective,
     passes: readonly LossPass[],
-    evaluation: LossSet,
+    evaluation: MeasuredLosses,
     crossEntropy: LossSet,
     pairs: readonly LossSet[],
     hidden: HiddenPrecision | undefined,
@@ -74,18 +87,14 @@ export class Objective {
   /**
    * The objective of a recipe.
    *
-   * @param cache Where the target of the student's losses comes from a cache
-   * @param onPolicy Where some of the samples are texts of the student: losses that look at no teacher leave them out
-   * @param aligned Where the teacher has a vocabulary of its own
+   * @param setting Where the target is not one live teacher, or samples are not data alone
    * @throws {InputError} on an unknown loss, an option or a schedule that it refuses, or one that the cache cannot serve
    */
   static of(
     registry: Registry,
     recipe: readonly ObjectiveTerm[],
     vocabulary: number,
-    cache?: TeacherCacheRecipe,
-    onPolicy?: Pick<OnPolicyRecipe, "temperature" | "importance">,
-    aligned?: TwoVocabularies,
+    { cache, onPolicy, aligned, oneTemperature = false }: ObjectiveSetting = {},
   ): Objective {
     const names = uniqueNames(recipe);
     const found = recipe.map((term, i) => resolve(registry, term, names[i]!, `objective.${i}`));
@@ -113,7 +122,7 @@ export class Objective {
     if (cache) terms.forEach((term, i) => ensureCached(term, target, `recipe objective.${i}`));
     const shape = { vocabulary, ...(target ? { sparseTarget: target } : {}) };
     const resolved = {
-      ...{ registry, recipe, terms, masks, shape, aligned: aligned !== undefined },
+      ...{ registry, recipe, terms, masks, shape, oneTemperature, aligned: aligned !== undefined },
       ...(onPolicy?.importance ? { importance: onPolicy.temperature } : {}),
     };
     return new Objective(

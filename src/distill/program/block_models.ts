@@ -6,14 +6,15 @@
 import type { Graph, StepScalar, Tensor } from "../../tensor/graph.ts";
 import { accumulate } from "../../tensor/ops/accumulate.ts";
 import type { Attach } from "../trained/attach.ts";
-import { headTarget, type Target } from "../objective/chunked_loss.ts";
+import { type DenseTarget, headTarget, type Target } from "../objective/chunked_loss.ts";
+import { chosenTarget, mixedTarget, multipliedTarget } from "../objective/several_targets.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
 import type { LossSet } from "../objective/loss_sets.ts";
 import type { Model } from "../inputs/models.ts";
 import type { ShapeSpace } from "../inputs/shape_space.ts";
 import type { Objective } from "../objective/objective.ts";
 import type { ParameterLayout } from "../trained/parameters.ts";
-import type { Learner } from "../recipe/recipe.ts";
+import type { Combine, Learner } from "../recipe/recipe.ts";
 import { checkSeparable } from "./gated_layers.ts";
 import { headInput, type Side, traceModel } from "./traced_model.ts";
 import { ALIGNED, type AlignedProgram } from "./aligned_groups.ts";
@@ -33,6 +34,8 @@ export interface TracedModel {
   readonly adaptsHead: boolean;
   /** The trained parameters of the head: its weight, or those of its adapter. */
   readonly headParameters: readonly string[];
+  /** Whether what is trained on it is the copy that follows it, which no loss reaches. */
+  readonly copied?: boolean;
 }
 
 /** How several shapes are trained at once. */
@@ -48,6 +51,13 @@ export interface OneForAll {
   readonly balance: { readonly min: number; readonly max: number };
   /** Absent where all shapes have one width. */
   readonly widths?: WidthInputs;
+}
+
+/** Several teachers as one target. */
+export interface SeveralTeachers {
+  readonly combine: Combine;
+  /** In the recipe's order. */
+  readonly members: readonly (TracedModel & { readonly name: string })[];
 }
 
 /** What the program is made for: all of it follows from the recipe and the choices of the plan. */
@@ -70,11 +80,20 @@ export interface TrainingProgramOptions {
   readonly oneForAll?: OneForAll | undefined;
   /** Where the teacher's layers come from disk. */
   readonly streamed?: StreamedTeacher | undefined;
+  /** Where there is more than one teacher; that of `models` is the first then, and no part of the program as such. */
+  readonly several?: SeveralTeachers | undefined;
+  /** Teachers that have samples of their own; 0 where samples have none. */
+  readonly taught?: number;
   /** Where the teacher has a tokenizer, and so a stream, of its own. */
   readonly aligned?: AlignedProgram | undefined;
   readonly optimiser: OptimiserSettings;
   /** Where tokens that an earlier student has written are weighed by what the student makes of them now. */
   readonly importance?: { readonly max: number } | undefined;
+}
+
+/** What the model of one of several teachers is called in a block. */
+export function memberName(name: string): string {
+  return `teacher ${name}`;
 }
 
 /** Where {@linkcode GradientSums} adds up. */
@@ -128,7 +147,7 @@ export class BlockModels {
   /** Where gradients go; undefined in evaluation. */
   readonly #sums: GradientSums | undefined;
   readonly #shaped: ShapedStudent | undefined;
-  readonly #sides = new Map<Learner, Side>();
+  readonly #sides = new Map<string, Side>();
 
   /**
    * @param sums Where gradients go
@@ -142,35 +161,73 @@ export class BlockModels {
   }
 
   side(name: Learner): Side {
-    let side = this.#sides.get(name);
-    if (!side) this.#sides.set(name, side = this.#trace(name));
-    return side;
+    return this.#once(name, () => {
+      const { models, tokens, positions, streamed } = this.#options;
+      if (name === "teacher" && streamed) return streamedSide(this.#graph, streamed, { tokens, positions });
+      return this.#trace(name, models[name]);
+    });
   }
 
   /** What the rows of a learner are compared with by a set of losses. */
-  target(learner: Learner, { needsCache, needsTarget }: LossSet): Target | undefined {
-    const { objective, tokens, positions, models } = this.#options;
+  target(learner: Learner, { needsCache, needsTarget, temperature }: LossSet): Target | undefined {
+    const { objective, tokens, positions, models, several } = this.#options;
     if (needsCache) return cachedInputs(this.#graph, tokens, objective.target!);
-    if (needsTarget && objective.hidden) {
+    if (!needsTarget) return undefined;
+    if (learner === "student" && several) return this.together(several, temperature);
+    if (objective.hidden) {
       return hiddenTarget(this.#graph, models.teacher.model, { tokens, positions }, objective.hidden);
     }
-    return needsTarget ? headTarget(this.side(learner === "student" ? "teacher" : "student")) : undefined;
+    return headTarget(this.side(learner === "student" ? "teacher" : "student"));
   }
 
-  #trace(name: Learner): Side {
+  /** Several teachers as one target. @param temperature See {@linkcode LossSet.temperature} */
+  together({ combine, members }: SeveralTeachers, temperature?: string): DenseTarget {
+    const isChosen = combine === "best" || combine === "tag";
+    const targets = members.map((member): DenseTarget => {
+      const name = memberName(member.name);
+      // A batch without samples of this teacher is run without it.
+      const within = <T>(trace: () => T) =>
+        isChosen ? this.#graph.partOf({ name, recompute: false }, trace) : trace();
+      const target = within(() => this.#memberTarget(name, member));
+      return { logits: (first, count) => within(() => target.logits(first, count)) };
+    });
+    switch (combine) {
+      case "mixture":
+        return mixedTarget(targets, temperature);
+      case "product":
+        return multipliedTarget(targets);
+      default:
+        return chosenTarget(this.#graph, this.#options.tokens, targets);
+    }
+  }
+
+  /** One of several teachers: live, or from its stored hidden states. */
+  #memberTarget(name: string, member: TracedModel): DenseTarget {
+    const { objective: { hidden }, tokens, positions } = this.#options;
+    return hidden
+      ? hiddenTarget(this.#graph, member.model, { tokens, positions }, hidden, name)
+      : headTarget(this.#once(name, () => this.#trace(name, member)));
+  }
+
+  #once(name: string, trace: () => Side): Side {
+    let side = this.#sides.get(name);
+    if (!side) this.#sides.set(name, side = trace());
+    return side;
+  }
+
+  #trace(name: string, { model, attach, adaptsHead, headParameters, copied = false }: TracedModel): Side {
     const graph = this.#graph;
-    const { models, recompute, streamed, aligned } = this.#options;
+    const { recompute, aligned } = this.#options;
     const own = name === "teacher" ? aligned : undefined;
     const { tokens, positions } = own ?? this.#options;
-    if (name === "teacher" && streamed) return streamedSide(graph, streamed, { tokens, positions });
-    const { model, attach, adaptsHead, headParameters } = models[name];
-    const sums = this.#sums;
+    const sums = copied ? undefined : this.#sums;
     const training = sums !== undefined;
+    const parameter = (p: string) => (copied ? this.#copied(p) : this.parameter(p));
     const taps = new Map<string, Tensor>();
     const shaped = name === "student" ? this.#shaped : undefined;
     const stream = { length: positions, ...(own ? { prefix: ALIGNED.prefix } : {}) };
     const traced = traceModel(graph, name, model, tokens, stream, {
-      attach: attach && ((prompt) => attach(graph, (p) => this.parameter(p), training, prompt)),
+      attach: attach && ((prompt) => attach(graph, parameter, training, prompt)),
       onTap: (tap, x) => taps.set(tap, x),
       recompute: training && recompute && attach !== undefined,
       gated: shaped !== undefined,
@@ -189,6 +246,10 @@ export class BlockModels {
         : {}),
       taps,
     };
+  }
+
+  #copied(name: string): Tensor {
+    return this.#graph.ungated(() => this.#options.trainables.copied(this.#graph, name));
   }
 
   /** The tensor of a parameter, trained or fixed. */

@@ -17,6 +17,11 @@ import { traceHead } from "./traced_model.ts";
 /** Names of the inputs of a training program. */
 export const HIDDEN_INPUTS = { rows: "cached.hidden", scales: "cached.scales" } as const;
 
+/** An input of one of several teachers, by what it is called where there is one. */
+export function inputOf(teacher: string, input: string): string {
+  return `${teacher}: ${input}`;
+}
+
 /** Bits of a packed value. */
 const BITS = { bf16: 16, int8: 8 } as const;
 
@@ -46,19 +51,22 @@ export function hiddenArrays(positions: number, width: number, precision: Hidden
  *
  * @param tokens T, positions of a micro-batch
  * @param length Rows of the rotary table, as of the other models
+ * @param name What the teacher is called in the block, and what its inputs begin with where it is one of several
  */
 export function hiddenTarget(
   graph: Graph,
   teacher: Model,
   { tokens, positions: length }: { readonly tokens: number; readonly positions: number },
   precision: HiddenPrecision,
+  name?: string,
 ): DenseTarget {
   const { hiddenSize } = teacher.config;
-  const head = traceHead(graph, "teacher", teacher, tokens, { length });
+  const head = traceHead(graph, name ?? "teacher", teacher, tokens, { length });
+  const at = (input: string) => (name === undefined ? input : inputOf(name, input));
   const packed = precision === "f32"
-    ? graph.input(HIDDEN_INPUTS.rows, [tokens, hiddenSize], "f32")
-    : graph.input(HIDDEN_INPUTS.rows, [tokens, packedWords(hiddenSize, BITS[precision])], "u32");
-  const scales = precision === "int8" ? graph.input(HIDDEN_INPUTS.scales, [tokens, 1], "f32") : undefined;
+    ? graph.input(at(HIDDEN_INPUTS.rows), [tokens, hiddenSize], "f32")
+    : graph.input(at(HIDDEN_INPUTS.rows), [tokens, packedWords(hiddenSize, BITS[precision])], "u32");
+  const scales = precision === "int8" ? graph.input(at(HIDDEN_INPUTS.scales), [tokens, 1], "f32") : undefined;
   const hidden = (first: number, count: number): Tensor => {
     const part = rows(packed, first, count);
     if (precision === "f32") return part;

@@ -9,7 +9,7 @@ import { type Plan, plan, type Program } from "../../tensor/plan.ts";
 import type { Model } from "../inputs/models.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
 import type { Objective } from "../objective/objective.ts";
-import type { Recipe } from "../recipe/recipe.ts";
+import type { Recipe, SelfRecipe, TeacherMemberRecipe } from "../recipe/recipe.ts";
 import { attachOf, headParameters, type Trained } from "../trained/attach.ts";
 import type { ModelAdapter } from "../trained/model_adapter.ts";
 import type { Trainables } from "../trained/trainables.ts";
@@ -21,11 +21,15 @@ import { traceRollouts } from "./rollout_blocks.ts";
 import type { OneForAll, TracedModel } from "./block_models.ts";
 import { type StreamedTeacher, streamTeacher, waitingCounts } from "./streamed_teacher.ts";
 import { trainingProgram } from "./training_program.ts";
+import { isMoving, teachersBySample } from "../recipe/teachers.ts";
 
 /** What a trainer trains. */
 export interface TrainingSetup {
   readonly recipe: Recipe;
+  /** The student itself, where it is its own teacher. */
   readonly teacher: Model;
+  /** All teachers, in the recipe's order: the first of them is `teacher`. */
+  readonly teachers: readonly Model[];
   readonly student: Model;
   /** The student's, if it has one. */
   readonly adapter?: ModelAdapter;
@@ -141,8 +145,9 @@ function waysOfTeacher(
   tokens: number,
   device: DeviceDescription,
 ): PlanChoices["streamed"][] {
-  const { stream, train } = recipe.teacher;
-  if (objective.isStored || train || stream === false || aligned) return [undefined];
+  const { stream, train, model, teachers } = recipe.teacher;
+  const isAlone = !teachers && model !== "student";
+  if (objective.isStored || train || stream === false || aligned || !isAlone) return [undefined];
   const streamed = waitingCounts(teacher, tokens, recipe.train.accumulation, device);
   return [...(stream ? [] : [undefined]), ...streamed.map((waiting) => ({ waiting }))];
 }
@@ -213,14 +218,27 @@ function programFor(
       headParameters: headParameters(trained),
     };
   };
+  const ownTeacher = (self: SelfRecipe | undefined): TracedModel =>
+    isMoving(self) ? { ...traced(setup.student, setup), copied: true } : traced(setup.student, {});
+  const { teachers, combine } = recipe.teacher;
+  const member = ({ name, self, model }: TeacherMemberRecipe, i: number) => ({
+    name: name!,
+    ...(model === "student" ? ownTeacher(self) : traced(setup.teachers[i]!, {})),
+  });
   const program = trainingProgram({
     models: {
-      teacher: traced(setup.teacher, setup.teacherAdapter ? { adapter: setup.teacherAdapter } : {}),
+      teacher: recipe.teacher.model === "student"
+        ? ownTeacher(recipe.teacher.self)
+        : traced(setup.teacher, setup.teacherAdapter ? { adapter: setup.teacherAdapter } : {}),
       student: traced(setup.student, setup),
     },
     positions: recipe.data.contextLength,
     ...{ tokens, chunkRows, recompute, objective, features, trainables },
     ...{ accumulation: recipe.train.accumulation, oneForAll: setup.oneForAll, streamed },
+    taught: teachersBySample(recipe.teacher),
+    ...(teachers && !objective.target
+      ? { several: { combine: combine!, members: teachers.map(member) } }
+      : {}),
     aligned: alignedProgram(setup, aligned),
     optimiser: { beta1, beta2, epsilon, clip, weightDecay },
     importance: recipe.train.onPolicy?.importance,

@@ -9,6 +9,8 @@ import type { MetricSource } from "./metrics_ring.ts";
 import type { StudentShape } from "../inputs/shape_space.ts";
 import { ONE_FOR_ALL } from "./one_for_all.ts";
 import type { PlannedTraining, TrainingSetup } from "./plan_training.ts";
+import { TAUGHT } from "./sample_choice.ts";
+import { teachersBySample } from "../recipe/teachers.ts";
 
 /** Numbers of one optimiser step. */
 export interface StepMetrics {
@@ -30,6 +32,17 @@ export interface StepMetrics {
   readonly controlled: Readonly<Record<string, number>>;
   /** Where several shapes of the student are trained at once: those of the step, the whole model first. */
   readonly shapes?: readonly ShapeMetrics[];
+  /** Where each sample has a teacher of its own: what those of each came to, in the recipe's order. */
+  readonly teachers?: readonly TaughtMetrics[];
+}
+
+/** What a step taught of one teacher's samples. */
+export interface TaughtMetrics {
+  readonly name: string;
+  /** Supervised tokens. */
+  readonly tokens: number;
+  /** Mean of the weighted losses over them; NaN where there are none. */
+  readonly loss: number;
 }
 
 /** What a step did to a shape of the student. */
@@ -51,6 +64,8 @@ export interface StepTag {
   readonly controlled: ControlledOptions;
   /** None where the student has one. */
   readonly shapes: readonly StudentShape[];
+  /** Supervised tokens by the teacher of their sample; none where samples have no teacher of their own. */
+  readonly taught: readonly number[];
 }
 
 /** What is copied aside of each step: the sums of its losses, then the gradient's norm and the penalty, where there is one. */
@@ -60,12 +75,14 @@ export function stepSources(setup: TrainingSetup, { plan }: PlannedTraining): Me
     { name: ONE_FOR_ALL.loss(i + 1), words: 1 },
     { name: ONE_FOR_ALL.factor(i + 1), words: 1 },
   ]);
+  const taught = teachersBySample(setup.recipe.teacher);
   const hasPenalty = plan.blocks.get("update")!.outputs.has("penalty");
   return [
     ...summed(setup).map(({ sums, terms }) => ({ name: sums, words: terms.length })),
     { name: "norm", block: "update", words: 2 },
     ...(hasPenalty ? [{ name: "penalty", block: "update", words: 1 }] : []),
     ...shapes.flat(),
+    ...(taught > 0 ? [{ name: TAUGHT, words: taught }] : []),
   ];
 }
 
@@ -82,11 +99,12 @@ export function stepMeans(
 /** The numbers of a step, from its means and the values of {@linkcode stepSources}. */
 export function stepMetrics(
   setup: TrainingSetup,
-  { counts, controlled, shapes, ...tag }: StepTag,
+  { counts, controlled, shapes, taught, ...tag }: StepTag,
   means: Readonly<Record<string, number>>,
   values: readonly Float32Array[],
 ): StepMetrics {
   const others = values.slice(summed(setup).length);
+  const ofTeachers = taught.length > 0 ? others.pop()! : undefined;
   // Of each shape but the first two numbers stand at the end.
   const ofShapes = others.splice(Math.max(0, others.length - 2 * Math.max(0, shapes.length - 1)));
   const [norm, penalty] = others as [Float32Array, Float32Array?];
@@ -106,7 +124,19 @@ export function stepMetrics(
     nonFinite: norm[1] !== 0,
     controlled: flat(controlled),
     ...(trained.length > 0 ? { shapes: trained } : {}),
+    ...(ofTeachers ? { teachers: taughtMetrics(setup, taught, ofTeachers) } : {}),
   };
+}
+
+function taughtMetrics(
+  { recipe }: TrainingSetup,
+  tokens: readonly number[],
+  sums: Float32Array,
+): TaughtMetrics[] {
+  return recipe.teacher.teachers!.map(({ name }, i) => ({
+    ...{ name: name!, tokens: tokens[i]! },
+    loss: tokens[i]! > 0 ? sums[i]! / tokens[i]! : NaN,
+  }));
 }
 
 /** Whatever sums losses up in a training step. */

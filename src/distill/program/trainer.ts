@@ -4,6 +4,7 @@
  * @module
  */
 import { philox4x32, splitSeed } from "../../base/random.ts";
+import { LimbeckError } from "../../base/errors.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import type { KernelTime } from "../../gpu/profiler.ts";
 import { compile, type Executable } from "../../tensor/executable.ts";
@@ -17,6 +18,7 @@ import { DRAWN_LOG_PROBABILITIES } from "../objective/importance.ts";
 import { LOSS_SUMS } from "../objective/loss_sets.ts";
 import { type Evaluation, withCalibrationError } from "../objective/monitors.ts";
 import { type MarkedBatch, TokenMasks } from "../objective/token_masks.ts";
+import { shareScalars } from "../objective/several_targets.ts";
 import { learningRateAt } from "../recipe/schedule.ts";
 import { RANDOM_KEY } from "../trained/model_adapter.ts";
 import { FLAT, type FlatState, type ParameterLayout } from "../trained/parameters.ts";
@@ -26,18 +28,24 @@ import { MetricsRing } from "./metrics_ring.ts";
 import { ONE_FOR_ALL } from "./one_for_all.ts";
 import { alignedProgram, type PlannedTraining, type TrainingSetup } from "./plan_training.ts";
 import { rolloutBlocks } from "./rollout_blocks.ts";
+import { type SampleChoice, taughtTokens, unneededLayers, writeChoice } from "./sample_choice.ts";
 import { sandwich } from "./sandwich.ts";
 import { ShapeSwitch } from "./shape_switch.ts";
 import { runInSlices } from "./slices.ts";
 import { stepMeans, type StepMetrics, stepMetrics, stepSources, type StepTag } from "./step_metrics.ts";
 import { TeacherStream } from "./teacher_stream.ts";
+import { COPY_KEEPS } from "./update_block.ts";
+import { copyKeeps } from "./own_teacher.ts";
 import type { TargetFeed, TargetSource } from "./teacher_rows.ts";
 import { drawnLogProbabilities } from "./written_samples.ts";
+import { teachersBySample, weightAt } from "../recipe/teachers.ts";
 
 /** Options of {@linkcode Trainer.create}. */
 export interface TrainerOptions {
   /** Where the objective's target comes from, if not from the teacher itself. Stays the caller's to close. */
   readonly target?: TargetSource;
+  /** Which teacher each sample has, of training and held out, where each has one of several. */
+  readonly choice?: SampleChoice;
   readonly profile?: boolean;
   readonly onProgress?: (message: string) => void;
   /** Called between slices of work that take a fraction of a second each. */
@@ -62,6 +70,8 @@ export class Trainer {
   readonly #target: TargetFeed | undefined;
   readonly #shapes: ShapeSwitch | undefined;
   readonly #teacher: TeacherStream | undefined;
+  /** Layers of teachers that the batch in the inputs has no need of. */
+  #unneeded: ReadonlySet<string> = new Set();
   readonly #aligned: AlignedInputs | undefined;
 
   private constructor(
@@ -106,7 +116,7 @@ export class Trainer {
     planned: PlannedTraining,
     options: TrainerOptions = {},
   ): Promise<Trainer> {
-    const models = [setup.teacher, setup.student];
+    const models = [...setup.teachers, setup.student];
     const weights = await uploadWeights(gpu, planned.plan, models, (done, total) => {
       options.onProgress?.(`weights ${Math.round(100 * done / total)} %`);
     });
@@ -139,15 +149,20 @@ export class Trainer {
       if (rest) this.executable.write(FLAT[name], rest[name]);
       else this.executable.clear(FLAT[name]);
     }
-    if (this.#hasStates) {
-      this.executable.write(FLAT.states, rest?.states ?? this.setup.trainables.initialStates());
-    }
+    const { trainables } = this.setup;
+    if (this.#hasStates) this.executable.write(FLAT.states, rest?.states ?? trainables.initialStates());
+    const { total } = trainables.copy;
+    if (total > 0) this.executable.write(FLAT.copy, rest?.copy ?? parameters.subarray(0, total));
   }
 
   /** Reads back all that training changes. Waits for all queued work. */
   async readState(): Promise<FlatState> {
-    const { layout, states } = this.setup.trainables;
-    const names = [FLAT.parameters, FLAT.m, FLAT.v, ...(this.#hasStates ? [FLAT.states] : [])];
+    const { layout, states, copy } = this.setup.trainables;
+    const names = [
+      ...[FLAT.parameters, FLAT.m, FLAT.v],
+      ...(this.#hasStates ? [FLAT.states] : []),
+      ...(copy.total > 0 ? [FLAT.copy] : []),
+    ];
     const back = await this.executable.read(names);
     const get = (name: string, { total }: ParameterLayout) =>
       (back.get(name)?.data as Float32Array | undefined)?.subarray(0, total) ?? new Float32Array(total);
@@ -156,6 +171,7 @@ export class Trainer {
       m: get(FLAT.m, layout),
       v: get(FLAT.v, layout),
       states: get(FLAT.states, states),
+      ...(copy.total > 0 ? { copy: get(FLAT.copy, copy) } : {}),
     };
   }
 
@@ -206,7 +222,24 @@ export class Trainer {
     await this.#run("update");
     const tokens = window.reduce((sum, b) => sum + b.segment.reduce((n, s) => n + Number(s >= 0), 0), 0);
     const supervisedTokens = counts[0]!;
-    this.#ring.push({ step: step + 1, learningRate, supervisedTokens, tokens, counts, controlled, shapes });
+    const taught = window.map((batch) => this.#taughtTokens(batch)).reduce((sum, own) =>
+      sum.map((count, i) => count + own[i]!)
+    );
+    this.#ring.push({
+      ...{ step: step + 1, learningRate, supervisedTokens, tokens, counts, controlled, shapes, taught },
+    });
+  }
+
+  #taughtTokens(batch: PackedBatch): number[] {
+    const teachers = teachersBySample(this.setup.recipe.teacher);
+    return teachers === 0 ? [] : taughtTokens(batch, this.#choice, teachers);
+  }
+
+  /** @throws {LimbeckError} nobody has said which teacher each sample has */
+  get #choice(): SampleChoice {
+    const { choice } = this.#options;
+    if (!choice) throw new LimbeckError("no sample has a teacher; this is a bug");
+    return choice;
   }
 
   /** The shapes of a step; none where the student has one. */
@@ -282,12 +315,21 @@ export class Trainer {
     const { recipe, objective, trainables } = this.setup;
     const { executable } = this;
     objective.setScalars(executable, step, counts, controlled);
+    this.#setShares(step);
     executable.setScalar("oneOverTokens", 1 / Math.max(1, counts[0]!));
     executable.setScalar("learningRate", learningRate);
     executable.setScalars(Object.entries(biasCorrections(recipe.train, step + 1)));
+    if (trainables.copy.total > 0) executable.setScalar(COPY_KEEPS, copyKeeps(step, recipe.teacher));
     for (const { work } of trainables.parts) {
       executable.setScalars(Object.entries(work?.scalars(step + 1) ?? {}));
     }
+  }
+
+  /** Writes what each of several teachers weighs. @param step Infinity for the end of its course */
+  #setShares(step: number): void {
+    const { teachers, combine } = this.setup.recipe.teacher;
+    if (combine !== "mixture" && combine !== "product") return;
+    this.executable.setScalars(shareScalars(teachers!.map((teacher) => weightAt(teacher, step))));
   }
 
   /** Whether {@linkcode collect} must be called before the next step. */
@@ -367,6 +409,7 @@ export class Trainer {
     await this.executable.ready(block);
     const teacher = this.#teacherOf(block);
     objective.setEvaluationScalars(this.executable);
+    this.#setShares(Infinity);
     return await measureLosses(this.executable, samples, {
       ...{ block, state, terms, masks: objective.masks },
       tokensPerBatch: this.planned.choices.tokens,
@@ -383,6 +426,12 @@ export class Trainer {
   /** Puts a batch, and what is stored of its target, into the program's inputs. */
   async #write(batch: PackedBatch, marked: MarkedBatch): Promise<void> {
     writeBatch(this.executable, batch, marked);
+    if (teachersBySample(this.setup.recipe.teacher) > 0) {
+      const { teachers, recipe } = this.setup;
+      const named = recipe.teacher.teachers!.map(({ name }, i) => ({ name: name!, model: teachers[i]! }));
+      writeChoice(this.executable, batch, this.#choice);
+      this.#unneeded = unneededLayers(batch, this.#choice, named);
+    }
     this.#aligned?.write(batch);
     if (this.planned.plan.storages.has(DRAWN_LOG_PROBABILITIES)) {
       this.executable.write(DRAWN_LOG_PROBABILITIES, drawnLogProbabilities(batch));
@@ -394,7 +443,7 @@ export class Trainer {
     }
   }
 
-  async #run(block: string, without?: ReadonlySet<string>): Promise<void> {
+  async #run(block: string, without: ReadonlySet<string> = this.#unneeded): Promise<void> {
     await runInSlices(this.executable, block, this.#options.onSlice, without);
   }
 

@@ -14,18 +14,19 @@ import { pointwise } from "../../tensor/ops/pointwise.ts";
 import { reshape } from "../../tensor/ops/views.ts";
 import { Program } from "../../tensor/plan.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
-import { type ChunkedLoss, chunkedLoss } from "../objective/chunked_loss.ts";
+import { type ChunkedLoss, chunkedLoss, targetLosses } from "../objective/chunked_loss.ts";
 import { balanced } from "../objective/balanced.ts";
 import { DRAWN_LOG_PROBABILITIES, importanceWeights, lossOfRows } from "../objective/importance.ts";
 import { lossSums } from "../objective/loss_sums.ts";
 import { tracePairs } from "../objective/pairs.ts";
-import { LOSS_SUMS, type LossSet, SURPRISE } from "../objective/loss_sets.ts";
+import { LOSS_SUMS, type LossSet, type MeasuredLosses, SURPRISE } from "../objective/loss_sets.ts";
 import type { GroupPass } from "../objective/group_terms.ts";
 import type { Balance, Learner } from "../recipe/recipe.ts";
 import { traceAlignedTeacher, traceGroups } from "./aligned_groups.ts";
 import { BlockModels, GradientSums, type TrainingProgramOptions } from "./block_models.ts";
 import { labelInput } from "./measure.ts";
 import { traceShapes, traceTarget } from "./one_for_all.ts";
+import { traceTaught } from "./sample_choice.ts";
 import { sampleInputs } from "./sample_inputs.ts";
 import { traceStreamedTeacher } from "./streamed_teacher.ts";
 import { traceUpdate } from "./update_block.ts";
@@ -46,19 +47,31 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
     options.features,
     options.objective.pairs,
   );
-  // A cached teacher has been measured when the cache was made, and is no part of the program.
-  if (options.objective.isStored) return program;
-  traceEvaluation(
-    program.block("evaluateTeacher"),
-    "teacher",
-    options.objective.crossEntropy,
-    LOSS_SUMS.teacher,
-    options,
-  );
+  // A cached teacher has been measured when the cache was made, and is no part of the program; but what several are together has not.
+  if (options.objective.isStored && !options.several) return program;
+  traceTeacher(program.block("evaluateTeacher"), options);
   return program;
 }
 
-/** Traces the losses of one pass and adds their sums up, at the beginning of the state `sums`; returns those of each position. */
+/** Traces what is measured of the teacher: of several, of what they are together. */
+function traceTeacher(graph: Graph, options: TrainingProgramOptions): void {
+  const { objective: { crossEntropy: set }, several } = options;
+  if (!several) {
+    const only = { passes: [set], names: set.names };
+    return traceEvaluation(graph, "teacher", only, LOSS_SUMS.teacher, options);
+  }
+  const { objective, tokens, chunkRows } = options;
+  const target = new BlockModels(graph, options).together(several);
+  const losses = objective.rowLosses(set, graph);
+  const values = targetLosses(graph, {
+    target,
+    ...labelInput(graph, tokens, losses),
+    ...{ losses, chunkRows },
+  });
+  lossSums(values, sumsState(graph, LOSS_SUMS.teacher, set.names.length), graph.scalar("accumulate"));
+}
+
+/** Traces the losses of one pass and adds their sums up in the state `sums`, from element `at` on; returns those of each position. */
 function tracePass(
   graph: Graph,
   models: BlockModels,
@@ -67,6 +80,7 @@ function tracePass(
   sums: Tensor | undefined,
   { objective, tokens, chunkRows }: TrainingProgramOptions,
   training: boolean,
+  at = 0,
 ): ChunkedLoss {
   const target = models.target(learner, set);
   const losses = objective.rowLosses(set, graph);
@@ -76,7 +90,7 @@ function tracePass(
     ...{ target, losses, chunkRows, gradient: training },
   });
   // Of pairs not the rows count, but what is made of them.
-  if (sums) lossSums(made.values, sums, graph.scalar("accumulate"), { first: 0, count: losses.valueCount });
+  if (sums) lossSums(made.values, sums, graph.scalar("accumulate"), { first: at, count: losses.valueCount });
   return made;
 }
 
@@ -116,7 +130,7 @@ function sumsState(graph: Graph, name: string, count: number): Tensor {
 function traceEvaluation(
   graph: Graph,
   learner: Learner,
-  set: LossSet,
+  { passes, names }: Pick<MeasuredLosses, "passes" | "names">,
   sums: string,
   options: TrainingProgramOptions,
   features: readonly ModelFeatureLoss[] = [],
@@ -124,18 +138,22 @@ function traceEvaluation(
 ): void {
   const { oneForAll } = options;
   const models = new BlockModels(graph, options, undefined, oneForAll && { widths: oneForAll.widths });
-  const count = set.names.length;
+  const count = names.length;
   if (learner === "teacher" && options.aligned) {
     const { objective, aligned, models: { teacher } } = options;
     const state = sumsState(graph, sums, count);
     const { vocabularySize } = teacher.model.config;
-    traceAlignedTeacher(graph, models.side(learner), set, state, objective, aligned, vocabularySize);
+    traceAlignedTeacher(graph, models.side(learner), passes[0]!, state, objective, aligned, vocabularySize);
     return;
   }
   const groups = learner === "student" ? options.objective.groups : [];
   const beside = count + features.length + 2 * pairs.length;
   const state = sumsState(graph, sums, beside + groups.length);
-  tracePass(graph, models, learner, set, state, options, false);
+  let at = 0;
+  for (const set of passes) {
+    tracePass(graph, models, learner, set, state, options, false, at);
+    at += set.names.length;
+  }
   features.forEach((f, i) => traceFeature(graph, models, f, { state, first: count + i }, options));
   pairs.forEach((set, i) => {
     const { values } = tracePass(graph, models, learner, set, undefined, options, false);
@@ -200,6 +218,7 @@ function traceMicroBatch(graph: Graph, options: TrainingProgramOptions): Set<str
     references.set(learner, reference);
     return [weighted, balanced(weighted, reference, seed, balance.weight, balance)];
   });
+  if (options.taught) traceTaught(graph, plain("student"), options.taught);
   if (options.oneForAll) {
     traceTarget(graph, models, plain("student"), options, options.oneForAll);
   }

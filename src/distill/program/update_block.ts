@@ -11,6 +11,8 @@ import { assign } from "../../tensor/ops/assign.ts";
 import { add } from "../../tensor/ops/combine.ts";
 import { fillConstant } from "../../tensor/ops/fill.ts";
 import { clippingFactor, gradientNorm } from "../../tensor/ops/norms.ts";
+import { stepScalar } from "../../tensor/expr/mod.ts";
+import { part } from "../../tensor/ops/views.ts";
 import { FLAT } from "../trained/parameters.ts";
 import type { Trainables } from "../trained/trainables.ts";
 
@@ -62,6 +64,30 @@ export function traceUpdate(
       state: (name) => states.view(graph, "states", name),
       clipping,
     });
+  }
+  traceCopy(graph, trainables);
+}
+
+/** What the copy of the student's parameters keeps of itself in a step, from 0 to 1; the rest are the parameters after the step. */
+export const COPY_KEEPS = "copy.keeps";
+
+/** Elements of a flat buffer that one kernel copies, so that its bindings fit every device. */
+const PIECE = 2 ** 24;
+
+/** copy = keeps * copy + (1 - keeps) * parameters: with 0 the parameters and with 1 the copy, bit for bit. */
+function traceCopy(graph: Graph, { layout, copy }: Trainables): void {
+  const { total } = copy;
+  for (let at = 0; at < total; at += PIECE) {
+    const piece = (name: "parameters" | "copy", size: number) =>
+      part(graph.state(FLAT[name], [size], "f32", "adapter and optimiser"), at, [
+        Math.min(PIECE, total - at),
+      ]);
+    const keeps = stepScalar(COPY_KEEPS);
+    assign(
+      piece("copy", total),
+      [piece("parameters", layout.total)],
+      (own, now) => own!.mul(keeps).add(now!.mul(keeps.mul(-1).add(1))),
+    );
   }
 }
 

@@ -45,11 +45,15 @@ export function withSetNames(data: Record<string, unknown>): Record<string, unkn
   for (const field of ["train", "heldOut"]) {
     const sets = data[field];
     if (!Array.isArray(sets)) continue;
-    copy[field] = sets.map((set) =>
-      isObject(set) && set.name === undefined && typeof set.path === "string" && set.path !== ""
-        ? { ...set, name: setName(set.path) }
-        : set
-    );
+    copy[field] = withNames(sets, "path");
   }
   return copy;
+}
+
+/** The entries of a list, checked or not, with a name for each that has none: of the file that it names. */
+export function withNames(entries: readonly unknown[], field: "path" | "model" = "model"): unknown[] {
+  return entries.map((entry) => {
+    const path = isObject(entry) && entry.name === undefined ? entry[field] : undefined;
+    return typeof path === "string" && path !== "" ? { ...entry as object, name: setName(path) } : entry;
+  });
 }

@@ -19,6 +19,7 @@ export interface RecipePath {
 
 const FIELDS: readonly Omit<RecipePath, "path">[] = [
   { field: "teacher.model", of: "model" },
+  { field: "teacher.teachers.*.model", of: "model" },
   { field: "student.model", of: "model" },
   { field: "student.shape", of: "shape" },
   { field: "student.shapes.widths.*.shape", of: "shape" },
@@ -35,12 +36,15 @@ const FIELDS: readonly Omit<RecipePath, "path">[] = [
   { field: "output.folder", of: "folder" },
 ];
 
-/** The paths of a recipe, checked or not, as far as they are there; `student.model: teacher` is none, nor is `teacher.model: server`. */
+/**
+ * The paths of a recipe, checked or not, as far as they are there; `student.model: teacher` is none, nor is a teacher's `model: student`, nor
+ * `teacher.model: server`.
+ */
 export function recipePaths(recipe: unknown): RecipePath[] {
   return FIELDS.flatMap(({ field, of }) =>
     valuesAt(recipe, field.split(".")).flatMap(({ field, value }) => {
       const isPath = typeof value === "string" && value !== "" &&
-        (field !== "student.model" || value !== "teacher") &&
+        value !== (field === "student.model" ? "teacher" : of === "model" ? "student" : undefined) &&
         (field !== "teacher.model" || value !== "server");
       return isPath ? [{ field, of, path: value as string }] : [];
     })

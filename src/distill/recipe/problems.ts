@@ -16,7 +16,8 @@ let cachedSchema: FieldSchema | undefined;
 export function recipeJsonSchema(): Record<string, unknown> {
   const schema = z.toJSONSchema(recipeSchema, { io: "input" }) as Record<string, unknown> & FieldSchema;
   schema.title = "Limbeck recipe";
-  schema.properties = { $schema: { type: "string" }, ...schema.properties };
+  // Where there are several teachers, the first one's stands for it.
+  delete (schema.properties as Record<string, { required?: string[] }>).teacher!.required;
   return schema;
 }
 

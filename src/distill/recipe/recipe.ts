@@ -35,10 +35,19 @@ export interface EvaluateRecipe {
 
 /** The model that is imitated. */
 export interface TeacherRecipe {
-  /** A Hugging Face folder or a GGUF file; `server` for one behind a server. */
+  /**
+   * A Hugging Face folder or a GGUF file; `student` for the student itself, as `self` says; `server` for one behind a server. Of several teachers that of the first, which has
+   * the tokenizer and writes the sample texts.
+   */
   model: string;
   /** Where it is served. */
   server?: ServedTeacherRecipe;
+  /** What of the student teaches it, where `model` is `student`: what it began as, when absent. */
+  self?: SelfRecipe;
+  /** Several teachers, two at least; one when absent. */
+  teachers?: TeacherMemberRecipe[];
+  /** What several teachers are together; there where they are. */
+  combine?: Combine;
   /** What the weights of its linear layers but the head are quantised to while they are loaded; absent is not. */
   quantize?: QuantizeDtype;
   /**
@@ -54,6 +63,38 @@ export interface TeacherRecipe {
   cache?: TeacherCacheRecipe;
   /** The teacher has a tokenizer of its own, and its tokens are aligned with the student's. */
   align?: AlignRecipe;
+}
+
+/**
+ * The student as its own teacher: without what is trained of it (`initial`); with what was trained of it up to some steps back, copied anew
+ * every so many steps (`lagged`); or with an exponential mean of what was trained of it (`mean`).
+ */
+export type SelfRecipe =
+  | { kind: "initial" }
+  | { kind: "lagged"; every: number }
+  | { kind: "mean"; decay: number };
+
+/**
+ * What several teachers are together: the weighted mean of their distributions (`mixture`), the product of their distributions, each to the
+ * power of its weight (`product`), for each sample the one whose cross-entropy on it is least (`best`; MinCE, FuseLLM, arXiv 2401.10491), or
+ * the one that the sample's row names (`tag`).
+ */
+export type Combine = "mixture" | "product" | "best" | "tag";
+
+/** One of several teachers. */
+export interface TeacherMemberRecipe {
+  /** A Hugging Face folder or a GGUF file, or `student`. */
+  model: string;
+  /** How rows, reports and schedules call it; the file's name without its ending when absent. */
+  name?: string;
+  /** Its share in a mixture or a product, against the weights of the others. */
+  weight?: number;
+  /** The course of `weight`. */
+  schedule?: { weight: Course };
+  /** The layers that are kept, counted from 0, rising; all when absent. */
+  layers?: number[];
+  quantize?: QuantizeDtype;
+  self?: SelfRecipe;
 }
 
 /** How the values of a stored hidden state are kept: int8 with one scale for each. */
@@ -344,12 +385,22 @@ export interface LimitsRecipe {
 export interface ObjectiveTermInput extends Partial<Omit<ObjectiveTerm, "schedule" | "balance">> {
   loss: string;
   balance?: Partial<Balance>;
-  schedule?: Record<string, Omit<Course, "shape"> & Partial<Pick<Course, "shape">>>;
+  schedule?: Record<string, CourseInput>;
 }
+
+/** One of several teachers as one may write it. */
+export interface TeacherMemberInput extends Omit<TeacherMemberRecipe, "schedule"> {
+  schedule?: { weight: CourseInput };
+}
+
+type CourseInput = Omit<Course, "shape"> & Partial<Pick<Course, "shape">>;
 
 /** What one may write: all but the models and the training data has a default. */
 export interface RecipeInput {
-  teacher: Pick<TeacherRecipe, "model" | "quantize" | "stream"> & {
+  teacher: Pick<TeacherRecipe, "quantize" | "stream" | "self" | "combine"> & {
+    /** Absent where there are `teachers`. */
+    model?: string;
+    teachers?: TeacherMemberInput[];
     train?: boolean;
     adapter?: Partial<AdapterRecipe>;
     cache?: Partial<TeacherCacheRecipe>;

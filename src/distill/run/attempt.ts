@@ -13,6 +13,7 @@ import type { DrawnShare } from "../../text/batch_stream.ts";
 import type { RunMemory } from "../program/memory.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 import type { Recipe } from "../recipe/recipe.ts";
+import type { FoundTeachers } from "../teacher/choose.ts";
 import type { TeacherCache } from "../teacher/cache.ts";
 import { gapClosed, type RunHost } from "./events.ts";
 
@@ -31,8 +32,10 @@ export class Attempt {
   };
   /** The most bytes on the GPU that something was planned with. */
   plannedBytes = 0;
-  /** What stands for the teacher, where the recipe wants it cached. */
+  /** What stands for the teacher, or the first of several, where the recipe wants it cached. */
   cache: TeacherCache | undefined;
+  /** What several teachers were found to be, where each sample has one of them. */
+  found: FoundTeachers | undefined;
   readonly #started: number;
   /** What has been drawn of each training set; empty where there is no list of them. */
   drawn: DrawnShare[] = [];
@@ -71,7 +74,7 @@ export class Attempt {
 
   /** Tells what is going to be done. */
   tellPlan({ byCategory, total }: RunMemory): void {
-    const { teacher, student, trainables } = this.setup;
+    const { teachers, student, trainables } = this.setup;
     const { trainReport: report, heldOut, sets } = this.prepared;
     this.host.emit({
       type: "plan",
@@ -81,7 +84,9 @@ export class Attempt {
       totalBytes: total,
       parameters: {
         // Nobody here knows how large a model behind a server is.
-        teacher: this.recipe.teacher.server ? 0 : teacher.architecture.parameterCount,
+        teacher: this.recipe.teacher.server
+          ? 0
+          : teachers.reduce((sum, { architecture }) => sum + architecture.parameterCount, 0),
         student: student.architecture.parameterCount,
         trainable: trainables.layout.trainable,
       },

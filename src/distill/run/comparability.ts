@@ -7,10 +7,12 @@ import { InputError } from "../../base/errors.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { openModel } from "../../formats/open_model.ts";
 import type { Recipe } from "../recipe/recipe.ts";
+import { canonicalJson } from "../../base/json.ts";
 import { modelIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
 import { trainingIdentity } from "../inputs/training_batches.ts";
 import type { SampleSet } from "../inputs/sample_sets.ts";
 import { heldOutSets, trainingSets } from "../recipe/data_sets.ts";
+import { movingSelf, teachersOf } from "../recipe/teachers.ts";
 
 /** A recipe with what decides whether it can be compared. */
 export interface ComparedRecipe {
@@ -57,9 +59,16 @@ export async function checkComparable(
     return known.get(a) === known.get(b);
   };
   const problems: string[] = [];
-  const warnings = recipes.filter(({ recipe }) => recipe.teacher.train).map(({ name }) =>
-    `${name} trains its teacher along, so its divergences and its agreement are to what the teacher has become`
-  );
+  const warnings = recipes.flatMap(({ name, recipe: { teacher } }) => {
+    const how = teacher.train
+      ? "trains its teacher along"
+      : movingSelf(teacher)
+      ? "teaches itself"
+      : undefined;
+    return how
+      ? [`${name} ${how}, so its divergences and its agreement are to what the teacher has become`]
+      : [];
+  });
   const kept = recipes.map(({ recipe }) => keptOfTeacher(recipe));
   if (new Set(kept).size > 1) {
     recipes.forEach(({ name }, i) =>
@@ -73,14 +82,8 @@ export async function checkComparable(
     const refuse = (what: string, mine: unknown, its: unknown) =>
       problems.push(`${other.name}: another ${what} than ${first.name}: ${its}, not ${mine}`);
     const [a, b] = [first.recipe, other.recipe];
-    const quantised = ({ teacher, teacher: { model, quantize } }: Recipe) =>
-      `${servedAt({ teacher }) || model}${quantize ? ` in ${quantize}` : ""}`;
-    if (
-      a.teacher.quantize !== b.teacher.quantize || servedAt(a) !== servedAt(b) ||
-      !await isSame(a.teacher.model, b.teacher.model)
-    ) {
-      refuse("teacher", quantised(a), quantised(b));
-    }
+    const isOne = servedAt(a) === servedAt(b) && await haveOneTeacher(a, b, isSame);
+    if (!isOne) refuse("teacher", servedAt(a) || teacherText(a), servedAt(b) || teacherText(b));
     if (a.data.contextLength !== b.data.contextLength) {
       refuse("context length", a.data.contextLength, b.data.contextLength);
     } else if (first.heldOut !== other.heldOut) {
@@ -107,6 +110,41 @@ export async function checkComparable(
     hint: "Losses of different teachers, texts or context lengths mean different things. " +
       "`--set` gives all recipes the same, such as --set data.contextLength=256.",
   });
+}
+
+/** Whether what the students are compared with is one: the same teachers, together in the same way. */
+async function haveOneTeacher(
+  a: Recipe,
+  b: Recipe,
+  isSame: (a: string, b: string) => Promise<boolean>,
+): Promise<boolean> {
+  const [mine, its] = [a, b].map(({ teacher }) => teachersOf(teacher));
+  if (mine!.length !== its!.length || a.teacher.combine !== b.teacher.combine) return false;
+  for (const [i, one] of mine!.entries()) {
+    const other = its![i]!;
+    const settings = [one, other].map(({ model: _, name: _name, ...rest }) => canonicalJson(rest));
+    if (settings[0] !== settings[1]) return false;
+    const isOwn = [one, other].map(({ model }) => model === "student");
+    if (isOwn[0] !== isOwn[1]) return false;
+    const [x, y] = isOwn[0] ? [a, b].map(studentPath) : [one.model, other.model];
+    if (isOwn[0] && keptLayers(a) !== keptLayers(b)) return false;
+    if (!await isSame(x!, y!)) return false;
+  }
+  return true;
+}
+
+/** The teachers of a recipe in words. */
+function teacherText({ teacher }: Recipe): string {
+  const each = teachersOf(teacher).map(({ model, layers, quantize, self, weight, schedule }) =>
+    [
+      model === "student" ? `the student itself${self ? ` (${self.kind})` : ""}` : model,
+      ...(layers ? [`layers [${layers.join(", ")}]`] : []),
+      ...(quantize ? [`in ${quantize}`] : []),
+      ...(weight === undefined ? [] : [`weight ${weight}`]),
+      ...(schedule ? [`weight ${schedule.weight.from} to ${schedule.weight.to}`] : []),
+    ].join(" ")
+  );
+  return teacher.combine ? `${teacher.combine} of ${each.join(" and ")}` : each.join();
 }
 
 /** Where a teacher is served; empty where it is here. */

@@ -20,10 +20,11 @@ import { Rollouts } from "../generate/rollouts.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { alignmentText } from "../inputs/aligned_teacher.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
-import { prepareRun } from "../inputs/prepare.ts";
+import { type PreparedRun, prepareRun } from "../inputs/prepare.ts";
 import type { OpenedTask } from "../evaluate/encoded_tasks.ts";
 import { trainingBatches } from "../inputs/training_batches.ts";
 import { type RunMemory, runMemory } from "../program/memory.ts";
+import { memberName } from "../program/block_models.ts";
 import {
   type PlanChoices,
   type PlannedTraining,
@@ -36,9 +37,12 @@ import { checkPrompts } from "../program/prompt_features.ts";
 import { Trainer } from "../program/trainer.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
 import type { Recipe } from "../recipe/recipe.ts";
+import type { TeacherCache } from "../teacher/cache.ts";
+import { findTeachers, teacherParts } from "../teacher/choose.ts";
+import { samplesOf, TeacherTargets } from "../teacher/teacher_targets.ts";
 import { openTeacherCache } from "../teacher/make_cache.ts";
 import { Attempt } from "./attempt.ts";
-import type { RunHost } from "./events.ts";
+import type { RunHost, TeachersEvent } from "./events.ts";
 import { checkHostMemory, hostMemory } from "./host_memory.ts";
 import { evaluate, measureShapes, measureTeacher, tellSamples } from "./measurements.ts";
 import { runIdentity } from "./run_identity.ts";
@@ -106,17 +110,25 @@ const ROWS = "rows";
 /** Where in a run's folder the caches of its teacher lie, where its recipe names none. */
 export const OWN_CACHES = "teacher-cache";
 
-/** Someone asked to stop while the teacher's cache was being made. */
+/** Someone asked to stop while teachers went over the samples. */
 class StopAsked extends Error {}
 
 /** Under which a checkpoint keeps the hash of the cache that the run trains on. */
 const CACHE_IDENTITY = "teacher's cache";
+
+/** Under which it keeps the hash of which of several teachers each sample has. */
+const CHOICE_IDENTITY = "teacher of each sample";
+
+/** What is known only once teachers have been asked. */
+const LATER = [CACHE_IDENTITY, CHOICE_IDENTITY];
 
 /** The order of an attempt. */
 class Run {
   readonly #attempt: Attempt;
   readonly #checkpoints: RunCheckpoints;
   readonly #caches: string;
+  /** Open caches, by the teacher's number in the recipe. */
+  readonly #opened: (TeacherCache | undefined)[] = [];
   /** What models are asked at the end. */
   readonly #tasks: readonly OpenedTask[];
   #identity: Record<string, string> = {};
@@ -141,7 +153,7 @@ class Run {
     }
     this.#identity = await runIdentity(prepared, setup);
     const resumed = host.resume
-      ? await this.#checkpoints.latest(host.resumeLimit, this.#identity, [CACHE_IDENTITY])
+      ? await this.#checkpoints.latest(host.resumeLimit, this.#identity, LATER)
       : undefined;
     const planned = planTraining(setup, gpu.description, {
       ...(resumed ? { choices: resumed.frozen } : {}),
@@ -158,6 +170,7 @@ class Run {
     await writeBase(host.folder, prepared, { keep: resumed !== undefined });
     if (attempt.stopAsked()) return attempt.result("paused", resumed?.step ?? 0);
     try {
+      await this.#findTeachers(planned.choices, resumed);
       await this.#openCache(planned.choices, resumed);
       const result = await this.#main(planned, resumed);
       const teaches = !planned.streamed && !attempt.recipe.teacher.server;
@@ -166,7 +179,7 @@ class Run {
       if (error instanceof StopAsked) return attempt.result("paused", resumed?.step ?? 0);
       throw error;
     } finally {
-      attempt.cache?.close();
+      for (const cache of this.#opened) cache?.close();
     }
   }
 
@@ -198,19 +211,64 @@ class Run {
     this.#attempt.stage("stream", streamCostText(await streamCost(streamed, plan)));
   }
 
-  /** Opens the teacher's cache, or runs the teacher to make it. @throws {StopAsked} in the middle of that */
-  async #openCache(choices: PlanChoices, resumed: CheckpointState | undefined): Promise<void> {
+  /** @throws {StopAsked} */
+  readonly #onSlice = () => {
+    this.#attempt.host.emit({ type: "heartbeat" });
+    if (this.#attempt.stopAsked()) throw new StopAsked();
+  };
+
+  /** Finds which of several teachers each sample has. @throws {StopAsked} in the middle of that */
+  async #findTeachers(choices: PlanChoices, resumed: CheckpointState | undefined): Promise<void> {
     const attempt = this.#attempt;
     const { host, prepared, setup, gpu } = attempt;
-    const texts = teacherTexts(gpu.description, prepared, setup);
+    const place = {
+      ...{ path: join(host.folder, "teachers.safetensors"), choices },
+      availableBytes: this.#availableBytes,
+    };
+    const found = attempt.found = await findTeachers(gpu, prepared, setup, place, {
+      onSlice: this.#onSlice,
+      onTeacher: (name, samples) =>
+        attempt.stage("teachers", `measuring the teacher ${name} on ${samples} samples`),
+    });
+    if (!found) return;
+    this.#identity[CHOICE_IDENTITY] = found.identity;
+    if (resumed) this.#checkpoints.checkIdentity(resumed, this.#identity, [CHOICE_IDENTITY]);
+    const combine = setup.recipe.teacher.combine as TeachersEvent["combine"];
+    if (!resumed) host.emit({ type: "teachers", combine, teachers: teacherParts(found, prepared.train) });
+  }
+
+  /** Opens the teachers' caches, or runs the teachers to make them. @throws {StopAsked} in the middle of that */
+  async #openCache(choices: PlanChoices, resumed: CheckpointState | undefined): Promise<void> {
+    const { prepared, setup, found } = this.#attempt;
+    if (!setup.recipe.teacher.cache) return;
+    for (const [i, teacher] of setup.teachers.entries()) {
+      const own = found ? samplesOf(found.choice, i, prepared) : prepared;
+      const isNeeded = own.train.length + own.heldOut.length > 0;
+      this.#opened.push(
+        isNeeded ? await this.#openOne({ ...own, teacher }, { ...setup, teacher }, choices) : undefined,
+      );
+    }
+    const caches = this.#opened.filter((cache) => cache !== undefined);
+    this.#attempt.cache = caches[0];
+    this.#identity[CACHE_IDENTITY] = caches.map((cache) => cache.identity).join(" ");
+    if (resumed) this.#checkpoints.checkIdentity(resumed, this.#identity, [CACHE_IDENTITY]);
+  }
+
+  async #openOne(
+    prepared: PreparedRun,
+    setup: TrainingSetup,
+    choices: PlanChoices,
+  ): Promise<TeacherCache | undefined> {
+    const attempt = this.#attempt;
+    const texts = this.#opened.every((cache) => cache === undefined)
+      ? teacherTexts(attempt.gpu.description, prepared, setup)
+      : undefined;
     const sizes = { choices, texts, availableBytes: this.#availableBytes };
     // One that an earlier version made lies in the run's own folder, and is found there.
-    const places = [this.#caches, ...(host.caches === undefined ? [] : [host.caches])];
-    const opened = await openTeacherCache(gpu, prepared, setup, sizes, places, {
-      onSlice: () => {
-        host.emit({ type: "heartbeat" });
-        if (attempt.stopAsked()) throw new StopAsked();
-      },
+    const { caches } = attempt.host;
+    const places = [this.#caches, ...(caches === undefined ? [] : [caches])];
+    const opened = await openTeacherCache(attempt.gpu, prepared, setup, sizes, places, {
+      onSlice: this.#onSlice,
       onFound: (path, samples) => {
         const message = samples === 0
           ? `using the teacher's cache ${path}`
@@ -222,21 +280,27 @@ class Run {
         if (streamed) await this.#tellStream(streamed, plan);
       },
     });
-    if (!opened) return;
-    const { cache, plannedBytes } = opened;
-    attempt.cache = cache;
-    attempt.plannedBytes = Math.max(attempt.plannedBytes, plannedBytes);
-    this.#identity[CACHE_IDENTITY] = cache.identity;
-    if (resumed) this.#checkpoints.checkIdentity(resumed, this.#identity, [CACHE_IDENTITY]);
+    if (!opened) return undefined;
+    attempt.plannedBytes = Math.max(attempt.plannedBytes, opened.plannedBytes);
+    return opened.cache;
   }
 
   async #main(planned: PlannedTraining, resumed: CheckpointState | undefined): Promise<RunResult> {
     const attempt = this.#attempt;
-    const { cache, gpu, host, setup } = attempt;
+    const { cache, found, gpu, host, setup } = attempt;
+    const { teachers } = setup.recipe.teacher;
+    const target = teachers && cache
+      ? new TeacherTargets(
+        this.#opened,
+        found?.choice,
+        setup.objective.hidden && teachers.map(({ name }) => memberName(name!)),
+      )
+      : cache;
     const paused = () => attempt.result("paused", resumed?.step ?? 0);
     attempt.stage("compile", "uploading weights and compiling kernels");
     const trainer = await Trainer.create(gpu, setup, planned, {
-      ...(cache ? { target: cache } : {}),
+      ...(target ? { target } : {}),
+      ...(found ? { choice: found.choice } : {}),
       profile: host.profile ?? false,
       onSlice: () => host.emit({ type: "heartbeat" }),
       onProgress: () => host.emit({ type: "heartbeat" }),

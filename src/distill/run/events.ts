@@ -82,6 +82,11 @@ export interface MetricsEvent {
   controlled?: Record<string, number>;
   /** The shapes that the step trained, the whole model first; absent where the student has one. */
   shapes?: { layers: number[]; width: number; loss: number | null; factor: number | null }[];
+  /**
+   * What each of several teachers taught in the step, where each sample has one of them: supervised tokens of its samples, and the mean of the
+   * weighted losses over them.
+   */
+  teachers?: { name: string; tokens: number; loss: number | null }[];
   learningRate: number;
   /** Global gradient norm before clipping. */
   gradientNorm: number | null;
@@ -227,6 +232,24 @@ export interface ShapesEvent {
   }[];
 }
 
+/** Which of several teachers teaches which samples, where each has one: once, before training. */
+export interface TeachersEvent {
+  type: "teachers";
+  /** How it was chosen: by the least cross-entropy on the sample, or by a tag of its row. */
+  combine: "best" | "tag";
+  /** Of the training samples, in the recipe's order. */
+  teachers: {
+    name: string;
+    samples: number;
+    /** Supervised tokens. */
+    tokens: number;
+    /** Its cross-entropy on them in nats a token; null where it was not measured, or there are none. */
+    loss: number | null;
+    /** Its cross-entropy on all training samples; null where it was not measured. */
+    lossOfAll: number | null;
+  }[];
+}
+
 /** A sign of life. Never stored. */
 export interface HeartbeatEvent {
   type: "heartbeat";
@@ -254,6 +277,7 @@ export type RunEventBody =
   | ErrorEvent
   | ProfileEvent
   | ShapesEvent
+  | TeachersEvent
   | HeartbeatEvent
   | ResultEvent;
 

@@ -59,7 +59,16 @@ export async function fillCache(
   { place: given, gpu, signal, onProgress, onStage, onSlice, shardBatches }: FillOptions = {},
 ): Promise<FilledCache> {
   const begun = performance.now();
-  const { cache } = recipe.teacher;
+  const { cache, teachers } = recipe.teacher;
+  if (teachers) {
+    throw new InputError(
+      "names several teachers, whose caches a run makes when it knows which samples each has",
+      {
+        where: "recipe teacher.teachers",
+        hint: "Start the run; or make the cache of one: --set teacher.model=MODEL without teachers.",
+      },
+    );
+  }
   const place = cache && (cache.folder ?? given);
   if (place === undefined) {
     throw new InputError(

@@ -9,8 +9,10 @@ import { BatchStream } from "../../text/batch_stream.ts";
 import { Rollouts } from "../generate/rollouts.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { mixtureOf } from "../inputs/sample_sets.ts";
+import { type SampleChoice } from "../program/sample_choice.ts";
 import { Trainer } from "../program/trainer.ts";
 import type { PlannedTraining, TrainingSetup } from "../program/plan_training.ts";
+import { teachersBySample } from "../recipe/teachers.ts";
 
 /** Seconds of a run. */
 export interface Forecast {
@@ -42,7 +44,8 @@ export async function forecast(
   const { train } = prepared.recipe;
   const { tokens, aligned } = planned.choices;
   const otherTokens = aligned?.tokens;
-  const [trainer, created] = await timed(() => Trainer.create(gpu, setup, planned));
+  const choice = anyChoice(prepared, setup);
+  const [trainer, created] = await timed(() => Trainer.create(gpu, setup, planned, { choice }));
   try {
     trainer.setState((await setup.trainables.initialValues(train.seed)).trained);
     const { sets, recipe: { data } } = prepared;
@@ -87,6 +90,12 @@ export async function forecast(
   } finally {
     trainer.destroy();
   }
+}
+
+/** Where each sample has one of several teachers and which is not known yet: one after another. */
+function anyChoice({ train, heldOut }: PreparedRun, { recipe }: TrainingSetup): SampleChoice {
+  const teachers = teachersBySample(recipe.teacher);
+  return new Map(teachers === 0 ? [] : [...train, ...heldOut].map((sample, i) => [sample, i % teachers]));
 }
 
 async function timed<T>(work: () => Promise<T>): Promise<[T, number]> {

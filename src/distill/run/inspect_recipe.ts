@@ -21,6 +21,7 @@ import type { OpenedRecipe } from "./open_recipe.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { type PayloadSize, payloadSizes } from "../teacher/payload_sizes.ts";
+import { teachersBySample } from "../recipe/teachers.ts";
 import { cacheBytes, planTeacherPass } from "../teacher/plan_pass.ts";
 import { type ServedCost, servedCost } from "./served_cost.ts";
 import { type StreamCost, streamCost } from "./stream_cost.ts";
@@ -224,11 +225,15 @@ export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<
     if (software) checkHostMemory(memory, recipe, choices.recompute);
     const texts = teacherTexts(device, prepared, setup);
     const availableBytes = software ? hostMemory() : undefined;
-    const pass = recipe.teacher.cache && !recipe.teacher.server
-      ? planTeacherPass(setup, device, { choices, texts, availableBytes })
-      : undefined;
+    const passes = recipe.teacher.cache && !recipe.teacher.server
+      ? setup.teachers.map((teacher) =>
+        planTeacherPass({ ...setup, teacher }, device, { choices, texts, availableBytes })
+      )
+      : [];
+    // One teacher after another: the largest pass is what there must be room for.
+    const pass = passes.toSorted((a, b) => b.memory.total - a.memory.total)[0];
     if (pass && software) checkHostMemory(pass.memory, recipe, choices.recompute);
-    const kept = cacheBytes(setup, prepared);
+    const kept = keptBytes(setup, prepared);
     const reading = planned.streamed ? planned : pass;
     return {
       adapter: device.name,
@@ -260,6 +265,14 @@ export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<
   } finally {
     gpu?.destroy();
   }
+}
+
+/** What caches take: of several teachers all, or where each sample has one of them, as many rows as there are. */
+function keptBytes(setup: TrainingSetup, prepared: PreparedRun): ReturnType<typeof cacheBytes> {
+  const all = setup.teachers.map((teacher) => cacheBytes({ ...setup, teacher }, prepared));
+  const [first] = all;
+  if (!first || teachersBySample(setup.recipe.teacher) > 0) return first;
+  return all.reduce((sum, kept) => ({ row: sum!.row + kept!.row, total: sum!.total + kept!.total }));
 }
 
 /** The GPU that is here; undefined where there is none and none is needed. */

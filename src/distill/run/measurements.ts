@@ -12,6 +12,7 @@ import type { Trainer } from "../program/trainer.ts";
 import { allShapes, shapeName, shapeParameters } from "../inputs/shape_space.ts";
 import type { Learner } from "../recipe/recipe.ts";
 import { cachedEvaluation } from "../teacher/cache.ts";
+import { lossUnderChosen } from "../teacher/choose.ts";
 import { type Attempt, finite, finiteAll } from "./attempt.ts";
 import type { SetEvaluation, ShapesEvent } from "./events.ts";
 
@@ -19,11 +20,12 @@ import type { SetEvaluation, ShapesEvent } from "./events.ts";
 export async function measureTeacher(attempt: Attempt, trainer: Trainer): Promise<void> {
   const { progress } = attempt;
   const known = attempt.cache?.findings;
-  const found = await measureSets(
-    attempt,
-    "teacher",
-    (samples, i) => known ? cachedEvaluation(known, i) : trainer.evaluateTeacher(samples),
-  );
+  const found = await measureSets(attempt, "teacher", (samples, i) => {
+    if (!known || trainer.planned.plan.blocks.has("evaluateTeacher")) return trainer.evaluateTeacher(samples);
+    const sum = attempt.found && lossUnderChosen(attempt.found, samples);
+    if (!sum) return cachedEvaluation(known, i);
+    return { losses: { "cross-entropy": sum.loss / Math.max(1, sum.tokens) }, tokens: sum.tokens };
+  });
   const bits = bitsOf(found);
   if (bits !== undefined) progress.bitsPerByte = { teacher: bits, before: null, last: null };
   progress.heldOutTokens = found[0]!.tokens;
@@ -36,12 +38,13 @@ export async function measureTeacher(attempt: Attempt, trainer: Trainer): Promis
 }
 
 /**
- * Measures the student after so many steps, and a teacher that trains along; remembers the best, which of several sets the first decides.
+ * Measures the student after so many steps, and a teacher that changes with them; remembers the best, which of several sets the first decides.
  * Returns the student's cross-entropy on that one.
  */
 export async function evaluate(attempt: Attempt, trainer: Trainer, step: number): Promise<number | null> {
   const { progress, setup } = attempt;
-  if (setup.teacherAdapter && step > 0) {
+  const changes = setup.teacherAdapter !== undefined || setup.trainables.copy.total > 0;
+  if (changes && step > 0) {
     const found = await measureSets(attempt, "teacher", (samples) => trainer.evaluateTeacher(samples));
     tellEvaluation(attempt, "teacher", step, found);
   }

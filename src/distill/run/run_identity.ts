@@ -27,6 +27,7 @@ export async function runIdentity(
   return {
     recipe: recipeHash(recipe),
     teacher: recipe.teacher.server ? await teacherIdentity(prepared) : await modelIdentity(prepared.teacher),
+    ...await otherTeachers(prepared),
     student: await modelIdentity(prepared.student),
     // The recipe only says where the files of shapes are.
     ...(prepared.student.shapes
@@ -35,7 +36,7 @@ export async function runIdentity(
     ...(recipe.student.shape === undefined
       ? {}
       : { "student's shape": sha256(prepared.student.keptLayers.join(",")) }),
-    ...familyIdentities([prepared.teacher, prepared.student]),
+    ...familyIdentities([...prepared.teachers, prepared.student]),
     ...quantisedExperts(prepared),
     tokenizer: prepared.tokenizer.fingerprint(),
     ...(prepared.aligned ? { "teacher's tokenizer": prepared.aligned.tokenizer.fingerprint() } : {}),
@@ -57,13 +58,24 @@ export async function runIdentity(
 }
 
 /** Experts were not quantised at first, and a run that was begun so cannot go on otherwise. */
-function quantisedExperts({ teacher, student }: PreparedRun): Record<string, string> {
-  const models = [["teacher", teacher], ["student", student]] as const;
+function quantisedExperts({ teachers, student }: PreparedRun): Record<string, string> {
+  const models = [
+    ...teachers.map((teacher, i) => [i === 0 ? "teacher" : `teacher ${i + 1}`, teacher] as const),
+    ["student", student] as const,
+  ];
   return Object.fromEntries(
     models.flatMap(([name, model]) =>
       model.hasQuantisedExperts ? [[`${name}'s experts`, model.quantize!]] : []
     ),
   );
+}
+
+/** Those of several teachers but the first; the recipe says the rest. */
+async function otherTeachers({ recipe, teachers }: PreparedRun): Promise<Record<string, string>> {
+  const others = teachers.slice(1).map(async (model, i) =>
+    [`teacher ${recipe.teacher.teachers![i + 1]!.name}`, await modelIdentity(model)] as const
+  );
+  return Object.fromEntries(await Promise.all(others));
 }
 
 /** What adapters do with experts, where they have some. */

@@ -9,8 +9,7 @@ import type { Registry } from "../../registry/registry.ts";
 import { TEACHER } from "../trained/model_adapter.ts";
 import { partsOf } from "../trained/attach.ts";
 import { ModelFeatureLoss } from "../objective/feature_losses.ts";
-import type { TwoVocabularies } from "../objective/group_terms.ts";
-import { Objective } from "../objective/objective.ts";
+import { Objective, type ObjectiveSetting } from "../objective/objective.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { checkPromptLosses } from "../program/prompt_features.ts";
 import type { Recipe } from "../recipe/recipe.ts";
@@ -23,23 +22,29 @@ import type { OneForAll } from "../program/block_models.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 import { sandwichSize } from "../program/sandwich.ts";
 import { WidthInputs } from "../program/width_inputs.ts";
+import { movingSelf } from "../recipe/teachers.ts";
 
 /** Resolves a prepared recipe's losses and what it trains. */
 export function setUp(
-  prepared: Pick<PreparedRun, "recipe" | "teacher" | "student" | "aligned">,
+  prepared:
+    & Pick<PreparedRun, "recipe" | "teacher" | "student" | "aligned">
+    & Partial<Pick<PreparedRun, "teachers">>,
   registry: Registry,
 ): TrainingSetup {
-  const { recipe, teacher, student, aligned } = prepared;
+  const { recipe, teacher, student, aligned, teachers = [teacher] } = prepared;
   checkRecipePlugins(recipe, registry);
   const objective = resolveTerms(
     registry,
     recipe.objective,
     student.config.vocabularySize,
-    recipe.teacher.cache,
-    recipe.train.onPolicy,
-    aligned && { teacherVocabulary: teacher.config.vocabularySize, matched: aligned.matched },
+    {
+      ...{ cache: recipe.teacher.cache, onPolicy: recipe.train.onPolicy },
+      aligned: aligned && { teacherVocabulary: teacher.config.vocabularySize, matched: aligned.matched },
+      oneTemperature: recipe.teacher.combine === "mixture",
+    },
   );
   checkServedObjective(recipe, objective);
+  checkOneTeacher(recipe, objective);
   const trained = trainedStudent(recipe, student, registry);
   if (!trained.adapter && !recipe.output.merged) {
     throw new InputError(
@@ -57,17 +62,26 @@ export function setUp(
   checkPromptLosses(recipe, trained.adapter, teacherAdapter);
   const features = objective.features.map((term) => new ModelFeatureLoss(term, { student, teacher }));
   return {
-    ...{ recipe, teacher, student, objective, features },
+    ...{ recipe, teacher, teachers, student, objective, features },
     ...trained,
     ...(teacherAdapter ? { teacherAdapter } : {}),
     ...(aligned ? { aligned } : {}),
     ...(student.shapes ? { oneForAll: resolveOneForAll(recipe, objective, student, registry) } : {}),
-    trainables: new Trainables([
-      ...partsOf(trained),
-      ...(teacherAdapter ? [teacherAdapter] : []),
-      ...features,
-    ]),
+    trainables: new Trainables(
+      [...partsOf(trained), ...(teacherAdapter ? [teacherAdapter] : []), ...features],
+      movingSelf(recipe.teacher) ? partsOf(trained) : [],
+    ),
   };
+}
+
+/** @throws {InputError} on a loss over inner values, of which several teachers have one each */
+function checkOneTeacher({ teacher }: Recipe, { terms, features }: Objective): void {
+  const [first] = features;
+  if (!teacher.teachers || !first) return;
+  throw new InputError(`"${first.loss.id}" looks at inner values of the teacher, and there are several`, {
+    where: `recipe objective.${terms.indexOf(first)}.loss`,
+    hint: "take losses over logits, such as forward-kl, or one teacher",
+  });
 }
 
 /** How the shapes of a student are trained. @throws {InputError} on a loss or an adapter that does not do */
@@ -115,12 +129,10 @@ function resolveTerms(
   registry: Registry,
   objective: Recipe["objective"],
   vocabulary: number,
-  cache?: Recipe["teacher"]["cache"],
-  onPolicy?: Recipe["train"]["onPolicy"],
-  aligned?: TwoVocabularies,
+  setting: ObjectiveSetting = {},
 ): Objective {
   try {
-    return Objective.of(registry, objective, vocabulary, cache, onPolicy, aligned);
+    return Objective.of(registry, objective, vocabulary, setting);
   } catch (error) {
     if (error instanceof LimbeckError) throw error;
     const ids = [...new Set(objective.map((term) => term.loss))];

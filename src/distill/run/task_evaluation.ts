@@ -17,6 +17,7 @@ import { familiesOf } from "../../registry/families.ts";
 import { Model } from "../inputs/models.ts";
 import { needsBase, openStudent } from "../inputs/prepare.ts";
 import type { Attempt } from "./attempt.ts";
+import { teachersOf } from "../recipe/teachers.ts";
 
 /** Where a run keeps what its models came to, in its folder. */
 export const EVALUATION_FOLDER = "evaluation";
@@ -66,31 +67,39 @@ export async function evaluateRun(
     host.emit({ type: "heartbeat" });
     if (attempt.stopAsked()) stop.abort(new EvaluationStopped());
   };
+  const untrained = needsBase(prepared.student) ? join(folder, "base") : prepared.student.path;
+  const teachers = teachersOf(recipe.teacher);
   const evaluator = new TaskEvaluator(tasks, {
-    ...{ registry, gpu, teacher: recipe.teacher.model },
+    // Tasks compare with the first of several; with a student that teaches itself as it began.
+    ...{ registry, gpu, teacher: teachers[0]!.model === "student" ? untrained : teachers[0]!.model },
     signal: stop.signal,
     onStage: (message) => attempt.stage("evaluate", message),
     onBreath: breathe,
   });
-  const { quantize, model: teacher } = recipe.teacher;
   const families = familiesOf(registry);
   const models: [name: string, model: EvaluatedModel, changes: unknown][] = [
     ["student before", {
-      source: needsBase(prepared.student) ? join(folder, "base") : prepared.student.path,
+      source: untrained,
       open: async () => await OpenedModel.of(await openStudent(recipe, undefined, families), registry),
     }, null],
     ["student after", { source: { folder, recipe, registry } }, steps],
-    ["teacher", {
-      source: teacher,
-      open: async () => {
-        const model = await Model.open(teacher, { category: "weights", quantize }, families);
+    ...teachers.flatMap(({ model: source, name, layers, quantize }) => {
+      // It is in the table, untrained.
+      if (source === "student" || !withTeacher) return [];
+      const open = async () => {
+        const model = await Model.open(source, { category: "weights", layers, quantize }, families);
         return await OpenedModel.of(model, registry);
-      },
-    }, null],
+      };
+      const changes = layers ? { layers } : null;
+      return [[
+        name === undefined ? "teacher" : `teacher ${name}`,
+        { source, open },
+        changes,
+      ]] as typeof models;
+    }),
   ];
   const measured: MeasuredModel[] = [];
   for (const [name, model, changes] of models) {
-    if (name === "teacher" && !withTeacher) continue;
     const path = join(folder, EVALUATION_FOLDER, `${name.replace(" ", "-")}.json`);
     const identity = measuringIdentity(tasks, changes);
     const measurements = await keptMeasurements(path, identity, () => evaluator.measure(model, name));

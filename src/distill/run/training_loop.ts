@@ -117,6 +117,7 @@ export class TrainingLoop {
         losses: finiteAll(m.losses),
         ...(controllers.active ? { controlled: { ...m.controlled } } : {}),
         ...(m.shapes ? { shapes: this.#told(m.shapes) } : {}),
+        ...(m.teachers ? { teachers: m.teachers.map((t) => ({ ...t, loss: finite(t.loss) })) } : {}),
         learningRate: m.learningRate,
         gradientNorm: finite(m.gradientNorm),
         supervisedTokens: m.supervisedTokens,

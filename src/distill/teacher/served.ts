@@ -4,7 +4,7 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import { modelIdentity, quantisedIdentity, sha256 } from "../inputs/identity.ts";
+import { computedIdentity, modelIdentity, sha256 } from "../inputs/identity.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { servedIdentity } from "../inputs/served_teacher.ts";
 import type { Objective } from "../objective/objective.ts";
@@ -14,7 +14,7 @@ import type { Recipe } from "../recipe/recipe.ts";
 
 /** What a cache of the teacher is known by: of a served one its address and name, since nobody can look at its weights. */
 export async function teacherIdentity({ recipe, teacher }: PreparedRun): Promise<string> {
-  if (!recipe.teacher.server) return await quantisedIdentity(teacher);
+  if (!recipe.teacher.server) return await computedIdentity(teacher);
   const served = servedIdentity(recipe.teacher);
   // Where its head is here, that is known of it too.
   return recipe.teacher.cache?.payload === "hidden"

@@ -33,7 +33,7 @@ export interface ParameterGroup {
 /** Views begin at multiples of 256 bytes, so that each can be bound. */
 const ALIGN = 64;
 
-/** Names of the flat states, each f32 [total]; `fixed` and `states` have layouts of their own. */
+/** Names of the flat states, each f32 [total]; `fixed`, `states` and `copy` have layouts of their own. */
 export const FLAT = {
   fixed: "fixed.parameters",
   parameters: "trained.parameters",
@@ -43,9 +43,11 @@ export const FLAT = {
   m: "trained.m",
   v: "trained.v",
   states: "trained.states",
+  /** What the student teaches itself with: its parameters some steps back, or a mean of them. */
+  copy: "copied.parameters",
 } as const;
 
-/** The layout of all trainable parameters, of all fixed ones, or of all states. Padding between them stays zero. */
+/** The layout of all trainable parameters, of all fixed ones, of all states, or of a copy. Padding between them stays zero. */
 export class ParameterLayout {
   readonly parameters: readonly Parameter[];
   readonly groups: readonly ParameterGroup[];
@@ -124,4 +126,6 @@ export interface FlatState {
   readonly v: Float32Array;
   /** What is carried from step to step beside parameters and moments; see `StepWork.states`. */
   readonly states: Float32Array;
+  /** What the student teaches itself with, where that follows it; absent in what training begins with: it is then as the parameters. */
+  readonly copy?: Float32Array;
 }

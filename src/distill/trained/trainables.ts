@@ -4,6 +4,7 @@
  * @module
  */
 import type { Graph, Tensor } from "../../tensor/graph.ts";
+import { ShapeError } from "../../base/errors.ts";
 import { ParameterLayout, type ParameterSpec } from "./parameters.ts";
 
 /** How the optimiser treats a group of parameters. */
@@ -66,13 +67,24 @@ export class Trainables {
   readonly fixed: ParameterLayout;
   /** What is carried from step to step beside the parameters, in a buffer of its own and in checkpoints. */
   readonly states: ParameterLayout;
+  /**
+   * The trained parameters of which a copy follows them, in a buffer of its own and in checkpoints: the first of the layout, each in its
+   * place there. Empty as a rule.
+   */
+  readonly copy: ParameterLayout;
 
-  /** @throws {ShapeError} if two parameters have one name */
-  constructor(parts: readonly Trainable[]) {
+  /**
+   * @param copied The first of the parts, where a copy of their parameters follows them
+   * @throws {ShapeError} if two parameters have one name
+   */
+  constructor(parts: readonly Trainable[], copied: readonly Trainable[] = []) {
     this.parts = parts;
+    this.copy = new ParameterLayout(copied.flatMap((p) => p.trained));
     this.layout = new ParameterLayout(parts.flatMap((p) => p.trained));
     this.fixed = new ParameterLayout(parts.flatMap((p) => p.fixed));
     this.states = new ParameterLayout(this.#stateSpecs());
+    const moved = this.copy.parameters.find(({ name, offset }) => this.layout.get(name).offset !== offset);
+    if (moved) throw new ShapeError(`"${moved.name}" is copied, and not among the first parameters`);
   }
 
   #stateSpecs(): StateSpec[] {
@@ -110,6 +122,11 @@ export class Trainables {
     return this.fixed.has(name)
       ? this.fixed.view(graph, "fixed", name)
       : this.layout.view(graph, "parameters", name);
+  }
+
+  /** The tensor of a parameter in a block: the copy's, or a fixed one. */
+  copied(graph: Graph, name: string): Tensor {
+    return this.fixed.has(name) ? this.fixed.view(graph, "fixed", name) : this.copy.view(graph, "copy", name);
   }
 
   /** How the optimiser treats a group of the layout. */

@@ -87,6 +87,7 @@ const FIELDS: { readonly [type in RunEventBody["type"]]: Readonly<Record<string,
   error: { code: "string", message: "string", exitCode: "number" },
   profile: { kernels: "object" },
   shapes: { step: "number", shapes: "object" },
+  teachers: { combine: "string", teachers: "object" },
   heartbeat: {},
   result: { result: "object" },
 };

@@ -34,6 +34,7 @@ import type { Store } from "../store/store.ts";
 import { readTaskMeasurements, type TaskParticipant } from "./compared_tasks.ts";
 import { type MeasuredSet, readSequences, removeSequences } from "./sequences.ts";
 import type { Participant } from "./verdicts.ts";
+import { type TaughtPart, taughtParts } from "../report/teachers_table.ts";
 
 /** What is compared; the beginning of `compare.json`, written once. */
 export interface ComparisonPlan {
@@ -127,6 +128,8 @@ export interface ComparedRun extends PlannedRun {
   readonly before: Measurement | null;
   /** Of the student after the last step; null where the run is not done. */
   readonly after: Measurement | null;
+  /** What each of several teachers taught; absent where samples have no teacher of their own. */
+  readonly taught?: readonly TaughtPart[];
   readonly error?: ErrorEvent;
 }
 
@@ -320,7 +323,11 @@ async function readRunOf(path: string, store: Store): Promise<Omit<ComparedRun, 
     return { ...metricsOf(row), ...Object.fromEntries(ofSets) };
   };
   const done = state === "succeeded" ? result : undefined;
+  const taught = taughtParts(await store.events(run.id, { types: ["teachers"], holding: true })).length > 0
+    ? taughtParts(await store.events(run.id, { types: ["teachers", "metrics"], holding: true }))
+    : [];
   return {
+    ...(taught.length > 0 ? { taught } : {}),
     state,
     step,
     seconds: done?.seconds ?? null,

@@ -39,6 +39,8 @@ export interface RecipeSummary {
   /** Runs that are done. */
   n: number;
   metrics: Record<string, SampleSummary>;
+  /** What each of several teachers taught in the first run: its share of the tokens, and the objective over them at the end. */
+  taught?: { name: string; share: number | null; loss: number | null }[];
 }
 
 /** One recipe, or one model that was made for each seed, against the first recipe. */
@@ -108,6 +110,7 @@ export function summariseComparison(
       recipe,
       n: seedsOf(recipe).length,
       metrics: Object.fromEntries(keys.map((key) => [key, summariseSample(values(recipe, key))])),
+      ...taughtIn(done.find((run) => run.recipe === recipe)),
     })),
     differences: [
       ...others.map((recipe) => ({
@@ -177,6 +180,12 @@ function modelSummary({ model, seeds, losses }: ModelLosses): ModelSummary {
 }
 
 /** Students before training, those of one base together. */
+/** What each teacher taught in a run: which samples a teacher has does not depend on the seed. */
+function taughtIn(run: ComparedRun | undefined): Pick<RecipeSummary, "taught"> {
+  if (!run?.taught) return {};
+  return { taught: run.taught.map(({ name, share, last }) => ({ name, share, loss: last })) };
+}
+
 function starts(plan: ComparisonPlan, done: readonly ComparedRun[]): ComparisonSummary["before"] {
   const groups = new Map<string, string[]>();
   for (const { name, recipe: { teacher, student } } of plan.recipes) {

@@ -20,6 +20,10 @@ export function eventText(event: RunEvent): string {
       return `Step ${event.step}: held-out losses of the shapes ${
         event.shapes.map(({ name, loss }) => `${name} ${loss?.toFixed(4) ?? "not finite"}`).join("; ")
       }`;
+    case "teachers":
+      return `Training samples by teacher: ${
+        event.teachers.map(({ name, samples, tokens }) => `${name} ${samples} (${tokens} tokens)`).join("; ")
+      }`;
     case "checkpoint":
       return `Checkpoint saved after step ${event.step}`;
     case "sample":

@@ -17,6 +17,7 @@ import { isTask, mapRunRecipePaths, type RunRecipe } from "../task/run_recipe.ts
 import { chart, escape, type Series } from "./chart.ts";
 import { drawnRows } from "./drawn_shares.ts";
 import { shapesCharts, shapesTable } from "./shapes_table.ts";
+import { teachersTable } from "./teachers_table.ts";
 import { shrinkPicture } from "./shrink_report.ts";
 import type { Evaluation } from "../../evaluation/results/evaluation.ts";
 import { evaluationParts } from "./evaluation_report.ts";
@@ -53,6 +54,7 @@ export function reportHtml({ manifest, recipe, events }: ReportInput): string {
   const body = [
     `<p class="note">${escape(overview(manifest, events, plan))}</p>`,
     ...(isTask(recipe) ? found(recipe, events) : [results(events)]),
+    teachersTable(events),
     shapesTable(events),
     ...shapesCharts(events),
     ...curves(rows, events),

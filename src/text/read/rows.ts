@@ -26,6 +26,8 @@ export type DatasetRow =
     id?: string;
     /** Who wrote it, such as `teacher` or `student`: the member `source` of the line. Losses may count rows of one origin alone. */
     origin?: string;
+    /** Which of several teachers is to teach it: the member `teacher` of the line. */
+    teacher?: string;
   }
   & (
     | { shape: "text"; text: string }
@@ -80,7 +82,7 @@ export function rowOf(value: unknown, source: RowSource): DatasetRow {
   if (shapes.length > 1) {
     throw new RowProblem(`has ${shapes.join(" as well as ")}; keep one of them`);
   }
-  const row = { source, ...rowId(value.id), ...origin(value.source) };
+  const row = { source, ...rowId(value.id), ...origin(value.source), ...teacherName(value.teacher) };
   if (shapes[0] === "text") {
     return { ...row, shape: "text", text: string(value.text, "text", "filled") };
   }
@@ -136,6 +138,11 @@ function rowId(id: unknown): { id?: string } {
 /** Datasets of others have a `source` of any kind; only a name means something here. */
 function origin(value: unknown): { origin?: string } {
   return typeof value === "string" && value !== "" ? { origin: value } : {};
+}
+
+/** Likewise. */
+function teacherName(value: unknown): { teacher?: string } {
+  return typeof value === "string" && value !== "" ? { teacher: value } : {};
 }
 
 function tools(value: unknown): { tools?: unknown[] } {

@@ -4,7 +4,7 @@
  * @module
  */
 import { isObject } from "../../../base/json.ts";
-import { withSetNames } from "../data_sets.ts";
+import { withNames, withSetNames } from "../data_sets.ts";
 
 const OPTIONAL_SECTIONS = ["objective", "adapter", "train", "samples", "evaluate", "output", "limits"];
 
@@ -17,17 +17,17 @@ export function deriveDefaults(value: unknown): unknown {
   if (isObject(value.data)) derived.data = withSetNames(value.data);
   const adapter = section(value, "adapter");
   if (adapter) derived.adapter = twiceTheRank(adapter);
-  const teacher = section(value, "teacher");
-  if (teacher && isObject(teacher.adapter)) {
-    derived.teacher = { ...teacher, adapter: twiceTheRank(teacher.adapter) };
-  }
-  if (teacher && isObject(teacher.cache) && teacher.cache.payload === "hidden") {
+  const { teacher } = value;
+  if (isObject(teacher)) {
     derived.teacher = {
-      ...derived.teacher as typeof teacher,
-      cache: { precision: "bf16", ...teacher.cache },
+      ...firstOfTeachers(teacher),
+      ...(isObject(teacher.adapter) ? { adapter: twiceTheRank(teacher.adapter) } : {}),
+      ...(isObject(teacher.cache) && teacher.cache.payload === "hidden"
+        ? { cache: { precision: "bf16", ...teacher.cache } }
+        : {}),
     };
   }
-  if (teacher && isObject(teacher.align) && derived.objective === undefined) {
+  if (isObject(teacher) && isObject(teacher.align) && derived.objective === undefined) {
     derived.objective = [
       { loss: "cross-entropy", weight: 0.5 },
       { loss: "universal-logit-groups", weight: 0.5 },
@@ -51,6 +51,16 @@ export function deriveDefaults(value: unknown): unknown {
     derived.train = filled;
   }
   return derived;
+}
+
+/** A teacher with what stands for several: names for each, and the first one's model. */
+function firstOfTeachers(teacher: Record<string, unknown>): Record<string, unknown> {
+  const { teachers } = teacher;
+  if (!Array.isArray(teachers)) return teacher;
+  const named = withNames(teachers);
+  const [first] = named;
+  const model = isObject(first) && teacher.model === undefined ? { model: first.model } : {};
+  return { ...model, ...teacher, teachers: named };
 }
 
 /** What the whole model learns by where the objective is absent: the data, or what the other shapes learn from too. */

@@ -14,6 +14,7 @@ import { haveNumbers } from "./fields.ts";
 import { defaultObjective, isEverPositive, objective } from "./objective.ts";
 import { checkOnPolicy } from "./on_policy.ts";
 import { limits, output, samples } from "./run.ts";
+import { checkOwnTeacher } from "./several_teachers.ts";
 import { checkBesideServed } from "./server.ts";
 import { student } from "./student.ts";
 import { teacher } from "./teacher.ts";
@@ -59,6 +60,7 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
   checkOneForAll({ teacher, student, objective, adapter, train }, wrong);
   checkBesideServed({ teacher, student, train }, wrong);
   checkOnPolicy({ teacher, student, data, train }, wrong);
+  checkOwnTeacher(teacher, { student, train }, wrong);
   const trains = objective.findIndex(({ learner }) => learner === "teacher");
   if (trains >= 0 && !teacher.train) {
     context.addIssue({

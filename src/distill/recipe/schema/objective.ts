@@ -6,7 +6,7 @@
 import { z } from "zod";
 import { countOrNone, options, positive } from "./fields.ts";
 
-const course = z.strictObject({
+export const course = z.strictObject({
   from: z.number().describe("Value up to the first of the steps"),
   to: z.number().describe("Value from the second of the steps on"),
   steps: z.tuple([countOrNone, countOrNone]).describe(

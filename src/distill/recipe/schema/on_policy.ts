@@ -68,6 +68,12 @@ export function checkOnPolicy(
         "leave out one of the two",
     );
   }
+  if (teacher.server) {
+    wrong(
+      ["train", "onPolicy"],
+      "needs a teacher that is there while it trains; one behind a server is asked once, before training",
+    );
+  }
   if (student.shapes) wrong(["train", "onPolicy"], "cannot be combined with student.shapes");
   if (onPolicy.importance && onPolicy.temperature === 0) {
     wrong(

@@ -6,7 +6,8 @@
 import { z } from "zod";
 import { path, quantize, QUANTIZES } from "./fields.ts";
 
-const layers = z.array(z.number().int().min(0)).min(1).refine(
+/** Layers that are kept. */
+export const layers = z.array(z.number().int().min(0)).min(1).refine(
   (kept) => kept.every((layer, i) => i === 0 || layer > kept[i - 1]),
   "layers must rise, each named once, such as [0, 1, 3, 5]",
 );

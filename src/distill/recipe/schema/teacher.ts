@@ -5,7 +5,11 @@
  */
 import { z } from "zod";
 import { adapter } from "./adapter.ts";
-import { path, quantize, QUANTIZES, seed } from "./fields.ts";
+import { count, path, quantize, QUANTIZES, seed, share } from "./fields.ts";
+import { checkSelf, checkTeachers } from "./several_teachers.ts";
+import { course } from "./objective.ts";
+import { layers } from "./student.ts";
+import { SET_NAME, SET_NAME_FORM } from "../data_sets.ts";
 import { checkServed, server } from "./server.ts";
 
 const cacheEntries = z.number().int().min(1).max(256);
@@ -32,6 +36,41 @@ const cache = z.strictObject({
   error: "must be f16 or f32 for logits, and bf16, int8 or f32 for payload: hidden",
 });
 
+const self = z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("initial").describe("Without what is trained of it") }),
+  z.strictObject({
+    kind: z.literal("lagged").describe("With a copy of what was trained of it, some steps back"),
+    every: count.describe("Optimiser steps after which it is copied anew"),
+  }),
+  z.strictObject({
+    kind: z.literal("mean").describe("With an exponential mean of what was trained of it"),
+    decay: share.describe(
+      "What each step keeps of the mean, such as 0.999; the rest is the student after the step",
+    ),
+  }),
+]).describe("What of the student teaches it, where model is `student`: what it began as, when absent");
+
+const member = z.strictObject({
+  model: path.describe(
+    "Hugging Face folder or GGUF file, hf:ORG/NAME@REVISION of the hub, or `student` for the student itself",
+  ),
+  name: z.string().regex(SET_NAME, `must be ${SET_NAME_FORM}`).optional().describe(
+    "How rows and reports call it; the file's name without its ending when absent",
+  ),
+  weight: z.number().min(0).max(1e9).optional().describe(
+    "Its share in a mixture or a product, against the weights of the others; 1 when absent",
+  ),
+  schedule: z.strictObject({ weight: course.describe("In the place of weight") }).optional().describe(
+    "Course of its weight over the steps",
+  ),
+  layers: layers.optional().describe("Layers kept, counted from 0 and rising; all when absent"),
+  quantize: quantize.optional().describe(`${QUANTIZES}As it is stored when absent`),
+  self: self.optional(),
+});
+
+/** Teachers at once, at the most: a kernel binds a row of each. */
+const MOST_TEACHERS = 6;
+
 const align = z.strictObject({
   by: z.enum(["bytes", "edit-distance"]).default("bytes").describe(
     "What makes tokens of teacher and student one group: the bytes of the text that they stand for, or the least edit distance of their " +
@@ -44,11 +83,20 @@ const align = z.strictObject({
 
 export const teacher = z.strictObject({
   model: path.describe(
-    "Hugging Face folder or GGUF file of the teacher, hf:ORG/NAME@REVISION of the hub, or `server` for a model behind a server",
+    "Hugging Face folder or GGUF file of the teacher, hf:ORG/NAME@REVISION of the hub, `server` for a model behind a server, or `student` " +
+      "for the student itself",
   ),
   server: server.optional().describe(
     "Where model is `server`: a server of the OpenAI API that gives log-probabilities of a prompt. It is asked once, before training, and " +
       "cache.topK of them are kept at each position",
+  ),
+  self: self.optional(),
+  teachers: z.array(member).min(2).max(MOST_TEACHERS).optional().describe(
+    "Several teachers in the place of one, such as [{model: ./a, weight: 0.3}, {model: ./b, weight: 0.7}]; see combine",
+  ),
+  combine: z.enum(["mixture", "product", "best", "tag"]).optional().describe(
+    "What several teachers are together: the mean of their distributions, their product, for each sample the one with the least " +
+      "cross-entropy on it, or the one that the row's `teacher` names",
   ),
   quantize: quantize.optional().describe(`${QUANTIZES}As it is stored when absent`),
   stream: z.boolean().optional().describe(
@@ -66,11 +114,14 @@ export const teacher = z.strictObject({
     "For a teacher with another tokenizer than the student's: it reads the same texts in its own tokens, and losses over groups of tokens " +
       "compare the two, such as universal-logit-groups",
   ),
-}).superRefine(checkServed).refine((t) => !(t.align && t.train), {
-  path: ["align"],
-  error:
-    "cannot be had with teacher.train: a teacher that is trained along must have the student's tokenizer",
-}).refine((t) => !(t.align && t.cache), {
+}).superRefine(checkServed).superRefine(checkSelf).superRefine(checkTeachers).refine(
+  (t) => !(t.align && t.train),
+  {
+    path: ["align"],
+    error:
+      "cannot be had with teacher.train: a teacher that is trained along must have the student's tokenizer",
+  },
+).refine((t) => !(t.align && t.cache), {
   path: ["align"],
   error: "cannot be had with teacher.cache: what is kept of a teacher belongs to the student's tokens",
 }).refine((t) => !(t.align && t.stream), {

@@ -1,0 +1,159 @@
+/** Several teachers, the student itself and texts of teachers as target, against PyTorch and PEFT: goldens/teachers. */
+// @ts-types="../../types/std_assert.d.ts"
+import { assert, assertEquals } from "@std/assert";
+import { planTraining } from "../../src/distill/program/plan_training.ts";
+import { Trainer } from "../../src/distill/program/trainer.ts";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
+import type { RecipeInput } from "../../src/distill/recipe/recipe.ts";
+import { readPeftAdapter } from "../../src/formats/peft/peft.ts";
+import type { KernelFamily } from "../../src/gpu/description.ts";
+import type { EncodedSample } from "../../src/text/encode.ts";
+import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
+import { type AdaptedRecipe, tinySetup } from "../distill/tiny_model.ts";
+import { sharedPath, sharedTest } from "../shared.ts";
+import { FAMILIES, testGpu } from "../tensor/harness.ts";
+import { type GoldenArray, goldenArrays } from "./arrays.ts";
+import { goldenBatch, near, relative } from "./trajectory.ts";
+
+const FOLDER = "goldens/teachers/";
+const PREFIX = "base_model.model.";
+
+/** Steps of stories260K with an adapter that is there already: what is measured of each, and the gradients of each window. */
+async function stepsWith(
+  family: KernelFamily,
+  adapter: string,
+  { teacher, objective }: Pick<RecipeInput, "teacher" | "objective">,
+  windows: readonly (readonly PackedBatch[])[],
+) {
+  const tokens = windows[0]![0]!.tokens.length;
+  const recipe = parseRecipe({
+    teacher,
+    student: { model: sharedPath("models/stories260K") },
+    data: { train: "unread.jsonl", contextLength: 72 },
+    objective,
+    adapter: { rank: 4, alpha: 8 },
+    train: { steps: 1, tokensPerMicroBatch: tokens, headChunk: 64 },
+  }) as AdaptedRecipe;
+  using setup = await tinySetup(recipe);
+  const gpu = await testGpu(family);
+  const trainer = await Trainer.create(gpu, setup, planTraining(setup, gpu.description));
+  try {
+    const { tensors } = await readPeftAdapter(sharedPath(`${FOLDER}${adapter}/adapter`));
+    const { layout } = setup.trainables;
+    const flat = new Float32Array(layout.total);
+    layout.scatter(flat, new Map([...tensors].map(([name, { data }]) => [name, data as Float32Array])));
+    assertEquals(trainer.planned.choices.tokens, tokens);
+    const found = [];
+    for (const window of windows) {
+      trainer.executable.poison();
+      trainer.setState(flat);
+      await trainer.step(0, window);
+      const gradients = await trainer.readGradients();
+      found.push({ metrics: (await trainer.collect())[0]!, gradients });
+    }
+    return found;
+  } finally {
+    trainer.destroy();
+  }
+}
+
+async function compareGradients(
+  actual: ReadonlyMap<string, Float32Array>,
+  path: string,
+): Promise<void> {
+  const expected = await goldenArrays(`${FOLDER}${path}`);
+  assertEquals(actual.size, expected.size);
+  for (const [name, wanted] of expected) {
+    const { l2, norm } = relative(actual.get(name.replace(PREFIX, ""))!, wanted);
+    assert(l2 <= 2e-4 * norm, `the gradient of ${name} is off by ${l2 / norm}`);
+  }
+}
+
+for (const family of FAMILIES) {
+  sharedTest(`the model without its adapter teaches it as in PEFT [${family}]`, async () => {
+    const { same_context: expected, N } = JSON.parse(
+      await Deno.readTextFile(sharedPath(`${FOLDER}self/self.json`)),
+    );
+    const arrays = await goldenArrays(`${FOLDER}self/self.safetensors`);
+    const [ids, labels] = ["ids", "labels"].map((name) => arrays.get(name) as Int32Array) as [
+      Int32Array,
+      Int32Array,
+    ];
+    const recipe = {
+      teacher: { model: "student" },
+      objective: [{ loss: "forward-kl" }, { loss: "forward-kl", weight: 0, tokens: "all" as const }],
+    };
+    const batch = goldenBatch(ids, labels, ids.length / 2);
+    const [step] = await stepsWith(family, "self", recipe, [[batch]]);
+    const { metrics, gradients } = step!;
+    assertEquals(metrics.supervisedTokens, N);
+    near(metrics.losses["forward-kl 1"]!, expected.loss, 2e-5, "the loss");
+    near(metrics.losses["forward-kl 2"]!, expected.fkl_all_rows_mean, 2e-5, "the mean over all rows");
+    near(metrics.gradientNorm, expected.grad_norm, 1e-4 * expected.grad_norm, "the gradient's norm");
+    await compareGradients(gradients, "self/grads_same_context.safetensors");
+  });
+}
+
+const TASKS = ["answer", "rationale_1", "rationale_2"] as const;
+
+/** The samples of a task, without their padding. */
+function taskSamples(arrays: ReadonlyMap<string, GoldenArray>, task: string): EncodedSample[] {
+  const get = (what: string) => arrays.get(`${task}.${what}`) as Int32Array;
+  const [ids, labels, mask] = [get("ids"), get("labels"), get("attention_mask")];
+  const width = ids.length / 2;
+  return [0, 1].map((row) => {
+    const length = mask.subarray(row * width, (row + 1) * width).reduce((a, b) => a + b);
+    const own = (all: Int32Array) => all.slice(row * width, row * width + length);
+    return {
+      ids: own(ids),
+      supervised: Uint8Array.from(own(labels), (l) => Number(l !== -100)),
+      source: { file: task, line: row + 1 },
+      origin: task,
+    };
+  });
+}
+
+for (const family of FAMILIES) {
+  sharedTest(`answers and rationales in one batch are the three passes of TinyLLM [${family}]`, async () => {
+    const golden = JSON.parse(await Deno.readTextFile(sharedPath(`${FOLDER}tinyllm/tinyllm.json`)));
+    const arrays = await goldenArrays(`${FOLDER}tinyllm/batches.safetensors`);
+    const samples = TASKS.map((task) => taskSamples(arrays, task));
+    const weights = [1, 2, 2];
+    const recipe = {
+      // Nothing looks at it.
+      teacher: { model: "student" },
+      objective: TASKS.map((source, i) => ({ loss: "cross-entropy", source, weight: weights[i]! })),
+    };
+    const tokens = 384;
+    const all = samples.flat();
+    const pass = (some: readonly EncodedSample[]) => packBatch(some, tokens);
+    /** The same batch, of which one task alone is learnt. */
+    const only = (task: string) =>
+      pass(all.map((s) => (s.origin === task ? s : { ...s, supervised: s.supervised.map(() => 0) })));
+    // The tiles of the other family take seconds a batch on a CPU.
+    const passes = family === "tiled" ? [] : TASKS.map((task) => [only(task)]);
+    const [together, ...alone] = await stepsWith(family, "tinyllm", recipe, [[pass(all)], ...passes]);
+    const { metrics, gradients } = together!;
+    const expected = golden.losses["1_2_2"];
+    near(metrics.loss, expected.loss, 2e-4, "the loss");
+    near(metrics.gradientNorm, expected.grad_norm, 2e-4 * expected.grad_norm, "the gradient's norm");
+    await compareGradients(gradients, "tinyllm/grads_1_2_2.safetensors");
+    assert(
+      Math.abs(expected.loss - expected.loss_if_all_tokens_are_averaged_together) > 1,
+      "means kept apart",
+    );
+    for (const [i, task] of TASKS.entries()) {
+      near(metrics.losses[`cross-entropy ${i + 1}`]!, golden.ce[task], 5e-5, task);
+    }
+    for (const [i, pass] of alone.entries()) {
+      const name = `cross-entropy ${i + 1}`;
+      assertEquals(pass.metrics.losses, { [name]: metrics.losses[name] }, "bit for bit");
+    }
+    if (alone.length === 0) return;
+    for (const [name, gradient] of gradients) {
+      const sum = gradient.map((_, i) => alone.reduce((sum, pass) => sum + pass.gradients.get(name)![i]!, 0));
+      const { l2, norm } = relative(gradient, sum);
+      assert(l2 <= 2e-6 * norm, `the gradient of ${name} is off by ${l2 / norm} from that of three passes`);
+    }
+  });
+}
