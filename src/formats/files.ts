@@ -110,6 +110,19 @@ export function unreadable(path: string, error: unknown): InputError {
   });
 }
 
+/**
+ * Requires that a file can have its name: that the folder it goes to is there.
+ *
+ * @throws {InputError} if it is not
+ */
+export async function requireFolderOf(path: string): Promise<void> {
+  const folder = dirname(path);
+  const info = await Deno.stat(folder).catch((error) => {
+    throw unreadable(folder, error);
+  });
+  if (!info.isDirectory) throw new InputError("is not a folder", { where: folder });
+}
+
 const UNWRITABLE: Readonly<Record<string, string>> = {
   ENOENT: "there is no such folder",
   ENOTDIR: "a part of its path is a file, not a folder",

@@ -3,13 +3,11 @@
  *
  * @module
  */
-// @ts-types="../../types/std_path.d.ts"
-import { dirname } from "@std/path";
 import { familiesOf } from "../registry/families.ts";
 import { InputError } from "../base/errors.ts";
 import { modelIdentity } from "../distill/inputs/identity.ts";
 import { Model } from "../distill/inputs/models.ts";
-import { isTaken, unreadable } from "../formats/files.ts";
+import { isTaken, requireFolderOf } from "../formats/files.ts";
 import { type Calibration, openCalibration } from "./depth/calibration.ts";
 import { narrowingOf } from "../distill/inputs/cut_model.ts";
 import type { WidthCut } from "../distill/inputs/width_cut.ts";
@@ -228,17 +226,4 @@ async function checkOutputs({ output, shape }: ShrinkOptions): Promise<void> {
     }
   }
   if (shape !== undefined) await requireFolderOf(shape);
-}
-
-/**
- * Requires that a file can have its name: that the folder it goes to is there.
- *
- * @throws {InputError} if it is not
- */
-export async function requireFolderOf(path: string): Promise<void> {
-  const folder = dirname(path);
-  const info = await Deno.stat(folder).catch((error) => {
-    throw unreadable(folder, error);
-  });
-  if (!info.isDirectory) throw new InputError("is not a folder", { where: folder });
 }

@@ -44,6 +44,13 @@ Deno.test("eval --task names what is wrong with tasks, models and flags", () =>
         "--task",
         `${folder}/far.yaml`,
       ]],
+      [3, "/nowhere: there is no such file or folder", [
+        `${folder}/tiny`,
+        "--task",
+        good,
+        "--report",
+        `${folder}/nowhere/x.html`,
+      ]],
       [3, `${folder}/absent`, [`${folder}/absent`, "--task", good]],
     ];
     for (const [code, message, argv] of cases) {

@@ -9,6 +9,9 @@ import type { AdapterRecipe } from "../../src/distill/recipe/recipe.ts";
 import { until } from "./harness.ts";
 import { pageTest } from "./page_harness.ts";
 
+/** What a recipe names, of which a test looks at little. */
+type Named = Record<string, Record<string, unknown>>;
+
 /** An estimate of so many bytes. */
 function estimateOf(totalBytes: number) {
   return {
@@ -256,5 +259,45 @@ pageTest(
       { ...first!, weight: 0.25 },
       third!,
     ]);
+  },
+);
+
+pageTest(
+  "the form: what is kept of a teacher can be made ahead, and teachers without a field stay what they are",
+  async ({ page, url, service }) => {
+    await page.goto(`${url}#/new`);
+    await page.getByLabel("Context length").fill("32");
+    const caches = page.getByLabel("Kept of the teacher");
+    await caches.selectOption("its hidden states");
+    await page.getByRole("button", { name: "Fill the cache only" }).click();
+    await page.getByRole("heading", { name: "cache of tiny" }).waitFor();
+    const named = (await service.store.list()).data[0]!.named as { task: string; recipe: Named };
+    assertEquals(named.task, "cache");
+    assertEquals(named.recipe.teacher, { model: "tiny", cache: { payload: "hidden" } });
+    await page.getByRole("link", { name: "New like this" }).click();
+    await caches.waitFor();
+    assertEquals(await caches.inputValue(), '{"payload":"hidden"}');
+    const { data, train } = named.recipe;
+    for (
+      const [teacher, title, choice] of [
+        [{ model: "student", self: { kind: "mean", decay: 0.9 } }, "tiny by itself", "the student itself"],
+        [
+          { combine: "mixture", teachers: [{ model: "tiny" }, { model: "tiny", name: "b" }] },
+          "tiny + 1 → tiny",
+          "several: mixture",
+        ],
+      ] as const
+    ) {
+      const recipe = { teacher, student: { model: "tiny" }, data, train: { ...train, warmup: 0 } };
+      const response = await page.request.post(`${url}v1/runs`, { data: { recipe } });
+      assertEquals(response.status(), 202, await response.text());
+      const { id } = await response.json();
+      await page.goto(`${url}#/new/${id}`);
+      await page.locator("#runs .title", { hasText: title }).waitFor();
+      const shown = page.getByLabel("Teacher", { exact: true }).locator("option:checked");
+      await shown.filter({ hasText: choice }).waitFor({ state: "attached" });
+      const { text } = await openedJson(page);
+      assertEquals(JSON.parse(text).teacher, teacher);
+    }
   },
 );

@@ -15,7 +15,7 @@ import { type Evaluation, evaluationOf, type MeasuredModel } from "../../evaluat
 import { evaluationMarkdown } from "../../evaluation/results/tables.ts";
 import { readItems } from "../../evaluation/tasks/items.ts";
 import { namedTask } from "../../evaluation/tasks/task.ts";
-import { exists, writeTextAtomically } from "../../formats/files.ts";
+import { exists, requireFolderOf, writeTextAtomically } from "../../formats/files.ts";
 import { writeAdaptedModel } from "../../merge/adapters/adapted_model.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { familiesOf } from "../../registry/families.ts";
@@ -59,6 +59,8 @@ export async function evaluateTasks(invocation: Invocation): Promise<number> {
   }
   const opened = [];
   for (const task of tasks) opened.push({ task, items: await readItems(task) });
+  const report = flags.text("report");
+  if (report !== undefined) await requireFolderOf(report);
   const registry = await registryWith(invocation.plugins);
   const temporary: string[] = [];
   try {
@@ -90,13 +92,15 @@ export async function evaluateTasks(invocation: Invocation): Promise<number> {
   }
 }
 
+/** Prints what was measured, and only then writes the page: a full disk takes no figure away. */
 async function show(evaluation: Evaluation, { flags, out }: Invocation): Promise<void> {
   out.value(evaluation);
-  const report = flags.text("report");
-  if (report !== undefined) await writeTextAtomically(report, evaluationReportHtml(evaluation));
   if (flags.on("markdown")) out.write(evaluationMarkdown(evaluation));
   else for (const line of evaluationLines(evaluation)) out.line(line);
-  if (report !== undefined) out.note(`${bold(report)} has the tables and the reliability diagrams`);
+  const report = flags.text("report");
+  if (report === undefined) return;
+  await writeTextAtomically(report, evaluationReportHtml(evaluation));
+  out.note(`${bold(report)} has the tables and the reliability diagrams`);
 }
 
 /** The models that are named by arguments and flags. @param temporary Folders that are to be removed at the end */

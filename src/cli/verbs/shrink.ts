@@ -4,13 +4,13 @@
  * @module
  */
 import { UsageError } from "../../base/errors.ts";
-import { writeTextAtomically } from "../../formats/files.ts";
+import { requireFolderOf, writeTextAtomically } from "../../formats/files.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { shrinkReportHtml } from "../../runs/report/shrink_report.ts";
 import { EVALUATIONS_FOLDER } from "../../runs/store/data_folder.ts";
 import { DEPTH_SEARCHES, type DepthGoal } from "../../shape/depth/depth_search.ts";
 import { DEPTH_METRICS } from "../../shape/depth/metrics.ts";
-import { requireFolderOf, shrinkGrid, shrinkModel } from "../../shape/shrink.ts";
+import { shrinkGrid, shrinkModel } from "../../shape/shrink.ts";
 import type { ShrinkGridOptions, ShrinkOptions } from "../../shape/shrunk.ts";
 import { WIDTH_STRUCTURES } from "../../shape/width/flap.ts";
 import type { WidthGoal } from "../../shape/width/measured_width.ts";

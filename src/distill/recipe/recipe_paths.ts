@@ -29,9 +29,9 @@ export async function checkPaths(paths: readonly RecipePath[]): Promise<void> {
       for (const file of of === "dataset" ? await datasetFiles(path) : [path]) await Deno.stat(file);
     } catch (error) {
       const missing = error instanceof Deno.errors.NotFound;
-      problems.push(
-        `${field}: ${path}: ${missing ? "there is no such file or folder" : (error as Error).message}`,
-      );
+      const told = missing ? "there is no such file or folder" : (error as Error).message;
+      // Errors of our own begin with the path.
+      problems.push(`${field}: ${told.startsWith(path) ? told : `${path}: ${told}`}`);
     }
   }
   if (problems.length === 0) return;

@@ -74,12 +74,12 @@ export async function fillCache(
     throw new InputError(
       cache
         ? "is absent, and no other place for the cache is given"
-        : "is absent, as is teacher.cache: the recipe keeps nothing of its teacher",
+        : "is absent: the recipe keeps nothing of its teacher",
       {
-        where: "recipe teacher.cache.folder",
+        where: cache ? "recipe teacher.cache.folder" : "recipe teacher.cache",
         hint: cache
           ? "Name a folder that runs share, such as --set teacher.cache.folder=caches."
-          : "Say what is kept and where, such as teacher.cache: {payload: hidden, folder: caches}.",
+          : "Say what is kept, such as teacher.cache: {payload: hidden}, or {payload: hidden, folder: caches} to say where.",
       },
     );
   }

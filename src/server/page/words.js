@@ -51,10 +51,20 @@ function titleOf(run) {
   const { teacher, student } = run.recipe;
   const short = (name) => String(name).replace(/\.gguf$/, "");
   if (run.task !== "distill") return taskTitle(run, short);
+  const taught = teacherTitle(teacher, short);
   if (student?.model === "teacher") {
-    return student.layers ? `${short(teacher.model)}, ${student.layers.length} layers` : short(teacher.model);
+    return student.layers ? `${taught}, ${student.layers.length} layers` : taught;
   }
-  return `${short(teacher?.model)} → ${short(student?.model)}`;
+  return teacher?.model === "student"
+    ? `${short(student?.model)} by itself`
+    : `${taught} → ${short(student?.model)}`;
+}
+
+/** What the teacher of a recipe is called; of several the first, and how many others there are. */
+function teacherTitle(teacher, short) {
+  if (!teacher?.teachers) return short(teacher?.model);
+  const [first, ...others] = teacher.teachers;
+  return `${first.name ?? short(first.model)} + ${others.length}`;
 }
 
 /** What a run does that distils nothing. */
@@ -64,7 +74,7 @@ function taskTitle({ task, recipe }, short) {
   if (task === "extract") return `difference of ${short(recipe.tuned)} and ${short(recipe.base)}`;
   if (task === "merge-adapters") return `${recipe.adapters.length} adapters by ${recipe.method ?? "cat"}`;
   if (task === "export") return `${recipe.shape} of ${short(recipe.run)}`;
-  if (task === "cache") return `cache of ${short(recipe.recipe.teacher.model)}`;
+  if (task === "cache") return `cache of ${teacherTitle(recipe.recipe.teacher, short)}`;
   if (task === "residual") return `residual for ${short(recipe.newBase)}`;
   const names = (recipe.models ?? []).map(({ model }) => short(model));
   const method = recipe.method ?? recipe.merge_method;

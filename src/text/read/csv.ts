@@ -34,11 +34,17 @@ export async function* csvRecords(
   file: string,
   { delimiter, maxRecord, wanted }: CsvOptions,
 ): AsyncGenerator<FileRecord[]> {
+  /** The line at which the last whole record ends. Records that nobody has read yet count too. */
+  let ended = 0;
   const parser = parse({
     ...{ delimiter, max_record_size: maxRecord, relax_column_count: true, skip_empty_lines: true },
     // A quote within a field that does not begin with one is a quote, as most programs write and read it.
     relax_quotes: true,
     ...{ info: true, raw: true },
+    on_record(record: string[], { lines }: { lines: number }) {
+      ended = lines;
+      return record;
+    },
   });
   const text = Readable.from(decodedText(source, file));
   text.on("error", (error) => parser.destroy(error));
@@ -70,7 +76,8 @@ export async function* csvRecords(
     }
   } catch (error) {
     if (!(error instanceof CsvError)) throw error;
-    const line = typeof error.lines === "number" ? error.lines : 1;
+    // The parser tells where it gave up, which is the end of the file for a quote that nobody closes.
+    const line = ended + 1;
     const message = error.code === "CSV_MAX_RECORD_SIZE"
       ? `the record is longer than ${maxRecord} characters; is a quote not closed?`
       : error.code === "CSV_QUOTE_NOT_CLOSED"

@@ -176,6 +176,7 @@ for (
     ["a.csv", "prompt,completion\n", "the dataset is empty"],
     ["a.csv", "prompt,completion\na,b\nc\nd,e,f\n", "a.csv:3: has 1 field, the header 2\n"],
     ["a.csv", 'prompt,completion\na,b\nc,"d\n', "a.csv:3: a quote is opened that is never closed"],
+    ["a.csv", 'prompt,completion\na,b\nc,"d\ne,f\ng,h\n', "a.csv:3: a quote is opened that is never closed"],
     ["a.csv", "prompt,prompt\na,b\n", 'two columns are called "prompt"'],
     ["a.csv", "prompt;completion\na;b\n", 'the header has ";" where "," separates columns'],
     ["a.csv", "question,answer\na,b\n", 'its columns are: "question", "answer"'],

@@ -40,11 +40,14 @@ export class Fields {
     return element;
   }
 
-  /** A choice among values. `names` has what is shown in place of some. A list of sets stays one more choice. */
-  choice(path, label, values, current = "", names = {}) {
+  /**
+   * A choice among values. `names` has what is shown in place of some, `read` makes of a value what stands in the recipe. A list of sets
+   * stays one more choice, and so does what is not among the values: a run that is to be like another never gets something else unasked.
+   */
+  choice(path, label, values, current = "", names = {}, read = (value) => value || undefined) {
     const isList = Array.isArray(current);
-    const shown = isList ? [SETS, ...values] : values;
     const chosen = isList ? SETS : current;
+    const shown = chosen === "" || values.includes(chosen) ? values : [chosen, ...values];
     const nameOf = (value) => value === SETS ? setNames(current) : names[value] ?? value;
     const select = h(
       "select",
@@ -53,7 +56,7 @@ export class Fields {
     );
     if (!shown.includes(chosen) && shown.length > 0) select.value = shown[0];
     return this.add(path, label, "", select, {
-      read: () => select.value === SETS ? current : select.value || undefined,
+      read: () => select.value === SETS ? current : read(select.value),
     });
   }
 

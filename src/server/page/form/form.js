@@ -27,7 +27,7 @@ async function load(like, signal) {
     plugins: plugins.data,
     models: models.data,
     datasets: datasets.data,
-    like: run?.recipe,
+    like: run?.task === "cache" ? run.recipe.recipe : run?.recipe,
   };
 }
 
@@ -48,6 +48,7 @@ class Form {
   #summary = h("p", { class: "summary", role: "status" });
   #buttons = [
     h("button", { type: "button", onclick: () => this.#askEstimate() }, "Estimate"),
+    h("button", { type: "button", onclick: () => this.#submit("cache") }, "Fill the cache only"),
     h("button", { class: "primary" }, "Start run"),
   ];
 
@@ -153,13 +154,18 @@ class Form {
     }
   }
 
-  /** The estimate is shown before anything is begun; what cannot fit is not begun at all. */
-  async #submit() {
+  /**
+   * The estimate is shown before anything is begun; what cannot fit is not begun at all.
+   *
+   * @param {"distill" | "cache"} [task] whether all is done, or only what is kept of the teacher is made ahead
+   */
+  async #submit(task = "distill") {
     this.#isSubmitting = true;
     for (const button of this.#buttons) button.disabled = true;
     try {
-      const recipe = await this.#askEstimate();
-      if (!recipe) return;
+      const entered = await this.#askEstimate();
+      if (!entered) return;
+      const recipe = task === "cache" ? { task, recipe: entered } : entered;
       const name = this.#name.value.trim();
       const body = { recipe, ...(name === "" ? {} : { metadata: { name } }) };
       const run = await api("/v1/runs", { method: "POST", body, signal: this.#signal });
@@ -178,7 +184,12 @@ class Form {
     if (this.#signal.aborted) return;
     this.#showEstimate("", []);
     const problems = error.problems?.length > 0 ? error.problems : [{ param: "", message: error.message }];
-    this.#tell(problems, isWaitedFor);
+    // A cache has the recipe within its own.
+    const placed = problems.map(({ param, message }) => ({
+      param: param.replace(/^recipe\.recipe\./, "recipe."),
+      message,
+    }));
+    this.#tell(placed, isWaitedFor);
   }
 
   #showEstimate(summary, elements) {

@@ -18,9 +18,9 @@ export function isTask(name) {
   return name !== "distill" && Object.hasOwn(KINDS, name);
 }
 
-/** The address of a form that is filled in like a run. */
+/** The address of a form that is filled in like a run. A cache is made for a distillation, and has its form. */
 export function likeRun({ id, task }) {
-  return task === "distill" ? `#/new/${id}` : `#/task/${id}`;
+  return task === "distill" || task === "cache" ? `#/new/${id}` : `#/task/${id}`;
 }
 
 /** The address of the form that exports a shape of a run. */

@@ -23,6 +23,13 @@ const FIRST = {
   samples: ["tokens", "temperature"],
 };
 
+/** What a recipe may keep of its teacher, as JSON, and what each is called. */
+const CACHES = {
+  "": "nothing, it runs in every step",
+  '{"payload":"hidden"}': "its hidden states",
+  '{"topK":64}': "its 64 largest logits",
+};
+
 /** What stands in a recipe in place of an adapter. */
 const NO_ADAPTER = "none";
 
@@ -100,8 +107,24 @@ export class RecipeFields {
     const names = this.#known.models.map(({ id }) => id);
     const { teacher, student } = this.#recipe;
     const help = "Counted from 0, such as 0, 1, 3, 5; all when empty";
+    // Several teachers have no field: they stay what they are.
+    const several = { "": `several: ${teacher.combine} (edit as JSON)` };
+    const teachers = teacher.teachers
+      ? this.fields.choice("teacher.model", "Teacher", [""], "", several)
+      : this.fields.choice("teacher.model", "Teacher", [...names, "student"], teacher.model, {
+        student: "the student itself",
+      });
+    const kept = teacher.cache ? JSON.stringify(teacher.cache) : "";
     return section("Models", [
-      this.fields.choice("teacher.model", "Teacher", names, teacher.model),
+      teachers,
+      this.fields.choice(
+        "teacher.cache",
+        "Kept of the teacher",
+        Object.keys(CACHES),
+        kept,
+        CACHES,
+        (text) => text === "" ? undefined : JSON.parse(text),
+      ),
       this.fields.choice("student.model", "Student", ["teacher", ...names], student.model, {
         teacher: "the teacher's own weights",
       }),

@@ -76,7 +76,7 @@ function differences([first, ...others], tasks, { level }) {
           model,
           signed(difference),
           `${signed(low)} to ${signed(high)}`,
-          p.toFixed(4),
+          p < 0.0001 ? "< 0.0001" : p.toFixed(4),
           said,
         ]];
       })
