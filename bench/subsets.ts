@@ -9,6 +9,7 @@ import { builtins } from "../plugins/mod.ts";
 import { Model, uploadWeights } from "../src/distill/inputs/models.ts";
 import { Objective } from "../src/distill/objective/objective.ts";
 import { measureLosses, traceLearnerLosses } from "../src/distill/program/measure.ts";
+import { headInput, traceModel } from "../src/distill/program/traced_model.ts";
 import { headChunks } from "../src/distill/program/plan_training.ts";
 import { Registry } from "../src/registry/registry.ts";
 import { SubsetEvaluator } from "../src/shape/depth/subset_evaluator.ts";
@@ -70,7 +71,8 @@ async function cutEvaluation(kept: readonly number[]): Promise<() => Promise<unk
   const program = new Program();
   const graph = program.block("evaluate");
   const losses = objective.rowLosses(objective.crossEntropy, graph);
-  traceLearnerLosses(graph, "model", small, losses, sizes, "losses");
+  const traced = traceModel(graph, "model", small, sizes.tokens, { length: sizes.positions });
+  traceLearnerLosses(graph, headInput(traced, false), losses, sizes, "losses");
   const planned = plan(program, gpu.description);
   const executable = await compile(gpu, planned, { weights: await uploadWeights(gpu, planned, [small]) });
   objective.setEvaluationScalars(executable);

@@ -7,6 +7,7 @@
 import { InputError } from "../base/errors.ts";
 import { asObject } from "../base/json.ts";
 import type { RawConfig } from "./fields.ts";
+import { type Yarn, yarnFrequencies } from "./yarn.ts";
 
 /** Rotary positions of the heads of a layer. */
 export interface Rotary {
@@ -31,7 +32,7 @@ export interface RopeRules {
   readonly theta: number;
   /** The rotated part of a head where the config names none; when absent all of it always is. */
   readonly partial?: number | undefined;
-  /** `max_position_embeddings`, which LongRoPE's scale of cosines follows from. */
+  /** `max_position_embeddings`, which the scale of cosines follows from in LongRoPE, and in YaRN where a file says no more. */
   readonly contextLength: number;
 }
 
@@ -47,7 +48,8 @@ type RopeScaling =
     originalContext: number;
     factor: number | undefined;
     attentionFactor: number | undefined;
-  };
+  }
+  | Yarn;
 
 interface RopeSettings {
   theta: number | undefined;
@@ -68,6 +70,10 @@ export function parseRope(config: RawConfig, rules: RopeRules, where: string): R
   const theta = agree("the rope base", older.theta, newer.theta, where) ?? rules.theta;
   const scaling = agree("rope scaling", older.scaling, newer.scaling, where) ?? { type: "default" };
   const plain = Float64Array.from({ length: width / 2 }, (_, i) => theta ** (-2 * i / dimension));
+  if (scaling.type === "yarn") {
+    const { contextLength } = rules;
+    return { theta, width, ...yarnFrequencies(plain, scaling, { theta, dimension, contextLength }) };
+  }
   if (scaling.type === "longrope") return longRope(theta, width, plain, scaling, rules.contextLength, where);
   const inverseFrequencies = plain.map((frequency) => scaled(frequency, scaling));
   divideByFactors(inverseFrequencies, config.rope_frequency_factors, where);
@@ -168,7 +174,7 @@ function anglesOf(
   return table;
 }
 
-function scaled(frequency: number, scaling: Exclude<RopeScaling, { type: "longrope" }>): number {
+function scaled(frequency: number, scaling: Exclude<RopeScaling, { type: "longrope" | "yarn" }>): number {
   if (scaling.type === "default") return frequency;
   if (scaling.type === "linear") return frequency / scaling.factor;
   // Llama 3.1: long wavelengths are stretched, short ones kept, those between blended.
@@ -229,6 +235,9 @@ const KNOWN_PARAMETERS = new Set([
   "original_max_position_embeddings",
 ]);
 
+/** What YaRN reads beside them. */
+const YARN_PARAMETERS = new Set(["beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"]);
+
 function readScaling(
   parameters: Record<string, unknown>,
   path: string,
@@ -238,6 +247,7 @@ function readScaling(
   const scaling = scalingOf(parameters, path, config, where);
   for (const [key, value] of Object.entries(parameters)) {
     if (KNOWN_PARAMETERS.has(key) || value === null || value === false) continue;
+    if (scaling.type === "yarn" && YARN_PARAMETERS.has(key)) continue;
     throw new InputError(`${path}.${key} is ${JSON.stringify(value)}, and what that means is not known`, {
       where,
       hint: "If it changes nothing that the model computes, take it out of config.json.",
@@ -299,10 +309,34 @@ function scalingOf(
         attentionFactor: optional("attention_factor"),
       };
     }
+    case "yarn": {
+      const optional = (key: string) => parameters[key] == null ? undefined : read(key);
+      const original = config.original_max_position_embeddings;
+      const [own, all] = [optional("mscale"), optional("mscale_all_dim")];
+      const { truncate } = parameters;
+      if (truncate !== undefined && typeof truncate !== "boolean") {
+        throw new InputError(`${path}.truncate is ${JSON.stringify(truncate)}; expected true or false`, {
+          where,
+        });
+      }
+      return {
+        type: "yarn",
+        factor: parameters.factor === null ? undefined : read("factor"),
+        // As of LongRoPE, the config's own is asked first.
+        originalContext: original == null
+          ? optional("original_max_position_embeddings")
+          : positive(original, "original_max_position_embeddings", where),
+        attentionFactor: optional("attention_factor"),
+        scales: own !== undefined && all !== undefined ? [own, all] : undefined,
+        fast: optional("beta_fast") ?? 32,
+        slow: optional("beta_slow") ?? 1,
+        truncated: truncate ?? true,
+      };
+    }
     default:
       throw new InputError(`rope scaling ${JSON.stringify(type)} in ${path} is not supported`, {
         where,
-        hint: "Supported: default, linear, llama3, longrope.",
+        hint: "Supported: default, linear, llama3, longrope, yarn.",
       });
   }
 }

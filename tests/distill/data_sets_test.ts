@@ -355,7 +355,7 @@ modelTest(
       const samples = [...prepared.heldOut, ...prepared.train.slice(0, 9)];
       const opened = await OpenedModel.open(files.teacher, registry);
       try {
-        await opened.measure(64, samples, async (program) => {
+        await opened.measure({ contextLength: 64 }, samples, async (program) => {
           const { losses, tokens } = await program.mean(samples);
           const found = await program.sequences(samples);
           assertEquals(found.length, samples.length);

@@ -141,8 +141,17 @@ const refused: [string, Record<string, unknown>, string][] = [
   }, "rope_scaling.mscale is 1.2, and what that means"],
   ["an unknown scaling, named before its parameters", {
     ...llama,
-    rope_scaling: { beta_fast: 32, type: "yarn", factor: 4 },
-  }, '"yarn"'],
+    rope_scaling: { beta_fast: 32, type: "dynamic", factor: 4 },
+  }, '"dynamic"'],
+  ["YaRN without its factor", { ...llama, rope_scaling: { type: "yarn" } }, "rope_scaling.factor is missing"],
+  ["YaRN with a blend that is none", {
+    ...llama,
+    rope_scaling: { type: "yarn", factor: 4, beta_fast: 0 },
+  }, "rope_scaling.beta_fast is 0"],
+  ["YaRN with another word for truncate", {
+    ...llama,
+    rope_scaling: { type: "yarn", factor: 4, truncate: "no" },
+  }, 'truncate is "no"'],
   [
     "a scaling without its factor",
     { ...llama, rope_scaling: { type: "linear" } },

@@ -169,7 +169,7 @@ Deno.test("a field that would change what a family computes is refused by its na
     ["Qwen2ForCausalLM", { layer_types: ["full_attention"] }, "layer_types is no list"],
     ["Qwen3ForCausalLM", { num_experts: 8 }, "num_experts is 8, and what that means"],
     ["SmolLM3ForCausalLM", { no_rope_layers: [1, 2] }, "no_rope_layers[1] is 2"],
-    ["Phi3ForCausalLM", { rope_scaling: { type: "yarn", factor: 2 } }, '"yarn"'],
+    ["Phi3ForCausalLM", { rope_scaling: { type: "dynamic", factor: 2 } }, '"dynamic"'],
     [
       "Phi3ForCausalLM",
       { rope_scaling: { type: "longrope", short_factor: [1], long_factor: [1, 2] } },

@@ -62,6 +62,9 @@ export const evaluate: Command = {
       value: "MASK",
       help: "Which tokens are measured: auto, completion or all (default: the run's, or auto)",
     },
+    stream: {
+      help: "Read the layers from disk for every pass, so that a model bigger than the GPU's memory does",
+    },
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
   examples: [
@@ -108,6 +111,7 @@ export const evaluate: Command = {
       columns: columnsOf(sets, ofRun),
       ...optional("contextLength", flags.number("context-length") ?? ofRun?.contextLength),
       ...optional("limit", flags.number("limit")),
+      stream: flags.on("stream"),
     });
     const found = measured.map(({ loss, ...rest }, i) => ({
       data: files[i]!,

@@ -58,6 +58,9 @@ export const generate: Command = {
     pairs: { help: "Write rows of prompt and completion, rather than of the whole text" },
     source: { value: "NAME", help: "Say in each row who wrote it, such as teacher or student" },
     force: { help: "Replace an output file that is there" },
+    stream: {
+      help: "Read the layers from disk for every pass, so that a model bigger than the GPU's memory does",
+    },
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
   examples: [
@@ -99,6 +102,7 @@ export const generate: Command = {
       ...sampling,
       batch: flags.number("together") ?? 8,
       chat: flags.on("chat"),
+      stream: flags.on("stream"),
       ...(shown
         ? {
           onText: (_, piece) => {

@@ -24,6 +24,8 @@ export interface MeasureOptions {
   readonly tooLong?: DataRecipe["tooLong"];
   /** Puts prompt/completion rows through the chat template. */
   readonly template?: boolean;
+  /** Reads the layers from disk, so that the model need not fit on the GPU. */
+  readonly stream?: boolean;
   /** From which columns of a file rows are read, by its path; those of their own names where it says nothing. */
   readonly columns?: ReadonlyMap<string, ColumnNames>;
   readonly overlap?: number;
@@ -91,7 +93,9 @@ export async function evaluateFiles(
         ...(options.endToken === undefined ? {} : { endToken: options.endToken }),
       }));
     }
-    return await opened.measure(contextLength, encoded.flatMap(({ samples }) => samples), async (program) => {
+    const { stream = false } = options;
+    const all = encoded.flatMap(({ samples }) => samples);
+    return await opened.measure({ contextLength, stream }, all, async (program) => {
       const found: ModelEvaluation[] = [];
       for (const { samples, report } of encoded) {
         const { losses, tokens } = await program.mean(samples);

@@ -63,7 +63,7 @@ export class HeldOutSequences {
     try {
       this.#gpu ??= await openGpu();
       const samples = this.#sets.flatMap((set) => set.samples);
-      return await opened.measure(this.#contextLength, samples, async (program) => {
+      return await opened.measure({ contextLength: this.#contextLength }, samples, async (program) => {
         const found: SetSequences[] = [];
         for (const { name, samples } of this.#sets) {
           found.push({ name, sequences: await program.sequences(samples) });

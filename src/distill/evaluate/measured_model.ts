@@ -5,9 +5,11 @@
  */
 import { familiesOf } from "../../registry/families.ts";
 import { InputError } from "../../base/errors.ts";
+import type { DeviceDescription } from "../../gpu/description.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { compile, type Executable } from "../../tensor/executable.ts";
+import type { Tensor } from "../../tensor/graph.ts";
 import { plan, Program } from "../../tensor/plan.ts";
 import type { ChatTemplate } from "../../text/chat_template.ts";
 import type { EncodedSample } from "../../text/encode.ts";
@@ -18,7 +20,17 @@ import { Model, uploadWeights } from "../inputs/models.ts";
 import { openTokenizer } from "../inputs/prepare.ts";
 import type { Evaluation } from "../objective/monitors.ts";
 import { Objective } from "../objective/objective.ts";
+import { notStreamed } from "../generate/text_writer.ts";
 import { measureLosses, traceLearnerLosses, writeBatch } from "../program/measure.ts";
+import { StreamedLayers } from "../program/streamed_layers.ts";
+import {
+  streamedSide,
+  type StreamedTeacher,
+  traceStreamedTeacher,
+  waitingCounts,
+} from "../program/streamed_teacher.ts";
+import { TeacherStream } from "../program/teacher_stream.ts";
+import { headInput, traceModel } from "../program/traced_model.ts";
 import { headChunks } from "../program/plan_training.ts";
 import { checkPrompts } from "../program/prompt_features.ts";
 
@@ -99,16 +111,18 @@ export class OpenedModel {
    * Puts the model on the device, hands the program to `use`, and frees it.
    *
    * @param contextLength Longest sample
+   * @param stream Whether its layers come from disk, for as many batches at once as wait for them
    * @param samples All that will be measured
    * @param gpu Stays the caller's; one is opened and closed where it is absent
    */
   async measure<T>(
-    contextLength: number,
+    { contextLength, stream = false }: { readonly contextLength: number; readonly stream?: boolean },
     samples: readonly EncodedSample[],
     use: (program: MeasuringProgram) => Promise<T>,
     gpu?: Gpu,
   ): Promise<T> {
     const { run } = this;
+    if (run && stream) throw notStreamed(this.model.path);
     checkPrompts([...samples], run?.adapter);
     const device = gpu ?? await openGpu();
     const opened: { destroy(): void }[] = gpu ? [] : [device];
@@ -124,15 +138,14 @@ export class OpenedModel {
       const program = new Program();
       const graph = program.block(BLOCK);
       const losses = objective.rowLosses(objective.crossEntropy, graph);
-      const values = traceLearnerLosses(
-        graph,
-        "model",
-        this.model,
-        losses,
-        { tokens, chunkRows, positions: contextLength },
-        STATE,
-        run && ((graph, prompt) => run.attach(graph, prompt)),
-      );
+      const sizes = { tokens, chunkRows, positions: contextLength };
+      const streamed = stream ? streamModel(this.model, sizes, device.description) : undefined;
+      if (streamed) traceStreamedTeacher(program, streamed, sizes);
+      const attach = run && { attach: (prompt: () => Tensor) => run.attach(graph, prompt) };
+      const learner = streamed
+        ? streamedSide(graph, streamed, sizes)
+        : headInput(traceModel(graph, "model", this.model, tokens, { length: contextLength }, attach), !!run);
+      const values = traceLearnerLosses(graph, learner, losses, sizes, STATE);
       graph.output(ROWS, values);
       const planned = plan(program, device.description);
       const weights = await uploadWeights(device, planned, [this.model]);
@@ -140,7 +153,10 @@ export class OpenedModel {
       await run?.upload(device, weights);
       const executable = await compile(device, planned, { weights });
       opened.unshift(executable);
-      return await use(new MeasuringProgram(executable, objective, tokens));
+      const start = (block: string) => Promise.resolve(executable.run(block));
+      const layers = streamed && new TeacherStream(executable, streamed, weights, start);
+      if (layers) opened.unshift({ destroy: () => layers.close() });
+      return await use(new MeasuringProgram(executable, objective, tokens, layers));
     } finally {
       for (const one of opened) one.destroy();
     }
@@ -151,31 +167,62 @@ export class OpenedModel {
   }
 }
 
+/** A model whose layers come from disk, as many batches as there may be waiting for each. */
+function streamModel(
+  model: Model,
+  sizes: { readonly tokens: number; readonly positions: number },
+  device: DeviceDescription,
+): StreamedTeacher {
+  const taps = new Set<string>();
+  const layers = new StreamedLayers(model, sizes, device, taps);
+  return { layers, waiting: waitingCounts(model, sizes.tokens, 1, device)[0]!, taps };
+}
+
 /** A program that measures the cross-entropy of one model. */
 export class MeasuringProgram {
   readonly #executable: Executable;
   readonly #objective: Objective;
   /** T */
   readonly #tokens: number;
+  /** What brings batches through the model, where its layers come from disk. */
+  readonly #layers: TeacherStream | undefined;
 
-  constructor(executable: Executable, objective: Objective, tokens: number) {
+  constructor(executable: Executable, objective: Objective, tokens: number, layers?: TeacherStream) {
     [this.#executable, this.#objective, this.#tokens] = [executable, objective, tokens];
+    this.#layers = layers;
     objective.setEvaluationScalars(executable);
   }
 
   /** The mean over all supervised tokens. */
   async mean(samples: readonly EncodedSample[]): Promise<Evaluation> {
     const { crossEntropy: { terms }, masks } = this.#objective;
-    const measuring = { block: BLOCK, state: STATE, terms, masks, tokensPerBatch: this.#tokens };
-    return await measureLosses(this.#executable, samples, measuring);
+    const [executable, layers] = [this.#executable, this.#layers];
+    return await measureLosses(executable, samples, {
+      ...{ block: BLOCK, state: STATE, terms, masks, tokensPerBatch: this.#tokens },
+      ...(layers
+        ? {
+          ahead: { most: layers.most, run: (batches) => layers.pass(batches) },
+          write: (batch, marked, i) => {
+            writeBatch(executable, batch, marked);
+            layers.select(i);
+            return Promise.resolve();
+          },
+        }
+        : {}),
+    });
   }
 
   /** Each sample by itself, in their order. What positions come to is f32 on the GPU, their sums f64. */
   async sequences(samples: readonly EncodedSample[]): Promise<SequenceLoss[]> {
     const found: SequenceLoss[] = [];
     this.#executable.setScalar("accumulate", 0);
-    for (const batch of packSequential(samples, this.#tokens)) {
+    const batches = packSequential(samples, this.#tokens);
+    const layers = this.#layers;
+    for (const [n, batch] of batches.entries()) {
+      const i = n % (layers?.most ?? 1);
+      if (i === 0) await layers?.pass(batches.slice(n, n + layers.most));
       writeBatch(this.#executable, batch, this.#objective.masks.mark(batch));
+      layers?.select(i);
       this.#executable.run(BLOCK);
       const back = await this.#executable.read([ROWS], BLOCK);
       // One loss: the rows of one chunk follow those of the one before.

@@ -21,6 +21,8 @@ export interface GenerateTextsOptions extends SamplingOptions {
   readonly maxTokens: number;
   /** Sequences decoded at once. */
   readonly batch?: number;
+  /** Reads the layers from disk, all of them for every token, so that the model need not fit on the GPU. */
+  readonly stream?: boolean;
   /** Piece by piece, as texts grow. */
   readonly onText?: (index: number, piece: string) => void;
   /** When a text is complete; they end in any order. */
@@ -51,7 +53,7 @@ export async function generateTexts(options: GenerateTextsOptions): Promise<Text
     const longest = prompts.reduce((most, p) => Math.max(most, p.length), 1);
     const sequences = Math.min(options.batch ?? 8, prompts.length);
     const length = Math.min(writer.model.config.contextLength, longest + options.maxTokens);
-    await writer.prepare({ sequences, length });
+    await writer.prepare({ sequences, length, stream: options.stream ?? false });
     const result = (index: number, { ids: _, ...text }: WrittenText) => ({
       index,
       prompt: options.prompts[index]!,

@@ -22,8 +22,10 @@ import {
   prefillTokens,
   traceGeneration,
 } from "../program/generation_blocks.ts";
+import { LayerReader } from "../program/layer_reader.ts";
 import { MetricsRing } from "../program/metrics_ring.ts";
 import { writeStream } from "../program/stream.ts";
+import { type FedStream, StreamedWriting } from "../program/streamed_writing.ts";
 import type { SamplingOptions } from "./sampling.ts";
 
 export type { GeneratorOptions } from "../program/generation_blocks.ts";
@@ -120,6 +122,10 @@ export class Generator {
   readonly #owned: boolean;
   readonly #ring: MetricsRing<readonly (Sequence | undefined)[]>;
   readonly #switches: ReadonlySet<number>;
+  readonly #reader: LayerReader | undefined;
+  readonly #writing: StreamedWriting | undefined;
+  /** What was fed last. */
+  #fed: FedStream | undefined;
 
   private constructor(
     executable: Executable,
@@ -127,6 +133,7 @@ export class Generator {
     options: GeneratorOptions,
     prefix: string,
     owned: boolean,
+    weights: ReadonlyMap<string, GpuBuffer> = new Map(),
   ) {
     [this.#executable, this.#model, this.#options, this.#owned] = [executable, model, options, owned];
     const names = this.#names = generationNames(prefix);
@@ -136,6 +143,12 @@ export class Generator {
     ];
     this.#ring = new MetricsRing(executable.gpu, executable, sources, RING);
     this.#switches = new Set(switchPoints(executable.plan.storages.keys(), `${names.decode}.`));
+    const { sequences, length, streamed } = options;
+    if (!streamed) return;
+    const { layers } = streamed;
+    const reader = streamed.take ? undefined : this.#reader = new LayerReader(executable, layers, weights);
+    const take = streamed.take ?? ((layer: number) => reader!.take(layer));
+    this.#writing = new StreamedWriting(executable, { layers, take }, sequences * length);
   }
 
   /**
@@ -150,7 +163,7 @@ export class Generator {
     options: GeneratorOptions,
   ): Promise<Generator> {
     const executable = await compile(gpu, generationPlan(gpu.description, model, options), { weights });
-    return new Generator(executable, model, options, "", true);
+    return new Generator(executable, model, options, "", true, weights);
   }
 
   /** The generator whose blocks {@linkcode traceGeneration} has put into a program, under a prefix. Their kernels must be ready. */
@@ -205,7 +218,8 @@ export class Generator {
         passes = 1;
       }
       await this.#decode(at, passes, options);
-      passes = Math.min(2 * passes, MOST_PASSES);
+      // A pass too many is cheap, unless it reads the whole model.
+      passes = this.#writing ? 1 : Math.min(2 * passes, MOST_PASSES);
     }
     return all.map(generatedText);
   }
@@ -239,7 +253,7 @@ export class Generator {
       const byRow = new Array<Feed | undefined>(sequences).fill(undefined);
       for (const feed of feeds) byRow[feed.row] = feed;
       this.#feed(this.#names.decode, byRow, sequences);
-      this.#choose(this.#names.decode, at, new Set(feeds.map(({ row }) => row)), options);
+      await this.#choose(this.#names.decode, at, new Set(feeds.map(({ row }) => row)), options);
       if (this.#ring.full) await this.#collect(options);
       options.onSlice?.();
     }
@@ -270,19 +284,19 @@ export class Generator {
       });
       this.#executable.write(`${prefill}.last`, last);
       this.#feed(prefill, chunk, size);
-      this.#choose(prefill, at, whole, options);
+      await this.#choose(prefill, at, whole, options);
       if (this.#ring.full) await this.#collect(options);
       options.onSlice?.();
     }
   }
 
   /** Runs a block whose stream is written, which chooses a token of each of some rows. */
-  #choose(
+  async #choose(
     block: string,
     at: readonly (Sequence | undefined)[],
     rows: ReadonlySet<number>,
     { temperature, topK, topP, seed, firstSequence = 0 }: GenerateOptions,
-  ): void {
+  ): Promise<void> {
     const words = drawWords(at.map((sequence, row) =>
       rows.has(row)
         ? {
@@ -292,6 +306,7 @@ export class Generator {
         : undefined
     ));
     this.#executable.write(`${block}.draws`, words);
+    if (this.#writing) await this.#writing.run(block, this.#fed!);
     this.#executable.run(block);
     if (rows.size === 0) return;
     for (const row of rows) at[row]!.issued++;
@@ -331,8 +346,12 @@ export class Generator {
       end: column((f) => f.row * length + f.position + 1, 0),
       ...(block === this.#names.prefill ? { tokens: column((f) => f.token!, 0) } : {}),
     };
-    writeStream(this.#executable, stream, (t) => feeds[t]?.reach ?? 0, `${block}.`);
-    this.#executable.write(`${block}.slots`, column((f) => f.row * length + f.position, -1));
+    const reach = (t: number) => feeds[t]?.reach ?? 0;
+    const slots = column((f) => f.row * length + f.position, -1);
+    this.#fed = { arrays: stream, slots, reach };
+    if (this.#writing) return;
+    writeStream(this.#executable, stream, reach, `${block}.`);
+    this.#executable.write(`${block}.slots`, slots);
     if (this.#looksAtPrompts) this.#executable.write(`${block}.sequences`, column((f) => f.row, -1));
   }
 
@@ -358,6 +377,7 @@ export class Generator {
 
   /** Frees caches and buffers, but what it shares with others. */
   destroy(): void {
+    this.#reader?.close();
     this.#ring.destroy();
     if (this.#owned) this.#executable.destroy();
   }

@@ -12,6 +12,7 @@ import { samplesIdentity, sha256 } from "../inputs/identity.ts";
 import { type PreparedRun, stopTokens } from "../inputs/prepare.ts";
 import type { TeacherTexts } from "../teacher/make_cache.ts";
 import { canonicalJson } from "../../base/json.ts";
+import type { LayerSource } from "../program/streamed_layers.ts";
 import type { Trainer } from "../program/trainer.ts";
 import { teacherPositions, type TrainingSetup } from "../program/plan_training.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
@@ -56,6 +57,7 @@ function generatorOptions(
   prepared: SampleSetup,
   setup: LearnedStudent,
   which: "teacher" | "student",
+  streamed?: LayerSource,
 ): GeneratorOptions {
   const { trainables } = setup;
   const { recipe: { data }, aligned } = prepared;
@@ -66,6 +68,7 @@ function generatorOptions(
     length: which === "teacher" && aligned
       ? teacherPositions(data, aligned.data.longest)
       : data.contextLength,
+    ...(streamed && which === "teacher" ? { streamed } : {}),
     ...(attach
       ? { attach: (graph, prompt) => attach(graph, (name) => trainables.view(graph, name), false, prompt) }
       : {}),
@@ -75,18 +78,16 @@ function generatorOptions(
 /**
  * Bytes that writing samples takes beside the training program, at the most. With a cache the teacher's are written before.
  *
- * @param streamed Whether the teacher's layers come from disk: it writes nothing then
+ * @param streamed The teacher's layers, where they come from disk
  */
 export function sampleBytes(
   description: DeviceDescription,
   prepared: SampleSetup & Pick<PreparedRun, "teacher" | "student">,
   setup: LearnedStudent,
-  streamed = false,
+  streamed?: LayerSource,
 ): number {
-  const own = (which: "teacher" | "student") => sampleBytesOf(description, prepared, setup, which);
-  return prepared.recipe.teacher.cache || streamed
-    ? own("student")
-    : Math.max(own("teacher"), own("student"));
+  const own = (which: "teacher" | "student") => sampleBytesOf(description, prepared, setup, which, streamed);
+  return prepared.recipe.teacher.cache ? own("student") : Math.max(own("teacher"), own("student"));
 }
 
 /** Bytes that writing samples of one model takes beside its weights. */
@@ -95,16 +96,18 @@ function sampleBytesOf(
   prepared: SampleSetup & Pick<PreparedRun, "teacher" | "student">,
   setup: Pick<TrainingSetup, "adapter" | "trainables">,
   which: "teacher" | "student",
+  streamed: LayerSource | undefined,
 ): number {
   if (prepared.recipe.samples.tokens === 0) return 0;
-  return generationPlan(description, prepared[which], generatorOptions(prepared, setup, which)).buffers
+  return generationPlan(description, prepared[which], generatorOptions(prepared, setup, which, streamed))
+    .buffers
     .filter(({ storage }) => storage?.kind !== "weight" && !SHARED_STATES.includes(storage?.name ?? ""))
     .reduce((sum, b) => sum + b.bytes, 0);
 }
 
 /** What a generator needs of a trainer: weights, and the adapter's parameters, by the name of their storage. */
 export function generationBuffers(trainer: Trainer): Map<string, GpuBuffer> {
-  const buffers = new Map(trainer.weights);
+  const buffers = new Map([...trainer.weights, ...trainer.streamed?.buffers ?? []]);
   for (const name of SHARED_STATES) {
     if (trainer.planned.plan.storages.has(name)) buffers.set(name, trainer.executable.buffer(name));
   }
@@ -115,6 +118,7 @@ export function generationBuffers(trainer: Trainer): Map<string, GpuBuffer> {
  * Continues the recipe's prompts, or the beginning of the first held-out sample.
  *
  * @param buffers by the name of their storage
+ * @param streamed Where the teacher's layers come from, where they are not there
  */
 export async function writeSamples(
   gpu: Gpu,
@@ -122,11 +126,12 @@ export async function writeSamples(
   prepared: PreparedRun,
   setup: Pick<TrainingSetup, "adapter" | "trainables">,
   which: "teacher" | "student",
+  streamed?: LayerSource,
 ): Promise<{ prompt: string; text: string }[]> {
   const { samples } = prepared.recipe;
   const tokenizer = tokenizerOf(prepared, which);
   const prompts = samplePrompts(prepared, which);
-  const options = generatorOptions(prepared, setup, which);
+  const options = generatorOptions(prepared, setup, which, streamed);
   const generator = await Generator.create(gpu, prepared[which], buffers, options);
   try {
     const texts = await generator.generate(prompts, {
@@ -165,8 +170,8 @@ export function teacherTexts(
   if (prepared.recipe.samples.tokens === 0 || prepared.recipe.teacher.server) return undefined;
   return {
     settings: textSettings(prepared),
-    bytes: sampleBytesOf(description, prepared, setup, "teacher"),
-    write: (gpu, weights) => writeSamples(gpu, weights, prepared, setup, "teacher"),
+    bytes: (streamed) => sampleBytesOf(description, prepared, setup, "teacher", streamed),
+    write: (gpu, weights, streamed) => writeSamples(gpu, weights, prepared, setup, "teacher", streamed),
   };
 }
 

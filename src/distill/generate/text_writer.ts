@@ -11,6 +11,7 @@ import type { ChatMessage } from "../../text/dataset.ts";
 import { TextStream } from "../../text/text_stream.ts";
 import type { TextTokenizer } from "../../text/tokenizer.ts";
 import { type GeneratedText, generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
+import { streamedLayers } from "../program/generation_blocks.ts";
 import type { ModelFamily } from "../../models/family.ts";
 import { Model, uploadWeights } from "../inputs/models.ts";
 import { type ModelText, openTokenizer, stopTokens } from "../inputs/prepare.ts";
@@ -28,6 +29,14 @@ export interface WriteOptions extends SamplingOptions {
   readonly onText?: (index: number, piece: string) => boolean | void;
   /** When a text is complete; they end in any order. */
   readonly onDone?: (index: number, text: WrittenText) => void;
+}
+
+/** The refusal of what is trained on a model whose layers come from disk. */
+export function notStreamed(where: string): InputError {
+  return new InputError("the layers of a run's student cannot come from disk beside its adapter", {
+    where,
+    hint: "leave --stream out",
+  });
 }
 
 /** A text. */
@@ -140,14 +149,23 @@ export class TextWriter {
     return encodeChat(this.template, this.tokenizer, messages, { addGenerationPrompt: true });
   }
 
-  /** Puts the model on the GPU, for so many texts at once of at most so many tokens, prompts included. */
-  async prepare(settings: Pick<GeneratorOptions, "sequences" | "length">): Promise<void> {
+  /**
+   * Puts the model on the GPU, for so many texts at once of at most so many tokens, prompts included.
+   *
+   * @param settings `stream`: but its layers, which come from disk again for every token
+   * @throws {InputError} layers of a run's student with its adapter would come from disk
+   */
+  async prepare(
+    { stream, ...settings }: Pick<GeneratorOptions, "sequences" | "length"> & { readonly stream?: boolean },
+  ): Promise<void> {
     const run = this.#run;
+    if (run && stream) throw notStreamed(this.model.path);
+    const gpu = this.#gpu = await openGpu();
     const options: GeneratorOptions = {
       ...settings,
       ...(run ? { attach: (graph, prompt) => run.attach(graph, prompt) } : {}),
+      ...(stream ? { streamed: { layers: streamedLayers(gpu.description, this.model, settings) } } : {}),
     };
-    const gpu = this.#gpu = await openGpu();
     const weights = await uploadWeights(gpu, generationPlan(gpu.description, this.model, options), [
       this.model,
     ]);

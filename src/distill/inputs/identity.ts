@@ -18,13 +18,20 @@ export async function modelIdentity({ source }: Pick<Model, "source">): Promise<
 export async function computedIdentity(
   model: Pick<
     Model,
-    "source" | "isQuantised" | "isRounded" | "quantize" | "storage" | "keptLayers" | "sourceLayers"
+    | "source"
+    | "isQuantised"
+    | "hasQuantisedExperts"
+    | "isRounded"
+    | "quantize"
+    | "storage"
+    | "keptLayers"
+    | "sourceLayers"
   >,
 ): Promise<string> {
   const { isQuantised, quantize, isRounded, storage, keptLayers, sourceLayers } = model;
   const identity = await modelIdentity(model);
   const changes = [
-    ...(isQuantised ? [`in ${quantize}`] : []),
+    ...(isQuantised ? [`in ${quantize}${model.hasQuantisedExperts ? " with its experts" : ""}`] : []),
     ...(isRounded && storage !== "exact" ? [`as ${storage}`] : []),
     ...(keptLayers.length < sourceLayers ? [`of layers ${keptLayers}`] : []),
   ];

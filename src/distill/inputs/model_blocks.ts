@@ -12,7 +12,7 @@ import {
   type ReadRows,
 } from "../../formats/quantised/quantiser.ts";
 import { StoredBlocks, storedBlocks } from "../../formats/quantised/stored_blocks.ts";
-import type { BlockDtype } from "../../tensor/weight_storage.ts";
+import { type BlockDtype, wholeBlockUnits } from "../../tensor/weight_storage.ts";
 
 /** What decides which weights are in blocks. */
 export interface BlockChoice {
@@ -22,6 +22,8 @@ export interface BlockChoice {
   readonly quantize: QuantizeDtype | undefined;
   /** Weights of linear layers, by their names in the source. */
   readonly linear: readonly string[];
+  /** Those of experts, which lie one after another on the GPU: each must be whole blocks. */
+  readonly experts: readonly string[];
 }
 
 /** The weights of a model that are in blocks on the GPU, by their names in the source. */
@@ -36,7 +38,7 @@ export class ModelBlocks {
   /** @param read Rows of a weight as the source has them, all finite */
   constructor(
     source: ModelSource,
-    { keeps, quantize, linear }: BlockChoice,
+    { keeps, quantize, linear, experts }: BlockChoice,
     read: (name: string) => ReadRows,
   ) {
     [this.#source, this.#read] = [source, read];
@@ -45,9 +47,11 @@ export class ModelBlocks {
       if (kept) this.#dtypes.set(name, kept);
     }
     if (quantize === undefined) return;
-    for (const name of linear) {
+    const isStacked = new Set(experts);
+    for (const name of [...linear, ...experts]) {
       const { shape } = source.tensors.get(name)!;
       if (this.#dtypes.has(name) || shape.length !== 2 || !canQuantize(quantize, shape[1])) continue;
+      if (isStacked.has(name) && wholeBlockUnits(quantize, shape[0] * shape[1]) !== 1) continue;
       this.#dtypes.set(name, quantize);
       this.#quantised.add(name);
     }

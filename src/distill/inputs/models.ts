@@ -112,6 +112,7 @@ export class Model {
       keeps: options.quantize !== undefined || this.storage === "exact" || this.storage === "f32",
       quantize: options.quantize,
       linear: this.architecture.linearLayers.map(({ name }) => this.storedName(`${name}.weight`)),
+      experts: this.#expertWeights().map((name) => this.storedName(name)),
     }, (stored) => async (first, count) => {
       const { dtype, data } = await this.#readSource(stored, first, count);
       return toFloat32(dtype, data);
@@ -210,8 +211,21 @@ export class Model {
   provides(name: string): boolean {
     if (!name.startsWith(this.specs.prefix)) return false;
     const own = name.slice(this.specs.prefix.length);
-    const [stored] = own.split(QUANTISED) as [string];
-    return !this.source.tensors.has(stored) || this.#gpuName(stored) === own;
+    const stored = storedOf(own);
+    const [first] = storedNames(stored) as [string];
+    return !this.source.tensors.has(first) || stored.replace(first, this.#gpuName(first)) === own;
+  }
+
+  /** Names of the weights of single experts. */
+  #expertWeights(): string[] {
+    return this.architecture.expertLayers.flatMap(({ experts, modules }) =>
+      Array.from({ length: experts }, (_, e) => modules(e).map((module) => `${module}.weight`)).flat()
+    );
+  }
+
+  /** Whether weights of experts are quantised when they are loaded. */
+  get hasQuantisedExperts(): boolean {
+    return this.#expertWeights().some((name) => this.#blocks.isQuantised(this.storedName(name)));
   }
 
   /** Whether a tensor of the source is in blocks on the GPU. */
@@ -333,7 +347,7 @@ export class Model {
    * @param pieceBytes About how much is in memory at once
    */
   *pieces(name: string, shape: readonly number[], pieceBytes: number = PIECE_BYTES): Iterable<WeightPiece> {
-    const [storedName] = name.slice(this.specs.prefix.length).split(QUANTISED) as [string];
+    const storedName = storedOf(name.slice(this.specs.prefix.length));
     const table = this.architecture.tables[storedName];
     if (table) {
       yield { at: 0, read: () => Promise.resolve(new Uint8Array(table(shape[0]!).buffer)) };
@@ -410,6 +424,11 @@ async function realModelPath(path: string): Promise<string> {
 
 /** Stands between the name of a weight and what it is quantised to. */
 const QUANTISED = " in ";
+
+/** The name of a weight on the GPU without what it is quantised to. */
+function storedOf(name: string): string {
+  return name.replace(/ in [\w-]+/, "");
+}
 
 /** A part of a weight. */
 export interface WeightPiece {

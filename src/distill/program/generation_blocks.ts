@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { DeviceDescription } from "../../gpu/description.ts";
 import type { ModelHooks } from "../../models/context.ts";
 import type { Graph, Tensor } from "../../tensor/graph.ts";
 import { gatherRows } from "../../tensor/ops/cache.ts";
@@ -10,6 +11,8 @@ import { DRAW_WORDS, sampleTokens } from "../../tensor/ops/sample_tokens.ts";
 import type { Program } from "../../tensor/plan.ts";
 import type { Model } from "../inputs/models.ts";
 import { keepPrompts, writtenPrompts } from "./prompt_features.ts";
+import { type LayerSource, StreamedLayers } from "./streamed_layers.ts";
+import { traceStreamedWriting } from "./streamed_writing.ts";
 import { traceModel } from "./traced_model.ts";
 
 /** What a generator is made for. */
@@ -25,6 +28,11 @@ export interface GeneratorOptions {
    * name of their state.
    */
   readonly attach?: (graph: Graph, prompt: () => Tensor) => ModelHooks;
+  /**
+   * Where layers come from disk, for a model with nothing attached. Where nobody takes layers for it, the generator reads them into
+   * buffers of its own.
+   */
+  readonly streamed?: LayerSource;
 }
 
 /** Where generation lies in its program. */
@@ -61,8 +69,18 @@ export function generationNames(prefix = ""): GenerationNames {
 }
 
 /** Tokens of prompts that one pass takes in. */
-export function prefillTokens(options: GeneratorOptions): number {
+export function prefillTokens(options: Pick<GeneratorOptions, "prefillTokens">): number {
   return options.prefillTokens ?? 128;
+}
+
+/** The layers of a model that a generator reads from disk. */
+export function streamedLayers(
+  device: DeviceDescription,
+  model: Model,
+  options: Pick<GeneratorOptions, "length" | "prefillTokens">,
+): StreamedLayers {
+  const sizes = { tokens: prefillTokens(options), positions: options.length };
+  return new StreamedLayers(model, sizes, device, new Set());
 }
 
 /** Traces the blocks of a generator: see {@linkcode GenerationNames}. */
@@ -72,7 +90,7 @@ export function traceGeneration(
   options: GeneratorOptions,
   { prefix = "", positions = options.length }: GenerationPlace = {},
 ): void {
-  const { sequences, length, attach } = options;
+  const { sequences, length, attach, streamed } = options;
   const names = generationNames(prefix);
   let looksAtPrompts = false;
   const block = (
@@ -86,13 +104,18 @@ export function traceGeneration(
       ...{ length: positions, cacheRows: sequences * length, prefix: `${name}.` },
       ...(chosen ? { tokens: chosen(graph), apart: true } : {}),
     };
-    const { hidden, logits } = traceModel(graph, "model", model, tokens, stream, {
-      attach: attach && ((prompt) => attach(graph, prompt)),
-      prompt() {
-        looksAtPrompts = true;
-        return writtenPrompts(graph, name, tokens, { sequences, model });
-      },
-    });
+    const { hidden, logits } = streamed
+      ? traceStreamedWriting(program, graph, streamed.layers, {
+        ...{ name, tokens, length: positions, cacheRows: sequences * length },
+        ...(chosen ? { chosen } : {}),
+      })
+      : traceModel(graph, "model", model, tokens, stream, {
+        attach: attach && ((prompt) => attach(graph, prompt)),
+        prompt() {
+          looksAtPrompts = true;
+          return writtenPrompts(graph, name, tokens, { sequences, model });
+        },
+      });
     sampleTokens(
       logits(last(graph, hidden)),
       graph.input(`${name}.draws`, [sequences, DRAW_WORDS], "u32"),

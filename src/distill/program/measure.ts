@@ -3,23 +3,20 @@
  *
  * @module
  */
-import type { ModelHooks } from "../../models/context.ts";
 import type { Executable } from "../../tensor/executable.ts";
 import type { Graph, Tensor } from "../../tensor/graph.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import { type PackedBatch, packSequential } from "../../text/packing.ts";
-import { chunkedLoss, type Labels } from "../objective/chunked_loss.ts";
+import { chunkedLoss, type HeadInput, type Labels } from "../objective/chunked_loss.ts";
 import { lossSums } from "../objective/loss_sums.ts";
 import { type CountedTerm, countMaskOf } from "../objective/objective.ts";
 import { writePairs } from "../objective/pairs.ts";
 import { type RowLosses } from "../objective/row_loss.ts";
 import type { Evaluation } from "../objective/monitors.ts";
 import { MetricsRing } from "./metrics_ring.ts";
-import type { Model } from "../inputs/models.ts";
 import { writePrompts } from "./prompt_features.ts";
 import { writeSampleInputs } from "./sample_inputs.ts";
 import { writeSamples } from "./stream.ts";
-import { headInput, traceModel } from "./traced_model.ts";
 import type { MarkedBatch, TokenMasks } from "../objective/token_masks.ts";
 
 /** Losses in the order of their values, and the tokens that they count. */
@@ -39,25 +36,19 @@ export interface StreamSizes {
 }
 
 /**
- * Traces a model alone with losses that need no target; their sums go into `state`.
+ * Traces losses of a model that need no target; their sums go into `state`.
  *
- * @param attach Hooks of what was trained of it, given the prompt of each position, f32 [T, H]
  * @returns the losses of each position; see {@linkcode chunkedLoss}
  */
 export function traceLearnerLosses(
   graph: Graph,
-  name: string,
-  model: Model,
+  learner: HeadInput,
   losses: RowLosses,
-  { tokens, chunkRows, positions }: StreamSizes,
+  { tokens, chunkRows }: Pick<StreamSizes, "tokens" | "chunkRows">,
   state: string,
-  attach?: (graph: Graph, prompt: () => Tensor) => ModelHooks,
 ): Tensor {
-  const traced = traceModel(graph, name, model, tokens, { length: positions }, {
-    attach: attach && ((prompt) => attach(graph, prompt)),
-  });
   const { values } = chunkedLoss(graph, {
-    learner: headInput(traced, attach !== undefined),
+    learner,
     ...labelInput(graph, tokens, losses),
     ...{ losses, chunkRows, gradient: false },
   });

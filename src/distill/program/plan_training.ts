@@ -81,7 +81,7 @@ export interface PlanningOptions {
   /** Choices to follow exactly, from the checkpoint of a run that is resumed. */
   readonly choices?: PlanChoices;
   /** Bytes that writing samples takes beside the program; they count towards the limit. */
-  readonly sampleBytes?: (streamed: boolean) => number;
+  readonly sampleBytes?: (streamed?: StreamedTeacher) => number;
   /** Bytes that there are for the run, where that is known: a teacher that does not fit comes from disk, layer by layer. */
   readonly availableBytes?: number | undefined;
 }
@@ -108,7 +108,7 @@ export function planTraining(
     const streamed = choices.streamed &&
       streamTeacher(setup, choices.tokens, choices.streamed.waiting, device);
     return {
-      ...{ choices, sampleBytes: sampleBytes(streamed !== undefined) },
+      ...{ choices, sampleBytes: sampleBytes(streamed) },
       plan: plan(programFor(setup, choices, streamed), device),
       ...(streamed ? { streamed } : {}),
     };

@@ -22,6 +22,16 @@ export function otherSlot(slot: Slot): Slot {
   return slot === "A" ? "B" : "A";
 }
 
+/** Where layers come from. */
+export interface LayerSource {
+  readonly layers: StreamedLayers;
+  /**
+   * Waits until a layer is on the GPU; work with the one taken before must be queued. Its buffers are among the weights of whoever takes it.
+   * Absent where layers are to be read into buffers of one's own.
+   */
+  take?(layer: number): Promise<Slot>;
+}
+
 /** The tensors of a layer by their names within it, as they lie on the GPU. */
 type LayerTensors = ReadonlyMap<string, TensorSpec>;
 

@@ -13,7 +13,7 @@ import type { Model } from "../inputs/models.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { type LayerSizes, type Slot, SLOTS, StreamedLayers } from "./streamed_layers.ts";
-import { headInput, type Side, traceHead, traceModel } from "./traced_model.ts";
+import { headInput, type ModelTrace, type Side, traceHead, traceModel } from "./traced_model.ts";
 
 /** How the teacher of a program is streamed. */
 export interface StreamedTeacher {
@@ -78,15 +78,30 @@ export const STREAMED = {
 
 const NAME = "teacher";
 
+/** What its blocks are traced for. */
+export interface StreamedSizes extends LayerSizes {
+  /** Stands before the names of blocks, states and inputs; nothing when absent. */
+  readonly prefix?: string;
+  /** Keys and values that the cache holds for all layers of a kind; there is none when absent. */
+  readonly cacheRows?: (kind: number) => number;
+  /** The tokens of the stream, where they are on the GPU. */
+  readonly chosen?: (graph: Graph) => Tensor;
+}
+
 /** Traces the blocks that bring micro-batches through the teacher. */
-export function traceStreamedTeacher(program: Program, streamed: StreamedTeacher, sizes: LayerSizes): void {
-  tracePart(program.block(STREAMED.begin), "begin", streamed, sizes);
+export function traceStreamedTeacher(
+  program: Program,
+  streamed: StreamedTeacher,
+  sizes: StreamedSizes,
+): void {
+  const block = (name: string) => program.block(`${sizes.prefix ?? ""}${name}`);
+  tracePart(block(STREAMED.begin), "begin", streamed, sizes);
   for (const kind of new Set(streamed.layers.kinds)) {
     for (const slot of SLOTS) {
-      tracePart(program.block(STREAMED.layer(kind, slot)), { layer: kind, slot }, streamed, sizes);
+      tracePart(block(STREAMED.layer(kind, slot)), { layer: kind, slot }, streamed, sizes);
     }
   }
-  tracePart(program.block(STREAMED.end), "end", streamed, sizes);
+  tracePart(block(STREAMED.end), "end", streamed, sizes);
 }
 
 /**
@@ -97,13 +112,19 @@ function tracePart(
   graph: Graph,
   part: "begin" | "end" | { readonly layer: number; readonly slot: Slot },
   streamed: StreamedTeacher,
-  sizes: LayerSizes,
+  sizes: StreamedSizes,
 ): void {
   const { layers, taps } = streamed;
   const last = layers.count - 1;
   const states = new WaitingStates(graph, streamed, sizes);
   let isInside = part === "begin";
-  const { hidden } = traceModel(graph, NAME, layers.model, sizes.tokens, { length: sizes.positions }, {
+  const { tokens, positions: length, prefix = "", cacheRows, chosen } = sizes;
+  const stream = {
+    ...{ length, prefix },
+    ...(cacheRows && typeof part === "object" ? { cacheRows: cacheRows(part.layer) } : {}),
+    ...(chosen ? { tokens: chosen(graph), apart: true } : {}),
+  };
+  const { hidden } = traceModel(graph, NAME, layers.model, tokens, stream, {
     ...(typeof part === "object" ? { weights: layers.weights(part.layer, part.slot) } : {}),
     onTap: (name, x) => void (isInside && taps.has(name) && states.keep(STREAMED.tap(name), x)),
     onLayer(i, x, layer) {
@@ -125,14 +146,25 @@ function tracePart(
   if (part === "end") states.keep(STREAMED.hidden, hidden);
 }
 
+/** The hidden states of a micro-batch that has been brought through the teacher, and its head. */
+export function streamedTrace(graph: Graph, streamed: StreamedTeacher, sizes: StreamedSizes): ModelTrace {
+  const { layers: { model } } = streamed;
+  const { tokens, positions: length, prefix = "", chosen } = sizes;
+  return {
+    hidden: new WaitingStates(graph, streamed, sizes).waiting(STREAMED.hidden, model.config.hiddenSize),
+    ...traceHead(graph, NAME, model, tokens, {
+      ...{ length, prefix },
+      ...(chosen ? { tokens: chosen(graph) } : {}),
+    }),
+  };
+}
+
 /** What the other blocks take for the teacher, once a micro-batch has been brought through it. */
 export function streamedSide(graph: Graph, streamed: StreamedTeacher, sizes: LayerSizes): Side {
-  const { layers: { model }, taps } = streamed;
-  const { config: { hiddenSize }, architecture } = model;
+  const { layers: { model: { architecture } }, taps } = streamed;
   const states = new WaitingStates(graph, streamed, sizes);
-  const head = traceHead(graph, NAME, model, sizes.tokens, { length: sizes.positions });
   return {
-    ...headInput({ hidden: states.waiting(STREAMED.hidden, hiddenSize), ...head }, false),
+    ...headInput(streamedTrace(graph, streamed, sizes), false),
     taps: new Map([...taps].map((name) => [
       name,
       states.waiting(STREAMED.tap(name), architecture.taps.get(name)!),
@@ -145,11 +177,13 @@ class WaitingStates {
   readonly #graph: Graph;
   readonly #count: number;
   readonly #rows: Tensor;
+  readonly #prefix: string;
 
-  constructor(graph: Graph, { waiting }: StreamedTeacher, { tokens }: LayerSizes) {
+  constructor(graph: Graph, { waiting }: StreamedTeacher, { tokens, prefix = "" }: StreamedSizes) {
     this.#graph = graph;
     this.#count = waiting * tokens;
-    this.#rows = graph.input(STREAMED.rows, [tokens], "i32");
+    this.#prefix = prefix;
+    this.#rows = graph.input(`${prefix}${STREAMED.rows}`, [tokens], "i32");
   }
 
   /** Puts rows of the micro-batch into a state. */
@@ -163,6 +197,7 @@ class WaitingStates {
   }
 
   #state(name: string, width: number): Tensor {
-    return this.#graph.state(name, [this.#count, width], "f32", "hidden states");
+    const shape = [this.#count, width];
+    return this.#graph.state(`${this.#prefix}${name}`, shape, "f32", "hidden states");
   }
 }

@@ -8,6 +8,7 @@ import type { Executable } from "../../tensor/executable.ts";
 import type { PackedBatch } from "../../text/packing.ts";
 import { LayerReader } from "./layer_reader.ts";
 import { writePacked } from "./measure.ts";
+import { type LayerSource, SLOTS } from "./streamed_layers.ts";
 import { STREAMED, type StreamedTeacher } from "./streamed_teacher.ts";
 
 /** Runs the blocks of a streamed teacher. */
@@ -58,6 +59,20 @@ export class TeacherStream {
   select(i: number): void {
     const rows = this.#executable.plan.storages.get(STREAMED.rows)!.shape[0]!;
     this.#executable.write(STREAMED.rows, Int32Array.from({ length: rows }, (_, t) => i * rows + t));
+  }
+
+  /** Where other programs find its layers; see {@linkcode LayerReader.take}. */
+  get source(): Required<LayerSource> {
+    return { layers: this.#streamed.layers, take: (layer) => this.#reader.take(layer) };
+  }
+
+  /** The buffers that layers come through, by storage name. */
+  get buffers(): ReadonlyMap<string, GpuBuffer> {
+    const { layers } = this.#streamed;
+    const names = layers.kinds.flatMap((_, layer) =>
+      SLOTS.flatMap((slot) => layers.contents(layer, slot).map(({ storage }) => storage))
+    );
+    return new Map(names.map((name) => [name, this.#executable.buffer(name)]));
   }
 
   async #runAll(block: string, batches: readonly PackedBatch[]): Promise<void> {

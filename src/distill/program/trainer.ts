@@ -278,6 +278,11 @@ export class Trainer {
     }
   }
 
+  /** The layers of a streamed teacher; undefined where the teacher is there. */
+  get streamed(): TeacherStream | undefined {
+    return this.#teacher;
+  }
+
   /** What batches have to be brought through before a block sees them. */
   #teacherOf(block: string): TeacherStream | undefined {
     return this.#teacher?.serves(block) ? this.#teacher : undefined;

@@ -172,22 +172,16 @@ async function samplesOf(
   trainer: Trainer,
   model: Learner,
 ): Promise<readonly { prompt: string; text: string }[]> {
-  if (model === "teacher" && trainer.planned.streamed) {
-    const message = "the teacher's layers come from disk, all of them for each token, so it writes no texts";
-    host.emit({ type: "warning", code: "no_teacher_samples", message });
-    return [];
-  }
   if (model === "student" || !cache) {
-    return await writeSamples(gpu, generationBuffers(trainer), prepared, setup, model);
+    const source = trainer.streamed?.source;
+    return await writeSamples(gpu, generationBuffers(trainer), prepared, setup, model, source);
   }
   const { texts } = cache.findings;
   if (texts?.settings === textSettings(prepared)) return texts.samples;
   host.emit({
     type: "warning",
     code: "no_teacher_samples",
-    message:
-      "the teacher's cache has no texts of it with these samples.* settings: it was made with others, " +
-      "or with the teacher's layers from disk",
+    message: "the teacher's cache has no texts of it with these samples.* settings: it was made with others",
   });
   return [];
 }

@@ -37,6 +37,7 @@ export async function runIdentity(
       ? {}
       : { "student's shape": sha256(prepared.student.keptLayers.join(",")) }),
     ...familyIdentities([...prepared.teachers, prepared.student]),
+    ...quantisedExperts(prepared),
     tokenizer: prepared.tokenizer.fingerprint(),
     ...(prepared.aligned ? { "teacher's tokenizer": prepared.aligned.tokenizer.fingerprint() } : {}),
     "training data": trainingIdentity(prepared),
@@ -54,6 +55,19 @@ export async function runIdentity(
     ...expertIdentities([adapter, teacherAdapter]),
     ...Object.fromEntries(losses),
   };
+}
+
+/** Experts were not quantised at first, and a run that was begun so cannot go on otherwise. */
+function quantisedExperts({ teachers, student }: PreparedRun): Record<string, string> {
+  const models = [
+    ...teachers.map((teacher, i) => [i === 0 ? "teacher" : `teacher ${i + 1}`, teacher] as const),
+    ["student", student] as const,
+  ];
+  return Object.fromEntries(
+    models.flatMap(([name, model]) =>
+      model.hasQuantisedExperts ? [[`${name}'s experts`, model.quantize!]] : []
+    ),
+  );
 }
 
 /** Those of several teachers but the first; the recipe says the rest. */

@@ -24,16 +24,21 @@ import { cacheKey, type CacheOrigin, cachePath, type SampleKey, sampleKeys } fro
 import { measuredSet, sequentialBatches, TeacherPass } from "./pass.ts";
 import { keepsHidden } from "./payload.ts";
 import { missingAnswers, teacherIdentity } from "./served.ts";
+import type { LayerSource } from "../program/streamed_layers.ts";
 import { keptOf, type PassSizes, type PlannedPass, planTeacherPass } from "./plan_pass.ts";
 
 /** The sample texts that the teacher writes in its pass, since nothing of it is left afterwards. */
 export interface TeacherTexts {
   /** Hash of what decides them. */
   readonly settings: string;
-  /** Bytes on the GPU that writing them takes beside the weights. */
-  readonly bytes: number;
+  /** Bytes on the GPU that writing them takes beside the weights, and beside the buffers that layers from disk come through. */
+  bytes(streamed?: LayerSource): number;
   /** Writes them with the teacher's weights, by the name of their storage. */
-  write(gpu: Gpu, weights: ReadonlyMap<string, GpuBuffer>): Promise<{ prompt: string; text: string }[]>;
+  write(
+    gpu: Gpu,
+    weights: ReadonlyMap<string, GpuBuffer>,
+    streamed?: LayerSource,
+  ): Promise<{ prompt: string; text: string }[]>;
 }
 
 /** What the making of a cache tells. */
@@ -178,7 +183,7 @@ class CacheMaking {
   readonly #host: CacheHost;
   readonly #works: readonly Work[];
   #pass: TeacherPass | undefined;
-  #texts: TeacherTexts | undefined;
+  readonly #texts: TeacherTexts | undefined;
   /** Samples that have their rows. */
   #done = 0;
 
@@ -288,7 +293,9 @@ class CacheMaking {
     const pass = this.#pass ??= await this.#begin();
     if (work.texts) {
       if (!this.#texts) return;
-      const samples = await this.#texts.write(this.#gpu, pass.weights);
+      const { streamed } = pass;
+      const buffers = new Map([...pass.weights, ...streamed?.buffers ?? []]);
+      const samples = await this.#texts.write(this.#gpu, buffers, streamed?.source);
       const texts: WrittenTexts = { settings: this.#texts.settings, samples };
       return await this.#folder.keep(RECORDS.texts, texts.settings, texts);
     }
@@ -315,7 +322,6 @@ class CacheMaking {
     const planned = planTeacherPass(this.#setup, this.#gpu.description, this.#sizes);
     await this.#host.onPlanned(planned);
     this.plannedBytes = planned.memory.total;
-    if (planned.streamed) this.#texts = undefined;
     const onSlice = () => this.#host.onSlice();
     return await TeacherPass.create(this.#gpu, this.#setup, planned, this.#sizes.choices, onSlice);
   }

@@ -57,6 +57,11 @@ export class TeacherPass {
     this.together = this.#stream?.most ?? 1;
   }
 
+  /** Its layers, where they come from disk. */
+  get streamed(): TeacherStream | undefined {
+    return this.#stream;
+  }
+
   /** Uploads the teacher's weights and compiles the program. @param onSlice Called several times a batch; what it throws ends the work */
   static async create(
     gpu: Gpu,

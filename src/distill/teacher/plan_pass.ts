@@ -27,6 +27,7 @@ import {
   traceStreamedTeacher,
   waitingCounts,
 } from "../program/streamed_teacher.ts";
+import type { LayerSource } from "../program/streamed_layers.ts";
 import { headInput, traceModel } from "../program/traced_model.ts";
 import type { PlanChoices, TrainingSetup } from "../program/plan_training.ts";
 
@@ -67,14 +68,14 @@ export interface PlannedPass {
   readonly plan: Plan;
   /** What it takes on the GPU. */
   readonly memory: RunMemory;
-  /** Where the teacher's layers come from disk. It writes no texts then. */
+  /** Where the teacher's layers come from disk. */
   readonly streamed?: StreamedTeacher;
 }
 
 /** What a pass is planned for. */
 export interface PassSizes {
   readonly choices: Pick<PlanChoices, "tokens" | "chunkRows">;
-  readonly texts: { readonly bytes: number } | undefined;
+  readonly texts: { bytes(streamed?: LayerSource): number } | undefined;
   /** Bytes that there are for it, where that is known. */
   readonly availableBytes?: number | undefined;
 }
@@ -97,7 +98,7 @@ export function planTeacherPass(
   for (const waiting of [...(stream ? [] : [undefined]), ...counts]) {
     const streamed = waiting && streamTeacher(setup, choices.tokens, waiting, device) || undefined;
     const planned = plan(passProgram(setup, choices, streamed), device);
-    const memory = runMemory(planned, streamed ? 0 : texts?.bytes ?? 0);
+    const memory = runMemory(planned, texts?.bytes(streamed) ?? 0);
     last = { plan: planned, memory, ...(streamed ? { streamed } : {}) };
     if (memory.total <= Math.min(allowed, availableBytes)) return last;
   }

@@ -16,7 +16,7 @@ export const options = z.record(z.string(), z.unknown()).default({});
 
 export const quantize = z.enum(["nf4", "nf4-double", "q8_0", "q4_0"]);
 export const QUANTIZES =
-  "Keeps the weights of linear layers but the head in 4 or 8 bits on the GPU, quantised while they are loaded, or as they " +
+  "Keeps the weights of linear layers but the head, and of experts, in 4 or 8 bits on the GPU, quantised while they are loaded, or as they " +
   "are where the file has them in blocks that kernels read; embedding, norms, biases and head stay. ";
 
 /** Rules between fields are checked where those fields are numbers, whatever else is wrong, so that one reading finds all. */
