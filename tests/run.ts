@@ -35,10 +35,18 @@ const IN_A_BROWSER = [
 
 /** Files that take longest: they begin first, so that no core is left without work while the last of them ends. */
 const LONGEST = [
-  "tests/kernels/translation_test.ts",
   "tests/registry/check_test.ts",
+  "tests/kernels/translation_test.ts",
+  "tests/examples/plugins_test.ts",
+  "tests/losses/builtins_test.ts",
+  "tests/goldens/one_for_all_test.ts",
   "tests/runs/inspection_test.ts",
   "tests/runs/child_test.ts",
+  "tests/tensor/attention_test.ts",
+  "tests/goldens/stories15m_test.ts",
+  "tests/distill/teacher_cache_test.ts",
+  "tests/examples/recipes_test.ts",
+  "tests/goldens/families_test.ts",
 ];
 
 /** The most files at once: each has devices of its own, and the memory that goes with them. */

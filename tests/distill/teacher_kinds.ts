@@ -9,9 +9,14 @@ import { cacheRefusal } from "../../src/losses/sparse_target.ts";
 import type { Divergence, RowLoss } from "../../src/registry/contract.ts";
 import { TINY_VOCABULARY } from "./tiny_model.ts";
 
-/** Every built-in loss over the logits of a text; those over pairs of texts have tests of their own. */
+/**
+ * Every divergence, and of the losses in WGSL one that needs every logit; losses over pairs of texts have tests of their own. What a kind of
+ * teacher gives is rows of logits, the same for all losses in WGSL: with those that sort, one kernel of all takes minutes to compile.
+ */
 export const LOGIT_LOSSES: readonly (Divergence | RowLoss)[] = builtins.flatMap((plugin) =>
-  (plugin.kind === "divergence" && !plugin.pairs) || plugin.kind === "row-loss" ? [plugin] : []
+  (plugin.kind === "divergence" && !plugin.pairs) || plugin.id === "pairwise-ranking"
+    ? [plugin as Divergence | RowLoss]
+    : []
 );
 
 /** A kind of teacher, as a recipe names it. */
@@ -72,7 +77,7 @@ export const TEACHER_KINDS: readonly TeacherKind[] = [
     }),
     error: 2e-5,
     // Its losses are parted by temperature: a kernel of all of them would be one more to compile.
-    losses: LOGIT_LOSSES.filter(({ id }) => ["forward-kl", "reverse-kl", "universal-logit"].includes(id)),
+    losses: LOGIT_LOSSES.filter(({ id }) => ["forward-kl", "reverse-kl", "pairwise-ranking"].includes(id)),
   },
 ];
 

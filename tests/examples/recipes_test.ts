@@ -41,9 +41,16 @@ Deno.test("every recipe of examples/recipes says what it is, where it comes from
 
 Deno.test("every recipe of examples/recipes is valid and can be planned, and they can be compared", async () => {
   const compared = [];
+  const read = new Set<string>();
   for (const file of recipeFiles()) {
-    const recipe = await loadRecipe(join(folder, file));
+    let recipe = await loadRecipe(join(folder, file));
     checkRecipePlugins(recipe, registry);
+    // Most of the time goes into cutting the same stories into tokens, so data that one recipe has read are few to the others.
+    const data = JSON.stringify([recipe.teacher.model, recipe.data]);
+    if (read.has(data)) {
+      recipe = await loadRecipe(join(folder, file), { sets: [`data.train=${recipe.data.heldOut}`] });
+    }
+    read.add(data);
     const prepared = await prepareRun(recipe);
     try {
       const setup = setUp(prepared, registry);
@@ -74,6 +81,9 @@ async function firstSteps(file: string, sets: string[] = []): Promise<Record<str
         "train.warmup=0",
         `data.heldOut=${heldOut}`,
         "samples.tokens=0",
+        // As it is they are planned above; a quarter of the tokens shows as well that they run.
+        "data.contextLength=64",
+        "train.tokensPerMicroBatch=64",
         ...sets,
       ],
     });

@@ -254,7 +254,8 @@ Deno.test("cacheRefusal() names what needs every logit, and takes the rest", () 
     "universal-logit",
   ];
   assertEquals(refused("top-k"), always);
-  const served = ["cross-entropy", "entropy", "forward-kl", "soft-cross-entropy"];
+  // Those of pairs look at the label's probabilities alone; that no cache gives them for a pair is the objective's to say.
+  const served = ["cross-entropy", "dpo", "entropy", "forward-kl", "kto-pair", "soft-cross-entropy"];
   const all = builtins.filter((p) => p.kind === "divergence" || p.kind === "row-loss").map((p) => p.id);
   assertEquals(refused("samples"), all.filter((id) => !served.includes(id)).sort());
   assertThrows(

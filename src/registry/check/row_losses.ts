@@ -52,7 +52,7 @@ export async function checkRowLoss(
   });
   await checkController(loss, options, list);
   if (loss.kind === "divergence" && loss.pairs) await checkPairs(loss, options, list);
-  const own = loss.kind === "row-loss" ? "reference()" : loss.term ? "term()" : "value()";
+  const own = formOf(loss);
 
   const finite = await list.step(`${own} in f64`, () => {
     for (const row of live(SMALL, term(1))) finiteReference(term(1), row, own);
@@ -76,13 +76,18 @@ export async function checkRowLoss(
     throw new CheckSkipped("not a divergence: value or gradient differ from 0 at p = q");
   });
 
-  await checkCached(term(1), own, list);
+  await checkCachedTeacher(term(1), list);
 
   for (const family of ["tiled", "subgroup8"] as const) await checkFamily(family, term, own, trait, list);
 }
 
+/** What a loss has in f64, as a plugin's author calls it. */
+function formOf(loss: Divergence | RowLoss): string {
+  return loss.kind === "row-loss" ? "reference()" : loss.term ? "term()" : "value()";
+}
+
 /** The form of a loss for cached teachers: K tokens, and one bucket for all others. */
-async function checkCached(term: ResolvedLoss, own: string, list: Checklist): Promise<void> {
+export async function checkCachedTeacher(term: ResolvedLoss, list: Checklist): Promise<void> {
   const { loss, options } = term;
   const target: SparseTarget = { kind: "top-k", entries: KEPT, temperatures: [1] };
   let evaluate: ((row: TestRow, student: Float64Array) => RowReference) | undefined;
@@ -98,7 +103,7 @@ async function checkCached(term: ResolvedLoss, own: string, list: Checklist): Pr
   if (!evaluate) return;
   await list.step(
     "gradient with a cached teacher against finite differences, f64",
-    () => differences(term, own, evaluate),
+    () => differences(term, formOf(loss), evaluate),
   );
 }
 
