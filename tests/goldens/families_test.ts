@@ -49,16 +49,8 @@ function worst(found: Float32Array, expected: Float32Array): number {
 
 const norm = (a: Float32Array) => Math.sqrt(a.reduce((sum, v) => sum + v * v, 0));
 
-/**
- * Those that the tiled kernels run: between them they have every op of all families (rotary positions and learned ones, both norms, capped
- * scores, windows, biases, heads of 14, experts). Each op has tests of its own in either kernel family.
- */
-const TILED = ["qwen2", "phi3_longrope", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "qwen3_moe"];
-const kernelFamilies = (name: string) =>
-  FAMILIES.filter((family) => family !== "tiled" || TILED.includes(name.replace("families/", "")));
-
 for (const name of GOLDENS) {
-  for (const family of kernelFamilies(name)) {
+  for (const family of FAMILIES) {
     sharedTest(`${name}: logits, hidden states and gradients of a LoRA [${family}]`, async () => {
       const { ids } = await readJson(goldenPath(name, "ids.json"));
       const expected = await readArrays(goldenPath(name, "expected.safetensors"));

@@ -131,8 +131,7 @@ async function compareBase(name: "nf4" | "nf4_dq", student: Model): Promise<void
 }
 
 for (const name of ["nf4", "nf4_dq"] as const) {
-  // What is different with quantised magnitudes is the weights' decoding: block_storages_test.ts and quantised_linear_test.ts have it in both.
-  for (const family of name === "nf4" ? FAMILIES : FAMILIES.slice(0, 1)) {
+  for (const family of FAMILIES) {
     sharedTest(
       `QLoRA follows PyTorch and PEFT for ten steps: ${name} [${family}]`,
       () => follow(name, family),
