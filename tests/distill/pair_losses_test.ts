@@ -1,6 +1,7 @@
 /** Losses over pairs of texts: their expressions, how pairs are packed, and what a training step makes of them. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { InputError } from "../../src/base/errors.ts";
 import { pairGradients } from "../../src/losses/pairs.ts";
 import type { TrainingSetup } from "../../src/distill/program/plan_training.ts";
@@ -330,5 +331,21 @@ modelTest(
         InputError,
         "cannot leave for an answer of the student",
       );
+      const { model } = recipe.teacher;
+      const teachers = [{ model, name: "a" }, { model, name: "b" }];
+      const kl = [{ loss: "forward-kl" }];
+      for (
+        const [teacher, objective] of [
+          [{ model, cache: { topK: 4 } }, kl],
+          [{ combine: "best", teachers }, recipe.objective],
+        ]
+      ) {
+        const bySample = parseRecipe({ ...recipe, teacher, objective });
+        await assertRejects(
+          () => runHere(bySample, `${files.folder}/by-sample`),
+          InputError,
+          "a pair of texts needs",
+        );
+      }
     }),
 );

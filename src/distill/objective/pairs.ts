@@ -103,21 +103,32 @@ export function writePairs(executable: Executable, { pairs, tokens: { length } }
 }
 
 /**
- * Refuses a loss over pairs where the data has none, and pairs where the student writes texts of its own.
+ * Refuses a loss over pairs where the data has none, and pairs where the student writes texts of its own, or where what there is of the
+ * teacher belongs to samples: the rejected text of a pair is none.
  *
  * @throws {InputError} naming the loss, or the first pair
  */
 export function checkPairs(
-  { terms, recipe: { train } }: {
+  { terms, recipe: { train, teacher } }: {
     readonly terms: readonly ResolvedTerm[];
-    readonly recipe: Pick<Recipe, "train">;
+    readonly recipe: Pick<Recipe, "train" | "teacher">;
   },
   { train: samples, heldOut }: {
     readonly train: readonly EncodedSample[];
     readonly heldOut: readonly EncodedSample[];
   },
 ): void {
-  const pair = samples.find(({ rejected }) => rejected);
+  const pair = [...samples, ...heldOut].find(({ rejected }) => rejected);
+  const bySample = teacher.cache ? "cache" : ["best", "tag"].includes(teacher.combine ?? "") ? "combine" : "";
+  if (pair && bySample) {
+    throw new InputError(
+      `a pair of texts needs one teacher that is there: with teacher.${bySample} each sample has rows or a teacher of its own`,
+      {
+        where: `${pair.source.file}:${pair.source.line}`,
+        hint: `Leave out teacher.${bySample}, or give rows of prompt and completion.`,
+      },
+    );
+  }
   if (pair && train.onPolicy) {
     throw new InputError("a pair of texts cannot leave for an answer of the student", {
       where: `${pair.source.file}:${pair.source.line}`,
