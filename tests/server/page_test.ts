@@ -13,7 +13,7 @@ pageTest(
     await page.getByRole("heading", { name: "Distil a model" }).waitFor();
     await page.locator("#service", { hasText: "a fake GPU" }).waitFor();
     await page.locator("#new-link").click();
-    await page.getByLabel("Teacher").selectOption("tiny");
+    await page.getByLabel("Teacher", { exact: true }).selectOption("tiny");
     await page.getByLabel("Context length").fill("32");
     await page.getByLabel("Tokens per micro batch").fill("64");
     await page.getByLabel("Steps", { exact: true }).fill("12");
