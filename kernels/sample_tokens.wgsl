@@ -48,11 +48,7 @@ fn total(value: vec4<f32>, lane: u32) -> vec4<f32> {
 }
 //#end
 
-// An integer that is larger where z is; both zeros are one.
-fn key_of(z: f32) -> u32 {
-  let bits = bitcast<u32>(select(z, 0.0, z == 0.0));
-  return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
-}
+//#include ordered_key
 
 fn value_of(key: u32) -> f32 {
   return bitcast<f32>(select(~key, key & 0x7fffffffu, (key & 0x80000000u) != 0u));

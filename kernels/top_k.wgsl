@@ -39,11 +39,7 @@ fn total(value: vec4<u32>, lane: u32) -> vec4<u32> {
 }
 //#end
 
-// An integer that is larger where z is; both zeros are one.
-fn key_of(z: f32) -> u32 {
-  let bits = bitcast<u32>(select(z, 0.0, z == 0.0));
-  return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
-}
+//#include ordered_key
 
 fn is_chosen(first: u32, v: u32, last_key: u32, last_rank: u32) -> bool {
   let key = key_of(x[first + min(v, size.width - 1u)]);

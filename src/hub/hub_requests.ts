@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { plainText } from "../base/plain_text.ts";
 import project from "../../deno.json" with { type: "json" };
 import { InputError, LimbeckError } from "../base/errors.ts";
 import type { HubSettings } from "./hub_settings.ts";
@@ -169,7 +170,7 @@ function retryAfter(response: Response): number | undefined {
 }
 
 function unreachable(settings: HubSettings, name: string, cause: unknown): HubUnreachableError {
-  const why = cause instanceof Error ? plain(cause.message) : "";
+  const why = cause instanceof Error ? plainText(cause.message) : "";
   return new HubUnreachableError(`${name}: ${hostOf(settings)} cannot be reached${why && `: ${why}`}`, {
     hint: "Check the connection, or name another server in HF_ENDPOINT. --offline uses what is in the cache.",
     cause,
@@ -217,20 +218,13 @@ function hintFor(code: string, status: number, said: string, withToken: boolean)
 async function answerOf(response: Response): Promise<string> {
   const header = response.headers.get("X-Error-Message");
   const text = await response.text().catch(() => "");
-  if (header) return plain(header);
+  if (header) return plainText(header);
   try {
     const { error, message } = JSON.parse(text) as { error?: unknown; message?: unknown };
-    return plain(String(error ?? message ?? ""));
+    return plainText(String(error ?? message ?? ""));
   } catch {
-    return /^\s*</.test(text) ? "" : plain(text);
+    return /^\s*</.test(text) ? "" : plainText(text);
   }
-}
-
-/** A stranger's text for a terminal: one line, no control characters. */
-function plain(text: string): string {
-  // deno-lint-ignore no-control-regex -- control characters are what is taken out
-  const line = text.replace(/[\u0000-\u001f\u007f-\u009f]+/g, " ").trim();
-  return line.length > 300 ? `${line.slice(0, 300)}...` : line;
 }
 
 function hostOf({ endpoint }: HubSettings): string {

@@ -8,7 +8,7 @@ import { join } from "@std/path";
 import { isObject } from "../base/json.ts";
 import { writeFolderAtomically } from "../formats/files.ts";
 import { hostOf, type ServerRequests } from "./requests.ts";
-import { plainText } from "./plain_text.ts";
+import { plainText } from "../base/plain_text.ts";
 import { ServedError, ServedRefusal, type ServerSettings } from "./server.ts";
 
 /** Names that a file of a model folder may have. */

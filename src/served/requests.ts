@@ -4,7 +4,7 @@
  * @module
  */
 import project from "../../deno.json" with { type: "json" };
-import { plainText } from "./plain_text.ts";
+import { plainText } from "../base/plain_text.ts";
 import type { Budget } from "./budget.ts";
 import { type Clock, MACHINE_CLOCK, Pace } from "./pace.ts";
 import { addressOf, ServedError, ServedRefusal, type ServerSettings } from "./server.ts";

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import orderedKey from "../../../kernels/include/ordered_key.wgsl" with { type: "text" };
 import philox from "../../../kernels/include/philox.wgsl" with { type: "text" };
 import kernel from "../../../kernels/sample_tokens.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
@@ -81,7 +82,10 @@ const sampleTokensOp: Op<null> = {
     while (SWEEPS * Math.ceil(width / (LANES * UNROLL)) > MOST_TURNS) UNROLL *= 2;
     dispatch({
       kernel: "sampleTokens",
-      wgsl: expandTemplate("sample_tokens", kernel, { SUBGROUP, LANES, UNROLL }, { philox }),
+      wgsl: expandTemplate("sample_tokens", kernel, { SUBGROUP, LANES, UNROLL }, {
+        philox,
+        ordered_key: orderedKey,
+      }),
       tensors: [inputs[0]!, inputs[1]!, outputs[0]!, outputs[1]!],
       size: [rows, width],
       groups: grid(rows, device),

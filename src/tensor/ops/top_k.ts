@@ -3,6 +3,7 @@
  *
  * @module
  */
+import orderedKey from "../../../kernels/include/ordered_key.wgsl" with { type: "text" };
 import source from "../../../kernels/top_k.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
@@ -29,7 +30,7 @@ const topKOp: Op<{ readonly k: number }> = {
     const [LANES, UNROLL] = SUBGROUP ? [8, 8] : [256, 2];
     dispatch({
       kernel: "topK",
-      wgsl: expandTemplate("top_k", source, { K: k, SUBGROUP, LANES, UNROLL }),
+      wgsl: expandTemplate("top_k", source, { K: k, SUBGROUP, LANES, UNROLL }, { ordered_key: orderedKey }),
       tensors: [inputs[0]!, ...outputs],
       size: [rows, width],
       groups: grid(rows, device),

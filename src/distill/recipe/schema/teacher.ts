@@ -48,7 +48,9 @@ const self = z.discriminatedUnion("kind", [
       "What each step keeps of the mean, such as 0.999; the rest is the student after the step",
     ),
   }),
-]).describe("What of the student teaches it, where model is `student`: what it began as, when absent");
+]).describe(
+  "What of the student teaches it, where model is `student`: what it began as, when absent, or such as {kind: lagged, every: 100} or {kind: mean, decay: 0.999}",
+);
 
 const member = z.strictObject({
   model: path.describe(
