@@ -19,7 +19,7 @@ import { generationBuffers } from "../src/distill/generate/samples.ts";
 import { type PreparedRun, prepareRun } from "../src/distill/inputs/prepare.ts";
 import { mixtureOf } from "../src/distill/inputs/sample_sets.ts";
 import { planTraining } from "../src/distill/program/plan_training.ts";
-import { rolloutOptions } from "../src/distill/program/rollout_blocks.ts";
+import { rolloutOptions } from "../src/distill/program/written/rollout_blocks.ts";
 import { Trainer } from "../src/distill/program/trainer.ts";
 import { loadRecipe } from "../src/distill/recipe/file.ts";
 import type { Recipe } from "../src/distill/recipe/recipe.ts";

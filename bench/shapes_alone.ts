@@ -22,7 +22,7 @@ import { table } from "../src/cli/terminal/table.ts";
 import type { Recipe } from "../src/distill/recipe/recipe.ts";
 import type { RunEvent, ShapesEvent } from "../src/distill/run/events.ts";
 import { exists } from "../src/formats/files.ts";
-import { frontierCharts } from "../src/runs/report/frontier_chart.ts";
+import { frontierCharts } from "../src/runs/report/charts/frontier_chart.ts";
 import { standaloneSvg } from "../src/runs/report/html_page.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;

@@ -8,7 +8,7 @@
 import { builtins } from "../plugins/mod.ts";
 import { Model, uploadWeights } from "../src/distill/inputs/models.ts";
 import { Objective } from "../src/distill/objective/objective.ts";
-import { measureLosses, traceLearnerLosses } from "../src/distill/program/measure.ts";
+import { measureLosses, traceLearnerLosses } from "../src/distill/program/metrics/measure.ts";
 import { headInput, traceModel } from "../src/distill/program/traced_model.ts";
 import { headChunks } from "../src/distill/program/plan_training.ts";
 import { Registry } from "../src/registry/registry.ts";

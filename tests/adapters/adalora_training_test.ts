@@ -4,7 +4,7 @@ import { assert, assertAlmostEquals, assertEquals, assertGreater } from "@std/as
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import { Trainer } from "../../src/distill/program/trainer.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
-import { type StepMetrics } from "../../src/distill/program/step_metrics.ts";
+import { type StepMetrics } from "../../src/distill/program/metrics/step_metrics.ts";
 import { openFile } from "../../src/formats/files.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type { RunEvent, RunEventBody } from "../../src/distill/run/events.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
-import { chart } from "../../src/runs/report/chart.ts";
+import { chart } from "../../src/runs/report/charts/chart.ts";
 import { reportHtml } from "../../src/runs/report/report.ts";
 import { summaryLines, visible } from "../../src/cli/terminal/summary.ts";
 

@@ -3,7 +3,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertLess, assertRejects } from "@std/assert";
 import universalLogitGroups from "../../plugins/losses/universal_logit_groups.ts";
 import { prepareRun } from "../../src/distill/inputs/prepare.ts";
-import { countedGroups } from "../../src/distill/objective/group_places.ts";
+import { countedGroups } from "../../src/distill/objective/groups/places.ts";
 import { InputError } from "../../src/base/errors.ts";
 import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { packOther, packSequential } from "../../src/text/packing.ts";

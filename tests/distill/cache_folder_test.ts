@@ -17,7 +17,7 @@ import { cacheKey, type CacheOrigin, sampleKey } from "../../src/distill/teacher
 import { rowsDigest } from "../../src/distill/teacher/shard.ts";
 import { DiskFullError } from "../../src/formats/files.ts";
 import { NO_TOKEN } from "../../src/losses/sparse_target.ts";
-import { hiddenArrays } from "../../src/distill/program/hidden_target.ts";
+import { hiddenArrays } from "../../src/distill/program/fed/hidden_target.ts";
 import { randomArray } from "../tensor/harness.ts";
 
 const ORIGIN: CacheOrigin = {

@@ -6,7 +6,7 @@ import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { Objective } from "../../src/distill/objective/objective.ts";
 import type { ObjectiveTermInput } from "../../src/distill/recipe/recipe.ts";
 import { Trainer } from "../../src/distill/program/trainer.ts";
-import { type StepMetrics } from "../../src/distill/program/step_metrics.ts";
+import { type StepMetrics } from "../../src/distill/program/metrics/step_metrics.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { InputError } from "../../src/base/errors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";

@@ -3,7 +3,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import { Trainer } from "../../src/distill/program/trainer.ts";
-import { type StepMetrics } from "../../src/distill/program/step_metrics.ts";
+import { type StepMetrics } from "../../src/distill/program/metrics/step_metrics.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";

@@ -1,8 +1,8 @@
 /** Logits of whole sequences, without a cache: what generation and exports are compared with. */
 import { type Model, uploadWeights } from "../../src/distill/inputs/models.ts";
 import { FLAT } from "../../src/distill/trained/parameters.ts";
-import { writePrompts } from "../../src/distill/program/prompt_features.ts";
-import { writeStream } from "../../src/distill/program/stream.ts";
+import { writePrompts } from "../../src/distill/program/fed/prompt_features.ts";
+import { writeStream } from "../../src/distill/program/fed/stream.ts";
 import { traceModel } from "../../src/distill/program/traced_model.ts";
 import { attachOf, partsOf, type Trained } from "../../src/distill/trained/attach.ts";
 import { Trainables } from "../../src/distill/trained/trainables.ts";

@@ -12,7 +12,7 @@ import { dataWarnings } from "../../src/distill/inputs/data_warnings.ts";
 import { prepareRun } from "../../src/distill/inputs/prepare.ts";
 import type { ObjectiveTermInput, Recipe } from "../../src/distill/recipe/recipe.ts";
 import { Trainer } from "../../src/distill/program/trainer.ts";
-import { type StepMetrics } from "../../src/distill/program/step_metrics.ts";
+import { type StepMetrics } from "../../src/distill/program/metrics/step_metrics.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { InputError } from "../../src/base/errors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";

@@ -22,7 +22,7 @@ import {
   promptRanges,
   streamPrompts,
   writePrompts,
-} from "../../src/distill/program/prompt_features.ts";
+} from "../../src/distill/program/fed/prompt_features.ts";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import { Trainer } from "../../src/distill/program/trainer.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";

@@ -27,7 +27,7 @@ import {
 } from "../../src/distill/inputs/shape_space.ts";
 import { shapeWidthOf } from "../../src/distill/inputs/width_cut.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
-import { sandwich } from "../../src/distill/program/sandwich.ts";
+import { sandwich } from "../../src/distill/program/shapes/sandwich.ts";
 import { Trainer } from "../../src/distill/program/trainer.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import type { Recipe, RecipeInput } from "../../src/distill/recipe/recipe.ts";

@@ -6,7 +6,7 @@ import { writeMerged } from "../../src/distill/export/exports.ts";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import { RecipeError } from "../../src/distill/recipe/parse.ts";
 import { Trainer } from "../../src/distill/program/trainer.ts";
-import { type StepMetrics } from "../../src/distill/program/step_metrics.ts";
+import { type StepMetrics } from "../../src/distill/program/metrics/step_metrics.ts";
 import { planTraining, type TrainingSetup } from "../../src/distill/program/plan_training.ts";
 import { readPeftAdapter } from "../../src/formats/peft/peft.ts";
 import type { Gpu } from "../../src/gpu/device.ts";

@@ -13,7 +13,7 @@ import {
   rolloutStatistics,
 } from "../../src/distill/generate/rollout_statistics.ts";
 import { TokenMasks } from "../../src/distill/objective/token_masks.ts";
-import { drawnLogProbabilities } from "../../src/distill/program/written_samples.ts";
+import { drawnLogProbabilities } from "../../src/distill/program/written/written_samples.ts";
 import { parseRecipe, RecipeError, recipeHash } from "../../src/distill/recipe/parse.ts";
 import { BatchStream, upcoming } from "../../src/text/batch_stream.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";

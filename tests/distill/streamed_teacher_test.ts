@@ -12,7 +12,7 @@ import { Model } from "../../src/distill/inputs/models.ts";
 import { fromFloat32, toFloat32 } from "../../src/formats/dtype.ts";
 import { openModel } from "../../src/formats/open_model.ts";
 import { writeSafetensors } from "../../src/formats/safetensors/write.ts";
-import { StreamedLayers } from "../../src/distill/program/streamed_layers.ts";
+import { StreamedLayers } from "../../src/distill/program/streamed/streamed_layers.ts";
 import { tinyConfig } from "../models/tiny_configs.ts";
 import { testGpu } from "../tensor/harness.ts";
 import {

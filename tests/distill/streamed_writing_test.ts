@@ -5,7 +5,7 @@ import { OpenedModel } from "../../src/distill/evaluate/measured_model.ts";
 import { generationPlan, Generator, type GeneratorOptions } from "../../src/distill/generate/generator.ts";
 import { Model, uploadWeights } from "../../src/distill/inputs/models.ts";
 import { TextWriter } from "../../src/distill/generate/text_writer.ts";
-import { StreamedLayers } from "../../src/distill/program/streamed_layers.ts";
+import { StreamedLayers } from "../../src/distill/program/streamed/streamed_layers.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { tinyConfig } from "../models/tiny_configs.ts";
 import { builtins } from "../../plugins/mod.ts";

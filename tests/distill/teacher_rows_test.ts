@@ -3,7 +3,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import forwardKl from "../../plugins/losses/forward_kl.ts";
 import reverseKl from "../../plugins/losses/reverse_kl.ts";
-import { cacheScalars, teacherRows } from "../../src/distill/program/teacher_rows.ts";
+import { cacheScalars, teacherRows } from "../../src/distill/program/fed/teacher_rows.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { SparseTarget } from "../../src/losses/sparse_target.ts";
 import { hardRows } from "../losses/hard_rows.ts";

@@ -8,7 +8,7 @@ import { type LoraAdapter, loraScaling, readPeftAdapter } from "../../src/format
 import { namedExperts } from "../../src/formats/peft/expert_parameters.ts";
 import { SafetensorsFile, type TensorData } from "../../src/formats/safetensors/safetensors.ts";
 import { Model, uploadWeights } from "../../src/distill/inputs/models.ts";
-import { writeSamples } from "../../src/distill/program/stream.ts";
+import { writeSamples } from "../../src/distill/program/fed/stream.ts";
 import { traceModel } from "../../src/distill/program/traced_model.ts";
 import type { KernelFamily } from "../../src/gpu/description.ts";
 import type { ExpertsHook, LinearHook } from "../../src/models/context.ts";

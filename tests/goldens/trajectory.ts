@@ -1,5 +1,5 @@
 /** What reference runs are compared by. */
-import type { StepMetrics } from "../../src/distill/program/step_metrics.ts";
+import type { StepMetrics } from "../../src/distill/program/metrics/step_metrics.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
 
 /** A step of a reference run. */

@@ -1,13 +1,13 @@
 /** Two sequences of logits with groups of tokens: in f64 by the losses' own references and the chain rule, and traced on the GPU. */
 import { builtins } from "../../plugins/mod.ts";
-import { groupLoss, type GroupStream } from "../../src/distill/objective/group_rows.ts";
+import { groupLoss, type GroupStream } from "../../src/distill/objective/groups/rows.ts";
 import {
   countedGroups,
   type GroupSizes,
   type PlacedStream,
   placeGroups,
-} from "../../src/distill/objective/group_places.ts";
-import { factorLosses } from "../../src/distill/objective/group_terms.ts";
+} from "../../src/distill/objective/groups/places.ts";
+import { factorLosses } from "../../src/distill/objective/groups/terms.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { ResolvedGroupLoss } from "../../src/losses/compile_group.ts";
 import type { GroupLoss } from "../../src/losses/group_contract.ts";

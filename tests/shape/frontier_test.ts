@@ -2,8 +2,8 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { frontier, nearFrontier, type Tradeoff } from "../../src/base/frontier.ts";
-import { frontierCharts } from "../../src/runs/report/frontier_chart.ts";
-import type { PicturedShape } from "../../src/runs/report/frontier_points.ts";
+import { frontierCharts } from "../../src/runs/report/charts/frontier_chart.ts";
+import type { PicturedShape } from "../../src/runs/report/charts/frontier_points.ts";
 import { seededRandom } from "../random.ts";
 
 const itself = (item: Tradeoff) => item;

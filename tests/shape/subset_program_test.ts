@@ -3,7 +3,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { builtins } from "../../plugins/mod.ts";
 import { ShapeError } from "../../src/base/errors.ts";
 import { Model, uploadWeights } from "../../src/distill/inputs/models.ts";
-import { writeBatch } from "../../src/distill/program/measure.ts";
+import { writeBatch } from "../../src/distill/program/metrics/measure.ts";
 import { traceModel } from "../../src/distill/program/traced_model.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { DEFAULT_DEVICE } from "../../src/gpu/description.ts";

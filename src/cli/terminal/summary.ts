@@ -11,7 +11,7 @@ import type { RunEvent } from "../../distill/run/events.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
 import { evaluationLines } from "./evaluation_lines.ts";
 import { table } from "./table.ts";
-import { drawnRows } from "../../runs/report/drawn_shares.ts";
+import { drawnRows } from "../../runs/report/charts/drawn_shares.ts";
 import type { DrawnShare } from "../../text/batch_stream.ts";
 import { chosenSamples } from "../../runs/report/chosen_samples.ts";
 import { bytes, count, duration, number3 } from "../../base/units.ts";

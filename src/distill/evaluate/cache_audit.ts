@@ -18,7 +18,7 @@ import { type Model, uploadWeights } from "../inputs/models.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { isPairTerm } from "../objective/pairs.ts";
 import { isRowTerm, learnerOf, resolve, type ResolvedTerm } from "../objective/terms.ts";
-import { writePacked } from "../program/measure.ts";
+import { writePacked } from "../program/metrics/measure.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 import { runInSlices } from "../program/slices.ts";
 import { traceHead, traceModel } from "../program/traced_model.ts";

@@ -21,18 +21,18 @@ import { openTokenizer } from "../inputs/prepare.ts";
 import type { Evaluation } from "../objective/monitors.ts";
 import { Objective } from "../objective/objective.ts";
 import { notStreamed } from "../generate/text_writer.ts";
-import { measureLosses, traceLearnerLosses, writeBatch } from "../program/measure.ts";
-import { StreamedLayers } from "../program/streamed_layers.ts";
+import { measureLosses, traceLearnerLosses, writeBatch } from "../program/metrics/measure.ts";
+import { StreamedLayers } from "../program/streamed/streamed_layers.ts";
 import {
   streamedSide,
   type StreamedTeacher,
   traceStreamedTeacher,
   waitingCounts,
-} from "../program/streamed_teacher.ts";
-import { TeacherStream } from "../program/teacher_stream.ts";
+} from "../program/streamed/streamed_teacher.ts";
+import { TeacherStream } from "../program/streamed/teacher_stream.ts";
 import { headInput, traceModel } from "../program/traced_model.ts";
 import { headChunks } from "../program/plan_training.ts";
-import { checkPrompts } from "../program/prompt_features.ts";
+import { checkPrompts } from "../program/fed/prompt_features.ts";
 
 /** What one sequence came to. */
 export interface SequenceLoss {

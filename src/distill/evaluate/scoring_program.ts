@@ -26,7 +26,7 @@ import {
 } from "../objective/monitors.ts";
 import type { RowLosses } from "../objective/row_loss.ts";
 import { headChunks } from "../program/plan_training.ts";
-import { streamPrompts } from "../program/prompt_features.ts";
+import { streamPrompts } from "../program/fed/prompt_features.ts";
 import { headInput, traceHead, traceModel } from "../program/traced_model.ts";
 import type { OpenedModel } from "./measured_model.ts";
 

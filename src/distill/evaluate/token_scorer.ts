@@ -13,9 +13,9 @@ import type { Plan } from "../../tensor/plan.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import { IGNORED_LABEL, packBatch, planBatches } from "../../text/packing.ts";
 import { uploadWeights } from "../inputs/models.ts";
-import { writePacked } from "../program/measure.ts";
-import { MetricsRing } from "../program/metrics_ring.ts";
-import { checkPrompts, writePrompts } from "../program/prompt_features.ts";
+import { writePacked } from "../program/metrics/measure.ts";
+import { MetricsRing } from "../program/metrics/metrics_ring.ts";
+import { checkPrompts, writePrompts } from "../program/fed/prompt_features.ts";
 import { runInSlices } from "../program/slices.ts";
 import {
   planScoring,

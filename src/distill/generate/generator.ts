@@ -21,14 +21,14 @@ import {
   type GeneratorOptions,
   prefillTokens,
   traceGeneration,
-} from "../program/generation_blocks.ts";
-import { LayerReader } from "../program/layer_reader.ts";
-import { MetricsRing } from "../program/metrics_ring.ts";
-import { writeStream } from "../program/stream.ts";
-import { type FedStream, StreamedWriting } from "../program/streamed_writing.ts";
+} from "../program/written/generation_blocks.ts";
+import { LayerReader } from "../program/streamed/layer_reader.ts";
+import { MetricsRing } from "../program/metrics/metrics_ring.ts";
+import { writeStream } from "../program/fed/stream.ts";
+import { type FedStream, StreamedWriting } from "../program/streamed/streamed_writing.ts";
 import type { SamplingOptions } from "./sampling.ts";
 
-export type { GeneratorOptions } from "../program/generation_blocks.ts";
+export type { GeneratorOptions } from "../program/written/generation_blocks.ts";
 
 /** Options of one call of {@linkcode Generator.generate}. */
 export interface GenerateOptions extends SamplingOptions {

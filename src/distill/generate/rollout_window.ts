@@ -7,7 +7,7 @@ import { permutation, philox4x32, splitSeed } from "../../base/random.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import { packBatch, type PackedBatch } from "../../text/packing.ts";
 import { ON_POLICY, type OnPolicyRecipe } from "../recipe/recipe.ts";
-import type { WrittenSample } from "../program/written_samples.ts";
+import type { WrittenSample } from "../program/written/written_samples.ts";
 
 /** What decides which samples leave, and how long answers may be. */
 export interface WindowOptions

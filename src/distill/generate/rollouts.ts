@@ -11,7 +11,7 @@ import { philox4x32, splitSeed } from "../../base/random.ts";
 import { type Batches, upcoming } from "../../text/batch_stream.ts";
 import type { PackedBatch } from "../../text/packing.ts";
 import type { RolloutState } from "../checkpoint/checkpoint.ts";
-import { ROLLOUT, rolloutBlocks, rolloutOptions } from "../program/rollout_blocks.ts";
+import { ROLLOUT, rolloutBlocks, rolloutOptions } from "../program/written/rollout_blocks.ts";
 import type { Trainer } from "../program/trainer.ts";
 import type { OnPolicyRecipe } from "../recipe/recipe.ts";
 import { Generator } from "./generator.ts";

@@ -12,7 +12,7 @@ import { samplesIdentity, sha256 } from "../inputs/identity.ts";
 import { type PreparedRun, stopTokens } from "../inputs/prepare.ts";
 import type { TeacherTexts } from "../teacher/make_cache.ts";
 import { canonicalJson } from "../../base/json.ts";
-import type { LayerSource } from "../program/streamed_layers.ts";
+import type { LayerSource } from "../program/streamed/streamed_layers.ts";
 import type { Trainer } from "../program/trainer.ts";
 import { teacherPositions, type TrainingSetup } from "../program/plan_training.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";

@@ -7,7 +7,7 @@
 import { InputError } from "../../base/errors.ts";
 import type { StreamOptions } from "../../models/context.ts";
 import type { Executable } from "../../tensor/executable.ts";
-import { writeStream } from "../program/stream.ts";
+import { writeStream } from "../program/fed/stream.ts";
 
 /** A token of one of the texts. */
 export interface Feed {

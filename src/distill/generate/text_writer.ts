@@ -11,7 +11,7 @@ import type { ChatMessage } from "../../text/dataset.ts";
 import { TextStream } from "../../text/text_stream.ts";
 import type { TextTokenizer } from "../../text/tokenizer.ts";
 import { type GeneratedText, generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
-import { streamedLayers } from "../program/generation_blocks.ts";
+import { streamedLayers } from "../program/written/generation_blocks.ts";
 import type { ModelFamily } from "../../models/family.ts";
 import { Model, uploadWeights } from "../inputs/models.ts";
 import { type ModelText, openTokenizer, stopTokens } from "../inputs/prepare.ts";

@@ -22,7 +22,7 @@ import {
   groupScalars,
   refuseUnaligned,
   type TwoVocabularies,
-} from "./group_terms.ts";
+} from "./groups/terms.ts";
 import {
   crossEntropySet,
   evaluationSet,

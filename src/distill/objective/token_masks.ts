@@ -8,7 +8,7 @@ import type { GroupRows } from "../../losses/group_contract.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import { ON_POLICY } from "../recipe/recipe.ts";
 import { IGNORED_LABEL, packBatch, type PackedBatch } from "../../text/packing.ts";
-import { countedGroups } from "./group_places.ts";
+import { countedGroups } from "./groups/places.ts";
 
 /** The positions that a loss counts. */
 export interface TokenChoice {

@@ -5,7 +5,7 @@
  * @module
  */
 import rowScaleSource from "../../../kernels/row_scale.wgsl" with { type: "text" };
-import weightedRowsSource from "../../../kernels/weighted_rows.wgsl" with { type: "text" };
+import weightedRowsSource from "../../../kernels/rows/weighted_rows.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../../tensor/graph.ts";
 import { ensure, grid, type LoweringContext, type Op } from "../../tensor/op.ts";

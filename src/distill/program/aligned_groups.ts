@@ -9,15 +9,15 @@ import type { Executable } from "../../tensor/executable.ts";
 import type { Graph, Tensor } from "../../tensor/graph.ts";
 import { type PackedBatch, packOther } from "../../text/packing.ts";
 import { chunkedLoss } from "../objective/chunked_loss.ts";
-import { type GroupSizes, placeGroups } from "../objective/group_places.ts";
-import { groupLoss, type GroupStream } from "../objective/group_rows.ts";
-import type { GroupPass } from "../objective/group_terms.ts";
+import { type GroupSizes, placeGroups } from "../objective/groups/places.ts";
+import { groupLoss, type GroupStream } from "../objective/groups/rows.ts";
+import type { GroupPass } from "../objective/groups/terms.ts";
 import { lossSums } from "../objective/loss_sums.ts";
 import type { LossSet } from "../objective/loss_sets.ts";
 import type { Objective } from "../objective/objective.ts";
 import type { GroupRows } from "../../losses/group_contract.ts";
 import type { Side } from "./traced_model.ts";
-import { writeSamples } from "./stream.ts";
+import { writeSamples } from "./fed/stream.ts";
 
 /** Sizes that are planned once: they decide the program. */
 export interface AlignedSizes {

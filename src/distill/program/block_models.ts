@@ -15,15 +15,15 @@ import type { ShapeSpace } from "../inputs/shape_space.ts";
 import type { Objective } from "../objective/objective.ts";
 import type { ParameterLayout } from "../trained/parameters.ts";
 import type { Combine, Learner } from "../recipe/recipe.ts";
-import { checkSeparable } from "./gated_layers.ts";
+import { checkSeparable } from "./shapes/gated_layers.ts";
 import { headInput, type Side, traceModel } from "./traced_model.ts";
 import { ALIGNED, type AlignedProgram } from "./aligned_groups.ts";
-import { streamedSide, type StreamedTeacher } from "./streamed_teacher.ts";
-import { hiddenTarget } from "./hidden_target.ts";
-import { cachedInputs } from "./teacher_rows.ts";
+import { streamedSide, type StreamedTeacher } from "./streamed/streamed_teacher.ts";
+import { hiddenTarget } from "./fed/hidden_target.ts";
+import { cachedInputs } from "./fed/teacher_rows.ts";
 import type { Trainables } from "../trained/trainables.ts";
 import type { OptimiserSettings } from "./update_block.ts";
-import type { WidthInputs } from "./width_inputs.ts";
+import type { WidthInputs } from "./shapes/width_inputs.ts";
 
 /** A model of the program, and how what is trained on it takes part. */
 export interface TracedModel {

@@ -17,9 +17,9 @@ import type { TrainedTensors } from "../trained/trained_tensors.ts";
 import type { AlignedProgram, AlignedSizes } from "./aligned_groups.ts";
 import type { AlignedTeacher } from "../inputs/aligned_teacher.ts";
 import { memoryError, runMemory } from "./memory.ts";
-import { traceRollouts } from "./rollout_blocks.ts";
+import { traceRollouts } from "./written/rollout_blocks.ts";
 import type { OneForAll, TracedModel } from "./block_models.ts";
-import { type StreamedTeacher, streamTeacher, waitingCounts } from "./streamed_teacher.ts";
+import { type StreamedTeacher, streamTeacher, waitingCounts } from "./streamed/streamed_teacher.ts";
 import { trainingProgram } from "./training_program.ts";
 import { isMoving, teachersBySample } from "../recipe/teachers.ts";
 

@@ -14,7 +14,7 @@ import {
 import type { Graph, Tensor } from "../../tensor/graph.ts";
 import type { Model } from "../inputs/models.ts";
 import type { HeadInput } from "../objective/chunked_loss.ts";
-import { streamPrompts } from "./prompt_features.ts";
+import { streamPrompts } from "./fed/prompt_features.ts";
 
 /** How a model takes part in a block. */
 export interface ModelRole

@@ -23,21 +23,27 @@ import { learningRateAt } from "../recipe/schedule.ts";
 import { RANDOM_KEY } from "../trained/model_adapter.ts";
 import { FLAT, type FlatState, type ParameterLayout } from "../trained/parameters.ts";
 import { AlignedInputs } from "./aligned_groups.ts";
-import { type CountedLosses, measureLosses, writeBatch } from "./measure.ts";
-import { MetricsRing } from "./metrics_ring.ts";
-import { ONE_FOR_ALL } from "./one_for_all.ts";
+import { type CountedLosses, measureLosses, writeBatch } from "./metrics/measure.ts";
+import { MetricsRing } from "./metrics/metrics_ring.ts";
+import { ONE_FOR_ALL } from "./shapes/one_for_all.ts";
 import { alignedProgram, type PlannedTraining, type TrainingSetup } from "./plan_training.ts";
-import { rolloutBlocks } from "./rollout_blocks.ts";
+import { rolloutBlocks } from "./written/rollout_blocks.ts";
 import { type SampleChoice, taughtTokens, unneededLayers, writeChoice } from "./sample_choice.ts";
-import { sandwich } from "./sandwich.ts";
-import { ShapeSwitch } from "./shape_switch.ts";
+import { sandwich } from "./shapes/sandwich.ts";
+import { ShapeSwitch } from "./shapes/shape_switch.ts";
 import { runInSlices } from "./slices.ts";
-import { stepMeans, type StepMetrics, stepMetrics, stepSources, type StepTag } from "./step_metrics.ts";
-import { TeacherStream } from "./teacher_stream.ts";
+import {
+  stepMeans,
+  type StepMetrics,
+  stepMetrics,
+  stepSources,
+  type StepTag,
+} from "./metrics/step_metrics.ts";
+import { TeacherStream } from "./streamed/teacher_stream.ts";
 import { COPY_KEEPS } from "./update_block.ts";
 import { copyKeeps } from "./own_teacher.ts";
-import type { TargetFeed, TargetSource } from "./teacher_rows.ts";
-import { drawnLogProbabilities } from "./written_samples.ts";
+import type { TargetFeed, TargetSource } from "./fed/teacher_rows.ts";
+import { drawnLogProbabilities } from "./written/written_samples.ts";
 import { teachersBySample, weightAt } from "../recipe/teachers.ts";
 
 /** Options of {@linkcode Trainer.create}. */

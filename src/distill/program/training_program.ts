@@ -20,15 +20,15 @@ import { DRAWN_LOG_PROBABILITIES, importanceWeights, lossOfRows } from "../objec
 import { lossSums } from "../objective/loss_sums.ts";
 import { tracePairs } from "../objective/pairs.ts";
 import { LOSS_SUMS, type LossSet, type MeasuredLosses, SURPRISE } from "../objective/loss_sets.ts";
-import type { GroupPass } from "../objective/group_terms.ts";
+import type { GroupPass } from "../objective/groups/terms.ts";
 import type { Balance, Learner } from "../recipe/recipe.ts";
 import { traceAlignedTeacher, traceGroups } from "./aligned_groups.ts";
 import { BlockModels, GradientSums, type TrainingProgramOptions } from "./block_models.ts";
-import { labelInput } from "./measure.ts";
-import { traceShapes, traceTarget } from "./one_for_all.ts";
+import { labelInput } from "./metrics/measure.ts";
+import { traceShapes, traceTarget } from "./shapes/one_for_all.ts";
 import { traceTaught } from "./sample_choice.ts";
-import { sampleInputs } from "./sample_inputs.ts";
-import { traceStreamedTeacher } from "./streamed_teacher.ts";
+import { sampleInputs } from "./fed/sample_inputs.ts";
+import { traceStreamedTeacher } from "./streamed/streamed_teacher.ts";
 import { traceUpdate } from "./update_block.ts";
 
 /** Traces all blocks. */

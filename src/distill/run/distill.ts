@@ -31,9 +31,9 @@ import {
   planTraining,
   type TrainingSetup,
 } from "../program/plan_training.ts";
-import type { StreamedTeacher } from "../program/streamed_teacher.ts";
+import type { StreamedTeacher } from "../program/streamed/streamed_teacher.ts";
 import { checkPairs } from "../objective/pairs.ts";
-import { checkPrompts } from "../program/prompt_features.ts";
+import { checkPrompts } from "../program/fed/prompt_features.ts";
 import { Trainer } from "../program/trainer.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
 import type { Recipe } from "../recipe/recipe.ts";

@@ -6,7 +6,7 @@
 import { DivergedError } from "../../base/errors.ts";
 import type { Progress } from "../checkpoint/checkpoint.ts";
 import type { DivergenceGuard } from "../recipe/recipe.ts";
-import type { StepMetrics } from "../program/step_metrics.ts";
+import type { StepMetrics } from "../program/metrics/step_metrics.ts";
 
 /** The running window of training losses. */
 type LossWindow = Progress["window"];

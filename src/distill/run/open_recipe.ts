@@ -9,7 +9,7 @@ import { type DataWarning, dataWarnings } from "../inputs/data_warnings.ts";
 import { type PreparedRun, prepareRun } from "../inputs/prepare.ts";
 import type { DataAccess } from "../inputs/sample_sets.ts";
 import { checkPairs } from "../objective/pairs.ts";
-import { checkPrompts } from "../program/prompt_features.ts";
+import { checkPrompts } from "../program/fed/prompt_features.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
 import { openTasks } from "./task_evaluation.ts";

@@ -11,7 +11,7 @@ import { partsOf } from "../trained/attach.ts";
 import { ModelFeatureLoss } from "../objective/feature_losses.ts";
 import { Objective, type ObjectiveSetting } from "../objective/objective.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
-import { checkPromptLosses } from "../program/prompt_features.ts";
+import { checkPromptLosses } from "../program/fed/prompt_features.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
 import { Trainables } from "../trained/trainables.ts";
@@ -20,8 +20,8 @@ import type { Model } from "../inputs/models.ts";
 import { checkServedObjective } from "../teacher/served.ts";
 import type { OneForAll } from "../program/block_models.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
-import { sandwichSize } from "../program/sandwich.ts";
-import { WidthInputs } from "../program/width_inputs.ts";
+import { sandwichSize } from "../program/shapes/sandwich.ts";
+import { WidthInputs } from "../program/shapes/width_inputs.ts";
 import { movingSelf } from "../recipe/teachers.ts";
 
 /** Resolves a prepared recipe's losses and what it trains. */

@@ -6,7 +6,7 @@
 import { bytes, short } from "../../base/units.ts";
 import { putPieces } from "../inputs/models.ts";
 import type { Plan } from "../../tensor/plan.ts";
-import type { StreamedTeacher } from "../program/streamed_teacher.ts";
+import type { StreamedTeacher } from "../program/streamed/streamed_teacher.ts";
 
 /** What is known before a teacher is streamed. */
 export interface StreamCost {

@@ -8,7 +8,7 @@ import type { CheckpointState } from "../checkpoint/checkpoint.ts";
 import type { RunCheckpoints } from "../checkpoint/run_checkpoints.ts";
 import type { Rollouts } from "../generate/rollouts.ts";
 import type { PackedBatch } from "../../text/packing.ts";
-import type { ShapeMetrics } from "../program/step_metrics.ts";
+import type { ShapeMetrics } from "../program/metrics/step_metrics.ts";
 import type { Trainer } from "../program/trainer.ts";
 import { type Attempt, finite, finiteAll } from "./attempt.ts";
 import { checkDivergence } from "./divergence_guard.ts";

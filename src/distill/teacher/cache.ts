@@ -10,7 +10,7 @@ import type { EncodedSample } from "../../text/encode.ts";
 import type { PackedBatch } from "../../text/packing.ts";
 import type { Evaluation } from "../objective/monitors.ts";
 import { countedPositions, type MarkedBatch } from "../objective/token_masks.ts";
-import type { TargetFeed, TargetSource } from "../program/teacher_rows.ts";
+import type { TargetFeed, TargetSource } from "../program/fed/teacher_rows.ts";
 import type { CacheFolder } from "./cache_folder.ts";
 import type { SampleKey } from "./origin.ts";
 import { rowStorage } from "./payload.ts";

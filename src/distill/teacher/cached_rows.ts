@@ -9,7 +9,7 @@
  */
 import { InputError } from "../../base/errors.ts";
 import { float32ToHalf, halfToNumber } from "../../formats/dtype.ts";
-import { type RowArrays, rowInputs } from "../program/teacher_rows.ts";
+import { type RowArrays, rowInputs } from "../program/fed/teacher_rows.ts";
 import { EMPTY_TAIL, NO_TOKEN, type SparseTarget } from "../../losses/sparse_target.ts";
 import type { RowFeed, RowStorage } from "./row_storage.ts";
 

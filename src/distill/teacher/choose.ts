@@ -21,7 +21,7 @@ import { computedIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts
 import { type Model, uploadWeights } from "../inputs/models.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { chunkedLoss } from "../objective/chunked_loss.ts";
-import { labelInput, writeBatch } from "../program/measure.ts";
+import { labelInput, writeBatch } from "../program/metrics/measure.ts";
 import type { PlanChoices, TrainingSetup } from "../program/plan_training.ts";
 import { type SampleChoice } from "../program/sample_choice.ts";
 import { runInSlices } from "../program/slices.ts";
@@ -31,8 +31,8 @@ import {
   streamTeacher,
   traceStreamedTeacher,
   waitingCounts,
-} from "../program/streamed_teacher.ts";
-import { TeacherStream } from "../program/teacher_stream.ts";
+} from "../program/streamed/streamed_teacher.ts";
+import { TeacherStream } from "../program/streamed/teacher_stream.ts";
 import { headInput, traceModel } from "../program/traced_model.ts";
 import { teachersBySample } from "../recipe/teachers.ts";
 

@@ -7,7 +7,7 @@
  * @module
  */
 import { bfloatToFloat32, float32ToBfloat } from "../../formats/dtype.ts";
-import { hiddenArrays } from "../program/hidden_target.ts";
+import { hiddenArrays } from "../program/fed/hidden_target.ts";
 import type { HiddenPrecision } from "../recipe/recipe.ts";
 import type { RowFeed, RowStorage } from "./row_storage.ts";
 

@@ -24,7 +24,7 @@ import { cacheKey, type CacheOrigin, cachePath, type SampleKey, sampleKeys } fro
 import { measuredSet, sequentialBatches, TeacherPass } from "./pass.ts";
 import { keepsHidden } from "./payload.ts";
 import { missingAnswers, teacherIdentity } from "./served.ts";
-import type { LayerSource } from "../program/streamed_layers.ts";
+import type { LayerSource } from "../program/streamed/streamed_layers.ts";
 import { keptOf, type PassSizes, type PlannedPass, planTeacherPass } from "./plan_pass.ts";
 
 /** The sample texts that the teacher writes in its pass, since nothing of it is left afterwards. */

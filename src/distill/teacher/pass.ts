@@ -11,12 +11,12 @@ import { IGNORED_LABEL, packBatch, type PackedBatch, planBatches } from "../../t
 import { uploadWeights } from "../inputs/models.ts";
 import { LOSS_SUMS } from "../objective/loss_sets.ts";
 import { countedPositions } from "../objective/token_masks.ts";
-import { writeBatch } from "../program/measure.ts";
+import { writeBatch } from "../program/metrics/measure.ts";
 import type { PlanChoices, TrainingSetup } from "../program/plan_training.ts";
 import { runInSlices } from "../program/slices.ts";
-import type { StreamedTeacher } from "../program/streamed_teacher.ts";
-import { cacheScalars } from "../program/teacher_rows.ts";
-import { TeacherStream } from "../program/teacher_stream.ts";
+import type { StreamedTeacher } from "../program/streamed/streamed_teacher.ts";
+import { cacheScalars } from "../program/fed/teacher_rows.ts";
+import { TeacherStream } from "../program/streamed/teacher_stream.ts";
 import type { MeasuredSet } from "./cache.ts";
 import { RowCodec, type RowFormat, type TeacherRow } from "./cached_rows.ts";
 import { HiddenCodec, type HiddenFormat } from "./hidden_rows.ts";

@@ -11,7 +11,7 @@ import { type Plan, plan, Program } from "../../tensor/plan.ts";
 import { splitSeed } from "../../base/random.ts";
 import { chunkedLoss, type HeadInput } from "../objective/chunked_loss.ts";
 import { lossSums } from "../objective/loss_sums.ts";
-import { labelInput } from "../program/measure.ts";
+import { labelInput } from "../program/metrics/measure.ts";
 import { memoryError, type RunMemory, runMemory } from "../program/memory.ts";
 import { LOSS_SUMS } from "../objective/loss_sets.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
@@ -19,15 +19,15 @@ import type { TeacherCacheRecipe } from "../recipe/recipe.ts";
 import { countRows } from "./payload_sizes.ts";
 import { keepsHidden, type PayloadFormat, rowStorage } from "./payload.ts";
 import type { RowFormat } from "./cached_rows.ts";
-import { teacherRows } from "../program/teacher_rows.ts";
+import { teacherRows } from "../program/fed/teacher_rows.ts";
 import {
   streamedSide,
   type StreamedTeacher,
   streamTeacher,
   traceStreamedTeacher,
   waitingCounts,
-} from "../program/streamed_teacher.ts";
-import type { LayerSource } from "../program/streamed_layers.ts";
+} from "../program/streamed/streamed_teacher.ts";
+import type { LayerSource } from "../program/streamed/streamed_layers.ts";
 import { headInput, traceModel } from "../program/traced_model.ts";
 import type { PlanChoices, TrainingSetup } from "../program/plan_training.ts";
 

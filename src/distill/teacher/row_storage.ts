@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { TargetFeed } from "../program/teacher_rows.ts";
+import type { TargetFeed } from "../program/fed/teacher_rows.ts";
 
 /** Rows of a format, as they are stored. */
 export interface RowStorage {

@@ -7,9 +7,9 @@ import type { EncodedSample } from "../../text/encode.ts";
 import type { PackedBatch } from "../../text/packing.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { countedPositions, type MarkedBatch } from "../objective/token_masks.ts";
-import { inputOf } from "../program/hidden_target.ts";
+import { inputOf } from "../program/fed/hidden_target.ts";
 import { markedOf, type SampleChoice } from "../program/sample_choice.ts";
-import type { TargetFeed, TargetSource } from "../program/teacher_rows.ts";
+import type { TargetFeed, TargetSource } from "../program/fed/teacher_rows.ts";
 
 /** Fills the targets of several teachers. */
 export class TeacherTargets implements TargetSource {

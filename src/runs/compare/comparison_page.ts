@@ -4,8 +4,8 @@
  * @module
  */
 import { evaluationTableHtml } from "../report/evaluation_report.ts";
-import { axesOf, pixel, WIDTH } from "../report/axes.ts";
-import { escape } from "../report/chart.ts";
+import { axesOf, pixel, WIDTH } from "../report/charts/axes.ts";
+import { escape } from "../report/charts/chart.ts";
 import { htmlPage } from "../report/html_page.ts";
 import type { ComparisonPlan } from "./comparison.ts";
 import type { ComparisonSummary } from "./comparison_summary.ts";

@@ -10,9 +10,9 @@ import {
   figureTable,
   type WordTable,
 } from "../../evaluation/results/tables.ts";
-import { escape } from "./chart.ts";
+import { escape } from "./charts/chart.ts";
 import { htmlPage } from "./html_page.ts";
-import { reliabilityChart } from "./reliability_chart.ts";
+import { reliabilityChart } from "./charts/reliability_chart.ts";
 
 /** The page as HTML. */
 export function evaluationReportHtml(evaluation: Evaluation, title = "Evaluation"): string {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { escape } from "./chart.ts";
+import { escape } from "./charts/chart.ts";
 
 /**
  * The page.

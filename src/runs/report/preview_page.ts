@@ -7,7 +7,7 @@ import type { RecipePreview } from "../../distill/run/inspect_recipe.ts";
 import { packingText } from "../../distill/inputs/packing_report.ts";
 import { count, percent } from "../../base/units.ts";
 import type { PreviewPiece, PreviewSample } from "../../text/preview.ts";
-import { escape } from "./chart.ts";
+import { escape } from "./charts/chart.ts";
 import { htmlPage } from "./html_page.ts";
 
 /** What the page has to know of tokens. */

@@ -8,7 +8,7 @@ import type { RewindEvent, RunEvent, ShapesEvent } from "../../distill/run/event
 import type { DepthMetric } from "../../shape/depth/metrics.ts";
 import type { MeasuredShape } from "../../shape/shapes.ts";
 import type { Task } from "../task/task.ts";
-import type { PicturedFigure, PicturedShape } from "./frontier_points.ts";
+import type { PicturedFigure, PicturedShape } from "./charts/frontier_points.ts";
 
 /** A shape of a run. */
 export interface RunShape extends PicturedShape {

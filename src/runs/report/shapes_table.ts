@@ -5,8 +5,8 @@
  */
 import type { RunEvent, ShapesEvent } from "../../distill/run/events.ts";
 import { count, number3, short } from "../../base/units.ts";
-import { escape } from "./chart.ts";
-import { frontierCharts } from "./frontier_chart.ts";
+import { escape } from "./charts/chart.ts";
+import { frontierCharts } from "./charts/frontier_chart.ts";
 import { measurementsOfShapes, trainedShapes } from "./run_shapes.ts";
 
 /** What each shape loses against what it costs, as it was measured last; none where the run has one shape. */

@@ -9,8 +9,8 @@ import { count, number3, short } from "../../base/units.ts";
 import type { DepthMetric } from "../../shape/depth/metrics.ts";
 import type { MeasuredShape } from "../../shape/shapes.ts";
 import type { Shrunk } from "../../shape/shrunk.ts";
-import { escape } from "./chart.ts";
-import { frontierCharts } from "./frontier_chart.ts";
+import { escape } from "./charts/chart.ts";
+import { frontierCharts } from "./charts/frontier_chart.ts";
 import { htmlPage } from "./html_page.ts";
 import { searchedShapes } from "./run_shapes.ts";
 

@@ -6,7 +6,7 @@
 import type { RunEvent, TeachersEvent } from "../../distill/run/events.ts";
 import { count, number3 } from "../../base/units.ts";
 import { metricsRows } from "../store/event_log.ts";
-import { escape } from "./chart.ts";
+import { escape } from "./charts/chart.ts";
 
 /** What one of several teachers taught. */
 export interface TaughtPart {

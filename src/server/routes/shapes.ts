@@ -4,7 +4,7 @@
  * @module
  */
 import { createRoute, z } from "@hono/zod-openapi";
-import { frontierPoints } from "../../runs/report/frontier_points.ts";
+import { frontierPoints } from "../../runs/report/charts/frontier_points.ts";
 import { foundShapes, type RunShapes, trainedShapes } from "../../runs/report/run_shapes.ts";
 import type { RunStore, StoredRun } from "../../runs/store/store.ts";
 import { isTask } from "../../runs/task/run_recipe.ts";

@@ -9,7 +9,7 @@ import { type DataWarning, encodingWarnings } from "../../distill/inputs/data_wa
 import { samplesIdentity } from "../../distill/inputs/identity.ts";
 import type { Model } from "../../distill/inputs/models.ts";
 import { openTokenizer } from "../../distill/inputs/prepare.ts";
-import type { StreamSizes } from "../../distill/program/measure.ts";
+import type { StreamSizes } from "../../distill/program/metrics/measure.ts";
 import { headChunks } from "../../distill/program/plan_training.ts";
 import type { DataRecipe } from "../../distill/recipe/recipe.ts";
 import type { DeviceDescription } from "../../gpu/description.ts";

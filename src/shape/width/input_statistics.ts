@@ -7,7 +7,7 @@ import { InputError } from "../../base/errors.ts";
 import { narrowingOf } from "../../distill/inputs/cut_model.ts";
 import { type Model, uploadWeights } from "../../distill/inputs/models.ts";
 import { runInSlices } from "../../distill/program/slices.ts";
-import { writeSamples } from "../../distill/program/stream.ts";
+import { writeSamples } from "../../distill/program/fed/stream.ts";
 import { traceModel } from "../../distill/program/traced_model.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { compile, type Executable } from "../../tensor/executable.ts";

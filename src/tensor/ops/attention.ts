@@ -6,13 +6,13 @@
  *
  * @module
  */
-import apart from "../../../kernels/attention_apart.wgsl" with { type: "text" };
-import forwardSubgroup8 from "../../../kernels/attention_forward_subgroup8.wgsl" with { type: "text" };
-import forwardTiled from "../../../kernels/attention_forward_tiled.wgsl" with { type: "text" };
-import keySubgroup8 from "../../../kernels/attention_key_gradient_subgroup8.wgsl" with { type: "text" };
-import keyTiled from "../../../kernels/attention_key_gradient_tiled.wgsl" with { type: "text" };
-import querySubgroup8 from "../../../kernels/attention_query_gradient_subgroup8.wgsl" with { type: "text" };
-import queryTiled from "../../../kernels/attention_query_gradient_tiled.wgsl" with { type: "text" };
+import apart from "../../../kernels/attention/apart.wgsl" with { type: "text" };
+import forwardSubgroup8 from "../../../kernels/attention/forward_subgroup8.wgsl" with { type: "text" };
+import forwardTiled from "../../../kernels/attention/forward_tiled.wgsl" with { type: "text" };
+import keySubgroup8 from "../../../kernels/attention/key_gradient_subgroup8.wgsl" with { type: "text" };
+import keyTiled from "../../../kernels/attention/key_gradient_tiled.wgsl" with { type: "text" };
+import querySubgroup8 from "../../../kernels/attention/query_gradient_subgroup8.wgsl" with { type: "text" };
+import queryTiled from "../../../kernels/attention/query_gradient_tiled.wgsl" with { type: "text" };
 import productsSubgroup8 from "../../../kernels/include/attention_products_subgroup8.wgsl" with {
   type: "text",
 };
@@ -20,7 +20,7 @@ import productsTiled from "../../../kernels/include/attention_products_tiled.wgs
 import size from "../../../kernels/include/attention_size.wgsl" with { type: "text" };
 import sumsTiled from "../../../kernels/include/attention_sums_tiled.wgsl" with { type: "text" };
 import turns from "../../../kernels/include/turns.wgsl" with { type: "text" };
-import rowsSource from "../../../kernels/attention_rows.wgsl" with { type: "text" };
+import rowsSource from "../../../kernels/attention/rows.wgsl" with { type: "text" };
 import type { DeviceDescription } from "../../gpu/description.ts";
 import { expandTemplate, type TemplateConstants } from "../../gpu/template.ts";
 import { helperFunctions } from "../expr/mod.ts";

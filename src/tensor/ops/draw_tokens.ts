@@ -4,7 +4,7 @@
  * @module
  */
 import philox from "../../../kernels/include/philox.wgsl" with { type: "text" };
-import kernel from "../../../kernels/draw_tokens.wgsl" with { type: "text" };
+import kernel from "../../../kernels/sampling/draw_tokens.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";

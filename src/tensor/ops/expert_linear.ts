@@ -6,8 +6,8 @@
  */
 import tileSource from "../../../kernels/include/expert_tile.wgsl" with { type: "text" };
 import weightsSource from "../../../kernels/include/expert_weights.wgsl" with { type: "text" };
-import subgroup8 from "../../../kernels/matmul_subgroup8.wgsl" with { type: "text" };
-import tiled from "../../../kernels/matmul_tiled.wgsl" with { type: "text" };
+import subgroup8 from "../../../kernels/matmul/subgroup8.wgsl" with { type: "text" };
+import tiled from "../../../kernels/matmul/tiled.wgsl" with { type: "text" };
 import { expandTemplate, type TemplateIncludes } from "../../gpu/template.ts";
 import { nothing, type Tensor } from "../graph.ts";
 import { ensure, grid, type LoweringContext, type Op, refuse } from "../op.ts";

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import slotsSource from "../../../kernels/expert_slots.wgsl" with { type: "text" };
+import slotsSource from "../../../kernels/rows/expert_slots.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { select } from "../expr/mod.ts";
 import type { Tensor } from "../graph.ts";

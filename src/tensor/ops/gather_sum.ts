@@ -3,7 +3,7 @@
  *
  * @module
  */
-import source from "../../../kernels/gather_sum.wgsl" with { type: "text" };
+import source from "../../../kernels/rows/gather_sum.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import forward from "../../../kernels/layer_norm.wgsl" with { type: "text" };
-import backward from "../../../kernels/layer_norm_backward.wgsl" with { type: "text" };
+import forward from "../../../kernels/norms/layer_norm.wgsl" with { type: "text" };
+import backward from "../../../kernels/norms/layer_norm_backward.wgsl" with { type: "text" };
 import type { Tensor } from "../graph.ts";
 import type { Op } from "../op.ts";
 import { addRow } from "./add_row.ts";

@@ -7,8 +7,8 @@
  *
  * @module
  */
-import subgroup8 from "../../../kernels/matmul_subgroup8.wgsl" with { type: "text" };
-import tiled from "../../../kernels/matmul_tiled.wgsl" with { type: "text" };
+import subgroup8 from "../../../kernels/matmul/subgroup8.wgsl" with { type: "text" };
+import tiled from "../../../kernels/matmul/tiled.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { nothing, type StepScalar, type Tensor } from "../graph.ts";
 import { ensure, type GradientContext, grid, type LoweringContext, type Op, type Window } from "../op.ts";

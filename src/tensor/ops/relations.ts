@@ -5,8 +5,8 @@
  *
  * @module
  */
-import forwardSource from "../../../kernels/relations.wgsl" with { type: "text" };
-import gradientSource from "../../../kernels/relations_gradient.wgsl" with { type: "text" };
+import forwardSource from "../../../kernels/features/relations.wgsl" with { type: "text" };
+import gradientSource from "../../../kernels/features/relations_gradient.wgsl" with { type: "text" };
 import products from "../../../kernels/include/relations_products.wgsl" with { type: "text" };
 import size from "../../../kernels/include/relations_size.wgsl" with { type: "text" };
 import turns from "../../../kernels/include/turns.wgsl" with { type: "text" };

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import forward from "../../../kernels/rms_norm.wgsl" with { type: "text" };
-import backward from "../../../kernels/rms_norm_backward.wgsl" with { type: "text" };
+import forward from "../../../kernels/norms/rms_norm.wgsl" with { type: "text" };
+import backward from "../../../kernels/norms/rms_norm_backward.wgsl" with { type: "text" };
 import rowSum from "../../../kernels/include/row_sum.wgsl" with { type: "text" };
-import weightGradient from "../../../kernels/rms_norm_weight.wgsl" with { type: "text" };
+import weightGradient from "../../../kernels/norms/rms_norm_weight.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor, TensorSpec } from "../graph.ts";
 import { ensure, grid, type LoweringContext, type Op } from "../op.ts";

@@ -5,7 +5,7 @@
  */
 import orderedKey from "../../../kernels/include/ordered_key.wgsl" with { type: "text" };
 import philox from "../../../kernels/include/philox.wgsl" with { type: "text" };
-import kernel from "../../../kernels/sample_tokens.wgsl" with { type: "text" };
+import kernel from "../../../kernels/sampling/sample_tokens.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import source from "../../../kernels/times_weight.wgsl" with { type: "text" };
+import source from "../../../kernels/norms/times_weight.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type Tensor } from "../graph.ts";
 import { ensure, grid, type Op, type Window } from "../op.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import kernel from "../../../kernels/token_scores.wgsl" with { type: "text" };
+import kernel from "../../../kernels/sampling/token_scores.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import orderedKey from "../../../kernels/include/ordered_key.wgsl" with { type: "text" };
-import source from "../../../kernels/top_k.wgsl" with { type: "text" };
+import source from "../../../kernels/sampling/top_k.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import source from "../../../kernels/top_k_softmax.wgsl" with { type: "text" };
+import source from "../../../kernels/sampling/top_k_softmax.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
 import { ensure, grid, type Op, refuse } from "../op.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import source from "../../../kernels/unpack_rows.wgsl" with { type: "text" };
+import source from "../../../kernels/rows/unpack_rows.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";
