@@ -27,6 +27,8 @@ export interface DeviceDescription {
   readonly maxInvocations: number;
   /** Alignment of a storage or uniform binding's offset. */
   readonly offsetAlignment: number;
+  /** Kernels that were found best here, by what they are for: see `tensor/variants.ts`. Absent where nothing was measured. */
+  readonly kernels?: Readonly<Record<string, string>>;
 }
 
 /** The least that WebGPU guarantees, as a hardware GPU: what `estimate` plans for where no device is present. */
