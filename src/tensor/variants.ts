@@ -6,7 +6,7 @@
  * @module
  */
 import type { DeviceDescription } from "../gpu/description.ts";
-import type { Graph, Variants } from "./graph.ts";
+import type { Graph, TrialInputs, Variants } from "./graph.ts";
 
 /** A choice that a plan has made. */
 export interface ChosenKernel {
@@ -16,8 +16,8 @@ export interface ChosenKernel {
   readonly chosen: string;
   /** Those that there were, the one to take where nothing was measured first. */
   readonly candidates: readonly { readonly name: string; readonly cost: number }[];
-  /** Traces a block that runs the op in the shape that was met first. */
-  trial(graph: Graph): void;
+  /** Traces a block that runs the op in the shape that was met first; returns what some of its inputs must hold, by name. */
+  trial(graph: Graph): TrialInputs;
 }
 
 /** Chooses while a program is planned, and keeps what was chosen. */
@@ -48,7 +48,7 @@ export class KernelChooser {
           name: variants.name(v),
           cost: variants.cost(shape, v, this.#device),
         })),
-        trial: (graph) => variants.trial(graph, shape),
+        trial: (graph) => variants.trial(graph, shape) ?? {},
       });
     }
     return found;
