@@ -331,6 +331,11 @@ export interface Variants<S, V> {
   name(variant: V): string;
   /** Seconds that a model of the device gives; only their order counts. */
   cost(shape: S, variant: V, device: DeviceDescription): number;
+  /**
+   * Bytes that move between memory and the kernel in all, with caches left out: what its tiling reads again counts again. A count from
+   * sizes alone, nothing measured.
+   */
+  traffic(shape: S, variant: V): number;
   /** Traces a block that runs the op in this shape: what is timed. */
   trial(graph: Graph, shape: S): void;
 }

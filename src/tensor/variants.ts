@@ -8,6 +8,15 @@
 import type { DeviceDescription } from "../gpu/description.ts";
 import type { Graph, Variants } from "./graph.ts";
 
+/** One of the kernels that there are for a shape; see {@linkcode Variants}. */
+export interface CandidateKernel {
+  readonly name: string;
+  /** Seconds, by a model of the device: an order, no forecast. */
+  readonly cost: number;
+  /** Bytes moved in all. */
+  readonly traffic: number;
+}
+
 /** A choice that a plan has made. */
 export interface ChosenKernel {
   /** Kind and class of shapes. */
@@ -15,7 +24,7 @@ export interface ChosenKernel {
   /** Name of the variant. */
   readonly chosen: string;
   /** Those that there were, the one to take where nothing was measured first. */
-  readonly candidates: readonly { readonly name: string; readonly cost: number }[];
+  readonly candidates: readonly CandidateKernel[];
   /** Traces a block that runs the op in the shape that was met first. */
   trial(graph: Graph): void;
 }
@@ -47,6 +56,7 @@ export class KernelChooser {
         candidates: candidates.map((v) => ({
           name: variants.name(v),
           cost: variants.cost(shape, v, this.#device),
+          traffic: variants.traffic(shape, v),
         })),
         trial: (graph) => variants.trial(graph, shape),
       });
