@@ -306,6 +306,8 @@ export interface Dispatch {
   readonly groups: readonly [number, number, number];
   /** Floating-point operations, for the profile. */
   readonly flops?: number;
+  /** Bytes that its tiling moves between memory and the kernel, where that is not each binding once. */
+  readonly traffic?: number;
 }
 
 /** What a gradient rule sees. */
@@ -336,9 +338,16 @@ export interface Variants<S, V> {
    * sizes alone, nothing measured.
    */
   traffic(shape: S, variant: V): number;
-  /** Traces a block that runs the op in this shape: what is timed. */
-  trial(graph: Graph, shape: S): void;
+  /**
+   * Traces a block that runs the op in this shape: what is timed.
+   *
+   * @returns What its inputs hold, by name; any numbers will do for the others
+   */
+  trial(graph: Graph, shape: S): TrialInputs | void;
 }
+
+/** Inputs of a trial that not any numbers will do for. */
+export type TrialInputs = Readonly<Record<string, Int32Array | Float32Array>>;
 
 /** What a lowering rule sees and fills. */
 export interface LoweringContext<A> {

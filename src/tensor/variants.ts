@@ -6,7 +6,7 @@
  * @module
  */
 import type { DeviceDescription } from "../gpu/description.ts";
-import type { Graph, Variants } from "./graph.ts";
+import type { Graph, TrialInputs, Variants } from "./graph.ts";
 
 /** One of the kernels that there are for a shape; see {@linkcode Variants}. */
 export interface CandidateKernel {
@@ -25,8 +25,8 @@ export interface ChosenKernel {
   readonly chosen: string;
   /** Those that there were, the one to take where nothing was measured first. */
   readonly candidates: readonly CandidateKernel[];
-  /** Traces a block that runs the op in the shape that was met first. */
-  trial(graph: Graph): void;
+  /** Traces a block that runs the op in the shape that was met first; returns what some of its inputs must hold, by name. */
+  trial(graph: Graph): TrialInputs;
 }
 
 /** Chooses while a program is planned, and keeps what was chosen. */
@@ -58,7 +58,7 @@ export class KernelChooser {
           cost: variants.cost(shape, v, this.#device),
           traffic: variants.traffic(shape, v),
         })),
-        trial: (graph) => variants.trial(graph, shape),
+        trial: (graph) => variants.trial(graph, shape) ?? {},
       });
     }
     return found;
