@@ -333,6 +333,8 @@ export interface Variants<S, V> {
   cost(shape: S, variant: V, device: DeviceDescription): number;
   /** Traces a block that runs the op in this shape: what is timed. */
   trial(graph: Graph, shape: S): void;
+  /** Values of the integer inputs of that block, by name, where zeros would not do: positions, ranges of keys, indices. */
+  integers?(shape: S): Readonly<Record<string, Int32Array>>;
 }
 
 /** What a lowering rule sees and fills. */

@@ -16,14 +16,18 @@ export interface ChosenKernel {
   readonly chosen: string;
   /** Those that there were, the one to take where nothing was measured first. */
   readonly candidates: readonly { readonly name: string; readonly cost: number }[];
+  /** How often the plan uses it. */
+  readonly uses: number;
   /** Traces a block that runs the op in the shape that was met first. */
   trial(graph: Graph): void;
+  /** Values of that block's integer inputs, by name; those that are not named are zero. */
+  integers(): Readonly<Record<string, Int32Array>>;
 }
 
 /** Chooses while a program is planned, and keeps what was chosen. */
 export class KernelChooser {
   readonly #device: DeviceDescription;
-  readonly #chosen = new Map<string, ChosenKernel>();
+  readonly #chosen = new Map<string, ChosenKernel & { uses: number }>();
 
   constructor(device: DeviceDescription) {
     this.#device = device;
@@ -40,15 +44,19 @@ export class KernelChooser {
     const candidates = variants.candidates(shape, this.#device);
     const wanted = this.#device.kernels?.[key];
     const found = candidates.find((v) => variants.name(v) === wanted) ?? candidates[0]!;
-    if (!this.#chosen.has(key)) {
+    const known = this.#chosen.get(key);
+    if (known) known.uses++;
+    else {
       this.#chosen.set(key, {
         key,
+        uses: 1,
         chosen: variants.name(found),
         candidates: candidates.map((v) => ({
           name: variants.name(v),
           cost: variants.cost(shape, v, this.#device),
         })),
         trial: (graph) => variants.trial(graph, shape),
+        integers: () => variants.integers?.(shape) ?? {},
       });
     }
     return found;
