@@ -25,6 +25,8 @@ export interface ChosenKernel {
   readonly chosen: string;
   /** Those that there were, the one to take where nothing was measured first. */
   readonly candidates: readonly CandidateKernel[];
+  /** How often the plan uses it. */
+  readonly uses: number;
   /** Traces a block that runs the op in the shape that was met first; returns what some of its inputs must hold, by name. */
   trial(graph: Graph): TrialInputs;
 }
@@ -32,7 +34,7 @@ export interface ChosenKernel {
 /** Chooses while a program is planned, and keeps what was chosen. */
 export class KernelChooser {
   readonly #device: DeviceDescription;
-  readonly #chosen = new Map<string, ChosenKernel>();
+  readonly #chosen = new Map<string, ChosenKernel & { uses: number }>();
 
   constructor(device: DeviceDescription) {
     this.#device = device;
@@ -47,11 +49,15 @@ export class KernelChooser {
   choose<S, V>(variants: Variants<S, V>, shape: S): V {
     const key = `${variants.kind} ${variants.shapeClass(shape)}`;
     const candidates = variants.candidates(shape, this.#device);
-    const wanted = this.#device.kernels?.[key];
+    const known = this.#chosen.get(key);
+    // What the first shape of a class got, the others get too, or a plan made again from the names of the first would differ from it.
+    const wanted = known?.chosen ?? this.#device.kernels?.[key];
     const found = candidates.find((v) => variants.name(v) === wanted) ?? candidates[0]!;
-    if (!this.#chosen.has(key)) {
+    if (known) known.uses++;
+    else {
       this.#chosen.set(key, {
         key,
+        uses: 1,
         chosen: variants.name(found),
         candidates: candidates.map((v) => ({
           name: variants.name(v),
