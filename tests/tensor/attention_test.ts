@@ -21,7 +21,7 @@ import {
   attentionGradientOp,
   attentionOp,
 } from "../../src/tensor/ops/attention.ts";
-import { attentionVariants } from "../../src/tensor/ops/attention_variants.ts";
+import { attentionVariants } from "../../src/tensor/ops/attention/variants.ts";
 import { Program } from "../../src/tensor/plan.ts";
 import { type Mistake, NOTHING, plant, plantAny } from "./planted.ts";
 

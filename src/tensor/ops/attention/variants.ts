@@ -7,9 +7,25 @@
  *
  * @module
  */
-import type { DeviceDescription } from "../../gpu/description.ts";
-import type { Variants } from "../graph.ts";
-import { sizeClass } from "../variants.ts";
+import type { DeviceDescription } from "../../../gpu/description.ts";
+import type { Variants } from "../../graph.ts";
+import { sizeClass } from "../../variants.ts";
+
+/** Attributes of `attentionOp`. */
+export interface AttentionAttributes {
+  /** Heads of queries. */
+  readonly heads: number;
+  /** Heads of keys and values; each serves `heads / keyValueHeads` heads of queries. */
+  readonly keyValueHeads: number;
+  /** Width of a head, at most 256. Multiples of 4 are fastest: others are made so on the way in, and `attentionOp` wants them. */
+  readonly headDim: number;
+  /** Factor of the scores, usually `headDim ** -0.5`. */
+  readonly scale: number;
+  /** Scores s become softCap * tanh(s / softCap) before the softmax (Gemma 2, arXiv 2408.00118); no cap when absent. */
+  readonly softCap?: number | undefined;
+  /** Whether neighbouring queries have ranges of keys that have nothing to do with each other, as where several sequences are written. */
+  readonly apart?: boolean | undefined;
+}
 
 /** What the choice of a kernel for attention depends on. */
 export interface AttentionShape {
