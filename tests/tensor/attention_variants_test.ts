@@ -63,18 +63,22 @@ for (const device of [DEFAULT_DEVICE, LARGE]) {
         const kernels = Object.fromEntries(
           PARTS.map((part, p) => [`${part} ${attentionVariants(part).shapeClass(shape)}`, chosen[p]![0]]),
         );
-        const made = kernelsOf(shape, { ...device, kernels });
+        const kernelOf = kernelsOf(shape, { ...device, kernels });
         PARTS.forEach((part, p) => {
           const [name, variant] = chosen[p]!;
           assert(variant.family === "tiled");
-          const { wgsl, groups } = made.get(part)!;
+          const { wgsl, groups } = kernelOf.get(part)!;
           const layout = tiledLayout(part, variant, headDim)!;
           assertEquals(workgroupBytes(wgsl), layout.bytes, `${part}, ${name}`);
           assert(layout.bytes <= device.maxWorkgroupMemory, `${part}, ${name}`);
           const threads = Number(/@workgroup_size\((\d+)\)/.exec(wgsl)![1]);
           assert(threads === variant.threads && threads <= device.maxInvocations);
-          const rows = Math.ceil(300 / variant.rows) * (part === "attention dk dv" ? keyValueHeads : heads);
-          assertEquals(groups[0] * groups[1], rows * variant.parts, `${part}, ${name}`);
+          const made = part === "attention dk dv" && !variant.apart ? keyValueHeads : heads;
+          assertEquals(
+            groups[0] * groups[1],
+            Math.ceil(300 / variant.rows) * made * variant.parts,
+            `${part}, ${name}`,
+          );
         });
       }
     }
@@ -90,6 +94,26 @@ Deno.test("the scores of a head are made once, in 16 KiB too", () => {
         assertEquals(first.parts, 1, `${part} of heads of ${headDim}`);
       }
     }
+  }
+});
+
+Deno.test("heads of a group are made apart only where workgroups are few, and their sums count", () => {
+  const { candidates, traffic } = attentionVariants("attention dk dv");
+  const apartOf = (tokens: number, heads: number, keyValueHeads: number) =>
+    candidates(shapeOf(tokens, heads, keyValueHeads, 64), LARGE).filter((v) =>
+      v.family === "tiled" && v.apart
+    );
+  const few = shapeOf(2048, 14, 2, 64);
+  assert(apartOf(2048, 14, 2).length > 0);
+  assertEquals(apartOf(2048, 14, 14), []);
+  assertEquals(apartOf(65_536, 14, 2), [], "bytes of gradients apart are bounded");
+  for (const v of apartOf(2048, 14, 2)) {
+    assert(v.family === "tiled");
+    const { apart: _, ...together } = v;
+    // Seven heads are written, read and summed into one, of either gradient; each head's workgroups look for their queries.
+    const sums = 4 * 2 * 2048 * 2 * 64 * (7 + 7 + 1 - 1);
+    const looks = 4 * 2 * 128 * Math.ceil(2048 / v.rows) * (14 - 2) * v.parts;
+    assertEquals(traffic(few, v) - traffic(few, together), sums + looks);
   }
 });
 

@@ -18,6 +18,7 @@ import productsSubgroup8 from "../../../../kernels/include/attention_products_su
 };
 import productsTiled from "../../../../kernels/include/attention_products_tiled.wgsl" with { type: "text" };
 import size from "../../../../kernels/include/attention_size.wgsl" with { type: "text" };
+import sumSource from "../../../../kernels/sum_axis.wgsl" with { type: "text" };
 import sumsTiled from "../../../../kernels/include/attention_sums_tiled.wgsl" with { type: "text" };
 import turns from "../../../../kernels/include/turns.wgsl" with { type: "text" };
 import type { DeviceDescription } from "../../../gpu/description.ts";
@@ -31,6 +32,7 @@ import {
   type AttentionShape,
   attentionTraffic,
   type AttentionVariant,
+  groupSumTraffic,
   QUERY_BLOCK,
   tiledLayout,
 } from "./variants.ts";
@@ -94,7 +96,7 @@ export function launchPart(
   variants: Variants<AttentionShape, AttentionVariant>,
   tensors: readonly Tensor[],
 ): void {
-  const { inputs, attributes, device, dispatch } = context;
+  const { inputs, attributes, device, dispatch, scratch } = context;
   const { heads, keyValueHeads, headDim, scale, softCap } = attributes;
   const [queries, keys] = [inputs[0]!.dim(0), inputs[1]!.dim(0)];
   const shape = { queries, keys, heads, keyValueHeads, headDim, capped: softCap !== undefined };
@@ -106,19 +108,23 @@ export function launchPart(
     : subgroupLaunch(part, variant, headDim, device, sums);
   const tiles = Math.ceil((keyed ? keys : queries) / rows);
   const parts = Math.ceil(headDim / columns);
-  const total = tiles * (keyed ? keyValueHeads : heads) * parts;
+  const apart = keyed && variant.family === "tiled" && variant.apart === true;
+  const total = tiles * (keyed && !apart ? keyValueHeads : heads) * parts;
+  const group = heads / keyValueHeads;
+  const width = keyValueHeads * headDim;
+  const results = apart ? [0, 1].map(() => scratch([group, keys * width], "f32")) : [];
   dispatch({
     kernel: `${part} ${variants.name(variant).replace(/^subgroup8 |^tiled /, "")}`,
     wgsl: expandTemplate(`${name}_${variant.family}`, SOURCES[part][variant.family], {
       ...constants,
       ...softCapConstants(softCap, lanes),
     }, INCLUDES),
-    tensors,
+    tensors: apart ? [...tensors.slice(0, -2), ...results] : tensors,
     size: [
       queries,
       keys,
       heads,
-      heads / keyValueHeads,
+      group,
       headDim / 4,
       tiles,
       total,
@@ -131,6 +137,18 @@ export function launchPart(
     // An estimate: the ranges are not known. Causal attention over one sample is meant.
     flops: products * heads * headDim * queries * (queries === keys ? keys + 1 : 2 * keys),
     traffic: attentionTraffic(part, shape, variant, parts),
+  });
+  results.forEach((made, i) => {
+    const columns = keys * width;
+    dispatch({
+      kernel: "sum rows",
+      wgsl: expandTemplate("sum_axis", sumSource, { AXIS: "rows" }),
+      tensors: [made, tensors.at(i - 2)!],
+      size: [group, columns, Math.ceil(columns / 64)],
+      groups: grid(Math.ceil(columns / 64), device),
+      flops: group * columns,
+      traffic: groupSumTraffic(shape, variant) / 2,
+    });
   });
 }
 
@@ -158,7 +176,7 @@ function tiledLaunch(
     columns: 4 * across * columns,
     constants: {
       ...{ ROWS: rows, BLOCK: block, THREADS: threads, ACROSS: across, VECTORS: vectors },
-      ...{ SLICE: slice, HELD: held, COLUMNS: columns, VALUES: values },
+      ...{ SLICE: slice, HELD: held, COLUMNS: columns, VALUES: values, APART: variant.apart === true },
     },
     lanes: 4,
   };
@@ -193,8 +211,9 @@ export function launchApart(
   const [queries, keys] = [inputs[0]!.dim(0), inputs[1]!.dim(0)];
   const { heads, keyValueHeads, headDim, scale, softCap } = attributes;
   const SUBGROUP = device.family === "subgroup8";
-  const [THREADS, BLOCK] = SUBGROUP ? [8, 16] : [64, 64];
+  const [THREADS, BLOCK] = SUBGROUP ? [8, 16] as const : [64, 64] as const;
   const total = queries * heads;
+  const blocks = Math.ceil(keys / queries / BLOCK);
   dispatch({
     kernel: "attention apart",
     wgsl: expandTemplate("attention_apart", apart, {
@@ -212,7 +231,9 @@ export function launchApart(
     groups: grid(total, device),
     // An estimate: each query has its part of the keys.
     flops: 4 * heads * headDim * keys,
-    traffic: 4 * heads * ((2 * headDim) * (keys + queries) + 3 * queries),
+    // Lanes without workgroup memory read the query for every block; all threads read its range.
+    traffic: 4 * heads *
+      (2 * headDim * keys + queries * (headDim * (1 + (SUBGROUP ? THREADS * blocks : 1)) + 2 * THREADS + 1)),
   });
 }
 
