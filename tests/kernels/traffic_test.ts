@@ -121,10 +121,15 @@ Deno.test({
 Deno.test("countingKernel() counts reads within an index, and refuses what it cannot", () => {
   const kernel = `@group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> max: array<u32>;
-fn f() { let y = x[max[2] + 1u]; max[i32(1)] = u32(y); } // x[3] is no access
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>) { let y = x[max[2] + 1u]; max[i32(1)] = u32(y); } // x[3] is none
 `;
   const counting = countingKernel(kernel);
-  assertEquals(counting.match(/counted\(\d/g)?.sort(), ["counted(0", "counted(1", "counted(1"]);
+  const calls = counting.match(/\bcounted\d\(u32/g);
+  assertEquals(calls?.sort(), ["counted0(u32", "counted1(u32", "counted1(u32"]);
+  assert(
+    counting.includes("fn uncounted_main( group: vec3<u32>)") && counting.includes("uncounted_main(group);"),
+  );
   assert(counting.includes("@binding(2) var<storage, read_write> accesses"));
   assertThrows(() => countingKernel(kernel.replace("max[2]", "u32(x[0])")), Error, "x is read to find");
 });
