@@ -25,6 +25,8 @@ export const RUN_FLAGS: Readonly<Record<string, Flag>> = {
     help: "End a training process that is silent for so long (default 120)",
   },
   profile: { help: "Measure each kernel and print where the time went; slows the run down" },
+  tune: { help: "Time kernels that the device has not chosen among yet, even where a CPU plays the GPU" },
+  "no-tune": { help: "Time no kernels first; those that the device has chosen before are used" },
   "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
 };
 
@@ -60,6 +62,7 @@ export async function watchRun(
       watchdogSeconds: flags.number("watchdog"),
       debug: isDebug(),
       profile: flags.on("profile"),
+      tune: flags.on("no-tune") ? "never" : flags.on("tune") ? "always" : "auto",
       onEvent: (event) => progress.show(event),
     });
     using _signals = handleSignals({
