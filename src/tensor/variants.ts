@@ -6,7 +6,16 @@
  * @module
  */
 import type { DeviceDescription } from "../gpu/description.ts";
-import type { Graph, Variants } from "./graph.ts";
+import type { Graph, TrialInputs, Variants } from "./graph.ts";
+
+/** One of the kernels that there are for a shape; see {@linkcode Variants}. */
+export interface CandidateKernel {
+  readonly name: string;
+  /** Seconds, by a model of the device: an order, no forecast. */
+  readonly cost: number;
+  /** Bytes moved in all. */
+  readonly traffic: number;
+}
 
 /** A choice that a plan has made. */
 export interface ChosenKernel {
@@ -15,13 +24,11 @@ export interface ChosenKernel {
   /** Name of the variant. */
   readonly chosen: string;
   /** Those that there were, the one to take where nothing was measured first. */
-  readonly candidates: readonly { readonly name: string; readonly cost: number }[];
+  readonly candidates: readonly CandidateKernel[];
   /** How often the plan uses it. */
   readonly uses: number;
-  /** Traces a block that runs the op in the shape that was met first. */
-  trial(graph: Graph): void;
-  /** Values of that block's integer inputs, by name; those that are not named are zero. */
-  integers(): Readonly<Record<string, Int32Array>>;
+  /** Traces a block that runs the op in the shape that was met first; returns what some of its inputs must hold, by name. */
+  trial(graph: Graph): TrialInputs;
 }
 
 /** Chooses while a program is planned, and keeps what was chosen. */
@@ -42,9 +49,10 @@ export class KernelChooser {
   choose<S, V>(variants: Variants<S, V>, shape: S): V {
     const key = `${variants.kind} ${variants.shapeClass(shape)}`;
     const candidates = variants.candidates(shape, this.#device);
-    const wanted = this.#device.kernels?.[key];
-    const found = candidates.find((v) => variants.name(v) === wanted) ?? candidates[0]!;
     const known = this.#chosen.get(key);
+    // What the first shape of a class got, the others get too, or a plan made again from the names of the first would differ from it.
+    const wanted = known?.chosen ?? this.#device.kernels?.[key];
+    const found = candidates.find((v) => variants.name(v) === wanted) ?? candidates[0]!;
     if (known) known.uses++;
     else {
       this.#chosen.set(key, {
@@ -54,9 +62,9 @@ export class KernelChooser {
         candidates: candidates.map((v) => ({
           name: variants.name(v),
           cost: variants.cost(shape, v, this.#device),
+          traffic: variants.traffic(shape, v),
         })),
-        trial: (graph) => variants.trial(graph, shape),
-        integers: () => variants.integers?.(shape) ?? {},
+        trial: (graph) => variants.trial(graph, shape) ?? {},
       });
     }
     return found;

@@ -8,6 +8,7 @@ import type { DeviceDescription } from "../gpu/description.ts";
 import type { Gpu, GpuBuffer } from "../gpu/device.ts";
 import type { Track } from "../gpu/stopwatch.ts";
 import { compile, type Executable } from "../tensor/executable.ts";
+import type { TrialInputs } from "../tensor/graph.ts";
 import { type Plan, plan, Program } from "../tensor/plan.ts";
 import type { ChosenKernel } from "../tensor/variants.ts";
 import type { TrialData } from "./trial_data.ts";
@@ -17,28 +18,36 @@ const BLOCK = "trial";
 /** What kernels of a choice gave: of each output, the numbers. */
 export type TrialOutputs = readonly (Float32Array | Int32Array | Uint32Array)[];
 
+/** One kernel of a choice, planned alone. */
+export interface PlannedTrial {
+  readonly kernel: string;
+  readonly plan: Plan;
+  /** What some of its inputs hold. */
+  readonly inputs: TrialInputs;
+}
+
 /**
  * Plans one kernel of a choice alone.
  *
  * @throws {ShapeError} if the trial does not ask for that choice, or the kernel cannot run on this device
  */
-export function planTrial(choice: ChosenKernel, kernel: string, device: DeviceDescription): Plan {
+export function planTrial(choice: ChosenKernel, kernel: string, device: DeviceDescription): PlannedTrial {
   const program = new Program();
-  choice.trial(program.block(BLOCK));
+  const inputs = choice.trial(program.block(BLOCK));
   const planned = plan(program, { ...device, kernels: { ...device.kernels, [choice.key]: kernel } });
-  if (planned.kernels.get(choice.key)?.chosen === kernel) return planned;
+  if (planned.kernels.get(choice.key)?.chosen === kernel) return { kernel, plan: planned, inputs };
   throw new ShapeError(`the trial of "${choice.key}" does not run its kernel ${kernel}; this is a bug`);
 }
 
 /** The texts that a kernel of a choice consists of, in order. */
-export function textsOf(planned: Plan): string[] {
-  return planned.blocks.get(BLOCK)!.dispatches.map(({ wgsl }) => wgsl);
+export function textsOf({ plan }: PlannedTrial): string[] {
+  return plan.blocks.get(BLOCK)!.dispatches.map(({ wgsl }) => wgsl);
 }
 
 /** Floating-point operations of one run, and bytes that it must move at least. */
-export function workOf(planned: Plan): { flops: number; bytes: number } {
-  const { dispatches, outputs } = planned.blocks.get(BLOCK)!;
-  const storages = [...planned.storages.values()].filter(({ name }) => name !== "nothing");
+export function workOf({ plan }: PlannedTrial): { flops: number; bytes: number } {
+  const { dispatches, outputs } = plan.blocks.get(BLOCK)!;
+  const storages = [...plan.storages.values()].filter(({ name }) => name !== "nothing");
   const all = [...storages, ...outputs.values()];
   return {
     flops: dispatches.reduce((sum, { flops }) => sum + flops, 0),
@@ -64,14 +73,12 @@ export class Trial {
    */
   static async open(
     gpu: Gpu,
-    kernel: string,
-    planned: Plan,
+    { kernel, plan, inputs }: PlannedTrial,
     weights: ReadonlyMap<string, GpuBuffer>,
     data: TrialData,
-    integers: Readonly<Record<string, Int32Array>>,
   ): Promise<Trial> {
-    const executable = await compile(gpu, planned, { weights });
-    data.fill(executable, integers);
+    const executable = await compile(gpu, plan, { weights });
+    data.fill(executable, inputs);
     return new Trial(kernel, executable);
   }
 

@@ -7,7 +7,7 @@ import { uniformNumbers } from "../base/random.ts";
 import { BUFFER_USAGE } from "../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer } from "../gpu/device.ts";
 import type { Executable } from "../tensor/executable.ts";
-import type { Storage } from "../tensor/graph.ts";
+import type { Storage, TrialInputs } from "../tensor/graph.ts";
 import type { Plan } from "../tensor/plan.ts";
 import { byteLength } from "../tensor/weight_storage.ts";
 
@@ -45,19 +45,18 @@ export class TrialData {
     }
   }
 
-  /** Fills inputs and states. */
-  fill(executable: Executable, integers: Readonly<Record<string, Int32Array>>): void {
+  /** Fills inputs and states, with what is given of some. */
+  fill(executable: Executable, given: TrialInputs): void {
     for (const storage of executable.plan.storages.values()) {
       const { kind, name, dtype } = storage;
       // It is bound where a kernel has nothing to read.
       if (kind === "weight" || name === "nothing") continue;
-      const words = byteLength(storage) / 4;
-      if (dtype === "i32" || dtype === "u32") {
-        const given = integers[name];
-        if (given) executable.write(name, given);
-        continue;
+      const values = given[name];
+      if (values) executable.write(name, values);
+      // Integers stand for places: zero is one everywhere.
+      else if (dtype !== "i32" && dtype !== "u32") {
+        executable.write(name, repeated(this.#words(storage), byteLength(storage) / 4));
       }
-      executable.write(name, repeated(this.#words(storage), words));
     }
   }
 

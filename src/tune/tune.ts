@@ -135,13 +135,10 @@ async function contest(
   const first = choice.candidates[0]!.name;
   const planned = planTrial(choice, first, gpu.description);
   // The best so far and one other are there at a time, and what they share is counted twice.
-  if (2 * planned.totalBytes > bytes) return "it would take more memory than there is for it";
-  const weights = await data.weights(gpu, planned);
+  if (2 * planned.plan.totalBytes > bytes) return "it would take more memory than there is for it";
+  const weights = await data.weights(gpu, planned.plan);
   const open = async (kernel: string) => {
-    const trial = await Trial.open(
-      ...[gpu, kernel, planTrial(choice, kernel, gpu.description)] as const,
-      ...[weights, data, choice.integers()] as const,
-    );
+    const trial = await Trial.open(gpu, planTrial(choice, kernel, gpu.description), weights, data);
     try {
       return { trial, outputs: await trial.outputs() };
     } catch (error) {

@@ -55,7 +55,7 @@ const deviceSchema = z.strictObject({
   processors: z.int().nonnegative(),
   features: z.array(words).max(100),
   /** Limits and family, as plans see them. */
-  limits: z.record(words, z.union([z.number(), words])),
+  limits: z.record(words, z.json()),
 });
 
 const measured = { device: deviceSchema, choices: z.array(choiceSchema).max(10_000) };
@@ -76,7 +76,7 @@ export type TriedKernel = Readonly<z.output<typeof triedSchema>>;
 export type TunedDevice = Readonly<z.output<typeof tunedDeviceSchema>>;
 
 /** What a device is. */
-export function deviceIdentity({ adapter: { info }, description, features }: Gpu): DeviceIdentity {
+export function deviceIdentity({ adapter: { info }, description, features, provider }: Gpu): DeviceIdentity {
   const { kernels: _, name, ...limits } = description;
   const software = info.isFallbackAdapter;
   const { userAgent = "", hardwareConcurrency = 0 } = globalThis.navigator ?? {};
@@ -84,11 +84,11 @@ export function deviceIdentity({ adapter: { info }, description, features }: Gpu
     name,
     ...{ vendor: info.vendor, architecture: info.architecture },
     ...{ device: info.device, description: info.description },
-    runtime: userAgent,
+    runtime: [provider, userAgent].filter(Boolean).join(", "),
     software,
     processors: software ? hardwareConcurrency : 0,
     features: [...features].sort(),
-    limits,
+    limits: JSON.parse(JSON.stringify(limits)),
   };
 }
 

@@ -47,6 +47,7 @@ export function doubling(kernels: readonly Doubling[]): Variants<{ count: number
     candidates: () => kernels,
     name: ({ name }) => name,
     cost: (_, { cost }) => cost,
+    traffic: ({ count }) => 8 * count,
     trial: (graph, { count }) => graph.output("y", doubled(graph, count, variants)),
   };
   return variants;

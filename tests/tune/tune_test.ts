@@ -84,7 +84,7 @@ modelTest("work is timed with timestamps and without", async (gpu) => {
   const choice = await choiceOf([SLOW, QUICK]);
   const trials = await Promise.all(
     ["slow", "quick"].map((name) =>
-      Trial.open(gpu, name, planTrial(choice, name, gpu.description), new Map(), data, {})
+      Trial.open(gpu, planTrial(choice, name, gpu.description), new Map(), data)
     ),
   );
   const bare = { features: new Set(), device: gpu.device, idle: () => gpu.idle() } as unknown as Gpu;

@@ -8,8 +8,10 @@ import { type LockedRun, removeUnbegun } from "../../runs/store/run_folder.ts";
 import { shellQuoted } from "../../base/quoting.ts";
 import { type RunOutcome, superviseRun } from "../../runs/supervise/supervisor.ts";
 import type { Flag, Invocation } from "../command.ts";
+import { PROVIDER_FLAG } from "../provider_flag.ts";
 import { isDebug } from "./output.ts";
 import { Progress } from "./progress.ts";
+import { machineProvider } from "../../runs/child/provider/choice.ts";
 import { writeReport } from "../../runs/report/report.ts";
 import { ensureAdapter } from "../setup/setup.ts";
 import { shownPath } from "./shown_path.ts";
@@ -27,6 +29,7 @@ export const RUN_FLAGS: Readonly<Record<string, Flag>> = {
   profile: { help: "Measure each kernel and print where the time went; slows the run down" },
   tune: { help: "Time kernels that the device has not chosen among yet, even where a CPU plays the GPU" },
   "no-tune": { help: "Time no kernels first; those that the device has chosen before are used" },
+  ...PROVIDER_FLAG,
   "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
 };
 
@@ -63,6 +66,8 @@ export async function watchRun(
       debug: isDebug(),
       profile: flags.on("profile"),
       tune: flags.on("no-tune") ? "never" : flags.on("tune") ? "always" : "auto",
+      // Without the flag a run goes on as it was begun: only so do its numbers stay the same bit for bit.
+      ...(flags.given("provider") ? { provider: machineProvider() } : {}),
       onEvent: (event) => progress.show(event),
     });
     using _signals = handleSignals({
