@@ -5,7 +5,9 @@
  */
 import { readEvents } from "../../runs/store/event_log.ts";
 import { type LockedRun, removeUnbegun } from "../../runs/store/run_folder.ts";
+import { UsageError } from "../../base/errors.ts";
 import { shellQuoted } from "../../base/quoting.ts";
+import type { RunTuning } from "../../distill/run/events.ts";
 import { type RunOutcome, superviseRun } from "../../runs/supervise/supervisor.ts";
 import type { Flag, Invocation } from "../command.ts";
 import { PROVIDER_FLAG } from "../provider_flag.ts";
@@ -32,6 +34,18 @@ export const RUN_FLAGS: Readonly<Record<string, Flag>> = {
   ...PROVIDER_FLAG,
   "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
 };
+
+/**
+ * Whether the runs of a command time kernels first.
+ *
+ * @throws {UsageError} they are to and are not to
+ */
+export function tuneMode(flags: Invocation["flags"]): RunTuning["measure"] {
+  if (flags.on("tune") && flags.on("no-tune")) {
+    throw new UsageError("--tune and --no-tune contradict each other");
+  }
+  return flags.on("no-tune") ? "never" : flags.on("tune") ? "always" : "auto";
+}
 
 /** What the user is told when a run begins. */
 export const STOP_NOTE = "Ctrl-C saves a checkpoint and stops; a second Ctrl-C stops at once.";
@@ -65,7 +79,7 @@ export async function watchRun(
       watchdogSeconds: flags.number("watchdog"),
       debug: isDebug(),
       profile: flags.on("profile"),
-      tune: flags.on("no-tune") ? "never" : flags.on("tune") ? "always" : "auto",
+      tune: tuneMode(flags),
       // Without the flag a run goes on as it was begun: only so do its numbers stay the same bit for bit.
       ...(flags.given("provider") ? { provider: machineProvider() } : {}),
       onEvent: (event) => progress.show(event),

@@ -12,6 +12,7 @@ import { TRIALS } from "../../tune/tune.ts";
 import { peakRates } from "../../tune/tuned.ts";
 import type { Command, Invocation } from "../command.ts";
 import { DATA_FLAG } from "../data_flag.ts";
+import { PROVIDER_FLAG } from "../provider_flag.ts";
 import { prepareMachine } from "../terminal/watch_run.ts";
 import { stoppable } from "../terminal/stoppable_work.ts";
 import { peakLine, refusedLines, tunedLines } from "../terminal/tuned_table.ts";
@@ -23,6 +24,7 @@ export const tune: Command = {
   usage: "[RECIPE]",
   positional: [0, 1],
   loadsPlugins: true,
+  opensGpu: true,
   details:
     "Plans the recipe's runs and times the kernels that there are for each kind of work in them, those first that look fastest on paper, each in turn with the best so far. " +
     "What is found best is kept in the data folder for this device, its driver and these kernels, and runs that begin from then on use it. A kernel that gives other numbers here is never used. " +
@@ -38,6 +40,7 @@ export const tune: Command = {
     },
     seconds: { value: "SECONDS", kind: "number", above: 0, help: "Begin nothing more after so long" },
     again: { help: "Time again what was timed before" },
+    ...PROVIDER_FLAG,
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
   examples: [

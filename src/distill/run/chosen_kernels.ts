@@ -64,9 +64,10 @@ async function tune(
   bytes: number,
 ): Promise<Tuning> {
   const { gpu, host } = attempt;
+  const seconds = host.tuning?.seconds ?? RUN_SECONDS;
   attempt.stage(
     TUNING,
-    `timing kernels for ${missing.length} kinds of work that this device has not done before, at most ${RUN_SECONDS} s`,
+    `timing kernels for ${missing.length} kinds of work that this device has not done before, for about ${seconds} s at most`,
   );
   let told = performance.now();
   const onProgress = ({ done, total, key }: TuneProgress) => {
@@ -76,7 +77,7 @@ async function tune(
     attempt.stage(TUNING, `${done} of ${total} kernels: ${key}`);
   };
   const found = await tuneKernels(gpu, missing, {
-    ...{ seconds: RUN_SECONDS, bytes, onProgress },
+    ...{ seconds, bytes, onProgress },
     stopped: () => attempt.stopAsked(),
   });
   gpu.forgetPeak();

@@ -318,6 +318,8 @@ export interface RunTuning {
   readonly kept: readonly TunedDevice[];
   /** Whether kernels that are not known are timed: by default where a GPU does the work, and not where a CPU plays one. */
   readonly measure: "auto" | "always" | "never";
+  /** Seconds that it may spend on that; a few by default. */
+  readonly seconds?: number;
 }
 
 /** The surroundings of one attempt at a run, as the trainer sees them. `Plugins` is what it gets its plugins as. */
