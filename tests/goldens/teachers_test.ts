@@ -9,6 +9,8 @@ import { readPeftAdapter } from "../../src/formats/peft/peft.ts";
 import type { KernelFamily } from "../../src/gpu/description.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
+import { insertion } from "../../src/text/privileged.ts";
+import type { PrivilegedTeacher } from "../../src/distill/inputs/privileged_teacher.ts";
 import { type AdaptedRecipe, tinySetup } from "../distill/tiny_model.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 import { FAMILIES, testGpu } from "../tensor/harness.ts";
@@ -24,6 +26,7 @@ async function stepsWith(
   adapter: string,
   { teacher, objective }: Pick<RecipeInput, "teacher" | "objective">,
   windows: readonly (readonly PackedBatch[])[],
+  privileged?: PrivilegedTeacher,
 ) {
   const tokens = windows[0]![0]!.tokens.length;
   const recipe = parseRecipe({
@@ -34,7 +37,8 @@ async function stepsWith(
     adapter: { rank: 4, alpha: 8 },
     train: { steps: 1, tokensPerMicroBatch: tokens, headChunk: 64 },
   }) as AdaptedRecipe;
-  using setup = await tinySetup(recipe);
+  using opened = await tinySetup(recipe);
+  const setup = privileged ? { ...opened, privileged } : opened;
   const gpu = await testGpu(family);
   const trainer = await Trainer.create(gpu, setup, planTraining(setup, gpu.description));
   try {
@@ -92,6 +96,61 @@ for (const family of FAMILIES) {
     near(metrics.gradientNorm, expected.grad_norm, 1e-4 * expected.grad_norm, "the gradient's norm");
     await compareGradients(gradients, "self/grads_same_context.safetensors");
   });
+}
+
+for (const family of FAMILIES) {
+  sharedTest(
+    `the model teaches itself what it would say if it were told more, as in PEFT [${family}]`,
+    async () => {
+      const golden = JSON.parse(await Deno.readTextFile(sharedPath(`${FOLDER}self/self.json`)));
+      const { privileged: expected, N, spec: { prefix } } = golden;
+      const arrays = await goldenArrays(`${FOLDER}self/self.safetensors`);
+      const get = (name: string) => arrays.get(name) as Int32Array<ArrayBuffer>;
+      const [ids, labels, told] = [get("ids"), get("labels"), get("privileged_ids")];
+      const width = ids.length / 2;
+      const whole = width + prefix - 1;
+      const samples = [0, 1].map((row): EncodedSample => {
+        const own = ids.slice(row * width, (row + 1) * width);
+        // What the golden's teacher reads is BOS, some tokens more, and the student's text.
+        const privileged = insertion(own, told.slice(row * whole, (row + 1) * whole), {
+          file: "golden",
+          line: row,
+        });
+        assertEquals([privileged.at, privileged.ids.length], [1, prefix - 1]);
+        return {
+          ...{ ids: own, privileged, source: { file: "golden", line: row + 1 } },
+          supervised: Uint8Array.from(
+            labels.subarray(row * width, (row + 1) * width),
+            (l) => Number(l !== -100),
+          ),
+        };
+      });
+      const recipe = {
+        teacher: { model: "student", privileged: true },
+        objective: [{ loss: "forward-kl" }, { loss: "forward-kl", weight: 0, tokens: "all" as const }],
+      };
+      const tokens = Math.ceil(ids.length / 64) * 64;
+      const right = packBatch(samples, tokens);
+      // Planted mistake: the text is another.
+      const wrong = packBatch(
+        samples.map((s) => ({ ...s, privileged: { at: 0, ids: s.privileged!.ids.slice(0, -1) } })),
+        tokens,
+      );
+      const [step, off] = await stepsWith(family, "self", recipe, [[right], [wrong]], {
+        ...{ longest: prefix - 1, ratio: 0.3, samples: 2 },
+      });
+      const { metrics, gradients } = step!;
+      assertEquals(metrics.supervisedTokens, N);
+      near(metrics.losses["forward-kl 1"]!, expected.loss, 2e-5, "the loss");
+      near(metrics.losses["forward-kl 2"]!, expected.fkl_all_rows_mean, 2e-5, "the mean over all rows");
+      near(metrics.gradientNorm, expected.grad_norm, 1e-4 * expected.grad_norm, "the gradient's norm");
+      await compareGradients(gradients, "self/grads_privileged.safetensors");
+      assert(
+        Math.abs(off!.metrics.losses["forward-kl 1"]! - expected.loss) > 1e-3,
+        "another text, another loss",
+      );
+    },
+  );
 }
 
 const TASKS = ["answer", "rationale_1", "rationale_2"] as const;

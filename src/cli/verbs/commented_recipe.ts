@@ -57,6 +57,7 @@ const ELSEWHERE: readonly string[] = [
   "teacher.teachers",
   "teacher.combine",
   "teacher.align",
+  "teacher.privileged",
 ];
 
 /** YAML text. Loading it gives the defaults. */

@@ -15,6 +15,7 @@ import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
 import { checkShapedModel, readShapeFile } from "../../formats/shape_file.ts";
 import { alignedData, type AlignedTeacher, matchTokens } from "./aligned_teacher.ts";
 import { modelIdentity } from "./identity.ts";
+import { type PrivilegedTeacher, privilegedTeacher } from "./privileged_teacher.ts";
 import { closeModels, type OpenModels, openModels, withRows } from "./open_models.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
@@ -46,6 +47,8 @@ export interface PreparedRun {
   readonly padding?: { readonly teacher: number; readonly student: number; readonly common: number };
   /** Where the teacher has a tokenizer of its own; `tokenizer` and `template` are then the student's. */
   readonly aligned?: AlignedTeacher;
+  /** Where the teacher is told more than the student. */
+  readonly privileged?: PrivilegedTeacher;
   /** The data, set by set. What follows is all sets together, one after another, but training sets of which nothing is drawn. */
   readonly sets: SampleSets;
   readonly train: EncodedSample[];
@@ -143,7 +146,11 @@ export async function prepareRun(
     }
     const sets = await openSampleSets(
       recipe.data,
-      { tokenizer, ...(template ? { template } : {}) },
+      {
+        tokenizer,
+        ...(template ? { template } : {}),
+        ...(recipe.teacher.privileged ? { privileged: true } : {}),
+      },
       access,
       align && {
         ...{ tokenizer: ofTeacher.tokenizer, align, contextLength: teacher.config.contextLength },
@@ -170,6 +177,9 @@ export async function prepareRun(
       template,
       ...(padding ? { padding } : {}),
       ...(aligned ? { aligned } : {}),
+      ...(recipe.teacher.privileged
+        ? { privileged: privilegedTeacher(recipe, all, teacher.config.contextLength) }
+        : {}),
       sets,
       train: samples,
       heldOut: sets.heldOut.flatMap((set) => set.samples),
@@ -261,6 +271,12 @@ function checkStreamed({ teacher }: Recipe, sets: readonly TrainingSamples[]): v
         where: "recipe teacher.align",
         hint: "Set data.streaming: false, or data.limit.",
       },
+    );
+  }
+  if (teacher.privileged) {
+    throw new InputError(
+      "a teacher that is told more than the student needs all samples in memory, and the training data stay on the disk",
+      { where: "recipe teacher.privileged", hint: "Set data.streaming: false, or data.limit." },
     );
   }
   if (!teacher.cache && !teacher.server) return;

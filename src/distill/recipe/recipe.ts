@@ -63,6 +63,8 @@ export interface TeacherRecipe {
   cache?: TeacherCacheRecipe;
   /** The teacher has a tokenizer of its own, and its tokens are aligned with the student's. */
   align?: AlignRecipe;
+  /** The teacher reads the privileged text of each row, before what the student reads. */
+  privileged?: boolean;
 }
 
 /**
@@ -397,7 +399,7 @@ type CourseInput = Omit<Course, "shape"> & Partial<Pick<Course, "shape">>;
 
 /** What one may write: all but the models and the training data has a default. */
 export interface RecipeInput {
-  teacher: Pick<TeacherRecipe, "quantize" | "stream" | "self" | "combine"> & {
+  teacher: Pick<TeacherRecipe, "quantize" | "stream" | "self" | "combine" | "privileged"> & {
     /** Absent where there are `teachers`. */
     model?: string;
     teachers?: TeacherMemberInput[];

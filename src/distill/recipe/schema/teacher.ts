@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { adapter } from "./adapter.ts";
 import { count, path, quantize, QUANTIZES, seed, share } from "./fields.ts";
+import { checkPrivileged } from "./privileged.ts";
 import { checkSelf, checkTeachers } from "./several_teachers.ts";
 import { course } from "./objective.ts";
 import { layers } from "./student.ts";
@@ -116,23 +117,28 @@ export const teacher = z.strictObject({
     "For a teacher with another tokenizer than the student's: it reads the same texts in its own tokens, and losses over groups of tokens " +
       "compare the two, such as universal-logit-groups",
   ),
-}).superRefine(checkServed).superRefine(checkSelf).superRefine(checkTeachers).refine(
-  (t) => !(t.align && t.train),
-  {
+  privileged: z.boolean().optional().describe(
+    "Whether the teacher is told more than the student: before what both read it has the `privileged` text of each row, such as a hint or " +
+      "the answer; no when absent",
+  ),
+}).superRefine(checkServed).superRefine(checkSelf).superRefine(checkTeachers).superRefine(checkPrivileged)
+  .refine(
+    (t) => !(t.align && t.train),
+    {
+      path: ["align"],
+      error:
+        "cannot be had with teacher.train: a teacher that is trained along must have the student's tokenizer",
+    },
+  ).refine((t) => !(t.align && t.cache), {
     path: ["align"],
-    error:
-      "cannot be had with teacher.train: a teacher that is trained along must have the student's tokenizer",
-  },
-).refine((t) => !(t.align && t.cache), {
-  path: ["align"],
-  error: "cannot be had with teacher.cache: what is kept of a teacher belongs to the student's tokens",
-}).refine((t) => !(t.align && t.stream), {
-  path: ["align"],
-  error: "cannot be had with teacher.stream: leave stream out",
-}).refine((t) => !(t.train && t.cache), {
-  path: ["cache"],
-  error: "cannot keep a teacher that is trained along; leave it out, or teacher.train",
-}).refine((t) => !(t.train && t.stream), {
-  path: ["stream"],
-  error: "cannot stream a teacher that is trained along; leave it out, or teacher.train",
-});
+    error: "cannot be had with teacher.cache: what is kept of a teacher belongs to the student's tokens",
+  }).refine((t) => !(t.align && t.stream), {
+    path: ["align"],
+    error: "cannot be had with teacher.stream: leave stream out",
+  }).refine((t) => !(t.train && t.cache), {
+    path: ["cache"],
+    error: "cannot keep a teacher that is trained along; leave it out, or teacher.train",
+  }).refine((t) => !(t.train && t.stream), {
+    path: ["stream"],
+    error: "cannot stream a teacher that is trained along; leave it out, or teacher.train",
+  });
