@@ -11,6 +11,7 @@ import type { EncodedSample } from "../../src/text/encode.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
 import { insertion } from "../../src/text/privileged.ts";
 import type { PrivilegedTeacher } from "../../src/distill/inputs/privileged_teacher.ts";
+import { type Adapted, Reader } from "../distill/logits.ts";
 import { type AdaptedRecipe, tinySetup } from "../distill/tiny_model.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 import { FAMILIES, testGpu } from "../tensor/harness.ts";
@@ -152,6 +153,101 @@ for (const family of FAMILIES) {
     },
   );
 }
+
+/** Rows of a model of which an adapter is a part, unless that is left out, as log-probabilities in f64. */
+async function logProbabilities(adapter: string | undefined, texts: readonly Int32Array[]) {
+  const recipe = parseRecipe({
+    teacher: { model: "student" },
+    student: { model: sharedPath("models/stories260K") },
+    data: { train: "unread.jsonl", contextLength: 72 },
+    adapter: { rank: 4, alpha: 8 },
+  }) as AdaptedRecipe;
+  using setup = await tinySetup(recipe);
+  const gpu = await testGpu();
+  let adapted: Adapted | undefined;
+  if (adapter) {
+    const { tensors } = await readPeftAdapter(sharedPath(`${FOLDER}${adapter}/adapter`));
+    const { layout } = setup.trainables;
+    const parameters = new Float32Array(layout.total);
+    layout.scatter(parameters, new Map([...tensors].map(([name, { data }]) => [name, data as Float32Array])));
+    adapted = { adapter: setup.adapter, parameters };
+  }
+  using reader = await Reader.open(gpu, setup.student, 72, adapted);
+  const found: { logits: Float32Array; logP: Float64Array }[][] = [];
+  for (const ids of texts) {
+    const all = await reader.logits(ids);
+    const width = all.length / ids.length;
+    found.push(Array.from(ids, (_, t) => {
+      const logits = all.slice(t * width, (t + 1) * width);
+      const most = logits.reduce((a, b) => Math.max(a, b));
+      const log = most + Math.log(logits.reduce((sum, z) => sum + Math.exp(z - most), 0));
+      return { logits, logP: Float64Array.from(logits, (z) => z - log) };
+    }));
+  }
+  return found;
+}
+
+sharedTest(
+  "each row of a model and of itself without its adapter, told more or not, is that of PEFT",
+  async () => {
+    const { spec: { prefix } } = JSON.parse(await Deno.readTextFile(sharedPath(`${FOLDER}self/self.json`)));
+    const arrays = await goldenArrays(`${FOLDER}self/self.safetensors`);
+    const get = (name: string) => arrays.get(name)!;
+    const texts = (name: string) => {
+      const ids = get(name) as Int32Array;
+      return [ids.slice(0, ids.length / 2), ids.slice(ids.length / 2)];
+    };
+    const student = await logProbabilities("self", texts("ids"));
+    const teacher = await logProbabilities(undefined, [...texts("ids"), ...texts("privileged_ids")]);
+    for (const i of [0, 1]) {
+      const sides = { same_context: [teacher[i]!, 0], privileged: [teacher[2 + i]!, prefix - 1] } as const;
+      for (const [name, [rows, more]] of Object.entries(sides)) {
+        const expected = get(`${name}.fkl`);
+        const count = expected.length / 2;
+        for (let t = 0; t < count; t++) {
+          const [p, q] = [rows[t + more]!.logP, student[i]![t]!.logP];
+          const divergence = p.reduce((sum, log, v) => sum + Math.exp(log) * (log - q[v]!), 0);
+          near(divergence, expected[i * count + t]!, 2e-4, `${name}, row ${t} of text ${i}`);
+        }
+      }
+      const last = { student: student[i]!, teacher: teacher[i]!, privileged: teacher[2 + i]! };
+      for (const [name, rows] of Object.entries(last)) {
+        const { logits } = rows.at(-1)!;
+        const expected = get(`${name}_logits_last`).subarray(i * logits.length, (i + 1) * logits.length);
+        logits.forEach((z, v) =>
+          near(z, expected[v]!, 2e-4, `${name}, the last row of text ${i}, entry ${v}`)
+        );
+      }
+    }
+  },
+);
+
+sharedTest("each token of answers and rationales costs what it does in TinyLLM's passes", async () => {
+  const { ce, losses } = JSON.parse(await Deno.readTextFile(sharedPath(`${FOLDER}tinyllm/tinyllm.json`)));
+  const arrays = await goldenArrays(`${FOLDER}tinyllm/batches.safetensors`);
+  const samples = TASKS.flatMap((task) => taskSamples(arrays, task));
+  const rows = await logProbabilities("tinyllm", samples.map(({ ids }) => ids));
+  const means = TASKS.map((task, k) => {
+    const nll = arrays.get(`${task}.nll`)!;
+    const width = nll.length / 2;
+    let [sum, count] = [0, 0];
+    for (const i of [0, 1]) {
+      const { ids, supervised } = samples[2 * k + i]!;
+      for (let t = 0; t + 1 < ids.length; t++) {
+        if (!supervised[t + 1]) continue;
+        const found = -rows[2 * k + i]![t]!.logP[ids[t + 1]!]!;
+        near(found, nll[i * width + t]!, 2e-4, `${task}, token ${t + 1} of row ${i}`);
+        [sum, count] = [sum + found, count + 1];
+      }
+    }
+    near(sum / count, ce[task], 5e-5, task);
+    return sum / count;
+  });
+  for (const [key, { loss }] of Object.entries<{ loss: number }>(losses)) {
+    const weighted = key.split("_").reduce((sum, weight, k) => sum + Number(weight) * means[k]!, 0);
+    near(weighted, loss, 2e-4, `weights ${key}`);
+  }
+});
 
 const TASKS = ["answer", "rationale_1", "rationale_2"] as const;
 

@@ -58,6 +58,7 @@ const ELSEWHERE: readonly string[] = [
   "teacher.combine",
   "teacher.align",
   "teacher.privileged",
+  "teacher.tokenizer",
 ];
 
 /** YAML text. Loading it gives the defaults. */

@@ -187,7 +187,7 @@ const SPARE = 1.1;
 
 /** Sizes that follow from the data: a micro-batch is full on the student's side, as a rule. */
 function alignedSizes(
-  { recipe: { train }, student, teacher }: TrainingSetup,
+  { recipe: { train }, student, teacher, objective }: TrainingSetup,
   { data: { longest, ratio } }: AlignedTeacher,
   tokens: number,
   device: DeviceDescription,
@@ -196,9 +196,10 @@ function alignedSizes(
   const chunks = (count: number, vocabulary: number) =>
     headChunks({ tokensPerMicroBatch: count, headChunk: train.headChunk }, vocabulary, device);
   const own = chunks(wanted, teacher.config.vocabularySize);
-  // A group has a token of each side at least.
   const widest = Math.max(student.config.vocabularySize, teacher.config.vocabularySize);
-  const groups = chunks(Math.min(tokens, own.tokens), widest);
+  // A group has a token of each side at least, but a row of the student alone.
+  const isOfEach = objective.groups.some(({ rows }) => rows === "mapped");
+  const groups = chunks(isOfEach ? tokens : Math.min(tokens, own.tokens), widest);
   return { ...own, groups: groups.tokens, groupRows: groups.chunkRows };
 }
 
