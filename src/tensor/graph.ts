@@ -319,12 +319,30 @@ export interface GradientContext<A> {
   readonly needed: readonly boolean[];
 }
 
+/** What an op has several kernels for. `S` is what they depend on, `V` the parameters of one of them; both plain values. */
+export interface Variants<S, V> {
+  /** The op, or the part of it. */
+  readonly kind: string;
+  /** Shapes of one class have one best kernel: what a choice is kept under, after the kind. See `sizeClass`. */
+  shapeClass(shape: S): string;
+  /** All that can run on this device, at least one; the first is what is taken where nothing was measured. */
+  candidates(shape: S, device: DeviceDescription): readonly V[];
+  /** Tells a variant from the others of its kind, across versions and devices. */
+  name(variant: V): string;
+  /** Seconds that a model of the device gives; only their order counts. */
+  cost(shape: S, variant: V, device: DeviceDescription): number;
+  /** Traces a block that runs the op in this shape: what is timed. */
+  trial(graph: Graph, shape: S): void;
+}
+
 /** What a lowering rule sees and fills. */
 export interface LoweringContext<A> {
   readonly inputs: readonly Tensor[];
   readonly outputs: readonly Tensor[];
   readonly attributes: A;
   readonly device: DeviceDescription;
+  /** The variant of a kernel to use, where the op has several for a shape. */
+  choose<S, V>(variants: Variants<S, V>, shape: S): V;
   /** Memory that lives only during this node. */
   scratch(shape: readonly number[], dtype: DType): Tensor;
   dispatch(dispatch: Dispatch): void;
