@@ -41,10 +41,10 @@ export interface DeviceDescription {
   readonly maxInvocations: number;
   /** Alignment of a storage or uniform binding's offset. */
   readonly offsetAlignment: number;
-  /** Products that its subgroups do at once; absent where the device was not granted {@linkcode SUBGROUP_MATRIX}. */
-  readonly subgroupMatrices?: readonly SubgroupMatrix[];
   /** Kernels that were found best here, by what they are for: see `tensor/variants.ts`. Absent where nothing was measured. */
   readonly kernels?: Readonly<Record<string, string>>;
+  /** Products that its subgroups do at once; absent where the device was not granted {@linkcode SUBGROUP_MATRIX}. */
+  readonly subgroupMatrices?: readonly SubgroupMatrix[];
 }
 
 /** The least that WebGPU guarantees, as a hardware GPU: what `estimate` plans for where no device is present. */
