@@ -12,7 +12,7 @@ import {
 } from "../../src/gpu/description.ts";
 import type { Plan, Range } from "../../src/tensor/plan.ts";
 import { ODD_SIZES, SIZES, syntheticModel } from "./models.ts";
-import { opPlan, rowLossTexts } from "./ops.ts";
+import { attentionPlans, opPlan, rowLossTexts } from "./ops.ts";
 import { generationPlans, headPlan, subsetPlan, trainingPlans } from "./programs.ts";
 
 const FAMILIES: Readonly<Record<KernelFamily, DeviceDescription>> = {
@@ -47,6 +47,7 @@ export async function kernelTexts(): Promise<KernelText[]> {
         model.close();
       }
       addPlan(opPlan(device), "ops");
+      for (const p of attentionPlans(device)) addPlan(p, "variants of attention");
       addPlan(headPlan(device), "head");
       for (const { label, wgsl } of rowLossTexts(device)) {
         add({ label: `${label} (${family})`, family, wgsl });
