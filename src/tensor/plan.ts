@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { parseBindings } from "../gpu/bindings.ts";
+import { joinBindings, parseBindings } from "../gpu/bindings.ts";
 import type { DeviceDescription } from "../gpu/description.ts";
 import { DeviceError, ShapeError } from "../base/errors.ts";
 import {
@@ -339,6 +339,10 @@ class SizeWords {
   }
 }
 
+function isSameRange(a: Range, b: Range): boolean {
+  return a.buffer === b.buffer && a.offset === b.offset && a.bytes === b.bytes;
+}
+
 function planDispatch(
   dispatch: Dispatch,
   node: Node,
@@ -387,6 +391,14 @@ function planDispatch(
   declared.forEach((d, i) =>
     d.kind === "read" && written.has(bindings[i]!.buffer) && writable.add(d.binding)
   );
+  let { wgsl } = dispatch;
+  for (const twin of writable) {
+    const of = [...writable].find((other) => other < twin && isSameRange(bindings[other]!, bindings[twin]!));
+    const joined = of === undefined ? undefined : joinBindings(wgsl, twin, of);
+    if (joined === undefined) continue;
+    wgsl = joined;
+    writable.delete(twin);
+  }
   declared.forEach((d, i) => {
     if (d.kind !== "read_write") return;
     bindings.forEach((other, j) => {
@@ -407,7 +419,7 @@ function planDispatch(
     kernel: dispatch.kernel,
     path: node.path,
     layer: node.layer?.name,
-    wgsl: dispatch.wgsl,
+    wgsl,
     bindings,
     writable,
     sizeOffset: sizes.add(dispatch.size),
