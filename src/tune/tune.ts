@@ -16,13 +16,13 @@ import { kernelTexts, type TriedKernel, type TunedChoice } from "./tuned.ts";
 export interface TuneOptions {
   /** Kernels that are timed for a choice, beside the one that stands first (default {@linkcode TRIALS}). */
   readonly trials?: number;
-  /** Seconds after which nothing more is begun (default none). */
+  /** Seconds after which no further choice is begun (default none). */
   readonly seconds?: number;
   /** Bytes that trials may take (default 2 GiB); choices that need more keep the kernel that stands first. */
   readonly bytes?: number;
   /** Told before each trial how far the work is. */
   readonly onProgress?: (progress: TuneProgress) => void;
-  /** Asked before each trial. */
+  /** Asked before each trial; the choice in the middle of which it stops is not made. */
   readonly stopped?: () => boolean;
 }
 
@@ -96,12 +96,11 @@ export async function tuneKernels(
   let done = 0;
   for (const [i, choice] of several.entries()) {
     const { key } = choice;
-    const enough = () => elapsed() > seconds || stopped();
     const work = {
-      ...{ data, enough, names: wanted[i]!, bytes: options.bytes ?? DEFAULT_BYTES },
+      ...{ data, stopped, names: wanted[i]!, bytes: options.bytes ?? DEFAULT_BYTES },
       begin: (kernel: string) => options.onProgress?.({ done: done++, total, key, kernel }),
     };
-    const outcome = enough() ? "there was no time for it" : await contest(gpu, choice, work);
+    const outcome = elapsed() > seconds ? "there was no time for it" : await contest(gpu, choice, work);
     if (typeof outcome === "string") left[key] = outcome;
     else found.push(outcome);
   }
@@ -123,15 +122,17 @@ interface Contest {
   readonly names: readonly string[];
   readonly bytes: number;
   begin(kernel: string): void;
-  enough(): boolean;
+  stopped(): boolean;
 }
 
 /** Times the kernels of one choice; says why where that cannot be. */
 async function contest(
   gpu: Gpu,
   choice: ChosenKernel,
-  { data, names, bytes, begin, enough }: Contest,
+  { data, names, bytes, begin, stopped }: Contest,
 ): Promise<TunedChoice | string> {
+  const stop = "it was stopped";
+  if (stopped()) return stop;
   const first = choice.candidates[0]!.name;
   const planned = planTrial(choice, first, gpu.description);
   // The best so far and one other are there at a time, and what they share is counted twice.
@@ -154,7 +155,7 @@ async function contest(
     if (Number.isNaN(distance(begun.outputs, begun.outputs))) return "its trial gives nothing to compare";
     const tried: TriedKernel[] = [];
     for (const kernel of names) {
-      if (enough()) break;
+      if (stopped()) return stop;
       begin(kernel);
       const outcome = await gpu.apart(`the kernel ${kernel}`, async () => {
         const { trial, outputs } = await open(kernel);
