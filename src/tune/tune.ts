@@ -16,7 +16,7 @@ import { kernelTexts, type TriedKernel, type TunedChoice } from "./tuned.ts";
 export interface TuneOptions {
   /** Kernels that are timed for a choice, beside the one that stands first (default {@linkcode TRIALS}). */
   readonly trials?: number;
-  /** Seconds after which no further choice is begun (default none). */
+  /** Seconds after which no further choice is begun (default none); one is made however little time there is. */
   readonly seconds?: number;
   /** Bytes that trials may take (default 2 GiB); choices that need more keep the kernel that stands first. */
   readonly bytes?: number;
@@ -56,7 +56,7 @@ const DEFAULT_BYTES = 2 * 2 ** 30;
 const ROUNDS = 5;
 
 /** A kernel that takes so much longer at first sight is not looked at again. */
-const FAR_OFF = 1.5;
+const FAR_OFF = 1.6;
 
 /** A kernel has to be so much better than the best so far: what is less may be chance. */
 const MARGIN = 0.97;
@@ -100,7 +100,8 @@ export async function tuneKernels(
       ...{ data, stopped, names: wanted[i]!, bytes: options.bytes ?? DEFAULT_BYTES },
       begin: (kernel: string) => options.onProgress?.({ done: done++, total, key, kernel }),
     };
-    const outcome = elapsed() > seconds ? "there was no time for it" : await contest(gpu, choice, work);
+    const late = i > 0 && elapsed() > seconds;
+    const outcome = late ? "there was no time for it" : await contest(gpu, choice, work);
     if (typeof outcome === "string") left[key] = outcome;
     else found.push(outcome);
   }
@@ -208,15 +209,15 @@ async function against(
       trial.destroy();
       return `its numbers are off by ${Number.isFinite(off) ? off.toExponential(1) : "any amount"}`;
     }
-    const seconds = await oneRun(gpu, trial);
-    if (seconds > FAR_OFF * best.seconds) {
-      return { trial, seconds, ratio: best.ratio * seconds / best.seconds };
-    }
-    const tracks = [best, { trial, seconds }].map((c) => c.trial.track(turns(gpu, c.seconds)));
-    const [mine, others] = [...await timeInTurn(gpu, tracks, ROUNDS)].reverse() as [number[], number[]];
-    // Of rounds, each of which met the same machine.
-    const ratio = best.ratio * median(mine.map((s, i) => s / others[i]!));
-    return { trial, seconds: Math.min(...mine), ratio };
+    const many = turns(gpu, best.seconds);
+    const inTurn = async (rounds: number): Promise<Contender> => {
+      const times = await timeInTurn(gpu, [best.trial.track(many), trial.track(many)], rounds);
+      // The least of each: what else the machine does only ever adds.
+      const [others, mine] = times.map((seconds) => Math.min(...seconds)) as [number, number];
+      return { trial, seconds: mine, ratio: best.ratio * mine / others };
+    };
+    const atFirstSight = await inTurn(2);
+    return atFirstSight.ratio > FAR_OFF * best.ratio ? atFirstSight : await inTurn(ROUNDS);
   } catch (error) {
     trial.destroy();
     throw error;
@@ -243,10 +244,6 @@ function turns(gpu: Gpu, seconds: number): number {
   const aim = gpu.features.has("timestamp-query") ? AIMED_SECONDS.timestamps : AIMED_SECONDS.wall;
   const most = Math.min(MOST_TURNS, Math.floor(LONGEST_PASS / seconds));
   return Math.max(1, Math.min(most, Math.ceil(aim / seconds)));
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1]!;
 }
 
 /** What a device refused, in words. An error of another kind is nobody's to hide. */
