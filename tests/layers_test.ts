@@ -70,7 +70,7 @@ const CORE_ENTRIES = [
   "src/tune/tune.ts",
   "plugins/mod.ts",
 ];
-/** WebGPU is spoken to in one room. */
+/** WebGPU is spoken to in one room; scripts of a page ask whether there is one. */
 const WEBGPU = /\bGPU[A-Z]\w*\s*\.|\bnavigator\s*\.\s*gpu\b/;
 /** The outermost files, which put the pieces together: only they know the built-in plugins. */
 const COMPOSITION_ROOTS =
@@ -133,7 +133,10 @@ function complaints(path: string, source: string): string[] {
       }
     } else if (path.startsWith("src/") && target === "mod.ts") say("imports point down only");
   }
-  if (/^(src|plugins)\//.test(path) && !path.startsWith("src/gpu/") && WEBGPU.test(withoutComments(source))) {
+  if (
+    /^(src|plugins)\/.*\.ts$/.test(path) && !path.startsWith("src/gpu/") &&
+    WEBGPU.test(withoutComments(source))
+  ) {
     found.push(`${path} uses WebGPU's globals, which only src/gpu may`);
   }
   if (CORE.test(path) && /\bDeno\s*[.?[]/.test(withoutComments(source))) found.push(`${path} uses Deno`);

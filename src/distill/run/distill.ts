@@ -20,6 +20,7 @@ import { type RunResult, writeBase, writeResults } from "../export/exports.ts";
 import { Rollouts } from "../generate/rollouts.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { alignmentText } from "../inputs/aligned_teacher.ts";
+import { privilegedText } from "../inputs/privileged_teacher.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { type PreparedRun, prepareRun } from "../inputs/prepare.ts";
 import type { OpenedTask } from "../evaluate/encoded_tasks.ts";
@@ -27,6 +28,7 @@ import { trainingBatches } from "../inputs/training_batches.ts";
 import { type RunMemory, runMemory } from "../program/memory.ts";
 import { memberName } from "../program/block_models.ts";
 import {
+  otherTokens,
   type PlanChoices,
   type PlannedTraining,
   planTraining,
@@ -79,9 +81,13 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
     checkPairs({ terms: setup.objective.terms, recipe: prepared.recipe }, prepared);
     for (const message of origins(setup, registry)) host.emit({ type: "stage", stage: "plugins", message });
-    const { aligned } = prepared;
+    const { aligned, privileged } = prepared;
     if (aligned) {
       host.emit({ type: "stage", stage: "align", message: alignmentText({ ...prepared, aligned }) });
+    }
+    if (privileged) {
+      const message = privilegedText(privileged, prepared.train.length + prepared.heldOut.length);
+      host.emit({ type: "stage", stage: "privileged", message });
     }
     for (const warning of dataWarnings(prepared)) host.emit({ type: "warning", ...warning });
     const tasks = await openTasks(recipe.evaluate?.tasks ?? []);
@@ -326,7 +332,7 @@ class Run {
       const stream = trainingBatches(
         attempt.prepared,
         planned.choices.tokens,
-        planned.choices.aligned?.tokens,
+        otherTokens(planned.choices),
       );
       if (attempt.stopAsked()) return paused();
       const step = await this.#begin(trainer, stream, resumed);

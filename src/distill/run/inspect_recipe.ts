@@ -10,6 +10,7 @@ import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { EncodeReport } from "../../text/encode.ts";
 import { type Preview, previewDataset } from "../../text/preview.ts";
 import { alignmentText } from "../inputs/aligned_teacher.ts";
+import { privilegedText } from "../inputs/privileged_teacher.ts";
 import type { DataWarning } from "../inputs/data_warnings.ts";
 import { type Forecast, forecast } from "./forecast.ts";
 import { checkHostMemory, hostMemory } from "./host_memory.ts";
@@ -119,6 +120,8 @@ export interface Validation extends SetValues {
   readonly trained: TrainedValue;
   /** Of a teacher with a tokenizer of its own: how its tokens and the student's stand for the same texts, in words. */
   readonly alignment?: string;
+  /** Of a teacher that is told more than the student: how much, in words. */
+  readonly privileged?: string;
   readonly warnings: readonly DataWarning[];
 }
 
@@ -135,6 +138,9 @@ export function validation({ recipe, prepared, setup, warnings }: OpenedRecipe):
     ...lookedValues(prepared),
     trained: trainedValue(setup),
     ...(prepared.aligned ? { alignment: alignmentText({ ...prepared, aligned: prepared.aligned }) } : {}),
+    ...(prepared.privileged
+      ? { privileged: privilegedText(prepared.privileged, prepared.train.length + prepared.heldOut.length) }
+      : {}),
     warnings,
   };
 }
