@@ -306,6 +306,8 @@ export interface Dispatch {
   readonly groups: readonly [number, number, number];
   /** Floating-point operations, for the profile. */
   readonly flops?: number;
+  /** Bytes that its tiling moves between memory and the kernel, where that is not each binding once. */
+  readonly traffic?: number;
 }
 
 /** What a gradient rule sees. */
@@ -319,12 +321,42 @@ export interface GradientContext<A> {
   readonly needed: readonly boolean[];
 }
 
+/** What an op has several kernels for. `S` is what they depend on, `V` the parameters of one of them; both plain values. */
+export interface Variants<S, V> {
+  /** The op, or the part of it. */
+  readonly kind: string;
+  /** Shapes of one class have one best kernel: what a choice is kept under, after the kind. See `sizeClass`. */
+  shapeClass(shape: S): string;
+  /** All that can run on this device, at least one; the first is what is taken where nothing was measured. */
+  candidates(shape: S, device: DeviceDescription): readonly V[];
+  /** Tells a variant from the others of its kind, across versions and devices. */
+  name(variant: V): string;
+  /** Seconds that a model of the device gives; only their order counts. */
+  cost(shape: S, variant: V, device: DeviceDescription): number;
+  /**
+   * Bytes that move between memory and the kernel in all, with caches left out: what its tiling reads again counts again. A count from
+   * sizes alone, nothing measured.
+   */
+  traffic(shape: S, variant: V): number;
+  /**
+   * Traces a block that runs the op in this shape: what is timed.
+   *
+   * @returns What its inputs hold, by name; any numbers will do for the others
+   */
+  trial(graph: Graph, shape: S): TrialInputs | void;
+}
+
+/** Inputs of a trial that not any numbers will do for. */
+export type TrialInputs = Readonly<Record<string, Int32Array | Float32Array>>;
+
 /** What a lowering rule sees and fills. */
 export interface LoweringContext<A> {
   readonly inputs: readonly Tensor[];
   readonly outputs: readonly Tensor[];
   readonly attributes: A;
   readonly device: DeviceDescription;
+  /** The variant of a kernel to use, where the op has several for a shape. */
+  choose<S, V>(variants: Variants<S, V>, shape: S): V;
   /** Memory that lives only during this node. */
   scratch(shape: readonly number[], dtype: DType): Tensor;
   dispatch(dispatch: Dispatch): void;

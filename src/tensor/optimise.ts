@@ -7,7 +7,8 @@
 import { byteLength, type Graph, type Node, type Tensor } from "./graph.ts";
 import { type AccumulateAttributes, accumulateOp } from "./ops/accumulate.ts";
 import { type CombineAttributes, combineOp } from "./ops/combine.ts";
-import { matmulAccumulateOp, type MatmulAttributes, matmulOp, WHOLE_DEPTH } from "./ops/matmul.ts";
+import { matmulAccumulateOp, type MatmulAttributes, matmulOp } from "./ops/matmul.ts";
+import { WHOLE_DEPTH } from "./ops/matmul_variants.ts";
 import { applies, isView, type NodeOf, type Op, rootOf } from "./op.ts";
 import { operandName, type PointwiseAttributes, pointwiseOp } from "./ops/pointwise.ts";
 import { substitute, variable } from "./expr/mod.ts";

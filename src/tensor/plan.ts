@@ -21,6 +21,7 @@ import {
 import { align, type Demand, pack } from "./memory.ts";
 import { type Dispatch, isView, rootOf, type SizeWord, type Window } from "./op.ts";
 import { optimise } from "./optimise.ts";
+import { type ChosenKernel, KernelChooser } from "./variants.ts";
 
 /** A range of one of the plan's buffers. */
 export interface Range {
@@ -45,6 +46,8 @@ export interface PlannedDispatch {
   readonly flops: number;
   /** Bytes of all bindings: an upper bound of what it moves from and to memory once. */
   readonly bytes: number;
+  /** Bytes that its tiling moves between memory and the kernel: those of all bindings where the op says no other number. */
+  readonly traffic: number;
 }
 
 /** One block, planned. */
@@ -79,6 +82,8 @@ export interface Plan {
   /** Exact bytes that compiling allocates, by category; the sum of `buffers`. */
   readonly bytesByCategory: ReadonlyMap<string, number>;
   readonly totalBytes: number;
+  /** Of kernels that there are several of, those that were chosen, by what they are for. */
+  readonly kernels: ReadonlyMap<string, ChosenKernel>;
 }
 
 /** A program under construction: blocks that share storages and step scalars. */
@@ -110,7 +115,8 @@ type Lowered = { node: Node; dispatches: Dispatch[]; scratch: Tensor[] };
 export function plan(program: Program, device: DeviceDescription): Plan {
   const buffers: PlannedBuffer[] = [];
   const storages = new Map<string, Range & Storage>();
-  const lowered = program.blocks.map((graph) => ({ graph, nodes: lower(graph, device) }));
+  const chooser = new KernelChooser(device);
+  const lowered = program.blocks.map((graph) => ({ graph, nodes: lower(graph, device, chooser) }));
   placeStorages(program, buffers, storages, device);
 
   const packed = lowered.map(({ graph, nodes }) => placeIntermediates(graph, nodes, device));
@@ -174,11 +180,12 @@ export function plan(program: Program, device: DeviceDescription): Plan {
     stepBuffer,
     bytesByCategory,
     totalBytes,
+    kernels: chooser.chosen,
   };
 }
 
 /** Kernels of every node that somebody needs. */
-function lower(graph: Graph, device: DeviceDescription): Lowered[] {
+function lower(graph: Graph, device: DeviceDescription, chooser: KernelChooser): Lowered[] {
   return optimise(graph).map((node) => {
     const dispatches: Dispatch[] = [];
     const scratch: Tensor[] = [];
@@ -188,6 +195,7 @@ function lower(graph: Graph, device: DeviceDescription): Lowered[] {
         outputs: node.outputs,
         attributes: node.attributes,
         device,
+        choose: (variants, shape) => chooser.choose(variants, shape),
         scratch(shape, dtype) {
           const tensor = new Tensor(graph, -1 - scratch.length, { shape, dtype }, node, undefined);
           scratch.push(tensor);
@@ -381,6 +389,7 @@ function planDispatch(
       `${where}: a grid of ${dispatch.groups.join(" x ")} workgroups is not possible on this device`,
     );
   }
+  const bytes = bindings.reduce((sum, b) => sum + b.bytes, 0);
   return {
     kernel: dispatch.kernel,
     path: node.path,
@@ -391,6 +400,7 @@ function planDispatch(
     sizeOffset: sizes.add(dispatch.size),
     groups: dispatch.groups,
     flops: dispatch.flops ?? 0,
-    bytes: bindings.reduce((sum, b) => sum + b.bytes, 0),
+    bytes,
+    traffic: dispatch.traffic ?? bytes,
   };
 }

@@ -58,6 +58,8 @@ export interface PlanChoices {
   readonly chunkRows: number;
   readonly recompute: boolean;
   readonly family: KernelFamily;
+  /** Names of the kernels, by what they are for. Absent in earlier checkpoints, whose runs had those that stand first. */
+  readonly kernels?: Readonly<Record<string, string>>;
   /** Where the teacher's layers come from disk: how many micro-batches go through each while it is there. */
   readonly streamed?: { readonly waiting: number };
   /** Where the teacher has a tokenizer of its own: the sizes of its stream, and of the groups. */
@@ -116,11 +118,16 @@ export function planTraining(
     );
   }
   const build = (choices: PlanChoices): PlannedTraining => {
+    const { kernels = {} } = choices;
+    const chosen = { ...device, kernels };
     const streamed = choices.streamed &&
-      streamTeacher(setup, choices.tokens, choices.streamed.waiting, device);
+      streamTeacher(setup, choices.tokens, choices.streamed.waiting, chosen);
+    const planned = plan(programFor(setup, choices, streamed), chosen);
+    const names = [...planned.kernels].map(([key, { chosen }]) => [key, chosen]);
     return {
-      ...{ choices, sampleBytes: sampleBytes(streamed) },
-      plan: plan(programFor(setup, choices, streamed), device),
+      choices: { ...choices, kernels: { ...kernels, ...Object.fromEntries(names) } },
+      sampleBytes: sampleBytes(streamed),
+      plan: planned,
       ...(streamed ? { streamed } : {}),
     };
   };
@@ -137,7 +144,7 @@ export function planTraining(
   for (const streamed of ways) {
     for (const recompute of modes) {
       last = build({
-        ...{ tokens, chunkRows, recompute, family },
+        ...{ tokens, chunkRows, recompute, family, kernels: device.kernels ?? {} },
         ...(streamed ? { streamed } : {}),
         ...(aligned ? { aligned } : {}),
         ...(privileged ? { privileged } : {}),

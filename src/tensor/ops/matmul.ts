@@ -10,18 +10,15 @@
 import subgroup8 from "../../../kernels/matmul/subgroup8.wgsl" with { type: "text" };
 import tiled from "../../../kernels/matmul/tiled.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
-import { nothing, type StepScalar, type Tensor } from "../graph.ts";
+import { type Graph, nothing, type StepScalar, type Tensor, type Variants } from "../graph.ts";
 import { ensure, type GradientContext, grid, type LoweringContext, type Op, type Window } from "../op.ts";
 import { byteLength, gcd, isWeight, padded, rowBytes, STORAGES, weightIncludes } from "../weight_storage.ts";
 import { windows } from "../windows.ts";
 import { scaleFactor } from "./combine.ts";
 import { unpackRows } from "./materialise.ts";
+import { type MatmulShape, type MatmulVariant, matmulVariants, type Orientation } from "./matmul_variants.ts";
 
-/**
- * Which operand is read across its rows.
- * NT: x[M, K] w[N, K]; NN: x[M, K] w[K, N]; TN: x[K, M] w[K, N]. The output is [M, N].
- */
-export type Orientation = "NT" | "NN" | "TN";
+export type { Orientation };
 
 /** Attributes of {@linkcode matmulOp}. Inputs: x, w, then x2, w2 of a second product, then the addend. */
 export interface MatmulAttributes {
@@ -154,13 +151,6 @@ function gradient(context: GradientContext<MatmulAttributes>): (Tensor | undefin
 }
 
 /**
- * Along K, software devices lose half their speed where the panels of x and w leave the second-level cache: for [256, 32000] x
- * [32000, 288] one dispatch took 306 ms, 32 dispatches 123 ms (bench/matmul_bench.ts has this shape). They lose precision too: each
- * product is rounded to the size of the sum so far, so a deep product is made of parts that are summed on their own.
- */
-const SHORT_DEPTH = 1024;
-
-/**
  * Software devices unpack weights in blocks in the loader where few rows are made. From so many rows on, a piece of them is unpacked
  * once, and all tiles of rows read the numbers: with 256 rows the loader would unpack each eight times. bench/quantised_bench.ts has both.
  */
@@ -169,8 +159,22 @@ const UNPACKED_ROWS = 64;
 /** Values of such a piece: a megabyte stays in the second-level cache. */
 const UNPACKED_VALUES = 2 ** 18;
 
-/** The greatest depth that is not cut into parts of {@linkcode SHORT_DEPTH}, and that a second product may have. */
-export const WHOLE_DEPTH = 2 * SHORT_DEPTH;
+/** The kernels of {@linkcode matmulOp}. */
+const VARIANTS: Variants<MatmulShape, MatmulVariant> = { ...matmulVariants, trial };
+
+/** One product of that shape, of a weight in that storage, with a second one where there is one. */
+function trial(graph: Graph, { orientation, m, n, k, k2, weight }: MatmulShape): void {
+  const x = (name: string, depth: number) =>
+    graph.input(name, orientation === "TN" ? [depth, m] : [m, depth], "f32");
+  const w = (depth: number) => orientation === "NT" ? [n, depth] : [depth, n];
+  const first = [x("x", k), graph.weight("w", w(k), weight)];
+  const second = k2 > 0 ? [x("x2", k2), graph.input("w2", w(k2), "f32")] : [];
+  const factors = k2 > 0 ? [1, 1] : [1];
+  graph.output(
+    "out",
+    graph.add(matmulOp, [...first, ...second], { orientation, factors, addend: false })[0]!,
+  );
+}
 
 function lower(context: LoweringContext<MatmulAttributes>): void {
   const { inputs, attributes, device } = context;
@@ -178,10 +182,9 @@ function lower(context: LoweringContext<MatmulAttributes>): void {
   const [x, w] = inputs as [Tensor, Tensor];
   const { m, n, k } = sizes(orientation, x, w);
   const k2 = factors.length === 2 ? sizes(orientation, inputs[2]!, inputs[3]!).k : 0;
-  const aligned = k % 4 === 0 && k2 % 4 === 0 && (n % 4 === 0 || (orientation === "NT" && n < 32)) &&
-    (orientation !== "TN" || m % 4 === 0);
-  const fast = device.family === "subgroup8" && aligned;
-  const depth = fast && k > WHOLE_DEPTH ? SHORT_DEPTH : k;
+  const variant = context.choose(VARIANTS, { orientation, m, n, k, k2, weight: w.dtype });
+  const fast = variant.family === "subgroup8";
+  const depth = fast ? Math.min(k, variant.depth) : k;
 
   // Parts of w that one binding holds: along N for NT, along K otherwise. Whatever is cut with it must begin at an aligned byte
   // too: the rows of w2 beside those of w, the rows of x where both are read across.
@@ -203,7 +206,7 @@ function lower(context: LoweringContext<MatmulAttributes>): void {
   for (const { first, count, binding } of parts) {
     if (piece) unpackRows(context, w, binding, piece, count);
     for (let from = alongN ? 0 : first; from < (alongN ? k : first + count); from += alongN ? depth : count) {
-      launch(context, fast, piece ?? binding, piece ?? w, {
+      launch(context, variant, piece ?? binding, piece ?? w, {
         m,
         n: alongN ? count : n,
         k: alongN ? Math.min(depth, k - from) : count,
@@ -235,7 +238,7 @@ interface Part {
 
 function launch(
   context: LoweringContext<MatmulAttributes>,
-  fast: boolean,
+  variant: MatmulVariant,
   w: Tensor | Window,
   weight: Tensor,
   part: Part,
@@ -244,8 +247,9 @@ function launch(
   const { orientation, accumulate } = attributes;
   const { m, n } = part;
   const terms = attributes.factors.length === 2 && part.k2 > 0 ? 2 : 1;
-  const [tileRows, columns] = !fast ? [32, 4] : [m > 16 ? 32 : m > 8 ? 16 : 8, n > 16 && n % 4 === 0 ? 4 : 1];
-  const tileColumns = fast ? 8 * columns : 32;
+  const fast = variant.family === "subgroup8";
+  const [tileRows, columns] = fast ? [variant.rows, variant.columns] : [32, 4];
+  const tileColumns = 8 * columns;
   const constants = { ORIENTATION: orientation, TERMS: terms, WEIGHT: weight.dtype, EXPERTS: false };
   const includes = weightIncludes(weight);
   // Four values of a block have a scale in common.
