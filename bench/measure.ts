@@ -4,7 +4,7 @@
  * @module
  */
 import { type Gpu, openGpu } from "../src/gpu/device.ts";
-import type { KernelFamily } from "../src/gpu/description.ts";
+import type { DeviceDescription, KernelFamily } from "../src/gpu/description.ts";
 import { elementCount, type Graph, type Storage, type Tensor } from "../src/tensor/graph.ts";
 import { compile, type Executable } from "../src/tensor/executable.ts";
 import { plan, Program } from "../src/tensor/plan.ts";
@@ -34,16 +34,22 @@ export async function openForBench(): Promise<Gpu> {
  * Traces `build`, runs it `repeats` times on random numbers and times its kernels.
  *
  * @param fill Values of integer inputs by name; they are 0 otherwise
+ * @param device What planning takes the device for
  */
 export async function measure(
   gpu: Gpu,
   build: (graph: Graph) => Tensor | readonly Tensor[],
-  options: { repeats?: number; fill?: Record<string, Int32Array>; scalars?: Record<string, number> } = {},
+  options: {
+    repeats?: number;
+    fill?: Record<string, Int32Array>;
+    scalars?: Record<string, number>;
+    device?: DeviceDescription;
+  } = {},
 ): Promise<Measurement> {
   const program = new Program();
   const graph = program.block("bench");
   [build(graph)].flat().forEach((t, i) => graph.output(`y${i}`, t as Tensor));
-  const executable = await compile(gpu, plan(program, gpu.description), { profile: true });
+  const executable = await compile(gpu, plan(program, options.device ?? gpu.description), { profile: true });
   try {
     for (const storage of program.storages.values()) fillStorage(executable, storage, options.fill ?? {});
     executable.setScalars(Object.entries(options.scalars ?? {}));

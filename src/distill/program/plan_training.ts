@@ -241,6 +241,7 @@ function programFor(
     },
     positions: recipe.data.contextLength,
     ...{ tokens, chunkRows, recompute, objective, features, trainables },
+    compute: recipe.train.compute === "f16" ? "f16" : undefined,
     ...{ accumulation: recipe.train.accumulation, oneForAll: setup.oneForAll, streamed },
     taught: teachersBySample(recipe.teacher),
     ...(teachers && !objective.target
@@ -250,6 +251,8 @@ function programFor(
     optimiser: { beta1, beta2, epsilon, clip, weightDecay },
     importance: recipe.train.onPolicy?.importance,
   });
+  // Texts are written by kernels for a few rows, which have no need of it.
+  program.compute = undefined;
   traceRollouts(program, setup);
   return program;
 }
