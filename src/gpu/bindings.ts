@@ -38,3 +38,17 @@ export function accessVariant(wgsl: string, writable: ReadonlySet<number>): stri
     (all, before: string, index: string) => writable.has(Number(index)) ? `${before}, read_write>` : all,
   );
 }
+
+/** Binding of the first uniform where all are in one group: beyond all that a device allows of storage. */
+export const FIRST_UNIFORM = 500;
+
+/**
+ * The source with the uniforms of group 1 behind the storage of group 0: a launch then sets one group, and encoding one costs as much as
+ * the launch itself.
+ */
+export function inOneGroup(wgsl: string): string {
+  return wgsl.replace(
+    /@group\(1\)(\s*)@binding\((\d+)\)(?=\s*var<\s*uniform\s*>)/g,
+    (_, space: string, index: string) => `@group(0)${space}@binding(${FIRST_UNIFORM + Number(index)})`,
+  );
+}

@@ -13,6 +13,7 @@ import keySubgroup8 from "../../../kernels/attention/key_gradient_subgroup8.wgsl
 import keyTiled from "../../../kernels/attention/key_gradient_tiled.wgsl" with { type: "text" };
 import querySubgroup8 from "../../../kernels/attention/query_gradient_subgroup8.wgsl" with { type: "text" };
 import queryTiled from "../../../kernels/attention/query_gradient_tiled.wgsl" with { type: "text" };
+import heldSubgroup8 from "../../../kernels/include/attention_held_subgroup8.wgsl" with { type: "text" };
 import productsSubgroup8 from "../../../kernels/include/attention_products_subgroup8.wgsl" with {
   type: "text",
 };
@@ -175,9 +176,15 @@ function columnsAtOnce(device: DeviceDescription, headDim: number, bytesEach: nu
   return Math.min(headDim, Math.floor(device.maxWorkgroupMemory / bytesEach / 4) * 4);
 }
 
+/** Vectors of a head, where a software device keeps all of a lane's rows in registers; else 0. More would take long to compile. */
+function heldVectors(device: DeviceDescription, headDim: number): number {
+  return device.family === "subgroup8" && headDim <= 8 ? headDim / 4 : 0;
+}
+
 /** What the kernels share. */
 const INCLUDES = {
   attention_size: size,
+  attention_held_subgroup8: heldSubgroup8,
   attention_products_subgroup8: productsSubgroup8,
   attention_products_tiled: productsTiled,
   attention_sums_tiled: sumsTiled,
@@ -222,6 +229,7 @@ function launch(context: LoweringContext<AttentionAttributes>, l: Launch): void 
     wgsl: expandTemplate(l.name, l.source, {
       ...l.constants,
       COLUMNS: l.columns,
+      HELD: heldVectors(device, headDim),
       ...softCapConstants(softCap, l.lanes ?? 4),
     }, INCLUDES),
     tensors: l.tensors,

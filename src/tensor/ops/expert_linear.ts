@@ -176,7 +176,7 @@ function kernelText(weight: Tensor, { orientation, fast, rows, columns }: Kernel
     ? expandTemplate(
       "matmul_subgroup8",
       subgroup8,
-      { ...constants, ROWS: rows, COLUMNS: columns },
+      { ...constants, ROWS: rows, COLUMNS: columns, STORE: "any" },
       includes(weight),
     )
     : expandTemplate("matmul_tiled", tiled, { ...constants, VALUES: 1 }, includes(weight));

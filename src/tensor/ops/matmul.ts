@@ -250,6 +250,8 @@ function launch(
   const fast = variant.family === "subgroup8";
   const [tileRows, columns] = fast ? [variant.rows, variant.columns] : [32, 4];
   const tileColumns = 8 * columns;
+  const addend = attributes.addend && !part.continued;
+  const STORE = part.continued || accumulate ? "any" : addend ? "sum_and_addend" : "sum";
   const constants = { ORIENTATION: orientation, TERMS: terms, WEIGHT: weight.dtype, EXPERTS: false };
   const includes = weightIncludes(weight);
   // Four values of a block have a scale in common.
@@ -258,13 +260,12 @@ function launch(
     ? expandTemplate(
       "matmul_subgroup8",
       subgroup8,
-      { ...constants, ROWS: tileRows, COLUMNS: columns },
+      { ...constants, ROWS: tileRows, COLUMNS: columns, STORE },
       includes,
     )
     : expandTemplate("matmul_tiled", tiled, { ...constants, VALUES: wide ? 4 : 1 }, includes);
   const tilesM = Math.ceil(m / tileRows);
   const tiles = tilesM * Math.ceil(n / tileColumns);
-  const addend = attributes.addend && !part.continued;
   const [second, first] = attributes.factors.length === 2
     ? [attributes.factors[1]!, attributes.factors[0]!]
     : [1, attributes.factors[0]!];
