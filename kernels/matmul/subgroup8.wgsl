@@ -196,16 +196,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
   }
 //#else
-  // Moving the accumulators would take a tenth of the time of a shallow product.
-//#for r in 0..ROWS
-  if ($(r)u < rows) {
-    out[at] = acc$r * size.factor
+  // Four rows a turn: as fast as all at once, in half the time to compile.
+  for (var r = 0u; r < rows; r += 4u) {
+//#for i in 0..4
+    if (r + $(i)u < rows) {
+      out[at] = acc$i * size.factor
 //#if STORE == sum_and_addend
-      + addend[at]
+        + addend[at]
 //#end
-    ;
+      ;
+    }
+    at += at_step;
+//#end
+//#for r in 0..ROWS - 4
+    acc$r = acc$(r + 4);
+//#end
   }
-  at += at_step;
-//#end
 //#end
 }
