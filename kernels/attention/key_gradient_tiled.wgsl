@@ -7,10 +7,9 @@
 // Bindings: q and dout [T, heads * D], k, v, dk, dv [S, heads / group * D], rows [heads, T] and blocks [ceil(T / 16)] (see
 // attention_rows.wgsl).
 //
-// A workgroup of 64 threads makes 32 keys of one group of heads from 32 queries at a time, head after head: the order of the sums is
-// fixed. Laid out as attention_forward_tiled.wgsl with the parts of queries and keys exchanged.
-//
-// Constants: COLUMNS (of the gradients made by one workgroup, multiple of 32). Limits: D a multiple of 4.
+// A workgroup of THREADS makes ROWS keys of one group of heads from BLOCK queries at a time, head after head: the order of the sums is
+// fixed. Laid out, and with constants, as attention_forward_tiled.wgsl with the parts of queries and keys exchanged.
+// Limits: D a multiple of 4.
 
 //#include attention_size
 
@@ -24,15 +23,15 @@
 @group(0) @binding(7) var<storage, read_write> dv: array<vec4<f32>>;
 @group(1) @binding(0) var<uniform> size: Size;
 
-var<workgroup> slices: array<vec4<f32>, 288>;  // [2][16][9]: 16 dimensions of k or v, then of q or dout, four rows a vector
-var<workgroup> weights: array<vec4<f32>, 288>; // [32 queries][9]: p or ds, four keys a vector
-var<workgroup> values: array<vec4<f32>, 256>; // [32 queries][8]: 32 columns of dout or q
-var<workgroup> known: array<vec4<u32>, 32>;   // rows of these queries
-var<workgroup> from_blocks: array<u32, 64>;
-var<workgroup> to_blocks: array<u32, 64>;
+// SLICE dimensions of k or v, then of q or dout, four rows a vector; or [HELD][ACROSS] vectors of dout or q.
+var<workgroup> slices: array<vec4<f32>, $VALUES>;
+var<workgroup> weights: array<vec4<f32>, $(BLOCK * (ROWS / 4 + 1))>; // [BLOCK queries][ROWS / 4 + 1]: p or ds, four keys a vector
+var<workgroup> known: array<vec4<u32>, $BLOCK>; // rows of these queries
+var<workgroup> from_blocks: array<u32, $THREADS>;
+var<workgroup> to_blocks: array<u32, $THREADS>;
 var<workgroup> hull_of_all: vec2<u32>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size($THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) thread: u32) {
   let tile = group.x + group.y * groups.x;
@@ -40,20 +39,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   // The z is always 0. Mesa compiles a kernel anew for each value of a loop bound that is plainly a uniform, and unrolls loops of
   // constant length: minutes of compilation on software adapters.
   let vectors = size.vectors + group.z;
-  let depth = 32u + group.z;
+  let depth = $(BLOCK)u + group.z;
   let kv_heads = size.heads / size.group;
   let kv_head = tile / size.tiles % kv_heads;
-  let part = tile / size.tiles / kv_heads * $(COLUMNS / 4)u;
-  let row = tile % size.tiles * 32u;
-  let ty = thread / 8u;
-  let tx = thread % 8u;
+  let part = tile / size.tiles / kv_heads * $(COLUMNS * ACROSS)u;
+  let row = tile % size.tiles * $(ROWS)u;
+  let ty = thread / $(ACROSS)u;
+  let tx = thread % $(ACROSS)u;
 
   // The queries that see any of these keys lie in the blocks hull.x ... hull.y - 1.
   var from_block = 0x7fffffffu;
   var to_block = 0u;
-  for (var b = thread; b < size.blocks + group.z; b += 64u) {
+  for (var b = thread; b < size.blocks + group.z; b += $(THREADS)u) {
     let range = blocks[b];
-    if (range.x < i32(row) + 32 && range.y > i32(row)) {
+    if (range.x < i32(row) + $ROWS && range.y > i32(row)) {
       from_block = min(from_block, b);
       to_block = b + 1u;
     }
@@ -62,7 +61,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   to_blocks[thread] = to_block;
   workgroupBarrier();
   if (thread == 0u) {
-    for (var i = 1u; i < 64u; i++) {
+    for (var i = 1u; i < $(THREADS)u + group.z; i++) {
       from_block = min(from_block, from_blocks[i]);
       to_block = max(to_block, to_blocks[i]);
     }
@@ -71,7 +70,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let hull = workgroupUniformLoad(&hull_of_all);
 //#for r in 0..4
   let index$r = i32(row + ty * 4u + $(r)u);
-//#for c in 0..COLUMNS / 32
+//#for c in 0..COLUMNS
   var dk$(c)_$r = vec4<f32>();
   var dv$(c)_$r = vec4<f32>();
 //#end
@@ -83,49 +82,56 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let left_head = kv_head;
   for (var member = 0u; member < size.group + group.z; member++) {
     let head = kv_head * size.group + member;
-    for (var query = hull.x * 16u; query < hull.y * 16u; query += 32u) {
+    for (var query = hull.x * 16u; query < hull.y * 16u; query += $(BLOCK)u) {
       let right_row = query;
       let right_last = size.queries - 1u;
       let right_heads = size.heads;
       let right_head = head;
-      if (thread < 32u) {
+      if (thread < $(BLOCK)u) {
         var words = vec4<u32>(0u, 0u, 0x7fffffffu, 0u);
         if (query + thread < size.queries) { words = rows[head * size.queries + query + thread]; }
         known[thread] = words;
       }
 //#for r in 0..4
-      var s$r = vec4<f32>();
-      var p$r = vec4<f32>();
+//#for v in 0..VECTORS
+      var s$(r)_$v = vec4<f32>();
+      var p$(r)_$v = vec4<f32>();
+//#end
 //#end
 //#include attention_products_tiled with OUT = s, LEFT = k, RIGHT = q
 //#include attention_products_tiled with OUT = p, LEFT = v, RIGHT = dout
 
+//#for v in 0..VECTORS
+      {
 //#for x in 0..4
-      let known$x = known[tx * 4u + $(x)u];
+        let known$x = known[(tx + $(v * ACROSS)u) * 4u + $(x)u];
 //#end
-      let normaliser = bitcast<vec4<f32>>(vec4<u32>(known0.x, known1.x, known2.x, known3.x));
-      let delta = bitcast<vec4<f32>>(vec4<u32>(known0.y, known1.y, known2.y, known3.y));
-      let first = vec4<i32>(vec4<u32>(known0.z, known1.z, known2.z, known3.z));
-      let last = vec4<i32>(vec4<u32>(known0.w, known1.w, known2.w, known3.w));
+        let normaliser = bitcast<vec4<f32>>(vec4<u32>(known0.x, known1.x, known2.x, known3.x));
+        let delta = bitcast<vec4<f32>>(vec4<u32>(known0.y, known1.y, known2.y, known3.y));
+        let first = vec4<i32>(vec4<u32>(known0.z, known1.z, known2.z, known3.z));
+        let last = vec4<i32>(vec4<u32>(known0.w, known1.w, known2.w, known3.w));
 //#for r in 0..4
 //#if SOFT_CAP
-      s$r = tanh_vec4(s$r * size.inner);
-      let slope$r = 1.0 - s$r * s$r;
+        s$(r)_$v = tanh_vec4(s$(r)_$v * size.inner);
+        let slope$r = 1.0 - s$(r)_$v * s$(r)_$v;
 //#end
-      s$r = select(vec4<f32>(), exp2(s$r * size.factor - normaliser),
-        (first <= vec4<i32>(index$r)) & (last > vec4<i32>(index$r)));
-      p$r = s$r * (p$r - delta);
+        s$(r)_$v = select(vec4<f32>(), exp2(s$(r)_$v * size.factor - normaliser),
+          (first <= vec4<i32>(index$r)) & (last > vec4<i32>(index$r)));
+        p$(r)_$v = s$(r)_$v * (p$(r)_$v - delta);
 //#if SOFT_CAP
-      p$r *= slope$r;
+        p$(r)_$v *= slope$r;
 //#end
 //#end
-
 //#for x in 0..4
-      weights[(tx * 4u + $(x)u) * 9u + ty] = vec4<f32>(s0[$x], s1[$x], s2[$x], s3[$x]);
+        weights[((tx + $(v * ACROSS)u) * 4u + $(x)u) * $(ROWS / 4 + 1)u + ty] = vec4<f32>(s0_$v[$x], s1_$v[$x], s2_$v[$x], s3_$v[$x]);
+//#end
+      }
 //#end
 //#include attention_sums_tiled with OUT = dv, RIGHT = dout
+//#for v in 0..VECTORS
 //#for x in 0..4
-      weights[(tx * 4u + $(x)u) * 9u + ty] = vec4<f32>(p0[$x], p1[$x], p2[$x], p3[$x]);
+      weights[((tx + $(v * ACROSS)u) * 4u + $(x)u) * $(ROWS / 4 + 1)u + ty] = vec4<f32>(p0_$v[$x], p1_$v[$x], p2_$v[$x], p3_$v[$x]);
+//#end
 //#end
 //#include attention_sums_tiled with OUT = dk, RIGHT = q
     }
@@ -133,9 +139,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 
 //#for r in 0..4
   if (row + ty * 4u + $(r)u < size.keys) {
-//#for c in 0..COLUMNS / 32
-    if (part + $(c * 8)u + tx < size.vectors) {
-      let at = ((row + ty * 4u + $(r)u) * kv_heads + kv_head) * size.vectors + part + $(c * 8)u + tx;
+//#for c in 0..COLUMNS
+    if (part + $(c * ACROSS)u + tx < size.vectors) {
+      let at = ((row + ty * 4u + $(r)u) * kv_heads + kv_head) * size.vectors + part + $(c * ACROSS)u + tx;
       dk[at] = dk$(c)_$r * size.scale;
       dv[at] = dv$(c)_$r;
     }

@@ -6,10 +6,8 @@
 // Bindings: q and dout [T, heads * D], k and v [S, heads / group * D], rows [heads, T] (see attention_rows.wgsl),
 // dq [T, heads * D].
 //
-// A workgroup of 64 threads makes 32 queries of one head, 32 keys at a time; the work is laid out as in
-// attention_forward_tiled.wgsl.
-//
-// Constants: COLUMNS (of the gradient made by one workgroup, multiple of 32). Limits: D a multiple of 4.
+// A workgroup of THREADS makes ROWS queries of one head, BLOCK keys at a time; the work is laid out, and the constants are, as in
+// attention_forward_tiled.wgsl. Limits: D a multiple of 4.
 
 //#include attention_size
 
@@ -21,13 +19,13 @@
 @group(0) @binding(5) var<storage, read_write> dq: array<vec4<f32>>;
 @group(1) @binding(0) var<uniform> size: Size;
 
-var<workgroup> slices: array<vec4<f32>, 288>;  // [2][16][9]: 16 dimensions of q or dout, then of k or v, four rows a vector
-var<workgroup> weights: array<vec4<f32>, 288>; // [32 keys][9]: ds, four queries a vector
-var<workgroup> values: array<vec4<f32>, 256>; // [32 keys][8]: 32 columns of k
-var<workgroup> known: array<vec4<u32>, 32>;   // rows of these queries
+// SLICE dimensions of q or dout, then of k or v, four rows a vector; or [HELD][ACROSS] vectors of k.
+var<workgroup> slices: array<vec4<f32>, $VALUES>;
+var<workgroup> weights: array<vec4<f32>, $(BLOCK * (ROWS / 4 + 1))>; // [BLOCK keys][ROWS / 4 + 1]: ds, four queries a vector
+var<workgroup> known: array<vec4<u32>, $ROWS>; // rows of these queries
 var<workgroup> hull_of_all: vec2<i32>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size($THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) thread: u32) {
   let tile = group.x + group.y * groups.x;
@@ -35,16 +33,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   // The z is always 0. Mesa compiles a kernel anew for each value of a loop bound that is plainly a uniform, and unrolls loops of
   // constant length: minutes of compilation on software adapters.
   let vectors = size.vectors + group.z;
-  let depth = 32u + group.z;
+  let depth = $(BLOCK)u + group.z;
   let head = tile / size.tiles % size.heads;
-  let part = tile / size.tiles / size.heads * $(COLUMNS / 4)u;
-  let row = tile % size.tiles * 32u;
+  let part = tile / size.tiles / size.heads * $(COLUMNS * ACROSS)u;
+  let row = tile % size.tiles * $(ROWS)u;
   let kv_heads = size.heads / size.group;
   let kv_head = head / size.group;
-  let ty = thread / 8u;
-  let tx = thread % 8u;
+  let ty = thread / $(ACROSS)u;
+  let tx = thread % $(ACROSS)u;
 
-  if (thread < 32u) {
+  if (thread < $(ROWS)u) {
     var words = vec4<u32>(0u, 0u, 0x7fffffffu, 0u);
     if (row + thread < size.queries) { words = rows[head * size.queries + row + thread]; }
     known[thread] = words;
@@ -52,13 +50,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   workgroupBarrier();
   if (thread == 0u) {
     var hull = vec2<i32>(0x7fffffff, 0);
-    for (var i = 0u; i < 32u; i++) { hull = vec2<i32>(min(hull.x, i32(known[i].z)), max(hull.y, i32(known[i].w))); }
+    for (var i = 0u; i < $(ROWS)u + group.z; i++) {
+      hull = vec2<i32>(min(hull.x, i32(known[i].z)), max(hull.y, i32(known[i].w)));
+    }
     hull_of_all = hull;
   }
   let hull = workgroupUniformLoad(&hull_of_all);
 //#for r in 0..4
   let known$r = known[ty * 4u + $(r)u];
-//#for c in 0..COLUMNS / 32
+//#for c in 0..COLUMNS
   var o$(c)_$r = vec4<f32>();
 //#end
 //#end
@@ -67,33 +67,35 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let left_last = size.queries - 1u;
   let left_heads = size.heads;
   let left_head = head;
-  for (var key = hull.x; key < hull.y; key += 32) {
+  for (var key = hull.x; key < hull.y; key += $BLOCK) {
     let right_row = u32(key);
     let right_last = size.keys - 1u;
     let right_heads = kv_heads;
     let right_head = kv_head;
 //#for r in 0..4
-    var s$r = vec4<f32>();
-    var p$r = vec4<f32>();
+//#for v in 0..VECTORS
+    var s$(r)_$v = vec4<f32>();
+    var p$(r)_$v = vec4<f32>();
+//#end
 //#end
 //#include attention_products_tiled with OUT = s, LEFT = q, RIGHT = k
 //#include attention_products_tiled with OUT = p, LEFT = dout, RIGHT = v
 
-    let index = vec4<i32>(key + i32(tx) * 4) + vec4<i32>(0, 1, 2, 3);
+//#for v in 0..VECTORS
+    let index$v = vec4<i32>(key + i32(tx + $(v * ACROSS)u) * 4) + vec4<i32>(0, 1, 2, 3);
 //#for r in 0..4
 //#if SOFT_CAP
-    s$r = tanh_vec4(s$r * size.inner);
-    let slope$r = 1.0 - s$r * s$r;
+    s$(r)_$v = tanh_vec4(s$(r)_$v * size.inner);
 //#end
-    let ds$r = select(vec4<f32>(), exp2(s$r * size.factor - bitcast<f32>(known$r.x)) * (p$r - bitcast<f32>(known$r.y)),
-      (index >= vec4<i32>(i32(known$r.z))) & (index < vec4<i32>(i32(known$r.w))));
+    p$(r)_$v = select(vec4<f32>(),
+      exp2(s$(r)_$v * size.factor - bitcast<f32>(known$r.x)) * (p$(r)_$v - bitcast<f32>(known$r.y)),
+      (index$v >= vec4<i32>(i32(known$r.z))) & (index$v < vec4<i32>(i32(known$r.w))));
+//#if SOFT_CAP
+    p$(r)_$v *= 1.0 - s$(r)_$v * s$(r)_$v;
+//#end
 //#end
 //#for x in 0..4
-//#if SOFT_CAP
-    weights[(tx * 4u + $(x)u) * 9u + ty] =
-      vec4<f32>(ds0[$x] * slope0[$x], ds1[$x] * slope1[$x], ds2[$x] * slope2[$x], ds3[$x] * slope3[$x]);
-//#else
-    weights[(tx * 4u + $(x)u) * 9u + ty] = vec4<f32>(ds0[$x], ds1[$x], ds2[$x], ds3[$x]);
+    weights[((tx + $(v * ACROSS)u) * 4u + $(x)u) * $(ROWS / 4 + 1)u + ty] = vec4<f32>(p0_$v[$x], p1_$v[$x], p2_$v[$x], p3_$v[$x]);
 //#end
 //#end
 
@@ -104,9 +106,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   {
     let i = row + ty * 4u + $(r)u;
     if (i < size.queries) {
-//#for c in 0..COLUMNS / 32
-      if (part + $(c * 8)u + tx < size.vectors) {
-        dq[(i * size.heads + head) * size.vectors + part + $(c * 8)u + tx] = o$(c)_$r * size.scale;
+//#for c in 0..COLUMNS
+      if (part + $(c * ACROSS)u + tx < size.vectors) {
+        dq[(i * size.heads + head) * size.vectors + part + $(c * ACROSS)u + tx] = o$(c)_$r * size.scale;
       }
 //#end
     }

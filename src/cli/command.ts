@@ -50,6 +50,8 @@ export interface Command {
   details?: string;
   /** Whether it loads plugins itself, instead of handing them to a run's process. */
   loadsPlugins?: boolean;
+  /** Whether it opens the GPU itself, instead of leaving that to a run's process. */
+  opensGpu?: boolean;
   /** Does the work; returns the exit code. */
   run(invocation: Invocation): Promise<number>;
 }

@@ -11,9 +11,12 @@ import project from "../../deno.json" with { type: "json" };
 import { didYouMean } from "../base/did_you_mean.ts";
 import { UsageError } from "../base/errors.ts";
 import type { PluginModule } from "../registry/exported_plugins.ts";
+import { processProvider } from "../gpu/provider.ts";
 import { isPackage } from "../runs/child/plugin_source.ts";
+import { chooseProvider, machineProvider, readProvider } from "../runs/child/provider/choice.ts";
 import { columns, type Command, commandHelp, FlagReader, readArguments } from "./command.ts";
-import { pluginModules, runWithPackages } from "./setup/plugin_sources.ts";
+import { pluginModules } from "./setup/plugin_sources.ts";
+import { runElsewhere } from "./setup/run_elsewhere.ts";
 import { prepareEnvironment } from "./setup/setup.ts";
 import { isDebug, Output, processTerminal, type Terminal } from "./terminal/output.ts";
 
@@ -140,10 +143,15 @@ export async function main(
       return 0;
     }
     const invocation = { args, flags: new FlagReader(flags), out };
-    if (!command.flags.plugin) return await command.run(invocation);
-    const plugins = loaded ?? await pluginModules(invocation.flags);
-    const fetches = !loaded && command.loadsPlugins && plugins.some(({ path }) => isPackage(path));
-    return await (fetches ? runWithPackages(argv, plugins) : command.run({ ...invocation, plugins }));
+    const named = invocation.flags.text("provider");
+    if (named !== undefined) chooseProvider(readProvider(named, "--provider"));
+    const provider = command.opensGpu ? machineProvider() : processProvider().id;
+    // A library of another's is no part of this process: it is loaded into one that is made for it.
+    const elsewhere = provider !== processProvider().id;
+    const plugins = command.flags.plugin ? loaded ?? await pluginModules(invocation.flags) : undefined;
+    const fetches = !loaded && command.loadsPlugins && plugins?.some(({ path }) => isPackage(path));
+    if (elsewhere || fetches) return await runElsewhere(argv, plugins ?? [], provider);
+    return await command.run({ ...invocation, ...(plugins ? { plugins } : {}) });
   } catch (error) {
     return out.error(error, isDebug());
   }

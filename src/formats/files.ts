@@ -5,7 +5,7 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { basename, dirname, join } from "@std/path";
-import { statfs } from "node:fs/promises";
+import { type OpenFile, statfs, system } from "../base/system.ts";
 import { InputError, isDiskFull, LimbeckError } from "../base/errors.ts";
 import { type ByteSource, checkRange } from "./source.ts";
 
@@ -27,17 +27,17 @@ export class DiskFullError extends LimbeckError {
 
 /** Whether there is something at `path`, links followed; false also where one may not look. */
 export function exists(path: string): Promise<boolean> {
-  return Deno.stat(path).then(() => true, () => false);
+  return system.stat(path).then(() => true, () => false);
 }
 
 /** Whether something has the name `path`, be it a link that leads nowhere. */
 export function isTaken(path: string): Promise<boolean> {
-  return Deno.lstat(path).then(() => true, () => false);
+  return system.lstat(path).then(() => true, () => false);
 }
 
 /** Whether there is a file at `path`, links followed. */
 export function isFile(path: string): Promise<boolean> {
-  return Deno.stat(path).then((info) => info.isFile, () => false);
+  return system.stat(path).then((info) => info.isFile, () => false);
 }
 
 /** Where a writer puts its bytes, in order. */
@@ -54,9 +54,9 @@ export interface ByteSink {
  * @throws {InputError} when there is no such file or it cannot be opened.
  */
 export async function openFile(path: string): Promise<ByteSource> {
-  let file: Deno.FsFile;
+  let file: OpenFile;
   try {
-    file = await Deno.open(path, { read: true });
+    file = await system.open(path, { read: true });
   } catch (error) {
     throw unreadable(path, error);
   }
@@ -74,7 +74,7 @@ export async function openFile(path: string): Promise<ByteSource> {
       const result = last.then(async () => {
         checkRange(source, offset, length);
         const bytes = new Uint8Array(length);
-        await file.seek(offset, Deno.SeekMode.Start);
+        await file.seek(offset, system.SeekMode.Start);
         for (let done = 0; done < length;) {
           const count = await file.read(bytes.subarray(done));
           if (count === null) {
@@ -94,14 +94,14 @@ export async function openFile(path: string): Promise<ByteSource> {
 
 /** Turns a failure to open or read `path` into an error that says what to do. */
 export function unreadable(path: string, error: unknown): InputError {
-  if (error instanceof Deno.errors.NotFound) {
+  if (error instanceof system.errors.NotFound) {
     return new InputError("there is no such file or folder", {
       where: path,
       hint: "Check the path.",
       cause: error,
     });
   }
-  if (error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable) {
+  if (error instanceof system.errors.PermissionDenied || error instanceof system.errors.NotCapable) {
     return new InputError("may not be read", { where: path, hint: "Check its permissions.", cause: error });
   }
   return new InputError(`cannot be read: ${error instanceof Error ? error.message : error}`, {
@@ -117,7 +117,7 @@ export function unreadable(path: string, error: unknown): InputError {
  */
 export async function requireFolderOf(path: string): Promise<void> {
   const folder = dirname(path);
-  const info = await Deno.stat(folder).catch((error) => {
+  const info = await system.stat(folder).catch((error) => {
     throw unreadable(folder, error);
   });
   if (!info.isDirectory) throw new InputError("is not a folder", { where: folder });
@@ -137,7 +137,7 @@ const UNWRITABLE: Readonly<Record<string, string>> = {
 export function unwritable(path: string, error: unknown): unknown {
   if (error instanceof LimbeckError || !(error instanceof Error)) return error;
   const reason = "code" in error ? UNWRITABLE[String(error.code)] : undefined;
-  const denied = error instanceof Deno.errors.NotCapable ? "this process has no permission to" : undefined;
+  const denied = error instanceof system.errors.NotCapable ? "this process has no permission to" : undefined;
   if (!reason && !denied) return error;
   return new InputError(`cannot be written: ${reason ?? denied}`, {
     where: path,
@@ -171,7 +171,7 @@ export async function writeAtomically(
   let position = 0;
   let wanted = 0;
   try {
-    const file = await Deno.open(temporary, { write: true, createNew: true });
+    const file = await system.open(temporary, { write: true, createNew: true });
     try {
       await writer({
         get position() {
@@ -195,10 +195,10 @@ export async function writeAtomically(
     } finally {
       file.close();
     }
-    await Deno.rename(temporary, path);
+    await system.rename(temporary, path);
     await syncFolder(folder);
   } catch (error) {
-    await Deno.remove(temporary).catch(() => {});
+    await system.remove(temporary).catch(() => {});
     throw isDiskFull(error)
       ? new DiskFullError(
         path,
@@ -241,33 +241,33 @@ export async function writeFolderAtomically(
   const previous = `${stem}.old`;
   let moved = false;
   try {
-    await Deno.mkdir(parent, { recursive: true });
-    await Deno.mkdir(temporary);
+    await system.mkdir(parent, { recursive: true });
+    await system.mkdir(temporary);
     await fill(temporary);
     await syncFolder(temporary);
     if (taken) {
-      await Deno.rename(path, previous);
+      await system.rename(path, previous);
       moved = true;
     }
-    await Deno.rename(temporary, path);
+    await system.rename(temporary, path);
     await syncFolder(parent);
   } catch (error) {
     const written = await folderBytes(temporary);
-    await Deno.remove(temporary, { recursive: true }).catch(() => {});
-    if (moved) await Deno.rename(previous, path).catch(() => {});
+    await system.remove(temporary, { recursive: true }).catch(() => {});
+    if (moved) await system.rename(previous, path).catch(() => {});
     if (error instanceof DiskFullError || isDiskFull(error)) {
       const last = error instanceof DiskFullError ? error.bytesNeeded : 1;
       throw new DiskFullError(path, written + last, await freeBytes(parent), error);
     }
     throw unwritable(path, error);
   }
-  if (moved) await Deno.remove(previous, { recursive: true });
+  if (moved) await system.remove(previous, { recursive: true });
 }
 
 async function folderBytes(folder: string): Promise<number> {
   let sum = 0;
   try {
-    for await (const { name } of Deno.readDir(folder)) sum += (await Deno.stat(join(folder, name))).size;
+    for await (const { name } of system.readDir(folder)) sum += (await system.stat(join(folder, name))).size;
   } catch {
     // It only makes a number in a message more exact.
   }
@@ -281,19 +281,19 @@ async function folderBytes(folder: string): Promise<number> {
 export async function removeUnfinishedFolders(parent: string): Promise<void> {
   const unfinished: string[] = [];
   try {
-    for await (const { name, isDirectory } of Deno.readDir(parent)) {
+    for await (const { name, isDirectory } of system.readDir(parent)) {
       if (isDirectory && /^\..+\.[0-9a-f]{8}\.(tmp|old)$/.test(name)) unfinished.push(join(parent, name));
     }
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    if (!(error instanceof system.errors.NotFound)) throw error;
   }
-  for (const path of unfinished) await Deno.remove(path, { recursive: true });
+  for (const path of unfinished) await system.remove(path, { recursive: true });
 }
 
 /** Bytes free to us in a folder, or undefined where the system does not say or `--allow-sys=statfs` was not given. */
 export async function freeBytes(folder: string): Promise<number | undefined> {
   // Asked first, because on a terminal the call itself would stop and ask the user.
-  if ((await Deno.permissions.query({ name: "sys", kind: "statfs" })).state !== "granted") return undefined;
+  if ((await system.permissions.query({ name: "sys", kind: "statfs" })).state !== "granted") return undefined;
   try {
     const info = await statfs(folder);
     return info.bavail * info.bsize;
@@ -310,7 +310,7 @@ async function requireSpace(path: string, size: number): Promise<void> {
 /** A rename survives a power cut only when its folder is flushed too; not every system lets a folder be opened. */
 async function syncFolder(folder: string): Promise<void> {
   try {
-    using handle = await Deno.open(folder, { read: true });
+    using handle = await system.open(folder, { read: true });
     await handle.sync();
   } catch (error) {
     if (isDiskFull(error)) throw error;

@@ -5,6 +5,7 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { basename, join } from "@std/path";
+import { type FileInfo, system } from "../base/system.ts";
 import { InputError } from "../base/errors.ts";
 import { unreadable } from "./files.ts";
 
@@ -24,9 +25,9 @@ const DEEPEST = 2;
  * @throws {InputError} when it cannot be read, or is neither a folder nor a GGUF file
  */
 export async function findModels(path: string): Promise<FoundModel[]> {
-  let info: Deno.FileInfo;
+  let info: FileInfo;
   try {
-    info = await Deno.stat(path);
+    info = await system.stat(path);
   } catch (cause) {
     throw unreadable(path, cause);
   }
@@ -46,11 +47,11 @@ async function visit(folder: string, depth: number, found: FoundModel[]): Promis
   const files: string[] = [];
   const folders: string[] = [];
   try {
-    for await (const { name } of Deno.readDir(folder)) {
+    for await (const { name } of system.readDir(folder)) {
       // Such as .git, and .locks of a cache.
       if (name.startsWith(".")) continue;
       // A link may lead nowhere.
-      const info = await Deno.stat(join(folder, name)).catch(() => undefined);
+      const info = await system.stat(join(folder, name)).catch(() => undefined);
       if (info?.isFile) files.push(name);
       if (info?.isDirectory) folders.push(name);
     }
@@ -72,7 +73,7 @@ async function visit(folder: string, depth: number, found: FoundModel[]): Promis
     return;
   }
   if (basename(folder).startsWith("models--") && folders.includes("snapshots")) {
-    for await (const { name } of Deno.readDir(join(folder, "snapshots"))) {
+    for await (const { name } of system.readDir(join(folder, "snapshots"))) {
       await visit(join(folder, "snapshots", name), DEEPEST, found);
     }
     return;

@@ -5,6 +5,7 @@
  */
 // @ts-types="../../types/std_path.d.ts"
 import { extname } from "@std/path";
+import { type FileInfo, system } from "../base/system.ts";
 import { InputError } from "../base/errors.ts";
 import { unreadable } from "./files.ts";
 import { openGgufModel } from "./gguf/model.ts";
@@ -24,9 +25,9 @@ import type { ModelSource } from "./model_source.ts";
  * ```
  */
 export async function openModel(path: string): Promise<ModelSource> {
-  let info: Deno.FileInfo;
+  let info: FileInfo;
   try {
-    info = await Deno.stat(path);
+    info = await system.stat(path);
   } catch (error) {
     throw unreadable(path, error);
   }

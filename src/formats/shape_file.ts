@@ -5,6 +5,7 @@
  * @module
  */
 import { z } from "zod";
+import { system } from "../base/system.ts";
 import { InputError } from "../base/errors.ts";
 import { unreadable, writeTextAtomically } from "./files.ts";
 
@@ -77,7 +78,7 @@ const schema: z.ZodType<ShapeFile> = z.strictObject({
  * @throws {InputError} if it is not there, or is none
  */
 export async function readShapeFile(path: string): Promise<ShapeFile> {
-  const text = await Deno.readTextFile(path).catch((error) => {
+  const text = await system.readTextFile(path).catch((error) => {
     throw unreadable(path, error);
   });
   return parseShapeFile(text, path);

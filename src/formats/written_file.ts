@@ -7,6 +7,7 @@
 import { extname } from "@std/path";
 // @ts-types="../../types/std_yaml.d.ts"
 import { parse as parseYaml } from "@std/yaml";
+import { system } from "../base/system.ts";
 import { InputError } from "../base/errors.ts";
 import { isObject } from "../base/json.ts";
 import { unreadable } from "./files.ts";
@@ -58,14 +59,14 @@ export async function readWrittenFile(
 async function readText(path: string, kind: string): Promise<string> {
   let bytes: Uint8Array;
   try {
-    const { size, isDirectory } = await Deno.stat(path);
+    const { size, isDirectory } = await system.stat(path);
     if (isDirectory) throw new InputError(`this is a folder; name a ${kind} file`, { where: path });
     if (size > LARGEST_FILE) {
       throw new InputError(`a ${kind} has at most ${LARGEST_FILE} bytes; this file has ${size}`, {
         where: path,
       });
     }
-    bytes = await Deno.readFile(path);
+    bytes = await system.readFile(path);
   } catch (cause) {
     throw cause instanceof InputError ? cause : unreadable(path, cause);
   }

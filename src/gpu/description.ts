@@ -12,6 +12,20 @@ export type KernelFamily =
   /** Tiles in workgroup memory: hardware GPUs. */
   | "tiled";
 
+/** WebGPU's name, as Chrome experiments with it, for products of small matrices that the lanes of a subgroup hold together. */
+export const SUBGROUP_MATRIX = "chromium-experimental-subgroup-matrix";
+
+/** A product of matrices that a subgroup does at once: [m, k] by [k, n]. */
+export interface SubgroupMatrix {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  /** Of the factors, such as `f16`. */
+  readonly componentType: string;
+  /** Of the product, such as `f32`. */
+  readonly resultComponentType: string;
+}
+
 /** A device as the planner sees it. Byte counts are bytes. */
 export interface DeviceDescription {
   /** The driver's own name for the device. */
@@ -29,6 +43,8 @@ export interface DeviceDescription {
   readonly offsetAlignment: number;
   /** Kernels that were found best here, by what they are for: see `tensor/variants.ts`. Absent where nothing was measured. */
   readonly kernels?: Readonly<Record<string, string>>;
+  /** Products that its subgroups do at once; absent where the device was not granted {@linkcode SUBGROUP_MATRIX}. */
+  readonly subgroupMatrices?: readonly SubgroupMatrix[];
 }
 
 /** The least that WebGPU guarantees, as a hardware GPU: what `estimate` plans for where no device is present. */

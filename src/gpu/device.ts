@@ -8,17 +8,21 @@
  * @module
  */
 import { DeviceError } from "../base/errors.ts";
-import type { DeviceDescription } from "./description.ts";
+import { type DeviceDescription, SUBGROUP_MATRIX, type SubgroupMatrix } from "./description.ts";
 import { accessVariant, type Binding, parseBindings } from "./bindings.ts";
 import { findPreamble } from "./preamble.ts";
+import { GPU_PROVIDERS, openProvider, processProvider, type ProviderId } from "./provider.ts";
 import { ReadBack } from "./read_back.ts";
+
+/** WebGPU's `GPUShaderStage.COMPUTE`: other implementations than the runtime's come without the globals that name such numbers. */
+const COMPUTE_STAGE = 0x4;
 
 /** Bytes that may be on their way to the device; see {@linkcode Gpu.upload}. */
 const STAGED_BYTES = 128 * 2 ** 20;
 
 /** Options of {@linkcode openGpu}. */
 export interface GpuOptions {
-  /** The WebGPU entry point: `navigator.gpu` by default, or another implementation such as Dawn's. */
+  /** The WebGPU entry point; that of this process by default, see {@linkcode processProvider}. */
   readonly gpu?: GPU;
   readonly powerPreference?: GPUPowerPreference;
   /** Overrides what planning believes of the adapter: tests use it to run the kernels of another family. */
@@ -43,6 +47,9 @@ const LIMITS = [
 /** Features worth having. `subgroups` is granted by some implementations that do not list it, so each is tried, not looked up. */
 const FEATURES = ["subgroups", "timestamp-query", "shader-f16"] as const;
 
+/** Features that some implementations do not know, and that are asked for only where they are listed. */
+const LISTED_FEATURES = [SUBGROUP_MATRIX] as const;
+
 /**
  * Opens the adapter and a device with the adapter's own limits.
  *
@@ -55,7 +62,8 @@ const FEATURES = ["subgroups", "timestamp-query", "shader-f16"] as const;
  * ```
  */
 export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
-  const entry = options.gpu ?? globalThis.navigator?.gpu;
+  const provider = options.gpu ? undefined : processProvider();
+  const entry = options.gpu ?? await openProvider();
   if (!entry) {
     throw new DeviceError("this runtime offers no WebGPU", {
       hint: "use Deno 2.9 or newer, or a browser with WebGPU",
@@ -66,8 +74,7 @@ export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
   });
   if (!adapter) {
     throw new DeviceError("no GPU adapter found", {
-      hint:
-        "install a Vulkan, Metal or Direct3D 12 driver; on a machine without a GPU Mesa's software driver will do (Debian: apt-get install mesa-vulkan-drivers). `limbeck doctor` tells more",
+      hint: (provider ?? GPU_PROVIDERS.native).withoutAdapter,
     });
   }
   const requiredLimits: Record<string, number> = {};
@@ -75,7 +82,8 @@ export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
     const value = adapter.limits[name];
     if (typeof value === "number") requiredLimits[name] = value;
   }
-  let features: string[] = [...FEATURES];
+  const listed = LISTED_FEATURES.filter((name) => adapter.features.has(name as GPUFeatureName));
+  let features: string[] = [...FEATURES, ...listed];
   for (;;) {
     try {
       const device = await adapter.requestDevice({
@@ -83,7 +91,10 @@ export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
         requiredLimits,
       });
       const preamble = options.preamble ?? await findPreamble(device, new Set(features));
-      return new Gpu(adapter, device, features, { ...options, gpu: entry, preamble });
+      return new Gpu(adapter, device, features, {
+        ...{ ...options, gpu: entry, preamble },
+        ...(provider ? { provider: provider.id } : {}),
+      });
     } catch (cause) {
       if (features.length === 0) {
         throw new DeviceError(`the adapter gives no device: ${(cause as Error).message}`, { cause });
@@ -134,8 +145,9 @@ export interface Pipeline {
 
 /** An open device. The only object through which the rest of the project touches WebGPU. */
 export class Gpu {
-  /** Held as long as the device: Dawn frees its instance with this object, under the device that still works on it. */
   readonly entry: GPU | undefined;
+  /** Where WebGPU comes from; undefined where an entry point was handed in. */
+  readonly provider: ProviderId | undefined;
   readonly adapter: GPUAdapter;
   readonly device: GPUDevice;
   readonly description: DeviceDescription;
@@ -148,8 +160,14 @@ export class Gpu {
   #staged = 0;
   #destroyed = false;
 
-  constructor(adapter: GPUAdapter, device: GPUDevice, features: readonly string[], options: GpuOptions) {
+  constructor(
+    adapter: GPUAdapter,
+    device: GPUDevice,
+    features: readonly string[],
+    options: GpuOptions & { readonly provider?: ProviderId },
+  ) {
     this.entry = options.gpu;
+    this.provider = options.provider;
     this.adapter = adapter;
     this.device = device;
     this.features = new Set(features);
@@ -265,7 +283,7 @@ export class Gpu {
       this.device.createBindGroupLayout({
         entries: bindings.filter((b) => b.group === group).map((b) => ({
           binding: b.binding,
-          visibility: GPUShaderStage.COMPUTE,
+          visibility: COMPUTE_STAGE,
           buffer: {
             type: b.kind === "uniform" ? "uniform" : b.kind === "read" ? "read-only-storage" : "storage",
           },
@@ -371,5 +389,17 @@ function describe(adapter: GPUAdapter, device: GPUDevice, features: ReadonlySet<
     maxInvocations: limits.maxComputeInvocationsPerWorkgroup,
     // 256 suits every adapter and lets one plan serve all.
     offsetAlignment: 256,
+    ...(features.has(SUBGROUP_MATRIX) ? { subgroupMatrices: subgroupMatrices(info) } : {}),
   };
+}
+
+/** What an adapter says of the matrices that its subgroups multiply. */
+function subgroupMatrices(info: GPUAdapterInfo): SubgroupMatrix[] {
+  const { subgroupMatrixConfigs = [] } = info as {
+    subgroupMatrixConfigs?: readonly (SubgroupMatrix & Record<"M" | "N" | "K", number>)[];
+  };
+  return subgroupMatrixConfigs.map((config) => ({
+    ...{ m: config.M, n: config.N, k: config.K },
+    ...{ componentType: config.componentType, resultComponentType: config.resultComponentType },
+  }));
 }

@@ -5,6 +5,7 @@
  * @module
  */
 import { DeviceError } from "../base/errors.ts";
+import { BUFFER_USAGE, MAP_READ } from "./buffer_usage.ts";
 import type { Gpu } from "./device.ts";
 
 /** What the profiler needs to know of a launch. */
@@ -55,11 +56,11 @@ export class Profiler {
       const bytes = part.length * 16;
       const resolve = device.createBuffer({
         size: bytes,
-        usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
+        usage: BUFFER_USAGE.timestamps,
       });
       const read = device.createBuffer({
         size: bytes,
-        usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+        usage: BUFFER_USAGE.readBack,
       });
       part.forEach((launch, i) => {
         const pass = encoder.beginComputePass({
@@ -83,7 +84,7 @@ export class Profiler {
   /** Waits for everything encoded so far and returns the times by kernel, longest first. */
   async report(): Promise<KernelTime[]> {
     for (const { set, resolve, read, launches } of this.#pending.splice(0)) {
-      await read.mapAsync(GPUMapMode.READ);
+      await read.mapAsync(MAP_READ);
       const ticks = new BigUint64Array(read.getMappedRange().slice(0));
       launches.forEach(({ planned }, i) => {
         const time = this.#times.get(planned.kernel) ??

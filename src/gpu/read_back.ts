@@ -3,10 +3,7 @@
  *
  * @module
  */
-import { BUFFER_USAGE } from "./buffer_usage.ts";
-
-/** WebGPU's `GPUMapMode.READ`. */
-const READ = 1;
+import { BUFFER_USAGE, MAP_READ } from "./buffer_usage.ts";
 
 /** A buffer that the GPU copies to and the host reads. It is the host's, so it does not count as memory of the GPU. */
 export class ReadBack {
@@ -20,7 +17,7 @@ export class ReadBack {
 
   /** Waits for all queued work and returns a copy of the first `size` bytes. Costs at least 10 ms and blocks the event loop. */
   async take(size: number): Promise<ArrayBuffer> {
-    await this.raw.mapAsync(READ, 0, size);
+    await this.raw.mapAsync(MAP_READ, 0, size);
     const bytes = this.raw.getMappedRange(0, size).slice(0);
     this.raw.unmap();
     return bytes;

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { system } from "../base/system.ts";
 import { InputError, LimbeckError } from "../base/errors.ts";
 
 /** How a server is reached. */
@@ -77,13 +78,13 @@ export type Environment = (name: string) => string | undefined;
 
 /** This process's own. One that may not be looked at is not asked for: on a terminal that would stop and ask the user. */
 export function ownEnvironment(name: string): string | undefined {
-  if (Deno.permissions.querySync({ name: "env", variable: name }).state !== "granted") {
+  if (system.permissions.querySync({ name: "env", variable: name }).state !== "granted") {
     throw new ServedRefusal("may not be read by this process", {
       where: name,
       hint: "Name a variable that begins with LIMBECK_KEY, or OPENAI_API_KEY; or run it with --allow-env.",
     });
   }
-  return Deno.env.get(name);
+  return system.env.get(name);
 }
 
 /**

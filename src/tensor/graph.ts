@@ -306,6 +306,8 @@ export interface Dispatch {
   readonly groups: readonly [number, number, number];
   /** Floating-point operations, for the profile. */
   readonly flops?: number;
+  /** Bytes that its tiling moves between memory and the kernel, where that is not each binding once. */
+  readonly traffic?: number;
 }
 
 /** What a gradient rule sees. */
@@ -331,9 +333,21 @@ export interface Variants<S, V> {
   name(variant: V): string;
   /** Seconds that a model of the device gives; only their order counts. */
   cost(shape: S, variant: V, device: DeviceDescription): number;
-  /** Traces a block that runs the op in this shape: what is timed. */
-  trial(graph: Graph, shape: S): void;
+  /**
+   * Bytes that move between memory and the kernel in all, with caches left out: what its tiling reads again counts again. A count from
+   * sizes alone, nothing measured.
+   */
+  traffic(shape: S, variant: V): number;
+  /**
+   * Traces a block that runs the op in this shape: what is timed.
+   *
+   * @returns What its inputs hold, by name; any numbers will do for the others
+   */
+  trial(graph: Graph, shape: S): TrialInputs | void;
 }
+
+/** Inputs of a trial that not any numbers will do for. */
+export type TrialInputs = Readonly<Record<string, Int32Array | Float32Array>>;
 
 /** What a lowering rule sees and fills. */
 export interface LoweringContext<A> {

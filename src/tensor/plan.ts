@@ -46,6 +46,8 @@ export interface PlannedDispatch {
   readonly flops: number;
   /** Bytes of all bindings: an upper bound of what it moves from and to memory once. */
   readonly bytes: number;
+  /** Bytes that its tiling moves between memory and the kernel: those of all bindings where the op says no other number. */
+  readonly traffic: number;
 }
 
 /** One block, planned. */
@@ -387,6 +389,7 @@ function planDispatch(
       `${where}: a grid of ${dispatch.groups.join(" x ")} workgroups is not possible on this device`,
     );
   }
+  const bytes = bindings.reduce((sum, b) => sum + b.bytes, 0);
   return {
     kernel: dispatch.kernel,
     path: node.path,
@@ -397,6 +400,7 @@ function planDispatch(
     sizeOffset: sizes.add(dispatch.size),
     groups: dispatch.groups,
     flops: dispatch.flops ?? 0,
-    bytes: bindings.reduce((sum, b) => sum + b.bytes, 0),
+    bytes,
+    traffic: dispatch.traffic ?? bytes,
   };
 }

@@ -6,7 +6,16 @@
  * @module
  */
 import type { DeviceDescription } from "../gpu/description.ts";
-import type { Graph, Variants } from "./graph.ts";
+import type { Graph, TrialInputs, Variants } from "./graph.ts";
+
+/** One of the kernels that there are for a shape; see {@linkcode Variants}. */
+export interface CandidateKernel {
+  readonly name: string;
+  /** Seconds, by a model of the device: an order, no forecast. */
+  readonly cost: number;
+  /** Bytes moved in all. */
+  readonly traffic: number;
+}
 
 /** A choice that a plan has made. */
 export interface ChosenKernel {
@@ -15,15 +24,17 @@ export interface ChosenKernel {
   /** Name of the variant. */
   readonly chosen: string;
   /** Those that there were, the one to take where nothing was measured first. */
-  readonly candidates: readonly { readonly name: string; readonly cost: number }[];
-  /** Traces a block that runs the op in the shape that was met first. */
-  trial(graph: Graph): void;
+  readonly candidates: readonly CandidateKernel[];
+  /** How often the plan uses it. */
+  readonly uses: number;
+  /** Traces a block that runs the op in the shape that was met first; returns what some of its inputs must hold, by name. */
+  trial(graph: Graph): TrialInputs;
 }
 
 /** Chooses while a program is planned, and keeps what was chosen. */
 export class KernelChooser {
   readonly #device: DeviceDescription;
-  readonly #chosen = new Map<string, ChosenKernel>();
+  readonly #chosen = new Map<string, ChosenKernel & { uses: number }>();
 
   constructor(device: DeviceDescription) {
     this.#device = device;
@@ -38,17 +49,22 @@ export class KernelChooser {
   choose<S, V>(variants: Variants<S, V>, shape: S): V {
     const key = `${variants.kind} ${variants.shapeClass(shape)}`;
     const candidates = variants.candidates(shape, this.#device);
-    const wanted = this.#device.kernels?.[key];
+    const known = this.#chosen.get(key);
+    // What the first shape of a class got, the others get too, or a plan made again from the names of the first would differ from it.
+    const wanted = known?.chosen ?? this.#device.kernels?.[key];
     const found = candidates.find((v) => variants.name(v) === wanted) ?? candidates[0]!;
-    if (!this.#chosen.has(key)) {
+    if (known) known.uses++;
+    else {
       this.#chosen.set(key, {
         key,
+        uses: 1,
         chosen: variants.name(found),
         candidates: candidates.map((v) => ({
           name: variants.name(v),
           cost: variants.cost(shape, v, this.#device),
+          traffic: variants.traffic(shape, v),
         })),
-        trial: (graph) => variants.trial(graph, shape),
+        trial: (graph) => variants.trial(graph, shape) ?? {},
       });
     }
     return found;

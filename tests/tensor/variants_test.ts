@@ -47,6 +47,25 @@ Deno.test("a choice can be tried in a block of its own, with each of its kernels
   assertEquals(new Set(texts).size, texts.length, "each is another kernel");
 });
 
+Deno.test("a plan made again with the names of the first is the same, whatever its shapes have in common", () => {
+  const texts = (device: DeviceDescription) => {
+    const program = new Program();
+    const graph = program.block("products");
+    // One class of sizes; the columns of the second are no multiple of 4.
+    for (const n of [80, 78]) {
+      const [x, w] = [graph.input(`x${n}`, [64, 48], "f32"), graph.weight(`w${n}`, [n, 48], "f32")];
+      graph.output(`y${n}`, matmul("NT", x, w));
+    }
+    const made = plan(program, device);
+    const names = [...made.kernels].map(([key, { chosen }]) => [key, chosen] as const);
+    return { names, kernels: made.blocks.get("products")!.dispatches.map(({ kernel }) => kernel) };
+  };
+  const first = texts(SOFTWARE);
+  assertEquals(first.names.length, 1);
+  assertEquals(new Set(first.kernels).size, 2);
+  assertEquals(texts({ ...SOFTWARE, kernels: Object.fromEntries(first.names) }), first);
+});
+
 Deno.test("sizes of a class differ by less than a fifth", () => {
   for (let size = 1; size < 5000; size++) {
     const upper = sizeClass(size);

@@ -140,7 +140,7 @@ function planLines(plan: PlanEvent): string[] {
   const widest = Math.max(5, ...Object.keys(plan.bytes).map((name) => name.length));
   const row = (name: string, size: number) => `  ${name.padEnd(widest)}  ${bytes(size).padStart(10)}`;
   return [
-    `${bold("GPU")}      ${plan.adapterName}${
+    `${bold("GPU")}      ${plan.adapterName}${plan.provider ? ` through ${plan.provider}` : ""}${
       plan.software ? yellow(" (software: a CPU does the work)") : ""
     }`,
     `${bold("Models")}   teacher ${

@@ -8,8 +8,10 @@ import { type LockedRun, removeUnbegun } from "../../runs/store/run_folder.ts";
 import { shellQuoted } from "../../base/quoting.ts";
 import { type RunOutcome, superviseRun } from "../../runs/supervise/supervisor.ts";
 import type { Flag, Invocation } from "../command.ts";
+import { PROVIDER_FLAG } from "../provider_flag.ts";
 import { isDebug } from "./output.ts";
 import { Progress } from "./progress.ts";
+import { machineProvider } from "../../runs/child/provider/choice.ts";
 import { writeReport } from "../../runs/report/report.ts";
 import { ensureAdapter } from "../setup/setup.ts";
 import { shownPath } from "./shown_path.ts";
@@ -25,6 +27,7 @@ export const RUN_FLAGS: Readonly<Record<string, Flag>> = {
     help: "End a training process that is silent for so long (default 120)",
   },
   profile: { help: "Measure each kernel and print where the time went; slows the run down" },
+  ...PROVIDER_FLAG,
   "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
 };
 
@@ -60,6 +63,8 @@ export async function watchRun(
       watchdogSeconds: flags.number("watchdog"),
       debug: isDebug(),
       profile: flags.on("profile"),
+      // Without the flag a run goes on as it was begun: only so do its numbers stay the same bit for bit.
+      ...(flags.given("provider") ? { provider: machineProvider() } : {}),
       onEvent: (event) => progress.show(event),
     });
     using _signals = handleSignals({

@@ -17,6 +17,7 @@ import { registryWith } from "../setup/registry.ts";
 import { table } from "../terminal/table.ts";
 import { fillCache } from "../../distill/run/fill_cache.ts";
 import type { Command, Invocation } from "../command.ts";
+import { PROVIDER_FLAG } from "../provider_flag.ts";
 import { shownPath } from "../terminal/shown_path.ts";
 import { stoppable } from "../terminal/stoppable_work.ts";
 
@@ -30,6 +31,7 @@ export const cache: Command = {
   usage: "RECIPE | audit RECIPE",
   positional: [1, 2],
   loadsPlugins: true,
+  opensGpu: true,
   details:
     "Runs the teacher over all samples of a recipe and keeps what teacher.cache says, in the folder that it names, or where " +
     "the runs of the data folder find it. Rows that are there already are not made again, whatever run they were made for. Stop it whenever you like: what is finished stays. Several may work " +
@@ -38,6 +40,7 @@ export const cache: Command = {
   flags: {
     ...RECIPE_FLAGS,
     ...DATA_FLAG,
+    ...PROVIDER_FLAG,
     tokens: { value: "COUNT", kind: "count", least: 1, help: "Held-out tokens of an audit (default 128)" },
   },
   examples: [

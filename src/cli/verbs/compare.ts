@@ -41,6 +41,7 @@ import { DATA_FLAG } from "../data_flag.ts";
 import { type RunOutcome, type SupervisedRun, superviseRun } from "../../runs/supervise/supervisor.ts";
 import { stepsOf } from "../../runs/task/run_recipe.ts";
 import type { Command, FlagReader, Invocation } from "../command.ts";
+import { PROVIDER_FLAG } from "../provider_flag.ts";
 import { checkModels, type MeasureComparison, measureSequences, readModels } from "./compare_models.ts";
 import { comparisonMarkdown, comparisonTables, tableLines } from "./comparison_table.ts";
 import { openRecipe } from "../../distill/run/open_recipe.ts";
@@ -65,6 +66,7 @@ export const compare: Command = {
   usage: "RECIPE ... [--task TASK ...] [--model NAME=PATH ...] | --resume FOLDER",
   positional: [0, 100],
   loadsPlugins: true,
+  opensGpu: true,
   details:
     "Runs each recipe with each seed, one run after another, and prints held-out figures with their spread over the seeds and " +
     "the differences to the first recipe, seed by seed. A seed decides initialisation, order of the data and dropout. Recipes " +
@@ -87,7 +89,7 @@ export const compare: Command = {
     task: { value: "TASK", many: true, help: "Measure all on a task too, as limbeck eval takes them" },
     "no-twin": { help: "Leave out the plain fine-tuning twin of the first recipe" },
     merged: { help: "Write merged models too" },
-    ...{ watchdog: watchdog!, "no-setup": noSetup! },
+    ...{ watchdog: watchdog!, ...PROVIDER_FLAG, "no-setup": noSetup! },
   },
   examples: [
     "limbeck compare lora.yaml llm-neo.yaml --seeds 3",

@@ -35,7 +35,7 @@ export async function distillRemote(
   examplePath: () => string,
 ): Promise<number> {
   const { args, flags, out } = invocation;
-  for (const name of ["output", "data", "plugin", "config"]) {
+  for (const name of ["output", "data", "plugin", "config", "provider"]) {
     if (flags.text(name) === undefined && flags.list(name).length === 0) continue;
     throw new UsageError(`--${name} is of runs on this machine; the service has its own`);
   }

@@ -10,7 +10,9 @@ import { selfTest } from "../../distill/run/self_test.ts";
 import { DeviceError } from "../../base/errors.ts";
 import { freeBytes } from "../../formats/files.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
+import { processProvider } from "../../gpu/provider.ts";
 import type { Command, Invocation } from "../command.ts";
+import { PROVIDER_FLAG } from "../provider_flag.ts";
 import { ensureAdapter } from "../setup/setup.ts";
 import { examineModels } from "./doctor_models.ts";
 import { bytes } from "../../base/units.ts";
@@ -35,6 +37,7 @@ export const doctor: Command = {
   usage: "",
   positional: [0, 0],
   loadsPlugins: true,
+  opensGpu: true,
   details:
     "Shows the GPU adapter, its limits and features, memory and disk, and compares a product and its gradients with exact ones. " +
     "With --models it says of each model folder, adapter and GGUF file, two folders deep, what it is, whether it loads, and what is missing where it does not.",
@@ -45,6 +48,7 @@ export const doctor: Command = {
       help: "Look at the models in a folder instead; hf: is the cache of the hub's models",
     },
     ...PLUGIN_FLAGS,
+    ...PROVIDER_FLAG,
     "no-setup": { help: "Do not install a driver where there is none" },
   },
   examples: ["limbeck doctor", "limbeck doctor --json", "limbeck doctor --models ./models --models hf:"],
@@ -111,6 +115,10 @@ function adapterChecks(gpu: Gpu): Check[] {
   const { info } = adapter;
   const driver = [info.vendor, info.architecture, info.description].filter(Boolean).join(", ");
   const software = info.isFallbackAdapter;
+  const provider = processProvider();
+  const products = (description.subgroupMatrices ?? []).map((
+    { m, n, k, componentType, resultComponentType },
+  ) => `${m} x ${n} x ${k} ${componentType} to ${resultComponentType}`);
   const kernels = description.subgroupSize > 0
     ? `${description.family}, subgroups of ${description.subgroupSize}`
     : description.family;
@@ -118,7 +126,9 @@ function adapterChecks(gpu: Gpu): Check[] {
     {
       name: "GPU",
       status: software ? "warning" : "ok",
-      found: `${description.name}\n${driver}\nkernels ${kernels}`,
+      found: `${description.name}\n${driver}\nthrough ${provider.title}${
+        provider.package ? ` (${provider.package})` : ""
+      }\nkernels ${kernels}`,
       ...(software
         ? {
           advice:
@@ -134,7 +144,14 @@ function adapterChecks(gpu: Gpu): Check[] {
         `${description.maxStorageBuffers} storage buffers a stage, ${description.maxInvocations} invocations a workgroup`,
       ].join("\n"),
     },
-    { name: "Features", status: "ok", found: [...features].sort().join(", ") || "none beyond the standard" },
+    {
+      name: "Features",
+      status: "ok",
+      found: [
+        [...features].sort().join(", ") || "none beyond the standard",
+        ...(products.length > 0 ? [`matrices of a subgroup: ${products.join("; ")}`] : []),
+      ].join("\n"),
+    },
   ];
 }
 

@@ -10,6 +10,7 @@ import type { ServedCost } from "../../distill/run/served_cost.ts";
 import { streamCostText } from "../../distill/run/stream_cost.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { Command, Invocation } from "../command.ts";
+import { PROVIDER_FLAG } from "../provider_flag.ts";
 import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
 import { table } from "../terminal/table.ts";
 import { trainedLines } from "../terminal/trained_text.ts";
@@ -21,10 +22,15 @@ export const estimate: Command = {
   usage: "[RECIPE]",
   positional: [0, 1],
   loadsPlugins: true,
+  opensGpu: true,
   details:
     "Plans the whole run without a single buffer: the bytes are exact. Where there is no GPU, WebGPU's default limits are planned for. " +
     "With --measure the first two steps are run, which needs a GPU, for a forecast of the time.",
-  flags: { ...RECIPE_FLAGS, measure: { help: "Run two steps to forecast the time" } },
+  flags: {
+    ...RECIPE_FLAGS,
+    ...PROVIDER_FLAG,
+    measure: { help: "Run two steps to forecast the time" },
+  },
   examples: [
     "limbeck estimate my.yaml",
     "limbeck estimate my.yaml --set train.tokensPerMicroBatch=4096",

@@ -16,6 +16,7 @@ import { findRunFolder } from "../../runs/store/data_folder.ts";
 import { readRun } from "../../runs/store/run_folder.ts";
 import { isTask } from "../../runs/task/run_recipe.ts";
 import type { Command, Invocation } from "../command.ts";
+import { PROVIDER_FLAG } from "../provider_flag.ts";
 import { MODEL_FLAGS, namedModel } from "../model_argument.ts";
 import { endTokenFlag, maskFlag, SAMPLE_FLAGS } from "../sample_flags.ts";
 import { registryWith } from "../setup/registry.ts";
@@ -29,6 +30,7 @@ export const evaluate: Command = {
   usage: "[MODEL ...] [--task TASK ...] | (--model PATH | --run RUN) [--dataset FILE ...]",
   positional: [0, 20],
   loadsPlugins: true,
+  opensGpu: true,
   details:
     "Prints the cross-entropy in nats a token and the perplexity. A run is measured on its own held-out data, encoded as its " +
     "recipe says, unless --dataset names other data. Several datasets are measured one by one.\n" +
@@ -65,6 +67,7 @@ export const evaluate: Command = {
     stream: {
       help: "Read the layers from disk for every pass, so that a model bigger than the GPU's memory does",
     },
+    ...PROVIDER_FLAG,
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
   examples: [

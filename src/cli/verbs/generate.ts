@@ -9,6 +9,7 @@ import { generateTexts } from "../../distill/generate/generate_texts.ts";
 import { InputError, UsageError } from "../../base/errors.ts";
 import { isTaken, unreadable, unwritable, writeTextAtomically } from "../../formats/files.ts";
 import type { Command, Invocation } from "../command.ts";
+import { PROVIDER_FLAG } from "../provider_flag.ts";
 import { MODEL_FLAGS, namedModel } from "../model_argument.ts";
 import { ensureAdapter } from "../setup/setup.ts";
 import { generateRationales, RATIONALE_FLAGS, refuseRationaleFlags } from "./generate_rationales.ts";
@@ -27,6 +28,7 @@ export const generate: Command = {
   usage: "(--model PATH | --run RUN) [--prompt TEXT ...] | --rationales FILE --output FILE",
   positional: [0, 0],
   loadsPlugins: true,
+  opensGpu: true,
   details:
     "Several prompts are continued at once. Without a prompt, texts begin as the tokenizer begins them. " +
     "--count writes so many texts for each prompt; with --output they become a dataset that `data.train` can name. " +
@@ -70,6 +72,7 @@ export const generate: Command = {
     stream: {
       help: "Read the layers from disk for every pass, so that a model bigger than the GPU's memory does",
     },
+    ...PROVIDER_FLAG,
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
   examples: [

@@ -13,6 +13,7 @@ import { hostName } from "../../server/http/origin.ts";
 import { isOpenToOthers, TokenList } from "../../server/auth/tokens.ts";
 import type { LogLine } from "../../server/http/request_log.ts";
 import type { Command, Invocation } from "../command.ts";
+import { PROVIDER_FLAG } from "../provider_flag.ts";
 import type { Output } from "../terminal/output.ts";
 import { DATA_FLAG } from "../data_flag.ts";
 import { PLUGIN_FLAGS } from "../setup/plugin_sources.ts";
@@ -97,6 +98,7 @@ export const serve: Command = {
       help: "End a training process that is silent for so long (default: its recipe's, 120)",
     },
     ...PLUGIN_FLAGS,
+    ...PROVIDER_FLAG,
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
   examples: [

@@ -15,6 +15,7 @@ import type { ShrinkGridOptions, ShrinkOptions } from "../../shape/shrunk.ts";
 import { WIDTH_STRUCTURES } from "../../shape/width/flap.ts";
 import type { WidthGoal } from "../../shape/width/measured_width.ts";
 import type { Command, FlagReader, Invocation } from "../command.ts";
+import { PROVIDER_FLAG } from "../provider_flag.ts";
 import { HUB_FLAGS, localModel } from "../hub_models.ts";
 import { choice, endTokenFlag, maskFlag, SAMPLE_FLAGS } from "../sample_flags.ts";
 import { PLUGIN_FLAGS } from "../setup/plugin_sources.ts";
@@ -34,6 +35,7 @@ export const shrink: Command = {
     "MODEL --data FILE [--layers COUNT] [--width RATIO] [--output FOLDER] [--shape FILE] [--report FILE]",
   positional: [1, 1],
   loadsPlugins: true,
+  opensGpu: true,
   details:
     "Searches for the layers that the model can do without. Searches: dp, AmoebaLLM's dynamic programme, which is greedy; exhaustive; beam; " +
     "and the rules cosine (what changes its input least goes first), every-other and evenly-spaced, which measure no subset. " +
@@ -90,6 +92,7 @@ export const shrink: Command = {
     ...SAMPLE_FLAGS,
     ...HUB_FLAGS,
     ...PLUGIN_FLAGS,
+    ...PROVIDER_FLAG,
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
   examples: [

@@ -10,6 +10,7 @@
 import { createHash } from "node:crypto";
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
+import { system } from "../../base/system.ts";
 import { InputError } from "../../base/errors.ts";
 import { openFile, writeFolderAtomically, writeTextAtomically } from "../../formats/files.ts";
 import { SafetensorsFile } from "../../formats/safetensors/safetensors.ts";
@@ -145,7 +146,7 @@ export async function readCheckpoint(
   layouts: CheckpointLayouts,
 ): Promise<{ flat: FlatState; state: CheckpointState }> {
   await verifyCheckpoint(path);
-  const state = JSON.parse(await Deno.readTextFile(join(path, "state.json"))) as CheckpointState;
+  const state = JSON.parse(await system.readTextFile(join(path, "state.json"))) as CheckpointState;
   const file = await SafetensorsFile.open(await openFile(join(path, "state.safetensors")));
   try {
     const empty = (kind: Kind) => new Float32Array(layoutOf(kind, layouts).total);
@@ -175,7 +176,7 @@ export async function readCheckpoint(
 export async function verifyCheckpoint(path: string): Promise<void> {
   let manifest: { format?: number; files?: Record<string, { bytes: number; sha256: string }> };
   try {
-    manifest = JSON.parse(await Deno.readTextFile(join(path, "manifest.json")));
+    manifest = JSON.parse(await system.readTextFile(join(path, "manifest.json")));
   } catch (cause) {
     throw new InputError("has no readable manifest.json, so it was not finished", { where: path, cause });
   }
@@ -200,12 +201,12 @@ export async function verifyCheckpoint(path: string): Promise<void> {
 export async function listCheckpoints(folder: string): Promise<{ step: number; path: string }[]> {
   const found: { step: number; path: string }[] = [];
   try {
-    for await (const entry of Deno.readDir(folder)) {
+    for await (const entry of system.readDir(folder)) {
       const match = /^step-(\d{6,})$/.exec(entry.name);
       if (entry.isDirectory && match) found.push({ step: Number(match[1]), path: join(folder, entry.name) });
     }
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    if (!(error instanceof system.errors.NotFound)) throw error;
   }
   return found.sort((a, b) => a.step - b.step);
 }
@@ -214,7 +215,7 @@ export async function listCheckpoints(folder: string): Promise<{ step: number; p
 export async function newestState(folder: string): Promise<CheckpointState | undefined> {
   for (const { path } of (await listCheckpoints(folder)).reverse()) {
     try {
-      return JSON.parse(await Deno.readTextFile(join(path, "state.json"))) as CheckpointState;
+      return JSON.parse(await system.readTextFile(join(path, "state.json"))) as CheckpointState;
     } catch {
       // It is damaged: whoever reads it for its tensors says so.
     }
@@ -230,14 +231,14 @@ export async function pruneCheckpoints(
 ): Promise<void> {
   const all = await listCheckpoints(folder);
   for (const { step, path } of all.slice(0, Math.max(0, all.length - keep))) {
-    if (step !== bestStep) await Deno.remove(path, { recursive: true });
+    if (step !== bestStep) await system.remove(path, { recursive: true });
   }
 }
 
 /** Removes the checkpoints of later steps than `step`. */
 export async function removeCheckpointsAfter(folder: string, step: number): Promise<void> {
   for (const later of await listCheckpoints(folder)) {
-    if (later.step > step) await Deno.remove(later.path, { recursive: true });
+    if (later.step > step) await system.remove(later.path, { recursive: true });
   }
 }
 

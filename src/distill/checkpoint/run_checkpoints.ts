@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { dirname, join } from "@std/path";
+import { system } from "../../base/system.ts";
 import { InputError } from "../../base/errors.ts";
 import {
   checkpointName,
@@ -58,7 +59,7 @@ export class RunCheckpoints {
         this.#onDamaged((error as Error).message);
         continue;
       }
-      const state = JSON.parse(await Deno.readTextFile(join(path, "state.json"))) as CheckpointState;
+      const state = JSON.parse(await system.readTextFile(join(path, "state.json"))) as CheckpointState;
       const names = new Set([...Object.keys(identity), ...Object.keys(state.identity)]);
       for (const name of later) names.delete(name);
       this.checkIdentity(state, identity, [...names]);
@@ -97,7 +98,7 @@ export class RunCheckpoints {
    * @throws {DiskFullError} and leaves earlier checkpoints as they were
    */
   async write(flat: FlatState, state: Omit<CheckpointState, "format">): Promise<string> {
-    await Deno.mkdir(this.folder, { recursive: true });
+    await system.mkdir(this.folder, { recursive: true });
     const path = await writeCheckpoint(this.folder, this.#trainables, flat, state);
     await pruneCheckpoints(this.folder, this.#keep, state.progress.best?.step);
     return path;

@@ -6,6 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { dirname } from "@std/path";
 import { createHash } from "node:crypto";
+import { system } from "../../base/system.ts";
 import { canonicalJson, isObject } from "../../base/json.ts";
 import type { Measurement } from "../../evaluation/results/measurement.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
@@ -40,7 +41,7 @@ export async function keptMeasurements(
   const kept = await readKept(path);
   if (kept?.identity === identity) return kept.measurements;
   const measurements = await measure();
-  await Deno.mkdir(dirname(path), { recursive: true });
+  await system.mkdir(dirname(path), { recursive: true });
   await writeTextAtomically(path, JSON.stringify({ identity, measurements }) + "\n");
   return measurements;
 }
@@ -50,13 +51,13 @@ async function readKept(
   path: string,
 ): Promise<{ identity: string; measurements: readonly Measurement[] } | undefined> {
   try {
-    const value: unknown = JSON.parse(await Deno.readTextFile(path));
+    const value: unknown = JSON.parse(await system.readTextFile(path));
     if (!isObject(value) || typeof value.identity !== "string" || !Array.isArray(value.measurements)) {
       return undefined;
     }
     return { identity: value.identity, measurements: value.measurements as readonly Measurement[] };
   } catch (error) {
-    if (error instanceof SyntaxError || error instanceof Deno.errors.NotFound) return undefined;
+    if (error instanceof SyntaxError || error instanceof system.errors.NotFound) return undefined;
     throw error;
   }
 }

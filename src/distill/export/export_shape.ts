@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { basename, dirname, join, resolve } from "@std/path";
+import { system } from "../../base/system.ts";
 import { InputError } from "../../base/errors.ts";
 import { isTaken } from "../../formats/files.ts";
 import type { UniformLoraLayer } from "../../formats/peft/uniform_lora.ts";
@@ -221,12 +222,15 @@ async function writeShape(
 ): Promise<void> {
   if (target === "merged") return await writeMerged(output, model, { adapter }, values);
   if (target === "gguf") {
-    const folder = await Deno.makeTempDir({ dir: dirname(resolve(output)), prefix: `.${basename(output)}.` });
+    const folder = await system.makeTempDir({
+      dir: dirname(resolve(output)),
+      prefix: `.${basename(output)}.`,
+    });
     try {
       await writeMerged(join(folder, "merged"), model, { adapter }, values);
       return await exportGguf(join(folder, "merged"), output, gguf);
     } finally {
-      await Deno.remove(folder, { recursive: true });
+      await system.remove(folder, { recursive: true });
     }
   }
   const origin: AdapterOrigin = {
@@ -241,7 +245,7 @@ async function writeShape(
   try {
     await writeModelFolder(join(output, "base"), model);
   } catch (error) {
-    await Deno.remove(output, { recursive: true });
+    await system.remove(output, { recursive: true });
     throw error;
   }
 }

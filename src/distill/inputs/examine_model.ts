@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
+import { system } from "../../base/system.ts";
 import { InputError, LimbeckError } from "../../base/errors.ts";
 import { isObject } from "../../base/json.ts";
 import type { FoundModel } from "../../formats/find_models.ts";
@@ -125,7 +126,7 @@ function storageOf(source: ModelSource): Pick<ExaminedModel, "parameters" | "sto
 /** What the config of a folder says, where its weights cannot be opened. */
 async function writtenFamily(folder: string): Promise<string | undefined> {
   try {
-    return familyIn(JSON.parse(await Deno.readTextFile(join(folder, "config.json"))));
+    return familyIn(JSON.parse(await system.readTextFile(join(folder, "config.json"))));
   } catch {
     return undefined;
   }

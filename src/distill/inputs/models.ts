@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { extname, join, resolve } from "@std/path";
+import { system } from "../../base/system.ts";
 import { InputError } from "../../base/errors.ts";
 import { type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "../../formats/dtype.ts";
 import type { ModelSource, TensorData } from "../../formats/model_source.ts";
@@ -417,7 +418,7 @@ export class Model {
 
 /** Without links, so that two ways to one model are one; but what says that a file is GGUF is its name, which a cache's blob has not. */
 async function realModelPath(path: string): Promise<string> {
-  const real = await Deno.realPath(path).catch(() => path);
+  const real = await system.realPath(path).catch(() => path);
   const isGguf = (name: string) => extname(name).toLowerCase() === ".gguf";
   return isGguf(path) && !isGguf(real) ? resolve(path) : real;
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { system } from "../../base/system.ts";
 import { InputError } from "../../base/errors.ts";
 import type { BatchStreamOptions } from "../../text/batch_stream.ts";
 import { DatasetError, type DatasetRow, Duplicates, openDataset, splitHeldOut } from "../../text/dataset.ts";
@@ -68,7 +69,7 @@ interface ReadSet {
 
 /** Bytes of a file; 0 where there is none, of which is told by who opens it. */
 async function bytesOf(path: string): Promise<number> {
-  return await Deno.stat(path).then(({ size }) => size, () => 0);
+  return await system.stat(path).then(({ size }) => size, () => 0);
 }
 
 /** Milliseconds in which rows are encoded for a look, all sets together. */

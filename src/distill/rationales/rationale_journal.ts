@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { type OpenFile, system } from "../../base/system.ts";
 import { InputError } from "../../base/errors.ts";
 import { canonicalJson, isObject } from "../../base/json.ts";
 import { unreadable, unwritable } from "../../formats/files.ts";
@@ -28,13 +29,13 @@ interface Entry extends RationaleText {
 export class RationaleJournal {
   readonly path: string;
   readonly #lines: LineFile<Head | Entry>;
-  readonly #lock: Deno.FsFile;
+  readonly #lock: OpenFile;
   readonly #texts: Map<string, RationaleText>;
 
   private constructor(
     path: string,
     lines: LineFile<Head | Entry>,
-    lock: Deno.FsFile,
+    lock: OpenFile,
     texts: Map<string, RationaleText>,
   ) {
     [this.path, this.#lines, this.#lock, this.#texts] = [path, lines, lock, texts];
@@ -47,7 +48,7 @@ export class RationaleJournal {
    */
   static async open(path: string, settings: AuthorSettings): Promise<RationaleJournal> {
     await checkHead(path, settings);
-    const lock = await Deno.open(path, { write: true, create: true }).catch((error) => {
+    const lock = await system.open(path, { write: true, create: true }).catch((error) => {
       throw unwritable(path, error);
     });
     try {
@@ -101,8 +102,8 @@ function linesOf(path: string): { file: LineFile<Head | Entry>; values: (Head | 
 
 /** Looks at a file before anything of it is changed. */
 async function checkHead(path: string, settings: AuthorSettings): Promise<void> {
-  const text = await Deno.readTextFile(path).catch((error) => {
-    if (error instanceof Deno.errors.NotFound) return "";
+  const text = await system.readTextFile(path).catch((error) => {
+    if (error instanceof system.errors.NotFound) return "";
     throw unreadable(path, error);
   });
   const end = text.indexOf("\n");

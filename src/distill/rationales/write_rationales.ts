@@ -4,6 +4,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
+import { system } from "../../base/system.ts";
 import { InputError } from "../../base/errors.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import type { AskedText, Author } from "./authors.ts";
@@ -84,7 +85,7 @@ export async function writeRationales(options: RationaleOptions): Promise<Writte
       );
     }
     await writeTextAtomically(output, rows.map((row) => JSON.stringify(row) + "\n").join(""));
-    await Deno.remove(journal.path);
+    await system.remove(journal.path);
     return { output, rows: rows.length, resumed, ...counts };
   } finally {
     journal.close();

@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { dirname, extname, resolve, toFileUrl } from "@std/path";
+import { system } from "../../base/system.ts";
 import { isObject } from "../../base/json.ts";
 // @ts-types="../../../types/std_yaml.d.ts"
 import { parse as parseYaml } from "@std/yaml";
@@ -45,7 +46,7 @@ export async function loadRecipe(path: string, options: LoadRecipeOptions = {}):
   const absolute = resolve(path);
   const written = absolutePaths(await readRecipe(absolute), dirname(absolute));
   const changed = applySets(written, options.sets ?? []);
-  return parseRecipe(await withTaskFiles(absolutePaths(changed, options.cwd ?? Deno.cwd())), path);
+  return parseRecipe(await withTaskFiles(absolutePaths(changed, options.cwd ?? system.cwd())), path);
 }
 
 /** A recipe with tasks in the place of paths of their files. */
@@ -76,7 +77,7 @@ async function readRecipe(path: string): Promise<unknown> {
 
 async function importRecipe(path: string): Promise<unknown> {
   try {
-    await Deno.stat(path);
+    await system.stat(path);
   } catch (cause) {
     throw unreadable(path, cause);
   }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { system } from "../../base/system.ts";
 import { inputPaths, type RecipePath } from "./paths.ts";
 import type { Recipe } from "./recipe.ts";
 import { InputError } from "../../base/errors.ts";
@@ -26,9 +27,9 @@ export async function checkPaths(paths: readonly RecipePath[]): Promise<void> {
   const problems: string[] = [];
   for (const { field, of, path } of paths.filter(({ of }) => of !== "folder")) {
     try {
-      for (const file of of === "dataset" ? await datasetFiles(path) : [path]) await Deno.stat(file);
+      for (const file of of === "dataset" ? await datasetFiles(path) : [path]) await system.stat(file);
     } catch (error) {
-      const missing = error instanceof Deno.errors.NotFound;
+      const missing = error instanceof system.errors.NotFound;
       const told = missing ? "there is no such file or folder" : (error as Error).message;
       // Errors of our own begin with the path.
       problems.push(`${field}: ${told.startsWith(path) ? told : `${path}: ${told}`}`);

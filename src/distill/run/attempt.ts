@@ -76,9 +76,11 @@ export class Attempt {
   tellPlan({ byCategory, total }: RunMemory): void {
     const { teachers, student, trainables } = this.setup;
     const { trainReport: report, heldOut, sets } = this.prepared;
+    const { provider } = this.gpu;
     this.host.emit({
       type: "plan",
       adapterName: this.gpu.description.name,
+      ...(provider === undefined || provider === "native" ? {} : { provider }),
       software: this.gpu.adapter.info.isFallbackAdapter,
       bytes: Object.fromEntries(byCategory),
       totalBytes: total,

@@ -6,6 +6,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
+import { system } from "../../base/system.ts";
 import { familiesOf } from "../../registry/families.ts";
 import { removeUnfinishedFolders } from "../../formats/files.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
@@ -66,7 +67,7 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
   const begun = host.resume ? await newestState(join(host.folder, CHECKPOINTS)) : undefined;
   const scratch = join(host.folder, ROWS);
   // Of an attempt that was killed.
-  await Deno.remove(scratch, { recursive: true }).catch(() => {});
+  await system.remove(scratch, { recursive: true }).catch(() => {});
   const prepared = await prepareRun(recipe, begun, familiesOf(registry), {
     scratch,
     onProgress: () => host.emit({ type: "heartbeat" }),
@@ -88,7 +89,7 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
     return await new Run(new Attempt(prepared, setup, gpu, host, started), tasks).run();
   } finally {
     prepared.close();
-    await Deno.remove(scratch).catch(() => {});
+    await system.remove(scratch).catch(() => {});
     own?.destroy();
   }
 }

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { ProviderId } from "../../gpu/provider.ts";
 import type { Gpu } from "../../gpu/device.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { DrawnShare } from "../../text/batch_stream.ts";
@@ -37,6 +38,8 @@ export interface StateEvent {
 export interface PlanEvent {
   type: "plan";
   adapterName: string;
+  /** Where WebGPU comes from, unless it is the runtime's own. */
+  provider?: ProviderId;
   /** Whether the adapter is a CPU in disguise. */
   software: boolean;
   /** Bytes on the GPU by category (weights, adapter and optimiser, activations, head chunk, inputs, ...). */

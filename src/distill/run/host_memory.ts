@@ -3,13 +3,14 @@
  *
  * @module
  */
+import { system } from "../../base/system.ts";
 import { memoryError, type RunMemory } from "../program/memory.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 
 /** Bytes that the machine has free; undefined where the system does not tell. */
 export function hostMemory(): number | undefined {
   try {
-    return Deno.systemMemoryInfo().available || undefined;
+    return system.systemMemoryInfo().available || undefined;
   } catch {
     return undefined;
   }

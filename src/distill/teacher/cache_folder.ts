@@ -8,6 +8,7 @@
 import { createHash } from "node:crypto";
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
+import { type OpenFile, system } from "../../base/system.ts";
 import { InputError } from "../../base/errors.ts";
 import { isObject } from "../../base/json.ts";
 import { exists, unwritable, writeTextAtomically } from "../../formats/files.ts";
@@ -65,10 +66,10 @@ export class CacheFolder {
     };
     let text: string;
     try {
-      text = await Deno.readTextFile(path);
+      text = await system.readTextFile(path);
     } catch (error) {
       // The first to write here has not come to it yet.
-      if (error instanceof Deno.errors.NotFound) return;
+      if (error instanceof system.errors.NotFound) return;
       return refuse(`${ABOUT} cannot be read`, error);
     }
     let about: unknown;
@@ -90,11 +91,11 @@ export class CacheFolder {
   async refresh(): Promise<void> {
     const names: string[] = [];
     try {
-      for await (const { name } of Deno.readDir(join(this.path, SHARDS))) {
+      for await (const { name } of system.readDir(join(this.path, SHARDS))) {
         if (name.endsWith(SHARD_ENDING) && !name.startsWith(".") && !this.#shards.has(name)) names.push(name);
       }
     } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
+      if (!(error instanceof system.errors.NotFound)) throw error;
     }
     // In the order of their names, so that of rows that are there twice every process takes the same.
     for (const name of names.sort()) {
@@ -136,9 +137,9 @@ export class CacheFolder {
     const path = this.#recordPath(kind, id);
     let text: string;
     try {
-      text = await Deno.readTextFile(path);
+      text = await system.readTextFile(path);
     } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return undefined;
+      if (error instanceof system.errors.NotFound) return undefined;
       throw error;
     }
     try {
@@ -175,21 +176,21 @@ export class CacheFolder {
   async claim(work: string): Promise<(() => Promise<void>) | undefined> {
     await this.#make();
     const path = join(this.path, CLAIMS, createHash("sha256").update(work).digest("hex").slice(0, 16));
-    const file = await Deno.open(path, { read: true, write: true, create: true });
+    const file = await system.open(path, { read: true, write: true, create: true });
     if (!await taken(file)) {
       file.close();
       return undefined;
     }
     return async () => {
       file.close();
-      await Deno.remove(path).catch(() => {});
+      await system.remove(path).catch(() => {});
     };
   }
 
   /** @param work is told whether it is alone: not every file system has locks, and then the same may be done twice, which harms nothing */
   async #exclusively(work: (alone: boolean) => Promise<void>): Promise<void> {
     await this.#make();
-    using file = await Deno.open(join(this.path, "lock"), { read: true, write: true, create: true });
+    using file = await system.open(join(this.path, "lock"), { read: true, write: true, create: true });
     let locked: boolean | undefined;
     while ((locked = await tryLock(file)) === false) {
       await new Promise((resolve) => setTimeout(resolve, LOCK_MS));
@@ -201,7 +202,7 @@ export class CacheFolder {
   async #make(): Promise<void> {
     try {
       for (const name of [SHARDS, RECORDS, CLAIMS]) {
-        await Deno.mkdir(join(this.path, name), { recursive: true });
+        await system.mkdir(join(this.path, name), { recursive: true });
       }
     } catch (error) {
       throw unwritable(this.path, error);
@@ -218,19 +219,19 @@ export class CacheFolder {
   /** Removes what processes that were killed left in the middle of a shard. Whoever has the lock writes alone. */
   async #removeUnfinished(): Promise<void> {
     const folder = join(this.path, SHARDS);
-    for await (const { name } of Deno.readDir(folder)) {
-      if (name.startsWith(".") && name.endsWith(".tmp")) await Deno.remove(join(folder, name));
+    for await (const { name } of system.readDir(folder)) {
+      if (name.startsWith(".") && name.endsWith(".tmp")) await system.remove(join(folder, name));
     }
   }
 }
 
 /** Whether a claim could be had, also where the file system knows no locks. */
-async function taken(file: Deno.FsFile): Promise<boolean> {
+async function taken(file: OpenFile): Promise<boolean> {
   return await tryLock(file) !== false;
 }
 
 /** Undefined where the file system knows no locks. */
-async function tryLock(file: Deno.FsFile): Promise<boolean | undefined> {
+async function tryLock(file: OpenFile): Promise<boolean | undefined> {
   try {
     return await file.tryLock(true);
   } catch {

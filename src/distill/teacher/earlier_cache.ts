@@ -7,6 +7,7 @@
 import { createHash } from "node:crypto";
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
+import { system } from "../../base/system.ts";
 import { InputError } from "../../base/errors.ts";
 import { canonicalJson } from "../../base/json.ts";
 import { openFile } from "../../formats/files.ts";
@@ -97,7 +98,7 @@ async function open(
 ): Promise<{ cache: TeacherCache; tokens: number } | undefined> {
   const key = earlierKey(origin);
   const path = cachePath(folder, key);
-  const there = await Deno.stat(path).then((info) => info.isDirectory, () => false);
+  const there = await system.stat(path).then((info) => info.isDirectory, () => false);
   if (!there) return undefined;
   const refuse = (what: string, cause?: unknown): never => {
     throw new InputError(`is not the teacher's cache it should be: ${what}`, {
@@ -108,7 +109,7 @@ async function open(
   };
   let about: About;
   try {
-    about = JSON.parse(await Deno.readTextFile(join(path, ABOUT)));
+    about = JSON.parse(await system.readTextFile(join(path, ABOUT)));
   } catch (cause) {
     return refuse(`${ABOUT} cannot be read`, cause);
   }

@@ -7,6 +7,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { basename, extname, join } from "@std/path";
 import { parse as parseCsv } from "csv-parse/sync";
+import { system } from "../../base/system.ts";
 import { InputError } from "../../base/errors.ts";
 import { isObject } from "../../base/json.ts";
 import { unreadable } from "../../formats/files.ts";
@@ -63,12 +64,12 @@ export async function readTaskRows(
 }
 
 async function filesAt(path: string): Promise<string[]> {
-  const info = await Deno.stat(path).catch((error) => {
+  const info = await system.stat(path).catch((error) => {
     throw unreadable(path, error);
   });
   if (!info.isDirectory) return [path];
   const names: string[] = [];
-  for await (const { name, isFile } of Deno.readDir(path)) {
+  for await (const { name, isFile } of system.readDir(path)) {
     if (isFile && (isDatasetName(name) || isText(name))) names.push(name);
   }
   if (names.length === 0) {
@@ -109,7 +110,7 @@ async function* rowsOf(path: string, columns: readonly string[] | undefined): As
 
 async function textOf(path: string): Promise<string> {
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(await Deno.readFile(path));
+    return new TextDecoder("utf-8", { fatal: true }).decode(await system.readFile(path));
   } catch (error) {
     if (error instanceof TypeError) throw new InputError("is not UTF-8 text", { where: path });
     throw unreadable(path, error);

@@ -7,6 +7,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { basename, dirname, extname, isAbsolute, resolve } from "@std/path";
 import { z } from "zod";
+import { system } from "../../base/system.ts";
 import { didYouMean } from "../../base/did_you_mean.ts";
 import { InputError } from "../../base/errors.ts";
 import { isObject } from "../../base/json.ts";
@@ -222,7 +223,7 @@ export async function namedTask(named: string): Promise<EvaluationTask> {
     isLayout ? { layout: name, data: path } : { kind: name, data: path },
     `--task ${named}`,
   );
-  return withFolder(task, Deno.cwd());
+  return withFolder(task, system.cwd());
 }
 
 /** JSON Schemas of tasks as they are written, by kind. */

@@ -6,6 +6,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { basename, dirname, join } from "@std/path";
 import { createHash } from "node:crypto";
+import { system } from "../../base/system.ts";
 import { InputError } from "../../base/errors.ts";
 import { openFile, unreadable } from "../files.ts";
 import { type Nf4Weight, refuseOtherMethods, takeNf4Weights } from "./bitsandbytes.ts";
@@ -101,7 +102,7 @@ class ModelFolder {
   static async open(path: string): Promise<ModelFolder> {
     const names = new Set<string>();
     try {
-      for await (const entry of Deno.readDir(path)) names.add(entry.name);
+      for await (const entry of system.readDir(path)) names.add(entry.name);
     } catch (error) {
       throw unreadable(path, error);
     }
@@ -111,7 +112,7 @@ class ModelFolder {
         hint: "A model folder holds config.json, tokenizer.json and model.safetensors.",
       });
     }
-    const real = await Deno.realPath(path);
+    const real = await system.realPath(path);
     const allowed = [real];
     let shared: string | undefined;
     // <cache>/models--owner--name/snapshots/<revision>/config.json -> ../../blobs/<hash>, which may be a link in its turn to
@@ -132,7 +133,7 @@ class ModelFolder {
     const path = join(this.path, name);
     let real: string;
     try {
-      real = await Deno.realPath(path);
+      real = await system.realPath(path);
     } catch (cause) {
       throw new InputError("is a link to a file that is not there", { where: path, cause });
     }

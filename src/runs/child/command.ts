@@ -1,6 +1,6 @@
 /**
  * How a child process is started: a generated entry with its modules, and no more permissions than its work needs. It may read the
- * models and the data and write its own folder; no network, no environment, no subprocess, no FFI.
+ * models and the data and write its own folder; no network, no environment, no subprocess, and no FFI but of a GPU provider that was asked for.
  *
  * @module
  */
@@ -12,8 +12,10 @@ import { unreadable, unwritable } from "../../formats/files.ts";
 import { blobsAt } from "../../hub/hub_cache.ts";
 import { datasetFiles } from "../../text/read/files.ts";
 import { inputPaths } from "../../distill/recipe/paths.ts";
+import type { ProviderId } from "../../gpu/provider.ts";
 import { prepareEntry } from "./entry.ts";
 import { refuseForeignFiles } from "./foreign_files.ts";
+import { providerNeeds } from "./provider/needs.ts";
 
 /** What decides how a child is started. */
 export interface ChildNeeds {
@@ -29,6 +31,8 @@ export interface ChildNeeds {
   read?: readonly string[];
   /** A folder that runs share and it may write; made where it is not there. */
   shares?: string;
+  /** Where it has WebGPU from; the runtime's own by default. */
+  provider?: ProviderId;
   /** It may read and write nothing, not even in its folder. */
   touchesNothing?: boolean;
   /** Most memory of the JavaScript heap, MiB (default 4096). Weights and buffers lie outside of it. */
@@ -46,13 +50,15 @@ export interface ChildCommand {
  *
  * @throws {InputError} a model or data path that does not exist, a path with a comma, or a plugin that cannot be loaded or imports files
  * that it may not read
+ * @throws {DeviceError} the GPU provider is not installed
  */
 export async function prepareChild(needs: ChildNeeds): Promise<ChildCommand> {
   const folder = join(needs.folder, "child");
   const { plugins = [], entry: main, heapMegabytes = 4096, touchesNothing } = needs;
   const source = `import { main } from ${JSON.stringify(main)};\nimport { plugins } from "./plugins.ts";\n` +
     "await main(plugins);\n";
-  const prepared = await prepareEntry(folder, source, plugins);
+  const provider = await providerNeeds(needs.provider ?? "native");
+  const prepared = await prepareEntry(folder, source, plugins, provider);
   await refuseForeignFiles(prepared, plugins);
   return {
     args: [
@@ -64,6 +70,7 @@ export async function prepareChild(needs: ChildNeeds): Promise<ChildCommand> {
       "--cached-only",
       `--v8-flags=--max-old-space-size=${heapMegabytes}`,
       ...(touchesNothing ? [] : await permissions(needs)),
+      ...provider.permissions,
       prepared.entry,
     ],
     // What it prints goes into a file.

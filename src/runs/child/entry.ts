@@ -9,7 +9,9 @@ import { join } from "@std/path";
 import project from "../../../deno.json" with { type: "json" };
 import { InputError, LimbeckError } from "../../base/errors.ts";
 import { unreadable } from "../../formats/files.ts";
+import { askDeno } from "./ask_deno.ts";
 import { importName, isPackage } from "./plugin_source.ts";
+import type { ProviderNeeds } from "./provider/needs.ts";
 
 /** How to run a generated module. */
 export interface PreparedEntry {
@@ -27,6 +29,7 @@ const root = new URL("../../../", import.meta.url);
  *
  * @param source what it does; it may import the list `plugins` of {@linkcode PluginModule} from "./plugins.ts"
  * @param plugins absolute paths, and packages with their version
+ * @param provider where it has WebGPU from, unless the runtime's own does
  * @throws {InputError} a plugin that is not there or cannot be loaded
  * @throws {LimbeckError} Limbeck itself cannot be loaded
  */
@@ -34,6 +37,7 @@ export async function prepareEntry(
   folder: string,
   source: string,
   plugins: readonly string[],
+  provider?: ProviderNeeds,
 ): Promise<PreparedEntry> {
   for (const path of plugins.filter((plugin) => !isPackage(plugin))) {
     await Deno.stat(path).catch((cause) => {
@@ -44,10 +48,10 @@ export async function prepareEntry(
   const paths = ["entry.ts", "plugins.ts", "import_map.json", "deno.lock"].map((name) => join(folder, name));
   const [entry, list, importMap, lock] = paths as [string, string, string, string];
   const imports = { ...project.imports, ...ownModules() };
-  await Deno.writeTextFile(entry, source);
+  await Deno.writeTextFile(entry, (provider?.source ?? "") + source);
   await Deno.writeTextFile(list, pluginList(plugins));
   await Deno.writeTextFile(importMap, JSON.stringify({ imports }, null, 2) + "\n");
-  await copyLockFile(lock);
+  await copyLockFile(lock, provider?.lock);
   const flags = ["--no-config", `--import-map=${importMap}`, `--lock=${lock}`];
   await fetchModules(flags, entry, plugins);
   return { flags, entry, plugins: list };
@@ -78,11 +82,16 @@ function pluginList(plugins: readonly string[]): string {
   return `export const plugins = [\n${items.join("")}];\n`;
 }
 
-/** The run gets a copy of the project's lock file, to which packages of plugins may be added. A project read over HTTPS has none. */
-async function copyLockFile(copy: string): Promise<void> {
+/**
+ * The run gets a copy of the project's lock file, to which packages of plugins may be added. A project read over HTTPS has none.
+ *
+ * @param further a lock file whose packages it is to know too
+ */
+async function copyLockFile(copy: string, further?: string): Promise<void> {
   if (root.protocol !== "file:") return;
   try {
-    await Deno.writeTextFile(copy, await Deno.readTextFile(new URL("deno.lock", root)));
+    const own = await Deno.readTextFile(new URL("deno.lock", root));
+    await Deno.writeTextFile(copy, further === undefined ? own : mergedLocks(own, further));
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
@@ -116,15 +125,10 @@ async function fetchModules(flags: string[], entry: string, plugins: readonly st
   });
 }
 
-/** Has Deno look at modules without running them. */
-export async function askDeno(
-  args: string[],
-): Promise<{ success: boolean; stdout: string; stderr: string }> {
-  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args,
-    stdin: "null",
-    env: { NO_COLOR: "1", RUST_BACKTRACE: "0" },
-  }).output();
-  const decoder = new TextDecoder();
-  return { success, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr).trim() };
+/** A lock file with the packages of another beside its own. */
+function mergedLocks(own: string, other: string): string {
+  type Lock = { specifiers?: Record<string, string>; npm?: Record<string, unknown> };
+  const [a, b] = [JSON.parse(own) as Lock, JSON.parse(other) as Lock];
+  const merged = { ...a, specifiers: { ...b.specifiers, ...a.specifiers }, npm: { ...b.npm, ...a.npm } };
+  return JSON.stringify(merged, null, 2) + "\n";
 }

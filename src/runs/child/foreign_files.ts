@@ -8,7 +8,8 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { dirname, fromFileUrl, relative } from "@std/path";
 import { InputError, LimbeckError } from "../../base/errors.ts";
-import { askDeno, type PreparedEntry } from "./entry.ts";
+import { askDeno } from "./ask_deno.ts";
+import type { PreparedEntry } from "./entry.ts";
 import { isPackage } from "./plugin_source.ts";
 
 /** What `deno info --json` says of modules, as far as it is wanted. */

@@ -8,6 +8,7 @@ import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { LimbeckError } from "../../base/errors.ts";
 import type { ChatMessage } from "../../text/dataset.ts";
 import { type Child, type ChildEnd, errorOf, howItEnded, isTold, startAlone } from "./host.ts";
+import { machineProvider } from "./provider/choice.ts";
 import type { ToldError } from "./told_error.ts";
 import type { ToldScores } from "./told_scores.ts";
 
@@ -119,6 +120,7 @@ export class InferenceProcess {
         order: model,
         plugins,
         heapMegabytes: 2048,
+        provider: machineProvider(),
         ...("path" in model ? { read: [model.path] } : { read: [model.folder], recipe: model.recipe }),
       }),
       options,

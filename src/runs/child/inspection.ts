@@ -13,6 +13,7 @@ import type { Task } from "../task/task.ts";
 import { LimbeckError } from "../../base/errors.ts";
 import type { Preview } from "../../text/preview.ts";
 import { type ChildEnd, howItEnded, withChild } from "./host.ts";
+import { machineProvider } from "./provider/choice.ts";
 
 /** What is to be told of a recipe, or of a task. */
 export type InspectionOrder =
@@ -134,7 +135,9 @@ async function inspectNow(
   const entry = new URL("./inside/inspect_entry.ts", import.meta.url).href;
   const { recipe } = order;
   const reads = isTask(recipe) ? { read: await taskReads(recipe) } : { recipe };
-  return await withChild({ entry, plugins, order, ...reads, heapMegabytes, signal }, (child) => {
+  // An estimate is made for the device at hand.
+  const provider = order.kind.startsWith("estimate") ? machineProvider() : "native";
+  return await withChild({ entry, plugins, order, ...reads, heapMegabytes, signal, provider }, (child) => {
     // It says nothing before its answer.
     child.expect(timeoutSeconds);
     return child.answer((end) => whyEnded(end, timeoutSeconds, heapMegabytes));

@@ -7,10 +7,11 @@
 import { fromFileUrl } from "@std/path";
 import { LimbeckError } from "../../base/errors.ts";
 import type { KernelText } from "../../gpu/description.ts";
+import { GPU_PROVIDERS } from "../../gpu/provider.ts";
 import { Child, howItEnded } from "./host.ts";
 
-/** Dawn, the WebGPU of Chrome, as a package for programs outside of a browser; `tint.lock` holds its integrity. */
-export const DAWN = "npm:webgpu@0.6.2";
+/** Dawn, the WebGPU of Chrome, as a package for programs outside of a browser; `provider/dawn.lock` holds its integrity. */
+export const DAWN = GPU_PROVIDERS.dawn.package!;
 
 /** Longest time of all kernels together, and of fetching Dawn. */
 const PATIENCE_SECONDS = 600;
@@ -48,7 +49,7 @@ export async function compileWithTint(
     "--quiet",
     "--no-prompt",
     "--no-config",
-    `--lock=${here("tint.lock")}`,
+    `--lock=${here("provider/dawn.lock")}`,
     "--frozen",
     ...(options.fetch ? [] : ["--cached-only"]),
     "--allow-ffi",

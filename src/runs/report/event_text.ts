@@ -35,7 +35,9 @@ export function eventText(event: RunEvent): string {
     case "rewind":
       return `Continuing after step ${Math.max(0, event.step)}`;
     case "plan":
-      return `Planned: ${event.steps} steps, ${event.totalBytes} bytes on ${event.adapterName}`;
+      return `Planned: ${event.steps} steps, ${event.totalBytes} bytes on ${event.adapterName}${
+        event.provider ? ` through ${event.provider}` : ""
+      }`;
     case "result":
       return `Done after ${event.result.steps} steps`;
     case "progress":

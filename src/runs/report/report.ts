@@ -74,7 +74,7 @@ function overview(manifest: RunManifest, events: readonly RunEvent[], plan: Plan
     state,
     `begun ${begun} UTC`,
     ...(attempts > 1 ? [`${attempts} attempts`] : []),
-    ...(plan ? [`on ${plan.adapterName}`] : []),
+    ...(plan ? [`on ${plan.adapterName}${plan.provider ? ` through ${plan.provider}` : ""}`] : []),
     `Limbeck ${manifest.limbeck}`,
   ].join(", ");
 }

@@ -18,6 +18,7 @@ import project from "../../../deno.json" with { type: "json" };
 import { type ExitCode, InputError } from "../../base/errors.ts";
 import { exists, isFile, writeTextAtomically } from "../../formats/files.ts";
 import { checkPlugins, identifyPlugins } from "../child/plugin_identity.ts";
+import { machineProvider } from "../child/provider/choice.ts";
 import { EVENTS_FILE, readEvents } from "./event_log.ts";
 import { checkPaths } from "../../distill/recipe/recipe_paths.ts";
 import { hubModels } from "../task/hub_models.ts";
@@ -103,6 +104,7 @@ export function newManifest(
   plugins: RunManifest["plugins"],
   models?: RunManifest["models"],
 ): RunManifest {
+  const provider = machineProvider();
   return {
     id: newRunId(),
     createdAt: new Date().toISOString(),
@@ -110,6 +112,7 @@ export function newManifest(
     deno: Deno.version.deno,
     recipeHash: runRecipeHash(recipe),
     plugins,
+    ...(provider === "native" ? {} : { provider }),
     ...(models ? { models } : {}),
   };
 }

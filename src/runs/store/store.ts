@@ -9,6 +9,7 @@
  */
 import type { ErrorEvent, RunEvent, RunEventBody, RunState, StateEvent } from "../../distill/run/events.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
+import type { ProviderId } from "../../gpu/provider.ts";
 import type { HubRecord } from "../../hub/hub_cache.ts";
 import type { IdentifiedPlugin } from "../child/plugin_identity.ts";
 import type { RunRecipe, RunTask } from "../task/run_recipe.ts";
@@ -27,6 +28,8 @@ export interface RunManifest {
   recipeHash: string;
   /** Plugin modules in the order they were given. */
   plugins: IdentifiedPlugin[];
+  /** Where the run has WebGPU from, unless it is the runtime's own. */
+  provider?: ProviderId;
   /** Models of the hub by the field of the recipe that names them: repository, commit, and the hash of each file. */
   models?: Readonly<Record<string, HubRecord>>;
 }

@@ -12,6 +12,7 @@ import type { ErrorEvent, RunEvent, RunEventBody, RunState } from "../../distill
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
+import type { ProviderId } from "../../gpu/provider.ts";
 import { explainDeath } from "./run_death.ts";
 import { type ChildCommand, prepareChild } from "../child/command.ts";
 import { Child, type ChildEnd } from "../child/host.ts";
@@ -60,6 +61,8 @@ export interface SuperviseOptions {
   unattended?: boolean;
   /** Seconds of work since someone asked for it after which a run is ended and has failed; no bound by default. */
   wallSeconds?: number;
+  /** Where it has WebGPU from; as it was begun by default. */
+  provider?: ProviderId | undefined;
   /** Error events carry stacks. */
   debug?: boolean;
   /** Measures each kernel; the events then end with a profile. */
@@ -176,6 +179,9 @@ export class SupervisedRun {
         ...(this.#distilled ? { recipe: this.#distilled } : { read: await taskReads(run.recipe) }),
         ...(shares === undefined ? {} : { shares }),
         plugins: run.manifest.plugins.map((plugin) => plugin.path),
+        ...(needsGpu(run.recipe)
+          ? { provider: this.#options.provider ?? run.manifest.provider ?? "native" }
+          : {}),
         entry: this.#options.entry ?? runEntry(run.recipe),
       });
       const waits = async (what: string) => {

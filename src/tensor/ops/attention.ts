@@ -25,8 +25,17 @@ import rowsSource from "../../../kernels/attention/rows.wgsl" with { type: "text
 import type { DeviceDescription } from "../../gpu/description.ts";
 import { expandTemplate, type TemplateConstants } from "../../gpu/template.ts";
 import { helperFunctions } from "../expr/mod.ts";
-import type { Tensor, TensorSpec } from "../graph.ts";
+import type { Graph, Tensor, TensorSpec, TrialInputs, Variants } from "../graph.ts";
 import { ensure, type GradientContext, grid, type LoweringContext, type Op, refuse } from "../op.ts";
+import {
+  type AttentionPart,
+  type AttentionShape,
+  attentionTraffic,
+  type AttentionVariant,
+  attentionVariants,
+  QUERY_BLOCK,
+  tiledLayout,
+} from "./attention_variants.ts";
 import { narrowColumns, widenColumns } from "./columns.ts";
 
 /** Attributes of {@linkcode attentionOp}. */
@@ -160,27 +169,6 @@ function gradient(context: GradientContext<AttentionAttributes>): (Tensor | unde
   return [queries ? made[0] : undefined, ...(keys ? made.slice(-2) : [])];
 }
 
-/**
- * Keys (forward, gradient of queries) or queries (gradient of keys) that a software device spreads over its lanes at a time. 32 take
- * a fifth less time than 16 and twice as long to compile, 0.8 s a kernel: worth it where there is much to compute.
- */
-function spreadRows(queries: number, keys: number, width: number): number {
-  return queries * keys * width > 1e8 ? 32 : 16;
-}
-/** The widest part of a head that one workgroup of the tiled kernels makes: the accumulators must fit its registers. */
-const TILED_COLUMNS = 128;
-
-/** Columns of a head that one workgroup makes, when each takes `bytesEach` of workgroup memory. */
-function columnsAtOnce(device: DeviceDescription, headDim: number, bytesEach: number): number {
-  if (device.family !== "subgroup8") return Math.min(Math.ceil(headDim / 32) * 32, TILED_COLUMNS);
-  return Math.min(headDim, Math.floor(device.maxWorkgroupMemory / bytesEach / 4) * 4);
-}
-
-/** Vectors of a head, where a software device keeps all of a lane's rows in registers; else 0. More would take long to compile. */
-function heldVectors(device: DeviceDescription, headDim: number): number {
-  return device.family === "subgroup8" && headDim <= 8 ? headDim / 4 : 0;
-}
-
 /** What the kernels share. */
 const INCLUDES = {
   attention_size: size,
@@ -198,41 +186,107 @@ function softCapConstants(softCap: number | undefined, lanes: 1 | 4): TemplateCo
   return { SOFT_CAP: true, LANES, TANH: helperFunctions([`tanh_${LANES}`]) };
 }
 
-/** What the sizes of all kernels have in common. */
-interface Launch {
-  readonly kernel: string;
+/** The texts of a part. */
+interface Sources {
+  readonly subgroup8: string;
+  readonly tiled: string;
+  /** What the kernel is called in messages. */
   readonly name: string;
-  readonly source: string;
-  readonly constants: Readonly<Record<string, number>>;
-  readonly tensors: readonly Tensor[];
-  /** Rows (queries or keys) in all and of one workgroup. */
-  readonly rows: number;
-  readonly tileRows: number;
-  readonly heads: number;
-  readonly columns: number;
-  /** Scores in one value of the kernel; 4 by default. */
-  readonly lanes?: 1 | 4;
-  /** Of 16 queries; for gradients of keys. */
-  readonly blocks?: number;
+  /** Vectors of a subgroup's sums in workgroup memory for each column. */
+  readonly sums: number;
   /** Matrix products over queries and keys. */
   readonly products: number;
 }
 
-function launch(context: LoweringContext<AttentionAttributes>, l: Launch): void {
+const SOURCES: Readonly<Record<AttentionPart, Sources>> = {
+  "attention": {
+    subgroup8: forwardSubgroup8,
+    tiled: forwardTiled,
+    name: "attention_forward",
+    sums: 1,
+    products: 2,
+  },
+  "attention dq": {
+    subgroup8: querySubgroup8,
+    tiled: queryTiled,
+    name: "attention_query_gradient",
+    sums: 1,
+    products: 3,
+  },
+  "attention dk dv": {
+    subgroup8: keySubgroup8,
+    tiled: keyTiled,
+    name: "attention_key_gradient",
+    sums: 2,
+    products: 4,
+  },
+};
+
+/** The kernels of a part; see {@linkcode attentionVariants}. */
+function variants(part: AttentionPart): Variants<AttentionShape, AttentionVariant> {
+  return { ...attentionVariants(part), trial: (graph, shape) => trial(part, graph, shape) };
+}
+
+const VARIANTS: Readonly<Record<AttentionPart, Variants<AttentionShape, AttentionVariant>>> = {
+  "attention": variants("attention"),
+  "attention dq": variants("attention dq"),
+  "attention dk dv": variants("attention dk dv"),
+};
+
+/** The part over one causal sample, or where there are more keys than queries, over all keys. */
+function trial(part: AttentionPart, graph: Graph, shape: AttentionShape): TrialInputs {
+  const { queries, keys, heads, keyValueHeads, headDim, capped } = shape;
+  const wide = (name: string) => graph.input(name, [queries, heads * headDim], "f32");
+  const narrow = (name: string) => graph.input(name, [keys, keyValueHeads * headDim], "f32");
+  const range = (name: string) => graph.input(name, [queries], "i32");
+  const operands = [wide("q"), narrow("k"), narrow("v"), range("start"), range("end")];
+  const attributes: AttentionAttributes = {
+    ...{ heads, keyValueHeads, headDim, scale: headDim ** -0.5 },
+    ...(capped ? { softCap: 30 } : {}),
+  };
+  const ends = Int32Array.from({ length: queries }, (_, i) => queries === keys ? i + 1 : keys);
+  const inputs = { start: new Int32Array(queries), end: ends };
+  if (part === "attention") {
+    graph.output("out", graph.add(attentionOp, operands, attributes)[0]!);
+    return inputs;
+  }
+  const logsumexp = graph.input("logsumexp", [heads, queries], "f32");
+  const made = graph.add(attentionGradientOp, [...operands, wide("out"), logsumexp, wide("dout")], {
+    ...attributes,
+    queries: part === "attention dq",
+    keys: part === "attention dk dv",
+  });
+  made.forEach((t, i) => graph.output(`gradient${i}`, t));
+  // About that of products of numbers around 1: the weights stay finite.
+  return { ...inputs, logsumexp: new Float32Array(heads * queries).fill(Math.log(keys) + 2) };
+}
+
+/** Dispatches the kernel of a part that the device likes best. */
+function launch(
+  context: LoweringContext<AttentionAttributes>,
+  part: AttentionPart,
+  tensors: readonly Tensor[],
+): void {
   const { inputs, attributes, device, dispatch } = context;
   const { heads, keyValueHeads, headDim, scale, softCap } = attributes;
   const [queries, keys] = [inputs[0]!.dim(0), inputs[1]!.dim(0)];
-  const tiles = Math.ceil(l.rows / l.tileRows);
-  const total = tiles * l.heads * Math.ceil(headDim / l.columns);
+  const shape = { queries, keys, heads, keyValueHeads, headDim, capped: softCap !== undefined };
+  const variant = context.choose(VARIANTS[part], shape);
+  const { name, products, sums } = SOURCES[part];
+  const keyed = part === "attention dk dv";
+  const { rows, constants, columns, lanes } = variant.family === "tiled"
+    ? tiledLaunch(part, variant, headDim)
+    : subgroupLaunch(part, variant, headDim, device, sums);
+  const tiles = Math.ceil((keyed ? keys : queries) / rows);
+  const parts = Math.ceil(headDim / columns);
+  const total = tiles * (keyed ? keyValueHeads : heads) * parts;
   dispatch({
-    kernel: l.kernel,
-    wgsl: expandTemplate(l.name, l.source, {
-      ...l.constants,
-      COLUMNS: l.columns,
-      HELD: heldVectors(device, headDim),
-      ...softCapConstants(softCap, l.lanes ?? 4),
+    kernel: `${part} ${VARIANTS[part].name(variant).replace(/^subgroup8 |^tiled /, "")}`,
+    wgsl: expandTemplate(`${name}_${variant.family}`, SOURCES[part][variant.family], {
+      ...constants,
+      ...softCapConstants(softCap, lanes),
     }, INCLUDES),
-    tensors: l.tensors,
+    tensors,
     size: [
       queries,
       keys,
@@ -243,35 +297,75 @@ function launch(context: LoweringContext<AttentionAttributes>, l: Launch): void 
       total,
       { f32: (softCap ?? scale) * Math.LOG2E },
       { f32: scale },
-      l.blocks ?? 0,
+      keyed ? Math.ceil(queries / QUERY_BLOCK) : 0,
       ...(softCap === undefined ? [] : [{ f32: scale / softCap }]),
     ],
     groups: grid(total, device),
     // An estimate: the ranges are not known. Causal attention over one sample is meant.
-    flops: l.products * heads * headDim * queries * (queries === keys ? keys + 1 : 2 * keys),
+    flops: products * heads * headDim * queries * (queries === keys ? keys + 1 : 2 * keys),
+    traffic: attentionTraffic(part, shape, variant, parts),
   });
 }
 
+/** What a variant makes of a template. */
+interface Launch {
+  /** Rows of a tile. */
+  readonly rows: number;
+  /** Columns of a head that one workgroup makes. */
+  readonly columns: number;
+  readonly constants: TemplateConstants;
+  /** Scores in one value of the kernel. */
+  readonly lanes: 1 | 4;
+}
+
+function tiledLaunch(
+  part: AttentionPart,
+  variant: AttentionVariant & { family: "tiled" },
+  headDim: number,
+): Launch {
+  const { rows, block, threads } = variant;
+  const layout = tiledLayout(part, variant, headDim)!;
+  const { across, vectors, slice, held, columns, values } = layout;
+  return {
+    rows,
+    columns: 4 * across * columns,
+    constants: {
+      ...{ ROWS: rows, BLOCK: block, THREADS: threads, ACROSS: across, VECTORS: vectors },
+      ...{ SLICE: slice, HELD: held, COLUMNS: columns, VALUES: values },
+    },
+    lanes: 4,
+  };
+}
+
+/** Columns of a head of which a software device keeps a lane's rows in registers: more would take long to compile. */
+const WIDEST_HELD = 8;
+
+function subgroupLaunch(
+  part: AttentionPart,
+  { own, spread }: AttentionVariant & { family: "subgroup8" },
+  headDim: number,
+  device: DeviceDescription,
+  sums: number,
+): Launch {
+  // Each column takes one value of each lane and sum.
+  const columns = Math.min(headDim, Math.floor(device.maxWorkgroupMemory / (32 * own * sums) / 4) * 4);
+  return {
+    rows: 8 * own,
+    columns,
+    constants: {
+      ...(part === "attention" ? { QUERIES: own, KEYS: spread } : {}),
+      ...(part === "attention dq" ? { KEYS: spread } : {}),
+      ...(part === "attention dk dv" ? { QUERIES: spread } : {}),
+      COLUMNS: columns,
+      HELD: headDim <= WIDEST_HELD ? headDim / 4 : 0,
+    },
+    lanes: own,
+  };
+}
+
 function lower(context: LoweringContext<AttentionAttributes>): void {
-  const { inputs, outputs, attributes, device } = context;
-  if (attributes.apart) return lowerApart(context);
-  const [queries, keys] = [inputs[0]!.dim(0), inputs[1]!.dim(0)];
-  const { heads, headDim } = attributes;
-  const fast = device.family === "subgroup8";
-  const perLane = queries <= 8 ? 1 : 4;
-  launch(context, {
-    kernel: `attention${fast ? ` x${perLane}` : ""}`,
-    name: fast ? "attention_forward_subgroup8" : "attention_forward_tiled",
-    source: fast ? forwardSubgroup8 : forwardTiled,
-    constants: { QUERIES: perLane, KEYS: spreadRows(queries, keys, heads * headDim) },
-    tensors: [...inputs, ...outputs],
-    rows: queries,
-    tileRows: fast ? 8 * perLane : 32,
-    lanes: fast ? perLane : 4,
-    heads,
-    columns: columnsAtOnce(device, headDim, 32 * perLane),
-    products: 2,
-  });
+  if (context.attributes.apart) return lowerApart(context);
+  launch(context, "attention", [...context.inputs, ...context.outputs]);
 }
 
 function lowerApart({ inputs, outputs, attributes, device, dispatch }: LoweringContext<AttentionAttributes>) {
@@ -297,6 +391,7 @@ function lowerApart({ inputs, outputs, attributes, device, dispatch }: LoweringC
     groups: grid(total, device),
     // An estimate: each query has its part of the keys.
     flops: 4 * heads * headDim * keys,
+    traffic: 4 * heads * ((2 * headDim) * (keys + queries) + 3 * queries),
   });
 }
 
@@ -312,13 +407,11 @@ function lowerGradient(context: LoweringContext<AttentionGradientAttributes>): v
     Tensor,
     Tensor,
   ];
-  const { heads, keyValueHeads, headDim } = attributes;
+  const { heads, headDim } = attributes;
   const [queries, keys] = [q.dim(0), k.dim(0)];
-  const fast = device.family === "subgroup8";
-  const spread = spreadRows(queries, keys, heads * headDim);
 
   const rows = scratch([heads, queries, 4], "u32");
-  const blockCount = Math.ceil(queries / 16);
+  const blockCount = Math.ceil(queries / QUERY_BLOCK);
   const blocks = scratch([blockCount, 2], "i32");
   const tiles = Math.ceil(queries / 64);
   dispatch({
@@ -328,34 +421,11 @@ function lowerGradient(context: LoweringContext<AttentionGradientAttributes>): v
     size: [queries, keys, heads, headDim / 4, tiles, tiles * heads],
     groups: grid(tiles * heads, device),
     flops: 2 * queries * heads * headDim,
+    // Both halves of the product, the logarithm and the range of every query of every head; the rows, and the blocks.
+    traffic: 4 * (heads * queries * (2 * headDim + 1 + 2 + 4) + 2 * blockCount),
   });
-  if (attributes.queries) {
-    launch(context, {
-      kernel: "attention dq",
-      name: fast ? "attention_query_gradient_subgroup8" : "attention_query_gradient_tiled",
-      source: fast ? querySubgroup8 : queryTiled,
-      constants: { KEYS: spread },
-      tensors: [q, k, v, rows, dout, outputs[0]!],
-      rows: queries,
-      tileRows: 32,
-      heads,
-      columns: columnsAtOnce(device, headDim, 128),
-      products: 3,
-    });
-  }
+  if (attributes.queries) launch(context, "attention dq", [q, k, v, rows, dout, outputs[0]!]);
   if (attributes.keys) {
-    launch(context, {
-      kernel: "attention dk dv",
-      name: fast ? "attention_key_gradient_subgroup8" : "attention_key_gradient_tiled",
-      source: fast ? keySubgroup8 : keyTiled,
-      constants: { QUERIES: spread },
-      tensors: [q, k, v, rows, dout, blocks, ...outputs.slice(-2)],
-      rows: keys,
-      tileRows: 32,
-      heads: keyValueHeads,
-      columns: columnsAtOnce(device, headDim, 256),
-      blocks: blockCount,
-      products: 4,
-    });
+    launch(context, "attention dk dv", [q, k, v, rows, dout, blocks, ...outputs.slice(-2)]);
   }
 }

@@ -5,6 +5,7 @@
  */
 import type { DType, Variants } from "../graph.ts";
 import { sizeClass } from "../variants.ts";
+import { STORAGES } from "../weight_storage.ts";
 
 /**
  * Which operand is read across its rows.
@@ -68,7 +69,21 @@ export const matmulVariants: Omit<Variants<MatmulShape, MatmulVariant>, "trial">
     const turn = (v.rows / 8 + v.columns) * 40e-9 + v.rows * v.columns * 5e-9;
     return tiles * ((k + k2) / 4 * turn + 300e-9) + Math.ceil(k / v.depth) * 18e-6;
   },
+  traffic({ m, n, k, k2, weight }, v) {
+    const [rows, columns] = v.family === "tiled" ? [32, 32] : [v.rows, 8 * v.columns];
+    const [tilesM, tilesN] = [Math.ceil(m / rows), Math.ceil(n / columns)];
+    const x = tilesN * m * 4 * (k + k2);
+    const w = tilesM * n * (k * bytesOfValue(weight) + 4 * k2);
+    // Parts of a deep product are added to what is there.
+    const parts = v.family === "tiled" ? 1 : Math.ceil(k / v.depth);
+    return x + w + m * n * 4 * (2 * parts - 1);
+  },
 };
+
+function bytesOfValue(dtype: DType): number {
+  const { blockBytes, blockValues } = STORAGES[dtype];
+  return blockBytes / blockValues;
+}
 
 /** Whether the kernels of subgroups can read the operands in whole vectors. */
 function isAligned({ orientation, m, n, k, k2 }: MatmulShape): boolean {

@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { basename, dirname, join } from "@std/path";
+import { system } from "../../base/system.ts";
 import { InputError } from "../../base/errors.ts";
 
 /** Names in braces: `train-{0,1}.parquet`. */
@@ -58,7 +59,7 @@ export async function datasetFiles(path: string): Promise<string[]> {
   const [folder, pattern] = [dirname(path), basename(path)];
   const names: string[] = [];
   try {
-    for await (const { name, isDirectory } of Deno.readDir(folder)) {
+    for await (const { name, isDirectory } of system.readDir(folder)) {
       if (!isDirectory && matches(pattern, name)) names.push(name);
     }
   } catch (cause) {
@@ -84,5 +85,5 @@ export async function withoutPattern(path: string): Promise<string> {
 }
 
 async function isThere(path: string): Promise<boolean> {
-  return await Deno.stat(path).then(() => true, () => false);
+  return await system.stat(path).then(() => true, () => false);
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { type OpenFile, system } from "../../base/system.ts";
 import { InputError } from "../../base/errors.ts";
 import type { CsvOptions } from "./csv.ts";
 import { datasetFiles } from "./files.ts";
@@ -96,13 +97,13 @@ async function openOne(path: string): Promise<OpenedFile> {
   return { path, bytes, ...format, isSeveral: false, records };
 }
 
-async function opened(path: string): Promise<Deno.FsFile> {
+async function opened(path: string): Promise<OpenFile> {
   try {
-    return await Deno.open(path, { read: true });
+    return await system.open(path, { read: true });
   } catch (cause) {
-    const reason = cause instanceof Deno.errors.NotFound
+    const reason = cause instanceof system.errors.NotFound
       ? "there is no such file"
-      : cause instanceof Deno.errors.PermissionDenied
+      : cause instanceof system.errors.PermissionDenied
       ? "may not be read: permission is denied"
       : `cannot be read: ${(cause as Error).message}`;
     throw new InputError(reason, { where: path, cause, hint: `Name a file of ${FORMATS}.` });
@@ -170,7 +171,7 @@ async function* parquetFile(
   using file = await opened(path);
   const slice = async (start: number, end: number = byteLength) => {
     const bytes = new Uint8Array(Math.max(0, end - start));
-    await file.seek(start, Deno.SeekMode.Start);
+    await file.seek(start, system.SeekMode.Start);
     for (let at = 0; at < bytes.length;) {
       const count = await file.read(bytes.subarray(at));
       if (count === null) throw new Error("the file is shorter than it was");

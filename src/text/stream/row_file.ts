@@ -4,6 +4,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
+import { type OpenFile, system } from "../../base/system.ts";
 import { InputError } from "../../base/errors.ts";
 import {
   contentHash,
@@ -70,7 +71,7 @@ export class RowFile {
   readonly heldOut: readonly DatasetRow[];
   readonly #path: string;
   readonly #name: string;
-  readonly #file: Deno.FsFile;
+  readonly #file: OpenFile;
   readonly #found: Found;
   readonly #removed: boolean;
   readonly #read: ReturnType<typeof rowReader>;
@@ -82,7 +83,7 @@ export class RowFile {
     columns: ColumnNames | undefined,
   ) {
     [this.#path, this.#name, this.#found, this.#removed] = [path, name, found, removed];
-    this.#file = Deno.openSync(path, { read: true });
+    this.#file = system.openSync(path, { read: true });
     this.#read = rowReader(name, columns);
     this.count = found.offsets.length - found.heldOut.length;
     ({ identity: this.identity, origins: this.origins, duplicates: this.duplicates, shared: this.shared } =
@@ -107,7 +108,7 @@ export class RowFile {
       const found = await new Finder(file, options).find(rewritten(file, scratch, options));
       return new RowFile({ path: scratch, name: path, removed: true }, found, undefined);
     } catch (error) {
-      await Deno.remove(scratch).catch(() => {});
+      await system.remove(scratch).catch(() => {});
       throw error;
     }
   }
@@ -141,7 +142,7 @@ export class RowFile {
   }
 
   #lineAt(offset: number): string {
-    this.#file.seekSync(offset, Deno.SeekMode.Start);
+    this.#file.seekSync(offset, system.SeekMode.Start);
     let length = 0;
     for (;;) {
       const count = this.#file.readSync(this.#buffer.subarray(length));
@@ -157,15 +158,15 @@ export class RowFile {
 
   close(): void {
     this.#file.close();
-    if (this.#removed) Deno.removeSync(this.#path);
+    if (this.#removed) system.removeSync(this.#path);
   }
 }
 
 /** A file for rows of another format. */
 async function scratchFile(path: string, folder: string | undefined): Promise<string> {
   try {
-    if (folder !== undefined) await Deno.mkdir(folder, { recursive: true });
-    return await Deno.makeTempFile({ ...(folder === undefined ? {} : { dir: folder }), suffix: ".jsonl" });
+    if (folder !== undefined) await system.mkdir(folder, { recursive: true });
+    return await system.makeTempFile({ ...(folder === undefined ? {} : { dir: folder }), suffix: ".jsonl" });
   } catch (cause) {
     throw new InputError(
       `only plain JSON Lines can be read from the disk row by row, and no copy of it as such can be written: ${
@@ -292,7 +293,7 @@ async function* rewritten(
     ...(columns ? { wanted: columns.wanted, nested: columns.nested } : {}),
     onRead: (bytes) => onProgress?.(bytes, file.bytes),
   });
-  using output = await Deno.open(scratch, { write: true, truncate: true });
+  using output = await system.open(scratch, { write: true, truncate: true });
   const encoder = new TextEncoder();
   const read = rowReader(file.path, names);
   let offset = 0;
@@ -324,6 +325,6 @@ function joined(pieces: readonly Uint8Array[]): Uint8Array {
   return bytes;
 }
 
-async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
+async function writeAll(file: OpenFile, bytes: Uint8Array): Promise<void> {
   for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));
 }

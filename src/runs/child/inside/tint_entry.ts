@@ -10,10 +10,11 @@
 import type { KernelFamily, KernelText } from "../../../gpu/description.ts";
 import { type Gpu, openGpu } from "../../../gpu/device.ts";
 import { ENABLE_SUBGROUPS } from "../../../gpu/preamble.ts";
+import { type DawnModule, openDawn } from "../../../gpu/provider.ts";
 import { serve } from "./port.ts";
 import type { TintOrder, TintReport } from "../tint.ts";
 
-async function loadDawn(name: string): Promise<{ create(options: string[]): GPU } | { unavailable: string }> {
+async function loadDawn(name: string): Promise<DawnModule | { unavailable: string }> {
   try {
     // Not a literal: type checking this file would fetch the library.
     return await import(name);
@@ -32,10 +33,10 @@ async function refusal(gpu: Gpu, { label, wgsl }: KernelText): Promise<string | 
 }
 
 async function compileAll(
-  dawn: { create(options: string[]): GPU },
+  dawn: DawnModule,
   kernels: readonly KernelText[],
 ): Promise<TintReport> {
-  const open = (preamble?: string) => openGpu({ gpu: dawn.create(["backend=null"]), preamble });
+  const open = (preamble?: string) => openGpu({ gpu: openDawn(dawn, ["backend=null"]), preamble });
   // Without the line that enables subgroups, Tint refuses their use: the tiled kernels must do without.
   const gpus: Record<KernelFamily, Gpu> = { tiled: await open(""), subgroup8: await open() };
   const strict = await open(ENABLE_SUBGROUPS);

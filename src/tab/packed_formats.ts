@@ -1,0 +1,22 @@
+/**
+ * In the bundle for a browser this stands for the readers of tables and of packed files, which are built on Node's streams.
+ *
+ * @module
+ */
+import { InputError } from "../base/errors.ts";
+
+// deno-lint-ignore require-yield
+export async function* csvRecords(_source: unknown, file: string): AsyncGenerator<never> {
+  throw new InputError("a tab reads JSON Lines, JSON and Parquet, no tables of text", {
+    where: file,
+    hint: "Convert it to JSON Lines, or use the command line or the service, which read it.",
+  });
+}
+
+// deno-lint-ignore require-yield
+export async function* unpacked(_source: unknown, compression: string, path: string): AsyncGenerator<never> {
+  throw new InputError(`a tab does not unpack ${compression}`, {
+    where: path,
+    hint: "Unpack it first, or use the command line or the service, which read it as it is.",
+  });
+}
