@@ -154,9 +154,10 @@ function rowOps(block: OpBlock): void {
   }
   // In registers of both families, and of hardware alone.
   for (const width of [36, 388]) {
-    const inputs = [block.tensor([9, width]), block.tensor([width]), block.tensor([9, width])];
-    const passing = block.tensor([9, width]);
-    block.want(...block.graph.add(rmsNormBackwardOp, [...inputs, passing], { epsilon: 1e-5 }));
+    const [x, dy, passing] = [1, 2, 3].map(() => block.tensor([9, width])) as [Tensor, Tensor, Tensor];
+    const weight = block.tensor([width]);
+    block.wantGradients(rmsNorm(x, weight, 1e-5), [x]);
+    block.want(...block.graph.add(rmsNormBackwardOp, [x, weight, dy, passing], { epsilon: 1e-5 }));
   }
   for (const width of [4, 7]) {
     const x = block.tensor([9, 3 * width]);
