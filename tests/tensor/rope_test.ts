@@ -157,9 +157,13 @@ Deno.test("queries and keys are turned by one kernel, forward and back, if their
     }),
     ["rope/3", "rope/4"],
   );
-  // Another table, and keys that are made of turned queries.
+  // Another table, the same tensor, and keys that are made of turned queries.
   assertEquals(
     names((g, q, k, p) => want(g, rope(q, p, angles(g), 2, 8), rope(k, p, angles(g, "other"), 1, 8))),
+    ["rope/3", "rope/3"],
+  );
+  assertEquals(
+    names((g, q, _, p) => want(g, rope(q, p, angles(g), 2, 8), rope(q, p, angles(g), 2, 8))),
     ["rope/3", "rope/3"],
   );
   assertEquals(

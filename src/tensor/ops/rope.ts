@@ -6,7 +6,7 @@
 import source from "../../../kernels/rope.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Node, Tensor } from "../graph.ts";
-import { ensure, grid, type NodeOf, type Op } from "../op.ts";
+import { ensure, grid, type NodeOf, type Op, rootOf } from "../op.ts";
 
 /** Attributes of {@linkcode ropeOp}. */
 export interface RopeAttributes {
@@ -108,6 +108,8 @@ export function bothRopes(first: NodeOf<RopeAttributes>, second: NodeOf<RopeAttr
   const same = a.headDim === b.headDim && a.rotated === b.rotated && a.inverse === b.inverse &&
     [1, 2].every((i) => first.inputs[i] === second.inputs[i]);
   if (!same || first.inputs.length > 3 || second.inputs.length > 3) return undefined;
+  // One range of memory may not be bound twice where another is written.
+  if (rootOf(first.inputs[0]!).root === rootOf(second.inputs[0]!).root) return undefined;
   return {
     ...second,
     inputs: [...first.inputs, second.inputs[0]!],
