@@ -7,6 +7,7 @@
 import { parseBindings } from "../src/gpu/bindings.ts";
 import type { Gpu } from "../src/gpu/device.ts";
 import { compile, type Executable } from "../src/tensor/executable.ts";
+import type { Storage } from "../src/tensor/graph.ts";
 import type { Plan, PlannedDispatch } from "../src/tensor/plan.ts";
 
 /** Counters of one dispatch, one for each binding; at a multiple of 256 bytes. */
@@ -74,10 +75,13 @@ fn counted(binding: u32, index: u32) -> u32 {
 function countingPlan(plan: Plan): Plan {
   const buffer = plan.buffers.length;
   const all = [...plan.blocks.values()].flatMap((block) => block.dispatches);
-  const storage = {
-    ...{ kind: "state", name: STORAGE, shape: [COUNTERS * Math.max(1, all.length)], dtype: "u32" },
+  const storage: Storage = {
+    kind: "state",
+    name: STORAGE,
+    shape: [COUNTERS * Math.max(1, all.length)],
+    dtype: "u32",
     category: "bench",
-  } as const;
+  };
   const bytes = 4 * storage.shape[0]!;
   let next = 0;
   const blocks = [...plan.blocks].map(([name, block]) => {

@@ -1,6 +1,12 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals } from "@std/assert";
-import { accessVariant, FIRST_UNIFORM, inOneGroup, parseBindings } from "../../src/gpu/bindings.ts";
+import {
+  accessVariant,
+  FIRST_UNIFORM,
+  inOneGroup,
+  joinBindings,
+  parseBindings,
+} from "../../src/gpu/bindings.ts";
 
 const KERNEL = `// @group(0) @binding(9) var<storage, read> in_a_comment: array<f32>;
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
@@ -53,4 +59,21 @@ Deno.test("inOneGroup() puts the uniforms of group 1 behind the storage of group
   // The lines stay, so that messages of compilers name the right ones, and a second time there is nothing left to move.
   assertEquals(moved.split("\n").length, KERNEL.split("\n").length);
   assertEquals(inOneGroup(moved), moved);
+});
+
+Deno.test("joinBindings() reads one binding through another of the same type, and nothing else changes", () => {
+  const kernel = `@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+@group(0) @binding(2) var< storage > x2 : array< f32 >;
+@group(0) @binding(3) var<storage, read> words: array<u32>;
+fn main() { out[0] = x[0] * x2[1] + f32(words[x2_size]) + size.x2; }
+`;
+  const joined = joinBindings(kernel, 2, 0)!;
+  assertEquals(parseBindings(joined).map(({ name }) => name), ["x", "out", "words"]);
+  assertEquals(joined.includes("out[0] = x[0] * x[1] + f32(words[x2_size]) + size.x2;"), true);
+  // Other types, what is written, what is not there, and a name that means something else inside.
+  assertEquals(joinBindings(kernel, 3, 0), undefined);
+  assertEquals(joinBindings(kernel, 2, 1), undefined);
+  assertEquals(joinBindings(kernel, 7, 0), undefined);
+  assertEquals(joinBindings(kernel.replace("out[0] =", "let x = 1.0; out[0] ="), 2, 0), undefined);
 });

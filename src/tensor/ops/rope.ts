@@ -80,12 +80,12 @@ export const ropeOp: Op<RopeAttributes> = {
     const vector = rotated % 8 === 0 && headDim % 4 === 0 ? 4 : 1;
     const half = rotated / 2 / vector;
     const software = device.family === "subgroup8";
-    const rowsTogether = software ? ROWS_TOGETHER : 1;
+    const [threads, rowsTogether] = software ? [8, ROWS_TOGETHER] : [64, 1];
     dispatch({
       kernel: `${other ? "ropes" : "rope"} ${rotated === headDim ? headDim : `${rotated} of ${headDim}`}`,
       wgsl: expandTemplate("rope", source, {
         TENSORS: outputs.length,
-        THREADS: software ? 8 : 64,
+        THREADS: threads,
         ROWS: rowsTogether,
         HALF: half,
         REST: (headDim - rotated) / vector,
@@ -98,6 +98,8 @@ export const ropeOp: Op<RopeAttributes> = {
       ],
       groups: grid(Math.ceil(rows / rowsTogether), device),
       flops: 3 * rows * (heads + (other ? otherHeads : 0)) * rotated,
+      // Every head reads the angles of its position, every thread the position.
+      traffic: 4 * rows * ((heads + (other ? otherHeads : 0)) * (2 * headDim + rotated) + threads),
     });
   },
 };
