@@ -87,7 +87,7 @@ gpuTest(
       const [dx2] = gradients(graph, [[normed((t) => t), dy!]], [x!]);
       return [
         normed((t) => plant(t, `((${value} - mean) * scale)`, `(${value} * scale)`)),
-        normed((t) => plant(t, ...square)),
+        normed((t) => plant(t, square[0], square[1])),
         plant(dx!, " - evenly", ""),
         plant(dx2!, ` - (${value} - mean) * along`, ""),
         plant(dw!, " - mean[t]", ""),
