@@ -18,16 +18,7 @@
 // x_column is where this launch begins along K, in x and for NT in w. Limits: K and K2 multiples of 4; for COLUMNS = 4, N a multiple of 4; for ORIENTATION = TN, M a multiple of 4.
 // Rows and columns beyond the edge are computed from whatever is read there and never stored.
 
-struct Size {
-  m: u32, n: u32, k: u32, k2: u32,
-  x_stride: u32, x_column: u32, out_stride: u32, out_column: u32,
-  tiles_m: u32, tiles: u32, has_addend: u32, accumulate: u32,
-  keep: u32, factor: f32, ratio: f32, pad: u32,
-//#if EXPERTS
-  first_expert: u32, experts: u32, expert_values: u32, expert_offset: u32, // of those bound; of each; of where k begins
-  tiles_n: u32,
-//#end
-}
+//#include product_size
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
 //#if COLUMNS == 1 && ORIENTATION != NT
@@ -46,8 +37,6 @@ alias Sum = f32;
 @group(0) @binding(4) var<storage, read> x2: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> w2: array<Weight>;
 //#end
-@group(1) @binding(0) var<uniform> size: Size;
-@group(1) @binding(1) var<uniform> step: array<vec4<f32>, 64>;
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,

@@ -8,7 +8,7 @@ import { byteLength, type Graph, type Node, type Tensor } from "./graph.ts";
 import { type AccumulateAttributes, accumulateOp } from "./ops/accumulate.ts";
 import { type CombineAttributes, combineOp } from "./ops/combine.ts";
 import { matmulAccumulateOp, type MatmulAttributes, matmulOp } from "./ops/matmul.ts";
-import { WHOLE_DEPTH } from "./ops/matmul_variants.ts";
+import { WHOLE_DEPTH } from "./ops/matmul/variants.ts";
 import { applies, isView, type NodeOf, type Op, rootOf } from "./op.ts";
 import { rmsNormBackwardOp } from "./ops/rms_norm.ts";
 import { bothRopes, type RopeAttributes, ropeOp } from "./ops/rope.ts";
@@ -156,19 +156,22 @@ function twoProducts(
   // The second product is the short one: it is not split and not chosen a tile for.
   const depth = (n: Node, o: string) => (o === "TN" ? n.inputs[0]!.dim(0) : n.inputs[0]!.dim(1));
   if (depth(second, a2.orientation) > Math.min(WHOLE_DEPTH, depth(first, a1.orientation))) return undefined;
-  const factors = [a1.factors[0]! * f1, a2.factors[0]! * f2];
+  if (a2.compute) return undefined;
+  const shared = {
+    orientation: a1.orientation,
+    factors: [a1.factors[0]! * f1, a2.factors[0]! * f2],
+    ...(a1.compute ? { compute: a1.compute } : {}),
+  };
   if (a1.addend) {
     if (f1 !== 1) return undefined;
     const [x, w, addend] = first.inputs as [Tensor, Tensor, Tensor];
     return replace(node, matmulOp, [x, w, ...second.inputs, addend], {
-      orientation: a1.orientation,
-      factors,
+      ...shared,
       addend: true,
     });
   }
   return replace(node, matmulOp, [...first.inputs, ...second.inputs], {
-    orientation: a1.orientation,
-    factors,
+    ...shared,
     addend: false,
   });
 }

@@ -27,7 +27,7 @@ import { fill, fillConstant } from "../../src/tensor/ops/fill.ts";
 import { gatedSilu } from "../../src/tensor/ops/gated.ts";
 import { layerNorm } from "../../src/tensor/ops/layer_norm.ts";
 import { materialise } from "../../src/tensor/ops/materialise.ts";
-import { matmul, matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
+import { linear, matmul, matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
 import { normal } from "../../src/tensor/ops/normal.ts";
 import { clippingFactor, gradientNorm } from "../../src/tensor/ops/norms.ts";
 import { maskRows } from "../../src/tensor/ops/mask_rows.ts";
@@ -83,6 +83,7 @@ export function opPlan(device: DeviceDescription): Plan {
   for (
     const trace of [
       products,
+      roundedProducts,
       blockWeights,
       rowOps,
       attentions,
@@ -140,6 +141,15 @@ function products(block: OpBlock): void {
         }
       }
     }
+  }
+}
+
+/** Products whose operands are rounded, and whose sums along K are shared by workgroups. */
+function roundedProducts(block: OpBlock): void {
+  for (const [k, n] of [[1028, 36], [1031, 37]] as const) {
+    const [x, w] = [block.tensor([9, k]), block.graph.weight(`rounded ${k}`, [n, k], "bf16")];
+    block.wantGradients(linear(x, w, "f16"), [x]);
+    block.wantGradients(linear(x, w), [x]);
   }
 }
 

@@ -173,7 +173,7 @@ async function onGpu(
     values,
     (_, ...t) => build(t[0]!, t[1]!, t[2]!, t[3]!, t[4]!, t[5]!),
     scalars,
-    kernels,
+    kernels ? { ...gpu.description, kernels } : gpu.description,
   );
   const [out, logsumexp, dq, dk, dv] = outputs as [
     Float32Array,
