@@ -68,7 +68,8 @@ const CORE_ENTRIES = ["src/distill/program/plan_training.ts", "src/gpu/device.ts
 /** WebGPU is spoken to in one room. */
 const WEBGPU = /\bGPU[A-Z]\w*\s*\.|\bnavigator\s*\.\s*gpu\b/;
 /** The outermost files, which put the pieces together: only they know the built-in plugins. */
-const COMPOSITION_ROOTS = /^(mod\.ts|src\/cli\/|src\/server\/|src\/tab\/|src\/runs\/child\/inside\/\w+_entry\.ts)/;
+const COMPOSITION_ROOTS =
+  /^(mod\.ts|src\/cli\/|src\/server\/|src\/tab\/|src\/runs\/child\/inside\/\w+_entry\.ts)/;
 /** Model families, each known to the table of them alone. */
 const FAMILIES = /^src\/models\/families\//;
 /** All that plugins see of Limbeck. */
