@@ -45,6 +45,7 @@ import { findTeachers, teacherParts } from "../teacher/choose.ts";
 import { samplesOf, TeacherTargets } from "../teacher/teacher_targets.ts";
 import { openTeacherCache } from "../teacher/make_cache.ts";
 import { Attempt } from "./attempt.ts";
+import { planWithKernels } from "./chosen_kernels.ts";
 import type { RunHost, TeachersEvent } from "./events.ts";
 import { checkHostMemory, hostMemory } from "./host_memory.ts";
 import { evaluate, measureShapes, measureTeacher, tellSamples } from "./measurements.ts";
@@ -92,7 +93,13 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
     const tasks = await openTasks(recipe.evaluate?.tasks ?? []);
     const gpu = host.gpu ?? (own = await openGpu());
     gpu.forgetPeak();
-    return await new Run(new Attempt(prepared, setup, gpu, host, started), tasks).run();
+    const { kernels } = gpu.description;
+    try {
+      return await new Run(new Attempt(prepared, setup, gpu, host, started), tasks).run();
+    } finally {
+      // A device that others use too is left as it was.
+      gpu.prefer(kernels);
+    }
   } finally {
     prepared.close();
     await system.remove(scratch).catch(() => {});
@@ -162,11 +169,17 @@ class Run {
     const resumed = host.resume
       ? await this.#checkpoints.latest(host.resumeLimit, this.#identity, LATER)
       : undefined;
-    const planned = planTraining(setup, gpu.description, {
-      ...(resumed ? { choices: resumed.frozen } : {}),
-      sampleBytes: (streamed) => sampleBytes(gpu.description, prepared, setup, streamed),
-      availableBytes: this.#availableBytes,
-    });
+    const planned = await planWithKernels(
+      attempt,
+      resumed?.frozen,
+      this.#availableBytes,
+      () =>
+        planTraining(setup, gpu.description, {
+          ...(resumed ? { choices: resumed.frozen } : {}),
+          sampleBytes: (streamed) => sampleBytes(gpu.description, prepared, setup, streamed),
+          availableBytes: this.#availableBytes,
+        }),
+    );
     const memory = runMemory(planned.plan, planned.sampleBytes);
     attempt.plannedBytes = memory.total;
     attempt.tellPlan(memory);

@@ -177,7 +177,7 @@ export function addInspectionRoutes(app: App, service: Service): void {
     return c.json(
       isTask(recipe)
         ? await look(c, { kind: "estimate-task", recipe }, taskEstimateSchema)
-        : await look(c, { kind: "estimate", recipe }, estimateSchema),
+        : await look(c, { kind: "estimate", recipe, kept: await service.tuned() }, estimateSchema),
       200,
     );
   });
