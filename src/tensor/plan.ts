@@ -9,6 +9,7 @@ import type { DeviceDescription } from "../gpu/description.ts";
 import { DeviceError, ShapeError } from "../base/errors.ts";
 import {
   byteLength,
+  type Compute,
   type DType,
   Graph,
   type Node,
@@ -91,6 +92,8 @@ export class Program {
   readonly storages = new StorageSet();
   readonly scalars = new StepScalars();
   readonly blocks: Graph[] = [];
+  /** Of blocks that begin from now on; see {@linkcode Graph.compute}. */
+  compute?: Compute | undefined;
 
   /**
    * Begins a block; what is traced into the graph that comes back belongs to it.
@@ -100,6 +103,7 @@ export class Program {
   block(name: string): Graph {
     if (this.blocks.some((b) => b.name === name)) throw new ShapeError(`two blocks are named "${name}"`);
     const graph = new Graph(name, this.storages, this.scalars);
+    graph.compute = this.compute;
     this.blocks.push(graph);
     return graph;
   }
@@ -189,13 +193,18 @@ function lower(graph: Graph, device: DeviceDescription, chooser: KernelChooser):
   return optimise(graph).map((node) => {
     const dispatches: Dispatch[] = [];
     const scratch: Tensor[] = [];
+    let traffic: number | undefined;
     if (!isView(node)) {
       node.op.lower({
         inputs: node.inputs,
         outputs: node.outputs,
         attributes: node.attributes,
         device,
-        choose: (variants, shape) => chooser.choose(variants, shape),
+        choose(variants, shape) {
+          const variant = chooser.choose(variants, shape);
+          traffic = variants.traffic(shape, variant);
+          return variant;
+        },
         scratch(shape, dtype) {
           const tensor = new Tensor(graph, -1 - scratch.length, { shape, dtype }, node, undefined);
           scratch.push(tensor);
@@ -204,8 +213,16 @@ function lower(graph: Graph, device: DeviceDescription, chooser: KernelChooser):
         dispatch: (d) => void dispatches.push(d),
       });
     }
-    return { node, dispatches, scratch };
+    return { node, dispatches: shareTraffic(dispatches, traffic), scratch };
   });
+}
+
+/** What a chosen kernel moves, shared by the dispatches that its op made of it by their arithmetic, where the op itself has said nothing. */
+function shareTraffic(dispatches: Dispatch[], traffic: number | undefined): Dispatch[] {
+  const silent = dispatches.filter((d) => d.traffic === undefined);
+  const flops = silent.reduce((sum, d) => sum + (d.flops ?? 0), 0);
+  if (traffic === undefined || silent.length < dispatches.length || flops === 0) return dispatches;
+  return dispatches.map((d) => d.flops ? { ...d, traffic: traffic * d.flops / flops } : d);
 }
 
 /** Weights and states get a buffer each; the inputs share one, so that one write fills them all. */

@@ -16,7 +16,7 @@ import { type DType, type Graph, type Tensor } from "../../src/tensor/graph.ts";
 import { accumulate } from "../../src/tensor/ops/accumulate.ts";
 import { addRow } from "../../src/tensor/ops/add_row.ts";
 import { adamw } from "../../src/tensor/ops/adamw.ts";
-import { attention } from "../../src/tensor/ops/attention.ts";
+import { attention, type AttentionRanges } from "../../src/tensor/ops/attention.ts";
 import { gatherRows, scatterRows } from "../../src/tensor/ops/cache.ts";
 import { splitColumns } from "../../src/tensor/ops/columns.ts";
 import { combine } from "../../src/tensor/ops/combine.ts";
@@ -27,14 +27,14 @@ import { fill, fillConstant } from "../../src/tensor/ops/fill.ts";
 import { gatedSilu } from "../../src/tensor/ops/gated.ts";
 import { layerNorm } from "../../src/tensor/ops/layer_norm.ts";
 import { materialise } from "../../src/tensor/ops/materialise.ts";
-import { matmul, matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
+import { linear, matmul, matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
 import { normal } from "../../src/tensor/ops/normal.ts";
 import { clippingFactor, gradientNorm } from "../../src/tensor/ops/norms.ts";
 import { maskRows } from "../../src/tensor/ops/mask_rows.ts";
 import { pointwise } from "../../src/tensor/ops/pointwise.ts";
 import { rangeMean } from "../../src/tensor/ops/range_mean.ts";
 import { relationsOp } from "../../src/tensor/ops/relations.ts";
-import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
+import { rmsNorm, rmsNormBackwardOp } from "../../src/tensor/ops/rms_norm.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
 import { rowLogSumExp } from "../../src/tensor/ops/row_log_sum_exp.ts";
 import { sumColumns } from "../../src/tensor/ops/pointwise.ts";
@@ -83,6 +83,7 @@ export function opPlan(device: DeviceDescription): Plan {
   for (
     const trace of [
       products,
+      roundedProducts,
       blockWeights,
       rowOps,
       attentions,
@@ -96,6 +97,26 @@ export function opPlan(device: DeviceDescription): Plan {
     trace(block);
   }
   return plan(program, device);
+}
+
+/** Plans that have every variant of attention and its gradients once, for heads of several widths. */
+export function attentionPlans(device: DeviceDescription): Plan[] {
+  const plans: Plan[] = [];
+  for (const headDim of [20, 256]) {
+    const program = new Program();
+    attentionOf(new OpBlock(program), { rows: 300, headDim });
+    // A device with more memory for its workgroups has larger tiles.
+    const large = { ...device, maxWorkgroupMemory: 2 * device.maxWorkgroupMemory, maxInvocations: 1024 };
+    const choices = [...plan(program, large).kernels.values()];
+    const most = Math.max(...choices.map(({ candidates }) => candidates.length));
+    for (let i = 0; i < most; i++) {
+      const kernels = Object.fromEntries(
+        choices.map(({ key, candidates }) => [key, candidates[i % candidates.length]!.name]),
+      );
+      plans.push(plan(program, { ...large, kernels }));
+    }
+  }
+  return plans;
 }
 
 function products(block: OpBlock): void {
@@ -120,6 +141,15 @@ function products(block: OpBlock): void {
         }
       }
     }
+  }
+}
+
+/** Products whose operands are rounded, and whose sums along K are shared by workgroups. */
+function roundedProducts(block: OpBlock): void {
+  for (const [k, n] of [[1028, 36], [1031, 37]] as const) {
+    const [x, w] = [block.tensor([9, k]), block.graph.weight(`rounded ${k}`, [n, k], "bf16")];
+    block.wantGradients(linear(x, w, "f16"), [x]);
+    block.wantGradients(linear(x, w), [x]);
   }
 }
 
@@ -152,6 +182,13 @@ function rowOps(block: OpBlock): void {
     block.want(scatterRows(block.tensor([5, width]), block.tensor([9, width]), positions));
     block.want(rangeMean(block.tensor([9, width]), block.tensor([3], "i32"), block.tensor([3], "i32")));
   }
+  // In registers of both families, and of hardware alone.
+  for (const width of [36, 388]) {
+    const [x, dy, passing] = [1, 2, 3].map(() => block.tensor([9, width])) as [Tensor, Tensor, Tensor];
+    const weight = block.tensor([width]);
+    block.wantGradients(rmsNorm(x, weight, 1e-5), [x]);
+    block.want(...block.graph.add(rmsNormBackwardOp, [x, weight, dy, passing], { epsilon: 1e-5 }));
+  }
   for (const width of [4, 7]) {
     const x = block.tensor([9, 3 * width]);
     block.wantGradients(splitColumns(x, [width, width, width])[1]!, [x]);
@@ -167,22 +204,28 @@ function rowOps(block: OpBlock): void {
   }
 }
 
+function rangesOf(block: OpBlock, rows: number): AttentionRanges {
+  return { start: block.tensor([rows], "i32"), end: block.tensor([rows], "i32") };
+}
+
+/** Attention with its gradients; returns what else may be made of its operands. */
+function attentionOf(block: OpBlock, { rows, headDim }: { rows: number; headDim: number }) {
+  const qkv = [4, 2, 2].map((heads) => block.tensor([rows, heads * headDim]));
+  const [q, k, v] = qkv as [Tensor, Tensor, Tensor];
+  const heads = { heads: 4, keyValueHeads: 2, headDim, scale: 1 };
+  block.wantGradients(attention(q, k, v, rangesOf(block, rows), heads), qkv);
+  return { q, k, v, heads };
+}
+
 function attentions(block: OpBlock): void {
-  const ranges = (rows: number) => ({
-    start: block.tensor([rows], "i32"),
-    end: block.tensor([rows], "i32"),
-  });
   for (const headDim of [4, 8, 20, 48, 64, 80, 128, 132, 256]) {
     for (const rows of [3, 65]) {
-      const qkv = [4, 2, 2].map((heads) => block.tensor([rows, heads * headDim]));
-      const [q, k, v] = qkv as [Tensor, Tensor, Tensor];
-      const heads = { heads: 4, keyValueHeads: 2, headDim, scale: 1 };
-      block.wantGradients(attention(q, k, v, ranges(rows), heads), qkv);
-      block.wantGradients(attention(q, k, v, ranges(rows), heads), [q]);
-      block.want(attention(q, k, v, ranges(rows), { ...heads, apart: true }));
+      const { q, k, v, heads } = attentionOf(block, { rows, headDim });
+      block.wantGradients(attention(q, k, v, rangesOf(block, rows), heads), [q]);
+      block.want(attention(q, k, v, rangesOf(block, rows), { ...heads, apart: true }));
       if (![8, 256].includes(headDim)) continue;
-      const near = windowed(ranges(rows), 3);
-      block.wantGradients(attention(q, k, v, near, { ...heads, softCap: 30 }), qkv);
+      const near = windowed(rangesOf(block, rows), 3);
+      block.wantGradients(attention(q, k, v, near, { ...heads, softCap: 30 }), [q, k, v]);
       block.want(attention(q, k, v, near, { ...heads, softCap: 30, apart: true }));
     }
   }

@@ -12,7 +12,8 @@ import {
 } from "../../src/gpu/description.ts";
 import type { Plan, Range } from "../../src/tensor/plan.ts";
 import { ODD_SIZES, SIZES, syntheticModel } from "./models.ts";
-import { opPlan, rowLossTexts } from "./ops.ts";
+import { attentionPlans, opPlan, rowLossTexts } from "./ops.ts";
+import { matrixTexts, productTexts } from "./products.ts";
 import { generationPlans, headPlan, subsetPlan, trainingPlans } from "./programs.ts";
 
 const FAMILIES: Readonly<Record<KernelFamily, DeviceDescription>> = {
@@ -47,11 +48,13 @@ export async function kernelTexts(): Promise<KernelText[]> {
         model.close();
       }
       addPlan(opPlan(device), "ops");
+      for (const p of attentionPlans(device)) addPlan(p, "variants of attention");
       addPlan(headPlan(device), "head");
       for (const { label, wgsl } of rowLossTexts(device)) {
         add({ label: `${label} (${family})`, family, wgsl });
       }
     }
+    for (const text of [...productTexts(), ...matrixTexts()]) add(text);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -43,6 +43,7 @@ const SHOWN: Readonly<Record<string, string>> = {
   "data.streaming": "true",
   "data.specialTokens": "text",
   "evaluate.tasks": "[{kind: perplexity, data: ./heldout.jsonl}]",
+  "train.compute": "f16",
   "output.folder": "./my-run",
   "limits.gpuBytes": "8000000000",
 };
@@ -57,6 +58,8 @@ const ELSEWHERE: readonly string[] = [
   "teacher.teachers",
   "teacher.combine",
   "teacher.align",
+  "teacher.privileged",
+  "teacher.tokenizer",
 ];
 
 /** YAML text. Loading it gives the defaults. */

@@ -4,6 +4,7 @@
  * @module
  */
 import type { DeviceDescription } from "../../gpu/description.ts";
+import { rowThreads } from "../../tensor/row_threads.ts";
 import type { RowLossShape } from "../traced.ts";
 
 /** A model of the row, as names in the kernel have it: `q` learns, `p` is the target. */
@@ -34,13 +35,14 @@ export class RowLayout {
   readonly whole: boolean;
   /** What the main loop leaves is done a vector at a time, and the last one may go beyond the row. */
   readonly rest: boolean;
+  /** How often the loops printed so far read a row of each model. */
+  readonly reads: Record<Side, number> = { q: 0, p: 0 };
+  readonly #readInLoop = new Set<Side>();
 
   constructor(shape: RowLossShape, device: DeviceDescription) {
     const { vocabulary, paddedTeacherVocabulary = vocabulary } = shape;
     const subgroup = device.family === "subgroup8";
-    let lanes = subgroup ? 8 : 256;
-    while (lanes > device.maxInvocations) lanes /= 2;
-    this.lanes = lanes;
+    this.lanes = rowThreads(Math.ceil(vocabulary / 4), device).threads;
     // On a CPU a turn costs as much as a load, so it had better do some work.
     this.unroll = subgroup ? 4 : 1;
     this.vector = vocabulary % 4 === 0 && paddedTeacherVocabulary % 4 === 0;
@@ -61,6 +63,7 @@ export class RowLayout {
   ): string[] {
     const { unroll, whole, rest } = this;
     const lines: string[] = [];
+    this.#readInLoop.clear();
     if (whole) {
       lines.push(
         `for (var block = 0u; block < turns; block += ${BLOCK}u) {`,
@@ -84,6 +87,7 @@ export class RowLayout {
         "}",
       );
     }
+    for (const side of this.#readInLoop) this.reads[side]++;
     return lines;
   }
 
@@ -118,6 +122,7 @@ export class RowLayout {
       ? ["student_logits", "student_row"]
       : ["teacher_logits", "teacher_row"];
     const at = masked ? `at${suffix}` : `i${suffix}`;
+    this.#readInLoop.add(side);
     let code = this.vector
       ? `${buffer}[${base} + ${at}]`
       : `vec4<f32>(${["x", "y", "z", "w"].map((c) => `${buffer}[${base} + ${at}.${c}]`).join(", ")})`;
