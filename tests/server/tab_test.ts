@@ -1,8 +1,9 @@
 /** The page that distils in a browser's tab: in Debian's Chromium, on software WebGPU. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
 import type { Page } from "npm:playwright-core@1.60.0";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
+import type { RunResult } from "../../src/distill/export/exports.ts";
 import type { RunEventBody } from "../../src/distill/run/events.ts";
 import type { Failure, KeptRun, TabOrder } from "../../src/tab/messages.ts";
 import { runHere } from "../distill/tiny_run.ts";
@@ -14,7 +15,8 @@ const WEBGPU = ["--enable-unsafe-webgpu", "--enable-features=Vulkan", "--use-web
 const RECIPE = {
   student: { model: "teacher", layers: [0, 2] },
   objective: [{ loss: "cross-entropy", weight: 0.5 }, { loss: "forward-kl", weight: 0.5 }],
-  adapter: { type: "lora", rank: 4 },
+  // Both are square: each further shape is kernels to compile, which takes most of the time of this test.
+  adapter: { type: "lora", rank: 4, targets: ["q_proj", "o_proj"] },
   train: { steps: 10, tokensPerMicroBatch: 64, learningRate: 0.02, warmup: 2, checkpointEvery: 5, seed: 1 },
   samples: { tokens: 0 },
   output: { merged: false },
@@ -55,6 +57,33 @@ async function left(page: Page, id: string): Promise<Record<string, string>> {
   })()`);
 }
 
+/** Starts a run on what a page makes of files; returns how it is refused. */
+async function refusal(page: Page, order: string): Promise<string> {
+  const { failure } = await page.evaluate<{ failure?: Failure }>(`asked({ type: "start", order: ${order} })`);
+  return failure ? `${failure.message} ${failure.hint ?? ""}` : "it began";
+}
+
+/** What was picked and does not do is told in words, and nothing of such a run is kept. */
+async function refusals(page: Page, rows: Record<string, string>): Promise<void> {
+  const order = (models: string, datasets: string, sets = "") =>
+    `{ id: "wrong", sets: [${sets}], models: { own: ${models} }, datasets: { rows: ${datasets} },
+       recipe: { teacher: { model: "own" }, student: { model: "teacher" }, data: { train: "rows" } } }`;
+  const there = JSON.stringify(rows);
+  const cases: readonly (readonly [order: string, told: RegExp])[] = [
+    [order(`{ "notes.txt": new Blob(["x"]) }`, there), /own: there is no config\.json/],
+    [order(`{ "own.gguf": new Blob(["GGUFno"]) }`, there), /own\.gguf: .*/],
+    [
+      order(`{ "config.json": new Blob(["{}"]), "model.safetensors": new Blob(["12345678"]) }`, there),
+      /model\.safetensors: .*/,
+    ],
+    [order(`{ "config.json": "models/none/config.json" }`, there), /the server answers 404/],
+    [order(there, there, `"train.steps=many"`), /train\.steps: must be a number/],
+    [order(there, there, `"teacher.model=other"`), /there is no model "other" in this tab/],
+  ];
+  for (const [order, told] of cases) assertMatch(await refusal(page, order), told);
+  assertEquals((await ask<KeptRun[]>(page, { type: "runs" })).map(({ id }) => id), ["whole"]);
+}
+
 pageTest(
   "a tab distils as Deno does, and after a kill goes on to the same bytes",
   async ({ page, url, folder }) => {
@@ -89,6 +118,7 @@ pageTest(
       "adapter/adapter_model.safetensors",
     ]);
 
+    await refusals(page, rows.files);
     // The same modules on another implementation of WebGPU: what differs is the rounding of kernels.
     const inDeno: RunEventBody[] = [];
     const data = { train: `${folder}/datasets/rows.jsonl`, contextLength: 32 };
@@ -123,11 +153,42 @@ pageTest(
     ]);
     await ask(page, { type: "resume", id: "killed", picked: {} });
     assertEquals(await left(page, "killed"), whole);
+    // Files that were picked: stopped, and gone on with once they are picked again.
+    await page.evaluate(`(async () => {
+      const blobs = async (files) => Object.fromEntries(await Promise.all(Object.entries(files).map(
+        async ([name, url]) => [name, await (await fetch("/tab/" + url)).blob()],
+      )));
+      globalThis.picked = { tiny: await blobs(${JSON.stringify(teacher.files)}), rows: await blobs(${
+      JSON.stringify(rows.files)
+    }) };
+    })()`);
+    const { recipe: written } = order("picked");
+    const started = page.evaluate<{ value?: RunResult; failure?: Failure }>(
+      `asked({ type: "start", order: { id: "picked", recipe: ${JSON.stringify(written)},
+        models: { tiny: picked.tiny }, datasets: { rows: picked.rows } } })`,
+    );
+    const trains = () => page.evaluate<boolean>("said.filter(({ stage }) => stage === 'train').length === 2");
+    while (!await trains()) await new Promise((resolve) => setTimeout(resolve, 20));
+    await ask(page, { type: "stop" });
+    const { value: stopped, failure } = await started;
+    assertEquals([stopped?.status, failure], ["paused", undefined]);
+    const again = await page.evaluate<{ failure?: Failure }>(
+      `asked({ type: "resume", id: "picked", picked: {} })`,
+    );
+    assertMatch(again.failure!.message, /pick again what the run began with: .*model\.safetensors/);
+    await page.evaluate(`asked({ type: "resume", id: "picked", picked })`);
+    assertEquals(await left(page, "picked"), whole);
+
     const zip = await page.evaluate<number[]>(`(async () => {
     const { value } = await asked({ type: "zip", id: "killed" });
     return [...new Uint8Array(await value.slice(0, 4).arrayBuffer())];
   })()`);
     assertEquals(zip, [0x50, 0x4b, 3, 4]);
+
+    // A browser without WebGPU.
+    await page.addInitScript("delete Navigator.prototype.gpu");
+    await page.reload();
+    await page.getByText("This browser has no WebGPU").waitFor();
   },
   {},
   WEBGPU,

@@ -69,6 +69,8 @@ export function runForm({ models, datasets }, begin) {
         ? [{ loss: "cross-entropy", weight: 0.5 }, { loss: "forward-kl", weight: 0.5 }]
         : [{ loss: loss.input.value }],
       samples: { tokens: 60 },
+      // What is downloaded is the adapter; a merged model would fill the browser's storage.
+      output: { merged: false },
     };
     return {
       id: `${new Date().toISOString().slice(0, 19).replace(/[-:]/g, "").toLowerCase()}-${
