@@ -33,17 +33,24 @@ export async function openForBench(): Promise<Gpu> {
 /**
  * Traces `build`, runs it `repeats` times on random numbers and times its kernels.
  *
- * @param fill Values of integer inputs by name; they are 0 otherwise
+ * @param options `fill`: values of inputs by name; integers are 0 otherwise. `kernels`: what to take of kernels that there are several of
  */
 export async function measure(
   gpu: Gpu,
   build: (graph: Graph) => Tensor | readonly Tensor[],
-  options: { repeats?: number; fill?: Record<string, Int32Array>; scalars?: Record<string, number> } = {},
+  options: {
+    repeats?: number;
+    fill?: Readonly<Record<string, Int32Array | Float32Array>>;
+    scalars?: Record<string, number>;
+    kernels?: Readonly<Record<string, string>>;
+  } = {},
 ): Promise<Measurement> {
   const program = new Program();
   const graph = program.block("bench");
   [build(graph)].flat().forEach((t, i) => graph.output(`y${i}`, t as Tensor));
-  const executable = await compile(gpu, plan(program, gpu.description), { profile: true });
+  const { kernels } = options;
+  const description = kernels ? { ...gpu.description, kernels } : gpu.description;
+  const executable = await compile(gpu, plan(program, description), { profile: true });
   try {
     for (const storage of program.storages.values()) fillStorage(executable, storage, options.fill ?? {});
     executable.setScalars(Object.entries(options.scalars ?? {}));
@@ -79,10 +86,15 @@ export function line(name: string, m: Measurement, rate: "GFLOP/s" | "GB/s"): vo
   );
 }
 
-function fillStorage(executable: Executable, storage: Storage, given: Record<string, Int32Array>): void {
+function fillStorage(
+  executable: Executable,
+  storage: Storage,
+  given: Readonly<Record<string, Int32Array | Float32Array>>,
+): void {
   const count = elementCount(storage.shape);
-  if (storage.dtype === "i32" || storage.dtype === "u32") {
-    executable.write(storage.name, given[storage.name] ?? new Int32Array(count));
+  if (given[storage.name]) executable.write(storage.name, given[storage.name]!);
+  else if (storage.dtype === "i32" || storage.dtype === "u32") {
+    executable.write(storage.name, new Int32Array(count));
   } else if (storage.name === "nothing") return;
   else if (bytesOf(storage.dtype, 1) === 2) {
     // Small numbers in either half-precision type.

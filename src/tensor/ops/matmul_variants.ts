@@ -75,7 +75,7 @@ export const matmulVariants: Omit<Variants<MatmulShape, MatmulVariant>, "trial">
     const x = tilesN * m * 4 * (k + k2);
     const w = tilesM * n * (k * bytesOfValue(weight) + 4 * k2);
     // Parts of a deep product are added to what is there.
-    const parts = v.family === "tiled" ? 1 : Math.ceil(k / v.depth);
+    const parts = v.family === "tiled" ? 1 : Math.max(1, Math.ceil(k / v.depth));
     return x + w + m * n * 4 * (2 * parts - 1);
   },
 };
