@@ -188,6 +188,15 @@ pageTest(
   })()`);
     assertEquals(zip, [0x50, 0x4b, 3, 4]);
 
+    // A service that cannot make the worker.
+    const body = JSON.stringify({ error: { message: "the page's worker cannot be bundled: no network" } });
+    await page.route(
+      "**/tab/worker.js",
+      (route) => route.fulfill({ status: 503, contentType: "application/json", body }),
+    );
+    await page.reload();
+    await page.getByText("the page's worker cannot be bundled: no network").waitFor();
+
     // A browser without WebGPU.
     await page.addInitScript("delete Navigator.prototype.gpu");
     await page.reload();
