@@ -170,6 +170,114 @@ hardwareTest("few rows with weights match f64, and forgotten lanes do not pass",
   for (const mistake of [1, 2]) assert(await off(mistake) > 0.1, `${mistake}`);
 });
 
+/**
+ * The kernel of small matrices with its own ones written out: a matrix is an array of all its values in every lane, and each lane makes
+ * all of a product. What is left as it is decides which values of the panels a matrix has, and where its sums go.
+ */
+function writtenOut(wgsl: string): string {
+  const helpers = new Map<string, string>();
+  const text = wgsl
+    .replace("enable chromium_experimental_subgroup_matrix;\n", "")
+    .replace(/subgroup_matrix_result<f32, (\d+), (\d+)>/g, (_, n, m) => `array<f32, ${n * m}>`)
+    .replace(
+      /subgroupMatrixLoad<subgroup_matrix_(left|right)<(f32|f16), (\d+), (\d+)>, (col|row)_major>\(&(\w+), /g,
+      (_, side, type, columns, rows, order, from) => {
+        const at = order === "row" ? "r * stride + c" : "c * stride + r";
+        const name = `load_${side}_${order}_${from}`;
+        helpers.set(
+          name,
+          `fn ${name}(at: u32, stride: u32) -> array<${type}, ${rows * columns}> {
+  var values: array<${type}, ${rows * columns}>;
+  for (var r = 0u; r < ${rows}u; r++) {
+    for (var c = 0u; c < ${columns}u; c++) { values[r * ${columns}u + c] = ${from}[at + ${at}]; }
+  }
+  return values;
+}`,
+        );
+        return `${name}(`;
+      },
+    )
+    .replace(
+      /subgroupMatrixStore<row_major>\(&(\w+), (\w+), (\w+), (\d+)u\);/g,
+      (_, to, at, from, n) =>
+        `if (lane == 0u) { let all = ${from}; for (var e = 0u; e < MATRIX_M * ${n}u; e++) { ${to}[${at} + e] = all[e]; } }`,
+    )
+    .replaceAll("subgroupMatrixMultiplyAccumulate(", "multiply(");
+  const [, columns, rows] = /subgroup_matrix_result<f32, (\d+), (\d+)>/.exec(wgsl)!;
+  const [, type, depth] = /subgroup_matrix_left<(f32|f16), (\d+), \d+>/.exec(wgsl)!;
+  const [m, n, k] = [Number(rows), Number(columns), Number(depth)];
+  return `${text.replaceAll("MATRIX_M", `${m}u`)}
+${[...helpers.values()].join("\n")}
+fn multiply(a: array<${type}, ${m * k}>, b: array<${type}, ${k * n}>, sums: array<f32, ${
+    m * n
+  }>) -> array<f32, ${m * n}> {
+  var left = a;
+  var right = b;
+  var result = sums;
+  for (var r = 0u; r < ${m}u; r++) {
+    for (var c = 0u; c < ${n}u; c++) {
+      var sum = result[r * ${n}u + c];
+      for (var l = 0u; l < ${k}u; l++) { sum += f32(left[r * ${k}u + l]) * f32(right[l * ${n}u + c]); }
+      result[r * ${n}u + c] = sum;
+    }
+  }
+  return result;
+}
+`;
+}
+
+hardwareTest("small matrices, written out, match f64 in every orientation, and in parts", async (gpu) => {
+  if (gpu.description.subgroupSize !== 8) {
+    console.log("skip: this device's subgroups do not have 8 lanes");
+    return;
+  }
+  // Three sizes that differ, so that none can stand in for another.
+  const matrices = [{ m: 16, n: 32, k: 8, componentType: "f32", resultComponentType: "f32" }];
+  const device = { ...hardware(gpu), subgroupMatrices: matrices };
+  for (const [orientation, k] of [["NT", 36], ["NN", 36], ["TN", 1100]] as const) {
+    const sizes = { m: 70, n: 68, k };
+    const shape = { orientation, ...sizes, k2: 0, weight: "f32" } as const;
+    const [x, w] = operands(orientation, sizes);
+    const variant = candidates(shape, device).find((v) => v.family === "subgroup-matrix")!;
+    assertEquals("parts" in variant && variant.parts, k > 1024 ? 2 : 1);
+    const { outputs } = await run(
+      gpu,
+      [x, w],
+      (_, x, w) => {
+        const y = matmul(orientation, x!, w!);
+        const { op } = y.producer!;
+        const lower: typeof op.lower = (context) =>
+          op.lower({
+            ...context,
+            dispatch: (d) =>
+              context.dispatch({ ...d, wgsl: /subgroupMatrix/.test(d.wgsl) ? writtenOut(d.wgsl) : d.wgsl }),
+          });
+        Object.assign(y.producer!, { op: { ...op, lower } });
+        return y;
+      },
+      {},
+      liking(device, shape, variant),
+    );
+    const expected = product(orientation, sizes, x.values, w.values);
+    assertWithin(outputs[0]!, expected, tolerance(k), `${orientation} ${name(variant)}`);
+  }
+});
+
+Deno.test("small matrices are for devices that say they have them, of the numbers that the product wants", () => {
+  const shape = { orientation: "NN", m: 64, n: 64, k: 64, k2: 0, weight: "f32" } as const;
+  const f16 = { m: 16, n: 16, k: 16, componentType: "f16", resultComponentType: "f32" };
+  const f32 = { m: 8, n: 8, k: 8, componentType: "f32", resultComponentType: "f32" };
+  const others = [{ ...f16, resultComponentType: "f16" }, { ...f32, m: 24 }, { ...f32, componentType: "i8" }];
+  const names = (device: Partial<DeviceDescription>, compute?: "f16") =>
+    candidates({ ...shape, ...(compute ? { compute } : {}) }, { ...DEFAULT_DEVICE, ...device })
+      .map(name).filter((n) => n.startsWith("subgroup matrix"));
+  const all = { subgroupMatrices: [f16, f32, ...others], subgroupSize: 32 };
+  assertEquals(names(all), ["subgroup matrix 8x8x8 f32, 32 lanes"]);
+  assertEquals(names(all, "f16"), ["subgroup matrix 16x16x16 f16, 32 lanes"]);
+  assertEquals(names({ subgroupSize: 32 }), []);
+  assertEquals(names({ ...all, subgroupSize: 0 }), []);
+});
+
 Deno.test("candidates keep to a device's limits, whatever they are", () => {
   let count = 0;
   for (const maxWorkgroupMemory of [16_384, 32_768]) {

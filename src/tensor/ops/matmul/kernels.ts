@@ -17,7 +17,7 @@ import subgroup8 from "../../../../kernels/matmul/subgroup8.wgsl" with { type: "
 import subgroupMatrix from "../../../../kernels/matmul/subgroup_matrix.wgsl" with { type: "text" };
 import tiled from "../../../../kernels/matmul/tiled.wgsl" with { type: "text" };
 import { expandTemplate, type TemplateIncludes } from "../../../gpu/template.ts";
-import type { TensorSpec } from "../../graph.ts";
+import type { Compute, TensorSpec } from "../../graph.ts";
 import { weightIncludes } from "../../weight_storage.ts";
 import { LONGEST_SUM } from "./hardware.ts";
 import {
@@ -48,7 +48,7 @@ export interface ProductText {
   /** The weight is one of many, chosen by rows. */
   readonly experts?: boolean;
   /** What both operands are rounded to; f32 by default. */
-  readonly compute?: "f16";
+  readonly compute?: Compute;
 }
 
 /** What so long a sum is made of that would lose precision in one go. */

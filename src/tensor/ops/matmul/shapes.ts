@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { DType } from "../../graph.ts";
+import type { Compute, DType, StepScalar } from "../../graph.ts";
 import { STORAGES } from "../../weight_storage.ts";
 
 /**
@@ -11,6 +11,21 @@ import { STORAGES } from "../../weight_storage.ts";
  * NT: x[M, K] w[N, K]; NN: x[M, K] w[K, N]; TN: x[K, M] w[K, N]. The output is [M, N].
  */
 export type Orientation = "NT" | "NN" | "TN";
+
+/** Attributes of `matmulOp`. Inputs: x, w, then x2, w2 of a second product, then the addend. */
+export interface MatmulAttributes {
+  readonly orientation: Orientation;
+  /** One factor for each product. */
+  readonly factors: readonly number[];
+  readonly addend: boolean;
+  /**
+   * Of `matmulAccumulateOp`, whose last input is the memory of the result: what that memory holds is multiplied by this
+   * scalar, or 1, and added; without, it is overwritten.
+   */
+  readonly accumulate?: StepScalar | 1;
+  /** What the operands of the first product are rounded to, where not f32: see docs/hardware.md for what is lost. */
+  readonly compute?: Compute;
+}
 
 /** What the choice of a kernel for a product depends on. */
 export interface MatmulShape {
@@ -23,7 +38,7 @@ export interface MatmulShape {
   /** Storage of w. */
   readonly weight: DType;
   /** What both operands are rounded to, where not f32. */
-  readonly compute?: "f16";
+  readonly compute?: Compute;
 }
 
 /** A kernel for products. */
