@@ -8,7 +8,6 @@
  * @module
  */
 import type { Gpu } from "../src/gpu/device.ts";
-import type { DeviceDescription } from "../src/gpu/description.ts";
 import type { DType } from "../src/tensor/graph.ts";
 import { matmul, matmulOp, type Orientation } from "../src/tensor/ops/matmul.ts";
 import type { MatmulShape } from "../src/tensor/ops/matmul/shapes.ts";
@@ -60,7 +59,7 @@ function shapesGiven(args: readonly string[]): MatmulShape[] {
 const SHAPE = /\b(NT|NN|TN) (\d+)x(\d+)x(\d+)(?:\+(\d+))?(?: (?!NT|NN|TN)([\w-]+))?/g;
 
 /** One product of that shape, or two. */
-function timed(gpu: Gpu, { orientation, m, n, k, k2, weight }: MatmulShape, device: DeviceDescription) {
+function timed(gpu: Gpu, { orientation, m, n, k, k2, weight }: MatmulShape, kernels: Record<string, string>) {
   return measure(gpu, (g) => {
     const tensors = (depth: number, name: string, dtype: DType) => [
       g.weight(`x${name}`, orientation === "TN" ? [depth, m] : [m, depth], "f32"),
@@ -68,7 +67,7 @@ function timed(gpu: Gpu, { orientation, m, n, k, k2, weight }: MatmulShape, devi
     ];
     const inputs = [...tensors(k, "", weight), ...k2 > 0 ? tensors(k2, "2", "f32") : []];
     return g.add(matmulOp, inputs, { orientation, factors: k2 > 0 ? [1, 1] : [1], addend: false })[0]!;
-  }, { device, repeats: m * n * k > 1e9 ? 3 : 15 });
+  }, { kernels, repeats: m * n * k > 1e9 ? 3 : 15 });
 }
 
 /** Times every candidate of a shape. */
@@ -82,7 +81,7 @@ async function allVariants(gpu: Gpu, shape: MatmulShape): Promise<void> {
   let first: number | undefined;
   for (const variant of variants) {
     const kernels = { [`${matmulVariants.kind} ${shapeClass(shape)}`]: name(variant) };
-    const result = await timed(gpu, shape, { ...device, kernels });
+    const result = await timed(gpu, shape, kernels);
     first ??= result.best;
     console.log(
       `  ${name(variant).padEnd(52)} ${result.best.toFixed(3).padStart(9)} ms` +

@@ -4,7 +4,7 @@
  * @module
  */
 import { type Gpu, openGpu } from "../src/gpu/device.ts";
-import type { DeviceDescription, KernelFamily } from "../src/gpu/description.ts";
+import type { KernelFamily } from "../src/gpu/description.ts";
 import { elementCount, type Graph, type Storage, type Tensor } from "../src/tensor/graph.ts";
 import { compile, type Executable } from "../src/tensor/executable.ts";
 import { plan, Program } from "../src/tensor/plan.ts";
@@ -33,23 +33,24 @@ export async function openForBench(): Promise<Gpu> {
 /**
  * Traces `build`, runs it `repeats` times on random numbers and times its kernels.
  *
- * @param fill Values of integer inputs by name; they are 0 otherwise
- * @param device What planning takes the device for
+ * @param options `fill`: values of inputs by name; integers are 0 otherwise. `kernels`: what to take of kernels that there are several of
  */
 export async function measure(
   gpu: Gpu,
   build: (graph: Graph) => Tensor | readonly Tensor[],
   options: {
     repeats?: number;
-    fill?: Record<string, Int32Array>;
+    fill?: Readonly<Record<string, Int32Array | Float32Array>>;
     scalars?: Record<string, number>;
-    device?: DeviceDescription;
+    kernels?: Readonly<Record<string, string>>;
   } = {},
 ): Promise<Measurement> {
   const program = new Program();
   const graph = program.block("bench");
   [build(graph)].flat().forEach((t, i) => graph.output(`y${i}`, t as Tensor));
-  const executable = await compile(gpu, plan(program, options.device ?? gpu.description), { profile: true });
+  const { kernels } = options;
+  const description = kernels ? { ...gpu.description, kernels } : gpu.description;
+  const executable = await compile(gpu, plan(program, description), { profile: true });
   try {
     for (const storage of program.storages.values()) fillStorage(executable, storage, options.fill ?? {});
     executable.setScalars(Object.entries(options.scalars ?? {}));
@@ -85,10 +86,15 @@ export function line(name: string, m: Measurement, rate: "GFLOP/s" | "GB/s"): vo
   );
 }
 
-function fillStorage(executable: Executable, storage: Storage, given: Record<string, Int32Array>): void {
+function fillStorage(
+  executable: Executable,
+  storage: Storage,
+  given: Readonly<Record<string, Int32Array | Float32Array>>,
+): void {
   const count = elementCount(storage.shape);
-  if (storage.dtype === "i32" || storage.dtype === "u32") {
-    executable.write(storage.name, given[storage.name] ?? new Int32Array(count));
+  if (given[storage.name]) executable.write(storage.name, given[storage.name]!);
+  else if (storage.dtype === "i32" || storage.dtype === "u32") {
+    executable.write(storage.name, new Int32Array(count));
   } else if (storage.name === "nothing") return;
   else if (bytesOf(storage.dtype, 1) === 2) {
     // Small numbers in either half-precision type.

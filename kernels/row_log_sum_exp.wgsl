@@ -2,8 +2,8 @@
 //
 // Bindings: x [T, N], out [T]. A workgroup of THREADS makes one row.
 //
-// Constants: SUBGROUP (1: the workgroup is one subgroup of 8; 0: 64 threads and workgroup memory), THREADS, VECTOR (4; or 1, where N is
-// not a multiple of 4), TEMPERATURE (1: it is a step scalar; 0: it is 1).
+// Constants: SUBGROUP (1: the workgroup is one subgroup of 8; 0: 2^LEVELS threads and workgroup memory), THREADS, LEVELS, VECTOR (4; or
+// 1, where N is not a multiple of 4), TEMPERATURE (1: it is a step scalar; 0: it is 1).
 
 struct Size { rows: u32, units: u32, temperature: u32 }
 
@@ -34,9 +34,9 @@ var<workgroup> shared_largest: array<f32, $THREADS>;
 fn max_over_threads(value: f32, thread: u32) -> f32 {
   shared_largest[thread] = value;
   workgroupBarrier();
-//#for level in 0..6
-  if (thread < (32u >> $(level)u)) {
-    shared_largest[thread] = max(shared_largest[thread], shared_largest[thread + (32u >> $(level)u)]);
+//#for level in 0..LEVELS
+  if (thread < ($(THREADS / 2)u >> $(level)u)) {
+    shared_largest[thread] = max(shared_largest[thread], shared_largest[thread + ($(THREADS / 2)u >> $(level)u)]);
   }
   workgroupBarrier();
 //#end

@@ -19,6 +19,7 @@ import forwardKl from "./losses/forward_kl.ts";
 import hiddenStateCosine from "./losses/hidden_state_cosine.ts";
 import hiddenStateMse from "./losses/hidden_state_mse.ts";
 import hybridLogitGroups from "./losses/hybrid_logit_groups.ts";
+import mappedLogitGroups from "./losses/mapped_logit_groups.ts";
 import jensenShannon from "./losses/jensen_shannon.ts";
 import ktoPair from "./losses/kto_pair.ts";
 import pairwiseRanking from "./losses/pairwise_ranking.ts";
@@ -59,6 +60,7 @@ export const builtins: readonly Plugin[] = [
   sortedTopK,
   universalLogitGroups,
   hybridLogitGroups,
+  mappedLogitGroups,
   dpo,
   ktoPair,
   hiddenStateMse,

@@ -1,6 +1,6 @@
 /**
  * The direction of imports: command line -> server -> runs -> shape -> distill -> served -> hub -> registry, evaluation -> models, text, formats ->
- * tensor -> gpu -> base; inside a room, from each of its rooms to those before it; and nowhere in a circle. The core runs in a browser page too, so it
+ * tensor -> gpu -> base; tune beside losses; inside a room, from each of its rooms to those before it; and nowhere in a circle. The core runs in a browser page too, so it
  * knows neither Deno nor packages, and a bundle for one is made of it; plugins are known to the outermost files only.
  */
 // @ts-types="../types/std_assert.d.ts"
@@ -15,7 +15,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ["base"],
   ["gpu", "linalg"],
   ["tensor"],
-  ["losses"],
+  ["losses", "tune"],
   ["models", "text", "formats"],
   ["registry", "evaluation"],
   ["hub"],
@@ -62,13 +62,19 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Where Deno and packages other than zod have no place. */
-const CORE = /^(src\/(gpu|tensor|losses|models|registry|distill\/program)|plugins)\b/;
+const CORE = /^(src\/(gpu|tensor|tune|losses|models|registry|distill\/program)|plugins)\b/;
 /** What a page needs to train: from these all of the core is reached. */
-const CORE_ENTRIES = ["src/distill/program/plan_training.ts", "src/gpu/device.ts", "plugins/mod.ts"];
-/** WebGPU is spoken to in one room. */
+const CORE_ENTRIES = [
+  "src/distill/program/plan_training.ts",
+  "src/gpu/device.ts",
+  "src/tune/tune.ts",
+  "plugins/mod.ts",
+];
+/** WebGPU is spoken to in one room; scripts of a page ask whether there is one. */
 const WEBGPU = /\bGPU[A-Z]\w*\s*\.|\bnavigator\s*\.\s*gpu\b/;
 /** The outermost files, which put the pieces together: only they know the built-in plugins. */
-const COMPOSITION_ROOTS = /^(mod\.ts|src\/cli\/|src\/server\/|src\/tab\/|src\/runs\/child\/inside\/\w+_entry\.ts)/;
+const COMPOSITION_ROOTS =
+  /^(mod\.ts|src\/cli\/|src\/server\/|src\/tab\/|src\/runs\/child\/inside\/\w+_entry\.ts)/;
 /** Model families, each known to the table of them alone. */
 const FAMILIES = /^src\/models\/families\//;
 /** All that plugins see of Limbeck. */
@@ -127,7 +133,10 @@ function complaints(path: string, source: string): string[] {
       }
     } else if (path.startsWith("src/") && target === "mod.ts") say("imports point down only");
   }
-  if (/^(src|plugins)\//.test(path) && !path.startsWith("src/gpu/") && WEBGPU.test(withoutComments(source))) {
+  if (
+    /^(src|plugins)\/.*\.ts$/.test(path) && !path.startsWith("src/gpu/") &&
+    WEBGPU.test(withoutComments(source))
+  ) {
     found.push(`${path} uses WebGPU's globals, which only src/gpu may`);
   }
   if (CORE.test(path) && /\bDeno\s*[.?[]/.test(withoutComments(source))) found.push(`${path} uses Deno`);

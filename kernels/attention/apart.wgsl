@@ -27,6 +27,7 @@
 
 //#if SUBGROUP
 //#else
+var<workgroup> query: array<vec4<f32>, $(COLUMNS * THREADS)>;
 var<workgroup> range: vec2<i32>;
 var<workgroup> weights: array<f32, $BLOCK>;
 var<workgroup> partial: array<f32, $THREADS>;
@@ -48,6 +49,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#if SUBGROUP
   let bounds = own_range;
 //#else
+//#for c in 0..COLUMNS
+  if (lane + $(c * THREADS)u < size.vectors) { query[lane + $(c * THREADS)u] = q[own + lane + $(c * THREADS)u]; }
+//#end
   if (lane == 0u) { range = own_range; }
   let bounds = workgroupUniformLoad(&range);
 //#end
@@ -65,7 +69,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let k$j = (u32(min(key$j, bounds.y - 1)) * kv_heads + kv_head) * size.vectors;
 //#end
     for (var t = 0u; t < vectors; t++) {
+//#if SUBGROUP
       let a = q[own + t];
+//#else
+      let a = query[t];
+//#end
 //#for j in 0..BLOCK / THREADS
       s$j += dot(a, k[k$j + t]);
 //#end

@@ -9,7 +9,7 @@
 //
 // A workgroup of THREADS makes ROWS keys of one group of heads from BLOCK queries at a time, head after head: the order of the sums is
 // fixed. Laid out, and with constants, as attention_forward_tiled.wgsl with the parts of queries and keys exchanged.
-// Limits: D a multiple of 4.
+// Limits: D a multiple of 4. With APART a workgroup has one head of the group, and dk and dv [group, S, heads / group * D] are to be summed.
 
 //#include attention_size
 
@@ -42,7 +42,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let depth = $(BLOCK)u + group.z;
   let kv_heads = size.heads / size.group;
   let kv_head = tile / size.tiles % kv_heads;
+//#if APART
+  let member = tile / size.tiles / kv_heads % size.group;
+  let part = tile / size.tiles / size.heads * $(COLUMNS * ACROSS)u;
+  let made_row = member * size.keys;
+//#else
   let part = tile / size.tiles / kv_heads * $(COLUMNS * ACROSS)u;
+  let made_row = 0u;
+//#end
   let row = tile % size.tiles * $(ROWS)u;
   let ty = thread / $(ACROSS)u;
   let tx = thread % $(ACROSS)u;
@@ -80,7 +87,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let left_last = size.keys - 1u;
   let left_heads = kv_heads;
   let left_head = kv_head;
+//#if APART
+  {
+//#else
   for (var member = 0u; member < size.group + group.z; member++) {
+//#end
     let head = kv_head * size.group + member;
     for (var query = hull.x * 16u; query < hull.y * 16u; query += $(BLOCK)u) {
       let right_row = query;
@@ -141,7 +152,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   if (row + ty * 4u + $(r)u < size.keys) {
 //#for c in 0..COLUMNS
     if (part + $(c * ACROSS)u + tx < size.vectors) {
-      let at = ((row + ty * 4u + $(r)u) * kv_heads + kv_head) * size.vectors + part + $(c * ACROSS)u + tx;
+      let at = ((made_row + row + ty * 4u + $(r)u) * kv_heads + kv_head) * size.vectors + part + $(c * ACROSS)u + tx;
       dk[at] = dk$(c)_$r * size.scale;
       dv[at] = dv$(c)_$r;
     }

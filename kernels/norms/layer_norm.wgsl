@@ -3,8 +3,10 @@
 //
 // Bindings: x [T, H], w [H] (WEIGHT: its storage), y [T, H]. A workgroup of THREADS makes one row.
 //
-// Constants: WEIGHT, SUBGROUP (1: the workgroup is one subgroup of 8; 0: 64 threads and workgroup memory), THREADS,
-// VECTOR (4; or 1, where H is not a multiple of 4), SUM (f32).
+// Constants: WEIGHT, SUBGROUP (1: the workgroup is one subgroup of 8; 0: 2^LEVELS threads and workgroup memory), THREADS, LEVELS,
+// VECTOR (4; or 1, where H is not a multiple of 4), HELD (units of a row that each thread keeps in registers, so that it is read once;
+// 0: a row is read again wherever it is needed),
+// SUM (f32).
 
 struct Size { rows: u32, units: u32, width: f32, epsilon: f32 }
 
@@ -32,20 +34,43 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   if (row >= size.rows) { return; }
   let first = row * size.units;
   var values = Unit();
+//#if HELD > 0
+//#for i in 0..HELD
+  var value$i = Unit();
+  if (thread + $(i * THREADS)u < size.units) { value$i = x[first + thread + $(i * THREADS)u]; }
+  values += value$i;
+//#end
+//#else
   for (var u = thread; u < size.units; u += $(THREADS)u) { values += x[first + u]; }
+//#end
   let mean = sum_over_threads(over_unit(values), thread) / size.width;
   // The mean comes off first: a sum of squares less its square would lose the digits of a row far from zero.
   var squares = Unit();
+//#if HELD > 0
+//#for i in 0..HELD
+  if (thread + $(i * THREADS)u < size.units) { squares += (value$i - mean) * (value$i - mean); }
+//#end
+//#else
   for (var u = thread; u < size.units; u += $(THREADS)u) {
     let value = x[first + u] - mean;
     squares += value * value;
   }
+//#end
 //#if !SUBGROUP
   // All have read the sum before the next one is begun.
   workgroupBarrier();
 //#end
   let scale = 1.0 / sqrt(sum_over_threads(over_unit(squares), thread) / size.width + size.epsilon);
+//#if HELD > 0
+//#for i in 0..HELD
+  if (thread + $(i * THREADS)u < size.units) {
+    let at = thread + $(i * THREADS)u;
+    y[first + at] = weight(at) * ((value$i - mean) * scale);
+  }
+//#end
+//#else
   for (var u = thread; u < size.units; u += $(THREADS)u) {
     y[first + u] = weight(u) * ((x[first + u] - mean) * scale);
   }
+//#end
 }

@@ -37,11 +37,34 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   if (row >= size.rows) { return; }
   let first = row * size.units;
   var values = Unit();
+//#if HELD > 0
+//#for i in 0..HELD
+  var value$i = Unit();
+  var gradient$i = Unit();
+  if (thread + $(i * THREADS)u < size.units) {
+    let at = thread + $(i * THREADS)u;
+    value$i = x[first + at];
+    gradient$i = weight(at) * dy[first + at];
+  }
+  values += value$i;
+//#end
+//#else
   for (var u = thread; u < size.units; u += $(THREADS)u) { values += x[first + u]; }
+//#end
   let mean = sum_over_threads(vec3<f32>(over_unit(values)), thread).x / size.width;
   var squares = Unit();
   var gradients = Unit();
   var products = Unit();
+//#if HELD > 0
+//#for i in 0..HELD
+  if (thread + $(i * THREADS)u < size.units) {
+    let value = value$i - mean;
+    squares += value * value;
+    gradients += gradient$i;
+    products += gradient$i * value;
+  }
+//#end
+//#else
   for (var u = thread; u < size.units; u += $(THREADS)u) {
     let value = x[first + u] - mean;
     let g = weight(u) * dy[first + u];
@@ -49,6 +72,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     gradients += g;
     products += g * value;
   }
+//#end
 //#if !SUBGROUP
   // All have read the sum before the next ones are begun.
   workgroupBarrier();
@@ -57,9 +81,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let r = 1.0 / sqrt(sums.x / size.width + size.epsilon);
   let evenly = sums.y / size.width;
   let along = r * r * sums.z / size.width;
+//#if HELD > 0
+//#for i in 0..HELD
+  if (thread + $(i * THREADS)u < size.units) {
+    dx[first + thread + $(i * THREADS)u] = r * (gradient$i - evenly - (value$i - mean) * along);
+  }
+//#end
+//#else
   for (var u = thread; u < size.units; u += $(THREADS)u) {
     dx[first + u] = r * (weight(u) * dy[first + u] - evenly - (x[first + u] - mean) * along);
   }
+//#end
   if (thread == 0u) {
     scale[row] = r;
     means[row] = mean;

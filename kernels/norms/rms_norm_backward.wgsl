@@ -6,8 +6,9 @@
 //
 // Bindings: x [T, H], w [H] (WEIGHT: its storage), dy [T, H], dx [T, H], scale [T] (= r). A workgroup of THREADS makes one row.
 //
-// Constants: WEIGHT, SUBGROUP (1: the workgroup is one subgroup of 8; 0: 64 threads and workgroup memory), THREADS,
-// VECTOR (4; or 1, where H is not a multiple of 4), FACTOR (what stands for w[h]: the weight, or 1 + the weight).
+// Constants: WEIGHT, SUBGROUP (1: the workgroup is one subgroup of 8; 0: 2^LEVELS threads and workgroup memory), THREADS, LEVELS,
+// VECTOR (4; or 1, where H is not a multiple of 4), HELD (units of a row that each thread keeps in registers, so that it is read once;
+// 0: a row is read again wherever it is needed), FACTOR (what stands for w[h]: the weight, or 1 + the weight).
 
 struct Size { rows: u32, units: u32, width: f32, epsilon: f32 }
 
@@ -34,6 +35,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let first = row * size.units;
   var squares = Unit();
   var products = Unit();
+//#if HELD > 0
+//#for i in 0..HELD
+  var value$i = Unit();
+  var gradient$i = Unit();
+  if (thread + $(i * THREADS)u < size.units) {
+    let at = thread + $(i * THREADS)u;
+    value$i = x[first + at];
+    gradient$i = $FACTOR * dy[first + at];
+  }
+  squares += value$i * value$i;
+  products += value$i * gradient$i;
+//#end
+//#else
   for (var u = thread; u < size.units; u += $(4 * THREADS)u) {
 //#for i in 0..4
     if (u + $(i * THREADS)u < size.units) {
@@ -44,6 +58,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
 //#end
   }
+//#end
 //#if VECTOR == 4
   let lane_sums = vec2<f32>((squares.x + squares.y) + (squares.z + squares.w),
                             (products.x + products.y) + (products.z + products.w));
@@ -53,6 +68,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let sums = sum_over_threads(lane_sums, thread);
   let r = 1.0 / sqrt(sums.x / size.width + size.epsilon);
   let along = r * r * sums.y / size.width;
+//#if HELD > 0
+//#for i in 0..HELD
+  if (thread + $(i * THREADS)u < size.units) {
+    dx[first + thread + $(i * THREADS)u] = r * (gradient$i - value$i * along);
+  }
+//#end
+//#else
   for (var u = thread; u < size.units; u += $(4 * THREADS)u) {
 //#for i in 0..4
     if (u + $(i * THREADS)u < size.units) {
@@ -61,5 +83,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
 //#end
   }
+//#end
   if (thread == 0u) { scale[row] = r; }
 }

@@ -50,6 +50,10 @@ const VERBS: Readonly<Record<string, { summary: string; load: () => Promise<Comm
     summary: "Forecast memory and time of a recipe",
     load: async () => (await import("./verbs/estimate.ts")).estimate,
   },
+  tune: {
+    summary: "Let the device choose the kernels of a recipe's runs",
+    load: async () => (await import("./verbs/tune.ts")).tune,
+  },
   cache: {
     summary: "Keep what a teacher says of all samples, ahead of the runs",
     load: async () => (await import("./verbs/cache.ts")).cache,

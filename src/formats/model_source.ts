@@ -32,6 +32,8 @@ export interface TokenizerFiles {
   readonly generationConfig?: Record<string, unknown>;
   /** The bytes of tokenizer.model, where that is what the tokenizer was read from. */
   readonly sentencePieceModel?: Uint8Array;
+  /** Where it was read, if not in the model itself. */
+  readonly where?: string;
   /** The text of every tokenizer file the model came with, by name; absent for a tokenizer made from GGUF metadata. */
   readonly originals?: ReadonlyMap<string, string>;
 }

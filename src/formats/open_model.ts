@@ -9,8 +9,8 @@ import { type FileInfo, system } from "../base/system.ts";
 import { InputError } from "../base/errors.ts";
 import { unreadable } from "./files.ts";
 import { openGgufModel } from "./gguf/model.ts";
-import { openHuggingFaceFolder } from "./huggingface/huggingface.ts";
-import type { ModelSource } from "./model_source.ts";
+import { openHuggingFaceFolder, readTokenizerFolder } from "./huggingface/huggingface.ts";
+import type { ModelSource, TokenizerFiles } from "./model_source.ts";
 
 /**
  * Opens a Hugging Face folder (one safetensors file or several with an index) or a .gguf file.
@@ -39,4 +39,31 @@ export async function openModel(path: string): Promise<ModelSource> {
       ? "Give the folder that holds it together with config.json and tokenizer.json."
       : "Give a folder in Hugging Face layout, or a GGUF file.",
   });
+}
+
+/**
+ * Reads a tokenizer that lies beside no model, or in another: of a folder with tokenizer.json or tokenizer.model, or of a .gguf file.
+ *
+ * @throws {InputError} there is none
+ */
+export async function readTokenizerAt(path: string): Promise<TokenizerFiles> {
+  let info: Deno.FileInfo;
+  try {
+    info = await Deno.stat(path);
+  } catch (error) {
+    throw unreadable(path, error);
+  }
+  if (info.isDirectory) return { ...await readTokenizerFolder(path), where: path };
+  if (extname(path).toLowerCase() !== ".gguf") {
+    throw new InputError("is neither a folder nor a .gguf file", {
+      where: path,
+      hint: "Give the folder that holds tokenizer.json, or a GGUF file.",
+    });
+  }
+  const source = await openGgufModel(path);
+  try {
+    return { ...await source.tokenizer(), where: path };
+  } finally {
+    source.close();
+  }
 }

@@ -38,3 +38,30 @@ export function accessVariant(wgsl: string, writable: ReadonlySet<number>): stri
     (all, before: string, index: string) => writable.has(Number(index)) ? `${before}, read_write>` : all,
   );
 }
+
+/**
+ * The source with one binding of group 0 read through another that is bound to the same bytes. Where a buffer is bound as writable
+ * twice, the ranges must not overlap (https://www.w3.org/TR/webgpu/#encoder-bind-groups-alias-a-writable-resource), even if nothing is
+ * written through them: a tensor that a kernel reads twice, beside an output in the same buffer, can be bound but once.
+ *
+ * @returns undefined where their types differ, or a name means something else too
+ */
+export function joinBindings(wgsl: string, twin: number, into: number): string | undefined {
+  const [gone, kept] = [declarationOf(wgsl, twin), declarationOf(wgsl, into)];
+  if (!gone || !kept || gone.type !== kept.type) return undefined;
+  const rest = wgsl.replace(gone.text, "");
+  const taken = new RegExp(`\\b(?:let|var|const|fn)\\s+(?:${gone.name}|${kept.name})\\b`);
+  return taken.test(rest)
+    ? undefined
+    : rest.replace(new RegExp(`(?<![.\\w])${gone.name}\\b`, "g"), kept.name);
+}
+
+function declarationOf(
+  wgsl: string,
+  binding: number,
+): { text: string; name: string; type: string } | undefined {
+  const found = new RegExp(
+    `@group\\(0\\)\\s*@binding\\(${binding}\\)\\s*var<\\s*storage\\s*(?:,\\s*read\\s*)?>\\s*(\\w+)\\s*:\\s*([^;]+);`,
+  ).exec(wgsl);
+  return found ? { text: found[0], name: found[1]!, type: found[2]!.replace(/\s/g, "") } : undefined;
+}

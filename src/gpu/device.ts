@@ -150,9 +150,9 @@ export class Gpu {
   readonly provider: ProviderId | undefined;
   readonly adapter: GPUAdapter;
   readonly device: GPUDevice;
-  readonly description: DeviceDescription;
   readonly features: ReadonlySet<string>;
   readonly preamble: string;
+  #description: DeviceDescription;
   #allocated = 0;
   #peak = 0;
   #failure: DeviceError | undefined;
@@ -172,7 +172,7 @@ export class Gpu {
     this.device = device;
     this.features = new Set(features);
     this.preamble = options.preamble ?? "";
-    this.description = { ...describe(adapter, device, this.features), ...options.describe };
+    this.#description = { ...describe(adapter, device, this.features), ...options.describe };
     device.addEventListener("uncapturederror", (event) => {
       event.preventDefault();
       const { error } = event as GPUUncapturedErrorEvent;
@@ -187,6 +187,17 @@ export class Gpu {
         }),
       );
     });
+  }
+
+  /** The device as plans see it. */
+  get description(): DeviceDescription {
+    return this.#description;
+  }
+
+  /** Has plans that are made from now on take these kernels, where they can: see `DeviceDescription.kernels`. */
+  prefer(kernels: DeviceDescription["kernels"]): void {
+    const { kernels: _, ...description } = this.#description;
+    this.#description = kernels ? { ...description, kernels } : description;
   }
 
   /** Bytes of buffers alive now. */
@@ -260,6 +271,23 @@ export class Gpu {
     }
     if (invalid) throw new DeviceError(`cannot allocate ${what}: ${invalid.message}`);
     if ("error" in outcome) throw outcome.error;
+    return outcome.value;
+  }
+
+  /**
+   * Does work of which it is not known whether the device can: what it refuses is told here, and does not count against later work. Nobody
+   * else may use the device meanwhile.
+   *
+   * @throws {DeviceError} what the device refused
+   */
+  async apart<T>(what: string, work: () => Promise<T>): Promise<T> {
+    const kinds = ["validation", "out-of-memory", "internal"] as const;
+    kinds.forEach((kind) => this.device.pushErrorScope(kind));
+    const outcome = await work().then((value) => ({ value }), (error: unknown) => ({ error }));
+    const scopes = kinds.map(() => this.device.popErrorScope());
+    const refused = (await Promise.all(scopes)).find((error) => error !== null);
+    if ("error" in outcome) throw outcome.error;
+    if (refused) throw new DeviceError(`the GPU refused ${what}: ${refused.message}`);
     return outcome.value;
   }
 

@@ -21,7 +21,8 @@ export function compileRowLoss(
   { gradient = true }: { gradient?: boolean } = {},
 ): RowLossKernel {
   const traced = traceObjective(terms, shape);
-  const printed = printRowKernel(terms, traced, shape, device, gradient);
+  const { reads, ...printed } = printRowKernel(terms, traced, shape, device, gradient);
+  const { vocabulary, paddedTeacherVocabulary = vocabulary } = shape;
   return {
     ...printed,
     label: `rowLoss ${summary(terms)}${gradient ? "" : " values"}${shape.tokenMasks ? " masked" : ""}`,
@@ -36,6 +37,9 @@ export function compileRowLoss(
       ...printed.scalars.map(scalar),
     ],
     groups: (rows) => rows,
+    traffic: (rows) =>
+      4 * rows *
+      ((reads.q + (gradient ? 1 : 0)) * vocabulary + reads.p * paddedTeacherVocabulary + 1 + terms.length),
   };
 }
 

@@ -16,9 +16,15 @@ import type { RowMemory } from "./contract.ts";
  * - `observed`: q_a times the product over i from a + 1 to b of q_i(x_i).
  * - `positional`: no group at all: the k-th counted token of a sample on one side with the k-th on the other, up to the shorter.
  *
+ * - `mapped`: no product either: each of the learner's counted tokens is a row of its own, beside the target's token that stands for the same,
+ *   or apart where none does (FuseLLM, arXiv 2401.10491).
+ *
  * Products are not normalised. Gradients flow through their factors.
  */
-export type GroupRows = "first" | "chain" | "observed" | "positional";
+export type GroupRows = "first" | "chain" | "observed" | "positional" | "mapped";
+
+/** In the label of a group: no token of the target's stands beside the learner's. */
+export const APART = 1 << 30;
 
 /** What a group loss's source is written for. */
 export interface GroupLossSource<Options = Record<string, unknown>> {
@@ -36,6 +42,10 @@ export interface ReferenceGroup<Options = Record<string, unknown>> {
   readonly teacherScale: number;
   /** Of each of the learner's tokens the target's that stands for the same, or -1, [V]; absent where the loss does not need it. */
   readonly teacherOf?: ArrayLike<number>;
+  /** With `mapped` rows the learner's token that came; 0 otherwise. */
+  readonly label?: number;
+  /** With `mapped` rows whether the target has no token beside it: its logits then mean nothing. */
+  readonly isApart?: boolean;
   readonly temperature: number;
   readonly options: Options;
 }
@@ -69,6 +79,9 @@ export interface GroupLossDefinition<Schema extends OptionsSchema = OptionsSchem
    * In reach: `student(v)`, valid until `$gradient` is called; `teacher(v)`; `row_vocabulary` and `row_teacher_vocabulary` (u32); `lane`,
    * `LANES`, `row_sum`, `row_max`, `row_min_u32` and `row_barrier()` as in a row loss; `$temperature()`; `$logQ(z)`: log-probability of a
    * learner's logit; `$logU(z)` and `$logV(z)`: that of a learner's and of a target's, plus the log scale of its group.
+   *
+   * With `mapped` rows also `row_label` (u32), the learner's token that came, and `row_is_apart` (bool): no token of the target's stands beside
+   * it, and `teacher(v)` means nothing.
    *
    * With `needsMatch` also `teacher_of(v) -> i32` and `student_of(w) -> i32`: the token of the other vocabulary that stands for the same, or
    * -1; and `row_matched` (u32), how many there are. With `memory` also `$load(i)`, `$store(i, x)` and `row_shared`.

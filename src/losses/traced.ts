@@ -61,6 +61,8 @@ export interface RowLossKernel {
   size(rows: number, scalar: (name: string) => StepScalar, part?: RowRange): SizeWord[];
   /** Workgroups for as many rows as a dispatch does, to be folded with `grid`. */
   groups(rows: number): number;
+  /** Bytes that it moves for so many rows that all count; losses that sort or search a row move more. */
+  readonly traffic: (rows: number) => number;
 }
 
 /** Rows from `first` to before `end`. */

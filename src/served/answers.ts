@@ -28,11 +28,15 @@ export interface PlaceScores {
 export interface TokenNames {
   /** The id; undefined where no token is written so, or several are. */
   idOf(name: string): number | undefined;
+  /** Whether a token is written so, by itself or with others. */
+  isNameOf(name: string, id: number): boolean;
 }
 
 /** What was asked. */
 export interface Asked {
   readonly ids: readonly number[];
+  /** The text that is sent in their place, where the server takes no ids: that its tokens are these, it has to say. */
+  readonly text?: string | undefined;
   /** Likeliest tokens of each place, K. */
   readonly top: number;
   /** Whether what follows the whole text was asked for too. */
@@ -45,13 +49,13 @@ export interface Asked {
 /** The body of a request for log-probabilities. */
 export function scoringRequest(
   dialect: Dialect,
-  { ids, top, next }: Pick<Asked, "ids" | "top" | "next">,
+  { ids, text, top, next }: Pick<Asked, "ids" | "text" | "top" | "next">,
   model: string,
   temperature = 1,
 ): Record<string, unknown> {
   return {
     model,
-    prompt: ids,
+    prompt: text ?? ids,
     temperature,
     // Not every server takes 0.
     max_tokens: 1,
@@ -148,7 +152,18 @@ class Places {
 /** How far a sum of probabilities may lie above 1: servers compute in 16 bits. */
 const MOST_OVER = 0.02;
 
-function otherTokens({ where }: Asked, place: number, found: string, sent: number): ServedRefusal {
+function otherTokens({ where, text }: Asked, place: number, found: string, sent: number): ServedRefusal {
+  if (text !== undefined) {
+    return new ServedRefusal(
+      `makes other tokens of a text than the tokenizer here: token ${place + 1} is ${found}, not ${sent}`,
+      {
+        where,
+        hint:
+          "It takes no token ids, so the texts of samples are sent, and its tokenizer has to be the student's. If it is: a server that takes " +
+          "ids can be used (vLLM, Limbeck).",
+      },
+    );
+  }
   return new ServedRefusal(
     `answers of other tokens than were sent: token ${place + 1} is ${found}, not ${sent}`,
     {
@@ -159,7 +174,17 @@ function otherTokens({ where }: Asked, place: number, found: string, sent: numbe
   );
 }
 
-function otherLength({ where, ids }: Asked, found: number): ServedRefusal {
+function otherLength({ where, ids, text }: Asked, found: number): ServedRefusal {
+  if (text !== undefined) {
+    return new ServedRefusal(
+      `makes ${found} tokens of a text of which the tokenizer here makes ${ids.length}`,
+      {
+        where,
+        hint:
+          "It takes no token ids, so the texts of samples are sent, and its tokenizer has to be the student's.",
+      },
+    );
+  }
   return new ServedRefusal(
     `answers of ${found} tokens where ${ids.length} were sent`,
     {
@@ -236,7 +261,9 @@ function readEcho(choice: Record<string, unknown>, asked: Asked): PlaceScores {
   for (let i = 0; i < tokens.length; i++) {
     const sent = ids[i];
     if (sent !== undefined) {
-      const found = idOf(String(tokens[i]), asked, sent);
+      const found = asked.text === undefined
+        ? idOf(String(tokens[i]), asked, sent)
+        : spelledId(String(tokens[i]), asked, sent);
       if (found !== sent) throw otherTokens(asked, i, `${found} (${JSON.stringify(tokens[i])})`, sent);
     }
     if (i === 0) continue;
@@ -270,6 +297,13 @@ function rankOf(told: Record<string, unknown>, id: number): number {
 
 function numberOf(value: unknown): number {
   return typeof value === "number" ? value : NaN;
+}
+
+/** The id of a token of a text that was sent: only by its name is it known to be the one that is meant. -1 where it is another. */
+function spelledId(name: string, { names }: Asked, expected: number): number {
+  const byId = /^token_id:(\d+)$/.exec(name);
+  if (byId) return Number(byId[1]);
+  return names.isNameOf(name, expected) ? expected : names.idOf(name) ?? -1;
 }
 
 /**

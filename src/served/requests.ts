@@ -219,7 +219,7 @@ export class ServerRequests {
       });
     }
     return new ServedRefusal(`answers ${status}${this.#said(text)}`, {
-      where,
+      ...{ where, status },
       hint: hintFor(status, settings),
     });
   }

@@ -22,6 +22,8 @@ export interface ProbeText {
   readonly ids: readonly number[];
   /** Without a BOS. */
   readonly plainIds: readonly number[];
+  /** How the BOS is written, where there is one. */
+  readonly bos?: string | undefined;
 }
 
 /** What a probe finds. */
@@ -35,6 +37,17 @@ export interface Probe {
   readonly addsBos: boolean | null;
   /** log p of each token of the probe, by which the model is known again. */
   readonly fingerprint: readonly number[];
+  /** What is sent where it takes no token ids: texts, and whether their BOS is written before them. */
+  readonly texts?: { readonly writesBos: boolean };
+}
+
+/** A text to be scored where a server takes no ids. */
+export function sentText(
+  text: string | undefined,
+  { texts }: Pick<Probe, "texts">,
+  { bos = "" }: Pick<ProbeText, "bos">,
+): string | undefined {
+  return texts && text !== undefined ? (texts.writesBos ? bos : "") + text : undefined;
 }
 
 /** How something is written. */
@@ -77,30 +90,85 @@ export class ServedModel {
    * @throws {ServedRefusal} it tells none, fewer than `top`, or its tokens are others
    */
   async probe(probe: ProbeText, top: number, names: TokenNames): Promise<Probe> {
-    let dialect: Dialect = "prompt_logprobs";
-    let first: PlaceScores;
+    let found: { dialect: Dialect; first: PlaceScores };
+    let texts: Probe["texts"];
     try {
-      first = await this.score(probe.ids, { dialect, top, names });
+      found = await this.#inEitherDialect(probe.ids, top, names);
+    } catch (error) {
+      // A server that takes no list of numbers says so with one of these.
+      if (!(error instanceof ServedRefusal) || error.status !== 400 && error.status !== 422) throw error;
+      ({ texts, ...found } = await this.#byText(probe, top, names, error));
+    }
+    const { dialect, first } = found;
+    const text = sentText(probe.text, { ...(texts ? { texts } : {}) }, probe);
+    const warm = await this.score(probe.ids, { dialect, top, names, text, temperature: 0.5 });
+    const followsTemperature = first.own.some((p, i) => i > 0 && Math.abs(p - warm.own[i]!) > 1e-2 * (1 - p));
+    const addsBos = texts
+      ? !texts.writesBos && probe.ids.length > probe.plainIds.length
+      : await this.#addsBos(probe, dialect, names);
+    return {
+      ...{ dialect, top, followsTemperature, addsBos, fingerprint: Array.from(first.own.subarray(1)) },
+      ...(texts ? { texts } : {}),
+    };
+  }
+
+  /** Scores tokens in the dialect that the server speaks. */
+  async #inEitherDialect(
+    ids: readonly number[],
+    top: number,
+    names: TokenNames,
+  ): Promise<{ dialect: Dialect; first: PlaceScores }> {
+    const score = async (dialect: Dialect) => ({
+      dialect,
+      first: await this.score(ids, { dialect, top, names }),
+    });
+    try {
+      return await score("prompt_logprobs");
     } catch (error) {
       if (!(error instanceof ServedRefusal)) throw error;
-      dialect = "echo";
       try {
-        first = await this.score(probe.ids, { dialect, top, names });
+        return await score("echo");
       } catch (other) {
         if (!(other instanceof ServedRefusal)) throw other;
         // The dialect that it speaks says what is wrong; the other one, that it does not speak it.
         throw /prompt_logprobs that were asked/.test(error.message) ? other : error;
       }
     }
-    const warm = await this.score(probe.ids, { dialect, top, names, temperature: 0.5 });
-    const followsTemperature = first.own.some((p, i) => i > 0 && Math.abs(p - warm.own[i]!) > 1e-2 * (1 - p));
-    const addsBos = await this.#addsBos(probe, dialect, names);
-    return { dialect, top, followsTemperature, addsBos, fingerprint: Array.from(first.own.subarray(1)) };
+  }
+
+  /**
+   * Sends a text to a server that takes no ids, first without a BOS, as most put one before it, then with one. An echo names each token that
+   * was made of it; the other dialect does not.
+   *
+   * @param refusal of ids
+   * @throws {ServedRefusal} it makes other tokens of it either way, or takes no text either
+   */
+  async #byText(
+    probe: ProbeText,
+    top: number,
+    names: TokenNames,
+    refusal: ServedRefusal,
+  ): Promise<{ dialect: Dialect; first: PlaceScores; texts: { writesBos: boolean } }> {
+    const dialect = "echo";
+    let why: ServedRefusal | undefined;
+    const hasBos = probe.bos !== undefined && probe.ids.length > probe.plainIds.length;
+    for (const writesBos of hasBos ? [false, true] : [false]) {
+      const texts = { writesBos };
+      try {
+        const text = sentText(probe.text, { texts }, probe);
+        return { dialect, first: await this.score(probe.ids, { dialect, top, names, text }), texts };
+      } catch (error) {
+        if (!(error instanceof ServedRefusal)) throw error;
+        why ??= error;
+      }
+    }
+    throw why?.status === undefined ? why : refusal;
   }
 
   /**
    * Log-probabilities of tokens.
    *
+   * @param options.text is sent in their place, where the server takes no ids; that it makes these tokens of it is checked
    * @param options.next whether those of what follows the whole text are wanted
    * @throws {ServedRefusal} the server answers with something else than was asked for
    * @throws {ServedError} it cannot be reached
@@ -108,15 +176,16 @@ export class ServedModel {
    */
   async score(
     ids: readonly number[],
-    { dialect, top, names, next = false, temperature = 1 }: {
+    { dialect, top, names, text, next = false, temperature = 1 }: {
       dialect: Dialect;
       top: number;
       names: TokenNames;
+      text?: string | undefined;
       next?: boolean;
       temperature?: number;
     },
   ): Promise<PlaceScores> {
-    const asked = { ids, top, next, names, where: hostOf(this.#settings) };
+    const asked = { ids, text, top, next, names, where: hostOf(this.#settings) };
     const body = scoringRequest(dialect, asked, this.#settings.model, temperature);
     const most = ids.length + 1;
     const answer = await this.#requests.post("completions", body, most, (a) => usedTokens(a) ?? most);

@@ -41,6 +41,16 @@ export class ServedError extends LimbeckError {
 /** The server refuses what is asked of it, or answers with something else. */
 export class ServedRefusal extends InputError {
   override readonly code: string = "served_refusal";
+  /** With which it refuses a request; undefined where it answers. */
+  readonly status: number | undefined;
+
+  constructor(
+    message: string,
+    options: { where?: string; hint?: string; cause?: unknown; status?: number } = {},
+  ) {
+    super(message, options);
+    this.status = options.status;
+  }
 }
 
 const LOOPBACK = /^(localhost|127(\.\d+){3}|\[::1\])$/;

@@ -28,6 +28,7 @@ import { addInspectionRoutes } from "./routes/inspect.ts";
 import { addPageRoutes } from "./routes/page.ts";
 import { addRunRoutes } from "./routes/runs.ts";
 import { addShapeRoutes } from "./routes/shapes.ts";
+import { addTabRoutes } from "./routes/tab.ts";
 import { addSystemRoutes } from "./routes/system.ts";
 import type { Service } from "./service.ts";
 
@@ -75,6 +76,7 @@ export function createApp(service: Service): App {
   addHiddenStateRoutes(app, service);
   addSystemRoutes(app, service);
   addPageRoutes(app);
+  addTabRoutes(app, service);
   addDocument(app);
 
   app.notFound((c) => {

@@ -28,6 +28,9 @@ import { Sessions } from "./auth/sessions.ts";
 import { Streams } from "./http/streams.ts";
 import { TokenList } from "./auth/tokens.ts";
 import { type UploadLimits, Uploads } from "./uploads.ts";
+import type { RunTuning } from "../distill/run/events.ts";
+import { readTuned } from "../runs/store/tuned_files.ts";
+import type { TunedDevice } from "../tune/tuned.ts";
 
 /** How a service is set up. */
 export interface ServiceOptions extends CatalogueOptions {
@@ -58,10 +61,15 @@ export interface ServiceOptions extends CatalogueOptions {
   /** Module that exports `main(plugins)`; tests hand in their own. */
   readonly entry?: string;
   readonly watchdogSeconds?: number;
+  /** Whether runs time kernels that the device has not chosen among yet (default `auto`: where a GPU does the work). */
+  readonly tune?: RunTuning["measure"];
 }
 
 /** Requests a second, and at once, of one identity, where the operator says nothing. */
 export const DEFAULT_RATE: RateLimit = { perSecond: 100, burst: 400 };
+
+/** How long what devices have chosen is believed without another look at the disk, milliseconds. */
+const TUNED_MS = 5000;
 
 /** A service. */
 export class Service {
@@ -90,6 +98,7 @@ export class Service {
   readonly log: LogLine;
   readonly #findGpu: () => Promise<string | undefined>;
   #gpu: string | undefined;
+  #tuned: { read: number; devices: Promise<readonly TunedDevice[]> } | undefined;
   #closing: Promise<void> | undefined;
 
   private constructor(
@@ -145,6 +154,7 @@ export class Service {
         ...(options.hub === undefined ? {} : { hub: options.hub }),
         ...(options.entry === undefined ? {} : { entry: options.entry }),
         ...(options.watchdogSeconds === undefined ? {} : { watchdogSeconds: options.watchdogSeconds }),
+        ...(options.tune === undefined ? {} : { tune: options.tune }),
         onEvent: (id, event) => tell(log, counters, id, event),
         onRest: async ({ id, folder }) => {
           await writeReport(folder).catch((error) => log({ level: "warn", message: String(error), run: id }));
@@ -171,6 +181,15 @@ export class Service {
   /** Name of the GPU adapter that runs will use; undefined where there is none. Looked for until it was found once. */
   async gpu(): Promise<string | undefined> {
     return this.#gpu ??= await this.#findGpu();
+  }
+
+  /** What the devices of this machine have chosen among kernels, as it was some seconds ago at most. */
+  tuned(): Promise<readonly TunedDevice[]> {
+    const now = performance.now();
+    if (!this.#tuned || now - this.#tuned.read > TUNED_MS) {
+      this.#tuned = { read: now, devices: readTuned(this.store.folder) };
+    }
+    return this.#tuned.devices;
   }
 
   /**

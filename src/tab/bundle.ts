@@ -18,7 +18,7 @@ const REPLACED: Readonly<Record<string, string>> = {
   "node:crypto": here("./hash.ts"),
   // Paths have slashes there, whatever the browser runs on.
   "@std/path": project.imports["@std/path"].replace("/path/", "/path/posix/"),
-  "csv-parse/sync": project.imports["csv-parse"] + "/browser/esm/sync",
+  "csv-parse/sync": here("./packed_formats.ts"),
 };
 
 /**
@@ -43,7 +43,8 @@ export async function bundleWorker(folder: string): Promise<string> {
         "--platform",
         "browser",
         "--no-lock",
-        "--config",
+        "--no-config",
+        "--import-map",
         config,
         here("./worker.ts"),
       ],

@@ -7,7 +7,7 @@
 import { DeviceError } from "../base/errors.ts";
 import { BUFFER_USAGE } from "../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer, Pipeline } from "../gpu/device.ts";
-import { Profiler } from "../gpu/profiler.ts";
+import { type ProfiledLaunch, Profiler } from "../gpu/profiler.ts";
 import type { DType } from "./graph.ts";
 import { StepScalars } from "./graph.ts";
 import type { Plan, PlannedBlock, PlannedDispatch, Range } from "./plan.ts";
@@ -302,6 +302,11 @@ export class Executable {
     if (this.profiler) this.profiler.encode(encoder, launches);
     else encodePass(encoder, launches);
     this.gpu.device.queue.submit([encoder.finish()]);
+  }
+
+  /** What a block launches, in order: for whoever times it. */
+  launches(block: string): readonly ProfiledLaunch[] {
+    return this.#launches(block);
   }
 
   /** Reads named outputs of a block, or storages, back. Waits for all queued work; several at once cost one wait. */

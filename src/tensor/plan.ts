@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { parseBindings } from "../gpu/bindings.ts";
+import { joinBindings, parseBindings } from "../gpu/bindings.ts";
 import type { DeviceDescription } from "../gpu/description.ts";
 import { DeviceError, ShapeError } from "../base/errors.ts";
 import {
@@ -193,13 +193,18 @@ function lower(graph: Graph, device: DeviceDescription, chooser: KernelChooser):
   return optimise(graph).map((node) => {
     const dispatches: Dispatch[] = [];
     const scratch: Tensor[] = [];
+    let traffic: number | undefined;
     if (!isView(node)) {
       node.op.lower({
         inputs: node.inputs,
         outputs: node.outputs,
         attributes: node.attributes,
         device,
-        choose: (variants, shape) => chooser.choose(variants, shape),
+        choose(variants, shape) {
+          const variant = chooser.choose(variants, shape);
+          traffic = (traffic ?? 0) + variants.traffic(shape, variant);
+          return variant;
+        },
         scratch(shape, dtype) {
           const tensor = new Tensor(graph, -1 - scratch.length, { shape, dtype }, node, undefined);
           scratch.push(tensor);
@@ -208,8 +213,16 @@ function lower(graph: Graph, device: DeviceDescription, chooser: KernelChooser):
         dispatch: (d) => void dispatches.push(d),
       });
     }
-    return { node, dispatches, scratch };
+    return { node, dispatches: shareTraffic(dispatches, traffic), scratch };
   });
+}
+
+/** What the chosen kernels move, shared by the dispatches that its op made of it by their arithmetic, where the op itself has said nothing. */
+function shareTraffic(dispatches: Dispatch[], traffic: number | undefined): Dispatch[] {
+  const silent = dispatches.filter((d) => d.traffic === undefined);
+  const flops = silent.reduce((sum, d) => sum + (d.flops ?? 0), 0);
+  if (traffic === undefined || silent.length < dispatches.length || flops === 0) return dispatches;
+  return dispatches.map((d) => d.flops ? { ...d, traffic: traffic * d.flops / flops } : d);
 }
 
 /** Weights and states get a buffer each; the inputs share one, so that one write fills them all. */
@@ -330,6 +343,10 @@ class SizeWords {
   }
 }
 
+function isSameRange(a: Range, b: Range): boolean {
+  return a.buffer === b.buffer && a.offset === b.offset && a.bytes === b.bytes;
+}
+
 function planDispatch(
   dispatch: Dispatch,
   node: Node,
@@ -378,6 +395,14 @@ function planDispatch(
   declared.forEach((d, i) =>
     d.kind === "read" && written.has(bindings[i]!.buffer) && writable.add(d.binding)
   );
+  let { wgsl } = dispatch;
+  for (const twin of writable) {
+    const of = [...writable].find((other) => other < twin && isSameRange(bindings[other]!, bindings[twin]!));
+    const joined = of === undefined ? undefined : joinBindings(wgsl, twin, of);
+    if (joined === undefined) continue;
+    wgsl = joined;
+    writable.delete(twin);
+  }
   declared.forEach((d, i) => {
     if (d.kind !== "read_write") return;
     bindings.forEach((other, j) => {
@@ -398,7 +423,7 @@ function planDispatch(
     kernel: dispatch.kernel,
     path: node.path,
     layer: node.layer?.name,
-    wgsl: dispatch.wgsl,
+    wgsl,
     bindings,
     writable,
     sizeOffset: sizes.add(dispatch.size),

@@ -47,7 +47,7 @@ export interface BatchStreamOptions {
   seed: number;
   /** A new order every epoch (default), or the file's order. */
   shuffle?: boolean;
-  /** Tokens of a batch in the second tokenizer's encoding, where samples have one. */
+  /** Tokens of a batch in the second tokenizer's encoding, or privileged ones, where samples have some. */
   otherTokens?: number;
   /** Sets that the samples are of, one after another, and what their weights are shares of. One set of all samples when absent. */
   mixture?: { sets: readonly MixedSet[]; by: MixedBy };
@@ -219,12 +219,13 @@ function identity(
 
 /** Adds samples to a hash: their tokens, which of them are learnt, and who wrote them. */
 export function hashSamples(hash: Hash, samples: readonly EncodedSample[]): void {
-  for (const { ids, supervised, origin, rejected, other } of samples) {
+  for (const { ids, supervised, origin, rejected, other, privileged } of samples) {
     hash.update(Int32Array.of(ids.length));
     hash.update(ids);
     hash.update(supervised);
     if (origin !== undefined) hash.update(origin);
     if (rejected) hash.update("rejected").update(rejected.ids).update(rejected.supervised);
+    if (privileged) hash.update(Int32Array.of(privileged.at, privileged.ids.length)).update(privileged.ids);
     if (!other) continue;
     hash.update(Int32Array.of(other.ids.length, other.groups.length));
     for (const part of [other.ids, other.supervised, other.groups]) hash.update(part);

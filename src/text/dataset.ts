@@ -2,8 +2,8 @@
  * Datasets: files of rows, one sample each, in one of four shapes that the field's tools share:
  * `{"text"}`, `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, ...]}`,
  * `{"prompt", "chosen", "rejected"}`. A file may mix them, since each row says which it is;
- * a row that fits two is refused. A row may say who wrote it, `"source": "student"`, and which of several teachers is to teach it,
- * `"teacher": "math"`. Files are JSON Lines, JSON, CSV or Parquet, and their
+ * a row that fits two is refused. A row may say who wrote it, `"source": "student"`, which of several teachers is to teach it,
+ * `"teacher": "math"`, and what only a teacher reads, `"privileged": "The answer is 8."`. Files are JSON Lines, JSON, CSV or Parquet, and their
  * columns may have other names.
  *
  * @module
@@ -117,7 +117,7 @@ export async function openDataset(path: string, options: ReadOptions = {}): Prom
   return rows;
 }
 
-/** SHA-256 (hex) of what a row says, without its id, place and origin: equal content, equal hash. */
+/** SHA-256 (hex) of what a student reads of a row, without its id, place and origin: equal content, equal hash. */
 export function contentHash(row: DatasetRow): string {
   return createHash("sha256").update(contentJson(row)).digest("hex");
 }
@@ -129,7 +129,7 @@ function contentJson(row: DatasetRow): string {
     const [prompt, completion] = [row.prompt, row.completion].map((text) => JSON.stringify(text));
     return `{"completion":${completion},"prompt":${prompt},"shape":"prompt"}`;
   }
-  const { source: _source, id: _id, origin: _origin, ...content } = row;
+  const { source: _source, id: _id, origin: _origin, privileged: _privileged, ...content } = row;
   return canonicalJson(content);
 }
 

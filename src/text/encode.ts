@@ -7,6 +7,7 @@ import { InputError } from "../base/errors.ts";
 import type { ChatTemplate } from "./chat_template.ts";
 import { commonPrefix, encodeConversation } from "./conversation.ts";
 import type { ChatMessage, DatasetRow, RowSource } from "./dataset.ts";
+import { insertion, type PrivilegedTokens, withPrivileged } from "./privileged.ts";
 import type { TextTokenizer } from "./tokenizer.ts";
 
 /** One sample: ids, and which of them are targets. */
@@ -23,6 +24,8 @@ export interface EncodedSample {
   rejected?: { ids: Int32Array; supervised: Uint8Array };
   /** The same sample as a second tokenizer has it, where there is one. */
   other?: OtherEncoding;
+  /** What the teacher alone reads, where it is told more than the student. */
+  privileged?: PrivilegedTokens;
 }
 
 /** Tokens of a sample, those of its rejected text with them. */
@@ -80,6 +83,8 @@ export interface EncodeOptions {
   specialInText?: boolean;
   /** A second tokenizer that encodes every row too. */
   align?: SampleAlignment;
+  /** Whether a row's privileged text is encoded too (off by default). */
+  privileged?: boolean;
 }
 
 /** Encodes rows for a second tokenizer. */
@@ -136,9 +141,31 @@ function endTokenId(options: EncodeOptions): number | undefined {
  * Prompt and completion are tokenised as one text, as they will stand at inference after a prompt; the completion begins at the first token
  * that differs from the prompt's own tokens. A token that spans the border therefore counts as completion.
  *
- * @throws {InputError} messages without a chat template, a template that fails, an end token that does not exist
+ * @throws {InputError} messages without a chat template, a template that fails, an end token that does not exist, privileged text that
+ *   cannot be told apart
  */
 export function encodeRow(row: DatasetRow, options: EncodeOptions): EncodedSample {
+  const { privileged } = row;
+  if (!options.privileged || privileged === undefined) return encodeShared(row, options);
+  if (row.shape === "pair") {
+    throw new InputError("a row of a chosen and a rejected answer has no place for privileged text", {
+      where: `${row.source.file}:${row.source.line}`,
+      hint: "Leave out teacher.privileged, or make it a row of prompt and completion.",
+    });
+  }
+  const sample = encodeShared(row, options);
+  if (!conversation(row, options)) {
+    const { prefix } = options.tokenizer.bosPolicy;
+    const at = prefix.every((id, i) => sample.ids[i] === id) ? prefix.length : 0;
+    const { specialInText: special = false, tokenizer } = options;
+    return { ...sample, privileged: { at, ids: tokenizer.encode(privileged, { addBos: false, special }) } };
+  }
+  const { ids } = encodeShared(withPrivileged(row, privileged), options);
+  return { ...sample, privileged: insertion(sample.ids, ids, row.source) };
+}
+
+/** What the student reads of a row. */
+function encodeShared(row: DatasetRow, options: EncodeOptions): EncodedSample {
   const { tokenizer, specialInText: special = false } = options;
   const { source, origin, teacher } = row;
   if (row.shape === "pair") {
@@ -390,8 +417,12 @@ function slice(
     return { ids: ids.slice(start, end), supervised: flags };
   };
   const other = sample.other && sliceOther(sample.other, { start, end, context, limit });
+  const { privileged, ...shared } = sample;
   return {
-    ...{ ...sample, ...part(sample) },
+    ...{ ...shared, ...part(sample) },
+    ...(privileged && start <= privileged.at && privileged.at < end
+      ? { privileged: { ...privileged, at: privileged.at - start } }
+      : {}),
     ...(sample.rejected ? { rejected: part(sample.rejected) } : {}),
     ...(other ? { other } : {}),
   };

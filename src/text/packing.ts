@@ -136,19 +136,20 @@ function placePair(pairs: PackedPairs, { ids, supervised, rejected }: EncodedSam
 /** How many waiting samples are looked at to fill a batch; more fills better, but planning costs more. */
 const LOOK_AHEAD = 64;
 
-/** What of a second tokenizer's encodings goes into a batch: of each sample, and together. */
+/** What of a second tokenizer's encodings, or of privileged tokens, goes into a batch: of each sample, and together. */
 export interface OtherRoom {
   readonly lengths: ArrayLike<number>;
   readonly tokensPerBatch: number;
 }
 
-/** The room that samples take in a second stream, where they have one. */
+/** The room that samples take in a second stream, where they have one: that of privileged tokens beside the student's own. */
 export function otherRoom(
   samples: readonly EncodedSample[],
   tokensPerBatch: number | undefined,
 ): OtherRoom | undefined {
   if (tokensPerBatch === undefined) return undefined;
-  return { lengths: Int32Array.from(samples, ({ other }) => other?.ids.length ?? 0), tokensPerBatch };
+  const lengths = Int32Array.from(samples, ({ other, privileged }) => (other ?? privileged)?.ids.length ?? 0);
+  return { lengths, tokensPerBatch };
 }
 
 /** The samples of a batch as a second tokenizer has them. */
@@ -224,7 +225,7 @@ export function checkFits(samples: readonly EncodedSample[], tokensPerBatch: num
 /**
  * Batches in file order, for evaluation.
  *
- * @param otherTokens Tokens of a batch in the second tokenizer's encoding, where samples have one
+ * @param otherTokens Tokens of a batch in the second tokenizer's encoding, or privileged ones, where samples have some
  * @throws {InputError} no samples, or one that is longer than a batch
  */
 export function packSequential(

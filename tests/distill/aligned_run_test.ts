@@ -1,6 +1,7 @@
 /** Runs whose teacher has a tokenizer of its own: measured against logits in f64, resumed, and refused where they make no sense. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertLess, assertRejects } from "@std/assert";
+import mappedLogitGroups from "../../plugins/losses/mapped_logit_groups.ts";
 import universalLogitGroups from "../../plugins/losses/universal_logit_groups.ts";
 import { prepareRun } from "../../src/distill/inputs/prepare.ts";
 import { countedGroups } from "../../src/distill/objective/groups/places.ts";
@@ -174,3 +175,53 @@ Deno.test("what two tokenizers rule out is refused with what would do", () =>
     await refuse({ train: { onPolicy: {} } }, "train.onPolicy: cannot be had with teacher.align", "");
     await refuse({ teacher: { cache: { topK: 4 } } }, "teacher.align: cannot be had with teacher.cache", "");
   }));
+
+Deno.test({
+  name: "a teacher's distributions are mapped token by token, as FuseLLM does, and measured so",
+  sanitizeOps: false,
+  sanitizeResources: false,
+  fn: () =>
+    withStudent(async (files) => {
+      const recipe = alignedRecipe(files, {
+        teacher: { align: { by: "edit-distance", vocabulary: "nearest" } },
+        objective: [{ loss: "cross-entropy", weight: 0.9 }, { loss: "mapped-logit-groups", weight: 0.1 }],
+        train: { steps: 2, checkpointEvery: 0 },
+      });
+      const events: RunEventBody[] = [];
+      assertEquals((await runHere(recipe, `${files.folder}/mapped`, {}, events)).status, "succeeded");
+      const prepared = await prepareRun(recipe);
+      try {
+        const gpu = await testGpu();
+        using student = await Reader.open(gpu, prepared.student, 64);
+        using teacher = await Reader.open(gpu, prepared.teacher, 64);
+        const { match, near } = prepared.aligned!;
+        assertEquals(near, 0, "all tokens of this teacher that are long enough are the student's too");
+        const term = groupTerm(mappedLogitGroups, {});
+        const rows = async (reader: Reader, ids: Int32Array, width: number) => {
+          const flat = Float64Array.from(await reader.logits(ids));
+          return Array.from(ids, (_, t) => flat.slice(t * width, (t + 1) * width));
+        };
+        const width = prepared.student.config.vocabularySize;
+        let [count, sum, apart] = [0, 0, 0];
+        for (const sample of prepared.heldOut) {
+          const own = await rows(student, sample.ids, width);
+          const others = await rows(teacher, sample.other!.ids, prepared.teacher.config.vocabularySize);
+          const teacherOf = match.slice(0, width);
+          const one = { name: "held out", student: own, teacher: others, sample, teacherOf };
+          const { values } = referenceGroups(one, term);
+          count += values.length;
+          sum += values.reduce((a, b) => a + b, 0);
+          apart += countedGroups(sample, "mapped").filter(({ other }) => !other).length;
+        }
+        assertEquals(
+          count,
+          prepared.heldOut.reduce((n, { supervised }) => n + supervised.reduce((a, b) => a + b, 0), 0),
+        );
+        assert(apart > 5 && apart < count - 5, `${apart} of ${count} stand alone`);
+        const before = evaluations(events).find(({ model }) => model === "student")!;
+        assertAlmostEquals(before.losses["mapped-logit-groups"]!, sum / count, 2e-5);
+      } finally {
+        prepared.close();
+      }
+    }),
+});

@@ -77,6 +77,14 @@ sharedTest(
   },
 );
 
+sharedTest("hidden states take the bytes that the reference counts", async () => {
+  const { payloads } = JSON.parse(await Deno.readTextFile(sharedPath("goldens/teachers/payload.json")));
+  for (const precision of ["f32", "bf16", "int8"] as const) {
+    const { bytes } = new HiddenCodec({ width: WIDTH, precision });
+    assertEquals(bytes, payloads[`${precision}.tau1`].bytes_per_position, precision);
+  }
+});
+
 /** Tells whether a comparison would notice: run once as it is, once with the target's rows turned by one position. */
 interface Turned {
   readonly by: 0 | 1;
@@ -282,6 +290,11 @@ goldenTest(
       }
       console.log(`${precision}: logits at most ${worst.toExponential(1)} off`);
       if (precision !== "f32") continue;
+      const full = get("full_logits");
+      Array.from(get("full_positions"), (t, i) => {
+        const own = logits.subarray(t * VOCABULARY, (t + 1) * VOCABULARY) as Float32Array;
+        assertLess(maxDifference(own, row(full, i, VOCABULARY)), 2e-4, `all logits of position ${t}`);
+      });
       const mistaken = await run({ by: 1 });
       assert(maxDifference(mistaken.values.subarray(0, POSITIONS), get("f32.tau1.fkl")) > 0.1);
     }
@@ -335,7 +348,9 @@ goldenTest(
         assertLess(Math.abs(mean(found) - mean(get(name))), 5e-4, name);
         assertLess(relativeError(gradients.get(k)!, get(`${name}_grad_hidden`)), 2e-4, name);
         // Without the bucket it is another number.
-        assert(maxDifference(found, get(name.replace("bucket_fkl", "truncated"))) > 0.02);
+        for (const biased of ["truncated", "renormalised"]) {
+          assert(maxDifference(found, get(name.replace("bucket_fkl", biased))) > 0.02, biased);
+        }
       }
     }
   },

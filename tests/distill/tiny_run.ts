@@ -1,6 +1,6 @@
 /** Whole runs of a tiny model: in this process, or under supervision as users have them. */
 import { distillRun } from "../../src/distill/run/distill.ts";
-import type { RunControl, RunEvent, RunEventBody } from "../../src/distill/run/events.ts";
+import type { RunControl, RunEvent, RunEventBody, RunTuning } from "../../src/distill/run/events.ts";
 import type { RunResult } from "../../src/distill/export/exports.ts";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import type { Plugin } from "../../src/registry/contract.ts";
@@ -18,6 +18,8 @@ export interface RunHereOptions {
   readonly control?: (step: number) => RunControl;
   /** Losses beside the built-in ones. */
   readonly plugins?: readonly Plugin[];
+  /** What it knows of its device's kernels. */
+  readonly tuning?: RunTuning;
 }
 
 /** Runs a recipe in this process, on the device that the tests of a file share; `events` collects what it says. */
@@ -35,6 +37,7 @@ export async function runHere(
     resumeLimit: Infinity,
     gpu: await testGpu(),
     registry: new Registry().addAll(builtins).addAll(options.plugins ?? []),
+    ...(options.tuning ? { tuning: options.tuning } : {}),
     emit(event) {
       if (event.type !== "heartbeat") events.push(event);
       // Before it, nobody asks for anything.

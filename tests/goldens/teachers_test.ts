@@ -9,6 +9,9 @@ import { readPeftAdapter } from "../../src/formats/peft/peft.ts";
 import type { KernelFamily } from "../../src/gpu/description.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
 import { packBatch, type PackedBatch } from "../../src/text/packing.ts";
+import { insertion } from "../../src/text/privileged.ts";
+import type { PrivilegedTeacher } from "../../src/distill/inputs/privileged_teacher.ts";
+import { type Adapted, Reader } from "../distill/logits.ts";
 import { type AdaptedRecipe, tinySetup } from "../distill/tiny_model.ts";
 import { sharedPath, sharedTest } from "../shared.ts";
 import { FAMILIES, testGpu } from "../tensor/harness.ts";
@@ -24,6 +27,7 @@ async function stepsWith(
   adapter: string,
   { teacher, objective }: Pick<RecipeInput, "teacher" | "objective">,
   windows: readonly (readonly PackedBatch[])[],
+  privileged?: PrivilegedTeacher,
 ) {
   const tokens = windows[0]![0]!.tokens.length;
   const recipe = parseRecipe({
@@ -34,7 +38,8 @@ async function stepsWith(
     adapter: { rank: 4, alpha: 8 },
     train: { steps: 1, tokensPerMicroBatch: tokens, headChunk: 64 },
   }) as AdaptedRecipe;
-  using setup = await tinySetup(recipe);
+  using opened = await tinySetup(recipe);
+  const setup = privileged ? { ...opened, privileged } : opened;
   const gpu = await testGpu(family);
   const trainer = await Trainer.create(gpu, setup, planTraining(setup, gpu.description));
   try {
@@ -93,6 +98,156 @@ for (const family of FAMILIES) {
     await compareGradients(gradients, "self/grads_same_context.safetensors");
   });
 }
+
+for (const family of FAMILIES) {
+  sharedTest(
+    `the model teaches itself what it would say if it were told more, as in PEFT [${family}]`,
+    async () => {
+      const golden = JSON.parse(await Deno.readTextFile(sharedPath(`${FOLDER}self/self.json`)));
+      const { privileged: expected, N, spec: { prefix } } = golden;
+      const arrays = await goldenArrays(`${FOLDER}self/self.safetensors`);
+      const get = (name: string) => arrays.get(name) as Int32Array<ArrayBuffer>;
+      const [ids, labels, told] = [get("ids"), get("labels"), get("privileged_ids")];
+      const width = ids.length / 2;
+      const whole = width + prefix - 1;
+      const samples = [0, 1].map((row): EncodedSample => {
+        const own = ids.slice(row * width, (row + 1) * width);
+        // What the golden's teacher reads is BOS, some tokens more, and the student's text.
+        const privileged = insertion(own, told.slice(row * whole, (row + 1) * whole), {
+          file: "golden",
+          line: row,
+        });
+        assertEquals([privileged.at, privileged.ids.length], [1, prefix - 1]);
+        return {
+          ...{ ids: own, privileged, source: { file: "golden", line: row + 1 } },
+          supervised: Uint8Array.from(
+            labels.subarray(row * width, (row + 1) * width),
+            (l) => Number(l !== -100),
+          ),
+        };
+      });
+      const recipe = {
+        teacher: { model: "student", privileged: true },
+        objective: [{ loss: "forward-kl" }, { loss: "forward-kl", weight: 0, tokens: "all" as const }],
+      };
+      const tokens = Math.ceil(ids.length / 64) * 64;
+      const right = packBatch(samples, tokens);
+      // Planted mistake: the text is another.
+      const wrong = packBatch(
+        samples.map((s) => ({ ...s, privileged: { at: 0, ids: s.privileged!.ids.slice(0, -1) } })),
+        tokens,
+      );
+      const [step, off] = await stepsWith(family, "self", recipe, [[right], [wrong]], {
+        ...{ longest: prefix - 1, ratio: 0.3, samples: 2 },
+      });
+      const { metrics, gradients } = step!;
+      assertEquals(metrics.supervisedTokens, N);
+      near(metrics.losses["forward-kl 1"]!, expected.loss, 2e-5, "the loss");
+      near(metrics.losses["forward-kl 2"]!, expected.fkl_all_rows_mean, 2e-5, "the mean over all rows");
+      near(metrics.gradientNorm, expected.grad_norm, 1e-4 * expected.grad_norm, "the gradient's norm");
+      await compareGradients(gradients, "self/grads_privileged.safetensors");
+      assert(
+        Math.abs(off!.metrics.losses["forward-kl 1"]! - expected.loss) > 1e-3,
+        "another text, another loss",
+      );
+    },
+  );
+}
+
+/** Rows of a model of which an adapter is a part, unless that is left out, as log-probabilities in f64. */
+async function logProbabilities(adapter: string | undefined, texts: readonly Int32Array[]) {
+  const recipe = parseRecipe({
+    teacher: { model: "student" },
+    student: { model: sharedPath("models/stories260K") },
+    data: { train: "unread.jsonl", contextLength: 72 },
+    adapter: { rank: 4, alpha: 8 },
+  }) as AdaptedRecipe;
+  using setup = await tinySetup(recipe);
+  const gpu = await testGpu();
+  let adapted: Adapted | undefined;
+  if (adapter) {
+    const { tensors } = await readPeftAdapter(sharedPath(`${FOLDER}${adapter}/adapter`));
+    const { layout } = setup.trainables;
+    const parameters = new Float32Array(layout.total);
+    layout.scatter(parameters, new Map([...tensors].map(([name, { data }]) => [name, data as Float32Array])));
+    adapted = { adapter: setup.adapter, parameters };
+  }
+  using reader = await Reader.open(gpu, setup.student, 72, adapted);
+  const found: { logits: Float32Array; logP: Float64Array }[][] = [];
+  for (const ids of texts) {
+    const all = await reader.logits(ids);
+    const width = all.length / ids.length;
+    found.push(Array.from(ids, (_, t) => {
+      const logits = all.slice(t * width, (t + 1) * width);
+      const most = logits.reduce((a, b) => Math.max(a, b));
+      const log = most + Math.log(logits.reduce((sum, z) => sum + Math.exp(z - most), 0));
+      return { logits, logP: Float64Array.from(logits, (z) => z - log) };
+    }));
+  }
+  return found;
+}
+
+sharedTest(
+  "each row of a model and of itself without its adapter, told more or not, is that of PEFT",
+  async () => {
+    const { spec: { prefix } } = JSON.parse(await Deno.readTextFile(sharedPath(`${FOLDER}self/self.json`)));
+    const arrays = await goldenArrays(`${FOLDER}self/self.safetensors`);
+    const get = (name: string) => arrays.get(name)!;
+    const texts = (name: string) => {
+      const ids = get(name) as Int32Array;
+      return [ids.slice(0, ids.length / 2), ids.slice(ids.length / 2)];
+    };
+    const student = await logProbabilities("self", texts("ids"));
+    const teacher = await logProbabilities(undefined, [...texts("ids"), ...texts("privileged_ids")]);
+    for (const i of [0, 1]) {
+      const sides = { same_context: [teacher[i]!, 0], privileged: [teacher[2 + i]!, prefix - 1] } as const;
+      for (const [name, [rows, more]] of Object.entries(sides)) {
+        const expected = get(`${name}.fkl`);
+        const count = expected.length / 2;
+        for (let t = 0; t < count; t++) {
+          const [p, q] = [rows[t + more]!.logP, student[i]![t]!.logP];
+          const divergence = p.reduce((sum, log, v) => sum + Math.exp(log) * (log - q[v]!), 0);
+          near(divergence, expected[i * count + t]!, 2e-4, `${name}, row ${t} of text ${i}`);
+        }
+      }
+      const last = { student: student[i]!, teacher: teacher[i]!, privileged: teacher[2 + i]! };
+      for (const [name, rows] of Object.entries(last)) {
+        const { logits } = rows.at(-1)!;
+        const expected = get(`${name}_logits_last`).subarray(i * logits.length, (i + 1) * logits.length);
+        logits.forEach((z, v) =>
+          near(z, expected[v]!, 2e-4, `${name}, the last row of text ${i}, entry ${v}`)
+        );
+      }
+    }
+  },
+);
+
+sharedTest("each token of answers and rationales costs what it does in TinyLLM's passes", async () => {
+  const { ce, losses } = JSON.parse(await Deno.readTextFile(sharedPath(`${FOLDER}tinyllm/tinyllm.json`)));
+  const arrays = await goldenArrays(`${FOLDER}tinyllm/batches.safetensors`);
+  const samples = TASKS.flatMap((task) => taskSamples(arrays, task));
+  const rows = await logProbabilities("tinyllm", samples.map(({ ids }) => ids));
+  const means = TASKS.map((task, k) => {
+    const nll = arrays.get(`${task}.nll`)!;
+    const width = nll.length / 2;
+    let [sum, count] = [0, 0];
+    for (const i of [0, 1]) {
+      const { ids, supervised } = samples[2 * k + i]!;
+      for (let t = 0; t + 1 < ids.length; t++) {
+        if (!supervised[t + 1]) continue;
+        const found = -rows[2 * k + i]![t]!.logP[ids[t + 1]!]!;
+        near(found, nll[i * width + t]!, 2e-4, `${task}, token ${t + 1} of row ${i}`);
+        [sum, count] = [sum + found, count + 1];
+      }
+    }
+    near(sum / count, ce[task], 5e-5, task);
+    return sum / count;
+  });
+  for (const [key, { loss }] of Object.entries<{ loss: number }>(losses)) {
+    const weighted = key.split("_").reduce((sum, weight, k) => sum + Number(weight) * means[k]!, 0);
+    near(weighted, loss, 2e-4, `weights ${key}`);
+  }
+});
 
 const TASKS = ["answer", "rationale_1", "rationale_2"] as const;
 

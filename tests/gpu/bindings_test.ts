@@ -1,6 +1,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals } from "@std/assert";
-import { accessVariant, parseBindings } from "../../src/gpu/bindings.ts";
+import { accessVariant, joinBindings, parseBindings } from "../../src/gpu/bindings.ts";
 
 const KERNEL = `// @group(0) @binding(9) var<storage, read> in_a_comment: array<f32>;
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
@@ -37,4 +37,21 @@ Deno.test("accessVariant() makes the named bindings of group 0 writable and chan
   ]);
   // What is writable already, absent, or in another group stays.
   assertEquals(accessVariant(KERNEL, new Set([2, 5])), KERNEL);
+});
+
+Deno.test("joinBindings() reads one binding through another of the same type, and nothing else changes", () => {
+  const kernel = `@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+@group(0) @binding(2) var< storage > x2 : array< f32 >;
+@group(0) @binding(3) var<storage, read> words: array<u32>;
+fn main() { out[0] = x[0] * x2[1] + f32(words[x2_size]) + size.x2; }
+`;
+  const joined = joinBindings(kernel, 2, 0)!;
+  assertEquals(parseBindings(joined).map(({ name }) => name), ["x", "out", "words"]);
+  assertEquals(joined.includes("out[0] = x[0] * x[1] + f32(words[x2_size]) + size.x2;"), true);
+  // Other types, what is written, what is not there, and a name that means something else inside.
+  assertEquals(joinBindings(kernel, 3, 0), undefined);
+  assertEquals(joinBindings(kernel, 2, 1), undefined);
+  assertEquals(joinBindings(kernel, 7, 0), undefined);
+  assertEquals(joinBindings(kernel.replace("out[0] =", "let x = 1.0; out[0] ="), 2, 0), undefined);
 });

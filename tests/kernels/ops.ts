@@ -16,7 +16,7 @@ import { type DType, type Graph, type Tensor } from "../../src/tensor/graph.ts";
 import { accumulate } from "../../src/tensor/ops/accumulate.ts";
 import { addRow } from "../../src/tensor/ops/add_row.ts";
 import { adamw } from "../../src/tensor/ops/adamw.ts";
-import { attention } from "../../src/tensor/ops/attention.ts";
+import { attention, type AttentionRanges } from "../../src/tensor/ops/attention.ts";
 import { gatherRows, scatterRows } from "../../src/tensor/ops/cache.ts";
 import { splitColumns } from "../../src/tensor/ops/columns.ts";
 import { combine } from "../../src/tensor/ops/combine.ts";
@@ -99,6 +99,26 @@ export function opPlan(device: DeviceDescription): Plan {
   return plan(program, device);
 }
 
+/** Plans that have every variant of attention and its gradients once, for heads of several widths. */
+export function attentionPlans(device: DeviceDescription): Plan[] {
+  const plans: Plan[] = [];
+  for (const headDim of [20, 256]) {
+    const program = new Program();
+    attentionOf(new OpBlock(program), { rows: 300, headDim });
+    // A device with more memory for its workgroups has larger tiles.
+    const large = { ...device, maxWorkgroupMemory: 2 * device.maxWorkgroupMemory, maxInvocations: 1024 };
+    const choices = [...plan(program, large).kernels.values()];
+    const most = Math.max(...choices.map(({ candidates }) => candidates.length));
+    for (let i = 0; i < most; i++) {
+      const kernels = Object.fromEntries(
+        choices.map(({ key, candidates }) => [key, candidates[i % candidates.length]!.name]),
+      );
+      plans.push(plan(program, { ...large, kernels }));
+    }
+  }
+  return plans;
+}
+
 function products(block: OpBlock): void {
   const shapes: Record<Orientation, (m: number, n: number, k: number) => [number, number][]> = {
     NT: (m, n, k) => [[m, k], [n, k]],
@@ -177,22 +197,28 @@ function rowOps(block: OpBlock): void {
   }
 }
 
+function rangesOf(block: OpBlock, rows: number): AttentionRanges {
+  return { start: block.tensor([rows], "i32"), end: block.tensor([rows], "i32") };
+}
+
+/** Attention with its gradients; returns what else may be made of its operands. */
+function attentionOf(block: OpBlock, { rows, headDim }: { rows: number; headDim: number }) {
+  const qkv = [4, 2, 2].map((heads) => block.tensor([rows, heads * headDim]));
+  const [q, k, v] = qkv as [Tensor, Tensor, Tensor];
+  const heads = { heads: 4, keyValueHeads: 2, headDim, scale: 1 };
+  block.wantGradients(attention(q, k, v, rangesOf(block, rows), heads), qkv);
+  return { q, k, v, heads };
+}
+
 function attentions(block: OpBlock): void {
-  const ranges = (rows: number) => ({
-    start: block.tensor([rows], "i32"),
-    end: block.tensor([rows], "i32"),
-  });
   for (const headDim of [4, 8, 20, 48, 64, 80, 128, 132, 256]) {
     for (const rows of [3, 65]) {
-      const qkv = [4, 2, 2].map((heads) => block.tensor([rows, heads * headDim]));
-      const [q, k, v] = qkv as [Tensor, Tensor, Tensor];
-      const heads = { heads: 4, keyValueHeads: 2, headDim, scale: 1 };
-      block.wantGradients(attention(q, k, v, ranges(rows), heads), qkv);
-      block.wantGradients(attention(q, k, v, ranges(rows), heads), [q]);
-      block.want(attention(q, k, v, ranges(rows), { ...heads, apart: true }));
+      const { q, k, v, heads } = attentionOf(block, { rows, headDim });
+      block.wantGradients(attention(q, k, v, rangesOf(block, rows), heads), [q]);
+      block.want(attention(q, k, v, rangesOf(block, rows), { ...heads, apart: true }));
       if (![8, 256].includes(headDim)) continue;
-      const near = windowed(ranges(rows), 3);
-      block.wantGradients(attention(q, k, v, near, { ...heads, softCap: 30 }), qkv);
+      const near = windowed(rangesOf(block, rows), 3);
+      block.wantGradients(attention(q, k, v, near, { ...heads, softCap: 30 }), [q, k, v]);
       block.want(attention(q, k, v, near, { ...heads, softCap: 30, apart: true }));
     }
   }

@@ -3,16 +3,16 @@
  *
  * @module
  */
-import { accessVariant } from "../../src/gpu/bindings.ts";
+import { accessVariant, parseBindings } from "../../src/gpu/bindings.ts";
 import {
   DEFAULT_DEVICE,
   type DeviceDescription,
   type KernelFamily,
   type KernelText,
 } from "../../src/gpu/description.ts";
-import type { Plan } from "../../src/tensor/plan.ts";
+import type { Plan, Range } from "../../src/tensor/plan.ts";
 import { ODD_SIZES, SIZES, syntheticModel } from "./models.ts";
-import { opPlan, rowLossTexts } from "./ops.ts";
+import { attentionPlans, opPlan, rowLossTexts } from "./ops.ts";
 import { matrixTexts, productTexts } from "./products.ts";
 import { generationPlans, headPlan, subsetPlan, trainingPlans } from "./programs.ts";
 
@@ -29,7 +29,8 @@ export async function kernelTexts(): Promise<KernelText[]> {
   };
   const addPlan = (plan: Plan, where: string) => {
     for (const { dispatches } of plan.blocks.values()) {
-      for (const { kernel, wgsl, writable } of dispatches) {
+      for (const { kernel, wgsl, writable, bindings } of dispatches) {
+        refuseAliases(`${kernel} (${where})`, accessVariant(wgsl, writable), bindings);
         const label = `${kernel} (${where}, ${plan.device.family})`;
         add({ label, family: plan.device.family, wgsl: accessVariant(wgsl, writable) });
       }
@@ -47,6 +48,7 @@ export async function kernelTexts(): Promise<KernelText[]> {
         model.close();
       }
       addPlan(opPlan(device), "ops");
+      for (const p of attentionPlans(device)) addPlan(p, "variants of attention");
       addPlan(headPlan(device), "head");
       for (const { label, wgsl } of rowLossTexts(device)) {
         add({ label: `${label} (${family})`, family, wgsl });
@@ -57,6 +59,18 @@ export async function kernelTexts(): Promise<KernelText[]> {
     await Deno.remove(folder, { recursive: true });
   }
   return [...texts.values()];
+}
+
+/** WebGPU forbids two writable bindings of a dispatch to overlap, and wgpu does not say so where both are only read. */
+function refuseAliases(where: string, wgsl: string, ranges: readonly Range[]): void {
+  const writable = parseBindings(wgsl).filter(({ group, kind }) => group === 0 && kind === "read_write");
+  for (const [i, a] of writable.entries()) {
+    for (const b of writable.slice(i + 1)) {
+      const [p, q] = [ranges[a.binding]!, ranges[b.binding]!];
+      if (p.buffer !== q.buffer || p.offset >= q.offset + q.bytes || q.offset >= p.offset + p.bytes) continue;
+      throw new Error(`${where}: ${a.name} and ${b.name} are writable and overlap`);
+    }
+  }
 }
 
 /**

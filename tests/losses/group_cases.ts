@@ -105,7 +105,9 @@ export function referenceGroups(
   const rows = loss.rows(options);
   const groups = countedGroups(sample, rows);
   const gradient = student.map((row) => new Float64Array(row.length));
-  const values = groups.map(({ own, other }) => {
+  const values = groups.map(({ own, other: found }) => {
+    // Where the student's token stands alone, the teacher's row means nothing.
+    const other = found ?? [1, 2];
     const split = ([first, end]: readonly [number, number]) => {
       const tokens = Array.from({ length: end - first }, (_, i) => first + i);
       const base = rows === "chain" ? end - 1 : first;
@@ -115,21 +117,22 @@ export function referenceGroups(
     const [a, b] = [split(own), split(other)];
     const scale = (logits: readonly Float64Array[], ids: Int32Array, factors: readonly number[]) =>
       factors.reduce((sum, i) => sum + Math.log(softmax(logits[i - 1]!, temperature)[ids[i]!]!), 0);
-    const found = loss.reference({
+    const outcome = loss.reference({
       student: student[a.base - 1]!,
       teacher: teacher[b.base - 1]!,
       studentScale: scale(student, sample.ids, a.factors),
       teacherScale: scale(teacher, sample.other!.ids, b.factors),
       ...{ teacherOf, temperature, options },
+      ...(rows === "mapped" ? { label: sample.ids[own[0]]!, isApart: !found } : {}),
     });
-    found.gradient.forEach((g, v) => gradient[a.base - 1]![v]! += g / groups.length);
+    outcome.gradient.forEach((g, v) => gradient[a.base - 1]![v]! += g / groups.length);
     for (const i of a.factors) {
       softmax(student[i - 1]!, temperature).forEach((q, v) => {
         const slope = (Number(v === sample.ids[i]) - q) / temperature;
-        gradient[i - 1]![v]! += found.slope * slope / groups.length;
+        gradient[i - 1]![v]! += outcome.slope * slope / groups.length;
       });
     }
-    return found.value;
+    return outcome.value;
   });
   return { values, gradient };
 }

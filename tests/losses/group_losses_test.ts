@@ -2,6 +2,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertLess } from "@std/assert";
 import hybridLogitGroups from "../../plugins/losses/hybrid_logit_groups.ts";
+import mappedLogitGroups from "../../plugins/losses/mapped_logit_groups.ts";
 import universalLogitGroups from "../../plugins/losses/universal_logit_groups.ts";
 import type { GroupLoss } from "../../src/losses/group_contract.ts";
 import { groupError, testGroups, testMatch } from "../../src/registry/check/group_losses.ts";
@@ -28,9 +29,10 @@ const LOSSES: Readonly<Record<string, readonly [GroupLoss, Record<string, unknow
   "hybrid_adaptive_b0.5": [hybridLogitGroups, { beta: 0.5 }],
   hybrid_fixed_b0: [hybridLogitGroups, { beta: 0, matched: 0.7, others: 0.4 }],
   hybrid_fixed_b1: [hybridLogitGroups, { beta: 1, matched: 0.7, others: 0.4 }],
+  mapped: [mappedLogitGroups, {}],
 };
 /** One for each text of a kernel. */
-const KERNELS = ["gold_chain", "hybrid_adaptive_b0.5", "hybrid_fixed_b0", "hybrid_fixed_b1"];
+const KERNELS = ["gold_chain", "hybrid_adaptive_b0.5", "hybrid_fixed_b0", "hybrid_fixed_b1", "mapped"];
 /** The ends of beta are a line of the hybrid's own text, the same for both families; these kernels of eight lanes take long to compile. */
 const isLeftOut = (family: string, name: string) => family === "subgroup8" && name.startsWith("hybrid_fixed");
 const termOf = (name: string, temperature = 1) => groupTerm(...LOSSES[name]!, temperature);
@@ -259,6 +261,16 @@ sharedTest("losses over groups in f64 agree with another program", async () => {
     count++;
   }
   assertEquals(count, 39);
+});
+
+sharedTest("mapped to itself, a vocabulary is compared by forward KL, as in another program", async () => {
+  const { cases, expected } = await readCases();
+  const one = cases.find(({ name }) => name === "same_tokenizer")!;
+  // There, 0.7 times forward KL over the tokens that are the same, which are all.
+  const want = expected.get("same_tokenizer tau1.hybrid_fixed_b0")!;
+  const { values, gradient } = referenceGroups(one, termOf("mapped"));
+  assertWithin(values.map((x) => 0.7 * x), want.values, 1e-12, "values");
+  assertLess(relativeError(gradient.flatMap((row) => [...row].map((g) => 0.7 * g)), want.gradient), 1e-11);
 });
 
 if (hasShared) {

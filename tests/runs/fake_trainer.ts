@@ -6,6 +6,8 @@ import type { RunHost, ShapesEvent } from "../../src/distill/run/events.ts";
 import type { RunResult } from "../../src/distill/export/exports.ts";
 import type { Recipe } from "../../src/distill/recipe/recipe.ts";
 import { DeviceError } from "../../src/base/errors.ts";
+import { TUNING } from "../../src/distill/run/chosen_kernels.ts";
+import { tunedChoice, tunedDevice } from "../tune/tuned.ts";
 import { runChild } from "../../src/runs/child/inside/training_process.ts";
 import type { PluginModule } from "../../src/registry/exported_plugins.ts";
 
@@ -39,6 +41,10 @@ export interface Fault {
   shapesEvery?: number;
   /** Steps between checkpoints that nobody asks for; 5 when absent. */
   checkpointEvery?: number;
+  /** Tells what it knows of devices' kernels, and that it has measured those of one of that name. */
+  tunes?: string;
+  /** Ends without a word while it times kernels, wherever it may. */
+  diesTuning?: boolean;
   /** Heartbeats instead of events for this many milliseconds before training. */
   beat?: number;
 }
@@ -64,6 +70,17 @@ async function train(recipe: Recipe, host: RunHost<Plugins>): Promise<RunResult>
   }
   if (fault.shrugs) Deno.addSignalListener("SIGTERM", () => console.error("a SIGTERM came"));
   if (fault.intrude) await intrude(host);
+  const { kept = [], measure = "never" } = host.tuning ?? {};
+  if (fault.tunes !== undefined) {
+    const names = kept.map(({ device, choices }) => `${device.name} ${choices.length}`);
+    host.emit({ type: "warning", code: "tuning", message: [measure, ...names].join("; ") });
+    const [choice, device] = [tunedChoice(`choice ${kept.length}`), tunedDevice(fault.tunes)];
+    host.emit({ type: "tuned", device, choices: [choice], left: 0, seconds: 1 });
+  }
+  if (fault.diesTuning && measure !== "never") {
+    host.emit({ type: "stage", stage: TUNING, message: "timing kernels" });
+    Deno.exit(7);
+  }
   const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
   for (let spent = 0; spent < (fault.beat ?? 0); spent += 50) {
     await sleep(50);

@@ -35,6 +35,8 @@ export interface FakeOptions {
   readonly most?: number;
   /** What it makes of a text. */
   readonly encode?: (text: string) => number[];
+  /** Whether it takes texts alone, and refuses ids. */
+  readonly textsOnly?: boolean;
   /** The key that it wants. */
   readonly key?: string;
   /** Of the n-th request, from 0. */
@@ -86,6 +88,9 @@ export function fakeServer(options: FakeOptions): FakeServer {
       if (options.key !== undefined && request.headers.get("Authorization") !== `Bearer ${options.key}`) {
         const message = `no such key: ${request.headers.get("Authorization")}`;
         return Response.json({ error: { message } }, { status: 401 });
+      }
+      if (options.textsOnly && body.prompt !== undefined && typeof body.prompt !== "string") {
+        return Response.json({ error: { message: "prompt must be a string" } }, { status: 400 });
       }
       const fault = options.fault?.(n, body);
       const refused = fault === undefined ? undefined : refusalOf(fault);

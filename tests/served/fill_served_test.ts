@@ -356,3 +356,21 @@ Deno.test("a served teacher is validated and estimated without being asked, and 
       "recipe objective.0.temperature",
     );
   }));
+
+Deno.test("a server that takes texts alone fills a cache with the same rows, or the sample is named", () =>
+  withServed({
+    ...{ textsOnly: true, dialects: ["echo"] },
+    encode: (text) => [...tokenizer.encode(text, { special: true })],
+  }, async (test) => {
+    const { complete, probe } = await test.fill();
+    assertEquals([complete, probe!.texts, probe!.addsBos], [true, { writesBos: false }, true]);
+    await holdsAll(test);
+    assert(test.server.seen.slice(2).every(({ prompt }) => typeof prompt === "string"));
+
+    // Tokens that no text has: two that a merge makes one.
+    const [first, ...others] = test.wanted.samples;
+    const { text: _text, ...bare } = first!;
+    const wanted = { ...test.wanted, place: `${test.folder}/other`, samples: [{ ...bare }, ...others] };
+    const error = await assertRejects(() => test.fill({ wanted }), InputError, "takes texts alone");
+    assertStringIncludes(error.where!, "train.jsonl:");
+  }));

@@ -23,7 +23,10 @@ import {
 const VOCABULARY = 40;
 const IDS = [1, 7, 30, 7, 39, 2];
 const texts = (id: number) => ` t${id}`;
-const names = { idOf: (name: string) => /^ t\d+$/.test(name) ? Number(name.slice(2)) : undefined };
+const names = {
+  idOf: (name: string) => /^ t\d+$/.test(name) ? Number(name.slice(2)) : undefined,
+  isNameOf: (name: string, id: number) => name === texts(id),
+};
 const patience = { tries: 4, pause: 1, longestPause: 500 };
 
 type Test = { server: FakeServer; model: ServedModel; budget: Budget; said: string[] };
@@ -95,6 +98,50 @@ Deno.test("a probe finds the dialect, a BOS that is put before texts, and whethe
   await refused({ dialects: [] }, "without the log-probabilities of the prompt");
   await refused({ most: 3 }, "gives 3 log-probabilities where 5 were asked for");
   await refused({ most: 3, dialects: ["echo"] }, "where 5 were asked for");
+});
+
+Deno.test("a server that takes texts alone is sent them, and must make the same tokens of them", async () => {
+  const encode = (text: string) => text.split(" ").filter(Boolean).map((t) => Number(t.slice(1)));
+  const probe = { text: " t7 t30 t7", plainIds: [7, 30, 7], ids: [1, 7, 30, 7], bos: " t1" };
+  const dialect = "echo";
+  const ways: [Partial<FakeOptions>, boolean][] = [
+    [{ encode: (text) => [1, ...encode(text)] }, false],
+    [{ encode, dialects: ["prompt_logprobs", "echo"] }, true],
+    [{ encode, tellsIds: false }, true],
+  ];
+  for (const [options, writesBos] of ways) {
+    await withServer({ textsOnly: true, dialects: ["echo"], ...options }, async ({ model, server }) => {
+      const found = await model.probe(probe, 5, names);
+      assertEquals([found.dialect, found.texts, found.addsBos], [dialect, { writesBos }, !writesBos]);
+      const text = (writesBos ? " t1" : "") + " t7 t30";
+      const { own } = await model.score([1, 7, 30], { dialect, top: 3, names, text });
+      assertEquals(own[2], fakeLogProbabilities(VOCABULARY, [1, 7])[30]);
+      assertEquals(server.seen.at(-1)!.prompt, text);
+      // Another text of as many tokens.
+      await assertRejects(
+        () => model.score([1, 7, 31], { dialect, top: 3, names, text }),
+        ServedRefusal,
+        "makes other tokens of a text than the tokenizer here: token 3 is",
+      );
+      await assertRejects(
+        () => model.score([1, 7], { dialect, top: 3, names, text: " t1 t7 t7 t7" }),
+        ServedRefusal,
+        "tokens of a text of which the tokenizer here makes 2",
+      );
+    });
+  }
+  const refused = (options: Partial<FakeOptions>, words: string) =>
+    withServer({ encode, textsOnly: true, dialects: ["echo"], ...options }, async ({ model }) => {
+      await assertRejects(() => model.probe(probe, 5, names), ServedRefusal, words);
+    });
+  await refused({ encode: (text) => encode(text).reverse() }, "token 1 is 7");
+  // Names that are none of the tokenizer's are no proof that a token is the one that is meant.
+  const foreign = { dialects: ["echo"] as const, tellsIds: false, texts: (id: number) => ` x${id}` };
+  await refused({ ...foreign, encode: (text) => [1, ...encode(text)] }, "token 1 is -1");
+  await refused({ dialects: [] }, "without the log-probabilities of the prompt");
+  await withServer({ fault: () => ({ status: 400, message: "no such model" }) }, async ({ model }) => {
+    await assertRejects(() => model.probe(probe, 5, names), ServedRefusal, "no such model");
+  });
 });
 
 Deno.test("what passes by itself is tried again, and nothing is charged twice", async () => {

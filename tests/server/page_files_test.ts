@@ -14,6 +14,9 @@ const TYPES: Readonly<Record<string, string>> = {
   svg: "image/svg+xml",
 };
 
+/** Where those are that are no part of a page but one. */
+const PAGES: Readonly<Record<string, string>> = { "index.html": "/", "tab.html": "/tab" };
+
 function* filesIn(folder: string): Generator<string> {
   for (const { name, isDirectory } of Deno.readDirSync(folder)) {
     if (isDirectory) yield* filesIn(join(folder, name));
@@ -26,12 +29,13 @@ Deno.test("every file of the page is sent, and every one that it names", () =>
     const named = new Set<string>();
     for (const path of filesIn(FOLDER)) {
       const name = relative(FOLDER, path);
-      const response = await request(name === "index.html" ? "/" : `/page/${name}`);
+      const place = PAGES[name] ?? `/page/${name}`;
+      const response = await request(place);
       const text = await response.text();
       assertEquals([response.status, text], [200, await Deno.readTextFile(path)], name);
       const type = TYPES[name.split(".").at(-1)!];
       if (type !== undefined) assertEquals(response.headers.get("Content-Type"), type, name);
-      const own = new URL(name === "index.html" ? "http://page/" : `http://page/page/${name}`);
+      const own = new URL(place, "http://page/");
       for (const [, target] of text.matchAll(/(?:from |href=|src=)"([^"#]+)"/g)) {
         named.add(new URL(target!, own).pathname);
       }

@@ -27,9 +27,9 @@ function hardware(gpu: Gpu): DeviceDescription {
   return { ...DEFAULT_DEVICE, name, subgroupSize };
 }
 
-/** The device, with one kernel for one shape. */
-function liking(device: DeviceDescription, shape: MatmulShape, variant: MatmulVariant): DeviceDescription {
-  return { ...device, kernels: { [`matmul ${shapeClass(shape)}`]: name(variant) } };
+/** One kernel for one shape. */
+function liking(shape: MatmulShape, variant: MatmulVariant): Readonly<Record<string, string>> {
+  return { [`matmul ${shapeClass(shape)}`]: name(variant) };
 }
 
 /** What a thread makes of a tile. */
@@ -96,7 +96,8 @@ hardwareTest("each tile of products matches f64, in one of the orientations", as
       [x, w],
       (_, x, w) => matmul(orientation, x!, w!),
       {},
-      liking(device, shape, variant),
+      liking(shape, variant),
+      device,
     );
     const expected = product(orientation, sizes, x.values, w.values);
     assertWithin(outputs[0]!, expected, tolerance(sizes.k), `${orientation} ${name(variant)}`);
@@ -128,7 +129,8 @@ hardwareTest(
         (_, x, w, x2, w2, r) =>
           add(add(matmul(orientation, x!, w!), matmul(orientation, scale(x2!, 3), w2!)), r!),
         {},
-        liking(device, shape, variant),
+        liking(shape, variant),
+        device,
       );
       assertWithin(outputs[0]!, expected, 3 * tolerance(k), `${orientation} ${name(variant)}`);
     }
@@ -150,7 +152,8 @@ hardwareTest("few rows with weights match f64, and forgotten lanes do not pass",
       [x, w, x2, w2, r],
       (_, x, w, x2, w2, r) => add(add(matmul("NT", x!, w!), matmul("NT", scale(x2!, 3), w2!)), r!),
       {},
-      liking(device, shape, candidates(shape, device)[0]!),
+      liking(shape, candidates(shape, device)[0]!),
+      device,
     );
     assertWithin(outputs[0]!, expected, 3 * tolerance(k), `${m} rows`);
   }
@@ -164,7 +167,10 @@ hardwareTest("few rows with weights match f64, and forgotten lanes do not pass",
   ];
   const off = async (mistake: number) => {
     const build = (_: unknown, x?: Tensor, w?: Tensor) => plantAny(matmul("NT", x!, w!), mistakes);
-    return maxDifference((await run(gpu, [x, w], build, { mistake }, device)).outputs[0]!, expected);
+    return maxDifference(
+      (await run(gpu, [x, w], build, { mistake }, undefined, device)).outputs[0]!,
+      expected,
+    );
   };
   assert(await off(0) < tolerance(sizes.k));
   for (const mistake of [1, 2]) assert(await off(mistake) > 0.1, `${mistake}`);
@@ -256,7 +262,8 @@ hardwareTest("small matrices, written out, match f64 in every orientation, and i
         return y;
       },
       {},
-      liking(device, shape, variant),
+      liking(shape, variant),
+      device,
     );
     const expected = product(orientation, sizes, x.values, w.values);
     assertWithin(outputs[0]!, expected, tolerance(k), `${orientation} ${name(variant)}`);

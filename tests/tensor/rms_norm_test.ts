@@ -24,7 +24,12 @@ function reference(x: ArrayLike<number>, w: ArrayLike<number>, rows: number, plu
 
 gpuTest("rmsNorm() matches f64 for every weight type and odd widths", async (gpu) => {
   for (const dtype of ["f32", "f16", "bf16"] as const) {
-    for (const [rows, width] of [[1, 1], [3, 7], [5, 32], [2, 36], [4, 255], [3, 288], [2, 1028]] as const) {
+    for (
+      const [rows, width] of [[1, 1], [3, 7], [5, 32], [2, 36], [4, 255], [3, 288], [2, 1028], [
+        1,
+        8196,
+      ]] as const
+    ) {
       const [x, w] = [operand([rows, width], 1), operand([width], 2, dtype, "weight")];
       const { outputs } = await run(gpu, [x, w], (_, x, w) => rmsNorm(x!, w!, EPSILON));
       assertWithin(outputs[0]!, reference(x.values, w.values, rows), 1e-6, `${dtype} ${rows}x${width}`);

@@ -6,6 +6,7 @@ import { alignRow } from "../../src/text/alignment/aligned_sample.ts";
 import { groupsByEditDistance } from "../../src/text/alignment/edit_distance.ts";
 import { groupsByEnds } from "../../src/text/alignment/groups.ts";
 import { matchedTokens } from "../../src/text/alignment/matched_tokens.ts";
+import { nearestTokens } from "../../src/text/alignment/nearest_tokens.ts";
 import { RowAligner } from "../../src/text/alignment/row_aligner.ts";
 import { ChatTemplate } from "../../src/text/chat_template.ts";
 import type { DatasetRow } from "../../src/text/dataset.ts";
@@ -357,4 +358,23 @@ Deno.test("turns of a conversation are aligned by their content, whatever surrou
     ...["a = a", "b = b", "\u0120+a = \u2581a", "</s> = </s>"],
     ...["c = c", "a = a", "b = b", "</s> = </s>"],
   ]);
+});
+
+Deno.test("tokens that only one vocabulary has pair with those that are an edit away, each with one", () => {
+  const tokenizer = (...tokens: string[]) => {
+    const json = tinyTokenizerJson();
+    const all = [...Object.keys(json.model.vocab as Record<string, number>), ...tokens];
+    json.model.vocab = Object.fromEntries(all.map((token, id) => [token, id]));
+    return TextTokenizer.fromJson(json, tinyConfig, "tiny");
+  };
+  // Ids from 11 on.
+  const student = tokenizer("same", "gets", "cart", "word", "longest", "acbd", "bee");
+  const teacher = tokenizer("same", "get", "cat", "chart", "ward", "longer", "abcd", "beet", "be");
+  const same = matchedTokens(student, teacher);
+  const { student: own, teacher: others } = nearestTokens(student, teacher, same);
+  const text = (t: TextTokenizer, ids: Int32Array) => [...ids].map((id) => t.tokenText(id)!);
+  // Taken out, taken out (so that `chart` comes too late), changed, put in; of two bytes nothing is paired.
+  assertEquals(text(student, own), ["gets", "cart", "word", "bee"]);
+  assertEquals(text(teacher, others), ["get", "cat", "ward", "beet"]);
+  assert(text(student, same.student).includes("same"));
 });

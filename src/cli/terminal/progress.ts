@@ -16,6 +16,7 @@ import type {
 } from "../../distill/run/events.ts";
 import type { Output } from "./output.ts";
 import { bytes, count, duration, number3, short } from "../../base/units.ts";
+import { tunedText } from "../../tune/tuned.ts";
 
 /** Where no line can be redrawn, milliseconds between lines of metrics. */
 const PLAIN_INTERVAL_MS = 5000;
@@ -68,6 +69,8 @@ export class Progress {
         return this.#lines(teacherLines(event));
       case "profile":
         return this.#lines(profileLines(event));
+      case "tuned":
+        return this.#lines([`${dim("·")} ${tunedText(event)}`]);
       case "sample":
       case "rollout":
       case "error":

@@ -5,7 +5,9 @@
  */
 import { readEvents } from "../../runs/store/event_log.ts";
 import { type LockedRun, removeUnbegun } from "../../runs/store/run_folder.ts";
+import { UsageError } from "../../base/errors.ts";
 import { shellQuoted } from "../../base/quoting.ts";
+import type { RunTuning } from "../../distill/run/events.ts";
 import { type RunOutcome, superviseRun } from "../../runs/supervise/supervisor.ts";
 import type { Flag, Invocation } from "../command.ts";
 import { PROVIDER_FLAG } from "../provider_flag.ts";
@@ -27,9 +29,23 @@ export const RUN_FLAGS: Readonly<Record<string, Flag>> = {
     help: "End a training process that is silent for so long (default 120)",
   },
   profile: { help: "Measure each kernel and print where the time went; slows the run down" },
+  tune: { help: "Time kernels that the device has not chosen among yet, even where a CPU plays the GPU" },
+  "no-tune": { help: "Time no kernels first; those that the device has chosen before are used" },
   ...PROVIDER_FLAG,
   "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
 };
+
+/**
+ * Whether the runs of a command time kernels first.
+ *
+ * @throws {UsageError} they are to and are not to
+ */
+export function tuneMode(flags: Invocation["flags"]): RunTuning["measure"] {
+  if (flags.on("tune") && flags.on("no-tune")) {
+    throw new UsageError("--tune and --no-tune contradict each other");
+  }
+  return flags.on("no-tune") ? "never" : flags.on("tune") ? "always" : "auto";
+}
 
 /** What the user is told when a run begins. */
 export const STOP_NOTE = "Ctrl-C saves a checkpoint and stops; a second Ctrl-C stops at once.";
@@ -63,6 +79,7 @@ export async function watchRun(
       watchdogSeconds: flags.number("watchdog"),
       debug: isDebug(),
       profile: flags.on("profile"),
+      tune: tuneMode(flags),
       // Without the flag a run goes on as it was begun: only so do its numbers stay the same bit for bit.
       ...(flags.given("provider") ? { provider: machineProvider() } : {}),
       onEvent: (event) => progress.show(event),

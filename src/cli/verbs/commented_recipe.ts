@@ -57,6 +57,8 @@ const ELSEWHERE: readonly string[] = [
   "teacher.teachers",
   "teacher.combine",
   "teacher.align",
+  "teacher.privileged",
+  "teacher.tokenizer",
 ];
 
 /** YAML text. Loading it gives the defaults. */

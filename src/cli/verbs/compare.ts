@@ -51,14 +51,14 @@ import { isDebug } from "../terminal/output.ts";
 import { registryWith } from "../setup/registry.ts";
 import { duration, number3 } from "../../base/units.ts";
 import { shownPath } from "../terminal/shown_path.ts";
-import { handleSignals, prepareMachine, RUN_FLAGS } from "../terminal/watch_run.ts";
+import { handleSignals, prepareMachine, RUN_FLAGS, tuneMode } from "../terminal/watch_run.ts";
 
 /** Seconds between two lines about the steps of a run. */
 const LINE_SECONDS = 15;
 const MOST_SEEDS = 1000;
 const LARGEST_SEED = 0xffff_ffff;
 
-const { watchdog, "no-setup": noSetup } = RUN_FLAGS;
+const { watchdog, tune, "no-tune": noTune, "no-setup": noSetup } = RUN_FLAGS;
 
 /** Compares recipes on paired seeds, and models with them. */
 export const compare: Command = {
@@ -89,7 +89,7 @@ export const compare: Command = {
     task: { value: "TASK", many: true, help: "Measure all on a task too, as limbeck eval takes them" },
     "no-twin": { help: "Leave out the plain fine-tuning twin of the first recipe" },
     merged: { help: "Write merged models too" },
-    ...{ watchdog: watchdog!, ...PROVIDER_FLAG, "no-setup": noSetup! },
+    ...{ watchdog: watchdog!, tune: tune!, "no-tune": noTune!, ...PROVIDER_FLAG, "no-setup": noSetup! },
   },
   examples: [
     "limbeck compare lora.yaml llm-neo.yaml --seeds 3",
@@ -315,6 +315,7 @@ class Runner {
         entry: this.#entry,
         watchdogSeconds: flags.number("watchdog"),
         debug: isDebug(),
+        tune: tuneMode(flags),
         onEvent: this.#follow(stepsOf(run.recipe)),
       });
       // It may have been asked while the run's folder was made.

@@ -13,7 +13,12 @@ import { type Gpu, openGpu } from "../../gpu/device.ts";
 import { processProvider } from "../../gpu/provider.ts";
 import type { Command, Invocation } from "../command.ts";
 import { PROVIDER_FLAG } from "../provider_flag.ts";
+import { DATA_FOLDER } from "../../runs/store/data_folder.ts";
+import { readTuned } from "../../runs/store/tuned_files.ts";
+import { choicesOf, deviceIdentity, peakRates, type TunedChoice } from "../../tune/tuned.ts";
+import { DATA_FLAG } from "../data_flag.ts";
 import { ensureAdapter } from "../setup/setup.ts";
+import { peakLine, refusedLines, tunedLines } from "../terminal/tuned_table.ts";
 import { examineModels } from "./doctor_models.ts";
 import { bytes } from "../../base/units.ts";
 
@@ -39,7 +44,7 @@ export const doctor: Command = {
   loadsPlugins: true,
   opensGpu: true,
   details:
-    "Shows the GPU adapter, its limits and features, memory and disk, and compares a product and its gradients with exact ones. " +
+    "Shows the GPU adapter, its limits and features, what it chose among kernels, memory and disk, and compares a product and its gradients with exact ones. " +
     "With --models it says of each model folder, adapter and GGUF file, two folders deep, what it is, whether it loads, and what is missing where it does not.",
   flags: {
     models: {
@@ -47,6 +52,7 @@ export const doctor: Command = {
       many: true,
       help: "Look at the models in a folder instead; hf: is the cache of the hub's models",
     },
+    ...DATA_FLAG,
     ...PLUGIN_FLAGS,
     ...PROVIDER_FLAG,
     "no-setup": { help: "Do not install a driver where there is none" },
@@ -61,10 +67,14 @@ export const doctor: Command = {
       await diskCheck(),
     ];
     let gpu: Gpu | undefined;
+    let tuned: TunedChoice[] = [];
     try {
       if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
       gpu = await openGpu();
       checks.push(...adapterChecks(gpu), await computationCheck(gpu));
+      const kept = await readTuned(flags.text("data") ?? DATA_FOLDER, (message) => out.warn(message));
+      tuned = choicesOf(kept, deviceIdentity(gpu));
+      checks.push(kernelsCheck(tuned));
     } catch (error) {
       if (!(error instanceof DeviceError)) throw error;
       checks.push({ name: "GPU", status: "failed", found: error.message, advice: error.hint });
@@ -72,8 +82,13 @@ export const doctor: Command = {
       gpu?.destroy();
     }
     const failed = checks.some((check) => check.status === "failed");
-    out.value({ ok: !failed, checks });
+    out.value({ ok: !failed, checks, kernels: tuned, peak: peakRates(tuned) ?? null });
     for (const check of checks) print(check, out);
+    if (tuned.length > 0) {
+      out.line();
+      for (const line of tunedLines(tuned)) out.line(line);
+      out.line();
+    }
     out.line(failed ? red("Limbeck cannot work here yet.") : green("Limbeck can work here."));
     return failed ? 4 : 0;
   },
@@ -153,6 +168,26 @@ function adapterChecks(gpu: Gpu): Check[] {
       ].join("\n"),
     },
   ];
+}
+
+/** What the device chose among kernels. */
+function kernelsCheck(tuned: readonly TunedChoice[]): Check {
+  const others = tuned.filter(({ kernel, first }) => kernel !== first).length;
+  return {
+    name: "Kernels",
+    status: "ok",
+    ...(tuned.length === 0
+      ? {
+        found: "those that stand first; none were timed on this device",
+        advice: "`limbeck tune RECIPE` times those of a recipe's runs.",
+      }
+      : {
+        found: [
+          `${tuned.length} choices were made here, ${others} of them another than stands first`,
+          ...[peakLine(tuned) ?? [], refusedLines(tuned)].flat(),
+        ].join("\n"),
+      }),
+  };
 }
 
 async function computationCheck(gpu: Gpu): Promise<Check> {

@@ -11,6 +11,9 @@ import { streamCostText } from "../../distill/run/stream_cost.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { Command, Invocation } from "../command.ts";
 import { PROVIDER_FLAG } from "../provider_flag.ts";
+import { DATA_FOLDER } from "../../runs/store/data_folder.ts";
+import { readTuned } from "../../runs/store/tuned_files.ts";
+import { DATA_FLAG } from "../data_flag.ts";
 import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
 import { table } from "../terminal/table.ts";
 import { trainedLines } from "../terminal/trained_text.ts";
@@ -28,6 +31,7 @@ export const estimate: Command = {
     "With --measure the first two steps are run, which needs a GPU, for a forecast of the time.",
   flags: {
     ...RECIPE_FLAGS,
+    ...DATA_FLAG,
     ...PROVIDER_FLAG,
     measure: { help: "Run two steps to forecast the time" },
   },
@@ -39,7 +43,8 @@ export const estimate: Command = {
   async run(invocation: Invocation): Promise<number> {
     const { flags, out } = invocation;
     return await withRecipe(invocation, async (opened) => {
-      const found = await planned(opened, flags.on("measure"));
+      const kept = await readTuned(flags.text("data") ?? DATA_FOLDER, (message) => out.warn(message));
+      const found = await planned(opened, flags.on("measure"), kept);
       const { adapter, teacherPass, seconds } = found;
       out.value(found);
       for (const line of memoryLines(found, adapter)) out.line(line);

@@ -99,6 +99,7 @@ export const serve: Command = {
     },
     ...PLUGIN_FLAGS,
     ...PROVIDER_FLAG,
+    "no-tune": { help: "Have no run time kernels first; those that the device has chosen before are used" },
     "no-setup": { help: "Do not look for a GPU adapter first, and install nothing" },
   },
   examples: [
@@ -151,6 +152,7 @@ export async function runService(invocation: Invocation, entry?: string): Promis
     plugins,
     ...(flags.on("hub") ? { hub: { settings: hubSettings() } } : {}),
     besideRuns: flags.on("beside-runs"),
+    ...(flags.on("no-tune") ? { tune: "never" as const } : {}),
     ...(Deno.stderr.isTerminal() && !out.json ? { log: inWords(out) } : {}),
     findGpu: async () => (adapter ?? await thisMachine().probe())?.name,
     ...(entry === undefined ? {} : { entry }),

@@ -39,6 +39,7 @@ export const validate: Command = {
       out.line(`Packing        ${packingText(found.packing, found.train.samples)}`);
       for (const looked of found.looked ?? []) out.line(lookedText(looked));
       if (found.alignment !== undefined) out.line(`Tokenizers     ${found.alignment}`);
+      if (found.privileged !== undefined) out.line(`Teacher        ${found.privileged}`);
       for (const line of trainedLines(opened.setup)) out.line(line);
       out.line(green("The recipe is valid."));
       return Promise.resolve(0);

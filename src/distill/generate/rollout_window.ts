@@ -13,6 +13,8 @@ import type { WrittenSample } from "../program/written/written_samples.ts";
 export interface WindowOptions
   extends Pick<OnPolicyRecipe, "ratio" | "tokens" | "promptTokens" | "temperature"> {
   readonly contextLength: number;
+  /** Privileged tokens of a batch, where the teacher is told more than the student. */
+  readonly privilegedTokens?: number | undefined;
   readonly seed: number;
   /** Steps done before the first of the batches. */
   readonly step: number;
@@ -66,6 +68,7 @@ export function promptOf({ ids, supervised }: EncodedSample, promptTokens: numbe
  */
 export function rolloutWindow(batches: readonly PackedBatch[], options: WindowOptions): RolloutWindow {
   const { ratio, tokens, promptTokens, temperature, contextLength, seed, step } = options;
+  const { privilegedTokens = Infinity } = options;
   const requests: Request[] = [];
   const leaving = batches.map(({ members, tokens: { length } }, batch) => {
     const counter = [step, batch, 0, SITE] as const;
@@ -73,8 +76,9 @@ export function rolloutWindow(batches: readonly PackedBatch[], options: WindowOp
     const count = Math.min(members.length, Math.floor(ratio * members.length + word / 2 ** 32));
     const chosen = [...permutation(members.length, orderSeed, 0)].slice(0, count);
     const left = chosen.filter((member) => promptOf(members[member]!, promptTokens).length < contextLength);
-    const kept = members.reduce((sum, { ids }, i) => left.includes(i) ? sum : sum + ids.length, 0);
-    let room = length - kept;
+    const stay = members.filter((_, i) => !left.includes(i));
+    let room = length - stay.reduce((sum, { ids }) => sum + ids.length, 0);
+    let beside = privilegedTokens - stay.reduce((sum, sample) => sum + privilegedOf(sample), 0);
     /** Asks each of those that leave whose answer fits; returns whether one does. */
     const ask = (isFirst: boolean) => {
       const before = requests.length;
@@ -82,8 +86,10 @@ export function rolloutWindow(batches: readonly PackedBatch[], options: WindowOp
         const prompt = promptOf(members[member]!, promptTokens);
         const most = Math.min(tokens, contextLength - prompt.length);
         const limit = isFirst && requests.length === before ? Math.min(most, room - prompt.length) : most;
-        if (prompt.length + limit > room) continue;
+        const told = privilegedOf(members[member]!);
+        if (prompt.length + limit > room || told > beside) continue;
         room -= prompt.length + limit;
+        beside -= told;
         requests.push({ batch, member, prompt, limit });
       }
       return requests.length > before;
@@ -93,6 +99,10 @@ export function rolloutWindow(batches: readonly PackedBatch[], options: WindowOp
     return left.sort((a, b) => a - b);
   });
   return { leaving, requests };
+}
+
+function privilegedOf({ privileged }: EncodedSample): number {
+  return privileged?.ids.length ?? 0;
 }
 
 /** A batch in which answers stand for the samples that left. */
@@ -105,11 +115,14 @@ export function withAnswers(
   if (leaving.length === 0) return batch;
   const kept = batch.members.filter((_, i) => !leaving.includes(i));
   const written = answers.map(({ member, tokens, logProbabilities }): WrittenSample => {
-    const { source } = batch.members[member]!;
+    const { source, privileged } = batch.members[member]!;
     const prompt = promptOf(batch.members[member]!, promptTokens);
     const ids = Int32Array.from([...prompt, ...tokens]);
     const supervised = Uint8Array.from(ids, (_, t) => Number(t >= prompt.length));
-    return { ids, supervised, source, origin: ON_POLICY, logProbabilities };
+    return {
+      ...{ ids, supervised, source, origin: ON_POLICY, logProbabilities },
+      ...(privileged ? { privileged } : {}),
+    };
   });
   return packBatch([...kept, ...written], batch.tokens.length);
 }

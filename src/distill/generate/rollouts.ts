@@ -81,6 +81,7 @@ export class Rollouts {
     const { leaving, requests } = rolloutWindow(upcoming(batches, steps * train.accumulation), {
       ...this.#recipe,
       ...{ contextLength: data.contextLength, seed: train.seed, step },
+      privilegedTokens: this.#trainer.planned.choices.privileged?.tokens,
     });
     const [high, low] = philox4x32([step, 0, 0, SITE], splitSeed(train.seed));
     const texts = await this.#generator.generate(requests.map(({ prompt }) => prompt), {

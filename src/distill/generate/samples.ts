@@ -14,6 +14,7 @@ import type { TeacherTexts } from "../teacher/make_cache.ts";
 import { canonicalJson } from "../../base/json.ts";
 import type { LayerSource } from "../program/streamed/streamed_layers.ts";
 import type { Trainer } from "../program/trainer.ts";
+import { tableRows } from "../inputs/privileged_teacher.ts";
 import { teacherPositions, type TrainingSetup } from "../program/plan_training.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { TextStream } from "../../text/text_stream.ts";
@@ -25,7 +26,7 @@ const PROMPT_TOKENS = 12;
 /** What of a setup the student is made with. */
 type LearnedStudent = Pick<TrainingSetup, "adapter" | "tensors" | "trainables">;
 
-type SampleSetup = Pick<PreparedRun, "recipe" | "tokenizer" | "heldOut" | "aligned">;
+type SampleSetup = Pick<PreparedRun, "recipe" | "tokenizer" | "heldOut" | "aligned" | "privileged">;
 
 /** The prompts of a run's samples as token ids of a model. */
 function samplePrompts(setup: SampleSetup, which: "teacher" | "student"): Int32Array[] {
@@ -60,14 +61,14 @@ function generatorOptions(
   streamed?: LayerSource,
 ): GeneratorOptions {
   const { trainables } = setup;
-  const { recipe: { data }, aligned } = prepared;
+  const { recipe: { data }, aligned, privileged } = prepared;
   const attach = which === "student" ? attachOf(setup) : undefined;
   return {
     sequences: Math.min(4, samplePrompts(prepared, which).length),
     // The rotary table of the training program is shared, and it is this long.
     length: which === "teacher" && aligned
       ? teacherPositions(data, aligned.data.longest)
-      : data.contextLength,
+      : tableRows(data, privileged),
     ...(streamed && which === "teacher" ? { streamed } : {}),
     ...(attach
       ? { attach: (graph, prompt) => attach(graph, (name) => trainables.view(graph, name), false, prompt) }

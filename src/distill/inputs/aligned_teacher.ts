@@ -8,6 +8,8 @@ import type { ChatTemplate } from "../../text/chat_template.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import { MOST_TOKENS } from "../../text/alignment/groups.ts";
 import { matchedTokens } from "../../text/alignment/matched_tokens.ts";
+import { nearestTokens } from "../../text/alignment/nearest_tokens.ts";
+import type { AlignRecipe } from "../recipe/recipe.ts";
 import type { TextTokenizer } from "../../text/tokenizer.ts";
 
 /** What the program, and what measures, must know of such a teacher. */
@@ -18,6 +20,8 @@ export interface AlignedTeacher {
   readonly match: Int32Array<ArrayBuffer>;
   /** How many tokens stand for the same. */
   readonly matched: number;
+  /** How many of them only nearly, where such are wanted. */
+  readonly near?: number;
   readonly data: AlignedData;
 }
 
@@ -53,22 +57,34 @@ export function alignmentText({ aligned, train, heldOut }: {
     `${count(groups)} groups of tokens stand for the same, ${
       Math.round(100 * pairs / Math.max(1, groups))
     } % of them one token each, ` +
-    `the largest of ${largest}; ${count(aligned.matched)} tokens are in both vocabularies`;
+    `the largest of ${largest}; ${
+      count(aligned.matched - (aligned.near ?? 0))
+    } tokens are in both vocabularies${
+      aligned.near === undefined ? "" : `, and ${count(aligned.near)} more have one that is an edit away`
+    }`;
 }
 
-/** Tokens that stand for the same, both ways. */
+/** Tokens that stand for the same, or with `vocabulary: nearest` nearly so, both ways. */
 export function matchTokens(
   student: TextTokenizer,
   teacher: TextTokenizer,
-  { rows, teacherRows }: { readonly rows: number; readonly teacherRows: number },
-): Pick<AlignedTeacher, "match" | "matched"> {
-  const pairs = matchedTokens(student, teacher);
+  { rows, teacherRows, vocabulary }: {
+    readonly rows: number;
+    readonly teacherRows: number;
+    readonly vocabulary?: AlignRecipe["vocabulary"];
+  },
+): Pick<AlignedTeacher, "match" | "matched" | "near"> {
+  const same = matchedTokens(student, teacher);
+  const near = vocabulary === "nearest" ? nearestTokens(student, teacher, same) : undefined;
   const match = new Int32Array(rows + teacherRows).fill(-1);
-  pairs.student.forEach((v, k) => {
-    match[v] = pairs.teacher[k]!;
-    match[rows + pairs.teacher[k]!] = v;
-  });
-  return { match, matched: pairs.student.length };
+  for (const pairs of [same, ...(near ? [near] : [])]) {
+    pairs.student.forEach((v, k) => {
+      match[v] = pairs.teacher[k]!;
+      match[rows + pairs.teacher[k]!] = v;
+    });
+  }
+  const count = near?.student.length ?? 0;
+  return { match, matched: same.student.length + count, ...(near ? { near: count } : {}) };
 }
 
 /** Looks through all samples. */

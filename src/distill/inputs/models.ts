@@ -9,7 +9,7 @@ import { system } from "../../base/system.ts";
 import { InputError } from "../../base/errors.ts";
 import { type FloatDtype, fromFloat32, scanNonFinite, toFloat32 } from "../../formats/dtype.ts";
 import type { ModelSource, TensorData } from "../../formats/model_source.ts";
-import { openModel } from "../../formats/open_model.ts";
+import { openModel, readTokenizerAt } from "../../formats/open_model.ts";
 import { badBlock } from "../../formats/quantised/gpu_layout.ts";
 import type { QuantizeDtype } from "../../formats/quantised/quantiser.ts";
 import { BUFFER_USAGE } from "../../gpu/buffer_usage.ts";
@@ -59,6 +59,8 @@ export interface ModelOptions {
   readonly ownHead?: boolean;
   /** Rows of embedding and head that take part, from the first on; all when absent. Files that are written have them all. */
   readonly rows?: number | undefined;
+  /** The folder or GGUF file that its tokenizer is read from; its own when absent. */
+  readonly tokenizer?: string | undefined;
   /** Line of `estimate` under which the weights count. */
   readonly category: string;
 }
@@ -166,7 +168,11 @@ export class Model {
           },
         );
       }
-      return new Model(real, source, whole, kept, chosen);
+      const { tokenizer } = chosen;
+      const files = tokenizer === undefined
+        ? source
+        : { ...source, tokenizer: async () => await readTokenizerAt(await realModelPath(tokenizer)) };
+      return new Model(real, files, whole, kept, chosen);
     } catch (error) {
       source.close();
       throw error;

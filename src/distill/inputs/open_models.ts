@@ -31,8 +31,8 @@ export async function openModels(
   try {
     // Of a teacher behind a server nothing but its head is ever here: else what is planned of it has the student's sizes.
     if (teacher.server) open.push(await openServedHead(teacher));
-    else {for (const { model, layers, quantize } of teachersOf(teacher)) {
-        const options = { category: "teacher weights", layers, quantize };
+    else {for (const { model, layers, quantize, tokenizer } of teachersOf(teacher)) {
+        const options = { category: "teacher weights", layers, quantize, tokenizer };
         open.push(model === "student" ? undefined : await Model.open(model, options, families));
       }}
     const student = await openStudent();

@@ -12,9 +12,11 @@ import { ChatTemplate } from "../../text/chat_template.ts";
 import type { DatasetRow } from "../../text/dataset.ts";
 import type { EncodedSample, EncodeReport } from "../../text/encode.ts";
 import { TextTokenizer, vocabularyDifference } from "../../text/tokenizer.ts";
+import { readTokenizerAt } from "../../formats/open_model.ts";
 import { checkShapedModel, readShapeFile } from "../../formats/shape_file.ts";
 import { alignedData, type AlignedTeacher, matchTokens } from "./aligned_teacher.ts";
 import { modelIdentity } from "./identity.ts";
+import { type PrivilegedTeacher, privilegedTeacher } from "./privileged_teacher.ts";
 import { closeModels, type OpenModels, openModels, withRows } from "./open_models.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
@@ -46,6 +48,8 @@ export interface PreparedRun {
   readonly padding?: { readonly teacher: number; readonly student: number; readonly common: number };
   /** Where the teacher has a tokenizer of its own; `tokenizer` and `template` are then the student's. */
   readonly aligned?: AlignedTeacher;
+  /** Where the teacher is told more than the student. */
+  readonly privileged?: PrivilegedTeacher;
   /** The data, set by set. What follows is all sets together, one after another, but training sets of which nothing is drawn. */
   readonly sets: SampleSets;
   readonly train: EncodedSample[];
@@ -67,13 +71,16 @@ export interface ModelText {
   readonly endTokens: readonly number[];
 }
 
-/** A tokenizer with its chat template, read from a model. */
-export async function openTokenizer(model: Model): Promise<ModelText> {
+/** A tokenizer with its chat template, read from a model, or from where its tokenizer is said to be. */
+export async function openTokenizer(model: Pick<Model, "source" | "config" | "path">): Promise<ModelText> {
   const files = await model.source.tokenizer();
   const { bosToken, eosTokens, vocabularySize } = model.config;
-  const isFolder = model.source.kind === "huggingface";
+  const path = files.where ?? model.path;
+  const isFolder = files.where === undefined
+    ? model.source.kind === "huggingface"
+    : files.originals !== undefined;
   const file = files.sentencePieceModel ? "tokenizer.model" : "tokenizer.json";
-  const where = isFolder ? join(model.path, file) : model.path;
+  const where = isFolder ? join(path, file) : path;
   const tokenizer = TextTokenizer.fromJson(files.tokenizerJson, files.tokenizerConfig, where, {
     ...(bosToken === undefined ? {} : { bosTokenId: bosToken }),
     eosTokenIds: eosTokens,
@@ -84,23 +91,69 @@ export async function openTokenizer(model: Model): Promise<ModelText> {
         tokenizer.vocabularySize - 1
       }, but the embedding has only ${vocabularySize} rows`,
       {
-        where: model.path,
-        hint: "The tokenizer belongs to another model: put the right tokenizer.json into the folder.",
+        where: path,
+        hint: files.where === undefined
+          ? "The tokenizer belongs to another model: put the right tokenizer.json into the folder."
+          : `The tokenizer belongs to another model than ${model.path}: name the right one.`,
       },
     );
   }
   // A folder's template may stand in tokenizer_config.json, where it is found and named as standing there.
   const jinja = isFolder ? files.originals?.get("chat_template.jinja") : files.chatTemplate;
   const template = ChatTemplate.fromConfig(files.tokenizerConfig, {
-    where: model.path,
+    where: path,
     ...(jinja === undefined ? {} : { jinja }),
-    ...(isFolder ? {} : { jinjaWhere: `${model.path} (tokenizer.chat_template)` }),
+    ...(isFolder ? {} : { jinjaWhere: `${path} (tokenizer.chat_template)` }),
   });
   const named = [files.generationConfig?.eos_token_id].flat();
   const endTokens = named.filter((id): id is number =>
     typeof id === "number" && Number.isInteger(id) && id >= 0 && id < vocabularySize
   );
   return { tokenizer, template, endTokens };
+}
+
+/**
+ * The tokenizer of the first teacher. That of one behind a server is the student's, and compared with it where it is here too.
+ *
+ * @throws {InputError} it is nowhere to be found, naming the field that says where it is
+ */
+async function openTeacherTokenizer(
+  { teacher: { server, tokenizer, teachers } }: Recipe,
+  { student, teachers: [first] }: OpenModels,
+): Promise<ModelText> {
+  if (server) {
+    const own = await openTokenizer(student);
+    if (tokenizer === undefined) return own;
+    const source = { ...student.source, tokenizer: () => readTokenizerAt(tokenizer) };
+    const its = await openTokenizer({ path: tokenizer, source, config: student.config });
+    const difference = vocabularyDifference(its.tokenizer, own.tokenizer);
+    if (!difference) return own;
+    throw new InputError(
+      `the teacher behind the server and the student have different vocabularies: ${difference}`,
+      {
+        where: "recipe teacher.tokenizer",
+        hint:
+          "Train a student with this tokenizer. A teacher with another one must be here: name it in teacher.model, with teacher.align.",
+      },
+    );
+  }
+  const field = teachers ? "teacher.teachers.0.tokenizer" : "teacher.tokenizer";
+  try {
+    return await openTokenizer(first!);
+  } catch (error) {
+    if (
+      !(error instanceof InputError) || first === student ||
+      (tokenizer ?? teachers?.[0]?.tokenizer) !== undefined
+    ) {
+      throw error;
+    }
+    const { where } = error;
+    throw new InputError(where === undefined ? error.message : error.message.slice(where.length + 2), {
+      ...(where === undefined ? {} : { where }),
+      hint: `${error.hint ?? ""} Or name the folder or GGUF file that has the teacher's in ${field}.`.trim(),
+      cause: error,
+    });
+  }
 }
 
 /**
@@ -122,7 +175,7 @@ export async function prepareRun(
   try {
     // Of a teacher behind a server no more than its head is here.
     const { server, align } = recipe.teacher;
-    const ofTeacher = await openTokenizer(server ? models.student : models.teachers[0]!);
+    const ofTeacher = await openTeacherTokenizer(recipe, models);
     const isOne = recipe.student.model === "teacher" || server || models.teachers[0] === models.student;
     const ofStudent = isOne ? ofTeacher : await openTokenizer(models.student);
     const { tokenizer, template } = align ? ofStudent : ofTeacher;
@@ -143,7 +196,11 @@ export async function prepareRun(
     }
     const sets = await openSampleSets(
       recipe.data,
-      { tokenizer, ...(template ? { template } : {}) },
+      {
+        tokenizer,
+        ...(template ? { template } : {}),
+        ...(recipe.teacher.privileged ? { privileged: true } : {}),
+      },
       access,
       align && {
         ...{ tokenizer: ofTeacher.tokenizer, align, contextLength: teacher.config.contextLength },
@@ -157,7 +214,10 @@ export async function prepareRun(
     checkStreamed(recipe, drawn);
     const all = [...samples, ...sets.heldOut.flatMap((set) => set.samples)];
     checkTags(recipe, all);
-    const sizes = { rows: student.config.vocabularySize, teacherRows: teacher.config.vocabularySize };
+    const sizes = {
+      ...{ rows: student.config.vocabularySize, teacherRows: teacher.config.vocabularySize },
+      vocabulary: align?.vocabulary,
+    };
     const aligned: AlignedTeacher | undefined = align && {
       ...ofTeacher,
       ...matchTokens(tokenizer, ofTeacher.tokenizer, sizes),
@@ -170,6 +230,9 @@ export async function prepareRun(
       template,
       ...(padding ? { padding } : {}),
       ...(aligned ? { aligned } : {}),
+      ...(recipe.teacher.privileged
+        ? { privileged: privilegedTeacher(recipe, all, teacher.config.contextLength) }
+        : {}),
       sets,
       train: samples,
       heldOut: sets.heldOut.flatMap((set) => set.samples),
@@ -261,6 +324,12 @@ function checkStreamed({ teacher }: Recipe, sets: readonly TrainingSamples[]): v
         where: "recipe teacher.align",
         hint: "Set data.streaming: false, or data.limit.",
       },
+    );
+  }
+  if (teacher.privileged) {
+    throw new InputError(
+      "a teacher that is told more than the student needs all samples in memory, and the training data stay on the disk",
+      { where: "recipe teacher.privileged", hint: "Set data.streaming: false, or data.limit." },
     );
   }
   if (!teacher.cache && !teacher.server) return;

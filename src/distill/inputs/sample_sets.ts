@@ -122,7 +122,7 @@ async function isStreamed(data: DataRecipe): Promise<boolean> {
 /** How rows of a recipe become samples. */
 export function encodeOptions(
   data: DataRecipe,
-  models: Pick<EncodeOptions, "tokenizer" | "template">,
+  models: Pick<EncodeOptions, "tokenizer" | "template" | "privileged">,
 ): EncodeOptions {
   const { contextLength, mask, tooLong, endToken, template: promptsAsChat, overlap, specialTokens, turns } =
     data;
@@ -149,7 +149,7 @@ export interface OtherTokenizer extends Pick<EncodeOptions, "tokenizer" | "templ
  */
 export async function openSampleSets(
   data: DataRecipe,
-  models: Pick<EncodeOptions, "tokenizer" | "template">,
+  models: Pick<EncodeOptions, "tokenizer" | "template" | "privileged">,
   access: DataAccess = {},
   other?: OtherTokenizer,
 ): Promise<SampleSets> {
@@ -165,8 +165,8 @@ export async function openSampleSets(
   };
   /** @param total Rows that these stand for */
   const encode = (rows: readonly DatasetRow[], looked?: SampleSet["looked"], total = rows.length) => {
-    // A second tokenizer wants all rows: its sizes are planned from them.
-    if (!isLook || other) {
+    // A teacher that reads something else wants all rows: its sizes are planned from them.
+    if (!isLook || other || models.privileged) {
       const { samples, report } = encodeWhole(rows);
       return {
         rows,

@@ -186,11 +186,11 @@ export class Objective {
       ...{ valueCount: terms.length, needsTarget, needsCache, tokenMasks },
       weights: terms.map((t) => (t.monitor ? undefined : graph.scalar(`${t.name}.weight`))),
       compile: (adapter, gradient) => {
-        const { label, wgsl, memoryWords, size, groups } = compileRowLoss(terms, shape, adapter, {
+        const { label, wgsl, memoryWords, size, groups, traffic } = compileRowLoss(terms, shape, adapter, {
           gradient,
         });
         return {
-          ...{ name: label, wgsl, memoryWords, groups },
+          ...{ name: label, wgsl, memoryWords, groups, traffic },
           size: (rows, part) => size(rows, (name) => graph.scalar(name), part),
         };
       },

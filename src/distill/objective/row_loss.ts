@@ -16,6 +16,8 @@ export interface RowKernel {
   /** Words of its size struct, for a dispatch over rows from `first` to before `end`. */
   size(rows: number, part: { readonly first: number; readonly end: number }): SizeWord[];
   readonly groups: (rows: number) => number;
+  /** Bytes that it moves for so many rows, where that is not each binding once. */
+  readonly traffic?: (rows: number) => number;
 }
 
 /** The losses of an objective as the head needs them. */
@@ -70,6 +72,7 @@ export const rowLossOp: Op<{ losses: RowLosses; gradient: boolean }> = {
         size: kernel.size(count, { first, end }),
         groups: grid(kernel.groups(end - first), device),
         flops: 20 * (end - first) * vocabulary,
+        ...(kernel.traffic ? { traffic: kernel.traffic(end - first) } : {}),
       });
     }
   },

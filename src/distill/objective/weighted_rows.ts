@@ -100,6 +100,7 @@ const rowScaleOp: Op<null> = {
       size: [vectors, groups, outputs[0]!.dim(1) / 4],
       groups: grid(groups, device),
       flops: vectors * 4,
+      traffic: vectors * 36,
     });
   },
 };

@@ -18,6 +18,7 @@ import type { Combine, Learner } from "../recipe/recipe.ts";
 import { checkSeparable } from "./shapes/gated_layers.ts";
 import { headInput, type Side, traceModel } from "./traced_model.ts";
 import { ALIGNED, type AlignedProgram } from "./aligned_groups.ts";
+import { besideStudent, PRIVILEGED, type PrivilegedProgram } from "./privileged.ts";
 import { streamedSide, type StreamedTeacher } from "./streamed/streamed_teacher.ts";
 import { hiddenTarget } from "./fed/hidden_target.ts";
 import { cachedInputs } from "./fed/teacher_rows.ts";
@@ -88,6 +89,8 @@ export interface TrainingProgramOptions {
   readonly taught?: number;
   /** Where the teacher has a tokenizer, and so a stream, of its own. */
   readonly aligned?: AlignedProgram | undefined;
+  /** Where the teacher is told more than the student, and so has a stream of its own. */
+  readonly privileged?: PrivilegedProgram | undefined;
   readonly optimiser: OptimiserSettings;
   /** Where tokens that an earlier student has written are weighed by what the student makes of them now. */
   readonly importance?: { readonly max: number } | undefined;
@@ -220,14 +223,17 @@ export class BlockModels {
   #trace(name: string, { model, attach, adaptsHead, headParameters, copied = false }: TracedModel): Side {
     const graph = this.#graph;
     const { recompute, aligned } = this.#options;
-    const own = name === "teacher" ? aligned : undefined;
+    const isTeacher = name === "teacher";
+    const privileged = isTeacher ? this.#options.privileged : undefined;
+    const own = isTeacher ? aligned ?? privileged : undefined;
+    const prefix = privileged ? PRIVILEGED.prefix : ALIGNED.prefix;
     const { tokens, positions } = own ?? this.#options;
     const sums = copied ? undefined : this.#sums;
     const training = sums !== undefined;
     const parameter = (p: string) => (copied ? this.#copied(p) : this.parameter(p));
     const taps = new Map<string, Tensor>();
     const shaped = name === "student" ? this.#shaped : undefined;
-    const stream = { length: positions, ...(own ? { prefix: ALIGNED.prefix } : {}) };
+    const stream = { length: positions, ...(own ? { prefix } : {}) };
     const traced = traceModel(graph, name, model, tokens, stream, {
       attach: attach && ((prompt) => attach(graph, parameter, training, prompt)),
       onTap: (tap, x) => taps.set(tap, x),
@@ -236,8 +242,10 @@ export class BlockModels {
       ...(shaped?.widths ? { narrowed: shaped.widths.in(graph) } : {}),
     });
     if (shaped) checkSeparable(graph);
+    const side = headInput(traced, adaptsHead);
     return {
-      ...headInput(traced, adaptsHead),
+      ...side,
+      ...(privileged ? { hidden: besideStudent(graph, side.hidden, this.#options.tokens) } : {}),
       ...(training
         ? {
           trained: headParameters.map((p) => ({

@@ -16,7 +16,9 @@ import type { Trainables } from "../trained/trainables.ts";
 import type { TrainedTensors } from "../trained/trained_tensors.ts";
 import type { AlignedProgram, AlignedSizes } from "./aligned_groups.ts";
 import type { AlignedTeacher } from "../inputs/aligned_teacher.ts";
+import { type PrivilegedTeacher, tableRows } from "../inputs/privileged_teacher.ts";
 import { memoryError, runMemory } from "./memory.ts";
+import type { PrivilegedProgram } from "./privileged.ts";
 import { traceRollouts } from "./written/rollout_blocks.ts";
 import type { OneForAll, TracedModel } from "./block_models.ts";
 import { type StreamedTeacher, streamTeacher, waitingCounts } from "./streamed/streamed_teacher.ts";
@@ -45,6 +47,8 @@ export interface TrainingSetup {
   readonly oneForAll?: OneForAll;
   /** Where the teacher has a tokenizer of its own. */
   readonly aligned?: AlignedTeacher;
+  /** Where the teacher is told more than the student. */
+  readonly privileged?: PrivilegedTeacher;
 }
 
 /** The choices of a plan that change the last digits of results: kept in checkpoints, and followed on resume. */
@@ -60,6 +64,13 @@ export interface PlanChoices {
   readonly streamed?: { readonly waiting: number };
   /** Where the teacher has a tokenizer of its own: the sizes of its stream, and of the groups. */
   readonly aligned?: AlignedSizes;
+  /** Where the teacher is told more than the student: how many privileged tokens a micro-batch may have. */
+  readonly privileged?: { readonly tokens: number };
+}
+
+/** What of a second tokenizer's encodings, or of privileged tokens, goes into a micro-batch. */
+export function otherTokens({ aligned, privileged }: PlanChoices): number | undefined {
+  return (aligned ?? privileged)?.tokens;
 }
 
 /** A training program planned for an adapter. */
@@ -123,6 +134,7 @@ export function planTraining(
   if (choices) return build(choices);
   const { tokens, chunkRows } = headChunks(recipe.train, setup.student.config.vocabularySize, device);
   const aligned = setup.aligned && alignedSizes(setup, setup.aligned, tokens, device);
+  const privileged = setup.privileged && { tokens: privilegedTokens(setup.privileged, tokens) };
   const allowed = recipe.limits.gpuBytes;
   const fits = ({ plan, sampleBytes }: PlannedTraining, bytes: number) =>
     plan.totalBytes + sampleBytes <= bytes;
@@ -135,6 +147,7 @@ export function planTraining(
         ...{ tokens, chunkRows, recompute, family, kernels: device.kernels ?? {} },
         ...(streamed ? { streamed } : {}),
         ...(aligned ? { aligned } : {}),
+        ...(privileged ? { privileged } : {}),
       });
       if (fits(last, Math.min(allowed ?? DEFAULT_BUDGET, availableBytes))) return last;
     }
@@ -148,13 +161,15 @@ export function planTraining(
 
 /** Whether a live teacher may be, and has to be, streamed: in the order in which they are tried. */
 function waysOfTeacher(
-  { recipe, teacher, objective, aligned }: TrainingSetup,
+  { recipe, teacher, objective, aligned, privileged }: TrainingSetup,
   tokens: number,
   device: DeviceDescription,
 ): PlanChoices["streamed"][] {
   const { stream, train, model, teachers } = recipe.teacher;
   const isAlone = !teachers && model !== "student";
-  if (objective.isStored || train || stream === false || aligned || !isAlone) return [undefined];
+  if (objective.isStored || train || stream === false || aligned || privileged || !isAlone) {
+    return [undefined];
+  }
   const streamed = waitingCounts(teacher, tokens, recipe.train.accumulation, device);
   return [...(stream ? [] : [undefined]), ...streamed.map((waiting) => ({ waiting }))];
 }
@@ -179,7 +194,7 @@ const SPARE = 1.1;
 
 /** Sizes that follow from the data: a micro-batch is full on the student's side, as a rule. */
 function alignedSizes(
-  { recipe: { train }, student, teacher }: TrainingSetup,
+  { recipe: { train }, student, teacher, objective }: TrainingSetup,
   { data: { longest, ratio } }: AlignedTeacher,
   tokens: number,
   device: DeviceDescription,
@@ -188,10 +203,28 @@ function alignedSizes(
   const chunks = (count: number, vocabulary: number) =>
     headChunks({ tokensPerMicroBatch: count, headChunk: train.headChunk }, vocabulary, device);
   const own = chunks(wanted, teacher.config.vocabularySize);
-  // A group has a token of each side at least.
   const widest = Math.max(student.config.vocabularySize, teacher.config.vocabularySize);
-  const groups = chunks(Math.min(tokens, own.tokens), widest);
+  // A group has a token of each side at least, but a row of the student alone.
+  const isOfEach = objective.groups.some(({ rows }) => rows === "mapped");
+  const groups = chunks(isOfEach ? tokens : Math.min(tokens, own.tokens), widest);
   return { ...own, groups: groups.tokens, groupRows: groups.chunkRows };
+}
+
+/** How many privileged tokens go into a micro-batch of so many tokens of the student. */
+function privilegedTokens({ longest, ratio }: PrivilegedTeacher, tokens: number): number {
+  return Math.ceil(Math.max(longest, tokens * ratio * SPARE) / 64) * 64;
+}
+
+/** How a teacher that is told more than the student takes part. */
+export function privilegedProgram(
+  { recipe: { data }, privileged }: TrainingSetup,
+  choices: Pick<PlanChoices, "tokens" | "privileged">,
+): PrivilegedProgram | undefined {
+  if (!choices.privileged || !privileged) return undefined;
+  return {
+    tokens: choices.tokens + choices.privileged.tokens,
+    positions: tableRows(data, privileged),
+  };
 }
 
 /** How a teacher with a tokenizer of its own takes part. */
@@ -211,7 +244,7 @@ export function teacherPositions({ contextLength }: Recipe["data"], longest: num
 
 function programFor(
   setup: TrainingSetup,
-  { tokens, chunkRows, recompute, aligned }: PlanChoices,
+  { tokens, chunkRows, recompute, aligned, privileged }: PlanChoices,
   streamed: StreamedTeacher | undefined,
 ): Program {
   const { recipe, objective, features, trainables } = setup;
@@ -239,7 +272,7 @@ function programFor(
         : traced(setup.teacher, setup.teacherAdapter ? { adapter: setup.teacherAdapter } : {}),
       student: traced(setup.student, setup),
     },
-    positions: recipe.data.contextLength,
+    positions: tableRows(recipe.data, setup.privileged),
     ...{ tokens, chunkRows, recompute, objective, features, trainables },
     compute: recipe.train.compute === "f16" ? "f16" : undefined,
     ...{ accumulation: recipe.train.accumulation, oneForAll: setup.oneForAll, streamed },
@@ -248,6 +281,7 @@ function programFor(
       ? { several: { combine: combine!, members: teachers.map(member) } }
       : {}),
     aligned: alignedProgram(setup, aligned),
+    privileged: privilegedProgram(setup, { tokens, ...(privileged ? { privileged } : {}) }),
     optimiser: { beta1, beta2, epsilon, clip, weightDecay },
     importance: recipe.train.onPolicy?.importance,
   });

@@ -26,7 +26,14 @@ import { AlignedInputs } from "./aligned_groups.ts";
 import { type CountedLosses, measureLosses, writeBatch } from "./metrics/measure.ts";
 import { MetricsRing } from "./metrics/metrics_ring.ts";
 import { ONE_FOR_ALL } from "./shapes/one_for_all.ts";
-import { alignedProgram, type PlannedTraining, type TrainingSetup } from "./plan_training.ts";
+import {
+  alignedProgram,
+  otherTokens,
+  type PlannedTraining,
+  privilegedProgram,
+  type TrainingSetup,
+} from "./plan_training.ts";
+import { type PrivilegedProgram, writePrivileged } from "./privileged.ts";
 import { rolloutBlocks } from "./written/rollout_blocks.ts";
 import { type SampleChoice, taughtTokens, unneededLayers, writeChoice } from "./sample_choice.ts";
 import { sandwich } from "./shapes/sandwich.ts";
@@ -79,6 +86,7 @@ export class Trainer {
   /** Layers of teachers that the batch in the inputs has no need of. */
   #unneeded: ReadonlySet<string> = new Set();
   readonly #aligned: AlignedInputs | undefined;
+  readonly #privileged: PrivilegedProgram | undefined;
 
   private constructor(
     gpu: Gpu,
@@ -102,6 +110,7 @@ export class Trainer {
     if (aligned) {
       this.#aligned = new AlignedInputs(executable, planned.choices.tokens, aligned, setup.objective.groups);
     }
+    this.#privileged = privilegedProgram(setup, planned.choices);
     if (planned.streamed) {
       const run = (block: string) => this.#run(block);
       this.#teacher = new TeacherStream(executable, planned.streamed, weights, run, options.onSlice);
@@ -419,7 +428,7 @@ export class Trainer {
     return await measureLosses(this.executable, samples, {
       ...{ block, state, terms, masks: objective.masks },
       tokensPerBatch: this.planned.choices.tokens,
-      otherTokens: this.planned.choices.aligned?.tokens,
+      otherTokens: otherTokens(this.planned.choices),
       run: () => this.#run(block, without),
       ahead: teacher && { most: teacher.most, run: (batches) => teacher.pass(batches) },
       write: async (batch, marked, i) => {
@@ -439,6 +448,7 @@ export class Trainer {
       this.#unneeded = unneededLayers(batch, this.#choice, named);
     }
     this.#aligned?.write(batch);
+    if (this.#privileged) writePrivileged(this.executable, batch, this.#privileged);
     if (this.planned.plan.storages.has(DRAWN_LOG_PROBABILITIES)) {
       this.executable.write(DRAWN_LOG_PROBABILITIES, drawnLogProbabilities(batch));
     }

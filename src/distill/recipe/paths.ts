@@ -20,6 +20,8 @@ export interface RecipePath {
 const FIELDS: readonly Omit<RecipePath, "path">[] = [
   { field: "teacher.model", of: "model" },
   { field: "teacher.teachers.*.model", of: "model" },
+  { field: "teacher.tokenizer", of: "model" },
+  { field: "teacher.teachers.*.tokenizer", of: "model" },
   { field: "student.model", of: "model" },
   { field: "student.shape", of: "shape" },
   { field: "student.shapes.widths.*.shape", of: "shape" },

@@ -63,6 +63,10 @@ export interface TeacherRecipe {
   cache?: TeacherCacheRecipe;
   /** The teacher has a tokenizer of its own, and its tokens are aligned with the student's. */
   align?: AlignRecipe;
+  /** The folder or GGUF file with the teacher's tokenizer, where it is not in `model`. */
+  tokenizer?: string;
+  /** The teacher reads the privileged text of each row, before what the student reads. */
+  privileged?: boolean;
 }
 
 /**
@@ -95,6 +99,8 @@ export interface TeacherMemberRecipe {
   layers?: number[];
   quantize?: QuantizeDtype;
   self?: SelfRecipe;
+  /** The folder or GGUF file with its tokenizer, where it is not in `model`. */
+  tokenizer?: string;
 }
 
 /** How the values of a stored hidden state are kept: int8 with one scale for each. */
@@ -109,6 +115,8 @@ export interface AlignRecipe {
   by: "bytes" | "edit-distance";
   /** What becomes of rows whose bytes the two tokenizers do not spell alike. */
   unlike: "refuse" | "skip";
+  /** Which tokens of the two vocabularies are compared as equal: those of the same bytes, or near ones too; the same when absent. */
+  vocabulary?: "same" | "nearest";
 }
 
 /** What is kept of the teacher at each position: `topK`, `samples`, or the hidden states that its head reads. */
@@ -399,7 +407,7 @@ type CourseInput = Omit<Course, "shape"> & Partial<Pick<Course, "shape">>;
 
 /** What one may write: all but the models and the training data has a default. */
 export interface RecipeInput {
-  teacher: Pick<TeacherRecipe, "quantize" | "stream" | "self" | "combine"> & {
+  teacher: Pick<TeacherRecipe, "quantize" | "stream" | "self" | "combine" | "privileged" | "tokenizer"> & {
     /** Absent where there are `teachers`. */
     model?: string;
     teachers?: TeacherMemberInput[];

@@ -8,9 +8,14 @@ import { type Course, courseAt } from "./schedule.ts";
 
 /** The teachers that a recipe names; one is a list of itself. */
 export function teachersOf(
-  { model, quantize, self, teachers }: TeacherRecipe,
+  { model, quantize, self, tokenizer, teachers }: TeacherRecipe,
 ): readonly TeacherMemberRecipe[] {
-  return teachers ?? [{ model, ...(quantize ? { quantize } : {}), ...(self ? { self } : {}) }];
+  return teachers ?? [{
+    model,
+    ...(quantize ? { quantize } : {}),
+    ...(self ? { self } : {}),
+    ...(tokenizer === undefined ? {} : { tokenizer }),
+  }];
 }
 
 /** Whether what a student teaches itself changes as it learns. */

@@ -20,6 +20,7 @@ import { type RunResult, writeBase, writeResults } from "../export/exports.ts";
 import { Rollouts } from "../generate/rollouts.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { alignmentText } from "../inputs/aligned_teacher.ts";
+import { privilegedText } from "../inputs/privileged_teacher.ts";
 import { dataWarnings } from "../inputs/data_warnings.ts";
 import { type PreparedRun, prepareRun } from "../inputs/prepare.ts";
 import type { OpenedTask } from "../evaluate/encoded_tasks.ts";
@@ -27,6 +28,7 @@ import { trainingBatches } from "../inputs/training_batches.ts";
 import { type RunMemory, runMemory } from "../program/memory.ts";
 import { memberName } from "../program/block_models.ts";
 import {
+  otherTokens,
   type PlanChoices,
   type PlannedTraining,
   planTraining,
@@ -43,6 +45,7 @@ import { findTeachers, teacherParts } from "../teacher/choose.ts";
 import { samplesOf, TeacherTargets } from "../teacher/teacher_targets.ts";
 import { openTeacherCache } from "../teacher/make_cache.ts";
 import { Attempt } from "./attempt.ts";
+import { planWithKernels } from "./chosen_kernels.ts";
 import type { RunHost, TeachersEvent } from "./events.ts";
 import { checkHostMemory, hostMemory } from "./host_memory.ts";
 import { evaluate, measureShapes, measureTeacher, tellSamples } from "./measurements.ts";
@@ -78,15 +81,25 @@ export async function distillRun(recipe: Recipe, host: RunHost): Promise<RunResu
     checkPrompts([...prepared.train, ...prepared.heldOut], setup.adapter, setup.teacherAdapter);
     checkPairs({ terms: setup.objective.terms, recipe: prepared.recipe }, prepared);
     for (const message of origins(setup, registry)) host.emit({ type: "stage", stage: "plugins", message });
-    const { aligned } = prepared;
+    const { aligned, privileged } = prepared;
     if (aligned) {
       host.emit({ type: "stage", stage: "align", message: alignmentText({ ...prepared, aligned }) });
+    }
+    if (privileged) {
+      const message = privilegedText(privileged, prepared.train.length + prepared.heldOut.length);
+      host.emit({ type: "stage", stage: "privileged", message });
     }
     for (const warning of dataWarnings(prepared)) host.emit({ type: "warning", ...warning });
     const tasks = await openTasks(recipe.evaluate?.tasks ?? []);
     const gpu = host.gpu ?? (own = await openGpu());
     gpu.forgetPeak();
-    return await new Run(new Attempt(prepared, setup, gpu, host, started), tasks).run();
+    const { kernels } = gpu.description;
+    try {
+      return await new Run(new Attempt(prepared, setup, gpu, host, started), tasks).run();
+    } finally {
+      // A device that others use too is left as it was.
+      gpu.prefer(kernels);
+    }
   } finally {
     prepared.close();
     await system.remove(scratch).catch(() => {});
@@ -156,11 +169,17 @@ class Run {
     const resumed = host.resume
       ? await this.#checkpoints.latest(host.resumeLimit, this.#identity, LATER)
       : undefined;
-    const planned = planTraining(setup, gpu.description, {
-      ...(resumed ? { choices: resumed.frozen } : {}),
-      sampleBytes: (streamed) => sampleBytes(gpu.description, prepared, setup, streamed),
-      availableBytes: this.#availableBytes,
-    });
+    const planned = await planWithKernels(
+      attempt,
+      resumed?.frozen,
+      this.#availableBytes,
+      () =>
+        planTraining(setup, gpu.description, {
+          ...(resumed ? { choices: resumed.frozen } : {}),
+          sampleBytes: (streamed) => sampleBytes(gpu.description, prepared, setup, streamed),
+          availableBytes: this.#availableBytes,
+        }),
+    );
     const memory = runMemory(planned.plan, planned.sampleBytes);
     attempt.plannedBytes = memory.total;
     attempt.tellPlan(memory);
@@ -313,7 +332,7 @@ class Run {
       const stream = trainingBatches(
         attempt.prepared,
         planned.choices.tokens,
-        planned.choices.aligned?.tokens,
+        otherTokens(planned.choices),
       );
       if (attempt.stopAsked()) return paused();
       const step = await this.#begin(trainer, stream, resumed);

@@ -10,6 +10,7 @@ import type { Registry } from "../../registry/registry.ts";
 import type { DrawnShare } from "../../text/batch_stream.ts";
 import type { PackingReport } from "../inputs/packing_report.ts";
 import type { RunResult } from "../export/exports.ts";
+import type { DeviceIdentity, TunedChoice, TunedDevice } from "../../tune/tuned.ts";
 
 /** Where a run stands. */
 export type RunState =
@@ -253,6 +254,16 @@ export interface TeachersEvent {
   }[];
 }
 
+/** The device has chosen among kernels of the run, which were timed on it: once, before training, and only of those that were not known. */
+export interface TunedEvent {
+  type: "tuned";
+  device: DeviceIdentity;
+  choices: TunedChoice[];
+  /** Choices that were not made, as there was no time or no memory. */
+  left: number;
+  seconds: number;
+}
+
 /** A sign of life. Never stored. */
 export interface HeartbeatEvent {
   type: "heartbeat";
@@ -281,6 +292,7 @@ export type RunEventBody =
   | ProfileEvent
   | ShapesEvent
   | TeachersEvent
+  | TunedEvent
   | HeartbeatEvent
   | ResultEvent;
 
@@ -300,6 +312,16 @@ export type RunEvent = RunEventBody & EventStamp;
 /** What a run wants of the trainer: go on, save and go on, or save and end. */
 export type RunControl = "run" | "checkpoint" | "stop";
 
+/** What a run knows of its device's kernels, and whether it may find out more. */
+export interface RunTuning {
+  /** What was measured before, on this device and others. */
+  readonly kept: readonly TunedDevice[];
+  /** Whether kernels that are not known are timed: by default where a GPU does the work, and not where a CPU plays one. */
+  readonly measure: "auto" | "always" | "never";
+  /** Seconds that it may spend on that; a few by default. */
+  readonly seconds?: number;
+}
+
 /** The surroundings of one attempt at a run, as the trainer sees them. `Plugins` is what it gets its plugins as. */
 export interface RunHost<Plugins = Registry> {
   /** Absolute path of the run's folder. */
@@ -317,6 +339,8 @@ export interface RunHost<Plugins = Registry> {
   readonly evaluations?: string;
   /** Absolute path of a folder of teachers' caches that runs share; absent where there is none. */
   readonly caches?: string;
+  /** What is known of the device's kernels; without it, the run takes those that stand first. */
+  readonly tuning?: RunTuning;
   /** Losses and adapters by id. */
   readonly registry: Plugins;
   /** The device to work on, which stays the caller's to close; without it one is opened for this attempt. */

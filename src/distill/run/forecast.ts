@@ -11,7 +11,7 @@ import type { PreparedRun } from "../inputs/prepare.ts";
 import { mixtureOf } from "../inputs/sample_sets.ts";
 import { type SampleChoice } from "../program/sample_choice.ts";
 import { Trainer } from "../program/trainer.ts";
-import type { PlannedTraining, TrainingSetup } from "../program/plan_training.ts";
+import { otherTokens, type PlannedTraining, type TrainingSetup } from "../program/plan_training.ts";
 import { teachersBySample } from "../recipe/teachers.ts";
 
 /** Seconds of a run. */
@@ -42,8 +42,8 @@ export async function forecast(
   planned: PlannedTraining,
 ): Promise<Forecast> {
   const { train } = prepared.recipe;
-  const { tokens, aligned } = planned.choices;
-  const otherTokens = aligned?.tokens;
+  const { tokens } = planned.choices;
+  const beside = otherTokens(planned.choices);
   const choice = anyChoice(prepared, setup);
   const [trainer, created] = await timed(() => Trainer.create(gpu, setup, planned, { choice }));
   try {
@@ -52,7 +52,7 @@ export async function forecast(
     const mixture = mixtureOf(data, sets.train);
     const stream = new BatchStream(prepared.train, {
       ...{ tokensPerBatch: tokens, seed: train.seed, ...mixture },
-      ...(otherTokens === undefined ? {} : { otherTokens }),
+      ...(beside === undefined ? {} : { otherTokens: beside }),
     });
     const rollouts = await Rollouts.open(trainer, prepared.stopTokens);
     let rollout = 0;
@@ -70,7 +70,7 @@ export async function forecast(
     const [, second] = await timed(() => step(1));
     const some = prepared.heldOut.slice(0, SAMPLES);
     const [, measured] = await timed(() => trainer.evaluate(some));
-    const batches = (samples: PreparedRun["heldOut"]) => packSequential(samples, tokens, otherTokens).length;
+    const batches = (samples: PreparedRun["heldOut"]) => packSequential(samples, tokens, beside).length;
     const measuredBatches = sets.heldOut.reduce(
       (sum, { samples, report }) => sum + batches(samples) * report.samples / samples.length,
       0,

@@ -10,6 +10,7 @@ import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { EncodeReport } from "../../text/encode.ts";
 import { type Preview, previewDataset } from "../../text/preview.ts";
 import { alignmentText } from "../inputs/aligned_teacher.ts";
+import { privilegedText } from "../inputs/privileged_teacher.ts";
 import type { DataWarning } from "../inputs/data_warnings.ts";
 import { type Forecast, forecast } from "./forecast.ts";
 import { checkHostMemory, hostMemory } from "./host_memory.ts";
@@ -26,6 +27,7 @@ import { cacheBytes, planTeacherPass } from "../teacher/plan_pass.ts";
 import { type ServedCost, servedCost } from "./served_cost.ts";
 import { type StreamCost, streamCost } from "./stream_cost.ts";
 import { planTraining, type TrainingSetup } from "../program/plan_training.ts";
+import { choicesOf, deviceIdentity, kernelsOf, type TunedDevice } from "../../tune/tuned.ts";
 
 /** What is trained, for `--json`. */
 export interface TrainedValue {
@@ -118,6 +120,8 @@ export interface Validation extends SetValues {
   readonly trained: TrainedValue;
   /** Of a teacher with a tokenizer of its own: how its tokens and the student's stand for the same texts, in words. */
   readonly alignment?: string;
+  /** Of a teacher that is told more than the student: how much, in words. */
+  readonly privileged?: string;
   readonly warnings: readonly DataWarning[];
 }
 
@@ -134,6 +138,9 @@ export function validation({ recipe, prepared, setup, warnings }: OpenedRecipe):
     ...lookedValues(prepared),
     trained: trainedValue(setup),
     ...(prepared.aligned ? { alignment: alignmentText({ ...prepared, aligned: prepared.aligned }) } : {}),
+    ...(prepared.privileged
+      ? { privileged: privilegedText(prepared.privileged, prepared.train.length + prepared.heldOut.length) }
+      : {}),
     warnings,
   };
 }
@@ -208,12 +215,19 @@ export interface Estimate extends SetValues {
  * Plans a whole run without a single buffer. Where there is no GPU, WebGPU's default limits are planned for.
  *
  * @param measure whether to run two steps, for a forecast of the time
+ * @param tuned What devices have chosen among kernels, as a run would
  * @throws {DeviceError} it does not fit, with the numbers; or there is no GPU to measure on
  */
-export async function estimate(opened: OpenedRecipe, measure: boolean): Promise<Estimate> {
+export async function estimate(
+  opened: OpenedRecipe,
+  measure: boolean,
+  tuned: readonly TunedDevice[] = [],
+): Promise<Estimate> {
   const { recipe, prepared, setup, warnings } = opened;
   const gpu = await openHere(measure);
   try {
+    // Kernels differ in the memory that they take beside their operands.
+    if (gpu) gpu.prefer(kernelsOf(choicesOf(tuned, deviceIdentity(gpu))));
     const device = gpu?.description ?? DEFAULT_DEVICE;
     const software = gpu?.adapter.info.isFallbackAdapter ?? false;
     const planned = planTraining(setup, device, {

@@ -27,11 +27,11 @@ import { movingSelf } from "../recipe/teachers.ts";
 /** Resolves a prepared recipe's losses and what it trains. */
 export function setUp(
   prepared:
-    & Pick<PreparedRun, "recipe" | "teacher" | "student" | "aligned">
+    & Pick<PreparedRun, "recipe" | "teacher" | "student" | "aligned" | "privileged">
     & Partial<Pick<PreparedRun, "teachers">>,
   registry: Registry,
 ): TrainingSetup {
-  const { recipe, teacher, student, aligned, teachers = [teacher] } = prepared;
+  const { recipe, teacher, student, aligned, privileged, teachers = [teacher] } = prepared;
   checkRecipePlugins(recipe, registry);
   const objective = resolveTerms(
     registry,
@@ -60,12 +60,22 @@ export function setUp(
     ? openAdapter(teacherRecipe, teacher, registry, recipe.train.steps, TEACHER)
     : undefined;
   checkPromptLosses(recipe, trained.adapter, teacherAdapter);
+  if (recipe.teacher.privileged && movingSelf(recipe.teacher) && trained.adapter?.plugin.readsPrompt) {
+    throw new InputError(
+      `the adapter "${trained.adapter.plugin.id}" chooses its experts by the prompt, and the teacher that follows it is told another`,
+      {
+        where: "recipe teacher.privileged",
+        hint: "leave it out, or teacher.self, so that the student without its adapter teaches",
+      },
+    );
+  }
   const features = objective.features.map((term) => new ModelFeatureLoss(term, { student, teacher }));
   return {
     ...{ recipe, teacher, teachers, student, objective, features },
     ...trained,
     ...(teacherAdapter ? { teacherAdapter } : {}),
     ...(aligned ? { aligned } : {}),
+    ...(privileged ? { privileged } : {}),
     ...(student.shapes ? { oneForAll: resolveOneForAll(recipe, objective, student, registry) } : {}),
     trainables: new Trainables(
       [...partsOf(trained), ...(teacherAdapter ? [teacherAdapter] : []), ...features],
@@ -74,13 +84,17 @@ export function setUp(
   };
 }
 
-/** @throws {InputError} on a loss over inner values, of which several teachers have one each */
+/** @throws {InputError} on a loss over inner values, where there are several teachers, or one whose positions are not the student's */
 function checkOneTeacher({ teacher }: Recipe, { terms, features }: Objective): void {
   const [first] = features;
-  if (!teacher.teachers || !first) return;
-  throw new InputError(`"${first.loss.id}" looks at inner values of the teacher, and there are several`, {
+  if (!(teacher.teachers || teacher.privileged) || !first) return;
+  const why = teacher.teachers
+    ? "there are several"
+    : "that is told more than the student, at other positions";
+  const instead = teacher.teachers ? "one teacher" : "leave out teacher.privileged";
+  throw new InputError(`"${first.loss.id}" looks at inner values of the teacher, and ${why}`, {
     where: `recipe objective.${terms.indexOf(first)}.loss`,
-    hint: "take losses over logits, such as forward-kl, or one teacher",
+    hint: `take losses over logits, such as forward-kl, or ${instead}`,
   });
 }
 

@@ -83,11 +83,15 @@ export async function evaluateRun(
       open: async () => await OpenedModel.of(await openStudent(recipe, undefined, families), registry),
     }, null],
     ["student after", { source: { folder, recipe, registry } }, steps],
-    ...teachers.flatMap(({ model: source, name, layers, quantize }) => {
+    ...teachers.flatMap(({ model: source, name, layers, quantize, tokenizer }) => {
       // It is in the table, untrained.
       if (source === "student" || !withTeacher) return [];
       const open = async () => {
-        const model = await Model.open(source, { category: "weights", layers, quantize }, families);
+        const model = await Model.open(
+          source,
+          { category: "weights", layers, quantize, tokenizer },
+          families,
+        );
         return await OpenedModel.of(model, registry);
       };
       const changes = layers ? { layers } : null;

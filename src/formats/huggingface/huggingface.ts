@@ -277,6 +277,11 @@ async function openShard(path: string): Promise<SafetensorsFile> {
   }
 }
 
+/** The tokenizer files of a folder, which need hold no model. @throws {InputError} there are none, or they are malformed */
+export async function readTokenizerFolder(path: string): Promise<TokenizerFiles> {
+  return await readTokenizer(await ModelFolder.open(path));
+}
+
 async function readTokenizer(folder: ModelFolder): Promise<TokenizerFiles> {
   const found = await readVocabulary(folder, await folder.readJsonObject("tokenizer_config.json") ?? {});
   const originals = new Map<string, string>();

@@ -8,7 +8,7 @@
 import type { DeviceDescription } from "../../gpu/description.ts";
 import { literal } from "../../tensor/expr/mod.ts";
 import { LOG_FLOOR } from "../contract.ts";
-import type { GroupLoss } from "../group_contract.ts";
+import { APART, type GroupLoss } from "../group_contract.ts";
 import { reductions } from "./reductions.ts";
 
 /** What a kernel is printed for. */
@@ -52,7 +52,7 @@ export function printGroupKernel(
   return [
     `// ${loss.id} of each group of tokens, one workgroup a group.`,
     "//",
-    "// labels         i32 [R], -100: masked",
+    "// labels         i32 [R], the learner's token of rows that are no groups, with a bit where it is apart; -100: masked",
     "// scales         f32 [R], logarithms of what a row of the learner or target is multiplied by",
     ...(needsMatch ? ["// token_match    i32 [V + W], the token of the other vocabulary, or -1"] : []),
     "// teacher_logits f32 [R, W]",
@@ -90,6 +90,8 @@ const LIBRARY = `var<private> lane: u32;
 var<private> row_vocabulary: u32;
 var<private> row_teacher_vocabulary: u32;
 var<private> row_matched: u32;
+var<private> row_label: u32;
+var<private> row_is_apart: bool;
 var<private> student_row: u32;
 var<private> teacher_row: u32;
 var<private> row_temperature: f32;
@@ -199,6 +201,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     ${write("0.0", "0.0")}
     return;
   }
+  row_label = u32(labels[row]) & ${APART - 1}u;
+  row_is_apart = (labels[row] & ${APART}) != 0;
   ${write(NAN, NAN)}
   row_temperature = step_scalar(size.temperature);
   student_scale = student_scales[row];

@@ -34,6 +34,9 @@ export class RowLayout {
   readonly whole: boolean;
   /** What the main loop leaves is done a vector at a time, and the last one may go beyond the row. */
   readonly rest: boolean;
+  /** How often the loops printed so far read a row of each model. */
+  readonly reads: Record<Side, number> = { q: 0, p: 0 };
+  readonly #readInLoop = new Set<Side>();
 
   constructor(shape: RowLossShape, device: DeviceDescription) {
     const { vocabulary, paddedTeacherVocabulary = vocabulary } = shape;
@@ -61,6 +64,7 @@ export class RowLayout {
   ): string[] {
     const { unroll, whole, rest } = this;
     const lines: string[] = [];
+    this.#readInLoop.clear();
     if (whole) {
       lines.push(
         `for (var block = 0u; block < turns; block += ${BLOCK}u) {`,
@@ -84,6 +88,7 @@ export class RowLayout {
         "}",
       );
     }
+    for (const side of this.#readInLoop) this.reads[side]++;
     return lines;
   }
 
@@ -118,6 +123,7 @@ export class RowLayout {
       ? ["student_logits", "student_row"]
       : ["teacher_logits", "teacher_row"];
     const at = masked ? `at${suffix}` : `i${suffix}`;
+    this.#readInLoop.add(side);
     let code = this.vector
       ? `${buffer}[${base} + ${at}]`
       : `vec4<f32>(${["x", "y", "z", "w"].map((c) => `${buffer}[${base} + ${at}.${c}]`).join(", ")})`;

@@ -13,6 +13,7 @@ import { ROW } from "../row_leaves.ts";
 import { CachedTarget } from "./cached_target.ts";
 import { printFrame } from "./frame.ts";
 import { lookUpLabel } from "./label.ts";
+import type { Side } from "./layout.ts";
 import { RowScope } from "./scope.ts";
 import { softmax } from "./softmax.ts";
 import { sweeps } from "./sweep.ts";
@@ -24,6 +25,8 @@ export interface PrintedRowKernel {
   readonly scalars: readonly string[];
   readonly needsTeacher: boolean;
   readonly needsCache: boolean;
+  /** How often a row of logits is read, of the learner and of the target. Losses that sort or search a row read more. */
+  readonly reads: Readonly<Record<Side, number>>;
 }
 
 /** Prints the kernel. `gradient: false` leaves the learner's logits alone. */
@@ -51,7 +54,8 @@ export function printRowKernel(
   ];
   const wgsl = printFrame(scope, cached, body);
   const { scalars, needsTeacher } = scope;
-  return { wgsl, scalars, needsTeacher, needsCache: cached !== undefined };
+  const { reads } = scope.layout;
+  return { wgsl, scalars, needsTeacher, needsCache: cached !== undefined, reads };
 }
 
 /** The row's token masks, and the temperatures. */

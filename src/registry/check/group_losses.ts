@@ -11,7 +11,7 @@ import { type GroupOutcome, runGroupKernel, type TestGroup } from "./group_runne
 import { randomNumbers } from "./rows.ts";
 import { openDevice } from "./traced.ts";
 
-const ROWS = ["first", "chain", "observed", "positional"];
+const ROWS = ["first", "chain", "observed", "positional", "mapped"];
 /** Small vocabularies for finite differences; those for kernels are odd, each once the larger one. */
 const SMALL = [17, 23] as const;
 const SHAPES = [{ sizes: [513, 301], temperature: 1 }, { sizes: [301, 516], temperature: 2 }] as const;
@@ -70,8 +70,10 @@ export function testGroups(vocabulary: number, teacherVocabulary: number): TestG
   const logits = (count: number, f: (v: number) => number) =>
     Float64Array.from({ length: count }, (_, v) => Math.fround(f(v)));
   const normal = (count: number) => logits(count, () => 3 * (next() + next() + next() - 1.5));
+  let made = 0;
   const make = (name: string, f: (count: number) => Float64Array, studentScale = 0, teacherScale = 0) => ({
     ...{ name, student: f(vocabulary), teacher: f(teacherVocabulary) },
+    ...{ label: 2 * made, isApart: made++ % 2 === 1 },
     ...{ studentScale: Math.fround(studentScale), teacherScale: Math.fround(teacherScale) },
   });
   return [

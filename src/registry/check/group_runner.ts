@@ -6,14 +6,19 @@
 import { BUFFER_USAGE } from "../../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { compileGroupLoss, type ResolvedGroupLoss } from "../../losses/compile_group.ts";
-import type { ReferenceGroup } from "../../losses/group_contract.ts";
+import { APART, type ReferenceGroup } from "../../losses/group_contract.ts";
 import { StepScalars } from "../../tensor/graph.ts";
 import { grid } from "../../tensor/op.ts";
 
 /** A group of one row of either vocabulary. */
-export type TestGroup = Pick<ReferenceGroup, "student" | "teacher" | "studentScale" | "teacherScale"> & {
-  readonly name: string;
-};
+export type TestGroup =
+  & Pick<
+    ReferenceGroup,
+    "student" | "teacher" | "studentScale" | "teacherScale" | "label" | "isApart"
+  >
+  & {
+    readonly name: string;
+  };
 
 /** What a kernel wrote of each group. */
 export interface GroupOutcome {
@@ -74,6 +79,7 @@ export async function runGroupKernel(
   };
   try {
     const labels = new Int32Array(count);
+    groups.forEach(({ label = 0, isApart }, r) => labels[r] = label | (isApart ? APART : 0));
     labels[groups.length] = -100;
     const student = make("student", flat(vocabulary, (g) => g.student));
     const values = make("values", new Float32Array(2 * count).fill(NaN));

@@ -10,6 +10,7 @@ import type { TaskEstimate, TaskValidation } from "../task/inspect_task.ts";
 import { taskReads } from "../task/export_task.ts";
 import { isTask } from "../task/run_recipe.ts";
 import type { Task } from "../task/task.ts";
+import type { TunedDevice } from "../../tune/tuned.ts";
 import { LimbeckError } from "../../base/errors.ts";
 import type { Preview } from "../../text/preview.ts";
 import { type ChildEnd, howItEnded, withChild } from "./host.ts";
@@ -17,7 +18,8 @@ import { machineProvider } from "./provider/choice.ts";
 
 /** What is to be told of a recipe, or of a task. */
 export type InspectionOrder =
-  | { kind: "validate" | "estimate"; recipe: Recipe }
+  | { kind: "validate"; recipe: Recipe }
+  | { kind: "estimate"; recipe: Recipe; kept?: readonly TunedDevice[] }
   | { kind: "validate-task" | "estimate-task"; recipe: Task }
   | { kind: "preview"; recipe: Recipe; heldOut: boolean; samples: number };
 

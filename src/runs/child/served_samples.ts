@@ -27,6 +27,8 @@ export interface WantedSample {
   readonly positions: readonly number[];
   /** Tokens whose loss is counted where the teacher is measured, rising; absent where it is not measured on it. */
   readonly measured?: readonly number[];
+  /** Its text without a BOS, where the tokenizer makes just its tokens of that again; for servers that take no ids. */
+  readonly text?: string;
   /** Where it stands, for errors. */
   readonly where: string;
 }

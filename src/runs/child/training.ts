@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { RunEventBody } from "../../distill/run/events.ts";
+import type { RunEventBody, RunTuning } from "../../distill/run/events.ts";
 import { isTask, type RunRecipe } from "../task/run_recipe.ts";
 import { readMessage } from "./lines.ts";
 
@@ -24,6 +24,8 @@ export interface TrainingOrder {
   evaluations?: string;
   /** Folder of teachers' caches, where the run may use it. */
   caches?: string;
+  /** What is known of the kernels of devices, and whether more may be found out. */
+  tuning?: RunTuning;
 }
 
 /**
@@ -88,6 +90,7 @@ const FIELDS: { readonly [type in RunEventBody["type"]]: Readonly<Record<string,
   profile: { kernels: "object" },
   shapes: { step: "number", shapes: "object" },
   teachers: { combine: "string", teachers: "object" },
+  tuned: { device: "object", choices: "object", left: "number", seconds: "number" },
   heartbeat: {},
   result: { result: "object" },
 };

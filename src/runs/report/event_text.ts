@@ -4,6 +4,7 @@
  * @module
  */
 import type { RunEvent } from "../../distill/run/events.ts";
+import { tunedText } from "../../tune/tuned.ts";
 
 /** An event as a sentence or two. */
 export function eventText(event: RunEvent): string {
@@ -42,6 +43,8 @@ export function eventText(event: RunEvent): string {
       return `Done after ${event.result.steps} steps`;
     case "progress":
       return `${event.step} %: ${event.message}`;
+    case "tuned":
+      return tunedText(event);
     case "stage":
     case "warning":
     case "error":

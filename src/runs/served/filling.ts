@@ -15,7 +15,7 @@ import type { PlaceScores, TokenNames } from "../../served/answers.ts";
 import { Budget } from "../../served/budget.ts";
 import { openServed } from "../../served/open_served.ts";
 import { hostOf, type Patience } from "../../served/requests.ts";
-import type { Probe, ServedModel } from "../../served/served_model.ts";
+import { type Probe, sentText, type ServedModel } from "../../served/served_model.ts";
 import type { Environment, ServerSettings } from "../../served/server.ts";
 import type { WantedAnswers, WantedSample } from "../child/served_samples.ts";
 import { Journal } from "./journal.ts";
@@ -197,7 +197,10 @@ export class Filling {
       await writeTextAtomically(path, JSON.stringify(found, null, 1) + "\n");
       return found;
     }
-    const { own } = await model.score(probe.ids, { dialect: known.dialect, top, names: this.#names });
+    const { own } = await model.score(probe.ids, {
+      ...{ dialect: known.dialect, top, names: this.#names },
+      text: sentText(probe.text, known, probe),
+    });
     const moved = known.fingerprint.reduce((most, p, i) => Math.max(most, Math.abs(p - own[i + 1]!)), 0);
     if (moved <= MOST_MOVED) return known;
     throw new InputError(
@@ -260,7 +263,18 @@ export class Filling {
   ): Promise<{ rows: Uint8Array<ArrayBuffer>; loss: number | undefined }> {
     const { ids, positions, measured, where } = sample;
     const format = this.#format;
-    const asked = { dialect: this.#probe!.dialect, top: this.#top, names: this.#names };
+    const known = this.#probe!;
+    const text = sentText(sample.text, known, this.#wanted.probe);
+    if (known.texts && text === undefined) {
+      throw new InputError(
+        "the server takes texts alone, and the tokens of this sample are not those that the tokenizer makes of its text",
+        {
+          where,
+          hint: "Leave the row out, or ask a server that takes token ids, such as vLLM or another Limbeck.",
+        },
+      );
+    }
+    const asked = { dialect: known.dialect, top: this.#top, names: this.#names, text };
     const lossOf = (scores: PlaceScores) => measured?.reduce((sum, i) => sum - scores.own[i]!, 0);
     try {
       if (keepsHidden(format)) {
@@ -298,5 +312,6 @@ function namesOf(texts: readonly string[]): TokenNames {
       const id = ids.get(name);
       return id === undefined || id < 0 ? undefined : id;
     },
+    isNameOf: (name, id) => texts[id] === name,
   };
 }

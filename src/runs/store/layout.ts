@@ -5,6 +5,7 @@
  * limbeck-data/
  *   runs/<id>/       what each run made           files/           what was uploaded
  *   evaluations/     what was measured of shapes     teacher-caches/  what is kept of teachers
+ *   tuned/           what devices chose among kernels
  *   service.lock     locked by the service        inference.lock   locked while a model is tried
  * ```
  *
@@ -44,4 +45,9 @@ export function cachesFolder({ folder }: DataFolder): string {
 /** Folder of what was measured of shapes, which all shrinks of a data folder share. */
 export function evaluationsFolder({ folder }: DataFolder): string {
   return join(folder, "evaluations");
+}
+
+/** Folder of what devices have chosen among kernels. */
+export function tunedFolder({ folder }: DataFolder): string {
+  return join(folder, "tuned");
 }

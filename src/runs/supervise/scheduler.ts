@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { RunEvent } from "../../distill/run/events.ts";
+import type { RunEvent, RunTuning } from "../../distill/run/events.ts";
 import { InputError } from "../../base/errors.ts";
 import { bytes } from "../../base/units.ts";
 import type { FetchOptions } from "../../hub/fetch_model.ts";
@@ -34,6 +34,8 @@ export interface SchedulerOptions {
   readonly entry?: string;
   /** Overrides the recipes' `limits.watchdogSeconds`. */
   readonly watchdogSeconds?: number;
+  /** Whether runs time kernels that the device has not chosen among yet; see {@linkcode SuperviseOptions.tune}. */
+  readonly tune?: RunTuning["measure"];
 }
 
 /** How often a run continues by itself. */
@@ -168,7 +170,7 @@ export class Scheduler {
   }
 
   async #one(stored: StoredRun): Promise<void> {
-    const { store, wallSeconds, entry, watchdogSeconds, onEvent, onRest } = this.#options;
+    const { store, wallSeconds, entry, watchdogSeconds, tune, onEvent, onRest } = this.#options;
     let run;
     try {
       const models = await this.#fetchModels(stored);
@@ -191,6 +193,7 @@ export class Scheduler {
         ...(wallSeconds === undefined ? {} : { wallSeconds }),
         ...(entry === undefined ? {} : { entry }),
         ...(watchdogSeconds === undefined ? {} : { watchdogSeconds }),
+        ...(tune === undefined ? {} : { tune }),
         onEvent: (event) => onEvent?.(stored.id, event),
       });
       this.#current = { id: stored.id, supervised };

@@ -8,7 +8,14 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { join, resolve } from "@std/path";
-import type { ErrorEvent, RunEvent, RunEventBody, RunState } from "../../distill/run/events.ts";
+import type {
+  ErrorEvent,
+  RunEvent,
+  RunEventBody,
+  RunState,
+  RunTuning,
+  TunedEvent,
+} from "../../distill/run/events.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
@@ -31,6 +38,8 @@ import { isTask, needsGpu, watchdogSecondsOf } from "../task/run_recipe.ts";
 import { acquireLock } from "../store/run_lock.ts";
 import { askingLock, waitForTurn } from "./turn.ts";
 import { OWN_CACHES } from "../../distill/run/distill.ts";
+import { TUNING } from "../../distill/run/chosen_kernels.ts";
+import { keepMeasured, readTuned } from "../store/tuned_files.ts";
 import { fillServed } from "../served/fill_served.ts";
 
 /** How often to tell how far a server has answered, milliseconds. */
@@ -67,6 +76,8 @@ export interface SuperviseOptions {
   debug?: boolean;
   /** Measures each kernel; the events then end with a profile. */
   profile?: boolean;
+  /** Whether kernels that the device has not chosen among yet are timed first (default `auto`: where a GPU does the work). */
+  tune?: RunTuning["measure"];
 }
 
 /** How a supervised run ended. */
@@ -82,6 +93,8 @@ export interface RunOutcome {
 interface AttemptEnd {
   result?: RunResult;
   error?: ErrorEvent;
+  /** The last that was heard of it is that it times kernels: one of them may be more than the driver can take. */
+  tuning: boolean;
   process: ChildEnd;
 }
 
@@ -112,9 +125,11 @@ export class SupervisedRun {
   #leaving = false;
   #outOfTime = false;
   #killed = false;
+  #measure: RunTuning["measure"];
 
   constructor(options: SuperviseOptions) {
     this.#options = options;
+    this.#measure = options.tune ?? "auto";
     this.#graceSeconds = options.graceSeconds ?? 5;
     this.outcome = this.#supervise();
   }
@@ -250,8 +265,10 @@ export class SupervisedRun {
       const outcome = this.#judge(end);
       const { restarts, asked } = (await run.store.get(run.id))!;
       const checkpoint = await lastCheckpoint(run.store, run.id);
+      const diedTuning = end.tuning && this.#measure !== "never";
+      if (diedTuning) this.#measure = "never";
       const canRestart = outcome.state === "interrupted" && !this.#killed && this.#ending === undefined &&
-        (checkpoint >= 0 || this.#options.unattended === true);
+        (checkpoint >= 0 || this.#options.unattended === true || diedTuning);
       if (canRestart && restarts < maxRestarts) {
         const message = outcome.error?.message;
         await publish(
@@ -259,7 +276,11 @@ export class SupervisedRun {
           {
             type: "state",
             state: "queued",
-            message: checkpoint >= 0 ? "it continues from its last checkpoint" : "it begins again",
+            message: checkpoint >= 0
+              ? "it continues from its last checkpoint"
+              : diedTuning
+              ? "it begins again, without timing kernels"
+              : "it begins again",
           },
         );
         continue;
@@ -345,6 +366,7 @@ export class SupervisedRun {
     const { run } = this.#options;
     const output = await ConsoleFile.open(join(run.folder, "console.log"), attempt);
     const [evaluations, caches] = [this.#evaluations, this.#caches];
+    const tuning = isTask(run.recipe) ? undefined : await this.#tuning(log, attempt);
     const order: TrainingOrder = {
       recipe: run.recipe,
       folder: run.folder,
@@ -354,6 +376,7 @@ export class SupervisedRun {
       profile: this.#options.profile ?? false,
       ...(evaluations === undefined ? {} : { evaluations }),
       ...(caches === undefined ? {} : { caches }),
+      ...(tuning === undefined ? {} : { tuning }),
     };
     // In a session of its own, the terminal's Ctrl-C does not reach it: we decide what it means.
     const child = this.#child = new Child<RunEventBody>({
@@ -365,12 +388,14 @@ export class SupervisedRun {
     if (this.#ending) child.send(this.#ending);
     if (this.#killed) child.kill();
 
-    const end: Omit<AttemptEnd, "process"> = {};
+    const end: Omit<AttemptEnd, "process"> = { tuning: false };
     child.expect(this.#patience);
     try {
       for await (const body of child.messages()) {
         // States are ours to tell.
         if (body.type === "state" || body.type === "heartbeat") continue;
+        end.tuning = body.type === "stage" && body.stage === TUNING;
+        if (body.type === "tuned") await this.#keepTuned(log, attempt, body);
         if (body.type === "result") end.result = body.result;
         if (body.type === "error") end.error = body;
         await this.#publish(log, attempt, body);
@@ -387,6 +412,25 @@ export class SupervisedRun {
     } finally {
       this.#child = undefined;
       output.close();
+    }
+  }
+
+  /** What the devices of this machine have chosen before; what cannot be read is told, and no reason not to run. */
+  async #tuning(log: RunLog, attempt: number): Promise<RunTuning> {
+    const damaged: string[] = [];
+    const kept = await readTuned(this.#options.run.store.folder, (message) => damaged.push(message));
+    for (const message of damaged) {
+      await this.#publish(log, attempt, { type: "warning", code: "damaged_tuning", message });
+    }
+    return { kept, measure: this.#measure };
+  }
+
+  async #keepTuned(log: RunLog, attempt: number, measured: TunedEvent): Promise<void> {
+    try {
+      await keepMeasured(this.#options.run.store.folder, measured);
+    } catch (error) {
+      const message = `what the device chose among kernels is not kept: ${(error as Error).message}`;
+      await this.#publish(log, attempt, { type: "warning", code: "tuning_not_kept", message });
     }
   }
 

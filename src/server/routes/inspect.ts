@@ -33,6 +33,9 @@ const validationSchema = z.object({
     description:
       "Of a teacher with a tokenizer of its own: how its tokens and the student's stand for the same texts",
   }),
+  privileged: z.string().optional().openapi({
+    description: "Of a teacher that is told more than the student: how much",
+  }),
   warnings,
 }).openapi("Validation");
 
@@ -174,7 +177,7 @@ export function addInspectionRoutes(app: App, service: Service): void {
     return c.json(
       isTask(recipe)
         ? await look(c, { kind: "estimate-task", recipe }, taskEstimateSchema)
-        : await look(c, { kind: "estimate", recipe }, estimateSchema),
+        : await look(c, { kind: "estimate", recipe, kept: await service.tuned() }, estimateSchema),
       200,
     );
   });

@@ -52,13 +52,25 @@ import runTry from "../page/run/try.js" with { type: "text" };
 import runListStyle from "../page/run_list.css" with { type: "text" };
 import runList from "../page/run_list.js" with { type: "text" };
 import signIn from "../page/sign_in.js" with { type: "text" };
+import tabPage from "../page/tab.html" with { type: "text" };
+import tabApp from "../page/tab/app.js" with { type: "text" };
+import tabEngine from "../page/tab/engine.js" with { type: "text" };
+import tabForm from "../page/tab/form.js" with { type: "text" };
+import tabKeptRuns from "../page/tab/kept_runs.js" with { type: "text" };
+import tabRunView from "../page/tab/run_view.js" with { type: "text" };
+import tabSources from "../page/tab/sources.js" with { type: "text" };
+import tabStyle from "../page/tab/tab.css" with { type: "text" };
 import words from "../page/words.js" with { type: "text" };
 import type { App } from "../http/app_env.ts";
 
 const SCRIPT = "text/javascript; charset=utf-8";
 const STYLE = "text/css; charset=utf-8";
 
-const FILES: Readonly<Record<string, readonly [type: string, text: string]>> = {
+/** The page that trains in a tab. */
+export const TAB_PAGE: string = tabPage;
+
+/** What the pages consist of, by the name below `page/`. */
+export const FILES: Readonly<Record<string, readonly [type: string, text: string]>> = {
   "uplot.css": [STYLE, uplotStyle],
   "uplot.js": [SCRIPT, uplotScript],
   "api.js": [SCRIPT, api],
@@ -107,6 +119,13 @@ const FILES: Readonly<Record<string, readonly [type: string, text: string]>> = {
   "run_list.css": [STYLE, runListStyle],
   "run_list.js": [SCRIPT, runList],
   "sign_in.js": [SCRIPT, signIn],
+  "tab/app.js": [SCRIPT, tabApp],
+  "tab/engine.js": [SCRIPT, tabEngine],
+  "tab/form.js": [SCRIPT, tabForm],
+  "tab/kept_runs.js": [SCRIPT, tabKeptRuns],
+  "tab/run_view.js": [SCRIPT, tabRunView],
+  "tab/sources.js": [SCRIPT, tabSources],
+  "tab/tab.css": [STYLE, tabStyle],
   "words.js": [SCRIPT, words],
 };
 

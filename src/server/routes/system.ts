@@ -24,6 +24,17 @@ const live = createRoute({
   responses: { 200: json(status, "It does"), ...otherwise },
 });
 
+const readiness = z.object({
+  status: z.literal("ok"),
+  gpu: z.string(),
+  kernels: z.object({
+    chosen: z.int().openapi({ description: "Choices among kernels that were measured on this GPU" }),
+    others: z.int().openapi({
+      description: "Those of them in which another was best than is taken unmeasured",
+    }),
+  }),
+});
+
 const ready = createRoute({
   method: "get",
   path: "/readyz",
@@ -32,7 +43,7 @@ const ready = createRoute({
   tags: ["system"],
   security: [],
   responses: {
-    200: json(z.object({ status: z.literal("ok"), gpu: z.string() }), "It can"),
+    200: json(readiness, "It can"),
     ...otherwise,
   },
 });
@@ -116,7 +127,11 @@ export function addSystemRoutes(app: App, service: Service): void {
     if (reason !== undefined) {
       throw new HttpError(503, reason, { code: "not_ready", headers: { "Retry-After": "10" } });
     }
-    return c.json({ status: "ok" as const, gpu: gpu! }, 200);
+    const choices = (await service.tuned()).flatMap(({ device, choices }) =>
+      device.name === gpu ? choices : []
+    );
+    const others = choices.filter(({ kernel, first }) => kernel !== first).length;
+    return c.json({ status: "ok" as const, gpu: gpu!, kernels: { chosen: choices.length, others } }, 200);
   });
 
   app.openapi(metrics, async (c) => {

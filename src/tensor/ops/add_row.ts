@@ -7,7 +7,7 @@ import source from "../../../kernels/add_row.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
 import { elementCount, type Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";
-import { isWeight, weightIncludes } from "../weight_storage.ts";
+import { byteLength, isWeight, weightIncludes } from "../weight_storage.ts";
 import { sumRows } from "./pointwise.ts";
 
 /** y[t, :] = x[t, :] + row, with the row in any storage of weights; the gradient of the row is the sum of dy over the rows. */
@@ -22,15 +22,20 @@ const addRowOp: Op<null> = {
   },
   gradient: ({ outputGradients: [dy], needed }) => [dy, needed[1] ? sumRows(dy!) : undefined],
   lower({ inputs, outputs, device, dispatch }) {
-    const elements = elementCount(outputs[0]!.shape);
-    const groups = Math.ceil(elements / 256);
+    const [x, row] = inputs as [Tensor, Tensor];
+    const elements = elementCount(x.shape);
+    const width = x.dim(1);
+    const vector = width % 4 === 0 ? 4 : 1;
+    const groups = Math.ceil(elements / vector / 256);
     dispatch({
       kernel: "addRow",
-      wgsl: expandTemplate("add_row", source, { WEIGHT: inputs[1]!.dtype }, weightIncludes(inputs[1]!)),
-      tensors: [inputs[0]!, inputs[1]!, outputs[0]!],
-      size: [elements, groups, outputs[0]!.dim(1)],
+      wgsl: expandTemplate("add_row", source, { WEIGHT: row.dtype, VECTOR: vector }, weightIncludes(row)),
+      tensors: [x, row, outputs[0]!],
+      size: [elements / vector, groups, width / vector],
       groups: grid(groups, device),
       flops: elements,
+      // Every row reads what is added to it.
+      traffic: 8 * elements + x.dim(0) * byteLength(row),
     });
   },
 };

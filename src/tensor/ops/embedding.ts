@@ -7,7 +7,7 @@ import source from "../../../kernels/rows/gather_rows.wgsl" with { type: "text" 
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";
-import { isWeight, weightIncludes } from "../weight_storage.ts";
+import { byteLength, isWeight, weightIncludes } from "../weight_storage.ts";
 import { windows } from "../windows.ts";
 
 /** out[t, :] = table[indices[t], :]. It has no gradient: nothing that is looked up by index is trained. */
@@ -46,6 +46,9 @@ export const gatherRowsOp: Op<null> = {
         tensors: [indices, part.binding, outputs[0]!],
         size: [indices.dim(0), width / vector, part.first, part.count, table.dim(0)],
         groups: grid(indices.dim(0), device),
+        // Each token's row, which lies in one of the parts, and whatever the table holds besides is not read.
+        traffic: 4 * indices.dim(0) +
+          indices.dim(0) * (byteLength(table) / table.dim(0) + 4 * width) * part.count / table.dim(0),
       });
     }
   },

@@ -22,6 +22,7 @@ const FORWARD: RowKernel = {
   source: forward,
   sum: "f32",
   flopsEach: 6,
+  reads: { x: 3, weight: 1, dy: 0 },
 };
 const BACKWARD: RowKernel = {
   kernel: "layerNormBackward",
@@ -29,6 +30,7 @@ const BACKWARD: RowKernel = {
   source: backward,
   sum: "vec3<f32>",
   flopsEach: 13,
+  reads: { x: 3, weight: 2, dy: 2 },
 };
 
 /** The norm without its bias. */

@@ -154,6 +154,8 @@ export function lowerPointwise(
     size: [elements, groups, Math.max(1, width / lanes), 0, ...scalars],
     groups: grid(groups, device),
     flops: elementCount(shape),
+    // Every thread reads each operand, also those that it shares with others.
+    traffic: elements * 4 * (lanes + loaded.reduce((sum, t) => sum + (isWide(t) ? lanes : 1), 0)),
   });
 }
 

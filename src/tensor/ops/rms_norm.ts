@@ -10,7 +10,8 @@ import weightGradient from "../../../kernels/norms/rms_norm_weight.wgsl" with { 
 import { expandTemplate } from "../../gpu/template.ts";
 import type { Tensor, TensorSpec } from "../graph.ts";
 import { ensure, grid, type LoweringContext, type Op } from "../op.ts";
-import { isWeight, weightIncludes } from "../weight_storage.ts";
+import { byteLength, isWeight, weightIncludes } from "../weight_storage.ts";
+import { rowThreads } from "../row_threads.ts";
 import { reshape } from "./views.ts";
 
 /** Attributes of the ops in this file. */
@@ -78,6 +79,8 @@ const rmsNormWeightOp: Op<null> = {
       size: [rows, width, columns, columns * blocks],
       groups: grid(columns * blocks, device),
       flops: 3 * rows * width,
+      // Every column has the scale of a row, and its mean, once more.
+      traffic: 4 * width * (rows * inputs.length + blocks),
     });
     dispatch({
       kernel: "rmsNormWeight sum",
@@ -98,15 +101,25 @@ export interface RowKernel {
   /** Type of the sums over a row. */
   readonly sum: string;
   readonly flopsEach: number;
+  /** How often a row that is too long for registers is read. */
+  readonly reads: { readonly x: number; readonly weight: number; readonly dy: number };
 }
 
-const FORWARD: RowKernel = { kernel: "rmsNorm", name: "rms_norm", source: forward, sum: "f32", flopsEach: 4 };
+const FORWARD: RowKernel = {
+  kernel: "rmsNorm",
+  name: "rms_norm",
+  source: forward,
+  sum: "f32",
+  flopsEach: 4,
+  reads: { x: 2, weight: 1, dy: 0 },
+};
 const BACKWARD: RowKernel = {
   kernel: "rmsNormBackward",
   name: "rms_norm_backward",
   source: backward,
   sum: "vec2<f32>",
   flopsEach: 10,
+  reads: { x: 2, weight: 2, dy: 2 },
 };
 
 /** Lowers a norm, forward or backward: x [T, H] and a weight [H] come first among its inputs. */
@@ -114,14 +127,16 @@ export function lowerNorm(context: LoweringContext<RmsNormAttributes>, k: RowKer
   const { inputs, outputs, attributes, device } = context;
   const [rows, width] = [inputs[0]!.dim(0), inputs[0]!.dim(1)];
   const weight = inputs[1]!;
-  const subgroup = device.family === "subgroup8";
   const vector = width % 4 === 0 ? 4 : 1;
+  const { threads, held, constants } = rowThreads(width / vector, device);
+  // Each row's workgroup reads the weight.
+  const times = (operand: keyof RowKernel["reads"]) =>
+    held ? Math.min(1, k.reads[operand]) : k.reads[operand];
   context.dispatch({
-    kernel: `${k.kernel} ${weight.dtype}`,
+    kernel: `${k.kernel} ${weight.dtype}${threads > 64 ? ` by ${threads}` : ""}`,
     wgsl: expandTemplate(k.name, k.source, {
       WEIGHT: weight.dtype,
-      SUBGROUP: subgroup,
-      THREADS: subgroup ? 8 : 64,
+      ...constants,
       VECTOR: vector,
       FACTOR: attributes.plusOne ? "(1.0 + weight(at))" : "weight(at)",
       SUM: k.sum,
@@ -130,6 +145,8 @@ export function lowerNorm(context: LoweringContext<RmsNormAttributes>, k: RowKer
     size: [rows, width / vector, { f32: width }, { f32: attributes.epsilon }],
     groups: grid(rows, device),
     flops: k.flopsEach * rows * width,
+    traffic: rows * (times("weight") * byteLength(weight) + (times("x") + times("dy")) * 4 * width) +
+      outputs.reduce((sum, t) => sum + byteLength(t), 0),
   });
 }
 

@@ -63,10 +63,11 @@ const ropeOp: Op<RopeAttributes> = {
     const rows = x.dim(0);
     const vector = rotated % 8 === 0 && headDim % 4 === 0 ? 4 : 1;
     const half = rotated / 2 / vector;
+    const threads = device.family === "subgroup8" ? 8 : 64;
     dispatch({
       kernel: rotated === headDim ? `rope ${headDim}` : `rope ${rotated} of ${headDim}`,
       wgsl: expandTemplate("rope", source, {
-        THREADS: device.family === "subgroup8" ? 8 : 64,
+        THREADS: threads,
         HALF: half,
         REST: (headDim - rotated) / vector,
         VECTOR: vector,
@@ -75,6 +76,8 @@ const ropeOp: Op<RopeAttributes> = {
       size: [rows, heads * half, table.dim(0), { f32: inverse ? -1 : 1 }, { f32: NaN }],
       groups: grid(rows, device),
       flops: 3 * rows * heads * rotated,
+      // Every head reads the angles of its position, every thread the position.
+      traffic: 4 * rows * (heads * (2 * headDim + rotated) + threads),
     });
   },
 };

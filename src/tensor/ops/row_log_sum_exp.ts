@@ -6,6 +6,7 @@
 import source from "../../../kernels/row_log_sum_exp.wgsl" with { type: "text" };
 import rowSum from "../../../kernels/include/row_sum.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
+import { rowThreads } from "../row_threads.ts";
 import { constant, exp, stepScalar } from "../expr/mod.ts";
 import type { StepScalar, Tensor } from "../graph.ts";
 import { ensure, grid, type Op } from "../op.ts";
@@ -35,13 +36,12 @@ const rowLogSumExpOp: Op<Attributes> = {
   },
   lower({ inputs, outputs, attributes: { temperature }, device, dispatch }) {
     const [rows, width] = [inputs[0]!.dim(0), inputs[0]!.dim(1)];
-    const subgroup = device.family === "subgroup8";
     const vector = width % 4 === 0 ? 4 : 1;
+    const { threads, constants } = rowThreads(width / vector, device);
     dispatch({
-      kernel: "rowLogSumExp",
+      kernel: `rowLogSumExp${threads > 64 ? ` by ${threads}` : ""}`,
       wgsl: expandTemplate("row_log_sum_exp", source, {
-        SUBGROUP: subgroup,
-        THREADS: subgroup ? 8 : 64,
+        ...constants,
         VECTOR: vector,
         TEMPERATURE: temperature !== undefined,
         SUM: "f32",
@@ -50,6 +50,8 @@ const rowLogSumExpOp: Op<Attributes> = {
       size: [rows, width / vector, temperature ?? 0],
       groups: grid(rows, device),
       flops: 4 * rows * width,
+      // Once for the largest, once for the sum; every thread begins with the row's first unit.
+      traffic: 4 * rows * (2 * width + vector * threads + 1),
     });
   },
 };

@@ -17,12 +17,15 @@ export const ROW_PARTS = [
   "messages",
   "system",
   "tools",
+  "privileged",
   "id",
   "source",
 ] as const;
 
 /** Parts that are text. */
-const TEXTS: ReadonlySet<string> = new Set(["text", "prompt", "completion", "chosen", "rejected", "system"]);
+const TEXTS: ReadonlySet<string> = new Set([
+  ...["text", "prompt", "completion", "chosen", "rejected", "system", "privileged"],
+]);
 
 /** A part of a row. */
 export type RowPart = typeof ROW_PARTS[number];

@@ -28,6 +28,8 @@ export type DatasetRow =
     origin?: string;
     /** Which of several teachers is to teach it: the member `teacher` of the line. */
     teacher?: string;
+    /** What a teacher that is told more reads before the rest: the member `privileged` of the line. */
+    privileged?: string;
   }
   & (
     | { shape: "text"; text: string }
@@ -82,7 +84,13 @@ export function rowOf(value: unknown, source: RowSource): DatasetRow {
   if (shapes.length > 1) {
     throw new RowProblem(`has ${shapes.join(" as well as ")}; keep one of them`);
   }
-  const row = { source, ...rowId(value.id), ...origin(value.source), ...teacherName(value.teacher) };
+  const row = {
+    source,
+    ...rowId(value.id),
+    ...origin(value.source),
+    ...teacherName(value.teacher),
+    ...privileged(value.privileged),
+  };
   if (shapes[0] === "text") {
     return { ...row, shape: "text", text: string(value.text, "text", "filled") };
   }
@@ -143,6 +151,11 @@ function origin(value: unknown): { origin?: string } {
 /** Likewise. */
 function teacherName(value: unknown): { teacher?: string } {
   return typeof value === "string" && value !== "" ? { teacher: value } : {};
+}
+
+/** Likewise. */
+function privileged(value: unknown): { privileged?: string } {
+  return typeof value === "string" && value !== "" ? { privileged: string(value, "privileged", "any") } : {};
 }
 
 function tools(value: unknown): { tools?: unknown[] } {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { GroupRows } from "../../../losses/group_contract.ts";
+import { APART, type GroupRows } from "../../../losses/group_contract.ts";
 import type { EncodedSample } from "../../../text/encode.ts";
 import { MOST_TOKENS } from "../../../text/alignment/groups.ts";
 import { IGNORED_LABEL } from "../../../text/packing.ts";
@@ -32,7 +32,7 @@ export interface PlacedStream {
 /** The places of all groups of a batch. */
 export interface PlacedGroups {
   readonly count: number;
-  /** i32 [G]: 0, or -100 where there is no group. */
+  /** i32 [G]: 0, or of mapped rows the student's token, with the bit `APART` where the teacher has none; -100 where there is no group. */
   readonly counted: Int32Array<ArrayBuffer>;
   readonly student: PlacedStream;
   readonly teacher: PlacedStream;
@@ -41,12 +41,13 @@ export interface PlacedGroups {
 /** A group that counts: its tokens in the two encodings of its sample, ends not included. */
 interface Counted {
   readonly own: readonly [number, number];
-  readonly other: readonly [number, number];
+  /** Absent where the student's token of a mapped row stands alone. */
+  readonly other?: readonly [number, number];
 }
 
 /**
  * The groups of a sample that count: all tokens of both sides are targets. With `positional` rows the k-th target of one side and the k-th of
- * the other.
+ * the other; with `mapped` ones each target of the student, and the teacher's where the two alone are a group.
  */
 export function countedGroups({ supervised, other }: EncodedSample, rows: GroupRows): Counted[] {
   if (!other) return [];
@@ -58,6 +59,7 @@ export function countedGroups({ supervised, other }: EncodedSample, rows: GroupR
       other: [others[k]!, others[k]! + 1],
     }));
   }
+  if (rows === "mapped") return mappedTokens({ supervised, other });
   const found: Counted[] = [];
   const { groups } = other;
   for (let g = 0; g < groups.length; g += 4) {
@@ -67,6 +69,21 @@ export function countedGroups({ supervised, other }: EncodedSample, rows: GroupR
     found.push({ own: [a, b], other: [c, d] });
   }
   return found;
+}
+
+function mappedTokens(
+  { supervised, other }: Required<Pick<EncodedSample, "supervised" | "other">>,
+): Counted[] {
+  const { groups, supervised: others } = other;
+  const beside = new Map<number, number>();
+  for (let g = 0; g < groups.length; g += 4) {
+    const [a, b, c, d] = groups.subarray(g, g + 4) as unknown as [number, number, number, number];
+    if (b - a === 1 && d - c === 1 && others[c]) beside.set(a, c);
+  }
+  return [...supervised.keys()].filter((i) => supervised[i]).map((i): Counted => {
+    const c = beside.get(i);
+    return { own: [i, i + 1], ...(c === undefined ? {} : { other: [c, c + 1] }) };
+  });
 }
 
 function isAll(flags: Uint8Array, start: number, end: number): boolean {
@@ -88,9 +105,9 @@ export function placeGroups(
     const { ids, other } = member;
     for (const group of countedGroups(member, rows)) {
       if (count === sizes.groups) throw new RangeError(`a batch has more than ${count} groups`);
-      counted[count] = 0;
+      counted[count] = rows === "mapped" ? ids[group.own[0]]! | (group.other ? 0 : APART) : 0;
       place(student, count, rows, group.own, start, ids);
-      place(teacher, count, rows, group.other, otherStart, other!.ids);
+      if (group.other) place(teacher, count, rows, group.other, otherStart, other!.ids);
       count++;
     }
     start += ids.length;

@@ -93,7 +93,7 @@ export function refuseUnaligned(
     {
       where,
       hint:
-        "Take universal-logit-groups or hybrid-logit-groups, or a loss of the student alone, such as cross-entropy.",
+        "Take universal-logit-groups, hybrid-logit-groups or mapped-logit-groups, or a loss of the student alone, such as cross-entropy.",
     },
   );
 }

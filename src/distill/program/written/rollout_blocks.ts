@@ -6,6 +6,7 @@
  */
 import type { Plan, Program } from "../../../tensor/plan.ts";
 import type { Model } from "../../inputs/models.ts";
+import { type PrivilegedTeacher, tableRows } from "../../inputs/privileged_teacher.ts";
 import type { Recipe } from "../../recipe/recipe.ts";
 import { attachOf, type Trained } from "../../trained/attach.ts";
 import type { Trainables } from "../../trained/trainables.ts";
@@ -22,6 +23,7 @@ interface RolloutSetup extends Trained {
   readonly recipe: Recipe;
   readonly student: Model;
   readonly trainables: Trainables;
+  readonly privileged?: PrivilegedTeacher;
 }
 
 /** What the student writes with in a run that learns from its own texts. */
@@ -38,9 +40,9 @@ export function rolloutOptions(setup: RolloutSetup): GeneratorOptions {
 
 /** Traces the blocks into the program of a run, where its recipe wants them. */
 export function traceRollouts(program: Program, setup: RolloutSetup): void {
-  const { recipe: { train, data }, student } = setup;
+  const { recipe: { train, data }, student, privileged } = setup;
   if (!train.onPolicy) return;
-  const place = { prefix: ROLLOUT, positions: data.contextLength };
+  const place = { prefix: ROLLOUT, positions: tableRows(data, privileged) };
   traceGeneration(program, student, rolloutOptions(setup), place);
 }
 

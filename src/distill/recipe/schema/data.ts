@@ -32,6 +32,7 @@ const PART_MEANS: Readonly<Record<RowPart, string>> = {
   messages: "Column of conversations: lists of turns, or such lists as JSON",
   system: "Column of what the system says first; it makes a conversation of prompt and completion",
   tools: "Column of the tools that the chat template is told of",
+  privileged: "Column of what the teacher alone reads, before the rest; see teacher.privileged",
   id: "Column of names of rows",
   source: "Column that says who wrote a row",
 };

@@ -14,6 +14,7 @@ import { haveNumbers } from "./fields.ts";
 import { defaultObjective, isEverPositive, objective } from "./objective.ts";
 import { checkOnPolicy } from "./on_policy.ts";
 import { limits, output, samples } from "./run.ts";
+import { checkBesidePrivileged } from "./privileged.ts";
 import { checkOwnTeacher } from "./several_teachers.ts";
 import { checkBesideServed } from "./server.ts";
 import { student } from "./student.ts";
@@ -61,6 +62,7 @@ export const recipeSchema: z.ZodType<Recipe, RecipeInput> = z.strictObject({
   checkBesideServed({ teacher, student, train }, wrong);
   checkOnPolicy({ teacher, student, data, train }, wrong);
   checkOwnTeacher(teacher, { student, train }, wrong);
+  checkBesidePrivileged(teacher, { student, data }, wrong);
   const trains = objective.findIndex(({ learner }) => learner === "teacher");
   if (trains >= 0 && !teacher.train) {
     context.addIssue({

@@ -10,6 +10,7 @@ import type { Combine, SelfRecipe, TeacherMemberRecipe } from "../recipe.ts";
 interface Teachers {
   readonly model: string;
   readonly self?: SelfRecipe | undefined;
+  readonly tokenizer?: string | undefined;
   readonly teachers?: readonly Readonly<Member>[] | undefined;
   readonly combine?: Combine | undefined;
   readonly quantize?: unknown;
@@ -36,7 +37,7 @@ interface Context {
 
 /** What a student that is its own teacher cannot have. */
 export function checkSelf(
-  { model, self, quantize, stream, train, align, cache, teachers }: Teachers,
+  { model, self, tokenizer, quantize, stream, train, align, cache, teachers }: Teachers,
   context: Context,
 ) {
   const wrong = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message });
@@ -44,6 +45,9 @@ export function checkSelf(
   if (model !== "student") {
     if (self) wrong(["self"], "says what of the student teaches it, but teacher.model is not `student`");
     return;
+  }
+  if (tokenizer !== undefined) {
+    wrong(["tokenizer"], "is the student's, where the student teaches itself; leave it out");
   }
   if (quantize) {
     wrong(["quantize"], "is student.quantize, where the student teaches itself; leave it out here");
@@ -68,7 +72,7 @@ export function checkSelf(
 
 /** What several teachers must and cannot have. */
 export function checkTeachers(
-  { model, self, teachers, combine, quantize, stream, train, align, cache }: Teachers,
+  { model, self, tokenizer, teachers, combine, quantize, stream, train, align, cache }: Teachers,
   context: Context,
 ): void {
   const wrong = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message });
@@ -84,6 +88,7 @@ export function checkTeachers(
   }
   if (self) wrong(["self"], "belongs to the one of teachers whose model is `student`");
   if (quantize) wrong(["quantize"], "belongs to each of teachers");
+  if (tokenizer !== undefined) wrong(["tokenizer"], "belongs to each of teachers");
   if (align) {
     wrong(
       ["align"],
@@ -106,7 +111,9 @@ export function checkTeachers(
   }
   const weighs = combine === "mixture" || combine === "product";
   const names = new Map<string, number>();
-  for (const [i, { model, name, weight, schedule, layers, quantize, self }] of teachers.entries()) {
+  for (
+    const [i, { model, name, weight, schedule, layers, quantize, self, tokenizer }] of teachers.entries()
+  ) {
     const at = (field: string, message: string) => wrong(["teachers", i, field], message);
     if (model === "server") {
       at("model", "cannot be behind a server, as one of several; name models that are here");
@@ -120,6 +127,9 @@ export function checkTeachers(
     }
     if (model !== "student" && self) {
       at("self", "says what of the student teaches it, but model is not `student`");
+    }
+    if (model === "student" && tokenizer !== undefined) {
+      at("tokenizer", "is the student's, where the student teaches itself");
     }
     if (model === "student" && layers) at("layers", "are student.layers, where the student teaches itself");
     if (model === "student" && quantize) {

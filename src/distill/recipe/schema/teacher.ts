@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { adapter } from "./adapter.ts";
 import { count, path, quantize, QUANTIZES, seed, share } from "./fields.ts";
+import { checkPrivileged } from "./privileged.ts";
 import { checkSelf, checkTeachers } from "./several_teachers.ts";
 import { course } from "./objective.ts";
 import { layers } from "./student.ts";
@@ -52,6 +53,11 @@ const self = z.discriminatedUnion("kind", [
   "What of the student teaches it, where model is `student`: what it began as, when absent, or such as {kind: lagged, every: 100} or {kind: mean, decay: 0.999}",
 );
 
+const tokenizer = path.describe(
+  "Folder with a tokenizer.json or tokenizer.model, or GGUF file, that the teacher's tokenizer is read from, where `model` has none; of a " +
+    "teacher behind a server it is compared with the student's",
+);
+
 const member = z.strictObject({
   model: path.describe(
     "Hugging Face folder or GGUF file, hf:ORG/NAME@REVISION of the hub, or `student` for the student itself",
@@ -68,6 +74,7 @@ const member = z.strictObject({
   layers: layers.optional().describe("Layers kept, counted from 0 and rising; all when absent"),
   quantize: quantize.optional().describe(`${QUANTIZES}As it is stored when absent`),
   self: self.optional(),
+  tokenizer: tokenizer.optional(),
 });
 
 /** Teachers at once, at the most: a kernel binds a row of each. */
@@ -80,6 +87,10 @@ const align = z.strictObject({
   ),
   unlike: z.enum(["refuse", "skip"]).default("refuse").describe(
     "Rows whose bytes the two tokenizers do not spell alike, such as where one normalises to NFC: an error, or left out",
+  ),
+  vocabulary: z.enum(["same", "nearest"]).optional().describe(
+    "Which tokens of the two vocabularies hybrid-logit-groups and mapped-logit-groups compare as equal: those of the same bytes (when " +
+      "absent), or, for a token that the other has not, one that is a byte's edit away too, such as gets and get",
   ),
 });
 
@@ -116,23 +127,29 @@ export const teacher = z.strictObject({
     "For a teacher with another tokenizer than the student's: it reads the same texts in its own tokens, and losses over groups of tokens " +
       "compare the two, such as universal-logit-groups",
   ),
-}).superRefine(checkServed).superRefine(checkSelf).superRefine(checkTeachers).refine(
-  (t) => !(t.align && t.train),
-  {
+  tokenizer: tokenizer.optional(),
+  privileged: z.boolean().optional().describe(
+    "Whether the teacher is told more than the student: before what both read it has the `privileged` text of each row, such as a hint or " +
+      "the answer; no when absent",
+  ),
+}).superRefine(checkServed).superRefine(checkSelf).superRefine(checkTeachers).superRefine(checkPrivileged)
+  .refine(
+    (t) => !(t.align && t.train),
+    {
+      path: ["align"],
+      error:
+        "cannot be had with teacher.train: a teacher that is trained along must have the student's tokenizer",
+    },
+  ).refine((t) => !(t.align && t.cache), {
     path: ["align"],
-    error:
-      "cannot be had with teacher.train: a teacher that is trained along must have the student's tokenizer",
-  },
-).refine((t) => !(t.align && t.cache), {
-  path: ["align"],
-  error: "cannot be had with teacher.cache: what is kept of a teacher belongs to the student's tokens",
-}).refine((t) => !(t.align && t.stream), {
-  path: ["align"],
-  error: "cannot be had with teacher.stream: leave stream out",
-}).refine((t) => !(t.train && t.cache), {
-  path: ["cache"],
-  error: "cannot keep a teacher that is trained along; leave it out, or teacher.train",
-}).refine((t) => !(t.train && t.stream), {
-  path: ["stream"],
-  error: "cannot stream a teacher that is trained along; leave it out, or teacher.train",
-});
+    error: "cannot be had with teacher.cache: what is kept of a teacher belongs to the student's tokens",
+  }).refine((t) => !(t.align && t.stream), {
+    path: ["align"],
+    error: "cannot be had with teacher.stream: leave stream out",
+  }).refine((t) => !(t.train && t.cache), {
+    path: ["cache"],
+    error: "cannot keep a teacher that is trained along; leave it out, or teacher.train",
+  }).refine((t) => !(t.train && t.stream), {
+    path: ["stream"],
+    error: "cannot stream a teacher that is trained along; leave it out, or teacher.train",
+  });

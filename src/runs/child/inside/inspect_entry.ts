@@ -52,7 +52,7 @@ async function inspect(order: InspectionOrder, modules: readonly PluginModule[])
       case "validate":
         return validation(opened);
       case "estimate":
-        return await estimate(opened, false);
+        return await estimate(opened, false, order.kept);
       case "preview":
         return preview(opened, order.heldOut, order.samples);
     }

@@ -48,6 +48,7 @@ export function main(modules: readonly PluginModule[]): Promise<never> {
         different.set(hash, {
           ...{ hash, ids: [...sample.ids], positions },
           ...(measured.has(sample) ? { measured: supervisedOf(sample) } : known?.measured ? known : {}),
+          ...textOf(tokenizer, sample),
           where: `${sample.source.file}:${sample.source.line}`,
         });
       }
@@ -74,7 +75,18 @@ function probeOf(tokenizer: TextTokenizer, { ids }: EncodedSample) {
     text = tokenizer.decode(some);
     plainIds = [...tokenizer.encode(text, { addBos: false })];
   }
-  return { text, plainIds, ids: [...tokenizer.encode(text)] };
+  const { bosToken } = tokenizer;
+  const bos = bosToken === undefined ? undefined : tokenizer.tokenText(bosToken);
+  return { text, plainIds, ids: [...tokenizer.encode(text)], ...(bos === undefined ? {} : { bos }) };
+}
+
+/** The text of a sample, special tokens written out, where its tokens can be had of it again. */
+function textOf(tokenizer: TextTokenizer, { ids }: EncodedSample): { text?: string } {
+  const { prefix } = tokenizer.bosPolicy;
+  const plain = ids.subarray(prefix.every((id, i) => ids[i] === id) ? prefix.length : 0);
+  const text = tokenizer.decode(plain);
+  const again = tokenizer.encode(text, { addBos: false, special: true });
+  return again.length === plain.length && again.every((id, i) => id === plain[i]) ? { text } : {};
 }
 
 function supervisedOf({ ids, supervised }: EncodedSample): number[] {

@@ -45,7 +45,7 @@ export function runChild<Plugins, R>(
   let attempt: Attempt | undefined;
   return serve<TrainingOrder>(async (order, port) => {
     attempt = new Attempt(order, port);
-    const { folder, resume, resumeLimit, profile, evaluations, caches } = order;
+    const { folder, resume, resumeLimit, profile, evaluations, caches, tuning } = order;
     const recipe = parse(order.recipe, join(folder, "recipe.json"));
     using alive = await Deno.open(join(folder, ALIVE_LOCK), { read: true, write: true, create: true });
     if (!await alive.tryLock(true)) {
@@ -57,6 +57,7 @@ export function runChild<Plugins, R>(
       ...{ folder, resume, resumeLimit, profile, registry: await registry(), emit, control },
       ...(evaluations === undefined ? {} : { evaluations }),
       ...(caches === undefined ? {} : { caches }),
+      ...(tuning === undefined ? {} : { tuning }),
     };
     emit({ type: "result", result: await trainer(recipe, host) });
   }, (error, port) => {

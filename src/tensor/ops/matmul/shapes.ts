@@ -116,7 +116,7 @@ export function traffic({ m, n, k, k2, weight }: MatmulShape, v: MatmulVariant):
   const w = Math.ceil(m / rows) * n * (k * bytesOfValue(weight) + 4 * k2);
   // Each part is written and read once, or added to what is there.
   const parts = partsOf(v);
-  const launches = v.family === "subgroup8" ? Math.ceil(k / v.depth) : 1;
+  const launches = v.family === "subgroup8" ? Math.max(1, Math.ceil(k / v.depth)) : 1;
   const out = parts > 1 ? 2 * parts + 1 : 2 * launches - 1;
   return x + w + m * n * 4 * out;
 }

@@ -7,9 +7,25 @@
  *
  * @module
  */
-import type { DeviceDescription } from "../../gpu/description.ts";
-import type { Variants } from "../graph.ts";
-import { sizeClass } from "../variants.ts";
+import type { DeviceDescription } from "../../../gpu/description.ts";
+import type { Variants } from "../../graph.ts";
+import { sizeClass } from "../../variants.ts";
+
+/** Attributes of `attentionOp`. */
+export interface AttentionAttributes {
+  /** Heads of queries. */
+  readonly heads: number;
+  /** Heads of keys and values; each serves `heads / keyValueHeads` heads of queries. */
+  readonly keyValueHeads: number;
+  /** Width of a head, at most 256. Multiples of 4 are fastest: others are made so on the way in, and `attentionOp` wants them. */
+  readonly headDim: number;
+  /** Factor of the scores, usually `headDim ** -0.5`. */
+  readonly scale: number;
+  /** Scores s become softCap * tanh(s / softCap) before the softmax (Gemma 2, arXiv 2408.00118); no cap when absent. */
+  readonly softCap?: number | undefined;
+  /** Whether neighbouring queries have ranges of keys that have nothing to do with each other, as where several sequences are written. */
+  readonly apart?: boolean | undefined;
+}
 
 /** What the choice of a kernel for attention depends on. */
 export interface AttentionShape {
@@ -26,7 +42,8 @@ export interface AttentionShape {
 export type AttentionVariant =
   /**
    * Tiles in workgroup memory. Each thread makes 4 rows of `4 * block / threads` scores, and 4 rows of some of the columns. `parts`: workgroups that
-   * share the columns of a head, each of which makes the scores anew.
+   * share the columns of a head, each of which makes the scores anew. `apart`: each head of a group makes its own gradients of the keys and
+   * values that the group shares, and they are summed afterwards: more bytes, but as many more workgroups.
    */
   | {
     readonly family: "tiled";
@@ -34,6 +51,7 @@ export type AttentionVariant =
     readonly block: number;
     readonly threads: number;
     readonly parts: number;
+    readonly apart?: true;
   }
   /** One subgroup of 8 lanes, each with `own` rows, over which it spreads the other side's `spread` at a time. */
   | { readonly family: "subgroup8"; readonly own: 1 | 4; readonly spread: 8 | 16 | 32 };
@@ -86,7 +104,7 @@ const SMALL_MEMORY = 16_384;
 /** How a tiled kernel is laid out, or undefined where its parts do not fit each other. */
 export function tiledLayout(
   part: AttentionPart,
-  { rows, block, threads, parts }: Omit<Tiled, "family">,
+  { rows, block, threads, parts }: Pick<Tiled, "rows" | "block" | "threads" | "parts">,
   headDim: number,
 ): TiledLayout | undefined {
   const across = threads / (rows / 4);
@@ -120,6 +138,19 @@ function accumulators(part: AttentionPart, columns: number): number {
 /** Beyond this, the sums of a thread leave no registers for the rest. */
 const MOST_ACCUMULATORS = 128;
 
+/** Bytes that gradients of the heads of a group apart may take: what a binding may have anywhere. */
+const MOST_APART = 128 * 2 ** 20;
+
+/** Whether heads share keys, and workgroups that make a whole group are too few to fill a device. */
+function isGrouped(part: AttentionPart, shape: AttentionShape, { rows, threads, parts }: Tiled): boolean {
+  const { keys, heads, keyValueHeads, headDim } = shape;
+  return part === "attention dk dv" && heads > keyValueHeads && 4 * keys * heads * headDim <= MOST_APART &&
+    Math.ceil(keys / rows) * keyValueHeads * parts * threads < THREADS_AT_WORK;
+}
+
+/** Threads of a large device that run at once: a hundred multiprocessors, each with 512. Registers may allow half of them. */
+const THREADS_AT_WORK = 51_200;
+
 function tiledCandidates(part: AttentionPart, shape: AttentionShape, device: DeviceDescription): Tiled[] {
   const found: Tiled[] = [];
   for (const threads of [64, 128, 256]) {
@@ -135,6 +166,7 @@ function tiledCandidates(part: AttentionPart, shape: AttentionShape, device: Dev
           // Threads that own no column of so narrow a head would idle.
           if (layout.across > 8 && layout.across > shape.headDim / 4) continue;
           found.push(variant);
+          if (isGrouped(part, shape, variant)) found.push({ ...variant, apart: true });
           // Half the columns, and registers for twice the threads at once, may win over making the scores once.
           if (floats <= MOST_ACCUMULATORS / 2) break;
         }
@@ -183,6 +215,11 @@ function blocksOfTiles(part: AttentionPart, shape: AttentionShape, variant: Atte
   return blocks;
 }
 
+/** Heads that have workgroups of their own, and whose results are as many. */
+function headsOf(part: AttentionPart, { heads, keyValueHeads }: AttentionShape, variant: AttentionVariant) {
+  return part !== "attention dk dv" || (variant.family === "tiled" && variant.apart) ? heads : keyValueHeads;
+}
+
 /**
  * Bytes that a variant's tiling moves: both sides' rows for every product of every block, the rows once more for every sum, what the rows are
  * known by, and the result.
@@ -195,21 +232,28 @@ export function attentionTraffic(
   variant: AttentionVariant,
   parts: number,
 ): number {
-  const { queries, keys, heads, keyValueHeads, headDim } = shape;
+  const { queries, keys, heads, headDim } = shape;
   const { own, other, sums, words } = PARTS[part];
   const { rows, block } = tileOf(variant);
   const keyed = part === "attention dk dv";
   const blocks = blocksOfTiles(part, shape, variant) * heads;
   const products = blocks * parts * (own * rows + other * block) * headDim;
   const summed = blocks * sums * block * headDim;
-  const tiles = Math.ceil((keyed ? keys : queries) / rows) * (keyed ? keyValueHeads : heads) * parts;
+  const madeHeads = headsOf(part, shape, variant);
+  const tiles = Math.ceil((keyed ? keys : queries) / rows) * madeHeads * parts;
   const known = keyed
     ? blocks * parts * words * block + tiles * 2 * Math.ceil(queries / QUERY_BLOCK)
     : words * queries * heads * parts;
   const results = keyed
-    ? 2 * keys * keyValueHeads * headDim
+    ? 2 * keys * madeHeads * headDim
     : queries * heads * headDim + (part === "attention" ? queries * heads : 0);
   return 4 * (products + summed + known + results);
+}
+
+/** Bytes that summing the gradients of a group's heads moves, where they are made apart. */
+export function groupSumTraffic(shape: AttentionShape, variant: AttentionVariant): number {
+  const { keys, heads, keyValueHeads, headDim } = shape;
+  return variant.family === "tiled" && variant.apart ? 8 * keys * headDim * (heads + keyValueHeads) : 0;
 }
 
 /** Seconds by a model of hardware: the longest of arithmetic, workgroup memory and memory, where there are tiles enough to fill it. */
@@ -227,12 +271,11 @@ function tiledCost(part: AttentionPart, shape: AttentionShape, variant: Tiled): 
   const read = products * (1 + vectors) / (4 * vectors) + summed / 2;
   const arithmetic = (products + summed) / 10e12;
   const workgroup = 4 * read / 20e12;
-  const memory = attentionTraffic(part, shape, variant, parts) / 2e12;
+  const memory = (attentionTraffic(part, shape, variant, parts) + groupSumTraffic(shape, variant)) / 2e12;
   const waits = blocks * (2 * Math.ceil(shape.headDim / layout.slice) * own + 3) * threads / 64 * 2e-10;
-  const tiles = Math.ceil((keyed ? shape.keys : shape.queries) / rows) *
-    (keyed ? shape.keyValueHeads : shape.heads) * parts;
-  // A hundred multiprocessors, each with 512 threads at work; registers may allow half of them.
-  const filled = Math.min(1, tiles * threads / (100 * 512));
+  const tiles = Math.ceil((keyed ? shape.keys : shape.queries) / rows) * headsOf(part, shape, variant) *
+    parts;
+  const filled = Math.min(1, tiles * threads / THREADS_AT_WORK);
   const crowded = accumulators(part, layout.columns) > MOST_ACCUMULATORS / 2 ? 1.3 : 1;
   const times = [arithmetic, workgroup, memory, waits];
   // They overlap, but not wholly.
@@ -280,9 +323,12 @@ export function attentionVariants(
     },
     name: (v) =>
       v.family === "tiled"
-        ? `tiled ${v.rows}x${v.block} by ${v.threads}${v.parts > 1 ? ` in ${v.parts} parts` : ""}`
+        ? `tiled ${v.rows}x${v.block} by ${v.threads}${v.parts > 1 ? ` in ${v.parts} parts` : ""}${
+          v.apart ? ", heads apart" : ""
+        }`
         : `subgroup8 ${8 * v.own}x${v.spread}`,
     cost,
-    traffic: (shape, v) => attentionTraffic(part, shape, v, v.family === "tiled" ? v.parts : 1),
+    traffic: (shape, v) =>
+      attentionTraffic(part, shape, v, v.family === "tiled" ? v.parts : 1) + groupSumTraffic(shape, v),
   };
 }

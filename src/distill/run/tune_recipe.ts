@@ -1,0 +1,91 @@
+/**
+ * Letting a device choose its kernels ahead of the runs: all that a recipe's training, and its teachers' passes over the data, would
+ * choose among.
+ *
+ * @module
+ */
+import type { Gpu } from "../../gpu/device.ts";
+import type { ChosenKernel } from "../../tensor/variants.ts";
+import { tuneKernels, type TuneOptions } from "../../tune/tune.ts";
+import {
+  choicesOf,
+  type DeviceIdentity,
+  deviceIdentity,
+  kernelsOf,
+  knownChoices,
+  type TunedChoice,
+  type TunedDevice,
+} from "../../tune/tuned.ts";
+import { sampleBytes, teacherTexts } from "../generate/samples.ts";
+import { planTraining } from "../program/plan_training.ts";
+import { planTeacherPass } from "../teacher/plan_pass.ts";
+import { hostMemory } from "./host_memory.ts";
+import type { OpenedRecipe } from "./open_recipe.ts";
+
+/** A recipe's kernels on a device, for `--json`. */
+export interface TunedRecipe {
+  readonly device: DeviceIdentity;
+  /** Choices of the recipe that were measured, now or before, those first in which most of the time goes. */
+  readonly choices: readonly (TunedChoice & { readonly uses: number; readonly measured: "now" | "before" })[];
+  /** Choices that were not, and why, by what they are for. */
+  readonly left: Readonly<Record<string, string>>;
+  /** That measuring took. */
+  readonly seconds: number;
+}
+
+/** How a recipe is tuned. */
+export interface TuneRecipeOptions extends TuneOptions {
+  /** Measure what was measured before, too. */
+  readonly again?: boolean;
+}
+
+/** All choices among kernels that a recipe's plans make on a device, by what they are for. */
+export function choicesOfRecipe({ prepared, setup }: OpenedRecipe, gpu: Gpu): Map<string, ChosenKernel> {
+  const { description, adapter } = gpu;
+  const availableBytes = adapter.info.isFallbackAdapter ? hostMemory() : undefined;
+  const { plan, choices } = planTraining(setup, description, {
+    sampleBytes: (streamed) => sampleBytes(description, prepared, setup, streamed),
+    availableBytes,
+  });
+  const { cache, server } = setup.recipe.teacher;
+  const texts = teacherTexts(description, prepared, setup);
+  const passes = cache && !server
+    ? setup.teachers.map((teacher) =>
+      planTeacherPass({ ...setup, teacher }, description, { choices, texts, availableBytes }).plan
+    )
+    : [];
+  return new Map([plan, ...passes].reverse().flatMap(({ kernels }) => [...kernels]));
+}
+
+/**
+ * Measures what is not known of a recipe's kernels. What is found is handed back, not kept.
+ *
+ * @param kept What was measured before, on this device and others
+ * @throws {DeviceError} the recipe does not fit the device, or the device is lost
+ */
+export async function tuneRecipe(
+  opened: OpenedRecipe,
+  gpu: Gpu,
+  kept: readonly TunedDevice[],
+  { again = false, ...options }: TuneRecipeOptions = {},
+): Promise<TunedRecipe> {
+  const device = deviceIdentity(gpu);
+  const before = choicesOf(kept, device);
+  gpu.prefer(kernelsOf(before));
+  const all = choicesOfRecipe(opened, gpu);
+  const { known, missing } = await knownChoices(gpu, all.values(), before);
+  const several = [...all.values()].filter(({ candidates }) => candidates.length > 1);
+  const found = await tuneKernels(gpu, again ? several : missing, options);
+  const isNew = new Set(found.choices.map(({ key }) => key));
+  const told = (measured: "now" | "before") => (choice: TunedChoice) => ({
+    ...choice,
+    ...{ uses: all.get(choice.key)!.uses, measured },
+  });
+  const choices = [
+    ...found.choices.map(told("now")),
+    ...known.filter(({ key }) => !isNew.has(key)).map(told("before")),
+  ];
+  const seconds = ({ firstSeconds, uses }: typeof choices[number]) => firstSeconds * uses;
+  choices.sort((a, b) => seconds(b) - seconds(a));
+  return { device, choices, left: found.left, seconds: found.seconds };
+}

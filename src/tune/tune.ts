@@ -1,0 +1,255 @@
+/**
+ * Lets a device choose its kernels: those of a plan's choices that look fastest on paper are timed against the one that stands first, and
+ * against the best so far.
+ *
+ * @module
+ */
+import { DeviceError } from "../base/errors.ts";
+import type { Gpu } from "../gpu/device.ts";
+import { AIMED_SECONDS, timeInTurn } from "../gpu/stopwatch.ts";
+import type { ChosenKernel } from "../tensor/variants.ts";
+import { distance, planTrial, Trial, type TrialOutputs, workOf } from "./trial.ts";
+import { TrialData } from "./trial_data.ts";
+import { kernelTexts, type TriedKernel, type TunedChoice } from "./tuned.ts";
+
+/** How much is tried. */
+export interface TuneOptions {
+  /** Kernels that are timed for a choice, beside the one that stands first (default {@linkcode TRIALS}). */
+  readonly trials?: number;
+  /** Seconds after which nothing more is begun (default none). */
+  readonly seconds?: number;
+  /** Bytes that trials may take (default 2 GiB); choices that need more keep the kernel that stands first. */
+  readonly bytes?: number;
+  /** Told before each trial how far the work is. */
+  readonly onProgress?: (progress: TuneProgress) => void;
+  /** Asked before each trial. */
+  readonly stopped?: () => boolean;
+}
+
+/** How far the work is. */
+export interface TuneProgress {
+  /** Trials so far, and of all choices, if none is cut short. */
+  readonly done: number;
+  readonly total: number;
+  /** What is tried. */
+  readonly key: string;
+  readonly kernel: string;
+}
+
+/** What was found. */
+export interface Tuning {
+  readonly choices: readonly TunedChoice[];
+  /** Choices for which there was no time, or no memory, or nothing to compare: why, by key. */
+  readonly left: Readonly<Record<string, string>>;
+  readonly seconds: number;
+}
+
+/** Kernels that are timed for a choice where nothing else is asked for: docs/tuning.md shows what more would give. */
+export const TRIALS = 4;
+
+/** Seconds that a run spends at most on what was not measured before. */
+export const RUN_SECONDS = 8;
+
+const DEFAULT_BYTES = 2 * 2 ** 30;
+
+/** Of what is timed in turn, the rounds. */
+const ROUNDS = 5;
+
+/** A kernel that takes so much longer at first sight is not looked at again. */
+const FAR_OFF = 1.5;
+
+/** A kernel has to be so much better than the best so far: what is less may be chance. */
+const MARGIN = 0.97;
+
+/**
+ * How far numbers may be from those of the kernel that stands first, over their size: ten times what rounding in another order comes to
+ * over the longest sums.
+ */
+const CLOSE = 1e-4;
+
+/** Most runs of a kernel in one pass. */
+const MOST_TURNS = 64;
+
+/** The most seconds that one pass should take. */
+const LONGEST_PASS = 0.25;
+
+/**
+ * Finds the best kernel for each choice. The work is the same each time, what is found is not.
+ *
+ * @throws {DeviceError} if the device is lost
+ */
+export async function tuneKernels(
+  gpu: Gpu,
+  choices: Iterable<ChosenKernel>,
+  options: TuneOptions = {},
+): Promise<Tuning> {
+  const { trials = TRIALS, seconds = Infinity, stopped = () => false } = options;
+  const begun = performance.now();
+  const elapsed = () => (performance.now() - begun) / 1000;
+  const several = [...choices].filter(({ candidates }) => candidates.length > 1);
+  // Where most of the time goes comes first, should there be no time for all.
+  several.sort((a, b) => weight(b) - weight(a));
+  const wanted = several.map((choice) => byCost(choice).slice(0, trials));
+  const total = wanted.reduce((sum, names) => sum + names.length, 0);
+  const [found, left]: [TunedChoice[], Record<string, string>] = [[], {}];
+  const data = new TrialData();
+  let done = 0;
+  for (const [i, choice] of several.entries()) {
+    const { key } = choice;
+    const enough = () => elapsed() > seconds || stopped();
+    const work = {
+      ...{ data, enough, names: wanted[i]!, bytes: options.bytes ?? DEFAULT_BYTES },
+      begin: (kernel: string) => options.onProgress?.({ done: done++, total, key, kernel }),
+    };
+    const outcome = enough() ? "there was no time for it" : await contest(gpu, choice, work);
+    if (typeof outcome === "string") left[key] = outcome;
+    else found.push(outcome);
+  }
+  return { choices: found, left, seconds: elapsed() };
+}
+
+/** Seconds that a choice accounts for on paper. */
+function weight({ candidates, uses }: ChosenKernel): number {
+  return candidates[0]!.cost * uses;
+}
+
+/** Candidates but the first, the fastest on paper at the front. */
+export function byCost({ candidates: [_, ...others] }: ChosenKernel): string[] {
+  return others.toSorted((a, b) => a.cost - b.cost).map(({ name }) => name);
+}
+
+interface Contest {
+  readonly data: TrialData;
+  readonly names: readonly string[];
+  readonly bytes: number;
+  begin(kernel: string): void;
+  enough(): boolean;
+}
+
+/** Times the kernels of one choice; says why where that cannot be. */
+async function contest(
+  gpu: Gpu,
+  choice: ChosenKernel,
+  { data, names, bytes, begin, enough }: Contest,
+): Promise<TunedChoice | string> {
+  const first = choice.candidates[0]!.name;
+  const planned = planTrial(choice, first, gpu.description);
+  // The best so far and one other are there at a time, and what they share is counted twice.
+  if (2 * planned.plan.totalBytes > bytes) return "it would take more memory than there is for it";
+  const weights = await data.weights(gpu, planned.plan);
+  const open = async (kernel: string) => {
+    const trial = await Trial.open(gpu, planTrial(choice, kernel, gpu.description), weights, data);
+    try {
+      return { trial, outputs: await trial.outputs() };
+    } catch (error) {
+      trial.destroy();
+      throw error;
+    }
+  };
+  let best: Contender | undefined;
+  try {
+    const begun = await gpu.apart(`the kernel ${first}`, () => open(first)).catch(told);
+    if (typeof begun === "string") return begun;
+    best = { trial: begun.trial, seconds: await oneRun(gpu, begun.trial), ratio: 1 };
+    if (Number.isNaN(distance(begun.outputs, begun.outputs))) return "its trial gives nothing to compare";
+    const tried: TriedKernel[] = [];
+    for (const kernel of names) {
+      if (enough()) break;
+      begin(kernel);
+      const outcome = await gpu.apart(`the kernel ${kernel}`, async () => {
+        const { trial, outputs } = await open(kernel);
+        return await against(gpu, trial, outputs, best!, begun.outputs);
+      }).catch(told);
+      // A device that is lost refuses everything.
+      gpu.check();
+      if (typeof outcome === "string") {
+        tried.push({ kernel, refused: outcome });
+        continue;
+      }
+      tried.push({ kernel, ratio: outcome.ratio });
+      if (outcome.ratio < MARGIN * best.ratio) {
+        best.trial.destroy();
+        best = outcome;
+      } else outcome.trial.destroy();
+    }
+    const seconds = await alone(gpu, best);
+    return {
+      ...{ key: choice.key, text: await kernelTexts(choice, gpu), kernel: best.trial.kernel, first },
+      ...{ seconds, firstSeconds: seconds / best.ratio, ...workOf(planned) },
+      ...{ candidates: choice.candidates.length, tried },
+    };
+  } finally {
+    best?.trial.destroy();
+    weights.forEach((buffer) => buffer.destroy());
+  }
+}
+
+/** A kernel that may be the best. */
+interface Contender {
+  readonly trial: Trial;
+  /** Of one run. */
+  readonly seconds: number;
+  /** Seconds over those of the kernel that stands first. */
+  readonly ratio: number;
+}
+
+/** Times a kernel beside the best so far, or says why it is out of the question. */
+async function against(
+  gpu: Gpu,
+  trial: Trial,
+  outputs: TrialOutputs,
+  best: Contender,
+  wanted: TrialOutputs,
+): Promise<Contender | string> {
+  try {
+    const off = distance(outputs, wanted);
+    if (!(off < CLOSE)) {
+      trial.destroy();
+      return `its numbers are off by ${Number.isFinite(off) ? off.toExponential(1) : "any amount"}`;
+    }
+    const seconds = await oneRun(gpu, trial);
+    if (seconds > FAR_OFF * best.seconds) {
+      return { trial, seconds, ratio: best.ratio * seconds / best.seconds };
+    }
+    const tracks = [best, { trial, seconds }].map((c) => c.trial.track(turns(gpu, c.seconds)));
+    const [mine, others] = [...await timeInTurn(gpu, tracks, ROUNDS)].reverse() as [number[], number[]];
+    // Of rounds, each of which met the same machine.
+    const ratio = best.ratio * median(mine.map((s, i) => s / others[i]!));
+    return { trial, seconds: Math.min(...mine), ratio };
+  } catch (error) {
+    trial.destroy();
+    throw error;
+  }
+}
+
+/** Seconds of a run, at first sight: nothing that is done once is in them. */
+async function oneRun(gpu: Gpu, trial: Trial): Promise<number> {
+  const [[seconds]] = await timeInTurn(gpu, [trial.track(1)], 2) as [number[]];
+  const many = turns(gpu, seconds!);
+  if (many === 1) return seconds!;
+  const [times] = await timeInTurn(gpu, [trial.track(many)], 2) as [number[]];
+  return Math.min(...times);
+}
+
+/** Seconds of a run of the best, as good as they get. */
+async function alone(gpu: Gpu, { trial, seconds }: Contender): Promise<number> {
+  const [times] = await timeInTurn(gpu, [trial.track(turns(gpu, seconds))], 3) as [number[]];
+  return Math.min(...times);
+}
+
+/** Runs in a pass, so that it takes long enough to be measured. */
+function turns(gpu: Gpu, seconds: number): number {
+  const aim = gpu.features.has("timestamp-query") ? AIMED_SECONDS.timestamps : AIMED_SECONDS.wall;
+  const most = Math.min(MOST_TURNS, Math.floor(LONGEST_PASS / seconds));
+  return Math.max(1, Math.min(most, Math.ceil(aim / seconds)));
+}
+
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1]!;
+}
+
+/** What a device refused, in words. An error of another kind is nobody's to hide. */
+function told(error: unknown): string {
+  if (error instanceof DeviceError) return error.message;
+  throw error;
+}
