@@ -7,7 +7,8 @@ import { planTraining } from "../../src/distill/program/plan_training.ts";
 import type { Plan } from "../../src/tensor/plan.ts";
 import { modelTest, testGpu } from "../tensor/harness.ts";
 import { openTiny, tinyRecipe, withTiny } from "./tiny_model.ts";
-import { runHere, storedMetrics } from "./tiny_run.ts";
+import type { RunEventBody } from "../../src/distill/run/events.ts";
+import { runHere } from "./tiny_run.ts";
 
 /** How many products of a block have operands that are rounded, by orientation, and how many have not. */
 function products(plan: Plan, block: string) {
@@ -66,24 +67,27 @@ modelTest("a run in f16 stays beside the run in f32, and is resumed bit for bit"
   }
   await withTiny(async (files) => {
     const train = { steps: 4, checkpointEvery: 2, evaluateEvery: 0 };
-    const losses = async (folder: string) =>
-      (await storedMetrics(folder)).flatMap(({ loss }) => typeof loss === "number" ? [loss] : []);
     const run = async (name: string, changes: { compute?: "f16" }, stopAfter?: number) => {
       const folder = `${files.folder}/${name}`;
       const recipe = tinyRecipe(files, { train: { ...train, ...changes } });
+      const events: RunEventBody[] = [];
       if (stopAfter !== undefined) {
         await runHere(recipe, folder, { control: (step) => step >= stopAfter ? "stop" : "run" });
       }
-      await runHere(recipe, folder, { resume: stopAfter !== undefined });
-      return await losses(folder);
+      await runHere(recipe, folder, { resume: stopAfter !== undefined }, events);
+      const losses = events.flatMap((event) => event.type === "metrics" ? [event.loss!] : []);
+      return { losses, adapter: await Deno.readFile(`${folder}/adapter/adapter_model.safetensors`) };
     };
     const exact = await run("f32", {});
     const rounded = await run("f16", { compute: "f16" });
-    assertEquals(rounded.length, exact.length);
-    rounded.forEach((loss, i) => {
-      assert(Math.abs(loss - exact[i]!) < 2e-3 * exact[i]!, `step ${i + 1}: ${loss}, ${exact[i]} in f32`);
+    assertEquals([exact.losses.length, rounded.losses.length], [4, 4]);
+    rounded.losses.forEach((loss, i) => {
+      const wanted = exact.losses[i]!;
+      assert(Math.abs(loss - wanted) < 2e-3 * wanted, `step ${i + 1}: ${loss}, ${wanted} in f32`);
     });
-    assertNotEquals(rounded, exact);
-    assertEquals(await run("stopped", { compute: "f16" }, 2), rounded);
+    assertNotEquals(rounded.losses, exact.losses);
+    const resumed = await run("resumed", { compute: "f16" }, 2);
+    assertEquals(resumed.losses, rounded.losses.slice(2));
+    assertEquals(resumed.adapter, rounded.adapter);
   });
 });

@@ -177,57 +177,47 @@ hardwareTest("few rows with weights match f64, and forgotten lanes do not pass",
 });
 
 /**
- * The kernel of small matrices with its own ones written out: a matrix is an array of all its values in every lane, and each lane makes
- * all of a product. What is left as it is decides which values of the panels a matrix has, and where its sums go.
+ * The kernel of small matrices with its own ones written out: a factor is a place in a panel, a sum a number, and the lanes of a subgroup
+ * share the values of a product. What is left as it is decides which values a matrix has, and where its sums go.
  */
 function writtenOut(wgsl: string): string {
-  const helpers = new Map<string, string>();
+  const [, n, m] = /subgroup_matrix_result<f32, (\d+), (\d+)>/.exec(wgsl)!;
+  const [, k] = /subgroup_matrix_left<f32, (\d+), \d+>/.exec(wgsl)!;
+  const values = Number(m) * Number(n);
+  let sums = 0;
   const text = wgsl
     .replace("enable chromium_experimental_subgroup_matrix;\n", "")
-    .replace(/subgroup_matrix_result<f32, (\d+), (\d+)>/g, (_, n, m) => `array<f32, ${n * m}>`)
+    .replace(/(var sum\w+): subgroup_matrix_result<[^>]*>;/g, (_, sum) => `${sum} = ${sums++ * values}u;`)
     .replace(
-      /subgroupMatrixLoad<subgroup_matrix_(left|right)<(f32|f16), (\d+), (\d+)>, (col|row)_major>\(&(\w+), /g,
-      (_, side, type, columns, rows, order, from) => {
-        const at = order === "row" ? "r * stride + c" : "c * stride + r";
-        const name = `load_${side}_${order}_${from}`;
-        helpers.set(
-          name,
-          `fn ${name}(at: u32, stride: u32) -> array<${type}, ${rows * columns}> {
-  var values: array<${type}, ${rows * columns}>;
-  for (var r = 0u; r < ${rows}u; r++) {
-    for (var c = 0u; c < ${columns}u; c++) { values[r * ${columns}u + c] = ${from}[at + ${at}]; }
-  }
-  return values;
-}`,
-        );
-        return `${name}(`;
-      },
+      /subgroupMatrixLoad<subgroup_matrix_\w+<[^>]*>, (col|row)_major>\(&\w+, /g,
+      (_, order) => `${order}_major(`,
     )
+    .replaceAll("subgroupMatrixMultiplyAccumulate(", "multiply(subgroup, lane, ")
     .replace(
-      /subgroupMatrixStore<row_major>\(&(\w+), (\w+), (\w+), (\d+)u\);/g,
-      (_, to, at, from, n) =>
-        `if (lane == 0u) { let all = ${from}; for (var e = 0u; e < MATRIX_M * ${n}u; e++) { ${to}[${at} + e] = all[e]; } }`,
-    )
-    .replaceAll("subgroupMatrixMultiplyAccumulate(", "multiply(");
-  const [, columns, rows] = /subgroup_matrix_result<f32, (\d+), (\d+)>/.exec(wgsl)!;
-  const [, type, depth] = /subgroup_matrix_left<(f32|f16), (\d+), \d+>/.exec(wgsl)!;
-  const [m, n, k] = [Number(rows), Number(columns), Number(depth)];
-  return `${text.replaceAll("MATRIX_M", `${m}u`)}
-${[...helpers.values()].join("\n")}
-fn multiply(a: array<${type}, ${m * k}>, b: array<${type}, ${k * n}>, sums: array<f32, ${
-    m * n
-  }>) -> array<f32, ${m * n}> {
-  var left = a;
-  var right = b;
-  var result = sums;
-  for (var r = 0u; r < ${m}u; r++) {
-    for (var c = 0u; c < ${n}u; c++) {
-      var sum = result[r * ${n}u + c];
-      for (var l = 0u; l < ${k}u; l++) { sum += f32(left[r * ${k}u + l]) * f32(right[l * ${n}u + c]); }
-      result[r * ${n}u + c] = sum;
+      /subgroupMatrixStore<row_major>\(&results, mine, (\w+), \d+u\);/g,
+      "store(subgroup, lane, mine, $1);",
+    );
+  const each = sums * values;
+  return `${text}
+var<workgroup> sums: array<f32, ${4 * each}>;
+
+// Where a matrix begins, and how far apart its rows and its columns are.
+fn row_major(at: u32, stride: u32) -> vec3<u32> { return vec3(at, stride, 1u); }
+fn col_major(at: u32, stride: u32) -> vec3<u32> { return vec3(at, 1u, stride); }
+
+fn multiply(subgroup: u32, lane: u32, left: vec3<u32>, right: vec3<u32>, to: u32) -> u32 {
+  for (var e = lane; e < ${values}u; e += 8u) {
+    var sum = sums[subgroup * ${each}u + to + e];
+    for (var l = 0u; l < ${k}u; l++) {
+      sum += xs[left.x + e / ${n}u * left.y + l * left.z] * ws[right.x + l * right.y + e % ${n}u * right.z];
     }
+    sums[subgroup * ${each}u + to + e] = sum;
   }
-  return result;
+  return to;
+}
+
+fn store(subgroup: u32, lane: u32, at: u32, first: u32) {
+  for (var e = lane; e < ${values}u; e += 8u) { results[at + e] = sums[subgroup * ${each}u + first + e]; }
 }
 `;
 }
