@@ -4,6 +4,7 @@ import { assert, assertEquals } from "@std/assert";
 import { assertWithin, freeing, maxDifference, run, testGpu } from "./harness.ts";
 import { operand } from "./oracle.ts";
 import { type Mistake, plantAny } from "./planted.ts";
+import { countAccesses } from "../../bench/counted.ts";
 import type { FloatDtype } from "../../src/formats/dtype.ts";
 import { DEFAULT_DEVICE, type DeviceDescription } from "../../src/gpu/description.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
@@ -17,6 +18,7 @@ import {
   tileOf,
 } from "../../src/tensor/ops/matmul/shapes.ts";
 import { productText } from "../../src/tensor/ops/matmul/kernels.ts";
+import { plan, Program } from "../../src/tensor/plan.ts";
 import { matmulVariants } from "../../src/tensor/ops/matmul/variants.ts";
 
 const { candidates, name, shapeClass, traffic, cost } = matmulVariants;
@@ -176,6 +178,30 @@ hardwareTest("few rows with weights match f64, and forgotten lanes do not pass",
   for (const mistake of [1, 2]) assert(await off(mistake) > 0.1, `${mistake}`);
 });
 
+hardwareTest(
+  "few rows, parts of a sum and products in f16 move the bytes that their plan says",
+  async (gpu) => {
+    const device = { ...hardware(gpu), shaderF16: true };
+    const cases = [["NT", 3, 300, undefined], ["NN", 70, 1101, undefined], ["NT", 70, 100, "f16"]] as const;
+    for (const [orientation, m, k, compute] of cases) {
+      if (compute && !gpu.description.shaderF16) continue;
+      const program = new Program();
+      const graph = program.block("product");
+      const w = graph.input("w", orientation === "NT" ? [52, k] : [k, 52], "f32");
+      graph.output("y", matmul(orientation, graph.input("x", [m, k], "f32"), w, 1, compute));
+      const counted = await countAccesses(gpu, plan(program, device), "product", () => {});
+      const moved = counted.reduce((sum, { bytes }) => sum + bytes, 0);
+      const said = counted.reduce((sum, { dispatch }) => sum + dispatch.traffic, 0);
+      // Where a row's scale is read by all that need it, it is not counted: a share that becomes small as K grows.
+      const most = compute ? 1.25 : 1;
+      assert(
+        moved >= said - 1 && moved <= most * said + 1,
+        `${orientation} ${m}: ${moved} bytes, not ${said}`,
+      );
+    }
+  },
+);
+
 /**
  * The kernel of small matrices with its own ones written out: a factor is a place in a panel, a sum a number, and the lanes of a subgroup
  * share the values of a product. What is left as it is decides which values a matrix has, and where its sums go.
@@ -309,7 +335,7 @@ Deno.test("candidates keep to a device's limits, whatever they are", () => {
 Deno.test("where nothing was measured, tiles are as large as there are enough of them", () => {
   const first = (m: number, n: number, k: number, orientation: Orientation = "NT") =>
     name(candidates({ orientation, m, n, k, k2: 0, weight: "f32" }, DEFAULT_DEVICE)[0]!);
-  assertEquals(first(1, 4864, 896), "few rows 64x4");
+  assertEquals(first(1, 4864, 896), "few rows 64x8");
   assertEquals(first(2048, 4864, 896), "tiled 128x64 by 16, 8x4 each, one panel");
   assertEquals(first(2048, 896, 896), "tiled 64x64 by 16, 8x4 each");
   assertEquals(first(64, 64, 64), "tiled 32x32 by 16, 4x4 each");
@@ -348,6 +374,10 @@ Deno.test("traffic is what tiles read, counted one by one", () => {
     }
     assertEquals(traffic(shape, v), bytes, name(v));
   }
+  const few: MatmulShape = { ...shape, orientation: "NT", m: 3 };
+  const v = candidates(few, DEFAULT_DEVICE)[0]!;
+  // Rows are read for four columns at a time, by whole workgroups of eight.
+  assertEquals(traffic(few, v), 34 * 3 * 4 * 44 + 130 * (40 * 2 + 4 * 4) + 4 * 3 * 130, name(v));
   const split = candidates({ ...shape, k: 2048 }, DEFAULT_DEVICE).find((v) =>
     v.family === "tiled" && v.parts > 1
   );

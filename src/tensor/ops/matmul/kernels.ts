@@ -21,6 +21,7 @@ import type { Compute, TensorSpec } from "../../graph.ts";
 import { weightIncludes } from "../../weight_storage.ts";
 import { LONGEST_SUM } from "./hardware.ts";
 import {
+  FEW_ROWS_COLUMNS,
   type MatmulVariant,
   MATRIX_DEPTH,
   MATRIX_TILE,
@@ -83,7 +84,14 @@ export function productText(variant: MatmulVariant, product: ProductText): strin
   if (variant.family === "few-rows") {
     const { lanes: LANES, columns: COLUMNS } = variant;
     const ROWS = [1, 2, 4, 8].find((rows) => rows >= m)!;
-    return expandTemplate("few_rows", fewRows, { ...constants, ...units, ROWS, LANES, COLUMNS }, shared);
+    const tile = {
+      ROWS,
+      LANES,
+      COLUMNS,
+      EACH: FEW_ROWS_COLUMNS,
+      THREADS: LANES * COLUMNS / FEW_ROWS_COLUMNS,
+    };
+    return expandTemplate("few_rows", fewRows, { ...constants, ...units, ...tile }, shared);
   }
   const texts = { ...shared, product_units: unitsOfSlice };
   if (variant.family === "subgroup-matrix") {

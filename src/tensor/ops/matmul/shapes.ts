@@ -45,7 +45,7 @@ export interface MatmulShape {
 export type MatmulVariant =
   | TiledVariant
   | SubgroupMatrixVariant
-  /** A few rows in one tile; for each of `columns` columns, `lanes` threads share the sum along K. */
+  /** A few rows in one tile; of `columns` columns, `lanes` threads share the sums along K for each {@linkcode FEW_ROWS_COLUMNS}. */
   | { readonly family: "few-rows"; readonly lanes: number; readonly columns: number }
   /** One subgroup of 8 lanes a workgroup, which makes `rows` x 8 `columns` values; K in parts of `depth`. */
   | {
@@ -67,6 +67,9 @@ export interface SubgroupMatrixVariant {
   /** Workgroups that share the sum along K of one tile. */
   readonly parts: number;
 }
+
+/** Columns for which x is read once where there are few rows. */
+export const FEW_ROWS_COLUMNS = 4;
 
 /** Rows and columns of such a tile, and of a slice along K. */
 export const MATRIX_TILE = 64;
@@ -112,7 +115,8 @@ export function bytesOfValue(dtype: DType): number {
 /** See {@linkcode Variants.traffic}. */
 export function traffic({ m, n, k, k2, weight }: MatmulShape, v: MatmulVariant): number {
   const [rows, columns] = tileOf(v, m);
-  const x = Math.ceil(n / columns) * m * 4 * (k + k2);
+  const readers = v.family === "few-rows" ? columns / FEW_ROWS_COLUMNS : 1; // of x, in a workgroup
+  const x = Math.ceil(n / columns) * readers * m * 4 * (k + k2);
   const w = Math.ceil(m / rows) * n * (k * bytesOfValue(weight) + 4 * k2);
   // Each part is written and read once, or added to what is there.
   const parts = partsOf(v);
