@@ -78,6 +78,8 @@ export interface DistillOptions {
   readonly onEvent?: (event: RunEvent) => void;
   /** Aborting it saves a checkpoint and ends the run with status `paused`. */
   readonly signal?: AbortSignal;
+  /** Whether kernels that the device has not chosen among yet are timed first (default `auto`: where a GPU does the work). */
+  readonly tune?: "auto" | "always" | "never";
   /** Modules with losses or adapters that the recipe names: files, and packages such as `npm:@ada/losses@1.2.3`. */
   readonly plugins?: readonly string[];
   /** Folder of runs and their store; `limbeck-data` by default. The run lies in it unless the recipe names an output folder. */
@@ -128,10 +130,14 @@ function fetching({ signal }: { readonly signal?: AbortSignal }): FetchOptions {
 async function follow(
   run: LockedRun,
   resumed: boolean,
-  { onEvent, signal }: DistillOptions,
+  { onEvent, signal, tune }: DistillOptions,
 ): Promise<DistillResult> {
   try {
-    const supervised = superviseRun({ run, resume: resumed, ...(onEvent ? { onEvent } : {}) });
+    const supervised = superviseRun({
+      ...{ run, resume: resumed },
+      ...(onEvent ? { onEvent } : {}),
+      ...(tune ? { tune } : {}),
+    });
     const stop = () => supervised.request("stop");
     signal?.addEventListener("abort", stop);
     if (signal?.aborted) stop();

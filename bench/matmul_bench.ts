@@ -7,6 +7,7 @@
  *
  * @module
  */
+import type { DeviceDescription } from "../src/gpu/description.ts";
 import type { Gpu } from "../src/gpu/device.ts";
 import type { DType } from "../src/tensor/graph.ts";
 import { matmul, matmulOp, type Orientation } from "../src/tensor/ops/matmul.ts";
@@ -59,7 +60,7 @@ function shapesGiven(args: readonly string[]): MatmulShape[] {
 const SHAPE = /\b(NT|NN|TN) (\d+)x(\d+)x(\d+)(?:\+(\d+))?(?: (?!NT|NN|TN)([\w-]+))?/g;
 
 /** One product of that shape, or two. */
-function timed(gpu: Gpu, { orientation, m, n, k, k2, weight }: MatmulShape, kernels: Record<string, string>) {
+function timed(gpu: Gpu, { orientation, m, n, k, k2, weight }: MatmulShape, device: DeviceDescription) {
   return measure(gpu, (g) => {
     const tensors = (depth: number, name: string, dtype: DType) => [
       g.weight(`x${name}`, orientation === "TN" ? [depth, m] : [m, depth], "f32"),
@@ -67,7 +68,7 @@ function timed(gpu: Gpu, { orientation, m, n, k, k2, weight }: MatmulShape, kern
     ];
     const inputs = [...tensors(k, "", weight), ...k2 > 0 ? tensors(k2, "2", "f32") : []];
     return g.add(matmulOp, inputs, { orientation, factors: k2 > 0 ? [1, 1] : [1], addend: false })[0]!;
-  }, { kernels, repeats: m * n * k > 1e9 ? 3 : 15 });
+  }, { device, repeats: m * n * k > 1e9 ? 3 : 15 });
 }
 
 /** Times every candidate of a shape. */
@@ -81,7 +82,7 @@ async function allVariants(gpu: Gpu, shape: MatmulShape): Promise<void> {
   let first: number | undefined;
   for (const variant of variants) {
     const kernels = { [`${matmulVariants.kind} ${shapeClass(shape)}`]: name(variant) };
-    const result = await timed(gpu, shape, kernels);
+    const result = await timed(gpu, shape, { ...device, kernels });
     first ??= result.best;
     console.log(
       `  ${name(variant).padEnd(52)} ${result.best.toFixed(3).padStart(9)} ms` +

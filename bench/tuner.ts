@@ -6,7 +6,9 @@
  *
  * @module
  */
-import type { DType } from "../src/tensor/graph.ts";
+import { gradients } from "../src/tensor/differentiate.ts";
+import type { DType, Graph, Tensor } from "../src/tensor/graph.ts";
+import { attention } from "../src/tensor/ops/attention.ts";
 import { matmul, type Orientation } from "../src/tensor/ops/matmul.ts";
 import { plan, Program } from "../src/tensor/plan.ts";
 import type { ChosenKernel } from "../src/tensor/variants.ts";
@@ -46,17 +48,45 @@ const PRODUCTS: readonly Case[] = [
 const gpu = await openForBench();
 const only = Deno.args.includes("--only") ? Deno.args[Deno.args.indexOf("--only") + 1]! : "";
 
+/** Attention over one sample, forward and backward: tokens, heads, heads of keys and values, width. */
+const ATTENTIONS: readonly [
+  what: string,
+  tokens: number,
+  heads: number,
+  keyValueHeads: number,
+  headDim: number,
+][] = [
+  ["stories260K", 256, 8, 4, 8],
+  ["stories15M", 256, 6, 6, 48],
+  ["stories15M, 1024 tokens", 1024, 6, 6, 48],
+  ["0.5B", 512, 14, 2, 64],
+];
+
 /** Choices of the cases, under the names of their cases. */
 const choices = new Map<string, ChosenKernel>();
-for (const [what, orientation, m, n, k, dtype = "f32"] of PRODUCTS) {
+function addChoices(what: string, build: (graph: Graph) => Tensor | readonly (Tensor | undefined)[]): void {
   const program = new Program();
-  const g = program.block("bench");
-  const x = g.weight("x", orientation === "TN" ? [k, m] : [m, k], "f32");
-  const w = g.weight("w", orientation === "NT" ? [n, k] : [k, n], dtype);
-  g.output("y", matmul(orientation, x, w));
+  const graph = program.block("bench");
+  [build(graph)].flat().forEach((t, i) => t && graph.output(`y${i}`, t as Tensor));
   for (const choice of plan(program, gpu.description).kernels.values()) {
-    choices.set(`${what} (${choice.key.replace("matmul ", "")})`, choice);
+    choices.set(`${what}: ${choice.key}`, choice);
   }
+}
+for (const [what, orientation, m, n, k, dtype = "f32"] of PRODUCTS) {
+  addChoices(what, (g) => {
+    const x = g.weight("x", orientation === "TN" ? [k, m] : [m, k], "f32");
+    return matmul(orientation, x, g.weight("w", orientation === "NT" ? [n, k] : [k, n], dtype));
+  });
+}
+for (const [what, tokens, heads, keyValueHeads, headDim] of ATTENTIONS) {
+  addChoices(what, (g) => {
+    const q = g.weight("q", [tokens, heads * headDim], "f32");
+    const [k, v] = ["k", "v"].map((name) => g.weight(name, [tokens, keyValueHeads * headDim], "f32"));
+    const ranges = { start: g.input("start", [tokens], "i32"), end: g.input("end", [tokens], "i32") };
+    const attributes = { heads, keyValueHeads, headDim, scale: headDim ** -0.5 };
+    const y = attention(q, k!, v!, ranges, attributes);
+    return [y, ...gradients(g, [[y, g.weight("dy", y.shape, "f32")]], [q, k!, v!])];
+  });
 }
 
 const BUDGETS = [1, 2, 4, 8];

@@ -16,13 +16,13 @@ import { kernelTexts, type TriedKernel, type TunedChoice } from "./tuned.ts";
 export interface TuneOptions {
   /** Kernels that are timed for a choice, beside the one that stands first (default {@linkcode TRIALS}). */
   readonly trials?: number;
-  /** Seconds after which nothing more is begun (default none). */
+  /** Seconds after which no further choice is begun (default none); one is made however little time there is. */
   readonly seconds?: number;
   /** Bytes that trials may take (default 2 GiB); choices that need more keep the kernel that stands first. */
   readonly bytes?: number;
   /** Told before each trial how far the work is. */
   readonly onProgress?: (progress: TuneProgress) => void;
-  /** Asked before each trial. */
+  /** Asked before each trial; the choice in the middle of which it stops is not made. */
   readonly stopped?: () => boolean;
 }
 
@@ -52,11 +52,15 @@ export const RUN_SECONDS = 8;
 
 const DEFAULT_BYTES = 2 * 2 ** 30;
 
-/** Of what is timed in turn, the rounds. */
+/** Rounds of what is timed in turn. */
 const ROUNDS = 5;
 
+/** The same where all programs of a machine share the processor that plays the GPU, for passes of so many seconds at most. */
+const SHARED_ROUNDS = 15;
+const SHARED_PASS = 0.02;
+
 /** A kernel that takes so much longer at first sight is not looked at again. */
-const FAR_OFF = 1.5;
+const FAR_OFF = 1.6;
 
 /** A kernel has to be so much better than the best so far: what is less may be chance. */
 const MARGIN = 0.97;
@@ -96,12 +100,12 @@ export async function tuneKernels(
   let done = 0;
   for (const [i, choice] of several.entries()) {
     const { key } = choice;
-    const enough = () => elapsed() > seconds || stopped();
     const work = {
-      ...{ data, enough, names: wanted[i]!, bytes: options.bytes ?? DEFAULT_BYTES },
+      ...{ data, stopped, names: wanted[i]!, bytes: options.bytes ?? DEFAULT_BYTES },
       begin: (kernel: string) => options.onProgress?.({ done: done++, total, key, kernel }),
     };
-    const outcome = enough() ? "there was no time for it" : await contest(gpu, choice, work);
+    const late = i > 0 && elapsed() > seconds;
+    const outcome = late ? "there was no time for it" : await contest(gpu, choice, work);
     if (typeof outcome === "string") left[key] = outcome;
     else found.push(outcome);
   }
@@ -123,15 +127,17 @@ interface Contest {
   readonly names: readonly string[];
   readonly bytes: number;
   begin(kernel: string): void;
-  enough(): boolean;
+  stopped(): boolean;
 }
 
 /** Times the kernels of one choice; says why where that cannot be. */
 async function contest(
   gpu: Gpu,
   choice: ChosenKernel,
-  { data, names, bytes, begin, enough }: Contest,
+  { data, names, bytes, begin, stopped }: Contest,
 ): Promise<TunedChoice | string> {
+  const stop = "it was stopped";
+  if (stopped()) return stop;
   const first = choice.candidates[0]!.name;
   const planned = planTrial(choice, first, gpu.description);
   // The best so far and one other are there at a time, and what they share is counted twice.
@@ -154,7 +160,7 @@ async function contest(
     if (Number.isNaN(distance(begun.outputs, begun.outputs))) return "its trial gives nothing to compare";
     const tried: TriedKernel[] = [];
     for (const kernel of names) {
-      if (enough()) break;
+      if (stopped()) return stop;
       begin(kernel);
       const outcome = await gpu.apart(`the kernel ${kernel}`, async () => {
         const { trial, outputs } = await open(kernel);
@@ -207,15 +213,17 @@ async function against(
       trial.destroy();
       return `its numbers are off by ${Number.isFinite(off) ? off.toExponential(1) : "any amount"}`;
     }
-    const seconds = await oneRun(gpu, trial);
-    if (seconds > FAR_OFF * best.seconds) {
-      return { trial, seconds, ratio: best.ratio * seconds / best.seconds };
-    }
-    const tracks = [best, { trial, seconds }].map((c) => c.trial.track(turns(gpu, c.seconds)));
-    const [mine, others] = [...await timeInTurn(gpu, tracks, ROUNDS)].reverse() as [number[], number[]];
-    // Of rounds, each of which met the same machine.
-    const ratio = best.ratio * median(mine.map((s, i) => s / others[i]!));
-    return { trial, seconds: Math.min(...mine), ratio };
+    const many = turns(gpu, best.seconds);
+    const inTurn = async (rounds: number): Promise<Contender> => {
+      const times = await timeInTurn(gpu, [best.trial.track(many), trial.track(many)], rounds);
+      // The least of each: what else the machine does only ever adds.
+      const [others, mine] = times.map((seconds) => Math.min(...seconds)) as [number, number];
+      return { trial, seconds: mine, ratio: best.ratio * mine / others };
+    };
+    const atFirstSight = await inTurn(2);
+    return atFirstSight.ratio > FAR_OFF * best.ratio
+      ? atFirstSight
+      : await inTurn(roundsOf(gpu, many * atFirstSight.seconds));
   } catch (error) {
     trial.destroy();
     throw error;
@@ -231,6 +239,10 @@ async function oneRun(gpu: Gpu, trial: Trial): Promise<number> {
   return Math.min(...times);
 }
 
+function roundsOf({ adapter }: Gpu, passSeconds: number): number {
+  return adapter.info.isFallbackAdapter && passSeconds <= SHARED_PASS ? SHARED_ROUNDS : ROUNDS;
+}
+
 /** Seconds of a run of the best, as good as they get. */
 async function alone(gpu: Gpu, { trial, seconds }: Contender): Promise<number> {
   const [times] = await timeInTurn(gpu, [trial.track(turns(gpu, seconds))], 3) as [number[]];
@@ -242,10 +254,6 @@ function turns(gpu: Gpu, seconds: number): number {
   const aim = gpu.features.has("timestamp-query") ? AIMED_SECONDS.timestamps : AIMED_SECONDS.wall;
   const most = Math.min(MOST_TURNS, Math.floor(LONGEST_PASS / seconds));
   return Math.max(1, Math.min(most, Math.ceil(aim / seconds)));
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1]!;
 }
 
 /** What a device refused, in words. An error of another kind is nobody's to hide. */

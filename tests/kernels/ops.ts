@@ -34,7 +34,7 @@ import { maskRows } from "../../src/tensor/ops/mask_rows.ts";
 import { pointwise } from "../../src/tensor/ops/pointwise.ts";
 import { rangeMean } from "../../src/tensor/ops/range_mean.ts";
 import { relationsOp } from "../../src/tensor/ops/relations.ts";
-import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
+import { rmsNorm, rmsNormBackwardOp } from "../../src/tensor/ops/rms_norm.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
 import { rowLogSumExp } from "../../src/tensor/ops/row_log_sum_exp.ts";
 import { sumColumns } from "../../src/tensor/ops/pointwise.ts";
@@ -181,6 +181,13 @@ function rowOps(block: OpBlock): void {
     }
     block.want(scatterRows(block.tensor([5, width]), block.tensor([9, width]), positions));
     block.want(rangeMean(block.tensor([9, width]), block.tensor([3], "i32"), block.tensor([3], "i32")));
+  }
+  // In registers of both families, and of hardware alone.
+  for (const width of [36, 388]) {
+    const [x, dy, passing] = [1, 2, 3].map(() => block.tensor([9, width])) as [Tensor, Tensor, Tensor];
+    const weight = block.tensor([width]);
+    block.wantGradients(rmsNorm(x, weight, 1e-5), [x]);
+    block.want(...block.graph.add(rmsNormBackwardOp, [x, weight, dy, passing], { epsilon: 1e-5 }));
   }
   for (const width of [4, 7]) {
     const x = block.tensor([9, 3 * width]);

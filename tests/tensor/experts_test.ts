@@ -258,7 +258,7 @@ for (
         [x, w, tiles],
         (_, x, w, tiles) => expertLinear(x!, w!, tiles!, { experts: 2, pairs }),
         {},
-        { [`experts ${expertVariants.shapeClass(shape)}`]: wanted },
+        { ...gpu.description, kernels: { [`experts ${expertVariants.shapeClass(shape)}`]: wanted } },
       );
       for (const [expert, first, count] of [[1, 0, 32], [0, 32, 7]] as const) {
         const expected = Float64Array.from({ length: count * n }, (_, i) => {

@@ -29,9 +29,9 @@ function hardware(gpu: Gpu): DeviceDescription {
   return { ...DEFAULT_DEVICE, name, subgroupSize };
 }
 
-/** One kernel for one shape. */
-function liking(shape: MatmulShape, variant: MatmulVariant): Readonly<Record<string, string>> {
-  return { [`matmul ${shapeClass(shape)}`]: name(variant) };
+/** The device, with one kernel for one shape. */
+function liking(device: DeviceDescription, shape: MatmulShape, variant: MatmulVariant): DeviceDescription {
+  return { ...device, kernels: { [`matmul ${shapeClass(shape)}`]: name(variant) } };
 }
 
 /** What a thread makes of a tile. */
@@ -98,8 +98,7 @@ hardwareTest("each tile of products matches f64, in one of the orientations", as
       [x, w],
       (_, x, w) => matmul(orientation, x!, w!),
       {},
-      liking(shape, variant),
-      device,
+      liking(device, shape, variant),
     );
     const expected = product(orientation, sizes, x.values, w.values);
     assertWithin(outputs[0]!, expected, tolerance(sizes.k), `${orientation} ${name(variant)}`);
@@ -131,8 +130,7 @@ hardwareTest(
         (_, x, w, x2, w2, r) =>
           add(add(matmul(orientation, x!, w!), matmul(orientation, scale(x2!, 3), w2!)), r!),
         {},
-        liking(shape, variant),
-        device,
+        liking(device, shape, variant),
       );
       assertWithin(outputs[0]!, expected, 3 * tolerance(k), `${orientation} ${name(variant)}`);
     }
@@ -154,8 +152,7 @@ hardwareTest("few rows with weights match f64, and forgotten lanes do not pass",
       [x, w, x2, w2, r],
       (_, x, w, x2, w2, r) => add(add(matmul("NT", x!, w!), matmul("NT", scale(x2!, 3), w2!)), r!),
       {},
-      liking(shape, candidates(shape, device)[0]!),
-      device,
+      liking(device, shape, candidates(shape, device)[0]!),
     );
     assertWithin(outputs[0]!, expected, 3 * tolerance(k), `${m} rows`);
   }
@@ -170,7 +167,7 @@ hardwareTest("few rows with weights match f64, and forgotten lanes do not pass",
   const off = async (mistake: number) => {
     const build = (_: unknown, x?: Tensor, w?: Tensor) => plantAny(matmul("NT", x!, w!), mistakes);
     return maxDifference(
-      (await run(gpu, [x, w], build, { mistake }, undefined, device)).outputs[0]!,
+      (await run(gpu, [x, w], build, { mistake }, device)).outputs[0]!,
       expected,
     );
   };
@@ -278,8 +275,7 @@ hardwareTest("small matrices, written out, match f64 in every orientation, and i
         return y;
       },
       {},
-      liking(shape, variant),
-      device,
+      liking(device, shape, variant),
     );
     const expected = product(orientation, sizes, x.values, w.values);
     assertWithin(outputs[0]!, expected, tolerance(k), `${orientation} ${name(variant)}`);

@@ -94,11 +94,11 @@ gpuTest(
         assertEquals(await told({ kept: [], measure: "auto" }, "auto"), undefined);
       }
       assertEquals(await told({ kept: [], measure: "never" }, "never"), undefined);
-      const event = await told({ kept: [], measure: "always", seconds: 0.5 }, "always");
+      const event = await told({ kept: [], measure: "always", seconds: 0 }, "always");
       assert(event !== undefined);
       assertEquals(event.device, deviceIdentity(gpu));
       assertGreater(event.choices.length, 0);
-      assertGreater(event.left, 0, "half a second is not enough for all");
+      assertGreater(event.left, 0, "no time is enough for one alone");
       assertEquals(event.choices.flatMap(({ tried }) => tried.filter(({ refused }) => refused)), []);
       const frozen = await frozenOf(`${files.folder}/always`);
       for (const { key, kernel } of event.choices) assertEquals(frozen[key], kernel);
@@ -112,7 +112,7 @@ gpuTest(
       const gpu = await testGpu();
       await openRecipe(tinyRecipe(files), new Registry().addAll(builtins), async (opened) => {
         await freeing(gpu, async () => {
-          const bounds = { trials: 1, seconds: 0.3 };
+          const bounds = { trials: 1, seconds: 0 };
           const first = await tuneRecipe(opened, gpu, [], bounds);
           assertGreater(first.choices.length, 0);
           assert(first.choices.every(({ measured, uses }) => measured === "now" && uses > 0));

@@ -50,8 +50,13 @@ export function tuneMode(flags: Invocation["flags"]): RunTuning["measure"] {
 /** What the user is told when a run begins. */
 export const STOP_NOTE = "Ctrl-C saves a checkpoint and stops; a second Ctrl-C stops at once.";
 
-/** Looks for an adapter before anything is made, unless told not to. */
+/**
+ * Looks for an adapter before anything is made, unless told not to.
+ *
+ * @throws {UsageError} flags that contradict each other
+ */
 export async function prepareMachine({ flags, out }: Invocation): Promise<void> {
+  tuneMode(flags);
   if (!flags.on("no-setup")) await ensureAdapter((message) => out.note(message));
 }
 

@@ -11,7 +11,8 @@ import { bytes, count, duration, number3 } from "../../base/units.ts";
 import type { AuditedLoss } from "../../distill/evaluate/audit_sums.ts";
 import { auditCache } from "../../distill/evaluate/cache_audit.ts";
 import { openGpu } from "../../gpu/device.ts";
-import { dataCaches } from "../../runs/store/data_folder.ts";
+import { DATA_FOLDER, dataCaches } from "../../runs/store/data_folder.ts";
+import { readTuned } from "../../runs/store/tuned_files.ts";
 import { DATA_FLAG } from "../data_flag.ts";
 import { registryWith } from "../setup/registry.ts";
 import { table } from "../terminal/table.ts";
@@ -147,9 +148,10 @@ async function fill(invocation: Invocation): Promise<number> {
   if (recipe.teacher.server) return await fillFromServer(invocation, recipe);
   return await withRecipe(invocation, async (opened) => {
     const left = "stopped; what is finished stays, and is not made again";
+    const tuned = await readTuned(flags.text("data") ?? DATA_FOLDER, (message) => out.warn(message));
     const made = await stoppable(out, "caching", ({ signal, onProgress }) =>
       fillCache(opened, {
-        ...{ signal, place: dataCaches(flags.text("data")) },
+        ...{ signal, place: dataCaches(flags.text("data")), tuned },
         onStage: (message) => out.note(message),
         onProgress: (done, all) => onProgress(done, all, `${done} of ${all} samples`),
       }), left);

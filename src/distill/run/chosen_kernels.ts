@@ -31,9 +31,25 @@ export async function planWithKernels(
   availableBytes: number | undefined,
   plan: () => PlannedTraining,
 ): Promise<PlannedTraining> {
+  const { gpu } = attempt;
+  if (frozen) {
+    gpu.prefer(frozen.kernels);
+    return plan();
+  }
+  const planned = await planByDevice(attempt, availableBytes, plan);
+  // As when it is resumed: a pass of the teacher may have shapes of a class for which training has settled on a kernel.
+  gpu.prefer(planned.choices.kernels);
+  return planned;
+}
+
+/** Plans with what the device has chosen before, and with what it chooses now, where it may. */
+async function planByDevice(
+  attempt: Attempt,
+  availableBytes: number | undefined,
+  plan: () => PlannedTraining,
+): Promise<PlannedTraining> {
   const { gpu, host: { tuning, resume } } = attempt;
-  if (frozen) gpu.prefer(frozen.kernels);
-  if (frozen || !tuning) return plan();
+  if (!tuning) return plan();
   const kept = choicesOf(tuning.kept, deviceIdentity(gpu));
   gpu.prefer(kernelsOf(kept));
   const planned = plan();

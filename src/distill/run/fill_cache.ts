@@ -5,6 +5,7 @@
  */
 import { InputError } from "../../base/errors.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
+import { choicesOf, deviceIdentity, kernelsOf, type TunedDevice } from "../../tune/tuned.ts";
 import { teacherTexts } from "../generate/samples.ts";
 import { headChunks } from "../program/plan_training.ts";
 import { openTeacherCache } from "../teacher/make_cache.ts";
@@ -19,6 +20,8 @@ export interface FillOptions {
   readonly place?: string;
   /** Opened where it is absent. */
   readonly gpu?: Gpu;
+  /** What devices have chosen among kernels, which a device that is opened here takes. */
+  readonly tuned?: readonly TunedDevice[];
   /** Aborting it stops the work; what is finished stays. */
   readonly signal?: AbortSignal;
   /** Samples that have their rows, of all. */
@@ -56,7 +59,7 @@ export interface FilledCache {
  */
 export async function fillCache(
   { recipe, prepared, setup }: OpenedRecipe,
-  { place: given, gpu, signal, onProgress, onStage, onSlice, shardBatches }: FillOptions = {},
+  { place: given, gpu, tuned = [], signal, onProgress, onStage, onSlice, shardBatches }: FillOptions = {},
 ): Promise<FilledCache> {
   const begun = performance.now();
   const { cache, teachers } = recipe.teacher;
@@ -86,6 +89,7 @@ export async function fillCache(
   let own: Gpu | undefined;
   try {
     const device = gpu ?? (own = await openGpu());
+    own?.prefer(kernelsOf(choicesOf(tuned, deviceIdentity(own))));
     const { description, adapter } = device;
     const software = adapter.info.isFallbackAdapter;
     let made = 0;

@@ -6,7 +6,7 @@
  */
 import type { Gpu } from "../../gpu/device.ts";
 import type { ChosenKernel } from "../../tensor/variants.ts";
-import { tuneKernels, type TuneOptions } from "../../tune/tune.ts";
+import { TRIALS, tuneKernels, type TuneOptions } from "../../tune/tune.ts";
 import {
   choicesOf,
   type DeviceIdentity,
@@ -31,11 +31,13 @@ export interface TunedRecipe {
   readonly left: Readonly<Record<string, string>>;
   /** That measuring took. */
   readonly seconds: number;
+  /** Share of the time of all that was measured that the best kernels save, each as often as the plans use it. */
+  readonly saved: number;
 }
 
 /** How a recipe is tuned. */
 export interface TuneRecipeOptions extends TuneOptions {
-  /** Measure what was measured before, too. */
+  /** Measure what was measured before, too; otherwise only where fewer kernels were tried than now may be. */
   readonly again?: boolean;
 }
 
@@ -74,8 +76,12 @@ export async function tuneRecipe(
   gpu.prefer(kernelsOf(before));
   const all = choicesOfRecipe(opened, gpu);
   const { known, missing } = await knownChoices(gpu, all.values(), before);
-  const several = [...all.values()].filter(({ candidates }) => candidates.length > 1);
-  const found = await tuneKernels(gpu, again ? several : missing, options);
+  // Of what was measured with a smaller budget, more is tried now.
+  const { trials = TRIALS } = options;
+  const anew = known.filter(({ tried, candidates }) =>
+    again || tried.length < Math.min(trials, candidates - 1)
+  );
+  const found = await tuneKernels(gpu, [...missing, ...anew.map(({ key }) => all.get(key)!)], options);
   const isNew = new Set(found.choices.map(({ key }) => key));
   const told = (measured: "now" | "before") => (choice: TunedChoice) => ({
     ...choice,
@@ -87,5 +93,8 @@ export async function tuneRecipe(
   ];
   const seconds = ({ firstSeconds, uses }: typeof choices[number]) => firstSeconds * uses;
   choices.sort((a, b) => seconds(b) - seconds(a));
-  return { device, choices, left: found.left, seconds: found.seconds };
+  const first = choices.reduce((sum, choice) => sum + seconds(choice), 0);
+  const best = choices.reduce((sum, { seconds, uses }) => sum + seconds * uses, 0);
+  const saved = first > 0 ? 1 - best / first : 0;
+  return { device, choices, left: found.left, seconds: found.seconds, saved };
 }

@@ -366,7 +366,7 @@ export class SupervisedRun {
     const { run } = this.#options;
     const output = await ConsoleFile.open(join(run.folder, "console.log"), attempt);
     const [evaluations, caches] = [this.#evaluations, this.#caches];
-    const tuning = isTask(run.recipe) ? undefined : await this.#tuning(log, attempt);
+    const tuning = this.#distilled ? await this.#tuning(log, attempt) : undefined;
     const order: TrainingOrder = {
       recipe: run.recipe,
       folder: run.folder,

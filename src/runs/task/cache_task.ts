@@ -24,7 +24,7 @@ const OWN_FOLDER = "teacher-cache";
 /** Makes what is missing of the cache. What an earlier attempt has made is not made again. */
 export async function cacheTeacher(
   { recipe }: CacheTask,
-  { folder, registry, caches, gpu, emit }: RunHost,
+  { folder, registry, caches, gpu, tuning, emit }: RunHost,
   work: Work,
 ): Promise<{ paths: RunResult["paths"]; findings: Readonly<Record<string, unknown>> }> {
   work.stage("cache", "reading models and data");
@@ -36,6 +36,7 @@ export async function cacheTeacher(
       place: caches ?? join(folder, OWN_FOLDER),
       signal: work.signal,
       ...(gpu ? { gpu } : {}),
+      ...(tuning ? { tuned: tuning.kept } : {}),
       onStage: (message) => work.stage("cache", message),
       onSlice: tell,
       onProgress(samples, all) {

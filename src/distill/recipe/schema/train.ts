@@ -86,7 +86,10 @@ export const train = z.strictObject({
   ),
 }).refine((t) => t.warmup < t.steps, {
   path: ["warmup"],
-  error: "must be fewer than train.steps",
+  error: ({ input }) => {
+    const { warmup, steps } = input as { warmup: number; steps: number };
+    return `must be fewer than train.steps, but is ${warmup} of ${steps}: set it too, such as train.warmup=0`;
+  },
   when: ({ value }) => haveNumbers(value, "warmup", "steps"),
 }).refine((t) => t.learningRate <= 0 || t.minimumLearningRate <= t.learningRate, {
   path: ["minimumLearningRate"],

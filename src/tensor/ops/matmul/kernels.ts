@@ -48,6 +48,8 @@ export interface ProductText {
   readonly split?: boolean;
   /** The weight is one of many, chosen by rows. */
   readonly experts?: boolean;
+  /** What is stored, for kernels that are made for it: the sum, it and the addend, or whatever the sizes say, which is the default. */
+  readonly store?: "sum" | "sum_and_addend";
   /** What both operands are rounded to; f32 by default. */
   readonly compute?: Compute;
 }
@@ -71,7 +73,8 @@ export function productText(variant: MatmulVariant, product: ProductText): strin
   };
   if (variant.family === "subgroup8") {
     const { rows: ROWS, columns: COLUMNS } = variant;
-    return expandTemplate("matmul_subgroup8", subgroup8, { ...constants, ROWS, COLUMNS }, includes);
+    const STORE = product.store ?? "any";
+    return expandTemplate("matmul_subgroup8", subgroup8, { ...constants, ROWS, COLUMNS, STORE }, includes);
   }
   const values = (...sizes: number[]) => sizes.every((size) => size % 4 === 0) ? 4 : 1;
   const units = {

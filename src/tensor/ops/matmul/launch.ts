@@ -89,6 +89,7 @@ export function launch(
       ...{ orientation, m, n, k: part.xStride, k2, weight, outStride: part.outStride },
       depth: partDepth,
       split: split !== undefined,
+      ...(part.continued || accumulate ? {} : { store: addend ? "sum_and_addend" : "sum" }),
       ...(attributes.compute ? { compute: attributes.compute } : {}),
     }),
     tensors: [
