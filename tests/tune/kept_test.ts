@@ -146,7 +146,7 @@ Deno.test("what was measured is summed up", () => {
   assertEquals(peakRates([]), undefined);
   assertEquals(
     tunedText({ choices: [choices[0]!, choices[3]!], left: 2, seconds: 1.25 }),
-    "the device chose among kernels 2 times in 1.3 s: 1 times another than stands first, up to 2.00 times as fast; " +
+    "the device made 2 choices among kernels in 1.3 s: 1 of them another than stands first, up to 2.00 times as fast; " +
       "2 choices are left for later; not to be used here: b for odd: its numbers are off",
   );
 });
