@@ -14,7 +14,10 @@ import { kernelTexts, type TriedKernel, type TunedChoice } from "./tuned.ts";
 
 /** How much is tried. */
 export interface TuneOptions {
-  /** Kernels that are timed for a choice, beside the one that stands first (default {@linkcode TRIALS}). */
+  /**
+   * Kernels that are timed for a choice, beside the one that stands first (default {@linkcode TRIALS}); with `Infinity` even those that can
+   * hardly win.
+   */
   readonly trials?: number;
   /** Seconds after which no further choice is begun (default none); one is made however little time there is. */
   readonly seconds?: number;
@@ -93,7 +96,7 @@ export async function tuneKernels(
   const several = [...choices].filter(({ candidates }) => candidates.length > 1);
   // Where most of the time goes comes first, should there be no time for all.
   several.sort((a, b) => weight(b) - weight(a));
-  const wanted = several.map((choice) => byCost(choice).slice(0, trials));
+  const wanted = several.map((choice) => byCost(choice, trials === Infinity).slice(0, trials));
   const total = wanted.reduce((sum, names) => sum + names.length, 0);
   const [found, left]: [TunedChoice[], Record<string, string>] = [[], {}];
   const data = new TrialData();
@@ -117,9 +120,18 @@ function weight({ candidates, uses }: ChosenKernel): number {
   return candidates[0]!.cost * uses;
 }
 
-/** Candidates but the first, the fastest on paper at the front. */
-export function byCost({ candidates: [_, ...others] }: ChosenKernel): string[] {
-  return others.toSorted((a, b) => a.cost - b.cost).map(({ name }) => name);
+/** What costs so much more on paper than the cheapest is not tried: costs are rough, but not as rough as that. */
+const HOPELESS = 10;
+
+/**
+ * Candidates but the first, the fastest on paper at the front.
+ *
+ * @param hopeless Whether those that can hardly win are among them
+ */
+export function byCost({ candidates }: ChosenKernel, hopeless = false): string[] {
+  const least = Math.min(...candidates.map(({ cost }) => cost));
+  return candidates.slice(1).filter(({ cost }) => hopeless || cost <= HOPELESS * least)
+    .toSorted((a, b) => a.cost - b.cost).map(({ name }) => name);
 }
 
 interface Contest {
