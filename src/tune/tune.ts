@@ -19,7 +19,7 @@ export interface TuneOptions {
    * hardly win.
    */
   readonly trials?: number;
-  /** Seconds after which no further choice is begun (default none); one is made however little time there is. */
+  /** Seconds after which no further kernel is tried (default none); one is, however little time there is. */
   readonly seconds?: number;
   /** Bytes that trials may take (default 2 GiB); choices that need more keep the kernel that stands first. */
   readonly bytes?: number;
@@ -100,15 +100,15 @@ export async function tuneKernels(
   const total = wanted.reduce((sum, names) => sum + names.length, 0);
   const [found, left]: [TunedChoice[], Record<string, string>] = [[], {}];
   const data = new TrialData();
+  const late = () => elapsed() > seconds;
   let done = 0;
   for (const [i, choice] of several.entries()) {
     const { key } = choice;
     const work = {
-      ...{ data, stopped, names: wanted[i]!, bytes: options.bytes ?? DEFAULT_BYTES },
+      ...{ data, stopped, late, names: wanted[i]!, bytes: options.bytes ?? DEFAULT_BYTES },
       begin: (kernel: string) => options.onProgress?.({ done: done++, total, key, kernel }),
     };
-    const late = i > 0 && elapsed() > seconds;
-    const outcome = late ? "there was no time for it" : await contest(gpu, choice, work);
+    const outcome = i > 0 && late() ? "there was no time for it" : await contest(gpu, choice, work);
     if (typeof outcome === "string") left[key] = outcome;
     else found.push(outcome);
   }
@@ -140,13 +140,14 @@ interface Contest {
   readonly bytes: number;
   begin(kernel: string): void;
   stopped(): boolean;
+  late(): boolean;
 }
 
 /** Times the kernels of one choice; says why where that cannot be. */
 async function contest(
   gpu: Gpu,
   choice: ChosenKernel,
-  { data, names, bytes, begin, stopped }: Contest,
+  { data, names, bytes, begin, stopped, late }: Contest,
 ): Promise<TunedChoice | string> {
   const stop = "it was stopped";
   if (stopped()) return stop;
@@ -173,6 +174,8 @@ async function contest(
     const tried: TriedKernel[] = [];
     for (const kernel of names) {
       if (stopped()) return stop;
+      // The best of those tried is worth having; `limbeck tune` tries the others.
+      if (tried.length > 0 && late()) break;
       begin(kernel);
       const outcome = await gpu.apart(`the kernel ${kernel}`, async () => {
         const { trial, outputs } = await open(kernel);

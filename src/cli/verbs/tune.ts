@@ -42,7 +42,7 @@ export const tune: Command = {
       value: "SECONDS",
       kind: "number",
       above: 0,
-      help: "Begin no further kind of work after so long",
+      help: "Try no further kernel after so long",
     },
     again: { help: "Time again what was timed before" },
     ...PROVIDER_FLAG,
