@@ -195,7 +195,9 @@ export function tunedText({ choices, left = 0, seconds }: {
     `the device made ${choices.length} ${choices.length === 1 ? "choice" : "choices"} among kernels in ${
       seconds.toFixed(1)
     } s: ${
-      better.length === 0
+      choices.length === 0
+        ? "nothing was timed to its end"
+        : better.length === 0
         ? "those that stand first are best"
         : `${better.length} of them another than stands first, up to ${gain.toFixed(2)} times as fast`
     }`,

@@ -162,6 +162,10 @@ Deno.test("what was measured is summed up", () => {
     "wide  a             the same  2 ms  1000     2     1.00 x  2 of 2",
   ]);
   assertEquals(
+    tunedText({ choices: [], left: 3, seconds: 0.04 }),
+    "the device made 0 choices among kernels in 0.0 s: nothing was timed to its end; 3 choices are left for later",
+  );
+  assertEquals(
     tunedText({ choices: [choices[0]!, choices[3]!], left: 2, seconds: 1.25 }),
     "the device made 2 choices among kernels in 1.3 s: 1 of them another than stands first, up to 2.00 times as fast; " +
       "2 choices are left for later; not to be used here: b for odd: its numbers are off",
