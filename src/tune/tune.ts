@@ -236,9 +236,13 @@ async function against(
       return { trial, seconds: mine, ratio: best.ratio * mine / others };
     };
     const atFirstSight = await inTurn(2);
-    return atFirstSight.ratio > FAR_OFF * best.ratio
-      ? atFirstSight
-      : await inTurn(roundsOf(gpu, many * atFirstSight.seconds));
+    if (atFirstSight.ratio > FAR_OFF * best.ratio) return atFirstSight;
+    const rounds = roundsOf(gpu, many * atFirstSight.seconds);
+    const found = await inTurn(rounds);
+    if (found.ratio >= MARGIN * best.ratio) return found;
+    // Who is to take the other's place must win twice.
+    const again = await inTurn(rounds);
+    return again.ratio > found.ratio ? again : found;
   } catch (error) {
     trial.destroy();
     throw error;
