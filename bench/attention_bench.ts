@@ -55,7 +55,8 @@ async function printVariants(gpu: Gpu, build: (graph: Graph) => Tensor | readonl
         trial(g);
         return [...g.outputs.values()];
       };
-      const { best, flops } = await measure(gpu, traced, { repeats: 7, kernels: { [key]: name }, fill });
+      const device = { ...gpu.description, kernels: { [key]: name } };
+      const { best, flops } = await measure(gpu, traced, { repeats: 7, device, fill });
       timed.push({ name, cost, best, flops });
     }
     const usual = timed.find((t) => t.name === chosen)!;

@@ -56,17 +56,32 @@ export function countingKernel(wgsl: string): string {
         close++;
       } while (depth > 0);
       if (index < from) throw new Error(`${name} is read to find where it is read`);
-      counted += `${text.slice(from, open)}[counted(${binding}u, u32(${text.slice(open + 1, close - 1)}))]`;
+      counted += `${text.slice(from, open)}[counted${binding}(u32(${text.slice(open + 1, close - 1)}))]`;
       from = close;
     }
     text = counted + text.slice(from);
   }
-  return `${text}
+  const main = /@compute @workgroup_size\([^)]*\)\s*fn main\(((?:[^()]|\([^()]*\))*)\)/.exec(text);
+  if (!main) throw new Error("a kernel must have an entry point called main");
+  const parameters = main[1]!.replace(/@builtin\(\w+\)/g, "");
+  const names = [...parameters.matchAll(/(\w+)\s*:/g)].map(([, name]) => name);
+  const numbers = bindings.map(({ binding }) => binding);
+  return `${text.replace(main[0], () => `fn uncounted_main(${parameters})`)}
 @group(0) @binding(${bindings.length}) var<storage, read_write> accesses: array<atomic<u32>, ${COUNTERS}>;
+${numbers.map((i) => `var<private> accesses${i}: u32;`).join("\n")}
 
-fn counted(binding: u32, index: u32) -> u32 {
-  atomicAdd(&accesses[binding], 1u);
+${
+    numbers.map((i) =>
+      `fn counted${i}(index: u32) -> u32 {
+  accesses${i}++;
   return index;
+}`
+    ).join("\n\n")
+  }
+
+${main[0]} {
+  uncounted_main(${names.join(", ")});
+${numbers.map((i) => `  atomicAdd(&accesses[${i}], accesses${i});`).join("\n")}
 }
 `;
 }

@@ -4,7 +4,7 @@
  * @module
  */
 import { type Gpu, openGpu } from "../src/gpu/device.ts";
-import type { KernelFamily } from "../src/gpu/description.ts";
+import type { DeviceDescription, KernelFamily } from "../src/gpu/description.ts";
 import { elementCount, type Graph, type Storage, type Tensor } from "../src/tensor/graph.ts";
 import { compile, type Executable } from "../src/tensor/executable.ts";
 import { plan, Program } from "../src/tensor/plan.ts";
@@ -33,7 +33,7 @@ export async function openForBench(): Promise<Gpu> {
 /**
  * Traces `build`, runs it `repeats` times on random numbers and times its kernels.
  *
- * @param options `fill`: values of inputs by name; integers are 0 otherwise. `kernels`: what to take of kernels that there are several of
+ * @param options `fill`: values of inputs by name; integers are 0 otherwise. `device`: what planning takes the device for
  */
 export async function measure(
   gpu: Gpu,
@@ -42,15 +42,13 @@ export async function measure(
     repeats?: number;
     fill?: Readonly<Record<string, Int32Array | Float32Array>>;
     scalars?: Record<string, number>;
-    kernels?: Readonly<Record<string, string>>;
+    device?: DeviceDescription;
   } = {},
 ): Promise<Measurement> {
   const program = new Program();
   const graph = program.block("bench");
   [build(graph)].flat().forEach((t, i) => graph.output(`y${i}`, t as Tensor));
-  const { kernels } = options;
-  const description = kernels ? { ...gpu.description, kernels } : gpu.description;
-  const executable = await compile(gpu, plan(program, description), { profile: true });
+  const executable = await compile(gpu, plan(program, options.device ?? gpu.description), { profile: true });
   try {
     for (const storage of program.storages.values()) fillStorage(executable, storage, options.fill ?? {});
     executable.setScalars(Object.entries(options.scalars ?? {}));

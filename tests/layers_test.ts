@@ -7,6 +7,7 @@
 import { assert, assertEquals } from "@std/assert";
 // @ts-types="../types/std_path.d.ts"
 import { join, relative } from "@std/path";
+import { bundleWorker } from "../src/tab/bundle.ts";
 
 const root = decodeURIComponent(new URL("..", import.meta.url).pathname);
 
@@ -63,6 +64,8 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
 
 /** Where Deno and packages other than zod have no place. */
 const CORE = /^(src\/(gpu|tensor|tune|losses|models|registry|distill\/program)|plugins)\b/;
+/** Where Deno is spoken to through `src/base/system.ts` alone, so that a whole run works in a browser's tab too. */
+const BY_SYSTEM = /^src\/(base\/(?!system\.ts)|(linalg|text|formats|evaluation|distill)\/)/;
 /** What a page needs to train: from these all of the core is reached. */
 const CORE_ENTRIES = [
   "src/distill/program/plan_training.ts",
@@ -139,7 +142,9 @@ function complaints(path: string, source: string): string[] {
   ) {
     found.push(`${path} uses WebGPU's globals, which only src/gpu may`);
   }
-  if (CORE.test(path) && /\bDeno\s*[.?[]/.test(withoutComments(source))) found.push(`${path} uses Deno`);
+  const namesDeno = (CORE.test(path) || BY_SYSTEM.test(path)) &&
+    /\bDeno\s*[.?[]/.test(withoutComments(source));
+  if (namesDeno) found.push(`${path} uses Deno`);
   return found;
 }
 
@@ -250,6 +255,20 @@ Deno.test("the core makes a bundle for a browser, which names nothing of Deno or
   }
 });
 
+Deno.test("a whole run makes a bundle for a browser's worker", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const bundle = await bundleWorker(folder);
+    for (const part of ["createShaderModule", "adapter_config.json", "indexedDB", "chat_template"]) {
+      assert(bundle.includes(part), `it does not hold ${part}`);
+    }
+    // Deno's library of paths asks whether there is a Deno.
+    assertEquals(bundle.match(/\bDeno\s*[.[].{0,40}|["']node:.{0,20}|\bBuffer\./g) ?? [], []);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
 Deno.test("the check of imports notices planted mistakes", () => {
   const plant = (path: string, source: string) => complaints(path, source).map((c) => c.split(": ").at(-1));
   const down = "imports point down only";
@@ -281,6 +300,8 @@ Deno.test("the check of imports notices planted mistakes", () => {
   assertEquals(plant("src/models/a.ts", "const text = await Deno.readTextFile(path);"), [
     "src/models/a.ts uses Deno",
   ]);
+  assertEquals(plant("src/formats/a.ts", "await Deno.stat(path);"), ["src/formats/a.ts uses Deno"]);
+  assertEquals(plant("src/base/system.ts", "export const system: System = Deno;\nDeno.cwd();"), []);
   assertEquals(plant("src/distill/program/a.ts", 'import type { A } from "../run/b.ts";'), [
     "in distill, run comes after program",
   ]);

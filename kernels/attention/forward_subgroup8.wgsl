@@ -13,7 +13,9 @@
 // spread with subgroupBroadcast. The weighted sums stay in workgroup memory, transposed, each lane touching only its own part; those of
 // KEYS keys are made on their own, because one long sum rounds each product to the size of all before it.
 //
-// Constants: QUERIES (4 or 1 a lane), KEYS (multiple of 8), COLUMNS (of the output made by one workgroup, multiple of 4).
+// Heads of HELD vectors (0: of more) stay in registers, queries and sums: loads and turns are most of what so narrow a head costs.
+//
+// Constants: QUERIES (4 or 1 a lane), KEYS (multiple of 8), COLUMNS (of the output made by one workgroup, multiple of 4), HELD.
 // Limits: D a multiple of 4. A head wider than COLUMNS is made by several workgroups, each of which computes the weights anew.
 // The outer loop is the same for all lanes, which Tint cannot see: it needs `diagnostic(off, subgroup_uniformity);` in front. Telling it
 // through workgroupUniformLoad costs a quarter of the speed.
@@ -37,8 +39,10 @@ alias Lanes = f32;
 alias Indices = i32;
 //#end
 
+//#if HELD == 0
 // [COLUMNS][8 lanes]; zero at first.
 var<workgroup> sums: array<Lanes, $(COLUMNS * 8)>;
+//#end
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -78,6 +82,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let to_key = subgroupMax(last);
 //#end
 
+//#if HELD > 0
+//#include attention_held_subgroup8 with OWN = q, OWN_ROW = q_own, OWN_ROWS = QUERIES, KEPT = q_kept
+//#for d in 0..4 * HELD
+  var sum$d = Lanes();
+//#end
+//#end
   var highest = Lanes(-1e30);
   var total = Lanes();
   for (var key = from_key; key < to_key; key += $KEYS) {
@@ -87,7 +97,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#for i in 0..KEYS / 8
     let spread$i = (min(u32(key) + $(i * 8)u + lane, size.keys - 1u) * kv_heads + kv_head) * size.vectors;
 //#end
-//#include attention_products_subgroup8 with OUT = s, SPREAD = k, SPREAD_ROWS = KEYS, OWN = q, OWN_ROWS = QUERIES
+//#include attention_products_subgroup8 with OUT = s, SPREAD = k, SPREAD_ROWS = KEYS, OWN = q, OWN_ROWS = QUERIES, KEPT = q_kept
     // Base 2 throughout: one multiplication less for each exponential.
     var maximum = highest;
 //#for j in 0..KEYS
@@ -104,6 +114,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     s$j = exp2(s$j - maximum);
     total += s$j;
 //#end
+//#if HELD > 0
+//#for t in 0..HELD
+//#for i in 0..KEYS / 8
+    let v$(t * KEYS / 8 + i) = v[spread$i + $(t)u];
+//#end
+//#for d in 0..4
+    var o$(4 * t + d) = Lanes();
+//#for j in 0..KEYS
+    o$(4 * t + d) += subgroupBroadcast(v$(t * KEYS / 8 + j / 8)[$d], $(j % 8)u) * s$j;
+//#end
+    sum$(4 * t + d) = sum$(4 * t + d) * correction + o$(4 * t + d);
+//#end
+//#end
+//#else
     var at = lane;
     for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {
 //#for i in 0..KEYS / 8
@@ -118,6 +142,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
       at += 32u;
     }
+//#end
   }
 
 //#include turns
@@ -125,6 +150,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let any_key = last > first;
   let inverse = select(Lanes(broken), select(Lanes(), 1.0 / total, any_key), alive == 1u);
   let normaliser = select(Lanes(), (highest + log2(total)) * 0.6931471805599453, any_key);
+//#if HELD > 0
+//#for t in 0..HELD
+//#for d in 0..4
+  sum$(4 * t + d) *= inverse;
+//#end
+//#for c in 0..QUERIES
+  if (row + $(c)u < size.queries) {
+//#if QUERIES == 4
+    out[own$c + $(t)u] = vec4<f32>(sum$(4 * t)[$c], sum$(4 * t + 1)[$c], sum$(4 * t + 2)[$c], sum$(4 * t + 3)[$c]);
+//#else
+    out[own$c + $(t)u] = vec4<f32>(sum$(4 * t), sum$(4 * t + 1), sum$(4 * t + 2), sum$(4 * t + 3));
+//#end
+  }
+//#end
+//#end
+//#else
   var at = lane;
   for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {
 //#for d in 0..4
@@ -139,6 +180,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
     at += 32u;
   }
+//#end
   if (part == 0u) {
 //#for c in 0..QUERIES
 //#if QUERIES == 4

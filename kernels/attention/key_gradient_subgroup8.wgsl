@@ -11,7 +11,7 @@
 // queries at a time, head after head: the order of the sums is fixed. Laid out as attention_forward_subgroup8.wgsl with the parts
 // of queries and keys exchanged.
 //
-// Constants: QUERIES (multiple of 16), COLUMNS (of the gradients made by one workgroup, multiple of 4).
+// Constants: QUERIES (multiple of 16), COLUMNS (of the gradients made by one workgroup, multiple of 4), HELD (see attention_forward_subgroup8.wgsl).
 // Limits: D a multiple of 4.
 // The outer loop is the same for all lanes, which Tint cannot see: it needs `diagnostic(off, subgroup_uniformity);` in front. Telling it
 // through workgroupUniformLoad costs a quarter of the speed.
@@ -28,9 +28,11 @@
 @group(0) @binding(7) var<storage, read_write> dv: array<vec4<f32>>;
 @group(1) @binding(0) var<uniform> size: Size;
 
+//#if HELD == 0
 // [COLUMNS][8 lanes] each; zero at first.
 var<workgroup> key_sums: array<vec4<f32>, $(COLUMNS * 8)>;
 var<workgroup> value_sums: array<vec4<f32>, $(COLUMNS * 8)>;
+//#end
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -62,6 +64,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   from_block = subgroupMin(from_block);
   to_block = subgroupMax(to_block);
 
+//#if HELD > 0
+//#include attention_held_subgroup8 with OWN = k, OWN_ROW = k_own, OWN_ROWS = 4, KEPT = k_kept
+//#include attention_held_subgroup8 with OWN = v, OWN_ROW = v_own, OWN_ROWS = 4, KEPT = v_kept
+//#for d in 0..4 * HELD
+  var key_sum$d = vec4<f32>();
+  var value_sum$d = vec4<f32>();
+//#end
+//#end
   for (var member = 0u; member < size.group + group.z; member++) {
     let head = kv_head * size.group + member;
     for (var query = from_block * 16u; query < to_block * 16u; query += $(QUERIES)u) {
@@ -79,8 +89,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
       let last$i = select(0, bitcast<i32>(known$i.w), inside$i);
       let spread$i = (at_query$i * size.heads + head) * size.vectors;
 //#end
-//#include attention_products_subgroup8 with OUT = s, SPREAD = q, SPREAD_ROWS = QUERIES, OWN = k, OWN_ROWS = 4
-//#include attention_products_subgroup8 with OUT = p, SPREAD = dout, SPREAD_ROWS = QUERIES, OWN = v, OWN_ROWS = 4
+//#include attention_products_subgroup8 with OUT = s, SPREAD = q, SPREAD_ROWS = QUERIES, OWN = k, OWN_ROWS = 4, KEPT = k_kept
+//#include attention_products_subgroup8 with OUT = p, SPREAD = dout, SPREAD_ROWS = QUERIES, OWN = v, OWN_ROWS = 4, KEPT = v_kept
 //#for j in 0..QUERIES
 //#if SOFT_CAP
       s$j = tanh_vec4(s$j * size.inner);
@@ -94,6 +104,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
       p$j *= slope$j;
 //#end
 //#end
+//#if HELD > 0
+//#for t in 0..HELD
+//#for d in 0..4
+      var dk$(4 * t + d) = vec4<f32>();
+//#for j in 0..QUERIES
+      dk$(4 * t + d) += subgroupBroadcast(q$(t * QUERIES / 8 + j / 8)[$d], $(j % 8)u) * p$j;
+//#end
+      key_sum$(4 * t + d) += dk$(4 * t + d);
+      var dv$(4 * t + d) = vec4<f32>();
+//#for j in 0..QUERIES
+      dv$(4 * t + d) += subgroupBroadcast(dout$(t * QUERIES / 8 + j / 8)[$d], $(j % 8)u) * s$j;
+//#end
+      value_sum$(4 * t + d) += dv$(4 * t + d);
+//#end
+//#end
+//#else
       var at = lane;
       for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {
 //#for i in 0..QUERIES / 8
@@ -114,12 +140,29 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
         at += 32u;
       }
+//#end
     }
   }
 
 //#include turns
   let whole = select(bitcast<f32>(0x7fc00000u + group.z), 1.0, alive == 1u);
   let scale = size.scale * whole;
+//#if HELD > 0
+//#for t in 0..HELD
+//#for d in 0..4
+  key_sum$(4 * t + d) *= scale;
+  value_sum$(4 * t + d) *= whole;
+//#end
+//#for c in 0..4
+  if (row + $(c)u < size.keys) {
+    dk[own$c + $(t)u] =
+      vec4<f32>(key_sum$(4 * t)[$c], key_sum$(4 * t + 1)[$c], key_sum$(4 * t + 2)[$c], key_sum$(4 * t + 3)[$c]);
+    dv[own$c + $(t)u] =
+      vec4<f32>(value_sum$(4 * t)[$c], value_sum$(4 * t + 1)[$c], value_sum$(4 * t + 2)[$c], value_sum$(4 * t + 3)[$c]);
+  }
+//#end
+//#end
+//#else
   var at = lane;
   for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {
 //#for d in 0..4
@@ -134,4 +177,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
     at += 32u;
   }
+//#end
 }

@@ -9,7 +9,7 @@
 // One workgroup is one subgroup of 8 lanes and makes 32 queries of one head, four neighbouring ones a lane, KEYS keys at a time;
 // the work is laid out as in attention_forward_subgroup8.wgsl.
 //
-// Constants: KEYS (multiple of 8), COLUMNS (of the gradient made by one workgroup, multiple of 4). Limits: D a multiple of 4.
+// Constants: KEYS (multiple of 8), COLUMNS (of the gradient made by one workgroup, multiple of 4), HELD. Limits: D a multiple of 4.
 // The outer loop is the same for all lanes, which Tint cannot see: it needs `diagnostic(off, subgroup_uniformity);` in front. Telling it
 // through workgroupUniformLoad costs a quarter of the speed.
 
@@ -23,8 +23,10 @@
 @group(0) @binding(5) var<storage, read_write> dq: array<vec4<f32>>;
 @group(1) @binding(0) var<uniform> size: Size;
 
+//#if HELD == 0
 // [COLUMNS][8 lanes]; zero at first.
 var<workgroup> sums: array<vec4<f32>, $(COLUMNS * 8)>;
+//#end
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -55,6 +57,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let from_key = subgroupMin(min(min(first.x, first.y), min(first.z, first.w)));
   let to_key = subgroupMax(max(max(last.x, last.y), max(last.z, last.w)));
 
+//#if HELD > 0
+//#include attention_held_subgroup8 with OWN = q, OWN_ROW = q_own, OWN_ROWS = 4, KEPT = q_kept
+//#include attention_held_subgroup8 with OWN = dout, OWN_ROW = dout_own, OWN_ROWS = 4, KEPT = dout_kept
+//#for d in 0..4 * HELD
+  var sum$d = vec4<f32>();
+//#end
+//#end
   for (var key = from_key; key < to_key; key += $KEYS) {
 //#for j in 0..KEYS
     var s$j = vec4<f32>();
@@ -63,8 +72,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#for i in 0..KEYS / 8
     let spread$i = (min(u32(key) + $(i * 8)u + lane, size.keys - 1u) * kv_heads + kv_head) * size.vectors;
 //#end
-//#include attention_products_subgroup8 with OUT = s, SPREAD = k, SPREAD_ROWS = KEYS, OWN = q, OWN_ROWS = 4
-//#include attention_products_subgroup8 with OUT = p, SPREAD = v, SPREAD_ROWS = KEYS, OWN = dout, OWN_ROWS = 4
+//#include attention_products_subgroup8 with OUT = s, SPREAD = k, SPREAD_ROWS = KEYS, OWN = q, OWN_ROWS = 4, KEPT = q_kept
+//#include attention_products_subgroup8 with OUT = p, SPREAD = v, SPREAD_ROWS = KEYS, OWN = dout, OWN_ROWS = 4, KEPT = dout_kept
 //#for j in 0..KEYS
 //#if SOFT_CAP
     s$j = tanh_vec4(s$j * size.inner);
@@ -75,6 +84,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     p$j *= 1.0 - s$j * s$j;
 //#end
 //#end
+//#if HELD > 0
+//#for t in 0..HELD
+//#for d in 0..4
+    var o$(4 * t + d) = vec4<f32>();
+//#for j in 0..KEYS
+    o$(4 * t + d) += subgroupBroadcast(k$(t * KEYS / 8 + j / 8)[$d], $(j % 8)u) * p$j;
+//#end
+    sum$(4 * t + d) += o$(4 * t + d);
+//#end
+//#end
+//#else
     var at = lane;
     for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {
 //#for i in 0..KEYS / 8
@@ -89,10 +109,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
       at += 32u;
     }
+//#end
   }
 
 //#include turns
   let scale = select(bitcast<f32>(0x7fc00000u + group.z), size.scale, alive == 1u);
+//#if HELD > 0
+//#for t in 0..HELD
+//#for d in 0..4
+  sum$(4 * t + d) *= scale;
+//#end
+//#for c in 0..4
+  if (row + $(c)u < size.queries) {
+    dq[own$c + $(t)u] = vec4<f32>(sum$(4 * t)[$c], sum$(4 * t + 1)[$c], sum$(4 * t + 2)[$c], sum$(4 * t + 3)[$c]);
+  }
+//#end
+//#end
+//#else
   var at = lane;
   for (var t = part; t < min(part + $(COLUMNS / 4)u, vectors); t++) {
 //#for d in 0..4
@@ -103,4 +136,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
     at += 32u;
   }
+//#end
 }

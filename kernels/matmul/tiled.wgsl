@@ -9,193 +9,279 @@
 // With EXPERTS w holds several such matrices, one after another, and each 32 rows of x meet one of them; there is one product then. TN gives
 // one matrix for each expert, from the rows that are its own: others are not looked at, and may hold anything.
 //
-// A workgroup of 64 threads makes a tile of 32 x 32 (8 x 8 threads, 4 x 4 each) from slices of 16 along K that are staged in
-// workgroup memory, one column of padding against bank conflicts. Everything beyond the edge is read as zero. Blocks of 256 along
-// K are summed on their own: one long sum rounds each product to the size of all before it.
+// A workgroup makes a tile of ROWS x COLUMNS values, each thread ROWS_EACH x COLUMNS_EACH of them, from slices of DEPTH along K. While a slice
+// is multiplied, the next one is on its way from memory to registers; with two PANELS it needs one barrier. Everything beyond an edge is 0.
 //
-// Constants: ORIENTATION, TERMS (1, 2), WEIGHT (storage of w; w2 is f32), VALUES (of w that are read at once: 1, or 4 where its rows are
-// a multiple of 4).
+// A panel holds units of four neighbours in memory. Those that lie along K (x in NT and NN, w in NT) are stored by their place along K, then by
+// row, so that threads side by side read units side by side; ^ spreads those that one row brings over the banks of the memory. Such an
+// operand's rows go to threads in turn, those of the others by fours.
+//
+// LANES, where it is not 0, is the size of a subgroup: each makes ROWS_EACH rows, and its lanes hold their slice of x in registers, from where
+// they spread it; no panel of x exists then.
+//
+// COMPUTE f16: both operands are rounded to f16 on their way into the panels, those of each row of x after they were multiplied by a power of
+// two that row_scales.wgsl makes of its largest one, those of w after they were multiplied by 64; products are summed in f32. Values of w from
+// 1024 on become the largest f16. There is one product then, and not TN.
+//
+// Constants: ORIENTATION, ROWS, COLUMNS, ROWS_EACH, COLUMNS_EACH, THREADS, DEPTH, PANELS (1, 2), LANES, X_UNITS (of x that a thread
+// brings of a slice), GROUPS (of four values along K that are
+// multiplied in one turn of a loop), BLOCK (so deep a sum is added to the others on its own: a long sum rounds each product to the size of
+// all before it; 0 for no blocks), SPLIT (K is split between workgroups, in parts of part_depth, each with an output of its own), TERMS,
+// EXPERTS, WEIGHT, XV, WV, SV, OV, COMPUTE (f32, f16). Limits: units of a panel are a multiple of threads, ROWS and COLUMNS of 8.
 
-struct Size {
-  m: u32, n: u32, k: u32, k2: u32,
-  x_stride: u32, x_column: u32, out_stride: u32, out_column: u32,
-  tiles_m: u32, tiles: u32, has_addend: u32, accumulate: u32,
-  keep: u32, factor: f32, ratio: f32, pad: u32,
-//#if EXPERTS
-  first_expert: u32, experts: u32, expert_values: u32, expert_offset: u32, // of those bound; of each; of where k begins
-  tiles_n: u32,
+//#if COMPUTE == f16
+enable f16;
+
 //#end
-}
+//#include product_size
+//#include product_operands
+//#include product_store with ADDEND = 2, OUT = 3
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-//#include weights with VALUES = VALUES
-@group(0) @binding(2) var<storage, read> addend: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
-//#if TERMS == 2
-@group(0) @binding(4) var<storage, read> x2: array<f32>;
-@group(0) @binding(5) var<storage, read> w2: array<f32>;
+//#if COMPUTE == f16
+// Of each row of x: what it is multiplied by, and the inverse of that and of what w is multiplied by.
+@group(0) @binding(4) var<storage, read> row_scales: array<vec2<f32>>;
+
 //#end
-@group(1) @binding(0) var<uniform> size: Size;
-@group(1) @binding(1) var<uniform> step: array<vec4<f32>, 64>;
+//#if LANES == 0
+var<workgroup> xs: array<vec4<$COMPUTE>, $(PANELS * ROWS * DEPTH / 4)>;
+//#end
+var<workgroup> ws: array<vec4<$COMPUTE>, $(PANELS * COLUMNS * DEPTH / 4)>;
 
-var<workgroup> xs: array<f32, 528>; // [16][33]: slice of x, k-major
-var<workgroup> ws: array<f32, 528>; // [16][33]: slice of w, k-major
-
-@compute @workgroup_size(64)
+@compute @workgroup_size($THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+//#if LANES == 0
         @builtin(local_invocation_index) thread: u32) {
+  let ty = thread / $(COLUMNS / COLUMNS_EACH)u;
+  let tx = thread % $(COLUMNS / COLUMNS_EACH)u;
+//#else
+        @builtin(subgroup_id) ty: u32, @builtin(subgroup_invocation_id) tx: u32) {
+  let thread = ty * $(LANES)u + tx;
+//#end
+//#if SPLIT
+  let launched = group.x + group.y * groups.x;
+  let tile = launched % size.tiles;
+  let part = launched / size.tiles;
+  if (part * size.part_depth >= size.k) { return; }
+  out_base = part * size.m * size.n;
+//#else
   let tile = group.x + group.y * groups.x;
   if (tile >= size.tiles) { return; }
+//#end
 //#if EXPERTS
-//#include expert_tile with THREAD = thread, ROWS = 32
-  let column = (tile % size.tiles_n) * 32u;
-//#else
-  let row = (tile % size.tiles_m) * 32u;
-  let column = (tile / size.tiles_m) * 32u;
-//#end
-  let ty = thread / 8u;
-  let tx = thread % 8u;
-//#for r in 0..4
-  var sum$r = vec4<f32>();
-//#end
-
-//#for term in 0..TERMS
-  {
-//#if TERMS == 2 && term == 0
-    let depth = size.k2;
-    let x_stride = size.k2;
-    let x_column = 0u;
-//#else
-//#if EXPERTS && ORIENTATION == TN
-    let depth = u32(range.y);
-//#else
-    let depth = size.k;
-//#end
-    let x_stride = size.x_stride;
-    let x_column = size.x_column;
-//#end
-    for (var block = 0u; block < depth; block += 256u) {
-      let end = min(block + 256u, depth);
-//#for r in 0..4
-      var acc$r = vec4<f32>();
-//#end
-      for (var k0 = block; k0 < end; k0 += 16u) {
-        // 16 x 32 values of each operand, eight a thread; neighbours in memory go to neighbouring threads.
-//#for i in 0..8
-        {
+//#include expert_tile with THREAD = thread, ROWS = ROWS
+  let column = (tile % size.tiles_n) * $(COLUMNS)u;
 //#if ORIENTATION == TN
-          let r = thread % 32u;
-          let k = thread / 32u + $(i * 2)u;
-          let inside = row + r < size.m && k0 + k < depth;
-//#if EXPERTS
-          let index = (first_row + k0 + k) * size.m + row + r;
+  x_base = first_row * size.m;
+  out_base = expert * size.m * size.out_stride;
 //#else
-          let index = (k0 + k) * size.m + row + r;
+  x_base = size.x_column;
 //#end
 //#else
-          let r = thread / 16u + $(i * 4)u;
-          let k = thread % 16u;
-          let inside = row + r < size.m && k0 + k < depth;
-          let index = (row + r) * x_stride + x_column + k0 + k;
+  let row = (tile % size.tiles_m) * $(ROWS)u;
+  let column = (tile / size.tiles_m) * $(COLUMNS)u;
+  x_base = size.x_column;
 //#end
-          var value = 0.0;
-//#if TERMS == 2 && term == 0
-          if (inside) { value = x2[index]; }
-//#else
-          if (inside) { value = x[index]; }
-//#end
-          xs[k * 33u + r] = value;
-        }
-//#if VALUES == 1 || (TERMS == 2 && term == 0)
-        {
-//#if ORIENTATION == NT
-          let c = thread / 16u + $(i * 4)u;
-          let k = thread % 16u;
-          let inside = column + c < size.n && k0 + k < depth;
-          let index = (column + c) * depth + k0 + k;
-//#else
-          let c = thread % 32u;
-          let k = thread / 32u + $(i * 2)u;
-          let inside = column + c < size.n && k0 + k < depth;
-          let index = (k0 + k) * size.n + column + c;
-//#end
-          var value = 0.0;
-//#if TERMS == 2 && term == 0
-          if (inside) { value = w2[index]; }
-//#else
-          if (inside) { value = weight(index); }
-//#end
-          ws[k * 33u + c] = value;
-        }
-//#end
-//#end
-//#if VALUES == 4 && (TERMS == 1 || term == 1)
-//#for i in 0..2
-        {
-//#if ORIENTATION == NT
-          let c = thread / 4u + $(i * 16)u;
-          let k = thread % 4u * 4u;
-          let index = (column + c) * depth + k0 + k;
-//#else
-          let c = thread % 8u * 4u;
-          let k = thread / 8u + $(i * 8)u;
-          let index = (k0 + k) * size.n + column + c;
-//#end
-          var values = vec4<f32>();
-          if (column + c < size.n && k0 + k < depth) { values = weight(index / 4u); }
-//#for e in 0..4
-//#if ORIENTATION == NT
-          ws[(k + $(e)u) * 33u + c] = values[$e];
-//#else
-          ws[k * 33u + c + $(e)u] = values[$e];
-//#end
-//#end
-        }
-//#end
-//#end
-        workgroupBarrier();
-//#for k in 0..16
-        {
-          let at = $(k * 33)u;
-          let b = vec4<f32>(ws[at + tx * 4u], ws[at + tx * 4u + 1u], ws[at + tx * 4u + 2u], ws[at + tx * 4u + 3u]);
-//#for r in 0..4
-          acc$r += xs[at + ty * 4u + $(r)u] * b;
-//#end
-        }
-//#end
-        workgroupBarrier();
-      }
-//#for r in 0..4
-      sum$r += acc$r;
-//#end
-    }
-  }
-//#if TERMS == 2 && term == 0
-//#for r in 0..4
-  sum$r *= size.ratio;
+//#for r in 0..ROWS_EACH
+//#for c in 0..COLUMNS_EACH / 4
+  var acc$(r)_$c = vec4<f32>();
+//#if BLOCK > 0
+  var sum$(r)_$c = vec4<f32>();
 //#end
 //#end
 //#end
 
-  let keep = step[size.keep / 4u][size.keep % 4u];
-//#for r in 0..4
-//#for c in 0..4
-  {
-    let m = row + ty * 4u + $(r)u;
-    let n = column + tx * 4u + $(c)u;
-    if (m < size.m && n < size.n) {
-//#if EXPERTS && ORIENTATION == TN
-      let at = (expert * size.m + m) * size.out_stride + n;
+  // Which units a thread brings: the first of them, others are as many threads further.
+//#if LANES > 0
+//#if ORIENTATION == TN
+  let x_r = row + ty * $(ROWS_EACH)u + tx % $(ROWS_EACH / 4)u * 4u;
+  let x_k = tx / $(ROWS_EACH / 4)u;
 //#else
-      let at = m * size.out_stride + size.out_column + n;
+  let x_r = row + ty * $(ROWS_EACH)u + tx / $(DEPTH / 4)u;
+  let x_k = tx % $(DEPTH / 4)u * 4u;
 //#end
-      var value = sum$r[$c] * size.factor;
-      if (size.has_addend != 0u) { value += addend[at]; }
-      if (size.accumulate == 1u && keep != 0.0) { value += keep * out[at]; }
-      if (size.accumulate == 2u) { value += out[at]; }
-      out[at] = value;
+//#for i in 0..X_UNITS
+  var mine$i = vec4<f32>();
+//#end
+//#else
+//#if ORIENTATION == TN
+  let x_r = row + thread % $(ROWS / 4)u * 4u;
+  let x_k = thread / $(ROWS / 4)u;
+//#else
+  let x_r = row + thread / $(DEPTH / 4)u;
+  let x_k = thread % $(DEPTH / 4)u * 4u;
+  let x_at = x_k / 4u * $(ROWS)u;
+  let x_turn = x_k / 4u * $(32 / DEPTH)u;
+//#if COMPUTE == f16
+//#for i in 0..X_UNITS
+  let x_scale$i = row_scales[min(x_r + $(i * THREADS * 4 / DEPTH)u, size.m - 1u)].x;
+//#end
+//#end
+//#end
+//#end
+//#if ORIENTATION == NT
+  let w_r = thread / $(DEPTH / 4)u;
+  let w_k = thread % $(DEPTH / 4)u * 4u;
+  let w_at = w_k / 4u * $(COLUMNS)u;
+  let w_turn = w_k / 4u * $(32 / DEPTH)u;
+//#else
+  let w_r = thread % $(COLUMNS / 4)u * 4u;
+  let w_k = thread / $(COLUMNS / 4)u;
+//#end
+
+  // The second product's slices, if any, come first.
+//#if SPLIT
+  let begin = part * size.part_depth;
+  let end = min(begin + size.part_depth, size.k);
+//#if TERMS == 2
+  let end2 = select(0u, size.k2, part == 0u);
+//#end
+//#else
+  let begin = 0u;
+//#if EXPERTS && ORIENTATION == TN
+  let end = u32(range.y);
+//#else
+  let end = size.k;
+//#end
+//#if TERMS == 2
+  let end2 = size.k2;
+//#end
+//#end
+//#if TERMS == 2
+  let slices2 = (end2 + $(DEPTH - 1)u) / $(DEPTH)u;
+//#else
+  let slices2 = 0u;
+//#end
+  let slices = slices2 + (end - begin + $(DEPTH - 1)u) / $(DEPTH)u;
+  // One turn more than there are slices: each brings one, and multiplies the one before.
+  for (var slice = 0u; slice <= slices; slice++) {
+//#for i in 0..X_UNITS
+    var x_unit$i: vec4<f32>;
+//#end
+//#for i in 0..COLUMNS * DEPTH / 4 / THREADS
+    var w_unit$i: vec4<f32>;
+//#end
+//#if TERMS == 2
+    if (slice < slices2) {
+      let k0 = slice * $(DEPTH)u;
+//#include product_units with X_UNIT = x2_unit, W_UNIT = w2_unit, END = end2
+    } else {
+      let k0 = begin + (slice - slices2) * $(DEPTH)u;
+//#include product_units with X_UNIT = x_unit, W_UNIT = w_unit, END = end
     }
+//#else
+    let k0 = begin + slice * $(DEPTH)u;
+//#include product_units with X_UNIT = x_unit, W_UNIT = w_unit, END = end
+//#end
+//#if PANELS == 2
+    let panel = slice % 2u;
+    let before = 1u - panel;
+//#else
+    let panel = 0u;
+    let before = 0u;
+//#end
+    if (slice > 0u) {
+//#include product_slice
+//#if BLOCK > 0
+      if (slice % $(BLOCK / DEPTH)u == 0u) {
+//#for r in 0..ROWS_EACH
+//#for c in 0..COLUMNS_EACH / 4
+        sum$(r)_$c += acc$(r)_$c;
+        acc$(r)_$c = vec4<f32>();
+//#end
+//#end
+      }
+//#end
+    }
+//#if TERMS == 2
+    if (slice == slices2) {
+//#for r in 0..ROWS_EACH
+//#for c in 0..COLUMNS_EACH / 4
+//#if BLOCK > 0
+      sum$(r)_$c = (sum$(r)_$c + acc$(r)_$c) * size.ratio;
+      acc$(r)_$c = vec4<f32>();
+//#else
+      acc$(r)_$c *= size.ratio;
+//#end
+//#end
+//#end
+    }
+//#end
+//#if PANELS == 1
+    workgroupBarrier();
+//#end
+//#if LANES > 0
+//#for i in 0..X_UNITS
+    mine$i = x_unit$i;
+//#end
+//#else
+//#for i in 0..X_UNITS
+//#if ORIENTATION == TN
+    xs[panel * $(ROWS * DEPTH / 4)u + thread + $(i * THREADS)u] = x_unit$i;
+//#else
+//#if COMPUTE == f16
+    let x_value$i = vec4<f16>(x_unit$i * x_scale$i);
+//#else
+    let x_value$i = x_unit$i;
+//#end
+    xs[panel * $(ROWS * DEPTH / 4)u + x_at + ((x_r - row + $(i * THREADS * 4 / DEPTH)u) ^ x_turn)] = x_value$i;
+//#end
+//#end
+//#end
+//#for i in 0..COLUMNS * DEPTH / 4 / THREADS
+//#if COMPUTE == f16
+    let w_value$i = vec4<f16>(clamp(w_unit$i * 64.0, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
+//#else
+    let w_value$i = w_unit$i;
+//#end
+//#if ORIENTATION == NT
+    ws[panel * $(COLUMNS * DEPTH / 4)u + w_at + ((w_r + $(i * THREADS * 4 / DEPTH)u) ^ w_turn)] = w_value$i;
+//#else
+    ws[panel * $(COLUMNS * DEPTH / 4)u + thread + $(i * THREADS)u] = w_value$i;
+//#end
+//#end
+    workgroupBarrier();
   }
+//#if BLOCK > 0
+//#for r in 0..ROWS_EACH
+//#for c in 0..COLUMNS_EACH / 4
+  acc$(r)_$c += sum$(r)_$c;
 //#end
 //#end
+//#end
+  // One place that stores, with the sums moved up by one each turn: unrolled it would double the compile time.
+  for (var r = 0u; r < $(ROWS_EACH)u; r++) {
+//#if LANES > 0
+    let m = row + ty * $(ROWS_EACH)u + r;
+//#else
+//#if ORIENTATION == TN
+    let m = row + ty * 4u + r % 4u + r / 4u * $(ROWS / ROWS_EACH * 4)u;
+//#else
+    let m = row + ty + r * $(ROWS / ROWS_EACH)u;
+//#end
+//#end
+//#if COMPUTE == f16
+    let back = row_scales[min(m, size.m - 1u)].y;
+//#for c in 0..COLUMNS_EACH / 4
+    acc0_$c *= back;
+//#end
+//#end
+//#for c in 0..COLUMNS_EACH / 4
+//#if ORIENTATION == NT
+//#for e in 0..4
+    put(m, column + tx + $((c * 4 + e) * (COLUMNS / COLUMNS_EACH))u, acc0_$c[$e]);
+//#end
+//#else
+//#if OV == 4
+    put(m, column + tx * 4u + $(c * (COLUMNS / COLUMNS_EACH) * 4)u, acc0_$c);
+//#else
+//#for e in 0..4
+    put(m, column + tx * 4u + $(c * (COLUMNS / COLUMNS_EACH) * 4 + e)u, acc0_$c[$e]);
+//#end
+//#end
+//#end
+//#for r in 0..ROWS_EACH - 1
+    acc$(r)_$c = acc$(r + 1)_$c;
+//#end
+//#end
+  }
 }

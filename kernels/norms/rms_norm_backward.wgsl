@@ -1,12 +1,13 @@
 // Backward pass of the root mean square norm to its input. With r = 1 / sqrt(mean_h(x^2) + epsilon), g = w * dy:
 //
-//   dx[t, h] = r * (g[t, h] - x[t, h] * r^2 * mean_h(g[t, :] * x[t, :]))
+//   dx[t, h] = r * (g[t, h] - x[t, h] * r^2 * mean_h(g[t, :] * x[t, :])) [+ addend[t, h]]
 //
 // r is computed again: the sweep that sums g * x reads x anyway. It is also written out, for the gradient of the weight.
 //
-// Bindings: x [T, H], w [H] (WEIGHT: its storage), dy [T, H], dx [T, H], scale [T] (= r). A workgroup of THREADS makes one row.
+// Bindings: x [T, H], w [H] (WEIGHT: its storage), dy [T, H], with ADDEND addend [T, H], dx [T, H], scale [T] (= r).
+// A workgroup of THREADS makes one row.
 //
-// Constants: WEIGHT, SUBGROUP (1: the workgroup is one subgroup of 8; 0: 2^LEVELS threads and workgroup memory), THREADS, LEVELS,
+// Constants: ADDEND, WEIGHT, SUBGROUP (1: the workgroup is one subgroup of 8; 0: 2^LEVELS threads and workgroup memory), THREADS, LEVELS,
 // VECTOR (4; or 1, where H is not a multiple of 4), HELD (units of a row that each thread keeps in registers, so that it is read once;
 // 0: a row is read again wherever it is needed), FACTOR (what stands for w[h]: the weight, or 1 + the weight).
 
@@ -21,8 +22,11 @@ alias Unit = f32;
 @group(0) @binding(0) var<storage, read> x: array<Unit>;
 //#include weights with VALUES = VECTOR
 @group(0) @binding(2) var<storage, read> dy: array<Unit>;
-@group(0) @binding(3) var<storage, read_write> dx: array<Unit>;
-@group(0) @binding(4) var<storage, read_write> scale: array<f32>;
+//#if ADDEND
+@group(0) @binding(3) var<storage, read> addend: array<Unit>;
+//#end
+@group(0) @binding($(3 + ADDEND)) var<storage, read_write> dx: array<Unit>;
+@group(0) @binding($(4 + ADDEND)) var<storage, read_write> scale: array<f32>;
 @group(1) @binding(0) var<uniform> size: Size;
 
 //#include row_sum
@@ -71,7 +75,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#if HELD > 0
 //#for i in 0..HELD
   if (thread + $(i * THREADS)u < size.units) {
-    dx[first + thread + $(i * THREADS)u] = r * (gradient$i - value$i * along);
+    let at = thread + $(i * THREADS)u;
+//#if ADDEND
+    dx[first + at] = r * (gradient$i - value$i * along) + addend[first + at];
+//#else
+    dx[first + at] = r * (gradient$i - value$i * along);
+//#end
   }
 //#end
 //#else
@@ -79,7 +88,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#for i in 0..4
     if (u + $(i * THREADS)u < size.units) {
       let at = u + $(i * THREADS)u;
-      dx[first + at] = r * ($FACTOR * dy[first + at] - x[first + at] * along);
+      let value = x[first + at];
+//#if ADDEND
+      dx[first + at] = r * ($FACTOR * dy[first + at] - value * along) + addend[first + at];
+//#else
+      dx[first + at] = r * ($FACTOR * dy[first + at] - value * along);
+//#end
     }
 //#end
   }

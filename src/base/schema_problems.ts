@@ -70,7 +70,9 @@ function describe(
       });
     case "invalid_type":
       if (found === undefined) return explained("is missing");
-      return explained(`must be ${typeName(issue.expected)}, not ${show(found)}`);
+      return explained(
+        `must be ${typeName(issue.expected)}, not ${show(found)}${asField(found, schema, path)}`,
+      );
     case "invalid_value": {
       const values = issue.values.map(String);
       if (found === undefined) return explained(`is missing; it must be ${oneOf(values)}`);
@@ -122,6 +124,14 @@ function describe(
     default:
       return explained(issue.message);
   }
+}
+
+/** What to write where the path alone stands of a group of fields that names one. */
+function asField(found: unknown, schema: FieldSchema, path: readonly PropertyKey[]): string {
+  if (typeof found !== "string") return "";
+  const { properties = {} } = groupAt(schema, path) ?? {};
+  const field = ["path", "model"].find((name) => name in properties);
+  return field === undefined ? "" : `; write {${field}: ${found}}`;
 }
 
 /** The schema at a path, or the part of it that has fields where something else may stand there too. */

@@ -47,9 +47,9 @@ export async function openModel(path: string): Promise<ModelSource> {
  * @throws {InputError} there is none
  */
 export async function readTokenizerAt(path: string): Promise<TokenizerFiles> {
-  let info: Deno.FileInfo;
+  let info: FileInfo;
   try {
-    info = await Deno.stat(path);
+    info = await system.stat(path);
   } catch (error) {
     throw unreadable(path, error);
   }

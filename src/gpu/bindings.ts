@@ -39,6 +39,20 @@ export function accessVariant(wgsl: string, writable: ReadonlySet<number>): stri
   );
 }
 
+/** Binding of the first uniform where all are in one group: beyond all that a device allows of storage. */
+export const FIRST_UNIFORM = 500;
+
+/**
+ * The source with the uniforms of group 1 behind the storage of group 0: a launch then sets one group, and encoding one costs as much as
+ * the launch itself.
+ */
+export function inOneGroup(wgsl: string): string {
+  return wgsl.replace(
+    /@group\(1\)(\s*)@binding\((\d+)\)(?=\s*var<\s*uniform\s*>)/g,
+    (_, space: string, index: string) => `@group(0)${space}@binding(${FIRST_UNIFORM + Number(index)})`,
+  );
+}
+
 /**
  * The source with one binding of group 0 read through another that is bound to the same bytes. Where a buffer is bound as writable
  * twice, the ranges must not overlap (https://www.w3.org/TR/webgpu/#encoder-bind-groups-alias-a-writable-resource), even if nothing is

@@ -43,6 +43,8 @@ export interface DeviceDescription {
   readonly offsetAlignment: number;
   /** Kernels that were found best here, by what they are for: see `tensor/variants.ts`. Absent where nothing was measured. */
   readonly kernels?: Readonly<Record<string, string>>;
+  /** Whether the device was granted `shader-f16`; absent where no device was asked. */
+  readonly shaderF16?: boolean;
   /** Products that its subgroups do at once; absent where the device was not granted {@linkcode SUBGROUP_MATRIX}. */
   readonly subgroupMatrices?: readonly SubgroupMatrix[];
 }

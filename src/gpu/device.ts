@@ -415,6 +415,7 @@ function describe(adapter: GPUAdapter, device: GPUDevice, features: ReadonlySet<
     maxWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
     maxWorkgroupMemory: limits.maxComputeWorkgroupStorageSize,
     maxInvocations: limits.maxComputeInvocationsPerWorkgroup,
+    shaderF16: features.has("shader-f16"),
     // 256 suits every adapter and lets one plan serve all.
     offsetAlignment: 256,
     ...(features.has(SUBGROUP_MATRIX) ? { subgroupMatrices: subgroupMatrices(info) } : {}),

@@ -17,7 +17,7 @@ export interface ProfiledLaunch {
     readonly groups: readonly [number, number, number];
   };
   readonly pipeline: { readonly raw: GPUComputePipeline };
-  readonly groups: readonly GPUBindGroup[];
+  readonly group: GPUBindGroup;
 }
 
 /** One line of the profile. */
@@ -71,7 +71,7 @@ export class Profiler {
           },
         });
         pass.setPipeline(launch.pipeline.raw);
-        launch.groups.forEach((group, g) => pass.setBindGroup(g, group));
+        pass.setBindGroup(0, launch.group);
         pass.dispatchWorkgroups(...launch.planned.groups);
         pass.end();
       });

@@ -97,9 +97,9 @@ function encode(
 ): void {
   const pass = encoder.beginComputePass(descriptor);
   for (let turn = 0; turn < turns; turn++) {
-    for (const { pipeline, groups, planned } of launches) {
+    for (const { pipeline, group, planned } of launches) {
       pass.setPipeline(pipeline.raw);
-      groups.forEach((group, i) => pass.setBindGroup(i, group));
+      pass.setBindGroup(0, group);
       pass.dispatchWorkgroups(...planned.groups);
     }
   }

@@ -281,7 +281,9 @@ export class ModelContext {
     return this.graph.within(name, () => {
       const weight = this.weight(`${name}.weight`, [outFeatures, x.dim(1)]);
       const input = this.#narrowed?.input(name, x) ?? x;
-      const base = () => linear(input, weight);
+      // Trained tensors stay exact: their own steps are smaller than what rounding loses.
+      const compute = weight.storage?.kind === "weight" ? this.graph.compute : undefined;
+      const base = () => linear(input, weight, compute);
       const y = this.#onLinear ? this.#onLinear(name, input, weight, base) : base();
       return this.#narrowed?.output(name, y) ?? y;
     });

@@ -13,6 +13,7 @@ import { applySets } from "../distill/recipe/file.ts";
 import { parseRecipe } from "../distill/recipe/parse.ts";
 import { mapRecipePaths } from "../distill/recipe/paths.ts";
 import type { Recipe } from "../distill/recipe/recipe.ts";
+import type { Gpu } from "../gpu/device.ts";
 import { Registry } from "../registry/registry.ts";
 import { checkpointedStep } from "./checkpointed_step.ts";
 import type { Files, KeptRun, TabOrder } from "./messages.ts";
@@ -67,6 +68,7 @@ export async function removeRun(id: string): Promise<void> {
 
 /** What a run says, and what is asked of it. */
 export interface TabHost {
+  readonly gpu: Gpu;
   emit(event: RunEventBody & { time: string }): void;
   control(): RunControl;
 }
@@ -196,7 +198,7 @@ async function attempt(
   };
   const result = await distillRun(recipe, {
     ...{ folder: folderOf(id), resume, resumeLimit: Infinity, emit, control },
-    registry: new Registry().addAll(builtins),
+    ...{ gpu: host.gpu, registry: new Registry().addAll(builtins) },
   });
   emit({ type: "result", result });
   return result;

@@ -6,7 +6,7 @@
 import "./without_eval.ts";
 import { LimbeckError } from "../base/errors.ts";
 import type { RunControl } from "../distill/run/events.ts";
-import { openGpu } from "../gpu/device.ts";
+import { type Gpu, openGpu } from "../gpu/device.ts";
 import { failureOf } from "./failure.ts";
 import { leftFiles, zipped } from "./left_files.ts";
 import type { Reply, Request } from "./messages.ts";
@@ -21,12 +21,25 @@ declare const self: {
 
 let asked: RunControl = "run";
 let running: string | undefined;
+let opened: Gpu | undefined;
+
+/** The device, with the kernels that earlier runs compiled; one that failed is not used again. */
+async function device(): Promise<Gpu> {
+  try {
+    opened?.check();
+  } catch {
+    opened?.destroy();
+    opened = undefined;
+  }
+  return opened ??= await openGpu();
+}
 
 async function work(id: string, run: (host: TabHost) => Promise<unknown>): Promise<unknown> {
   if (running !== undefined) throw new LimbeckError(`${running} is running in this tab; stop it first`);
   [running, asked] = [id, "run"];
   try {
     return await run({
+      gpu: await device(),
       emit: (event) => self.postMessage({ type: "event", id, event }),
       control: () => asked,
     });
@@ -38,12 +51,8 @@ async function work(id: string, run: (host: TabHost) => Promise<unknown>): Promi
 async function answer(request: Request): Promise<unknown> {
   switch (request.type) {
     case "device": {
-      const gpu = await openGpu();
-      try {
-        return { name: gpu.description.name, software: gpu.adapter.info.isFallbackAdapter };
-      } finally {
-        gpu.destroy();
-      }
+      const { description, adapter } = await device();
+      return { name: description.name, software: adapter.info.isFallbackAdapter };
     }
     case "runs":
       return (await keptRuns()).filter(({ id }) => id !== running);

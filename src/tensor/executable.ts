@@ -5,6 +5,7 @@
  * @module
  */
 import { DeviceError } from "../base/errors.ts";
+import { FIRST_UNIFORM, inOneGroup } from "../gpu/bindings.ts";
 import { BUFFER_USAGE } from "../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer, Pipeline } from "../gpu/device.ts";
 import { type ProfiledLaunch, Profiler } from "../gpu/profiler.ts";
@@ -15,7 +16,7 @@ import type { Plan, PlannedBlock, PlannedDispatch, Range } from "./plan.ts";
 interface Launch {
   readonly planned: PlannedDispatch;
   readonly pipeline: Pipeline;
-  readonly groups: readonly GPUBindGroup[];
+  readonly group: GPUBindGroup;
 }
 
 /** Options of {@linkcode compile}. */
@@ -121,21 +122,17 @@ async function prepare(
   buffers: readonly GpuBuffer[],
   d: PlannedDispatch,
 ): Promise<Launch> {
-  const pipeline = await gpu.pipeline(d.kernel, d.wgsl, d.writable);
-  const groups = pipeline.layouts.map((layout, group) => {
-    const entries: GPUBindGroupEntry[] = [];
-    for (const binding of pipeline.bindings) {
-      if (binding.group !== group) continue;
-      const resource = group === 0
-        ? window(buffers, d.bindings[binding.binding]!)
-        : binding.binding === 0
-        ? { buffer: buffers[plan.sizeBuffer]!.raw, offset: d.sizeOffset, size: 256 }
-        : { buffer: buffers[plan.stepBuffer]!.raw };
-      entries.push({ binding: binding.binding, resource });
-    }
-    return gpu.device.createBindGroup({ layout, entries });
+  const pipeline = await gpu.pipeline(d.kernel, inOneGroup(d.wgsl), d.writable);
+  const entries = pipeline.bindings.map(({ binding }): GPUBindGroupEntry => {
+    const resource = binding < FIRST_UNIFORM
+      ? window(buffers, d.bindings[binding]!)
+      : binding === FIRST_UNIFORM
+      ? { buffer: buffers[plan.sizeBuffer]!.raw, offset: d.sizeOffset, size: 256 }
+      : { buffer: buffers[plan.stepBuffer]!.raw };
+    return { binding, resource };
   });
-  return { planned: d, pipeline, groups };
+  const group = gpu.device.createBindGroup({ layout: pipeline.layouts[0]!, entries });
+  return { planned: d, pipeline, group };
 }
 
 function window(buffers: readonly GpuBuffer[], range: Range): GPUBufferBinding {
@@ -158,6 +155,8 @@ export class Executable {
   readonly #buffers: readonly GpuBuffer[];
   readonly #owned: readonly GpuBuffer[];
   readonly #blocks: Map<string, Launch[]>;
+  /** Of whole blocks, as they were asked for last: the same in every step. */
+  readonly #slices = new Map<string, { flops: number; slices: readonly (readonly [number, number])[] }>();
   readonly #step = new ArrayBuffer(StepScalars.capacity * 4);
   readonly #stepFloats = new Float32Array(this.#step);
   readonly #stepWords = new Uint32Array(this.#step);
@@ -277,7 +276,13 @@ export class Executable {
   }
 
   /** Cuts a block's dispatches into runs of about so many floating-point operations, for {@linkcode runSlice}. */
-  slices(block: string, flops: number, without?: ReadonlySet<string>): [number, number][] {
+  slices(
+    block: string,
+    flops: number,
+    without?: ReadonlySet<string>,
+  ): readonly (readonly [number, number])[] {
+    const known = without ? undefined : this.#slices.get(block);
+    if (known?.flops === flops) return known.slices;
     const slices: [number, number][] = [];
     let from = 0;
     let sum = 0;
@@ -290,6 +295,7 @@ export class Executable {
         sum = 0;
       }
     });
+    if (!without) this.#slices.set(block, { flops, slices });
     return slices;
   }
 
@@ -298,9 +304,11 @@ export class Executable {
     this.gpu.check();
     this.#writeStep();
     const encoder = this.gpu.device.createCommandEncoder();
-    const launches = this.#launches(block).slice(from, to).filter(({ planned }) => !isOf(without, planned));
-    if (this.profiler) this.profiler.encode(encoder, launches);
-    else encodePass(encoder, launches);
+    const launches = this.#launches(block);
+    if (this.profiler) {
+      const part = launches.slice(from, to).filter(({ planned }) => !isOf(without, planned));
+      this.profiler.encode(encoder, part);
+    } else encodePass(encoder, launches, from, to, without);
     this.gpu.device.queue.submit([encoder.finish()]);
   }
 
@@ -387,13 +395,24 @@ function isOf(layers: ReadonlySet<string> | undefined, { layer }: PlannedDispatc
   return layers !== undefined && layer !== undefined && layers.has(layer);
 }
 
-function encodePass(encoder: GPUCommandEncoder, launches: readonly Launch[]): void {
+/** Host time of a step is spent here: nothing is made anew, and nothing is set twice. */
+function encodePass(
+  encoder: GPUCommandEncoder,
+  launches: readonly Launch[],
+  from: number,
+  to: number,
+  without: ReadonlySet<string> | undefined,
+): void {
   const pass = encoder.beginComputePass();
   let pipeline: Pipeline | undefined;
-  for (const launch of launches) {
+  for (let i = from; i < to; i++) {
+    const launch = launches[i]!;
+    const { planned } = launch;
+    if (isOf(without, planned)) continue;
     if (launch.pipeline !== pipeline) pass.setPipeline((pipeline = launch.pipeline).raw);
-    launch.groups.forEach((group, i) => pass.setBindGroup(i, group));
-    pass.dispatchWorkgroups(...launch.planned.groups);
+    pass.setBindGroup(0, launch.group);
+    const [x, y, z] = planned.groups;
+    pass.dispatchWorkgroups(x, y, z);
   }
   pass.end();
 }

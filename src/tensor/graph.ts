@@ -142,6 +142,9 @@ export class StepScalars {
   }
 }
 
+/** Fewer bits than f32 that operands of a product may be rounded to; sums are f32 all the same. */
+export type Compute = "f16";
+
 /** One block of a program under construction. */
 export class Graph {
   readonly name: string;
@@ -150,6 +153,8 @@ export class Graph {
   readonly nodes: Node[] = [];
   /** Tensors that the block's reader wants back, by name. */
   readonly outputs: Map<string, Tensor> = new Map();
+  /** What models round the operands of their frozen linear layers to; f32 where absent. */
+  compute?: Compute | undefined;
   readonly #tensorOf = new Map<Storage, Tensor>();
   #nextId = 0;
   #path: string[] = [];

@@ -8,14 +8,17 @@ import { byteLength, type Graph, type Node, type Tensor } from "./graph.ts";
 import { type AccumulateAttributes, accumulateOp } from "./ops/accumulate.ts";
 import { type CombineAttributes, combineOp } from "./ops/combine.ts";
 import { matmulAccumulateOp, type MatmulAttributes, matmulOp } from "./ops/matmul.ts";
-import { WHOLE_DEPTH } from "./ops/matmul_variants.ts";
+import { WHOLE_DEPTH } from "./ops/matmul/variants.ts";
 import { applies, isView, type NodeOf, type Op, rootOf } from "./op.ts";
+import { rmsNormBackwardOp } from "./ops/rms_norm.ts";
+import { bothRopes, type RopeAttributes, ropeOp } from "./ops/rope.ts";
 import { operandName, type PointwiseAttributes, pointwiseOp } from "./ops/pointwise.ts";
 import { substitute, variable } from "./expr/mod.ts";
 
 /** The nodes to lower, in program order. Their output tensors are those of the graph, so later nodes need no rewriting. */
 export function optimise(graph: Graph): Node[] {
-  return dropUnused(graph, mergePointwise(graph, mergeSums(graph, dropUnused(graph, graph.nodes))));
+  const sums = mergeNormSums(graph, mergeSums(graph, dropUnused(graph, graph.nodes)));
+  return dropUnused(graph, mergePointwise(graph, mergeRopes(sums)));
 }
 
 function dropUnused(graph: Graph, nodes: readonly Node[]): Node[] {
@@ -153,19 +156,22 @@ function twoProducts(
   // The second product is the short one: it is not split and not chosen a tile for.
   const depth = (n: Node, o: string) => (o === "TN" ? n.inputs[0]!.dim(0) : n.inputs[0]!.dim(1));
   if (depth(second, a2.orientation) > Math.min(WHOLE_DEPTH, depth(first, a1.orientation))) return undefined;
-  const factors = [a1.factors[0]! * f1, a2.factors[0]! * f2];
+  if (a2.compute) return undefined;
+  const shared = {
+    orientation: a1.orientation,
+    factors: [a1.factors[0]! * f1, a2.factors[0]! * f2],
+    ...(a1.compute ? { compute: a1.compute } : {}),
+  };
   if (a1.addend) {
     if (f1 !== 1) return undefined;
     const [x, w, addend] = first.inputs as [Tensor, Tensor, Tensor];
     return replace(node, matmulOp, [x, w, ...second.inputs, addend], {
-      orientation: a1.orientation,
-      factors,
+      ...shared,
       addend: true,
     });
   }
   return replace(node, matmulOp, [...first.inputs, ...second.inputs], {
-    orientation: a1.orientation,
-    factors,
+    ...shared,
     addend: false,
   });
 }
@@ -188,6 +194,61 @@ function mergeAccumulate(
 
 function replace<A>(node: Node, op: Op<A>, inputs: readonly Tensor[], attributes: A): NodeOf<A> {
   return { ...node, op, inputs, attributes };
+}
+
+/** Lets the backward pass of a norm add the gradient that passes it by, where nothing else uses what it makes. */
+function mergeNormSums(graph: Graph, nodes: readonly Node[]): Node[] {
+  const uses = countUses(graph, nodes);
+  const mutated = mutatedRoots(nodes);
+  const makerOf = new Map<Tensor, Node>();
+  const dropped = new Set<Node>();
+  const result = nodes.map((node) => {
+    node.outputs.forEach((t) => makerOf.set(t, node));
+    if (!applies(node, combineOp) || node.inputs.length !== 2) return node;
+    if (node.attributes.factors.some((f) => f !== 1)) return node;
+    for (const [i, t] of node.inputs.entries()) {
+      const maker = makerOf.get(t);
+      const addend = node.inputs[1 - i]!;
+      if (!maker || !applies(maker, rmsNormBackwardOp) || maker.inputs.length > 3) continue;
+      const [dx, scale] = maker.outputs as [Tensor, Tensor];
+      // The scale of each row is made where it was used.
+      if (t !== dx || uses.get(dx) !== 1 || uses.has(scale)) continue;
+      // One range of memory may not be bound twice where another is written.
+      if ([dx, ...maker.inputs].some((t) => rootOf(t).root === rootOf(addend).root)) continue;
+      if (maker.layer !== node.layer || maker.inputs.some((t) => mutated.has(rootOf(t).root))) continue;
+      dropped.add(maker);
+      return { ...maker, inputs: [...maker.inputs, addend], outputs: [node.outputs[0]!, scale] };
+    }
+    return node;
+  });
+  return result.filter((n) => !dropped.has(n));
+}
+
+/**
+ * Lets one kernel turn queries and keys. In the backward pass both are there when the first is turned; in the forward pass the first waits
+ * for the second, where nobody asks for it before.
+ */
+function mergeRopes(nodes: readonly Node[]): Node[] {
+  const mutated = mutatedRoots(nodes);
+  const madeAt = new Map<Tensor, number>();
+  const result: (Node | undefined)[] = [...nodes];
+  let waiting: { node: NodeOf<RopeAttributes>; at: number; used: boolean } | undefined;
+  nodes.forEach((node, at) => {
+    node.outputs.forEach((t) => madeAt.set(t, at));
+    if (waiting && node.inputs.includes(waiting.node.outputs[0]!)) waiting.used = true;
+    if (!applies(node, ropeOp)) return;
+    const still = !node.inputs.some((t) => mutated.has(rootOf(t).root));
+    const both = waiting && still && waiting.node.layer === node.layer && bothRopes(waiting.node, node);
+    const early = waiting && (madeAt.get(node.inputs[0]!) ?? -1) < waiting.at;
+    if (!waiting || !both || (!early && waiting.used)) {
+      waiting = still ? { node, at, used: false } : undefined;
+      return;
+    }
+    result[early ? waiting.at : at] = both;
+    result[early ? at : waiting.at] = undefined;
+    waiting = undefined;
+  });
+  return result.filter((n) => n !== undefined);
 }
 
 /** Operands that one elementwise kernel may bind beside its output. */

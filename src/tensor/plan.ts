@@ -9,6 +9,7 @@ import type { DeviceDescription } from "../gpu/description.ts";
 import { DeviceError, ShapeError } from "../base/errors.ts";
 import {
   byteLength,
+  type Compute,
   type DType,
   Graph,
   type Node,
@@ -91,6 +92,8 @@ export class Program {
   readonly storages = new StorageSet();
   readonly scalars = new StepScalars();
   readonly blocks: Graph[] = [];
+  /** Of blocks that begin from now on; see {@linkcode Graph.compute}. */
+  compute?: Compute | undefined;
 
   /**
    * Begins a block; what is traced into the graph that comes back belongs to it.
@@ -100,6 +103,7 @@ export class Program {
   block(name: string): Graph {
     if (this.blocks.some((b) => b.name === name)) throw new ShapeError(`two blocks are named "${name}"`);
     const graph = new Graph(name, this.storages, this.scalars);
+    graph.compute = this.compute;
     this.blocks.push(graph);
     return graph;
   }

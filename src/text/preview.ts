@@ -24,6 +24,8 @@ export interface PreviewSample {
   pieces: PreviewPiece[];
   /** Count of targets. */
   supervised: number;
+  /** What the teacher alone reads, after so many of the tokens; where it is told more than the student. */
+  privileged?: { at: number; text: string };
 }
 
 /** What {@linkcode previewDataset} finds. */
@@ -83,6 +85,9 @@ export function previewSample(sample: EncodedSample, tokenizer: TextTokenizer): 
     ...(sample.origin === undefined ? {} : { origin: sample.origin }),
     pieces,
     supervised: pieces.filter((piece) => piece.supervised).length,
+    ...(sample.privileged
+      ? { privileged: { at: sample.privileged.at, text: tokenizer.decode(sample.privileged.ids) } }
+      : {}),
   };
 }
 
@@ -171,7 +176,7 @@ function printable(text: string): string {
  */
 export function renderPreview(preview: Preview, options: { color?: boolean } = {}): string {
   const [open, close] = options.color ? ["\x1b[32m", "\x1b[39m"] : ["[[", "]]"];
-  const samples = preview.samples.map(({ source, origin, pieces, supervised }) => {
+  const samples = preview.samples.map(({ source, origin, pieces, supervised, privileged }) => {
     let text = "";
     pieces.forEach((piece, i) => {
       if (piece.supervised && !pieces[i - 1]?.supervised) text += open;
@@ -179,7 +184,10 @@ export function renderPreview(preview: Preview, options: { color?: boolean } = {
       if (piece.supervised && !pieces[i + 1]?.supervised) text += close;
     });
     const by = origin === undefined ? "" : `, source ${printable(origin)}`;
-    return `${place(source)}: ${pieces.length} tokens, ${supervised} supervised${by}\n${text}\n`;
+    const told = privileged
+      ? `the teacher alone reads, after ${privileged.at} of them: ${printable(privileged.text)}\n`
+      : "";
+    return `${place(source)}: ${pieces.length} tokens, ${supervised} supervised${by}\n${told}${text}\n`;
   });
   return [
     ...samples,

@@ -4,6 +4,7 @@ import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes 
 import { main } from "../../src/cli/main.ts";
 import { FlagReader } from "../../src/cli/command.ts";
 import { Output } from "../../src/cli/terminal/output.ts";
+import { StoppedError } from "../../src/cli/terminal/stoppable_work.ts";
 import { watchRun } from "../../src/cli/terminal/watch_run.ts";
 import { checkHostMemory } from "../../src/distill/run/host_memory.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
@@ -204,6 +205,29 @@ Deno.test("validate says how two vocabularies differ", () =>
       `heads of teacher and student have ${TINY_VOCABULARY} and ${TINY_VOCABULARY + 3} rows`,
     );
   }));
+
+Deno.test("validate warns of a server's key that is not there, which another machine may have", () =>
+  withTiny(async (files) => {
+    const server = { url: "http://127.0.0.1:1/v1", model: "m", keyVariable: "LIMBECK_KEY_OF_NOBODY" };
+    const recipe = await recipeFile(files, {
+      teacher: { model: "server", server, cache: { topK: 4 } },
+      student: { model: files.teacher },
+    });
+    const told = await limbeck("validate", recipe);
+    assertEquals(told.code, 0, told.err);
+    assertStringIncludes(
+      told.err,
+      "warning: recipe teacher.server.keyVariable: LIMBECK_KEY_OF_NOBODY: is not set",
+    );
+    assertStringIncludes(told.out, "The recipe is valid.");
+  }));
+
+Deno.test("what was stopped is told as no error", () => {
+  const terminal = fakeTerminal();
+  const out = new Output(terminal, false);
+  assertEquals(out.error(new StoppedError("stopped; what is finished stays"), false), 130);
+  assertEquals(terminal.err, "stopped; what is finished stays\n");
+});
 
 Deno.test("validate names the file and the line of faulty data", () =>
   withTiny(async (files) => {

@@ -18,6 +18,7 @@ import { openFile } from "../../src/formats/files.ts";
 import { SafetensorsFile } from "../../src/formats/safetensors/safetensors.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { KernelFamily } from "../../src/gpu/description.ts";
+import { referenceSparseRow } from "../../src/losses/sparse_reference.ts";
 import { initialScalars } from "../../src/losses/traced.ts";
 import { Registry } from "../../src/registry/registry.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
@@ -82,6 +83,52 @@ sharedTest("hidden states take the bytes that the reference counts", async () =>
   for (const precision of ["f32", "bf16", "int8"] as const) {
     const { bytes } = new HiddenCodec({ width: WIDTH, precision });
     assertEquals(bytes, payloads[`${precision}.tau1`].bytes_per_position, precision);
+  }
+});
+
+sharedTest("a student's logits, and what a bucket of them weighs, are the reference's in f64", async () => {
+  const get = await golden();
+  const model = await Model.open(sharedPath("models/stories15M"), { category: "teacher weights" });
+  const { data } = await model.source.read("model.embed_tokens.weight");
+  model.close();
+  const head = data as Float32Array;
+  const hidden = get("student_hidden");
+  const terms = objectiveOf(["forward-kl"]).passes[0]!.terms;
+  // Every row takes 10 million products; some stand for all.
+  for (const t of [0, 21, 42, 63]) {
+    const h = row(hidden, t);
+    const z = Float64Array.from({ length: VOCABULARY }, (_, v) => {
+      let sum = 0;
+      for (let c = 0; c < WIDTH; c++) sum += h[c]! * head[v * WIDTH + c]!;
+      return sum;
+    });
+    const sampled = get("sample_ids");
+    const expected = row(get("student.logits_sample"), t, sampled.length);
+    assertLess(maxDifference(Array.from(sampled, (id) => z[id]!), expected), 2e-4);
+    const logSum = (tau: number) => {
+      const most = z.reduce((a, b) => Math.max(a, b));
+      return most / tau + Math.log(z.reduce((sum, x) => sum + Math.exp((x - most) / tau), 0));
+    };
+    assertLess(Math.abs(logSum(1) - get("student.lse")[t]!), 2e-4);
+    for (const entries of [8, 64]) {
+      for (const [k, temperature] of [1, 2].entries()) {
+        const name = `top${entries}.tau${temperature}`;
+        const ids = row(get(`${name}.ids`), t, entries);
+        const inside = ids.reduce((sum, id) => sum + Math.exp(z[id]! / temperature - logSum(temperature)), 0);
+        assertLess(Math.abs(1 - inside - get(`${name}.student_tail`)[t]!), 1e-5, name);
+        // Logits are known up to a constant; here those at the temperature, times it.
+        const logs = row(get(`${name}.logprobs`), t, entries);
+        const highest = logs.reduce((a, b) => Math.max(a, b));
+        const cached = {
+          ids,
+          logits: Array.from(logs, (l) => (l - highest) * temperature),
+          tails: [Math.log(get(`${name}.tail`)[t]!) - highest],
+        };
+        const target = { kind: "top-k", entries, temperatures: [temperature] } as const;
+        const { values } = referenceSparseRow([terms[k]!], z, cached, target, 0);
+        assertLess(Math.abs(values[0]! - get(`${name}.bucket_fkl`)[t]!), 1e-3, name);
+      }
+    }
   }
 });
 

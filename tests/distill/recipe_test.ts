@@ -119,7 +119,7 @@ Deno.test("parseRecipe() reports every problem at once, with its path and what w
 
 Deno.test("parseRecipe() checks fields against each other, also when others are out of range", () => {
   assertEquals(problems(withTrain({ steps: 5, warmup: 9 })), {
-    "train.warmup": "must be fewer than train.steps",
+    "train.warmup": "must be fewer than train.steps, but is 9 of 5: set it too, such as train.warmup=0",
   });
   assert("train.warmup" in problems(withTrain({ steps: 5, warmup: 9, headChunk: 0 })));
   assert("train.minimumLearningRate" in problems(withTrain({ minimumLearningRate: 1 })));
@@ -309,4 +309,21 @@ Deno.test("didYouMean() suggests what is near and nothing else", () => {
   assertEquals(didYouMean("CONTEXTLENGTH", known), '; did you mean "contextLength"?');
   assertEquals(didYouMean("context", known), '; did you mean "contextLength"?');
   for (const far of ["", "x", "train", "quantise"]) assertEquals(didYouMean(far, known), "");
+});
+
+Deno.test("a path alone in a list of sets is told how it is written, and files of one name keep their endings", () => {
+  const data = (train: unknown) => ({ ...LEAST, data: { train } });
+  assertStringIncludes(problems(data(["a.jsonl"]))["data.train.0"]!, "; write {path: a.jsonl}");
+  const teachers = problems({ ...LEAST, teacher: { combine: "mixture", teachers: ["./a", "./b"] } });
+  assertStringIncludes(teachers["teacher.teachers.1"]!, "; write {model: ./b}");
+  const names = (...paths: string[]) =>
+    (parseRecipe(data(paths.map((path) => ({ path })))).data.train as { name?: string }[]).map(({ name }) =>
+      name
+    );
+  assertEquals(names("x/a.csv", "a.parquet", "b.jsonl.gz"), ["a.csv", "a.parquet", "b"]);
+  assertEquals(Object.keys(problems(data([{ path: "x/a.csv" }, { path: "y/a.csv" }]))), [
+    "data.train.1.name",
+  ]);
+  const named = parseRecipe(data([{ path: "a.csv" }, { path: "b.csv", name: "a" }])).data.train;
+  assertEquals((named as { name?: string }[]).map(({ name }) => name), ["a.csv", "a"]);
 });

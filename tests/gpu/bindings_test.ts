@@ -1,6 +1,12 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals } from "@std/assert";
-import { accessVariant, joinBindings, parseBindings } from "../../src/gpu/bindings.ts";
+import {
+  accessVariant,
+  FIRST_UNIFORM,
+  inOneGroup,
+  joinBindings,
+  parseBindings,
+} from "../../src/gpu/bindings.ts";
 
 const KERNEL = `// @group(0) @binding(9) var<storage, read> in_a_comment: array<f32>;
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
@@ -37,6 +43,22 @@ Deno.test("accessVariant() makes the named bindings of group 0 writable and chan
   ]);
   // What is writable already, absent, or in another group stays.
   assertEquals(accessVariant(KERNEL, new Set([2, 5])), KERNEL);
+});
+
+Deno.test("inOneGroup() puts the uniforms of group 1 behind the storage of group 0 and changes nothing else", () => {
+  const moved = inOneGroup(KERNEL);
+  const text = `@group(0) @binding(${FIRST_UNIFORM}) var<uniform> size`;
+  assertEquals(moved.includes(text), true);
+  assertEquals(parseBindings(moved), [
+    { group: 0, binding: 0, kind: "read", name: "x" },
+    { group: 0, binding: 2, kind: "read_write", name: "out" },
+    { group: 0, binding: 1, kind: "read", name: "implicit" },
+    { group: 0, binding: FIRST_UNIFORM, kind: "uniform", name: "size" },
+    { group: 1, binding: 1, kind: "read", name: "table" },
+  ]);
+  // The lines stay, so that messages of compilers name the right ones, and a second time there is nothing left to move.
+  assertEquals(moved.split("\n").length, KERNEL.split("\n").length);
+  assertEquals(inOneGroup(moved), moved);
 });
 
 Deno.test("joinBindings() reads one binding through another of the same type, and nothing else changes", () => {

@@ -27,14 +27,14 @@ import { fill, fillConstant } from "../../src/tensor/ops/fill.ts";
 import { gatedSilu } from "../../src/tensor/ops/gated.ts";
 import { layerNorm } from "../../src/tensor/ops/layer_norm.ts";
 import { materialise } from "../../src/tensor/ops/materialise.ts";
-import { matmul, matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
+import { linear, matmul, matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
 import { normal } from "../../src/tensor/ops/normal.ts";
 import { clippingFactor, gradientNorm } from "../../src/tensor/ops/norms.ts";
 import { maskRows } from "../../src/tensor/ops/mask_rows.ts";
 import { pointwise } from "../../src/tensor/ops/pointwise.ts";
 import { rangeMean } from "../../src/tensor/ops/range_mean.ts";
 import { relationsOp } from "../../src/tensor/ops/relations.ts";
-import { rmsNorm } from "../../src/tensor/ops/rms_norm.ts";
+import { rmsNorm, rmsNormBackwardOp } from "../../src/tensor/ops/rms_norm.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
 import { rowLogSumExp } from "../../src/tensor/ops/row_log_sum_exp.ts";
 import { sumColumns } from "../../src/tensor/ops/pointwise.ts";
@@ -83,6 +83,7 @@ export function opPlan(device: DeviceDescription): Plan {
   for (
     const trace of [
       products,
+      roundedProducts,
       blockWeights,
       rowOps,
       attentions,
@@ -143,6 +144,15 @@ function products(block: OpBlock): void {
   }
 }
 
+/** Products whose operands are rounded, and whose sums along K are shared by workgroups. */
+function roundedProducts(block: OpBlock): void {
+  for (const [k, n] of [[1028, 36], [1031, 37]] as const) {
+    const [x, w] = [block.tensor([9, k]), block.graph.weight(`rounded ${k}`, [n, k], "bf16")];
+    block.wantGradients(linear(x, w, "f16"), [x]);
+    block.wantGradients(linear(x, w), [x]);
+  }
+}
+
 /** Weights in blocks: each text that reads them, in every kernel that includes one. */
 function blockWeights(block: OpBlock): void {
   const positions = block.tensor([9], "i32");
@@ -171,6 +181,13 @@ function rowOps(block: OpBlock): void {
     }
     block.want(scatterRows(block.tensor([5, width]), block.tensor([9, width]), positions));
     block.want(rangeMean(block.tensor([9, width]), block.tensor([3], "i32"), block.tensor([3], "i32")));
+  }
+  // In registers of both families, and of hardware alone.
+  for (const width of [36, 388]) {
+    const [x, dy, passing] = [1, 2, 3].map(() => block.tensor([9, width])) as [Tensor, Tensor, Tensor];
+    const weight = block.tensor([width]);
+    block.wantGradients(rmsNorm(x, weight, 1e-5), [x]);
+    block.want(...block.graph.add(rmsNormBackwardOp, [x, weight, dy, passing], { epsilon: 1e-5 }));
   }
   for (const width of [4, 7]) {
     const x = block.tensor([9, 3 * width]);

@@ -13,6 +13,7 @@ import {
 import type { Plan, Range } from "../../src/tensor/plan.ts";
 import { ODD_SIZES, SIZES, syntheticModel } from "./models.ts";
 import { attentionPlans, opPlan, rowLossTexts } from "./ops.ts";
+import { matrixTexts, productTexts } from "./products.ts";
 import { generationPlans, headPlan, subsetPlan, trainingPlans } from "./programs.ts";
 
 const FAMILIES: Readonly<Record<KernelFamily, DeviceDescription>> = {
@@ -53,6 +54,7 @@ export async function kernelTexts(): Promise<KernelText[]> {
         add({ label: `${label} (${family})`, family, wgsl });
       }
     }
+    for (const text of [...productTexts(), ...matrixTexts()]) add(text);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -316,6 +316,41 @@ for (const family of FAMILIES) {
   });
 }
 
+sharedTest(
+  "a sum of divergences to two teachers is not the divergence to their mixture, as in the reference",
+  async () => {
+    const described = JSON.parse(await Deno.readTextFile(sharedPath(`${FOLDER}.json`)));
+    const arrays = await goldenArrays(`${FOLDER}.safetensors`);
+    for (const [name, { V, tau, w }] of Object.entries<Described>(described)) {
+      const get = (what: string) => arrays.get(`${name}.${what}`)!;
+      const count = get("student").length / V;
+      for (const temperature of tau) {
+        const { terms } = objectiveOf(["forward-kl"], V, temperature).passes[0]!;
+        const to = (teacher: string, t: number) => {
+          const part = (what: string) => Float64Array.from(get(what).subarray(t * V, (t + 1) * V));
+          return referenceRow(terms, part("student"), part(teacher), 0).values[0]!;
+        };
+        for (const share of w) {
+          const key = `tau${temperature}.w${share}`;
+          const sums = Array.from(
+            { length: count },
+            (_, t) => share * to("teacher_a", t) + (1 - share) * to("teacher_b", t),
+          );
+          const expected = get(`${key}.sum_of_fkl.value`);
+          compareValues(sums, expected, `${name} ${key}`);
+          if (share > 0 && share < 1) {
+            assertGreater(
+              maxDifference(get(`${key}.mixture_fkl.value`), expected),
+              100 * VALUE,
+              "another value",
+            );
+          }
+        }
+      }
+    }
+  },
+);
+
 interface Fused {
   readonly candidates: readonly string[];
   readonly ce_per_sequence: Readonly<Record<string, readonly number[]>>;

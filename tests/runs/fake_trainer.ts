@@ -39,6 +39,8 @@ export interface Fault {
   sets?: string[];
   /** Steps after which six made-up shapes are measured, beside before the first and after the last. */
   shapesEvery?: number;
+  /** Tells which of two teachers has which samples, and what each taught in every step. */
+  teachers?: boolean;
   /** Steps between checkpoints that nobody asks for; 5 when absent. */
   checkpointEvery?: number;
   /** Tells what it knows of devices' kernels, and that it has measured those of one of that name. */
@@ -92,6 +94,16 @@ async function train(recipe: Recipe, host: RunHost<Plugins>): Promise<RunResult>
     host.emit({ type: "shapes", step, shapes: shapesAfter(step) });
   };
   if (step === 0) measureShapes();
+  if (fault.teachers) {
+    const ofBoth = { loss: 1.5, lossOfAll: 2.25 };
+    host.emit({
+      ...{ type: "teachers", combine: "best" },
+      teachers: [
+        { name: "whole", samples: 30, tokens: 900, ...ofBoth },
+        { name: "<b>half</b>", samples: 10, tokens: 100, ...ofBoth, loss: null },
+      ],
+    });
+  }
   const first = !host.resume;
   while (step < recipe.train.steps) {
     step++;
@@ -108,6 +120,14 @@ async function train(recipe: Recipe, host: RunHost<Plugins>): Promise<RunResult>
       supervisedTokens: 100,
       tokensPerSecond: 1000 * Math.random(),
       secondsPerStep: Math.random(),
+      ...(fault.teachers
+        ? {
+          teachers: [
+            { name: "whole", tokens: 75, loss: 3 / step },
+            { name: "<b>half</b>", tokens: step === 1 ? 25 : 0, loss: step === 1 ? 2.5 : null },
+          ],
+        }
+        : {}),
     });
     if (step % (fault.shapesEvery ?? 1) === 0) measureShapes();
     await sleep(fault.pace ?? 0);

@@ -29,6 +29,7 @@ export function pageTest(
     test: { page: Page; url: string; service: Service; folder: string; restart: () => Promise<Service> },
   ) => Promise<void>,
   options: ServiceOptions = {},
+  browserArgs: readonly string[] = [],
 ): void {
   Deno.test({
     name,
@@ -58,7 +59,10 @@ export function pageTest(
         let browser: Browser | undefined;
         const complaints: string[] = [];
         try {
-          browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
+          browser = await chromium.launch({
+            executablePath: CHROMIUM,
+            args: ["--no-sandbox", ...browserArgs],
+          });
           const page = await browser.newPage();
           page.on("pageerror", (error) => complaints.push(error.message));
           page.on("console", (message) => {

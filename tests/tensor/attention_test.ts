@@ -173,7 +173,7 @@ async function onGpu(
     values,
     (_, ...t) => build(t[0]!, t[1]!, t[2]!, t[3]!, t[4]!, t[5]!),
     scalars,
-    kernels,
+    kernels ? { ...gpu.description, kernels } : gpu.description,
   );
   const [out, logsumexp, dq, dk, dv] = outputs as [
     Float32Array,
@@ -372,6 +372,18 @@ const MISTAKES: Record<string, Record<"forward" | "backward", readonly Mistake[]
       ["(first <= vec4", "(first + select(0, 1, WRONG) <= vec4"],
     ],
   },
+  // Of heads that stay in registers.
+  held: {
+    forward: [
+      ["sum5 * correction", "sum5 * select(correction, correction - correction + 1.0, WRONG)"],
+      ["* q_kept6", "* select(q_kept6, q_kept7, WRONG)"],
+    ],
+    backward: [
+      ["dk7 += subgroupBroadcast(q", "dk7 += select(1.0, 0.0, WRONG) * subgroupBroadcast(q"],
+      ["* dout_kept3", "* select(dout_kept3, dout_kept2, WRONG)"],
+      ["* v_kept3", "* select(v_kept3, v_kept2, WRONG)"],
+    ],
+  },
   tiled: {
     forward: [["(index0 < vec4", "(index0 - select(0, 1, WRONG) < vec4"]],
     backward: [
@@ -382,22 +394,25 @@ const MISTAKES: Record<string, Record<"forward" | "backward", readonly Mistake[]
 };
 
 gpuTest("the comparison fails for kernels with a planted mistake", async (gpu, family) => {
-  const c = makeCase(shape(2, 1, 8), 70, packed([60, 10]), 2);
-  const expected = oracle(c);
-  const { forward, backward } = MISTAKES[family]!;
-  const all = [...forward, ...backward];
-  const withMistake = (mistake: number) =>
-    onGpu(gpu, c, (q, k, v, start, end, dout) => {
-      const y = attention(q, k, v, { start, end }, c.shape);
-      const made = gradients(q.graph, [[y, dout]], [q, k, v]) as Tensor[];
-      plantAny(y, all.map((one) => forward.includes(one) ? one : NOTHING));
-      plantAny(made[0]!, all.map((one) => backward.includes(one) ? one : NOTHING));
-      return [y, y.producer!.outputs[1]!, ...made];
-    }, { mistake });
-  assertMatches(await withMistake(0), expected, 2);
-  for (const [i, [right]] of all.entries()) {
-    const actual = await withMistake(i + 1);
-    assertThrows(() => assertMatches(actual, expected, 2), Error, "differ by", right);
+  const kinds = family === "tiled" ? [[8, "tiled"]] as const : [[8, "held"], [12, "subgroup8"]] as const;
+  for (const [headDim, kind] of kinds) {
+    const c = makeCase(shape(2, 1, headDim), 70, packed([60, 10]), 2);
+    const expected = oracle(c);
+    const { forward, backward } = MISTAKES[kind]!;
+    const all = [...forward, ...backward];
+    const withMistake = (mistake: number) =>
+      onGpu(gpu, c, (q, k, v, start, end, dout) => {
+        const y = attention(q, k, v, { start, end }, c.shape);
+        const made = gradients(q.graph, [[y, dout]], [q, k, v]) as Tensor[];
+        plantAny(y, all.map((one) => forward.includes(one) ? one : NOTHING));
+        plantAny(made[0]!, all.map((one) => backward.includes(one) ? one : NOTHING));
+        return [y, y.producer!.outputs[1]!, ...made];
+      }, { mistake });
+    assertMatches(await withMistake(0), expected, 2);
+    for (const [i, [right]] of all.entries()) {
+      const actual = await withMistake(i + 1);
+      assertThrows(() => assertMatches(actual, expected, 2), Error, "differ by", right);
+    }
   }
 });
 

@@ -61,3 +61,26 @@ gpuTest(
     }
   },
 );
+
+gpuTest("a block is cut into slices as it is asked for, whatever it was cut into before", async (gpu) => {
+  const program = new Program();
+  const graph = program.block("block");
+  for (const i of [0, 1, 2]) graph.output(`y${i}`, fill(graph, [4], graph.scalar(`${i}.value`)));
+  const executable = await compile(gpu, plan(program, gpu.description));
+  try {
+    for (let turn = 0; turn < 2; turn++) {
+      assertEquals(executable.slices("block", 0), [[0, 1], [1, 2], [2, 3]]);
+      assertEquals(executable.slices("block", 1), [[0, 3]]);
+      assertEquals(executable.slices("block", 0, new Set(["a layer"])), [[0, 1], [1, 2], [2, 3]]);
+    }
+    executable.setScalars([["0.value", 5], ["1.value", 6], ["2.value", 7]]);
+    executable.run("block");
+    // What a slice leaves out keeps its numbers.
+    executable.setScalars([["0.value", 8], ["1.value", 9], ["2.value", 10]]);
+    executable.runSlice("block", 1, 2);
+    const back = await executable.read(["y0", "y1", "y2"], "block");
+    assertEquals([...back.values()].map((y) => y.data[0]), [5, 9, 7]);
+  } finally {
+    executable.destroy();
+  }
+});

@@ -88,14 +88,14 @@ export interface RunResult {
  * Traces `build` over the given values, runs it once on poisoned memory and reads everything back.
  *
  * @param scalars Step scalars by name; the program may do without some
- * @param kernels What to take of kernels that there are several of; see {@linkcode DeviceDescription.kernels}
+ * @param device What planning takes the device for
  */
 export async function run(
   gpu: Gpu,
   values: readonly Value[],
   build: (graph: Graph, ...inputs: Tensor[]) => Tensor | readonly Tensor[],
   scalars: Record<string, number> = {},
-  kernels?: Readonly<Record<string, string>>,
+  device: DeviceDescription = gpu.description,
 ): Promise<RunResult> {
   const program = new Program();
   const graph = program.block("test");
@@ -111,8 +111,7 @@ export async function run(
   const made = build(graph, ...inputs);
   const outputs = Array.isArray(made) ? made as Tensor[] : [made as Tensor];
   outputs.forEach((t, i) => graph.output(`y${i}`, t));
-  const description = kernels ? { ...gpu.description, kernels } : gpu.description;
-  const executable = await compile(gpu, plan(program, description));
+  const executable = await compile(gpu, plan(program, device));
   try {
     executable.poison();
     values.forEach((v, i) => executable.write(`x${i}`, v.data));

@@ -301,11 +301,19 @@ gpuTest(
           ["size.accumulate == 2u", "size.accumulate == select(2u, 3u, WRONG)"],
         ],
       ]
-      : [[
-        300,
-        ["k0 + k < depth", "k0 + k < depth - select(0u, 1u, WRONG)"],
-        ["sum0 += acc0;", "sum0 = select(sum0, vec4<f32>(), WRONG) + acc0;"],
-      ]];
+      : [
+        [
+          36,
+          ["k < end", "k < end - select(0u, 4u, WRONG)"],
+          ["let before = 1u - panel;", "let before = select(1u - panel, panel, WRONG);"],
+          ["^ x_turn", "^ select(x_turn, 0u, WRONG)"],
+        ],
+        [
+          1100,
+          ["part < size.k;", "part < size.k - select(0u, 1u, WRONG);"],
+          ["out_base = part *", "out_base = select(part, 0u, WRONG) *"],
+        ],
+      ];
     for (const [k, ...planted] of mistakes) {
       const sizes = { m: 33, n: 36, k };
       const [x, w] = operands("NT", sizes);

@@ -1,12 +1,13 @@
 /** Privileged text: what a teacher reads more than the student, to the token. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { InputError } from "../../src/base/errors.ts";
 import { rowsBeside } from "../../src/distill/program/privileged.ts";
 import { ChatTemplate } from "../../src/text/chat_template.ts";
 import { contentHash, type DatasetRow } from "../../src/text/dataset.ts";
 import { encodeDataset, type EncodedSample, type EncodeOptions, encodeRow } from "../../src/text/encode.ts";
 import { insertion, privilegedIds } from "../../src/text/privileged.ts";
+import { previewDataset, renderPreview } from "../../src/text/preview.ts";
 import { Columns } from "../../src/text/read/columns.ts";
 import { rowOf } from "../../src/text/read/rows.ts";
 import { tinyTokenizer } from "./fixtures.ts";
@@ -55,6 +56,13 @@ Deno.test("in a conversation privileged text stands before what the user says fi
   assertEquals(told, own!.replace("<s>|", "<s>|d|"));
   const noUser: DatasetRow = { ...turns, messages: [{ role: "assistant", content: "e" }] };
   assertThrows(() => both(noUser), InputError, "no user whose turn");
+});
+
+Deno.test("a preview shows what the teacher alone reads", () => {
+  const row: DatasetRow = { shape: "prompt", prompt: "ab", completion: "cd", privileged: "dd", source };
+  const shown = previewDataset([row, { ...row, privileged: "" }], options);
+  assertEquals(shown.samples[0]!.privileged, { at: 1, text: "dd" });
+  assertStringIncludes(renderPreview(shown), "the teacher alone reads, after 1 of them: dd\n");
 });
 
 Deno.test("text that joins with what follows it is refused by its line, and so are pairs", () => {

@@ -86,7 +86,9 @@ export class Output {
     } catch {
       // What cannot be written to stdout is the error itself.
     }
-    this.terminal.stderr(`${red(bold("error"))}: ${message}\n`);
+    // Whoever stopped it knows that it is no error.
+    const mark = exitCode === 130 ? "" : `${red(bold("error"))}: `;
+    this.terminal.stderr(`${mark}${message}\n`);
     if (hint) this.terminal.stderr(`${dim("hint")}: ${hint}\n`);
     if (debug && error instanceof Error) this.terminal.stderr(`${error.stack}\n${causes(error)}`);
     return exitCode;

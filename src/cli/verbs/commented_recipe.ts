@@ -43,6 +43,7 @@ const SHOWN: Readonly<Record<string, string>> = {
   "data.streaming": "true",
   "data.specialTokens": "text",
   "evaluate.tasks": "[{kind: perplexity, data: ./heldout.jsonl}]",
+  "train.compute": "f16",
   "output.folder": "./my-run",
   "limits.gpuBytes": "8000000000",
 };

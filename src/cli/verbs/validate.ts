@@ -7,6 +7,8 @@
 import { green } from "@std/fmt/colors";
 import { validation } from "../../distill/run/inspect_recipe.ts";
 import { packingText } from "../../distill/inputs/packing_report.ts";
+import type { Recipe } from "../../distill/recipe/recipe.ts";
+import { keyOf, ServedRefusal } from "../../served/server.ts";
 import type { EncodeReport } from "../../text/encode.ts";
 import type { Command, Invocation } from "../command.ts";
 import { lookedText } from "../terminal/looked_text.ts";
@@ -41,11 +43,23 @@ export const validate: Command = {
       if (found.alignment !== undefined) out.line(`Tokenizers     ${found.alignment}`);
       if (found.privileged !== undefined) out.line(`Teacher        ${found.privileged}`);
       for (const line of trainedLines(opened.setup)) out.line(line);
+      for (const problem of keyProblems(opened.recipe)) out.warn(problem);
       out.line(green("The recipe is valid."));
       return Promise.resolve(0);
     }, () => "look");
   },
 };
+
+/** What is wrong with the key of a teacher's server, in this process; another one may have it. */
+function keyProblems({ teacher: { server } }: Recipe): string[] {
+  try {
+    if (server) keyOf(server);
+    return [];
+  } catch (error) {
+    if (!(error instanceof ServedRefusal)) throw error;
+    return [`recipe teacher.server.keyVariable: ${error.message}. ${error.hint ?? ""}`.trim()];
+  }
+}
 
 /** Counts of an encoded dataset in words. */
 export function reportText(report: EncodeReport): string {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Graph, StepScalar, Tensor } from "../../tensor/graph.ts";
+import type { Compute, Graph, StepScalar, Tensor } from "../../tensor/graph.ts";
 import { accumulate } from "../../tensor/ops/accumulate.ts";
 import type { Attach } from "../trained/attach.ts";
 import { type DenseTarget, headTarget, type Target } from "../objective/chunked_loss.ts";
@@ -75,6 +75,8 @@ export interface TrainingProgramOptions {
   readonly features: readonly ModelFeatureLoss[];
   readonly trainables: Trainables;
   readonly recompute: boolean;
+  /** What the operands of frozen linear layers are rounded to; f32 where absent. */
+  readonly compute?: Compute | undefined;
   /** Micro-batches a step. */
   readonly accumulation: number;
   /** Where several shapes of the student are trained at once. */

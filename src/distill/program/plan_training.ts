@@ -274,6 +274,7 @@ function programFor(
     },
     positions: tableRows(recipe.data, setup.privileged),
     ...{ tokens, chunkRows, recompute, objective, features, trainables },
+    compute: recipe.train.compute === "f16" ? "f16" : undefined,
     ...{ accumulation: recipe.train.accumulation, oneForAll: setup.oneForAll, streamed },
     taught: teachersBySample(recipe.teacher),
     ...(teachers && !objective.target
@@ -284,6 +285,8 @@ function programFor(
     optimiser: { beta1, beta2, epsilon, clip, weightDecay },
     importance: recipe.train.onPolicy?.importance,
   });
+  // Texts are written by kernels for a few rows, which have no need of it.
+  program.compute = undefined;
   traceRollouts(program, setup);
   return program;
 }

@@ -34,6 +34,7 @@ import { traceUpdate } from "./update_block.ts";
 /** Traces all blocks. */
 export function trainingProgram(options: TrainingProgramOptions): Program {
   const program = new Program();
+  program.compute = options.compute;
   const reached = traceMicroBatch(program.block("microBatch"), options);
   if (options.streamed) traceStreamedTeacher(program, options.streamed, options);
   if (options.oneForAll) traceShapes(program, options, options.oneForAll);

@@ -14,10 +14,13 @@ export const SET_NAME = /^[\p{L}\p{N}][\p{L}\p{N}._-]{0,63}$/u;
 export const SET_NAME_FORM =
   "at most 64 letters, digits, dots, dashes and underscores, a letter or a digit first";
 
-/** The name of a set that is given none: its file's, without folder and ending. */
-export function setName(path: string): string {
+/** The name of a set that is given none: its file's, without folder, and without ending unless that is wanted. */
+export function setName(path: string, withEnding = false): string {
   const file = /\.(gz|gzip|zst|zstd)$/i.test(path) ? path.slice(0, path.lastIndexOf(".")) : path;
-  const plain = basename(file, extname(file)).replace(/[^\p{L}\p{N}._-]+/gu, "-").replace(/^[._-]+/, "");
+  const plain = basename(file, withEnding ? "" : extname(file)).replace(/[^\p{L}\p{N}._-]+/gu, "-").replace(
+    /^[._-]+/,
+    "",
+  );
   return plain.slice(0, 64) || "data";
 }
 
@@ -50,10 +53,22 @@ export function withSetNames(data: Record<string, unknown>): Record<string, unkn
   return copy;
 }
 
-/** The entries of a list, checked or not, with a name for each that has none: of the file that it names. */
+/**
+ * The entries of a list, checked or not, with a name for each that has none: of the file that it names, with its ending where another entry
+ * has the same name without.
+ */
 export function withNames(entries: readonly unknown[], field: "path" | "model" = "model"): unknown[] {
-  return entries.map((entry) => {
+  const paths = entries.map((entry) => {
     const path = isObject(entry) && entry.name === undefined ? entry[field] : undefined;
-    return typeof path === "string" && path !== "" ? { ...entry as object, name: setName(path) } : entry;
+    return typeof path === "string" && path !== "" ? path : undefined;
+  });
+  const names = entries.map((entry, i) =>
+    paths[i] === undefined ? isObject(entry) ? entry.name : undefined : setName(paths[i])
+  );
+  return entries.map((entry, i) => {
+    const path = paths[i];
+    if (path === undefined) return entry;
+    const isShared = names.some((name, j) => j !== i && name === names[i]);
+    return { ...entry as object, name: isShared ? setName(path, true) : names[i] };
   });
 }

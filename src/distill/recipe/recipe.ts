@@ -294,6 +294,8 @@ export interface TrainRecipe {
   /** Checkpoints kept beside the best. */
   keepCheckpoints: number;
   activationCheckpointing: "auto" | "on" | "off";
+  /** What the operands of frozen linear layers are rounded to; absent is f32. */
+  compute?: "f32" | "f16";
   /** Rows of the language-model head at a time. */
   headChunk: "auto" | number;
   seed: number;

@@ -4,6 +4,7 @@
  * @module
  */
 import type { DeviceDescription } from "../../gpu/description.ts";
+import { rowThreads } from "../../tensor/row_threads.ts";
 import type { RowLossShape } from "../traced.ts";
 
 /** A model of the row, as names in the kernel have it: `q` learns, `p` is the target. */
@@ -41,9 +42,7 @@ export class RowLayout {
   constructor(shape: RowLossShape, device: DeviceDescription) {
     const { vocabulary, paddedTeacherVocabulary = vocabulary } = shape;
     const subgroup = device.family === "subgroup8";
-    let lanes = subgroup ? 8 : 256;
-    while (lanes > device.maxInvocations) lanes /= 2;
-    this.lanes = lanes;
+    this.lanes = rowThreads(Math.ceil(vocabulary / 4), device).threads;
     // On a CPU a turn costs as much as a load, so it had better do some work.
     this.unroll = subgroup ? 4 : 1;
     this.vector = vocabulary % 4 === 0 && paddedTeacherVocabulary % 4 === 0;

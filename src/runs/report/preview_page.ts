@@ -43,7 +43,10 @@ export function previewPage(title: string, preview: RecipePreview, kinds: TokenK
   ]);
 }
 
-function sampleHtml({ source, origin, pieces, supervised }: PreviewSample, kinds: TokenKinds): string {
+function sampleHtml(
+  { source, origin, pieces, supervised, privileged }: PreviewSample,
+  kinds: TokenKinds,
+): string {
   const stops = pieces.filter(({ id, supervised }) => supervised && kinds.stopTokens.includes(id)).length;
   const about = [
     `${source.file}:${source.line}`,
@@ -52,6 +55,7 @@ function sampleHtml({ source, origin, pieces, supervised }: PreviewSample, kinds
       ? "no end of a text or a turn is learnt"
       : `${stops} learnt ${stops === 1 ? "stop" : "stops"}`,
     ...(origin === undefined ? [] : [`source ${origin}`]),
+    ...(privileged ? [`the teacher alone reads, after ${privileged.at} of them: ${privileged.text}`] : []),
   ];
   return `<section><h2>${escape(visible(about[0]!))}</h2><p class="note">${
     escape(visible(about.slice(1).join(", ")))

@@ -48,6 +48,7 @@ import runStyle from "../page/run/run.css" with { type: "text" };
 import run from "../page/run/run.js" with { type: "text" };
 import runSamples from "../page/run/samples.js" with { type: "text" };
 import runShapes from "../page/run/shapes.js" with { type: "text" };
+import runTeachers from "../page/run/teachers.js" with { type: "text" };
 import runTry from "../page/run/try.js" with { type: "text" };
 import runListStyle from "../page/run_list.css" with { type: "text" };
 import runList from "../page/run_list.js" with { type: "text" };
@@ -115,6 +116,7 @@ export const FILES: Readonly<Record<string, readonly [type: string, text: string
   "run/run.js": [SCRIPT, run],
   "run/samples.js": [SCRIPT, runSamples],
   "run/shapes.js": [SCRIPT, runShapes],
+  "run/teachers.js": [SCRIPT, runTeachers],
   "run/try.js": [SCRIPT, runTry],
   "run_list.css": [STYLE, runListStyle],
   "run_list.js": [SCRIPT, runList],

@@ -34,6 +34,8 @@ export const accumulateOp: Op<AccumulateAttributes> = {
       size: [elements, groups, attributes.keep === 1 ? 0 : attributes.keep],
       groups: grid(groups, device),
       flops: 2 * elements,
+      // The state is read and written, but for the first micro-batch of a window.
+      traffic: 12 * elements,
     });
   },
 };

@@ -97,6 +97,8 @@ const adamwOp: Op<AdamwAttributes> = {
         ],
         groups: grid(groups, device),
         flops: 16 * part.count,
+        // Four buffers are read, three of them written.
+        traffic: 28 * part.count,
       });
     });
   },

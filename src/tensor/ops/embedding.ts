@@ -34,9 +34,10 @@ export const gatherRowsOp: Op<null> = {
     const [table, indices] = inputs as [Tensor, Tensor];
     const width = table.dim(1);
     const vector = width % 4 === 0 ? 4 : 1;
+    const threads = device.family === "subgroup8" ? 8 : 64;
     const wgsl = expandTemplate("gather_rows", source, {
       WEIGHT: table.dtype,
-      THREADS: device.family === "subgroup8" ? 8 : 64,
+      THREADS: threads,
       VECTOR: vector,
     }, weightIncludes(table));
     for (const part of windows(table, device)) {
@@ -46,8 +47,8 @@ export const gatherRowsOp: Op<null> = {
         tensors: [indices, part.binding, outputs[0]!],
         size: [indices.dim(0), width / vector, part.first, part.count, table.dim(0)],
         groups: grid(indices.dim(0), device),
-        // Each token's row, which lies in one of the parts, and whatever the table holds besides is not read.
-        traffic: 4 * indices.dim(0) +
+        // Each token's row, which lies in one of the parts; what the table holds besides is not read. Every thread reads the index.
+        traffic: 4 * threads * indices.dim(0) +
           indices.dim(0) * (byteLength(table) / table.dim(0) + 4 * width) * part.count / table.dim(0),
       });
     }

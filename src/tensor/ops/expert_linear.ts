@@ -4,18 +4,21 @@
  *
  * @module
  */
-import tileSource from "../../../kernels/include/expert_tile.wgsl" with { type: "text" };
-import weightsSource from "../../../kernels/include/expert_weights.wgsl" with { type: "text" };
-import subgroup8 from "../../../kernels/matmul/subgroup8.wgsl" with { type: "text" };
-import tiled from "../../../kernels/matmul/tiled.wgsl" with { type: "text" };
-import { expandTemplate, type TemplateIncludes } from "../../gpu/template.ts";
 import { nothing, type Tensor } from "../graph.ts";
 import { ensure, grid, type LoweringContext, type Op, refuse } from "../op.ts";
-import { isWeight, weightIncludes } from "../weight_storage.ts";
+import { isWeight } from "../weight_storage.ts";
 import { windows } from "../windows.ts";
+import { productText } from "./matmul/kernels.ts";
+import { type MatmulVariant, type TiledVariant, tileOf } from "./matmul/shapes.ts";
 
 /** Rows that have one expert in common; stands in the kernels too. */
 export const EXPERT_TILE = 32;
+
+/** Tiles of the rows that have an expert in common. */
+const TILED: TiledVariant = {
+  ...{ family: "tiled", rows: EXPERT_TILE, columns: 32, rowsEach: 4, columnsEach: 4 },
+  ...{ depth: 16, panels: 2, lanes: 0, parts: 1 },
+};
 
 /** Attributes of {@linkcode expertLinearOp}. */
 interface ExpertLinearAttributes {
@@ -81,14 +84,23 @@ const expertGradientOp: Op<Pick<ExpertLinearAttributes, "experts" | "pairs">> = 
   lower({ inputs, outputs, attributes: { experts, pairs }, device, dispatch }) {
     const [outer, inner, ranges] = inputs as [Tensor, Tensor, Tensor];
     const [m, n] = [outer.dim(1), inner.dim(1)];
-    const fast = device.family === "subgroup8" && m % 4 === 0 && n % 4 === 0;
-    const [tileRows, columns] = !fast ? [32, 4] : [m > 16 ? 32 : m > 8 ? 16 : 8, n > 16 ? 4 : 1];
-    const tileColumns = fast ? 8 * columns : 32;
+    const variant: MatmulVariant = device.family === "subgroup8" && m % 4 === 0 && n % 4 === 0
+      ? {
+        family: "subgroup8",
+        rows: m > 16 ? 32 : m > 8 ? 16 : 8,
+        columns: n > 16 ? 4 : 1,
+        depth: Infinity,
+      }
+      : TILED;
+    const [tileRows, tileColumns] = tileOf(variant, m);
     const [tilesM, tilesN] = [Math.ceil(m / tileRows), Math.ceil(n / tileColumns)];
     const launched = experts * tilesM * tilesN;
     dispatch({
-      kernel: `expertGradient${fast ? ` ${tileRows}x${tileColumns}` : ""}`,
-      wgsl: kernelText(inner, { orientation: "TN", fast, rows: tileRows, columns }),
+      kernel: `expertGradient ${tileRows}x${tileColumns}`,
+      wgsl: productText(variant, {
+        ...{ orientation: "TN", m, n, k: 0, k2: 0, weight: inner, outStride: n, depth: Infinity },
+        experts: true,
+      }),
       tensors: [outer, inner, nothing(outer.graph), outputs[0]!, ranges],
       size: [
         // How deep a product is stands in the ranges.
@@ -133,18 +145,25 @@ function lower(context: LoweringContext<ExpertLinearAttributes>): void {
   const [x, weight, tiles] = inputs as [Tensor, Tensor, Tensor];
   const { n, k } = sizes(inputs, attributes);
   const rows = x.dim(0);
-  const fast = device.family === "subgroup8" && k % 4 === 0 && n % 4 === 0;
   const each = pairs / experts;
-  const [tileRows, columns] = !fast ? [32, 4] : [each > 8 ? 16 : 8, n > 16 ? 4 : 1];
-  const tileColumns = fast ? 8 * columns : 32;
-  const depth = fast && k > 2 * SHORT_DEPTH ? SHORT_DEPTH : k;
-  const wgsl = kernelText(weight, { orientation, fast, rows: tileRows, columns });
+  const variant: MatmulVariant = device.family === "subgroup8" && k % 4 === 0 && n % 4 === 0
+    ? {
+      ...{ family: "subgroup8", rows: each > 8 ? 16 : 8, columns: n > 16 ? 4 : 1 },
+      depth: k > 2 * SHORT_DEPTH ? SHORT_DEPTH : k,
+    }
+    : TILED;
+  const depth = variant.family === "subgroup8" ? variant.depth : k;
+  const [tileRows, tileColumns] = tileOf(variant, rows);
+  const wgsl = productText(variant, {
+    ...{ orientation, m: rows, n, k, k2: 0, weight, outStride: n, depth },
+    experts: true,
+  });
   const [tilesM, tilesN] = [Math.ceil(rows / tileRows), Math.ceil(n / tileColumns)];
   const launched = tilesM * tilesN;
   for (const { first, count, binding } of windows(weight, device, { unitElements: n * k })) {
     for (let from = 0; from < k; from += depth) {
       dispatch({
-        kernel: `expertLinear ${orientation} ${weight.dtype}${fast ? ` ${tileRows}x${tileColumns}` : ""}`,
+        kernel: `expertLinear ${orientation} ${weight.dtype} ${tileRows}x${tileColumns}`,
         wgsl,
         tensors: [x, binding, nothing(x.graph), outputs[0]!, tiles],
         size: [
@@ -160,37 +179,6 @@ function lower(context: LoweringContext<ExpertLinearAttributes>): void {
       });
     }
   }
-}
-
-interface KernelText {
-  readonly orientation: "NT" | "NN" | "TN";
-  readonly fast: boolean;
-  readonly rows: number;
-  readonly columns: number;
-}
-
-/** The kernel of matrix products, for experts. */
-function kernelText(weight: Tensor, { orientation, fast, rows, columns }: KernelText): string {
-  const constants = { ORIENTATION: orientation, TERMS: 1, WEIGHT: weight.dtype, EXPERTS: true };
-  return fast
-    ? expandTemplate(
-      "matmul_subgroup8",
-      subgroup8,
-      { ...constants, ROWS: rows, COLUMNS: columns },
-      includes(weight),
-    )
-    : expandTemplate("matmul_tiled", tiled, { ...constants, VALUES: 1 }, includes(weight));
-}
-
-/** The kernels' weight is one of many. */
-function includes(weight: Tensor): TemplateIncludes {
-  const { weights, ...others } = weightIncludes(weight);
-  return {
-    ...others,
-    stored_weights: weights!.replaceAll("fn weight(", "fn stored_weight("),
-    weights: weightsSource,
-    expert_tile: tileSource,
-  };
 }
 
 /**

@@ -7,16 +7,25 @@
  *
  * @module
  */
-import subgroup8 from "../../../kernels/matmul/subgroup8.wgsl" with { type: "text" };
-import tiled from "../../../kernels/matmul/tiled.wgsl" with { type: "text" };
+import rowScalesSource from "../../../kernels/matmul/row_scales.wgsl" with { type: "text" };
+import { DeviceError } from "../../base/errors.ts";
 import { expandTemplate } from "../../gpu/template.ts";
-import { type Graph, nothing, type StepScalar, type Tensor, type Variants } from "../graph.ts";
+import { type Compute, type Graph, nothing, type StepScalar, type Tensor, type Variants } from "../graph.ts";
 import { ensure, type GradientContext, grid, type LoweringContext, type Op, type Window } from "../op.ts";
-import { byteLength, gcd, isWeight, padded, rowBytes, STORAGES, weightIncludes } from "../weight_storage.ts";
+import { byteLength, gcd, isWeight, padded, rowBytes, STORAGES } from "../weight_storage.ts";
 import { windows } from "../windows.ts";
 import { scaleFactor } from "./combine.ts";
 import { unpackRows } from "./materialise.ts";
-import { type MatmulShape, type MatmulVariant, matmulVariants, type Orientation } from "./matmul_variants.ts";
+import { partSumsText, productText } from "./matmul/kernels.ts";
+import {
+  type MatmulShape,
+  type MatmulVariant,
+  MATRIX_DEPTH,
+  type Orientation,
+  partsOf,
+  tileOf,
+} from "./matmul/shapes.ts";
+import { matmulVariants } from "./matmul/variants.ts";
 
 export type { Orientation };
 
@@ -31,6 +40,8 @@ export interface MatmulAttributes {
    * scalar, or 1, and added; without, it is overwritten.
    */
   readonly accumulate?: StepScalar | 1;
+  /** What the operands of the first product are rounded to, where not f32: see docs/hardware.md for what is lost. */
+  readonly compute?: Compute;
 }
 
 function sizes(
@@ -101,16 +112,24 @@ export const matmulAccumulateOp: Op<MatmulAttributes> = {
  * A matrix product.
  *
  * @param orientation See {@linkcode Orientation}
+ * @param compute What operands are rounded to, in this product and in its gradient with respect to `x`; not where `x` is read across its rows
  * @returns f32 [M, N]
  * @throws {ShapeError} if the inner sizes differ
  */
-export function matmul(orientation: Orientation, x: Tensor, w: Tensor, factor = 1): Tensor {
+export function matmul(
+  orientation: Orientation,
+  x: Tensor,
+  w: Tensor,
+  factor = 1,
+  compute?: Compute,
+): Tensor {
   const left = scaleFactor(x);
   const right = scaleFactor(w);
   return x.graph.add(matmulOp, [left.tensor, right.tensor], {
     orientation,
     factors: [factor * left.factor * right.factor],
     addend: false,
+    ...(compute && orientation !== "TN" ? { compute } : {}),
   })[0]!;
 }
 
@@ -120,8 +139,8 @@ export function matmulInto(target: Tensor, orientation: Orientation, x: Tensor, 
 }
 
 /** y = x W^T for a weight stored [out, in], the layout of `nn.Linear`. x: f32 [T, in]; the result: f32 [T, out]. */
-export function linear(x: Tensor, weight: Tensor): Tensor {
-  return matmul("NT", x, weight);
+export function linear(x: Tensor, weight: Tensor, compute?: Compute): Tensor {
+  return matmul("NT", x, weight, 1, compute);
 }
 
 function gradient(context: GradientContext<MatmulAttributes>): (Tensor | undefined)[] {
@@ -129,15 +148,16 @@ function gradient(context: GradientContext<MatmulAttributes>): (Tensor | undefin
   const dy = outputGradients[0]!;
   const result: (Tensor | undefined)[] = inputs.map(() => undefined);
   attributes.factors.forEach((factor, term) => {
+    const compute = term === 0 ? attributes.compute : undefined;
     const [x, w] = [inputs[2 * term]!, inputs[2 * term + 1]!];
     const [needX, needW] = [needed[2 * term], needed[2 * term + 1]];
     switch (attributes.orientation) {
       case "NT":
-        if (needX) result[2 * term] = matmul("NN", dy, w, factor);
+        if (needX) result[2 * term] = matmul("NN", dy, w, factor, compute);
         if (needW) result[2 * term + 1] = matmul("TN", dy, x, factor);
         break;
       case "NN":
-        if (needX) result[2 * term] = matmul("NT", dy, w, factor);
+        if (needX) result[2 * term] = matmul("NT", dy, w, factor, compute);
         if (needW) result[2 * term + 1] = matmul("TN", x, dy, factor);
         break;
       case "TN":
@@ -163,7 +183,7 @@ const UNPACKED_VALUES = 2 ** 18;
 const VARIANTS: Variants<MatmulShape, MatmulVariant> = { ...matmulVariants, trial };
 
 /** One product of that shape, of a weight in that storage, with a second one where there is one. */
-function trial(graph: Graph, { orientation, m, n, k, k2, weight }: MatmulShape): void {
+function trial(graph: Graph, { orientation, m, n, k, k2, weight, compute }: MatmulShape): void {
   const x = (name: string, depth: number) =>
     graph.input(name, orientation === "TN" ? [depth, m] : [m, depth], "f32");
   const w = (depth: number) => orientation === "NT" ? [n, depth] : [depth, n];
@@ -172,19 +192,47 @@ function trial(graph: Graph, { orientation, m, n, k, k2, weight }: MatmulShape):
   const factors = k2 > 0 ? [1, 1] : [1];
   graph.output(
     "out",
-    graph.add(matmulOp, [...first, ...second], { orientation, factors, addend: false })[0]!,
+    graph.add(matmulOp, [...first, ...second], {
+      ...{ orientation, factors, addend: false },
+      ...(compute ? { compute } : {}),
+    })[0]!,
   );
 }
 
 function lower(context: LoweringContext<MatmulAttributes>): void {
   const { inputs, attributes, device } = context;
-  const { orientation, factors } = attributes;
+  const { compute, factors, ...others } = attributes;
+  if (compute && device.shaderF16 === false) {
+    throw new DeviceError(
+      `products in f16 need the feature shader-f16, which this device (${device.name}) does not have`,
+      { hint: "Set train.compute to f32." },
+    );
+  }
+  if (!compute || factors.length === 1) return lowerProducts(context, false);
+  // The second product is one of trained weights, which stay f32.
+  const [x, w, ...second] = inputs as [Tensor, Tensor];
+  const alone = { ...others, factors: [factors[1]!] };
+  lowerProducts({ ...context, inputs: second, attributes: alone }, false);
+  const { orientation } = attributes;
+  lowerProducts({
+    ...context,
+    inputs: [x, w],
+    attributes: { orientation, factors: [factors[0]!], addend: false, compute },
+  }, true);
+}
+
+/** @param continued Whether the products are added to what the output holds */
+function lowerProducts(context: LoweringContext<MatmulAttributes>, continued: boolean): void {
+  const { inputs, attributes, device } = context;
+  const { orientation, factors, compute } = attributes;
   const [x, w] = inputs as [Tensor, Tensor];
   const { m, n, k } = sizes(orientation, x, w);
   const k2 = factors.length === 2 ? sizes(orientation, inputs[2]!, inputs[3]!).k : 0;
-  const variant = context.choose(VARIANTS, { orientation, m, n, k, k2, weight: w.dtype });
+  const shape = { orientation, m, n, k, k2, weight: w.dtype, ...(compute ? { compute } : {}) };
+  const variant = context.choose(VARIANTS, shape);
   const fast = variant.family === "subgroup8";
   const depth = fast ? Math.min(k, variant.depth) : k;
+  const scales = compute ? rowScales(context, x) : undefined;
 
   // Parts of w that one binding holds: along N for NT, along K otherwise. Whatever is cut with it must begin at an aligned byte
   // too: the rows of w2 beside those of w, the rows of x where both are read across.
@@ -216,7 +264,8 @@ function lower(context: LoweringContext<MatmulAttributes>): void {
         outStride: n,
         outColumn: alongN ? first : 0,
         firstRow: first,
-        continued: from > 0,
+        continued: continued || from > 0,
+        ...(scales ? { scales } : {}),
       });
     }
   }
@@ -234,6 +283,22 @@ interface Part {
   readonly firstRow: number;
   /** Adds to what an earlier part has put into the output. */
   readonly continued: boolean;
+  /** Of the rows of x, where operands are rounded to f16. */
+  readonly scales?: Tensor;
+}
+
+/** Powers of two that bring the rows of x [M, K] into the range of f16, and their inverses: [M, 2]. */
+function rowScales(context: LoweringContext<MatmulAttributes>, x: Tensor): Tensor {
+  const [m, k] = x.shape as [number, number];
+  const scales = context.scratch([m, 2], "f32");
+  context.dispatch({
+    kernel: "row scales",
+    wgsl: expandTemplate("row_scales", rowScalesSource, { XV: k % 4 === 0 ? 4 : 1 }),
+    tensors: [x, scales],
+    size: [m, k],
+    groups: grid(m, context.device),
+  });
+  return scales;
 }
 
 function launch(
@@ -245,67 +310,80 @@ function launch(
 ): void {
   const { inputs, outputs, attributes, device } = context;
   const { orientation, accumulate } = attributes;
-  const { m, n } = part;
+  const { m, n, k } = part;
   const terms = attributes.factors.length === 2 && part.k2 > 0 ? 2 : 1;
-  const fast = variant.family === "subgroup8";
-  const [tileRows, columns] = fast ? [variant.rows, variant.columns] : [32, 4];
-  const tileColumns = 8 * columns;
-  const constants = { ORIENTATION: orientation, TERMS: terms, WEIGHT: weight.dtype, EXPERTS: false };
-  const includes = weightIncludes(weight);
-  // Four values of a block have a scale in common.
-  const wide = STORAGES[weight.dtype].running === true && weight.dim(1) % 4 === 0;
-  const wgsl = fast
-    ? expandTemplate(
-      "matmul_subgroup8",
-      subgroup8,
-      { ...constants, ROWS: tileRows, COLUMNS: columns },
-      includes,
-    )
-    : expandTemplate("matmul_tiled", tiled, { ...constants, VALUES: wide ? 4 : 1 }, includes);
-  const tilesM = Math.ceil(m / tileRows);
-  const tiles = tilesM * Math.ceil(n / tileColumns);
+  const k2 = terms === 2 ? part.k2 : 0;
+  const [rows, columns] = tileOf(variant, m);
+  const [tilesM, tilesN] = [Math.ceil(m / rows), Math.ceil(n / columns)];
+  const tiles = tilesM * tilesN;
+
+  // Whole units of four values for each workgroup along K, and slices where the variant has them.
+  const slice = variant.family === "tiled" ? variant.depth : MATRIX_DEPTH;
+  const wanted = partsOf(variant);
+  const partDepth = Math.ceil(k / wanted / slice) * slice;
+  const parts = Math.ceil(k / partDepth);
+  const split = parts > 1 ? context.scratch([parts, m, n], "f32") : undefined;
+
   const addend = attributes.addend && !part.continued;
   const [second, first] = attributes.factors.length === 2
     ? [attributes.factors[1]!, attributes.factors[0]!]
     : [1, attributes.factors[0]!];
-  const x = orientation === "TN" && part.k < inputs[0]!.dim(0)
-    ? rowsOf(inputs[0]!, part.firstRow, part.k)
-    : inputs[0]!;
-  const secondWeight = orientation === "NT" && terms === 2 && part.n < inputs[3]!.dim(0)
-    ? rowsOf(inputs[3]!, part.firstRow, part.n)
+  const x = orientation === "TN" && k < inputs[0]!.dim(0) ? rowsOf(inputs[0]!, part.firstRow, k) : inputs[0]!;
+  const secondWeight = orientation === "NT" && terms === 2 && n < inputs[3]!.dim(0)
+    ? rowsOf(inputs[3]!, part.firstRow, n)
     : inputs[3]!;
+  const nobody = nothing(inputs[0]!.graph);
+  const stored = [
+    addend ? 1 : 0,
+    part.continued || accumulate === 1 ? 2 : accumulate ? 1 : 0,
+    accumulate === undefined || accumulate === 1 ? 0 : accumulate,
+    { f32: first },
+  ];
   context.dispatch({
     kernel: `matmul ${orientation}${terms === 2 ? " x2" : ""} ${weight.dtype}${
-      fast ? ` ${tileRows}x${tileColumns}` : ""
-    }`,
-    wgsl,
+      part.scales ? " in f16" : ""
+    } ${variant.family === "subgroup8" ? "" : `${variant.family} `}${rows}x${columns}`,
+    wgsl: productText(variant, {
+      ...{ orientation, m, n, k: part.xStride, k2, weight, outStride: part.outStride },
+      depth: partDepth,
+      split: split !== undefined,
+      ...(part.continued || accumulate ? {} : { store: addend ? "sum_and_addend" : "sum" }),
+      ...(attributes.compute ? { compute: attributes.compute } : {}),
+    }),
     tensors: [
       x,
       w,
-      addend ? inputs.at(-1)! : nothing(inputs[0]!.graph),
-      outputs[0]!,
+      addend && !split ? inputs.at(-1)! : nobody,
+      split ?? outputs[0]!,
       ...(terms === 2 ? [inputs[2]!, secondWeight] : []),
+      ...(part.scales ? [part.scales] : []),
     ],
     size: [
-      m,
-      n,
-      part.k,
-      part.k2,
-      part.xStride,
-      orientation === "TN" ? 0 : part.xColumn,
-      part.outStride,
-      part.outColumn,
-      tilesM,
-      tiles,
-      addend ? 1 : 0,
-      part.continued || accumulate === 1 ? 2 : accumulate ? 1 : 0,
-      accumulate === undefined || accumulate === 1 ? 0 : accumulate,
-      { f32: first },
+      ...[m, n, k, part.k2, part.xStride, orientation === "TN" ? 0 : part.xColumn],
+      ...(split ? [n, 0] : [part.outStride, part.outColumn]),
+      ...[tilesM, tiles],
+      ...(split ? [0, 0, 0, { f32: 1 }] : stored),
       { f32: second / first },
+      partDepth,
+    ],
+    groups: grid(tiles * parts, device),
+    flops: 2 * m * n * (k + k2),
+  });
+  if (!split) return;
+  const values = n % 4 === 0 && part.outStride % 4 === 0 && part.outColumn % 4 === 0 ? 4 : 1;
+  const units = m * n / values;
+  context.dispatch({
+    kernel: "matmul parts",
+    wgsl: partSumsText(values),
+    tensors: [split, addend ? inputs.at(-1)! : nobody, outputs[0]!],
+    size: [
+      ...[m, n, parts, 0, 0, 0, part.outStride, part.outColumn, 0, units],
+      ...stored,
+      { f32: 1 },
       0,
     ],
-    groups: grid(tiles, device),
-    flops: 2 * m * n * (part.k + (terms === 2 ? part.k2 : 0)),
+    groups: grid(Math.ceil(units / 64), device),
+    flops: parts * m * n,
   });
 }
 

@@ -5,6 +5,7 @@
  */
 import forward from "../../../kernels/norms/rms_norm.wgsl" with { type: "text" };
 import backward from "../../../kernels/norms/rms_norm_backward.wgsl" with { type: "text" };
+import shortRows from "../../../kernels/norms/rms_norm_subgroup8.wgsl" with { type: "text" };
 import rowSum from "../../../kernels/include/row_sum.wgsl" with { type: "text" };
 import weightGradient from "../../../kernels/norms/rms_norm_weight.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
@@ -52,7 +53,10 @@ export function inferNorm(name: string, inputs: readonly Tensor[]): TensorSpec[]
   return [{ shape: x.shape, dtype: "f32" }];
 }
 
-/** dx and the scale of each row, 1 / sqrt(mean square + epsilon) [T], from x, weight and dy. */
+/**
+ * dx and the scale of each row, 1 / sqrt(mean square + epsilon) [T], from x, weight and dy. A fourth input is added to dx: the gradient that
+ * passes the norm by.
+ */
 export const rmsNormBackwardOp: Op<RmsNormAttributes> = {
   name: "rmsNormBackward",
   infer: ([x]) => [{ shape: x!.shape, dtype: "f32" }, { shape: [x!.dim(0)], dtype: "f32" }],
@@ -98,6 +102,8 @@ export interface RowKernel {
   readonly kernel: string;
   readonly name: string;
   readonly source: string;
+  /** A kernel for software devices and rows that fit their registers. */
+  readonly short?: string;
   /** Type of the sums over a row. */
   readonly sum: string;
   readonly flopsEach: number;
@@ -109,6 +115,7 @@ const FORWARD: RowKernel = {
   kernel: "rmsNorm",
   name: "rms_norm",
   source: forward,
+  short: shortRows,
   sum: "f32",
   flopsEach: 4,
   reads: { x: 2, weight: 1, dy: 0 },
@@ -117,10 +124,15 @@ const BACKWARD: RowKernel = {
   kernel: "rmsNormBackward",
   name: "rms_norm_backward",
   source: backward,
+  short: shortRows,
   sum: "vec2<f32>",
   flopsEach: 10,
   reads: { x: 2, weight: 2, dy: 2 },
 };
+
+/** Units of a row that a lane of a software device keeps in registers, and rows that one of its workgroups makes of so short ones. */
+const SHORT_UNITS = 12;
+const SHORT_ROWS = 8;
 
 /** Lowers a norm, forward or backward: x [T, H] and a weight [H] come first among its inputs. */
 export function lowerNorm(context: LoweringContext<RmsNormAttributes>, k: RowKernel): void {
@@ -128,24 +140,43 @@ export function lowerNorm(context: LoweringContext<RmsNormAttributes>, k: RowKer
   const [rows, width] = [inputs[0]!.dim(0), inputs[0]!.dim(1)];
   const weight = inputs[1]!;
   const vector = width % 4 === 0 ? 4 : 1;
-  const { threads, held, constants } = rowThreads(width / vector, device);
-  // Each row's workgroup reads the weight.
-  const times = (operand: keyof RowKernel["reads"]) =>
-    held ? Math.min(1, k.reads[operand]) : k.reads[operand];
-  context.dispatch({
-    kernel: `${k.kernel} ${weight.dtype}${threads > 64 ? ` by ${threads}` : ""}`,
-    wgsl: expandTemplate(k.name, k.source, {
-      WEIGHT: weight.dtype,
+  const { subgroup, threads, held, constants } = rowThreads(width / vector, device);
+  const units = Math.ceil(width / vector / 8);
+  const addend = inputs.length > 3;
+  const of = {
+    ADDEND: addend,
+    WEIGHT: weight.dtype,
+    VECTOR: vector,
+    FACTOR: attributes.plusOne ? "(1.0 + weight(at))" : "weight(at)",
+  };
+  const includes = weightIncludes(weight);
+  const short = subgroup && units <= SHORT_UNITS ? k.short : undefined;
+  const workgroups = short ? Math.ceil(rows / SHORT_ROWS) : rows;
+  const wgsl = short
+    ? expandTemplate(`${k.name}_short`, short, {
+      ...of,
+      BACKWARD: outputs.length > 1,
+      ROWS: SHORT_ROWS,
+      UNITS: units,
+      WHOLE: width === 8 * units * vector,
+    }, includes)
+    : expandTemplate(k.name, k.source, {
+      ...of,
       ...constants,
-      VECTOR: vector,
-      FACTOR: attributes.plusOne ? "(1.0 + weight(at))" : "weight(at)",
       SUM: k.sum,
-    }, { ...weightIncludes(weight), row_sum: rowSum }),
+    }, { ...includes, row_sum: rowSum });
+  // Each workgroup reads the weight.
+  const times = (operand: keyof RowKernel["reads"]) =>
+    held || short ? Math.min(1, k.reads[operand]) : k.reads[operand];
+  context.dispatch({
+    kernel: `${k.kernel} ${weight.dtype}${addend ? " + addend" : ""}${threads > 64 ? ` by ${threads}` : ""}`,
+    wgsl,
     tensors: [...inputs, ...outputs],
     size: [rows, width / vector, { f32: width }, { f32: attributes.epsilon }],
-    groups: grid(rows, device),
+    groups: grid(workgroups, device),
     flops: k.flopsEach * rows * width,
-    traffic: rows * (times("weight") * byteLength(weight) + (times("x") + times("dy")) * 4 * width) +
+    traffic: workgroups * times("weight") * byteLength(weight) +
+      rows * (times("x") + times("dy") + Number(addend)) * 4 * width +
       outputs.reduce((sum, t) => sum + byteLength(t), 0),
   });
 }

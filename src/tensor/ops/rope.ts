@@ -5,12 +5,14 @@
  */
 import source from "../../../kernels/rope.wgsl" with { type: "text" };
 import { expandTemplate } from "../../gpu/template.ts";
-import type { Tensor } from "../graph.ts";
-import { ensure, grid, type Op } from "../op.ts";
+import type { Node, Tensor } from "../graph.ts";
+import { ensure, grid, type NodeOf, type Op, rootOf } from "../op.ts";
 
 /** Attributes of {@linkcode ropeOp}. */
 export interface RopeAttributes {
   readonly heads: number;
+  /** Of a second tensor, see {@linkcode bothRopes}; as many as the first has when absent. */
+  readonly otherHeads?: number;
   readonly headDim: number;
   /** Columns of a head that are rotated, its first; even. */
   readonly rotated: number;
@@ -18,11 +20,17 @@ export interface RopeAttributes {
   readonly inverse: boolean;
 }
 
-/** Rotates the pairs (i, i + rotated/2) of every head by the angle of the row's position. */
-const ropeOp: Op<RopeAttributes> = {
+/** Rows that a workgroup of a software device makes: one alone costs as much to start as to make. */
+const ROWS_TOGETHER = 4;
+
+/**
+ * Rotates the pairs (i, i + rotated/2) of every head by the angle of the row's position. Inputs: x, positions, table, and a second x where
+ * there is one; then there are two outputs.
+ */
+export const ropeOp: Op<RopeAttributes> = {
   name: "rope",
-  infer(inputs, { heads, headDim, rotated }) {
-    const [x, positions, table] = inputs as [Tensor, Tensor, Tensor];
+  infer(inputs, { heads, otherHeads = heads, headDim, rotated }) {
+    const [x, positions, table, other] = inputs as [Tensor, Tensor, Tensor, Tensor | undefined];
     ensure(
       rotated % 2 === 0 && rotated > 0 && rotated <= headDim,
       "rope",
@@ -47,7 +55,15 @@ const ropeOp: Op<RopeAttributes> = {
       inputs,
       `the table must be f32 [P, ${rotated}]`,
     );
-    return [{ shape: x.shape, dtype: "f32" }];
+    const outputs = [{ shape: x.shape, dtype: "f32" as const }];
+    if (!other) return outputs;
+    ensure(
+      String(other.shape) === String([x.dim(0), otherHeads * headDim]) && other.dtype === "f32",
+      "rope",
+      inputs,
+      `the second x must be f32 [T, ${otherHeads} * ${headDim}]`,
+    );
+    return [...outputs, { shape: other.shape, dtype: "f32" }];
   },
   gradient: ({ inputs, attributes, outputGradients }) => [
     outputGradients[0]!.graph.add(ropeOp, [outputGradients[0]!, inputs[1]!, inputs[2]!], {
@@ -58,29 +74,51 @@ const ropeOp: Op<RopeAttributes> = {
     undefined,
   ],
   lower({ inputs, outputs, attributes, device, dispatch }) {
-    const { heads, headDim, rotated, inverse } = attributes;
-    const [x, , table] = inputs as [Tensor, Tensor, Tensor];
+    const { heads, otherHeads = heads, headDim, rotated, inverse } = attributes;
+    const [x, positions, table, other] = inputs as [Tensor, Tensor, Tensor, Tensor | undefined];
     const rows = x.dim(0);
     const vector = rotated % 8 === 0 && headDim % 4 === 0 ? 4 : 1;
     const half = rotated / 2 / vector;
-    const threads = device.family === "subgroup8" ? 8 : 64;
+    const software = device.family === "subgroup8";
+    const [threads, rowsTogether] = software ? [8, ROWS_TOGETHER] : [64, 1];
     dispatch({
-      kernel: rotated === headDim ? `rope ${headDim}` : `rope ${rotated} of ${headDim}`,
+      kernel: `${other ? "ropes" : "rope"} ${rotated === headDim ? headDim : `${rotated} of ${headDim}`}`,
       wgsl: expandTemplate("rope", source, {
+        TENSORS: outputs.length,
         THREADS: threads,
+        ROWS: rowsTogether,
         HALF: half,
         REST: (headDim - rotated) / vector,
         VECTOR: vector,
       }),
-      tensors: [...inputs, outputs[0]!],
-      size: [rows, heads * half, table.dim(0), { f32: inverse ? -1 : 1 }, { f32: NaN }],
-      groups: grid(rows, device),
-      flops: 3 * rows * heads * rotated,
+      tensors: [positions, table, x, outputs[0]!, ...(other ? [other, outputs[1]!] : [])],
+      size: [
+        ...[rows, table.dim(0), { f32: inverse ? -1 : 1 }, { f32: NaN }],
+        ...[heads * half, otherHeads * half],
+      ],
+      groups: grid(Math.ceil(rows / rowsTogether), device),
+      flops: 3 * rows * (heads + (other ? otherHeads : 0)) * rotated,
       // Every head reads the angles of its position, every thread the position.
-      traffic: 4 * rows * (heads * (2 * headDim + rotated) + threads),
+      traffic: 4 * rows * ((heads + (other ? otherHeads : 0)) * (2 * headDim + rotated) + threads),
     });
   },
 };
+
+/** One node for two that turn by the same angles, queries and keys; undefined where they do not. */
+export function bothRopes(first: NodeOf<RopeAttributes>, second: NodeOf<RopeAttributes>): Node | undefined {
+  const [a, b] = [first.attributes, second.attributes];
+  const same = a.headDim === b.headDim && a.rotated === b.rotated && a.inverse === b.inverse &&
+    [1, 2].every((i) => first.inputs[i] === second.inputs[i]);
+  if (!same || first.inputs.length > 3 || second.inputs.length > 3) return undefined;
+  // One range of memory may not be bound twice where another is written.
+  if (rootOf(first.inputs[0]!).root === rootOf(second.inputs[0]!).root) return undefined;
+  return {
+    ...second,
+    inputs: [...first.inputs, second.inputs[0]!],
+    attributes: { ...a, otherHeads: b.heads },
+    outputs: [first.outputs[0]!, second.outputs[0]!],
+  };
+}
 
 /**
  * Rotary position embedding. Pairs are (i, i + rotated/2) within a head, the order of Hugging Face's weights; the columns of a head from

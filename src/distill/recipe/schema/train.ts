@@ -66,6 +66,11 @@ export const train = z.strictObject({
   activationCheckpointing: z.enum(["auto", "on", "off"]).default("auto").describe(
     "Computes activations twice to save memory; auto: only where they would not fit",
   ),
+  // Without a default, so that recipes of earlier runs keep their hash.
+  compute: z.enum(["f32", "f16"]).optional().describe(
+    "What the operands of frozen linear layers are rounded to, forward and backward; sums, the head, adapters and what is trained stay f32. " +
+      "f16 needs a device with shader-f16. f32 when absent",
+  ),
   headChunk: z.union([z.literal("auto"), count]).default("auto").describe(
     "Positions whose logits are in memory at once",
   ),
@@ -81,7 +86,10 @@ export const train = z.strictObject({
   ),
 }).refine((t) => t.warmup < t.steps, {
   path: ["warmup"],
-  error: "must be fewer than train.steps",
+  error: ({ input }) => {
+    const { warmup, steps } = input as { warmup: number; steps: number };
+    return `must be fewer than train.steps, but is ${warmup} of ${steps}: set it too, such as train.warmup=0`;
+  },
   when: ({ value }) => haveNumbers(value, "warmup", "steps"),
 }).refine((t) => t.learningRate <= 0 || t.minimumLearningRate <= t.learningRate, {
   path: ["minimumLearningRate"],

@@ -9,6 +9,7 @@ import { Head } from "./head.js";
 import { Log } from "./log.js";
 import { Samples } from "./samples.js";
 import { hasShapes, Shapes } from "./shapes.js";
+import { Teachers } from "./teachers.js";
 import { tryBox } from "./try.js";
 
 /** How long to wait before a stream is asked for again, milliseconds. */
@@ -39,6 +40,7 @@ class RunView {
   /** Where the run can have some. */
   #shapes;
   #samples = new Samples();
+  #teachers = new Teachers();
   #evaluation = new Evaluation();
   #log = new Log();
   #filesPanel = h("section", { class: "panel", hidden: true });
@@ -71,6 +73,7 @@ class RunView {
       this.#head.element,
       this.#shapes?.element,
       this.#evaluation.element,
+      this.#teachers.element,
       this.#curves.element,
       this.#samples.element,
       this.#tryPanel,
@@ -142,8 +145,12 @@ class RunView {
         this.#plan = event;
         this.#showHead();
         break;
+      case "teachers":
+        this.#teachers.choose(event);
+        break;
       case "metrics":
         this.#curves.metrics(event);
+        this.#teachers.metrics(event);
         if (isNews) Object.assign(this.#run, { step: event.step, loss: event.loss });
         this.#pace = event;
         this.#head.showNumbers(this.#run, this.#plan, this.#pace);
@@ -166,6 +173,7 @@ class RunView {
       case "rewind":
         if (isNews) this.#shapes?.read();
         this.#curves.rewind(event.step);
+        this.#teachers.rewind(event.step);
         break;
       case "error":
         if (isNews) this.#run.error = event;

@@ -23,7 +23,7 @@ function missing() {
   if (!globalThis.isSecureContext) {
     return "The page came over plain http from another machine, and browsers give no WebGPU to such pages: use https, or a tunnel to localhost.";
   }
-  if (!navigator.gpu) {
+  if (!("gpu" in navigator)) {
     return "This browser has no WebGPU. Chrome and Edge 121, Safari 26 and Firefox 141 have it, or later ones; on Linux it may have to be switched on (chrome://flags, Unsafe WebGPU).";
   }
   if (!globalThis.indexedDB || !navigator.locks) {

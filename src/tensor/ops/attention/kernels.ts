@@ -13,6 +13,7 @@ import querySubgroup8 from "../../../../kernels/attention/query_gradient_subgrou
 };
 import queryTiled from "../../../../kernels/attention/query_gradient_tiled.wgsl" with { type: "text" };
 import rowsSource from "../../../../kernels/attention/rows.wgsl" with { type: "text" };
+import heldSubgroup8 from "../../../../kernels/include/attention_held_subgroup8.wgsl" with { type: "text" };
 import productsSubgroup8 from "../../../../kernels/include/attention_products_subgroup8.wgsl" with {
   type: "text",
 };
@@ -40,6 +41,7 @@ import {
 /** What the kernels share. */
 const INCLUDES = {
   attention_size: size,
+  attention_held_subgroup8: heldSubgroup8,
   attention_products_subgroup8: productsSubgroup8,
   attention_products_tiled: productsTiled,
   attention_sums_tiled: sumsTiled,
@@ -182,6 +184,9 @@ function tiledLaunch(
   };
 }
 
+/** Columns of a head of which a software device keeps a lane's rows in registers: more would take long to compile. */
+const WIDEST_HELD = 8;
+
 function subgroupLaunch(
   part: AttentionPart,
   { own, spread }: AttentionVariant & { family: "subgroup8" },
@@ -199,6 +204,7 @@ function subgroupLaunch(
       ...(part === "attention dq" ? { KEYS: spread } : {}),
       ...(part === "attention dk dv" ? { QUERIES: spread } : {}),
       COLUMNS: columns,
+      HELD: headDim <= WIDEST_HELD ? headDim / 4 : 0,
     },
     lanes: own,
   };

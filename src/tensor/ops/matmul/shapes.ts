@@ -1,0 +1,107 @@
+/**
+ * What the kernels of a matrix product depend on, and what sets them apart.
+ *
+ * @module
+ */
+import type { DType } from "../../graph.ts";
+import { STORAGES } from "../../weight_storage.ts";
+
+/**
+ * Which operand is read across its rows.
+ * NT: x[M, K] w[N, K]; NN: x[M, K] w[K, N]; TN: x[K, M] w[K, N]. The output is [M, N].
+ */
+export type Orientation = "NT" | "NN" | "TN";
+
+/** What the choice of a kernel for a product depends on. */
+export interface MatmulShape {
+  readonly orientation: Orientation;
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  /** Depth of the second product, or 0. */
+  readonly k2: number;
+  /** Storage of w. */
+  readonly weight: DType;
+  /** What both operands are rounded to, where not f32. */
+  readonly compute?: "f16";
+}
+
+/** A kernel for products. */
+export type MatmulVariant =
+  | TiledVariant
+  | SubgroupMatrixVariant
+  /** A few rows in one tile; for each of `columns` columns, `lanes` threads share the sum along K. */
+  | { readonly family: "few-rows"; readonly lanes: number; readonly columns: number }
+  /** One subgroup of 8 lanes a workgroup, which makes `rows` x 8 `columns` values; K in parts of `depth`. */
+  | {
+    readonly family: "subgroup8";
+    readonly rows: 8 | 16 | 32;
+    readonly columns: 1 | 4;
+    readonly depth: number;
+  };
+
+/** Tiles of 64 x 64 values, made by units of a device that multiply [m, k] by [k, n] for a subgroup of so many lanes. */
+export interface SubgroupMatrixVariant {
+  readonly family: "subgroup-matrix";
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  /** Of the factors; sums are f32. */
+  readonly component: "f32" | "f16";
+  readonly lanes: number;
+  /** Workgroups that share the sum along K of one tile. */
+  readonly parts: number;
+}
+
+/** Rows and columns of such a tile, and of a slice along K. */
+export const MATRIX_TILE = 64;
+export const MATRIX_DEPTH = 16;
+
+/** Any size, from tiles of which slices of both operands wait in workgroup memory. */
+export interface TiledVariant {
+  readonly family: "tiled";
+  /** Of a tile. */
+  readonly rows: number;
+  readonly columns: number;
+  /** Of a thread. */
+  readonly rowsEach: 4 | 8;
+  readonly columnsEach: 4 | 8;
+  /** Of a slice along K. */
+  readonly depth: 8 | 16;
+  /** Slices in workgroup memory at a time. */
+  readonly panels: 1 | 2;
+  /** Lanes of a subgroup that spreads x from its registers, instead of workgroup memory; 0 for none. */
+  readonly lanes: number;
+  /** Workgroups that share the sum along K of one tile. */
+  readonly parts: number;
+}
+
+/** Rows and columns that one workgroup makes. */
+export function tileOf(v: MatmulVariant, m: number): [rows: number, columns: number] {
+  if (v.family === "tiled") return [v.rows, v.columns];
+  if (v.family === "subgroup-matrix") return [MATRIX_TILE, MATRIX_TILE];
+  return v.family === "few-rows" ? [m, v.columns] : [v.rows, 8 * v.columns];
+}
+
+/** Workgroups that share the sum along K of one tile. */
+export function partsOf(v: MatmulVariant): number {
+  return "parts" in v ? v.parts : 1;
+}
+
+/** Bytes of a weight's value, with its share of what a block has in common. */
+export function bytesOfValue(dtype: DType): number {
+  const { blockBytes, blockValues } = STORAGES[dtype];
+  return blockBytes / blockValues;
+}
+
+/** See {@linkcode Variants.traffic}. */
+export function traffic({ m, n, k, k2, weight }: MatmulShape, v: MatmulVariant): number {
+  const [rows, columns] = tileOf(v, m);
+  const x = Math.ceil(n / columns) * m * 4 * (k + k2);
+  const w = Math.ceil(m / rows) * n * (k * bytesOfValue(weight) + 4 * k2);
+  // Each part is written and read once, or added to what is there.
+  const parts = partsOf(v);
+  const launches = v.family === "subgroup8" ? Math.ceil(k / v.depth) : 1;
+  const out = parts > 1 ? 2 * parts + 1 : 2 * launches - 1;
+  return x + w + m * n * 4 * out;
+}
