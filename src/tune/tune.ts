@@ -121,7 +121,7 @@ function weight({ candidates, uses }: ChosenKernel): number {
 }
 
 /** What costs so much more on paper than the cheapest is not tried: costs are rough, but not as rough as that. */
-const HOPELESS = 10;
+const HOPELESS = 4;
 
 /**
  * Candidates but the first, the fastest on paper at the front.
