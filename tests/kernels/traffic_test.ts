@@ -55,7 +55,7 @@ function traceStep(graph: Graph): void {
   want(embedding(graph.weight("table", [300, 124], "bf16"), i32("position")));
   want(rope(q, i32("position"), f32("angles", 128, 20), 2, 20));
   want(pointwise([x, weight, f32("column", TOKENS, 1)], (a, b, c) => a!.mul(b!).add(c!)));
-  want(linear(x, graph.weight("linear", [52, 124], "f32")));
+  want(linear(f32("rows", 94, 124), graph.weight("linear", [62, 124], "f32")));
   const flat = ["p", "g", "m", "v2"].map((name) => graph.state(name, [5000], "f32"));
   const [p, g, m, v2] = flat as [Tensor, Tensor, Tensor, Tensor];
   adamw(p, g, m, v2, gradientNorm(g), {
