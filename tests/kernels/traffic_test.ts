@@ -135,13 +135,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>) { let y = x[max[2] + 1u]; max[i
 });
 
 Deno.test("what a choice says that its variants move is what their plans say", async () => {
-  const plans = await Promise.all(
-    (["stories260K", "1.5B-0.5B"] as const).map((name) =>
-      planCase(name, { ...DEFAULT_DEVICE, maxBufferSize: 2 ** 32, maxBindingSize: 2 ** 31 - 4 })
-    ),
-  );
   const software = { ...DEFAULT_DEVICE, family: "subgroup8", subgroupSize: 8 } as const;
-  for (const planned of [...plans, await planCase("stories260K", software)]) {
+  for (const device of [DEFAULT_DEVICE, software]) {
+    const planned = await planCase("stories260K", device);
     for (const choice of planned.kernels.values()) {
       const variants = variantsOf(choice, planned.device);
       assertEquals(variants.map((v) => v.name), choice.candidates.map((c) => c.name));
