@@ -202,7 +202,7 @@ function lower(graph: Graph, device: DeviceDescription, chooser: KernelChooser):
         device,
         choose(variants, shape) {
           const variant = chooser.choose(variants, shape);
-          traffic = variants.traffic(shape, variant);
+          traffic = (traffic ?? 0) + variants.traffic(shape, variant);
           return variant;
         },
         scratch(shape, dtype) {
