@@ -7,8 +7,8 @@
  *
  * @module
  */
-import type { Gpu } from "../src/gpu/device.ts";
 import type { DeviceDescription } from "../src/gpu/description.ts";
+import type { Gpu } from "../src/gpu/device.ts";
 import type { DType } from "../src/tensor/graph.ts";
 import { matmul, matmulOp, type Orientation } from "../src/tensor/ops/matmul.ts";
 import type { MatmulShape } from "../src/tensor/ops/matmul/shapes.ts";

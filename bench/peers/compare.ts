@@ -2,21 +2,26 @@
  * Runs every program on every case, one after another, each in a process of its own and with an empty shader cache, and prints
  * what they took and whether their losses agree.
  *
- * Run with `deno run -A bench/peers/compare.ts [--json] [case ...]`, on an otherwise idle machine. Fails when a program fails or
- * when losses differ.
+ * Run with `deno run -A bench/peers/compare.ts [--json] [--python PYTHON] [case ...]`, on an otherwise idle machine. PyTorch with PEFT takes
+ * part where an interpreter that has them is named, or LIMBECK_PEERS_PYTHON names one. Fails when a program fails or when losses differ.
  *
  * @module
  */
+// @ts-types="../../types/std_parse_args.d.ts"
+import { parseArgs } from "@std/cli/parse-args";
 import { CASE_NAMES, type CaseName, isCaseName } from "./case.ts";
 import type { Measurement } from "./measure.ts";
 
 /** This project's own program takes the case as its argument and prints the same line of JSON as the others. */
 const OWN = { name: "limbeck", script: new URL("../step.ts", import.meta.url), arguments: [] as string[] };
 const RUN = new URL("./run.ts", import.meta.url);
+const PYTORCH = new URL("./pytorch/run.ts", import.meta.url);
 const LIBRARIES = ["jax-js", "tensorflow-js"];
 
 /** Largest difference of two programs' losses, before training and after each of three steps. */
 const LOSS_TOLERANCE = 1e-3;
+/** The same to PyTorch, whose products and sums are as exact as ours. */
+const PYTORCH_TOLERANCE = 1e-4;
 
 interface Program {
   name: string;
@@ -24,8 +29,10 @@ interface Program {
   arguments: string[];
 }
 
-function programs(): Program[] {
+/** @param python An interpreter with PyTorch and PEFT */
+function programs(python: string | undefined): Program[] {
   const found: Program[] = LIBRARIES.map((name) => ({ name, script: RUN, arguments: [name] }));
+  if (python) found.push({ name: "pytorch", script: PYTORCH, arguments: [python] });
   try {
     Deno.statSync(OWN.script);
     found.push(OWN);
@@ -98,9 +105,12 @@ export function table(results: readonly Measurement[]): string {
   return lines.join("\n");
 }
 
-async function compare(caseName: CaseName, json: boolean): Promise<boolean> {
+async function compare(
+  caseName: CaseName,
+  { json, python }: { json: boolean; python: string | undefined },
+): Promise<boolean> {
   const results: Measurement[] = [];
-  for (const program of programs()) {
+  for (const program of programs(python)) {
     const result = await run(program, caseName);
     if (!result) continue;
     results.push(result);
@@ -108,33 +118,37 @@ async function compare(caseName: CaseName, json: boolean): Promise<boolean> {
   }
   if (results.length === 0) return true;
   let agree = true;
+  const reference = results[results.length - 1];
   if (!json) {
-    console.log(
-      `\n${caseName} on ${results[0].adapterName}; ratios to ${results[results.length - 1].peer}\n`,
-    );
+    console.log(`\n${caseName} on ${reference.adapterName}; ratios to ${reference.peer}\n`);
     console.log(table(results));
   }
-  for (const other of results.slice(1)) {
-    const difference = lossDifference(results[0], other);
-    if (difference <= LOSS_TOLERANCE) continue;
+  for (const other of results.slice(0, -1)) {
+    const difference = lossDifference(reference, other);
+    const most = other.peer === "pytorch" ? PYTORCH_TOLERANCE : LOSS_TOLERANCE;
+    if (difference <= most) continue;
     agree = false;
     console.error(
-      `${other.peer} and ${
-        results[0].peer
-      } differ in a loss by ${difference}; at most ${LOSS_TOLERANCE} is right`,
+      `${other.peer} and ${reference.peer} differ in a loss by ${difference}; at most ${most} is right`,
     );
   }
   for (const { peer, adapterName } of results) {
-    if (adapterName === results[0].adapterName) continue;
-    agree = false;
-    console.error(`${peer} ran on ${adapterName}, not on ${results[0].adapterName}`);
+    if (adapterName === reference.adapterName) continue;
+    // PyTorch needs no WebGPU, so it has the same cores, and tells which.
+    if (peer === "pytorch") console.error(`\n${peer} ran on ${adapterName}`);
+    else {
+      agree = false;
+      console.error(`${peer} ran on ${adapterName}, not on ${reference.adapterName}`);
+    }
   }
   return agree;
 }
 
 if (import.meta.main) {
-  const json = Deno.args.includes("--json");
-  const names = Deno.args.filter((argument) => argument !== "--json");
+  const flags = parseArgs(Deno.args, { boolean: ["json"], string: ["python", "_"] });
+  const json = flags.json === true;
+  const python = typeof flags.python === "string" ? flags.python : Deno.env.get("LIMBECK_PEERS_PYTHON");
+  const names = flags._.map(String);
   const unknown = names.filter((name) => !isCaseName(name));
   if (unknown.length > 0) {
     console.error(`unknown case ${unknown.join(", ")}; the cases are ${CASE_NAMES.join(", ")}`);
@@ -142,7 +156,7 @@ if (import.meta.main) {
   }
   let agree = true;
   for (const name of names.length > 0 ? names.filter(isCaseName) : CASE_NAMES) {
-    if (!await compare(name, json)) agree = false;
+    if (!await compare(name, { json, python })) agree = false;
   }
   Deno.exit(agree ? 0 : 1);
 }

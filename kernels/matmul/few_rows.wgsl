@@ -2,56 +2,79 @@
 //
 //   out[m, n] = factor * (ratio * sum_k x2[m, k] w2[n, k] + sum_k x[m, k] w[n, k]) [+ addend[m, n]] [+ keep * out[m, n]]
 //
-// A workgroup makes COLUMNS columns of all rows. For each of them LANES threads share the sum along K: they read units of four values side by
-// side, and their sums are added pairwise in workgroup memory. So w is read once, which is all the time such a product takes.
+// A workgroup makes COLUMNS columns of all rows. For every EACH of them LANES threads share the sums along K: they read units of four values
+// side by side, and their sums are added pairwise in workgroup memory. So w is read once, which is most of what such a product takes, and x
+// once for EACH columns.
 //
-// Constants: ROWS (at least M), LANES (a power of two, at least ROWS), COLUMNS, TERMS, WEIGHT, XV, WV, SV; OV is 1, ORIENTATION NT.
+// Constants: ROWS (at least M), LANES (a power of two), COLUMNS, EACH, TERMS, WEIGHT, XV, WV, SV; OV is 1, ORIENTATION NT.
 
 //#include product_size
 //#include product_operands
 //#include product_store with ADDEND = 2, OUT = 3
 
-var<workgroup> sums: array<f32, $(LANES * COLUMNS * ROWS)>;
+var<workgroup> sums: array<f32, $(LANES * COLUMNS * ROWS)>; // [ROWS * EACH] of each thread
 
-@compute @workgroup_size($(LANES * COLUMNS))
+@compute @workgroup_size($THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) thread: u32) {
   let tile = group.x + group.y * groups.x;
   if (tile >= size.tiles) { return; }
   let lane = thread % $(LANES)u;
-  let column = tile * $(COLUMNS)u + thread / $(LANES)u;
+  let column = tile * $(COLUMNS)u + thread / $(LANES)u * $(EACH)u;
   x_base = size.x_column;
 //#for r in 0..ROWS
-  var acc$r = 0.0;
+//#for c in 0..EACH
+  var acc$(r)_$c = 0.0;
+//#end
 //#end
 //#if TERMS == 2
   for (var k = lane * 4u; k < size.k2; k += $(LANES * 4)u) {
-    let b = w2_unit(column, k, size.k2);
+//#for c in 0..EACH
+    let b$c = w2_unit(column + $(c)u, k, size.k2);
+//#end
 //#for r in 0..ROWS
-    acc$r += dot(x2_unit($(r)u, k, size.k2), b);
+    {
+      let a = x2_unit($(r)u, k, size.k2);
+//#for c in 0..EACH
+      acc$(r)_$c += dot(a, b$c);
+//#end
+    }
 //#end
   }
 //#for r in 0..ROWS
-  acc$r *= size.ratio;
+//#for c in 0..EACH
+  acc$(r)_$c *= size.ratio;
+//#end
 //#end
 //#end
   for (var k = lane * 4u; k < size.k; k += $(LANES * 4)u) {
-    let b = w_unit(column, k, size.k);
+//#for c in 0..EACH
+    let b$c = w_unit(column + $(c)u, k, size.k);
+//#end
 //#for r in 0..ROWS
-    acc$r += dot(x_unit($(r)u, k, size.k), b);
+    {
+      let a = x_unit($(r)u, k, size.k);
+//#for c in 0..EACH
+      acc$(r)_$c += dot(a, b$c);
+//#end
+    }
 //#end
   }
 //#for r in 0..ROWS
-  sums[$(r * LANES * COLUMNS)u + thread] = acc$r;
+//#for c in 0..EACH
+  sums[$((r * EACH + c) * THREADS)u + thread] = acc$(r)_$c;
+//#end
 //#end
   for (var reach = $(LANES / 2)u; reach > 0u; reach /= 2u) {
     workgroupBarrier();
     if (lane < reach) {
-//#for r in 0..ROWS
-      sums[$(r * LANES * COLUMNS)u + thread] += sums[$(r * LANES * COLUMNS)u + thread + reach];
+//#for i in 0..ROWS * EACH
+      sums[$(i * THREADS)u + thread] += sums[$(i * THREADS)u + thread + reach];
 //#end
     }
   }
   workgroupBarrier();
-  if (lane < $(ROWS)u) { put(lane, column, sums[lane * $(LANES * COLUMNS)u + thread - lane]); }
+  for (var i = lane; i < $(ROWS * EACH)u; i += $(LANES)u) {
+    put(i / $(EACH)u, column + i % $(EACH)u, sums[i * $(THREADS)u + thread - lane]);
+  }
 }

@@ -196,6 +196,8 @@ async function attempt(
     if (failure !== undefined) throw failure;
     return host.control();
   };
+  // A run before this one may have gone on with kernels that its checkpoint named.
+  host.gpu.prefer(undefined);
   const result = await distillRun(recipe, {
     ...{ folder: folderOf(id), resume, resumeLimit: Infinity, emit, control },
     ...{ gpu: host.gpu, registry: new Registry().addAll(builtins) },

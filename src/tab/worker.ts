@@ -79,7 +79,8 @@ self.addEventListener("message", async ({ data }) => {
   try {
     self.postMessage({ type: "answer", to, value: await answer(request) });
   } catch (error) {
-    console.error(error);
+    // What is a mistake of this program, with where it was made; the rest is told on the page.
+    if (!(error instanceof LimbeckError)) console.error(error);
     self.postMessage({ type: "answer", to, failure: failureOf(error) });
   }
 });

@@ -202,7 +202,7 @@ function lower(graph: Graph, device: DeviceDescription, chooser: KernelChooser):
         device,
         choose(variants, shape) {
           const variant = chooser.choose(variants, shape);
-          traffic = variants.traffic(shape, variant);
+          traffic = (traffic ?? 0) + variants.traffic(shape, variant);
           return variant;
         },
         scratch(shape, dtype) {
@@ -217,12 +217,23 @@ function lower(graph: Graph, device: DeviceDescription, chooser: KernelChooser):
   });
 }
 
-/** What a chosen kernel moves, shared by the dispatches that its op made of it by their arithmetic, where the op itself has said nothing. */
+/**
+ * What a chosen kernel moves, shared by its launches by their arithmetic, where the op itself has said nothing. What else computes, as the sum of
+ * parts does, moves each of its operands once.
+ */
 function shareTraffic(dispatches: Dispatch[], traffic: number | undefined): Dispatch[] {
-  const silent = dispatches.filter((d) => d.traffic === undefined);
-  const flops = silent.reduce((sum, d) => sum + (d.flops ?? 0), 0);
-  if (traffic === undefined || silent.length < dispatches.length || flops === 0) return dispatches;
-  return dispatches.map((d) => d.flops ? { ...d, traffic: traffic * d.flops / flops } : d);
+  if (traffic === undefined || dispatches.length === 0) return dispatches;
+  if (dispatches.some((d) => d.traffic !== undefined)) return dispatches;
+  const flopsOf = (d: Dispatch) => d.flops ?? 0;
+  const bytesOf = (d: Dispatch) =>
+    d.tensors.reduce((sum, t) => sum + ("byteOffset" in t ? t.byteLength : byteLength(t)), 0);
+  const { kernel } = dispatches.reduce((a, b) => flopsOf(b) > flopsOf(a) ? b : a);
+  const launches = dispatches.filter((d) => d.kernel === kernel);
+  const beside = dispatches.filter((d) => d.kernel !== kernel && flopsOf(d) > 0);
+  const flops = launches.reduce((sum, d) => sum + flopsOf(d), 0);
+  if (flops === 0) return dispatches;
+  const rest = traffic - beside.reduce((sum, d) => sum + bytesOf(d), 0);
+  return dispatches.map((d) => d.kernel === kernel ? { ...d, traffic: rest * flopsOf(d) / flops } : d);
 }
 
 /** Weights and states get a buffer each; the inputs share one, so that one write fills them all. */

@@ -14,9 +14,12 @@ import { kernelTexts, type TriedKernel, type TunedChoice } from "./tuned.ts";
 
 /** How much is tried. */
 export interface TuneOptions {
-  /** Kernels that are timed for a choice, beside the one that stands first (default {@linkcode TRIALS}). */
+  /**
+   * Kernels that are timed for a choice, beside the one that stands first (default {@linkcode TRIALS}); with `Infinity` even those that can
+   * hardly win.
+   */
   readonly trials?: number;
-  /** Seconds after which no further choice is begun (default none); one is made however little time there is. */
+  /** Seconds after which no further kernel is tried (default none); one is, however little time there is. */
   readonly seconds?: number;
   /** Bytes that trials may take (default 2 GiB); choices that need more keep the kernel that stands first. */
   readonly bytes?: number;
@@ -45,10 +48,10 @@ export interface Tuning {
 }
 
 /** Kernels that are timed for a choice where nothing else is asked for: docs/tuning.md shows what more would give. */
-export const TRIALS = 4;
+export const TRIALS = 8;
 
-/** Seconds that a run spends at most on what was not measured before. */
-export const RUN_SECONDS = 8;
+/** The same in a run that has not asked for it, and the seconds after which that begins no further choice. */
+export const RUN_BUDGET = { trials: 4, seconds: 8 } as const;
 
 const DEFAULT_BYTES = 2 * 2 ** 30;
 
@@ -93,19 +96,19 @@ export async function tuneKernels(
   const several = [...choices].filter(({ candidates }) => candidates.length > 1);
   // Where most of the time goes comes first, should there be no time for all.
   several.sort((a, b) => weight(b) - weight(a));
-  const wanted = several.map((choice) => byCost(choice).slice(0, trials));
+  const wanted = several.map((choice) => byCost(choice, trials === Infinity).slice(0, trials));
   const total = wanted.reduce((sum, names) => sum + names.length, 0);
   const [found, left]: [TunedChoice[], Record<string, string>] = [[], {}];
   const data = new TrialData();
+  const late = () => elapsed() > seconds;
   let done = 0;
   for (const [i, choice] of several.entries()) {
     const { key } = choice;
     const work = {
-      ...{ data, stopped, names: wanted[i]!, bytes: options.bytes ?? DEFAULT_BYTES },
+      ...{ data, stopped, late, names: wanted[i]!, bytes: options.bytes ?? DEFAULT_BYTES },
       begin: (kernel: string) => options.onProgress?.({ done: done++, total, key, kernel }),
     };
-    const late = i > 0 && elapsed() > seconds;
-    const outcome = late ? "there was no time for it" : await contest(gpu, choice, work);
+    const outcome = i > 0 && late() ? "there was no time for it" : await contest(gpu, choice, work);
     if (typeof outcome === "string") left[key] = outcome;
     else found.push(outcome);
   }
@@ -117,9 +120,18 @@ function weight({ candidates, uses }: ChosenKernel): number {
   return candidates[0]!.cost * uses;
 }
 
-/** Candidates but the first, the fastest on paper at the front. */
-export function byCost({ candidates: [_, ...others] }: ChosenKernel): string[] {
-  return others.toSorted((a, b) => a.cost - b.cost).map(({ name }) => name);
+/** What costs so much more on paper than the cheapest is not tried: costs are rough, but not as rough as that. */
+const HOPELESS = 4;
+
+/**
+ * Candidates but the first, the fastest on paper at the front.
+ *
+ * @param hopeless Whether those that can hardly win are among them
+ */
+export function byCost({ candidates }: ChosenKernel, hopeless = false): string[] {
+  const least = Math.min(...candidates.map(({ cost }) => cost));
+  return candidates.slice(1).filter(({ cost }) => hopeless || cost <= HOPELESS * least)
+    .toSorted((a, b) => a.cost - b.cost).map(({ name }) => name);
 }
 
 interface Contest {
@@ -128,13 +140,14 @@ interface Contest {
   readonly bytes: number;
   begin(kernel: string): void;
   stopped(): boolean;
+  late(): boolean;
 }
 
 /** Times the kernels of one choice; says why where that cannot be. */
 async function contest(
   gpu: Gpu,
   choice: ChosenKernel,
-  { data, names, bytes, begin, stopped }: Contest,
+  { data, names, bytes, begin, stopped, late }: Contest,
 ): Promise<TunedChoice | string> {
   const stop = "it was stopped";
   if (stopped()) return stop;
@@ -161,6 +174,8 @@ async function contest(
     const tried: TriedKernel[] = [];
     for (const kernel of names) {
       if (stopped()) return stop;
+      // The best of those tried is worth having; `limbeck tune` tries the others.
+      if (tried.length > 0 && late()) break;
       begin(kernel);
       const outcome = await gpu.apart(`the kernel ${kernel}`, async () => {
         const { trial, outputs } = await open(kernel);
@@ -221,9 +236,13 @@ async function against(
       return { trial, seconds: mine, ratio: best.ratio * mine / others };
     };
     const atFirstSight = await inTurn(2);
-    return atFirstSight.ratio > FAR_OFF * best.ratio
-      ? atFirstSight
-      : await inTurn(roundsOf(gpu, many * atFirstSight.seconds));
+    if (atFirstSight.ratio > FAR_OFF * best.ratio) return atFirstSight;
+    const rounds = roundsOf(gpu, many * atFirstSight.seconds);
+    const found = await inTurn(rounds);
+    if (found.ratio >= MARGIN * best.ratio) return found;
+    // Who is to take the other's place must win twice.
+    const again = await inTurn(rounds);
+    return again.ratio > found.ratio ? again : found;
   } catch (error) {
     trial.destroy();
     throw error;

@@ -192,10 +192,14 @@ export function tunedText({ choices, left = 0, seconds }: {
     tried.flatMap(({ kernel, refused }) => refused === undefined ? [] : [`${kernel} for ${key}: ${refused}`])
   );
   return [
-    `the device chose among kernels ${choices.length} times in ${seconds.toFixed(1)} s: ${
-      better.length === 0
+    `the device made ${choices.length} ${choices.length === 1 ? "choice" : "choices"} among kernels in ${
+      seconds.toFixed(1)
+    } s: ${
+      choices.length === 0
+        ? "nothing was timed to its end"
+        : better.length === 0
         ? "those that stand first are best"
-        : `${better.length} times another than stands first, up to ${gain.toFixed(2)} times as fast`
+        : `${better.length} of them another than stands first, up to ${gain.toFixed(2)} times as fast`
     }`,
     ...(left > 0 ? [`${left} choices are left for later`] : []),
     ...(refused.length > 0 ? [`not to be used here: ${refused.join("; ")}`] : []),

@@ -14,6 +14,7 @@ const VERBS = [
   "validate",
   "preview",
   "estimate",
+  "tune",
   "eval",
   "generate",
   "export",

@@ -41,7 +41,7 @@ Deno.test({
       assert(kernels.some((choice: typeof found) => choice.key === key && choice.kernel === kernel));
       assertStringIncludes(
         (await limbeck("doctor", ...data)).out,
-        `${kernels.length} choices were made here`,
+        `choices made on this device: ${kernels.length}`,
       );
     }),
 });

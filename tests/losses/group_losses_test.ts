@@ -156,39 +156,59 @@ const MISTAKES: Readonly<Record<string, readonly [RegExp, string]>> = {
   ],
 };
 
-Deno.test({
-  name: "losses over groups with planted mistakes fail",
-  sanitizeOps: false,
-  sanitizeResources: false,
-  async fn() {
-    const gpu = await testGpu("tiled");
-    const term = termOf("gold_chain", 2);
-    const groups = testGroups(37, 53);
-    const names = Object.keys(MISTAKES);
-    // All groups under every mistake, and before them under none.
-    const repeated = [undefined, ...names].flatMap(() => groups);
-    const found = await runGroupKernel(gpu, term, repeated, testMatch(37, 53), (wgsl) => {
-      const numbered = wgsl
-        .replace(/^ *let row = .*;$/m, `$&\n  planted = row / ${groups.length}u;`)
-        .replace("var<private> lane: u32;", "var<private> lane: u32;\nvar<private> planted: u32;");
-      return Object.entries(MISTAKES).reduce((text, [what, [pattern, wrong]], i) => {
-        assert(pattern.test(text), `${what} has nothing to change`);
-        return text.replace(pattern, wrong.replaceAll("WRONG", `planted == ${i + 1}u`));
-      }, numbered);
-    });
-    const failed = repeated.map((group, r) => {
-      try {
-        groupError(term, group, found, r);
-        return false;
-      } catch {
-        return true;
-      }
-    });
-    const of = (i: number) => failed.slice(i * groups.length, (i + 1) * groups.length);
-    assertEquals(of(0), groups.map(() => false), "groups without a mistake");
-    assertEquals(names.filter((_, i) => !of(i + 1).includes(true)), [], "mistakes that nobody noticed");
-  },
-});
+/** The same of rows that are mapped. */
+const MAPPED_MISTAKES: typeof MISTAKES = {
+  "the teacher's mass on mapped tokens left out": [/- loss_mass;/, "- select(loss_mass, 0.0, WRONG);"],
+  "a token that stands alone compared with the teacher": [
+    /return row_is_apart \|\| /,
+    "return (row_is_apart && !(WRONG)) || ",
+  ],
+  "another label": [/v == row_label/, "v == select(row_label, row_label + 1u, WRONG)"],
+  "the target left out of the gradient": [
+    /- wanted\) \/ loss_temp/,
+    "- select(wanted, 0.0, WRONG)) / loss_temp",
+  ],
+};
+
+for (const [name, mistakes] of [["gold_chain", MISTAKES], ["mapped", MAPPED_MISTAKES]] as const) {
+  Deno.test({
+    name: `losses over groups with planted mistakes fail: ${name}`,
+    sanitizeOps: false,
+    sanitizeResources: false,
+    fn: () => noticesMistakes(termOf(name, 2), mistakes),
+  });
+}
+
+async function noticesMistakes(
+  term: ReturnType<typeof termOf>,
+  mistakes: Readonly<Record<string, readonly [RegExp, string]>>,
+): Promise<void> {
+  const gpu = await testGpu("tiled");
+  const groups = testGroups(37, 53);
+  const names = Object.keys(mistakes);
+  // All groups under every mistake, and before them under none.
+  const repeated = [undefined, ...names].flatMap(() => groups);
+  const found = await runGroupKernel(gpu, term, repeated, testMatch(37, 53), (wgsl) => {
+    const numbered = wgsl
+      .replace(/^ *let row = .*;$/m, `$&\n  planted = row / ${groups.length}u;`)
+      .replace("var<private> lane: u32;", "var<private> lane: u32;\nvar<private> planted: u32;");
+    return Object.entries(mistakes).reduce((text, [what, [pattern, wrong]], i) => {
+      assert(pattern.test(text), `${what} has nothing to change`);
+      return text.replace(pattern, wrong.replaceAll("WRONG", `planted == ${i + 1}u`));
+    }, numbered);
+  });
+  const failed = repeated.map((group, r) => {
+    try {
+      groupError(term, group, found, r);
+      return false;
+    } catch {
+      return true;
+    }
+  });
+  const of = (i: number) => failed.slice(i * groups.length, (i + 1) * groups.length);
+  assertEquals(of(0), groups.map(() => false), "groups without a mistake");
+  assertEquals(names.filter((_, i) => !of(i + 1).includes(true)), [], "mistakes that nobody noticed");
+}
 
 /** Logits, ids and groups of the reference's cases. */
 async function readCases(): Promise<{ cases: GroupCase[]; expected: Expected }> {

@@ -27,11 +27,9 @@ pageTest(
         ...{ name: "0a1b", samples: 1200, made: 1200, bytesPerToken: 258, cacheBytes: 3 * 2 ** 20 },
         heldOut: [{ name: "rows", loss: 1.25, tokens: 10 }],
       };
-      const json = {
-        ...await response.json(),
-        task: "cache",
-        result: { seconds: 61, findings: { cache }, paths: {} },
-      };
+      const run = await response.json();
+      const result = { seconds: 61, findings: { cache }, paths: {} };
+      const json = { ...run, task: "cache", recipe: { task: "cache", recipe: run.recipe }, result };
       await route.fulfill({ response, json });
     });
     await page.goto(`${url}#/runs/${other}`);

@@ -1,8 +1,9 @@
 /** The page that distils in a browser's tab: in Debian's Chromium, on software WebGPU. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
 import type { Page } from "npm:playwright-core@1.60.0";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
+import type { RunResult } from "../../src/distill/export/exports.ts";
 import type { RunEventBody } from "../../src/distill/run/events.ts";
 import type { Failure, KeptRun, TabOrder } from "../../src/tab/messages.ts";
 import { runHere } from "../distill/tiny_run.ts";
@@ -11,11 +12,20 @@ import { pageTest } from "./page_harness.ts";
 /** Software WebGPU, where the browser has it. */
 const WEBGPU = ["--enable-unsafe-webgpu", "--enable-features=Vulkan", "--use-webgpu-adapter=swiftshader"];
 
+const STEPS = 12;
 const RECIPE = {
   student: { model: "teacher", layers: [0, 2] },
   objective: [{ loss: "cross-entropy", weight: 0.5 }, { loss: "forward-kl", weight: 0.5 }],
-  adapter: { type: "lora", rank: 4 },
-  train: { steps: 10, tokensPerMicroBatch: 64, learningRate: 0.02, warmup: 2, checkpointEvery: 5, seed: 1 },
+  // Both are square: each further shape is kernels to compile, which takes most of the time of this test.
+  adapter: { type: "lora", rank: 4, targets: ["q_proj", "o_proj"] },
+  train: {
+    steps: STEPS,
+    tokensPerMicroBatch: 64,
+    learningRate: 0.02,
+    warmup: 2,
+    checkpointEvery: 5,
+    seed: 1,
+  },
   samples: { tokens: 0 },
   output: { merged: false },
 };
@@ -27,6 +37,11 @@ async function ask<T>(page: Page, request: Record<string, unknown>): Promise<T> 
   );
   if (failure) throw new Error(`${failure.message} ${failure.hint ?? ""}`);
   return value;
+}
+
+/** Waits until something is true in a page, whose policy keeps Playwright from doing so itself. */
+async function until(page: Page, condition: string): Promise<void> {
+  while (!await page.evaluate<boolean>(condition)) await new Promise((resolve) => setTimeout(resolve, 20));
 }
 
 /** A worker in a page of the service; what its runs say is collected. */
@@ -55,6 +70,33 @@ async function left(page: Page, id: string): Promise<Record<string, string>> {
   })()`);
 }
 
+/** Starts a run on what a page makes of files; returns how it is refused. */
+async function refusal(page: Page, order: string): Promise<string> {
+  const { failure } = await page.evaluate<{ failure?: Failure }>(`asked({ type: "start", order: ${order} })`);
+  return failure ? `${failure.message} ${failure.hint ?? ""}` : "it began";
+}
+
+/** What was picked and does not do is told in words, and nothing of such a run is kept. */
+async function refusals(page: Page, rows: Record<string, string>): Promise<void> {
+  const order = (models: string, datasets: string, sets = "") =>
+    `{ id: "wrong", sets: [${sets}], models: { own: ${models} }, datasets: { rows: ${datasets} },
+       recipe: { teacher: { model: "own" }, student: { model: "teacher" }, data: { train: "rows" } } }`;
+  const there = JSON.stringify(rows);
+  const cases: readonly (readonly [order: string, told: RegExp])[] = [
+    [order(`{ "notes.txt": new Blob(["x"]) }`, there), /own: there is no config\.json/],
+    [order(`{ "own.gguf": new Blob(["GGUFno"]) }`, there), /own\.gguf: .*/],
+    [
+      order(`{ "config.json": new Blob(["{}"]), "model.safetensors": new Blob(["12345678"]) }`, there),
+      /model\.safetensors: .*/,
+    ],
+    [order(`{ "config.json": "models/none/config.json" }`, there), /the server answers 404/],
+    [order(there, there, `"train.steps=many"`), /train\.steps: must be a number/],
+    [order(there, there, `"teacher.model=other"`), /there is no model "other" in this tab/],
+  ];
+  for (const [order, told] of cases) assertMatch(await refusal(page, order), told);
+  assertEquals((await ask<KeptRun[]>(page, { type: "runs" })).map(({ id }) => id), ["killed"]);
+}
+
 pageTest(
   "a tab distils as Deno does, and after a kill goes on to the same bytes",
   async ({ page, url, folder }) => {
@@ -81,6 +123,18 @@ pageTest(
       models: { tiny: teacher.files },
       datasets: { rows: rows.files },
     });
+    // A tab that is gone in the middle of a step.
+    void page.evaluate(`void asked(${JSON.stringify({ type: "start", order: order("killed") })})`);
+    await until(page, "said.some(({ type }) => type === 'checkpoint')");
+    await page.reload();
+    await page.getByText("Runs kept in this browser").waitFor();
+    await openWorker(page);
+    const [killed, ...others] = await ask<KeptRun[]>(page, { type: "runs" });
+    assertEquals([killed?.id, killed?.state, others.length], ["killed", "unfinished", 0]);
+    assert(killed!.step >= 5 && killed!.step < STEPS, `it is at ${killed!.step}`);
+    await refusals(page, rows.files);
+    await ask(page, { type: "resume", id: "killed", picked: {} });
+    await page.evaluate("said.length = 0");
     await ask(page, { type: "start", order: order("whole") });
     const inTab = await page.evaluate<RunEventBody[]>("said");
     const whole = await left(page, "whole");
@@ -88,6 +142,7 @@ pageTest(
       "adapter/adapter_config.json",
       "adapter/adapter_model.safetensors",
     ]);
+    assertEquals(await left(page, "killed"), whole);
 
     // The same modules on another implementation of WebGPU: what differs is the rounding of kernels.
     const inDeno: RunEventBody[] = [];
@@ -96,38 +151,56 @@ pageTest(
     await runHere(recipe, `${folder}/run`, {}, inDeno);
     const losses = (events: readonly RunEventBody[]) =>
       events.flatMap((event) => event.type === "metrics" ? [event.loss!] : []);
-    assertEquals(losses(inTab).length, 10);
-    assert(losses(inTab)[0]! - losses(inTab)[9]! > 0.1, `nothing was learnt: ${losses(inTab)}`);
+    assertEquals(losses(inTab).length, STEPS);
+    assert(losses(inTab)[0]! - losses(inTab)[STEPS - 1]! > 0.1, `nothing was learnt: ${losses(inTab)}`);
     for (const [i, loss] of losses(inDeno).entries()) {
-      assertAlmostEquals(
-        losses(inTab)[i]!,
-        loss,
-        2e-4,
-        `step ${i + 1}`,
-      );
+      assertAlmostEquals(losses(inTab)[i]!, loss, 2e-4, `step ${i + 1}`);
     }
 
-    // A tab that is gone in the middle of a step.
-    void page.evaluate(`void asked(${JSON.stringify({ type: "start", order: order("killed") })})`);
-    // Two of them are of the run before.
-    const checkpoints = () =>
-      page.evaluate<number>("said.filter(({ type }) => type === 'checkpoint').length");
-    while (await checkpoints() < 3) await new Promise((resolve) => setTimeout(resolve, 20));
-    await page.reload();
-    await page.getByText("Runs kept in this browser").waitFor();
-    await openWorker(page);
-    const runs = await ask<KeptRun[]>(page, { type: "runs" });
-    assertEquals(runs.map(({ id, state, step }) => [id, state, step]).sort(), [
-      ["killed", "unfinished", 5],
-      ["whole", "succeeded", 10],
-    ]);
-    await ask(page, { type: "resume", id: "killed", picked: {} });
-    assertEquals(await left(page, "killed"), whole);
+    // Files that were picked: stopped, and gone on with once they are picked again.
+    await page.evaluate(`(async () => {
+      const blobs = async (files) => Object.fromEntries(await Promise.all(Object.entries(files).map(
+        async ([name, url]) => [name, await (await fetch("/tab/" + url)).blob()],
+      )));
+      globalThis.picked = { tiny: await blobs(${JSON.stringify(teacher.files)}), rows: await blobs(${
+      JSON.stringify(rows.files)
+    }) };
+    })()`);
+    const { recipe: written } = order("picked");
+    const started = page.evaluate<{ value?: RunResult; failure?: Failure }>(
+      `asked({ type: "start", order: { id: "picked", recipe: ${JSON.stringify(written)},
+        models: { tiny: picked.tiny }, datasets: { rows: picked.rows } } })`,
+    );
+    await until(page, "said.filter(({ stage }) => stage === 'train').length === 2");
+    await ask(page, { type: "stop" });
+    const { value: stopped, failure } = await started;
+    assertEquals([stopped?.status, failure], ["paused", undefined]);
+    const again = await page.evaluate<{ failure?: Failure }>(
+      `asked({ type: "resume", id: "picked", picked: {} })`,
+    );
+    assertMatch(again.failure!.message, /pick again what the run began with: .*model\.safetensors/);
+    await page.evaluate(`asked({ type: "resume", id: "picked", picked })`);
+    assertEquals(await left(page, "picked"), whole);
+
     const zip = await page.evaluate<number[]>(`(async () => {
-    const { value } = await asked({ type: "zip", id: "killed" });
-    return [...new Uint8Array(await value.slice(0, 4).arrayBuffer())];
+      const { value } = await asked({ type: "zip", id: "killed" });
+      return [...new Uint8Array(await value.slice(0, 4).arrayBuffer())];
   })()`);
     assertEquals(zip, [0x50, 0x4b, 3, 4]);
+
+    // A service that cannot make the worker.
+    const body = JSON.stringify({ error: { message: "the page's worker cannot be bundled: no network" } });
+    await page.route(
+      "**/tab/worker.js",
+      (route) => route.fulfill({ status: 503, contentType: "application/json", body }),
+    );
+    await page.reload();
+    await page.getByText("the page's worker cannot be bundled: no network").waitFor();
+
+    // A browser without WebGPU.
+    await page.addInitScript("delete Navigator.prototype.gpu");
+    await page.reload();
+    await page.getByText("This browser has no WebGPU").waitFor();
   },
   {},
   WEBGPU,

@@ -10,6 +10,7 @@ import { gated } from "../../src/tensor/ops/activation.ts";
 import { detach } from "../../src/tensor/ops/detach.ts";
 import { expertLinear } from "../../src/tensor/ops/expert_linear.ts";
 import { linear } from "../../src/tensor/ops/matmul.ts";
+import { expertVariants } from "../../src/tensor/ops/matmul/experts.ts";
 import { Program } from "../../src/tensor/plan.ts";
 import { assertWithin, gpuTest, maxDifference, run, testGpu } from "./harness.ts";
 import { numericGradient, operand } from "./oracle.ts";
@@ -228,3 +229,46 @@ Deno.test("a mixture of the wrong shape, or experts trained without their ranges
   const withRanges = () => expertLinear(rows, trained, tiles, { experts: 3, pairs: 4, ranges });
   assertThrows(withRanges, ShapeError, "ranges must be i32 [3, 2]");
 });
+
+for (
+  const [family, wanted] of [["tiled", "tiled 32x64 by 16, 4x4 each, one panel"], [
+    "subgroup8",
+    "subgroup8 32x8",
+  ]] as const
+) {
+  Deno.test({
+    name: `expertLinear() matches f64 in a kernel that it would not take by itself [${family}]`,
+    sanitizeResources: false,
+    sanitizeOps: false,
+    async fn(t) {
+      const gpu = await testGpu(family);
+      if (family === "subgroup8" && gpu.description.subgroupSize !== 8) {
+        console.log(`skip: ${t.name}: this device's subgroups do not have 8 lanes`);
+        return;
+      }
+      const [n, k, pairs] = [68, 36, 39];
+      const shape = { orientation: "NT", experts: 2, pairs, n, k, weight: "f32" } as const;
+      const names = expertVariants.candidates(shape, gpu.description).map(expertVariants.name);
+      assert(names.indexOf(wanted) > 0, names.join("; "));
+      const [x, w] = [operand([96, k], 1), operand([2 * n, k], 2)];
+      // A whole tile, a tile that is not full, and one of no expert.
+      const tiles = { shape: [3, 2], dtype: "i32" as const, data: Int32Array.of(1, 32, 0, 7, -1, 0) };
+      const { outputs } = await run(
+        gpu,
+        [x, w, tiles],
+        (_, x, w, tiles) => expertLinear(x!, w!, tiles!, { experts: 2, pairs }),
+        {},
+        { ...gpu.description, kernels: { [`experts ${expertVariants.shapeClass(shape)}`]: wanted } },
+      );
+      for (const [expert, first, count] of [[1, 0, 32], [0, 32, 7]] as const) {
+        const expected = Float64Array.from({ length: count * n }, (_, i) => {
+          const [row, column] = [first + Math.floor(i / n), expert * n + i % n];
+          let sum = 0;
+          for (let l = 0; l < k; l++) sum += x.values[row * k + l]! * w.values[column * k + l]!;
+          return sum;
+        });
+        assertWithin(outputs[0]!.subarray(first * n, (first + count) * n), expected, 1e-5);
+      }
+    },
+  });
+}

@@ -4,6 +4,7 @@ import { assert, assertEquals } from "@std/assert";
 import { assertWithin, freeing, maxDifference, run, testGpu } from "./harness.ts";
 import { operand } from "./oracle.ts";
 import { type Mistake, plantAny } from "./planted.ts";
+import { countAccesses } from "../../bench/counted.ts";
 import type { FloatDtype } from "../../src/formats/dtype.ts";
 import { DEFAULT_DEVICE, type DeviceDescription } from "../../src/gpu/description.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
@@ -17,6 +18,7 @@ import {
   tileOf,
 } from "../../src/tensor/ops/matmul/shapes.ts";
 import { productText } from "../../src/tensor/ops/matmul/kernels.ts";
+import { plan, Program } from "../../src/tensor/plan.ts";
 import { matmulVariants } from "../../src/tensor/ops/matmul/variants.ts";
 
 const { candidates, name, shapeClass, traffic, cost } = matmulVariants;
@@ -164,10 +166,135 @@ hardwareTest("few rows with weights match f64, and forgotten lanes do not pass",
   ];
   const off = async (mistake: number) => {
     const build = (_: unknown, x?: Tensor, w?: Tensor) => plantAny(matmul("NT", x!, w!), mistakes);
-    return maxDifference((await run(gpu, [x, w], build, { mistake }, device)).outputs[0]!, expected);
+    return maxDifference(
+      (await run(gpu, [x, w], build, { mistake }, device)).outputs[0]!,
+      expected,
+    );
   };
   assert(await off(0) < tolerance(sizes.k));
   for (const mistake of [1, 2]) assert(await off(mistake) > 0.1, `${mistake}`);
+});
+
+hardwareTest(
+  "few rows, parts of a sum and products in f16 move the bytes that their plan says",
+  async (gpu) => {
+    const device = { ...hardware(gpu), shaderF16: true };
+    const cases = [["NT", 3, 300, undefined], ["NN", 70, 1101, undefined], ["NT", 70, 100, "f16"]] as const;
+    for (const [orientation, m, k, compute] of cases) {
+      if (compute && !gpu.description.shaderF16) continue;
+      const program = new Program();
+      const graph = program.block("product");
+      const w = graph.input("w", orientation === "NT" ? [52, k] : [k, 52], "f32");
+      graph.output("y", matmul(orientation, graph.input("x", [m, k], "f32"), w, 1, compute));
+      const counted = await countAccesses(gpu, plan(program, device), "product", () => {});
+      const moved = counted.reduce((sum, { bytes }) => sum + bytes, 0);
+      const said = counted.reduce((sum, { dispatch }) => sum + dispatch.traffic, 0);
+      // Where a row's scale is read by all that need it, it is not counted: a share that becomes small as K grows.
+      const most = compute ? 1.25 : 1;
+      assert(
+        moved >= said - 1 && moved <= most * said + 1,
+        `${orientation} ${m}: ${moved} bytes, not ${said}`,
+      );
+    }
+  },
+);
+
+/**
+ * The kernel of small matrices with its own ones written out: a factor is a place in a panel, a sum a number, and the lanes of a subgroup
+ * share the values of a product. What is left as it is decides which values a matrix has, and where its sums go.
+ */
+function writtenOut(wgsl: string): string {
+  const [, n, m] = /subgroup_matrix_result<f32, (\d+), (\d+)>/.exec(wgsl)!;
+  const [, k] = /subgroup_matrix_left<f32, (\d+), \d+>/.exec(wgsl)!;
+  const values = Number(m) * Number(n);
+  let sums = 0;
+  const text = wgsl
+    .replace("enable chromium_experimental_subgroup_matrix;\n", "")
+    .replace(/(var sum\w+): subgroup_matrix_result<[^>]*>;/g, (_, sum) => `${sum} = ${sums++ * values}u;`)
+    .replace(
+      /subgroupMatrixLoad<subgroup_matrix_\w+<[^>]*>, (col|row)_major>\(&\w+, /g,
+      (_, order) => `${order}_major(`,
+    )
+    .replaceAll("subgroupMatrixMultiplyAccumulate(", "multiply(subgroup, lane, ")
+    .replace(
+      /subgroupMatrixStore<row_major>\(&results, mine, (\w+), \d+u\);/g,
+      "store(subgroup, lane, mine, $1);",
+    );
+  const each = sums * values;
+  return `${text}
+var<workgroup> sums: array<f32, ${4 * each}>;
+
+// Where a matrix begins, and how far apart its rows and its columns are.
+fn row_major(at: u32, stride: u32) -> vec3<u32> { return vec3(at, stride, 1u); }
+fn col_major(at: u32, stride: u32) -> vec3<u32> { return vec3(at, 1u, stride); }
+
+fn multiply(subgroup: u32, lane: u32, left: vec3<u32>, right: vec3<u32>, to: u32) -> u32 {
+  for (var e = lane; e < ${values}u; e += 8u) {
+    var sum = sums[subgroup * ${each}u + to + e];
+    for (var l = 0u; l < ${k}u; l++) {
+      sum += xs[left.x + e / ${n}u * left.y + l * left.z] * ws[right.x + l * right.y + e % ${n}u * right.z];
+    }
+    sums[subgroup * ${each}u + to + e] = sum;
+  }
+  return to;
+}
+
+fn store(subgroup: u32, lane: u32, at: u32, first: u32) {
+  for (var e = lane; e < ${values}u; e += 8u) { results[at + e] = sums[subgroup * ${each}u + first + e]; }
+}
+`;
+}
+
+hardwareTest("small matrices, written out, match f64 in every orientation, and in parts", async (gpu) => {
+  if (gpu.description.subgroupSize !== 8) {
+    console.log("skip: this device's subgroups do not have 8 lanes");
+    return;
+  }
+  // Three sizes that differ, so that none can stand in for another.
+  const matrices = [{ m: 16, n: 32, k: 8, componentType: "f32", resultComponentType: "f32" }];
+  const device = { ...hardware(gpu), subgroupMatrices: matrices };
+  for (const [orientation, k] of [["NT", 36], ["NN", 36], ["TN", 1100]] as const) {
+    const sizes = { m: 70, n: 68, k };
+    const shape = { orientation, ...sizes, k2: 0, weight: "f32" } as const;
+    const [x, w] = operands(orientation, sizes);
+    const variant = candidates(shape, device).find((v) => v.family === "subgroup-matrix")!;
+    assertEquals("parts" in variant && variant.parts, k > 1024 ? 2 : 1);
+    const { outputs } = await run(
+      gpu,
+      [x, w],
+      (_, x, w) => {
+        const y = matmul(orientation, x!, w!);
+        const { op } = y.producer!;
+        const lower: typeof op.lower = (context) =>
+          op.lower({
+            ...context,
+            dispatch: (d) =>
+              context.dispatch({ ...d, wgsl: /subgroupMatrix/.test(d.wgsl) ? writtenOut(d.wgsl) : d.wgsl }),
+          });
+        Object.assign(y.producer!, { op: { ...op, lower } });
+        return y;
+      },
+      {},
+      liking(device, shape, variant),
+    );
+    const expected = product(orientation, sizes, x.values, w.values);
+    assertWithin(outputs[0]!, expected, tolerance(k), `${orientation} ${name(variant)}`);
+  }
+});
+
+Deno.test("small matrices are for devices that say they have them, of the numbers that the product wants", () => {
+  const shape = { orientation: "NN", m: 64, n: 64, k: 64, k2: 0, weight: "f32" } as const;
+  const f16 = { m: 16, n: 16, k: 16, componentType: "f16", resultComponentType: "f32" };
+  const f32 = { m: 8, n: 8, k: 8, componentType: "f32", resultComponentType: "f32" };
+  const others = [{ ...f16, resultComponentType: "f16" }, { ...f32, m: 24 }, { ...f32, componentType: "i8" }];
+  const names = (device: Partial<DeviceDescription>, compute?: "f16") =>
+    candidates({ ...shape, ...(compute ? { compute } : {}) }, { ...DEFAULT_DEVICE, ...device })
+      .map(name).filter((n) => n.startsWith("subgroup matrix"));
+  const all = { subgroupMatrices: [f16, f32, ...others], subgroupSize: 32 };
+  assertEquals(names(all), ["subgroup matrix 8x8x8 f32, 32 lanes"]);
+  assertEquals(names(all, "f16"), ["subgroup matrix 16x16x16 f16, 32 lanes"]);
+  assertEquals(names({ subgroupSize: 32 }), []);
+  assertEquals(names({ ...all, subgroupSize: 0 }), []);
 });
 
 Deno.test("candidates keep to a device's limits, whatever they are", () => {
@@ -204,7 +331,7 @@ Deno.test("candidates keep to a device's limits, whatever they are", () => {
 Deno.test("where nothing was measured, tiles are as large as there are enough of them", () => {
   const first = (m: number, n: number, k: number, orientation: Orientation = "NT") =>
     name(candidates({ orientation, m, n, k, k2: 0, weight: "f32" }, DEFAULT_DEVICE)[0]!);
-  assertEquals(first(1, 4864, 896), "few rows 64x4");
+  assertEquals(first(1, 4864, 896), "few rows 64x8");
   assertEquals(first(2048, 4864, 896), "tiled 128x64 by 16, 8x4 each, one panel");
   assertEquals(first(2048, 896, 896), "tiled 64x64 by 16, 8x4 each");
   assertEquals(first(64, 64, 64), "tiled 32x32 by 16, 4x4 each");
@@ -243,6 +370,10 @@ Deno.test("traffic is what tiles read, counted one by one", () => {
     }
     assertEquals(traffic(shape, v), bytes, name(v));
   }
+  const few: MatmulShape = { ...shape, orientation: "NT", m: 3 };
+  const v = candidates(few, DEFAULT_DEVICE)[0]!;
+  // Rows are read for four columns at a time, by whole workgroups of eight.
+  assertEquals(traffic(few, v), 34 * 3 * 4 * 44 + 130 * (40 * 2 + 4 * 4) + 4 * 3 * 130, name(v));
   const split = candidates({ ...shape, k: 2048 }, DEFAULT_DEVICE).find((v) =>
     v.family === "tiled" && v.parts > 1
   );

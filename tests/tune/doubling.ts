@@ -33,9 +33,9 @@ interface Doubling {
 export const SLOW: Doubling = { name: "slow", cost: 5, turns: 512 };
 export const QUICK: Doubling = { name: "quick", cost: 3, turns: 1 };
 export const SLOWER: Doubling = { name: "slower", cost: 2, turns: 4096 };
-export const WRONG: Doubling = { name: "wrong", cost: 1, turns: 1, factor: 3 };
+export const WRONG: Doubling = { name: "wrong", cost: 1.5, turns: 1, factor: 3 };
 export const BROKEN: Doubling = {
-  ...{ name: "broken", cost: 0, turns: 1 },
+  ...{ name: "broken", cost: 1, turns: 1 },
   wgsl: WGSL.replace("var sum = 0.0", "var sum = nothing"),
 };
 

@@ -1,11 +1,14 @@
 /** What devices chose, kept in a data folder and handed to runs. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+// @ts-types="../../types/std_colors.d.ts"
+import { stripAnsiCode } from "@std/fmt/colors";
 import { InputError } from "../../src/base/errors.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
 import { RecipeError } from "../../src/distill/recipe/parse.ts";
 import type { RunEvent } from "../../src/distill/run/events.ts";
 import { keepMeasured, keepTuned, readTuned } from "../../src/runs/store/tuned_files.ts";
+import { leftLines, refusedLines, tunedLines } from "../../src/cli/terminal/tuned_table.ts";
 import { choicesOf, peakRates, tunedText } from "../../src/tune/tuned.ts";
 import { startFake, withFolder } from "../runs/fake_run.ts";
 import { tunedChoice, tunedDevice } from "./tuned.ts";
@@ -128,6 +131,14 @@ Deno.test("no recipe chooses kernels", () => {
   }
 });
 
+Deno.test("what was not timed is told by the reason", () => {
+  const late = Object.fromEntries(["a", "b", "c", "d", "e"].map((key) => [key, "there was no time for it"]));
+  assertEquals(leftLines({ ...late, f: "it was stopped" }), [
+    "not timed, there was no time for it: a, b, c, and 2 more",
+    "not timed, it was stopped: f",
+  ]);
+});
+
 Deno.test("what was measured is summed up", () => {
   const choices = [
     tunedChoice("fast", { flops: 8e9 }),
@@ -144,9 +155,19 @@ Deno.test("what was measured is summed up", () => {
     bytes: { rate: 2e9, key: "wide" },
   });
   assertEquals(peakRates([]), undefined);
+  assertEquals(refusedLines(choices), ["odd: b is not used: its numbers are off"]);
+  assertEquals(stripAnsiCode(tunedLines(choices.slice(0, 2)).join("\n")).split("\n"), [
+    "work  stands first  best      time  GFLOP/s  GB/s  gain    timed",
+    "fast  a             b         1 ms  8000     1     2.00 x  2 of 2",
+    "wide  a             the same  2 ms  1000     2     1.00 x  2 of 2",
+  ]);
+  assertEquals(
+    tunedText({ choices: [], left: 3, seconds: 0.04 }),
+    "the device made 0 choices among kernels in 0.0 s: nothing was timed to its end; 3 choices are left for later",
+  );
   assertEquals(
     tunedText({ choices: [choices[0]!, choices[3]!], left: 2, seconds: 1.25 }),
-    "the device chose among kernels 2 times in 1.3 s: 1 times another than stands first, up to 2.00 times as fast; " +
+    "the device made 2 choices among kernels in 1.3 s: 1 of them another than stands first, up to 2.00 times as fast; " +
       "2 choices are left for later; not to be used here: b for odd: its numbers are off",
   );
 });

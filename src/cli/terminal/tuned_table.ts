@@ -28,6 +28,18 @@ export function refusedLines(choices: readonly TunedChoice[]): string[] {
   );
 }
 
+/** Kinds of work that were not timed, by the reason. */
+export function leftLines(left: Readonly<Record<string, string>>): string[] {
+  const byReason = Object.groupBy(Object.keys(left), (key) => left[key]!);
+  return Object.entries(byReason).map(([why, keys = []]) => {
+    const more = keys.length > SHOWN ? `, and ${keys.length - SHOWN} more` : "";
+    return `not timed, ${why}: ${keys.slice(0, SHOWN).join(", ")}${more}`;
+  });
+}
+
+/** Kinds of work that are named at most. */
+const SHOWN = 3;
+
 /** The most that the device was seen to do. */
 export function peakLine(choices: readonly TunedChoice[]): string | undefined {
   const peak = peakRates(choices);

@@ -183,7 +183,7 @@ function kernelsCheck(tuned: readonly TunedChoice[]): Check {
       }
       : {
         found: [
-          `${tuned.length} choices were made here, ${others} of them another than stands first`,
+          `choices made on this device: ${tuned.length}, ${others} of them another kernel than stands first`,
           ...[peakLine(tuned) ?? [], refusedLines(tuned)].flat(),
         ].join("\n"),
       }),

@@ -15,7 +15,7 @@ import { DATA_FLAG } from "../data_flag.ts";
 import { PROVIDER_FLAG } from "../provider_flag.ts";
 import { prepareMachine } from "../terminal/watch_run.ts";
 import { stoppable } from "../terminal/stoppable_work.ts";
-import { peakLine, refusedLines, tunedLines } from "../terminal/tuned_table.ts";
+import { leftLines, peakLine, refusedLines, tunedLines } from "../terminal/tuned_table.ts";
 import { RECIPE_FLAGS, withRecipe } from "./distill.ts";
 
 /** Times kernels, and keeps which is best. */
@@ -42,7 +42,7 @@ export const tune: Command = {
       value: "SECONDS",
       kind: "number",
       above: 0,
-      help: "Begin no further kind of work after so long",
+      help: "Try no further kernel after so long",
     },
     again: { help: "Time again what was timed before" },
     ...PROVIDER_FLAG,
@@ -91,7 +91,7 @@ export const tune: Command = {
         out.line();
         if (peak) out.line(`${found.device.name}, ${peak}`);
         for (const line of refusedLines(found.choices)) out.warn(line);
-        for (const [key, why] of Object.entries(found.left)) out.line(`${key}: not timed, ${why}`);
+        for (const line of leftLines(found.left)) out.line(line);
         out.line(
           `${now.length} of ${found.choices.length} choices were made now, in ${duration(found.seconds)}${
             stopped ? ", until it was stopped" : ""

@@ -7,7 +7,7 @@
 import type { Gpu } from "../../gpu/device.ts";
 import type { ChosenKernel } from "../../tensor/variants.ts";
 import { choicesOf, deviceIdentity, kernelsOf, knownChoices } from "../../tune/tuned.ts";
-import { RUN_SECONDS, tuneKernels, type TuneProgress, type Tuning } from "../../tune/tune.ts";
+import { RUN_BUDGET, tuneKernels, type TuneProgress, type Tuning } from "../../tune/tune.ts";
 import type { PlanChoices, PlannedTraining } from "../program/plan_training.ts";
 import type { Attempt } from "./attempt.ts";
 import type { RunTuning } from "./events.ts";
@@ -80,7 +80,7 @@ async function tune(
   bytes: number,
 ): Promise<Tuning> {
   const { gpu, host } = attempt;
-  const seconds = host.tuning?.seconds ?? RUN_SECONDS;
+  const seconds = host.tuning?.seconds ?? RUN_BUDGET.seconds;
   attempt.stage(
     TUNING,
     `timing kernels for ${missing.length} kinds of work that this device has not done before, for about ${seconds} s at most`,
@@ -93,7 +93,7 @@ async function tune(
     attempt.stage(TUNING, `${done} of ${total} kernels: ${key}`);
   };
   const found = await tuneKernels(gpu, missing, {
-    ...{ seconds, bytes, onProgress },
+    ...{ ...RUN_BUDGET, seconds, bytes, onProgress },
     stopped: () => attempt.stopAsked(),
   });
   gpu.forgetPeak();

@@ -6,7 +6,7 @@
  */
 import type { Gpu } from "../../gpu/device.ts";
 import type { ChosenKernel } from "../../tensor/variants.ts";
-import { TRIALS, tuneKernels, type TuneOptions } from "../../tune/tune.ts";
+import { byCost, TRIALS, tuneKernels, type TuneOptions } from "../../tune/tune.ts";
 import {
   choicesOf,
   type DeviceIdentity,
@@ -78,10 +78,9 @@ export async function tuneRecipe(
   const { known, missing } = await knownChoices(gpu, all.values(), before);
   // Of what was measured with a smaller budget, more is tried now.
   const { trials = TRIALS } = options;
-  const anew = known.filter(({ tried, candidates }) =>
-    again || tried.length < Math.min(trials, candidates - 1)
-  );
-  const found = await tuneKernels(gpu, [...missing, ...anew.map(({ key }) => all.get(key)!)], options);
+  const anew = known.map(({ key, tried }) => ({ choice: all.get(key)!, tried }))
+    .filter(({ choice, tried }) => again || tried.length < Math.min(trials, byCost(choice).length));
+  const found = await tuneKernels(gpu, [...missing, ...anew.map(({ choice }) => choice)], options);
   const isNew = new Set(found.choices.map(({ key }) => key));
   const told = (measured: "now" | "before") => (choice: TunedChoice) => ({
     ...choice,

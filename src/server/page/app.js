@@ -85,7 +85,12 @@ function showWelcome() {
         {},
         "A smaller model learns what a larger one knows. Choose a run to watch it, or begin one: the example that comes with Limbeck takes a few minutes.",
       ),
-      session.scope !== "read" && h("a", { class: "button primary", href: "#/new" }, "New run"),
+      h(
+        "p",
+        { class: "actions" },
+        session.scope !== "read" && h("a", { class: "button primary", href: "#/new" }, "New run"),
+        h("a", { class: "button", href: "/tab" }, "Distil in this browser"),
+      ),
     ),
   );
 }

@@ -4,15 +4,15 @@
  *
  * @module
  */
-import { nothing, type Tensor } from "../graph.ts";
+import { type Graph, nothing, type Tensor, type TrialInputs, type Variants } from "../graph.ts";
 import { ensure, grid, type LoweringContext, type Op, refuse } from "../op.ts";
 import { isWeight } from "../weight_storage.ts";
 import { windows } from "../windows.ts";
 import { productText } from "./matmul/kernels.ts";
+import { EXPERT_TILE, type ExpertShape, expertVariants } from "./matmul/experts.ts";
 import { type MatmulVariant, type TiledVariant, tileOf } from "./matmul/shapes.ts";
 
-/** Rows that have one expert in common; stands in the kernels too. */
-export const EXPERT_TILE = 32;
+export { EXPERT_TILE };
 
 /** Tiles of the rows that have an expert in common. */
 const TILED: TiledVariant = {
@@ -136,8 +136,28 @@ function sizes([, weight]: readonly Tensor[], { orientation, experts }: ExpertLi
   return orientation === "NT" ? { n: out, k: width } : { n: width, k: out };
 }
 
-/** Software devices sum so deep a product at a time, for speed and precision; see the one in `matmul.ts`. */
-const SHORT_DEPTH = 1024;
+/** The kernels of {@linkcode expertLinearOp}. */
+const VARIANTS: Variants<ExpertShape, MatmulVariant> = { ...expertVariants, trial };
+
+/** Products of rows that are spread evenly over all experts. */
+function trial(graph: Graph, { orientation, experts, pairs, n, k, weight }: ExpertShape): TrialInputs {
+  const each = Math.ceil(pairs / experts);
+  const tilesEach = Math.ceil(each / EXPERT_TILE);
+  const count = experts * tilesEach;
+  const shape = orientation === "NT" ? [experts * n, k] : [experts * k, n];
+  const inputs = [
+    graph.input("x", [count * EXPERT_TILE, k], "f32"),
+    graph.weight("w", shape, weight),
+    graph.input("tiles", [count, 2], "i32"),
+  ];
+  graph.output("out", graph.add(expertLinearOp, inputs, { orientation, experts, pairs })[0]!);
+  const tiles = Int32Array.from({ length: 2 * count }, (_, i) => {
+    const tile = i >> 1;
+    if (i % 2 === 0) return Math.floor(tile / tilesEach);
+    return Math.min(EXPERT_TILE, each - tile % tilesEach * EXPERT_TILE);
+  });
+  return { tiles };
+}
 
 function lower(context: LoweringContext<ExpertLinearAttributes>): void {
   const { inputs, outputs, attributes, device, dispatch } = context;
@@ -145,14 +165,8 @@ function lower(context: LoweringContext<ExpertLinearAttributes>): void {
   const [x, weight, tiles] = inputs as [Tensor, Tensor, Tensor];
   const { n, k } = sizes(inputs, attributes);
   const rows = x.dim(0);
-  const each = pairs / experts;
-  const variant: MatmulVariant = device.family === "subgroup8" && k % 4 === 0 && n % 4 === 0
-    ? {
-      ...{ family: "subgroup8", rows: each > 8 ? 16 : 8, columns: n > 16 ? 4 : 1 },
-      depth: k > 2 * SHORT_DEPTH ? SHORT_DEPTH : k,
-    }
-    : TILED;
-  const depth = variant.family === "subgroup8" ? variant.depth : k;
+  const variant = context.choose(VARIANTS, { orientation, experts, pairs, n, k, weight: weight.dtype });
+  const depth = variant.family === "subgroup8" ? Math.min(variant.depth, k) : k;
   const [tileRows, tileColumns] = tileOf(variant, rows);
   const wgsl = productText(variant, {
     ...{ orientation, m: rows, n, k, k2: 0, weight, outStride: n, depth },

@@ -7,42 +7,18 @@
  *
  * @module
  */
-import rowScalesSource from "../../../kernels/matmul/row_scales.wgsl" with { type: "text" };
 import { DeviceError } from "../../base/errors.ts";
-import { expandTemplate } from "../../gpu/template.ts";
-import { type Compute, type Graph, nothing, type StepScalar, type Tensor, type Variants } from "../graph.ts";
-import { ensure, type GradientContext, grid, type LoweringContext, type Op, type Window } from "../op.ts";
-import { byteLength, gcd, isWeight, padded, rowBytes, STORAGES } from "../weight_storage.ts";
+import type { Compute, Graph, Tensor, Variants } from "../graph.ts";
+import { ensure, type GradientContext, type LoweringContext, type Op } from "../op.ts";
+import { gcd, isWeight, rowBytes, STORAGES } from "../weight_storage.ts";
 import { windows } from "../windows.ts";
 import { scaleFactor } from "./combine.ts";
 import { unpackRows } from "./materialise.ts";
-import { partSumsText, productText } from "./matmul/kernels.ts";
-import {
-  type MatmulShape,
-  type MatmulVariant,
-  MATRIX_DEPTH,
-  type Orientation,
-  partsOf,
-  tileOf,
-} from "./matmul/shapes.ts";
+import { launch, rowScales } from "./matmul/launch.ts";
+import type { MatmulAttributes, MatmulShape, MatmulVariant, Orientation } from "./matmul/shapes.ts";
 import { matmulVariants } from "./matmul/variants.ts";
 
-export type { Orientation };
-
-/** Attributes of {@linkcode matmulOp}. Inputs: x, w, then x2, w2 of a second product, then the addend. */
-export interface MatmulAttributes {
-  readonly orientation: Orientation;
-  /** One factor for each product. */
-  readonly factors: readonly number[];
-  readonly addend: boolean;
-  /**
-   * Of {@linkcode matmulAccumulateOp}, whose last input is the memory of the result: what that memory holds is multiplied by this
-   * scalar, or 1, and added; without, it is overwritten.
-   */
-  readonly accumulate?: StepScalar | 1;
-  /** What the operands of the first product are rounded to, where not f32: see docs/hardware.md for what is lost. */
-  readonly compute?: Compute;
-}
+export type { MatmulAttributes, Orientation };
 
 function sizes(
   orientation: Orientation,
@@ -250,11 +226,12 @@ function lowerProducts(context: LoweringContext<MatmulAttributes>, continued: bo
       : { about }),
   };
   const parts = windows(w, device, cut);
+  const reusing = { ...context, scratch: reused(context) };
   const piece = unpacked ? context.scratch([parts[0]!.count, w.dim(1)], "f32") : undefined;
   for (const { first, count, binding } of parts) {
     if (piece) unpackRows(context, w, binding, piece, count);
     for (let from = alongN ? 0 : first; from < (alongN ? k : first + count); from += alongN ? depth : count) {
-      launch(context, variant, piece ?? binding, piece ?? w, {
+      launch(reusing, variant, piece ?? binding, piece ?? w, {
         m,
         n: alongN ? count : n,
         k: alongN ? Math.min(depth, k - from) : count,
@@ -271,128 +248,15 @@ function lowerProducts(context: LoweringContext<MatmulAttributes>, continued: bo
   }
 }
 
-interface Part {
-  readonly m: number;
-  readonly n: number;
-  readonly k: number;
-  readonly k2: number;
-  readonly xStride: number;
-  readonly xColumn: number;
-  readonly outStride: number;
-  readonly outColumn: number;
-  readonly firstRow: number;
-  /** Adds to what an earlier part has put into the output. */
-  readonly continued: boolean;
-  /** Of the rows of x, where operands are rounded to f16. */
-  readonly scales?: Tensor;
-}
-
-/** Powers of two that bring the rows of x [M, K] into the range of f16, and their inverses: [M, 2]. */
-function rowScales(context: LoweringContext<MatmulAttributes>, x: Tensor): Tensor {
-  const [m, k] = x.shape as [number, number];
-  const scales = context.scratch([m, 2], "f32");
-  context.dispatch({
-    kernel: "row scales",
-    wgsl: expandTemplate("row_scales", rowScalesSource, { XV: k % 4 === 0 ? 4 : 1 }),
-    tensors: [x, scales],
-    size: [m, k],
-    groups: grid(m, context.device),
-  });
-  return scales;
-}
-
-function launch(
-  context: LoweringContext<MatmulAttributes>,
-  variant: MatmulVariant,
-  w: Tensor | Window,
-  weight: Tensor,
-  part: Part,
-): void {
-  const { inputs, outputs, attributes, device } = context;
-  const { orientation, accumulate } = attributes;
-  const { m, n, k } = part;
-  const terms = attributes.factors.length === 2 && part.k2 > 0 ? 2 : 1;
-  const k2 = terms === 2 ? part.k2 : 0;
-  const [rows, columns] = tileOf(variant, m);
-  const [tilesM, tilesN] = [Math.ceil(m / rows), Math.ceil(n / columns)];
-  const tiles = tilesM * tilesN;
-
-  // Whole units of four values for each workgroup along K, and slices where the variant has them.
-  const slice = variant.family === "tiled" ? variant.depth : MATRIX_DEPTH;
-  const wanted = partsOf(variant);
-  const partDepth = Math.ceil(k / wanted / slice) * slice;
-  const parts = Math.ceil(k / partDepth);
-  const split = parts > 1 ? context.scratch([parts, m, n], "f32") : undefined;
-
-  const addend = attributes.addend && !part.continued;
-  const [second, first] = attributes.factors.length === 2
-    ? [attributes.factors[1]!, attributes.factors[0]!]
-    : [1, attributes.factors[0]!];
-  const x = orientation === "TN" && k < inputs[0]!.dim(0) ? rowsOf(inputs[0]!, part.firstRow, k) : inputs[0]!;
-  const secondWeight = orientation === "NT" && terms === 2 && n < inputs[3]!.dim(0)
-    ? rowsOf(inputs[3]!, part.firstRow, n)
-    : inputs[3]!;
-  const nobody = nothing(inputs[0]!.graph);
-  const stored = [
-    addend ? 1 : 0,
-    part.continued || accumulate === 1 ? 2 : accumulate ? 1 : 0,
-    accumulate === undefined || accumulate === 1 ? 0 : accumulate,
-    { f32: first },
-  ];
-  context.dispatch({
-    kernel: `matmul ${orientation}${terms === 2 ? " x2" : ""} ${weight.dtype}${
-      part.scales ? " in f16" : ""
-    } ${variant.family === "subgroup8" ? "" : `${variant.family} `}${rows}x${columns}`,
-    wgsl: productText(variant, {
-      ...{ orientation, m, n, k: part.xStride, k2, weight, outStride: part.outStride },
-      depth: partDepth,
-      split: split !== undefined,
-      ...(part.continued || accumulate ? {} : { store: addend ? "sum_and_addend" : "sum" }),
-      ...(attributes.compute ? { compute: attributes.compute } : {}),
-    }),
-    tensors: [
-      x,
-      w,
-      addend && !split ? inputs.at(-1)! : nobody,
-      split ?? outputs[0]!,
-      ...(terms === 2 ? [inputs[2]!, secondWeight] : []),
-      ...(part.scales ? [part.scales] : []),
-    ],
-    size: [
-      ...[m, n, k, part.k2, part.xStride, orientation === "TN" ? 0 : part.xColumn],
-      ...(split ? [n, 0] : [part.outStride, part.outColumn]),
-      ...[tilesM, tiles],
-      ...(split ? [0, 0, 0, { f32: 1 }] : stored),
-      { f32: second / first },
-      partDepth,
-    ],
-    groups: grid(tiles * parts, device),
-    flops: 2 * m * n * (k + k2),
-  });
-  if (!split) return;
-  const values = n % 4 === 0 && part.outStride % 4 === 0 && part.outColumn % 4 === 0 ? 4 : 1;
-  const units = m * n / values;
-  context.dispatch({
-    kernel: "matmul parts",
-    wgsl: partSumsText(values),
-    tensors: [split, addend ? inputs.at(-1)! : nobody, outputs[0]!],
-    size: [
-      ...[m, n, parts, 0, 0, 0, part.outStride, part.outColumn, 0, units],
-      ...stored,
-      { f32: 1 },
-      0,
-    ],
-    groups: grid(Math.ceil(units / 64), device),
-    flops: parts * m * n,
-  });
-}
-
-/** `count` rows of an f32 matrix from `first` on. */
-function rowsOf(tensor: Tensor, first: number, count: number): Window {
-  const byteOffset = first * rowBytes(tensor);
-  return {
-    tensor,
-    byteOffset,
-    byteLength: Math.min(padded(count * rowBytes(tensor)), byteLength(tensor) - byteOffset),
+/** Memory that launches of one shape share: they run one after another. */
+function reused(
+  { scratch }: LoweringContext<MatmulAttributes>,
+): LoweringContext<MatmulAttributes>["scratch"] {
+  const made = new Map<string, Tensor>();
+  return (shape, dtype) => {
+    const key = `${dtype} ${shape}`;
+    const tensor = made.get(key) ?? scratch(shape, dtype);
+    made.set(key, tensor);
+    return tensor;
   };
 }

@@ -98,12 +98,16 @@ async function work(id, steps, request) {
   await show(id, steps);
   engine.onEvent = (event) => view.add(event);
   addEventListener("beforeunload", warn);
+  // A browser may refuse both: it may then throw checkpoints away when the disk is full, and a phone may go to sleep.
+  navigator.storage.persist?.().catch(() => {});
+  const awake = await navigator.wakeLock?.request("screen").catch(() => undefined);
   try {
     await view.end(await engine.ask(request));
   } catch (error) {
     view.fail(error);
   } finally {
     removeEventListener("beforeunload", warn);
+    await awake?.release();
   }
 }
 

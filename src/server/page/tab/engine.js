@@ -1,5 +1,7 @@
 /** The worker that trains: questions to it and its answers, and what its run says. */
 
+import { failure } from "../api.js";
+
 /** What the worker refuses, or what went wrong in it. */
 export class EngineError extends Error {
   constructor({ message, hint, code }) {
@@ -9,9 +11,11 @@ export class EngineError extends Error {
   }
 }
 
+const WORKER = new URL("../../tab/worker.js", import.meta.url);
+
 /** The worker of this tab. */
 export class Engine {
-  #worker = new Worker(new URL("../../tab/worker.js", import.meta.url), { type: "module" });
+  #worker = new Worker(WORKER, { type: "module" });
   #waiting = new Map();
   #count = 0;
   /** Told what a run says. */
@@ -25,9 +29,9 @@ export class Engine {
       if (data.failure) fail(new EngineError(data.failure));
       else done(data.value);
     });
-    this.#worker.addEventListener("error", ({ message }) => {
+    this.#worker.addEventListener("error", async ({ message }) => {
       const error = new EngineError({
-        message: message ? `the worker broke down: ${message}` : "the worker cannot be loaded",
+        message: message ? `the worker broke down: ${message}` : await whyNotLoaded(),
         hint: "Reload the page. What a run had saved can be resumed.",
       });
       for (const { fail } of this.#waiting.values()) fail(error);
@@ -43,4 +47,15 @@ export class Engine {
       this.#worker.postMessage({ to, request });
     });
   }
+}
+
+/** A browser does not say why a worker could not be loaded; whoever sends it may. */
+async function whyNotLoaded() {
+  try {
+    const response = await fetch(WORKER);
+    if (!response.ok) return (await failure(response)).message;
+  } catch {
+    // Told below.
+  }
+  return "the worker cannot be loaded";
 }

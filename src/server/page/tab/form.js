@@ -10,6 +10,13 @@ const LOSSES = {
   "jensen-shannon": "Jensen–Shannon",
 };
 
+/** What the example that comes with Limbeck wants. */
+const EXAMPLE = {
+  model: "stories15M-q8_0.gguf",
+  layers: "0, 1, 3, 5",
+  sets: "train.schedule=linear\ntrain.warmup=5\ndata.endToken=bos",
+};
+
 const NUMBERS = [
   ["train.steps", "Steps", 60, "1"],
   ["adapter.rank", "Rank of the adapter", 16, "1"],
@@ -30,11 +37,11 @@ export function runForm({ models, datasets }, begin) {
   const heldOut = new Source("heldOut", "Texts to measure on", "data", datasets, {
     first: [["split", "A twentieth of those"]],
   });
+  teacher.choose(EXAMPLE.model);
+  train.choose("stories-train");
   heldOut.choose("stories-heldout");
-  const isExample = models[0]?.id.startsWith("stories15M");
-  const layers = field("layers", "Layers of the teacher that stay", h("input", { type: "text" }), {
-    value: isExample ? "0, 1, 3, 5" : "",
-    help: "Numbers from 0; all of them where this is empty.",
+  const layers = field("layers", "Layers that the student keeps", h("input", { type: "text" }), {
+    help: "Numbers from 0, such as 0, 1, 3, 5; all of them where this is empty.",
   });
   const loss = field(
     "loss",
@@ -46,10 +53,17 @@ export function runForm({ models, datasets }, begin) {
     field(path, label, h("input", { type: "number", min: 0, step, required: true }), { value }),
   ]);
   const sets = field("sets", "Anything else in the recipe, a change a line", h("textarea", { rows: 4 }), {
-    value: isExample ? "train.schedule=linear\ntrain.warmup=5\ndata.endToken=bos" : "",
     help: "As limbeck distill takes after --set, such as objective.0.temperature=2 or adapter.type=dora.",
     wide: true,
   });
+  // What suits the example goes with it, unless it was changed.
+  teacher.onChange = (id) => {
+    for (const [{ input }, text] of [[layers, EXAMPLE.layers], [sets, EXAMPLE.sets]]) {
+      if (id === EXAMPLE.model && input.value === "") input.value = text;
+      else if (id !== EXAMPLE.model && input.value === text) input.value = "";
+    }
+  };
+  teacher.onChange(teacher.value);
   const order = () => {
     const [own, other] = [teacher.read(), student.other === undefined ? student.read() : undefined];
     const [rows, measured] = [train.read(), heldOut.other === undefined ? heldOut.read() : undefined];
@@ -69,6 +83,8 @@ export function runForm({ models, datasets }, begin) {
         ? [{ loss: "cross-entropy", weight: 0.5 }, { loss: "forward-kl", weight: 0.5 }]
         : [{ loss: loss.input.value }],
       samples: { tokens: 60 },
+      // What is downloaded is the adapter; a merged model would fill the browser's storage.
+      output: { merged: false },
     };
     return {
       id: `${new Date().toISOString().slice(0, 19).replace(/[-:]/g, "").toLowerCase()}-${

@@ -45,7 +45,13 @@ function item(run, asked) {
           "p",
           {},
           h("span", { class: "state", "data-state": isDone ? "succeeded" : "interrupted" }, state),
-          ` – ${isDone ? `${steps} steps` : `saved after step ${step} of ${steps}`}`,
+          ` – ${
+            isDone
+              ? `${steps} steps`
+              : step === 0
+              ? `nothing saved yet of ${steps} steps`
+              : `saved after step ${step} of ${steps}`
+          }`,
         ),
       ),
       h(

@@ -37,6 +37,8 @@ export class Source {
   #select;
   #files;
   #folder;
+  /** Told what is chosen. */
+  onChange = () => {};
   element;
 
   constructor(id, label, kind, offered, { first = [], help } = {}) {
@@ -46,7 +48,13 @@ export class Source {
     if (this.#folder) this.#folder.input.webkitdirectory = true;
     this.#select = h(
       "select",
-      { id, onchange: () => this.#show() },
+      {
+        id,
+        onchange: () => {
+          this.#show();
+          this.onChange(this.value);
+        },
+      },
       ...first.map(([value, text]) => h("option", { value: `:${value}` }, text)),
       ...offered.map(({ id, name }) => h("option", { value: id }, name ?? id)),
       h("option", { value: PICK }, kind === "model" ? "A model on this device …" : "A file on this device …"),
@@ -83,6 +91,11 @@ export class Source {
     if (!this.#offered.some((one) => one.id === id)) return;
     this.#select.value = id;
     this.#show();
+  }
+
+  /** Name of what is chosen; empty where something is to be picked. */
+  get value() {
+    return this.#select.value;
   }
 
   /** What is no file: the text after the colon; undefined for files. */

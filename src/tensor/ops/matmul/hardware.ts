@@ -7,6 +7,7 @@ import type { DeviceDescription } from "../../../gpu/description.ts";
 import { sizeClass } from "../../variants.ts";
 import {
   bytesOfValue,
+  FEW_ROWS_COLUMNS,
   type MatmulShape,
   type MatmulVariant,
   MATRIX_TILE,
@@ -94,8 +95,9 @@ export function matrixName({ m, n, k, component, lanes, parts }: SubgroupMatrixV
 
 function fewRows({ orientation, m, compute }: MatmulShape, device: DeviceDescription): MatmulVariant[] {
   if (orientation !== "NT" || m > FEW_ROWS || compute) return [];
-  return [[64, 4], [32, 8], [32, 4], [16, 8]].flatMap(([lanes, columns]) =>
-    lanes! * columns! <= device.maxInvocations
+  // Four sums of each thread, for each row, fit what WebGPU guarantees of workgroup memory.
+  return [[64, 8], [32, 16], [32, 8], [16, 16]].flatMap(([lanes, columns]) =>
+    lanes! * columns! / FEW_ROWS_COLUMNS <= device.maxInvocations
       ? [{ family: "few-rows" as const, lanes: lanes!, columns: columns! }]
       : []
   );
@@ -199,7 +201,7 @@ export function hardwareCost(shape: MatmulShape, v: MatmulVariant): number {
     return Math.max(cycles / NOMINAL.cyclesPerSecond, memory) + dispatches * NOMINAL.secondsPerDispatch;
   }
   if (v.family !== "tiled") {
-    const threads = v.family === "few-rows" ? tiles * v.lanes * v.columns : tiles * 8;
+    const threads = v.family === "few-rows" ? tiles * v.lanes * v.columns / FEW_ROWS_COLUMNS : tiles * 8;
     return memory * Math.max(1, NOMINAL.cores * HIDING / threads) + NOMINAL.secondsPerDispatch;
   }
   const threads = v.rows / v.rowsEach * (v.columns / v.columnsEach);

@@ -17,10 +17,11 @@ import subgroup8 from "../../../../kernels/matmul/subgroup8.wgsl" with { type: "
 import subgroupMatrix from "../../../../kernels/matmul/subgroup_matrix.wgsl" with { type: "text" };
 import tiled from "../../../../kernels/matmul/tiled.wgsl" with { type: "text" };
 import { expandTemplate, type TemplateIncludes } from "../../../gpu/template.ts";
-import type { TensorSpec } from "../../graph.ts";
+import type { Compute, TensorSpec } from "../../graph.ts";
 import { weightIncludes } from "../../weight_storage.ts";
 import { LONGEST_SUM } from "./hardware.ts";
 import {
+  FEW_ROWS_COLUMNS,
   type MatmulVariant,
   MATRIX_DEPTH,
   MATRIX_TILE,
@@ -50,7 +51,7 @@ export interface ProductText {
   /** What is stored, for kernels that are made for it: the sum, it and the addend, or whatever the sizes say, which is the default. */
   readonly store?: "sum" | "sum_and_addend";
   /** What both operands are rounded to; f32 by default. */
-  readonly compute?: "f16";
+  readonly compute?: Compute;
 }
 
 /** What so long a sum is made of that would lose precision in one go. */
@@ -86,7 +87,14 @@ export function productText(variant: MatmulVariant, product: ProductText): strin
   if (variant.family === "few-rows") {
     const { lanes: LANES, columns: COLUMNS } = variant;
     const ROWS = [1, 2, 4, 8].find((rows) => rows >= m)!;
-    return expandTemplate("few_rows", fewRows, { ...constants, ...units, ROWS, LANES, COLUMNS }, shared);
+    const tile = {
+      ROWS,
+      LANES,
+      COLUMNS,
+      EACH: FEW_ROWS_COLUMNS,
+      THREADS: LANES * COLUMNS / FEW_ROWS_COLUMNS,
+    };
+    return expandTemplate("few_rows", fewRows, { ...constants, ...units, ...tile }, shared);
   }
   const texts = { ...shared, product_units: unitsOfSlice };
   if (variant.family === "subgroup-matrix") {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { DType } from "../../graph.ts";
+import type { Compute, DType, StepScalar } from "../../graph.ts";
 import { STORAGES } from "../../weight_storage.ts";
 
 /**
@@ -11,6 +11,21 @@ import { STORAGES } from "../../weight_storage.ts";
  * NT: x[M, K] w[N, K]; NN: x[M, K] w[K, N]; TN: x[K, M] w[K, N]. The output is [M, N].
  */
 export type Orientation = "NT" | "NN" | "TN";
+
+/** Attributes of `matmulOp`. Inputs: x, w, then x2, w2 of a second product, then the addend. */
+export interface MatmulAttributes {
+  readonly orientation: Orientation;
+  /** One factor for each product. */
+  readonly factors: readonly number[];
+  readonly addend: boolean;
+  /**
+   * Of `matmulAccumulateOp`, whose last input is the memory of the result: what that memory holds is multiplied by this
+   * scalar, or 1, and added; without, it is overwritten.
+   */
+  readonly accumulate?: StepScalar | 1;
+  /** What the operands of the first product are rounded to, where not f32: see docs/hardware.md for what is lost. */
+  readonly compute?: Compute;
+}
 
 /** What the choice of a kernel for a product depends on. */
 export interface MatmulShape {
@@ -23,14 +38,14 @@ export interface MatmulShape {
   /** Storage of w. */
   readonly weight: DType;
   /** What both operands are rounded to, where not f32. */
-  readonly compute?: "f16";
+  readonly compute?: Compute;
 }
 
 /** A kernel for products. */
 export type MatmulVariant =
   | TiledVariant
   | SubgroupMatrixVariant
-  /** A few rows in one tile; for each of `columns` columns, `lanes` threads share the sum along K. */
+  /** A few rows in one tile; of `columns` columns, `lanes` threads share the sums along K for each {@linkcode FEW_ROWS_COLUMNS}. */
   | { readonly family: "few-rows"; readonly lanes: number; readonly columns: number }
   /** One subgroup of 8 lanes a workgroup, which makes `rows` x 8 `columns` values; K in parts of `depth`. */
   | {
@@ -52,6 +67,9 @@ export interface SubgroupMatrixVariant {
   /** Workgroups that share the sum along K of one tile. */
   readonly parts: number;
 }
+
+/** Columns for which x is read once where there are few rows. */
+export const FEW_ROWS_COLUMNS = 4;
 
 /** Rows and columns of such a tile, and of a slice along K. */
 export const MATRIX_TILE = 64;
@@ -97,11 +115,12 @@ export function bytesOfValue(dtype: DType): number {
 /** See {@linkcode Variants.traffic}. */
 export function traffic({ m, n, k, k2, weight }: MatmulShape, v: MatmulVariant): number {
   const [rows, columns] = tileOf(v, m);
-  const x = Math.ceil(n / columns) * m * 4 * (k + k2);
+  const readers = v.family === "few-rows" ? columns / FEW_ROWS_COLUMNS : 1; // of x, in a workgroup
+  const x = Math.ceil(n / columns) * readers * m * 4 * (k + k2);
   const w = Math.ceil(m / rows) * n * (k * bytesOfValue(weight) + 4 * k2);
   // Each part is written and read once, or added to what is there.
   const parts = partsOf(v);
-  const launches = v.family === "subgroup8" ? Math.ceil(k / v.depth) : 1;
+  const launches = v.family === "subgroup8" ? Math.max(1, Math.ceil(k / v.depth)) : 1;
   const out = parts > 1 ? 2 * parts + 1 : 2 * launches - 1;
   return x + w + m * n * 4 * out;
 }

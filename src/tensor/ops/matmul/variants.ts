@@ -13,7 +13,7 @@ import { type MatmulShape, type MatmulVariant, traffic } from "./shapes.ts";
  * [32000, 288] one dispatch took 306 ms, 32 dispatches 123 ms (bench/matmul_bench.ts has this shape). They lose precision too: each
  * product is rounded to the size of the sum so far, so a deep product is made of parts that are summed on their own.
  */
-const SHORT_DEPTH = 1024;
+export const SHORT_DEPTH = 1024;
 
 /** The greatest depth that is not cut into parts where nothing was measured, and that a second product may have. */
 export const WHOLE_DEPTH = 2 * SHORT_DEPTH;
