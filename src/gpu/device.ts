@@ -152,6 +152,8 @@ export class Gpu {
   readonly device: GPUDevice;
   readonly features: ReadonlySet<string>;
   readonly preamble: string;
+  /** Whether a CPU does the work. */
+  readonly software: boolean;
   #description: DeviceDescription;
   #allocated = 0;
   #peak = 0;
@@ -172,6 +174,7 @@ export class Gpu {
     this.device = device;
     this.features = new Set(features);
     this.preamble = options.preamble ?? "";
+    this.software = isSoftware(adapter.info);
     this.#description = { ...describe(adapter, device, this.features), ...options.describe };
     device.addEventListener("uncapturederror", (event) => {
       event.preventDefault();
@@ -397,16 +400,20 @@ function attempt<T>(run: () => T): { value: T } | { error: unknown } {
   }
 }
 
+/** Whether a CPU does the work. */
+function isSoftware(info: GPUAdapterInfo): boolean {
+  return info.isFallbackAdapter || /llvmpipe|lavapipe|swiftshader/i.test(info.description);
+}
+
 function describe(adapter: GPUAdapter, device: GPUDevice, features: ReadonlySet<string>): DeviceDescription {
   const { limits } = device;
   const info = adapter.info;
   const fixed = features.has("subgroups") && info.subgroupMinSize === info.subgroupMaxSize;
   const subgroupSize = fixed ? info.subgroupMinSize : 0;
-  const software = info.isFallbackAdapter || /llvmpipe|lavapipe|swiftshader/i.test(info.description);
   return {
     name: info.description || [info.vendor, info.architecture, info.device].filter(Boolean).join(" ") ||
       "unnamed adapter",
-    family: software && subgroupSize === 8 ? "subgroup8" : "tiled",
+    family: isSoftware(info) && subgroupSize === 8 ? "subgroup8" : "tiled",
     subgroupSize,
     // wgpu reports up to 4 GiB - 1 but refuses what does not fit a signed 32-bit number.
     maxBufferSize: Math.min(limits.maxBufferSize, 2 ** 31 - 4),

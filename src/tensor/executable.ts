@@ -122,7 +122,11 @@ async function prepare(
   buffers: readonly GpuBuffer[],
   d: PlannedDispatch,
 ): Promise<Launch> {
-  const pipeline = await gpu.pipeline(d.kernel, inOneGroup(d.wgsl), d.writable);
+  const pipeline = await gpu.pipeline(
+    d.kernel,
+    inOneGroup(d.wgsl),
+    gpu.software ? d.writableTogether : d.writable,
+  );
   const entries = pipeline.bindings.map(({ binding }): GPUBindGroupEntry => {
     const resource = binding < FIRST_UNIFORM
       ? window(buffers, d.bindings[binding]!)

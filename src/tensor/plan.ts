@@ -41,6 +41,13 @@ export interface PlannedDispatch {
   readonly bindings: readonly Range[];
   /** Bindings declared `read` that must be `read_write`; see `accessVariant`. */
   readonly writable: ReadonlySet<number>;
+  /**
+   * Bindings that a software device declares `read_write`: those that must be, and all of buffers with floats only, of which no two overlap.
+   * Which of them share a buffer with what is written differs from use to use, and each set would be a text of its own to compile, which
+   * takes such a device longer than to run most kernels, while it reads memory one way. Not those of integers: to Tint, what is read from a
+   * writable binding differs from thread to thread, and integers say how far threads go together.
+   */
+  readonly writableTogether: ReadonlySet<number>;
   /** Byte offset of its size words in the uniform buffer. */
   readonly sizeOffset: number;
   readonly groups: readonly [number, number, number];
@@ -414,12 +421,24 @@ function planDispatch(
     wgsl = joined;
     writable.delete(twin);
   }
+  const overlaps = (a: Range, b: Range) =>
+    a.buffer === b.buffer && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
+  // One buffer is either written to in a dispatch or not, so all of its bindings go the same way.
+  const onlyRead = new Set(
+    bindings.filter((mine, i) => {
+      const t = dispatch.tensors[i]!;
+      const { dtype } = "byteOffset" in t ? t.tensor : t;
+      return dtype !== "f32" || bindings.some((other, j) => j !== i && overlaps(mine, other));
+    }).map(({ buffer }) => buffer),
+  );
+  const writableTogether = new Set(writable);
+  declared.forEach((d, i) =>
+    d.kind === "read" && !onlyRead.has(bindings[i]!.buffer) && writableTogether.add(d.binding)
+  );
   declared.forEach((d, i) => {
     if (d.kind !== "read_write") return;
     bindings.forEach((other, j) => {
-      const mine = bindings[i]!;
-      if (j === i || other.buffer !== mine.buffer) return;
-      if (mine.offset < other.offset + other.bytes && other.offset < mine.offset + mine.bytes) {
+      if (j !== i && overlaps(bindings[i]!, other)) {
         throw new ShapeError(`${where}: bindings ${i} and ${j} overlap and one is written; this is a bug`);
       }
     });
@@ -437,6 +456,7 @@ function planDispatch(
     wgsl,
     bindings,
     writable,
+    writableTogether,
     sizeOffset: sizes.add(dispatch.size),
     groups: dispatch.groups,
     flops: dispatch.flops ?? 0,

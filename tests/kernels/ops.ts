@@ -344,7 +344,8 @@ function optimiser(block: OpBlock): void {
 
 /**
  * Kernels of losses over rows: mixtures of all built-in losses, for vocabularies that take each way over a row; and every loss alone, whose
- * kernel may lack what others bring into a mixture, for one vocabulary of each kind of loop.
+ * kernel may lack what others bring into a mixture, for one vocabulary of each kind of loop. Of what a kernel may differ in (vocabulary, target,
+ * gradient, masks, temperature) every pair is there, not every combination: these are the longest texts by far.
  */
 export function rowLossTexts(device: DeviceDescription): { label: string; wgsl: string }[] {
   const losses = builtins.flatMap((p) => (p.kind === "divergence" || p.kind === "row-loss" ? [p] : []));
@@ -364,36 +365,30 @@ export function rowLossTexts(device: DeviceDescription): { label: string; wgsl: 
   const top64: SparseTarget = { kind: "top-k", entries: 64, temperatures: [1, 2] };
   const sampled: SparseTarget = { kind: "samples", entries: 50, temperatures: [] };
   const masked = losses.map((l, i) => term(l, { tokenMask: i % 2 }));
-  for (const vocabulary of [127, 128]) {
-    for (const gradient of [true, false]) {
-      const shape = { vocabulary, tokenMasks: true };
-      const { label, wgsl } = compileRowLoss(masked, shape, device, { gradient });
-      texts.push({ label: `${label} of ${vocabulary}`, wgsl });
-    }
+  for (const [vocabulary, gradient] of [[127, true], [128, false]] as const) {
+    const shape = { vocabulary, tokenMasks: true };
+    const { label, wgsl } = compileRowLoss(masked, shape, device, { gradient });
+    texts.push({ label: `${label} of ${vocabulary}`, wgsl });
   }
-  for (const target of [top64, { ...top64, entries: 3 }, sampled]) {
+  for (const [t, target] of [top64, { ...top64, entries: 3 }, sampled].entries()) {
     const served = losses.filter((l) => !cacheRefusal(l, l.options.parse({}), target));
     const terms = served.flatMap((l) => [term(l), term(l, { temperature: 2 })]);
-    for (const vocabulary of [127, 128, 32000]) {
-      for (const tokenMasks of [true, false]) {
-        for (const gradient of [true, false]) {
-          const shape = { vocabulary, tokenMasks, sparseTarget: target };
-          const { label, wgsl } = compileRowLoss(terms, shape, device, { gradient });
-          texts.push({ label: `${label} of ${vocabulary} from a cache`, wgsl });
-        }
-      }
+    for (const [v, vocabulary] of [127, 128, 32000].entries()) {
+      const shape = { vocabulary, tokenMasks: (t + v) % 2 === 0, sparseTarget: target };
+      const { label, wgsl } = compileRowLoss(terms, shape, device, { gradient: (t + 2 * v) % 3 < 2 });
+      texts.push({ label: `${label} of ${vocabulary} from a cache`, wgsl });
       if (target.kind === "samples") continue;
-      const { label, wgsl } = compileTails(target, vocabulary, device);
-      texts.push({ label: `${label} of ${vocabulary}`, wgsl });
+      const { label: tails, wgsl: text } = compileTails(target, vocabulary, device);
+      texts.push({ label: `${tails} of ${vocabulary}`, wgsl: text });
     }
   }
   const add = (terms: readonly ResolvedLoss[], vocabulary: number, gradient: boolean) => {
     const { label, wgsl } = compileRowLoss(terms, { vocabulary }, device, { gradient });
     texts.push({ label: `${label} of ${vocabulary}`, wgsl });
   };
-  for (const terms of mixtures) {
-    for (const vocabulary of [3, 16, 127, 128, 132, 1024, 1027, 32000]) {
-      for (const gradient of [true, false]) add(terms, vocabulary, gradient);
+  for (const [m, terms] of mixtures.entries()) {
+    for (const [v, vocabulary] of [3, 16, 127, 128, 132, 1024, 1027, 32000].entries()) {
+      add(terms, vocabulary, (m + v) % 2 === 0);
     }
   }
   for (const loss of builtins.flatMap((p) => (p.kind === "group-loss" ? [p] : []))) {
@@ -404,10 +399,11 @@ export function rowLossTexts(device: DeviceDescription): { label: string; wgsl: 
       texts.push({ label, wgsl });
     }
   }
-  for (const loss of losses) {
-    for (const vocabulary of [127, 1024, 1027]) add([term(loss)], vocabulary, true);
-    add([term(loss)], 127, false);
-    for (const gradient of [true, false]) add([term(loss, { temperature: 2 })], 1027, gradient);
+  for (const [i, loss] of losses.entries()) {
+    const temperature = (t: number) => term(loss, { temperature: t });
+    add([temperature(1)], 127, true);
+    add([temperature(2)], 1027, i % 2 === 0);
+    add([temperature(1 + i % 2)], 1024, i % 2 === 1);
   }
   return texts;
 }

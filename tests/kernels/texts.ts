@@ -29,10 +29,12 @@ export async function kernelTexts(): Promise<KernelText[]> {
   };
   const addPlan = (plan: Plan, where: string) => {
     for (const { dispatches } of plan.blocks.values()) {
-      for (const { kernel, wgsl, writable, bindings } of dispatches) {
-        refuseAliases(`${kernel} (${where})`, accessVariant(wgsl, writable), bindings);
+      for (const { kernel, wgsl, writable, writableTogether, bindings } of dispatches) {
+        // As a device that has the family declares them.
+        const access = plan.device.family === "subgroup8" ? writableTogether : writable;
+        refuseAliases(`${kernel} (${where})`, accessVariant(wgsl, access), bindings);
         const label = `${kernel} (${where}, ${plan.device.family})`;
-        add({ label, family: plan.device.family, wgsl: accessVariant(wgsl, writable) });
+        add({ label, family: plan.device.family, wgsl: accessVariant(wgsl, access) });
       }
     }
   };

@@ -9,30 +9,39 @@ import type { Divergence, RowLoss } from "../../src/registry/contract.ts";
 import { type InspectedPlugin, inspectPlugins } from "../../src/runs/child/plugin_check.ts";
 import { term } from "../losses/harness.ts";
 
-/** Checks the lie of that name from a module outside of the project. */
-async function check(
-  module: "losses" | "adapters" | "features",
-  name: string,
+type Module = "losses" | "adapters" | "features";
+
+/** Checks the lies of those names, each from a module of its own outside of the project, in one process. */
+async function checkAll(
+  module: Module,
+  names: readonly string[],
   options = {},
   timeoutSeconds = 60,
-) {
+): Promise<InspectedPlugin[]> {
   return await inFolder(async (folder) => {
-    const file = `${folder}/${name}.ts`;
+    const files = names.map((name) => `${folder}/${name}.ts`);
     const source = new URL(`./lying_plugins/${module}.ts`, import.meta.url).href;
-    await Deno.writeTextFile(
-      file,
-      `import { lie } from ${JSON.stringify(source)};\nexport default lie("${name}");\n`,
-    );
-    const [found, ...more] = await inspectPlugins({
-      files: [file],
-      ids: [],
-      check: true,
-      options,
-      timeoutSeconds,
-    });
-    assertEquals(more, []);
-    return found!;
+    for (const [i, name] of names.entries()) {
+      await Deno.writeTextFile(
+        files[i]!,
+        `import { lie } from ${JSON.stringify(source)};\nexport default lie("${name}");\n`,
+      );
+    }
+    const found = await inspectPlugins({ files, ids: [], check: true, options, timeoutSeconds });
+    assertEquals(found.map((f) => f.module), files);
+    return found;
   });
+}
+
+/** Checks one lie, alone. */
+async function check(module: Module, name: string, options = {}, timeoutSeconds = 60) {
+  return (await checkAll(module, [name], options, timeoutSeconds))[0]!;
+}
+
+/** Checks lies in one process, which the first who asks for any of them starts. */
+function together(module: Module, names: readonly string[]): (name: string) => Promise<InspectedPlugin> {
+  let found: Promise<InspectedPlugin[]> | undefined;
+  return async (name) => (await (found ??= checkAll(module, names)))[names.indexOf(name)]!;
 }
 
 async function inFolder<T>(fn: (folder: string) => Promise<T>): Promise<T> {
@@ -66,9 +75,21 @@ const LOSSES: readonly [name: string, check: RegExp, detail: string, timeoutSeco
   ["reads-files", /^reference\(\) in f64/, "Requires read access"],
 ];
 
+/** Those after which there is no process, or no device, to go on with, and those beside which no other plugin can be registered. */
+const ALONE = [
+  ...["endless-loop", "endless-kernel", "endless-script", "exits"],
+  ...["same-id", "other-contract", "loose-options", "no-default", "no-schema", "taken-suffix"],
+];
+const losses = together("losses", [
+  "honest",
+  ...LOSSES.map(([name]) => name).filter((name) => !ALONE.includes(name)),
+]);
+
 for (const [name, where, detail, timeoutSeconds] of LOSSES) {
   Deno.test(`plugin check names the loss that lies: ${name}`, async () => {
-    const { plugin, results } = await check("losses", name, {}, timeoutSeconds);
+    const { plugin, results } = ALONE.includes(name)
+      ? await check("losses", name, {}, timeoutSeconds)
+      : await losses(name);
     assert(plugin.id === `liar/${name}` || name === "same-id");
     const failed = results.find((r) => r.outcome === "fail");
     assert(failed, `nothing failed: ${JSON.stringify(results)}`);
@@ -79,7 +100,7 @@ for (const [name, where, detail, timeoutSeconds] of LOSSES) {
 }
 
 Deno.test("plugin check passes an honest loss and does every check", async () => {
-  const { results } = await check("losses", "honest");
+  const { results } = await losses("honest");
   assertEquals(results.filter((r) => r.outcome === "fail"), []);
   for (
     const part of [
@@ -119,9 +140,16 @@ const ADAPTERS: readonly [name: string, check: RegExp, detail: string][] = [
   ["taken-suffix", /^contract/, '"lora"'],
 ];
 
+const adapters = together("adapters", [
+  "honest-adapter",
+  "unmergeable",
+  ...ADAPTERS.map(([name]) => name).filter((name) => !ALONE.includes(name)),
+]);
+
 for (const [name, where, detail] of ADAPTERS) {
   Deno.test(`plugin check names the adapter that lies: ${name}`, async () => {
-    const failed = (await check("adapters", name)).results.find((r) => r.outcome === "fail");
+    const { results } = ALONE.includes(name) ? await check("adapters", name) : await adapters(name);
+    const failed = results.find((r) => r.outcome === "fail");
     assert(failed && where.test(failed.check), `${failed?.check}: ${failed?.detail}`);
     assertStringIncludes(failed.detail, detail);
     assert(failed.hint, "it does not say what to do");
@@ -129,12 +157,12 @@ for (const [name, where, detail] of ADAPTERS) {
 }
 
 Deno.test("plugin check passes an honest adapter", async () => {
-  const { results } = await check("adapters", "honest-adapter");
+  const { results } = await adapters("honest-adapter");
   assertEquals(results.filter((r) => r.outcome !== "pass"), []);
 });
 
 Deno.test("plugin check says that an adapter without merge() is compared with no weight", async () => {
-  const { results } = await check("adapters", "unmergeable");
+  const { results } = await adapters("unmergeable");
   assertEquals(results.filter((r) => r.outcome === "fail"), []);
   const skipped = results.filter((r) => r.outcome === "skip");
   assertEquals(skipped.map((r) => r.check.replace(/ \[.*/, "")), Array(3).fill("merge equals forward"));
@@ -142,11 +170,13 @@ Deno.test("plugin check says that an adapter without merge() is compared with no
 });
 
 Deno.test("plugin check passes an honest feature loss and names what is wrong with others", async () => {
-  const { results } = await check("features", "honest-feature");
+  const lies = ["honest-feature", "not-a-row", "unknown-tap", "jumps", "neighbours", "unused"];
+  const features = together("features", lies);
+  const { results } = await features("honest-feature");
   assertEquals(results.filter((r) => r.outcome !== "pass"), []);
   assert(results.some((r) => r.check.includes("finite differences") && r.detail.includes("projection")));
   const failure = async (name: string) =>
-    (await check("features", name)).results.find((r) => r.outcome === "fail")?.detail ?? "nothing failed";
+    (await features(name)).results.find((r) => r.outcome === "fail")?.detail ?? "nothing failed";
   assertStringIncludes(await failure("not-a-row"), "f32 [11, 12] where f32 [11] is wanted");
   assertStringIncludes(await failure("unknown-tap"), '"student elsewhere"');
   assertStringIncludes(await failure("jumps"), "the output changes by");

@@ -3,8 +3,10 @@ import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { DeviceError } from "../../src/base/errors.ts";
 import { compile } from "../../src/tensor/executable.ts";
 import { fill } from "../../src/tensor/ops/fill.ts";
+import { gatedSilu } from "../../src/tensor/ops/gated.ts";
+import { matmul } from "../../src/tensor/ops/matmul.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
-import { gpuTest } from "./harness.ts";
+import { assertWithin, gpuTest } from "./harness.ts";
 
 gpuTest("Executable refuses a scalar that no block of the program reads", async (gpu) => {
   const program = new Program();
@@ -84,3 +86,43 @@ gpuTest("a block is cut into slices as it is asked for, whatever it was cut into
     executable.destroy();
   }
 });
+
+gpuTest(
+  "on a software device a kernel is one text, whichever of its bindings share a buffer",
+  async (gpu) => {
+    const program = new Program();
+    const graph = program.block("test");
+    const x = graph.input("x", [4, 4], "f32");
+    const up = graph.input("up", [4, 4], "f32");
+    const once = gatedSilu(x, up);
+    graph.output("once", once);
+    // Reads the buffer that it writes to, where the other reads those of the inputs.
+    graph.output("twice", gatedSilu(once, up));
+    // Two bindings that overlap: one buffer may be bound so only where both are read.
+    graph.output("square", matmul("NT", x, x));
+    const planned = plan(program, gpu.description);
+    const { dispatches } = planned.blocks.get("test")!;
+    assertEquals(new Set(dispatches.map(({ wgsl }) => wgsl)).size, 2);
+    assertEquals(dispatches.map(({ writable }) => writable.size), [0, 1, 0]);
+    const before = gpu.pipelineCount;
+    const executable = await compile(gpu, planned);
+    try {
+      assertEquals(gpu.pipelineCount - before, gpu.software ? 2 : 3);
+      executable.poison();
+      executable.write("x", Float32Array.from({ length: 16 }, (_, i) => i % 5));
+      executable.write("up", new Float32Array(16).fill(2));
+      executable.run("test");
+      const back = await executable.read(["twice", "square"], "test");
+      const gated = (v: number) => 2 * v / (1 + Math.exp(-v));
+      assertWithin(back.get("twice")!.data, Array.from({ length: 16 }, (_, i) => gated(gated(i % 5))), 1e-5);
+      const square = (i: number, j: number) =>
+        [0, 1, 2, 3].reduce((sum, k) => sum + ((4 * i + k) % 5) * ((4 * j + k) % 5), 0);
+      assertEquals(
+        [...back.get("square")!.data],
+        Array.from({ length: 16 }, (_, n) => square(Math.floor(n / 4), n % 4)),
+      );
+    } finally {
+      executable.destroy();
+    }
+  },
+);

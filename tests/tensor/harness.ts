@@ -12,13 +12,26 @@ import { plan, Program } from "../../src/tensor/plan.ts";
 /** The kernel families a test runs; both run on a software device. */
 export const FAMILIES: readonly KernelFamily[] = ["subgroup8", "tiled"];
 
+/**
+ * The smallest tile for every product, and so one text for each orientation and number of terms, quickly compiled, instead of up to six by
+ * the number of rows and columns. What each tile computes is for the tests of the op; `equivalence_test.ts`, the goldens and whatever runs
+ * in a process of its own take the device's own.
+ */
+const SMALLEST_TILES = new Proxy<Record<string, string>>({}, {
+  get: (_, key) => typeof key === "string" && key.startsWith("matmul ") ? "subgroup8 8x8" : undefined,
+});
+
 const opened = new Map<string, Promise<Gpu>>();
 
-/** One device for each description, shared by the tests of a file; with the device's own kernels where no family is named. */
+/**
+ * One device for each description, shared by the tests of a file; where no family is named with the device's own kernels, of those for
+ * products the one with the smallest tile.
+ */
 export function testGpu(family?: KernelFamily, describe: Partial<DeviceDescription> = {}): Promise<Gpu> {
   const key = family + JSON.stringify(describe);
   let gpu = opened.get(key);
-  if (!gpu) opened.set(key, gpu = openGpu({ describe: { ...describe, ...(family ? { family } : {}) } }));
+  const kernels = family ? { family } : { kernels: SMALLEST_TILES };
+  if (!gpu) opened.set(key, gpu = openGpu({ describe: { ...kernels, ...describe } }));
   return gpu;
 }
 
@@ -42,7 +55,7 @@ export function gpuTest(name: string, fn: (gpu: Gpu, family: KernelFamily) => Pr
 }
 
 /**
- * Registers one GPU test of a whole model, with the kernels that the device at hand wants. Tests of single ops run every kernel of both
+ * Registers one GPU test of a whole model, with the kernels of the device at hand. Tests of single ops run every kernel of both
  * families, and `equivalence_test.ts` and the goldens whole models on both, so here a second family would compile much to learn little.
  */
 export function modelTest(name: string, fn: (gpu: Gpu) => Promise<void>): void {

@@ -6,9 +6,10 @@ import { DEFAULT_DEVICE, type DeviceDescription } from "../../src/gpu/descriptio
 import { type DType, type Graph, type Tensor } from "../../src/tensor/graph.ts";
 import { type Dispatch, type Op, type Window } from "../../src/tensor/op.ts";
 import { accumulate } from "../../src/tensor/ops/accumulate.ts";
-import { scatterRows } from "../../src/tensor/ops/cache.ts";
+import { gatherRows, scatterRows } from "../../src/tensor/ops/cache.ts";
 import { add, scale } from "../../src/tensor/ops/combine.ts";
 import { gatedSilu } from "../../src/tensor/ops/gated.ts";
+import { matmul } from "../../src/tensor/ops/matmul.ts";
 import { part, reshape, rows } from "../../src/tensor/ops/views.ts";
 import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
 import { syntheticModel } from "../kernels/models.ts";
@@ -180,6 +181,25 @@ Deno.test("plan() makes a read binding writable exactly where the dispatch write
   const [x, gate, y] = second!.bindings;
   assertEquals(x!.buffer, y!.buffer);
   assert(gate!.buffer !== y!.buffer);
+});
+
+Deno.test("plan() makes the same bindings writable for every use of a kernel on a software device, of floats that do not overlap", () => {
+  const p = planned((graph) => {
+    const [x, table] = [graph.input("x", [4, 4], "f32"), graph.input("table", [4, 4], "f32")];
+    const once = gatedSilu(x, table);
+    const chosen = gatherRows(table, graph.input("positions", [3], "i32"));
+    return { once, twice: gatedSilu(once, table), square: matmul("NT", x, x), chosen };
+  });
+  const found = dispatches(p).map(({ kernel, writable, writableTogether }) =>
+    [kernel.split(" ")[0]!, [...writable], [...writableTogether]] as const
+  );
+  const of = (kernel: string) => found.filter(([name]) => name === kernel).map(([, ...sets]) => sets);
+  assertEquals(of("gatedSilu"), [[[], [0, 1]], [[0], [0, 1]]]);
+  // x twice in one buffer, which may be bound so only where it is read; what stands for an absent addend lies elsewhere.
+  const [[exact, together]] = of("matmul") as [[number[], number[]]];
+  assertEquals([exact, together.includes(0), together.includes(1)], [[], false, false]);
+  // Which rows, and the rows: integers and floats in one buffer.
+  assertEquals(of("gatherRows"), [[[], []]]);
 });
 
 Deno.test("plan() stores equal size structs once, each at a multiple of 256 bytes", () => {

@@ -8,11 +8,11 @@ const honest = (id: string): Adapter =>
     version: "1.0.0",
     contract: CONTRACT_VERSION,
     options: z.strictObject({}),
-    suffixes: ["liar_shift"],
+    suffixes: [`liar_${id}`],
     parameters: ({ inFeatures, outFeatures }) => [
       {
         name: "D",
-        suffix: "liar_shift",
+        suffix: `liar_${id}`,
         shape: [outFeatures, inFeatures],
         initialisation: { kind: "constant", value: 0 },
       },
@@ -39,7 +39,7 @@ const LIES: Readonly<Record<string, () => unknown>> = {
   "not-the-base": (): Adapter => ({
     ...honest("not-the-base"),
     parameters: (layer, settings, options, model) =>
-      honest("x").parameters(layer, settings, options, model).map((p) => ({
+      honest("not-the-base").parameters(layer, settings, options, model).map((p) => ({
         ...p,
         initialisation: { kind: "constant", value: 1 },
       })),
