@@ -206,8 +206,8 @@ function printVariants(planned: Plan): void {
 function fill(executable: Executable): void {
   for (const { name, kind, shape, dtype } of executable.plan.storages.values()) {
     if (kind !== "input" || dtype !== "i32") continue;
-    const end = /kvEnd$/.test(name);
-    const counting = /position$/.test(name);
+    const end = /\bend$/.test(name);
+    const counting = /positions?$/.test(name);
     const label = /label|tokenMasks/.test(name);
     const value = (i: number) => end ? i + 1 : counting ? i : label ? 1 : 0;
     executable.write(name, Int32Array.from({ length: shape[0]! }, (_, i) => value(i)));

@@ -121,7 +121,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
     workgroupBarrier();
     let last = min(u32(bounds.y - key), $(BLOCK)u);
-    for (var j = 0u; j < last; j += 4u) {
+    // A lane beyond a narrow head has no column to sum.
+    let sums = select(0u, last, lane < size.vectors);
+    for (var j = 0u; j < sums; j += 4u) {
 //#for i in 0..4
       {
         let w = weights[j + $(i)u];

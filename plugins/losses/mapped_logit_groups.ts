@@ -48,18 +48,19 @@ const mappedLogitGroups: GroupLoss = defineGroupLoss({
       return exp(wanted) * (wanted - $logQ(student(v)));
     }
     fn $value() -> f32 {
-      if ($is_apart()) { return -$logQ(student(row_label)); }
+      // Threads of a row go together, which the compiler must see: rows that stand apart sweep over nothing instead of returning.
+      let count = select(row_vocabulary, 0u, $is_apart());
       $mass = 0.0;
       var high = -3.0e38;
-      ${groupSweep("row_vocabulary", (v) => `high = max(high, $high(${v}));`, "")}
+      ${groupSweep("count", (v) => `high = max(high, $high(${v}));`, "")}
       high = row_max(high);
       var sum = 0.0;
       var part = 0.0;
-      ${groupSweep("row_vocabulary", (v) => `part += $exp(${v}, high);`, "sum += part; part = 0.0;")}
+      ${groupSweep("count", (v) => `part += $exp(${v}, high);`, "sum += part; part = 0.0;")}
       $mass = high + log(row_sum(sum));
       sum = 0.0;
-      ${groupSweep("row_vocabulary", (v) => `part += $term(${v});`, "sum += part; part = 0.0;")}
-      return row_sum(sum);
+      ${groupSweep("count", (v) => `part += $term(${v});`, "sum += part; part = 0.0;")}
+      return select(row_sum(sum), -$logQ(student(row_label)), $is_apart());
     }
     fn $slope() -> f32 { return 0.0; }
     fn $gradient(v: u32, z: f32) -> f32 {

@@ -43,19 +43,19 @@ function traceStep(graph: Graph): void {
   const own = { start: graph.input("first", [4], "i32"), end: graph.input("last", [4], "i32") };
   want(attention(one, keys, values, own, { heads: 2, keyValueHeads: 1, headDim: 20, scale: 1, apart: true }));
 
-  const x = f32("x", TOKENS, 36);
-  const weight = graph.input("w", [36], "f32");
-  const dx = f32("dx", TOKENS, 36);
+  const x = f32("x", TOKENS, 124);
+  const weight = graph.input("w", [124], "f32");
+  const dx = f32("dx", TOKENS, 124);
   for (const normed of [rmsNorm(x, weight, 1e-5), layerNorm(x, weight, weight, 1e-5)]) {
     want(normed, ...gradients(graph, [[normed, dx]], [x, weight]));
   }
   const wide = f32("wide", 3, 8200);
   want(rmsNorm(wide, graph.input("wide weight", [8200], "f32"), 1e-5), rowLogSumExp(wide));
-  want(addRow(x, graph.weight("row", [36], "f16")), gatedSilu(x, dx));
-  want(embedding(graph.weight("table", [300, 36], "bf16"), i32("position")));
+  want(addRow(x, graph.weight("row", [124], "f16")), gatedSilu(x, dx));
+  want(embedding(graph.weight("table", [300, 124], "bf16"), i32("position")));
   want(rope(q, i32("position"), f32("angles", 128, 20), 2, 20));
   want(pointwise([x, weight, f32("column", TOKENS, 1)], (a, b, c) => a!.mul(b!).add(c!)));
-  want(linear(x, graph.weight("linear", [52, 36], "f32")));
+  want(linear(f32("rows", 94, 124), graph.weight("linear", [62, 124], "f32")));
   const flat = ["p", "g", "m", "v2"].map((name) => graph.state(name, [5000], "f32"));
   const [p, g, m, v2] = flat as [Tensor, Tensor, Tensor, Tensor];
   adamw(p, g, m, v2, gradientNorm(g), {

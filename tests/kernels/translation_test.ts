@@ -51,6 +51,15 @@ function nagaRefusal(wgsl: string): string | undefined {
   }
 }
 
+/**
+ * Whether a kernel is refused for the workgroup memory alone that the adapter under Tint does not have, where it is for devices that have 32 KiB. By
+ * then its text has been read, resolved and found uniform.
+ */
+function isLarge(label: string, why: string): boolean {
+  const bytes = /total use of workgroup storage \((\d+) bytes\) is larger than the maximum allowed/.exec(why);
+  return label.includes("(variants of ") && bytes !== null && Number(bytes[1]) <= 32_768;
+}
+
 /** Every file under kernels/ by its path there. */
 function* templates(folder = ""): Generator<[string, string]> {
   const root = new URL("../../kernels/", import.meta.url);
@@ -113,7 +122,8 @@ Deno.test("every kernel compiles under Tint", async (t) => {
   assertMatch(refused[hiddenSubgroups.label] ?? "", /subgroup/);
   const plantedLabels = [barrier, wrongType, hiddenSubgroups].map(({ label }) => label);
   assertEquals(
-    Object.entries(refused).filter(([label]) => !plantedLabels.includes(label)).map((e) => e.join("\n")),
+    Object.entries(refused).filter(([label, why]) => !plantedLabels.includes(label) && !isLarge(label, why))
+      .map((e) => e.join("\n")),
     [],
   );
   // The ranges of keys and queries of a subgroup: equal in all lanes, which WGSL cannot express.

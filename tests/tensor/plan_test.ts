@@ -1,6 +1,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { DeviceError, ShapeError } from "../../src/base/errors.ts";
+import { accessVariant, parseBindings } from "../../src/gpu/bindings.ts";
 import { DEFAULT_DEVICE, type DeviceDescription } from "../../src/gpu/description.ts";
 import { type DType, type Graph, type Tensor } from "../../src/tensor/graph.ts";
 import { type Dispatch, type Op, type Window } from "../../src/tensor/op.ts";
@@ -46,6 +47,25 @@ Deno.test("plan() places views in the memory of what they show, at their offset"
   assertEquals(inner, [buffer, offset + 64 * 64 * 4 + 512, 512]);
   assertEquals([weights![1], weights![2]], [0, 4096]);
   assertEquals(slice, [weights![0], 256, 256]);
+});
+
+Deno.test("plan() binds a tensor once that a kernel reads twice beside an output in its buffer", () => {
+  const last = (p: Plan) => {
+    const { wgsl, writable, bindings } = dispatches(p).at(-1)!;
+    const declared = parseBindings(accessVariant(wgsl, writable)).filter(({ group }) => group === 0);
+    return declared.map(({ binding, kind }) => `${kind} ${bindings[binding]!.offset}`);
+  };
+  // Deno's WebGPU takes writable bindings that overlap; the standard does not.
+  const twice = last(planned((graph) => {
+    const x = scale(graph.input("x", [8, 64], "f32"), 2);
+    return { y: gatedSilu(x, x) };
+  }));
+  assertEquals(new Set(twice).size, twice.length);
+  const two = last(planned((graph) => {
+    const [a, b] = [2, 3].map((factor) => scale(graph.input(`x${factor}`, [8, 64], "f32"), factor));
+    return { y: gatedSilu(a!, b!) };
+  }));
+  assertEquals([new Set(two).size, two.length, twice.length], [3, 3, 2]);
 });
 
 Deno.test("plan() keeps what a view shows alive until the view's last use", () => {

@@ -36,6 +36,7 @@ import {
   groupSumTraffic,
   QUERY_BLOCK,
   tiledLayout,
+  WIDEST_HELD,
 } from "./variants.ts";
 
 /** What the kernels share. */
@@ -183,9 +184,6 @@ function tiledLaunch(
     lanes: 4,
   };
 }
-
-/** Columns of a head of which a software device keeps a lane's rows in registers: more would take long to compile. */
-const WIDEST_HELD = 8;
 
 function subgroupLaunch(
   part: AttentionPart,

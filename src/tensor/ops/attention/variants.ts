@@ -190,6 +190,9 @@ function subgroupCandidates(part: AttentionPart, shape: AttentionShape): Attenti
   return own.flatMap((own) => spreads.map((spread) => ({ family: "subgroup8" as const, own, spread })));
 }
 
+/** Columns of a head of which a software device keeps a lane's rows in registers: more would take long to compile. */
+export const WIDEST_HELD = 8;
+
 /** Rows of a tile, and of a block. */
 function tileOf(variant: AttentionVariant): { rows: number; block: number } {
   return variant.family === "tiled" ? variant : { rows: 8 * variant.own, block: variant.spread };
@@ -237,8 +240,11 @@ export function attentionTraffic(
   const { rows, block } = tileOf(variant);
   const keyed = part === "attention dk dv";
   const blocks = blocksOfTiles(part, shape, variant) * heads;
-  const products = blocks * parts * (own * rows + other * block) * headDim;
-  const summed = blocks * sums * block * headDim;
+  // So narrow a head of a software device's own rows stays in registers, and what is spread serves the sums too.
+  const held = variant.family === "subgroup8" && headDim <= WIDEST_HELD;
+  const ownRows = held ? Math.ceil((keyed ? keys : queries) / rows) * heads * rows : blocks * rows;
+  const products = parts * (own * ownRows + other * blocks * block) * headDim;
+  const summed = held && part !== "attention" ? 0 : blocks * sums * block * headDim;
   const madeHeads = headsOf(part, shape, variant);
   const tiles = Math.ceil((keyed ? keys : queries) / rows) * madeHeads * parts;
   const known = keyed
