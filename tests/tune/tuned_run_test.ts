@@ -1,6 +1,6 @@
 /** Runs with the kernels that their device chose. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals, assertGreater, assertNotEquals } from "@std/assert";
+import { assert, assertEquals, assertGreater, assertNotEquals, assertStrictEquals } from "@std/assert";
 import { newestState } from "../../src/distill/checkpoint/checkpoint.ts";
 import type { RunEventBody, RunTuning } from "../../src/distill/run/events.ts";
 import { choicesOfRecipe, tuneRecipe } from "../../src/distill/run/tune_recipe.ts";
@@ -26,6 +26,7 @@ gpuTest(
   () =>
     withTiny(async (files) => {
       const gpu = await testGpu();
+      const before = gpu.description.kernels;
       const recipe = tinyRecipe(files, { train: { steps: 4, checkpointEvery: 2, evaluateEvery: 0 } });
       const registry = new Registry().addAll(builtins);
       const choices: TunedChoice[] = [];
@@ -53,7 +54,7 @@ gpuTest(
       for (const [key, kernel] of wanted) assertEquals(frozen[key], kernel, key);
       assertEquals(frozen[stale.key], stale.kernel, "another plan of the run may ask for it");
       // The device is as it was.
-      assertEquals(gpu.description.kernels, undefined);
+      assertStrictEquals(gpu.description.kernels, before);
 
       // Paused, and resumed when the device has come to know otherwise: what the run began with holds.
       const half = `${files.folder}/half`;
