@@ -79,7 +79,10 @@ Deno.test("what is wrong with a list of sets is told with the place in it", () =
     "data.train": "at least one weight must be above 0",
   });
   assertEquals(found([{ ...a, weight: 0 }, b]), {});
-  assertStringIncludes(found([a, { path: "x/a.jsonl" }])["data.train.1.name"]!, 'is "a", as that of entry 0');
+  assertStringIncludes(
+    found([a, { path: "x/a.jsonl" }])["data.train.1.name"]!,
+    'is "a.jsonl", as that of entry 0',
+  );
   assertStringIncludes(
     found("d", [{ ...a, name: "x" }, { ...b, name: "x" }])["data.heldOut.1.name"]!,
     "a name of its own",
