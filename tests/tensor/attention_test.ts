@@ -304,6 +304,25 @@ gpuTest("attention() by other variants than the first matches f64", async (gpu, 
   await byVariants(gpu, family, c, family === "tiled" ? /32x64 by 64$|64x32 by 128$|32x32.*apart/ : /x8$/);
 });
 
+gpuTest(
+  "attention() by every variant matches f64, at heads of 20 to 256, capped or not",
+  async (gpu, family) => {
+    if (Deno.env.get("LIMBECK_ALL_VARIANTS") !== "1") {
+      console.log("skip: takes many minutes; LIMBECK_ALL_VARIANTS=1 runs it");
+      return;
+    }
+    for (const [headDim, softCap] of [[20], [64, 5], [128], [256]] as const) {
+      const c = makeCase(
+        { ...shape(4, 2, headDim), ...(softCap ? { softCap } : {}) },
+        140,
+        packed([61, 1, 17, 61]),
+      );
+      console.log(`heads of ${headDim}`);
+      await byVariants(gpu, family, c, /./);
+    }
+  },
+);
+
 gpuTest("attention() keeps its precision where a key has thousands of queries", async (gpu) => {
   const c = makeCase(shape(4, 1, 4), 1500, packed([1500]), 0.3);
   const [actual, expected] = [await onGpu(gpu, c), oracle(c)];

@@ -81,6 +81,48 @@ function hardwareTest(name: string, fn: (gpu: Gpu) => Promise<void>): void {
   });
 }
 
+/** Every kernel in every orientation and storage, which takes many minutes, where it is asked for; else some of each. */
+const ALL = Deno.env.get("LIMBECK_ALL_VARIANTS") === "1";
+
+hardwareTest(
+  "each kernel of products matches f64, in each orientation, of two products onto an addend",
+  async (gpu) => {
+    if (!ALL) {
+      console.log("skip: takes many minutes; LIMBECK_ALL_VARIANTS=1 runs it");
+      return;
+    }
+    const device = hardware(gpu);
+    // Edges in the second tile of the largest, a slice that is not full, and sizes that are no multiple of four; then few rows.
+    for (const [m, n, k, k2] of [[133, 140, 1044, 8], [133, 141, 43, 5], [5, 37, 301, 3]] as const) {
+      for (
+        const [orientation, dtype] of [["NT", "f32"], ["NN", "bf16"], ["TN", "f32"], ["NT", "f16"]] as const
+      ) {
+        const [sizes, short] = [{ m, n, k }, { m, n, k: k2 }];
+        const [x, w] = operands(orientation, sizes, dtype);
+        const [x2, w2] = operands(orientation, short);
+        const r = operand([m, n], 3);
+        const second = product(orientation, short, x2.values, w2.values);
+        const expected = product(orientation, sizes, x.values, w.values)
+          .map((v, i) => v + 3 * second[i]! + r.values[i]!);
+        const shape = { orientation, ...sizes, k2, weight: dtype } as const;
+        for (const variant of candidates(shape, device)) {
+          const { outputs } = await run(
+            gpu,
+            [x, w, x2, w2, r],
+            (_, x, w, x2, w2, r) =>
+              add(add(matmul(orientation, x!, w!), matmul(orientation, scale(x2!, 3), w2!)), r!),
+            {},
+            liking(device, shape, variant),
+          );
+          const title = `${orientation} ${m}x${n}x${k} ${dtype} ${name(variant)}`;
+          console.log(title);
+          assertWithin(outputs[0]!, expected, 3 * tolerance(k), title);
+        }
+      }
+    }
+  },
+);
+
 hardwareTest("each tile of products matches f64, in one of the orientations", async (gpu) => {
   const device = hardware(gpu);
   const tried = new Set<string>();
