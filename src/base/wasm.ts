@@ -28,8 +28,8 @@ function signed(x: number): number[] {
 export const get = (local: number): number[] => [0x20, ...unsigned(local)];
 export const set = (local: number): number[] => [0x21, ...unsigned(local)];
 export const i32 = (x: number): number[] => [0x41, ...signed(x | 0)];
-export const i32Add: readonly number[] = [0x6a];
-export const i32Subtract: readonly number[] = [0x6b];
+const i32Add: readonly number[] = [0x6a];
+const i32Subtract: readonly number[] = [0x6b];
 /** Adds a number to a local. */
 export const advance = (local: number, by: number): number[] => [
   ...get(local),

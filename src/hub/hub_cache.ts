@@ -31,7 +31,7 @@ export interface CachedPlace {
 }
 
 /** The folder of a repository. */
-export function repositoryFolder(place: Omit<CachedPlace, "commit" | "path">): string {
+function repositoryFolder(place: Omit<CachedPlace, "commit" | "path">): string {
   return join(place.cacheFolder, folderName(place));
 }
 

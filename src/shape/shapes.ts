@@ -129,7 +129,7 @@ function ranked(shapes: readonly MeasuredShape[], layers: number, metric: DepthM
 }
 
 /** What a shape costs and loses. */
-export function tradeoffOf({ parameters, values }: MeasuredShape, metric: DepthMetric): Tradeoff {
+function tradeoffOf({ parameters, values }: MeasuredShape, metric: DepthMetric): Tradeoff {
   return [parameters, valueOf(values, metric)];
 }
 

@@ -226,7 +226,7 @@ function withEnd(ids: Int32Array, end: number | undefined): Int32Array {
 }
 
 /** What is counted before anything is encoded. */
-export function emptyReport(): EncodeReport {
+function emptyReport(): EncodeReport {
   return {
     rows: 0,
     rowsByShape: { text: 0, prompt: 0, messages: 0 },

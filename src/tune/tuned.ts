@@ -93,7 +93,7 @@ export function deviceIdentity({ adapter: { info }, description, features, provi
 }
 
 /** Whether two devices are the same, as far as can be told. */
-export function isSameDevice(a: DeviceIdentity, b: DeviceIdentity): boolean {
+function isSameDevice(a: DeviceIdentity, b: DeviceIdentity): boolean {
   return canonicalJson(a) === canonicalJson(b);
 }
 

@@ -128,7 +128,7 @@ function chanceText(p: number | null | undefined): string {
 }
 
 /** What all come to on tasks; undefined where there are none. */
-export function taskTable(tasks: readonly ComparedTask[]): Table | undefined {
+function taskTable(tasks: readonly ComparedTask[]): Table | undefined {
   const names = Object.keys(tasks[0]?.figures[0]?.values ?? {});
   if (names.length === 0) return undefined;
   return [
@@ -143,7 +143,7 @@ export function taskTable(tasks: readonly ComparedTask[]): Table | undefined {
 }
 
 /** Differences on tasks to the first recipe, of the figures that decide; undefined where there are none. */
-export function taskDifferenceTable(tasks: readonly ComparedTask[], first: string): Table | undefined {
+function taskDifferenceTable(tasks: readonly ComparedTask[], first: string): Table | undefined {
   const rows = tasks.flatMap(({ name, figures: [figure] }) =>
     (figure?.differences ?? []).flatMap(({ other, overItems, overSeeds }) =>
       overItems

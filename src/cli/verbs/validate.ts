@@ -62,7 +62,7 @@ function keyProblems({ teacher: { server } }: Recipe): string[] {
 }
 
 /** Counts of an encoded dataset in words. */
-export function reportText(report: EncodeReport): string {
+function reportText(report: EncodeReport): string {
   const parts = [
     `${report.samples} ${report.samples === 1 ? "sample" : "samples"}`,
     `${count(report.tokens)} tokens, ${count(report.supervisedTokens)} of them learnt`,

@@ -37,7 +37,7 @@ export interface AuditOptions {
 }
 
 /** The numbers of logits that an audit looks at. */
-export const AUDITED_K = [8, 16, 32, 64, 128, 256] as const;
+const AUDITED_K = [8, 16, 32, 64, 128, 256] as const;
 
 /** Rows of a head at a time. */
 const ROWS = 64;

@@ -48,7 +48,7 @@ const BLOCK = "score";
 const NEXT = `${BLOCK}.next`;
 
 /** The block `score` of a model. */
-export function scoringPlan(device: DeviceDescription, model: Model, options: ScorerOptions): Plan {
+function scoringPlan(device: DeviceDescription, model: Model, options: ScorerOptions): Plan {
   const { length, top, attach } = options;
   const count = passTokens(length, options.passTokens);
   const program = new Program();

@@ -11,12 +11,12 @@ import { rows } from "../../tensor/ops/views.ts";
 import type { DenseTarget } from "./chunked_loss.ts";
 
 /** Name of the step scalar with the i-th teacher's share, of all that sum to 1. */
-export function shareName(i: number): string {
+function shareName(i: number): string {
   return `teacher.${i}.share`;
 }
 
 /** Name of the step scalar with its logarithm. */
-export function logShareName(i: number): string {
+function logShareName(i: number): string {
   return `teacher.${i}.logShare`;
 }
 

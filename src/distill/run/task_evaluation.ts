@@ -20,7 +20,7 @@ import type { Attempt } from "./attempt.ts";
 import { teachersOf } from "../recipe/teachers.ts";
 
 /** Where a run keeps what its models came to, in its folder. */
-export const EVALUATION_FOLDER = "evaluation";
+const EVALUATION_FOLDER = "evaluation";
 /** The table, in that folder. */
 const TABLE_FILE = "evaluation.json";
 

@@ -118,7 +118,7 @@ export interface ChoosingPlace {
 }
 
 /** The teacher of each sample by the tags of their rows, which have been checked. */
-export function taggedChoice(samples: readonly EncodedSample[], names: readonly string[]): SampleChoice {
+function taggedChoice(samples: readonly EncodedSample[], names: readonly string[]): SampleChoice {
   return new Map(samples.map((sample) => [sample, names.indexOf(sample.teacher!)]));
 }
 

@@ -34,7 +34,7 @@ export interface RougeScores {
 }
 
 /** The words that ROUGE sees. */
-export function rougeWords(text: string, { stemmed = false }: RougeOptions = {}): string[] {
+function rougeWords(text: string, { stemmed = false }: RougeOptions = {}): string[] {
   const words = text.toLowerCase().split(/[^a-z0-9]+/).filter((word) => word !== "");
   return stemmed ? words.map((word) => (word.length > 3 ? porterStem(word) : word)) : words;
 }

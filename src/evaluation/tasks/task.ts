@@ -102,7 +102,7 @@ const SCHEMAS = {
 } as const;
 
 /** What tasks measure. */
-export const TASK_KINDS = ["perplexity", "agreement", "multiple-choice", "exact-match", "rouge"] as const;
+const TASK_KINDS = ["perplexity", "agreement", "multiple-choice", "exact-match", "rouge"] as const;
 
 /** See {@linkcode TASK_KINDS}. */
 export type TaskKind = typeof TASK_KINDS[number];
@@ -224,11 +224,4 @@ export async function namedTask(named: string): Promise<EvaluationTask> {
     `--task ${named}`,
   );
   return withFolder(task, system.cwd());
-}
-
-/** JSON Schemas of tasks as they are written, by kind. */
-export function taskSchemas(): Readonly<Record<TaskKind, FieldSchema>> {
-  return Object.fromEntries(
-    Object.entries(SCHEMAS).map(([kind, schema]) => [kind, z.toJSONSchema(schema, { io: "input" })]),
-  ) as unknown as Record<TaskKind, FieldSchema>;
 }

@@ -18,7 +18,7 @@ import {
 } from "../nf4.ts";
 
 /** What weights can be quantised to while they are loaded. */
-export const QUANTIZE_DTYPES = ["nf4", "nf4-double", "q8_0", "q4_0"] as const;
+const QUANTIZE_DTYPES = ["nf4", "nf4-double", "q8_0", "q4_0"] as const;
 
 /** One of {@linkcode QUANTIZE_DTYPES}. */
 export type QuantizeDtype = (typeof QUANTIZE_DTYPES)[number];

@@ -86,7 +86,7 @@ export function traceHead(ctx: ModelContext, config: DescribedConfig, names: Fam
 }
 
 /** Every rotary table of a decoder, once. */
-export function rotaryTables({ description }: DescribedConfig): RotaryTable[] {
+function rotaryTables({ description }: DescribedConfig): RotaryTable[] {
   const found = description.layers.flatMap(({ attention: { rotary } }) => rotary ? [rotary] : []);
   return [...new Map(found.map((table) => [table.name, table])).values()];
 }

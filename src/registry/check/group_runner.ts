@@ -28,7 +28,7 @@ export interface GroupOutcome {
 }
 
 /** The tokens of two vocabularies that stand for the same, both ways, -1 where there is none. */
-export function matchBothWays(
+function matchBothWays(
   teacherOf: ArrayLike<number>,
   teacherVocabulary: number,
 ): Int32Array<ArrayBuffer> {

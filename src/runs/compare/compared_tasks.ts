@@ -14,7 +14,7 @@ import { type Interval, meanInterval } from "./intervals.ts";
 import { type SampleSummary, summariseSample } from "./paired_statistics.ts";
 
 /** The folder of what was measured on tasks, in a comparison's. */
-export const TASKS_FOLDER = "tasks";
+const TASKS_FOLDER = "tasks";
 
 /** Who takes part: a recipe with its runs, or a model. */
 export interface TaskParticipant {

@@ -93,7 +93,7 @@ export interface PlannedRun {
 }
 
 /** What stands for the seed in the path of a model that there is one of for each seed. */
-export const SEED_PLACE = "{seed}";
+const SEED_PLACE = "{seed}";
 
 /** One model of a comparison as it is measured. */
 export interface PlannedModel {

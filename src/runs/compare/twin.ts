@@ -16,7 +16,7 @@ interface NamedRecipe {
 const NAME = "fine-tuning";
 
 /** Whether a recipe learns by the next token alone. */
-export function isFineTuning({ objective }: Pick<Recipe, "objective">): boolean {
+function isFineTuning({ objective }: Pick<Recipe, "objective">): boolean {
   return objective.every(({ loss, learner = "student" }) =>
     loss === "cross-entropy" && learner === "student"
   );

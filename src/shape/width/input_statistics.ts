@@ -75,7 +75,7 @@ export async function measureInputs(
 }
 
 /** Plans the measuring; pure, needs no GPU. */
-export function planInputs(model: Model, tokens: number, device: DeviceDescription): Plan {
+function planInputs(model: Model, tokens: number, device: DeviceDescription): Plan {
   const program = new Program();
   const graph = program.block(BLOCK);
   const { projections } = narrowingOf(model.architecture, model.path);

@@ -12,7 +12,7 @@ import { InputError } from "../../base/errors.ts";
 const LIST = /^([^{}]*)\{([^{}]+)\}([^{}]*)$/s;
 
 /** Whether the last part of a path stands for the files of a folder that there are. */
-export function isPattern(path: string): boolean {
+function isPattern(path: string): boolean {
   return basename(path).includes("*");
 }
 

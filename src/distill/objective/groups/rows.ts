@@ -110,7 +110,7 @@ export function groupLoss(graph: Graph, inputs: GroupLossInputs): TracedGroupLos
 }
 
 /** Whether groups of more than one token are more than one row. */
-export function hasFactors(rows: GroupRows): boolean {
+function hasFactors(rows: GroupRows): boolean {
   return rows === "chain" || rows === "observed";
 }
 

@@ -15,7 +15,7 @@ import type { TargetFeed } from "./teacher_rows.ts";
 import { traceHead } from "../traced_model.ts";
 
 /** Names of the inputs of a training program. */
-export const HIDDEN_INPUTS = { rows: "cached.hidden", scales: "cached.scales" } as const;
+const HIDDEN_INPUTS = { rows: "cached.hidden", scales: "cached.scales" } as const;
 
 /** An input of one of several teachers, by what it is called where there is one. */
 export function inputOf(teacher: string, input: string): string {

@@ -14,7 +14,7 @@ import type { CachedRows } from "../../objective/chunked_loss.ts";
 import type { MarkedBatch } from "../../objective/token_masks.ts";
 
 /** Names of the inputs of a training program, in the order in which row kernels bind them. */
-export const CACHED_INPUTS = { ids: "cached.ids", logits: "cached.logits", tails: "cached.tails" } as const;
+const CACHED_INPUTS = { ids: "cached.ids", logits: "cached.logits", tails: "cached.tails" } as const;
 
 /** Where a batch's rows go: inputs of the training program, each position's row by row. */
 export interface RowArrays {

@@ -126,7 +126,7 @@ export function productText(variant: MatmulVariant, product: ProductText): strin
 }
 
 /** Threads of a workgroup. */
-export function threadsOf(v: TiledVariant): number {
+function threadsOf(v: TiledVariant): number {
   return v.rows / v.rowsEach * (v.columns / v.columnsEach);
 }
 
