@@ -110,11 +110,22 @@ export function mutate(source: string, { first, index, wanted = () => true }: Mu
   pieces.forEach((piece, p) => {
     text += wgsl.slice(at, piece.start);
     const choice = piece.inside === "main" ? "mistake" : "which";
-    text += withSites(wgsl.slice(piece.start, piece.end), planted.get(p) ?? [], choice);
+    text += bounded(withSites(wgsl.slice(piece.start, piece.end), planted.get(p) ?? [], choice));
     at = piece.end;
   });
   text += wgsl.slice(at);
   return { wgsl: withChoice(text, index), mutants };
+}
+
+/** Turns of a thread's loops that begin where a kernel has found out, in all: a mistake may send one on for as many as the driver allows. */
+const MOST_TURNS = 2000;
+
+/** A loop that ends; those that begin at a number do so long before. */
+function bounded(piece: string): string {
+  return piece.replace(
+    /^for \((var \w+ = [a-z][^;]*); (.*); /s,
+    (_, begin, condition) => `for (${begin}; (${condition}) && goes_on(); `,
+  );
 }
 
 /** What has to be known of a text as a whole. */
@@ -433,6 +444,8 @@ function withChoice(wgsl: string, index: number): string {
   const enabled = /^(\s*enable [^;]*;)*/.exec(wgsl)![0].length;
   return `${wgsl.slice(0, enabled)}
 ${step}var<private> which: f32;
+var<private> turns: u32;
+fn goes_on() -> bool { turns += 1u; return turns < ${MOST_TURNS}u; }
 ${wgsl.slice(enabled, main)}
   let mistake = ${value};
   which = mistake;${wgsl.slice(main)}`;

@@ -59,7 +59,8 @@ export async function hunt(
   const mutated = (kernel: string, wgsl: string) => {
     let text = texts.get(wgsl);
     if (!text) {
-      const wanted = share ? (at: number) => at % share.of === share.at % share.of : () => true;
+      // The others get none, but their loops end too, whatever they are told.
+      const wanted = (at: number) => kernels(kernel) && (!share || at % share.of === share.at % share.of);
       text = mutate(wgsl, { first: planted.length + 1, index, wanted });
       texts.set(wgsl, text);
       planted.push(...text.mutants.map((mutant) => ({ ...mutant, kernel })));
@@ -73,8 +74,7 @@ export async function hunt(
       lower: (context) =>
         op.lower({
           ...context,
-          dispatch: (d) =>
-            context.dispatch(kernels(d.kernel) ? { ...d, wgsl: mutated(d.kernel, d.wgsl) } : d),
+          dispatch: (d) => context.dispatch({ ...d, wgsl: mutated(d.kernel, d.wgsl) }),
         }),
     };
     Object.assign(tensor.producer!, { op: mistaken });
