@@ -118,7 +118,7 @@ export function mutate(source: string, { first, index, wanted = () => true }: Mu
 }
 
 /** Turns of a thread's loops that begin where a kernel has found out, in all: a mistake may send one on for as many as the driver allows. */
-const MOST_TURNS = 2000;
+const MOST_TURNS = 400;
 
 /** A loop that ends; those that begin at a number do so long before. */
 function bounded(piece: string): string {
