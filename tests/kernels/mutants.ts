@@ -96,7 +96,9 @@ export function mutate(source: string, { first, index, wanted = () => true }: Mu
   const planted = new Map<number, { site: Site; number: number }[]>();
   [...found].filter((_, at) => wanted(at)).forEach(([key, copies], i) => {
     // The last copy, but for those that have mistakes enough. Edges are met by the last alone.
-    const load = (piece: number) => pieces[piece]!.isHeader ? 0 : planted.get(piece)?.length ?? 0;
+    const rule = copies[0]!.site.rule;
+    const isEdge = rule === "at the edge" || rule === "other size" || pieces[copies[0]!.piece]!.isHeader;
+    const load = (piece: number) => isEdge ? 0 : planted.get(piece)?.length ?? 0;
     const least = Math.min(...copies.map(({ piece }) => load(piece)));
     const { piece, site } = copies.findLast(({ piece }) => load(piece) <= least + 1)!;
     const number = first + i;

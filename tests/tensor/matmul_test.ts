@@ -1,17 +1,7 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertThrows } from "@std/assert";
-import {
-  assertWithin,
-  gpuTest,
-  maxDifference,
-  randomArray,
-  relativeError,
-  run,
-  testGpu,
-  type Value,
-} from "./harness.ts";
+import { assertWithin, gpuTest, randomArray, relativeError, run, testGpu, type Value } from "./harness.ts";
 import { numericGradient, operand } from "./oracle.ts";
-import { type Mistake, plantAny } from "./planted.ts";
 import type { FloatDtype } from "../../src/formats/dtype.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { type Tensor } from "../../src/tensor/graph.ts";
@@ -79,11 +69,18 @@ const SIZES: Sizes[] = [
   { m: 65, n: 64, k: 3 },
 ];
 
-gpuTest("matmul() matches f64 in every orientation, weight type and odd size", async (gpu) => {
+/** Of weights in 16 bits, what reads them one by one and by fours; the rest of a kernel knows nothing of how they are stored. */
+const SIXTEEN_BITS = SIZES.filter(({ m }) => [8, 17, 31].includes(m));
+
+gpuTest("matmul() matches f64 in every orientation, weight type and odd size", async (gpu, family) => {
+  // Software devices make odd sizes by the tiles of the others, which are tested with those.
+  const own = ({ m, n, k }: Sizes) =>
+    m === 17 || k % 4 === 0 && (n % 4 === 0 || n < 32) && (m % 4 === 0 || m < 32);
   for (const orientation of ORIENTATIONS) {
     // Weights in 16 bits are only ever multiplied, never made: no product of this orientation has one.
     for (const dtype of orientation === "TN" ? ["f32"] as const : ["f32", "f16", "bf16"] as const) {
-      for (const sizes of SIZES) {
+      for (const sizes of dtype === "f32" ? SIZES : SIXTEEN_BITS) {
+        if (family === "subgroup8" && !own(sizes)) continue;
         const [x, w] = operands(orientation, sizes, dtype);
         const { outputs } = await run(gpu, [x, w], (_, x, w) => matmul(orientation, x!, w!, 0.5));
         const expected = product(orientation, sizes, x.values, w.values).map((v) => 0.5 * v);
@@ -131,7 +128,8 @@ function headGradients(orientation: Orientation, sizes: Sizes): [Value, Value, F
 
 gpuTest("matmul() keeps its precision over the depths of vocabularies", async (gpu) => {
   for (const k of [32_000, 151_936]) {
-    for (const orientation of ORIENTATIONS) {
+    // The deepest is the way back through a head.
+    for (const orientation of k > 32_000 ? ["NN"] as const : ORIENTATIONS) {
       const [x, w, expected] = headGradients(orientation, { m: 8, n: 36, k });
       const { outputs } = await run(gpu, [x, w], (_, x, w) => [
         matmul(orientation, x!, w!),
@@ -288,48 +286,6 @@ gpuTest("matmul() folds a grid that is too long for one dimension", async (_, fa
   const { outputs } = await run(gpu, [x, w], (_, x, w) => matmul("NT", x!, w!));
   assertWithin(outputs[0]!, product("NT", sizes, x.values, w.values), tolerance(8));
 });
-
-gpuTest(
-  "a product that forgets the last slice of its depth, or a block, does not pass",
-  async (gpu, family) => {
-    const mistakes: [k: number, ...Mistake[]][] = family === "subgroup8"
-      ? [
-        [36, ["let depth = size.k;", "let depth = size.k - select(0u, 4u, WRONG);"]],
-        [
-          2052,
-          ["+ x_column) / 4u", "+ x_column * select(1u, 0u, WRONG)) / 4u"],
-          ["size.accumulate == 2u", "size.accumulate == select(2u, 3u, WRONG)"],
-        ],
-      ]
-      : [
-        [
-          36,
-          ["k < end", "k < end - select(0u, 4u, WRONG)"],
-          ["let before = 1u - panel;", "let before = select(1u - panel, panel, WRONG);"],
-          ["^ x_turn", "^ select(x_turn, 0u, WRONG)"],
-        ],
-        [
-          1100,
-          ["part < size.k;", "part < size.k - select(0u, 1u, WRONG);"],
-          ["out_base = part *", "out_base = select(part, 0u, WRONG) *"],
-        ],
-      ];
-    for (const [k, ...planted] of mistakes) {
-      const sizes = { m: 33, n: 36, k };
-      const [x, w] = operands("NT", sizes);
-      const expected = product("NT", sizes, x.values, w.values);
-      const off = async (mistake: number) => {
-        const build = (_: unknown, x?: Tensor, w?: Tensor) => plantAny(matmul("NT", x!, w!), planted);
-        return maxDifference((await run(gpu, [x, w], build, { mistake })).outputs[0]!, expected);
-      };
-      assert(await off(0) < tolerance(k));
-      for (const [i, [right]] of planted.entries()) {
-        const difference = await off(i + 1);
-        assert(difference > 0.1, `${right}: ${difference}`);
-      }
-    }
-  },
-);
 
 Deno.test("matmul() refuses operands whose inner sizes differ", () => {
   const program = new Program();

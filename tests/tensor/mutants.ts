@@ -169,7 +169,10 @@ export class Hunters {
       if (known) {
         this.#equivalent.set(known, (this.#equivalent.get(known) ?? 0) + 1);
         equivalent++;
-      } else this.#unnoticed.push(mistake);
+      } else {
+        console.log(`not noticed: ${mistake}`);
+        this.#unnoticed.push(mistake);
+      }
     }
     console.log(
       `${what}: ${mutants} mistakes, ${mutants - unnoticed.length} noticed, ${equivalent} without effect`,
