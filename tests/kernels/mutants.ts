@@ -14,6 +14,8 @@ export interface Mutant {
   readonly number: number;
   /** Which of {@linkcode RULES} it comes from. */
   readonly rule: Rule;
+  /** Its place among all mistakes of the text. */
+  readonly at: number;
   /** The function, and what stands there; numbers of unrolled copies are `#`. */
   readonly place: string;
 }
@@ -51,6 +53,8 @@ export interface MutateOptions {
   readonly index: number;
   /** Whether a mistake is wanted, by its place among all; all are by default. */
   readonly wanted?: (at: number) => boolean;
+  /** Which of the copies that unrolling makes get the mistake; the last by default. */
+  readonly copy?: "every" | "last";
 }
 
 /** A piece of a function: a statement with its semicolon, or what stands before a brace. */
@@ -70,7 +74,10 @@ interface Site {
 }
 
 /** The text with every mistake that the rules find in it. Comments are gone. */
-export function mutate(source: string, { first, index, wanted = () => true }: MutateOptions): Mutated {
+export function mutate(
+  source: string,
+  { first, index, wanted = () => true, copy = "last" }: MutateOptions,
+): Mutated {
   const wgsl = source.replace(/\/\/.*/g, "");
   const facts = factsOf(wgsl);
   const found = new Map<string, { piece: number; site: Site }[]>();
@@ -94,18 +101,22 @@ export function mutate(source: string, { first, index, wanted = () => true }: Mu
 
   const mutants: Mutant[] = [];
   const planted = new Map<number, { site: Site; number: number }[]>();
-  [...found].filter((_, at) => wanted(at)).forEach(([key, copies], i) => {
-    // The last copy, but for those that have mistakes enough. Edges are met by the last alone.
-    const rule = copies[0]!.site.rule;
-    const isEdge = rule === "at the edge" || rule === "other size" || pieces[copies[0]!.piece]!.isHeader;
-    const load = (piece: number) => isEdge ? 0 : planted.get(piece)?.length ?? 0;
-    const least = Math.min(...copies.map(({ piece }) => load(piece)));
-    const { piece, site } = copies.findLast(({ piece }) => load(piece) <= least + 1)!;
-    const number = first + i;
-    if (!planted.has(piece)) planted.set(piece, []);
-    planted.get(piece)!.push({ site, number });
-    mutants.push({ number, rule: site.rule, place: key.slice(key.indexOf(": ") + 2) });
-  });
+  [...found].map((one, at) => [...one, at] as const).filter(([, , at]) => wanted(at)).forEach(
+    ([key, copies, at], i) => {
+      const number = first + i;
+      // The last copy, but for those that have mistakes enough. Edges are met by the last alone.
+      const { rule } = copies[0]!.site;
+      const isEdge = rule === "at the edge" || rule === "other size" || pieces[copies[0]!.piece]!.isHeader;
+      const load = (piece: number) => isEdge ? 0 : planted.get(piece)?.length ?? 0;
+      const least = Math.min(...copies.map(({ piece }) => load(piece)));
+      const last = copies.findLast(({ piece }) => load(piece) <= least + 1)!;
+      for (const { piece, site } of copy === "every" ? copies : [last]) {
+        if (!planted.has(piece)) planted.set(piece, []);
+        planted.get(piece)!.push({ site, number });
+      }
+      mutants.push({ number, rule, at, place: key.slice(key.indexOf(": ") + 2) });
+    },
+  );
 
   let text = "";
   let at = 0;

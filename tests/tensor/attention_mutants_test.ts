@@ -171,9 +171,31 @@ const EQUIVALENT: readonly Equivalent[] = [
     mistake: /subgroup8 8x.*: first choice: main: min\(part \+ #u, vectors\) in for/,
     because: "what a part makes too many is the next part's, which a device that goes in order writes later",
   },
+  {
+    mistake: /tiled .*: other size: main: size.vectors in let vectors/,
+    because: "a slice has four vectors, and the last of them is not the first of a slice",
+  },
+  {
+    mistake: /heads apart: .*: term dropped: main: group.x \+ group.y \* groups.x in/,
+    because: "so few workgroups are never folded",
+  },
+  {
+    mistake: /^(?!.* parts).*: term dropped: main: tile \/ size.tiles \/ kv_heads % size.group/,
+    because: "a workgroup has all columns of a head",
+  },
+  {
+    mistake: /tiled 128x32 by 128\b.*: (always|at the edge|term dropped): main: t \+ d /,
+    because:
+      "threads bring both sides in different turns: what lies beyond a head's width meets a 0 of the other",
+  },
 ];
 
 const PARTS: readonly AttentionPart[] = ["attention", "attention dq", "attention dk dv"];
+
+/** So many that the last ones are brought by the last of what is unrolled. */
+function keysFor(queries: number, family: KernelFamily): number {
+  return queries + (family === "subgroup8" ? 64 : 44);
+}
 
 /**
  * Short ranges in every place of a block, but for some queries that see all keys: without each of them, keys that a tile has to go through, or
@@ -181,7 +203,7 @@ const PARTS: readonly AttentionPart[] = ["attention", "attention dq", "attention
  */
 function spreadOut(part: AttentionPart, { family }: AttentionVariant, rows: number): [number, number][] {
   const queries = family === "subgroup8" ? 156 : rows + 12;
-  const keys = queries + 44;
+  const keys = keysFor(queries, family);
   const seers = family === "subgroup8"
     // In each place of a lane's four rows, and once as the last of sixteen.
     ? [15, 12, 17, 14].map((at, tile) => 32 * tile + at % rows)
@@ -193,13 +215,11 @@ function spreadOut(part: AttentionPart, { family }: AttentionVariant, rows: numb
   seers.push(queries - (part === "attention dq" ? 12 : 11));
   return Array.from({ length: queries }, (_, i): [number, number] => {
     if (seers.includes(i)) return [1, keys];
+    // The last key of a block, which begins at the first that a neighbour sees.
+    if (family === "subgroup8" && (seers.includes(i - 1) || seers.includes(i + 1))) return [32, 40];
     const tile = Math.floor(i / rows);
     // What the second tile of a device for hardware would lose lies behind the keys that all of it see.
-    const from = family === "subgroup8"
-      ? rows + 8 + tile * 32 % (keys - rows - 56)
-      : tile === 0
-      ? rows + 8
-      : 8;
+    const from = family === "subgroup8" ? rows + 8 + tile * 32 % 96 : tile === 0 ? rows + 8 : 8;
     const start = from + i * 5 % 32;
     return [start, start + 1 + i * 3 % 11];
   });
@@ -227,14 +247,18 @@ function casesOf(part: AttentionPart, variant: AttentionVariant, headDim: number
     : Math.max(8 * variant.own, variant.spread);
   const spread = spreadOut(part, variant, rows);
   return [
-    makeCase(part === "attention dk dv" ? made(6, 3) : made(2, 1), spread.length + 44, spread),
+    makeCase(
+      part === "attention dk dv" ? made(8, 4) : made(2, 1),
+      keysFor(spread.length, variant.family),
+      spread,
+    ),
     makeCase(made(4, 2), 51, edges(51)),
     // Scores in the thousands; forward, of so many keys that the largest is met in any place.
     part === "attention"
       ? makeCase(
         made(4, 2),
-        53,
-        Array.from({ length: 17 }, (_, i) => [i % 3, 50 - i % 7]),
+        117,
+        Array.from({ length: 17 }, (_, i) => [i % 3, 114 - i % 7]),
         80 * (headDim / 8) ** -0.5,
       )
       : makeCase(made(4, 2), 21, packed([9, 8]), 40 * (headDim / 8) ** -0.5),
@@ -315,10 +339,10 @@ function huntIn(
 
 /** The most workgroups along a dimension: fewer than there are in all, and no fewer than their root. */
 function gridOf(part: AttentionPart, variant: AttentionVariant): number {
-  if (variant.family === "subgroup8") return part === "attention dk dv" ? 11 : 8;
+  if (variant.family === "subgroup8") return part === "attention dk dv" ? 13 : 8;
   // Gradients of heads apart are summed by many workgroups.
-  if (variant.apart) return 30;
-  if (part === "attention dk dv") return 5;
+  if (variant.apart) return 60;
+  if (part === "attention dk dv") return 6;
   return variant.parts > 1 ? 4 : 3;
 }
 

@@ -127,3 +127,17 @@ Deno.test("larger tiles move fewer bytes, and parts of a head more", () => {
     assert(tile(64, 32, 2) > 1.2 * tile(64, 32, 1));
   }
 });
+
+Deno.test("a processor's order begins with the tiles that take it fewest instructions, and leaves a GPU's alone", () => {
+  const shape = shapeOf(256, 8, 4, 8);
+  const software = { ...LARGE, software: true };
+  for (const part of PARTS) {
+    const { candidates, cost, name } = attentionVariants(part);
+    const order = (device: DeviceDescription) =>
+      candidates(shape, device).toSorted((a, b) => cost(shape, a, device) - cost(shape, b, device)).map(name);
+    assertEquals(candidates(shape, software).map(name), candidates(shape, LARGE).map(name), "what there is");
+    // What bench/tuner.ts finds on Mesa's llvmpipe: threads that make two vectors of scores of each row.
+    assert(order(software)[0]!.startsWith("tiled 64x32 by 64"), `${part}: ${order(software)}`);
+    assert(order(LARGE)[0] !== order(software)[0], `${part}: a GPU's order`);
+  }
+});

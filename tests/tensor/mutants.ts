@@ -27,11 +27,15 @@ export interface Hunt {
   readonly kernels?: (kernel: string) => boolean;
   /** Of how many mistakes of a kernel one is made, and which: all by default. */
   readonly share?: { readonly of: number; readonly at: number };
+  /** These mistakes alone, by kernel and place in the text, and in all copies of what unrolling has made. */
+  readonly everywhere?: ReadonlySet<string>;
 }
 
 /** A mistake that nobody noticed, and the kernel that makes it. */
 export interface Unnoticed extends Mutant {
   readonly kernel: string;
+  /** Which of the program's texts, in their order. */
+  readonly text: number;
 }
 
 /** What was found. */
@@ -46,7 +50,17 @@ export interface Hunted {
  * @throws {Error} if the kernels are wrong without a mistake
  */
 export async function hunt(
-  { gpu, values, build, isRight, scalars = {}, device = gpu.description, kernels = () => true, share }: Hunt,
+  {
+    gpu,
+    values,
+    build,
+    isRight,
+    scalars = {},
+    device = gpu.description,
+    kernels = () => true,
+    share,
+    everywhere,
+  }: Hunt,
 ): Promise<Hunted> {
   const program = new Program();
   const graph = program.block("test");
@@ -60,10 +74,15 @@ export async function hunt(
     let text = texts.get(wgsl);
     if (!text) {
       // The others get none, but their loops end too, whatever they are told.
-      const wanted = (at: number) => kernels(kernel) && (!share || at % share.of === share.at % share.of);
-      text = mutate(wgsl, { first: planted.length + 1, index, wanted });
+      const nth = texts.size;
+      const wanted = (at: number) => {
+        if (!kernels(kernel)) return false;
+        if (everywhere) return everywhere.has(`${nth} ${at}`);
+        return !share || at % share.of === share.at % share.of;
+      };
+      text = mutate(wgsl, { first: planted.length + 1, index, wanted, copy: everywhere ? "every" : "last" });
       texts.set(wgsl, text);
-      planted.push(...text.mutants.map((mutant) => ({ ...mutant, kernel })));
+      planted.push(...text.mutants.map((mutant) => ({ ...mutant, kernel, text: nth })));
     }
     return text.wgsl;
   };
@@ -162,21 +181,26 @@ export class Hunters {
   async hunt(what: string, hunted: Hunt): Promise<void> {
     const { mutants, unnoticed } = await hunt(hunted);
     this.#mutants += mutants;
-    let equivalent = 0;
-    for (const { kernel, rule, place } of unnoticed) {
-      const mistake = `${what}: ${kernel}: ${rule}: ${place}`;
-      const known = this.#known.find((one) => one.mistake.test(mistake));
-      if (known) {
-        this.#equivalent.set(known, (this.#equivalent.get(known) ?? 0) + 1);
-        equivalent++;
-      } else {
-        console.log(`not noticed: ${mistake}`);
-        this.#unnoticed.push(mistake);
-      }
+    const named = unnoticed.map((one) => ({
+      ...one,
+      mistake: `${what}: ${one.kernel}: ${one.rule}: ${one.place}`,
+    }));
+    const reasons = named.map(({ mistake }) => this.#known.find((known) => known.mistake.test(mistake)));
+    // Some copies of what is unrolled never get to work.
+    const others = named.filter((_, i) => !reasons[i]);
+    const everywhere = new Set(others.map(({ text, at }) => `${text} ${at}`));
+    const again = others.length > 0 ? (await hunt({ ...hunted, everywhere })).unnoticed : [];
+    for (const { text, at } of again) {
+      const { mistake } = others.find((one) => one.text === text && one.at === at)!;
+      console.log(`not noticed: ${mistake}`);
+      this.#unnoticed.push(mistake);
     }
-    console.log(
-      `${what}: ${mutants} mistakes, ${mutants - unnoticed.length} noticed, ${equivalent} without effect`,
-    );
+    for (const known of reasons) {
+      if (known) this.#equivalent.set(known, (this.#equivalent.get(known) ?? 0) + 1);
+    }
+    const equivalent = reasons.filter((known) => known !== undefined).length;
+    const noticed = mutants - equivalent - again.length;
+    console.log(`${what}: ${mutants} mistakes, ${noticed} noticed, ${equivalent} without effect`);
   }
 
   /**
