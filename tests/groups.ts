@@ -19,9 +19,9 @@ const OWN_PROCESS: readonly string[] = [
 
 /** Folders whose groups take longest: they begin first, so that short ones fill what is left at the end. */
 const LONG_FOLDERS = [
-  "distill",
-  "goldens",
   "losses",
+  "goldens",
+  "distill",
   "tensor",
   "shape",
   "adapters",

@@ -38,12 +38,10 @@ const LONGEST = [
   "tests/kernels/translation_test.ts",
   "tests/examples/plugins_test.ts",
   "tests/losses/builtins_test.ts",
-  "tests/goldens/one_for_all_test.ts",
   "tests/runs/inspection_test.ts",
   "tests/runs/child_test.ts",
   "tests/tensor/attention_test.ts",
   "tests/goldens/stories15m_test.ts",
-  "tests/distill/teacher_cache_test.ts",
   "tests/examples/recipes_test.ts",
   "tests/goldens/families_test.ts",
 ];
