@@ -58,6 +58,9 @@ export async function compile(gpu: Gpu, plan: Plan, options: CompileOptions = {}
         await prepareAll(gpu, plan, buffers, block, () => options.onProgress?.(done++, total)),
       );
     }
+    for (const [key, { chosen, candidates }] of plan.kernels) {
+      if (chosen !== candidates[0]!.name) gpu.taken.set(key, chosen);
+    }
     return new Executable(gpu, plan, buffers, owned, blocks, options.profile ?? false);
   } catch (error) {
     owned.forEach((b) => b.destroy());
