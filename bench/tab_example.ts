@@ -2,8 +2,8 @@
  * The embedded example, distilled in a browser's tab from the press of Start to the download, beside the same recipe in Deno:
  *
  *     deno run -A bench/tab_example.ts                      in Debian's Chromium, which plays a GPU with SwiftShader
- *     deno run -A bench/tab_example.ts --set train.steps=8 --reload-after 5
- *                                                           fewer steps, the page loaded again after the fifth and the run resumed
+ *     deno run -A bench/tab_example.ts --set train.steps=12 --set train.checkpointEvery=4 --reload-after 8
+ *                                                           fewer steps, the page loaded again after the checkpoint of the eighth, and the run resumed
  *     deno run -A bench/tab_example.ts --folder FOLDER      keeps what was made there, and goes on with it where there is some
  *     deno run -A bench/tab_example.ts --no-deno            only the tab
  *     deno run -A bench/tab_example.ts --browser FLAG …     with other flags of Chromium than those for SwiftShader
@@ -31,6 +31,8 @@ const SWIFTSHADER = [
   "--enable-features=Vulkan",
   "--use-webgpu-adapter=swiftshader",
 ];
+/** How long the page may take to show something, on a machine with much else to do. */
+const PATIENCE_MS = 300_000;
 const ROOT = new URL("..", import.meta.url).pathname;
 const STORIES = `${ROOT}examples/stories/`;
 
@@ -103,6 +105,7 @@ async function openTab(
   });
   await context.addInitScript(LISTEN);
   const page = context.pages()[0] ?? await context.newPage();
+  page.setDefaultTimeout(PATIENCE_MS);
   page.on("pageerror", (error) => console.log(`the page: ${error.message}`));
   page.on("crash", () => console.log("the page crashed"));
   page.on("console", (message) => message.type() === "error" && console.log(`the page: ${message.text()}`));
@@ -242,7 +245,7 @@ async function trainInTab(
       await start.click();
     }
     if (options.reloadAfter > 0) {
-      await ended(page, events, (event) => event.type === "metrics" && event.step === options.reloadAfter);
+      await ended(page, events, (event) => event.type === "checkpoint" && event.step === options.reloadAfter);
       console.log("the page is loaded again");
       page.on("dialog", (dialog) => dialog.accept());
       await page.reload();
@@ -250,7 +253,7 @@ async function trainInTab(
     }
     await ended(page, events, ({ type }) => type === "result");
     const download = page.waitForEvent("download");
-    await page.getByRole("button", { name: "Download all" }).click({ timeout: 60_000 });
+    await page.getByRole("button", { name: "Download all" }).click();
     await (await download).saveAs(`${folder}/tab.zip`);
     for (const [name, bytes] of Object.entries(unzipSync(await Deno.readFile(`${folder}/tab.zip`)))) {
       await Deno.mkdir(dirname(`${folder}/tab/${name}`), { recursive: true });
