@@ -11,10 +11,10 @@ import { bytes, count, duration, number3 } from "../../base/units.ts";
 import type { AuditedLoss } from "../../distill/evaluate/audit_sums.ts";
 import { auditCache } from "../../distill/evaluate/cache_audit.ts";
 import { openGpu } from "../../gpu/device.ts";
-import { DATA_FOLDER, dataCaches } from "../../runs/store/data_folder.ts";
-import { readTuned } from "../../runs/store/tuned_files.ts";
+import { dataCaches } from "../../runs/store/data_folder.ts";
 import { DATA_FLAG } from "../data_flag.ts";
 import { registryWith } from "../setup/registry.ts";
+import { noteTaken, tunedDevices } from "../tuned_devices.ts";
 import { table } from "../terminal/table.ts";
 import { fillCache } from "../../distill/run/fill_cache.ts";
 import type { Command, Invocation } from "../command.ts";
@@ -148,14 +148,15 @@ async function fill(invocation: Invocation): Promise<number> {
   if (recipe.teacher.server) return await fillFromServer(invocation, recipe);
   return await withRecipe(invocation, async (opened) => {
     const left = "stopped; what is finished stays, and is not made again";
-    const tuned = await readTuned(flags.text("data") ?? DATA_FOLDER, (message) => out.warn(message));
+    const devices = await tunedDevices(invocation);
     const made = await stoppable(out, "caching", ({ signal, onProgress }) =>
       fillCache(opened, {
-        ...{ signal, place: dataCaches(flags.text("data")), tuned },
+        ...{ signal, place: dataCaches(flags.text("data")), devices },
         onStage: (message) => out.note(message),
         onProgress: (done, all) => onProgress(done, all, `${done} of ${all} samples`),
       }), left);
-    out.value(made);
+    noteTaken(devices, invocation);
+    out.value({ ...made, kernels: devices.taken });
     out.line(
       `${count(made.samples)} samples: ${
         bytes(made.cacheBytes)

@@ -4,12 +4,13 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import { type Gpu, openGpu } from "../../gpu/device.ts";
-import { choicesOf, deviceIdentity, kernelsOf, type TunedDevice } from "../../tune/tuned.ts";
+import type { DeviceDescription } from "../../gpu/description.ts";
+import type { Gpu } from "../../gpu/device.ts";
+import { TunedDevices } from "../../tune/tuned_devices.ts";
 import { teacherTexts } from "../generate/samples.ts";
 import { headChunks } from "../program/plan_training.ts";
 import { openTeacherCache } from "../teacher/make_cache.ts";
-import { cacheBytes } from "../teacher/plan_pass.ts";
+import { cacheBytes, planTeacherPass } from "../teacher/plan_pass.ts";
 import { checkHostMemory, hostMemory } from "./host_memory.ts";
 import type { OpenedRecipe } from "./open_recipe.ts";
 import { streamCost, streamCostText } from "./stream_cost.ts";
@@ -20,8 +21,8 @@ export interface FillOptions {
   readonly place?: string;
   /** Opened where it is absent. */
   readonly gpu?: Gpu;
-  /** What devices have chosen among kernels, which a device that is opened here takes. */
-  readonly tuned?: readonly TunedDevice[];
+  /** Where it is opened. */
+  readonly devices?: TunedDevices;
   /** Aborting it stops the work; what is finished stays. */
   readonly signal?: AbortSignal;
   /** Samples that have their rows, of all. */
@@ -59,7 +60,8 @@ export interface FilledCache {
  */
 export async function fillCache(
   { recipe, prepared, setup }: OpenedRecipe,
-  { place: given, gpu, tuned = [], signal, onProgress, onStage, onSlice, shardBatches }: FillOptions = {},
+  { place: given, gpu, devices = new TunedDevices(), signal, onProgress, onStage, onSlice, shardBatches }:
+    FillOptions = {},
 ): Promise<FilledCache> {
   const begun = performance.now();
   const { cache, teachers } = recipe.teacher;
@@ -88,8 +90,14 @@ export async function fillCache(
   }
   let own: Gpu | undefined;
   try {
-    const device = gpu ?? (own = await openGpu());
-    own?.prefer(kernelsOf(choicesOf(tuned, deviceIdentity(own))));
+    const sizesOn = (description: DeviceDescription, software: boolean) => ({
+      choices: headChunks(recipe.train, setup.student.config.vocabularySize, description),
+      texts: teacherTexts(description, prepared, setup),
+      availableBytes: software ? hostMemory() : undefined,
+    });
+    const device = gpu ?? (own = await devices.open((description, software) => [
+      planTeacherPass(setup, description, sizesOn(description, software)).plan,
+    ]));
     const { description, adapter } = device;
     const software = adapter.info.isFallbackAdapter;
     let made = 0;
@@ -98,9 +106,7 @@ export async function fillCache(
       prepared,
       setup,
       {
-        choices: headChunks(recipe.train, setup.student.config.vocabularySize, description),
-        texts: teacherTexts(description, prepared, setup),
-        availableBytes: software ? hostMemory() : undefined,
+        ...sizesOn(description, software),
         ...(shardBatches === undefined ? {} : { shardBatches }),
       },
       [place],
