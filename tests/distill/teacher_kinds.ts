@@ -37,6 +37,9 @@ function servedBy(kind: "top-k" | "samples", entries: number) {
   return LOGIT_LOSSES.filter((loss) => !cacheRefusal(loss, loss.options.parse({}), { kind, entries }));
 }
 
+/** Of kinds whose losses are parted: a kernel of all of them would be one more to compile. */
+const FEW = LOGIT_LOSSES.filter(({ id }) => ["forward-kl", "reverse-kl", "pairwise-ranking"].includes(id));
+
 /** The live model comes first: the others are held to it. */
 export const TEACHER_KINDS: readonly TeacherKind[] = [
   { name: "live", teacher: {}, error: 0 },
@@ -76,8 +79,29 @@ export const TEACHER_KINDS: readonly TeacherKind[] = [
       cache: { payload: "hidden", precision: "f32" },
     }),
     error: 2e-5,
-    // Its losses are parted by temperature: a kernel of all of them would be one more to compile.
-    losses: LOGIT_LOSSES.filter(({ id }) => ["forward-kl", "reverse-kl", "pairwise-ranking"].includes(id)),
+    // Parted by temperature.
+    losses: FEW,
+  },
+  {
+    name: "a mixture of one that is there and one of hidden states",
+    teacher: (model) => ({
+      combine: "mixture",
+      teachers: [{ model, name: "a" }, { model, name: "b", cache: { payload: "hidden", precision: "f32" } }],
+    }),
+    error: 2e-5,
+    losses: FEW,
+  },
+  {
+    name: "the best of one that is there and one of all its logits",
+    teacher: (model) => ({
+      combine: "best",
+      teachers: [
+        { model, name: "a" },
+        { model, name: "b", cache: { topK: TINY_VOCABULARY, precision: "f32" } },
+      ],
+    }),
+    error: 2e-5,
+    losses: FEW.filter(({ id }) => id !== "pairwise-ranking"),
   },
 ];
 

@@ -9,11 +9,12 @@ import { prepareRun } from "../../src/distill/inputs/prepare.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { measureLosses, writeBatch } from "../../src/distill/program/metrics/measure.ts";
 import { TeacherStream } from "../../src/distill/program/streamed/teacher_stream.ts";
-import { type Model, uploadWeights } from "../../src/distill/inputs/models.ts";
+import { uploadWeights } from "../../src/distill/inputs/models.ts";
 import { memberName } from "../../src/distill/program/block_models.ts";
 import { writeChoice } from "../../src/distill/program/sample_choice.ts";
 import { shareScalars } from "../../src/distill/objective/several_targets.ts";
-import { TeacherTargets } from "../../src/distill/teacher/teacher_targets.ts";
+import { preparedOf, setupOf, TeacherTargets } from "../../src/distill/teacher/teacher_targets.ts";
+import { cacheOf, keepsPart } from "../../src/distill/recipe/teachers.ts";
 import { LOSS_SUMS } from "../../src/distill/objective/loss_sets.ts";
 import { FLAT } from "../../src/distill/trained/parameters.ts";
 import { compile } from "../../src/tensor/executable.ts";
@@ -61,16 +62,12 @@ async function withTeacher(
   const setup = setUp(prepared, new Registry().addAll(builtins));
   const { plan, choices, streamed } = planTraining(setup, gpu.description);
   const nothing = { onSlice() {}, onFound() {}, onPlanned() {} };
-  const open = (teacher: Model) =>
-    openTeacherCache(
-      gpu,
-      { ...prepared, teacher },
-      { ...setup, teacher },
-      { choices, texts: undefined },
-      [folder],
-      nothing,
-    );
-  const opened = await Promise.all(setup.teachers.map(open));
+  const sizes = { choices, texts: undefined };
+  const opened = await Promise.all(
+    setup.teachers.keys().map((i) =>
+      openTeacherCache(gpu, preparedOf(prepared, i), setupOf(setup, i), sizes, [folder], nothing)
+    ),
+  );
   const weights = await uploadWeights(gpu, plan, [...setup.teachers, setup.student]);
   const later = [...plan.blocks.keys()].filter((block) => !block.startsWith("teacher."));
   const executable = await compile(gpu, plan, { weights, later });
@@ -78,11 +75,15 @@ async function withTeacher(
   const stream = streamed && new TeacherStream(executable, streamed, weights, run);
   const { teachers, combine } = recipe.teacher;
   const caches = opened.map((one) => one?.cache);
-  const names = teachers?.map(({ name }) => memberName(name!));
-  const source = names && caches[0] ? new TeacherTargets(caches, undefined, names) : caches[0];
-  const feed = source?.feed(choices.tokens);
   // One after another; the two are the same.
   const choice = new Map(prepared.heldOut.map((sample, i) => [sample, i % 2]));
+  const isPart = (i: number) => keepsPart(cacheOf(recipe.teacher, i));
+  const names = teachers?.map(({ name }, i) => isPart(i) ? undefined : memberName(name!));
+  const isOfOne = combine === "best" || combine === "tag";
+  const source = names && caches.some(Boolean)
+    ? new TeacherTargets(caches, isOfOne ? choice : undefined, names)
+    : caches[0];
+  const feed = source?.feed(choices.tokens);
   const { objective, trainables } = setup;
   try {
     await executable.ready("evaluate");
@@ -96,7 +97,7 @@ async function withTeacher(
         ahead: stream && { most: stream.most, run: (batches) => stream.pass(batches) },
         write: async (batch, marked, i) => {
           writeBatch(executable, batch, marked);
-          if (combine === "best") writeChoice(executable, batch, choice);
+          if (isOfOne) writeChoice(executable, batch, choice, marked, isPart);
           await feed?.fill(batch, marked);
           for (const [name, data] of feed?.inputs ?? []) {
             if (plan.storages.has(name)) executable.write(name, data);

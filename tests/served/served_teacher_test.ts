@@ -102,8 +102,8 @@ Deno.test({
           InputError,
           "head has not been fetched",
         );
-        const filled = await fillServed(hidden, { place: `${folder}/none` });
-        assert(filled.complete && filled.asked > 12);
+        const [filled] = await fillServed(hidden, { place: `${folder}/none` });
+        assert(filled!.complete && filled!.asked > 12);
         const far = await runHere(hidden, `${folder}/far`);
         for (const which of ["teacher", "before", "after"] as const) {
           const [a, b] = [far.heldOut[which]!, here.heldOut[which]!];
