@@ -8,7 +8,7 @@ import { LimbeckError } from "../../base/errors.ts";
 import { exists } from "../../formats/files.ts";
 import { servedHeadPath } from "../../distill/inputs/served_teacher.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
-import { recipeOfTeacher, servedTeachers } from "../../distill/recipe/teachers.ts";
+import { recipeOfTeacher, type ServedTeacher, servedTeachers } from "../../distill/recipe/teachers.ts";
 import { CacheFolder } from "../../distill/teacher/cache_folder.ts";
 import { fetchHead } from "../../served/head.ts";
 import { openServed } from "../../served/open_served.ts";
@@ -34,16 +34,17 @@ const WAIT_MS = 500;
 export async function fillServed(recipe: Recipe, options: FillServedOptions): Promise<FilledServed[]> {
   const { place, plugins, signal, stopped } = options;
   const served = servedTeachers(recipe.teacher);
-  for (const { index, field, name } of served) {
-    const { teacher } = recipeOfTeacher(recipe, index);
-    await inWordsOf(field, () => fetchMissingHead(teacher, toldOf(name, options)));
+  for (const one of served) {
+    const { teacher } = recipeOfTeacher(recipe, one.index);
+    await inWordsOf(one, () => fetchMissingHead(teacher, toldOf(one.name, options)));
   }
   const wanted = await wantedAnswers({ recipe, place }, plugins, signal);
   let failed = false;
-  const filled = await Promise.allSettled(served.map(async ({ index, name, server, field }) => {
+  const filled = await Promise.allSettled(served.map(async (one) => {
+    const { index, name, server } = one;
     const own = wanted.find(({ teacher }) => teacher === index)!;
     try {
-      const made = await inWordsOf(field, () =>
+      const made = await inWordsOf(one, () =>
         fillWanted(own, server, {
           ...toldOf(name, options),
           stopped: () => failed || (stopped?.() ?? false),
@@ -72,15 +73,15 @@ function toldOf(name: string | undefined, options: FillServedOptions): WorkOptio
   };
 }
 
-/** Errors speak of `teacher.server`: of one of several teachers its own field is meant. */
-async function inWordsOf<T>(field: string, work: () => Promise<T>): Promise<T> {
+/** Errors speak of `teacher.server`: of one of several teachers its own field is meant, and its name is told. */
+async function inWordsOf<T>({ field, name }: ServedTeacher, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    if (!(error instanceof LimbeckError)) throw error;
+    if (!(error instanceof LimbeckError) || name === undefined) throw error;
     const named = (text: string) => text.replaceAll(/\bteacher\.server\b/g, field);
-    const hint = error.hint === undefined ? {} : { hint: named(error.hint) };
-    throw Object.assign(error, { message: named(error.message), ...hint });
+    const hint = `It is about the teacher ${name}. ${named(error.hint ?? "")}`.trim();
+    throw Object.assign(error, { message: named(error.message), hint });
   }
 }
 
