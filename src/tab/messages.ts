@@ -20,6 +20,8 @@ export interface TabOrder {
   readonly models: Readonly<Record<string, Files>>;
   /** One file each. */
   readonly datasets: Readonly<Record<string, Files>>;
+  /** For about so many seconds, kernels are timed first that this device has not timed; none where it is absent. */
+  readonly tuneSeconds?: number;
 }
 
 /** A run that the tab keeps. */

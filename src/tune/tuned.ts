@@ -130,6 +130,15 @@ export function addChoices(kept: readonly TunedChoice[], added: readonly TunedCh
   );
 }
 
+/** Adds what was measured on a device to what is kept of it and of others. */
+export function addMeasured(
+  kept: readonly TunedDevice[],
+  { device, choices }: Pick<TunedDevice, "device" | "choices">,
+): TunedDevice[] {
+  const others = kept.filter((k) => !isSameDevice(k.device, device));
+  return [...others, { version: 1, device, choices: addChoices(choicesOf(kept, device), choices) }];
+}
+
 /** What gets most out of the device: operations and bytes a second, and the work in which it did. */
 export interface PeakRates {
   readonly operations: { readonly rate: number; readonly key: string };

@@ -11,10 +11,10 @@ import { bytes, count, duration, number3 } from "../../base/units.ts";
 import type { AuditedLoss, CacheAudit } from "../../distill/evaluate/audit_sums.ts";
 import { auditCache } from "../../distill/evaluate/cache_audit.ts";
 import { openGpu } from "../../gpu/device.ts";
-import { DATA_FOLDER, dataCaches } from "../../runs/store/data_folder.ts";
-import { readTuned } from "../../runs/store/tuned_files.ts";
+import { dataCaches } from "../../runs/store/data_folder.ts";
 import { DATA_FLAG } from "../data_flag.ts";
 import { registryWith } from "../setup/registry.ts";
+import { noteTaken, tunedDevices } from "../tuned_devices.ts";
 import { table } from "../terminal/table.ts";
 import { fillCaches, type FilledCache } from "../../distill/run/fill_cache.ts";
 import type { Command, Invocation } from "../command.ts";
@@ -219,15 +219,17 @@ async function fill(invocation: Invocation): Promise<number> {
   }
   return await withRecipe(invocation, async (opened) => {
     const left = "stopped; what is finished stays, and is not made again";
-    const tuned = await readTuned(flags.text("data") ?? DATA_FOLDER, (message) => out.warn(message));
+    const devices = await tunedDevices(invocation);
     const made = await stoppable(out, "caching", ({ signal, onProgress }) =>
       fillCaches(opened, {
-        ...{ signal, place: dataCaches(flags.text("data")), tuned },
+        ...{ signal, place: dataCaches(flags.text("data")), devices },
         onStage: (message) => out.note(message),
         onProgress: (done, all, name) => onProgress(done, all, `${whose(name)}${done} of ${all} samples`),
       }), left);
+    noteTaken(devices, invocation);
+    const kernels = devices.taken;
+    out.value(teachers ? { teachers: [...served, ...made], kernels } : { ...made[0]!, kernels });
     for (const one of made) tellMade(out, one);
-    out.value(teachers ? { teachers: [...served, ...made] } : made[0]!);
     return 0;
   });
 }

@@ -73,8 +73,8 @@ export class Attempt {
     this.host.emit({ type: "stage", stage, message });
   }
 
-  /** Tells what is going to be done. */
-  tellPlan({ byCategory, total }: RunMemory): void {
+  /** Tells what is going to be done. @param kernels Those that are others than stand first */
+  tellPlan({ byCategory, total }: RunMemory, kernels: Readonly<Record<string, string>>): void {
     const { teachers, student, trainables } = this.setup;
     const { trainReport: report, heldOut, sets } = this.prepared;
     const { provider } = this.gpu;
@@ -105,6 +105,7 @@ export class Attempt {
         ...(sets.heldOut.length > 1 ? { heldOutSets: sets.heldOut.map(setSize) } : {}),
       },
       steps: this.recipe.train.steps,
+      ...(Object.keys(kernels).length > 0 ? { kernels: { ...kernels } } : {}),
     });
   }
 

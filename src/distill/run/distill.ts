@@ -11,6 +11,7 @@ import { familiesOf } from "../../registry/families.ts";
 import { removeUnfinishedFolders } from "../../formats/files.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { Plan } from "../../tensor/plan.ts";
+import { othersThanFirst } from "../../tensor/variants.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { Batches } from "../../text/batch_stream.ts";
 import { type CheckpointState, newestState } from "../checkpoint/checkpoint.ts";
@@ -183,7 +184,7 @@ class Run {
     );
     const memory = runMemory(planned.plan, planned.sampleBytes);
     attempt.plannedBytes = memory.total;
-    attempt.tellPlan(memory);
+    attempt.tellPlan(memory, othersThanFirst(planned.plan.kernels));
     if (planned.streamed) await this.#tellStream(planned.streamed, planned.plan);
     this.#checkHost(memory, planned.choices.recompute);
 

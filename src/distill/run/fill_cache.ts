@@ -4,12 +4,13 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import { type Gpu, openGpu } from "../../gpu/device.ts";
-import { choicesOf, deviceIdentity, kernelsOf, type TunedDevice } from "../../tune/tuned.ts";
+import type { DeviceDescription } from "../../gpu/description.ts";
+import type { Gpu } from "../../gpu/device.ts";
+import { TunedDevices } from "../../tune/tuned_devices.ts";
 import { teacherTexts } from "../generate/samples.ts";
 import { headChunks } from "../program/plan_training.ts";
 import { openTeacherCache } from "../teacher/make_cache.ts";
-import { cacheBytes } from "../teacher/plan_pass.ts";
+import { cacheBytes, planTeacherPass } from "../teacher/plan_pass.ts";
 import { preparedOf, samplesOf, setupOf } from "../teacher/teacher_targets.ts";
 import { findTeachersAhead, sharedFolder, taggedChoice } from "../teacher/choose.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
@@ -27,8 +28,8 @@ export interface FillOptions {
   readonly place?: string | undefined;
   /** Opened where it is absent. */
   readonly gpu?: Gpu;
-  /** What devices have chosen among kernels, which a device that is opened here takes. */
-  readonly tuned?: readonly TunedDevice[];
+  /** Where it is opened. */
+  readonly devices?: TunedDevices;
   /** Aborting it stops the work; what is finished stays. */
   readonly signal?: AbortSignal;
   /** Samples that have their rows, of all; of one of several teachers with what that is called. */
@@ -71,7 +72,7 @@ export interface FilledCache {
  */
 export async function fillCaches(
   opened: OpenedRecipe,
-  { gpu, tuned = [], ...options }: FillOptions = {},
+  { gpu, devices = new TunedDevices(), ...options }: FillOptions = {},
 ): Promise<FilledCache[]> {
   const { recipe: { teacher }, prepared, setup } = opened;
   const indices = passesOf(teacher);
@@ -86,8 +87,12 @@ export async function fillCaches(
   if (indices.length === 0) return [];
   let own: Gpu | undefined;
   try {
-    const device = gpu ?? (own = await openGpu());
-    own?.prefer(kernelsOf(choicesOf(tuned, deviceIdentity(own))));
+    const device = gpu ?? (own = await devices.open((description, software) =>
+      indices.map((i) => {
+        const one = { prepared: preparedOf(prepared, i), setup: setupOf(setup, i), isFirst: i === 0 };
+        return planTeacherPass(one.setup, description, sizesOn(one, description, software)).plan;
+      })
+    ));
     const choice = await findChoice(device, opened, options);
     const filled: FilledCache[] = [];
     for (const i of indices) {
@@ -151,18 +156,35 @@ async function findChoice(
   return found!.choice;
 }
 
+/** A run with one teacher as its only one. */
+interface OneTeacher {
+  readonly prepared: PreparedRun;
+  readonly setup: TrainingSetup;
+  /** Whether it is the first that is run over the data, and writes the sample texts. */
+  readonly isFirst: boolean;
+}
+
+/** How its pass is made. */
+function sizesOn(
+  { prepared, setup, isFirst }: OneTeacher,
+  description: DeviceDescription,
+  software: boolean,
+) {
+  return {
+    choices: headChunks(setup.recipe.train, setup.student.config.vocabularySize, description),
+    texts: isFirst ? teacherTexts(description, prepared, setup) : undefined,
+    availableBytes: software ? hostMemory() : undefined,
+  };
+}
+
 async function fillOne(
   device: Gpu,
-  { prepared, setup, isFirst }: {
-    readonly prepared: PreparedRun;
-    readonly setup: TrainingSetup;
-    readonly isFirst: boolean;
-  },
+  one: OneTeacher,
   place: string,
   { signal, onProgress, onStage, onSlice, shardBatches }: FillOptions,
 ): Promise<FilledCache> {
   const begun = performance.now();
-  const { recipe } = setup;
+  const { prepared, setup, setup: { recipe } } = one;
   const { description, adapter } = device;
   const software = adapter.info.isFallbackAdapter;
   let made = 0;
@@ -171,9 +193,7 @@ async function fillOne(
     prepared,
     setup,
     {
-      choices: headChunks(recipe.train, setup.student.config.vocabularySize, description),
-      texts: isFirst ? teacherTexts(description, prepared, setup) : undefined,
-      availableBytes: software ? hostMemory() : undefined,
+      ...sizesOn(one, description, software),
       ...(shardBatches === undefined ? {} : { shardBatches }),
     },
     [place],

@@ -153,6 +153,12 @@ export class SupervisedRun {
     return recipe.task === "cache" ? recipe.recipe : undefined;
   }
 
+  /** Whether the run computes with kernels that its device has chosen. */
+  get #usesTuning(): boolean {
+    const { recipe } = this.#options.run;
+    return !isTask(recipe) || recipe.task === "cache" || recipe.task === "evaluate";
+  }
+
   /** Where the run finds what was kept of its teacher ahead, if it keeps something and its recipe names no folder. */
   get #caches(): string | undefined {
     const caches = this.#distilled ? cachesOf(this.#distilled.teacher) : [];
@@ -368,7 +374,7 @@ export class SupervisedRun {
     const { run } = this.#options;
     const output = await ConsoleFile.open(join(run.folder, "console.log"), attempt);
     const [evaluations, caches] = [this.#evaluations, this.#caches];
-    const tuning = this.#distilled ? await this.#tuning(log, attempt) : undefined;
+    const tuning = this.#usesTuning ? await this.#tuning(log, attempt) : undefined;
     const order: TrainingOrder = {
       recipe: run.recipe,
       folder: run.folder,

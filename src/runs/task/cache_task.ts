@@ -17,6 +17,7 @@ import { planTeacherPass } from "../../distill/teacher/plan_pass.ts";
 import { setupOf } from "../../distill/teacher/teacher_targets.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { Plan } from "../../tensor/plan.ts";
+import { TunedDevices } from "../../tune/tuned_devices.ts";
 import type { CacheTask } from "./cache_recipe.ts";
 import type { Work } from "./work.ts";
 
@@ -38,7 +39,7 @@ export async function cacheTeacher(
       place: caches ?? join(folder, OWN_FOLDER),
       signal: work.signal,
       ...(gpu ? { gpu } : {}),
-      ...(tuning ? { tuned: tuning.kept } : {}),
+      devices: new TunedDevices(tuning?.kept),
       onStage: (message) => work.stage("cache", message),
       onSlice: tell,
       onProgress(samples, all, teacher) {
