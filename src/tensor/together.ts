@@ -35,28 +35,36 @@ export interface Schedule {
 /** What is kept apart and what is not are seldom largest at once: so much more memory that takes at most, of all that the program takes. */
 const MOST_MEMORY = 0.01;
 
-/** Brings together what can be, in all blocks of a program, where that takes next to no more memory, which they share. */
+/**
+ * Brings together what can be, in all blocks of a program, where that takes next to no more memory, which they share. Where keeping things apart
+ * would, only what is written into storages, as gradients are: that lies apart in any case.
+ */
 export function schedule(blocks: readonly Block[]): Schedule[] {
   const lives = blocks.map(({ graph, nodes }) => new Lives(graph, nodes));
   const room = Math.max(0, ...blocks.map(({ nodes }, i) => lives[i]!.most(0, nodes.map((_, i) => [i]))));
-  const scheduled = blocks.map(({ nodes }, i) => scheduleBlock(nodes, lives[i]!, room));
+  const all = blocks.map((block, i) => scheduleBlock(block, lives[i]!, room, () => true));
   const most = (isApart: boolean) =>
-    Math.max(
-      0,
-      ...scheduled.map(({ order, kept }, i) => lives[i]!.most(0, order, (t) => kept.has(t) === isApart)),
+    Math.max(0, ...all.map(({ order, kept }, i) => lives[i]!.most(0, order, (t) => kept.has(t) === isApart)));
+  const made = most(true) + most(false) <= (1 + MOST_MEMORY) * room
+    ? all
+    : blocks.map((block, i) =>
+      scheduleBlock(block, lives[i]!, room, (t) => rootOf(t).root.storage !== undefined)
     );
-  const fits = most(true) + most(false) <= (1 + MOST_MEMORY) * room;
-  return blocks.map(({ graph, nodes }, i) => {
-    if (!fits) return { graph, order: nodes.map((node) => [node]), apart: new Set() };
-    const { order, apart } = scheduled[i]!;
+  return made.map(({ order, apart }, block) => {
+    const { graph, nodes } = blocks[block]!;
     return { graph, order: order.map((together) => together.map((i) => nodes[i]!)), apart };
   });
 }
 
-/** @param room Bytes of intermediates that may be alive at once */
-function scheduleBlock(nodes: readonly Node[], lives: Lives, room: number) {
+/**
+ * @param room Bytes of intermediates that may be alive at once
+ * @param takes Whether nodes that make such tensors are brought together
+ */
+function scheduleBlock({ nodes }: Block, lives: Lives, room: number, takes: (t: Tensor) => boolean) {
   const kinds = nodes.map((node) =>
-    node.stretch && !isView(node) ? node.op.together?.(node.inputs, node.attributes) : undefined
+    node.stretch && !isView(node) && node.outputs.every(takes)
+      ? node.op.together?.(node.inputs, node.attributes)
+      : undefined
   );
   const stretches = findStretches(nodes, kinds);
   const needs = stretches.length > 0 ? findNeeds(nodes) : [];

@@ -264,6 +264,28 @@ Deno.test("schedule() puts nothing off that would need more memory", () => {
   assertEquals(sizesOf(scheduled(large, bytes)), [2]);
 });
 
+Deno.test("schedule() keeps apart only what lies apart anyway, where more would take more memory", () => {
+  const step = (graph: Graph) => {
+    const x = graph.input("x", [64, 8], "f32");
+    graph.layer("layer", false, () => {
+      for (const i of [0, 1, 2]) {
+        const h = linear(x, graph.state(`w${i}`, [4, 8], "f32"));
+        accumulate(graph.state(`dw${i}`, [4, 8], "f32"), matmul("TN", h, x), 1);
+        graph.output(`y${i}`, scale(h, 2));
+      }
+    });
+  };
+  const madeTogether = ({ order }: Schedule) =>
+    order.filter((together) => together.length > 1).map((together) => together.map((node) => node.op.name));
+  const sums = ["matmulAccumulate", "matmulAccumulate", "matmulAccumulate"];
+  const all = scheduled(step);
+  assertEquals(madeTogether(all), [["matmul", "matmul", "matmul"], sums]);
+  // Nothing else takes memory, and what three products make lives longer than they would have to one by one.
+  const few = scheduled(step, 4);
+  assertEquals(madeTogether(few), [sums]);
+  assertEquals([...few.apart].map((node) => node.op.name), sums);
+});
+
 Deno.test("join() makes one launch of those that one binding reaches, and of no others", () => {
   const wgsl = `@group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;`;
