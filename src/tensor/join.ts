@@ -55,7 +55,7 @@ export function join(members: readonly Launch[], device: DeviceDescription): Lau
   return {
     dispatch: {
       ...first,
-      kernel: `${first.kernel}, ${members.length} together`,
+      kernel: `${first.kernel}, several`,
       size: members.flatMap(({ dispatch, bindings }) => {
         const words: SizeWord[] = [...dispatch.size];
         begins.forEach((word, i) => {

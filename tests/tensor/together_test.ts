@@ -14,7 +14,7 @@ import { linear, matmul } from "../../src/tensor/ops/matmul.ts";
 import { BEGINS } from "../../src/tensor/ops/matmul/kernels.ts";
 import { part } from "../../src/tensor/ops/views.ts";
 import { optimise } from "../../src/tensor/optimise.ts";
-import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
+import { type Plan, plan, type PlannedDispatch, Program } from "../../src/tensor/plan.ts";
 import { type Schedule, schedule } from "../../src/tensor/together.ts";
 import { gpuTest, randomArray, relativeError } from "./harness.ts";
 
@@ -115,7 +115,8 @@ function expectedGradients(sizes: Adapted): Float64Array {
 }
 
 const bits = (values: Float32Array) => new Uint32Array(values.buffer, values.byteOffset, values.length);
-const kernelsOf = (planned: Plan) => planned.blocks.get("step")!.dispatches.map((d) => d.kernel);
+const dispatchesOf = (planned: Plan) => planned.blocks.get("step")!.dispatches;
+const isJoined = ({ kernel }: PlannedDispatch) => kernel.endsWith(", several");
 
 /** Sizes in whole vectors for kernels of subgroups; for the others sizes that nothing divides, and a depth that is split. */
 const SIZES = {
@@ -143,16 +144,17 @@ gpuTest(
       assert(error < 1e-5, `the gradient at ${first} is off by ${error}`);
     }
     // h, dh, dA and dB of all three, and the parts of the last two where K is split.
-    const joined = kernelsOf(together).filter((kernel) => kernel.endsWith(", 3 together"));
-    assertEquals(joined.length, family === "tiled" ? 6 : 4, kernelsOf(together).join("; "));
-    assertEquals(kernelsOf(together).length, kernelsOf(apart).length - 2 * joined.length);
+    const joined = dispatchesOf(together).filter(isJoined).map(({ groups }) => groups[2]);
+    assertEquals(joined, new Array(family === "tiled" ? 6 : 4).fill(3));
+    assertEquals(dispatchesOf(together).length, dispatchesOf(apart).length - 2 * joined.length);
+    assertEquals(dispatchesOf(apart).filter(isJoined), []);
   },
 );
 
 gpuTest("a member of a launch that begins elsewhere does not pass", async (gpu, family) => {
   const planned = plan(adapted(SIZES[family], true), gpu.description);
   const expected = await runStep(gpu, planned);
-  const words = planned.blocks.get("step")!.dispatches.filter(({ kernel }) => kernel.includes("together"))
+  const words = dispatchesOf(planned).filter(isJoined)
     .flatMap(({ kernel, sizeOffset }) => {
       const begins = kernel.startsWith("matmul parts") ? [BEGINS.x, BEGINS.out] : Object.values(BEGINS);
       return begins.map((word) => sizeOffset / 4 + 20 + word);
@@ -302,7 +304,7 @@ Deno.test("join() makes one launch of those that one binding reaches, and of no 
   assertEquals(joined.bindings.map(({ offset, bytes }) => [offset, bytes]), [[512, 768], [0, 512]]);
   assertEquals(joined.dispatch.size, [7, 128, 0, 0, 7, 0, 64, 0]);
   assertEquals([joined.dispatch.groups, joined.dispatch.flops, joined.bytes], [[5, 1, 2], 10, 1024]);
-  assertEquals(joined.dispatch.kernel, "k, 2 together");
+  assertEquals(joined.dispatch.kernel, "k, several");
 
   const { begins: _, ...stands } = dispatch();
   const refused: Record<string, Launch> = {
@@ -326,12 +328,13 @@ Deno.test("a layer's products of A and B are a few dispatches of a training step
   const software = { ...DEFAULT_DEVICE, family: "subgroup8", subgroupSize: 8 } as const;
   for (const device of [DEFAULT_DEVICE, software]) {
     const { blocks } = await planCase("stories260K", device);
-    const count = (start: RegExp) =>
-      blocks.get("microBatch")!.dispatches.filter((d) => start.test(d.kernel)).length;
-    // Four layers: dA and dB of all seven projections, what leads to them where several read one input, and the same forward.
-    assertEquals(count(/^matmul TN .*, 7 together$/), 4 * 2);
-    assertEquals(count(/^matmul TN (?!.* together$)/), 0);
-    assertEquals([count(/^matmul NT .*, 3 together$/), count(/^matmul NT .*, 2 together$/)], [4, 4]);
-    assertEquals([count(/^matmul NN .*, 3 together$/), count(/^matmul NN .*, 2 together$/)], [4, 4]);
+    const dispatches = blocks.get("microBatch")!.dispatches;
+    const members = (orientation: string) =>
+      dispatches.filter((d) => d.kernel.startsWith(`matmul ${orientation} f32`) && isJoined(d))
+        .map(({ groups }) => groups[2]).toSorted();
+    // Four layers: dA and dB of all seven projections, and where several read one input what leads to them, back and forth.
+    assertEquals(members("TN"), new Array(8).fill(7));
+    assertEquals(dispatches.filter((d) => d.kernel.startsWith("matmul TN")).length, 8);
+    for (const orientation of ["NT", "NN"]) assertEquals(members(orientation), [2, 2, 2, 2, 3, 3, 3, 3]);
   }
 });
