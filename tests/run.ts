@@ -27,10 +27,15 @@ export function readSummary(output: string): { passed: number; failed: number; s
 /** Files that kill processes at moments that matter: each runs alone, when all others are done, as what runs beside it would decide what it sees. */
 const ALONE = ["tests/runs/supervisor_test.ts", "tests/server/proofs_test.ts"];
 
-/** Files that share one browser, in one process. They come first, as they wait more than they work. */
-const IN_A_BROWSER = ["charts", "form", "shapes", "task_form", "teachers"].map((part) =>
-  `tests/server/page_${part}_test.ts`
-).concat("tests/server/page_test.ts");
+/**
+ * Files with a browser, those that share one in one process: never two browsers at once. They come first, as they wait more than they
+ * work.
+ */
+const IN_A_BROWSER = [
+  ["charts", "form", "shapes", "task_form", "teachers"].map((part) => `tests/server/page_${part}_test.ts`)
+    .concat("tests/server/page_test.ts"),
+  ["tests/server/tab_test.ts"],
+];
 
 /** Files that take longest: they begin first, so that no core is left without work while the last of them ends. */
 const LONGEST = [
@@ -124,9 +129,7 @@ async function runAll(args: readonly string[], env: Record<string, string>): Pro
   const files = [...testFiles()].sort();
   // Packages are fetched once, not by the first processes at the same time.
   await new Deno.Command(Deno.execPath(), { args: ["cache", "--quiet", ...files] }).output();
-  const others = files.filter((file) =>
-    !ALONE.includes(file) && !IN_A_BROWSER.includes(file) && !LONGEST.includes(file)
-  );
+  const others = files.filter((file) => ![...ALONE, ...LONGEST, ...IN_A_BROWSER.flat()].includes(file));
   const waiting = [...LONGEST.map((file) => [file]), ...groupsOf(others)].values();
   const outcomes: Outcome[] = [];
   const modules = await Deno.makeTempDir({ prefix: "limbeck-tests-" });
@@ -143,7 +146,7 @@ async function runAll(args: readonly string[], env: Record<string, string>): Pro
   const single = (file: string) => [file];
   try {
     await Promise.all([
-      work([IN_A_BROWSER], oneCore).then(() => work(waiting, oneCore)),
+      work(IN_A_BROWSER, oneCore).then(() => work(waiting, oneCore)),
       ...Array.from({ length: cores }, () => work(waiting, oneCore)),
     ]);
     await work(ALONE.map(single));
