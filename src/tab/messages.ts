@@ -46,6 +46,7 @@ export interface LeftFile {
 
 /** From the page. Each has a number, under which it is answered. */
 export type Request =
+  /** What it is, as `DeviceIdentity` has it. */
   | { readonly type: "device" }
   | { readonly type: "runs" }
   | { readonly type: "start"; readonly order: TabOrder }

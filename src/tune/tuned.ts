@@ -103,7 +103,10 @@ export function choicesOf(kept: readonly TunedDevice[], device: DeviceIdentity):
 }
 
 /** SHA-256 (hex) of the names and texts of all kernels of a choice, as this device gets them. */
-export async function kernelTexts(choice: ChosenKernel, gpu: Gpu): Promise<string> {
+export async function kernelTexts(
+  choice: ChosenKernel,
+  gpu: Pick<Gpu, "description" | "preamble">,
+): Promise<string> {
   const texts = choice.candidates.map(({ name }) => [
     name,
     ...textsOf(planTrial(choice, name, gpu.description)),

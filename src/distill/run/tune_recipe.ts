@@ -44,8 +44,10 @@ export interface TuneRecipeOptions extends TuneOptions {
 }
 
 /** All choices among kernels that a recipe's plans make on a device, by what they are for. */
-export function choicesOfRecipe({ prepared, setup }: OpenedRecipe, gpu: Gpu): Map<string, ChosenKernel> {
-  const { description, adapter } = gpu;
+export function choicesOfRecipe(
+  { prepared, setup }: OpenedRecipe,
+  { description, adapter }: Pick<Gpu, "description" | "adapter">,
+): Map<string, ChosenKernel> {
   const availableBytes = adapter.info.isFallbackAdapter ? hostMemory() : undefined;
   const { plan, choices } = planTraining(setup, description, {
     sampleBytes: (streamed) => sampleBytes(description, prepared, setup, streamed),
