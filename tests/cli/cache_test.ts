@@ -1,6 +1,6 @@
 /** `limbeck cache`: made, found again, audited, refused. */
 // @ts-types="../../types/std_assert.d.ts"
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { main } from "../../src/cli/main.ts";
 import type { CacheAudit } from "../../src/distill/evaluate/audit_sums.ts";
 import type { FilledCache } from "../../src/distill/run/fill_cache.ts";
@@ -115,6 +115,20 @@ Deno.test({
       const audited = JSON.parse((await run("cache", "audit", path, "--tokens", "2", "--json")).out) as {
         teachers: (CacheAudit & { teacher: string })[];
       };
+      // Of a teacher without held-out samples nothing is told of them.
+      const tag = async (path: string, name: (i: number) => string) => {
+        const rows = (await Deno.readTextFile(path)).trim().split("\n").map((row) => JSON.parse(row));
+        const tagged = rows.map((row, i) => JSON.stringify({ ...row, teacher: name(i) }) + "\n");
+        await Deno.writeTextFile(path, tagged.join(""));
+      };
+      await tag(files.train, (i) => "ab"[i % 2]!);
+      await tag(files.heldOut, () => "a");
+      const byTag = (await run("cache", path, "--set", "teacher.combine=tag")).out;
+      assertMatch(
+        byTag,
+        /a: 26 samples: [^\n]*\nThe teacher's loss on heldout: [^\n]*\nIn [^\n]*\nb: 20 samples: [^\n]*\nIn /,
+      );
+
       assertEquals(audited.teachers.map(({ teacher, tokens }) => [teacher, tokens]), [["a", 2], ["b", 2]]);
     }, { layers: 1 }),
 });

@@ -308,7 +308,10 @@ Deno.test({
             ...teacher,
           },
           student: { model: student },
-          objective: [{ loss: "cross-entropy", weight: 0.9 }, { loss: "soft-cross-entropy", weight: 0.1 }],
+          objective: [
+            { loss: "cross-entropy", weight: 0.9 },
+            { loss: "soft-cross-entropy", weight: 0.1, tokens: "all" },
+          ],
           train: { steps: 4, checkpointEvery: 2, evaluateEvery: 0, tokensPerMicroBatch: 128 },
         });
       const run = async (name: string, recipe: Recipe, stopAt?: number) => {

@@ -50,7 +50,15 @@ function withServers(fake: Partial<FakeOptions>, fn: (test: Test) => Promise<voi
     });
     for (const path of [files.train, files.heldOut]) {
       const rows = (await Deno.readTextFile(path)).trim().split("\n").slice(0, 12);
-      const tagged = rows.map((row, i) => ({ ...JSON.parse(row), teacher: ["here", "far", "x"][i % 3] }));
+      const tagged: object[] = rows.map((row, i) => ({
+        ...JSON.parse(row),
+        teacher: ["here", "far", "x"][i % 3],
+      }));
+      // The same tokens, of which fewer are learnt.
+      tagged.push({ text: "the cat sat", teacher: "far" }, {
+        ...{ prompt: "the cat", completion: " sat" },
+        teacher: "far",
+      });
       await Deno.writeTextFile(path, tagged.map((row) => JSON.stringify(row) + "\n").join(""));
     }
     try {
@@ -65,6 +73,7 @@ function withServers(fake: Partial<FakeOptions>, fn: (test: Test) => Promise<voi
           tinyRecipe(files, {
             teacher: teacher as NonNullable<RecipeChanges["teacher"]>,
             student: { model: files.teacher, layers: [0, 2] },
+            objective: [{ loss: "forward-kl", tokens: "all" }],
           }),
         fill: (recipe) => fillServed(recipe, { place: `${files.folder}/none`, patience }),
       });
@@ -88,7 +97,7 @@ Deno.test("two behind one address are asked at once, each for the samples that i
     const { files, served, recipe, server, fill } = test;
     const here = { model: files.teacher, name: "here" };
     const both = [here, { ...served("far", { budget: { requests: 200 } }) }, { ...served("m/x") }];
-    // Rows choose: of 24, a third each.
+    // Rows choose.
     const tagged = recipe({ combine: "tag", teachers: both });
     const registry = new Registry().addAll(builtins);
     await openRecipe(tagged, registry, async (opened) => {
@@ -96,12 +105,12 @@ Deno.test("two behind one address are asked at once, each for the samples that i
       assertEquals([served, teacherPass], [null, null]);
       assertEquals(servedTeachers!.map((one) => [one.name, one.model]), [["far", "far"], ["x", "m/x"]]);
       assert(
-        servedTeachers!.every(({ requests, withinBudget }) => requests > 2 && requests <= 8 && withinBudget),
+        servedTeachers!.every(({ requests, withinBudget }) => requests > 2 && requests <= 12 && withinBudget),
       );
     });
     const first = await fill(tagged);
     assertEquals(first.map(({ teacher, complete }) => [teacher, complete]), [["far", true], ["x", true]]);
-    assert(first.every(({ asked }) => asked > 2 && asked <= 8), `${first.map(({ asked }) => asked)}`);
+    assert(first.every(({ asked }) => asked > 2 && asked <= 12), `${first.map(({ asked }) => asked)}`);
     assertEquals([...askedAbout(test).keys()].sort(), ["far", "m/x"]);
     assertEquals(
       first.map(({ used }) => used.requests),

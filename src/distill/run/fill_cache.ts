@@ -225,7 +225,10 @@ async function fillOne(
       bytesPerToken: row,
       cacheBytes: total,
       identity: filled.identity,
-      heldOut: prepared.sets.heldOut.map(({ name }, i) => ({ name, ...filled.findings.heldOut[i]! })),
+      // One of several may have no samples of a set.
+      heldOut: prepared.sets.heldOut.flatMap(({ name, samples }, i) =>
+        samples.length > 0 ? [{ name, ...filled.findings.heldOut[i]! }] : []
+      ),
       seconds: (performance.now() - begun) / 1000,
     };
   } finally {

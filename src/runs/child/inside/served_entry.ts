@@ -11,7 +11,7 @@ import { keepsPart, servedTeachers, teachersBySample } from "../../../distill/re
 import { type OpenedRecipe, openRecipe } from "../../../distill/run/open_recipe.ts";
 import { taggedChoice } from "../../../distill/teacher/choose.ts";
 import { wantedCache } from "../../../distill/teacher/make_cache.ts";
-import { measuredTokens } from "../../../distill/teacher/sample_losses.ts";
+import { lossKey, measuredTokens } from "../../../distill/teacher/sample_losses.ts";
 import { preparedOf, samplesOf, setupOf } from "../../../distill/teacher/teacher_targets.ts";
 import { type PluginModule, registryOf } from "../../../registry/exported_plugins.ts";
 import type { EncodedSample } from "../../../text/encode.ts";
@@ -73,6 +73,14 @@ async function sayWanted(
   const different = new Map<string, WantedSample>();
   for (const [sample, { hash, positions }] of keys) {
     const known = different.get(hash);
+    if (keepsLosses && known) {
+      // Of tokens that are there already, others may be learnt: nothing more is wanted than the loss on these.
+      const measured = measuredTokens(sample);
+      const other = `${hash} ${lossKey(sample.ids, measured)}`;
+      if (String(measured) === String(known.measured) || different.has(other)) continue;
+      different.set(other, { ...known, hash: other, positions: [], measured });
+      continue;
+    }
     different.set(hash, {
       ...{ hash, ids: [...sample.ids], positions },
       ...(measured.has(sample) ? { measured: measuredTokens(sample) } : known?.measured ? known : {}),
