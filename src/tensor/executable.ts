@@ -133,7 +133,7 @@ async function prepare(
     const resource = binding < FIRST_UNIFORM
       ? window(buffers, d.bindings[binding]!)
       : binding === FIRST_UNIFORM
-      ? { buffer: buffers[plan.sizeBuffer]!.raw, offset: d.sizeOffset, size: 256 }
+      ? { buffer: buffers[plan.sizeBuffer]!.raw, offset: d.sizeOffset, size: d.sizeBytes }
       : { buffer: buffers[plan.stepBuffer]!.raw };
     return { binding, resource };
   });

@@ -21,6 +21,7 @@ interface Product {
   readonly depth?: number;
   readonly split?: boolean;
   readonly compute?: "f16";
+  readonly together?: boolean;
 }
 
 function* variantsOf(orientation: typeof ORIENTATIONS[number], m: number): Generator<MatmulVariant> {
@@ -80,6 +81,7 @@ export function productTexts(): KernelText[] {
         ...{ weight: { shape: orientation === "NT" ? [n, k] : [k, n], dtype: weight } },
         split: product.split ?? false,
         ...(product.compute ? { compute: product.compute } : {}),
+        together: product.together ?? false,
       });
       const label = `matmul ${orientation} ${matmulVariants.name(v)}${what}`;
       texts.push({ label, family: wgsl.includes("subgroupBroadcast(") ? "subgroup8" : "tiled", wgsl });
@@ -96,6 +98,10 @@ export function productTexts(): KernelText[] {
         add(v, ", odd sizes", { m: 5, n: 139, k: 43, k2: 3, weight: "bf16" });
         add(v, ", deep", { m, k: 2048, k2: 8 });
         if (v.family === "tiled") add(v, ", split", { m, k: 2048, depth: 512, k2: 8, split: true });
+        if (kind !== "few-rows") add(v, ", several together", { m, together: true });
+        if (v.family === "tiled") {
+          add(v, ", several together, split", { m, k: 2048, depth: 512, split: true, together: true });
+        }
         if (kind === "tiled 0" && orientation !== "TN") add(v, ", in f16", { m, compute: "f16" });
       }
     }

@@ -13,6 +13,7 @@ import type { DrawnShare } from "../../text/batch_stream.ts";
 import type { RunMemory } from "../program/memory.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 import type { Recipe } from "../recipe/recipe.ts";
+import { servedTeachers } from "../recipe/teachers.ts";
 import type { FoundTeachers } from "../teacher/choose.ts";
 import type { TeacherCache } from "../teacher/cache.ts";
 import { gapClosed, type RunHost } from "./events.ts";
@@ -77,6 +78,7 @@ export class Attempt {
     const { teachers, student, trainables } = this.setup;
     const { trainReport: report, heldOut, sets } = this.prepared;
     const { provider } = this.gpu;
+    const served = new Set(servedTeachers(this.recipe.teacher).map(({ index }) => index));
     this.host.emit({
       type: "plan",
       adapterName: this.gpu.description.name,
@@ -85,10 +87,9 @@ export class Attempt {
       bytes: Object.fromEntries(byCategory),
       totalBytes: total,
       parameters: {
-        // Nobody here knows how large a model behind a server is.
-        teacher: this.recipe.teacher.server
-          ? 0
-          : teachers.reduce((sum, { architecture }) => sum + architecture.parameterCount, 0),
+        // Nobody here knows how large models behind servers are.
+        teacher: teachers.filter((_, i) => !served.has(i))
+          .reduce((sum, { architecture }) => sum + architecture.parameterCount, 0),
         student: student.architecture.parameterCount,
         trainable: trainables.layout.trainable,
       },
