@@ -177,9 +177,15 @@ pageTest(
     const recipe = parseRecipe({ ...RECIPE, teacher: { model: `${folder}/models/tiny` }, data });
     const kernels = await chooseQuick(page, recipe);
     assert(Object.keys(kernels).length > 2);
-    // A tab that is gone in the middle of a step.
-    void page.evaluate(`void asked(${JSON.stringify({ type: "start", order: order("killed") })})`);
+    // It may try one kernel that it does not know. Then a tab that is gone in the middle of a step.
+    const killedOrder = { ...order("killed"), tuneSeconds: 0 };
+    void page.evaluate(`void asked(${JSON.stringify({ type: "start", order: killedOrder })})`);
     await until(page, "said.some(({ type }) => type === 'checkpoint')");
+    const [tuned] = await page.evaluate<{ choices: TunedChoice[] }[]>(
+      "said.filter(({ type }) => type === 'tuned')",
+    );
+    for (const { key, kernel, first } of tuned!.choices) if (kernel !== first) kernels[key] = kernel;
+    assertEquals(tuned!.choices.length, 1);
     await page.reload();
     await page.getByText("Runs kept in this browser").waitFor();
     await openWorker(page);
@@ -193,6 +199,8 @@ pageTest(
     const inTab = await page.evaluate<RunEventBody[]>("said");
     const [plan] = inTab.flatMap((event) => event.type === "plan" ? [event] : []);
     assertEquals(plan!.kernels, kernels, "the kernels that the browser knows its device to have chosen");
+    assertEquals(inTab.some(({ type }) => type === "tuned"), false);
+
     const whole = await left(page, "whole");
     assertEquals(Object.keys(whole).filter((name) => name.startsWith("adapter/")), [
       "adapter/adapter_config.json",
