@@ -5,7 +5,7 @@
  * @module
  */
 import { DEFAULT_DEVICE, type KernelText, type SubgroupMatrix } from "../../src/gpu/description.ts";
-import { productText } from "../../src/tensor/ops/matmul/kernels.ts";
+import { partSumsText, productText } from "../../src/tensor/ops/matmul/kernels.ts";
 import type { MatmulVariant } from "../../src/tensor/ops/matmul/shapes.ts";
 import { matmulVariants } from "../../src/tensor/ops/matmul/variants.ts";
 import type { DType } from "../../src/tensor/weight_storage.ts";
@@ -105,6 +105,13 @@ export function productTexts(): KernelText[] {
         if (kind === "tiled 0" && orientation !== "TN") add(v, ", in f16", { m, compute: "f16" });
       }
     }
+  }
+  for (const values of [1, 4] as const) {
+    texts.push({
+      label: `parts of several products, ${values}`,
+      family: "tiled",
+      wgsl: partSumsText(values, true),
+    });
   }
   return texts;
 }
