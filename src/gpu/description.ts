@@ -45,6 +45,8 @@ export interface DeviceDescription {
   readonly kernels?: Readonly<Record<string, string>>;
   /** Whether the device was granted `shader-f16`; absent where no device was asked. */
   readonly shaderF16?: boolean;
+  /** Whether a processor plays the device: what costs time there is another thing than on a GPU. */
+  readonly software?: boolean;
   /** Products that its subgroups do at once; absent where the device was not granted {@linkcode SUBGROUP_MATRIX}. */
   readonly subgroupMatrices?: readonly SubgroupMatrix[];
 }

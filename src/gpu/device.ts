@@ -427,6 +427,7 @@ function describe(adapter: GPUAdapter, device: GPUDevice, features: ReadonlySet<
     shaderF16: features.has("shader-f16"),
     // 256 suits every adapter and lets one plan serve all.
     offsetAlignment: 256,
+    ...(isSoftware(info) ? { software: true } : {}),
     ...(features.has(SUBGROUP_MATRIX) ? { subgroupMatrices: subgroupMatrices(info) } : {}),
   };
 }

@@ -1,199 +1,25 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
-  assertWithin,
-  gpuTest,
-  maxDifference,
-  randomArray,
-  relativeError,
-  run,
-  testGpu,
-  type Value,
-} from "./harness.ts";
-import { DEFAULT_DEVICE, type KernelFamily } from "../../src/gpu/description.ts";
+  assertMatches,
+  type Case,
+  makeCase,
+  onGpu,
+  oracle,
+  packed,
+  scattered,
+  shape,
+} from "./attention_cases.ts";
+import { assertWithin, gpuTest, maxDifference, relativeError, testGpu } from "./harness.ts";
+import { DEFAULT_DEVICE, type DeviceDescription, type KernelFamily } from "../../src/gpu/description.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import { ShapeError } from "../../src/base/errors.ts";
 import { gradients } from "../../src/tensor/differentiate.ts";
 import { type Tensor } from "../../src/tensor/graph.ts";
-import {
-  attention,
-  type AttentionAttributes,
-  attentionGradientOp,
-  attentionOp,
-} from "../../src/tensor/ops/attention.ts";
+import { attention, attentionGradientOp, attentionOp } from "../../src/tensor/ops/attention.ts";
 import { attentionVariants } from "../../src/tensor/ops/attention/variants.ts";
 import { Program } from "../../src/tensor/plan.ts";
-import { type Mistake, NOTHING, plant, plantAny } from "./planted.ts";
-
-interface Case {
-  readonly queries: number;
-  readonly keys: number;
-  readonly shape: AttentionAttributes;
-  readonly start: Int32Array;
-  readonly end: Int32Array;
-  /** q, k, v and the gradient of the output. */
-  readonly data: readonly [Float32Array, Float32Array, Float32Array, Float32Array];
-}
-
-function shape(heads: number, keyValueHeads: number, headDim: number, scale = headDim ** -0.5) {
-  return { heads, keyValueHeads, headDim, scale };
-}
-
-function makeCase(
-  shape: AttentionAttributes,
-  keys: number,
-  ranges: readonly (readonly [number, number])[],
-  size = 1,
-): Case {
-  const { heads, keyValueHeads, headDim } = shape;
-  const queries = ranges.length;
-  const [wide, narrow] = [queries * heads * headDim, keys * keyValueHeads * headDim];
-  return {
-    queries,
-    keys,
-    shape,
-    start: Int32Array.from(ranges, (r) => r[0]),
-    end: Int32Array.from(ranges, (r) => r[1]),
-    data: [
-      randomArray(wide, 1, size),
-      randomArray(narrow, 2, size),
-      randomArray(narrow, 3),
-      randomArray(wide, 4),
-    ],
-  };
-}
-
-/** Causal ranges of samples packed back to back; `filler` rows attend only themselves. */
-function packed(lengths: readonly number[], filler = 0): [number, number][] {
-  const ranges: [number, number][] = [];
-  for (const length of lengths) {
-    const start = ranges.length;
-    for (let i = 0; i < length; i++) ranges.push([start, start + i + 1]);
-  }
-  for (let i = 0; i < filler; i++) ranges.push([ranges.length, ranges.length + 1]);
-  return ranges;
-}
-
-/** Ranges in no order, some empty, some reaching out of 0 ... keys. */
-function scattered(queries: number, keys: number): [number, number][] {
-  const random = randomArray(2 * queries, 7);
-  return Array.from({ length: queries }, (_, i) => {
-    const at = Math.floor((random[2 * i]! + 1) / 2 * keys);
-    return i % 5 === 3 ? [at, at] : [at - 3, at + Math.floor((random[2 * i + 1]! + 1) * 9) - 2];
-  });
-}
-
-/** Weights of one query of one head, over all keys, with the logarithm of their denominator; straight from the definition. */
-function weights(c: Case, q: ArrayLike<number>, k: ArrayLike<number>, i: number, h: number) {
-  const { heads, keyValueHeads, headDim, scale, softCap } = c.shape;
-  const g = Math.floor(h / (heads / keyValueHeads));
-  const cap = (s: number) => softCap === undefined ? s : softCap * Math.tanh(s / softCap);
-  const scores = Array.from({ length: c.keys }, (_, j) => {
-    if (j < c.start[i]! || j >= c.end[i]!) return -Infinity;
-    let sum = 0;
-    for (let d = 0; d < headDim; d++) {
-      sum += q[(i * heads + h) * headDim + d]! * k[(j * keyValueHeads + g) * headDim + d]!;
-    }
-    return cap(sum * scale);
-  });
-  const highest = Math.max(...scores);
-  if (highest === -Infinity) return { g, p: scores.map(() => 0), slopes: [], logsumexp: 0 };
-  const e = scores.map((s) => Math.exp(s - highest));
-  const total = e.reduce((a, b) => a + b, 0);
-  // d score / d (scale * q . k)
-  const slopes = scores.map((s) => softCap === undefined ? 1 : 1 - (s / softCap) ** 2);
-  return { g, p: e.map((x) => x / total), slopes, logsumexp: highest + Math.log(total) };
-}
-
-/** The f64 oracle: output and log-denominators, and the gradients of sum(dout * out) by the chain rule. */
-function oracle(c: Case, [q, k, v, dout]: readonly ArrayLike<number>[] = c.data) {
-  const { heads, keyValueHeads, headDim: D, scale } = c.shape;
-  const out = new Float64Array(q!.length);
-  const logsumexp = new Float64Array(heads * c.queries);
-  const [dq, dk, dv] = [q!, k!, v!].map((t) => new Float64Array(t.length)) as [
-    Float64Array,
-    Float64Array,
-    Float64Array,
-  ];
-  for (let h = 0; h < heads; h++) {
-    for (let i = 0; i < c.queries; i++) {
-      const w = weights(c, q!, k!, i, h);
-      logsumexp[h * c.queries + i] = w.logsumexp;
-      const row = (i * heads + h) * D;
-      const keyRow = (j: number) => (j * keyValueHeads + w.g) * D;
-      const dp = w.p.map((p, j) => {
-        let sum = 0;
-        if (p === 0) return sum;
-        for (let d = 0; d < D; d++) {
-          out[row + d]! += p * v![keyRow(j) + d]!;
-          dv[keyRow(j) + d]! += p * dout![row + d]!;
-          sum += dout![row + d]! * v![keyRow(j) + d]!;
-        }
-        return sum;
-      });
-      const mean = w.p.reduce((sum, p, j) => sum + p * dp[j]!, 0);
-      w.p.forEach((p, j) => {
-        if (p === 0) return;
-        const ds = scale * p * (dp[j]! - mean) * w.slopes[j]!;
-        for (let d = 0; d < D; d++) {
-          dq[row + d]! += ds * k![keyRow(j) + d]!;
-          dk[keyRow(j) + d]! += ds * q![row + d]!;
-        }
-      });
-    }
-  }
-  return { out, logsumexp, dq, dk, dv };
-}
-
-/** Runs forward and backward with the given ops: the real ones, or some with a planted mistake. */
-async function onGpu(
-  gpu: Gpu,
-  c: Case,
-  build = (q: Tensor, k: Tensor, v: Tensor, start: Tensor, end: Tensor, dout: Tensor): Tensor[] => {
-    const y = attention(q, k, v, { start, end }, c.shape);
-    const made = gradients(q.graph, [[y, dout]], [q, k, v]) as Tensor[];
-    return [y, q.graph.nodes.find((n) => n.op.name === attentionOp.name)!.outputs[1]!, ...made];
-  },
-  scalars: Record<string, number> = {},
-  kernels?: Readonly<Record<string, string>>,
-) {
-  const { heads, keyValueHeads, headDim } = c.shape;
-  const [q, k, v, dout] = c.data;
-  const [wide, narrow] = [[c.queries, heads * headDim], [c.keys, keyValueHeads * headDim]];
-  const values: Value[] = [
-    { shape: wide, data: q },
-    { shape: narrow, data: k },
-    { shape: narrow, data: v },
-    { shape: [c.queries], dtype: "i32", data: c.start },
-    { shape: [c.queries], dtype: "i32", data: c.end },
-    { shape: wide, data: dout },
-  ];
-  const { outputs } = await run(
-    gpu,
-    values,
-    (_, ...t) => build(t[0]!, t[1]!, t[2]!, t[3]!, t[4]!, t[5]!),
-    scalars,
-    kernels ? { ...gpu.description, kernels } : gpu.description,
-  );
-  const [out, logsumexp, dq, dk, dv] = outputs as [
-    Float32Array,
-    Float32Array,
-    Float32Array,
-    Float32Array,
-    Float32Array,
-  ];
-  return { out, logsumexp, dq, dk, dv };
-}
-
-type Results = Record<"out" | "logsumexp" | "dq" | "dk" | "dv", ArrayLike<number>>;
-
-function assertMatches(actual: Results, expected: Results, tolerance = 1) {
-  assertWithin(actual.out, expected.out, 2e-6 * tolerance, "outputs");
-  assertWithin(actual.logsumexp, expected.logsumexp, 4e-6 * tolerance, "logarithms of the denominators");
-  assertWithin(actual.dq, expected.dq, 8e-6 * tolerance, "gradients of q");
-  assertWithin(actual.dk, expected.dk, 8e-6 * tolerance, "gradients of k");
-  assertWithin(actual.dv, expected.dv, 8e-6 * tolerance, "gradients of v");
-}
+import { type Mistake, plantAny } from "./planted.ts";
 
 const CASES: [string, Case][] = [
   ["one query", makeCase(shape(1, 1, 4), 1, packed([1]))],
@@ -205,14 +31,29 @@ const CASES: [string, Case][] = [
   ["heads of 20", makeCase(shape(3, 1, 20), 31, packed([15, 16]))],
   ["heads of 48", makeCase(shape(2, 2, 48), 65, packed([64, 1]))],
   ["heads of 20, seven to a group", makeCase(shape(7, 1, 20), 17, packed([17]))],
-  ["heads of 256", makeCase(shape(2, 1, 256), 35, packed([30], 5))],
-  ["much work at once", makeCase(shape(8, 8, 256), 231, packed([90, 50, 70, 21]))],
   ["scattered and empty ranges, more keys than queries", makeCase(shape(2, 1, 8), 101, scattered(50, 101))],
   [
     "a few queries over a long cache",
     makeCase(shape(4, 2, 48), 90, [[0, 33], [40, 41], [50, 90], [3, 3], [80, 97]]),
   ],
 ];
+
+/** What takes a device for hardware long to compile, or a processor long to run. */
+const LONG: [string, Case][] = [
+  ["heads of 256", makeCase(shape(2, 1, 256), 35, packed([30], 5))],
+  ["much work at once", makeCase(shape(8, 8, 256), 231, packed([90, 50, 70, 21]))],
+];
+
+/**
+ * The tile that compiles soonest, for heads of any width the same where they are no wider than 32: what each tile computes is for the tests
+ * of variants below, and for `attention_mutants_test.ts`.
+ */
+const SMALLEST: DeviceDescription["kernels"] = new Proxy<Record<string, string>>({}, {
+  get: (_, key) => typeof key === "string" && key.startsWith("attention") ? "tiled 32x32 by 64" : undefined,
+});
+
+/** The device, with those kernels where it is one for hardware. */
+const smallest = (gpu: Gpu, family: KernelFamily) => family === "tiled" ? SMALLEST : gpu.description.kernels;
 
 /** Scores of all sizes: some far beyond the cap, where its slope is nearly 0. */
 const capped = (headDim: number, ranges: readonly (readonly [number, number])[]) =>
@@ -223,8 +64,8 @@ CASES.push(
 );
 
 for (const [name, c] of CASES) {
-  gpuTest(`attention() and its gradients match f64 for ${name}`, async (gpu) => {
-    assertMatches(await onGpu(gpu, c), oracle(c));
+  gpuTest(`attention() and its gradients match f64 for ${name}`, async (gpu, family) => {
+    assertMatches(await onGpu(gpu, c, undefined, {}, smallest(gpu, family)), oracle(c));
   });
 }
 
@@ -239,8 +80,10 @@ for (
 ) {
   const apart = { ...c, shape: { ...c.shape, apart: true } };
   const name = `${c.queries} queries over ${c.keys} keys, heads of ${c.shape.headDim}`;
-  gpuTest(`attention() of ranges apart and its gradients match f64 for ${name}`, async (gpu) => {
-    assertMatches(await onGpu(gpu, apart), oracle(c));
+  gpuTest(`attention() of ranges apart and its gradients match f64 for ${name}`, async (gpu, family) => {
+    // Of wide heads the gradients are made by the same kernels as of others.
+    if (family === "tiled" && c.shape.headDim > 48) return;
+    assertMatches(await onGpu(gpu, apart, undefined, {}, smallest(gpu, family)), oracle(c));
   });
 }
 
@@ -265,7 +108,20 @@ gpuTest("attention() of ranges apart with a planted mistake does not pass", asyn
   for (const [i, [right]] of mistakes.entries()) assert(await found(i + 1) > 1e-4, right);
 });
 
+/** Every variant takes many minutes, and runs where it is asked for. */
+const ALL = Deno.env.get("LIMBECK_ALL_VARIANTS") === "1";
+
+gpuTest("attention() matches f64 for wide heads and for much work at once", async (gpu, family) => {
+  for (const [name, c] of LONG) {
+    // Tiles for so wide heads are tried below where all are.
+    if (!ALL && (family === "tiled" || name !== "heads of 256")) continue;
+    assertMatches(await onGpu(gpu, c), oracle(c));
+  }
+});
+
 gpuTest("attention() splits wide heads where workgroup memory is small", async (_, family) => {
+  // Tiles for hardware fit the least memory that there may be.
+  if (family === "tiled") return;
   const c = makeCase(shape(2, 1, 48), 40, packed([40]));
   assertMatches(await onGpu(await testGpu(family, { maxWorkgroupMemory: 4096 }), c), oracle(c));
 });
@@ -299,15 +155,23 @@ async function byVariants(gpu: Gpu, family: KernelFamily, c: Case, wanted: RegEx
 
 gpuTest("attention() by other variants than the first matches f64", async (gpu, family) => {
   const c = makeCase(shape(2, 1, 20), 90, packed([31, 1, 17, 35], 6));
-  // Two vectors of scores a thread, and columns of half a block at a time; more rows than a block, and threads without a piece to load; heads
-  // of a group on their own.
-  await byVariants(gpu, family, c, family === "tiled" ? /32x64 by 64$|64x32 by 128$|32x32.*apart/ : /x8$/);
+  if (family === "subgroup8") return await byVariants(gpu, family, c, /x8$|32x32$/);
+  // Two vectors of scores a thread, more rows than a block, and threads without a piece to load; columns of half a block at a time; heads of a
+  // group on their own. What does each is in the text that all three parts include.
+  const names = ["tiled 64x32 by 64", "tiled 32x64 by 64", "tiled 32x32 by 64, heads apart"];
+  const kernels = Object.fromEntries(
+    named(family, c).map(({ key, names: all }, i) => {
+      assert(all.includes(names[i]!), `${names[i]} is no ${key}`);
+      return [key, names[i]!];
+    }),
+  );
+  assertMatches(await onGpu(gpu, c, undefined, {}, kernels), oracle(c));
 });
 
 gpuTest(
   "attention() by every variant matches f64, at heads of 20 to 256, capped or not",
   async (gpu, family) => {
-    if (Deno.env.get("LIMBECK_ALL_VARIANTS") !== "1") {
+    if (!ALL) {
       console.log("skip: takes many minutes; LIMBECK_ALL_VARIANTS=1 runs it");
       return;
     }
@@ -323,136 +187,72 @@ gpuTest(
   },
 );
 
-gpuTest("attention() keeps its precision where a key has thousands of queries", async (gpu) => {
+gpuTest("attention() keeps its precision where a key has thousands of queries", async (gpu, family) => {
   const c = makeCase(shape(4, 1, 4), 1500, packed([1500]), 0.3);
-  const [actual, expected] = [await onGpu(gpu, c), oracle(c)];
+  const [actual, expected] = [await onGpu(gpu, c, undefined, {}, smallest(gpu, family)), oracle(c)];
   for (const name of ["dq", "dk", "dv"] as const) {
     const error = relativeError(actual[name], expected[name]);
     assert(error < 8e-7, `${name} is off by ${error}`);
   }
 });
 
-gpuTest("attention() stays exact when scores are in the thousands", async (gpu) => {
+gpuTest("attention() stays exact when scores are in the thousands", async (gpu, family) => {
   const c = makeCase(shape(2, 2, 8), 40, packed([40]), 40);
   const expected = oracle(c);
   assert(Math.max(...expected.logsumexp) > 1000);
-  assertMatches(await onGpu(gpu, c), expected, 400);
+  assertMatches(await onGpu(gpu, c, undefined, {}, smallest(gpu, family)), expected, 400);
 });
 
-gpuTest("attention() gives the same bits twice", async (gpu) => {
+gpuTest("attention() gives the same bits twice", async (gpu, family) => {
   const c = makeCase(shape(4, 2, 8), 70, packed([50, 20]));
-  assertEquals(await onGpu(gpu, c), await onGpu(gpu, c));
+  assertEquals(
+    await onGpu(gpu, c, undefined, {}, smallest(gpu, family)),
+    await onGpu(gpu, c, undefined, {}, smallest(gpu, family)),
+  );
 });
 
-gpuTest("attention() has the gradients that central differences of the f64 oracle have", async (gpu) => {
-  const c = makeCase(shape(2, 1, 4), 18, packed([11, 6], 1));
-  const actual = await onGpu(gpu, c);
-  const analytic = oracle(c);
-  for (const [which, name] of (["dq", "dk", "dv"] as const).entries()) {
-    const inputs = c.data.map((t) => Float64Array.from(t));
-    const loss = () => oracle(c, inputs).out.reduce((sum, y, i) => sum + y * c.data[3][i]!, 0);
-    const differences = inputs[which]!.map((x, i) => {
-      inputs[which]![i] = x + 1e-5;
-      const above = loss();
-      inputs[which]![i] = x - 1e-5;
-      const below = loss();
-      inputs[which]![i] = x;
-      return (above - below) / 2e-5;
-    });
-    assertWithin(analytic[name], differences, 1e-8, `${name} of the oracle`);
-    assertWithin(actual[name], differences, 5e-6, name);
-  }
-});
+gpuTest(
+  "attention() has the gradients that central differences of the f64 oracle have",
+  async (gpu, family) => {
+    const c = makeCase(shape(2, 1, 4), 18, packed([11, 6], 1));
+    const actual = await onGpu(gpu, c, undefined, {}, smallest(gpu, family));
+    const analytic = oracle(c);
+    for (const [which, name] of (["dq", "dk", "dv"] as const).entries()) {
+      const inputs = c.data.map((t) => Float64Array.from(t));
+      const loss = () => oracle(c, inputs).out.reduce((sum, y, i) => sum + y * c.data[3][i]!, 0);
+      const differences = inputs[which]!.map((x, i) => {
+        inputs[which]![i] = x + 1e-5;
+        const above = loss();
+        inputs[which]![i] = x - 1e-5;
+        const below = loss();
+        inputs[which]![i] = x;
+        return (above - below) / 2e-5;
+      });
+      assertWithin(analytic[name], differences, 1e-8, `${name} of the oracle`);
+      assertWithin(actual[name], differences, 5e-6, name);
+    }
+  },
+);
 
-gpuTest("attention() makes only the gradients that are wanted", async (gpu) => {
+gpuTest("attention() makes only the gradients that are wanted", async (gpu, family) => {
   const c = makeCase(shape(2, 1, 8), 20, packed([20]));
   const expected = oracle(c);
   for (const [wanted, name] of [[0, "dq"], [1, "dk"], [2, "dv"]] as const) {
-    const { out } = await onGpu(gpu, c, (q, k, v, start, end, dout) => {
-      const y = attention(q, k, v, { start, end }, c.shape);
-      const made = gradients(q.graph, [[y, dout]], [[q, k, v][wanted]!]) as Tensor[];
-      const backward = q.graph.nodes.filter((n) => n.op.name === attentionGradientOp.name);
-      assertEquals(backward.map((n) => n.outputs.length), [wanted === 0 ? 1 : 2]);
-      return made;
-    });
+    const { out } = await onGpu(
+      gpu,
+      c,
+      (q, k, v, start, end, dout) => {
+        const y = attention(q, k, v, { start, end }, c.shape);
+        const made = gradients(q.graph, [[y, dout]], [[q, k, v][wanted]!]) as Tensor[];
+        const backward = q.graph.nodes.filter((n) => n.op.name === attentionGradientOp.name);
+        assertEquals(backward.map((n) => n.outputs.length), [wanted === 0 ? 1 : 2]);
+        return made;
+      },
+      {},
+      smallest(gpu, family),
+    );
     assertWithin(out, expected[name], 8e-6, name);
   }
-});
-
-const MISTAKES: Record<string, Record<"forward" | "backward", readonly Mistake[]>> = {
-  subgroup8: {
-    forward: [
-      ["(last > Indices", "(last + Indices(select(0, 1, WRONG)) > Indices"],
-      ["total *= correction", "total *= select(correction, correction - correction + 1.0, WRONG)"],
-    ],
-    backward: [
-      ["- delta)", "- delta * select(1.0, 0.0, WRONG))"],
-      ["dk0 += subgroupBroadcast(a0", "dk0 += subgroupBroadcast(select(a0, e0, WRONG)"],
-      ["(first <= vec4", "(first + select(0, 1, WRONG) <= vec4"],
-    ],
-  },
-  // Of heads that stay in registers.
-  held: {
-    forward: [
-      ["sum5 * correction", "sum5 * select(correction, correction - correction + 1.0, WRONG)"],
-      ["* q_kept6", "* select(q_kept6, q_kept7, WRONG)"],
-    ],
-    backward: [
-      ["dk7 += subgroupBroadcast(q", "dk7 += select(1.0, 0.0, WRONG) * subgroupBroadcast(q"],
-      ["* dout_kept3", "* select(dout_kept3, dout_kept2, WRONG)"],
-      ["* v_kept3", "* select(v_kept3, v_kept2, WRONG)"],
-    ],
-  },
-  tiled: {
-    forward: [["(index0 < vec4", "(index0 - select(0, 1, WRONG) < vec4"]],
-    backward: [
-      ["- bitcast<f32>(known0.y))", "- bitcast<f32>(known0.y) * select(1.0, 0.0, WRONG))"],
-      ["(first <= vec4", "(first + select(0, 1, WRONG) <= vec4"],
-    ],
-  },
-};
-
-gpuTest("the comparison fails for kernels with a planted mistake", async (gpu, family) => {
-  const kinds = family === "tiled" ? [[8, "tiled"]] as const : [[8, "held"], [12, "subgroup8"]] as const;
-  for (const [headDim, kind] of kinds) {
-    const c = makeCase(shape(2, 1, headDim), 70, packed([60, 10]), 2);
-    const expected = oracle(c);
-    const { forward, backward } = MISTAKES[kind]!;
-    const all = [...forward, ...backward];
-    const withMistake = (mistake: number) =>
-      onGpu(gpu, c, (q, k, v, start, end, dout) => {
-        const y = attention(q, k, v, { start, end }, c.shape);
-        const made = gradients(q.graph, [[y, dout]], [q, k, v]) as Tensor[];
-        plantAny(y, all.map((one) => forward.includes(one) ? one : NOTHING));
-        plantAny(made[0]!, all.map((one) => backward.includes(one) ? one : NOTHING));
-        return [y, y.producer!.outputs[1]!, ...made];
-      }, { mistake });
-    assertMatches(await withMistake(0), expected, 2);
-    for (const [i, [right]] of all.entries()) {
-      const actual = await withMistake(i + 1);
-      assertThrows(() => assertMatches(actual, expected, 2), Error, "differ by", right);
-    }
-  }
-});
-
-gpuTest("a soft cap that bends only scores or only their gradients does not pass", async (gpu, family) => {
-  const c = capped(8, packed([31, 1, 17, 15], 6));
-  const expected = oracle(c);
-  const actual = await onGpu(gpu, c, (q, k, v, start, end, dout) => {
-    const made = q.graph.add(attentionOp, [q, k, v, start, end], c.shape);
-    plant(made[0]!, " * size.inner);", " * size.inner / 3.0) * 3.0;");
-    const y = q.graph.add(attentionOp, [q, k, v, start, end], c.shape);
-    const attributes = { ...c.shape, queries: true, keys: true };
-    const back = q.graph.add(attentionGradientOp, [q, k, v, start, end, ...y, dout], attributes);
-    const score = family === "tiled" ? "s0_0" : "s0";
-    plant(back[0]!, `1.0 - ${score} * ${score}`, `1.0 - ${score} * 0.0`);
-    return [...made, ...back];
-  });
-  for (const name of ["out", "dq", "dk"] as const) {
-    const difference = maxDifference(actual[name], expected[name]);
-    assert(difference > 1e-3, `${name} differs by ${difference}`);
-  }
-  assertWithin(actual.dv, expected.dv, 8e-6, "gradients of v, where nothing was planted");
 });
 
 Deno.test("attention() longer than the software driver's loops may be is NaN, not wrong", async () => {

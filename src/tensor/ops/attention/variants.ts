@@ -288,6 +288,24 @@ function tiledCost(part: AttentionPart, shape: AttentionShape, variant: Tiled): 
   return crowded * (0.9 * Math.max(...times) + 0.1 * times.reduce((a, b) => a + b)) / filled;
 }
 
+/**
+ * Seconds by a model of a processor that plays threads eight at a time: what it does are instructions, most of them to bring vectors to
+ * and from workgroup memory, of which every lane's numbers are moved one by one. The numbers of nanoseconds are a fit to 40 kernels on
+ * Mesa's llvmpipe, which it is off by 4 % on average; docs/tuning.md says how.
+ */
+function processorCost(part: AttentionPart, shape: AttentionShape, variant: Tiled): number {
+  const { slice, across, vectors, columns } = tiledLayout(part, variant, shape.headDim)!;
+  const { own, sums } = PARTS[part];
+  const { rows, block, threads, parts } = variant;
+  const slices = own * Math.ceil(shape.headDim / slice);
+  const pieces = Math.ceil((rows + block) * slice / 16 / threads);
+  const scores = 4 * vectors;
+  const perThread = 58 * slices * slice * (1 + vectors) + 330 * slices * pieces +
+    82 * sums * columns * block +
+    (294 + 72 * sums) * scores + (part === "attention" ? 4 * across : 0);
+  return blocksOfTiles(part, shape, variant) * shape.heads * parts * threads / 8 * perThread * 1e-9;
+}
+
 /** Seconds by a model of a processor's 8 lanes. */
 function subgroupCost(
   part: AttentionPart,
@@ -310,8 +328,10 @@ function subgroupCost(
 export function attentionVariants(
   part: AttentionPart,
 ): Omit<Variants<AttentionShape, AttentionVariant>, "trial"> {
-  const cost = (shape: AttentionShape, variant: AttentionVariant) =>
-    variant.family === "tiled" ? tiledCost(part, shape, variant) : subgroupCost(part, shape, variant);
+  const cost = (shape: AttentionShape, variant: AttentionVariant, device?: DeviceDescription) => {
+    if (variant.family !== "tiled") return subgroupCost(part, shape, variant);
+    return (device?.software ? processorCost : tiledCost)(part, shape, variant);
+  };
   return {
     kind: part,
     shapeClass({ queries, keys, heads, keyValueHeads, headDim, capped }) {
