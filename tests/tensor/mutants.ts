@@ -63,7 +63,8 @@ export async function hunt(
       const wanted = (at: number) => kernels(kernel) && (!share || at % share.of === share.at % share.of);
       text = mutate(wgsl, { first: planted.length + 1, index, wanted });
       texts.set(wgsl, text);
-      planted.push(...text.mutants.map((mutant) => ({ ...mutant, kernel })));
+      const called = wgsl.includes("begin_product(") ? `${kernel} of several` : kernel;
+      planted.push(...text.mutants.map((mutant) => ({ ...mutant, kernel: called })));
     }
     return text.wgsl;
   };
