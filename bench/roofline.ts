@@ -233,7 +233,9 @@ async function main(): Promise<void> {
   for (const name of names) {
     const planned = await planCase(name, device);
     for (const [block, { dispatches }] of planned.blocks) {
-      console.log(`\n## ${name}, ${block}, planned for ${device.name}, ${device.family} kernels\n`);
+      console.log(
+        `\n## ${name}, ${block}, ${dispatches.length} dispatches, planned for ${device.name}, ${device.family} kernels\n`,
+      );
       const counted: Counted[] | undefined = gpu && await countAccesses(gpu, planned, block, fill);
       const bytes = counted && new Map<string, number>();
       counted?.forEach((c) => bytes!.set(c.dispatch.kernel, (bytes!.get(c.dispatch.kernel) ?? 0) + c.bytes));

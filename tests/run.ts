@@ -9,6 +9,7 @@
 // @ts-types="../types/std_colors.d.ts"
 import { stripAnsiCode } from "@std/fmt/colors";
 import { ensureAdapter } from "../src/cli/setup/setup.ts";
+import { groupModule, groupsOf } from "./groups.ts";
 
 /** What `deno test` says at its end. */
 const SUMMARY =
@@ -26,11 +27,14 @@ export function readSummary(output: string): { passed: number; failed: number; s
 /** Files that kill processes at moments that matter: each runs alone, when all others are done, as what runs beside it would decide what it sees. */
 const ALONE = ["tests/runs/supervisor_test.ts", "tests/server/proofs_test.ts"];
 
-/** Files with a browser: never two of them at once. They come first, as they wait more than they work. */
+/**
+ * Files with a browser, those that share one in one process: never two browsers at once. They come first, as they wait more than they
+ * work.
+ */
 const IN_A_BROWSER = [
-  "tests/server/page_charts_test.ts",
-  "tests/server/page_form_test.ts",
-  "tests/server/page_test.ts",
+  ["charts", "form", "shapes", "task_form", "teachers"].map((part) => `tests/server/page_${part}_test.ts`)
+    .concat("tests/server/page_test.ts"),
+  ["tests/server/tab_test.ts"],
 ];
 
 /** Files that take longest: they begin first, so that no core is left without work while the last of them ends. */
@@ -39,12 +43,10 @@ const LONGEST = [
   "tests/kernels/translation_test.ts",
   "tests/examples/plugins_test.ts",
   "tests/losses/builtins_test.ts",
-  "tests/goldens/one_for_all_test.ts",
   "tests/runs/inspection_test.ts",
   "tests/runs/child_test.ts",
   "tests/tensor/attention_test.ts",
   "tests/goldens/stories15m_test.ts",
-  "tests/distill/teacher_cache_test.ts",
   "tests/examples/recipes_test.ts",
   "tests/goldens/families_test.ts",
 ];
@@ -91,8 +93,16 @@ export function outcome(output: string, code: number, signal: string | null): Ou
   return { ...summary, failed: 1, remark: `all passed; then it ended with ${code}` };
 }
 
-/** Runs `deno test` and returns what came of it. */
-async function denoTest(args: readonly string[], env: Record<string, string>): Promise<Outcome> {
+/**
+ * Runs `deno test` and returns what came of it.
+ *
+ * @param heading what is printed above its output
+ */
+async function denoTest(
+  args: readonly string[],
+  env: Record<string, string>,
+  heading?: string,
+): Promise<Outcome> {
   const child = new Deno.Command(Deno.execPath(), {
     // Types are looked at by `deno task check`, once.
     args: ["test", "--allow-all", "--no-check", ...args],
@@ -107,32 +117,52 @@ async function denoTest(args: readonly string[], env: Record<string, string>): P
   };
   const [status] = await Promise.all([child.status, collect(child.stdout), collect(child.stderr)]);
   const output = await new Blob(pieces as Uint8Array<ArrayBuffer>[]).text();
+  if (heading !== undefined) console.log(heading);
   console.log(output.trimEnd());
   const result = outcome(output, status.code, status.signal);
   if (result.remark) console.log(`${args.at(-1)}: ${result.remark}`);
   return result;
 }
 
-/** All tests, each file in a process of its own, several at once. */
+/** All tests, files of one folder in one process, several processes at once. */
 async function runAll(args: readonly string[], env: Record<string, string>): Promise<Outcome[]> {
   const files = [...testFiles()].sort();
   // Packages are fetched once, not by the first processes at the same time.
   await new Deno.Command(Deno.execPath(), { args: ["cache", "--quiet", ...files] }).output();
-  const others = files.filter((file) => !ALONE.includes(file) && !IN_A_BROWSER.includes(file));
-  const waiting = [...LONGEST, ...others.filter((file) => !LONGEST.includes(file))].values();
+  const others = files.filter((file) => ![...ALONE, ...LONGEST, ...IN_A_BROWSER.flat()].includes(file));
+  const waiting = [...LONGEST.map((file) => [file]), ...groupsOf(others)].values();
   const outcomes: Outcome[] = [];
-  const work = async (files: Iterable<string>, more: Record<string, string> = {}) => {
-    for (const file of files) outcomes.push(await denoTest([...args, file], { ...env, ...more }));
+  const modules = await Deno.makeTempDir({ prefix: "limbeck-tests-" });
+  const work = async (groups: Iterable<readonly string[]>, more: Record<string, string> = {}) => {
+    for (const group of groups) {
+      const run = await runnable(group, modules);
+      const heading = group.length === 1 ? undefined : `In one process: ${group.join(" ")}`;
+      outcomes.push(await denoTest([...args, ...run], { ...env, ...more }, heading));
+    }
   };
   // Mesa's software driver takes all cores for each device otherwise.
   const oneCore = { LP_NUM_THREADS: "1" };
   const cores = Math.min(navigator.hardwareConcurrency, MOST_AT_ONCE);
-  await Promise.all([
-    work(IN_A_BROWSER, oneCore).then(() => work(waiting, oneCore)),
-    ...Array.from({ length: cores }, () => work(waiting, oneCore)),
-  ]);
-  await work(ALONE);
+  const single = (file: string) => [file];
+  try {
+    await Promise.all([
+      work(IN_A_BROWSER, oneCore).then(() => work(waiting, oneCore)),
+      ...Array.from({ length: cores }, () => work(waiting, oneCore)),
+    ]);
+    await work(ALONE.map(single));
+  } finally {
+    await Deno.remove(modules, { recursive: true });
+  }
   return outcomes;
+}
+
+/** Arguments of `deno test` for files that share a process: the file, or a module that imports them all. */
+async function runnable(files: readonly string[], folder: string): Promise<string[]> {
+  const [first, ...more] = files;
+  if (more.length === 0) return [first!];
+  const name = first!.replaceAll("/", "_").replace(/_test\.ts$/, `_and_${more.length}_more_test.ts`);
+  await Deno.writeTextFile(`${folder}/${name}`, groupModule(files, new URL("../", import.meta.url)));
+  return ["--config=deno.json", `${folder}/${name}`];
 }
 
 async function runTests(args: readonly string[]): Promise<number> {

@@ -71,7 +71,7 @@ interface Navigator {
   readonly locks: {
     request<T>(
       name: string,
-      options: { ifAvailable: true },
+      options: { ifAvailable: boolean },
       use: (lock: { name: string } | null) => Promise<T>,
     ): Promise<T>;
   };

@@ -16,6 +16,7 @@ fn read_x(i: u32) -> f32 {
 
 const zero = 0u;
 var<private> x_base: u32; // where x begins
+var<private> w_base: u32; // and w
 
 //#if ORIENTATION == TN
 //#include product_unit with NAME = x_unit, READ = read_x, ACROSS = 0, VALUES = XV, ROWS = m, STRIDE = m, BASE = x_base
@@ -23,9 +24,9 @@ var<private> x_base: u32; // where x begins
 //#include product_unit with NAME = x_unit, READ = read_x, ACROSS = 1, VALUES = XV, ROWS = m, STRIDE = x_stride, BASE = x_base
 //#end
 //#if ORIENTATION == NT
-//#include product_unit with NAME = w_unit, READ = weight, ACROSS = 1, VALUES = WV, ROWS = n, STRIDE = k, BASE = zero
+//#include product_unit with NAME = w_unit, READ = weight, ACROSS = 1, VALUES = WV, ROWS = n, STRIDE = k, BASE = w_base
 //#else
-//#include product_unit with NAME = w_unit, READ = weight, ACROSS = 0, VALUES = WV, ROWS = n, STRIDE = n, BASE = zero
+//#include product_unit with NAME = w_unit, READ = weight, ACROSS = 0, VALUES = WV, ROWS = n, STRIDE = n, BASE = w_base
 //#end
 //#if TERMS == 2
 

@@ -13,7 +13,9 @@
 // them with subgroupBroadcast; loads dominate on this kind of adapter, so the tile is as large as the registers allow.
 // Tiles are numbered rows first, so that neighbours share a panel of w.
 //
-// Constants: ORIENTATION, ROWS (8, 16, 32), COLUMNS (4 or 1), TERMS (1, 2), WEIGHT (storage of w; w2 is f32), STORE (sum: out is overwritten;
+// With TOGETHER > 0 several products, of one term, are made at once; see product_size.
+//
+// Constants: ORIENTATION, ROWS (8, 16, 32), COLUMNS (4 or 1), TERMS (1, 2), TOGETHER, WEIGHT (storage of w; w2 is f32), STORE (sum: out is overwritten;
 // sum_and_addend; any: what the sizes say, all of the formula).
 // x_column is where this launch begins along K, in x and for NT in w. Limits: K and K2 multiples of 4; for COLUMNS = 4, N a multiple of 4; for ORIENTATION = TN, M a multiple of 4.
 // Rows and columns beyond the edge are computed from whatever is read there and never stored.
@@ -41,6 +43,20 @@ alias Sum = f32;
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(subgroup_invocation_id) lane: u32) {
+//#if TOGETHER > 0
+  let size = sizes[group.z];
+  let x_begin = size.x_begin / 4u;
+//#if COLUMNS == 1 && ORIENTATION != NT
+  let w_begin = size.w_begin;
+//#else
+  let w_begin = size.w_begin / 4u;
+//#end
+  let out_begin = size.out_begin / $(COLUMNS)u;
+//#else
+  let x_begin = 0u;
+  let w_begin = 0u;
+  let out_begin = 0u;
+//#end
   let tile = group.x + group.y * groups.x;
   if (tile >= size.tiles) { return; }
 //#if EXPERTS
@@ -73,25 +89,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     // One load of all lanes brings the tile's rows of 32 / ROWS k, lane by lane.
     let x_step = size.m / 4u;
     let own_k = lane / $(ROWS / 4)u;
-    var xi = own_k * x_step + row / 4u + lane % $(ROWS / 4)u;
+    var xi = x_begin + own_k * x_step + row / 4u + lane % $(ROWS / 4)u;
 //#if EXPERTS
     xi += first_row * x_step;
 //#end
 //#else
 //#for i in 0..ROWS / 8
-    var xi$i = ((row + $(i * 8)u + lane) * x_stride + x_column) / 4u;
+    var xi$i = x_begin + ((row + $(i * 8)u + lane) * x_stride + x_column) / 4u;
 //#end
 //#end
 //#if ORIENTATION == NT
 //#for j in 0..COLUMNS
-    var wi$j = ((column + $(j)u) * x_stride + x_column) / 4u;
+    var wi$j = w_begin + ((column + $(j)u) * x_stride + x_column) / 4u;
 //#end
 //#else
 //#if COLUMNS == 4
-    var wi = column / 4u;
+    var wi = w_begin + column / 4u;
     let w_step = size.n / 4u;
 //#else
-    var wi = column;
+    var wi = w_begin + column;
     let w_step = size.n;
 //#end
 //#end
@@ -166,7 +182,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#if EXPERTS && ORIENTATION == TN
   var at = ((expert * size.m + row) * size.out_stride + column) / $(COLUMNS)u;
 //#else
-  var at = (row * size.out_stride + size.out_column + column) / $(COLUMNS)u;
+  var at = out_begin + (row * size.out_stride + size.out_column + column) / $(COLUMNS)u;
 //#end
   let at_step = size.out_stride / $(COLUMNS)u;
   let rows = min($(ROWS)u, size.m - row);

@@ -19,6 +19,8 @@
 // LANES, where it is not 0, is the size of a subgroup: each makes ROWS_EACH rows, and its lanes hold their slice of x in registers, from where
 // they spread it; no panel of x exists then.
 //
+// With TOGETHER > 0 several products, of one term, are made at once; see product_size.
+//
 // COMPUTE f16: both operands are rounded to f16 on their way into the panels, those of each row of x after they were multiplied by a power of
 // two that row_scales.wgsl makes of its largest one, those of w after they were multiplied by 64; products are summed in f32. Values of w from
 // 1024 on become the largest f16. There is one product then, and not TN.
@@ -27,7 +29,7 @@
 // brings of a slice), GROUPS (of four values along K that are
 // multiplied in one turn of a loop), BLOCK (so deep a sum is added to the others on its own: a long sum rounds each product to the size of
 // all before it; 0 for no blocks), SPLIT (K is split between workgroups, in parts of part_depth, each with an output of its own), TERMS,
-// EXPERTS, WEIGHT, XV, WV, SV, OV, COMPUTE (f32, f16). Limits: units of a panel are a multiple of threads, ROWS and COLUMNS of 8.
+// TOGETHER, EXPERTS, WEIGHT, XV, WV, SV, OV, COMPUTE (f32, f16). Limits: units of a panel are a multiple of threads, ROWS and COLUMNS of 8.
 
 //#if COMPUTE == f16
 enable f16;
@@ -57,6 +59,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(subgroup_id) ty: u32, @builtin(subgroup_invocation_id) tx: u32) {
   let thread = ty * $(LANES)u + tx;
 //#end
+//#if TOGETHER > 0
+  begin_product(group.z);
+  let size = sizes[group.z];
+//#end
 //#if SPLIT
   let launched = group.x + group.y * groups.x;
   let tile = launched % size.tiles;
@@ -80,6 +86,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let row = (tile % size.tiles_m) * $(ROWS)u;
   let column = (tile / size.tiles_m) * $(COLUMNS)u;
   x_base = size.x_column;
+//#end
+//#if TOGETHER > 0
+  x_base += size.x_begin;
+  w_base = size.w_begin;
+  out_base += size.out_begin;
 //#end
 //#for r in 0..ROWS_EACH
 //#for c in 0..COLUMNS_EACH / 4

@@ -154,6 +154,8 @@ export class Gpu {
   readonly preamble: string;
   /** Whether a CPU does the work. */
   readonly software: boolean;
+  /** Kernels of the programs that were compiled here which are others than stand first, by what they are for. */
+  readonly taken: Map<string, string> = new Map();
   #description: DeviceDescription;
   #allocated = 0;
   #peak = 0;

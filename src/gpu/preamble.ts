@@ -16,6 +16,9 @@ export const ENABLE_SUBGROUPS = "enable subgroups;\n";
 
 const UNPROVEN_UNIFORMITY = "diagnostic(off, subgroup_uniformity);\n";
 
+/** What Tint wants where a device has subgroups. */
+export const TINT_PREAMBLE: string = ENABLE_SUBGROUPS + UNPROVEN_UNIFORMITY;
+
 /**
  * The lines that this device's compiler wants before a kernel; empty where it wants none.
  *
@@ -25,5 +28,5 @@ export async function findPreamble(device: GPUDevice, features: ReadonlySet<stri
   if (!features.has("subgroups")) return "";
   device.pushErrorScope("validation");
   device.createShaderModule({ code: `${ENABLE_SUBGROUPS}@compute @workgroup_size(1) fn main() {}` });
-  return await device.popErrorScope() ? "" : ENABLE_SUBGROUPS + UNPROVEN_UNIFORMITY;
+  return await device.popErrorScope() ? "" : TINT_PREAMBLE;
 }

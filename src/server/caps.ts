@@ -5,6 +5,7 @@
  */
 import type { RecipeProblem } from "../distill/recipe/problems.ts";
 import type { AdapterRecipe, Recipe } from "../distill/recipe/recipe.ts";
+import { servedTeachers } from "../distill/recipe/teachers.ts";
 import { type EvaluationTask, isWritten } from "../evaluation/tasks/task.ts";
 import type { Task } from "../runs/task/task.ts";
 
@@ -62,9 +63,9 @@ export function beyondCaps(recipe: Recipe, caps: Caps): RecipeProblem[] {
   check("objective", objective.length, caps.losses, " losses");
   check("limits.watchdogSeconds", limits.watchdogSeconds, 600);
   // A request may name no address: what this machine reaches is its operator's to say.
-  if (recipe.teacher.server) {
+  for (const { field } of servedTeachers(recipe.teacher)) {
     problems.push({
-      path: "teacher.server",
+      path: field,
       message:
         "this service asks no other servers for its clients; fill teacher.cache with `limbeck cache` and train where it lies",
     });

@@ -10,6 +10,7 @@ import { inferenceLock } from "../runs/store/layout.ts";
 import { acquireLock } from "../runs/store/run_lock.ts";
 import { DEFAULT_GPU, type Store } from "../runs/store/store.ts";
 import { firstInLine, takeGpu } from "../runs/supervise/turn.ts";
+import type { TunedDevice } from "../tune/tuned.ts";
 
 /** Holder of the lease while a model is tried. */
 const HOLDER = "a model that is tried";
@@ -19,6 +20,8 @@ export interface GpuShareOptions {
   readonly store: Store;
   /** Whether they are tried while a run has the GPU too. */
   readonly besideRuns: boolean;
+  /** What devices have chosen among kernels. */
+  readonly tuned?: () => Promise<readonly TunedDevice[]>;
   readonly idleSeconds?: number;
 }
 
@@ -28,9 +31,10 @@ export class SharedInference extends InferencePool {
   readonly #besideRuns: boolean;
   readonly #listening: Disposable | undefined;
 
-  constructor({ store, besideRuns, idleSeconds }: GpuShareOptions) {
+  constructor({ store, besideRuns, tuned, idleSeconds }: GpuShareOptions) {
     super({
       ...(besideRuns ? {} : { acquire: () => acquire(store) }),
+      ...(tuned ? { tuned } : {}),
       ...(idleSeconds === undefined ? {} : { idleSeconds }),
     });
     this.#store = store;

@@ -117,7 +117,11 @@ export class Service {
     this.counters = parts.counters;
     this.idempotency = new Idempotency(parts.store);
     this.tokens = options.tokens ?? new TokenList([]);
-    this.inference = new SharedInference({ store: parts.store, besideRuns: options.besideRuns ?? false });
+    this.inference = new SharedInference({
+      store: parts.store,
+      besideRuns: options.besideRuns ?? false,
+      tuned: () => this.tuned(),
+    });
     this.caps = { ...DEFAULT_CAPS, ...options.caps };
     this.hub = options.hub;
     this.queueLimit = options.queueLimit ?? 1000;

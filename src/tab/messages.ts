@@ -20,6 +20,8 @@ export interface TabOrder {
   readonly models: Readonly<Record<string, Files>>;
   /** One file each. */
   readonly datasets: Readonly<Record<string, Files>>;
+  /** For about so many seconds, kernels are timed first that this device has not timed; none where it is absent. */
+  readonly tuneSeconds?: number;
 }
 
 /** A run that the tab keeps. */
@@ -44,6 +46,7 @@ export interface LeftFile {
 
 /** From the page. Each has a number, under which it is answered. */
 export type Request =
+  /** What it is, as `DeviceIdentity` has it. */
   | { readonly type: "device" }
   | { readonly type: "runs" }
   | { readonly type: "start"; readonly order: TabOrder }

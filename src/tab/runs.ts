@@ -19,6 +19,7 @@ import { checkpointedStep } from "./checkpointed_step.ts";
 import type { Files, KeptRun, TabOrder } from "./messages.ts";
 import { keptFiles, showFiles, system } from "./system.ts";
 import { blobFile, remoteFile, type TabFile } from "./tab_file.ts";
+import { keepHere, tuningHere } from "./tuned_here.ts";
 
 const RUNS = "/runs";
 const ORDER = "order.json";
@@ -75,7 +76,7 @@ export interface TabHost {
 
 /** Begins a run. @throws {InputError} there is one of its name, or whatever is wrong with the recipe and its files */
 export async function startRun(order: TabOrder, host: TabHost): Promise<RunResult> {
-  const { id, models, datasets, sets = [] } = order;
+  const { id, models, datasets, sets = [], tuneSeconds } = order;
   const folder = folderOf(id);
   return await alone(id, async () => {
     // Before anything is kept: what is wrong is told, and nothing is left of it.
@@ -92,7 +93,7 @@ export async function startRun(order: TabOrder, host: TabHost): Promise<RunResul
       [`${folder}/${ORDER}`, { content: new Blob([JSON.stringify(kept)]), modified: Date.now() }],
     ]);
     try {
-      return await attempt(id, recipe, { models, datasets }, host, false);
+      return await attempt(id, recipe, { models, datasets }, host, { resume: false, tuneSeconds });
     } catch (error) {
       // Of a run that never came to its first checkpoint nothing can be continued.
       if (await checkpointedStep(folder) === 0) await removeRun(id);
@@ -123,7 +124,7 @@ export async function resumeRun(
       );
     const [models, datasets] = [again(kept.models), again(kept.datasets)];
     const recipe = recipeOf(kept.recipe, kept.sets, models, datasets);
-    return await attempt(id, recipe, { models, datasets }, host, true);
+    return await attempt(id, recipe, { models, datasets }, host, { resume: true });
   });
 }
 
@@ -178,7 +179,7 @@ async function attempt(
   recipe: Recipe,
   { models, datasets }: Pick<TabOrder, "models" | "datasets">,
   host: TabHost,
-  resume: boolean,
+  { resume, tuneSeconds }: { readonly resume: boolean; readonly tuneSeconds?: number | undefined },
 ): Promise<RunResult> {
   for (const [name, files] of Object.entries(models)) showFiles(placeOf("model", name), await opened(files));
   for (const [name, files] of Object.entries(datasets)) {
@@ -190,7 +191,8 @@ async function attempt(
     const event = { ...body, time: new Date().toISOString() };
     host.emit(event);
     if (event.type === "heartbeat") return;
-    kept.addEvent(id, event).catch((error) => failure ??= error);
+    const keeping = event.type === "tuned" ? keepHere(kept, event) : undefined;
+    Promise.all([kept.addEvent(id, event), keeping]).catch((error) => failure ??= error);
   };
   const control = () => {
     if (failure !== undefined) throw failure;
@@ -201,6 +203,7 @@ async function attempt(
   const result = await distillRun(recipe, {
     ...{ folder: folderOf(id), resume, resumeLimit: Infinity, emit, control },
     ...{ gpu: host.gpu, registry: new Registry().addAll(builtins) },
+    tuning: await tuningHere(kept, tuneSeconds),
   });
   emit({ type: "result", result });
   return result;

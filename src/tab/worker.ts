@@ -7,6 +7,7 @@ import "./without_eval.ts";
 import { LimbeckError } from "../base/errors.ts";
 import type { RunControl } from "../distill/run/events.ts";
 import { type Gpu, openGpu } from "../gpu/device.ts";
+import { deviceIdentity } from "../tune/tuned.ts";
 import { failureOf } from "./failure.ts";
 import { leftFiles, zipped } from "./left_files.ts";
 import type { Reply, Request } from "./messages.ts";
@@ -50,10 +51,8 @@ async function work(id: string, run: (host: TabHost) => Promise<unknown>): Promi
 
 async function answer(request: Request): Promise<unknown> {
   switch (request.type) {
-    case "device": {
-      const { description, adapter } = await device();
-      return { name: description.name, software: adapter.info.isFallbackAdapter };
-    }
+    case "device":
+      return deviceIdentity(await device());
     case "runs":
       return (await keptRuns()).filter(({ id }) => id !== running);
     case "start":

@@ -42,6 +42,11 @@ export function gradients(
   for (const [tensor, gradient] of seeds) sums.add(tensor, gradient);
 
   const recomputed = new Recomputation(graph, forward);
+  const stretches = new Map<Layer, object>();
+  const stretchOf = ({ layer }: Node) => {
+    if (layer && !stretches.has(layer)) stretches.set(layer, {});
+    return layer && stretches.get(layer);
+  };
   for (let i = forward.length - 1; i >= 0; i--) {
     const node = forward[i]!;
     const needed = node.inputs.map((t) => reaching.has(t));
@@ -55,7 +60,7 @@ export function gradients(
         } has no gradient, but a trainable tensor lies behind it`,
       );
     }
-    inLayerOf(graph, node, () => {
+    const backward = () => {
       const seen = recomputed.of(node);
       const inputGradients = graph.within(`${node.path} backward`, () =>
         node.op.gradient!({
@@ -68,7 +73,8 @@ export function gradients(
       inputGradients.forEach((gradient, k) => {
         if (gradient && needed[k]) sums.add(node.inputs[k]!, gradient, node.layer);
       });
-    });
+    };
+    graph.stretch(stretchOf(node), () => inLayerOf(graph, node, backward));
   }
   return wanted.map((t) => sums.ofOneLayer(t) ?? sums.of(t));
 }

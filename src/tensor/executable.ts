@@ -12,6 +12,7 @@ import { type ProfiledLaunch, Profiler } from "../gpu/profiler.ts";
 import type { DType } from "./graph.ts";
 import { StepScalars } from "./graph.ts";
 import type { Plan, PlannedBlock, PlannedDispatch, Range } from "./plan.ts";
+import { othersThanFirst } from "./variants.ts";
 
 interface Launch {
   readonly planned: PlannedDispatch;
@@ -58,6 +59,7 @@ export async function compile(gpu: Gpu, plan: Plan, options: CompileOptions = {}
         await prepareAll(gpu, plan, buffers, block, () => options.onProgress?.(done++, total)),
       );
     }
+    for (const [key, kernel] of Object.entries(othersThanFirst(plan.kernels))) gpu.taken.set(key, kernel);
     return new Executable(gpu, plan, buffers, owned, blocks, options.profile ?? false);
   } catch (error) {
     owned.forEach((b) => b.destroy());
@@ -131,7 +133,7 @@ async function prepare(
     const resource = binding < FIRST_UNIFORM
       ? window(buffers, d.bindings[binding]!)
       : binding === FIRST_UNIFORM
-      ? { buffer: buffers[plan.sizeBuffer]!.raw, offset: d.sizeOffset, size: 256 }
+      ? { buffer: buffers[plan.sizeBuffer]!.raw, offset: d.sizeOffset, size: d.sizeBytes }
       : { buffer: buffers[plan.stepBuffer]!.raw };
     return { binding, resource };
   });

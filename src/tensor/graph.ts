@@ -89,6 +89,8 @@ export interface Node {
   readonly outputs: readonly Tensor[];
   /** The layer it was traced in, if any: the unit of activation checkpointing. */
   readonly layer: Layer | undefined;
+  /** A layer, or what stands for its backward pass, if any: nodes of one stretch follow each other closely. */
+  readonly stretch: object | undefined;
   /** Where in the model: `student/layers.3/self_attn.q_proj`. */
   readonly path: string;
 }
@@ -159,6 +161,7 @@ export class Graph {
   #nextId = 0;
   #path: string[] = [];
   #layer: Layer | undefined;
+  #stretch: object | undefined;
 
   constructor(name: string, storages: StorageSet, scalars: StepScalars) {
     this.name = name;
@@ -224,6 +227,7 @@ export class Graph {
       attributes,
       outputs,
       layer: this.#layer,
+      stretch: this.#stretch ?? this.#layer,
       path: this.#path.join("/"),
     };
     const isView = op.alias !== undefined && !op.mutates;
@@ -260,6 +264,17 @@ export class Graph {
       return body();
     } finally {
       this.#layer = outer;
+    }
+  }
+
+  /** Traces `body` as a stretch of its own: see {@linkcode Node.stretch}. */
+  stretch<T>(stretch: object | undefined, body: () => T): T {
+    const outer = this.#stretch;
+    this.#stretch = stretch;
+    try {
+      return body();
+    } finally {
+      this.#stretch = outer;
     }
   }
 
@@ -313,6 +328,12 @@ export interface Dispatch {
   readonly flops?: number;
   /** Bytes that its tiling moves between memory and the kernel, where that is not each binding once. */
   readonly traffic?: number;
+  /**
+   * Where this launch and others of the same text can be one: the text reads `sizes[group.z]`, of an array of MOST_TOGETHER size structs, where
+   * others read `size`. Of each binding, the size word that says how many 32-bit words behind its beginning the operand is; undefined where
+   * all have one operand. Size structs are a multiple of 16 bytes then.
+   */
+  readonly begins?: readonly (number | undefined)[];
 }
 
 /** What a gradient rule sees. */
@@ -384,6 +405,11 @@ export interface Op<A> {
    * Views are never lowered.
    */
   alias?(output: number, attributes: A): { readonly input: number; readonly byteOffset: number } | undefined;
+  /**
+   * Applications of which this says the same are made by kernels of one text, at least as a rule, and each too small to keep a device busy:
+   * the planner brings those that need nothing of each other together and makes one dispatch of them. Undefined for what stands alone.
+   */
+  together?(inputs: readonly Tensor[], attributes: A): string | undefined;
   /** The op writes into the memory of an aliased input. It is kept even if nobody uses its output. */
   readonly mutates?: boolean;
   /** Its output is constant in every gradient, whatever lies behind it. */

@@ -52,7 +52,7 @@ export function pack(demands: readonly Demand[], arenaLimit: number): Packing {
     life(b) - life(a) || demands[b]!.bytes - demands[a]!.bytes || a - b
   );
   const total = (p: Omit<Packing, "lowerBound">) => p.arenaBytes.reduce((a, b) => a + b, 0);
-  const lowerBound = peak(demands);
+  const lowerBound = mostAlive(demands);
   let best = packInOrder(demands, bySize, arenaLimit);
   const alive = fullestStep(demands);
   const isThere = (i: number) => Number(demands[i]!.first <= alive && alive <= demands[i]!.last);
@@ -141,7 +141,8 @@ function fullestStep(demands: readonly Demand[]): number {
   return steps.reduce((a, b) => (bytesAt(b) > bytesAt(a) ? b : a), 0);
 }
 
-function peak(demands: readonly Demand[]): number {
+/** The most bytes alive at once, in whole units of {@linkcode ALIGNMENT}. */
+export function mostAlive(demands: readonly Demand[]): number {
   const change = new Map<number, number>();
   for (const { bytes, first, last } of demands) {
     change.set(first, (change.get(first) ?? 0) + align(bytes));

@@ -10,6 +10,9 @@ import { type Node, type Op, show, type Tensor } from "./graph.ts";
 
 export type { Dispatch, GradientContext, LoweringContext, Op, SizeWord, Window } from "./graph.ts";
 
+/** So many applications are made by one launch at most, and so many size structs its kernel declares: a layer of a transformer has seven projections. */
+export const MOST_TOGETHER = 8;
+
 /** An application of an op whose attributes are of type `A`. */
 export interface NodeOf<A> extends Node {
   readonly attributes: A;

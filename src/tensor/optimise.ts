@@ -186,10 +186,11 @@ function mergeAccumulate(
   if (!maker) return undefined;
   if (maker.attributes.addend) return undefined;
   drop(maker);
-  return replace(node, matmulAccumulateOp, [...maker.inputs, state], {
+  const merged = replace(node, matmulAccumulateOp, [...maker.inputs, state], {
     ...maker.attributes,
     accumulate: node.attributes.keep,
   });
+  return { ...merged, path: maker.path, stretch: maker.stretch };
 }
 
 function replace<A>(node: Node, op: Op<A>, inputs: readonly Tensor[], attributes: A): NodeOf<A> {

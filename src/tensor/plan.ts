@@ -4,7 +4,6 @@
  *
  * @module
  */
-import { joinBindings, parseBindings } from "../gpu/bindings.ts";
 import type { DeviceDescription } from "../gpu/description.ts";
 import { DeviceError, ShapeError } from "../base/errors.ts";
 import {
@@ -19,44 +18,15 @@ import {
   StorageSet,
   Tensor,
 } from "./graph.ts";
-import { align, type Demand, pack } from "./memory.ts";
-import { type Dispatch, isView, rootOf, type SizeWord, type Window } from "./op.ts";
+import { align, type Demand, mostAlive, pack } from "./memory.ts";
+import { type Dispatch, isView, rootOf, type Window } from "./op.ts";
 import { optimise } from "./optimise.ts";
+import { planLaunches, type PlannedDispatch, SizeWords } from "./planned_dispatch.ts";
+import type { Range } from "./range.ts";
+import { type Schedule, schedule } from "./together.ts";
 import { type ChosenKernel, KernelChooser } from "./variants.ts";
 
-/** A range of one of the plan's buffers. */
-export interface Range {
-  readonly buffer: number;
-  readonly offset: number;
-  readonly bytes: number;
-}
-
-/** A kernel launch with everything fixed but the GPU objects. */
-export interface PlannedDispatch {
-  readonly kernel: string;
-  readonly path: string;
-  /** The layer that it belongs to, if any: what a block can be run without. */
-  readonly layer: string | undefined;
-  readonly wgsl: string;
-  readonly bindings: readonly Range[];
-  /** Bindings declared `read` that must be `read_write`; see `accessVariant`. */
-  readonly writable: ReadonlySet<number>;
-  /**
-   * Bindings that a software device declares `read_write`: those that must be, and all of buffers with floats only, of which no two overlap.
-   * Which of them share a buffer with what is written differs from use to use, and each set would be a text of its own to compile, which
-   * takes such a device longer than to run most kernels, while it reads memory one way. Not those of integers: to Tint, what is read from a
-   * writable binding differs from thread to thread, and integers say how far threads go together.
-   */
-  readonly writableTogether: ReadonlySet<number>;
-  /** Byte offset of its size words in the uniform buffer. */
-  readonly sizeOffset: number;
-  readonly groups: readonly [number, number, number];
-  readonly flops: number;
-  /** Bytes of all bindings: an upper bound of what it moves from and to memory once. */
-  readonly bytes: number;
-  /** Bytes that its tiling moves between memory and the kernel: those of all bindings where the op says no other number. */
-  readonly traffic: number;
-}
+export type { PlannedDispatch, Range };
 
 /** One block, planned. */
 export interface PlannedBlock {
@@ -116,7 +86,14 @@ export class Program {
   }
 }
 
-type Lowered = { node: Node; dispatches: Dispatch[]; scratch: Tensor[] };
+/** Nodes that need nothing of each other, most often one; their launches, those that may be one in one list; and memory for the while. */
+interface Lowered {
+  readonly nodes: readonly Node[];
+  readonly launches: readonly { readonly nodes: readonly Node[]; readonly dispatches: readonly Dispatch[] }[];
+  readonly scratch: readonly Tensor[];
+  /** Those whose memory is kept apart; see {@linkcode Schedule.apart}. */
+  readonly apart: ReadonlySet<Node>;
+}
 
 /**
  * Plans a program for a device.
@@ -127,16 +104,23 @@ export function plan(program: Program, device: DeviceDescription): Plan {
   const buffers: PlannedBuffer[] = [];
   const storages = new Map<string, Range & Storage>();
   const chooser = new KernelChooser(device);
-  const lowered = program.blocks.map((graph) => ({ graph, nodes: lower(graph, device, chooser) }));
+  const optimised = program.blocks.map((graph) => ({ graph, nodes: optimise(graph) }));
+  const lowered = schedule(optimised).map((scheduled) => ({
+    graph: scheduled.graph,
+    nodes: lower(scheduled, device, chooser),
+  }));
   placeStorages(program, buffers, storages, device);
 
   const packed = lowered.map(({ graph, nodes }) => placeIntermediates(graph, nodes, device));
-  const arenaCount = Math.max(0, ...packed.map((p) => p.arenaBytes.length));
-  const firstArena = buffers.length;
-  for (let a = 0; a < arenaCount; a++) {
-    const bytes = Math.max(...packed.map((p) => p.arenaBytes[a] ?? 0));
-    buffers.push({ label: `intermediates ${a}`, category: "activations", bytes, storage: undefined });
-  }
+  const firstArenas = KEPT.map(({ label }, kept) => {
+    const first = buffers.length;
+    const count = Math.max(0, ...packed.map((p) => p.arenaBytes[kept]!.length));
+    for (let a = 0; a < count; a++) {
+      const bytes = Math.max(...packed.map((p) => p.arenaBytes[kept]![a] ?? 0));
+      buffers.push({ label: `${label} ${a}`, category: "activations", bytes, storage: undefined });
+    }
+    return first;
+  });
 
   const sizes = new SizeWords();
   const blocks = new Map<string, PlannedBlock>();
@@ -149,11 +133,11 @@ export function plan(program: Program, device: DeviceDescription): Plan {
       const root = rangeOf(tensor);
       const base = root.storage
         ? storages.get(root.storage.name)!
-        : { buffer: firstArena + root.arena, offset: root.offset };
+        : { buffer: firstArenas[root.kept]! + root.arena, offset: root.offset };
       return { buffer: base.buffer, offset: base.offset + root.byteOffset + byteOffset, bytes };
     };
-    const dispatches = nodes.flatMap(({ node, dispatches }) =>
-      dispatches.map((d) => planDispatch(d, node, range, sizes, device))
+    const dispatches = nodes.flatMap(({ launches }) =>
+      launches.flatMap(({ dispatches, nodes }) => planLaunches(dispatches, nodes, range, sizes, device))
     );
     const outputs = new Map(
       [...graph.outputs].map(([name, t]) => [name, { ...range(t), shape: t.shape, dtype: t.dtype }]),
@@ -195,33 +179,53 @@ export function plan(program: Program, device: DeviceDescription): Plan {
   };
 }
 
-/** Kernels of every node that somebody needs. */
-function lower(graph: Graph, device: DeviceDescription, chooser: KernelChooser): Lowered[] {
-  return optimise(graph).map((node) => {
-    const dispatches: Dispatch[] = [];
+/** Kernels of all nodes, in the order in which they are run. */
+function lower(
+  { graph, order, apart }: Schedule,
+  device: DeviceDescription,
+  chooser: KernelChooser,
+): Lowered[] {
+  return order.map((nodes): Lowered => {
     const scratch: Tensor[] = [];
-    let traffic: number | undefined;
-    if (!isView(node)) {
-      node.op.lower({
-        inputs: node.inputs,
-        outputs: node.outputs,
-        attributes: node.attributes,
-        device,
-        choose(variants, shape) {
-          const variant = chooser.choose(variants, shape);
-          traffic = (traffic ?? 0) + variants.traffic(shape, variant);
-          return variant;
-        },
-        scratch(shape, dtype) {
-          const tensor = new Tensor(graph, -1 - scratch.length, { shape, dtype }, node, undefined);
-          scratch.push(tensor);
-          return tensor;
-        },
-        dispatch: (d) => void dispatches.push(d),
-      });
-    }
-    return { node, dispatches: shareTraffic(dispatches, traffic), scratch };
+    const each = nodes.map((node) => lowerNode(graph, node, device, chooser, scratch));
+    const rounds = Math.max(...each.map((dispatches) => dispatches.length));
+    // A node's own launches follow each other.
+    const launches = Array.from({ length: rounds }, (_, round) => {
+      const those = nodes.flatMap((node, i) => each[i]![round] ? [{ node, dispatch: each[i]![round] }] : []);
+      return { nodes: those.map(({ node }) => node), dispatches: those.map(({ dispatch }) => dispatch) };
+    });
+    return { nodes, launches, scratch, apart };
   });
+}
+
+function lowerNode(
+  graph: Graph,
+  node: Node,
+  device: DeviceDescription,
+  chooser: KernelChooser,
+  scratch: Tensor[],
+): Dispatch[] {
+  if (isView(node)) return [];
+  const dispatches: Dispatch[] = [];
+  let traffic: number | undefined;
+  node.op.lower({
+    inputs: node.inputs,
+    outputs: node.outputs,
+    attributes: node.attributes,
+    device,
+    choose(variants, shape) {
+      const variant = chooser.choose(variants, shape);
+      traffic = (traffic ?? 0) + variants.traffic(shape, variant);
+      return variant;
+    },
+    scratch(shape, dtype) {
+      const tensor = new Tensor(graph, -1 - scratch.length, { shape, dtype }, node, undefined);
+      scratch.push(tensor);
+      return tensor;
+    },
+    dispatch: (d) => void dispatches.push(d),
+  });
+  return shareTraffic(dispatches, traffic);
 }
 
 /**
@@ -280,187 +284,65 @@ function placeStorages(
   buffers.push({ label: "inputs", category: "inputs", bytes: inputBytes, storage: undefined });
 }
 
+/** Where intermediates are kept: those of nodes that are brought together, and what these need for the while, apart from each other and all else. */
+const KEPT = [{ label: "intermediates" }, { label: "small products" }, {
+  label: "parts of small products",
+}] as const;
+
 interface Root {
   readonly storage?: Storage;
+  /** Index of {@linkcode KEPT}. */
+  readonly kept: number;
   readonly arena: number;
   readonly offset: number;
   readonly byteOffset: number;
 }
 
-function placeIntermediates(graph: Graph, nodes: readonly Lowered[], device: DeviceDescription) {
-  const lives = new Map<Tensor, { first: number; last: number }>();
-  const touch = (tensor: Tensor, at: number) => {
+function placeIntermediates(graph: Graph, lowered: readonly Lowered[], device: DeviceDescription) {
+  const lives = new Map<Tensor, { first: number; last: number; kept: number }>();
+  const touch = (tensor: Tensor, at: number, kept = 0) => {
     const { root } = rootOf(tensor);
     if (root.storage) return;
     const life = lives.get(root);
     if (life) life.last = at;
-    else lives.set(root, { first: at, last: at });
+    else lives.set(root, { first: at, last: at, kept });
   };
-  nodes.forEach(({ node, scratch }, at) => {
-    node.outputs.forEach((t) => touch(t, at));
-    node.inputs.forEach((t) => touch(t, at));
-    scratch.forEach((t) => touch(t, at));
+  lowered.forEach(({ nodes, scratch, apart }, at) => {
+    for (const node of nodes) {
+      const isSmall = apart.has(node);
+      node.outputs.forEach((t) => touch(t, at, isSmall ? 1 : 0));
+      node.inputs.forEach((t) => touch(t, at));
+      scratch.filter((t) => t.producer === node).forEach((t) => touch(t, at, isSmall ? 2 : 0));
+    }
   });
-  for (const t of graph.outputs.values()) touch(t, nodes.length);
+  for (const t of graph.outputs.values()) touch(t, lowered.length);
 
   const tensors = [...lives.keys()];
-  const demands: Demand[] = tensors.map((t) => ({ bytes: byteLength(t), ...lives.get(t)! }));
-  for (const [i, t] of tensors.entries()) {
-    if (demands[i]!.bytes > device.maxBufferSize) {
+  const demandOf = (t: Tensor): Demand => ({ bytes: byteLength(t), ...lives.get(t)! });
+  for (const t of tensors) {
+    if (byteLength(t) > device.maxBufferSize) {
       throw new DeviceError(
         `${t.producer?.path ?? graph.name}: ${show(t)} takes ${
-          demands[i]!.bytes
+          byteLength(t)
         } bytes; a buffer of this device holds at most ${device.maxBufferSize}`,
         { hint: "Lower train.tokensPerMicroBatch or train.headChunk." },
       );
     }
   }
-  const { placements, arenaBytes, lowerBound } = pack(demands, device.maxBufferSize);
-  const placementOf = new Map(tensors.map((t, i) => [t, placements[i]!]));
+  const placementOf = new Map<Tensor, Omit<Root, "byteOffset">>();
+  const packings = KEPT.map((_, kept) => {
+    const those = tensors.filter((t) => lives.get(t)!.kept === kept);
+    const packing = pack(those.map(demandOf), device.maxBufferSize);
+    those.forEach((t, i) => placementOf.set(t, { kept, ...packing.placements[i]! }));
+    return packing;
+  });
   const rangeOf = (tensor: Tensor): Root => {
     const { root, byteOffset } = rootOf(tensor);
-    if (root.storage) return { storage: root.storage, arena: 0, offset: 0, byteOffset };
+    if (root.storage) return { storage: root.storage, kept: 0, arena: 0, offset: 0, byteOffset };
     const placement = placementOf.get(root);
     if (!placement) throw new ShapeError(`${show(root)} is used but was never made; this is a bug`);
     return { ...placement, byteOffset };
   };
-  return { arenaBytes, rangeOf, live: lowerBound };
-}
-
-/** Size structs of all dispatches, equal ones stored once. */
-class SizeWords {
-  readonly #chunks: Uint32Array[] = [];
-  readonly #offsetOf = new Map<string, number>();
-
-  add(words: readonly SizeWord[]): number {
-    const padded = new Uint32Array(Math.max(64, Math.ceil(words.length / 64) * 64));
-    const floats = new Float32Array(padded.buffer);
-    words.forEach((word, i) => {
-      if (typeof word === "number") padded[i] = word;
-      else if ("f32" in word) floats[i] = word.f32;
-      else padded[i] = word.index;
-    });
-    const key = padded.join();
-    let offset = this.#offsetOf.get(key);
-    if (offset === undefined) {
-      offset = this.#chunks.reduce((sum, c) => sum + c.byteLength, 0);
-      this.#chunks.push(padded);
-      this.#offsetOf.set(key, offset);
-    }
-    return offset;
-  }
-
-  words(): Uint32Array {
-    const all = new Uint32Array(this.#chunks.reduce((sum, c) => sum + c.length, 0));
-    let at = 0;
-    for (const chunk of this.#chunks) {
-      all.set(chunk, at);
-      at += chunk.length;
-    }
-    return all;
-  }
-}
-
-function isSameRange(a: Range, b: Range): boolean {
-  return a.buffer === b.buffer && a.offset === b.offset && a.bytes === b.bytes;
-}
-
-function planDispatch(
-  dispatch: Dispatch,
-  node: Node,
-  range: (t: Tensor | Window) => Range,
-  sizes: SizeWords,
-  device: DeviceDescription,
-): PlannedDispatch {
-  const declared = parseBindings(dispatch.wgsl).filter((b) => b.group === 0).sort((a, b) =>
-    a.binding - b.binding
-  );
-  const where = `kernel ${dispatch.kernel} at ${node.path}`;
-  if (declared.length !== dispatch.tensors.length) {
-    throw new ShapeError(
-      `${where} declares ${declared.length} storage bindings, ${dispatch.tensors.length} tensors are given`,
-    );
-  }
-  if (declared.length > device.maxStorageBuffers) {
-    throw new DeviceError(
-      `${where} binds ${declared.length} buffers; this device allows ${device.maxStorageBuffers}`,
-    );
-  }
-  const bindings = dispatch.tensors.map(range);
-  bindings.forEach((b, i) => {
-    if (b.bytes > device.maxBindingSize) {
-      const t = dispatch.tensors[i]!;
-      throw new DeviceError(
-        `${where}: ${
-          show("byteOffset" in t ? t.tensor : t)
-        } needs a binding of ${b.bytes} bytes; this device allows ${device.maxBindingSize}`,
-        {
-          hint:
-            "Lower train.tokensPerMicroBatch or train.headChunk; a tensor of student.train that is so large " +
-            "cannot be trained on this device.",
-        },
-      );
-    }
-    if (b.offset % device.offsetAlignment !== 0) {
-      throw new ShapeError(
-        `${where}: binding ${i} begins at byte ${b.offset}, which is not a multiple of ${device.offsetAlignment}`,
-      );
-    }
-  });
-  const written = new Set<number>();
-  declared.forEach((d, i) => d.kind === "read_write" && written.add(bindings[i]!.buffer));
-  const writable = new Set<number>();
-  declared.forEach((d, i) =>
-    d.kind === "read" && written.has(bindings[i]!.buffer) && writable.add(d.binding)
-  );
-  let { wgsl } = dispatch;
-  for (const twin of writable) {
-    const of = [...writable].find((other) => other < twin && isSameRange(bindings[other]!, bindings[twin]!));
-    const joined = of === undefined ? undefined : joinBindings(wgsl, twin, of);
-    if (joined === undefined) continue;
-    wgsl = joined;
-    writable.delete(twin);
-  }
-  const overlaps = (a: Range, b: Range) =>
-    a.buffer === b.buffer && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
-  // One buffer is either written to in a dispatch or not, so all of its bindings go the same way.
-  const onlyRead = new Set(
-    bindings.filter((mine, i) => {
-      const t = dispatch.tensors[i]!;
-      const { dtype } = "byteOffset" in t ? t.tensor : t;
-      return dtype !== "f32" || bindings.some((other, j) => j !== i && overlaps(mine, other));
-    }).map(({ buffer }) => buffer),
-  );
-  const writableTogether = new Set(writable);
-  declared.forEach((d, i) =>
-    d.kind === "read" && !onlyRead.has(bindings[i]!.buffer) && writableTogether.add(d.binding)
-  );
-  declared.forEach((d, i) => {
-    if (d.kind !== "read_write") return;
-    bindings.forEach((other, j) => {
-      if (j !== i && overlaps(bindings[i]!, other)) {
-        throw new ShapeError(`${where}: bindings ${i} and ${j} overlap and one is written; this is a bug`);
-      }
-    });
-  });
-  if (dispatch.groups.some((n) => n < 1 || n > device.maxWorkgroupsPerDimension || !Number.isInteger(n))) {
-    throw new ShapeError(
-      `${where}: a grid of ${dispatch.groups.join(" x ")} workgroups is not possible on this device`,
-    );
-  }
-  const bytes = bindings.reduce((sum, b) => sum + b.bytes, 0);
-  return {
-    kernel: dispatch.kernel,
-    path: node.path,
-    layer: node.layer?.name,
-    wgsl,
-    bindings,
-    writable,
-    writableTogether,
-    sizeOffset: sizes.add(dispatch.size),
-    groups: dispatch.groups,
-    flops: dispatch.flops ?? 0,
-    bytes,
-    traffic: dispatch.traffic ?? bytes,
-  };
+  const live = mostAlive(tensors.map(demandOf));
+  return { arenaBytes: packings.map((p) => p.arenaBytes), rangeOf, live };
 }

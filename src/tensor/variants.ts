@@ -31,6 +31,12 @@ export interface ChosenKernel {
   trial(graph: Graph): TrialInputs;
 }
 
+/** Of choices, the kernels that are others than stand first, by what they are for. */
+export function othersThanFirst(chosen: ReadonlyMap<string, ChosenKernel>): Record<string, string> {
+  const others = [...chosen].filter(([, { chosen, candidates }]) => chosen !== candidates[0]!.name);
+  return Object.fromEntries(others.map(([key, { chosen }]) => [key, chosen]));
+}
+
 /** Chooses while a program is planned, and keeps what was chosen. */
 export class KernelChooser {
   readonly #device: DeviceDescription;

@@ -103,7 +103,10 @@ export function choicesOf(kept: readonly TunedDevice[], device: DeviceIdentity):
 }
 
 /** SHA-256 (hex) of the names and texts of all kernels of a choice, as this device gets them. */
-export async function kernelTexts(choice: ChosenKernel, gpu: Gpu): Promise<string> {
+export async function kernelTexts(
+  choice: ChosenKernel,
+  gpu: Pick<Gpu, "description" | "preamble">,
+): Promise<string> {
   const texts = choice.candidates.map(({ name }) => [
     name,
     ...textsOf(planTrial(choice, name, gpu.description)),
@@ -128,6 +131,15 @@ export function addChoices(kept: readonly TunedChoice[], added: readonly TunedCh
   return all.filter(({ key }, i) =>
     all.slice(i + 1).filter((later) => later.key === key).length < KEPT_TEXTS
   );
+}
+
+/** Adds what was measured on a device to what is kept of it and of others. */
+export function addMeasured(
+  kept: readonly TunedDevice[],
+  { device, choices }: Pick<TunedDevice, "device" | "choices">,
+): TunedDevice[] {
+  const others = kept.filter((k) => !isSameDevice(k.device, device));
+  return [...others, { version: 1, device, choices: addChoices(choicesOf(kept, device), choices) }];
 }
 
 /** What gets most out of the device: operations and bytes a second, and the work in which it did. */

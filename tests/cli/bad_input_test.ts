@@ -220,6 +220,19 @@ Deno.test("validate warns of a server's key that is not there, which another mac
       "warning: recipe teacher.server.keyVariable: LIMBECK_KEY_OF_NOBODY: is not set",
     );
     assertStringIncludes(told.out, "The recipe is valid.");
+    const several = await recipeFile(files, {
+      teacher: {
+        combine: "tag",
+        teachers: [{ model: files.teacher }, { model: "server", server, cache: { topK: 4 } }],
+      },
+      student: { model: files.teacher },
+    });
+    const rows = '{"text": "a cat", "teacher": "m"}\n';
+    for (const path of [files.train, files.heldOut]) await Deno.writeTextFile(path, rows);
+    assertStringIncludes(
+      (await limbeck("validate", several)).err,
+      "warning: recipe teacher.teachers.1.server.keyVariable: LIMBECK_KEY_OF_NOBODY: is not set",
+    );
   }));
 
 Deno.test("what was stopped is told as no error", () => {

@@ -108,6 +108,29 @@ Deno.test("checkComparable() compares with several teachers, and with the studen
     assertMatch(message, /other-7: .*: the student itself \(mean\), not /);
     const warnings = await checkComparable([recipes[7]!, recipes[7]!]);
     assertMatch(warnings[0]!, /teaches itself, so its divergences/);
+
+    // Those behind servers are what they are called there, however they are asked and whatever is kept.
+    const far = (model: string, topK: number, change: object = {}) => ({
+      teacher: {
+        combine: "best" as const,
+        teachers: [
+          { model: files.teacher, name: "x" },
+          { model: "server", server: { url: "https://host/v1", model, ...change }, cache: { topK } },
+        ],
+      },
+    });
+    const [, a, b, c] = await opened(
+      files,
+      far("m", 4),
+      far("m", 8, { concurrency: 9, budget: { tokens: 5 } }),
+      far("n", 4),
+    );
+    assertEquals(await checkComparable([a!, b!]), [
+      "other-1 measures its divergences to all of x, the 4 largest logits of m of its teacher, others to other parts or all of it",
+      "other-2 measures its divergences to all of x, the 8 largest logits of m of its teacher, others to other parts or all of it",
+    ]);
+    const { message: told } = await assertRejects(() => checkComparable([a!, c!]), InputError);
+    assertMatch(told, /best of \S+ and n of https:\/\/host\/v1, not best of \S+ and m of https:/);
   }, { layers: 3 }));
 
 Deno.test("checkComparable() warns where students, steps, tokens per step or training data differ, or a teacher learns", () =>

@@ -308,7 +308,10 @@ Deno.test({
             ...teacher,
           },
           student: { model: student },
-          objective: [{ loss: "cross-entropy", weight: 0.9 }, { loss: "soft-cross-entropy", weight: 0.1 }],
+          objective: [
+            { loss: "cross-entropy", weight: 0.9 },
+            { loss: "soft-cross-entropy", weight: 0.1, tokens: "all" },
+          ],
           train: { steps: 4, checkpointEvery: 2, evaluateEvery: 0, tokensPerMicroBatch: 128 },
         });
       const run = async (name: string, recipe: Recipe, stopAt?: number) => {
@@ -350,16 +353,35 @@ Deno.test({
       assertEquals(tagged.state, whole.state);
       assertAlmostEquals(tagged.loss, whole.loss, 1e-5);
 
-      // With every logit kept, what is stored of each sample's own teacher is that teacher.
+      // With every logit kept, what is stored of each sample's own teacher is that teacher: of all, of one beside one that is there and one
+      // of which hidden states are stored, and of hidden states beside one that is there.
       const cache = { topK: TINY_VOCABULARY, precision: "f32" } as const;
-      for (const combine of ["best", "tag"] as const) {
-        const cached = await run(`cached-${combine}`, recipe({ combine, cache }));
-        assertEquals(cached.passes, 3);
+      const hidden = { payload: "hidden", precision: "f32" } as const;
+      const own = { model: "student" };
+      const kinds: [RecipeChanges["teacher"], passes: number][] = [
+        [{ combine: "best", cache }, 3],
+        [{ combine: "tag", cache }, 3],
+        [
+          {
+            combine: "best",
+            teachers: [{ model: files.teacher }, { model: other, cache }, { ...own, cache: hidden }],
+          },
+          3,
+        ],
+        // What is there is measured with the student.
+        [{ combine: "tag", teachers: [{ model: files.teacher, cache: hidden }, { model: other }, own] }, 0],
+      ];
+      for (const [i, [teacher, passes]] of kinds.entries()) {
+        const cached = await run(`cached-${i}`, recipe(teacher), i === 2 ? 3 : undefined);
+        assertEquals(cached.passes, passes);
         assertAlmostEquals(cached.loss, whole.loss, 1e-5);
         for (const [i, { losses, teachers }] of whole.steps.entries()) {
           const its = cached.steps[i]!;
           assertAlmostEquals(its.losses["soft-cross-entropy"]!, losses["soft-cross-entropy"]!, 1e-4);
           assertEquals(its.teachers!.map((t) => t.tokens), teachers!.map((t) => t.tokens));
+          for (const [j, { loss }] of teachers!.entries()) {
+            if (loss !== null) assertAlmostEquals(its.teachers![j]!.loss!, loss, 1e-4);
+          }
         }
       }
     }, SMALL),
@@ -409,6 +431,53 @@ Deno.test("several teachers that make no sense are refused by the field", () => 
   refused({ combine: "mixture", teachers: [a, b], train: true }, "teacher.train");
   refused({ combine: "mixture", model: "c", teachers: [a, b] }, "teacher.model");
   refused({ combine: "best", teachers: [a, { model: "student", self: mean }] }, "teacher.teachers.1.self");
+  const follows = { model: "student", self: mean } as const;
+  const [part, hidden] = [{ topK: 4 }, { payload: "hidden" as const, folder: "c" }];
+  refused({ combine: "mixture", teachers: [a, { ...b, cache: part }] }, "teacher.teachers.1.cache");
+  refused({ combine: "tag", teachers: [a, b, follows], cache: part }, "teacher.teachers.2.self");
+  refused({ combine: "tag", teachers: [a, { ...b, cache: part }, follows] }, "teacher.teachers.2.self");
+  refused(
+    { combine: "tag", teachers: [{ ...a, cache: part }, { ...b, cache: { topK: 8 } }] },
+    "teacher.teachers.1.cache",
+  );
+  refused(
+    { combine: "tag", teachers: [{ ...a, cache: part }, { ...b, cache: { samples: 8 } }] },
+    "teacher.teachers.1.cache",
+  );
+  const server = { url: "https://host/v1", model: "m" };
+  const served = { model: "server", server, cache: part };
+  refused({ combine: "tag", teachers: [a, { model: "server", cache: part }] }, "teacher.teachers.1.server");
+  refused({ combine: "tag", teachers: [a, { ...b, server }] }, "teacher.teachers.1.server");
+  refused({ combine: "tag", teachers: [a, b], server }, "teacher.server");
+  refused({ combine: "tag", teachers: [a, { model: "server", server }] }, "teacher.teachers.1.cache");
+  refused(
+    { combine: "tag", teachers: [a, { ...served, cache: { samples: 4 } }] },
+    "teacher.teachers.1.cache",
+  );
+  refused({ combine: "mixture", teachers: [a, served] }, "of another Limbeck");
+  refused({ combine: "product", teachers: [a, { model: "server", server }] }, "every logit");
+  refused(
+    { combine: "mixture", teachers: [a, { ...served, cache: { payload: "hidden" } }] },
+    "teacher.teachers.1.cache.folder",
+  );
+  refused({ combine: "tag", teachers: [a, { ...served, quantize: "nf4" }] }, "teacher.teachers.1.quantize");
+  refused({ combine: "tag", teachers: [a, { ...served, layers: [0] }] }, "teacher.teachers.1.layers");
+  refused({ combine: "tag", teachers: [served, { ...served }] }, "teacher.teachers.1.name");
+  const onPolicy = (teacher: RecipeInput["teacher"]) =>
+    assertThrows(
+      () => tinyRecipe(files, { teacher, student: { model: "s" }, train: { onPolicy: {} } }),
+      RecipeError,
+      "onPolicy",
+    );
+  onPolicy({ combine: "mixture", teachers: [a, { ...b, cache: hidden }] });
+  onPolicy({ combine: "mixture", teachers: [a, { model: "server", server, cache: hidden }] });
+  // What goes together: a student that follows itself, one that is there, and one behind a server.
+  const { teacher } = tinyRecipe(files, {
+    teacher: { combine: "mixture", teachers: [a, follows, { ...served, cache: hidden }] },
+    student: { model: "s" },
+  });
+  assertEquals(teacher.teachers!.map(({ name }) => name), ["a", "student", "m"]);
+  assertEquals(teacher.teachers![2]!.cache!.precision, "bf16");
   refused({ combine: "mixture", teachers: [a, { ...b, self: mean }] }, "teacher.teachers.1.self");
   refused(
     {

@@ -4,7 +4,7 @@
  * @module
  */
 import { builtins } from "../../plugins/mod.ts";
-import type { RecipeInput } from "../../src/distill/recipe/recipe.ts";
+import type { RecipeInput, TeacherCacheRecipe } from "../../src/distill/recipe/recipe.ts";
 import { cacheRefusal } from "../../src/losses/sparse_target.ts";
 import type { Divergence, RowLoss } from "../../src/registry/contract.ts";
 import { TINY_VOCABULARY } from "./tiny_model.ts";
@@ -22,20 +22,27 @@ export const LOGIT_LOSSES: readonly (Divergence | RowLoss)[] = builtins.flatMap(
 /** A kind of teacher, as a recipe names it. */
 export interface TeacherKind {
   readonly name: string;
-  /** What the recipe says of the teacher beside its model, or with it. */
-  readonly teacher: Partial<RecipeInput["teacher"]> | ((model: string) => RecipeInput["teacher"]);
+  /** What the recipe says of the teacher beside its model; or with it, and with a folder for caches where that needs one. */
+  readonly teacher:
+    | Partial<RecipeInput["teacher"]>
+    | ((model: string, folder: string) => RecipeInput["teacher"]);
   /** Its stated error: how far a loss may be from that of the live model, absolute and as a share of the value. */
   readonly error: number;
   /** Losses that it serves; all when absent. */
   readonly losses?: readonly (Divergence | RowLoss)[];
   /** What a run with it learns by; forward and reverse KL when absent. */
   readonly objective?: readonly string[];
+  /** The one temperature that it serves; any when absent. */
+  readonly temperature?: 1;
 }
 
 /** Losses that rows of a kind can serve. */
 function servedBy(kind: "top-k" | "samples", entries: number) {
   return LOGIT_LOSSES.filter((loss) => !cacheRefusal(loss, loss.options.parse({}), { kind, entries }));
 }
+
+/** Of kinds whose losses are parted: a kernel of all of them would be one more to compile. */
+const FEW = LOGIT_LOSSES.filter(({ id }) => ["forward-kl", "reverse-kl", "pairwise-ranking"].includes(id));
 
 /** The live model comes first: the others are held to it. */
 export const TEACHER_KINDS: readonly TeacherKind[] = [
@@ -50,6 +57,7 @@ export const TEACHER_KINDS: readonly TeacherKind[] = [
   {
     name: "many samples of the distribution",
     teacher: { cache: { samples: 256, seed: 3 } },
+    temperature: 1,
     // Of 256 draws, shares are off by 1/16 of their root; the entropy of the sample is below the teacher's.
     error: 0.2,
     losses: servedBy("samples", 256),
@@ -76,10 +84,34 @@ export const TEACHER_KINDS: readonly TeacherKind[] = [
       cache: { payload: "hidden", precision: "f32" },
     }),
     error: 2e-5,
-    // Its losses are parted by temperature: a kernel of all of them would be one more to compile.
-    losses: LOGIT_LOSSES.filter(({ id }) => ["forward-kl", "reverse-kl", "pairwise-ranking"].includes(id)),
+    // Parted by temperature.
+    losses: FEW,
+  },
+  {
+    name: "a mixture of one that is there and one behind a server, of hidden states",
+    teacher: (model, folder) => ({
+      combine: "mixture",
+      teachers: [{ model, name: "a" }, served({ payload: "hidden", precision: "f32", folder })],
+    }),
+    error: 2e-5,
+    losses: FEW,
+  },
+  {
+    name: "the best of one that is there and one behind a server, of all its log-probabilities",
+    teacher: (model, folder) => ({
+      combine: "best",
+      teachers: [{ model, name: "a" }, served({ topK: TINY_VOCABULARY, precision: "f32", folder })],
+    }),
+    error: 2e-5,
+    losses: FEW.filter(({ id }) => id !== "pairwise-ranking"),
+    temperature: 1,
   },
 ];
+
+/** One behind a server that has the same model; see `answerAs`. */
+function served(cache: Partial<TeacherCacheRecipe>) {
+  return { model: "server", name: "far", server: { url: "http://127.0.0.1:9/v1", model: "m" }, cache };
+}
 
 function twice(model: string) {
   return { teachers: ["a", "b"].map((name) => ({ model, name })) };

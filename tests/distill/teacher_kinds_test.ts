@@ -9,15 +9,16 @@ import { prepareRun } from "../../src/distill/inputs/prepare.ts";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
 import { measureLosses, writeBatch } from "../../src/distill/program/metrics/measure.ts";
 import { TeacherStream } from "../../src/distill/program/streamed/teacher_stream.ts";
-import { type Model, uploadWeights } from "../../src/distill/inputs/models.ts";
+import { uploadWeights } from "../../src/distill/inputs/models.ts";
 import { memberName } from "../../src/distill/program/block_models.ts";
 import { writeChoice } from "../../src/distill/program/sample_choice.ts";
 import { shareScalars } from "../../src/distill/objective/several_targets.ts";
-import { TeacherTargets } from "../../src/distill/teacher/teacher_targets.ts";
+import { preparedOf, setupOf, TeacherTargets } from "../../src/distill/teacher/teacher_targets.ts";
+import { cacheOf, keepsPart, servedTeachers } from "../../src/distill/recipe/teachers.ts";
 import { LOSS_SUMS } from "../../src/distill/objective/loss_sets.ts";
 import { FLAT } from "../../src/distill/trained/parameters.ts";
 import { compile } from "../../src/tensor/executable.ts";
-import type { Recipe } from "../../src/distill/recipe/recipe.ts";
+import type { Recipe, RecipeInput } from "../../src/distill/recipe/recipe.ts";
 import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { setUp } from "../../src/distill/run/set_up.ts";
 import { openTeacherCache } from "../../src/distill/teacher/make_cache.ts";
@@ -25,23 +26,26 @@ import { Registry } from "../../src/registry/registry.ts";
 import { modelTest } from "../tensor/harness.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
+import { answerAs } from "./answered.ts";
 import { LOGIT_LOSSES, TEACHER_KINDS, type TeacherKind } from "./teacher_kinds.ts";
 import { heldMetrics, runHere } from "./tiny_run.ts";
 import { type TinyFiles, tinyRecipe, withTiny } from "./tiny_model.ts";
 
 /** All losses that a kind serves, and one at another temperature. */
-function recipeFor(files: TinyFiles, { teacher, losses = LOGIT_LOSSES }: TeacherKind): Recipe {
+function recipeFor(files: TinyFiles, kind: TeacherKind): Recipe {
+  const { losses = LOGIT_LOSSES, temperature } = kind;
   return tinyRecipe(files, {
-    teacher: typeof teacher === "function" ? teacher(files.teacher) : teacher,
+    teacher: teacherOf(kind, files),
     objective: [
       ...losses.map(({ id }) => ({ loss: id, weight: 0.1 })),
-      // Samples are of the distribution as it is.
-      ...("cache" in teacher && teacher.cache?.samples
-        ? []
-        : [{ loss: "forward-kl", weight: 0.1, temperature: 2 }]),
+      ...(temperature === 1 ? [] : [{ loss: "forward-kl", weight: 0.1, temperature: 2 }]),
     ],
     train: { steps: 4, checkpointEvery: 2, evaluateEvery: 0 },
   });
+}
+
+function teacherOf({ teacher }: TeacherKind, files: TinyFiles): Partial<RecipeInput["teacher"]> {
+  return typeof teacher === "function" ? teacher(files.teacher, `${files.folder}/caches`) : teacher;
 }
 
 /** What runs learn by, where a kind serves it. */
@@ -54,23 +58,21 @@ type Measure = (samples: readonly EncodedSample[]) => Promise<Readonly<Record<st
 async function withTeacher(
   gpu: Gpu,
   recipe: Recipe,
+  model: string,
   folder: string,
   use: (measure: Measure, samples: readonly EncodedSample[]) => Promise<void>,
 ): Promise<void> {
+  await answerAs(gpu, recipe, model);
   const prepared = await prepareRun(recipe);
   const setup = setUp(prepared, new Registry().addAll(builtins));
   const { plan, choices, streamed } = planTraining(setup, gpu.description);
   const nothing = { onSlice() {}, onFound() {}, onPlanned() {} };
-  const open = (teacher: Model) =>
-    openTeacherCache(
-      gpu,
-      { ...prepared, teacher },
-      { ...setup, teacher },
-      { choices, texts: undefined },
-      [folder],
-      nothing,
-    );
-  const opened = await Promise.all(setup.teachers.map(open));
+  const sizes = { choices, texts: undefined, isMeasured: servedTeachers(recipe.teacher).length === 0 };
+  const opened = await Promise.all(
+    setup.teachers.keys().map((i) =>
+      openTeacherCache(gpu, preparedOf(prepared, i), setupOf(setup, i), sizes, [folder], nothing)
+    ),
+  );
   const weights = await uploadWeights(gpu, plan, [...setup.teachers, setup.student]);
   const later = [...plan.blocks.keys()].filter((block) => !block.startsWith("teacher."));
   const executable = await compile(gpu, plan, { weights, later });
@@ -78,11 +80,15 @@ async function withTeacher(
   const stream = streamed && new TeacherStream(executable, streamed, weights, run);
   const { teachers, combine } = recipe.teacher;
   const caches = opened.map((one) => one?.cache);
-  const names = teachers?.map(({ name }) => memberName(name!));
-  const source = names && caches[0] ? new TeacherTargets(caches, undefined, names) : caches[0];
-  const feed = source?.feed(choices.tokens);
   // One after another; the two are the same.
   const choice = new Map(prepared.heldOut.map((sample, i) => [sample, i % 2]));
+  const isPart = (i: number) => keepsPart(cacheOf(recipe.teacher, i));
+  const names = teachers?.map(({ name }, i) => isPart(i) ? undefined : memberName(name!));
+  const isOfOne = combine === "best" || combine === "tag";
+  const source = names && caches.some(Boolean)
+    ? new TeacherTargets(caches, isOfOne ? choice : undefined, names)
+    : caches[0];
+  const feed = source?.feed(choices.tokens);
   const { objective, trainables } = setup;
   try {
     await executable.ready("evaluate");
@@ -96,7 +102,7 @@ async function withTeacher(
         ahead: stream && { most: stream.most, run: (batches) => stream.pass(batches) },
         write: async (batch, marked, i) => {
           writeBatch(executable, batch, marked);
-          if (combine === "best") writeChoice(executable, batch, choice);
+          if (isOfOne) writeChoice(executable, batch, choice, marked, isPart);
           await feed?.fill(batch, marked);
           for (const [name, data] of feed?.inputs ?? []) {
             if (plan.storages.has(name)) executable.write(name, data);
@@ -140,6 +146,7 @@ modelTest(
         await withTeacher(
           gpu,
           recipeFor(files, kind),
+          files.teacher,
           `${files.folder}/${kind.name}`,
           async (measure, samples) => {
             const packed = await measure(samples);
@@ -170,14 +177,16 @@ modelTest(
 
 modelTest(
   "with every kind of teacher, a run that is stopped and resumed leaves the very same bits",
-  async () => {
+  async (gpu) => {
     await withTiny(async (files) => {
-      for (const { name, teacher, objective = SMALL } of TEACHER_KINDS) {
+      for (const kind of TEACHER_KINDS) {
+        const { name, objective = SMALL } = kind;
         const recipe = tinyRecipe(files, {
-          teacher: typeof teacher === "function" ? teacher(files.teacher) : teacher,
+          teacher: teacherOf(kind, files),
           objective: objective.map((loss) => ({ loss, weight: 0.5 })),
           train: { steps: 4, accumulation: 2, checkpointEvery: 2, evaluateEvery: 0 },
         });
+        await answerAs(gpu, recipe, files.teacher);
         const [whole, parts]: [RunEventBody[], RunEventBody[]] = [[], []];
         await runHere(recipe, `${files.folder}/whole ${name}`, {}, whole);
         const folder = `${files.folder}/parts ${name}`;

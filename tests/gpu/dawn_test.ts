@@ -140,6 +140,7 @@ for (const family of ["tiled", "subgroup8"] satisfies KernelFamily[]) {
       ]);
       assertEquals([own.provider, other.provider], ["native", "dawn"]);
       assertEquals(other.plan, own.plan);
+      assertEquals([own.ends, other.ends], [true, true], "a parameter that is no number ends a run");
       for (const key of ["losses", "gradientNorms", "parameters"] as const) {
         assertLess(relativeError(other[key], own[key]), ROUNDING[key], key);
       }

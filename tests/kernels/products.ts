@@ -5,7 +5,7 @@
  * @module
  */
 import { DEFAULT_DEVICE, type KernelText, type SubgroupMatrix } from "../../src/gpu/description.ts";
-import { productText } from "../../src/tensor/ops/matmul/kernels.ts";
+import { partSumsText, productText } from "../../src/tensor/ops/matmul/kernels.ts";
 import type { MatmulVariant } from "../../src/tensor/ops/matmul/shapes.ts";
 import { matmulVariants } from "../../src/tensor/ops/matmul/variants.ts";
 import type { DType } from "../../src/tensor/weight_storage.ts";
@@ -21,6 +21,7 @@ interface Product {
   readonly depth?: number;
   readonly split?: boolean;
   readonly compute?: "f16";
+  readonly together?: boolean;
 }
 
 function* variantsOf(orientation: typeof ORIENTATIONS[number], m: number): Generator<MatmulVariant> {
@@ -80,6 +81,7 @@ export function productTexts(): KernelText[] {
         ...{ weight: { shape: orientation === "NT" ? [n, k] : [k, n], dtype: weight } },
         split: product.split ?? false,
         ...(product.compute ? { compute: product.compute } : {}),
+        together: product.together ?? false,
       });
       const label = `matmul ${orientation} ${matmulVariants.name(v)}${what}`;
       texts.push({ label, family: wgsl.includes("subgroupBroadcast(") ? "subgroup8" : "tiled", wgsl });
@@ -96,9 +98,20 @@ export function productTexts(): KernelText[] {
         add(v, ", odd sizes", { m: 5, n: 139, k: 43, k2: 3, weight: "bf16" });
         add(v, ", deep", { m, k: 2048, k2: 8 });
         if (v.family === "tiled") add(v, ", split", { m, k: 2048, depth: 512, k2: 8, split: true });
+        if (kind !== "few-rows") add(v, ", several together", { m, together: true });
+        if (v.family === "tiled") {
+          add(v, ", several together, split", { m, k: 2048, depth: 512, split: true, together: true });
+        }
         if (kind === "tiled 0" && orientation !== "TN") add(v, ", in f16", { m, compute: "f16" });
       }
     }
+  }
+  for (const values of [1, 4] as const) {
+    texts.push({
+      label: `parts of several products, ${values}`,
+      family: "tiled",
+      wgsl: partSumsText(values, true),
+    });
   }
   return texts;
 }

@@ -5,6 +5,7 @@ import { InputError } from "../../src/base/errors.ts";
 import { fillServed } from "../../src/runs/served/fill_served.ts";
 import { createRun } from "../../src/runs/store/run_folder.ts";
 import { parseRecipe } from "../../src/distill/recipe/parse.ts";
+import type { RunEventBody } from "../../src/distill/run/events.ts";
 import { runHere, watchRun } from "../distill/tiny_run.ts";
 import { TINY_VOCABULARY, tinyRows, writeTinyModel } from "../distill/tiny_model.ts";
 import { testStore } from "../runs/test_store.ts";
@@ -56,6 +57,8 @@ Deno.test({
     withListening(async ({ url, folder }) => {
       const model = `${folder}/models/tiny`;
       await writeTinyModel(model, { seed: 5, contextLength: 64 });
+      const other = `${folder}/models/other`;
+      await writeTinyModel(other, { seed: 6, contextLength: 64 });
       await Deno.writeTextFile(`${folder}/train.jsonl`, tinyRows(16, 1));
       await Deno.writeTextFile(`${folder}/heldout.jsonl`, tinyRows(4, 2));
       const recipe = (teacher: object) =>
@@ -102,13 +105,57 @@ Deno.test({
           InputError,
           "head has not been fetched",
         );
-        const filled = await fillServed(hidden, { place: `${folder}/none` });
-        assert(filled.complete && filled.asked > 12);
+        const [filled] = await fillServed(hidden, { place: `${folder}/none` });
+        assert(filled!.complete && filled!.asked > 12);
         const far = await runHere(hidden, `${folder}/far`);
         for (const which of ["teacher", "before", "after"] as const) {
           const [a, b] = [far.heldOut[which]!, here.heldOut[which]!];
           assert(Math.abs(a - b) < 1e-4, `${which} of hidden states: ${a}, not ${b}`);
         }
+
+        // One of two, of which the other is here: each sample has the better one, through the same faults.
+        const all = { topK: TINY_VOCABULARY, precision: "f32" };
+        const two = (second: object) =>
+          recipe({ combine: "best", teachers: [{ model: other }, { name: "far", ...second }] });
+        const eventsHere: RunEventBody[] = [];
+        const bothHere = await runHere(two({ model }), `${folder}/both here`, {}, eventsHere);
+        const beside = await createRun({
+          store: testStore(folder),
+          recipe: two({ model: "server", server, cache: all }),
+        });
+        const watched = watchRun(beside);
+        const ended = await watched.outcome;
+        assertEquals([ended.state, ended.error], ["succeeded", undefined]);
+        const parts = (events: readonly RunEventBody[]) =>
+          events.flatMap((e) => e.type === "teachers" ? [e] : []);
+        const [far2, here2] = [parts(watched.events)[0]!, parts(eventsHere)[0]!];
+        far2.teachers.forEach(({ name, samples, tokens, loss }, i) => {
+          const its = here2.teachers[i]!;
+          assertEquals([name, samples, tokens], [its.name, its.samples, its.tokens]);
+          assert(samples > 0 && Math.abs(loss! - its.loss!) < 1e-4, `${name}: ${loss}, not ${its.loss}`);
+        });
+        for (const which of ["teacher", "before", "after"] as const) {
+          const [a, b] = [ended.result!.heldOut[which]!, bothHere.heldOut[which]!];
+          assert(Math.abs(a - b) < 1e-4, `${which} of two: ${a}, not ${b}`);
+        }
+
+        // A mixture of one that follows the student and one of hidden states, stopped and resumed: the very same bits.
+        const self = { model: "student", self: { kind: "mean", decay: 0.5 } };
+        const mixed = (second: object) =>
+          recipe({ combine: "mixture", teachers: [self, { name: "far", ...second }] });
+        const mixedHere = await runHere(mixed({ model }), `${folder}/mixed here`);
+        const mixedFar = mixed({ model: "server", server, cache });
+        assert((await fillServed(mixedFar, { place: `${folder}/none` }))[0]!.complete);
+        const whole = await runHere(mixedFar, `${folder}/mixed`);
+        for (const which of ["teacher", "before", "after"] as const) {
+          const [a, b] = [whole.heldOut[which]!, mixedHere.heldOut[which]!];
+          assert(Math.abs(a - b) < 1e-4, `${which} of a mixture: ${a}, not ${b}`);
+        }
+        const stopped = { control: (step: number) => step === 2 ? "stop" as const : "run" as const };
+        await runHere(mixedFar, `${folder}/mixed parts`, stopped);
+        await runHere(mixedFar, `${folder}/mixed parts`, { resume: true });
+        const adapter = (run: string) => Deno.readFile(`${folder}/${run}/adapter/adapter_model.safetensors`);
+        assertEquals(await adapter("mixed parts"), await adapter("mixed"));
       } finally {
         await line.close();
       }

@@ -174,6 +174,13 @@ Deno.test("a recipe that is sent may name no server: what this machine reaches i
       assertEquals(status, 400, JSON.stringify(body));
       assertStringIncludes(body.error.param, "teacher.server");
     }
+    const { model: _, ...served } = recipe.teacher;
+    const teachers = [{ model: "model", name: "a" }, { ...served, model: "server", name: "b" }];
+    const { status, body } = await test.call("POST", "/v1/runs", {
+      recipe: { ...recipe, teacher: { combine: "tag", teachers } },
+    });
+    assertEquals(status, 400, JSON.stringify(body));
+    assertStringIncludes(body.error.param, "teacher.teachers.1.server");
   }));
 
 /** One choice of a question: the shape of what a harness asks, and how it reads the answer. */

@@ -1,7 +1,7 @@
 /** A page of a service in a real browser: Debian's Chromium, without a window. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals } from "@std/assert";
-import { type Browser, chromium, type Page } from "npm:playwright-core@1.60.0";
+import { type Browser, type BrowserContext, chromium, type Page } from "npm:playwright-core@1.60.0";
 import { listen } from "../../src/server/listen.ts";
 import { Service, type ServiceOptions } from "../../src/server/service.ts";
 import { withTiny } from "../distill/tiny_model.ts";
@@ -10,6 +10,25 @@ import { defaults } from "./harness.ts";
 import { exists } from "../../src/formats/files.ts";
 
 const CHROMIUM = "/usr/bin/chromium";
+
+const started = new Map<string, Promise<Browser>>();
+
+/** The browser of a file's tests: to start one costs more than most of them do. */
+function sharedBrowser(args: readonly string[]): Promise<Browser> {
+  const key = args.join(" ");
+  let browser = started.get(key);
+  if (!browser) {
+    started.set(
+      key,
+      browser = chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", ...args] }),
+    );
+  }
+  return browser;
+}
+
+Deno.test.afterAll(async () => {
+  for (const browser of started.values()) await (await browser).close();
+});
 
 /** Steps that the page shows as done. */
 export async function stepsShown(page: Page): Promise<number> {
@@ -56,14 +75,12 @@ export function pageTest(
           listening = listen(service, { host: "127.0.0.1", port });
           return service;
         };
-        let browser: Browser | undefined;
+        let context: BrowserContext | undefined;
         const complaints: string[] = [];
         try {
-          browser = await chromium.launch({
-            executablePath: CHROMIUM,
-            args: ["--no-sandbox", ...browserArgs],
-          });
-          const page = await browser.newPage();
+          // Nothing that a page keeps is there for the next test.
+          context = await (await sharedBrowser(browserArgs)).newContext();
+          const page = await context.newPage();
           page.on("pageerror", (error) => complaints.push(error.message));
           page.on("console", (message) => {
             if (message.type() === "error" && !/Failed to load resource|net::ERR/.test(message.text())) {
@@ -72,9 +89,11 @@ export function pageTest(
           });
           page.setDefaultTimeout(20_000);
           await fn({ page, url: `http://127.0.0.1:${port}/`, service, folder, restart });
+          // Answers that a test gives in place of the service, and that nobody waits for any more.
+          await page.unrouteAll({ behavior: "ignoreErrors" });
           assertEquals(complaints, []);
         } finally {
-          await browser?.close();
+          await context?.close();
           await listening.close(2);
         }
       });

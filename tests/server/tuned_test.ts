@@ -17,7 +17,7 @@ Deno.test("readyz counts what the service's GPU has chosen among kernels", () =>
     assertEquals([status, body], [200, {
       status: "ok",
       gpu: "a fake GPU",
-      kernels: { chosen: 2, others: 1 },
+      kernels: { chosen: 2, others: 1, writing: 0 },
     }]);
   }));
 

@@ -114,7 +114,7 @@ async function assertTables(
 }
 
 /**
- * Tolerances of the goldens' README. By default only those subsets of stories15M are measured that plans of 4 of its 6 layers rest on, to
+ * Tolerances of the goldens' README. By default only those subsets of stories15M are measured that plans of 5 of its 6 layers rest on, to
  * keep the time of the suite; LIMBECK_ALL_GOLDENS=1 measures all 63.
  */
 const CASES = [
@@ -123,7 +123,7 @@ const CASES = [
     name: "stories15M",
     nll: 1e-4,
     kl: 5e-4,
-    mostRemoved: Deno.env.get("LIMBECK_ALL_GOLDENS") ? Infinity : 2,
+    mostRemoved: Deno.env.get("LIMBECK_ALL_GOLDENS") ? Infinity : 1,
   },
 ];
 

@@ -127,6 +127,15 @@ const EQUIVALENT: readonly Equivalent[] = [
     because: "the second product is made by one of two parts either way",
   },
   {
+    mistake: / of several: .*\b(x_begin|w_begin|out_begin|[xw]_base = size|out_base = size)/,
+    because:
+      "one product alone begins at 0; tests/tensor/together_test.ts plants these where several are made",
+  },
+  {
+    mistake: / of several: .*(size.has_addend|addend\[at\])/,
+    because: "no product that is made with others has an addend",
+  },
+  {
     mistake: /matmul parts: ((never|at the edge): (put: (m|n) >=|main: i >=)|one more: main: let first = i)/,
     because: "what comes after the last lies beyond the binding, where nothing is written",
   },
@@ -194,7 +203,8 @@ class Product {
   readonly #sizes: Sizes;
   readonly #case: Case;
 
-  constructor(c: Case, sizes: Sizes) {
+  /** @param isFrozen Whether w is a frozen weight, whose product is made alone */
+  constructor(c: Case, sizes: Sizes, isFrozen: boolean) {
     [this.#case, this.#sizes] = [c, sizes];
     const { orientation, terms } = c;
     const { m, n, k, k2 } = sizes;
@@ -211,7 +221,7 @@ class Product {
     ];
     const states = [kept, added, new Float32Array(m * n).fill(NaN)];
     this.values = [
-      ...[x, w, x2, w2, { shape: [m, n], data: r }],
+      ...[x, { ...w, kind: isFrozen ? "weight" : "input" } as const, x2, w2, { shape: [m, n], data: r }],
       ...states.map((data): Value => ({ shape: [m, n], kind: "state", data })),
     ];
     this.expected = [r, kept.map((v) => 0.75 * v), added, sum.map(() => 0)].map((onto) =>
@@ -268,7 +278,10 @@ function huntIn(
   c: Case,
   share?: Hunt["share"],
 ): Promise<void> {
-  const products = c.sizes.map((sizes) => new Product(c, sizes));
+  // Those of two terms are made alone, whatever their weights are.
+  const products = (c.terms === 1 ? [true, false] : [true]).flatMap((isFrozen) =>
+    c.sizes.map((sizes) => new Product(c, sizes, isFrozen))
+  );
   const { m, n, k } = c.sizes[0]!;
   const [weight, others] = products[0]!.bytes;
   const each = products[0]!.values.length;

@@ -82,7 +82,8 @@ export async function hunt(
       };
       text = mutate(wgsl, { first: planted.length + 1, index, wanted, copy: everywhere ? "every" : "last" });
       texts.set(wgsl, text);
-      planted.push(...text.mutants.map((mutant) => ({ ...mutant, kernel, text: nth })));
+      const called = wgsl.includes("begin_product(") ? `${kernel} of several` : kernel;
+      planted.push(...text.mutants.map((mutant) => ({ ...mutant, kernel: called, text: nth })));
     }
     return text.wgsl;
   };

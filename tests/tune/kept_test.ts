@@ -9,7 +9,7 @@ import { RecipeError } from "../../src/distill/recipe/parse.ts";
 import type { RunEvent } from "../../src/distill/run/events.ts";
 import { keepMeasured, keepTuned, readTuned } from "../../src/runs/store/tuned_files.ts";
 import { leftLines, refusedLines, tunedLines } from "../../src/cli/terminal/tuned_table.ts";
-import { choicesOf, peakRates, tunedText } from "../../src/tune/tuned.ts";
+import { addMeasured, choicesOf, peakRates, tunedText } from "../../src/tune/tuned.ts";
 import { startFake, withFolder } from "../runs/fake_run.ts";
 import { tunedChoice, tunedDevice } from "./tuned.ts";
 
@@ -170,4 +170,14 @@ Deno.test("what was measured is summed up", () => {
     "the device made 2 choices among kernels in 1.3 s: 1 of them another than stands first, up to 2.00 times as fast; " +
       "2 choices are left for later; not to be used here: b for odd: its numbers are off",
   );
+});
+
+Deno.test("what was measured on a device is added to what is kept of it, beside that of others", () => {
+  const [one, other] = [tunedDevice("one"), tunedDevice("other")];
+  const first = addMeasured([], { device: one, choices: [tunedChoice("p"), tunedChoice("q")] });
+  const both = addMeasured(first, { device: other, choices: [tunedChoice("r")] });
+  const newer = addMeasured(both, { device: one, choices: [tunedChoice("q", { kernel: "a" })] });
+  assertEquals(choicesOf(newer, one), [tunedChoice("p"), tunedChoice("q", { kernel: "a" })]);
+  assertEquals(choicesOf(newer, other), [tunedChoice("r")]);
+  assertEquals(newer.length, 2);
 });

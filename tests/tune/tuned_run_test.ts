@@ -53,6 +53,8 @@ gpuTest(
       const frozen = await frozenOf(`${files.folder}/whole`);
       for (const [key, kernel] of wanted) assertEquals(frozen[key], kernel, key);
       assertEquals(frozen[stale.key], stale.kernel, "another plan of the run may ask for it");
+      const told = events.flatMap((event) => event.type === "plan" ? [event.kernels] : []);
+      assertEquals(told, [Object.fromEntries(wanted)]);
       // The device is as it was.
       assertStrictEquals(gpu.description.kernels, before);
 

@@ -9,8 +9,9 @@ import { keptMeasurements, measuringIdentity } from "../../distill/evaluate/kept
 import { type EvaluatedModel, TaskEvaluator } from "../../distill/evaluate/measure_tasks.ts";
 import { OpenedModel } from "../../distill/evaluate/measured_model.ts";
 import { openStudent } from "../../distill/inputs/prepare.ts";
+import { SERVED } from "../../distill/recipe/teachers.ts";
 import { openTasks } from "../../distill/run/task_evaluation.ts";
-import { type EvaluationTask, isWritten } from "../../evaluation/tasks/task.ts";
+import { type EvaluationTask, isWritten, needsTeacher } from "../../evaluation/tasks/task.ts";
 import { familiesOf } from "../../registry/families.ts";
 import {
   BEFORE,
@@ -34,10 +35,14 @@ export async function measureComparedTasks(
 ): Promise<void> {
   const { folder, plan } = comparison;
   if (!plan.tasks || plan.tasks.length === 0) return;
-  const tasks = await openTasks(plan.tasks);
   const [{ recipe }] = plan.recipes as [typeof plan.recipes[number]];
+  // Of a teacher behind a server nothing is here that could be measured, or compared with.
+  const teacher = recipe.teacher.model === SERVED ? undefined : recipe.teacher.model;
+  const tasks = await openTasks(
+    teacher === undefined ? plan.tasks.filter((task) => !needsTeacher(task)) : plan.tasks,
+  );
   const evaluator = new TaskEvaluator(tasks, {
-    ...{ registry, teacher: recipe.teacher.model },
+    ...{ registry, teacher },
     onStage: (message) => out.line(capital(message)),
   });
   const measure = async (file: string, name: string, model: EvaluatedModel, changes: unknown) => {
@@ -55,7 +60,7 @@ export async function measureComparedTasks(
         : path!;
       await measure(name, name, { source }, run?.step ?? path);
     }
-    await measure(TEACHER, "the teacher", { source: recipe.teacher.model }, null);
+    if (teacher !== undefined) await measure(TEACHER, "the teacher", { source: teacher }, null);
     const done = runs.find((run) => run.after !== null && run.recipe === plan.recipes[0]!.name);
     // Where texts are written, the student before is what a run of it has left as its base.
     if (done || !plan.tasks.some(isWritten)) {

@@ -9,6 +9,7 @@ import { type Estimate, estimate as planned } from "../../distill/run/inspect_re
 import type { ServedCost } from "../../distill/run/served_cost.ts";
 import { streamCostText } from "../../distill/run/stream_cost.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
+import { cachesOf, servedTeachers } from "../../distill/recipe/teachers.ts";
 import type { Command, Invocation } from "../command.ts";
 import { PROVIDER_FLAG } from "../provider_flag.ts";
 import { DATA_FOLDER } from "../../runs/store/data_folder.ts";
@@ -57,7 +58,10 @@ export const estimate: Command = {
         out.line();
         for (const line of payloadLines(found)) out.line(line);
       }
-      if (found.served) { for (const line of servedLines(found.served)) out.line(line); }
+      const fields = servedTeachers(opened.recipe.teacher).map(({ field }) => field);
+      for (const [i, served] of (found.servedTeachers ?? [found.served]).entries()) {
+        for (const line of served ? servedLines(served, fields[i]!) : []) out.line(line);
+      }
       if (found.stream) out.line(sentence(streamCostText(found.stream)));
       out.line();
       for (const line of trainedLines(opened.setup)) out.line(line);
@@ -74,7 +78,7 @@ export const estimate: Command = {
         if (teacherPass) out.line("The pass of the teacher over the data before that was not measured.");
       }
       return 0;
-    }, ({ teacher }) => teacher.cache ? "whole" : "look");
+    }, ({ teacher }) => cachesOf(teacher).length > 0 ? "whole" : "look");
   },
 };
 
@@ -103,15 +107,17 @@ function memoryLines(
 
 /** What a server will be asked for. */
 function servedLines(
-  { model, url, requests, tokens, cacheBytes, bytesPerToken, minutes, withinBudget }: ServedCost,
+  { name, model, url, requests, tokens, cacheBytes, bytesPerToken, minutes, withinBudget }: ServedCost,
+  field: string,
 ): string[] {
+  const whose = name === undefined ? "The" : `${name}: the`;
   return [
     "",
     `Before training, ${model} of ${url} is asked about ${count(requests)} samples, ${count(tokens)} tokens${
       minutes > 0 ? `, in ${duration(minutes * 60)} at the least` : ""
     }; what is there already is not asked again.`,
-    `The cache takes ${bytes(cacheBytes)} on disk, ${bytesPerToken} bytes a token that counts.`,
-    ...(withinBudget ? [] : ["teacher.server.budget does not allow as much."]),
+    `${whose} cache takes ${bytes(cacheBytes)} on disk, ${bytesPerToken} bytes a token that counts.`,
+    ...(withinBudget ? [] : [`${field}.budget does not allow as much.`]),
   ];
 }
 

@@ -19,6 +19,7 @@ import type { Command, Invocation } from "../command.ts";
 import { PROVIDER_FLAG } from "../provider_flag.ts";
 import { MODEL_FLAGS, namedModel } from "../model_argument.ts";
 import { endTokenFlag, maskFlag, SAMPLE_FLAGS } from "../sample_flags.ts";
+import { noteTaken, tunedDevices } from "../tuned_devices.ts";
 import { registryWith } from "../setup/registry.ts";
 import { ensureAdapter } from "../setup/setup.ts";
 import { count } from "../../base/units.ts";
@@ -102,8 +103,9 @@ export const evaluate: Command = {
     const endToken = endTokenFlag(flags) ?? ofRun?.endToken ?? "auto";
     if (typeof model === "string" && !flags.given("end-token")) await noteOtherEnd(model, out);
     const files = sets.map(({ path }) => path);
+    const devices = await tunedDevices(invocation);
     const measured = await evaluateFiles(files, {
-      model,
+      ...{ model, devices },
       registry: typeof model === "string" ? await registryWith(invocation.plugins) : model.registry,
       mask: maskFlag(flags) ?? ofRun?.mask ?? "auto",
       endToken,
@@ -122,11 +124,13 @@ export const evaluate: Command = {
       perplexity: Math.exp(loss),
       ...rest,
     }));
+    noteTaken(devices, invocation);
     for (const { message } of found.flatMap(({ warnings }) => warnings)) out.warn(message);
     const [first] = found as [typeof found[number]];
     out.value({
       model: typeof model === "string" ? model : model.folder,
       ...first,
+      kernels: devices.taken,
       ...(found.length > 1 ? { sets: found.map((set, i) => ({ name: sets[i]!.name, ...set })) } : {}),
     });
     if (found.length === 1) {

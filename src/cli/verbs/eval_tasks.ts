@@ -25,6 +25,7 @@ import { localModel } from "../hub_models.ts";
 import { namedModel, runModel } from "../model_argument.ts";
 import { registryWith } from "../setup/registry.ts";
 import { ensureAdapter } from "../setup/setup.ts";
+import { noteTaken, tunedDevices } from "../tuned_devices.ts";
 import { evaluationLines } from "../terminal/evaluation_lines.ts";
 
 /** A model as it is named on the command line. */
@@ -67,8 +68,9 @@ export async function evaluateTasks(invocation: Invocation): Promise<number> {
     const models = await namedModels(args, invocation, registry, temporary);
     const teacher = flags.text("teacher");
     const teacherPath = teacher === undefined ? undefined : await localModel(teacher, invocation);
+    const devices = await tunedDevices(invocation);
     const evaluator = new TaskEvaluator(opened, {
-      registry,
+      ...{ registry, devices },
       teacher: teacherPath,
       contextLength: flags.number("context-length"),
       onStage: (message) => out.note(message),
@@ -85,6 +87,7 @@ export async function evaluateTasks(invocation: Invocation): Promise<number> {
     } finally {
       evaluator.close();
     }
+    noteTaken(devices, invocation);
     await show(evaluationOf(tasks, measured), invocation);
     return 0;
   } finally {

@@ -12,6 +12,7 @@ import type { Command, Invocation } from "../command.ts";
 import { PROVIDER_FLAG } from "../provider_flag.ts";
 import { MODEL_FLAGS, namedModel } from "../model_argument.ts";
 import { ensureAdapter } from "../setup/setup.ts";
+import { noteTaken, tunedDevices } from "../tuned_devices.ts";
 import { generateRationales, RATIONALE_FLAGS, refuseRationaleFlags } from "./generate_rationales.ts";
 
 /** A prompt and what the model wrote after it. */
@@ -110,8 +111,9 @@ export const generate: Command = {
       if (!begun && shown) out.write(prompts[0]!);
       begun = true;
     };
+    const devices = await tunedDevices(invocation);
     const texts = await generateTexts({
-      model,
+      ...{ model, devices },
       families: familiesOf(await registryWith(invocation.plugins)),
       prompts,
       ...sampling,
@@ -132,6 +134,7 @@ export const generate: Command = {
       .map(({ prompt, text, finished }): Written => ({ prompt, text, finished }));
     begin();
     if (shown) out.write("\n");
+    noteTaken(devices, invocation);
     if (output === undefined) {
       out.value(written);
       if (!shown) {

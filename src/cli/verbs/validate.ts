@@ -8,6 +8,7 @@ import { green } from "@std/fmt/colors";
 import { validation } from "../../distill/run/inspect_recipe.ts";
 import { packingText } from "../../distill/inputs/packing_report.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
+import { servedTeachers } from "../../distill/recipe/teachers.ts";
 import { keyOf, ServedRefusal } from "../../served/server.ts";
 import type { EncodeReport } from "../../text/encode.ts";
 import type { Command, Invocation } from "../command.ts";
@@ -50,15 +51,18 @@ export const validate: Command = {
   },
 };
 
-/** What is wrong with the key of a teacher's server, in this process; another one may have it. */
-function keyProblems({ teacher: { server } }: Recipe): string[] {
-  try {
-    if (server) keyOf(server);
-    return [];
-  } catch (error) {
-    if (!(error instanceof ServedRefusal)) throw error;
-    return [`recipe teacher.server.keyVariable: ${error.message}. ${error.hint ?? ""}`.trim()];
-  }
+/** What is wrong with the keys of teachers' servers, in this process; another one may have them. */
+function keyProblems({ teacher }: Recipe): string[] {
+  return servedTeachers(teacher).flatMap(({ server, field }) => {
+    try {
+      keyOf(server);
+      return [];
+    } catch (error) {
+      if (!(error instanceof ServedRefusal)) throw error;
+      const text = `${error.message}. ${error.hint ?? ""}`.trim().replaceAll("teacher.server", field);
+      return [`recipe ${field}.keyVariable: ${text}`];
+    }
+  });
 }
 
 /** Counts of an encoded dataset in words. */

@@ -5,6 +5,7 @@
  */
 import type { Registry } from "../../registry/registry.ts";
 import { type ColumnNames, openDataset } from "../../text/dataset.ts";
+import { TunedDevices } from "../../tune/tuned_devices.ts";
 import { encodeDataset, type EncodeReport } from "../../text/encode.ts";
 import type { RunSource } from "../checkpoint/run_student.ts";
 import { type DataWarning, encodingWarnings } from "../inputs/data_warnings.ts";
@@ -32,6 +33,8 @@ export interface MeasureOptions {
   readonly specialTokens?: DataRecipe["specialTokens"];
   readonly turns?: DataRecipe["turns"];
   readonly registry: Registry;
+  /** Where the device is opened. */
+  readonly devices?: TunedDevices;
 }
 
 /** What {@linkcode evaluateModel} measures. */
@@ -108,7 +111,7 @@ export async function evaluateFiles(
         });
       }
       return found;
-    });
+    }, options.devices ?? new TunedDevices());
   } finally {
     opened.close();
   }

@@ -4,7 +4,7 @@
  * @module
  */
 import { DEFAULT_DEVICE, type DeviceDescription } from "../../gpu/description.ts";
-import { type Gpu, openGpu } from "../../gpu/device.ts";
+import type { Gpu } from "../../gpu/device.ts";
 import { type Measurement, writtenMeasurement } from "../../evaluation/results/measurement.ts";
 import type { WrittenItem } from "../../evaluation/tasks/items.ts";
 import { type EvaluationTask, isWritten, needsTeacher } from "../../evaluation/tasks/task.ts";
@@ -12,6 +12,7 @@ import { InputError } from "../../base/errors.ts";
 import { familiesOf } from "../../registry/families.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { Plan } from "../../tensor/plan.ts";
+import { TunedDevices } from "../../tune/tuned_devices.ts";
 import type { RunSource } from "../checkpoint/run_student.ts";
 import { type EncodedTask, encodeTask, type OpenedTask } from "./encoded_tasks.ts";
 import { OpenedModel } from "./measured_model.ts";
@@ -36,6 +37,8 @@ export interface EvaluateOptions {
   readonly contextLength?: number | undefined;
   /** Stays the caller's; one is opened and closed where it is absent. */
   readonly gpu?: Gpu;
+  /** Where devices are opened that are not handed in. */
+  readonly devices?: TunedDevices;
   /** Told what is worked on, for people. */
   readonly onStage?: (message: string) => void;
   /** Told how far the work on a model's tasks is. */
@@ -50,12 +53,14 @@ export interface EvaluateOptions {
 export class TaskEvaluator {
   readonly #tasks: readonly OpenedTask[];
   readonly #options: EvaluateOptions;
+  readonly #devices: TunedDevices;
   readonly #teacherTexts = new Map<EvaluationTask, readonly Answer[]>();
   #gpu: Gpu | undefined;
 
   /** @throws {InputError} a task that needs a teacher, where there is none */
   constructor(tasks: readonly OpenedTask[], options: EvaluateOptions) {
     [this.#tasks, this.#options] = [tasks, options];
+    this.#devices = options.devices ?? new TunedDevices();
     const lacking = tasks.find(({ task }) => needsTeacher(task));
     if (!lacking || options.teacher !== undefined) return;
     throw new InputError(`the task "${lacking.task.name}" compares with a teacher, and none is named`, {
@@ -105,7 +110,7 @@ export class TaskEvaluator {
     const { chat, maxTokens, stop } = task;
     onStage?.(`${name} writes ${items.length} answers of ${task.name}`);
     return await writeAnswers(model, items.map(({ prompt }) => prompt), {
-      ...{ chat, maxTokens, stop, families: familiesOf(registry) },
+      ...{ chat, maxTokens, stop, families: familiesOf(registry), devices: this.#devices },
       onBreath: () => this.#breathe(),
     });
   }
@@ -127,7 +132,9 @@ export class TaskEvaluator {
   ): Promise<void> {
     const { registry, onStage } = this.#options;
     await this.#opened(model, tasks, beside, async ({ models, encoded, work }) => {
-      this.#gpu ??= this.#options.gpu ?? await openGpu();
+      const plans = (device: DeviceDescription) => [TokenScorer.plan(device, registry, models, work)];
+      if (this.#gpu) await this.#settle(this.#gpu, plans);
+      else this.#gpu = this.#options.gpu ?? await this.#devices.open(plans);
       const scorer = await TokenScorer.create(this.#gpu, registry, models, work);
       try {
         for (const { task, stretches, measurement } of encoded) {
@@ -191,6 +198,11 @@ export class TaskEvaluator {
       teacher?.close();
       learner.close();
     }
+  }
+
+  /** A device that was handed in has the kernels that its owner wants. */
+  async #settle(gpu: Gpu, plans: (device: DeviceDescription) => Plan[]): Promise<void> {
+    if (!this.#options.gpu) await this.#devices.settle(gpu, plans);
   }
 
   /** Lets others have a word. @throws what the signal was aborted with */

@@ -6,11 +6,12 @@
 import { familiesOf } from "../../registry/families.ts";
 import { InputError } from "../../base/errors.ts";
 import type { DeviceDescription } from "../../gpu/description.ts";
-import { type Gpu, openGpu } from "../../gpu/device.ts";
+import type { Gpu } from "../../gpu/device.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { compile, type Executable } from "../../tensor/executable.ts";
 import type { Tensor } from "../../tensor/graph.ts";
 import { plan, Program } from "../../tensor/plan.ts";
+import { TunedDevices } from "../../tune/tuned_devices.ts";
 import type { ChatTemplate } from "../../text/chat_template.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import { IGNORED_LABEL, packSequential } from "../../text/packing.ts";
@@ -113,43 +114,25 @@ export class OpenedModel {
    * @param contextLength Longest sample
    * @param stream Whether its layers come from disk, for as many batches at once as wait for them
    * @param samples All that will be measured
-   * @param gpu Stays the caller's; one is opened and closed where it is absent
+   * @param on A device, which stays the caller's, or where one is opened, and closed again
    */
   async measure<T>(
     { contextLength, stream = false }: { readonly contextLength: number; readonly stream?: boolean },
     samples: readonly EncodedSample[],
     use: (program: MeasuringProgram) => Promise<T>,
-    gpu?: Gpu,
+    on: Gpu | TunedDevices = new TunedDevices(),
   ): Promise<T> {
     const { run } = this;
     if (run && stream) throw notStreamed(this.model.path);
     checkPrompts([...samples], run?.adapter);
-    const device = gpu ?? await openGpu();
-    const opened: { destroy(): void }[] = gpu ? [] : [device];
+    const isOwn = on instanceof TunedDevices;
+    const planFor = (device: DeviceDescription) => this.#plan(device, contextLength, stream);
+    const device = isOwn ? await on.open((device) => [planFor(device).planned]) : on;
+    const opened: { destroy(): void }[] = isOwn ? [device] : [];
     try {
-      const { vocabularySize } = this.model.config;
-      const objective = Objective.of(this.#registry, [], vocabularySize);
-      const tokensPerMicroBatch = Math.max(TOKENS, contextLength);
-      const { tokens, chunkRows } = headChunks(
-        { tokensPerMicroBatch, headChunk: "auto" },
-        vocabularySize,
-        device.description,
-      );
-      const program = new Program();
-      const graph = program.block(BLOCK);
-      const losses = objective.rowLosses(objective.crossEntropy, graph);
-      const sizes = { tokens, chunkRows, positions: contextLength };
-      const streamed = stream ? streamModel(this.model, sizes, device.description) : undefined;
-      if (streamed) traceStreamedTeacher(program, streamed, sizes);
-      const attach = run && { attach: (prompt: () => Tensor) => run.attach(graph, prompt) };
-      const learner = streamed
-        ? streamedSide(graph, streamed, sizes)
-        : headInput(traceModel(graph, "model", this.model, tokens, { length: contextLength }, attach), !!run);
-      const values = traceLearnerLosses(graph, learner, losses, sizes, STATE);
-      graph.output(ROWS, values);
-      const planned = plan(program, device.description);
+      const { planned, objective, tokens, streamed } = planFor(device.description);
       const weights = await uploadWeights(device, planned, [this.model]);
-      if (gpu) opened.push(...weights.values());
+      if (!isOwn) opened.push(...weights.values());
       await run?.upload(device, weights);
       const executable = await compile(device, planned, { weights });
       opened.unshift(executable);
@@ -160,6 +143,32 @@ export class OpenedModel {
     } finally {
       for (const one of opened) one.destroy();
     }
+  }
+
+  /** The program that measures, planned. */
+  #plan(device: DeviceDescription, contextLength: number, stream: boolean) {
+    const { run } = this;
+    const { vocabularySize } = this.model.config;
+    const objective = Objective.of(this.#registry, [], vocabularySize);
+    const tokensPerMicroBatch = Math.max(TOKENS, contextLength);
+    const { tokens, chunkRows } = headChunks(
+      { tokensPerMicroBatch, headChunk: "auto" },
+      vocabularySize,
+      device,
+    );
+    const program = new Program();
+    const graph = program.block(BLOCK);
+    const losses = objective.rowLosses(objective.crossEntropy, graph);
+    const sizes = { tokens, chunkRows, positions: contextLength };
+    const streamed = stream ? streamModel(this.model, sizes, device) : undefined;
+    if (streamed) traceStreamedTeacher(program, streamed, sizes);
+    const attach = run && { attach: (prompt: () => Tensor) => run.attach(graph, prompt) };
+    const learner = streamed
+      ? streamedSide(graph, streamed, sizes)
+      : headInput(traceModel(graph, "model", this.model, tokens, { length: contextLength }, attach), !!run);
+    const values = traceLearnerLosses(graph, learner, losses, sizes, STATE);
+    graph.output(ROWS, values);
+    return { planned: plan(program, device), objective, tokens, streamed };
   }
 
   close(): void {

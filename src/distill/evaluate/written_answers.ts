@@ -5,6 +5,7 @@
  */
 import type { ModelFamily } from "../../models/family.ts";
 import type { RunSource } from "../checkpoint/run_student.ts";
+import type { TunedDevices } from "../../tune/tuned_devices.ts";
 import { generateTexts } from "../generate/generate_texts.ts";
 
 /** How answers are written. */
@@ -18,6 +19,8 @@ export interface AnswerOptions {
   /** Answers that are written at once. */
   readonly batch?: number;
   readonly families?: readonly ModelFamily[];
+  /** Where the device is opened. */
+  readonly devices?: TunedDevices;
   /** Told with every piece of a text. */
   readonly onBreath?: () => void;
 }
@@ -38,12 +41,12 @@ export interface Answer {
 export async function writeAnswers(
   model: string | RunSource,
   prompts: readonly string[],
-  { chat, maxTokens, stop, batch = 8, families, onBreath }: AnswerOptions,
+  { chat, maxTokens, stop, batch = 8, families, devices, onBreath }: AnswerOptions,
 ): Promise<Answer[]> {
   const answers: Answer[] = [];
   const grown = prompts.map(() => "");
   await generateTexts({
-    ...{ model, prompts, chat, maxTokens, batch, families },
+    ...{ model, prompts, chat, maxTokens, batch, families, devices },
     ...{ temperature: 0, topK: 0, topP: 1, seed: 0 },
     // What it answers with ends the text.
     onText(index, piece) {

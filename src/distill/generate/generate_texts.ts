@@ -4,6 +4,7 @@
  * @module
  */
 import type { ModelFamily } from "../../models/family.ts";
+import type { TunedDevices } from "../../tune/tuned_devices.ts";
 import type { RunSource } from "../checkpoint/run_student.ts";
 import type { SamplingOptions } from "./sampling.ts";
 import { TextWriter, type WrittenText } from "./text_writer.ts";
@@ -23,6 +24,8 @@ export interface GenerateTextsOptions extends SamplingOptions {
   readonly batch?: number;
   /** Reads the layers from disk, all of them for every token, so that the model need not fit on the GPU. */
   readonly stream?: boolean;
+  /** Where the device is opened. */
+  readonly devices?: TunedDevices | undefined;
   /** Piece by piece, as texts grow. */
   readonly onText?: (index: number, piece: string) => void;
   /** When a text is complete; they end in any order. */
@@ -53,7 +56,7 @@ export async function generateTexts(options: GenerateTextsOptions): Promise<Text
     const longest = prompts.reduce((most, p) => Math.max(most, p.length), 1);
     const sequences = Math.min(options.batch ?? 8, prompts.length);
     const length = Math.min(writer.model.config.contextLength, longest + options.maxTokens);
-    await writer.prepare({ sequences, length, stream: options.stream ?? false });
+    await writer.prepare({ sequences, length, stream: options.stream ?? false }, options.devices);
     const result = (index: number, { ids: _, ...text }: WrittenText) => ({
       index,
       prompt: options.prompts[index]!,

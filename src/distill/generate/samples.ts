@@ -10,6 +10,7 @@ import { generationPlan, Generator, type GeneratorOptions } from "./generator.ts
 import { FLAT } from "../trained/parameters.ts";
 import { samplesIdentity, sha256 } from "../inputs/identity.ts";
 import { type PreparedRun, stopTokens } from "../inputs/prepare.ts";
+import { cacheOf, SERVED } from "../recipe/teachers.ts";
 import type { TeacherTexts } from "../teacher/make_cache.ts";
 import { canonicalJson } from "../../base/json.ts";
 import type { LayerSource } from "../program/streamed/streamed_layers.ts";
@@ -88,7 +89,7 @@ export function sampleBytes(
   streamed?: LayerSource,
 ): number {
   const own = (which: "teacher" | "student") => sampleBytesOf(description, prepared, setup, which, streamed);
-  return prepared.recipe.teacher.cache ? own("student") : Math.max(own("teacher"), own("student"));
+  return cacheOf(prepared.recipe.teacher, 0) ? own("student") : Math.max(own("teacher"), own("student"));
 }
 
 /** Bytes that writing samples of one model takes beside its weights. */
@@ -168,7 +169,7 @@ export function teacherTexts(
   setup: Pick<TrainingSetup, "adapter" | "trainables">,
 ): TeacherTexts | undefined {
   // Of one behind a server nothing is here that could write.
-  if (prepared.recipe.samples.tokens === 0 || prepared.recipe.teacher.server) return undefined;
+  if (prepared.recipe.samples.tokens === 0 || prepared.recipe.teacher.model === SERVED) return undefined;
   return {
     settings: textSettings(prepared),
     bytes: (streamed) => sampleBytesOf(description, prepared, setup, "teacher", streamed),

@@ -47,8 +47,8 @@ const BLOCK = "score";
 /** i32 [T]: the token that stands after each, or -1. */
 const NEXT = `${BLOCK}.next`;
 
-/** The block `score` of a model. */
-function scoringPlan(device: DeviceDescription, model: Model, options: ScorerOptions): Plan {
+/** The block `score` of a model, planned. Pure: needs no GPU. */
+export function scoringPlan(device: DeviceDescription, model: Model, options: ScorerOptions): Plan {
   const { length, top, attach } = options;
   const count = passTokens(length, options.passTokens);
   const program = new Program();

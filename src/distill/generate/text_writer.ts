@@ -4,12 +4,14 @@
  * @module
  */
 import { InputError } from "../../base/errors.ts";
-import { type Gpu, type GpuBuffer, openGpu } from "../../gpu/device.ts";
+import type { DeviceDescription } from "../../gpu/description.ts";
+import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import type { ChatTemplate } from "../../text/chat_template.ts";
 import { encodeChat } from "../../text/conversation.ts";
 import type { ChatMessage } from "../../text/dataset.ts";
 import { TextStream } from "../../text/text_stream.ts";
 import type { TextTokenizer } from "../../text/tokenizer.ts";
+import { TunedDevices } from "../../tune/tuned_devices.ts";
 import { type GeneratedText, generationPlan, Generator, type GeneratorOptions } from "./generator.ts";
 import { streamedLayers } from "../program/written/generation_blocks.ts";
 import type { ModelFamily } from "../../models/family.ts";
@@ -17,7 +19,7 @@ import { Model, uploadWeights } from "../inputs/models.ts";
 import { type ModelText, openTokenizer, stopTokens } from "../inputs/prepare.ts";
 import { type RunSource, RunStudent } from "../checkpoint/run_student.ts";
 import { HiddenStates } from "./hidden_states.ts";
-import { Scorer, type ScorerOptions, type TextScores } from "./scorer.ts";
+import { Scorer, type ScorerOptions, scoringPlan, type TextScores } from "./scorer.ts";
 import type { SamplingOptions } from "./sampling.ts";
 
 /** How some texts are written. */
@@ -60,6 +62,7 @@ export class TextWriter {
   readonly template: ChatTemplate | undefined;
   readonly #run: RunStudent | undefined;
   readonly #endTokens: readonly number[];
+  #devices = new TunedDevices();
   #gpu: Gpu | undefined;
   #generator: Generator | undefined;
   #weights: ReadonlyMap<string, GpuBuffer> = new Map();
@@ -153,19 +156,25 @@ export class TextWriter {
    * Puts the model on the GPU, for so many texts at once of at most so many tokens, prompts included.
    *
    * @param settings `stream`: but its layers, which come from disk again for every token
+   * @param devices Where the device is opened
    * @throws {InputError} layers of a run's student with its adapter would come from disk
    */
   async prepare(
     { stream, ...settings }: Pick<GeneratorOptions, "sequences" | "length"> & { readonly stream?: boolean },
+    devices: TunedDevices = new TunedDevices(),
   ): Promise<void> {
     const run = this.#run;
     if (run && stream) throw notStreamed(this.model.path);
-    const gpu = this.#gpu = await openGpu();
-    const options: GeneratorOptions = {
+    this.#devices = devices;
+    const optionsOn = (device: DeviceDescription): GeneratorOptions => ({
       ...settings,
       ...(run ? { attach: (graph, prompt) => run.attach(graph, prompt) } : {}),
-      ...(stream ? { streamed: { layers: streamedLayers(gpu.description, this.model, settings) } } : {}),
-    };
+      ...(stream ? { streamed: { layers: streamedLayers(device, this.model, settings) } } : {}),
+    });
+    const gpu = this.#gpu = await devices.open((
+      device,
+    ) => [generationPlan(device, this.model, optionsOn(device))]);
+    const options = optionsOn(gpu.description);
     const weights = await uploadWeights(gpu, generationPlan(gpu.description, this.model, options), [
       this.model,
     ]);
@@ -231,6 +240,7 @@ export class TextWriter {
           }
           : {}),
       };
+      await this.#devices.settle(this.#gpu!, (device) => [scoringPlan(device, this.model, options)]);
       this.#scorer = await Scorer.create(this.#gpu!, this.model, this.#weights, options);
     }
     return await this.#scorer.score(texts, onPass);

@@ -7,12 +7,12 @@ import type { ModelFamily } from "../../models/family.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { Model } from "./models.ts";
 import { openServedHead } from "./served_teacher.ts";
-import { teachersOf } from "../recipe/teachers.ts";
+import { recipeOfTeacher, teachersOf } from "../recipe/teachers.ts";
 
 /** Open models. */
 export interface OpenModels {
   readonly student: Model;
-  /** In the recipe's order; the student itself where it teaches. */
+  /** In the recipe's order; the student itself where it teaches, or where no more is here of one behind a server than its answers. */
   readonly teachers: readonly Model[];
 }
 
@@ -23,18 +23,20 @@ export interface OpenModels {
  * @throws {InputError} on a model that does not do; what was opened is closed again
  */
 export async function openModels(
-  { teacher }: Pick<Recipe, "teacher">,
+  recipe: Recipe,
   openStudent: () => Promise<Model>,
   families: readonly ModelFamily[] = [],
 ): Promise<OpenModels> {
   const open: (Model | undefined)[] = [];
   try {
-    // Of a teacher behind a server nothing but its head is ever here: else what is planned of it has the student's sizes.
-    if (teacher.server) open.push(await openServedHead(teacher));
-    else {for (const { model, layers, quantize, tokenizer } of teachersOf(teacher)) {
+    for (const [i, { model, server, layers, quantize, tokenizer }] of teachersOf(recipe.teacher).entries()) {
+      // Of a teacher behind a server nothing but its head is ever here: else what is planned of it has the student's sizes.
+      if (server) open.push(await openServedHead(recipeOfTeacher(recipe, i).teacher));
+      else {
         const options = { category: "teacher weights", layers, quantize, tokenizer };
         open.push(model === "student" ? undefined : await Model.open(model, options, families));
-      }}
+      }
+    }
     const student = await openStudent();
     return { student, teachers: open.map((model) => model ?? student) };
   } catch (error) {

@@ -20,7 +20,7 @@ import { type PrivilegedTeacher, privilegedTeacher } from "./privileged_teacher.
 import { closeModels, type OpenModels, openModels, withRows } from "./open_models.ts";
 import { Model, type ModelOptions, type OpenedFiles, type WeightStorage } from "./models.ts";
 import { trainingSets } from "../recipe/data_sets.ts";
-import { ON_POLICY, type Recipe } from "../recipe/recipe.ts";
+import { ON_POLICY, type Recipe, type TeacherMemberRecipe } from "../recipe/recipe.ts";
 import {
   type DataAccess,
   drawnSets,
@@ -32,14 +32,14 @@ import {
 import { readShapeSpace } from "./shape_space.ts";
 import { selectsHead } from "./tensor_names.ts";
 import { widthCutOf } from "./width_cut.ts";
-import { teachersBySample } from "../recipe/teachers.ts";
+import { cacheField, cacheOf, servedTeachers, teachersBySample, teachersOf } from "../recipe/teachers.ts";
 
 /** A recipe's inputs, checked and loaded; weights are still on disk. */
 export interface PreparedRun {
   readonly recipe: Recipe;
   /** The first of its teachers; the student itself, where that is its own, or where the teacher is behind a server. */
   readonly teacher: Model;
-  /** All of them, in the recipe's order. */
+  /** All of them, in the recipe's order, likewise. */
   readonly teachers: readonly Model[];
   readonly student: Model;
   readonly tokenizer: TextTokenizer;
@@ -113,46 +113,55 @@ export async function openTokenizer(model: Pick<Model, "source" | "config" | "pa
 }
 
 /**
- * The tokenizer of the first teacher. That of one behind a server is the student's, and compared with it where it is here too.
+ * The tokenizer of the first teacher. That of one behind a server is the student's.
  *
  * @throws {InputError} it is nowhere to be found, naming the field that says where it is
  */
 async function openTeacherTokenizer(
-  { teacher: { server, tokenizer, teachers } }: Recipe,
+  { teacher }: Recipe,
   { student, teachers: [first] }: OpenModels,
 ): Promise<ModelText> {
-  if (server) {
-    const own = await openTokenizer(student);
-    if (tokenizer === undefined) return own;
-    const source = { ...student.source, tokenizer: () => readTokenizerAt(tokenizer) };
-    const its = await openTokenizer({ path: tokenizer, source, config: student.config });
-    const difference = vocabularyDifference(its.tokenizer, own.tokenizer);
-    if (!difference) return own;
-    throw new InputError(
-      `the teacher behind the server and the student have different vocabularies: ${difference}`,
-      {
-        where: "recipe teacher.tokenizer",
-        hint:
-          "Train a student with this tokenizer. A teacher with another one must be here: name it in teacher.model, with teacher.align.",
-      },
-    );
-  }
-  const field = teachers ? "teacher.teachers.0.tokenizer" : "teacher.tokenizer";
+  const [{ server, tokenizer }] = teachersOf(teacher) as [TeacherMemberRecipe];
+  if (server) return await openTokenizer(student);
+  const field = teacher.teachers ? "teacher.teachers.0.tokenizer" : "teacher.tokenizer";
   try {
     return await openTokenizer(first!);
   } catch (error) {
-    if (
-      !(error instanceof InputError) || first === student ||
-      (tokenizer ?? teachers?.[0]?.tokenizer) !== undefined
-    ) {
-      throw error;
-    }
+    if (!(error instanceof InputError) || first === student || tokenizer !== undefined) throw error;
     const { where } = error;
     throw new InputError(where === undefined ? error.message : error.message.slice(where.length + 2), {
       ...(where === undefined ? {} : { where }),
       hint: `${error.hint ?? ""} Or name the folder or GGUF file that has the teacher's in ${field}.`.trim(),
       cause: error,
     });
+  }
+}
+
+/**
+ * Compares the tokenizers of teachers behind servers with the student's, as far as they are here.
+ *
+ * @throws {InputError} one is another
+ */
+async function compareServedTokenizers(
+  { teacher }: Recipe,
+  student: Model,
+  own: TextTokenizer,
+): Promise<void> {
+  for (const [i, { server, tokenizer, name }] of teachersOf(teacher).entries()) {
+    if (!server || tokenizer === undefined) continue;
+    const source = { ...student.source, tokenizer: () => readTokenizerAt(tokenizer) };
+    const its = await openTokenizer({ path: tokenizer, source, config: student.config });
+    const difference = vocabularyDifference(its.tokenizer, own);
+    if (!difference) continue;
+    const which = teacher.teachers ? `the teacher ${name}` : "the teacher";
+    throw new InputError(
+      `${which} behind the server and the student have different vocabularies: ${difference}`,
+      {
+        where: `recipe teacher${teacher.teachers ? `.teachers.${i}` : ""}.tokenizer`,
+        hint:
+          "Train a student with this tokenizer. A teacher with another one must be here: name it in teacher.model, with teacher.align.",
+      },
+    );
   }
 }
 
@@ -174,10 +183,12 @@ export async function prepareRun(
   let dataSets: SampleSets | undefined;
   try {
     // Of a teacher behind a server no more than its head is here.
-    const { server, align } = recipe.teacher;
+    const { align } = recipe.teacher;
+    const [{ server }] = teachersOf(recipe.teacher) as [TeacherMemberRecipe];
     const ofTeacher = await openTeacherTokenizer(recipe, models);
     const isOne = recipe.student.model === "teacher" || server || models.teachers[0] === models.student;
     const ofStudent = isOne ? ofTeacher : await openTokenizer(models.student);
+    await compareServedTokenizers(recipe, models.student, ofStudent.tokenizer);
     const { tokenizer, template } = align ? ofStudent : ofTeacher;
     const padding = align
       ? undefined
@@ -332,13 +343,12 @@ function checkStreamed({ teacher }: Recipe, sets: readonly TrainingSamples[]): v
       { where: "recipe teacher.privileged", hint: "Set data.streaming: false, or data.limit." },
     );
   }
-  if (!teacher.cache && !teacher.server) return;
+  const kept = teachersOf(teacher).findIndex((_, i) => cacheOf(teacher, i));
+  if (kept < 0) return;
   throw new InputError(
-    `a ${
-      teacher.cache ? "cached" : "served"
-    } teacher needs all samples in memory, and the training data stay on the disk`,
+    "a cached teacher needs all samples in memory, and the training data stay on the disk",
     {
-      where: `recipe teacher.${teacher.cache ? "cache" : "server"}`,
+      where: `recipe ${cacheField(teacher, kept)}`,
       hint:
         "Take a teacher that is there while the student learns, or set data.streaming: false, or data.limit.",
     },
@@ -439,16 +449,17 @@ export function stopTokens(
  */
 async function compareVocabularies(
   { student: { model }, teacher }: Recipe,
-  { teachers: [first, ...others], student }: OpenModels,
+  { teachers: all, student }: OpenModels,
   tokenizer: TextTokenizer,
   studentTokenizer: TextTokenizer,
 ): Promise<PreparedRun["padding"]> {
+  const [first, ...others] = all;
   const own = model === "teacher" ? first : student;
-  const sizes = [first!, ...others].map(({ config }) => config.vocabularySize);
+  const sizes = all.map(({ config }) => config.vocabularySize);
   // Nobody can look at the tokenizer of a teacher behind a server here.
-  if (teacher.server) return headPadding(sizes, student, tokenizer);
+  const served = new Set(servedTeachers(teacher).map(({ index }) => all[index]));
   for (const other of new Set([...others, own])) {
-    if (other === first) continue;
+    if (other === first || (other !== own && served.has(other))) continue;
     const its = other === student ? studentTokenizer : (await openTokenizer(other!)).tokenizer;
     const difference = vocabularyDifference(tokenizer, its);
     if (!difference) continue;

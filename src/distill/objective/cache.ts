@@ -17,18 +17,21 @@ export function hiddenPrecision(cache: TeacherCacheRecipe | undefined): HiddenPr
 /**
  * What a cache keeps of the distribution for these losses; undefined where it keeps hidden states. Held-out losses are measured at
  * temperature 1 too.
+ *
+ * @param field Where the recipe says so
  */
 export function sparseTarget(
   cache: TeacherCacheRecipe,
   terms: readonly ResolvedLoss[],
   vocabulary: number,
+  field = "teacher.cache",
 ): SparseTarget | undefined {
   const { topK, samples } = cache;
   if (hiddenPrecision(cache)) return undefined;
   if (topK === undefined) return { kind: "samples", entries: samples!, temperatures: [] };
   if (topK > vocabulary) {
     throw new InputError(`is ${topK}, but the vocabulary has ${vocabulary} tokens`, {
-      where: "recipe teacher.cache.topK",
+      where: `recipe ${field}.topK`,
       hint: `set it to at most ${vocabulary}`,
     });
   }

@@ -46,6 +46,11 @@ export interface LossSet {
   readonly temperature?: string;
 }
 
+/** The same losses where the target has every logit, of a set that looks at what a cache keeps of it. */
+export function wholeSet<S extends LossSet>(set: S): S {
+  return { ...set, needsTarget: set.needsCache, needsCache: false };
+}
+
 /** Losses that are measured in one block: the passes that compute them, one after another in the order of the values. */
 export interface MeasuredLosses extends Pick<LossSet, "names" | "terms"> {
   readonly passes: readonly LossSet[];

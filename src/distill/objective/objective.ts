@@ -40,8 +40,10 @@ import { type TokenChoice, TokenMasks } from "./token_masks.ts";
 
 /** What the losses meet in a run, where that is more than one live teacher and the data. */
 export interface ObjectiveSetting {
-  /** What a cache keeps of the teacher. */
+  /** What a cache keeps of the teacher; where several are kept, a part of the distribution before hidden states. */
   readonly cache?: TeacherCacheRecipe | undefined;
+  /** The field of the recipe that says so; `teacher.cache` when absent. */
+  readonly cacheField?: string | undefined;
   /** Where some of the samples are texts of the student: losses that look at no teacher leave them out. */
   readonly onPolicy?: Pick<OnPolicyRecipe, "temperature" | "importance"> | undefined;
   /** Where the teacher has a vocabulary of its own. */
@@ -63,7 +65,7 @@ export class Objective {
   readonly crossEntropy: LossSet;
   /** The losses over pairs, as they are measured on held-out samples, each a set of its own. */
   readonly pairs: readonly LossSet[];
-  /** How the hidden states are stored that the target's logits are made of; undefined where no cache keeps them. */
+  /** How the hidden states are stored that the one teacher's logits are made of; undefined where no cache keeps them. */
   readonly hidden: HiddenPrecision | undefined;
   /** Its losses over groups of tokens, where the teacher has a tokenizer of its own; each a pass over the heads. */
   readonly groups: readonly GroupPass[];
@@ -94,7 +96,7 @@ export class Objective {
     registry: Registry,
     recipe: readonly ObjectiveTerm[],
     vocabulary: number,
-    { cache, onPolicy, aligned, oneTemperature = false }: ObjectiveSetting = {},
+    { cache, cacheField, onPolicy, aligned, oneTemperature = false }: ObjectiveSetting = {},
   ): Objective {
     const names = uniqueNames(recipe);
     const found = recipe.map((term, i) => resolve(registry, term, names[i]!, `objective.${i}`));
@@ -114,11 +116,11 @@ export class Objective {
     }));
     if (cache && heads.length > 0) {
       throw new InputError("a teacher's cache holds nothing of rejected texts", {
-        where: "recipe teacher.cache",
+        where: `recipe ${cacheField ?? "teacher.cache"}`,
         hint: `Leave it out, or "${found.find(isPairTerm)!.loss.id}".`,
       });
     }
-    const target = cache && sparseTarget(cache, terms.filter(isRowTerm), vocabulary);
+    const target = cache && sparseTarget(cache, terms.filter(isRowTerm), vocabulary, cacheField);
     if (cache) terms.forEach((term, i) => ensureCached(term, target, `recipe objective.${i}`));
     const shape = { vocabulary, ...(target ? { sparseTarget: target } : {}) };
     const resolved = {
@@ -156,7 +158,7 @@ export class Objective {
     return this.#shape.sparseTarget;
   }
 
-  /** Whether the target is stored: then the teacher's layers are no part of the training program. */
+  /** Whether the one teacher's target is stored: then its layers are no part of the training program. */
   get isStored(): boolean {
     return this.target !== undefined || this.hidden !== undefined;
   }
@@ -181,7 +183,12 @@ export class Objective {
     vocabulary: number = this.#shape.vocabulary,
   ): RowLosses {
     const tokenMasks = this.masks.needed;
-    const shape = { ...this.#shape, tokenMasks, vocabulary };
+    const { sparseTarget, ...whole } = this.#shape;
+    // Where every logit is looked at, none is stored; see `wholeSet`.
+    const shape = {
+      ...{ ...whole, tokenMasks, vocabulary },
+      ...(sparseTarget && !needsTarget ? { sparseTarget } : {}),
+    };
     return {
       ...{ valueCount: terms.length, needsTarget, needsCache, tokenMasks },
       weights: terms.map((t) => (t.monitor ? undefined : graph.scalar(`${t.name}.weight`))),

@@ -16,6 +16,7 @@ import { reshape } from "../../tensor/ops/views.ts";
 import type { EncodedSample } from "../../text/encode.ts";
 import type { PackedBatch } from "../../text/packing.ts";
 import type { Recipe } from "../recipe/recipe.ts";
+import { cachesOf } from "../recipe/teachers.ts";
 import type { ResolvedTerm } from "./terms.ts";
 
 /** What is made of the pairs of a micro-batch; each f32 [T]. */
@@ -119,7 +120,11 @@ export function checkPairs(
   },
 ): void {
   const pair = [...samples, ...heldOut].find(({ rejected }) => rejected);
-  const bySample = teacher.cache ? "cache" : ["best", "tag"].includes(teacher.combine ?? "") ? "combine" : "";
+  const bySample = cachesOf(teacher).length > 0
+    ? "cache"
+    : ["best", "tag"].includes(teacher.combine ?? "")
+    ? "combine"
+    : "";
   if (pair && bySample) {
     throw new InputError(
       `a pair of texts needs one teacher that is there: with teacher.${bySample} each sample has rows or a teacher of its own`,

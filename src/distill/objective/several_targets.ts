@@ -72,15 +72,25 @@ export function multipliedTarget(members: readonly DenseTarget[]): DenseTarget {
 /** f32 [T, 1]: the number of the teacher of each position, or of none where it is below 0. */
 export const CHOICE = "teacher.choice";
 
-/** Of each row the logits of its own teacher; the others' may hold anything there. Where a row has none, those of the first. */
-export function chosenTarget(graph: Graph, tokens: number, members: readonly DenseTarget[]): DenseTarget {
+/**
+ * Of each row the logits of its own teacher; the others' may hold anything there. Where a row has none, those of the first.
+ *
+ * @param numbers Of the teachers, rising, where some have no logits and rows of them are not looked at; 0, 1 and so on when absent
+ */
+export function chosenTarget(
+  graph: Graph,
+  tokens: number,
+  members: readonly DenseTarget[],
+  numbers: readonly number[] = members.map((_, i) => i),
+): DenseTarget {
+  if (members.length === 1) return members[0]!;
   return {
     logits(first, count) {
       const choice = rows(graph.input(CHOICE, [tokens, 1], "f32"), first, count);
       const logits = members.map((member) => member.logits(first, count));
       return pointwise([choice, ...logits], (choice, ...all) =>
         // Chosen, not multiplied: what another teacher has of the row may be NaN.
-        all.slice(1).reduce((found, z, i) => select(choice!.equalTo(i + 1), z, found), all[0]!));
+        all.slice(1).reduce((found, z, i) => select(choice!.equalTo(numbers[i + 1]!), z, found), all[0]!));
     },
   };
 }

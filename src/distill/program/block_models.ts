@@ -14,7 +14,7 @@ import type { Model } from "../inputs/models.ts";
 import type { ShapeSpace } from "../inputs/shape_space.ts";
 import type { Objective } from "../objective/objective.ts";
 import type { ParameterLayout } from "../trained/parameters.ts";
-import type { Combine, Learner } from "../recipe/recipe.ts";
+import type { Combine, HiddenPrecision, Learner } from "../recipe/recipe.ts";
 import { checkSeparable } from "./shapes/gated_layers.ts";
 import { headInput, type Side, traceModel } from "./traced_model.ts";
 import { ALIGNED, type AlignedProgram } from "./aligned_groups.ts";
@@ -54,11 +54,26 @@ export interface OneForAll {
   readonly widths?: WidthInputs;
 }
 
+/** One of several teachers. */
+export interface TeacherMember extends TracedModel {
+  readonly name: string;
+  /**
+   * How its hidden states are stored, or that a part of its distribution is; absent where its layers run. Of those that keep a part, the
+   * model is not looked at.
+   */
+  readonly stored?: HiddenPrecision | "part";
+}
+
 /** Several teachers as one target. */
 export interface SeveralTeachers {
   readonly combine: Combine;
   /** In the recipe's order. */
-  readonly members: readonly (TracedModel & { readonly name: string })[];
+  readonly members: readonly TeacherMember[];
+}
+
+/** Whether of some of several teachers a part of the distribution is stored: then their samples and those of the others have passes apart. */
+export function areParted(several: SeveralTeachers | undefined): boolean {
+  return several?.members.some(({ stored }) => stored === "part") ?? false;
 }
 
 /** What the program is made for: all of it follows from the recipe and the choices of the plan. */
@@ -188,7 +203,8 @@ export class BlockModels {
   /** Several teachers as one target. @param temperature See {@linkcode LossSet.temperature} */
   together({ combine, members }: SeveralTeachers, temperature?: string): DenseTarget {
     const isChosen = combine === "best" || combine === "tag";
-    const targets = members.map((member): DenseTarget => {
+    const whole = members.flatMap((member, i) => (member.stored === "part" ? [] : [{ member, i }]));
+    const targets = whole.map(({ member }): DenseTarget => {
       const name = memberName(member.name);
       // A batch without samples of this teacher is run without it.
       const within = <T>(trace: () => T) =>
@@ -202,15 +218,16 @@ export class BlockModels {
       case "product":
         return multipliedTarget(targets);
       default:
-        return chosenTarget(this.#graph, this.#options.tokens, targets);
+        return chosenTarget(this.#graph, this.#options.tokens, targets, whole.map(({ i }) => i));
     }
   }
 
   /** One of several teachers: live, or from its stored hidden states. */
-  #memberTarget(name: string, member: TracedModel): DenseTarget {
-    const { objective: { hidden }, tokens, positions } = this.#options;
-    return hidden
-      ? hiddenTarget(this.#graph, member.model, { tokens, positions }, hidden, name)
+  #memberTarget(name: string, member: TeacherMember): DenseTarget {
+    const { tokens, positions } = this.#options;
+    const { stored } = member;
+    return stored && stored !== "part"
+      ? hiddenTarget(this.#graph, member.model, { tokens, positions }, stored, name)
       : headTarget(this.#once(name, () => this.#trace(name, member)));
   }
 

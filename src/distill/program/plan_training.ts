@@ -8,6 +8,7 @@ import type { DeviceDescription, KernelFamily } from "../../gpu/description.ts";
 import { type Plan, plan, type Program } from "../../tensor/plan.ts";
 import type { Model } from "../inputs/models.ts";
 import type { ModelFeatureLoss } from "../objective/feature_losses.ts";
+import { hiddenPrecision } from "../objective/cache.ts";
 import type { Objective } from "../objective/objective.ts";
 import type { Recipe, SelfRecipe, TeacherMemberRecipe } from "../recipe/recipe.ts";
 import { attachOf, headParameters, type Trained } from "../trained/attach.ts";
@@ -20,10 +21,10 @@ import { type PrivilegedTeacher, tableRows } from "../inputs/privileged_teacher.
 import { memoryError, runMemory } from "./memory.ts";
 import type { PrivilegedProgram } from "./privileged.ts";
 import { traceRollouts } from "./written/rollout_blocks.ts";
-import type { OneForAll, TracedModel } from "./block_models.ts";
+import type { OneForAll, TeacherMember, TracedModel } from "./block_models.ts";
 import { type StreamedTeacher, streamTeacher, waitingCounts } from "./streamed/streamed_teacher.ts";
 import { trainingProgram } from "./training_program.ts";
-import { isMoving, teachersBySample } from "../recipe/teachers.ts";
+import { cacheOf, isMoving, keepsPart, teachersBySample } from "../recipe/teachers.ts";
 
 /** What a trainer trains. */
 export interface TrainingSetup {
@@ -261,10 +262,16 @@ function programFor(
   const ownTeacher = (self: SelfRecipe | undefined): TracedModel =>
     isMoving(self) ? { ...traced(setup.student, setup), copied: true } : traced(setup.student, {});
   const { teachers, combine } = recipe.teacher;
-  const member = ({ name, self, model }: TeacherMemberRecipe, i: number) => ({
-    name: name!,
-    ...(model === "student" ? ownTeacher(self) : traced(setup.teachers[i]!, {})),
-  });
+  const member = ({ name, self, model }: TeacherMemberRecipe, i: number): TeacherMember => {
+    const cache = cacheOf(recipe.teacher, i);
+    const stored = keepsPart(cache) ? "part" : hiddenPrecision(cache);
+    return {
+      name: name!,
+      ...(model === "student" ? ownTeacher(self) : traced(setup.teachers[i]!, {})),
+      ...(stored ? { stored } : {}),
+    };
+  };
+  const members = teachers?.map(member) ?? [];
   const program = trainingProgram({
     models: {
       teacher: recipe.teacher.model === "student"
@@ -277,9 +284,8 @@ function programFor(
     compute: recipe.train.compute === "f16" ? "f16" : undefined,
     ...{ accumulation: recipe.train.accumulation, oneForAll: setup.oneForAll, streamed },
     taught: teachersBySample(recipe.teacher),
-    ...(teachers && !objective.target
-      ? { several: { combine: combine!, members: teachers.map(member) } }
-      : {}),
+    // Where a part of each one's distribution is stored, that stands for all of them.
+    ...(members.some(({ stored }) => stored !== "part") ? { several: { combine: combine!, members } } : {}),
     aligned: alignedProgram(setup, aligned),
     privileged: privilegedProgram(setup, { tokens, ...(privileged ? { privileged } : {}) }),
     optimiser: { beta1, beta2, epsilon, clip, weightDecay },

@@ -15,6 +15,7 @@ import { lossSums } from "../objective/loss_sums.ts";
 import { CHOICE } from "../objective/several_targets.ts";
 import type { MarkedBatch } from "../objective/token_masks.ts";
 import { memberName } from "./block_models.ts";
+import { writeLabels } from "./metrics/measure.ts";
 
 /** The teacher of each sample, by its number in the recipe. */
 export type SampleChoice = ReadonlyMap<EncodedSample, number>;
@@ -36,12 +37,25 @@ export function traceTaught(graph: Graph, weighted: Tensor, teachers: number): v
   }
 }
 
-/** Tells a program whose samples those of a batch are, as far as it asks. */
+/** What the names of inputs begin with that mark the samples of teachers of whose distribution a part is stored, and of all others. */
+export const PARTS = { stored: "stored ", whole: "whole " } as const;
+
+/**
+ * Tells a program whose samples those of a batch are, as far as it asks.
+ *
+ * @param marked Of the whole batch
+ * @param isPart Whether a part of the distribution of the teacher of a number is stored
+ */
 export function writeChoice(
   executable: Executable,
-  { segment, members }: PackedBatch,
+  batch: PackedBatch,
   choice: SampleChoice,
+  marked: MarkedBatch,
+  isPart: (teacher: number) => boolean,
 ): void {
+  writeLabels(executable, markedWhere(marked, batch, choice, isPart), PARTS.stored);
+  writeLabels(executable, markedWhere(marked, batch, choice, (i) => !isPart(i)), PARTS.whole);
+  const { segment, members } = batch;
   const { storages } = executable.plan;
   const teacherOf = (t: number) => (segment[t]! < 0 ? -1 : choice.get(members[segment[t]!]!) ?? -1);
   const length = segment.length;
@@ -83,14 +97,17 @@ export function taughtTokens(
   return counts;
 }
 
-/** The positions of a batch that are of one teacher's samples; no loss counts the others. */
-export function markedOf(
+/** The positions of a batch that are of the samples of some teachers; no loss counts the others. */
+export function markedWhere(
   { labels, masks, counts }: MarkedBatch,
   { segment, members }: PackedBatch,
   choice: SampleChoice,
-  teacher: number,
+  isOne: (teacher: number) => boolean,
 ): MarkedBatch {
-  const isOwn = (t: number) => segment[t]! >= 0 && choice.get(members[segment[t]!]!) === teacher;
+  const isOwn = (t: number) => {
+    const teacher = segment[t]! < 0 ? undefined : choice.get(members[segment[t]!]!);
+    return teacher !== undefined && isOne(teacher);
+  };
   return {
     labels: labels.map((l, t) => (isOwn(t) ? l : IGNORED_LABEL)),
     ...(masks ? { masks: masks.map((m, t) => (isOwn(t) ? m : 0)) } : {}),

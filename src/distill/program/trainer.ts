@@ -51,7 +51,7 @@ import { COPY_KEEPS } from "./update_block.ts";
 import { copyKeeps } from "./own_teacher.ts";
 import type { TargetFeed, TargetSource } from "./fed/teacher_rows.ts";
 import { drawnLogProbabilities } from "./written/written_samples.ts";
-import { teachersBySample, weightAt } from "../recipe/teachers.ts";
+import { cacheOf, keepsPart, teachersBySample, weightAt } from "../recipe/teachers.ts";
 
 /** Options of {@linkcode Trainer.create}. */
 export interface TrainerOptions {
@@ -444,7 +444,8 @@ export class Trainer {
     if (teachersBySample(this.setup.recipe.teacher) > 0) {
       const { teachers, recipe } = this.setup;
       const named = recipe.teacher.teachers!.map(({ name }, i) => ({ name: name!, model: teachers[i]! }));
-      writeChoice(this.executable, batch, this.#choice);
+      const isPart = (i: number) => keepsPart(cacheOf(recipe.teacher, i));
+      writeChoice(this.executable, batch, this.#choice, marked, isPart);
       this.#unneeded = unneededLayers(batch, this.#choice, named);
     }
     this.#aligned?.write(batch);

@@ -19,14 +19,14 @@ import { balanced } from "../objective/balanced.ts";
 import { DRAWN_LOG_PROBABILITIES, importanceWeights, lossOfRows } from "../objective/importance.ts";
 import { lossSums } from "../objective/loss_sums.ts";
 import { tracePairs } from "../objective/pairs.ts";
-import { LOSS_SUMS, type LossSet, type MeasuredLosses, SURPRISE } from "../objective/loss_sets.ts";
+import { LOSS_SUMS, type LossSet, type MeasuredLosses, SURPRISE, wholeSet } from "../objective/loss_sets.ts";
 import type { GroupPass } from "../objective/groups/terms.ts";
 import type { Balance, Learner } from "../recipe/recipe.ts";
 import { traceAlignedTeacher, traceGroups } from "./aligned_groups.ts";
-import { BlockModels, GradientSums, type TrainingProgramOptions } from "./block_models.ts";
+import { areParted, BlockModels, GradientSums, type TrainingProgramOptions } from "./block_models.ts";
 import { labelInput } from "./metrics/measure.ts";
 import { traceShapes, traceTarget } from "./shapes/one_for_all.ts";
-import { traceTaught } from "./sample_choice.ts";
+import { PARTS, traceTaught } from "./sample_choice.ts";
 import { sampleInputs } from "./fed/sample_inputs.ts";
 import { traceStreamedTeacher } from "./streamed/streamed_teacher.ts";
 import { traceUpdate } from "./update_block.ts";
@@ -48,8 +48,9 @@ export function trainingProgram(options: TrainingProgramOptions): Program {
     options.features,
     options.objective.pairs,
   );
-  // A cached teacher has been measured when the cache was made, and is no part of the program; but what several are together has not.
-  if (options.objective.isStored && !options.several) return program;
+  // A cached teacher has been measured when the cache was made, and is no part of the program; but what several are together has not, unless
+  // each sample has one of them and of some there is only a part.
+  if (options.several ? areParted(options.several) : options.objective.isStored) return program;
   traceTeacher(program.block("evaluateTeacher"), options);
   return program;
 }
@@ -72,27 +73,49 @@ function traceTeacher(graph: Graph, options: TrainingProgramOptions): void {
   lossSums(values, sumsState(graph, LOSS_SUMS.teacher, set.names.length), graph.scalar("accumulate"));
 }
 
-/** Traces the losses of one pass and adds their sums up in the state `sums`, from element `at` on; returns those of each position. */
+/**
+ * Traces the losses of one pass and adds their sums up in the state `sums`, from element `at` on; returns those of each position. Where of
+ * some teachers a part of the distribution is stored and of others there is all of it, the samples of either have a pass of their own, in
+ * which those of the other count for nothing: together they are one.
+ */
 function tracePass(
   graph: Graph,
   models: BlockModels,
   learner: Learner,
   set: LossSet,
   sums: Tensor | undefined,
-  { objective, tokens, chunkRows }: TrainingProgramOptions,
+  options: TrainingProgramOptions,
   training: boolean,
   at = 0,
 ): ChunkedLoss {
+  const isParted = set.needsCache && areParted(options.several);
+  const parts = isParted
+    ? [[set, PARTS.stored], [wholeSet(set), PARTS.whole]] as const
+    : [[set, undefined]] as const;
+  const made = parts.map(([own, part]) => traceRows(graph, models, learner, own, options, training, part));
+  const values = made.map((one) => one.values).reduce(add);
+  // Of pairs not the rows count, but what is made of them.
+  if (sums) lossSums(values, sums, graph.scalar("accumulate"), { first: at, count: set.names.length });
+  return { values, weighted: training ? made.map((one) => one.weighted!).reduce(add) : undefined };
+}
+
+/** Traces the losses of a set over the positions that a part of the labels counts. */
+function traceRows(
+  graph: Graph,
+  models: BlockModels,
+  learner: Learner,
+  set: LossSet,
+  { objective, tokens, chunkRows }: TrainingProgramOptions,
+  training: boolean,
+  part?: string,
+): ChunkedLoss {
   const target = models.target(learner, set);
   const losses = objective.rowLosses(set, graph);
-  const made = chunkedLoss(graph, {
+  return chunkedLoss(graph, {
     learner: models.side(learner),
-    ...labelInput(graph, tokens, losses),
+    ...labelInput(graph, tokens, losses, part),
     ...{ target, losses, chunkRows, gradient: training },
   });
-  // Of pairs not the rows count, but what is made of them.
-  if (sums) lossSums(made.values, sums, graph.scalar("accumulate"), { first: at, count: losses.valueCount });
-  return made;
 }
 
 /** Traces a loss over inner values and adds its sum into element `first` of a state; returns the loss of each position that counts. */

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { InputError } from "../../base/errors.ts";
 import { canonicalJson } from "../../base/json.ts";
 import { describeProblems, type RecipeProblem } from "./problems.ts";
-import type { Recipe } from "./recipe.ts";
+import type { Recipe, TeacherCacheRecipe } from "./recipe.ts";
 import { deriveDefaults } from "./schema/defaults.ts";
 import { recipeSchema } from "./schema/mod.ts";
 
@@ -42,10 +42,17 @@ export function parseRecipe(value: unknown, where = "recipe"): Recipe {
 /** SHA-256 (hex) of what decides a run's numbers: all of the recipe but `evaluate`, `output`, `limits` and where a cache lies. */
 export function recipeHash(recipe: Recipe): string {
   const { evaluate: _evaluate, output: _output, limits: _limits, ...decisive } = recipe;
-  const { cache, ...teacher } = decisive.teacher;
-  if (cache) {
-    const { folder: _folder, ...kept } = cache;
-    decisive.teacher = { ...teacher, cache: kept };
-  }
+  const { teachers, ...teacher } = decisive.teacher;
+  decisive.teacher = {
+    ...withoutFolder(teacher),
+    ...(teachers ? { teachers: teachers.map(withoutFolder) } : {}),
+  };
   return createHash("sha256").update(canonicalJson(decisive)).digest("hex");
+}
+
+/** What is kept of a teacher without where that lies. */
+function withoutFolder<T extends { cache?: TeacherCacheRecipe }>(teacher: T): T {
+  if (!teacher.cache) return teacher;
+  const { folder: _folder, ...kept } = teacher.cache;
+  return { ...teacher, cache: kept };
 }

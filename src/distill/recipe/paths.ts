@@ -35,19 +35,20 @@ const FIELDS: readonly Omit<RecipePath, "path">[] = [
   { field: "evaluate.tasks.*.data", of: "dataset" },
   { field: "evaluate.tasks.*.data.*", of: "dataset" },
   { field: "teacher.cache.folder", of: "folder" },
+  { field: "teacher.teachers.*.cache.folder", of: "folder" },
   { field: "output.folder", of: "folder" },
 ];
 
 /**
- * The paths of a recipe, checked or not, as far as they are there; `student.model: teacher` is none, nor is a teacher's `model: student`, nor
- * `teacher.model: server`.
+ * The paths of a recipe, checked or not, as far as they are there; `student.model: teacher` is none, nor is a teacher's `model: student` or
+ * `model: server`.
  */
 export function recipePaths(recipe: unknown): RecipePath[] {
   return FIELDS.flatMap(({ field, of }) =>
     valuesAt(recipe, field.split(".")).flatMap(({ field, value }) => {
       const isPath = typeof value === "string" && value !== "" &&
         value !== (field === "student.model" ? "teacher" : of === "model" ? "student" : undefined) &&
-        (field !== "teacher.model" || value !== "server");
+        (!/^teacher\.(teachers\.\d+\.)?model$/.test(field) || value !== "server");
       return isPath ? [{ field, of, path: value as string }] : [];
     })
   );

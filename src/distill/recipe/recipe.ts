@@ -87,8 +87,12 @@ export type Combine = "mixture" | "product" | "best" | "tag";
 
 /** One of several teachers. */
 export interface TeacherMemberRecipe {
-  /** A Hugging Face folder or a GGUF file, or `student`. */
+  /** A Hugging Face folder or a GGUF file, `student`, or `server` for one behind a server. */
   model: string;
+  /** Where it is served. */
+  server?: ServedTeacherRecipe;
+  /** What is kept of it; what `teacher.cache` says when absent, and without either it is there while the student learns. */
+  cache?: TeacherCacheRecipe;
   /** How rows, reports and schedules call it; the file's name without its ending when absent. */
   name?: string;
   /** Its share in a mixture or a product, against the weights of the others. */
@@ -399,9 +403,14 @@ export interface ObjectiveTermInput extends Partial<Omit<ObjectiveTerm, "schedul
 }
 
 /** One of several teachers as one may write it. */
-export interface TeacherMemberInput extends Omit<TeacherMemberRecipe, "schedule"> {
+export interface TeacherMemberInput extends Omit<TeacherMemberRecipe, "schedule" | "server" | "cache"> {
   schedule?: { weight: CourseInput };
+  server?: ServedTeacherInput;
+  cache?: Partial<TeacherCacheRecipe>;
 }
+
+/** A server as one may write it. */
+type ServedTeacherInput = Pick<ServedTeacherRecipe, "url" | "model"> & Partial<ServedTeacherRecipe>;
 
 type CourseInput = Omit<Course, "shape"> & Partial<Pick<Course, "shape">>;
 
@@ -415,7 +424,7 @@ export interface RecipeInput {
     adapter?: Partial<AdapterRecipe>;
     cache?: Partial<TeacherCacheRecipe>;
     align?: Partial<AlignRecipe>;
-    server?: Pick<ServedTeacherRecipe, "url" | "model"> & Partial<ServedTeacherRecipe>;
+    server?: ServedTeacherInput;
   };
   student: Omit<StudentRecipe, "shapes"> & { shapes?: Partial<ShapesRecipe> };
   data: Partial<Omit<DataRecipe, "train">> & {

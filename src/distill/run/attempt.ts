@@ -13,6 +13,7 @@ import type { DrawnShare } from "../../text/batch_stream.ts";
 import type { RunMemory } from "../program/memory.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 import type { Recipe } from "../recipe/recipe.ts";
+import { servedTeachers } from "../recipe/teachers.ts";
 import type { FoundTeachers } from "../teacher/choose.ts";
 import type { TeacherCache } from "../teacher/cache.ts";
 import { gapClosed, type RunHost } from "./events.ts";
@@ -72,11 +73,12 @@ export class Attempt {
     this.host.emit({ type: "stage", stage, message });
   }
 
-  /** Tells what is going to be done. */
-  tellPlan({ byCategory, total }: RunMemory): void {
+  /** Tells what is going to be done. @param kernels Those that are others than stand first */
+  tellPlan({ byCategory, total }: RunMemory, kernels: Readonly<Record<string, string>>): void {
     const { teachers, student, trainables } = this.setup;
     const { trainReport: report, heldOut, sets } = this.prepared;
     const { provider } = this.gpu;
+    const served = new Set(servedTeachers(this.recipe.teacher).map(({ index }) => index));
     this.host.emit({
       type: "plan",
       adapterName: this.gpu.description.name,
@@ -85,10 +87,9 @@ export class Attempt {
       bytes: Object.fromEntries(byCategory),
       totalBytes: total,
       parameters: {
-        // Nobody here knows how large a model behind a server is.
-        teacher: this.recipe.teacher.server
-          ? 0
-          : teachers.reduce((sum, { architecture }) => sum + architecture.parameterCount, 0),
+        // Nobody here knows how large models behind servers are.
+        teacher: teachers.filter((_, i) => !served.has(i))
+          .reduce((sum, { architecture }) => sum + architecture.parameterCount, 0),
         student: student.architecture.parameterCount,
         trainable: trainables.layout.trainable,
       },
@@ -104,6 +105,7 @@ export class Attempt {
         ...(sets.heldOut.length > 1 ? { heldOutSets: sets.heldOut.map(setSize) } : {}),
       },
       steps: this.recipe.train.steps,
+      ...(Object.keys(kernels).length > 0 ? { kernels: { ...kernels } } : {}),
     });
   }
 

@@ -6,13 +6,13 @@
 import { InputError } from "../../base/errors.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
 import { openModel } from "../../formats/open_model.ts";
-import type { Recipe } from "../recipe/recipe.ts";
+import type { Recipe, ServedTeacherRecipe, TeacherCacheRecipe } from "../recipe/recipe.ts";
 import { canonicalJson } from "../../base/json.ts";
 import { modelIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
 import { trainingIdentity } from "../inputs/training_batches.ts";
 import type { SampleSet } from "../inputs/sample_sets.ts";
 import { heldOutSets, trainingSets } from "../recipe/data_sets.ts";
-import { movingSelf, teachersOf } from "../recipe/teachers.ts";
+import { cacheOf, movingSelf, teachersOf } from "../recipe/teachers.ts";
 
 /** A recipe with what decides whether it can be compared. */
 export interface ComparedRecipe {
@@ -82,8 +82,7 @@ export async function checkComparable(
     const refuse = (what: string, mine: unknown, its: unknown) =>
       problems.push(`${other.name}: another ${what} than ${first.name}: ${its}, not ${mine}`);
     const [a, b] = [first.recipe, other.recipe];
-    const isOne = servedAt(a) === servedAt(b) && await haveOneTeacher(a, b, isSame);
-    if (!isOne) refuse("teacher", servedAt(a) || teacherText(a), servedAt(b) || teacherText(b));
+    if (!await haveOneTeacher(a, b, isSame)) refuse("teacher", teacherText(a), teacherText(b));
     if (a.data.contextLength !== b.data.contextLength) {
       refuse("context length", a.data.contextLength, b.data.contextLength);
     } else if (first.heldOut !== other.heldOut) {
@@ -122,7 +121,9 @@ async function haveOneTeacher(
   if (mine!.length !== its!.length || a.teacher.combine !== b.teacher.combine) return false;
   for (const [i, one] of mine!.entries()) {
     const other = its![i]!;
-    const settings = [one, other].map(({ model: _, name: _name, ...rest }) => canonicalJson(rest));
+    const settings = [one, other].map(({ model: _, name: _name, server, cache: _cache, ...rest }) =>
+      canonicalJson({ ...rest, served: servedAt(server) })
+    );
     if (settings[0] !== settings[1]) return false;
     const isOwn = [one, other].map(({ model }) => model === "student");
     if (isOwn[0] !== isOwn[1]) return false;
@@ -135,9 +136,9 @@ async function haveOneTeacher(
 
 /** The teachers of a recipe in words. */
 function teacherText({ teacher }: Recipe): string {
-  const each = teachersOf(teacher).map(({ model, layers, quantize, self, weight, schedule }) =>
+  const each = teachersOf(teacher).map(({ model, server, layers, quantize, self, weight, schedule }) =>
     [
-      model === "student" ? `the student itself${self ? ` (${self.kind})` : ""}` : model,
+      model === "student" ? `the student itself${self ? ` (${self.kind})` : ""}` : servedAt(server) || model,
       ...(layers ? [`layers [${layers.join(", ")}]`] : []),
       ...(quantize ? [`in ${quantize}`] : []),
       ...(weight === undefined ? [] : [`weight ${weight}`]),
@@ -148,12 +149,18 @@ function teacherText({ teacher }: Recipe): string {
 }
 
 /** Where a teacher is served; empty where it is here. */
-function servedAt({ teacher: { server } }: Pick<Recipe, "teacher">): string {
+function servedAt(server: ServedTeacherRecipe | undefined): string {
   return server ? `${server.model} of ${server.url.replace(/\/+$/, "")}` : "";
 }
 
-/** What a cache has of the teacher; empty where the teacher is there itself. */
-function keptOfTeacher({ teacher: { cache } }: Recipe): string {
+/** What caches have of the teacher, of several of each; empty where all of it is there. */
+function keptOfTeacher({ teacher }: Recipe): string {
+  const each = teachersOf(teacher).map((_, i) => keptText(cacheOf(teacher, i)));
+  if (!teacher.teachers || new Set(each).size === 1) return each[0]!;
+  return each.map((kept, i) => `${kept || "all"} of ${teacher.teachers![i]!.name}`).join(", ");
+}
+
+function keptText(cache: TeacherCacheRecipe | undefined): string {
   if (!cache) return "";
   if (cache.payload === "hidden") {
     return cache.precision === "f32" ? "" : `the hidden states in ${cache.precision}`;

@@ -11,6 +11,7 @@ import { familiesOf } from "../../registry/families.ts";
 import { removeUnfinishedFolders } from "../../formats/files.ts";
 import { type Gpu, openGpu } from "../../gpu/device.ts";
 import type { Plan } from "../../tensor/plan.ts";
+import { othersThanFirst } from "../../tensor/variants.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { Batches } from "../../text/batch_stream.ts";
 import { type CheckpointState, newestState } from "../checkpoint/checkpoint.ts";
@@ -40,9 +41,10 @@ import { checkPrompts } from "../program/fed/prompt_features.ts";
 import { Trainer } from "../program/trainer.ts";
 import { checkRecipePlugins } from "../recipe/plugins.ts";
 import type { Recipe } from "../recipe/recipe.ts";
+import { cacheOf, cachesOf, keepsPart, passesOf, SERVED } from "../recipe/teachers.ts";
 import type { TeacherCache } from "../teacher/cache.ts";
-import { findTeachers, teacherParts } from "../teacher/choose.ts";
-import { samplesOf, TeacherTargets } from "../teacher/teacher_targets.ts";
+import { findTeachers, sharedFolder, teacherParts } from "../teacher/choose.ts";
+import { preparedOf, samplesOf, setupOf, TeacherTargets } from "../teacher/teacher_targets.ts";
 import { openTeacherCache } from "../teacher/make_cache.ts";
 import { Attempt } from "./attempt.ts";
 import { planWithKernels } from "./chosen_kernels.ts";
@@ -141,7 +143,7 @@ class Run {
   readonly #attempt: Attempt;
   readonly #checkpoints: RunCheckpoints;
   readonly #caches: string;
-  /** Open caches, by the teacher's number in the recipe. */
+  /** Open caches, by the teacher's number in the recipe; none where no teacher is kept. */
   readonly #opened: (TeacherCache | undefined)[] = [];
   /** What models are asked at the end. */
   readonly #tasks: readonly OpenedTask[];
@@ -182,7 +184,7 @@ class Run {
     );
     const memory = runMemory(planned.plan, planned.sampleBytes);
     attempt.plannedBytes = memory.total;
-    attempt.tellPlan(memory);
+    attempt.tellPlan(memory, othersThanFirst(planned.plan.kernels));
     if (planned.streamed) await this.#tellStream(planned.streamed, planned.plan);
     this.#checkHost(memory, planned.choices.recompute);
 
@@ -193,7 +195,7 @@ class Run {
       await this.#findTeachers(planned.choices, resumed);
       await this.#openCache(planned.choices, resumed);
       const result = await this.#main(planned, resumed);
-      const teaches = !planned.streamed && !attempt.recipe.teacher.server;
+      const teaches = !planned.streamed && attempt.recipe.teacher.model !== SERVED;
       return result.status === "succeeded" ? await this.#evaluated(result, teaches) : result;
     } catch (error) {
       if (error instanceof StopAsked) return attempt.result("paused", resumed?.step ?? 0);
@@ -243,7 +245,8 @@ class Run {
     const { host, prepared, setup, gpu } = attempt;
     const place = {
       ...{ path: join(host.folder, "teachers.safetensors"), choices },
-      availableBytes: this.#availableBytes,
+      ...{ availableBytes: this.#availableBytes, caches: this.#places },
+      shared: sharedFolder(setup.recipe.teacher, host.caches),
     };
     const found = attempt.found = await findTeachers(gpu, prepared, setup, place, {
       onSlice: this.#onSlice,
@@ -260,18 +263,26 @@ class Run {
   /** Opens the teachers' caches, or runs the teachers to make them. @throws {StopAsked} in the middle of that */
   async #openCache(choices: PlanChoices, resumed: CheckpointState | undefined): Promise<void> {
     const { prepared, setup, found } = this.#attempt;
-    if (!setup.recipe.teacher.cache) return;
-    for (const [i, teacher] of setup.teachers.entries()) {
+    const { teacher } = setup.recipe;
+    if (cachesOf(teacher).length === 0) return;
+    for (const i of setup.teachers.keys()) {
       const own = found ? samplesOf(found.choice, i, prepared) : prepared;
-      const isNeeded = own.train.length + own.heldOut.length > 0;
+      const isNeeded = cacheOf(teacher, i) !== undefined && own.train.length + own.heldOut.length > 0;
       this.#opened.push(
-        isNeeded ? await this.#openOne({ ...own, teacher }, { ...setup, teacher }, choices) : undefined,
+        isNeeded ? await this.#openOne(preparedOf(own, i), setupOf(setup, i), choices) : undefined,
       );
     }
     const caches = this.#opened.filter((cache) => cache !== undefined);
-    this.#attempt.cache = caches[0];
+    // Where the first teacher is there itself, it is what texts are written by.
+    if (cacheOf(teacher, 0)) this.#attempt.cache = caches[0];
     this.#identity[CACHE_IDENTITY] = caches.map((cache) => cache.identity).join(" ");
     if (resumed) this.#checkpoints.checkIdentity(resumed, this.#identity, [CACHE_IDENTITY]);
+  }
+
+  /** Folders of caches, where the recipe names none. One that an earlier version made lies in the run's own, and is found there. */
+  get #places(): string[] {
+    const { caches } = this.#attempt.host;
+    return [this.#caches, ...(caches === undefined ? [] : [caches])];
   }
 
   async #openOne(
@@ -280,14 +291,14 @@ class Run {
     choices: PlanChoices,
   ): Promise<TeacherCache | undefined> {
     const attempt = this.#attempt;
-    const texts = this.#opened.every((cache) => cache === undefined)
+    // A first teacher that is there itself writes with the student; of one behind a server nothing is here that could.
+    const writes = passesOf(attempt.recipe.teacher).includes(0);
+    const texts = writes && this.#opened.every((cache) => cache === undefined)
       ? teacherTexts(attempt.gpu.description, prepared, setup)
       : undefined;
-    const sizes = { choices, texts, availableBytes: this.#availableBytes };
-    // One that an earlier version made lies in the run's own folder, and is found there.
-    const { caches } = attempt.host;
-    const places = [this.#caches, ...(caches === undefined ? [] : [caches])];
-    const opened = await openTeacherCache(attempt.gpu, prepared, setup, sizes, places, {
+    const isMeasured = !(attempt.recipe.teacher.teachers && setup.recipe.teacher.server);
+    const sizes = { choices, texts, isMeasured, availableBytes: this.#availableBytes };
+    const opened = await openTeacherCache(attempt.gpu, prepared, setup, sizes, this.#places, {
       onSlice: this.#onSlice,
       onFound: (path, samples) => {
         const message = samples === 0
@@ -308,12 +319,12 @@ class Run {
   async #main(planned: PlannedTraining, resumed: CheckpointState | undefined): Promise<RunResult> {
     const attempt = this.#attempt;
     const { cache, found, gpu, host, setup } = attempt;
-    const { teachers } = setup.recipe.teacher;
-    const target = teachers && cache
+    const { teacher } = setup.recipe;
+    const target = teacher.teachers && this.#opened.length > 0
       ? new TeacherTargets(
         this.#opened,
         found?.choice,
-        setup.objective.hidden && teachers.map(({ name }) => memberName(name!)),
+        teacher.teachers.map(({ name }, i) => keepsPart(cacheOf(teacher, i)) ? undefined : memberName(name!)),
       )
       : cache;
     const paused = () => attempt.result("paused", resumed?.step ?? 0);

@@ -61,6 +61,8 @@ export interface PlanEvent {
   };
   /** Optimiser steps of the run. */
   steps: number;
+  /** Kernels of training that are others than stand first, by what they are for: the device chose them. Absent where there are none. */
+  kernels?: Record<string, string>;
 }
 
 /** A part of the work began, such as `load-teacher`; `message` is for people. */

@@ -22,9 +22,11 @@ import type { OpenedRecipe } from "./open_recipe.ts";
 import type { Recipe } from "../recipe/recipe.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { type PayloadSize, payloadSizes } from "../teacher/payload_sizes.ts";
-import { teachersBySample } from "../recipe/teachers.ts";
+import { cacheOf, passesOf, SERVED, teachersBySample } from "../recipe/teachers.ts";
+import { taggedChoice } from "../teacher/choose.ts";
+import { samplesOf, setupOf } from "../teacher/teacher_targets.ts";
 import { cacheBytes, planTeacherPass } from "../teacher/plan_pass.ts";
-import { type ServedCost, servedCost } from "./served_cost.ts";
+import { type ServedCost, servedCosts } from "./served_cost.ts";
 import { type StreamCost, streamCost } from "./stream_cost.ts";
 import { planTraining, type TrainingSetup } from "../program/plan_training.ts";
 import { choicesOf, deviceIdentity, kernelsOf, type TunedDevice } from "../../tune/tuned.ts";
@@ -204,6 +206,8 @@ export interface Estimate extends SetValues {
     | null;
   /** What a server will be asked for, where the teacher is behind one and as if nothing of it were there yet. */
   readonly served: ServedCost | null;
+  /** Likewise, of those of several teachers that are behind servers; absent where none is. */
+  readonly servedTeachers?: readonly ServedCost[];
   /** What a cache of the teacher would take by its payload; empty where the teacher trains along. */
   readonly payloads: readonly PayloadSize[];
   /** Where the teacher's layers come from disk, in training or in its pass: what reading them takes. */
@@ -237,17 +241,16 @@ export async function estimate(
     const memory = runMemory(planned.plan, planned.sampleBytes);
     const { choices } = planned;
     if (software) checkHostMemory(memory, recipe, choices.recompute);
-    const texts = teacherTexts(device, prepared, setup);
+    const texts = cacheOf(setup.recipe.teacher, 0) && teacherTexts(device, prepared, setup);
     const availableBytes = software ? hostMemory() : undefined;
-    const passes = recipe.teacher.cache && !recipe.teacher.server
-      ? setup.teachers.map((teacher) =>
-        planTeacherPass({ ...setup, teacher }, device, { choices, texts, availableBytes })
-      )
-      : [];
+    const passes = passesOf(recipe.teacher).map((i) =>
+      planTeacherPass(setupOf(setup, i), device, { choices, texts, availableBytes })
+    );
     // One teacher after another: the largest pass is what there must be room for.
     const pass = passes.toSorted((a, b) => b.memory.total - a.memory.total)[0];
     if (pass && software) checkHostMemory(pass.memory, recipe, choices.recompute);
     const kept = keptBytes(setup, prepared);
+    const served = servedCosts(opened);
     const reading = planned.streamed ? planned : pass;
     return {
       adapter: device.name,
@@ -271,8 +274,9 @@ export async function estimate(
           bytesPerToken: kept.row,
         }
         : null,
-      served: servedCost(opened) ?? null,
-      payloads: recipe.teacher.train || recipe.teacher.server ? [] : payloadSizes(setup, prepared),
+      served: recipe.teacher.teachers ? null : served[0] ?? null,
+      ...(recipe.teacher.teachers && served.length > 0 ? { servedTeachers: served } : {}),
+      payloads: recipe.teacher.train || recipe.teacher.model === SERVED ? [] : payloadSizes(setup, prepared),
       stream: reading?.streamed ? await streamCost(reading.streamed, reading.plan) : null,
       warnings,
     };
@@ -281,12 +285,21 @@ export async function estimate(
   }
 }
 
-/** What caches take: of several teachers all, or where each sample has one of them, as many rows as there are. */
+/**
+ * What caches that a pass makes take: of several teachers all. Where each sample has one of them and nobody knows which, as many rows as
+ * there are, of the largest.
+ */
 function keptBytes(setup: TrainingSetup, prepared: PreparedRun): ReturnType<typeof cacheBytes> {
-  const all = setup.teachers.map((teacher) => cacheBytes({ ...setup, teacher }, prepared));
-  const [first] = all;
-  if (!first || teachersBySample(setup.recipe.teacher) > 0) return first;
-  return all.reduce((sum, kept) => ({ row: sum!.row + kept!.row, total: sum!.total + kept!.total }));
+  const choice = taggedChoice(prepared);
+  const all = passesOf(setup.recipe.teacher).map((i) =>
+    cacheBytes(setupOf(setup, i), choice ? samplesOf(choice, i, prepared) : prepared)!
+  );
+  const isOfOne = teachersBySample(setup.recipe.teacher) > 0;
+  const largest = Math.max(...all.map(({ row }) => row));
+  if (all.length === 0) return undefined;
+  if (isOfOne && !choice) return all.find(({ row }) => row === largest);
+  const total = all.reduce((sum, kept) => sum + kept.total, 0);
+  return { row: isOfOne ? largest : all.reduce((sum, kept) => sum + kept.row, 0), total };
 }
 
 /** The GPU that is here; undefined where there is none and none is needed. */

@@ -11,6 +11,7 @@ import type { Evaluation } from "../objective/monitors.ts";
 import type { Trainer } from "../program/trainer.ts";
 import { allShapes, shapeName, shapeParameters } from "../inputs/shape_space.ts";
 import type { Learner } from "../recipe/recipe.ts";
+import { SERVED } from "../recipe/teachers.ts";
 import { cachedEvaluation } from "../teacher/cache.ts";
 import { lossUnderChosen } from "../teacher/choose.ts";
 import { type Attempt, finite, finiteAll } from "./attempt.ts";
@@ -21,9 +22,9 @@ export async function measureTeacher(attempt: Attempt, trainer: Trainer): Promis
   const { progress } = attempt;
   const known = attempt.cache?.findings;
   const found = await measureSets(attempt, "teacher", (samples, i) => {
-    if (!known || trainer.planned.plan.blocks.has("evaluateTeacher")) return trainer.evaluateTeacher(samples);
+    if (trainer.planned.plan.blocks.has("evaluateTeacher")) return trainer.evaluateTeacher(samples);
     const sum = attempt.found && lossUnderChosen(attempt.found, samples);
-    if (!sum) return cachedEvaluation(known, i);
+    if (!sum) return cachedEvaluation(known!, i);
     return { losses: { "cross-entropy": sum.loss / Math.max(1, sum.tokens) }, tokens: sum.tokens };
   });
   const bits = bitsOf(found);
@@ -158,7 +159,7 @@ export async function tellSamples(
   step: number,
 ): Promise<void> {
   const { samples, teacher } = attempt.recipe;
-  if (samples.tokens === 0 || (model === "teacher" && teacher.server)) return;
+  if (samples.tokens === 0 || (model === "teacher" && teacher.model === SERVED)) return;
   attempt.stage("sample", `writing samples of the ${model}`);
   for (const sample of await samplesOf(attempt, trainer, model)) {
     attempt.progress.samples.push({ model, step, ...sample });

@@ -13,6 +13,7 @@ import { cutIdentity } from "../inputs/cut_model.ts";
 import { recipeHash } from "../recipe/parse.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 import { teacherIdentity } from "../teacher/served.ts";
+import { preparedOf } from "../teacher/teacher_targets.ts";
 
 /** Hashes (SHA-256, hex) under names that tell the user what has changed where one differs. */
 export async function runIdentity(
@@ -26,7 +27,7 @@ export async function runIdentity(
   );
   return {
     recipe: recipeHash(recipe),
-    teacher: recipe.teacher.server ? await teacherIdentity(prepared) : await modelIdentity(prepared.teacher),
+    teacher: await identityOfTeacher(prepared, 0),
     ...await otherTeachers(prepared),
     student: await modelIdentity(prepared.student),
     // The recipe only says where the files of shapes are.
@@ -71,11 +72,18 @@ function quantisedExperts({ teachers, student }: PreparedRun): Record<string, st
 }
 
 /** Those of several teachers but the first; the recipe says the rest. */
-async function otherTeachers({ recipe, teachers }: PreparedRun): Promise<Record<string, string>> {
-  const others = teachers.slice(1).map(async (model, i) =>
-    [`teacher ${recipe.teacher.teachers![i + 1]!.name}`, await modelIdentity(model)] as const
+async function otherTeachers(prepared: PreparedRun): Promise<Record<string, string>> {
+  const { recipe, teachers } = prepared;
+  const others = teachers.slice(1).map(async (_, i) =>
+    [`teacher ${recipe.teacher.teachers![i + 1]!.name}`, await identityOfTeacher(prepared, i + 1)] as const
   );
   return Object.fromEntries(await Promise.all(others));
+}
+
+/** Of one behind a server what its cache is known by; of others what their files are. */
+async function identityOfTeacher(prepared: PreparedRun, i: number): Promise<string> {
+  const own = preparedOf(prepared, i);
+  return own.recipe.teacher.server ? await teacherIdentity(own) : await modelIdentity(own.teacher);
 }
 
 /** What adapters do with experts, where they have some. */

@@ -22,7 +22,7 @@ import type { OneForAll } from "../program/block_models.ts";
 import type { TrainingSetup } from "../program/plan_training.ts";
 import { sandwichSize } from "../program/shapes/sandwich.ts";
 import { WidthInputs } from "../program/shapes/width_inputs.ts";
-import { movingSelf } from "../recipe/teachers.ts";
+import { cacheField, cacheOf, keepsPart, movingSelf, teachersOf } from "../recipe/teachers.ts";
 
 /** Resolves a prepared recipe's losses and what it trains. */
 export function setUp(
@@ -38,7 +38,8 @@ export function setUp(
     recipe.objective,
     student.config.vocabularySize,
     {
-      ...{ cache: recipe.teacher.cache, onPolicy: recipe.train.onPolicy },
+      ...decidingCache(recipe.teacher),
+      onPolicy: recipe.train.onPolicy,
       aligned: aligned && { teacherVocabulary: teacher.config.vocabularySize, matched: aligned.matched },
       oneTemperature: recipe.teacher.combine === "mixture",
     },
@@ -82,6 +83,14 @@ export function setUp(
       movingSelf(recipe.teacher) ? partsOf(trained) : [],
     ),
   };
+}
+
+/** What decides which losses can be had where several teachers are kept: a part of the distribution serves fewer than all of it. */
+function decidingCache(teacher: Recipe["teacher"]): Pick<ObjectiveSetting, "cache" | "cacheField"> {
+  const caches = teachersOf(teacher).map((_, i) => cacheOf(teacher, i));
+  const parts = caches.findIndex(keepsPart);
+  const i = parts < 0 ? caches.findIndex((cache) => cache !== undefined) : parts;
+  return i < 0 ? {} : { cache: caches[i], cacheField: cacheField(teacher, i) };
 }
 
 /** @throws {InputError} on a loss over inner values, where there are several teachers, or one whose positions are not the student's */

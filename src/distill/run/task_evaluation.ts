@@ -17,7 +17,7 @@ import { familiesOf } from "../../registry/families.ts";
 import { Model } from "../inputs/models.ts";
 import { needsBase, openStudent } from "../inputs/prepare.ts";
 import type { Attempt } from "./attempt.ts";
-import { teachersOf } from "../recipe/teachers.ts";
+import { SERVED, teachersOf } from "../recipe/teachers.ts";
 
 /** Where a run keeps what its models came to, in its folder. */
 const EVALUATION_FOLDER = "evaluation";
@@ -55,8 +55,8 @@ export async function evaluateRun(
   const { host, recipe, gpu, prepared } = attempt;
   const tasks = withTeacher ? all : all.filter(({ task }) => !needsTeacher(task));
   if (!withTeacher) {
-    const where = recipe.teacher.server
-      ? "the teacher is behind a server"
+    const where = recipe.teacher.model === SERVED
+      ? `the ${recipe.teacher.teachers ? "first " : ""}teacher is behind a server`
       : "the teacher's layers come from disk";
     const message = `${where}, so tasks are measured without it`;
     host.emit({ type: "warning", code: "no_teacher_tasks", message });
@@ -85,7 +85,9 @@ export async function evaluateRun(
     ["student after", { source: { folder, recipe, registry } }, steps],
     ...teachers.flatMap(({ model: source, name, layers, quantize, tokenizer }) => {
       // It is in the table, untrained.
-      if (source === "student" || !withTeacher) return [];
+      if (source === "student" || source === SERVED) return [];
+      // Of several, those that are here are there at the end too.
+      if (!withTeacher && !recipe.teacher.teachers) return [];
       const open = async () => {
         const model = await Model.open(
           source,

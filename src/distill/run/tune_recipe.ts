@@ -18,7 +18,9 @@ import {
 } from "../../tune/tuned.ts";
 import { sampleBytes, teacherTexts } from "../generate/samples.ts";
 import { planTraining } from "../program/plan_training.ts";
+import { cacheOf, passesOf } from "../recipe/teachers.ts";
 import { planTeacherPass } from "../teacher/plan_pass.ts";
+import { setupOf } from "../teacher/teacher_targets.ts";
 import { hostMemory } from "./host_memory.ts";
 import type { OpenedRecipe } from "./open_recipe.ts";
 
@@ -42,20 +44,19 @@ export interface TuneRecipeOptions extends TuneOptions {
 }
 
 /** All choices among kernels that a recipe's plans make on a device, by what they are for. */
-export function choicesOfRecipe({ prepared, setup }: OpenedRecipe, gpu: Gpu): Map<string, ChosenKernel> {
-  const { description, adapter } = gpu;
+export function choicesOfRecipe(
+  { prepared, setup }: OpenedRecipe,
+  { description, adapter }: Pick<Gpu, "description" | "adapter">,
+): Map<string, ChosenKernel> {
   const availableBytes = adapter.info.isFallbackAdapter ? hostMemory() : undefined;
   const { plan, choices } = planTraining(setup, description, {
     sampleBytes: (streamed) => sampleBytes(description, prepared, setup, streamed),
     availableBytes,
   });
-  const { cache, server } = setup.recipe.teacher;
-  const texts = teacherTexts(description, prepared, setup);
-  const passes = cache && !server
-    ? setup.teachers.map((teacher) =>
-      planTeacherPass({ ...setup, teacher }, description, { choices, texts, availableBytes }).plan
-    )
-    : [];
+  const texts = cacheOf(setup.recipe.teacher, 0) && teacherTexts(description, prepared, setup);
+  const passes = passesOf(setup.recipe.teacher).map((i) =>
+    planTeacherPass(setupOf(setup, i), description, { choices, texts, availableBytes }).plan
+  );
   return new Map([plan, ...passes].reverse().flatMap(({ kernels }) => [...kernels]));
 }
 

@@ -134,7 +134,26 @@ export class CacheFolder {
 
   /** What is recorded of a kind under an identity; undefined where nothing is. @throws {InputError} if it is damaged */
   async record<T>(kind: string, id: string): Promise<T | undefined> {
-    const path = this.#recordPath(kind, id);
+    return (await this.#readRecord<T>(this.#recordPath(kind, id), id))?.value;
+  }
+
+  /** All that is recorded of a kind, in the order of its files' names. @throws {InputError} one is damaged */
+  async records<T>(kind: string): Promise<T[]> {
+    const folder = join(this.path, RECORDS);
+    const names: string[] = [];
+    try {
+      for await (const { name } of system.readDir(folder)) {
+        if (name.startsWith(`${kind}-`) && name.endsWith(".json")) names.push(name);
+      }
+    } catch (error) {
+      if (!(error instanceof system.errors.NotFound)) throw error;
+    }
+    const found = await Promise.all(names.sort().map((name) => this.#readRecord<T>(join(folder, name))));
+    return found.flatMap((record) => (record ? [record.value] : []));
+  }
+
+  /** A record of this cache, and where an identity is given of that. */
+  async #readRecord<T>(path: string, id?: string): Promise<{ value: T } | undefined> {
     let text: string;
     try {
       text = await system.readTextFile(path);
@@ -144,14 +163,17 @@ export class CacheFolder {
     }
     try {
       const found = JSON.parse(text) as { key: string; id: string; value: T };
-      if (found.key === this.key && found.id === id) return found.value;
+      if (found.key === this.key && (id === undefined || found.id === id)) return found;
     } catch {
       // Told below.
     }
-    throw new InputError(`is not the record ${id} of the teacher's cache ${this.key}`, {
-      where: path,
-      hint: "Remove this file, and it is made again.",
-    });
+    throw new InputError(
+      `is not ${id === undefined ? "a record" : `the record ${id}`} of the teacher's cache ${this.key}`,
+      {
+        where: path,
+        hint: "Remove this file, and it is made again.",
+      },
+    );
   }
 
   /** Records something of a kind under an identity (a hash, hex). */

@@ -6,35 +6,32 @@
  * @module
  */
 import { createHash } from "node:crypto";
+// @ts-types="../../../types/std_path.d.ts"
+import { dirname, join } from "@std/path";
 import { openFile } from "../../formats/files.ts";
 import { SafetensorsFile } from "../../formats/safetensors/safetensors.ts";
 import { writeSafetensors } from "../../formats/safetensors/write.ts";
-import type { DeviceDescription } from "../../gpu/description.ts";
 import type { Gpu } from "../../gpu/device.ts";
-import { compile } from "../../tensor/executable.ts";
-import { type Plan, plan, Program } from "../../tensor/plan.ts";
 import type { EncodedSample } from "../../text/encode.ts";
-import { IGNORED_LABEL, packSequential } from "../../text/packing.ts";
-import { InputError } from "../../base/errors.ts";
 import { canonicalJson } from "../../base/json.ts";
-import { computedIdentity, samplesIdentity, sha256 } from "../inputs/identity.ts";
-import { type Model, uploadWeights } from "../inputs/models.ts";
+import { system } from "../../base/system.ts";
+import { samplesIdentity, sha256 } from "../inputs/identity.ts";
 import type { PreparedRun } from "../inputs/prepare.ts";
-import { chunkedLoss } from "../objective/chunked_loss.ts";
-import { labelInput, writeBatch } from "../program/metrics/measure.ts";
-import type { PlanChoices, TrainingSetup } from "../program/plan_training.ts";
-import { type SampleChoice } from "../program/sample_choice.ts";
-import { runInSlices } from "../program/slices.ts";
+import type { TrainingSetup } from "../program/plan_training.ts";
+import type { SampleChoice } from "../program/sample_choice.ts";
+import type { Recipe } from "../recipe/recipe.ts";
 import {
-  streamedSide,
-  type StreamedTeacher,
-  streamTeacher,
-  traceStreamedTeacher,
-  waitingCounts,
-} from "../program/streamed/streamed_teacher.ts";
-import { TeacherStream } from "../program/streamed/teacher_stream.ts";
-import { headInput, traceModel } from "../program/traced_model.ts";
-import { teachersBySample } from "../recipe/teachers.ts";
+  cacheOf,
+  cachesOf,
+  keepsPart,
+  servedTeachers,
+  teachersBySample,
+  teachersOf,
+} from "../recipe/teachers.ts";
+import { type MeasuringSizes, sampleLosses } from "./measure_samples.ts";
+import { keptOf } from "./plan_pass.ts";
+import { teacherIdentity } from "./served.ts";
+import { preparedOf, setupOf } from "./teacher_targets.ts";
 
 /** What each of several teachers is found to be on each sample. */
 export interface FoundTeachers {
@@ -109,17 +106,29 @@ export interface ChoosingHost {
   onTeacher(name: string, samples: number): void;
 }
 
-/** Where a run keeps what its teachers were found to be. */
-export interface ChoosingPlace {
+/** Where a run keeps what its teachers were found to be, and how they are measured. */
+export interface ChoosingPlace extends MeasuringSizes {
   readonly path: string;
-  readonly choices: Pick<PlanChoices, "tokens" | "chunkRows">;
-  /** Bytes that there are on the GPU, where that is known. */
-  readonly availableBytes?: number | undefined;
+  /** A folder that runs share, where another may have kept it. */
+  readonly shared?: string | undefined;
 }
 
-/** The teacher of each sample by the tags of their rows, which have been checked. */
-function taggedChoice(samples: readonly EncodedSample[], names: readonly string[]): SampleChoice {
-  return new Map(samples.map((sample) => [sample, names.indexOf(sample.teacher!)]));
+/** The teacher of each sample by the tags of their rows, which have been checked; undefined where rows do not choose. */
+export function taggedChoice(
+  { recipe: { teacher }, train, heldOut }: Pick<PreparedRun, "recipe" | "train" | "heldOut">,
+): SampleChoice | undefined {
+  if (teacher.combine !== "tag") return undefined;
+  const names = teacher.teachers!.map(({ name }) => name!);
+  return new Map([...train, ...heldOut].map((sample) => [sample, names.indexOf(sample.teacher!)]));
+}
+
+/**
+ * Whether each teacher is measured on its samples before training: to find the best of each; where the program cannot, since of some a part
+ * of the distribution alone is kept; and where none of them is in the program.
+ */
+export function areMeasured({ teacher }: Recipe): boolean {
+  const caches = teachersOf(teacher).map((_, i) => cacheOf(teacher, i));
+  return teacher.combine === "best" || caches.some(keepsPart) || caches.every((cache) => cache !== undefined);
 }
 
 /** The teacher of each sample whose mean cross-entropy is least, the first of equal ones; all have one number of tokens. */
@@ -151,18 +160,55 @@ export async function findTeachers(
   const names = teacher.teachers!.map(({ name }) => name!);
   const samples = [...prepared.train, ...prepared.heldOut];
   const order = new Map(samples.map((sample, s) => [sample, s]));
-  const tagged = teacher.combine === "tag" ? taggedChoice(samples, names) : undefined;
-  // A teacher that is there itself is measured with the student.
-  if (tagged && !teacher.cache) {
+  const tagged = taggedChoice(prepared);
+  // Those that are there themselves are measured with the student.
+  if (tagged && !areMeasured(setup.recipe)) {
     return { names, choice: tagged, identity: choiceIdentity(samples, tagged), order, isWhole: false };
   }
-  const key = await identityOf(setup, samples, tagged);
-  const known = await readLosses(place.path, key, names.length, samples.length);
-  const losses = known ?? await measureAll(gpu, setup, samples, tagged, place, host);
-  if (!known) await writeLosses(place.path, key, losses);
+  const key = await identityOf(prepared, setup, samples, tagged);
+  const paths = [place.path, ...(place.shared === undefined ? [] : [sharedPath(place.shared, key)])];
+  let losses: Float64Array[] | undefined;
+  for (const path of paths) losses ??= await readLosses(path, key, names.length, samples.length);
+  if (!losses) {
+    losses = await measureAll(gpu, prepared, setup, samples, tagged, place, host);
+    await writeLosses(place.path, key, losses);
+  }
   const choice = tagged ?? leastChoice(samples, losses);
   const identity = choiceIdentity(samples, choice);
   return { names, choice, identity, losses, order, isWhole: tagged === undefined };
+}
+
+/**
+ * Likewise, for whoever makes caches ahead of the runs: what is found lies in a folder that runs share.
+ *
+ * @throws as {@linkcode findTeachers}
+ */
+export async function findTeachersAhead(
+  gpu: Gpu,
+  prepared: PreparedRun,
+  setup: TrainingSetup,
+  place: Omit<ChoosingPlace, "path" | "shared"> & { readonly shared: string },
+  host: ChoosingHost,
+): Promise<FoundTeachers | undefined> {
+  if (teachersBySample(setup.recipe.teacher) === 0) return undefined;
+  const tagged = taggedChoice(prepared);
+  const key = await identityOf(prepared, setup, [...prepared.train, ...prepared.heldOut], tagged);
+  const path = sharedPath(place.shared, key);
+  await system.mkdir(dirname(path), { recursive: true });
+  return await findTeachers(gpu, prepared, setup, { ...place, path }, host);
+}
+
+/**
+ * The folder that runs share where what is found of teachers may lie beside their caches: the first that the recipe names, or one that all
+ * runs have.
+ */
+export function sharedFolder(teacher: Recipe["teacher"], otherwise: string | undefined): string | undefined {
+  return cachesOf(teacher).flatMap(({ folder }) => folder ?? [])[0] ?? otherwise;
+}
+
+/** Where in a folder that runs share the losses of a key lie. */
+function sharedPath(folder: string, key: string): string {
+  return join(folder, "teachers", `${key.slice(0, 16)}.safetensors`);
 }
 
 function choiceIdentity(samples: readonly EncodedSample[], choice: SampleChoice): string {
@@ -171,14 +217,20 @@ function choiceIdentity(samples: readonly EncodedSample[], choice: SampleChoice)
 
 /** Everything that the numbers follow from but the device. */
 async function identityOf(
-  { teachers }: TrainingSetup,
+  prepared: PreparedRun,
+  setup: TrainingSetup,
   samples: readonly EncodedSample[],
   tagged: SampleChoice | undefined,
 ): Promise<string> {
-  const models = await Promise.all(teachers.map((model) => computedIdentity(model)));
+  const models = await Promise.all(setup.teachers.map((_, i) => teacherIdentity(preparedOf(prepared, i))));
+  // Of those behind servers numbers are as what is stored of them.
+  const stored = servedTeachers(setup.recipe.teacher).map(({ index }) =>
+    keptOf(setupOf(setup, index))!.format
+  );
   return sha256(canonicalJson({
     ...{ format: 1, models, samples: samplesIdentity(samples) },
     choice: tagged ? choiceIdentity(samples, tagged) : null,
+    ...(stored.length > 0 ? { stored } : {}),
   }));
 }
 
@@ -221,6 +273,7 @@ const LOSSES = "cross-entropy";
 /** Each teacher over all samples, or over its own where rows have named them; 0 for the others. */
 async function measureAll(
   gpu: Gpu,
+  prepared: PreparedRun,
   setup: TrainingSetup,
   samples: readonly EncodedSample[],
   tagged: SampleChoice | undefined,
@@ -233,107 +286,18 @@ async function measureAll(
     host.onTeacher(name!, own.length);
     const found = new Float64Array(samples.length);
     if (own.length > 0) {
-      const sums = await measureOne(gpu, setup, setup.teachers[i]!, own.map((s) => samples[s]!), place, host);
+      const some = own.map((s) => samples[s]!);
+      const sums = await sampleLosses(
+        gpu,
+        preparedOf(prepared, i),
+        setupOf(setup, i),
+        some,
+        place,
+        host.onSlice,
+      );
       own.forEach((s, at) => found[s] = sums[at]!);
     }
     all.push(found);
   }
   return all;
-}
-
-const [BLOCK, ROWS] = ["teacher", "row losses"] as const;
-
-/** Sums over the supervised tokens of each sample. What positions come to is f32 on the GPU, their sums f64. */
-async function measureOne(
-  gpu: Gpu,
-  setup: TrainingSetup,
-  model: Model,
-  samples: readonly EncodedSample[],
-  { choices, availableBytes }: ChoosingPlace,
-  { onSlice }: ChoosingHost,
-): Promise<number[]> {
-  const { plan, streamed } = planOne({ ...setup, teacher: model }, gpu.description, choices, availableBytes);
-  const weights = await uploadWeights(gpu, plan, [model], onSlice);
-  const opened: { destroy(): void }[] = [...weights.values()];
-  let stream: TeacherStream | undefined;
-  try {
-    const executable = await compile(gpu, plan, { weights, onProgress: onSlice });
-    opened.unshift(executable);
-    setup.objective.setEvaluationScalars(executable);
-    const run = (block: string) => runInSlices(executable, block, onSlice);
-    stream = streamed && new TeacherStream(executable, streamed, weights, run, onSlice);
-    const found: number[] = [];
-    const batches = packSequential(samples, choices.tokens);
-    for (const [n, batch] of batches.entries()) {
-      const i = n % (stream?.most ?? 1);
-      if (i === 0) await stream?.pass(batches.slice(n, n + stream.most));
-      writeBatch(executable, batch, setup.objective.masks.mark(batch));
-      stream?.select(i);
-      await run(BLOCK);
-      const losses = (await executable.read([ROWS], BLOCK)).get(ROWS)!.data as Float32Array;
-      const sums = batch.members.map(() => 0);
-      batch.label.forEach((label, t) => {
-        if (label !== IGNORED_LABEL) sums[batch.segment[t]!]! += losses[t]!;
-      });
-      found.push(...sums);
-    }
-    checkFinite(found, samples, model);
-    return found;
-  } finally {
-    stream?.close();
-    for (const one of opened) one.destroy();
-  }
-}
-
-function checkFinite(losses: readonly number[], samples: readonly EncodedSample[], { path }: Model): void {
-  const bad = losses.findIndex((loss) => !Number.isFinite(loss));
-  if (bad < 0) return;
-  const { file, line } = samples[bad]!.source;
-  throw new InputError("the teacher's logits are not finite numbers here", {
-    where: `${file}:${line}`,
-    hint: `The weights of ${path} are damaged, or too large for f32: check the model.`,
-  });
-}
-
-/** With the layers on the GPU, or from disk where the recipe keeps its teachers and one does not fit. */
-function planOne(
-  setup: TrainingSetup,
-  device: DeviceDescription,
-  choices: ChoosingPlace["choices"],
-  availableBytes = Infinity,
-): { plan: Plan; streamed: StreamedTeacher | undefined } {
-  const { recipe: { teacher: { cache, stream }, limits }, teacher: model } = setup;
-  const isStreamable = cache !== undefined && stream !== false && model !== setup.student;
-  const ways = [undefined, ...(isStreamable ? waitingCounts(model, choices.tokens, 1, device) : [])];
-  let last: { plan: Plan; streamed: StreamedTeacher | undefined } | undefined;
-  for (const waiting of ways) {
-    const streamed = waiting === undefined
-      ? undefined
-      : streamTeacher(setup, choices.tokens, waiting, device);
-    last = { plan: plan(programOne(setup, choices, streamed), device), streamed };
-    if (last.plan.totalBytes <= Math.min(limits.gpuBytes ?? Infinity, availableBytes)) break;
-  }
-  return last!;
-}
-
-function programOne(
-  { recipe, teacher: model, objective }: TrainingSetup,
-  { tokens, chunkRows }: ChoosingPlace["choices"],
-  streamed: StreamedTeacher | undefined,
-): Program {
-  const program = new Program();
-  const graph = program.block(BLOCK);
-  const sizes = { tokens, positions: recipe.data.contextLength };
-  if (streamed) traceStreamedTeacher(program, streamed, sizes);
-  const learner = streamed
-    ? streamedSide(graph, streamed, sizes)
-    : headInput(traceModel(graph, "teacher", model, tokens, { length: sizes.positions }), false);
-  const losses = objective.rowLosses(objective.crossEntropy, graph);
-  const { values } = chunkedLoss(graph, {
-    ...{ learner, losses, chunkRows, gradient: false },
-    ...labelInput(graph, tokens, losses),
-  });
-  // One loss: the rows of one chunk follow those of the one before.
-  graph.output(ROWS, values);
-  return program;
 }

@@ -56,6 +56,11 @@ export interface CacheHost {
 /** How it is made. */
 export interface CacheSizes extends PassSizes {
   readonly texts: TeacherTexts | undefined;
+  /**
+   * Whether what the teacher is on held-out sets belongs to it; it does when absent. Of one of several that a server was asked about, what
+   * they are together is measured instead.
+   */
+  readonly isMeasured?: boolean;
   /** Batches that make a shard; what their rows take in memory bounds it too. */
   readonly shardBatches?: number;
 }
@@ -209,7 +214,7 @@ class CacheMaking {
       ...this.#inShards(train).map((samples) => ({ name: this.#nameOf(samples), samples })),
       ...sets.heldOut.map(({ samples }): Work => {
         const set = samplesIdentity(samples);
-        return { name: `held-out ${set}`, samples, set };
+        return { name: `held-out ${set}`, samples, ...(this.#sizes.isMeasured === false ? {} : { set }) };
       }),
     ];
   }

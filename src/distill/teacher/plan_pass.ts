@@ -9,6 +9,7 @@ import type { Graph, Tensor } from "../../tensor/graph.ts";
 import { rows } from "../../tensor/ops/views.ts";
 import { type Plan, plan, Program } from "../../tensor/plan.ts";
 import { splitSeed } from "../../base/random.ts";
+import { hiddenPrecision } from "../objective/cache.ts";
 import { chunkedLoss, type HeadInput } from "../objective/chunked_loss.ts";
 import { lossSums } from "../objective/loss_sums.ts";
 import { labelInput } from "../program/metrics/measure.ts";
@@ -40,14 +41,15 @@ export const COUNTERS = "counters";
 /** f32 [T, H]: what the head reads. */
 export const HIDDEN = "hidden";
 
-/** What a run keeps of its teacher, and how; undefined where it has no cache. */
+/** What a run keeps of its teacher, of several of that which the setup is of, and how; undefined where it has no cache. */
 export function keptOf(
   { recipe, objective, teacher }: TrainingSetup,
 ): { cache: TeacherCacheRecipe; format: PayloadFormat } | undefined {
   const { cache } = recipe.teacher;
   if (!cache) return undefined;
   const { hiddenSize: width, vocabularySize: vocabulary } = teacher.config;
-  if (objective.hidden) return { cache, format: { width, precision: objective.hidden } };
+  const hidden = hiddenPrecision(cache);
+  if (hidden) return { cache, format: { width, precision: hidden } };
   const precision = cache.precision as RowFormat["precision"];
   return { cache, format: { target: objective.target!, precision, vocabulary } };
 }

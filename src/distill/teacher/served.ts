@@ -11,8 +11,9 @@ import type { Objective } from "../objective/objective.ts";
 import { isRowTerm } from "../objective/terms.ts";
 import { looksAtTarget } from "../../losses/sparse_target.ts";
 import type { Recipe } from "../recipe/recipe.ts";
+import { cacheOf, keepsPart, servedTeachers } from "../recipe/teachers.ts";
 
-/** What a cache of the teacher is known by: of a served one its address and name, since nobody can look at its weights. */
+/** What a cache of the teacher, of several of that which the run is prepared for, is known by: of a served one its address and name, since nobody can look at its weights. */
 export async function teacherIdentity({ recipe, teacher }: PreparedRun): Promise<string> {
   if (!recipe.teacher.server) return await computedIdentity(teacher);
   const served = servedIdentity(recipe.teacher);
@@ -23,9 +24,9 @@ export async function teacherIdentity({ recipe, teacher }: PreparedRun): Promise
 }
 
 /** @throws {InputError} on a loss that asks a server for another temperature than 1 */
-export function checkServedObjective({ teacher: { server } }: Recipe, { terms, hidden }: Objective): void {
+export function checkServedObjective({ teacher }: Recipe, { terms }: Objective): void {
   // Of hidden states every temperature can be had.
-  if (!server || hidden) return;
+  if (!servedTeachers(teacher).some(({ index }) => keepsPart(cacheOf(teacher, index)))) return;
   for (const [i, term] of terms.entries()) {
     if (!isRowTerm(term) || term.temperature === 1 || !looksAtTarget(term.loss, term.options)) continue;
     throw new InputError(

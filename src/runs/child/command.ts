@@ -7,6 +7,7 @@
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
+import { cachesOf } from "../../distill/recipe/teachers.ts";
 import { InputError } from "../../base/errors.ts";
 import { unreadable, unwritable } from "../../formats/files.ts";
 import { blobsAt } from "../../hub/hub_cache.ts";
@@ -121,7 +122,8 @@ async function recipeFiles(recipe: Recipe): Promise<string[]> {
 
 /** Folders that runs share: of caches, where the recipe names one. Made here, because the child may only write inside of them. */
 async function sharedFolders({ recipe, shares }: ChildNeeds): Promise<string[]> {
-  const folders = [recipe?.teacher.cache?.folder, shares].filter((folder) => folder !== undefined);
+  const named = recipe ? cachesOf(recipe.teacher).map(({ folder }) => folder) : [];
+  const folders = [...named, shares].filter((folder) => folder !== undefined);
   const found = new Set<string>();
   for (const folder of folders) {
     try {

@@ -24,8 +24,15 @@ export interface PreparedEntry {
 
 const root = new URL("../../../", import.meta.url);
 
+/** How long modules that were fetched are taken to be in Deno's cache, ms: someone might clean it. */
+const FETCHED_FOR = 10 * 60_000;
+
+/** When this process last fetched the modules of an entry without plugins, by its source, ms of `performance.now()`. */
+const fetchedAt = new Map<string, number>();
+
 /**
- * Writes a module with its import map and lock file, and fetches what it imports into Deno's cache.
+ * Writes a module with its import map and lock file, and fetches what it imports into Deno's cache, unless this process did just that a
+ * few minutes ago.
  *
  * @param source what it does; it may import the list `plugins` of {@linkcode PluginModule} from "./plugins.ts"
  * @param plugins absolute paths, and packages with their version
@@ -53,7 +60,13 @@ export async function prepareEntry(
   await Deno.writeTextFile(importMap, JSON.stringify({ imports }, null, 2) + "\n");
   await copyLockFile(lock, provider?.lock);
   const flags = ["--no-config", `--import-map=${importMap}`, `--lock=${lock}`];
-  await fetchModules(flags, entry, plugins);
+  // Most processes are of a few kinds, and to ask once more costs as much as a quarter of their start.
+  const text = plugins.length === 0 ? (provider?.source ?? "") + source : undefined;
+  const last = text === undefined ? undefined : fetchedAt.get(text);
+  if (last === undefined || performance.now() - last > FETCHED_FOR) {
+    await fetchModules(flags, entry, plugins);
+    if (text !== undefined) fetchedAt.set(text, performance.now());
+  }
   return { flags, entry, plugins: list };
 }
 

@@ -7,6 +7,7 @@
 import type { Recipe } from "../../distill/recipe/recipe.ts";
 import { LimbeckError } from "../../base/errors.ts";
 import type { ChatMessage } from "../../text/dataset.ts";
+import type { TunedDevice } from "../../tune/tuned.ts";
 import { type Child, type ChildEnd, errorOf, howItEnded, isTold, startAlone } from "./host.ts";
 import { machineProvider } from "./provider/choice.ts";
 import type { ToldError } from "./told_error.ts";
@@ -52,6 +53,12 @@ export type InferenceEvent =
     readonly completionTokens: number;
   };
 
+/** What the process is told first: its model, and what devices have chosen among kernels. */
+export interface InferenceStart {
+  readonly model: InferenceModel;
+  readonly tuned: readonly TunedDevice[];
+}
+
 /** What the process is told once its model is ready. */
 export type InferenceOrder =
   | { readonly id: number; readonly request: InferenceRequest }
@@ -59,7 +66,9 @@ export type InferenceOrder =
 
 /** What the process says. */
 export type InferenceMessage =
-  | { readonly type: "ready" | "alive" }
+  | { readonly type: "alive" }
+  /** Its kernels that are others than stand first, by what they are for. */
+  | { readonly type: "ready"; readonly kernels: Readonly<Record<string, string>> }
   | { readonly type: "event"; readonly id: number; readonly event: InferenceEvent }
   | { readonly type: "failed"; readonly id: number; readonly error: ToldError }
   | ({ readonly type: "error" } & ToldError);
@@ -69,6 +78,8 @@ export interface InferenceOptions {
   readonly model: InferenceModel;
   /** Plugin modules of a run: absolute paths, and packages with their version. */
   readonly plugins?: readonly string[];
+  /** What was measured of kernels on devices (default nothing). */
+  readonly tuned?: readonly TunedDevice[];
   /** Without a request for so long, the process ends (default 60). */
   readonly idleSeconds?: number;
   /** Without a sign of life for so long while it works, it is ended (default 120). */
@@ -95,6 +106,7 @@ export class InferenceProcess {
   readonly #waiting = new Map<number, Waiting>();
   readonly #options: InferenceOptions;
   readonly #ready = Promise.withResolvers<void>();
+  #kernels: Readonly<Record<string, string>> = {};
   #next = 1;
   #idle: ReturnType<typeof setTimeout> | undefined;
   #end: ChildEnd | undefined;
@@ -113,12 +125,12 @@ export class InferenceProcess {
    * @throws {DeviceError} there is no GPU, or it does not fit
    */
   static async start(options: InferenceOptions): Promise<InferenceProcess> {
-    const { model, plugins = [] } = options;
+    const { model, plugins = [], tuned = [] } = options;
+    const order: InferenceStart = { model, tuned };
     const process = new InferenceProcess(
       await startAlone<InferenceMessage>({
         entry: new URL("./inside/inference_entry.ts", import.meta.url).href,
-        order: model,
-        plugins,
+        ...{ order, plugins },
         heapMegabytes: 2048,
         provider: machineProvider(),
         ...("path" in model ? { read: [model.path] } : { read: [model.folder], recipe: model.recipe }),
@@ -134,6 +146,11 @@ export class InferenceProcess {
   /** Whether it takes requests. */
   get isAlive(): boolean {
     return this.#end === undefined;
+  }
+
+  /** Kernels with which it writes that are others than stand first, by what they are for. */
+  get kernels(): Readonly<Record<string, string>> {
+    return this.#kernels;
   }
 
   /** Requests that are being worked on or wait. */
@@ -201,7 +218,10 @@ export class InferenceProcess {
   }
 
   #take(message: InferenceMessage): void {
-    if (message.type === "ready") this.#ready.resolve();
+    if (message.type === "ready") {
+      this.#kernels = message.kernels;
+      this.#ready.resolve();
+    }
     if (isTold(message)) this.#ready.reject(errorOf(message));
     if (message.type !== "event" && message.type !== "failed") return;
     const waiting = this.#waiting.get(message.id);

@@ -65,13 +65,18 @@ const HEAP_MEGABYTES = 2048;
 /** Looks at recipes, a few at a time. */
 export class Inspector {
   readonly #atOnce: number;
+  readonly #mostWaiting: number;
   readonly #waiting = new Set<() => void>();
   readonly #closing = new AbortController();
   #working = 0;
 
-  /** @param atOnce processes at once */
-  constructor(atOnce: number = MOST_AT_ONCE) {
+  /**
+   * @param atOnce processes at once
+   * @param mostWaiting recipes that may wait for one
+   */
+  constructor(atOnce: number = MOST_AT_ONCE, mostWaiting: number = MOST_WAITING) {
     this.#atOnce = atOnce;
+    this.#mostWaiting = mostWaiting;
   }
 
   /**
@@ -110,7 +115,7 @@ export class Inspector {
 
   async #begin(signal: AbortSignal): Promise<void> {
     if (this.#working >= this.#atOnce) {
-      if (this.#waiting.size >= MOST_WAITING) {
+      if (this.#waiting.size >= this.#mostWaiting) {
         throw new BusyError("too many recipes are being looked at", { hint: "Try again in a few seconds." });
       }
       const turn = Promise.withResolvers<void>();

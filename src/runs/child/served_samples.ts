@@ -33,21 +33,25 @@ export interface WantedSample {
   readonly where: string;
 }
 
-/** All that is wanted. */
+/** All that is wanted of one teacher. */
 export interface WantedAnswers {
+  /** Its number in the recipe. */
+  readonly teacher: number;
   readonly origin: CacheOrigin;
   /** Folder of caches. */
   readonly place: string;
   /** Different samples, those for training first. */
   readonly samples: readonly WantedSample[];
-  /** Held-out sets: identity, and hashes of their samples. */
+  /** Whether the loss on each sample is kept, where it is measured on it: of several teachers it tells which is the best. */
+  readonly keepsLosses: boolean;
+  /** Held-out sets that it is measured on: identity, and hashes of their samples. */
   readonly heldOut: readonly { readonly id: string; readonly hashes: readonly string[] }[];
   readonly probe: ProbeText;
   /** Text of each token of the vocabulary, by id. */
   readonly texts: readonly string[];
 }
 
-/** What the process says. */
+/** What the process says: of each teacher what is wanted and then its samples; in the end the vocabulary, which all share. */
 export type ServedMessage =
   | ({ readonly type: "wanted" } & Omit<WantedAnswers, "samples" | "texts">)
   | { readonly type: "samples"; readonly samples: readonly WantedSample[] }
@@ -59,7 +63,7 @@ export type ServedMessage =
 const PATIENCE = 600;
 
 /**
- * Finds what a run wants.
+ * Finds what a run wants of each of its teachers that are behind servers, in the recipe's order.
  *
  * @param plugins absolute paths, and packages with their version
  * @throws {InputError} whatever is wrong with the recipe, its models, data or plugins
@@ -68,22 +72,22 @@ export async function wantedAnswers(
   order: ServedOrder,
   plugins: readonly string[] = [],
   signal?: AbortSignal,
-): Promise<WantedAnswers> {
+): Promise<WantedAnswers[]> {
   const entry = new URL("./inside/served_entry.ts", import.meta.url).href;
   const { recipe } = order;
-  return await withChild<ServedMessage, WantedAnswers>(
+  return await withChild<ServedMessage, WantedAnswers[]>(
     { entry, plugins, order, recipe, heapMegabytes: 4096, signal },
     async (child) => {
       child.sendNoMore();
       child.expect(PATIENCE);
-      let wanted: Omit<WantedAnswers, "samples" | "texts"> | undefined;
-      const [samples, texts]: [WantedSample[], string[]] = [[], []];
+      const wanted: (Omit<WantedAnswers, "samples" | "texts"> & { samples: WantedSample[] })[] = [];
+      const texts: string[] = [];
       for await (const message of child.messages()) {
         if (isTold(message)) throw errorOf(message);
-        if (message.type === "wanted") wanted = message;
-        if (message.type === "samples") samples.push(...message.samples);
+        if (message.type === "wanted") wanted.push({ ...message, samples: [] });
+        if (message.type === "samples") wanted.at(-1)!.samples.push(...message.samples);
         if (message.type === "texts") texts.push(...message.texts);
-        if (message.type === "done" && wanted) return { ...wanted, samples, texts };
+        if (message.type === "done") return wanted.map((one) => ({ ...one, texts }));
       }
       signal?.throwIfAborted();
       throw new LimbeckError(`the process that reads the data ${howItEnded(await child.ended)}`);

@@ -10,6 +10,7 @@ import { exists, writeTextAtomically } from "../../formats/files.ts";
 import type { CacheFolder } from "../../distill/teacher/cache_folder.ts";
 import { CacheWriter } from "../../distill/teacher/cache_writer.ts";
 import { RECORDS } from "../../distill/teacher/make_cache.ts";
+import { keepLosses, keptLosses, lossKey } from "../../distill/teacher/sample_losses.ts";
 import { keepsHidden, type PayloadFormat } from "../../distill/teacher/payload.ts";
 import type { PlaceScores, TokenNames } from "../../served/answers.ts";
 import { Budget } from "../../served/budget.ts";
@@ -18,7 +19,7 @@ import { hostOf, type Patience } from "../../served/requests.ts";
 import { type Probe, sentText, type ServedModel } from "../../served/served_model.ts";
 import type { Environment, ServerSettings } from "../../served/server.ts";
 import type { WantedAnswers, WantedSample } from "../child/served_samples.ts";
-import { Journal } from "./journal.ts";
+import { Journal, type JournalEntry } from "./journal.ts";
 import { hiddenRowsOf, rowsOf } from "./rows.ts";
 
 /** How a cache is filled. */
@@ -34,8 +35,8 @@ export interface FillServedOptions {
   readonly stopped?: () => boolean;
   /** Aborting it ends the work at once. */
   readonly signal?: AbortSignal;
-  /** Samples that have their rows, of all. */
-  readonly onProgress?: (done: number, all: number) => void;
+  /** Samples that have their rows, of all; of one of several teachers with what that is called. */
+  readonly onProgress?: (done: number, all: number, teacher?: string) => void;
   /** What is being done, in words. */
   readonly onStage?: (message: string) => void;
 }
@@ -45,6 +46,8 @@ export type WorkOptions = Omit<FillServedOptions, "place" | "plugins">;
 
 /** What came of it. */
 export interface FilledServed {
+  /** What the teacher is called; absent where it is the only one. */
+  readonly teacher?: string;
   /** Folder of the cache. */
   readonly path: string;
   readonly samples: number;
@@ -100,7 +103,17 @@ export class Filling {
   /** Whether all rows and the teacher's own losses are there. */
   async isComplete(): Promise<boolean> {
     if (this.#wanted.samples.some((sample) => this.#lacksRows(sample))) return false;
-    return (await this.#unmeasured()).length === 0;
+    return (await this.#unmeasured()).length === 0 && (await this.#withoutLoss()).length === 0;
+  }
+
+  /** Samples whose loss is to be kept, and is not. */
+  async #withoutLoss(): Promise<WantedSample[]> {
+    if (!this.#wanted.keepsLosses) return [];
+    const kept = await keptLosses(this.#folder);
+    return this.#wanted.samples.filter((sample) => {
+      const key = lossKeyOf(sample);
+      return key !== undefined && !kept.has(key);
+    });
   }
 
   #lacksRows({ hash, positions }: WantedSample): boolean {
@@ -173,10 +186,13 @@ export class Filling {
 
   /** Samples without rows, and those of sets that are to be measured of which no loss has come. */
   async #missing(journal: Journal, writer: CacheWriter): Promise<WantedSample[]> {
-    const measured = new Set((await this.#unmeasured()).flatMap(({ hashes }) => hashes));
+    const measured = new Set([
+      ...(await this.#unmeasured()).flatMap(({ hashes }) => hashes),
+      ...(await this.#withoutLoss()).map(({ hash }) => hash),
+    ]);
     return this.#wanted.samples.filter((sample) =>
       sample.positions.length > 0 && !writer.has(sample) ||
-      measured.has(sample.hash) && journal.get(sample.hash)?.loss === undefined
+      measured.has(sample.hash) && lossIn(journal, sample) === undefined
     );
   }
 
@@ -241,7 +257,7 @@ export class Filling {
           journal.add({
             hash: sample.hash,
             ...(rows.length > 0 ? { rows: rows.toBase64() } : {}),
-            ...(loss === undefined ? {} : { loss }),
+            ...lossEntry(sample, loss),
           });
           this.#asked++;
           onProgress?.(all - missing.length + this.#asked, all);
@@ -290,17 +306,39 @@ export class Filling {
     }
   }
 
-  /** Records the teacher's loss on sets all of whose samples have been asked about. */
+  /** Records the teacher's losses on samples, and on sets all of whose samples have been asked about. */
   async #measure(journal: Journal): Promise<void> {
+    const found = (await this.#withoutLoss()).flatMap((sample) => {
+      const loss = lossIn(journal, sample);
+      return loss === undefined ? [] : [[lossKeyOf(sample)!, loss] as const];
+    });
+    await keepLosses(this.#folder, new Map(found));
     const byHash = new Map(this.#wanted.samples.map((sample) => [sample.hash, sample]));
     for (const { id, hashes } of await this.#unmeasured()) {
-      const losses = hashes.map((hash) => journal.get(hash)?.loss);
+      const losses = hashes.map((hash) => lossIn(journal, byHash.get(hash)!));
       if (losses.some((loss) => loss === undefined)) continue;
       const tokens = hashes.reduce((sum, hash) => sum + byHash.get(hash)!.measured!.length, 0);
       const loss = losses.reduce((sum: number, loss) => sum + loss!, 0) / Math.max(1, tokens);
       await this.#folder.keep(RECORDS.heldOut, id, { loss, tokens });
     }
   }
+}
+
+/** Under which the loss on a sample is kept; undefined where it is not measured on it, or nothing of it counts. */
+function lossKeyOf({ ids, measured }: WantedSample): string | undefined {
+  return measured && measured.length > 0 ? lossKey(ids, measured) : undefined;
+}
+
+function lossEntry(sample: WantedSample, loss: number | undefined): Pick<JournalEntry, "loss" | "measured"> {
+  const measured = lossKeyOf(sample);
+  return loss === undefined ? {} : { loss, ...(measured === undefined ? {} : { measured }) };
+}
+
+/** What came of a sample as its loss; undefined where none did, or of other tokens. */
+function lossIn(journal: Journal, sample: WantedSample): number | undefined {
+  const entry = journal.get(sample.hash);
+  const isOfOthers = entry?.measured !== undefined && entry.measured !== lossKeyOf(sample);
+  return isOfOthers ? undefined : entry?.loss;
 }
 
 /** Ids by the texts of tokens; a text that several have names none. */

@@ -12,6 +12,8 @@ export interface JournalEntry {
   readonly rows?: string;
   /** Sum of the teacher's losses over the tokens that are measured, in nats; absent where it is not measured on it. */
   readonly loss?: number;
+  /** Which tokens are: see `lossKey`. Absent in journals from before losses were kept of every sample. */
+  readonly measured?: string;
 }
 
 /** A file of answers. Nobody else may write to it. What is kept is on the disk when a call returns. */

@@ -4,6 +4,7 @@
  * @module
  */
 import { LimbeckError } from "../../base/errors.ts";
+import type { TunedDevice } from "../../tune/tuned.ts";
 import {
   InferenceEndedError,
   type InferenceEvent,
@@ -25,6 +26,8 @@ export interface InferencePoolOptions extends Pick<InferenceOptions, "idleSecond
    * @throws {GpuBusyError} it cannot be had now
    */
   readonly acquire?: () => Promise<() => Promise<void> | void>;
+  /** What devices have chosen among kernels, asked for before a process is started. */
+  readonly tuned?: () => Promise<readonly TunedDevice[]>;
 }
 
 /** The process of one model at a time. */
@@ -42,6 +45,11 @@ export class InferencePool {
   /** Requests that are being worked on or wait. */
   get load(): number {
     return this.#current?.process.load ?? 0;
+  }
+
+  /** Kernels with which the process writes that are others than stand first; none where no process lives. */
+  get kernels(): Readonly<Record<string, string>> {
+    return this.isAlive ? this.#current!.process.kernels : {};
   }
 
   /** Whether a process lives. */
@@ -95,11 +103,12 @@ export class InferencePool {
     if (current?.process.isAlive && current.key === key) return current.process;
     if (current?.process.isAlive) await this.#drain(current.process);
     await current?.gone;
-    const { acquire, ...options } = this.#options;
+    const { acquire, tuned, ...options } = this.#options;
     const release = await acquire?.();
     let process: InferenceProcess;
     try {
-      process = await InferenceProcess.start({ ...options, ...model });
+      const kept = await tuned?.();
+      process = await InferenceProcess.start({ ...options, ...model, ...(kept ? { tuned: kept } : {}) });
     } catch (error) {
       await release?.();
       throw error;

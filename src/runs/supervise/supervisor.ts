@@ -17,6 +17,7 @@ import type {
   TunedEvent,
 } from "../../distill/run/events.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
+import { cachesOf, servedTeachers } from "../../distill/recipe/teachers.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import type { ProviderId } from "../../gpu/provider.ts";
@@ -152,11 +153,17 @@ export class SupervisedRun {
     return recipe.task === "cache" ? recipe.recipe : undefined;
   }
 
+  /** Whether the run computes with kernels that its device has chosen. */
+  get #usesTuning(): boolean {
+    const { recipe } = this.#options.run;
+    return !isTask(recipe) || recipe.task === "cache" || recipe.task === "evaluate";
+  }
+
   /** Where the run finds what was kept of its teacher ahead, if it keeps something and its recipe names no folder. */
   get #caches(): string | undefined {
-    const { cache } = this.#distilled?.teacher ?? {};
+    const caches = this.#distilled ? cachesOf(this.#distilled.teacher) : [];
     const { store } = this.#options.run;
-    return cache && cache.folder === undefined ? resolve(cachesFolder(store)) : undefined;
+    return caches.some(({ folder }) => folder === undefined) ? resolve(cachesFolder(store)) : undefined;
   }
 
   /** Asks the trainer to save a checkpoint, and to end after it unless `word` is `checkpoint`. */
@@ -226,13 +233,13 @@ export class SupervisedRun {
   }
 
   /**
-   * Asks the server that the teacher is behind, if it is, for what is missing: the run's own process has no network.
+   * Asks the servers that teachers are behind, if some are, for what is missing: the run's own process has no network.
    *
    * @returns false where it was asked to stop meanwhile
    */
   async #fillServed(log: RunLog): Promise<boolean> {
     const { run } = this.#options;
-    if (isTask(run.recipe) || !run.recipe.teacher.server) return true;
+    if (isTask(run.recipe) || servedTeachers(run.recipe.teacher).length === 0) return true;
     const tell = (message: string) =>
       this.#publish(log, Math.max(log.attempt, 1), { type: "stage", stage: "served", message });
     let telling: Promise<void> = Promise.resolve();
@@ -243,14 +250,15 @@ export class SupervisedRun {
       plugins: run.manifest.plugins.map((plugin) => plugin.path),
       stopped: () => this.#killed || this.#ending !== undefined,
       onStage: (message) => void (telling = telling.then(() => tell(message))),
-      onProgress: (done, all) => {
+      onProgress: (done, all, teacher) => {
         if (performance.now() - told < PROGRESS_MS) return;
         told = performance.now();
-        telling = telling.then(() => tell(`${done} of ${all} samples have been answered`));
+        const of = teacher === undefined ? "" : `${teacher}: `;
+        telling = telling.then(() => tell(`${of}${done} of ${all} samples have been answered`));
       },
     }).finally(release);
     await telling;
-    return filled.complete;
+    return filled.every(({ complete }) => complete);
   }
 
   /** One process after another, as long as they die and there is a checkpoint to continue from. */
@@ -366,7 +374,7 @@ export class SupervisedRun {
     const { run } = this.#options;
     const output = await ConsoleFile.open(join(run.folder, "console.log"), attempt);
     const [evaluations, caches] = [this.#evaluations, this.#caches];
-    const tuning = this.#distilled ? await this.#tuning(log, attempt) : undefined;
+    const tuning = this.#usesTuning ? await this.#tuning(log, attempt) : undefined;
     const order: TrainingOrder = {
       recipe: run.recipe,
       folder: run.folder,

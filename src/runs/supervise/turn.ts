@@ -5,6 +5,7 @@
  */
 // @ts-types="../../../types/std_path.d.ts"
 import { join } from "@std/path";
+import { servedTeachers } from "../../distill/recipe/teachers.ts";
 import { serviceLock } from "../store/layout.ts";
 import { isFileLocked, isLocked, lockFile } from "../store/run_lock.ts";
 import { DEFAULT_GPU, type Store, type StoredRun } from "../store/store.ts";
@@ -46,10 +47,10 @@ export async function waitForTurn(
 
 /** Whether a run waits for what a server says of its data, and not yet for the GPU. */
 function asksServer({ recipe, folder }: StoredRun): boolean {
-  return !isTask(recipe) && recipe.teacher.server !== undefined && isFileLocked(askingLock(folder));
+  return !isTask(recipe) && servedTeachers(recipe.teacher).length > 0 && isFileLocked(askingLock(folder));
 }
 
-/** The file whose lock tells that a run's supervisor asks the server that its teacher is behind. */
+/** The file whose lock tells that a run's supervisor asks the server that a teacher of it is behind. */
 export function askingLock(folder: string): string {
   return join(folder, "asking.lock");
 }

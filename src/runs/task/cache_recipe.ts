@@ -6,11 +6,12 @@
 import { isObject } from "../../base/json.ts";
 import { parseRecipe, RecipeError } from "../../distill/recipe/parse.ts";
 import type { Recipe } from "../../distill/recipe/recipe.ts";
+import { cachesOf } from "../../distill/recipe/teachers.ts";
 
 /** Makes the cache that a recipe's teacher is kept in, ahead of the runs that train on it. */
 export interface CacheTask {
   readonly task: "cache";
-  /** With `teacher.cache`. */
+  /** With `teacher.cache`, or that of one of several. */
   readonly recipe: Recipe;
 }
 
@@ -30,7 +31,7 @@ export function parseCacheTask(
   }
   if (problems.length > 0) throw new RecipeError(where, problems);
   const recipe = within(where, () => parseRecipe(given.recipe, where));
-  if (recipe.teacher.cache) return { task: "cache", recipe };
+  if (cachesOf(recipe.teacher).length > 0) return { task: "cache", recipe };
   throw new RecipeError(where, [{
     path: "recipe.teacher.cache",
     message: "must say what is kept of the teacher, such as {payload: hidden} or {topK: 64}",

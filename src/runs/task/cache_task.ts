@@ -1,5 +1,5 @@
 /**
- * Making a teacher's cache as a run of its own.
+ * Making the caches of teachers as a run of its own.
  *
  * @module
  */
@@ -9,12 +9,15 @@ import type { DeviceDescription } from "../../gpu/description.ts";
 import type { DataWarning } from "../../distill/inputs/data_warnings.ts";
 import type { RunResult } from "../../distill/export/exports.ts";
 import type { RunHost } from "../../distill/run/events.ts";
-import { fillCache } from "../../distill/run/fill_cache.ts";
+import { passesOf } from "../../distill/recipe/teachers.ts";
+import { fillCaches } from "../../distill/run/fill_cache.ts";
 import { openRecipe } from "../../distill/run/open_recipe.ts";
 import { headChunks } from "../../distill/program/plan_training.ts";
 import { planTeacherPass } from "../../distill/teacher/plan_pass.ts";
+import { setupOf } from "../../distill/teacher/teacher_targets.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { Plan } from "../../tensor/plan.ts";
+import { TunedDevices } from "../../tune/tuned_devices.ts";
 import type { CacheTask } from "./cache_recipe.ts";
 import type { Work } from "./work.ts";
 
@@ -30,21 +33,23 @@ export async function cacheTeacher(
   work.stage("cache", "reading models and data");
   return await openRecipe(recipe, registry, async (opened) => {
     for (const warning of opened.warnings) emit({ type: "warning", ...warning });
-    let [done, total] = [0, 1];
-    const tell = () => work.progress({ done, total, message: `${done} of ${total} samples` });
-    const { path, ...found } = await fillCache(opened, {
+    let [done, total, whose] = [0, 1, ""];
+    const tell = () => work.progress({ done, total, message: `${whose}${done} of ${total} samples` });
+    const filled = await fillCaches(opened, {
       place: caches ?? join(folder, OWN_FOLDER),
       signal: work.signal,
       ...(gpu ? { gpu } : {}),
-      ...(tuning ? { tuned: tuning.kept } : {}),
+      devices: new TunedDevices(tuning?.kept),
       onStage: (message) => work.stage("cache", message),
       onSlice: tell,
-      onProgress(samples, all) {
-        [done, total] = [samples, all];
+      onProgress(samples, all, teacher) {
+        [done, total, whose] = [samples, all, teacher === undefined ? "" : `${teacher}: `];
         tell();
       },
     });
-    return { paths: {}, findings: { cache: { name: basename(path), ...found } } };
+    const found = filled.map(({ path, ...found }) => ({ name: basename(path), ...found }));
+    const findings = recipe.teacher.teachers ? { caches: found } : { cache: found[0]! };
+    return { paths: {}, findings };
   });
 }
 
@@ -57,6 +62,11 @@ export async function previewCache(
   return await openRecipe(recipe, registry, ({ setup, warnings }) => {
     if (!device) return { warnings };
     const choices = headChunks(recipe.train, setup.student.config.vocabularySize, device);
-    return { warnings, plan: planTeacherPass(setup, device, { choices, texts: undefined }).plan };
+    const plans = passesOf(recipe.teacher).map((i) =>
+      planTeacherPass(setupOf(setup, i), device, { choices, texts: undefined }).plan
+    );
+    // One teacher after another: there must be room for the largest.
+    const [plan] = plans.toSorted((a, b) => b.totalBytes - a.totalBytes);
+    return { warnings, ...(plan ? { plan } : {}) };
   });
 }

@@ -17,6 +17,7 @@ import { figureText } from "../../evaluation/results/tables.ts";
 import { writeTextAtomically } from "../../formats/files.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { Plan } from "../../tensor/plan.ts";
+import { TunedDevices } from "../../tune/tuned_devices.ts";
 import type { EvaluateTask } from "./task.ts";
 import type { Work } from "./work.ts";
 
@@ -35,7 +36,7 @@ interface NamedModel {
 /** Measures the models of a task. What an earlier attempt has measured is not measured again. */
 export async function evaluateModels(
   { models, teacher, tasks, contextLength }: EvaluateTask,
-  { folder, registry, emit, gpu }: RunHost,
+  { folder, registry, emit, gpu, tuning }: RunHost,
   work: Work,
 ): Promise<{ paths: RunResult["paths"]; findings: Readonly<Record<string, unknown>> }> {
   work.stage("evaluate", "reading tasks and models");
@@ -45,6 +46,7 @@ export async function evaluateModels(
   const evaluator = new TaskEvaluator(opened, {
     ...{ registry, teacher, contextLength, signal: work.signal },
     ...(gpu ? { gpu } : {}),
+    devices: new TunedDevices(tuning?.kept),
     onStage: (message) => work.stage("evaluate", message),
     onBreath: () => work.progress({ done, total: named.length * tasks.length, message: "measuring" }),
     onProgress: () => done++,

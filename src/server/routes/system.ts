@@ -32,6 +32,9 @@ const readiness = z.object({
     others: z.int().openapi({
       description: "Those of them in which another was best than is taken unmeasured",
     }),
+    writing: z.int().openapi({
+      description: "Kinds of work for which the process that writes has such another; 0 where there is none",
+    }),
   }),
 });
 
@@ -131,7 +134,9 @@ export function addSystemRoutes(app: App, service: Service): void {
       device.name === gpu ? choices : []
     );
     const others = choices.filter(({ kernel, first }) => kernel !== first).length;
-    return c.json({ status: "ok" as const, gpu: gpu!, kernels: { chosen: choices.length, others } }, 200);
+    const writing = Object.keys(service.inference.kernels).length;
+    const kernels = { chosen: choices.length, others, writing };
+    return c.json({ status: "ok" as const, gpu: gpu!, kernels }, 200);
   });
 
   app.openapi(metrics, async (c) => {

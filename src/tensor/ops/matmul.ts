@@ -16,6 +16,7 @@ import { scaleFactor } from "./combine.ts";
 import { unpackRows } from "./materialise.ts";
 import { launch, rowScales } from "./matmul/launch.ts";
 import type { MatmulAttributes, MatmulShape, MatmulVariant, Orientation } from "./matmul/shapes.ts";
+import { kindOfSmall } from "./matmul/small.ts";
 import { matmulVariants } from "./matmul/variants.ts";
 
 export type { MatmulAttributes, Orientation };
@@ -73,13 +74,20 @@ function infer(inputs: readonly Tensor[], attributes: MatmulAttributes) {
 }
 
 /** The op behind {@linkcode matmul}. */
-export const matmulOp: Op<MatmulAttributes> = { name: "matmul", infer, gradient, lower };
+export const matmulOp: Op<MatmulAttributes> = {
+  name: "matmul",
+  infer,
+  gradient,
+  lower,
+  together: kindOfSmall,
+};
 
 /** {@linkcode matmulOp} into given memory: a gradient summed over an accumulation window, or a chunk of a larger tensor. */
 export const matmulAccumulateOp: Op<MatmulAttributes> = {
   name: "matmulAccumulate",
   infer,
   lower,
+  together: kindOfSmall,
   mutates: true,
   alias: (_, { factors }) => ({ input: 2 * factors.length, byteOffset: 0 }),
 };

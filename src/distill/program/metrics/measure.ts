@@ -56,17 +56,27 @@ export function traceLearnerLosses(
   return values;
 }
 
-/** The label of each position, and its token masks where losses have them. */
-export function labelInput(graph: Graph, tokens: number, { tokenMasks }: RowLosses): Labels {
-  const labels = graph.input("labels", [tokens], "i32");
-  return tokenMasks ? { labels, masks: graph.input("tokenMasks", [tokens], "i32") } : { labels };
+/**
+ * The label of each position, and its token masks where losses have them.
+ *
+ * @param part What the names of inputs for a part of the positions begin with; see {@linkcode writeLabels}
+ */
+export function labelInput(graph: Graph, tokens: number, { tokenMasks }: RowLosses, part = ""): Labels {
+  const labels = graph.input(`${part}labels`, [tokens], "i32");
+  return tokenMasks ? { labels, masks: graph.input(`${part}tokenMasks`, [tokens], "i32") } : { labels };
+}
+
+/** Writes which positions are counted, as far as a program asks: of samples whose teachers are stored unlike, it asks for parts alone. */
+export function writeLabels(executable: Executable, { labels, masks }: MarkedBatch, part = ""): void {
+  const { storages } = executable.plan;
+  if (storages.has(`${part}labels`)) executable.write(`${part}labels`, labels);
+  if (masks && storages.has(`${part}tokenMasks`)) executable.write(`${part}tokenMasks`, masks);
 }
 
 /** Writes a batch into a program's inputs. */
-export function writeBatch(executable: Executable, batch: PackedBatch, { labels, masks }: MarkedBatch): void {
+export function writeBatch(executable: Executable, batch: PackedBatch, marked: MarkedBatch): void {
   writePacked(executable, batch);
-  executable.write("labels", labels);
-  if (masks) executable.write("tokenMasks", masks);
+  writeLabels(executable, marked);
   writePrompts(executable, batch);
   writeSampleInputs(executable, batch);
   writePairs(executable, batch);

@@ -4,7 +4,7 @@
  * @module
  */
 import { isObject } from "../../../base/json.ts";
-import { withNames, withSetNames } from "../data_sets.ts";
+import { setName, withNames, withSetNames } from "../data_sets.ts";
 
 const OPTIONAL_SECTIONS = ["objective", "adapter", "train", "samples", "evaluate", "output", "limits"];
 
@@ -22,9 +22,7 @@ export function deriveDefaults(value: unknown): unknown {
     derived.teacher = {
       ...firstOfTeachers(teacher),
       ...(isObject(teacher.adapter) ? { adapter: twiceTheRank(teacher.adapter) } : {}),
-      ...(isObject(teacher.cache) && teacher.cache.payload === "hidden"
-        ? { cache: { precision: "bf16", ...teacher.cache } }
-        : {}),
+      ...cacheOfHidden(teacher),
     };
   }
   if (isObject(teacher) && isObject(teacher.align) && derived.objective === undefined) {
@@ -57,10 +55,24 @@ export function deriveDefaults(value: unknown): unknown {
 function firstOfTeachers(teacher: Record<string, unknown>): Record<string, unknown> {
   const { teachers } = teacher;
   if (!Array.isArray(teachers)) return teacher;
-  const named = withNames(teachers);
+  const named = withNames(teachers.map(namedAsServed)).map((one) =>
+    isObject(one) ? { ...one, ...cacheOfHidden(one) } : one
+  );
   const [first] = named;
   const model = isObject(first) && teacher.model === undefined ? { model: first.model } : {};
   return { ...model, ...teacher, teachers: named };
+}
+
+/** One behind a server is called what the server calls it. */
+function namedAsServed(teacher: unknown): unknown {
+  if (!isObject(teacher) || teacher.name !== undefined || teacher.model !== "server") return teacher;
+  const served = isObject(teacher.server) ? teacher.server.model : undefined;
+  return typeof served === "string" && served !== "" ? { ...teacher, name: setName(served, true) } : teacher;
+}
+
+/** What is kept of a teacher, where that are hidden states: in bf16 when nothing else is said. */
+function cacheOfHidden({ cache }: Record<string, unknown>): { cache?: unknown } {
+  return isObject(cache) && cache.payload === "hidden" ? { cache: { precision: "bf16", ...cache } } : {};
 }
 
 /** What the whole model learns by where the objective is absent: the data, or what the other shapes learn from too. */

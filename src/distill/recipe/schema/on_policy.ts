@@ -5,6 +5,7 @@
  */
 import { z } from "zod";
 import type { Recipe } from "../recipe.ts";
+import { cacheField, cacheOf, servedTeachers, teachersOf } from "../teachers.ts";
 import { count, countOrNone, positive } from "./fields.ts";
 
 const alarms = z.strictObject({
@@ -61,14 +62,15 @@ export function checkOnPolicy(
 ): void {
   const { onPolicy } = train;
   if (!onPolicy) return;
-  if (teacher.cache) {
+  const kept = teachersOf(teacher).findIndex((_, i) => cacheOf(teacher, i));
+  if (kept >= 0) {
     wrong(
-      ["teacher", "cache"],
+      cacheField(teacher, kept).split("."),
       "holds what the teacher makes of texts that are there before training, and the answers of train.onPolicy are not: " +
         "leave out one of the two",
     );
   }
-  if (teacher.server) {
+  if (servedTeachers(teacher).length > 0) {
     wrong(
       ["train", "onPolicy"],
       "needs a teacher that is there while it trains; one behind a server is asked once, before training",

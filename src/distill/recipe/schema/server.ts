@@ -5,11 +5,9 @@
  */
 import { z } from "zod";
 import { urlProblem } from "../../../served/server.ts";
-import type { Recipe, TeacherRecipe } from "../recipe.ts";
+import type { Recipe, TeacherCacheRecipe, TeacherRecipe } from "../recipe.ts";
+import { SERVED } from "../teachers.ts";
 import { count } from "./fields.ts";
-
-/** Stands for the model in `teacher.model` where a server has it. */
-export const SERVED = "server";
 
 export const server = z.strictObject({
   url: z.string().describe("What the server's paths begin with, such as https://host/v1"),
@@ -37,39 +35,55 @@ export const server = z.strictObject({
   if (problem !== undefined) context.addIssue({ code: "custom", path: ["url"], message: problem });
 });
 
-type Teacher = Pick<TeacherRecipe, "model" | "server" | "quantize" | "stream" | "train" | "cache">;
+type Teacher = Pick<
+  TeacherRecipe,
+  "model" | "server" | "quantize" | "stream" | "train" | "cache" | "teachers"
+>;
+
+/** What is missing where a teacher is behind a server and nobody says which. */
+export const NO_SERVER =
+  "is missing: where the teacher is served, such as {url: https://host/v1, model: NAME}";
+
+/** What is wrong with what is kept of a teacher behind a server, if anything, with the field of the cache where that is in one. */
+export function servedCacheProblem(
+  cache: TeacherCacheRecipe | undefined,
+): { field?: string; message: string } | undefined {
+  if (cache?.payload === "hidden") {
+    if (cache.folder !== undefined) return undefined;
+    return { field: "folder", message: "is missing: where hidden states and the teacher's head are kept" };
+  }
+  if (cache?.topK !== undefined) return undefined;
+  return {
+    message:
+      "must say how many log-probabilities are asked of the server at each position, such as {topK: 20}; of another Limbeck, " +
+      "{payload: hidden, folder: caches} too",
+  };
+}
 
 /** What a teacher behind a server must and cannot have. */
 export function checkServed(
-  { model, server, quantize, stream, train, cache }: Teacher,
+  { model, server, quantize, stream, train, cache, teachers }: Teacher,
   context: z.core.$RefinementCtx,
 ): void {
   const wrong = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message });
+  // What each of several must and cannot have is looked at with them.
+  if (teachers) {
+    if (server) wrong(["server"], "belongs to the one of teachers that it serves");
+    return;
+  }
   if (model !== SERVED) {
     if (server) wrong(["server"], `says where the teacher is served, but teacher.model is not \`${SERVED}\``);
     return;
   }
   if (!server) {
-    return wrong(
-      ["server"],
-      "is missing: where the teacher is served, such as {url: https://host/v1, model: NAME}",
-    );
+    return wrong(["server"], NO_SERVER);
   }
   const elsewhere = "cannot be had with a teacher behind a server, whose weights are not here; leave it out";
   if (quantize) wrong(["quantize"], elsewhere);
   if (stream !== undefined) wrong(["stream"], elsewhere);
   if (train) wrong(["train"], elsewhere);
-  if (cache?.payload === "hidden") {
-    if (cache.folder === undefined) {
-      wrong(["cache", "folder"], "is missing: where hidden states and the teacher's head are kept");
-    }
-  } else if (cache?.topK === undefined) {
-    wrong(
-      ["cache"],
-      "must say how many log-probabilities are asked of the server at each position, such as {topK: 20}; of another Limbeck, " +
-        "{payload: hidden, folder: caches} too",
-    );
-  }
+  const problem = servedCacheProblem(cache);
+  if (problem) wrong(["cache", ...(problem.field === undefined ? [] : [problem.field])], problem.message);
 }
 
 /** What a student of a teacher behind a server cannot be. */

@@ -3,8 +3,9 @@
  *
  * @module
  */
-import { isMoving, weightAt } from "../teachers.ts";
-import type { Combine, SelfRecipe, TeacherMemberRecipe } from "../recipe.ts";
+import { isMoving, keepsPart, SERVED, weightAt } from "../teachers.ts";
+import type { Combine, SelfRecipe, TeacherCacheRecipe, TeacherMemberRecipe } from "../recipe.ts";
+import { NO_SERVER, servedCacheProblem } from "./server.ts";
 
 /** What the rules look at. */
 interface Teachers {
@@ -17,7 +18,7 @@ interface Teachers {
   readonly stream?: boolean | undefined;
   readonly train: boolean;
   readonly align?: unknown;
-  readonly cache?: { readonly payload?: "hidden" | undefined } | undefined;
+  readonly cache?: TeacherCacheRecipe | undefined;
 }
 
 type Member = { [K in keyof TeacherMemberRecipe]: TeacherMemberRecipe[K] | undefined };
@@ -102,22 +103,13 @@ export function checkTeachers(
       "cannot be had with several teachers; with teacher.cache each of them is streamed where that is needed",
     );
   }
-  if (cache && cache.payload !== "hidden" && (combine === "mixture" || combine === "product")) {
-    wrong(
-      ["cache"],
-      `cannot be had with combine: ${combine}, which needs every logit of every teacher: what one cache keeps, another lacks; ` +
-        "take cache: {payload: hidden}, leave it out, or combine: best or tag",
-    );
-  }
   const weighs = combine === "mixture" || combine === "product";
+  checkStored(teachers, combine, cache, wrong);
   const names = new Map<string, number>();
   for (
     const [i, { model, name, weight, schedule, layers, quantize, self, tokenizer }] of teachers.entries()
   ) {
     const at = (field: string, message: string) => wrong(["teachers", i, field], message);
-    if (model === "server") {
-      at("model", "cannot be behind a server, as one of several; name models that are here");
-    }
     if (!weighs && weight !== undefined) {
       at("weight", `has no meaning with combine: ${combine}; leave it out`);
     }
@@ -141,7 +133,6 @@ export function checkTeachers(
         "changes as the student learns, but which teacher is best for a sample is found once, before training",
       );
     }
-    if (isMoving(self) && cache) at("self", "changes as the student learns, so no cache can keep it");
     if (name === undefined) continue;
     const other = names.get(name);
     if (other === undefined) names.set(name, i);
@@ -158,6 +149,74 @@ export function checkTeachers(
     wrong(["teachers"], `have no weight above 0${when}; at least one must have one`);
   }
 }
+
+/** What can be stored of several teachers, and what has to be of those behind servers. */
+function checkStored(
+  teachers: readonly Readonly<Member>[],
+  combine: Combine | undefined,
+  ofAll: TeacherCacheRecipe | undefined,
+  wrong: (path: PropertyKey[], message: string) => void,
+): void {
+  const weighs = combine === "mixture" || combine === "product";
+  const caches = teachers.map(({ cache }) => cache ?? ofAll);
+  const first = caches.findIndex(keepsPart);
+  const places = new Set<string>();
+  for (const [i, { model, server, layers, quantize, self, cache: own }] of teachers.entries()) {
+    const at = (field: string, message: string) => wrong(["teachers", i, field], message);
+    const cache = caches[i];
+    // What is said for all of them is told of once.
+    const ofCache = (message: string, field?: string) => {
+      const path = [...(own ? ["teachers", i, "cache"] : ["cache"]), ...(field === undefined ? [] : [field])];
+      if (places.has(path.join())) return;
+      places.add(path.join());
+      wrong(path, message);
+    };
+    if (isMoving(self) && cache) {
+      at(
+        "self",
+        "changes as the student learns, so no cache can keep it" +
+          (own ? "" : "; say what is kept with each of the others, not in teacher.cache"),
+      );
+    } else if (isMoving(self) && first >= 0) {
+      at(
+        "self",
+        "changes as the student learns, and cannot be measured beside a teacher of which a part of the distribution alone is kept; " +
+          `take cache: {payload: hidden} in teachers.${first}, or leave self out`,
+      );
+    }
+    if (weighs && keepsPart(cache)) {
+      ofCache(
+        `cannot be had with combine: ${combine}, which needs every logit of every teacher: what one cache keeps, another lacks; ` +
+          `take cache: {payload: hidden}${
+            model === SERVED ? " of another Limbeck" : ", leave it out"
+          }, or combine: best or tag`,
+      );
+    } else if (
+      keepsPart(cache) && (cache!.topK !== caches[first]!.topK || cache!.samples !== caches[first]!.samples)
+    ) {
+      ofCache(
+        `keeps another part of the distribution than that of teachers.${first}, and one kernel reads the rows of all: give all that keep ` +
+          "such a part the same topK, or samples; hidden states may stand beside",
+      );
+    }
+    if (model !== SERVED) {
+      if (server) at("server", `says where it is served, but model is not \`${SERVED}\``);
+      continue;
+    }
+    if (!server) at("server", NO_SERVER);
+    const elsewhere = "cannot be had of a teacher behind a server, whose weights are not here; leave it out";
+    if (layers) at("layers", elsewhere);
+    if (quantize) at("quantize", elsewhere);
+    const problem = servedCacheProblem(cache);
+    if (!problem) continue;
+    if (cache) ofCache(problem.message, problem.field);
+    else at("cache", weighs ? NO_HIDDEN : problem.message);
+  }
+}
+
+/** What is missing where a teacher behind a server is mixed with others, or multiplied. */
+const NO_HIDDEN =
+  "is missing: a mixture or product needs every logit, so {payload: hidden, folder: caches} of another Limbeck";
 
 /** What a student cannot be where it teaches itself, or has several teachers. */
 export function checkOwnTeacher(

@@ -60,10 +60,15 @@ const tokenizer = path.describe(
 
 const member = z.strictObject({
   model: path.describe(
-    "Hugging Face folder or GGUF file, hf:ORG/NAME@REVISION of the hub, or `student` for the student itself",
+    "Hugging Face folder or GGUF file, hf:ORG/NAME@REVISION of the hub, `server` for a model behind a server, or `student` for the " +
+      "student itself",
+  ),
+  server: server.optional().describe("Where it is served, where its model is `server`"),
+  cache: cache.optional().describe(
+    "What is kept of it, as teacher.cache, which holds for all that say nothing; without either it is there while the student learns",
   ),
   name: z.string().regex(SET_NAME, `must be ${SET_NAME_FORM}`).optional().describe(
-    "How rows and reports call it; the file's name without its ending when absent",
+    "How rows and reports call it; the file's name without its ending, or what the server calls it, when absent",
   ),
   weight: z.number().min(0).max(1e9).optional().describe(
     "Its share in a mixture or a product, against the weights of the others; 1 when absent",

@@ -7,7 +7,8 @@ import { familiesOf } from "../../../registry/families.ts";
 import { builtins } from "../../../../plugins/mod.ts";
 import { TextWriter } from "../../../distill/generate/text_writer.ts";
 import { type PluginModule, registryOf } from "../../../registry/exported_plugins.ts";
-import type { InferenceModel } from "../inference.ts";
+import { TunedDevices } from "../../../tune/tuned_devices.ts";
+import type { InferenceModel, InferenceStart } from "../inference.ts";
 import { writeHeadFolder } from "../../../distill/export/head_folder.ts";
 import type { Registry } from "../../../registry/registry.ts";
 import { Desk } from "./inference_desk.ts";
@@ -19,11 +20,12 @@ const LONGEST = 2048;
 
 /** Writes what the orders after the first ask for, and ends the process when they end. */
 export function main(modules: readonly PluginModule[]): Promise<never> {
-  return serve<InferenceModel>(async (model, port) => {
+  return serve<InferenceStart>(async ({ model, tuned }, port) => {
+    const devices = new TunedDevices(tuned);
     const registry = await registryOf(builtins, modules);
     const writer = await open(model, registry);
     const length = Math.min(writer.model.config.contextLength, LONGEST);
-    await writer.prepare({ sequences: 1, length });
+    await writer.prepare({ sequences: 1, length }, devices);
     const head = async (path: string) => {
       if (!("path" in model)) {
         throw new InputError("of a run's student no head is given: export its merged model");
@@ -31,7 +33,7 @@ export function main(modules: readonly PluginModule[]): Promise<never> {
       await writeHeadFolder(model.path, path, familiesOf(registry));
     };
     const desk = new Desk(writer, head, port);
-    desk.say({ type: "ready" });
+    desk.say({ type: "ready", kernels: devices.taken });
     await desk.work();
   });
 }

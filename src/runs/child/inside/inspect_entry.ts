@@ -7,6 +7,7 @@ import { builtins } from "../../../../plugins/mod.ts";
 import { estimate, preview, validation } from "../../../distill/run/inspect_recipe.ts";
 import { openRecipe } from "../../../distill/run/open_recipe.ts";
 import { parseRecipe } from "../../../distill/recipe/parse.ts";
+import { cachesOf } from "../../../distill/recipe/teachers.ts";
 import { DeviceError, InputError } from "../../../base/errors.ts";
 import type { DeviceDescription } from "../../../gpu/description.ts";
 import { openGpu } from "../../../gpu/device.ts";
@@ -46,7 +47,7 @@ async function inspect(order: InspectionOrder, modules: readonly PluginModule[])
   }
   const recipe = parseRecipe(order.recipe);
   // The rows of a cache have to be counted.
-  const reading = order.kind === "estimate" && recipe.teacher.cache ? "whole" : "look";
+  const reading = order.kind === "estimate" && cachesOf(recipe.teacher).length > 0 ? "whole" : "look";
   return await openRecipe(recipe, registry, async (opened) => {
     switch (order.kind) {
       case "validate":

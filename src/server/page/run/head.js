@@ -103,15 +103,23 @@ export class Head {
 function numbersOf(run, plan, pace) {
   if (run.task !== "distill") {
     const { seconds, findings } = run.result ?? {};
-    const { cache } = findings ?? {};
+    const { cache, caches = cache ? [cache] : [] } = findings ?? {};
     const { secondsLeft, bytesPerSecond, tokensPerSecond } = run.state === "running" ? pace ?? {} : {};
     return [
       ["Done", `${run.step} %`],
       seconds !== undefined && ["Took", duration(seconds)],
-      cache && ["Samples", cache.samples.toLocaleString()],
-      cache && ["Kept of the teacher", bytes(cache.cacheBytes)],
-      cache && ["Bytes a token that counts", cache.bytesPerToken.toLocaleString()],
-      ...(cache?.heldOut ?? []).map(({ name, loss }) => [`The teacher's loss on ${name}`, number3(loss)]),
+      ...caches.flatMap(({ teacher, samples, cacheBytes, bytesPerToken, heldOut }) => {
+        const of = teacher === undefined ? "" : ` of ${teacher}`;
+        return [
+          [`Samples${of}`, samples.toLocaleString()],
+          [`Kept${of || " of the teacher"}`, bytes(cacheBytes)],
+          [`Bytes a token that counts${of}`, bytesPerToken.toLocaleString()],
+          ...(heldOut ?? []).map(({ name, loss }) => [
+            `${teacher === undefined ? "The teacher" : teacher}'s loss on ${name}`,
+            number3(loss),
+          ]),
+        ];
+      }),
       secondsLeft !== undefined && ["Time left, about", duration(secondsLeft)],
       bytesPerSecond !== undefined && ["Read a second", bytes(Math.round(bytesPerSecond))],
       tokensPerSecond !== undefined && ["Tokens a second", Math.round(tokensPerSecond).toLocaleString()],

@@ -24,7 +24,7 @@ function missing() {
     return "The page came over plain http from another machine, and browsers give no WebGPU to such pages: use https, or a tunnel to localhost.";
   }
   if (!("gpu" in navigator)) {
-    return "This browser has no WebGPU. Chrome and Edge 121, Safari 26 and Firefox 141 have it, or later ones; on Linux it may have to be switched on (chrome://flags, Unsafe WebGPU).";
+    return "This browser has no WebGPU. Recent versions of Chrome, Edge, Safari and Firefox have it on most systems; on Linux it may have to be switched on (chrome://flags, Unsafe WebGPU).";
   }
   if (!globalThis.indexedDB || !navigator.locks) {
     return "This browser keeps nothing for pages, as in some private windows: a run could not save its checkpoints.";

@@ -27,6 +27,9 @@ const NUMBERS = [
   ["train.seed", "Seed", 1, "1"],
 ];
 
+/** For about so long kernels are timed, where that is asked for. */
+const TUNE_SECONDS = 8;
+
 /** The form; `begin` is told what to do. */
 export function runForm({ models, datasets }, begin) {
   const teacher = new Source("teacher", "Teacher", "model", models);
@@ -64,6 +67,7 @@ export function runForm({ models, datasets }, begin) {
     }
   };
   teacher.onChange(teacher.value);
+  const tune = h("input", { type: "checkbox", id: "field-tune" });
   const order = () => {
     const [own, other] = [teacher.read(), student.other === undefined ? student.read() : undefined];
     const [rows, measured] = [train.read(), heldOut.other === undefined ? heldOut.read() : undefined];
@@ -95,6 +99,7 @@ export function runForm({ models, datasets }, begin) {
         ...numbers.map(([path, { input }]) => `${path}=${input.value}`),
         ...sets.input.value.split("\n").map((line) => line.trim()).filter(Boolean),
       ],
+      ...(tune.checked ? { tuneSeconds: TUNE_SECONDS } : {}),
       models: { [own.name]: own.files, ...(second ? { [second.name]: second.files } : {}) },
       datasets: { [rows.name]: rows.files, ...(third ? { [third.name]: third.files } : {}) },
     };
@@ -118,6 +123,12 @@ export function runForm({ models, datasets }, begin) {
         {},
         h("summary", {}, "More"),
         h("div", { class: "fields" }, ...numbers.slice(2).map(([, { element }]) => element), sets.element),
+        h(
+          "label",
+          { class: "choice" },
+          tune,
+          "Time this GPU's kernels first, for some seconds, and keep the fastest for later runs",
+        ),
       ),
     ),
     h(

@@ -18,6 +18,7 @@ import subgroupMatrix from "../../../../kernels/matmul/subgroup_matrix.wgsl" wit
 import tiled from "../../../../kernels/matmul/tiled.wgsl" with { type: "text" };
 import { expandTemplate, type TemplateIncludes } from "../../../gpu/template.ts";
 import type { Compute, TensorSpec } from "../../graph.ts";
+import { MOST_TOGETHER } from "../../op.ts";
 import { weightIncludes } from "../../weight_storage.ts";
 import { LONGEST_SUM } from "./hardware.ts";
 import {
@@ -52,7 +53,12 @@ export interface ProductText {
   readonly store?: "sum" | "sum_and_addend";
   /** What both operands are rounded to; f32 by default. */
   readonly compute?: Compute;
+  /** Whether it is one of several that a launch makes; see `Dispatch.begins`. */
+  readonly together?: boolean;
 }
+
+/** Size words, of each of them, that say where its operands begin. */
+export const BEGINS = { x: 16, w: 17, out: 18 } as const;
 
 /** What so long a sum is made of that would lose precision in one go. */
 const BLOCK = 256;
@@ -66,6 +72,7 @@ export function productText(variant: MatmulVariant, product: ProductText): strin
   const constants = {
     ...{ ORIENTATION: orientation, TERMS: k2 > 0 ? 2 : 1, WEIGHT: weight.dtype },
     EXPERTS: product.experts === true,
+    TOGETHER: product.together ? MOST_TOGETHER : 0,
   };
   const includes = {
     ...(product.experts ? expertIncludes(weight) : weightIncludes(weight)),
@@ -131,11 +138,11 @@ function threadsOf(v: TiledVariant): number {
 }
 
 /** The kernel that sums what parts of a product have given. */
-export function partSumsText(values: 1 | 4): string {
+export function partSumsText(values: 1 | 4, together: boolean): string {
   return expandTemplate(
     "part_sums",
     partSums,
-    { OV: values, EXPERTS: false },
+    { OV: values, EXPERTS: false, TOGETHER: together ? MOST_TOGETHER : 0 },
     { product_size: productSize, product_store: store },
   );
 }

@@ -8,8 +8,9 @@ import { expandTemplate } from "../../../gpu/template.ts";
 import { nothing, type Tensor } from "../../graph.ts";
 import { grid, type LoweringContext, type Window } from "../../op.ts";
 import { byteLength, padded, rowBytes } from "../../weight_storage.ts";
-import { partSumsText, productText } from "./kernels.ts";
+import { BEGINS, partSumsText, productText } from "./kernels.ts";
 import { type MatmulAttributes, type MatmulVariant, MATRIX_DEPTH, partsOf, tileOf } from "./shapes.ts";
+import { kindOfSmall } from "./small.ts";
 
 /** What a launch makes of a product. */
 export interface Part {
@@ -74,6 +75,8 @@ export function launch(
   const secondWeight = orientation === "NT" && terms === 2 && n < inputs[3]!.dim(0)
     ? rowsOf(inputs[3]!, part.firstRow, n)
     : inputs[3]!;
+  const together = kindOfSmall(inputs, attributes) !== undefined &&
+    (variant.family === "subgroup8" || variant.family === "tiled");
   const nobody = nothing(inputs[0]!.graph);
   const stored = [
     addend ? 1 : 0,
@@ -91,6 +94,7 @@ export function launch(
       split: split !== undefined,
       ...(part.continued || accumulate ? {} : { store: addend ? "sum_and_addend" : "sum" }),
       ...(attributes.compute ? { compute: attributes.compute } : {}),
+      together,
     }),
     tensors: [
       x,
@@ -107,8 +111,10 @@ export function launch(
       ...(split ? [0, 0, 0, { f32: 1 }] : stored),
       { f32: second / first },
       partDepth,
+      ...(together ? [0, 0, 0, 0] : []),
     ],
     groups: grid(tiles * parts, device),
+    ...(together ? { begins: [BEGINS.x, BEGINS.w, undefined, BEGINS.out] } : {}),
     flops: 2 * m * n * (k + k2),
   });
   if (!split) return;
@@ -116,15 +122,17 @@ export function launch(
   const units = m * n / values;
   context.dispatch({
     kernel: "matmul parts",
-    wgsl: partSumsText(values),
+    wgsl: partSumsText(values, together),
     tensors: [split, addend ? inputs.at(-1)! : nobody, outputs[0]!],
     size: [
       ...[m, n, parts, 0, 0, 0, part.outStride, part.outColumn, 0, units],
       ...stored,
       { f32: 1 },
       0,
+      ...(together ? [0, 0, 0, 0] : []),
     ],
     groups: grid(Math.ceil(units / 64), device),
+    ...(together ? { begins: [BEGINS.x, undefined, BEGINS.out] } : {}),
     flops: parts * m * n,
   });
 }
