@@ -145,6 +145,8 @@ function bounded(piece: string): string {
 interface Facts {
   /** Arrays of memory, which are indexed by whole numbers. */
   readonly arrays: ReadonlySet<string>;
+  /** Those of structures, which have no number to change. */
+  readonly structures: ReadonlySet<string>;
   /** Types of the sizes of a launch. */
   readonly sizes: ReadonlyMap<string, string>;
 }
@@ -153,7 +155,9 @@ function factsOf(wgsl: string): Facts {
   const arrays = [...wgsl.matchAll(/var<(?:storage|workgroup)[^>]*> (\w+): array/g)].map(([, name]) => name!);
   const struct = /struct Size \{([^}]*)\}/.exec(wgsl)?.[1] ?? "";
   const sizes = [...struct.matchAll(/(\w+): (\w+)/g)].map(([, name, type]) => [name!, type!] as const);
-  return { arrays: new Set(arrays), sizes: new Map(sizes) };
+  const structures = [...wgsl.matchAll(/(\w+): array<(?!vec|[fiu]32|[A-Z]\w*[^\w,>]|f16)([A-Z]\w*)/g)]
+    .filter(([, , type]) => new RegExp(`struct ${type} `).test(wgsl)).map(([, name]) => name!);
+  return { arrays: new Set(arrays), structures: new Set(structures), sizes: new Map(sizes) };
 }
 
 /** The statements of all functions. */
@@ -234,7 +238,7 @@ function* sitesOf(text: string, isHeader: boolean, facts: Facts): Generator<Site
   const named = /^let (\w+) = /.exec(text);
   if (named) {
     const value = text.slice(named[0].length, -1);
-    if (!isCondition(value)) {
+    if (!isCondition(value) && !facts.structures.has(/^(\w+)\[/.exec(value)?.[1] ?? "")) {
       const change = (operation: string) => (t: string, wrong: string) =>
         `${t.replace(/^let /, "var ")} if ${wrong} { ${named[1]} ${operation}; }`;
       if (!/^0u?$/.test(value)) {
@@ -449,7 +453,9 @@ function withSites(text: string, planted: readonly { site: Site; number: number 
 function withChoice(wgsl: string, index: number): string {
   const group = /@builtin\(workgroup_id\) (\w+)/.exec(wgsl)?.[1];
   const main = wgsl.indexOf("{", closing(wgsl, wgsl.indexOf("(", wgsl.indexOf("fn main")))) + 1;
-  const value = `step[${index >> 2}][${index % 4}]${group ? ` + f32(${group}.z)` : ""}`;
+  const value = `step[${index >> 2}][${index % 4}]${
+    group ? ` + select(0.0, 1.0, ${group}.x == 0xffffffffu)` : ""
+  }`;
   const step = wgsl.includes("var<uniform> step:")
     ? ""
     : "@group(1) @binding(1) var<uniform> step: array<vec4<f32>, 64>;\n";

@@ -50,12 +50,18 @@ Deno.test("what unrolling repeats is one place, of which the last copy gets the 
   }
 });
 
+Deno.test("a structure has no number to change", () => {
+  const sizes = KERNEL.replace("var<uniform> size: Size", "var<uniform> sizes: array<Size, 4>")
+    .replace("let row", "let size = sizes[group.z];\n  let row");
+  assertEquals(mutate(sizes, { first: 1, index: 5 }).mutants.filter((m) => /let size/.test(m.place)), []);
+});
+
 Deno.test("mistakes are numbered, chosen by a number of the step, and loops end", () => {
   const { mutants, wgsl } = mutate(KERNEL, { first: 7, index: 6, wanted: (at) => at % 2 === 0 });
   assertEquals(mutants.map(({ number }) => number), mutants.map((_, i) => 7 + i));
   assertEquals(mutants.map(({ at }) => at), mutants.map((_, i) => 2 * i));
   for (const { number } of mutants) assert(wgsl.includes(`(mistake == ${number}.0)`), `${number}`);
-  assert(wgsl.includes("let mistake = step[1][2] + f32(group.z);"));
+  assert(wgsl.includes("let mistake = step[1][2] + select(0.0, 1.0, group.x == 0xffffffffu);"));
   assert(/for \(var k = thread; .* && goes_on\(\); k \+= 8u\)/.test(wgsl));
   assert(!wgsl.includes("//"));
 });

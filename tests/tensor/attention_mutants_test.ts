@@ -184,9 +184,14 @@ const EQUIVALENT: readonly Equivalent[] = [
     because: "a workgroup has all columns of a head",
   },
   {
-    mistake: /tiled 128x32 by 128\b.*: (always|at the edge|term dropped): main: t \+ d /,
+    mistake: /tiled (128x32 by 128|64x32 by 64)\b.*: (always|at the edge|term dropped): main: t \+ d /,
     because:
       "threads bring both sides in different turns: what lies beyond a head's width meets a 0 of the other",
+  },
+  {
+    mistake:
+      /^heads of (64|128|256): .*: (always|at the edge|term dropped): main: (t \+ d|t|part \+ .*) .*in if \(/,
+    because: "so wide a head is made of whole slices and parts",
   },
 ];
 
@@ -385,10 +390,10 @@ interface Kernel {
   readonly withRows: boolean;
 }
 
-/** Every variant, at the narrowest head for which it is one, and of software devices also where heads stay in registers; then with a soft cap. */
+/** Every variant, at the first of these heads for which it is one, and of software devices also where heads stay in registers; then with a soft cap. */
 function* everyKernel(family: KernelFamily): Generator<Kernel> {
   const tried = new Set<string>();
-  for (const [headDim, softCap] of [[28], [8], [64], [128], [256], [28, 5]] as const) {
+  for (const [headDim, softCap] of [[28], [8], [68], [132], [252], [64], [128], [256], [28, 5]] as const) {
     if (headDim === 8 && family === "tiled") continue;
     for (const part of PARTS) {
       const variants = attentionVariants(part);

@@ -107,11 +107,12 @@ const EQUIVALENT: readonly Equivalent[] = [
     because: "only what lies along K is spread over the banks of workgroup memory",
   },
   {
-    mistake: /, 4x4 each.*: term dropped: main: (r % #u|.* r \/ #u \* #u) in let m = /,
+    mistake: /, 4x[48] each.*: term dropped: main: (r % #u|.* r \/ #u \* #u) in let m = /,
     because: "a thread has four rows side by side, and no others",
   },
   {
-    mistake: / parts, .*: matmul (NN|NT|TN).*: put: .*(addend|keep|accumulate)/,
+    mistake:
+      / parts, .*: matmul (NN|NT|TN).*: put: (.*(addend|keep|accumulate)|value \+= out|at in value \+= out)/,
     because: "what parts give is added to what is there by the kernel that sums them",
   },
   {
@@ -138,6 +139,14 @@ const EQUIVALENT: readonly Equivalent[] = [
   {
     mistake: /matmul parts: ((never|at the edge): (put: (m|n) >=|main: i >=)|one more: main: let first = i)/,
     because: "what comes after the last lies beyond the binding, where nothing is written",
+  },
+  {
+    mistake: / parts, .*: term dropped: main: group.x \+ group.y \* groups.x in let launched/,
+    because: "so few workgroups are never folded",
+  },
+  {
+    mistake: /^(?!.*\bodd\b).* parts, .*: other size: main: size.part_depth in let end/,
+    because: "sizes are multiples of four there, and so is what is held to them",
   },
 ];
 
@@ -301,7 +310,7 @@ function huntIn(
       scalars: { a: 0.1, b: 0.2, c: 0.3, keep: 0.75, nothing: 0 },
       device: {
         ...device,
-        maxBindingSize: Math.max(weight - 4, others),
+        maxBindingSize: Math.max(c.sizes.length > 1 ? weight - 4 : weight, others),
         // Grids are folded.
         maxWorkgroupsPerDimension: Math.ceil(Math.sqrt(groups)),
         kernels: Object.fromEntries(products.map(({ choice }) => choice)),
