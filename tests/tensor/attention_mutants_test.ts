@@ -137,7 +137,7 @@ const EQUIVALENT: readonly Equivalent[] = [
   },
   {
     mistake:
-      /tiled (32x32 by 64|64x32 by 128|32x64 by 128|64x64 by 256|128x32 by 256): .*: second choice: main: max\(highest#, /,
+      /tiled (32x32 by 64|64x32 by 128|32x64 by 128|64x64 by 256|128x32 by 256)\b.*: second choice: main: max\(highest#, /,
     because: "a thread has one vector of scores of a row",
   },
   {
