@@ -67,7 +67,7 @@ const EQUIVALENT: readonly Equivalent[] = [
   },
   {
     mistake:
-      /subgroup8 32x.*: (zero: main: let own_k|term dropped: main: (lane % #u in var xi|lane \/ #u in let own_k))/,
+      /subgroup8 32x.*: (zero: main: let own_k|term dropped: main: (.*own_k \* x_step in var xi|lane % #u in var xi|lane \/ #u in let own_k))/,
     because: "a load of all lanes brings 32 rows of one k",
   },
   {
@@ -131,6 +131,10 @@ const EQUIVALENT: readonly Equivalent[] = [
     mistake: / of several: .*\b(x_begin|w_begin|out_begin|[xw]_base = size|out_base = size)/,
     because:
       "one product alone begins at 0; tests/tensor/together_test.ts plants these where several are made",
+  },
+  {
+    mistake: /subgroup8 .* of several: left out: begin_product: size = sizes\[member\]/,
+    because: "the kernel reads its sizes where it begins, and has no other function",
   },
   {
     mistake: / of several: .*(size.has_addend|addend\[at\])/,
@@ -287,8 +291,9 @@ function huntIn(
   c: Case,
   share?: Hunt["share"],
 ): Promise<void> {
-  // Those of two terms are made alone, whatever their weights are.
-  const products = (c.terms === 1 ? [true, false] : [true]).flatMap((isFrozen) =>
+  // Those of two terms, and large ones, are made alone, whatever their weights are.
+  const alone = c.terms === 2 || Math.min(c.sizes[0]!.m, c.sizes[0]!.n) > 128;
+  const products = (alone ? [true] : [true, false]).flatMap((isFrozen) =>
     c.sizes.map((sizes) => new Product(c, sizes, isFrozen))
   );
   const { m, n, k } = c.sizes[0]!;
