@@ -89,10 +89,10 @@ export function pageTest(
           });
           page.setDefaultTimeout(20_000);
           await fn({ page, url: `http://127.0.0.1:${port}/`, service, folder, restart });
-          // Answers that a test gives in place of the service, and that nobody waits for any more.
-          await page.unrouteAll({ behavior: "ignoreErrors" });
           assertEquals(complaints, []);
         } finally {
+          // Answers that a test gives in place of the service, and that nobody waits for any more: what fails of one would end all tests of the file.
+          for (const page of context?.pages() ?? []) await page.unrouteAll({ behavior: "ignoreErrors" });
           await context?.close();
           await listening.close(2);
         }
