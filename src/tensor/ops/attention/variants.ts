@@ -290,7 +290,7 @@ function tiledCost(part: AttentionPart, shape: AttentionShape, variant: Tiled): 
 
 /**
  * Seconds by a model of a processor that plays threads eight at a time: what it does are instructions, most of them to bring vectors to
- * and from workgroup memory, of which every lane's numbers are moved one by one. The numbers of nanoseconds are a fit to 40 kernels on
+ * and from workgroup memory, of which every lane's numbers are moved one by one. The numbers of nanoseconds are a fit to 52 timings of kernels on
  * Mesa's llvmpipe, which it is off by 4 % on average; docs/tuning.md says how.
  */
 function processorCost(part: AttentionPart, shape: AttentionShape, variant: Tiled): number {
