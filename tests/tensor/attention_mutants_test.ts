@@ -9,7 +9,7 @@ import {
   attentionVariants,
 } from "../../src/tensor/ops/attention/variants.ts";
 import { type Case, makeCase, oracle, packed, shape, valuesOf } from "./attention_cases.ts";
-import { FAMILIES, freeing, testGpu, type Value } from "./harness.ts";
+import { gpuTest, type Value } from "./harness.ts";
 import { type Equivalent, type Hunt, Hunters, isWithin } from "./mutants.ts";
 
 /** Mistakes that change nothing that anybody could see, and why. */
@@ -357,29 +357,18 @@ const ALL = Deno.env.get("LIMBECK_ALL_VARIANTS") === "1";
 /** Of their mistakes one in so many: a run by tiles takes a software device twenty times as long. */
 const SHARE = { subgroup8: 5, tiled: 12 } as const;
 
-for (const family of FAMILIES) {
-  Deno.test({
-    name: `a mistake in ${ALL ? "any" : "some"} kernel of attention is noticed, wherever it is [${family}]`,
-    sanitizeResources: false,
-    sanitizeOps: false,
-    async fn(t) {
-      const gpu = await testGpu(family);
-      if (family === "subgroup8" && gpu.description.subgroupSize !== 8) {
-        console.log(`skip: ${t.name}: this device's subgroups do not have 8 lanes`);
-        return;
-      }
-      const hunters = new Hunters(EQUIVALENT);
-      await freeing(gpu, async () => {
-        let at = 0;
-        for (const { part, variant, ...others } of ALL ? everyKernel(family) : someKernels(family)) {
-          const share = ALL ? undefined : { of: SHARE[family], at: at++ };
-          await huntIn(hunters, gpu, part, variant, { ...others, ...(share ? { share } : {}) });
-        }
-      });
-      hunters.end(ALL);
-    },
-  });
-}
+gpuTest(
+  `a mistake in ${ALL ? "any" : "some"} kernel of attention is noticed, wherever it is`,
+  async (gpu, family) => {
+    const hunters = new Hunters(EQUIVALENT);
+    let at = 0;
+    for (const { part, variant, ...others } of ALL ? everyKernel(family) : someKernels(family)) {
+      const share = ALL ? undefined : { of: SHARE[family], at: at++ };
+      await huntIn(hunters, gpu, part, variant, { ...others, ...(share ? { share } : {}) });
+    }
+    hunters.end(ALL);
+  },
+);
 
 interface Kernel {
   readonly part: AttentionPart;

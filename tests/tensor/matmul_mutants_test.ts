@@ -10,7 +10,7 @@ import {
   tileOf,
 } from "../../src/tensor/ops/matmul/shapes.ts";
 import { matmulVariants } from "../../src/tensor/ops/matmul/variants.ts";
-import { FAMILIES, freeing, testGpu, type Value } from "./harness.ts";
+import { gpuTest, type Value } from "./harness.ts";
 import { type Equivalent, type Hunt, Hunters, isWithin } from "./mutants.ts";
 import { operand } from "./oracle.ts";
 
@@ -388,29 +388,18 @@ function sameTile(a: TiledVariant, b: TiledVariant): boolean {
   return name({ ...a, parts: 1 }) === name({ ...b, parts: 1 });
 }
 
-for (const family of FAMILIES) {
-  Deno.test({
-    name: `a mistake in ${ALL ? "any" : "some"} kernel of products is noticed, wherever it is [${family}]`,
-    sanitizeResources: false,
-    sanitizeOps: false,
-    async fn(t) {
-      const gpu = await testGpu(family);
-      if (family === "subgroup8" && gpu.description.subgroupSize !== 8) {
-        console.log(`skip: ${t.name}: this device's subgroups do not have 8 lanes`);
-        return;
-      }
-      const hunters = new Hunters(EQUIVALENT);
-      const { name: called, subgroupSize } = gpu.description;
-      const device = { ...DEFAULT_DEVICE, name: called, subgroupSize };
-      await freeing(gpu, async () => {
-        let at = 0;
-        for (const c of kernels(family, device)) {
-          const what = `${c.orientation} ${name(c.variant)}`;
-          if (!ALL && !SOME.test(what)) continue;
-          await huntIn(hunters, gpu, { ...device, family }, c, ALL ? undefined : { of: SHARE, at: at++ });
-        }
-      });
-      hunters.end(ALL);
-    },
-  });
-}
+gpuTest(
+  `a mistake in ${ALL ? "any" : "some"} kernel of products is noticed, wherever it is`,
+  async (gpu, family) => {
+    const hunters = new Hunters(EQUIVALENT);
+    const { name: called, subgroupSize } = gpu.description;
+    const device = { ...DEFAULT_DEVICE, name: called, subgroupSize };
+    let at = 0;
+    for (const c of kernels(family, device)) {
+      const what = `${c.orientation} ${name(c.variant)}`;
+      if (!ALL && !SOME.test(what)) continue;
+      await huntIn(hunters, gpu, { ...device, family }, c, ALL ? undefined : { of: SHARE, at: at++ });
+    }
+    hunters.end(ALL);
+  },
+);
