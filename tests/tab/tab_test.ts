@@ -85,13 +85,13 @@ Deno.test("a picked file is read in pieces", async () => {
 
 Deno.test("what a tab cannot read is refused with what to do", async () => {
   const table = await assertRejects(
-    () => csvRecords(undefined, "/datasets/a/a.csv").next(),
+    () => Array.fromAsync(csvRecords(undefined, "/datasets/a/a.csv")),
     InputError,
     "a.csv",
   );
   assertMatch(table.hint!, /JSON Lines/);
   await assertRejects(
-    () => unpacked(undefined, "gzip", "/datasets/a/a.jsonl.gz").next(),
+    () => Array.fromAsync(unpacked(undefined, "gzip", "/datasets/a/a.jsonl.gz")),
     InputError,
     "unpack gzip",
   );
