@@ -24,6 +24,7 @@ import universalLogit from "../../plugins/losses/universal_logit.ts";
 import * as example from "./examples.ts";
 import { assertRow, hardRows, random, withGpu } from "./hard_rows.ts";
 import { assertClose, atAnyTemperature, FAMILIES, type Row, runKernel, term } from "./harness.ts";
+import { LONG_ROW } from "../../src/losses/kernel/layout.ts";
 import { freeing, testGpu } from "../tensor/harness.ts";
 import { assertNoticed, type Mistake } from "./mistakes.ts";
 
@@ -57,7 +58,7 @@ const MISTAKES: Record<string, Mistake> = {
 };
 
 for (const { family } of FAMILIES) {
-  for (const vocabulary of [1, 5, 511, 513, 4096]) {
+  for (const vocabulary of [1, 5, 511, 513, 8200]) {
     Deno.test(`${family} kernel agrees with referenceRow() at vocabulary ${vocabulary}`, async () => {
       const rows = hardRows(vocabulary);
       await withGpu(family!, async (gpu) => {
@@ -189,10 +190,11 @@ for (const { family } of FAMILIES) {
   });
 
   Deno.test(`${family} kernel with planted mistakes fails`, async () => {
-    // Several turns of either family's main loop, and one entry more.
+    // Several turns of either family's main loop for long rows, and one entry more.
     await withGpu(
       family!,
-      (gpu) => assertNoticed(gpu, BASIC, hardRows(3073), MISTAKES, (row, got) => assertRow(BASIC, row, got)),
+      (gpu) =>
+        assertNoticed(gpu, BASIC, hardRows(LONG_ROW + 1), MISTAKES, (row, got) => assertRow(BASIC, row, got)),
     );
   });
 }
