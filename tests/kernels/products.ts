@@ -6,6 +6,7 @@
  */
 import { DEFAULT_DEVICE, type KernelText, type SubgroupMatrix } from "../../src/gpu/description.ts";
 import { partSumsText, productText } from "../../src/tensor/ops/matmul/kernels.ts";
+import { holdsPairs, type RotationText } from "../../src/tensor/ops/matmul/rotation.ts";
 import type { MatmulVariant } from "../../src/tensor/ops/matmul/shapes.ts";
 import { matmulVariants } from "../../src/tensor/ops/matmul/variants.ts";
 import type { DType } from "../../src/tensor/weight_storage.ts";
@@ -22,6 +23,7 @@ interface Product {
   readonly split?: boolean;
   readonly compute?: "f16";
   readonly together?: boolean;
+  readonly rope?: RotationText;
 }
 
 function* variantsOf(orientation: typeof ORIENTATIONS[number], m: number): Generator<MatmulVariant> {
@@ -70,6 +72,17 @@ export function matrixTexts(): KernelText[] {
   );
 }
 
+/** Whole heads and parts of them, alone and with a row of each storage that is added. */
+const ROTATIONS: readonly (readonly [RotationText, string])[] = [true, false].flatMap((rest) =>
+  ([undefined, "f32", "f16", "bf16"] as const).map((dtype) => {
+    const bias = dtype && { shape: [140], dtype };
+    return [
+      { rest, ...(bias ? { bias } : {}) },
+      `${rest ? " in part" : ""}${dtype ? ` with ${dtype}` : ""}`,
+    ] as const;
+  })
+);
+
 /** Texts that use subgroups count as those of the family that may. */
 export function productTexts(): KernelText[] {
   const texts: KernelText[] = [];
@@ -82,6 +95,7 @@ export function productTexts(): KernelText[] {
         split: product.split ?? false,
         ...(product.compute ? { compute: product.compute } : {}),
         together: product.together ?? false,
+        ...(product.rope ? { rope: product.rope } : {}),
       });
       const label = `matmul ${orientation} ${matmulVariants.name(v)}${what}`;
       texts.push({ label, family: wgsl.includes("subgroupBroadcast(") ? "subgroup8" : "tiled", wgsl });
@@ -102,9 +116,23 @@ export function productTexts(): KernelText[] {
         if (v.family === "tiled") {
           add(v, ", several together, split", { m, k: 2048, depth: 512, split: true, together: true });
         }
+        if (orientation === "NT" && holdsPairs(v, false)) {
+          for (const [rope, what] of ROTATIONS) {
+            add(v, `, turned${what}`, { m, rope });
+            add(v, `, two products, turned${what}`, { m, k2: 8, rope });
+          }
+          if (kind === "tiled 0") add(v, ", in f16, turned", { m, compute: "f16", rope: { rest: false } });
+        }
         if (kind === "tiled 0" && orientation !== "TN") add(v, ", in f16", { m, compute: "f16" });
       }
     }
+  }
+  for (const [rope, what] of ROTATIONS) {
+    texts.push({
+      label: `parts of products, turned${what}`,
+      family: "tiled",
+      wgsl: partSumsText(1, false, rope),
+    });
   }
   for (const values of [1, 4] as const) {
     texts.push({
