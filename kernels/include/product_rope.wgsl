@@ -55,7 +55,7 @@ fn turn_of(m: u32) -> Turn {
 // Stores both values of a pair in row m.
 fn put_pair(m: u32, pair: Pair, turn: Turn, first: f32, second: f32) {
   if (m >= size.m || pair.first >= size.n) { return; }
-  let begin = m * size.out_stride + size.out_column;
+  let begin = m * size.out_stride;
   var a = first * size.factor;
   var b = second * size.factor;
   if (size.accumulate == 2u) {
