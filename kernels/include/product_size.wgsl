@@ -7,6 +7,9 @@ struct Size {
 //#if TOGETHER > 0
   x_begin: u32, w_begin: u32, out_begin: u32, spare: u32, // where this product's operands begin in what is bound for all
 //#end
+//#if ROPE
+  half: u32, head_pairs: u32, positions: u32, nan: f32, // pairs of a head that are turned, and all; positions that have angles
+//#end
 //#if EXPERTS
   first_expert: u32, experts: u32, expert_values: u32, expert_offset: u32, // of those bound; of each; of where k begins
   tiles_n: u32,

@@ -15,9 +15,13 @@
 //#end
 //#end
 //#for i in 0..COLUMNS * DEPTH / 4 / THREADS
+//#if ROPE
+      w_unit$i = $W_UNIT(w_row$i, k0 + w_k, $END);
+//#else
 //#if ORIENTATION == NT
       w_unit$i = $W_UNIT(column + w_r + $(i * THREADS * 4 / DEPTH)u, k0 + w_k, $END);
 //#else
       w_unit$i = $W_UNIT(column + w_r, k0 + w_k + $(i * THREADS * 4 / COLUMNS)u, $END);
+//#end
 //#end
 //#end

@@ -4,11 +4,19 @@
 //
 // With TOGETHER > 0 those of several products; see product_size.
 //
-// Constants: TOGETHER, OV (values of a row that a thread makes: 1, or 4 where N and where rows of the output begin are multiples of 4).
-// size.k is the number of parts; size.tiles that of values, or of fours of them.
+// With ROPE the output is queries or keys, which are turned before they are stored; see product_rope. A thread makes a pair of values then.
+//
+// Constants: TOGETHER, ROPE, OV (values of a row that a thread makes: 1, or 4 where N and where rows of the output begin are multiples of 4).
+// size.k is the number of parts; size.tiles that of values, or of fours of them, or of pairs.
 
 //#include product_size
+//#if ROPE
+//#include product_rope with TABLE = 1, OUT = 2
+
+alias Out = f32;
+//#else
 //#include product_store with ADDEND = 1, OUT = 2
+//#end
 
 @group(0) @binding(0) var<storage, read> parts: array<Out>;
 
@@ -24,8 +32,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
   let i = (group.x + group.y * groups.x) * 64u + thread;
   if (i >= size.tiles) { return; }
+//#if ROPE
+  let m = i / (size.n / 2u);
+  let pair = pair_of(i % (size.n / 2u));
+  var first = 0.0;
+  var second = 0.0;
+  for (var part = 0u; part < size.k; part++) {
+    let at = (part * size.m + m) * size.n;
+    first += parts[at + pair.first];
+    second += parts[at + pair.second];
+  }
+  put_pair(m, pair, turn_of(m), first, second);
+//#else
   var sum = Out();
   for (var part = 0u; part < size.k; part++) { sum += parts[parts_begin + part * size.tiles + i]; }
   let first = i * $(OV)u;
   put(first / size.n, first % size.n, sum);
+//#end
 }

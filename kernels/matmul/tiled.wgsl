@@ -21,6 +21,8 @@
 //
 // With TOGETHER > 0 several products, of one term, are made at once; see product_size.
 //
+// With ROPE the output is queries or keys, which are turned before they are stored; see product_rope. It is NT then, and K is not split.
+//
 // COMPUTE f16: both operands are rounded to f16 on their way into the panels, those of each row of x after they were multiplied by a power of
 // two that row_scales.wgsl makes of its largest one, those of w after they were multiplied by 64; products are summed in f32. Values of w from
 // 1024 on become the largest f16. There is one product then, and not TN.
@@ -29,7 +31,7 @@
 // brings of a slice), GROUPS (of four values along K that are
 // multiplied in one turn of a loop), BLOCK (so deep a sum is added to the others on its own: a long sum rounds each product to the size of
 // all before it; 0 for no blocks), SPLIT (K is split between workgroups, in parts of part_depth, each with an output of its own), TERMS,
-// TOGETHER, EXPERTS, WEIGHT, XV, WV, SV, OV, COMPUTE (f32, f16). Limits: units of a panel are a multiple of threads, ROWS and COLUMNS of 8.
+// TOGETHER, EXPERTS, ROPE, WEIGHT, XV, WV, SV, OV, COMPUTE (f32, f16). Limits: units of a panel are a multiple of threads, ROWS and COLUMNS of 8.
 
 //#if COMPUTE == f16
 enable f16;
@@ -37,7 +39,11 @@ enable f16;
 //#end
 //#include product_size
 //#include product_operands
+//#if ROPE
+//#include product_rope with TABLE = 2, OUT = 3
+//#else
 //#include product_store with ADDEND = 2, OUT = 3
+//#end
 
 //#if COMPUTE == f16
 // Of each row of x: what it is multiplied by, and the inverse of that and of what w is multiplied by.
@@ -134,6 +140,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let w_k = thread % $(DEPTH / 4)u * 4u;
   let w_at = w_k / 4u * $(COLUMNS)u;
   let w_turn = w_k / 4u * $(32 / DEPTH)u;
+//#if ROPE
+  // The first half of the tile's columns are the first ones of its pairs.
+  let first_pair = column / 2u;
+//#for i in 0..COLUMNS * DEPTH / 4 / THREADS
+  let w_nth$i = w_r + $(i * THREADS * 4 / DEPTH)u;
+  let w_row$i = pair_column(first_pair + w_nth$i % $(COLUMNS / 2)u, w_nth$i / $(COLUMNS / 2)u);
+//#end
+//#end
 //#else
   let w_r = thread % $(COLUMNS / 4)u * 4u;
   let w_k = thread / $(COLUMNS / 4)u;
@@ -259,6 +273,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
 //#end
 //#end
+//#if ROPE
+//#for e in 0..COLUMNS_EACH / 2
+  let pair$e = pair_of(first_pair + tx + $(e * (COLUMNS / COLUMNS_EACH))u);
+//#end
+//#end
   // One place that stores, with the sums moved up by one each turn: unrolled it would double the compile time.
   for (var r = 0u; r < $(ROWS_EACH)u; r++) {
 //#if LANES > 0
@@ -276,7 +295,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     acc0_$c *= back;
 //#end
 //#end
+//#if ROPE
+    let turn = turn_of(m);
+//#for e in 0..COLUMNS_EACH / 2
+    put_pair(m, pair$e, turn, acc0_$(e / 4)[$(e % 4)], acc0_$((e + COLUMNS_EACH / 2) / 4)[$((e + COLUMNS_EACH / 2) % 4)]);
+//#end
+//#end
 //#for c in 0..COLUMNS_EACH / 4
+//#if !ROPE
 //#if ORIENTATION == NT
 //#for e in 0..4
     put(m, column + tx + $((c * 4 + e) * (COLUMNS / COLUMNS_EACH))u, acc0_$c[$e]);
@@ -287,6 +313,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#else
 //#for e in 0..4
     put(m, column + tx * 4u + $(c * (COLUMNS / COLUMNS_EACH) * 4 + e)u, acc0_$c[$e]);
+//#end
 //#end
 //#end
 //#end

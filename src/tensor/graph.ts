@@ -328,6 +328,8 @@ export interface Dispatch {
   readonly flops?: number;
   /** Bytes that its tiling moves between memory and the kernel, where that is not each binding once. */
   readonly traffic?: number;
+  /** Of a kernel that was chosen: operands that what it says of its traffic leaves out, and the bytes that it moves of them. */
+  readonly beside?: { readonly tensors: readonly Tensor[]; readonly bytes: number };
   /**
    * Where this launch and others of the same text can be one: the text reads `sizes[group.z]`, of an array of MOST_TOGETHER size structs, where
    * others read `size`. Of each binding, the size word that says how many 32-bit words behind its beginning the operand is; undefined where

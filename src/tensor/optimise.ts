@@ -34,14 +34,14 @@ function dropUnused(graph: Graph, nodes: readonly Node[]): Node[] {
 }
 
 /** The tensors whose memory some node of the block writes in place: what reads them must not move. */
-function mutatedRoots(nodes: readonly Node[]): Set<Tensor> {
+export function mutatedRoots(nodes: readonly Node[]): Set<Tensor> {
   const roots = new Set<Tensor>();
   for (const node of nodes) if (node.op.mutates) node.outputs.forEach((t) => roots.add(rootOf(t).root));
   return roots;
 }
 
 /** How often each tensor is read, by nodes and as an output of the block. */
-function countUses(graph: Graph, nodes: readonly Node[]): Map<Tensor, number> {
+export function countUses(graph: Graph, nodes: readonly Node[]): Map<Tensor, number> {
   const uses = new Map<Tensor, number>();
   for (const node of nodes) for (const t of node.inputs) uses.set(t, (uses.get(t) ?? 0) + 1);
   for (const t of graph.outputs.values()) uses.set(t, (uses.get(t) ?? 0) + 1);

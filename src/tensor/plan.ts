@@ -23,6 +23,7 @@ import { type Dispatch, isView, rootOf, type Window } from "./op.ts";
 import { optimise } from "./optimise.ts";
 import { planLaunches, type PlannedDispatch, SizeWords } from "./planned_dispatch.ts";
 import type { Range } from "./range.ts";
+import { rotateInStores } from "./rotations.ts";
 import { type Schedule, schedule } from "./together.ts";
 import { type ChosenKernel, KernelChooser } from "./variants.ts";
 
@@ -104,7 +105,10 @@ export function plan(program: Program, device: DeviceDescription): Plan {
   const buffers: PlannedBuffer[] = [];
   const storages = new Map<string, Range & Storage>();
   const chooser = new KernelChooser(device);
-  const optimised = program.blocks.map((graph) => ({ graph, nodes: optimise(graph) }));
+  const optimised = program.blocks.map((graph) => ({
+    graph,
+    nodes: rotateInStores(graph, optimise(graph), device),
+  }));
   const lowered = schedule(optimised).map((scheduled) => ({
     graph: scheduled.graph,
     nodes: lower(scheduled, device, chooser),
@@ -237,14 +241,19 @@ function shareTraffic(dispatches: Dispatch[], traffic: number | undefined): Disp
   if (dispatches.some((d) => d.traffic !== undefined)) return dispatches;
   const flopsOf = (d: Dispatch) => d.flops ?? 0;
   const bytesOf = (d: Dispatch) =>
-    d.tensors.reduce((sum, t) => sum + ("byteOffset" in t ? t.byteLength : byteLength(t)), 0);
+    d.tensors.filter((t) => "byteOffset" in t || !d.beside?.tensors.includes(t))
+      .reduce((sum, t) => sum + ("byteOffset" in t ? t.byteLength : byteLength(t)), 0);
   const { kernel } = dispatches.reduce((a, b) => flopsOf(b) > flopsOf(a) ? b : a);
   const launches = dispatches.filter((d) => d.kernel === kernel);
   const beside = dispatches.filter((d) => d.kernel !== kernel && flopsOf(d) > 0);
   const flops = launches.reduce((sum, d) => sum + flopsOf(d), 0);
   if (flops === 0) return dispatches;
   const rest = traffic - beside.reduce((sum, d) => sum + bytesOf(d), 0);
-  return dispatches.map((d) => d.kernel === kernel ? { ...d, traffic: rest * flopsOf(d) / flops } : d);
+  return dispatches.map((d) => {
+    if (d.kernel !== kernel && !d.beside) return d;
+    const own = d.kernel === kernel ? rest * flopsOf(d) / flops : bytesOf(d);
+    return { ...d, traffic: own + (d.beside?.bytes ?? 0) };
+  });
 }
 
 /** Weights and states get a buffer each; the inputs share one, so that one write fills them all. */

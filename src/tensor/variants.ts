@@ -37,6 +37,21 @@ export function othersThanFirst(chosen: ReadonlyMap<string, ChosenKernel>): Reco
   return Object.fromEntries(others.map(([key, { chosen }]) => [key, chosen]));
 }
 
+/** The variant that a device would use for a shape that is the first of its class; see {@linkcode KernelChooser.choose}. */
+export function preferred<S, V>(
+  variants: Omit<Variants<S, V>, "trial">,
+  shape: S,
+  device: DeviceDescription,
+): V {
+  const wanted = device.kernels?.[keyOf(variants, shape)];
+  const candidates = variants.candidates(shape, device);
+  return candidates.find((v) => variants.name(v) === wanted) ?? candidates[0]!;
+}
+
+function keyOf<S, V>(variants: Omit<Variants<S, V>, "trial">, shape: S): string {
+  return `${variants.kind} ${variants.shapeClass(shape)}`;
+}
+
 /** Chooses while a program is planned, and keeps what was chosen. */
 export class KernelChooser {
   readonly #device: DeviceDescription;
@@ -53,7 +68,7 @@ export class KernelChooser {
 
   /** The variant to use for a shape: the device's own choice, or the first candidate where it has none that can run. */
   choose<S, V>(variants: Variants<S, V>, shape: S): V {
-    const key = `${variants.kind} ${variants.shapeClass(shape)}`;
+    const key = keyOf(variants, shape);
     const candidates = variants.candidates(shape, this.#device);
     const known = this.#chosen.get(key);
     // What the first shape of a class got, the others get too, or a plan made again from the names of the first would differ from it.

@@ -145,7 +145,7 @@ function bounded(piece: string): string {
 interface Facts {
   /** Arrays of memory, which are indexed by whole numbers. */
   readonly arrays: ReadonlySet<string>;
-  /** Those of structures, which have no number to change. */
+  /** Those of structures, and functions that make one: none has a number to change. */
   readonly structures: ReadonlySet<string>;
   /** Types of the sizes of a launch. */
   readonly sizes: ReadonlyMap<string, string>;
@@ -157,7 +157,9 @@ function factsOf(wgsl: string): Facts {
   const sizes = [...struct.matchAll(/(\w+): (\w+)/g)].map(([, name, type]) => [name!, type!] as const);
   const structures = [...wgsl.matchAll(/(\w+): array<(?!vec|[fiu]32|[A-Z]\w*[^\w,>]|f16)([A-Z]\w*)/g)]
     .filter(([, , type]) => new RegExp(`struct ${type} `).test(wgsl)).map(([, name]) => name!);
-  return { arrays: new Set(arrays), structures: new Set(structures), sizes: new Map(sizes) };
+  const makers = [...wgsl.matchAll(/\bfn (\w+)\([^)]*\) -> (\w+) \{/g)]
+    .filter(([, , type]) => new RegExp(`struct ${type} `).test(wgsl)).map(([, name]) => name!);
+  return { arrays: new Set(arrays), structures: new Set([...structures, ...makers]), sizes: new Map(sizes) };
 }
 
 /** The statements of all functions. */
@@ -238,7 +240,7 @@ function* sitesOf(text: string, isHeader: boolean, facts: Facts): Generator<Site
   const named = /^let (\w+) = /.exec(text);
   if (named) {
     const value = text.slice(named[0].length, -1);
-    if (!isCondition(value) && !facts.structures.has(/^(\w+)\[/.exec(value)?.[1] ?? "")) {
+    if (!isCondition(value) && !facts.structures.has(/^(\w+)[[(]/.exec(value)?.[1] ?? "")) {
       const change = (operation: string) => (t: string, wrong: string) =>
         `${t.replace(/^let /, "var ")} if ${wrong} { ${named[1]} ${operation}; }`;
       if (!/^0u?$/.test(value)) {

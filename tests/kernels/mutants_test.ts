@@ -54,6 +54,10 @@ Deno.test("a structure has no number to change", () => {
   const sizes = KERNEL.replace("var<uniform> size: Size", "var<uniform> sizes: array<Size, 4>")
     .replace("let row", "let size = sizes[group.z];\n  let row");
   assertEquals(mutate(sizes, { first: 1, index: 5 }).mutants.filter((m) => /let size/.test(m.place)), []);
+  const made = KERNEL.replace("let row = group.x", "let at = place(group.x + 1u);\n  let row = group.x") +
+    "struct Place { x: u32 }\nfn place(x: u32) -> Place { return Place(x); }\n";
+  const rules = mutate(made, { first: 1, index: 5 }).mutants.filter((m) => /let at/.test(m.place));
+  assertEquals(rules.map(({ rule }) => rule), ["term dropped"]);
 });
 
 Deno.test("mistakes are numbered, chosen by a number of the step, and loops end", () => {

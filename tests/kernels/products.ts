@@ -6,6 +6,7 @@
  */
 import { DEFAULT_DEVICE, type KernelText, type SubgroupMatrix } from "../../src/gpu/description.ts";
 import { partSumsText, productText } from "../../src/tensor/ops/matmul/kernels.ts";
+import { holdsPairs, type RotationText } from "../../src/tensor/ops/matmul/rotation.ts";
 import type { MatmulVariant } from "../../src/tensor/ops/matmul/shapes.ts";
 import { matmulVariants } from "../../src/tensor/ops/matmul/variants.ts";
 import type { DType } from "../../src/tensor/weight_storage.ts";
@@ -22,6 +23,7 @@ interface Product {
   readonly split?: boolean;
   readonly compute?: "f16";
   readonly together?: boolean;
+  readonly rope?: RotationText;
 }
 
 function* variantsOf(orientation: typeof ORIENTATIONS[number], m: number): Generator<MatmulVariant> {
@@ -70,6 +72,18 @@ export function matrixTexts(): KernelText[] {
   );
 }
 
+/** Whole heads and parts of them, and a row of each storage that is added: not every pair of them. */
+const ROTATIONS: readonly RotationText[] = [
+  { rest: false },
+  { rest: true, bias: { shape: [140], dtype: "f32" } },
+  { rest: false, bias: { shape: [140], dtype: "f16" } },
+  { rest: true, bias: { shape: [140], dtype: "bf16" } },
+];
+
+function labelOf({ rest, bias }: RotationText): string {
+  return `, turned${rest ? " in part" : ""}${bias ? ` with ${bias.dtype}` : ""}`;
+}
+
 /** Texts that use subgroups count as those of the family that may. */
 export function productTexts(): KernelText[] {
   const texts: KernelText[] = [];
@@ -82,6 +96,7 @@ export function productTexts(): KernelText[] {
         split: product.split ?? false,
         ...(product.compute ? { compute: product.compute } : {}),
         together: product.together ?? false,
+        ...(product.rope ? { rope: product.rope } : {}),
       });
       const label = `matmul ${orientation} ${matmulVariants.name(v)}${what}`;
       texts.push({ label, family: wgsl.includes("subgroupBroadcast(") ? "subgroup8" : "tiled", wgsl });
@@ -102,9 +117,16 @@ export function productTexts(): KernelText[] {
         if (v.family === "tiled") {
           add(v, ", several together, split", { m, k: 2048, depth: 512, split: true, together: true });
         }
+        if (orientation === "NT" && holdsPairs(v, false)) {
+          ROTATIONS.forEach((rope, i) => add(v, labelOf(rope), { m, rope, k2: i % 3 === 0 ? 0 : 8 }));
+          if (kind === "tiled 0") add(v, ", in f16, turned", { m, compute: "f16", rope: { rest: false } });
+        }
         if (kind === "tiled 0" && orientation !== "TN") add(v, ", in f16", { m, compute: "f16" });
       }
     }
+  }
+  for (const rope of ROTATIONS) {
+    texts.push({ label: `parts${labelOf(rope)}`, family: "tiled", wgsl: partSumsText(1, false, rope) });
   }
   for (const values of [1, 4] as const) {
     texts.push({

@@ -144,6 +144,13 @@ export async function run(
   }
 }
 
+/** The names of the kernels that a device launches for a traced block, in their order. */
+export function kernelsOf(device: DeviceDescription, trace: (graph: Graph) => void): string[] {
+  const program = new Program();
+  trace(program.block("test"));
+  return plan(program, device).blocks.get("test")!.dispatches.map(({ kernel }) => kernel);
+}
+
 /** Deterministic pseudo-random numbers in [-scale, scale). */
 export function randomArray(count: number, seed: number, scale = 1): Float32Array {
   let state = seed >>> 0 || 1;

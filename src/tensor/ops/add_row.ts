@@ -11,7 +11,7 @@ import { byteLength, isWeight, weightIncludes } from "../weight_storage.ts";
 import { sumRows } from "./pointwise.ts";
 
 /** y[t, :] = x[t, :] + row, with the row in any storage of weights; the gradient of the row is the sum of dy over the rows. */
-const addRowOp: Op<null> = {
+export const addRowOp: Op<null> = {
   name: "addRow",
   infer(inputs) {
     const [x, row] = inputs;

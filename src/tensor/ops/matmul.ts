@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { DeviceError } from "../../base/errors.ts";
+import { DeviceError, ShapeError } from "../../base/errors.ts";
 import type { Compute, Graph, Tensor, Variants } from "../graph.ts";
 import { ensure, type GradientContext, type LoweringContext, type Op } from "../op.ts";
 import { gcd, isWeight, rowBytes, STORAGES } from "../weight_storage.ts";
@@ -15,28 +15,20 @@ import { windows } from "../windows.ts";
 import { scaleFactor } from "./combine.ts";
 import { unpackRows } from "./materialise.ts";
 import { launch, rowScales } from "./matmul/launch.ts";
-import type { MatmulAttributes, MatmulShape, MatmulVariant, Orientation } from "./matmul/shapes.ts";
+import { holdsPairs, type Rotation } from "./matmul/rotation.ts";
+import {
+  type MatmulAttributes,
+  type MatmulShape,
+  type MatmulVariant,
+  type Orientation,
+  shapeOf,
+  shares,
+  sizes,
+} from "./matmul/shapes.ts";
 import { kindOfSmall } from "./matmul/small.ts";
 import { matmulVariants } from "./matmul/variants.ts";
 
 export type { MatmulAttributes, Orientation };
-
-function sizes(
-  orientation: Orientation,
-  x: Tensor,
-  w: Tensor,
-): { m: number; n: number; k: number; depthOfW: number } {
-  const [x0, x1] = [x.dim(0), x.dim(1)];
-  const [w0, w1] = [w.dim(0), w.dim(1)];
-  switch (orientation) {
-    case "NT":
-      return { m: x0, n: w0, k: x1, depthOfW: w1 };
-    case "NN":
-      return { m: x0, n: w1, k: x1, depthOfW: w0 };
-    case "TN":
-      return { m: x1, n: w1, k: x0, depthOfW: w0 };
-  }
-}
 
 function infer(inputs: readonly Tensor[], attributes: MatmulAttributes) {
   const { orientation, factors, addend } = attributes;
@@ -184,6 +176,15 @@ function trial(graph: Graph, { orientation, m, n, k, k2, weight, compute }: Matm
 }
 
 function lower(context: LoweringContext<MatmulAttributes>): void {
+  lowerMatmul(context);
+}
+
+/**
+ * Lowers a product.
+ *
+ * @param rotation What turns the output before it is stored, where `canRotate` says that it can
+ */
+export function lowerMatmul(context: LoweringContext<MatmulAttributes>, rotation?: Rotation): void {
   const { inputs, attributes, device } = context;
   const { compute, factors, ...others } = attributes;
   if (compute && device.shaderF16 === false) {
@@ -192,28 +193,38 @@ function lower(context: LoweringContext<MatmulAttributes>): void {
       { hint: "Set train.compute to f32." },
     );
   }
-  if (!compute || factors.length === 1) return lowerProducts(context, false);
+  if (!compute || factors.length === 1) return lowerProducts(context, false, rotation);
   // The second product is one of trained weights, which stay f32.
   const [x, w, ...second] = inputs as [Tensor, Tensor];
   const alone = { ...others, factors: [factors[1]!] };
   lowerProducts({ ...context, inputs: second, attributes: alone }, false);
   const { orientation } = attributes;
-  lowerProducts({
-    ...context,
-    inputs: [x, w],
-    attributes: { orientation, factors: [factors[0]!], addend: false, compute },
-  }, true);
+  lowerProducts(
+    {
+      ...context,
+      inputs: [x, w],
+      attributes: { orientation, factors: [factors[0]!], addend: false, compute },
+    },
+    true,
+    rotation,
+  );
 }
 
 /** @param continued Whether the products are added to what the output holds */
-function lowerProducts(context: LoweringContext<MatmulAttributes>, continued: boolean): void {
+function lowerProducts(
+  context: LoweringContext<MatmulAttributes>,
+  continued: boolean,
+  rotation?: Rotation,
+): void {
   const { inputs, attributes, device } = context;
-  const { orientation, factors, compute } = attributes;
+  const { orientation, compute } = attributes;
   const [x, w] = inputs as [Tensor, Tensor];
-  const { m, n, k } = sizes(orientation, x, w);
-  const k2 = factors.length === 2 ? sizes(orientation, inputs[2]!, inputs[3]!).k : 0;
-  const shape = { orientation, m, n, k, k2, weight: w.dtype, ...(compute ? { compute } : {}) };
+  const shape = shapeOf(inputs, attributes);
+  const { m, n, k, k2 } = shape;
   const variant = context.choose(VARIANTS, shape);
+  if (rotation && !holdsPairs(variant, shares(variant, k).parts > 1)) {
+    throw new ShapeError(`${matmulVariants.name(variant)} cannot turn what it stores; this is a bug`);
+  }
   const fast = variant.family === "subgroup8";
   const depth = fast ? Math.min(k, variant.depth) : k;
   const scales = compute ? rowScales(context, x) : undefined;
@@ -251,6 +262,7 @@ function lowerProducts(context: LoweringContext<MatmulAttributes>, continued: bo
         firstRow: first,
         continued: continued || from > 0,
         ...(scales ? { scales } : {}),
+        ...(rotation ? { rotation } : {}),
       });
     }
   }

@@ -120,6 +120,30 @@ export function bothRopes(first: NodeOf<RopeAttributes>, second: NodeOf<RopeAttr
   };
 }
 
+/** One of the tensors that a node turns. */
+export interface Turned {
+  readonly x: Tensor;
+  readonly out: Tensor;
+  /** For it alone. */
+  readonly rope: RopeAttributes;
+}
+
+/** What a node turns: one tensor, or two. */
+export function turnedBy({ inputs, outputs, attributes }: NodeOf<RopeAttributes>): Turned[] {
+  const { heads, otherHeads = heads, ...others } = attributes;
+  return outputs.map((out, i) => ({
+    ...{ x: inputs[i === 0 ? 0 : 3]!, out },
+    rope: { ...others, heads: i === 0 ? heads : otherHeads },
+  }));
+}
+
+/** A node that turns only some of what another one does. */
+export function ropeOf(node: NodeOf<RopeAttributes>, turned: readonly Turned[]): Node {
+  if (turned.length === node.outputs.length) return node;
+  const [{ x, out, rope }] = turned as [Turned];
+  return { ...node, inputs: [x, node.inputs[1]!, node.inputs[2]!], attributes: rope, outputs: [out] };
+}
+
 /**
  * Rotary position embedding. Pairs are (i, i + rotated/2) within a head, the order of Hugging Face's weights; the columns of a head from
  * `rotated` on pass through.

@@ -6,6 +6,7 @@
 import expertTile from "../../../../kernels/include/expert_tile.wgsl" with { type: "text" };
 import expertWeights from "../../../../kernels/include/expert_weights.wgsl" with { type: "text" };
 import operands from "../../../../kernels/include/product_operands.wgsl" with { type: "text" };
+import rope from "../../../../kernels/include/product_rope.wgsl" with { type: "text" };
 import productSize from "../../../../kernels/include/product_size.wgsl" with { type: "text" };
 import slice from "../../../../kernels/include/product_slice.wgsl" with { type: "text" };
 import unitsOfSlice from "../../../../kernels/include/product_units.wgsl" with { type: "text" };
@@ -16,11 +17,12 @@ import partSums from "../../../../kernels/matmul/part_sums.wgsl" with { type: "t
 import subgroup8 from "../../../../kernels/matmul/subgroup8.wgsl" with { type: "text" };
 import subgroupMatrix from "../../../../kernels/matmul/subgroup_matrix.wgsl" with { type: "text" };
 import tiled from "../../../../kernels/matmul/tiled.wgsl" with { type: "text" };
-import { expandTemplate, type TemplateIncludes } from "../../../gpu/template.ts";
+import { expandTemplate, type TemplateConstants, type TemplateIncludes } from "../../../gpu/template.ts";
 import type { Compute, TensorSpec } from "../../graph.ts";
 import { MOST_TOGETHER } from "../../op.ts";
 import { weightIncludes } from "../../weight_storage.ts";
 import { LONGEST_SUM } from "./hardware.ts";
+import type { RotationText } from "./rotation.ts";
 import {
   FEW_ROWS_COLUMNS,
   type MatmulVariant,
@@ -55,6 +57,8 @@ export interface ProductText {
   readonly compute?: Compute;
   /** Whether it is one of several that a launch makes; see `Dispatch.begins`. */
   readonly together?: boolean;
+  /** What turns the output before it is stored. */
+  readonly rope?: RotationText;
 }
 
 /** Size words, of each of them, that say where its operands begin. */
@@ -73,9 +77,12 @@ export function productText(variant: MatmulVariant, product: ProductText): strin
     ...{ ORIENTATION: orientation, TERMS: k2 > 0 ? 2 : 1, WEIGHT: weight.dtype },
     EXPERTS: product.experts === true,
     TOGETHER: product.together ? MOST_TOGETHER : 0,
+    // Behind x, w, the table and the output.
+    ...ropeConstants(product.rope, 4 + (k2 > 0 ? 2 : 0) + (product.compute ? 1 : 0)),
   };
   const includes = {
     ...(product.experts ? expertIncludes(weight) : weightIncludes(weight)),
+    ...ropeIncludes(product.rope),
     product_size: productSize,
   };
   if (variant.family === "subgroup8") {
@@ -138,13 +145,34 @@ function threadsOf(v: TiledVariant): number {
 }
 
 /** The kernel that sums what parts of a product have given. */
-export function partSumsText(values: 1 | 4, together: boolean): string {
+export function partSumsText(values: 1 | 4, together: boolean, rotation?: RotationText): string {
+  const constants = { OV: values, EXPERTS: false, TOGETHER: together ? MOST_TOGETHER : 0 };
   return expandTemplate(
     "part_sums",
     partSums,
-    { OV: values, EXPERTS: false, TOGETHER: together ? MOST_TOGETHER : 0 },
-    { product_size: productSize, product_store: store },
+    // Behind the parts, the table and the output.
+    { ...constants, ...ropeConstants(rotation, 3) },
+    { ...ropeIncludes(rotation), product_size: productSize, product_store: store },
   );
+}
+
+/** @param behind The binding of what a rotation binds behind a kernel's own operands. */
+function ropeConstants(rotation: RotationText | undefined, behind: number): TemplateConstants {
+  if (!rotation) return { ROPE: false };
+  const { rest, bias } = rotation;
+  return { ROPE: true, REST: rest, BIAS: bias?.dtype ?? "none", POSITIONS: behind, BIAS_AT: behind + 1 };
+}
+
+/** The row that is added is read as weights are, beside a weight. */
+function ropeIncludes(rotation: RotationText | undefined): TemplateIncludes {
+  if (!rotation) return {};
+  const { bias } = rotation;
+  if (!bias) return { product_rope: rope };
+  const { weights } = weightIncludes(bias);
+  const renamed = weights!
+    .replaceAll("weight(", "bias_value(").replaceAll("Weight", "Bias")
+    .replace(/\bw\b(?=[:[])/g, "bias").replaceAll("@binding(1)", "@binding($BIAS_AT)");
+  return { product_rope: rope, bias: renamed };
 }
 
 /** The kernels' weight is one of many. */

@@ -9,7 +9,17 @@ import { nothing, type Tensor } from "../../graph.ts";
 import { grid, type LoweringContext, type Window } from "../../op.ts";
 import { byteLength, padded, rowBytes } from "../../weight_storage.ts";
 import { BEGINS, partSumsText, productText } from "./kernels.ts";
-import { type MatmulAttributes, type MatmulVariant, MATRIX_DEPTH, partsOf, tileOf } from "./shapes.ts";
+import {
+  besideOf,
+  boundBehind,
+  eachOf,
+  flopsToTurn,
+  PAIR,
+  type Rotation,
+  sizeOf,
+  textOf,
+} from "./rotation.ts";
+import { type MatmulAttributes, type MatmulVariant, shares, tileOf } from "./shapes.ts";
 import { kindOfSmall } from "./small.ts";
 
 /** What a launch makes of a product. */
@@ -27,6 +37,8 @@ export interface Part {
   readonly continued: boolean;
   /** Of the rows of x, where operands are rounded to f16. */
   readonly scales?: Tensor;
+  /** What turns the output before it is stored, where the variant can; see `holdsPairs`. */
+  readonly rotation?: Rotation;
 }
 
 /** Powers of two that bring the rows of x [M, K] into the range of f16, and their inverses: [M, 2]. */
@@ -60,11 +72,7 @@ export function launch(
   const [tilesM, tilesN] = [Math.ceil(m / rows), Math.ceil(n / columns)];
   const tiles = tilesM * tilesN;
 
-  // Whole units of four values for each workgroup along K, and slices where the variant has them.
-  const slice = variant.family === "tiled" ? variant.depth : MATRIX_DEPTH;
-  const wanted = partsOf(variant);
-  const partDepth = Math.ceil(k / wanted / slice) * slice;
-  const parts = Math.ceil(k / partDepth);
+  const { parts, partDepth } = shares(variant, k);
   const split = parts > 1 ? context.scratch([parts, m, n], "f32") : undefined;
 
   const addend = attributes.addend && !part.continued;
@@ -78,6 +86,8 @@ export function launch(
   const together = kindOfSmall(inputs, attributes) !== undefined &&
     (variant.family === "subgroup8" || variant.family === "tiled");
   const nobody = nothing(inputs[0]!.graph);
+  const { rotation } = part;
+  const turned = split ? undefined : rotation;
   const stored = [
     addend ? 1 : 0,
     part.continued || accumulate === 1 ? 2 : accumulate ? 1 : 0,
@@ -85,8 +95,8 @@ export function launch(
     { f32: first },
   ];
   context.dispatch({
-    kernel: `matmul ${orientation}${terms === 2 ? " x2" : ""} ${weight.dtype}${
-      part.scales ? " in f16" : ""
+    kernel: `matmul ${orientation}${terms === 2 ? " x2" : ""} ${weight.dtype}${part.scales ? " in f16" : ""}${
+      turned ? " rope" : ""
     } ${variant.family === "subgroup8" ? "" : `${variant.family} `}${rows}x${columns}`,
     wgsl: productText(variant, {
       ...{ orientation, m, n, k: part.xStride, k2, weight, outStride: part.outStride },
@@ -95,14 +105,16 @@ export function launch(
       ...(part.continued || accumulate ? {} : { store: addend ? "sum_and_addend" : "sum" }),
       ...(attributes.compute ? { compute: attributes.compute } : {}),
       together,
+      ...(turned ? { rope: textOf(turned) } : {}),
     }),
     tensors: [
       x,
       w,
-      addend && !split ? inputs.at(-1)! : nobody,
+      turned ? turned.table : addend && !split ? inputs.at(-1)! : nobody,
       split ?? outputs[0]!,
       ...(terms === 2 ? [inputs[2]!, secondWeight] : []),
       ...(part.scales ? [part.scales] : []),
+      ...(turned ? boundBehind(turned) : []),
     ],
     size: [
       ...[m, n, k, part.k2, part.xStride, orientation === "TN" ? 0 : part.xColumn],
@@ -112,28 +124,37 @@ export function launch(
       { f32: second / first },
       partDepth,
       ...(together ? [0, 0, 0, 0] : []),
+      ...(turned ? sizeOf(turned) : []),
     ],
     groups: grid(tiles * parts, device),
     ...(together ? { begins: [BEGINS.x, BEGINS.w, undefined, BEGINS.out] } : {}),
-    flops: 2 * m * n * (k + k2),
+    flops: 2 * m * n * (k + k2) + (turned ? flopsToTurn(turned, part) : 0),
+    ...(turned ? { beside: besideOf(turned, part, eachOf(variant)) } : {}),
   });
   if (!split) return;
   const values = n % 4 === 0 && part.outStride % 4 === 0 && part.outColumn % 4 === 0 ? 4 : 1;
-  const units = m * n / values;
+  const units = m * n / (rotation ? 2 : values);
   context.dispatch({
-    kernel: "matmul parts",
-    wgsl: partSumsText(values, together),
-    tensors: [split, addend ? inputs.at(-1)! : nobody, outputs[0]!],
+    kernel: `matmul parts${rotation ? " rope" : ""}`,
+    wgsl: partSumsText(values, together, rotation && textOf(rotation)),
+    tensors: [
+      split,
+      rotation ? rotation.table : addend ? inputs.at(-1)! : nobody,
+      outputs[0]!,
+      ...(rotation ? boundBehind(rotation) : []),
+    ],
     size: [
       ...[m, n, parts, 0, 0, 0, part.outStride, part.outColumn, 0, units],
       ...stored,
       { f32: 1 },
       0,
       ...(together ? [0, 0, 0, 0] : []),
+      ...(rotation ? sizeOf(rotation) : []),
     ],
     groups: grid(Math.ceil(units / 64), device),
     ...(together ? { begins: [BEGINS.x, undefined, BEGINS.out] } : {}),
-    flops: parts * m * n,
+    flops: parts * m * n + (rotation ? flopsToTurn(rotation, part) : 0),
+    ...(rotation ? { beside: besideOf(rotation, part, PAIR) } : {}),
   });
 }
 

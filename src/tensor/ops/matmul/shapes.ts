@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Compute, DType, StepScalar } from "../../graph.ts";
+import type { Compute, DType, StepScalar, Tensor } from "../../graph.ts";
 import { STORAGES } from "../../weight_storage.ts";
 
 /**
@@ -39,6 +39,35 @@ export interface MatmulShape {
   readonly weight: DType;
   /** What both operands are rounded to, where not f32. */
   readonly compute?: Compute;
+}
+
+/** Sizes of a product of these operands, and what the second says of the depth. */
+export function sizes(
+  orientation: Orientation,
+  x: Tensor,
+  w: Tensor,
+): { m: number; n: number; k: number; depthOfW: number } {
+  const [x0, x1] = [x.dim(0), x.dim(1)];
+  const [w0, w1] = [w.dim(0), w.dim(1)];
+  switch (orientation) {
+    case "NT":
+      return { m: x0, n: w0, k: x1, depthOfW: w1 };
+    case "NN":
+      return { m: x0, n: w1, k: x1, depthOfW: w0 };
+    case "TN":
+      return { m: x1, n: w1, k: x0, depthOfW: w0 };
+  }
+}
+
+/** See {@linkcode MatmulShape}. */
+export function shapeOf(
+  inputs: readonly Tensor[],
+  { orientation, factors, compute }: MatmulAttributes,
+): MatmulShape {
+  const [x, w] = inputs as [Tensor, Tensor];
+  const { m, n, k } = sizes(orientation, x, w);
+  const k2 = factors.length === 2 ? sizes(orientation, inputs[2]!, inputs[3]!).k : 0;
+  return { orientation, m, n, k, k2, weight: w.dtype, ...(compute ? { compute } : {}) };
 }
 
 /** A kernel for products. */
@@ -104,6 +133,14 @@ export function tileOf(v: MatmulVariant, m: number): [rows: number, columns: num
 /** Workgroups that share the sum along K of one tile. */
 export function partsOf(v: MatmulVariant): number {
   return "parts" in v ? v.parts : 1;
+}
+
+/** Workgroups that share the sums along K of each tile, and how deep the share of one is. */
+export function shares(variant: MatmulVariant, k: number): { parts: number; partDepth: number } {
+  // Whole units of four values for each workgroup along K, and slices where the variant has them.
+  const slice = variant.family === "tiled" ? variant.depth : MATRIX_DEPTH;
+  const partDepth = Math.ceil(k / partsOf(variant) / slice) * slice;
+  return { parts: Math.ceil(k / partDepth), partDepth };
 }
 
 /** Bytes of a weight's value, with its share of what a block has in common. */
