@@ -35,6 +35,23 @@ const LONG_FOLDERS = [
 /** The most files of a process: what runs long leaves a core without work at the end, and what breaks takes the others along. */
 const MOST_FILES = 10;
 
+/** Folders, and files, whose tests start each kernel a few times on little data. */
+const COMPILES: readonly string[] = [
+  "losses",
+  "tensor",
+  "tests/registry/check_test.ts",
+  "tests/goldens/families_test.ts",
+];
+
+/**
+ * Variables of a process that make Mesa's software driver compile sooner and what it compiles slower, where tests wait for the compiler more
+ * than for kernels: a sixth to a quarter of their processor time. Files that train take longer so.
+ */
+export function driverOptions(group: readonly string[]): Record<string, string> {
+  const [first] = group;
+  return COMPILES.includes(first!) || COMPILES.includes(folderOf(first!)) ? { GALLIVM_PERF: "nopt" } : {};
+}
+
 /** The folder of a file of tests, below `tests/`; empty for one that is in none. */
 function folderOf(file: string): string {
   return file.split("/").slice(1, -1).join("/");

@@ -1,6 +1,6 @@
 // @ts-types="../types/std_assert.d.ts"
 import { assertEquals, assertLess } from "@std/assert";
-import { groupModule, groupsOf } from "./groups.ts";
+import { driverOptions, groupModule, groupsOf } from "./groups.ts";
 
 Deno.test("groupsOf() gives every file to one process, and no process files of two folders", () => {
   const files = [
@@ -24,4 +24,10 @@ Deno.test("groupModule() imports each file by its address", () => {
     groupModule(["tests/a b_test.ts", "tests/c_test.ts"], new URL("file:///x/")),
     'import "file:///x/tests/a%20b_test.ts";\nimport "file:///x/tests/c_test.ts";\n',
   );
+});
+
+Deno.test("driverOptions() lets kernels of operations compile sooner, and those of runs run faster", () => {
+  assertEquals(driverOptions(["tests/tensor/a_test.ts", "tests/tensor/b_test.ts"]), { GALLIVM_PERF: "nopt" });
+  assertEquals(driverOptions(["tests/registry/check_test.ts"]), { GALLIVM_PERF: "nopt" });
+  assertEquals(driverOptions(["tests/distill/run_test.ts"]), {});
 });

@@ -9,7 +9,7 @@
 // @ts-types="../types/std_colors.d.ts"
 import { stripAnsiCode } from "@std/fmt/colors";
 import { ensureAdapter } from "../src/cli/setup/setup.ts";
-import { groupModule, groupsOf } from "./groups.ts";
+import { driverOptions, groupModule, groupsOf } from "./groups.ts";
 
 /** What `deno test` says at its end. */
 const SUMMARY =
@@ -137,17 +137,18 @@ async function runAll(args: readonly string[], env: Record<string, string>): Pro
     for (const group of groups) {
       const run = await runnable(group, modules);
       const heading = group.length === 1 ? undefined : `In one process: ${group.join(" ")}`;
-      outcomes.push(await denoTest([...args, ...run], { ...env, ...more }, heading));
+      outcomes.push(await denoTest([...args, ...run], { ...env, ...driverOptions(group), ...more }, heading));
     }
   };
   // Mesa's software driver takes all cores for each device otherwise.
   const oneCore = { LP_NUM_THREADS: "1" };
-  const cores = Math.min(navigator.hardwareConcurrency, MOST_AT_ONCE);
+  // One more than there are cores: files with processes of their own wait now and then.
+  const lanes = Math.min(navigator.hardwareConcurrency + 1, MOST_AT_ONCE);
   const single = (file: string) => [file];
   try {
     await Promise.all([
       work(IN_A_BROWSER, oneCore).then(() => work(waiting, oneCore)),
-      ...Array.from({ length: cores }, () => work(waiting, oneCore)),
+      ...Array.from({ length: lanes }, () => work(waiting, oneCore)),
     ]);
     await work(ALONE.map(single));
   } finally {
