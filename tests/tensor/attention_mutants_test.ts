@@ -175,6 +175,10 @@ const EQUIVALENT: readonly Equivalent[] = [
     because: "a workgroup has all columns of a head",
   },
   {
+    mistake: /: no barrier: main: before (o|dk|dv)# \+= fresh_/,
+    because: "Mesa's software driver waits where a loop within a loop ends, if there is a barrier in it",
+  },
+  {
     mistake: /, capped: .*attention apart: one more: main: lane in partial\[lane\] = maximum/,
     because: "capped scores are so near each other that no maximum has to be exact",
   },
@@ -395,8 +399,8 @@ function gridOf(part: AttentionPart, variant: AttentionVariant, cases: readonly 
   const counts = cases.map(({ queries, keys, shape: { heads, keyValueHeads, headDim } }) => {
     const tiles = Math.ceil((keyed ? keys : queries) / rows) * (keyed && !apart ? keyValueHeads : heads) *
       parts;
-    // Gradients of heads apart are summed by many workgroups.
-    return Math.max(tiles, apart ? keys * keyValueHeads * headDim / 64 : 0);
+    // What is known of the queries is gathered by few workgroups, and gradients of heads apart are summed by many.
+    return Math.max(tiles, Math.ceil(queries / 64) * heads, apart ? keys * keyValueHeads * headDim / 64 : 0);
   });
   return Math.ceil(Math.sqrt(Math.max(...counts)));
 }

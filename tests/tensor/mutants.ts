@@ -29,8 +29,8 @@ export interface Hunt {
   /** Of how many mistakes of a kernel one is made, and which: all by default. */
   readonly share?: { readonly of: number; readonly at: number };
   /**
-   * These mistakes alone, by kernel and place in the text, in all copies of what unrolling has made, and with workgroups in the other order: what one
-   * writes in another's place, a device that goes in order may write again.
+   * These mistakes alone, by kernel and place in the text, in all copies of what unrolling has made, and with workgroups and threads in another
+   * order: what one writes in another's place, a device that goes in order may write again.
    */
   readonly everywhere?: ReadonlySet<string>;
   /** Whether a mistake is made at all, by `kernel: rule: place`; all are by default. */
@@ -87,7 +87,7 @@ export async function hunt(hunted: Hunt): Promise<Hunted> {
     return text.wgsl;
   };
   const unnoticed: Unnoticed[] = [];
-  await running(hunted, mutated, async (areRight, batch) => {
+  await running(hunted, mutated, !everywhere, async (areRight, batch) => {
     // Drivers compile what is run.
     if (planted.length + apart.length === 0) return;
     const [right] = await areRight([0]);
@@ -101,7 +101,7 @@ export async function hunt(hunted: Hunt): Promise<Hunted> {
   });
   for (const mutant of apart) {
     const { of, wgsl, ...others } = mutant;
-    await running(hunted, (_, text) => text === of ? wgsl : text, async (areRight) => {
+    await running(hunted, (_, text) => text === of ? wgsl : text, false, async (areRight) => {
       if ((await areRight([0]))[0]) unnoticed.push(others);
     });
   }
@@ -115,6 +115,7 @@ const FIRST_BARRIER = 1_000_000;
  * Compiles a program, and runs it for as long as `use` takes.
  *
  * @param text What becomes of a text; `index` is where among the step's numbers the one that chooses a mistake stands
+ * @param inOrder Whether workgroups and threads go as they are numbered
  * @param use Is given what runs the program with mistakes, of at most `batch` at a time, and says which results are right
  */
 async function running(
@@ -125,10 +126,10 @@ async function running(
     isRight,
     scalars = {},
     device = gpu.description,
-    everywhere,
     finish = (wgsl) => wgsl,
   }: Hunt,
   text: (kernel: string, wgsl: string, index: number) => string,
+  inOrder: boolean,
   use: (areRight: (mistakes: readonly number[]) => Promise<boolean[]>, batch: number) => Promise<void>,
 ): Promise<void> {
   const program = new Program();
@@ -140,7 +141,7 @@ async function running(
   const guards = new Guards(graph, device, new Map(values.map((value, i) => [`x${i}`, value])));
   const planted = (kernel: string, wgsl: string) => {
     const made = finish(text(kernel, wgsl, index));
-    return everywhere ? backwards(made) : made;
+    return inOrder ? made : backwards(made);
   };
   const plant = (tensor: Tensor) => {
     const { op } = tensor.producer!;
@@ -209,18 +210,22 @@ async function running(
 /** Memory that is read back: words of its own, and with what must not be touched. */
 type Place = Pick<Guards["written"][number], "name" | "own" | "words">;
 
-/** A kernel whose workgroups are numbered from the last on. */
+/** Lanes that go in step on a software device. */
+const LANES = 8;
+
+/** A kernel whose workgroups are numbered from the last on, and whose threads side by side are none that go in step, unless they have to. */
 function backwards(wgsl: string): string {
   if (!wgsl.includes("@builtin(num_workgroups) groups:")) return wgsl;
   const main = wgsl.indexOf("fn main(");
   const begin = wgsl.indexOf(" {\n", main) + 2;
-  const head = wgsl.slice(main, begin).replace(
-    "@builtin(workgroup_id) group:",
-    "@builtin(workgroup_id) nth:",
-  );
-  const group = "vec3<u32>(groups.x - 1u - nth.x, groups.y - 1u - nth.y, nth.z)";
-  return `${wgsl.slice(0, main)}${head}
-  let group = ${group};${wgsl.slice(begin)}`;
+  const threads = Number(/@workgroup_size\((\d+)\)/.exec(wgsl)![1]);
+  const isApart = !/subgroup/.test(wgsl) && threads % LANES === 0;
+  const [, name] = /@builtin\(local_invocation_index\) (\w+):/.exec(wgsl) ?? [];
+  const group = "let group = vec3<u32>(groups.x - 1u - nth.x, groups.y - 1u - nth.y, nth.z);";
+  const thread = `let ${name} = mine % ${LANES}u * ${threads / LANES}u + mine / ${LANES}u;`;
+  let head = wgsl.slice(main, begin).replace("(workgroup_id) group:", "(workgroup_id) nth:");
+  if (isApart) head = head.replace(/(local_invocation_index\)) \w+:/, "$1 mine:");
+  return `${wgsl.slice(0, main)}${head}\n  ${group}\n  ${isApart ? thread : ""}${wgsl.slice(begin)}`;
 }
 
 /** Whether all numbers are within `tolerance` of what was expected, and those that are none where none was expected. */
