@@ -156,7 +156,7 @@ export function withoutBarriers(source: string, copy: "every" | "last"): { place
 }
 
 /** Turns of a thread's loops that begin where a kernel has found out, in all: a mistake may send one on for as many as the driver allows. */
-const MOST_TURNS = 400;
+const MOST_TURNS = 4000;
 
 /** A loop that ends; those that begin at a number do so long before. */
 function bounded(piece: string): string {
@@ -319,15 +319,15 @@ function* expressionSites(text: string, { arrays, sizes }: Facts, compares: bool
         rule: "at the edge",
         start,
         end,
-        make: (t, wrong) => `select(${t}, ${other(plain)}, ${wrong})`,
+        make: (t, wrong) => `select((${t}), (${other(plain)}), ${wrong})`,
       };
     }
     for (const { 0: match, index } of text.matchAll(/ (&&|&) /g)) {
       const [start, end] = operands(text, index, match.length, JOINED);
       const [a, b] = [text.slice(start, index), text.slice(index + match.length, end)];
       if (!/[<>=] /.test(a) || !/[<>=] /.test(b)) continue;
-      yield { rule: "one bound alone", start, end, make: (t, wrong) => `select(${t}, ${a}, ${wrong})` };
-      yield { rule: "one bound alone", start, end, make: (t, wrong) => `select(${t}, ${b}, ${wrong})` };
+      yield { rule: "one bound alone", start, end, make: (t, wrong) => `select((${t}), (${a}), ${wrong})` };
+      yield { rule: "one bound alone", start, end, make: (t, wrong) => `select((${t}), (${b}), ${wrong})` };
     }
     for (const { 0: match, index } of text.matchAll(/ [-+/%] /g)) {
       if (index < assigned) continue;

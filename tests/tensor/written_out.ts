@@ -10,7 +10,7 @@
  */
 export function writtenOut(wgsl: string): string {
   const [, n, m] = /subgroup_matrix_result<f32, (\d+), (\d+)>/.exec(wgsl)!;
-  const [, k] = /subgroup_matrix_left<f32, (\d+), \d+>/.exec(wgsl)!;
+  const [, k] = /subgroup_matrix_left<f\d+, (\d+), \d+>/.exec(wgsl)!;
   const values = Number(m) * Number(n);
   let sums = 0;
   const text = wgsl
