@@ -380,7 +380,7 @@ function* expressionSites(text: string, { arrays, sizes }: Facts, compares: bool
     const value = text.slice(index + match.length, end - 1);
     yield { rule: "own lane", start: index, end, make: (t, wrong) => `select(${t}, ${value}, ${wrong})` };
   }
-  for (const { 0: match, 1: name, 2: component, index } of text.matchAll(/\b(\w+)\[(\d)\]/g)) {
+  for (const { 0: match, 1: name, 2: component, index } of text.matchAll(/(?<!\.)\b(\w+)\[(\d)\]/g)) {
     if (index < assigned || arrays.has(name!)) continue;
     const other = (Number(component) + 3) % 4;
     yield {

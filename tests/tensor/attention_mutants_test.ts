@@ -1,6 +1,10 @@
 /** Mistakes that are planted by rule in every kernel of attention and its gradients, each of which has to be noticed. */
+// @ts-types="../../types/std_assert.d.ts"
+import { assert } from "@std/assert";
+import { countAccesses, type Counted } from "../../bench/counted.ts";
 import { DEFAULT_DEVICE, type KernelFamily } from "../../src/gpu/description.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
+import { compile, type Executable } from "../../src/tensor/executable.ts";
 import type { Tensor } from "../../src/tensor/graph.ts";
 import { attentionGradientOp, attentionOp } from "../../src/tensor/ops/attention.ts";
 import {
@@ -9,8 +13,10 @@ import {
   attentionVariants,
 } from "../../src/tensor/ops/attention/variants.ts";
 import { type Case, makeCase, oracle, packed, shape, valuesOf } from "./attention_cases.ts";
-import { gpuTest, type Value } from "./harness.ts";
+import { plan, Program } from "../../src/tensor/plan.ts";
+import { freeing, gpuTest, testGpu, type Value } from "./harness.ts";
 import { type Equivalent, type Hunt, Hunters, isWithin } from "./mutants.ts";
+import { plant } from "./planted.ts";
 
 /** Mistakes that change nothing that anybody could see, and why. */
 const EQUIVALENT: readonly Equivalent[] = [
@@ -142,7 +148,7 @@ const EQUIVALENT: readonly Equivalent[] = [
   {
     mistake:
       /attention tiled .*: one more: main: i in hull = vec4<i32>\(min\(hull.x, bounds\[i\].x\), max\(hull.y, bounds\[i\].y\)\);$/,
-    because: "what stands behind the last row begins at 0: the hull is wider",
+    because: "what stands behind the last row begins at 0: the hull is wider, which a test below counts",
   },
   {
     mistake: /dk dv tiled .*: one more: main: i in to_block = max\(to_block, to_blocks\[i\]\)/,
@@ -486,3 +492,44 @@ function* someKernels(family: KernelFamily): Generator<Kernel> {
     }
   }
 }
+
+Deno.test({
+  name: "a hull that begins at the first key, where it should not, brings more keys and nothing else",
+  sanitizeResources: false,
+  sanitizeOps: false,
+  async fn() {
+    const gpu = await testGpu("tiled");
+    const c = makeCase(shape(2, 1, 8), 128, Array.from({ length: 40 }, (_, i) => [70 + i % 9, 90 + i]));
+    const read = async (wrong: string) => {
+      const program = new Program();
+      const graph = program.block("test");
+      const inputs = valuesOf(c).slice(0, 5).map(({ shape, dtype = "f32" }, i) =>
+        graph.use({ kind: "input", name: `x${i}`, shape, dtype, category: "test" })
+      );
+      const [out] = graph.add(attentionOp, inputs, c.shape);
+      plant(out!, "min(hull.x, bounds[i].x)", wrong);
+      graph.output("y", out!);
+      let found: ArrayLike<number> = [];
+      await freeing(gpu, async () => {
+        const values = valuesOf(c);
+        const write = (executable: Executable) =>
+          inputs.forEach((_, i) => executable.write(`x${i}`, values[i]!.data));
+        const planned = plan(program, gpu.description);
+        const [{ byBinding }] = await countAccesses(gpu, planned, "test", write) as [Counted];
+        const executable = await compile(gpu, planned);
+        write(executable);
+        executable.run("test");
+        found = [byBinding.get("k")!, ...(await executable.read(["y"], "test")).get("y")!.data];
+        executable.destroy();
+      });
+      return found;
+    };
+    const [right, wide] = [
+      await read("min(hull.x, bounds[i].x)"),
+      await read("min(hull.x, bounds[i + 1u].x)"),
+    ];
+    assert(wide[0]! > 1.5 * right[0]!, `${wide[0]} bytes of keys, and ${right[0]}`);
+    const { out } = oracle(c);
+    for (const found of [right, wide]) assert(isWithin(Array.from(found).slice(1), out, 2e-6));
+  },
+});
