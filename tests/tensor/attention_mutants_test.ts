@@ -424,7 +424,7 @@ function gridOf(part: AttentionPart, variant: AttentionVariant, cases: readonly 
 const ALL = Deno.env.get("LIMBECK_ALL_VARIANTS") === "1";
 
 /** Of their mistakes one in so many: a run by tiles takes a software device twenty times as long. */
-const SHARE = { subgroup8: 5, tiled: 12 } as const;
+const SHARE = { subgroup8: 8, tiled: 16 } as const;
 
 gpuTest(
   `a mistake in ${ALL ? "any" : "some"} kernel of attention is noticed, wherever it is`,

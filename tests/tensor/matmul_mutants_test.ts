@@ -457,13 +457,13 @@ const SOME =
 const isSome = ({ orientation, variant, weight, compute, sizes }: Case): boolean => {
   if (!SOME.test(`${orientation} ${name(variant)}`)) return false;
   if (weight) {
-    return variant.family === "tiled" && ["bf16", "q4_0", "nf4"].includes(weight) && sizes[0]!.k % 4 === 0;
+    return variant.family === "tiled" && weight === "q4_0" && sizes[0]!.k % 4 === 0;
   }
   return !compute || sizes[0]!.k % 4 === 0;
 };
 
 /** Of their mistakes one in so many. */
-const SHARE = 4;
+const SHARE = 6;
 
 /** Kernels to hunt in, those of each kind first. */
 function* kernels(family: KernelFamily, device: DeviceDescription): Generator<Case> {
