@@ -72,7 +72,7 @@ export async function hunt(hunted: Hunt): Promise<Hunted> {
     const wanted = (at: number, rule: Rule, place: string) => {
       if (!kernels(kernel, place) || only && !only(`${called}: ${rule}: ${place}`)) return false;
       if (everywhere) return everywhere.has(`${nth} ${at}`);
-      return !share || at % share.of === share.at % share.of;
+      return !share || at >= FIRST_BARRIER || at % share.of === share.at % share.of;
     };
     text = mutate(wgsl, { first: planted.length + 1, index, wanted, copy });
     texts.set(wgsl, text);
@@ -81,6 +81,8 @@ export async function hunt(hunted: Hunt): Promise<Hunted> {
     const rule = "no barrier";
     withoutBarriers(wgsl, copy).forEach((without, i) => {
       const at = FIRST_BARRIER + i;
+      // Each takes a compilation of its own.
+      if (share && (i + 7 * share.at) % (4 * share.of) !== 0) return;
       if (!wanted(at, rule, without.place)) return;
       apart.push({ number: 0, rule, at, place: without.place, ...named, of: wgsl, wgsl: without.wgsl });
     });
