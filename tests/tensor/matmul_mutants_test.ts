@@ -229,7 +229,8 @@ function rowsOfHalves(across: number, depth: number, seed: number): Factor {
   const data = values.map((v, i) => {
     const [row, k] = [Math.floor(i / depth), i % depth];
     if (row === 1) return NaN;
-    return powerOf(row) * (k === (19 * row + 23) % depth ? 4 : Math.round(1024 * v) / 1024);
+    return powerOf(row) *
+      (k === (row === 0 ? depth - 1 : (19 * row + 79) % depth) ? 4 : Math.round(1024 * v) / 1024);
   });
   return { shape, data, values: data };
 }
