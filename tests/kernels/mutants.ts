@@ -37,6 +37,8 @@ export type Rule =
   | "other lane" // of a subgroup
   | "own lane" // where all lanes of a subgroup share
   | "other component" // of a vector
+  | "no barrier"
+  | "all bits" // where some are shifted out or masked
   | "other size"; // than the launch says: one less, or half
 
 /** A text with mistakes. */
@@ -51,8 +53,8 @@ export interface MutateOptions {
   readonly first: number;
   /** Where among the step's numbers the one that chooses stands. */
   readonly index: number;
-  /** Whether a mistake is wanted, by its place among all; all are by default. */
-  readonly wanted?: (at: number) => boolean;
+  /** Whether a mistake is wanted, by its place among all, its rule, and where it is; all are by default. */
+  readonly wanted?: (at: number, rule: Rule, place: string) => boolean;
   /** Which of the copies that unrolling makes get the mistake; the last by default. */
   readonly copy?: "every" | "last";
 }
@@ -101,8 +103,10 @@ export function mutate(
 
   const mutants: Mutant[] = [];
   const planted = new Map<number, { site: Site; number: number }[]>();
-  [...found].map((one, at) => [...one, at] as const).filter(([, , at]) => wanted(at)).forEach(
-    ([key, copies, at], i) => {
+  const placeOf = (key: string) => key.slice(key.indexOf(": ") + 2);
+  const all = [...found].map(([key, copies], at) => ({ key, place: placeOf(key), copies, at }));
+  all.filter(({ place, copies, at }) => wanted(at, copies[0]!.site.rule, place)).forEach(
+    ({ place, copies, at }, i) => {
       const number = first + i;
       // The last copy, but for those that have mistakes enough. Edges are met by the last alone.
       const { rule } = copies[0]!.site;
@@ -114,7 +118,7 @@ export function mutate(
         if (!planted.has(piece)) planted.set(piece, []);
         planted.get(piece)!.push({ site, number });
       }
-      mutants.push({ number, rule, at, place: key.slice(key.indexOf(": ") + 2) });
+      mutants.push({ number, rule, at, place });
     },
   );
 
@@ -130,8 +134,29 @@ export function mutate(
   return { wgsl: withChoice(text, index), mutants };
 }
 
+/**
+ * The texts that each lack a barrier: a software driver waits at one in a branch whether it takes the branch or not, so no number can choose. Those
+ * that are followed by the same are one place.
+ */
+export function withoutBarriers(source: string, copy: "every" | "last"): { place: string; wgsl: string }[] {
+  const wgsl = source.replace(/\/\/.*/g, "");
+  const pieces = piecesOf(wgsl);
+  const barriers = pieces.flatMap(({ start, end, inside }, p) => {
+    if (!/^\w+Barrier\(\);$/.test(wgsl.slice(start, end))) return [];
+    const after = pieces[p + 1];
+    const next = after ? normalised(wgsl.slice(after.start, after.end)) : "";
+    return [{ place: `${inside}: before ${next}`, start, end }];
+  });
+  return [...Map.groupBy(barriers, ({ place }) => place)].map(([place, copies]) => {
+    const gone = copy === "every" ? copies : copies.slice(-1);
+    const without = (text: string, { start, end }: (typeof gone)[number]) =>
+      text.slice(0, start) + text.slice(end);
+    return { place, wgsl: gone.reduceRight(without, wgsl) };
+  });
+}
+
 /** Turns of a thread's loops that begin where a kernel has found out, in all: a mistake may send one on for as many as the driver allows. */
-const MOST_TURNS = 400;
+const MOST_TURNS = 4000;
 
 /** A loop that ends; those that begin at a number do so long before. */
 function bounded(piece: string): string {
@@ -296,15 +321,15 @@ function* expressionSites(text: string, { arrays, sizes }: Facts, compares: bool
         rule: "at the edge",
         start,
         end,
-        make: (t, wrong) => `select(${t}, ${other(plain)}, ${wrong})`,
+        make: (t, wrong) => `select((${t}), (${other(plain)}), ${wrong})`,
       };
     }
     for (const { 0: match, index } of text.matchAll(/ (&&|&) /g)) {
       const [start, end] = operands(text, index, match.length, JOINED);
       const [a, b] = [text.slice(start, index), text.slice(index + match.length, end)];
       if (!/[<>=] /.test(a) || !/[<>=] /.test(b)) continue;
-      yield { rule: "one bound alone", start, end, make: (t, wrong) => `select(${t}, ${a}, ${wrong})` };
-      yield { rule: "one bound alone", start, end, make: (t, wrong) => `select(${t}, ${b}, ${wrong})` };
+      yield { rule: "one bound alone", start, end, make: (t, wrong) => `select((${t}), (${a}), ${wrong})` };
+      yield { rule: "one bound alone", start, end, make: (t, wrong) => `select((${t}), (${b}), ${wrong})` };
     }
     for (const { 0: match, index } of text.matchAll(/ [-+/%] /g)) {
       if (index < assigned) continue;
@@ -312,9 +337,16 @@ function* expressionSites(text: string, { arrays, sizes }: Facts, compares: bool
       const a = text.slice(start, index);
       // Of a scalar and a vector neither may stand for the whole; and copies of what is unrolled begin at 0, where nothing would change.
       const b = text.slice(index + match.length, end);
-      if (/^[\d.]+$/.test(a) || b === (match === " / " ? "1u" : "0u")) continue;
+      if (/^[\d.]+$/.test(a) || b.replace("u", "") === (match === " / " ? "1" : "0")) continue;
       yield { rule: "term dropped", start, end, make: (t, wrong) => `select(${t}, ${a}, ${wrong})` };
     }
+  }
+  for (const { 0: match, index } of text.matchAll(/ (>>|<<|&) /g)) {
+    if (index < assigned) continue;
+    const [start, end] = operands(text, index, match.length, SHIFTED);
+    const a = text.slice(start, index);
+    if (/ (<|>|<=|>=|==|!=) /.test(text.slice(start, end))) continue;
+    yield { rule: "all bits", start, end, make: (t, wrong) => `select(${t}, ${a}, ${wrong})` };
   }
   for (const { 0: match, 1: name, index } of text.matchAll(/\b(select|min|max)\(/g)) {
     const end = closing(text, index + match.length - 1) + 1;
@@ -350,7 +382,7 @@ function* expressionSites(text: string, { arrays, sizes }: Facts, compares: bool
     const value = text.slice(index + match.length, end - 1);
     yield { rule: "own lane", start: index, end, make: (t, wrong) => `select(${t}, ${value}, ${wrong})` };
   }
-  for (const { 0: match, 1: name, 2: component, index } of text.matchAll(/\b(\w+)\[(\d)\]/g)) {
+  for (const { 0: match, 1: name, 2: component, index } of text.matchAll(/(?<!\.)\b(\w+)\[(\d)\]/g)) {
     if (index < assigned || arrays.has(name!)) continue;
     const other = (Number(component) + 3) % 4;
     yield {
@@ -382,6 +414,7 @@ function* expressionSites(text: string, { arrays, sizes }: Facts, compares: bool
 const COMPARED = / (&&|\|\||&|=|[-+*/]=) |[,;]|^(let|var) \w+ = /;
 const JOINED = / (\|\||=|[-+*/]=) |[,;]/;
 const ADDED = / (&&|\|\||&|<|>|<=|>=|==|!=|=|[-+*/]=|<<|>>|\^) |[,;]/;
+const SHIFTED = / (&&|\|\||\||<|>|<=|>=|==|!=|=|[-+*/&|]=|\^|[-+*/%]) |[,;]/;
 const DIVIDED = / (&&|\|\||&|<|>|<=|>=|==|!=|=|[-+*/]=|<<|>>|\^|\+|-) |[,;]/;
 
 /** The least range with both operands of an operator; sums and differences end at the next of their kind on the right. */
@@ -403,7 +436,7 @@ function operands(text: string, at: number, length: number, ends: RegExp): [star
   let end = at + length;
   const right = ends === ADDED
     ? /^( (&&|\|\||&|<|>|<=|>=|==|!=|\+|-|<<|>>|\^) |[,;])/
-    : ends === DIVIDED
+    : ends === DIVIDED || ends === SHIFTED
     ? /^( (&&|\|\||&|<|>|<=|>=|==|!=|[-+*/%]|<<|>>|\^) |[,;])/
     : ends === JOINED
     ? /^( (&&|\|\||&) |[,;])/

@@ -1,7 +1,7 @@
 /** What the rules make of a kernel. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals } from "@std/assert";
-import { mutate } from "./mutants.ts";
+import { mutate, withoutBarriers } from "./mutants.ts";
 
 const KERNEL = `struct Size { count: u32, factor: f32 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -48,6 +48,28 @@ Deno.test("what unrolling repeats is one place, of which the last copy gets the 
   for (const sums of ["sum0", "sum1"]) {
     assert(all.includes(`if (!(mistake == ${sum!.number}.0)) { ${sums} += `), all);
   }
+});
+
+Deno.test("bits that are shifted out or masked are kept, and conditions are none", () => {
+  const bits = KERNEL.replace("let row = group.x * 8u + thread;", "let row = (group.x >> 3u) & 7u;")
+    .replace("row >= size.count", "(row >= size.count) & (row > 3u)");
+  const places = mutate(bits, { first: 1, index: 5 }).mutants
+    .flatMap(({ rule, place }) => rule === "all bits" ? [place.replace(/ in .*/, "")] : []);
+  assertEquals(places, ["main: group.x >> #u", "main: (group.x >> #u) & #u"]);
+});
+
+Deno.test("a barrier is left out in a text of its own, of several before the same the last or all", () => {
+  const waiting = KERNEL.replace("x[k + 1u]", "x[k]").replaceAll(
+    /(sum\d) \+= /g,
+    "workgroupBarrier();\n    $1 += ",
+  )
+    .replace("y[row] =", "workgroupBarrier();\n  y[row] =");
+  const count = (text: string) => text.split("workgroupBarrier();").length - 1;
+  const [sums, row, ...others] = withoutBarriers(waiting, "last");
+  assertEquals([count(waiting), count(sums!.wgsl), count(row!.wgsl), others.length], [3, 2, 2, 0]);
+  assert(/^main: before sum# \+= /.test(sums!.place) && /^main: before y\[row\] = /.test(row!.place));
+  assert(sums!.wgsl.indexOf("workgroupBarrier") < sums!.wgsl.indexOf("sum0 +="));
+  assertEquals(count(withoutBarriers(waiting, "every")[0]!.wgsl), 1);
 });
 
 Deno.test("a structure has no number to change", () => {

@@ -1,6 +1,10 @@
 /** Mistakes that are planted by rule in every kernel of attention and its gradients, each of which has to be noticed. */
+// @ts-types="../../types/std_assert.d.ts"
+import { assert } from "@std/assert";
+import { countAccesses, type Counted } from "../../bench/counted.ts";
 import { DEFAULT_DEVICE, type KernelFamily } from "../../src/gpu/description.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
+import { compile, type Executable } from "../../src/tensor/executable.ts";
 import type { Tensor } from "../../src/tensor/graph.ts";
 import { attentionGradientOp, attentionOp } from "../../src/tensor/ops/attention.ts";
 import {
@@ -9,8 +13,10 @@ import {
   attentionVariants,
 } from "../../src/tensor/ops/attention/variants.ts";
 import { type Case, makeCase, oracle, packed, shape, valuesOf } from "./attention_cases.ts";
-import { gpuTest, type Value } from "./harness.ts";
+import { type Plan, plan, Program } from "../../src/tensor/plan.ts";
+import { freeing, gpuTest, testGpu, type Value } from "./harness.ts";
 import { type Equivalent, type Hunt, Hunters, isWithin } from "./mutants.ts";
+import { plant } from "./planted.ts";
 
 /** Mistakes that change nothing that anybody could see, and why. */
 const EQUIVALENT: readonly Equivalent[] = [
@@ -40,28 +46,9 @@ const EQUIVALENT: readonly Equivalent[] = [
     because: "columns beyond the last are never stored",
   },
   {
-    mistake: /: (always|at the edge): main: i < size.queries in if .* (let inverse|if \(part)/,
-    because:
-      "rows beyond the last lie beyond the binding, or are the first of the next head, which writes them later on a device that goes in order",
-  },
-  {
-    mistake: /dk dv .*: (always|at the edge|term dropped): main: row \+ .* in if \(row \+ .* < size.keys/,
-    because:
-      "rows beyond the last lie beyond the binding, or are the first of the next head, which writes them later on a device that goes in order",
-  },
-  {
     mistake:
       /: (always|at the edge|term dropped): main: row .*in if \(row.* \{ (let from_row|let from_key|let known|words) /,
     because: "there is no range beyond the last query, or it is that of a row which is never stored",
-  },
-  {
-    mistake: /: (always|at the edge|term dropped): main: row .*in if \(row.* \{ logsumexp/,
-    because:
-      "what a head has too many is the first of the next head, which a device that goes in order writes later",
-  },
-  {
-    mistake: /: second choice: main: min\(part \+ #u, vectors\) in for/,
-    because: "what a part makes too many is the next part's, which a device that goes in order writes later",
   },
   {
     mistake: /: (always|at the edge): main: from_(row|key) < to_(row|key) in /,
@@ -161,15 +148,11 @@ const EQUIVALENT: readonly Equivalent[] = [
   {
     mistake:
       /attention tiled .*: one more: main: i in hull = vec4<i32>\(min\(hull.x, bounds\[i\].x\), max\(hull.y, bounds\[i\].y\)\);$/,
-    because: "what stands behind the last row begins at 0: the hull is wider",
+    because: "what stands behind the last row begins at 0: the hull is wider, which a test below counts",
   },
   {
     mistake: /dk dv tiled .*: one more: main: i in to_block = max\(to_block, to_blocks\[i\]\)/,
     because: "two blocks of queries are taken at a time, so that the second is there all the same",
-  },
-  {
-    mistake: /subgroup8 8x.*: first choice: main: min\(part \+ #u, vectors\) in for/,
-    because: "what a part makes too many is the next part's, which a device that goes in order writes later",
   },
   {
     mistake: /tiled .*: other size: main: size.vectors in let vectors/,
@@ -193,13 +176,53 @@ const EQUIVALENT: readonly Equivalent[] = [
       /^heads of (64|128|256): .*: (always|at the edge|term dropped): main: (t \+ d|t|part \+ .*) .*in if \(/,
     because: "so wide a head is made of whole slices and parts",
   },
+  {
+    mistake: /subgroup8 8x.*: (first|second) choice: main: min\(part \+ #u, vectors\) in for/,
+    because: "a workgroup has all columns of a head",
+  },
+  {
+    mistake: /: no barrier: main: before (o|dk|dv)# \+= fresh_/,
+    because: "Mesa's software driver waits where a loop within a loop ends, if there is a barrier in it",
+  },
+  {
+    mistake: /: sum rows: (never|at the edge): main: index >= size.groups /,
+    because: "what lies beyond the last workgroup lies beyond the last column",
+  },
+  {
+    mistake:
+      /: sum rows: (second choice: main: min\(block \+ #u, size.rows\)|other size: main: size.rows in for)/,
+    because: "a group has fewer heads than a block has rows",
+  },
+  {
+    mistake: /, capped: .*attention apart: one more: main: lane in partial\[lane\] = maximum/,
+    because: "capped scores are so near each other that no maximum has to be exact",
+  },
+  {
+    mistake:
+      /attention apart: (second choice: main: select\(#u, last, lane < size.vectors\)|term dropped: main: size.vectors - #u in let column#)/,
+    because: "columns beyond the last are never stored",
+  },
+  {
+    mistake:
+      /^heads of (64|256): .*attention apart: (always|at the edge|term dropped): main: lane \+ #u .*in if \(/,
+    because: "so wide a head is made of whole slices and parts",
+  },
+  {
+    mistake:
+      /attention apart: (first choice: main: min\(key#, bounds.y - #\)|term dropped: main: bounds.y - # in let k#) /,
+    because: "the score of a key beyond the range is masked",
+  },
+  {
+    mistake: /attention apart: (always|at the edge): main: lane == #u in if .*logsumexp/,
+    because: "all lanes know the denominator",
+  },
 ];
 
 const PARTS: readonly AttentionPart[] = ["attention", "attention dq", "attention dk dv"];
 
-/** So many that the last ones are brought by the last of what is unrolled. */
+/** So many that the last ones are brought by the last of what is unrolled, and that of a tile's queries only those that see all keys see the last block. */
 function keysFor(queries: number, family: KernelFamily): number {
-  return queries + (family === "subgroup8" ? 64 : 44);
+  return queries + (family === "subgroup8" ? 64 : 108);
 }
 
 /**
@@ -308,12 +331,13 @@ function huntIn(
     ...(share ? { share } : {}),
     // What others bring along is tested with them; what is known of the queries, once.
     kernels: (kernel) =>
-      kernel.startsWith(`${part} `) && /\d/.test(kernel) || (kernel === "attention rows" && withRows),
+      kernel.startsWith(`${part} `) && /\d/.test(kernel) || (kernel === "attention rows" && withRows) ||
+      (kernel === "sum rows" && headDim === 28),
     device: {
       ...gpu.description,
       // Heads of 28 are cut into parts by software devices that have so little.
       maxWorkgroupMemory: family === "subgroup8" ? 2048 : 32_768,
-      maxWorkgroupsPerDimension: gridOf(part, variant),
+      maxWorkgroupsPerDimension: gridOf(part, variant, cases),
       kernels: Object.fromEntries(keys.map((key) => [key, variants.name(variant)])),
     },
     build: (graph, plant, ...inputs) =>
@@ -342,20 +366,65 @@ function huntIn(
   });
 }
 
+/** Mistakes in the kernel for single queries whose ranges lie apart. */
+function huntApart(
+  hunters: Hunters,
+  gpu: Gpu,
+  { headDim, softCap, share }: { headDim: number; softCap?: number; share?: Hunt["share"] },
+): Promise<void> {
+  const made = { ...shape(4, 2, headDim), ...(softCap ? { softCap } : {}) };
+  const cases = [
+    // One key more or less than a block of either family, and each in an order of its own.
+    makeCase(made, 190, [[0, 133], [140, 141], [50, 190], [3, 67], [100, 164], [9, 26], [60, 125]]),
+    makeCase(made, 51, edges(51)),
+    makeCase(
+      made,
+      117,
+      Array.from({ length: 9 }, (_, i) => [i % 3, 114 - i % 7]),
+      80 * (headDim / 8) ** -0.5,
+    ),
+  ];
+  const right = cases.map((c) => oracle(c));
+  const each = valuesOf(cases[0]!).length;
+  return hunters.hunt(`heads of ${headDim}${softCap ? ", capped" : ""}: ranges apart`, {
+    gpu,
+    values: cases.flatMap(valuesOf),
+    ...(share ? { share } : {}),
+    device: { ...gpu.description, maxWorkgroupsPerDimension: 20 },
+    build: (graph, plant, ...inputs) =>
+      cases.flatMap(({ shape }, i) => {
+        const made = graph.add(attentionOp, inputs.slice(i * each, i * each + 5), { ...shape, apart: true });
+        plant(made[0]!);
+        return made;
+      }),
+    isRight: (results) =>
+      right.every((expected, i) =>
+        MADE["attention"].every(([name, limit], j) =>
+          isWithin(results[2 * i + j]!, expected[name], (i < 2 ? 1 : 4000) * limit)
+        )
+      ),
+  });
+}
+
 /** The most workgroups along a dimension: fewer than there are in all, and no fewer than their root. */
-function gridOf(part: AttentionPart, variant: AttentionVariant): number {
-  if (variant.family === "subgroup8") return part === "attention dk dv" ? 13 : 8;
-  // Gradients of heads apart are summed by many workgroups.
-  if (variant.apart) return 60;
-  if (part === "attention dk dv") return 6;
-  return variant.parts > 1 ? 4 : 3;
+function gridOf(part: AttentionPart, variant: AttentionVariant, cases: readonly Case[]): number {
+  const keyed = part === "attention dk dv";
+  if (variant.family === "subgroup8") return keyed ? 13 : 8;
+  const { rows, parts, apart } = variant;
+  const counts = cases.map(({ queries, keys, shape: { heads, keyValueHeads, headDim } }) => {
+    const tiles = Math.ceil((keyed ? keys : queries) / rows) * (keyed && !apart ? keyValueHeads : heads) *
+      parts;
+    // What is known of the queries is gathered by few workgroups, and gradients of heads apart are summed by many.
+    return Math.max(tiles, Math.ceil(queries / 64) * heads, apart ? keys * keyValueHeads * headDim / 64 : 0);
+  });
+  return Math.ceil(Math.sqrt(Math.max(...counts)));
 }
 
 /** Every kernel takes many minutes, and runs where it is asked for; else the one of each part that compiles soonest. */
 const ALL = Deno.env.get("LIMBECK_ALL_VARIANTS") === "1";
 
 /** Of their mistakes one in so many: a run by tiles takes a software device twenty times as long. */
-const SHARE = { subgroup8: 5, tiled: 12 } as const;
+const SHARE = { subgroup8: 8, tiled: 16 } as const;
 
 gpuTest(
   `a mistake in ${ALL ? "any" : "some"} kernel of attention is noticed, wherever it is`,
@@ -365,6 +434,15 @@ gpuTest(
     for (const { part, variant, ...others } of ALL ? everyKernel(family) : someKernels(family)) {
       const share = ALL ? undefined : { of: SHARE[family], at: at++ };
       await huntIn(hunters, gpu, part, variant, { ...others, ...(share ? { share } : {}) });
+    }
+    const apart = family === "tiled" ? [] : [[28, 5]] as const;
+    for (const [headDim, softCap] of ALL ? [[28], [64], [256], [28, 5]] as const : apart) {
+      const share = ALL ? undefined : { of: SHARE[family], at: at++ };
+      await huntApart(hunters, gpu, {
+        headDim,
+        ...(softCap ? { softCap } : {}),
+        ...(share ? { share } : {}),
+      });
     }
     hunters.end(ALL);
   },
@@ -415,3 +493,43 @@ function* someKernels(family: KernelFamily): Generator<Kernel> {
     }
   }
 }
+
+Deno.test({
+  name: "a hull that begins at the first key, where it should not, brings more keys and nothing else",
+  sanitizeResources: false,
+  sanitizeOps: false,
+  async fn() {
+    const gpu = await testGpu("tiled");
+    const c = makeCase(shape(2, 1, 8), 128, Array.from({ length: 40 }, (_, i) => [70 + i % 9, 90 + i]));
+    const values = valuesOf(c).slice(0, 5);
+    const planned = (wrong: string) => {
+      const program = new Program();
+      const graph = program.block("test");
+      const inputs = values.map(({ shape, dtype = "f32" }, i) =>
+        graph.use({ kind: "input", name: `x${i}`, shape, dtype, category: "test" })
+      );
+      const [out] = graph.add(attentionOp, inputs, c.shape);
+      graph.output("y", plant(out!, "min(hull.x, bounds[i].x)", wrong));
+      return plan(program, gpu.description);
+    };
+    const write = (executable: Executable) => values.forEach((v, i) => executable.write(`x${i}`, v.data));
+    const bytesOfKeys = async (made: Plan) => {
+      const [{ byBinding }] = await countAccesses(gpu, made, "test", write) as [Counted];
+      return byBinding.get("k")!;
+    };
+    const [right, wide] = ["min(hull.x, bounds[i].x)", "min(hull.x, bounds[i + 1u].x)"].map(planned) as [
+      Plan,
+      Plan,
+    ];
+    await freeing(gpu, async () => {
+      const bytes = [await bytesOfKeys(right), await bytesOfKeys(wide)] as const;
+      assert(bytes[1] > 1.5 * bytes[0], `${bytes[1]} bytes of keys, and ${bytes[0]}`);
+      const executable = await compile(gpu, wide);
+      write(executable);
+      executable.run("test");
+      const { data } = (await executable.read(["y"], "test")).get("y")!;
+      executable.destroy();
+      assert(isWithin(data, oracle(c).out, 2e-6));
+    });
+  },
+});

@@ -1,7 +1,8 @@
 /** Mistakes that are planted by rule in every kernel of matrix products, each of which has to be noticed. */
 import { DEFAULT_DEVICE, type DeviceDescription, type KernelFamily } from "../../src/gpu/description.ts";
 import type { Gpu } from "../../src/gpu/device.ts";
-import type { Graph, StepScalar, Tensor } from "../../src/tensor/graph.ts";
+import type { FloatDtype } from "../../src/formats/dtype.ts";
+import type { Compute, Graph, StepScalar, Tensor } from "../../src/tensor/graph.ts";
 import { matmulAccumulateOp, matmulOp, type Orientation } from "../../src/tensor/ops/matmul.ts";
 import {
   type MatmulVariant,
@@ -10,9 +11,12 @@ import {
   tileOf,
 } from "../../src/tensor/ops/matmul/shapes.ts";
 import { matmulVariants } from "../../src/tensor/ops/matmul/variants.ts";
+import { type BlockDtype, byteLength, type DType } from "../../src/tensor/weight_storage.ts";
 import { gpuTest, type Value } from "./harness.ts";
 import { type Equivalent, type Hunt, Hunters, isWithin } from "./mutants.ts";
 import { operand } from "./oracle.ts";
+import { BLOCK_DTYPES, quantisedValue } from "./quantised.ts";
+import { writtenOut } from "./written_out.ts";
 
 const { candidates, name, shapeClass } = matmulVariants;
 
@@ -30,10 +34,6 @@ const EQUIVALENT: readonly Equivalent[] = [
   {
     mistake: /^(?!.*\bodd\b).*: other size: (main: size.k#? in let end|[xw]2?_unit: size.[mn] |put: size.n )/,
     because: "sizes are multiples of four there, and so is what is held to them",
-  },
-  {
-    mistake: /: one more: main: let end#? = size.k/,
-    because: "beyond a binding, 0 is read",
   },
   {
     mistake: /: (left out: main: x_base = size.x_column|term dropped: put: .*out_column in let at)/,
@@ -62,32 +62,14 @@ const EQUIVALENT: readonly Equivalent[] = [
     because: "what the other lanes add is read by nobody",
   },
   {
-    mistake: /(NN|TN).*: one more: main: let depth =/,
-    because: "beyond a binding, 0 is read",
-  },
-  {
     mistake:
       /subgroup8 32x.*: (zero: main: let own_k|term dropped: main: (.*own_k \* x_step in var xi|lane % #u in var xi|lane \/ #u in let own_k))/,
     because: "a load of all lanes brings 32 rows of one k",
   },
   {
     mistake:
-      /: [^:]*: main: (let rows = min\(|.* in let rows = min\(|.*r \+ #u( < rows)? in if \(r \+ #u < rows\))/,
-    because:
-      "rows that a tile has too many lie beyond the binding, or are the next tile's, which a device that goes in order writes later",
-  },
-  {
-    mistake:
       /: [^:]*: main: (size.has_addend.*|at) in (if|value \+=).*addend|: left out: main: value \+= addend/,
     because: "what memory holds is added to without another addend",
-  },
-  {
-    mistake: /: at the edge: put: m >= size.m /,
-    because: "a row beyond the last lies beyond the binding, where nothing is written",
-  },
-  {
-    mistake: /: always: put: size.has_addend/,
-    because: "where there is no addend, zeros are bound in its place",
   },
   {
     mistake: /: (never|at the edge): main: tile >= size.tiles /,
@@ -116,14 +98,6 @@ const EQUIVALENT: readonly Equivalent[] = [
     because: "what parts give is added to what is there by the kernel that sums them",
   },
   {
-    mistake: / parts, .*: main: (part \* size.part_depth|size.(part_depth|k) in if \(part \*)/,
-    because: "parts beyond the last lie beyond the binding, where nothing is written",
-  },
-  {
-    mistake: /(NN|TN).* parts, .*: first choice: main: min\(begin \+ size.part_depth, size.k\)/,
-    because: "beyond a binding, 0 is read",
-  },
-  {
     mistake: / parts, .*: at the edge: main: part == #u in let end#/,
     because: "the second product is made by one of two parts either way",
   },
@@ -141,16 +115,68 @@ const EQUIVALENT: readonly Equivalent[] = [
     because: "no product that is made with others has an addend",
   },
   {
-    mistake: /matmul parts: ((never|at the edge): (put: (m|n) >=|main: i >=)|one more: main: let first = i)/,
-    because: "what comes after the last lies beyond the binding, where nothing is written",
-  },
-  {
     mistake: / parts, .*: term dropped: main: group.x \+ group.y \* groups.x in let launched/,
     because: "so few workgroups are never folded",
   },
   {
     mistake: /^(?!.*\bodd\b).* parts, .*: other size: main: size.part_depth in let end/,
     because: "sizes are multiples of four there, and so is what is held to them",
+  },
+  {
+    mistake:
+      /^TN.*subgroup8 .*: (always|at the edge|term dropped): main: r \+ #u( < rows)? in if \(r \+ #u < rows/,
+    because: "sizes are multiples of four there, and so is what is held to them",
+  },
+  {
+    mistake: /: matmul parts: ((never|at the edge): (put: (m|n) >=|main: i >=))/,
+    because: "what comes after the last is refused twice, by its number and by its row",
+  },
+  {
+    mistake: /^(?!.*\bodd\b).*: matmul parts: one more: main: let first = i/,
+    because: "four neighbours are read and stored together, by the first of them",
+  },
+  {
+    mistake:
+      / parts, (?!132x196).*: main: (.* in if \(part \* size.part_depth >=|part \* size.part_depth >=)/,
+    because: "no workgroup is launched beyond the last part, but for one of the kernels",
+  },
+  {
+    mistake: / parts, .*: other size: main: size.k in if \(part \* size.part_depth >=/,
+    because: "no part but one beyond the last begins at the last value",
+  },
+  {
+    mistake: /subgroup-matrix .*: no barrier: main: before (for \(var e = lane|subgroupMatrixStore|$)/,
+    because:
+      "each subgroup has a place of its own for what it stores, and its lanes go in step on a software device",
+  },
+  {
+    mistake: /: row scales: one more: main: let values = /,
+    because: "a number a bit larger has the same power of two, or is one, and half of its scale does as well",
+  },
+  {
+    mistake: /: row scales: one more: main: let shift = /,
+    because: "the largest of a row has room for one more power of two",
+  },
+  {
+    mistake: /: row scales: (always|at the edge): main: thread < reach /,
+    because: "the other threads add what is of the same row to what nobody reads",
+  },
+  {
+    mistake: /: row scales: never: main: thread > #u /,
+    because: "all threads know the largest of all by then",
+  },
+  {
+    mistake:
+      / in f16.*: (first choice: main: min\((m|x_r \+ #u), size.m - #u\)|term dropped: main: size.m - #u) in (let back|let x_scale#|put\(m, n)/,
+    because: "a row beyond the last is never stored",
+  },
+  {
+    mistake: / in f16: .*: term dropped: w_unit: k \+ #u in if/,
+    because: "what lies beyond an edge of w is cut to what f16 holds, and meets a 0 of x",
+  },
+  {
+    mistake: / in f16: .*: term dropped: main: group.x \+ group.y \* groups.x in let (tile|launched)/,
+    because: "there are more rows than tiles, so that scales are made by a folded grid, and products are not",
   },
 ];
 
@@ -181,10 +207,46 @@ function factor(
   depth: number,
   turned: boolean,
   seed: number,
-): Value & { data: Float32Array } {
+): Factor & { data: Float32Array } {
   const { shape, values } = operand(turned ? [depth, across] : [across, depth], seed);
   const data = values.map((v, i) => (turned ? i % across : Math.floor(i / depth)) === 1 ? NaN : v);
-  return { shape, data };
+  return { shape, data, values: data };
+}
+
+/** A matrix as kernels get it, and the numbers that it holds. */
+type Factor = Value & { readonly values: Float32Array };
+
+/** What a row of x, and so of the product, is multiplied by, and what it is compared in: of the smallest some bits are lost. */
+const powerOf = (row: number) => [1, 2 ** -40, 2 ** 30, 2 ** -114, 2 ** 10][row % 5]!;
+const unitOf = (row: number) => Math.max(powerOf(row), 2 ** -108);
+
+/**
+ * Rows of numbers that f16 holds exactly once a row is brought into its range, where without it they would be zeros or infinite; each has its
+ * largest elsewhere, four times as large as any other, and some of them where a thread that looks for it could miss it. The second is no number.
+ */
+function rowsOfHalves(across: number, depth: number, seed: number): Factor {
+  const { shape, values } = operand([across, depth], seed);
+  const data = values.map((v, i) => {
+    const [row, k] = [Math.floor(i / depth), i % depth];
+    if (row === 1) return NaN;
+    return powerOf(row) *
+      (k === (row === 0 ? depth - 1 : (19 * row + 79) % depth) ? 4 : Math.round(1024 * v) / 1024);
+  });
+  return { shape, data, values: data };
+}
+
+/** A weight of numbers that f16 holds exactly. */
+function weightOfHalves(shape: readonly number[], seed: number): Factor {
+  const data = operand(shape, seed).values.map((v) => Math.round(1024 * v) / 1024);
+  return { shape, data, values: data };
+}
+
+/** A weight in its storage. */
+function stored(dtype: DType, shape: readonly number[], seed: number): Factor {
+  const isBlock = (BLOCK_DTYPES as readonly DType[]).includes(dtype);
+  return isBlock
+    ? quantisedValue(dtype as BlockDtype, shape, seed)
+    : operand(shape, seed, dtype as FloatDtype);
 }
 
 /** A product of each size in one program; the kernels are the same. */
@@ -193,75 +255,100 @@ interface Case {
   readonly variant: MatmulVariant;
   readonly terms: 1 | 2;
   readonly sizes: readonly Sizes[];
+  /** How w is stored, where not f32. */
+  readonly weight?: DType;
+  /** What factors are rounded to, where not f32. */
+  readonly compute?: Compute;
+  /** Where mistakes are made; everywhere by default. */
+  readonly places?: RegExp;
+}
+
+/** Rows beyond those of a tile: where rows of both factors are read along K, they need not be a multiple of four for any device. */
+function moreRows({ family }: MatmulVariant, orientation: Orientation): number {
+  return family === "subgroup8" && orientation !== "TN" ? 5 : 4;
 }
 
 /**
  * Sizes that meet every edge of a kernel's tile: one with more than two tiles along one side, more than one along the other, and a weight that is
  * larger than all else, so that it alone is cut into parts; and one that is not, with a slice along K that is not full.
  */
-function sizesFor(variant: MatmulVariant, isOdd: boolean): Sizes[] {
+function sizesFor(variant: MatmulVariant, isOdd: boolean, orientation: Orientation): Sizes[] {
   const [rows, columns] = tileOf(variant, 8);
   const odd = isOdd ? 1 : 0;
   const few = variant.family === "few-rows";
-  const m = few ? 8 : rows + 4 + odd;
+  const more = moreRows(variant, orientation) + odd;
+  const m = few ? 8 : rows + more;
   const n = 4 * Math.ceil((few ? 74 : 2 * Math.max(rows, columns) + 10) / 4) + odd;
   const cut = { m, n, k: (few ? 276 : Math.max(84, 4 * Math.ceil((m + 20) / 4))) + odd, k2: 20 + odd };
-  return [cut, { m: few ? 7 : 4 + odd, n: columns + 4 + odd, k: 44 + odd, k2: 20 + odd }];
+  return [cut, { m: few ? 7 : more, n: columns + 4 + odd, k: 44 + odd, k2: 20 + odd }];
 }
 
 /** The operands of a product, and what it has to be onto each of several addends. */
 class Product {
   readonly values: readonly Value[];
-  readonly expected: readonly Float64Array[];
+  readonly #expected: readonly Float64Array[];
   readonly #sizes: Sizes;
   readonly #case: Case;
+  /** Of the weight, at least 1. */
+  readonly #largest: number;
 
   /** @param isFrozen Whether w is a frozen weight, whose product is made alone */
   constructor(c: Case, sizes: Sizes, isFrozen: boolean) {
     [this.#case, this.#sizes] = [c, sizes];
-    const { orientation, terms } = c;
+    const { orientation, terms, weight, compute } = c;
     const { m, n, k, k2 } = sizes;
     const [turnsX, turnsW] = [orientation === "TN", orientation !== "NT"];
-    const [x, x2] = [factor(m, k, turnsX, 1), factor(m, k2, turnsX, 2)];
-    const [w, w2] = [factor(n, k, turnsW, 3), factor(n, k2, turnsW, 4)];
-    const first = product(orientation, m, n, k, x.data, w.data);
+    const x = compute ? rowsOfHalves(m, k, 1) : factor(m, k, turnsX, 1);
+    const shape = turnsW ? [k, n] : [n, k];
+    const w = weight
+      ? stored(weight, shape, 3)
+      : compute
+      ? weightOfHalves(shape, 3)
+      : factor(n, k, turnsW, 3);
+    const [x2, w2] = [factor(m, k2, turnsX, 2), factor(n, k2, turnsW, 4)];
+    this.#largest = w.values.reduce((most, v) => Math.abs(v) > most ? Math.abs(v) : most, 1);
+    const first = product(orientation, m, n, k, x.values, w.values);
     const second = product(orientation, m, n, k2, x2.data, w2.data);
     const sum = first.map((v, i) => 2 * v + (terms === 2 ? 3 * second[i]! : 0));
-    const [r, kept, added] = [5, 6, 7].map((seed) => operand([m, n], seed).values) as [
-      Float32Array,
-      Float32Array,
-      Float32Array,
-    ];
+    const [r, kept, added] = [5, 6, 7].map((seed) => {
+      const { values } = operand([m, n], seed);
+      return compute ? values.map((v, i) => v * powerOf(Math.floor(i / n))) : values;
+    }) as [Float32Array, Float32Array, Float32Array];
     const states = [kept, added, new Float32Array(m * n).fill(NaN)];
     this.values = [
       ...[x, { ...w, kind: isFrozen ? "weight" : "input" } as const, x2, w2, { shape: [m, n], data: r }],
       ...states.map((data): Value => ({ shape: [m, n], kind: "state", data })),
     ];
-    this.expected = [r, kept.map((v) => 0.75 * v), added, sum.map(() => 0)].map((onto) =>
-      sum.map((v, i) => v + onto[i]!)
+    this.#expected = [r, kept.map((v) => 0.75 * v), added, sum.map(() => 0)].map((onto) =>
+      this.#perRow(sum.map((v, i) => v + onto[i]!))
     );
   }
 
   /** The choice of the kernel. */
   get choice(): [shape: string, kernel: string] {
     const { k2, ...others } = this.#sizes;
-    const { orientation, terms, variant } = this.#case;
-    const shape = { ...others, orientation, k2: terms === 2 ? k2 : 0, weight: "f32" } as const;
+    const { orientation, terms, variant, weight = "f32", compute } = this.#case;
+    const shape = {
+      ...{ ...others, orientation, k2: terms === 2 ? k2 : 0, weight },
+      ...(compute ? { compute } : {}),
+    };
     const isCut = variant.family === "subgroup8" && others.k > 512;
     return [`matmul ${shapeClass(shape)}`, name(isCut ? { ...variant, depth: 512 } : variant)];
   }
 
   /** The product onto an addend, and onto what memory holds: a part of it, all, or nothing. */
   build(graph: Graph, plant: (t: Tensor) => void, [x, w, x2, w2, r, kept, added, fresh]: readonly Tensor[]) {
-    const { orientation, terms } = this.#case;
+    const { orientation, terms, compute } = this.#case;
+    const rounded = compute ? { compute } : {};
     const factors = terms === 2 ? [2, 3] : [2];
     const operands = terms === 2 ? [x!, w!, x2!, w2!] : [x!, w!];
     const onto = (state: Tensor, accumulate: StepScalar | 1) =>
       graph.add(matmulAccumulateOp, [...operands, state], {
-        ...{ orientation, factors, addend: false },
+        ...{ orientation, factors, addend: false, ...rounded },
         accumulate,
       })[0]!;
-    const made = graph.add(matmulOp, [...operands, r!], { orientation, factors, addend: true })[0]!;
+    const attributes = { orientation, factors, addend: true, ...rounded };
+    const made = graph.add(matmulOp, [...operands, r!], attributes)[0]!;
     const all = [
       made,
       onto(kept!, graph.scalar("keep")),
@@ -274,13 +361,21 @@ class Product {
 
   /** Whether the product and the states are right. */
   isRight(results: readonly Float32Array[]): boolean {
-    return results.every((found, i) => isWithin(found, this.expected[i]!, 4e-7 * (3 + this.#sizes.k)));
+    const tolerance = 4e-7 * (3 + this.#sizes.k) * this.#largest;
+    return results.every((found, i) => isWithin(this.#perRow(found), this.#expected[i]!, tolerance));
+  }
+
+  /** Without what rows are multiplied by. */
+  #perRow<T extends Float32Array | Float64Array>(values: T): T {
+    if (!this.#case.compute) return values;
+    const { n } = this.#sizes;
+    return values.map((v, i) => v / unitOf(Math.floor(i / n))) as T;
   }
 
   /** Bytes of w, and of the largest of the others. */
   get bytes(): [weight: number, others: number] {
     const { m, n, k } = this.#sizes;
-    return [4 * n * k, 4 * m * Math.max(n, k)];
+    return [byteLength({ shape: [n, k], dtype: this.#case.weight ?? "f32" }), 4 * m * Math.max(n, k)];
   }
 }
 
@@ -292,7 +387,7 @@ function huntIn(
   share?: Hunt["share"],
 ): Promise<void> {
   // Those of two terms, and large ones, are made alone, whatever their weights are.
-  const alone = c.terms === 2 || Math.min(c.sizes[0]!.m, c.sizes[0]!.n) > 128;
+  const alone = c.terms === 2 || c.weight || c.compute || Math.min(c.sizes[0]!.m, c.sizes[0]!.n) > 128;
   const products = (alone ? [true] : [true, false]).flatMap((isFrozen) =>
     c.sizes.map((sizes) => new Product(c, sizes, isFrozen))
   );
@@ -301,23 +396,27 @@ function huntIn(
   const each = products[0]!.values.length;
   const [rows, columns] = tileOf(c.variant, m);
   const tiles = Math.ceil(m / rows) * Math.ceil(n / columns) * partsOf(c.variant);
-  const groups = Math.max(tiles, partsOf(c.variant) > 1 ? Math.ceil(m * n / 64) : 0);
+  // Rows have a scale each.
+  const groups = Math.max(tiles, partsOf(c.variant) > 1 ? Math.ceil(m * n / 64) : 0, c.compute ? m : 0);
   return hunters.hunt(
     `${c.orientation}${c.terms === 2 ? " x2" : ""} ${name(c.variant)}, ${m}x${n}x${k}${
       k % 4 === 0 ? "" : ", odd"
-    }`,
+    }${c.weight ? `, ${c.weight}` : ""}${c.compute ? ", in f16" : ""}`,
     {
       gpu,
       ...(share ? { share } : {}),
       // Where a weight is cut along K, the parts but the first have one term, and add to what is there.
-      kernels: (kernel) => kernel === "matmul parts" || kernel.includes(" x2 ") === (c.terms === 2),
+      kernels: (kernel, place) =>
+        (kernel === "matmul parts" ? !c.compute : kernel.includes(" x2 ") === (c.terms === 2)) &&
+        (!c.places || c.places.test(place)),
+      finish: (wgsl) => wgsl.includes("subgroupMatrix") ? writtenOut(wgsl) : wgsl,
       values: products.flatMap(({ values }) => values),
       scalars: { a: 0.1, b: 0.2, c: 0.3, keep: 0.75, nothing: 0 },
       device: {
         ...device,
         maxBindingSize: Math.max(c.sizes.length > 1 ? weight - 4 : weight, others),
         // Grids are folded.
-        maxWorkgroupsPerDimension: Math.ceil(Math.sqrt(groups)),
+        maxWorkgroupsPerDimension: c.compute ? foldedGrid(groups) : Math.ceil(Math.sqrt(groups)),
         kernels: Object.fromEntries(products.map(({ choice }) => choice)),
       },
       build(graph, plant, ...inputs) {
@@ -337,6 +436,17 @@ function huntIn(
   );
 }
 
+/** Where a weight is read; what its storage makes of that is for tests/tensor/weight_mutants_test.ts. */
+const READING = /^w_unit|\bweight\(/;
+
+/** The most workgroups along a dimension of a grid that is folded, and has more than there are. */
+function foldedGrid(count: number): number {
+  let most = Math.ceil(Math.sqrt(count));
+  const launched = () => Math.ceil(count / most) * Math.ceil(count / Math.ceil(count / most));
+  while (launched() === count && most < count - 1) most++;
+  return most;
+}
+
 /** Every kernel in every orientation takes many minutes, and runs where it is asked for; else one of each kind. */
 const ALL = Deno.env.get("LIMBECK_ALL_VARIANTS") === "1";
 
@@ -344,8 +454,17 @@ const ALL = Deno.env.get("LIMBECK_ALL_VARIANTS") === "1";
 const SOME =
   /^NT (tiled 32x32 by 16, 4x4 each|few rows 16x16)$|^NN subgroup8 8x32$|^TN subgroups.* 32x32 .*each$/;
 
+/** Of those with other numbers in their factors, and of their storages, one of each kind. */
+const isSome = ({ orientation, variant, weight, compute, sizes }: Case): boolean => {
+  if (!SOME.test(`${orientation} ${name(variant)}`)) return false;
+  if (weight) {
+    return variant.family === "tiled" && weight === "q4_0" && sizes[0]!.k % 4 === 0;
+  }
+  return !compute || sizes[0]!.k % 4 === 0;
+};
+
 /** Of their mistakes one in so many. */
-const SHARE = 4;
+const SHARE = 6;
 
 /** Kernels to hunt in, those of each kind first. */
 function* kernels(family: KernelFamily, device: DeviceDescription): Generator<Case> {
@@ -355,21 +474,26 @@ function* kernels(family: KernelFamily, device: DeviceDescription): Generator<Ca
       .filter((v) => (v.family === "subgroup8") === (family === "subgroup8"));
     for (const [i, variant] of tiles.entries()) {
       const terms = (i + turn) % 2 === 0 ? 1 : 2;
-      const sizes = sizesFor(variant, false);
+      const sizes = sizesFor(variant, false, orientation);
       yield { orientation, variant, terms, sizes };
       if (family === "subgroup8" || i > 0) continue;
-      yield { orientation, variant, terms: 2, sizes: sizesFor(variant, true) };
+      yield { orientation, variant, terms: 2, sizes: sizesFor(variant, true, orientation) };
     }
     for (const [i, variant] of tiles.entries()) {
       // So deep that workgroups share the sums along K, and that they are made of blocks; each in one of the orientations.
       if (i % 3 !== turn) continue;
       const [rows, columns] = tileOf(variant, 5);
-      const sizes = [{ m: rows + 4, n: columns + 4, k: 1044, k2: 20 }];
+      const m = rows + moreRows(variant, orientation);
+      const sizes = [{ m, n: columns + 4, k: 1044, k2: 20 }];
       if (variant.family === "subgroup8") yield { orientation, variant, terms: 1, sizes };
       if (variant.family !== "tiled") continue;
       const deep = candidates({ orientation, ...sizes[0]!, weight: "f32" }, device);
       const parted = deep.find((v) => v.family === "tiled" && v.parts > 1 && sameTile(v, variant));
       if (parted) yield { orientation, variant: parted, terms: 2, sizes };
+      if (!parted || orientation !== "NT" || rows + columns > 64) continue;
+      // So many tiles that more workgroups are launched than there are parts.
+      const many = { m: 4 * rows + 4, n: 6 * columns + 4, k: 1056, k2: 20 };
+      yield { orientation, variant: parted, terms: 2, sizes: [many], places: /part \* size\.part_depth >=/ };
     }
   }
   if (family === "subgroup8") return;
@@ -379,7 +503,69 @@ function* kernels(family: KernelFamily, device: DeviceDescription): Generator<Ca
   for (const [i, variant] of few.entries()) {
     for (const isOdd of [false, true]) {
       const terms = i % 2 === 0 ? 2 : 1;
-      yield { orientation: "NT", variant, terms, sizes: sizesFor(variant, isOdd) };
+      yield { orientation: "NT", variant, terms, sizes: sizesFor(variant, isOdd, "NT") };
+    }
+  }
+}
+
+/** Products of factors in f16, and on units for small matrices, of which the device is to have some. */
+function* roundedAndUnits(device: DeviceDescription): Generator<Case> {
+  for (const [turn, orientation] of (["NT", "NN"] as const).entries()) {
+    const compute = "f16";
+    const shape = { orientation, m: 200, n: 200, k: 200, k2: 0, weight: "f32", compute } as const;
+    const tiles = candidates(shape, device);
+    for (const [i, variant] of tiles.entries()) {
+      const sizes = sizesFor(variant, false, orientation);
+      yield { orientation, variant, terms: 1, compute, sizes: [sizes[0]!, { ...sizes[1]!, m: 13, k: 300 }] };
+      if (i === 0) {
+        yield { orientation, variant, terms: 1, compute, sizes: sizesFor(variant, true, orientation) };
+      }
+      if (variant.family !== "tiled" || i % 5 !== turn) continue;
+      const [rows, columns] = tileOf(variant, 5);
+      const deep = { m: rows + 4, n: columns + 4, k: 1044, k2: 20 };
+      const parted = candidates({ ...shape, ...deep, k2: 0 }, device).find((v) =>
+        v.family === "tiled" && v.parts > 1 && sameTile(v, variant)
+      );
+      if (parted) yield { orientation, variant: parted, terms: 1, compute, sizes: [deep] };
+    }
+  }
+  for (const [i, orientation] of (["NT", "NN", "TN"] as const).entries()) {
+    const shape = { orientation, m: 200, n: 200, k: 200, k2: 8, weight: "f32" } as const;
+    const variant = candidates(shape, device).find((v) => v.family === "subgroup-matrix")!;
+    yield { orientation, variant, terms: i === 0 ? 2 : 1, sizes: sizesFor(variant, i === 1, orientation) };
+    const deep = { m: 68, n: 68, k: 1100, k2: 20 };
+    const parted = candidates({ ...shape, ...deep }, device).find((v) => v.family === "subgroup-matrix")!;
+    yield { orientation, variant: parted, terms: i === 0 ? 1 : 2, sizes: [deep] };
+  }
+}
+
+/** A matrix unit of three sizes that differ, so that none can stand in for another. */
+const UNITS = (["f32", "f16"] as const).map((componentType) => ({
+  ...{ m: 16, n: 32, k: 8 },
+  componentType,
+  resultComponentType: "f32",
+}));
+
+/** Weights in every storage but f32, whose rows have to be of so many values. */
+const WIDTHS: Readonly<Partial<Record<DType, readonly number[]>>> = {
+  ...{ f16: [84, 85], bf16: [84, 85], q8_0: [96], q4_0: [96], q4_k: [256], q6_k: [256] },
+  ...{ nf4: [172, 85], "nf4-double": [172, 85] },
+};
+
+/** Products with weights in each storage, of the kernel that compiles soonest. */
+function* storages(family: KernelFamily, device: DeviceDescription): Generator<Case> {
+  for (const [dtype, widths] of Object.entries(WIDTHS) as [DType, readonly number[]][]) {
+    for (const width of widths) {
+      for (const orientation of ["NT", "NN"] as const) {
+        const [n, k] = orientation === "NT" ? [44, width] : [width, 44];
+        const sizes = { m: 12, n, k, k2: 20 };
+        const shape = { orientation, ...sizes, k2: 0, weight: dtype };
+        const [variant] = candidates(shape, { ...device, family }).filter((v) =>
+          v.family === (family === "subgroup8" ? "subgroup8" : "tiled")
+        );
+        if (!variant) continue;
+        yield { orientation, variant, terms: 1, weight: dtype, sizes: [sizes], places: READING };
+      }
     }
   }
 }
@@ -395,10 +581,17 @@ gpuTest(
     const { name: called, subgroupSize } = gpu.description;
     const device = { ...DEFAULT_DEVICE, name: called, subgroupSize };
     let at = 0;
-    for (const c of kernels(family, device)) {
-      const what = `${c.orientation} ${name(c.variant)}`;
-      if (!ALL && !SOME.test(what)) continue;
-      await huntIn(hunters, gpu, { ...device, family }, c, ALL ? undefined : { of: SHARE, at: at++ });
+    const units = family === "tiled" && device.subgroupSize === 8
+      ? { ...device, subgroupMatrices: UNITS }
+      : device;
+    const cases = [
+      ...kernels(family, device),
+      ...family === "tiled" ? roundedAndUnits(units) : [],
+      ...storages(family, device),
+    ];
+    for (const c of cases) {
+      if (!ALL && !isSome(c)) continue;
+      await huntIn(hunters, gpu, { ...units, family }, c, ALL ? undefined : { of: SHARE, at: at++ });
     }
     hunters.end(ALL);
   },
