@@ -47,6 +47,7 @@ function recipeFor(
   objective: unknown[] = OBJECTIVE,
 ): Recipe {
   const recipe = tinyRecipe(files, {
+    student: { model: "teacher", layers: [1] },
     objective: objective as typeof OBJECTIVE,
     adapter: { dropout: 0.1 },
     train: { steps: 8, accumulation: 2, checkpointEvery: 3, evaluateEvery: 4 },
