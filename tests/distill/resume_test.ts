@@ -80,7 +80,7 @@ const fullRecipe = (files: TinyFiles): Recipe =>
       schedule: "cosine",
       warmup: 4,
       checkpointEvery: 4,
-      evaluateEvery: 7,
+      evaluateEvery: 10,
       divergence: { window: 5 },
     },
     samples: { tokens: 3 },
