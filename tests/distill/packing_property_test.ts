@@ -13,7 +13,7 @@ import type { Gpu } from "../../src/gpu/device.ts";
 import { BatchStream } from "../../src/text/batch_stream.ts";
 import type { EncodedSample } from "../../src/text/encode.ts";
 import { packBatch, type PackedBatch, planBatches } from "../../src/text/packing.ts";
-import { gpuTest, randomArray } from "../tensor/harness.ts";
+import { modelTest, randomArray } from "../tensor/harness.ts";
 import { tinyRecipe, tinySample, tinySetup, withTiny } from "./tiny_model.ts";
 
 /** Rounding of sums of a few hundred f32 in another order. */
@@ -118,7 +118,7 @@ function layouts(
   };
 }
 
-gpuTest(
+modelTest(
   "the loss and its gradient do not change with filler, packing, order or chunks",
   (gpu) =>
     withTiny(async (files) => {

@@ -47,6 +47,7 @@ function recipeFor(
   objective: unknown[] = OBJECTIVE,
 ): Recipe {
   const recipe = tinyRecipe(files, {
+    student: { model: "teacher", layers: [1] },
     objective: objective as typeof OBJECTIVE,
     adapter: { dropout: 0.1 },
     train: { steps: 8, accumulation: 2, checkpointEvery: 3, evaluateEvery: 4 },
@@ -112,7 +113,7 @@ Deno.test("hidden states serve what a part of the distribution cannot, also wher
     const student = `${files.folder}/student`;
     await writeTinyModel(student, { vocabularySize: TINY_VOCABULARY + 3, layers: 2, seed: 3 });
     const objective = [
-      { loss: "rank-correlation", weight: 0.1 },
+      { loss: "centred-logit-mse", weight: 0.1 },
       { loss: "skew-kl", options: { curriculum: true } },
       { loss: "forward-kl", schedule: { temperature: { from: 2, to: 1, steps: [0, 4] } } },
     ];

@@ -3,21 +3,37 @@
  *
  * @module
  */
-import { builtins } from "../../plugins/mod.ts";
+import centredLogitMse from "../../plugins/losses/centred_logit_mse.ts";
+import crossEntropy from "../../plugins/losses/cross_entropy.ts";
+import decoupledKd from "../../plugins/losses/decoupled_kd.ts";
+import entropyGapKl from "../../plugins/losses/entropy_gap_kl.ts";
+import forwardKl from "../../plugins/losses/forward_kl.ts";
+import jensenShannon from "../../plugins/losses/jensen_shannon.ts";
+import pairwiseRanking from "../../plugins/losses/pairwise_ranking.ts";
+import reverseKl from "../../plugins/losses/reverse_kl.ts";
+import totalVariation from "../../plugins/losses/total_variation.ts";
 import type { RecipeInput, TeacherCacheRecipe } from "../../src/distill/recipe/recipe.ts";
 import { cacheRefusal } from "../../src/losses/sparse_target.ts";
 import type { Divergence, RowLoss } from "../../src/registry/contract.ts";
 import { TINY_VOCABULARY } from "./tiny_model.ts";
 
 /**
- * Every divergence, and of the losses in WGSL one that needs every logit; losses over pairs of texts have tests of their own. What a kind of
- * teacher gives is rows of logits, the same for all losses in WGSL: with those that sort, one kernel of all takes minutes to compile.
+ * Of what a loss may want of a teacher's rows one each: only the label, the teacher's probabilities, the student's beside them, their
+ * mixture, differences of probabilities, the logits themselves, those beside the label, entropies; and of the losses in WGSL one that needs
+ * every logit. What a kind of teacher gives is rows of logits, the same for all losses, and one kernel of all takes minutes to compile:
+ * each is held to f64 in tests/losses, on whole rows and on cached ones.
  */
-export const LOGIT_LOSSES: readonly (Divergence | RowLoss)[] = builtins.flatMap((plugin) =>
-  (plugin.kind === "divergence" && !plugin.pairs) || plugin.id === "pairwise-ranking"
-    ? [plugin as Divergence | RowLoss]
-    : []
-);
+export const LOGIT_LOSSES: readonly (Divergence | RowLoss)[] = [
+  crossEntropy,
+  forwardKl,
+  reverseKl,
+  jensenShannon,
+  totalVariation,
+  centredLogitMse,
+  decoupledKd,
+  entropyGapKl,
+  pairwiseRanking,
+];
 
 /** A kind of teacher, as a recipe names it. */
 export interface TeacherKind {
@@ -32,6 +48,8 @@ export interface TeacherKind {
   readonly losses?: readonly (Divergence | RowLoss)[];
   /** What a run with it learns by; forward and reverse KL when absent. */
   readonly objective?: readonly string[];
+  /** Whether another kind stops and resumes as it does: what differs is how its rows are stored. */
+  readonly resumesLikeAnother?: true;
   /** The one temperature that it serves; any when absent. */
   readonly temperature?: 1;
 }
@@ -63,11 +81,17 @@ export const TEACHER_KINDS: readonly TeacherKind[] = [
     losses: servedBy("samples", 256),
     objective: ["cross-entropy", "forward-kl"],
   },
-  { name: "hidden states in f32", teacher: { cache: { payload: "hidden", precision: "f32" } }, error: 2e-5 },
+  {
+    name: "hidden states in f32",
+    teacher: { cache: { payload: "hidden", precision: "f32" } },
+    error: 2e-5,
+    resumesLikeAnother: true,
+  },
   {
     name: "hidden states in bf16",
     teacher: { cache: { payload: "hidden", precision: "bf16" } },
     error: 2e-2,
+    resumesLikeAnother: true,
   },
   {
     name: "hidden states in int8",

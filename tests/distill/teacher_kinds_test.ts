@@ -179,9 +179,10 @@ modelTest(
   "with every kind of teacher, a run that is stopped and resumed leaves the very same bits",
   async (gpu) => {
     await withTiny(async (files) => {
-      for (const kind of TEACHER_KINDS) {
+      for (const kind of TEACHER_KINDS.filter(({ resumesLikeAnother }) => !resumesLikeAnother)) {
         const { name, objective = SMALL } = kind;
         const recipe = tinyRecipe(files, {
+          student: { model: "teacher", layers: [1] },
           teacher: teacherOf(kind, files),
           objective: objective.map((loss) => ({ loss, weight: 0.5 })),
           train: { steps: 4, accumulation: 2, checkpointEvery: 2, evaluateEvery: 0 },

@@ -109,7 +109,7 @@ scoringTest("perplexity with overlapping windows is that of the reference", asyn
   const ids = Int32Array.from(arrays.get("ids")!);
   const looked = settings.filter(({ name }) => all || name === "w256_s100");
   const windowsOf = ({ length, stride }: typeof settings[number]) =>
-    textWindows(ids.length, length, stride).slice(0, all ? undefined : 3);
+    textWindows(ids.length, length, stride).slice(0, all ? undefined : 2);
   const stretchesOf = (setting: typeof settings[number]) =>
     windowsOf(setting).map(({ start, end, firstCounted }) => ({
       ids: ids.slice(start, end),
@@ -154,6 +154,8 @@ interface ChoiceGolden {
 scoringTest("multiple choice is that of the reference, by texts and by letters", async (gpu) => {
   const expected = await golden<ChoiceGolden>("mc");
   const rows = expected.rows.slice(0, all ? undefined : 2);
+  // A question by letters has twice the tokens of one by texts.
+  const byLetters = all ? rows.length : 1;
   const data = sharedPath("data/mmlu-val");
   const layouts = ["mmlu-text", "mmlu"] as const;
   const tasks = layouts.map((layout) =>
@@ -169,7 +171,9 @@ scoringTest("multiple choice is that of the reference, by texts and by letters",
   assertEquals(Array.from(letter!.ids.subarray(0, letter!.from)), expected.first_contexts.letter_ids);
   const stretchesOf = (questions: (typeof encoded)[number]) =>
     questions.flatMap(({ choices }) => choices.map(({ stretch }) => stretch));
-  await scoring(gpu, { learner: model }, encoded.flatMap(stretchesOf), async (scorer) => {
+  const questions = [...encoded[0]!, ...encoded[1]!.slice(0, byLetters)];
+  // All in one pass, as a pass costs what the largest does.
+  await scoring(gpu, { learner: model }, stretchesOf(questions), async (scorer) => {
     const scored = async (questions: (typeof encoded)[number]) => {
       const scores = (await scorer.score(stretchesOf(questions))).values();
       return questions.map(({ choices }) =>
@@ -179,7 +183,8 @@ scoringTest("multiple choice is that of the reference, by texts and by letters",
         })
       );
     };
-    const [texts, letters] = [await scored(encoded[0]!), await scored(encoded[1]!)];
+    const found = await scored(questions);
+    const [texts, letters] = [found.slice(0, rows.length), found.slice(rows.length)];
     const right: Record<string, number> = { sum: 0, per_token: 0, per_byte: 0, letters: 0 };
     rows.forEach((row, n) => {
       const check = (way: keyof typeof right, scores: readonly number[], picked: string) => {
@@ -189,6 +194,7 @@ scoringTest("multiple choice is that of the reference, by texts and by letters",
       texts[n]!.forEach(({ logLikelihood, tokens, bytes }, c) => {
         assertEquals([tokens, bytes], [row.tokens[c], row.bytes[c]]);
         assertAlmostEquals(logLikelihood, row.sum[c]!, 5e-4 * tokens, `question ${n}, choice ${c}`);
+        if (n >= byLetters) return;
         assertAlmostEquals(
           letters[n]![c]!.logLikelihood,
           row.letters[c]!,
@@ -201,6 +207,7 @@ scoringTest("multiple choice is that of the reference, by texts and by letters",
       check("sum", by("sum"), row.pick_sum);
       check("per_token", by("per-token"), row.pick_per_token);
       check("per_byte", by("per-byte"), row.pick_per_byte);
+      if (n >= byLetters) return;
       check("letters", letters[n]!.map(({ logLikelihood }) => logLikelihood), row.pick_letters);
     });
     if (all) assertEquals(right, expected.correct);

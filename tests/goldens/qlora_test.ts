@@ -1,4 +1,4 @@
-/** LoRA beside weights in 4 bits: ten steps of PyTorch, bitsandbytes' numbers and PEFT, with the kernels of both families. */
+/** LoRA beside weights in 4 bits: ten steps of PyTorch, bitsandbytes' numbers and PEFT, and five with the other family of kernels. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assertEquals } from "@std/assert";
 import { planTraining } from "../../src/distill/program/plan_training.ts";
@@ -22,7 +22,7 @@ const FOLDER = "goldens/quantised/qlora/";
 
 const peftName = (name: string) => name.replace("base_model.model.", "");
 
-async function follow(name: "nf4" | "nf4_dq", family: "subgroup8" | "tiled"): Promise<void> {
+async function follow(name: "nf4" | "nf4_dq", family: "subgroup8" | "tiled", most: number): Promise<void> {
   const golden = JSON.parse(await Deno.readTextFile(sharedPath(`${FOLDER}${name}/trajectory.json`)));
   const h = golden.hyper_parameters;
   const recipe = parseRecipe({
@@ -64,7 +64,7 @@ async function follow(name: "nf4" | "nf4_dq", family: "subgroup8" | "tiled"): Pr
     trainer.setState(start);
     const arrays = await goldenArrays(`${FOLDER}${name}/batches.safetensors`);
     const perStep = arrays.get("ids")!.length / h.steps;
-    for (const [step, expected] of (golden.steps as GoldenStep[]).entries()) {
+    for (const [step, expected] of (golden.steps as GoldenStep[]).slice(0, most).entries()) {
       const part = (key: string) =>
         (arrays.get(key) as Int32Array).subarray(step * perStep, (step + 1) * perStep);
       await trainer.step(step, [goldenBatch(part("ids"), part("labels"), h.seq_len)]);
@@ -82,11 +82,12 @@ async function follow(name: "nf4" | "nf4_dq", family: "subgroup8" | "tiled"): Pr
         }
       }
     }
+    const isWhole = most >= golden.steps.length;
     const end = await goldenArrays(`${FOLDER}${name}/adapter_final/adapter_model.safetensors`);
     const { parameters } = await trainer.readState();
     const actual = layout.gather(parameters);
     const off = Math.hypot(...[...end].map(([key, p]) => relative(actual.get(peftName(key))!, p).l2));
-    near(off, 0, 3e-4, "distance to the final adapter");
+    if (isWhole) near(off, 0, 3e-4, "distance to the final adapter");
 
     const logits = await goldenArrays(`${FOLDER}${name}/logits.safetensors`);
     const ids = (logits.get("ids") as Int32Array).subarray(0, h.seq_len);
@@ -96,6 +97,7 @@ async function follow(name: "nf4" | "nf4_dq", family: "subgroup8" | "tiled"): Pr
         parameters,
       }]] as const
     ) {
+      if (adapted && !isWhole) continue;
       using reader = await Reader.open(gpu, student, h.seq_len, adapted);
       const worst = maxDifference(await reader.logits(ids), logits.get(which)!);
       near(worst, 0, adapted ? 1e-3 : 2e-4, `difference of ${which}`);
@@ -132,9 +134,11 @@ async function compareBase(name: "nf4" | "nf4_dq", student: Model): Promise<void
 
 for (const name of ["nf4", "nf4_dq"] as const) {
   for (const family of FAMILIES) {
+    // Up to the second gradients that the golden has; one family shows where ten steps lead, as does trajectory_test.ts.
+    const most = family === "tiled" ? 5 : 10;
     sharedTest(
-      `QLoRA follows PyTorch and PEFT for ten steps: ${name} [${family}]`,
-      () => follow(name, family),
+      `QLoRA follows PyTorch and PEFT for ${most} steps: ${name} [${family}]`,
+      () => follow(name, family, most),
     );
   }
 }

@@ -45,12 +45,14 @@ function storedWeight(
 }
 
 /**
- * What of a layer is computed: with one kernel family all, with the other each format once and the odd sizes once. Its kernels are texts of
- * their own for every size, and are held to f64 in tests/tensor.
+ * What of a layer is computed: with one kernel family each format at two sizes, with the other each once and the odd sizes once. Its kernels
+ * are texts of their own for every size, and are held to f64 in tests/tensor.
  */
 function computed({ name, formats }: Layer, family: KernelFamily): Layer["formats"] {
-  if (family === "subgroup8" || name === "a") return formats;
-  return name === "b" ? formats.filter((format) => format === "nf4_dq") : [];
+  if (name === "a") return formats;
+  const subgroup = family === "subgroup8";
+  if (name === "b") return formats.filter((format) => subgroup || format === "nf4_dq");
+  return formats.filter((format) => subgroup && !format.startsWith("nf4"));
 }
 
 for (const family of FAMILIES) {

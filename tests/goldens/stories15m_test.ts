@@ -19,6 +19,7 @@ import {
 // A vocabulary of 32,000: what comes back through the head is a sum over that many tokens.
 const MODEL = "models/stories15M";
 const [STEPS, TOKENS, RANK, ALPHA] = [2, 64, 4, 8];
+const LENGTHS = [20, 27];
 const OPTIMISER = { learningRate: 1e-3, weightDecay: 0.01, clip: 1 };
 
 const recipe = parseRecipe({
@@ -30,11 +31,14 @@ const recipe = parseRecipe({
   train: { ...OPTIMISER, steps: STEPS, tokensPerMicroBatch: TOKENS, schedule: "constant", warmup: 0 },
 });
 
-/** Two samples of the model's own kind of text: ids of "Once upon a time, there was a little ...", other tokens after them. */
-function batchOf(step: number) {
+/**
+ * Two samples of the model's own kind of text: ids of "Once upon a time, there was a little ...", other tokens after them; without filler
+ * unless it is asked for.
+ */
+function batchOf(step: number, tokens = LENGTHS[0]! + LENGTHS[1]!) {
   const begin = [1, 9038, 2501, 263, 931, 29892, 727, 471, 263, 2217];
   const noise = randomArray(TOKENS, step + 1);
-  const samples = [20, 27].map((length, s) => ({
+  const samples = LENGTHS.map((length, s) => ({
     ids: Int32Array.from(
       { length },
       (_, i) => begin[i] ?? 259 + Math.floor((noise[s * 20 + i]! + 1) * 4000),
@@ -42,7 +46,7 @@ function batchOf(step: number) {
     supervised: Uint8Array.from({ length }, (_, i) => Number(i > 2 + s)),
     source: { file: "made", line: 1 },
   }));
-  return packBatch(samples, TOKENS);
+  return packBatch(samples, tokens);
 }
 
 async function weightsOf(model: Model): Promise<ReferenceModel> {
@@ -96,7 +100,7 @@ for (const family of FAMILIES) {
       layout.scatter(flat, start);
       trainer.setState(flat);
       for (const [step, { crossEntropy, forwardKl, gradients, norm }] of steps.entries()) {
-        await trainer.step(step, [batchOf(step)]);
+        await trainer.step(step, [batchOf(step, TOKENS)]);
         const [m] = await trainer.collect();
         const near = (actual: number, expected: number, tolerance: number, what: string) => {
           if (!(Math.abs(actual - expected) <= tolerance)) {

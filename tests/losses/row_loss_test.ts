@@ -199,6 +199,21 @@ for (const { family } of FAMILIES) {
   });
 }
 
+Deno.test("a loss with memory shares a kernel with itself at another temperature", async () => {
+  const terms = [
+    term(example.mirrored, {}, { name: "a", weight: 0.5 }),
+    term(forwardKl, {}, { weight: 0.25 }),
+    term(example.mirrored, {}, { name: "b", temperature: 2, weight: 2 }),
+  ];
+  const rows = hardRows(516);
+  await withGpu("tiled", async (gpu) => {
+    const { values, gradient } = await runKernel(gpu, terms, rows);
+    rows.forEach((row, r) => assertRow(terms, row, { values: values[r]!, gradient: gradient[r]! }));
+    const again = await runKernel(gpu, terms, rows);
+    assertEquals([again.values, again.gradient], [values, gradient]);
+  });
+});
+
 /** Losses without detached parts, whose gradient is therefore the derivative of the value. */
 const DIFFERENTIABLE: ResolvedLoss[] = [
   term(crossEntropy),
@@ -216,6 +231,7 @@ const DIFFERENTIABLE: ResolvedLoss[] = [
   term(decoupledKd, {}, { temperature: 2 }),
   term(centredLogitMse),
   term(example.entangled),
+  term(example.mirrored, {}, { temperature: 2 }),
   term(pairwiseRanking, { k: 3 }),
   term(rankCorrelation, { k: 4, epsilon: 3 }),
   term(rankCorrelation, { k: 3, epsilon: 2, union: "duplicated" }),

@@ -170,6 +170,7 @@ for (const { family } of FAMILIES) {
   });
 
   Deno.test(`${family} kernel with token masks and planted mistakes fails`, async () => {
-    await withGpu(family!, (gpu) => assertNoticed(gpu, TERMS, maskedRows(513), MISTAKES, assertMaskedRow));
+    // Rows that are a part of a turn, so that the text is short: masks do not depend on the loops.
+    await withGpu(family!, (gpu) => assertNoticed(gpu, TERMS, maskedRows(37), MISTAKES, assertMaskedRow));
   });
 }

@@ -2,7 +2,6 @@
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertAlmostEquals, assertEquals, assertLess } from "@std/assert";
 import universalLogit from "../../plugins/losses/universal_logit.ts";
-import forwardKl from "../../plugins/losses/forward_kl.ts";
 import { type ResolvedLoss } from "../../src/losses/traced.ts";
 import { referenceRow } from "../../src/losses/reference.ts";
 import { assertRow, hardRows, random, withGpu } from "./hard_rows.ts";
@@ -87,8 +86,9 @@ for (const { family } of FAMILIES) {
   });
 
   Deno.test(`${family} universal-logit takes tied tokens in the order of their ids`, async () => {
-    // Copies of three logits: of each half of the first copies one half lies below the teacher's, the other above.
-    const copies = 301;
+    // Copies of three logits: of each half of the first copies one half lies below the teacher's, the other above. As many as share a text
+    // with rows of 1025.
+    const copies = 343;
     const make = (...p: number[]) =>
       Float32Array.from({ length: 3 * copies }, (_, v) => Math.log(p[v % 3]! / copies));
     const student = make(0.4, 0.4, 0.2);
@@ -107,21 +107,6 @@ for (const { family } of FAMILIES) {
 
 // What follows is in the loss's own text, the same for both families; these kernels compile sooner.
 const FAMILY = "tiled";
-
-Deno.test(`universal-logit at two temperatures shares a kernel`, async () => {
-  const terms = [
-    term(universalLogit, {}, { name: "a", weight: 0.5 }),
-    term(forwardKl, {}, { weight: 0.25 }),
-    term(universalLogit, {}, { name: "b", temperature: 2, weight: 2 }),
-  ];
-  const rows = rowsOf(516);
-  await withGpu(FAMILY, async (gpu) => {
-    const { values, gradient } = await runKernel(gpu, terms, rows);
-    rows.forEach((row, r) => assertRow(terms, row, { values: values[r]!, gradient: gradient[r]! }));
-    const again = await runKernel(gpu, terms, rows);
-    assertEquals([again.values, again.gradient], [values, gradient]);
-  });
-});
 
 /** Mistakes that the comparison above must notice. */
 const MISTAKES: Record<string, Mistake> = {

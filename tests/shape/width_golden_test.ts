@@ -235,7 +235,7 @@ async function compareLosses(
   golden: WidthGolden,
   cut: GoldenCut,
   width: WidthCut,
-  full: readonly Float64Array[],
+  full: readonly Target[],
 ): Promise<void> {
   const { groups, channels } = width;
   const compensated = await measuredLosses(gpu, golden, width, full);
@@ -245,31 +245,51 @@ async function compareLosses(
   assertWithin(found, expected, 1e-4, `losses of ${cut.key}`);
 }
 
-/** Mean loss over every predicted token, and KL(full || cut). */
+/** Probabilities of the full model at a place, and the sum of each times its logarithm. */
+interface Target {
+  readonly p: Float64Array;
+  readonly negativeEntropy: number;
+}
+
+function targetOf(logP: Float64Array): Target {
+  let negativeEntropy = 0;
+  const p = new Float64Array(logP.length);
+  for (let v = 0; v < p.length; v++) negativeEntropy += (p[v] = Math.exp(logP[v]!)) * logP[v]!;
+  return { p, negativeEntropy };
+}
+
+/** Mean loss over every predicted token, and KL(full || cut); of the full model, what others are compared with. */
 async function measuredLosses(
   gpu: Gpu,
   golden: WidthGolden,
   width?: WidthCut,
-  full?: readonly Float64Array[],
-): Promise<{ nll: number; kl: number; rows: Float64Array[] }> {
+  full?: readonly Target[],
+): Promise<{ nll: number; kl: number; rows: Target[] }> {
   const model = await Model.open(golden.path, { category: "weights", width });
   try {
     const length = golden.evaluation[0]!.length;
     using reader = await Reader.open(gpu, model, length);
-    const rows: Float64Array[] = [];
-    let [nll, kl] = [0, 0];
+    const rows: Target[] = [];
+    let [nll, kl, count] = [0, 0, 0];
     for (const ids of golden.evaluation) {
       const logits = await reader.logits(ids);
       const vocabulary = model.config.vocabularySize;
       for (let t = 0; t + 1 < length; t++) {
         const q = logProbabilities(logits.subarray(t * vocabulary, (t + 1) * vocabulary));
         nll -= q[ids[t + 1]!]!;
-        const p = full?.[rows.length];
-        if (p) { for (let v = 0; v < vocabulary; v++) kl += Math.exp(p[v]!) * (p[v]! - q[v]!); }
-        rows.push(q);
+        const target = full?.[count];
+        count++;
+        if (!target) {
+          rows.push(targetOf(q));
+          continue;
+        }
+        const { p, negativeEntropy } = target;
+        let cross = 0;
+        for (let v = 0; v < vocabulary; v++) cross += p[v]! * q[v]!;
+        kl += negativeEntropy - cross;
       }
     }
-    return { nll: nll / rows.length, kl: kl / rows.length, rows };
+    return { nll: nll / count, kl: kl / count, rows };
   } finally {
     model.close();
   }

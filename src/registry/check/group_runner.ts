@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { FIRST_UNIFORM, inOneGroup } from "../../gpu/bindings.ts";
 import { BUFFER_USAGE } from "../../gpu/buffer_usage.ts";
 import type { Gpu, GpuBuffer } from "../../gpu/device.ts";
 import { compileGroupLoss, type ResolvedGroupLoss } from "../../losses/compile_group.ts";
@@ -95,18 +96,25 @@ export async function runGroupKernel(
         : []),
     ];
     const uniforms = [make("size", words, true), make("step", step, true)];
-    const pipeline = await gpu.pipeline(kernel.label, edit(kernel.wgsl));
+    // As programs have it, so that a device has one text for both: uniforms in the same group, rows of floats writable where that may be.
+    const integers = new Set(term.loss.needsMatch ? [0, 3] : [0]);
+    const floats = storage.keys().filter((i) => !integers.has(i));
+    const pipeline = await gpu.pipeline(
+      kernel.label,
+      inOneGroup(edit(kernel.wgsl)),
+      new Set(gpu.software ? floats : []),
+    );
+    const entries = (list: readonly GpuBuffer[], first: number) =>
+      list.map((b, i) => ({ binding: first + i, resource: { buffer: b.raw } }));
     const encoder = gpu.device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     pass.setPipeline(pipeline.raw);
-    [storage, uniforms].forEach((list, i) =>
-      pass.setBindGroup(
-        i,
-        gpu.device.createBindGroup({
-          layout: pipeline.layouts[i]!,
-          entries: list.map((b, binding) => ({ binding, resource: { buffer: b.raw } })),
-        }),
-      )
+    pass.setBindGroup(
+      0,
+      gpu.device.createBindGroup({
+        layout: pipeline.layouts[0]!,
+        entries: [...entries(storage, 0), ...entries(uniforms, FIRST_UNIFORM)],
+      }),
     );
     pass.dispatchWorkgroups(...grid(kernel.groups(count), gpu.description));
     pass.end();
