@@ -50,8 +50,9 @@ export function writeValues(scope: RowScope): string[] {
   if (!mayRunOut(scope)) return [...uniform, ...lines];
   return [
     ...uniform,
-    "// A loop that has its second turn tells that no loop before it was ended: else the values stay NaN.",
-    "for (var turn = 0u; turn < 1u + min(size.rows, 1u); turn++) {",
+    "// A loop that has its second turn tells that no loop before it was ended: else the values stay NaN. Its bound depends on the row:",
+    "// where one is plainly a uniform, the driver compiles a long kernel again at every launch.",
+    "for (var turn = 0u; turn < 1u + min(size.rows - row, 1u); turn++) {",
     "  if (turn == 1u) {",
     ...lines.map((line) => `    ${line}`),
     "  }",
