@@ -441,7 +441,11 @@ Deno.test("estimate refuses what does not fit, with the numbers and what to turn
     assertMatch(tight.err, /the run needs [\d.]+ KiB on the GPU \(\d+ bytes: teacher weights/);
     const tiny = await limbeck("estimate", recipe, "--set", "limits.gpuBytes=1000");
     assertTold(tiny, 4, "The weights alone take", "choose smaller models");
-    const huge = await limbeck("estimate", recipe, "--set", "train.tokensPerMicroBatch=20000000");
+    // Of a wider model fewer tokens are too large for one buffer, and sooner planned.
+    const wide = `${files.folder}/wide`;
+    await writeTinyModel(wide, { hiddenSize: 256 });
+    const large = ["--set", `teacher.model=${wide}`, "--set", "train.tokensPerMicroBatch=2100000"];
+    const huge = await limbeck("estimate", recipe, ...large);
     assertTold(huge, 4, "bytes; a buffer of this device holds at most", "Lower train.tokensPerMicroBatch");
   }));
 

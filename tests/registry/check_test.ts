@@ -61,8 +61,8 @@ const LOSSES: readonly [name: string, check: RegExp, detail: string, timeoutSeco
   ["beyond-memory", /^time and memory/, "it stores beyond the memory of its row"],
   ["scribbles", /^kernels compile/, "writing to this location is not permitted"],
   ["endless-loop", /^kernel against reference\(\)/, "", 8],
-  ["endless-kernel", /^kernel/, "gave no sign of life for 8 s", 8],
-  ["endless-script", /^reference\(\) in f64/, "gave no sign of life for 8 s", 8],
+  ["endless-kernel", /^kernel/, "gave no sign of life for 4 s", 4],
+  ["endless-script", /^reference\(\) in f64/, "gave no sign of life for 4 s", 4],
   ["no-kernel", /^kernels compile/, "undeclared"],
   ["wrong-reference", /^gradient against finite differences/, 'on the row "random", entry 0'],
   ["same-id", /^contract/, "same id"],
@@ -197,13 +197,13 @@ Deno.test("a loss's kernels go to Tint as well, in a process that never sees the
 Deno.test("inspectPlugins() refuses modules that hang, throw, or export no plugin", () =>
   inFolder(async (folder) => {
     const file = `${folder}/plugin.ts`;
-    const inspect = async (source: string, message: string) => {
+    const inspect = async (source: string, message: string, timeoutSeconds = 30) => {
       await Deno.writeTextFile(file, source);
-      const options = { files: [file], ids: [], check: false, options: {}, timeoutSeconds: 5 };
+      const options = { files: [file], ids: [], check: false, options: {}, timeoutSeconds };
       const error = await assertRejects(() => inspectPlugins(options), LimbeckError, message);
       assertStringIncludes(error.message, "plugin.ts");
     };
-    await inspect("for (;;);", "gave no sign of life");
+    await inspect("for (;;);", "gave no sign of life", 2);
     await inspect('throw new Error("not today");', "not today");
     await inspect("export const nothing = 1;", "exports no plugin");
     await inspect("export default {", "cannot be loaded");

@@ -119,23 +119,20 @@ Deno.test({
           recipe({ combine: "best", teachers: [{ model: other }, { name: "far", ...second }] });
         const eventsHere: RunEventBody[] = [];
         const bothHere = await runHere(two({ model }), `${folder}/both here`, {}, eventsHere);
-        const beside = await createRun({
-          store: testStore(folder),
-          recipe: two({ model: "server", server, cache: all }),
-        });
-        const watched = watchRun(beside);
-        const ended = await watched.outcome;
-        assertEquals([ended.state, ended.error], ["succeeded", undefined]);
+        const eventsBeside: RunEventBody[] = [];
+        const beside = two({ model: "server", server, cache: { ...all, folder: `${folder}/caches` } });
+        assert((await fillServed(beside, { place: `${folder}/none` }))[0]!.complete);
+        const ended = await runHere(beside, `${folder}/beside`, {}, eventsBeside);
         const parts = (events: readonly RunEventBody[]) =>
           events.flatMap((e) => e.type === "teachers" ? [e] : []);
-        const [far2, here2] = [parts(watched.events)[0]!, parts(eventsHere)[0]!];
+        const [far2, here2] = [parts(eventsBeside)[0]!, parts(eventsHere)[0]!];
         far2.teachers.forEach(({ name, samples, tokens, loss }, i) => {
           const its = here2.teachers[i]!;
           assertEquals([name, samples, tokens], [its.name, its.samples, its.tokens]);
           assert(samples > 0 && Math.abs(loss! - its.loss!) < 1e-4, `${name}: ${loss}, not ${its.loss}`);
         });
         for (const which of ["teacher", "before", "after"] as const) {
-          const [a, b] = [ended.result!.heldOut[which]!, bothHere.heldOut[which]!];
+          const [a, b] = [ended.heldOut[which]!, bothHere.heldOut[which]!];
           assert(Math.abs(a - b) < 1e-4, `${which} of two: ${a}, not ${b}`);
         }
 
