@@ -235,7 +235,7 @@ async function writeRecipes(files: TinyFiles): Promise<[ce: string, kd: string]>
   };
   const objectives = {
     ce: [{ loss: "cross-entropy" }],
-    kd: [{ loss: "cross-entropy", weight: 0.5 }, { loss: "forward-kl", weight: 0.5 }],
+    kd: [{ loss: "cross-entropy", weight: 0.5 }, { loss: "reverse-kl", weight: 0.5, temperature: 2 }],
   };
   const paths: string[] = [];
   for (const [name, objective] of Object.entries(objectives)) {
@@ -317,10 +317,10 @@ Deno.test("compare runs two recipes with two seeds on a tiny model, and measures
     const losses = (name: string) =>
       all.runs.filter((run: { recipe: string }) => run.recipe === name).map((
         run: { after: Record<string, number> },
-      ) => run.after["forward-kl"]!);
+      ) => run.after["reverse-kl"]!);
     const [a, b] = [losses("ce"), losses("kd")];
     assert(a[0] !== a[1], "seeds change nothing");
-    const { mean, n } = all.summary.differences[0].metrics["forward-kl"];
+    const { mean, n } = all.summary.differences[0].metrics["reverse-kl"];
     assertAlmostEquals(mean, (b[0]! - a[0]! + b[1]! - a[1]!) / 2, 1e-9);
     assertEquals(n, 2);
 
