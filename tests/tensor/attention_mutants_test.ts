@@ -163,7 +163,7 @@ const EQUIVALENT: readonly Equivalent[] = [
     because: "so few workgroups are never folded",
   },
   {
-    mistake: /heads apart: .*: term dropped: main: tile \/ size.tiles in let (kv_head|member) = /,
+    mistake: /dk dv tiled 64x.*: term dropped: main: tile \/ size.tiles in let (kv_head|member) = /,
     because: "where tiles are odd in number and heads are two, the workgroups are the same in another order",
   },
   {
