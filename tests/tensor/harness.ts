@@ -54,6 +54,19 @@ export function gpuTest(name: string, fn: (gpu: Gpu, family: KernelFamily) => Pr
   }
 }
 
+/** Registers one GPU test with the kernels for hardware. Buffers must be back where they were when it ends. */
+export function hardwareTest(name: string, fn: (gpu: Gpu) => Promise<void>): void {
+  Deno.test({
+    name,
+    sanitizeResources: false,
+    sanitizeOps: false,
+    async fn() {
+      const gpu = await testGpu("tiled");
+      await freeing(gpu, () => fn(gpu));
+    },
+  });
+}
+
 /**
  * Registers one GPU test of a whole model, with the kernels of the device at hand. Tests of single ops run every kernel of both
  * families, and `equivalence_test.ts` and the goldens whole models on both, so here a second family would compile much to learn little.

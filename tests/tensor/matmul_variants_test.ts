@@ -1,7 +1,7 @@
 /** Every kernel that makes matrix products on hardware GPUs, run where there is none. */
 // @ts-types="../../types/std_assert.d.ts"
 import { assert, assertEquals } from "@std/assert";
-import { assertWithin, freeing, maxDifference, run, testGpu } from "./harness.ts";
+import { assertWithin, hardwareTest, maxDifference, run } from "./harness.ts";
 import { operand } from "./oracle.ts";
 import { type Mistake, plantAny } from "./planted.ts";
 import { writtenOut } from "./written_out.ts";
@@ -69,18 +69,6 @@ function product(orientation: Orientation, { m, n, k }: Sizes, x: Float32Array, 
 }
 
 const tolerance = (k: number) => 1e-7 * (3 + k);
-
-function hardwareTest(name: string, fn: (gpu: Gpu) => Promise<void>): void {
-  Deno.test({
-    name,
-    sanitizeResources: false,
-    sanitizeOps: false,
-    async fn() {
-      const gpu = await testGpu("tiled");
-      await freeing(gpu, () => fn(gpu));
-    },
-  });
-}
 
 /** Every kernel in every orientation and storage, which takes many minutes, where it is asked for; else some of each. */
 const ALL = Deno.env.get("LIMBECK_ALL_VARIANTS") === "1";

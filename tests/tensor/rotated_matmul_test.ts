@@ -15,7 +15,7 @@ import { matmulVariants } from "../../src/tensor/ops/matmul/variants.ts";
 import { rope } from "../../src/tensor/ops/rope.ts";
 import { rotatedMatmulOp } from "../../src/tensor/ops/rotated_matmul.ts";
 import { plan, Program } from "../../src/tensor/plan.ts";
-import { assertWithin, freeing, kernelsOf, run, testGpu, type Value } from "./harness.ts";
+import { assertWithin, hardwareTest, kernelsOf, run, type Value } from "./harness.ts";
 import { type Equivalent, Hunters, isWithin } from "./mutants.ts";
 import { indices, numericGradient, operand } from "./oracle.ts";
 
@@ -154,18 +154,6 @@ const bits = (values: Float32Array) => new Uint32Array(values.buffer, values.byt
 /** Of those that must be numbers. */
 const finite = (values: ArrayLike<number>, like: ArrayLike<number>) =>
   Float64Array.from(values).filter((_, i) => !Number.isNaN(like[i]!));
-
-function hardwareTest(name: string, fn: (gpu: Gpu) => Promise<void>): void {
-  Deno.test({
-    name,
-    sanitizeResources: false,
-    sanitizeOps: false,
-    async fn() {
-      const gpu = await testGpu("tiled");
-      await freeing(gpu, () => fn(gpu));
-    },
-  });
-}
 
 /** Heads that tiles end within, pairs of which the halves lie in other tiles, and all that a kernel may have beside. */
 const CASES: Readonly<Record<string, Case>> = {
