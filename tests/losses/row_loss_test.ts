@@ -24,6 +24,8 @@ import universalLogit from "../../plugins/losses/universal_logit.ts";
 import * as example from "./examples.ts";
 import { assertRow, hardRows, random, withGpu } from "./hard_rows.ts";
 import { assertClose, atAnyTemperature, FAMILIES, type Row, runKernel, term } from "./harness.ts";
+import { DEFAULT_DEVICE } from "../../src/gpu/description.ts";
+import { compileRowLoss } from "../../src/losses/compile.ts";
 import { LONG_ROW } from "../../src/losses/kernel/layout.ts";
 import { freeing, testGpu } from "../tensor/harness.ts";
 import { assertNoticed, type Mistake } from "./mistakes.ts";
@@ -285,4 +287,12 @@ Deno.test("compileRowLoss() refuses a value() made from single entries, by the p
   });
   const row = Float64Array.from([0, 1]);
   assertThrows(() => referenceRow([term(wrong)], row, row, 0), PluginError, '"test/wrong"');
+});
+
+Deno.test("no loop around the values of a row loss ends by a uniform alone, for which a driver compiles at every launch", () => {
+  const device = { ...DEFAULT_DEVICE, family: "subgroup8", subgroupSize: 8 } as const;
+  const { wgsl } = compileRowLoss([term(pairwiseRanking, { k: 4 })], { vocabulary: 96 }, device);
+  const ends = [...wgsl.matchAll(/for \(var turn = 0u; turn < ([^;]*);/g)].map(([, end]) => end!);
+  assert(ends.length > 0, "there is no such loop");
+  for (const end of ends) assert(/\brow\b/.test(end), end);
 });
