@@ -9,7 +9,7 @@
 //
 // A workgroup of THREADS makes one query of one head and looks at its own keys alone, BLOCK at a time: each lane computes the scores of some
 // keys, then all of them the weighted sum of some columns. The sums of BLOCK keys are made on their own, because one long sum rounds each
-// product to the size of all before it.
+// product to the size of all before it. Two barriers a block are enough: what one array is written for, a barrier of the other has ended.
 //
 // Constants: THREADS, SUBGROUP (1: the workgroup is one subgroup, and lanes exchange values without a barrier, which costs Mesa's software
 // driver more than all else), BLOCK (a multiple of THREADS and of 4), COLUMNS (vectors of four of the output that a lane makes). Limits: D a multiple of 4.
@@ -137,10 +137,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 //#end
 //#for c in 0..COLUMNS
     o$c = o$c * correction + b$c;
-//#end
-//#if SUBGROUP
-//#else
-    workgroupBarrier();
 //#end
   }
 

@@ -151,8 +151,35 @@ export function withoutBarriers(source: string, copy: "every" | "last"): { place
     const gone = copy === "every" ? copies : copies.slice(-1);
     const without = (text: string, { start, end }: (typeof gone)[number]) =>
       text.slice(0, start) + text.slice(end);
-    return { place, wgsl: gone.reduceRight(without, wgsl) };
+    return { place, wgsl: leftInTime(gone.reduceRight(without, wgsl)) };
   });
+}
+
+/**
+ * A text whose loops with barriers are left at the end of their last turn. As they are written, a software driver goes on until no thread is in
+ * a turn, and waits at the barriers of that one as well: after the loop, none more would be missed.
+ */
+function leftInTime(wgsl: string): string {
+  const at = [...wgsl.matchAll(/\bfor \(/g)].findLast(({ index }) => {
+    const { body } = loopAt(wgsl, index);
+    return /Barrier\(\);/.test(body) && !/\bcontinue;/.test(body);
+  })?.index;
+  if (at === undefined) return wgsl;
+  const { header, body, end } = loopAt(wgsl, at);
+  const [begin, condition, step] = header.split(";");
+  const made =
+    `{ ${begin}; if (${condition}) { loop { {${body}} ${step}; if (!(${condition})) { break; } } } }`;
+  return leftInTime(wgsl.slice(0, at) + made + wgsl.slice(end));
+}
+
+/** The loop that begins at a place. */
+function loopAt(wgsl: string, at: number): { header: string; body: string; end: number } {
+  const open = wgsl.indexOf("(", at);
+  const close = closing(wgsl, open);
+  const first = wgsl.indexOf("{", close);
+  let [end, depth] = [first + 1, 1];
+  for (; depth > 0; end++) depth += wgsl[end] === "{" ? 1 : wgsl[end] === "}" ? -1 : 0;
+  return { header: wgsl.slice(open + 1, close), body: wgsl.slice(first + 1, end - 1), end };
 }
 
 /** Turns of a thread's loops that begin where a kernel has found out, in all: a mistake may send one on for as many as the driver allows. */

@@ -414,7 +414,8 @@ function huntIn(
       scalars: { a: 0.1, b: 0.2, c: 0.3, keep: 0.75, nothing: 0 },
       device: {
         ...device,
-        maxBindingSize: Math.max(c.sizes.length > 1 ? weight - 4 : weight, others),
+        // Where no weight is cut, there is room behind all that is bound.
+        maxBindingSize: c.sizes.length > 1 ? Math.max(weight - 4, others) : 2 * Math.max(weight, others),
         // Grids are folded.
         maxWorkgroupsPerDimension: c.compute ? foldedGrid(groups) : Math.ceil(Math.sqrt(groups)),
         kernels: Object.fromEntries(products.map(({ choice }) => choice)),

@@ -28,16 +28,21 @@ export interface Hunt {
   readonly kernels?: (kernel: string, place: string) => boolean;
   /** Of how many mistakes of a kernel one is made, and which: all by default. */
   readonly share?: { readonly of: number; readonly at: number };
-  /**
-   * These mistakes alone, by kernel and place in the text, in all copies of what unrolling has made, and with workgroups and threads in another
-   * order: what one writes in another's place, a device that goes in order may write again.
-   */
+  /** These mistakes alone, by kernel and place in the text, in all copies of what unrolling has made. */
   readonly everywhere?: ReadonlySet<string>;
+  /** The order of workgroups and threads: what one writes in another's place, a device that goes in order may write again. */
+  readonly order?: Order;
   /** Whether a mistake is made at all, by `kernel: rule: place`; all are by default. */
   readonly only?: (mistake: string) => boolean;
   /** What becomes of a text with mistakes before it is compiled. */
   readonly finish?: (wgsl: string) => string;
 }
+
+/**
+ * As they are numbered; or workgroups from the last on, and threads side by side none that go in step, unless they have to: the first ones first,
+ * or the last.
+ */
+export type Order = "as numbered" | "first apart" | "last apart";
 
 /** A mistake that nobody noticed, and the kernel that makes it. */
 export interface Unnoticed extends Mutant {
@@ -89,7 +94,7 @@ export async function hunt(hunted: Hunt): Promise<Hunted> {
     return text.wgsl;
   };
   const unnoticed: Unnoticed[] = [];
-  await running(hunted, mutated, !everywhere, async (areRight, batch) => {
+  await running(hunted, mutated, async (areRight, batch) => {
     // Drivers compile what is run.
     if (planted.length + apart.length === 0) return;
     const [right] = await areRight([0]);
@@ -103,7 +108,7 @@ export async function hunt(hunted: Hunt): Promise<Hunted> {
   });
   for (const mutant of apart) {
     const { of, wgsl, ...others } = mutant;
-    await running(hunted, (_, text) => text === of ? wgsl : text, false, async (areRight) => {
+    await running(hunted, (_, text) => text === of ? wgsl : text, async (areRight) => {
       if ((await areRight([0]))[0]) unnoticed.push(others);
     });
   }
@@ -117,7 +122,6 @@ const FIRST_BARRIER = 1_000_000;
  * Compiles a program, and runs it for as long as `use` takes.
  *
  * @param text What becomes of a text; `index` is where among the step's numbers the one that chooses a mistake stands
- * @param inOrder Whether workgroups and threads go as they are numbered
  * @param use Is given what runs the program with mistakes, of at most `batch` at a time, and says which results are right
  */
 async function running(
@@ -129,9 +133,9 @@ async function running(
     scalars = {},
     device = gpu.description,
     finish = (wgsl) => wgsl,
+    order = "as numbered",
   }: Hunt,
   text: (kernel: string, wgsl: string, index: number) => string,
-  inOrder: boolean,
   use: (areRight: (mistakes: readonly number[]) => Promise<boolean[]>, batch: number) => Promise<void>,
 ): Promise<void> {
   const program = new Program();
@@ -143,7 +147,7 @@ async function running(
   const guards = new Guards(graph, device, new Map(values.map((value, i) => [`x${i}`, value])));
   const planted = (kernel: string, wgsl: string) => {
     const made = finish(text(kernel, wgsl, index));
-    return inOrder ? made : backwards(made);
+    return order === "as numbered" ? made : ordered(made, order);
   };
   const plant = (tensor: Tensor) => {
     const { op } = tensor.producer!;
@@ -215,8 +219,8 @@ type Place = Pick<Guards["written"][number], "name" | "own" | "words">;
 /** Lanes that go in step on a software device. */
 const LANES = 8;
 
-/** A kernel whose workgroups are numbered from the last on, and whose threads side by side are none that go in step, unless they have to. */
-function backwards(wgsl: string): string {
+/** A kernel in an order. */
+function ordered(wgsl: string, order: Order): string {
   if (!wgsl.includes("@builtin(num_workgroups) groups:")) return wgsl;
   const main = wgsl.indexOf("fn main(");
   const begin = wgsl.indexOf(" {\n", main) + 2;
@@ -224,7 +228,8 @@ function backwards(wgsl: string): string {
   const isApart = !/subgroup/.test(wgsl) && threads % LANES === 0;
   const [, name] = /@builtin\(local_invocation_index\) (\w+):/.exec(wgsl) ?? [];
   const group = "let group = vec3<u32>(groups.x - 1u - nth.x, groups.y - 1u - nth.y, nth.z);";
-  const thread = `let ${name} = mine % ${LANES}u * ${threads / LANES}u + mine / ${LANES}u;`;
+  const place = `mine % ${LANES}u * ${threads / LANES}u + mine / ${LANES}u`;
+  const thread = `let ${name} = ${order === "first apart" ? place : `${threads - 1}u - (${place})`};`;
   let head = wgsl.slice(main, begin).replace("(workgroup_id) group:", "(workgroup_id) nth:");
   if (isApart) head = head.replace(/(local_invocation_index\)) \w+:/, "$1 mine:");
   return `${wgsl.slice(0, main)}${head}\n  ${group}\n  ${isApart ? thread : ""}${wgsl.slice(begin)}`;
@@ -268,7 +273,7 @@ export class Hunters {
   /** @param how Hunts in all that there is, or in those mistakes alone */
   async huntBy(
     what: string,
-    how: (more: Pick<Hunt, "only" | "everywhere">) => Promise<Hunted>,
+    how: (more: Pick<Hunt, "only" | "everywhere" | "order">) => Promise<Hunted>,
   ): Promise<void> {
     const only = SOME === undefined ? {} : { only: (mistake: string) => SOME.test(`${what}: ${mistake}`) };
     const { mutants, unnoticed } = await how(only);
@@ -278,12 +283,15 @@ export class Hunters {
       mistake: `${what}: ${one.kernel}: ${one.rule}: ${one.place}`,
     }));
     const reasons = named.map(({ mistake }) => this.#known.find((known) => known.mistake.test(mistake)));
-    // Some copies of what is unrolled never get to work, and some are hidden by the order of workgroups.
-    const others = named.filter((_, i) => !reasons[i]);
-    const everywhere = new Set(others.map(({ text, at }) => `${text} ${at}`));
-    const again = others.length > 0 ? (await how({ ...only, everywhere })).unnoticed : [];
-    for (const { text, at } of again) {
-      const { mistake } = others.find((one) => one.text === text && one.at === at)!;
+    // Some copies of what is unrolled never get to work, and some are hidden by the order of workgroups or threads.
+    let left = named.filter((_, i) => !reasons[i]);
+    for (const order of ["first apart", "last apart"] as const) {
+      if (left.length === 0) break;
+      const everywhere = new Set(left.map(({ text, at }) => `${text} ${at}`));
+      const { unnoticed } = await how({ ...only, everywhere, order });
+      left = left.filter((one) => unnoticed.some(({ text, at }) => text === one.text && at === one.at));
+    }
+    for (const { mistake } of left) {
       console.log(`not noticed: ${mistake}`);
       this.#unnoticed.push(mistake);
     }
@@ -291,7 +299,7 @@ export class Hunters {
       if (known) this.#equivalent.set(known, (this.#equivalent.get(known) ?? 0) + 1);
     }
     const equivalent = reasons.filter((known) => known !== undefined).length;
-    const noticed = mutants - equivalent - again.length;
+    const noticed = mutants - equivalent - left.length;
     console.log(`${what}: ${mutants} mistakes, ${noticed} noticed, ${equivalent} without effect`);
   }
 
