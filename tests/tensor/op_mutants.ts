@@ -26,6 +26,8 @@ interface Test {
 /** Tests that hold kernels to mistakes of their own pass where there are mistakes. */
 const PLANTS = /planted|mistake|slip|do(es)? not pass|is noticed/;
 
+let imported = 0;
+
 /** The tests of files, which are not registered. */
 async function testsOf(files: readonly string[]): Promise<Test[]> {
   const found: Test[] = [];
@@ -36,8 +38,8 @@ async function testsOf(files: readonly string[]): Promise<Test[]> {
   };
   Object.assign(Deno, { test: take });
   try {
-    // Apart from the same files where their tests are registered.
-    for (const file of files) await import(new URL(`${file}?hunted`, import.meta.url).href);
+    // Anew each time, and apart from the same files where their tests are registered: a module that was loaded before defines no test.
+    for (const file of files) await import(new URL(`${file}?hunted=${imported++}`, import.meta.url).href);
   } finally {
     Object.assign(Deno, { test });
   }
@@ -153,6 +155,7 @@ class Planter {
 export async function huntInTests(hunt: TestsHunt): Promise<Hunted> {
   const { tests: wanted = () => true } = hunt;
   const tests = (await testsOf(hunt.files)).filter(({ name }) => !PLANTS.test(name) && wanted(name));
+  if (tests.length === 0) throw new Error(`${hunt.files.join(", ")}: there is no test to run`);
   const planter = new Planter(hunt);
   const remove = planter.install();
   try {

@@ -41,6 +41,22 @@ gpuTest("rowLogSumExp() is that of f64, at any temperature, and so is its gradie
   }
 });
 
+gpuTest("rowLogSumExp() finds the largest of a row wherever it is", async (gpu) => {
+  for (const width of [259, 260]) {
+    // Far above all others, and in each place once: whoever overlooks it gets infinity.
+    const x = randomArray(width * width, width).map((v, i) =>
+      v + (Math.floor(i / width) === i % width ? 400 : 0)
+    );
+    for (const tau of [1, 2.5]) {
+      const inputs = [{ shape: [width, width], data: x }];
+      const { outputs } = await run(gpu, inputs, (_, x) => rowLogSumExp(x!, tau === 1 ? undefined : "tau"), {
+        tau,
+      });
+      assertWithin(outputs[0]!, reference(x, width, tau), 5e-5, `rows of ${width} at ${tau}`);
+    }
+  }
+});
+
 gpuTest("the check of rowLogSumExp() notices planted mistakes", async (gpu) => {
   const [rows, width] = [2, 70];
   const x = randomArray(rows * width, 3, 5);
