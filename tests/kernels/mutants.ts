@@ -90,6 +90,8 @@ export function mutate(
     const next = piece.isHeader && after ? normalised(wgsl.slice(after.start, after.end)) : "";
     const seen = new Map<string, number>();
     for (const site of sitesOf(text, piece.isHeader, facts)) {
+      const inner = text.slice(site.start, site.end);
+      if (TWICE.has(site.rule) && facts.waiting.some((name) => inner.includes(`${name}(`))) continue;
       const what = normalised(text.slice(site.start, site.end));
       const where = normalised(text) + (text.startsWith("if (") ? ` { ${next}` : "");
       const key = `${site.rule}: ${piece.inside}: ${what}${what === where ? "" : ` in ${where}`}`;
@@ -193,6 +195,11 @@ function bounded(piece: string): string {
   );
 }
 
+/** Rules whose mistakes stand beside what is right. */
+const TWICE: ReadonlySet<Rule> = new Set([
+  ...["at the edge", "one bound alone", "first choice", "second choice", "term dropped", "all bits"] as const,
+]);
+
 /** What has to be known of a text as a whole. */
 interface Facts {
   /** Arrays of memory, which are indexed by whole numbers. */
@@ -201,6 +208,8 @@ interface Facts {
   readonly structures: ReadonlySet<string>;
   /** Types of the sizes of a launch. */
   readonly sizes: ReadonlyMap<string, string>;
+  /** Functions in which threads wait for each other: what calls one must not be written twice. */
+  readonly waiting: readonly string[];
 }
 
 function factsOf(wgsl: string): Facts {
@@ -211,7 +220,14 @@ function factsOf(wgsl: string): Facts {
     .filter(([, , type]) => new RegExp(`struct ${type} `).test(wgsl)).map(([, name]) => name!);
   const makers = [...wgsl.matchAll(/\bfn (\w+)\([^)]*\) -> (\w+) \{/g)]
     .filter(([, , type]) => new RegExp(`struct ${type} `).test(wgsl)).map(([, name]) => name!);
-  return { arrays: new Set(arrays), structures: new Set([...structures, ...makers]), sizes: new Map(sizes) };
+  const waiting = [...wgsl.matchAll(/\bfn (?!main\b)(\w+)\([^{]*\{([^]*?)\n\}/g)]
+    .filter(([, , body]) => /Barrier\(\);/.test(body!)).map(([, name]) => name!);
+  return {
+    arrays: new Set(arrays),
+    structures: new Set([...structures, ...makers]),
+    sizes: new Map(sizes),
+    waiting,
+  };
 }
 
 /** The statements of all functions. */
