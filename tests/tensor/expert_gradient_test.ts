@@ -10,7 +10,8 @@ import { add } from "../../src/tensor/ops/combine.ts";
 import { expertLinear } from "../../src/tensor/ops/expert_linear.ts";
 import { expertWeights, mixture } from "../../src/tensor/ops/experts.ts";
 import { linear } from "../../src/tensor/ops/matmul.ts";
-import { assertWithin, gpuTest, maxDifference, run, type Value } from "./harness.ts";
+import { places } from "./expert_places.ts";
+import { assertWithin, gpuTest, maxDifference, run } from "./harness.ts";
 import { numericGradient, operand } from "./oracle.ts";
 import { type Mistake, plantAny } from "./planted.ts";
 
@@ -18,27 +19,9 @@ import { type Mistake, plantAny } from "./planted.ts";
 const COUNTS = [3, 0, 45, 32, 1];
 const EXPERTS = COUNTS.length;
 
-/** Where the rows of {@linkcode COUNTS} lie, as the kernels are told, and whether a row is any expert's. */
-function places() {
-  const [tiles, ranges, expertOfRow]: [number[], number[], number[]] = [[], [], []];
-  COUNTS.forEach((count, e) => {
-    ranges.push(expertOfRow.length, count);
-    for (let left = count; left > 0; left -= 32) {
-      tiles.push(e, Math.min(left, 32));
-      for (let r = 0; r < 32; r++) expertOfRow.push(r < left ? e : -1);
-    }
-  });
-  const i32 = (data: number[]): Value => ({
-    shape: [data.length / 2, 2],
-    dtype: "i32",
-    data: Int32Array.from(data),
-  });
-  return { tiles: i32(tiles), ranges: i32(ranges), expertOfRow };
-}
-
 /** Rows that are random, but NaN where they are no expert's. */
 function rows(width: number, seed: number) {
-  const { expertOfRow } = places();
+  const { expertOfRow } = places(COUNTS);
   const x = operand([expertOfRow.length, width], seed);
   const data = x.values.map((v, i) => (expertOfRow[Math.floor(i / width)]! < 0 ? NaN : v));
   return { shape: x.shape, data };
@@ -47,7 +30,7 @@ function rows(width: number, seed: number) {
 /** sum over the rows of an expert of outer[m] inner[n], in f64. */
 function sums(outer: Float32Array, inner: Float32Array, m: number, n: number): Float64Array {
   const found = new Float64Array(EXPERTS * m * n);
-  places().expertOfRow.forEach((e, row) => {
+  places(COUNTS).expertOfRow.forEach((e, row) => {
     if (e < 0) return;
     for (let i = 0; i < m; i++) {
       for (let j = 0; j < n; j++) found[(e * m + i) * n + j]! += outer[row * m + i]! * inner[row * n + j]!;
@@ -58,7 +41,7 @@ function sums(outer: Float32Array, inner: Float32Array, m: number, n: number): F
 
 /** The gradient of experts [out, in], through products with them and, where asked, through their transposes. */
 async function gradientOf(gpu: Gpu, out: number, width: number, mistakes?: readonly Mistake[], mistake = 0) {
-  const { tiles, ranges } = places();
+  const { tiles, ranges } = places(COUNTS);
   const [x, dy, w] = [rows(width, 1), rows(out, 2), operand([EXPERTS * out, width], 3)];
   const { outputs } = await run(gpu, [x, dy, w, tiles, ranges], (graph, x, dy, w, tiles, ranges) => {
     const y = expertLinear(x!, w!, tiles!, { experts: EXPERTS, pairs: 81, ranges: ranges! });

@@ -5,6 +5,7 @@ import { gradients } from "../../src/tensor/differentiate.ts";
 import { expertLinear } from "../../src/tensor/ops/expert_linear.ts";
 import { type ExpertShape, expertVariants } from "../../src/tensor/ops/matmul/experts.ts";
 import { tileOf } from "../../src/tensor/ops/matmul/shapes.ts";
+import { places } from "./expert_places.ts";
 import { gpuTest, type Value } from "./harness.ts";
 import { type Equivalent, type Hunt, Hunters, isWithin } from "./mutants.ts";
 import { operand } from "./oracle.ts";
@@ -15,7 +16,7 @@ const EQUIVALENT: readonly Equivalent[] = [
   {
     mistake: /: [^:]*: (main|put): .*(accumulate|keep|has_addend|addend\[at\]|value \+= (keep \* )?out)/,
     because:
-      "products of experts are not added to anything, but for those of software devices that are cut along K",
+      "products of experts are added to nothing, but where they are cut along K, which is none of these",
   },
   {
     mistake: /: (always|at the edge): main: (lane|thread) == #u in if \((lane|thread) == #u\) \{ own_rows/,
@@ -73,24 +74,6 @@ const EQUIVALENT: readonly Equivalent[] = [
 /** Rows of each expert: none, whole tiles, and tiles of which a part is used; for gradients, so many that their sums are made of blocks. */
 const countsFor = (isTrained: boolean) => [3, 0, isTrained ? 300 : 45, 1, 32];
 const EXPERTS = countsFor(false).length;
-
-/** Where the rows lie, as the kernels are told, and whose they are. */
-function places(counts: readonly number[]) {
-  const [tiles, ranges, expertOfRow]: [number[], number[], number[]] = [[], [], []];
-  counts.forEach((count, e) => {
-    ranges.push(expertOfRow.length, count);
-    for (let left = count; left > 0; left -= 32) {
-      tiles.push(e, Math.min(left, 32));
-      for (let r = 0; r < 32; r++) expertOfRow.push(r < left ? e : -1);
-    }
-  });
-  const i32 = (data: number[]): Value => ({
-    shape: [data.length / 2, 2],
-    dtype: "i32",
-    data: Int32Array.from(data),
-  });
-  return { tiles: i32(tiles), ranges: i32(ranges), expertOfRow };
-}
 
 /** A matrix whose second row, or column, is no number where an expert has it, and rows that are nobody's neither. */
 function factor(shape: readonly [number, number], seed: number, isNaN: (i: number) => boolean): Value {
